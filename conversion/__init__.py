@@ -1,0 +1,1 @@
+"""Weights to and from PyTorch: one strict table, read in both directions."""

@@ -1,0 +1,128 @@
+"""SmolLM2 folders as transformers writes them: `config.json` and safetensors."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from conversion.rules import Rule, linear, norm, to_ours, to_theirs
+from tinymu_jax.checkpoint import TOKENIZER_FILE, Checkpoint, expected_shapes, read_safetensors
+from tinymu_jax.config import SmolLM2Config
+from tinymu_jax.errors import InputError
+
+_LAYER = "layers.{n}"
+RULES = [
+    Rule("embed_tokens/embedding", "embed_tokens.weight"),
+    *(
+        rule
+        for name in ("q_proj", "k_proj", "v_proj")
+        for rule in linear(f"body/layers/attn/qkv/{name}", f"{_LAYER}.self_attn.{name}", bias=False)
+    ),
+    *linear("body/layers/attn/o_proj", f"{_LAYER}.self_attn.o_proj", bias=False),
+    *(
+        rule
+        for name in ("gate_proj", "up_proj")
+        for rule in linear(f"body/layers/mlp/gate_up/{name}", f"{_LAYER}.mlp.{name}", bias=False)
+    ),
+    *linear("body/layers/mlp/down_proj", f"{_LAYER}.mlp.down_proj", bias=False),
+    *norm("body/layers/input_norm", f"{_LAYER}.input_layernorm", bias=False),
+    *norm("body/layers/post_attention_norm", f"{_LAYER}.post_attention_layernorm", bias=False),
+    *norm("body/norm", "norm", bias=False),
+]
+"""Below `model.` of a Llama state dict."""
+
+_SIZES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "width",
+    "num_hidden_layers": "depth",
+    "num_attention_heads": "num_heads",
+    "num_key_value_heads": "num_kv_heads",
+    "head_dim": "head_width",
+    "intermediate_size": "mlp_width",
+    "rope_theta": "rope_theta",
+    "rms_norm_eps": "norm_eps",
+}
+"""transformers' name of each size -> ours."""
+
+
+def config_from_sizes(sizes: Mapping[str, Any], where: str | Path) -> SmolLM2Config:
+    """Reads a decoder's sizes under transformers' names.
+
+    Raises:
+        InputError: a size is missing.
+    """
+    sizes = dict(sizes)
+    sizes.setdefault("rope_theta", (sizes.get("rope_parameters") or {}).get("rope_theta", 1e5))
+    sizes.setdefault("rms_norm_eps", 1e-5)
+    if sizes.get("head_dim") is None and sizes.get("num_attention_heads"):
+        sizes["head_dim"] = sizes.get("hidden_size", 0) // sizes["num_attention_heads"]
+    missing = [name for name in _SIZES if name not in sizes]
+    if missing:
+        raise InputError(
+            f"{where}: gives no {', '.join(missing)}; name a json with all sizes of the decoder"
+        )
+    return SmolLM2Config(**{ours: sizes[theirs] for theirs, ours in _SIZES.items()})
+
+
+def sizes_from_config(config: SmolLM2Config) -> dict[str, Any]:
+    """Returns a decoder's sizes under transformers' names."""
+    return {theirs: getattr(config, ours) for theirs, ours in _SIZES.items()}
+
+
+def from_published(folder: str | Path) -> Checkpoint:
+    """Reads a SmolLM2 folder: `config.json`, `*.safetensors`, and `tokenizer.json` if there.
+
+    Weights become float32 (exactly, from bfloat16 too).
+
+    Raises:
+        InputError: files missing or broken; not a Llama with tied embeddings; keys or shapes off.
+    """
+    folder = Path(folder)
+    sizes = json.loads((folder / "config.json").read_text())
+    if sizes.get("model_type") != "llama" or not sizes.get("tie_word_embeddings", False):
+        raise InputError(
+            f"{folder}: is {sizes.get('model_type')!r}, tied embeddings "
+            f"{sizes.get('tie_word_embeddings', False)}; name a SmolLM2 folder"
+        )
+    config = config_from_sizes(sizes, folder / "config.json")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InputError(f"{folder}: has no .safetensors file; download the decoder again")
+    state = {key: value for file in files for key, value in read_safetensors(file).items()}
+    ties = {"lm_head.weight": "model.embed_tokens.weight"} if "lm_head.weight" in state else {}
+    rules = [rule._replace(theirs=f"model.{rule.theirs}") for rule in RULES]
+    params = to_ours(state, rules, expected_shapes(config), folder, ties)
+    tokenizer = folder / TOKENIZER_FILE
+    return Checkpoint(config, params, tokenizer.read_text() if tokenizer.exists() else None)
+
+
+def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:
+    """Writes a folder that `LlamaForCausalLM.from_pretrained` reads."""
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rules = [rule._replace(theirs=f"model.{rule.theirs}") for rule in RULES]
+    state = to_theirs(checkpoint.params, rules)
+    state = {key: np.ascontiguousarray(value) for key, value in state.items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    sizes = sizes_from_config(checkpoint.config)
+    theta = sizes.pop("rope_theta")
+    description = sizes | {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "tie_word_embeddings": True,
+        "hidden_act": "silu",
+        "max_position_embeddings": 8192,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        # transformers 4 reads the first, 5 the second.
+        "rope_theta": theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+        "torch_dtype": "float32",
+    }
+    (folder / "config.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+    if checkpoint.tokenizer is not None:
+        (folder / TOKENIZER_FILE).write_text(checkpoint.tokenizer)

@@ -1,0 +1,283 @@
+"""From a recording to the encoder's input: read, resample, log-mel.
+
+Every step repeats the published front end number for number: the first channel, cropped at the
+file's own rate, torchaudio's default sinc resampler, and MATPAC's log-mel.
+"""
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32
+
+from tinymu_jax.errors import InputError
+
+SAMPLE_RATE = 16_000
+WINDOW = 400
+"""Samples of one analysis window, also the length of its Fourier transform (25 ms)."""
+HOP = 160
+"""Samples from one frame to the next (10 ms)."""
+NUM_MELS = 80
+LOG_OFFSET = float(np.finfo(np.float32).eps)
+MEAN, DEVIATION = -7.056, 4.193
+"""Of MATPAC's training log-mels; what the encoder reads is normalised by them."""
+
+
+class Clip(NamedTuple):
+    """The part of a recording that is heard."""
+
+    samples: Float32[np.ndarray, "n"]
+    """At 16 kHz, one channel."""
+    heard_seconds: float
+    total_seconds: float
+
+
+def load_audio(
+    path: str | Path, max_seconds: float | None = 10.0, silence_if_short: bool = False
+) -> Float32[np.ndarray, "n"]:
+    """Reads the first channel of a recording at 16 kHz, as published.
+
+    Args:
+        path: wav, flac, ogg or mp3; other formats are handed to librosa's readers.
+        max_seconds: crop from the start, before resampling; None reads all.
+        silence_if_short: repeat a fault of the published loader, for comparisons: a clip of less
+            than 1,600 samples at its own rate becomes `max_seconds` of zeros.
+
+    Returns:
+        Samples at 16 kHz, nominally in [-1, 1].
+
+    Raises:
+        InputError: the file is missing, a folder, empty, undecodable or shorter than one window.
+    """
+    return read_clip(path, max_seconds, silence_if_short).samples
+
+
+def read_clip(
+    path: str | Path, max_seconds: float | None = 10.0, silence_if_short: bool = False
+) -> Clip:
+    """Does what `load_audio` does and tells how much of the recording that is."""
+    path = Path(path)
+    samples, rate, total = _decode(path, max_seconds)
+    if silence_if_short and len(samples) < 1600:
+        zeros = np.zeros(int((max_seconds or 10.0) * SAMPLE_RATE), np.float32)
+        return Clip(zeros, 0.0, total / rate)
+    heard = len(samples) / rate
+    samples = resample(samples, rate)
+    return Clip(check_samples(samples, str(path)), heard, total / rate)
+
+
+def as_clip(audio: "str | Path | np.ndarray", max_seconds: float | None = 10.0) -> Clip:
+    """Takes a path, or an array of 16 kHz samples, and returns what is heard of it.
+
+    Raises:
+        InputError: as `load_audio`; an array with another shape than (n,), or with NaN in it.
+    """
+    if isinstance(audio, str | Path):
+        return read_clip(audio, max_seconds)
+    samples = np.asarray(audio)
+    if samples.ndim != 1 or samples.dtype.kind not in "fiu":
+        raise InputError(
+            f"audio array of shape {samples.shape} and type {samples.dtype}: give one channel "
+            "of 16 kHz samples, shape (n,), as floats in [-1, 1]"
+        )
+    if samples.dtype.kind in "iu":
+        raise InputError(
+            f"audio array of type {samples.dtype}: give floats in [-1, 1] "
+            f"(for int16: samples / 32768)"
+        )
+    total = len(samples)
+    if max_seconds is not None:
+        samples = samples[: int(max_seconds * SAMPLE_RATE)]
+    samples = check_samples(samples.astype(np.float32), "audio array")
+    return Clip(samples, len(samples) / SAMPLE_RATE, total / SAMPLE_RATE)
+
+
+def check_samples(samples: np.ndarray, name: str) -> Float32[np.ndarray, "n"]:
+    """Returns the samples if the log-mel can be taken of them, else raises `InputError`."""
+    if len(samples) < WINDOW:
+        raise InputError(
+            f"{name}: {len(samples)} samples at 16 kHz are less than one window of {WINDOW} "
+            "(25 ms); give a longer recording"
+        )
+    if not np.isfinite(samples).all():
+        raise InputError(f"{name}: holds NaN or infinite samples; repair or leave it out")
+    return samples
+
+
+def _decode(path: Path, max_seconds: float | None) -> tuple[Float32[np.ndarray, "n"], int, int]:
+    """Returns the first channel up to the crop, the rate, and the file's length in samples."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file; check the path of the recording")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name the recordings in it ({path}/*)")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: is empty; replace or leave it out")
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, total = file.samplerate, file.frames
+            frames = -1 if max_seconds is None else int(max_seconds * rate)
+            samples = file.read(frames, dtype="float32", always_2d=True)[:, 0]
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        return _decode_with_librosa(path, max_seconds, error)
+    if len(samples) == 0:
+        raise InputError(f"{path}: holds no samples; replace or leave it out")
+    return np.ascontiguousarray(samples), rate, max(total, len(samples))
+
+
+def _decode_with_librosa(
+    path: Path, max_seconds: float | None, first_error: Exception
+) -> tuple[Float32[np.ndarray, "n"], int, int]:
+    """Reads what libsndfile cannot (m4a and others, where librosa finds a decoder)."""
+    import warnings
+
+    import librosa
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            samples, rate = librosa.load(path, sr=None, mono=False)
+    except Exception as error:
+        reason = str(first_error).rsplit(":", 1)[-1].strip().rstrip(".")
+        raise InputError(
+            f"{path}: cannot be decoded ({reason}); convert it to wav, flac, ogg or mp3"
+        ) from error
+    samples = np.atleast_2d(samples)[0]
+    total = len(samples)
+    if max_seconds is not None:
+        samples = samples[: int(max_seconds * rate)]
+    return np.ascontiguousarray(samples, np.float32), int(rate), total
+
+
+# --- resampling ----------------------------------------------------------------------------------
+
+ZERO_CROSSINGS = 6
+ROLLOFF = 0.99
+
+
+@lru_cache(maxsize=8)
+def _sinc_kernels(
+    old: int, new: int
+) -> tuple[Float32[np.ndarray, "phases taps"], np.ndarray, np.ndarray]:
+    """Returns torchaudio's windowed-sinc kernels without their zeros.
+
+    torchaudio holds one kernel of old + 2 * width taps for each of `new` output phases; all but
+    about 2 * width of them are zero. Its numbers are made in float64 except the phase offset,
+    a float32 division: repeated here, since the float32 results depend on it.
+
+    Returns:
+        kernels, the first tap of each phase relative to the start of its block of `old` input
+        samples, and how many samples before and behind the signal are needed at most.
+    """
+    base = min(old, new) * ROLLOFF
+    width = math.ceil(ZERO_CROSSINGS * old / base)
+    offsets = (np.arange(0, -new, -1).astype(np.float32) / np.float32(new)).astype(np.float64)
+    first = np.floor(np.arange(new) * old / new).astype(np.int64) - width
+    taps = first[:, None] + np.arange(2 * width + 2)
+    t = (offsets[:, None] + taps / old) * base
+    # Beyond torchaudio's own range of taps there is nothing, whatever the formula says.
+    inside = (taps >= -width) & (taps < width + old)
+    t = np.clip(t, -ZERO_CROSSINGS, ZERO_CROSSINGS)
+    window = np.cos(t * math.pi / ZERO_CROSSINGS / 2) ** 2
+    t *= math.pi
+    sinc = np.where(t == 0, 1.0, np.sin(t) / np.where(t == 0, 1.0, t))
+    kernels = np.where(inside, sinc * window * (base / old), 0.0).astype(np.float32)
+    return kernels, first, np.array([width, int(taps.max()) + 1])
+
+
+def resample(
+    samples: Float32[np.ndarray, "n"], rate: int, new_rate: int = SAMPLE_RATE
+) -> Float32[np.ndarray, "m"]:
+    """Resamples as `torchaudio.functional.resample` does by default (sinc_interp_hann, 6, 0.99).
+
+    Returns:
+        ceil(float32(n * new_rate / rate)) samples; the input itself where the rates are equal.
+    """
+    if rate == new_rate:
+        return samples
+    divisor = math.gcd(rate, new_rate)
+    old, new = rate // divisor, new_rate // divisor
+    kernels, first, (before, behind) = _sinc_kernels(old, new)
+    blocks = len(samples) // old + 1
+    padded = np.zeros(before + blocks * old + behind, np.float32)
+    padded[before : before + len(samples)] = samples
+    out = np.empty((blocks, new), np.float32)
+    for phase in range(new):
+        start = before + first[phase]
+        windows = np.lib.stride_tricks.as_strided(
+            padded[start:], (blocks, kernels.shape[1]), (old * padded.itemsize, padded.itemsize)
+        )
+        out[:, phase] = windows @ kernels[phase]
+    # torchaudio rounds this quotient to float32 first: some lengths lose a sample by it.
+    return out.reshape(-1)[: math.ceil(np.float32(new * len(samples) / old))]
+
+
+# --- log-mel -------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def hann_window() -> Float32[np.ndarray, "400"]:
+    """Returns the periodic Hann window of one frame (within one rounding of torch's)."""
+    angles = np.arange(WINDOW, dtype=np.float32) * np.float32(2 * math.pi / WINDOW)
+    cosines = np.cos(angles.astype(np.float64)).astype(np.float32)
+    return np.float32(0.5) - np.float32(0.5) * cosines
+
+
+@lru_cache(maxsize=1)
+def mel_filterbank() -> Float32[np.ndarray, "201 80"]:
+    """Returns Slaney's triangles of equal area, 50 to 8000 Hz, as torchaudio lays them out.
+
+    Made in numpy: the first call of `librosa.filters.mel` costs seconds of compilation. Bit for
+    bit the table of the published checkpoints, hence the float32 steps in torchaudio's order.
+    """
+    single = np.float32
+    hertz_per_mel, knee, step = 200 / 3, 15.0, math.log(6.4) / 27
+    low = single(50.0 / hertz_per_mel)
+    high = single(knee + math.log(SAMPLE_RATE / 2 / 1000) / step)
+    spacing, index = float((high - low) / single(NUM_MELS + 1)), np.arange(NUM_MELS + 2)
+    upwards, downwards = low + spacing * index, high - spacing * (NUM_MELS + 1 - index)
+    mels = np.where(index < NUM_MELS // 2 + 1, upwards, downwards).astype(single)
+    above_knee = np.exp((single(step) * (mels - single(knee))).astype(np.float64)).astype(single)
+    edges = np.where(mels >= knee, single(1000) * above_knee, single(hertz_per_mel) * mels)
+    bins = np.arange(WINDOW // 2 + 1, dtype=single) * single(SAMPLE_RATE / WINDOW)
+    widths = np.diff(edges)
+    distances = edges[None, :] - bins[:, None]
+    rising, falling = -distances[:, :-2] / widths[:-1], distances[:, 2:] / widths[1:]
+    triangles = np.maximum(single(0), np.minimum(rising, falling))
+    return triangles * (single(2) / (edges[2:] - edges[:-2]))
+
+
+def num_frames(num_samples: int) -> int:
+    """Returns how many log-mel frames `num_samples` samples give (998 for 10 s)."""
+    return 1 + (num_samples - WINDOW) // HOP
+
+
+def log_mel(
+    samples: Float[Array, "*batch n"],
+    window: Float[Array, "400"] | None = None,
+    filterbank: Float[Array, "201 80"] | None = None,
+) -> Float[Array, "*batch frames 80"]:
+    """Returns MATPAC's normalised log-mel; jittable, any leading axes.
+
+    Args:
+        samples: at 16 kHz, at least one window of 400.
+        window: of one frame; default `hann_window()`. A checkpoint may carry its own.
+        filterbank: default `mel_filterbank()`.
+
+    Returns:
+        `(log(mel + 1.19e-7) + 7.056) / 4.193`, `num_frames(n)` frames of 80 bands.
+    """
+    window = hann_window() if window is None else window
+    filterbank = mel_filterbank() if filterbank is None else filterbank
+    samples = jnp.asarray(samples)
+    starts = HOP * np.arange(num_frames(samples.shape[-1]))
+    frames = samples[..., starts[:, None] + np.arange(WINDOW)] * window
+    spectrum = jnp.fft.rfft(frames)
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    mel = jnp.matmul(power, filterbank, precision=jax.lax.Precision.HIGHEST)
+    return (jnp.log(mel + LOG_OFFSET) - MEAN) / DEVIATION

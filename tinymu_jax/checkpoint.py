@@ -1,0 +1,205 @@
+"""Our own checkpoint folder: `model.safetensors`, `config.json` and, if known, `tokenizer.json`.
+
+Orbax holds training states; this is what is loaded, shared and converted.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinymu_jax.config import MatpacConfig, SmolLM2Config, TinyMUConfig
+from tinymu_jax.errors import InputError
+from tinymu_jax.sharding import Tree, flatten, unflatten
+
+CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
+FORMAT = 1
+
+ModelConfig = TinyMUConfig | MatpacConfig | SmolLM2Config
+MODELS: dict[str, type[ModelConfig]] = {
+    "tinymu": TinyMUConfig,
+    "matpac": MatpacConfig,
+    "smollm2": SmolLM2Config,
+}
+
+
+class Checkpoint(NamedTuple):
+    """A model at rest."""
+
+    config: ModelConfig
+    """Its type says which model it is."""
+    params: Tree
+    """The stacked tree, float32 numpy arrays (possibly views of a file)."""
+    tokenizer: str | None = None
+    """The text of `tokenizer.json`, if there is one."""
+    source: dict[str, Any] = {}
+    """What the file it was converted from says of itself; handed back on the way out."""
+
+
+def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
+    """Writes a checkpoint folder; a folder is complete once its `config.json` is there.
+
+    Raises:
+        InputError: `folder` is a file, or holds something else already.
+    """
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; name a folder to write the checkpoint to")
+    others = {p.name for p in folder.glob("*")} - {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE}
+    if others:
+        raise InputError(
+            f"{folder}: holds other files ({sorted(others)[0]}); name a new or empty folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    weights = {path: np.ascontiguousarray(leaf) for path, leaf in flatten(checkpoint.params)}
+    _write_whole(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
+    if checkpoint.tokenizer is not None:
+        _write_whole(folder / TOKENIZER_FILE, lambda path: path.write_text(checkpoint.tokenizer))
+    name = next(name for name, kind in MODELS.items() if isinstance(checkpoint.config, kind))
+    description = {
+        "format": FORMAT,
+        "model": name,
+        "config": checkpoint.config.to_dict(),
+        "source": checkpoint.source,
+    }
+    text = json.dumps(description, indent=2, sort_keys=True) + "\n"
+    _write_whole(folder / CONFIG_FILE, lambda path: path.write_text(text))
+    return folder
+
+
+def _write_whole(path: Path, write: Any) -> None:
+    """Writes under another name first, so that no half-written file takes the right one."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """Returns the config of a checkpoint folder, and its source.
+
+    Raises:
+        InputError: `config.json` is missing, is no json, or describes no model of ours.
+    """
+    path = Path(folder) / CONFIG_FILE
+    if not path.exists():
+        raise InputError(f"{folder}: has no {CONFIG_FILE}; name a checkpoint folder")
+    try:
+        description = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not json ({error}); convert the checkpoint again") from error
+    if not isinstance(description, dict) or description.get("model") not in MODELS:
+        raise InputError(
+            f"{path}: names no model of {', '.join(MODELS)}; convert the checkpoint with "
+            "python -m conversion.from_torch"
+        )
+    if description.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: format {description.get('format')!r}, this version reads {FORMAT}; "
+            "use the version of tinymu_jax that wrote it, or convert again"
+        )
+    config = MODELS[description["model"]].from_dict(description.get("config", {}), str(path))
+    return config, description.get("source", {})
+
+
+def read_checkpoint(folder: str | Path) -> Checkpoint:
+    """Reads a checkpoint folder and holds it against the shapes of its config.
+
+    Raises:
+        InputError: a file is missing or cut short; keys are missing, left over or of wrong shape.
+    """
+    folder = Path(folder)
+    config, source = read_config(folder)
+    leaves = read_safetensors(folder / WEIGHTS_FILE)
+    expected = dict(flatten(expected_shapes(config)))
+    check_keys(folder / WEIGHTS_FILE, leaves, {k: v.shape for k, v in expected.items()})
+    tokenizer = folder / TOKENIZER_FILE
+    text = tokenizer.read_text() if tokenizer.exists() else None
+    return Checkpoint(config, unflatten(leaves), text, source)
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Returns all arrays of a safetensors file; bfloat16 arrays come as ml_dtypes'.
+
+    Raises:
+        InputError: it is missing, or not a whole safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not path.exists():
+        raise InputError(f"{path}: no such file; convert or download the checkpoint again")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: is not a whole safetensors file ({error}); download or convert it again"
+        ) from error
+
+
+def check_keys(
+    where: str | Path, found: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]
+) -> None:
+    """Holds the keys and shapes of a file against what its config asks for.
+
+    Raises:
+        InputError: one line with the missing and left-over keys, or the wrong shapes.
+    """
+    missing = [key for key in expected if key not in found]
+    left_over = [key for key in found if key not in expected]
+    if missing or left_over:
+        parts = [f"missing {_some(missing)}"] if missing else []
+        parts += [f"left over {_some(left_over)}"] if left_over else []
+        raise InputError(
+            f"{where}: {'; '.join(parts)}; it is not a whole checkpoint of this model: download "
+            "it again, or name the file that its config describes"
+        )
+    wrong = [
+        f"{key} {tuple(found[key].shape)} instead of {tuple(shape)}"
+        for key, shape in expected.items()
+        if tuple(found[key].shape) != tuple(shape)
+    ]
+    if wrong:
+        raise InputError(
+            f"{where}: wrong shapes: {_some(wrong)}; give the config that these weights were "
+            "made with"
+        )
+
+
+def _some(names: list[str]) -> str:
+    """Lists the first three names and counts the others."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def expected_shapes(config: ModelConfig) -> Tree:
+    """Returns the shapes of the model's stacked tree, without making it."""
+    import jax
+
+    return jax.eval_shape(lambda: init_params(config, 0))
+
+
+def init_params(config: ModelConfig, seed: int) -> Tree:
+    """Returns the random start of a model as its paper describes it."""
+    import jax
+    import jax.numpy as jnp
+
+    from tinymu_jax.models.matpac import Matpac, chunk_samples
+    from tinymu_jax.models.smollm2 import SmolLM2
+    from tinymu_jax.models.tinymu import TinyMU
+
+    model = {TinyMUConfig: TinyMU, MatpacConfig: Matpac, SmolLM2Config: SmolLM2}[type(config)]
+    if isinstance(config, SmolLM2Config):
+        example = jnp.zeros((1, 2), jnp.int32)
+    else:
+        encoder = config.encoder if isinstance(config, TinyMUConfig) else config
+        example = jnp.zeros((1, chunk_samples(1, encoder.patch_size)))
+    key = jax.random.key(seed)
+    return model(config).init(key, example, method="initialise")["params"]

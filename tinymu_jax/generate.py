@@ -1,0 +1,200 @@
+"""Answers token by token: one pass over the question, then a compiled loop with a cache."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.models.smollm2 import Cache, with_room
+from tinymu_jax.models.tinymu import TinyMU, lay_out
+
+Strategy = Literal["greedy", "top-p"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen (published: greedy, or top-p 0.8 at temperature 1)."""
+
+    strategy: Strategy = "greedy"
+    """`greedy` takes the best token; `top-p` draws from the most probable ones."""
+    top_p: float = 0.8
+    """A token is dropped if those before it hold more than this probability; the first never."""
+    temperature: float = 1.0
+    """Divides the scores before top-p; 0 or less means 1."""
+    seed: int = 0
+    """Of the draws. A clip's answer depends on it and on the clip alone, not on the batch."""
+
+
+class Question(NamedTuple):
+    """A batch of questions on clips that have been listened to, padded to common lengths."""
+
+    audio: Float[Array, "B A D"]
+    num_audio: Int[Array, "B"]
+    prompt: Int[Array, "B P"]
+    num_prompt: Int[Array, "B"]
+
+
+class Decoding(NamedTuple):
+    """Everything that changes from one token to the next; an argument and a result."""
+
+    step: Int[Array, ""]
+    """Tokens chosen so far."""
+    tokens: Int[Array, "B R"]
+    """Chosen tokens; end tokens from an answer's end on."""
+    done: Bool[Array, "B"]
+    cache: Cache
+    visible: Bool[Array, "B S"]
+    """Slots of the question that may be looked at."""
+    start: Int[Array, "B"]
+    """Position of the first answer token."""
+    answer: Int[Array, ""]
+    """Slot of the first answer token."""
+    key: Array
+    """Of the draws; each step folds its number in."""
+
+
+def best_token(logits: Float[Array, "B V"]) -> Int[Array, "B"]:
+    """Returns the first of the largest, as argmax does, in two passes that vectorise."""
+    size = logits.shape[-1]
+    largest = logits.max(axis=-1, keepdims=True)
+    return jnp.where(logits == largest, jnp.arange(size), size - 1).min(axis=-1)
+
+
+def draw_token(
+    logits: Float[Array, "B V"],
+    key: Array,
+    top_p: Float[Array, ""],
+    temperature: Float[Array, ""],
+) -> Int[Array, "B"]:
+    """Draws from the most probable tokens, as published: temperature, then top-p.
+
+    Every row takes the same noise: what a clip is answered does not depend on its place in the
+    batch.
+    """
+    scaled = logits / jnp.where(temperature > 0, temperature, 1.0)
+    order = jnp.argsort(-scaled, axis=-1, stable=True)
+    descending = jnp.take_along_axis(scaled, order, axis=-1)
+    probability = jax.nn.softmax(descending, axis=-1)
+    before = jnp.pad(jnp.cumsum(probability, axis=-1)[:, :-1], ((0, 0), (1, 0)))
+    kept = jnp.where(before > top_p, -jnp.inf, descending).at[:, 0].set(descending[:, 0])
+    noise = jax.random.gumbel(key, logits.shape[-1:])
+    choice = jnp.argmax(kept + noise, axis=-1)
+    return jnp.take_along_axis(order, choice[:, None], axis=-1)[:, 0]
+
+
+def _choose(
+    logits: Float[Array, "B V"],
+    state: Decoding,
+    strategy: Strategy,
+    knobs: tuple[Array, Array],
+    end_token: int,
+) -> Decoding:
+    """Takes the next token from its scores."""
+    if strategy == "greedy":
+        token = best_token(logits)
+    else:
+        token = draw_token(logits, jax.random.fold_in(state.key, state.step), *knobs)
+    token = jnp.where(state.done, end_token, token).astype(jnp.int32)
+    column = (jnp.int32(0), state.step)
+    return state._replace(
+        step=state.step + 1,
+        tokens=jax.lax.dynamic_update_slice(state.tokens, token[:, None], column),
+        done=state.done | (token == end_token),
+    )
+
+
+@partial(jax.jit, static_argnames=("config", "room", "strategy"))
+def prefill(
+    params: Any,
+    question: Question,
+    active: Bool[Array, "B"],
+    key: Array,
+    knobs: tuple[Array, Array],
+    *,
+    config: TinyMUConfig,
+    room: int,
+    strategy: Strategy,
+) -> Decoding:
+    """Computes the question and chooses the first answer token.
+
+    Args:
+        params: of the whole model, unrolled.
+        question: the batch.
+        active: False for rows that only fill the batch up.
+        key: of the draws.
+        knobs: top_p and temperature.
+        config: of the model.
+        room: answer tokens that the cache has room for.
+        strategy: greedy or top-p.
+    """
+    model, batch = TinyMU(config), question.prompt.shape[0]
+    nothing = jnp.zeros((batch, 0), jnp.int32)
+    sequence = lay_out(
+        question.num_audio,
+        question.prompt,
+        question.num_prompt,
+        nothing,
+        jnp.zeros((batch,), jnp.int32),
+        question.audio.shape[1],
+        config,
+    )
+    hidden, cache = model.apply({"params": params}, question.audio, sequence, method="decode")
+    last = jnp.take_along_axis(hidden, sequence.first[:, None, None], axis=1)[:, 0]
+    logits = model.apply({"params": params}, last, method=lambda m, x: m.decoder.logits(x))
+    state = Decoding(
+        step=jnp.int32(0),
+        tokens=jnp.full((batch, room), config.end_token, jnp.int32),
+        done=~active,
+        cache=with_room(cache, room),
+        visible=jnp.pad(sequence.visible, ((0, 0), (0, room))),
+        start=question.num_audio + config.max_text_tokens + 1,
+        answer=sequence.answer,
+        key=key,
+    )
+    return _choose(logits, state, strategy, knobs, config.end_token)
+
+
+@partial(jax.jit, static_argnames=("config", "strategy"), donate_argnames=("state",))
+def decode(
+    params: Any,
+    state: Decoding,
+    until: Int[Array, ""],
+    knobs: tuple[Array, Array],
+    *,
+    config: TinyMUConfig,
+    strategy: Strategy,
+) -> Decoding:
+    """Goes on until `until` tokens are chosen or every answer has ended.
+
+    The state is given up to the call and comes back changed; calling with small steps of `until`
+    streams, with the same compiled program.
+    """
+    model = TinyMU(config)
+    slots = jnp.arange(state.visible.shape[1])
+
+    def unfinished(state: Decoding) -> Bool[Array, ""]:
+        return (state.step < until) & ~state.done.all()
+
+    def one_token(state: Decoding) -> Decoding:
+        place = state.step - 1
+        column = jax.lax.dynamic_slice_in_dim(state.tokens, place, 1, axis=1)
+        said = (slots >= state.answer) & (slots <= state.answer + place)
+
+        def run(m: TinyMU) -> tuple[Array, Cache]:
+            hidden, cache = m.decoder(
+                m.decoder.embed(column),
+                (state.start + place)[:, None],
+                (state.visible | said)[:, None],
+                state.cache,
+                state.answer + place,
+            )
+            return m.decoder.logits(hidden[:, 0]), cache
+
+        logits, cache = model.apply({"params": params}, method=run)
+        return _choose(logits, state._replace(cache=cache), strategy, knobs, config.end_token)
+
+    return jax.lax.while_loop(unfinished, one_token, state)

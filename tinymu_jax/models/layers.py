@@ -1,0 +1,230 @@
+"""Layers that the encoder, the projectors and the decoder share.
+
+Axis letters, here and in the whole project:
+    B batch, T query positions, S key positions, N query heads, K key/value heads, G = N / K,
+    H head width, D model width, M hidden width, L layers, V vocabulary, F mel bands, A audio
+    vectors, C chunks.
+
+A tree of parameters comes in one of two layouts, and every module takes both:
+    *stacked* (training, checkpoints): one array per weight for all layers, leading axis L, run by
+    `nn.scan`; *unrolled* (inference, made by `tinymu_jax.inference_layout`): one subtree per
+    layer, projections of one input joined, weights optionally in bfloat16 or int8.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int8
+
+from tinymu_jax.config import Products
+
+MASKED = -1e30
+"""Added in place of a masked score; finite, so that a row with nothing to see stays finite."""
+
+
+def product(
+    x: Float[Array, "*batch D"], kernel: Array, products: Products = "float32"
+) -> Float[Array, "*batch M"]:
+    """Returns `x @ kernel` in float32.
+
+    `float32` asks for full float32 on every platform (a TPU would multiply in bfloat16 by
+    default); `bfloat16` rounds both factors and sums in float32.
+    """
+    if products == "bfloat16":
+        x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    return jnp.matmul(
+        x, kernel, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32
+    )
+
+
+def row_product(
+    x: Float[Array, "*batch D"], rows: Float[Array, "M D"], products: Products = "float32"
+) -> Float[Array, "*batch M"]:
+    """Returns `x @ rows.T`: a processor reads the weights of one output in one go."""
+    if products == "bfloat16":
+        x, rows = x.astype(jnp.bfloat16), rows.astype(jnp.bfloat16)
+    return jax.lax.dot_general(
+        x,
+        rows,
+        (((x.ndim - 1,), (1,)), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def int8_product(
+    x: Float[Array, "*batch D"], rows: Int8[Array, "M D"], scale: Float[Array, "M"]
+) -> Float[Array, "*batch M"]:
+    """Returns `x @ (rows * scale).T` without ever making the float32 weights.
+
+    Each x is written as three int8 digits to base 128 times one float; the products with the
+    weights are then exact integer sums, which processors multiply several times faster than
+    they turn int8 into float32. Three digits keep 2^-21 of the largest value of x.
+    """
+    unit = jnp.maximum(jnp.max(jnp.abs(x), axis=-1, keepdims=True), 1e-30) / 127
+    rest, digits = x / unit, []
+    for _ in range(3):
+        digit = jnp.round(rest)
+        digits.append(digit.astype(jnp.int8))
+        rest = (rest - digit) * 128
+    sums = jax.lax.dot_general(
+        jnp.stack(digits),
+        rows,
+        (((x.ndim,), (1,)), ((), ())),
+        preferred_element_type=jnp.int32,
+    ).astype(jnp.float32)
+    return (sums[0] + sums[1] / 128 + sums[2] / 128**2) * (unit * scale)
+
+
+class Dense(nn.Module):
+    """A linear layer, float32 in and out: parameters `kernel` (D, M) and `bias` (M,).
+
+    In the unrolled layout the decoder has `rows` (M, D) in the kernel's place, float32, or int8
+    with a `scale` (M,); the encoder's `kernel` may be bfloat16.
+    """
+
+    features: int
+    use_bias: bool = True
+    products: Products = "float32"
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch M"]:
+        if self.has_variable("params", "scale"):
+            given = (self.get_variable("params", name) for name in ("rows", "scale"))
+            y = int8_product(x, *given)
+        elif self.has_variable("params", "rows"):
+            y = row_product(x, self.get_variable("params", "rows"), self.products)
+        else:
+            kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+            y = product(x, kernel, self.products)
+        if self.use_bias:
+            y = y + self.param("bias", self.bias_init, (self.features,))
+        return y
+
+
+class JointDense(nn.Module):
+    """Several linear layers of one input, without biases: `<name>/kernel` (D, M) each.
+
+    The unrolled layout joins them into one product, `joined`, since a small product costs a
+    processor more to start than to compute.
+    """
+
+    features: Mapping[str, int]
+    products: Products = "float32"
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch D"]) -> list[Float[Array, "*batch _"]]:
+        if self.has_variable("params", "joined"):
+            total = sum(self.features.values())
+            y = Dense(total, use_bias=False, products=self.products, name="joined")(x)
+            pieces, start = [], 0
+            for size in self.features.values():
+                pieces.append(y[..., start : start + size])
+                start += size
+            return pieces
+        return [
+            Dense(size, False, self.products, self.kernel_init, name=name)(x)
+            for name, size in self.features.items()
+        ]
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation with a `scale` (D,)."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+        scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
+        return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.eps) * scale
+
+
+def layer_norm(eps: float, name: str) -> nn.LayerNorm:
+    """Returns a LayerNorm whose variance is taken around the mean, as torch takes it."""
+    return nn.LayerNorm(epsilon=eps, use_fast_variance=False, name=name)
+
+
+def attend(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "*heads S H"],
+    value: Float[Array, "*heads S H"],
+    mask: Bool[Array, "B #T S"] | None = None,
+    products: Products = "float32",
+) -> Float[Array, "B T N*H"]:
+    """Returns softmax attention, scaled by H**-0.5; G = N / K query heads share a key head.
+
+    Args:
+        query: per position and head.
+        key: heads are (B, K), or (B*K,) as a cache holds them: a cache that is reshaped between
+            its update and its use is copied whole by XLA on every step.
+        value: as `key`.
+        mask: True where query t sees key s.
+        products: as in `product`.
+    """
+    batch, steps, num_heads, width = query.shape
+    heads, slots = key.shape[:-2], key.shape[-2]
+    num_kv_heads = math.prod(heads) // batch
+    grouped = query.reshape(batch, steps, num_kv_heads, -1, width).transpose(0, 2, 3, 1, 4)
+    grouped = (grouped * width**-0.5).reshape(*heads, -1, steps, width)
+    dtype = jnp.bfloat16 if products == "bfloat16" else jnp.float32
+    options = {
+        "precision": jax.lax.Precision.HIGHEST,
+        "preferred_element_type": jnp.float32,
+    }
+    scores = jnp.einsum("...GTH,...SH->...GTS", grouped.astype(dtype), key.astype(dtype), **options)
+    if mask is not None:
+        seen = jnp.broadcast_to(mask[:, None, None], (batch, num_kv_heads, 1, *mask.shape[1:]))
+        scores = jnp.where(seen.reshape(*heads, 1, mask.shape[1], slots), scores, MASKED)
+    weights = jax.nn.softmax(scores, axis=-1)
+    out = jnp.einsum("...GTS,...SH->...GTH", weights.astype(dtype), value.astype(dtype), **options)
+    out = out.reshape(batch, num_kv_heads, -1, steps, width).transpose(0, 3, 1, 2, 4)
+    return out.reshape(batch, steps, num_heads * width)
+
+
+def run_layers(
+    parent: nn.Module,
+    layer: type[nn.Module],
+    options: dict[str, Any],
+    depth: int,
+    name: str,
+    x: Array,
+    shared: tuple[Any, ...],
+    per_layer: Any = None,
+) -> tuple[Array, Any]:
+    """Runs `depth` layers of one kind over x, stacked or unrolled as the parameters are.
+
+    Args:
+        parent: the module that owns the layers.
+        layer: called as `layer(**options)(x, per_layer[i], *shared) -> (x, out_i)`.
+        options: its fields.
+        depth: number of layers L.
+        name: `<name>` holds the stacked parameters, `<name>_<i>` the unrolled ones.
+        x: what flows through.
+        shared: arguments that are the same for all layers.
+        per_layer: a tree with a leading axis L (stacked), a list of trees (unrolled), or None.
+
+    Returns:
+        x after the last layer, and the layers' outputs: stacked, or a list.
+    """
+    if parent.has_variable("params", f"{name}_0"):
+        outputs = []
+        for i in range(depth):
+            module = layer(**options, name=f"{name}_{i}")
+            x, out = module(x, None if per_layer is None else per_layer[i], *shared)
+            outputs.append(out)
+        return x, outputs
+    scanned = nn.scan(
+        layer,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=(0, *(nn.broadcast for _ in shared)),
+        length=depth,
+    )
+    return scanned(**options, name=name)(x, per_layer, *shared)

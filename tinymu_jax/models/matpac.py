@@ -1,0 +1,273 @@
+"""The MATPAC++ audio encoder (arXiv 2508.12709): log-mel patches through a ViT, and its heads."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from tinymu_jax import audio
+from tinymu_jax.config import HeadConfig, MatpacConfig
+from tinymu_jax.models.layers import Dense, attend, layer_norm, run_layers
+
+_BLOCK_AXES = {
+    "norm1/scale": ("layers", "embed"),
+    "norm1/bias": ("layers", "embed"),
+    "attn/qkv/kernel": ("layers", "embed", "heads"),
+    "attn/qkv/bias": ("layers", "heads"),
+    "attn/proj/kernel": ("layers", "heads", "embed"),
+    "attn/proj/bias": ("layers", "embed"),
+    "norm2/scale": ("layers", "embed"),
+    "norm2/bias": ("layers", "embed"),
+    "mlp/fc1/kernel": ("layers", "embed", "mlp"),
+    "mlp/fc1/bias": ("layers", "mlp"),
+    "mlp/fc2/kernel": ("layers", "mlp", "embed"),
+    "mlp/fc2/bias": ("layers", "embed"),
+}
+_HEAD_AXES = {
+    "audioset": {
+        "head/norm/mean": (None,),
+        "head/norm/variance": (None,),
+        "head/norm/count": (),
+        "head/linear/kernel": (None, "classes"),
+        "head/linear/bias": ("classes",),
+    },
+    "probe": {
+        "head/linear/kernel": (None, "classes"),
+        "head/linear/bias": ("classes",),
+    },
+}
+
+
+def param_axes(config: MatpacConfig) -> dict[str, tuple[str | None, ...]]:
+    """Returns the logical axes of every weight by its path in the stacked tree."""
+    axes = {
+        "cls_token": (None, None, "embed"),
+        "pos_embed": (None, None, "embed"),
+        "log_mel/window": (None,),
+        "log_mel/filterbank": (None, None),
+        "patch_embed/kernel": (None, "embed"),
+        "patch_embed/bias": ("embed",),
+        "transformer/norm/scale": ("embed",),
+        "transformer/norm/bias": ("embed",),
+    }
+    axes |= {f"transformer/blocks/{path}": names for path, names in _BLOCK_AXES.items()}
+    return axes | (_HEAD_AXES[config.head.kind] if config.head else {})
+
+
+CONSTANTS = ("log_mel/window", "log_mel/filterbank")
+"""Tables of the front end that checkpoints carry: read, never trained, no parameters in counts."""
+
+
+def sincos_positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "1 1+rows*cols D"]:
+    """Returns the 2-D sine-cosine position embedding, class row first (zeros).
+
+    Made in float64 as published: the first half of the width encodes the column (time), the
+    second the row (frequency), each as [sin | cos] (`get_2d_sincos_pos_embed`).
+    """
+    omega = 1.0 / 10_000 ** (np.arange(width // 4) / (width / 4))
+
+    def encode(positions: np.ndarray) -> np.ndarray:
+        angles = positions.reshape(-1, 1) * omega
+        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+    row, column = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+    table = np.concatenate([encode(column), encode(row)], axis=1)
+    return np.concatenate([np.zeros((1, width)), table])[None].astype(np.float32)
+
+
+def chunk_samples(columns: int, patch_size: int = 16) -> int:
+    """Returns how many 16 kHz samples give exactly `columns` columns of patches."""
+    return (columns * patch_size - 1) * audio.HOP + audio.WINDOW
+
+
+class Mlp(nn.Module):
+    """Linear, exact GELU, Linear."""
+
+    config: MatpacConfig
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "C T D"]) -> Float[Array, "C T D"]:
+        config = self.config
+        xavier, products = nn.initializers.xavier_uniform(), config.products
+        hidden = config.width * config.mlp_ratio
+        x = Dense(hidden, products=products, kernel_init=xavier, name="fc1")(x)
+        x = jax.nn.gelu(x, approximate=False)
+        return Dense(config.width, products=products, kernel_init=xavier, name="fc2")(x)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention with queries, keys and values from one matrix."""
+
+    config: MatpacConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "C T D"], mask: Bool[Array, "C 1 T"] | None
+    ) -> Float[Array, "C T D"]:
+        config = self.config
+        xavier, products = nn.initializers.xavier_uniform(), config.products
+        qkv = Dense(3 * config.width, products=products, kernel_init=xavier, name="qkv")(x)
+        qkv = qkv.reshape(*x.shape[:2], 3, config.num_heads, -1)
+        keys, values = (jnp.swapaxes(qkv[:, :, i], 1, 2) for i in (1, 2))
+        x = attend(qkv[:, :, 0], keys, values, mask, products)
+        return Dense(config.width, products=products, kernel_init=xavier, name="proj")(x)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block; gives its output a second time where layers are kept."""
+
+    config: MatpacConfig
+    keep: bool
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "C T D"], _: None, mask: Bool[Array, "C 1 T"] | None
+    ) -> tuple[Float[Array, "C T D"], Float[Array, "C T D"] | None]:
+        x = x + SelfAttention(self.config, name="attn")(layer_norm(1e-6, "norm1")(x), mask)
+        x = x + Mlp(self.config, name="mlp")(layer_norm(1e-6, "norm2")(x))
+        return x, x if self.keep else None
+
+
+class Transformer(nn.Module):
+    """The blocks and the final norm; returns the last layer, or all with a leading axis L."""
+
+    config: MatpacConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "C T D"], mask: Bool[Array, "C 1 T"] | None, all_layers: bool
+    ) -> Float[Array, "L C T D"]:
+        options = {"config": self.config, "keep": all_layers}
+        x, kept = run_layers(self, Block, options, self.config.depth, "blocks", x, (mask,))
+        x = layer_norm(1e-6, "norm")(x)
+        if not all_layers:
+            return x[None]
+        return jnp.concatenate(
+            [jnp.stack(kept[:-1]) if isinstance(kept, list) else kept[:-1], x[None]]
+        )
+
+
+class Classifier(nn.Module):
+    """Class probabilities from the encoder's vectors: the AudioSet head, or a linear probe.
+
+    Output i of the AudioSet head is the i-th class after sorting the label csv by `mid`.
+    """
+
+    config: HeadConfig
+    rows: int
+
+    @nn.compact
+    def __call__(
+        self, vectors: Float[Array, "B A R*D"], valid: Bool[Array, "B A"] | None = None
+    ) -> Float[Array, "B classes"]:
+        if valid is None:
+            valid = jnp.ones(vectors.shape[:2], bool)
+        if self.config.kind == "audioset":
+            vectors = vectors.reshape(*vectors.shape[:2], self.rows, -1).mean(2)
+        count = valid.sum(1, keepdims=True)
+        mean = jnp.where(valid[..., None], vectors, 0).sum(1) / count
+        if self.config.kind == "audioset":
+            mean = FrozenBatchNorm(name="norm")(mean)
+        logits = Dense(self.config.num_classes, name="linear")(mean)
+        return jax.nn.softmax(logits, axis=-1)
+
+
+class FrozenBatchNorm(nn.Module):
+    """BatchNorm by its running statistics, without affine weights (eps 1e-5)."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
+        mean = self.param("mean", nn.initializers.zeros_init(), (x.shape[-1],))
+        variance = self.param("variance", nn.initializers.ones_init(), (x.shape[-1],))
+        self.param("count", lambda _: jnp.zeros((), jnp.int32))
+        return (x - mean) * jax.lax.rsqrt(variance + 1e-5)
+
+
+class LogMel(nn.Module):
+    """The front end with the tables that the checkpoint carries."""
+
+    @nn.compact
+    def __call__(self, samples: Float[Array, "C n"]) -> Float[Array, "C frames F"]:
+        window = self.param("window", lambda _: jnp.asarray(audio.hann_window()))
+        filterbank = self.param("filterbank", lambda _: jnp.asarray(audio.mel_filterbank()))
+        return audio.log_mel(samples, window, filterbank)
+
+
+class Matpac(nn.Module):
+    """The encoder. One chunk is at most `config.num_frames` frames of log-mel."""
+
+    config: MatpacConfig
+
+    def setup(self) -> None:
+        config = self.config
+        token = nn.initializers.normal(0.02)
+        positions = sincos_positions(config.rows, config.columns, config.width)
+        self.cls_token = self.param("cls_token", token, (1, 1, config.width))
+        self.pos_embed = self.param("pos_embed", lambda _: jnp.asarray(positions))
+        self.patch_embed = Dense(
+            config.width, products=config.products, kernel_init=nn.initializers.xavier_uniform()
+        )
+        self.transformer = Transformer(config)
+        self.log_mel = LogMel()
+        if config.head:
+            self.head = Classifier(config.head, config.rows)
+
+    def __call__(
+        self,
+        log_mel: Float[Array, "C frames F"],
+        num_columns: Int[Array, "C"] | None = None,
+        all_layers: bool = False,
+    ) -> Float[Array, "L C A R*D"]:
+        """Encodes chunks of normalised log-mel.
+
+        Args:
+            log_mel: frames a multiple of the patch size, at most `config.num_frames`.
+            num_columns: how many columns of patches each chunk really has; what lies behind is
+                seen by nobody, so that a chunk's vectors do not depend on its padding.
+            all_layers: return every block's output, the last one normalised.
+
+        Returns:
+            One vector of all rows per column, 160 ms each; L = 1 without `all_layers`.
+        """
+        config, (chunks, frames, _) = self.config, log_mel.shape
+        side, rows, columns = config.patch_size, config.rows, frames // config.patch_size
+        # (C, columns, time, rows, band) -> frequency-major patches of (band, time)
+        patches = log_mel.reshape(chunks, columns, side, rows, side).transpose(0, 3, 1, 4, 2)
+        x = self.patch_embed(patches.reshape(chunks, rows * columns, side * side))
+        positions = self.pos_embed[:, 1:].reshape(rows, -1, config.width)[:, :columns]
+        x = x + positions.reshape(1, rows * columns, config.width)
+        cls_token = jnp.broadcast_to(
+            self.cls_token + self.pos_embed[:, :1], (chunks, 1, x.shape[-1])
+        )
+        mask = None
+        if num_columns is not None:
+            seen = jnp.tile(jnp.arange(columns) < num_columns[:, None], (1, rows))
+            mask = jnp.concatenate([jnp.ones((chunks, 1), bool), seen], axis=1)[:, None]
+        x = self.transformer(jnp.concatenate([cls_token, x], axis=1), mask, all_layers)
+        x = x[:, :, 1:].reshape(-1, chunks, rows, columns, config.width)
+        return x.transpose(0, 1, 3, 2, 4).reshape(-1, chunks, columns, rows * config.width)
+
+    def listen(
+        self,
+        samples: Float[Array, "C n"],
+        num_frames: Int[Array, "C"],
+        num_columns: Int[Array, "C"] | None = None,
+        all_layers: bool = False,
+    ) -> Float[Array, "L C A R*D"]:
+        """Encodes chunks of 16 kHz samples; frames from `num_frames` on are zeros, as published."""
+        log_mel = self.log_mel(samples)
+        real = jnp.arange(log_mel.shape[1]) < num_frames[:, None]
+        return self(jnp.where(real[..., None], log_mel, 0.0), num_columns, all_layers)
+
+    def classify(
+        self, vectors: Float[Array, "B A R*D"], valid: Bool[Array, "B A"] | None = None
+    ) -> Float[Array, "B classes"]:
+        """Returns class probabilities from a clip's vectors (config.head must be set)."""
+        return self.head(vectors, valid)
+
+    def initialise(self, samples: Float[Array, "C n"]) -> Array:
+        """Touches every parameter, for `init`."""
+        frames = jnp.full((samples.shape[0],), audio.num_frames(samples.shape[1]))
+        vectors = self.listen(samples, frames)[-1]
+        return self.classify(vectors) if self.config.head else vectors

@@ -1,0 +1,172 @@
+"""From audio vectors to the decoder's width: the published projector and the paper's ablations."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from tinymu_jax.config import Products, ProjectorConfig
+from tinymu_jax.models.layers import Dense, attend, layer_norm, run_layers
+
+_LINEAR_AXES = {
+    "linear1/kernel": ("embed", "mlp"),
+    "linear1/bias": ("mlp",),
+    "linear2/kernel": ("mlp", "embed"),
+    "linear2/bias": ("embed",),
+}
+_RESIDUAL_AXES = {
+    "linear1/kernel": ("mlp", "embed"),
+    "linear2/kernel": ("embed", "mlp"),
+    "norm/scale": ("embed",),
+    "norm/bias": ("embed",),
+}
+_TRANSFORMER_AXES = {
+    "linear/kernel": ("mlp", "embed"),
+    "linear/bias": ("embed",),
+    "prefix": (None, "embed"),
+    "layers/norm1/scale": ("layers", "embed"),
+    "layers/norm1/bias": ("layers", "embed"),
+    "layers/attn/queries/kernel": ("layers", "embed", "heads"),
+    "layers/attn/keys_values/kernel": ("layers", "embed", "heads"),
+    "layers/attn/project/kernel": ("layers", "heads", "embed"),
+    "layers/attn/project/bias": ("layers", "embed"),
+    "layers/norm2/scale": ("layers", "embed"),
+    "layers/norm2/bias": ("layers", "embed"),
+    "layers/mlp/fc1/kernel": ("layers", "embed", "mlp"),
+    "layers/mlp/fc1/bias": ("layers", "mlp"),
+    "layers/mlp/fc2/kernel": ("layers", "mlp", "embed"),
+    "layers/mlp/fc2/bias": ("layers", "embed"),
+}
+
+
+def param_axes(config: ProjectorConfig) -> dict[str, tuple[str | None, ...]]:
+    """Returns the logical axes of every weight by its path in the stacked tree."""
+    return {
+        "linear": _LINEAR_AXES,
+        "residual": _RESIDUAL_AXES,
+        "transformer": _TRANSFORMER_AXES,
+    }[config.kind]
+
+
+def _torch_linear(features: int, fan_in: int, products: Products, name: str) -> Dense:
+    """Returns a Dense that starts as torch's Linear: all uniform in +-1/sqrt(fan_in)."""
+    limit = fan_in**-0.5
+
+    def uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return Dense(features, True, products, uniform, uniform, name=name)
+
+
+class LinearProjector(nn.Module):
+    """Linear, ReLU, Linear."""
+
+    config: ProjectorConfig
+    products: Products = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B A E"], valid: Bool[Array, "B A"], train: bool = False
+    ) -> Float[Array, "B A D"]:
+        config, products = self.config, self.products
+        x = _torch_linear(config.hidden_width, x.shape[-1], products, "linear1")(x)
+        x = jax.nn.relu(x)
+        return _torch_linear(config.output_width, config.hidden_width, products, "linear2")(x)
+
+
+class ResidualProjector(nn.Module):
+    """LN(e + dropout(linear2(gelu(e)))) with e = linear1(x)."""
+
+    config: ProjectorConfig
+    products: Products = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B A E"], valid: Bool[Array, "B A"], train: bool = False
+    ) -> Float[Array, "B A D"]:
+        width, xavier = self.config.output_width, nn.initializers.xavier_uniform()
+        e = Dense(width, False, self.products, xavier, name="linear1")(x)
+        y = Dense(width, False, self.products, xavier, name="linear2")(
+            jax.nn.gelu(e, approximate=False)
+        )
+        y = nn.Dropout(self.config.dropout, deterministic=not train)(y)
+        return layer_norm(1e-5, "norm")(e + y)
+
+
+class PrefixAttention(nn.Module):
+    """Self-attention with separate matrices for queries and for keys and values."""
+
+    config: ProjectorConfig
+    products: Products
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B 1 T"]
+    ) -> Float[Array, "B T D"]:
+        (batch, steps, width), heads = x.shape, self.config.num_heads
+        options = {"use_bias": False, "products": self.products}
+        queries = Dense(width, **options, name="queries")(x).reshape(batch, steps, heads, -1)
+        both = Dense(2 * width, **options, name="keys_values")(x)
+        both = both.reshape(batch, steps, 2, heads, -1).transpose(2, 0, 3, 1, 4)
+        x = attend(queries, both[0], both[1], mask, self.products)
+        return _torch_linear(width, width, self.products, "project")(x)
+
+
+class PrefixMlp(nn.Module):
+    """Linear, ReLU, Linear."""
+
+    config: ProjectorConfig
+    products: Products
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        width, hidden = x.shape[-1], x.shape[-1] * self.config.mlp_ratio
+        x = jax.nn.relu(_torch_linear(hidden, width, self.products, "fc1")(x))
+        return _torch_linear(width, hidden, self.products, "fc2")(x)
+
+
+class PrefixLayer(nn.Module):
+    """A pre-norm transformer layer."""
+
+    config: ProjectorConfig
+    products: Products
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], _: None, mask: Bool[Array, "B 1 T"]
+    ) -> tuple[Float[Array, "B T D"], None]:
+        attention = PrefixAttention(self.config, self.products, name="attn")
+        x = x + attention(layer_norm(1e-5, "norm1")(x), mask)
+        x = x + PrefixMlp(self.config, self.products, name="mlp")(layer_norm(1e-5, "norm2")(x))
+        return x, None
+
+
+class TransformerProjector(nn.Module):
+    """Learnt vectors appended behind the audio; what they become is the output."""
+
+    config: ProjectorConfig
+    products: Products = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B A E"], valid: Bool[Array, "B A"], train: bool = False
+    ) -> Float[Array, "B P D"]:
+        config, (batch, length, width) = self.config, x.shape
+        x = _torch_linear(config.output_width, width, self.products, "linear")(x)
+        shape = (config.num_vectors, config.output_width)
+        prefix = self.param("prefix", nn.initializers.normal(1.0), shape)
+        x = jnp.concatenate([x, jnp.broadcast_to(prefix, (batch, *shape))], axis=1)
+        mask = jnp.concatenate([valid, jnp.ones((batch, config.num_vectors), bool)], axis=1)
+        options = {"config": config, "products": self.products}
+        x, _ = run_layers(self, PrefixLayer, options, config.depth, "layers", x, (mask[:, None],))
+        return x[:, length:]
+
+
+def make_projector(config: ProjectorConfig, products: Products = "float32") -> nn.Module:
+    """Returns the projector that the config names: (B, A, E), valid (B, A) -> (B, A', D)."""
+    kinds = {
+        "linear": LinearProjector,
+        "residual": ResidualProjector,
+        "transformer": TransformerProjector,
+    }
+    return kinds[config.kind](config, products)

@@ -1,0 +1,234 @@
+"""The SmolLM2 decoder: Llama's architecture with a tied embedding and a cache as an argument."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from tinymu_jax.config import SmolLM2Config
+from tinymu_jax.models.layers import (
+    Dense,
+    JointDense,
+    RMSNorm,
+    attend,
+    int8_product,
+    row_product,
+    run_layers,
+)
+
+PARAM_AXES: dict[str, tuple[str | None, ...]] = {
+    "embed_tokens/embedding": ("vocab", "embed"),
+    "body/layers/input_norm/scale": ("layers", "embed"),
+    "body/layers/attn/qkv/q_proj/kernel": ("layers", "embed", "heads"),
+    "body/layers/attn/qkv/k_proj/kernel": ("layers", "embed", "kv_heads"),
+    "body/layers/attn/qkv/v_proj/kernel": ("layers", "embed", "kv_heads"),
+    "body/layers/attn/o_proj/kernel": ("layers", "heads", "embed"),
+    "body/layers/post_attention_norm/scale": ("layers", "embed"),
+    "body/layers/mlp/gate_up/gate_proj/kernel": ("layers", "embed", "mlp"),
+    "body/layers/mlp/gate_up/up_proj/kernel": ("layers", "embed", "mlp"),
+    "body/layers/mlp/down_proj/kernel": ("layers", "mlp", "embed"),
+    "body/norm/scale": ("embed",),
+}
+
+KeyValue = tuple[Float[Array, "B*K S H"], Float[Array, "B*K S H"]]
+Cache = Any
+"""Keys and values of all layers: a list of `KeyValue` (unrolled parameters), or one `KeyValue`
+with a leading axis L (stacked parameters)."""
+
+
+def with_room(cache: Cache, slots: int) -> Cache:
+    """Returns the cache with `slots` empty slots behind those it has."""
+
+    def pad(x: Array) -> Array:
+        return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, slots), (0, 0)])
+
+    return jax.tree.map(pad, cache)
+
+
+def rope_angles(
+    positions: Int[Array, "B T"], config: SmolLM2Config
+) -> tuple[Float[Array, "B T 1 H/2"], Float[Array, "B T 1 H/2"]]:
+    """Returns cosine and sine of each position's rotation, made once for all layers."""
+    half = config.head_width // 2
+    frequency = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions[..., None, None].astype(jnp.float32) * frequency
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(
+    x: Float[Array, "B T N H"], cosine: Float[Array, "B T 1 H/2"], sine: Float[Array, "B T 1 H/2"]
+) -> Float[Array, "B T N H"]:
+    """Rotates the halves of each head against each other (RoPE, half-split as in Llama)."""
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention that writes its keys and values into the cache it is given."""
+
+    config: SmolLM2Config
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        cache: KeyValue | None,
+        angles: tuple[Array, Array],
+        mask: Bool[Array, "B T S"],
+        slot: Int[Array, ""],
+    ) -> tuple[Float[Array, "B T D"], KeyValue]:
+        config, (batch, steps, _) = self.config, x.shape
+        init = nn.initializers.normal(config.width**-0.5)
+        sizes = {
+            "q_proj": config.num_heads * config.head_width,
+            "k_proj": config.num_kv_heads * config.head_width,
+            "v_proj": config.num_kv_heads * config.head_width,
+        }
+        query, key, value = (
+            piece.reshape(batch, steps, -1, config.head_width)
+            for piece in JointDense(sizes, config.products, init, name="qkv")(x)
+        )
+        query, key = rotate(query, *angles), rotate(key, *angles)
+        key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
+        rows = tuple(new.reshape(-1, steps, config.head_width) for new in (key, value))
+        if cache is not None:
+            key, value = rows = tuple(
+                jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis=1)
+                for old, new in zip(cache, rows, strict=True)
+            )
+        x = attend(query, key, value, mask, config.products)
+        return Dense(config.width, False, config.products, init, name="o_proj")(x), rows
+
+
+class Mlp(nn.Module):
+    """The gated MLP: down(silu(gate(x)) * up(x))."""
+
+    config: SmolLM2Config
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        config, init = self.config, nn.initializers.normal(self.config.width**-0.5)
+        sizes = {"gate_proj": config.mlp_width, "up_proj": config.mlp_width}
+        gate, up = JointDense(sizes, config.products, init, name="gate_up")(x)
+        return Dense(config.width, False, config.products, init, name="down_proj")(
+            jax.nn.silu(gate) * up
+        )
+
+
+class Layer(nn.Module):
+    """A pre-norm decoder layer."""
+
+    config: SmolLM2Config
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        cache: KeyValue | None,
+        angles: tuple[Array, Array],
+        mask: Bool[Array, "B T S"],
+        slot: Int[Array, ""],
+    ) -> tuple[Float[Array, "B T D"], KeyValue]:
+        eps = self.config.norm_eps
+        normed = RMSNorm(eps, name="input_norm")(x)
+        y, cache = Attention(self.config, name="attn")(normed, cache, angles, mask, slot)
+        x = x + y
+        return x + Mlp(self.config, name="mlp")(RMSNorm(eps, name="post_attention_norm")(x)), cache
+
+
+class Embedding(nn.Module):
+    """The token table, read by row on the way in and as a matrix on the way out.
+
+    In the unrolled layout `rows` (V, D) in int8 and `scale` (V,) may stand in its place.
+    """
+
+    config: SmolLM2Config
+
+    def setup(self) -> None:
+        config = self.config
+        self.int8 = self.has_variable("params", "scale")
+        if self.int8:
+            self.rows = self.get_variable("params", "rows")
+            self.scale = self.get_variable("params", "scale")
+        else:
+            init = nn.initializers.normal(config.width**-0.5)
+            shape = (config.vocab_size, config.width)
+            self.embedding = self.param("embedding", init, shape)
+
+    def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Looks tokens up."""
+        if self.int8:
+            return self.rows[tokens].astype(jnp.float32) * self.scale[tokens][..., None]
+        return self.embedding[tokens].astype(jnp.float32)
+
+    def logits(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+        """Multiplies with every token's row."""
+        if self.int8:
+            return int8_product(x, self.rows, self.scale)
+        return row_product(x, self.embedding, self.config.products)
+
+
+class Layers(nn.Module):
+    """All layers and the final norm."""
+
+    config: SmolLM2Config
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], cache: Cache, *shared: Any
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        config = self.config
+        x, cache = run_layers(
+            self, Layer, {"config": config}, config.depth, "layers", x, shared, cache
+        )
+        return RMSNorm(config.norm_eps, name="norm")(x), cache
+
+
+class SmolLM2(nn.Module):
+    """The decoder over embeddings, so that audio vectors and tokens enter alike."""
+
+    config: SmolLM2Config
+
+    def setup(self) -> None:
+        self.embed_tokens = Embedding(self.config)
+        self.body = Layers(self.config)
+
+    def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Looks tokens up."""
+        return self.embed_tokens(tokens)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        mask: Bool[Array, "B T S"],
+        cache: Cache = None,
+        slot: Int[Array, ""] | int = 0,
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """Runs the layers.
+
+        Args:
+            x: embeddings.
+            positions: of each x, explicit: they need be neither contiguous nor in order.
+            mask: True where query t sees key s. Without a cache S = T.
+            cache: keys and values of S slots, or None.
+            slot: where in the cache the T new keys and values go.
+
+        Returns:
+            Normed hidden states (`logits` turns them into scores), and the cache with the new
+            keys and values in it (without a cache: just those).
+        """
+        return self.body(x, cache, rope_angles(positions, self.config), mask, jnp.asarray(slot))
+
+    def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+        """Scores every token; ask it only where the scores are needed."""
+        return self.embed_tokens.logits(hidden)
+
+    def initialise(self, tokens: Int[Array, "B T"]) -> Array:
+        """Touches every parameter, for `init`."""
+        batch, steps = tokens.shape
+        positions = jnp.broadcast_to(jnp.arange(steps), (batch, steps))
+        mask = jnp.ones((batch, steps, steps), bool)
+        return self.logits(self(self.embed(tokens), positions, mask)[0])

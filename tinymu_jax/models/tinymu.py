@@ -1,0 +1,211 @@
+"""TinyMU (arXiv 2604.15849): encoder, projector and decoder over one token sequence."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.models import matpac, projector, smollm2
+from tinymu_jax.models.matpac import Matpac
+from tinymu_jax.models.projector import make_projector
+from tinymu_jax.models.smollm2 import SmolLM2
+
+
+def param_axes(config: TinyMUConfig) -> dict[str, tuple[str | None, ...]]:
+    """Returns the logical axes of every weight by its path in the stacked tree."""
+    parts = {
+        "encoder": matpac.param_axes(config.encoder),
+        "projector": projector.param_axes(config.projector),
+        "decoder": smollm2.PARAM_AXES,
+    }
+    return {f"{part}/{path}": axes for part, rows in parts.items() for path, axes in rows.items()}
+
+
+class Sequence(NamedTuple):
+    """What the decoder computes for a batch of questions; made by `lay_out`.
+
+    Slots are places in the computed arrays, positions are what RoPE sees. The A slots of audio
+    come first, then T slots of text.
+    """
+
+    tokens: Int[Array, "B T"]
+    """Of the text slots."""
+    positions: Int[Array, "B A+T"]
+    visible: Bool[Array, "B A+T"]
+    """Slots that later slots may look at."""
+    mask: Bool[Array, "B A+T A+T"]
+    """True where slot t looks at slot s."""
+    first: Int[Array, "B"]
+    """The slot whose output predicts the first answer token."""
+    answer: Int[Array, ""]
+    """The slot of the first answer token (the number of slots before it)."""
+
+
+def lay_out(
+    num_audio: Int[Array, "B"],
+    prompt: Int[Array, "B P"],
+    num_prompt: Int[Array, "B"],
+    answer: Int[Array, "B R"],
+    num_answer: Int[Array, "B"],
+    audio_slots: int,
+    config: TinyMUConfig,
+) -> Sequence:
+    """Places audio, separator, prompt, last pad and answer: the one home of positions and masks.
+
+    The published model pads every prompt to 129 tokens, masks the pads, and counts them in its
+    positions. Only the last pad matters: it predicts the first answer token (`reference`: m2t.py
+    passes no position ids). So the others are not computed, and positions are explicit. With 2
+    audio vectors in 3 slots, a prompt of 2 tokens in 3 slots, an answer of 1 in 2:
+
+        slot       0   1   2   3    4   5   6   7      8        9
+        holds      a0  a1  -   sep  p0  p1  -   pad    r0       -
+        position   0   1   0   2    3   4   0   2+129  2+130+0  0
+        visible    x   x       x    x   x              x
+
+    A prompt of exactly 129 tokens has no pad: its last token predicts. Slots see visible slots
+    up to their own; the pad's key is seen by nobody, itself included.
+
+    Args:
+        num_audio: audio vectors of each clip, at most `audio_slots`.
+        prompt: token ids, padded to P slots with anything.
+        num_prompt: prompt lengths, 1 to `config.max_text_tokens`.
+        answer: token ids of the answer, padded to R >= 0 slots with anything.
+        num_answer: answer lengths.
+        audio_slots: A, slots for audio.
+        config: gives the special tokens and the padded length.
+
+    Returns:
+        A + 1 + P + 1 + R slots.
+    """
+    batch, (prompt_slots, answer_slots) = num_audio.shape[0], (prompt.shape[1], answer.shape[1])
+    start, limit = num_audio[:, None], config.max_text_tokens
+    audio, words, replies = (jnp.arange(n)[None] for n in (audio_slots, prompt_slots, answer_slots))
+    column = jnp.zeros((batch, 1), jnp.int32)
+
+    def with_length(indices: Array, length: Array) -> Array:
+        return jnp.broadcast_to(indices < length[:, None], (batch, indices.shape[1]))
+
+    tokens = jnp.concatenate(
+        [column + config.separator_token, prompt, column + config.pad_token, answer], axis=1
+    )
+    visible = jnp.concatenate(
+        [
+            with_length(audio, num_audio),
+            column == 0,
+            with_length(words, num_prompt),
+            column != 0,
+            with_length(replies, num_answer),
+        ],
+        axis=1,
+    )
+    positions = jnp.concatenate(
+        [
+            jnp.broadcast_to(audio, (batch, audio_slots)),
+            start,
+            start + 1 + words,
+            start + limit,
+            start + limit + 1 + replies,
+        ],
+        axis=1,
+    )
+    pad_slot = audio_slots + 1 + prompt_slots
+    causal = np.tril(np.ones((positions.shape[1],) * 2, bool))
+    return Sequence(
+        tokens=tokens,
+        positions=jnp.where(visible | (jnp.arange(positions.shape[1]) == pad_slot), positions, 0),
+        visible=visible,
+        mask=visible[:, None, :] & causal,
+        first=jnp.where(num_prompt == limit, audio_slots + num_prompt, pad_slot),
+        answer=jnp.asarray(pad_slot + 1),
+    )
+
+
+class TinyMU(nn.Module):
+    """Encoder, projector and decoder; each method is pure in the parameters."""
+
+    config: TinyMUConfig
+
+    def setup(self) -> None:
+        self.encoder = Matpac(self.config.encoder)
+        self.projector = make_projector(self.config.projector, self.config.encoder.products)
+        self.decoder = SmolLM2(self.config.decoder)
+
+    def project(
+        self,
+        vectors: Float[Array, "B A E"],
+        num_vectors: Int[Array, "B"],
+        train: bool = False,
+    ) -> tuple[Float[Array, "B A D"], Int[Array, "B"]]:
+        """Pools and projects a clip's vectors; returns them with their number per clip."""
+        pooling = self.config.pooling
+        if pooling > 1:
+            groups = vectors.shape[1] // pooling
+            vectors = vectors[:, : groups * pooling]
+            vectors = vectors.reshape(vectors.shape[0], groups, pooling, -1).mean(2)
+            num_vectors = num_vectors // pooling
+        valid = jnp.arange(vectors.shape[1]) < num_vectors[:, None]
+        projected = self.projector(vectors, valid, train)
+        if self.config.projector.kind == "transformer":
+            num_vectors = jnp.full_like(num_vectors, projected.shape[1])
+        return projected, num_vectors
+
+    def decode(
+        self, audio: Float[Array, "B A D"], sequence: Sequence
+    ) -> tuple[Float[Array, "B A+T D"], smollm2.Cache]:
+        """Runs the decoder over a whole sequence; returns hidden states and the cache."""
+        x = jnp.concatenate([audio, self.decoder.embed(sequence.tokens)], axis=1)
+        return self.decoder(x, sequence.positions, sequence.mask)
+
+    def answer_logits(
+        self,
+        audio: Float[Array, "B A D"],
+        num_audio: Int[Array, "B"],
+        prompt: Int[Array, "B P"],
+        num_prompt: Int[Array, "B"],
+        answer: Int[Array, "B R"],
+        num_answer: Int[Array, "B"],
+    ) -> Float[Array, "B R V"]:
+        """Returns the scores that predict each answer token (teacher forcing)."""
+        # The last answer token predicts nothing here and is not computed.
+        sequence = lay_out(
+            num_audio,
+            prompt,
+            num_prompt,
+            answer[:, :-1],
+            jnp.minimum(num_answer, answer.shape[1] - 1),
+            audio.shape[1],
+            self.config,
+        )
+        hidden, _ = self.decode(audio, sequence)
+        first = jnp.take_along_axis(hidden, sequence.first[:, None, None], axis=1)
+        rest = hidden[:, audio.shape[1] + prompt.shape[1] + 2 :]
+        return self.decoder.logits(jnp.concatenate([first, rest], axis=1))
+
+    def initialise(self, samples: Float[Array, "C n"]) -> Array:
+        """Touches every parameter, for `init`."""
+        vectors = self.encoder.initialise(samples)
+        self.project(vectors, jnp.full((vectors.shape[0],), vectors.shape[1]))
+        return self.decoder.initialise(jnp.zeros((1, 2), jnp.int32))
+
+
+def label_loss(
+    logits: Float[Array, "B R V"],
+    labels: Int[Array, "B R"],
+    num_labels: Int[Array, "B"],
+    config: TinyMUConfig,
+) -> Float[Array, ""]:
+    """Returns the mean cross-entropy over all answer tokens of the batch.
+
+    The published code gives pads the label "ignore" by their id 17, and with them every real "!";
+    `config.ignore_pad_labels` repeats that.
+    """
+    counted = jnp.arange(labels.shape[1]) < num_labels[:, None]
+    if config.ignore_pad_labels:
+        counted &= labels != config.pad_token
+    log_probability = jax.nn.log_softmax(logits)
+    picked = jnp.take_along_axis(log_probability, labels[..., None], axis=-1)[..., 0]
+    return -jnp.where(counted, picked, 0).sum() / jnp.maximum(counted.sum(), 1)
