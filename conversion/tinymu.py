@@ -75,6 +75,13 @@ def from_published(path: str | Path) -> Checkpoint:
     return Checkpoint(config, params, text, source)
 
 
+def is_tinymu(path: str | Path) -> bool:
+    """Tells a TinyMU checkpoint from a MATPAC one by its keys."""
+    content = read_torch_file(path)
+    state = content.get("model") if isinstance(content, dict) else None
+    return isinstance(state, dict) and any(key.startswith("text_decoder.") for key in state)
+
+
 def read_json_beside(path: Path) -> dict[str, Any]:
     """Returns the json of the same stem beside a checkpoint, or nothing if there is none."""
     beside = path.with_suffix(".json")
@@ -197,6 +204,13 @@ def describe(config: TinyMUConfig) -> dict[str, Any]:
             "model_type": "m2t",
         },
     }
+
+
+def needs_sizes(published: Mapping[str, Any], config: TinyMUConfig) -> bool:
+    """Tells whether the published description alone would be read as another config."""
+    preset = smollm2_preset(published["model"]["decoder"]["textdec_name"])
+    encoder = config.encoder
+    return preset != config.decoder or encoder.width != 64 * encoder.num_heads
 
 
 def sizes(config: TinyMUConfig) -> dict[str, Any]:

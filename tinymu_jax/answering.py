@@ -162,6 +162,11 @@ class TokenAssistant:
         names = names or [str(list(option)) for option in options]
         return compare(names, [len(o) for o in options], with_audio, without_audio)
 
+    @property
+    def max_seconds(self) -> float:
+        """How much of a recording is heard."""
+        return self.config.max_seconds
+
     def embed(
         self, audio: Audio, chunking: Chunking = "precise", all_layers: bool = False
     ) -> Float32[np.ndarray, "... A E"]:

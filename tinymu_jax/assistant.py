@@ -1,6 +1,7 @@
 """The object that users hold: `tinymu_jax.load()` returns it for a TinyMU checkpoint."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,12 @@ class Assistant(TokenAssistant):
         self,
         config: TinyMUConfig,
         params: Any,
-        tokenizer: Tokenizer | None = None,
+        find_tokenizer: Callable[[], Tokenizer] | None = None,
         name: str = "this checkpoint",
     ) -> None:
-        """Takes unrolled parameters; without a tokenizer the calls by text are refused."""
+        """Takes unrolled parameters; the tokenizer is looked for when text first comes in."""
         super().__init__(config, params)
-        self.name, self._tokenizer = name, tokenizer
+        self.name, self._find_tokenizer = name, find_tokenizer
 
     def ask(
         self,
@@ -151,19 +152,16 @@ class Assistant(TokenAssistant):
         prompt = self.encode_prompt(question, truncate_prompt)
         return self.score_tokens(audio, prompt, encoded, list(options))
 
-    @property
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer.
 
         Raises:
-            InputError: the checkpoint has none.
+            InputError: the checkpoint has none, and none could be downloaded.
         """
-        if self._tokenizer is None:
-            raise InputError(
-                f"{self.name}: has no tokenizer; put the decoder's tokenizer.json beside it, or "
-                "give its path as tokenizer="
-            )
-        return self._tokenizer
+        if self._find_tokenizer is None:
+            raise InputError(f"{self.name}: has no tokenizer; give token ids, or load it with one")
+        return self._find_tokenizer()
 
     def encode_prompt(self, text: str, truncate: bool = False) -> list[int]:
         """Returns a prompt's tokens.

@@ -5,7 +5,9 @@ Orbax holds training states; this is what is loaded, shared and converted.
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +36,7 @@ class Checkpoint(NamedTuple):
     """The stacked tree, float32 numpy arrays (possibly views of a file)."""
     tokenizer: str | None = None
     """The text of `tokenizer.json`, if there is one."""
-    source: dict[str, Any] = {}
+    source: Mapping[str, Any] = MappingProxyType({})
     """What the file it was converted from says of itself; handed back on the way out."""
 
 
@@ -65,7 +67,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
         "format": FORMAT,
         "model": name,
         "config": checkpoint.config.to_dict(),
-        "source": checkpoint.source,
+        "source": dict(checkpoint.source),
     }
     text = json.dumps(description, indent=2, sort_keys=True) + "\n"
     _write_whole(folder / CONFIG_FILE, lambda path: path.write_text(text))
@@ -77,6 +79,8 @@ def _write_whole(path: Path, write: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         write(partial)
+        # safetensors makes its file private; a checkpoint is read by others too.
+        partial.chmod(0o644)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

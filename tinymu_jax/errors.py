@@ -1,8 +1,34 @@
-"""The one error that users of the project see."""
+"""The one error that users of the project see, and how commands end with it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
     """What was given cannot be used; the message names the file, key or record and the remedy.
 
-    The command line prints the message in one line and exits with code 2.
+    Commands print the message in one line and exit with code 2.
     """
+
+
+def report(error: Exception) -> None:
+    """Prints an error to stderr in one line."""
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Ends the program with code 2 and one line where an `InputError` comes out."""
+    try:
+        yield
+    except InputError as error:
+        report(error)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); what is left has nowhere to go.
+        sys.stderr.close()
+        raise SystemExit(1) from None

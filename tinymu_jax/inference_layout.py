@@ -14,7 +14,7 @@ import numpy as np
 from tinymu_jax.config import Products
 from tinymu_jax.sharding import Tree, flatten, unflatten
 
-Weights = Literal["float32", "int8"]
+Weights = Literal["float32", "bfloat16", "int8"]
 JOINED = {"qkv": ("q_proj", "k_proj", "v_proj"), "gate_up": ("gate_proj", "up_proj")}
 """Parents of `JointDense`, and the children that are joined in this order."""
 STACKS = ("layers", "blocks")
@@ -71,8 +71,9 @@ def decoder_layout(params: Mapping[str, Any], weights: Weights = "float32") -> T
     for name, value in params.items():
         if name == "kernel":
             made |= _rows(np.asarray(value).T, weights)
-        elif name == "embedding" and weights == "int8":
-            made |= _rows(np.asarray(value), weights)
+        elif name == "embedding":
+            rows = _rows(np.asarray(value), weights)
+            made |= rows if weights == "int8" else {"embedding": rows["rows"]}
         elif isinstance(value, Mapping) and set(value) == set(JOINED.get(name, ())):
             kernels = [np.asarray(value[child]["kernel"]) for child in JOINED[name]]
             made[name] = {"joined": _rows(np.concatenate(kernels, axis=1).T, weights)}
@@ -88,7 +89,8 @@ def _rows(rows: np.ndarray, weights: Weights) -> Tree:
     if weights == "int8":
         quantised, scale = quantise(rows)
         return {"rows": quantised, "scale": scale}
-    return {"rows": np.ascontiguousarray(rows)}
+    dtype = jnp.bfloat16 if weights == "bfloat16" else np.float32
+    return {"rows": np.ascontiguousarray(rows, dtype)}
 
 
 def cast_kernels(params: Mapping[str, Any], products: Products) -> Tree:

@@ -1,0 +1,53 @@
+"""From PyTorch to a checkpoint folder: python -m conversion.from_torch tinymu.pt OUT/.
+
+Takes a published TinyMU `.pt` (its yaml, and for other sizes its json, beside it), a MATPAC or
+MATPAC++ `.pt` (with --probe a probe's file too), or a SmolLM2 folder of safetensors.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from tinymu_jax.checkpoint import CONFIG_FILE, save_checkpoint
+from tinymu_jax.errors import InputError, one_line_errors
+from tinymu_jax.pretrained import open_checkpoint, read_tokenizer
+from tinymu_jax.sharding import flatten
+
+
+@dataclass(frozen=True)
+class FromTorch:
+    """Convert a PyTorch checkpoint to a checkpoint folder; no torch needed."""
+
+    source: tyro.conf.Positional[Path]
+    """A TinyMU or MATPAC .pt, or a SmolLM2 folder."""
+    output: tyro.conf.Positional[Path]
+    """Folder to write."""
+    probe: Path | None = None
+    """A probe's file that goes with a MATPAC encoder."""
+    tokenizer: str | None = None
+    """tokenizer.json to put into the folder; default is the one beside the source."""
+
+    def run(self) -> None:
+        """Converts."""
+        if not self.source.exists():
+            raise InputError(f"{self.source}: no such file or folder; name a PyTorch checkpoint")
+        if self.source.is_dir() and self.source.resolve() == self.output.resolve():
+            raise InputError(f"{self.output}: is the source itself; name another folder")
+        checkpoint = open_checkpoint(self.source, probe=self.probe)
+        if self.tokenizer is not None:
+            checkpoint = checkpoint._replace(tokenizer=read_tokenizer(self.tokenizer))
+        save_checkpoint(self.output, checkpoint)
+        weights = sum(leaf.size for _, leaf in flatten(checkpoint.params))
+        kind = type(checkpoint.config).__name__.removesuffix("Config")
+        print(f"{kind}, {weights / 1e6:.2f} M numbers -> {self.output}/{CONFIG_FILE}")
+
+
+def main() -> None:
+    """Runs the command."""
+    with one_line_errors():
+        tyro.cli(FromTorch, prog="python -m conversion.from_torch").run()
+
+
+if __name__ == "__main__":
+    main()

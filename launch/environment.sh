@@ -1,0 +1,39 @@
+# Sourced by the other scripts: makes a virtual environment once and turns it on.
+#
+# TINYMU_VENV   where it lies (default: .venv in the clone)
+# PYTHON        which Python makes it (default: the newest of python3.13, 3.12, 3.11, python3)
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
+    if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  fail "no Python 3.11 or newer with venv was found; install one, or name it with PYTHON=..."
+}
+
+# use_environment EXTRAS: installs the package with these extras ("" for none) where it changed.
+use_environment() {
+  local extras="$1" venv="${TINYMU_VENV:-.venv}" python wanted free
+  wanted="$extras $(cat requirements.txt pyproject.toml | cksum)"
+  if [ "$(cat "$venv/installed" 2>/dev/null)" != "$wanted" ]; then
+    python="$(find_python)" || exit 2
+    free="$(df -Pk . | awk 'NR == 2 { print $4 }')"
+    [ "${free:-0}" -gt 4000000 ] || fail "less than 4 GB free here; make room, or set TINYMU_VENV elsewhere"
+    echo "making $venv with $("$python" --version) (a minute or two) ..."
+    "$python" -m venv "$venv" || fail "$python cannot make a virtual environment in $venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt &&
+      "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".${extras:+[$extras]}" ||
+      fail "packages could not be installed; check the network and the lines above"
+    echo "$wanted" >"$venv/installed"
+  fi
+  PATH="$(cd "$venv" && pwd)/bin:$PATH"
+  export PATH
+}

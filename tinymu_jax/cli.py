@@ -1,0 +1,302 @@
+"""The `tinymu` command: ask, score, embed."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from tinymu_jax.errors import InputError, one_line_errors, report
+
+Recordings = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECORDING")]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which model answers, and how exactly."""
+
+    checkpoint: str = "AndreasXi/TinyMU"
+    """Hub name, published .pt, or checkpoint folder."""
+    encoder: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 products in the encoder: faster, not exact."""
+    decoder: Literal["float32", "bfloat16", "int8"] = "float32"
+    """int8 weights in the decoder: smaller and faster, not exact; bfloat16 is for accelerators."""
+    tokenizer: str | None = None
+    """tokenizer.json or hub name of the decoder, where the checkpoint has none."""
+    max_seconds: float | None = None
+    """How much of a recording is heard (default: the checkpoint's own, 10 s)."""
+    revision: str | None = None
+    """Of the hub repository."""
+
+    def load(self) -> Any:
+        """Loads it."""
+        from tinymu_jax.pretrained import load
+
+        return load(
+            self.checkpoint,
+            encoder=self.encoder,
+            decoder=self.decoder,
+            tokenizer=self.tokenizer,
+            max_seconds=self.max_seconds,
+            revision=self.revision,
+        )
+
+    def load_assistant(self) -> Any:
+        """Loads it and makes sure that it answers questions."""
+        from tinymu_jax.assistant import Assistant
+
+        model = self.load()
+        if not isinstance(model, Assistant):
+            raise InputError(
+                f"{self.checkpoint}: is an encoder, which answers nothing; name a TinyMU checkpoint"
+            )
+        return model
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Ask a question about one or more recordings."""
+
+    recordings: Recordings = ()
+    """wav, flac, ogg or mp3 files."""
+    prompt: str = ""
+    """The question."""
+    max_new_tokens: int = 300
+    """Longest answer."""
+    strategy: Literal["greedy", "top-p"] = "greedy"
+    """Take the best token, or draw from the most probable ones."""
+    top_p: float = 0.8
+    """Probability that top-p draws from."""
+    temperature: float = 1.0
+    """Divides the scores before top-p."""
+    seed: int = 0
+    """Of the draws."""
+    truncate_prompt: bool = False
+    """Cut a prompt of over 129 tokens instead of refusing it."""
+    json: bool = False
+    """One json object a line instead of text."""
+    model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
+
+    def run(self) -> int:
+        """Prints the answers; returns the exit code."""
+        _need_recordings(self.recordings)
+        if not self.prompt:
+            raise InputError('no prompt: ask something with --prompt "..."')
+        model = self.model.load_assistant()
+        model.tokenizer  # noqa: B018 - a missing one is told before anything is computed
+        failed = 0
+        for batch in _batches(self.recordings, "asking"):
+            answers = model.answers(
+                batch,
+                self.prompt,
+                self.max_new_tokens,
+                self.truncate_prompt,
+                strategy=self.strategy,
+                top_p=self.top_p,
+                temperature=self.temperature,
+                seed=self.seed,
+            )
+            failed += sum(map(self._show, batch, answers))
+        return 2 if failed else 0
+
+    def _show(self, recording: str, answer: Any) -> bool:
+        """Prints one answer, or its fault; returns whether it was a fault."""
+        if isinstance(answer, InputError):
+            _show_fault(recording, answer, self.json)
+            return True
+        if self.json:
+            fields = {
+                "file": recording,
+                "prompt": self.prompt,
+                "answer": answer.text,
+                "ended": answer.ended,
+                "heard_seconds": round(answer.heard_seconds, 3),
+                "total_seconds": round(answer.total_seconds, 3),
+            }
+            print(json.dumps(fields, ensure_ascii=False), flush=True)
+            return False
+        label = f"{recording}: " if len(self.recordings) > 1 else ""
+        print(label + answer.text, flush=True)
+        heard = f"heard {answer.heard_seconds:.1f} s of {answer.total_seconds:.1f} s"
+        print(label + heard, file=sys.stderr)
+        return False
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score given answers to a question about one or more recordings."""
+
+    recordings: Recordings = ()
+    """wav, flac, ogg or mp3 files."""
+    question: str = ""
+    """The question."""
+    option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """An answer to choose from; give it again for each."""
+    by: Literal["total", "per-token", "over-prior"] = "total"
+    """Which probability sorts the table."""
+    truncate_prompt: bool = False
+    """Cut a question of over 129 tokens instead of refusing it."""
+    json: bool = False
+    """One json object a line instead of a table."""
+    model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
+
+    def run(self) -> int:
+        """Prints a table for each recording; returns the exit code."""
+        _need_recordings(self.recordings)
+        if not self.question:
+            raise InputError('no question: ask something with --question "..."')
+        if len(self.option) < 2:
+            raise InputError("less than two options: give each with --option")
+        model = self.model.load_assistant()
+        model.tokenizer  # noqa: B018 - a missing one is told before anything is computed
+        failed = 0
+        for batch in _batches(self.recordings, "scoring", size=1):
+            try:
+                rows = model.score_details(
+                    batch[0], self.question, self.option, self.truncate_prompt
+                )
+                self._show(batch[0], rows)
+            except InputError as error:
+                _show_fault(batch[0], error, self.json)
+                failed += 1
+        return 2 if failed else 0
+
+    def _show(self, recording: str, rows: list[Any]) -> None:
+        """Prints the options, the most probable first."""
+        from tinymu_jax.assistant import SCORES_BY
+
+        rows = sorted(rows, key=lambda row: -getattr(row, SCORES_BY[self.by]))
+        if self.json:
+            fields = {"file": recording, "question": self.question, "by": self.by}
+            options = [row._asdict() for row in rows]
+            print(json.dumps(fields | {"options": options}, ensure_ascii=False), flush=True)
+            return
+        if len(self.recordings) > 1:
+            print(recording)
+        print("  total  per token  over prior  log-likelihood  option")
+        for row in rows:
+            print(
+                f"{row.probability:7.3f}  {row.probability_per_token:9.3f}  "
+                f"{row.probability_over_prior:10.3f}  {row.log_likelihood:14.2f}  {row.option}",
+                flush=True,
+            )
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Write the encoder's vectors of recordings, one .npy file each, 160 ms a row."""
+
+    recordings: Recordings = ()
+    """wav, flac, ogg or mp3 files."""
+    output: Path = Path("embeddings")
+    """Folder for the .npy files."""
+    chunking: Literal["precise", "fast", "fast-interleaved"] = "precise"
+    """Published results: precise. fast-interleaved is the published order of fast."""
+    layers: bool = False
+    """All layers, (layers, rows, width), instead of the last."""
+    plot: bool = False
+    """Also a picture of each log-mel (.png)."""
+    json: bool = False
+    """One json object a line instead of text."""
+    model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
+
+    def run(self) -> int:
+        """Writes the files; returns the exit code."""
+        _need_recordings(self.recordings)
+        targets = self._targets()
+        if self.output.exists() and not self.output.is_dir():
+            raise InputError(f"{self.output}: is a file; name a folder with --output")
+        model = self.model.load()
+        failed = 0
+        for batch in _batches(self.recordings, "embedding", size=1):
+            try:
+                self._embed(model, batch[0], targets[batch[0]])
+            except InputError as error:
+                _show_fault(batch[0], error, self.json)
+                failed += 1
+        return 2 if failed else 0
+
+    def _targets(self) -> dict[str, Path]:
+        """Names the output of each recording; two recordings must not share one."""
+        targets: dict[str, Path] = {}
+        for recording in self.recordings:
+            target = self.output / f"{Path(recording).stem}.npy"
+            if target in targets.values():
+                raise InputError(
+                    f"{recording}: another recording is written to {target} too; embed folders "
+                    "one by one, each with its own --output"
+                )
+            targets[recording] = target
+        return targets
+
+    def _embed(self, model: Any, recording: str, target: Path) -> None:
+        """Embeds one recording and writes what was asked for."""
+        import numpy as np
+
+        from tinymu_jax.audio import log_mel, read_clip
+
+        clip = read_clip(recording, model.max_seconds)
+        vectors = model.embed(clip.samples, self.chunking, self.layers)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        np.save(target, vectors)
+        if self.plot:
+            from tinymu_jax.pictures import plot_log_mel
+
+            picture = target.with_suffix(".png")
+            plot_log_mel(np.asarray(log_mel(clip.samples)), picture, Path(recording).name)
+        fields = {
+            "file": recording,
+            "output": str(target),
+            "shape": list(vectors.shape),
+            "heard_seconds": round(clip.heard_seconds, 3),
+            "total_seconds": round(clip.total_seconds, 3),
+        }
+        if self.json:
+            print(json.dumps(fields, ensure_ascii=False), flush=True)
+        else:
+            print(
+                f"{recording}: {tuple(vectors.shape)} in {target}, heard "
+                f"{clip.heard_seconds:.1f} s of {clip.total_seconds:.1f} s",
+                flush=True,
+            )
+
+
+def _need_recordings(recordings: tuple[str, ...]) -> None:
+    if not recordings:
+        raise InputError("no recording: name one or more wav, flac, ogg or mp3 files")
+
+
+def _show_fault(recording: str, error: InputError, as_json: bool) -> None:
+    """Reports a recording that could not be used; the others go on."""
+    if as_json:
+        print(json.dumps({"file": recording, "error": str(error)}, ensure_ascii=False), flush=True)
+    report(error)
+
+
+def _batches(recordings: tuple[str, ...], doing: str, size: int = 8) -> Any:
+    """Yields recordings in groups, with a progress bar where there are many."""
+    groups = [list(recordings[i : i + size]) for i in range(0, len(recordings), size)]
+    if len(groups) == 1 or not sys.stderr.isatty():
+        yield from groups
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(groups, doing, console=Console(stderr=True))
+
+
+def main() -> None:
+    """Runs the command line; bad input ends with one line and code 2."""
+    with one_line_errors():
+        command = tyro.extras.subcommand_cli_from_dict(
+            {"ask": Ask, "score": Score, "embed": Embed},
+            prog="tinymu",
+            description="TinyMU listens to music and answers questions about it.",
+        )
+        raise SystemExit(command.run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Published checkpoints from the hub: downloaded, converted once, kept."""
+
+import os
+from pathlib import Path
+
+from tinymu_jax.errors import InputError
+
+WEIGHTS, DESCRIPTION, TOKENIZER = "tinymu.pt", "tinymu.yaml", "tokenizer.json"
+
+
+def cache_folder() -> Path:
+    """Returns where converted checkpoints and compiled programs are kept (`TINYMU_CACHE`)."""
+    given = os.environ.get("TINYMU_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(given) if given else Path(base) / "tinymu_jax"
+
+
+def is_hub_name(name: str) -> bool:
+    """Tells "owner/name" from a path."""
+    owner, slash, rest = name.partition("/")
+    looks_like_a_file = Path(rest).suffix in (".pt", ".pth", ".ckpt", ".json", ".safetensors")
+    parts = bool(slash and owner and rest) and "/" not in rest
+    return parts and owner[0] not in "./~" and not looks_like_a_file
+
+
+def download(repo: str, file: str, revision: str | None = None) -> Path:
+    """Returns the local copy of one file of a hub repository.
+
+    Raises:
+        InputError: it cannot be had; the message says why and what else to do.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(hf_hub_download(repo, file, revision=revision))
+    except LocalEntryNotFoundError as error:
+        raise InputError(
+            f"{repo}: {file} cannot be downloaded, the hub is out of reach; check the network, "
+            f"or give the path of a checkpoint that you have ({WEIGHTS})"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise InputError(
+            f"{repo}: the hub has no such repository, or it is private; check the name, or log "
+            "in with `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise InputError(f"{repo}: has no revision {revision!r}; check its name") from error
+    except EntryNotFoundError as error:
+        raise InputError(f"{repo}: has no {file}; name a TinyMU repository") from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{repo}: {file} cannot be downloaded ({reason}); try again") from error
+
+
+def fetch_tokenizer(name: str) -> str:
+    """Returns the text of the `tokenizer.json` of a decoder on the hub."""
+    return download(name, TOKENIZER).read_text()
+
+
+def fetch(repo: str, revision: str | None = None) -> Path:
+    """Returns the checkpoint folder of a published TinyMU, made on the first call.
+
+    Raises:
+        InputError: as `download`, or as the conversion.
+    """
+    from conversion import tinymu
+    from tinymu_jax.checkpoint import CONFIG_FILE, save_checkpoint
+
+    folder = cache_folder() / "hub" / f"{repo.replace('/', '--')}@{revision or 'main'}"
+    if (folder / CONFIG_FILE).exists():
+        return folder
+    description = download(repo, DESCRIPTION, revision)
+    weights = download(repo, WEIGHTS, revision)
+    # Both come into one snapshot folder, so that the yaml lies beside the weights.
+    if description.parent != weights.parent:
+        raise InputError(f"{repo}: changed while it was downloaded; try again")
+    checkpoint = tinymu.from_published(weights)
+    decoder = checkpoint.source["config"]["model"]["decoder"]["textdec_name"]
+    return save_checkpoint(folder, checkpoint._replace(tokenizer=fetch_tokenizer(decoder)))

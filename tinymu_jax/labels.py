@@ -1,0 +1,55 @@
+"""Names of a classifier's outputs, from the file that a data set publishes them in."""
+
+import csv
+import json
+from pathlib import Path
+
+from tinymu_jax.errors import InputError
+
+
+def read_labels(path: str | Path, num_classes: int) -> list[str]:
+    """Reads class names in the order of the outputs.
+
+    Args:
+        path: AudioSet's `class_labels_indices.csv` (columns mid and display_name; the outputs
+            follow the order of `mid`, not of `index`), a csv of index and name without a header,
+            a json object of name -> index or index -> name, or a text file with a name a line.
+        num_classes: how many names are needed.
+
+    Raises:
+        InputError: the file is missing, unreadable, or names another number of classes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; name the data set's list of classes")
+    try:
+        text = path.read_text()
+        if path.suffix == ".json":
+            names = _from_json(json.loads(text))
+        elif path.suffix == ".csv":
+            names = _from_csv(list(csv.reader(text.splitlines())))
+        else:
+            names = [line.strip() for line in text.splitlines() if line.strip()]
+    except (ValueError, KeyError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"{path}: is no list of classes ({error}); give csv, json or one name a line"
+        ) from error
+    if len(names) != num_classes:
+        raise InputError(
+            f"{path}: names {len(names)} classes, the checkpoint has {num_classes}; name the list "
+            "that belongs to it"
+        )
+    return names
+
+
+def _from_json(mapping: dict[str, object]) -> list[str]:
+    if all(isinstance(value, int) for value in mapping.values()):
+        return sorted(mapping, key=mapping.__getitem__)
+    return [str(mapping[key]) for key in sorted(mapping, key=int)]
+
+
+def _from_csv(rows: list[list[str]]) -> list[str]:
+    if "mid" in rows[0]:
+        mid, name = rows[0].index("mid"), rows[0].index("display_name")
+        return [row[name] for row in sorted(rows[1:], key=lambda row: row[mid])]
+    return [row[1] for row in sorted(rows, key=lambda row: int(row[0]))]

@@ -1,0 +1,41 @@
+"""Pictures of what the encoder reads."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from tinymu_jax import audio
+from tinymu_jax.errors import InputError
+
+
+def plot_log_mel(
+    log_mel: Float[np.ndarray, "frames 80"], path: str | Path, title: str = ""
+) -> None:
+    """Writes a picture of a normalised log-mel, time in seconds, bands by their frequency.
+
+    Args:
+        log_mel: of `tinymu_jax.log_mel`.
+        path: of the picture; its suffix says the format.
+        title: above the picture.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError(
+            "pictures need matplotlib: pip install 'tinymu_jax[demo]', or leave --plot out"
+        ) from error
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.add_subplot()
+    seconds = len(log_mel) * audio.HOP / audio.SAMPLE_RATE
+    extent = (0, seconds, 0, audio.NUM_MELS)
+    image = axes.imshow(log_mel.T, origin="lower", aspect="auto", extent=extent, cmap="magma")
+    centres = audio.mel_filterbank().argmax(axis=0) * audio.SAMPLE_RATE / audio.WINDOW
+    bands = [int(np.abs(centres - hertz).argmin()) for hertz in (100, 300, 1000, 3000, 7000)]
+    axes.set_yticks([band + 0.5 for band in bands], [f"{centres[band]:.0f}" for band in bands])
+    axes.set(xlabel="seconds", ylabel="hertz", title=title)
+    figure.colorbar(image, ax=axes, label="log energy, normalised")
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,203 @@
+"""From a name or a path to a model that answers: every format that checkpoints come in."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tinymu_jax import hub
+from tinymu_jax.assistant import Assistant
+from tinymu_jax.checkpoint import CONFIG_FILE, Checkpoint, read_checkpoint
+from tinymu_jax.config import MatpacConfig, Products, TinyMUConfig
+from tinymu_jax.errors import InputError
+from tinymu_jax.inference_layout import Weights, cast_kernels, decoder_layout, unstack
+from tinymu_jax.labels import read_labels
+from tinymu_jax.listener import Listener
+from tinymu_jax.models import matpac, tinymu
+from tinymu_jax.tokenizer import Tokenizer
+
+DEFAULT = "AndreasXi/TinyMU"
+
+
+def load(
+    checkpoint: str | Path = DEFAULT,
+    *,
+    encoder: Products = "float32",
+    decoder: Weights = "float32",
+    tokenizer: str | Path | None = None,
+    max_seconds: float | None = None,
+    revision: str | None = None,
+    probe: str | Path | None = None,
+    labels: str | Path | None = None,
+) -> Assistant | Listener:
+    """Loads a model, ready to answer.
+
+    Args:
+        checkpoint: a hub name (downloaded and converted once), a published `.pt` (its yaml, json
+            and tokenizer.json beside it), or a checkpoint folder.
+        encoder: `bfloat16` multiplies in bfloat16 and sums in float32: faster, not exact.
+        decoder: `int8` rounds its weights per output channel: a quarter of the memory, several
+            times faster where memory is the limit, not exact. `bfloat16` is for accelerators.
+        tokenizer: path of a `tokenizer.json`, or the hub name of the decoder; default is the one
+            beside the checkpoint, else that of the decoder that the checkpoint names.
+        max_seconds: how much of a recording is heard; default is the checkpoint's own (10 s).
+        revision: of the hub repository.
+        probe: a probe's file, for a MATPAC encoder.
+        labels: the list of classes of a head or probe.
+
+    Returns:
+        An `Assistant` for TinyMU, a `Listener` for MATPAC.
+
+    Raises:
+        InputError: nothing there, or nothing that can be used; the message says what to do.
+    """
+    keep_compiled_programs()
+    opened = open_checkpoint(checkpoint, revision, probe)
+    if isinstance(opened.config, MatpacConfig):
+        return _make_listener(opened, encoder, labels, max_seconds)
+    if not isinstance(opened.config, TinyMUConfig):
+        raise InputError(
+            f"{checkpoint}: is a language model alone, which cannot listen; name a TinyMU "
+            "checkpoint"
+        )
+    if max_seconds is not None:
+        opened = opened._replace(config=replace(opened.config, max_seconds=max_seconds))
+    return make_assistant(opened, encoder, decoder, tokenizer, str(checkpoint))
+
+
+def make_assistant(
+    checkpoint: Checkpoint,
+    encoder: Products = "float32",
+    decoder: Weights = "float32",
+    tokenizer: str | Path | None = None,
+    name: str = "this checkpoint",
+) -> Assistant:
+    """Lays a TinyMU's parameters out for inference; arguments as `load`."""
+    config: TinyMUConfig = checkpoint.config
+    for option, value, known in (
+        ("encoder", encoder, ("float32", "bfloat16")),
+        ("decoder", decoder, ("float32", "bfloat16", "int8")),
+    ):
+        if value not in known:
+            raise InputError(f"{option}={value!r}: use one of {', '.join(known)}")
+    params = unstack(checkpoint.params, tinymu.param_axes(config))
+    params["decoder"] = decoder_layout(params["decoder"], decoder)
+    for part in ("encoder", "projector"):
+        params[part] = cast_kernels(params[part], encoder)
+    config = replace(
+        config,
+        encoder=replace(config.encoder, products=encoder),
+        decoder=replace(
+            config.decoder, products="bfloat16" if decoder == "bfloat16" else "float32"
+        ),
+    )
+    find = _tokenizer_finder(checkpoint, tokenizer, name)
+    return Assistant(config, _on_device(params), find, name)
+
+
+def _on_device(params: Any) -> Any:
+    """Puts every array where it is computed with, once."""
+    import jax
+
+    return jax.tree.map(jax.device_put, params)
+
+
+def _make_listener(
+    checkpoint: Checkpoint, encoder: Products, labels: str | Path | None, max_seconds: float | None
+) -> Listener:
+    """Lays an encoder's parameters out for inference."""
+    config = replace(checkpoint.config, products=encoder)
+    params = cast_kernels(unstack(checkpoint.params, matpac.param_axes(config)), encoder)
+    names = None
+    if labels is not None:
+        if config.head is None:
+            raise InputError("labels given, but the checkpoint has no head or probe to name")
+        names = read_labels(labels, config.head.num_classes)
+    return Listener(config, _on_device(params), names, max_seconds)
+
+
+def _tokenizer_finder(
+    checkpoint: Checkpoint, given: str | Path | None, name: str
+) -> Callable[[], Tokenizer]:
+    """Returns what finds the tokenizer when text first comes in."""
+    pad = checkpoint.config.pad_token
+
+    def find() -> Tokenizer:
+        if given is not None:
+            return Tokenizer(read_tokenizer(given), pad, str(given))
+        if checkpoint.tokenizer is not None:
+            return Tokenizer(checkpoint.tokenizer, pad, name)
+        published = checkpoint.source.get("config", {}).get("model", {})
+        decoder = published.get("decoder", {}).get("textdec_name", "")
+        advice = "put the decoder's tokenizer.json beside it, or give its path as tokenizer"
+        if not hub.is_hub_name(decoder):
+            raise InputError(f"{name}: has no tokenizer; {advice}")
+        try:
+            return Tokenizer(hub.fetch_tokenizer(decoder), pad, decoder)
+        except InputError as error:
+            raise InputError(f"{name}: has no tokenizer, and {error}; or {advice}") from error
+
+    return find
+
+
+def read_tokenizer(given: str | Path) -> str:
+    """Returns the text of a tokenizer by path of the file or its folder, or by hub name."""
+    path = Path(given)
+    if path.is_dir():
+        path = path / hub.TOKENIZER
+    if path.is_file():
+        return path.read_text()
+    if hub.is_hub_name(str(given)):
+        return hub.fetch_tokenizer(str(given))
+    raise InputError(f"{path}: no such file; name a tokenizer.json, or a decoder on the hub")
+
+
+def open_checkpoint(
+    name: str | Path, revision: str | None = None, probe: str | Path | None = None
+) -> Checkpoint:
+    """Reads a checkpoint of any known format; arguments as `load`.
+
+    Raises:
+        InputError: nothing there, or of no known format.
+    """
+    from conversion import matpac as matpac_files
+    from conversion import smollm2 as smollm2_files
+    from conversion import tinymu as tinymu_files
+
+    path = Path(name)
+    if path.is_dir():
+        if (path / hub.WEIGHTS).exists() and not (path / CONFIG_FILE).exists():
+            return tinymu_files.from_published(path / hub.WEIGHTS)
+        if _is_transformers_folder(path):
+            return smollm2_files.from_published(path)
+        return read_checkpoint(path)
+    if path.exists():
+        if tinymu_files.is_tinymu(path):
+            return tinymu_files.from_published(path)
+        return matpac_files.from_published(path, tinymu_files.read_json_beside(path), probe)
+    if hub.is_hub_name(str(name)):
+        return read_checkpoint(hub.fetch(str(name), revision))
+    raise InputError(
+        f"{name}: no such file or folder; name a checkpoint, or a hub repository such as {DEFAULT}"
+    )
+
+
+def _is_transformers_folder(folder: Path) -> bool:
+    """Tells a SmolLM2 folder by its config."""
+    try:
+        return "model_type" in json.loads((folder / CONFIG_FILE).read_text())
+    except (OSError, ValueError):
+        return False
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs on disk, so that the next process starts fast.
+
+    Leaves alone what the user has set (`JAX_COMPILATION_CACHE_DIR`).
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(hub.cache_folder() / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
