@@ -257,6 +257,11 @@ def num_frames(num_samples: int) -> int:
     return 1 + (num_samples - WINDOW) // HOP
 
 
+def column_samples(frames: int) -> int:
+    """Returns how many samples give exactly `frames` frames (2,800 for a patch's 16)."""
+    return (frames - 1) * HOP + WINDOW
+
+
 def log_mel(
     samples: Float[Array, "*batch n"],
     window: Float[Array, "400"] | None = None,

@@ -195,7 +195,8 @@ def init_params(config: ModelConfig, seed: int) -> Tree:
     import jax
     import jax.numpy as jnp
 
-    from tinymu_jax.models.matpac import Matpac, chunk_samples
+    from tinymu_jax.audio import column_samples
+    from tinymu_jax.models.matpac import Matpac
     from tinymu_jax.models.smollm2 import SmolLM2
     from tinymu_jax.models.tinymu import TinyMU
 
@@ -204,6 +205,6 @@ def init_params(config: ModelConfig, seed: int) -> Tree:
         example = jnp.zeros((1, 2), jnp.int32)
     else:
         encoder = config.encoder if isinstance(config, TinyMUConfig) else config
-        example = jnp.zeros((1, chunk_samples(1, encoder.patch_size)))
+        example = jnp.zeros((1, 1, column_samples(encoder.patch_size)))
     key = jax.random.key(seed)
     return model(config).init(key, example, method="initialise")["params"]

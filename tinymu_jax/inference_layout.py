@@ -11,7 +11,6 @@ from typing import Any, Literal
 import jax.numpy as jnp
 import numpy as np
 
-from tinymu_jax.config import Products
 from tinymu_jax.sharding import Tree, flatten, unflatten
 
 Weights = Literal["float32", "bfloat16", "int8"]
@@ -65,8 +64,13 @@ def quantise(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.round(rows / scale[:, None]).astype(np.int8), scale.astype(np.float32)
 
 
-def decoder_layout(params: Mapping[str, Any], weights: Weights = "float32") -> Tree:
-    """Joins, turns and if asked quantises the kernels of an unstacked decoder."""
+def by_rows(params: Mapping[str, Any], weights: Weights = "float32") -> Tree:
+    """Joins, turns and if asked rounds the kernels of an unstacked part of the model.
+
+    Args:
+        params: unstacked; `kernel` (D, M) becomes `rows` (M, D).
+        weights: what rows and embeddings are kept in; int8 comes with a `scale` per row.
+    """
     made: Tree = {}
     for name, value in params.items():
         if name == "kernel":
@@ -77,10 +81,8 @@ def decoder_layout(params: Mapping[str, Any], weights: Weights = "float32") -> T
         elif isinstance(value, Mapping) and set(value) == set(JOINED.get(name, ())):
             kernels = [np.asarray(value[child]["kernel"]) for child in JOINED[name]]
             made[name] = {"joined": _rows(np.concatenate(kernels, axis=1).T, weights)}
-        elif isinstance(value, Mapping):
-            made[name] = decoder_layout(value, weights)
         else:
-            made[name] = value
+            made[name] = by_rows(value, weights) if isinstance(value, Mapping) else value
     return made
 
 
@@ -91,15 +93,3 @@ def _rows(rows: np.ndarray, weights: Weights) -> Tree:
         return {"rows": quantised, "scale": scale}
     dtype = jnp.bfloat16 if weights == "bfloat16" else np.float32
     return {"rows": np.ascontiguousarray(rows, dtype)}
-
-
-def cast_kernels(params: Mapping[str, Any], products: Products) -> Tree:
-    """Rounds the kernels once where products are in bfloat16 anyway; the rest stays float32."""
-    if products == "float32":
-        return dict(params)
-    return unflatten(
-        {
-            path: jnp.asarray(leaf, jnp.bfloat16) if path.endswith("kernel") else leaf
-            for path, leaf in flatten(params)
-        }
-    )

@@ -1,10 +1,11 @@
 """From clips of any length to audio vectors, in few compiled shapes.
 
-A clip is cut into chunks as published; chunks of all clips are computed together, sorted by their
-length, each padded to the next of a few lengths and masked, so that a clip's vectors depend
-neither on its padding nor on what else is in the batch.
+A clip is cut into chunks as published, and a chunk into columns of 160 ms. Chunks of all clips are
+computed together in rows of a few padded lengths; each chunk sees itself alone, so that a clip's
+vectors depend neither on padding nor on what else is in the batch.
 """
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float, Float32, Int
 
 from tinymu_jax import audio
 from tinymu_jax.config import MatpacConfig, TinyMUConfig
-from tinymu_jax.models.matpac import Matpac, chunk_samples
+from tinymu_jax.models.matpac import Matpac
 from tinymu_jax.models.tinymu import TinyMU
 
 Chunking = Literal["precise", "fast", "fast-interleaved"]
@@ -24,49 +25,59 @@ Chunking = Literal["precise", "fast", "fast-interleaved"]
 chunk is filled with zeros. `fast-interleaved`: the order of the published fast mode,
 row = time * chunks + chunk."""
 
-COLUMN_STEPS = (1, 2, 4, 8, 16, 24, 32, 48)
-"""Lengths, in columns of 160 ms, that chunks are padded to; full chunks are a length too."""
-MAX_CHUNKS = 8
-"""Chunks computed in one call."""
+ROW_STEPS = (1, 2, 4, 8, 16, 24, 32, 48)
+"""Lengths, in columns of 160 ms, that rows are padded to; a full chunk and what rides with it are
+lengths too."""
+RIDING = 2
+"""A last chunk of at most so many columns is computed in one row with the chunk before it: the
+weights are read once for both. 10 s are 62 columns and 1."""
+MAX_ROWS = 8
+"""Rows computed in one call."""
 
 
-class Chunk(NamedTuple):
-    """One piece of one clip."""
+class Columns(NamedTuple):
+    """A clip as the encoder takes it, or several clips' worth of rows: A columns of 160 ms."""
 
-    clip: int
-    samples: Float32[np.ndarray, "n"]
-    num_frames: int
-    """Frames of log-mel; those behind are zeros."""
-    num_columns: int
-    """Columns of patches that are attended to."""
-
-
-def cut(samples: Float32[np.ndarray, "n"], clip: int, config: MatpacConfig, fast: bool) -> list:
-    """Cuts a clip's samples so that each chunk has at most `config.num_frames` frames."""
-    frames, unit = audio.num_frames(len(samples)), config.num_frames
-    chunks = []
-    for first in range(0, frames, unit):
-        here = min(unit, frames - first)
-        start = first * audio.HOP
-        piece = samples[start : start + (here - 1) * audio.HOP + audio.WINDOW]
-        columns = config.columns if fast else -(-here // config.patch_size)
-        chunks.append(Chunk(clip, piece, here, columns))
-    return chunks
+    samples: Float32[np.ndarray, "*rows A n"]
+    num_frames: Int[np.ndarray, "*rows A"]
+    """Frames of log-mel in each column; those behind are zeros."""
+    place: Int[np.ndarray, "*rows A"]
+    """Of each column in its chunk."""
+    chunk: Int[np.ndarray, "*rows A"]
+    """Which chunk a column belongs to."""
 
 
-@partial(jax.jit, static_argnames=("config", "all_layers"))
-def encode_chunks(
+def cut(samples: Float32[np.ndarray, "n"], config: MatpacConfig, fast: bool = False) -> Columns:
+    """Cuts a clip into columns and tells which chunk, of at most `config.columns`, each is in."""
+    side, frames = config.patch_size, audio.num_frames(len(samples))
+    count = -(-frames // side)
+    if fast:
+        count = -(-count // config.columns) * config.columns
+    step, length = side * audio.HOP, audio.column_samples(side)
+    padded = np.zeros((count - 1) * step + length, np.float32)
+    used = samples[: len(padded)]
+    padded[: len(used)] = used
+    number = np.arange(count)
+    return Columns(
+        np.lib.stride_tricks.sliding_window_view(padded, length)[::step],
+        np.clip(frames - side * number, 0, side).astype(np.int32),
+        (number % config.columns).astype(np.int32),
+        (number // config.columns).astype(np.int32),
+    )
+
+
+@partial(jax.jit, static_argnames=("config", "num_chunks", "all_layers"))
+def encode_rows(
     params: Any,
-    samples: Float[Array, "C n"],
-    num_frames: Int[Array, "C"],
-    num_columns: Int[Array, "C"] | None,
+    rows: Columns,
     *,
     config: MatpacConfig,
+    num_chunks: int,
     all_layers: bool = False,
 ) -> Float[Array, "L C A E"]:
-    """Runs front end and encoder over chunks of one padded length."""
+    """Runs front end and encoder over rows of one padded length."""
     return Matpac(config).apply(
-        {"params": params}, samples, num_frames, num_columns, all_layers, method="listen"
+        {"params": params}, *rows, num_chunks=num_chunks, all_layers=all_layers, method="listen"
     )
 
 
@@ -86,50 +97,68 @@ def listen(
         chunking: see `Chunking`.
         all_layers: return every block's output.
     """
-    fast = chunking != "precise"
-    chunks = [c for i, samples in enumerate(clips) for c in cut(samples, i, config, fast)]
-    vectors: list[Any] = [None] * len(chunks)
-    for width, members in _by_length(chunks, config).items():
-        for start in range(0, len(members), MAX_CHUNKS):
-            group = members[start : start + MAX_CHUNKS]
-            out = _encode_group([chunks[i] for i in group], width, params, config, all_layers)
-            for row, i in enumerate(group):
-                vectors[i] = out[:, row, : chunks[i].num_columns]
+    cuts = [cut(samples, config, fast=chunking != "precise") for samples in clips]
+    spans = [(clip, span) for clip, columns in enumerate(cuts) for span in _rows(columns, config)]
+    by_length: dict[int, list[int]] = {}
+    for i, (_, span) in enumerate(spans):
+        by_length.setdefault(_padded(span.stop - span.start, config), []).append(i)
+    vectors: dict[int, Any] = {}
+    for length, members in by_length.items():
+        for start in range(0, len(members), MAX_ROWS):
+            group = members[start : start + MAX_ROWS]
+            pieces = [
+                Columns(*(part[spans[i][1]] for part in cuts[spans[i][0]])) for i in group
+            ]
+            out = _encode_group(pieces, length, params, config, all_layers)
+            for row, (i, piece) in enumerate(zip(group, pieces, strict=True)):
+                vectors[i] = out[:, row, : len(piece.place)]
     joined = []
-    for clip in range(len(clips)):
-        own = [v for v, c in zip(vectors, chunks, strict=True) if c.clip == clip]
+    for clip, columns in enumerate(cuts):
+        own = [vectors[i] for i, (owner, _) in enumerate(spans) if owner == clip]
         whole = own[0] if len(own) == 1 else jnp.concatenate(own, axis=1)
         if chunking == "fast-interleaved":
-            layers, rows, width = whole.shape
-            whole = whole.reshape(layers, len(own), rows // len(own), width).swapaxes(1, 2)
-            whole = whole.reshape(layers, rows, width)
+            layers, count, width = whole.shape
+            whole = whole.reshape(layers, columns.chunk[-1] + 1, -1, width).swapaxes(1, 2)
+            whole = whole.reshape(layers, count, width)
         joined.append(whole)
     return joined
 
 
-def _by_length(chunks: list[Chunk], config: MatpacConfig) -> dict[int, list[int]]:
-    """Sorts chunks, by index, under the padded length that holds them."""
-    steps = [step for step in COLUMN_STEPS if step < config.columns] + [config.columns]
-    sorted_chunks: dict[int, list[int]] = {}
-    for i, chunk in enumerate(chunks):
-        width = next(step for step in steps if step >= chunk.num_columns)
-        sorted_chunks.setdefault(width, []).append(i)
-    return sorted_chunks
+def _rows(columns: Columns, config: MatpacConfig) -> list[slice]:
+    """Splits a clip's columns into rows: a chunk each, a very short last one with its neighbour."""
+    count, unit = len(columns.place), config.columns
+    edges = list(range(0, count, unit)) + [count]
+    if len(edges) > 2 and edges[-1] - edges[-2] <= RIDING:
+        del edges[-2]
+    return [slice(*pair) for pair in itertools.pairwise(edges)]
+
+
+def _padded(length: int, config: MatpacConfig) -> int:
+    """Returns the length that a row is padded to."""
+    steps = [step for step in ROW_STEPS if step < config.columns]
+    steps += [config.columns + extra for extra in range(RIDING + 1)]
+    return next(step for step in steps if step >= length)
 
 
 def _encode_group(
-    group: list[Chunk], width: int, params: Any, config: MatpacConfig, all_layers: bool
+    pieces: Sequence[Columns], length: int, params: Any, config: MatpacConfig, all_layers: bool
 ) -> Float[Array, "L C A E"]:
-    """Pads chunks to one length and their number to a power of two, and encodes them."""
-    count = 1 << (len(group) - 1).bit_length()
-    samples = np.zeros((count, chunk_samples(width, config.patch_size)), np.float32)
-    num_frames, num_columns = np.ones((2, count), np.int32)
-    for row, chunk in enumerate(group):
-        samples[row, : len(chunk.samples)] = chunk.samples
-        num_frames[row], num_columns[row] = chunk.num_frames, chunk.num_columns
-    # Full chunks need no mask: every column is attended to.
-    mask = None if width == config.columns else num_columns
-    return encode_chunks(params, samples, num_frames, mask, config=config, all_layers=all_layers)
+    """Pads rows to one length and their number to a power of two, and encodes them."""
+    count = 1 << (len(pieces) - 1).bit_length()
+    samples = np.zeros((count, length, audio.column_samples(config.patch_size)), np.float32)
+    num_frames, place = np.zeros((2, count, length), np.int32)
+    chunk = np.full((count, length), -1, np.int32)
+    for row, piece in enumerate(pieces):
+        own = slice(len(piece.place))
+        samples[row, own], num_frames[row, own] = piece.samples, piece.num_frames
+        place[row, own], chunk[row, own] = piece.place, piece.chunk - piece.chunk[0]
+    return encode_rows(
+        params,
+        Columns(samples, num_frames, place, chunk),
+        config=config,
+        num_chunks=2 if length > config.columns else 1,
+        all_layers=all_layers,
+    )
 
 
 @partial(jax.jit, static_argnames=("config",))

@@ -11,7 +11,7 @@ from tinymu_jax.assistant import Assistant
 from tinymu_jax.checkpoint import CONFIG_FILE, Checkpoint, read_checkpoint
 from tinymu_jax.config import MatpacConfig, Products, TinyMUConfig
 from tinymu_jax.errors import InputError
-from tinymu_jax.inference_layout import Weights, cast_kernels, decoder_layout, unstack
+from tinymu_jax.inference_layout import Weights, by_rows, unstack
 from tinymu_jax.labels import read_labels
 from tinymu_jax.listener import Listener
 from tinymu_jax.models import matpac, tinymu
@@ -82,9 +82,8 @@ def make_assistant(
         if value not in known:
             raise InputError(f"{option}={value!r}: use one of {', '.join(known)}")
     params = unstack(checkpoint.params, tinymu.param_axes(config))
-    params["decoder"] = decoder_layout(params["decoder"], decoder)
-    for part in ("encoder", "projector"):
-        params[part] = cast_kernels(params[part], encoder)
+    kept = {"encoder": encoder, "projector": encoder, "decoder": decoder}
+    params = {part: by_rows(params[part], weights) for part, weights in kept.items()}
     config = replace(
         config,
         encoder=replace(config.encoder, products=encoder),
@@ -108,7 +107,7 @@ def _make_listener(
 ) -> Listener:
     """Lays an encoder's parameters out for inference."""
     config = replace(checkpoint.config, products=encoder)
-    params = cast_kernels(unstack(checkpoint.params, matpac.param_axes(config)), encoder)
+    params = by_rows(unstack(checkpoint.params, matpac.param_axes(config)), encoder)
     names = None
     if labels is not None:
         if config.head is None:

@@ -83,8 +83,8 @@ def int8_product(
 class Dense(nn.Module):
     """A linear layer, float32 in and out: parameters `kernel` (D, M) and `bias` (M,).
 
-    In the unrolled layout the decoder has `rows` (M, D) in the kernel's place, float32, or int8
-    with a `scale` (M,); the encoder's `kernel` may be bfloat16.
+    The unrolled layout has `rows` (M, D) in the kernel's place: float32, bfloat16, or int8 with a
+    `scale` (M,).
     """
 
     features: int

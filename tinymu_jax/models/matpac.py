@@ -76,11 +76,6 @@ def sincos_positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "
     return np.concatenate([np.zeros((1, width)), table])[None].astype(np.float32)
 
 
-def chunk_samples(columns: int, patch_size: int = 16) -> int:
-    """Returns how many 16 kHz samples give exactly `columns` columns of patches."""
-    return (columns * patch_size - 1) * audio.HOP + audio.WINDOW
-
-
 class Mlp(nn.Module):
     """Linear, exact GELU, Linear."""
 
@@ -103,7 +98,7 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "C T D"], mask: Bool[Array, "C 1 T"] | None
+        self, x: Float[Array, "C T D"], mask: Bool[Array, "C T T"] | None
     ) -> Float[Array, "C T D"]:
         config = self.config
         xavier, products = nn.initializers.xavier_uniform(), config.products
@@ -122,7 +117,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "C T D"], _: None, mask: Bool[Array, "C 1 T"] | None
+        self, x: Float[Array, "C T D"], _: None, mask: Bool[Array, "C T T"] | None
     ) -> tuple[Float[Array, "C T D"], Float[Array, "C T D"] | None]:
         x = x + SelfAttention(self.config, name="attn")(layer_norm(1e-6, "norm1")(x), mask)
         x = x + Mlp(self.config, name="mlp")(layer_norm(1e-6, "norm2")(x))
@@ -136,7 +131,7 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "C T D"], mask: Bool[Array, "C 1 T"] | None, all_layers: bool
+        self, x: Float[Array, "C T D"], mask: Bool[Array, "C T T"] | None, all_layers: bool
     ) -> Float[Array, "L C T D"]:
         options = {"config": self.config, "keep": all_layers}
         x, kept = run_layers(self, Block, options, self.config.depth, "blocks", x, (mask,))
@@ -188,14 +183,14 @@ class LogMel(nn.Module):
     """The front end with the tables that the checkpoint carries."""
 
     @nn.compact
-    def __call__(self, samples: Float[Array, "C n"]) -> Float[Array, "C frames F"]:
+    def __call__(self, samples: Float[Array, "*batch n"]) -> Float[Array, "*batch frames F"]:
         window = self.param("window", lambda _: jnp.asarray(audio.hann_window()))
         filterbank = self.param("filterbank", lambda _: jnp.asarray(audio.mel_filterbank()))
         return audio.log_mel(samples, window, filterbank)
 
 
 class Matpac(nn.Module):
-    """The encoder. One chunk is at most `config.num_frames` frames of log-mel."""
+    """The encoder. One chunk is at most `config.columns` columns of patches."""
 
     config: MatpacConfig
 
@@ -215,50 +210,68 @@ class Matpac(nn.Module):
 
     def __call__(
         self,
-        log_mel: Float[Array, "C frames F"],
-        num_columns: Int[Array, "C"] | None = None,
+        log_mel: Float[Array, "C A t F"],
+        place: Int[Array, "C A"] | None = None,
+        chunk: Int[Array, "C A"] | None = None,
+        num_chunks: int = 1,
         all_layers: bool = False,
     ) -> Float[Array, "L C A R*D"]:
-        """Encodes chunks of normalised log-mel.
+        """Encodes rows of columns; a column is as many frames as a patch is wide.
+
+        A row holds one chunk, or a few, or padding besides: nobody sees beyond their own chunk,
+        so that a chunk's vectors depend on nothing else in the row.
 
         Args:
-            log_mel: frames a multiple of the patch size, at most `config.num_frames`.
-            num_columns: how many columns of patches each chunk really has; what lies behind is
-                seen by nobody, so that a chunk's vectors do not depend on its padding.
+            log_mel: normalised, A columns of t = `config.patch_size` frames.
+            place: of each column in its chunk, below `config.columns`; default 0, 1, 2, ....
+            chunk: which chunk of its row each column belongs to, -1 for padding; default: every
+                row is one chunk.
+            num_chunks: how many chunks a row has at most.
             all_layers: return every block's output, the last one normalised.
 
         Returns:
-            One vector of all rows per column, 160 ms each; L = 1 without `all_layers`.
+            One vector of all rows of patches per column, 160 ms each; L = 1 without `all_layers`.
         """
-        config, (chunks, frames, _) = self.config, log_mel.shape
-        side, rows, columns = config.patch_size, config.rows, frames // config.patch_size
+        config, (batch, columns, side, _) = self.config, log_mel.shape
+        rows, width = config.rows, config.width
         # (C, columns, time, rows, band) -> frequency-major patches of (band, time)
-        patches = log_mel.reshape(chunks, columns, side, rows, side).transpose(0, 3, 1, 4, 2)
-        x = self.patch_embed(patches.reshape(chunks, rows * columns, side * side))
-        positions = self.pos_embed[:, 1:].reshape(rows, -1, config.width)[:, :columns]
-        x = x + positions.reshape(1, rows * columns, config.width)
-        cls_token = jnp.broadcast_to(
-            self.cls_token + self.pos_embed[:, :1], (chunks, 1, x.shape[-1])
-        )
+        patches = log_mel.reshape(batch, columns, side, rows, side).transpose(0, 3, 1, 4, 2)
+        x = self.patch_embed(patches.reshape(batch, rows, columns, side * side))
+        positions = self.pos_embed[0, 1:].reshape(rows, -1, width)
+        if place is None:
+            x = x + positions[:, :columns]
+        else:
+            x = x + positions[:, place].swapaxes(0, 1)
+        cls_token = self.cls_token + self.pos_embed[:, :1]
+        cls_token = jnp.broadcast_to(cls_token, (batch, num_chunks, width))
         mask = None
-        if num_columns is not None:
-            seen = jnp.tile(jnp.arange(columns) < num_columns[:, None], (1, rows))
-            mask = jnp.concatenate([jnp.ones((chunks, 1), bool), seen], axis=1)[:, None]
-        x = self.transformer(jnp.concatenate([cls_token, x], axis=1), mask, all_layers)
-        x = x[:, :, 1:].reshape(-1, chunks, rows, columns, config.width)
-        return x.transpose(0, 1, 3, 2, 4).reshape(-1, chunks, columns, rows * config.width)
+        if chunk is not None:
+            of_cls = jnp.broadcast_to(jnp.arange(num_chunks), (batch, num_chunks))
+            owner = jnp.concatenate([of_cls, jnp.tile(chunk, (1, rows))], axis=1)
+            mask = owner[:, :, None] == owner[:, None, :]
+        x = jnp.concatenate([cls_token, x.reshape(batch, rows * columns, width)], axis=1)
+        x = self.transformer(x, mask, all_layers)[:, :, num_chunks:]
+        x = x.reshape(-1, batch, rows, columns, width)
+        return x.transpose(0, 1, 3, 2, 4).reshape(-1, batch, columns, rows * width)
 
     def listen(
         self,
-        samples: Float[Array, "C n"],
-        num_frames: Int[Array, "C"],
-        num_columns: Int[Array, "C"] | None = None,
+        samples: Float[Array, "C A n"],
+        num_frames: Int[Array, "C A"],
+        place: Int[Array, "C A"] | None = None,
+        chunk: Int[Array, "C A"] | None = None,
+        num_chunks: int = 1,
         all_layers: bool = False,
     ) -> Float[Array, "L C A R*D"]:
-        """Encodes chunks of 16 kHz samples; frames from `num_frames` on are zeros, as published."""
+        """Encodes columns of 16 kHz samples (`tinymu_jax.audio.column_samples` each).
+
+        Frames of a column from `num_frames` on are zeros, as published; the other arguments are
+        those of `__call__`.
+        """
         log_mel = self.log_mel(samples)
-        real = jnp.arange(log_mel.shape[1]) < num_frames[:, None]
-        return self(jnp.where(real[..., None], log_mel, 0.0), num_columns, all_layers)
+        real = jnp.arange(log_mel.shape[2]) < num_frames[..., None]
+        log_mel = jnp.where(real[..., None], log_mel, 0.0)
+        return self(log_mel, place, chunk, num_chunks, all_layers)
 
     def classify(
         self, vectors: Float[Array, "B A R*D"], valid: Bool[Array, "B A"] | None = None
@@ -266,8 +279,7 @@ class Matpac(nn.Module):
         """Returns class probabilities from a clip's vectors (config.head must be set)."""
         return self.head(vectors, valid)
 
-    def initialise(self, samples: Float[Array, "C n"]) -> Array:
+    def initialise(self, samples: Float[Array, "C A n"]) -> Array:
         """Touches every parameter, for `init`."""
-        frames = jnp.full((samples.shape[0],), audio.num_frames(samples.shape[1]))
-        vectors = self.listen(samples, frames)[-1]
+        vectors = self.listen(samples, jnp.full(samples.shape[:2], self.config.patch_size))[-1]
         return self.classify(vectors) if self.config.head else vectors

@@ -185,7 +185,7 @@ class TinyMU(nn.Module):
         rest = hidden[:, audio.shape[1] + prompt.shape[1] + 2 :]
         return self.decoder.logits(jnp.concatenate([first, rest], axis=1))
 
-    def initialise(self, samples: Float[Array, "C n"]) -> Array:
+    def initialise(self, samples: Float[Array, "C A n"]) -> Array:
         """Touches every parameter, for `init`."""
         vectors = self.encoder.initialise(samples)
         self.project(vectors, jnp.full((vectors.shape[0],), vectors.shape[1]))

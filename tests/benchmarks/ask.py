@@ -1,0 +1,275 @@
+"""How fast a question is answered, beside PyTorch on the same random full-size weights.
+
+    python tests/benchmarks/ask.py --json outputs/ask.json
+
+One process runs both sides in turns and takes medians:
+    (a) PyTorch as published: no cache, everything padded, all logits;
+    (b) PyTorch as well as it can be had: transformers' Llama with its cache;
+    (c) the memory's bandwidth, which limits how fast weights can be read.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+PROMPT = list(range(100, 120))
+
+
+def medians(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Runs everything once to warm up, then in turns; returns the median seconds of each."""
+    for run in runs.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def memory_bandwidth() -> float:
+    """Returns the bytes per second at which all cores together read a large array."""
+    array = np.ones(1 << 27, np.float32)
+    pieces = np.array_split(array, os.cpu_count() or 1)
+    best = float("inf")
+    for _ in range(7):
+        threads = [threading.Thread(target=piece.sum) for piece in pieces]
+        start = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        best = min(best, time.perf_counter() - start)
+    return array.nbytes / best
+
+
+def make_models() -> tuple[Any, Any]:
+    """Returns the PyTorch model and our checkpoint with the same random weights."""
+    import torch
+    import torch_oracle
+
+    from conversion import tinymu
+    from conversion.rules import to_ours
+    from tinymu_jax.checkpoint import Checkpoint, expected_shapes
+    from tinymu_jax.config import TinyMUConfig
+
+    torch.manual_seed(0)
+    torch.set_num_threads(os.cpu_count() or 1)
+    published = torch_oracle.build_tinymu(torch_oracle.FULL_SIZES)
+    config = TinyMUConfig()
+    state = {key: value.numpy() for key, value in published.state_dict().items()}
+    shapes = expected_shapes(config)
+    params = to_ours(state, tinymu.rules(config), shapes, "random weights", tinymu.TIES)
+    return published, Checkpoint(config, params, _tokenizer())
+
+
+def _tokenizer() -> str:
+    """Returns a byte-level tokenizer with SmolLM2's special ids, for the way to text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    words = ["<|endoftext|>", *(f"<{n}>" for n in range(1, 17))]
+    words += sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return made.to_str()
+
+
+def decoding(published: Any, ours: dict[str, Any], samples: np.ndarray, args: Any) -> dict:
+    """Times whole answers: audio in, tokens out."""
+    import torch
+
+    waveform, tokens = torch.from_numpy(samples)[None], args.tokens
+
+    def answer(model: Any) -> Callable[[], Any]:
+        def run() -> None:
+            model._heard.clear()
+            out = model.generate_tokens(samples, PROMPT, tokens)
+            assert len(out) == tokens, "the random model ended its answer: take another seed"
+
+        return run
+
+    runs = {name: answer(model) for name, model in ours.items()}
+    with torch.no_grad():
+        runs["torch, cache"] = lambda: published.generate_cached(
+            waveform, [PROMPT], tokens, stop=False
+        )
+        found = medians(runs, args.repeats)
+        start = time.perf_counter()
+        published.generate_published(waveform, [PROMPT], tokens)
+        found["torch, as published"] = time.perf_counter() - start
+    return found
+
+
+def bfloat16_torch(published: Any, samples: np.ndarray, args: Any) -> float:
+    """Times (b) with bfloat16 weights; last, since it changes the model in place."""
+    import torch
+
+    model = published.to(torch.bfloat16)
+    waveform = torch.from_numpy(samples)[None].to(torch.bfloat16)
+    with torch.no_grad():
+        run = lambda: model.generate_cached(waveform, [PROMPT], args.tokens, stop=False)  # noqa: E731
+        return medians({"run": run}, 1)["run"]
+
+
+def hearing(published: Any, ours: dict[str, Any], samples: np.ndarray, args: Any) -> dict:
+    """Times log-mel, encoder and projector of one 10 s clip."""
+    import torch
+
+    waveform = torch.from_numpy(samples)[None]
+
+    def hear(model: Any) -> Callable[[], Any]:
+        def run() -> None:
+            model._heard.clear()
+            model._hear([samples])
+
+        return run
+
+    runs = {name: hear(model) for name, model in ours.items()}
+    with torch.no_grad():
+        runs["torch"] = lambda: published.audio(waveform)
+        return medians(runs, 3 * args.repeats)
+
+
+def short_answer(model: Any, recording: Path, args: Any) -> float:
+    """Times 8 tokens from a 10 s file to text."""
+
+    def run() -> None:
+        model._heard.clear()
+        model.answers(str(recording), "What is it?", max_new_tokens=8)
+
+    return medians({"run": run}, 3 * args.repeats)["run"]
+
+
+def process_seconds(command: list[str], folder: Path) -> tuple[float, float]:
+    """Returns wall seconds and peak megabytes of a command in a new process."""
+    environment = os.environ | {"TINYMU_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
+    start = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    subprocess.run(command, check=True, env=environment, capture_output=True, cwd=ROOT)
+    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return seconds, max(before, after) / 1024
+
+
+def new_processes(checkpoint: Any, recording: Path, folder: Path) -> dict[str, Any]:
+    """Times the import, the conversion of the full-size file, and a first answer."""
+    from conversion import tinymu
+    from conversion.torch_file import write_torch_file
+
+    python = sys.executable
+    imports = [process_seconds([python, "-c", "import tinymu_jax"], folder)[0] for _ in range(5)]
+    nothing = [process_seconds([python, "-c", "pass"], folder)[0] for _ in range(5)]
+    source, converted = folder / "tinymu.pt", folder / "converted"
+    write_torch_file(source, tinymu.to_published(checkpoint))
+    tokenizer = folder / "tokenizer.json"
+    tokenizer.write_text(checkpoint.tokenizer)
+    convert = [python, "-m", "conversion.from_torch", str(source), str(converted)]
+    seconds, megabytes = process_seconds(convert, folder)
+    ask = [python, "-m", "tinymu_jax.cli", "ask", str(recording), "--prompt", "What is it?"]
+    ask += ["--max-new-tokens", "8", "--checkpoint", str(converted)]
+    cold = process_seconds(ask, folder)[0]
+    warm = statistics.median(process_seconds(ask, folder)[0] for _ in range(3))
+    return {
+        "import tinymu_jax": statistics.median(imports) - statistics.median(nothing),
+        "convert": seconds,
+        "convert, peak MB": megabytes,
+        "first answer, nothing compiled": cold,
+        "first answer, compiled before": warm,
+    }
+
+
+def table(found: dict[str, Any], tokens: int) -> str:
+    """Lays the figures out as the README shows them."""
+    whole, audio, processes = found["answer"], found["hearing"], found["processes"]
+    published, cached = whole["torch, as published"], whole["torch, cache"]
+    limit = found["weights bytes"] / found["bandwidth"]
+    rows = [
+        ("what", "seconds", "tokens/s", "against (a)", "against (b)"),
+        *(
+            (
+                f"{tokens} tokens, {name}",
+                f"{seconds:.2f}",
+                f"{tokens / seconds:.1f}",
+                f"{published / seconds:.1f} x",
+                f"{cached / seconds:.2f} x",
+            )
+            for name, seconds in whole.items()
+        ),
+        (
+            f"{tokens} tokens, (c) reading the float32 weights once each",
+            f"{tokens * limit:.2f}",
+            f"{1 / limit:.1f}",
+            f"{published / (tokens * limit):.1f} x",
+            f"{cached / (tokens * limit):.2f} x",
+        ),
+        *(
+            (
+                f"log-mel, encoder, projector, {name}",
+                f"{s:.3f}",
+                "",
+                "",
+                f"{audio['torch'] / s:.2f} x",
+            )
+            for name, s in audio.items()
+        ),
+        ("8 tokens, 10 s file to text, warm", f"{found['short answer']:.2f}", "", "", ""),
+        *((name, f"{value:.2f}", "", "", "") for name, value in processes.items()),
+    ]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def main() -> None:
+    """Runs everything and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    import soundfile
+
+    from tinymu_jax.pretrained import make_assistant
+
+    found: dict[str, Any] = {"cores": os.cpu_count(), "bandwidth": memory_bandwidth()}
+    published, checkpoint = make_models()
+    exact = make_assistant(checkpoint)
+    found["weights bytes"] = 4 * sum(p.numel() for p in published.text_decoder.lm.parameters())
+    noise = np.random.default_rng(0).standard_normal(160_000).astype(np.float32) * 0.1
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        recording = folder / "noise.wav"
+        soundfile.write(recording, noise, 16_000)
+        found["processes"] = new_processes(checkpoint, recording, folder)
+        small = {
+            "int8 decoder": make_assistant(checkpoint, decoder="int8"),
+            "int8 decoder, bfloat16 encoder": make_assistant(checkpoint, "bfloat16", "int8"),
+        }
+        found["short answer"] = short_answer(exact, recording, args)
+        found["answer"] = decoding(published, {"float32": exact} | small, noise, args)
+        ours = {"float32": exact, "bfloat16 products": small["int8 decoder, bfloat16 encoder"]}
+        found["hearing"] = hearing(published, ours, noise, args)
+    found["answer"]["torch, cache, bfloat16"] = bfloat16_torch(published, noise, args)
+    print(table(found, args.tokens))
+    print(f"{found['cores']} cores, {found['bandwidth'] / 1e9:.1f} GB/s")
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
