@@ -107,7 +107,7 @@ def to_ours(
 def _gather(state: Mapping[str, np.ndarray], rule: Rule, leaf: Tree) -> np.ndarray:
     """Returns one leaf of our tree, layers stacked."""
     if "{n}" not in rule.theirs:
-        return np.ascontiguousarray(rule.form.to_ours(state[rule.theirs]).astype(leaf.dtype))
+        return np.asarray(rule.form.to_ours(state[rule.theirs]), leaf.dtype, order="C")
     out = np.empty(leaf.shape, leaf.dtype)
     for n in range(leaf.shape[0]):
         out[n] = rule.form.to_ours(state[rule.theirs.format(n=n)])

@@ -58,7 +58,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_FILE).unlink(missing_ok=True)
-    weights = {path: np.ascontiguousarray(leaf) for path, leaf in flatten(checkpoint.params)}
+    weights = {path: np.asarray(leaf, order="C") for path, leaf in flatten(checkpoint.params)}
     _write_whole(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
     if checkpoint.tokenizer is not None:
         _write_whole(folder / TOKENIZER_FILE, lambda path: path.write_text(checkpoint.tokenizer))
