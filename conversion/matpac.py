@@ -1,15 +1,25 @@
 """MATPAC and MATPAC++ checkpoints: the encoder alone, with the AudioSet head, with a probe."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from conversion.rules import INTEGER, PATCH, Rule, linear, norm, to_ours, to_theirs
+from conversion.rules import (
+    INTEGER,
+    PATCH,
+    Rule,
+    as_state_dict,
+    linear,
+    norm,
+    to_ours,
+    to_theirs,
+)
 from conversion.torch_file import read_torch_file
 from tinymu_jax import audio
-from tinymu_jax.checkpoint import Checkpoint, check_keys, expected_shapes
+from tinymu_jax.checkpoint import Checkpoint, expected_shapes
 from tinymu_jax.config import HeadConfig, MatpacConfig
 from tinymu_jax.errors import InputError
 from tinymu_jax.sharding import Tree
@@ -45,20 +55,35 @@ TRAINING_KEYS = ("mcl_heads.", "cls_student_head.", "cls_head_loss.", "decoder."
 
 
 def encoder_config(
-    state: Mapping[str, np.ndarray], where: str | Path, num_heads: int | None = None
+    state: Mapping[str, np.ndarray], where: Path, sizes: Mapping[str, Any] | None = None
 ) -> MatpacConfig:
     """Reads the encoder's sizes off its weights.
 
-    Only the number of heads leaves no trace in them; without `num_heads`, heads are 64 wide as in
-    every published checkpoint.
+    Only the number of heads leaves no trace in them: it is taken from `sizes`, the "encoder" of
+    the json beside the file; without one, heads are 64 wide as in every published checkpoint.
+
+    Raises:
+        InputError: a weight that tells a size is missing or of another rank; sizes that do not go
+            together.
     """
-    for key in ("cls_token", "pos_embed", "patch_embed.proj.weight"):
+    fc1 = _BLOCK.format(n=0) + ".mlp.fc1.weight"
+    ranks = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4, fc1: 2}
+    for key, rank in ranks.items():
         if key not in state:
             raise InputError(f"{where}: has no {key}; name a MATPAC or TinyMU checkpoint")
+        if state[key].ndim != rank or 0 in state[key].shape:
+            raise InputError(
+                f"{where}: {key} has shape {state[key].shape}, {rank} axes are expected; name a "
+                "MATPAC or TinyMU checkpoint"
+            )
     width, side = state["cls_token"].shape[-1], state["patch_embed.proj.weight"].shape[-1]
-    fc1 = _BLOCK.format(n=0) + ".mlp.fc1.weight"
-    hidden = state[fc1].shape[0] if fc1 in state else 4 * width
+    if audio.NUM_MELS % side:
+        raise InputError(
+            f"{where}: patch_embed.proj.weight has patches of {side}, which do not divide "
+            f"{audio.NUM_MELS} mel bands; name a MATPAC or TinyMU checkpoint"
+        )
     columns = (state["pos_embed"].shape[1] - 1) // (audio.NUM_MELS // side)
+    num_heads = (sizes or {}).get("num_heads")
     if num_heads is None and width % 64:
         raise InputError(
             f"{where}: width {width} is no multiple of 64, so the number of heads is unknown; put "
@@ -66,67 +91,66 @@ def encoder_config(
         )
     prefix = "student_encoder.blocks."
     depth = len({key.split(".")[2] for key in state if key.startswith(prefix)})
-    return MatpacConfig(
-        width=width,
-        depth=depth,
-        num_heads=num_heads or width // 64,
-        mlp_ratio=hidden // width,
-        num_frames=columns * side,
-        patch_size=side,
-    )
+    found = {
+        "width": width,
+        "depth": depth,
+        "num_heads": width // 64 if num_heads is None else num_heads,
+        "mlp_ratio": state[fc1].shape[0] // width,
+        "num_frames": columns * side,
+        "patch_size": side,
+    }
+    told_by = where if num_heads is None else where.with_suffix(".json")
+    return MatpacConfig.from_dict(found, str(told_by))
 
 
-def from_published(
-    path: str | Path, sizes: Mapping[str, Any] | None = None, probe: str | Path | None = None
-) -> Checkpoint:
-    """Reads a published MATPAC checkpoint, and a probe's own file with it if given.
+def from_published(path: Path, sizes: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Reads a published MATPAC checkpoint.
 
     Args:
         path: `matpac_10_2048.pt` and its like, with or without the AudioSet head.
-        sizes: of the json beside it, for the number of heads.
-        probe: a file with `probe.weight` and `probe.bias`.
+        sizes: the "encoder" of the json beside it, if there is one.
 
     Raises:
         InputError: as `read_torch_file`; keys missing, left over or of wrong shape.
     """
-    state = read_torch_file(path)
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]
-    if not isinstance(state, dict):
-        raise InputError(f"{path}: holds no state dict; name a MATPAC checkpoint")
+    content = read_torch_file(path)
+    inner = content.get("model") if isinstance(content, dict) else None
+    state = inner if isinstance(inner, dict) else content
+    if isinstance(state, dict) and {"_ema", "_cls_head_ema"} & set(map(str, state)):
+        state = {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
+    state = as_state_dict(state, path)
     if any(key.startswith(TRAINING_KEYS) for key in state):
         raise InputError(
             f"{path}: is a pre-training checkpoint with its heads and teachers; name the "
             "encoder-only file (the published names end in _enconly.pt)"
         )
-    if probe is not None:
-        state = {**state, **_read_probe(probe)}
-    num_heads = (sizes or {}).get("encoder", {}).get("num_heads")
-    config = encoder_config(state, path, num_heads)
-    if "head.weight" in state:
-        head = HeadConfig("audioset", state["head.weight"].shape[0])
-    elif "probe.weight" in state:
-        head = HeadConfig("probe", state["probe.weight"].shape[0])
-    else:
-        head = None
-    config = MatpacConfig(**{**vars(config), "head": head})
+    config = encoder_config(state, path, sizes)
+    for kind, key in (("audioset", "head.weight"), ("probe", "probe.weight")):
+        if key in state:
+            config = replace(config, head=HeadConfig(kind, len(state[key])))
+    rules = ENCODER_RULES + (HEAD_RULES[config.head.kind] if config.head else [])
     shapes = expected_shapes(config)
-    front_end = shapes.pop("log_mel")
-    rules = ENCODER_RULES + (HEAD_RULES[head.kind] if head else [])
+    del shapes["log_mel"]
     params = to_ours(state, rules, shapes, path)
     # These files carry no front end: it is the default one.
-    params["log_mel"] = {"window": audio.hann_window(), "filterbank": audio.mel_filterbank()}
-    assert params["log_mel"].keys() == front_end.keys()
-    return Checkpoint(config, params)
+    front_end = {"window": audio.hann_window(), "filterbank": audio.mel_filterbank()}
+    return Checkpoint(config, params | {"log_mel": front_end})
 
 
-def _read_probe(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads a probe's own file."""
-    state = read_torch_file(path)
-    if not isinstance(state, dict) or "probe.weight" not in state:
-        raise InputError(f"{path}: has no probe.weight; name a probe's file")
-    check_keys(path, state, {key: state[key].shape for key in ("probe.weight", "probe.bias")})
-    return state
+def with_probe(checkpoint: Checkpoint, path: str | Path) -> Checkpoint:
+    """Puts a probe's own file (`probe.weight`, `probe.bias`) on top of an encoder.
+
+    Raises:
+        InputError: the encoder has a head already; keys missing, left over or of wrong shape.
+    """
+    if checkpoint.config.head is not None:
+        raise InputError(f"{path}: the encoder has a head already; load it without a probe")
+    state = as_state_dict(read_torch_file(path), path)
+    classes = len(state["probe.weight"]) if "probe.weight" in state else 1
+    config = replace(checkpoint.config, head=HeadConfig("probe", classes))
+    shapes = {"head": expected_shapes(config)["head"]}
+    head = to_ours(state, HEAD_RULES["probe"], shapes, path)
+    return checkpoint._replace(config=config, params=checkpoint.params | head)
 
 
 def to_published(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
@@ -134,3 +158,10 @@ def to_published(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     params: Tree = {key: value for key, value in checkpoint.params.items() if key != "log_mel"}
     head = checkpoint.config.head
     return to_theirs(params, ENCODER_RULES + (HEAD_RULES[head.kind] if head else []))
+
+
+def sizes(config: MatpacConfig) -> dict[str, Any]:
+    """Returns what the weights do not show, for the json beside the file; often nothing."""
+    if config.width == 64 * config.num_heads:
+        return {}
+    return {"encoder": {"num_heads": config.num_heads}}

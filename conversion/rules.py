@@ -62,6 +62,23 @@ def norm(ours: str, theirs: str, bias: bool = True) -> list[Rule]:
     return rules + ([Rule(f"{ours}/bias", f"{theirs}.bias")] if bias else [])
 
 
+def as_state_dict(content: object, where: str | Path) -> dict[str, np.ndarray]:
+    """Returns the content of a file if it is a state dict: names and arrays.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{where}: holds no state dict; name a checkpoint's file")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, np.ndarray):
+            raise InputError(
+                f"{where}: {key!r} is no named tensor but {type(value).__name__}; name a file that "
+                "holds a model's state_dict()"
+            )
+    return content
+
+
 def to_ours(
     state: Mapping[str, np.ndarray],
     rules: Sequence[Rule],
@@ -107,7 +124,8 @@ def to_ours(
 def _gather(state: Mapping[str, np.ndarray], rule: Rule, leaf: Tree) -> np.ndarray:
     """Returns one leaf of our tree, layers stacked."""
     if "{n}" not in rule.theirs:
-        return np.asarray(rule.form.to_ours(state[rule.theirs]), leaf.dtype, order="C")
+        # A copy: the state may be a view of a file that somebody writes over.
+        return np.array(rule.form.to_ours(state[rule.theirs]), leaf.dtype, order="C")
     out = np.empty(leaf.shape, leaf.dtype)
     for n in range(leaf.shape[0]):
         out[n] = rule.form.to_ours(state[rule.theirs.format(n=n)])

@@ -11,6 +11,7 @@ from conversion.rules import Rule, linear, norm, to_ours, to_theirs
 from tinymu_jax.checkpoint import TOKENIZER_FILE, Checkpoint, expected_shapes, read_safetensors
 from tinymu_jax.config import SmolLM2Config
 from tinymu_jax.errors import InputError
+from tinymu_jax.files import make_folder, read_json_object, read_text
 
 _LAYER = "layers.{n}"
 RULES = [
@@ -53,17 +54,21 @@ def config_from_sizes(sizes: Mapping[str, Any], where: str | Path) -> SmolLM2Con
     Raises:
         InputError: a size is missing.
     """
-    sizes = dict(sizes)
-    sizes.setdefault("rope_theta", (sizes.get("rope_parameters") or {}).get("rope_theta", 1e5))
+    sizes, rope = dict(sizes), sizes.get("rope_parameters")
+    default = rope.get("rope_theta", 1e5) if isinstance(rope, Mapping) else 1e5
+    sizes.setdefault("rope_theta", default)
     sizes.setdefault("rms_norm_eps", 1e-5)
-    if sizes.get("head_dim") is None and sizes.get("num_attention_heads"):
-        sizes["head_dim"] = sizes.get("hidden_size", 0) // sizes["num_attention_heads"]
+    width, heads = sizes.get("hidden_size"), sizes.get("num_attention_heads")
+    if sizes.get("head_dim") is None and isinstance(width, int) and isinstance(heads, int):
+        sizes["head_dim"] = width // max(heads, 1)
     missing = [name for name in _SIZES if name not in sizes]
     if missing:
         raise InputError(
             f"{where}: gives no {', '.join(missing)}; name a json with all sizes of the decoder"
         )
-    return SmolLM2Config(**{ours: sizes[theirs] for theirs, ours in _SIZES.items()})
+    ours = {ours: sizes[theirs] for theirs, ours in _SIZES.items()}
+    names = {ours: theirs for theirs, ours in _SIZES.items()}
+    return SmolLM2Config.from_dict(ours, str(where), names)
 
 
 def sizes_from_config(config: SmolLM2Config) -> dict[str, Any]:
@@ -80,7 +85,7 @@ def from_published(folder: str | Path) -> Checkpoint:
         InputError: files missing or broken; not a Llama with tied embeddings; keys or shapes off.
     """
     folder = Path(folder)
-    sizes = json.loads((folder / "config.json").read_text())
+    sizes = read_json_object(folder / "config.json", "download it again")
     if sizes.get("model_type") != "llama" or not sizes.get("tie_word_embeddings", False):
         raise InputError(
             f"{folder}: is {sizes.get('model_type')!r}, tied embeddings "
@@ -95,15 +100,14 @@ def from_published(folder: str | Path) -> Checkpoint:
     rules = [rule._replace(theirs=f"model.{rule.theirs}") for rule in RULES]
     params = to_ours(state, rules, expected_shapes(config), folder, ties)
     tokenizer = folder / TOKENIZER_FILE
-    return Checkpoint(config, params, tokenizer.read_text() if tokenizer.exists() else None)
+    return Checkpoint(config, params, read_text(tokenizer) if tokenizer.exists() else None)
 
 
 def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:
     """Writes a folder that `LlamaForCausalLM.from_pretrained` reads."""
     from safetensors.numpy import save_file
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder)
     rules = [rule._replace(theirs=f"model.{rule.theirs}") for rule in RULES]
     state = to_theirs(checkpoint.params, rules)
     state = {key: np.ascontiguousarray(value) for key, value in state.items()}

@@ -1,16 +1,16 @@
 """The published TinyMU checkpoint: `tinymu.pt` and the yaml that describes it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from conversion import matpac, smollm2
-from conversion.rules import Rule, linear, norm, to_ours, to_theirs
+from conversion.rules import Rule, as_state_dict, linear, norm, to_ours, to_theirs
 from conversion.torch_file import read_torch_file
 from tinymu_jax.checkpoint import Checkpoint, expected_shapes
-from tinymu_jax.config import ProjectorConfig, SmolLM2Config, TinyMUConfig, smollm2_preset
+from tinymu_jax.config import SmolLM2Config, TinyMUConfig, smollm2_preset
 from tinymu_jax.errors import InputError
+from tinymu_jax.files import read_json_object, read_text
 
 ENCODER, PROJECTOR, DECODER = "audio_encoder.enc", "projector", "text_decoder.lm.model"
 TIES = {
@@ -38,6 +38,15 @@ PROJECTOR_RULES = {
         *linear("layers/mlp/fc2", f"{_PREFIX_LAYER}.mlp.fc2"),
     ],
 }
+PUBLISHED_NAMES = {
+    "pooling": "ds_rate",
+    "max_text_tokens": "max_text_token_len",
+    "max_seconds": "max_length",
+    "input_width": "d_in",
+    "hidden_width": "d_h",
+    "output_width": "d_out",
+}
+"""Our name of a field -> the yaml's."""
 PROJECTOR_KINDS = {
     "linearprojector": "linear",
     "reslinearprojector": "residual",
@@ -63,15 +72,15 @@ def from_published(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     content = read_torch_file(path)
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+    if not isinstance(content, dict) or "model" not in content:
         raise InputError(f'{path}: has no "model"; name a TinyMU checkpoint')
-    state = content["model"]
+    state = as_state_dict(content["model"], path)
     published = _published_config(path, content)
     config = _read_config(path, published, state)
     params = to_ours(state, rules(config), expected_shapes(config), path, TIES)
     tokenizer = path.with_name("tokenizer.json")
     source = {"config": published, "epoch": content.get("epoch", 0)}
-    text = tokenizer.read_text() if tokenizer.exists() else None
+    text = read_text(tokenizer) if tokenizer.exists() else None
     return Checkpoint(config, params, text, source)
 
 
@@ -79,20 +88,22 @@ def is_tinymu(path: str | Path) -> bool:
     """Tells a TinyMU checkpoint from a MATPAC one by its keys."""
     content = read_torch_file(path)
     state = content.get("model") if isinstance(content, dict) else None
-    return isinstance(state, dict) and any(key.startswith("text_decoder.") for key in state)
+    return isinstance(state, dict) and any(str(key).startswith("text_decoder.") for key in state)
 
 
-def read_json_beside(path: Path) -> dict[str, Any]:
-    """Returns the json of the same stem beside a checkpoint, or nothing if there is none."""
+def read_json_beside(path: Path) -> dict[str, dict[str, Any]]:
+    """Returns the sizes in the json of the same stem beside a checkpoint; {} if there is none.
+
+    Raises:
+        InputError: it is no json, or its "encoder" or "lm" is no object.
+    """
     beside = path.with_suffix(".json")
     if not beside.exists():
         return {}
-    try:
-        sizes = json.loads(beside.read_text())
-    except ValueError as error:
-        raise InputError(f"{beside}: is not json ({error}); repair or remove it") from error
-    if not isinstance(sizes, dict):
-        raise InputError(f"{beside}: holds no object with sizes; repair or remove it")
+    sizes = read_json_object(beside, "repair or remove it")
+    for part in ("encoder", "lm"):
+        if not isinstance(sizes.get(part, {}), dict):
+            raise InputError(f"{beside}: {part!r} is no object with sizes; repair or remove it")
     return sizes
 
 
@@ -107,8 +118,8 @@ def _published_config(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     import yaml
 
     try:
-        config = yaml.safe_load(beside.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = yaml.safe_load(read_text(beside, "download it again"))
+    except yaml.YAMLError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{beside}: is not yaml ({reason}); download it again") from error
     if not isinstance(config, dict) or "model" not in config:
@@ -123,32 +134,35 @@ def _read_config(
     model, sizes = published["model"], read_json_beside(path)
     try:
         encoder, projector, decoder = (model[key] for key in ("encoder", "projector", "decoder"))
-        kind, width = PROJECTOR_KINDS.get(projector["proj_name"].lower()), projector["d_in"]
-        name, hearing = decoder["textdec_name"], encoder["audioenc_name"]
-        output_width = projector["d_out"]
+        named = str(projector["proj_name"]).lower()
+        widths = {"input_width": projector["d_in"], "output_width": projector["d_out"]}
+        name, hearing = str(decoder["textdec_name"]), str(encoder["audioenc_name"])
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: its config lacks {error}; put the published yaml beside it"
         ) from error
-    if hearing.upper() != "MATPAC" or kind is None:
+    if hearing.upper() != "MATPAC" or named not in PROJECTOR_KINDS:
         raise InputError(
-            f"{path}: encoder {hearing!r} with projector {projector['proj_name']!r}; only MATPAC "
-            f"with one of {', '.join(PROJECTOR_KINDS)} is supported"
+            f"{path}: encoder {hearing!r} with projector {named!r}; only MATPAC with one of "
+            f"{', '.join(PROJECTOR_KINDS)} is supported"
         )
     parts = {
         key.removeprefix(f"{ENCODER}."): value
         for key, value in state.items()
         if key.startswith(f"{ENCODER}.")
     }
-    num_heads = sizes.get("encoder", {}).get("num_heads")
-    return TinyMUConfig(
-        encoder=matpac.encoder_config(parts, path, num_heads),
-        projector=ProjectorConfig(kind, width, projector.get("d_h", 1024), output_width),
-        decoder=_decoder_config(path, name, sizes),
-        pooling=encoder.get("ds_rate", 1),
-        max_text_tokens=decoder.get("max_text_token_len", 129),
-        max_seconds=float(published.get("data", {}).get("max_length", 10)),
-    )
+    heard = matpac.encoder_config(parts, path, sizes.get("encoder"))
+    bridge = widths | {"kind": PROJECTOR_KINDS[named], "hidden_width": projector.get("d_h", 1024)}
+    data = published.get("data")
+    values = {
+        "encoder": heard.to_dict(),
+        "projector": bridge,
+        "decoder": _decoder_config(path, name, sizes).to_dict(),
+        "pooling": encoder.get("ds_rate", 1),
+        "max_text_tokens": decoder.get("max_text_token_len", 129),
+        "max_seconds": data.get("max_length", 10) if isinstance(data, dict) else 10,
+    }
+    return TinyMUConfig.from_dict(values, f"{path}: its config (yaml)", PUBLISHED_NAMES)
 
 
 def _decoder_config(path: Path, name: str, sizes: Mapping[str, Any]) -> SmolLM2Config:
@@ -206,15 +220,11 @@ def describe(config: TinyMUConfig) -> dict[str, Any]:
     }
 
 
-def needs_sizes(published: Mapping[str, Any], config: TinyMUConfig) -> bool:
-    """Tells whether the published description alone would be read as another config."""
-    preset = smollm2_preset(published["model"]["decoder"]["textdec_name"])
-    encoder = config.encoder
-    return preset != config.decoder or encoder.width != 64 * encoder.num_heads
-
-
-def sizes(config: TinyMUConfig) -> dict[str, Any]:
-    """Returns the sizes that the published yaml does not tell, for the json beside the `.pt`."""
+def sizes(published: Mapping[str, Any], config: TinyMUConfig) -> dict[str, Any]:
+    """Returns what the published description does not tell, for the json beside; often nothing."""
+    preset = smollm2_preset(str(published["model"]["decoder"]["textdec_name"]))
+    if preset == config.decoder and not matpac.sizes(config.encoder):
+        return {}
     encoder = config.encoder
     return {
         "encoder": {

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+import yaml
 
 from conversion import matpac, smollm2, tinymu
 from conversion.torch_file import write_torch_file
-from tinymu_jax.checkpoint import Checkpoint
+from tinymu_jax.checkpoint import TOKENIZER_FILE, Checkpoint
 from tinymu_jax.config import MatpacConfig, SmolLM2Config
 from tinymu_jax.errors import InputError, one_line_errors
+from tinymu_jax.files import make_folder
 from tinymu_jax.pretrained import open_checkpoint
 
 
@@ -42,26 +44,33 @@ class ToTorch:
             raise InputError(f"{self.output}: is a folder; name the .pt file to write")
         if self.output.suffix not in (".pt", ".pth", ".safetensors"):
             raise InputError(f"{self.output}: name a file that ends in .pt or .safetensors")
-        self.output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.output.parent)
         for path in write_model(checkpoint, self.output):
             print(f"-> {path}")
 
 
 def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
     """Writes a TinyMU or MATPAC checkpoint in PyTorch's terms; returns the files."""
+    written = [output]
     if isinstance(checkpoint.config, MatpacConfig):
-        _write_state(output, state := matpac.to_published(checkpoint), state)
-        return [output]
-    content = tinymu.to_published(checkpoint)
-    _write_state(output, content, content["model"])
-    import yaml
-
-    description = output.with_suffix(".yaml")
-    description.write_text(yaml.safe_dump(content["config"], sort_keys=False))
-    written = [output, description]
-    if tinymu.needs_sizes(content["config"], checkpoint.config):
-        written.append(output.with_suffix(".json"))
-        written[-1].write_text(json.dumps(tinymu.sizes(checkpoint.config), indent=1) + "\n")
+        state = matpac.to_published(checkpoint)
+        _write_state(output, state, state)
+        sizes = matpac.sizes(checkpoint.config)
+    else:
+        content = tinymu.to_published(checkpoint)
+        _write_state(output, content, content["model"])
+        sizes = tinymu.sizes(content["config"], checkpoint.config)
+        written.append(output.with_suffix(".yaml"))
+        written[-1].write_text(yaml.safe_dump(content["config"], sort_keys=False))
+        if checkpoint.tokenizer is not None:
+            written.append(output.with_name(TOKENIZER_FILE))
+            written[-1].write_text(checkpoint.tokenizer, encoding="utf-8")
+    beside = output.with_suffix(".json")
+    # A json of an earlier model of that name would be read as the sizes of this one.
+    beside.unlink(missing_ok=True)
+    if sizes:
+        beside.write_text(json.dumps(sizes, indent=1) + "\n")
+        written.append(beside)
     return written
 
 

@@ -23,7 +23,7 @@ _HOMES = {
     "load_audio": "tinymu_jax.audio",
     "log_mel": "tinymu_jax.audio",
 }
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOMES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,10 @@ file's own rate, torchaudio's default sinc resampler, and MATPAC's log-mel.
 """
 
 import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -116,22 +120,38 @@ def _decode(path: Path, max_seconds: float | None) -> tuple[Float32[np.ndarray, 
         raise InputError(f"{path}: is a folder; name the recordings in it ({path}/*)")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: is empty; replace or leave it out")
+    if max_seconds is not None and not max_seconds * SAMPLE_RATE >= WINDOW:
+        raise InputError(f"max_seconds is {max_seconds}: hear at least one window, 0.025 s")
     import soundfile
 
     try:
-        with soundfile.SoundFile(path) as file:
+        with _quiet_decoders(), soundfile.SoundFile(path) as file:
             rate, total = file.samplerate, file.frames
             frames = -1 if max_seconds is None else int(max_seconds * rate)
             samples = file.read(frames, dtype="float32", always_2d=True)[:, 0]
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        return _decode_with_librosa(path, max_seconds, error)
+    except (soundfile.LibsndfileError, RuntimeError):
+        return _decode_with_librosa(path, max_seconds)
     if len(samples) == 0:
         raise InputError(f"{path}: holds no samples; replace or leave it out")
     return np.ascontiguousarray(samples), rate, max(total, len(samples))
 
 
+@contextmanager
+def _quiet_decoders() -> Iterator[None]:
+    """Keeps C libraries from writing to stderr: what is wrong with a file, we say in one line."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def _decode_with_librosa(
-    path: Path, max_seconds: float | None, first_error: Exception
+    path: Path, max_seconds: float | None
 ) -> tuple[Float32[np.ndarray, "n"], int, int]:
     """Reads what libsndfile cannot (m4a and others, where librosa finds a decoder)."""
     import warnings
@@ -139,13 +159,12 @@ def _decode_with_librosa(
     import librosa
 
     try:
-        with warnings.catch_warnings():
+        with _quiet_decoders(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             samples, rate = librosa.load(path, sr=None, mono=False)
     except Exception as error:
-        reason = str(first_error).rsplit(":", 1)[-1].strip().rstrip(".")
         raise InputError(
-            f"{path}: cannot be decoded ({reason}); convert it to wav, flac, ogg or mp3"
+            f"{path}: cannot be decoded; convert it to wav, flac, ogg or mp3"
         ) from error
     samples = np.atleast_2d(samples)[0]
     total = len(samples)
@@ -263,9 +282,9 @@ def column_samples(frames: int) -> int:
 
 
 def log_mel(
-    samples: Float[Array, "*batch n"],
-    window: Float[Array, "400"] | None = None,
-    filterbank: Float[Array, "201 80"] | None = None,
+    samples: Float[Array | np.ndarray, "*batch n"],
+    window: Float[Array | np.ndarray, "400"] | None = None,
+    filterbank: Float[Array | np.ndarray, "201 80"] | None = None,
 ) -> Float[Array, "*batch frames 80"]:
     """Returns MATPAC's normalised log-mel; jittable, any leading axes.
 

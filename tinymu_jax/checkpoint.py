@@ -4,7 +4,6 @@ Orbax holds training states; this is what is loaded, shared and converted.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +13,7 @@ import numpy as np
 
 from tinymu_jax.config import MatpacConfig, SmolLM2Config, TinyMUConfig
 from tinymu_jax.errors import InputError
+from tinymu_jax.files import make_folder, read_json_object, read_text, write_whole
 from tinymu_jax.sharding import Tree, flatten, unflatten
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
@@ -51,17 +51,21 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder to write the checkpoint to")
-    others = {p.name for p in folder.glob("*")} - {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE}
+    ours = {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE}
+    others = {p.name for p in folder.glob("*") if p.suffix != ".partial"} - ours
     if others:
         raise InputError(
             f"{folder}: holds other files ({sorted(others)[0]}); name a new or empty folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     (folder / CONFIG_FILE).unlink(missing_ok=True)
+    (folder / TOKENIZER_FILE).unlink(missing_ok=True)
+    for left_over in folder.glob("*.partial"):
+        left_over.unlink()
     weights = {path: np.asarray(leaf, order="C") for path, leaf in flatten(checkpoint.params)}
-    _write_whole(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
+    write_whole(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
     if checkpoint.tokenizer is not None:
-        _write_whole(folder / TOKENIZER_FILE, lambda path: path.write_text(checkpoint.tokenizer))
+        write_whole(folder / TOKENIZER_FILE, lambda path: path.write_text(checkpoint.tokenizer))
     name = next(name for name, kind in MODELS.items() if isinstance(checkpoint.config, kind))
     description = {
         "format": FORMAT,
@@ -70,20 +74,8 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
         "source": dict(checkpoint.source),
     }
     text = json.dumps(description, indent=2, sort_keys=True) + "\n"
-    _write_whole(folder / CONFIG_FILE, lambda path: path.write_text(text))
+    write_whole(folder / CONFIG_FILE, lambda path: path.write_text(text))
     return folder
-
-
-def _write_whole(path: Path, write: Any) -> None:
-    """Writes under another name first, so that no half-written file takes the right one."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        write(partial)
-        # safetensors makes its file private; a checkpoint is read by others too.
-        partial.chmod(0o644)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
@@ -95,11 +87,9 @@ def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     path = Path(folder) / CONFIG_FILE
     if not path.exists():
         raise InputError(f"{folder}: has no {CONFIG_FILE}; name a checkpoint folder")
-    try:
-        description = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not json ({error}); convert the checkpoint again") from error
-    if not isinstance(description, dict) or description.get("model") not in MODELS:
+    description = read_json_object(path, "convert the checkpoint again")
+    name = description.get("model")
+    if not isinstance(name, str) or name not in MODELS:
         raise InputError(
             f"{path}: names no model of {', '.join(MODELS)}; convert the checkpoint with "
             "python -m conversion.from_torch"
@@ -109,8 +99,8 @@ def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
             f"{path}: format {description.get('format')!r}, this version reads {FORMAT}; "
             "use the version of tinymu_jax that wrote it, or convert again"
         )
-    config = MODELS[description["model"]].from_dict(description.get("config", {}), str(path))
-    return config, description.get("source", {})
+    config = MODELS[name].from_dict(description.get("config"), str(path))
+    return config, description.get("source") or {}
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
@@ -125,7 +115,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     expected = dict(flatten(expected_shapes(config)))
     check_keys(folder / WEIGHTS_FILE, leaves, {k: v.shape for k, v in expected.items()})
     tokenizer = folder / TOKENIZER_FILE
-    text = tokenizer.read_text() if tokenizer.exists() else None
+    text = read_text(tokenizer) if tokenizer.exists() else None
     return Checkpoint(config, unflatten(leaves), text, source)
 
 
@@ -204,7 +194,8 @@ def init_params(config: ModelConfig, seed: int) -> Tree:
     if isinstance(config, SmolLM2Config):
         example = jnp.zeros((1, 2), jnp.int32)
     else:
-        encoder = config.encoder if isinstance(config, TinyMUConfig) else config
-        example = jnp.zeros((1, 1, column_samples(encoder.patch_size)))
+        whole = isinstance(config, TinyMUConfig)
+        encoder, columns = (config.encoder, config.pooling) if whole else (config, 1)
+        example = jnp.zeros((1, columns, column_samples(encoder.patch_size)))
     key = jax.random.key(seed)
     return model(config).init(key, example, method="initialise")["params"]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tinymu_jax.errors import InputError, one_line_errors, report
+from tinymu_jax.files import check_folder, make_folder
 
 Recordings = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECORDING")]
 
@@ -206,8 +207,7 @@ class Embed:
         """Writes the files; returns the exit code."""
         _need_recordings(self.recordings)
         targets = self._targets()
-        if self.output.exists() and not self.output.is_dir():
-            raise InputError(f"{self.output}: is a file; name a folder with --output")
+        check_folder(self.output)
         model = self.model.load()
         failed = 0
         for batch in _batches(self.recordings, "embedding", size=1):
@@ -239,7 +239,7 @@ class Embed:
 
         clip = read_clip(recording, model.max_seconds)
         vectors = model.embed(clip.samples, self.chunking, self.layers)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.output)
         np.save(target, vectors)
         if self.plot:
             from tinymu_jax.pictures import plot_log_mel

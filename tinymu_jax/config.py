@@ -1,8 +1,10 @@
 """Every size and switch of the models, as frozen dataclasses; presets of the published sizes."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from types import MappingProxyType
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from tinymu_jax.errors import InputError
 
@@ -19,11 +21,22 @@ class _Serialised:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], where: str = "config") -> Self:
+    def from_dict(
+        cls,
+        values: dict[str, Any],
+        where: str = "config",
+        names: Mapping[str, str] = MappingProxyType({}),
+    ) -> Self:
         """Builds the config from `to_dict()`'s result.
 
+        Args:
+            values: by field; what is left out takes its default.
+            where: what messages begin with.
+            names: what the user calls a field, where that is not its own name.
+
         Raises:
-            InputError: a key that is no field, named with `where` it was found.
+            InputError: a key that is no field, a value of another kind or out of range, sizes that
+                do not go together; named with `where` it was found.
         """
         if not isinstance(values, dict):
             raise InputError(f"{where}: expected an object with fields, found {values!r}")
@@ -33,13 +46,40 @@ class _Serialised:
                 raise InputError(
                     f"{where}: unknown key {key!r}; remove it or use one of {', '.join(known)}"
                 )
-        made = {}
+        kinds, made = get_type_hints(cls), {}
         for key, value in values.items():
-            nested = known[key].metadata.get("config")
-            made[key] = (
-                nested.from_dict(value, f"{where}.{key}") if nested and value is not None else value
-            )
-        return cls(**made)
+            name, nested = names.get(key, key), known[key].metadata.get("config")
+            if nested is None:
+                made[key] = _checked(value, kinds[key], f"{where}: {name}")
+            elif value is None and known[key].default is None:
+                made[key] = None
+            else:
+                made[key] = nested.from_dict(value, f"{where}.{name}", names)
+        config = cls(**made)
+        for fits, rule in config.rules():
+            if not fits:
+                raise InputError(f"{where}: {rule}; correct the sizes")
+        return config
+
+    def rules(self) -> list[tuple[bool, str]]:
+        """Returns what must hold between fields: whether it does, and the rule in words."""
+        return []
+
+
+def _checked(value: Any, kind: Any, name: str) -> Any:
+    """Returns a field's value if it is of the field's kind and not out of range."""
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise InputError(f"{name} is {value!r}; use one of {', '.join(get_args(kind))}")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise InputError(f"{name} is {value!r}; give it as {kind.__name__}")
+    may_be_zero = name.endswith(("_token", "dropout"))
+    if kind in (int, float) and not (value > 0 or (value == 0 and may_be_zero)):
+        raise InputError(f"{name} is {value!r}; give a number above 0")
+    return value
 
 
 def _nested(config: type, default: bool = True) -> Any:
@@ -81,6 +121,15 @@ class MatpacConfig(_Serialised):
     """`bfloat16` multiplies in bfloat16 and sums in float32: faster, 3 digits instead of 7."""
     head: HeadConfig | None = _nested(HeadConfig, default=False)
     """The classifier, if the checkpoint has one."""
+
+    def rules(self) -> list[tuple[bool, str]]:
+        """Returns what must hold between the sizes."""
+        return [
+            (self.width % self.num_heads == 0, "width must be a multiple of num_heads"),
+            (self.width % 4 == 0, "width must be a multiple of 4"),
+            (self.num_mels % self.patch_size == 0, "num_mels must be a multiple of patch_size"),
+            (self.num_frames % self.patch_size == 0, "num_frames must be one of patch_size"),
+        ]
 
     @property
     def rows(self) -> int:
@@ -151,6 +200,16 @@ class SmolLM2Config(_Serialised):
     products: Products = "float32"
     """As `MatpacConfig.products`."""
 
+    def rules(self) -> list[tuple[bool, str]]:
+        """Returns what must hold between the sizes."""
+        return [
+            (
+                self.num_heads % self.num_kv_heads == 0,
+                "num_heads must be a multiple of num_kv_heads",
+            ),
+            (self.head_width % 2 == 0, "head_width must be even"),
+        ]
+
 
 @dataclass(frozen=True)
 class TinyMUConfig(_Serialised):
@@ -176,6 +235,17 @@ class TinyMUConfig(_Serialised):
     """How much of a recording is heard, from its start."""
     ignore_pad_labels: bool = True
     """Leave every "!" of an answer out of the loss, as the published code does."""
+
+    def rules(self) -> list[tuple[bool, str]]:
+        """Returns what must hold between the parts."""
+        heard, bridge = self.encoder.output_width, self.projector
+        return [
+            (bridge.input_width == heard, f"projector.input_width must be the encoder's {heard}"),
+            (
+                bridge.output_width == self.decoder.width,
+                f"projector.output_width must be the decoder's {self.decoder.width}",
+            ),
+        ]
 
 
 SMOLLM2_PRESETS: dict[str, SmolLM2Config] = {

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from tinymu_jax.errors import InputError
+from tinymu_jax.files import read_text
 
 WEIGHTS, DESCRIPTION, TOKENIZER = "tinymu.pt", "tinymu.yaml", "tokenizer.json"
 
@@ -32,7 +33,6 @@ def download(repo: str, file: str, revision: str | None = None) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -54,14 +54,17 @@ def download(repo: str, file: str, revision: str | None = None) -> Path:
         raise InputError(f"{repo}: has no revision {revision!r}; check its name") from error
     except EntryNotFoundError as error:
         raise InputError(f"{repo}: has no {file}; name a TinyMU repository") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{repo}: {file} cannot be downloaded ({reason}); try again") from error
+    except Exception as error:
+        # The hub's client lets errors of whichever http library it uses through.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{repo}: {file} cannot be downloaded ({reason}); check the network and try again"
+        ) from error
 
 
 def fetch_tokenizer(name: str) -> str:
     """Returns the text of the `tokenizer.json` of a decoder on the hub."""
-    return download(name, TOKENIZER).read_text()
+    return read_text(download(name, TOKENIZER))
 
 
 def fetch(repo: str, revision: str | None = None) -> Path:

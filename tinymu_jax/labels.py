@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from tinymu_jax.errors import InputError
+from tinymu_jax.files import read_text
 
 
 def read_labels(path: str | Path, num_classes: int) -> list[str]:
@@ -22,8 +23,8 @@ def read_labels(path: str | Path, num_classes: int) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; name the data set's list of classes")
+    text = read_text(path)
     try:
-        text = path.read_text()
         if path.suffix == ".json":
             names = _from_json(json.loads(text))
         elif path.suffix == ".csv":

@@ -106,9 +106,7 @@ def listen(
     for length, members in by_length.items():
         for start in range(0, len(members), MAX_ROWS):
             group = members[start : start + MAX_ROWS]
-            pieces = [
-                Columns(*(part[spans[i][1]] for part in cuts[spans[i][0]])) for i in group
-            ]
+            pieces = [Columns(*(part[spans[i][1]] for part in cuts[spans[i][0]])) for i in group]
             out = _encode_group(pieces, length, params, config, all_layers)
             for row, (i, piece) in enumerate(zip(group, pieces, strict=True)):
                 vectors[i] = out[:, row, : len(piece.place)]
@@ -127,7 +125,7 @@ def listen(
 def _rows(columns: Columns, config: MatpacConfig) -> list[slice]:
     """Splits a clip's columns into rows: a chunk each, a very short last one with its neighbour."""
     count, unit = len(columns.place), config.columns
-    edges = list(range(0, count, unit)) + [count]
+    edges = [*range(0, count, unit), count]
     if len(edges) > 2 and edges[-1] - edges[-2] <= RIDING:
         del edges[-2]
     return [slice(*pair) for pair in itertools.pairwise(edges)]

@@ -1,16 +1,16 @@
 """From a name or a path to a model that answers: every format that checkpoints come in."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tinymu_jax import hub
 from tinymu_jax.assistant import Assistant
 from tinymu_jax.checkpoint import CONFIG_FILE, Checkpoint, read_checkpoint
 from tinymu_jax.config import MatpacConfig, Products, TinyMUConfig
 from tinymu_jax.errors import InputError
+from tinymu_jax.files import read_json_object, read_text
 from tinymu_jax.inference_layout import Weights, by_rows, unstack
 from tinymu_jax.labels import read_labels
 from tinymu_jax.listener import Listener
@@ -52,6 +52,7 @@ def load(
     Raises:
         InputError: nothing there, or nothing that can be used; the message says what to do.
     """
+    _check_options(encoder, decoder, max_seconds)
     keep_compiled_programs()
     opened = open_checkpoint(checkpoint, revision, probe)
     if isinstance(opened.config, MatpacConfig):
@@ -61,9 +62,23 @@ def load(
             f"{checkpoint}: is a language model alone, which cannot listen; name a TinyMU "
             "checkpoint"
         )
+    if labels is not None:
+        raise InputError(f"{checkpoint}: labels given, but it has no head to name; leave them out")
     if max_seconds is not None:
         opened = opened._replace(config=replace(opened.config, max_seconds=max_seconds))
     return make_assistant(opened, encoder, decoder, tokenizer, str(checkpoint))
+
+
+def _check_options(encoder: str, decoder: str, max_seconds: float | None) -> None:
+    """Holds options against what they may be, before anything is read."""
+    for option, value, known in (
+        ("encoder", encoder, get_args(Products)),
+        ("decoder", decoder, get_args(Weights)),
+    ):
+        if value not in known:
+            raise InputError(f"{option}={value!r}: use one of {', '.join(known)}")
+    if max_seconds is not None and not max_seconds > 0.025:
+        raise InputError(f"max_seconds is {max_seconds}: hear at least one window, 0.025 s")
 
 
 def make_assistant(
@@ -75,12 +90,7 @@ def make_assistant(
 ) -> Assistant:
     """Lays a TinyMU's parameters out for inference; arguments as `load`."""
     config: TinyMUConfig = checkpoint.config
-    for option, value, known in (
-        ("encoder", encoder, ("float32", "bfloat16")),
-        ("decoder", decoder, ("float32", "bfloat16", "int8")),
-    ):
-        if value not in known:
-            raise InputError(f"{option}={value!r}: use one of {', '.join(known)}")
+    _check_options(encoder, decoder, config.max_seconds)
     params = unstack(checkpoint.params, tinymu.param_axes(config))
     kept = {"encoder": encoder, "projector": encoder, "decoder": decoder}
     params = {part: by_rows(params[part], weights) for part, weights in kept.items()}
@@ -146,7 +156,7 @@ def read_tokenizer(given: str | Path) -> str:
     if path.is_dir():
         path = path / hub.TOKENIZER
     if path.is_file():
-        return path.read_text()
+        return read_text(path)
     if hub.is_hub_name(str(given)):
         return hub.fetch_tokenizer(str(given))
     raise InputError(f"{path}: no such file; name a tokenizer.json, or a decoder on the hub")
@@ -165,28 +175,40 @@ def open_checkpoint(
     from conversion import tinymu as tinymu_files
 
     path = Path(name)
+    local = path.exists()
+    if local and revision is not None:
+        raise InputError(f"{name}: is a path, which has no revision; leave it out")
     if path.is_dir():
         if (path / hub.WEIGHTS).exists() and not (path / CONFIG_FILE).exists():
-            return tinymu_files.from_published(path / hub.WEIGHTS)
-        if _is_transformers_folder(path):
-            return smollm2_files.from_published(path)
-        return read_checkpoint(path)
-    if path.exists():
-        if tinymu_files.is_tinymu(path):
-            return tinymu_files.from_published(path)
-        return matpac_files.from_published(path, tinymu_files.read_json_beside(path), probe)
-    if hub.is_hub_name(str(name)):
-        return read_checkpoint(hub.fetch(str(name), revision))
-    raise InputError(
-        f"{name}: no such file or folder; name a checkpoint, or a hub repository such as {DEFAULT}"
-    )
+            opened = tinymu_files.from_published(path / hub.WEIGHTS)
+        elif _is_transformers_folder(path):
+            opened = smollm2_files.from_published(path)
+        else:
+            opened = read_checkpoint(path)
+    elif local and tinymu_files.is_tinymu(path):
+        opened = tinymu_files.from_published(path)
+    elif local:
+        sizes = tinymu_files.read_json_beside(path).get("encoder")
+        opened = matpac_files.from_published(path, sizes)
+    elif hub.is_hub_name(str(name)):
+        opened = read_checkpoint(hub.fetch(str(name), revision))
+    else:
+        raise InputError(
+            f"{name}: no such file or folder; name a checkpoint, or a hub repository such as "
+            f"{DEFAULT}"
+        )
+    if probe is None:
+        return opened
+    if not isinstance(opened.config, MatpacConfig):
+        raise InputError(f"{name}: a probe goes with a MATPAC encoder; leave it out")
+    return matpac_files.with_probe(opened, probe)
 
 
 def _is_transformers_folder(folder: Path) -> bool:
     """Tells a SmolLM2 folder by its config."""
     try:
-        return "model_type" in json.loads((folder / CONFIG_FILE).read_text())
-    except (OSError, ValueError):
+        return "model_type" in read_json_object(folder / CONFIG_FILE, "")
+    except InputError:
         return False
 
 

@@ -11,7 +11,6 @@ One process runs both sides in turns and takes medians:
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -156,15 +155,25 @@ def short_answer(model: Any, recording: Path, args: Any) -> float:
     return medians({"run": run}, 3 * args.repeats)["run"]
 
 
-def process_seconds(command: list[str], folder: Path) -> tuple[float, float]:
-    """Returns wall seconds and peak megabytes of a command in a new process."""
+MEASURED = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+finally:
+    peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    print("peak kB", peak.split()[1], file=sys.stderr)
+"""
+
+
+def process_seconds(command: list[str], folder: Path) -> tuple[float, str]:
+    """Returns wall seconds and stderr of a command in a new process."""
     environment = os.environ | {"TINYMU_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
     start = time.perf_counter()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    subprocess.run(command, check=True, env=environment, capture_output=True, cwd=ROOT)
-    seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return seconds, max(before, after) / 1024
+    done = subprocess.run(
+        command, check=True, env=environment, capture_output=True, cwd=ROOT, text=True
+    )
+    return time.perf_counter() - start, done.stderr
 
 
 def new_processes(checkpoint: Any, recording: Path, folder: Path) -> dict[str, Any]:
@@ -179,8 +188,8 @@ def new_processes(checkpoint: Any, recording: Path, folder: Path) -> dict[str, A
     write_torch_file(source, tinymu.to_published(checkpoint))
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text(checkpoint.tokenizer)
-    convert = [python, "-m", "conversion.from_torch", str(source), str(converted)]
-    seconds, megabytes = process_seconds(convert, folder)
+    convert = [python, "-c", MEASURED, "conversion.from_torch", str(source), str(converted)]
+    seconds, said = process_seconds(convert, folder)
     ask = [python, "-m", "tinymu_jax.cli", "ask", str(recording), "--prompt", "What is it?"]
     ask += ["--max-new-tokens", "8", "--checkpoint", str(converted)]
     cold = process_seconds(ask, folder)[0]
@@ -188,7 +197,7 @@ def new_processes(checkpoint: Any, recording: Path, folder: Path) -> dict[str, A
     return {
         "import tinymu_jax": statistics.median(imports) - statistics.median(nothing),
         "convert": seconds,
-        "convert, peak MB": megabytes,
+        "convert, peak GB": int(said.split()[-1]) / 1e6,
         "first answer, nothing compiled": cold,
         "first answer, compiled before": warm,
     }
@@ -198,7 +207,7 @@ def table(found: dict[str, Any], tokens: int) -> str:
     """Lays the figures out as the README shows them."""
     whole, audio, processes = found["answer"], found["hearing"], found["processes"]
     published, cached = whole["torch, as published"], whole["torch, cache"]
-    limit = found["weights bytes"] / found["bandwidth"]
+    torch, limit = audio["torch"], found["weights bytes"] / found["bandwidth"]
     rows = [
         ("what", "seconds", "tokens/s", "against (a)", "against (b)"),
         *(

@@ -238,10 +238,7 @@ class Matpac(nn.Module):
         patches = log_mel.reshape(batch, columns, side, rows, side).transpose(0, 3, 1, 4, 2)
         x = self.patch_embed(patches.reshape(batch, rows, columns, side * side))
         positions = self.pos_embed[0, 1:].reshape(rows, -1, width)
-        if place is None:
-            x = x + positions[:, :columns]
-        else:
-            x = x + positions[:, place].swapaxes(0, 1)
+        x = x + (positions[:, :columns] if place is None else positions[:, place].swapaxes(0, 1))
         cls_token = self.cls_token + self.pos_embed[:, :1]
         cls_token = jnp.broadcast_to(cls_token, (batch, num_chunks, width))
         mask = None

@@ -1,0 +1,250 @@
+"""What all tests share: shapes in signatures are enforced, golden numbers, ported weights."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jaxtyping
+import pytest
+
+# Before the package is imported: from then on every call of these modules checks the shapes and
+# types that its signature promises. (typeguard 4 rewrites jaxtyping's shape strings and cannot
+# parse them, hence beartype.)
+CHECKED = ["audio", "listener", "models.layers", "models.projector"]
+jaxtyping.install_import_hook([f"tinymu_jax.{name}" for name in CHECKED], "beartype.beartype")
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread():
+    # On models this small, threads that wait for each other take most of the time.
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def golden_dir():
+    """Numbers that the authors' code gave for a small checkpoint with random weights."""
+    return TESTS / "golden"
+
+
+@pytest.fixture(scope="session")
+def shared_dir():
+    """Real recordings and data that are too large to keep here."""
+    folder = Path(os.environ.get("TINYMU_SHARED") or TESTS.parents[1] / "shared")
+    if not folder.is_dir():
+        pytest.skip("needs ../shared beside the clone (or set TINYMU_SHARED to that folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden(golden_dir):
+    """The golden numbers by name, read once."""
+    import numpy as np
+
+    with np.load(golden_dir / "tinymu_tiny.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="session")
+def golden_checkpoint(golden_dir):
+    """The golden checkpoint in our layout, with a tokenizer whose words are t1, t2, ...."""
+    from conversion.tinymu import from_published
+
+    checkpoint = from_published(golden_dir / "tinymu_tiny.pt")
+    words = {f"t{i}": i for i in range(checkpoint.config.decoder.vocab_size)}
+    for number, word in ((0, "<|endoftext|>"), (17, "!")):
+        del words[f"t{number}"]
+        words[word] = number
+    model = {"type": "WordLevel", "vocab": words, "unk_token": "t1"}
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": None,
+        "decoder": None,
+        "model": model,
+    }
+    return checkpoint._replace(tokenizer=json.dumps(tokenizer))
+
+
+@pytest.fixture(scope="session")
+def assistant(golden_checkpoint):
+    """An assistant over the golden weights, float32, as `load` lays them out."""
+    from tinymu_jax.pretrained import make_assistant
+
+    return make_assistant(golden_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def port():
+    """Ways to give a PyTorch module random weights, and to bring them into our layout."""
+    return SimpleNamespace(
+        randomise=_randomise,
+        matpac=_port_matpac,
+        decoder=_port_decoder,
+        tinymu=_port_tinymu,
+        projector=_port_projector,
+        unrolled=_unrolled,
+        by_rows=_by_rows,
+    )
+
+
+def _randomise(module, seed=0):
+    """Fills a module so that every weight matters: no zero biases, no scales of exactly one."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            if not weight.requires_grad:
+                continue
+            noise = torch.randn(weight.shape, generator=generator)
+            is_scale = "norm" in name and name.endswith("weight")
+            spread = 0.1 if weight.ndim == 1 else weight[0].numel() ** -0.5
+            weight.copy_(noise * spread + is_scale)
+        for name, buffer in module.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
+            if name.endswith("running_var"):
+                buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
+    return module.eval()
+
+
+def _convert(module, rules, config, ties=None):
+    import jax
+    import jax.numpy as jnp
+
+    from conversion.rules import to_ours
+    from tinymu_jax.checkpoint import expected_shapes
+
+    state = {key: value.numpy() for key, value in module.state_dict().items()}
+    params = to_ours(state, rules, expected_shapes(config), "oracle", ties)
+    return jax.tree.map(jnp.asarray, params)
+
+
+def _port_matpac(module, **options):
+    """Returns config and stacked parameters of an oracle's encoder."""
+    from conversion.matpac import ENCODER_RULES, FRONT_END_RULES, HEAD_RULES
+    from tinymu_jax.config import HeadConfig, MatpacConfig
+
+    head = None
+    if hasattr(module, "head"):
+        head = HeadConfig("audioset", module.head.out_features)
+    elif hasattr(module, "probe"):
+        head = HeadConfig("probe", module.probe.out_features)
+    width, blocks = module.cls_token.shape[-1], module.student_encoder.blocks
+    config = MatpacConfig(
+        width=width,
+        depth=len(blocks),
+        num_heads=blocks[0].attn.heads,
+        mlp_ratio=blocks[0].mlp.fc1.out_features // width,
+        num_frames=module.n_t,
+        head=head,
+        **options,
+    )
+    rules = ENCODER_RULES + FRONT_END_RULES + (HEAD_RULES[head.kind] if head else [])
+    return config, _convert(module, rules, config)
+
+
+def _port_decoder(lm):
+    """Returns config and stacked parameters of transformers' Llama."""
+    from conversion.smollm2 import RULES
+
+    config = _decoder_config(lm)
+    rules = [rule._replace(theirs=f"model.{rule.theirs}") for rule in RULES]
+    return config, _convert(lm, rules, config, {"lm_head.weight": "model.embed_tokens.weight"})
+
+
+def _decoder_config(lm):
+    from tinymu_jax.config import SmolLM2Config
+
+    theirs = lm.config
+    return SmolLM2Config(
+        vocab_size=theirs.vocab_size,
+        width=theirs.hidden_size,
+        depth=theirs.num_hidden_layers,
+        num_heads=theirs.num_attention_heads,
+        num_kv_heads=theirs.num_key_value_heads,
+        head_width=theirs.head_dim,
+        mlp_width=theirs.intermediate_size,
+        rope_theta=theirs.rope_parameters["rope_theta"],
+        norm_eps=theirs.rms_norm_eps,
+    )
+
+
+def _projector_config(module):
+    from tinymu_jax.config import ProjectorConfig
+
+    if hasattr(module, "prefix_const"):
+        linear, layers = module.linear, module.transformer.layers
+        return ProjectorConfig(
+            "transformer",
+            linear.in_features,
+            output_width=linear.out_features,
+            num_vectors=len(module.prefix_const),
+            depth=len(layers),
+            num_heads=layers[0].attn.heads,
+        )
+    first, second = module.linear1, module.linear2
+    kind = "residual" if hasattr(module, "layer_norm") else "linear"
+    return ProjectorConfig(kind, first.in_features, first.out_features, second.out_features)
+
+
+def _port_projector(module):
+    """Returns config and stacked parameters of an oracle's projector."""
+    import jax
+    import jax.numpy as jnp
+
+    from conversion.rules import to_ours
+    from conversion.tinymu import PROJECTOR_RULES
+    from tinymu_jax.models.projector import make_projector
+
+    config = _projector_config(module)
+    example = jnp.zeros((1, 1, config.input_width)), jnp.ones((1, 1), bool)
+    model = make_projector(config)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *example))["params"]
+    state = {key: value.numpy() for key, value in module.state_dict().items()}
+    params = to_ours(state, PROJECTOR_RULES[config.kind], shapes, "oracle")
+    return config, jax.tree.map(jnp.asarray, params)
+
+
+def _port_tinymu(module):
+    """Returns config and stacked parameters of an oracle's whole model."""
+    from conversion.tinymu import TIES, rules
+    from tinymu_jax.config import TinyMUConfig
+
+    encoder, _ = _port_matpac(module.audio_encoder.enc)
+    config = TinyMUConfig(
+        encoder=encoder,
+        projector=_projector_config(module.projector),
+        decoder=_decoder_config(module.text_decoder.lm),
+        pooling=module.audio_encoder.ds_rate,
+    )
+    return config, _convert(module, rules(config), config, TIES)
+
+
+def _unrolled(params, axes):
+    """Returns the same weights with one subtree per layer."""
+    import jax
+    import jax.numpy as jnp
+
+    from tinymu_jax.inference_layout import unstack
+
+    return jax.tree.map(jnp.asarray, unstack(params, axes))
+
+
+def _by_rows(params, axes):
+    """Returns the same weights as `load` lays them out."""
+    import jax
+    import jax.numpy as jnp
+
+    from tinymu_jax.inference_layout import by_rows, unstack
+
+    return jax.tree.map(jnp.asarray, by_rows(unstack(params, axes)))

@@ -1,0 +1,478 @@
+"""A hub name is downloaded and converted once; a server on this machine plays the hub."""
+
+import contextlib
+import hashlib
+import io
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from urllib.parse import unquote
+
+import jax
+import numpy as np
+import pytest
+import torch
+import torch_oracle as oracle
+import yaml
+from tokenizer_fixture import tokenizer_text
+
+import conversion.tinymu
+import tinymu_jax
+from tinymu_jax import hub
+from tinymu_jax.config import SMOLLM2_PRESETS, SmolLM2Config
+from tinymu_jax.errors import InputError
+
+REPO, DECODER = "someone/TinyMU-tiny", "HuggingFaceTB/SmolLM2-tiny"
+PROMPT = "What is the main instrument?"
+# All sizes follow from the weights and from the decoder's name, as in the published repository.
+SIZES = {
+    "encoder": {"embed_dim": 64, "depth": 1, "num_heads": 1, "n_t": 64},
+    "lm": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 512,
+        "head_dim": 8,
+    },
+    "projector": {"d_in": 320, "d_h": 24, "d_out": 32},
+}
+PRESET = SmolLM2Config(512, 32, 1, 4, 2, 8, 48)
+
+
+class Hub:
+    """Answers the routes by which huggingface_hub downloads files, and keeps a list of them."""
+
+    def __init__(self):
+        self.files = {}
+        """(repository, revision) -> name -> content."""
+        self.requests = []
+        self.fault = None
+        """Takes the handler and the method; true if it has answered, or broken off, itself."""
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_HEAD(self):
+                fake.answer(self, "HEAD")
+
+            def do_GET(self):
+                fake.answer(self, "GET")
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self):
+        from huggingface_hub.utils import close_session
+
+        # A connection that is open would go on being answered.
+        close_session()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def answer(self, request, method):
+        parts = request.path.split("/")
+        if len(parts) != 6 or parts[3] != "resolve":
+            return self.send(request, 404, b"", {})
+        repo, revision, name = f"{parts[1]}/{parts[2]}", unquote(parts[4]), unquote(parts[5])
+        self.requests.append((method, repo, revision, name))
+        if self.fault and self.fault(request, method):
+            return None
+        if not any(known == repo for known, _ in self.files):
+            return self.send(request, 404, b"", {"X-Error-Code": "RepoNotFound"})
+        files = self.files.get((repo, revision))
+        if files is None:
+            return self.send(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
+        commit = hashlib.sha1(f"{repo}@{revision}".encode()).hexdigest()
+        if name not in files:
+            headers = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}
+            return self.send(request, 404, b"", headers)
+        etag = hashlib.sha1(files[name]).hexdigest()
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
+        return self.send(request, 200, files[name], headers)
+
+    @staticmethod
+    def send(request, status, body, headers):
+        request.send_response(status)
+        for key, value in headers.items():
+            request.send_header(key, value)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        if request.command == "GET":
+            with contextlib.suppress(OSError):
+                request.wfile.write(body)
+
+    def downloads(self):
+        """Returns the files that were sent, in order."""
+        return [tuple(rest) for method, *rest in self.requests if method == "GET"]
+
+
+def close_connection(request):
+    request.close_connection = True
+    return True
+
+
+@pytest.fixture(scope="module")
+def original(port):
+    return port.randomise(oracle.build_tinymu(SIZES))
+
+
+@pytest.fixture(scope="module")
+def description():
+    return {
+        "data": {"max_length": 10},
+        "model": {
+            "encoder": {"audioenc_name": "MATPAC", "freeze": True, "ds_rate": 1},
+            "projector": {"proj_name": "linearprojector"} | SIZES["projector"],
+            "decoder": {"textdec_name": DECODER, "max_text_token_len": 129, "freeze": False},
+            "model_type": "m2t",
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def published(original, description):
+    """The content of the files of the repository."""
+
+    def weights(epoch):
+        file = io.BytesIO()
+        content = {"model": original.state_dict(), "optimizer": {}, "epoch": epoch}
+        torch.save(content, file)
+        return file.getvalue()
+
+    beside = yaml.safe_dump(description).encode()
+    return {
+        "main": {"tinymu.pt": weights(3), "tinymu.yaml": beside},
+        "v2": {"tinymu.pt": weights(4), "tinymu.yaml": beside},
+    }
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYMU_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "hub"
+
+
+@pytest.fixture
+def fake_hub(published, cache, tmp_path, monkeypatch):
+    """The hub that huggingface_hub asks while the test runs."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session
+
+    fake = Hub()
+    for revision, files in published.items():
+        fake.files[REPO, revision] = dict(files)
+    fake.files[DECODER, "main"] = {"tokenizer.json": tokenizer_text().encode()}
+    template = fake.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", fake.address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "downloads"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(tmp_path / "harnesses.json"))
+    for module in ("huggingface_hub.utils._http", "huggingface_hub.file_download"):
+        # It waits between its attempts.
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setitem(SMOLLM2_PRESETS, "SmolLM2-tiny", PRESET)
+    close_session()
+    yield fake
+    fake.close()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_programs_stay_here(tmp_path_factory):
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture(scope="module")
+def waveform():
+    return (0.1 * np.random.default_rng(0).standard_normal(16_000)).astype(np.float32)
+
+
+def refusal(*arguments, **options):
+    """Returns the message of the InputError that loading ends with, which is one line."""
+    with pytest.raises(InputError) as caught:
+        tinymu_jax.load(*arguments, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def written(folder):
+    """Returns all files below a folder, if there is one."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+# --- what is downloaded ------------------------------------------------------------------------
+
+
+def test_a_name_is_downloaded_converted_and_answers(fake_hub, original, waveform):
+    model = tinymu_jax.load(REPO)
+    ids = model.tokenizer.encode(PROMPT)
+    tokens = original.generate_cached(torch.from_numpy(waveform), ids, 6)
+    assert model.generate_tokens(waveform, ids, max_new_tokens=6) == tokens
+    assert model.ask(waveform, PROMPT, max_new_tokens=6) == model.tokenizer.decode(tokens)
+    assert sorted(fake_hub.downloads()) == [
+        (DECODER, "main", "tokenizer.json"),
+        (REPO, "main", "tinymu.pt"),
+        (REPO, "main", "tinymu.yaml"),
+    ]
+
+
+def test_the_converted_checkpoint_is_kept_with_its_tokenizer(fake_hub, cache, description):
+    tinymu_jax.load(REPO)
+    folder = cache / "someone--TinyMU-tiny@main"
+    assert written(cache) == [
+        f"{folder.name}/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")
+    ]
+    assert (folder / "tokenizer.json").read_text() == tokenizer_text()
+    checkpoint = tinymu_jax.checkpoint.read_checkpoint(folder)
+    assert checkpoint.source == {"config": description, "epoch": 3}
+
+
+def test_the_second_load_asks_nobody_and_converts_nothing(
+    fake_hub, monkeypatch, waveform, original
+):
+    tinymu_jax.load(REPO)
+    fake_hub.requests.clear()
+    monkeypatch.setattr(conversion.tinymu, "from_published", None)
+    model = tinymu_jax.load(REPO)
+    ids = model.tokenizer.encode(PROMPT)
+    tokens = original.generate_cached(torch.from_numpy(waveform), ids, 6)
+    assert model.generate_tokens(waveform, ids, max_new_tokens=6) == tokens
+    assert fake_hub.requests == []
+
+
+def test_a_revision_is_passed_on_and_kept_apart(fake_hub, cache):
+    tinymu_jax.load(REPO)
+    tinymu_jax.load(REPO, revision="v2")
+    asked = {(repo, revision) for repo, revision, _ in fake_hub.downloads()}
+    assert asked == {(REPO, "main"), (REPO, "v2"), (DECODER, "main")}
+    epochs = {
+        name: tinymu_jax.checkpoint.read_config(cache / f"someone--TinyMU-tiny@{name}")[1]["epoch"]
+        for name in ("main", "v2")
+    }
+    assert epochs == {"main": 3, "v2": 4}
+
+
+def test_what_was_downloaded_before_serves_when_the_hub_is_out_of_reach(fake_hub):
+    for repo, name in ((REPO, "tinymu.pt"), (REPO, "tinymu.yaml"), (DECODER, "tokenizer.json")):
+        hub.download(repo, name)
+    fake_hub.close()
+    assert tinymu_jax.load(REPO).tokenizer.encode("!!") == [17, 17]
+
+
+def test_a_conversion_that_broke_off_is_made_again(fake_hub, cache):
+    folder = cache / "someone--TinyMU-tiny@main"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"half of it")
+    assert tinymu_jax.load(REPO).tokenizer.encode("!") == [17]
+
+
+def test_a_conversion_that_was_killed_while_writing_is_made_again(fake_hub, cache):
+    folder = cache / "someone--TinyMU-tiny@main"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors.partial").write_bytes(b"half of it")
+    assert tinymu_jax.load(REPO).tokenizer.encode("!") == [17]
+
+
+def test_a_tokenizer_can_be_named_by_its_repository(fake_hub, published, tmp_path):
+    (tmp_path / "tinymu.pt").write_bytes(published["main"]["tinymu.pt"])
+    (tmp_path / "tinymu.yaml").write_bytes(published["main"]["tinymu.yaml"])
+    model = tinymu_jax.load(tmp_path / "tinymu.pt", tokenizer=DECODER)
+    assert fake_hub.requests == []
+    assert model.tokenizer.encode("!!") == [17, 17]
+    assert fake_hub.downloads() == [(DECODER, "main", "tokenizer.json")]
+
+
+def test_a_file_without_a_tokenizer_takes_that_of_its_decoder(fake_hub, published, tmp_path):
+    for name, content in published["main"].items():
+        (tmp_path / name).write_bytes(content)
+    model = tinymu_jax.load(tmp_path / "tinymu.pt")
+    assert fake_hub.requests == []
+    assert model.tokenizer.encode("!!") == [17, 17]
+    assert fake_hub.downloads() == [(DECODER, "main", "tokenizer.json")]
+
+
+def test_a_file_whose_tokenizer_cannot_be_had_says_what_to_do(fake_hub, published, tmp_path):
+    for name, content in published["main"].items():
+        (tmp_path / name).write_bytes(content)
+    del fake_hub.files[DECODER, "main"]
+    model = tinymu_jax.load(tmp_path / "tinymu.pt")
+    with pytest.raises(InputError) as caught:
+        model.encode_prompt(PROMPT)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'tinymu.pt'}: has no tokenizer, and {DECODER}: ")
+    assert "put the decoder's tokenizer.json beside it" in message
+    assert "\n" not in message
+
+
+# --- what goes wrong ---------------------------------------------------------------------------
+
+
+def test_a_repository_that_does_not_exist_is_named(fake_hub, cache):
+    message = refusal("someone/Nothing")
+    assert message.startswith("someone/Nothing: the hub has no such repository")
+    assert "check the name" in message
+    assert written(cache) == []
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "RepoNotFound"), (403, "GatedRepo")])
+def test_a_private_repository_asks_to_log_in(fake_hub, cache, status, code):
+    def forbid(request, method):
+        fake_hub.send(request, status, b"", {"X-Error-Code": code})
+        return True
+
+    fake_hub.fault = forbid
+    message = refusal(REPO)
+    assert message.startswith(f"{REPO}: ")
+    assert "log in with `hf auth login`" in message
+    assert written(cache) == []
+
+
+@pytest.mark.parametrize("name", ["tinymu.yaml", "tinymu.pt"])
+def test_a_file_that_the_repository_lacks_is_named(fake_hub, cache, name):
+    del fake_hub.files[REPO, "main"][name]
+    assert refusal(REPO) == f"{REPO}: has no {name}; name a TinyMU repository"
+    assert written(cache) == []
+
+
+def test_a_revision_that_does_not_exist_is_named(fake_hub, cache):
+    assert refusal(REPO, revision="v9") == f"{REPO}: has no revision 'v9'; check its name"
+    assert written(cache) == []
+
+
+def test_a_decoder_that_cannot_be_had_is_named_and_nothing_is_kept(fake_hub, cache):
+    fake_hub.files[DECODER, "main"].clear()
+    assert refusal(REPO).startswith(f"{DECODER}: has no tokenizer.json; ")
+    assert written(cache) == []
+
+
+def test_a_hub_that_is_down_is_told(fake_hub, cache):
+    fake_hub.close()
+    message = refusal(REPO)
+    assert message.startswith(f"{REPO}: tinymu.yaml cannot be downloaded, the hub is out of reach")
+    assert "check the network, or give the path of a checkpoint" in message
+    assert written(cache) == []
+
+
+def test_being_offline_on_purpose_is_told(fake_hub, cache, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "cannot be downloaded, the hub is out of reach" in refusal(REPO)
+    assert fake_hub.requests == []
+    assert written(cache) == []
+
+
+@pytest.mark.parametrize("status", [403, 429, 500, 503])
+def test_a_hub_that_refuses_is_told(fake_hub, cache, status):
+    def refuse(request, method):
+        fake_hub.send(request, status, b"", {})
+        return True
+
+    fake_hub.fault = refuse
+    assert refusal(REPO).startswith(f"{REPO}: tinymu.yaml cannot be downloaded")
+    assert written(cache) == []
+
+
+def test_a_hub_that_hangs_up_is_told(fake_hub, cache):
+    fake_hub.fault = lambda request, method: close_connection(request)
+    assert refusal(REPO).startswith(f"{REPO}: tinymu.yaml cannot be downloaded")
+    assert written(cache) == []
+
+
+def test_a_download_that_breaks_off_is_told_and_nothing_is_kept(fake_hub, cache, published):
+    content = published["main"]["tinymu.pt"]
+    sent = []
+
+    def break_off(request, method):
+        if method == "HEAD" or not request.path.endswith("tinymu.pt"):
+            return False
+        if not sent:
+            sent.append(True)
+            request.send_response(200)
+            request.send_header("Content-Length", str(len(content)))
+            request.end_headers()
+            request.wfile.write(content[: len(content) // 2])
+        return close_connection(request)
+
+    fake_hub.fault = break_off
+    assert refusal(REPO).startswith(f"{REPO}: tinymu.pt cannot be downloaded")
+    assert written(cache) == []
+
+
+def test_a_broken_proxy_is_told(fake_hub, cache, monkeypatch):
+    from huggingface_hub.utils import close_session
+
+    # The server does not know CONNECT.
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+        "https://hub.invalid/{repo_id}/resolve/{revision}/{filename}",
+    )
+    monkeypatch.setenv("HTTPS_PROXY", fake_hub.address)
+    close_session()
+    assert refusal(REPO).startswith(f"{REPO}: tinymu.yaml cannot be downloaded")
+    assert written(cache) == []
+
+
+def test_a_file_that_is_no_checkpoint_is_named_and_nothing_is_kept(fake_hub, cache):
+    fake_hub.files[REPO, "main"]["tinymu.pt"] = b"<html>sign in to the network</html>"
+    assert "tinymu.pt: " in refusal(REPO)
+    assert written(cache) == []
+
+
+@pytest.mark.parametrize("name", ["some one/Tiny MU", "owner/--name", "owner/name.git"])
+def test_a_name_that_the_hub_does_not_allow_is_told(fake_hub, cache, name):
+    assert refusal(name).startswith(f"{name}: tinymu.yaml cannot be downloaded (")
+    assert written(cache) == []
+
+
+# --- names and folders -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["AndreasXi/TinyMU", "a/b", "HuggingFaceTB/SmolLM2-1.7B"])
+def test_names_of_the_hub_are_known(name):
+    assert hub.is_hub_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "tinymu",
+        "/",
+        "owner/",
+        "/name",
+        "./folder",
+        "../folder",
+        "~/folder",
+        "/abs/path",
+        "a/b/c",
+        "folder/tinymu.pt",
+        "folder/decoder.safetensors",
+        "folder/tokenizer.json",
+    ],
+)
+def test_paths_are_not_taken_for_names(name):
+    assert not hub.is_hub_name(name)
+
+
+def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("TINYMU_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert hub.cache_folder() == tmp_path / "home" / ".cache" / "tinymu_jax"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert hub.cache_folder() == tmp_path / "xdg" / "tinymu_jax"
+    monkeypatch.setenv("TINYMU_CACHE", str(tmp_path / "mine"))
+    assert hub.cache_folder() == tmp_path / "mine"

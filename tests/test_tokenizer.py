@@ -1,0 +1,136 @@
+"""Text becomes the tokens that transformers gives once "!" is declared the pad token."""
+
+import json
+
+import pytest
+from tokenizer_fixture import tokenizer_text
+from tokenizers import Tokenizer as Fast
+
+from tinymu_jax.errors import InputError
+from tinymu_jax.tokenizer import Tokenizer
+
+TEXTS = [
+    "!!",
+    " !=",
+    "Hello!",
+    "Wow!!! Is it loud?",
+    "a!b ! c",
+    "What is the main instrument of this song?",
+    "Déjà vu à l'opéra, 音楽は楽しい 🎸🎺!",
+    "decomposed e\u0301 and \u212b",
+    "first<|endoftext|>second",
+    "<|im_start|>user\nHi!<|im_end|>\n",
+    "  42 at 120 bpm  ",
+    "trailing space ",
+    "tab\tand\r\nlines\n\n",
+    "\ud55c\uad6d\uc5b4 \u0600 \x00 \x7f",
+]
+"""What transformers and ours must agree on."""
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer(tokenizer_text())
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The same tokenizer as the published code makes it: transformers, with "!" as pad token."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    (folder / "tokenizer.json").write_text(tokenizer_text())
+    described = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(described))
+    reference = AutoTokenizer.from_pretrained(folder)
+    reference.add_special_tokens({"pad_token": "!"})
+    return reference
+
+
+def test_the_fixture_is_laid_out_like_smollm2s_tokenizer():
+    fast = Fast.from_str(tokenizer_text())
+    names = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<empty_output>", "!")
+    assert [fast.token_to_id(name) for name in names] == [0, 1, 2, 16, 17]
+    assert fast.get_vocab_size() == 512
+    assert fast.encode("!!").tokens == ["!!"]
+    assert fast.encode(" !=").tokens == ["Ġ!="]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=ascii)
+def test_a_text_becomes_the_tokens_of_transformers(tokenizer, reference, text):
+    assert tokenizer.encode(text) == reference(text)["input_ids"]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=ascii)
+def test_tokens_become_the_text_of_transformers_up_to_the_end(tokenizer, reference, text):
+    ids = reference(text)["input_ids"]
+    wanted = reference.decode(ids, skip_special_tokens=False).split("<|endoftext|>")[0]
+    assert tokenizer.decode(ids) == wanted
+
+
+def test_an_exclamation_mark_is_never_merged(tokenizer):
+    assert tokenizer.encode("!!") == [17, 17]
+    assert len(tokenizer.encode(" !=")) == 3
+    assert tokenizer.encode(" !=")[1] == 17
+
+
+def test_digits_are_tokens_one_by_one(tokenizer):
+    assert len(tokenizer.encode("1024")) == 4
+
+
+def test_nothing_is_added_to_a_text(tokenizer):
+    assert tokenizer.encode("") == []
+    assert tokenizer.decode(tokenizer.encode("a guitar")) == "a guitar"
+
+
+@pytest.mark.parametrize("text", [" a guitar! ", "!", "!!", "Hello! Yes!!", " leading", "音楽 🎸!"])
+def test_decoding_keeps_exclamation_marks_and_spaces(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_decoding_ends_at_the_end_token(tokenizer):
+    ids = [*tokenizer.encode("a guitar!"), 0, *tokenizer.encode(" and a drum"), 0]
+    assert tokenizer.decode(ids) == "a guitar!"
+
+
+def test_decoding_keeps_other_special_tokens(tokenizer):
+    assert tokenizer.decode([1, 17, 2]) == "<|im_start|>!<|im_end|>"
+
+
+def test_an_exclamation_mark_at_another_id_is_refused():
+    with pytest.raises(InputError) as caught:
+        Tokenizer(tokenizer_text(), pad_token=18, where="other/tokenizer.json")
+    message = str(caught.value)
+    assert message.startswith("other/tokenizer.json: ")
+    assert "17" in message
+    assert "18" in message
+    assert "decoder's own tokenizer.json" in message
+
+
+def test_a_tokenizer_without_an_exclamation_mark_is_refused():
+    words = {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}
+    content = json.loads(tokenizer_text()) | {"model": words, "added_tokens": []}
+    with pytest.raises(InputError, match="pads with 17"):
+        Tokenizer(json.dumps(content))
+
+
+@pytest.mark.parametrize("text", ["", "no json", "{}", '{"model": {"type": "BPE"}}', "[1, 2]"])
+def test_a_file_that_is_no_tokenizer_is_refused(text):
+    with pytest.raises(InputError) as caught:
+        Tokenizer(text, where="my/tokenizer.json")
+    message = str(caught.value)
+    assert message.startswith("my/tokenizer.json: is no tokenizer")
+    assert "use the decoder's own tokenizer.json" in message
+    assert "\n" not in message
+
+
+@pytest.mark.network
+def test_the_published_tokenizer_gives_the_known_tokens(shared_dir):
+    """Holds the real SmolLM2 tokenizer against known ids; only the hub has that tokenizer."""
+    from tinymu_jax.hub import fetch_tokenizer
+
+    published = Tokenizer(fetch_tokenizer("HuggingFaceTB/SmolLM2-135M"))
+    cases = json.loads((shared_dir / "data" / "smollm2_token_cases.json").read_text())["cases"]
+    assert len(cases) == 6
+    for case in cases:
+        assert published.encode(case["text"]) == case["ids"], case["text"]

@@ -1,0 +1,77 @@
+"""Reading and writing files so that what goes wrong is told in one line."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tinymu_jax.errors import InputError
+
+
+def read_text(path: str | Path, remedy: str = "download or write it again") -> str:
+    """Returns the text of a file; `remedy` is what to do if it is none.
+
+    Raises:
+        InputError: it cannot be read, or is no text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no text; {remedy}") from error
+
+
+def read_json_object(path: str | Path, remedy: str) -> dict[str, Any]:
+    """Returns the object that a json file holds; `remedy` is what to do if it holds none.
+
+    Raises:
+        InputError: it cannot be read, is no json, or holds something else.
+    """
+    try:
+        content = json.loads(read_text(path, remedy))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is no json ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no json object; {remedy}")
+    return content
+
+
+def check_folder(path: str | Path) -> None:
+    """Makes sure, without making anything, that no file is in the way of a folder.
+
+    Raises:
+        InputError: one is.
+    """
+    there = next(p for p in (Path(path), *Path(path).absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise InputError(f"{path}: {there} is a file; name another folder")
+
+
+def make_folder(path: str | Path) -> Path:
+    """Makes a folder and those above it, if they are not there.
+
+    Raises:
+        InputError: a file is in the way, or the place cannot be written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be made a folder ({error.strerror}); name another place"
+        ) from error
+    return path
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Lets `write` fill a file under another name first: none is ever found half-written."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        write(partial)
+        # Some writers make their file private; a checkpoint is read by others too.
+        partial.chmod(0o644)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
