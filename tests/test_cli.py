@@ -645,7 +645,7 @@ def folder(run, checkpoint, work):
 def test_to_torch_makes_a_published_file(run, folder, checkpoint, work):
     code, out, err = run(to_torch.main, folder, "back/tinymu.pt")
     assert (code, err) == (0, "")
-    made = [f"back/tinymu.{suffix}" for suffix in ("pt", "yaml", "json")]
+    made = ["back/tinymu.pt", "back/tinymu.yaml", "back/tokenizer.json", "back/tinymu.json"]
     assert out.splitlines() == [f"-> {name}" for name in made]
     assert files(work / "back") == sorted(Path(name).name for name in made)
     back, original = (read_torch_file(p)["model"] for p in (work / made[0], checkpoint))

@@ -62,7 +62,7 @@ def small(port):
     return module, TokenAssistant(*port.tinymu(module))
 
 
-@pytest.mark.parametrize("length", [1, 5, 40, 128, 129])
+@pytest.mark.parametrize("length", [1, 40, 128, 129])
 def test_greedy_is_the_published_decoding(small, length):
     module, assistant = small
     rng = np.random.default_rng(length + 1)
@@ -200,7 +200,7 @@ def test_more_questions_than_fit_in_one_batch(assistant, clip, long_clip, prompt
     assert together[10:] == first[:8]
 
 
-@pytest.mark.parametrize("case", ["greedy_ends", "prompt_128", "bang_in_answer"])
+@pytest.mark.parametrize("case", ["greedy_ends", "bang_in_answer"])
 def test_a_stream_gives_the_answer_token_by_token(golden, assistant, long_clip, case):
     prompt = golden[f"text/{case}/prompt"].tolist()
     wanted = golden[f"text/{case}/greedy"].tolist()

@@ -22,6 +22,7 @@ from tinymu_jax.config import (
     TinyMUConfig,
 )
 from tinymu_jax.errors import InputError
+from tinymu_jax.generate import Question, prefill
 from tinymu_jax.models import matpac, projector, smollm2, tinymu
 from tinymu_jax.models.matpac import Matpac
 from tinymu_jax.models.projector import make_projector
@@ -430,9 +431,22 @@ def heard(config):
     return assistant.embed(np.ones(4800, np.float32)).shape
 
 
-def answered(config):
-    assistant = TokenAssistant(config, random_params(expected_shapes(config)))
-    return assistant.generate_tokens(np.ones(1600, np.float32), [5, 6, 7], 6)
+def first_token(config):
+    """Returns it, and whether the answer is over with it."""
+    width = config.decoder.width
+    audio_vectors = np.ones((1, 2, width), np.float32)
+    question = Question(audio_vectors, np.array([2]), np.array([[5, 6]]), np.array([2]))
+    state = prefill(
+        {"decoder": random_params(expected_shapes(config.decoder))},
+        question,
+        np.array([True]),
+        jax.random.key(0),
+        (np.float32(0.8), np.float32(1.0)),
+        config=config,
+        room=1,
+        strategy="greedy",
+    )
+    return int(state.tokens[0, 0]), bool(state.done[0])
 
 
 def prefix_shape(config):
@@ -511,7 +525,7 @@ CHANGES = {
         "max_text_tokens": (SMALL, 100, layout_of),
         "pad_token": (SMALL, 18, layout_of),
         "separator_token": (SMALL, 1, layout_of),
-        "end_token": (SMALL, None, answered),
+        "end_token": (SMALL, None, first_token),
         "max_seconds": (SMALL, 0.1, heard),
         "ignore_pad_labels": (SMALL, False, loss_of),
     },
@@ -530,7 +544,7 @@ def test_every_field_changes_something(config, name):
     before, value, observe = CHANGES[config][name]
     found = observe(before)
     if name == "end_token":
-        value = found[0]  # what was said first now ends the answer
+        value = found[0]  # what is said first now ends the answer
     assert observe(replace(before, **{name: value})) != found
 
 

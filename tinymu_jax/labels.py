@@ -23,7 +23,8 @@ def read_labels(path: str | Path, num_classes: int) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; name the data set's list of classes")
-    text = read_text(path)
+    remedy = "give csv, json or one name a line"
+    text = read_text(path, remedy)
     try:
         if path.suffix == ".json":
             names = _from_json(json.loads(text))
@@ -32,9 +33,7 @@ def read_labels(path: str | Path, num_classes: int) -> list[str]:
         else:
             names = [line.strip() for line in text.splitlines() if line.strip()]
     except (ValueError, KeyError, IndexError, AttributeError) as error:
-        raise InputError(
-            f"{path}: is no list of classes ({error}); give csv, json or one name a line"
-        ) from error
+        raise InputError(f"{path}: is no list of classes ({error}); {remedy}") from error
     if len(names) != num_classes:
         raise InputError(
             f"{path}: names {len(names)} classes, the checkpoint has {num_classes}; name the list "

@@ -207,7 +207,7 @@ def table(found: dict[str, Any], tokens: int) -> str:
     """Lays the figures out as the README shows them."""
     whole, audio, processes = found["answer"], found["hearing"], found["processes"]
     published, cached = whole["torch, as published"], whole["torch, cache"]
-    torch, limit = audio["torch"], found["weights bytes"] / found["bandwidth"]
+    limit = found["weights bytes"] / found["bandwidth"]
     rows = [
         ("what", "seconds", "tokens/s", "against (a)", "against (b)"),
         *(
