@@ -164,21 +164,21 @@ FILES = {
     "empty.wav": (lambda path: path.write_bytes(b""), "is empty; replace"),
     "text.wav": (
         lambda path: path.write_text("no\nsound\n" * 300),
-        "cannot be decoded .*; convert",
+        "cannot be decoded; convert",
     ),
     "header_only.wav": (
         lambda path: soundfile.write(path, np.zeros(0, np.float32), 16_000),
         "holds no samples; replace",
     ),
-    "cut_in_its_header.wav": (lambda path: cut_file(path, 0.0003), "cannot be decoded .*; convert"),
-    "cut.flac": (lambda path: cut_file(path, 0.5), "cannot be decoded .*; convert"),
-    "cut_in_its_header.flac": (lambda path: cut_file(path, 0.001), "cannot be decoded .*; convert"),
-    "cut_in_its_header.ogg": (lambda path: cut_file(path, 0.02), "cannot be decoded .*; convert"),
+    "cut_in_its_header.wav": (lambda path: cut_file(path, 0.0003), "cannot be decoded; convert"),
+    "cut.flac": (lambda path: cut_file(path, 0.5), "cannot be decoded; convert"),
+    "cut_in_its_header.flac": (lambda path: cut_file(path, 0.001), "cannot be decoded; convert"),
+    "cut_in_its_header.ogg": (lambda path: cut_file(path, 0.02), "cannot be decoded; convert"),
     "cut_in_its_first_page.ogg": (
         lambda path: cut_file(path, 0.7, seconds=0.2),
-        "(holds no samples|cannot be decoded .*); ",
+        "(holds no samples|cannot be decoded); ",
     ),
-    "cut_in_its_first_frame.mp3": (lambda path: cut_file(path, 0.01), "cannot be decoded .*; conv"),
+    "cut_in_its_first_frame.mp3": (lambda path: cut_file(path, 0.01), "cannot be decoded; convert"),
     "short.wav": (
         lambda path: soundfile.write(path, noise(399), 16_000),
         "399 samples .* less than one window of 400 .*; give a longer",
@@ -224,6 +224,25 @@ def test_refuses_an_array_in_one_line_with_a_remedy(name):
         audio.as_clip(array)
     assert str(caught.value).startswith("audio array")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("max_seconds", [0.0, -0.5, 0.02, float("nan")])
+@pytest.mark.parametrize("kind", ["file", "array"])
+def test_refuses_to_hear_less_than_a_window(tmp_path, kind, max_seconds):
+    recording = noise(20_000)
+    if kind == "file":
+        recording = tmp_path / "clip.wav"
+        soundfile.write(recording, noise(20_000), 16_000)
+    with pytest.raises(InputError, match="hear at least one window"):
+        audio.as_clip(recording, max_seconds)
+
+
+def test_decoders_write_nothing_of_their_own(tmp_path, capfd):
+    path = tmp_path / "cut.mp3"
+    cut_file(path, 0.01)
+    with pytest.raises(InputError):
+        audio.load_audio(path)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_exactly_one_window_is_enough(tmp_path):

@@ -112,6 +112,21 @@ def test_attention_does_not_see_what_is_masked(torch_encoder, block, hidden):
     close(made[1, :8], attention(hidden[1:, :8])[0], 1e-5)
 
 
+@pytest.mark.parametrize(("heads", "steps"), [(12, 1000), (5, 443)])
+def test_attention_of_long_rows_is_cut_by_heads(heads, steps):
+    # More scores than fit in the cache: one head, or two heads of the five, at a time.
+    assert layers.CACHED_SCORES // steps**2 < heads
+    rng = np.random.default_rng(0)
+    query, key, value = rng.standard_normal((3, 1, heads, steps, 8)).astype(np.float32)
+    mask = rng.random((1, 1, steps)) < 0.7
+    made = jax.jit(layers.attend)(query.swapaxes(1, 2), key, value, mask)
+    scores = np.where(mask[:, None], query @ key.swapaxes(2, 3) / 8**0.5, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    wanted = (weights / weights.sum(-1, keepdims=True)) @ value
+    wanted = wanted.swapaxes(1, 2).reshape(1, steps, heads * 8)
+    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-5)
+
+
 def test_block(torch_encoder, block, hidden):
     config, params = block
     made, kept = matpac.Block(config, keep=True).apply(

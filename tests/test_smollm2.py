@@ -278,12 +278,13 @@ def int8(decoder):
     return tuple(jax.tree.map(jnp.asarray, tree) for tree in (made, unflatten(exact)))
 
 
-@pytest.mark.parametrize("steps", [1, 20])
+@pytest.mark.parametrize(("batch", "steps"), [(1, 1), (2, 1), (2, 20)])
 def test_int8_computes_exactly_with_its_rounded_weights(
-    decoder, int8, embedded, positions, mask, steps
+    decoder, int8, embedded, positions, mask, batch, steps
 ):
     config, _ = decoder
-    x, places, seen = embedded[:, :steps], positions[:, :steps], mask[:, :steps, :steps]
+    x, places = embedded[:batch, :steps], positions[:batch, :steps]
+    seen = mask[:batch, :steps, :steps]
     (hidden, _, logits), (exact_hidden, _, exact_logits) = (
         run(params, x, places, seen, None, 0, config) for params in int8
     )
@@ -311,9 +312,10 @@ def test_int8_differs_from_float32(decoder, layouts, int8, embedded, positions, 
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e4])
-def test_int8_products_keep_six_digits(scale):
+@pytest.mark.parametrize("shape", [(3, 5, 64), (1, 1, 64), (64,)])
+def test_int8_products_keep_six_digits(shape, scale):
     rng = np.random.default_rng(0)
-    x = (scale * rng.standard_normal((3, 5, 64))).astype(np.float32)
+    x = (scale * rng.standard_normal(shape)).astype(np.float32)
     rows = rng.integers(-127, 128, (32, 64)).astype(np.int8)
     unit = rng.uniform(0.5, 2, 32).astype(np.float32)
     made = layers.int8_product(jnp.asarray(x), jnp.asarray(rows), jnp.asarray(unit))

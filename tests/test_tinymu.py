@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import fields, replace
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -330,7 +330,7 @@ def test_loss_without_any_label_is_zero():
 
 CONFIGS = {
     "head": HeadConfig("probe", 20),
-    "encoder": MatpacConfig(width=32, head=HeadConfig("audioset", 7)),
+    "encoder": MatpacConfig(width=32, num_heads=2, head=HeadConfig("audioset", 7)),
     "encoder without head": MatpacConfig(products="bfloat16"),
     "projector": ProjectorConfig("transformer", num_vectors=8),
     "decoder": SmolLM2Config(rope_theta=130_000.0),
@@ -369,17 +369,48 @@ def test_unknown_keys_are_refused_by_name(config, values, where):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"pooling": 0}, "config: pooling is 0; give a number above 0"),
+        ({"pooling": True}, "config: pooling is True; give it as int"),
+        ({"pooling": "2"}, "config: pooling is '2'; give it as int"),
+        ({"end_token": -1}, "config: end_token is -1"),
+        ({"max_seconds": float("nan")}, "config: max_seconds is nan"),
+        ({"ignore_pad_labels": 1}, "config: ignore_pad_labels is 1; give it as bool"),
+        ({"encoder": {"products": "int8"}}, "config.encoder: products is 'int8'; use one of"),
+        ({"encoder": {"num_heads": 7}}, "config.encoder: width must be a multiple of num_heads"),
+        (
+            {"decoder": {"num_kv_heads": 2}},
+            "config.decoder: num_heads must be a multiple of num_kv",
+        ),
+        ({"decoder": {"head_width": 63}}, "config.decoder: head_width must be even"),
+        ({"projector": {"input_width": 768}}, "config: projector.input_width must be .* 3840"),
+        ({"projector": {"output_width": 512}}, "config: projector.output_width must be .* 576"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_by_name(values, message):
+    with pytest.raises(InputError, match=f"^{message}") as caught:
+        TinyMUConfig.from_dict(values)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_whole_number_may_stand_for_a_fraction():
+    assert TinyMUConfig.from_dict({"max_seconds": 30}).max_seconds == 30.0
+
+
 # What each field may be instead, and what then is different.
 
 
+@cache
 def shapes(config):
     return {path: leaf.shape for path, leaf in flatten(expected_shapes(config))}
 
 
-def shapes_or_refusal(config):
+def refusal(config):
     try:
-        return shapes(config)
-    except (InputError, ValueError) as error:
+        return TinyMUConfig.from_dict(config.to_dict()) == config
+    except InputError as error:
         return str(error)
 
 
@@ -392,6 +423,7 @@ def random_params(tree):
     return jax.tree.map(jnp.asarray, unflatten(leaves))
 
 
+@cache
 def encode(config):
     log_mel = jax.random.normal(jax.random.key(1), (1, 2, 16, 80))
     return run(Matpac(config), random_params(expected_shapes(config)), log_mel)
@@ -410,6 +442,7 @@ def run_projector(config, train=False):
     return run(model, random_params(made["params"]), x, valid, train=train, rngs=rngs)
 
 
+@cache
 def run_decoder(config):
     params, tokens = random_params(expected_shapes(config)), jnp.arange(6)[None]
     return run(smollm2.SmolLM2(config), params, tokens, method=_decode_causally)
@@ -492,7 +525,7 @@ CHANGES = {
     },
     ProjectorConfig: {
         "kind": (SMALL.projector, "residual", with_projector(shapes)),
-        "input_width": (SMALL.projector, 96, with_projector(shapes_or_refusal)),
+        "input_width": (SMALL.projector, 96, with_projector(refusal)),
         "hidden_width": (SMALL.projector, 32, with_projector(shapes)),
         "output_width": (SMALL.projector, 32, with_projector(shapes)),
         "dropout": (

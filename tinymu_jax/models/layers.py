@@ -71,13 +71,19 @@ def int8_product(
         digit = jnp.round(rest)
         digits.append(digit.astype(jnp.int8))
         rest = (rest - digit) * 128
-    sums = jax.lax.dot_general(
-        jnp.stack(digits),
-        rows,
-        (((x.ndim,), (1,)), ((), ())),
-        preferred_element_type=jnp.int32,
-    ).astype(jnp.float32)
+    stacked = jnp.stack(digits).reshape(-1, x.shape[-1])
+    contract = (((1,), (1,)), ((), ()))
+    if stacked.shape[0] == 3:
+        # One vector: with the weights first, they are read where they lie.
+        sums = jax.lax.dot_general(rows, stacked, contract, preferred_element_type=jnp.int32).T
+    else:
+        sums = jax.lax.dot_general(stacked, rows, contract, preferred_element_type=jnp.int32)
+    sums = sums.astype(jnp.float32).reshape(3, *x.shape[:-1], rows.shape[0])
     return (sums[0] + sums[1] / 128 + sums[2] / 128**2) * (unit * scale)
+
+
+CACHED_SCORES = 3 * 2**17
+"""Attention scores that fit into a processor's cache (1.5 MB)."""
 
 
 class Dense(nn.Module):
@@ -170,6 +176,15 @@ def attend(
     """
     batch, steps, num_heads, width = query.shape
     heads, slots = key.shape[:-2], key.shape[-2]
+    together = max(1, CACHED_SCORES // (steps * slots))
+    if heads == (1, num_heads) and together < num_heads:
+        # A long row alone: few heads at a time, so that their scores stay in the cache.
+        pieces = range(0, num_heads, together)
+        cut = [
+            (query[:, :, i : i + together], *(x[:, i : i + together] for x in (key, value)))
+            for i in pieces
+        ]
+        return jnp.concatenate([attend(*piece, mask, products) for piece in cut], axis=-1)
     num_kv_heads = math.prod(heads) // batch
     grouped = query.reshape(batch, steps, num_kv_heads, -1, width).transpose(0, 2, 3, 1, 4)
     grouped = (grouped * width**-0.5).reshape(*heads, -1, steps, width)
