@@ -103,7 +103,8 @@ def test_attention(torch_encoder, block, hidden):
 
 def test_attention_does_not_see_what_is_masked(torch_encoder, block, hidden):
     config, params = block
-    mask = jnp.arange(21)[None, None] < jnp.array([21, 8])[:, None, None]
+    seen = np.arange(21)[None] < np.array([[21], [8]])
+    mask = jnp.asarray(np.broadcast_to(seen[:, None], (2, 21, 21)))
     made = matpac.SelfAttention(config).apply(
         {"params": params["attn"]}, jnp.asarray(hidden.numpy()), mask
     )
