@@ -571,7 +571,7 @@ def test_a_probe_comes_from_its_own_file(tmp_path):
     path, state = write_matpac(tmp_path)
     probe = {"probe.weight": torch.randn(7, 320), "probe.bias": torch.randn(7)}
     torch.save(probe, tmp_path / "probe.pt")
-    checkpoint = matpac.from_published(path, probe=tmp_path / "probe.pt")
+    checkpoint = matpac.with_probe(matpac.from_published(path), tmp_path / "probe.pt")
     assert checkpoint.config.head == HeadConfig("probe", 7)
     assert_same_state(matpac.to_published(checkpoint), state | probe)
 
@@ -580,7 +580,7 @@ def test_a_probe_comes_from_its_own_file(tmp_path):
 def test_a_probe_file_that_lacks_a_key_is_refused(tmp_path, keys):
     path, _ = write_matpac(tmp_path)
     torch.save({key: torch.randn(7, 320) for key in keys}, tmp_path / "probe.pt")
-    message = refusal(matpac.from_published, path, probe=tmp_path / "probe.pt")
+    message = refusal(matpac.with_probe, matpac.from_published(path), tmp_path / "probe.pt")
     assert message.startswith(f"{tmp_path / 'probe.pt'}: ")
     assert "probe." in message
 
@@ -591,7 +591,7 @@ def test_a_probe_of_another_width_is_refused(tmp_path):
         {"probe.weight": torch.zeros(7, 100), "probe.bias": torch.zeros(7)},
         path.with_name("probe.pt"),
     )
-    message = refusal(matpac.from_published, path, probe=path.with_name("probe.pt"))
+    message = refusal(matpac.with_probe, matpac.from_published(path), path.with_name("probe.pt"))
     assert "probe.weight (7, 100) instead of (7, 320)" in message
 
 

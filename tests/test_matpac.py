@@ -21,7 +21,6 @@ from tinymu_jax.sharding import flatten
 
 LENGTHS = {
     "one column": 800,  # 3 frames
-    "1 s": 16_000,
     "3.2 s": 51_200,
     "one full chunk": 159_119,  # the most samples that give 992 frames
     "one frame more": 159_120,

@@ -129,6 +129,18 @@ def test_probabilities_of_very_unlikely_options_are_finite():
     np.testing.assert_allclose(made[0].probability_over_prior, wanted)
 
 
+@pytest.mark.parametrize("options", [[[1], []], [], [[600], [1]], [[-1], [1]]])
+def test_token_options_that_cannot_be_scored_are_refused(assistant, clip, options):
+    with pytest.raises(InputError):
+        assistant.score_tokens(clip, [5, 6], options)
+
+
+@pytest.mark.parametrize("target", [[600], [5, -1]])
+def test_targets_outside_the_vocabulary_are_refused(assistant, clip, target):
+    with pytest.raises(InputError, match="the vocabulary has 512"):
+        assistant.loss_tokens(clip, [5, 6], target)
+
+
 # --- by text -------------------------------------------------------------------------------------
 
 TEXTS = ["t40 t41 t42", "t40 t41", "t300", "t5 ! t6"]

@@ -271,6 +271,13 @@ def test_pooling_drops_what_fills_no_group(build, samples):
     np.testing.assert_allclose(_prefix(assistant, samples), wanted, rtol=0, atol=1e-4)
 
 
+def test_a_clip_that_fills_no_group_is_refused(build, samples):
+    # One column of 160 ms, pooled by two, leaves nothing to hear.
+    _, assistant = build("linear", 2)
+    with pytest.raises(InputError, match="give a longer recording"):
+        assistant.generate_tokens(samples[:800], PROMPT, 2)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(("kind", "ds_rate"), [("linear", 2), ("residual", 1), ("transformer", 1)])
 def test_target_logits(build, samples, kind, ds_rate):

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from tinymu_jax.audio import Clip, as_clip
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.errors import InputError
-from tinymu_jax.generate import Decoding, Question, Sampling, decode, prefill
+from tinymu_jax.generate import Decoding, Question, Sampling, Strategy, decode, prefill
 from tinymu_jax.listener import Audio, Listener
 from tinymu_jax.listening import Chunking, listen, project
 from tinymu_jax.models.tinymu import TinyMU, label_loss
@@ -60,6 +60,14 @@ def _answer_logits(
     )
 
 
+def _check_request(max_new_tokens: int, sampling: Sampling) -> None:
+    """Refuses what cannot be generated."""
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens is {max_new_tokens}: ask for at least 1")
+    if sampling.strategy not in get_args(Strategy):
+        raise InputError(f"strategy {sampling.strategy!r}: use {' or '.join(get_args(Strategy))}")
+
+
 class TokenAssistant:
     """A TinyMU that takes and gives token ids; no tokenizer needed."""
 
@@ -104,6 +112,7 @@ class TokenAssistant:
     ) -> Iterator[list[int]]:
         """Yields all tokens so far, without the end token, each time one more is there."""
         options = Sampling(**sampling)
+        _check_request(max_new_tokens, options)
         heard, ids = self._hear([audio])[0], self._check_prompt(prompt_ids)
         if isinstance(heard, InputError):
             raise heard
@@ -292,10 +301,7 @@ class TokenAssistant:
         sampling: Sampling,
     ) -> list[Answer | InputError]:
         """Answers questions in batches; a fault stands in place of its answer."""
-        if max_new_tokens < 1:
-            raise InputError(f"max_new_tokens is {max_new_tokens}: ask for at least 1")
-        if sampling.strategy not in ("greedy", "top-p"):
-            raise InputError(f"strategy {sampling.strategy!r}: use greedy or top-p")
+        _check_request(max_new_tokens, sampling)
         results: list[Answer | InputError | None] = [None] * len(audios)
         checked: dict[int, list[int]] = {}
         for i, prompt in enumerate(prompts):

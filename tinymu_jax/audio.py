@@ -93,11 +93,18 @@ def as_clip(audio: "str | Path | np.ndarray", max_seconds: float | None = 10.0) 
             f"audio array of type {samples.dtype}: give floats in [-1, 1] "
             f"(for int16: samples / 32768)"
         )
+    check_seconds(max_seconds)
     total = len(samples)
     if max_seconds is not None:
         samples = samples[: int(max_seconds * SAMPLE_RATE)]
     samples = check_samples(samples.astype(np.float32), "audio array")
     return Clip(samples, len(samples) / SAMPLE_RATE, total / SAMPLE_RATE)
+
+
+def check_seconds(max_seconds: float | None) -> None:
+    """Raises `InputError` if `max_seconds` of a recording are less than one window."""
+    if max_seconds is not None and not max_seconds * SAMPLE_RATE >= WINDOW:
+        raise InputError(f"max_seconds is {max_seconds}: hear at least one window, 0.025 s")
 
 
 def check_samples(samples: np.ndarray, name: str) -> Float32[np.ndarray, "n"]:
@@ -120,8 +127,7 @@ def _decode(path: Path, max_seconds: float | None) -> tuple[Float32[np.ndarray, 
         raise InputError(f"{path}: is a folder; name the recordings in it ({path}/*)")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: is empty; replace or leave it out")
-    if max_seconds is not None and not max_seconds * SAMPLE_RATE >= WINDOW:
-        raise InputError(f"max_seconds is {max_seconds}: hear at least one window, 0.025 s")
+    check_seconds(max_seconds)
     import soundfile
 
     try:

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from tinymu_jax import hub
 from tinymu_jax.assistant import Assistant
+from tinymu_jax.audio import check_seconds
 from tinymu_jax.checkpoint import CONFIG_FILE, Checkpoint, read_checkpoint
 from tinymu_jax.config import MatpacConfig, Products, TinyMUConfig
 from tinymu_jax.errors import InputError
@@ -77,8 +78,7 @@ def _check_options(encoder: str, decoder: str, max_seconds: float | None) -> Non
     ):
         if value not in known:
             raise InputError(f"{option}={value!r}: use one of {', '.join(known)}")
-    if max_seconds is not None and not max_seconds > 0.025:
-        raise InputError(f"max_seconds is {max_seconds}: hear at least one window, 0.025 s")
+    check_seconds(max_seconds)
 
 
 def make_assistant(

@@ -277,6 +277,8 @@ class Matpac(nn.Module):
         return self.head(vectors, valid)
 
     def initialise(self, samples: Float[Array, "C A n"]) -> Array:
-        """Touches every parameter, for `init`."""
+        """Touches every parameter, for `init`; returns the vectors."""
         vectors = self.listen(samples, jnp.full(samples.shape[:2], self.config.patch_size))[-1]
-        return self.classify(vectors) if self.config.head else vectors
+        if self.config.head:
+            self.classify(vectors)
+        return vectors

@@ -48,14 +48,16 @@ def param_axes(config: ProjectorConfig) -> dict[str, tuple[str | None, ...]]:
     }[config.kind]
 
 
-def _torch_linear(features: int, fan_in: int, products: Products, name: str) -> Dense:
+def _torch_linear(
+    features: int, fan_in: int, products: Products, name: str, use_bias: bool = True
+) -> Dense:
     """Returns a Dense that starts as torch's Linear: all uniform in +-1/sqrt(fan_in)."""
     limit = fan_in**-0.5
 
     def uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
-    return Dense(features, True, products, uniform, uniform, name=name)
+    return Dense(features, use_bias, products, uniform, uniform, name=name)
 
 
 class LinearProjector(nn.Module):
@@ -104,9 +106,9 @@ class PrefixAttention(nn.Module):
         self, x: Float[Array, "B T D"], mask: Bool[Array, "B 1 T"]
     ) -> Float[Array, "B T D"]:
         (batch, steps, width), heads = x.shape, self.config.num_heads
-        options = {"use_bias": False, "products": self.products}
-        queries = Dense(width, **options, name="queries")(x).reshape(batch, steps, heads, -1)
-        both = Dense(2 * width, **options, name="keys_values")(x)
+        queries = _torch_linear(width, width, self.products, "queries", use_bias=False)(x)
+        queries = queries.reshape(batch, steps, heads, -1)
+        both = _torch_linear(2 * width, width, self.products, "keys_values", use_bias=False)(x)
         both = both.reshape(batch, steps, 2, heads, -1).transpose(2, 0, 3, 1, 4)
         x = attend(queries, both[0], both[1], mask, self.products)
         return _torch_linear(width, width, self.products, "project")(x)
