@@ -89,8 +89,9 @@ def published(num_audio, prompt, answer):
 CASES = [(2, 3, 1), (63, 20, 12), (20, 128, 5), (32, 129, 7), (1, 1, 0), (0, 4, 3), (5, 3, 129)]
 
 
-@pytest.mark.parametrize("padding", [0, 3])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "padding"), [*((case, 3) for case in CASES), (CASES[0], 0), (CASES[3], 0)]
+)
 def test_lay_out_is_the_published_sequence_without_its_pads(case, padding):
     num_audio, num_prompt, num_answer = case
     rng = np.random.default_rng(0)
@@ -299,7 +300,7 @@ def test_loss_with_and_without_exclamation_marks(build, samples, kind, ignore):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("length", [127, 128, 129, 150])
+@pytest.mark.parametrize("length", [128, 129, 150])
 def test_loss_of_answers_at_the_limit(build, samples, length):
     # Up to 128 tokens an end token follows; beyond that the answer is cut without one.
     module, assistant = build("linear")

@@ -302,6 +302,10 @@ class TokenAssistant:
     ) -> list[Answer | InputError]:
         """Answers questions in batches; a fault stands in place of its answer."""
         _check_request(max_new_tokens, sampling)
+        if len(audios) != len(prompts):
+            raise InputError(
+                f"{len(audios)} recordings and {len(prompts)} prompts: give one prompt for each"
+            )
         results: list[Answer | InputError | None] = [None] * len(audios)
         checked: dict[int, list[int]] = {}
         for i, prompt in enumerate(prompts):
