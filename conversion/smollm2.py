@@ -127,6 +127,8 @@ def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:
         "rope_parameters": {"rope_type": "default", "rope_theta": theta},
         "torch_dtype": "float32",
     }
-    (folder / "config.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+    (folder / "config.json").write_text(
+        json.dumps(description, indent=2, sort_keys=True) + "\n", "utf-8"
+    )
     if checkpoint.tokenizer is not None:
-        (folder / TOKENIZER_FILE).write_text(checkpoint.tokenizer)
+        (folder / TOKENIZER_FILE).write_text(checkpoint.tokenizer, "utf-8")

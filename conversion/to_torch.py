@@ -61,15 +61,16 @@ def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
         _write_state(output, content, content["model"])
         sizes = tinymu.sizes(content["config"], checkpoint.config)
         written.append(output.with_suffix(".yaml"))
-        written[-1].write_text(yaml.safe_dump(content["config"], sort_keys=False))
+        written[-1].write_text(yaml.safe_dump(content["config"], sort_keys=False), "utf-8")
         if checkpoint.tokenizer is not None:
             written.append(output.with_name(TOKENIZER_FILE))
             written[-1].write_text(checkpoint.tokenizer, encoding="utf-8")
     beside = output.with_suffix(".json")
     # A json of an earlier model of that name would be read as the sizes of this one.
-    beside.unlink(missing_ok=True)
+    if tinymu.read_json_beside(output).keys() & {"encoder", "lm"}:
+        beside.unlink()
     if sizes:
-        beside.write_text(json.dumps(sizes, indent=1) + "\n")
+        beside.write_text(json.dumps(sizes, indent=1) + "\n", "utf-8")
         written.append(beside)
     return written
 

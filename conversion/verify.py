@@ -84,7 +84,7 @@ class Verify:
                 f"{recording}: largest logit difference {row.logit_difference:.2e}, "
                 f"equal tokens {row.equal_tokens} of {row.tokens}"
             )
-        largest = max(row.logit_difference for row in rows)
+        largest = float(np.max([row.logit_difference for row in rows]))
         equal, tokens = (sum(row[i] for row in rows) for i in (1, 2))
         same = largest <= self.tolerance and equal == tokens
         print(

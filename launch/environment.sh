@@ -25,8 +25,9 @@ use_environment() {
   wanted="$extras $(cat requirements.txt pyproject.toml | cksum)"
   if [ "$(cat "$venv/installed" 2>/dev/null)" != "$wanted" ]; then
     python="$(find_python)" || exit 2
-    free="$(df -Pk . | awk 'NR == 2 { print $4 }')"
-    [ "${free:-0}" -gt 4000000 ] || fail "less than 4 GB free here; make room, or set TINYMU_VENV elsewhere"
+    mkdir -p "$venv" || fail "$venv cannot be made; set TINYMU_VENV to a place that can be written to"
+    free="$(df -Pk "$venv" | awk 'NR == 2 { print $4 }')"
+    [ "${free:-0}" -gt 4000000 ] || fail "less than 4 GB free for $venv; make room, or set TINYMU_VENV to another disk"
     echo "making $venv with $("$python" --version) (a minute or two) ..."
     "$python" -m venv "$venv" || fail "$python cannot make a virtual environment in $venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt &&

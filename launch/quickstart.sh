@@ -7,7 +7,8 @@
 set -euo pipefail
 case "${1:-}" in
 "" | -h | --help)
-  sed -n 's/^# \{0,1\}//p' "$0" | sed 1d
+  sed -n 's/^# \{0,1\}//p' "$0"
+  [ -n "${1:-}" ] && exit 0
   exit 2
   ;;
 esac
@@ -25,7 +26,7 @@ if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then
   shift
 fi
 case " $* " in
-*" --prompt "*) ;;
+*" --prompt "* | *" --prompt="*) ;;
 *) arguments+=(--prompt "Describe the music you hear.") ;;
 esac
-exec tinymu ask "$recording" "${arguments[@]}" "$@"
+exec tinymu ask "$recording" ${arguments[@]+"${arguments[@]}"} "$@"

@@ -1,5 +1,6 @@
 """Questions and answers as tokens: batches, padding, and the compiled calls below `Assistant`."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -113,17 +114,13 @@ class TokenAssistant:
         """Yields all tokens so far, without the end token, each time one more is there."""
         options = Sampling(**sampling)
         _check_request(max_new_tokens, options)
-        heard, ids = self._hear([audio])[0], self._check_prompt(prompt_ids)
-        if isinstance(heard, InputError):
-            raise heard
+        heard, ids = self._hear_one(audio), self._check_prompt(prompt_ids)
         state = self._prefill([heard], [ids], max_new_tokens, options)
-        shown = 0
         while True:
             tokens, _ = self._read(state, 0, max_new_tokens)
             yield tokens
-            if bool(state.done[0]) or int(state.step) >= max_new_tokens or len(tokens) < shown:
+            if bool(state.done[0]) or int(state.step) >= max_new_tokens:
                 return
-            shown = len(tokens)
             state = self._decode(state, int(state.step) + 1, options)
 
     def target_logits(
@@ -157,9 +154,10 @@ class TokenAssistant:
         names: Sequence[str] | None = None,
     ) -> list[OptionScore]:
         """Scores options given as tokens, without end tokens; see `score`."""
-        heard, ids = self._hear([audio])[0], self._check_prompt(prompt_ids)
-        if isinstance(heard, InputError):
-            raise heard
+        options = [self._check_ids(ids, "an option") for ids in options]
+        if not options or not all(options):
+            raise InputError("an option has no tokens: give each at least one")
+        heard, ids = self._hear_one(audio), self._check_prompt(prompt_ids)
         packed = pack_options(options, self.config.end_token)
         silence = heard._replace(vectors=heard.vectors[:0])
         with_audio, without_audio = (
@@ -192,19 +190,31 @@ class TokenAssistant:
                 f"the prompt has {len(ids)} tokens, the model takes {limit}: shorten it, or have "
                 "it cut with --truncate-prompt (truncate_prompt=True)"
             )
-        if min(ids) < 0 or max(ids) >= self.config.decoder.vocab_size:
+        return self._check_ids(ids, "the prompt")
+
+    def _check_ids(self, ids: Sequence[int], what: str) -> list[int]:
+        """Returns token ids that are in the vocabulary; others would be read as its last."""
+        ids, size = [int(i) for i in ids], self.config.decoder.vocab_size
+        if ids and not 0 <= min(ids) <= max(ids) < size:
             raise InputError(
-                f"the prompt holds tokens {min(ids)} to {max(ids)}, the vocabulary has "
-                f"{self.config.decoder.vocab_size}: use this decoder's own tokenizer"
+                f"{what} holds tokens {min(ids)} to {max(ids)}, the vocabulary has {size}: use "
+                "this decoder's own tokenizer"
             )
         return ids
 
+    def _hear_one(self, audio: Audio) -> Heard:
+        """Listens to one recording."""
+        heard = self._hear([audio])[0]
+        if isinstance(heard, InputError):
+            raise heard
+        return heard
+
     def _hear(self, audios: Iterable[Audio]) -> list[Heard | InputError]:
         """Listens to recordings, to each only once; faults stand in their places."""
-        audios, found = list(audios), {}
+        audios, found, kept = list(audios), {}, self._heard
         order = [self._identity(audio) for audio in audios]
         for key, audio in zip(order, audios, strict=True):
-            if key in found or key in self._heard:
+            if key in found or key in kept:
                 continue
             try:
                 found[key] = as_clip(audio, self.config.max_seconds)
@@ -218,7 +228,7 @@ class TokenAssistant:
             key: Heard(project({"projector": self.params["projector"]}, v[0], self.config), clip)
             for (key, clip), v in zip(clips.items(), vectors, strict=True)
         }
-        known = self._heard | fresh
+        known = kept | fresh
         faults = {key: e for key, e in found.items() if isinstance(e, InputError)}
         # The last clips stay: a second question on one does not listen again.
         self._heard = dict(list(known.items())[-MAX_BATCH:])
@@ -234,7 +244,7 @@ class TokenAssistant:
                 return str(audio)
             return str(audio), status.st_mtime_ns, status.st_size
         array = np.asarray(audio)
-        return array.shape, array.dtype.str, array.tobytes()
+        return array.shape, array.dtype.str, hashlib.sha256(array.tobytes()).digest()
 
     def _question(self, heard: Sequence[Heard], prompts: Sequence[Sequence[int]]) -> Question:
         """Pads clips and prompts to common lengths, and their number to a power of two."""
@@ -339,12 +349,10 @@ class TokenAssistant:
     ) -> tuple[jax.Array, list[int]]:
         """Returns scores (1, R, V) and the labels they predict, end token added as published."""
         limit = self.config.max_text_tokens
-        labels = [int(i) for i in target_ids][:limit]
+        labels = self._check_ids(target_ids, "the answer")[:limit]
         if len(labels) < limit:
             labels.append(self.config.end_token)
-        heard, ids = self._hear([audio])[0], self._check_prompt(prompt_ids)
-        if isinstance(heard, InputError):
-            raise heard
+        heard, ids = self._hear_one(audio), self._check_prompt(prompt_ids)
         answer = np.zeros((1, min(_round_up(len(labels), SLOT_STEP), limit)), np.int32)
         answer[0, : len(labels)] = labels
         question = self._question([heard], [ids])

@@ -79,6 +79,7 @@ class Assistant(TokenAssistant):
             InputError: nothing can be answered: no tokenizer, lists of different lengths.
         """
         audios, prompts = self._pairs(audio, prompt)
+        tokenizer = self.tokenizer
         encoded: list[list[int] | InputError] = []
         for text in prompts:
             try:
@@ -87,7 +88,7 @@ class Assistant(TokenAssistant):
                 encoded.append(error)
         found = self._answer_all(audios, encoded, max_new_tokens, Sampling(**sampling))
         return [
-            a if isinstance(a, InputError) else a._replace(text=self.tokenizer.decode(a.tokens))
+            a if isinstance(a, InputError) else a._replace(text=tokenizer.decode(a.tokens))
             for a in found
         ]
 
@@ -167,7 +168,7 @@ class Assistant(TokenAssistant):
         """Returns a prompt's tokens.
 
         Raises:
-            InputError: it is empty, or has more tokens than the model was built for.
+            InputError: it is empty, or there is no tokenizer.
         """
         if not text:
             raise InputError("the prompt is empty: ask something about the recording")

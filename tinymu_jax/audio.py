@@ -7,6 +7,7 @@ file's own rate, torchaudio's default sinc resampler, and MATPAC's log-mel.
 import math
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -103,8 +104,11 @@ def as_clip(audio: "str | Path | np.ndarray", max_seconds: float | None = 10.0) 
 
 def check_seconds(max_seconds: float | None) -> None:
     """Raises `InputError` if `max_seconds` of a recording are less than one window."""
-    if max_seconds is not None and not max_seconds * SAMPLE_RATE >= WINDOW:
-        raise InputError(f"max_seconds is {max_seconds}: hear at least one window, 0.025 s")
+    if max_seconds is not None and not WINDOW <= max_seconds * SAMPLE_RATE < math.inf:
+        raise InputError(
+            f"max_seconds is {max_seconds}: hear at least one window, 0.025 s, and no more than a "
+            "number can say (a day is 86400)"
+        )
 
 
 def check_samples(samples: np.ndarray, name: str) -> Float32[np.ndarray, "n"]:
@@ -135,25 +139,30 @@ def _decode(path: Path, max_seconds: float | None) -> tuple[Float32[np.ndarray, 
             rate, total = file.samplerate, file.frames
             frames = -1 if max_seconds is None else int(max_seconds * rate)
             samples = file.read(frames, dtype="float32", always_2d=True)[:, 0]
-    except (soundfile.LibsndfileError, RuntimeError):
+    except (soundfile.LibsndfileError, RuntimeError, TypeError):
         return _decode_with_librosa(path, max_seconds)
     if len(samples) == 0:
         raise InputError(f"{path}: holds no samples; replace or leave it out")
     return np.ascontiguousarray(samples), rate, max(total, len(samples))
 
 
+_ONE_AT_A_TIME = threading.Lock()
+"""stderr belongs to the whole process."""
+
+
 @contextmanager
 def _quiet_decoders() -> Iterator[None]:
     """Keeps C libraries from writing to stderr: what is wrong with a file, we say in one line."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    with _ONE_AT_A_TIME:
+        sys.stderr.flush()
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def _decode_with_librosa(

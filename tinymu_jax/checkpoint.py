@@ -1,6 +1,6 @@
 """Our own checkpoint folder: `model.safetensors`, `config.json` and, if known, `tokenizer.json`.
 
-Orbax holds training states; this is what is loaded, shared and converted.
+This is what is loaded, shared and converted; training has its own states.
 """
 
 import json
@@ -52,20 +52,14 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder to write the checkpoint to")
     ours = {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE}
-    others = {p.name for p in folder.glob("*") if p.suffix != ".partial"} - ours
+    left_over = [
+        p for p in folder.glob("*.partial") if any(p.name.startswith(f"{name}.") for name in ours)
+    ]
+    others = {p.name for p in folder.glob("*")} - ours - {p.name for p in left_over}
     if others:
         raise InputError(
             f"{folder}: holds other files ({sorted(others)[0]}); name a new or empty folder"
         )
-    make_folder(folder)
-    (folder / CONFIG_FILE).unlink(missing_ok=True)
-    (folder / TOKENIZER_FILE).unlink(missing_ok=True)
-    for left_over in folder.glob("*.partial"):
-        left_over.unlink()
-    weights = {path: np.asarray(leaf, order="C") for path, leaf in flatten(checkpoint.params)}
-    write_whole(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
-    if checkpoint.tokenizer is not None:
-        write_whole(folder / TOKENIZER_FILE, lambda path: path.write_text(checkpoint.tokenizer))
     name = next(name for name, kind in MODELS.items() if isinstance(checkpoint.config, kind))
     description = {
         "format": FORMAT,
@@ -73,8 +67,24 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
         "config": checkpoint.config.to_dict(),
         "source": dict(checkpoint.source),
     }
-    text = json.dumps(description, indent=2, sort_keys=True) + "\n"
-    write_whole(folder / CONFIG_FILE, lambda path: path.write_text(text))
+    try:
+        text = json.dumps(description, indent=2, sort_keys=True) + "\n"
+    except TypeError as error:
+        raise InputError(
+            f"{folder}: the source's config cannot be kept as json ({error}); repair its yaml"
+        ) from error
+    make_folder(folder)
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    (folder / TOKENIZER_FILE).unlink(missing_ok=True)
+    for partial in left_over:
+        partial.unlink(missing_ok=True)
+    weights = {path: np.asarray(leaf, order="C") for path, leaf in flatten(checkpoint.params)}
+    write_whole(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
+    if checkpoint.tokenizer is not None:
+        write_whole(
+            folder / TOKENIZER_FILE, lambda path: path.write_text(checkpoint.tokenizer, "utf-8")
+        )
+    write_whole(folder / CONFIG_FILE, lambda path: path.write_text(text, "utf-8"))
     return folder
 
 

@@ -238,7 +238,7 @@ class Embed:
         from tinymu_jax.audio import log_mel, read_clip
 
         clip = read_clip(recording, model.max_seconds)
-        vectors = model.embed(clip.samples, self.chunking, self.layers)
+        vectors = model.embed(recording, self.chunking, self.layers)
         make_folder(self.output)
         np.save(target, vectors)
         if self.plot:

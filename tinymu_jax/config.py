@@ -118,7 +118,8 @@ class MatpacConfig(_Serialised):
     patch_size: int = 16
     """Side of a square patch, in bands and in frames."""
     products: Products = "float32"
-    """`bfloat16` multiplies in bfloat16 and sums in float32: faster, 3 digits instead of 7."""
+    """`bfloat16` multiplies in bfloat16 and sums in float32: faster, 3 digits instead of 7. `load`
+    sets it anew."""
     head: HeadConfig | None = _nested(HeadConfig, default=False)
     """The classifier, if the checkpoint has one."""
 
@@ -127,6 +128,7 @@ class MatpacConfig(_Serialised):
         return [
             (self.width % self.num_heads == 0, "width must be a multiple of num_heads"),
             (self.width % 4 == 0, "width must be a multiple of 4"),
+            (self.num_mels == 80, "num_mels must be 80, as the front end makes them"),
             (self.num_mels % self.patch_size == 0, "num_mels must be a multiple of patch_size"),
             (self.num_frames % self.patch_size == 0, "num_frames must be one of patch_size"),
         ]
@@ -169,6 +171,17 @@ class ProjectorConfig(_Serialised):
     """Attention heads of `transformer`."""
     mlp_ratio: int = 2
     """Hidden width of `transformer`'s MLP over `output_width`."""
+
+    def rules(self) -> list[tuple[bool, str]]:
+        """Returns what must hold between the sizes."""
+        divides = self.output_width % self.num_heads == 0
+        return [
+            (self.dropout < 1, "dropout must be below 1"),
+            (
+                divides or self.kind != "transformer",
+                "output_width must be a multiple of num_heads",
+            ),
+        ]
 
     def num_outputs(self, num_inputs: int) -> int:
         """Returns how many vectors come out for `num_inputs` vectors of audio."""
@@ -239,7 +252,9 @@ class TinyMUConfig(_Serialised):
     def rules(self) -> list[tuple[bool, str]]:
         """Returns what must hold between the parts."""
         heard, bridge = self.encoder.output_width, self.projector
+        special = max(self.pad_token, self.separator_token, self.end_token)
         return [
+            (special < self.decoder.vocab_size, "special tokens must be in the vocabulary"),
             (bridge.input_width == heard, f"projector.input_width must be the encoder's {heard}"),
             (
                 bridge.output_width == self.decoder.width,

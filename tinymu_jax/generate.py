@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.models.smollm2 import Cache, with_room
-from tinymu_jax.models.tinymu import TinyMU, lay_out
+from tinymu_jax.models.tinymu import Sequence, TinyMU, lay_out
 
 Strategy = Literal["greedy", "top-p"]
 
@@ -36,6 +36,15 @@ class Question(NamedTuple):
     num_audio: Int[Array, "B"]
     prompt: Int[Array, "B P"]
     num_prompt: Int[Array, "B"]
+
+
+def lay_out_question(question: Question, config: TinyMUConfig) -> Sequence:
+    """Returns the sequence of a question without an answer; see `lay_out`."""
+    batch, slots = question.prompt.shape[0], question.audio.shape[1]
+    nothing = jnp.zeros((batch, 0), jnp.int32), jnp.zeros((batch,), jnp.int32)
+    return lay_out(
+        question.num_audio, question.prompt, question.num_prompt, *nothing, slots, config
+    )
 
 
 class Decoding(NamedTuple):
@@ -132,16 +141,7 @@ def prefill(
         strategy: greedy or top-p.
     """
     model, batch = TinyMU(config), question.prompt.shape[0]
-    nothing = jnp.zeros((batch, 0), jnp.int32)
-    sequence = lay_out(
-        question.num_audio,
-        question.prompt,
-        question.num_prompt,
-        nothing,
-        jnp.zeros((batch,), jnp.int32),
-        question.audio.shape[1],
-        config,
-    )
+    sequence = lay_out_question(question, config)
     hidden, cache = model.apply({"params": params}, question.audio, sequence, method="decode")
     last = jnp.take_along_axis(hidden, sequence.first[:, None, None], axis=1)[:, 0]
     logits = model.apply({"params": params}, last, method=lambda m, x: m.decoder.logits(x))

@@ -1,6 +1,7 @@
 """Published checkpoints from the hub: downloaded, converted once, kept."""
 
 import os
+import shutil
 from pathlib import Path
 
 from tinymu_jax.errors import InputError
@@ -86,4 +87,15 @@ def fetch(repo: str, revision: str | None = None) -> Path:
         raise InputError(f"{repo}: changed while it was downloaded; try again")
     checkpoint = tinymu.from_published(weights)
     decoder = checkpoint.source["config"]["model"]["decoder"]["textdec_name"]
-    return save_checkpoint(folder, checkpoint._replace(tokenizer=fetch_tokenizer(decoder)))
+    own = folder.with_name(f"{folder.name}.{os.getpid()}")
+    save_checkpoint(own, checkpoint._replace(tokenizer=fetch_tokenizer(decoder)))
+    try:
+        os.replace(own, folder)
+    except OSError:
+        # Another process was faster; a folder without config is what one left that was killed.
+        if (folder / CONFIG_FILE).exists():
+            shutil.rmtree(own)
+            return folder
+        shutil.rmtree(folder)
+        os.replace(own, folder)
+    return folder

@@ -8,7 +8,7 @@ vectors depend neither on padding nor on what else is in the batch.
 import itertools
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Float32, Int
 
 from tinymu_jax import audio
 from tinymu_jax.config import MatpacConfig, TinyMUConfig
+from tinymu_jax.errors import InputError
 from tinymu_jax.models.matpac import Matpac
 from tinymu_jax.models.tinymu import TinyMU
 
@@ -97,6 +98,8 @@ def listen(
         chunking: see `Chunking`.
         all_layers: return every block's output.
     """
+    if chunking not in get_args(Chunking):
+        raise InputError(f"chunking {chunking!r}: use one of {', '.join(get_args(Chunking))}")
     cuts = [cut(samples, config, fast=chunking != "precise") for samples in clips]
     spans = [(clip, span) for clip, columns in enumerate(cuts) for span in _rows(columns, config)]
     by_length: dict[int, list[int]] = {}
@@ -171,6 +174,11 @@ def project(
 ) -> Float32[np.ndarray, "A D"]:
     """Turns one clip's vectors into what the decoder reads in their place."""
     real = vectors.shape[0]
+    if real < config.pooling:
+        raise InputError(
+            f"the recording gives {real} vectors, fewer than the {config.pooling} that this model "
+            "pools into one; give a longer recording"
+        )
     slots = -(-real // 16) * 16
     padded = jnp.pad(vectors, ((0, slots - real), (0, 0)))[None]
     projected = _project(params, padded, np.array([real], np.int32), config)

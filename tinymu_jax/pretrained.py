@@ -1,5 +1,6 @@
 """From a name or a path to a model that answers: every format that checkpoints come in."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -37,12 +38,14 @@ def load(
     Args:
         checkpoint: a hub name (downloaded and converted once), a published `.pt` (its yaml, json
             and tokenizer.json beside it), or a checkpoint folder.
-        encoder: `bfloat16` multiplies in bfloat16 and sums in float32: faster, not exact.
+        encoder: `bfloat16` rounds the weights of encoder and projector, multiplies in bfloat16 and
+            sums in float32: faster, not exact.
         decoder: `int8` rounds its weights per output channel: a quarter of the memory, several
             times faster where memory is the limit, not exact. `bfloat16` is for accelerators.
         tokenizer: path of a `tokenizer.json`, or the hub name of the decoder; default is the one
             beside the checkpoint, else that of the decoder that the checkpoint names.
-        max_seconds: how much of a recording is heard; default is the checkpoint's own (10 s).
+        max_seconds: how much of a recording is heard; default is the checkpoint's own (10 s), or
+            all of it for a MATPAC encoder.
         revision: of the hub repository.
         probe: a probe's file, for a MATPAC encoder.
         labels: the list of classes of a head or probe.
@@ -57,6 +60,8 @@ def load(
     keep_compiled_programs()
     opened = open_checkpoint(checkpoint, revision, probe)
     if isinstance(opened.config, MatpacConfig):
+        if tokenizer is not None or decoder != "float32":
+            raise InputError(f"{checkpoint}: is an encoder; leave tokenizer and decoder out")
         return _make_listener(opened, encoder, labels, max_seconds)
     if not isinstance(opened.config, TinyMUConfig):
         raise InputError(
@@ -221,4 +226,5 @@ def keep_compiled_programs() -> None:
 
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(hub.cache_folder() / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax.config import TinyMUConfig
-from tinymu_jax.generate import Question
+from tinymu_jax.generate import Question, lay_out_question
 from tinymu_jax.models.smollm2 import with_room
-from tinymu_jax.models.tinymu import TinyMU, lay_out
+from tinymu_jax.models.tinymu import TinyMU
 
 
 class OptionScore(NamedTuple):
@@ -72,16 +72,7 @@ def option_log_likelihoods(
     alone.
     """
     model, length = TinyMU(config), options.tokens.shape[0]
-    nothing = jnp.zeros((1, 0), jnp.int32)
-    sequence = lay_out(
-        question.num_audio,
-        question.prompt,
-        question.num_prompt,
-        nothing,
-        jnp.zeros((1,), jnp.int32),
-        question.audio.shape[1],
-        config,
-    )
+    sequence = lay_out_question(question, config)
     own = options.option[:, None] == options.option[None, :]
     earlier = options.place[:, None] >= options.place[None, :]
     shared = jnp.broadcast_to(sequence.visible, (length, sequence.visible.shape[1]))

@@ -26,6 +26,9 @@ class Tokenizer:
                 f"{where}: is no tokenizer ({str(error).splitlines()[0]}); use the decoder's own "
                 "tokenizer.json"
             ) from error
+        # A file may have been saved with these on; they would change what is asked.
+        self._fast.no_padding()
+        self._fast.no_truncation()
         # The published code declares "!" the pad token. From then on it is cut out of a text
         # before byte pairs are merged: "!!" is two tokens, whatever the vocabulary holds.
         self._fast.add_special_tokens([AddedToken("!", special=True, normalized=False)])
