@@ -12,7 +12,7 @@ import pytest
 # Before the package is imported: from then on every call of these modules checks the shapes and
 # types that its signature promises. (typeguard 4 rewrites jaxtyping's shape strings and cannot
 # parse them, hence beartype.)
-CHECKED = ["audio", "listener", "models.layers", "models.projector"]
+CHECKED = ["audio", "listener", "listening", "models"]
 jaxtyping.install_import_hook([f"tinymu_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 TESTS = Path(__file__).parent

@@ -84,11 +84,11 @@ def encode_rows(
 
 def listen(
     params: Any,
-    clips: Sequence[Float32[np.ndarray, "n"]],
+    clips: Sequence[Float32[np.ndarray, "_"]],
     config: MatpacConfig,
     chunking: Chunking = "precise",
     all_layers: bool = False,
-) -> list[Float[Array, "L A E"]]:
+) -> list[Float[Array, "L _ E"]]:
     """Returns each clip's vectors, 160 ms a row; all layers, or the last alone (L = 1).
 
     Args:
@@ -165,13 +165,13 @@ def _encode_group(
 @partial(jax.jit, static_argnames=("config",))
 def _project(
     params: Any, vectors: Float[Array, "B A E"], num_vectors: Int[Array, "B"], config: TinyMUConfig
-) -> Float[Array, "B A D"]:
+) -> Float[Array, "B P D"]:
     return TinyMU(config).apply({"params": params}, vectors, num_vectors, method="project")[0]
 
 
 def project(
     params: Any, vectors: Float[Array, "A E"], config: TinyMUConfig
-) -> Float32[np.ndarray, "A D"]:
+) -> Float32[np.ndarray, "P D"]:
     """Turns one clip's vectors into what the decoder reads in their place."""
     real = vectors.shape[0]
     if real < config.pooling:

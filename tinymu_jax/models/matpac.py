@@ -59,7 +59,7 @@ CONSTANTS = ("log_mel/window", "log_mel/filterbank")
 """Tables of the front end that checkpoints carry: read, never trained, no parameters in counts."""
 
 
-def sincos_positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "1 1+rows*cols D"]:
+def sincos_positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "1 P D"]:
     """Returns the 2-D sine-cosine position embedding, class row first (zeros).
 
     Made in float64 as published: the first half of the width encodes the column (time), the
@@ -154,7 +154,7 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(
-        self, vectors: Float[Array, "B A R*D"], valid: Bool[Array, "B A"] | None = None
+        self, vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"] | None = None
     ) -> Float[Array, "B classes"]:
         if valid is None:
             valid = jnp.ones(vectors.shape[:2], bool)
@@ -215,7 +215,7 @@ class Matpac(nn.Module):
         chunk: Int[Array, "C A"] | None = None,
         num_chunks: int = 1,
         all_layers: bool = False,
-    ) -> Float[Array, "L C A R*D"]:
+    ) -> Float[Array, "L C A E"]:
         """Encodes rows of columns; a column is as many frames as a patch is wide.
 
         A row holds one chunk, or a few, or padding besides: nobody sees beyond their own chunk,
@@ -259,7 +259,7 @@ class Matpac(nn.Module):
         chunk: Int[Array, "C A"] | None = None,
         num_chunks: int = 1,
         all_layers: bool = False,
-    ) -> Float[Array, "L C A R*D"]:
+    ) -> Float[Array, "L C A E"]:
         """Encodes columns of 16 kHz samples (`tinymu_jax.audio.column_samples` each).
 
         Frames of a column from `num_frames` on are zeros, as published; the other arguments are
@@ -271,7 +271,7 @@ class Matpac(nn.Module):
         return self(log_mel, place, chunk, num_chunks, all_layers)
 
     def classify(
-        self, vectors: Float[Array, "B A R*D"], valid: Bool[Array, "B A"] | None = None
+        self, vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"] | None = None
     ) -> Float[Array, "B classes"]:
         """Returns class probabilities from a clip's vectors (config.head must be set)."""
         return self.head(vectors, valid)

@@ -32,7 +32,7 @@ PARAM_AXES: dict[str, tuple[str | None, ...]] = {
     "body/norm/scale": ("embed",),
 }
 
-KeyValue = tuple[Float[Array, "B*K S H"], Float[Array, "B*K S H"]]
+KeyValue = tuple[Float[Array, "BK S H"], Float[Array, "BK S H"]]
 Cache = Any
 """Keys and values of all layers: a list of `KeyValue` (unrolled parameters), or one `KeyValue`
 with a leading axis L (stacked parameters)."""
@@ -49,7 +49,7 @@ def with_room(cache: Cache, slots: int) -> Cache:
 
 def rope_angles(
     positions: Int[Array, "B T"], config: SmolLM2Config
-) -> tuple[Float[Array, "B T 1 H/2"], Float[Array, "B T 1 H/2"]]:
+) -> tuple[Float[Array, "B T 1 half"], Float[Array, "B T 1 half"]]:
     """Returns cosine and sine of each position's rotation, made once for all layers."""
     half = config.head_width // 2
     frequency = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -58,7 +58,7 @@ def rope_angles(
 
 
 def rotate(
-    x: Float[Array, "B T N H"], cosine: Float[Array, "B T 1 H/2"], sine: Float[Array, "B T 1 H/2"]
+    x: Float[Array, "B T N H"], cosine: Float[Array, "B T 1 half"], sine: Float[Array, "B T 1 half"]
 ) -> Float[Array, "B T N H"]:
     """Rotates the halves of each head against each other (RoPE, half-split as in Llama)."""
     first, second = jnp.split(x, 2, axis=-1)

@@ -139,7 +139,7 @@ class TinyMU(nn.Module):
         vectors: Float[Array, "B A E"],
         num_vectors: Int[Array, "B"],
         train: bool = False,
-    ) -> tuple[Float[Array, "B A D"], Int[Array, "B"]]:
+    ) -> tuple[Float[Array, "B P D"], Int[Array, "B"]]:
         """Pools and projects a clip's vectors; returns them with their number per clip."""
         pooling = self.config.pooling
         if pooling > 1:
@@ -155,7 +155,7 @@ class TinyMU(nn.Module):
 
     def decode(
         self, audio: Float[Array, "B A D"], sequence: Sequence
-    ) -> tuple[Float[Array, "B A+T D"], smollm2.Cache]:
+    ) -> tuple[Float[Array, "B S D"], smollm2.Cache]:
         """Runs the decoder over a whole sequence; returns hidden states and the cache."""
         x = jnp.concatenate([audio, self.decoder.embed(sequence.tokens)], axis=1)
         return self.decoder(x, sequence.positions, sequence.mask)
@@ -194,8 +194,8 @@ class TinyMU(nn.Module):
 
 def label_loss(
     logits: Float[Array, "B R V"],
-    labels: Int[Array, "B R"],
-    num_labels: Int[Array, "B"],
+    labels: Int[Array | np.ndarray, "B R"],
+    num_labels: Int[Array | np.ndarray, "B"],
     config: TinyMUConfig,
 ) -> Float[Array, ""]:
     """Returns the mean cross-entropy over all answer tokens of the batch.
