@@ -67,6 +67,8 @@ def quantise(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def by_rows(params: Mapping[str, Any], weights: Weights = "float32") -> Tree:
     """Joins, turns and if asked rounds the kernels of an unstacked part of the model.
 
+    Rows may come back as turned views: what puts them on the device copies them once.
+
     Args:
         params: unstacked; `kernel` (D, M) becomes `rows` (M, D).
         weights: what rows and embeddings are kept in; int8 comes with a `scale` per row.
@@ -92,4 +94,4 @@ def _rows(rows: np.ndarray, weights: Weights) -> Tree:
         quantised, scale = quantise(rows)
         return {"rows": quantised, "scale": scale}
     dtype = jnp.bfloat16 if weights == "bfloat16" else np.float32
-    return {"rows": np.ascontiguousarray(rows, dtype)}
+    return {"rows": rows.astype(dtype, copy=False)}
