@@ -7,7 +7,7 @@
 set -euo pipefail
 case "${1:-}" in
 "" | -h | --help)
-  sed -n 's/^# \{0,1\}//p' "$0"
+  sed -n 's/^# \{0,1\}//p' "$0" | sed 1d
   [ -n "${1:-}" ] && exit 0
   exit 2
   ;;

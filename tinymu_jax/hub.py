@@ -32,6 +32,7 @@ def download(repo: str, file: str, revision: str | None = None) -> Path:
         InputError: it cannot be had; the message says why and what else to do.
     """
     from huggingface_hub import hf_hub_download
+    from huggingface_hub import logging as hub_logging
     from huggingface_hub.errors import (
         EntryNotFoundError,
         LocalEntryNotFoundError,
@@ -39,6 +40,9 @@ def download(repo: str, file: str, revision: str | None = None) -> Path:
         RevisionNotFoundError,
     )
 
+    # Every retry would be a line of its own; what came of them is told once.
+    verbosity = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()
     try:
         return Path(hf_hub_download(repo, file, revision=revision))
     except LocalEntryNotFoundError as error:
@@ -61,6 +65,8 @@ def download(repo: str, file: str, revision: str | None = None) -> Path:
         raise InputError(
             f"{repo}: {file} cannot be downloaded ({reason}); check the network and try again"
         ) from error
+    finally:
+        hub_logging.set_verbosity(verbosity)
 
 
 def fetch_tokenizer(name: str) -> str:
