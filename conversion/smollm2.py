@@ -91,6 +91,16 @@ def from_published(folder: str | Path) -> Checkpoint:
             f"{folder}: is {sizes.get('model_type')!r}, tied embeddings "
             f"{sizes.get('tie_word_embeddings', False)}; name a SmolLM2 folder"
         )
+    rope = sizes.get("rope_parameters") or sizes.get("rope_scaling") or {}
+    kind = rope.get("rope_type", "default") if isinstance(rope, dict) else rope
+    if kind != "default" or sizes.get("hidden_act", "silu") != "silu":
+        raise InputError(
+            f"{folder}: has positions {kind!r} and activation {sizes.get('hidden_act')!r}, SmolLM2 "
+            "has default and silu; name a SmolLM2 folder"
+        )
+    # What transformers leaves out has Llama's own defaults.
+    sizes.setdefault("rope_theta", rope.get("rope_theta", 1e4))
+    sizes.setdefault("rms_norm_eps", 1e-6)
     config = config_from_sizes(sizes, folder / "config.json")
     files = sorted(folder.glob("*.safetensors"))
     if not files:
