@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from conversion.published_files import read_json_beside, read_published
 from conversion.rules import (
     INTEGER,
     PATCH,
@@ -103,17 +104,18 @@ def encoder_config(
     return MatpacConfig.from_dict(found, str(told_by))
 
 
-def from_published(path: Path, sizes: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Reads a published MATPAC checkpoint.
+def from_published(path: str | Path, content: object = None) -> Checkpoint:
+    """Reads a published MATPAC checkpoint, and the json of the same stem beside it if there is one.
 
     Args:
         path: `matpac_10_2048.pt` and its like, with or without the AudioSet head.
-        sizes: the "encoder" of the json beside it, if there is one.
+        content: of the file, where it has been read already.
 
     Raises:
-        InputError: as `read_torch_file`; keys missing, left over or of wrong shape.
+        InputError: as `read_published`; keys missing, left over or of wrong shape.
     """
-    content = read_torch_file(path)
+    path = Path(path)
+    content = read_published(path) if content is None else content
     inner = content.get("model") if isinstance(content, dict) else None
     state = inner if isinstance(inner, dict) else content
     if isinstance(state, dict) and {"_ema", "_cls_head_ema"} & set(map(str, state)):
@@ -124,7 +126,7 @@ def from_published(path: Path, sizes: Mapping[str, Any] | None = None) -> Checkp
             f"{path}: is a pre-training checkpoint with its heads and teachers; name the "
             "encoder-only file (the published names end in _enconly.pt)"
         )
-    config = encoder_config(state, path, sizes)
+    config = encoder_config(state, path, read_json_beside(path).get("encoder"))
     for kind, key in (("audioset", "head.weight"), ("probe", "probe.weight")):
         if key in state:
             config = replace(config, head=HeadConfig(kind, len(state[key])))

@@ -34,6 +34,8 @@ PATCH = Form(lambda weight: weight.reshape(len(weight), -1).T, _patch_to_theirs)
 """A convolution over whole patches, (out, 1, side, side), is a linear layer."""
 INTEGER = Form(lambda weight: weight.astype(np.int32), lambda weight: weight.astype(np.int64))
 """A counter: torch keeps int64."""
+EXACT = {"float32": ("float16", "bfloat16")}
+"""Types whose numbers all are numbers of ours; they come back as ours."""
 
 
 class Rule(NamedTuple):
@@ -96,7 +98,8 @@ def to_ours(
         ties: keys that must hold the same numbers as another key (tied copies).
 
     Raises:
-        InputError: keys missing or left over, wrong shapes, tied copies that differ.
+        InputError: keys missing or left over, wrong shapes, types that cannot be held exactly, tied
+            copies that differ.
     """
     ties, leaves = ties or {}, dict(flatten(shapes))
     if {rule.ours for rule in rules} != set(leaves):
@@ -118,17 +121,29 @@ def to_ours(
                 f"{where}: {copy} differs from {original}, which this model shares; "
                 "save the checkpoint from a model with tied embeddings"
             )
-    return unflatten({rule.ours: _gather(state, rule, leaves[rule.ours]) for rule in rules})
+    return unflatten({rule.ours: _gather(state, rule, leaves[rule.ours], where) for rule in rules})
 
 
-def _gather(state: Mapping[str, np.ndarray], rule: Rule, leaf: Tree) -> np.ndarray:
+def _gather(
+    state: Mapping[str, np.ndarray], rule: Rule, leaf: Tree, where: str | Path
+) -> np.ndarray:
     """Returns one leaf of our tree, layers stacked."""
+
+    def ours(key: str) -> np.ndarray:
+        weight = rule.form.to_ours(state[key])
+        if weight.dtype not in (leaf.dtype, *EXACT.get(leaf.dtype.name, ())):
+            raise InputError(
+                f"{where}: {key} is {weight.dtype}, which {leaf.dtype} cannot hold exactly; save "
+                "the checkpoint again after model.float()"
+            )
+        return weight
+
     if "{n}" not in rule.theirs:
         # A copy: the state may be a view of a file that somebody writes over.
-        return np.array(rule.form.to_ours(state[rule.theirs]), leaf.dtype, order="C")
+        return np.array(ours(rule.theirs), leaf.dtype, order="C")
     out = np.empty(leaf.shape, leaf.dtype)
     for n in range(leaf.shape[0]):
-        out[n] = rule.form.to_ours(state[rule.theirs.format(n=n)])
+        out[n] = ours(rule.theirs.format(n=n))
     return out
 
 

@@ -1,17 +1,28 @@
 """SmolLM2 folders as transformers writes them: `config.json` and safetensors."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from conversion.rules import Rule, linear, norm, to_ours, to_theirs
-from tinymu_jax.checkpoint import TOKENIZER_FILE, Checkpoint, expected_shapes, read_safetensors
+from tinymu_jax.checkpoint import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    Checkpoint,
+    expected_shapes,
+    read_safetensors,
+    write_safetensors,
+)
 from tinymu_jax.config import SmolLM2Config
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import make_folder, read_json_object, read_text
+from tinymu_jax.files import (
+    make_folder,
+    read_json_object,
+    read_text,
+    write_json,
+    write_text,
+)
 
 _LAYER = "layers.{n}"
 RULES = [
@@ -33,6 +44,8 @@ RULES = [
     *norm("body/norm", "norm", bias=False),
 ]
 """Below `model.` of a Llama state dict."""
+FOLDER_RULES = [rule._replace(theirs=f"model.{rule.theirs}") for rule in RULES]
+"""The whole state dict, as a folder holds it."""
 
 _SIZES = {
     "vocab_size": "vocab_size",
@@ -85,7 +98,7 @@ def from_published(folder: str | Path) -> Checkpoint:
         InputError: files missing or broken; not a Llama with tied embeddings; keys or shapes off.
     """
     folder = Path(folder)
-    sizes = read_json_object(folder / "config.json", "download it again")
+    sizes = read_json_object(folder / CONFIG_FILE, "download it again")
     if sizes.get("model_type") != "llama" or not sizes.get("tie_word_embeddings", False):
         raise InputError(
             f"{folder}: is {sizes.get('model_type')!r}, tied embeddings "
@@ -101,27 +114,26 @@ def from_published(folder: str | Path) -> Checkpoint:
     # What transformers leaves out has Llama's own defaults.
     sizes.setdefault("rope_theta", rope.get("rope_theta", 1e4))
     sizes.setdefault("rms_norm_eps", 1e-6)
-    config = config_from_sizes(sizes, folder / "config.json")
+    config = config_from_sizes(sizes, folder / CONFIG_FILE)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise InputError(f"{folder}: has no .safetensors file; download the decoder again")
     state = {key: value for file in files for key, value in read_safetensors(file).items()}
     ties = {"lm_head.weight": "model.embed_tokens.weight"} if "lm_head.weight" in state else {}
-    rules = [rule._replace(theirs=f"model.{rule.theirs}") for rule in RULES]
-    params = to_ours(state, rules, expected_shapes(config), folder, ties)
+    params = to_ours(state, FOLDER_RULES, expected_shapes(config), folder, ties)
     tokenizer = folder / TOKENIZER_FILE
     return Checkpoint(config, params, read_text(tokenizer) if tokenizer.exists() else None)
 
 
 def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:
-    """Writes a folder that `LlamaForCausalLM.from_pretrained` reads."""
-    from safetensors.numpy import save_file
+    """Writes a folder that `LlamaForCausalLM.from_pretrained` reads.
 
+    Raises:
+        InputError: the folder cannot be made or written to.
+    """
     folder = make_folder(folder)
-    rules = [rule._replace(theirs=f"model.{rule.theirs}") for rule in RULES]
-    state = to_theirs(checkpoint.params, rules)
-    state = {key: np.ascontiguousarray(value) for key, value in state.items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    state = to_theirs(checkpoint.params, FOLDER_RULES)
+    write_safetensors(folder / WEIGHTS_FILE, state, {"format": "pt"})
     sizes = sizes_from_config(checkpoint.config)
     theta = sizes.pop("rope_theta")
     description = sizes | {
@@ -137,8 +149,6 @@ def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:
         "rope_parameters": {"rope_type": "default", "rope_theta": theta},
         "torch_dtype": "float32",
     }
-    (folder / "config.json").write_text(
-        json.dumps(description, indent=2, sort_keys=True) + "\n", "utf-8"
-    )
+    write_json(folder / CONFIG_FILE, description)
     if checkpoint.tokenizer is not None:
-        (folder / TOKENIZER_FILE).write_text(checkpoint.tokenizer, "utf-8")
+        write_text(folder / TOKENIZER_FILE, checkpoint.tokenizer)

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from conversion import matpac, smollm2
+from conversion.published_files import read_json_beside, read_published
 from conversion.rules import Rule, as_state_dict, linear, norm, to_ours, to_theirs
-from conversion.torch_file import read_torch_file
-from tinymu_jax.checkpoint import Checkpoint, expected_shapes
-from tinymu_jax.config import SmolLM2Config, TinyMUConfig, smollm2_preset
+from tinymu_jax.checkpoint import TOKENIZER_FILE, Checkpoint, expected_shapes
+from tinymu_jax.config import SMOLLM2_PRESETS, SmolLM2Config, TinyMUConfig, smollm2_preset
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import read_json_object, read_text
+from tinymu_jax.files import read_text
 
 ENCODER, PROJECTOR, DECODER = "audio_encoder.enc", "projector", "text_decoder.lm.model"
 TIES = {
@@ -64,47 +64,34 @@ def rules(config: TinyMUConfig) -> list[Rule]:
     ]
 
 
-def from_published(path: str | Path) -> Checkpoint:
+def from_published(path: str | Path, content: object = None) -> Checkpoint:
     """Reads `tinymu.pt` with what lies beside it: a yaml and a json of the same stem, a tokenizer.
 
+    Args:
+        path: of the `.pt`, or of a `.safetensors` with the same keys and its yaml.
+        content: of the file, where it has been read already.
+
     Raises:
-        InputError: as `read_torch_file`; sizes unknown; keys missing, left over or of wrong shape.
+        InputError: as `read_published`; sizes unknown; keys missing, left over or of wrong shape.
     """
     path = Path(path)
-    content = read_torch_file(path)
+    content = read_published(path) if content is None else content
     if not isinstance(content, dict) or "model" not in content:
         raise InputError(f'{path}: has no "model"; name a TinyMU checkpoint')
     state = as_state_dict(content["model"], path)
     published = _published_config(path, content)
     config = _read_config(path, published, state)
     params = to_ours(state, rules(config), expected_shapes(config), path, TIES)
-    tokenizer = path.with_name("tokenizer.json")
+    tokenizer = path.with_name(TOKENIZER_FILE)
     source = {"config": published, "epoch": content.get("epoch", 0)}
     text = read_text(tokenizer) if tokenizer.exists() else None
     return Checkpoint(config, params, text, source)
 
 
-def is_tinymu(path: str | Path) -> bool:
-    """Tells a TinyMU checkpoint from a MATPAC one by its keys."""
-    content = read_torch_file(path)
+def is_tinymu(content: object) -> bool:
+    """Tells the content of a TinyMU checkpoint from that of a MATPAC one by its keys."""
     state = content.get("model") if isinstance(content, dict) else None
     return isinstance(state, dict) and any(str(key).startswith("text_decoder.") for key in state)
-
-
-def read_json_beside(path: Path) -> dict[str, dict[str, Any]]:
-    """Returns the sizes in the json of the same stem beside a checkpoint; {} if there is none.
-
-    Raises:
-        InputError: it is no json, or its "encoder" or "lm" is no object.
-    """
-    beside = path.with_suffix(".json")
-    if not beside.exists():
-        return {}
-    sizes = read_json_object(beside, "repair or remove it")
-    for part in ("encoder", "lm"):
-        if not isinstance(sizes.get(part, {}), dict):
-            raise InputError(f"{beside}: {part!r} is no object with sizes; repair or remove it")
-    return sizes
 
 
 def _published_config(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,8 +179,8 @@ def to_published(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def describe(config: TinyMUConfig) -> dict[str, Any]:
     """Writes our config in the published yaml's terms."""
-    presets = ("SmolLM2-135M", "SmolLM2-360M", "SmolLM2-1.7B")
-    name = next((p for p in presets if smollm2_preset(p) == config.decoder), "SmolLM2-custom")
+    same = (name for name, preset in SMOLLM2_PRESETS.items() if preset == config.decoder)
+    name = next(same, "SmolLM2-custom")
     kinds = {ours: theirs for theirs, ours in PROJECTOR_KINDS.items()}
     return {
         "data": {"max_length": config.max_seconds, "max_text_token_len": config.max_text_tokens},

@@ -5,7 +5,6 @@ that the yaml does not tell; or, where the name ends in .safetensors, the same k
 A MATPAC encoder becomes a published `.pt`, a decoder alone a SmolLM2 folder.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +13,12 @@ import tyro
 import yaml
 
 from conversion import matpac, smollm2, tinymu
-from conversion.torch_file import write_torch_file
-from tinymu_jax.checkpoint import TOKENIZER_FILE, Checkpoint
+from conversion.published_files import read_json_beside
+from conversion.torch_file_writer import write_torch_file
+from tinymu_jax.checkpoint import TOKENIZER_FILE, Checkpoint, write_safetensors
 from tinymu_jax.config import MatpacConfig, SmolLM2Config
 from tinymu_jax.errors import InputError, one_line_errors
-from tinymu_jax.files import make_folder
+from tinymu_jax.files import make_folder, write_json, write_text
 from tinymu_jax.pretrained import open_checkpoint
 
 
@@ -61,16 +61,16 @@ def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
         _write_state(output, content, content["model"])
         sizes = tinymu.sizes(content["config"], checkpoint.config)
         written.append(output.with_suffix(".yaml"))
-        written[-1].write_text(yaml.safe_dump(content["config"], sort_keys=False), "utf-8")
+        write_text(written[-1], yaml.safe_dump(content["config"], sort_keys=False))
         if checkpoint.tokenizer is not None:
             written.append(output.with_name(TOKENIZER_FILE))
-            written[-1].write_text(checkpoint.tokenizer, encoding="utf-8")
+            write_text(written[-1], checkpoint.tokenizer)
     beside = output.with_suffix(".json")
     # A json of an earlier model of that name would be read as the sizes of this one.
-    if tinymu.read_json_beside(output).keys() & {"encoder", "lm"}:
+    if read_json_beside(output).keys() & {"encoder", "lm"}:
         beside.unlink()
     if sizes:
-        beside.write_text(json.dumps(sizes, indent=1) + "\n", "utf-8")
+        write_json(beside, sizes)
         written.append(beside)
     return written
 
@@ -80,10 +80,8 @@ def _write_state(output: Path, content: object, state: dict[str, np.ndarray]) ->
     if output.suffix != ".safetensors":
         write_torch_file(output, content)
         return
-    from safetensors.numpy import save_file
-
     # safetensors has no ties: tied copies are written out.
-    save_file({key: np.array(value, order="C") for key, value in state.items()}, output)
+    write_safetensors(output, state)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Reads and writes PyTorch's zip checkpoints (``torch.save`` since 1.6) without PyTorch.
+"""Reads PyTorch's zip checkpoints (``torch.save`` since 1.6) without PyTorch.
 
 A checkpoint is a zip archive with uncompressed records: ``<root>/data.pkl``, a pickle of the tree
 in which each tensor names its storage, ``<root>/data/<key>``, the bytes of one storage each,
@@ -10,16 +10,14 @@ only the functions of its own table; whatever else a file asks for is refused, n
 Source: torch/serialization.py and torch/_utils.py (``_rebuild_tensor_v2``) of PyTorch 2.6 to 2.13.
 """
 
-import contextlib
 import io
 import mmap
-import os
 import pickle
 import re
 import struct
 import sys
 import zipfile
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,7 +26,7 @@ import numpy as np
 
 from tinymu_jax.errors import InputError
 
-_STORAGES = {
+STORAGES = {
     "FloatStorage": np.dtype(np.float32),
     "DoubleStorage": np.dtype(np.float64),
     "HalfStorage": np.dtype(np.float16),
@@ -44,7 +42,6 @@ _OLD_MODULES = {"__builtin__": "builtins", "numpy.core.multiarray": "numpy._core
 
 _ZIP_START = b"PK\x03\x04"
 _LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # the magic number before 1.6
-_ALIGNMENT = 64  # of the data of a record, as torch.save does it: mapped tensors stay aligned
 
 # Opcodes that build plain values, fetch a global through find_class, or call one (REDUCE). Not
 # here: INST, OBJ, NEWOBJ (make instances of classes), EXT (copyreg's cache bypasses find_class).
@@ -85,56 +82,17 @@ def read_torch_file(path: str | Path) -> object:
             with zipfile.ZipFile(file) as archive:
                 return _Unpickler(mapped, archive).load()
     except InputError as error:
-        raise _error(path, str(error)) from error
+        raise file_error(path, str(error)) from error
     except OSError as error:
         problem = f"cannot be read ({error.strerror or error})"
-        raise _error(path, f"{problem}; give the path of a readable .pt file") from error
+        raise file_error(path, f"{problem}; give the path of a readable .pt file") from error
     except Exception as error:  # a damaged zip or pickle can fail in any way
         problem = f"damaged or cut short ({type(error).__name__}: {error})"
-        raise _error(path, f"{problem}; copy or download it again") from error
+        raise file_error(path, f"{problem}; copy or download it again") from error
 
 
-def write_torch_file(path: str | Path, obj: object) -> None:
-    """Writes a checkpoint that ``torch.load(path, weights_only=True)`` reads.
-
-    Arrays become CPU tensors of the same shape, contiguous, bit for bit; an array object that
-    occurs twice becomes one tensor. Numpy scalars become Python numbers. The file appears at once
-    when it is complete, and the same content gives the same bytes.
-
-    Args:
-        path: the file to write or replace; its folder exists.
-        obj: a tree of dict, OrderedDict, list, tuple, str, bytes, int, float, bool, None and numpy
-            arrays of float16/32/64, bfloat16, int8/16/32/64, uint8 or bool.
-
-    Raises:
-        InputError: something else is in `obj`, or the file cannot be written.
-    """
-    path = Path(path)
-    pickled = io.BytesIO()
-    pickler = _Pickler(pickled)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        pickler.dump(obj)
-        with zipfile.ZipFile(temporary, "w") as archive:
-            _write_record(archive, "data.pkl", pickled.getbuffer())
-            _write_record(archive, "byteorder", memoryview(sys.byteorder.encode()))
-            for key, array in enumerate(pickler.arrays):
-                flat = np.ascontiguousarray(array).reshape(-1)
-                _write_record(archive, f"data/{key}", flat.view(np.uint8).data)
-            _write_record(archive, "version", memoryview(b"3\n"))
-        os.replace(temporary, path)
-    except InputError as error:
-        raise _error(path, str(error)) from error
-    except OSError as error:
-        problem = f"cannot be written ({error.strerror or error})"
-        raise _error(path, f"{problem}; give a path in a writable folder") from error
-    finally:
-        with contextlib.suppress(OSError):  # it is gone once it has taken the file's place
-            temporary.unlink()
-
-
-def _error(path: Path, text: str) -> InputError:
-    # What a file or an exception says may hold line breaks; the message is one line.
+def file_error(path: Path, text: str) -> InputError:
+    """Returns the error of a file; the message is one line whatever a file or exception says."""
     return InputError(" ".join(f"{path}: {text}".split()))
 
 
@@ -274,8 +232,8 @@ def _codecs_encode(text: str, encoding: str) -> bytes:
 
 
 _GLOBALS = {
-    **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
-    **{f"torch.{dtype}": f"torch.{dtype}" for dtype in _STORAGES.values()},
+    **{f"torch.{name}": dtype for name, dtype in STORAGES.items()},
+    **{f"torch.{dtype}": f"torch.{dtype}" for dtype in STORAGES.values()},
     "torch._utils._rebuild_parameter": lambda data, grad, hooks: _plain(data, np.ndarray),
     "torch.Size": lambda size: tuple(_plain(size, tuple, list)),
     "torch.device": lambda *parts: ":".join(str(_plain(part, str, int)) for part in parts),
@@ -287,69 +245,3 @@ _GLOBALS = {
     "numpy._core.multiarray.scalar": lambda dtype, data: np.frombuffer(data, dtype, count=1)[0],
     "_codecs.encode": _codecs_encode,
 }
-
-
-# What the pickler writes as a module's name, importable here or not, and as a tensor's storage.
-_Global = namedtuple("_Global", "module name")
-_Storage = namedtuple("_Storage", "tag type key location numel")
-_STORAGE_GLOBALS = {dtype: _Global("torch", name) for name, dtype in _STORAGES.items()}
-_REBUILD_TENSOR = _Global("torch._utils", "_rebuild_tensor_v2")
-_ENCODE = _Global("_codecs", "encode")
-_WRITABLE = (dict, OrderedDict, list, tuple, str, int, float, bool, type(None))
-
-
-class _Pickler(pickle._Pickler):
-    """Pickles the tree as torch.save does and collects the arrays; the C one has no such hooks."""
-
-    def __init__(self, file: io.BytesIO):
-        super().__init__(file, protocol=2)  # the protocol of torch.save
-        self.arrays: list[np.ndarray] = []
-
-    def save(self, obj: object, save_persistent_id: bool = True) -> None:
-        obj = obj.item() if isinstance(obj, np.generic) else obj
-        # The memo goes by identity: equal strings must be one for equal trees to give equal bytes.
-        obj = sys.intern(obj) if type(obj) is str else obj
-        if id(obj) in self.memo or type(obj) in _WRITABLE or obj is OrderedDict:
-            super().save(obj, save_persistent_id)
-        elif isinstance(obj, np.ndarray):
-            self._save_call(_REBUILD_TENSOR, self._tensor(obj), obj)
-        elif type(obj) is bytes:  # protocol 2 has no bytes
-            self._save_call(_ENCODE, (obj.decode("latin-1"), "latin1"), obj)
-        elif type(obj) is _Storage:
-            self.save_pers(tuple(obj))
-        elif type(obj) is _Global:
-            self.write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
-            self.memoize(obj)
-        else:
-            problem = f"a {type(obj).__module__}.{type(obj).__qualname__} cannot be written"
-            raise InputError(f"{problem}; convert it to numpy arrays and plain values")
-
-    def _save_call(self, function: _Global, arguments: tuple, obj: object) -> None:
-        self.save(function)
-        self.save(arguments)
-        self.write(pickle.REDUCE)
-        self.memoize(obj)
-
-    def _tensor(self, array: np.ndarray) -> tuple:
-        if array.dtype not in _STORAGE_GLOBALS:
-            problem = f"an array of shape {array.shape} has data type {array.dtype}"
-            remedy = f"convert it to one of {', '.join(map(str, _STORAGE_GLOBALS))}"
-            raise InputError(f"{problem}, which cannot be written; {remedy}")
-        steps = [1]
-        for size in reversed(array.shape[1:]):
-            steps.insert(0, steps[0] * max(size, 1))
-        storage_type, key = _STORAGE_GLOBALS[array.dtype], str(len(self.arrays))
-        self.arrays.append(array)
-        storage = _Storage("storage", storage_type, key, "cpu", array.size)
-        return (storage, 0, array.shape, tuple(steps[: array.ndim]), False, OrderedDict())
-
-
-def _write_record(archive: zipfile.ZipFile, name: str, data: memoryview) -> None:
-    info = zipfile.ZipInfo(f"archive/{name}")  # ZipInfo's time is 1980 unless told
-    info.create_system, info.file_size = 3, data.nbytes
-    zip64 = data.nbytes > zipfile.ZIP64_LIMIT // 2  # zipfile itself decides at LIMIT / 1.05
-    header = 30 + len(info.filename) + (20 if zip64 else 0) + 4
-    padding = -(archive.start_dir + header) % _ALIGNMENT
-    info.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding  # torch's padding field
-    with archive.open(info, "w", force_zip64=zip64) as record:
-        record.write(data)

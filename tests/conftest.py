@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,9 @@ import pytest
 # parse them, hence beartype.)
 CHECKED = ["audio", "listener", "listening", "models"]
 jaxtyping.install_import_hook([f"tinymu_jax.{name}" for name in CHECKED], "beartype.beartype")
+
+# The assertions of this module, too, say what they compared.
+pytest.register_assert_rewrite("helpers")
 
 TESTS = Path(__file__).parent
 
@@ -80,6 +84,44 @@ def assistant(golden_checkpoint):
     from tinymu_jax.pretrained import make_assistant
 
     return make_assistant(golden_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def checkpoint_file(golden_dir, tmp_path_factory):
+    """The golden checkpoint and its json in a folder of their own, with a tokenizer."""
+    from tokenizer_fixture import tokenizer_text
+
+    folder = tmp_path_factory.mktemp("golden")
+    for suffix in (".pt", ".json"):
+        shutil.copy(golden_dir / f"tinymu_tiny{suffix}", folder / f"tinymu{suffix}")
+    (folder / "tokenizer.json").write_text(tokenizer_text())
+    return folder / "tinymu.pt"
+
+
+@pytest.fixture(scope="module")
+def loaded(checkpoint_file, compiled_programs_stay_here):
+    """An assistant as `load` makes it from the golden checkpoint's file."""
+    import tinymu_jax
+
+    return tinymu_jax.load(checkpoint_file)
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """A cache of a test's own, which is not there yet."""
+    monkeypatch.setenv("TINYMU_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def compiled_programs_stay_here(tmp_path_factory):
+    """Keeps `load` from naming a folder for the compiled programs of the whole run."""
+    import jax
+
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,6 @@ import copy
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +11,19 @@ import pytest
 import torch
 import torch_oracle as oracle
 import yaml
+from helpers import (
+    SMALL_DECODER,
+    SMALL_ENCODER,
+    published_config,
+    published_encoder,
+    refusal,
+    run_python,
+)
 
 from conversion import matpac, smollm2, tinymu
 from conversion.to_torch import write_model
-from conversion.torch_file import read_torch_file, write_torch_file
+from conversion.torch_file import read_torch_file
+from conversion.torch_file_writer import write_torch_file
 from tinymu_jax.checkpoint import (
     CONFIG_FILE,
     TOKENIZER_FILE,
@@ -29,17 +36,6 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.pretrained import open_checkpoint
 from tinymu_jax.sharding import flatten
 
-ENCODER = {"embed_dim": 64, "depth": 2, "num_heads": 1, "mlp_ratio": 4, "n_t": 64}
-"""One head of 64: as in published files, the number of heads follows from the width."""
-DECODER = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 40,
-    "head_dim": 8,
-}
 KINDS = ["linearprojector", "reslinearprojector", "transformerprojector"]
 WEIGHTS = "projector.linear1.weight"
 ENCODER_NORM = "audio_encoder.enc.student_encoder.norm.bias"
@@ -54,7 +50,7 @@ def sizes(kind="linearprojector"):
     projector = {"proj_name": kind, "d_in": 320, "d_out": 32}
     if kind == "linearprojector":
         projector["d_h"] = 24
-    return {"encoder": dict(ENCODER), "lm": dict(DECODER), "projector": projector}
+    return {"encoder": dict(SMALL_ENCODER), "lm": dict(SMALL_DECODER), "projector": projector}
 
 
 def scrambled(module, seed=0):
@@ -68,26 +64,17 @@ def scrambled(module, seed=0):
     return module
 
 
-def description(kind="linearprojector", **decoder):
-    """Returns a published config of the small model."""
-    projector = {"proj_name": kind, "d_in": 320, "d_h": 24, "d_out": 32}
-    return {
-        "data": {"max_length": 10},
-        "model": {
-            "encoder": {"audioenc_name": "MATPAC", "freeze": True, "ds_rate": 1},
-            "projector": projector,
-            "decoder": {"textdec_name": "small-decoder", "max_text_token_len": 129} | decoder,
-            "model_type": "m2t",
-        },
-    }
-
-
 def write_tinymu(folder, kind="linearprojector", change=None, config=None, name="tinymu.pt"):
     """Writes a small TinyMU as published, with the json of its sizes; returns the path."""
     state = dict(scrambled(oracle.build_tinymu(sizes(kind))).state_dict())
     if change:
         change(state)
-    content = {"model": state, "optimizer": {}, "config": config or description(kind), "epoch": 3}
+    content = {
+        "model": state,
+        "optimizer": {},
+        "config": config or published_config(kind),
+        "epoch": 3,
+    }
     path = folder / name
     torch.save(content, path)
     path.with_suffix(".json").write_text(json.dumps(sizes(kind)))
@@ -95,9 +82,8 @@ def write_tinymu(folder, kind="linearprojector", change=None, config=None, name=
 
 
 def write_matpac(folder, change=None, **options):
-    """Writes a small encoder as published, i.e. without the front end; returns path and state."""
-    module = scrambled(oracle.Matpac(**ENCODER, **options))
-    state = {k: v for k, v in module.state_dict().items() if not k.startswith("log_mel.")}
+    """Writes a small encoder as published; returns path and state."""
+    state = published_encoder(scrambled(oracle.Matpac(**SMALL_ENCODER, **options)))
     if change:
         change(state)
     path = folder / "matpac.pt"
@@ -129,15 +115,6 @@ def assert_same_tree(found, wanted):
         assert np.asarray(found[path]).dtype == leaf.dtype, path
         assert np.asarray(found[path]).shape == leaf.shape, path
         assert raw(found[path]) == raw(leaf), path
-
-
-def refusal(function, *arguments, **options):
-    """Returns the message of the InputError that a call ends with, which is one line."""
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # --- TinyMU ------------------------------------------------------------------------------------
@@ -184,7 +161,7 @@ def test_the_sizes_of_a_checkpoint_are_read_off_it(tmp_path):
 
 
 def test_the_description_inside_is_read(tmp_path):
-    config = description(max_text_token_len=77)
+    config = published_config(max_text_token_len=77)
     config["data"]["max_length"] = 7.5
     config["model"]["encoder"]["ds_rate"] = 2
     read = tinymu.from_published(write_tinymu(tmp_path, config=config)).config
@@ -255,6 +232,40 @@ def test_weights_saved_in_bfloat16_are_read_exactly(tmp_path):
     assert raw(kernel) == raw(wanted)
 
 
+def test_weights_in_double_precision_are_not_rounded_silently(tmp_path):
+    def change(state):
+        state[WEIGHTS] = state[WEIGHTS].double()
+
+    path = write_tinymu(tmp_path, change=change)
+    message = refusal(tinymu.from_published, path)
+    assert message.startswith(f"{path}: {WEIGHTS} is float64")
+    assert "model.float()" in message
+
+
+def test_a_safetensors_file_of_a_tinymu_is_opened_again(tmp_path):
+    checkpoint = tinymu.from_published(write_tinymu(tmp_path))
+    write_model(checkpoint, tmp_path / "again.safetensors")
+    assert_same_tree(open_checkpoint(tmp_path / "again.safetensors").params, checkpoint.params)
+
+
+def test_a_safetensors_file_without_its_yaml_names_it(tmp_path):
+    write_model(tinymu.from_published(write_tinymu(tmp_path)), tmp_path / "again.safetensors")
+    (tmp_path / "again.yaml").unlink()
+    message = refusal(open_checkpoint, tmp_path / "again.safetensors")
+    assert "put its yaml beside it as again.yaml" in message
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_written_files_have_the_permissions_of_any_new_file(tmp_path, checkpoint, mask):
+    before = os.umask(mask)
+    try:
+        save_checkpoint(tmp_path / "out", checkpoint)
+    finally:
+        os.umask(before)
+    modes = {p.stat().st_mode & 0o777 for p in (tmp_path / "out").iterdir()}
+    assert modes == {0o666 & ~mask}
+
+
 def test_a_tokenizer_beside_the_checkpoint_is_taken_along(tmp_path):
     path = write_tinymu(tmp_path)
     assert tinymu.from_published(path).tokenizer is None
@@ -264,7 +275,7 @@ def test_a_tokenizer_beside_the_checkpoint_is_taken_along(tmp_path):
 
 def test_the_yaml_beside_wins_over_the_config_inside(tmp_path):
     path = write_tinymu(tmp_path)
-    beside = description(max_text_token_len=99)
+    beside = published_config(max_text_token_len=99)
     path.with_suffix(".yaml").write_text(yaml.safe_dump(beside))
     checkpoint = tinymu.from_published(path)
     assert checkpoint.config.max_text_tokens == 99
@@ -278,7 +289,7 @@ def test_the_yaml_beside_stands_in_for_a_config_that_is_not_inside(tmp_path):
     torch.save(content, path)
     message = refusal(tinymu.from_published, path)
     assert "tinymu.yaml" in message
-    path.with_suffix(".yaml").write_text(yaml.safe_dump(description()))
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(published_config()))
     assert tinymu.from_published(path).config.decoder.width == 32
 
 
@@ -287,7 +298,7 @@ def write_preset(folder, monkeypatch, **changes):
     made = sizes()
     made["lm"] |= changes
     path = folder / "preset.pt"
-    config = description(textdec_name="owner/SmolLM2-small-Instruct")
+    config = published_config(textdec_name="owner/SmolLM2-small-Instruct")
     state = scrambled(oracle.build_tinymu(made)).state_dict()
     torch.save({"model": state, "optimizer": {}, "config": config, "epoch": 1}, path)
     preset = smollm2.config_from_sizes(made["lm"], "test")
@@ -380,7 +391,7 @@ def test_an_untied_copy_with_the_same_numbers_is_read(tmp_path):
     ],
 )
 def test_unknown_parts_are_named(tmp_path, part, key, value, named):
-    config = description()
+    config = published_config()
     config["model"][part][key] = value
     message = refusal(tinymu.from_published, path := write_tinymu(tmp_path, config=config))
     assert message.startswith(f"{path}: ")
@@ -389,7 +400,7 @@ def test_unknown_parts_are_named(tmp_path, part, key, value, named):
 
 
 def test_a_projector_that_is_not_the_described_one_is_told_by_its_keys(tmp_path):
-    path = write_tinymu(tmp_path, config=description("reslinearprojector"))
+    path = write_tinymu(tmp_path, config=published_config("reslinearprojector"))
     message = refusal(tinymu.from_published, path)
     assert "missing projector.layer_norm.weight" in message
     assert "left over projector.linear1.bias" in message
@@ -448,7 +459,7 @@ def test_a_broken_json_is_named(tmp_path, text):
     ],
 )
 def test_a_config_that_lacks_parts_is_refused(tmp_path, change):
-    path = write_tinymu(tmp_path, config=description() | change)
+    path = write_tinymu(tmp_path, config=published_config() | change)
     message = refusal(tinymu.from_published, path)
     assert message.startswith(f"{path}: ")
     assert "yaml" in message
@@ -463,7 +474,7 @@ def test_a_config_that_lacks_parts_is_refused(tmp_path, change):
     ],
 )
 def test_a_config_with_an_empty_name_is_refused(tmp_path, part, key, value):
-    config = description()
+    config = published_config()
     config["model"][part][key] = value
     path = write_tinymu(tmp_path, config=config)
     path.with_suffix(".json").unlink()
@@ -480,7 +491,7 @@ def test_a_config_with_an_empty_name_is_refused(tmp_path, part, key, value):
     ],
 )
 def test_a_config_with_a_number_that_is_none_is_refused(tmp_path, part, key, value):
-    config = description()
+    config = published_config()
     config["model"][part][key] = value
     path = write_tinymu(tmp_path, config=config)
     message = refusal(tinymu.from_published, path)
@@ -644,7 +655,7 @@ def test_sizes_that_cannot_be_read_off_the_weights_are_refused(tmp_path, key, va
 def test_heads_that_cannot_be_known_are_asked_for(tmp_path):
     path = tmp_path / "narrow.pt"
     module = oracle.Matpac(embed_dim=32, depth=1, num_heads=2, n_t=64)
-    torch.save({k: v for k, v in module.state_dict().items() if not k.startswith("log_mel.")}, path)
+    torch.save(published_encoder(module), path)
     message = refusal(open_checkpoint, path)
     assert "number of heads is unknown" in message
     assert '{"encoder": {"num_heads": ...}}' in message
@@ -671,7 +682,7 @@ def llama():
 
 def scrambled_llama():
     """Returns a small Llama with weights of a size that keeps its logits apart."""
-    lm = oracle.build_llama(**DECODER).eval()
+    lm = oracle.build_llama(**SMALL_DECODER).eval()
     generator = torch.Generator().manual_seed(1)
     for parameter in lm.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
@@ -705,7 +716,7 @@ def test_a_decoder_folder_is_described_by_its_config(tmp_path, llama):
 
 
 def test_other_constants_of_a_decoder_are_kept(tmp_path):
-    lm = oracle.build_llama(rms_norm_eps=1e-6, rope_theta=130_000.0, **DECODER)
+    lm = oracle.build_llama(rms_norm_eps=1e-6, rope_theta=130_000.0, **SMALL_DECODER)
     lm.save_pretrained(tmp_path / "theirs")
     checkpoint = smollm2.from_published(tmp_path / "theirs")
     smollm2.write_published(tmp_path / "back", checkpoint)
@@ -835,20 +846,20 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path, checkpoint):
 def test_a_half_written_folder_is_refused(tmp_path, checkpoint, monkeypatch):
     save_checkpoint(tmp_path, checkpoint)
     monkeypatch.setattr("safetensors.numpy.save_file", fail_halfway)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         save_checkpoint(tmp_path, checkpoint)
     message = refusal(open_checkpoint, tmp_path)
     assert message == f"{tmp_path}: has no {CONFIG_FILE}; name a checkpoint folder"
 
 
-def fail_halfway(weights, path):
+def fail_halfway(weights, path, metadata=None):
     Path(path).write_bytes(b"half")
     raise OSError(28, "No space left on device")
 
 
 def test_no_half_written_file_is_left(tmp_path, checkpoint, monkeypatch):
     monkeypatch.setattr("safetensors.numpy.save_file", fail_halfway)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left"):
         save_checkpoint(tmp_path, checkpoint)
     assert list(tmp_path.iterdir()) == []
 
@@ -985,24 +996,16 @@ def test_the_full_size_comes_back_bit_for_bit_in_little_memory(tmp_path):
     for parameter in module.parameters():
         parameter.data.normal_(generator=generator)
     assert sum(parameter.numel() for parameter in module.parameters()) == 229_054_592
-    config = description()
+    config = published_config()
     config["model"]["projector"] |= oracle.FULL_SIZES["projector"]
     config["model"]["decoder"]["textdec_name"] = "HuggingFaceTB/SmolLM2-135M"
     source, folder, back = (tmp_path / name for name in ("tinymu.pt", "folder", "back.pt"))
     content = {"model": module.state_dict(), "optimizer": {}, "config": config, "epoch": 2}
     torch.save(content, source)
     del module, content
-    result = subprocess.run(
-        [sys.executable, "-c", CONVERT, source, folder, back],
-        cwd=Path(__file__).parents[1],
-        env=os.environ | {"PYTHONPATH": "."},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "TinyMU, 229.0" in result.stdout
-    peak = int(re.search(r"peak (\d+)", result.stdout)[1]) * 1024
+    printed = run_python(CONVERT, source, folder, back)
+    assert "TinyMU, 229.0" in printed
+    peak = int(re.search(r"peak (\d+)", printed)[1]) * 1024
     assert peak < 3e9, f"{peak / 1e9:.2f} GB"
     original, written = read_torch_file(source), torch.load(back, weights_only=True, mmap=True)
     assert written["config"] == original["config"]

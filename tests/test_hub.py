@@ -8,37 +8,29 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from urllib.parse import unquote
 
-import jax
-import numpy as np
 import pytest
 import torch
 import torch_oracle as oracle
 import yaml
+from helpers import SMALL_DECODER, SMALL_ENCODER, noise, published_config, refusal
 from tokenizer_fixture import tokenizer_text
 
 import conversion.tinymu
 import tinymu_jax
 from tinymu_jax import hub
 from tinymu_jax.config import SMOLLM2_PRESETS, SmolLM2Config
-from tinymu_jax.errors import InputError
 
 REPO, DECODER = "someone/TinyMU-tiny", "HuggingFaceTB/SmolLM2-tiny"
 PROMPT = "What is the main instrument?"
 # All sizes follow from the weights and from the decoder's name, as in the published repository.
 SIZES = {
-    "encoder": {"embed_dim": 64, "depth": 1, "num_heads": 1, "n_t": 64},
-    "lm": {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": 512,
-        "head_dim": 8,
-    },
+    "encoder": SMALL_ENCODER | {"depth": 1},
+    "lm": SMALL_DECODER | {"num_hidden_layers": 1, "vocab_size": 512},
     "projector": {"d_in": 320, "d_h": 24, "d_out": 32},
 }
 PRESET = SmolLM2Config(512, 32, 1, 4, 2, 8, 48)
+
+pytestmark = pytest.mark.usefixtures("compiled_programs_stay_here")
 
 
 class Hub:
@@ -125,15 +117,7 @@ def original(port):
 
 @pytest.fixture(scope="module")
 def description():
-    return {
-        "data": {"max_length": 10},
-        "model": {
-            "encoder": {"audioenc_name": "MATPAC", "freeze": True, "ds_rate": 1},
-            "projector": {"proj_name": "linearprojector"} | SIZES["projector"],
-            "decoder": {"textdec_name": DECODER, "max_text_token_len": 129, "freeze": False},
-            "model_type": "m2t",
-        },
-    }
+    return published_config(textdec_name=DECODER, freeze=False)
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +138,8 @@ def published(original, description):
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("TINYMU_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "hub"
+def cache(own_cache):
+    return own_cache / "hub"
 
 
 @pytest.fixture
@@ -185,26 +168,9 @@ def fake_hub(published, cache, tmp_path, monkeypatch):
     fake.close()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compiled_programs_stay_here(tmp_path_factory):
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
-
-
 @pytest.fixture(scope="module")
 def waveform():
-    return (0.1 * np.random.default_rng(0).standard_normal(16_000)).astype(np.float32)
-
-
-def refusal(*arguments, **options):
-    """Returns the message of the InputError that loading ends with, which is one line."""
-    with pytest.raises(InputError) as caught:
-        tinymu_jax.load(*arguments, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+    return noise(16_000)
 
 
 def written(folder):
@@ -308,19 +274,16 @@ def test_a_file_whose_tokenizer_cannot_be_had_says_what_to_do(fake_hub, publishe
         (tmp_path / name).write_bytes(content)
     del fake_hub.files[DECODER, "main"]
     model = tinymu_jax.load(tmp_path / "tinymu.pt")
-    with pytest.raises(InputError) as caught:
-        model.encode_prompt(PROMPT)
-    message = str(caught.value)
+    message = refusal(model.encode_prompt, PROMPT)
     assert message.startswith(f"{tmp_path / 'tinymu.pt'}: has no tokenizer, and {DECODER}: ")
     assert "put the decoder's tokenizer.json beside it" in message
-    assert "\n" not in message
 
 
 # --- what goes wrong ---------------------------------------------------------------------------
 
 
 def test_a_repository_that_does_not_exist_is_named(fake_hub, cache):
-    message = refusal("someone/Nothing")
+    message = refusal(tinymu_jax.load, "someone/Nothing")
     assert message.startswith("someone/Nothing: the hub has no such repository")
     assert "check the name" in message
     assert written(cache) == []
@@ -333,7 +296,7 @@ def test_a_private_repository_asks_to_log_in(fake_hub, cache, status, code):
         return True
 
     fake_hub.fault = forbid
-    message = refusal(REPO)
+    message = refusal(tinymu_jax.load, REPO)
     assert message.startswith(f"{REPO}: ")
     assert "log in with `hf auth login`" in message
     assert written(cache) == []
@@ -342,24 +305,25 @@ def test_a_private_repository_asks_to_log_in(fake_hub, cache, status, code):
 @pytest.mark.parametrize("name", ["tinymu.yaml", "tinymu.pt"])
 def test_a_file_that_the_repository_lacks_is_named(fake_hub, cache, name):
     del fake_hub.files[REPO, "main"][name]
-    assert refusal(REPO) == f"{REPO}: has no {name}; name a TinyMU repository"
+    assert refusal(tinymu_jax.load, REPO) == f"{REPO}: has no {name}; name a TinyMU repository"
     assert written(cache) == []
 
 
 def test_a_revision_that_does_not_exist_is_named(fake_hub, cache):
-    assert refusal(REPO, revision="v9") == f"{REPO}: has no revision 'v9'; check its name"
+    message = refusal(tinymu_jax.load, REPO, revision="v9")
+    assert message == f"{REPO}: has no revision 'v9'; check its name"
     assert written(cache) == []
 
 
 def test_a_decoder_that_cannot_be_had_is_named_and_nothing_is_kept(fake_hub, cache):
     fake_hub.files[DECODER, "main"].clear()
-    assert refusal(REPO).startswith(f"{DECODER}: has no tokenizer.json; ")
+    assert refusal(tinymu_jax.load, REPO).startswith(f"{DECODER}: has no tokenizer.json; ")
     assert written(cache) == []
 
 
 def test_a_hub_that_is_down_is_told(fake_hub, cache):
     fake_hub.close()
-    message = refusal(REPO)
+    message = refusal(tinymu_jax.load, REPO)
     assert message.startswith(f"{REPO}: tinymu.yaml cannot be downloaded, the hub is out of reach")
     assert "check the network, or give the path of a checkpoint" in message
     assert written(cache) == []
@@ -367,7 +331,7 @@ def test_a_hub_that_is_down_is_told(fake_hub, cache):
 
 def test_being_offline_on_purpose_is_told(fake_hub, cache, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert "cannot be downloaded, the hub is out of reach" in refusal(REPO)
+    assert "cannot be downloaded, the hub is out of reach" in refusal(tinymu_jax.load, REPO)
     assert fake_hub.requests == []
     assert written(cache) == []
 
@@ -379,13 +343,13 @@ def test_a_hub_that_refuses_is_told(fake_hub, cache, status):
         return True
 
     fake_hub.fault = refuse
-    assert refusal(REPO).startswith(f"{REPO}: tinymu.yaml cannot be downloaded")
+    assert refusal(tinymu_jax.load, REPO).startswith(f"{REPO}: tinymu.yaml cannot be downloaded")
     assert written(cache) == []
 
 
 def test_a_hub_that_hangs_up_is_told(fake_hub, cache):
     fake_hub.fault = lambda request, method: close_connection(request)
-    assert refusal(REPO).startswith(f"{REPO}: tinymu.yaml cannot be downloaded")
+    assert refusal(tinymu_jax.load, REPO).startswith(f"{REPO}: tinymu.yaml cannot be downloaded")
     assert written(cache) == []
 
 
@@ -405,7 +369,7 @@ def test_a_download_that_breaks_off_is_told_and_nothing_is_kept(fake_hub, cache,
         return close_connection(request)
 
     fake_hub.fault = break_off
-    assert refusal(REPO).startswith(f"{REPO}: tinymu.pt cannot be downloaded")
+    assert refusal(tinymu_jax.load, REPO).startswith(f"{REPO}: tinymu.pt cannot be downloaded")
     assert written(cache) == []
 
 
@@ -421,19 +385,19 @@ def test_a_broken_proxy_is_told(fake_hub, cache, monkeypatch):
     )
     monkeypatch.setenv("HTTPS_PROXY", fake_hub.address)
     close_session()
-    assert refusal(REPO).startswith(f"{REPO}: tinymu.yaml cannot be downloaded")
+    assert refusal(tinymu_jax.load, REPO).startswith(f"{REPO}: tinymu.yaml cannot be downloaded")
     assert written(cache) == []
 
 
 def test_a_file_that_is_no_checkpoint_is_named_and_nothing_is_kept(fake_hub, cache):
     fake_hub.files[REPO, "main"]["tinymu.pt"] = b"<html>sign in to the network</html>"
-    assert "tinymu.pt: " in refusal(REPO)
+    assert "tinymu.pt: " in refusal(tinymu_jax.load, REPO)
     assert written(cache) == []
 
 
 @pytest.mark.parametrize("name", ["some one/Tiny MU", "owner/--name", "owner/name.git"])
 def test_a_name_that_the_hub_does_not_allow_is_told(fake_hub, cache, name):
-    assert refusal(name).startswith(f"{name}: tinymu.yaml cannot be downloaded (")
+    assert refusal(tinymu_jax.load, name).startswith(f"{name}: tinymu.yaml cannot be downloaded (")
     assert written(cache) == []
 
 

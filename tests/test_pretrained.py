@@ -1,11 +1,7 @@
 """`tinymu_jax.load()` takes every format, gives the original's numbers, and refuses the rest."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +9,7 @@ import pytest
 import soundfile
 import torch
 import torch_oracle as oracle
+from helpers import SMALL_DECODER, SMALL_ENCODER, noise, published_encoder, refusal, run_python
 from tokenizer_fixture import tokenizer_text
 
 import tinymu_jax
@@ -20,44 +17,14 @@ from conversion import matpac, smollm2, tinymu
 from conversion.to_torch import write_model
 from tinymu_jax.assistant import Assistant
 from tinymu_jax.checkpoint import save_checkpoint
-from tinymu_jax.errors import InputError
 from tinymu_jax.labels import read_labels
 from tinymu_jax.listener import Listener
 from tinymu_jax.pretrained import keep_compiled_programs, make_assistant
 from tinymu_jax.sharding import flatten, unflatten
 
 CLIP = "stereo_48k_11s"
-ROOT = Path(__file__).parents[1]
 
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("TINYMU_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_programs_stay_here(tmp_path_factory):
-    """Keeps `load` from naming a folder for the compiled programs of the whole run."""
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
-
-
-@pytest.fixture(scope="module")
-def checkpoint_file(golden_dir, tmp_path_factory):
-    """The golden checkpoint and its json in a folder of their own, with a tokenizer."""
-    folder = tmp_path_factory.mktemp("golden")
-    for suffix in (".pt", ".json"):
-        shutil.copy(golden_dir / f"tinymu_tiny{suffix}", folder / f"tinymu{suffix}")
-    (folder / "tokenizer.json").write_text(tokenizer_text())
-    return folder / "tinymu.pt"
-
-
-@pytest.fixture(scope="module")
-def numbers(golden_dir):
-    with np.load(golden_dir / "tinymu_tiny.npz") as file:
-        return dict(file)
+pytestmark = pytest.mark.usefixtures("own_cache", "compiled_programs_stay_here")
 
 
 @pytest.fixture(scope="module")
@@ -66,48 +33,34 @@ def recording(golden_dir):
 
 
 @pytest.fixture(scope="module")
-def question(recording, numbers):
+def question(recording, golden):
     """Recording and prompt of the golden case."""
-    return recording, numbers[f"{CLIP}/prompt"].tolist()
-
-
-@pytest.fixture(scope="module")
-def loaded(checkpoint_file):
-    return tinymu_jax.load(checkpoint_file)
+    return recording, golden[f"{CLIP}/prompt"].tolist()
 
 
 def greedy(model, question):
     return model.generate_tokens(*question, max_new_tokens=40)
 
 
-def target_logits(model, question, numbers):
-    return model.target_logits(*question, numbers[f"{CLIP}/target"][:-1].tolist())
-
-
-def refusal(function, *arguments, **options):
-    """Returns the message of the InputError that a call ends with, which is one line."""
-    with pytest.raises(InputError) as caught:
-        function(*arguments, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
+def target_logits(model, question, golden):
+    return model.target_logits(*question, golden[f"{CLIP}/target"][:-1].tolist())
 
 
 # --- TinyMU ------------------------------------------------------------------------------------
 
 
-def test_a_published_file_gives_the_published_answer(loaded, question, numbers):
+def test_a_published_file_gives_the_published_answer(loaded, question, golden):
     assert isinstance(loaded, Assistant)
-    assert greedy(loaded, question) == numbers[f"{CLIP}/greedy"].tolist()
-    wanted = numbers[f"{CLIP}/target_logits"]
-    np.testing.assert_allclose(target_logits(loaded, question, numbers), wanted, rtol=0, atol=1e-4)
+    assert greedy(loaded, question) == golden[f"{CLIP}/greedy"].tolist()
+    wanted = golden[f"{CLIP}/target_logits"]
+    np.testing.assert_allclose(target_logits(loaded, question, golden), wanted, rtol=0, atol=1e-4)
 
 
-def test_a_converted_folder_gives_the_same_answer(checkpoint_file, question, numbers, tmp_path):
+def test_a_converted_folder_gives_the_same_answer(checkpoint_file, question, golden, tmp_path):
     save_checkpoint(tmp_path / "out", tinymu.from_published(checkpoint_file))
     model = tinymu_jax.load(tmp_path / "out")
     assert isinstance(model, Assistant)
-    assert greedy(model, question) == numbers[f"{CLIP}/greedy"].tolist()
+    assert greedy(model, question) == golden[f"{CLIP}/greedy"].tolist()
     assert model.tokenizer.encode("!!") == [17, 17]
 
 
@@ -118,10 +71,10 @@ def test_a_folder_that_holds_a_published_file_is_read(checkpoint_file, loaded):
     assert all(jax.tree.leaves(same))
 
 
-def test_what_is_exported_again_gives_the_same_answer(checkpoint_file, question, numbers, tmp_path):
+def test_what_is_exported_again_gives_the_same_answer(checkpoint_file, question, golden, tmp_path):
     write_model(tinymu.from_published(checkpoint_file), tmp_path / "again.pt")
     model = tinymu_jax.load(str(tmp_path / "again.pt"))
-    assert greedy(model, question) == numbers[f"{CLIP}/greedy"].tolist()
+    assert greedy(model, question) == golden[f"{CLIP}/greedy"].tolist()
 
 
 def test_a_question_in_words_gets_an_answer_in_words(loaded, recording):
@@ -239,12 +192,10 @@ def rounded(checkpoint_file):
     return make_assistant(checkpoint._replace(params=params))
 
 
-def test_int8_is_the_model_with_rounded_weights(
-    checkpoint_file, loaded, rounded, question, numbers
-):
+def test_int8_is_the_model_with_rounded_weights(checkpoint_file, loaded, rounded, question, golden):
     small = tinymu_jax.load(checkpoint_file, decoder="int8")
     found, wanted, exact = (
-        target_logits(model, question, numbers) for model in (small, rounded, loaded)
+        target_logits(model, question, golden) for model in (small, rounded, loaded)
     )
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
     assert greedy(small, question) == greedy(rounded, question)
@@ -267,9 +218,9 @@ def test_int8_holds_every_decoder_weight_in_a_quarter_of_the_bytes(checkpoint_fi
     assert sum(leaf.nbytes for leaf in matrices) * 4 == sum(leaf.nbytes for leaf in exact)
 
 
-def test_a_bfloat16_decoder_is_close(checkpoint_file, loaded, question, numbers):
+def test_a_bfloat16_decoder_is_close(checkpoint_file, loaded, question, golden):
     rough = tinymu_jax.load(checkpoint_file, decoder="bfloat16")
-    found, exact = (target_logits(model, question, numbers) for model in (rough, loaded))
+    found, exact = (target_logits(model, question, golden) for model in (rough, loaded))
     difference = np.abs(found - exact)
     assert difference.max() > 1e-3
     assert difference.mean() < 0.02 * exact.std()
@@ -291,20 +242,16 @@ def test_an_unknown_precision_is_refused(checkpoint_file, option, value):
 
 # --- MATPAC ------------------------------------------------------------------------------------
 
-ENCODER = {"embed_dim": 64, "depth": 2, "num_heads": 1, "n_t": 208}
-
 
 @pytest.fixture
 def waveform():
-    generator = np.random.default_rng(0)
-    return (0.1 * generator.standard_normal(40_000)).astype(np.float32)
+    return noise(40_000)
 
 
 def write_encoder(path, port, **options):
-    """Writes a small encoder as published, without the front end; returns the oracle."""
-    module = port.randomise(oracle.Matpac(**ENCODER, **options))
-    state = module.state_dict().items()
-    torch.save({key: value for key, value in state if not key.startswith("log_mel.")}, path)
+    """Writes a small encoder as published; returns the oracle."""
+    module = port.randomise(oracle.Matpac(**SMALL_ENCODER | {"n_t": 208}, **options))
+    torch.save(published_encoder(module), path)
     return module
 
 
@@ -496,16 +443,7 @@ def test_labels_that_are_not_there_are_named(tmp_path):
 
 
 def test_a_decoder_alone_is_refused(tmp_path):
-    sizes = {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": 40,
-        "head_dim": 8,
-    }
-    oracle.build_llama(**sizes).save_pretrained(tmp_path / "theirs")
+    oracle.build_llama(**SMALL_DECODER).save_pretrained(tmp_path / "theirs")
     save_checkpoint(tmp_path / "ours", smollm2.from_published(tmp_path / "theirs"))
     for name in ("theirs", "ours"):
         message = refusal(tinymu_jax.load, tmp_path / name)
@@ -532,31 +470,17 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
 # --- what is imported, and what is kept --------------------------------------------------------
 
 
-def run_python(code, tmp_path, *arguments):
-    """Runs code in a process of its own and returns what it prints."""
-    result = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TINYMU_CACHE": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
-def test_importing_the_package_imports_nothing_heavy(tmp_path):
+def test_importing_the_package_imports_nothing_heavy():
     code = """
 import sys
 import tinymu_jax
 dir(tinymu_jax)
 print(sorted({name.split(".")[0] for name in sys.modules} & {"jax", "flax", "torch", "numpy"}))
 """
-    assert run_python(code, tmp_path) == "[]\n"
+    assert run_python(code) == "[]\n"
 
 
-def test_an_answer_needs_no_torch(tmp_path, checkpoint_file, recording):
+def test_an_answer_needs_no_torch(own_cache, checkpoint_file, recording):
     code = """
 import sys
 import tinymu_jax
@@ -566,8 +490,8 @@ assert isinstance(answer, str)
 heavy = {"torch", "transformers", "librosa", "matplotlib", "pandas"}
 print(sorted(heavy & set(sys.modules)))
 """
-    assert run_python(code, tmp_path, checkpoint_file, recording) == "[]\n"
-    compiled = list((tmp_path / "cache" / "compiled").iterdir())
+    assert run_python(code, checkpoint_file, recording) == "[]\n"
+    compiled = list((own_cache / "compiled").iterdir())
     assert compiled, "compiled programs are kept for the next process"
 
 

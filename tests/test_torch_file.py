@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from conversion import torch_file
-from conversion.torch_file import read_torch_file, write_torch_file
+from conversion.torch_file import read_torch_file
+from conversion.torch_file_writer import write_torch_file
 from tinymu_jax.errors import InputError
 
 NUMPY_DTYPES = {
@@ -414,7 +415,7 @@ def test_a_failed_write_keeps_the_old_file(path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("conversion.torch_file.np.ascontiguousarray", full)
+    monkeypatch.setattr("conversion.torch_file_writer.np.ascontiguousarray", full)
     with pytest.raises(InputError, match="No space left on device"):
         write_torch_file(path, {"a": np.ones(3)})
     assert read_torch_file(path) == {"a": 1}
@@ -729,7 +730,8 @@ def test_refuses_torchscript(path):
 def test_reads_and_writes_without_importing_torch(path, tmp_path):
     torch.save({"a": torch.ones(2, dtype=torch.bfloat16)}, path)
     code = (
-        "import sys; from conversion.torch_file import read_torch_file, write_torch_file; "
+        "import sys; from conversion.torch_file import read_torch_file; "
+        "from conversion.torch_file_writer import write_torch_file; "
         "write_torch_file(sys.argv[2], read_torch_file(sys.argv[1])); "
         "print('torch' in sys.modules)"
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinymu_jax.config import MatpacConfig, SmolLM2Config, TinyMUConfig
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import make_folder, read_json_object, read_text, write_whole
+from tinymu_jax.files import make_folder, read_json_object, read_text, write_text, write_whole
 from tinymu_jax.sharding import Tree, flatten, unflatten
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
@@ -44,10 +44,8 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     """Writes a checkpoint folder; a folder is complete once its `config.json` is there.
 
     Raises:
-        InputError: `folder` is a file, or holds something else already.
+        InputError: `folder` is a file, holds something else already, or cannot be written to.
     """
-    from safetensors.numpy import save_file
-
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder to write the checkpoint to")
@@ -78,13 +76,10 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     (folder / TOKENIZER_FILE).unlink(missing_ok=True)
     for partial in left_over:
         partial.unlink(missing_ok=True)
-    weights = {path: np.asarray(leaf, order="C") for path, leaf in flatten(checkpoint.params)}
-    write_whole(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
+    write_safetensors(folder / WEIGHTS_FILE, dict(flatten(checkpoint.params)))
     if checkpoint.tokenizer is not None:
-        write_whole(
-            folder / TOKENIZER_FILE, lambda path: path.write_text(checkpoint.tokenizer, "utf-8")
-        )
-    write_whole(folder / CONFIG_FILE, lambda path: path.write_text(text, "utf-8"))
+        write_text(folder / TOKENIZER_FILE, checkpoint.tokenizer)
+    write_text(folder / CONFIG_FILE, text)
     return folder
 
 
@@ -146,6 +141,28 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise InputError(
             f"{path}: is not a whole safetensors file ({error}); download or convert it again"
         ) from error
+
+
+def write_safetensors(
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes arrays, whatever their order in memory, to a safetensors file, whole or not at all.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+
+    def write(partial: Path) -> None:
+        try:
+            save_file(whole, partial, metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+    write_whole(path, write)
 
 
 def check_keys(

@@ -263,6 +263,9 @@ class TinyMUConfig(_Serialised):
         ]
 
 
+PUBLISHED = "AndreasXi/TinyMU"
+"""Hub name of the published checkpoint."""
+
 SMOLLM2_PRESETS: dict[str, SmolLM2Config] = {
     "SmolLM2-135M": SmolLM2Config(),
     "SmolLM2-360M": SmolLM2Config(

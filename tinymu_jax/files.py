@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +66,35 @@ def make_folder(path: str | Path) -> Path:
     return path
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` fill a file under another name first: none is ever found half-written."""
+def write_whole(path: str | Path, write: Callable[[Path], Any]) -> None:
+    """Lets `write` fill a file under another name first: none is ever found half-written.
+
+    The file gets the permissions of any new one, also where its writer makes it private.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
+        with partial.open("wb"):
+            mode = partial.stat().st_mode
         write(partial)
-        # Some writers make their file private; a checkpoint is read by others too.
-        partial.chmod(0o644)
+        partial.chmod(mode)
         os.replace(partial, path)
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror or error})"
+        raise InputError(f"{path}: {problem}; name a place that can be written to") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone once it has taken the file's place
+            partial.unlink()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text file whole; see `write_whole`."""
+    write_whole(path, lambda partial: partial.write_text(text, "utf-8"))
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Writes a json file whole; see `write_whole`."""
+    write_text(path, json.dumps(content, indent=2) + "\n")

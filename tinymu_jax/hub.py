@@ -4,10 +4,11 @@ import os
 import shutil
 from pathlib import Path
 
+from tinymu_jax.checkpoint import CONFIG_FILE, TOKENIZER_FILE, save_checkpoint
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import read_text
 
-WEIGHTS, DESCRIPTION, TOKENIZER = "tinymu.pt", "tinymu.yaml", "tokenizer.json"
+WEIGHTS, DESCRIPTION = "tinymu.pt", "tinymu.yaml"
 
 
 def cache_folder() -> Path:
@@ -70,8 +71,12 @@ def download(repo: str, file: str, revision: str | None = None) -> Path:
 
 
 def fetch_tokenizer(name: str) -> str:
-    """Returns the text of the `tokenizer.json` of a decoder on the hub."""
-    return read_text(download(name, TOKENIZER))
+    """Returns the text of the `tokenizer.json` of a decoder on the hub.
+
+    Raises:
+        InputError: as `download`; it is no text.
+    """
+    return read_text(download(name, TOKENIZER_FILE))
 
 
 def fetch(repo: str, revision: str | None = None) -> Path:
@@ -81,7 +86,6 @@ def fetch(repo: str, revision: str | None = None) -> Path:
         InputError: as `download`, or as the conversion.
     """
     from conversion import tinymu
-    from tinymu_jax.checkpoint import CONFIG_FILE, save_checkpoint
 
     folder = cache_folder() / "hub" / f"{repo.replace('/', '--')}@{revision or 'main'}"
     if (folder / CONFIG_FILE).exists():

@@ -12,8 +12,8 @@ import numpy as np
 from tinymu_jax import hub
 from tinymu_jax.assistant import Assistant
 from tinymu_jax.audio import check_seconds
-from tinymu_jax.checkpoint import CONFIG_FILE, Checkpoint, read_checkpoint
-from tinymu_jax.config import MatpacConfig, Products, TinyMUConfig
+from tinymu_jax.checkpoint import CONFIG_FILE, TOKENIZER_FILE, Checkpoint, read_checkpoint
+from tinymu_jax.config import PUBLISHED, MatpacConfig, Products, TinyMUConfig
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import read_json_object, read_text
 from tinymu_jax.inference_layout import Weights, by_rows, unstack
@@ -22,11 +22,9 @@ from tinymu_jax.listener import Listener
 from tinymu_jax.models import matpac, tinymu
 from tinymu_jax.tokenizer import Tokenizer
 
-DEFAULT = "AndreasXi/TinyMU"
-
 
 def load(
-    checkpoint: str | Path = DEFAULT,
+    checkpoint: str | Path = PUBLISHED,
     *,
     encoder: Products = "float32",
     decoder: Weights = "float32",
@@ -40,7 +38,7 @@ def load(
 
     Args:
         checkpoint: a hub name (downloaded and converted once), a published `.pt` (its yaml, json
-            and tokenizer.json beside it), or a checkpoint folder.
+            and tokenizer.json beside it; the same keys as `.safetensors`), or a checkpoint folder.
         encoder: `bfloat16` rounds the weights of encoder and projector, multiplies in bfloat16 and
             sums in float32: faster, not exact.
         decoder: `int8` rounds its weights per output channel: a quarter of the memory, several
@@ -166,7 +164,7 @@ def read_tokenizer(given: str | Path) -> str:
     """Returns the text of a tokenizer by path of the file or its folder, or by hub name."""
     path = Path(given)
     if path.is_dir():
-        path = path / hub.TOKENIZER
+        path = path / TOKENIZER_FILE
     if path.is_file():
         return read_text(path)
     if hub.is_hub_name(str(given)):
@@ -185,6 +183,7 @@ def open_checkpoint(
     from conversion import matpac as matpac_files
     from conversion import smollm2 as smollm2_files
     from conversion import tinymu as tinymu_files
+    from conversion.published_files import read_published
 
     path = Path(name)
     local = path.exists()
@@ -197,17 +196,16 @@ def open_checkpoint(
             opened = smollm2_files.from_published(path)
         else:
             opened = read_checkpoint(path)
-    elif local and tinymu_files.is_tinymu(path):
-        opened = tinymu_files.from_published(path)
     elif local:
-        sizes = tinymu_files.read_json_beside(path).get("encoder")
-        opened = matpac_files.from_published(path, sizes)
+        content = read_published(path)
+        files = tinymu_files if tinymu_files.is_tinymu(content) else matpac_files
+        opened = files.from_published(path, content)
     elif hub.is_hub_name(str(name)):
         opened = read_checkpoint(hub.fetch(str(name), revision))
     else:
         raise InputError(
             f"{name}: no such file or folder; name a checkpoint, or a hub repository such as "
-            f"{DEFAULT}"
+            f"{PUBLISHED}"
         )
     if probe is None:
         return opened

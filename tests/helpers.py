@@ -1,0 +1,78 @@
+"""What several test files need: small models as published, refusals, noise, other processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinymu_jax.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+SMALL_ENCODER = {"embed_dim": 64, "depth": 2, "num_heads": 1, "mlp_ratio": 4, "n_t": 64}
+"""One head of 64: as in published files, the number of heads follows from the width."""
+SMALL_DECODER = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 40,
+    "head_dim": 8,
+}
+
+
+def published_config(kind="linearprojector", **decoder):
+    """Returns what a published TinyMU says of itself, for a small projector of a kind."""
+    projector = {"proj_name": kind, "d_in": 320, "d_h": 24, "d_out": 32}
+    return {
+        "data": {"max_length": 10},
+        "model": {
+            "encoder": {"audioenc_name": "MATPAC", "freeze": True, "ds_rate": 1},
+            "projector": projector,
+            "decoder": {"textdec_name": "small-decoder", "max_text_token_len": 129} | decoder,
+            "model_type": "m2t",
+        },
+    }
+
+
+def published_encoder(module):
+    """Returns the weights of an oracle's encoder as published, i.e. without the front end."""
+    state = module.state_dict().items()
+    return {key: value for key, value in state if not key.startswith("log_mel.")}
+
+
+def noise(samples):
+    """Returns a quiet waveform, the same each time."""
+    generator = np.random.default_rng(0)
+    return (0.1 * generator.standard_normal(samples)).astype(np.float32)
+
+
+def refusal(function, *arguments, **options):
+    """Returns the message of the InputError that a call ends with, which is one line."""
+    with pytest.raises(InputError) as caught:
+        function(*arguments, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def run_process(*arguments):
+    """Runs python with this repository's packages in a process of its own."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def run_python(code, *arguments):
+    """Runs code in a process of its own and returns what it prints."""
+    result = run_process("-c", code, *arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
