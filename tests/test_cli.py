@@ -3,20 +3,18 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import soundfile
 import torch
 import torch_oracle as oracle
+from helpers import SMALL_DECODER, SMALL_ENCODER, published_encoder, run_process
 from PIL import Image
 from tokenizer_fixture import tokenizer_text
 
-import tinymu_jax
 from conversion import from_torch, to_torch, verify
 from conversion.torch_file import read_torch_file
 from tinymu_jax import cli
@@ -24,21 +22,13 @@ from tinymu_jax.checkpoint import read_checkpoint
 
 PROMPT = "What is the main instrument?"
 LONG_PROMPT = "drums! " * 100
-ROOT = Path(__file__).parents[1]
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_programs_stay_here(tmp_path_factory):
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
+pytestmark = pytest.mark.usefixtures("compiled_programs_stay_here")
 
 
 @pytest.fixture(autouse=True)
-def work(tmp_path, monkeypatch):
+def work(tmp_path, monkeypatch, own_cache):
     """An empty working folder; the cache lies elsewhere, and the hub is not asked."""
-    monkeypatch.setenv("TINYMU_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "downloads"))
     folder = tmp_path / "work"
@@ -48,22 +38,11 @@ def work(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(golden_dir, tmp_path_factory):
-    """The golden checkpoint with its json and a tokenizer beside it."""
-    folder = tmp_path_factory.mktemp("golden")
-    for suffix in (".pt", ".json"):
-        shutil.copy(golden_dir / f"tinymu_tiny{suffix}", folder / f"tinymu{suffix}")
-    (folder / "tokenizer.json").write_text(tokenizer_text())
-    return folder / "tinymu.pt"
-
-
-@pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     """A small MATPAC checkpoint."""
-    module = oracle.Matpac(embed_dim=64, depth=2, num_heads=1, n_t=208)
+    module = oracle.Matpac(**SMALL_ENCODER | {"n_t": 208})
     path = tmp_path_factory.mktemp("encoder") / "matpac.pt"
-    state = module.state_dict().items()
-    torch.save({key: value for key, value in state if not key.startswith("log_mel.")}, path)
+    torch.save(published_encoder(module), path)
     return path
 
 
@@ -71,11 +50,6 @@ def encoder(tmp_path_factory):
 def recordings(golden_dir):
     """One of 11 s at 48 kHz, one of 3.2 s at 44.1 kHz."""
     return [golden_dir / "audio" / f"{name}.wav" for name in ("stereo_48k_11s", "mono_44k_3p2s")]
-
-
-@pytest.fixture(scope="module")
-def assistant(checkpoint):
-    return tinymu_jax.load(checkpoint)
 
 
 @pytest.fixture
@@ -97,11 +71,11 @@ def run(monkeypatch, capfd):
 
 
 @pytest.fixture
-def tinymu(run, checkpoint):
+def tinymu(run, checkpoint_file):
     """Runs `tinymu ask|score|embed` with the golden checkpoint."""
 
     def tinymu(command, *arguments):
-        return run(cli.main, command, *arguments, "--checkpoint", checkpoint)
+        return run(cli.main, command, *arguments, "--checkpoint", checkpoint_file)
 
     return tinymu
 
@@ -125,16 +99,16 @@ def files(folder):
 # --- ask ---------------------------------------------------------------------------------------
 
 
-def test_ask_prints_the_answer_and_how_much_was_heard(tinymu, recordings, assistant):
+def test_ask_prints_the_answer_and_how_much_was_heard(tinymu, recordings, loaded):
     code, out, err = tinymu("ask", recordings[0], "--prompt", PROMPT, "--max-new-tokens", 12)
     assert code == 0
-    assert out == assistant.ask(recordings[0], PROMPT, max_new_tokens=12) + "\n"
+    assert out == loaded.ask(recordings[0], PROMPT, max_new_tokens=12) + "\n"
     assert err == "heard 10.0 s of 11.0 s\n"
 
 
-def test_ask_labels_the_answers_of_several_recordings(tinymu, recordings, assistant):
+def test_ask_labels_the_answers_of_several_recordings(tinymu, recordings, loaded):
     code, out, err = tinymu("ask", *recordings, "--prompt", PROMPT, "--max-new-tokens", 12)
-    texts = assistant.ask(recordings, PROMPT, max_new_tokens=12)
+    texts = loaded.ask(recordings, PROMPT, max_new_tokens=12)
     assert code == 0
     assert out == "".join(f"{r}: {t}\n" for r, t in zip(recordings, texts, strict=True))
     assert err == (
@@ -142,13 +116,13 @@ def test_ask_labels_the_answers_of_several_recordings(tinymu, recordings, assist
     )
 
 
-def test_ask_prints_json_lines(tinymu, recordings, assistant):
+def test_ask_prints_json_lines(tinymu, recordings, loaded):
     code, out, err = tinymu(
         "ask", *recordings, "--prompt", PROMPT, "--max-new-tokens", 12, "--json"
     )
     assert (code, err) == (0, "")
     first, second = map(json.loads, out.splitlines())
-    answer = assistant.answers(recordings[0], PROMPT, max_new_tokens=12)[0]
+    answer = loaded.answers(recordings[0], PROMPT, max_new_tokens=12)[0]
     assert first == {
         "file": str(recordings[0]),
         "prompt": PROMPT,
@@ -166,29 +140,29 @@ def test_ask_hears_as_much_as_it_is_told(tinymu, recordings):
     assert err == "heard 2.0 s of 11.0 s\n"
 
 
-def test_ask_draws_by_seed(tinymu, recordings, assistant):
+def test_ask_draws_by_seed(tinymu, recordings, loaded):
     options = ("--prompt", PROMPT, "--max-new-tokens", 12, "--strategy", "top-p", "--top-p", 0.99)
     first, again, other = (
         tinymu("ask", recordings[0], *options, "--seed", seed)[1] for seed in (1, 1, 2)
     )
     drawn = {"strategy": "top-p", "top_p": 0.99, "seed": 1, "max_new_tokens": 12}
-    assert first == again == assistant.ask(recordings[0], PROMPT, **drawn) + "\n"
+    assert first == again == loaded.ask(recordings[0], PROMPT, **drawn) + "\n"
     assert other != first
 
 
-def test_ask_cuts_a_long_prompt_if_told(tinymu, recordings, assistant):
+def test_ask_cuts_a_long_prompt_if_told(tinymu, recordings, loaded):
     options = ("--prompt", LONG_PROMPT, "--max-new-tokens", 6, "--truncate-prompt")
     code, out, err = tinymu("ask", recordings[0], *options)
-    ids = assistant.tokenizer.encode(LONG_PROMPT)[:129]
-    tokens = assistant.generate_tokens(recordings[0], ids, max_new_tokens=6)
-    assert (code, out) == (0, assistant.tokenizer.decode(tokens) + "\n")
+    ids = loaded.tokenizer.encode(LONG_PROMPT)[:129]
+    tokens = loaded.generate_tokens(recordings[0], ids, max_new_tokens=6)
+    assert (code, out) == (0, loaded.tokenizer.decode(tokens) + "\n")
     assert err == "heard 10.0 s of 11.0 s\n"
 
 
-def test_ask_answers_the_good_ones_of_a_batch(tinymu, recordings, assistant):
+def test_ask_answers_the_good_ones_of_a_batch(tinymu, recordings, loaded):
     options = ("--prompt", PROMPT, "--max-new-tokens", 12)
     code, out, err = tinymu("ask", recordings[0], "missing.wav", recordings[1], *options)
-    texts = assistant.ask(recordings, PROMPT, max_new_tokens=12)
+    texts = loaded.ask(recordings, PROMPT, max_new_tokens=12)
     assert code == 2
     assert out == "".join(f"{r}: {t}\n" for r, t in zip(recordings, texts, strict=True))
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
@@ -209,10 +183,10 @@ def test_ask_reports_the_bad_one_of_a_batch_in_json_too(tinymu, recordings):
     assert err == f"error: {bad['error']}\n"
 
 
-def test_ask_answers_more_recordings_than_fit_a_batch(tinymu, recordings, assistant):
+def test_ask_answers_more_recordings_than_fit_a_batch(tinymu, recordings, loaded):
     many = [recordings[1]] * 9
     code, out, _ = tinymu("ask", *many, "--prompt", PROMPT, "--max-new-tokens", 12)
-    text = assistant.ask(recordings[1], PROMPT, max_new_tokens=12)
+    text = loaded.ask(recordings[1], PROMPT, max_new_tokens=12)
     assert code == 0
     assert out.splitlines() == [f"{recordings[1]}: {text}"] * 9
 
@@ -223,7 +197,7 @@ OPTIONS = ["a guitar", "drums", "the trumpet!"]
 SCORE = ("--question", PROMPT, *(part for option in OPTIONS for part in ("--option", option)))
 
 
-def test_score_prints_a_table_the_best_first(tinymu, recordings, assistant):
+def test_score_prints_a_table_the_best_first(tinymu, recordings, loaded):
     code, out, err = tinymu("score", recordings[0], *SCORE)
     heading, *rows = out.splitlines()
     assert (code, err) == (0, "")
@@ -235,7 +209,7 @@ def test_score_prints_a_table_the_best_first(tinymu, recordings, assistant):
         "log-likelihood",
         "option",
     ]
-    details = assistant.score_details(recordings[0], PROMPT, OPTIONS)
+    details = loaded.score_details(recordings[0], PROMPT, OPTIONS)
     details.sort(key=lambda row: -row.probability)
     for line, row in zip(rows, details, strict=True):
         total, per_token, over_prior, log_likelihood, option = line.split(maxsplit=4)
@@ -289,35 +263,32 @@ def test_score_goes_on_after_a_bad_recording(tinymu, recordings):
 # --- embed -------------------------------------------------------------------------------------
 
 
-def test_embed_writes_what_the_encoder_says(tinymu, recordings, golden_dir, work):
+def test_embed_writes_what_the_encoder_says(tinymu, recordings, golden, work):
     code, out, err = tinymu("embed", *recordings, "--output", "out/vectors")
     assert (code, err) == (0, "")
     assert files(work / "out" / "vectors") == ["mono_44k_3p2s.npy", "stereo_48k_11s.npy"]
-    with np.load(golden_dir / "tinymu_tiny.npz") as golden:
-        for recording in recordings:
-            vectors = np.load(work / "out" / "vectors" / f"{recording.stem}.npy")
-            assert vectors.dtype == np.float32
-            wanted = golden[f"{recording.stem}/embeddings"]
-            np.testing.assert_allclose(vectors, wanted, rtol=0, atol=1e-4)
+    for recording in recordings:
+        vectors = np.load(work / "out" / "vectors" / f"{recording.stem}.npy")
+        assert vectors.dtype == np.float32
+        wanted = golden[f"{recording.stem}/embeddings"]
+        np.testing.assert_allclose(vectors, wanted, rtol=0, atol=1e-4)
     assert out.splitlines() == [
         f"{recordings[0]}: (63, 160) in out/vectors/stereo_48k_11s.npy, heard 10.0 s of 11.0 s",
         f"{recordings[1]}: (20, 160) in out/vectors/mono_44k_3p2s.npy, heard 3.2 s of 3.2 s",
     ]
 
 
-def test_embed_writes_all_layers(tinymu, recordings, golden_dir, work):
+def test_embed_writes_all_layers(tinymu, recordings, golden, work):
     assert tinymu("embed", recordings[1], "--layers")[0] == 0
     layers = np.load(work / "embeddings" / "mono_44k_3p2s.npy")
     assert layers.shape == (2, 20, 160)
-    with np.load(golden_dir / "tinymu_tiny.npz") as golden:
-        wanted = golden["mono_44k_3p2s/layers_mean_time"]
+    wanted = golden["mono_44k_3p2s/layers_mean_time"]
     np.testing.assert_allclose(layers.mean(axis=1), wanted, rtol=0, atol=1e-4)
 
 
-def test_embed_cuts_into_chunks_as_told(tinymu, recordings, golden_dir, work):
+def test_embed_cuts_into_chunks_as_told(tinymu, recordings, golden, work):
     assert tinymu("embed", recordings[0], "--chunking", "fast-interleaved")[0] == 0
-    with np.load(golden_dir / "tinymu_tiny.npz") as golden:
-        wanted = golden["stereo_48k_11s/embeddings_fast"]
+    wanted = golden["stereo_48k_11s/embeddings_fast"]
     vectors = np.load(work / "embeddings" / "stereo_48k_11s.npy")
     np.testing.assert_allclose(vectors, wanted, rtol=0, atol=1e-4)
 
@@ -345,6 +316,28 @@ def test_embed_draws_a_picture(tinymu, recordings, work):
             pictures.append(np.asarray(picture.convert("RGB")))
     assert pictures[0].shape == pictures[1].shape
     assert (pictures[0] != pictures[1]).any()
+
+
+def test_embed_says_before_it_starts_that_pictures_need_matplotlib(
+    tinymu, recordings, work, monkeypatch
+):
+    monkeypatch.setattr("tinymu_jax.pictures.find_spec", lambda name: None)
+    monkeypatch.setattr("tinymu_jax.pretrained.load", None)
+    assert_refused(tinymu("embed", *recordings, "--plot"), "matplotlib", "--plot")
+    assert files(work) == []
+
+
+@pytest.mark.parametrize("option", [[], ["--plot"]])
+def test_embed_tells_where_it_cannot_write(tinymu, recordings, work, option):
+    """A folder of the output's name stands where the file should go."""
+    suffix = ".png" if option else ".npy"
+    blocked = work / "embeddings" / f"{recordings[0].stem}{suffix}"
+    blocked.mkdir(parents=True)
+    code, _, err = tinymu("embed", recordings[0], *option)
+    assert code == 2
+    assert str(blocked.relative_to(work)) in err
+    assert "cannot be written" in err
+    assert err.count("\n") == 1
 
 
 def test_embed_takes_an_encoder_alone(run, recordings, encoder, work):
@@ -421,8 +414,8 @@ def test_no_prompt_is_told(tinymu, recordings, options):
     assert_refused(tinymu("ask", recordings[0], *options), "no prompt", "--prompt")
 
 
-def test_a_prompt_that_is_too_long_is_told_with_both_lengths(tinymu, recordings, assistant):
-    count = len(assistant.tokenizer.encode(LONG_PROMPT))
+def test_a_prompt_that_is_too_long_is_told_with_both_lengths(tinymu, recordings, loaded):
+    count = len(loaded.tokenizer.encode(LONG_PROMPT))
     assert count > 129
     outcome = tinymu("ask", recordings[0], "--prompt", LONG_PROMPT)
     assert_refused(outcome, f"{count} tokens", "129", "--truncate-prompt")
@@ -511,9 +504,9 @@ BAD_CHECKPOINTS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("fault", BAD_CHECKPOINTS)
-def test_a_bad_checkpoint_is_named(run, recordings, checkpoint, work, command, fault):
+def test_a_bad_checkpoint_is_named(run, recordings, checkpoint_file, work, command, fault):
     change, named = BAD_CHECKPOINTS[fault]
-    bad = change_weights(checkpoint, work / "bad.pt", change)
+    bad = change_weights(checkpoint_file, work / "bad.pt", change)
     before = files(work)
     outcome = run(cli.main, command, recordings[1], *COMMANDS[command], "--checkpoint", bad)
     assert_refused(outcome, bad, named)
@@ -521,8 +514,8 @@ def test_a_bad_checkpoint_is_named(run, recordings, checkpoint, work, command, f
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 5000, -100, -1])
-def test_a_truncated_checkpoint_is_named(run, recordings, checkpoint, work, kept):
-    (work / "cut.pt").write_bytes(checkpoint.read_bytes()[:kept])
+def test_a_truncated_checkpoint_is_named(run, recordings, checkpoint_file, work, kept):
+    (work / "cut.pt").write_bytes(checkpoint_file.read_bytes()[:kept])
     outcome = run(cli.main, "embed", recordings[1], "--checkpoint", "cut.pt")
     assert_refused(outcome, "cut.pt: ")
     assert files(work) == ["cut.pt"]
@@ -551,10 +544,8 @@ def test_a_missing_tokenizer_is_told_before_anything_else(run, recordings, golde
 # --- processes ---------------------------------------------------------------------------------
 
 
-def test_a_process_ends_with_one_line_and_code_two(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TINYMU_CACHE": str(tmp_path)}
-    command = [sys.executable, "-m", "tinymu_jax.cli", "ask", "song.mp3"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+def test_a_process_ends_with_one_line_and_code_two():
+    result = run_process("-m", "tinymu_jax.cli", "ask", "song.mp3")
     assert_refused((result.returncode, result.stdout, result.stderr), "no prompt")
 
 
@@ -583,8 +574,8 @@ def test_every_command_explains_itself(run, command):
 # --- conversion.from_torch ---------------------------------------------------------------------
 
 
-def test_from_torch_makes_a_folder(run, checkpoint, work):
-    code, out, err = run(from_torch.main, checkpoint, "out")
+def test_from_torch_makes_a_folder(run, checkpoint_file, work):
+    code, out, err = run(from_torch.main, checkpoint_file, "out")
     assert (code, err) == (0, "")
     assert out.startswith("TinyMU, 0.15 M numbers -> out/config.json")
     made = read_checkpoint(work / "out")
@@ -592,44 +583,46 @@ def test_from_torch_makes_a_folder(run, checkpoint, work):
     assert made.tokenizer == tokenizer_text()
 
 
-def test_from_torch_puts_a_probe_and_a_tokenizer_in(run, encoder, checkpoint, golden_dir, work):
+def test_from_torch_puts_a_probe_and_a_tokenizer_in(
+    run, encoder, checkpoint_file, golden_dir, work
+):
     probe = {"probe.weight": torch.zeros(4, 320), "probe.bias": torch.zeros(4)}
     torch.save(probe, work / "probe.pt")
     code, out, _ = run(from_torch.main, encoder, "matpac", "--probe", "probe.pt")
     assert (code, out.split(",")[0]) == (0, "Matpac")
     assert read_checkpoint(work / "matpac").config.head.num_classes == 4
-    golden, beside = golden_dir / "tinymu_tiny.pt", checkpoint.with_name("tokenizer.json")
+    golden, beside = golden_dir / "tinymu_tiny.pt", checkpoint_file.with_name("tokenizer.json")
     assert run(from_torch.main, golden, "tinymu", "--tokenizer", beside)[0] == 0
     assert read_checkpoint(work / "tinymu").tokenizer == tokenizer_text()
 
 
 @pytest.mark.parametrize("fault", BAD_CHECKPOINTS)
-def test_from_torch_refuses_a_bad_checkpoint(run, checkpoint, work, fault):
+def test_from_torch_refuses_a_bad_checkpoint(run, checkpoint_file, work, fault):
     change, named = BAD_CHECKPOINTS[fault]
-    bad = change_weights(checkpoint, work / "bad.pt", change)
+    bad = change_weights(checkpoint_file, work / "bad.pt", change)
     before = files(work)
     assert_refused(run(from_torch.main, bad, "out"), bad, named)
     assert files(work) == before
 
 
-def test_from_torch_refuses_what_is_not_there(run, checkpoint, work):
+def test_from_torch_refuses_what_is_not_there(run, checkpoint_file, work):
     assert_refused(run(from_torch.main, "missing.pt", "out"), "missing.pt: no such file")
     # Names of the hub are not looked up here.
     assert_refused(run(from_torch.main, "owner/name", "out"), "owner/name: no such file")
     options = ("--tokenizer", "none/tokenizer.json")
-    assert_refused(run(from_torch.main, checkpoint, "out", *options), "none/tokenizer.json")
+    assert_refused(run(from_torch.main, checkpoint_file, "out", *options), "none/tokenizer.json")
     assert files(work) == []
 
 
-def test_from_torch_does_not_write_over_what_is_there(run, checkpoint, work):
+def test_from_torch_does_not_write_over_what_is_there(run, checkpoint_file, work):
     (work / "file").write_text("a file")
     (work / "folder").mkdir()
     (work / "folder" / "notes.txt").write_text("mine")
     before = files(work)
-    assert_refused(run(from_torch.main, checkpoint, "file"), "file: is a file")
-    assert_refused(run(from_torch.main, checkpoint, "file/inside"), "file")
-    assert_refused(run(from_torch.main, checkpoint, "folder"), "holds other files (notes.txt)")
-    assert_refused(run(from_torch.main, checkpoint.parent, checkpoint.parent), "itself")
+    assert_refused(run(from_torch.main, checkpoint_file, "file"), "file: is a file")
+    assert_refused(run(from_torch.main, checkpoint_file, "file/inside"), "file")
+    assert_refused(run(from_torch.main, checkpoint_file, "folder"), "holds other files (notes.txt)")
+    assert_refused(run(from_torch.main, checkpoint_file.parent, checkpoint_file.parent), "itself")
     assert files(work) == before
 
 
@@ -637,18 +630,18 @@ def test_from_torch_does_not_write_over_what_is_there(run, checkpoint, work):
 
 
 @pytest.fixture
-def folder(run, checkpoint, work):
-    assert run(from_torch.main, checkpoint, "converted")[0] == 0
+def folder(run, checkpoint_file, work):
+    assert run(from_torch.main, checkpoint_file, "converted")[0] == 0
     return work / "converted"
 
 
-def test_to_torch_makes_a_published_file(run, folder, checkpoint, work):
+def test_to_torch_makes_a_published_file(run, folder, checkpoint_file, work):
     code, out, err = run(to_torch.main, folder, "back/tinymu.pt")
     assert (code, err) == (0, "")
     made = ["back/tinymu.pt", "back/tinymu.yaml", "back/tokenizer.json", "back/tinymu.json"]
     assert out.splitlines() == [f"-> {name}" for name in made]
     assert files(work / "back") == sorted(Path(name).name for name in made)
-    back, original = (read_torch_file(p)["model"] for p in (work / made[0], checkpoint))
+    back, original = (read_torch_file(p)["model"] for p in (work / made[0], checkpoint_file))
     assert back.keys() == original.keys()
     assert all(np.array_equal(back[key], original[key]) for key in original)
 
@@ -657,9 +650,7 @@ def test_to_torch_makes_an_encoder_file_and_a_decoder_folder(run, encoder, work)
     assert run(from_torch.main, encoder, "matpac")[0] == 0
     assert run(to_torch.main, "matpac", "matpac.pt")[1] == "-> matpac.pt\n"
     assert read_torch_file("matpac.pt").keys() == read_torch_file(encoder).keys()
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
-    oracle.build_llama(**sizes, **heads, vocab_size=40).save_pretrained("theirs")
+    oracle.build_llama(**SMALL_DECODER).save_pretrained("theirs")
     assert run(from_torch.main, "theirs", "decoder")[0] == 0
     assert run(to_torch.main, "decoder", "back")[1] == "-> back/\n"
     assert files(work / "back") == ["config.json", "model.safetensors"]
@@ -693,9 +684,9 @@ def test_to_torch_refuses_a_bad_checkpoint(run, folder, work):
 # --- conversion.verify -------------------------------------------------------------------------
 
 
-def test_verify_finds_a_round_trip_the_same(run, folder, checkpoint, recordings):
+def test_verify_finds_a_round_trip_the_same(run, folder, checkpoint_file, recordings):
     assert run(to_torch.main, folder, "back.pt")[0] == 0
-    code, out, err = run(verify.main, checkpoint, "back.pt", *recordings)
+    code, out, err = run(verify.main, checkpoint_file, "back.pt", *recordings)
     assert (code, err) == (0, "")
     first, second, verdict = out.splitlines()
     for line, recording in zip((first, second), recordings, strict=True):
@@ -703,49 +694,52 @@ def test_verify_finds_a_round_trip_the_same(run, folder, checkpoint, recordings)
     assert verdict == "same: largest logit difference 0.00e+00, equal tokens 100.0 %"
 
 
-def test_verify_asks_in_words(run, folder, checkpoint, recordings):
+def test_verify_asks_in_words(run, folder, checkpoint_file, recordings):
     options = ("--prompt", PROMPT, "--max-new-tokens", 8)
-    code, out, _ = run(verify.main, checkpoint, folder, recordings[1], *options)
+    code, out, _ = run(verify.main, checkpoint_file, folder, recordings[1], *options)
     assert code == 0
     assert "equal tokens 8 of 8" in out
 
 
-def test_verify_finds_changed_weights_different(run, checkpoint, recordings, work):
+def test_verify_finds_changed_weights_different(run, checkpoint_file, recordings, work):
     def change(content):
         content["model"]["projector.linear1.weight"] *= 1.5
 
-    changed = change_weights(checkpoint, work / "changed.pt", change)
-    code, out, err = run(verify.main, checkpoint, changed, recordings[1])
+    changed = change_weights(checkpoint_file, work / "changed.pt", change)
+    code, out, err = run(verify.main, checkpoint_file, changed, recordings[1])
     assert (code, err) == (1, "")
     assert out.splitlines()[-1].startswith("DIFFERENT: largest logit difference ")
 
 
-def test_verify_tolerates_what_it_is_told_to(run, checkpoint, recordings, work):
+def test_verify_tolerates_what_it_is_told_to(run, checkpoint_file, recordings, work):
     def change(content):
         content["model"]["projector.linear2.bias"] += 1e-6
 
-    changed = change_weights(checkpoint, work / "changed.pt", change)
-    arguments = (checkpoint, changed, recordings[1], "--max-new-tokens", 4)
+    changed = change_weights(checkpoint_file, work / "changed.pt", change)
+    arguments = (checkpoint_file, changed, recordings[1], "--max-new-tokens", 4)
     assert run(verify.main, *arguments)[0] == 0
     assert run(verify.main, *arguments, "--tolerance", 0)[0] == 1
 
 
-def test_verify_refuses_what_cannot_be_compared(run, checkpoint, encoder, recordings, work):
+def test_verify_refuses_what_cannot_be_compared(run, checkpoint_file, encoder, recordings, work):
     def change(content):
         for key, value in content["model"].items():
             if value.shape[:1] == (512,):
                 content["model"][key] = value[:500].clone()
 
-    smaller = change_weights(checkpoint, work / "smaller.pt", change)
+    smaller = change_weights(checkpoint_file, work / "smaller.pt", change)
     sizes = json.loads(smaller.with_suffix(".json").read_text())
     sizes["lm"]["vocab_size"] = 500
     smaller.with_suffix(".json").write_text(json.dumps(sizes))
     for arguments, named in (
-        ([checkpoint, checkpoint], "no recording"),
-        ([checkpoint, smaller, recordings[1]], "another vocabulary"),
-        ([checkpoint, encoder, recordings[1]], "is an encoder alone"),
-        ([checkpoint, "nothing.pt", recordings[1]], "nothing.pt: no such file"),
-        ([checkpoint, checkpoint, "missing.wav"], "missing.wav: no such file"),
-        ([checkpoint, checkpoint, recordings[1], "missing.wav"], "missing.wav: no such file"),
+        ([checkpoint_file, checkpoint_file], "no recording"),
+        ([checkpoint_file, smaller, recordings[1]], "another vocabulary"),
+        ([checkpoint_file, encoder, recordings[1]], "is an encoder alone"),
+        ([checkpoint_file, "nothing.pt", recordings[1]], "nothing.pt: no such file"),
+        ([checkpoint_file, checkpoint_file, "missing.wav"], "missing.wav: no such file"),
+        (
+            [checkpoint_file, checkpoint_file, recordings[1], "missing.wav"],
+            "missing.wav: no such file",
+        ),
     ):
         assert_refused(run(verify.main, *arguments), named)

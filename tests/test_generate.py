@@ -247,6 +247,12 @@ def test_an_answer_that_ends_at_the_limit_has_ended(golden, assistant, long_clip
     [
         ({"max_new_tokens": 0}, "max_new_tokens is 0: ask for at least 1"),
         ({"strategy": "beam"}, "strategy 'beam': use greedy or top-p"),
+        ({"top_p": float("nan")}, "top_p is nan: it is a probability, 0 to 1"),
+        ({"top_p": -0.1}, "top_p is -0.1"),
+        ({"top_p": 1.5}, "top_p is 1.5"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"seed": 2**70}, f"seed is {2**70}: give a whole number from 0 to 4294967295"),
+        ({"seed": -1}, "seed is -1"),
     ],
 )
 def test_what_cannot_be_generated_is_refused(assistant, clip, prompts, how, options, message):

@@ -29,14 +29,14 @@ def test_crops_of_different_length_are_answered_as_each_alone(recordings, assist
 
 
 def test_questions_about_one_recording_share_its_vectors(recordings, assistant, monkeypatch):
-    from tinymu_jax import answering
+    from tinymu_jax import hearing
 
     heard = []
-    listen = answering.listen
+    listen = hearing.listen
     monkeypatch.setattr(
-        answering, "listen", lambda p, clips, c: heard.append(len(clips)) or listen(p, clips, c)
+        hearing, "listen", lambda p, clips, c: heard.append(len(clips)) or listen(p, clips, c)
     )
-    assistant._heard.clear()
+    assistant.hearing.forget()
     prompts = [PROMPT, PROMPT[:2], PROMPT[1:]]
     together = assistant.generate_token_batch([recordings[0]] * 3, prompts, 8)
     assert sum(heard) == 1

@@ -39,6 +39,13 @@ def model(golden_dir):
     return module
 
 
+def test_the_prior_is_left_out_where_it_is_not_asked_for(assistant, clip, prompt, scores):
+    bare = assistant.score_tokens(clip, prompt, OPTIONS, prior=False)
+    for found, wanted in zip(bare, scores, strict=True):
+        assert found == wanted._replace(prior=None, probability_over_prior=None)
+    assert all(score.prior < 0 for score in scores)
+
+
 def test_log_likelihoods_are_the_losses_of_each_option_alone(assistant, clip, prompt, scores):
     for option, score in zip(OPTIONS, scores, strict=True):
         loss = assistant.loss_tokens(clip, prompt, option)

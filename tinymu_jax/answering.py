@@ -1,31 +1,30 @@
-"""Questions and answers as tokens: batches, padding, and the compiled calls below `Assistant`."""
+"""Questions and answers as tokens: what `Assistant` does below its texts."""
 
-import hashlib
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float32
 
-from tinymu_jax.audio import Clip, as_clip
+from tinymu_jax.batching import (
+    MAX_BATCH,
+    SLOT_STEP,
+    go_on,
+    pad_questions,
+    read_answer,
+    round_up,
+    start_answers,
+)
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.errors import InputError
-from tinymu_jax.generate import Decoding, Question, Sampling, Strategy, decode, prefill
+from tinymu_jax.generate import Question, Sampling
+from tinymu_jax.hearing import Heard, Hearing
 from tinymu_jax.listener import Audio, Listener
-from tinymu_jax.listening import Chunking, listen, project
+from tinymu_jax.listening import Chunking
 from tinymu_jax.models.tinymu import TinyMU, label_loss
 from tinymu_jax.scoring import OptionScore, compare, option_log_likelihoods, pack_options
-
-MAX_BATCH = 16
-"""Questions answered in one compiled call."""
-SLOT_STEP = 16
-"""Audio and prompt slots are padded to multiples of this, so that few shapes are compiled."""
-ROOM_STEP = 64
-"""The cache's room for answer tokens is padded to a multiple of this."""
 
 
 class Answer(NamedTuple):
@@ -41,17 +40,6 @@ class Answer(NamedTuple):
     total_seconds: float
 
 
-class Heard(NamedTuple):
-    """A clip as the decoder reads it."""
-
-    vectors: Float32[np.ndarray, "A D"]
-    clip: Clip
-
-
-def _round_up(number: int, step: int) -> int:
-    return -(-number // step) * step
-
-
 @partial(jax.jit, static_argnames=("config",))
 def _answer_logits(
     params: Any, question: Question, answer: Any, num_answer: Any, config: TinyMUConfig
@@ -61,12 +49,10 @@ def _answer_logits(
     )
 
 
-def _check_request(max_new_tokens: int, sampling: Sampling) -> None:
-    """Refuses what cannot be generated."""
+def _check_length(max_new_tokens: int) -> None:
+    """Refuses an answer without tokens."""
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens is {max_new_tokens}: ask for at least 1")
-    if sampling.strategy not in get_args(Strategy):
-        raise InputError(f"strategy {sampling.strategy!r}: use {' or '.join(get_args(Strategy))}")
 
 
 class TokenAssistant:
@@ -76,7 +62,7 @@ class TokenAssistant:
         """Takes unrolled parameters (`tinymu_jax.inference_layout`); stacked ones work too."""
         self.config, self.params = config, params
         self._listener = Listener(config.encoder, params["encoder"], None, config.max_seconds)
-        self._heard: dict[Any, Heard] = {}
+        self.hearing = Hearing(config, params)
 
     def generate_tokens(
         self, audio: Audio, prompt_ids: Sequence[int], max_new_tokens: int = 300, **sampling: Any
@@ -101,7 +87,18 @@ class TokenAssistant:
         max_new_tokens: int = 300,
         **sampling: Any,
     ) -> list[list[int]]:
-        """Returns the tokens of many answers; each is what its clip gets alone."""
+        """Returns the tokens of many answers; each is what its clip gets alone.
+
+        Args:
+            audios: paths or 16 kHz samples.
+            prompts: the tokens of one question for each.
+            max_new_tokens: longest answer.
+            sampling: fields of `Sampling`.
+
+        Raises:
+            InputError: as `generate_tokens`, the first fault of the batch; lists of different
+                lengths.
+        """
         found = self._answer_all(list(audios), list(prompts), max_new_tokens, Sampling(**sampling))
         for answer in found:
             if isinstance(answer, InputError):
@@ -111,17 +108,20 @@ class TokenAssistant:
     def stream_tokens(
         self, audio: Audio, prompt_ids: Sequence[int], max_new_tokens: int = 300, **sampling: Any
     ) -> Iterator[list[int]]:
-        """Yields all tokens so far, without the end token, each time one more is there."""
+        """Yields all tokens so far, without the end token, each time one more is there.
+
+        Arguments and errors as `generate_tokens`.
+        """
         options = Sampling(**sampling)
-        _check_request(max_new_tokens, options)
-        heard, ids = self._hear_one(audio), self._check_prompt(prompt_ids)
-        state = self._prefill([heard], [ids], max_new_tokens, options)
+        _check_length(max_new_tokens)
+        heard, ids = self.hearing.hear_one(audio), self._check_prompt(prompt_ids)
+        state = start_answers(self.params, [heard], [ids], max_new_tokens, options, self.config)
         while True:
-            tokens, _ = self._read(state, 0, max_new_tokens)
+            tokens, _ = read_answer(state, 0, max_new_tokens, self.config)
             yield tokens
             if bool(state.done[0]) or int(state.step) >= max_new_tokens:
                 return
-            state = self._decode(state, int(state.step) + 1, options)
+            state = go_on(self.params, state, int(state.step) + 1, options, self.config)
 
     def target_logits(
         self, audio: Audio, prompt_ids: Sequence[int], target_ids: Sequence[int]
@@ -133,6 +133,9 @@ class TokenAssistant:
             prompt_ids: the question's tokens.
             target_ids: the answer's tokens without the end token, which is added as published:
                 an answer of `config.max_text_tokens` or more is cut to that and gets none.
+
+        Raises:
+            InputError: as `generate_tokens`; target tokens outside the vocabulary.
         """
         logits, labels = self._teacher_forced(audio, prompt_ids, target_ids)
         return np.asarray(logits[0, : len(labels)])
@@ -140,7 +143,10 @@ class TokenAssistant:
     def loss_tokens(
         self, audio: Audio, prompt_ids: Sequence[int], target_ids: Sequence[int]
     ) -> float:
-        """Returns the mean cross-entropy of the target tokens; arguments as `target_logits`."""
+        """Returns the mean cross-entropy of the target tokens.
+
+        Arguments and errors as `target_logits`.
+        """
         logits, labels = self._teacher_forced(audio, prompt_ids, target_ids)
         padded = np.zeros((1, logits.shape[1]), np.int32)
         padded[0, : len(labels)] = labels
@@ -152,20 +158,32 @@ class TokenAssistant:
         prompt_ids: Sequence[int],
         options: Sequence[Sequence[int]],
         names: Sequence[str] | None = None,
+        prior: bool = True,
     ) -> list[OptionScore]:
-        """Scores options given as tokens, without end tokens; see `score`."""
+        """Scores options given as tokens; see `tinymu_jax.scoring.OptionScore`.
+
+        Args:
+            audio: a path or 16 kHz samples.
+            prompt_ids: the question's tokens.
+            options: the tokens of each option, without end tokens.
+            names: what the options are called in the result; default is their tokens.
+            prior: also what each option is worth without the audio: a second pass.
+
+        Raises:
+            InputError: an option without tokens; as `generate_tokens`.
+        """
         options = [self._check_ids(ids, "an option") for ids in options]
         if not options or not all(options):
             raise InputError("an option has no tokens: give each at least one")
-        heard, ids = self._hear_one(audio), self._check_prompt(prompt_ids)
+        heard, ids = self.hearing.hear_one(audio), self._check_prompt(prompt_ids)
         packed = pack_options(options, self.config.end_token)
+
+        def likelihoods(h: Heard) -> jax.Array:
+            question = pad_questions([h], [ids], self.config)
+            return option_log_likelihoods(self.params, question, packed, config=self.config)
+
         silence = heard._replace(vectors=heard.vectors[:0])
-        with_audio, without_audio = (
-            option_log_likelihoods(
-                self.params, self._question([h], [ids]), packed, config=self.config
-            )
-            for h in (heard, silence)
-        )
+        with_audio, without_audio = likelihoods(heard), likelihoods(silence) if prior else None
         names = names or [str(list(option)) for option in options]
         return compare(names, [len(o) for o in options], with_audio, without_audio)
 
@@ -202,107 +220,6 @@ class TokenAssistant:
             )
         return ids
 
-    def _hear_one(self, audio: Audio) -> Heard:
-        """Listens to one recording."""
-        heard = self._hear([audio])[0]
-        if isinstance(heard, InputError):
-            raise heard
-        return heard
-
-    def _hear(self, audios: Iterable[Audio]) -> list[Heard | InputError]:
-        """Listens to recordings, to each only once; faults stand in their places."""
-        audios, found, kept = list(audios), {}, self._heard
-        order = [self._identity(audio) for audio in audios]
-        for key, audio in zip(order, audios, strict=True):
-            if key in found or key in kept:
-                continue
-            try:
-                found[key] = as_clip(audio, self.config.max_seconds)
-            except InputError as error:
-                found[key] = error
-        clips = {key: clip for key, clip in found.items() if isinstance(clip, Clip)}
-        vectors = listen(
-            self.params["encoder"], [c.samples for c in clips.values()], self.config.encoder
-        )
-        fresh: dict[Any, Heard] = {
-            key: Heard(project({"projector": self.params["projector"]}, v[0], self.config), clip)
-            for (key, clip), v in zip(clips.items(), vectors, strict=True)
-        }
-        known = kept | fresh
-        faults = {key: e for key, e in found.items() if isinstance(e, InputError)}
-        # The last clips stay: a second question on one does not listen again.
-        self._heard = dict(list(known.items())[-MAX_BATCH:])
-        return [faults[key] if key in faults else known[key] for key in order]
-
-    @staticmethod
-    def _identity(audio: Audio) -> Any:
-        """Returns what tells one recording from another, also after a file has changed."""
-        if isinstance(audio, str | Path):
-            try:
-                status = os.stat(audio)
-            except OSError:
-                return str(audio)
-            return str(audio), status.st_mtime_ns, status.st_size
-        array = np.asarray(audio)
-        return array.shape, array.dtype.str, hashlib.sha256(array.tobytes()).digest()
-
-    def _question(self, heard: Sequence[Heard], prompts: Sequence[Sequence[int]]) -> Question:
-        """Pads clips and prompts to common lengths, and their number to a power of two."""
-        rows = 1 << (len(heard) - 1).bit_length()
-        longest = max(len(h.vectors) for h in heard)
-        audio_slots = _round_up(longest, SLOT_STEP)
-        prompt_slots = min(
-            _round_up(max(map(len, prompts)), SLOT_STEP), self.config.max_text_tokens
-        )
-        audio = np.zeros((rows, audio_slots, self.config.decoder.width), np.float32)
-        prompt = np.zeros((rows, prompt_slots), np.int32)
-        num_audio, num_prompt = np.zeros(rows, np.int32), np.ones(rows, np.int32)
-        for row, (h, ids) in enumerate(zip(heard, prompts, strict=True)):
-            audio[row, : len(h.vectors)], num_audio[row] = h.vectors, len(h.vectors)
-            prompt[row, : len(ids)], num_prompt[row] = ids, len(ids)
-        return Question(audio, num_audio, prompt, num_prompt)
-
-    def _prefill(
-        self,
-        heard: Sequence[Heard],
-        prompts: Sequence[Sequence[int]],
-        max_new_tokens: int,
-        sampling: Sampling,
-    ) -> Decoding:
-        """Computes a batch of questions and the first token of each answer."""
-        question = self._question(heard, prompts)
-        return prefill(
-            self.params,
-            question,
-            np.arange(len(question.num_audio)) < len(heard),
-            jax.random.key(sampling.seed),
-            self._knobs(sampling),
-            config=self.config,
-            room=_round_up(max_new_tokens, ROOM_STEP),
-            strategy=sampling.strategy,
-        )
-
-    def _decode(self, state: Decoding, until: int, sampling: Sampling) -> Decoding:
-        """Goes on to `until` tokens."""
-        return decode(
-            self.params,
-            state,
-            np.int32(until),
-            self._knobs(sampling),
-            config=self.config,
-            strategy=sampling.strategy,
-        )
-
-    @staticmethod
-    def _knobs(sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
-        return np.float32(sampling.top_p), np.float32(sampling.temperature)
-
-    def _read(self, state: Decoding, row: int, limit: int) -> tuple[list[int], bool]:
-        """Returns one row's tokens before the end token, and whether that came."""
-        tokens = np.asarray(state.tokens[row])[: min(int(state.step), limit)].tolist()
-        end = self.config.end_token
-        return (tokens[: tokens.index(end)], True) if end in tokens else (tokens, False)
-
     def _answer_all(
         self,
         audios: Sequence[Audio],
@@ -311,7 +228,7 @@ class TokenAssistant:
         sampling: Sampling,
     ) -> list[Answer | InputError]:
         """Answers questions in batches; a fault stands in place of its answer."""
-        _check_request(max_new_tokens, sampling)
+        _check_length(max_new_tokens)
         if len(audios) != len(prompts):
             raise InputError(
                 f"{len(audios)} recordings and {len(prompts)} prompts: give one prompt for each"
@@ -327,19 +244,18 @@ class TokenAssistant:
                 results[i] = error
         for start in range(0, len(audios), MAX_BATCH):
             batch = [i for i in range(start, min(start + MAX_BATCH, len(audios))) if i in checked]
-            heard = dict(zip(batch, self._hear(audios[i] for i in batch), strict=True))
+            heard = dict(zip(batch, self.hearing.hear(audios[i] for i in batch), strict=True))
             good = [i for i in batch if isinstance(heard[i], Heard)]
             results[start : start + MAX_BATCH] = [
                 heard.get(i, results[i]) for i in range(start, min(start + MAX_BATCH, len(audios)))
             ]
             if not good:
                 continue
-            state = self._prefill(
-                [heard[i] for i in good], [checked[i] for i in good], max_new_tokens, sampling
-            )
-            state = self._decode(state, max_new_tokens, sampling)
+            clips, asked = [heard[i] for i in good], [checked[i] for i in good]
+            state = start_answers(self.params, clips, asked, max_new_tokens, sampling, self.config)
+            state = go_on(self.params, state, max_new_tokens, sampling, self.config)
             for row, i in enumerate(good):
-                tokens, ended = self._read(state, row, max_new_tokens)
+                tokens, ended = read_answer(state, row, max_new_tokens, self.config)
                 clip = heard[i].clip
                 results[i] = Answer(None, tokens, ended, clip.heard_seconds, clip.total_seconds)
         return results
@@ -352,10 +268,10 @@ class TokenAssistant:
         labels = self._check_ids(target_ids, "the answer")[:limit]
         if len(labels) < limit:
             labels.append(self.config.end_token)
-        heard, ids = self._hear_one(audio), self._check_prompt(prompt_ids)
-        answer = np.zeros((1, min(_round_up(len(labels), SLOT_STEP), limit)), np.int32)
+        heard, ids = self.hearing.hear_one(audio), self._check_prompt(prompt_ids)
+        answer = np.zeros((1, min(round_up(len(labels), SLOT_STEP), limit)), np.int32)
         answer[0, : len(labels)] = labels
-        question = self._question([heard], [ids])
+        question = pad_questions([heard], [ids], self.config)
         logits = _answer_logits(
             self.params, question, answer, np.array([len(labels)], np.int32), self.config
         )

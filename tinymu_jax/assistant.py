@@ -100,7 +100,18 @@ class Assistant(TokenAssistant):
         truncate_prompt: bool = False,
         **sampling: Any,
     ) -> Iterator[str]:
-        """Yields the answer in pieces as they are decoded; joined, they are `ask`'s answer."""
+        """Yields the answer in pieces as they are decoded; joined, they are `ask`'s answer.
+
+        Args:
+            audio: a path or 16 kHz samples.
+            prompt: the question.
+            max_new_tokens: longest answer.
+            truncate_prompt: as for `ask`.
+            sampling: fields of `Sampling`.
+
+        Raises:
+            InputError: no tokenizer; a recording or a prompt that cannot be used.
+        """
         ids = self.encode_prompt(prompt, truncate_prompt)
         given = ""
         for tokens in self.stream_tokens(audio, ids, max_new_tokens, **sampling):
@@ -130,10 +141,14 @@ class Assistant(TokenAssistant):
             by: `total`; `per-token` divides each log-likelihood by its length; `over-prior`
                 takes off what the option is worth without the audio.
             truncate_prompt: as for `ask`.
+
+        Raises:
+            InputError: less than two options, or equal or empty ones; an unknown `by`; as `stream`.
         """
         if by not in SCORES_BY:
             raise InputError(f"scores by {by!r}: use one of {', '.join(SCORES_BY)}")
-        rows = self.score_details(audio, question, options, truncate_prompt)
+        prior = by == "over-prior"
+        rows = self.score_details(audio, question, options, truncate_prompt, prior)
         return {row.option: getattr(row, SCORES_BY[by]) for row in rows}
 
     def score_details(
@@ -142,8 +157,12 @@ class Assistant(TokenAssistant):
         question: str,
         options: Sequence[str],
         truncate_prompt: bool = False,
+        prior: bool = True,
     ) -> list[OptionScore]:
-        """Returns every option's log-likelihood, prior and three probabilities."""
+        """Returns every option's log-likelihood, prior (if asked for) and three probabilities.
+
+        Arguments and errors as `score`.
+        """
         if isinstance(options, str) or len(options) < 2 or len(set(options)) < len(options):
             raise InputError(f"options {options!r}: give at least two, all different")
         encoded = [self.tokenizer.encode(option) for option in options]
@@ -151,7 +170,7 @@ class Assistant(TokenAssistant):
             if not ids:
                 raise InputError(f"option {option!r} is empty: give every option a text")
         prompt = self.encode_prompt(question, truncate_prompt)
-        return self.score_tokens(audio, prompt, encoded, list(options))
+        return self.score_tokens(audio, prompt, encoded, list(options), prior)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from tinymu_jax.errors import InputError
+from tinymu_jax.resampling import resample
 
 SAMPLE_RATE = 16_000
 WINDOW = 400
@@ -186,72 +187,6 @@ def _decode_with_librosa(
     if max_seconds is not None:
         samples = samples[: int(max_seconds * rate)]
     return np.ascontiguousarray(samples, np.float32), int(rate), total
-
-
-# --- resampling ----------------------------------------------------------------------------------
-
-ZERO_CROSSINGS = 6
-ROLLOFF = 0.99
-
-
-@lru_cache(maxsize=8)
-def _sinc_kernels(
-    old: int, new: int
-) -> tuple[Float32[np.ndarray, "phases taps"], np.ndarray, np.ndarray]:
-    """Returns torchaudio's windowed-sinc kernels without their zeros.
-
-    torchaudio holds one kernel of old + 2 * width taps for each of `new` output phases; all but
-    about 2 * width of them are zero. Its numbers are made in float64 except the phase offset,
-    a float32 division: repeated here, since the float32 results depend on it.
-
-    Returns:
-        kernels, the first tap of each phase relative to the start of its block of `old` input
-        samples, and how many samples before and behind the signal are needed at most.
-    """
-    base = min(old, new) * ROLLOFF
-    width = math.ceil(ZERO_CROSSINGS * old / base)
-    offsets = (np.arange(0, -new, -1).astype(np.float32) / np.float32(new)).astype(np.float64)
-    first = np.floor(np.arange(new) * old / new).astype(np.int64) - width
-    taps = first[:, None] + np.arange(2 * width + 2)
-    t = (offsets[:, None] + taps / old) * base
-    # Beyond torchaudio's own range of taps there is nothing, whatever the formula says.
-    inside = (taps >= -width) & (taps < width + old)
-    t = np.clip(t, -ZERO_CROSSINGS, ZERO_CROSSINGS)
-    window = np.cos(t * math.pi / ZERO_CROSSINGS / 2) ** 2
-    t *= math.pi
-    sinc = np.where(t == 0, 1.0, np.sin(t) / np.where(t == 0, 1.0, t))
-    kernels = np.where(inside, sinc * window * (base / old), 0.0).astype(np.float32)
-    return kernels, first, np.array([width, int(taps.max()) + 1])
-
-
-def resample(
-    samples: Float32[np.ndarray, "n"], rate: int, new_rate: int = SAMPLE_RATE
-) -> Float32[np.ndarray, "m"]:
-    """Resamples as `torchaudio.functional.resample` does by default (sinc_interp_hann, 6, 0.99).
-
-    Returns:
-        ceil(float32(n * new_rate / rate)) samples; the input itself where the rates are equal.
-    """
-    if rate == new_rate:
-        return samples
-    divisor = math.gcd(rate, new_rate)
-    old, new = rate // divisor, new_rate // divisor
-    kernels, first, (before, behind) = _sinc_kernels(old, new)
-    blocks = len(samples) // old + 1
-    padded = np.zeros(before + blocks * old + behind, np.float32)
-    padded[before : before + len(samples)] = samples
-    out = np.empty((blocks, new), np.float32)
-    for phase in range(new):
-        start = before + first[phase]
-        windows = np.lib.stride_tricks.as_strided(
-            padded[start:], (blocks, kernels.shape[1]), (old * padded.itemsize, padded.itemsize)
-        )
-        out[:, phase] = windows @ kernels[phase]
-    # torchaudio rounds this quotient to float32 first: some lengths lose a sample by it.
-    return out.reshape(-1)[: math.ceil(np.float32(new * len(samples) / old))]
-
-
-# --- log-mel -------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)

@@ -8,52 +8,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tinymu_jax.errors import InputError, one_line_errors, report
-from tinymu_jax.files import check_folder, make_folder
-
-Recordings = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECORDING")]
-
-
-@dataclass(frozen=True)
-class Model:
-    """Which model answers, and how exactly."""
-
-    checkpoint: str = "AndreasXi/TinyMU"
-    """Hub name, published .pt, or checkpoint folder."""
-    encoder: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 products in the encoder: faster, not exact."""
-    decoder: Literal["float32", "bfloat16", "int8"] = "float32"
-    """int8 weights in the decoder: smaller and faster, not exact; bfloat16 is for accelerators."""
-    tokenizer: str | None = None
-    """tokenizer.json or hub name of the decoder, where the checkpoint has none."""
-    max_seconds: float | None = None
-    """How much of a recording is heard (default: the checkpoint's own, 10 s)."""
-    revision: str | None = None
-    """Of the hub repository."""
-
-    def load(self) -> Any:
-        """Loads it."""
-        from tinymu_jax.pretrained import load
-
-        return load(
-            self.checkpoint,
-            encoder=self.encoder,
-            decoder=self.decoder,
-            tokenizer=self.tokenizer,
-            max_seconds=self.max_seconds,
-            revision=self.revision,
-        )
-
-    def load_assistant(self) -> Any:
-        """Loads it and makes sure that it answers questions."""
-        from tinymu_jax.assistant import Assistant
-
-        model = self.load()
-        if not isinstance(model, Assistant):
-            raise InputError(
-                f"{self.checkpoint}: is an encoder, which answers nothing; name a TinyMU checkpoint"
-            )
-        return model
+from tinymu_jax.cli_options import Model, Recordings, in_batches, need_recordings, show_fault
+from tinymu_jax.errors import InputError, one_line_errors
+from tinymu_jax.files import check_folder, make_folder, write_whole
 
 
 @dataclass(frozen=True)
@@ -82,13 +39,13 @@ class Ask:
 
     def run(self) -> int:
         """Prints the answers; returns the exit code."""
-        _need_recordings(self.recordings)
+        need_recordings(self.recordings)
         if not self.prompt:
             raise InputError('no prompt: ask something with --prompt "..."')
         model = self.model.load_assistant()
         model.tokenizer  # noqa: B018 - a missing one is told before anything is computed
         failed = 0
-        for batch in _batches(self.recordings, "asking"):
+        for batch in in_batches(self.recordings, "asking"):
             answers = model.answers(
                 batch,
                 self.prompt,
@@ -105,7 +62,7 @@ class Ask:
     def _show(self, recording: str, answer: Any) -> bool:
         """Prints one answer, or its fault; returns whether it was a fault."""
         if isinstance(answer, InputError):
-            _show_fault(recording, answer, self.json)
+            show_fault(recording, answer, self.json)
             return True
         if self.json:
             fields = {
@@ -145,7 +102,7 @@ class Score:
 
     def run(self) -> int:
         """Prints a table for each recording; returns the exit code."""
-        _need_recordings(self.recordings)
+        need_recordings(self.recordings)
         if not self.question:
             raise InputError('no question: ask something with --question "..."')
         if len(self.option) < 2:
@@ -153,14 +110,14 @@ class Score:
         model = self.model.load_assistant()
         model.tokenizer  # noqa: B018 - a missing one is told before anything is computed
         failed = 0
-        for batch in _batches(self.recordings, "scoring", size=1):
+        for batch in in_batches(self.recordings, "scoring", size=1):
             try:
                 rows = model.score_details(
                     batch[0], self.question, self.option, self.truncate_prompt
                 )
                 self._show(batch[0], rows)
             except InputError as error:
-                _show_fault(batch[0], error, self.json)
+                show_fault(batch[0], error, self.json)
                 failed += 1
         return 2 if failed else 0
 
@@ -205,16 +162,20 @@ class Embed:
 
     def run(self) -> int:
         """Writes the files; returns the exit code."""
-        _need_recordings(self.recordings)
+        need_recordings(self.recordings)
         targets = self._targets()
         check_folder(self.output)
+        if self.plot:
+            from tinymu_jax.pictures import need_matplotlib
+
+            need_matplotlib()
         model = self.model.load()
         failed = 0
-        for batch in _batches(self.recordings, "embedding", size=1):
+        for batch in in_batches(self.recordings, "embedding", size=1):
             try:
                 self._embed(model, batch[0], targets[batch[0]])
             except InputError as error:
-                _show_fault(batch[0], error, self.json)
+                show_fault(batch[0], error, self.json)
                 failed += 1
         return 2 if failed else 0
 
@@ -236,14 +197,18 @@ class Embed:
         import numpy as np
 
         from tinymu_jax.audio import log_mel, read_clip
+        from tinymu_jax.pictures import plot_log_mel
 
         clip = read_clip(recording, model.max_seconds)
         vectors = model.embed(recording, self.chunking, self.layers)
         make_folder(self.output)
-        np.save(target, vectors)
-        if self.plot:
-            from tinymu_jax.pictures import plot_log_mel
 
+        def save(partial: Path) -> None:
+            with partial.open("wb") as file:
+                np.save(file, vectors)
+
+        write_whole(target, save)
+        if self.plot:
             picture = target.with_suffix(".png")
             plot_log_mel(np.asarray(log_mel(clip.samples)), picture, Path(recording).name)
         fields = {
@@ -261,30 +226,6 @@ class Embed:
                 f"{clip.heard_seconds:.1f} s of {clip.total_seconds:.1f} s",
                 flush=True,
             )
-
-
-def _need_recordings(recordings: tuple[str, ...]) -> None:
-    if not recordings:
-        raise InputError("no recording: name one or more wav, flac, ogg or mp3 files")
-
-
-def _show_fault(recording: str, error: InputError, as_json: bool) -> None:
-    """Reports a recording that could not be used; the others go on."""
-    if as_json:
-        print(json.dumps({"file": recording, "error": str(error)}, ensure_ascii=False), flush=True)
-    report(error)
-
-
-def _batches(recordings: tuple[str, ...], doing: str, size: int = 8) -> Any:
-    """Yields recordings in groups, with a progress bar where there are many."""
-    groups = [list(recordings[i : i + size]) for i in range(0, len(recordings), size)]
-    if len(groups) == 1 or not sys.stderr.isatty():
-        yield from groups
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(groups, doing, console=Console(stderr=True))
 
 
 def main() -> None:

@@ -1,14 +1,16 @@
 """Answers token by token: one pass over the question, then a compiled loop with a cache."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.errors import InputError
 from tinymu_jax.models.smollm2 import Cache, with_room
 from tinymu_jax.models.tinymu import Sequence, TinyMU, lay_out
 
@@ -27,6 +29,22 @@ class Sampling:
     """Divides the scores before top-p; 0 or less means 1."""
     seed: int = 0
     """Of the draws. A clip's answer depends on it and on the clip alone, not on the batch."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be drawn from.
+
+        Raises:
+            InputError: a field out of its range; the message names it.
+        """
+        if self.strategy not in get_args(Strategy):
+            names = " or ".join(get_args(Strategy))
+            raise InputError(f"strategy {self.strategy!r}: use {names}")
+        if not 0 <= self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p}: it is a probability, 0 to 1")
+        if not math.isfinite(self.temperature):
+            raise InputError(f"temperature is {self.temperature}: give a number, 1 as published")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed is {self.seed}: give a whole number from 0 to {2**32 - 1}")
 
 
 class Question(NamedTuple):

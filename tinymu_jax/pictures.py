@@ -1,5 +1,6 @@
 """Pictures of what the encoder reads."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,15 @@ from jaxtyping import Float
 
 from tinymu_jax import audio
 from tinymu_jax.errors import InputError
+from tinymu_jax.files import write_whole
+
+
+def need_matplotlib() -> None:
+    """Raises `InputError` if matplotlib is not installed."""
+    if find_spec("matplotlib") is None:
+        raise InputError(
+            "pictures need matplotlib: pip install 'tinymu_jax[demo]', or leave --plot out"
+        )
 
 
 def plot_log_mel(
@@ -20,14 +30,12 @@ def plot_log_mel(
         title: above the picture.
 
     Raises:
-        InputError: matplotlib is not installed.
+        InputError: matplotlib is not installed; the place cannot be written to.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError(
-            "pictures need matplotlib: pip install 'tinymu_jax[demo]', or leave --plot out"
-        ) from error
+    need_matplotlib()
+    from matplotlib.figure import Figure
+
+    path = Path(path)
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes = figure.add_subplot()
     seconds = len(log_mel) * audio.HOP / audio.SAMPLE_RATE
@@ -38,4 +46,5 @@ def plot_log_mel(
     axes.set_yticks([band + 0.5 for band in bands], [f"{centres[band]:.0f}" for band in bands])
     axes.set(xlabel="seconds", ylabel="hertz", title=title)
     figure.colorbar(image, ax=axes, label="log energy, normalised")
-    figure.savefig(path, dpi=150)
+    kind = path.suffix.removeprefix(".") or "png"
+    write_whole(path, lambda partial: figure.savefig(partial, dpi=150, format=kind))

@@ -23,14 +23,14 @@ class OptionScore(NamedTuple):
     """Sum over the option's tokens and its end token."""
     num_tokens: int
     """Tokens counted, the end token included."""
-    prior: float
-    """The same sum without the audio: what the words alone are worth."""
+    prior: float | None
+    """The same sum without the audio: what the words alone are worth; None if not asked for."""
     probability: float
     """Softmax of `log_likelihood` over the options."""
     probability_per_token: float
     """Softmax of `log_likelihood / num_tokens`: long options are not punished."""
-    probability_over_prior: float
-    """Softmax of `log_likelihood - prior`: what only the audio says."""
+    probability_over_prior: float | None
+    """Softmax of `log_likelihood - prior`: what only the audio says; None without prior."""
 
 
 class Options(NamedTuple):
@@ -99,26 +99,33 @@ def compare(
     options: Sequence[str],
     lengths: Sequence[int],
     with_audio: np.ndarray,
-    without_audio: np.ndarray,
+    without_audio: np.ndarray | None = None,
 ) -> list[OptionScore]:
-    """Turns log-likelihoods with and without the audio into probabilities among the options."""
+    """Turns log-likelihoods into probabilities among the options.
 
-    def softmax(x: np.ndarray) -> np.ndarray:
+    Args:
+        options: what they are called.
+        lengths: their tokens, without the end token.
+        with_audio: of each option.
+        without_audio: the same without the audio, if the prior is wanted.
+    """
+
+    def softmax(x: np.ndarray) -> list[float]:
         weights = np.exp(x - x.max())
-        return weights / weights.sum()
+        return (weights / weights.sum()).tolist()
 
-    with_audio, without_audio = (np.asarray(x, np.float64) for x in (with_audio, without_audio))
+    unknown = [None] * len(options)
+    total = np.asarray(with_audio, np.float64)
+    prior = None if without_audio is None else np.asarray(without_audio, np.float64)
     tokens = np.asarray(lengths) + 1
     columns = zip(
-        with_audio,
-        tokens,
-        without_audio,
-        softmax(with_audio),
-        softmax(with_audio / tokens),
-        softmax(with_audio - without_audio),
+        options,
+        total.tolist(),
+        tokens.tolist(),
+        unknown if prior is None else prior.tolist(),
+        softmax(total),
+        softmax(total / tokens),
+        unknown if prior is None else softmax(total - prior),
         strict=True,
     )
-    return [
-        OptionScore(option, *(v.item() for v in values))
-        for option, values in zip(options, columns, strict=True)
-    ]
+    return [OptionScore(*values) for values in columns]

@@ -97,7 +97,7 @@ def decoding(published: Any, ours: dict[str, Any], samples: np.ndarray, args: An
 
     def answer(model: Any) -> Callable[[], Any]:
         def run() -> None:
-            model._heard.clear()
+            model.hearing.forget()
             out = model.generate_tokens(samples, PROMPT, tokens)
             assert len(out) == tokens, "the random model ended its answer: take another seed"
 
@@ -134,8 +134,8 @@ def hearing(published: Any, ours: dict[str, Any], samples: np.ndarray, args: Any
 
     def hear(model: Any) -> Callable[[], Any]:
         def run() -> None:
-            model._heard.clear()
-            model._hear([samples])
+            model.hearing.forget()
+            model.hearing.hear([samples])
 
         return run
 
@@ -149,7 +149,7 @@ def short_answer(model: Any, recording: Path, args: Any) -> float:
     """Times 8 tokens from a 10 s file to text."""
 
     def run() -> None:
-        model._heard.clear()
+        model.hearing.forget()
         model.answers(str(recording), "What is it?", max_new_tokens=8)
 
     return medians({"run": run}, 3 * args.repeats)["run"]
@@ -179,7 +179,7 @@ def process_seconds(command: list[str], folder: Path) -> tuple[float, str]:
 def new_processes(checkpoint: Any, recording: Path, folder: Path) -> dict[str, Any]:
     """Times the import, the conversion of the full-size file, and a first answer."""
     from conversion import tinymu
-    from conversion.torch_file import write_torch_file
+    from conversion.torch_file_writer import write_torch_file
 
     python = sys.executable
     imports = [process_seconds([python, "-c", "import tinymu_jax"], folder)[0] for _ in range(5)]
