@@ -11,6 +11,7 @@ import tyro
 
 from tinymu_jax.checkpoint import CONFIG_FILE, save_checkpoint
 from tinymu_jax.errors import InputError, one_line_errors
+from tinymu_jax.files import exists
 from tinymu_jax.pretrained import open_checkpoint, read_tokenizer
 from tinymu_jax.sharding import flatten
 
@@ -30,7 +31,7 @@ class FromTorch:
 
     def run(self) -> None:
         """Converts."""
-        if not self.source.exists():
+        if not exists(self.source):
             raise InputError(f"{self.source}: no such file or folder; name a PyTorch checkpoint")
         if self.source.is_dir() and self.source.resolve() == self.output.resolve():
             raise InputError(f"{self.output}: is the source itself; name another folder")

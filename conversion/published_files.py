@@ -6,7 +6,15 @@ from typing import Any
 from conversion.torch_file import read_torch_file
 from tinymu_jax.checkpoint import read_safetensors
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import read_json_object
+from tinymu_jax.files import exists, read_json_object
+
+PARTS = {
+    "encoder": {"embed_dim", "depth", "num_heads", "mlp_ratio", "n_t"},
+    "projector": {"proj_name", "d_in", "d_h", "d_out"},
+    "lm": set(),
+}
+"""The parts of the json beside a checkpoint, and the names of their sizes; those of "lm" are
+transformers'."""
 
 
 def read_published(path: str | Path) -> object:
@@ -25,13 +33,19 @@ def read_json_beside(path: Path) -> dict[str, dict[str, Any]]:
     """Returns the sizes in the json of the same stem beside a checkpoint; {} if there is none.
 
     Raises:
-        InputError: it is no json, or its "encoder" or "lm" is no object.
+        InputError: it is no json, a part is no object, or a size has an unknown name.
     """
     beside = path.with_suffix(".json")
-    if not beside.exists():
+    if not exists(beside):
         return {}
     sizes = read_json_object(beside, "repair or remove it")
-    for part in ("encoder", "lm"):
-        if not isinstance(sizes.get(part, {}), dict):
+    for part, names in PARTS.items():
+        found = sizes.get(part, {})
+        if not isinstance(found, dict):
             raise InputError(f"{beside}: {part!r} is no object with sizes; repair or remove it")
+        unknown = sorted(set(found) - names) if names else []
+        if unknown:
+            raise InputError(
+                f"{beside}: unknown {part} size {unknown[0]!r}; use {', '.join(sorted(names))}"
+            )
     return sizes

@@ -34,8 +34,8 @@ PATCH = Form(lambda weight: weight.reshape(len(weight), -1).T, _patch_to_theirs)
 """A convolution over whole patches, (out, 1, side, side), is a linear layer."""
 INTEGER = Form(lambda weight: weight.astype(np.int32), lambda weight: weight.astype(np.int64))
 """A counter: torch keeps int64."""
-EXACT = {"float32": ("float16", "bfloat16")}
-"""Types whose numbers all are numbers of ours; they come back as ours."""
+EXACT = {"float32": ("float32", "float16", "bfloat16"), "int32": ("int32", "int64")}
+"""The types that each of ours takes in without a loss; they come back as torch keeps ours."""
 
 
 class Rule(NamedTuple):
@@ -130,13 +130,14 @@ def _gather(
     """Returns one leaf of our tree, layers stacked."""
 
     def ours(key: str) -> np.ndarray:
-        weight = rule.form.to_ours(state[key])
-        if weight.dtype not in (leaf.dtype, *EXACT.get(leaf.dtype.name, ())):
+        weight, held = state[key], EXACT[np.dtype(leaf.dtype).name]
+        ours = rule.form.to_ours(weight)
+        if weight.dtype not in held or (weight.dtype == np.int64 and (ours != weight).any()):
             raise InputError(
                 f"{where}: {key} is {weight.dtype}, which {leaf.dtype} cannot hold exactly; save "
                 "the checkpoint again after model.float()"
             )
-        return weight
+        return ours
 
     if "{n}" not in rule.theirs:
         # A copy: the state may be a view of a file that somebody writes over.

@@ -17,6 +17,7 @@ from tinymu_jax.checkpoint import (
 from tinymu_jax.config import SmolLM2Config
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import (
+    exists,
     make_folder,
     read_json_object,
     read_text,
@@ -61,12 +62,31 @@ _SIZES = {
 """transformers' name of each size -> ours."""
 
 
+def _check_kind(sizes: Mapping[str, Any], where: str | Path) -> None:
+    """Refuses a Llama whose positions or activation are not SmolLM2's."""
+    found = {"hidden_act": sizes.get("hidden_act", "silu")}
+    found["partial_rotary_factor"] = sizes.get("partial_rotary_factor") or 1
+    for name in ("rope_parameters", "rope_scaling"):
+        rope = sizes.get(name) or "default"
+        if isinstance(rope, Mapping):
+            rope = rope.get("rope_type", rope.get("type", "default"))
+        found[name] = rope
+    wanted = {"hidden_act": "silu", "partial_rotary_factor": 1}
+    for name, value in found.items():
+        if value != wanted.get(name, "default"):
+            raise InputError(
+                f"{where}: {name} is {value!r}, SmolLM2 has {wanted.get(name, 'default')!r}; name "
+                "a SmolLM2 decoder"
+            )
+
+
 def config_from_sizes(sizes: Mapping[str, Any], where: str | Path) -> SmolLM2Config:
     """Reads a decoder's sizes under transformers' names.
 
     Raises:
-        InputError: a size is missing.
+        InputError: a size is missing, or the decoder computes otherwise than SmolLM2 does.
     """
+    _check_kind(sizes, where)
     sizes, rope = dict(sizes), sizes.get("rope_parameters")
     default = rope.get("rope_theta", 1e5) if isinstance(rope, Mapping) else 1e5
     sizes.setdefault("rope_theta", default)
@@ -104,25 +124,28 @@ def from_published(folder: str | Path) -> Checkpoint:
             f"{folder}: is {sizes.get('model_type')!r}, tied embeddings "
             f"{sizes.get('tie_word_embeddings', False)}; name a SmolLM2 folder"
         )
-    rope = sizes.get("rope_parameters") or sizes.get("rope_scaling") or {}
-    kind = rope.get("rope_type", "default") if isinstance(rope, dict) else rope
-    if kind != "default" or sizes.get("hidden_act", "silu") != "silu":
-        raise InputError(
-            f"{folder}: has positions {kind!r} and activation {sizes.get('hidden_act')!r}, SmolLM2 "
-            "has default and silu; name a SmolLM2 folder"
-        )
     # What transformers leaves out has Llama's own defaults.
-    sizes.setdefault("rope_theta", rope.get("rope_theta", 1e4))
+    rope = sizes.get("rope_parameters")
+    sizes.setdefault("rope_theta", rope.get("rope_theta", 1e4) if isinstance(rope, dict) else 1e4)
     sizes.setdefault("rms_norm_eps", 1e-6)
     config = config_from_sizes(sizes, folder / CONFIG_FILE)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise InputError(f"{folder}: has no .safetensors file; download the decoder again")
-    state = {key: value for file in files for key, value in read_safetensors(file).items()}
+    state: dict[str, np.ndarray] = {}
+    origin: dict[str, Path] = {}
+    for file in files:
+        for key, value in read_safetensors(file).items():
+            if key in state:
+                raise InputError(
+                    f"{file}: holds {key}, as {origin[key].name} does; remove the file that does "
+                    "not belong to this decoder"
+                )
+            state[key], origin[key] = value, file
     ties = {"lm_head.weight": "model.embed_tokens.weight"} if "lm_head.weight" in state else {}
     params = to_ours(state, FOLDER_RULES, expected_shapes(config), folder, ties)
     tokenizer = folder / TOKENIZER_FILE
-    return Checkpoint(config, params, read_text(tokenizer) if tokenizer.exists() else None)
+    return Checkpoint(config, params, read_text(tokenizer) if exists(tokenizer) else None)
 
 
 def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:

@@ -10,7 +10,7 @@ from conversion.rules import Rule, as_state_dict, linear, norm, to_ours, to_thei
 from tinymu_jax.checkpoint import TOKENIZER_FILE, Checkpoint, expected_shapes
 from tinymu_jax.config import SMOLLM2_PRESETS, SmolLM2Config, TinyMUConfig, smollm2_preset
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import read_text
+from tinymu_jax.files import exists, read_text
 
 ENCODER, PROJECTOR, DECODER = "audio_encoder.enc", "projector", "text_decoder.lm.model"
 TIES = {
@@ -84,7 +84,7 @@ def from_published(path: str | Path, content: object = None) -> Checkpoint:
     params = to_ours(state, rules(config), expected_shapes(config), path, TIES)
     tokenizer = path.with_name(TOKENIZER_FILE)
     source = {"config": published, "epoch": content.get("epoch", 0)}
-    text = read_text(tokenizer) if tokenizer.exists() else None
+    text = read_text(tokenizer) if exists(tokenizer) else None
     return Checkpoint(config, params, text, source)
 
 
@@ -97,7 +97,7 @@ def is_tinymu(content: object) -> bool:
 def _published_config(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the yaml beside the checkpoint, or the config inside it."""
     beside = path.with_suffix(".yaml")
-    if not beside.exists():
+    if not exists(beside):
         config = content.get("config")
         if not isinstance(config, dict) or "model" not in config:
             raise InputError(f"{path}: holds no config; put its yaml beside it as {beside.name}")

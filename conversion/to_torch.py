@@ -13,12 +13,18 @@ import tyro
 import yaml
 
 from conversion import matpac, smollm2, tinymu
-from conversion.published_files import read_json_beside
+from conversion.published_files import PARTS, read_json_beside
 from conversion.torch_file_writer import write_torch_file
-from tinymu_jax.checkpoint import TOKENIZER_FILE, Checkpoint, write_safetensors
+from tinymu_jax.checkpoint import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    Checkpoint,
+    write_safetensors,
+)
 from tinymu_jax.config import MatpacConfig, SmolLM2Config
 from tinymu_jax.errors import InputError, one_line_errors
-from tinymu_jax.files import make_folder, write_json, write_text
+from tinymu_jax.files import exists, make_folder, remove, write_json, write_text
 from tinymu_jax.pretrained import open_checkpoint
 
 
@@ -35,8 +41,7 @@ class ToTorch:
         """Converts."""
         checkpoint = open_checkpoint(self.checkpoint)
         if isinstance(checkpoint.config, SmolLM2Config):
-            if self.output.exists() and not self.output.is_dir():
-                raise InputError(f"{self.output}: is a file; a decoder is written to a folder")
+            self._check_folder()
             smollm2.write_published(self.output, checkpoint)
             print(f"-> {self.output}/")
             return
@@ -48,10 +53,24 @@ class ToTorch:
         for path in write_model(checkpoint, self.output):
             print(f"-> {path}")
 
+    def _check_folder(self) -> None:
+        """Refuses to write a decoder over something else."""
+        if exists(self.output) and not self.output.is_dir():
+            raise InputError(f"{self.output}: is a file; a decoder is written to a folder")
+        if self.output.resolve() == Path(self.checkpoint).resolve():
+            raise InputError(f"{self.output}: is the checkpoint itself; name another folder")
+        written = {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE}
+        others = {path.name for path in self.output.glob("*")} - written
+        if others:
+            raise InputError(
+                f"{self.output}: holds other files ({min(others)}); name a new or empty folder"
+            )
+
 
 def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
     """Writes a TinyMU or MATPAC checkpoint in PyTorch's terms; returns the files."""
-    written = [output]
+    written, beside = [output], output.with_suffix(".json")
+    earlier = read_json_beside(output)
     if isinstance(checkpoint.config, MatpacConfig):
         state = matpac.to_published(checkpoint)
         _write_state(output, state, state)
@@ -62,13 +81,18 @@ def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
         sizes = tinymu.sizes(content["config"], checkpoint.config)
         written.append(output.with_suffix(".yaml"))
         write_text(written[-1], yaml.safe_dump(content["config"], sort_keys=False))
+        # What an earlier model left here would be read as this one's.
+        tokenizer = output.with_name(TOKENIZER_FILE)
         if checkpoint.tokenizer is not None:
-            written.append(output.with_name(TOKENIZER_FILE))
-            write_text(written[-1], checkpoint.tokenizer)
-    beside = output.with_suffix(".json")
-    # A json of an earlier model of that name would be read as the sizes of this one.
-    if read_json_beside(output).keys() & {"encoder", "lm"}:
-        beside.unlink()
+            write_text(tokenizer, checkpoint.tokenizer)
+            written.append(tokenizer)
+        elif exists(tokenizer):
+            raise InputError(
+                f"{tokenizer}: lies beside a checkpoint that has no tokenizer, and would be taken "
+                "for its own; name another folder"
+            )
+    if earlier.keys() & PARTS.keys():
+        remove(beside)
     if sizes:
         write_json(beside, sizes)
         written.append(beside)

@@ -59,6 +59,8 @@ class Verify:
     """wav, flac, ogg or mp3 files."""
     prompt: str | None = None
     """The question; without one, fixed token ids are the prompt, and no tokenizer is needed."""
+    tokenizer: str | None = None
+    """tokenizer.json or hub name of the decoder, where a checkpoint has none."""
     max_new_tokens: int = 64
     """Greedy tokens to compare."""
     tolerance: float = 1e-3
@@ -93,9 +95,8 @@ class Verify:
         )
         return 0 if same else 1
 
-    @staticmethod
-    def _open(name: str) -> Assistant:
-        model = load(name)
+    def _open(self, name: str) -> Assistant:
+        model = load(name, tokenizer=self.tokenizer)
         if not isinstance(model, Assistant):
             raise InputError(f"{name}: is an encoder alone; name a TinyMU checkpoint")
         return model

@@ -22,18 +22,20 @@ find_python() {
 # use_environment EXTRAS: installs the package with these extras ("" for none) where it changed.
 use_environment() {
   local extras="$1" venv="${TINYMU_VENV:-.venv}" python wanted free
-  wanted="$extras $(cat requirements.txt pyproject.toml | cksum)"
-  if [ "$(cat "$venv/installed" 2>/dev/null)" != "$wanted" ]; then
+  # The file holds what was installed from, and the extras that came with it, a line each.
+  wanted="$(cat requirements.txt pyproject.toml | cksum)"
+  if ! grep -qxF "$wanted" "$venv/installed" 2>/dev/null || ! grep -qxF "+$extras" "$venv/installed"; then
     python="$(find_python)" || exit 2
     mkdir -p "$venv" || fail "$venv cannot be made; set TINYMU_VENV to a place that can be written to"
     free="$(df -Pk "$venv" | awk 'NR == 2 { print $4 }')"
     [ "${free:-0}" -gt 4000000 ] || fail "less than 4 GB free for $venv; make room, or set TINYMU_VENV to another disk"
-    echo "making $venv with $("$python" --version) (a minute or two) ..."
-    "$python" -m venv "$venv" || fail "$python cannot make a virtual environment in $venv"
+    echo "installing into $venv with $("$python" --version) (a minute or two) ..."
+    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" || fail "$python cannot make a virtual environment in $venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt &&
       "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".${extras:+[$extras]}" ||
       fail "packages could not be installed; check the network and the lines above"
-    echo "$wanted" >"$venv/installed"
+    grep -qxF "$wanted" "$venv/installed" 2>/dev/null || printf '%s\n+\n' "$wanted" >"$venv/installed"
+    [ -z "$extras" ] || echo "+$extras" >>"$venv/installed"
   fi
   PATH="$(cd "$venv" && pwd)/bin:$PATH"
   export PATH

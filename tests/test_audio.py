@@ -158,7 +158,19 @@ def cut_file(path, share, seconds=3.0):
     path.write_bytes(content[: int(share * len(content))])
 
 
+def write_rate(path, rate):
+    """Writes a wav whose header tells a sample rate of its own."""
+    soundfile.write(path, noise(1600), 16_000)
+    content = bytearray(path.read_bytes())
+    content[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(bytes(content))
+
+
 FILES = {
+    "no_rate.wav": (lambda path: write_rate(path, 0), "(sample rate is 0|cannot be decoded)"),
+    "slow.wav": (lambda path: write_rate(path, 10), "says that its sample rate is 10, 1000 to"),
+    "fast.wav": (lambda path: write_rate(path, 2**31 - 1), "sample rate is 2147483647, 1000 to"),
+    f"{'long' * 60}.wav": (lambda path: None, "no such file; check the path"),
     "missing.wav": (lambda path: None, "no such file; check the path"),
     "folder.wav": (lambda path: path.mkdir(), "is a folder; name the recordings"),
     "empty.wav": (lambda path: path.write_bytes(b""), "is empty; replace"),
@@ -233,7 +245,7 @@ def test_refuses_to_hear_less_than_a_window(tmp_path, kind, max_seconds):
     if kind == "file":
         recording = tmp_path / "clip.wav"
         soundfile.write(recording, noise(20_000), 16_000)
-    with pytest.raises(InputError, match="hear at least one window"):
+    with pytest.raises(InputError, match="one window"):
         audio.as_clip(recording, max_seconds)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import soundfile
 import torch
 import torch_oracle as oracle
-from helpers import SMALL_DECODER, SMALL_ENCODER, published_encoder, run_process
+from helpers import ROOT, SMALL_DECODER, SMALL_ENCODER, published_encoder, run_process
 from PIL import Image
 from tokenizer_fixture import tokenizer_text
 
@@ -200,7 +201,7 @@ SCORE = ("--question", PROMPT, *(part for option in OPTIONS for part in ("--opti
 def test_score_prints_a_table_the_best_first(tinymu, recordings, loaded):
     code, out, err = tinymu("score", recordings[0], *SCORE)
     heading, *rows = out.splitlines()
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"{recordings[0]}: heard 10.0 s of 11.0 s\n")
     assert heading.split("  ") == [
         "",
         "total",
@@ -257,7 +258,10 @@ def test_score_goes_on_after_a_bad_recording(tinymu, recordings):
     code, out, err = tinymu("score", "missing.wav", recordings[1], *SCORE)
     assert code == 2
     assert out.splitlines()[0] == str(recordings[1])
-    assert err == "error: missing.wav: no such file; check the path of the recording\n"
+    assert err.splitlines() == [
+        "error: missing.wav: no such file; check the path of the recording",
+        f"{recordings[1]}: heard 3.2 s of 3.2 s",
+    ]
 
 
 # --- embed -------------------------------------------------------------------------------------
@@ -537,8 +541,51 @@ def test_an_encoder_answers_nothing(run, recordings, encoder, command):
 
 def test_a_missing_tokenizer_is_told_before_anything_else(run, recordings, golden_dir):
     golden = golden_dir / "tinymu_tiny.pt"
-    outcome = run(cli.main, "ask", "missing.wav", *COMMANDS["ask"], "--checkpoint", golden)
-    assert_refused(outcome, golden, "has no tokenizer")
+    bad = recordings[0].with_name("missing.wav")
+    arguments = (bad, recordings[0], *COMMANDS["ask"], "--checkpoint", golden)
+    assert_refused(run(cli.main, "ask", *arguments), golden, "has no tokenizer")
+
+
+@pytest.mark.parametrize("command", ["ask", "score", "embed"])
+def test_recordings_that_are_all_missing_are_told_before_a_model_is_loaded(
+    tinymu, monkeypatch, command
+):
+    monkeypatch.setattr("tinymu_jax.pretrained.load", None)
+    code, out, err = tinymu(command, "a.wav", "b.wav", *COMMANDS[command])
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        f"error: {name}: no such file; check the path of the recording"
+        for name in ("a.wav", "b.wav")
+    ]
+
+
+def test_a_file_whose_name_is_no_text_is_heard(tinymu, recordings, work):
+    name = os.fsdecode(b"caf\xe9.wav")
+    shutil.copy(recordings[1], work / name)
+    code, out, err = tinymu("ask", name, name, "--prompt", PROMPT, "--max-new-tokens", 3, "--json")
+    assert (code, err) == (0, "")
+    assert [json.loads(line)["file"] for line in out.splitlines()] == [name] * 2
+
+
+def test_answers_go_to_the_file_while_a_bar_runs_on_the_terminal(checkpoint_file, recordings, work):
+    """With stderr on a terminal and stdout in a file, as `tinymu ask *.mp3 > answers` has it."""
+    import pty
+
+    terminal, side = pty.openpty()
+    command = [sys.executable, "-m", "tinymu_jax.cli", "embed", *recordings, "--json"]
+    with (work / "answers.jsonl").open("w") as file:
+        subprocess.run(
+            [*map(str, command), "--checkpoint", str(checkpoint_file)],
+            check=True,
+            stdout=file,
+            stderr=side,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+    os.close(side)
+    assert b"embedding" in os.read(terminal, 1 << 16)
+    os.close(terminal)
+    lines = (work / "answers.jsonl").read_text().splitlines()
+    assert [json.loads(line)["file"] for line in lines] == [str(path) for path in recordings]
 
 
 # --- processes ---------------------------------------------------------------------------------
@@ -555,6 +602,14 @@ def test_a_user_who_stops_sees_no_traceback(tinymu, recordings, monkeypatch):
 
     monkeypatch.setattr("tinymu_jax.pretrained.load", stop)
     assert tinymu("embed", recordings[0]) == (130, "", "stopped\n")
+
+
+def test_a_disk_that_is_full_is_told_in_one_line(tinymu, recordings, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tinymu_jax.cli.Embed._embed", full)
+    assert_refused(tinymu("embed", recordings[0]), "output: No space left on device")
 
 
 def test_an_unknown_command_or_option_is_refused(run, work):
@@ -743,3 +798,32 @@ def test_verify_refuses_what_cannot_be_compared(run, checkpoint_file, encoder, r
         ),
     ):
         assert_refused(run(verify.main, *arguments), named)
+
+
+def test_a_name_that_looks_like_a_formula_is_drawn(tinymu, recordings, work):
+    shutil.copy(recordings[1], work / "a $_$ b.wav")
+    assert tinymu("embed", "a $_$ b.wav", "--plot")[0] == 0
+    assert (work / "embeddings" / "a $_$ b.png").stat().st_size > 1000
+
+
+def test_a_prompt_that_is_no_text_is_refused(tinymu, recordings):
+    prompt = os.fsdecode(b"caf\xe9")
+    assert_refused(tinymu("ask", recordings[0], "--prompt", prompt), "the prompt is no text")
+
+
+def test_a_name_that_is_too_long_is_told(tinymu, recordings):
+    name = "x" * 300
+    code, out, err = tinymu("ask", name, recordings[1], *COMMANDS["ask"])
+    assert code == 2
+    assert out.startswith(str(recordings[1]))
+    assert err.startswith(f"error: {name}: cannot be looked at (File name too long); check")
+
+
+def test_answers_come_without_a_stderr(checkpoint_file, recordings):
+    code = (
+        "import os, sys; os.close(2); sys.stderr = None; from tinymu_jax import load; "
+        "print(load(sys.argv[1]).generate_tokens(sys.argv[2], [5, 6], 3))"
+    )
+    result = run_process("-c", code, str(checkpoint_file), str(recordings[1]))
+    assert result.returncode == 0
+    assert result.stdout.startswith("[")

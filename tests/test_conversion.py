@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from helpers import (
 )
 
 from conversion import matpac, smollm2, tinymu
-from conversion.to_torch import write_model
+from conversion.to_torch import ToTorch, write_model
 from conversion.torch_file import read_torch_file
 from conversion.torch_file_writer import write_torch_file
 from tinymu_jax.checkpoint import (
@@ -264,6 +265,24 @@ def test_written_files_have_the_permissions_of_any_new_file(tmp_path, checkpoint
         os.umask(before)
     modes = {p.stat().st_mode & 0o777 for p in (tmp_path / "out").iterdir()}
     assert modes == {0o666 & ~mask}
+
+
+@pytest.mark.parametrize("part", ["encoder", "projector"])
+def test_an_unknown_size_in_the_json_is_named(tmp_path, part):
+    path = write_tinymu(tmp_path)
+    content = json.loads(path.with_suffix(".json").read_text())
+    content.setdefault(part, {})["num_head"] = 2
+    path.with_suffix(".json").write_text(json.dumps(content))
+    message = refusal(tinymu.from_published, path)
+    assert message.startswith(f"{path.with_suffix('.json')}: unknown {part} size 'num_head'")
+
+
+def test_another_models_tokenizer_is_not_taken_for_its_own(tmp_path):
+    checkpoint = tinymu.from_published(write_tinymu(tmp_path))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "tokenizer.json").write_text("of an earlier model")
+    message = refusal(write_model, checkpoint, tmp_path / "out" / "tinymu.pt")
+    assert message.startswith(f"{tmp_path / 'out' / 'tokenizer.json'}: lies beside")
 
 
 def test_a_tokenizer_beside_the_checkpoint_is_taken_along(tmp_path):
@@ -587,6 +606,15 @@ def test_a_probe_comes_from_its_own_file(tmp_path):
     assert_same_state(matpac.to_published(checkpoint), state | probe)
 
 
+@pytest.mark.parametrize("count", [torch.tensor(2**31 + 5), torch.tensor(3.7)])
+def test_a_count_that_cannot_be_held_is_refused(tmp_path, count):
+    key = "head_norm.num_batches_tracked"
+    path, _ = write_matpac(tmp_path, change=lambda s: s.update({key: count}), audioset_head=True)
+    assert f"{key} is {str(count.dtype).removeprefix('torch.')}" in refusal(
+        matpac.from_published, path
+    )
+
+
 @pytest.mark.parametrize("keys", [[], ["probe.weight"], ["probe.bias"], ["head.weight"]])
 def test_a_probe_file_that_lacks_a_key_is_refused(tmp_path, keys):
     path, _ = write_matpac(tmp_path)
@@ -750,6 +778,10 @@ def test_the_tokenizer_of_a_decoder_is_taken_along(tmp_path, llama):
         ({"hidden_size": 64}, "wrong shapes"),
         ({"num_hidden_layers": 3}, "missing model.layers.2."),
         ({"num_hidden_layers": 1}, "left over model.layers.1."),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is 'linear'"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters is 'yarn'"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu', SmolLM2 has 'silu'"),
     ],
 )
 def test_a_decoder_of_another_kind_is_refused(tmp_path, llama, change, named):
@@ -757,8 +789,33 @@ def test_a_decoder_of_another_kind_is_refused(tmp_path, llama, change, named):
     config = json.loads((tmp_path / "config.json").read_text()) | change
     (tmp_path / "config.json").write_text(json.dumps(config))
     message = refusal(open_checkpoint, tmp_path)
-    assert message.startswith(f"{tmp_path}: ")
+    assert message.startswith(f"{tmp_path}")
     assert named in message
+
+
+def test_a_weight_in_two_files_of_a_decoder_is_refused(tmp_path, llama):
+    llama.save_pretrained(tmp_path)
+    shutil.copy(tmp_path / "model.safetensors", tmp_path / "older.safetensors")
+    message = refusal(open_checkpoint, tmp_path)
+    assert message.startswith(f"{tmp_path / 'older.safetensors'}: holds model.")
+    assert "as model.safetensors does" in message
+
+
+@pytest.mark.parametrize(
+    ("other", "named"), [(None, "is the checkpoint itself"), ("a.txt", "a.txt")]
+)
+def test_a_decoder_is_not_written_over_something_else(tmp_path, llama, other, named):
+    llama.save_pretrained(tmp_path / "theirs")
+    save_checkpoint(tmp_path / "ours", smollm2.from_published(tmp_path / "theirs"))
+    output = tmp_path / "ours"
+    if other:
+        output = tmp_path / "output"
+        output.mkdir()
+        (output / other).write_text("a note")
+    message = refusal(ToTorch(str(tmp_path / "ours"), output).run)
+    assert message.startswith(f"{output}: ")
+    assert named in message
+    assert read_checkpoint(tmp_path / "ours").config.width == llama.config.hidden_size
 
 
 def test_a_decoder_folder_without_weights_is_refused(tmp_path, llama):
@@ -773,6 +830,18 @@ def test_a_decoder_folder_without_weights_is_refused(tmp_path, llama):
 @pytest.fixture
 def checkpoint(golden_dir):
     return tinymu.from_published(golden_dir / "tinymu_tiny.pt")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int8])
+def test_a_folder_with_weights_of_another_type_is_refused(tmp_path, checkpoint, dtype):
+    params = dict(checkpoint.params)
+    params["decoder"] = dict(params["decoder"])
+    table = params["decoder"]["embed_tokens"]["embedding"]
+    params["decoder"]["embed_tokens"] = {"embedding": table.astype(dtype)}
+    save_checkpoint(tmp_path, checkpoint._replace(params=params))
+    message = refusal(read_checkpoint, tmp_path)
+    kind = np.dtype(dtype).name
+    assert f"decoder/embed_tokens/embedding is {kind} instead of float32" in message
 
 
 def describe(folder, **changes):

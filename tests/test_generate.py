@@ -247,6 +247,11 @@ def test_an_answer_that_ends_at_the_limit_has_ended(golden, assistant, long_clip
     [
         ({"max_new_tokens": 0}, "max_new_tokens is 0: ask for at least 1"),
         ({"strategy": "beam"}, "strategy 'beam': use greedy or top-p"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5: ask for at least 1 and at most 8192"),
+        ({"max_new_tokens": 3 * 10**9}, "max_new_tokens is 3000000000"),
+        ({"top_p": "0.8"}, "top_p is 0.8: it is a probability"),
+        ({"seed": 1.5}, "seed is 1.5: give a whole number"),
+        ({"temperature": 1e-40}, "temperature is 1e-40: give a number, 1 as published, or 1e-6"),
         ({"top_p": float("nan")}, "top_p is nan: it is a probability, 0 to 1"),
         ({"top_p": -0.1}, "top_p is -0.1"),
         ({"top_p": 1.5}, "top_p is 1.5"),

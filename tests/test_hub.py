@@ -315,9 +315,26 @@ def test_a_revision_that_does_not_exist_is_named(fake_hub, cache):
     assert written(cache) == []
 
 
-def test_a_decoder_that_cannot_be_had_is_named_and_nothing_is_kept(fake_hub, cache):
-    fake_hub.files[DECODER, "main"].clear()
-    assert refusal(tinymu_jax.load, REPO).startswith(f"{DECODER}: has no tokenizer.json; ")
+def test_a_tokenizer_that_cannot_be_had_is_missed_when_text_comes_in(fake_hub, cache):
+    """Who gives token ids, or a tokenizer of their own, needs none."""
+    files = fake_hub.files[DECODER, "main"]
+    kept = dict(files)
+    files.clear()
+    model = tinymu_jax.load(REPO)
+    message = refusal(lambda: model.tokenizer)
+    assert message.startswith(f"{REPO}: has no tokenizer, and {DECODER}: has no tokenizer.json; ")
+    files.update(kept)
+    assert tinymu_jax.load(REPO).tokenizer.encode("!!") == [17, 17]
+
+
+def test_a_checkpoint_that_cannot_be_kept_leaves_nothing_behind(fake_hub, cache, monkeypatch):
+    def full(*_, **__):
+        from tinymu_jax.errors import InputError
+
+        raise InputError("no space left")
+
+    monkeypatch.setattr("tinymu_jax.hub.save_checkpoint", full)
+    assert refusal(tinymu_jax.load, REPO) == "no space left"
     assert written(cache) == []
 
 

@@ -419,6 +419,8 @@ def test_another_number_of_labels_is_refused(tmp_path):
         ("labels.json", b"[1, 2]"),
         ("labels.json", b'{"a": "b"}'),
         ("labels.json", b"3"),
+        ("labels.json", b'{"a": 0, "b": 5, "c": 6}'),
+        ("labels.csv", b"0,drums\n0,bass\n2,voice\n"),
         ("labels.csv", b""),
         ("labels.csv", b"drums\nbass\n"),
         ("labels.csv", b"index,mid\n0,/m/a\n"),

@@ -279,6 +279,13 @@ def test_a_clip_that_fills_no_group_is_refused(build, samples):
         assistant.generate_tokens(samples[:800], PROMPT, 2)
 
 
+def test_a_clip_that_fills_no_group_does_not_end_the_batch(build, samples):
+    _, assistant = build("linear", 2)
+    good, bad, again = assistant.hearing.hear([samples, samples[:800], samples])
+    assert isinstance(bad, InputError)
+    np.testing.assert_array_equal(good.vectors, again.vectors)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(("kind", "ds_rate"), [("linear", 2), ("residual", 1), ("transformer", 1)])
 def test_target_logits(build, samples, kind, ds_rate):

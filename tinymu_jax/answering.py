@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +26,9 @@ from tinymu_jax.listener import Audio, Listener
 from tinymu_jax.listening import Chunking
 from tinymu_jax.models.tinymu import TinyMU, label_loss
 from tinymu_jax.scoring import OptionScore, compare, option_log_likelihoods, pack_options
+
+LONGEST = 8192
+"""Tokens of an answer at most: the decoder has seen no more in its training."""
 
 
 class Answer(NamedTuple):
@@ -50,9 +54,11 @@ def _answer_logits(
 
 
 def _check_length(max_new_tokens: int) -> None:
-    """Refuses an answer without tokens."""
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens is {max_new_tokens}: ask for at least 1")
+    """Refuses an answer without tokens, or one that no cache could hold."""
+    if not isinstance(max_new_tokens, Integral) or not 1 <= max_new_tokens <= LONGEST:
+        raise InputError(
+            f"max_new_tokens is {max_new_tokens}: ask for at least 1 and at most {LONGEST}"
+        )
 
 
 class TokenAssistant:

@@ -5,9 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tinymu_jax.answering import Answer, TokenAssistant
+from tinymu_jax.audio import Clip
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.errors import InputError
 from tinymu_jax.generate import Sampling
@@ -191,12 +190,16 @@ class Assistant(TokenAssistant):
         """
         if not text:
             raise InputError("the prompt is empty: ask something about the recording")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError("the prompt is no text: it holds bytes that are not UTF-8") from error
         ids = self.tokenizer.encode(text)
         return ids[: self.config.max_text_tokens] if truncate else ids
 
     @staticmethod
     def _is_single(audio: Audio | Sequence[Audio]) -> bool:
-        return isinstance(audio, str | Path | np.ndarray)
+        return isinstance(audio, str | Path | Clip) or hasattr(audio, "dtype")
 
     def _pairs(
         self, audio: Audio | Sequence[Audio], prompt: str | Sequence[str]

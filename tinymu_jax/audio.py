@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from tinymu_jax.errors import InputError
+from tinymu_jax.files import exists
 from tinymu_jax.resampling import resample
 
 SAMPLE_RATE = 16_000
@@ -29,6 +30,10 @@ HOP = 160
 """Samples from one frame to the next (10 ms)."""
 NUM_MELS = 80
 LOG_OFFSET = float(np.finfo(np.float32).eps)
+RATES = (1_000, 768_000)
+"""Sample rates that recordings may have; others are faults of a header."""
+LONGEST = 86_400
+"""Seconds that can be heard."""
 MEAN, DEVIATION = -7.056, 4.193
 """Of MATPAC's training log-mels; what the encoder reads is normalised by them."""
 
@@ -68,6 +73,11 @@ def read_clip(
     """Does what `load_audio` does and tells how much of the recording that is."""
     path = Path(path)
     samples, rate, total = _decode(path, max_seconds)
+    if not RATES[0] <= rate <= RATES[1]:
+        raise InputError(
+            f"{path}: says that its sample rate is {rate}, {RATES[0]} to {RATES[1]} can be used; "
+            "repair or leave it out"
+        )
     if silence_if_short and len(samples) < 1600:
         zeros = np.zeros(int((max_seconds or 10.0) * SAMPLE_RATE), np.float32)
         return Clip(zeros, 0.0, total / rate)
@@ -76,12 +86,16 @@ def read_clip(
     return Clip(check_samples(samples, str(path)), heard, total / rate)
 
 
-def as_clip(audio: "str | Path | np.ndarray", max_seconds: float | None = 10.0) -> Clip:
+def as_clip(audio: "str | Path | np.ndarray | Clip", max_seconds: float | None = 10.0) -> Clip:
     """Takes a path, or an array of 16 kHz samples, and returns what is heard of it.
+
+    A clip that was read before is returned as it is.
 
     Raises:
         InputError: as `load_audio`; an array with another shape than (n,), or with NaN in it.
     """
+    if isinstance(audio, Clip):
+        return audio
     if isinstance(audio, str | Path):
         return read_clip(audio, max_seconds)
     samples = np.asarray(audio)
@@ -105,10 +119,10 @@ def as_clip(audio: "str | Path | np.ndarray", max_seconds: float | None = 10.0) 
 
 def check_seconds(max_seconds: float | None) -> None:
     """Raises `InputError` if `max_seconds` of a recording are less than one window."""
-    if max_seconds is not None and not WINDOW <= max_seconds * SAMPLE_RATE < math.inf:
+    if max_seconds is not None and not WINDOW / SAMPLE_RATE <= max_seconds <= LONGEST:
         raise InputError(
-            f"max_seconds is {max_seconds}: hear at least one window, 0.025 s, and no more than a "
-            "number can say (a day is 86400)"
+            f"max_seconds is {max_seconds}: give {WINDOW / SAMPLE_RATE} (one window) to {LONGEST} "
+            "(a day)"
         )
 
 
@@ -124,23 +138,36 @@ def check_samples(samples: np.ndarray, name: str) -> Float32[np.ndarray, "n"]:
     return samples
 
 
-def _decode(path: Path, max_seconds: float | None) -> tuple[Float32[np.ndarray, "n"], int, int]:
-    """Returns the first channel up to the crop, the rate, and the file's length in samples."""
-    if not path.exists():
+def _check_file(path: Path) -> None:
+    """Raises `InputError` if there is nothing to decode."""
+    if not exists(path):
         raise InputError(f"{path}: no such file; check the path of the recording")
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name the recordings in it ({path}/*)")
-    if path.stat().st_size == 0:
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); check who may read it"
+        ) from error
+    if empty:
         raise InputError(f"{path}: is empty; replace or leave it out")
+
+
+def _decode(path: Path, max_seconds: float | None) -> tuple[Float32[np.ndarray, "n"], int, int]:
+    """Returns the first channel up to the crop, the rate, and the file's length in samples."""
+    _check_file(path)
     check_seconds(max_seconds)
     import soundfile
 
     try:
-        with _quiet_decoders(), soundfile.SoundFile(path) as file:
+        # As bytes: a name may be in any encoding.
+        with _quiet_decoders(), soundfile.SoundFile(os.fsencode(path)) as file:
             rate, total = file.samplerate, file.frames
             frames = -1 if max_seconds is None else int(max_seconds * rate)
             samples = file.read(frames, dtype="float32", always_2d=True)[:, 0]
-    except (soundfile.LibsndfileError, RuntimeError, TypeError):
+    except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError):
         return _decode_with_librosa(path, max_seconds)
     if len(samples) == 0:
         raise InputError(f"{path}: holds no samples; replace or leave it out")
@@ -155,8 +182,15 @@ _ONE_AT_A_TIME = threading.Lock()
 def _quiet_decoders() -> Iterator[None]:
     """Keeps C libraries from writing to stderr: what is wrong with a file, we say in one line."""
     with _ONE_AT_A_TIME:
-        sys.stderr.flush()
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            kept = os.dup(2)
+        except OSError:
+            # stderr is closed: nothing can be written there.
+            yield
+            return
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         try:
             yield

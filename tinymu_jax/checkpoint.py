@@ -13,7 +13,15 @@ import numpy as np
 
 from tinymu_jax.config import MatpacConfig, SmolLM2Config, TinyMUConfig
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import make_folder, read_json_object, read_text, write_text, write_whole
+from tinymu_jax.files import (
+    exists,
+    make_folder,
+    read_json_object,
+    read_text,
+    remove,
+    write_text,
+    write_whole,
+)
 from tinymu_jax.sharding import Tree, flatten, unflatten
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
@@ -47,7 +55,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
         InputError: `folder` is a file, holds something else already, or cannot be written to.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
+    if exists(folder) and not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder to write the checkpoint to")
     ours = {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE}
     left_over = [
@@ -72,10 +80,8 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
             f"{folder}: the source's config cannot be kept as json ({error}); repair its yaml"
         ) from error
     make_folder(folder)
-    (folder / CONFIG_FILE).unlink(missing_ok=True)
-    (folder / TOKENIZER_FILE).unlink(missing_ok=True)
-    for partial in left_over:
-        partial.unlink(missing_ok=True)
+    for path in (folder / CONFIG_FILE, folder / TOKENIZER_FILE, *left_over):
+        remove(path)
     write_safetensors(folder / WEIGHTS_FILE, dict(flatten(checkpoint.params)))
     if checkpoint.tokenizer is not None:
         write_text(folder / TOKENIZER_FILE, checkpoint.tokenizer)
@@ -90,7 +96,7 @@ def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
         InputError: `config.json` is missing, is no json, or describes no model of ours.
     """
     path = Path(folder) / CONFIG_FILE
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{folder}: has no {CONFIG_FILE}; name a checkpoint folder")
     description = read_json_object(path, "convert the checkpoint again")
     name = description.get("model")
@@ -112,15 +118,22 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     """Reads a checkpoint folder and holds it against the shapes of its config.
 
     Raises:
-        InputError: a file is missing or cut short; keys are missing, left over or of wrong shape.
+        InputError: a file is missing or cut short; keys are missing, left over, or of wrong shape
+            or type.
     """
     folder = Path(folder)
     config, source = read_config(folder)
     leaves = read_safetensors(folder / WEIGHTS_FILE)
     expected = dict(flatten(expected_shapes(config)))
     check_keys(folder / WEIGHTS_FILE, leaves, {k: v.shape for k, v in expected.items()})
+    for path, leaf in leaves.items():
+        if leaf.dtype != expected[path].dtype:
+            raise InputError(
+                f"{folder / WEIGHTS_FILE}: {path} is {leaf.dtype} instead of "
+                f"{expected[path].dtype}; convert the checkpoint again"
+            )
     tokenizer = folder / TOKENIZER_FILE
-    text = read_text(tokenizer) if tokenizer.exists() else None
+    text = read_text(tokenizer) if exists(tokenizer) else None
     return Checkpoint(config, unflatten(leaves), text, source)
 
 
@@ -133,7 +146,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{path}: no such file; convert or download the checkpoint again")
     try:
         return load_file(path)

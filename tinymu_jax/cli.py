@@ -1,5 +1,6 @@
 """The `tinymu` command: ask, score, embed."""
 
+import io
 import json
 import sys
 from dataclasses import dataclass, field
@@ -8,7 +9,15 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tinymu_jax.cli_options import Model, Recordings, in_batches, need_recordings, show_fault
+from tinymu_jax.cli_options import (
+    Model,
+    Recordings,
+    heard,
+    in_batches,
+    need_recordings,
+    seconds,
+    show_fault,
+)
 from tinymu_jax.errors import InputError, one_line_errors
 from tinymu_jax.files import check_folder, make_folder, write_whole
 
@@ -28,7 +37,7 @@ class Ask:
     top_p: float = 0.8
     """Probability that top-p draws from."""
     temperature: float = 1.0
-    """Divides the scores before top-p."""
+    """Divides the scores before top-p; 0 or less means 1, as published."""
     seed: int = 0
     """Of the draws."""
     truncate_prompt: bool = False
@@ -39,9 +48,9 @@ class Ask:
 
     def run(self) -> int:
         """Prints the answers; returns the exit code."""
-        need_recordings(self.recordings)
         if not self.prompt:
             raise InputError('no prompt: ask something with --prompt "..."')
+        need_recordings(self.recordings, self.json)
         model = self.model.load_assistant()
         model.tokenizer  # noqa: B018 - a missing one is told before anything is computed
         failed = 0
@@ -70,15 +79,12 @@ class Ask:
                 "prompt": self.prompt,
                 "answer": answer.text,
                 "ended": answer.ended,
-                "heard_seconds": round(answer.heard_seconds, 3),
-                "total_seconds": round(answer.total_seconds, 3),
             }
-            print(json.dumps(fields, ensure_ascii=False), flush=True)
+            print(json.dumps(fields | seconds(answer), ensure_ascii=False), flush=True)
             return False
         label = f"{recording}: " if len(self.recordings) > 1 else ""
         print(label + answer.text, flush=True)
-        heard = f"heard {answer.heard_seconds:.1f} s of {answer.total_seconds:.1f} s"
-        print(label + heard, file=sys.stderr)
+        print(label + heard(answer), file=sys.stderr)
         return False
 
 
@@ -102,11 +108,11 @@ class Score:
 
     def run(self) -> int:
         """Prints a table for each recording; returns the exit code."""
-        need_recordings(self.recordings)
         if not self.question:
             raise InputError('no question: ask something with --question "..."')
         if len(self.option) < 2:
             raise InputError("less than two options: give each with --option")
+        need_recordings(self.recordings, self.json)
         model = self.model.load_assistant()
         model.tokenizer  # noqa: B018 - a missing one is told before anything is computed
         failed = 0
@@ -115,19 +121,19 @@ class Score:
                 rows = model.score_details(
                     batch[0], self.question, self.option, self.truncate_prompt
                 )
-                self._show(batch[0], rows)
+                self._show(batch[0], rows, model.hearing.hear_one(batch[0]).clip)
             except InputError as error:
                 show_fault(batch[0], error, self.json)
                 failed += 1
         return 2 if failed else 0
 
-    def _show(self, recording: str, rows: list[Any]) -> None:
+    def _show(self, recording: str, rows: list[Any], clip: Any) -> None:
         """Prints the options, the most probable first."""
         from tinymu_jax.assistant import SCORES_BY
 
         rows = sorted(rows, key=lambda row: -getattr(row, SCORES_BY[self.by]))
         if self.json:
-            fields = {"file": recording, "question": self.question, "by": self.by}
+            fields = {"file": recording, "question": self.question, "by": self.by} | seconds(clip)
             options = [row._asdict() for row in rows]
             print(json.dumps(fields | {"options": options}, ensure_ascii=False), flush=True)
             return
@@ -140,6 +146,7 @@ class Score:
                 f"{row.probability_over_prior:10.3f}  {row.log_likelihood:14.2f}  {row.option}",
                 flush=True,
             )
+        print(f"{recording}: {heard(clip)}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -162,7 +169,7 @@ class Embed:
 
     def run(self) -> int:
         """Writes the files; returns the exit code."""
-        need_recordings(self.recordings)
+        need_recordings(self.recordings, self.json)
         targets = self._targets()
         check_folder(self.output)
         if self.plot:
@@ -184,6 +191,8 @@ class Embed:
         targets: dict[str, Path] = {}
         for recording in self.recordings:
             target = self.output / f"{Path(recording).stem}.npy"
+            if recording in targets:
+                raise InputError(f"{recording}: is named twice; name it once")
             if target in targets.values():
                 raise InputError(
                     f"{recording}: another recording is written to {target} too; embed folders "
@@ -200,7 +209,7 @@ class Embed:
         from tinymu_jax.pictures import plot_log_mel
 
         clip = read_clip(recording, model.max_seconds)
-        vectors = model.embed(recording, self.chunking, self.layers)
+        vectors = model.embed(clip, self.chunking, self.layers)
         make_folder(self.output)
 
         def save(partial: Path) -> None:
@@ -215,21 +224,19 @@ class Embed:
             "file": recording,
             "output": str(target),
             "shape": list(vectors.shape),
-            "heard_seconds": round(clip.heard_seconds, 3),
-            "total_seconds": round(clip.total_seconds, 3),
         }
         if self.json:
-            print(json.dumps(fields, ensure_ascii=False), flush=True)
+            print(json.dumps(fields | seconds(clip), ensure_ascii=False), flush=True)
         else:
-            print(
-                f"{recording}: {tuple(vectors.shape)} in {target}, heard "
-                f"{clip.heard_seconds:.1f} s of {clip.total_seconds:.1f} s",
-                flush=True,
-            )
+            print(f"{recording}: {tuple(vectors.shape)} in {target}, {heard(clip)}", flush=True)
 
 
 def main() -> None:
     """Runs the command line; bad input ends with one line and code 2."""
+    # A file's name may not be text; it is printed as far as it is.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with one_line_errors():
         command = tyro.extras.subcommand_cli_from_dict(
             {"ask": Ask, "score": Score, "embed": Embed},

@@ -1,6 +1,7 @@
 """What the commands about recordings share: which model, which files, how faults are shown."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,10 +57,21 @@ class Model:
         return model
 
 
-def need_recordings(recordings: tuple[str, ...]) -> None:
-    """Raises `InputError` if there is nothing to do."""
+def need_recordings(recordings: tuple[str, ...], as_json: bool) -> None:
+    """Ends the program before a model is loaded if there is nothing that could be heard.
+
+    Raises:
+        InputError: no recording was named.
+        SystemExit: none of those named is there.
+    """
     if not recordings:
         raise InputError("no recording: name one or more wav, flac, ogg or mp3 files")
+    if any(map(os.path.exists, recordings)):
+        return
+    for recording in recordings:
+        fault = InputError(f"{recording}: no such file; check the path of the recording")
+        show_fault(recording, fault, as_json)
+    raise SystemExit(2)
 
 
 def show_fault(recording: str, error: InputError, as_json: bool) -> None:
@@ -69,13 +81,27 @@ def show_fault(recording: str, error: InputError, as_json: bool) -> None:
     report(error)
 
 
+def seconds(clip: Any) -> dict[str, float]:
+    """Returns the json fields that say how much of a recording was heard."""
+    names = ("heard_seconds", "total_seconds")
+    return {name: round(getattr(clip, name), 3) for name in names}
+
+
+def heard(clip: Any) -> str:
+    """Returns the words that say how much of a recording was heard."""
+    return f"heard {clip.heard_seconds:.1f} s of {clip.total_seconds:.1f} s"
+
+
 def in_batches(recordings: tuple[str, ...], doing: str, size: int = 8) -> Iterator[list[str]]:
-    """Yields recordings in groups, with a progress bar where there are many."""
+    """Yields recordings in groups; with a progress bar where there are many and none is seen."""
     groups = [list(recordings[i : i + size]) for i in range(0, len(recordings), size)]
-    if len(groups) == 1 or not sys.stderr.isatty():
+    # On a terminal the answers themselves show how far it is.
+    if len(groups) == 1 or sys.stdout.isatty() or not sys.stderr.isatty():
         yield from groups
         return
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
-    yield from track(groups, doing, console=Console(stderr=True))
+    bar = Progress(console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False)
+    with bar:
+        yield from bar.track(groups, description=doing)

@@ -28,7 +28,10 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`); what is left has nowhere to go.
-        sys.stderr.close()
-        raise SystemExit(1) from None
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader of our output has gone (`| head`); what is left has nowhere to go.
+            sys.stderr.close()
+            raise SystemExit(1) from None
+        report(InputError(f"{error.filename or 'output'}: {error.strerror or error}"))
+        raise SystemExit(2) from None

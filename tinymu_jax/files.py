@@ -10,6 +10,22 @@ from typing import Any
 from tinymu_jax.errors import InputError
 
 
+def exists(path: str | Path) -> bool:
+    """Returns whether there is a file or folder.
+
+    Raises:
+        InputError: the path cannot be followed: a name too long, a folder that may not be entered.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be looked at ({reason}); check the path") from error
+    return True
+
+
 def read_text(path: str | Path, remedy: str = "download or write it again") -> str:
     """Returns the text of a file; `remedy` is what to do if it is none.
 
@@ -45,9 +61,10 @@ def check_folder(path: str | Path) -> None:
     Raises:
         InputError: one is.
     """
-    there = next(p for p in (Path(path), *Path(path).absolute().parents) if p.exists())
+    there = next(p for p in (Path(path), *Path(path).absolute().parents) if exists(p))
     if not there.is_dir():
-        raise InputError(f"{path}: {there} is a file; name another folder")
+        which = "it" if there == Path(path) else f"{there}"
+        raise InputError(f"{path}: {which} is a file; name another folder")
 
 
 def make_folder(path: str | Path) -> Path:
@@ -64,6 +81,20 @@ def make_folder(path: str | Path) -> Path:
             f"{path}: cannot be made a folder ({error.strerror}); name another place"
         ) from error
     return path
+
+
+def remove(path: Path) -> None:
+    """Removes a file if it is there.
+
+    Raises:
+        InputError: it may not be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be replaced ({error.strerror}); name another place"
+        ) from error
 
 
 def write_whole(path: str | Path, write: Callable[[Path], Any]) -> None:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -39,11 +40,14 @@ class Sampling:
         if self.strategy not in get_args(Strategy):
             names = " or ".join(get_args(Strategy))
             raise InputError(f"strategy {self.strategy!r}: use {names}")
-        if not 0 <= self.top_p <= 1:
+        if not isinstance(self.top_p, Real) or not 0 <= self.top_p <= 1:
             raise InputError(f"top_p is {self.top_p}: it is a probability, 0 to 1")
-        if not math.isfinite(self.temperature):
-            raise InputError(f"temperature is {self.temperature}: give a number, 1 as published")
-        if not 0 <= self.seed < 2**32:
+        usable = isinstance(self.temperature, Real) and math.isfinite(self.temperature)
+        if not usable or 0 < self.temperature < 1e-6:
+            raise InputError(
+                f"temperature is {self.temperature}: give a number, 1 as published, or 1e-6 or more"
+            )
+        if not isinstance(self.seed, Integral) or not 0 <= self.seed < 2**32:
             raise InputError(f"seed is {self.seed}: give a whole number from 0 to {2**32 - 1}")
 
 

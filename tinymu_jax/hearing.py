@@ -64,10 +64,15 @@ class Hearing:
         vectors = listen(
             self.params["encoder"], [c.samples for c in clips.values()], self.config.encoder
         )
-        fresh: dict[Any, Heard] = {
-            key: Heard(project({"projector": self.params["projector"]}, v[0], self.config), clip)
-            for (key, clip), v in zip(clips.items(), vectors, strict=True)
-        }
+        fresh: dict[Any, Heard] = {}
+        for (key, clip), layers in zip(clips.items(), vectors, strict=True):
+            try:
+                projected = project({"projector": self.params["projector"]}, layers[0], self.config)
+                fresh[key] = Heard(projected, clip)
+            except InputError as error:
+                audio = audios[order.index(key)]
+                name = f"{audio}: " if isinstance(audio, str | Path) else ""
+                found[key] = InputError(f"{name}{error}")
         known = kept | fresh
         faults = {key: e for key, e in found.items() if isinstance(e, InputError)}
         self._remembered = dict(list(known.items())[-REMEMBERED:])
@@ -76,10 +81,12 @@ class Hearing:
 
 def _identity(audio: Audio) -> Any:
     """Returns what tells one recording from another, also after a file has changed."""
+    if isinstance(audio, Clip):
+        audio = audio.samples
     if isinstance(audio, str | Path):
         try:
             status = os.stat(audio)
-        except OSError:
+        except (OSError, ValueError):
             return str(audio)
         return str(audio), status.st_mtime_ns, status.st_size
     array = np.asarray(audio)

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from tinymu_jax.checkpoint import CONFIG_FILE, TOKENIZER_FILE, save_checkpoint
@@ -14,8 +16,11 @@ WEIGHTS, DESCRIPTION = "tinymu.pt", "tinymu.yaml"
 def cache_folder() -> Path:
     """Returns where converted checkpoints and compiled programs are kept (`TINYMU_CACHE`)."""
     given = os.environ.get("TINYMU_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(given) if given else Path(base) / "tinymu_jax"
+    if given:
+        return Path(given)
+    # A process without a home has one in the temporary folder.
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base if os.path.isabs(base) else tempfile.gettempdir()) / "tinymu_jax"
 
 
 def is_hub_name(name: str) -> bool:
@@ -98,9 +103,15 @@ def fetch(repo: str, revision: str | None = None) -> Path:
     checkpoint = tinymu.from_published(weights)
     decoder = checkpoint.source["config"]["model"]["decoder"]["textdec_name"]
     own = folder.with_name(f"{folder.name}.{os.getpid()}")
-    save_checkpoint(own, checkpoint._replace(tokenizer=fetch_tokenizer(decoder)))
+    # One that cannot be had is asked for again, and missed with a reason, when text comes in.
+    with suppress(InputError):
+        checkpoint = checkpoint._replace(tokenizer=fetch_tokenizer(decoder))
     try:
+        save_checkpoint(own, checkpoint)
         os.replace(own, folder)
+    except InputError:
+        shutil.rmtree(own, ignore_errors=True)
+        raise
     except OSError:
         # Another process was faster; a folder without config is what one left that was killed.
         if (folder / CONFIG_FILE).exists():

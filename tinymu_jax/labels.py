@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import read_text
+from tinymu_jax.files import exists, read_text
 
 
 def read_labels(path: str | Path, num_classes: int) -> list[str]:
@@ -21,7 +21,7 @@ def read_labels(path: str | Path, num_classes: int) -> list[str]:
         InputError: the file is missing, unreadable, or names another number of classes.
     """
     path = Path(path)
-    if not path.is_file():
+    if not exists(path):
         raise InputError(f"{path}: no such file; name the data set's list of classes")
     remedy = "give csv, json or one name a line"
     text = read_text(path, remedy)
@@ -32,7 +32,7 @@ def read_labels(path: str | Path, num_classes: int) -> list[str]:
             names = _from_csv(list(csv.reader(text.splitlines())))
         else:
             names = [line.strip() for line in text.splitlines() if line.strip()]
-    except (ValueError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, IndexError, AttributeError, csv.Error) as error:
         raise InputError(f"{path}: is no list of classes ({error}); {remedy}") from error
     if len(names) != num_classes:
         raise InputError(
@@ -44,12 +44,18 @@ def read_labels(path: str | Path, num_classes: int) -> list[str]:
 
 def _from_json(mapping: dict[str, object]) -> list[str]:
     if all(isinstance(value, int) for value in mapping.values()):
-        return sorted(mapping, key=mapping.__getitem__)
-    return [str(mapping[key]) for key in sorted(mapping, key=int)]
+        mapping = {str(index): name for name, index in mapping.items()}
+    return _in_order({int(index): str(name) for index, name in mapping.items()})
+
+
+def _in_order(names: dict[int, str]) -> list[str]:
+    if sorted(names) != list(range(len(names))):
+        raise ValueError("the indices are not 0, 1, 2, ...")
+    return [names[index] for index in range(len(names))]
 
 
 def _from_csv(rows: list[list[str]]) -> list[str]:
     if "mid" in rows[0]:
         mid, name = rows[0].index("mid"), rows[0].index("display_name")
         return [row[name] for row in sorted(rows[1:], key=lambda row: row[mid])]
-    return [row[1] for row in sorted(rows, key=lambda row: int(row[0]))]
+    return _in_order({int(row[0]): row[1] for row in rows})

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
-from tinymu_jax.audio import as_clip
+from tinymu_jax.audio import Clip, as_clip
 from tinymu_jax.config import MatpacConfig
 from tinymu_jax.errors import InputError
 from tinymu_jax.listening import Chunking, listen
 from tinymu_jax.models.matpac import Matpac
 
-Audio = str | Path | np.ndarray
-"""A path, or 16 kHz samples of one channel."""
+Audio = str | Path | np.ndarray | Clip
+"""A path, 16 kHz samples of one channel, or a clip that `audio.read_clip` read."""
 
 
 class Listener:

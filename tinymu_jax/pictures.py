@@ -44,7 +44,9 @@ def plot_log_mel(
     centres = audio.mel_filterbank().argmax(axis=0) * audio.SAMPLE_RATE / audio.WINDOW
     bands = [int(np.abs(centres - hertz).argmin()) for hertz in (100, 300, 1000, 3000, 7000)]
     axes.set_yticks([band + 0.5 for band in bands], [f"{centres[band]:.0f}" for band in bands])
-    axes.set(xlabel="seconds", ylabel="hertz", title=title)
+    axes.set(xlabel="seconds", ylabel="hertz")
+    # A file's name is no formula, whatever signs it has.
+    axes.set_title(title, parse_math=False)
     figure.colorbar(image, ax=axes, label="log energy, normalised")
     kind = path.suffix.removeprefix(".") or "png"
     write_whole(path, lambda partial: figure.savefig(partial, dpi=150, format=kind))

@@ -15,7 +15,7 @@ from tinymu_jax.audio import check_seconds
 from tinymu_jax.checkpoint import CONFIG_FILE, TOKENIZER_FILE, Checkpoint, read_checkpoint
 from tinymu_jax.config import PUBLISHED, MatpacConfig, Products, TinyMUConfig
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import read_json_object, read_text
+from tinymu_jax.files import exists, make_folder, read_json_object, read_text
 from tinymu_jax.inference_layout import Weights, by_rows, unstack
 from tinymu_jax.labels import read_labels
 from tinymu_jax.listener import Listener
@@ -147,9 +147,9 @@ def _tokenizer_finder(
             return Tokenizer(read_tokenizer(given), pad, str(given))
         if checkpoint.tokenizer is not None:
             return Tokenizer(checkpoint.tokenizer, pad, name)
-        published = checkpoint.source.get("config", {}).get("model", {})
-        decoder = published.get("decoder", {}).get("textdec_name", "")
-        advice = "put the decoder's tokenizer.json beside it, or give its path as tokenizer"
+        published = checkpoint.source.get("config") or {}
+        decoder = published.get("model", {}).get("decoder", {}).get("textdec_name", "")
+        advice = "put the decoder's tokenizer.json beside it, or name one (--tokenizer, tokenizer=)"
         if not hub.is_hub_name(decoder):
             raise InputError(f"{name}: has no tokenizer; {advice}")
         try:
@@ -163,10 +163,8 @@ def _tokenizer_finder(
 def read_tokenizer(given: str | Path) -> str:
     """Returns the text of a tokenizer by path of the file or its folder, or by hub name."""
     path = Path(given)
-    if path.is_dir():
-        path = path / TOKENIZER_FILE
-    if path.is_file():
-        return read_text(path)
+    if exists(path):
+        return read_text(path / TOKENIZER_FILE if path.is_dir() else path)
     if hub.is_hub_name(str(given)):
         return hub.fetch_tokenizer(str(given))
     raise InputError(f"{path}: no such file; name a tokenizer.json, or a decoder on the hub")
@@ -186,7 +184,7 @@ def open_checkpoint(
     from conversion.published_files import read_published
 
     path = Path(name)
-    local = path.exists()
+    local = exists(path)
     if local and revision is not None:
         raise InputError(f"{name}: is a path, which has no revision; leave it out")
     if path.is_dir():
@@ -225,11 +223,21 @@ def _is_transformers_folder(folder: Path) -> bool:
 def keep_compiled_programs() -> None:
     """Keeps compiled programs on disk, so that the next process starts fast.
 
-    Leaves alone what the user has set (`JAX_COMPILATION_CACHE_DIR`).
+    Leaves alone what the user has set (`JAX_COMPILATION_CACHE_DIR`); does without where the home
+    cannot be written to.
+
+    Raises:
+        InputError: `TINYMU_CACHE` names a place that cannot be written to.
     """
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(hub.cache_folder() / "compiled"))
+        try:
+            folder = make_folder(hub.cache_folder() / "compiled")
+        except InputError:
+            if "TINYMU_CACHE" in os.environ:
+                raise
+            return
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
