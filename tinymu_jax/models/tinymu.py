@@ -124,6 +124,39 @@ def lay_out(
     )
 
 
+class PackedRows(NamedTuple):
+    """Questions of several clips in rows, one behind the other; `tinymu_jax.data.packing`.
+
+    A group is a clip's audio with the questions that share it.
+    """
+
+    tokens: Int[Array | np.ndarray, "*blocks G R"]
+    """Token ids; 0 where there is audio."""
+    clip: Int[Array | np.ndarray, "*blocks G R"]
+    """Which clip of the block's a slot holds a vector of, from 0; -1 for text and empty slots."""
+    positions: Int[Array | np.ndarray, "*blocks G R"]
+    """As in `lay_out`; of audio slots also the number of their vector."""
+    group: Int[Array | np.ndarray, "*blocks G R"]
+    """Which group of its row a slot belongs to, from 1; 0 for empty slots."""
+    question: Int[Array | np.ndarray, "*blocks G R"]
+    """Which question of its group a slot belongs to, from 1; 0 for audio."""
+    visible: Bool[Array | np.ndarray, "*blocks G R"]
+    """Whether later slots may look at it: not so for last pads and empty slots."""
+
+
+def packed_mask(rows: PackedRows) -> Bool[Array | np.ndarray, "*blocks G R R"]:
+    """Returns where slot t looks at slot s: earlier, visible, of its group, audio or its question.
+
+    Every question sees what it sees alone.
+    """
+
+    own, asked = rows.group, rows.question
+    together = own[..., :, None] == own[..., None, :]
+    together &= (asked[..., :, None] == asked[..., None, :]) | (asked == 0)[..., None, :]
+    causal = np.tril(np.ones((rows.group.shape[-1],) * 2, bool))
+    return together & rows.visible[..., None, :] & causal
+
+
 class TinyMU(nn.Module):
     """Encoder, projector and decoder; each method is pure in the parameters."""
 
@@ -159,6 +192,29 @@ class TinyMU(nn.Module):
         """Runs the decoder over a whole sequence; returns hidden states and the cache."""
         x = jnp.concatenate([audio, self.decoder.embed(sequence.tokens)], axis=1)
         return self.decoder(x, sequence.positions, sequence.mask)
+
+    def decode_packed(
+        self, audio: Float[Array, "N C A D"], rows: PackedRows
+    ) -> Float[Array, "N _ D"]:
+        """Runs the decoder over the rows of N blocks; returns hidden states, rows end to end.
+
+        Args:
+            audio: what the decoder reads of each block's clips.
+            rows: with a leading axis N.
+        """
+        blocks, count, slots = rows.tokens.shape
+        flat = (blocks * count, slots)
+        # A block's clips are its own: nothing is looked up in another device's part.
+        heard = jax.vmap(lambda clips, clip, vector: clips[clip, vector])(
+            audio,
+            jnp.maximum(rows.clip, 0),
+            jnp.where(rows.clip >= 0, rows.positions, 0),
+        ).reshape(*flat, -1)
+        said = self.decoder.embed(rows.tokens.reshape(flat))
+        x = jnp.where((rows.clip >= 0).reshape(flat)[..., None], heard, said)
+        mask = packed_mask(rows).reshape(*flat, slots)
+        hidden, _ = self.decoder(x, rows.positions.reshape(flat), mask)
+        return hidden.reshape(blocks, count * slots, -1)
 
     def answer_logits(
         self,

@@ -1,0 +1,1 @@
+"""From lists of recordings and questions to batches of packed rows."""

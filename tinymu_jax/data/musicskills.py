@@ -1,0 +1,101 @@
+"""MusicSkills' lists: which questions are asked about which recording.
+
+A list is a json array of records with the keys of `FIELDS`; its recordings lie in one folder. The
+published loader finds the folder by the data set that the list's first record names, so that the
+last list of that name decides for all; here every list has its own folder.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tinymu_jax.errors import InputError
+from tinymu_jax.files import read_text
+
+FIELDS = ("file_name", "input_text", "target_text", "dataset", "task")
+
+
+class Pair(NamedTuple):
+    """A question and the answer that is wanted."""
+
+    prompt: str
+    answer: str
+    task: str
+
+
+class ClipQuestions(NamedTuple):
+    """A recording and all that is asked about it."""
+
+    path: Path
+    dataset: str
+    """Of the first list that names the recording."""
+    pairs: tuple[Pair, ...]
+
+
+class Lists(NamedTuple):
+    """All lists together."""
+
+    clips: list[ClipQuestions]
+    """In the order in which the lists name them."""
+    repeated: int
+    """Questions left out because the same one, with the same answer, is asked of the clip twice."""
+
+
+def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> Lists:
+    """Reads lists and joins what they ask about one recording.
+
+    Args:
+        lists: json files.
+        folders: where the recordings of each list are; one for all, or one for each.
+
+    Raises:
+        InputError: another number of folders than of lists, a list that is none, a record without
+            a key or with an empty text.
+    """
+    if not lists:
+        raise InputError("no list: name one or more json files with questions")
+    if len(folders) == 1:
+        folders = [folders[0]] * len(lists)
+    if len(folders) != len(lists):
+        raise InputError(
+            f"{len(lists)} lists and {len(folders)} audio folders: give one folder for all, or one "
+            "for each list, in the same order"
+        )
+    found: dict[Path, tuple[str, dict[Pair, None]]] = {}
+    repeated = 0
+    for name, folder in zip(lists, folders, strict=True):
+        if not Path(folder).is_dir():
+            raise InputError(f"{folder}: is no folder; name the one with the audio of {name}")
+        for record in _read_list(Path(name)):
+            pair = Pair(record["input_text"], record["target_text"], record["task"])
+            path = Path(folder) / record["file_name"]
+            _, pairs = found.setdefault(path, (record["dataset"], {}))
+            repeated += pair in pairs
+            pairs[pair] = None
+    clips = [ClipQuestions(path, name, tuple(pairs)) for path, (name, pairs) in found.items()]
+    return Lists(clips, repeated)
+
+
+def _read_list(path: Path) -> list[dict[str, str]]:
+    """Returns the records of one list."""
+    try:
+        content = json.loads(read_text(path, "name a list of questions"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is no json ({error}); download it again") from error
+    if not isinstance(content, list) or not content:
+        raise InputError(f"{path}: holds no list of records; name a list of questions")
+    for number, record in enumerate(content):
+        _check_record(record, f"{path}: record {number}")
+    return content
+
+
+def _check_record(record: Any, where: str) -> None:
+    """Refuses a record that asks nothing, answers nothing, or names no recording."""
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: is no object; each has {', '.join(FIELDS)}")
+    for key in FIELDS:
+        value = record.get(key)
+        if not isinstance(value, str) or not value:
+            problem = "has no" if key not in record else "has an empty or unreadable"
+            raise InputError(f"{where}: {problem} {key!r}; repair the record or take it out")
