@@ -81,6 +81,23 @@ def test_16_khz_is_untouched(tmp_path):
     assert audio.resample(samples, 16_000) is samples
 
 
+@pytest.mark.parametrize("rate", [44_100, 48_000, 22_050, 8_000])
+def test_resamples_as_torchaudio_with_a_kaiser_window(rate):
+    samples = noise(rate)
+    beta = 14.769656459379492
+    wanted = oracle.resample(torch.from_numpy(samples), rate, 16_000, 64, 0.9475937167399596, beta)
+    made = audio.resample(samples, rate, resampler=audio.RESAMPLERS["kaiser-best"])
+    np.testing.assert_allclose(made, wanted.numpy(), rtol=0, atol=1e-6)
+
+
+def test_the_mean_of_the_channels_can_be_heard(tmp_path):
+    path = tmp_path / "stereo.wav"
+    both = np.stack([noise(16_000), noise(16_000) / 2], axis=1)
+    soundfile.write(path, both, 16_000, subtype="FLOAT")
+    made = audio.read_clip(path, mono="mean").samples
+    np.testing.assert_array_equal(made, (both[:, 0] + both[:, 1]) / 2)
+
+
 def test_the_first_channel_is_heard(tmp_path):
     first, second = noise(5000, 1), noise(5000, 2)
     path = tmp_path / "stereo.wav"

@@ -42,13 +42,22 @@ FULL_SIZES = {
 # --- audio -------------------------------------------------------------------------------------
 
 
-def resample(waveform: torch.Tensor, rate: int, new_rate: int = SAMPLE_RATE) -> torch.Tensor:
-    """Windowed-sinc resampling of `(samples,)`, as torchaudio does by default."""
+def resample(
+    waveform: torch.Tensor,
+    rate: int,
+    new_rate: int = SAMPLE_RATE,
+    zeros: int = 6,
+    rolloff: float = 0.99,
+    beta: float | None = None,
+) -> torch.Tensor:
+    """Windowed-sinc resampling of `(samples,)`, as torchaudio does; `beta` of a Kaiser window.
+
+    `zeros` are the zero crossings of the sinc on each side, `rolloff` the cutoff under Nyquist.
+    """
     if rate == new_rate:
         return waveform
     divisor = math.gcd(rate, new_rate)
     old, new = rate // divisor, new_rate // divisor
-    zeros, rolloff = 6, 0.99  # zero crossings of the sinc on each side; cutoff under Nyquist
     cutoff = min(old, new) * rolloff
     half = math.ceil(zeros * old / cutoff)
 
@@ -57,10 +66,14 @@ def resample(waveform: torch.Tensor, rate: int, new_rate: int = SAMPLE_RATE) -> 
     phase = torch.arange(0, -new, -1)[:, None] / new
     taps = torch.arange(-half, half + old, dtype=torch.float64)[None, :] / old
     time = ((phase + taps) * cutoff).clamp(-zeros, zeros)
-    hann = torch.cos(time * math.pi / zeros / 2).square()
+    if beta is None:
+        window = torch.cos(time * math.pi / zeros / 2).square()
+    else:
+        height = torch.tensor(beta)
+        window = torch.i0(height * torch.sqrt(1 - (time / zeros) ** 2)) / torch.i0(height)
     angle = time * math.pi
     sinc = torch.where(angle == 0, 1.0, torch.sin(angle) / angle)
-    filters = (sinc * (hann * (cutoff / old))).to(torch.float32).to(waveform.device)
+    filters = (sinc * (window * (cutoff / old))).to(torch.float32).to(waveform.device)
 
     padded = F.pad(waveform, (half, half + old))[None, None]
     phases = F.conv1d(padded, filters[:, None], stride=old)[0]  # (new, steps)

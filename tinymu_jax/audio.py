@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,9 @@ from jaxtyping import Array, Float, Float32
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import exists
-from tinymu_jax.resampling import resample
+from tinymu_jax.resampling import RESAMPLERS, Resampler, resample
+
+Mono = Literal["first", "mean"]
 
 SAMPLE_RATE = 16_000
 WINDOW = 400
@@ -68,11 +70,27 @@ def load_audio(
 
 
 def read_clip(
-    path: str | Path, max_seconds: float | None = 10.0, silence_if_short: bool = False
+    path: str | Path,
+    max_seconds: float | None = 10.0,
+    silence_if_short: bool = False,
+    mono: Mono = "first",
+    resampler: Resampler = RESAMPLERS["torchaudio"],
 ) -> Clip:
-    """Does what `load_audio` does and tells how much of the recording that is."""
+    """Does what `load_audio` does and tells how much of the recording that is.
+
+    Args:
+        path: as for `load_audio`.
+        max_seconds: as for `load_audio`.
+        silence_if_short: as for `load_audio`.
+        mono: the first channel, as TinyMU hears, or the mean of all, as MATPAC was pre-trained.
+        resampler: to 16 kHz.
+
+    Raises:
+        InputError: as `load_audio`.
+    """
     path = Path(path)
-    samples, rate, total = _decode(path, max_seconds)
+    channels, rate, total = _decode(path, max_seconds)
+    samples = np.ascontiguousarray(channels[:, 0] if mono == "first" else channels.mean(axis=1))
     if not RATES[0] <= rate <= RATES[1]:
         raise InputError(
             f"{path}: says that its sample rate is {rate}, {RATES[0]} to {RATES[1]} can be used; "
@@ -82,7 +100,7 @@ def read_clip(
         zeros = np.zeros(int((max_seconds or 10.0) * SAMPLE_RATE), np.float32)
         return Clip(zeros, 0.0, total / rate)
     heard = len(samples) / rate
-    samples = resample(samples, rate)
+    samples = resample(samples, rate, SAMPLE_RATE, resampler)
     return Clip(check_samples(samples, str(path)), heard, total / rate)
 
 
@@ -155,8 +173,10 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: is empty; replace or leave it out")
 
 
-def _decode(path: Path, max_seconds: float | None) -> tuple[Float32[np.ndarray, "n"], int, int]:
-    """Returns the first channel up to the crop, the rate, and the file's length in samples."""
+def _decode(
+    path: Path, max_seconds: float | None
+) -> tuple[Float32[np.ndarray, "n channels"], int, int]:
+    """Returns all channels up to the crop, the rate, and the file's length in samples."""
     _check_file(path)
     check_seconds(max_seconds)
     import soundfile
@@ -166,12 +186,12 @@ def _decode(path: Path, max_seconds: float | None) -> tuple[Float32[np.ndarray, 
         with _quiet_decoders(), soundfile.SoundFile(os.fsencode(path)) as file:
             rate, total = file.samplerate, file.frames
             frames = -1 if max_seconds is None else int(max_seconds * rate)
-            samples = file.read(frames, dtype="float32", always_2d=True)[:, 0]
+            samples = file.read(frames, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError):
         return _decode_with_librosa(path, max_seconds)
     if len(samples) == 0:
         raise InputError(f"{path}: holds no samples; replace or leave it out")
-    return np.ascontiguousarray(samples), rate, max(total, len(samples))
+    return samples, rate, max(total, len(samples))
 
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -202,7 +222,7 @@ def _quiet_decoders() -> Iterator[None]:
 
 def _decode_with_librosa(
     path: Path, max_seconds: float | None
-) -> tuple[Float32[np.ndarray, "n"], int, int]:
+) -> tuple[Float32[np.ndarray, "n channels"], int, int]:
     """Reads what libsndfile cannot (m4a and others, where librosa finds a decoder)."""
     import warnings
 
@@ -216,11 +236,11 @@ def _decode_with_librosa(
         raise InputError(
             f"{path}: cannot be decoded; convert it to wav, flac, ogg or mp3"
         ) from error
-    samples = np.atleast_2d(samples)[0]
+    samples = np.atleast_2d(samples).T
     total = len(samples)
     if max_seconds is not None:
         samples = samples[: int(max_seconds * rate)]
-    return np.ascontiguousarray(samples, np.float32), int(rate), total
+    return np.asarray(samples, np.float32), int(rate), total
 
 
 @lru_cache(maxsize=1)
