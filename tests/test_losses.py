@@ -11,7 +11,8 @@ import torch_oracle as oracle
 from conversion import tinymu
 from conversion.rules import to_ours
 from tinymu_jax.checkpoint import expected_shapes
-from tinymu_jax.data.packing import PackingConfig, Placed, Question, lay_out_block
+from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.data.packing import Placed, Question, lay_out_block
 from tinymu_jax.listening import listen
 from tinymu_jax.sharding import flatten
 from tinymu_jax.training import losses

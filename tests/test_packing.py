@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tinymu_jax.config import TinyMUConfig
-from tinymu_jax.data.packing import PackingConfig, Placed, Question, lay_out_block, question_slots
+from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.data.packing import Placed, Question, lay_out_block, question_slots
 from tinymu_jax.data.plan import Lengths, make_groups, make_plan
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.tinymu import lay_out, packed_mask

@@ -12,18 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
+from tinymu_jax.config import Mono
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import exists
 from tinymu_jax.resampling import RESAMPLERS, Resampler, resample
-
-Mono = Literal["first", "mean"]
 
 SAMPLE_RATE = 16_000
 WINDOW = 400

@@ -1,4 +1,4 @@
-"""The `tinymu` command: ask, score, embed."""
+"""The `tinymu` command: ask, score, embed, data."""
 
 import io
 import json
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from tinymu_jax.cli_data import Data
 from tinymu_jax.cli_options import (
     Model,
     Recordings,
@@ -239,7 +240,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     with one_line_errors():
         command = tyro.extras.subcommand_cli_from_dict(
-            {"ask": Ask, "score": Score, "embed": Embed},
+            {"ask": Ask, "score": Score, "embed": Embed, "data": Data},
             prog="tinymu",
             description="TinyMU listens to music and answers questions about it.",
         )

@@ -9,11 +9,12 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from tinymu_jax.errors import InputError
 
 Products = Literal["float32", "bfloat16"]
+Mono = Literal["first", "mean"]
 HeadKind = Literal["audioset", "probe"]
 ProjectorKind = Literal["linear", "residual", "transformer"]
 
 
-class _Serialised:
+class Serialised:
     """To and from plain dictionaries, refusing keys that no field reads."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def _nested(config: type, default: bool = True) -> Any:
 
 
 @dataclass(frozen=True)
-class HeadConfig(_Serialised):
+class HeadConfig(Serialised):
     """A classifier on top of the encoder (MATPAC++'s AudioSet head, or a linear probe)."""
 
     kind: HeadKind = "audioset"
@@ -100,7 +101,7 @@ class HeadConfig(_Serialised):
 
 
 @dataclass(frozen=True)
-class MatpacConfig(_Serialised):
+class MatpacConfig(Serialised):
     """The MATPAC++ encoder: a ViT over log-mel patches (arXiv 2508.12709, section III)."""
 
     width: int = 768
@@ -150,7 +151,7 @@ class MatpacConfig(_Serialised):
 
 
 @dataclass(frozen=True)
-class ProjectorConfig(_Serialised):
+class ProjectorConfig(Serialised):
     """From the encoder's vectors to the decoder's width (TinyMU, arXiv 2604.15849, section 3)."""
 
     kind: ProjectorKind = "linear"
@@ -189,7 +190,7 @@ class ProjectorConfig(_Serialised):
 
 
 @dataclass(frozen=True)
-class SmolLM2Config(_Serialised):
+class SmolLM2Config(Serialised):
     """A decoder of the SmolLM2 family (Llama's architecture with a tied embedding)."""
 
     vocab_size: int = 49152
@@ -225,7 +226,7 @@ class SmolLM2Config(_Serialised):
 
 
 @dataclass(frozen=True)
-class TinyMUConfig(_Serialised):
+class TinyMUConfig(Serialised):
     """The whole model and the rules of its token sequence (reference: m2t.py as published)."""
 
     encoder: MatpacConfig = _nested(MatpacConfig)

@@ -1,9 +1,10 @@
 """Reading and writing files so that what goes wrong is told in one line."""
 
+import fcntl
 import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,26 @@ def make_folder(path: str | Path) -> Path:
             f"{path}: cannot be made a folder ({error.strerror}); name another place"
         ) from error
     return path
+
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other processes from writing a folder meanwhile; a kill gives it free.
+
+    Raises:
+        InputError: another process is writing it.
+    """
+    with (folder / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"{folder}: another process is writing it; wait for its end, or name another folder"
+            ) from error
+        yield
 
 
 def remove(path: Path) -> None:

@@ -6,34 +6,14 @@ read by one process and computed on one device. `tinymu_jax.data.plan` says whic
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.data.config import PackingConfig
 from tinymu_jax.models.tinymu import PackedRows
-
-
-@dataclass(frozen=True)
-class PackingConfig:
-    """How large blocks are."""
-
-    row_slots: int = 1024
-    """Slots of a row. Where attention is dense it costs their square: little more than the
-    longest group is best there."""
-    rows: int = 8
-    """Rows of a block."""
-    clips: int = 24
-    """Clips of a block: what the encoder computes."""
-    labels: int = 4096
-    """Answer tokens of a block: what gets scores."""
-    questions_per_group: int = 0
-    """Questions that share their clip's audio slots; 0 means all of the clip's."""
-    waiting: int = 512
-    """Groups that wait to be placed: the more, the fuller the rows, and the longer a group waits
-    for its turn in the shuffled order."""
 
 
 class Question(NamedTuple):

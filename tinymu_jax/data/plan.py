@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Int
 
 from tinymu_jax.config import TinyMUConfig
-from tinymu_jax.data.packing import PackingConfig, question_slots
+from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.data.packing import question_slots
 from tinymu_jax.errors import InputError
 
 

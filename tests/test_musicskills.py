@@ -1,0 +1,104 @@
+"""Lists are read as published, but list by list, and a fault in one is named."""
+
+import json
+
+import pytest
+from helpers import refusal
+
+from tinymu_jax.data.musicskills import Pair, read_lists
+
+
+def record(name, prompt="What is it?", answer="A trumpet.", dataset="MC", task="QA"):
+    return {
+        "file_name": name,
+        "input_text": prompt,
+        "target_text": answer,
+        "dataset": dataset,
+        "task": task,
+    }
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a list and makes its folder; returns both."""
+
+    def write(name, records):
+        path, folder = tmp_path / f"{name}.json", tmp_path / name
+        path.write_text(json.dumps(records), "utf-8")
+        folder.mkdir(exist_ok=True)
+        return path, folder
+
+    return write
+
+
+def test_questions_of_a_recording_are_joined_in_the_order_of_the_lists(write, tmp_path):
+    first, folder = write("a", [record("x.wav"), record("y.wav"), record("x.wav", "Which key?")])
+    second, _ = write("b", [record("y.wav", "Is it fast?", "Yes.", task="Binary")])
+    found = read_lists([first, second], [folder])
+    assert [clip.path for clip in found.clips] == [folder / "x.wav", folder / "y.wav"]
+    assert found.clips[0].pairs == (
+        Pair("What is it?", "A trumpet.", "QA"),
+        Pair("Which key?", "A trumpet.", "QA"),
+    )
+    assert found.clips[1].pairs[1] == Pair("Is it fast?", "Yes.", "Binary")
+    assert found.repeated == 0
+
+
+def test_lists_of_one_data_set_may_have_folders_of_their_own(write):
+    """The published loader would look for both in the folder of the last list."""
+    first, one = write("a", [record("x.wav")])
+    second, two = write("b", [record("x.wav")])
+    clips = read_lists([first, second], [one, two]).clips
+    assert [clip.path for clip in clips] == [one / "x.wav", two / "x.wav"]
+    assert [clip.dataset for clip in clips] == ["MC", "MC"]
+
+
+def test_a_question_that_is_there_twice_is_counted(write):
+    path, folder = write("a", [record("x.wav"), record("x.wav"), record("x.wav", answer="Horn.")])
+    found = read_lists([path], [folder])
+    assert (len(found.clips[0].pairs), found.repeated) == (2, 1)
+
+
+def test_the_example_list_is_read(shared_dir):
+    lists = [shared_dir / "data" / "musicskills_example.json"]
+    clips = read_lists(lists, [shared_dir / "audio"]).clips
+    assert len(clips) == 5
+    assert sum(len(clip.pairs) for clip in clips) == 6
+    assert all(clip.path.exists() for clip in clips)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("{", "is no json"),
+        ("{}", "holds no list of records"),
+        ("[]", "holds no list of records"),
+        ('["a"]', "record 0: is no object"),
+        (json.dumps([record("x"), {"file_name": "y"}]), "record 1: has no 'input_text'"),
+        (
+            json.dumps([record("x", answer="")]),
+            "record 0: has an empty or unreadable 'target_text'",
+        ),
+        (json.dumps([record("x", prompt=3)]), "record 0: has an empty or unreadable 'input_text'"),
+        (json.dumps([record("")]), "record 0: has an empty or unreadable 'file_name'"),
+    ],
+)
+def test_a_list_that_is_none_is_named(tmp_path, content, named):
+    path = tmp_path / "list.json"
+    path.write_text(content)
+    message = refusal(read_lists, [path], [tmp_path])
+    assert message.startswith(f"{path}: ")
+    assert named in message
+
+
+def test_a_missing_list_or_folder_is_named(tmp_path, write):
+    path, folder = write("a", [record("x.wav")])
+    missing = tmp_path / "missing"
+    assert refusal(read_lists, [missing], [folder]).startswith(f"{missing}: cannot be read")
+    assert refusal(read_lists, [path], [missing]).startswith(f"{missing}: is no folder")
+    assert "name one or more json files" in refusal(read_lists, [], [folder])
+
+
+def test_lists_and_folders_go_together(write):
+    path, folder = write("a", [record("x.wav")])
+    assert "3 lists and 2 audio folders" in refusal(read_lists, [path] * 3, [folder] * 2)

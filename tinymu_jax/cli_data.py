@@ -1,0 +1,143 @@
+"""The `tinymu data` commands: prepare, stats."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from tinymu_jax.data.config import FeatureConfig, PackingConfig, PrepareConfig
+from tinymu_jax.errors import InputError
+
+DECODER = "HuggingFaceTB/SmolLM2-135M"
+"""Whose tokenizer the published model has."""
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Read lists of questions and their recordings into shards for training.
+
+    Goes on where an earlier run of the same command stopped.
+    """
+
+    lists: tuple[Path, ...] = ()
+    """Json files of MusicSkills records."""
+    audio: tuple[Path, ...] = ()
+    """Folders of the recordings: one for all lists, or one for each, in their order."""
+    output: Path = Path("data/prepared")
+    """Folder of the data set."""
+    features: Annotated[FeatureConfig, tyro.conf.arg(name="")] = field(
+        default_factory=FeatureConfig
+    )
+    checkpoint: str | None = None
+    """Whose encoder makes the embeddings, where those are stored."""
+    tokenizer: str = DECODER
+    """tokenizer.json or hub name of the decoder that will be trained."""
+    max_bad: float = 0.001
+    """Share of recordings that may be missing or unusable."""
+    clips_per_shard: int = 1024
+    """Clips of one file."""
+    workers: int = 0
+    """Processes; 0 means one per core."""
+    json: bool = False
+    """The data set's page as json instead of text."""
+
+    def run(self) -> int:
+        """Prepares; returns the exit code."""
+        from tinymu_jax.data.dataset import BAD_FILE
+        from tinymu_jax.data.prepare import prepare
+        from tinymu_jax.pretrained import open_checkpoint, read_tokenizer
+
+        if self.clips_per_shard < 1 or self.workers < 0 or not 0 <= self.max_bad <= 1:
+            raise InputError(
+                "give clips-per-shard of 1 or more, workers of 0 or more, max-bad of 0 to 1"
+            )
+        text = read_tokenizer(self.tokenizer)
+        encoder = None if self.checkpoint is None else open_checkpoint(self.checkpoint)
+        config = PrepareConfig(self.features, self.clips_per_shard, self.max_bad, self.workers)
+        with _bar("preparing") as progress:
+            page = prepare(self.lists, self.audio, self.output, text, config, encoder, progress)
+        if self.json:
+            print(json.dumps(page))
+            return 0
+        print(
+            f"{page['records']} clips with {page['questions']} questions in {self.output}; "
+            f"{page['bad']} unusable recordings ({BAD_FILE}), {page['repeated_questions']} "
+            f"repeated questions left out, {page['cut_prompts']} prompts and "
+            f"{page['cut_answers']} answers longer than the published model takes"
+        )
+        return 0
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Say what a prepared data set holds, and how full its rows will be."""
+
+    folder: tyro.conf.Positional[Path]
+    """Of the data set."""
+    packing: PackingConfig = field(default_factory=PackingConfig)
+    """How questions will be packed."""
+    json: bool = False
+    """As json instead of text."""
+
+    def run(self) -> int:
+        """Prints the figures; returns the exit code."""
+        from tinymu_jax.config import TinyMUConfig
+        from tinymu_jax.data.dataset import Dataset
+        from tinymu_jax.data.plan import make_groups, make_plan
+
+        dataset, config = Dataset(self.folder), TinyMUConfig()
+        lengths = dataset.index.lengths(config)
+        groups = make_groups(lengths, self.packing, config)
+        plan = make_plan(groups, self.packing, seed=0, epochs=1)
+        found: dict[str, Any] = {
+            "store": dataset.features.store,
+            "clips": len(dataset),
+            "questions": len(lengths.prompt),
+            "questions a clip": len(lengths.prompt) / max(len(dataset), 1),
+            "tokens a prompt": float(lengths.prompt.mean()),
+            "tokens an answer": float(lengths.labels.mean()),
+            "blocks an epoch": plan.num_blocks,
+        }
+        found |= {f"{name} used": share for name, share in plan.fill(self.packing).items()}
+        if self.json:
+            print(json.dumps(found))
+            return 0
+        for name, value in found.items():
+            shown = f"{value:.3f}" if isinstance(value, float) else value
+            print(f"{name:18} {shown}")
+        return 0
+
+
+@contextmanager
+def _bar(doing: str) -> Iterator[Callable[[int, int], Any]]:
+    """Yields what shows how far it is: a bar with the time left, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    bar = Progress(console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False)
+    with bar:
+        task = bar.add_task(doing, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Prepare data sets for training, and look at them."""
+
+    command: Annotated[
+        Annotated[Prepare, tyro.conf.subcommand("prepare")]
+        | Annotated[Stats, tyro.conf.subcommand("stats")],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self) -> int:
+        """Runs the command; returns the exit code."""
+        return self.command.run()

@@ -1,0 +1,110 @@
+"""A prepared data set: shards of records, and one page that says what they are.
+
+dataset.json                  what is stored, how it was read, how many; written last
+index.npz                     lengths of every record, from which a run is planned
+bad.jsonl                     recordings that could not be used, and why
+shard-00000.array_record      records, as `tinymu_jax.data.records` writes them
+shard-00000.json              what `dataset.json` and the index are made of
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.data.config import FeatureConfig
+from tinymu_jax.data.plan import Lengths
+from tinymu_jax.data.records import Record, decode_record
+from tinymu_jax.errors import InputError
+from tinymu_jax.files import exists, read_json_object
+
+DATASET_FILE, INDEX_FILE, BAD_FILE = "dataset.json", "index.npz", "bad.jsonl"
+FORMAT = 1
+AGAIN = "run `tinymu data prepare` again, it goes on where something is missing"
+
+
+class Index(NamedTuple):
+    """Lengths of R records and their Q questions, before anything is cut."""
+
+    columns: Int[np.ndarray, "R"]
+    """Vectors that the encoder gives for each clip."""
+    first: Int[np.ndarray, "R1"]
+    """The first question of each record; at the end, the number of all."""
+    prompt: Int[np.ndarray, "Q"]
+    answer: Int[np.ndarray, "Q"]
+    """Tokens of each answer, without the end token."""
+
+    def lengths(self, config: TinyMUConfig) -> Lengths:
+        """Returns the lengths that a model computes: prompts and answers cut as published."""
+        limit = config.max_text_tokens
+        audio = np.array(
+            [config.projector.num_outputs(n // config.pooling) for n in self.columns.tolist()]
+        )
+        return Lengths(
+            audio,
+            self.first,
+            np.minimum(self.prompt, limit),
+            np.minimum(self.answer + 1, limit),
+        )
+
+
+class Dataset:
+    """Reads the records of a prepared data set by their number."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Opens a folder and holds its files against its page.
+
+        Raises:
+            InputError: it is no data set, or a shard is missing or cut short.
+        """
+        self.folder = Path(folder)
+        if not exists(self.folder / DATASET_FILE):
+            raise InputError(f"{folder}: has no {DATASET_FILE}; {AGAIN}")
+        self.page = read_json_object(self.folder / DATASET_FILE, AGAIN)
+        if self.page.get("format") != FORMAT:
+            raise InputError(
+                f"{folder}: format {self.page.get('format')!r}, this version reads {FORMAT}; "
+                "prepare it again"
+            )
+        self.features = FeatureConfig.from_dict(
+            self.page.get("features"), str(self.folder / DATASET_FILE)
+        )
+        for shard in self.page["shards"]:
+            path = self.folder / shard["name"]
+            size = path.stat().st_size if exists(path) else 0
+            if size != shard["bytes"]:
+                raise InputError(f"{path}: has {size} bytes of {shard['bytes']}; {AGAIN}")
+        with np.load(self.folder / INDEX_FILE) as file:
+            self.index = Index(*(file[name] for name in Index._fields))
+        self._source: Any = None
+
+    def __len__(self) -> int:
+        return len(self.index.columns)
+
+    def __getitem__(self, number: int) -> Record:
+        """Returns one record."""
+        if self._source is None:
+            from grain.sources import ArrayRecordDataSource
+
+            names = [shard["name"] for shard in self.page["shards"] if shard["records"]]
+            self._source = ArrayRecordDataSource([str(self.folder / name) for name in names])
+        return decode_record(self._source[number])
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        """Leaves open files behind when it goes to another process."""
+        return self.__dict__ | {"_source": None}
+
+    def check_tokenizer(self, fingerprint: str) -> None:
+        """Refuses a model that would read the stored tokens as others.
+
+        Raises:
+            InputError: the data set's tokens are of another tokenizer.
+        """
+        if fingerprint != self.page["tokenizer"]:
+            raise InputError(
+                f"{self.folder}: its tokens are of another tokenizer than the model's; prepare it "
+                "again with the model's tokenizer.json (--tokenizer)"
+            )

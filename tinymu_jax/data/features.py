@@ -1,0 +1,60 @@
+"""What is stored of a clip: its waveform, its log-mel, or the encoder's vectors of it."""
+
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from tinymu_jax import audio
+from tinymu_jax.audio import Clip, read_clip
+from tinymu_jax.data.config import FeatureConfig, Store
+from tinymu_jax.resampling import RESAMPLERS
+
+
+def read(path: str | Path, config: FeatureConfig) -> Clip:
+    """Reads a recording as the config says.
+
+    Raises:
+        InputError: as `tinymu_jax.audio.read_clip`.
+    """
+    return read_clip(
+        path, config.max_seconds, mono=config.mono, resampler=RESAMPLERS[config.resampler]
+    )
+
+
+def as_waveform(clip: Clip) -> np.ndarray:
+    """Returns (n,) int16; what a file of 16 bits at 16 kHz holds comes back as it is."""
+    return np.clip(np.round(clip.samples * 32768), -32768, 32767).astype(np.int16)
+
+
+_log_mel = jax.jit(audio.log_mel)
+
+
+def as_log_mel(clip: Clip) -> np.ndarray:
+    """Returns (frames, 80) float16, normalised."""
+    # Whole seconds: few lengths are compiled. A frame depends on its own samples alone.
+    seconds = -(-len(clip.samples) // audio.SAMPLE_RATE)
+    padded = np.zeros(seconds * audio.SAMPLE_RATE, np.float32)
+    padded[: len(clip.samples)] = clip.samples
+    frames = np.asarray(_log_mel(padded))[: audio.num_frames(len(clip.samples))]
+    return frames.astype(np.float16)
+
+
+def as_embeddings(vectors: np.ndarray) -> np.ndarray:
+    """Returns the encoder's last layer (A, E) in bfloat16."""
+    return np.asarray(vectors).astype(ml_dtypes.bfloat16)
+
+
+def num_columns(features: np.ndarray, store: Store, side: int) -> int:
+    """Returns how many vectors the encoder gives for stored features.
+
+    Args:
+        features: as stored.
+        store: what they are.
+        side: frames of a column (16).
+    """
+    if store == "embeddings":
+        return len(features)
+    frames = audio.num_frames(len(features)) if store == "waveform" else len(features)
+    return -(-frames // side)
