@@ -1,0 +1,125 @@
+"""Batches of packed blocks by their number: read anew at any step, by any number of processes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from tinymu_jax.audio import column_samples
+from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.data.dataset import Dataset
+from tinymu_jax.data.packing import Block, Placed, lay_out_block
+from tinymu_jax.data.plan import Plan
+from tinymu_jax.data.records import as_question
+
+
+class Batch(NamedTuple):
+    """N blocks of C clips each, as one training step takes them."""
+
+    features: np.ndarray
+    """(N, C, ...) as the data set stores them, zeros behind a clip's end: waveform (n,), log_mel
+    (frames, F) or embeddings (A, E)."""
+    lengths: Int[np.ndarray, "N C"]
+    """Samples, frames or vectors of each clip; 0 where a block has fewer clips."""
+    records: Int[np.ndarray, "N C"]
+    """Which clip of the data set it is; -1 where there is none."""
+    blocks: Block
+    """With a leading axis N."""
+
+
+class Batches:
+    """All steps of a run, found by their number: what this process computes of each."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        plan: Plan,
+        packing: PackingConfig,
+        config: TinyMUConfig,
+        blocks: int,
+        own: Sequence[int] | None = None,
+    ) -> None:
+        """Takes a plan that all processes have made alike.
+
+        Args:
+            dataset: prepared.
+            plan: of all epochs.
+            packing: what the plan was made for.
+            config: of the model.
+            blocks: of one step, over all processes.
+            own: which of a step's blocks this process computes; default all.
+        """
+        self.dataset, self.plan, self.packing, self.config = dataset, plan, packing, config
+        self.blocks, self.own = blocks, list(range(blocks) if own is None else own)
+        example = dataset[0].features
+        longest = int(dataset.index.columns.max())
+        frames = longest * config.encoder.patch_size
+        # A longer waveform has no more whole frames.
+        self.size = {
+            "embeddings": longest,
+            "log_mel": frames,
+            "waveform": column_samples(frames),
+        }[dataset.features.store]
+        self.kind = (example.shape[1:], example.dtype)
+
+    def __len__(self) -> int:
+        """Steps, the last of which may have empty blocks."""
+        return -(-self.plan.num_blocks // self.blocks)
+
+    def __getitem__(self, step: int) -> Batch:
+        """Reads one step's clips and lays their questions out."""
+        numbers = [step * self.blocks + i for i in self.own]
+        made = [self._block(number) for number in numbers]
+        return jax.tree.map(lambda *parts: np.stack(parts), *made)
+
+    def _block(self, number: int) -> Batch:
+        """Reads one block; one behind the last is empty."""
+        plan, packing = self.plan, self.packing
+        span = range(0)
+        if number < plan.num_blocks:
+            span = range(plan.start[number], plan.start[number + 1])
+        groups = [int(plan.group[at]) for at in span]
+        records = list(dict.fromkeys(int(plan.groups.record[group]) for group in groups))
+        read = {record: self.dataset[record] for record in records}
+        shape, dtype = self.kind
+        features = np.zeros((packing.clips, self.size, *shape), dtype)
+        lengths = np.zeros(packing.clips, np.int32)
+        for clip, record in enumerate(records):
+            own = read[record].features[: self.size]
+            features[clip, : len(own)], lengths[clip] = own, len(own)
+        index = self.dataset.index
+        placed = []
+        for at, group in zip(span, groups, strict=True):
+            record = int(plan.groups.record[group])
+            start = index.first[record]
+            own = slice(plan.groups.first[group] - start, plan.groups.stop[group] - start)
+            questions = [as_question(q, self.config) for q in read[record].questions[own]]
+            count = self.config.projector.num_outputs(
+                int(index.columns[record]) // self.config.pooling
+            )
+            placed.append(Placed(int(plan.row[at]), records.index(record), count, questions))
+        padded = np.full(packing.clips, -1, np.int32)
+        padded[: len(records)] = records
+        return Batch(features, lengths, padded, lay_out_block(placed, packing, self.config))
+
+
+def iterate(batches: Batches, start: int = 0, threads: int = 8, ahead: int = 2) -> Iterator[Any]:
+    """Yields the steps from `start` on, read ahead by Grain's threads.
+
+    The position in the data is the number of the step: whoever goes on at it, on however many
+    processes, repeats no example and leaves none out.
+
+    Args:
+        batches: of this process.
+        start: the first step.
+        threads: that read.
+        ahead: steps that wait, read.
+    """
+    import grain
+
+    steps = grain.MapDataset.range(start, len(batches)).map(batches.__getitem__)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    yield from steps.to_iter_dataset(options)

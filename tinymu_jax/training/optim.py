@@ -1,0 +1,100 @@
+"""The optimiser: Adam with the published schedule, by path pattern."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from tinymu_jax.errors import InputError
+from tinymu_jax.sharding import Tree, flatten, unflatten
+from tinymu_jax.training.config import OptimConfig
+
+
+def published_schedule(
+    peak: float, steps: int, warmup: float
+) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
+    """Returns the learning rate of each step, counted from 0.
+
+    It is `peak (s + 1) / W` in the first W steps and half a cosine after: step 0 already learns,
+    where optax's own schedule starts at 0 (`src/utils.py`, cosine_lr).
+    """
+    rising = int(warmup * steps)
+
+    def rate(step: Int[Array, ""]) -> Float[Array, ""]:
+        up = (step + 1) / max(rising, 1)
+        down = 0.5 * (1 + jnp.cos(jnp.pi * (step - rising) / max(steps - rising, 1)))
+        return peak * jnp.where(step < rising, up, down)
+
+    return rate
+
+
+def split_frozen(params: Mapping[str, Any], config: OptimConfig) -> tuple[Tree, Tree]:
+    """Returns the weights that are trained, and those that are not.
+
+    Raises:
+        InputError: nothing is left to train, or the pattern is no regular expression.
+    """
+    leaves = dict(flatten(params))
+    frozen = {path for path in leaves if _matches(config.frozen, path)}
+    if len(frozen) == len(leaves):
+        raise InputError(f"optim.frozen {config.frozen!r} leaves nothing to train; narrow it")
+    trained = {path: leaf for path, leaf in leaves.items() if path not in frozen}
+    return unflatten(trained), unflatten({path: leaves[path] for path in leaves if path in frozen})
+
+
+def join(*trees: Mapping[str, Any]) -> Tree:
+    """Puts the parts of a split tree together again."""
+    return unflatten(dict(pair for tree in trees for pair in flatten(tree)))
+
+
+def make_optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+    """Returns Adam over the trained weights, `steps` steps long.
+
+    optax divides by the root plus eps after the second average's correction, as torch does.
+    """
+
+    def decayed(params: Tree) -> Tree:
+        return _by_path(params, lambda path: _matches(config.decayed, path))
+
+    def factors(params: Tree) -> Tree:
+        return _by_path(params, lambda path: _factor(config, path))
+
+    parts = []
+    if config.clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.eps))
+    if config.weight_decay:
+        parts.append(optax.add_decayed_weights(config.weight_decay, decayed))
+    if config.slowed:
+        parts.append(_scale_by_path(factors))
+    schedule = published_schedule(config.learning_rate, steps, config.warmup)
+    return optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+
+
+def _scale_by_path(factors: Callable[[Tree], Tree]) -> optax.GradientTransformation:
+    """Multiplies each weight's update by a factor of its own."""
+
+    def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
+        scale = dict(flatten(factors(updates)))
+        scaled = {path: leaf * scale[path] for path, leaf in flatten(updates)}
+        return unflatten(scaled), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _by_path(params: Tree, value: Callable[[str], Any]) -> Tree:
+    return unflatten({path: value(path) for path, _ in flatten(params)})
+
+
+def _factor(config: OptimConfig, path: str) -> float:
+    return next((f for pattern, f in config.slowed.items() if _matches(pattern, path)), 1.0)
+
+
+def _matches(pattern: str, path: str) -> bool:
+    try:
+        return re.fullmatch(pattern, path) is not None
+    except re.error as error:
+        raise InputError(f"{pattern!r}: is no regular expression ({error}); correct it") from error
