@@ -10,6 +10,7 @@ from tinymu_jax.errors import InputError
 
 Products = Literal["float32", "bfloat16"]
 Mono = Literal["first", "mean"]
+Remat = Literal["nothing", "attention", "layers"]
 HeadKind = Literal["audioset", "probe"]
 ProjectorKind = Literal["linear", "residual", "transformer"]
 
@@ -213,6 +214,9 @@ class SmolLM2Config(Serialised):
     """Added to the mean square in RMSNorm."""
     products: Products = "float32"
     """As `MatpacConfig.products`."""
+    remat: Remat = "nothing"
+    """What a training step computes again on the way back instead of keeping it: `attention` all
+    but the results of the weights' products, `layers` all but the input of each layer."""
 
     def rules(self) -> list[tuple[bool, str]]:
         """Returns what must hold between the sizes."""

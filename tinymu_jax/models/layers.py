@@ -13,17 +13,23 @@ A tree of parameters comes in one of two layouts, and every module takes both:
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int8
 
-from tinymu_jax.config import Products
+from tinymu_jax.config import Products, Remat
 
 MASKED = -1e30
 """Added in place of a masked score; finite, so that a row with nothing to see stays finite."""
+
+
+PRODUCT = "product"
+"""Name of what a product with a weight gives, by which it is kept for the way back."""
 
 
 def product(
@@ -34,11 +40,43 @@ def product(
     `float32` asks for full float32 on every platform (a TPU would multiply in bfloat16 by
     default); `bfloat16` rounds both factors and sums in float32.
     """
+    return checkpoint_name(_product(x, kernel, products), PRODUCT)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _product(x: Array, kernel: Array, products: Products) -> Array:
+    return _contract(x, kernel, (x.ndim - 1,), (0,), products)
+
+
+def _contract(a: Array, b: Array, over_a: Any, over_b: Any, products: Products) -> Array:
     if products == "bfloat16":
-        x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
-    return jnp.matmul(
-        x, kernel, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32
+        a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    return jax.lax.dot_general(
+        a,
+        b,
+        ((over_a, over_b), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
     )
+
+
+def _product_forward(x: Array, kernel: Array, products: Products) -> tuple[Array, Any]:
+    return _product(x, kernel, products), (x, kernel)
+
+
+def _product_backward(products: Products, kept: Any, slope: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    # Without the barrier XLA's CPU compiler makes what leads to x and slope again, number by number
+    # and on one core, in the turned order in which the kernel's gradient reads them.
+    x, slope = jax.lax.platform_dependent(
+        x, slope, cpu=lambda *pair: jax.lax.optimization_barrier(pair), default=lambda *pair: pair
+    )
+    leading = tuple(range(x.ndim - 1))
+    to_x = _contract(slope, kernel, (slope.ndim - 1,), (1,), products)
+    return to_x.astype(x.dtype), _contract(x, slope, leading, leading, products)
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 def row_product(
@@ -212,6 +250,7 @@ def run_layers(
     x: Array,
     shared: tuple[Any, ...],
     per_layer: Any = None,
+    remat: Remat = "nothing",
 ) -> tuple[Array, Any]:
     """Runs `depth` layers of one kind over x, stacked or unrolled as the parameters are.
 
@@ -224,6 +263,7 @@ def run_layers(
         x: what flows through.
         shared: arguments that are the same for all layers.
         per_layer: a tree with a leading axis L (stacked), a list of trees (unrolled), or None.
+        remat: what stacked layers compute again on the way back; see `SmolLM2Config`.
 
     Returns:
         x after the last layer, and the layers' outputs: stacked, or a list.
@@ -235,6 +275,9 @@ def run_layers(
             x, out = module(x, None if per_layer is None else per_layer[i], *shared)
             outputs.append(out)
         return x, outputs
+    if remat != "nothing":
+        kept = {"attention": jax.checkpoint_policies.save_only_these_names(PRODUCT), "layers": None}
+        layer = nn.remat(layer, prevent_cse=False, policy=kept[remat])
     scanned = nn.scan(
         layer,
         variable_axes={"params": 0},

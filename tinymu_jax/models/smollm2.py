@@ -181,7 +181,7 @@ class Layers(nn.Module):
     ) -> tuple[Float[Array, "B T D"], Cache]:
         config = self.config
         x, cache = run_layers(
-            self, Layer, {"config": config}, config.depth, "layers", x, shared, cache
+            self, Layer, {"config": config}, config.depth, "layers", x, shared, cache, config.remat
         )
         return RMSNorm(config.norm_eps, name="norm")(x), cache
 

@@ -1,0 +1,148 @@
+"""How many questions a second a training step takes in, beside the published step in PyTorch.
+
+    python tests/benchmarks/train.py --json outputs/train.json
+
+Both sides start from the same random full-size weights and train on the same questions, in one
+process run. The published step pads every question and hears its clip once for each; it is given
+its questions four at a time, with the gradient added up, since that is what fits into memory.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "benchmarks")]
+PROMPTS, LABELS = (8, 45), (3, 40)
+"""Tokens of prompts and answers, drawn evenly: about MusicSkills' means of 26 and 20."""
+
+
+def make_questions(clips: int, each: int) -> list[list[Any]]:
+    """Returns questions for every clip, as tokens."""
+    from tinymu_jax.data.packing import Question
+
+    rng = np.random.default_rng(0)
+
+    def one() -> Question:
+        prompt, labels = (int(rng.integers(*span)) for span in (PROMPTS, LABELS))
+        return Question(
+            rng.integers(100, 40_000, prompt).tolist(),
+            [*rng.integers(100, 40_000, labels).tolist(), 0],
+        )
+
+    return [[one() for _ in range(each)] for _ in range(clips)]
+
+
+def make_batch(questions: list[list[Any]], waveforms: np.ndarray, store: str, encode: Any) -> Any:
+    """Lays the questions out, a clip's in one row, and stores the features as asked."""
+    from tinymu_jax.audio import Clip
+    from tinymu_jax.config import TinyMUConfig
+    from tinymu_jax.data.config import PackingConfig
+    from tinymu_jax.data.features import as_embeddings, as_log_mel
+    from tinymu_jax.data.loader import Batch
+    from tinymu_jax.data.packing import Placed, lay_out_block
+
+    config = TinyMUConfig()
+    longest = max(
+        63 + sum(1 + len(q.prompt) + 1 + len(q.labels) - 1 for q in own) for own in questions
+    )
+    labels = sum(len(q.labels) for own in questions for q in own)
+    packing = PackingConfig(longest, len(questions), len(questions), labels)
+    placed = [Placed(row, row, 63, own) for row, own in enumerate(questions)]
+    block = lay_out_block(placed, packing, config)
+    if store == "embeddings":
+        features = np.stack([as_embeddings(encode(w)) for w in waveforms])
+    else:
+        features = np.stack([as_log_mel(Clip(w, 10.0, 10.0)) for w in waveforms])
+        features = np.pad(features, ((0, 0), (0, 1008 - features.shape[1]), (0, 0)))
+    count = 63 if store == "embeddings" else 998
+    lengths = np.full(len(questions), count, np.int32)
+    batch = Batch(features, lengths, np.arange(len(questions)), block)
+    return jax.tree.map(lambda x: np.asarray(x)[None], batch)
+
+
+def published_step(model: Any, questions: list[list[Any]], waveforms: np.ndarray) -> float:
+    """Runs the published step, four questions at a time; returns its seconds."""
+    import torch
+
+    weights = [w for w in model.parameters() if w.requires_grad]
+    adam = torch.optim.Adam(weights, lr=1e-4)
+    pairs = [(w, q) for w, own in zip(waveforms, questions, strict=True) for q in own]
+    start = time.perf_counter()
+    for at in range(0, len(pairs), 4):
+        some = pairs[at : at + 4]
+        waveform = torch.from_numpy(np.stack([w for w, _ in some]))
+        prompts = [list(q.prompt) for _, q in some]
+        answers = [list(q.labels)[:-1] for _, q in some]
+        model.loss(waveform, prompts, answers).backward()
+    adam.step()
+    adam.zero_grad()
+    return time.perf_counter() - start
+
+
+def our_step(checkpoint: Any, batch: Any, store: str, repeats: int) -> float:
+    """Runs our step once to compile and warm up, then some more; returns the median seconds."""
+    from tinymu_jax.training.config import OptimConfig
+    from tinymu_jax.training.optim import make_optimiser, split_frozen
+    from tinymu_jax.training.step import init_state, make_step
+
+    optim = OptimConfig()
+    trained, frozen = split_frozen(checkpoint.params, optim)
+    optimiser = make_optimiser(optim, 1000)
+    step = jax.jit(make_step(checkpoint.config, store, optimiser), donate_argnums=0)
+    state = jax.device_put(init_state(jax.tree.map(np.copy, trained), optimiser))
+    frozen, batch = jax.device_put((frozen, batch))
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        state, metrics = step(state, frozen, batch)
+        float(metrics.loss)
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[1:]))
+
+
+def main() -> None:
+    """Runs everything and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--each", type=int, default=7, help="questions a clip")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--ours-only", action="store_true")
+    args = parser.parse_args()
+    from ask import make_models
+
+    from tinymu_jax.pretrained import make_assistant
+
+    published, checkpoint = make_models()
+    published.audio_encoder.requires_grad_(False)
+    embed = make_assistant(checkpoint).embed
+    rng = np.random.default_rng(1)
+    waveforms = (rng.standard_normal((args.clips, 160_000)) * 0.1).astype(np.float32)
+    found: dict[str, Any] = {"cores": os.cpu_count(), "clips": args.clips}
+    for each in (args.each, 1):
+        questions = make_questions(args.clips, each)
+        number = args.clips * each
+        rates = {}
+        for store in ("log_mel", "embeddings"):
+            batch = make_batch(questions, waveforms, store, embed)
+            rates[f"ours, {store}"] = number / our_step(checkpoint, batch, store, args.repeats)
+            print(each, store, rates, flush=True)
+        if not args.ours_only:
+            rates["published"] = number / published_step(published, questions, waveforms)
+        found[f"{each} questions a clip"] = rates
+        print(json.dumps(found, indent=1), flush=True)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
