@@ -10,6 +10,9 @@ from types import SimpleNamespace
 import jaxtyping
 import pytest
 
+# Tests of meshes need devices; a processor poses as eight.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+
 # Before the package is imported: from then on every call of these modules checks the shapes and
 # types that its signature promises. (typeguard 4 rewrites jaxtyping's shape strings and cannot
 # parse them, hence beartype.)

@@ -257,6 +257,28 @@ def test_accumulated_steps_are_the_whole_step(datasets, golden_checkpoint, accum
         assert np.abs(a - b).max() < 1e-5 * largest, path
 
 
+@pytest.mark.parametrize("remat", ["attention", "layers"])
+def test_what_is_computed_again_is_what_was_kept(datasets, golden_checkpoint, remat):
+    import dataclasses
+
+    base, dataset = golden_checkpoint.config, datasets["embeddings"]
+    batch = make_batches(dataset, base)[0]
+    trained, frozen = split_frozen(golden_checkpoint.params, OptimConfig())
+    sgd, results = optax.sgd(1.0), []
+    for kind in ("nothing", remat):
+        config = dataclasses.replace(base, decoder=dataclasses.replace(base.decoder, remat=kind))
+        step = jax.jit(make_step(config, "embeddings", sgd))
+        lowered = step.lower(init_state(trained, sgd), frozen, batch).compile()
+        results.append(step(init_state(trained, sgd), frozen, batch))
+        results.append(lowered.memory_analysis().temp_size_in_bytes)
+    (kept, _), memory, (again, _), less = results
+    assert less < 0.9 * memory
+    before, wanted = dict(flatten(trained)), dict(flatten(kept.params))
+    for path, leaf in flatten(again.params):
+        largest = np.abs(wanted[path] - before[path]).max()
+        assert np.abs(leaf - wanted[path]).max() < 1e-5 * largest, path
+
+
 def test_a_step_without_questions_changes_nothing(datasets, golden_checkpoint):
     config = golden_checkpoint.config
     batches = make_batches(datasets["log_mel"], config, blocks=1)

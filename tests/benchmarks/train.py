@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,12 @@ def our_step(checkpoint: Any, batch: Any, store: str, repeats: int) -> float:
     from tinymu_jax.training.optim import make_optimiser, split_frozen
     from tinymu_jax.training.step import init_state, make_step
 
+    config = checkpoint.config
+    config = replace(config, decoder=replace(config.decoder, remat="attention"))
     optim = OptimConfig()
     trained, frozen = split_frozen(checkpoint.params, optim)
     optimiser = make_optimiser(optim, 1000)
-    step = jax.jit(make_step(checkpoint.config, store, optimiser), donate_argnums=0)
+    step = jax.jit(make_step(config, store, optimiser), donate_argnums=0)
     state = jax.device_put(init_state(jax.tree.map(np.copy, trained), optimiser))
     frozen, batch = jax.device_put((frozen, batch))
     seconds = []

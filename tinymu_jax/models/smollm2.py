@@ -19,7 +19,7 @@ from tinymu_jax.models.layers import (
 )
 
 PARAM_AXES: dict[str, tuple[str | None, ...]] = {
-    "embed_tokens/embedding": ("vocab", "embed"),
+    "embed_tokens/embedding": ("vocab", "vocab_embed"),
     "body/layers/input_norm/scale": ("layers", "embed"),
     "body/layers/attn/qkv/q_proj/kernel": ("layers", "embed", "heads"),
     "body/layers/attn/qkv/k_proj/kernel": ("layers", "embed", "kv_heads"),

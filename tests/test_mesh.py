@@ -1,0 +1,148 @@
+"""Every weight has its place on every mesh, and no mesh changes what is learnt."""
+
+import jax
+import numpy as np
+import pytest
+from helpers import refusal
+
+from tinymu_jax.checkpoint import expected_shapes
+from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.data.loader import Batch
+from tinymu_jax.data.packing import Placed, Question, lay_out_block
+from tinymu_jax.mesh import (
+    batch_sharding,
+    make_mesh,
+    to_global,
+    tree_shardings,
+    weight_shardings,
+)
+from tinymu_jax.models import tinymu
+from tinymu_jax.sharding import flatten
+from tinymu_jax.training.config import MeshConfig, OptimConfig
+from tinymu_jax.training.optim import make_optimiser, split_frozen
+from tinymu_jax.training.step import init_state, make_step
+
+PACKING = PackingConfig(row_slots=90, rows=2, clips=2, labels=24)
+
+# By hand, from the table in the README's terms: width over fsdp, heads and hidden units over
+# tensor; vectors, positions, tables of words and of the front end are whole.
+PARTED = {
+    "encoder/transformer/blocks/attn/qkv/kernel": (None, "fsdp", "tensor"),
+    "encoder/transformer/blocks/attn/proj/kernel": (None, "tensor", "fsdp"),
+    "encoder/transformer/blocks/mlp/fc1/kernel": (None, "fsdp", "tensor"),
+    "encoder/transformer/blocks/mlp/fc2/kernel": (None, "tensor", "fsdp"),
+    "projector/linear1/kernel": ("fsdp", "tensor"),
+    "projector/linear2/kernel": ("tensor", "fsdp"),
+    "decoder/body/layers/attn/qkv/q_proj/kernel": (None, "fsdp", "tensor"),
+    "decoder/body/layers/attn/qkv/k_proj/kernel": (None, "fsdp", "tensor"),
+    "decoder/body/layers/attn/qkv/v_proj/kernel": (None, "fsdp", "tensor"),
+    "decoder/body/layers/attn/o_proj/kernel": (None, "tensor", "fsdp"),
+    "decoder/body/layers/mlp/gate_up/gate_proj/kernel": (None, "fsdp", "tensor"),
+    "decoder/body/layers/mlp/gate_up/up_proj/kernel": (None, "fsdp", "tensor"),
+    "decoder/body/layers/mlp/down_proj/kernel": (None, "tensor", "fsdp"),
+}
+
+
+def mesh_of(data, fsdp, tensor):
+    devices = jax.devices()[: data * fsdp * tensor]
+    return make_mesh(MeshConfig(data, fsdp, tensor), devices)
+
+
+def test_every_weight_lies_where_the_table_says():
+    config = TinyMUConfig()
+    shapes = expected_shapes(config)
+    found = weight_shardings(shapes, tinymu.param_axes(config), mesh_of(2, 4, 1))
+    assert set(found) == {path for path, _ in flatten(shapes)}
+    assert {path: tuple(s.spec) for path, s in found.items() if any(s.spec)} == PARTED
+    whole = sum(leaf.size for path, leaf in flatten(shapes) if path not in PARTED)
+    assert whole / 229e6 < 0.13  # the table of words is an eighth of the model
+
+
+def test_averages_lie_where_their_weights_do():
+    config = TinyMUConfig()
+    mesh = mesh_of(2, 4, 1)
+    trained, _ = split_frozen(expected_shapes(config), OptimConfig())
+    weights = weight_shardings(trained, tinymu.param_axes(config), mesh)
+    optimiser = make_optimiser(OptimConfig(weight_decay=0.1), 10)
+    state = jax.eval_shape(lambda p: init_state(p, optimiser), trained)
+    found = tree_shardings(state, weights, mesh)
+    for tree in (found.params, found.optimiser[0].mu, found.optimiser[0].nu):
+        assert dict(flatten(tree)) == weights
+    assert not found.optimiser[0].count.spec
+
+
+@pytest.mark.parametrize("sizes", [(3, 1, 1), (0, 3, 1), (8, 2, 1), (-1, 1, 1), (0, 16, 1)])
+def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes):
+    message = refusal(make_mesh, MeshConfig(*sizes))
+    assert "does not fit 8 devices" in message
+
+
+def test_what_is_left_over_holds_copies():
+    assert dict(make_mesh(MeshConfig(fsdp=2)).shape) == {"data": 4, "fsdp": 2, "tensor": 1}
+
+
+def test_heads_that_cannot_be_parted_are_named():
+    config = TinyMUConfig()
+    axes = tinymu.param_axes(config)
+    shapes = {"decoder": {"body": {"norm": {"scale": np.zeros(577)}}}}
+    message = refusal(weight_shardings, shapes, axes, mesh_of(1, 8, 1))
+    assert message.startswith("mesh fsdp=8: does not part the 577 of decoder/body/norm/scale")
+    with pytest.raises(ValueError, match="unknown logical axis 'colour'"):
+        weight_shardings({"a": np.zeros(2)}, {"a": ("colour",)}, mesh_of(1, 1, 1))
+
+
+def make_batch(config, step):
+    """Eight blocks of two clips with a question or two each."""
+    rng = np.random.default_rng(step)
+
+    def question():
+        sizes = rng.integers(1, 8, 2)
+        return Question(*(rng.integers(20, 500, size).tolist() for size in sizes))
+
+    def block():
+        placed = [Placed(row, row, 10, [question(), question()][: row + 1]) for row in (0, 1)]
+        return lay_out_block(placed, PACKING, config)
+
+    blocks = jax.tree.map(lambda *x: np.stack(x), *(block() for _ in range(8)))
+    width = config.projector.input_width
+    features = rng.standard_normal((8, 2, 10, width)).astype(np.float32)
+    return Batch(features, np.full((8, 2), 10), np.zeros((8, 2), int), blocks)
+
+
+@pytest.fixture(scope="module")
+def alone(golden_checkpoint):
+    return train(golden_checkpoint, (1, 1, 1))
+
+
+def train(checkpoint, sizes):
+    """Trains five steps on a mesh; returns the losses."""
+    config, mesh, optim = checkpoint.config, mesh_of(*sizes), OptimConfig(learning_rate=1e-3)
+    axes = tinymu.param_axes(config)
+    trained, frozen = split_frozen(checkpoint.params, optim)
+    optimiser = make_optimiser(optim, 10)
+    state = init_state(trained, optimiser)
+    state_at = tree_shardings(state, weight_shardings(trained, axes, mesh), mesh)
+    frozen_at = tree_shardings(frozen, weight_shardings(frozen, axes, mesh), mesh)
+    state, frozen = jax.device_put(state, state_at), jax.device_put(frozen, frozen_at)
+    step = jax.jit(
+        make_step(config, "embeddings", optimiser),
+        in_shardings=(state_at, frozen_at, batch_sharding(mesh)),
+        out_shardings=(state_at, None),
+        donate_argnums=0,
+    )
+    losses = []
+    with jax.set_mesh(mesh):
+        for number in range(5):
+            state, metrics = step(state, frozen, to_global(make_batch(config, number), mesh))
+            losses.append(float(metrics.loss))
+    kernel = state.params["decoder"]["body"]["layers"]["mlp"]["down_proj"]["kernel"]
+    part = kernel.addressable_shards[0].data.shape
+    assert part == (2, 96 // sizes[2], 48 // sizes[1])
+    return losses
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1), (1, 8, 1), (2, 2, 2)])
+def test_losses_are_the_same_on_every_mesh(golden_checkpoint, alone, sizes):
+    assert len(set(alone)) == 5
+    np.testing.assert_allclose(train(golden_checkpoint, sizes), alone, rtol=1e-6)

@@ -1,0 +1,110 @@
+"""Where weights and batches lie: one mesh, one table of rules, one way onto the devices."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from tinymu_jax.errors import InputError
+from tinymu_jax.sharding import flatten
+from tinymu_jax.training.config import MeshConfig
+
+AXES = ("data", "fsdp", "tensor")
+"""Of every mesh: copies of the model, parts of the weights along their width, parts of the heads
+and hidden units. A batch is spread over the first two."""
+RULES: dict[str, str | None] = {
+    "layers": None,
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "mlp": "tensor",
+    "classes": None,
+    # A table spread over the batch's axes would be gathered for every look-up.
+    "vocab": None,
+    "vocab_embed": None,
+}
+"""Logical axis of a weight -> axis of the mesh."""
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """Returns the mesh of all devices, or of those given.
+
+    Raises:
+        InputError: the sizes do not go into the devices.
+    """
+    devices = list(jax.devices()) if devices is None else list(devices)
+    rest = config.fsdp * config.tensor
+    data = config.data or len(devices) // max(rest, 1)
+    if min(data, config.fsdp, config.tensor) < 1 or data * rest != len(devices):
+        raise InputError(
+            f"mesh data={config.data} fsdp={config.fsdp} tensor={config.tensor}: does not fit "
+            f"{len(devices)} devices; choose sizes whose product is their number"
+        )
+    auto = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh((data, config.fsdp, config.tensor), AXES, auto, devices=devices)
+
+
+def weight_shardings(
+    shapes: Mapping[str, Any], table: Mapping[str, tuple[str | None, ...]], mesh: Mesh
+) -> dict[str, NamedSharding]:
+    """Returns where every weight lies, by its path.
+
+    Matrices are parted; vectors are whole everywhere, since fetching them would cost more than
+    keeping them.
+
+    Args:
+        shapes: the tree, or a part of it; anything with a `shape`.
+        table: logical axes of each weight, of the whole tree.
+        mesh: the mesh.
+
+    Raises:
+        InputError: an axis that cannot be parted evenly.
+        ValueError: an unknown logical axis.
+    """
+    found = {}
+    for path, leaf in flatten(shapes):
+        names: list[str | None] = []
+        for size, axis in zip(leaf.shape, table[path], strict=True):
+            if axis is not None and axis not in RULES:
+                raise ValueError(f"{path}: unknown logical axis {axis!r}")
+            name = None if axis is None else RULES[axis]
+            if name is not None and size % mesh.shape[name]:
+                raise InputError(
+                    f"mesh {name}={mesh.shape[name]}: does not part the {size} of {path} "
+                    f"({axis}) evenly; choose a size that does"
+                )
+            names.append(name)
+        vector = sum(axis not in (None, "layers") for axis in table[path]) < 2
+        spec = PartitionSpec() if vector else PartitionSpec(*names)
+        found[path] = NamedSharding(mesh, spec)
+    return found
+
+
+def tree_shardings(tree: Any, weights: Mapping[str, NamedSharding], mesh: Mesh) -> Any:
+    """Returns where every leaf of a state lies: what belongs to a weight lies where it does.
+
+    A leaf belongs to a weight if the names on its way are the weight's path, as those of the
+    optimiser's averages are; all others are whole on every device.
+    """
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def find(way: Any, _: Any) -> NamedSharding:
+        path = "/".join(str(key.key) for key in way if isinstance(key, jax.tree_util.DictKey))
+        return weights.get(path, whole)
+
+    return jax.tree_util.tree_map_with_path(find, tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns where a batch's blocks lie: parted over copies and sharers of the weights."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def to_global(batch: Any, mesh: Mesh) -> Any:
+    """Puts what this process has of a batch on its devices, as a part of the whole batch."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
+    )
