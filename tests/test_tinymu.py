@@ -497,6 +497,14 @@ def first_token(config):
     return int(state.tokens[0, 0]), bool(state.done[0])
 
 
+def program(config):
+    """Returns what the decoder computes, as text."""
+    params = expected_shapes(config)
+    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
+    run = partial(smollm2.SmolLM2(config).apply, method="initialise")
+    return str(jax.make_jaxpr(run)({"params": params}, tokens))
+
+
 def prefix_shape(config):
     params = expected_shapes(config)
     vectors = jax.ShapeDtypeStruct((1, 4, config.encoder.output_width), jnp.float32)
@@ -564,6 +572,7 @@ CHANGES = {
         "rope_theta": (SMALL.decoder, 100.0, run_decoder),
         "norm_eps": (SMALL.decoder, 0.1, run_decoder),
         "products": (SMALL.decoder, "bfloat16", run_decoder),
+        "remat": (SMALL.decoder, "layers", program),
     },
     TinyMUConfig: {
         "encoder": (SMALL, replace(ENCODER, depth=3), shapes),

@@ -13,6 +13,7 @@ from tinymu_jax.models.layers import (
     JointDense,
     RMSNorm,
     attend,
+    attend_backwards,
     int8_product,
     row_product,
     run_layers,
@@ -98,7 +99,8 @@ class Attention(nn.Module):
                 jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis=1)
                 for old, new in zip(cache, rows, strict=True)
             )
-        x = attend(query, key, value, mask, config.products)
+        look = attend_backwards if cache is None else attend
+        x = look(query, key, value, mask, config.products)
         return Dense(config.width, False, config.products, init, name="o_proj")(x), rows
 
 
@@ -212,7 +214,7 @@ class SmolLM2(nn.Module):
         Args:
             x: embeddings.
             positions: of each x, explicit: they need be neither contiguous nor in order.
-            mask: True where query t sees key s. Without a cache S = T.
+            mask: True where query t sees key s; never where s > t. Without a cache S = T.
             cache: keys and values of S slots, or None.
             slot: where in the cache the T new keys and values go.
 
