@@ -443,28 +443,23 @@ def test_a_missing_size_of_the_decoder_is_named(tmp_path, size):
     assert message.startswith(f"{path.with_suffix('.json')}: gives no {size}; ")
 
 
-@pytest.mark.parametrize(
-    "text", ["a: [1, 2", "{", "\tx: 1", "just words", "- 1", "", b"\xff\xfe\x00"]
-)
-def test_a_broken_yaml_is_named(tmp_path, text):
-    path = write_tinymu(tmp_path)
-    beside = path.with_suffix(".yaml")
-    beside.write_bytes(text if isinstance(text, bytes) else text.encode())
-    message = refusal(tinymu.from_published, path)
-    assert message.startswith(f"{beside}: ")
-    assert "download it again" in message
+BROKEN = {
+    ".yaml": ["a: [1, 2", "{", "\tx: 1", "just words", "- 1", "", b"\xff\xfe\x00"],
+    ".json": ["{", "nothing", "[1, 2]", "3", "", b"\xff\xfe\x00", '{"encoder": 3}', '{"lm": 3}'],
+}
+REMEDIES = {".yaml": "download it again", ".json": "repair or remove it"}
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "nothing", "[1, 2]", "3", "", b"\xff\xfe\x00", '{"encoder": 3}', '{"lm": 3}']
+    ("suffix", "text"), [(suffix, text) for suffix, texts in BROKEN.items() for text in texts]
 )
-def test_a_broken_json_is_named(tmp_path, text):
+def test_a_broken_description_beside_is_named(tmp_path, suffix, text):
     path = write_tinymu(tmp_path)
-    beside = path.with_suffix(".json")
+    beside = path.with_suffix(suffix)
     beside.write_bytes(text if isinstance(text, bytes) else text.encode())
     message = refusal(tinymu.from_published, path)
     assert message.startswith(f"{beside}: ")
-    assert "repair or remove it" in message
+    assert REMEDIES[suffix] in message
 
 
 @pytest.mark.parametrize(

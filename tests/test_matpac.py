@@ -65,7 +65,7 @@ def hidden():
     return torch.randn(2, 21, 768, generator=torch.Generator().manual_seed(1))
 
 
-def close(made, wanted, tolerance):
+def assert_close(made, wanted, tolerance):
     np.testing.assert_allclose(made, wanted.detach().numpy(), rtol=0, atol=tolerance)
 
 
@@ -76,20 +76,20 @@ def test_layer_norm(torch_encoder, block, hidden):
     # A large mean is where a variance taken as E[x^2] - E[x]^2 would be off.
     x = hidden + 30
     made = layers.layer_norm(1e-6, "norm1").apply({"params": block[1]["norm1"]}, x.numpy())
-    close(made, torch_encoder.student_encoder.blocks[0].norm1(x), 1e-5)
+    assert_close(made, torch_encoder.student_encoder.blocks[0].norm1(x), 1e-5)
 
 
 def test_layer_norm_of_nearly_constant_vectors(torch_encoder, block):
     # Here the epsilon decides.
     x = torch.linspace(0, 1e-3, 768)[None]
     made = layers.layer_norm(1e-6, "norm1").apply({"params": block[1]["norm1"]}, x.numpy())
-    close(made, torch_encoder.student_encoder.blocks[0].norm1(x), 1e-5)
+    assert_close(made, torch_encoder.student_encoder.blocks[0].norm1(x), 1e-5)
 
 
 def test_mlp(torch_encoder, block, hidden):
     config, params = block
     made = matpac.Mlp(config).apply({"params": params["mlp"]}, jnp.asarray(hidden.numpy()))
-    close(made, torch_encoder.student_encoder.blocks[0].mlp(hidden), 1e-5)
+    assert_close(made, torch_encoder.student_encoder.blocks[0].mlp(hidden), 1e-5)
 
 
 def test_attention(torch_encoder, block, hidden):
@@ -97,7 +97,7 @@ def test_attention(torch_encoder, block, hidden):
     made = matpac.SelfAttention(config).apply(
         {"params": params["attn"]}, jnp.asarray(hidden.numpy()), None
     )
-    close(made, torch_encoder.student_encoder.blocks[0].attn(hidden), 1e-5)
+    assert_close(made, torch_encoder.student_encoder.blocks[0].attn(hidden), 1e-5)
 
 
 def test_attention_does_not_see_what_is_masked(torch_encoder, block, hidden):
@@ -108,8 +108,8 @@ def test_attention_does_not_see_what_is_masked(torch_encoder, block, hidden):
         {"params": params["attn"]}, jnp.asarray(hidden.numpy()), mask
     )
     attention = torch_encoder.student_encoder.blocks[0].attn
-    close(made[0], attention(hidden[:1])[0], 1e-5)
-    close(made[1, :8], attention(hidden[1:, :8])[0], 1e-5)
+    assert_close(made[0], attention(hidden[:1])[0], 1e-5)
+    assert_close(made[1, :8], attention(hidden[1:, :8])[0], 1e-5)
 
 
 @pytest.mark.parametrize(("heads", "steps"), [(12, 1000), (5, 443)])
@@ -132,7 +132,7 @@ def test_block(torch_encoder, block, hidden):
     made, kept = matpac.Block(config, keep=True).apply(
         {"params": params}, jnp.asarray(hidden.numpy()), None, None
     )
-    close(made, torch_encoder.student_encoder.blocks[0](hidden), 1e-5)
+    assert_close(made, torch_encoder.student_encoder.blocks[0](hidden), 1e-5)
     np.testing.assert_array_equal(made, kept)
 
 
@@ -154,7 +154,7 @@ def test_every_length(torch_encoder, encoder, length):
     wanted = torch_encoder(torch.from_numpy(samples)[None])
     made = listen(params, [samples], config)[0]
     assert made.shape == wanted.shape
-    close(made, wanted, 1e-4)
+    assert_close(made, wanted, 1e-4)
 
 
 @torch.no_grad()
@@ -163,7 +163,7 @@ def test_all_layers(torch_encoder, encoder):
     samples = sound(160_000)
     made = listen(params, [samples], config, all_layers=True)[0]
     assert made.shape == (2, 63, 3840)
-    close(made, torch_encoder.layers(torch.from_numpy(samples)[None])[0], 1e-4)
+    assert_close(made, torch_encoder.layers(torch.from_numpy(samples)[None])[0], 1e-4)
 
 
 @torch.no_grad()
@@ -172,7 +172,7 @@ def test_fast_chunking_interleaves_as_published(torch_encoder, encoder, length):
     config, params = encoder
     samples = sound(LENGTHS[length])
     made = listen(params, [samples], config, "fast-interleaved")[0][0]
-    close(made, torch_encoder.fast(torch.from_numpy(samples)[None])[0], 1e-4)
+    assert_close(made, torch_encoder.fast(torch.from_numpy(samples)[None])[0], 1e-4)
 
 
 def test_fast_chunking_in_time_order(encoder):
@@ -192,7 +192,7 @@ def test_shorter_chunks_of_self_supervised_encoders(port, length):
     assert config.columns == 38
     samples = sound(LENGTHS[length])
     made = listen(params, [samples], config)[0]
-    close(made, model(torch.from_numpy(samples)[None]), 1e-4)
+    assert_close(made, model(torch.from_numpy(samples)[None]), 1e-4)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from helpers import refusal
 
 from tinymu_jax.checkpoint import expected_shapes
-from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.config import MeshConfig, TinyMUConfig
 from tinymu_jax.data.config import PackingConfig
 from tinymu_jax.data.loader import Batch
 from tinymu_jax.data.packing import Placed, Question, lay_out_block
@@ -19,7 +19,7 @@ from tinymu_jax.mesh import (
 )
 from tinymu_jax.models import tinymu
 from tinymu_jax.sharding import flatten
-from tinymu_jax.training.config import MeshConfig, OptimConfig
+from tinymu_jax.training.config import OptimConfig
 from tinymu_jax.training.optim import make_optimiser, split_frozen
 from tinymu_jax.training.step import init_state, make_step
 

@@ -185,6 +185,10 @@ def test_bad_recordings_are_listed_and_too_many_are_an_error(with_bad, tmp_path)
     assert "recordings cannot be used, more than 0.1 %" in message
     assert "--max-bad" in message
     assert not (output / DATASET_FILE).exists()
+    # So it is again where every shard is there: nothing is let through by asking twice.
+    message = refusal(make, with_bad, output)
+    assert message.startswith("2 of 4 recordings")
+    assert refusal(make, with_bad, output) == message
     # Allowing more goes on with what is there.
     page = make(with_bad, output, max_bad=0.5)
     assert (page["records"], page["bad"], page["questions"]) == (2, 2, 4)

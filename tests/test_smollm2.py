@@ -91,7 +91,7 @@ def run(params, x, positions, mask, cache, slot, config):
     return SmolLM2(config).apply({"params": params}, method=whole)
 
 
-def close(made, wanted, tolerance):
+def assert_close(made, wanted, tolerance):
     wanted = wanted.detach().numpy() if isinstance(wanted, torch.Tensor) else wanted
     np.testing.assert_allclose(made, wanted, rtol=0, atol=tolerance)
 
@@ -105,7 +105,7 @@ def test_rms_norm(llama, decoder, embedded, scale):
     params = jax.tree.map(lambda x: x[0], decoder[1]["body"]["layers"]["input_norm"])
     x = (scale * embedded).astype(np.float32)
     made = layers.RMSNorm(1e-5).apply({"params": params}, jnp.asarray(x))
-    close(made, llama.model.layers[0].input_layernorm(torch.from_numpy(x)), 1e-5)
+    assert_close(made, llama.model.layers[0].input_layernorm(torch.from_numpy(x)), 1e-5)
 
 
 def test_rotary_positions(llama, decoder, positions):
@@ -115,7 +115,7 @@ def test_rotary_positions(llama, decoder, positions):
     turned = llama.model.rotary_emb(query, torch.from_numpy(positions))
     wanted = apply_rotary_pos_emb(query, key, *turned, unsqueeze_dim=2)
     for x, want in zip((query, key), wanted, strict=True):
-        close(smollm2.rotate(jnp.asarray(x.numpy()), *angles), want, 1e-4)
+        assert_close(smollm2.rotate(jnp.asarray(x.numpy()), *angles), want, 1e-4)
 
 
 @torch.no_grad()
@@ -130,7 +130,7 @@ def test_attention(llama, decoder, embedded, positions, mask):
     turned = llama.model.rotary_emb(x, torch.from_numpy(positions))
     attention = llama.model.layers[0].self_attn
     wanted, _ = attention(x, position_embeddings=turned, attention_mask=additive(mask))
-    close(made, wanted, 1e-5)
+    assert_close(made, wanted, 1e-5)
 
 
 @torch.no_grad()
@@ -138,7 +138,7 @@ def test_mlp(llama, decoder, embedded):
     config, params = decoder
     first = jax.tree.map(lambda x: x[0], params["body"]["layers"]["mlp"])
     made = smollm2.Mlp(config).apply({"params": first}, jnp.asarray(embedded))
-    close(made, llama.model.layers[0].mlp(torch.from_numpy(embedded)), 1e-5)
+    assert_close(made, llama.model.layers[0].mlp(torch.from_numpy(embedded)), 1e-5)
 
 
 # --- the decoder ---------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def test_logits_of_tokens(llama, decoder, layouts, layout):
         return model.logits(model(model.embed(jnp.asarray(tokens)), places, causal)[0])
 
     made = SmolLM2(config).apply({"params": layouts[layout]}, method=whole)
-    close(made, wanted, 1e-4)
+    assert_close(made, wanted, 1e-4)
 
 
 @torch.no_grad()
@@ -172,8 +172,8 @@ def test_explicit_positions_and_masks(llama, decoder, layouts, embedded, positio
         use_cache=False,
         output_hidden_states=True,
     )
-    close(hidden, out.hidden_states[-1], 1e-4)
-    close(logits, out.logits, 1e-4)
+    assert_close(hidden, out.hidden_states[-1], 1e-4)
+    assert_close(logits, out.logits, 1e-4)
 
 
 def test_positions_matter(decoder, embedded, positions, mask):

@@ -80,6 +80,10 @@ def datasets(lists, tmp_path_factory, golden_checkpoint):
     return made
 
 
+def assert_same(found, wanted):
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
 def make_batches(dataset, config, epochs=2, blocks=1, own=None, packing=PACKING):
     groups = make_groups(dataset.index.lengths(config), packing, config)
     plan = make_plan(groups, packing, 0, epochs)
@@ -112,7 +116,7 @@ def test_processes_together_read_what_one_reads(datasets, golden_checkpoint, par
     shares = [make_batches(dataset, config, blocks=4, own=own) for own in parts]
     for step in range(len(whole)):
         joined = jax.tree.map(lambda *x: np.concatenate(x), *(share[step] for share in shares))
-        jax.tree.map(np.testing.assert_array_equal, joined, whole[step])
+        assert_same(joined, whole[step])
 
 
 def test_the_last_step_may_have_empty_blocks(datasets, golden_checkpoint):
@@ -129,7 +133,7 @@ def test_going_on_at_a_step_gives_what_would_have_come(datasets, golden_checkpoi
     later = list(iterate(batches, start=3, threads=2))
     assert len(later) == len(batches) - 3
     for offset, batch in enumerate(later):
-        jax.tree.map(np.testing.assert_array_equal, batch, batches[3 + offset])
+        assert_same(batch, batches[3 + offset])
 
 
 # --- hearing -----------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from tinymu_jax.batching import (
     go_on,
     pad_questions,
     read_answer,
-    round_up,
     start_answers,
 )
 from tinymu_jax.config import TinyMUConfig
@@ -25,6 +24,7 @@ from tinymu_jax.hearing import Heard, Hearing
 from tinymu_jax.listener import Audio, Listener
 from tinymu_jax.listening import Chunking
 from tinymu_jax.models.tinymu import TinyMU, label_loss
+from tinymu_jax.padding import round_up
 from tinymu_jax.scoring import OptionScore, compare, option_log_likelihoods, pack_options
 
 LONGEST = 8192

@@ -9,6 +9,7 @@ import numpy as np
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.generate import Decoding, Question, Sampling, decode, prefill
 from tinymu_jax.hearing import Heard
+from tinymu_jax.padding import round_up
 
 MAX_BATCH = 16
 """Questions answered in one compiled call."""
@@ -16,11 +17,6 @@ SLOT_STEP = 16
 """Audio and prompt slots are padded to multiples of this, so that few shapes are compiled."""
 ROOM_STEP = 64
 """The cache's room for answer tokens is padded to a multiple of this."""
-
-
-def round_up(number: int, step: int) -> int:
-    """Returns the next multiple of `step`."""
-    return -(-number // step) * step
 
 
 def pad_questions(

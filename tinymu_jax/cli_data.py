@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from tinymu_jax.cli_options import progress_bar
 from tinymu_jax.data.config import FeatureConfig, PackingConfig, PrepareConfig
 from tinymu_jax.errors import InputError
 
@@ -119,11 +120,7 @@ def _bar(doing: str) -> Iterator[Callable[[int, int], Any]]:
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    bar = Progress(console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False)
-    with bar:
+    with progress_bar() as bar:
         task = bar.add_task(doing, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

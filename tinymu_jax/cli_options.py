@@ -99,9 +99,13 @@ def in_batches(recordings: tuple[str, ...], doing: str, size: int = 8) -> Iterat
     if len(groups) == 1 or sys.stdout.isatty() or not sys.stderr.isatty():
         yield from groups
         return
+    with progress_bar() as bar:
+        yield from bar.track(groups, description=doing)
+
+
+def progress_bar() -> Any:
+    """Returns rich's bar on stderr, which leaves alone what goes to stdout."""
     from rich.console import Console
     from rich.progress import Progress
 
-    bar = Progress(console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False)
-    with bar:
-        yield from bar.track(groups, description=doing)
+    return Progress(console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False)

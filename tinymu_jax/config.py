@@ -268,6 +268,18 @@ class TinyMUConfig(Serialised):
         ]
 
 
+@dataclass(frozen=True)
+class MeshConfig:
+    """How many devices share what; their product is the number of all devices."""
+
+    data: int = 0
+    """Copies of the model, each with its part of the batch; 0 means all devices that are left."""
+    fsdp: int = 1
+    """Devices that share the weights and their averages, and part the batch too."""
+    tensor: int = 1
+    """Devices that share the heads and hidden units of a layer."""
+
+
 PUBLISHED = "AndreasXi/TinyMU"
 """Hub name of the published checkpoint."""
 

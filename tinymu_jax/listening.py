@@ -20,6 +20,7 @@ from tinymu_jax.config import MatpacConfig, TinyMUConfig
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.matpac import Matpac
 from tinymu_jax.models.tinymu import TinyMU
+from tinymu_jax.padding import round_up
 
 Chunking = Literal["precise", "fast", "fast-interleaved"]
 """`precise`: the last chunk is as short as the clip; the published results. `fast`: the last
@@ -53,7 +54,7 @@ def cut(samples: Float32[np.ndarray, "n"], config: MatpacConfig, fast: bool = Fa
     side, frames = config.patch_size, audio.num_frames(len(samples))
     count = -(-frames // side)
     if fast:
-        count = -(-count // config.columns) * config.columns
+        count = round_up(count, config.columns)
     step, length = side * audio.HOP, audio.column_samples(side)
     padded = np.zeros((count - 1) * step + length, np.float32)
     used = samples[: len(padded)]
@@ -179,7 +180,7 @@ def project(
             f"the recording gives {real} vectors, fewer than the {config.pooling} that this model "
             "pools into one; give a longer recording"
         )
-    slots = -(-real // 16) * 16
+    slots = round_up(real, 16)
     padded = jnp.pad(vectors, ((0, slots - real), (0, 0)))[None]
     projected = _project(params, padded, np.array([real], np.int32), config)
     return np.asarray(projected[0, : config.projector.num_outputs(real // config.pooling)])

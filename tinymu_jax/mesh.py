@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from tinymu_jax.config import MeshConfig
 from tinymu_jax.errors import InputError
 from tinymu_jax.sharding import flatten
-from tinymu_jax.training.config import MeshConfig
 
 AXES = ("data", "fsdp", "tensor")
 """Of every mesh: copies of the model, parts of the weights along their width, parts of the heads

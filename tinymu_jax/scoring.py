@@ -13,6 +13,7 @@ from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.generate import Question, lay_out_question
 from tinymu_jax.models.smollm2 import with_room
 from tinymu_jax.models.tinymu import TinyMU
+from tinymu_jax.padding import round_up
 
 
 class OptionScore(NamedTuple):
@@ -49,7 +50,7 @@ class Options(NamedTuple):
 
 def pack_options(options: Sequence[Sequence[int]], end_token: int) -> Options:
     """Packs options (at least one token each) into slots padded to a multiple of 16."""
-    size = -(-sum(map(len, options)) // 16) * 16
+    size = round_up(sum(map(len, options)), 16)
     tokens, labels, place = np.zeros((3, size), np.int32)
     option = np.full(size, -1, np.int32)
     at = 0

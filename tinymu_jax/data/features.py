@@ -9,6 +9,7 @@ import numpy as np
 from tinymu_jax import audio
 from tinymu_jax.audio import Clip, read_clip
 from tinymu_jax.data.config import FeatureConfig, Store
+from tinymu_jax.padding import round_up
 from tinymu_jax.resampling import RESAMPLERS
 
 
@@ -34,8 +35,7 @@ _log_mel = jax.jit(audio.log_mel)
 def as_log_mel(clip: Clip) -> np.ndarray:
     """Returns (frames, 80) float16, normalised."""
     # Whole seconds: few lengths are compiled. A frame depends on its own samples alone.
-    seconds = -(-len(clip.samples) // audio.SAMPLE_RATE)
-    padded = np.zeros(seconds * audio.SAMPLE_RATE, np.float32)
+    padded = np.zeros(round_up(len(clip.samples), audio.SAMPLE_RATE), np.float32)
     padded[: len(clip.samples)] = clip.samples
     frames = np.asarray(_log_mel(padded))[: audio.num_frames(len(clip.samples))]
     return frames.astype(np.float16)

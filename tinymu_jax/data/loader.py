@@ -64,6 +64,7 @@ class Batches:
             "waveform": column_samples(frames),
         }[dataset.features.store]
         self.kind = (example.shape[1:], example.dtype)
+        self.num_audio = dataset.index.lengths(config).audio
 
     def __len__(self) -> int:
         """Steps, the last of which may have empty blocks."""
@@ -97,10 +98,8 @@ class Batches:
             start = index.first[record]
             own = slice(plan.groups.first[group] - start, plan.groups.stop[group] - start)
             questions = [as_question(q, self.config) for q in read[record].questions[own]]
-            count = self.config.projector.num_outputs(
-                int(index.columns[record]) // self.config.pooling
-            )
-            placed.append(Placed(int(plan.row[at]), records.index(record), count, questions))
+            row, count = int(plan.row[at]), int(self.num_audio[record])
+            placed.append(Placed(row, records.index(record), count, questions))
         padded = np.full(packing.clips, -1, np.int32)
         padded[: len(records)] = records
         return Batch(features, lengths, padded, lay_out_block(placed, packing, self.config))

@@ -13,7 +13,7 @@ from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.data.config import PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, DATASET_FILE, FORMAT, INDEX_FILE
 from tinymu_jax.data.musicskills import ClipQuestions, read_lists
-from tinymu_jax.data.shard_making import Count, Progress, encode_shards, make_shards
+from tinymu_jax.data.shard_making import Count, Progress, encode_shards, encoder_of, make_shards
 from tinymu_jax.data.shards import Shard
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import (
@@ -27,6 +27,7 @@ from tinymu_jax.files import (
     write_text,
     write_whole,
 )
+from tinymu_jax.sharding import flatten
 
 STARTED_FILE = "preparing.json"
 """What a data set that is being made will hold; another one is not mixed into it."""
@@ -69,13 +70,16 @@ def prepare(
         "clips_per_shard": config.clips_per_shard,
         "tokenizer": fingerprint(tokenizer),
         "encoder": None if encoder is None else _weights_fingerprint(encoder),
-        "lists": [{"name": str(p), "sha256": fingerprint(Path(p).read_text())} for p in lists],
+        "lists": [
+            {"name": str(p), "sha256": hashlib.sha256(Path(p).read_bytes()).hexdigest()}
+            for p in lists
+        ],
         "folders": [str(folder) for folder in folders],
         "clips": len(found.clips),
         "repeated_questions": found.repeated,
     }
-    _check_same(output, page)
     with alone_in(output):
+        _check_same(output, page)
         return _make(output, page, found.clips, tokenizer, config, encoder, progress)
 
 
@@ -104,6 +108,7 @@ def _make(
     for number, shard_page in made:
         pages[missing[number]] = shard_page
         _check_bad(pages, len(clips), config.max_bad, output)
+    _check_bad(pages, len(clips), config.max_bad, output)
     return _finish(output, page, pages)
 
 
@@ -113,10 +118,8 @@ def fingerprint(text: str) -> str:
 
 
 def _weights_fingerprint(checkpoint: Checkpoint) -> str:
-    from tinymu_jax.sharding import flatten
-
     digest = hashlib.sha256()
-    for path, leaf in flatten(checkpoint.params):
+    for path, leaf in flatten(encoder_of(checkpoint)[1]):
         digest.update(path.encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()

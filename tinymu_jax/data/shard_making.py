@@ -13,11 +13,12 @@ from concurrent.futures import (
 from typing import Any
 
 from tinymu_jax.checkpoint import Checkpoint
-from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.config import MatpacConfig, TinyMUConfig
 from tinymu_jax.data.features import as_embeddings, read
 from tinymu_jax.data.musicskills import ClipQuestions
 from tinymu_jax.data.shards import Featured, Shard, read_features, write_shard
 from tinymu_jax.errors import InputError
+from tinymu_jax.sharding import Tree
 
 ENCODED_TOGETHER = 8
 """Clips in one call of the encoder."""
@@ -80,6 +81,19 @@ def make_shards(
         pool.shutdown(cancel_futures=True)
 
 
+def encoder_of(checkpoint: Checkpoint) -> tuple[MatpacConfig, Tree]:
+    """Returns config and weights of a checkpoint's encoder.
+
+    Raises:
+        InputError: it has none.
+    """
+    if isinstance(checkpoint.config, TinyMUConfig):
+        return checkpoint.config.encoder, checkpoint.params["encoder"]
+    if isinstance(checkpoint.config, MatpacConfig):
+        return checkpoint.config, checkpoint.params
+    raise InputError("the checkpoint is a decoder alone, which hears nothing; name an encoder's")
+
+
 def encode_shards(
     work: Sequence[Shard], encoder: Checkpoint, count: Count
 ) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -90,9 +104,7 @@ def encode_shards(
     from tinymu_jax.listening import listen
     from tinymu_jax.models import matpac
 
-    whole = isinstance(encoder.config, TinyMUConfig)
-    config = encoder.config.encoder if whole else encoder.config
-    params = encoder.params["encoder"] if whole else encoder.params
+    config, params = encoder_of(encoder)
     laid_out = jax.device_put(by_rows(unstack(params, matpac.param_axes(config))))
     made = 0
 

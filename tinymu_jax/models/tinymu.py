@@ -248,20 +248,35 @@ class TinyMU(nn.Module):
         return self.decoder.initialise(jnp.zeros((1, 2), jnp.int32))
 
 
+def counted_labels(
+    labels: Int[Array | np.ndarray, "*batch R"],
+    real: Bool[Array | np.ndarray, "*batch R"],
+    config: TinyMUConfig,
+) -> Bool[Array | np.ndarray, "*batch R"]:
+    """Returns which labels the loss counts.
+
+    The published code gives pads the label "ignore" by their id 17, and with them every real "!";
+    `config.ignore_pad_labels` repeats that.
+    """
+    return real & (labels != config.pad_token) if config.ignore_pad_labels else real
+
+
 def label_loss(
     logits: Float[Array, "B R V"],
     labels: Int[Array | np.ndarray, "B R"],
     num_labels: Int[Array | np.ndarray, "B"],
     config: TinyMUConfig,
 ) -> Float[Array, ""]:
-    """Returns the mean cross-entropy over all answer tokens of the batch.
+    """Returns the mean cross-entropy over all answer tokens of the batch, a scalar.
 
-    The published code gives pads the label "ignore" by their id 17, and with them every real "!";
-    `config.ignore_pad_labels` repeats that.
+    Args:
+        logits: that predict the labels.
+        labels: token ids, padded with anything.
+        num_labels: labels of each answer.
+        config: says which of them count; see `counted_labels`.
     """
-    counted = jnp.arange(labels.shape[1]) < num_labels[:, None]
-    if config.ignore_pad_labels:
-        counted &= labels != config.pad_token
+    real = jnp.arange(labels.shape[1]) < num_labels[:, None]
+    counted = counted_labels(labels, real, config)
     log_probability = jax.nn.log_softmax(logits)
     picked = jnp.take_along_axis(log_probability, labels[..., None], axis=-1)[..., 0]
     return -jnp.where(counted, picked, 0).sum() / jnp.maximum(counted.sum(), 1)

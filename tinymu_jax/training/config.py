@@ -27,15 +27,3 @@ class OptimConfig:
     """Paths (regular expressions) of weights that learn at a multiple of the learning rate."""
     clip_norm: float | None = None
     """Longest gradient, over all trained weights; longer ones are shortened to it."""
-
-
-@dataclass(frozen=True)
-class MeshConfig:
-    """How many devices share what; their product is the number of all devices."""
-
-    data: int = 0
-    """Copies of the model, each with its part of the batch; 0 means all devices that are left."""
-    fsdp: int = 1
-    """Devices that share the weights and their averages, and part the batch too."""
-    tensor: int = 1
-    """Devices that share the heads and hidden units of a layer."""

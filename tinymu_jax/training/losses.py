@@ -1,5 +1,6 @@
 """The fine-tuning loss: cross-entropy of the answers' tokens, and of nothing else."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.data.packing import Block
-from tinymu_jax.models.tinymu import TinyMU
+from tinymu_jax.models.tinymu import TinyMU, counted_labels
 
 SCORED_TOGETHER = 512
 """Labels of a block whose scores exist at one time: 49,152 float32 numbers each."""
@@ -51,10 +52,7 @@ def sum_loss(
 
     hidden = model.apply({"params": params}, method=hidden_states, rngs=rngs)
     predicting = jnp.take_along_axis(hidden, blocks.label_slots[..., None], axis=1)
-    counted = blocks.counted
-    if config.ignore_pad_labels:
-        # The published code gives pads the label "ignore" by their id, and with them every "!".
-        counted &= blocks.labels != config.pad_token
+    counted = counted_labels(blocks.labels, blocks.counted, config)
 
     def score(x: Array) -> Array:
         return model.apply({"params": params}, x, method=lambda m, x: m.decoder.logits(x))
@@ -63,7 +61,7 @@ def sum_loss(
 
 
 def cross_entropy(
-    score: Any,
+    score: Callable[[Float[Array, "N y D"]], Float[Array, "N y V"]],
     hidden: Float[Array, "N Y D"],
     labels: Int[Array, "N Y"],
     counted: Bool[Array, "N Y"],
@@ -72,6 +70,12 @@ def cross_entropy(
 
     The scores of one piece are made again on the way back, so that (labels, vocabulary) never
     exists whole.
+
+    Args:
+        score: turns hidden states into scores over the vocabulary.
+        hidden: states that predict the labels.
+        labels: token ids.
+        counted: which labels are summed.
     """
     count = labels.shape[1]
     pieces = -(-count // SCORED_TOGETHER)
