@@ -1,5 +1,6 @@
-"""What several test files need: small models as published, refusals, noise, other processes."""
+"""What several test files need: small models and lists as published, refusals, processes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from tinymu_jax.errors import InputError
 
@@ -49,6 +51,32 @@ def noise(samples):
     """Returns a quiet waveform, the same each time."""
     generator = np.random.default_rng(0)
     return (0.1 * generator.standard_normal(samples)).astype(np.float32)
+
+
+WORDS = "the trumpet plays a slow tune in minor with drums and voice !".split()
+
+
+def write_lists(folder, seconds):
+    """Writes recordings of some lengths and a list with one question more for each than the last.
+
+    Some answers have a "!". Returns the list's path.
+    """
+    rng, records = np.random.default_rng(0), []
+    for number, length in enumerate(seconds):
+        soundfile.write(folder / f"{number}.wav", noise(int(length * 16_000)), 16_000)
+        records += [
+            {
+                "file_name": f"{number}.wav",
+                "input_text": f"Question {question}: " + " ".join(rng.choice(WORDS, 3)),
+                "target_text": " ".join(rng.choice(WORDS, rng.integers(1, 6))),
+                "dataset": "Made",
+                "task": "QA",
+            }
+            for question in range(number + 1)
+        ]
+    path = folder / "list.json"
+    path.write_text(json.dumps(records))
+    return path
 
 
 def refusal(function, *arguments, **options):

@@ -19,7 +19,7 @@ from tokenizer_fixture import tokenizer_text
 from tinymu_jax.audio import load_audio, log_mel
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, DATASET_FILE, Dataset
-from tinymu_jax.data.prepare import fingerprint, prepare
+from tinymu_jax.data.prepare import prepare
 from tinymu_jax.data.records import StoredQuestion, as_question, decode_record, encode_record
 from tinymu_jax.tokenizer import Tokenizer
 
@@ -300,8 +300,8 @@ def test_another_version_or_field_is_named(copy):
 
 
 def test_the_tokenizer_of_another_model_is_refused(prepared):
-    prepared.check_tokenizer(fingerprint(tokenizer_text()))
-    message = refusal(prepared.check_tokenizer, fingerprint("another"))
+    prepared.check_model(tokenizer_text(), {})
+    message = refusal(prepared.check_model, "another", {})
     assert "its tokens are of another tokenizer" in message
 
 

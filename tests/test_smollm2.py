@@ -44,9 +44,9 @@ def decoder(port, llama):
 @pytest.fixture(scope="module")
 def layouts(port, decoder):
     """The same parameters in every layout that computes the same."""
-    _, params = decoder
-    unrolled = port.unrolled(params, smollm2.PARAM_AXES)
-    rows = port.by_rows(params, smollm2.PARAM_AXES)
+    config, params = decoder
+    unrolled = port.unrolled(params, smollm2.param_axes(config))
+    rows = port.by_rows(params, smollm2.param_axes(config))
     assert "layers_1" in rows["body"]
     assert "rows" in rows["body"]["layers_1"]["attn"]["qkv"]["joined"]
     return {"stacked": params, "unrolled": unrolled, "rows": rows}
@@ -242,11 +242,11 @@ def test_bfloat16_products_are_close_but_not_equal(decoder, embedded, positions,
 
 
 def test_stacking_undoes_unstacking(decoder):
-    _, params = decoder
-    again = dict(flatten(stack(unstack(params, smollm2.PARAM_AXES))))
+    config, params = decoder
+    again = dict(flatten(stack(unstack(params, smollm2.param_axes(config)))))
     for path, leaf in flatten(params):
         np.testing.assert_array_equal(again[path], leaf, err_msg=path)
-    assert len(again) == len(smollm2.PARAM_AXES)
+    assert len(again) == len(smollm2.param_axes(config))
 
 
 def test_quantised_rows_are_within_half_a_step():
@@ -263,8 +263,8 @@ def test_quantised_rows_are_within_half_a_step():
 @pytest.fixture(scope="module")
 def int8(decoder):
     """The int8 layout, and the same rounded weights in float32."""
-    _, params = decoder
-    made = by_rows(unstack(params, smollm2.PARAM_AXES), "int8")
+    config, params = decoder
+    made = by_rows(unstack(params, smollm2.param_axes(config)), "int8")
     leaves = dict(flatten(made))
     assert leaves["embed_tokens/rows"].dtype == np.int8
     exact = {}
@@ -354,4 +354,4 @@ def test_presets_are_found_by_their_hub_names():
 
 def test_initialised_parameters_are_those_of_the_table():
     config = SmolLM2Config(vocab_size=32, width=16, depth=2, num_heads=2, num_kv_heads=1)
-    assert {path for path, _ in flatten(expected_shapes(config))} == set(smollm2.PARAM_AXES)
+    assert {path for path, _ in flatten(expected_shapes(config))} == set(smollm2.param_axes(config))

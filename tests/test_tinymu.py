@@ -181,7 +181,7 @@ def test_every_weight_has_one_row_of_axes(kind, head):
 
 
 def test_faults_of_the_table_are_named():
-    table = smollm2.PARAM_AXES
+    table = smollm2.param_axes(SMALL.decoder)
     leaves = dict(flatten(expected_shapes(SMALL.decoder)))
     leaves["body/extra/kernel"] = leaves["body/norm/scale"]
     leaves["embed_tokens/embedding"] = leaves["body/norm/scale"]

@@ -6,10 +6,9 @@ import jax
 import numpy as np
 import optax
 import pytest
-import soundfile
 import torch
 import torch_oracle as oracle
-from helpers import noise, refusal
+from helpers import noise, refusal, write_lists
 from tokenizer_fixture import tokenizer_text
 
 from tinymu_jax.data.config import FeatureConfig, PackingConfig, PrepareConfig
@@ -33,36 +32,7 @@ SECONDS = [11.0, 3.2, 0.7, 9.95, 5.0, 10.0]
 def lists(tmp_path_factory):
     """Six recordings with one to six questions each, some with a "!"."""
     folder = tmp_path_factory.mktemp("training")
-    rng = np.random.default_rng(0)
-    words = [
-        "the",
-        "trumpet",
-        "plays",
-        "a",
-        "slow",
-        "tune",
-        "in",
-        "minor",
-        "with",
-        "drums",
-        "and",
-        "voice",
-        "!",
-    ]
-    records = []
-    for number, seconds in enumerate(SECONDS):
-        soundfile.write(folder / f"{number}.wav", noise(int(seconds * 16_000)), 16_000)
-        for question in range(number + 1):
-            records.append(
-                {
-                    "file_name": f"{number}.wav",
-                    "input_text": f"Question {question}: " + " ".join(rng.choice(words, 3)),
-                    "target_text": " ".join(rng.choice(words, rng.integers(1, 6))),
-                    "dataset": "Made",
-                    "task": "QA",
-                }
-            )
-    (folder / "list.json").write_text(json.dumps(records))
+    write_lists(folder, SECONDS)
     return folder
 
 

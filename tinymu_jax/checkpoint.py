@@ -25,6 +25,8 @@ from tinymu_jax.files import (
 from tinymu_jax.sharding import Tree, flatten, unflatten
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
+RUN_FILE, MODEL_FOLDER = "run.json", "model"
+"""A training run's folder has the one, and at its end the other, a checkpoint folder."""
 FORMAT = 1
 
 ModelConfig = TinyMUConfig | MatpacConfig | SmolLM2Config

@@ -1,4 +1,4 @@
-"""The `tinymu` command: ask, score, embed, data."""
+"""The `tinymu` command: ask, score, embed, data, train, export."""
 
 import io
 import json
@@ -19,6 +19,7 @@ from tinymu_jax.cli_options import (
     seconds,
     show_fault,
 )
+from tinymu_jax.cli_train import Export, Train, read_train
 from tinymu_jax.errors import InputError, one_line_errors
 from tinymu_jax.files import check_folder, make_folder, write_whole
 
@@ -239,8 +240,18 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with one_line_errors():
+        if sys.argv[1:2] == ["train"]:
+            # Its options' defaults are in a file that one of them names.
+            raise SystemExit(read_train(sys.argv[2:]).run())
         command = tyro.extras.subcommand_cli_from_dict(
-            {"ask": Ask, "score": Score, "embed": Embed, "data": Data},
+            {
+                "ask": Ask,
+                "score": Score,
+                "embed": Embed,
+                "data": Data,
+                "train": Train,
+                "export": Export,
+            },
             prog="tinymu",
             description="TinyMU listens to music and answers questions about it.",
         )

@@ -74,6 +74,10 @@ def _checked(value: Any, kind: Any, name: str) -> Any:
         if value not in get_args(kind):
             raise InputError(f"{name} is {value!r}; use one of {', '.join(get_args(kind))}")
         return value
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{name} is {value!r}; give it as a list")
+        return tuple(_checked(item, get_args(kind)[0], name) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -190,6 +194,36 @@ class ProjectorConfig(Serialised):
         return self.num_vectors if self.kind == "transformer" else num_inputs
 
 
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of a decoder that LoRA can be added to."""
+
+
+@dataclass(frozen=True)
+class LoraConfig(Serialised):
+    """Low-rank additions to linear layers: W x + (alpha / rank) B A dropout(x) (arXiv 2106.09685).
+
+    The defaults are those that TinyMU was published with.
+    """
+
+    rank: int = 32
+    """Width r between the factors A and B."""
+    alpha: float = 128.0
+    """Over `rank`, what the addition is multiplied with."""
+    dropout: float = 0.1
+    """Share of the addition's inputs that is left out in training."""
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    """Names of the layers that are added to, of `LORA_TARGETS`."""
+
+    def rules(self) -> list[tuple[bool, str]]:
+        """Returns what must hold of the fields."""
+        unknown = [name for name in self.targets if name not in LORA_TARGETS]
+        return [
+            (self.dropout < 1, "dropout must be below 1"),
+            (bool(self.targets), "targets must name a layer"),
+            (not unknown, f"targets must be of {', '.join(LORA_TARGETS)}, not {unknown}"),
+        ]
+
+
 @dataclass(frozen=True)
 class SmolLM2Config(Serialised):
     """A decoder of the SmolLM2 family (Llama's architecture with a tied embedding)."""
@@ -217,6 +251,8 @@ class SmolLM2Config(Serialised):
     remat: Remat = "nothing"
     """What a training step computes again on the way back instead of keeping it: `attention` all
     but the results of the weights' products, `layers` all but the input of each layer."""
+    lora: LoraConfig | None = _nested(LoraConfig, default=False)
+    """What is added to the layers while LoRA is trained and not yet merged."""
 
     def rules(self) -> list[tuple[bool, str]]:
         """Returns what must hold between the sizes."""

@@ -20,6 +20,7 @@ RULES: dict[str, str | None] = {
     "heads": "tensor",
     "kv_heads": "tensor",
     "mlp": "tensor",
+    "rank": None,
     "classes": None,
     # A table spread over the batch's axes would be gathered for every look-up.
     "vocab": None,
@@ -107,4 +108,30 @@ def to_global(batch: Any, mesh: Mesh) -> Any:
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
+    )
+
+
+def own_parts(mesh: Mesh, blocks: int, accumulate: int = 1) -> list[int]:
+    """Returns which blocks of a step this process computes.
+
+    Raises:
+        InputError: the blocks cannot be parted evenly.
+    """
+    sharing = mesh.shape["data"] * mesh.shape["fsdp"]
+    if blocks % (sharing * accumulate):
+        times = f", computed in {accumulate} parts (step.accumulate)" if accumulate > 1 else ""
+        raise InputError(
+            f"step.blocks {blocks}: cannot be parted evenly over the {sharing} devices of "
+            f"mesh.data and mesh.fsdp{times}; give a multiple of {sharing * accumulate}"
+        )
+    spans = batch_sharding(mesh).addressable_devices_indices_map((blocks,)).values()
+    return sorted({number for span in spans for number in range(*span[0].indices(blocks))})
+
+
+def put(tree: Any, shardings: Any) -> Any:
+    """Puts a tree that every process has, each device's part on it and no more."""
+    return jax.tree.map(
+        lambda x, at: jax.make_array_from_callback(x.shape, at, lambda part: np.asarray(x[part])),
+        tree,
+        shardings,
     )

@@ -12,7 +12,14 @@ import numpy as np
 from tinymu_jax import hub
 from tinymu_jax.assistant import Assistant
 from tinymu_jax.audio import check_seconds
-from tinymu_jax.checkpoint import CONFIG_FILE, TOKENIZER_FILE, Checkpoint, read_checkpoint
+from tinymu_jax.checkpoint import (
+    CONFIG_FILE,
+    MODEL_FOLDER,
+    RUN_FILE,
+    TOKENIZER_FILE,
+    Checkpoint,
+    read_checkpoint,
+)
 from tinymu_jax.config import PUBLISHED, MatpacConfig, Products, TinyMUConfig
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import exists, make_folder, read_json_object, read_text
@@ -188,7 +195,14 @@ def open_checkpoint(
     if local and revision is not None:
         raise InputError(f"{name}: is a path, which has no revision; leave it out")
     if path.is_dir():
-        if (path / hub.WEIGHTS).exists() and not (path / CONFIG_FILE).exists():
+        if exists(path / RUN_FILE):
+            if not exists(path / MODEL_FOLDER / CONFIG_FILE):
+                raise InputError(
+                    f"{name}: is a run that has not come to its end; wait for it, or write the "
+                    f"model of a checkpoint: tinymu export {name} FOLDER"
+                )
+            opened = read_checkpoint(path / MODEL_FOLDER)
+        elif (path / hub.WEIGHTS).exists() and not (path / CONFIG_FILE).exists():
             opened = tinymu_files.from_published(path / hub.WEIGHTS)
         elif _is_transformers_folder(path):
             opened = smollm2_files.from_published(path)

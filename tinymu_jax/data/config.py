@@ -56,3 +56,61 @@ class PackingConfig:
     waiting: int = 512
     """Groups that wait to be placed: the more, the fuller the rows, and the longer a group waits
     for its turn in the shuffled order."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig(Serialised):
+    """How stored waveforms are changed while training, anew each time one is read.
+
+    Probabilities and ranges are the published ones; effects follow each other in this order.
+    """
+
+    enabled: bool = False
+    """Whether anything is changed at all."""
+    crop: bool = True
+    """Hear a random stretch of the model's `max_seconds` of clips that are stored longer, instead
+    of all of them."""
+    polarity_probability: float = 0.3
+    """Of turning the sign."""
+    noise_probability: float = 0.3
+    """Of adding normal noise."""
+    noise_min: float = 0.001
+    """Its lowest standard deviation, where full scale is 1."""
+    noise_max: float = 0.005
+    """Its highest."""
+    gain_probability: float = 0.5
+    """Of changing the level."""
+    gain_db: float = 6.0
+    """Most decibels up or down."""
+    stretch_probability: float = 0.5
+    """Of changing the tempo and not the pitch."""
+    stretch_min: float = 0.95
+    """Lowest tempo, as a multiple."""
+    stretch_max: float = 1.05
+    """Highest tempo."""
+    pitch_probability: float = 0.5
+    """Of changing the pitch and not the tempo."""
+    semitones: float = 2.0
+    """Most semitones up or down."""
+
+    def rules(self) -> list[tuple[bool, str]]:
+        """Returns what must hold: probabilities in 0 to 1, ranges from low to high."""
+        effects = ("polarity", "noise", "gain", "stretch", "pitch")
+        chances = {f"{name}_probability": getattr(self, f"{name}_probability") for name in effects}
+        return [
+            *((0 <= chance <= 1, f"{name} must be in 0 to 1") for name, chance in chances.items()),
+            (
+                0 <= self.noise_min <= self.noise_max < 1,
+                "noise_min must be in 0 to noise_max, and that below 1",
+            ),
+            (0 <= self.gain_db <= 60, "gain_db must be in 0 to 60"),
+            (
+                0.1 <= self.stretch_min <= self.stretch_max <= 10,
+                "stretch_min must be in 0.1 to stretch_max, and that in 10",
+            ),
+            (0 <= self.semitones <= 24, "semitones must be in 0 to 24"),
+        ]
+
+
+UNCHANGED = AugmentConfig()
+"""Clips as they are stored."""

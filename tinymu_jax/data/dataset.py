@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from tinymu_jax import fingerprint
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.data.config import FeatureConfig
 from tinymu_jax.data.plan import Lengths
@@ -37,11 +38,18 @@ class Index(NamedTuple):
     answer: Int[np.ndarray, "Q"]
     """Tokens of each answer, without the end token."""
 
-    def lengths(self, config: TinyMUConfig) -> Lengths:
-        """Returns the lengths that a model computes: prompts and answers cut as published."""
+    def lengths(self, config: TinyMUConfig, max_columns: int | None = None) -> Lengths:
+        """Returns the lengths that a model computes: prompts and answers cut as published.
+
+        Args:
+            config: of the model.
+            max_columns: of a clip, where longer ones are cropped while training
+                (`tinymu_jax.data.augment.max_columns`).
+        """
         limit = config.max_text_tokens
+        columns = self.columns if max_columns is None else np.minimum(self.columns, max_columns)
         audio = np.array(
-            [config.projector.num_outputs(n // config.pooling) for n in self.columns.tolist()]
+            [config.projector.num_outputs(n // config.pooling) for n in columns.tolist()]
         )
         return Lengths(
             audio,
@@ -97,14 +105,24 @@ class Dataset:
         """Leaves open files behind when it goes to another process."""
         return self.__dict__ | {"_source": None}
 
-    def check_tokenizer(self, fingerprint: str) -> None:
-        """Refuses a model that would read the stored tokens as others.
+    def check_model(self, tokenizer: str, encoder: Mapping[str, Any]) -> None:
+        """Refuses a model that would read the stored tokens or vectors as others.
+
+        Args:
+            tokenizer: the text of the model's `tokenizer.json`.
+            encoder: weights of its encoder.
 
         Raises:
-            InputError: the data set's tokens are of another tokenizer.
+            InputError: the data set was made with another tokenizer or encoder.
         """
-        if fingerprint != self.page["tokenizer"]:
+        if fingerprint.of_text(tokenizer) != self.page["tokenizer"]:
             raise InputError(
                 f"{self.folder}: its tokens are of another tokenizer than the model's; prepare it "
                 "again with the model's tokenizer.json (--tokenizer)"
+            )
+        made_by = self.page["encoder"]
+        if made_by is not None and fingerprint.of_weights(encoder) != made_by:
+            raise InputError(
+                f"{self.folder}: its vectors are of another encoder than the model's; prepare it "
+                "again with the model (--checkpoint), or store log_mel"
             )

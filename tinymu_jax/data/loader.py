@@ -9,11 +9,12 @@ from jaxtyping import Int
 
 from tinymu_jax.audio import column_samples
 from tinymu_jax.config import TinyMUConfig
-from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.data.augment import augment_stored, crop_length, generator, max_columns
+from tinymu_jax.data.config import UNCHANGED, AugmentConfig, PackingConfig
 from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.packing import Block, Placed, lay_out_block
 from tinymu_jax.data.plan import Plan
-from tinymu_jax.data.records import as_question
+from tinymu_jax.data.records import Record, as_question
 
 
 class Batch(NamedTuple):
@@ -41,21 +42,31 @@ class Batches:
         config: TinyMUConfig,
         blocks: int,
         own: Sequence[int] | None = None,
+        augment: AugmentConfig = UNCHANGED,
+        seed: int = 0,
     ) -> None:
         """Takes a plan that all processes have made alike.
 
         Args:
             dataset: prepared.
-            plan: of all epochs.
+            plan: of all epochs, from lengths with the cap that `max_columns` gives for `augment`.
             packing: what the plan was made for.
             config: of the model.
             blocks: of one step, over all processes.
             own: which of a step's blocks this process computes; default all.
+            augment: how waveforms are changed.
+            seed: of that.
+
+        Raises:
+            InputError: as `tinymu_jax.data.augment.max_columns`.
         """
         self.dataset, self.plan, self.packing, self.config = dataset, plan, packing, config
         self.blocks, self.own = blocks, list(range(blocks) if own is None else own)
+        self.augment, self.seed = augment, seed
+        cap = max_columns(dataset, config, augment)
         example = dataset[0].features
         longest = int(dataset.index.columns.max())
+        longest = longest if cap is None else min(longest, cap)
         frames = longest * config.encoder.patch_size
         # A longer waveform has no more whole frames.
         self.size = {
@@ -64,7 +75,7 @@ class Batches:
             "waveform": column_samples(frames),
         }[dataset.features.store]
         self.kind = (example.shape[1:], example.dtype)
-        self.num_audio = dataset.index.lengths(config).audio
+        self.num_audio = dataset.index.lengths(config, cap).audio
 
     def __len__(self) -> int:
         """Steps, the last of which may have empty blocks."""
@@ -89,7 +100,7 @@ class Batches:
         features = np.zeros((packing.clips, self.size, *shape), dtype)
         lengths = np.zeros(packing.clips, np.int32)
         for clip, record in enumerate(records):
-            own = read[record].features[: self.size]
+            own = self._features(read[record], number, clip)[: self.size]
             features[clip, : len(own)], lengths[clip] = own, len(own)
         index = self.dataset.index
         placed = []
@@ -103,6 +114,13 @@ class Batches:
         padded = np.full(packing.clips, -1, np.int32)
         padded[: len(records)] = records
         return Batch(features, lengths, padded, lay_out_block(placed, packing, self.config))
+
+    def _features(self, record: Record, block: int, clip: int) -> np.ndarray:
+        """Returns a clip as it is stored, or as chance has it in that place of the run."""
+        if not self.augment.enabled:
+            return record.features
+        rng = generator(self.seed, block, clip)
+        return augment_stored(record.features, rng, self.augment, crop_length(self.config))
 
 
 def iterate(batches: Batches, start: int = 0, threads: int = 8, ahead: int = 2) -> Iterator[Any]:

@@ -41,6 +41,18 @@ class Groups(NamedTuple):
     labels: Int[np.ndarray, "N"]
 
 
+class Counts(NamedTuple):
+    """What is computed, padding left out."""
+
+    questions: int
+    slots: int
+    """Of the decoder, audio included."""
+    labels: int
+    """Slots that get scores."""
+    clips: int
+    """That the encoder hears."""
+
+
 class Plan(NamedTuple):
     """The groups of every block, in the order in which they are computed: B blocks, N places."""
 
@@ -56,6 +68,22 @@ class Plan(NamedTuple):
     def num_blocks(self) -> int:
         """Blocks in all epochs."""
         return len(self.start) - 1
+
+    def records(self, first: int, stop: int) -> list[int]:
+        """Returns the clips of some blocks, each once."""
+        first, stop = (min(number, self.num_blocks) for number in (first, stop))
+        groups = self.group[self.start[first] : self.start[stop]]
+        return list(dict.fromkeys(self.groups.record[groups].tolist()))
+
+    def work(self, first: int, stop: int) -> Counts:
+        """Returns what some blocks compute; those behind the last are empty."""
+        first, stop = (min(number, self.num_blocks) for number in (first, stop))
+        groups = self.group[self.start[first] : self.start[stop]]
+        block = np.repeat(np.arange(first, stop), np.diff(self.start[first : stop + 1]))
+        clips = {*zip(block.tolist(), self.groups.record[groups].tolist(), strict=True)}
+        questions = self.groups.stop[groups] - self.groups.first[groups]
+        sums = (questions, self.groups.slots[groups], self.groups.labels[groups])
+        return Counts(*(int(numbers.sum()) for numbers in sums), len(clips))
 
     def fill(self, packing: PackingConfig) -> dict[str, float]:
         """Returns how much of the slots, clips and labels of all blocks is used."""

@@ -1,6 +1,5 @@
 """From lists of recordings to a prepared data set: in parallel, and on from where it stopped."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinymu_jax import fingerprint
 from tinymu_jax.checkpoint import Checkpoint
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.data.config import PrepareConfig
@@ -27,7 +27,6 @@ from tinymu_jax.files import (
     write_text,
     write_whole,
 )
-from tinymu_jax.sharding import flatten
 
 STARTED_FILE = "preparing.json"
 """What a data set that is being made will hold; another one is not mixed into it."""
@@ -68,10 +67,10 @@ def prepare(
         "format": FORMAT,
         "features": config.features.to_dict(),
         "clips_per_shard": config.clips_per_shard,
-        "tokenizer": fingerprint(tokenizer),
-        "encoder": None if encoder is None else _weights_fingerprint(encoder),
+        "tokenizer": fingerprint.of_text(tokenizer),
+        "encoder": None if encoder is None else fingerprint.of_weights(encoder_of(encoder)[1]),
         "lists": [
-            {"name": str(p), "sha256": hashlib.sha256(Path(p).read_bytes()).hexdigest()}
+            {"name": str(p), "sha256": fingerprint.of_file(p)}
             for p in lists
         ],
         "folders": [str(folder) for folder in folders],
@@ -110,19 +109,6 @@ def _make(
         _check_bad(pages, len(clips), config.max_bad, output)
     _check_bad(pages, len(clips), config.max_bad, output)
     return _finish(output, page, pages)
-
-
-def fingerprint(text: str) -> str:
-    """Returns what tells one text from another."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _weights_fingerprint(checkpoint: Checkpoint) -> str:
-    digest = hashlib.sha256()
-    for path, leaf in flatten(encoder_of(checkpoint)[1]):
-        digest.update(path.encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def _check_same(output: Path, page: dict[str, Any]) -> None:

@@ -23,7 +23,9 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int8
 
-from tinymu_jax.config import Products, Remat
+from tinymu_jax.config import LoraConfig, Products, Remat
+from tinymu_jax.errors import InputError
+from tinymu_jax.models.lora import LowRank
 
 MASKED = -1e30
 """Added in place of a masked score; finite, so that a row with nothing to see stays finite."""
@@ -134,7 +136,8 @@ class Dense(nn.Module):
     """A linear layer, float32 in and out: parameters `kernel` (D, M) and `bias` (M,).
 
     The unrolled layout has `rows` (M, D) in the kernel's place: float32, bfloat16, or int8 with a
-    `scale` (M,).
+    `scale` (M,). `lora` adds to a layer whose name is among its targets, with parameters
+    `lora/a` (D, r) and `lora/b` (r, M).
     """
 
     features: int
@@ -142,6 +145,7 @@ class Dense(nn.Module):
     products: Products = "float32"
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
+    lora: LoraConfig | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch M"]:
@@ -155,6 +159,9 @@ class Dense(nn.Module):
             y = product(x, kernel, self.products)
         if self.use_bias:
             y = y + self.param("bias", self.bias_init, (self.features,))
+        if self.lora is not None and self.name in self.lora.targets:
+            x, a, b = LowRank(self.features, self.lora, name="lora")(x)
+            y = y + product(product(x, a, self.products), b, self.products)
         return y
 
 
@@ -168,10 +175,13 @@ class JointDense(nn.Module):
     features: Mapping[str, int]
     products: Products = "float32"
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    lora: LoraConfig | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch D"]) -> list[Float[Array, "*batch _"]]:
         if self.has_variable("params", "joined"):
+            if self.lora is not None and set(self.lora.targets) & set(self.features):
+                raise InputError("lora: joined weights have no room for it; merge it before")
             total = sum(self.features.values())
             y = Dense(total, use_bias=False, products=self.products, name="joined")(x)
             pieces, start = [], 0
@@ -180,7 +190,7 @@ class JointDense(nn.Module):
                 start += size
             return pieces
         return [
-            Dense(size, False, self.products, self.kernel_init, name=name)(x)
+            Dense(size, False, self.products, self.kernel_init, lora=self.lora, name=name)(x)
             for name, size in self.features.items()
         ]
 

@@ -18,8 +18,9 @@ from tinymu_jax.models.layers import (
     row_product,
     run_layers,
 )
+from tinymu_jax.models.lora import lora_axes
 
-PARAM_AXES: dict[str, tuple[str | None, ...]] = {
+_AXES: dict[str, tuple[str | None, ...]] = {
     "embed_tokens/embedding": ("vocab", "vocab_embed"),
     "body/layers/input_norm/scale": ("layers", "embed"),
     "body/layers/attn/qkv/q_proj/kernel": ("layers", "embed", "heads"),
@@ -32,6 +33,12 @@ PARAM_AXES: dict[str, tuple[str | None, ...]] = {
     "body/layers/mlp/down_proj/kernel": ("layers", "mlp", "embed"),
     "body/norm/scale": ("embed",),
 }
+
+
+def param_axes(config: SmolLM2Config) -> dict[str, tuple[str | None, ...]]:
+    """Returns the logical axes of every weight by its path in the stacked tree."""
+    return _AXES | lora_axes(_AXES, config.lora)
+
 
 KeyValue = tuple[Float[Array, "BK S H"], Float[Array, "BK S H"]]
 Cache = Any
@@ -89,7 +96,7 @@ class Attention(nn.Module):
         }
         query, key, value = (
             piece.reshape(batch, steps, -1, config.head_width)
-            for piece in JointDense(sizes, config.products, init, name="qkv")(x)
+            for piece in JointDense(sizes, config.products, init, config.lora, name="qkv")(x)
         )
         query, key = rotate(query, *angles), rotate(key, *angles)
         key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
@@ -101,7 +108,8 @@ class Attention(nn.Module):
             )
         look = attend_backwards if cache is None else attend
         x = look(query, key, value, mask, config.products)
-        return Dense(config.width, False, config.products, init, name="o_proj")(x), rows
+        out = Dense(config.width, False, config.products, init, lora=config.lora, name="o_proj")
+        return out(x), rows
 
 
 class Mlp(nn.Module):
@@ -113,10 +121,9 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         config, init = self.config, nn.initializers.normal(self.config.width**-0.5)
         sizes = {"gate_proj": config.mlp_width, "up_proj": config.mlp_width}
-        gate, up = JointDense(sizes, config.products, init, name="gate_up")(x)
-        return Dense(config.width, False, config.products, init, name="down_proj")(
-            jax.nn.silu(gate) * up
-        )
+        gate, up = JointDense(sizes, config.products, init, config.lora, name="gate_up")(x)
+        down = Dense(config.width, False, config.products, init, lora=config.lora, name="down_proj")
+        return down(jax.nn.silu(gate) * up)
 
 
 class Layer(nn.Module):

@@ -20,7 +20,7 @@ def param_axes(config: TinyMUConfig) -> dict[str, tuple[str | None, ...]]:
     parts = {
         "encoder": matpac.param_axes(config.encoder),
         "projector": projector.param_axes(config.projector),
-        "decoder": smollm2.PARAM_AXES,
+        "decoder": smollm2.param_axes(config.decoder),
     }
     return {f"{part}/{path}": axes for part, rows in parts.items() for path, axes in rows.items()}
 

@@ -1,6 +1,10 @@
-"""How a model is trained, as frozen dataclasses."""
+"""A training run as frozen dataclasses: what it learns, from what, how, and on which devices."""
 
 from dataclasses import dataclass, field
+
+from tinymu_jax.config import LoraConfig, MeshConfig, Products, Remat, TinyMUConfig
+from tinymu_jax.data.config import AugmentConfig, PackingConfig
+from tinymu_jax.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -27,3 +31,171 @@ class OptimConfig:
     """Paths (regular expressions) of weights that learn at a multiple of the learning rate."""
     clip_norm: float | None = None
     """Longest gradient, over all trained weights; longer ones are shortened to it."""
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """Where the weights come from; what nothing is named for starts at random."""
+
+    checkpoint: str | None = None
+    """A whole TinyMU: hub name, published .pt, or checkpoint folder. It brings its own sizes."""
+    encoder: str | None = None
+    """A MATPAC or MATPAC++ encoder, where no whole checkpoint is named."""
+    decoder: str | None = None
+    """A SmolLM2 folder, where no whole checkpoint is named."""
+    tokenizer: str | None = None
+    """tokenizer.json or hub name of the decoder, where the checkpoint has none."""
+    seed: int = 0
+    """Of the weights that start at random, and of dropout."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is learnt from, and in which order."""
+
+    train: str = ""
+    """A prepared data set (`tinymu data prepare`)."""
+    validation: str | None = None
+    """Another one, on which the loss is measured now and then."""
+    packing: PackingConfig = field(default_factory=PackingConfig)
+    """How questions are laid into rows, and rows into blocks."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How waveforms are changed before they are heard; off as published."""
+    epochs: int = 3
+    """How often each question comes."""
+    seed: int = 0
+    """Of the order of the clips, and of the changes to their waveforms."""
+    threads: int = 8
+    """That read, in each process."""
+    ahead: int = 2
+    """Batches that wait, read."""
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """How one step is computed."""
+
+    blocks: int = 1
+    """Blocks of a step over all devices: its batch. A multiple of the devices that part it."""
+    accumulate: int = 1
+    """Parts that a step is computed in, one after the other: less memory for the same numbers."""
+    encoder: Products = "float32"
+    """bfloat16 rounds the factors of the encoder's products and sums in float32."""
+    decoder: Products = "float32"
+    """As `encoder`, for the decoder. Weights and averages are float32 in any case."""
+    ignore_pad_labels: bool = True
+    """Leave every "!" of an answer out of the loss, as published."""
+    remat: Remat = "attention"
+    """What the decoder computes again on the way back; see `SmolLM2Config`."""
+    dropout: bool = True
+    """Whether what has dropout (the residual projector, LoRA) uses it."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What happens beside the steps; none of it changes a number that is learnt."""
+
+    log_every: int = 10
+    """Steps from one line of metrics to the next."""
+    validate_every: int = 3000
+    """Steps from one validation to the next; the last step is validated too."""
+    save_every: int = 1000
+    """Steps from one checkpoint to the next; validations and the last step are saved too."""
+    keep: int = 2
+    """Latest checkpoints that are kept, beside the best one by validation."""
+    tensorboard: bool = True
+    """Whether metrics are written for TensorBoard too."""
+    wandb: str | None = None
+    """Project of Weights & Biases that metrics go to; needs its package."""
+    stop_after: int | None = None
+    """Step after which the run stops, saved, as if it had been asked to."""
+    profile_at: int | None = None
+    """First step of a profile, written to the run's folder."""
+    profile_steps: int = 5
+    """Steps of the profile."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A run: everything that its results depend on, in one place."""
+
+    output: str = ""
+    """Folder of the run. Every process must see it."""
+    start: StartConfig = field(default_factory=StartConfig)
+    """Where the weights come from."""
+    model: TinyMUConfig = field(default_factory=TinyMUConfig)
+    """Sizes, where no whole checkpoint brings them."""
+    lora: LoraConfig | None = None
+    """Low-rank weights beside the decoder's; see `optim.frozen` for what then learns."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """What is learnt from."""
+    step: StepConfig = field(default_factory=StepConfig)
+    """How a step is computed."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """How weights follow their gradients."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """How devices share the work."""
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """What happens beside the steps."""
+    steps: int = 0
+    """Steps of the run and of its schedule; 0 means all epochs."""
+    overfit_batch: bool = False
+    """Learn the first batch again and again, to see whether the model can; needs `steps`."""
+
+    def check(self) -> None:
+        """Holds the fields against each other.
+
+        Raises:
+            InputError: a number out of range, or fields that do not go together.
+        """
+        least = {
+            "data.epochs": (self.data.epochs, 1),
+            "data.threads": (self.data.threads, 1),
+            "data.ahead": (self.data.ahead, 1),
+            "step.blocks": (self.step.blocks, 1),
+            "step.accumulate": (self.step.accumulate, 1),
+            "loop.log-every": (self.loop.log_every, 1),
+            "loop.validate-every": (self.loop.validate_every, 1),
+            "loop.save-every": (self.loop.save_every, 1),
+            "loop.keep": (self.loop.keep, 1),
+            "loop.profile-steps": (self.loop.profile_steps, 1),
+            "steps": (self.steps, 0),
+            "optim.learning-rate": (self.optim.learning_rate, 0),
+            "optim.weight-decay": (self.optim.weight_decay, 0),
+        }
+        least |= {
+            f"data.packing.{name.replace('_', '-')}": (value, int(name != "questions_per_group"))
+            for name, value in vars(self.data.packing).items()
+        }
+        for name, (value, smallest) in least.items():
+            if not value >= smallest:
+                raise InputError(f"{name} is {value}; give {smallest} or more")
+        shares = {
+            "optim.warmup": self.optim.warmup,
+            "optim.beta1": self.optim.beta1,
+            "optim.beta2": self.optim.beta2,
+        }
+        for name, value in shares.items():
+            if not 0 <= value < 1:
+                raise InputError(f"{name} is {value}; give a number from 0 to below 1")
+        named = self.start.checkpoint is not None
+        rules = [
+            (bool(self.output), "no output: name a folder for the run with --output"),
+            (bool(self.data.train), "no data.train: name a prepared data set"),
+            (
+                self.step.blocks % self.step.accumulate == 0,
+                f"step.blocks {self.step.blocks} is no multiple of step.accumulate "
+                f"{self.step.accumulate}; choose numbers that part evenly",
+            ),
+            (
+                not named or not (self.start.encoder or self.start.decoder),
+                "start.checkpoint is a whole model; leave start.encoder and start.decoder out",
+            ),
+            (
+                not self.overfit_batch or self.steps > 0,
+                "overfit-batch goes on for ever; say for how many --steps",
+            ),
+        ]
+        for holds, message in rules:
+            if not holds:
+                raise InputError(message)

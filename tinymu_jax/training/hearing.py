@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -57,4 +56,4 @@ def hear_clips(
         chunk.reshape(shape),
         num_chunks=1 if row <= unit else 2,
     )[0]
-    return jax.lax.stop_gradient(encoded.reshape(clips, rows * row, -1)), vectors
+    return encoded.reshape(clips, rows * row, -1), vectors

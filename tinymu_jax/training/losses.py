@@ -35,12 +35,12 @@ def sum_loss(
     """Returns the summed cross-entropy of all labels of N blocks.
 
     Args:
-        params: of projector and decoder.
+        params: of projector and decoder; other parts are not read.
         vectors: the encoder's, of each block's clips.
         num_vectors: real ones of each clip.
         blocks: with a leading axis N.
         config: of the model.
-        key: of the projector's dropout; None leaves it out.
+        key: of dropout, the projector's and LoRA's; None leaves it out.
     """
     model = TinyMU(config)
     rngs = {} if key is None else {"dropout": key}

@@ -14,6 +14,7 @@ from tinymu_jax.data.loader import Batch
 from tinymu_jax.sharding import Tree
 from tinymu_jax.training.hearing import hear_clips
 from tinymu_jax.training.losses import LossSum, sum_loss
+from tinymu_jax.training.optim import join
 
 
 class TrainState(NamedTuple):
@@ -50,17 +51,21 @@ def loss_of_batch(
     store: Store,
     key: Array | None = None,
 ) -> LossSum:
-    """Returns the summed loss of a batch's blocks; arguments as `make_step`."""
+    """Returns the summed loss of a batch's blocks; arguments as `make_step`.
+
+    Each part of the model may be trained, frozen, or some of both.
+    """
+    whole = join(params, frozen)
     blocks, clips = batch.lengths.shape
     vectors, count = hear_clips(
-        frozen.get("encoder"),
+        whole.get("encoder"),
         batch.features.reshape(blocks * clips, *batch.features.shape[2:]),
         batch.lengths.reshape(-1),
         store,
         config.encoder,
     )
     vectors = vectors.reshape(blocks, clips, *vectors.shape[1:])
-    return sum_loss(params, vectors, count.reshape(blocks, clips), batch.blocks, config, key)
+    return sum_loss(whole, vectors, count.reshape(blocks, clips), batch.blocks, config, key)
 
 
 def make_step(
@@ -78,7 +83,7 @@ def make_step(
         optimiser: over the trained weights.
         accumulate: parts that a batch's blocks are computed in, one after the other: less memory
             for the same loss, since sums and counts are added up and divided once.
-        seed: of the projector's dropout; None leaves dropout out.
+        seed: of dropout; None leaves it out.
     """
 
     def summed(params: Tree, frozen: Tree, batch: Batch, key: Array | None) -> tuple:

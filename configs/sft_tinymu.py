@@ -1,0 +1,21 @@
+"""The published fine-tuning (arXiv 2604.15849, section 4): Adam, 1e-4, three epochs, float32.
+
+    tinymu train --config configs/sft_tinymu.py --data.train DATA \\
+        --data.validation HELD_OUT --start.encoder matpac_plus_as_48_1_map_enc_and_head.pt
+
+The published batch is 64 questions, 32 on each of two GPUs. A block here is three rows of 1,024
+slots: about 60 questions of some nine clips, whose audio is computed once. With
+`--data.packing.questions-per-group 1` every question brings its own audio, and a batch is drawn
+from all questions as published; that costs two to three times as much.
+"""
+
+from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.training.config import DataConfig, LoopConfig, StartConfig, StepConfig, TrainConfig
+
+config = TrainConfig(
+    output="runs/sft_tinymu",
+    start=StartConfig(decoder="HuggingFaceTB/SmolLM2-135M"),
+    data=DataConfig(packing=PackingConfig(row_slots=1024, rows=3, clips=9, labels=1536), epochs=3),
+    step=StepConfig(blocks=1),
+    loop=LoopConfig(validate_every=3000, save_every=1000),
+)

@@ -1,0 +1,23 @@
+"""A model of a few thousand weights, to see the whole way on a CPU in a minute.
+
+    tinymu train --config configs/tiny.py --data.train DATA --start.tokenizer tokenizer.json
+
+It learns nothing worth hearing; it shows that data, training, checkpoints and export work here.
+"""
+
+from tinymu_jax.config import MatpacConfig, ProjectorConfig, SmolLM2Config, TinyMUConfig
+from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.training.config import DataConfig, LoopConfig, OptimConfig, StepConfig, TrainConfig
+
+config = TrainConfig(
+    output="runs/tiny",
+    model=TinyMUConfig(
+        encoder=MatpacConfig(width=32, depth=2, num_heads=2),
+        projector=ProjectorConfig(input_width=160, hidden_width=64, output_width=48),
+        decoder=SmolLM2Config(width=48, depth=2, num_heads=3, head_width=16, mlp_width=96),
+    ),
+    data=DataConfig(packing=PackingConfig(row_slots=512, rows=2, clips=4, labels=512), epochs=10),
+    step=StepConfig(remat="nothing"),
+    optim=OptimConfig(learning_rate=3e-3),
+    loop=LoopConfig(log_every=1, validate_every=50, save_every=20),
+)

@@ -1,0 +1,239 @@
+"""A training run's folder: begun, gone on with, handed over.
+
+run.json        what its numbers depend on; another config is not mixed into it
+start/          the weights it began with, as a checkpoint folder
+checkpoints/    what it goes on from
+metrics.jsonl   a line for every logged step
+tensorboard/    the same for TensorBoard
+model/          the trained model at the end, as a checkpoint folder
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from tinymu_jax import fingerprint
+from tinymu_jax.checkpoint import (
+    MODEL_FOLDER,
+    RUN_FILE,
+    Checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from tinymu_jax.config import LoraConfig
+from tinymu_jax.data.dataset import DATASET_FILE
+from tinymu_jax.errors import InputError
+from tinymu_jax.files import alone_in, exists, make_folder, read_json_object, read_text, write_json
+from tinymu_jax.pretrained import keep_compiled_programs
+from tinymu_jax.sharding import Tree, flatten, unflatten
+from tinymu_jax.start_weights import open_start
+from tinymu_jax.training.checkpoints import Checkpoints, whole_steps
+from tinymu_jax.training.config import TrainConfig
+from tinymu_jax.training.loop import Loop
+from tinymu_jax.training.lora import add_lora, merge_lora
+from tinymu_jax.training.metrics import MetricsLog
+from tinymu_jax.training.progress import showing
+from tinymu_jax.training.sft import FineTuning
+from tinymu_jax.training.stopping import stopping_on_signals
+
+START, CHECKPOINTS = "start", "checkpoints"
+FORMAT = 1
+FREE = ("output", "mesh", "loop", "data/threads", "data/ahead", "data/train", "data/validation")
+"""Fields that may change when a run goes on; of the data sets only the places may."""
+
+
+class Trained(NamedTuple):
+    """What came of a run."""
+
+    folder: Path
+    steps: int
+    """Steps done."""
+    model: Path | None
+    """The trained model; None where the run was asked to stop before its end."""
+
+
+def train(
+    config: TrainConfig, resume: bool = False, devices: Sequence[Any] | None = None
+) -> Trained:
+    """Fine-tunes, from the start or from the latest checkpoint; every process calls it.
+
+    Args:
+        config: of the run.
+        resume: go on with what is in the folder, if there is anything.
+        devices: of the mesh; default all.
+
+    Raises:
+        InputError: what was given cannot be used, the folder belongs to another run, a loss is
+            not finite, or a checkpoint cannot be written.
+    """
+    config.check()
+    keep_compiled_programs()
+    folder = make_folder(config.output)
+    first = jax.process_index() == 0
+    with ExitStack() as stack:
+        if first:
+            stack.enter_context(alone_in(folder))
+        stopping = stack.enter_context(stopping_on_signals())
+        begun = _same_run(folder, config, resume)
+        start = read_checkpoint(folder / START) if begun else open_start(config)
+        params, model = start.params, start.config
+        if config.lora is not None:
+            params, model = add_lora(params, model, config.lora, config.start.seed)
+        tuning = FineTuning(config, model, params, start.tokenizer, devices)
+        task = tuning.task()
+        if not begun:
+            with _first_process_first("start"):
+                if first:
+                    save_checkpoint(folder / START, start)
+                    write_json(folder / RUN_FILE, _page(config))
+        checkpoints = Checkpoints(folder / CHECKPOINTS, config.loop.keep)
+        done = checkpoints.latest() or 0
+        state = checkpoints.restore(done, tuning.abstract) if done else tuning.begin()
+        show = stack.enter_context(showing(task.steps, done, first))
+        log = stack.enter_context(_log(folder, done, config, first))
+        loop = Loop(task, config.loop, folder, checkpoints, log, show, stopping)
+        end = loop.run(state, done)
+        model_folder = None if end.asked else _hand_over(folder, checkpoints, config, start)
+        checkpoints.close()
+    return Trained(folder, end.step, model_folder)
+
+
+def _page(config: TrainConfig) -> dict[str, Any]:
+    """Returns what the numbers of a run depend on, the places of its data aside."""
+    data = {
+        name: None if place is None else fingerprint.of_text(read_text(Path(place) / DATASET_FILE))
+        for name, place in (("train", config.data.train), ("validation", config.data.validation))
+    }
+    return {"format": FORMAT, "config": json.loads(json.dumps(asdict(config))), "data": data}
+
+
+def _fixed(page: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a page that must not change, by the names of their options."""
+    fields = flatten({**page["config"], "contents of data": page["data"]})
+    return {
+        name.replace("/", "."): value
+        for name, value in fields
+        if not any(name == free or name.startswith(f"{free}/") for free in FREE)
+    }
+
+
+def _same_run(folder: Path, config: TrainConfig, resume: bool) -> bool:
+    """Returns whether the folder holds this run; refuses another one.
+
+    Raises:
+        InputError: it holds a run that is not gone on with, or one with another config.
+    """
+    for place in filter(None, (config.data.train, config.data.validation)):
+        if not exists(Path(place) / DATASET_FILE):
+            raise InputError(
+                f"{place}: is no prepared data set; make it with `tinymu data prepare`"
+            )
+    if not exists(folder / RUN_FILE):
+        return False
+    page = read_json_object(folder / RUN_FILE, "name another folder")
+    if not resume:
+        steps = whole_steps(folder / CHECKPOINTS)
+        raise InputError(
+            f"{folder}: holds a run, saved at step {max(steps, default=0)}; go on with --resume, "
+            "or name another --output"
+        )
+    if page.get("format") != FORMAT:
+        raise InputError(
+            f"{folder}: format {page.get('format')!r}, this version goes on with {FORMAT}; use the "
+            "version that began it"
+        )
+    before, after = _fixed(page), _fixed(_page(config))
+    differing = [
+        f"{name} (was {before.get(name)!r}, is {after.get(name)!r})"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]
+    if differing:
+        raise InputError(
+            f"{folder}: its run has another config: {'; '.join(differing)}; give it as it was, or "
+            "name another --output"
+        )
+    return True
+
+
+@contextmanager
+def _log(folder: Path, done: int, config: TrainConfig, first: bool) -> Iterator[Any]:
+    """Yields what writes metrics, on the first process."""
+    if not first:
+        yield None
+        return
+    loop = config.loop
+    log = MetricsLog(folder, done, loop.tensorboard, loop.wandb, asdict(config))
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+@contextmanager
+def _first_process_first(name: str) -> Iterator[None]:
+    """Lets the other processes wait until the first one has done what stands inside."""
+    yield
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def _hand_over(
+    folder: Path, checkpoints: Checkpoints, config: TrainConfig, start: Checkpoint
+) -> Path:
+    """Writes the best model, or the last one where nothing was validated."""
+    step = checkpoints.best() or checkpoints.latest()
+    trained = assemble(start, checkpoints.restore_params(step), config.lora)
+    if jax.process_index() == 0:
+        save_checkpoint(folder / MODEL_FOLDER, trained)
+    return folder / MODEL_FOLDER
+
+
+def assemble(start: Checkpoint, trained: Tree, lora: LoraConfig | None) -> Checkpoint:
+    """Returns the whole model: trained weights in place of those that it began with."""
+    params, model = start.params, start.config
+    if lora is not None:
+        params, model = add_lora(params, model, lora, seed=0)
+    leaves = dict(flatten(params)) | dict(flatten(trained))
+    params = unflatten(leaves)
+    if lora is not None:
+        params, model = merge_lora(params, model)
+    return start._replace(config=model, params=params)
+
+
+def export(folder: Path, output: Path, which: str = "best") -> int:
+    """Writes the model of one of a run's checkpoints as a checkpoint folder.
+
+    Args:
+        folder: of the run; it may still be going on.
+        output: a new or empty folder.
+        which: "best", "latest", or the number of a step that was kept.
+
+    Returns:
+        The steps after which it was saved.
+
+    Raises:
+        InputError: there is no such run or checkpoint.
+    """
+    page = read_json_object(folder / RUN_FILE, "name the folder of a run")
+    steps = whole_steps(folder / CHECKPOINTS)
+    if not steps:
+        raise InputError(f"{folder}: has no checkpoint yet; wait for the first")
+    checkpoints = Checkpoints(folder / CHECKPOINTS, read_only=True)
+    known = {"latest": max(steps), "best": checkpoints.best() or max(steps)}
+    known |= {str(step): step for step in steps}
+    if which not in known:
+        raise InputError(f"{folder}: has no checkpoint {which!r}; there are {', '.join(known)}")
+    lora = page["config"].get("lora")
+    lora = None if lora is None else LoraConfig.from_dict(lora, str(folder / RUN_FILE))
+    start = read_checkpoint(folder / START)
+    trained = checkpoints.restore_params(known[which])
+    save_checkpoint(output, assemble(start, trained, lora))
+    return known[which]

@@ -1,0 +1,179 @@
+"""Checkpoints of a run: weights, averages, position in the data; saved while it goes on."""
+
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from tinymu_jax.errors import InputError
+from tinymu_jax.sharding import Tree
+from tinymu_jax.training.step import TrainState
+
+BEST_BY = "validation_loss"
+"""The metric by which one checkpoint is kept beside the latest."""
+
+
+class Checkpoints:
+    """The latest checkpoints of a run and its best, by number of steps done.
+
+    One is written beside the others and gets its name when it is whole: what a kill or a full
+    disk leaves behind is never taken for a checkpoint.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, read_only: bool = False) -> None:
+        """Opens the checkpoints of a folder, or makes room for them.
+
+        Args:
+            folder: that all processes see.
+            keep: latest ones that are kept.
+            read_only: whether another process may be writing them.
+        """
+        # Orbax takes seconds to import, which only a run should wait for.
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
+
+        def loss(metrics: Mapping[str, float]) -> float:
+            return metrics[BEST_BY]
+
+        # `max_to_keep` with `best_fn` would delete the latest one.
+        best = policy.BestN(
+            get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
+        )
+        # Compressed, weights are a twelfth smaller and take ten times as long.
+        plain = ocp.PyTreeCheckpointHandler(use_compression=False)
+        self.ocp, self.folder = ocp, Path(folder).absolute()
+        with self._told("opened"):
+            self.manager = ocp.CheckpointManager(
+                self.folder,
+                item_handlers={
+                    "params": plain,
+                    "rest": plain,
+                    "position": ocp.JsonCheckpointHandler(),
+                },
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=policy.AnyPreservationPolicy(
+                        [policy.LatestN(n=keep), best]
+                    ),
+                    best_fn=loss,
+                    best_mode="min",
+                    read_only=read_only,
+                ),
+            )
+
+    def latest(self) -> int | None:
+        """Returns the steps done of the latest checkpoint."""
+        return self.manager.latest_step()
+
+    def best(self) -> int | None:
+        """Returns the steps done of the best checkpoint, if there was a validation."""
+        return self.manager.best_step()
+
+    def save(self, state: TrainState, step: int, metrics: Mapping[str, float]) -> None:
+        """Begins to save; the state may be donated at once.
+
+        Args:
+            state: after `step` steps.
+            step: also the position in the data.
+            metrics: of the validation, if there was one at this step.
+
+        Raises:
+            InputError: this or the save before cannot be written.
+        """
+        if step in self.manager.all_steps():
+            return
+        args = self.ocp.args
+        rest = {"optimiser": state.optimiser, "step": state.step}
+        with self._told(f"saved at step {step}"):
+            self.manager.save(
+                step,
+                args=args.Composite(
+                    params=args.PyTreeSave(state.params),
+                    rest=args.PyTreeSave(rest),
+                    position=args.JsonSave({"next_step": step}),
+                ),
+                metrics=dict(metrics) or None,
+                force=True,
+            )
+
+    def restore(self, step: int, state: TrainState) -> TrainState:
+        """Reads a checkpoint onto the devices.
+
+        Args:
+            step: of the checkpoint.
+            state: shapes, types and shardings.
+
+        Raises:
+            InputError: it cannot be read, or is of another model.
+        """
+        args, utils = self.ocp.args, self.ocp.checkpoint_utils
+        wanted = {
+            "params": state.params,
+            "rest": {"optimiser": state.optimiser, "step": state.step},
+        }
+        with self._told(f"read at step {step}"):
+            found = self.manager.restore(
+                step,
+                args=args.Composite(
+                    **{
+                        name: args.PyTreeRestore(
+                            tree, restore_args=utils.construct_restore_args(tree)
+                        )
+                        for name, tree in wanted.items()
+                    }
+                ),
+            )
+        return TrainState(found.rest["step"], found.params, found.rest["optimiser"])
+
+    def restore_params(self, step: int) -> Tree:
+        """Reads the trained weights alone, as numpy arrays, whatever run they are of.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        args = self.ocp.args
+        with self._told(f"read at step {step}"):
+            kept = self.manager.item_metadata(step).params.tree
+            plain = jax.tree.map(lambda _: self.ocp.RestoreArgs(restore_type=np.ndarray), kept)
+            found = self.manager.restore(
+                step, args=args.Composite(params=args.PyTreeRestore(restore_args=plain))
+            )
+        return found.params
+
+    def wait(self) -> None:
+        """Waits until what was begun is saved.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        with self._told("saved"):
+            self.manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and lets the folder go."""
+        self.wait()
+        self.manager.close()
+
+    @contextmanager
+    def _told(self, doing: str) -> Any:
+        """Turns the errors of disks and of Orbax into a sentence."""
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            # tensorstore, Orbax and the operating system each have classes of their own for it.
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            last = getattr(self, "manager", None) and whole_steps(self.folder)
+            good = f"the last whole one is of step {max(last)}" if last else "there is no whole one"
+            raise InputError(
+                f"{self.folder}: a checkpoint cannot be {doing} ({reason}); {good}: make room or "
+                "repair the place, and go on with --resume"
+            ) from error
+
+
+def whole_steps(folder: Path) -> list[int]:
+    """Returns the steps of the checkpoints that are whole, without opening them."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())

@@ -1,0 +1,140 @@
+"""How many operations a training step needs: what is computed again, or on padding, does not count.
+
+A product with a matrix of M numbers takes 2 M operations for each vector on the way forward, and as
+many for each of its two gradients, if they are needed.
+"""
+
+import math
+import re
+from functools import cache
+from typing import NamedTuple
+
+from tinymu_jax import audio
+from tinymu_jax.config import MatpacConfig, TinyMUConfig
+from tinymu_jax.data.config import Store
+from tinymu_jax.sharding import flatten
+from tinymu_jax.training.config import OptimConfig
+
+
+class Flops(NamedTuple):
+    """What each piece of work costs, forward and backward, at 2 for a multiplication and a sum."""
+
+    slot: float
+    """A slot of the decoder: its layers' products and its attention."""
+    label: float
+    """A slot that gets scores over the vocabulary."""
+    clip: float
+    """A clip: encoder and projector."""
+
+
+def training_flops(
+    config: TinyMUConfig,
+    slots: float,
+    labels: float,
+    clips: float,
+    store: Store = "log_mel",
+    columns: float | None = None,
+    seen: float | None = None,
+    frozen: str = OptimConfig.frozen,
+) -> float:
+    """Returns the operations of a step by what it really computes, padding left out.
+
+    Args:
+        config: of the model.
+        slots: of the decoder that hold something, audio included.
+        labels: answer tokens.
+        clips: that are heard.
+        store: what the data set holds; with embeddings there is no encoder in the step.
+        columns: audio vectors of a clip; default as many as `config.max_seconds` give.
+        seen: keys that a slot looks at, on average; default its clip's audio alone.
+        frozen: paths of weights that do not learn (`optim.frozen`).
+    """
+    cost = flops_of(config, store, columns, seen, frozen)
+    return cost.slot * slots + cost.label * labels + cost.clip * clips
+
+
+@cache
+def flops_of(
+    config: TinyMUConfig,
+    store: Store = "log_mel",
+    columns: float | None = None,
+    seen: float | None = None,
+    frozen: str = OptimConfig.frozen,
+) -> Flops:
+    """Returns what each piece of work costs; arguments as `training_flops`."""
+    if columns is None:
+        frames = audio.num_frames(int(config.max_seconds * audio.SAMPLE_RATE))
+        columns = -(-frames // config.encoder.patch_size)
+    vectors = config.projector.num_outputs(columns / config.pooling)
+    seen = vectors if seen is None else seen
+    hearing, heard = _encoder_passes(config, store, columns, frozen)
+    bridge = _Part(config, "projector", frozen, heard)
+    layers = config.projector.kind == "transformer"
+    inside = columns / config.pooling + (config.projector.num_vectors if layers else 0)
+    clip = hearing + bridge.products(r"(?!layers/).*") * columns / config.pooling
+    clip += bridge.products(r"layers/.*") * inside
+    if layers:
+        width, depth = config.projector.output_width, config.projector.depth
+        clip += bridge.backward_passes * 4 * depth * width * inside**2
+    decoder, sizes = _Part(config, "decoder", frozen, bridge.learns), config.decoder
+    attention = 4 * sizes.depth * sizes.num_heads * sizes.head_width * seen
+    slot = decoder.products(r"body/.*") + decoder.backward_passes * attention
+    return Flops(slot, decoder.products(r"embed_tokens/.*"), clip)
+
+
+def _encoder_passes(
+    config: TinyMUConfig, store: Store, columns: float, frozen: str
+) -> tuple[float, bool]:
+    """Returns the encoder's operations for a clip, and whether its vectors get a gradient."""
+    if store == "embeddings":
+        return 0.0, False
+    encoder, part = config.encoder, _Part(config, "encoder", frozen, False)
+    tokens, pairs = _patches(encoder, columns)
+    attention = part.backward_passes * 4 * encoder.depth * encoder.width * pairs
+    return part.products(r"(?!head/|log_mel/).*") * tokens + attention, part.learns
+
+
+def _patches(encoder: MatpacConfig, columns: float) -> tuple[float, float]:
+    """Returns a clip's patches with a class token for each chunk, and the pairs that attend."""
+    whole, rest = divmod(columns, encoder.columns)
+    chunks = [encoder.columns] * int(whole) + ([rest] if rest else [])
+    lengths = [1 + encoder.rows * chunk for chunk in chunks]
+    return sum(lengths), sum(length**2 for length in lengths)
+
+
+class _Part:
+    """The matrices of a part of the model, and which of them learn."""
+
+    def __init__(self, config: TinyMUConfig, part: str, frozen: str, before: bool) -> None:
+        """`before`: whether something that leads to its input learns."""
+        self.sizes = {
+            path.removeprefix(f"{part}/"): (size, re.fullmatch(frozen, path) is None)
+            for path, size in _matrices(config).items()
+            if path.startswith(f"{part}/")
+        }
+        self.learns = before or any(learns for _, learns in self.sizes.values())
+        self.before = before
+        self.backward_passes = 3 if self.learns else 1
+
+    def products(self, pattern: str) -> float:
+        """Returns the operations for one vector that meets the matrices whose paths match."""
+        total = 0.0
+        for path, (size, learns) in self.sizes.items():
+            if re.fullmatch(pattern, path):
+                # The first matrix's input needs a gradient only if something before it learns.
+                first = re.match(r"linear1?/|patch_embed/", path) is not None
+                to_input = self.before if first else self.learns
+                total += 2 * size * (1 + learns + to_input)
+        return total
+
+
+@cache
+def _matrices(config: TinyMUConfig) -> dict[str, int]:
+    """Returns the numbers of every matrix, all layers together, by its path."""
+    from tinymu_jax.checkpoint import expected_shapes
+
+    return {
+        path: math.prod(leaf.shape)
+        for path, leaf in flatten(expected_shapes(config))
+        if re.search(r"(kernel|embedding|lora/[ab])$", path)
+    }

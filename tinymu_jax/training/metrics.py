@@ -1,0 +1,90 @@
+"""What a run writes of itself: a line of json for every logged step, TensorBoard, wandb."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tinymu_jax.errors import InputError
+from tinymu_jax.files import exists, read_text, write_text
+
+METRICS_FILE, TENSORBOARD = "metrics.jsonl", "tensorboard"
+
+
+class MetricsLog:
+    """Writes every metric once, also where a run goes on behind an earlier end."""
+
+    def __init__(
+        self,
+        folder: Path,
+        start: int,
+        tensorboard: bool = False,
+        wandb: str | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Opens the files of a run.
+
+        Args:
+            folder: of the run.
+            start: steps done; lines of later ones, which are done again, are taken out.
+            tensorboard: whether to write for it.
+            wandb: the project there, or None.
+            config: of the run, for wandb.
+
+        Raises:
+            InputError: the files cannot be written, or wandb is not installed.
+        """
+        self.path = folder / METRICS_FILE
+        if exists(self.path):
+            write_text(self.path, "".join(kept_lines(read_text(self.path), start)))
+        self.file = self.path.open("a", encoding="utf-8")
+        self.writers: list[Any] = []
+        if tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self.writers.append(SummaryWriter(str(folder / TENSORBOARD), purge_step=start + 1))
+        self.wandb = None if wandb is None else _open_wandb(wandb, folder, config)
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes the metrics after a number of steps."""
+        self.file.write(json.dumps({"step": step} | dict(metrics)) + "\n")
+        self.file.flush()
+        for writer in self.writers:
+            for name, value in metrics.items():
+                writer.add_scalar(name, value, step)
+        if self.wandb is not None:
+            self.wandb.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        """Closes what is open."""
+        self.file.close()
+        for writer in self.writers:
+            writer.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def kept_lines(text: str, start: int) -> list[str]:
+    """Returns the lines of steps up to `start`; one that a kill cut short is no line."""
+    kept = []
+    for line in text.splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= start and line.endswith("\n"):
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    return kept
+
+
+def _open_wandb(project: str, folder: Path, config: Mapping[str, Any] | None) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise InputError(
+            "loop.wandb is set, but the package is not there: `pip install wandb`, or leave it out"
+        ) from error
+    # The same name goes on with the same curve.
+    name = folder.absolute().name
+    return wandb.init(
+        project=project, id=name, name=name, dir=folder, config=config, resume="allow"
+    )
