@@ -36,7 +36,7 @@ from tinymu_jax.training.checkpoints import Checkpoints, whole_steps
 from tinymu_jax.training.config import TrainConfig
 from tinymu_jax.training.loop import Loop
 from tinymu_jax.training.lora import add_lora, merge_lora
-from tinymu_jax.training.metrics import MetricsLog
+from tinymu_jax.training.metrics import MetricsLog, need_wandb
 from tinymu_jax.training.progress import showing
 from tinymu_jax.training.sft import FineTuning
 from tinymu_jax.training.stopping import stopping_on_signals
@@ -72,6 +72,7 @@ def train(
             not finite, or a checkpoint cannot be written.
     """
     config.check()
+    need_wandb(config.loop.wandb)
     keep_compiled_programs()
     folder = make_folder(config.output)
     first = jax.process_index() == 0

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class MetricsLog:
             config: of the run, for wandb.
 
         Raises:
-            InputError: the files cannot be written, or wandb is not installed.
+            InputError: the files cannot be written.
         """
         self.path = folder / METRICS_FILE
         if exists(self.path):
@@ -76,15 +77,22 @@ def kept_lines(text: str, start: int) -> list[str]:
     return kept
 
 
-def _open_wandb(project: str, folder: Path, config: Mapping[str, Any] | None) -> Any:
-    try:
-        import wandb
-    except ImportError as error:
+def need_wandb(project: str | None) -> None:
+    """Makes sure that wandb is there if it is asked for.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    if project is not None and find_spec("wandb") is None:
         raise InputError(
             "loop.wandb is set, but the package is not there: `pip install wandb`, or leave it out"
-        ) from error
+        )
+
+
+def _open_wandb(project: str, folder: Path, config: Mapping[str, Any] | None) -> Any:
+    import wandb
+
     # The same name goes on with the same curve.
     name = folder.absolute().name
-    return wandb.init(
-        project=project, id=name, name=name, dir=folder, config=config, resume="allow"
-    )
+    named = {"project": project, "id": name, "name": name}
+    return wandb.init(**named, dir=folder, config=config, resume="allow")
