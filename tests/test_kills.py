@@ -143,7 +143,7 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(config_file, uninterrupted
     process.send_signal(signal.SIGTERM)
     said = ended(process)
     (step,) = map(int, re.findall(r"stopped after step (\d+), saved", said))
-    assert f"resume with: tinymu train --config {config_file} --output {output} --resume" in said
+    assert f"resume with: tinymu train --config={config_file} --output={output} --resume" in said
     assert whole_steps(output / "checkpoints")[-1] == step
     assert losses(output) == {number: uninterrupted[number] for number in range(1, step + 1)}
 

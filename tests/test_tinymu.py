@@ -16,6 +16,7 @@ from tinymu_jax.answering import TokenAssistant
 from tinymu_jax.checkpoint import expected_shapes
 from tinymu_jax.config import (
     HeadConfig,
+    LoraConfig,
     MatpacConfig,
     ProjectorConfig,
     SmolLM2Config,
@@ -573,6 +574,7 @@ CHANGES = {
         "norm_eps": (SMALL.decoder, 0.1, run_decoder),
         "products": (SMALL.decoder, "bfloat16", run_decoder),
         "remat": (SMALL.decoder, "layers", program),
+        "lora": (SMALL.decoder, LoraConfig(rank=2), shapes),
     },
     TinyMUConfig: {
         "encoder": (SMALL, replace(ENCODER, depth=3), shapes),

@@ -1,6 +1,7 @@
 """The `tinymu train` and `tinymu export` commands."""
 
 import runpy
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -51,10 +52,10 @@ class Train:
     def _tell(self, trained: object) -> None:
         """Says what came of the run, and what to do next."""
         if trained.model is None:
-            config = f" --config {self.config}" if self.config else ""
+            again = [argument for argument in sys.argv[1:] if argument != "--resume"]
             print(
                 f"stopped after step {trained.steps}, saved in {trained.folder}; resume with: "
-                f"tinymu train{config} --output {trained.folder} --resume",
+                f"tinymu {shlex.join([*again, '--resume'])}",
                 file=sys.stderr,
             )
             return

@@ -68,7 +68,7 @@ class Loop:
         config: LoopConfig,
         folder: Path,
         checkpoints: Checkpoints,
-        log: MetricsLog,
+        log: MetricsLog | None,
         show: Show,
         stopping: Stopping,
     ) -> None:
@@ -126,7 +126,7 @@ class Loop:
             found: Mapping[str, float] = {}
             if self._validates(step):
                 found = self.task.validate(state)
-                self.log.write(step, found)
+                self._write(step, found)
                 self.show.say(
                     f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in found.items())
                 )
@@ -141,7 +141,12 @@ class Loop:
         speed = self.pace.measure(step, step % self.config.log_every == 0)
         self.show(step, numbers | speed)
         if step % self.config.log_every == 0 or step == self.task.steps:
-            self.log.write(step, numbers | speed)
+            self._write(step, numbers | speed)
+
+    def _write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Writes numbers, on the one process that has a log."""
+        if self.log is not None:
+            self.log.write(step, numbers)
 
     def _give_up(self, step: int, name: str, value: float) -> None:
         clips = self.task.clips(step - 1)
