@@ -36,11 +36,11 @@ def block(placed):
 
 
 def questions_of(placed):
-    """Yields each question with its row, its group's first slot and its own slots."""
+    """Yields each question with its group, that group's first slot, and its own slots."""
     used = {}
     for place in placed:
         start = used.get(place.row, 0)
-        at = start + place.num_audio
+        at = start + place.num_audio + 1
         for asked in place.questions:
             sizes = (np.array([len(part)]) for part in asked)
             stop = at + int(question_slots(*sizes, CONFIG)[0])
@@ -64,16 +64,16 @@ def test_a_packed_question_has_the_tokens_and_positions_that_it_has_alone(placed
         kept = np.arange(alone.positions.shape[1])
         if len(asked.prompt) == 129:
             kept = np.delete(kept, place.num_audio + 1 + 129)
-        own = np.array([*range(start, start + place.num_audio), *slots])
+        audio = place.num_audio
+        own = np.array([*range(start, start + audio + 1), *slots])
         rows = [part[place.row] for part in block.rows]
         tokens, clip, positions, _, number, visible = (part[own] for part in rows)
-        audio = place.num_audio
         np.testing.assert_array_equal(tokens[audio:], alone.tokens[0, kept[audio:] - audio])
         np.testing.assert_array_equal(positions, alone.positions[0, kept])
         np.testing.assert_array_equal(visible, alone.visible[0, kept])
-        np.testing.assert_array_equal(clip, [place.clip] * audio + [-1] * len(slots))
-        assert set(number[:audio]) == {0}
-        assert len(set(number[audio:])) == 1
+        np.testing.assert_array_equal(clip, [place.clip] * audio + [-1] * (1 + len(slots)))
+        assert set(number[: audio + 1]) == {0}
+        assert len(set(number[audio + 1 :])) == 1
         mask = np.asarray(packed_mask(block.rows))[place.row]
         np.testing.assert_array_equal(mask[np.ix_(own, own)], alone.mask[0][np.ix_(kept, kept)])
         others = np.setdiff1d(np.arange(PACKING.row_slots), own)
@@ -170,7 +170,7 @@ def test_rows_and_blocks_hold_no_more_than_they_can(lengths):
     assert labels.max() <= packing.labels
     assert max(map(len, clips)) == packing.clips
     sizes = question_slots(lengths.prompt, lengths.labels, CONFIG)
-    total = sizes.sum() + lengths.audio[groups.record].sum()
+    total = sizes.sum() + (lengths.audio[groups.record] + 1).sum()
     assert slots.sum() == total
     fill = plan.fill(packing)
     assert fill["slots"] == pytest.approx(total / (plan.num_blocks * 4 * 700))

@@ -1,6 +1,6 @@
 """Questions of many clips packed into rows of a fixed length: what a training step computes.
 
-A *group* is a clip's audio and some of its questions, `[audio | sep Q pad A | sep Q pad A ...]`;
+A *group* is a clip's audio and some of its questions, `[audio sep | Q pad A | Q pad A ...]`;
 a *row* holds groups one behind the other; a *block* is a few rows with the clips that they need,
 read by one process and computed on one device. `tinymu_jax.data.plan` says which group goes where.
 """
@@ -53,10 +53,10 @@ def question_slots(
 ) -> Int[np.ndarray, "Q"]:
     """Returns the slots of questions by the lengths of their prompts and labels.
 
-    A separator, the prompt, its last pad unless it is full, and the answer but its last token,
-    which predicts nothing.
+    The prompt, its last pad unless it is full, and the answer but its last token, which predicts
+    nothing. Audio and separator are the group's.
     """
-    return 1 + prompt + (prompt < config.max_text_tokens) + labels - 1
+    return prompt + (prompt < config.max_text_tokens) + labels - 1
 
 
 def lay_out_block(placed: Sequence[Placed], packing: PackingConfig, config: TinyMUConfig) -> Block:
@@ -64,12 +64,14 @@ def lay_out_block(placed: Sequence[Placed], packing: PackingConfig, config: Tiny
 
     With 2 audio vectors, a prompt of 1 token with 2 labels and one of 2 tokens with 1 label:
 
-        slot       0   1   2    3   4      5      6    7   8   9
-        holds      a0  a1  sep  p0  pad    r0     sep  p0  p1  pad
-        position   0   1   2    3   2+129  2+130  2    3   4   2+129
-        question   0   0   1    1   1      1      2    2   2   2
-        visible    x   x   x    x          x      x    x   x
-        predicts                    r0     r1                  r0
+        slot       0   1   2    3   4      5      6   7   8
+        holds      a0  a1  sep  p0  pad    r0     p0  p1  pad
+        position   0   1   2    3   2+129  2+130  3   4   2+129
+        question   0   0   0    1   1      1      2   2   2
+        visible    x   x   x    x          x      x   x
+        predicts                    r0     r1             r0
+
+    All questions of a clip have the separator in one place behind the same audio: it is one slot.
 
     Raises:
         ValueError: the groups do not fit; the plan is wrong.
@@ -98,8 +100,8 @@ def lay_out_block(placed: Sequence[Placed], packing: PackingConfig, config: Tiny
         groups[row] += 1
         start = write(row, 0, range(audio), 0)
         clip[row, start : start + audio] = place.clip
+        write(row, config.separator_token, [audio], 0)
         for number, (prompt, answer) in enumerate(place.questions, 1):
-            write(row, config.separator_token, [audio], number)
             write(row, prompt, range(audio + 1, audio + 1 + len(prompt)), number)
             if len(prompt) < limit:
                 pad = write(row, config.pad_token, [audio + limit], number)

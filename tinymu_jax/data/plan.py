@@ -115,19 +115,20 @@ def make_groups(lengths: Lengths, packing: PackingConfig, config: TinyMUConfig) 
             strict=True,
         )
     ):
+        shared = audio + 1  # the separator
         slots, labels = sizes[start:end].tolist(), lengths.labels[start:end].tolist()
-        first, used, scored = start, audio, 0
+        first, used, scored = start, shared, 0
         for number, (size, count) in enumerate(zip(slots, labels, strict=True), start):
-            if audio + size > packing.row_slots or count > packing.labels:
+            if shared + size > packing.row_slots or count > packing.labels:
                 raise InputError(
-                    f"record {record}: question {number - start} takes {audio + size} slots with "
+                    f"record {record}: question {number - start} takes {shared + size} slots with "
                     f"its audio and {count} labels; rows have {packing.row_slots} "
                     f"(packing.row_slots), blocks {packing.labels} (packing.labels): enlarge them"
                 )
             full = used + size > packing.row_slots or scored + count > packing.labels
             if number > first and (full or number - first == most):
                 rows.append((record, first, number, used, scored))
-                first, used, scored = number, audio, 0
+                first, used, scored = number, shared, 0
             used, scored = used + size, scored + count
         if end > first:
             rows.append((record, first, end, used, scored))

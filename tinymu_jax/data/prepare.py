@@ -69,10 +69,7 @@ def prepare(
         "clips_per_shard": config.clips_per_shard,
         "tokenizer": fingerprint.of_text(tokenizer),
         "encoder": None if encoder is None else fingerprint.of_weights(encoder_of(encoder)[1]),
-        "lists": [
-            {"name": str(p), "sha256": fingerprint.of_file(p)}
-            for p in lists
-        ],
+        "lists": [{"name": str(p), "sha256": fingerprint.of_file(p)} for p in lists],
         "folders": [str(folder) for folder in folders],
         "clips": len(found.clips),
         "repeated_questions": found.repeated,

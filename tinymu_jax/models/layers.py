@@ -48,10 +48,13 @@ def product(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _product(x: Array, kernel: Array, products: Products) -> Array:
-    return _contract(x, kernel, (x.ndim - 1,), (0,), products)
+    return contract(x, kernel, (x.ndim - 1,), (0,), products)
 
 
-def _contract(a: Array, b: Array, over_a: Any, over_b: Any, products: Products) -> Array:
+def contract(
+    a: Array, b: Array, over_a: tuple[int, ...], over_b: tuple[int, ...], products: Products
+) -> Float[Array, "..."]:
+    """Returns a and b summed over an axis or some of each, in float32; see `product`."""
     if products == "bfloat16":
         a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
     return jax.lax.dot_general(
@@ -75,12 +78,12 @@ def _product_backward(products: Products, kept: Any, slope: Array) -> tuple[Arra
         x, slope, cpu=lambda *pair: jax.lax.optimization_barrier(pair), default=lambda *pair: pair
     )
     leading = tuple(range(x.ndim - 1))
-    to_x = _contract(slope, kernel, (slope.ndim - 1,), (1,), products)
+    to_x = contract(slope, kernel, (slope.ndim - 1,), (1,), products)
     # The first factor is turned: let it be the narrower one.
     if x.shape[-1] > slope.shape[-1]:
-        to_kernel = _contract(slope, x, leading, leading, products).T
+        to_kernel = contract(slope, x, leading, leading, products).T
     else:
-        to_kernel = _contract(x, slope, leading, leading, products)
+        to_kernel = contract(x, slope, leading, leading, products)
     return to_x.astype(x.dtype), to_kernel
 
 

@@ -1,14 +1,15 @@
 """The fine-tuning loss: cross-entropy of the answers' tokens, and of nothing else."""
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.config import Products, TinyMUConfig
 from tinymu_jax.data.packing import Block
+from tinymu_jax.models.layers import contract, row_product
 from tinymu_jax.models.tinymu import TinyMU, counted_labels
 
 SCORED_TOGETHER = 512
@@ -54,30 +55,81 @@ def sum_loss(
     predicting = jnp.take_along_axis(hidden, blocks.label_slots[..., None], axis=1)
     counted = counted_labels(blocks.labels, blocks.counted, config)
 
-    def score(x: Array) -> Array:
-        return model.apply({"params": params}, x, method=lambda m, x: m.decoder.logits(x))
+    table = params["decoder"]["embed_tokens"]["embedding"]
+    products = config.decoder.products
+    total = cross_entropy(predicting, table, blocks.labels, counted, products)
+    return LossSum(total, counted.sum() * 1.0)
 
-    return LossSum(cross_entropy(score, predicting, blocks.labels, counted), counted.sum() * 1.0)
 
-
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
 def cross_entropy(
-    score: Callable[[Float[Array, "N y D"]], Float[Array, "N y V"]],
     hidden: Float[Array, "N Y D"],
+    table: Float[Array, "V D"],
     labels: Int[Array, "N Y"],
     counted: Bool[Array, "N Y"],
+    products: Products = "float32",
 ) -> Float[Array, ""]:
     """Returns the summed cross-entropy, a few labels at a time.
 
-    The scores of one piece are made again on the way back, so that (labels, vocabulary) never
-    exists whole.
+    The scores are computed once: where there is a gradient, each piece's is taken at once, since
+    that of a sum does not depend on what comes after. (labels, vocabulary) never exists whole.
 
     Args:
-        score: turns hidden states into scores over the vocabulary.
         hidden: states that predict the labels.
+        table: the decoder's embedding, which scores them.
         labels: token ids.
         counted: which labels are summed.
+        products: as in `tinymu_jax.models.layers.product`.
     """
-    count = labels.shape[1]
+
+    def add(total: Array, piece: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        return total + _lost(table, products, *piece)[0], None
+
+    return jax.lax.scan(add, jnp.float32(0), _pieces(hidden, labels, counted))[0]
+
+
+def _with_slopes(
+    hidden: Array, table: Array, labels: Array, counted: Array, products: Products
+) -> tuple[Array, tuple[Array, Array]]:
+    """Returns the sum, and its gradient by hidden states and table."""
+
+    def add(carry: tuple[Array, Array], piece: tuple[Array, Array, Array]) -> tuple:
+        total, to_table = carry
+        lost, slope = _lost(table, products, *piece)
+        to_x = contract(slope, table, (2,), (0,), products)
+        to_table += contract(slope, piece[0], (0, 1), (0, 1), products)
+        return (total + lost, to_table), to_x
+
+    start = (jnp.float32(0), jnp.zeros_like(table))
+    (total, to_table), slopes = jax.lax.scan(add, start, _pieces(hidden, labels, counted))
+    blocks, count = labels.shape
+    to_hidden = jnp.moveaxis(slopes, 0, 1).reshape(blocks, -1, hidden.shape[-1])[:, :count]
+    return total, (to_hidden, to_table)
+
+
+def _times(products: Products, slopes: tuple[Array, Array], factor: Array) -> tuple:
+    to_hidden, to_table = slopes
+    return factor * to_hidden, factor * to_table, None, None
+
+
+cross_entropy.defvjp(_with_slopes, _times)
+
+
+def _lost(
+    table: Array, products: Products, x: Array, wanted: Array, real: Array
+) -> tuple[Array, Array]:
+    """Returns the sum over one piece, and its gradient by the scores, (N, y, V)."""
+    scores = row_product(x, table, products)
+    norm = jax.nn.logsumexp(scores, axis=-1, keepdims=True)
+    picked = jnp.take_along_axis(scores, wanted[..., None], axis=-1)
+    is_wanted = jnp.arange(table.shape[0]) == wanted[..., None]
+    slope = jnp.where(real[..., None], jnp.exp(scores - norm) - is_wanted, 0)
+    return jnp.where(real, (norm - picked)[..., 0], 0).sum(), slope
+
+
+def _pieces(*arrays: Array) -> tuple[Array, ...]:
+    """Cuts the label axis of each array into pieces of one length, with empty ones at the end."""
+    count = arrays[0].shape[1]
     pieces = -(-count // SCORED_TOGETHER)
     size = -(-count // pieces)
 
@@ -85,13 +137,4 @@ def cross_entropy(
         padded = jnp.pad(x, [(0, 0), (0, pieces * size - count)] + [(0, 0)] * (x.ndim - 2))
         return jnp.moveaxis(padded.reshape(x.shape[0], pieces, size, *x.shape[2:]), 1, 0)
 
-    @jax.checkpoint
-    def add(total: Array, piece: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        x, wanted, real = piece
-        scores = score(x)
-        picked = jnp.take_along_axis(scores, wanted[..., None], axis=-1)[..., 0]
-        lost = jax.nn.logsumexp(scores, axis=-1) - picked
-        return total + jnp.where(real, lost, 0).sum(), None
-
-    pieces_of = tuple(cut(x) for x in (hidden, labels, counted))
-    return jax.lax.scan(add, jnp.float32(0), pieces_of)[0]
+    return tuple(map(cut, arrays))
