@@ -53,7 +53,7 @@ def noise(samples):
     return (0.1 * generator.standard_normal(samples)).astype(np.float32)
 
 
-WORDS = "the trumpet plays a slow tune in minor with drums and voice !".split()
+WORDS = ["the", "trumpet", "plays", "a", "slow", "tune", "in", "minor", "with", "drums", "and", "!"]
 
 
 def write_lists(folder, seconds):

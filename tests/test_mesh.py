@@ -1,6 +1,7 @@
 """Every weight has its place on every mesh, and no mesh changes what is learnt."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import refusal
@@ -12,16 +13,20 @@ from tinymu_jax.data.loader import Batch
 from tinymu_jax.data.packing import Placed, Question, lay_out_block
 from tinymu_jax.mesh import (
     batch_sharding,
+    constrain,
     make_mesh,
     to_global,
     tree_shardings,
     weight_shardings,
 )
-from tinymu_jax.models import tinymu
+from tinymu_jax.models import layers, tinymu
 from tinymu_jax.sharding import flatten
 from tinymu_jax.training.config import OptimConfig
+from tinymu_jax.training.hlo import read_program
 from tinymu_jax.training.optim import make_optimiser, split_frozen
+from tinymu_jax.training.pod_program import lower_step
 from tinymu_jax.training.step import init_state, make_step
+from tinymu_jax.training.traffic import collectives
 
 PACKING = PackingConfig(row_slots=90, rows=2, clips=2, labels=24)
 
@@ -92,6 +97,26 @@ def test_heads_that_cannot_be_parted_are_named():
         weight_shardings({"a": np.zeros(2)}, {"a": ("colour",)}, mesh_of(1, 1, 1))
 
 
+def test_what_is_computed_lies_where_it_is_said_to():
+    x = jnp.zeros((8, 4, 6))
+
+    def compute(x):
+        return constrain(x + 1, "batch", None, "mlp")
+
+    with jax.set_mesh(mesh_of(2, 2, 2)):
+        spec = jax.jit(compute)(x).sharding.spec
+    assert tuple(spec) == (("data", "fsdp"), None, "tensor")
+    assert constrain(x, "batch", None, "mlp") is x
+
+
+@pytest.mark.parametrize("axes", [("batch", "colour"), ("batch",), ("batch", None, None)])
+def test_axes_that_are_unknown_or_too_few_are_refused_with_and_without_a_mesh(axes):
+    with pytest.raises(ValueError, match="logical ax"):
+        constrain(jnp.zeros((8, 4)), *axes)
+    with jax.set_mesh(mesh_of(8, 1, 1)), pytest.raises(ValueError, match="logical ax"):
+        constrain(jnp.zeros((8, 4)), *axes)
+
+
 def make_batch(config, step):
     """Eight blocks of two clips with a question or two each."""
     rng = np.random.default_rng(step)
@@ -146,3 +171,30 @@ def train(checkpoint, sizes):
 def test_losses_are_the_same_on_every_mesh(golden_checkpoint, alone, sizes):
     assert len(set(alone)) == 5
     np.testing.assert_allclose(train(golden_checkpoint, sizes), alone, rtol=1e-6)
+
+
+def moved(config, sizes, accumulate=1):
+    """Returns what a step on a mesh moves between devices."""
+    mesh = mesh_of(*sizes)
+    lowered = lower_step(config, PACKING, mesh, 2 * sizes[0] * sizes[1], accumulate)
+    return collectives(read_program(lowered.compile().as_text()))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_every_device_keeps_its_own_blocks(golden_checkpoint, accumulate):
+    # Sums of gradients are all that is exchanged, once for each part of a step.
+    found = moved(golden_checkpoint.config, (8, 1, 1), accumulate)
+    assert set(found) == {"all-reduce"}
+    trained, _ = split_frozen(golden_checkpoint.params, OptimConfig())
+    learnt = sum(leaf.size for _, leaf in flatten(trained))
+    assert found["all-reduce"].size < accumulate * 4 * learnt * 1.5
+
+
+def test_rows_stay_parted_where_weights_are_parted_too(golden_checkpoint, monkeypatch):
+    def sent():
+        return sum(item.sent for item in moved(golden_checkpoint.config, (1, 8, 1)).values())
+
+    found = sent()
+    for module in (tinymu, layers):
+        monkeypatch.setattr(module, "constrain", lambda x, *axes: x, raising=False)
+    assert found < 0.9 * sent()

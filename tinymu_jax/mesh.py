@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from tinymu_jax.config import MeshConfig
 from tinymu_jax.errors import InputError
@@ -27,6 +28,8 @@ RULES: dict[str, str | None] = {
     "vocab_embed": None,
 }
 """Logical axis of a weight -> axis of the mesh."""
+BATCH = ("data", "fsdp")
+"""Axes of the mesh that part a batch."""
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
@@ -100,7 +103,34 @@ def tree_shardings(tree: Any, weights: Mapping[str, NamedSharding], mesh: Mesh) 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns where a batch's blocks lie: parted over copies and sharers of the weights."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def constrain(x: Array, *axes: str | None) -> Array:
+    """Tells XLA where an array lies that is computed on the way; the numbers stay the same.
+
+    It is needed where weights and batch share an axis of the mesh: left alone, XLA may part what
+    is computed by the weights' width instead of by the batch, and keep whole batches. The mesh is
+    that of `jax.set_mesh`; without one x is returned as it is.
+
+    Args:
+        x: of any shape.
+        axes: logical axis of each of x's axes: "batch" (blocks, rows, clips), one of `RULES`, or
+            None for an axis that every device has whole.
+
+    Raises:
+        ValueError: an unknown logical axis, or not one for each of x's axes.
+    """
+    if len(axes) != x.ndim:
+        raise ValueError(f"{len(axes)} logical axes for an array of {x.ndim}: {axes}")
+    places = RULES | {"batch": BATCH}
+    for axis in axes:
+        if axis is not None and axis not in places:
+            raise ValueError(f"unknown logical axis {axis!r}; use one of {', '.join(places)}")
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    spec = PartitionSpec(*(None if axis is None else places[axis] for axis in axes))
+    return jax.lax.with_sharding_constraint(x, spec)
 
 
 def to_global(batch: Any, mesh: Mesh) -> Any:

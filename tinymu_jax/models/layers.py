@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float, Int8
 
 from tinymu_jax.config import LoraConfig, Products, Remat
 from tinymu_jax.errors import InputError
+from tinymu_jax.mesh import constrain
 from tinymu_jax.models.lora import LowRank
 
 MASKED = -1e30
@@ -314,6 +315,8 @@ def run_layers(
             x, out = module(x, None if per_layer is None else per_layer[i], *shared)
             outputs.append(out)
         return x, outputs
+    # Where weights are parted too, XLA would part the layers' width and keep all rows.
+    x = constrain(x, "batch", *(None,) * (x.ndim - 1))
     if remat != "nothing":
         kept = {"attention": jax.checkpoint_policies.save_only_these_names(PRODUCT), "layers": None}
         layer = nn.remat(layer, prevent_cse=False, policy=kept[remat])

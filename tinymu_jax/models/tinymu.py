@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.mesh import constrain
 from tinymu_jax.models import matpac, projector, smollm2
 from tinymu_jax.models.matpac import Matpac
 from tinymu_jax.models.projector import make_projector
@@ -139,15 +140,15 @@ class PackedRows(NamedTuple):
     group: Int[Array | np.ndarray, "*blocks G R"]
     """Which group of its row a slot belongs to, from 1; 0 for empty slots."""
     question: Int[Array | np.ndarray, "*blocks G R"]
-    """Which question of its group a slot belongs to, from 1; 0 for audio."""
+    """Which question of its group a slot belongs to, from 1; 0 for what all share."""
     visible: Bool[Array | np.ndarray, "*blocks G R"]
     """Whether later slots may look at it: not so for last pads and empty slots."""
 
 
 def packed_mask(rows: PackedRows) -> Bool[Array | np.ndarray, "*blocks G R R"]:
-    """Returns where slot t looks at slot s: earlier, visible, of its group, audio or its question.
+    """Returns where slot t looks at slot s: an earlier, visible one that is its group's or its own.
 
-    Every question sees what it sees alone.
+    A group shares audio and separator; every question sees what it sees alone.
     """
 
     own, asked = rows.group, rows.question
@@ -205,6 +206,7 @@ class TinyMU(nn.Module):
         blocks, count, slots = rows.tokens.shape
         flat = (blocks * count, slots)
         # A block's clips are its own: nothing is looked up in another device's part.
+        audio = constrain(audio, "batch", None, None, None)
         heard = jax.vmap(lambda clips, clip, vector: clips[clip, vector])(
             audio,
             jnp.maximum(rows.clip, 0),
@@ -212,6 +214,8 @@ class TinyMU(nn.Module):
         ).reshape(*flat, -1)
         said = self.decoder.embed(rows.tokens.reshape(flat))
         x = jnp.where((rows.clip >= 0).reshape(flat)[..., None], heard, said)
+        # Where weights are parted too, XLA would part the layers' width and keep all rows.
+        x = constrain(x, "batch", None, None)
         mask = packed_mask(rows).reshape(*flat, slots)
         hidden, _ = self.decoder(x, rows.positions.reshape(flat), mask)
         return hidden.reshape(blocks, count * slots, -1)

@@ -101,7 +101,11 @@ def make_step(
             (loss, count), gradient = differentiate(state.params, frozen, part, own)
             return jax.tree.map(jnp.add, total, (loss, count, gradient)), None
 
-        parts = jax.tree.map(lambda x: jnp.asarray(x).reshape(accumulate, -1, *x.shape[1:]), batch)
+        def cut(x: Array) -> Array:
+            # Every device keeps its own blocks: of each it computes one after the other.
+            return jnp.moveaxis(jnp.asarray(x).reshape(-1, accumulate, *x.shape[1:]), 1, 0)
+
+        parts = jax.tree.map(cut, batch)
         nothing = (jnp.float32(0), jnp.float32(0), jax.tree.map(jnp.zeros_like, state.params))
         pieces = (jnp.arange(accumulate), parts)
         (loss, count, gradient), _ = jax.lax.scan(add, nothing, pieces)

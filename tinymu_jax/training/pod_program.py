@@ -1,0 +1,146 @@
+"""The fine-tuning step compiled for TPU pods that are not there.
+
+libtpu compiles for a topology by its name. Nothing is computed: only shapes go in.
+"""
+
+import importlib.util
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from tinymu_jax import audio
+from tinymu_jax.checkpoint import expected_shapes
+from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.data.loader import Batch
+from tinymu_jax.data.packing import lay_out_block
+from tinymu_jax.errors import InputError
+from tinymu_jax.mesh import batch_sharding, tree_shardings, weight_shardings
+from tinymu_jax.models import tinymu
+from tinymu_jax.training.config import OptimConfig
+from tinymu_jax.training.optim import make_optimiser, split_frozen
+from tinymu_jax.training.step import init_state, make_step
+
+TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8")
+"""16, 256, 256 and 512 chips; the vendor calls the last one v5p-1024, by its cores."""
+LOST = "Involuntary full rematerialization"
+"""What XLA prints where it gathers a whole array because two shardings do not go together."""
+
+
+def prepare_machine() -> None:
+    """Lets libtpu compile on a machine without TPUs; to be called before jax looks for devices.
+
+    Raises:
+        InputError: there is no libtpu, or none for this kind of machine.
+    """
+    if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
+        where = f"{sys.platform} {platform.machine()}"
+        raise InputError(
+            f"libtpu is not installed ({where}): on Linux x86_64, pip install -e '.[tpu-aot]'"
+        )
+    # There is no service that tells which TPU this machine has.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # The library is loaded by every process with jax, and would refuse the second; nothing here
+    # touches a device.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    jax.config.update("jax_platforms", "cpu")
+
+
+@contextmanager
+def captured_stderr(lines: list[str]) -> Iterator[None]:
+    """Adds what is written to stderr meanwhile to `lines`, libraries' own writing included."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            lines.extend(file.read().decode(errors="replace").splitlines())
+
+
+def topology_devices(topology: str) -> list[Any]:
+    """Returns the devices of a slice by its name, such as v5e:16x16.
+
+    Raises:
+        InputError: libtpu does not know it.
+    """
+    from jax.experimental import topologies
+
+    try:
+        with captured_stderr([]):
+            found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise InputError(
+            f"topology {topology}: {error}; give a name such as {TOPOLOGIES[0]}"
+        ) from error
+    return list(found.devices)
+
+
+def batch_shapes(config: TinyMUConfig, packing: PackingConfig, blocks: int) -> Batch:
+    """Returns the shapes of a batch of stored log-mels, of clips of `config.max_seconds`."""
+    side = config.encoder.patch_size
+    frames = audio.num_frames(int(config.max_seconds * audio.SAMPLE_RATE))
+    frames = -(-frames // side) * side
+    clips = np.zeros(packing.clips, np.int32)
+    features = np.zeros((packing.clips, frames, audio.NUM_MELS), np.float16)
+    block = Batch(features, clips, clips, lay_out_block([], packing, config))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((blocks, *x.shape), x.dtype), block)
+
+
+def lower_step(
+    config: TinyMUConfig, packing: PackingConfig, mesh: Mesh, blocks: int, accumulate: int = 1
+) -> Any:
+    """Returns the whole step of a run with `blocks` blocks, lowered for a mesh."""
+    optim = OptimConfig()
+    optimiser = make_optimiser(optim, 1000)
+    trained, frozen = split_frozen(expected_shapes(config), optim)
+    state = jax.eval_shape(lambda params: init_state(params, optimiser), trained)
+    axes = tinymu.param_axes(config)
+    state_at, frozen_at = (
+        tree_shardings(tree, weight_shardings(weights, axes, mesh), mesh)
+        for tree, weights in ((state, trained), (frozen, frozen))
+    )
+    step = jax.jit(
+        make_step(config, "log_mel", optimiser, accumulate),
+        in_shardings=(state_at, frozen_at, batch_sharding(mesh)),
+        out_shardings=(state_at, NamedSharding(mesh, PartitionSpec())),
+        donate_argnums=0,
+    )
+    with jax.set_mesh(mesh):
+        return step.lower(state, frozen, batch_shapes(config, packing, blocks))
+
+
+def compile_step(lowered: Any, what: str) -> Any:
+    """Compiles a lowered step.
+
+    Raises:
+        InputError: it does not fit into the chips' memory, or XLA has lost a sharding.
+    """
+    lines: list[str] = []
+    try:
+        with captured_stderr(lines):
+            compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        text = str(error)
+        if "RESOURCE_EXHAUSTED" not in text:
+            raise
+        first = text.splitlines()[0]
+        raise InputError(
+            f"{what}: {first}; give fewer --blocks-per-chip, more --accumulate or another --mesh"
+        ) from error
+    if lost := [line for line in lines if LOST in line]:
+        raise InputError(f"{what}: {lost[0].strip()}; constrain the array that it names")
+    return compiled
