@@ -13,7 +13,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from tinymu_jax.checkpoint import expected_shapes
 from tinymu_jax.config import SMOLLM2_PRESETS, SmolLM2Config, smollm2_preset
 from tinymu_jax.inference_layout import by_rows, quantise, stack, unstack
-from tinymu_jax.models import layers, smollm2
+from tinymu_jax.models import layers, products, smollm2
 from tinymu_jax.models.smollm2 import SmolLM2, with_room
 from tinymu_jax.sharding import flatten, unflatten
 
@@ -318,14 +318,14 @@ def test_int8_products_keep_six_digits(shape, scale):
     x = (scale * rng.standard_normal(shape)).astype(np.float32)
     rows = rng.integers(-127, 128, (32, 64)).astype(np.int8)
     unit = rng.uniform(0.5, 2, 32).astype(np.float32)
-    made = layers.int8_product(jnp.asarray(x), jnp.asarray(rows), jnp.asarray(unit))
+    made = products.int8_product(jnp.asarray(x), jnp.asarray(rows), jnp.asarray(unit))
     wanted = x.astype(np.float64) @ (rows * unit[:, None]).T.astype(np.float64)
     largest = np.abs(wanted).max()
     np.testing.assert_allclose(made / largest, wanted / largest, rtol=0, atol=1e-6)
 
 
 def test_int8_product_of_zeros_is_zero():
-    made = layers.int8_product(jnp.zeros((2, 8)), jnp.ones((4, 8), jnp.int8), jnp.ones(4))
+    made = products.int8_product(jnp.zeros((2, 8)), jnp.ones((4, 8), jnp.int8), jnp.ones(4))
     np.testing.assert_array_equal(made, 0)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "benchmarks")]
 PROMPTS, LABELS = (8, 33), (4, 37)
-"""Tokens of prompts and answers, drawn evenly: about 20 each on average, as MusicSkills has them."""
+"""Tokens of prompts and answers, drawn evenly: about 20 each on average, as in MusicSkills."""
 
 
 def make_questions(clips: int, each: int) -> list[list[Any]]:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tinymu_jax.config import Mono, Serialised
+from tinymu_jax.config import Mono
+from tinymu_jax.serialised import Serialised
 
 Store = Literal["waveform", "log_mel", "embeddings"]
 Resampling = Literal["torchaudio", "kaiser-best"]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,11 @@ def _make(
         made = encode_shards(work, encoder, count)
     else:
         made = make_shards(work, config.workers, count)
-    for number, shard_page in made:
-        pages[missing[number]] = shard_page
-        _check_bad(pages, len(clips), config.max_bad, output)
+    # Closed here, and not by the collector in the middle of something else: it ends processes.
+    with closing(made):
+        for number, shard_page in made:
+            pages[missing[number]] = shard_page
+            _check_bad(pages, len(clips), config.max_bad, output)
     _check_bad(pages, len(clips), config.max_bad, output)
     return _finish(output, page, pages)
 

@@ -10,6 +10,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
+from dataclasses import replace
 from typing import Any
 
 from tinymu_jax.checkpoint import Checkpoint
@@ -82,7 +83,7 @@ def make_shards(
 
 
 def encoder_of(checkpoint: Checkpoint) -> tuple[MatpacConfig, Tree]:
-    """Returns config and weights of a checkpoint's encoder.
+    """Returns config and weights of a checkpoint's encoder, without a head.
 
     Raises:
         InputError: it has none.
@@ -90,7 +91,8 @@ def encoder_of(checkpoint: Checkpoint) -> tuple[MatpacConfig, Tree]:
     if isinstance(checkpoint.config, TinyMUConfig):
         return checkpoint.config.encoder, checkpoint.params["encoder"]
     if isinstance(checkpoint.config, MatpacConfig):
-        return checkpoint.config, checkpoint.params
+        weights = {name: tree for name, tree in checkpoint.params.items() if name != "head"}
+        return replace(checkpoint.config, head=None), weights
     raise InputError("the checkpoint is a decoder alone, which hears nothing; name an encoder's")
 
 

@@ -14,11 +14,10 @@ from tinymu_jax.models.layers import (
     RMSNorm,
     attend,
     attend_backwards,
-    int8_product,
-    row_product,
     run_layers,
 )
 from tinymu_jax.models.lora import lora_axes
+from tinymu_jax.models.products import int8_product, row_product
 
 _AXES: dict[str, tuple[str | None, ...]] = {
     "embed_tokens/embedding": ("vocab", "vocab_embed"),

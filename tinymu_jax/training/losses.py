@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax.config import Products, TinyMUConfig
 from tinymu_jax.data.packing import Block
-from tinymu_jax.models.layers import contract, row_product
+from tinymu_jax.models.products import contract, row_product
 from tinymu_jax.models.tinymu import TinyMU, counted_labels
 
 SCORED_TOGETHER = 512
@@ -79,7 +79,7 @@ def cross_entropy(
         table: the decoder's embedding, which scores them.
         labels: token ids.
         counted: which labels are summed.
-        products: as in `tinymu_jax.models.layers.product`.
+        products: as in `tinymu_jax.models.products.product`.
     """
 
     def add(total: Array, piece: tuple[Array, Array, Array]) -> tuple[Array, None]:

@@ -26,7 +26,9 @@ from tinymu_jax.mesh import (
 )
 from tinymu_jax.models import tinymu
 from tinymu_jax.sharding import Tree
+from tinymu_jax.training.chips import chip_of
 from tinymu_jax.training.config import StepConfig, TrainConfig
+from tinymu_jax.training.flops import training_flops
 from tinymu_jax.training.loop import Task, Work
 from tinymu_jax.training.losses import LossSum
 from tinymu_jax.training.optim import make_optimiser, split_frozen
@@ -135,7 +137,10 @@ class FineTuning:
     def task(self) -> Task:
         """Returns what the loop runs."""
         validate = None if self.config.data.validation is None else self._validation()
-        return Task(self.steps, self._advance, self._batches, self._work, self._clips, validate)
+        chip = chip_of(self.mesh.devices.flat[0].device_kind)
+        peak = None if chip is None else chip.flops * self.mesh.size
+        parts = (self._advance, self._batches, self._work, self._clips, validate, peak)
+        return Task(self.steps, *parts)
 
     def _advance(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with jax.set_mesh(self.mesh):
@@ -158,7 +163,15 @@ class FineTuning:
 
     def _work(self, step: int) -> Work:
         counts = self.batches.plan.work(*self._blocks(step))
-        return Work(counts.questions, counts.slots, 0.0)
+        flops = training_flops(
+            self.model,
+            counts.slots,
+            counts.labels,
+            counts.clips,
+            self.store,
+            frozen=self.config.optim.frozen,
+        )
+        return Work(counts.questions, counts.slots, flops)
 
     def _clips(self, step: int) -> list[str]:
         records = self.batches.plan.records(*self._blocks(step))
