@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from conversion.rules import Rule, linear, norm, to_ours, to_theirs
 from tinymu_jax.checkpoint import (
     CONFIG_FILE,

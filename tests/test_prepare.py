@@ -261,7 +261,7 @@ def test_two_processes_do_not_write_one_folder(recordings, tmp_path):
 
 def test_what_is_whole_is_not_made_again(recordings, tmp_path, monkeypatch):
     page = make(recordings, tmp_path / "out")
-    monkeypatch.setattr("tinymu_jax.data.prepare.make_shards", lambda work, *_: iter(work))
+    monkeypatch.setattr("tinymu_jax.data.prepare.make_shards", lambda work, *_: (x for x in work))
     assert make(recordings, tmp_path / "out") == page
 
 
