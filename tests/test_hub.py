@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import torch
 import torch_oracle as oracle
@@ -19,6 +20,7 @@ import conversion.tinymu
 import tinymu_jax
 from tinymu_jax import hub
 from tinymu_jax.config import SMOLLM2_PRESETS, SmolLM2Config
+from tinymu_jax.pretrained import open_checkpoint
 
 REPO, DECODER = "someone/TinyMU-tiny", "HuggingFaceTB/SmolLM2-tiny"
 PROMPT = "What is the main instrument?"
@@ -424,6 +426,18 @@ def test_a_name_that_the_hub_does_not_allow_is_told(fake_hub, cache, name):
 @pytest.mark.parametrize("name", ["AndreasXi/TinyMU", "a/b", "HuggingFaceTB/SmolLM2-1.7B"])
 def test_names_of_the_hub_are_known(name):
     assert hub.is_hub_name(name)
+
+
+def test_a_decoder_on_the_hub_is_read_with_its_tokenizer(fake_hub, original, tmp_path):
+    llama = original.text_decoder.lm
+    llama.save_pretrained(tmp_path / "theirs")
+    for name in ("config.json", "model.safetensors"):
+        fake_hub.files[DECODER, "main"][name] = (tmp_path / "theirs" / name).read_bytes()
+    opened = open_checkpoint(DECODER)
+    assert isinstance(opened.config, SmolLM2Config)
+    assert opened.tokenizer == tokenizer_text()
+    table = llama.model.embed_tokens.weight.detach().numpy()
+    np.testing.assert_array_equal(opened.params["embed_tokens"]["embedding"], table)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,18 @@ def fetch_tokenizer(name: str) -> str:
     return read_text(download(name, TOKENIZER_FILE))
 
 
+def fetch_decoder(name: str, revision: str | None = None) -> Path:
+    """Returns the folder of a decoder on the hub: sizes, weights, tokenizer.
+
+    Raises:
+        InputError: as `download`.
+    """
+    files = ("config.json", "model.safetensors", TOKENIZER_FILE)
+    # All come into one snapshot folder.
+    *_, last = (download(name, file, revision) for file in files)
+    return last.parent
+
+
 def fetch(repo: str, revision: str | None = None) -> Path:
     """Returns the checkpoint folder of a published TinyMU, made on the first call.
 

@@ -20,7 +20,13 @@ from tinymu_jax.checkpoint import (
     Checkpoint,
     read_checkpoint,
 )
-from tinymu_jax.config import PUBLISHED, MatpacConfig, Products, TinyMUConfig
+from tinymu_jax.config import (
+    PUBLISHED,
+    MatpacConfig,
+    Products,
+    TinyMUConfig,
+    smollm2_preset,
+)
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import exists, make_folder, read_json_object, read_text
 from tinymu_jax.inference_layout import Weights, by_rows, unstack
@@ -212,6 +218,8 @@ def open_checkpoint(
         content = read_published(path)
         files = tinymu_files if tinymu_files.is_tinymu(content) else matpac_files
         opened = files.from_published(path, content)
+    elif smollm2_preset(str(name)) and hub.is_hub_name(str(name)):
+        opened = smollm2_files.from_published(hub.fetch_decoder(str(name), revision))
     elif hub.is_hub_name(str(name)):
         opened = read_checkpoint(hub.fetch(str(name), revision))
     else:

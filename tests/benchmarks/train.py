@@ -10,7 +10,9 @@ its questions four at a time, with the gradient added up, since that is what fit
 import argparse
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -82,12 +84,14 @@ def make_batch(
     return jax.tree.map(lambda x: np.asarray(x)[None], batch)
 
 
-def published_step(model: Any, questions: list[list[Any]], waveforms: np.ndarray) -> float:
+def published_step(
+    model: Any, questions: list[list[Any]], waveforms: np.ndarray, adam: Any = None
+) -> float:
     """Runs the published step, four questions at a time; returns its seconds."""
     import torch
 
     weights = [w for w in model.parameters() if w.requires_grad]
-    adam = torch.optim.Adam(weights, lr=1e-4)
+    adam = adam or torch.optim.Adam(weights, lr=1e-4)
     pairs = [(w, q) for w, own in zip(waveforms, questions, strict=True) for q in own]
     start = time.perf_counter()
     for at in range(0, len(pairs), 4):
@@ -124,17 +128,136 @@ def our_step(checkpoint: Any, batch: Any, store: str, args: Any) -> float:
     return float(np.median(seconds[1:]))
 
 
+def make_waveforms(clips: int) -> np.ndarray:
+    """Returns noise of 10 s."""
+    rng = np.random.default_rng(1)
+    return (rng.standard_normal((clips, 160_000)) * 0.1).astype(np.float32)
+
+
+def peak_memory(side: str, args: Any) -> None:
+    """Trains two steps on four questions about one clip; prints the most bytes the process held.
+
+    Each side has a process of its own, with its own weights and averages and nothing else.
+    """
+    import resource
+
+    questions, waveforms = make_questions(1, 4), make_waveforms(1)
+    if side == "published":
+        import torch
+        import torch_oracle
+
+        torch.set_num_threads(os.cpu_count() or 1)
+        model = torch_oracle.build_tinymu(torch_oracle.FULL_SIZES)
+        model.audio_encoder.requires_grad_(False)
+        adam = torch.optim.Adam([w for w in model.parameters() if w.requires_grad], lr=1e-4)
+        for _ in range(2):
+            published_step(model, questions, waveforms, adam)
+    else:
+        from tinymu_jax.checkpoint import Checkpoint, init_params
+        from tinymu_jax.config import TinyMUConfig
+
+        config = TinyMUConfig()
+        batch = make_batch(questions, waveforms, "log_mel", None, 1)
+        our_step(Checkpoint(config, init_params(config, 0)), batch, "log_mel", args)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def measure_memory() -> dict[str, float]:
+    """Returns the gigabytes of each side."""
+    found = {}
+    for side in ("ours", "published"):
+        command = [sys.executable, __file__, "--memory", side, "--repeats", "1"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found[side] = int(said.splitlines()[-1]) / 1e9
+    return found
+
+
+def loader_rate(clips: int = 600) -> float:
+    """Returns how many clips of log-mel a second the loader reads and lays out, on one core."""
+    from tinymu_jax.config import TinyMUConfig
+    from tinymu_jax.data.config import FeatureConfig, PackingConfig
+    from tinymu_jax.data.dataset import Dataset
+    from tinymu_jax.data.loader import Batches, iterate
+    from tinymu_jax.data.plan import make_groups, make_plan
+
+    os.sched_setaffinity(0, {0})
+    config, packing = TinyMUConfig(), PackingConfig()
+    with tempfile.TemporaryDirectory() as folder:
+        write_dataset(Path(folder), clips, FeatureConfig("log_mel"))
+        dataset = Dataset(folder)
+        groups = make_groups(dataset.index.lengths(config), packing, config)
+        batches = Batches(dataset, make_plan(groups, packing, 0, 3), packing, config, 1)
+        read, start = 0, 0.0
+        for batch in iterate(batches, threads=2):
+            # What is read ahead before the clock starts is no more than a batch or two of many.
+            start = start or time.perf_counter()
+            read += int((batch.records >= 0).sum())
+        rate = read / (time.perf_counter() - start)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    return rate
+
+
+def write_dataset(folder: Path, clips: int, features: Any) -> None:
+    """Writes a data set of noise with seven questions a clip, as `tinymu data prepare` does."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    from tinymu_jax.data.records import Record, StoredQuestion, encode_record
+
+    rng, each = np.random.default_rng(0), 7
+    path = folder / "shard-00000.array_record"
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    prompts, answers = [], []
+    for number in range(clips):
+        mel = rng.standard_normal((998, 80)).astype(np.float16)
+        asked = []
+        for _ in range(each):
+            ids = [rng.integers(20, 40_000, rng.integers(*span)) for span in (PROMPTS, LABELS)]
+            asked.append(StoredQuestion("?", ".", "QA", *(x.astype(np.int32) for x in ids)))
+            prompts.append(len(ids[0]))
+            answers.append(len(ids[1]))
+        writer.write(encode_record(Record(f"{number}.wav", "Made", mel, tuple(asked))))
+    writer.close()
+    np.savez(
+        folder / "index.npz",
+        columns=np.full(clips, 63),
+        first=np.arange(clips + 1) * each,
+        prompt=np.array(prompts),
+        answer=np.array(answers),
+    )
+    shard = {"name": path.name, "bytes": path.stat().st_size, "records": clips}
+    page = {"format": 1, "features": features.to_dict(), "shards": [shard]}
+    (folder / "dataset.json").write_text(json.dumps(page))
+
+
 def main() -> None:
     """Runs everything and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=8)
-    parser.add_argument("--groups-in-row", type=int, default=2)
+    parser.add_argument("--groups-in-row", type=int, default=1)
     parser.add_argument("--remat", default="attention")
     parser.add_argument("--each", type=int, default=7, help="questions a clip")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--memory", choices=["ours", "published"], help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.memory:
+        peak_memory(args.memory, args)
+        return
+    found: dict[str, Any] = {"cores": os.cpu_count(), "clips": args.clips}
+    found["loader, clips a second and core"] = loader_rate()
+    if not args.ours_only:
+        found["peak memory, GB"] = measure_memory()
+    print(json.dumps(found, indent=1), flush=True)
+    found |= measure_steps(args)
+    print(json.dumps(found, indent=1), flush=True)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def measure_steps(args: Any) -> dict[str, dict[str, float]]:
+    """Returns questions a second of both sides, with many questions a clip and with one."""
     from ask import make_models
 
     from tinymu_jax.pretrained import make_assistant
@@ -142,24 +265,19 @@ def main() -> None:
     published, checkpoint = make_models()
     published.audio_encoder.requires_grad_(False)
     embed = make_assistant(checkpoint).embed
-    rng = np.random.default_rng(1)
-    waveforms = (rng.standard_normal((args.clips, 160_000)) * 0.1).astype(np.float32)
-    found: dict[str, Any] = {"cores": os.cpu_count(), "clips": args.clips}
-    for each in (args.each, 1):
-        questions = make_questions(args.clips, each)
-        number = args.clips * each
-        rates = {}
+    found = {}
+    for each, clips in ((args.each, args.clips), (1, 2 * args.clips)):
+        waveforms, questions = make_waveforms(clips), make_questions(clips, each)
+        number, rates = clips * each, {}
         for store in ("log_mel", "embeddings"):
-            batch = make_batch(questions, waveforms, store, embed, args.groups_in_row)
+            in_row = args.groups_in_row * (1 if each > 1 else 4)
+            batch = make_batch(questions, waveforms, store, embed, in_row)
             rates[f"ours, {store}"] = number / our_step(checkpoint, batch, store, args)
-            print(each, store, rates, flush=True)
         if not args.ours_only:
             rates["published"] = number / published_step(published, questions, waveforms)
         found[f"{each} questions a clip"] = rates
         print(json.dumps(found, indent=1), flush=True)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+    return found
 
 
 if __name__ == "__main__":
