@@ -94,12 +94,14 @@ def train(
                     write_json(folder / RUN_FILE, _page(config))
         checkpoints = Checkpoints(folder / CHECKPOINTS, config.loop.keep)
         done = checkpoints.latest() or 0
-        state = checkpoints.restore(done, tuning.abstract) if done else tuning.begin()
+        state = checkpoints.restore(done, tuning.abstract) if done else tuning.begin(params)
+        # They lie on the devices now; the start is read again at the end.
+        del start, params
         show = stack.enter_context(showing(task.steps, done, first))
         log = stack.enter_context(_log(folder, done, config, first))
         loop = Loop(task, config.loop, folder, checkpoints, log, show, stopping)
         end = loop.run(state, done)
-        model_folder = None if end.asked else _hand_over(folder, checkpoints, config, start)
+        model_folder = None if end.asked else _hand_over(folder, checkpoints, config)
         checkpoints.close()
     return Trained(folder, end.step, model_folder)
 
@@ -186,11 +188,10 @@ def _first_process_first(name: str) -> Iterator[None]:
         multihost_utils.sync_global_devices(name)
 
 
-def _hand_over(
-    folder: Path, checkpoints: Checkpoints, config: TrainConfig, start: Checkpoint
-) -> Path:
+def _hand_over(folder: Path, checkpoints: Checkpoints, config: TrainConfig) -> Path:
     """Writes the best model, or the last one where nothing was validated."""
     step = checkpoints.best() or checkpoints.latest()
+    start = read_checkpoint(folder / START)
     trained = assemble(start, checkpoints.restore_params(step), config.lora)
     if jax.process_index() == 0:
         save_checkpoint(folder / MODEL_FOLDER, trained)
@@ -236,5 +237,6 @@ def export(folder: Path, output: Path, which: str = "best") -> int:
     lora = None if lora is None else LoraConfig.from_dict(lora, str(folder / RUN_FILE))
     start = read_checkpoint(folder / START)
     trained = checkpoints.restore_params(known[which])
+    checkpoints.close()
     save_checkpoint(output, assemble(start, trained, lora))
     return known[which]

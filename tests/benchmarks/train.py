@@ -85,17 +85,21 @@ def make_batch(
 
 
 def published_step(
-    model: Any, questions: list[list[Any]], waveforms: np.ndarray, adam: Any = None
+    model: Any,
+    questions: list[list[Any]],
+    waveforms: np.ndarray,
+    adam: Any = None,
+    together: int = 4,
 ) -> float:
-    """Runs the published step, four questions at a time; returns its seconds."""
+    """Runs the published step, a few questions at a time; returns its seconds."""
     import torch
 
     weights = [w for w in model.parameters() if w.requires_grad]
     adam = adam or torch.optim.Adam(weights, lr=1e-4)
     pairs = [(w, q) for w, own in zip(waveforms, questions, strict=True) for q in own]
     start = time.perf_counter()
-    for at in range(0, len(pairs), 4):
-        some = pairs[at : at + 4]
+    for at in range(0, len(pairs), together):
+        some = pairs[at : at + together]
         waveform = torch.from_numpy(np.stack([w for w, _ in some]))
         prompts = [list(q.prompt) for _, q in some]
         answers = [list(q.labels)[:-1] for _, q in some]
@@ -105,8 +109,11 @@ def published_step(
     return time.perf_counter() - start
 
 
-def our_step(checkpoint: Any, batch: Any, store: str, args: Any) -> float:
-    """Runs our step once to compile and warm up, then some more; returns the median seconds."""
+def our_step(checkpoint: Any, batch: Any, store: str, args: Any, copy: bool = True) -> float:
+    """Runs our step once to compile and warm up, then some more; returns the median seconds.
+
+    Without a copy the step takes the checkpoint's weights as its own.
+    """
     from tinymu_jax.training.config import OptimConfig
     from tinymu_jax.training.optim import make_optimiser, split_frozen
     from tinymu_jax.training.step import init_state, make_step
@@ -117,7 +124,8 @@ def our_step(checkpoint: Any, batch: Any, store: str, args: Any) -> float:
     trained, frozen = split_frozen(checkpoint.params, optim)
     optimiser = make_optimiser(optim, 1000)
     step = jax.jit(make_step(config, store, optimiser), donate_argnums=0)
-    state = jax.device_put(init_state(jax.tree.map(np.copy, trained), optimiser))
+    trained = jax.tree.map(np.copy, trained) if copy else trained
+    state = jax.device_put(init_state(trained, optimiser))
     frozen, batch = jax.device_put((frozen, batch))
     seconds = []
     for _ in range(args.repeats + 1):
@@ -134,14 +142,15 @@ def make_waveforms(clips: int) -> np.ndarray:
     return (rng.standard_normal((clips, 160_000)) * 0.1).astype(np.float32)
 
 
-def peak_memory(side: str, args: Any) -> None:
-    """Trains two steps on four questions about one clip; prints the most bytes the process held.
+def peak_memory(side: str, each: int, args: Any) -> None:
+    """Trains two steps on some questions about two clips; prints the most bytes the process held.
 
-    Each side has a process of its own, with its own weights and averages and nothing else.
+    Each side has a process of its own, with its own weights and averages and nothing else, and
+    computes all questions at once.
     """
     import resource
 
-    questions, waveforms = make_questions(1, 4), make_waveforms(1)
+    questions, waveforms = make_questions(2, each), make_waveforms(2)
     if side == "published":
         import torch
         import torch_oracle
@@ -151,24 +160,28 @@ def peak_memory(side: str, args: Any) -> None:
         model.audio_encoder.requires_grad_(False)
         adam = torch.optim.Adam([w for w in model.parameters() if w.requires_grad], lr=1e-4)
         for _ in range(2):
-            published_step(model, questions, waveforms, adam)
+            published_step(model, questions, waveforms, adam, together=2 * each)
     else:
         from tinymu_jax.checkpoint import Checkpoint, init_params
         from tinymu_jax.config import TinyMUConfig
 
         config = TinyMUConfig()
         batch = make_batch(questions, waveforms, "log_mel", None, 1)
-        our_step(Checkpoint(config, init_params(config, 0)), batch, "log_mel", args)
+        our_step(Checkpoint(config, init_params(config, 0)), batch, "log_mel", args, copy=False)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
-def measure_memory() -> dict[str, float]:
-    """Returns the gigabytes of each side."""
+def measure_memory() -> dict[str, dict[str, float]]:
+    """Returns the gigabytes of each side, by questions in a step."""
     found = {}
-    for side in ("ours", "published"):
-        command = [sys.executable, __file__, "--memory", side, "--repeats", "1"]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        found[side] = int(said.splitlines()[-1]) / 1e9
+    for each in (2, 7):
+        sides = {}
+        for side in ("ours", "published"):
+            command = [sys.executable, __file__, "--memory", side, "--each", str(each)]
+            command += ["--repeats", "1"]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            sides[side] = int(said.splitlines()[-1]) / 1e9
+        found[f"{2 * each} questions"] = sides
     return found
 
 
@@ -242,7 +255,7 @@ def main() -> None:
     parser.add_argument("--memory", choices=["ours", "published"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
-        peak_memory(args.memory, args)
+        peak_memory(args.memory, args.each, args)
         return
     found: dict[str, Any] = {"cores": os.cpu_count(), "clips": args.clips}
     found["loader, clips a second and core"] = loader_rate()

@@ -214,8 +214,6 @@ class TinyMU(nn.Module):
         ).reshape(*flat, -1)
         said = self.decoder.embed(rows.tokens.reshape(flat))
         x = jnp.where((rows.clip >= 0).reshape(flat)[..., None], heard, said)
-        # Where weights are parted too, XLA would part the layers' width and keep all rows.
-        x = constrain(x, "batch", None, None)
         mask = packed_mask(rows).reshape(*flat, slots)
         hidden, _ = self.decoder(x, rows.positions.reshape(flat), mask)
         return hidden.reshape(blocks, count * slots, -1)

@@ -75,14 +75,14 @@ class FineTuning:
         self.batches = self._plan(config.data.train, config.data.augment, config.data.epochs)
         self.steps = self._steps()
         self.optimiser = make_optimiser(config.optim, self.steps)
-        self.trained, frozen = split_frozen(params, config.optim)
+        trained, frozen = split_frozen(params, config.optim)
         self.store = self.batches.dataset.features.store
-        if "encoder" in self.trained and self.store == "embeddings":
+        if "encoder" in trained and self.store == "embeddings":
             raise InputError(
                 f"{config.data.train}: stores the encoder's vectors, and optim.frozen lets the "
                 "encoder learn; prepare log_mel instead, or freeze it"
             )
-        self._place(frozen)
+        self._place(trained, frozen)
 
     def _plan(self, folder: str, augment: AugmentConfig, epochs: int) -> Batches:
         """Plans all epochs of a data set; this process reads its own part of each step."""
@@ -105,11 +105,11 @@ class FineTuning:
             )
         return given or there
 
-    def _place(self, frozen: Tree) -> None:
+    def _place(self, trained: Tree, frozen: Tree) -> None:
         """Says where everything lies, and compiles nothing yet."""
         mesh, axes = self.mesh, tinymu.param_axes(self.model)
-        shapes = jax.eval_shape(lambda p: init_state(p, self.optimiser), self.trained)
-        weights = weight_shardings(self.trained, axes, mesh)
+        shapes = jax.eval_shape(lambda p: init_state(p, self.optimiser), trained)
+        weights = weight_shardings(trained, axes, mesh)
         self.state_at = tree_shardings(shapes, weights, mesh)
         self.abstract = jax.tree.map(
             lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at),
@@ -128,9 +128,14 @@ class FineTuning:
             donate_argnums=0,
         )
 
-    def begin(self) -> TrainState:
-        """Returns the state before the first step, on the devices."""
-        on = put(self.trained, self.state_at.params)
+    def begin(self, params: Tree) -> TrainState:
+        """Returns the state before the first step, on the devices.
+
+        Args:
+            params: as the task was made with; they are not kept here.
+        """
+        trained, _ = split_frozen(params, self.config.optim)
+        on = put(trained, self.state_at.params)
         start = jax.jit(lambda p: init_state(p, self.optimiser), out_shardings=self.state_at)
         return start(on)
 

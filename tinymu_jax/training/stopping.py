@@ -1,6 +1,7 @@
 """A run that is asked to stop: by SIGTERM, as before a machine is taken away, or by Ctrl-C."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,10 +37,12 @@ class Stopping:
 def stopping_on_signals() -> Iterator[Stopping]:
     """Listens to SIGTERM and Ctrl-C while the run lasts.
 
-    With several processes SIGTERM is jax's own affair, and Ctrl-C ends the process at once.
+    With several processes SIGTERM is jax's own affair, and Ctrl-C ends the process at once. A
+    thread beside the main one cannot listen.
     """
     stopping = Stopping()
-    numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
+    able = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGTERM, signal.SIGINT) if able else ()
     before = {number: signal.signal(number, stopping.ask) for number in numbers}
     try:
         yield stopping
