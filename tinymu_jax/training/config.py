@@ -42,7 +42,7 @@ class StartConfig:
     encoder: str | None = None
     """A MATPAC or MATPAC++ encoder, where no whole checkpoint is named."""
     decoder: str | None = None
-    """A SmolLM2 folder, where no whole checkpoint is named."""
+    """A SmolLM2 folder or its hub name, where no whole checkpoint is named."""
     tokenizer: str | None = None
     """tokenizer.json or hub name of the decoder, where the checkpoint has none."""
     seed: int = 0

@@ -1,5 +1,6 @@
 """How far a run is, on a terminal as a bar, elsewhere as a line now and then."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -36,18 +37,24 @@ class _Bar:
 class _Lines:
     """A line for the first step, the last, and now and then between."""
 
-    def __init__(self, total: int, start: int) -> None:
-        self.total, self.start = total, start
-        self.began, self.shown = time.monotonic(), 0.0
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.start: int | None = None
+        self.shown = -math.inf
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         now = time.monotonic()
         if now - self.shown < LINE_EVERY and step != self.total:
             return
         self.shown = now
-        left = (now - self.began) / max(step - self.start, 1) * (self.total - step)
         line = f"step {step}/{self.total}  {in_words(metrics)}"
-        self.say(f"{line}  {in_time(left)} left" if step < self.total else line)
+        # The first step took its compilation's time: those after it say how long a step is.
+        if self.start is None:
+            self.start, self.began = step, now
+        elif step < self.total:
+            left = (now - self.began) / (step - self.start) * (self.total - step)
+            line += f"  {in_time(left)} left"
+        self.say(line)
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -95,7 +102,7 @@ def showing(total: int, start: int, first_process: bool) -> Iterator[Show]:
         yield _Silence()
         return
     if not sys.stderr.isatty():
-        yield _Lines(total, start)
+        yield _Lines(total)
         return
     from rich.console import Console
     from rich.progress import (
@@ -113,7 +120,7 @@ def showing(total: int, start: int, first_process: bool) -> Iterator[Show]:
         TextColumn("{task.fields[numbers]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        TimeRemainingColumn(),
     )
     # The speed of the last minutes says when the end comes, not that of the last seconds.
     bar = Progress(
