@@ -10,7 +10,6 @@ with its root. Weights, averages and sums stay float32.
 from dataclasses import replace
 
 from configs.sft_tinymu import config as published
-from tinymu_jax.config import MeshConfig
 from tinymu_jax.training.config import OptimConfig, StepConfig
 
 config = replace(
@@ -18,5 +17,4 @@ config = replace(
     output="runs/sft_tinymu_8gpu",
     step=StepConfig(blocks=8, encoder="bfloat16", decoder="bfloat16"),
     optim=OptimConfig(learning_rate=2.7e-4),
-    mesh=MeshConfig(data=8),
 )

@@ -10,7 +10,6 @@ chip: 960 questions a step, 15 times the published batch; the learning rate grow
 from dataclasses import replace
 
 from configs.sft_tinymu import config as published
-from tinymu_jax.config import MeshConfig
 from tinymu_jax.training.config import OptimConfig, StepConfig
 
 config = replace(
@@ -18,5 +17,4 @@ config = replace(
     output="runs/sft_tinymu_v5e16",
     step=StepConfig(blocks=16, encoder="bfloat16", decoder="bfloat16"),
     optim=OptimConfig(learning_rate=3.9e-4),
-    mesh=MeshConfig(data=16),
 )

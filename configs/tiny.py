@@ -1,4 +1,4 @@
-"""A model of a few thousand weights, to see the whole way on a CPU in a minute.
+"""A model of 2.4 million weights, to see the whole way on a CPU in a minute.
 
     tinymu train --config configs/tiny.py --data.train DATA --start.tokenizer tokenizer.json
 

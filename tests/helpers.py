@@ -79,6 +79,13 @@ def write_lists(folder, seconds):
     return path
 
 
+def lines(folder, field="loss"):
+    """Returns a number of every logged step."""
+    text = (folder / "metrics.jsonl").read_text()
+    found = map(json.loads, text.splitlines())
+    return {line["step"]: line[field] for line in found if field in line}
+
+
 def refusal(function, *arguments, **options):
     """Returns the message of the InputError that a call ends with, which is one line."""
     with pytest.raises(InputError) as caught:

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import refusal, run_process, write_lists
+from helpers import lines, refusal, run_process, write_lists
 from tokenizer_fixture import tokenizer_text
 
 from tinymu_jax import runs
 from tinymu_jax.checkpoint import read_checkpoint
 from tinymu_jax.config import LoraConfig, MeshConfig
-from tinymu_jax.data.config import FeatureConfig, PackingConfig, PrepareConfig
+from tinymu_jax.data.config import AugmentConfig, FeatureConfig, PackingConfig, PrepareConfig
 from tinymu_jax.data.prepare import prepare
 from tinymu_jax.files import alone_in
 from tinymu_jax.runs import export
@@ -82,13 +82,6 @@ def changed(config, **fields):
             value = dataclasses.replace(getattr(config, part), **{field: value})
         config = dataclasses.replace(config, **{part: value})
     return config
-
-
-def lines(folder, field="loss"):
-    """Returns a number of every logged step."""
-    text = (folder / "metrics.jsonl").read_text()
-    found = map(json.loads, text.splitlines())
-    return {line["step"]: line[field] for line in found if field in line}
 
 
 # --- the whole way -----------------------------------------------------------------------------
@@ -269,6 +262,30 @@ def test_other_data_is_not_mixed_in(config, data, tmp_path):
     assert "contents of data.train" in message
 
 
+def test_checkpoints_of_nobody_knows_which_run_are_not_gone_on_with(config):
+    folder = train(changed(config, loop__stop_after=4)).folder
+    (folder / "run.json").unlink()
+    assert "has checkpoints, but no run.json" in refusal(train, config, resume=True)
+
+
+def test_validation_on_longer_clips_than_the_crops_is_refused(config, data, tmp_path):
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    path = write_lists(recordings, [2.0, 3.0])
+    features = FeatureConfig("waveform", max_seconds=20.0)
+    options = PrepareConfig(features, workers=1)
+    prepare([path], [recordings], tmp_path / "long", tokenizer_text(), options)
+    config = changed(
+        config,
+        data__train=str(tmp_path / "long"),
+        data__validation=str(tmp_path / "long"),
+        data__augment=AugmentConfig(enabled=True),
+        data__epochs=60,
+    )
+    assert "prepare it with --max-seconds 10" in refusal(train, config)
+    assert train(changed(config, data__validation=None)).steps == 12
+
+
 def test_two_runs_do_not_share_a_folder(config):
     Path(config.output).mkdir()
     with alone_in(Path(config.output)):
@@ -292,6 +309,10 @@ def test_two_runs_do_not_share_a_folder(config):
         ({"start__tokenizer": "nowhere.json"}, "nowhere.json: no such file"),
         ({"start__checkpoint": "nowhere.pt"}, "nowhere.pt: no such file"),
         ({"loop__wandb": "music"}, "pip install wandb"),
+        ({"loop__stop_after": 0}, "loop.stop-after is 0; give 1 or more"),
+        ({"data__seed": -1}, "data.seed is -1"),
+        ({"optim__clip_norm": 0.0}, "optim.clip-norm is 0.0"),
+        ({"model__ignore_pad_labels": False}, "are said by step.*"),
     ],
 )
 def test_what_cannot_be_is_named(config, fields, named):

@@ -52,7 +52,7 @@ class Train:
     def _tell(self, trained: object) -> None:
         """Says what came of the run, and what to do next."""
         if trained.model is None:
-            again = [argument for argument in sys.argv[1:] if argument != "--resume"]
+            again = _without(sys.argv[1:], "--resume", "--loop.stop-after")
             print(
                 f"stopped after step {trained.steps}, saved in {trained.folder}; resume with: "
                 f"tinymu {shlex.join([*again, '--resume'])}",
@@ -106,6 +106,16 @@ def read_train(arguments: Sequence[str]) -> Train:
     )
 
 
+def _without(arguments: Sequence[str], flag: str, option: str) -> list[str]:
+    """Returns arguments without a flag, and without an option and its value."""
+    kept, skipped = [], False
+    for argument in arguments:
+        if not skipped and argument != flag and argument.partition("=")[0] != option:
+            kept.append(argument)
+        skipped = argument == option
+    return kept
+
+
 def _config_file(arguments: Sequence[str]) -> Path | None:
     """Finds --config before the other options can be read, since it says their defaults."""
     for number, argument in enumerate(arguments):
@@ -126,12 +136,18 @@ def read_config_file(path: Path) -> TrainConfig:
     """
     if not exists(path) or path.is_dir():
         raise InputError(f"{path}: no such file; name a config such as configs/sft_tinymu.py")
+    # A config may build on another one beside it, as those in configs/ do.
+    beside = [str(path.resolve().parent.parent), str(path.resolve().parent)]
+    sys.path[:0] = beside
     try:
         config = runpy.run_path(str(path)).get("config")
     except Exception as error:
         raise InputError(
             f"{path}: cannot be run ({type(error).__name__}: {error}); correct it"
         ) from error
+    finally:
+        for folder in beside:
+            sys.path.remove(folder)
     if not isinstance(config, TrainConfig):
         raise InputError(f"{path}: has no `config` that is a TrainConfig; see configs/tiny.py")
     return config

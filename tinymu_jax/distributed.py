@@ -1,6 +1,8 @@
 """Several processes as one run: TPU pods, SLURM, or processes that are told where to meet."""
 
 import os
+from importlib.util import find_spec
+from pathlib import Path
 
 from tinymu_jax.errors import InputError
 
@@ -32,13 +34,15 @@ def join_processes(
         host, _, port = coordinator.rpartition(":")
         if not host or not port.isdigit():
             raise InputError(f"--coordinator {coordinator}: give it as host:port")
-    elif not (_of_several_in_slurm() or _of_several_in_a_pod()):
+    elif not (_of_several_in_slurm() or _has_tpu()):
         return
     import jax
 
     try:
         jax.distributed.initialize(coordinator, processes, process)
     except (RuntimeError, ValueError) as error:
+        if coordinator is None and not _of_several_in_slurm() and jax.process_count() == 1:
+            return  # one TPU machine, of which nobody knows of others
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"the processes of this run did not meet at {coordinator or 'their coordinator'} "
@@ -51,6 +55,7 @@ def _of_several_in_slurm() -> bool:
     return "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
-def _of_several_in_a_pod() -> bool:
-    """Tells a TPU machine that is one of several."""
-    return len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
+def _has_tpu() -> bool:
+    """Tells a machine with TPU chips: jax asks the cloud whether it is one of several."""
+    chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
+    return bool(chips) and find_spec("libtpu") is not None

@@ -97,9 +97,14 @@ def alone_in(folder: Path) -> Iterator[None]:
     with (folder / LOCK_FILE).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise InputError(
                 f"{folder}: another process is writing it; wait for its end, or name another folder"
+            ) from error
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be locked ({error.strerror}); name a folder on a file system "
+                "that has locks"
             ) from error
         yield
 

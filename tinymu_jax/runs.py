@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from tinymu_jax import fingerprint
 from tinymu_jax.checkpoint import (
@@ -77,10 +78,8 @@ def train(
     folder = make_folder(config.output)
     first = jax.process_index() == 0
     with ExitStack() as stack:
-        if first:
-            stack.enter_context(alone_in(folder))
         stopping = stack.enter_context(stopping_on_signals())
-        begun = _same_run(folder, config, resume)
+        begun = _begin(stack, folder, config, resume)
         start = read_checkpoint(folder / START) if begun else open_start(config)
         params, model = start.params, start.config
         if config.lora is not None:
@@ -100,10 +99,35 @@ def train(
         show = stack.enter_context(showing(task.steps, done, first))
         log = stack.enter_context(_log(folder, done, config, first))
         loop = Loop(task, config.loop, folder, checkpoints, log, show, stopping)
-        end = loop.run(state, done)
+        with _memory_told():
+            end = loop.run(state, done)
         model_folder = None if end.asked else _hand_over(folder, checkpoints, config)
         checkpoints.close()
     return Trained(folder, end.step, model_folder)
+
+
+def _begin(stack: ExitStack, folder: Path, config: TrainConfig, resume: bool) -> bool:
+    """Takes the folder, and returns whether it holds this run: as the first process finds it.
+
+    Raises:
+        InputError: the folder cannot be had; see `alone_in` and `_same_run`.
+    """
+    found, error = 0, None
+    if jax.process_index() == 0:
+        try:
+            stack.enter_context(alone_in(folder))
+            found = int(_same_run(folder, config, resume))
+        except InputError as fault:
+            found, error = 2, fault
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+    if error is not None:
+        raise error
+    if found == 2:
+        raise InputError(f"{folder}: the first process cannot begin; its message says why")
+    return bool(found)
 
 
 def _page(config: TrainConfig) -> dict[str, Any]:
@@ -137,6 +161,11 @@ def _same_run(folder: Path, config: TrainConfig, resume: bool) -> bool:
                 f"{place}: is no prepared data set; make it with `tinymu data prepare`"
             )
     if not exists(folder / RUN_FILE):
+        if whole_steps(folder / CHECKPOINTS):
+            raise InputError(
+                f"{folder}: has checkpoints, but no {RUN_FILE} that says of which run; name "
+                "another --output"
+            )
         return False
     page = read_json_object(folder / RUN_FILE, "name another folder")
     if not resume:
@@ -179,6 +208,20 @@ def _log(folder: Path, done: int, config: TrainConfig, first: bool) -> Iterator[
 
 
 @contextmanager
+def _memory_told() -> Iterator[None]:
+    """Says what to do where the devices have too little memory."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise InputError(
+            "a device has too little memory for a step: raise step.accumulate, set step.remat to "
+            "layers, or lower data.packing.rows and data.packing.clips"
+        ) from error
+
+
+@contextmanager
 def _first_process_first(name: str) -> Iterator[None]:
     """Lets the other processes wait until the first one has done what stands inside."""
     yield
@@ -189,8 +232,12 @@ def _first_process_first(name: str) -> Iterator[None]:
 
 
 def _hand_over(folder: Path, checkpoints: Checkpoints, config: TrainConfig) -> Path:
-    """Writes the best model, or the last one where nothing was validated."""
-    step = checkpoints.best() or checkpoints.latest()
+    """Writes the best model, or the last one where nothing was validated.
+
+    Of a batch learnt by heart it is always the last.
+    """
+    best = None if config.overfit_batch else checkpoints.best()
+    step = best or checkpoints.latest()
     start = read_checkpoint(folder / START)
     trained = assemble(start, checkpoints.restore_params(step), config.lora)
     if jax.process_index() == 0:

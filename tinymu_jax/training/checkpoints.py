@@ -51,7 +51,6 @@ class Checkpoints:
                 item_handlers={
                     "params": plain,
                     "rest": plain,
-                    "position": ocp.JsonCheckpointHandler(),
                 },
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=policy.AnyPreservationPolicy(
@@ -92,7 +91,6 @@ class Checkpoints:
                 args=args.Composite(
                     params=args.PyTreeSave(state.params),
                     rest=args.PyTreeSave(rest),
-                    position=args.JsonSave({"next_step": step}),
                 ),
                 metrics=dict(metrics) or None,
                 force=True,

@@ -160,6 +160,10 @@ class TrainConfig:
             "loop.keep": (self.loop.keep, 1),
             "loop.profile-steps": (self.loop.profile_steps, 1),
             "steps": (self.steps, 0),
+            "data.seed": (self.data.seed, 0),
+            "start.seed": (self.start.seed, 0),
+            "loop.stop-after": (_given(self.loop.stop_after), 1),
+            "loop.profile-at": (_given(self.loop.profile_at), 1),
             "optim.learning-rate": (self.optim.learning_rate, 0),
             "optim.weight-decay": (self.optim.weight_decay, 0),
         }
@@ -175,10 +179,20 @@ class TrainConfig:
             "optim.beta1": self.optim.beta1,
             "optim.beta2": self.optim.beta2,
         }
+        if self.optim.clip_norm is not None and not self.optim.clip_norm > 0:
+            raise InputError(f"optim.clip-norm is {self.optim.clip_norm}; give a number above 0")
         for name, value in shares.items():
             if not 0 <= value < 1:
                 raise InputError(f"{name} is {value}; give a number from 0 to below 1")
         named = self.start.checkpoint is not None
+        plain, decoder = TinyMUConfig(), self.model.decoder
+        said = (
+            (self.model.ignore_pad_labels, plain.ignore_pad_labels),
+            (self.model.encoder.products, plain.encoder.products),
+            (decoder.products, plain.decoder.products),
+            (decoder.remat, plain.decoder.remat),
+            (decoder.lora, None),
+        )
         rules = [
             (bool(self.output), "no output: name a folder for the run with --output"),
             (bool(self.data.train), "no data.train: name a prepared data set"),
@@ -189,7 +203,13 @@ class TrainConfig:
             ),
             (
                 not named or not (self.start.encoder or self.start.decoder),
-                "start.checkpoint is a whole model; leave start.encoder and start.decoder out",
+                "start.checkpoint is a whole model; leave start.encoder and start.decoder out, or "
+                "set them to None",
+            ),
+            (
+                all(given == default for given, default in said),
+                "products, remat, ignore-pad-labels and lora of a run are said by step.* and lora, "
+                "not by model.*; set them there",
             ),
             (
                 not self.overfit_batch or self.steps > 0,
@@ -199,3 +219,8 @@ class TrainConfig:
         for holds, message in rules:
             if not holds:
                 raise InputError(message)
+
+
+def _given(value: int | None) -> int:
+    """Returns a number that may be left out, or one that is always right."""
+    return 1 if value is None else value

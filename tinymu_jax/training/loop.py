@@ -43,8 +43,8 @@ class Task(NamedTuple):
     """By step."""
     clips: Callable[[int], list[str]]
     """Names of the recordings of a step."""
-    validate: Callable[[Any], Mapping[str, float]] | None = None
-    """Measures a state; None where there is nothing to measure it on."""
+    validate: Callable[[Any, Callable[[], bool]], Mapping[str, float]] | None = None
+    """Measures a state, nothing if it is told to stop; None where there is nothing to measure."""
     peak_flops: float | None = None
     """Operations a second of all devices together, where they are known."""
 
@@ -104,8 +104,8 @@ class Loop:
                     # Nothing is saved before its loss is known to be a number.
                     self._report(*waiting)
                     waiting = None
-                    self._keep(state, step)
-                    if asked or step == last:
+                    self._keep(state, step, asked)
+                    if asked or step == last or self.stopping.asked_by is not None:
                         break
         finally:
             self._end_profile()
@@ -120,12 +120,18 @@ class Loop:
         every = step % self.config.validate_every == 0 or step == self.task.steps
         return self.task.validate is not None and every
 
-    def _keep(self, state: Any, step: int) -> None:
-        """Validates if it is time, and saves."""
+    def _keep(self, state: Any, step: int, asked: bool) -> None:
+        """Validates if it is time, and saves; who was asked to stop saves without."""
         with self.pace.paused():
             found: Mapping[str, float] = {}
-            if self._validates(step):
-                found = self.task.validate(state)
+            if self._validates(step) and not asked:
+                found = self.task.validate(state, lambda: self.stopping.asked_by is not None)
+            wrong = [name for name, value in found.items() if not math.isfinite(value)]
+            if wrong:
+                # It would be compared with the others, and be neither better nor worse.
+                self.show.say(f"step {step}: {wrong[0]} is no number; not counted")
+                found = {}
+            if found:
                 self._write(step, found)
                 self.show.say(
                     f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in found.items())

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,19 @@ class MetricsLog:
         self.wandb = None if wandb is None else _open_wandb(wandb, folder, config)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes the metrics after a number of steps."""
-        self.file.write(json.dumps({"step": step} | dict(metrics)) + "\n")
-        self.file.flush()
+        """Writes the metrics after a number of steps.
+
+        Raises:
+            InputError: the disk is full, or the place is gone.
+        """
+        try:
+            self.file.write(json.dumps({"step": step} | dict(metrics)) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise InputError(
+                f"{self.path}: cannot be written ({error.strerror}); make room, and go on with "
+                "--resume"
+            ) from error
         for writer in self.writers:
             for name, value in metrics.items():
                 writer.add_scalar(name, value, step)
@@ -57,10 +68,10 @@ class MetricsLog:
             self.wandb.log(dict(metrics), step=step)
 
     def close(self) -> None:
-        """Closes what is open."""
-        self.file.close()
-        for writer in self.writers:
-            writer.close()
+        """Closes what is open; what then cannot be written has been told of before."""
+        for opened in (self.file, *self.writers):
+            with suppress(OSError):
+                opened.close()
         if self.wandb is not None:
             self.wandb.finish()
 

@@ -1,7 +1,8 @@
 """Fine-tuning TinyMU on prepared questions: what the loop runs."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -70,18 +71,19 @@ class FineTuning:
         """
         self.config, self.model = config, computed_as(model, config.step)
         self.mesh = make_mesh(config.mesh, devices)
-        for name in filter(None, (config.data.train, config.data.validation)):
-            Dataset(name).check_model(tokenizer, params["encoder"])
         self.batches = self._plan(config.data.train, config.data.augment, config.data.epochs)
         self.steps = self._steps()
         self.optimiser = make_optimiser(config.optim, self.steps)
         trained, frozen = split_frozen(params, config.optim)
         self.store = self.batches.dataset.features.store
-        if "encoder" in trained and self.store == "embeddings":
-            raise InputError(
-                f"{config.data.train}: stores the encoder's vectors, and optim.frozen lets the "
-                "encoder learn; prepare log_mel instead, or freeze it"
-            )
+        for name in filter(None, (config.data.train, config.data.validation)):
+            dataset = Dataset(name)
+            dataset.check_model(tokenizer, params["encoder"])
+            if "encoder" in trained and dataset.features.store == "embeddings":
+                raise InputError(
+                    f"{name}: stores the encoder's vectors, and optim.frozen lets the encoder "
+                    "learn; prepare log_mel instead, or freeze it"
+                )
         self._place(trained, frozen)
 
     def _plan(self, folder: str, augment: AugmentConfig, epochs: int) -> Batches:
@@ -185,6 +187,12 @@ class FineTuning:
     def _validation(self) -> Any:
         """Returns what measures the loss on the validation set."""
         batches = self._plan(self.config.data.validation, UNCHANGED, epochs=1)
+        crops = self.config.data.augment.enabled and self.config.data.augment.crop
+        if crops and batches.dataset.features.max_seconds > self.model.max_seconds:
+            raise InputError(
+                f"{self.config.data.validation}: holds longer clips than the crops that are "
+                f"learnt; prepare it with --max-seconds {self.model.max_seconds:g}"
+            )
         store, data = batches.dataset.features.store, self.config.data
 
         def measure(params: Tree, frozen: Tree, batch: Batch) -> LossSum:
@@ -192,12 +200,14 @@ class FineTuning:
 
         compiled = jax.jit(measure, out_shardings=self.whole)
 
-        def validate(state: TrainState) -> dict[str, float]:
+        def validate(state: TrainState, stopped: Callable[[], bool]) -> dict[str, float]:
             total = count = 0.0
             with jax.set_mesh(self.mesh):
                 for batch in iterate(batches, 0, data.threads, data.ahead):
                     found = compiled(state.params, self.frozen, to_global(batch, self.mesh))
                     total, count = total + float(found.total), count + float(found.count)
-            return {"validation_loss": total / max(count, 1)}
+                    if stopped():
+                        return {}
+            return {"validation_loss": total / count if count else math.nan}
 
         return validate
