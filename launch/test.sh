@@ -10,14 +10,22 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-extras=test
+use_environment test
 if [ "$(uname -sm)" = "Linux x86_64" ]; then
-  extras=test,tpu-aot
+  # Beside the environment and not in it: wherever libtpu is installed, jax looks for a TPU, slowly
+  # and with warnings, whatever it is used for.
+  beside="${TINYMU_VENV:-.venv}/tpu-aot"
+  if [ ! -d "$beside/libtpu" ]; then
+    mkdir -p "$beside"
+    python -c 'import tomllib
+with open("pyproject.toml", "rb") as file:
+    print(*tomllib.load(file)["project"]["optional-dependencies"]["tpu-aot"], sep="\n")' >"$beside.txt"
+    python -m pip install --quiet --disable-pip-version-check --no-deps --target "$beside" -r "$beside.txt" ||
+      fail "libtpu could not be installed; check the network and the lines above"
+  fi
+  TINYMU_LIBTPU="$(cd "$beside" && pwd)"
+  export TINYMU_LIBTPU
 fi
-use_environment "$extras"
-# Tests are made for processors. Left to itself jax would look for a TPU wherever libtpu is, and
-# write warnings into what commands print.
-export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"
 
 markers="not network and not gpu"
 if [ "${1:-}" = "--full" ]; then

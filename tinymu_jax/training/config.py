@@ -148,6 +148,33 @@ class TrainConfig:
         Raises:
             InputError: a number out of range, or fields that do not go together.
         """
+        self._check_ranges()
+        self._check_model()
+        named = self.start.checkpoint is not None
+        rules = [
+            (bool(self.output), "no output: name a folder for the run with --output"),
+            (bool(self.data.train), "no data.train: name a prepared data set"),
+            (
+                self.step.blocks % self.step.accumulate == 0,
+                f"step.blocks {self.step.blocks} is no multiple of step.accumulate "
+                f"{self.step.accumulate}; choose numbers that part evenly",
+            ),
+            (
+                not named or not (self.start.encoder or self.start.decoder),
+                "start.checkpoint is a whole model; leave start.encoder and start.decoder out, or "
+                "set them to None",
+            ),
+            (
+                not self.overfit_batch or self.steps > 0,
+                "overfit-batch goes on for ever; say for how many --steps",
+            ),
+        ]
+        for holds, message in rules:
+            if not holds:
+                raise InputError(message)
+
+    def _check_ranges(self) -> None:
+        """Holds each number against what it may be."""
         least = {
             "data.epochs": (self.data.epochs, 1),
             "data.threads": (self.data.threads, 1),
@@ -184,7 +211,9 @@ class TrainConfig:
         for name, value in shares.items():
             if not 0 <= value < 1:
                 raise InputError(f"{name} is {value}; give a number from 0 to below 1")
-        named = self.start.checkpoint is not None
+
+    def _check_model(self) -> None:
+        """Refuses what `model` says of a run, which another field says."""
         plain, decoder = TinyMUConfig(), self.model.decoder
         said = (
             (self.model.ignore_pad_labels, plain.ignore_pad_labels),
@@ -193,32 +222,11 @@ class TrainConfig:
             (decoder.remat, plain.decoder.remat),
             (decoder.lora, None),
         )
-        rules = [
-            (bool(self.output), "no output: name a folder for the run with --output"),
-            (bool(self.data.train), "no data.train: name a prepared data set"),
-            (
-                self.step.blocks % self.step.accumulate == 0,
-                f"step.blocks {self.step.blocks} is no multiple of step.accumulate "
-                f"{self.step.accumulate}; choose numbers that part evenly",
-            ),
-            (
-                not named or not (self.start.encoder or self.start.decoder),
-                "start.checkpoint is a whole model; leave start.encoder and start.decoder out, or "
-                "set them to None",
-            ),
-            (
-                all(given == default for given, default in said),
+        if any(given != default for given, default in said):
+            raise InputError(
                 "products, remat, ignore-pad-labels and lora of a run are said by step.* and lora, "
-                "not by model.*; set them there",
-            ),
-            (
-                not self.overfit_batch or self.steps > 0,
-                "overfit-batch goes on for ever; say for how many --steps",
-            ),
-        ]
-        for holds, message in rules:
-            if not holds:
-                raise InputError(message)
+                "not by model.*; set them there"
+            )
 
 
 def _given(value: int | None) -> int:
