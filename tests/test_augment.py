@@ -258,7 +258,7 @@ QUICK = only("polarity", "noise", "gain", crop=True)
 
 
 def make_batches(dataset, model, augment=QUICK, blocks=1, own=None, seed=0):
-    lengths = dataset.index.lengths(model, max_columns(dataset, model, augment))
+    lengths = dataset.lengths(model, max_columns(dataset, model, augment))
     plan = make_plan(make_groups(lengths, PACKING, model), PACKING, 0, epochs=3)
     return Batches(dataset, plan, PACKING, model, blocks, own, augment, seed)
 
@@ -358,7 +358,7 @@ def test_as_many_vectors_are_planned_as_are_heard(datasets, model, golden_checkp
     cap = max_columns(dataset, model, config)
     # 2 s are 198 frames, 13 columns of 16; 4 s are 398, 25 columns.
     assert cap == (13 if crops else None)
-    planned = dataset.index.lengths(model, cap).audio
+    planned = dataset.lengths(model, cap).audio
     assert planned.max() == (13 if crops else 25)
     hear = jax.jit(hear_clips, static_argnums=(3, 4))
     encoder = golden_checkpoint.params["encoder"]

@@ -359,6 +359,42 @@ def test_embed_goes_on_after_a_bad_recording(tinymu, recordings, work):
     assert files(work) == ["embeddings", "embeddings/mono_44k_3p2s.npy"]
 
 
+# --- data synthesize ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left_out", [[], ["--choice", 0, "--captions", 0]])
+def test_synthesize_makes_a_folder_and_says_what_to_do_with_it(run, work, left_out):
+    options = [
+        "--clips",
+        2,
+        "--seconds",
+        1,
+        "--seed",
+        5,
+        "--timbre",
+        "accordion",
+        "--extra",
+        "accordion",
+        *left_out,
+    ]
+    code, out, _ = run(cli.main, "data", "synthesize", "music", *options)
+    assert code == 0
+    assert len(list((work / "music" / "clips").glob("*.wav"))) == 2
+    assert (work / "music" / "facts.csv").read_text().count(",accordion,") == 2
+    assert out.startswith("2 clips in music/clips, their facts in music/facts.csv; ")
+    lists = out.split("--lists ")[1].split(" --audio ")[0].split()
+    assert set(lists) == {f"music/{p.name}" for p in (work / "music").glob("*.json")} - {
+        "music/synthetic.json"
+    }
+    assert run(cli.main, "data", "synthesize", "music", *options)[:2] == (0, out)
+
+
+def test_synthesize_refuses_what_cannot_be(run, work):
+    assert_refused(run(cli.main, "data", "synthesize", "music", "--clips", 0), "give 1 or more")
+    (work / "notes").write_text("")
+    assert_refused(run(cli.main, "data", "synthesize", "notes"), "notes")
+
+
 # --- bad recordings ----------------------------------------------------------------------------
 
 COMMANDS = {

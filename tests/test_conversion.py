@@ -29,13 +29,15 @@ from tinymu_jax.checkpoint import (
     CONFIG_FILE,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
+    Checkpoint,
+    expected_shapes,
     read_checkpoint,
     save_checkpoint,
 )
 from tinymu_jax.config import SMOLLM2_PRESETS, HeadConfig, MatpacConfig
 from tinymu_jax.errors import InputError
 from tinymu_jax.pretrained import open_checkpoint
-from tinymu_jax.sharding import flatten
+from tinymu_jax.sharding import flatten, unflatten
 
 KINDS = ["linearprojector", "reslinearprojector", "transformerprojector"]
 WEIGHTS = "projector.linear1.weight"
@@ -827,7 +829,7 @@ def checkpoint(golden_dir):
     return tinymu.from_published(golden_dir / "tinymu_tiny.pt")
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int8])
+@pytest.mark.parametrize("dtype", [np.float64, np.int8, np.int32])
 def test_a_folder_with_weights_of_another_type_is_refused(tmp_path, checkpoint, dtype):
     params = dict(checkpoint.params)
     params["decoder"] = dict(params["decoder"])
@@ -837,6 +839,26 @@ def test_a_folder_with_weights_of_another_type_is_refused(tmp_path, checkpoint, 
     message = refusal(read_checkpoint, tmp_path)
     kind = np.dtype(dtype).name
     assert f"decoder/embed_tokens/embedding is {kind} instead of float32" in message
+
+
+def test_a_folder_with_float16_weights_is_read_as_float32(tmp_path, checkpoint):
+    halves = {path: leaf.astype(np.float16) for path, leaf in flatten(checkpoint.params)}
+    save_checkpoint(tmp_path, checkpoint._replace(params=unflatten(halves)))
+    count = sum(leaf.size for leaf in halves.values())
+    assert (tmp_path / WEIGHTS_FILE).stat().st_size < 2.1 * count
+    for path, leaf in flatten(read_checkpoint(tmp_path).params):
+        assert leaf.dtype == np.float32
+        np.testing.assert_array_equal(leaf.astype(np.float64), halves[path].astype(np.float64))
+
+
+def test_a_count_in_float16_is_refused(tmp_path):
+    config = MatpacConfig(width=32, depth=1, num_heads=2, head=HeadConfig("audioset", 3))
+    shapes = dict(flatten(expected_shapes(config)))
+    leaves = {path: np.zeros(shape.shape, shape.dtype) for path, shape in shapes.items()}
+    leaves["head/norm/count"] = np.float16(7)
+    save_checkpoint(tmp_path, Checkpoint(config, unflatten(leaves)))
+    message = refusal(read_checkpoint, tmp_path)
+    assert "head/norm/count is float16 instead of int32" in message
 
 
 def describe(folder, **changes):

@@ -55,7 +55,7 @@ def assert_same(found, wanted):
 
 
 def make_batches(dataset, config, epochs=2, blocks=1, own=None, packing=PACKING):
-    groups = make_groups(dataset.index.lengths(config), packing, config)
+    groups = make_groups(dataset.lengths(config), packing, config)
     plan = make_plan(groups, packing, 0, epochs)
     return Batches(dataset, plan, packing, config, blocks, own)
 

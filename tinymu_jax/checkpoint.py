@@ -53,6 +53,8 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     """Writes a checkpoint folder; a folder is complete once its `config.json` is there.
 
+    Weights are written as they are: float32, or float16 where they have been rounded to it.
+
     Raises:
         InputError: `folder` is a file, holds something else already, or cannot be written to.
     """
@@ -129,7 +131,10 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     expected = dict(flatten(expected_shapes(config)))
     check_keys(folder / WEIGHTS_FILE, leaves, {k: v.shape for k, v in expected.items()})
     for path, leaf in leaves.items():
-        if leaf.dtype != expected[path].dtype:
+        if leaf.dtype == np.float16 and expected[path].dtype == np.float32:
+            # Every float16 is a float32: nothing is lost on the way in.
+            leaves[path] = leaf.astype(np.float32)
+        elif leaf.dtype != expected[path].dtype:
             raise InputError(
                 f"{folder / WEIGHTS_FILE}: {path} is {leaf.dtype} instead of "
                 f"{expected[path].dtype}; convert the checkpoint again"

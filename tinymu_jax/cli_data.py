@@ -1,4 +1,4 @@
-"""The `tinymu data` commands: prepare, stats."""
+"""The `tinymu data` commands: synthesize, prepare, stats."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from tinymu_jax.cli_options import progress_bar
-from tinymu_jax.data.config import FeatureConfig, PackingConfig, PrepareConfig
+from tinymu_jax.data.config import FeatureConfig, PackingConfig, PrepareConfig, SynthesisConfig
 from tinymu_jax.errors import InputError
 
 DECODER = "HuggingFaceTB/SmolLM2-135M"
@@ -75,6 +75,32 @@ class Prepare:
 
 
 @dataclass(frozen=True)
+class Synthesize:
+    """Make clips from known facts, with questions about them: music to learn and test with."""
+
+    output: tyro.conf.Positional[Path]
+    """A new or empty folder."""
+    synthesis: Annotated[SynthesisConfig, tyro.conf.arg(name="")] = field(
+        default_factory=SynthesisConfig
+    )
+
+    def run(self) -> int:
+        """Synthesises; returns the exit code."""
+        from tinymu_jax.data.synthetic import CLIPS, FACTS_FILE, LISTS, synthesize
+
+        with _bar("synthesising") as progress:
+            synthesize(self.output, self.synthesis, progress)
+        paths = (self.output / name for name in LISTS.values())
+        lists = " ".join(str(path) for path in paths if path.exists())
+        print(
+            f"{self.synthesis.clips} clips in {self.output / CLIPS}, their facts in "
+            f"{self.output / FACTS_FILE}; prepare them with: tinymu data prepare --lists {lists} "
+            f"--audio {self.output / CLIPS} --output DATA --tokenizer tokenizer.json"
+        )
+        return 0
+
+
+@dataclass(frozen=True)
 class Stats:
     """Say what a prepared data set holds, and how full its rows will be."""
 
@@ -92,7 +118,7 @@ class Stats:
         from tinymu_jax.data.plan import make_groups, make_plan
 
         dataset, config = Dataset(self.folder), TinyMUConfig()
-        lengths = dataset.index.lengths(config)
+        lengths = dataset.lengths(config)
         groups = make_groups(lengths, self.packing, config)
         plan = make_plan(groups, self.packing, seed=0, epochs=1)
         found: dict[str, Any] = {
@@ -127,10 +153,11 @@ def _bar(doing: str) -> Iterator[Callable[[int, int], Any]]:
 
 @dataclass(frozen=True)
 class Data:
-    """Prepare data sets for training, and look at them."""
+    """Synthesise clips, prepare data sets for training, and look at them."""
 
     command: Annotated[
-        Annotated[Prepare, tyro.conf.subcommand("prepare")]
+        Annotated[Synthesize, tyro.conf.subcommand("synthesize")]
+        | Annotated[Prepare, tyro.conf.subcommand("prepare")]
         | Annotated[Stats, tyro.conf.subcommand("stats")],
         tyro.conf.arg(name=""),
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinymu_jax.errors import InputError
 from tinymu_jax.sharding import flatten
 
 
@@ -17,7 +18,10 @@ def of_text(text: str) -> str:
 
 def of_file(path: str | Path) -> str:
     """Returns the fingerprint of a file's bytes."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
 def of_weights(params: Mapping[str, Any]) -> str:

@@ -35,6 +35,7 @@ from tinymu_jax.sharding import Tree, flatten, unflatten
 from tinymu_jax.start_weights import open_start
 from tinymu_jax.training.checkpoints import Checkpoints, whole_steps
 from tinymu_jax.training.config import TrainConfig
+from tinymu_jax.training.labelling import HEAD, Labelling, add_label_head
 from tinymu_jax.training.loop import Loop
 from tinymu_jax.training.lora import add_lora, merge_lora
 from tinymu_jax.training.metrics import MetricsLog, need_wandb
@@ -44,7 +45,16 @@ from tinymu_jax.training.stopping import stopping_on_signals
 
 START, CHECKPOINTS = "start", "checkpoints"
 FORMAT = 1
-FREE = ("output", "mesh", "loop", "data/threads", "data/ahead", "data/train", "data/validation")
+FREE = (
+    "output",
+    "mesh",
+    "loop",
+    "data/threads",
+    "data/ahead",
+    "data/train",
+    "data/validation",
+    "data/labels",
+)
 """Fields that may change when a run goes on; of the data sets only the places may."""
 
 
@@ -84,8 +94,12 @@ def train(
         params, model = start.params, start.config
         if config.lora is not None:
             params, model = add_lora(params, model, config.lora, config.start.seed)
-        tuning = FineTuning(config, model, params, start.tokenizer, devices)
-        task = tuning.task()
+        if config.data.labels is None:
+            learning = FineTuning(config, model, params, start.tokenizer, devices)
+        else:
+            params = add_label_head(params, model, config.data.labels)
+            learning = Labelling(config, model, params, devices)
+        task = learning.task()
         if not begun:
             with _first_process_first("start"):
                 if first:
@@ -93,7 +107,7 @@ def train(
                     write_json(folder / RUN_FILE, _page(config))
         checkpoints = Checkpoints(folder / CHECKPOINTS, config.loop.keep)
         done = checkpoints.latest() or 0
-        state = checkpoints.restore(done, tuning.abstract) if done else tuning.begin(params)
+        state = checkpoints.restore(done, learning.abstract) if done else learning.begin(params)
         # They lie on the devices now; the start is read again at the end.
         del start, params
         show = stack.enter_context(showing(task.steps, done, first))
@@ -136,6 +150,8 @@ def _page(config: TrainConfig) -> dict[str, Any]:
         name: None if place is None else fingerprint.of_text(read_text(Path(place) / DATASET_FILE))
         for name, place in (("train", config.data.train), ("validation", config.data.validation))
     }
+    if config.data.labels is not None:
+        data["labels"] = fingerprint.of_file(config.data.labels)
     return {"format": FORMAT, "config": json.loads(json.dumps(asdict(config))), "data": data}
 
 
@@ -250,7 +266,9 @@ def assemble(start: Checkpoint, trained: Tree, lora: LoraConfig | None) -> Check
     params, model = start.params, start.config
     if lora is not None:
         params, model = add_lora(params, model, lora, seed=0)
-    leaves = dict(flatten(params)) | dict(flatten(trained))
+    # What told labels while the encoder learnt is not part of the model.
+    kept = {name: tree for name, tree in trained.items() if name != HEAD}
+    leaves = dict(flatten(params)) | dict(flatten(kept))
     params = unflatten(leaves)
     if lora is not None:
         params, model = merge_lora(params, model)

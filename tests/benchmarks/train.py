@@ -198,7 +198,7 @@ def loader_rate(clips: int = 600) -> float:
     with tempfile.TemporaryDirectory() as folder:
         write_dataset(Path(folder), clips, FeatureConfig("log_mel"))
         dataset = Dataset(folder)
-        groups = make_groups(dataset.index.lengths(config), packing, config)
+        groups = make_groups(dataset.lengths(config), packing, config)
         batches = Batches(dataset, make_plan(groups, packing, 0, 3), packing, config, 1)
         read, start = 0, 0.0
         for batch in iterate(batches, threads=2):

@@ -26,7 +26,7 @@ FRAME = 2048
 def max_columns(dataset: Dataset, config: TinyMUConfig, augment: AugmentConfig) -> int | None:
     """Returns the most vectors that the encoder gives for a clip, or None if none is cropped.
 
-    Whoever plans a run takes its lengths with this cap: `dataset.index.lengths(config, cap)`.
+    Whoever plans a run takes its lengths with this cap: `dataset.lengths(config, cap)`.
 
     Args:
         dataset: whose clips are read.

@@ -6,7 +6,7 @@ from typing import Literal
 from tinymu_jax.config import Mono
 from tinymu_jax.serialised import Serialised
 
-Store = Literal["waveform", "log_mel", "embeddings"]
+Store = Literal["waveform", "log_mel", "embeddings", "text"]
 Resampling = Literal["torchaudio", "kaiser-best"]
 
 
@@ -16,7 +16,8 @@ class FeatureConfig(Serialised):
 
     store: Store = "log_mel"
     """waveform (int16, 16 kHz): 320 kB for 10 s, can be augmented; log_mel (float16): 160 kB;
-    embeddings of the frozen encoder (bfloat16): 480 kB, and no encoder in the training step."""
+    embeddings of the frozen encoder (bfloat16): 480 kB, and no encoder in the training step; text:
+    the tokens of a text file in the recording's place, for a decoder that learns from words."""
     mono: Mono = "first"
     """The first channel, as TinyMU is trained, or the mean of all, as MATPAC is."""
     resampler: Resampling = "torchaudio"
@@ -111,6 +112,36 @@ class AugmentConfig(Serialised):
             ),
             (0 <= self.semitones <= 24, "semitones must be in 0 to 24"),
         ]
+
+
+@dataclass(frozen=True)
+class SynthesisConfig:
+    """What is synthesised."""
+
+    clips: int = 1000
+    """How many."""
+    texts: int = 0
+    """Clips that are only told in words."""
+    seconds: float = 4.0
+    """Length of a clip."""
+    seed: int = 0
+    """Of everything."""
+    held_out: bool = False
+    """Only combinations of facts that are kept for tests, or only all others."""
+    captions: int = 1
+    """Captions of each clip."""
+    open: int = 3
+    """Open questions about each clip."""
+    choice: int = 2
+    """Multiple choice about each clip; the first about its timbre."""
+    binary: int = 3
+    """Questions for yes or no about each clip."""
+    timbre: str | None = None
+    """All clips have this one."""
+    extra: tuple[str, ...] = ()
+    """Timbres beside the usual ones (accordion) that clips may have, and questions offer."""
+    workers: int = 0
+    """Processes; 0 means one per core."""
 
 
 UNCHANGED = AugmentConfig()

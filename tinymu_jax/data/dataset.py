@@ -38,19 +38,23 @@ class Index(NamedTuple):
     answer: Int[np.ndarray, "Q"]
     """Tokens of each answer, without the end token."""
 
-    def lengths(self, config: TinyMUConfig, max_columns: int | None = None) -> Lengths:
+    def lengths(
+        self, config: TinyMUConfig, max_columns: int | None = None, text: bool = False
+    ) -> Lengths:
         """Returns the lengths that a model computes: prompts and answers cut as published.
 
         Args:
             config: of the model.
             max_columns: of a clip, where longer ones are cropped while training
                 (`tinymu_jax.data.augment.max_columns`).
+            text: the clips are texts, which go to the decoder as they are.
         """
         limit = config.max_text_tokens
         columns = self.columns if max_columns is None else np.minimum(self.columns, max_columns)
-        audio = np.array(
-            [config.projector.num_outputs(n // config.pooling) for n in columns.tolist()]
-        )
+        audio = columns
+        if not text:
+            given = config.projector.num_outputs
+            audio = np.array([given(n // config.pooling) for n in columns.tolist()])
         return Lengths(
             audio,
             self.first,
@@ -91,6 +95,10 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.index.columns)
+
+    def lengths(self, config: TinyMUConfig, max_columns: int | None = None) -> Lengths:
+        """Returns the lengths that a model computes; arguments as `Index.lengths`."""
+        return self.index.lengths(config, max_columns, self.features.store == "text")
 
     def __getitem__(self, number: int) -> Record:
         """Returns one record."""

@@ -1,4 +1,4 @@
-"""What is stored of a clip: its waveform, its log-mel, or the encoder's vectors of it."""
+"""What is stored of a clip: waveform, log-mel, the encoder's vectors, or a text in its place."""
 
 from pathlib import Path
 
@@ -9,8 +9,11 @@ import numpy as np
 from tinymu_jax import audio
 from tinymu_jax.audio import Clip, read_clip
 from tinymu_jax.data.config import FeatureConfig, Store
+from tinymu_jax.errors import InputError
+from tinymu_jax.files import read_text
 from tinymu_jax.padding import round_up
 from tinymu_jax.resampling import RESAMPLERS
+from tinymu_jax.tokenizer import Tokenizer
 
 
 def read(path: str | Path, config: FeatureConfig) -> Clip:
@@ -46,15 +49,27 @@ def as_embeddings(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(vectors).astype(ml_dtypes.bfloat16)
 
 
+def read_text_tokens(path: str | Path, tokenizer: Tokenizer) -> np.ndarray:
+    """Returns (A,) int32, the tokens of a text file.
+
+    Raises:
+        InputError: it is missing, no text, or empty.
+    """
+    tokens = tokenizer.encode(read_text(path, "name a folder with the texts"))
+    if not tokens:
+        raise InputError(f"{path}: is empty; write a text into it, or take it out of the list")
+    return np.array(tokens, np.int32)
+
+
 def num_columns(features: np.ndarray, store: Store, side: int) -> int:
-    """Returns how many vectors the encoder gives for stored features.
+    """Returns how many vectors the encoder, or the token table, gives for stored features.
 
     Args:
         features: as stored.
         store: what they are.
         side: frames of a column (16).
     """
-    if store == "embeddings":
+    if store in ("embeddings", "text"):
         return len(features)
     frames = audio.num_frames(len(features)) if store == "waveform" else len(features)
     return -(-frames // side)

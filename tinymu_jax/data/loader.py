@@ -31,6 +31,59 @@ class Batch(NamedTuple):
     """With a leading axis N."""
 
 
+class ClipReader:
+    """Reads clips of a data set side by side, padded to the longest that there is."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: TinyMUConfig,
+        augment: AugmentConfig = UNCHANGED,
+        seed: int = 0,
+    ) -> None:
+        """Arguments and errors as `Batches`."""
+        self.dataset, self.config = dataset, config
+        self.augment, self.seed = augment, seed
+        self.cap = max_columns(dataset, config, augment)
+        example = dataset[0].features
+        longest = int(dataset.index.columns.max())
+        longest = longest if self.cap is None else min(longest, self.cap)
+        frames = longest * config.encoder.patch_size
+        # A longer waveform has no more whole frames.
+        self.size = {
+            "embeddings": longest,
+            "text": longest,
+            "log_mel": frames,
+            "waveform": column_samples(frames),
+        }[dataset.features.store]
+        self.kind = (example.shape[1:], example.dtype)
+
+    def read(
+        self, records: Sequence[Record], block: int, places: int
+    ) -> tuple[np.ndarray, Int[np.ndarray, "C"]]:
+        """Returns features (C, ...) and their lengths, zeros where there are fewer clips.
+
+        Args:
+            records: that were read.
+            block: which they are of; by it and their place chance changes them.
+            places: C.
+        """
+        shape, dtype = self.kind
+        features = np.zeros((places, self.size, *shape), dtype)
+        lengths = np.zeros(places, np.int32)
+        for clip, record in enumerate(records):
+            own = self._features(record, block, clip)[: self.size]
+            features[clip, : len(own)], lengths[clip] = own, len(own)
+        return features, lengths
+
+    def _features(self, record: Record, block: int, clip: int) -> np.ndarray:
+        """Returns a clip as it is stored, or as chance has it in that place of the run."""
+        if not self.augment.enabled:
+            return record.features
+        rng = generator(self.seed, block, clip)
+        return augment_stored(record.features, rng, self.augment, crop_length(self.config))
+
+
 class Batches:
     """All steps of a run, found by their number: what this process computes of each."""
 
@@ -62,20 +115,8 @@ class Batches:
         """
         self.dataset, self.plan, self.packing, self.config = dataset, plan, packing, config
         self.blocks, self.own = blocks, list(range(blocks) if own is None else own)
-        self.augment, self.seed = augment, seed
-        cap = max_columns(dataset, config, augment)
-        example = dataset[0].features
-        longest = int(dataset.index.columns.max())
-        longest = longest if cap is None else min(longest, cap)
-        frames = longest * config.encoder.patch_size
-        # A longer waveform has no more whole frames.
-        self.size = {
-            "embeddings": longest,
-            "log_mel": frames,
-            "waveform": column_samples(frames),
-        }[dataset.features.store]
-        self.kind = (example.shape[1:], example.dtype)
-        self.num_audio = dataset.index.lengths(config, cap).audio
+        self.reader = ClipReader(dataset, config, augment, seed)
+        self.num_audio = dataset.lengths(config, self.reader.cap).audio
 
     def __len__(self) -> int:
         """Steps, the last of which may have empty blocks."""
@@ -96,12 +137,7 @@ class Batches:
         groups = [int(plan.group[at]) for at in span]
         records = list(dict.fromkeys(int(plan.groups.record[group]) for group in groups))
         read = {record: self.dataset[record] for record in records}
-        shape, dtype = self.kind
-        features = np.zeros((packing.clips, self.size, *shape), dtype)
-        lengths = np.zeros(packing.clips, np.int32)
-        for clip, record in enumerate(records):
-            own = self._features(read[record], number, clip)[: self.size]
-            features[clip, : len(own)], lengths[clip] = own, len(own)
+        features, lengths = self.reader.read(list(read.values()), number, packing.clips)
         index = self.dataset.index
         placed = []
         for at, group in zip(span, groups, strict=True):
@@ -114,13 +150,6 @@ class Batches:
         padded = np.full(packing.clips, -1, np.int32)
         padded[: len(records)] = records
         return Batch(features, lengths, padded, lay_out_block(placed, packing, self.config))
-
-    def _features(self, record: Record, block: int, clip: int) -> np.ndarray:
-        """Returns a clip as it is stored, or as chance has it in that place of the run."""
-        if not self.augment.enabled:
-            return record.features
-        rng = generator(self.seed, block, clip)
-        return augment_stored(record.features, rng, self.augment, crop_length(self.config))
 
 
 def iterate(batches: Batches, start: int = 0, threads: int = 8, ahead: int = 2) -> Iterator[Any]:

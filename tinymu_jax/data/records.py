@@ -14,6 +14,7 @@ _TYPES = {
     "int16": np.dtype(np.int16),
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "int32": np.dtype(np.int32),
 }
 
 
@@ -36,8 +37,8 @@ class Record(NamedTuple):
     """Path of the recording as the lists named it."""
     dataset: str
     features: np.ndarray
-    """Of the data set's store: waveform (n,) int16, log_mel (frames, 80) float16, or embeddings
-    (A, E) bfloat16."""
+    """Of the data set's store: waveform (n,) int16, log_mel (frames, 80) float16, embeddings
+    (A, E) bfloat16, or text (A,) int32."""
     questions: tuple[StoredQuestion, ...]
 
 

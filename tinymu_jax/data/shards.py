@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymu_jax.data.config import FeatureConfig
-from tinymu_jax.data.features import as_log_mel, as_waveform, num_columns, read
+from tinymu_jax.data.features import (
+    as_log_mel,
+    as_waveform,
+    num_columns,
+    read,
+    read_text_tokens,
+)
 from tinymu_jax.data.musicskills import ClipQuestions
 from tinymu_jax.data.records import Record, StoredQuestion, encode_record
 from tinymu_jax.errors import InputError
@@ -29,16 +35,21 @@ class Shard(NamedTuple):
 
 
 def read_features(shard: Shard, done: Callable[[], Any]) -> Iterable[Featured]:
-    """Yields every clip with its waveform or log-mel, or with what is wrong with it.
+    """Yields every clip with its waveform, log-mel or text, or with what is wrong with it.
 
     Args:
         shard: its clips, and what is to be stored.
         done: called after each clip.
     """
-    make = as_waveform if shard.features.store == "waveform" else as_log_mel
+    store = shard.features.store
+    make = as_waveform if store == "waveform" else as_log_mel
+    tokenizer = Tokenizer(shard.tokenizer)
     for clip in shard.clips:
         try:
-            yield clip, make(read(clip.path, shard.features))
+            if store == "text":
+                yield clip, read_text_tokens(clip.path, tokenizer)
+            else:
+                yield clip, make(read(clip.path, shard.features))
         except InputError as error:
             yield clip, error
         done()

@@ -180,6 +180,10 @@ def attend_backwards(
     return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=1)
 
 
+FEW_LAYERS = 6
+"""So many layers are compiled one by one: none writes into an array that holds what all keep."""
+
+
 def run_layers(
     parent: nn.Module,
     layer: type[nn.Module],
@@ -225,5 +229,7 @@ def run_layers(
         split_rngs={"params": True, "dropout": True},
         in_axes=(0, *(nn.broadcast for _ in shared)),
         length=depth,
+        # What is computed again must not be seen to be there already.
+        unroll=depth if depth <= FEW_LAYERS and remat == "nothing" else 1,
     )
     return scanned(**options, name=name)(x, per_layer, *shared)

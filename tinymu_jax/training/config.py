@@ -9,7 +9,7 @@ from tinymu_jax.errors import InputError
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Adam with the published schedule."""
+    """Adam with the published schedule; Muon for the matrices that `muon` names."""
 
     learning_rate: float = 1e-4
     """At its highest."""
@@ -29,6 +29,11 @@ class OptimConfig:
     """Paths of weights that stay as they are: no gradient, no averages."""
     slowed: dict[str, float] = field(default_factory=dict)
     """Paths (regular expressions) of weights that learn at a multiple of the learning rate."""
+    muon: str | None = None
+    """Paths of matrices whose averaged gradient is made orthogonal (Muon, arXiv 2502.16982) instead
+    of divided as Adam does: models that start at random learn in a fraction of the steps."""
+    muon_rate: float = 0.02
+    """Learning rate of those, at its highest."""
     clip_norm: float | None = None
     """Longest gradient, over all trained weights; longer ones are shortened to it."""
 
@@ -61,8 +66,11 @@ class DataConfig:
     """How questions are laid into rows, and rows into blocks."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """How waveforms are changed before they are heard; off as published."""
+    labels: str | None = None
+    """A table (csv) of what the clips are: `file_name` and one column for each category. Where it
+    is named the encoder learns to tell them, and no question is read."""
     epochs: int = 3
-    """How often each question comes."""
+    """How often each question comes; 0 means as often as `steps` needs."""
     seed: int = 0
     """Of the order of the clips, and of the changes to their waveforms."""
     threads: int = 8
@@ -155,6 +163,10 @@ class TrainConfig:
             (bool(self.output), "no output: name a folder for the run with --output"),
             (bool(self.data.train), "no data.train: name a prepared data set"),
             (
+                self.optim.muon is None or self.optim.learning_rate > 0,
+                "optim.learning-rate is 0, and optim.muon learns at a multiple of it; raise it",
+            ),
+            (
                 self.step.blocks % self.step.accumulate == 0,
                 f"step.blocks {self.step.blocks} is no multiple of step.accumulate "
                 f"{self.step.accumulate}; choose numbers that part evenly",
@@ -176,7 +188,7 @@ class TrainConfig:
     def _check_ranges(self) -> None:
         """Holds each number against what it may be."""
         least = {
-            "data.epochs": (self.data.epochs, 1),
+            "data.epochs": (self.data.epochs, 0 if self.steps else 1),
             "data.threads": (self.data.threads, 1),
             "data.ahead": (self.data.ahead, 1),
             "step.blocks": (self.step.blocks, 1),
@@ -193,6 +205,7 @@ class TrainConfig:
             "loop.profile-at": (_given(self.loop.profile_at), 1),
             "optim.learning-rate": (self.optim.learning_rate, 0),
             "optim.weight-decay": (self.optim.weight_decay, 0),
+            "optim.muon-rate": (self.optim.muon_rate, 0),
         }
         least |= {
             f"data.packing.{name.replace('_', '-')}": (value, int(name != "questions_per_group"))

@@ -76,17 +76,26 @@ def flops_of(
     if layers:
         width, depth = config.projector.output_width, config.projector.depth
         clip += bridge.backward_passes * 4 * depth * width * inside**2
+    if store == "text":
+        clip = 0.0
     decoder, sizes = _Part(config, "decoder", frozen, bridge.learns), config.decoder
     attention = 4 * sizes.depth * sizes.num_heads * sizes.head_width * seen
     slot = decoder.products(r"body/.*") + decoder.backward_passes * attention
     return Flops(slot, decoder.products(r"embed_tokens/.*"), clip)
 
 
+def encoder_flops(config: TinyMUConfig, frozen: str = OptimConfig.frozen) -> float:
+    """Returns the encoder's operations for a clip of `config.max_seconds` that it learns from."""
+    frames = audio.num_frames(int(config.max_seconds * audio.SAMPLE_RATE))
+    columns = -(-frames // config.encoder.patch_size)
+    return _encoder_passes(config, "log_mel", columns, frozen)[0]
+
+
 def _encoder_passes(
     config: TinyMUConfig, store: Store, columns: float, frozen: str
 ) -> tuple[float, bool]:
     """Returns the encoder's operations for a clip, and whether its vectors get a gradient."""
-    if store == "embeddings":
+    if store in ("embeddings", "text"):
         return 0.0, False
     encoder, part = config.encoder, _Part(config, "encoder", frozen, False)
     tokens, pairs = _patches(encoder, columns)

@@ -27,7 +27,7 @@ class LossSum(NamedTuple):
 
 def sum_loss(
     params: Any,
-    vectors: Float[Array, "N C A E"],
+    vectors: Float[Array, "N C A E"] | Int[Array, "N C A"],
     num_vectors: Int[Array, "N C"],
     blocks: Block,
     config: TinyMUConfig,
@@ -37,7 +37,7 @@ def sum_loss(
 
     Args:
         params: of projector and decoder; other parts are not read.
-        vectors: the encoder's, of each block's clips.
+        vectors: the encoder's, of each block's clips; or the tokens of texts in their place.
         num_vectors: real ones of each clip.
         blocks: with a leading axis N.
         config: of the model.
@@ -47,6 +47,9 @@ def sum_loss(
     rngs = {} if key is None else {"dropout": key}
 
     def hidden_states(m: TinyMU) -> Array:
+        if jnp.issubdtype(vectors.dtype, jnp.integer):
+            said = m.decoder.embed(vectors.reshape(-1, vectors.shape[-1]))
+            return m.decode_packed(said.reshape(*vectors.shape, -1), blocks.rows)
         flat = vectors.reshape(-1, *vectors.shape[2:])
         audio, _ = m.project(flat, num_vectors.reshape(-1), train=key is not None)
         return m.decode_packed(audio.reshape(*vectors.shape[:2], *audio.shape[1:]), blocks.rows)

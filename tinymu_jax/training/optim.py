@@ -1,9 +1,10 @@
-"""The optimiser: Adam with the published schedule, by path pattern."""
+"""The optimiser: Adam with the published schedule, or Muon, by path pattern."""
 
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
@@ -51,7 +52,7 @@ def join(*trees: Mapping[str, Any]) -> Tree:
 
 
 def make_optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Returns Adam over the trained weights, `steps` steps long.
+    """Returns Adam over the trained weights, `steps` steps long; Muon over those it is named for.
 
     optax divides by the root plus eps after the second average's correction, as torch does.
     """
@@ -65,13 +66,67 @@ def make_optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformat
     parts = []
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
-    parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.eps))
+    adam = optax.scale_by_adam(config.beta1, config.beta2, config.eps)
+    if config.muon is None:
+        parts.append(adam)
+    else:
+        pattern, share = config.muon, config.muon_rate / config.learning_rate
+        parts.append(optax.masked(_muon(share), lambda p: _chosen(p, pattern, True)))
+        parts.append(optax.masked(adam, lambda p: _chosen(p, pattern, False)))
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay, decayed))
     if config.slowed:
         parts.append(_scale_by_path(factors))
     schedule = published_schedule(config.learning_rate, steps, config.warmup)
     return optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+
+
+def _chosen(params: Tree, pattern: str, wanted: bool) -> Tree:
+    """Returns which weights are matrices that a pattern names, or which are not.
+
+    Raises:
+        InputError: it names something that is no matrix.
+    """
+    chosen = _by_path(params, lambda path: _matches(pattern, path))
+    for (path, leaf), (_, named) in zip(flatten(params), flatten(chosen), strict=True):
+        if named and getattr(leaf, "ndim", 2) < 2:
+            raise InputError(f"optim.muon {pattern!r} names {path}, which is no matrix; narrow it")
+    if not any(named for _, named in flatten(chosen)):
+        raise InputError(f"optim.muon {pattern!r} names no trained weight; correct it")
+    return jax.tree.map(lambda named: named == wanted, chosen)
+
+
+def check_muon(
+    config: OptimConfig, trained: Tree, axes: Mapping[str, tuple[str | None, ...]]
+) -> None:
+    """Refuses Muon for what is stacked in memory only: vectors, one for each layer.
+
+    Raises:
+        InputError: the pattern names some.
+    """
+    for path, _ in flatten(trained):
+        named = config.muon is not None and _matches(config.muon, path)
+        if named and sum(axis != "layers" for axis in axes[path]) < 2:
+            raise InputError(
+                f"optim.muon {config.muon!r} names {path}, which is no matrix; narrow it"
+            )
+
+
+def _muon(share: float) -> optax.GradientTransformation:
+    """Orthogonalises each matrix of a stack, for `share` times the other weights' rate."""
+    from optax.contrib import MuonDimensionNumbers, scale_by_muon
+
+    def last_two(updates: Tree) -> Tree:
+        return jax.tree.map(lambda x: MuonDimensionNumbers(x.ndim - 2, x.ndim - 1), updates)
+
+    def scale(x: Array) -> Array:
+        into, out = x.shape[-2:]
+        return x * (share * max(1.0, out / into) ** 0.5)
+
+    return optax.chain(
+        scale_by_muon(weight_dimension_numbers=last_two),
+        optax.stateless(lambda updates, params: jax.tree.map(scale, updates)),
+    )
 
 
 def _scale_by_path(factors: Callable[[Tree], Tree]) -> optax.GradientTransformation:

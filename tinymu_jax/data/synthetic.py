@@ -1,0 +1,202 @@
+"""Synthetic music with questions: a folder that is prepared and trained on like any other.
+
+clips/000000.wav      4 s at 16 kHz, mono, 16 bits
+captioning.json       MusicSkills lists, one for each format (qa.json, mcq.json, binary.json)
+facts.csv             a line for each clip: its name and its ten facts
+texts/000000.txt      what is true of a clip that was never rendered, in words
+texts.json            questions about those, for a decoder that learns from words
+
+A clip depends on the seed and its number alone: it is the same on every machine, in whatever
+company it is made.
+"""
+
+import csv
+import io
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinymu_jax.audio import SAMPLE_RATE
+from tinymu_jax.data.composition import compose
+from tinymu_jax.data.config import SynthesisConfig
+from tinymu_jax.data.facts import FACTS, Facts, draw_facts
+from tinymu_jax.data.questions import CAPTIONING, MCQ, QA, YES_NO, Asked, Mix, ask_all, describe
+from tinymu_jax.errors import InputError
+from tinymu_jax.files import (
+    exists,
+    make_folder,
+    read_json_object,
+    remove,
+    write_json,
+    write_text,
+)
+
+CLIPS, TEXTS = "clips", "texts"
+LISTS = {
+    CAPTIONING: "captioning.json",
+    QA: "qa.json",
+    MCQ: "mcq.json",
+    YES_NO: "binary.json",
+}
+"""The list of each format."""
+TOLD = Mix(captions=1, open=2, choice=5, binary=3)
+"""What is asked about a text: mostly multiple choice, whose letters take longest to learn."""
+FACTS_FILE, TEXTS_FILE, DONE_FILE = "facts.csv", "texts.json", "synthetic.json"
+STARTED_FILE = "synthesizing.json"
+FORMAT = 1
+Progress = Callable[[int, int], Any]
+
+
+def mix_of(config: SynthesisConfig) -> Mix:
+    """Returns how many questions of each kind are asked about a clip."""
+    return Mix(config.captions, config.open, config.choice, config.binary)
+
+
+def facts_of(config: SynthesisConfig, number: int, text: bool = False) -> tuple[Facts, Any]:
+    """Returns the facts of a clip, and the chance that goes on from there."""
+    rng = np.random.default_rng([config.seed, int(config.held_out), int(text), number])
+    return draw_facts(rng, config.held_out, config.timbre, config.extra), rng
+
+
+def make_clip(config: SynthesisConfig, number: int) -> tuple[Facts, np.ndarray, list[Asked]]:
+    """Returns facts, samples (int16) and questions of a clip by its number."""
+    facts, rng = facts_of(config, number)
+    sound, words = rng.spawn(2)
+    asked = ask_all(words, facts, mix_of(config), config.extra)
+    return facts, compose(facts, config.seconds, sound), asked
+
+
+def make_text(config: SynthesisConfig, number: int) -> tuple[Facts, str, list[Asked]]:
+    """Returns facts, a telling of all of them, and questions, of a clip that is not rendered."""
+    facts, rng = facts_of(config, number, text=True)
+    asked = ask_all(rng, facts, TOLD, config.extra)
+    return facts, describe(rng, facts), asked
+
+
+def _write_clip(work: tuple[SynthesisConfig, Path, int]) -> tuple[str, Facts, list[Asked]]:
+    import soundfile
+
+    config, folder, number = work
+    facts, samples, asked = make_clip(config, number)
+    name = f"{number:06d}.wav"
+    soundfile.write(folder / name, samples, SAMPLE_RATE, subtype="PCM_16")
+    return name, facts, asked
+
+
+def synthesize(
+    output: str | Path, config: SynthesisConfig, progress: Progress = lambda done, total: None
+) -> Path:
+    """Writes a folder of clips and lists; what is there already is not made again.
+
+    Raises:
+        InputError: the folder holds something else, or cannot be written to.
+    """
+    _check_config(config)
+    output = make_folder(output)
+    own = {name: value for name, value in vars(config).items() if name != "workers"}
+    page = {"format": FORMAT, **own, "extra": list(config.extra)}
+    for name in (DONE_FILE, STARTED_FILE):
+        if exists(output / name) and read_json_object(output / name, "name another") != page:
+            raise InputError(
+                f"{output}: holds clips that were made otherwise; name another folder, or remove it"
+            )
+    if exists(output / DONE_FILE):
+        return output
+    for left_over in output.glob("*.partial"):
+        remove(left_over)
+    ours = {CLIPS, TEXTS, TEXTS_FILE, FACTS_FILE, STARTED_FILE}
+    others = {path.name for path in output.iterdir()} - ours
+    if others - set(LISTS.values()):
+        raise InputError(f"{output}: holds other files; name a new or empty folder")
+    write_json(output / STARTED_FILE, page)
+    records: dict[str, list[dict[str, Any]]] = {task: [] for task in LISTS}
+    table = [("file_name", *FACTS)]
+    for name, facts, asked in _clips(output, config, progress):
+        table.append((name, *facts))
+        for question in asked:
+            records[question.task].append(_record(name, question))
+    for task, name in LISTS.items():
+        if records[task]:
+            _write_list(output / name, records[task])
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows(table)
+    write_text(output / FACTS_FILE, lines.getvalue())
+    if config.texts:
+        _write_texts(output, config)
+    write_json(output / DONE_FILE, page)
+    remove(output / STARTED_FILE)
+    return output
+
+
+def _check_config(config: SynthesisConfig) -> None:
+    from tinymu_jax.data.instruments import INSTRUMENTS
+
+    questions = sum(mix_of(config))
+    rules = [
+        (config.clips >= 1, "clips: give 1 or more"),
+        (config.texts >= 0 and config.seed >= 0 and config.workers >= 0, "give no negative number"),
+        (1 <= config.seconds <= 60, "seconds: give 1 to 60"),
+        (min(mix_of(config)) >= 0 and questions >= 1, "ask something: give a number of questions"),
+        (max(config.open, config.binary) <= len(FACTS), f"there are {len(FACTS)} facts to ask for"),
+        (
+            all(t in INSTRUMENTS for t in (config.timbre, *config.extra) if t is not None),
+            f"timbre {config.timbre!r}, extra {config.extra}: use some of {', '.join(INSTRUMENTS)}",
+        ),
+        (
+            config.timbre is None or config.timbre in (*FACTS["timbre"], *config.extra),
+            f"timbre {config.timbre!r} is not among the usual ones; name it in extra too",
+        ),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise InputError(message)
+
+
+def _clips(
+    output: Path, config: SynthesisConfig, progress: Progress
+) -> Iterator[tuple[str, Facts, list[Asked]]]:
+    """Writes all clips, in processes where there are many; yields what is asked about each."""
+    folder = make_folder(output / CLIPS)
+    work = [(config, folder, number) for number in range(config.clips)]
+    workers = config.workers or multiprocessing.cpu_count()
+    if config.clips < 200 or workers == 1:
+        for done, item in enumerate(work, 1):
+            yield _write_clip(item)
+            progress(done, config.clips)
+        return
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        for done, made in enumerate(pool.imap(_write_clip, work, chunksize=32), 1):
+            yield made
+            progress(done, config.clips)
+
+
+def _record(name: str, asked: Asked) -> dict[str, Any]:
+    """Returns MusicSkills' five keys, and two more that its loader does not read."""
+    return {
+        "file_name": name,
+        "input_text": asked.prompt,
+        "target_text": asked.answer,
+        "dataset": "Synthetic",
+        "task": asked.task,
+        "facts": asked.facts,
+        "options": asked.options,
+    }
+
+
+def _write_list(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    write_text(path, "[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n")
+
+
+def _write_texts(output: Path, config: SynthesisConfig) -> None:
+    """Writes clips that are told in words, and a list of questions about them."""
+    folder, records = make_folder(output / TEXTS), []
+    for number in range(config.texts):
+        _, text, asked = make_text(config, number)
+        name = f"{number:06d}.txt"
+        (folder / name).write_text(text)
+        records += [_record(name, question) for question in asked]
+    _write_list(output / TEXTS_FILE, records)
