@@ -1,0 +1,95 @@
+"""What can be had without any model: chance, the most frequent answer, the shortest option.
+
+A point of a guess stands for each point of the model's: the same questions, and of captions the
+same facts that the model chose to tell.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from tinymu_jax.data.facts import FACTS
+from tinymu_jax.data.questions import CAPTIONING, LETTERS, MCQ, QA, YES_NO, values_of
+from tinymu_jax.evaluation.items import Item
+from tinymu_jax.evaluation.marking import CAPTION_FACTS, Point, right_reading
+
+
+def chance(items: Sequence[Item], marked: Sequence[Sequence[Point]]) -> list[Point]:
+    """Returns how probably a blind guess is right.
+
+    Args:
+        items: the questions.
+        marked: the model's points of each.
+    """
+    heard = {item.truth.timbre for item in items}
+    extra = sorted(heard - set(FACTS["timbre"]))
+
+    def share(item: Item, point: Point) -> float:
+        if item.task == MCQ:
+            return 1 / len(item.options)
+        return 1 / 2 if item.task == YES_NO else 1 / len(values_of(point.facts[0], extra))
+
+    return _each(items, marked, share)
+
+
+def most_frequent(items: Sequence[Item], marked: Sequence[Sequence[Point]]) -> list[Point]:
+    """Returns what the answer gets that is right most often: of each format; of QA, of each fact.
+
+    Of a caption, it is the timbre that most captions are about, and so for any other fact told.
+
+    Args:
+        items: the questions.
+        marked: the model's points of each.
+    """
+    answers: dict[tuple[str, ...], Counter[str | None]] = {}
+    for item in items:
+        answers.setdefault(_kind(item), Counter())[right_reading(item)] += 1
+    captioned = [item.truth for item in items if item.task == CAPTIONING]
+    told = {fact: Counter(getattr(truth, fact) for truth in captioned) for fact in FACTS}
+
+    def share(item: Item, point: Point) -> float:
+        if point.format == CAPTION_FACTS:
+            fact = point.facts[0]
+            return float(getattr(item.truth, fact) == _first(told[fact]))
+        return float(right_reading(item) == _first(answers[_kind(item)]))
+
+    return _each(items, marked, share)
+
+
+def shortest_option(items: Sequence[Item], marked: Sequence[Sequence[Point]]) -> list[Point]:
+    """Returns what the shortest option gets, in characters; options of one length share.
+
+    Args:
+        items: the questions; those without options get no points.
+        marked: the model's points of each.
+    """
+    pairs = [(item, points) for item, points in zip(items, marked, strict=True) if item.task == MCQ]
+
+    def share(item: Item, point: Point) -> float:
+        lengths = [len(option) for option in item.options]
+        right = lengths[LETTERS.index(right_reading(item) or "")]
+        return 1 / lengths.count(right) if right == min(lengths) else 0.0
+
+    return _each([item for item, _ in pairs], [points for _, points in pairs], share)
+
+
+def _kind(item: Item) -> tuple[str, ...]:
+    """Returns which questions have one most frequent answer."""
+    return (item.task, *item.facts) if item.task == QA else (item.task,)
+
+
+def _first(counted: Counter[str | None]) -> str | None:
+    """Returns the most frequent; of equals the first by the alphabet."""
+    return min(counted, key=lambda answer: (-counted[answer], str(answer)))
+
+
+def _each(
+    items: Sequence[Item],
+    marked: Sequence[Sequence[Point]],
+    share: Callable[[Item, Point], float],
+) -> list[Point]:
+    """Returns the model's points with another share."""
+    return [
+        point._replace(share=share(item, point))
+        for item, points in zip(items, marked, strict=True)
+        for point in points
+    ]

@@ -1,0 +1,121 @@
+"""Questions about synthetic music: with each, the facts by which any answer can be marked."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tinymu_jax.data.facts import FACTS, Facts
+from tinymu_jax.data.musicskills import FIELDS
+from tinymu_jax.data.questions import LETTERS, MCQ
+from tinymu_jax.data.synthetic import CLIPS, FACTS_FILE, LISTS
+from tinymu_jax.data.wordings import NAMES
+from tinymu_jax.errors import InputError
+from tinymu_jax.files import exists, read_text
+
+REMEDY = "synthesise the folder again (tinymu data synthesize)"
+
+
+class Item(NamedTuple):
+    """A question, and what is true of the clip that it is asked about."""
+
+    path: Path
+    """Of the clip."""
+    truth: Facts
+    task: str
+    """One of MusicSkills' four."""
+    facts: tuple[str, ...]
+    """What it is about."""
+    prompt: str
+    wanted: str
+    """The list's answer."""
+    options: tuple[str, ...] = ()
+    """Of multiple choice, as they may be answered, in the order of their letters."""
+
+
+def read_items(folder: str | Path, max_clips: int | None = None) -> list[Item]:
+    """Reads all questions of a folder that `tinymu_jax.data.synthetic.synthesize` wrote.
+
+    Args:
+        folder: with lists, facts and clips.
+        max_clips: only the first so many clips.
+
+    Returns:
+        The questions, those of one clip together, clips in their order in the table of facts.
+
+    Raises:
+        InputError: a file that is missing or holds something else; no question at all.
+    """
+    folder = Path(folder)
+    if max_clips is not None and max_clips < 1:
+        raise InputError(f"max_clips is {max_clips}: ask about 1 or more")
+    truths = _read_facts(folder / FACTS_FILE)
+    kept: dict[str, list[Item]] = {name: [] for name in list(truths)[:max_clips]}
+    for task, name in LISTS.items():
+        if not exists(folder / name):
+            continue  # nothing was asked in this format
+        for number, record in enumerate(_read_records(folder / name)):
+            where = f"{folder / name}: record {number}"
+            _check_record(record, task, where)
+            clip = record["file_name"]
+            if clip not in truths:
+                raise InputError(f"{where}: {clip} is not in {FACTS_FILE}; {REMEDY}")
+            if clip in kept:
+                path, facts = folder / CLIPS / clip, tuple(record["facts"])
+                texts = record["input_text"], record["target_text"], tuple(record["options"])
+                kept[clip].append(Item(path, truths[clip], task, facts, *texts))
+    items = [item for own in kept.values() for item in own]
+    if not items:
+        raise InputError(f"{folder}: holds no questions; {REMEDY}")
+    return items
+
+
+def _read_facts(path: Path) -> dict[str, Facts]:
+    """Returns what is true of each clip, by the clip's name."""
+    rows = list(csv.reader(io.StringIO(read_text(path, REMEDY))))
+    if not rows or tuple(rows[0]) != ("file_name", *FACTS):
+        raise InputError(f"{path}: is no table of facts; {REMEDY}")
+    truths = {}
+    for number, row in enumerate(rows[1:], 2):
+        known = len(row) == len(rows[0]) and all(
+            value in NAMES[fact] for fact, value in zip(FACTS, row[1:], strict=True)
+        )
+        if not known:
+            raise InputError(f"{path}: line {number} is not a clip with its facts; {REMEDY}")
+        truths[row[0]] = Facts(*row[1:])
+    return truths
+
+
+def _read_records(path: Path) -> list[Any]:
+    """Returns the records of one list."""
+    try:
+        content = json.loads(read_text(path, REMEDY))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is no json ({error}); {REMEDY}") from error
+    if not isinstance(content, list):
+        raise InputError(f"{path}: holds no list of records; {REMEDY}")
+    return content
+
+
+def _check_record(record: Any, task: str, where: str) -> None:
+    """Refuses a record that could not be asked or marked."""
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: is no object; {REMEDY}")
+    for key in FIELDS:
+        if not isinstance(record.get(key), str) or not record[key]:
+            raise InputError(f"{where}: has no {key!r}, or an empty one; {REMEDY}")
+    for key in ("facts", "options"):
+        value = record.get(key)
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+            raise InputError(f"{where}: has no list of {key}; {REMEDY}")
+    facts, options = record["facts"], record["options"]
+    if record["task"] != task:
+        raise InputError(f"{where}: its task is {record['task']!r}, not {task!r}; {REMEDY}")
+    if not facts or not set(facts) <= set(FACTS):
+        raise InputError(f"{where}: is about {facts}, which are no facts; {REMEDY}")
+    if task != MCQ:
+        return
+    labelled = [option.startswith(f"({x})") for x, option in zip(LETTERS, options, strict=False)]
+    if len(options) != len(LETTERS) or not all(labelled) or record["target_text"] not in options:
+        raise InputError(f"{where}: has not the options (A) to (D), or no right one; {REMEDY}")

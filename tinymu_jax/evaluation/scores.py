@@ -1,0 +1,106 @@
+"""Scores by format and by fact, each beside what can be had without listening."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tinymu_jax.data.facts import FACTS
+from tinymu_jax.evaluation.marking import BINARY, CHOICE, FORMATS, OPEN, Point
+
+BLIND = ("most_frequent", "shortest_option", "no_audio", "other_clip")
+"""The baselines: fields of `Score`."""
+ABOUT_FACTS = (CHOICE, BINARY, OPEN)
+"""The formats that the scores by fact are of."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Shares of right answers; None where there are none to count."""
+
+    number: int
+    """Questions; of captions' facts, how many facts the captions tell."""
+    model: float | None
+    chance: float | None
+    """What guessing gets."""
+    most_frequent: float | None = None
+    """The answer that is right most often."""
+    shortest_option: float | None = None
+    """Of multiple choice alone; by fact it is not given."""
+    no_audio: float | None = None
+    """The model, hearing nothing; of captions' facts, among those that it then tells."""
+    other_clip: float | None = None
+    """The model, hearing the next clip; of captions' facts as above."""
+
+    @property
+    def best_blind(self) -> float | None:
+        """The best of the baselines."""
+        known = [share for share in (getattr(self, name) for name in BLIND) if share is not None]
+        return max(known, default=None)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model reaches on a folder of questions."""
+
+    clips: int
+    questions: int
+    cut_clips: int
+    """Clips of which only the beginning was heard."""
+    by_format: Mapping[str, Score]
+    by_fact: Mapping[str, Score]
+    """Over multiple choice (generated), yes or no, and open questions; one about two facts counts
+    for both."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as plain json."""
+        parts = {
+            part: {
+                name: asdict(score) | {"best_blind": score.best_blind}
+                for name, score in getattr(self, part).items()
+            }
+            for part in ("by_format", "by_fact")
+        }
+        counts = {name: getattr(self, name) for name in ("clips", "questions", "cut_clips")}
+        return counts | parts
+
+
+def count_scores(
+    points: Mapping[str, Sequence[Point]], clips: int, questions: int, cut_clips: int = 0
+) -> Scores:
+    """Averages points.
+
+    Args:
+        points: of the model, of chance, and of baselines, by the fields of `Score`.
+        clips: asked about.
+        questions: asked.
+        cut_clips: of which only the beginning was heard.
+    """
+    by_format = {}
+    for format in FORMATS:
+        groups = {
+            name: [p.share for p in own if p.format == format] for name, own in points.items()
+        }
+        # Captions of which none tells a fact are no reason to leave that out.
+        if any(groups.values()):
+            by_format[format] = _score(groups)
+    by_fact = {}
+    for fact in FACTS:
+        groups = {
+            name: [p.share for p in own if fact in p.facts and p.format in ABOUT_FACTS]
+            for name, own in points.items()
+            # It answers some of these questions only, and does not compare with the others.
+            if name != "shortest_option"
+        }
+        if any(groups.values()):
+            by_fact[fact] = _score(groups)
+    return Scores(clips, questions, cut_clips, by_format, by_fact)
+
+
+def _score(groups: Mapping[str, Sequence[float]]) -> Score:
+    means = {name: _mean(shares) for name, shares in groups.items()}
+    return Score(number=len(groups["model"]), **{"model": None, "chance": None} | means)
+
+
+def _mean(shares: Iterable[float]) -> float | None:
+    shares = list(shares)
+    return sum(shares) / len(shares) if shares else None
