@@ -236,6 +236,9 @@ class MeshConfig:
 PUBLISHED = "AndreasXi/TinyMU"
 """Hub name of the published checkpoint."""
 
+NANO = "nano"
+"""Name of the small checkpoint that comes with the package."""
+
 SMOLLM2_PRESETS: dict[str, SmolLM2Config] = {
     "SmolLM2-135M": SmolLM2Config(),
     "SmolLM2-360M": SmolLM2Config(

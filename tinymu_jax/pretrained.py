@@ -21,6 +21,7 @@ from tinymu_jax.checkpoint import (
     read_checkpoint,
 )
 from tinymu_jax.config import (
+    NANO,
     PUBLISHED,
     MatpacConfig,
     Products,
@@ -34,6 +35,9 @@ from tinymu_jax.labels import read_labels
 from tinymu_jax.listener import Listener
 from tinymu_jax.models import matpac, tinymu
 from tinymu_jax.tokenizer import Tokenizer
+
+NANO_FOLDER = Path(__file__).parent / "nano"
+"""The checkpoint that comes with the package; a folder of that name elsewhere is `./nano`."""
 
 
 def load(
@@ -50,8 +54,9 @@ def load(
     """Loads a model, ready to answer.
 
     Args:
-        checkpoint: a hub name (downloaded and converted once), a published `.pt` (its yaml, json
-            and tokenizer.json beside it; the same keys as `.safetensors`), or a checkpoint folder.
+        checkpoint: `nano` (comes with the package), a hub name (downloaded and converted once), a
+            published `.pt` (its yaml, json and tokenizer.json beside it; the same keys as
+            `.safetensors`), or a checkpoint folder.
         encoder: `bfloat16` rounds the weights of encoder and projector, multiplies in bfloat16 and
             sums in float32: faster, not exact.
         decoder: `int8` rounds its weights per output channel: a quarter of the memory, several
@@ -196,6 +201,8 @@ def open_checkpoint(
     from conversion import tinymu as tinymu_files
     from conversion.published_files import read_published
 
+    if str(name) == NANO:
+        return read_checkpoint(NANO_FOLDER)
     path = Path(name)
     local = exists(path)
     if local and revision is not None:

@@ -1,0 +1,170 @@
+"""Nano: every part of TinyMU at small width, learnt from nothing on synthetic music.
+
+    tinymu quickstart --only nothing --minutes 4
+    tinymu train --config configs/nano.py
+
+Four stages as the real model had them: the decoder learns from words alone, the encoder learns to
+tell what it hears, the projector joins the two, and then all learn together. `config` is the last
+one by itself, where the folder of a quickstart has what comes before.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tinymu_jax.config import (
+    LORA_TARGETS,
+    LoraConfig,
+    MatpacConfig,
+    ProjectorConfig,
+    SmolLM2Config,
+    TinyMUConfig,
+)
+from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.training.config import (
+    DataConfig,
+    LoopConfig,
+    OptimConfig,
+    StartConfig,
+    StepConfig,
+    TrainConfig,
+)
+from tinymu_jax.training.lora import FROZEN
+
+SECONDS = 4.0
+"""Of a clip."""
+
+
+def model(vocab_size: int) -> TinyMUConfig:
+    """Returns the sizes: 2.4 million weights."""
+    return TinyMUConfig(
+        encoder=MatpacConfig(width=160, depth=4, num_heads=5, num_frames=400),
+        projector=ProjectorConfig(input_width=800, hidden_width=256, output_width=128),
+        decoder=SmolLM2Config(
+            vocab_size=vocab_size,
+            width=128,
+            depth=4,
+            num_heads=4,
+            num_kv_heads=2,
+            head_width=32,
+            mlp_width=384,
+        ),
+        max_text_tokens=64,
+        max_seconds=SECONDS,
+    )
+
+
+MATRICES = r"encoder/(patch_embed|transformer)/.*kernel|projector/.*kernel|decoder/body/.*kernel"
+CONSTANT = r"encoder/(pos_embed|log_mel/.*)"
+"""Weights of the encoder that are tables."""
+OPTIM = OptimConfig(learning_rate=1.5e-3, beta2=0.98, muon=MATRICES, muon_rate=0.02)
+
+CLIPS = 16
+"""Clips of a step; twice as many where they are only labelled."""
+HEARD = PackingConfig(row_slots=208, rows=CLIPS, clips=CLIPS, labels=64 * CLIPS)
+TOLD = PackingConfig(row_slots=272, rows=CLIPS, clips=CLIPS, labels=64 * CLIPS)
+LABELLED = PackingConfig(clips=2 * CLIPS)
+
+WORDS, LABELS, JOIN, ALL = "1_words", "2_labels", "3_join", "4_all"
+MINUTE = {WORDS: 150, LABELS: 110, JOIN: 150, ALL: 100}
+"""Steps of each stage that two cores do in a minute."""
+WORDS_SHARE, WORDS_MOST = 0.45, 5.0
+"""Of the time for words, and minutes after which they are known."""
+SHARE = {LABELS: 0.4, JOIN: 0.05, ALL: 0.55}
+"""Of the rest of the time, for each other stage."""
+
+
+class Places(NamedTuple):
+    """Where things lie."""
+
+    clips: Path
+    """Prepared data set of clips."""
+    texts: Path
+    """Prepared data set of texts."""
+    labels: Path
+    """Table of the clips' facts."""
+    tokenizer: Path
+    """A tokenizer.json."""
+    output: Path
+    """Folder of the runs."""
+
+
+def steps_in(minutes: float) -> dict[str, int]:
+    """Returns the steps of each stage for some minutes on two cores."""
+    words = min(WORDS_SHARE * minutes, WORDS_MOST)
+    spent = {WORDS: words} | {name: (minutes - words) * share for name, share in SHARE.items()}
+    return {name: max(1, round(own * MINUTE[name])) for name, own in spent.items()}
+
+
+def stages(
+    places: Places, vocab_size: int, minutes: float, seed: int = 0
+) -> dict[str, TrainConfig]:
+    """Returns the runs of all stages by name; each begins with the model of the one before.
+
+    Args:
+        places: of data and runs.
+        vocab_size: of the tokenizer.
+        minutes: of training on two cores.
+        seed: of weights and order.
+    """
+    steps = steps_in(minutes)
+
+    def run(name: str, before: str | None, frozen: str, **data: Any) -> TrainConfig:
+        start = StartConfig(tokenizer=str(places.tokenizer), seed=seed)
+        if before is not None:
+            start = StartConfig(checkpoint=str(places.output / before), seed=seed)
+        own = DataConfig(train=str(places.clips), packing=HEARD, epochs=0, seed=seed, threads=2)
+        return TrainConfig(
+            output=str(places.output / name),
+            start=start,
+            model=model(vocab_size) if before is None else TinyMUConfig(),
+            data=replace(own, **data),
+            step=StepConfig(remat="nothing"),
+            optim=replace(OPTIM, frozen=frozen),
+            loop=LoopConfig(validate_every=10**9, save_every=250, keep=1, tensorboard=False),
+            steps=steps[name],
+        )
+
+    told = {"train": str(places.texts), "packing": TOLD}
+    labelled = {"labels": str(places.labels), "packing": LABELLED}
+    return {
+        WORDS: run(WORDS, None, r"(encoder|projector)/.*", **told),
+        LABELS: run(LABELS, WORDS, rf"(projector|decoder)/.*|{CONSTANT}", **labelled),
+        JOIN: run(JOIN, LABELS, r"(encoder|decoder)/.*"),
+        ALL: run(ALL, JOIN, CONSTANT),
+    }
+
+
+def new_timbre(clips: Path, checkpoint: str, output: Path, seed: int = 0) -> TrainConfig:
+    """Returns the run that teaches a trained nano another timbre: LoRA, and the projector.
+
+    Args:
+        clips: prepared data set with the timbre.
+        checkpoint: what is taught.
+        output: of the run.
+        seed: of new weights and order.
+    """
+    return TrainConfig(
+        output=str(output),
+        start=StartConfig(checkpoint=checkpoint, seed=seed),
+        lora=LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS),
+        data=DataConfig(train=str(clips), packing=HEARD, epochs=0, seed=seed, threads=2),
+        step=StepConfig(remat="nothing"),
+        optim=OptimConfig(learning_rate=2e-3, beta2=0.98, frozen=FROZEN),
+        loop=LoopConfig(validate_every=10**9, save_every=50, keep=1, tensorboard=False),
+        steps=120,
+    )
+
+
+_FOLDER = Path("quickstart/nothing")
+config = stages(
+    Places(
+        clips=_FOLDER / "data/clips",
+        texts=_FOLDER / "data/texts",
+        labels=_FOLDER / "data/music/facts.csv",
+        tokenizer=_FOLDER / "data/tokenizer.json",
+        output=_FOLDER,
+    ),
+    vocab_size=600,
+    minutes=4,
+)[ALL]

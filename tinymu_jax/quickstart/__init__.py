@@ -1,0 +1,1 @@
+"""From nothing to a small TinyMU that listens: what `tinymu quickstart` does."""

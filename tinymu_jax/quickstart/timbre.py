@@ -1,0 +1,61 @@
+"""Teaching a model an instrument that it has never heard, with LoRA, in about a minute."""
+
+from pathlib import Path
+
+from configs import nano
+from tinymu_jax.checkpoint import TOKENIZER_FILE
+from tinymu_jax.data.config import FeatureConfig, PrepareConfig, SynthesisConfig
+from tinymu_jax.data.facts import NEW_TIMBRE
+from tinymu_jax.data.prepare import prepare
+from tinymu_jax.data.synthetic import CLIPS, LISTS, Progress, synthesize
+from tinymu_jax.files import make_folder, write_text
+from tinymu_jax.pretrained import open_checkpoint
+from tinymu_jax.runs import Trained, train
+
+NEW, USUAL, TEST = "new", "usual", "test"
+"""Folders of clips: all with the new timbre, with any, and others of the new one to test with."""
+EACH = 320
+"""Clips of the new timbre, and of any."""
+
+
+def make_timbre_data(
+    folder: Path,
+    checkpoint: str,
+    seed: int = 0,
+    test_clips: int = 60,
+    progress: Progress = lambda done, total: None,
+) -> None:
+    """Synthesises and prepares clips with the new timbre, among clips with any.
+
+    What it has learnt stays only if it is asked about the usual ones too, and they are offered the
+    new one as a wrong answer.
+
+    Raises:
+        InputError: as `synthesize` and `prepare`.
+    """
+    tokenizer = open_checkpoint(checkpoint).tokenizer
+    make_folder(folder)
+    write_text(folder / TOKENIZER_FILE, tokenizer)
+    common = {"extra": (NEW_TIMBRE,), "seconds": nano.SECONDS, "workers": 1}
+    parts = {
+        NEW: SynthesisConfig(EACH, seed=seed + 1, timbre=NEW_TIMBRE, **common),
+        USUAL: SynthesisConfig(EACH, seed=seed + 2, **common),
+        TEST: SynthesisConfig(
+            test_clips, seed=seed + 3, timbre=NEW_TIMBRE, held_out=True, **common
+        ),
+    }
+    for name, config in parts.items():
+        synthesize(folder / name, config, progress)
+    lists = [folder / name / path for name in (NEW, USUAL) for path in LISTS.values()]
+    audio = [folder / name / CLIPS for name in (NEW, USUAL) for _ in LISTS]
+    features = FeatureConfig(max_seconds=nano.SECONDS)
+    prepare(lists, audio, folder / CLIPS, tokenizer, PrepareConfig(features, workers=1))
+
+
+def teach(folder: Path, checkpoint: str, output: Path, seed: int = 0) -> Trained:
+    """Fine-tunes a model on what `make_timbre_data` made; goes on where it was stopped.
+
+    Raises:
+        InputError: as `tinymu_jax.runs.train`.
+    """
+    return train(nano.new_timbre(folder / CLIPS, checkpoint, output, seed), resume=True)

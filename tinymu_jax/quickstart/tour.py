@@ -1,0 +1,201 @@
+"""The steps of `tinymu quickstart`: each leaves its numbers in the folder, and is not done twice.
+
+test/            clips whose combinations of facts no training has seen
+nothing/         data and runs of the model that learns from nothing
+timbre/          data and run of the new instrument
+export/          the shipped model for PyTorch
+results/         what came of each step (json), all answers, pictures
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs import nano
+from tinymu_jax.data.config import SynthesisConfig
+from tinymu_jax.data.synthetic import CLIPS, Progress, synthesize
+from tinymu_jax.errors import InputError
+from tinymu_jax.evaluation.pictures import plot_facts, plot_question
+from tinymu_jax.evaluation.synthetic import Results, evaluate, write_results
+from tinymu_jax.files import exists, make_folder, read_json_object, write_json
+from tinymu_jax.quickstart.config import TourConfig
+from tinymu_jax.quickstart.nothing import learn, make_data
+from tinymu_jax.quickstart.timbre import TEST, make_timbre_data, teach
+from tinymu_jax.sharding import flatten
+
+RESULTS = "results"
+TEST_SEED = 1000
+"""Of the clips that are tested with; training has smaller ones."""
+CLIPS_A_MINUTE = 1200
+"""Clips that are synthesised for each minute of training, up to `MOST_CLIPS`."""
+MOST_CLIPS = 24_000
+
+
+class Tour:
+    """All steps over one folder."""
+
+    def __init__(
+        self,
+        config: TourConfig,
+        say: Callable[[str], Any] = print,
+        progress: Callable[[str], Progress] = lambda doing: lambda done, total: None,
+    ) -> None:
+        """Takes what is shown, and how.
+
+        Args:
+            config: what.
+            say: prints a line.
+            progress: returns what shows how far something is, by what it is called.
+        """
+        self.config, self.say, self.progress = config, say, progress
+        self.folder = config.output
+        self.results = make_folder(self.folder / RESULTS)
+
+    def step(self, name: str, doing: str, do: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Does a step, or reads what came of it when it was done; says so in a line."""
+        path, wanted = self.results / f"{name}.json", self._page(name)
+        if exists(path):
+            found = read_json_object(path, "remove it, and run again")
+            if found["of"] != wanted:
+                raise InputError(
+                    f"{self.folder}: {name} was done with other options ({found['of']}); give them "
+                    "again, or name another --output"
+                )
+            self.say(f"{doing}: done before, {found['seconds']:.0f} s")
+            return found
+        began = time.monotonic()
+        found = {"of": wanted, **do()}
+        found["seconds"] = time.monotonic() - began
+        write_json(path, found)
+        self.say(f"{doing}: {found['seconds']:.0f} s")
+        return found
+
+    def _page(self, name: str) -> dict[str, Any]:
+        """Returns the options that a step's numbers depend on."""
+        config = self.config
+        page = {"seed": config.seed, "test_clips": config.test_clips}
+        return page | (
+            {"minutes": config.minutes} if name == "nothing" else {"checkpoint": config.checkpoint}
+        )
+
+    def test_folder(self) -> Path:
+        """Returns the clips to test with; makes them where they are not there yet."""
+        config = SynthesisConfig(
+            self.config.test_clips,
+            seconds=nano.SECONDS,
+            seed=TEST_SEED,
+            held_out=True,
+            open=4,
+            choice=3,
+            binary=4,
+        )
+        return synthesize(self.folder / "test", config, self.progress("synthesising"))
+
+    def examine(self, name: str, model: Any, folder: Path, blind: bool, scored: bool) -> Results:
+        """Tests a model on a folder of clips and keeps its answers."""
+        from tinymu_jax.pretrained import load
+
+        progress = self.progress(f"asking {name}")
+        opened = load(model)
+        results = evaluate(opened, folder, scored, blind, max_new_tokens=48, progress=progress)
+        write_results(results, self.results / name)
+        return results
+
+    def listen(self) -> dict[str, Any]:
+        """Tests the shipped model, and draws what it was asked about one clip."""
+
+        def do() -> dict[str, Any]:
+            folder = self.test_folder()
+            results = self.examine("shipped", self.config.checkpoint, folder, True, True)
+            row = next(row for row in results.rows if row.task == "QA" and row.right)
+            plot_question(folder / CLIPS / row.clip, row, self.results / "question.png")
+            plot_facts(results.scores, self.results / "facts.png", "Accuracy by fact, shipped nano")
+            example = {"clip": row.clip, "prompt": row.prompt, "answer": row.answer}
+            return {"scores": results.scores.to_dict(), "example": example}
+
+        return self.step("shipped", "shipped nano tested on clips it has never heard", do)
+
+    def learn(self) -> dict[str, Any]:
+        """Trains a model from nothing, and tests it."""
+        config, own = self.config, self.folder / "nothing"
+
+        def do() -> dict[str, Any]:
+            count = min(round(CLIPS_A_MINUTE * config.minutes), MOST_CLIPS)
+            music = SynthesisConfig(
+                clips=max(count, 64), texts=max(count, 64), seconds=nano.SECONDS, seed=config.seed
+            )
+            make_data(own / "data", music, self.progress("synthesising"))
+            seconds = {}
+            for name, began in _timed(learn(own / "data", own, config.minutes, config.seed)):
+                seconds[name] = began
+                self.say(f"  {name}: {began:.0f} s")
+            model = own / nano.ALL
+            results = self.examine("nothing", model, self.test_folder(), False, False)
+            return {"scores": results.scores.to_dict(), "stages": seconds, "model": str(model)}
+
+        return self.step("nothing", f"a model from nothing, {config.minutes:g} minutes", do)
+
+    def teach(self) -> dict[str, Any]:
+        """Teaches the shipped model a new timbre; tests it before and after."""
+        config, own = self.config, self.folder / "timbre"
+
+        def do() -> dict[str, Any]:
+            make_timbre_data(own, config.checkpoint, config.seed)
+            taught = teach(own, config.checkpoint, own / "run", config.seed).model
+            found = {}
+            for when, model in (("before", config.checkpoint), ("after", taught)):
+                for what, folder in (("new", own / TEST), ("usual", self.test_folder())):
+                    name = f"{what}_{when}"
+                    results = self.examine(name, model, folder, False, False)
+                    found[name] = results.scores.to_dict()
+            return found
+
+        return self.step("timbre", "the shipped nano taught a new instrument", do)
+
+    def carry(self) -> dict[str, Any]:
+        """Writes the shipped model for PyTorch, reads it back, and compares the two."""
+
+        def do() -> dict[str, Any]:
+            folder = self.test_folder()
+            clips = sorted((folder / CLIPS).glob("*.wav"))[:5]
+            target = make_folder(self.folder / "export") / "tinymu_nano.pt"
+            return carry_over(self.config.checkpoint, target, clips)
+
+        return self.step("export", "the shipped nano to PyTorch and back", do)
+
+
+def carry_over(checkpoint: str, target: Path, clips: Sequence[Path]) -> dict[str, Any]:
+    """Writes a checkpoint as PyTorch's, reads it back, and asks both about some clips.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    from conversion.to_torch import write_model
+    from conversion.verify import compare
+    from tinymu_jax.pretrained import load, open_checkpoint
+
+    opened = open_checkpoint(checkpoint)
+    write_model(opened, target)
+    back = dict(flatten(open_checkpoint(target).params))
+    equal = all(np.array_equal(leaf, back[path]) for path, leaf in flatten(opened.params))
+    first, second = load(checkpoint), load(target)
+    ids = first.encode_prompt("Describe the music in full.")
+    rows = [compare(first, second, clip, ids) for clip in clips]
+    return {
+        "file": str(target),
+        "weights_equal": equal,
+        "logit_difference": max(row.logit_difference for row in rows),
+        "equal_tokens": sum(row.equal_tokens for row in rows),
+        "tokens": sum(row.tokens for row in rows),
+    }
+
+
+def _timed(stages: Any) -> Any:
+    """Yields the name of each stage with its seconds."""
+    began = time.monotonic()
+    for name, _ in stages:
+        yield name, time.monotonic() - began
+        began = time.monotonic()
