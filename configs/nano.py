@@ -135,6 +135,10 @@ def stages(
     }
 
 
+TIMBRE_STEPS = 120
+"""About a minute on two cores."""
+
+
 def new_timbre(clips: Path, checkpoint: str, output: Path, seed: int = 0) -> TrainConfig:
     """Returns the run that teaches a trained nano another timbre: LoRA, and the projector.
 
@@ -152,7 +156,7 @@ def new_timbre(clips: Path, checkpoint: str, output: Path, seed: int = 0) -> Tra
         step=StepConfig(remat="nothing"),
         optim=OptimConfig(learning_rate=2e-3, beta2=0.98, frozen=FROZEN),
         loop=LoopConfig(validate_every=10**9, save_every=50, keep=1, tensorboard=False),
-        steps=120,
+        steps=TIMBRE_STEPS,
     )
 
 

@@ -107,7 +107,11 @@ def learn(data: Path, output: Path, minutes: float, seed: int = 0) -> Iterator[t
     Raises:
         InputError: as `tinymu_jax.runs.train`.
     """
+    import jax
+
     from tinymu_jax.runs import train
 
+    # A step is too small to be parted.
+    one = jax.devices()[:1]
     for stage in nano_stages(data, output, minutes, seed):
-        yield stage.name, None if stage.done else train(stage.config, resume=True)
+        yield stage.name, None if stage.done else train(stage.config, True, one)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import jax
+
 from configs import nano
 from tinymu_jax.checkpoint import TOKENIZER_FILE
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig, SynthesisConfig
@@ -58,4 +60,5 @@ def teach(folder: Path, checkpoint: str, output: Path, seed: int = 0) -> Trained
     Raises:
         InputError: as `tinymu_jax.runs.train`.
     """
-    return train(nano.new_timbre(folder / CLIPS, checkpoint, output, seed), resume=True)
+    config = nano.new_timbre(folder / CLIPS, checkpoint, output, seed)
+    return train(config, resume=True, devices=jax.devices()[:1])
