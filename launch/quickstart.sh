@@ -1,22 +1,29 @@
 #!/usr/bin/env bash
-# From a fresh clone to an answer about a recording, in an environment that it makes itself.
+# From a fresh clone to a model that listens, in an environment that it makes itself.
 #
+#   launch/quickstart.sh                                         without a download: the small model
+#                                                                that comes along is tested, another
+#                                                                learns from nothing (8 minutes)
+#   launch/quickstart.sh --minutes 1 ...                         any options of `tinymu quickstart`
 #   launch/quickstart.sh song.mp3                                the published model, from the hub
-#   launch/quickstart.sh song.mp3 checkpoints/tinymu.pt          a checkpoint of your own
+#   launch/quickstart.sh song.mp3 checkpoints/tinymu.pt          a checkpoint of your own, or nano
 #   launch/quickstart.sh song.mp3 tinymu.pt --prompt "..." ...   any options of `tinymu ask`
 set -euo pipefail
 case "${1:-}" in
-"" | -h | --help)
+-h | --help)
   sed -n 's/^# \{0,1\}//p' "$0" | sed 1d
-  [ -n "${1:-}" ] && exit 0
-  exit 2
+  exit 0
   ;;
 esac
 here="$PWD"
 cd "$(dirname "$0")/.."
 source launch/environment.sh
-use_environment ""
+use_environment pictures
 cd "$here"
+
+if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
+  exec tinymu quickstart "$@"
+fi
 
 recording="$1"
 shift
