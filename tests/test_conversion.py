@@ -31,6 +31,7 @@ from tinymu_jax.checkpoint import (
     WEIGHTS_FILE,
     Checkpoint,
     expected_shapes,
+    in_half_precision,
     read_checkpoint,
     save_checkpoint,
 )
@@ -849,6 +850,15 @@ def test_a_folder_with_float16_weights_is_read_as_float32(tmp_path, checkpoint):
     for path, leaf in flatten(read_checkpoint(tmp_path).params):
         assert leaf.dtype == np.float32
         np.testing.assert_array_equal(leaf.astype(np.float64), halves[path].astype(np.float64))
+
+
+def test_half_precision_rounds_weights_and_leaves_tables(tmp_path, checkpoint):
+    save_checkpoint(tmp_path, in_half_precision(checkpoint))
+    again = dict(flatten(read_checkpoint(tmp_path).params))
+    for path, leaf in flatten(checkpoint.params):
+        table = path == "encoder/pos_embed" or "log_mel" in path
+        wanted = leaf if table else torch.tensor(np.array(leaf)).half().float().numpy()
+        np.testing.assert_array_equal(again[path], wanted)
 
 
 def test_a_count_in_float16_is_refused(tmp_path):

@@ -280,6 +280,13 @@ def test_the_schedule_is_the_published_one():
     assert float(rate(199)) == pytest.approx(0.5e-4 * (1 + np.cos(np.pi * 189 / 190)), abs=1e-10)
 
 
+def test_a_schedule_may_hold_before_it_falls():
+    rate = published_schedule(1e-4, 200, 0.05, hold=0.5)
+    assert [float(rate(s)) for s in (10, 60, 110)] == pytest.approx([1e-4] * 3)
+    assert float(rate(155)) == pytest.approx(0.5e-4, rel=1e-5)
+    assert float(rate(199)) == pytest.approx(0.5e-4 * (1 + np.cos(np.pi * 89 / 90)), abs=1e-10)
+
+
 def update(config, params, gradient, steps=1):
     """Returns what the first steps add to the weights, in units of the learning rate."""
     optimiser = make_optimiser(config, 10**6)

@@ -4,6 +4,7 @@ This is what is loaded, shared and converted; training has its own states.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -91,6 +92,22 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
         write_text(folder / TOKENIZER_FILE, checkpoint.tokenizer)
     write_text(folder / CONFIG_FILE, text)
     return folder
+
+
+TABLES = re.compile(r"(encoder/)?(pos_embed|log_mel/.*)|.*head/norm/.*")
+"""Weights that are no weights: half precision would change what is heard."""
+
+
+def in_half_precision(checkpoint: Checkpoint) -> Checkpoint:
+    """Returns a checkpoint whose weights are rounded to float16: half the size, three digits.
+
+    Tables and running statistics stay as they are. What is read back is float32 again.
+    """
+    leaves = {
+        path: leaf if TABLES.fullmatch(path) else np.asarray(leaf, np.float16)
+        for path, leaf in flatten(checkpoint.params)
+    }
+    return checkpoint._replace(params=unflatten(leaves))
 
 
 def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:

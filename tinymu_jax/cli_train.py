@@ -77,13 +77,15 @@ class Export:
     """A new or empty folder."""
     step: str = "best"
     """best (by validation, else the latest), latest, or the number of a step that was kept."""
+    half: bool = False
+    """Round the weights to float16: half the size, three digits instead of seven."""
 
     def run(self) -> int:
         """Exports; returns the exit code."""
         from tinymu_jax.runs import export
 
         _quieten()
-        step = export(self.run_folder, self.output, self.step)
+        step = export(self.run_folder, self.output, self.step, self.half)
         print(f"the model after step {step} is {self.output}")
         return 0
 

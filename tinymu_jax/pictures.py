@@ -15,7 +15,7 @@ def need_matplotlib() -> None:
     """Raises `InputError` if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         raise InputError(
-            "pictures need matplotlib: pip install 'tinymu_jax[pictures]', or leave them out"
+            "pictures need matplotlib: pip install 'tinymu_jax[pictures]', or leave --plot out"
         )
 
 

@@ -23,6 +23,7 @@ from tinymu_jax.checkpoint import (
     MODEL_FOLDER,
     RUN_FILE,
     Checkpoint,
+    in_half_precision,
     read_checkpoint,
     save_checkpoint,
 )
@@ -275,13 +276,14 @@ def assemble(start: Checkpoint, trained: Tree, lora: LoraConfig | None) -> Check
     return start._replace(config=model, params=params)
 
 
-def export(folder: Path, output: Path, which: str = "best") -> int:
+def export(folder: Path, output: Path, which: str = "best", half: bool = False) -> int:
     """Writes the model of one of a run's checkpoints as a checkpoint folder.
 
     Args:
         folder: of the run; it may still be going on.
         output: a new or empty folder.
         which: "best", "latest", or the number of a step that was kept.
+        half: round the weights to float16.
 
     Returns:
         The steps after which it was saved.
@@ -303,5 +305,6 @@ def export(folder: Path, output: Path, which: str = "best") -> int:
     start = read_checkpoint(folder / START)
     trained = checkpoints.restore_params(known[which])
     checkpoints.close()
-    save_checkpoint(output, assemble(start, trained, lora))
+    whole = assemble(start, trained, lora)
+    save_checkpoint(output, in_half_precision(whole) if half else whole)
     return known[which]

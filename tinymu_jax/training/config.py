@@ -15,6 +15,8 @@ class OptimConfig:
     """At its highest."""
     warmup: float = 0.05
     """Share of the steps in which it rises; then it falls as half a cosine."""
+    hold: float = 0.0
+    """Share of the steps after the rise in which it stays at its highest; 0 as published."""
     beta1: float = 0.9
     """Decay of the gradient's average."""
     beta2: float = 0.999
@@ -216,6 +218,7 @@ class TrainConfig:
                 raise InputError(f"{name} is {value}; give {smallest} or more")
         shares = {
             "optim.warmup": self.optim.warmup,
+            "optim.hold": self.optim.hold,
             "optim.beta1": self.optim.beta1,
             "optim.beta2": self.optim.beta2,
         }

@@ -15,18 +15,21 @@ from tinymu_jax.training.config import OptimConfig
 
 
 def published_schedule(
-    peak: float, steps: int, warmup: float
+    peak: float, steps: int, warmup: float, hold: float = 0.0
 ) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
     """Returns the learning rate of each step, counted from 0.
 
     It is `peak (s + 1) / W` in the first W steps and half a cosine after: step 0 already learns,
-    where optax's own schedule starts at 0 (`src/utils.py`, cosine_lr).
+    where optax's own schedule starts at 0 (`src/utils.py`, cosine_lr). Between the two it may stay
+    at its peak for a share `hold` of all steps.
     """
     rising = int(warmup * steps)
+    high = rising + int(hold * steps)
 
     def rate(step: Int[Array, ""]) -> Float[Array, ""]:
         up = (step + 1) / max(rising, 1)
-        down = 0.5 * (1 + jnp.cos(jnp.pi * (step - rising) / max(steps - rising, 1)))
+        past = jnp.maximum(step - high, 0)
+        down = 0.5 * (1 + jnp.cos(jnp.pi * past / max(steps - high, 1)))
         return peak * jnp.where(step < rising, up, down)
 
     return rate
@@ -77,7 +80,7 @@ def make_optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformat
         parts.append(optax.add_decayed_weights(config.weight_decay, decayed))
     if config.slowed:
         parts.append(_scale_by_path(factors))
-    schedule = published_schedule(config.learning_rate, steps, config.warmup)
+    schedule = published_schedule(config.learning_rate, steps, config.warmup, config.hold)
     return optax.chain(*parts, optax.scale_by_learning_rate(schedule))
 
 
