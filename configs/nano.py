@@ -109,7 +109,9 @@ def stages(
     """
     steps = steps_in(minutes)
 
-    def run(name: str, before: str | None, frozen: str, **data: Any) -> TrainConfig:
+    def run(
+        name: str, before: str | None, frozen: str, hold: float = 0.0, **data: Any
+    ) -> TrainConfig:
         start = StartConfig(tokenizer=str(places.tokenizer), seed=seed)
         if before is not None:
             start = StartConfig(checkpoint=str(places.output / before), seed=seed)
@@ -120,7 +122,7 @@ def stages(
             model=model(vocab_size) if before is None else TinyMUConfig(),
             data=replace(own, **data),
             step=StepConfig(remat="nothing"),
-            optim=replace(OPTIM, frozen=frozen),
+            optim=replace(OPTIM, frozen=frozen, hold=hold),
             loop=LoopConfig(validate_every=10**9, save_every=250, keep=1, tensorboard=False),
             steps=steps[name],
         )
@@ -128,7 +130,8 @@ def stages(
     told = {"train": str(places.texts), "packing": TOLD}
     labelled = {"labels": str(places.labels), "packing": LABELLED}
     return {
-        WORDS: run(WORDS, None, r"(encoder|projector)/.*", **told),
+        # Letters are learnt late, and at once: not while the rate is low.
+        WORDS: run(WORDS, None, r"(encoder|projector)/.*", hold=0.7, **told),
         LABELS: run(LABELS, WORDS, rf"(projector|decoder)/.*|{CONSTANT}", **labelled),
         JOIN: run(JOIN, LABELS, r"(encoder|decoder)/.*"),
         ALL: run(ALL, JOIN, CONSTANT),
