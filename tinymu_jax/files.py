@@ -47,13 +47,29 @@ def read_json_object(path: str | Path, remedy: str) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, is no json, or holds something else.
     """
-    try:
-        content = json.loads(read_text(path, remedy))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is no json ({error}); {remedy}") from error
+    content = _read_json(path, remedy)
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no json object; {remedy}")
     return content
+
+
+def read_json_list(path: str | Path, remedy: str) -> list[Any]:
+    """Returns the list of records that a json file holds; arguments as `read_json_object`.
+
+    Raises:
+        InputError: it cannot be read, is no json, or holds something else.
+    """
+    content = _read_json(path, remedy)
+    if not isinstance(content, list):
+        raise InputError(f"{path}: holds no list of records; {remedy}")
+    return content
+
+
+def _read_json(path: str | Path, remedy: str) -> Any:
+    try:
+        return json.loads(read_text(path, remedy))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: is no json ({error}); {remedy}") from error
 
 
 def check_folder(path: str | Path) -> None:

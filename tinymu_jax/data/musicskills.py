@@ -5,13 +5,12 @@ published loader finds the folder by the data set that the list's first record n
 last list of that name decides for all; here every list has its own folder.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import read_text
+from tinymu_jax.files import read_json_list
 
 FIELDS = ("file_name", "input_text", "target_text", "dataset", "task")
 
@@ -79,12 +78,10 @@ def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> Li
 
 def _read_list(path: Path) -> list[dict[str, str]]:
     """Returns the records of one list."""
-    try:
-        content = json.loads(read_text(path, "name a list of questions"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is no json ({error}); download it again") from error
-    if not isinstance(content, list) or not content:
-        raise InputError(f"{path}: holds no list of records; name a list of questions")
+    remedy = "name a list of questions, or download it again"
+    content = read_json_list(path, remedy)
+    if not content:
+        raise InputError(f"{path}: holds no list of records; {remedy}")
     for number, record in enumerate(content):
         _check_record(record, f"{path}: record {number}")
     return content

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from tinymu_jax.data.questions import LETTERS, MCQ
 from tinymu_jax.data.synthetic import CLIPS, FACTS_FILE, LISTS
 from tinymu_jax.data.wordings import NAMES
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import exists, read_text
+from tinymu_jax.files import exists, read_json_list, read_text
 
 REMEDY = "synthesise the folder again (tinymu data synthesize)"
 
@@ -55,7 +54,7 @@ def read_items(folder: str | Path, max_clips: int | None = None) -> list[Item]:
     for task, name in LISTS.items():
         if not exists(folder / name):
             continue  # nothing was asked in this format
-        for number, record in enumerate(_read_records(folder / name)):
+        for number, record in enumerate(read_json_list(folder / name, REMEDY)):
             where = f"{folder / name}: record {number}"
             _check_record(record, task, where)
             clip = record["file_name"]
@@ -85,17 +84,6 @@ def _read_facts(path: Path) -> dict[str, Facts]:
             raise InputError(f"{path}: line {number} is not a clip with its facts; {REMEDY}")
         truths[row[0]] = Facts(*row[1:])
     return truths
-
-
-def _read_records(path: Path) -> list[Any]:
-    """Returns the records of one list."""
-    try:
-        content = json.loads(read_text(path, REMEDY))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is no json ({error}); {REMEDY}") from error
-    if not isinstance(content, list):
-        raise InputError(f"{path}: holds no list of records; {REMEDY}")
-    return content
 
 
 def _check_record(record: Any, task: str, where: str) -> None:

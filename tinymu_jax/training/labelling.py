@@ -103,10 +103,23 @@ class LabelBatches:
         blocks: int,
         own: Sequence[int],
         epochs: int,
+        steps: int = 0,
     ) -> None:
-        """Takes what reads clips, and how many make a block; `own` blocks are this process's.
+        """Takes what reads clips, and what they are.
 
         What an epoch has left over when no step can be filled is not heard in it.
+
+        Args:
+            reader: of the clips.
+            labels: of all of them.
+            clips: C, of one block.
+            blocks: of one step, over all processes.
+            own: which of a step's blocks this process computes.
+            epochs: how often each clip comes; 0 means as often as `steps` needs.
+            steps: of the run, where `epochs` does not say.
+
+        Raises:
+            InputError: there are fewer clips than a step takes.
         """
         self.reader, self.labels = reader, labels
         self.size, self.blocks, self.own = clips, blocks, own
@@ -116,8 +129,7 @@ class LabelBatches:
                 f"{reader.dataset.folder}: has {len(reader.dataset)} clips, and a step takes "
                 f"{clips * blocks}; lower data.packing.clips"
             )
-
-        self.steps = self.each * epochs
+        self.steps = self.each * epochs or steps
 
     def __len__(self) -> int:
         return self.steps
@@ -170,9 +182,8 @@ class Labelling(Learning):
         reader = ClipReader(dataset, self.model, augment, data.seed)
         own = own_parts(self.mesh, step.blocks, step.accumulate)
         clips = data.packing.clips
-        batches = LabelBatches(reader, self.labels, clips, step.blocks, own, epochs)
-        batches.steps = batches.steps or self.config.steps
-        return batches
+        steps = self.config.steps
+        return LabelBatches(reader, self.labels, clips, step.blocks, own, epochs, steps)
 
     def check(self, trained: Tree) -> None:
         """Refuses to train what the labels do not depend on.

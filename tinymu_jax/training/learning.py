@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,7 +40,7 @@ def computed_as(model: TinyMUConfig, step: StepConfig) -> TinyMUConfig:
     )
 
 
-class Learning:
+class Learning(ABC):
     """A run put together; subclasses say what its batches are and what is made smaller."""
 
     extra_axes: Mapping[str, tuple[str | None, ...]] = {}
@@ -72,24 +73,29 @@ class Learning:
         self.check(trained)
         self._place(trained, frozen)
 
+    @abstractmethod
     def read(self, folder: str, epochs: int, validation: bool) -> Any:
         """Returns the batches of a data set: all steps of this process, by their number."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self, trained: Tree) -> None:
-        """Holds data and weights against each other."""
+        """Holds data and weights against each other.
 
+        Raises:
+            InputError: they do not go together.
+        """
+
+    @abstractmethod
     def loss(self, validation: bool) -> Loss:
         """Returns what is made smaller, or measured."""
-        raise NotImplementedError
 
+    @abstractmethod
     def work(self, step: int) -> Work:
         """Returns what a step computes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def clips(self, step: int) -> list[str]:
         """Returns the names of a step's recordings."""
-        raise NotImplementedError
 
     def _steps(self) -> int:
         given, there = self.config.steps, len(self.batches)
