@@ -4,7 +4,7 @@
     tinymu train --config configs/nano.py
 
 Four stages as the real model had them: the decoder learns from words alone, the encoder learns to
-tell what it hears, the projector joins the two, and then all learn together. `config` is the last
+tell what it hears, a projector joins the two, and then all learn together. `config` is the last
 one by itself, where the folder of a quickstart has what comes before.
 """
 
@@ -99,7 +99,7 @@ def steps_in(minutes: float) -> dict[str, int]:
 def stages(
     places: Places, vocab_size: int, minutes: float, seed: int = 0
 ) -> dict[str, TrainConfig]:
-    """Returns the runs of all stages by name; each begins with the model of the one before.
+    """Returns the runs of all stages by name, each after those whose weights it begins with.
 
     Args:
         places: of data and runs.
@@ -107,19 +107,22 @@ def stages(
         minutes: of training on two cores.
         seed: of weights and order.
     """
-    steps = steps_in(minutes)
+    steps, output = steps_in(minutes), places.output
+    whole = model(vocab_size)
 
     def run(
-        name: str, before: str | None, frozen: str, hold: float = 0.0, **data: Any
+        name: str,
+        start: StartConfig,
+        sizes: TinyMUConfig = whole,
+        frozen: str = CONSTANT,
+        hold: float = 0.0,
+        **data: Any,
     ) -> TrainConfig:
-        start = StartConfig(tokenizer=str(places.tokenizer), seed=seed)
-        if before is not None:
-            start = StartConfig(checkpoint=str(places.output / before), seed=seed)
         own = DataConfig(train=str(places.clips), packing=HEARD, epochs=0, seed=seed, threads=2)
         return TrainConfig(
-            output=str(places.output / name),
-            start=start,
-            model=model(vocab_size) if before is None else TinyMUConfig(),
+            output=str(output / name),
+            start=replace(start, seed=seed),
+            model=sizes,
             data=replace(own, **data),
             step=StepConfig(remat="nothing"),
             optim=replace(OPTIM, frozen=frozen, hold=hold),
@@ -127,14 +130,18 @@ def stages(
             steps=steps[name],
         )
 
+    chance = StartConfig(tokenizer=str(places.tokenizer))
+    parts = StartConfig(encoder=str(output / LABELS), decoder=str(output / WORDS))
+    joined = StartConfig(checkpoint=str(output / JOIN))
     told = {"train": str(places.texts), "packing": TOLD}
     labelled = {"labels": str(places.labels), "packing": LABELLED}
     return {
         # Letters are learnt late, and at once: not while the rate is low.
-        WORDS: run(WORDS, None, r"(encoder|projector)/.*", hold=0.7, **told),
-        LABELS: run(LABELS, WORDS, rf"(projector|decoder)/.*|{CONSTANT}", **labelled),
-        JOIN: run(JOIN, LABELS, r"(encoder|decoder)/.*"),
-        ALL: run(ALL, JOIN, CONSTANT),
+        WORDS: run(WORDS, chance, frozen=r"(encoder|projector)/.*", hold=0.7, **told),
+        LABELS: run(LABELS, chance, frozen=rf"(projector|decoder)/.*|{CONSTANT}", **labelled),
+        JOIN: run(JOIN, parts, frozen=r"(encoder|decoder)/.*"),
+        # It brings its sizes.
+        ALL: run(ALL, joined, TinyMUConfig()),
     }
 
 

@@ -197,16 +197,16 @@ def test_lora_is_merged_into_the_model_at_the_end(config, tmp_path, golden_check
     assert learnt == {f"{layers}/q_proj/kernel", f"{layers}/v_proj/kernel"} | projector
 
 
-def test_parts_are_joined_with_what_starts_at_random(config, tmp_path, golden_checkpoint):
+@pytest.mark.parametrize("of_a_whole", [False, True])
+def test_parts_are_joined_with_what_starts_at_random(
+    config, tmp_path, golden_checkpoint, of_a_whole
+):
     from tinymu_jax.checkpoint import Checkpoint, save_checkpoint
 
     whole = golden_checkpoint.config
-    save_checkpoint(
-        tmp_path / "encoder", Checkpoint(whole.encoder, golden_checkpoint.params["encoder"])
-    )
-    save_checkpoint(
-        tmp_path / "decoder", Checkpoint(whole.decoder, golden_checkpoint.params["decoder"])
-    )
+    for name in ("encoder", "decoder"):
+        part = Checkpoint(getattr(whole, name), golden_checkpoint.params[name])
+        save_checkpoint(tmp_path / name, golden_checkpoint if of_a_whole else part)
     parts = {"checkpoint": None, "encoder": str(tmp_path / "encoder")}
     parts["decoder"] = str(tmp_path / "decoder")
     start = dataclasses.replace(config.start, **parts)

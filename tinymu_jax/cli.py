@@ -1,4 +1,4 @@
-"""The `tinymu` command: ask, score, embed, data, train, export, quickstart."""
+"""The `tinymu` command: ask, score, embed, data, train, export, quickstart, ablate."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from tinymu_jax.cli_options import (
     seconds,
     show_fault,
 )
-from tinymu_jax.cli_quickstart import Quickstart
+from tinymu_jax.cli_quickstart import Ablate, Quickstart
 from tinymu_jax.cli_train import Export, Train, read_train
 from tinymu_jax.errors import InputError, one_line_errors
 from tinymu_jax.files import check_folder, make_folder, write_whole
@@ -253,6 +253,7 @@ def main() -> None:
                 "train": Train,
                 "export": Export,
                 "quickstart": Quickstart,
+                "ablate": Ablate,
             },
             prog="tinymu",
             description="TinyMU listens to music and answers questions about it.",

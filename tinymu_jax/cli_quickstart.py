@@ -1,4 +1,4 @@
-"""The `tinymu quickstart` command."""
+"""The `tinymu quickstart` and `tinymu ablate` commands."""
 
 import logging
 import sys
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tinymu_jax.quickstart.config import TourConfig
+from tinymu_jax.quickstart.config import AblationsConfig, TourConfig
 
 Step = Literal["shipped", "nothing", "timbre", "export"]
 
@@ -40,6 +40,25 @@ class Quickstart:
         }
         found = {name: do() for name, do in steps.items() if not self.only or name in self.only}
         print(screen(found, self.tour.output))
+        return 0
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """The paper's ablations with the small model: each trained from nothing and tested."""
+
+    ablations: Annotated[AblationsConfig, tyro.conf.arg(name="")] = field(
+        default_factory=AblationsConfig
+    )
+    only: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """One of configs/ablations.py; give it again for each. Default all."""
+
+    def run(self) -> int:
+        """Trains and tests; prints the table; returns the exit code."""
+        from tinymu_jax.quickstart.ablations import ablate, as_table
+
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        print(as_table(ablate(self.ablations, self.only, _say, _progress)), end="")
         return 0
 
 

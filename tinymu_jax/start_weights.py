@@ -36,7 +36,11 @@ def open_start(config: TrainConfig) -> Checkpoint:
 
 
 def _open_as(name: str, kind: type, field: str, wanted: str) -> Checkpoint:
-    opened = open_checkpoint(name)
+    """Opens a checkpoint of one kind of model; of a whole TinyMU, the part of that kind."""
+    opened, part = open_checkpoint(name), field.removeprefix("start.")
+    if isinstance(opened.config, TinyMUConfig) and kind is not TinyMUConfig:
+        own = getattr(opened.config, part)
+        opened = opened._replace(config=own, params=opened.params[part])
     if not isinstance(opened.config, kind):
         raise InputError(f"{field} {name}: is another model; name {wanted} there")
     return opened

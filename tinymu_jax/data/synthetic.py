@@ -73,7 +73,9 @@ def make_clip(config: SynthesisConfig, number: int) -> tuple[Facts, np.ndarray, 
 def make_text(config: SynthesisConfig, number: int) -> tuple[Facts, str, list[Asked]]:
     """Returns facts, a telling of all of them, and questions, of a clip that is not rendered."""
     facts, rng = facts_of(config, number, text=True)
-    asked = ask_all(rng, facts, TOLD, config.extra)
+    # What is not asked about clips is not asked about texts either.
+    mix = Mix(*(told if heard else 0 for told, heard in zip(TOLD, mix_of(config), strict=True)))
+    asked = ask_all(rng, facts, mix, config.extra)
     return facts, describe(rng, facts), asked
 
 

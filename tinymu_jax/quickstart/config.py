@@ -1,9 +1,25 @@
-"""What `tinymu quickstart` shows, as a frozen dataclass."""
+"""What `tinymu quickstart` shows and `tinymu ablate` compares, as frozen dataclasses."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinymu_jax.config import NANO
+from tinymu_jax.errors import InputError
+
+TEST_SEED = 1000
+"""Of the clips that are tested with; training has smaller ones."""
+
+
+def _check(minutes: float, test_clips: int, seed: int) -> None:
+    """Raises `InputError` for what cannot be done."""
+    rules = [
+        (minutes > 0, f"minutes {minutes:g}: give more than 0"),
+        (test_clips >= 1, f"test_clips {test_clips}: give 1 or more"),
+        (0 <= seed < TEST_SEED, f"seed {seed}: give 0 to {TEST_SEED - 1}"),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise InputError(message)
 
 
 @dataclass(frozen=True)
@@ -20,3 +36,27 @@ class TourConfig:
     """Clips that models are tested with."""
     seed: int = 0
     """Of training data, weights and order."""
+
+    def check(self) -> None:
+        """Raises `InputError` for what cannot be done."""
+        _check(self.minutes, self.test_clips, self.seed)
+
+
+@dataclass(frozen=True)
+class AblationsConfig:
+    """What is compared."""
+
+    output: Path = Path("ablations")
+    """Folder of everything; a second run picks up what is there."""
+    minutes: float = 8.0
+    """Of nano's whole recipe on two cores; other machines do the same steps."""
+    clips: int = 6000
+    """Clips that all learn from."""
+    test_clips: int = 200
+    """Clips that all are tested with."""
+    seed: int = 0
+    """Of training data, weights and order."""
+
+    def check(self) -> None:
+        """Raises `InputError` for what cannot be done."""
+        _check(self.minutes, self.test_clips, self.seed)

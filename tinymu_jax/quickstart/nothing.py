@@ -1,9 +1,9 @@
 """A small TinyMU learnt from nothing: its data, its tokenizer, its stages."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from configs import nano
 from tinymu_jax.checkpoint import CONFIG_FILE, MODEL_FOLDER, TOKENIZER_FILE
@@ -66,43 +66,28 @@ def vocabulary_size(folder: Path) -> int:
     return len(json.loads(read_text(folder / TOKENIZER_FILE))["model"]["vocab"])
 
 
-class Stage(NamedTuple):
-    """One of nano's runs."""
-
-    name: str
-    config: TrainConfig
-    done: bool
-
-
-def nano_stages(data: Path, output: Path, minutes: float, seed: int = 0) -> list[Stage]:
-    """Returns nano's runs in their order, and which of them have come to their end.
-
-    Args:
-        data: folder that `make_data` filled.
-        output: of the runs.
-        minutes: of training on two cores; a stage has so many steps, whatever the machine.
-        seed: of weights and order.
-    """
-    places = nano.Places(
+def places_of(data: Path, output: Path) -> nano.Places:
+    """Returns where things lie: what `make_data` made in a folder, and a folder of runs."""
+    return nano.Places(
         clips=data / CLIPS,
         texts=data / TEXTS,
         labels=data / MUSIC / FACTS_FILE,
         tokenizer=data / TOKENIZER_FILE,
         output=output,
     )
-    runs = nano.stages(places, vocabulary_size(data), minutes, seed)
-    return [
-        Stage(name, config, exists(output / name / MODEL_FOLDER / CONFIG_FILE))
-        for name, config in runs.items()
-    ]
 
 
-def learn(data: Path, output: Path, minutes: float, seed: int = 0) -> Iterator[tuple[str, Any]]:
-    """Runs nano's stages one after the other, from where they were stopped.
+def is_done(run: TrainConfig) -> bool:
+    """Returns whether a run has come to its end."""
+    return exists(Path(run.output) / MODEL_FOLDER / CONFIG_FILE)
+
+
+def train_stages(runs: Mapping[str, TrainConfig]) -> Iterator[tuple[str, Any]]:
+    """Does runs one after the other, from where they were stopped.
 
     Yields:
-        Name of each stage and what came of it (`tinymu_jax.runs.Trained`; None where it had been
-        done before). The last one's model is the whole.
+        Name of each and what came of it (`tinymu_jax.runs.Trained`; None where it had been done
+        before).
 
     Raises:
         InputError: as `tinymu_jax.runs.train`.
@@ -113,5 +98,24 @@ def learn(data: Path, output: Path, minutes: float, seed: int = 0) -> Iterator[t
 
     # A step is too small to be parted.
     one = jax.devices()[:1]
-    for stage in nano_stages(data, output, minutes, seed):
-        yield stage.name, None if stage.done else train(stage.config, True, one)
+    for name, run in runs.items():
+        yield name, None if is_done(run) else train(run, True, one)
+
+
+def learn(data: Path, output: Path, minutes: float, seed: int = 0) -> Iterator[tuple[str, Any]]:
+    """Trains nano from nothing, stage by stage, from where it was stopped; the last is the whole.
+
+    Args:
+        data: folder that `make_data` filled.
+        output: of the runs.
+        minutes: of training on two cores; a stage has so many steps, whatever the machine.
+        seed: of weights and order.
+
+    Yields:
+        As `train_stages`.
+
+    Raises:
+        InputError: as `train_stages`.
+    """
+    runs = nano.stages(places_of(data, output), vocabulary_size(data), minutes, seed)
+    yield from train_stages(runs)

@@ -16,19 +16,18 @@ import numpy as np
 
 from configs import nano
 from tinymu_jax.data.config import SynthesisConfig
-from tinymu_jax.data.synthetic import CLIPS, Progress, synthesize
-from tinymu_jax.errors import InputError
+from tinymu_jax.data.synthetic import CLIPS, Progress
 from tinymu_jax.evaluation.pictures import plot_facts, plot_question
-from tinymu_jax.evaluation.synthetic import Results, evaluate, write_results
-from tinymu_jax.files import exists, make_folder, read_json_object, write_json
+from tinymu_jax.evaluation.synthetic import Results
+from tinymu_jax.files import make_folder
 from tinymu_jax.quickstart.config import TourConfig
+from tinymu_jax.quickstart.ledger import Ledger
 from tinymu_jax.quickstart.nothing import learn, make_data
+from tinymu_jax.quickstart.testing import examine, make_test_clips
 from tinymu_jax.quickstart.timbre import TEST, make_timbre_data, teach
 from tinymu_jax.sharding import flatten
 
 RESULTS = "results"
-TEST_SEED = 1000
-"""Of the clips that are tested with; training has smaller ones."""
 CLIPS_A_MINUTE = 1200
 """Clips that are synthesised for each minute of training, up to `MOST_CLIPS`."""
 MOST_CLIPS = 24_000
@@ -49,67 +48,43 @@ class Tour:
             config: what.
             say: prints a line.
             progress: returns what shows how far something is, by what it is called.
+
+        Raises:
+            InputError: minutes, clips or a seed that cannot be.
         """
+        config.check()
         self.config, self.say, self.progress = config, say, progress
         self.folder = config.output
-        self.results = make_folder(self.folder / RESULTS)
+        self.results = self.folder / RESULTS
+        self.ledger = Ledger(self.results, say)
 
     def step(self, name: str, doing: str, do: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """Does a step, or reads what came of it when it was done; says so in a line."""
-        path, wanted = self.results / f"{name}.json", self._page(name)
-        if exists(path):
-            found = read_json_object(path, "remove it, and run again")
-            if found["of"] != wanted:
-                raise InputError(
-                    f"{self.folder}: {name} was done with other options ({found['of']}); give them "
-                    "again, or name another --output"
-                )
-            self.say(f"{doing}: done before, {found['seconds']:.0f} s")
-            return found
-        began = time.monotonic()
-        found = {"of": wanted, **do()}
-        found["seconds"] = time.monotonic() - began
-        write_json(path, found)
-        self.say(f"{doing}: {found['seconds']:.0f} s")
-        return found
-
-    def _page(self, name: str) -> dict[str, Any]:
-        """Returns the options that a step's numbers depend on."""
+        """Does a step once (`Ledger.step`), with the options that its numbers depend on."""
         config = self.config
-        page = {"seed": config.seed, "test_clips": config.test_clips}
-        return page | (
+        options = {"seed": config.seed, "test_clips": config.test_clips}
+        options |= (
             {"minutes": config.minutes} if name == "nothing" else {"checkpoint": config.checkpoint}
         )
+        return self.ledger.step(name, doing, options, do)
 
     def test_folder(self) -> Path:
         """Returns the clips to test with; makes them where they are not there yet."""
-        config = SynthesisConfig(
-            self.config.test_clips,
-            seconds=nano.SECONDS,
-            seed=TEST_SEED,
-            held_out=True,
-            open=4,
-            choice=3,
-            binary=4,
+        config = self.config
+        return make_test_clips(
+            self.folder / "test", config.test_clips, self.progress("synthesising")
         )
-        return synthesize(self.folder / "test", config, self.progress("synthesising"))
 
-    def examine(self, name: str, model: Any, folder: Path, blind: bool, scored: bool) -> Results:
-        """Tests a model on a folder of clips and keeps its answers."""
-        from tinymu_jax.pretrained import load
-
+    def examine(self, name: str, model: str | Path, folder: Path, whole: bool = False) -> Results:
+        """Tests a model on a folder of clips (`testing.examine`) by the name of its results."""
         progress = self.progress(f"asking {name}")
-        opened = load(model)
-        results = evaluate(opened, folder, scored, blind, max_new_tokens=48, progress=progress)
-        write_results(results, self.results / name)
-        return results
+        return examine(model, folder, self.results / name, progress, whole)
 
     def listen(self) -> dict[str, Any]:
         """Tests the shipped model, and draws what it was asked about one clip."""
 
         def do() -> dict[str, Any]:
             folder = self.test_folder()
-            results = self.examine("shipped", self.config.checkpoint, folder, True, True)
+            results = self.examine("shipped", self.config.checkpoint, folder, whole=True)
             row = next(row for row in results.rows if row.task == "QA" and row.right)
             plot_question(folder / CLIPS / row.clip, row, self.results / "question.png")
             plot_facts(results.scores, self.results / "facts.png", "Accuracy by fact, shipped nano")
@@ -133,7 +108,7 @@ class Tour:
                 seconds[name] = began
                 self.say(f"  {name}: {began:.0f} s")
             model = own / nano.ALL
-            results = self.examine("nothing", model, self.test_folder(), False, False)
+            results = self.examine("nothing", model, self.test_folder())
             return {"scores": results.scores.to_dict(), "stages": seconds, "model": str(model)}
 
         return self.step("nothing", f"a model from nothing, {config.minutes:g} minutes", do)
@@ -149,7 +124,7 @@ class Tour:
             for when, model in (("before", config.checkpoint), ("after", taught)):
                 for what, folder in (("new", own / TEST), ("usual", self.test_folder())):
                     name = f"{what}_{when}"
-                    results = self.examine(name, model, folder, False, False)
+                    results = self.examine(name, model, folder)
                     found[name] = results.scores.to_dict()
             return found
 

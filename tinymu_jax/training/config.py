@@ -47,9 +47,9 @@ class StartConfig:
     checkpoint: str | None = None
     """A whole TinyMU: hub name, published .pt, or checkpoint folder. It brings its own sizes."""
     encoder: str | None = None
-    """A MATPAC or MATPAC++ encoder, where no whole checkpoint is named."""
+    """A MATPAC or MATPAC++ encoder, or that of a TinyMU, where no whole checkpoint is named."""
     decoder: str | None = None
-    """A SmolLM2 folder or its hub name, where no whole checkpoint is named."""
+    """A SmolLM2 folder or its hub name, or a TinyMU's, where no whole checkpoint is named."""
     tokenizer: str | None = None
     """tokenizer.json or hub name of the decoder, where the checkpoint has none."""
     seed: int = 0

@@ -1,0 +1,88 @@
+"""The paper's ablations with nano: what each part of the recipe is worth.
+
+    tinymu ablate --minutes 8
+
+Each is nano's recipe but for one thing. The encoder is learnt once, and what does not differ is
+shared. LoRA and the frozen decoder begin, as all others, with a decoder that knows the words.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from configs import nano
+from tinymu_jax.config import LORA_TARGETS, LoraConfig, ProjectorKind
+from tinymu_jax.data.questions import MCQ, QA, YES_NO
+from tinymu_jax.training.config import TrainConfig
+from tinymu_jax.training.lora import FROZEN
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """How a model's recipe differs from nano's own."""
+
+    told: str
+    """The difference in words."""
+    paper: float | None = None
+    """Percent of MuChoMusic that the paper reports (table of ablations), where it does."""
+    without: str | None = None
+    """The task that is left out of all it learns from, in words and heard."""
+    projector: ProjectorKind = "linear"
+    """Kind of the projector."""
+    decoder: Literal["full", "lora", "frozen"] = "full"
+    """What of the decoder learns in the last stage."""
+
+
+FULL = "full"
+ABLATIONS = {
+    FULL: Ablation("nano's recipe: full fine-tuning", 58.6),
+    "lora": Ablation("LoRA, rank 8", 39.9, decoder="lora"),
+    "frozen": Ablation("frozen decoder", 24.2, decoder="frozen"),
+    "no_choice": Ablation("no multiple choice", 24.5, without=MCQ),
+    "no_binary": Ablation("no yes or no", 56.4, without=YES_NO),
+    "no_open": Ablation("no open questions", 54.9, without=QA),
+    "residual": Ablation("residual projector", projector="residual"),
+    "transformer": Ablation("transformer projector", projector="transformer"),
+}
+"""By name, in the order of the table."""
+
+
+TRANSFORMER = {"num_vectors": 25, "depth": 4, "num_heads": 4}
+"""As many vectors as the others give, and nano's number of layers."""
+
+
+def stages(
+    name: str, places: nano.Places, vocab_size: int, minutes: float, seed: int = 0
+) -> dict[str, TrainConfig]:
+    """Returns the runs of an ablation, by the names of nano's stages.
+
+    Args:
+        name: of `ABLATIONS`.
+        places: of its data and of all ablations' runs: each has a folder of its name.
+        vocab_size: of the tokenizer.
+        minutes: of nano's whole recipe on two cores.
+        seed: of weights and order.
+    """
+    ablation = ABLATIONS[name]
+    full, own = (
+        nano.stages(places._replace(output=places.output / x), vocab_size, minutes, seed)
+        for x in (FULL, name)
+    )
+    own[nano.LABELS] = full[nano.LABELS]
+    if ablation.without is None:
+        own[nano.WORDS] = full[nano.WORDS]
+    join = own[nano.JOIN]
+    start = replace(join.start, encoder=full[nano.LABELS].output, decoder=own[nano.WORDS].output)
+    bridge = replace(join.model.projector, kind=ablation.projector, **TRANSFORMER)
+    own[nano.JOIN] = replace(join, start=start, model=replace(join.model, projector=bridge))
+    if ablation.without is None and ablation.projector == "linear":
+        own[nano.JOIN] = full[nano.JOIN]
+    last = own[nano.ALL]
+    last = replace(last, start=replace(last.start, checkpoint=own[nano.JOIN].output))
+    if ablation.decoder == "lora":
+        lora = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS)
+        last = replace(last, lora=lora, optim=replace(last.optim, frozen=FROZEN))
+    if ablation.decoder == "frozen":
+        frozen = rf"{last.optim.frozen}|decoder/.*"
+        last = replace(last, optim=replace(last.optim, frozen=frozen))
+    own[nano.ALL] = last
+    return own

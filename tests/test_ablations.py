@@ -1,0 +1,87 @@
+"""Ablations: what each one's runs share with nano's recipe, and where they differ."""
+
+import re
+from pathlib import Path
+
+import pytest
+from helpers import refusal
+
+from configs import nano
+from configs.ablations import ABLATIONS, FULL, stages
+from tinymu_jax.data.config import SynthesisConfig
+from tinymu_jax.data.synthetic import make_text
+from tinymu_jax.quickstart.ablations import ablate, as_table, plot_ablations
+from tinymu_jax.quickstart.config import AblationsConfig
+from tinymu_jax.quickstart.nothing import places_of
+
+
+def runs_of(name):
+    return stages(name, places_of(Path("data"), Path("runs")), vocab_size=600, minutes=4)
+
+
+def frozen(run, path):
+    return re.fullmatch(run.optim.frozen, path) is not None
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_stage_begins_with_a_stage_before_it(name):
+    runs = runs_of(name)
+    places = [run.output for run in runs.values()]
+    for run in list(runs.values())[2:]:
+        start = run.start
+        named = [place for place in (start.checkpoint, start.encoder, start.decoder) if place]
+        assert named
+        assert set(named) <= set(places)
+        for place in (run.output, run.data.train):
+            assert place
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_differs_in_what_it_says_and_shares_the_rest(name):
+    ablation, own, full = ABLATIONS[name], runs_of(name), runs_of(FULL)
+    assert own[nano.LABELS] == full[nano.LABELS]
+    assert (own[nano.WORDS] == full[nano.WORDS]) == (ablation.without is None)
+    alike = ablation.without is None and ablation.projector == "linear"
+    assert (own[nano.JOIN] == full[nano.JOIN]) == alike
+    assert own[nano.JOIN].model.projector.kind == ablation.projector
+    last = own[nano.ALL]
+    layer = "decoder/body/layers/attn/qkv/q_proj"
+    assert frozen(last, f"{layer}/kernel") == (ablation.decoder != "full")
+    assert not frozen(last, "projector/linear1/kernel")
+    assert (last.lora is not None) == (ablation.decoder == "lora")
+    if last.lora is not None:
+        assert not frozen(last, f"{layer}/lora/a")
+    assert (last.output == full[nano.ALL].output) == (name == FULL)
+    assert {stage: run.steps for stage, run in own.items()} == nano.steps_in(4)
+
+
+def test_a_format_that_is_left_out_is_not_asked_about_texts_either():
+    config = SynthesisConfig(choice=0)
+    tasks = {asked.task for number in range(20) for asked in make_text(config, number)[2]}
+    assert tasks == {"QA", "Captioning", "Binary"}
+
+
+def test_the_table_shows_what_was_measured_beside_the_paper(tmp_path):
+    keys = ("mcq", "binary", "qa", "caption_timbre", "caption_facts")
+    found = {
+        name: {"scores": {"by_format": {key: {"model": share} for key in keys}}}
+        for name, share in (("full", 0.934), ("no_choice", 0.25))
+    }
+    lines = as_table(found).splitlines()
+    assert lines[2].endswith("| 93.4 | 93.4 | 93.4 | 93.4 | 93.4 | 58.6 |")
+    assert lines[3].startswith("| no multiple choice | 25.0 |")
+    plot_ablations(found, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (("half",), {}, "no ablation half: there are full, lora"),
+        ((), {"minutes": 0}, "minutes 0: give more than 0"),
+        ((), {"test_clips": 0}, "test_clips 0: give 1 or more"),
+        ((), {"seed": 1000}, "seed 1000: give 0 to 999"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(names, options, message, tmp_path):
+    assert message in refusal(ablate, AblationsConfig(output=tmp_path, **options), names)

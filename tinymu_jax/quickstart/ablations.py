@@ -1,0 +1,145 @@
+"""The paper's ablations with nano, done one after the other; a table and a picture of them.
+
+music/, data_<name>/    what is learnt from; without a format where it is left out
+full/, lora/, ...       runs of each
+test/                   clips that all are tested with
+results/                what came of each (json), all answers, the table, the picture
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs import ablations, nano
+from tinymu_jax.data.config import SynthesisConfig
+from tinymu_jax.data.questions import MCQ, QA, YES_NO
+from tinymu_jax.data.synthetic import Progress
+from tinymu_jax.errors import InputError
+from tinymu_jax.files import write_text, write_whole
+from tinymu_jax.pictures import need_matplotlib
+from tinymu_jax.quickstart.config import AblationsConfig
+from tinymu_jax.quickstart.ledger import Ledger
+from tinymu_jax.quickstart.nothing import make_data, places_of, train_stages, vocabulary_size
+from tinymu_jax.quickstart.testing import examine, make_test_clips
+
+COLUMNS = {
+    "mcq": "multiple choice",
+    "binary": "yes or no",
+    "qa": "open",
+    "caption_timbre": "captions' timbre",
+    "caption_facts": "captions' facts",
+}
+"""Formats of `Scores`, and what stands above them."""
+FIELD = {MCQ: "choice", YES_NO: "binary", QA: "open"}
+"""The number of questions in `SynthesisConfig` of each task that is left out."""
+TABLE, PICTURE = "ablations.md", "ablations.png"
+
+
+def ablate(
+    config: AblationsConfig,
+    names: tuple[str, ...] = (),
+    say: Callable[[str], Any] = print,
+    progress: Callable[[str], Progress] = lambda doing: lambda done, total: None,
+) -> dict[str, dict[str, Any]]:
+    """Trains and tests nano in each way; what is done is not done again.
+
+    Args:
+        config: what.
+        names: some of `configs.ablations.ABLATIONS`; default all.
+        say: prints a line.
+        progress: returns what shows how far something is, by what it is called.
+
+    Returns:
+        What came of each, by name.
+
+    Raises:
+        InputError: no such ablation; as `make_data`, `train_stages` and `examine`.
+    """
+    config.check()
+    unknown = set(names) - set(ablations.ABLATIONS)
+    if unknown:
+        known = ", ".join(ablations.ABLATIONS)
+        raise InputError(f"no ablation {', '.join(sorted(unknown))}: there are {known}")
+    results = config.output / "results"
+    ledger = Ledger(results, say)
+    options = {name: value for name, value in vars(config).items() if name != "output"}
+    found = {}
+    for name in names or ablations.ABLATIONS:
+        found[name] = ledger.step(
+            name,
+            ablations.ABLATIONS[name].told,
+            options,
+            lambda name=name: _learn(name, config, results, say, progress),
+        )
+    write_text(results / TABLE, as_table(found))
+    plot_ablations(found, results / PICTURE)
+    return found
+
+
+def _learn(
+    name: str,
+    config: AblationsConfig,
+    results: Path,
+    say: Callable[[str], Any],
+    progress: Callable[[str], Progress],
+) -> dict[str, Any]:
+    """Trains one, and tests it; returns its scores and the steps of its stages."""
+    without = ablations.ABLATIONS[name].without
+    music = SynthesisConfig(
+        clips=config.clips, texts=config.clips, seconds=nano.SECONDS, seed=config.seed
+    )
+    if without is not None:
+        music = replace(music, **{FIELD[without]: 0})
+    data = config.output / ("data" if without is None else f"data_{name}")
+    make_data(data, music, progress("synthesising"))
+    places = places_of(data, config.output)
+    runs = ablations.stages(name, places, vocabulary_size(data), config.minutes, config.seed)
+    for stage, done in train_stages(runs):
+        say(f"  {stage}: {'there already' if done is None else f'{done.steps} steps'}")
+    test = make_test_clips(config.output / "test", config.test_clips, progress("synthesising"))
+    model = runs[nano.ALL].output
+    scores = examine(model, test, results / name, progress(f"asking {name}")).scores
+    return {"scores": scores.to_dict(), "model": model}
+
+
+def as_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the shares of right answers in percent, as Markdown."""
+    lines = [
+        f"| | {' | '.join(COLUMNS.values())} | the paper, MuChoMusic |",
+        "|---|" + "---:|" * (len(COLUMNS) + 1),
+    ]
+    for name, own in found.items():
+        ablation = ablations.ABLATIONS[name]
+        by_format = own["scores"]["by_format"]
+        cells = [f"{100 * by_format[key]['model']:.1f}" for key in COLUMNS]
+        cells.append("" if ablation.paper is None else f"{ablation.paper:.1f}")
+        lines.append(f"| {ablation.told} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot_ablations(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Writes a picture of the shares of right answers, a group of bars for each ablation.
+
+    Raises:
+        InputError: matplotlib is not installed; the place cannot be written to.
+    """
+    need_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.5 + 0.62 * len(found)), layout="constrained")
+    axes = figure.add_subplot()
+    places, wide = np.arange(len(found)), 0.84 / len(COLUMNS)
+    for number, (key, title) in enumerate(COLUMNS.items()):
+        shares = [100 * own["scores"]["by_format"][key]["model"] for own in found.values()]
+        below = (number - (len(COLUMNS) - 1) / 2) * wide
+        drawn = axes.barh(places + below, shares, wide, label=title)
+        axes.bar_label(drawn, fmt="%.0f", padding=2, fontsize=7)
+    axes.set_yticks(places, [ablations.ABLATIONS[name].told for name in found])
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 107), xlabel="right answers, percent")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    write_whole(path, lambda partial: figure.savefig(partial, dpi=150, format="png"))

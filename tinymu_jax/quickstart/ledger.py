@@ -1,0 +1,57 @@
+"""What has been done in a folder, and what came of it: a json file for each step."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tinymu_jax.errors import InputError
+from tinymu_jax.files import exists, make_folder, read_json_object, write_json
+
+
+class Ledger:
+    """Does each step once."""
+
+    def __init__(self, folder: Path, say: Callable[[str], Any] = print) -> None:
+        """Takes the place.
+
+        Args:
+            folder: of the json files; made where it is not there.
+            say: prints a line.
+        """
+        self.folder, self.say = make_folder(folder), say
+
+    def step(
+        self,
+        name: str,
+        doing: str,
+        options: Mapping[str, Any],
+        do: Callable[[], Mapping[str, Any]],
+    ) -> dict[str, Any]:
+        """Does a step, or reads what came of it when it was done; says so in a line.
+
+        Args:
+            name: of its file.
+            doing: the step in words.
+            options: that its numbers depend on.
+            do: returns what came of it, as plain json.
+
+        Raises:
+            InputError: it was done with other options.
+        """
+        path = self.folder / f"{name}.json"
+        if exists(path):
+            found = read_json_object(path, "remove it, and run again")
+            if found["of"] != options:
+                raise InputError(
+                    f"{self.folder.parent}: {name} was done with other options ({found['of']}); "
+                    "give them again, or name another --output"
+                )
+            self.say(f"{doing}: done before, {found['seconds']:.0f} s")
+            return found
+        began = time.monotonic()
+        found = {"of": dict(options), **do()}
+        found["seconds"] = time.monotonic() - began
+        write_json(path, found)
+        self.say(f"{doing}: {found['seconds']:.0f} s")
+        return found
