@@ -76,7 +76,7 @@ def stages(
     own[nano.JOIN] = replace(join, start=start, model=replace(join.model, projector=bridge))
     if ablation.without is None and ablation.projector == "linear":
         own[nano.JOIN] = full[nano.JOIN]
-    last = own[nano.ALL]
+    last = own[nano.TUNE]
     last = replace(last, start=replace(last.start, checkpoint=own[nano.JOIN].output))
     if ablation.decoder == "lora":
         lora = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS)
@@ -84,5 +84,5 @@ def stages(
     if ablation.decoder == "frozen":
         frozen = rf"{last.optim.frozen}|decoder/.*"
         last = replace(last, optim=replace(last.optim, frozen=frozen))
-    own[nano.ALL] = last
+    own[nano.TUNE] = last
     return own

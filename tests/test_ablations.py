@@ -44,14 +44,14 @@ def test_an_ablation_differs_in_what_it_says_and_shares_the_rest(name):
     alike = ablation.without is None and ablation.projector == "linear"
     assert (own[nano.JOIN] == full[nano.JOIN]) == alike
     assert own[nano.JOIN].model.projector.kind == ablation.projector
-    last = own[nano.ALL]
+    last = own[nano.TUNE]
     layer = "decoder/body/layers/attn/qkv/q_proj"
     assert frozen(last, f"{layer}/kernel") == (ablation.decoder != "full")
     assert not frozen(last, "projector/linear1/kernel")
     assert (last.lora is not None) == (ablation.decoder == "lora")
     if last.lora is not None:
         assert not frozen(last, f"{layer}/lora/a")
-    assert (last.output == full[nano.ALL].output) == (name == FULL)
+    assert (last.output == full[nano.TUNE].output) == (name == FULL)
     assert {stage: run.steps for stage, run in own.items()} == nano.steps_in(4)
 
 

@@ -75,17 +75,17 @@ def test_more_minutes_are_more_steps_of_each_stage_and_words_are_known_at_some_t
 
 def test_each_stage_changes_what_it_is_for_and_nothing_else(learnt):
     work, done = learnt
-    assert list(done) == [nano.WORDS, nano.LABELS, nano.JOIN, nano.ALL]
+    assert list(done) == [nano.WORDS, nano.LABELS, nano.JOIN, nano.TUNE]
     runs = {name: weights(work / "runs" / name) for name in done}
     start = dict(flatten(read_checkpoint(work / "runs" / nano.WORDS / "start").params))
     assert parts_that_differ(start, runs[nano.WORDS]) == {"decoder"}
     assert parts_that_differ(start, runs[nano.LABELS]) == {"encoder"}
     assert parts_that_differ(runs[nano.WORDS], runs[nano.JOIN]) == {"encoder", "projector"}
     assert parts_that_differ(runs[nano.LABELS], runs[nano.JOIN]) == {"projector", "decoder"}
-    changed = parts_that_differ(runs[nano.JOIN], runs[nano.ALL])
-    assert changed == {"encoder", "projector", "decoder"}
+    changed = parts_that_differ(runs[nano.JOIN], runs[nano.TUNE])
+    assert changed == {"projector", "decoder"}
     for table in ("encoder/pos_embed", "encoder/log_mel/filterbank"):
-        np.testing.assert_array_equal(start[table], runs[nano.ALL][table])
+        np.testing.assert_array_equal(start[table], runs[nano.TUNE][table])
 
 
 def test_what_is_done_is_not_done_again(learnt):
@@ -98,7 +98,7 @@ def test_a_new_timbre_is_taught_to_projector_and_decoder(learnt, monkeypatch):
     monkeypatch.setattr(timbre, "EACH", 8)
     monkeypatch.setattr(nano, "TIMBRE_STEPS", 1)
     monkeypatch.setattr(nano, "SECONDS", 1.0)
-    base = work / "runs" / nano.ALL
+    base = work / "runs" / nano.TUNE
     timbre.make_timbre_data(work / "timbre", str(base), test_clips=3)
     taught = timbre.teach(work / "timbre", str(base), work / "taught")
     changed = parts_that_differ(weights(base), weights(taught.folder))
@@ -111,7 +111,7 @@ def test_a_new_timbre_is_taught_to_projector_and_decoder(learnt, monkeypatch):
 def test_to_pytorch_and_back_nothing_changes(learnt):
     work, _ = learnt
     clips = sorted((work / "data" / "music" / "clips").glob("*.wav"))[:2]
-    found = carry_over(str(work / "runs" / nano.ALL), work / "nano.pt", clips)
+    found = carry_over(str(work / "runs" / nano.TUNE), work / "nano.pt", clips)
     assert found["weights_equal"]
     assert found["equal_tokens"] == found["tokens"]
     assert found["logit_difference"] < 1e-5

@@ -100,7 +100,7 @@ def _learn(
     for stage, done in train_stages(runs):
         say(f"  {stage}: {'there already' if done is None else f'{done.steps} steps'}")
     test = make_test_clips(config.output / "test", config.test_clips, progress("synthesising"))
-    model = runs[nano.ALL].output
+    model = runs[nano.TUNE].output
     scores = examine(model, test, results / name, progress(f"asking {name}")).scores
     return {"scores": scores.to_dict(), "model": model}
 

@@ -107,7 +107,7 @@ class Tour:
             for name, began in _timed(learn(own / "data", own, config.minutes, config.seed)):
                 seconds[name] = began
                 self.say(f"  {name}: {began:.0f} s")
-            model = own / nano.ALL
+            model = own / nano.TUNE
             results = self.examine("nothing", model, self.test_folder())
             return {"scores": results.scores.to_dict(), "stages": seconds, "model": str(model)}
 
