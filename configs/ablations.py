@@ -69,7 +69,7 @@ def stages(
     )
     own[nano.LABELS] = full[nano.LABELS]
     if ablation.without is None:
-        own[nano.WORDS] = full[nano.WORDS]
+        own |= {stage: full[stage] for stage in (nano.LETTERS, nano.WORDS)}
     join = own[nano.JOIN]
     start = replace(join.start, encoder=full[nano.LABELS].output, decoder=own[nano.WORDS].output)
     bridge = replace(join.model.projector, kind=ablation.projector, **TRANSFORMER)

@@ -3,10 +3,11 @@
     tinymu quickstart --only nothing --minutes 4
     tinymu train --config configs/nano.py
 
-Four stages as the real model had them: the decoder learns from words alone, the encoder learns to
-tell what it hears, a projector joins the two, and then projector and decoder learn together, as
-published. (That the encoder goes on learning then takes twice the time for the same loss.)
-`config` is the last one by itself, where the folder of a quickstart has what comes before.
+Stages as the real model had them: the decoder learns from words alone (how to answer by letter
+first, then all else), the encoder learns to tell what it hears, a projector joins the two, and
+then projector and decoder learn together, as published. (Where the encoder goes on learning too,
+that takes twice the time for the same loss.) `config` is the last one by itself, where the folder
+of a quickstart has what comes before.
 """
 
 from dataclasses import replace
@@ -68,11 +69,14 @@ HEARD = PackingConfig(row_slots=208, rows=CLIPS, clips=CLIPS, labels=64 * CLIPS)
 TOLD = PackingConfig(row_slots=272, rows=CLIPS, clips=CLIPS, labels=64 * CLIPS)
 LABELLED = PackingConfig(clips=2 * CLIPS)
 
-WORDS, LABELS, JOIN, TUNE = "1_words", "2_labels", "3_join", "4_tune"
-MINUTE = {WORDS: 165, LABELS: 118, JOIN: 215, TUNE: 210}
+LETTERS, WORDS = "1_letters", "2_words"
+LABELS, JOIN, TUNE = "3_labels", "4_join", "5_tune"
+MINUTE = {LETTERS: 165, WORDS: 165, LABELS: 118, JOIN: 215, TUNE: 210}
 """Steps of each stage that two cores do in a minute."""
 WORDS_SHARE, WORDS_MOST = 0.58, 5.0
-"""Of the time for words, and minutes after which they are known."""
+"""Of the time for letters and words, and minutes after which they are known."""
+LETTERS_SHARE = 0.5
+"""Of that, for letters."""
 SHARE = {LABELS: 0.5, JOIN: 0.1, TUNE: 0.4}
 """Of the rest of the time, for each other stage."""
 
@@ -82,6 +86,8 @@ class Places(NamedTuple):
 
     clips: Path
     """Prepared data set of clips."""
+    letters: Path
+    """Prepared data set of texts, with questions that teach letters."""
     texts: Path
     """Prepared data set of texts."""
     labels: Path
@@ -95,7 +101,9 @@ class Places(NamedTuple):
 def steps_in(minutes: float) -> dict[str, int]:
     """Returns the steps of each stage for some minutes on two cores."""
     words = min(WORDS_SHARE * minutes, WORDS_MOST)
-    spent = {WORDS: words} | {name: (minutes - words) * share for name, share in SHARE.items()}
+    letters = LETTERS_SHARE * words
+    spent = {LETTERS: letters, WORDS: words - letters}
+    spent |= {name: (minutes - words) * share for name, share in SHARE.items()}
     return {name: max(1, round(own * MINUTE[name])) for name, own in spent.items()}
 
 
@@ -113,6 +121,7 @@ def stages(
     steps, output = steps_in(minutes), places.output
     whole = model(vocab_size)
 
+    # A checkpoint brings its sizes.
     def run(
         name: str,
         start: StartConfig,
@@ -135,18 +144,20 @@ def stages(
     chance = StartConfig(tokenizer=str(places.tokenizer))
     parts = StartConfig(encoder=str(output / LABELS), decoder=str(output / WORDS))
     joined = StartConfig(checkpoint=str(output / JOIN))
-    told = {"train": str(places.texts), "packing": TOLD}
+    spelt = StartConfig(checkpoint=str(output / LETTERS))
+    told = {"packing": TOLD}
     labelled = {"labels": str(places.labels), "packing": LABELLED}
     # Letters are learnt late, and at once: not while the rate is low.
-    speaking = replace(OPTIM, frozen=r"(encoder|projector)/.*", hold=0.7)
+    spelling = replace(OPTIM, frozen=r"(encoder|projector)/.*", hold=0.9)
+    speaking = replace(spelling, hold=0.4)
     hearing = replace(OPTIM, frozen=rf"(projector|decoder)/.*|{CONSTANT}")
     joining = replace(OPTIM, frozen=r"(encoder|decoder)/.*")
     tuning = replace(TUNING, frozen=r"encoder/.*")
     return {
-        WORDS: run(WORDS, chance, speaking, **told),
+        LETTERS: run(LETTERS, chance, spelling, train=str(places.letters), **told),
+        WORDS: run(WORDS, spelt, speaking, TinyMUConfig(), train=str(places.texts), **told),
         LABELS: run(LABELS, chance, hearing, **labelled),
         JOIN: run(JOIN, parts, joining),
-        # It brings its sizes.
         TUNE: run(TUNE, joined, tuning, TinyMUConfig()),
     }
 
@@ -180,6 +191,7 @@ _FOLDER = Path("quickstart/nothing")
 config = stages(
     Places(
         clips=_FOLDER / "data/clips",
+        letters=_FOLDER / "data/letters",
         texts=_FOLDER / "data/texts",
         labels=_FOLDER / "data/music/facts.csv",
         tokenizer=_FOLDER / "data/tokenizer.json",

@@ -27,8 +27,8 @@ def frozen(run, path):
 def test_every_stage_begins_with_a_stage_before_it(name):
     runs = runs_of(name)
     places = [run.output for run in runs.values()]
-    for run in list(runs.values())[2:]:
-        start = run.start
+    for stage in (nano.WORDS, nano.JOIN, nano.TUNE):
+        run, start = runs[stage], runs[stage].start
         named = [place for place in (start.checkpoint, start.encoder, start.decoder) if place]
         assert named
         assert set(named) <= set(places)
@@ -40,7 +40,8 @@ def test_every_stage_begins_with_a_stage_before_it(name):
 def test_an_ablation_differs_in_what_it_says_and_shares_the_rest(name):
     ablation, own, full = ABLATIONS[name], runs_of(name), runs_of(FULL)
     assert own[nano.LABELS] == full[nano.LABELS]
-    assert (own[nano.WORDS] == full[nano.WORDS]) == (ablation.without is None)
+    for stage in (nano.LETTERS, nano.WORDS):
+        assert (own[stage] == full[stage]) == (ablation.without is None)
     alike = ablation.without is None and ablation.projector == "linear"
     assert (own[nano.JOIN] == full[nano.JOIN]) == alike
     assert own[nano.JOIN].model.projector.kind == ablation.projector

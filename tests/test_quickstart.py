@@ -8,6 +8,7 @@ import pytest
 from helpers import refusal
 
 from configs import nano
+from tinymu_jax import pictures
 from tinymu_jax.checkpoint import expected_shapes, read_checkpoint
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.quickstart import timbre
@@ -17,6 +18,7 @@ from tinymu_jax.quickstart.screen import screen
 from tinymu_jax.quickstart.tour import Tour, carry_over
 from tinymu_jax.sharding import flatten
 from tinymu_jax.tokenizer import Tokenizer
+from tinymu_jax.training.pictures import plot_losses, read_losses
 
 
 @pytest.fixture(scope="module")
@@ -70,15 +72,17 @@ def test_the_tokenizer_is_always_the_same_and_has_a_token_for_each_name():
 def test_more_minutes_are_more_steps_of_each_stage_and_words_are_known_at_some_time():
     short, long = nano.steps_in(4), nano.steps_in(100)
     assert all(long[name] > short[name] for name in short)
-    assert long[nano.WORDS] == nano.steps_in(1000)[nano.WORDS]
+    for name in (nano.LETTERS, nano.WORDS):
+        assert long[name] == nano.steps_in(1000)[name]
 
 
 def test_each_stage_changes_what_it_is_for_and_nothing_else(learnt):
     work, done = learnt
-    assert list(done) == [nano.WORDS, nano.LABELS, nano.JOIN, nano.TUNE]
+    assert list(done) == [nano.LETTERS, nano.WORDS, nano.LABELS, nano.JOIN, nano.TUNE]
     runs = {name: weights(work / "runs" / name) for name in done}
-    start = dict(flatten(read_checkpoint(work / "runs" / nano.WORDS / "start").params))
-    assert parts_that_differ(start, runs[nano.WORDS]) == {"decoder"}
+    start = dict(flatten(read_checkpoint(work / "runs" / nano.LETTERS / "start").params))
+    assert parts_that_differ(start, runs[nano.LETTERS]) == {"decoder"}
+    assert parts_that_differ(runs[nano.LETTERS], runs[nano.WORDS]) == {"decoder"}
     assert parts_that_differ(start, runs[nano.LABELS]) == {"encoder"}
     assert parts_that_differ(runs[nano.WORDS], runs[nano.JOIN]) == {"encoder", "projector"}
     assert parts_that_differ(runs[nano.LABELS], runs[nano.JOIN]) == {"projector", "decoder"}
@@ -153,3 +157,22 @@ def test_the_screen_shows_shares_beside_the_best_blind_baseline(tmp_path):
     assert re.search(r"named when it plays +10 +90", page)
     assert "every weight is the same" in page
     assert str(tmp_path / "results") in page
+
+
+def test_losses_of_all_stages_are_read_and_drawn(learnt, tmp_path):
+    work, done = learnt
+    runs = {name: work / "runs" / name for name in done}
+    steps, losses = read_losses(runs[nano.TUNE])
+    assert steps[-1] == nano.steps_in(0.07)[nano.TUNE]
+    assert np.isfinite(losses).all()
+    plot_losses(runs, tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert "cannot be read" in refusal(read_losses, tmp_path)
+
+
+def test_without_matplotlib_a_picture_is_left_out_and_that_is_said(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(pictures, "find_spec", lambda name: None)
+    pictures.draw(said.append, lambda path: path.write_text("drawn"), tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()
+    assert "tinymu_jax[pictures]" in said[0]

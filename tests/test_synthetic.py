@@ -18,7 +18,14 @@ from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.facts import FACTS, NEW_TIMBRE, Facts, draw_facts
 from tinymu_jax.data.instruments import INSTRUMENTS
 from tinymu_jax.data.musicskills import read_lists
-from tinymu_jax.data.synthetic import LISTS, facts_of, make_clip, make_text, synthesize
+from tinymu_jax.data.synthetic import (
+    LISTS,
+    TEXT_LISTS,
+    facts_of,
+    make_clip,
+    make_text,
+    synthesize,
+)
 
 RATE = 16_000
 PLAIN = {"drums": "none", "voices": "one", "room": "dry", "dynamics": "loud"}
@@ -378,7 +385,8 @@ def test_the_table_says_what_each_clip_is(made):
 
 
 def test_what_is_only_told_is_told_whole_and_asked_about(made):
-    found = read_lists([made / "texts.json"], [made / "texts"])
+    lists = [made / name for name in TEXT_LISTS.values()]
+    found = read_lists(lists, [made / "texts"] * len(lists))
     assert [clip.path.name for clip in found.clips] == [f"{n:06d}.txt" for n in range(SMALL.texts)]
     for number, clip in enumerate(found.clips):
         facts, text, asked = make_text(SMALL, number)

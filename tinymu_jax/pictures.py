@@ -1,7 +1,9 @@
 """Pictures of what the encoder reads."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +19,22 @@ def need_matplotlib() -> None:
         raise InputError(
             "pictures need matplotlib: pip install 'tinymu_jax[pictures]', or leave --plot out"
         )
+
+
+def draw(say: Callable[[str], Any], plot: Callable[..., None], *arguments: Any) -> None:
+    """Draws a picture among other results; without matplotlib it is left out, and that is said.
+
+    Args:
+        say: prints a line.
+        plot: writes the picture.
+        *arguments: of `plot`.
+    """
+    try:
+        need_matplotlib()
+    except InputError:
+        say("no picture drawn: they need matplotlib (pip install 'tinymu_jax[pictures]')")
+        return
+    plot(*arguments)
 
 
 def plot_log_mel(
@@ -35,7 +53,6 @@ def plot_log_mel(
     need_matplotlib()
     from matplotlib.figure import Figure
 
-    path = Path(path)
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes = figure.add_subplot()
     seconds = len(log_mel) * audio.HOP / audio.SAMPLE_RATE
@@ -48,5 +65,15 @@ def plot_log_mel(
     # A file's name is no formula, whatever signs it has.
     axes.set_title(title, parse_math=False)
     figure.colorbar(image, ax=axes, label="log energy, normalised")
+    save_figure(figure, path)
+
+
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Writes a matplotlib figure; the path's suffix says the format.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    path = Path(path)
     kind = path.suffix.removeprefix(".") or "png"
     write_whole(path, lambda partial: figure.savefig(partial, dpi=150, format=kind))

@@ -4,7 +4,7 @@ clips/000000.wav      4 s at 16 kHz, mono, 16 bits
 captioning.json       MusicSkills lists, one for each format (qa.json, mcq.json, binary.json)
 facts.csv             a line for each clip: its name and its ten facts
 texts/000000.txt      what is true of a clip that was never rendered, in words
-texts.json            questions about those, for a decoder that learns from words
+texts_mcq.json, ...   questions about those, for a decoder that learns from words
 
 A clip depends on the seed and its number alone: it is the same on every machine, in whatever
 company it is made.
@@ -14,7 +14,7 @@ import csv
 import io
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,11 @@ LISTS = {
     YES_NO: "binary.json",
 }
 """The list of each format."""
+TEXT_LISTS = {task: f"texts_{name}" for task, name in LISTS.items()}
+"""The same about texts."""
 TOLD = Mix(captions=1, open=2, choice=5, binary=3)
 """What is asked about a text: mostly multiple choice, whose letters take longest to learn."""
-FACTS_FILE, TEXTS_FILE, DONE_FILE = "facts.csv", "texts.json", "synthetic.json"
+FACTS_FILE, DONE_FILE = "facts.csv", "synthetic.json"
 STARTED_FILE = "synthesizing.json"
 FORMAT = 1
 Progress = Callable[[int, int], Any]
@@ -110,20 +112,15 @@ def synthesize(
         return output
     for left_over in output.glob("*.partial"):
         remove(left_over)
-    ours = {CLIPS, TEXTS, TEXTS_FILE, FACTS_FILE, STARTED_FILE}
-    others = {path.name for path in output.iterdir()} - ours
-    if others - set(LISTS.values()):
+    ours = {CLIPS, TEXTS, FACTS_FILE, STARTED_FILE, *LISTS.values(), *TEXT_LISTS.values()}
+    if {path.name for path in output.iterdir()} - ours:
         raise InputError(f"{output}: holds other files; name a new or empty folder")
     write_json(output / STARTED_FILE, page)
-    records: dict[str, list[dict[str, Any]]] = {task: [] for task in LISTS}
-    table = [("file_name", *FACTS)]
+    records, table = [], [("file_name", *FACTS)]
     for name, facts, asked in _clips(output, config, progress):
         table.append((name, *facts))
-        for question in asked:
-            records[question.task].append(_record(name, question))
-    for task, name in LISTS.items():
-        if records[task]:
-            _write_list(output / name, records[task])
+        records += [_record(name, question) for question in asked]
+    _write_lists(output, LISTS, records)
     lines = io.StringIO()
     csv.writer(lines, lineterminator="\n").writerows(table)
     write_text(output / FACTS_FILE, lines.getvalue())
@@ -189,16 +186,20 @@ def _record(name: str, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _write_list(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    write_text(path, "[\n" + ",\n".join(map(json.dumps, records)) + "\n]\n")
+def _write_lists(output: Path, lists: Mapping[str, str], records: Sequence[dict[str, Any]]) -> None:
+    """Writes the list of each format that there are questions of."""
+    for task, name in lists.items():
+        own = [json.dumps(record) for record in records if record["task"] == task]
+        if own:
+            write_text(output / name, "[\n" + ",\n".join(own) + "\n]\n")
 
 
 def _write_texts(output: Path, config: SynthesisConfig) -> None:
-    """Writes clips that are told in words, and a list of questions about them."""
+    """Writes clips that are told in words, and lists of questions about them."""
     folder, records = make_folder(output / TEXTS), []
     for number in range(config.texts):
         _, text, asked = make_text(config, number)
         name = f"{number:06d}.txt"
         (folder / name).write_text(text)
         records += [_record(name, question) for question in asked]
-    _write_list(output / TEXTS_FILE, records)
+    _write_lists(output, TEXT_LISTS, records)

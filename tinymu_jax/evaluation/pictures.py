@@ -9,8 +9,7 @@ from tinymu_jax.audio import log_mel, read_clip
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.scores import Scores
 from tinymu_jax.evaluation.synthetic import Row
-from tinymu_jax.files import write_whole
-from tinymu_jax.pictures import need_matplotlib, plot_log_mel
+from tinymu_jax.pictures import need_matplotlib, plot_log_mel, save_figure
 
 TITLE_WIDTH = 80
 """Characters of one line above a picture."""
@@ -51,9 +50,7 @@ def plot_facts(scores: Scores, path: str | Path, title: str = "") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, parse_math=False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    path = Path(path)
-    kind = path.suffix.removeprefix(".") or "png"
-    write_whole(path, lambda partial: figure.savefig(partial, dpi=150, format=kind))
+    save_figure(figure, path)
 
 
 def plot_question(clip: str | Path, row: Row, path: str | Path) -> None:

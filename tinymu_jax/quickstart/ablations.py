@@ -18,8 +18,8 @@ from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.questions import MCQ, QA, YES_NO
 from tinymu_jax.data.synthetic import Progress
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import write_text, write_whole
-from tinymu_jax.pictures import need_matplotlib
+from tinymu_jax.files import write_text
+from tinymu_jax.pictures import draw, need_matplotlib, save_figure
 from tinymu_jax.quickstart.config import AblationsConfig
 from tinymu_jax.quickstart.ledger import Ledger
 from tinymu_jax.quickstart.nothing import make_data, places_of, train_stages, vocabulary_size
@@ -75,7 +75,7 @@ def ablate(
             lambda name=name: _learn(name, config, results, say, progress),
         )
     write_text(results / TABLE, as_table(found))
-    plot_ablations(found, results / PICTURE)
+    draw(say, plot_ablations, found, results / PICTURE)
     return found
 
 
@@ -97,8 +97,8 @@ def _learn(
     make_data(data, music, progress("synthesising"))
     places = places_of(data, config.output)
     runs = ablations.stages(name, places, vocabulary_size(data), config.minutes, config.seed)
-    for stage, done in train_stages(runs):
-        say(f"  {stage}: {'there already' if done is None else f'{done.steps} steps'}")
+    for _ in train_stages(runs, say):
+        pass
     test = make_test_clips(config.output / "test", config.test_clips, progress("synthesising"))
     model = runs[nano.TUNE].output
     scores = examine(model, test, results / name, progress(f"asking {name}")).scores
@@ -142,4 +142,4 @@ def plot_ablations(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     axes.set(xlim=(0, 107), xlabel="right answers, percent")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
-    write_whole(path, lambda partial: figure.savefig(partial, dpi=150, format="png"))
+    save_figure(figure, path)

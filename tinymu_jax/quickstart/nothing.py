@@ -1,7 +1,7 @@
 """A small TinyMU learnt from nothing: its data, its tokenizer, its stages."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ from tinymu_jax.checkpoint import CONFIG_FILE, MODEL_FOLDER, TOKENIZER_FILE
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig, SynthesisConfig
 from tinymu_jax.data.dataset import DATASET_FILE
 from tinymu_jax.data.prepare import prepare
+from tinymu_jax.data.questions import MCQ, QA
 from tinymu_jax.data.synthetic import (
     CLIPS,
     FACTS_FILE,
     LISTS,
+    TEXT_LISTS,
     TEXTS,
-    TEXTS_FILE,
     Progress,
     make_text,
     synthesize,
@@ -24,8 +25,11 @@ from tinymu_jax.data.vocabulary import train_tokenizer
 from tinymu_jax.files import exists, make_folder, read_text, write_text
 from tinymu_jax.training.config import TrainConfig
 
-MUSIC = "music"
-"""Folder of what is synthesised; beside it the prepared `clips` and `texts`."""
+MUSIC, LETTERS = "music", "letters"
+"""Folders of what is synthesised, and of the texts with those questions that teach letters; beside
+them the prepared `clips` and `texts`, with all questions."""
+TEACH_LETTERS = (MCQ, QA)
+"""Letters are learnt late, and later still among yes and no and captions."""
 TOKENIZER_TEXTS = 2000
 """Clips told in words that the tokenizer is made from."""
 
@@ -52,13 +56,19 @@ def make_data(
         write_text(tokenizer, make_tokenizer())
     text, music = read_text(tokenizer), folder / MUSIC
     synthesize(music, config, progress)
-    told, heard = FeatureConfig(store="text"), FeatureConfig(max_seconds=config.seconds)
-    lists = [music / name for name in LISTS.values() if exists(music / name)]
-    if config.texts and not exists(folder / TEXTS / DATASET_FILE):
-        own = PrepareConfig(features=told, workers=1)
-        prepare([music / TEXTS_FILE], [music / TEXTS], folder / TEXTS, text, own)
-    if not exists(folder / CLIPS / DATASET_FILE):
-        prepare(lists, [music / CLIPS], folder / CLIPS, text, PrepareConfig(features=heard))
+
+    def gather(name: str, settings: PrepareConfig, audio: str, lists: Iterable[str]) -> None:
+        """Prepares the questions of lists, those that there are."""
+        found = [music / own for own in lists if exists(music / own)]
+        if found and not exists(folder / name / DATASET_FILE):
+            prepare(found, [music / audio], folder / name, text, settings)
+
+    # More processes would take longer to start than texts take.
+    told = PrepareConfig(FeatureConfig(store="text"), workers=1)
+    heard = PrepareConfig(FeatureConfig(max_seconds=config.seconds))
+    gather(LETTERS, told, TEXTS, (TEXT_LISTS[task] for task in TEACH_LETTERS))
+    gather(TEXTS, told, TEXTS, TEXT_LISTS.values())
+    gather(CLIPS, heard, CLIPS, LISTS.values())
 
 
 def vocabulary_size(folder: Path) -> int:
@@ -70,6 +80,7 @@ def places_of(data: Path, output: Path) -> nano.Places:
     """Returns where things lie: what `make_data` made in a folder, and a folder of runs."""
     return nano.Places(
         clips=data / CLIPS,
+        letters=data / LETTERS,
         texts=data / TEXTS,
         labels=data / MUSIC / FACTS_FILE,
         tokenizer=data / TOKENIZER_FILE,
@@ -82,8 +93,14 @@ def is_done(run: TrainConfig) -> bool:
     return exists(Path(run.output) / MODEL_FOLDER / CONFIG_FILE)
 
 
-def train_stages(runs: Mapping[str, TrainConfig]) -> Iterator[tuple[str, Any]]:
+def train_stages(
+    runs: Mapping[str, TrainConfig], say: Callable[[str], Any] = print
+) -> Iterator[tuple[str, Any]]:
     """Does runs one after the other, from where they were stopped.
+
+    Args:
+        runs: by their names.
+        say: prints a line; called before each.
 
     Yields:
         Name of each and what came of it (`tinymu_jax.runs.Trained`; None where it had been done
@@ -99,10 +116,18 @@ def train_stages(runs: Mapping[str, TrainConfig]) -> Iterator[tuple[str, Any]]:
     # A step is too small to be parted.
     one = jax.devices()[:1]
     for name, run in runs.items():
-        yield name, None if is_done(run) else train(run, True, one)
+        done = is_done(run)
+        say(f"  {name}: {'done before' if done else f'{run.steps} steps'}")
+        yield name, None if done else train(run, True, one)
 
 
-def learn(data: Path, output: Path, minutes: float, seed: int = 0) -> Iterator[tuple[str, Any]]:
+def learn(
+    data: Path,
+    output: Path,
+    minutes: float,
+    seed: int = 0,
+    say: Callable[[str], Any] = print,
+) -> Iterator[tuple[str, Any]]:
     """Trains nano from nothing, stage by stage, from where it was stopped; the last is the whole.
 
     Args:
@@ -110,6 +135,7 @@ def learn(data: Path, output: Path, minutes: float, seed: int = 0) -> Iterator[t
         output: of the runs.
         minutes: of training on two cores; a stage has so many steps, whatever the machine.
         seed: of weights and order.
+        say: as `train_stages`.
 
     Yields:
         As `train_stages`.
@@ -118,4 +144,4 @@ def learn(data: Path, output: Path, minutes: float, seed: int = 0) -> Iterator[t
         InputError: as `train_stages`.
     """
     runs = nano.stages(places_of(data, output), vocabulary_size(data), minutes, seed)
-    yield from train_stages(runs)
+    yield from train_stages(runs, say)

@@ -20,12 +20,14 @@ from tinymu_jax.data.synthetic import CLIPS, Progress
 from tinymu_jax.evaluation.pictures import plot_facts, plot_question
 from tinymu_jax.evaluation.synthetic import Results
 from tinymu_jax.files import make_folder
+from tinymu_jax.pictures import draw
 from tinymu_jax.quickstart.config import TourConfig
 from tinymu_jax.quickstart.ledger import Ledger
 from tinymu_jax.quickstart.nothing import learn, make_data
 from tinymu_jax.quickstart.testing import examine, make_test_clips
 from tinymu_jax.quickstart.timbre import TEST, make_timbre_data, teach
 from tinymu_jax.sharding import flatten
+from tinymu_jax.training.pictures import plot_losses
 
 RESULTS = "results"
 CLIPS_A_MINUTE = 1200
@@ -86,8 +88,9 @@ class Tour:
             folder = self.test_folder()
             results = self.examine("shipped", self.config.checkpoint, folder, whole=True)
             row = next(row for row in results.rows if row.task == "QA" and row.right)
-            plot_question(folder / CLIPS / row.clip, row, self.results / "question.png")
-            plot_facts(results.scores, self.results / "facts.png", "Accuracy by fact, shipped nano")
+            clip, title = folder / CLIPS / row.clip, "Accuracy by fact, shipped nano"
+            draw(self.say, plot_question, clip, row, self.results / "question.png")
+            draw(self.say, plot_facts, results.scores, self.results / "facts.png", title)
             example = {"clip": row.clip, "prompt": row.prompt, "answer": row.answer}
             return {"scores": results.scores.to_dict(), "example": example}
 
@@ -104,9 +107,13 @@ class Tour:
             )
             make_data(own / "data", music, self.progress("synthesising"))
             seconds = {}
-            for name, began in _timed(learn(own / "data", own, config.minutes, config.seed)):
-                seconds[name] = began
-                self.say(f"  {name}: {began:.0f} s")
+            stages = learn(own / "data", own, config.minutes, config.seed, self.say)
+            for name, spent in _timed(stages):
+                seconds[name] = spent
+                self.say(f"  {name}: {spent:.0f} s")
+            title = f"Nano from nothing, {config.minutes:g} minutes"
+            runs = {name: own / name for name in seconds}
+            draw(self.say, plot_losses, runs, self.results / "loss.png", title)
             model = own / nano.TUNE
             results = self.examine("nothing", model, self.test_folder())
             return {"scores": results.scores.to_dict(), "stages": seconds, "model": str(model)}

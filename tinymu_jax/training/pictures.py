@@ -1,0 +1,50 @@
+"""Pictures of training runs."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from tinymu_jax.files import read_text
+from tinymu_jax.pictures import need_matplotlib, save_figure
+from tinymu_jax.training.metrics import METRICS_FILE
+
+
+def read_losses(run: str | Path) -> tuple[list[int], list[float]]:
+    """Returns the logged steps of a run's folder, and their losses.
+
+    Raises:
+        InputError: it has no metrics.
+    """
+    rows = [json.loads(line) for line in read_text(Path(run) / METRICS_FILE).splitlines()]
+    rows = [row for row in rows if "loss" in row]
+    return [row["step"] for row in rows], [row["loss"] for row in rows]
+
+
+def plot_losses(runs: Mapping[str, str | Path], path: str | Path, title: str = "") -> None:
+    """Writes a picture of the losses of runs that follow each other.
+
+    Args:
+        runs: folders by the names of the runs.
+        path: of the picture; its suffix says the format.
+        title: above the picture.
+
+    Raises:
+        InputError: matplotlib is not installed; a run has no metrics; the place cannot be written
+            to.
+    """
+    need_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    before = 0
+    for name, run in runs.items():
+        steps, losses = read_losses(run)
+        axes.plot([before + step for step in steps], losses, label=name)
+        before += max(steps, default=0)
+        axes.axvline(before, color="lightgrey", linewidth=0.8)
+    axes.set(yscale="log", xlabel="steps", ylabel="loss")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, parse_math=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(runs))
+    save_figure(figure, path)
