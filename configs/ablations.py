@@ -1,12 +1,15 @@
 """The paper's ablations with nano: what each part of the recipe is worth.
 
     tinymu ablate --minutes 8
+    tinymu train --config configs/ablations.py
 
 Each is nano's recipe but for one thing. The encoder is learnt once, and what does not differ is
 shared. LoRA and the frozen decoder begin, as all others, with a decoder that knows the words.
+`config` is the last stage of the one with LoRA by itself.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from configs import nano
@@ -86,3 +89,8 @@ def stages(
         last = replace(last, optim=replace(last.optim, frozen=frozen))
     own[nano.TUNE] = last
     return own
+
+
+_FOLDER = Path("ablations")
+_PLACES = nano.places_of(_FOLDER / "data", _FOLDER)
+config = stages("lora", _PLACES, vocab_size=600, minutes=8)[nano.TUNE]

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tinymu_jax.checkpoint import TOKENIZER_FILE
 from tinymu_jax.config import (
     LORA_TARGETS,
     LoraConfig,
@@ -23,6 +24,8 @@ from tinymu_jax.config import (
     TinyMUConfig,
 )
 from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.data.synthetic import CLIPS as CLIP_FOLDER
+from tinymu_jax.data.synthetic import FACTS_FILE, TEXTS
 from tinymu_jax.training.config import (
     DataConfig,
     LoopConfig,
@@ -63,6 +66,9 @@ OPTIM = OptimConfig(learning_rate=1.5e-3, beta2=0.98, muon=MATRICES, muon_rate=0
 TUNING = replace(OPTIM, learning_rate=1e-3, muon_rate=0.006)
 """Higher rates undo what the decoder has learnt from words."""
 
+MUSIC, SPELT = "music", "letters"
+"""Folders of what is synthesised, and of the texts with those questions that teach letters."""
+
 CLIPS = 16
 """Clips of a step; twice as many where they are only labelled."""
 HEARD = PackingConfig(row_slots=208, rows=CLIPS, clips=CLIPS, labels=64 * CLIPS)
@@ -96,6 +102,18 @@ class Places(NamedTuple):
     """A tokenizer.json."""
     output: Path
     """Folder of the runs."""
+
+
+def places_of(data: Path, output: Path) -> Places:
+    """Returns where things lie: in a folder of data that the quickstart made, and one of runs."""
+    return Places(
+        clips=data / CLIP_FOLDER,
+        letters=data / SPELT,
+        texts=data / TEXTS,
+        labels=data / MUSIC / FACTS_FILE,
+        tokenizer=data / TOKENIZER_FILE,
+        output=output,
+    )
 
 
 def steps_in(minutes: float) -> dict[str, int]:
@@ -188,15 +206,4 @@ def new_timbre(clips: Path, checkpoint: str, output: Path, seed: int = 0) -> Tra
 
 
 _FOLDER = Path("quickstart/nothing")
-config = stages(
-    Places(
-        clips=_FOLDER / "data/clips",
-        letters=_FOLDER / "data/letters",
-        texts=_FOLDER / "data/texts",
-        labels=_FOLDER / "data/music/facts.csv",
-        tokenizer=_FOLDER / "data/tokenizer.json",
-        output=_FOLDER,
-    ),
-    vocab_size=600,
-    minutes=4,
-)[TUNE]
+config = stages(places_of(_FOLDER / "data", _FOLDER), vocab_size=600, minutes=4)[TUNE]

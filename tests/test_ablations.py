@@ -12,11 +12,10 @@ from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic import make_text
 from tinymu_jax.quickstart.ablations import ablate, as_table, plot_ablations
 from tinymu_jax.quickstart.config import AblationsConfig
-from tinymu_jax.quickstart.nothing import places_of
 
 
 def runs_of(name):
-    return stages(name, places_of(Path("data"), Path("runs")), vocab_size=600, minutes=4)
+    return stages(name, nano.places_of(Path("data"), Path("runs")), vocab_size=600, minutes=4)
 
 
 def frozen(run, path):

@@ -22,7 +22,7 @@ from tinymu_jax.files import write_text
 from tinymu_jax.pictures import draw, need_matplotlib, save_figure
 from tinymu_jax.quickstart.config import AblationsConfig
 from tinymu_jax.quickstart.ledger import Ledger
-from tinymu_jax.quickstart.nothing import make_data, places_of, train_stages, vocabulary_size
+from tinymu_jax.quickstart.nothing import make_data, train_stages, vocabulary_size
 from tinymu_jax.quickstart.testing import examine, make_test_clips
 
 COLUMNS = {
@@ -95,7 +95,7 @@ def _learn(
         music = replace(music, **{FIELD[without]: 0})
     data = config.output / ("data" if without is None else f"data_{name}")
     make_data(data, music, progress("synthesising"))
-    places = places_of(data, config.output)
+    places = nano.places_of(data, config.output)
     runs = ablations.stages(name, places, vocabulary_size(data), config.minutes, config.seed)
     for _ in train_stages(runs, say):
         pass

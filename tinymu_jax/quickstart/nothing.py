@@ -13,7 +13,6 @@ from tinymu_jax.data.prepare import prepare
 from tinymu_jax.data.questions import MCQ, QA
 from tinymu_jax.data.synthetic import (
     CLIPS,
-    FACTS_FILE,
     LISTS,
     TEXT_LISTS,
     TEXTS,
@@ -25,9 +24,6 @@ from tinymu_jax.data.vocabulary import train_tokenizer
 from tinymu_jax.files import exists, make_folder, read_text, write_text
 from tinymu_jax.training.config import TrainConfig
 
-MUSIC, LETTERS = "music", "letters"
-"""Folders of what is synthesised, and of the texts with those questions that teach letters; beside
-them the prepared `clips` and `texts`, with all questions."""
 TEACH_LETTERS = (MCQ, QA)
 """Letters are learnt late, and later still among yes and no and captions."""
 TOKENIZER_TEXTS = 2000
@@ -54,7 +50,7 @@ def make_data(
     tokenizer = make_folder(folder) / TOKENIZER_FILE
     if not exists(tokenizer):
         write_text(tokenizer, make_tokenizer())
-    text, music = read_text(tokenizer), folder / MUSIC
+    text, music = read_text(tokenizer), folder / nano.MUSIC
     synthesize(music, config, progress)
 
     def gather(name: str, settings: PrepareConfig, audio: str, lists: Iterable[str]) -> None:
@@ -66,7 +62,7 @@ def make_data(
     # More processes would take longer to start than texts take.
     told = PrepareConfig(FeatureConfig(store="text"), workers=1)
     heard = PrepareConfig(FeatureConfig(max_seconds=config.seconds))
-    gather(LETTERS, told, TEXTS, (TEXT_LISTS[task] for task in TEACH_LETTERS))
+    gather(nano.SPELT, told, TEXTS, (TEXT_LISTS[task] for task in TEACH_LETTERS))
     gather(TEXTS, told, TEXTS, TEXT_LISTS.values())
     gather(CLIPS, heard, CLIPS, LISTS.values())
 
@@ -74,18 +70,6 @@ def make_data(
 def vocabulary_size(folder: Path) -> int:
     """Returns how many tokens the tokenizer of a data folder has."""
     return len(json.loads(read_text(folder / TOKENIZER_FILE))["model"]["vocab"])
-
-
-def places_of(data: Path, output: Path) -> nano.Places:
-    """Returns where things lie: what `make_data` made in a folder, and a folder of runs."""
-    return nano.Places(
-        clips=data / CLIPS,
-        letters=data / LETTERS,
-        texts=data / TEXTS,
-        labels=data / MUSIC / FACTS_FILE,
-        tokenizer=data / TOKENIZER_FILE,
-        output=output,
-    )
 
 
 def is_done(run: TrainConfig) -> bool:
@@ -143,5 +127,5 @@ def learn(
     Raises:
         InputError: as `train_stages`.
     """
-    runs = nano.stages(places_of(data, output), vocabulary_size(data), minutes, seed)
+    runs = nano.stages(nano.places_of(data, output), vocabulary_size(data), minutes, seed)
     yield from train_stages(runs, say)
