@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from configs import nano
-from tinymu_jax.config import LORA_TARGETS, LoraConfig, ProjectorKind
+from tinymu_jax.config import ProjectorKind
 from tinymu_jax.data.questions import MCQ, QA, YES_NO
 from tinymu_jax.training.config import TrainConfig
 from tinymu_jax.training.lora import FROZEN
@@ -82,8 +82,7 @@ def stages(
     last = own[nano.TUNE]
     last = replace(last, start=replace(last.start, checkpoint=own[nano.JOIN].output))
     if ablation.decoder == "lora":
-        lora = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS)
-        last = replace(last, lora=lora, optim=replace(last.optim, frozen=FROZEN))
+        last = replace(last, lora=nano.LORA, optim=replace(last.optim, frozen=FROZEN))
     if ablation.decoder == "frozen":
         frozen = rf"{last.optim.frozen}|decoder/.*"
         last = replace(last, optim=replace(last.optim, frozen=frozen))

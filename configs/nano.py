@@ -65,6 +65,7 @@ CONSTANT = r"encoder/(pos_embed|log_mel/.*)"
 OPTIM = OptimConfig(learning_rate=1.5e-3, beta2=0.98, muon=MATRICES, muon_rate=0.02)
 TUNING = replace(OPTIM, learning_rate=1e-3, muon_rate=0.006)
 """Higher rates undo what the decoder has learnt from words."""
+LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS)
 
 MUSIC, SPELT = "music", "letters"
 """Folders of what is synthesised, and of the texts with those questions that teach letters."""
@@ -196,7 +197,7 @@ def new_timbre(clips: Path, checkpoint: str, output: Path, seed: int = 0) -> Tra
     return TrainConfig(
         output=str(output),
         start=StartConfig(checkpoint=checkpoint, seed=seed),
-        lora=LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS),
+        lora=LORA,
         data=DataConfig(train=str(clips), packing=HEARD, epochs=0, seed=seed, threads=2),
         step=StepConfig(remat="nothing"),
         optim=OptimConfig(learning_rate=2e-3, beta2=0.98, frozen=FROZEN),

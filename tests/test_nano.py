@@ -15,7 +15,7 @@ from tinymu_jax.pretrained import NANO_FOLDER, open_checkpoint
 from tinymu_jax.quickstart.testing import MOST_TOKENS, make_test_clips
 
 CLIP_COUNT = 48
-FLOORS = {"mcq": 0.85, "mcq_scored": 0.9, "binary": 0.9, "qa": 0.9, "caption_timbre": 0.9}
+FLOORS = {"mcq": 0.85, "mcq_scored": 0.9, "binary": 0.92, "qa": 0.9, "caption_timbre": 0.9}
 
 
 @pytest.fixture(scope="module")

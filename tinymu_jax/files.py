@@ -47,10 +47,7 @@ def read_json_object(path: str | Path, remedy: str) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, is no json, or holds something else.
     """
-    content = _read_json(path, remedy)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no json object; {remedy}")
-    return content
+    return _read_json(path, dict, "json object", remedy)
 
 
 def read_json_list(path: str | Path, remedy: str) -> list[Any]:
@@ -59,17 +56,17 @@ def read_json_list(path: str | Path, remedy: str) -> list[Any]:
     Raises:
         InputError: it cannot be read, is no json, or holds something else.
     """
-    content = _read_json(path, remedy)
-    if not isinstance(content, list):
-        raise InputError(f"{path}: holds no list of records; {remedy}")
-    return content
+    return _read_json(path, list, "list of records", remedy)
 
 
-def _read_json(path: str | Path, remedy: str) -> Any:
+def _read_json(path: str | Path, kind: type, named: str, remedy: str) -> Any:
     try:
-        return json.loads(read_text(path, remedy))
+        content = json.loads(read_text(path, remedy))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: is no json ({error}); {remedy}") from error
+    if not isinstance(content, kind):
+        raise InputError(f"{path}: holds no {named}; {remedy}")
+    return content
 
 
 def check_folder(path: str | Path) -> None:

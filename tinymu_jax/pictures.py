@@ -21,6 +21,19 @@ def need_matplotlib() -> None:
         )
 
 
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
+    """Returns an empty matplotlib figure of so many inches, and its axes.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    need_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
 def draw(say: Callable[[str], Any], plot: Callable[..., None], *arguments: Any) -> None:
     """Draws a picture among other results; without matplotlib it is left out, and that is said.
 
@@ -28,6 +41,9 @@ def draw(say: Callable[[str], Any], plot: Callable[..., None], *arguments: Any) 
         say: prints a line.
         plot: writes the picture.
         *arguments: of `plot`.
+
+    Raises:
+        InputError: as `plot`.
     """
     try:
         need_matplotlib()
@@ -50,11 +66,7 @@ def plot_log_mel(
     Raises:
         InputError: matplotlib is not installed; the place cannot be written to.
     """
-    need_matplotlib()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure(8, 3)
     seconds = len(log_mel) * audio.HOP / audio.SAMPLE_RATE
     extent = (0, seconds, 0, audio.NUM_MELS)
     image = axes.imshow(log_mel.T, origin="lower", aspect="auto", extent=extent, cmap="magma")

@@ -9,7 +9,7 @@ from tinymu_jax.audio import log_mel, read_clip
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.scores import Scores
 from tinymu_jax.evaluation.synthetic import Row
-from tinymu_jax.pictures import need_matplotlib, plot_log_mel, save_figure
+from tinymu_jax.pictures import new_figure, plot_log_mel, save_figure
 
 TITLE_WIDTH = 80
 """Characters of one line above a picture."""
@@ -27,16 +27,12 @@ def plot_facts(scores: Scores, path: str | Path, title: str = "") -> None:
         InputError: matplotlib is not installed; no fact was asked for; the place cannot be written
             to.
     """
-    need_matplotlib()
-    from matplotlib.figure import Figure
-
     if not scores.by_fact:
         raise InputError("no scores by fact: evaluate on questions other than captions")
     # The best at the top, which is the last.
     facts = sorted(scores.by_fact.items(), key=lambda pair: pair[1].model or 0)
     places = np.arange(len(facts))
-    figure = Figure(figsize=(8, 1.2 + 0.42 * len(facts)), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure(8, 1.2 + 0.42 * len(facts))
     bars = (
         ("model", 0.2, "tab:blue", [score.model for _, score in facts]),
         ("best blind baseline", -0.2, "lightgrey", [score.best_blind for _, score in facts]),

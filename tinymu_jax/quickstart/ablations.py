@@ -1,6 +1,6 @@
 """The paper's ablations with nano, done one after the other; a table and a picture of them.
 
-music/, data_<name>/    what is learnt from; without a format where it is left out
+data/, data_<name>/     what is learnt from; without a format where it is left out
 full/, lora/, ...       runs of each
 test/                   clips that all are tested with
 results/                what came of each (json), all answers, the table, the picture
@@ -19,7 +19,7 @@ from tinymu_jax.data.questions import MCQ, QA, YES_NO
 from tinymu_jax.data.synthetic import Progress
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import write_text
-from tinymu_jax.pictures import draw, need_matplotlib, save_figure
+from tinymu_jax.pictures import draw, new_figure, save_figure
 from tinymu_jax.quickstart.config import AblationsConfig
 from tinymu_jax.quickstart.ledger import Ledger
 from tinymu_jax.quickstart.nothing import make_data, train_stages, vocabulary_size
@@ -74,6 +74,7 @@ def ablate(
             options,
             lambda name=name: _learn(name, config, results, say, progress),
         )
+    # With a few named, the table and the picture are of those.
     write_text(results / TABLE, as_table(found))
     draw(say, plot_ablations, found, results / PICTURE)
     return found
@@ -126,11 +127,7 @@ def plot_ablations(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     Raises:
         InputError: matplotlib is not installed; the place cannot be written to.
     """
-    need_matplotlib()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.5 + 0.62 * len(found)), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure(9, 1.5 + 0.62 * len(found))
     places, wide = np.arange(len(found)), 0.84 / len(COLUMNS)
     for number, (key, title) in enumerate(COLUMNS.items()):
         shares = [100 * own["scores"]["by_format"][key]["model"] for own in found.values()]

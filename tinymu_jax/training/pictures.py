@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tinymu_jax.files import read_text
-from tinymu_jax.pictures import need_matplotlib, save_figure
+from tinymu_jax.pictures import new_figure, save_figure
 from tinymu_jax.training.metrics import METRICS_FILE
 
 
@@ -32,11 +32,7 @@ def plot_losses(runs: Mapping[str, str | Path], path: str | Path, title: str = "
         InputError: matplotlib is not installed; a run has no metrics; the place cannot be written
             to.
     """
-    need_matplotlib()
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.5), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = new_figure(8, 3.5)
     before = 0
     for name, run in runs.items():
         steps, losses = read_losses(run)
