@@ -44,8 +44,8 @@ class Ledger:
             found = read_json_object(path, "remove it, and run again")
             if found["of"] != options:
                 raise InputError(
-                    f"{self.folder.parent}: {name} was done with other options ({found['of']}); "
-                    "give them again, or name another --output"
+                    f"{self.folder.parent}: its step {name!r} was done with other options "
+                    f"({found['of']}); give them again, or name another --output"
                 )
             self.say(f"{doing}: done before, {found['seconds']:.0f} s")
             return found
