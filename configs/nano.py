@@ -41,7 +41,7 @@ SECONDS = 4.0
 
 
 def model(vocab_size: int) -> TinyMUConfig:
-    """Returns the sizes: 2.4 million weights."""
+    """Returns the sizes: 2.1 million weights."""
     return TinyMUConfig(
         encoder=MatpacConfig(width=160, depth=4, num_heads=5, num_frames=400),
         projector=ProjectorConfig(input_width=800, hidden_width=256, output_width=128),
@@ -52,7 +52,7 @@ def model(vocab_size: int) -> TinyMUConfig:
             num_heads=4,
             num_kv_heads=2,
             head_width=32,
-            mlp_width=384,
+            mlp_width=160,
         ),
         max_text_tokens=64,
         max_seconds=SECONDS,
@@ -63,29 +63,30 @@ MATRICES = r"encoder/(patch_embed|transformer)/.*kernel|projector/.*kernel|decod
 CONSTANT = r"encoder/(pos_embed|log_mel/.*)"
 """Weights of the encoder that are tables."""
 OPTIM = OptimConfig(learning_rate=1.5e-3, beta2=0.98, muon=MATRICES, muon_rate=0.02)
-TUNING = replace(OPTIM, learning_rate=1e-3, muon_rate=0.006)
+TUNING = replace(OPTIM, learning_rate=1e-3, muon_rate=0.003)
 """Higher rates undo what the decoder has learnt from words."""
 LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS)
 
 MUSIC, SPELT = "music", "letters"
 """Folders of what is synthesised, and of the texts with those questions that teach letters."""
 
-CLIPS = 16
-"""Clips of a step; twice as many where they are only labelled."""
-HEARD = PackingConfig(row_slots=208, rows=CLIPS, clips=CLIPS, labels=64 * CLIPS)
-TOLD = PackingConfig(row_slots=272, rows=CLIPS, clips=CLIPS, labels=64 * CLIPS)
-LABELLED = PackingConfig(clips=2 * CLIPS)
+# Ways of answering need many rows at once to be learnt; what is heard needs many steps.
+HEARD = PackingConfig(row_slots=208, rows=6, clips=6, labels=64 * 6)
+TOLD = PackingConfig(row_slots=272, rows=16, clips=16, labels=64 * 16)
+LABELLED = PackingConfig(clips=16)
 
 LETTERS, WORDS = "1_letters", "2_words"
 LABELS, JOIN, TUNE = "3_labels", "4_join", "5_tune"
-MINUTE = {LETTERS: 165, WORDS: 165, LABELS: 118, JOIN: 215, TUNE: 210}
+MINUTE = {LETTERS: 205, WORDS: 205, LABELS: 210, JOIN: 570, TUNE: 510}
 """Steps of each stage that two cores do in a minute."""
-WORDS_SHARE, WORDS_MOST = 0.58, 5.0
+WORDS_SHARE, WORDS_MOST = 0.46, 5.0
 """Of the time for letters and words, and minutes after which they are known."""
 LETTERS_SHARE = 0.5
 """Of that, for letters."""
-SHARE = {LABELS: 0.5, JOIN: 0.1, TUNE: 0.4}
-"""Of the rest of the time, for each other stage."""
+JOIN_SHARE, JOIN_MOST = 0.11, 1.5
+"""Of the time for the join, and minutes after which it gains nothing more."""
+LABELS_SHARE = 0.63
+"""Of what is left, for labels; the rest is for all together."""
 
 
 class Places(NamedTuple):
@@ -120,9 +121,10 @@ def places_of(data: Path, output: Path) -> Places:
 def steps_in(minutes: float) -> dict[str, int]:
     """Returns the steps of each stage for some minutes on two cores."""
     words = min(WORDS_SHARE * minutes, WORDS_MOST)
-    letters = LETTERS_SHARE * words
-    spent = {LETTERS: letters, WORDS: words - letters}
-    spent |= {name: (minutes - words) * share for name, share in SHARE.items()}
+    join = min(JOIN_SHARE * minutes, JOIN_MOST)
+    letters, labels = LETTERS_SHARE * words, LABELS_SHARE * (minutes - words - join)
+    spent = {LETTERS: letters, WORDS: words - letters, LABELS: labels, JOIN: join}
+    spent[TUNE] = minutes - sum(spent.values())
     return {name: max(1, round(own * MINUTE[name])) for name, own in spent.items()}
 
 
@@ -169,7 +171,7 @@ def stages(
     # Letters are learnt late, and at once: not while the rate is low.
     spelling = replace(OPTIM, frozen=r"(encoder|projector)/.*", hold=0.9)
     speaking = replace(spelling, hold=0.4)
-    hearing = replace(OPTIM, frozen=rf"(projector|decoder)/.*|{CONSTANT}")
+    hearing = replace(OPTIM, muon_rate=0.01, hold=0.5, frozen=rf"(projector|decoder)/.*|{CONSTANT}")
     joining = replace(OPTIM, frozen=r"(encoder|decoder)/.*")
     tuning = replace(TUNING, frozen=r"encoder/.*")
     return {

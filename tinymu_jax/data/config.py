@@ -130,11 +130,11 @@ class SynthesisConfig:
     """Only combinations of facts that are kept for tests, or only all others."""
     captions: int = 1
     """Captions of each clip."""
-    open: int = 3
+    open: int = 2
     """Open questions about each clip."""
-    choice: int = 2
+    choice: int = 3
     """Multiple choice about each clip; the first about its timbre."""
-    binary: int = 3
+    binary: int = 5
     """Questions for yes or no about each clip."""
     timbre: str | None = None
     """All clips have this one."""

@@ -45,7 +45,7 @@ LISTS = {
 """The list of each format."""
 TEXT_LISTS = {task: f"texts_{name}" for task, name in LISTS.items()}
 """The same about texts."""
-TOLD = Mix(captions=1, open=2, choice=5, binary=3)
+TOLD = Mix(captions=1, open=2, choice=4, binary=8)
 """What is asked about a text: mostly multiple choice, whose letters take longest to learn."""
 FACTS_FILE, DONE_FILE = "facts.csv", "synthetic.json"
 STARTED_FILE = "synthesizing.json"
