@@ -92,6 +92,15 @@ def test_all_clips_have_the_timbre_that_is_asked_for(timbre):
     assert len(set(others)) > 45
 
 
+def test_the_new_instrument_is_told_of_and_never_heard():
+    told = [make_text(SynthesisConfig(), number) for number in range(200)]
+    named = [text for facts, text, _ in told if facts.timbre == NEW_TIMBRE]
+    assert len(named) > 10
+    assert all(NEW_TIMBRE in text for text in named)
+    heard = [facts_of(SynthesisConfig(), number)[0].timbre for number in range(200)]
+    assert set(heard) == set(FACTS["timbre"])
+
+
 # --- clips -------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ FACTS: Mapping[str, tuple[str, ...]] = {
 
 NEW_TIMBRE = "accordion"
 """Rendered like the others, and never heard unless it is asked for: what a trained model can be
-taught."""
+taught. Texts name it: the word is known, the sound is not."""
 
 HELD_OUT = 8
 """One combination of values in so many is kept from training."""

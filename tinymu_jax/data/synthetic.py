@@ -23,7 +23,7 @@ import numpy as np
 from tinymu_jax.audio import SAMPLE_RATE
 from tinymu_jax.data.composition import compose
 from tinymu_jax.data.config import SynthesisConfig
-from tinymu_jax.data.facts import FACTS, Facts, draw_facts
+from tinymu_jax.data.facts import FACTS, NEW_TIMBRE, Facts, draw_facts
 from tinymu_jax.data.questions import CAPTIONING, MCQ, QA, YES_NO, Asked, Mix, ask_all, describe
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import (
@@ -46,7 +46,7 @@ LISTS = {
 TEXT_LISTS = {task: f"texts_{name}" for task, name in LISTS.items()}
 """The same about texts."""
 TOLD = Mix(captions=1, open=2, choice=4, binary=8)
-"""What is asked about a text: mostly multiple choice, whose letters take longest to learn."""
+"""What is asked about a text: mostly what takes longest to learn, letters, and yes or no."""
 FACTS_FILE, DONE_FILE = "facts.csv", "synthetic.json"
 STARTED_FILE = "synthesizing.json"
 FORMAT = 1
@@ -61,7 +61,12 @@ def mix_of(config: SynthesisConfig) -> Mix:
 def facts_of(config: SynthesisConfig, number: int, text: bool = False) -> tuple[Facts, Any]:
     """Returns the facts of a clip, and the chance that goes on from there."""
     rng = np.random.default_rng([config.seed, int(config.held_out), int(text), number])
-    return draw_facts(rng, config.held_out, config.timbre, config.extra), rng
+    return draw_facts(rng, config.held_out, config.timbre, _extra(config, text)), rng
+
+
+def _extra(config: SynthesisConfig, text: bool) -> tuple[str, ...]:
+    """Returns the timbres beside the usual ones: words name the one too that is never heard."""
+    return config.extra or (NEW_TIMBRE,) if text else config.extra
 
 
 def make_clip(config: SynthesisConfig, number: int) -> tuple[Facts, np.ndarray, list[Asked]]:
@@ -77,7 +82,7 @@ def make_text(config: SynthesisConfig, number: int) -> tuple[Facts, str, list[As
     facts, rng = facts_of(config, number, text=True)
     # What is not asked about clips is not asked about texts either.
     mix = Mix(*(told if heard else 0 for told, heard in zip(TOLD, mix_of(config), strict=True)))
-    asked = ask_all(rng, facts, mix, config.extra)
+    asked = ask_all(rng, facts, mix, _extra(config, text=True))
     return facts, describe(rng, facts), asked
 
 
