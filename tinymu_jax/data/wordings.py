@@ -31,7 +31,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
 
 OPEN: Mapping[str, Sequence[str]] = {
     "timbre": ("What instrument is playing?", "Which instrument do you hear?", "What plays?"),
-    "drums": ("Drums or drumless?", "Are there drums?", "Is it with drums?"),
+    "drums": ("Drums or drumless?", "Drumless or drums?", "With drums or drumless?"),
     "tempo": ("What is the tempo?", "How fast is the music?", "Slow, moderate or fast?"),
     "metre": ("What is the metre?", "Triple or quadruple?", "How are the beats counted?"),
     "mode": ("Major or minor?", "What is the mode?", "Which kind of key is it?"),
