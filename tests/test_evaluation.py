@@ -14,10 +14,18 @@ import soundfile
 from helpers import noise, refusal
 
 from tinymu_jax.data.facts import Facts
+from tinymu_jax.data.wordings import NAMES
 from tinymu_jax.evaluation import blind
 from tinymu_jax.evaluation.asking import Asking, BatchAsker, Reply
 from tinymu_jax.evaluation.items import Item, read_items
-from tinymu_jax.evaluation.marking import Point, claims, is_right, points_of, read_letter
+from tinymu_jax.evaluation.marking import (
+    Point,
+    claims,
+    is_right,
+    points_of,
+    possible_answers,
+    read_letter,
+)
 from tinymu_jax.evaluation.report import as_text, print_scores
 from tinymu_jax.evaluation.scores import count_scores
 from tinymu_jax.evaluation.synthetic import evaluate, write_results
@@ -198,6 +206,20 @@ def test_captions_are_guessed_by_what_is_most_frequent():
     assert shares(blind.most_frequent, items, answers) == wanted
 
 
+def test_a_blind_caption_is_marked_by_what_the_model_told():
+    question = item("Captioning", "timbre")
+    model = points_of(question, "You hear flute, drums, slow, minor.")
+    # It tells the tempo right, the timbre wrong, two of a kind of the mode, and nothing of drums;
+    # what else it tells does not count.
+    said = "You hear bell, slow, high, major, minor."
+    found = blind.same_facts(question, model, points_of(question, said), said, ["accordion"])
+    shares = {p.facts[0]: p.share for p in found if p.format == "caption_facts"}
+    assert shares == {"timbre": 0, "drums": 1 / 2, "tempo": 1, "mode": 1 / 2}
+    assert [p.share for p in found if p.format == "caption_timbre"] == [0]
+    silent = blind.same_facts(question, model, points_of(question, ""), "", ["accordion"])
+    assert [p.share for p in silent if p.facts == ("timbre",)] == [0, 1 / 9]
+
+
 def test_the_shortest_option_shares_among_equals():
     lengths = ("(A) xx", "(B) xx", "(C) xxx", "(D) xxxx")
     items = [choice(letter, lengths) for letter in "ABCD"]
@@ -355,7 +377,9 @@ def test_who_knows_the_clips_is_blind_on_others(balanced):
 def test_who_always_says_the_same_gets_chance(balanced, answer, wanted):
     scores = evaluate(Fake(lambda one: (answer, (-1.0,) * len(one.options))), balanced).scores
     for name, score in scores.by_format.items():
-        assert score.model == score.no_audio == score.other_clip == wanted.get(name, 0), name
+        assert score.model == score.other_clip == wanted.get(name, 0), name
+        # Hearing nothing it is made to choose, here the first of what could be said.
+        assert score.no_audio == (1 / 2 if name in ("binary", "qa") else score.model), name
     assert ("caption_facts" in scores.by_format) == ("caption_facts" in wanted)
     assert scores.by_format["binary"].most_frequent == 1 / 2
     assert scores.by_format["mcq"].most_frequent == scores.by_format["mcq"].chance == 1 / 4
@@ -371,6 +395,34 @@ def test_each_question_is_asked_of_its_clip_the_next_and_none(balanced):
     row = next(row for row in found.rows if row.clip == "1.wav" and row.task == "MCQ")
     assert (row.answer, row.other_clip, row.no_audio) == (OPTIONS[1], OPTIONS[2], OPTIONS[0])
     assert (row.right, row.wanted, row.scored, row.facts) == (True, OPTIONS[1], None, ("timbre",))
+
+
+def test_without_audio_the_most_probable_answer_counts_and_not_what_is_said(balanced):
+    def sure(one):
+        wanted = {"Binary": "No.", "QA": "minor"}.get(one.task)
+        hits = tuple(-1.0 if option == wanted else -2.0 for option in one.options)
+        return ("nothing at all" if one.audio is None else "major", hits)
+
+    fake = Fake(sure)
+    found = evaluate(fake, balanced)
+    said = {(row.task, row.no_audio) for row in found.rows}
+    assert said == {
+        ("Binary", "No."),
+        ("QA", "minor"),
+        ("MCQ", "nothing at all"),
+        ("Captioning", "nothing at all"),
+    }
+    assert found.scores.by_format["qa"].no_audio == 1 / 2
+    offered = {one.task: one.options for one in fake.asked if one.audio is None}
+    assert offered["QA"] == ("major", "minor")
+    assert offered["Binary"] == ("Yes.", "No.")
+    assert not any(one.options for one in fake.asked if one.audio is not None)
+
+
+def test_a_new_timbre_is_a_possible_answer():
+    usual = tuple(NAMES["timbre"][value] for value in VALUES["timbre"])
+    assert possible_answers(item("QA", "timbre")) == usual
+    assert possible_answers(item("QA", "timbre"), ["accordion"]) == (*usual, "accordion")
 
 
 def test_what_is_not_asked_for_is_left_out(balanced):
@@ -390,7 +442,10 @@ def test_a_clip_alone_has_no_other(balanced):
 
 
 def test_clips_that_were_cut_are_counted(balanced):
-    fake = Fake(lambda one: ("", (), one.audio is not None and one.audio.stem == "2"))
+    def rule(one):
+        return "", (0.0,) * len(one.options), one.audio is not None and one.audio.stem == "2"
+
+    fake = Fake(rule)
     scores = evaluate(fake, balanced).scores
     assert scores.cut_clips == 1
     assert "Of 1 clips only the beginning was heard" in as_text(scores)
@@ -454,7 +509,11 @@ def test_every_answer_of_a_synthesised_folder_is_right(tmp_path):
     assert list(dict.fromkeys(i.path.name for i in items)) == [row["file_name"] for row in table]
     assert Counter(i.task for i in items) == {"Captioning": 24, "QA": 60, "MCQ": 36, "Binary": 48}
     wanted = {(i.path, i.prompt): i.wanted for i in items}
-    fake = Fake(lambda one: (wanted.get((one.audio, one.prompt), ""),))
+
+    def knows(one):
+        return wanted.get((one.audio, one.prompt), ""), (0.0,) * len(one.options)
+
+    fake = Fake(knows)
     scores = evaluate(fake, folder).scores
     assert all(s.model == 1 for s in [*scores.by_format.values(), *scores.by_fact.values()])
     # Clip by clip, so that each is listened to once; what hears nothing stands in between.

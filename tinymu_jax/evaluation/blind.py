@@ -1,4 +1,4 @@
-"""What can be had without any model: chance, the most frequent answer, the shortest option.
+"""What can be had without listening: chance, the most frequent answer, the shortest option.
 
 A point of a guess stands for each point of the model's: the same questions, and of captions the
 same facts that the model chose to tell.
@@ -10,7 +10,12 @@ from collections.abc import Callable, Sequence
 from tinymu_jax.data.facts import FACTS
 from tinymu_jax.data.questions import CAPTIONING, LETTERS, MCQ, QA, YES_NO, values_of
 from tinymu_jax.evaluation.items import Item
-from tinymu_jax.evaluation.marking import CAPTION_FACTS, Point, right_reading
+from tinymu_jax.evaluation.marking import CAPTION_FACTS, Point, named, right_reading
+
+
+def extra_timbres(items: Sequence[Item]) -> list[str]:
+    """Returns the timbres that are heard beside the usual ones."""
+    return sorted({item.truth.timbre for item in items} - set(FACTS["timbre"]))
 
 
 def chance(items: Sequence[Item], marked: Sequence[Sequence[Point]]) -> list[Point]:
@@ -20,8 +25,7 @@ def chance(items: Sequence[Item], marked: Sequence[Sequence[Point]]) -> list[Poi
         items: the questions.
         marked: the model's points of each.
     """
-    heard = {item.truth.timbre for item in items}
-    extra = sorted(heard - set(FACTS["timbre"]))
+    extra = extra_timbres(items)
 
     def share(item: Item, point: Point) -> float:
         if item.task == MCQ:
@@ -29,6 +33,32 @@ def chance(items: Sequence[Item], marked: Sequence[Sequence[Point]]) -> list[Poi
         return 1 / 2 if item.task == YES_NO else 1 / len(values_of(point.facts[0], extra))
 
     return _each(items, marked, share)
+
+
+def same_facts(
+    item: Item, points: Sequence[Point], own: Sequence[Point], answer: str, extra: Sequence[str]
+) -> list[Point]:
+    """Returns a blind answer's points, of a caption for the facts that the model told of the clip.
+
+    A fact that the blind caption does not name, or names twice, is guessed.
+
+    Args:
+        item: the question.
+        points: of the model's answer.
+        own: of the blind answer.
+        answer: the blind answer.
+        extra: as `extra_timbres`.
+    """
+
+    def share(fact: str) -> float:
+        values = named(answer, fact)
+        if len(values) != 1:
+            return 1 / len(values_of(fact, extra))
+        return float(values[0] == getattr(item.truth, fact))
+
+    kept = [point for point in own if point.format != CAPTION_FACTS]
+    told = [point for point in points if point.format == CAPTION_FACTS]
+    return kept + [point._replace(share=share(point.facts[0])) for point in told]
 
 
 def most_frequent(items: Sequence[Item], marked: Sequence[Sequence[Point]]) -> list[Point]:

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tinymu_jax.data.facts import FACTS
-from tinymu_jax.data.questions import CAPTIONING, LETTERS, MCQ, QA, YES_NO
+from tinymu_jax.data.questions import (
+    CAPTIONING,
+    LETTERS,
+    MCQ,
+    QA,
+    YES_NO,
+    name_of,
+    values_of,
+)
 from tinymu_jax.data.wordings import NAMES
 from tinymu_jax.evaluation.items import Item
 
@@ -93,6 +101,21 @@ def right_reading(item: Item) -> str | None:
 def _told(item: Item) -> str:
     """Returns the fact whose value an open answer or a caption must name."""
     return "timbre" if item.task == CAPTIONING else item.facts[0]
+
+
+def possible_answers(item: Item, extra: Sequence[str] = ()) -> tuple[str, ...]:
+    """Returns all that an answer of few words may say: yes and no, or the names of a fact's values.
+
+    Args:
+        item: the question; to other formats, it is nothing.
+        extra: timbres beside those of `FACTS`.
+    """
+    if item.task == YES_NO:
+        return ("Yes.", "No.")
+    if item.task != QA:
+        return ()
+    fact = item.facts[0]
+    return tuple(name_of(fact, value) for value in values_of(fact, extra))
 
 
 def is_right(item: Item, answer: str) -> bool:

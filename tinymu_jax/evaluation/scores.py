@@ -27,7 +27,8 @@ class Score:
     shortest_option: float | None = None
     """Of multiple choice alone; by fact it is not given."""
     no_audio: float | None = None
-    """The model, hearing nothing; of captions' facts, among those that it then tells."""
+    """The model, hearing nothing: letters and captions as it says them, other answers the most
+    probable of the possible ones; of captions' facts, those that it told of the clip."""
     other_clip: float | None = None
     """The model, hearing the next clip; of captions' facts as above."""
 

@@ -1,7 +1,8 @@
 """Evaluation on synthetic music, whose facts are known.
 
 Every question is asked of its own clip, of the next clip and of none: a model that listens is
-right on the first, and no better than guessing on the others.
+right on the first, and no better than guessing on the others. Of none, it is made to choose: what
+a model says that hears nothing is often no answer at all, and that would be less than a guess.
 """
 
 import json
@@ -11,11 +12,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinymu_jax.assistant import Assistant
+from tinymu_jax.data.questions import MCQ
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.asking import Asker, Asking, BatchAsker, Progress, Reply
-from tinymu_jax.evaluation.blind import chance, most_frequent, shortest_option
+from tinymu_jax.evaluation.blind import (
+    chance,
+    extra_timbres,
+    most_frequent,
+    same_facts,
+    shortest_option,
+)
 from tinymu_jax.evaluation.items import REMEDY, Item, read_items
-from tinymu_jax.evaluation.marking import is_right, most_probable, points_of
+from tinymu_jax.evaluation.marking import is_right, most_probable, points_of, possible_answers
 from tinymu_jax.evaluation.scores import Scores, count_scores
 from tinymu_jax.files import make_folder, write_json, write_text
 
@@ -35,7 +43,7 @@ class Row(NamedTuple):
     scored: str | None
     """Letter of the most probable option, if options were scored."""
     no_audio: str | None
-    """The answer without audio, if it was asked for."""
+    """The answer without audio, if it was asked for: said, or chosen among the possible ones."""
     other_clip: str | None
     """The answer to the next clip's audio."""
 
@@ -78,25 +86,35 @@ def evaluate(
             fault = f"the answer {item.wanted!r} to {item.prompt!r} is not what the facts say"
             raise InputError(f"{item.path}: {fault}; {REMEDY}")
     clips = list(dict.fromkeys(item.path for item in items))
-    ways = {"model": _askings(items, scored)}
-    if blind:
-        ways["no_audio"] = [one._replace(audio=None) for one in ways["model"]]
-        if len(clips) > 1:  # there is no other one otherwise
-            following = dict(zip(clips, clips[1:] + clips[:1], strict=True))
-            others = [one._replace(audio=following[one.audio]) for one in ways["model"]]
-            ways["other_clip"] = others
+    ways = _ways(items, clips, scored, blind)
     asked = _in_order(ways, clips)
     replies = dict(zip(asked, asker.ask(asked, progress), strict=True))
     answered = {way: [replies[one] for one in own] for way, own in ways.items()}
+    if blind:
+        pairs = zip(ways["no_audio"], answered["no_audio"], strict=True)
+        answered["no_audio"] = [_choose(one, reply) for one, reply in pairs]
     cut = {one.audio for one, reply in replies.items() if reply.cut}
     return Results(_mark(items, answered, len(clips), len(cut)), _rows(items, answered))
 
 
-def _askings(items: Sequence[Item], scored: bool) -> list[Asking]:
-    """Returns each question as it is put to its own clip."""
-    return [
+def _ways(
+    items: Sequence[Item], clips: Sequence[Path], scored: bool, blind: bool
+) -> dict[str, list[Asking]]:
+    """Returns each question as it is put to its own clip, to none, and to the next one."""
+    own = [
         Asking(item.path, item.prompt, item.task, item.options if scored else ()) for item in items
     ]
+    ways = {"model": own}
+    if blind:
+        extra = extra_timbres(items)
+        ways["no_audio"] = [
+            one._replace(audio=None, options=possible_answers(item, extra) or one.options)
+            for item, one in zip(items, own, strict=True)
+        ]
+    if blind and len(clips) > 1:  # there is no other one otherwise
+        following = dict(zip(clips, clips[1:] + clips[:1], strict=True))
+        ways["other_clip"] = [one._replace(audio=following[one.audio]) for one in own]
+    return ways
 
 
 def _in_order(ways: dict[str, list[Asking]], clips: Sequence[Path]) -> list[Asking]:
@@ -114,6 +132,14 @@ def _in_order(ways: dict[str, list[Asking]], clips: Sequence[Path]) -> list[Aski
     return list(dict.fromkeys(one for _, one in sorted(behind, key=lambda pair: pair[0])))
 
 
+def _choose(one: Asking, reply: Reply) -> Reply:
+    """Returns the most probable of the possible answers for what was said; letters are said."""
+    if one.task == MCQ or not one.options:
+        return reply
+    chances = zip(reply.log_likelihoods, one.options, strict=True)
+    return Reply(max(chances, key=lambda pair: pair[0])[1])
+
+
 def _mark(
     items: Sequence[Item], answered: dict[str, list[Reply]], clips: int, cut_clips: int
 ) -> Scores:
@@ -121,6 +147,11 @@ def _mark(
         way: [points_of(i, r.text, r.log_likelihoods) for i, r in zip(items, replies, strict=True)]
         for way, replies in answered.items()
     }
+    extra = extra_timbres(items)
+    for way in marked.keys() - {"model"}:
+        texts = [reply.text for reply in answered[way]]
+        rows = zip(items, marked["model"], marked[way], texts, strict=True)
+        marked[way] = [same_facts(*row, extra) for row in rows]
     points = {way: [point for own in marks for point in own] for way, marks in marked.items()}
     points |= {
         guess.__name__: guess(items, marked["model"])
