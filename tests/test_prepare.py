@@ -21,6 +21,7 @@ from tinymu_jax.data.config import FeatureConfig, PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, DATASET_FILE, Dataset
 from tinymu_jax.data.prepare import prepare
 from tinymu_jax.data.records import StoredQuestion, as_question, decode_record, encode_record
+from tinymu_jax.data.workers import worker_pool
 from tinymu_jax.tokenizer import Tokenizer
 
 HOLD = f"""
@@ -345,3 +346,11 @@ def test_bad_commands_end_with_one_line(arguments, named, tmp_path, capsys, monk
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert named in err
+
+
+def test_a_process_that_ends_is_told_in_a_sentence():
+    def work():
+        with worker_pool(1) as pool:
+            pool.submit(os._exit, 1).result()
+
+    assert "a process that works beside this one ended" in refusal(work)

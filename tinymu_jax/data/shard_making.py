@@ -1,15 +1,8 @@
 """Making many shards: waveforms and log-mels in processes, embeddings on the accelerator."""
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +11,7 @@ from tinymu_jax.config import MatpacConfig, TinyMUConfig
 from tinymu_jax.data.features import as_embeddings, read
 from tinymu_jax.data.musicskills import ClipQuestions
 from tinymu_jax.data.shards import Featured, Shard, read_features, write_shard
+from tinymu_jax.data.workers import CONTEXT, worker_pool
 from tinymu_jax.errors import InputError
 from tinymu_jax.sharding import Tree
 
@@ -66,20 +60,15 @@ def make_shards(
     """Makes shards in processes; yields number and page of each as it is done."""
     if not work:
         return
-    context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
+    counter = CONTEXT.Value("q", 0)
     workers = min(workers or os.cpu_count() or 1, len(work))
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (counter,))
-    try:
+    with worker_pool(workers, _start_worker, (counter,)) as pool:
         futures: dict[Future, int] = {pool.submit(_work, s): i for i, s in enumerate(work)}
         while futures:
             finished, _ = wait(futures, timeout=0.5, return_when=FIRST_COMPLETED)
             count.show(counter.value)
             for future in finished:
                 yield futures.pop(future), future.result()
-    finally:
-        # After a fault or Ctrl-C what has not begun is not begun.
-        pool.shutdown(cancel_futures=True)
 
 
 def encoder_of(checkpoint: Checkpoint) -> tuple[MatpacConfig, Tree]:

@@ -13,7 +13,7 @@ company it is made.
 import csv
 import io
 import json
-import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tinymu_jax.data.composition import compose
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.facts import FACTS, NEW_TIMBRE, Facts, draw_facts
 from tinymu_jax.data.questions import CAPTIONING, MCQ, QA, YES_NO, Asked, Mix, ask_all, describe
+from tinymu_jax.data.workers import worker_pool
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import (
     exists,
@@ -166,14 +167,14 @@ def _clips(
     """Writes all clips, in processes where there are many; yields what is asked about each."""
     folder = make_folder(output / CLIPS)
     work = [(config, folder, number) for number in range(config.clips)]
-    workers = config.workers or multiprocessing.cpu_count()
+    workers = config.workers or os.cpu_count() or 1
     if config.clips < 200 or workers == 1:
         for done, item in enumerate(work, 1):
             yield _write_clip(item)
             progress(done, config.clips)
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for done, made in enumerate(pool.imap(_write_clip, work, chunksize=32), 1):
+    with worker_pool(workers) as pool:
+        for done, made in enumerate(pool.map(_write_clip, work, chunksize=32), 1):
             yield made
             progress(done, config.clips)
 
