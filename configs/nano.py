@@ -183,7 +183,7 @@ def stages(
     }
 
 
-TIMBRE_STEPS = 120
+TIMBRE_STEPS = 400
 """About a minute on two cores."""
 
 
@@ -203,7 +203,7 @@ def new_timbre(clips: Path, checkpoint: str, output: Path, seed: int = 0) -> Tra
         data=DataConfig(train=str(clips), packing=HEARD, epochs=0, seed=seed, threads=2),
         step=StepConfig(remat="nothing"),
         optim=OptimConfig(learning_rate=2e-3, beta2=0.98, frozen=FROZEN),
-        loop=LoopConfig(validate_every=10**9, save_every=50, keep=1, tensorboard=False),
+        loop=LoopConfig(validate_every=10**9, save_every=100, keep=1, tensorboard=False),
         steps=TIMBRE_STEPS,
     )
 

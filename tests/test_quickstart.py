@@ -11,6 +11,7 @@ from configs import nano
 from tinymu_jax import pictures
 from tinymu_jax.checkpoint import expected_shapes, read_checkpoint
 from tinymu_jax.data.config import SynthesisConfig
+from tinymu_jax.evaluation.synthetic import Row
 from tinymu_jax.quickstart import timbre
 from tinymu_jax.quickstart.config import TourConfig
 from tinymu_jax.quickstart.nothing import learn, make_data, make_tokenizer
@@ -99,7 +100,8 @@ def test_what_is_done_is_not_done_again(learnt):
 
 def test_a_new_timbre_is_taught_to_projector_and_decoder(learnt, monkeypatch):
     work, _ = learnt
-    monkeypatch.setattr(timbre, "EACH", 8)
+    monkeypatch.setattr(timbre, "NEW_CLIPS", 8)
+    monkeypatch.setattr(timbre, "USUAL_CLIPS", 8)
     monkeypatch.setattr(nano, "TIMBRE_STEPS", 1)
     monkeypatch.setattr(nano, "SECONDS", 1.0)
     base = work / "runs" / nano.TUNE
@@ -110,6 +112,14 @@ def test_a_new_timbre_is_taught_to_projector_and_decoder(learnt, monkeypatch):
     tables = [work / "timbre" / name / "facts.csv" for name in ("new", "usual", "test")]
     assert [table.read_text().count(",accordion,") for table in tables][::2] == [8, 3]
     assert ",accordion," not in tables[1].read_text().splitlines()[0]
+
+
+def test_the_instrument_is_named_where_it_is_openly_asked_for():
+    row = Row("a.wav", "QA", ("timbre",), "?", "bell", "bell", True, None, None, None)
+    others = [row._replace(facts=("mode",)), row._replace(task="Binary")]
+    wrong = row._replace(right=False)
+    assert timbre.share_named([row, wrong, wrong, wrong, *others]) == 1 / 4
+    assert timbre.share_named(others) == 0
 
 
 def test_to_pytorch_and_back_nothing_changes(learnt):
@@ -146,7 +156,11 @@ def test_the_screen_shows_shares_beside_the_best_blind_baseline(tmp_path):
         "shipped": {"scores": scores(0.93)},
         "nothing": {"scores": scores(0.61)},
         "timbre": {
-            f"{what}_{when}": scores(share)
+            f"{what}_{when}": {
+                **scores(share),
+                "by_format": {"caption_timbre": {"model": share}},
+                "named": share,
+            }
             for what in ("new", "usual")
             for when, share in (("before", 0.1), ("after", 0.9))
         },
@@ -154,7 +168,8 @@ def test_the_screen_shows_shares_beside_the_best_blind_baseline(tmp_path):
     }
     page = screen(found, tmp_path)
     assert re.search(r"open questions +93 +61 +25", page)
-    assert re.search(r"named when it plays +10 +90", page)
+    assert re.search(r"named when asked for +10 +90", page)
+    assert re.search(r"all other facts +10 +90", page)
     assert "every weight is the same" in page
     assert str(tmp_path / "results") in page
 

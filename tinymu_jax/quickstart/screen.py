@@ -77,15 +77,16 @@ def _parts(found: Mapping[str, Mapping[str, Any]], folder: Path) -> Iterator[str
 def _taught(own: Mapping[str, Any]) -> Iterator[str]:
     """Yields lines about the new timbre, before and after."""
     yield f"{'a new instrument: accordion':<34}{'before':>14}{'after':>14}"
-    pairs = [
-        ("named when it plays", "new", "by_fact", ("timbre",)),
-        ("usual timbres", "usual", "by_fact", ("timbre",)),
-    ]
-    for name, folder, part, keys in pairs:
-        shares = [_percent(own[f"{folder}_{when}"][part].get(keys[0])) for when in WHEN]
-        yield f"{name:<34}" + "".join(f"{share:>14}" for share in shares)
-    means = [_mean_of_others(own[f"usual_{when}"]["by_fact"]) for when in WHEN]
-    yield f"{'all other facts':<34}" + "".join(f"{100 * mean:>14.0f}" for mean in means)
+    rows = {
+        "named when asked for": lambda own: own["new"]["named"],
+        "named in captions": lambda own: own["new"]["by_format"]["caption_timbre"]["model"],
+        "all questions about it": lambda own: own["new"]["by_fact"]["timbre"]["model"],
+        "usual instruments": lambda own: own["usual"]["by_fact"]["timbre"]["model"],
+        "all other facts": lambda own: _mean_of_others(own["usual"]["by_fact"]),
+    }
+    found = [{what: own[f"{what}_{when}"] for what in ("new", "usual")} for when in WHEN]
+    for name, share in rows.items():
+        yield f"{name:<34}" + "".join(f"{100 * share(one):>14.0f}" for one in found)
 
 
 WHEN = ("before", "after")

@@ -1,5 +1,6 @@
 """Teaching a model an instrument that it has never heard, with LoRA, in about a minute."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -7,17 +8,21 @@ import jax
 from configs import nano
 from tinymu_jax.checkpoint import TOKENIZER_FILE
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig, SynthesisConfig
-from tinymu_jax.data.facts import NEW_TIMBRE
+from tinymu_jax.data.facts import FACTS, NEW_TIMBRE
 from tinymu_jax.data.prepare import prepare
+from tinymu_jax.data.questions import QA
 from tinymu_jax.data.synthetic import CLIPS, LISTS, Progress, synthesize
+from tinymu_jax.evaluation.synthetic import Row
 from tinymu_jax.files import make_folder, write_text
 from tinymu_jax.pretrained import open_checkpoint
 from tinymu_jax.runs import Trained, train
 
 NEW, USUAL, TEST = "new", "usual", "test"
 """Folders of clips: all with the new timbre, with any, and others of the new one to test with."""
-EACH = 320
-"""Clips of the new timbre, and of any."""
+NEW_CLIPS, USUAL_CLIPS = 320, 960
+"""Clips of the new timbre, and of any: fewer of these, and what was known is forgotten."""
+OPEN = 6
+"""Open questions about each clip, of ten facts: most ask for the instrument among others."""
 
 
 def make_timbre_data(
@@ -39,12 +44,11 @@ def make_timbre_data(
     make_folder(folder)
     write_text(folder / TOKENIZER_FILE, tokenizer)
     common = {"extra": (NEW_TIMBRE,), "seconds": nano.SECONDS, "workers": 1}
+    new = common | {"timbre": NEW_TIMBRE}
     parts = {
-        NEW: SynthesisConfig(EACH, seed=seed + 1, timbre=NEW_TIMBRE, **common),
-        USUAL: SynthesisConfig(EACH, seed=seed + 2, **common),
-        TEST: SynthesisConfig(
-            test_clips, seed=seed + 3, timbre=NEW_TIMBRE, held_out=True, **common
-        ),
+        NEW: SynthesisConfig(NEW_CLIPS, seed=seed + 1, open=OPEN, **new),
+        USUAL: SynthesisConfig(USUAL_CLIPS, seed=seed + 2, open=OPEN, **common),
+        TEST: SynthesisConfig(test_clips, seed=seed + 3, held_out=True, open=len(FACTS), **new),
     }
     for name, config in parts.items():
         synthesize(folder / name, config, progress)
@@ -62,3 +66,9 @@ def teach(folder: Path, checkpoint: str, output: Path, seed: int = 0) -> Trained
     """
     config = nano.new_timbre(folder / CLIPS, checkpoint, output, seed)
     return train(config, resume=True, devices=jax.devices()[:1])
+
+
+def share_named(rows: Sequence[Row]) -> float:
+    """Returns how often the instrument is named rightly where it is asked for, openly."""
+    named = [row.right for row in rows if row.task == QA and row.facts == ("timbre",)]
+    return sum(named) / max(1, len(named))

@@ -25,7 +25,7 @@ from tinymu_jax.quickstart.config import TourConfig
 from tinymu_jax.quickstart.ledger import Ledger
 from tinymu_jax.quickstart.nothing import learn, make_data
 from tinymu_jax.quickstart.testing import examine, make_test_clips
-from tinymu_jax.quickstart.timbre import TEST, make_timbre_data, teach
+from tinymu_jax.quickstart.timbre import TEST, make_timbre_data, share_named, teach
 from tinymu_jax.sharding import flatten
 from tinymu_jax.training.pictures import plot_losses
 
@@ -133,7 +133,7 @@ class Tour:
                 for what, folder in (("new", own / TEST), ("usual", self.test_folder())):
                     name = f"{what}_{when}"
                     results = self.examine(name, model, folder)
-                    found[name] = results.scores.to_dict()
+                    found[name] = results.scores.to_dict() | {"named": share_named(results.rows)}
             return found
 
         return self.step("timbre", "the shipped nano taught a new instrument", do)
