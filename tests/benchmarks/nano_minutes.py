@@ -1,0 +1,91 @@
+"""How well nano hears after so many minutes from nothing: a table and a picture of tours' results.
+
+    tinymu quickstart --output curve/4_0 --only nothing --minutes 4 --seed 0      # and so on
+    python tests/benchmarks/nano_minutes.py curve/* --picture tests/benchmarks/nano_minutes.png
+
+Each folder is one of `tinymu quickstart`. Minutes are those of the recipe on two cores: a stage has
+so many steps, however long they take. Seeds of the same minutes are averaged in the picture.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tinymu_jax.files import read_json_object
+from tinymu_jax.pictures import new_figure, save_figure
+
+FORMATS = {
+    "mcq": "multiple choice",
+    "mcq_scored": "by score",
+    "binary": "yes or no",
+    "qa": "open",
+    "caption_timbre": "captions' timbre",
+    "caption_facts": "captions' facts",
+}
+
+
+def percents(scores: Mapping[str, Any], name: str = "model") -> list[float | None]:
+    """Returns each format's share of right answers in percent; None where it was not asked."""
+    own = [scores["by_format"].get(key) for key in FORMATS]
+    return [None if one is None else 100 * one[name] for one in own]
+
+
+def as_table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a line for each run, as Markdown; below them what guessing gets."""
+    lines = [
+        f"| minutes | seed | {' | '.join(FORMATS.values())} |",
+        "|---:|---:|" + "---:|" * len(FORMATS),
+    ]
+    rows = [(f"{r['of']['minutes']:g}", str(r["of"]["seed"]), percents(r["scores"])) for r in runs]
+    rows.append(("guessing", "", percents(runs[-1]["scores"], "chance")))
+    for minutes, seed, shares in rows:
+        cells = ["" if share is None else f"{share:.1f}" for share in shares]
+        lines.append(f"| {minutes} | {seed} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def plot(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Writes the picture: a line for each format over the minutes, seeds as dots."""
+    figure, axes = new_figure(7, 4)
+    for place, (key, name) in enumerate(FORMATS.items()):
+        found: dict[float, list[float]] = defaultdict(list)
+        for run in runs:
+            share = percents(run["scores"])[place]
+            if share is not None:
+                found[run["of"]["minutes"]].append(share)
+        if key == "mcq_scored" or not found:
+            continue
+        minutes = sorted(found)
+        means = [sum(found[x]) / len(found[x]) for x in minutes]
+        (line,) = axes.plot(minutes, means, label=name)
+        dots = [(x, share) for x in minutes for share in found[x]]
+        axes.plot(*zip(*dots, strict=True), "o", color=line.get_color(), markersize=4)
+    ticks = sorted({run["of"]["minutes"] for run in runs})
+    axes.set(xscale="log", ylim=(0, 102), ylabel="right answers, percent")
+    axes.set_xlabel("minutes of training from nothing, two cores")
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.minorticks_off()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.92")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    save_figure(figure, path)
+
+
+def main() -> None:
+    """Prints the table and draws the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", type=Path, nargs="+", help="of tinymu quickstart")
+    parser.add_argument("--picture", type=Path)
+    args = parser.parse_args()
+    paths = [folder / "results" / "nothing.json" for folder in args.folders]
+    runs = [read_json_object(path, "run tinymu quickstart --only nothing") for path in paths]
+    runs.sort(key=lambda run: (run["of"]["minutes"], run["of"]["seed"]))
+    print(as_table(runs))
+    if args.picture:
+        plot(runs, args.picture)
+
+
+if __name__ == "__main__":
+    main()
