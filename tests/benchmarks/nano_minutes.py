@@ -69,7 +69,7 @@ def plot(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.92")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     save_figure(figure, path)
 
 
