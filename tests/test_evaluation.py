@@ -320,7 +320,12 @@ class Fake:
     def ask(self, asked, progress):
         self.asked += asked
         progress(len(asked), len(asked))
-        return [Reply(*self.rule(one)) for one in asked]
+        return [self.reply(one) for one in asked]
+
+    def reply(self, one):
+        said = Reply(*self.rule(one))
+        # What is to choose takes the first here.
+        return said._replace(text=one.options[0]) if one.choose else said
 
 
 def knowing(one):
@@ -397,26 +402,21 @@ def test_each_question_is_asked_of_its_clip_the_next_and_none(balanced):
     assert (row.right, row.wanted, row.scored, row.facts) == (True, OPTIONS[1], None, ("timbre",))
 
 
-def test_without_audio_the_most_probable_answer_counts_and_not_what_is_said(balanced):
-    def sure(one):
-        wanted = {"Binary": "No.", "QA": "minor"}.get(one.task)
-        hits = tuple(-1.0 if option == wanted else -2.0 for option in one.options)
-        return ("nothing at all" if one.audio is None else "major", hits)
-
-    fake = Fake(sure)
+def test_without_audio_one_of_the_possible_answers_is_chosen(balanced):
+    fake = Fake(lambda one: ("nothing at all",))
     found = evaluate(fake, balanced)
     said = {(row.task, row.no_audio) for row in found.rows}
     assert said == {
-        ("Binary", "No."),
-        ("QA", "minor"),
+        ("Binary", "Yes."),
+        ("QA", "major"),
         ("MCQ", "nothing at all"),
         ("Captioning", "nothing at all"),
     }
     assert found.scores.by_format["qa"].no_audio == 1 / 2
-    offered = {one.task: one.options for one in fake.asked if one.audio is None}
-    assert offered["QA"] == ("major", "minor")
-    assert offered["Binary"] == ("Yes.", "No.")
-    assert not any(one.options for one in fake.asked if one.audio is not None)
+    silent = {one.task: one for one in fake.asked if one.audio is None}
+    offered = {task: one.options for task, one in silent.items() if one.choose}
+    assert offered == {"QA": ("major", "minor"), "Binary": ("Yes.", "No.")}
+    assert not any(one.options or one.choose for one in fake.asked if one.audio is not None)
 
 
 def test_a_new_timbre_is_a_possible_answer():
@@ -442,10 +442,7 @@ def test_a_clip_alone_has_no_other(balanced):
 
 
 def test_clips_that_were_cut_are_counted(balanced):
-    def rule(one):
-        return "", (0.0,) * len(one.options), one.audio is not None and one.audio.stem == "2"
-
-    fake = Fake(rule)
+    fake = Fake(lambda one: ("", (), one.audio is not None and one.audio.stem == "2"))
     scores = evaluate(fake, balanced).scores
     assert scores.cut_clips == 1
     assert "Of 1 clips only the beginning was heard" in as_text(scores)
@@ -509,11 +506,7 @@ def test_every_answer_of_a_synthesised_folder_is_right(tmp_path):
     assert list(dict.fromkeys(i.path.name for i in items)) == [row["file_name"] for row in table]
     assert Counter(i.task for i in items) == {"Captioning": 24, "QA": 60, "MCQ": 36, "Binary": 48}
     wanted = {(i.path, i.prompt): i.wanted for i in items}
-
-    def knows(one):
-        return wanted.get((one.audio, one.prompt), ""), (0.0,) * len(one.options)
-
-    fake = Fake(knows)
+    fake = Fake(lambda one: (wanted.get((one.audio, one.prompt), ""),))
     scores = evaluate(fake, folder).scores
     assert all(s.model == 1 for s in [*scores.by_format.values(), *scores.by_fact.values()])
     # Clip by clip, so that each is listened to once; what hears nothing stands in between.
@@ -631,6 +624,16 @@ def test_options_are_scored_as_alone_and_without_audio(assistant, clips):
     found = with_audio.log_likelihoods
     np.testing.assert_allclose(found, [w.log_likelihood for w in wanted], atol=1e-4)
     np.testing.assert_allclose(without.log_likelihoods, [w.prior for w in wanted], atol=1e-4)
+
+
+def test_what_is_to_choose_answers_with_the_most_probable_option(assistant, clips, monkeypatch):
+    monkeypatch.setattr(BatchAsker, "_answer", None)  # nothing is said
+    options = ("t7", "t40 t41", "t300 t2 t9", "t5")
+    for audio, name in ((clips[0], "log_likelihood"), (None, "prior")):
+        asked = Asking(audio, "t5 t6 t90", "QA", options, choose=True)
+        details = assistant.score_details(clips[0], "t5 t6 t90", options)
+        (reply,) = BatchAsker(assistant, 2).ask([asked])
+        assert reply.text == max(details, key=lambda one: getattr(one, name)).option
 
 
 def test_no_audio_is_the_decoder_on_the_prompt_alone(assistant, golden_dir, clips):

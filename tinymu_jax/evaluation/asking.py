@@ -38,6 +38,8 @@ class Asking(NamedTuple):
     """Answers of one format are about as long, and computed side by side."""
     options: tuple[str, ...] = ()
     """Given answers to score as well."""
+    choose: bool = False
+    """Nothing is said: the most probable of the options is the answer."""
 
 
 class Reply(NamedTuple):
@@ -98,7 +100,11 @@ class BatchAsker:
         for number, (question, heard) in enumerate(zip(asked, self._hear(asked), strict=True)):
             ids = self._encode(question.prompt)
             cut = heard.clip.heard_seconds < heard.clip.total_seconds
-            others.append((self._score(heard, ids, question.options), cut))
+            scores = self._score(heard, ids, question.options)
+            others.append((scores, cut))
+            if question.choose:
+                texts[number] = question.options[int(np.argmax(scores))]
+                continue
             size = question.task, round_up(len(ids), SLOT_STEP)
             queue = queues.setdefault(size, [])
             queue.append(_Waiting(number, heard, ids))

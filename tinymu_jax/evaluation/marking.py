@@ -135,7 +135,7 @@ def points_of(item: Item, answer: str, log_likelihoods: Sequence[float] = ()) ->
     Args:
         item: the question.
         answer: its answer's text.
-        log_likelihoods: of the options, if they were scored.
+        log_likelihoods: of the options of multiple choice, if they were scored.
     """
     about = ("timbre",) if item.task == CAPTIONING else item.facts
     points = [Point(FORMAT_OF[item.task], about, float(is_right(item, answer)))]
@@ -144,7 +144,7 @@ def points_of(item: Item, answer: str, log_likelihoods: Sequence[float] = ()) ->
             Point(CAPTION_FACTS, (fact,), float(getattr(item.truth, fact) == value))
             for fact, value in claims(answer)
         ]
-    if log_likelihoods:
+    if item.task == MCQ and log_likelihoods:
         hit = most_probable(log_likelihoods) == right_reading(item)
         points.append(Point(CHOICE_SCORED, item.facts, float(hit)))
     return points

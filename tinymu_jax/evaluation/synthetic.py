@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinymu_jax.assistant import Assistant
-from tinymu_jax.data.questions import MCQ
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.asking import Asker, Asking, BatchAsker, Progress, Reply
 from tinymu_jax.evaluation.blind import (
@@ -90,9 +89,6 @@ def evaluate(
     asked = _in_order(ways, clips)
     replies = dict(zip(asked, asker.ask(asked, progress), strict=True))
     answered = {way: [replies[one] for one in own] for way, own in ways.items()}
-    if blind:
-        pairs = zip(ways["no_audio"], answered["no_audio"], strict=True)
-        answered["no_audio"] = [_choose(one, reply) for one, reply in pairs]
     cut = {one.audio for one, reply in replies.items() if reply.cut}
     return Results(_mark(items, answered, len(clips), len(cut)), _rows(items, answered))
 
@@ -107,9 +103,10 @@ def _ways(
     ways = {"model": own}
     if blind:
         extra = extra_timbres(items)
+        answers = [possible_answers(item, extra) for item in items]
         ways["no_audio"] = [
-            one._replace(audio=None, options=possible_answers(item, extra) or one.options)
-            for item, one in zip(items, own, strict=True)
+            one._replace(audio=None, options=given or one.options, choose=bool(given))
+            for one, given in zip(own, answers, strict=True)
         ]
     if blind and len(clips) > 1:  # there is no other one otherwise
         following = dict(zip(clips, clips[1:] + clips[:1], strict=True))
@@ -130,14 +127,6 @@ def _in_order(ways: dict[str, list[Asking]], clips: Sequence[Path]) -> list[Aski
         for own, one in zip(ways["model"], asked, strict=True)
     ]
     return list(dict.fromkeys(one for _, one in sorted(behind, key=lambda pair: pair[0])))
-
-
-def _choose(one: Asking, reply: Reply) -> Reply:
-    """Returns the most probable of the possible answers for what was said; letters are said."""
-    if one.task == MCQ or not one.options:
-        return reply
-    chances = zip(reply.log_likelihoods, one.options, strict=True)
-    return Reply(max(chances, key=lambda pair: pair[0])[1])
 
 
 def _mark(
