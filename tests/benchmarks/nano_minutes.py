@@ -15,33 +15,24 @@ from typing import Any
 
 from tinymu_jax.files import read_json_object
 from tinymu_jax.pictures import new_figure, save_figure
-
-FORMATS = {
-    "mcq": "multiple choice",
-    "mcq_scored": "by score",
-    "binary": "yes or no",
-    "qa": "open",
-    "caption_timbre": "captions' timbre",
-    "caption_facts": "captions' facts",
-}
+from tinymu_jax.quickstart.ablations import COLUMNS
 
 
-def percents(scores: Mapping[str, Any], name: str = "model") -> list[float | None]:
-    """Returns each format's share of right answers in percent; None where it was not asked."""
-    own = [scores["by_format"].get(key) for key in FORMATS]
-    return [None if one is None else 100 * one[name] for one in own]
+def percents(scores: Mapping[str, Any], name: str = "model") -> list[float]:
+    """Returns each format's share of right answers, in percent."""
+    return [100 * scores["by_format"][key][name] for key in COLUMNS]
 
 
 def as_table(runs: Sequence[Mapping[str, Any]]) -> str:
     """Returns a line for each run, as Markdown; below them what guessing gets."""
     lines = [
-        f"| minutes | seed | {' | '.join(FORMATS.values())} |",
-        "|---:|---:|" + "---:|" * len(FORMATS),
+        f"| minutes | seed | {' | '.join(COLUMNS.values())} |",
+        "|---:|---:|" + "---:|" * len(COLUMNS),
     ]
     rows = [(f"{r['of']['minutes']:g}", str(r["of"]["seed"]), percents(r["scores"])) for r in runs]
     rows.append(("guessing", "", percents(runs[-1]["scores"], "chance")))
     for minutes, seed, shares in rows:
-        cells = ["" if share is None else f"{share:.1f}" for share in shares]
+        cells = [f"{share:.1f}" for share in shares]
         lines.append(f"| {minutes} | {seed} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -49,14 +40,10 @@ def as_table(runs: Sequence[Mapping[str, Any]]) -> str:
 def plot(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Writes the picture: a line for each format over the minutes, seeds as dots."""
     figure, axes = new_figure(7, 4)
-    for place, (key, name) in enumerate(FORMATS.items()):
+    for place, name in enumerate(COLUMNS.values()):
         found: dict[float, list[float]] = defaultdict(list)
         for run in runs:
-            share = percents(run["scores"])[place]
-            if share is not None:
-                found[run["of"]["minutes"]].append(share)
-        if key == "mcq_scored" or not found:
-            continue
+            found[run["of"]["minutes"]].append(percents(run["scores"])[place])
         minutes = sorted(found)
         means = [sum(found[x]) / len(found[x]) for x in minutes]
         (line,) = axes.plot(minutes, means, label=name)

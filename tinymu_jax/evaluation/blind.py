@@ -14,7 +14,7 @@ from tinymu_jax.evaluation.marking import CAPTION_FACTS, Point, named, right_rea
 
 
 def extra_timbres(items: Sequence[Item]) -> list[str]:
-    """Returns the timbres that are heard beside the usual ones."""
+    """Returns the timbres of the clips that are none of `FACTS`, by the alphabet."""
     return sorted({item.truth.timbre for item in items} - set(FACTS["timbre"]))
 
 

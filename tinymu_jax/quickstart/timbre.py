@@ -20,7 +20,7 @@ from tinymu_jax.runs import Trained, train
 NEW, USUAL, TEST = "new", "usual", "test"
 """Folders of clips: all with the new timbre, with any, and others of the new one to test with."""
 NEW_CLIPS, USUAL_CLIPS = 320, 960
-"""Clips of the new timbre, and of any: fewer of these, and what was known is forgotten."""
+"""Clips of the new timbre, and of any: with fewer of these, what was known is forgotten."""
 OPEN = 6
 """Open questions about each clip, of ten facts: most ask for the instrument among others."""
 
@@ -69,6 +69,10 @@ def teach(folder: Path, checkpoint: str, output: Path, seed: int = 0) -> Trained
 
 
 def share_named(rows: Sequence[Row]) -> float:
-    """Returns how often the instrument is named rightly where it is asked for, openly."""
+    """Returns the share (0 to 1) of open questions about the timbre that are answered rightly.
+
+    Args:
+        rows: answers of `evaluate`; 0 if none is such a question.
+    """
     named = [row.right for row in rows if row.task == QA and row.facts == ("timbre",)]
     return sum(named) / max(1, len(named))
