@@ -29,8 +29,8 @@ class Ablation:
     """Percent of MuChoMusic that the paper reports (table of ablations), where it does."""
     without: str | None = None
     """The task that is left out of all it learns from, in words and heard."""
-    projector: ProjectorKind = "linear"
-    """Kind of the projector."""
+    projector: ProjectorKind = "transformer"
+    """Kind of the projector; as many vectors of audio come out of each."""
     decoder: Literal["full", "lora", "frozen"] = "full"
     """What of the decoder learns in the last stage."""
 
@@ -43,14 +43,10 @@ ABLATIONS = {
     "no_choice": Ablation("no multiple choice", 24.5, without=MCQ),
     "no_binary": Ablation("no yes or no", 56.4, without=YES_NO),
     "no_open": Ablation("no open questions", 54.9, without=QA),
+    "linear": Ablation("linear projector", projector="linear"),
     "residual": Ablation("residual projector", projector="residual"),
-    "transformer": Ablation("transformer projector", projector="transformer"),
 }
 """By name, in the order of the table."""
-
-
-TRANSFORMER = {"num_vectors": 25, "depth": 4, "num_heads": 4}
-"""As many vectors as the others give, and nano's number of layers."""
 
 
 def stages(
@@ -75,9 +71,9 @@ def stages(
         own |= {stage: full[stage] for stage in (nano.LETTERS, nano.WORDS)}
     join = own[nano.JOIN]
     start = replace(join.start, encoder=full[nano.LABELS].output, decoder=own[nano.WORDS].output)
-    bridge = replace(join.model.projector, kind=ablation.projector, **TRANSFORMER)
+    bridge = replace(join.model.projector, kind=ablation.projector)
     own[nano.JOIN] = replace(join, start=start, model=replace(join.model, projector=bridge))
-    if ablation.without is None and ablation.projector == "linear":
+    if ablation.without is None and bridge == join.model.projector:
         own[nano.JOIN] = full[nano.JOIN]
     last = own[nano.TUNE]
     last = replace(last, start=replace(last.start, checkpoint=own[nano.JOIN].output))

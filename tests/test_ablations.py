@@ -1,6 +1,7 @@
 """Ablations: what each one's runs share with nano's recipe, and where they differ."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from configs import nano
 from configs.ablations import ABLATIONS, FULL, stages
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic import make_text
-from tinymu_jax.quickstart.ablations import ablate, as_table, plot_ablations
+from tinymu_jax.quickstart import ablations as made
+from tinymu_jax.quickstart.ablations import COLUMNS, TABLE, ablate, as_table, plot_ablations
 from tinymu_jax.quickstart.config import AblationsConfig
 
 
@@ -39,13 +41,13 @@ def test_an_ablation_differs_in_what_it_says_and_shares_the_rest(name):
     assert own[nano.LABELS] == full[nano.LABELS]
     for stage in (nano.LETTERS, nano.WORDS):
         assert (own[stage] == full[stage]) == (ablation.without is None)
-    alike = ablation.without is None and ablation.projector == "linear"
+    alike = ablation.without is None and ablation.projector == "transformer"
     assert (own[nano.JOIN] == full[nano.JOIN]) == alike
     assert own[nano.JOIN].model.projector.kind == ablation.projector
     last = own[nano.TUNE]
     layer = "decoder/body/layers/attn/qkv/q_proj"
     assert frozen(last, f"{layer}/kernel") == (ablation.decoder != "full")
-    assert not frozen(last, "projector/linear1/kernel")
+    assert not frozen(last, "projector/layers/attn/queries/kernel")
     assert (last.lora is not None) == (ablation.decoder == "lora")
     if last.lora is not None:
         assert not frozen(last, f"{layer}/lora/a")
@@ -70,6 +72,19 @@ def test_the_table_shows_what_was_measured_beside_the_paper(tmp_path):
     assert lines[3].startswith("| no multiple choice | 25.0 |")
     plot_ablations(found, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_is_of_all_that_were_done_alike(tmp_path, monkeypatch):
+    shares = {"model": 0.5}
+    scores = {"by_format": dict.fromkeys(COLUMNS, shares)}
+    monkeypatch.setattr(made, "_learn", lambda name, *_: {"scores": scores, "model": name})
+    config = AblationsConfig(output=tmp_path)
+    ablate(config, ("lora",), say=lambda line: None)
+    found = ablate(config, ("frozen", FULL), say=lambda line: None)
+    assert list(found) == [FULL, "lora", "frozen"]
+    assert len((tmp_path / "results" / TABLE).read_text().splitlines()) == 2 + 3
+    # Of another seed: not side by side with these.
+    assert "other options" in refusal(ablate, replace(config, seed=1), (FULL,))
 
 
 @pytest.mark.parametrize(

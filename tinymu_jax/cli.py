@@ -23,6 +23,7 @@ from tinymu_jax.cli_quickstart import Ablate, Quickstart
 from tinymu_jax.cli_train import Export, Train, read_train
 from tinymu_jax.errors import InputError, one_line_errors
 from tinymu_jax.files import check_folder, make_folder, write_whole
+from tinymu_jax.heap import keep_heap
 
 
 @dataclass(frozen=True)
@@ -240,6 +241,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if sys.argv[1:2] in (["train"], ["quickstart"], ["ablate"]):
+        keep_heap()
     with one_line_errors():
         if sys.argv[1:2] == ["train"]:
             # Its options' defaults are in a file that one of them names.

@@ -53,7 +53,7 @@ def ablate(
         progress: returns what shows how far something is, by what it is called.
 
     Returns:
-        What came of each, by name.
+        What came of each that has been done, by name.
 
     Raises:
         InputError: no such ablation; as `make_data`, `train_stages` and `examine`.
@@ -66,15 +66,16 @@ def ablate(
     results = config.output / "results"
     ledger = Ledger(results, say)
     options = {name: value for name, value in vars(config).items() if name != "output"}
-    found = {}
     for name in names or ablations.ABLATIONS:
-        found[name] = ledger.step(
+        ledger.step(
             name,
             ablations.ABLATIONS[name].told,
             options,
             lambda name=name: _learn(name, config, results, say, progress),
         )
-    # With a few named, the table and the picture are of those.
+    # Also of those that were done before, and are not named.
+    done = {name: ledger.done(name, options) for name in ablations.ABLATIONS}
+    found = {name: came for name, came in done.items() if came is not None}
     write_text(results / TABLE, as_table(found))
     draw(say, plot_ablations, found, results / PICTURE)
     return found

@@ -21,6 +21,12 @@ class Ledger:
         """
         self.folder, self.say = make_folder(folder), say
 
+    def done(self, name: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Returns what came of a step, where it was done with these options."""
+        path = self.folder / f"{name}.json"
+        found = read_json_object(path, "remove it, and run again") if exists(path) else None
+        return found if found is not None and found["of"] == options else None
+
     def step(
         self,
         name: str,

@@ -1,0 +1,67 @@
+"""Memory that is kept between steps: counted by the pages that the kernel has to give again."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+from tinymu_jax import heap
+
+TRIES, BYTES = 10, 48 << 20
+PAGES = """
+import resource, sys, threading
+from tinymu_jax.heap import keep_heap
+
+kept = keep_heap() if "keep" in sys.argv else None
+
+def ask_again():
+    for _ in range({tries}):
+        bytearray({size})
+
+thread = threading.Thread(target=ask_again)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+thread.start()
+thread.join()
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def pages_given(*arguments, **variables):
+    """Returns what keep_heap said, and how many pages were given to a thread that asks again."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    code = PAGES.format(tries=TRIES, size=BYTES)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=clean | variables,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said, pages = done.stdout.split()
+    return said, int(pages)
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or any(any(Path("/dev").glob(x)) for x in heap._ACCELERATORS),
+    reason="glibc's heap, where processors compute",
+)
+def test_what_is_freed_is_kept_for_what_is_asked_for_next():
+    once = BYTES // os.sysconf("SC_PAGESIZE")
+    assert pages_given()[1] > 0.9 * TRIES * once
+    said, pages = pages_given("keep")
+    assert said == "True"
+    assert pages < 2 * once
+
+
+def test_settings_of_the_environment_stay():
+    assert pages_given("keep", MALLOC_ARENA_MAX="4")[0] == "False"
+
+
+def test_where_an_accelerator_computes_the_heap_is_left_alone(monkeypatch):
+    monkeypatch.setattr(heap, "_ACCELERATORS", ("nul[a-z]",))
+    assert heap.keep_heap() is False

@@ -1,0 +1,33 @@
+"""Memory that a process keeps between the steps of a training on processors."""
+
+import ctypes
+import os
+import platform
+from pathlib import Path
+
+# malloc.h of glibc.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
+_SETTINGS = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 1 << 26}
+_ACCELERATORS = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "vfio/[0-9]*")
+"""Devices of NVIDIA's and AMD's cards, and of TPUs."""
+
+
+def keep_heap() -> bool:
+    """Keeps what is freed, for what is asked for next; call it before threads begin.
+
+    XLA asks for the memory of a step's arrays at each step. glibc gives it back to the system
+    after the step, and the kernel has to clear every page anew: of a small step that is up to half
+    of the time (`tests/benchmarks/heap.py`). No number depends on it.
+
+    Returns:
+        Whether it was done: not where an accelerator may compute, which leaves the heap to loader
+        threads; nor where the C library is another one, nor where the environment has settings of
+        its own (`MALLOC_ARENA_MAX` and the like, man mallopt).
+    """
+    if any(any(Path("/dev").glob(pattern)) for pattern in _ACCELERATORS):
+        return False
+    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+        return False
+    library = ctypes.CDLL(None)
+    taken = [library.mallopt(name, value) for name, value in _SETTINGS.items()]
+    return all(taken)
