@@ -50,7 +50,12 @@ ABLATIONS = {
 
 
 def stages(
-    name: str, places: nano.Places, vocab_size: int, minutes: float, seed: int = 0
+    name: str,
+    places: nano.Places,
+    vocab_size: int,
+    minutes: float,
+    seed: int = 0,
+    whole: nano.Places | None = None,
 ) -> dict[str, TrainConfig]:
     """Returns the runs of an ablation, by the names of nano's stages.
 
@@ -60,11 +65,13 @@ def stages(
         vocab_size: of the tokenizer.
         minutes: of nano's whole recipe on two cores.
         seed: of weights and order.
+        whole: of the data that nothing is left out of, where the ablation's is other: what is
+            shared learns from it.
     """
     ablation = ABLATIONS[name]
     full, own = (
-        nano.stages(places._replace(output=places.output / x), vocab_size, minutes, seed)
-        for x in (FULL, name)
+        nano.stages(x._replace(output=x.output / of), vocab_size, minutes, seed)
+        for of, x in ((FULL, whole or places), (name, places))
     )
     own[nano.LABELS] = full[nano.LABELS]
     if ablation.without is None:

@@ -35,6 +35,15 @@ def test_every_stage_begins_with_a_stage_before_it(name):
         assert set(named) <= set(places)
 
 
+def test_what_is_shared_learns_from_what_nothing_is_left_out_of():
+    less, whole = (nano.places_of(Path(name), Path("runs")) for name in ("less", "whole"))
+    runs = stages("no_choice", less, vocab_size=600, minutes=4, whole=whole)
+    full = stages(FULL, whole, vocab_size=600, minutes=4)
+    assert runs[nano.LABELS] == full[nano.LABELS]
+    others = [run.data.train for name, run in runs.items() if name != nano.LABELS]
+    assert all(place.startswith("less/") for place in others)
+
+
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_differs_in_what_it_says_and_shares_the_rest(name):
     ablation, own, full = ABLATIONS[name], runs_of(name), runs_of(FULL)
@@ -70,6 +79,9 @@ def test_the_table_shows_what_was_measured_beside_the_paper(tmp_path):
     lines = as_table(found).splitlines()
     assert lines[2].endswith("| 93.4 | 93.4 | 93.4 | 93.4 | 93.4 | 58.6 |")
     assert lines[3].startswith("| no multiple choice | 25.0 |")
+    # A model whose captions tell nothing has no share of facts in them.
+    found["lora"] = {"scores": {"by_format": {"mcq": {"model": 0.3}}}}
+    assert as_table(found).splitlines()[-1].endswith("| 30.0 | - | - | - | - | 39.9 |")
     plot_ablations(found, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 

@@ -60,6 +60,7 @@ def test_what_is_freed_is_kept_for_what_is_asked_for_next():
 
 def test_settings_of_the_environment_stay():
     assert pages_given("keep", MALLOC_ARENA_MAX="4")[0] == "False"
+    assert pages_given("keep", GLIBC_TUNABLES="glibc.malloc.arena_max=4")[0] == "False"
 
 
 def test_where_an_accelerator_computes_the_heap_is_left_alone(monkeypatch):

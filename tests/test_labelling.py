@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -30,7 +31,13 @@ from tinymu_jax.training.config import (
     StepConfig,
     TrainConfig,
 )
-from tinymu_jax.training.labelling import HEAD, Labelling, add_label_head, read_labels_table
+from tinymu_jax.training.labelling import (
+    HEAD,
+    LabelBatches,
+    Labelling,
+    add_label_head,
+    read_labels_table,
+)
 
 SECONDS = [1.5, 0.7, 2.0, 1.1, 0.9, 1.7, 1.3, 0.6]
 FROZEN = r"(projector|decoder)/.*|encoder/(pos_embed|log_mel/.*)"
@@ -290,6 +297,15 @@ def test_a_table_that_is_none_is_refused(tmp_path, text, named):
     message = refusal(read_labels_table, path)
     assert message.startswith(f"{path}: ")
     assert named in message
+
+
+def test_two_clips_of_one_name_are_refused(recordings):
+    labels = read_labels_table(recordings / "labels.csv")
+    clips = SimpleNamespace(dataset=["a/0.wav", "b/0.wav"])
+    batches = LabelBatches(clips, labels, 1, 1, [0], epochs=1)
+    for _ in range(2):
+        np.testing.assert_array_equal(batches._labels("a/0.wav"), labels.of["0.wav"])
+    assert "b/0.wav and a/0.wav: have one name" in refusal(batches._labels, "b/0.wav")
 
 
 def test_a_clip_that_is_not_in_the_table_is_refused(config, tmp_path):

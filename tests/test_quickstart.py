@@ -166,7 +166,7 @@ def test_the_screen_shows_shares_beside_the_best_blind_baseline(tmp_path):
         },
         "export": {"file": "nano.pt", "weights_equal": True, "equal_tokens": 40, "tokens": 40},
     }
-    page = screen(found, tmp_path)
+    page = screen(found, TourConfig(output=tmp_path))
     assert re.search(r"open questions +93 +61 +25", page)
     assert re.search(r"named when asked for +10 +90", page)
     assert re.search(r"all other facts +10 +90", page)

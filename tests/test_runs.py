@@ -303,6 +303,7 @@ def test_two_runs_do_not_share_a_folder(config):
         ({"step__blocks": 3, "step__accumulate": 2}, "no multiple of step.accumulate"),
         ({"mesh__fsdp": 2}, "does not fit 1 devices"),
         ({"optim__warmup": 1.5}, "optim.warmup is 1.5"),
+        ({"optim__warmup": 0.5, "optim__hold": 0.5}, "are all of the run; lower one of them"),
         ({"data__epochs": 0, "steps": 0}, "data.epochs is 0; give 1 or more"),
         ({"overfit_batch": True, "steps": 0}, "for how many --steps"),
         ({"start__encoder": "matpac.pt"}, "leave start.encoder and start.decoder out"),

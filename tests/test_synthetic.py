@@ -406,9 +406,9 @@ def test_what_is_only_told_is_told_whole_and_asked_about(made):
 
 
 def test_what_is_there_is_not_made_again(made):
-    before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("[!.]*")}
     assert synthesize(made, replace(SMALL, workers=2)) == made
-    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("[!.]*")} == before
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"clips": 7}, {"held_out": True}, {"open": 5}])
@@ -463,6 +463,12 @@ def test_what_was_begun_otherwise_is_not_mixed_in(tmp_path):
     assert message.startswith(f"{tmp_path}: holds clips that were made otherwise; ")
 
 
+def test_a_clip_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "clips" / "000000.wav").mkdir(parents=True)
+    message = refusal(synthesize, tmp_path, SMALL)
+    assert message.startswith(f"{tmp_path / 'clips' / '000000.wav'}: cannot be written (")
+
+
 def test_many_clips_are_made_in_processes_as_one_by_one(tmp_path):
     config = SynthesisConfig(clips=200, seconds=1.0, **ONLY_OPEN, workers=2)
     told = []
@@ -494,6 +500,8 @@ def test_many_clips_are_made_in_processes_as_one_by_one(tmp_path):
         ({"binary": 11}, "there are 10 facts to ask for"),
         ({"captions": 0, "open": 0, "choice": 0, "binary": 0}, "ask something"),
         ({"choice": -1}, "ask something"),
+        ({"extra": ("flute",)}, "timbres beside the usual ones, each once"),
+        ({"extra": (NEW_TIMBRE, NEW_TIMBRE)}, "timbres beside the usual ones, each once"),
         ({"timbre": "kazoo"}, "timbre 'kazoo', extra (): use some of pluck, organ, "),
     ],
 )

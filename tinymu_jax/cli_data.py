@@ -95,7 +95,7 @@ class Synthesize:
         print(
             f"{self.synthesis.clips} clips in {self.output / CLIPS}, their facts in "
             f"{self.output / FACTS_FILE}; prepare them with: tinymu data prepare --lists {lists} "
-            f"--audio {self.output / CLIPS} --output DATA --tokenizer tokenizer.json"
+            f"--audio {self.output / CLIPS} --output DATA"
         )
         return 0
 

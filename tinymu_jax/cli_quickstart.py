@@ -39,7 +39,7 @@ class Quickstart:
             "export": tour.carry,
         }
         found = {name: do() for name, do in steps.items() if not self.only or name in self.only}
-        print(screen(found, self.tour.output))
+        print(screen(found, self.tour))
         return 0
 
 

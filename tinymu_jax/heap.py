@@ -8,8 +8,8 @@ from pathlib import Path
 # malloc.h of glibc.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _SETTINGS = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 1 << 26}
-_ACCELERATORS = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "vfio/[0-9]*")
-"""Devices of NVIDIA's and AMD's cards, and of TPUs."""
+_ACCELERATORS = ("nvidia[0-9]*", "kfd", "dxg", "accel[0-9]*", "vfio/[0-9]*")
+"""Devices of NVIDIA's and AMD's cards (dxg: in a Linux under Windows), and of TPUs."""
 
 
 def keep_heap() -> bool:
@@ -26,7 +26,10 @@ def keep_heap() -> bool:
     """
     if any(any(Path("/dev").glob(pattern)) for pattern in _ACCELERATORS):
         return False
-    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+    if platform.libc_ver()[0] != "glibc" or any(
+        name.startswith("MALLOC_") or (name == "GLIBC_TUNABLES" and "malloc" in value)
+        for name, value in os.environ.items()
+    ):
         return False
     library = ctypes.CDLL(None)
     taken = [library.mallopt(name, value) for name, value in _SETTINGS.items()]

@@ -125,13 +125,13 @@ def _begin(stack: ExitStack, folder: Path, config: TrainConfig, resume: bool) ->
     """Takes the folder, and returns whether it holds this run: as the first process finds it.
 
     Raises:
-        InputError: the folder cannot be had; see `alone_in` and `_same_run`.
+        InputError: the folder cannot be had; see `alone_in` and `same_run`.
     """
     found, error = 0, None
     if jax.process_index() == 0:
         try:
             stack.enter_context(alone_in(folder))
-            found = int(_same_run(folder, config, resume))
+            found = int(same_run(folder, config, resume))
         except InputError as fault:
             found, error = 2, fault
     if jax.process_count() > 1:
@@ -166,7 +166,7 @@ def _fixed(page: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _same_run(folder: Path, config: TrainConfig, resume: bool) -> bool:
+def same_run(folder: Path, config: TrainConfig, resume: bool) -> bool:
     """Returns whether the folder holds this run; refuses another one.
 
     Raises:

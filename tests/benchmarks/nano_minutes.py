@@ -15,12 +15,7 @@ from typing import Any
 
 from tinymu_jax.files import read_json_object
 from tinymu_jax.pictures import new_figure, save_figure
-from tinymu_jax.quickstart.ablations import COLUMNS
-
-
-def percents(scores: Mapping[str, Any], name: str = "model") -> list[float]:
-    """Returns each format's share of right answers, in percent."""
-    return [100 * scores["by_format"][key][name] for key in COLUMNS]
+from tinymu_jax.quickstart.ablations import COLUMNS, percents
 
 
 def as_table(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -29,10 +24,14 @@ def as_table(runs: Sequence[Mapping[str, Any]]) -> str:
         f"| minutes | seed | {' | '.join(COLUMNS.values())} |",
         "|---:|---:|" + "---:|" * len(COLUMNS),
     ]
-    rows = [(f"{r['of']['minutes']:g}", str(r["of"]["seed"]), percents(r["scores"])) for r in runs]
-    rows.append(("guessing", "", percents(runs[-1]["scores"], "chance")))
+    rows = [
+        (f"{r['of']['minutes']:g}", str(r["of"]["seed"]), percents(r["scores"]["by_format"]))
+        for r in runs
+    ]
+    chance = {key: own["chance"] for key, own in runs[-1]["scores"]["by_format"].items()}
+    rows.append(("guessing", "", percents({k: {"model": share} for k, share in chance.items()})))
     for minutes, seed, shares in rows:
-        cells = [f"{share:.1f}" for share in shares]
+        cells = ["-" if share is None else f"{share:.1f}" for share in shares]
         lines.append(f"| {minutes} | {seed} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -43,7 +42,9 @@ def plot(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     for place, name in enumerate(COLUMNS.values()):
         found: dict[float, list[float]] = defaultdict(list)
         for run in runs:
-            found[run["of"]["minutes"]].append(percents(run["scores"])[place])
+            share = percents(run["scores"]["by_format"])[place]
+            if share is not None:
+                found[run["of"]["minutes"]].append(share)
         minutes = sorted(found)
         means = [sum(found[x]) / len(found[x]) for x in minutes]
         (line,) = axes.plot(minutes, means, label=name)

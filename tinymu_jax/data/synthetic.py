@@ -28,6 +28,8 @@ from tinymu_jax.data.questions import CAPTIONING, MCQ, QA, YES_NO, Asked, Mix, a
 from tinymu_jax.data.workers import worker_pool
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import (
+    LOCK_FILE,
+    alone_in,
     exists,
     make_folder,
     read_json_object,
@@ -93,7 +95,11 @@ def _write_clip(work: tuple[SynthesisConfig, Path, int]) -> tuple[str, Facts, li
     config, folder, number = work
     facts, samples, asked = make_clip(config, number)
     name = f"{number:06d}.wav"
-    soundfile.write(folder / name, samples, SAMPLE_RATE, subtype="PCM_16")
+    try:
+        soundfile.write(folder / name, samples, SAMPLE_RATE, subtype="PCM_16")
+    except (OSError, soundfile.LibsndfileError) as error:
+        problem = f"cannot be written ({error}); make room, or name another place"
+        raise InputError(f"{folder / name}: {problem}") from None
     return name, facts, asked
 
 
@@ -103,10 +109,17 @@ def synthesize(
     """Writes a folder of clips and lists; what is there already is not made again.
 
     Raises:
-        InputError: the folder holds something else, or cannot be written to.
+        InputError: the folder holds something else, cannot be written to, or is being written.
     """
     _check_config(config)
     output = make_folder(output)
+    with alone_in(output):
+        _fill(output, config, progress)
+    return output
+
+
+def _fill(output: Path, config: SynthesisConfig, progress: Progress) -> None:
+    """Writes what is not there yet; see `synthesize`."""
     own = {name: value for name, value in vars(config).items() if name != "workers"}
     page = {"format": FORMAT, **own, "extra": list(config.extra)}
     for name in (DONE_FILE, STARTED_FILE):
@@ -115,10 +128,18 @@ def synthesize(
                 f"{output}: holds clips that were made otherwise; name another folder, or remove it"
             )
     if exists(output / DONE_FILE):
-        return output
+        return
     for left_over in output.glob("*.partial"):
         remove(left_over)
-    ours = {CLIPS, TEXTS, FACTS_FILE, STARTED_FILE, *LISTS.values(), *TEXT_LISTS.values()}
+    ours = {
+        LOCK_FILE,
+        CLIPS,
+        TEXTS,
+        FACTS_FILE,
+        STARTED_FILE,
+        *LISTS.values(),
+        *TEXT_LISTS.values(),
+    }
     if {path.name for path in output.iterdir()} - ours:
         raise InputError(f"{output}: holds other files; name a new or empty folder")
     write_json(output / STARTED_FILE, page)
@@ -134,7 +155,6 @@ def synthesize(
         _write_texts(output, config)
     write_json(output / DONE_FILE, page)
     remove(output / STARTED_FILE)
-    return output
 
 
 def _check_config(config: SynthesisConfig) -> None:
@@ -150,6 +170,10 @@ def _check_config(config: SynthesisConfig) -> None:
         (
             all(t in INSTRUMENTS for t in (config.timbre, *config.extra) if t is not None),
             f"timbre {config.timbre!r}, extra {config.extra}: use some of {', '.join(INSTRUMENTS)}",
+        ),
+        (
+            len({*config.extra, *FACTS["timbre"]}) == len(config.extra) + len(FACTS["timbre"]),
+            f"extra {config.extra}: name timbres beside the usual ones, each once",
         ),
         (
             config.timbre is None or config.timbre in (*FACTS["timbre"], *config.extra),
@@ -206,6 +230,6 @@ def _write_texts(output: Path, config: SynthesisConfig) -> None:
     for number in range(config.texts):
         _, text, asked = make_text(config, number)
         name = f"{number:06d}.txt"
-        (folder / name).write_text(text)
+        write_text(folder / name, text)
         records += [_record(name, question) for question in asked]
     _write_lists(output, TEXT_LISTS, records)

@@ -116,6 +116,8 @@ class BatchAsker:
         for start in range(0, len(rest), MAX_BATCH):
             texts |= self._answer(rest[start : start + MAX_BATCH])
             progress(len(texts), len(asked))
+        if not rest:
+            progress(len(asked), len(asked))
         return [Reply(texts[number], *other) for number, other in enumerate(others)]
 
     def _hear(self, asked: Sequence[Asking]) -> Iterator[Heard]:

@@ -98,6 +98,18 @@ def right_reading(item: Item) -> str | None:
     return getattr(item.truth, _told(item))
 
 
+def true_reading(item: Item) -> str | None:
+    """Returns what the clip's facts make the answer; None where no option is true."""
+    truth = getattr(item.truth, _told(item))
+    if item.task == YES_NO:
+        return "yes" if truth in named(item.prompt, item.facts[0]) else "no"
+    if item.task != MCQ:
+        return truth
+    texts = [option.partition(" ")[2] for option in item.options]
+    right = name_of(item.facts[0], truth)
+    return LETTERS[texts.index(right)] if right in texts else None
+
+
 def _told(item: Item) -> str:
     """Returns the fact whose value an open answer or a caption must name."""
     return "timbre" if item.task == CAPTIONING else item.facts[0]

@@ -1,8 +1,6 @@
-"""Scores as a table for a terminal."""
+"""Scores as a table."""
 
-import sys
 from collections.abc import Iterator
-from typing import TextIO
 
 from tinymu_jax.evaluation.scores import Score, Scores
 
@@ -56,34 +54,3 @@ def as_text(scores: Scores) -> str:
             cells = "".join(c.rjust(w) for c, w in zip(_cells(score), widths, strict=True))
             lines.append(name.ljust(WIDTH) + cells)
     return "\n".join([*lines, "", *_below(scores)])
-
-
-def print_scores(scores: Scores, file: TextIO | None = None) -> None:
-    """Prints the table: with colours on a terminal, else as plain text.
-
-    Args:
-        scores: what to show.
-        file: where to; default is stdout.
-    """
-    file = sys.stdout if file is None else file
-    if not file.isatty():
-        print(as_text(scores), file=file, flush=True)
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for name, title in COLUMNS.items():
-        table.add_column(title, justify="right", no_wrap=True, style=_style(name))
-    for part, own in _rows(scores):
-        table.add_row(part, style="dim")
-        for name, score in own.items():
-            table.add_row(name, *_cells(score))
-    console = Console(file=file, highlight=False)
-    console.print(table)
-    console.print("\n".join(_below(scores)), style="dim", markup=False)
-
-
-def _style(name: str) -> str:
-    return {"model": "bold green", "number": "dim"}.get(name, "")

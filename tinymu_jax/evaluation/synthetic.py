@@ -22,11 +22,19 @@ from tinymu_jax.evaluation.blind import (
     shortest_option,
 )
 from tinymu_jax.evaluation.items import REMEDY, Item, read_items
-from tinymu_jax.evaluation.marking import is_right, most_probable, points_of, possible_answers
+from tinymu_jax.evaluation.marking import (
+    is_right,
+    most_probable,
+    points_of,
+    possible_answers,
+    reading,
+    true_reading,
+)
+from tinymu_jax.evaluation.report import as_text
 from tinymu_jax.evaluation.scores import Scores, count_scores
 from tinymu_jax.files import make_folder, write_json, write_text
 
-SCORES_FILE, ANSWERS_FILE = "scores.json", "answers.jsonl"
+SCORES_FILE, TABLE_FILE, ANSWERS_FILE = "scores.json", "scores.txt", "answers.jsonl"
 
 
 class Row(NamedTuple):
@@ -81,7 +89,7 @@ def evaluate(
     asker = BatchAsker(model, max_new_tokens) if isinstance(model, Assistant) else model
     items = read_items(folder, max_clips)
     for item in items:
-        if not is_right(item, item.wanted):
+        if reading(item, item.wanted) != true_reading(item):
             fault = f"the answer {item.wanted!r} to {item.prompt!r} is not what the facts say"
             raise InputError(f"{item.path}: {fault}; {REMEDY}")
     clips = list(dict.fromkeys(item.path for item in items))
@@ -176,13 +184,14 @@ def _rows(items: Sequence[Item], answered: dict[str, list[Reply]]) -> tuple[Row,
 
 
 def write_results(results: Results, output: str | Path) -> Path:
-    """Writes the scores (scores.json) and every answer (answers.jsonl) into a folder.
+    """Writes the scores (scores.json, scores.txt) and every answer (answers.jsonl) into a folder.
 
     Raises:
         InputError: the place cannot be written to.
     """
     output = make_folder(output)
     write_json(output / SCORES_FILE, results.scores.to_dict())
+    write_text(output / TABLE_FILE, as_text(results.scores) + "\n")
     rows = (json.dumps(row._asdict(), ensure_ascii=False) for row in results.rows)
     write_text(output / ANSWERS_FILE, "".join(f"{row}\n" for row in rows))
     return output

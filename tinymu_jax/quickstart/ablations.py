@@ -93,18 +93,25 @@ def _learn(
     music = SynthesisConfig(
         clips=config.clips, texts=config.clips, seconds=nano.SECONDS, seed=config.seed
     )
+    whole = data = config.output / "data"
+    make_data(whole, music, progress("synthesising"))
     if without is not None:
-        music = replace(music, **{FIELD[without]: 0})
-    data = config.output / ("data" if without is None else f"data_{name}")
-    make_data(data, music, progress("synthesising"))
-    places = nano.places_of(data, config.output)
-    runs = ablations.stages(name, places, vocabulary_size(data), config.minutes, config.seed)
+        data = config.output / f"data_{name}"
+        make_data(data, replace(music, **{FIELD[without]: 0}), progress("synthesising"))
+    own, shared = (nano.places_of(place, config.output) for place in (data, whole))
+    vocabulary = vocabulary_size(data)
+    runs = ablations.stages(name, own, vocabulary, config.minutes, config.seed, shared)
     for _ in train_stages(runs, say):
         pass
     test = make_test_clips(config.output / "test", config.test_clips, progress("synthesising"))
     model = runs[nano.TUNE].output
     scores = examine(model, test, results / name, progress(f"asking {name}")).scores
     return {"scores": scores.to_dict(), "model": model}
+
+
+def percents(by_format: Mapping[str, Any]) -> list[float | None]:
+    """Returns each column's share of right answers in percent; None where nothing was said."""
+    return [100 * by_format[key]["model"] if key in by_format else None for key in COLUMNS]
 
 
 def as_table(found: Mapping[str, Mapping[str, Any]]) -> str:
@@ -116,7 +123,7 @@ def as_table(found: Mapping[str, Mapping[str, Any]]) -> str:
     for name, own in found.items():
         ablation = ablations.ABLATIONS[name]
         by_format = own["scores"]["by_format"]
-        cells = [f"{100 * by_format[key]['model']:.1f}" for key in COLUMNS]
+        cells = [f"{share:.1f}" if share is not None else "-" for share in percents(by_format)]
         cells.append("" if ablation.paper is None else f"{ablation.paper:.1f}")
         lines.append(f"| {ablation.told} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -129,9 +136,10 @@ def plot_ablations(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         InputError: matplotlib is not installed; the place cannot be written to.
     """
     figure, axes = new_figure(9, 1.5 + 0.62 * len(found))
+    percents_of = [percents(own["scores"]["by_format"]) for own in found.values()]
     places, wide = np.arange(len(found)), 0.84 / len(COLUMNS)
-    for number, (key, title) in enumerate(COLUMNS.items()):
-        shares = [100 * own["scores"]["by_format"][key]["model"] for own in found.values()]
+    for number, title in enumerate(COLUMNS.values()):
+        shares = [shares_of[number] or 0.0 for shares_of in percents_of]
         below = (number - (len(COLUMNS) - 1) / 2) * wide
         drawn = axes.barh(places + below, shares, wide, label=title)
         axes.bar_label(drawn, fmt="%.0f", padding=2, fontsize=7)

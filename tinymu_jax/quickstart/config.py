@@ -1,5 +1,6 @@
 """What `tinymu quickstart` shows and `tinymu ablate` compares, as frozen dataclasses."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ TEST_SEED = 1000
 def _check(minutes: float, test_clips: int, seed: int) -> None:
     """Raises `InputError` for what cannot be done."""
     rules = [
-        (minutes > 0, f"minutes {minutes:g}: give more than 0"),
+        (0 < minutes < math.inf, f"minutes {minutes:g}: give more than 0"),
         (test_clips >= 1, f"test_clips {test_clips}: give 1 or more"),
         (0 <= seed < TEST_SEED, f"seed {seed}: give 0 to {TEST_SEED - 1}"),
     ]
@@ -42,6 +43,10 @@ class TourConfig:
         _check(self.minutes, self.test_clips, self.seed)
 
 
+LEAST_CLIPS = 64
+"""Fewer are less than a step learns labels from."""
+
+
 @dataclass(frozen=True)
 class AblationsConfig:
     """What is compared."""
@@ -60,3 +65,5 @@ class AblationsConfig:
     def check(self) -> None:
         """Raises `InputError` for what cannot be done."""
         _check(self.minutes, self.test_clips, self.seed)
+        if self.clips < LEAST_CLIPS:
+            raise InputError(f"clips {self.clips}: give {LEAST_CLIPS} or more")

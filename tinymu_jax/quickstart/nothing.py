@@ -91,18 +91,37 @@ def train_stages(
         before).
 
     Raises:
+        InputError: a run that was done had another config; as `train_alone`.
+        KeyboardInterrupt: as `train_alone`.
+    """
+    from tinymu_jax.runs import same_run
+
+    for name, run in runs.items():
+        done = is_done(run)
+        if done:
+            same_run(Path(run.output), run, resume=True)
+        say(f"  {name}: {'done before' if done else f'{run.steps} steps'}")
+        yield name, None if done else train_alone(run)
+
+
+def train_alone(run: TrainConfig) -> Any:
+    """Does a run, or goes on with it, on one device: a step is too small to be parted.
+
+    Returns:
+        `tinymu_jax.runs.Trained`.
+
+    Raises:
         InputError: as `tinymu_jax.runs.train`.
+        KeyboardInterrupt: it was asked to stop; it has been saved, and what follows needs its end.
     """
     import jax
 
     from tinymu_jax.runs import train
 
-    # A step is too small to be parted.
-    one = jax.devices()[:1]
-    for name, run in runs.items():
-        done = is_done(run)
-        say(f"  {name}: {'done before' if done else f'{run.steps} steps'}")
-        yield name, None if done else train(run, True, one)
+    trained = train(run, True, jax.devices()[:1])
+    if trained.model is None:
+        raise KeyboardInterrupt
+    return trained
 
 
 def learn(

@@ -1,8 +1,10 @@
 """What `tinymu quickstart` shows at its end: scores, where files lie, what to try next."""
 
+import shlex
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
+
+from tinymu_jax.quickstart.config import TourConfig
 
 FORMATS = {
     "qa": "open questions",
@@ -32,17 +34,17 @@ def _table(title: str, columns: Mapping[str, Mapping[str, Any]], names: Mapping[
     return "\n".join(lines)
 
 
-def screen(found: Mapping[str, Mapping[str, Any]], folder: Path) -> str:
+def screen(found: Mapping[str, Mapping[str, Any]], tour: TourConfig) -> str:
     """Returns the page for a terminal.
 
     Args:
         found: what came of each step, by its name.
-        folder: of the quickstart.
+        tour: what was shown.
     """
-    return "\n".join(_parts(found, folder))
+    return "\n".join(_parts(found, tour))
 
 
-def _parts(found: Mapping[str, Mapping[str, Any]], folder: Path) -> Iterator[str]:
+def _parts(found: Mapping[str, Mapping[str, Any]], tour: TourConfig) -> Iterator[str]:
     tested = {
         title: found[name]["scores"]
         for name, title in (("shipped", "shipped"), ("nothing", "from nothing"))
@@ -65,11 +67,12 @@ def _parts(found: Mapping[str, Mapping[str, Any]], folder: Path) -> Iterator[str
             f"{own['tokens']} answer tokens too"
         )
     yield ""
-    yield f"all answers, scores and pictures: {folder / 'results'}"
+    yield f"all answers, scores and pictures: {tour.output / 'results'}"
     yield "try next:"
-    clip = folder / "test" / "clips" / "000001.wav"
-    yield f'  tinymu ask {clip} --checkpoint nano --prompt "Describe the music in full."'
-    yield f"  tinymu score {clip} --checkpoint nano --question 'Major or minor?' --option major \\"
+    clip = shlex.quote(str(tour.output / "test" / "clips" / "000000.wav"))
+    named = f"{clip} --checkpoint {shlex.quote(tour.checkpoint)}"
+    yield f'  tinymu ask {named} --prompt "Describe the music in full."'
+    yield f"  tinymu score {named} --question 'Major or minor?' --option major \\"
     yield "      --option minor"
     yield "  tinymu quickstart --output longer --only nothing --minutes 20"
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
 from configs import nano
 from tinymu_jax.checkpoint import TOKENIZER_FILE
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig, SynthesisConfig
@@ -15,7 +13,8 @@ from tinymu_jax.data.synthetic import CLIPS, LISTS, Progress, synthesize
 from tinymu_jax.evaluation.synthetic import Row
 from tinymu_jax.files import make_folder, write_text
 from tinymu_jax.pretrained import open_checkpoint
-from tinymu_jax.runs import Trained, train
+from tinymu_jax.quickstart.nothing import train_alone
+from tinymu_jax.runs import Trained
 
 NEW, USUAL, TEST = "new", "usual", "test"
 """Folders of clips: all with the new timbre, with any, and others of the new one to test with."""
@@ -62,10 +61,11 @@ def teach(folder: Path, checkpoint: str, output: Path, seed: int = 0) -> Trained
     """Fine-tunes a model on what `make_timbre_data` made; goes on where it was stopped.
 
     Raises:
-        InputError: as `tinymu_jax.runs.train`.
+        InputError: as `train_alone`.
+        KeyboardInterrupt: as `train_alone`.
     """
     config = nano.new_timbre(folder / CLIPS, checkpoint, output, seed)
-    return train(config, resume=True, devices=jax.devices()[:1])
+    return train_alone(config)
 
 
 def share_named(rows: Sequence[Row]) -> float:

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 
 from configs import nano
+from tinymu_jax import fingerprint
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic import CLIPS, Progress
 from tinymu_jax.evaluation.pictures import plot_facts, plot_question
 from tinymu_jax.evaluation.synthetic import Results
 from tinymu_jax.files import make_folder
 from tinymu_jax.pictures import draw
-from tinymu_jax.quickstart.config import TourConfig
+from tinymu_jax.pretrained import load, open_checkpoint
+from tinymu_jax.quickstart.config import LEAST_CLIPS, TourConfig
 from tinymu_jax.quickstart.ledger import Ledger
 from tinymu_jax.quickstart.nothing import learn, make_data
 from tinymu_jax.quickstart.testing import examine, make_test_clips
@@ -62,11 +64,15 @@ class Tour:
 
     def step(self, name: str, doing: str, do: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """Does a step once (`Ledger.step`), with the options that its numbers depend on."""
-        config = self.config
-        options = {"seed": config.seed, "test_clips": config.test_clips}
-        options |= (
-            {"minutes": config.minutes} if name == "nothing" else {"checkpoint": config.checkpoint}
-        )
+        config, options = self.config, {"test_clips": self.config.test_clips}
+        if name in ("nothing", "timbre"):
+            options["seed"] = config.seed
+        if name == "nothing":
+            options["minutes"] = config.minutes
+        else:
+            # Other weights may come to stand where these do.
+            weights = fingerprint.of_weights(open_checkpoint(config.checkpoint).params)
+            options |= {"checkpoint": config.checkpoint, "weights": weights}
         return self.ledger.step(name, doing, options, do)
 
     def test_folder(self) -> Path:
@@ -103,15 +109,15 @@ class Tour:
 
         def do() -> dict[str, Any]:
             count = min(round(CLIPS_A_MINUTE * config.minutes), MOST_CLIPS)
-            music = SynthesisConfig(
-                clips=max(count, 64), texts=max(count, 64), seconds=nano.SECONDS, seed=config.seed
-            )
+            count = max(count, LEAST_CLIPS)
+            music = SynthesisConfig(count, count, seconds=nano.SECONDS, seed=config.seed)
             make_data(own / "data", music, self.progress("synthesising"))
             seconds = {}
             stages = learn(own / "data", own, config.minutes, config.seed, self.say)
             for name, spent in _timed(stages):
                 seconds[name] = spent
-                self.say(f"  {name}: {spent:.0f} s")
+                if spent is not None:
+                    self.say(f"  {name}: {spent:.0f} s")
             title = f"Nano from nothing, {config.minutes:g} minutes"
             runs = {name: own / name for name in seconds}
             draw(self.say, plot_losses, runs, self.results / "loss.png", title)
@@ -126,7 +132,9 @@ class Tour:
         config, own = self.config, self.folder / "timbre"
 
         def do() -> dict[str, Any]:
-            make_timbre_data(own, config.checkpoint, config.seed)
+            progress = self.progress("synthesising")
+            clips = max(1, config.test_clips // 2)
+            make_timbre_data(own, config.checkpoint, config.seed, clips, progress)
             taught = teach(own, config.checkpoint, own / "run", config.seed).model
             found = {}
             for when, model in (("before", config.checkpoint), ("after", taught)):
@@ -158,7 +166,6 @@ def carry_over(checkpoint: str, target: Path, clips: Sequence[Path]) -> dict[str
     """
     from conversion.to_torch import write_model
     from conversion.verify import compare
-    from tinymu_jax.pretrained import load, open_checkpoint
 
     opened = open_checkpoint(checkpoint)
     write_model(opened, target)
@@ -177,8 +184,8 @@ def carry_over(checkpoint: str, target: Path, clips: Sequence[Path]) -> dict[str
 
 
 def _timed(stages: Any) -> Any:
-    """Yields the name of each stage with its seconds."""
+    """Yields the name of each stage with its seconds; None where it had been done before."""
     began = time.monotonic()
-    for name, _ in stages:
-        yield name, time.monotonic() - began
+    for name, done in stages:
+        yield name, None if done is None else time.monotonic() - began
         began = time.monotonic()

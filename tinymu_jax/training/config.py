@@ -227,6 +227,8 @@ class TrainConfig:
         for name, value in shares.items():
             if not 0 <= value < 1:
                 raise InputError(f"{name} is {value}; give a number from 0 to below 1")
+        if self.optim.warmup + self.optim.hold >= 1:
+            raise InputError("optim.warmup and optim.hold are all of the run; lower one of them")
 
     def _check_model(self) -> None:
         """Refuses what `model` says of a run, which another field says."""

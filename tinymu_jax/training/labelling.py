@@ -129,6 +129,7 @@ class LabelBatches:
                 f"{reader.dataset.folder}: has {len(reader.dataset)} clips, and a step takes "
                 f"{clips * blocks}; lower data.packing.clips"
             )
+        self._seen: dict[str, str] = {}
         self.steps = self.each * epochs or steps
 
     def __len__(self) -> int:
@@ -157,6 +158,12 @@ class LabelBatches:
         name = Path(clip).name
         if name not in self.labels.of:
             raise InputError(f"{clip}: is not in the table of labels (data.labels); add it")
+        other = self._seen.setdefault(name, clip)
+        if other != clip:
+            raise InputError(
+                f"{clip} and {other}: have one name, by which the table of labels (data.labels) "
+                "knows clips; give each its own"
+            )
         return self.labels.of[name]
 
 

@@ -52,11 +52,15 @@ class FineTuning(Learning):
         own = own_parts(self.mesh, step.blocks, step.accumulate)
         lengths = dataset.lengths(self.model, max_columns(dataset, self.model, augment))
         groups = make_groups(lengths, data.packing, self.model)
-        if not epochs:
+        wanted = 0 if epochs else self.config.steps * step.blocks
+        if wanted:
             once = make_plan(groups, data.packing, data.seed, 1).num_blocks
-            # Epochs are packed anew: one more makes up for those that take fewer blocks.
-            epochs = -(-self.config.steps * step.blocks // once) + 1
+            epochs = -(-wanted // once) + 1
         plan = make_plan(groups, data.packing, data.seed, epochs)
+        while plan.num_blocks < wanted:
+            # Several epochs are packed together, into fewer blocks than each by itself.
+            epochs += max(1, epochs * (wanted - plan.num_blocks) // plan.num_blocks)
+            plan = make_plan(groups, data.packing, data.seed, epochs)
         return Batches(
             dataset, plan, data.packing, self.model, step.blocks, own, augment, data.seed
         )
