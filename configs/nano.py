@@ -1,7 +1,7 @@
 """Nano: every part of TinyMU at small width, learnt from nothing on synthetic music.
 
     tinymu quickstart --only nothing --minutes 4
-    tinymu train --config configs/nano.py
+    tinymu train --config configs/nano.py --output runs/tune_again
 
 Stages as the real model had them: the decoder learns from words alone (how to answer by letter
 first, then all else), the encoder learns to tell what it hears, a projector joins the two, and
@@ -75,7 +75,12 @@ MATRICES = r"encoder/(patch_embed|transformer)/.*kernel|projector/.*kernel|decod
 CONSTANT = r"encoder/(pos_embed|log_mel/.*)"
 """Weights of the encoder that are tables."""
 OPTIM = OptimConfig(learning_rate=1.5e-3, beta2=0.98, muon=MATRICES, muon_rate=0.02)
-TUNING = replace(OPTIM, learning_rate=1e-3, muon_rate=0.003)
+SPELLING = replace(OPTIM, frozen=r"(encoder|projector)/.*", hold=0.9)
+"""Letters are learnt late, and at once: not while the rate is low."""
+SPEAKING = replace(SPELLING, hold=0.4)
+HEARING = replace(OPTIM, muon_rate=0.01, hold=0.5, frozen=rf"(projector|decoder)/.*|{CONSTANT}")
+JOINING = replace(OPTIM, frozen=r"(encoder|decoder)/.*")
+TUNING = replace(OPTIM, learning_rate=1e-3, muon_rate=0.003, frozen=r"encoder/.*")
 """Higher rates undo what the decoder has learnt from words."""
 LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS)
 
@@ -180,18 +185,12 @@ def stages(
     spelt = StartConfig(checkpoint=str(output / LETTERS))
     told = {"packing": TOLD}
     labelled = {"labels": str(places.labels), "packing": LABELLED}
-    # Letters are learnt late, and at once: not while the rate is low.
-    spelling = replace(OPTIM, frozen=r"(encoder|projector)/.*", hold=0.9)
-    speaking = replace(spelling, hold=0.4)
-    hearing = replace(OPTIM, muon_rate=0.01, hold=0.5, frozen=rf"(projector|decoder)/.*|{CONSTANT}")
-    joining = replace(OPTIM, frozen=r"(encoder|decoder)/.*")
-    tuning = replace(TUNING, frozen=r"encoder/.*")
     return {
-        LETTERS: run(LETTERS, chance, spelling, train=str(places.letters), **told),
-        WORDS: run(WORDS, spelt, speaking, TinyMUConfig(), train=str(places.texts), **told),
-        LABELS: run(LABELS, chance, hearing, **labelled),
-        JOIN: run(JOIN, parts, joining),
-        TUNE: run(TUNE, joined, tuning, TinyMUConfig()),
+        LETTERS: run(LETTERS, chance, SPELLING, train=str(places.letters), **told),
+        WORDS: run(WORDS, spelt, SPEAKING, TinyMUConfig(), train=str(places.texts), **told),
+        LABELS: run(LABELS, chance, HEARING, **labelled),
+        JOIN: run(JOIN, parts, JOINING),
+        TUNE: run(TUNE, joined, TUNING, TinyMUConfig()),
     }
 
 

@@ -209,12 +209,7 @@ def open_checkpoint(
         raise InputError(f"{name}: is a path, which has no revision; leave it out")
     if path.is_dir():
         if exists(path / RUN_FILE):
-            if not exists(path / MODEL_FOLDER / CONFIG_FILE):
-                raise InputError(
-                    f"{name}: is a run that has not come to its end; wait for it, or write the "
-                    f"model of a checkpoint: tinymu export {name} FOLDER"
-                )
-            opened = read_checkpoint(path / MODEL_FOLDER)
+            opened = _open_run(path)
         elif (path / hub.WEIGHTS).exists() and not (path / CONFIG_FILE).exists():
             opened = tinymu_files.from_published(path / hub.WEIGHTS)
         elif _is_transformers_folder(path):
@@ -239,6 +234,16 @@ def open_checkpoint(
     if not isinstance(opened.config, MatpacConfig):
         raise InputError(f"{name}: a probe goes with a MATPAC encoder; leave it out")
     return matpac_files.with_probe(opened, probe)
+
+
+def _open_run(folder: Path) -> Checkpoint:
+    """Reads the model of a run that has come to its end."""
+    if not exists(folder / MODEL_FOLDER / CONFIG_FILE):
+        raise InputError(
+            f"{folder}: is a run that has not come to its end; wait for it, or write the model of "
+            f"a checkpoint: tinymu export {folder} FOLDER"
+        )
+    return read_checkpoint(folder / MODEL_FOLDER)
 
 
 def _is_transformers_folder(folder: Path) -> bool:

@@ -8,8 +8,7 @@ tensorboard/    the same for TensorBoard
 model/          the trained model at the end, as a checkpoint folder
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from tinymu_jax import fingerprint
 from tinymu_jax.checkpoint import (
     MODEL_FOLDER,
     RUN_FILE,
@@ -28,10 +26,10 @@ from tinymu_jax.checkpoint import (
     save_checkpoint,
 )
 from tinymu_jax.config import LoraConfig
-from tinymu_jax.data.dataset import DATASET_FILE
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import alone_in, exists, make_folder, read_json_object, read_text, write_json
+from tinymu_jax.files import alone_in, make_folder, read_json_object, write_json
 from tinymu_jax.pretrained import keep_compiled_programs
+from tinymu_jax.run_page import CHECKPOINTS, page_of, same_run
 from tinymu_jax.sharding import Tree, flatten, unflatten
 from tinymu_jax.start_weights import open_start
 from tinymu_jax.training.checkpoints import Checkpoints, whole_steps
@@ -44,19 +42,7 @@ from tinymu_jax.training.progress import showing
 from tinymu_jax.training.sft import FineTuning
 from tinymu_jax.training.stopping import stopping_on_signals
 
-START, CHECKPOINTS = "start", "checkpoints"
-FORMAT = 1
-FREE = (
-    "output",
-    "mesh",
-    "loop",
-    "data/threads",
-    "data/ahead",
-    "data/train",
-    "data/validation",
-    "data/labels",
-)
-"""Fields that may change when a run goes on; of the data sets only the places may."""
+START = "start"
 
 
 class Trained(NamedTuple):
@@ -105,7 +91,7 @@ def train(
             with _first_process_first("start"):
                 if first:
                     save_checkpoint(folder / START, start)
-                    write_json(folder / RUN_FILE, _page(config))
+                    write_json(folder / RUN_FILE, page_of(config))
         checkpoints = Checkpoints(folder / CHECKPOINTS, config.loop.keep)
         done = checkpoints.latest() or 0
         state = checkpoints.restore(done, learning.abstract) if done else learning.begin(params)
@@ -143,71 +129,6 @@ def _begin(stack: ExitStack, folder: Path, config: TrainConfig, resume: bool) ->
     if found == 2:
         raise InputError(f"{folder}: the first process cannot begin; its message says why")
     return bool(found)
-
-
-def _page(config: TrainConfig) -> dict[str, Any]:
-    """Returns what the numbers of a run depend on, the places of its data aside."""
-    data = {
-        name: None if place is None else fingerprint.of_text(read_text(Path(place) / DATASET_FILE))
-        for name, place in (("train", config.data.train), ("validation", config.data.validation))
-    }
-    if config.data.labels is not None:
-        data["labels"] = fingerprint.of_file(config.data.labels)
-    return {"format": FORMAT, "config": json.loads(json.dumps(asdict(config))), "data": data}
-
-
-def _fixed(page: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a page that must not change, by the names of their options."""
-    fields = flatten({**page["config"], "contents of data": page["data"]})
-    return {
-        name.replace("/", "."): value
-        for name, value in fields
-        if not any(name == free or name.startswith(f"{free}/") for free in FREE)
-    }
-
-
-def same_run(folder: Path, config: TrainConfig, resume: bool) -> bool:
-    """Returns whether the folder holds this run; refuses another one.
-
-    Raises:
-        InputError: it holds a run that is not gone on with, or one with another config.
-    """
-    for place in filter(None, (config.data.train, config.data.validation)):
-        if not exists(Path(place) / DATASET_FILE):
-            raise InputError(
-                f"{place}: is no prepared data set; make it with `tinymu data prepare`"
-            )
-    if not exists(folder / RUN_FILE):
-        if whole_steps(folder / CHECKPOINTS):
-            raise InputError(
-                f"{folder}: has checkpoints, but no {RUN_FILE} that says of which run; name "
-                "another --output"
-            )
-        return False
-    page = read_json_object(folder / RUN_FILE, "name another folder")
-    if not resume:
-        steps = whole_steps(folder / CHECKPOINTS)
-        raise InputError(
-            f"{folder}: holds a run, saved at step {max(steps, default=0)}; go on with --resume, "
-            "or name another --output"
-        )
-    if page.get("format") != FORMAT:
-        raise InputError(
-            f"{folder}: format {page.get('format')!r}, this version goes on with {FORMAT}; use the "
-            "version that began it"
-        )
-    before, after = _fixed(page), _fixed(_page(config))
-    differing = [
-        f"{name} (was {before.get(name)!r}, is {after.get(name)!r})"
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
-    ]
-    if differing:
-        raise InputError(
-            f"{folder}: its run has another config: {'; '.join(differing)}; give it as it was, or "
-            "name another --output"
-        )
-    return True
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def train_stages(
         InputError: a run that was done had another config; as `train_alone`.
         KeyboardInterrupt: as `train_alone`.
     """
-    from tinymu_jax.runs import same_run
+    from tinymu_jax.run_page import same_run
 
     for name, run in runs.items():
         done = is_done(run)
