@@ -26,17 +26,21 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.sharding import Tree
 
 _BLOCK = "student_encoder.blocks.{n}"
+BLOCK_RULES = [
+    *norm("blocks/norm1", "norm1"),
+    *linear("blocks/attn/qkv", "attn.qkv"),
+    *linear("blocks/attn/proj", "attn.proj"),
+    *norm("blocks/norm2", "norm2"),
+    *linear("blocks/mlp/fc1", "mlp.fc1"),
+    *linear("blocks/mlp/fc2", "mlp.fc2"),
+]
+"""Of a transformer's blocks; pre-training has two transformers more."""
 ENCODER_RULES = [
     Rule("cls_token", "cls_token"),
     Rule("pos_embed", "pos_embed"),
     Rule("patch_embed/kernel", "patch_embed.proj.weight", PATCH),
     Rule("patch_embed/bias", "patch_embed.proj.bias"),
-    *norm("transformer/blocks/norm1", f"{_BLOCK}.norm1"),
-    *linear("transformer/blocks/attn/qkv", f"{_BLOCK}.attn.qkv"),
-    *linear("transformer/blocks/attn/proj", f"{_BLOCK}.attn.proj"),
-    *norm("transformer/blocks/norm2", f"{_BLOCK}.norm2"),
-    *linear("transformer/blocks/mlp/fc1", f"{_BLOCK}.mlp.fc1"),
-    *linear("transformer/blocks/mlp/fc2", f"{_BLOCK}.mlp.fc2"),
+    *(rule.under("transformer", _BLOCK) for rule in BLOCK_RULES),
     *norm("transformer/norm", "student_encoder.norm"),
 ]
 FRONT_END_RULES = [

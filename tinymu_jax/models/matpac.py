@@ -232,6 +232,24 @@ class Matpac(nn.Module):
         Returns:
             One vector of all rows of patches per column, 160 ms each; L = 1 without `all_layers`.
         """
+        config, (batch, columns, _, _) = self.config, log_mel.shape
+        x = self.embed(log_mel, place)
+        mask = None
+        if chunk is not None:
+            of_cls = jnp.broadcast_to(jnp.arange(num_chunks), (batch, num_chunks))
+            owner = jnp.concatenate([of_cls, jnp.tile(chunk, (1, config.rows))], axis=1)
+            mask = owner[:, :, None] == owner[:, None, :]
+        x = self.encode(x, mask, num_chunks, all_layers)[:, :, num_chunks:]
+        x = x.reshape(-1, batch, config.rows, columns, config.width)
+        return x.transpose(0, 1, 3, 2, 4).reshape(-1, batch, columns, config.output_width)
+
+    def embed(
+        self, log_mel: Float[Array, "C A t F"], place: Int[Array, "C A"] | None = None
+    ) -> Float[Array, "C P D"]:
+        """Returns the patches of columns with their positions, lowest bands first.
+
+        Arguments as `__call__`.
+        """
         config, (batch, columns, side, _) = self.config, log_mel.shape
         rows, width = config.rows, config.width
         # (C, columns, time, rows, band) -> frequency-major patches of (band, time)
@@ -239,17 +257,20 @@ class Matpac(nn.Module):
         x = self.patch_embed(patches.reshape(batch, rows, columns, side * side))
         positions = self.pos_embed[0, 1:].reshape(rows, -1, width)
         x = x + (positions[:, :columns] if place is None else positions[:, place].swapaxes(0, 1))
+        return x.reshape(batch, rows * columns, width)
+
+    def encode(
+        self,
+        patches: Float[Array, "C P D"],
+        mask: Bool[Array, "C T T"] | None = None,
+        num_chunks: int = 1,
+        all_layers: bool = False,
+    ) -> Float[Array, "L C T D"]:
+        """Runs patches through the blocks, a class token for each chunk in front of them."""
         cls_token = self.cls_token + self.pos_embed[:, :1]
-        cls_token = jnp.broadcast_to(cls_token, (batch, num_chunks, width))
-        mask = None
-        if chunk is not None:
-            of_cls = jnp.broadcast_to(jnp.arange(num_chunks), (batch, num_chunks))
-            owner = jnp.concatenate([of_cls, jnp.tile(chunk, (1, rows))], axis=1)
-            mask = owner[:, :, None] == owner[:, None, :]
-        x = jnp.concatenate([cls_token, x.reshape(batch, rows * columns, width)], axis=1)
-        x = self.transformer(x, mask, all_layers)[:, :, num_chunks:]
-        x = x.reshape(-1, batch, rows, columns, width)
-        return x.transpose(0, 1, 3, 2, 4).reshape(-1, batch, columns, rows * width)
+        cls_token = jnp.broadcast_to(cls_token, (len(patches), num_chunks, self.config.width))
+        x = jnp.concatenate([cls_token, patches], axis=1)
+        return self.transformer(x, mask, all_layers)
 
     def listen(
         self,

@@ -1,0 +1,1 @@
+"""Self-supervised pre-training of the encoder: MATPAC (arXiv 2502.12031) and MATPAC++."""
