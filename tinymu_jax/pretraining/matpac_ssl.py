@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from tinymu_jax.models import matpac
 from tinymu_jax.audio import column_samples
+from tinymu_jax.models import matpac
 from tinymu_jax.models.matpac import Matpac
 from tinymu_jax.pretraining import losses, schedules
 from tinymu_jax.pretraining.config import SelfSupervisedConfig
@@ -186,10 +186,14 @@ def init_teaching(config: SelfSupervisedConfig, params: Tree, seed: int) -> Teac
     Its encoder is not the student's but another draw; its class head begins with smaller numbers,
     and with the same last layer.
     """
+    return jax.jit(lambda last: _init_teaching(config, last, seed))(params["class_head"]["last"])
+
+
+def _init_teaching(config: SelfSupervisedConfig, last: Tree, seed: int) -> Teaching:
     encoder, head = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
     samples = jnp.zeros((1, 1, column_samples(config.encoder.patch_size)))
     other = Matpac(config.encoder).init(encoder, samples, method="initialise")["params"]
     small = ClassHead(config, nn.initializers.normal(0.02))
     vectors = jnp.zeros((1, 1, config.encoder.width))
-    class_head = small.init(head, vectors)["params"] | {"last": params["class_head"]["last"]}
+    class_head = small.init(head, vectors)["params"] | {"last": last}
     return Teaching(other["transformer"], class_head, jnp.zeros(config.class_head.num_classes))
