@@ -48,10 +48,10 @@ def rules(hypotheses: int) -> list[Rule]:
         *linear("predictor/embed", "decoder.decoder_embed"),
         *_blocks("predictor/transformer", "decoder.decoder_blocks", "decoder.decoder_norm"),
         *linear("predictor/single", "decoder.decoder_pred"),
-        Rule("teaching/centre", "cls_head_loss.center", CENTRE),
+        Rule("centre", "cls_head_loss.center", CENTRE),
         *_class_head("class_head", "cls_student_head"),
-        *_blocks("teaching/encoder", "_ema.blocks", "_ema.norm"),
-        *_class_head("teaching/class_head", "_cls_head_ema"),
+        *_blocks("teacher/encoder/transformer", "_ema.blocks", "_ema.norm"),
+        *_class_head("teacher/class_head", "_cls_head_ema"),
     ]
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import signal
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,12 +15,10 @@ from tinymu_jax.training.loop import Loop, Task, Work
 from tinymu_jax.training.metrics import MetricsLog
 from tinymu_jax.training.optim import make_optimiser
 from tinymu_jax.training.progress import showing
-from tinymu_jax.training.step import init_state
+from tinymu_jax.training.step import Metrics, init_state
 from tinymu_jax.training.stopping import Stopping
 
-
-class Numbers(NamedTuple):
-    loss: float
+NUMBERS = Metrics(np.float32(1), np.float32(1), np.float32(1), {"spread": np.float32(2)})
 
 
 def run_loop(folder, validate, stopping, steps=4):
@@ -30,7 +27,7 @@ def run_loop(folder, validate, stopping, steps=4):
     state = init_state({"a": {"kernel": np.ones((2, 3), np.float32)}}, optimiser)
     task = Task(
         steps,
-        lambda state, batch: (state._replace(step=state.step + 1), Numbers(1.0)),
+        lambda state, batch: (state._replace(step=state.step + 1), NUMBERS),
         lambda start: range(start, steps),
         lambda step: Work(1, 1, 1.0),
         lambda step: ["a.wav"],

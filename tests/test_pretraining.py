@@ -38,7 +38,7 @@ class Case(NamedTuple):
 def shapes_of(config):
     def make():
         params = init_params(config, 0)
-        return params | {"teaching": init_teaching(config, params, 0)._asdict()}
+        return params | init_teaching(config, params, 0)._asdict()
 
     return jax.eval_shape(make)
 
@@ -57,7 +57,7 @@ def case(request, golden_dir):
         start = f"{request.param}/2000/"
         golden = {name.removeprefix(start): file[name] for name in file if name.startswith(start)}
     params = jax.tree.map(jnp.asarray, params)
-    teaching = Teaching(**params.pop("teaching"))
+    teaching = Teaching(params.pop("teacher"), params.pop("centre"))
     log_mel = jnp.asarray(golden["source"]).swapaxes(1, 2)
     order = order_of(jnp.asarray(golden["noise"]))
     return Case(config, params, teaching, content, log_mel, order, golden)
@@ -94,7 +94,7 @@ def test_losses_of_each_patch(case):
 
 def test_gradients_teachers_and_centre(case):
     _, _, gradient, after = one_step(case, 2000)
-    found = to_training(case.config, gradient | {"teaching": after._asdict()})
+    found = to_training(case.config, gradient | after._asdict())
     checked = 0
     for name, wanted in case.golden.items():
         kind, _, key = name.partition("/")
@@ -109,7 +109,7 @@ def test_gradients_teachers_and_centre(case):
 
 
 def test_a_training_checkpoint_comes_back_bit_for_bit(case):
-    whole = case.params | {"teaching": case.teaching._asdict()}
+    whole = case.params | case.teaching._asdict()
     back = to_training(case.config, whole)
     assert set(back) == set(case.content)
     for key, value in case.content.items():
@@ -172,7 +172,7 @@ def test_every_step_is_that_of_pytorch(case, module, step):
     _, seen, gradient, after = one_step(case, step)
     np.testing.assert_allclose(seen.prediction, prediction.detach(), **NEAR)
     np.testing.assert_allclose(seen.classes, classes.detach(), **NEAR)
-    found = to_training(case.config, gradient | {"teaching": after._asdict()})
+    found = to_training(case.config, gradient | after._asdict())
     for name, weight in made.named_parameters():
         if weight.requires_grad and weight.grad is not None:
             scale = max(float(weight.grad.abs().max()), 1e-3)
@@ -218,7 +218,7 @@ def test_silence_and_constant_signals_have_finite_losses_and_gradients(case, kin
     value = {"silence": -2.1, "constant": 0.7, "loud": 50.0}[kind]
     lost, _, gradient, after = one_step(case, 0, jnp.full_like(case.log_mel, value))
     assert np.isfinite(lost)
-    for path, leaf in flatten(gradient | {"teaching": after._asdict()}):
+    for path, leaf in flatten(gradient | after._asdict()):
         assert np.isfinite(leaf).all(), path
 
 
@@ -249,19 +249,24 @@ def test_the_teacher_begins_as_published():
     )
     params = init_params(config, 0)
     teaching = init_teaching(config, params, 0)
-    kernel = "blocks/attn/qkv/kernel"
+    kernel = "transformer/blocks/attn/qkv/kernel"
     student, teacher = (
         np.asarray(dict(flatten(tree))[kernel])
-        for tree in (params["encoder"]["transformer"], teaching.encoder)
+        for tree in (params["encoder"], teaching.teacher["encoder"])
     )
     # Another draw of the same spread.
     assert np.abs(np.corrcoef(student.reshape(-1), teacher.reshape(-1))[0, 1]) < 0.1
     assert np.std(student) == pytest.approx(np.std(teacher), rel=0.05)
-    assert float(np.std(teaching.class_head["fc1"]["kernel"])) == pytest.approx(0.02, rel=0.1)
+    assert float(np.std(teaching.teacher["class_head"]["fc1"]["kernel"])) == pytest.approx(
+        0.02, rel=0.1
+    )
     bound = np.sqrt(6 / (32 + 64))
     assert bound * 0.9 < np.abs(params["class_head"]["fc1"]["kernel"]).max() <= bound
     for name in ("length", "direction"):
-        own, other = params["class_head"]["last"][name], teaching.class_head["last"][name]
+        own, other = (
+            params["class_head"]["last"][name],
+            teaching.teacher["class_head"]["last"][name],
+        )
         np.testing.assert_array_equal(own, other)
     assert (params["class_head"]["last"]["length"] == 1).all()
     assert (teaching.centre == 0).all()

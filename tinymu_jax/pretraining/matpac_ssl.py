@@ -19,7 +19,7 @@ from tinymu_jax.pretraining import losses, schedules
 from tinymu_jax.pretraining.config import SelfSupervisedConfig
 from tinymu_jax.pretraining.masking import gather_patches
 from tinymu_jax.pretraining.networks import ClassHead, Predictor
-from tinymu_jax.pretraining.teaching import Teaching
+from tinymu_jax.pretraining.teaching import Teaching, followed
 from tinymu_jax.sharding import Tree
 
 _HEAD_AXES: dict[str, tuple[str | None, ...]] = {
@@ -112,7 +112,7 @@ def compare(
     winner = jnp.take_along_axis(student, best[..., None, None], axis=2)[:, :, 0]
     head = ClassHead(config)
     told = head.apply({"params": params["class_head"]}, winner)
-    logits = head.apply({"params": teaching.class_head}, targets)
+    logits = head.apply({"params": teaching.teacher["class_head"]}, targets)
     temperature = schedules.teacher_temperature(config, step)
     wanted = jax.nn.softmax((logits - teaching.centre) / temperature, axis=-1)
     sorted_as = losses.class_losses(told, wanted, config.student_temperature)
@@ -149,7 +149,7 @@ def _targets_and_student(
     seen = encoder.apply({"params": own}, gather_patches(patches, visible), method="encode")[0]
     student = Predictor(config).apply({"params": params["predictor"]}, seen, order)
     # The teacher hears through the student's patches and class token, without a gradient.
-    taught = {**own, "transformer": teaching.encoder}
+    taught = {**own, **teaching.teacher["encoder"]}
     hidden = gather_patches(patches, masked)
     taught, hidden = jax.lax.stop_gradient((taught, hidden))
     targets = encoder.apply({"params": taught}, hidden, method="encode")[0, :, 1:]
@@ -196,4 +196,5 @@ def _init_teaching(config: SelfSupervisedConfig, last: Tree, seed: int) -> Teach
     small = ClassHead(config, nn.initializers.normal(0.02))
     vectors = jnp.zeros((1, 1, config.encoder.width))
     class_head = small.init(head, vectors)["params"] | {"last": last}
-    return Teaching(other["transformer"], class_head, jnp.zeros(config.class_head.num_classes))
+    teacher = followed({"encoder": other, "class_head": class_head})
+    return Teaching(teacher, jnp.zeros(config.class_head.num_classes))

@@ -1,6 +1,6 @@
 """What teaches: two moving averages of the student, and the centre of the teacher's classes."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from jaxtyping import Array, Float, Int
@@ -13,10 +13,9 @@ from tinymu_jax.sharding import Tree
 class Teaching(NamedTuple):
     """Changes from step to step, and is not trained."""
 
-    encoder: Tree
-    """The teacher's blocks and final norm."""
-    class_head: Tree
-    """Its class head."""
+    teacher: Tree
+    """What follows the student, by the same paths: `encoder/transformer` (blocks and final norm)
+    and `class_head`."""
     centre: Float[Array, "classes"]
     """Running mean of what it makes of patches."""
 
@@ -39,14 +38,22 @@ def follow(
         steps: of the whole run.
         config: with the shares that are kept.
     """
-    encoder, head = schedules.teacher_rates(config, step, steps)
-    momentum = config.centre_momentum
-    return Teaching(
-        _towards(teaching.encoder, params["encoder"]["transformer"], encoder),
-        _towards(teaching.class_head, params["class_head"], head),
-        teaching.centre * momentum + told * (1 - momentum),
-    )
+    encoder, class_head = schedules.teacher_rates(config, step, steps)
+    rates = {"encoder": encoder, "class_head": class_head}
+    student = followed(params)
+    teacher = {
+        name: jax.tree.map(
+            lambda a, b, rate=rate: a + rate * (b - a), teaching.teacher[name], student[name]
+        )
+        for name, rate in rates.items()
+    }
+    kept = config.centre_momentum
+    return Teaching(teacher, teaching.centre * kept + told * (1 - kept))
 
 
-def _towards(teacher: Any, student: Any, rate: Float[Array, ""]) -> Any:
-    return jax.tree.map(lambda a, b: a + rate * (b - a), teacher, student)
+def followed(params: Tree) -> Tree:
+    """Returns the student's weights that the teacher follows, by their paths."""
+    return {
+        "encoder": {"transformer": params["encoder"]["transformer"]},
+        "class_head": params["class_head"],
+    }

@@ -84,7 +84,7 @@ class Checkpoints:
         if step in self.manager.all_steps():
             return
         args = self.ocp.args
-        rest = {"optimiser": state.optimiser, "step": state.step}
+        rest = _rest(state)
         with self._told(f"saved at step {step}"):
             self.manager.save(
                 step,
@@ -107,10 +107,7 @@ class Checkpoints:
             InputError: it cannot be read, or is of another model.
         """
         args, utils = self.ocp.args, self.ocp.checkpoint_utils
-        wanted = {
-            "params": state.params,
-            "rest": {"optimiser": state.optimiser, "step": state.step},
-        }
+        wanted = {"params": state.params, "rest": _rest(state)}
         with self._told(f"read at step {step}"):
             found = self.manager.restore(
                 step,
@@ -123,7 +120,9 @@ class Checkpoints:
                     }
                 ),
             )
-        return TrainState(found.rest["step"], found.params, found.rest["optimiser"])
+        rest = found.rest
+        extra = rest.get("extra", state.extra)
+        return TrainState(rest["step"], found.params, rest["optimiser"], extra)
 
     def restore_params(self, step: int) -> Tree:
         """Reads the trained weights alone, as numpy arrays, whatever run they are of.
@@ -175,3 +174,9 @@ class Checkpoints:
 def whole_steps(folder: Path) -> list[int]:
     """Returns the steps of the checkpoints that are whole, without opening them."""
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+
+
+def _rest(state: TrainState) -> dict[str, Any]:
+    """Returns all of a state but its weights; what is extra only where there is something."""
+    rest = {"optimiser": state.optimiser, "step": state.step}
+    return rest | ({"extra": state.extra} if jax.tree.leaves(state.extra) else {})

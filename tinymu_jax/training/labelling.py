@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Int
 
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.data.config import UNCHANGED
@@ -30,7 +30,7 @@ from tinymu_jax.training.learning import Learning
 from tinymu_jax.training.loop import Work
 from tinymu_jax.training.losses import LossSum
 from tinymu_jax.training.optim import join
-from tinymu_jax.training.step import Loss
+from tinymu_jax.training.step import Loss, Moment
 
 HEAD = "labels"
 """Name of the head among the trained weights."""
@@ -210,7 +210,7 @@ class Labelling(Learning):
         store, config = Dataset(folder).features.store, self.model.encoder
         sizes = [len(values) for values in self.labels.categories.values()]
 
-        def loss(params: Tree, frozen: Tree, batch: LabelBatch, key: Array | None) -> LossSum:
+        def loss(params: Tree, frozen: Tree, batch: LabelBatch, at: Moment) -> LossSum:
             whole = join(params, frozen)
             lengths = batch.lengths.reshape(-1)
             features = batch.features.reshape(-1, *batch.features.shape[2:])

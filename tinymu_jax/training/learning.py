@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.data.loader import iterate
@@ -27,7 +28,7 @@ from tinymu_jax.training.chips import chip_of
 from tinymu_jax.training.config import StepConfig, TrainConfig
 from tinymu_jax.training.loop import Task, Work
 from tinymu_jax.training.optim import check_muon, make_optimiser, split_frozen
-from tinymu_jax.training.step import Loss, Metrics, TrainState, init_state, step_of
+from tinymu_jax.training.step import Loss, Metrics, Moment, TrainState, init_state, step_of
 
 
 def computed_as(model: TinyMUConfig, step: StepConfig) -> TinyMUConfig:
@@ -64,7 +65,7 @@ class Learning(ABC):
         Raises:
             InputError: data, mesh, batch and model do not go together.
         """
-        self.config, self.model = config, computed_as(model, config.step)
+        self.config, self.model = config, self.computed(model)
         self.mesh = make_mesh(config.mesh, devices)
         self.batches = self.read(config.data.train, config.data.epochs, validation=False)
         self.steps = self._steps()
@@ -97,6 +98,22 @@ class Learning(ABC):
     def clips(self, step: int) -> list[str]:
         """Returns the names of a step's recordings."""
 
+    def computed(self, model: Any) -> Any:
+        """Returns the model's config with the products of training."""
+        return computed_as(model, self.config.step)
+
+    def axes(self) -> Mapping[str, tuple[str | None, ...]]:
+        """Returns the logical axes of every weight."""
+        return {**tinymu.param_axes(self.model), **self.extra_axes}
+
+    def extra(self) -> Any:
+        """Returns what the state holds besides before the first step; see `TrainState`."""
+        return ()
+
+    def after(self, state: TrainState, told: Any, count: Array) -> tuple[Any, Mapping[str, Array]]:
+        """Returns what it holds after a step, and what is told of it; see `step.After`."""
+        return state.extra, {}
+
     def _steps(self) -> int:
         given, there = self.config.steps, len(self.batches)
         if given > there and not self.config.overfit_batch:
@@ -108,9 +125,10 @@ class Learning(ABC):
 
     def _place(self, trained: Tree, frozen: Tree) -> None:
         """Says where everything lies, and compiles nothing yet."""
-        mesh, axes = self.mesh, {**tinymu.param_axes(self.model), **self.extra_axes}
+        mesh, axes = self.mesh, self.axes()
         check_muon(self.config.optim, trained, axes)
-        shapes = jax.eval_shape(lambda p: init_state(p, self.optimiser), trained)
+        self.start_extra = self.extra()
+        shapes = jax.eval_shape(self._init_state, trained, self.start_extra)
         weights = weight_shardings(trained, axes, mesh)
         self.state_at = tree_shardings(shapes, weights, mesh)
         self.abstract = jax.tree.map(
@@ -123,7 +141,9 @@ class Learning(ABC):
         self.whole = NamedSharding(mesh, PartitionSpec())
         seed = self.config.start.seed if self.config.step.dropout else None
         self.step = jax.jit(
-            step_of(self.loss(False), self.optimiser, self.config.step.accumulate, seed),
+            step_of(
+                self.loss(False), self.optimiser, self.config.step.accumulate, seed, self.after
+            ),
             in_shardings=(self.state_at, frozen_at, batch_sharding(mesh)),
             out_shardings=(self.state_at, self.whole),
             donate_argnums=0,
@@ -136,9 +156,11 @@ class Learning(ABC):
             params: as the task was made with; they are not kept here.
         """
         trained, _ = split_frozen(params, self.config.optim)
-        on = put(trained, self.state_at.params)
-        start = jax.jit(lambda p: init_state(p, self.optimiser), out_shardings=self.state_at)
-        return start(on)
+        on = put(trained, self.state_at.params), put(self.start_extra, self.state_at.extra)
+        return jax.jit(self._init_state, out_shardings=self.state_at)(*on)
+
+    def _init_state(self, trained: Tree, extra: Any) -> TrainState:
+        return init_state(trained, self.optimiser, extra)
 
     def task(self) -> Task:
         """Returns what the loop runs."""
@@ -167,14 +189,19 @@ class Learning(ABC):
         data = self.config.data
         batches = self.read(data.validation, epochs=1, validation=True)
         loss = self.loss(True)
-        compiled = jax.jit(lambda *state: loss(*state, None), out_shardings=self.whole)
+
+        def measure(state: TrainState, frozen: Tree, batch: Any) -> tuple[Any, Any]:
+            found = loss(state.params, frozen, batch, Moment(state.step, state.extra))
+            return found.total, found.count
+
+        compiled = jax.jit(measure, out_shardings=self.whole)
 
         def validate(state: TrainState, stopped: Callable[[], bool]) -> dict[str, float]:
             total = count = 0.0
             with jax.set_mesh(self.mesh):
                 for batch in iterate(batches, 0, data.threads, data.ahead):
-                    found = compiled(state.params, self.frozen, to_global(batch, self.mesh))
-                    total, count = total + float(found.total), count + float(found.count)
+                    found = compiled(state, self.frozen, to_global(batch, self.mesh))
+                    total, count = total + float(found[0]), count + float(found[1])
                     if stopped():
                         return {}
             return {"validation_loss": total / count if count else math.nan}

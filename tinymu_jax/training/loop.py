@@ -140,7 +140,7 @@ class Loop:
 
     def _report(self, step: int, metrics: Any) -> None:
         """Fetches a step's numbers, shows and writes them; stops where one is not finite."""
-        numbers = {name: float(value) for name, value in metrics._asdict().items()}
+        numbers = {name: float(value) for name, value in metrics.by_name().items()}
         wrong = [name for name, value in numbers.items() if not math.isfinite(value)]
         if wrong:
             self._give_up(step, wrong[0], numbers[wrong[0]])

@@ -22,7 +22,9 @@ class LossSum(NamedTuple):
     total: Float[Array, ""]
     """Sum of the cross-entropies."""
     count: Float[Array, ""]
-    """How many tokens were counted."""
+    """How many tokens, clips or patches were counted."""
+    told: Any = ()
+    """A tree of other sums, for what `Learning.after` makes of them."""
 
 
 def sum_loss(

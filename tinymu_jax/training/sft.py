@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jaxtyping import Array
-
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.data.augment import max_columns
 from tinymu_jax.data.config import UNCHANGED
@@ -19,7 +17,7 @@ from tinymu_jax.training.flops import training_flops
 from tinymu_jax.training.learning import Learning
 from tinymu_jax.training.loop import Work
 from tinymu_jax.training.losses import LossSum
-from tinymu_jax.training.step import Loss, loss_of_batch
+from tinymu_jax.training.step import Loss, Moment, loss_of_batch
 
 
 class FineTuning(Learning):
@@ -87,8 +85,8 @@ class FineTuning(Learning):
         folder = self.config.data.validation if validation else self.config.data.train
         store, model = Dataset(folder).features.store, self.model
 
-        def loss(params: Tree, frozen: Tree, batch: Batch, key: Array | None) -> LossSum:
-            return loss_of_batch(params, frozen, batch, model, store, key)
+        def loss(params: Tree, frozen: Tree, batch: Batch, at: Moment) -> LossSum:
+            return loss_of_batch(params, frozen, batch, model, store, at.key)
 
         return loss
 

@@ -1,6 +1,7 @@
 """One training step: a pure function of state, frozen weights and batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -26,21 +27,43 @@ class TrainState(NamedTuple):
     """The trained weights, stacked."""
     optimiser: Any
     """The averages of their gradients."""
+    extra: Any = ()
+    """What else the task takes from step to step: teachers, centres, running statistics."""
 
 
 class Metrics(NamedTuple):
     """What a step tells of itself."""
 
     loss: Float[Array, ""]
-    """Mean cross-entropy over the batch's answer tokens, or its clips."""
+    """Mean loss over the batch's answer tokens, its clips, or their masked patches."""
     tokens: Float[Array, ""]
     """How many those are."""
     gradient_norm: Float[Array, ""]
+    others: Mapping[str, Float[Array, ""]] = MappingProxyType({})
+    """What the task tells besides, by name."""
+
+    def by_name(self) -> dict[str, Float[Array, ""]]:
+        """Returns all numbers by their names."""
+        own = self._asdict()
+        return own | own.pop("others")
 
 
-def init_state(params: Tree, optimiser: optax.GradientTransformation) -> TrainState:
+class Moment(NamedTuple):
+    """When a loss is computed, and with what that is not learnt."""
+
+    step: Int[Array, ""]
+    """Steps done."""
+    extra: Any = ()
+    """As in the state."""
+    key: Array | None = None
+    """Of dropout; None where there is none."""
+
+
+def init_state(
+    params: Tree, optimiser: optax.GradientTransformation, extra: Any = ()
+) -> TrainState:
     """Returns the state before the first step."""
-    return TrainState(jnp.int32(0), params, optimiser.init(params))
+    return TrainState(jnp.int32(0), params, optimiser.init(params), extra)
 
 
 def loss_of_batch(
@@ -70,8 +93,11 @@ def loss_of_batch(
     return sum_loss(whole, vectors, count.reshape(blocks, clips), batch.blocks, config, key)
 
 
-Loss = Callable[[Tree, Tree, Any, Array | None], LossSum]
-"""(trained, frozen, batch, key of dropout) -> the batch's summed loss."""
+Loss = Callable[[Tree, Tree, Any, Moment], LossSum]
+"""(trained, frozen, batch, moment) -> the batch's summed loss."""
+After = Callable[[TrainState, Any, Array], tuple[Any, Mapping[str, Array]]]
+"""(state before the step, the batch's other sums, its count) -> what is extra then, and what is
+told of it."""
 
 
 def make_step(
@@ -91,8 +117,8 @@ def make_step(
         seed: of dropout.
     """
 
-    def loss(params: Tree, frozen: Tree, batch: Batch, key: Array | None) -> LossSum:
-        return loss_of_batch(params, frozen, batch, config, store, key)
+    def loss(params: Tree, frozen: Tree, batch: Batch, at: Moment) -> LossSum:
+        return loss_of_batch(params, frozen, batch, config, store, at.key)
 
     return step_of(loss, optimiser, accumulate, seed)
 
@@ -102,6 +128,7 @@ def step_of(
     optimiser: optax.GradientTransformation,
     accumulate: int = 1,
     seed: int | None = None,
+    after: After = lambda state, told, count: (state.extra, {}),
 ) -> Callable[[TrainState, Tree, Any], tuple[TrainState, Metrics]]:
     """Returns the step; jit it with the state donated.
 
@@ -111,11 +138,12 @@ def step_of(
         accumulate: parts that a batch's blocks are computed in, one after the other: less memory
             for the same loss, since sums and counts are added up and divided once.
         seed: of dropout; None leaves it out.
+        after: what becomes of `extra`; it sees the weights as they were before the step.
     """
 
-    def summed(params: Tree, frozen: Tree, batch: Any, key: Array | None) -> tuple:
-        found = loss(params, frozen, batch, key)
-        return found.total, found.count
+    def summed(params: Tree, frozen: Tree, batch: Any, at: Moment) -> tuple:
+        found = loss(params, frozen, batch, at)
+        return found.total, (found.count, found.told)
 
     def step(state: TrainState, frozen: Tree, batch: Any) -> tuple[TrainState, Metrics]:
         # The same numbers again after a restart: they depend on the step alone.
@@ -125,22 +153,26 @@ def step_of(
         def add(total: tuple, piece: tuple[Array, Any]) -> tuple[tuple, None]:
             number, part = piece
             own = None if key is None else jax.random.fold_in(key, number)
-            (lost, count), gradient = differentiate(state.params, frozen, part, own)
-            return jax.tree.map(jnp.add, total, (lost, count, gradient)), None
+            at = Moment(state.step, state.extra, own)
+            return jax.tree.map(jnp.add, total, differentiate(state.params, frozen, part, at)), None
 
         def cut(x: Array) -> Array:
             # Every device keeps its own blocks: of each it computes one after the other.
             return jnp.moveaxis(jnp.asarray(x).reshape(-1, accumulate, *x.shape[1:]), 1, 0)
 
         parts = jax.tree.map(cut, batch)
-        nothing = (jnp.float32(0), jnp.float32(0), jax.tree.map(jnp.zeros_like, state.params))
+        at = Moment(state.step, state.extra, key)
+        one = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(differentiate, state.params, frozen, one, at)
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         pieces = (jnp.arange(accumulate), parts)
-        (lost, count, gradient), _ = jax.lax.scan(add, nothing, pieces)
+        ((lost, (count, told)), gradient), _ = jax.lax.scan(add, nothing, pieces)
         real = jnp.maximum(count, 1)
         gradient = jax.tree.map(lambda g: g / real, gradient)
         updates, averages = optimiser.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = Metrics(lost / real, count, optax.tree.norm(gradient))
-        return TrainState(state.step + 1, params, averages), metrics
+        extra, others = after(state, told, real)
+        metrics = Metrics(lost / real, count, optax.tree.norm(gradient), others)
+        return TrainState(state.step + 1, params, averages, extra), metrics
 
     return step
