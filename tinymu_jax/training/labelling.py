@@ -20,6 +20,7 @@ from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.data.config import UNCHANGED
 from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.loader import ClipReader
+from tinymu_jax.data.order import EpochOrder
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import read_text
 from tinymu_jax.mesh import own_parts
@@ -93,7 +94,7 @@ class LabelBatch(NamedTuple):
 
 
 class LabelBatches:
-    """All steps of a run, found by their number: clips in an order drawn for each epoch."""
+    """All steps of a run, found by their number."""
 
     def __init__(
         self,
@@ -106,8 +107,6 @@ class LabelBatches:
         steps: int = 0,
     ) -> None:
         """Takes what reads clips, and what they are.
-
-        What an epoch has left over when no step can be filled is not heard in it.
 
         Args:
             reader: of the clips.
@@ -123,26 +122,21 @@ class LabelBatches:
         """
         self.reader, self.labels = reader, labels
         self.size, self.blocks, self.own = clips, blocks, own
-        self.each = len(reader.dataset) // (clips * blocks)
-        if not self.each:
+        self.order = EpochOrder(len(reader.dataset), clips, blocks, reader.seed)
+        if not self.order.each:
             raise InputError(
                 f"{reader.dataset.folder}: has {len(reader.dataset)} clips, and a step takes "
                 f"{clips * blocks}; lower data.packing.clips"
             )
         self._seen: dict[str, str] = {}
-        self.steps = self.each * epochs or steps
+        self.steps = self.order.each * epochs or steps
 
     def __len__(self) -> int:
         return self.steps
 
     def numbers(self, step: int) -> Int[np.ndarray, "N C"]:
         """Returns the records of a step."""
-        epoch, place = divmod(step, self.each)
-        order = np.random.default_rng([self.reader.seed, epoch]).permutation(
-            len(self.reader.dataset)
-        )
-        count = self.blocks * self.size
-        return order[place * count : (place + 1) * count].reshape(self.blocks, self.size)
+        return self.order.numbers(step)
 
     def __getitem__(self, step: int) -> LabelBatch:
         """Reads this process's blocks of a step."""
