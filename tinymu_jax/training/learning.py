@@ -65,7 +65,8 @@ class Learning(ABC):
         Raises:
             InputError: data, mesh, batch and model do not go together.
         """
-        self.config, self.model = config, self.computed(model)
+        self.config = config
+        self.model = self.computed(model)
         self.mesh = make_mesh(config.mesh, devices)
         self.batches = self.read(config.data.train, config.data.epochs, validation=False)
         self.steps = self._steps()
