@@ -16,6 +16,7 @@ from tinymu_jax.pretraining.config import SelfSupervisedConfig
 from tinymu_jax.pretraining.masking import draw_orders, order_of
 from tinymu_jax.pretraining.matpac_ssl import compare, init_params, init_teaching
 from tinymu_jax.pretraining.teaching import Teaching, follow
+from tinymu_jax.pretraining.telling import describe, warning
 from tinymu_jax.sharding import flatten, logical_axes
 
 STEPS = 294_816
@@ -278,3 +279,63 @@ def test_every_weight_has_a_row(hypotheses):
 
     config = SelfSupervisedConfig.from_dict({"predictor": {"hypotheses": hypotheses}})
     logical_axes(jax.eval_shape(lambda: init_params(config, 0)), param_axes(config))
+
+
+# --- what a step tells -------------------------------------------------------------------------
+
+
+def test_spreads_wins_and_classes_are_those_of_pytorch(case, module):
+    import torch
+    import torch.nn.functional as F
+
+    made, content = module
+    made.load_published(content)
+    _, seen, _, _ = one_step(case, 2000)
+    count = seen.prediction.size
+    found = describe(seen.sums, jnp.float32(count), jnp.int32(2000), STEPS, case.config)
+    with torch.no_grad():
+        image = torch.from_numpy(np.array(case.log_mel.swapaxes(1, 2)))
+        order = torch.from_numpy(np.array(case.order)).long()
+        patches = made.patch_embed(image) + made.pos_embed[:, 1:]
+        shuffled = patches.gather(1, order[..., None].expand_as(patches))
+        visible = shuffled[:, : made.visible]
+        told = made._predict(made._encode(made.student_encoder, visible), order)
+        wanted = made._encode(made.teacher, shuffled[:, made.visible :])[:, 1:]
+        best = F.cosine_similarity(told, wanted[:, :, None], dim=-1).argmax(-1)
+        winner = told.gather(2, best[..., None, None].expand(-1, -1, 1, told.shape[-1]))[:, :, 0]
+        student = (made.cls_student_head(winner) / 0.1).softmax(-1).flatten(0, 1)
+        sharp = 0.04 + 0.03 * 2000 / 9827
+        logits = made.class_teacher(wanted) - made.cls_head_loss.center
+        teacher = (logits / sharp).softmax(-1).flatten(0, 1)
+
+    def spread(x):
+        return (x.var(0) + 1e-6).sqrt().mean().item()
+
+    mean = teacher.mean(0)
+    checked = {
+        "spread_of_predictions": spread(F.normalize(told, dim=-1).flatten(0, 1)),
+        "spread_of_targets": spread(F.normalize(wanted, dim=-1).flatten(0, 1)),
+        "spread_of_student_classes": spread(student),
+        "spread_of_teacher_classes": spread(teacher),
+        "classes_used": len(teacher.argmax(-1).unique()),
+        "class_perplexity": (-(mean * (mean + 1e-7).log()).sum()).exp().item(),
+        "class_agreement": (teacher.argmax(-1) == student.argmax(-1)).double().mean().item(),
+        "teacher_temperature": sharp,
+        "encoder_decay": 0.99995 + 0.00004 * 2000 / STEPS,
+        "head_decay": 0.998 + 0.002 * 2000 / STEPS,
+    }
+    if told.shape[2] > 1:
+        shares = torch.bincount(best.flatten(), minlength=told.shape[2]) / count
+        checked |= {f"wins_{head}": share.item() for head, share in enumerate(shares)}
+        checked["winner_temperature"] = 0.1 * 0.99997**2000
+    for name, value in checked.items():
+        assert float(found[name]) == pytest.approx(value, rel=2e-4), name
+    assert set(found) == {"prediction_loss", "class_loss", *checked}
+
+
+def test_a_winner_of_all_and_collapsed_classes_are_warned_of():
+    fine = {"wins_0": 0.6, "wins_1": 0.4, "class_perplexity": 300.0}
+    assert warning(fine) is None
+    assert "one hypothesis is the best of 99 %" in warning(fine | {"wins_0": 0.99, "wins_1": 0.01})
+    assert "they have collapsed" in warning(fine | {"class_perplexity": 1.2})
+    assert warning({"class_perplexity": 300.0}) is None

@@ -3,12 +3,12 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax import audio
 from tinymu_jax.config import HeadConfig, MatpacConfig
 from tinymu_jax.models.layers import Dense, attend, layer_norm, run_layers
+from tinymu_jax.models.positions import sincos_positions
 
 _BLOCK_AXES = {
     "norm1/scale": ("layers", "embed"),
@@ -57,23 +57,6 @@ def param_axes(config: MatpacConfig) -> dict[str, tuple[str | None, ...]]:
 
 CONSTANTS = ("log_mel/window", "log_mel/filterbank")
 """Tables of the front end that checkpoints carry: read, never trained, no parameters in counts."""
-
-
-def sincos_positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "1 P D"]:
-    """Returns the 2-D sine-cosine position embedding, class row first (zeros).
-
-    Made in float64 as published: the first half of the width encodes the column (time), the
-    second the row (frequency), each as [sin | cos] (`get_2d_sincos_pos_embed`).
-    """
-    omega = 1.0 / 10_000 ** (np.arange(width // 4) / (width / 4))
-
-    def encode(positions: np.ndarray) -> np.ndarray:
-        angles = positions.reshape(-1, 1) * omega
-        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-
-    row, column = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
-    table = np.concatenate([encode(column), encode(row)], axis=1)
-    return np.concatenate([np.zeros((1, width)), table])[None].astype(np.float32)
 
 
 class Mlp(nn.Module):

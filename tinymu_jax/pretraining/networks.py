@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Int
 
 from tinymu_jax.config import MatpacConfig, Products
 from tinymu_jax.models.layers import Dense
-from tinymu_jax.models.matpac import Transformer, sincos_positions
+from tinymu_jax.models.matpac import Transformer
+from tinymu_jax.models.positions import sincos_positions
 from tinymu_jax.models.products import product
 from tinymu_jax.pretraining.config import SelfSupervisedConfig
 from tinymu_jax.pretraining.losses import normalise
