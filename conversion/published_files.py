@@ -10,7 +10,7 @@ from tinymu_jax.files import exists, read_json_object
 
 PARTS = {
     "encoder": {"embed_dim", "depth", "num_heads", "mlp_ratio", "n_t"},
-    "projector": {"proj_name", "d_in", "d_h", "d_out"},
+    "projector": {"proj_name", "d_in", "d_h", "d_out", "prefix_length", "num_layers", "num_heads"},
     "lm": set(),
 }
 """The parts of the json beside a checkpoint, and the names of their sizes; those of "lm" are

@@ -8,7 +8,13 @@ from conversion import matpac, smollm2
 from conversion.published_files import read_json_beside, read_published
 from conversion.rules import Rule, as_state_dict, linear, norm, to_ours, to_theirs
 from tinymu_jax.checkpoint import TOKENIZER_FILE, Checkpoint, expected_shapes
-from tinymu_jax.config import SMOLLM2_PRESETS, SmolLM2Config, TinyMUConfig, smollm2_preset
+from tinymu_jax.config import (
+    SMOLLM2_PRESETS,
+    ProjectorConfig,
+    SmolLM2Config,
+    TinyMUConfig,
+    smollm2_preset,
+)
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import exists, read_text
 
@@ -140,6 +146,8 @@ def _read_config(
     }
     heard = matpac.encoder_config(parts, path, sizes.get("encoder"))
     bridge = widths | {"kind": PROJECTOR_KINDS[named], "hidden_width": projector.get("d_h", 1024)}
+    if bridge["kind"] == "transformer":
+        bridge |= _transformer_sizes(state, sizes.get("projector", {}))
     data = published.get("data")
     values = {
         "encoder": heard.to_dict(),
@@ -150,6 +158,23 @@ def _read_config(
         "max_seconds": data.get("max_length", 10) if isinstance(data, dict) else 10,
     }
     return TinyMUConfig.from_dict(values, f"{path}: its config (yaml)", PUBLISHED_NAMES)
+
+
+def _transformer_sizes(state: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the sizes of a transformer projector: off its weights, but for the heads."""
+    found, layers = {}, f"{PROJECTOR}.transformer.layers."
+    prefix, fc1 = (
+        state.get(f"{PROJECTOR}.{name}")
+        for name in ("prefix_const", "transformer.layers.0.mlp.fc1.weight")
+    )
+    # What is missing is told where all keys are held against each other.
+    if prefix is not None and fc1 is not None and prefix.ndim == fc1.ndim == 2:
+        found = {
+            "num_vectors": len(prefix),
+            "depth": len({key.split(".")[3] for key in state if key.startswith(layers)}),
+            "mlp_ratio": len(fc1) // prefix.shape[1],
+        }
+    return found | ({"num_heads": told["num_heads"]} if "num_heads" in told else {})
 
 
 def _decoder_config(path: Path, name: str, sizes: Mapping[str, Any]) -> SmolLM2Config:
@@ -210,9 +235,18 @@ def describe(config: TinyMUConfig) -> dict[str, Any]:
 def sizes(published: Mapping[str, Any], config: TinyMUConfig) -> dict[str, Any]:
     """Returns what the published description does not tell, for the json beside; often nothing."""
     preset = smollm2_preset(str(published["model"]["decoder"]["textdec_name"]))
-    if preset == config.decoder and not matpac.sizes(config.encoder):
+    encoder, bridge = config.encoder, config.projector
+    transformer = bridge.kind == "transformer"
+    plain = not transformer or bridge.num_heads == ProjectorConfig().num_heads
+    if preset == config.decoder and not matpac.sizes(encoder) and plain:
         return {}
-    encoder = config.encoder
+    kinds = {ours: theirs for theirs, ours in PROJECTOR_KINDS.items()}
+    own = {
+        "proj_name": kinds[bridge.kind],
+        "prefix_length": bridge.num_vectors,
+        "num_layers": bridge.depth,
+        "num_heads": bridge.num_heads,
+    }
     return {
         "encoder": {
             "embed_dim": encoder.width,
@@ -223,8 +257,9 @@ def sizes(published: Mapping[str, Any], config: TinyMUConfig) -> dict[str, Any]:
         },
         "lm": smollm2.sizes_from_config(config.decoder),
         "projector": {
-            "d_in": config.projector.input_width,
-            "d_h": config.projector.hidden_width,
-            "d_out": config.projector.output_width,
-        },
+            "d_in": bridge.input_width,
+            "d_h": bridge.hidden_width,
+            "d_out": bridge.output_width,
+        }
+        | (own if transformer else {}),
     }

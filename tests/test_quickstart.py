@@ -27,16 +27,19 @@ def work(tmp_path_factory):
     return tmp_path_factory.mktemp("quickstart")
 
 
+WHOLE = nano.model
+
+
+def shallow(vocab_size):
+    """Returns a nano of one layer."""
+    config = WHOLE(vocab_size)
+    encoder, decoder = (replace(x, depth=1) for x in (config.encoder, config.decoder))
+    return replace(config, encoder=encoder, decoder=decoder)
+
+
 @pytest.fixture(scope="module")
 def learnt(work):
-    """A nano of one layer and a few steps: the folder, and what came of each stage."""
-    whole = nano.model
-
-    def shallow(vocab_size):
-        config = whole(vocab_size)
-        encoder, decoder = (replace(x, depth=1) for x in (config.encoder, config.decoder))
-        return replace(config, encoder=encoder, decoder=decoder)
-
+    """A shallow nano and a few steps: the folder, and what came of each stage."""
     config = SynthesisConfig(clips=40, texts=40, seconds=1.0, workers=1)
     make_data(work / "data", config)
     with pytest.MonkeyPatch.context() as patch:
@@ -93,8 +96,9 @@ def test_each_stage_changes_what_it_is_for_and_nothing_else(learnt):
         np.testing.assert_array_equal(start[table], runs[nano.TUNE][table])
 
 
-def test_what_is_done_is_not_done_again(learnt):
+def test_what_is_done_is_not_done_again(learnt, monkeypatch):
     work, _ = learnt
+    monkeypatch.setattr(nano, "model", shallow)
     assert set(dict(learn(work / "data", work / "runs", minutes=0.07)).values()) == {None}
 
 

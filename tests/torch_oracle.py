@@ -420,9 +420,16 @@ class _ProjectorBlocks(nn.Module):
 class TransformerProjector(nn.Module):
     """Learnt vectors after the audio, a transformer over both; only the former come out."""
 
-    def __init__(self, d_in: int, d_out: int, prefix_length: int = 32, num_layers: int = 8):
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        prefix_length: int = 32,
+        num_layers: int = 8,
+        num_heads: int = 8,
+    ):
         super().__init__()
-        self.transformer = _ProjectorBlocks(d_out, 8, num_layers)
+        self.transformer = _ProjectorBlocks(d_out, num_heads, num_layers)
         self.linear = nn.Linear(d_in, d_out)
         self.prefix_const = nn.Parameter(torch.randn(prefix_length, d_out))
 
