@@ -58,6 +58,7 @@ PROJECTOR_KINDS = {
     "reslinearprojector": "residual",
     "transformerprojector": "transformer",
 }
+PUBLISHED_KINDS = {ours: theirs for theirs, ours in PROJECTOR_KINDS.items()}
 
 
 def rules(config: TinyMUConfig) -> list[Rule]:
@@ -206,7 +207,6 @@ def describe(config: TinyMUConfig) -> dict[str, Any]:
     """Writes our config in the published yaml's terms."""
     same = (name for name, preset in SMOLLM2_PRESETS.items() if preset == config.decoder)
     name = next(same, "SmolLM2-custom")
-    kinds = {ours: theirs for theirs, ours in PROJECTOR_KINDS.items()}
     return {
         "data": {"max_length": config.max_seconds, "max_text_token_len": config.max_text_tokens},
         "model": {
@@ -217,7 +217,7 @@ def describe(config: TinyMUConfig) -> dict[str, Any]:
                 "ds_rate": config.pooling,
             },
             "projector": {
-                "proj_name": kinds[config.projector.kind],
+                "proj_name": PUBLISHED_KINDS[config.projector.kind],
                 "d_in": config.projector.input_width,
                 "d_h": config.projector.hidden_width,
                 "d_out": config.projector.output_width,
@@ -240,9 +240,8 @@ def sizes(published: Mapping[str, Any], config: TinyMUConfig) -> dict[str, Any]:
     plain = not transformer or bridge.num_heads == ProjectorConfig().num_heads
     if preset == config.decoder and not matpac.sizes(encoder) and plain:
         return {}
-    kinds = {ours: theirs for theirs, ours in PROJECTOR_KINDS.items()}
     own = {
-        "proj_name": kinds[bridge.kind],
+        "proj_name": PUBLISHED_KINDS[bridge.kind],
         "prefix_length": bridge.num_vectors,
         "num_layers": bridge.depth,
         "num_heads": bridge.num_heads,

@@ -122,4 +122,4 @@ def test_what_cannot_be_cropped_is_refused(folder, stored, tmp_path):
     assert "none of its 6 recordings has the 608 frames (6.08 s) of a crop" in message
     corpus = open_corpus(folder, FRAMES, 16)
     message = refusal(batches_of, corpus, clips=4, blocks=2)
-    assert "has 5 recordings that are long enough, and a step takes 8" in message
+    assert "has 5 clips that can be used, and a step takes 8" in message

@@ -299,9 +299,13 @@ def test_a_table_that_is_none_is_refused(tmp_path, text, named):
     assert named in message
 
 
+class Clips(list):
+    folder = Path("data")
+
+
 def test_two_clips_of_one_name_are_refused(recordings):
     labels = read_labels_table(recordings / "labels.csv")
-    clips = SimpleNamespace(dataset=["a/0.wav", "b/0.wav"], seed=0)
+    clips = SimpleNamespace(dataset=Clips(["a/0.wav", "b/0.wav"]), seed=0)
     batches = LabelBatches(clips, labels, 1, 1, [0], epochs=1)
     for _ in range(2):
         np.testing.assert_array_equal(batches._labels("a/0.wav"), labels.of["0.wav"])
@@ -346,7 +350,7 @@ def test_what_labels_do_not_depend_on_does_not_learn(base, golden_checkpoint, fr
 def test_fewer_clips_than_a_step_takes_are_refused(base, golden_checkpoint):
     config = with_data(base, packing=PackingConfig(clips=9))
     message = refusal(labelling, config, golden_checkpoint)
-    assert "has 8 clips, and a step takes 9; lower data.packing.clips" in message
+    assert "has 8 clips that can be used, and a step takes 9; lower the clips of a block" in message
 
 
 @pytest.mark.parametrize("store", ["text", "embeddings"])

@@ -17,7 +17,7 @@ from tinymu_jax.pretraining.masking import draw_orders, order_of
 from tinymu_jax.pretraining.matpac_ssl import compare, init_params, init_teaching
 from tinymu_jax.pretraining.teaching import Teaching, follow
 from tinymu_jax.pretraining.telling import describe, warning
-from tinymu_jax.sharding import flatten, logical_axes
+from tinymu_jax.sharding import flatten
 
 STEPS = 294_816
 KINDS = ["mcl", "single"]
@@ -278,7 +278,12 @@ def test_every_weight_has_a_row(hypotheses):
     from tinymu_jax.pretraining.matpac_ssl import param_axes
 
     config = SelfSupervisedConfig.from_dict({"predictor": {"hypotheses": hypotheses}})
-    logical_axes(jax.eval_shape(lambda: init_params(config, 0)), param_axes(config))
+    shapes = jax.eval_shape(lambda: init_params(config, 0))
+    table = param_axes(config)
+    assert {path: leaf.ndim for path, leaf in flatten(shapes)} == {
+        path: len(axes) for path, axes in table.items()
+    }
+    assert ("predictor/heads/kernel" in table) == (hypotheses > 1)
 
 
 # --- what a step tells -------------------------------------------------------------------------

@@ -28,8 +28,7 @@ def as_table(runs: Sequence[Mapping[str, Any]]) -> str:
         (f"{r['of']['minutes']:g}", str(r["of"]["seed"]), percents(r["scores"]["by_format"]))
         for r in runs
     ]
-    chance = {key: own["chance"] for key, own in runs[-1]["scores"]["by_format"].items()}
-    rows.append(("guessing", "", percents({k: {"model": share} for k, share in chance.items()})))
+    rows.append(("guessing", "", percents(runs[-1]["scores"]["by_format"], "chance")))
     for minutes, seed, shares in rows:
         cells = ["-" if share is None else f"{share:.1f}" for share in shares]
         lines.append(f"| {minutes} | {seed} | {' | '.join(cells)} |")

@@ -123,7 +123,7 @@ class SynthesisConfig:
     texts: int = 0
     """Clips that are only told in words."""
     seconds: float = 4.0
-    """Length of a clip."""
+    """Length of a clip; in less than 2.5 s a slow one has no metre and no contour."""
     seed: int = 0
     """Of everything."""
     held_out: bool = False

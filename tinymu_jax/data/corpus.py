@@ -70,7 +70,7 @@ class StoredCorpus(Corpus):
             )
         columns = self.dataset.index.columns
         # Of these the last patch may be one in part.
-        doubtful = np.flatnonzero((columns - 1) * side < frames) if frames else []
+        doubtful = np.flatnonzero((columns - 1) * side < frames)
         short = [i for i in doubtful if len(self.dataset[int(i)].features) < frames]
         self.kept = np.setdiff1d(np.arange(len(columns)), np.array(short, int))
         self.short = len(short)
@@ -102,7 +102,7 @@ class FolderCorpus(Corpus):
         if not found:
             raise InputError(f"{folder}: has no recordings ({', '.join(SUFFIXES)}); name others")
         lengths = {path: _frames_of(path) for path in found}
-        self.paths = [path for path, count in lengths.items() if count >= max(frames, 1)]
+        self.paths = [path for path, count in lengths.items() if count >= frames]
         self.unusable = sum(count < 0 for count in lengths.values())
         self.short = len(found) - len(self.paths) - self.unusable
 

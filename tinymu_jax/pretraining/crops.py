@@ -51,16 +51,10 @@ class CropBatches:
             InputError: there are fewer recordings than a step takes.
         """
         self.corpus, self.frames, self.own, self.seed = corpus, frames, own, seed
-        self.order = EpochOrder(len(corpus), clips, blocks, seed)
-        if not self.order.each:
-            raise InputError(
-                f"{corpus.place}: has {len(corpus)} recordings that are long enough, and a step "
-                f"takes {clips * blocks}; lower data.clips or step.blocks"
-            )
-        self.steps = self.order.each * epochs or steps
+        self.order = EpochOrder(corpus.place, len(corpus), clips, blocks, seed, epochs, steps)
 
     def __len__(self) -> int:
-        return self.steps
+        return self.order.steps
 
     def __getitem__(self, step: int) -> CropBatch:
         """Reads this process's blocks of a step."""

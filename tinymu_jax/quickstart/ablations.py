@@ -109,9 +109,12 @@ def _learn(
     return {"scores": scores.to_dict(), "model": model}
 
 
-def percents(by_format: Mapping[str, Any]) -> list[float | None]:
-    """Returns each column's share of right answers in percent; None where nothing was said."""
-    return [100 * by_format[key]["model"] if key in by_format else None for key in COLUMNS]
+def percents(by_format: Mapping[str, Any], of: str = "model") -> list[float | None]:
+    """Returns each column's share of right answers in percent, of the model or of a baseline.
+
+    None where nothing was said.
+    """
+    return [100 * by_format[key][of] if key in by_format else None for key in COLUMNS]
 
 
 def as_table(found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -23,9 +23,12 @@ class Ledger:
 
     def done(self, name: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
         """Returns what came of a step, where it was done with these options."""
-        path = self.folder / f"{name}.json"
-        found = read_json_object(path, "remove it, and run again") if exists(path) else None
+        found = self._read(name)
         return found if found is not None and found["of"] == options else None
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.folder / f"{name}.json"
+        return read_json_object(path, "remove it, and run again") if exists(path) else None
 
     def step(
         self,
@@ -45,9 +48,8 @@ class Ledger:
         Raises:
             InputError: it was done with other options.
         """
-        path = self.folder / f"{name}.json"
-        if exists(path):
-            found = read_json_object(path, "remove it, and run again")
+        found = self._read(name)
+        if found is not None:
             if found["of"] != options:
                 raise InputError(
                     f"{self.folder.parent}: its step {name!r} was done with other options "
@@ -58,6 +60,6 @@ class Ledger:
         began = time.monotonic()
         found = {"of": dict(options), **do()}
         found["seconds"] = time.monotonic() - began
-        write_json(path, found)
+        write_json(self.folder / f"{name}.json", found)
         self.say(f"{doing}: {found['seconds']:.0f} s")
         return found

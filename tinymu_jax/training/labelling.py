@@ -122,17 +122,14 @@ class LabelBatches:
         """
         self.reader, self.labels = reader, labels
         self.size, self.blocks, self.own = clips, blocks, own
-        self.order = EpochOrder(len(reader.dataset), clips, blocks, reader.seed)
-        if not self.order.each:
-            raise InputError(
-                f"{reader.dataset.folder}: has {len(reader.dataset)} clips, and a step takes "
-                f"{clips * blocks}; lower data.packing.clips"
-            )
+        dataset = reader.dataset
+        self.order = EpochOrder(
+            dataset.folder, len(dataset), clips, blocks, reader.seed, epochs, steps
+        )
         self._seen: dict[str, str] = {}
-        self.steps = self.order.each * epochs or steps
 
     def __len__(self) -> int:
-        return self.steps
+        return self.order.steps
 
     def numbers(self, step: int) -> Int[np.ndarray, "N C"]:
         """Returns the records of a step."""
