@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from conversion.matpac import BLOCK_RULES, ENCODER_RULES, encoder_config
+from conversion.matpac import BLOCK_RULES, ENCODER_RULES, encoder_config, sizes
+from conversion.published_files import read_json_beside, read_published
 from conversion.rules import LINEAR, Form, Rule, as_state_dict, linear, norm, to_ours, to_theirs
 from tinymu_jax import audio
+from tinymu_jax.checkpoint import Checkpoint, expected_shapes
 from tinymu_jax.errors import InputError
 from tinymu_jax.pretraining.config import SelfSupervisedConfig
 from tinymu_jax.sharding import Tree
@@ -83,10 +85,10 @@ def parted(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def self_supervised_config(
-    state: Mapping[str, np.ndarray], where: Path, sizes: Mapping[str, Any]
+    state: Mapping[str, np.ndarray], where: Path, beside: Mapping[str, Any]
 ) -> SelfSupervisedConfig:
     """Reads all sizes off the weights; the numbers of heads, where they are not the published
-    ones, off `sizes`, the json beside the file.
+    ones, off `beside`, the json of the file's stem.
 
     Raises:
         InputError: a weight that tells a size is missing or of another rank.
@@ -107,13 +109,13 @@ def self_supervised_config(
     predictor = {
         "width": width,
         "depth": len({key.split(".")[2] for key in state if key.startswith(block)}),
-        "num_heads": sizes.get("predictor", {}).get("num_heads", max(1, width // 32)),
+        "num_heads": beside.get("predictor", {}).get("num_heads", max(1, width // 32)),
         "mlp_ratio": fc1.shape[0] // width,
         "hypotheses": max(1, len(heads)),
     }
     classes, bottleneck = last.shape
     found = {
-        "encoder": encoder_config(state, where, sizes.get("encoder")).to_dict(),
+        "encoder": encoder_config(state, where, beside.get("encoder")).to_dict(),
         "predictor": predictor,
         "class_head": {
             "hidden_width": len(first),
@@ -124,23 +126,64 @@ def self_supervised_config(
     return SelfSupervisedConfig.from_dict(found, str(where))
 
 
+def is_training(content: object) -> bool:
+    """Tells a training checkpoint by its teachers and a head."""
+    inner = _inner(content)
+    return isinstance(inner, dict) and all(
+        key in inner for key in (*TEACHERS, "cls_head_loss.center", "decoder.mask_token")
+    )
+
+
+def _inner(content: object) -> Any:
+    """Returns the state dict of a file, which may have it as its "model"."""
+    inner = content.get("model") if isinstance(content, dict) else None
+    return inner if isinstance(inner, dict) else content
+
+
+def from_published(path: str | Path, content: object = None) -> Checkpoint:
+    """Reads a training checkpoint, and the json of the same stem beside it if there is one.
+
+    Args:
+        path: of the file.
+        content: of the file, where it has been read already.
+
+    Raises:
+        InputError: keys missing, left over or of wrong shape.
+    """
+    path = Path(path)
+    content = read_published(path) if content is None else content
+    return Checkpoint(*from_training(_inner(content), path, read_json_beside(path)))
+
+
+def to_published(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Returns what `from_published` read: the state dict as the "model" of a file."""
+    return {"model": to_training(checkpoint.config, checkpoint.params)}
+
+
+def sizes_of(config: SelfSupervisedConfig) -> dict[str, Any]:
+    """Returns what the weights do not show, for the json beside the file; often nothing."""
+    found = sizes(config.encoder)
+    if config.predictor.width != 32 * config.predictor.num_heads:
+        found["predictor"] = {"num_heads": config.predictor.num_heads}
+    return found
+
+
 def from_training(
-    content: Mapping[str, Any], where: Path, sizes: Mapping[str, Any], shapes_of: Any
+    content: Mapping[str, Any], where: Path, beside: Mapping[str, Any]
 ) -> tuple[SelfSupervisedConfig, Tree]:
-    """Reads a training checkpoint.
+    """Reads a training checkpoint's weights.
 
     Args:
         content: its state dict, teachers included.
         where: for messages.
-        sizes: the json beside it.
-        shapes_of: config -> the tree that is expected.
+        beside: the json beside it.
 
     Raises:
         InputError: keys missing, left over or of wrong shape.
     """
     state = joined(content, where)
-    config = self_supervised_config(state, where, sizes)
-    shapes = shapes_of(config)
+    config = self_supervised_config(state, where, beside)
+    shapes = expected_shapes(config)
     del shapes["encoder"]["log_mel"]
     params = to_ours(state, rules(config.predictor.hypotheses), shapes, where)
     # These files carry no front end: it is the default one.

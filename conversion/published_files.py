@@ -12,9 +12,10 @@ PARTS = {
     "encoder": {"embed_dim", "depth", "num_heads", "mlp_ratio", "n_t"},
     "projector": {"proj_name", "d_in", "d_h", "d_out", "prefix_length", "num_layers", "num_heads"},
     "lm": set(),
+    "predictor": {"num_heads"},
 }
 """The parts of the json beside a checkpoint, and the names of their sizes; those of "lm" are
-transformers'."""
+transformers', and "predictor" is pre-training's."""
 
 
 def read_published(path: str | Path) -> object:

@@ -2,7 +2,8 @@
 
 A TinyMU becomes the file that the original loads strictly, with its yaml, and a json of the sizes
 that the yaml does not tell; or, where the name ends in .safetensors, the same keys in that format.
-A MATPAC encoder becomes a published `.pt`, a decoder alone a SmolLM2 folder.
+A MATPAC encoder becomes a published `.pt`, and so does all of pre-training, its teachers included;
+a decoder alone becomes a SmolLM2 folder.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import tyro
 import yaml
 
-from conversion import matpac, smollm2, tinymu
+from conversion import matpac, pretraining, smollm2, tinymu
 from conversion.published_files import PARTS, read_json_beside
 from conversion.torch_file_writer import write_torch_file
 from tinymu_jax.checkpoint import (
@@ -20,12 +21,14 @@ from tinymu_jax.checkpoint import (
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     Checkpoint,
+    encoder_of,
     write_safetensors,
 )
 from tinymu_jax.config import MatpacConfig, SmolLM2Config
 from tinymu_jax.errors import InputError, one_line_errors
 from tinymu_jax.files import exists, make_folder, remove, write_json, write_text
 from tinymu_jax.pretrained import open_checkpoint
+from tinymu_jax.pretraining.config import SelfSupervisedConfig
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,14 @@ class ToTorch:
     """Checkpoint folder, hub name or .pt."""
     output: tyro.conf.Positional[Path]
     """.pt or .safetensors file; for a decoder alone a folder."""
+    encoder: bool = False
+    """Write the encoder alone, of a TinyMU or of pre-training (then the student's)."""
 
     def run(self) -> None:
         """Converts."""
         checkpoint = open_checkpoint(self.checkpoint)
+        if self.encoder:
+            checkpoint = encoder_of(checkpoint)
         if isinstance(checkpoint.config, SmolLM2Config):
             self._check_folder()
             smollm2.write_published(self.output, checkpoint)
@@ -68,13 +75,21 @@ class ToTorch:
 
 
 def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
-    """Writes a TinyMU or MATPAC checkpoint in PyTorch's terms; returns the files."""
+    """Writes a checkpoint of a TinyMU, a MATPAC or its pre-training; returns the files."""
     written, beside = [output], output.with_suffix(".json")
     earlier = read_json_beside(output)
     if isinstance(checkpoint.config, MatpacConfig):
         state = matpac.to_published(checkpoint)
         _write_state(output, state, state)
         sizes = matpac.sizes(checkpoint.config)
+    elif isinstance(checkpoint.config, SelfSupervisedConfig):
+        if output.suffix == ".safetensors":
+            raise InputError(
+                f"{output}: a pre-training checkpoint holds dictionaries (its teachers), which "
+                "that format has not; name a .pt, or write the encoder alone (--encoder)"
+            )
+        write_torch_file(output, pretraining.to_published(checkpoint))
+        sizes = pretraining.sizes_of(checkpoint.config)
     else:
         content = tinymu.to_published(checkpoint)
         _write_state(output, content, content["model"])

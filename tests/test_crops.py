@@ -12,8 +12,8 @@ from tokenizer_fixture import tokenizer_text
 from tinymu_jax import audio
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig
 from tinymu_jax.data.corpus import FolderCorpus, StoredCorpus, open_corpus
+from tinymu_jax.data.crops import CropBatches
 from tinymu_jax.data.prepare import prepare
-from tinymu_jax.pretraining.crops import CropBatches
 
 FRAMES = 48
 SECONDS = [0.6, 0.2, 0.9, 0.5, 0.7, 1.2]
@@ -91,7 +91,7 @@ def test_every_recording_comes_once_an_epoch_and_a_step_is_found_again(stored):
     for step, batch in enumerate(steps):
         assert batch.log_mel.shape == (5, 1, FRAMES, 80)
         assert len(set(batches.names(step))) == 5
-        assert batch.number.tolist() == [0, 1, 2, 3, 4]
+        assert batch.number.tolist() == list(range(5 * step, 5 * step + 5))
     assert batches.names(0) != batches.names(1)
     np.testing.assert_array_equal(
         batches_of(corpus, 1, 5, [3], 4)[2].log_mel[0], steps[2].log_mel[3]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from helpers import ROOT, lines, refusal
 
-from tinymu_jax.cli_train import _without, read_config_file, read_train
+from tinymu_jax.cli_train import RUNS, _without, read_config_file, read_run
 from tinymu_jax.distributed import join_processes
 from tinymu_jax.training.checkpoints import Checkpoints, whole_steps
-from tinymu_jax.training.config import LoopConfig, OptimConfig
+from tinymu_jax.training.config import LoopConfig, OptimConfig, RunConfig
 from tinymu_jax.training.loop import Loop, Task, Work
 from tinymu_jax.training.metrics import MetricsLog
 from tinymu_jax.training.optim import make_optimiser
@@ -96,7 +96,9 @@ def test_a_config_may_build_on_one_beside_it(tmp_path):
         "from dataclasses import replace\nfrom base import config\n"
         "config = replace(config, output='runs/mine')\n"
     )
-    read = read_train(["--config", str(tmp_path / "mine.py"), "--optim.learning-rate", "2e-4"])
+    read = read_run(
+        "train", ["--config", str(tmp_path / "mine.py"), "--optim.learning-rate", "2e-4"]
+    )
     assert (read.run_config.steps, read.run_config.output) == (3, "runs/mine")
     assert read.run_config.optim.learning_rate == 2e-4
     (tmp_path / "none.py").write_text("x = 1\n")
@@ -107,10 +109,12 @@ def test_a_config_may_build_on_one_beside_it(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[a-z]*.py")), ids=lambda p: p.stem)
 def test_every_recipe_can_be_read_and_checked(path):
-    config = read_config_file(path)
-    data = dataclasses.replace(config.data, train="data")
+    config = read_config_file(path, RunConfig)
+    command = next(name for name, (_, kind) in RUNS.items() if type(config) is kind)
+    named = {"labels": "tags.csv"} if command == "train-tagger" else {}
+    data = dataclasses.replace(config.data, train="data", **named)
     dataclasses.replace(config, data=data).check()
-    assert f"--config configs/{path.name}" in path.read_text()
+    assert f"tinymu {command} --config configs/{path.name}" in path.read_text()
 
 
 def test_the_command_to_resume_leaves_out_what_stopped_the_run():

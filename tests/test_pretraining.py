@@ -36,14 +36,6 @@ class Case(NamedTuple):
     golden: dict
 
 
-def shapes_of(config):
-    def make():
-        params = init_params(config, 0)
-        return params | init_teaching(config, params, 0)._asdict()
-
-    return jax.eval_shape(make)
-
-
 @pytest.fixture(scope="module", params=KINDS)
 def case(request, golden_dir):
     path = golden_dir / f"matpac_ssl_{request.param}_tiny.pt"
@@ -53,7 +45,7 @@ def case(request, golden_dir):
         "predictor": {"num_heads": given["predictor"]["decoder_num_heads"]},
     }
     content = read_torch_file(path)["model"]
-    config, params = from_training(content, path, sizes, shapes_of)
+    config, params = from_training(content, path, sizes)
     with np.load(golden_dir / "matpac_ssl_tiny.npz") as file:
         start = f"{request.param}/2000/"
         golden = {name.removeprefix(start): file[name] for name in file if name.startswith(start)}

@@ -6,6 +6,7 @@ This is what is loaded, shared and converted; training has its own states.
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from tinymu_jax.files import (
     write_text,
     write_whole,
 )
+from tinymu_jax.pretraining.config import SelfSupervisedConfig
 from tinymu_jax.sharding import Tree, flatten, unflatten
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
@@ -30,12 +32,14 @@ RUN_FILE, MODEL_FOLDER = "run.json", "model"
 """A training run's folder has the one, and at its end the other, a checkpoint folder."""
 FORMAT = 1
 
-ModelConfig = TinyMUConfig | MatpacConfig | SmolLM2Config
+ModelConfig = TinyMUConfig | MatpacConfig | SmolLM2Config | SelfSupervisedConfig
 MODELS: dict[str, type[ModelConfig]] = {
     "tinymu": TinyMUConfig,
     "matpac": MatpacConfig,
     "smollm2": SmolLM2Config,
+    "matpac_ssl": SelfSupervisedConfig,
 }
+"""The last one is all of pre-training: student, predictor, class head and what teaches."""
 
 
 class Checkpoint(NamedTuple):
@@ -94,7 +98,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     return folder
 
 
-TABLES = re.compile(r"(encoder/)?(pos_embed|log_mel/.*)|.*head/norm/.*")
+TABLES = re.compile(r"((encoder|predictor)/)?(pos_embed|log_mel/.*)|.*head/norm/.*")
 """Weights that are no weights: half precision would change what is heard."""
 
 
@@ -108,6 +112,21 @@ def in_half_precision(checkpoint: Checkpoint) -> Checkpoint:
         for path, leaf in flatten(checkpoint.params)
     }
     return checkpoint._replace(params=unflatten(leaves))
+
+
+def encoder_of(checkpoint: Checkpoint) -> Checkpoint:
+    """Returns a checkpoint's encoder alone, without a head; of pre-training, the student's.
+
+    Raises:
+        InputError: it has none.
+    """
+    config, params = checkpoint.config, checkpoint.params
+    if isinstance(config, TinyMUConfig | SelfSupervisedConfig):
+        return Checkpoint(config.encoder, params["encoder"])
+    if isinstance(config, MatpacConfig):
+        weights = {name: tree for name, tree in params.items() if name != "head"}
+        return Checkpoint(replace(config, head=None), weights)
+    raise InputError("the checkpoint is a decoder alone, which hears nothing; name an encoder's")
 
 
 def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
@@ -253,7 +272,10 @@ def init_params(config: ModelConfig, seed: int) -> Tree:
     from tinymu_jax.models.matpac import Matpac
     from tinymu_jax.models.smollm2 import SmolLM2
     from tinymu_jax.models.tinymu import TinyMU
+    from tinymu_jax.pretraining import matpac_ssl
 
+    if isinstance(config, SelfSupervisedConfig):
+        return matpac_ssl.init_whole(config, seed)
     model = {TinyMUConfig: TinyMU, MatpacConfig: Matpac, SmolLM2Config: SmolLM2}[type(config)]
     if isinstance(config, SmolLM2Config):
         example = jnp.zeros((1, 2), jnp.int32)

@@ -1,4 +1,4 @@
-"""The `tinymu` command: ask, score, embed, data, train, export, quickstart, ablate."""
+"""The `tinymu` command: ask, score, embed, data, train, pretrain, export, quickstart, ablate."""
 
 import io
 import json
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from tinymu_jax.cli_data import Data
+from tinymu_jax.cli_evaluate import Evaluate
 from tinymu_jax.cli_options import (
     Model,
     Recordings,
@@ -20,7 +21,8 @@ from tinymu_jax.cli_options import (
     show_fault,
 )
 from tinymu_jax.cli_quickstart import Ablate, Quickstart
-from tinymu_jax.cli_train import Export, Train, read_train
+from tinymu_jax.cli_tag import Tag
+from tinymu_jax.cli_train import RUNS, Export, read_run
 from tinymu_jax.errors import InputError, one_line_errors
 from tinymu_jax.files import check_folder, make_folder, write_whole
 from tinymu_jax.heap import keep_heap
@@ -241,20 +243,23 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if sys.argv[1:2] in (["train"], ["quickstart"], ["ablate"]):
+    name = "".join(sys.argv[1:2])
+    if name in (*RUNS, "quickstart", "ablate"):
         keep_heap()
     with one_line_errors():
-        if sys.argv[1:2] == ["train"]:
-            # Its options' defaults are in a file that one of them names.
-            raise SystemExit(read_train(sys.argv[2:]).run())
+        if name in RUNS:
+            # Their options' defaults are in a file that one of them names.
+            raise SystemExit(read_run(name, sys.argv[2:]).run())
         command = tyro.extras.subcommand_cli_from_dict(
             {
                 "ask": Ask,
                 "score": Score,
                 "embed": Embed,
                 "data": Data,
-                "train": Train,
+                **{name: command for name, (command, _) in RUNS.items()},
                 "export": Export,
+                "tag": Tag,
+                "evaluate": Evaluate,
                 "quickstart": Quickstart,
                 "ablate": Ablate,
             },

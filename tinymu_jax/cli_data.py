@@ -1,16 +1,13 @@
 """The `tinymu data` commands: synthesize, prepare, stats."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from tinymu_jax.cli_options import progress_bar
+from tinymu_jax.cli_options import showing_progress
 from tinymu_jax.data.config import FeatureConfig, PackingConfig, PrepareConfig, SynthesisConfig
 from tinymu_jax.errors import InputError
 
@@ -22,13 +19,16 @@ DECODER = "HuggingFaceTB/SmolLM2-135M"
 class Prepare:
     """Read lists of questions and their recordings into shards for training.
 
+    Without lists the recordings alone are read, as the encoder's pre-training reads them: all of
+    each, the mean of its channels, kaiser-best (where the options below do not say otherwise).
     Goes on where an earlier run of the same command stopped.
     """
 
     lists: tuple[Path, ...] = ()
-    """Json files of MusicSkills records."""
+    """Json files of MusicSkills records; none for pre-training."""
     audio: tuple[Path, ...] = ()
-    """Folders of the recordings: one for all lists, or one for each, in their order."""
+    """Folders of the recordings: one for all lists, or one for each, in their order; without lists
+    all recordings of these folders and those below them."""
     output: Path = Path("data/prepared")
     """Folder of the data set."""
     features: Annotated[FeatureConfig, tyro.conf.arg(name="")] = field(
@@ -57,10 +57,11 @@ class Prepare:
             raise InputError(
                 "give clips-per-shard of 1 or more, workers of 0 or more, max-bad of 0 to 1"
             )
-        text = read_tokenizer(self.tokenizer)
+        text = read_tokenizer(self.tokenizer) if self.lists else None
         encoder = None if self.checkpoint is None else open_checkpoint(self.checkpoint)
-        config = PrepareConfig(self.features, self.clips_per_shard, self.max_bad, self.workers)
-        with _bar("preparing") as progress:
+        features = self.features if self.lists else _for_pretraining(self.features)
+        config = PrepareConfig(features, self.clips_per_shard, self.max_bad, self.workers)
+        with showing_progress("preparing") as progress:
             page = prepare(self.lists, self.audio, self.output, text, config, encoder, progress)
         if self.json:
             print(json.dumps(page))
@@ -72,6 +73,17 @@ class Prepare:
             f"{page['cut_answers']} answers longer than the published model takes"
         )
         return 0
+
+
+def _for_pretraining(features: FeatureConfig) -> FeatureConfig:
+    """Returns how pre-training reads recordings, but for what was given otherwise."""
+    from tinymu_jax.data.corpus import AS_PUBLISHED
+
+    plain = vars(FeatureConfig())
+    if features.store == "text":
+        raise InputError("store=text goes with lists of questions; name them, or store log_mel")
+    given = {name: value for name, value in vars(features).items() if value != plain[name]}
+    return replace(AS_PUBLISHED, **given)
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,7 @@ class Synthesize:
         """Synthesises; returns the exit code."""
         from tinymu_jax.data.synthetic import CLIPS, FACTS_FILE, LISTS, synthesize
 
-        with _bar("synthesising") as progress:
+        with showing_progress("synthesising") as progress:
             synthesize(self.output, self.synthesis, progress)
         paths = (self.output / name for name in LISTS.values())
         lists = " ".join(str(path) for path in paths if path.exists())
@@ -138,17 +150,6 @@ class Stats:
             shown = f"{value:.3f}" if isinstance(value, float) else value
             print(f"{name:18} {shown}")
         return 0
-
-
-@contextmanager
-def _bar(doing: str) -> Iterator[Callable[[int, int], Any]]:
-    """Yields what shows how far it is: a bar with the time left, on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    with progress_bar() as bar:
-        task = bar.add_task(doing, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -109,3 +110,14 @@ def progress_bar() -> Any:
     from rich.progress import Progress
 
     return Progress(console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False)
+
+
+@contextmanager
+def showing_progress(doing: str) -> Iterator[Callable[[int, int], Any]]:
+    """Yields what shows how far it is: a bar with the time left, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    with progress_bar() as bar:
+        task = bar.add_task(doing, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

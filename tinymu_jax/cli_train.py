@@ -1,4 +1,4 @@
-"""The `tinymu train` and `tinymu export` commands."""
+"""The `tinymu train`, `tinymu pretrain` and `tinymu export` commands."""
 
 import runpy
 import shlex
@@ -6,24 +6,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import exists
-from tinymu_jax.training.config import TrainConfig
+from tinymu_jax.training.config import RunConfig, TrainConfig
+from tinymu_jax.training.pretrain_config import PretrainConfig
+from tinymu_jax.training.tag_config import TagConfig
 
 
 @dataclass(frozen=True)
-class Train:
-    """Fine-tune TinyMU as a config file says; every field of it can be given here anew.
-
-    The same command with --resume goes on after a kill, on as many devices as there are then.
-    """
+class _Run:
+    """What the commands share that run a config file."""
 
     config: Path | None = None
-    """A python file with a `config`, such as configs/sft_tinymu.py."""
+    """A python file with a `config`, such as those in configs/."""
     resume: bool = False
     """Go on with what is in the output folder, if there is anything."""
     coordinator: str | None = None
@@ -32,10 +31,9 @@ class Train:
     """How many processes there are."""
     process: int | None = None
     """Which of them this is, from 0."""
-    run_config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
     def run(self) -> int:
-        """Trains; returns the exit code."""
+        """Runs it; returns the exit code."""
         from tinymu_jax.distributed import join_processes
 
         join_processes(self.coordinator, self.processes, self.process)
@@ -60,11 +58,44 @@ class Train:
             )
             return
         print(
-            f"{trained.steps} steps done; the model is {trained.model}: ask it with "
-            f"`tinymu ask song.mp3 --checkpoint {trained.model} --prompt ...`, hand it to PyTorch "
-            f"with `python -m conversion.to_torch {trained.model} tinymu.pt`",
+            f"{trained.steps} steps done; the model is {trained.model}: "
+            f"{self.NEXT.format(model=trained.model)}",
             file=sys.stderr,
         )
+
+
+@dataclass(frozen=True)
+class Train(_Run):
+    """Fine-tune TinyMU as a config file says; every field of it can be given here anew.
+
+    The same command with --resume goes on after a kill, on as many devices as there are then.
+    """
+
+    run_config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+    NEXT: ClassVar[str] = (
+        "ask it with `tinymu ask song.mp3 --checkpoint {model} --prompt ...`, hand it to PyTorch "
+        "with `python -m conversion.to_torch {model} tinymu.pt`"
+    )
+
+
+@dataclass(frozen=True)
+class Pretrain(_Run):
+    """Pre-train an encoder on recordings alone (MATPAC, MATPAC++), as a config file says.
+
+    Every field of it can be given here anew. The same command with --resume goes on after a kill,
+    on as many devices as there are then.
+    """
+
+    run_config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(
+        default_factory=PretrainConfig
+    )
+
+    NEXT: ClassVar[str] = (
+        "its encoder gives vectors with `tinymu embed song.mp3 --checkpoint {model}`, goes under "
+        "a TinyMU with `tinymu train --start.encoder {model}`, and to PyTorch with "
+        "`python -m conversion.to_torch {model} matpac.pt`"
+    )
 
 
 @dataclass(frozen=True)
@@ -90,18 +121,43 @@ class Export:
         return 0
 
 
-def read_train(arguments: Sequence[str]) -> Train:
-    """Reads the options of `tinymu train` over the config file that they name.
+@dataclass(frozen=True)
+class TrainTagger(_Run):
+    """Teach an encoder to tag, as a config file says; every field of it can be given here anew.
+
+    It stands between pre-training and the encoder of TinyMU. The same command with --resume goes
+    on after a kill, on as many devices as there are then.
+    """
+
+    run_config: Annotated[TagConfig, tyro.conf.arg(name="")] = field(default_factory=TagConfig)
+
+    NEXT: ClassVar[str] = (
+        "it tags with `tinymu tag song.mp3 --checkpoint {model}`, goes under a TinyMU with "
+        "`tinymu train --start.encoder {model}`, and to PyTorch with "
+        "`python -m conversion.to_torch {model} matpac.pt`"
+    )
+
+
+RUNS: dict[str, tuple[type[Any], type[RunConfig]]] = {
+    "train": (Train, TrainConfig),
+    "pretrain": (Pretrain, PretrainConfig),
+    "train-tagger": (TrainTagger, TagConfig),
+}
+"""Commands whose options' defaults are in a file that one of them names."""
+
+
+def read_run(name: str, arguments: Sequence[str]) -> Train | Pretrain | TrainTagger:
+    """Reads the options of such a command over the config file that they name.
 
     Raises:
-        InputError: the file is not there, or has no `config`.
+        InputError: the file is not there, or has no `config` of its kind.
     """
-    path = _config_file(arguments)
-    start = TrainConfig() if path is None else read_config_file(path)
-    default = Train(config=path, run_config=start)
+    path, (command, kind) = _config_file(arguments), RUNS[name]
+    start = kind() if path is None else read_config_file(path, kind)
+    default = command(config=path, run_config=start)
     return tyro.cli(
-        Train,
-        prog="tinymu train",
+        command,
+        prog=f"tinymu {name}",
         args=list(arguments),
         default=default,
         config=(tyro.conf.AvoidSubcommands,),
@@ -130,8 +186,8 @@ def _config_file(arguments: Sequence[str]) -> Path | None:
     return None
 
 
-def read_config_file(path: Path) -> TrainConfig:
-    """Runs a config file and returns its `config`.
+def read_config_file(path: Path, kind: type[RunConfig] = TrainConfig) -> RunConfig:
+    """Runs a config file and returns its `config`, which is to be of a kind.
 
     Raises:
         InputError: it is not there, fails, or has none.
@@ -150,8 +206,10 @@ def read_config_file(path: Path) -> TrainConfig:
     finally:
         for folder in beside:
             sys.path.remove(folder)
-    if not isinstance(config, TrainConfig):
-        raise InputError(f"{path}: has no `config` that is a TrainConfig; see configs/tiny.py")
+    if not isinstance(config, kind):
+        raise InputError(
+            f"{path}: has no `config` that is a {kind.__name__}; see those in configs/"
+        )
     return config
 
 

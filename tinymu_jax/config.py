@@ -9,6 +9,7 @@ Products = Literal["float32", "bfloat16"]
 Mono = Literal["first", "mean"]
 Remat = Literal["nothing", "attention", "layers"]
 HeadKind = Literal["audioset", "probe"]
+Shares = Literal["softmax", "sigmoid"]
 ProjectorKind = Literal["linear", "residual", "transformer"]
 
 
@@ -20,6 +21,9 @@ class HeadConfig(Serialised):
     """`audioset`: rows averaged, BatchNorm statistics, Linear; `probe`: rows joined, Linear."""
     num_classes: int = 527
     """Number of outputs."""
+    shares: Shares = "softmax"
+    """What makes probabilities of the outputs: `softmax`, which sum to one, as published;
+    `sigmoid` where a recording may be of several classes, as ours learn."""
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.files import exists, read_text
 
 
-def read_labels(path: str | Path, num_classes: int) -> list[str]:
+def read_labels(path: str | Path, num_classes: int | None = None) -> list[str]:
     """Reads class names in the order of the outputs.
 
     Args:
         path: AudioSet's `class_labels_indices.csv` (columns mid and display_name; the outputs
             follow the order of `mid`, not of `index`), a csv of index and name without a header,
             a json object of name -> index or index -> name, or a text file with a name a line.
-        num_classes: how many names are needed.
+        num_classes: how many names are needed, if that is known.
 
     Raises:
         InputError: the file is missing, unreadable, or names another number of classes.
@@ -34,7 +34,7 @@ def read_labels(path: str | Path, num_classes: int) -> list[str]:
             names = [line.strip() for line in text.splitlines() if line.strip()]
     except (ValueError, KeyError, IndexError, AttributeError, csv.Error) as error:
         raise InputError(f"{path}: is no list of classes ({error}); {remedy}") from error
-    if len(names) != num_classes:
+    if num_classes is not None and len(names) != num_classes:
         raise InputError(
             f"{path}: names {len(names)} classes, the checkpoint has {num_classes}; name the list "
             "that belongs to it"
@@ -59,3 +59,17 @@ def _from_csv(rows: list[list[str]]) -> list[str]:
         mid, name = rows[0].index("mid"), rows[0].index("display_name")
         return [row[name] for row in sorted(rows[1:], key=lambda row: row[mid])]
     return _in_order({int(row[0]): row[1] for row in rows})
+
+
+def read_places(path: str | Path) -> dict[str, int]:
+    """Returns the output of each class by its name; of AudioSet's csv by its `mid` too.
+
+    Raises:
+        InputError: as `read_labels`.
+    """
+    places = {name: number for number, name in enumerate(read_labels(path))}
+    rows = list(csv.reader(read_text(path).splitlines()))
+    if Path(path).suffix == ".csv" and "mid" in rows[0]:
+        mid = rows[0].index("mid")
+        places |= {name: i for i, name in enumerate(sorted(row[mid] for row in rows[1:]))}
+    return places

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32
 
@@ -55,13 +54,24 @@ class Listener:
         Raises:
             InputError: the checkpoint has no head; or as `embed`.
         """
+        return self.tag_all([as_clip(audio, self.max_seconds).samples], top)[0]
+
+    def tag_all(
+        self, clips: Sequence[Float32[np.ndarray, "_"]], top: int | None = 5
+    ) -> list[list[tuple[str, float]]]:
+        """Returns the same of several clips of 16 kHz samples, heard together.
+
+        Raises:
+            InputError: the checkpoint has no head.
+        """
         if self.config.head is None:
             raise InputError(
                 "this encoder has no head to tag with; load one with its head, or give probe="
             )
-        vectors = jnp.asarray(self.embed(audio))[None]
-        model = Matpac(self.config)
-        shares = model.apply({"params": self.params}, vectors, method="classify")[0]
-        order = np.argsort(-np.asarray(shares), kind="stable")[:top]
-        names = self.labels or [f"class {i}" for i in range(len(shares))]
-        return [(names[i], float(shares[i])) for i in order]
+        found = []
+        for vectors in listen(self.params, clips, self.config):
+            shares = Matpac(self.config).apply({"params": self.params}, vectors, method="classify")
+            order = np.argsort(-np.asarray(shares[0]), kind="stable")[:top]
+            names = self.labels or [f"class {i}" for i in range(shares.shape[1])]
+            found.append([(names[i], float(shares[0, i])) for i in order])
+        return found

@@ -18,6 +18,7 @@ from tinymu_jax.checkpoint import (
     RUN_FILE,
     TOKENIZER_FILE,
     Checkpoint,
+    encoder_of,
     read_checkpoint,
 )
 from tinymu_jax.config import (
@@ -34,6 +35,7 @@ from tinymu_jax.inference_layout import Weights, by_rows, unstack
 from tinymu_jax.labels import read_labels
 from tinymu_jax.listener import Listener
 from tinymu_jax.models import matpac, tinymu
+from tinymu_jax.pretraining.config import SelfSupervisedConfig
 from tinymu_jax.tokenizer import Tokenizer
 
 NANO_FOLDER = Path(__file__).parent / "nano"
@@ -67,7 +69,7 @@ def load(
             all of it for a MATPAC encoder.
         revision: of the hub repository.
         probe: a probe's file, for a MATPAC encoder.
-        labels: the list of classes of a head or probe.
+        labels: the list of classes of a head or probe, where the checkpoint does not name them.
 
     Returns:
         An `Assistant` for TinyMU, a `Listener` for MATPAC.
@@ -78,6 +80,8 @@ def load(
     _check_options(encoder, decoder, max_seconds)
     keep_compiled_programs()
     opened = open_checkpoint(checkpoint, revision, probe)
+    if isinstance(opened.config, SelfSupervisedConfig):
+        opened = encoder_of(opened)
     if isinstance(opened.config, MatpacConfig):
         if tokenizer is not None or decoder != "float32":
             raise InputError(f"{checkpoint}: is an encoder; leave tokenizer and decoder out")
@@ -146,7 +150,7 @@ def _make_listener(
     """Lays an encoder's parameters out for inference."""
     config = replace(checkpoint.config, products=encoder)
     params = by_rows(unstack(checkpoint.params, matpac.param_axes(config)), encoder)
-    names = None
+    names = checkpoint.source.get("labels")
     if labels is not None:
         if config.head is None:
             raise InputError("labels given, but the checkpoint has no head or probe to name")
@@ -199,7 +203,6 @@ def open_checkpoint(
     from conversion import matpac as matpac_files
     from conversion import smollm2 as smollm2_files
     from conversion import tinymu as tinymu_files
-    from conversion.published_files import read_published
 
     if str(name) == NANO:
         return read_checkpoint(NANO_FOLDER)
@@ -217,9 +220,7 @@ def open_checkpoint(
         else:
             opened = read_checkpoint(path)
     elif local:
-        content = read_published(path)
-        files = tinymu_files if tinymu_files.is_tinymu(content) else matpac_files
-        opened = files.from_published(path, content)
+        opened = _open_file(path)
     elif smollm2_preset(str(name)) and hub.is_hub_name(str(name)):
         opened = smollm2_files.from_published(hub.fetch_decoder(str(name), revision))
     elif hub.is_hub_name(str(name)):
@@ -231,9 +232,24 @@ def open_checkpoint(
         )
     if probe is None:
         return opened
+    if isinstance(opened.config, SelfSupervisedConfig):
+        opened = encoder_of(opened)
     if not isinstance(opened.config, MatpacConfig):
         raise InputError(f"{name}: a probe goes with a MATPAC encoder; leave it out")
     return matpac_files.with_probe(opened, probe)
+
+
+def _open_file(path: Path) -> Checkpoint:
+    """Reads a published file by what it holds."""
+    from conversion import matpac, pretraining, tinymu
+    from conversion.published_files import read_published
+
+    content = read_published(path)
+    if tinymu.is_tinymu(content):
+        return tinymu.from_published(path, content)
+    if pretraining.is_training(content):
+        return pretraining.from_published(path, content)
+    return matpac.from_published(path, content)
 
 
 def _open_run(folder: Path) -> Checkpoint:

@@ -9,11 +9,12 @@ from typing import Any
 from tinymu_jax import fingerprint
 from tinymu_jax.checkpoint import RUN_FILE
 from tinymu_jax.data.dataset import DATASET_FILE
+from tinymu_jax.data.recordings import heard_in
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import exists, read_json_object, read_text
 from tinymu_jax.sharding import flatten
 from tinymu_jax.training.checkpoints import whole_steps
-from tinymu_jax.training.config import TrainConfig
+from tinymu_jax.training.config import RunConfig, TrainConfig
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run's."""
@@ -31,15 +32,23 @@ FREE = (
 """Fields that may change when a run goes on; of the data sets only the places may."""
 
 
-def page_of(config: TrainConfig) -> dict[str, Any]:
+def page_of(config: RunConfig) -> dict[str, Any]:
     """Returns what the numbers of a run depend on, the places of its data aside."""
     data = {
-        name: None if place is None else fingerprint.of_text(read_text(Path(place) / DATASET_FILE))
+        name: None if place is None else fingerprint.of_text(_contents(Path(place)))
         for name, place in (("train", config.data.train), ("validation", config.data.validation))
     }
-    if config.data.labels is not None:
-        data["labels"] = fingerprint.of_file(config.data.labels)
+    labels = getattr(config.data, "labels", None)
+    if labels is not None:
+        data["labels"] = fingerprint.of_file(labels)
     return {"format": FORMAT, "config": json.loads(json.dumps(asdict(config))), "data": data}
+
+
+def _contents(place: Path) -> str:
+    """Returns the page of a data set; of a folder of recordings, their names and sizes."""
+    if exists(place / DATASET_FILE):
+        return read_text(place / DATASET_FILE)
+    return "\n".join(f"{path.relative_to(place)} {path.stat().st_size}" for path in heard_in(place))
 
 
 def _fixed(page: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,14 +61,14 @@ def _fixed(page: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def same_run(folder: Path, config: TrainConfig, resume: bool) -> bool:
+def same_run(folder: Path, config: RunConfig, resume: bool) -> bool:
     """Returns whether the folder holds this run; refuses another one.
 
     Raises:
         InputError: it holds a run that is not gone on with, or one with another config.
     """
     for place in filter(None, (config.data.train, config.data.validation)):
-        if not exists(Path(place) / DATASET_FILE):
+        if isinstance(config, TrainConfig) and not exists(Path(place) / DATASET_FILE):
             raise InputError(
                 f"{place}: is no prepared data set; make it with `tinymu data prepare`"
             )

@@ -25,22 +25,29 @@ from tinymu_jax.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from tinymu_jax.config import LoraConfig
+from tinymu_jax.config import LoraConfig, MatpacConfig
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import alone_in, make_folder, read_json_object, write_json
 from tinymu_jax.pretrained import keep_compiled_programs
+from tinymu_jax.pretraining.config import SelfSupervisedConfig
+from tinymu_jax.pretraining.matpac_ssl import parts_of
 from tinymu_jax.run_page import CHECKPOINTS, page_of, same_run
 from tinymu_jax.sharding import Tree, flatten, unflatten
 from tinymu_jax.start_weights import open_start
 from tinymu_jax.training.checkpoints import Checkpoints, whole_steps
-from tinymu_jax.training.config import TrainConfig
+from tinymu_jax.training.config import RunConfig
 from tinymu_jax.training.labelling import HEAD, Labelling, add_label_head
+from tinymu_jax.training.learning import Learning
 from tinymu_jax.training.loop import Loop
 from tinymu_jax.training.lora import add_lora, merge_lora
 from tinymu_jax.training.metrics import MetricsLog, need_wandb
+from tinymu_jax.training.pretrain import Pretraining
+from tinymu_jax.training.pretrain_config import PretrainConfig
 from tinymu_jax.training.progress import showing
 from tinymu_jax.training.sft import FineTuning
 from tinymu_jax.training.stopping import stopping_on_signals
+from tinymu_jax.training.tag_config import TagConfig
+from tinymu_jax.training.tagging import Tagging
 
 START = "start"
 
@@ -55,10 +62,10 @@ class Trained(NamedTuple):
     """The trained model; None where the run was asked to stop before its end."""
 
 
-def train(
-    config: TrainConfig, resume: bool = False, devices: Sequence[Any] | None = None
-) -> Trained:
-    """Fine-tunes, from the start or from the latest checkpoint; every process calls it.
+def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None = None) -> Trained:
+    """Fine-tunes or pre-trains, from the start or from the latest checkpoint.
+
+    Every process calls it.
 
     Args:
         config: of the run.
@@ -78,14 +85,7 @@ def train(
         stopping = stack.enter_context(stopping_on_signals())
         begun = _begin(stack, folder, config, resume)
         start = read_checkpoint(folder / START) if begun else open_start(config)
-        params, model = start.params, start.config
-        if config.lora is not None:
-            params, model = add_lora(params, model, config.lora, config.start.seed)
-        if config.data.labels is None:
-            learning = FineTuning(config, model, params, start.tokenizer, devices)
-        else:
-            params = add_label_head(params, model, config.data.labels)
-            learning = Labelling(config, model, params, devices)
+        learning, params = _put_together(config, start, devices)
         task = learning.task()
         if not begun:
             with _first_process_first("start"):
@@ -107,7 +107,25 @@ def train(
     return Trained(folder, end.step, model_folder)
 
 
-def _begin(stack: ExitStack, folder: Path, config: TrainConfig, resume: bool) -> bool:
+def _put_together(
+    config: RunConfig, start: Checkpoint, devices: Sequence[Any] | None
+) -> tuple[Learning, Tree]:
+    """Returns what learns, and the weights that it begins with."""
+    if isinstance(config, PretrainConfig):
+        params, teaching = parts_of(start.params)
+        return Pretraining(config, start.config, params, teaching, devices), params
+    if isinstance(config, TagConfig):
+        return Tagging(config, start.config, start.params, devices), start.params
+    params, model = start.params, start.config
+    if config.lora is not None:
+        params, model = add_lora(params, model, config.lora, config.start.seed)
+    if config.data.labels is None:
+        return FineTuning(config, model, params, start.tokenizer, devices), params
+    params = add_label_head(params, model, config.data.labels)
+    return Labelling(config, model, params, devices), params
+
+
+def _begin(stack: ExitStack, folder: Path, config: RunConfig, resume: bool) -> bool:
     """Takes the folder, and returns whether it holds this run: as the first process finds it.
 
     Raises:
@@ -132,7 +150,7 @@ def _begin(stack: ExitStack, folder: Path, config: TrainConfig, resume: bool) ->
 
 
 @contextmanager
-def _log(folder: Path, done: int, config: TrainConfig, first: bool) -> Iterator[Any]:
+def _log(folder: Path, done: int, config: RunConfig, first: bool) -> Iterator[Any]:
     """Yields what writes metrics, on the first process."""
     if not first:
         yield None
@@ -155,7 +173,7 @@ def _memory_told() -> Iterator[None]:
             raise
         raise InputError(
             "a device has too little memory for a step: raise step.accumulate, set step.remat to "
-            "layers, or lower data.packing.rows and data.packing.clips"
+            "layers, or lower data.packing.rows and data.packing.clips (data.clips of crops)"
         ) from error
 
 
@@ -169,7 +187,7 @@ def _first_process_first(name: str) -> Iterator[None]:
         multihost_utils.sync_global_devices(name)
 
 
-def _hand_over(folder: Path, checkpoints: Checkpoints, config: TrainConfig) -> Path:
+def _hand_over(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> Path:
     """Writes the best model, or the last one where nothing was validated.
 
     Of a batch learnt by heart it is always the last.
@@ -177,15 +195,22 @@ def _hand_over(folder: Path, checkpoints: Checkpoints, config: TrainConfig) -> P
     best = None if config.overfit_batch else checkpoints.best()
     step = best or checkpoints.latest()
     start = read_checkpoint(folder / START)
-    trained = assemble(start, checkpoints.restore_params(step), config.lora)
+    trained = assemble(start, checkpoints, step, getattr(config, "lora", None))
     if jax.process_index() == 0:
         save_checkpoint(folder / MODEL_FOLDER, trained)
     return folder / MODEL_FOLDER
 
 
-def assemble(start: Checkpoint, trained: Tree, lora: LoraConfig | None) -> Checkpoint:
+def assemble(
+    start: Checkpoint, checkpoints: Checkpoints, step: int, lora: LoraConfig | None
+) -> Checkpoint:
     """Returns the whole model: trained weights in place of those that it began with."""
-    params, model = start.params, start.config
+    params, model, trained = start.params, start.config, checkpoints.restore_params(step)
+    if isinstance(model, SelfSupervisedConfig):
+        trained = {**trained, **checkpoints.restore_extra(step)}
+    elif isinstance(model, MatpacConfig):
+        head = {**trained["head"], "norm": checkpoints.restore_extra(step)}
+        trained = {**trained, "head": head}
     if lora is not None:
         params, model = add_lora(params, model, lora, seed=0)
     # What told labels while the encoder learnt is not part of the model.
@@ -224,8 +249,7 @@ def export(folder: Path, output: Path, which: str = "best", half: bool = False) 
     lora = page["config"].get("lora")
     lora = None if lora is None else LoraConfig.from_dict(lora, str(folder / RUN_FILE))
     start = read_checkpoint(folder / START)
-    trained = checkpoints.restore_params(known[which])
+    whole = assemble(start, checkpoints, known[which], lora)
     checkpoints.close()
-    whole = assemble(start, trained, lora)
     save_checkpoint(output, in_half_precision(whole) if half else whole)
     return known[which]

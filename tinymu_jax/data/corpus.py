@@ -12,10 +12,10 @@ from tinymu_jax import audio
 from tinymu_jax.data.config import FeatureConfig
 from tinymu_jax.data.dataset import DATASET_FILE, Dataset
 from tinymu_jax.data.features import as_log_mel, read
+from tinymu_jax.data.recordings import heard_in
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import exists
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 AS_PUBLISHED = FeatureConfig(
     "log_mel", mono="mean", resampler="kaiser-best", max_seconds=float(audio.LONGEST)
 )
@@ -98,9 +98,7 @@ class FolderCorpus(Corpus):
             InputError: there are none.
         """
         self.place = Path(folder)
-        found = sorted(p for p in self.place.rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not found:
-            raise InputError(f"{folder}: has no recordings ({', '.join(SUFFIXES)}); name others")
+        found = heard_in(self.place)
         lengths = {path: _frames_of(path) for path in found}
         self.paths = [path for path, count in lengths.items() if count >= frames]
         self.unusable = sum(count < 0 for count in lengths.values())

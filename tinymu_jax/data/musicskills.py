@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tinymu_jax.data.recordings import heard_in
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import read_json_list
 
@@ -74,6 +75,22 @@ def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> Li
             pairs[pair] = None
     clips = [ClipQuestions(path, name, tuple(pairs)) for path, (name, pairs) in found.items()]
     return Lists(clips, repeated)
+
+
+def without_questions(folders: Sequence[str | Path]) -> Lists:
+    """Returns all recordings of folders, and those below them, of which nothing is asked.
+
+    Raises:
+        InputError: no folder, or one without recordings.
+    """
+    if not folders:
+        raise InputError(
+            "nothing to prepare: name lists of questions, or folders of recordings (--audio)"
+        )
+    clips = [
+        ClipQuestions(p, Path(folder).name, ()) for folder in folders for p in heard_in(folder)
+    ]
+    return Lists(clips, 0)
 
 
 def _read_list(path: Path) -> list[dict[str, str]]:

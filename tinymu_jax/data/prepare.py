@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from tinymu_jax import fingerprint
-from tinymu_jax.checkpoint import Checkpoint
+from tinymu_jax.checkpoint import Checkpoint, encoder_of
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.data.config import PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, DATASET_FILE, FORMAT, INDEX_FILE
-from tinymu_jax.data.musicskills import ClipQuestions, read_lists
-from tinymu_jax.data.shard_making import Count, Progress, encode_shards, encoder_of, make_shards
+from tinymu_jax.data.musicskills import ClipQuestions, read_lists, without_questions
+from tinymu_jax.data.shard_making import Count, Progress, encode_shards, make_shards
 from tinymu_jax.data.shards import Shard
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import (
@@ -37,7 +37,7 @@ def prepare(
     lists: Sequence[str | Path],
     folders: Sequence[str | Path],
     output: str | Path,
-    tokenizer: str,
+    tokenizer: str | None,
     config: PrepareConfig,
     encoder: Checkpoint | None = None,
     progress: Progress = lambda done, total: None,
@@ -45,10 +45,10 @@ def prepare(
     """Prepares a data set, or goes on with one; returns its page (`dataset.json`).
 
     Args:
-        lists: json files of MusicSkills records.
+        lists: json files of MusicSkills records; none of them: the recordings alone.
         folders: where their recordings are; one for all, or one for each list.
         output: folder of the data set.
-        tokenizer: the text of the decoder's `tokenizer.json`.
+        tokenizer: the text of the decoder's `tokenizer.json`; None without lists.
         config: how.
         encoder: whose vectors are stored, where `config.features.store` is embeddings.
         progress: told how far it is.
@@ -62,14 +62,14 @@ def prepare(
             "store=embeddings goes with a checkpoint whose encoder makes them (--checkpoint), and "
             "only with that"
         )
-    found = read_lists(lists, folders)
+    found = read_lists(lists, folders) if lists else without_questions(folders)
     output = make_folder(output)
     page = {
         "format": FORMAT,
         "features": config.features.to_dict(),
         "clips_per_shard": config.clips_per_shard,
-        "tokenizer": fingerprint.of_text(tokenizer),
-        "encoder": None if encoder is None else fingerprint.of_weights(encoder_of(encoder)[1]),
+        "tokenizer": None if tokenizer is None else fingerprint.of_text(tokenizer),
+        "encoder": None if encoder is None else fingerprint.of_weights(encoder_of(encoder).params),
         "lists": [{"name": str(p), "sha256": fingerprint.of_file(p)} for p in lists],
         "folders": [str(folder) for folder in folders],
         "clips": len(found.clips),
@@ -84,7 +84,7 @@ def _make(
     output: Path,
     page: dict[str, Any],
     clips: Sequence[ClipQuestions],
-    tokenizer: str,
+    tokenizer: str | None,
     config: PrepareConfig,
     encoder: Checkpoint | None,
     progress: Progress,
@@ -134,7 +134,7 @@ def _check_same(output: Path, page: dict[str, Any]) -> None:
 
 
 def _shards(
-    output: Path, clips: Sequence[ClipQuestions], config: PrepareConfig, tokenizer: str
+    output: Path, clips: Sequence[ClipQuestions], config: PrepareConfig, tokenizer: str | None
 ) -> list[Shard]:
     size = config.clips_per_shard
     return [

@@ -3,17 +3,14 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
 from typing import Any
 
-from tinymu_jax.checkpoint import Checkpoint
-from tinymu_jax.config import MatpacConfig, TinyMUConfig
+from tinymu_jax.checkpoint import Checkpoint, encoder_of
 from tinymu_jax.data.features import as_embeddings, read
 from tinymu_jax.data.musicskills import ClipQuestions
 from tinymu_jax.data.shards import Featured, Shard, read_features, write_shard
 from tinymu_jax.data.workers import CONTEXT, worker_pool
 from tinymu_jax.errors import InputError
-from tinymu_jax.sharding import Tree
 
 ENCODED_TOGETHER = 8
 """Clips in one call of the encoder."""
@@ -71,20 +68,6 @@ def make_shards(
                 yield futures.pop(future), future.result()
 
 
-def encoder_of(checkpoint: Checkpoint) -> tuple[MatpacConfig, Tree]:
-    """Returns config and weights of a checkpoint's encoder, without a head.
-
-    Raises:
-        InputError: it has none.
-    """
-    if isinstance(checkpoint.config, TinyMUConfig):
-        return checkpoint.config.encoder, checkpoint.params["encoder"]
-    if isinstance(checkpoint.config, MatpacConfig):
-        weights = {name: tree for name, tree in checkpoint.params.items() if name != "head"}
-        return replace(checkpoint.config, head=None), weights
-    raise InputError("the checkpoint is a decoder alone, which hears nothing; name an encoder's")
-
-
 def encode_shards(
     work: Sequence[Shard], encoder: Checkpoint, count: Count
 ) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -95,7 +78,7 @@ def encode_shards(
     from tinymu_jax.listening import listen
     from tinymu_jax.models import matpac
 
-    config, params = encoder_of(encoder)
+    config, params, *_ = encoder_of(encoder)
     laid_out = jax.device_put(by_rows(unstack(params, matpac.param_axes(config))))
     made = 0
 

@@ -30,8 +30,8 @@ class Shard(NamedTuple):
     """Of the `.array_record`."""
     clips: Sequence[ClipQuestions]
     features: FeatureConfig
-    tokenizer: str
-    """The text of a `tokenizer.json`."""
+    tokenizer: str | None
+    """The text of a `tokenizer.json`; None where nothing is asked."""
 
 
 def read_features(shard: Shard, done: Callable[[], Any]) -> Iterable[Featured]:
@@ -43,7 +43,7 @@ def read_features(shard: Shard, done: Callable[[], Any]) -> Iterable[Featured]:
     """
     store = shard.features.store
     make = as_waveform if store == "waveform" else as_log_mel
-    tokenizer = Tokenizer(shard.tokenizer)
+    tokenizer = _tokenizer_of(shard)
     for clip in shard.clips:
         try:
             if store == "text":
@@ -65,7 +65,7 @@ def write_shard(shard: Shard, featured: Iterable[Featured], side: int = 16) -> d
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    tokenizer = Tokenizer(shard.tokenizer)
+    tokenizer = _tokenizer_of(shard)
     page: dict[str, Any] = {"columns": [], "prompts": [], "answers": [], "bad": []}
 
     def write(partial: Path) -> None:
@@ -87,7 +87,11 @@ def write_shard(shard: Shard, featured: Iterable[Featured], side: int = 16) -> d
     return page
 
 
-def _tokenised(clip: ClipQuestions, tokenizer: Tokenizer) -> tuple[StoredQuestion, ...]:
+def _tokenizer_of(shard: Shard) -> Tokenizer | None:
+    return None if shard.tokenizer is None else Tokenizer(shard.tokenizer)
+
+
+def _tokenised(clip: ClipQuestions, tokenizer: Tokenizer | None) -> tuple[StoredQuestion, ...]:
     return tuple(
         StoredQuestion(
             *pair,

@@ -148,6 +148,8 @@ class Classifier(nn.Module):
         if self.config.kind == "audioset":
             mean = FrozenBatchNorm(name="norm")(mean)
         logits = Dense(self.config.num_classes, name="linear")(mean)
+        if self.config.shares == "sigmoid":
+            return jax.nn.sigmoid(logits)
         return jax.nn.softmax(logits, axis=-1)
 
 

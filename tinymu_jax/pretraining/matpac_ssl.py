@@ -189,6 +189,23 @@ def init_teaching(config: SelfSupervisedConfig, params: Tree, seed: int) -> Teac
     return jax.jit(lambda last: _init_teaching(config, last, seed))(params["class_head"]["last"])
 
 
+def init_whole(config: SelfSupervisedConfig, seed: int) -> Tree:
+    """Returns student and what teaches as one tree, which is what checkpoints hold."""
+    params = init_params(config, seed)
+    return whole_of(params, init_teaching(config, params, seed))
+
+
+def whole_of(params: Tree, teaching: Teaching) -> Tree:
+    """Puts the student's weights and what teaches together."""
+    return {**params, **teaching._asdict()}
+
+
+def parts_of(whole: Tree) -> tuple[Tree, Teaching]:
+    """Returns the student's weights, and what teaches."""
+    params = {name: tree for name, tree in whole.items() if name not in Teaching._fields}
+    return params, Teaching(**{name: whole[name] for name in Teaching._fields})
+
+
 def _init_teaching(config: SelfSupervisedConfig, last: Tree, seed: int) -> Teaching:
     encoder, head = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
     samples = jnp.zeros((1, 1, column_samples(config.encoder.patch_size)))

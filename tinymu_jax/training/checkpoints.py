@@ -1,6 +1,6 @@
 """Checkpoints of a run: weights, averages, position in the data; saved while it goes on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -130,14 +130,29 @@ class Checkpoints:
         Raises:
             InputError: it cannot be read.
         """
-        args = self.ocp.args
+        return self._restore_arrays(step, "params", lambda tree: tree)
+
+    def restore_extra(self, step: int) -> Tree:
+        """Reads what the state held besides, by its names; {} where there was nothing.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        found = self._restore_arrays(
+            step, "rest", lambda tree: {k: v for k, v in tree.items() if k == "extra"}
+        )
+        return found.get("extra", {})
+
+    def _restore_arrays(self, step: int, item: str, wanted: Callable[[Tree], Tree]) -> Tree:
+        """Reads a part of what was saved, as numpy arrays."""
+        args, ocp = self.ocp.args, self.ocp
         with self._told(f"read at step {step}"):
-            kept = self.manager.item_metadata(step).params.tree
-            plain = jax.tree.map(lambda _: self.ocp.RestoreArgs(restore_type=np.ndarray), kept)
-            found = self.manager.restore(
-                step, args=args.Composite(params=args.PyTreeRestore(restore_args=plain))
-            )
-        return found.params
+            kept = wanted(self.manager.item_metadata(step)[item].tree)
+            if not kept:
+                return {}
+            plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), kept)
+            own = args.PyTreeRestore(item=kept, restore_args=plain, partial_restore=True)
+            return self.manager.restore(step, args=args.Composite(**{item: own}))[item]
 
     def wait(self) -> None:
         """Waits until what was begun is saved.

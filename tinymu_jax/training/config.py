@@ -31,6 +31,9 @@ class OptimConfig:
     """Paths of weights that stay as they are: no gradient, no averages."""
     slowed: dict[str, float] = field(default_factory=dict)
     """Paths (regular expressions) of weights that learn at a multiple of the learning rate."""
+    layer_decay: float = 1.0
+    """Each of the encoder's layers learns at this multiple of the one above it, the patches'
+    embedding at that of the first one; the others as they are (arXiv 2106.08254)."""
     muon: str | None = None
     """Paths of matrices whose averaged gradient is made orthogonal (Muon, arXiv 2502.16982) instead
     of divided as Adam does: models that start at random learn in a fraction of the steps."""
@@ -47,7 +50,8 @@ class StartConfig:
     checkpoint: str | None = None
     """A whole TinyMU: hub name, published .pt, or checkpoint folder. It brings its own sizes."""
     encoder: str | None = None
-    """A MATPAC or MATPAC++ encoder, or that of a TinyMU, where no whole checkpoint is named."""
+    """A MATPAC or MATPAC++ encoder, of pre-training or of a TinyMU, where no whole checkpoint is
+    named. Its positions are cut or added to `model.encoder.num_frames`."""
     decoder: str | None = None
     """A SmolLM2 folder or its hub name, or a TinyMU's, where no whole checkpoint is named."""
     tokenizer: str | None = None
@@ -57,24 +61,17 @@ class StartConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """What is learnt from, and in which order."""
+class ReadConfig:
+    """What is read, and in which order."""
 
     train: str = ""
     """A prepared data set (`tinymu data prepare`)."""
     validation: str | None = None
     """Another one, on which the loss is measured now and then."""
-    packing: PackingConfig = field(default_factory=PackingConfig)
-    """How questions are laid into rows, and rows into blocks."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """How waveforms are changed before they are heard; off as published."""
-    labels: str | None = None
-    """A table (csv) of what the clips are: `file_name` and one column for each category. Where it
-    is named the encoder learns to tell them, and no question is read."""
     epochs: int = 3
-    """How often each question comes; 0 means as often as `steps` needs."""
+    """How often each question (crop) comes; 0 means as often as `steps` needs."""
     seed: int = 0
-    """Of the order of the clips, and of the changes to their waveforms."""
+    """Of the order of the clips, and of what is drawn for each."""
     threads: int = 8
     """That read, in each process."""
     ahead: int = 2
@@ -82,7 +79,20 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class StepConfig:
+class DataConfig(ReadConfig):
+    """What is learnt from when answers are learnt, or labels."""
+
+    packing: PackingConfig = field(default_factory=PackingConfig)
+    """How questions are laid into rows, and rows into blocks."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How waveforms are changed before they are heard; off as published."""
+    labels: str | None = None
+    """A table (csv) of what the clips are: `file_name` and one column for each category. Where it
+    is named the encoder learns to tell them, and no question is read."""
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
     """How one step is computed."""
 
     blocks: int = 1
@@ -90,9 +100,16 @@ class StepConfig:
     accumulate: int = 1
     """Parts that a step is computed in, one after the other: less memory for the same numbers."""
     encoder: Products = "float32"
-    """bfloat16 rounds the factors of the encoder's products and sums in float32."""
+    """bfloat16 rounds the factors of the encoder's products (when it is pre-trained, of all) and
+    sums in float32. Weights and averages are float32 in any case."""
+
+
+@dataclass(frozen=True)
+class StepConfig(ComputeConfig):
+    """How one step of learning answers is computed."""
+
     decoder: Products = "float32"
-    """As `encoder`, for the decoder. Weights and averages are float32 in any case."""
+    """As `encoder`, for the decoder."""
     ignore_pad_labels: bool = True
     """Leave every "!" of an answer out of the loss, as published."""
     remat: Remat = "attention"
@@ -126,20 +143,14 @@ class LoopConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A run: everything that its results depend on, in one place."""
+class RunConfig:
+    """What all runs have: everything that its results depend on, in one place."""
 
     output: str = ""
     """Folder of the run. Every process must see it."""
-    start: StartConfig = field(default_factory=StartConfig)
-    """Where the weights come from."""
-    model: TinyMUConfig = field(default_factory=TinyMUConfig)
-    """Sizes, where no whole checkpoint brings them."""
-    lora: LoraConfig | None = None
-    """Low-rank weights beside the decoder's; see `optim.frozen` for what then learns."""
-    data: DataConfig = field(default_factory=DataConfig)
+    data: ReadConfig = field(default_factory=ReadConfig)
     """What is learnt from."""
-    step: StepConfig = field(default_factory=StepConfig)
+    step: ComputeConfig = field(default_factory=ComputeConfig)
     """How a step is computed."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """How weights follow their gradients."""
@@ -158,12 +169,41 @@ class TrainConfig:
         Raises:
             InputError: a number out of range, or fields that do not go together.
         """
-        self._check_ranges()
-        self._check_model()
-        named = self.start.checkpoint is not None
-        rules = [
+        for name, (value, smallest) in self.least().items():
+            if not value >= smallest:
+                raise InputError(f"{name} is {value}; give {smallest} or more")
+        self._check_shares()
+        for holds, message in self.rules():
+            if not holds:
+                raise InputError(message)
+
+    def least(self) -> dict[str, tuple[float, float]]:
+        """Returns numbers by the names of their options, and the least that each may be."""
+        return {
+            "data.epochs": (self.data.epochs, 0 if self.steps else 1),
+            "data.threads": (self.data.threads, 1),
+            "data.ahead": (self.data.ahead, 1),
+            "data.seed": (self.data.seed, 0),
+            "step.blocks": (self.step.blocks, 1),
+            "step.accumulate": (self.step.accumulate, 1),
+            "loop.log-every": (self.loop.log_every, 1),
+            "loop.validate-every": (self.loop.validate_every, 1),
+            "loop.save-every": (self.loop.save_every, 1),
+            "loop.keep": (self.loop.keep, 1),
+            "loop.profile-steps": (self.loop.profile_steps, 1),
+            "loop.stop-after": (_given(self.loop.stop_after), 1),
+            "loop.profile-at": (_given(self.loop.profile_at), 1),
+            "steps": (self.steps, 0),
+            "optim.learning-rate": (self.optim.learning_rate, 0),
+            "optim.weight-decay": (self.optim.weight_decay, 0),
+            "optim.muon-rate": (self.optim.muon_rate, 0),
+            "optim.layer-decay": (self.optim.layer_decay, 0),
+        }
+
+    def rules(self) -> list[tuple[bool, str]]:
+        """Returns what must hold between fields: whether it does, and what to say if not."""
+        return [
             (bool(self.output), "no output: name a folder for the run with --output"),
-            (bool(self.data.train), "no data.train: name a prepared data set"),
             (
                 self.optim.muon is None or self.optim.learning_rate > 0,
                 "optim.learning-rate is 0, and optim.muon learns at a multiple of it; raise it",
@@ -174,48 +214,13 @@ class TrainConfig:
                 f"{self.step.accumulate}; choose numbers that part evenly",
             ),
             (
-                not named or not (self.start.encoder or self.start.decoder),
-                "start.checkpoint is a whole model; leave start.encoder and start.decoder out, or "
-                "set them to None",
-            ),
-            (
                 not self.overfit_batch or self.steps > 0,
                 "overfit-batch goes on for ever; say for how many --steps",
             ),
         ]
-        for holds, message in rules:
-            if not holds:
-                raise InputError(message)
 
-    def _check_ranges(self) -> None:
-        """Holds each number against what it may be."""
-        least = {
-            "data.epochs": (self.data.epochs, 0 if self.steps else 1),
-            "data.threads": (self.data.threads, 1),
-            "data.ahead": (self.data.ahead, 1),
-            "step.blocks": (self.step.blocks, 1),
-            "step.accumulate": (self.step.accumulate, 1),
-            "loop.log-every": (self.loop.log_every, 1),
-            "loop.validate-every": (self.loop.validate_every, 1),
-            "loop.save-every": (self.loop.save_every, 1),
-            "loop.keep": (self.loop.keep, 1),
-            "loop.profile-steps": (self.loop.profile_steps, 1),
-            "steps": (self.steps, 0),
-            "data.seed": (self.data.seed, 0),
-            "start.seed": (self.start.seed, 0),
-            "loop.stop-after": (_given(self.loop.stop_after), 1),
-            "loop.profile-at": (_given(self.loop.profile_at), 1),
-            "optim.learning-rate": (self.optim.learning_rate, 0),
-            "optim.weight-decay": (self.optim.weight_decay, 0),
-            "optim.muon-rate": (self.optim.muon_rate, 0),
-        }
-        least |= {
-            f"data.packing.{name.replace('_', '-')}": (value, int(name != "questions_per_group"))
-            for name, value in vars(self.data.packing).items()
-        }
-        for name, (value, smallest) in least.items():
-            if not value >= smallest:
-                raise InputError(f"{name} is {value}; give {smallest} or more")
+    def _check_shares(self) -> None:
+        """Holds each share against what it may be."""
         shares = {
             "optim.warmup": self.optim.warmup,
             "optim.hold": self.optim.hold,
@@ -230,8 +235,46 @@ class TrainConfig:
         if self.optim.warmup + self.optim.hold >= 1:
             raise InputError("optim.warmup and optim.hold are all of the run; lower one of them")
 
-    def _check_model(self) -> None:
-        """Refuses what `model` says of a run, which another field says."""
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """A run that learns answers, or labels."""
+
+    start: StartConfig = field(default_factory=StartConfig)
+    """Where the weights come from."""
+    model: TinyMUConfig = field(default_factory=TinyMUConfig)
+    """Sizes, where no whole checkpoint brings them."""
+    lora: LoraConfig | None = None
+    """Low-rank weights beside the decoder's; see `optim.frozen` for what then learns."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """What is learnt from."""
+    step: StepConfig = field(default_factory=StepConfig)
+    """How a step is computed."""
+
+    def least(self) -> dict[str, tuple[float, float]]:
+        """Returns numbers by the names of their options, and the least that each may be."""
+        packing = {
+            f"data.packing.{name.replace('_', '-')}": (value, int(name != "questions_per_group"))
+            for name, value in vars(self.data.packing).items()
+        }
+        return {**super().least(), "start.seed": (self.start.seed, 0), **packing}
+
+    def rules(self) -> list[tuple[bool, str]]:
+        """Returns what must hold between fields: whether it does, and what to say if not."""
+        parts = self.start.encoder or self.start.decoder
+        return [
+            self._said_once(),
+            *super().rules(),
+            (bool(self.data.train), "no data.train: name a prepared data set"),
+            (
+                self.start.checkpoint is None or not parts,
+                "start.checkpoint is a whole model; leave start.encoder and start.decoder out, or "
+                "set them to None",
+            ),
+        ]
+
+    def _said_once(self) -> tuple[bool, str]:
+        """Returns whether `model` leaves alone what another field says of a run."""
         plain, decoder = TinyMUConfig(), self.model.decoder
         said = (
             (self.model.ignore_pad_labels, plain.ignore_pad_labels),
@@ -240,11 +283,11 @@ class TrainConfig:
             (decoder.remat, plain.decoder.remat),
             (decoder.lora, None),
         )
-        if any(given != default for given, default in said):
-            raise InputError(
-                "products, remat, ignore-pad-labels and lora of a run are said by step.* and lora, "
-                "not by model.*; set them there"
-            )
+        return (
+            all(given == default for given, default in said),
+            "products, remat, ignore-pad-labels and lora of a run are said by step.* and lora, "
+            "not by model.*; set them there",
+        )
 
 
 def _given(value: int | None) -> int:

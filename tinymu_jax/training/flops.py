@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tinymu_jax import audio
 from tinymu_jax.config import MatpacConfig, TinyMUConfig
 from tinymu_jax.data.config import Store
+from tinymu_jax.pretraining.config import PredictorConfig, SelfSupervisedConfig
 from tinymu_jax.sharding import flatten
 from tinymu_jax.training.config import OptimConfig
 
@@ -89,6 +90,26 @@ def encoder_flops(config: TinyMUConfig, frozen: str = OptimConfig.frozen) -> flo
     frames = audio.num_frames(int(config.max_seconds * audio.SAMPLE_RATE))
     columns = -(-frames // config.encoder.patch_size)
     return _encoder_passes(config, "log_mel", columns, frozen)[0]
+
+
+def pretraining_flops(config: SelfSupervisedConfig) -> float:
+    """Returns the operations of pre-training for a crop: student, teacher, predictor and heads."""
+    encoder, own, head = config.encoder, config.predictor, config.class_head
+    width, masked = encoder.width, config.patches - config.visible
+
+    def blocks(sizes: MatpacConfig | PredictorConfig, tokens: int) -> float:
+        matrices = sizes.width**2 * (4 + 2 * sizes.mlp_ratio)
+        return sizes.depth * tokens * (2 * matrices + 4 * sizes.width * tokens)
+
+    classes = 2 * head.hidden_width * (width + head.hidden_width)
+    classes = masked * (classes + 2 * head.bottleneck * (head.hidden_width + head.num_classes))
+    heads = 2 * masked * own.hypotheses * own.width * width
+    told = blocks(own, 1 + config.patches) + 2 * (1 + config.visible) * width * own.width + heads
+    learnt = blocks(encoder, 1 + config.visible) + told + classes
+    taught = blocks(encoder, 1 + masked) + classes
+    # The first matrix's input is no weight's work.
+    patches = 2 * config.patches * encoder.patch_size**2 * width
+    return 3 * learnt + taught + 2 * patches
 
 
 def _encoder_passes(

@@ -90,7 +90,10 @@ class LabelBatch(NamedTuple):
     features: np.ndarray
     """(N, C, ...) as the data set stores them."""
     lengths: Int[np.ndarray, "N C"]
-    labels: Int[np.ndarray, "N C K"]
+    labels: np.ndarray
+    """(N, C, K) each category's value, or (N, C, classes) which tags a clip has."""
+    number: Int[np.ndarray, "N"]
+    """Of each block in the run: what is drawn for it is drawn by it."""
 
 
 class LabelBatches:
@@ -99,7 +102,7 @@ class LabelBatches:
     def __init__(
         self,
         reader: ClipReader,
-        labels: Labels,
+        labels: Mapping[str, np.ndarray],
         clips: int,
         blocks: int,
         own: Sequence[int],
@@ -110,7 +113,7 @@ class LabelBatches:
 
         Args:
             reader: of the clips.
-            labels: of all of them.
+            labels: of all of them, by file name.
             clips: C, of one block.
             blocks: of one step, over all processes.
             own: which of a step's blocks this process computes.
@@ -142,12 +145,13 @@ class LabelBatches:
             records = [self.reader.dataset[int(i)] for i in self.numbers(step)[number]]
             block = step * self.blocks + number
             features, lengths = self.reader.read(records, block, self.size)
-            blocks.append((features, lengths, np.stack([self._labels(r.clip) for r in records])))
+            labels = np.stack([self._labels(record.clip) for record in records])
+            blocks.append((features, lengths, labels, np.int32(block)))
         return LabelBatch(*map(np.stack, zip(*blocks, strict=True)))
 
-    def _labels(self, clip: str) -> Int[np.ndarray, "K"]:
+    def _labels(self, clip: str) -> np.ndarray:
         name = Path(clip).name
-        if name not in self.labels.of:
+        if name not in self.labels:
             raise InputError(f"{clip}: is not in the table of labels (data.labels); add it")
         other = self._seen.setdefault(name, clip)
         if other != clip:
@@ -155,7 +159,11 @@ class LabelBatches:
                 f"{clip} and {other}: have one name, by which the table of labels (data.labels) "
                 "knows clips; give each its own"
             )
-        return self.labels.of[name]
+        return self.labels[name]
+
+    def names(self, step: int) -> list[str]:
+        """Returns the names of a step's recordings."""
+        return [self.reader.dataset[int(i)].clip for i in self.numbers(step).reshape(-1)]
 
 
 class Labelling(Learning):
@@ -181,7 +189,7 @@ class Labelling(Learning):
         own = own_parts(self.mesh, step.blocks, step.accumulate)
         clips = data.packing.clips
         steps = self.config.steps
-        return LabelBatches(reader, self.labels, clips, step.blocks, own, epochs, steps)
+        return LabelBatches(reader, self.labels.of, clips, step.blocks, own, epochs, steps)
 
     def check(self, trained: Tree) -> None:
         """Refuses to train what the labels do not depend on.
@@ -228,6 +236,4 @@ class Labelling(Learning):
 
     def clips(self, step: int) -> list[str]:
         """Returns the names of a step's recordings."""
-        dataset = self.batches.reader.dataset
-        step = 0 if self.config.overfit_batch else step
-        return [dataset[int(i)].clip for i in self.batches.numbers(step).reshape(-1)]
+        return self.batches.names(0 if self.config.overfit_batch else step)

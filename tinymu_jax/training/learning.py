@@ -25,7 +25,7 @@ from tinymu_jax.mesh import (
 from tinymu_jax.models import tinymu
 from tinymu_jax.sharding import Tree
 from tinymu_jax.training.chips import chip_of
-from tinymu_jax.training.config import StepConfig, TrainConfig
+from tinymu_jax.training.config import RunConfig, StepConfig
 from tinymu_jax.training.loop import Task, Work
 from tinymu_jax.training.optim import check_muon, make_optimiser, split_frozen
 from tinymu_jax.training.step import Loss, Metrics, Moment, TrainState, init_state, step_of
@@ -46,11 +46,13 @@ class Learning(ABC):
 
     extra_axes: Mapping[str, tuple[str | None, ...]] = {}
     """Logical axes of trained weights that are not the model's."""
+    counted = "questions"
+    """What `work` counts, in a word."""
 
     def __init__(
         self,
-        config: TrainConfig,
-        model: TinyMUConfig,
+        config: RunConfig,
+        model: Any,
         params: Tree,
         devices: Sequence[Any] | None = None,
     ) -> None:
@@ -107,6 +109,14 @@ class Learning(ABC):
         """Returns the logical axes of every weight."""
         return {**tinymu.param_axes(self.model), **self.extra_axes}
 
+    def dropout_seed(self) -> int | None:
+        """Returns the seed of what a step draws; None where it draws nothing."""
+        return None
+
+    def watch(self, numbers: Mapping[str, float]) -> str | None:
+        """Returns what is wrong by the numbers of a step, if anything is."""
+        return None
+
     def extra(self) -> Any:
         """Returns what the state holds besides before the first step; see `TrainState`."""
         return ()
@@ -140,11 +150,9 @@ class Learning(ABC):
         frozen_at = tree_shardings(frozen, weight_shardings(frozen, axes, mesh), mesh)
         self.frozen = put(frozen, frozen_at)
         self.whole = NamedSharding(mesh, PartitionSpec())
-        seed = self.config.start.seed if self.config.step.dropout else None
+        accumulate, seed = self.config.step.accumulate, self.dropout_seed()
         self.step = jax.jit(
-            step_of(
-                self.loss(False), self.optimiser, self.config.step.accumulate, seed, self.after
-            ),
+            step_of(self.loss(False), self.optimiser, accumulate, seed, self.after),
             in_shardings=(self.state_at, frozen_at, batch_sharding(mesh)),
             out_shardings=(self.state_at, self.whole),
             donate_argnums=0,
@@ -169,7 +177,7 @@ class Learning(ABC):
         chip = chip_of(self.mesh.devices.flat[0].device_kind)
         peak = None if chip is None else chip.flops * self.mesh.size
         parts = (self._advance, self._batches, self.work, self.clips, validate, peak)
-        return Task(self.steps, *parts)
+        return Task(self.steps, *parts, self.counted, self.watch)
 
     def _advance(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         with jax.set_mesh(self.mesh):

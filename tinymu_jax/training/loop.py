@@ -18,14 +18,17 @@ from tinymu_jax.training.progress import Show
 from tinymu_jax.training.stopping import Stopping
 
 FAULT_FILE = "not_finite.json"
+WRONG_LINES = 3
+"""Logged steps in a row that have something wrong before it is said: at the start much is."""
 
 
 class Work(NamedTuple):
     """What one step computes, over all processes, padding left out."""
 
-    questions: int
+    counted: int
+    """Questions, or what else the task counts."""
     tokens: int
-    """Slots of the decoder that hold something."""
+    """Slots of the decoder that hold something; labels; masked patches."""
     flops: float
     """Operations that its numbers need; what is computed again does not count."""
 
@@ -47,6 +50,10 @@ class Task(NamedTuple):
     """Measures a state, nothing if it is told to stop; None where there is nothing to measure."""
     peak_flops: float | None = None
     """Operations a second of all devices together, where they are known."""
+    counted: str = "questions"
+    """What `work` counts, in a word."""
+    watch: Callable[[Mapping[str, float]], str | None] = lambda numbers: None
+    """Says what is wrong by the numbers of a step, if anything is."""
 
 
 class End(NamedTuple):
@@ -75,7 +82,7 @@ class Loop:
         self.task, self.config, self.folder = task, config, folder
         self.checkpoints, self.log, self.show, self.stopping = checkpoints, log, show, stopping
         self.pace = _Pace(task)
-        self.profiling = False
+        self.profiling, self.wrong_lines = False, 0
 
     def run(self, state: Any, start: int) -> End:
         """Runs.
@@ -148,6 +155,13 @@ class Loop:
         self.show(step, numbers | speed)
         if step % self.config.log_every == 0 or step == self.task.steps:
             self._write(step, numbers | speed)
+            self._warn(step, self.task.watch(numbers))
+
+    def _warn(self, step: int, wrong: str | None) -> None:
+        """Says what is wrong where several lines in a row have it, once until it is right again."""
+        self.wrong_lines = 0 if wrong is None else self.wrong_lines + 1
+        if self.wrong_lines == WRONG_LINES:
+            self.show.say(f"step {step}: warning: {wrong}")
 
     def _write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Writes numbers, on the one process that has a log."""
@@ -211,7 +225,7 @@ class _Pace:
             self.speed = {
                 "seconds_per_step": seconds / (step - self.first),
                 "tokens_per_second": self.total.tokens / seconds,
-                "questions_per_second": self.total.questions / seconds,
+                f"{self.task.counted}_per_second": self.total.counted / seconds,
             }
             if self.task.peak_flops:
                 self.speed["mfu"] = self.total.flops / seconds / self.task.peak_flops

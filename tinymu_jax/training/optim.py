@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
@@ -64,7 +65,13 @@ def make_optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformat
         return _by_path(params, lambda path: _matches(config.decayed, path))
 
     def factors(params: Tree) -> Tree:
-        return _by_path(params, lambda path: _factor(config, path))
+        leaves = dict(flatten(params))
+        depths = [len(leaf) for path, leaf in leaves.items() if LAYERS.match(path)]
+        depth = depths[0] if depths else 0
+        return _by_path(
+            params,
+            lambda path: _factor(config, path) * _of_layers(config, path, depth, leaves[path].ndim),
+        )
 
     parts = []
     if config.clip_norm is not None:
@@ -78,7 +85,7 @@ def make_optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformat
         parts.append(optax.masked(adam, lambda p: _chosen(p, pattern, False)))
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay, decayed))
-    if config.slowed:
+    if config.slowed or config.layer_decay != 1:
         parts.append(_scale_by_path(factors))
     schedule = published_schedule(config.learning_rate, steps, config.warmup, config.hold)
     return optax.chain(*parts, optax.scale_by_learning_rate(schedule))
@@ -149,6 +156,21 @@ def _by_path(params: Tree, value: Callable[[str], Any]) -> Tree:
 
 def _factor(config: OptimConfig, path: str) -> float:
     return next((f for pattern, f in config.slowed.items() if _matches(pattern, path)), 1.0)
+
+
+LAYERS = re.compile(r"(encoder/)?transformer/blocks/")
+"""Stacks of the encoder's layers."""
+BELOW = re.compile(r"(encoder/)?(cls_token|pos_embed|patch_embed/)")
+
+
+def _of_layers(
+    config: OptimConfig, path: str, depth: int, axes: int
+) -> float | Float[np.ndarray, "..."]:
+    """Returns a weight's factor by its layer, or those of a stack, along its first axis."""
+    if LAYERS.match(path):
+        up = np.arange(depth, 0, -1).reshape(-1, *[1] * (axes - 1))
+        return (config.layer_decay**up).astype(np.float32)
+    return config.layer_decay ** (depth + 1) if BELOW.match(path) else 1.0
 
 
 def _matches(pattern: str, path: str) -> bool:

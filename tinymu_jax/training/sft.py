@@ -80,6 +80,10 @@ class FineTuning(Learning):
                         f"'({'|'.join(unused[store])})/.*'"
                     )
 
+    def dropout_seed(self) -> int | None:
+        """Returns the seed of dropout."""
+        return self.config.start.seed if self.config.step.dropout else None
+
     def loss(self, validation: bool) -> Loss:
         """Returns the cross-entropy of the answers."""
         folder = self.config.data.validation if validation else self.config.data.train

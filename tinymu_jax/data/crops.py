@@ -18,7 +18,7 @@ class CropBatch(NamedTuple):
     log_mel: Float[np.ndarray, "N C frames F"]
     """float16, normalised."""
     number: Int[np.ndarray, "N"]
-    """Of each block in the step: its masks are drawn by it."""
+    """Of each block in the run: its masks are drawn by it."""
 
 
 class CropBatches:
@@ -59,14 +59,12 @@ class CropBatches:
     def __getitem__(self, step: int) -> CropBatch:
         """Reads this process's blocks of a step."""
         numbers = self.order.numbers(step)
+        blocks = [step * self.order.blocks + block for block in self.own]
         crops = [
-            [
-                self._crop(int(clip), step * self.order.blocks + block, place)
-                for place, clip in enumerate(numbers[block])
-            ]
-            for block in self.own
+            [self._crop(int(clip), block, place) for place, clip in enumerate(numbers[own])]
+            for own, block in zip(self.own, blocks, strict=True)
         ]
-        return CropBatch(np.array(crops), np.array(self.own, np.int32))
+        return CropBatch(np.array(crops), np.array(blocks, np.int32))
 
     def _crop(self, clip: int, block: int, place: int) -> Float[np.ndarray, "frames F"]:
         """Returns a random stretch, the same again in the same place of a run."""

@@ -1,0 +1,137 @@
+"""Pre-training the encoder on recordings alone: what the loop runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from tinymu_jax.data.corpus import open_corpus
+from tinymu_jax.data.crops import CropBatch, CropBatches
+from tinymu_jax.errors import InputError
+from tinymu_jax.mesh import own_parts
+from tinymu_jax.pretraining import matpac_ssl
+from tinymu_jax.pretraining.config import SelfSupervisedConfig
+from tinymu_jax.pretraining.masking import draw_orders
+from tinymu_jax.pretraining.matpac_ssl import Sums, compare
+from tinymu_jax.pretraining.teaching import Teaching, follow
+from tinymu_jax.pretraining.telling import describe, warning
+from tinymu_jax.sharding import Tree, flatten
+from tinymu_jax.training.flops import pretraining_flops
+from tinymu_jax.training.learning import Learning
+from tinymu_jax.training.loop import Work
+from tinymu_jax.training.losses import LossSum
+from tinymu_jax.training.optim import join
+from tinymu_jax.training.pretrain_config import UNUSED, PretrainConfig
+from tinymu_jax.training.step import Loss, Moment, TrainState
+
+ALWAYS_FROZEN = r"encoder/log_mel/.*"
+"""No log-mel is computed in a step."""
+
+
+class Pretraining(Learning):
+    """A run that learns from crops of recordings and from its own moving average."""
+
+    counted = "crops"
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        model: SelfSupervisedConfig,
+        params: Tree,
+        teaching: Teaching,
+        devices: Sequence[Any] | None = None,
+    ) -> None:
+        """Arguments and errors as `Learning`; `teaching` is that before the first step."""
+        self.teaching = teaching
+        frozen = f"{config.optim.frozen}|{ALWAYS_FROZEN}"
+        if model.predictor.hypotheses > 1:
+            frozen = f"{frozen}|{UNUSED}"
+        config = replace(config, optim=replace(config.optim, frozen=frozen))
+        super().__init__(config, model, params, devices)
+
+    def computed(self, model: SelfSupervisedConfig) -> SelfSupervisedConfig:
+        """Returns the config with the products of training."""
+        return replace(model, encoder=replace(model.encoder, products=self.config.step.encoder))
+
+    def axes(self) -> Mapping[str, tuple[str | None, ...]]:
+        """Returns the logical axes of every weight."""
+        return matpac_ssl.param_axes(self.model)
+
+    def extra(self) -> Teaching:
+        """Returns what teaches at the first step."""
+        return self.teaching
+
+    def read(self, folder: str, epochs: int, validation: bool) -> CropBatches:
+        """Returns the crops of a data set, or of a folder of recordings."""
+        step, data, encoder = self.config.step, self.config.data, self.model.encoder
+        corpus = open_corpus(folder, encoder.num_frames, encoder.patch_size)
+        own = own_parts(self.mesh, step.blocks, step.accumulate)
+        return CropBatches(
+            corpus,
+            encoder.num_frames,
+            data.clips,
+            step.blocks,
+            own,
+            epochs,
+            self.config.steps,
+            data.seed,
+        )
+
+    def check(self, trained: Tree) -> None:
+        """Refuses to freeze what teaches.
+
+        Raises:
+            InputError: some of it is frozen.
+        """
+        learns = {path for path, _ in flatten(trained)}
+        for path, _ in flatten(self.teaching.teacher):
+            if path not in learns:
+                raise InputError(
+                    f"optim.frozen {self.config.optim.frozen!r} freezes {path}, of which the "
+                    "teacher is a moving average; narrow it"
+                )
+
+    def loss(self, validation: bool) -> Loss:
+        """Returns both losses' weighed sum over masked patches; masks depend on the block alone."""
+        config, key = self.model, jax.random.key(self.config.data.seed)
+
+        def orders_of(number: Array, clips: int) -> Array:
+            return draw_orders(jax.random.fold_in(key, number), clips, config.patches)
+
+        def loss(params: Tree, frozen: Tree, batch: CropBatch, at: Moment) -> LossSum:
+            blocks, clips, frames, bands = batch.log_mel.shape
+            orders = jax.vmap(partial(orders_of, clips=clips))(batch.number)
+            log_mel = batch.log_mel.reshape(-1, frames, bands).astype(jnp.float32)
+            orders = orders.reshape(-1, config.patches)
+            seen = compare(join(params, frozen), at.extra, log_mel, orders, at.step, config)
+            share = config.class_share
+            total = (1 - share) * seen.prediction.sum() + share * seen.classes.sum()
+            masked = blocks * clips * (config.patches - config.visible)
+            return LossSum(total, jnp.float32(masked), seen.sums)
+
+        return loss
+
+    def after(self, state: TrainState, told: Sums, count: Array) -> tuple[Any, Mapping[str, Array]]:
+        """Returns what teaches after a step, and what is told of it."""
+        config, steps = self.model, self.steps
+        of = told.teacher[0] if config.centre == "probabilities" else told.logits
+        teaching = follow(state.extra, state.params, of / count, state.step, steps, config)
+        return teaching, describe(told, count, state.step, steps, config)
+
+    def watch(self, numbers: Mapping[str, float]) -> str | None:
+        """Returns what is wrong by the numbers of a step, if anything is."""
+        return warning(dict(numbers))
+
+    def work(self, step: int) -> Work:
+        """Returns what a step computes."""
+        crops = self.batches.order.blocks * self.config.data.clips
+        patches = crops * (self.model.patches - self.model.visible)
+        return Work(crops, patches, pretraining_flops(self.model) * crops)
+
+    def clips(self, step: int) -> list[str]:
+        """Returns the names of a step's recordings."""
+        return self.batches.names(0 if self.config.overfit_batch else step)
