@@ -95,6 +95,16 @@ def refusal(function, *arguments, **options):
     return message
 
 
+def run_cli(capsys, monkeypatch, *arguments):
+    """Runs a command of `tinymu` in this process; returns exit code, stdout and stderr."""
+    from tinymu_jax import cli
+
+    monkeypatch.setattr(sys, "argv", ["tinymu", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code or 0, *capsys.readouterr()
+
+
 def run_process(*arguments):
     """Runs python with this repository's packages in a process of its own."""
     return subprocess.run(

@@ -642,12 +642,6 @@ def test_a_pre_training_checkpoint_is_told_from_an_encoder(tmp_path, key):
     assert "_enconly.pt" in message
 
 
-@pytest.mark.parametrize("name", ["matpac_ssl_mcl_tiny.pt", "matpac_ssl_single_tiny.pt"])
-def test_a_published_pre_training_checkpoint_is_refused(shared_dir, name):
-    message = refusal(open_checkpoint, shared_dir / "golden" / name)
-    assert "is a pre-training checkpoint" in message
-
-
 def test_a_missing_key_of_the_encoder_is_named(tmp_path):
     key = "student_encoder.blocks.1.attn.qkv.bias"
     path, _ = write_matpac(tmp_path, change=lambda state: state.pop(key))

@@ -304,11 +304,11 @@ class Clips(list):
 
 
 def test_two_clips_of_one_name_are_refused(recordings):
-    labels = read_labels_table(recordings / "labels.csv")
+    labels = read_labels_table(recordings / "labels.csv").of
     clips = SimpleNamespace(dataset=Clips(["a/0.wav", "b/0.wav"]), seed=0)
     batches = LabelBatches(clips, labels, 1, 1, [0], epochs=1)
     for _ in range(2):
-        np.testing.assert_array_equal(batches._labels("a/0.wav"), labels.of["0.wav"])
+        np.testing.assert_array_equal(batches._labels("a/0.wav"), labels["0.wav"])
     assert "b/0.wav and a/0.wav: have one name" in refusal(batches._labels, "b/0.wav")
 
 

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import soundfile
-from helpers import ROOT, noise, refusal
+from helpers import ROOT, noise, refusal, run_cli
 from tokenizer_fixture import tokenizer_text
 
 from tinymu_jax.audio import load_audio, log_mel
@@ -309,29 +309,20 @@ def test_the_tokenizer_of_another_model_is_refused(prepared):
 # --- the commands ------------------------------------------------------------------------------
 
 
-def run(capsys, monkeypatch, *arguments):
-    from tinymu_jax import cli
-
-    monkeypatch.setattr(sys, "argv", ["tinymu", "data", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return ended.value.code or 0, *capsys.readouterr()
-
-
 def test_stats_say_how_full_rows_are(prepared, capsys, monkeypatch):
     arguments = ("stats", prepared.folder, "--packing.rows", 1, "--json")
-    code, out, _ = run(capsys, monkeypatch, *arguments)
+    code, out, _ = run_cli(capsys, monkeypatch, "data", *arguments)
     found = json.loads(out)
     assert (code, found["clips"], found["questions"]) == (0, 4, 6)
     assert 0.2 < found["slots used"] <= 1
-    code, out, _ = run(capsys, monkeypatch, *arguments[:-1])
+    code, out, _ = run_cli(capsys, monkeypatch, "data", *arguments[:-1])
     assert "questions a clip   1.500" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["prepare"], "no list: name one or more"),
+        (["prepare"], "nothing to prepare: name lists of questions, or folders"),
         (["prepare", "--clips-per-shard", "0"], "clips-per-shard of 1 or more"),
         (["stats", "nowhere"], "nowhere: has no dataset.json"),
     ],
@@ -341,7 +332,7 @@ def test_bad_commands_end_with_one_line(arguments, named, tmp_path, capsys, monk
     tokenizer.write_text(tokenizer_text())
     options = ["--tokenizer", tokenizer] if arguments[0] == "prepare" else []
     monkeypatch.chdir(tmp_path)
-    code, out, err = run(capsys, monkeypatch, *arguments, *options)
+    code, out, err = run_cli(capsys, monkeypatch, "data", *arguments, *options)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1

@@ -20,6 +20,8 @@ from tinymu_jax.errors import InputError
 
 HELD_OUT = 0.1
 """Share of the recordings to learn from that is held out where a data set names none."""
+ROUND = 20
+"""Steps of a round at least."""
 MISSING = 1e-6
 """Spread below which a number of a vector tells nothing."""
 
@@ -30,10 +32,11 @@ class ProbeConfig:
 
     seeds: int = 5
     """Probes that are learnt, each with other first weights and another order."""
-    epochs: int = 100
-    """At most."""
+    rounds: int = 100
+    """At most: epochs, or several of a small data set (`ROUND` steps)."""
     patience: int = 10
-    """Epochs without a better validation after which it ends; the best weights are kept."""
+    """Rounds without a lower loss of the validation after which it ends; the best weights are
+    kept."""
     batch: int = 128
     """Recordings of a step."""
     learning_rate: float = 1e-3
@@ -177,54 +180,68 @@ def fit(
     mean, spread = vectors[learn].mean(0), vectors[learn].std(0)
     scale = np.where(spread > MISSING, 1 / np.maximum(spread, MISSING), 0).astype(np.float32)
     x = jnp.asarray((vectors[learn] - mean) * scale)
-    y, told = jnp.asarray(wanted[learn], jnp.float32), jnp.asarray(known[learn], jnp.float32)
+    y, told = jnp.asarray(wanted[learn]), jnp.asarray(known[learn])
     rng = np.random.default_rng([seed, 0])
     bound = x.shape[1] ** -0.5
     kernel = rng.uniform(-bound, bound, (x.shape[1], y.shape[1])).astype(np.float32)
     params: Any = (jnp.asarray(kernel), jnp.zeros(y.shape[1]))
-    optimiser = optax.adam(config.learning_rate)
-    state, best, left = optimiser.init(params), (-1.0, None), config.patience
-    size = min(config.batch, len(learn))
-    for _ in range(config.epochs):
-        order = rng.permutation(len(learn))[: len(learn) // size * size].reshape(-1, size)
-        params, state = _epoch(
-            params, state, x, y, told, jnp.asarray(order), config.learning_rate, several
-        )
-        kernel, bias = map(np.asarray, params)
-        probe = Probe(kernel * scale[:, None], bias - (mean * scale) @ kernel)
-        score = measure(wanted[valid], known[valid], probe.scores(vectors[valid]), several)
-        left -= 1
-        if score > best[0]:
-            best, left = (score, probe), config.patience
+    state, best, left = optax.adam(config.learning_rate).init(params), (np.inf, params), 0
+    held = jnp.asarray((vectors[valid] - mean) * scale), wanted[valid], known[valid]
+    for _ in range(config.rounds):
+        order = jnp.asarray(_order(rng, len(learn), config.batch))
+        params, state = _round(params, state, x, y, told, order, config.learning_rate, several)
+        lost = float(_lost(params, *held, several))
+        left = config.patience if lost < best[0] else left - 1
+        best = min(best, (lost, params), key=lambda pair: pair[0])
         if left == 0:
             break
-    return best[1]
+    kernel, bias = map(np.asarray, best[1])
+    return Probe(kernel * scale[:, None], bias - (mean * scale) @ kernel)
+
+
+def _order(rng: np.random.Generator, number: int, batch: int) -> Int[np.ndarray, "steps size"]:
+    """Returns the batches of a round: whole epochs, as many as its steps need."""
+    size = min(batch, number)
+    epochs = -(-ROUND // (number // size))
+    whole = [rng.permutation(number)[: number // size * size] for _ in range(epochs)]
+    return np.concatenate(whole).reshape(-1, size)
+
+
+@partial(jax.jit, static_argnames="several")
+def _lost(
+    params: Any,
+    x: Float[Array, "R E"],
+    wanted: Array,
+    known: Array,
+    several: bool,
+) -> Float[Array, ""]:
+    """Returns the mean cross-entropy of what is known."""
+    scores = x @ params[0] + params[1]
+    wanted, known = wanted.astype(float), known.astype(float)
+    if several:
+        lost = optax.sigmoid_binary_cross_entropy(scores, wanted) * known
+        return lost.sum() / jnp.maximum(known.sum(), 1)
+    return optax.softmax_cross_entropy(scores, wanted).mean()
 
 
 @partial(jax.jit, static_argnames=("rate", "several"))
-def _epoch(
+def _round(
     params: Any,
     state: Any,
     x: Float[Array, "R E"],
-    y: Float[Array, "R classes"],
-    known: Float[Array, "R classes"],
+    y: Bool[Array, "R classes"],
+    known: Bool[Array, "R classes"],
     order: Int[Array, "steps size"],
     rate: float,
     several: bool,
 ) -> tuple[Any, Any]:
-    """Runs over all batches once."""
+    """Learns from batches, one after the other."""
     optimiser = optax.adam(rate)
-
-    def loss(params: Any, rows: Array) -> Array:
-        scores = x[rows] @ params[0] + params[1]
-        if several:
-            lost = optax.sigmoid_binary_cross_entropy(scores, y[rows]) * known[rows]
-            return lost.sum() / jnp.maximum(known[rows].sum(), 1)
-        return optax.softmax_cross_entropy(scores, y[rows]).mean()
 
     def step(carried: Any, rows: Array) -> tuple[Any, None]:
         params, state = carried
-        updates, state = optimiser.update(jax.grad(loss)(params, rows), state)
+        gradient = jax.grad(_lost)(params, x[rows], y[rows], known[rows], several)
+        updates, state = optimiser.update(gradient, state)
         return (optax.apply_updates(params, updates), state), None
 
     return jax.lax.scan(step, (params, state), order)[0]
