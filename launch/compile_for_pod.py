@@ -1,7 +1,8 @@
-"""Compiles the full-size fine-tuning step for TPU pods on a machine without a TPU.
+"""Compiles the full-size training step for TPU pods on a machine without a TPU.
 
     python launch/compile_for_pod.py                                    the four pods of the README
     python launch/compile_for_pod.py --topology v5e:4x4 --mesh 4,4,1    another mesh
+    python launch/compile_for_pod.py --pretrain                         the encoder's pre-training
 
 It says whether the step fits, what is moved between the chips, and how long a step takes at the
 chips' peak rates: the time of a real step is longer. Needs libtpu (Linux x86_64):
@@ -68,7 +69,7 @@ def describe(found: "Forecast") -> str:
     times = ", ".join(f"{name} {1e3 * value:.1f}" for name, value in seconds.items())
     lines.append(
         f"  at peak     milliseconds: {times}; MFU {100 * found.mfu:.0f} %, "
-        f"{found.questions_per_second:,.0f} questions/s in all"
+        f"{found.rate:,.0f} {found.counted}/s in all"
     )
     return "\n".join(lines)
 
@@ -77,7 +78,7 @@ def table(forecasts: Sequence["Forecast"]) -> str:
     """Returns forecasts as a table in markdown."""
     rows = [
         "| slice | mesh (data, fsdp, tensor) | memory a chip | operations | memory traffic | "
-        "between chips | step at peak rates | MFU | questions/s |",
+        f"between chips | step at peak rates | MFU | {forecasts[0].counted}/s |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for found in forecasts:
@@ -94,22 +95,26 @@ def table(forecasts: Sequence["Forecast"]) -> str:
             f"| {sent / GB:.2f} GB ({moved}) "
             f"| {seconds['step']} ms (compute {seconds['compute']}, memory {seconds['memory']}, "
             f"links {seconds['links']}) "
-            f"| {100 * found.mfu:.0f} % | {found.questions_per_second:,.0f} |"
+            f"| {100 * found.mfu:.0f} % | {found.rate:,.0f} |"
         )
     return "\n".join(rows)
 
 
 def run(args: argparse.Namespace) -> list["Forecast"]:
     """Compiles for every slice, and prints and saves what was found as it comes."""
-    from tinymu_jax.training.pod_plan import forecast
-    from tinymu_jax.training.pod_program import TOPOLOGIES, prepare_machine
+    from tinymu_jax.training.pod_plan import forecast, forecast_pretraining
+    from tinymu_jax.training.pod_program import (
+        PRETRAINING_TOPOLOGIES,
+        TOPOLOGIES,
+        prepare_machine,
+    )
 
     mesh = parse_mesh(args.mesh) if args.mesh else None
     least = {"--blocks-per-chip": args.blocks_per_chip, "--accumulate": args.accumulate}
-    for name, value in (least | {"--rows": args.rows}).items():
+    for name, value in (least | {"--rows": args.rows, "--batch": args.batch}).items():
         if value < 1:
             raise InputError(f"{name} {value}: give 1 or more")
-    if args.blocks_per_chip % args.accumulate:
+    if args.blocks_per_chip % args.accumulate and not args.pretrain:
         raise InputError(
             f"--accumulate {args.accumulate}: does not part {args.blocks_per_chip} blocks evenly; "
             "give a divisor of --blocks-per-chip"
@@ -119,8 +124,11 @@ def run(args: argparse.Namespace) -> list["Forecast"]:
     packing = replace(packing, clips=round(whole.clips * share), labels=round(whole.labels * share))
     prepare_machine()
     found: list[Forecast] = []
-    for topology in args.topology or TOPOLOGIES:
-        found.append(forecast(topology, mesh, args.blocks_per_chip, args.accumulate, packing))
+    for topology in args.topology or (PRETRAINING_TOPOLOGIES if args.pretrain else TOPOLOGIES):
+        if args.pretrain:
+            found.append(forecast_pretraining(topology, mesh, args.batch, args.accumulate))
+        else:
+            found.append(forecast(topology, mesh, args.blocks_per_chip, args.accumulate, packing))
         if not args.markdown:
             print(describe(found[-1]), flush=True)
         if args.json:
@@ -141,6 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--blocks-per-chip", type=int, default=1)
     parser.add_argument("--accumulate", type=int, default=1, help="parts of a chip's blocks")
     parser.add_argument("--rows", type=int, default=8, help="of a block, 1,024 slots each")
+    parser.add_argument("--pretrain", action="store_true", help="the step of pre-training")
+    parser.add_argument("--batch", type=int, default=2048, help="crops of such a step in all")
     parser.add_argument("--json", type=Path, help="where all numbers go")
     parser.add_argument("--markdown", action="store_true", help="print the README's table")
     args = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""What is to be expected of a fine-tuning step on a TPU pod, from its compiled program.
+"""What is to be expected of a training step on a TPU pod, from its compiled program.
 
 Predicted is at peak rates:
 seconds = max(operations / peak, memory bytes / memory rate) + bytes sent / link rate.
@@ -15,21 +15,29 @@ from tinymu_jax.data.config import PackingConfig
 from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import make_mesh
 from tinymu_jax.models.layers import QUERIES_TOGETHER
+from tinymu_jax.pretraining.config import SelfSupervisedConfig
 from tinymu_jax.training.chips import Chip, chip_of
-from tinymu_jax.training.flops import flops_of, training_flops
+from tinymu_jax.training.flops import flops_of, pretraining_flops, training_flops
 from tinymu_jax.training.hlo import read_program
-from tinymu_jax.training.pod_program import compile_step, lower_step, topology_devices
+from tinymu_jax.training.pod_program import (
+    compile_step,
+    lower_pretraining,
+    lower_step,
+    topology_devices,
+)
 from tinymu_jax.training.traffic import Collective, collectives, memory_bytes
 
 QUESTION_SLOTS, QUESTION_LABELS, QUESTIONS_OF_A_CLIP = 51, 20, 7
 """Of MusicSkills, on average: slots with the question's share of its clip's 63 vectors, answer
 tokens, and questions that share a clip."""
+PRETRAINING_BATCH = 2048
+"""Crops of a step of pre-training, as published."""
 FILL = 0.97
 """Share of a block's slots that hold something."""
 
 
 class Forecast(NamedTuple):
-    """What is known of a compiled step; all numbers per chip and step but for the last."""
+    """What is known of a compiled step; all numbers per chip and step but for the rate."""
 
     topology: str
     chip: str
@@ -56,8 +64,10 @@ class Forecast(NamedTuple):
     """At peak rates: of `compute`, `memory` and `links`, and of the `step`."""
     mfu: float
     """Needed operations over those that the chip could do in the predicted time."""
-    questions_per_second: float
-    """Of all chips together."""
+    counted: str
+    """What a step learns from: questions, or crops."""
+    rate: float
+    """Of those a second, all chips together."""
 
 
 def pod_config() -> TinyMUConfig:
@@ -168,19 +178,81 @@ def forecast(
     config, packing = config or pod_config(), packing or PackingConfig()
     chip, mesh = slice_of(topology, mesh_config)
     sizes = tuple(mesh.shape[axis] for axis in mesh.axis_names)
-    start = time.perf_counter()
     number = blocks * sizes[0] * sizes[1]
-    compiled = compile_step(lower_step(config, packing, mesh, number, accumulate), topology)
+    lowered = lower_step(config, packing, mesh, number, accumulate)
+    flops = tuple(share * blocks / sizes[2] for share in block_flops(config, packing))
+    items = block_work(packing)["questions"] * number
+    return read_forecast(lowered, topology, chip, mesh, blocks, flops, "questions", items)
+
+
+def forecast_pretraining(
+    topology: str,
+    mesh_config: MeshConfig | None = None,
+    batch: int = PRETRAINING_BATCH,
+    accumulate: int = 1,
+    config: SelfSupervisedConfig | None = None,
+) -> Forecast:
+    """Compiles the step of pre-training; arguments and errors as `forecast`.
+
+    Args:
+        topology: as libtpu names it.
+        mesh_config: default `default_mesh`.
+        batch: crops of a step, over all chips.
+        accumulate: parts that they are computed in.
+        config: default the published one, multiplied in bfloat16.
+    """
+    config = config or SelfSupervisedConfig()
+    config = replace(config, encoder=replace(config.encoder, products="bfloat16"))
+    chip, mesh = slice_of(topology, mesh_config)
+    sharing = mesh.shape["data"] * mesh.shape["fsdp"]
+    clips, rest = divmod(batch, sharing * accumulate)
+    if rest or not clips:
+        raise InputError(
+            f"{topology}: {batch} crops cannot be parted evenly over {sharing} chips that share "
+            f"them, in {accumulate} parts; give a multiple of {sharing * accumulate}"
+        )
+    lowered = lower_pretraining(config, mesh, sharing * accumulate, clips, accumulate)
+    flops = pretraining_flops(config) * batch / mesh.size
+    # Nothing is padded, and nothing computed again.
+    return read_forecast(
+        lowered, topology, chip, mesh, accumulate, (flops, flops), "crops", float(batch)
+    )
+
+
+def read_forecast(
+    lowered: Any,
+    topology: str,
+    chip: Chip,
+    mesh: Mesh,
+    blocks: int,
+    flops: tuple[float, float],
+    counted: str,
+    items: float,
+) -> Forecast:
+    """Compiles a lowered step and reads from the program what is to be expected.
+
+    Args:
+        lowered: the step.
+        topology: of the slice.
+        chip: of the slice.
+        mesh: of its chips.
+        blocks: of each chip.
+        flops: of each chip, needed and computed.
+        counted: what a step learns from.
+        items: how many of those, over all chips.
+    """
+    start = time.perf_counter()
+    compiled = compile_step(lowered, topology)
     taken = time.perf_counter() - start
     program, cost = read_program(compiled.as_text()), compiled.cost_analysis()
     moved, sent = memory_bytes(program), collectives(program)
-    needed, computed = (share * blocks / sizes[2] for share in block_flops(config, packing))
+    needed, computed = flops
     seconds = step_seconds(chip, computed, moved, sum(item.sent for item in sent.values()))
     return Forecast(
         topology=topology,
         chip=chip.name,
         chips=mesh.size,
-        mesh=sizes,
+        mesh=tuple(mesh.shape[axis] for axis in mesh.axis_names),
         blocks=blocks,
         compile_seconds=taken,
         memory=memory_of(compiled, chip),
@@ -191,5 +263,6 @@ def forecast(
         memory_bytes=moved,
         seconds=seconds,
         mfu=needed / seconds["step"] / chip.flops,
-        questions_per_second=block_work(packing)["questions"] * number / seconds["step"],
+        counted=counted,
+        rate=items / seconds["step"],
     )

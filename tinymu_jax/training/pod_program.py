@@ -1,4 +1,4 @@
-"""The fine-tuning step compiled for TPU pods that are not there.
+"""Training steps compiled for TPU pods that are not there.
 
 libtpu compiles for a topology by its name. Nothing is computed: only shapes go in.
 """
@@ -20,17 +20,25 @@ from tinymu_jax import audio
 from tinymu_jax.checkpoint import expected_shapes
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.data.crops import CropBatch
 from tinymu_jax.data.loader import Batch
 from tinymu_jax.data.packing import lay_out_block
 from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import batch_sharding, tree_shardings, weight_shardings
 from tinymu_jax.models import tinymu
+from tinymu_jax.pretraining import matpac_ssl
+from tinymu_jax.pretraining.config import SelfSupervisedConfig
+from tinymu_jax.pretraining.matpac_ssl import parts_of
 from tinymu_jax.training.config import OptimConfig
 from tinymu_jax.training.optim import make_optimiser, split_frozen
-from tinymu_jax.training.step import init_state, make_step
+from tinymu_jax.training.pretrain import frozen_too, loss_of_crops, teach
+from tinymu_jax.training.pretrain_config import PRETRAINING
+from tinymu_jax.training.step import init_state, make_step, step_of
 
 TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8")
 """16, 256, 256 and 512 chips; the vendor calls the last one v5p-1024, by its cores."""
+PRETRAINING_TOPOLOGIES = ("v5e:8x8", "v5e:16x16")
+"""Those that pre-training's batch of 2,048 crops is shown for."""
 LOST = "Involuntary full rematerialization"
 """What XLA prints where it gathers a whole array because two shardings do not go together."""
 
@@ -121,6 +129,35 @@ def lower_step(
     )
     with jax.set_mesh(mesh):
         return step.lower(state, frozen, batch_shapes(config, packing, blocks))
+
+
+def lower_pretraining(
+    config: SelfSupervisedConfig, mesh: Mesh, blocks: int, clips: int, accumulate: int = 1
+) -> Any:
+    """Returns the whole step of pre-training with `blocks` blocks of `clips` crops, for a mesh."""
+    optim = frozen_too(PRETRAINING, config)
+    optimiser = make_optimiser(optim, 1000)
+    params, teaching = parts_of(expected_shapes(config))
+    trained, frozen = split_frozen(params, optim)
+    state = jax.eval_shape(lambda params: init_state(params, optimiser, teaching), trained)
+    axes = matpac_ssl.param_axes(config)
+    state_at, frozen_at = (
+        tree_shardings(tree, weight_shardings(weights, axes, mesh), mesh)
+        for tree, weights in ((state, trained), (frozen, frozen))
+    )
+    loss, after = loss_of_crops(config, seed=0), teach(config, steps=1000)
+    step = jax.jit(
+        step_of(loss, optimiser, accumulate, after=after),
+        in_shardings=(state_at, frozen_at, batch_sharding(mesh)),
+        out_shardings=(state_at, NamedSharding(mesh, PartitionSpec())),
+        donate_argnums=0,
+    )
+    crops = (blocks, clips, config.encoder.num_frames, audio.NUM_MELS)
+    batch = CropBatch(
+        jax.ShapeDtypeStruct(crops, np.float16), jax.ShapeDtypeStruct((blocks,), np.int32)
+    )
+    with jax.set_mesh(mesh):
+        return step.lower(state, frozen, batch)
 
 
 def compile_step(lowered: Any, what: str) -> Any:

@@ -20,16 +20,23 @@ from tinymu_jax.pretraining.matpac_ssl import Sums, compare
 from tinymu_jax.pretraining.teaching import Teaching, follow
 from tinymu_jax.pretraining.telling import describe, warning
 from tinymu_jax.sharding import Tree, flatten
+from tinymu_jax.training.config import OptimConfig
 from tinymu_jax.training.flops import pretraining_flops
 from tinymu_jax.training.learning import Learning
 from tinymu_jax.training.loop import Work
 from tinymu_jax.training.losses import LossSum
 from tinymu_jax.training.optim import join
 from tinymu_jax.training.pretrain_config import UNUSED, PretrainConfig
-from tinymu_jax.training.step import Loss, Moment, TrainState
+from tinymu_jax.training.step import After, Loss, Moment, TrainState
 
 ALWAYS_FROZEN = r"encoder/log_mel/.*"
 """No log-mel is computed in a step."""
+
+
+def frozen_too(optim: OptimConfig, model: SelfSupervisedConfig) -> OptimConfig:
+    """Returns the optimiser's config with what never learns frozen."""
+    unused = f"|{UNUSED}" if model.predictor.hypotheses > 1 else ""
+    return replace(optim, frozen=f"{optim.frozen}|{ALWAYS_FROZEN}{unused}")
 
 
 class Pretraining(Learning):
@@ -47,10 +54,7 @@ class Pretraining(Learning):
     ) -> None:
         """Arguments and errors as `Learning`; `teaching` is that before the first step."""
         self.teaching = teaching
-        frozen = f"{config.optim.frozen}|{ALWAYS_FROZEN}"
-        if model.predictor.hypotheses > 1:
-            frozen = f"{frozen}|{UNUSED}"
-        config = replace(config, optim=replace(config.optim, frozen=frozen))
+        config = replace(config, optim=frozen_too(config.optim, model))
         super().__init__(config, model, params, devices)
 
     def computed(self, model: SelfSupervisedConfig) -> SelfSupervisedConfig:
@@ -96,31 +100,12 @@ class Pretraining(Learning):
                 )
 
     def loss(self, validation: bool) -> Loss:
-        """Returns both losses' weighed sum over masked patches; masks depend on the block alone."""
-        config, key = self.model, jax.random.key(self.config.data.seed)
-
-        def orders_of(number: Array, clips: int) -> Array:
-            return draw_orders(jax.random.fold_in(key, number), clips, config.patches)
-
-        def loss(params: Tree, frozen: Tree, batch: CropBatch, at: Moment) -> LossSum:
-            blocks, clips, frames, bands = batch.log_mel.shape
-            orders = jax.vmap(partial(orders_of, clips=clips))(batch.number)
-            log_mel = batch.log_mel.reshape(-1, frames, bands).astype(jnp.float32)
-            orders = orders.reshape(-1, config.patches)
-            seen = compare(join(params, frozen), at.extra, log_mel, orders, at.step, config)
-            share = config.class_share
-            total = (1 - share) * seen.prediction.sum() + share * seen.classes.sum()
-            masked = blocks * clips * (config.patches - config.visible)
-            return LossSum(total, jnp.float32(masked), seen.sums)
-
-        return loss
+        """Returns what is made smaller; masks depend on the block alone."""
+        return loss_of_crops(self.model, self.config.data.seed)
 
     def after(self, state: TrainState, told: Sums, count: Array) -> tuple[Any, Mapping[str, Array]]:
         """Returns what teaches after a step, and what is told of it."""
-        config, steps = self.model, self.steps
-        of = told.teacher[0] if config.centre == "probabilities" else told.logits
-        teaching = follow(state.extra, state.params, of / count, state.step, steps, config)
-        return teaching, describe(told, count, state.step, steps, config)
+        return teach(self.model, self.steps)(state, told, count)
 
     def watch(self, numbers: Mapping[str, float]) -> str | None:
         """Returns what is wrong by the numbers of a step, if anything is."""
@@ -135,3 +120,40 @@ class Pretraining(Learning):
     def clips(self, step: int) -> list[str]:
         """Returns the names of a step's recordings."""
         return self.batches.names(0 if self.config.overfit_batch else step)
+
+
+def loss_of_crops(config: SelfSupervisedConfig, seed: int) -> Loss:
+    """Returns both losses' weighed sum over the masked patches of a batch.
+
+    Args:
+        config: of all.
+        seed: of the masks.
+    """
+    key = jax.random.key(seed)
+
+    def orders_of(number: Array, clips: int) -> Array:
+        return draw_orders(jax.random.fold_in(key, number), clips, config.patches)
+
+    def loss(params: Tree, frozen: Tree, batch: CropBatch, at: Moment) -> LossSum:
+        blocks, clips, frames, bands = batch.log_mel.shape
+        orders = jax.vmap(partial(orders_of, clips=clips))(batch.number)
+        log_mel = batch.log_mel.reshape(-1, frames, bands).astype(jnp.float32)
+        orders = orders.reshape(-1, config.patches)
+        seen = compare(join(params, frozen), at.extra, log_mel, orders, at.step, config)
+        share = config.class_share
+        total = (1 - share) * seen.prediction.sum() + share * seen.classes.sum()
+        masked = blocks * clips * (config.patches - config.visible)
+        return LossSum(total, jnp.float32(masked), seen.sums)
+
+    return loss
+
+
+def teach(config: SelfSupervisedConfig, steps: int) -> After:
+    """Returns what becomes of what teaches, in a run of so many steps."""
+
+    def after(state: TrainState, told: Sums, count: Array) -> tuple[Any, Mapping[str, Array]]:
+        of = told.teacher[0] if config.centre == "probabilities" else told.logits
+        teaching = follow(state.extra, state.params, of / count, state.step, steps, config)
+        return teaching, describe(told, count, state.step, steps, config)
+
+    return after

@@ -1,0 +1,145 @@
+"""How long a step of pre-training takes at full width, beside the published step in PyTorch.
+
+    python tests/benchmarks/pretrain.py --json outputs/pretrain.json
+
+Both sides do the whole step (losses, gradients, clipping, AdamW, teachers and centre) on crops of
+608 frames, in turn in one process; each side's memory is measured in a process of its own.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+FRAMES, STEPS = 608, 1000
+SIDES = ("published", "float32", "bfloat16")
+
+
+def make_crops(batch: int) -> np.ndarray:
+    """Returns crops of noise (C, frames, 80), as the loader gives them."""
+    return np.random.default_rng(0).standard_normal((batch, FRAMES, 80)).astype(np.float16)
+
+
+def published(batch: int) -> Callable[[], Any]:
+    """Returns the published step."""
+    import ssl_oracle
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    torch.manual_seed(0)
+    model = ssl_oracle.SelfSupervised(**ssl_oracle.FULL_SIZES)
+    optimiser = ssl_oracle.make_optimiser(model)
+    image = torch.from_numpy(make_crops(batch).swapaxes(1, 2).astype(np.float32))
+
+    def step() -> Any:
+        order = torch.rand(batch, 190).argsort(1)
+        return ssl_oracle.train_step(model, optimiser, image, order, 500, STEPS)
+
+    return step
+
+
+def ours(batch: int, products: str) -> Callable[[], Any]:
+    """Returns our step, as the loop runs it."""
+    from tinymu_jax.data.crops import CropBatch
+    from tinymu_jax.pretraining.config import SelfSupervisedConfig
+    from tinymu_jax.pretraining.matpac_ssl import init_whole, parts_of
+    from tinymu_jax.training.optim import make_optimiser, split_frozen
+    from tinymu_jax.training.pretrain import frozen_too, loss_of_crops, teach
+    from tinymu_jax.training.pretrain_config import PRETRAINING
+    from tinymu_jax.training.step import init_state, step_of
+
+    config = SelfSupervisedConfig()
+    config = replace(config, encoder=replace(config.encoder, products=products))
+    optim = frozen_too(PRETRAINING, config)
+    optimiser = make_optimiser(optim, STEPS)
+    params, teaching = parts_of(init_whole(config, 0))
+    trained, frozen = split_frozen(params, optim)
+    step = step_of(loss_of_crops(config, 0), optimiser, after=teach(config, STEPS))
+    step = jax.jit(step, donate_argnums=0)
+    held = {"state": init_state(trained, optimiser, teaching)}
+    batch = jax.device_put(CropBatch(make_crops(batch)[None], np.zeros(1, np.int32)))
+
+    def run() -> Any:
+        held["state"], metrics = step(held["state"], frozen, batch)
+        return float(metrics.loss)
+
+    return run
+
+
+def make(side: str, batch: int) -> Callable[[], Any]:
+    """Returns a side's step."""
+    return published(batch) if side == "published" else ours(batch, side)
+
+
+def seconds_of(step: Callable[[], Any]) -> float:
+    """Returns how long a step takes."""
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def peak_gigabytes(side: str, batch: int) -> float:
+    """Returns the most memory that a process with a side alone held over two steps."""
+    command = [sys.executable, __file__, "--memory", side, "--batch", str(batch)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return float(said.splitlines()[-1])
+
+
+def main() -> None:
+    """Runs everything and prints the numbers."""
+    from tinymu_jax.heap import keep_heap
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=8, help="crops of a step")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--memory", choices=SIDES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.memory:
+        if args.memory != "published":
+            keep_heap()
+        step = make(args.memory, args.batch)
+        for _ in range(2):
+            step()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+        return
+    memory = {side: peak_gigabytes(side, args.batch) for side in SIDES}
+    keep_heap()
+    steps = {side: make(side, args.batch) for side in SIDES}
+    for step in steps.values():
+        step()
+    taken = {side: [] for side in SIDES}
+    for _ in range(args.repeats):
+        for side, step in steps.items():
+            taken[side].append(seconds_of(step))
+    median = {side: float(np.median(own)) for side, own in taken.items()}
+    found = {
+        "cores": os.cpu_count(),
+        "batch": args.batch,
+        "seconds a step": median,
+        "speed over published": {side: median["published"] / s for side, s in median.items()},
+        "peak memory, GB": memory,
+        "memory of published over it": {
+            side: memory["published"] / m for side, m in memory.items()
+        },
+    }
+    print(json.dumps(found, indent=1))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
