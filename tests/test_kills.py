@@ -16,8 +16,10 @@ import pytest
 from helpers import ROOT, write_lists
 from tokenizer_fixture import tokenizer_text
 
+from tinymu_jax.checkpoint import read_checkpoint
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig
 from tinymu_jax.data.prepare import prepare
+from tinymu_jax.sharding import flatten
 from tinymu_jax.training.checkpoints import whole_steps
 
 STEPS = 40
@@ -61,9 +63,9 @@ def config_file(tmp_path_factory, golden_dir):
     return file
 
 
-def begin(config_file, output, *options, devices=1, limit=None):
+def begin(config_file, output, *options, devices=1, limit=None, command="train"):
     """Begins or goes on with a run in a process of its own, whose files stay below some kB."""
-    command = [sys.executable, "-m", "tinymu_jax.cli", "train"]
+    command = [sys.executable, "-m", "tinymu_jax.cli", command]
     if limit:
         command = ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "bash", *command]
     options = [f"--config={config_file}", f"--output={output}", "--resume", *options]
@@ -154,6 +156,50 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(config_file, uninterrupted
     assert "the last whole one is of step 4: make room" in line
     ended(begin(config_file, output))
     assert losses(output) == uninterrupted
+
+
+PRETRAINING = """
+from tinymu_jax.config import MatpacConfig
+from tinymu_jax.pretraining.config import *
+from tinymu_jax.training.config import LoopConfig
+from tinymu_jax.training.pretrain_config import *
+
+config = PretrainConfig(
+    model=SelfSupervisedConfig(
+        encoder=MatpacConfig(width=32, depth=1, num_heads=2, num_frames=48),
+        predictor=PredictorConfig(width=16, depth=1, num_heads=2, hypotheses=3),
+        class_head=ClassHeadConfig(16, 8, 12),
+        encoder_decay=0.9,
+        head_decay=0.9,
+    ),
+    data=CropsConfig({data!r}, clips=5, threads=2),
+    loop=LoopConfig(log_every=1, save_every=3, tensorboard=False),
+    steps={steps},
+)
+"""
+
+
+def test_pre_training_goes_on_after_kills_teachers_included(config_file, tmp_path):
+    file = tmp_path / "pretrain.py"
+    # What the other runs learn from has the recordings too; one is too short for a crop.
+    file.write_text(PRETRAINING.format(data=str(config_file.parent), steps=STEPS))
+    ended(begin(file, tmp_path / "whole", command="pretrain"))
+    wanted, output = losses(tmp_path / "whole"), tmp_path / "run"
+    assert len(set(wanted.values())) == STEPS
+    for step in (8, 27):
+        process = begin(file, output, command="pretrain")
+        wait_for(process, output, step)
+        process.send_signal(signal.SIGKILL)
+        ended(process, -signal.SIGKILL)
+    ended(begin(file, output, command="pretrain"))
+    assert losses(output) == wanted
+    ours, theirs = (
+        dict(flatten(read_checkpoint(folder / "model").params))
+        for folder in (output, tmp_path / "whole")
+    )
+    assert any(path.startswith("teacher/") for path in ours)
+    for path, leaf in theirs.items():
+        np.testing.assert_array_equal(ours[path], leaf, err_msg=path)
 
 
 # --- several processes -------------------------------------------------------------------------
