@@ -15,15 +15,19 @@ import pytest
 from helpers import ROOT, refusal
 
 from tinymu_jax.checkpoint import expected_shapes
-from tinymu_jax.config import LoraConfig, MeshConfig, TinyMUConfig
+from tinymu_jax.config import LoraConfig, MatpacConfig, MeshConfig, TinyMUConfig
 from tinymu_jax.data.config import PackingConfig
 from tinymu_jax.inference_layout import unstack
+from tinymu_jax.mesh import make_mesh
 from tinymu_jax.models.smollm2 import SmolLM2, param_axes
+from tinymu_jax.pretraining.config import ClassHeadConfig, PredictorConfig, SelfSupervisedConfig
+from tinymu_jax.pretraining.matpac_ssl import compare, init_whole, parts_of
 from tinymu_jax.sharding import flatten
 from tinymu_jax.training import pod_plan, pod_program
 from tinymu_jax.training.chips import CHIPS, chip_of
-from tinymu_jax.training.flops import flops_of, training_flops
+from tinymu_jax.training.flops import flops_of, pretraining_flops, training_flops
 from tinymu_jax.training.hlo import executed, read_program, shape_bytes
+from tinymu_jax.training.pod_program import lower_pretraining
 from tinymu_jax.training.traffic import Collective, collectives, memory_bytes
 
 COMMAND = ROOT / "launch" / "compile_for_pod.py"
@@ -243,6 +247,35 @@ def test_operations_of_the_decoder_are_those_that_xla_counts(golden_checkpoint):
     assert counted == pytest.approx(slots * (cost.slot + cost.label) / 3, rel=0.1)
 
 
+SMALL = SelfSupervisedConfig(
+    encoder=MatpacConfig(width=64, depth=1, num_heads=2, num_frames=160),
+    predictor=PredictorConfig(width=32, depth=1, num_heads=2, hypotheses=3),
+    class_head=ClassHeadConfig(96, 32, 128),
+)
+
+
+def test_operations_of_pre_training_are_those_that_xla_counts():
+    # Wide enough that sums and exponentials, which are left out, weigh little.
+    config = SelfSupervisedConfig(
+        replace(SMALL.encoder, width=256), replace(SMALL.predictor, width=128), SMALL.class_head
+    )
+    params, teaching = parts_of(init_whole(config, 0))
+    crops, order = jnp.zeros((4, 160, 80)), jnp.tile(jnp.arange(50), (4, 1))
+
+    def lost(params):
+        seen = compare(params, teaching, crops, order, jnp.int32(3), config)
+        return seen.prediction.sum() + seen.classes.sum()
+
+    counted = jax.jit(jax.grad(lost)).lower(params).compile().cost_analysis()["flops"]
+    assert counted == pytest.approx(4 * pretraining_flops(config), rel=0.06)
+
+
+def test_copies_exchange_sums_alone():
+    mesh = make_mesh(MeshConfig(8, 1, 1), jax.devices()[:8])
+    program = read_program(lower_pretraining(SMALL, mesh, 8, 4).compile().as_text())
+    assert set(collectives(program)) == {"all-reduce"}
+
+
 # --- chips and forecasts -------------------------------------------------------------------------
 
 
@@ -366,3 +399,38 @@ def test_the_full_size_step_compiles_for_sixteen_chips_and_fits(tmp_path):
     learnt = sum(n for path, n in sizes.items() if not path.startswith("encoder/"))
     learnt += sizes["decoder/embed_tokens/embedding"]
     assert found["collectives"]["all-reduce"]["size"] == pytest.approx(4 * learnt, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.tpu_aot
+@pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="libtpu is for Linux x86_64"
+)
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None and "TINYMU_LIBTPU" not in os.environ,
+    reason="needs libtpu: launch/test.sh puts it beside the environment (TINYMU_LIBTPU)",
+)
+def test_the_step_of_pre_training_compiles_for_sixty_four_chips_and_fits(tmp_path):
+    clean = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    given = filter(None, [os.environ.get("TINYMU_LIBTPU")])
+    options = ["--pretrain", "--topology", "v5e:8x8", "--json", tmp_path / "found.json"]
+    result = subprocess.run(
+        [sys.executable, COMMAND, *map(str, options)],
+        env=clean | {"PYTHONPATH": os.pathsep.join([str(ROOT), *given])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    (found,) = json.loads((tmp_path / "found.json").read_text())
+    assert found["memory"]["total"] < 0.75 * found["memory"]["chip"]
+    assert set(found["collectives"]) == {"all-reduce"}
+    # Every weight's gradient once; what is told of a step is small beside it.
+    params, _ = parts_of(expected_shapes(SelfSupervisedConfig()))
+    still = ("pos_embed", "log_mel", "single")
+    learnt = sum(
+        math.prod(leaf.shape)
+        for path, leaf in flatten(params)
+        if not any(name in path for name in still)
+    )
+    assert found["collectives"]["all-reduce"]["size"] == pytest.approx(4 * learnt, rel=0.01)
