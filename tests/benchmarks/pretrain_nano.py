@@ -1,0 +1,83 @@
+"""What pre-training teaches nano's encoder about synthetic music: a table and a picture.
+
+    python tests/benchmarks/pretrain_nano.py outputs/pretrain_nano --picture pretrain_nano.png
+
+Clips are synthesised, the encoder is pre-trained on them as configs/pretrain_nano.py says, and a
+linear probe of every fact is learnt on clips whose combinations of facts it has not heard: over its
+vectors, over those of the same encoder at random, and of nothing (the fact's most frequent value).
+What is there is not done again.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT)]
+FACTS = ("timbre", "drums", "tempo", "metre", "mode", "contour", "register")
+FACTS += ("dynamics", "voices", "room")
+
+
+def prepare_clips(folder: Path, clips: int, probed: int) -> None:
+    """Synthesises what is learnt from and what is probed with."""
+    from tinymu_jax.data.config import PrepareConfig, SynthesisConfig
+    from tinymu_jax.data.corpus import AS_PUBLISHED
+    from tinymu_jax.data.prepare import prepare
+    from tinymu_jax.data.synthetic import CLIPS, synthesize
+
+    heard = SynthesisConfig(clips, captions=0, open=1, choice=0, binary=0)
+    synthesize(folder / "music", heard, lambda done, total: None)
+    prepare([], [folder / "music" / CLIPS], folder / "data", None, PrepareConfig(AS_PUBLISHED))
+    held = replace(heard, clips=probed, held_out=True, seed=7)
+    synthesize(folder / "probed", held, lambda done, total: None)
+
+
+def main() -> None:
+    """Does what is not there yet, and prints the table."""
+    from configs.pretrain_nano import config
+    from tinymu_jax.checkpoint import Checkpoint, encoder_of, init_params
+    from tinymu_jax.data.labelled import read_table
+    from tinymu_jax.data.synthetic import CLIPS, FACTS_FILE
+    from tinymu_jax.evaluation.probe import ProbeConfig, run_probe
+    from tinymu_jax.evaluation.probe_vectors import mean_vectors
+    from tinymu_jax.heap import keep_heap
+    from tinymu_jax.pretrained import open_checkpoint
+    from tinymu_jax.runs import train
+    from tinymu_jax.training.pictures import plot_pretraining
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--clips", type=int, default=6000)
+    parser.add_argument("--probed", type=int, default=1500, help="clips for the probes")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--picture", type=Path)
+    args = parser.parse_args()
+    keep_heap()
+    folder = args.folder
+    prepare_clips(folder, args.clips, args.probed)
+    run = folder / "run"
+    data = replace(config.data, train=str(folder / "data"))
+    train(replace(config, output=str(run), data=data), resume=True)
+    if args.picture:
+        plot_pretraining(run, args.picture, f"nano's encoder, {config.steps} steps")
+    learnt = encoder_of(open_checkpoint(run))
+    encoders = {
+        "pre-trained": learnt,
+        "at random": Checkpoint(learnt.config, init_params(learnt.config, 0)),
+    }
+    table = folder / "probed" / FACTS_FILE
+    sets = [read_table(table, folder / "probed" / CLIPS, fact) for fact in FACTS]
+    paths = [item.path for item in sets[0].items]
+    vectors = {
+        name: mean_vectors(own, paths, folder / f"vectors {name}") for name, own in encoders.items()
+    }
+    print("| fact | pre-trained | at random | most frequent value |\n|---|---:|---:|---:|")
+    for fact, own in zip(FACTS, sets, strict=True):
+        found = [run_probe(v, own, ProbeConfig(seeds=args.seeds)) for v in vectors.values()]
+        cells = [f"{100 * r.mean:.1f} ± {100 * r.interval:.1f}" for r in found]
+        print(f"| {fact} | {' | '.join(cells)} | {100 * found[0].chance:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
