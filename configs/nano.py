@@ -82,6 +82,9 @@ HEARING = replace(OPTIM, muon_rate=0.01, hold=0.5, frozen=rf"(projector|decoder)
 JOINING = replace(OPTIM, frozen=r"(encoder|decoder)/.*")
 TUNING = replace(OPTIM, learning_rate=1e-3, muon_rate=0.003, frozen=r"encoder/.*")
 """Higher rates undo what the decoder has learnt from words."""
+TUNING_BRIEFLY = replace(TUNING, learning_rate=2e-3, muon_rate=0.006)
+BRIEF = 400
+"""Steps below which there are too few to undo much, and longer ones reach further."""
 LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS)
 
 MUSIC, SPELT = "music", "letters"
@@ -183,6 +186,7 @@ def stages(
     parts = StartConfig(encoder=str(output / LABELS), decoder=str(output / WORDS))
     joined = StartConfig(checkpoint=str(output / JOIN))
     spelt = StartConfig(checkpoint=str(output / LETTERS))
+    tuning = TUNING_BRIEFLY if steps[TUNE] < BRIEF else TUNING
     told = {"packing": TOLD}
     labelled = {"labels": str(places.labels), "packing": LABELLED}
     return {
@@ -190,7 +194,7 @@ def stages(
         WORDS: run(WORDS, spelt, SPEAKING, TinyMUConfig(), train=str(places.texts), **told),
         LABELS: run(LABELS, chance, HEARING, **labelled),
         JOIN: run(JOIN, parts, JOINING),
-        TUNE: run(TUNE, joined, TUNING, TinyMUConfig()),
+        TUNE: run(TUNE, joined, tuning, TinyMUConfig()),
     }
 
 

@@ -2,7 +2,7 @@
 
     tinymu pretrain --config configs/pretrain_music.py --data.train music/
     tinymu pretrain --config configs/pretrain_music.py --data.train data/music \\
-        --start.checkpoint matpac_plus_10_2048.pt
+        --start.checkpoint matpac_plus.pt
 
 Half the crops a step and a third of the steps of the published run, whose annealing and warm-up
 come at the same shares of it. A folder is read as it is; a prepared data set (`tinymu data prepare

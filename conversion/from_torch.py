@@ -1,7 +1,8 @@
 """From PyTorch to a checkpoint folder: python -m conversion.from_torch tinymu.pt OUT/.
 
 Takes a published TinyMU `.pt` (its yaml, and for other sizes its json, beside it), a MATPAC or
-MATPAC++ `.pt` (with --probe a probe's file too), or a SmolLM2 folder of safetensors.
+MATPAC++ `.pt` (with --probe a probe's file too; also a training checkpoint with its teachers), or a
+SmolLM2 folder of safetensors.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """MATPAC and MATPAC++ checkpoints: the encoder alone, with the AudioSet head, with a probe."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,17 +130,24 @@ def from_published(path: str | Path, content: object = None) -> Checkpoint:
             f"{path}: is a pre-training checkpoint with its heads and teachers; name the "
             "encoder-only file (the published names end in _enconly.pt)"
         )
-    config = encoder_config(state, path, read_json_beside(path).get("encoder"))
+    beside = read_json_beside(path)
+    config = encoder_config(state, path, beside.get("encoder"))
+    head = beside.get("head", {})
     for kind, key in (("audioset", "head.weight"), ("probe", "probe.weight")):
         if key in state:
-            config = replace(config, head=HeadConfig(kind, len(state[key])))
+            told = {"kind": kind, "num_classes": len(state[key])}
+            told |= {name: head[name] for name in ("shares",) if name in head}
+            config = replace(
+                config, head=HeadConfig.from_dict(told, str(path.with_suffix(".json")))
+            )
+    source = {"labels": head["labels"]} if "labels" in head and config.head else {}
     rules = ENCODER_RULES + (HEAD_RULES[config.head.kind] if config.head else [])
     shapes = expected_shapes(config)
     del shapes["log_mel"]
     params = to_ours(state, rules, shapes, path)
     # These files carry no front end: it is the default one.
     front_end = {"window": audio.hann_window(), "filterbank": audio.mel_filterbank()}
-    return Checkpoint(config, params | {"log_mel": front_end})
+    return Checkpoint(config, params | {"log_mel": front_end}, source=source)
 
 
 def with_probe(checkpoint: Checkpoint, path: str | Path) -> Checkpoint:
@@ -166,8 +173,17 @@ def to_published(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     return to_theirs(params, ENCODER_RULES + (HEAD_RULES[head.kind] if head else []))
 
 
-def sizes(config: MatpacConfig) -> dict[str, Any]:
-    """Returns what the weights do not show, for the json beside the file; often nothing."""
-    if config.width == 64 * config.num_heads:
-        return {}
-    return {"encoder": {"num_heads": config.num_heads}}
+def sizes(config: MatpacConfig, labels: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns what the weights do not show, for the json beside the file; often nothing.
+
+    Args:
+        config: of the encoder.
+        labels: names of its head's classes, where they are known.
+    """
+    found: dict[str, Any] = {}
+    if config.width != 64 * config.num_heads:
+        found["encoder"] = {"num_heads": config.num_heads}
+    head: dict[str, Any] = {"labels": list(labels)} if labels else {}
+    if config.head is not None and config.head.shares != HeadConfig.shares:
+        head["shares"] = config.head.shares
+    return found | ({"head": head} if head else {})

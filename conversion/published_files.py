@@ -13,9 +13,11 @@ PARTS = {
     "projector": {"proj_name", "d_in", "d_h", "d_out", "prefix_length", "num_layers", "num_heads"},
     "lm": set(),
     "predictor": {"num_heads"},
+    "head": {"shares", "labels"},
 }
 """The parts of the json beside a checkpoint, and the names of their sizes; those of "lm" are
-transformers', and "predictor" is pre-training's."""
+transformers', "predictor" is pre-training's, and "head" says how outputs become
+probabilities, and the names of the classes."""
 
 
 def read_published(path: str | Path) -> object:

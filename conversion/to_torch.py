@@ -81,7 +81,7 @@ def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
     if isinstance(checkpoint.config, MatpacConfig):
         state = matpac.to_published(checkpoint)
         _write_state(output, state, state)
-        sizes = matpac.sizes(checkpoint.config)
+        sizes = matpac.sizes(checkpoint.config, checkpoint.source.get("labels", ()))
     elif isinstance(checkpoint.config, SelfSupervisedConfig):
         if output.suffix == ".safetensors":
             raise InputError(

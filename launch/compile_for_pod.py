@@ -119,6 +119,10 @@ def run(args: argparse.Namespace) -> list["Forecast"]:
             f"--accumulate {args.accumulate}: does not part {args.blocks_per_chip} blocks evenly; "
             "give a divisor of --blocks-per-chip"
         )
+    if args.pretrain and (args.blocks_per_chip, args.rows) != (1, PackingConfig.rows):
+        raise InputError(
+            "--blocks-per-chip and --rows are fine-tuning's; give --batch with --pretrain"
+        )
     whole, packing = PackingConfig(), PackingConfig(rows=args.rows)
     share = args.rows / whole.rows
     packing = replace(packing, clips=round(whole.clips * share), labels=round(whole.labels * share))

@@ -354,6 +354,7 @@ def test_a_lost_sharding_and_too_little_memory_are_refused():
         (["--mesh", "16,1,x"], "three numbers"),
         (["--blocks-per-chip", "0"], "--blocks-per-chip 0"),
         (["--blocks-per-chip", "3", "--accumulate", "2"], "--accumulate 2"),
+        (["--pretrain", "--rows", "4"], "give --batch with --pretrain"),
     ],
 )
 def test_options_that_cannot_be_are_refused_in_one_line(options, named, capsys):

@@ -116,6 +116,28 @@ def test_crops_are_stretches_of_their_recordings_from_anywhere(stored):
     assert len({start for name, start in starts if name == longest}) > 6
 
 
+def test_what_turns_out_unusable_is_passed_over_and_said_once(folder, tmp_path, capsys):
+    import shutil
+
+    place = shutil.copytree(folder, tmp_path / "copy")
+    cut = place / "0.wav"
+    whole = cut.read_bytes()
+    corpus = open_corpus(place, FRAMES, 16)
+    wanted = {name: i for i, name in enumerate(corpus.name(i) for i in range(5))}
+    # The header says what is no longer there.
+    cut.write_bytes(whole[: len(whole) // 3])
+    batches = batches_of(corpus, clips=5, blocks=1, own=[0], epochs=3)
+    for step in range(3):
+        assert batches[step].log_mel.shape == (1, 5, FRAMES, 80)
+    said = capsys.readouterr().err
+    assert said.count("0.wav") == 1
+    assert "another is heard in its place" in said
+    first, place_of = batches[0].log_mel[0], batches.names(0).index("0.wav")
+    heard = corpus.log_mel((wanted["0.wav"] + 1) % 5)
+    starts = range(len(heard) - FRAMES + 1)
+    assert any(np.array_equal(heard[s : s + FRAMES], first[place_of]) for s in starts)
+
+
 def test_what_cannot_be_cropped_is_refused(folder, stored, tmp_path):
     assert "has no recordings (.wav" in refusal(open_corpus, tmp_path, FRAMES, 16)
     message = refusal(open_corpus, stored, 608, 16)

@@ -345,3 +345,23 @@ def test_a_process_that_ends_is_told_in_a_sentence():
             pool.submit(os._exit, 1).result()
 
     assert "a process that works beside this one ended" in refusal(work)
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ([], ("log_mel", "mean", "kaiser-best", 86_400.0)),
+        (["--max-seconds", "10", "--mono", "first"], ("log_mel", "first", "kaiser-best", 10.0)),
+    ],
+)
+def test_recordings_alone_are_read_as_pre_training_does_or_as_asked(
+    options, wanted, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "music").mkdir()
+    soundfile.write(tmp_path / "music" / "a.wav", noise(16_000), 16_000)
+    arguments = ["prepare", "--audio", tmp_path / "music", "--output", tmp_path / "data", *options]
+    code, _, err = run_cli(capsys, monkeypatch, "data", *arguments)
+    assert code == 0, err
+    features = Dataset(tmp_path / "data").features
+    found = (features.store, features.mono, features.resampler, features.max_seconds)
+    assert found == wanted

@@ -17,7 +17,7 @@ from conversion.from_torch import FromTorch
 from conversion.to_torch import ToTorch
 from conversion.torch_file import read_torch_file
 from tinymu_jax import runs
-from tinymu_jax.checkpoint import read_checkpoint, save_checkpoint
+from tinymu_jax.checkpoint import in_half_precision, read_checkpoint, save_checkpoint
 from tinymu_jax.config import MatpacConfig, MeshConfig, ProjectorConfig, TinyMUConfig
 from tinymu_jax.data.corpus import open_corpus
 from tinymu_jax.data.crops import CropBatches
@@ -28,6 +28,7 @@ from tinymu_jax.pretraining.config import PredictorConfig, SelfSupervisedConfig
 from tinymu_jax.pretraining.masking import draw_orders
 from tinymu_jax.sharding import flatten
 from tinymu_jax.start_weights import open_start
+from tinymu_jax.training.checkpoints import Checkpoints
 from tinymu_jax.training.config import ComputeConfig, LoopConfig, StartConfig, TrainConfig
 from tinymu_jax.training.pretrain_config import (
     PRETRAINING,
@@ -304,6 +305,35 @@ def test_it_learns_from_a_prepared_data_set_without_questions(config, recordings
     stored = dataclasses.replace(short, output=str(tmp_path / "stored"))
     train(with_part(stored, "data", train=str(tmp_path / "data")))
     np.testing.assert_allclose(logged(stored), logged(short), rtol=1e-6)
+
+
+@pytest.mark.parametrize("published", ["single"], indirect=True)
+def test_sizes_that_agree_with_the_checkpoints_may_be_given(config, published):
+    own = open_checkpoint(published).config
+    model = dataclasses.replace(SelfSupervisedConfig(), predictor=own.predictor)
+    begun = open_start(dataclasses.replace(config, model=model))
+    assert begun.config.predictor == own.predictor
+
+
+@pytest.mark.parametrize("published", ["single"], indirect=True)
+def test_a_validated_run_hands_over_its_last_step(config, recordings):
+    """Losses against a teacher that changes cannot be compared."""
+    short = with_part(dataclasses.replace(config, steps=4), "data", validation=str(recordings))
+    train(with_part(short, "loop", validate_every=1, save_every=1, keep=4))
+    found = lines(Path(config.output), "validation_loss")
+    assert list(found) == [1, 2, 3, 4]
+    kept = Checkpoints(Path(config.output) / "checkpoints", read_only=True)
+    last = kept.restore_params(4)["encoder"]["patch_embed"]["kernel"]
+    made = read_checkpoint(Path(config.output) / "model").params["encoder"]["patch_embed"]["kernel"]
+    np.testing.assert_array_equal(made, last)
+    assert not np.array_equal(kept.restore_params(1)["encoder"]["patch_embed"]["kernel"], last)
+
+
+def test_half_precision_leaves_the_centre(published):
+    found = in_half_precision(open_checkpoint(published)).params
+    assert found["centre"].dtype == np.float32
+    assert found["predictor"]["pos_embed"].dtype == np.float32
+    assert found["teacher"]["class_head"]["fc1"]["bias"].dtype == np.float16
 
 
 def test_a_checkpoint_folder_keeps_all_of_it(published, tmp_path):

@@ -125,6 +125,14 @@ def test_a_table_of_several_labels(tmp_path):
     np.testing.assert_array_equal(found.targets()[0], [[1, 1], [0, 0], [0, 1]])
 
 
+def test_other_names_of_parts_are_known(tmp_path):
+    rows = ["1.wav,a,train", "2.wav,b,train", "3.wav,a,val", "4.wav,b,eval"]
+    write(tmp_path / "t.csv", "\n".join(["file,label,split", *rows]))
+    found = read_table(tmp_path / "t.csv", ".")
+    assert [item.split for item in found.items] == ["train", "train", "valid", "test"]
+    assert found.folds == []
+
+
 def test_a_table_without_splits_is_split_by_names(tmp_path):
     rows = [f"{n}.wav,{'ab'[n % 2]},x" for n in range(300)]
     write(tmp_path / "t.csv", "\n".join(["file_name,kind,other", *rows]))
@@ -139,7 +147,10 @@ def test_a_table_without_splits_is_split_by_names(tmp_path):
         ("name,label\n1.wav,a\n", "does not name file and label"),
         ("file,kind\n1.wav,a\n", "does not name file and label"),
         ("file,label\n1.wav,\n", "line 2 has empty or more fields"),
-        ("file,label,split\n1.wav,a,train\n2.wav,b,train\n", "no recording of split 'test'"),
+        ("file,labels\n1.wav\n", "line 2 has empty or more fields"),
+        ("file,label,split\n1.wav,a,train\n2.wav,b,train\n", "has 0 recording of split 'test'"),
+        ("file,label,split\n1.wav,a,train\n2.wav,b,test\n", "has 1 recording of split 'train'"),
+        ("file,label,split\n1.wav,a,train\n2.wav,b,held\n", "are 'train' and 'held' among"),
         ("file,label,split\n1.wav,a,train\n2.wav,a,test\n", "has 1 label"),
     ],
 )
@@ -229,6 +240,11 @@ def test_an_empty_folder_is_no_data_set(name, tmp_path):
     )
 
 
+def test_gtzans_lists_are_asked_for(tmp_path):
+    message = refusal(read_set, "gtzan", tmp_path)
+    assert "train_filtered.txt: no such file; GTZAN is split by" in message
+
+
 def test_a_table_of_other_columns_is_told(tmp_path):
     write(tmp_path / "meta" / "esc50.csv", "file,label\n1.wav,dog\n")
     assert "is not esc50 as it unpacks (KeyError: 'filename')" in refusal(
@@ -276,6 +292,17 @@ def test_the_command_probes_keeps_and_goes_on(sounds, tmp_path, capsys, monkeypa
     other = Checkpoint(ENCODER, init_params(ENCODER, 1))
     message = refusal(mean_vectors, other, [sounds / "1.wav"], tmp_path / "out" / "vectors")
     assert "holds vectors of another encoder" in message
+
+
+def test_few_unusable_recordings_are_left_out_and_many_are_an_error(sounds, tmp_path, capsys):
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    encoder = tinymu_jax.pretrained.open_checkpoint(sounds / "encoder")
+    paths = [sounds / "0.wav", tmp_path / "bad.wav", sounds / "1.wav"]
+    found = mean_vectors(encoder, paths, tmp_path / "some", max_bad=0.5)
+    np.testing.assert_array_equal(np.isnan(found).any(1), [False, True, False])
+    assert "bad.wav: cannot be decoded" in capsys.readouterr().err
+    message = refusal(mean_vectors, encoder, paths, tmp_path / "none")
+    assert f"the first is {tmp_path / 'bad.wav'}: repair them, or allow more" in message
 
 
 def test_vectors_are_means_over_time(sounds, tmp_path):

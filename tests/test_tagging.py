@@ -31,7 +31,7 @@ from tinymu_jax.training.tag_config import (
     TagStartConfig,
     TagStepConfig,
 )
-from tinymu_jax.training.tagging import classes_of, mixed, read_targets
+from tinymu_jax.training.tagging import Tagging, classes_of, mixed, read_targets
 
 ENCODER = MatpacConfig(width=32, depth=2, num_heads=2, num_frames=96)
 TAGS = ["drums;fast", "drums", "", "fast;loud", "loud", "drums;loud"]
@@ -210,6 +210,9 @@ def test_outputs_follow_the_list_of_classes(config, sounds, tmp_path):
     by_mid = with_part(own, "data", labels=str(tmp_path / "mids.csv"))
     np.testing.assert_array_equal(read_targets(by_mid)["0.wav"], [1, 0, 0, 1])
     (tmp_path / "few.csv").write_text("index,mid,display_name\n0,/m/z,drums\n1,/m/a,loud\n")
+    (tmp_path / "twice.txt").write_text("drums\nloud\ndrums\n")
+    message = refusal(classes_of, with_part(own, "data", classes=str(tmp_path / "twice.txt")))
+    assert "names a class twice" in message
     message = refusal(train, with_part(own, "data", classes=str(tmp_path / "few.csv")))
     assert "0.wav is 'fast', which is no class of" in message
 
@@ -225,7 +228,8 @@ def test_it_tags_goes_to_pytorch_and_back(config, tmp_path):
     FromTorch(tmp_path / "out" / "tagger.pt", tmp_path / "back").run()
     wanted = dict(flatten(read_checkpoint(Path(config.output) / "model").params))
     back = read_checkpoint(tmp_path / "back")
-    assert back.config.head.num_classes == 3
+    assert back.config.head == HeadConfig("audioset", 3, "sigmoid")
+    assert back.source["labels"] == ["drums", "fast", "loud"]
     for path, leaf in flatten(back.params):
         np.testing.assert_array_equal(leaf, wanted[path], err_msg=path)
 
@@ -238,6 +242,8 @@ def test_it_tags_goes_to_pytorch_and_back(config, tmp_path):
         ("step", {"accumulate": 2}, "the head's normalisation sees a whole batch; give 1"),
         ("step", {"mixup": -1.0}, "step.mixup is -1.0"),
         ("optim", {"frozen": "pos_embed"}, "optim.frozen lets log_mel or head/norm learn"),
+        ("optim", {"frozen": "pos_embed|log_mel/.*|head/.*"}, "leaves the head as it began"),
+        ("model", {"products": "bfloat16"}, "said by step.encoder, not by model.*"),
         ("data", {"clips": 4}, "has 6 clips that can be used, and a step takes 8"),
         ("start", {"encoder": "nowhere"}, "start.encoder nowhere: nowhere: no such file"),
         ("model", {"num_frames": 100}, "num_frames must be one of patch_size"),
@@ -245,6 +251,16 @@ def test_it_tags_goes_to_pytorch_and_back(config, tmp_path):
 )
 def test_what_cannot_be_learnt_is_refused(config, part, fields, message):
     assert message in refusal(train, with_part(endless(config), part, **fields))
+
+
+def test_clips_are_heard_as_long_as_asked(config, sounds):
+    params = open_start(config)
+    short = with_part(endless(config), "data", seconds=0.5)
+    task = Tagging(short, params.config, params.params, jax.devices()[:1])
+    batch = task.batches[0]
+    # 0.5 s are 48 frames: three columns of sixteen.
+    assert batch.features.shape == (2, CLIPS, 48, 80)
+    assert batch.lengths.max() == 48
 
 
 # --- tags by window ----------------------------------------------------------------------------

@@ -5,11 +5,6 @@ file's own rate, torchaudio's default sinc resampler, and MATPAC's log-mel.
 """
 
 import math
-import os
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 
 from tinymu_jax.config import Mono
+from tinymu_jax.decoding import decode
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import exists
 from tinymu_jax.resampling import RESAMPLERS, Resampler, resample
 
 SAMPLE_RATE = 16_000
@@ -88,7 +83,8 @@ def read_clip(
         InputError: as `load_audio`.
     """
     path = Path(path)
-    channels, rate, total = _decode(path, max_seconds)
+    check_seconds(max_seconds)
+    channels, rate, total = decode(path, max_seconds)
     samples = np.ascontiguousarray(channels[:, 0] if mono == "first" else channels.mean(axis=1))
     if not RATES[0] <= rate <= RATES[1]:
         raise InputError(
@@ -153,93 +149,6 @@ def check_samples(samples: np.ndarray, name: str) -> Float32[np.ndarray, "n"]:
     if not np.isfinite(samples).all():
         raise InputError(f"{name}: holds NaN or infinite samples; repair or leave it out")
     return samples
-
-
-def _check_file(path: Path) -> None:
-    """Raises `InputError` if there is nothing to decode."""
-    if not exists(path):
-        raise InputError(f"{path}: no such file; check the path of the recording")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name the recordings in it ({path}/*)")
-    try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); check who may read it"
-        ) from error
-    if empty:
-        raise InputError(f"{path}: is empty; replace or leave it out")
-
-
-def _decode(
-    path: Path, max_seconds: float | None
-) -> tuple[Float32[np.ndarray, "n channels"], int, int]:
-    """Returns all channels up to the crop, the rate, and the file's length in samples."""
-    _check_file(path)
-    check_seconds(max_seconds)
-    import soundfile
-
-    try:
-        # As bytes: a name may be in any encoding.
-        with _quiet_decoders(), soundfile.SoundFile(os.fsencode(path)) as file:
-            rate, total = file.samplerate, file.frames
-            frames = -1 if max_seconds is None else int(max_seconds * rate)
-            samples = file.read(frames, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError):
-        return _decode_with_librosa(path, max_seconds)
-    if len(samples) == 0:
-        raise InputError(f"{path}: holds no samples; replace or leave it out")
-    return samples, rate, max(total, len(samples))
-
-
-_ONE_AT_A_TIME = threading.Lock()
-"""stderr belongs to the whole process."""
-
-
-@contextmanager
-def _quiet_decoders() -> Iterator[None]:
-    """Keeps C libraries from writing to stderr: what is wrong with a file, we say in one line."""
-    with _ONE_AT_A_TIME:
-        try:
-            kept = os.dup(2)
-        except OSError:
-            # stderr is closed: nothing can be written there.
-            yield
-            return
-        if sys.stderr is not None:
-            sys.stderr.flush()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nowhere)
-
-
-def _decode_with_librosa(
-    path: Path, max_seconds: float | None
-) -> tuple[Float32[np.ndarray, "n channels"], int, int]:
-    """Reads what libsndfile cannot (m4a and others, where librosa finds a decoder)."""
-    import warnings
-
-    import librosa
-
-    try:
-        with _quiet_decoders(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            samples, rate = librosa.load(path, sr=None, mono=False)
-    except Exception as error:
-        raise InputError(
-            f"{path}: cannot be decoded; convert it to wav, flac, ogg or mp3"
-        ) from error
-    samples = np.atleast_2d(samples).T
-    total = len(samples)
-    if max_seconds is not None:
-        samples = samples[: int(max_seconds * rate)]
-    return np.asarray(samples, np.float32), int(rate), total
 
 
 @lru_cache(maxsize=1)

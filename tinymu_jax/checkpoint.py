@@ -98,7 +98,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     return folder
 
 
-TABLES = re.compile(r"((encoder|predictor)/)?(pos_embed|log_mel/.*)|.*head/norm/.*")
+TABLES = re.compile(r"((encoder|predictor)/)?(pos_embed|log_mel/.*)|.*head/norm/.*|centre")
 """Weights that are no weights: half precision would change what is heard."""
 
 

@@ -1,4 +1,4 @@
-"""The `tinymu` command: ask, score, embed, data, train, pretrain, export, quickstart, ablate."""
+"""The `tinymu` command: ask, score, embed, tag, data, train, pretrain, and others."""
 
 import io
 import json

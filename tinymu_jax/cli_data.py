@@ -1,14 +1,22 @@
 """The `tinymu data` commands: synthesize, prepare, stats."""
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from tinymu_jax.cli_options import showing_progress
-from tinymu_jax.data.config import FeatureConfig, PackingConfig, PrepareConfig, SynthesisConfig
+from tinymu_jax.config import Mono
+from tinymu_jax.data.config import (
+    FeatureConfig,
+    PackingConfig,
+    PrepareConfig,
+    Resampling,
+    Store,
+    SynthesisConfig,
+)
 from tinymu_jax.errors import InputError
 
 DECODER = "HuggingFaceTB/SmolLM2-135M"
@@ -31,9 +39,18 @@ class Prepare:
     all recordings of these folders and those below them."""
     output: Path = Path("data/prepared")
     """Folder of the data set."""
-    features: Annotated[FeatureConfig, tyro.conf.arg(name="")] = field(
-        default_factory=FeatureConfig
-    )
+    store: Store | None = None
+    """waveform (int16, 16 kHz): 320 kB for 10 s, can be augmented; log_mel (float16, the default):
+    160 kB; embeddings of the frozen encoder (bfloat16): 480 kB, and no encoder in the training
+    step; text: the tokens of a text file in the recording's place, for a decoder that learns from
+    words."""
+    mono: Mono | None = None
+    """The first channel, as TinyMU is trained (the default with lists), or the mean of all, as
+    MATPAC is (the default without)."""
+    resampler: Resampling | None = None
+    """torchaudio's default, as TinyMU is trained (with lists), or kaiser-best, as MATPAC is."""
+    max_seconds: float | None = None
+    """How much of a recording is kept: 10 s with lists, all of it without."""
     checkpoint: str | None = None
     """Whose encoder makes the embeddings, where those are stored."""
     tokenizer: str = DECODER
@@ -59,8 +76,7 @@ class Prepare:
             )
         text = read_tokenizer(self.tokenizer) if self.lists else None
         encoder = None if self.checkpoint is None else open_checkpoint(self.checkpoint)
-        features = self.features if self.lists else _for_pretraining(self.features)
-        config = PrepareConfig(features, self.clips_per_shard, self.max_bad, self.workers)
+        config = PrepareConfig(_features(self), self.clips_per_shard, self.max_bad, self.workers)
         with showing_progress("preparing") as progress:
             page = prepare(self.lists, self.audio, self.output, text, config, encoder, progress)
         if self.json:
@@ -75,15 +91,18 @@ class Prepare:
         return 0
 
 
-def _for_pretraining(features: FeatureConfig) -> FeatureConfig:
-    """Returns how pre-training reads recordings, but for what was given otherwise."""
+def _features(prepare: Prepare) -> FeatureConfig:
+    """Returns how recordings are read: as TinyMU does or, without lists, as pre-training does.
+
+    What was given is taken as it is.
+    """
     from tinymu_jax.data.corpus import AS_PUBLISHED
 
-    plain = vars(FeatureConfig())
-    if features.store == "text":
+    if not prepare.lists and prepare.store == "text":
         raise InputError("store=text goes with lists of questions; name them, or store log_mel")
-    given = {name: value for name, value in vars(features).items() if value != plain[name]}
-    return replace(AS_PUBLISHED, **given)
+    names = [field.name for field in fields(FeatureConfig)]
+    given = {name: getattr(prepare, name) for name in names if getattr(prepare, name) is not None}
+    return replace(FeatureConfig() if prepare.lists else AS_PUBLISHED, **given)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
 from tinymu_jax.cli_options import showing_progress
 from tinymu_jax.config import NANO
-from tinymu_jax.data.labelled import LabelledSet
+from tinymu_jax.data.labelled import LabelledSet, checked
 from tinymu_jax.evaluation.probe import ProbeConfig, ProbeResult
 from tinymu_jax.evaluation.probe_readers import read_set_or_tables
 from tinymu_jax.evaluation.report import as_text
@@ -41,6 +42,8 @@ class ProbeCommand:
     """Folder for results, probes and vectors; vectors that are there are not made again."""
     untrained: bool = False
     """Probe the same encoder at random too."""
+    max_bad: float = 0.001
+    """Share of recordings that may be missing or unusable; they are left out."""
     probe: Annotated[ProbeConfig, tyro.conf.arg(name="")] = field(default_factory=ProbeConfig)
 
     def run(self) -> int:
@@ -69,9 +72,11 @@ class ProbeCommand:
 
         paths = [item.path for item in sets[0].items]
         with showing_progress("listening") as progress:
-            heard = mean_vectors(encoder, paths, vectors, progress)
-        found = {}
+            heard = mean_vectors(encoder, paths, vectors, progress, self.max_bad)
+        usable, found = np.flatnonzero(~np.isnan(heard[:, 0])), {}
+        heard = heard[usable]
         for data in sets:
+            data = checked(data._replace(items=[data.items[number] for number in usable]))
             found[data.name] = run_probe(heard, data, self.probe)
             if output is not None:
                 self._keep(data, encoder, found[data.name], output)

@@ -1,4 +1,4 @@
-"""The `tinymu train`, `tinymu pretrain` and `tinymu export` commands."""
+"""The `tinymu train`, `pretrain`, `train-tagger` and `export` commands."""
 
 import runpy
 import shlex

@@ -13,7 +13,7 @@ from tinymu_jax.sharding import flatten
 
 def of_text(text: str) -> str:
     """Returns the fingerprint of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def of_file(path: str | Path) -> str:

@@ -86,16 +86,20 @@ def load(
         if tokenizer is not None or decoder != "float32":
             raise InputError(f"{checkpoint}: is an encoder; leave tokenizer and decoder out")
         return _make_listener(opened, encoder, labels, max_seconds)
-    if not isinstance(opened.config, TinyMUConfig):
-        raise InputError(
-            f"{checkpoint}: is a language model alone, which cannot listen; name a TinyMU "
-            "checkpoint"
-        )
-    if labels is not None:
-        raise InputError(f"{checkpoint}: labels given, but it has no head to name; leave them out")
+    _check_tinymu(opened, checkpoint, labels)
     if max_seconds is not None:
         opened = opened._replace(config=replace(opened.config, max_seconds=max_seconds))
     return make_assistant(opened, encoder, decoder, tokenizer, str(checkpoint))
+
+
+def _check_tinymu(opened: Checkpoint, name: str | Path, labels: str | Path | None) -> None:
+    """Refuses what does not answer, and names of classes for what has none."""
+    if not isinstance(opened.config, TinyMUConfig):
+        raise InputError(
+            f"{name}: is a language model alone, which cannot listen; name a TinyMU checkpoint"
+        )
+    if labels is not None:
+        raise InputError(f"{name}: labels given, but it has no head to name; leave them out")
 
 
 def _check_options(encoder: str, decoder: str, max_seconds: float | None) -> None:

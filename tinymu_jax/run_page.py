@@ -28,6 +28,7 @@ FREE = (
     "data/train",
     "data/validation",
     "data/labels",
+    "data/classes",
 )
 """Fields that may change when a run goes on; of the data sets only the places may."""
 
@@ -38,9 +39,10 @@ def page_of(config: RunConfig) -> dict[str, Any]:
         name: None if place is None else fingerprint.of_text(_contents(Path(place)))
         for name, place in (("train", config.data.train), ("validation", config.data.validation))
     }
-    labels = getattr(config.data, "labels", None)
-    if labels is not None:
-        data["labels"] = fingerprint.of_file(labels)
+    for name in ("labels", "classes"):
+        table = getattr(config.data, name, None)
+        if table is not None:
+            data[name] = fingerprint.of_file(table)
     return {"format": FORMAT, "config": json.loads(json.dumps(asdict(config))), "data": data}
 
 

@@ -173,7 +173,8 @@ def _memory_told() -> Iterator[None]:
             raise
         raise InputError(
             "a device has too little memory for a step: raise step.accumulate, set step.remat to "
-            "layers, or lower data.packing.rows and data.packing.clips (data.clips of crops)"
+            "layers, or lower data.packing.rows and data.packing.clips; where the encoder alone "
+            "learns, lower data.clips"
         ) from error
 
 
@@ -190,9 +191,11 @@ def _first_process_first(name: str) -> Iterator[None]:
 def _hand_over(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> Path:
     """Writes the best model, or the last one where nothing was validated.
 
-    Of a batch learnt by heart it is always the last.
+    Of a batch learnt by heart it is always the last; and of pre-training, whose loss is against a
+    teacher that changes: that of one step says nothing beside that of another.
     """
-    best = None if config.overfit_batch else checkpoints.best()
+    last = config.overfit_batch or isinstance(config, PretrainConfig)
+    best = None if last else checkpoints.best()
     step = best or checkpoints.latest()
     start = read_checkpoint(folder / START)
     trained = assemble(start, checkpoints, step, getattr(config, "lora", None))
@@ -242,13 +245,15 @@ def export(folder: Path, output: Path, which: str = "best", half: bool = False) 
     if not steps:
         raise InputError(f"{folder}: has no checkpoint yet; wait for the first")
     checkpoints = Checkpoints(folder / CHECKPOINTS, read_only=True)
-    known = {"latest": max(steps), "best": checkpoints.best() or max(steps)}
+    start = read_checkpoint(folder / START)
+    # As in `_hand_over`.
+    best = None if isinstance(start.config, SelfSupervisedConfig) else checkpoints.best()
+    known = {"latest": max(steps), "best": best or max(steps)}
     known |= {str(step): step for step in steps}
     if which not in known:
         raise InputError(f"{folder}: has no checkpoint {which!r}; there are {', '.join(known)}")
     lora = page["config"].get("lora")
     lora = None if lora is None else LoraConfig.from_dict(lora, str(folder / RUN_FILE))
-    start = read_checkpoint(folder / START)
     whole = assemble(start, checkpoints, known[which], lora)
     checkpoints.close()
     save_checkpoint(output, in_half_precision(whole) if half else whole)

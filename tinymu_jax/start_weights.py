@@ -5,7 +5,7 @@ from dataclasses import replace
 import jax
 
 from tinymu_jax.checkpoint import Checkpoint, encoder_of, init_params
-from tinymu_jax.config import SmolLM2Config, TinyMUConfig
+from tinymu_jax.config import MatpacConfig, SmolLM2Config, TinyMUConfig
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.positions import with_columns
 from tinymu_jax.pretrained import open_checkpoint, read_tokenizer
@@ -55,10 +55,11 @@ def _open_as(name: str, kind: type, field: str, wanted: str) -> Checkpoint:
     return opened
 
 
-def _open_encoder(name: str, num_frames: int) -> Checkpoint:
-    """Opens the encoder of any checkpoint that has one, for chunks of some length."""
+def _open_encoder(name: str, num_frames: int | None) -> Checkpoint:
+    """Opens the encoder of any checkpoint that has one, for chunks of its own or another length."""
     try:
-        return with_frames(encoder_of(open_checkpoint(name)), num_frames)
+        opened = encoder_of(open_checkpoint(name))
+        return opened if num_frames is None else with_frames(opened, num_frames)
     except InputError as error:
         raise InputError(f"start.encoder {name}: {error}") from error
 
@@ -82,13 +83,16 @@ def _open_pretraining(config: PretrainConfig) -> Checkpoint:
     if start.checkpoint is not None:
         wanted = "a checkpoint of pre-training (start.encoder takes an encoder alone)"
         opened = _open_as(start.checkpoint, SelfSupervisedConfig, "start.checkpoint", wanted)
-        plain = SelfSupervisedConfig()
-        if any(getattr(model, name) != getattr(plain, name) for name in sizes):
+        plain, found = SelfSupervisedConfig(), opened.config
+        if any(
+            getattr(model, name) not in (getattr(plain, name), getattr(found, name))
+            for name in sizes
+        ):
             raise InputError(
                 f"start.checkpoint {start.checkpoint} brings its own sizes; leave "
                 f"{', '.join(f'model.{name}' for name in sizes)} out"
             )
-        own = {name: getattr(opened.config, name) for name in sizes}
+        own = {name: getattr(found, name) for name in sizes}
         return Checkpoint(replace(model, **own), opened.params)
     encoder = None
     if start.encoder is not None:
@@ -118,7 +122,9 @@ def _from_parts(config: TrainConfig) -> Checkpoint:
     """Joins an encoder and a decoder with what starts at random."""
     model, start, parts, tokenizer = config.model, config.start, {}, None
     if start.encoder is not None:
-        opened = _open_encoder(start.encoder, model.encoder.num_frames)
+        wanted = model.encoder.num_frames
+        given = None if wanted == MatpacConfig.num_frames else wanted
+        opened = _open_encoder(start.encoder, given)
         model = replace(model, encoder=opened.config)
         parts["encoder"] = opened.params
     if start.decoder is not None:

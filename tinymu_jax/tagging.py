@@ -14,6 +14,8 @@ from tinymu_jax.files import exists, make_folder, read_text, write_text
 from tinymu_jax.listener import Listener
 
 COLUMNS = ("file", "start", "end", "tag", "probability")
+TOGETHER = 32
+"""Windows that are heard together."""
 SHORTEST = 0.5
 """Seconds that the last window has at least; what is left of a recording beyond is not tagged."""
 
@@ -45,7 +47,13 @@ def tag_windows(
     size, step = (round(x * audio.SAMPLE_RATE) for x in (seconds, hop))
     least = min(round(SHORTEST * audio.SAMPLE_RATE), len(clip.samples))
     starts = [s for s in range(0, len(clip.samples), step) if len(clip.samples) - s >= least]
-    tags = model.tag_all([clip.samples[start : start + size] for start in starts], top)
+    tags = [
+        own
+        for first in range(0, len(starts), TOGETHER)
+        for own in model.tag_all(
+            [clip.samples[start : start + size] for start in starts[first : first + TOGETHER]], top
+        )
+    ]
     rate = audio.SAMPLE_RATE
     ends = [min(start + size, len(clip.samples)) for start in starts]
     return [Window(s / rate, e / rate, own) for s, e, own in zip(starts, ends, tags, strict=True)]
@@ -105,7 +113,7 @@ class TagFile:
             for start, end, tags in windows:
                 page = {"file": recording, "start": start, "end": end, "tags": dict(tags)}
                 out.write(json.dumps(page, ensure_ascii=False) + "\n")
-        with self.path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(out.getvalue())
 
 

@@ -17,6 +17,8 @@ FILE_COLUMNS, LABEL_COLUMNS = ("file", "file_name"), ("label", "labels")
 SEVERAL = ";"
 """Stands between the labels of a recording that has several."""
 PARTS = ("train", "valid", "test")
+OTHER_NAMES = {"val": "valid", "validation": "valid", "dev": "valid", "eval": "test"}
+"""Of parts, in tables."""
 
 
 class Item(NamedTuple):
@@ -81,10 +83,21 @@ def checked(found: LabelledSet) -> LabelledSet:
     """
     if len(found.classes) < 2:
         raise InputError(f"{found.name}: has {len(found.classes)} label; a probe tells two or more")
+    mixed = sorted(set(found.folds) & set(PARTS))
+    if mixed:
+        others = sorted(set(found.folds) - set(PARTS))
+        raise InputError(
+            f"{found.name}: its splits are {mixed[0]!r} and {others[0]!r} among others; name parts "
+            f"({', '.join(PARTS)}) or folds, not both"
+        )
     needed = found.folds if len(found.folds) > 1 else ("train", "test")
     for split in needed:
-        if not len(found.rows(split)):
-            raise InputError(f"{found.name}: has no recording of split {split!r}; add some")
+        least = 2 if split == "train" else 1
+        if len(found.rows(split)) < least:
+            raise InputError(
+                f"{found.name}: has {len(found.rows(split))} recording of split {split!r}; give "
+                f"{least} or more"
+            )
     unfit = [item for item in found.items if not found.several and len(item.labels) != 1]
     if unfit:
         raise InputError(
@@ -139,11 +152,13 @@ def _read_rows(
         raise InputError(f"{path}: its first line does not name file and {wanted}; correct it")
     found = []
     for number, row in enumerate(rows, 2):
-        if None in row or not row[file] or not (row[label] or label == "labels"):
+        empty = row[label] is None or not (row[label] or label == "labels")
+        if None in row or not row[file] or empty:
             raise InputError(f"{path}: line {number} has empty or more fields; repair it")
         own = row[label].split(SEVERAL) if label == "labels" else [row[label]]
         labels = tuple(part.strip() for part in own if part.strip())
-        found.append((row[file], labels, row.get("split") or ""))
+        split = row.get("split") or ""
+        found.append((row[file], labels, OTHER_NAMES.get(split, split)))
     return label, found
 
 

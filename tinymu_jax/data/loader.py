@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from tinymu_jax.audio import column_samples
+from tinymu_jax.audio import SAMPLE_RATE, column_samples, num_frames
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.data.augment import augment_stored, crop_length, generator, max_columns
 from tinymu_jax.data.config import UNCHANGED, AugmentConfig, PackingConfig
@@ -40,15 +40,19 @@ class ClipReader:
         config: TinyMUConfig,
         augment: AugmentConfig = UNCHANGED,
         seed: int = 0,
+        seconds: float | None = None,
     ) -> None:
-        """Arguments and errors as `Batches`."""
+        """Arguments and errors as `Batches`; `seconds`: how much of a clip is heard at most."""
         self.dataset, self.config = dataset, config
         self.augment, self.seed = augment, seed
         self.cap = max_columns(dataset, config, augment)
         example = dataset[0].features
         longest = int(dataset.index.columns.max())
         longest = longest if self.cap is None else min(longest, self.cap)
-        frames = longest * config.encoder.patch_size
+        side = config.encoder.patch_size
+        if seconds is not None:
+            longest = min(longest, -(-num_frames(round(seconds * SAMPLE_RATE)) // side))
+        frames = longest * side
         # A longer waveform has no more whole frames.
         self.size = {
             "embeddings": longest,

@@ -177,9 +177,13 @@ def fit(
         config: how.
         seed: of its first weights and of the order.
     """
-    mean, spread = vectors[learn].mean(0), vectors[learn].std(0)
+    own = vectors[learn]
+    mean, spread = own.mean(0), own.std(0)
     scale = np.where(spread > MISSING, 1 / np.maximum(spread, MISSING), 0).astype(np.float32)
-    x = jnp.asarray((vectors[learn] - mean) * scale)
+    # In place: there may be hundreds of thousands.
+    own -= mean
+    own *= scale
+    x = jnp.asarray(own)
     y, told = jnp.asarray(wanted[learn]), jnp.asarray(known[learn])
     rng = np.random.default_rng([seed, 0])
     bound = x.shape[1] ** -0.5

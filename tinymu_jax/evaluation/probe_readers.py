@@ -26,7 +26,14 @@ def gtzan(folder: Path) -> LabelledSet:
     items = []
     root = next((p for p in (folder / "genres_original", folder / "genres") if exists(p)), folder)
     for part, name in parts.items():
-        for line in _lines(folder / f"{name}_filtered.txt"):
+        lists = folder / f"{name}_filtered.txt"
+        if not exists(lists):
+            raise InputError(
+                f"{lists}: no such file; GTZAN is split by the fault-filtered lists, which are not "
+                "in its archive: put train_filtered.txt, valid_filtered.txt and test_filtered.txt "
+                "there"
+            )
+        for line in _lines(lists):
             path = root / line
             found = path if exists(path) else path.with_suffix(".au")
             items.append(Item(found, (Path(line).parts[0],), part))
@@ -128,6 +135,8 @@ def read_set(name: str, folder: str | Path) -> LabelledSet:
         raise InputError(f"set {name!r}: use one of {', '.join(READERS)}")
     try:
         return checked(READERS[name](Path(folder)))
+    except InputError:
+        raise
     except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise InputError(
             f"{folder}: is not {name} as it unpacks ({type(error).__name__}: {error}); unpack it "

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from tinymu_jax import fingerprint
 from tinymu_jax.audio import read_clip
 from tinymu_jax.checkpoint import Checkpoint, encoder_of
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, report
 from tinymu_jax.files import (
     alone_in,
     exists,
@@ -42,17 +42,21 @@ def mean_vectors(
     paths: Sequence[Path],
     folder: Path,
     progress: Progress = lambda done, total: None,
+    max_bad: float = 0.001,
 ) -> Float[np.ndarray, "R E"]:
     """Returns the mean over time of each recording's vectors; goes on with what lies there.
+
+    Those of a recording that cannot be used are no numbers.
 
     Args:
         checkpoint: with an encoder.
         paths: of the recordings.
         folder: where they are kept.
         progress: told how many are done, of how many.
+        max_bad: share of the recordings that may be unusable.
 
     Raises:
-        InputError: a recording cannot be read; the folder holds others' vectors.
+        InputError: more recordings cannot be used; the folder holds others' vectors.
     """
     encoder = encoder_of(checkpoint)
     page = {
@@ -69,27 +73,48 @@ def mean_vectors(
             )
         write_json(folder / PAGE, page)
         params = jax.device_put(by_rows(unstack(encoder.params, matpac.param_axes(encoder.config))))
-        files = []
+        found = np.empty((len(paths), encoder.config.output_width), np.float32)
         for start in range(0, len(paths), IN_FILE):
             progress(start, len(paths))
             path = folder / f"vectors-{start // IN_FILE:05d}.npy"
             if not exists(path):
                 made = _means(params, paths[start : start + IN_FILE], encoder.config)
                 write_whole(path, lambda partial, made=made: _save(partial, made))
-            files.append(np.load(path))
+            found[start : start + IN_FILE] = np.load(path)
+            _check_bad(found[: start + IN_FILE], paths, max_bad)
         progress(len(paths), len(paths))
-        return np.concatenate(files)
+        return found
+
+
+def _check_bad(found: Float[np.ndarray, "R E"], paths: Sequence[Path], max_bad: float) -> None:
+    """Stops when too many recordings are unusable."""
+    bad = np.flatnonzero(np.isnan(found[:, 0]))
+    if len(bad) > max_bad * len(paths):
+        raise InputError(
+            f"{len(bad)} of {len(paths)} recordings cannot be used, more than {100 * max_bad:g} %; "
+            f"the first is {paths[bad[0]]}: repair them, or allow more with --max-bad"
+        )
 
 
 def _means(params: Any, paths: Sequence[Path], config: Any) -> Float[np.ndarray, "R E"]:
-    """Listens to recordings, read in threads."""
-    means = []
+    """Listens to recordings, read in threads; says what is wrong with those that cannot be used."""
+    means = np.full((len(paths), config.output_width), np.nan, np.float32)
+
+    def try_read(path: Path) -> Float[np.ndarray, "n"] | None:
+        try:
+            return read_clip(path, None).samples
+        except InputError as error:
+            report(error)
+            return None
+
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), TOGETHER):
-            own = paths[start : start + TOGETHER]
-            clips = list(pool.map(lambda path: read_clip(path, None).samples, own))
-            means += [np.asarray(vectors[0]).mean(0) for vectors in listen(params, clips, config)]
-    return np.stack(means)
+            clips = list(pool.map(try_read, paths[start : start + TOGETHER]))
+            good = [number for number, clip in enumerate(clips) if clip is not None]
+            heard = listen(params, [clips[number] for number in good], config)
+            for number, vectors in zip(good, heard, strict=True):
+                means[start + number] = np.asarray(vectors[0]).mean(0)
+    return means
 
 
 def _save(path: Path, array: np.ndarray) -> None:

@@ -51,7 +51,8 @@ class StartConfig:
     """A whole TinyMU: hub name, published .pt, or checkpoint folder. It brings its own sizes."""
     encoder: str | None = None
     """A MATPAC or MATPAC++ encoder, of pre-training or of a TinyMU, where no whole checkpoint is
-    named. Its positions are cut or added to `model.encoder.num_frames`."""
+    named. It keeps the length of its chunks, unless `model.encoder.num_frames` is given another
+    than the default: then positions are cut or added."""
     decoder: str | None = None
     """A SmolLM2 folder or its hub name, or a TinyMU's, where no whole checkpoint is named."""
     tokenizer: str | None = None

@@ -176,7 +176,8 @@ def compile_step(lowered: Any, what: str) -> Any:
             raise
         first = text.splitlines()[0]
         raise InputError(
-            f"{what}: {first}; give fewer --blocks-per-chip, more --accumulate or another --mesh"
+            f"{what}: {first}; give fewer --blocks-per-chip (--batch of pre-training), more "
+            "--accumulate or another --mesh"
         ) from error
     if lost := [line for line in lines if LOST in line]:
         raise InputError(f"{what}: {lost[0].strip()}; constrain the array that it names")

@@ -78,6 +78,7 @@ def in_words(metrics: Mapping[str, float]) -> str:
         ("tokens_per_second", "{:,.0f} tokens/s"),
         ("questions_per_second", "{:,.1f} questions/s"),
         ("crops_per_second", "{:,.1f} crops/s"),
+        ("clips_per_second", "{:,.1f} clips/s"),
         ("mfu", "MFU {:.1%}"),
     )
     return "  ".join(words.format(metrics[name]) for name, words in shown if name in metrics)

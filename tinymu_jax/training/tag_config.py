@@ -84,6 +84,10 @@ class TagConfig(RunConfig):
         """Returns what must hold between fields: whether it does, and what to say if not."""
         MatpacConfig.from_dict(self.model.to_dict(), "model")
         return [
+            (
+                self.model.products == "float32",
+                "products of a run are said by step.encoder, not by model.*; set them there",
+            ),
             *super().rules(),
             (bool(self.data.train), "no data.train: name a prepared data set"),
             (bool(self.data.labels), "no data.labels: name a csv of file and labels"),

@@ -40,12 +40,19 @@ MOMENTUM, EPS = 0.1, 1e-5
 
 
 class Statistics(NamedTuple):
-    """BatchNorm's running ones, or those of a batch with how many clips it has."""
+    """BatchNorm's running ones."""
 
     mean: Float[Array, "D"]
     variance: Float[Array, "D"]
     count: Array
-    """Steps so far; of a batch, its clips."""
+    """Steps so far."""
+
+
+class Moments(NamedTuple):
+    """Of a batch."""
+
+    mean: Float[Array, "D"]
+    variance: Float[Array, "D"]
 
 
 def classes_of(config: TagConfig) -> list[str]:
@@ -55,7 +62,10 @@ def classes_of(config: TagConfig) -> list[str]:
         InputError: a list that cannot be read.
     """
     if config.data.classes is not None:
-        return read_labels(config.data.classes)
+        names = read_labels(config.data.classes)
+        if len(set(names)) < len(names):
+            raise InputError(f"{config.data.classes}: names a class twice; keep each once")
+        return names
     own = read_labels_of(config.data.labels)
     return sorted({label for labels in own.values() for label in labels})
 
@@ -137,7 +147,7 @@ class Tagging(Learning):
                 "prepare log_mel"
             )
         augment = UNCHANGED if validation else data.augment
-        reader = ClipReader(dataset, self._whole(), augment, data.seed)
+        reader = ClipReader(dataset, self._whole(), augment, data.seed, data.seconds)
         own = own_parts(self.mesh, step.blocks, step.accumulate)
         steps = self.config.steps
         return LabelBatches(reader, self.targets, data.clips, step.blocks, own, epochs, steps)
@@ -148,7 +158,9 @@ class Tagging(Learning):
         Raises:
             InputError: they are not frozen.
         """
-        if "log_mel" in trained or "norm" in trained.get("head", {}):
+        if "head" not in trained:
+            raise InputError("optim.frozen leaves the head as it began, at random; narrow it")
+        if "log_mel" in trained or "norm" in trained["head"]:
             raise InputError(
                 "optim.frozen lets log_mel or head/norm learn, which are no weights; freeze them: "
                 "'pos_embed|log_mel/.*|head/norm/.*'"
@@ -180,7 +192,7 @@ class Tagging(Learning):
         return loss
 
     def after(
-        self, state: TrainState, told: Statistics, count: Array
+        self, state: TrainState, told: Moments, count: Array
     ) -> tuple[Any, Mapping[str, Array]]:
         """Returns the running statistics after a step: of variances the unbiased ones."""
         mean, variance, seen = state.extra
@@ -192,11 +204,9 @@ class Tagging(Learning):
     def work(self, step: int) -> Work:
         """Returns what a step computes: a tag is a token."""
         clips = self.batches.blocks * self.batches.size
-        frozen = "|".join(f"encoder/({p})" for p in self.config.optim.frozen.split("|"))
         whole = replace(self._whole(), encoder=replace(self.model, head=None))
-        return Work(
-            clips, clips * self.model.head.num_classes, encoder_flops(whole, frozen) * clips
-        )
+        flops = encoder_flops(whole, rf"encoder/(?:{self.config.optim.frozen})") * clips
+        return Work(clips, clips * self.model.head.num_classes, flops)
 
     def clips(self, step: int) -> list[str]:
         """Returns the names of a step's recordings."""
@@ -212,9 +222,9 @@ def mean_of_rows(
     return jnp.where(real[..., None], rows, 0).sum(1) / jnp.maximum(count, 1)[:, None]
 
 
-def moments(x: Float[Array, "C D"]) -> Statistics:
+def moments(x: Float[Array, "C D"]) -> Moments:
     """Returns a batch's mean and variance."""
-    return Statistics(x.mean(0), x.var(0), jnp.int32(0))
+    return Moments(x.mean(0), x.var(0))
 
 
 def mixed(batch: LabelBatch, alpha: float, key: Array) -> LabelBatch:
