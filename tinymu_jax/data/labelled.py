@@ -92,12 +92,8 @@ def checked(found: LabelledSet) -> LabelledSet:
         )
     needed = found.folds if len(found.folds) > 1 else ("train", "test")
     for split in needed:
-        least = 2 if split == "train" else 1
-        if len(found.rows(split)) < least:
-            raise InputError(
-                f"{found.name}: has {len(found.rows(split))} recording of split {split!r}; give "
-                f"{least} or more"
-            )
+        if not len(found.rows(split)):
+            raise InputError(f"{found.name}: has no recording of split {split!r}; add some")
     unfit = [item for item in found.items if not found.several and len(item.labels) != 1]
     if unfit:
         raise InputError(

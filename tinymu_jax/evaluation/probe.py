@@ -123,7 +123,9 @@ def _parts(data: LabelledSet, fold: str, seed: int) -> tuple[Any, Any, Any]:
         learn, valid = np.setdiff1d(np.arange(len(data.items)), test), test[:0]
     else:
         learn, valid = data.rows("train"), data.rows("valid")
-    if not len(valid):
+    if not len(valid) and len(learn) == 1:
+        valid = learn
+    elif not len(valid):
         mixed = np.random.default_rng([seed, 1]).permutation(learn)
         count = max(1, int(HELD_OUT * len(mixed)))
         valid, learn = mixed[:count], mixed[count:]

@@ -2,12 +2,13 @@
 
 import csv
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tinymu_jax.data.labelled import Item, LabelledSet, checked, read_table
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import exists, read_json_object, read_text
+from tinymu_jax.files import exists, read_text
 
 MTT_TAGS = 50
 """The most frequent tags of MagnaTagATune, which are tested."""
@@ -45,7 +46,7 @@ def nsynth(folder: Path) -> LabelledSet:
     items = []
     for part in ("train", "valid", "test"):
         own = folder / f"nsynth-{part}"
-        notes = read_json_object(own / "examples.json", "unpack NSynth's three archives there")
+        notes = json.loads(_text(own / "examples.json"))
         items += [
             Item(own / "audio" / f"{name}.wav", (note["instrument_family_str"],), part)
             for name, note in sorted(notes.items())
@@ -168,4 +169,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _text(path: Path) -> str:
-    return read_text(path, "name the folder that the data set's archives were unpacked to")
+    remedy = "name the folder that the data set's archives were unpacked to"
+    if not exists(path):
+        raise InputError(f"{path}: no such file; {remedy}")
+    return read_text(path, remedy)
