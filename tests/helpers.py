@@ -1,5 +1,6 @@
 """What several test files need: small models and lists as published, refusals, processes."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -93,6 +94,17 @@ def refusal(function, *arguments, **options):
     message = str(caught.value)
     assert "\n" not in message
     return message
+
+
+def with_part(config, part, **fields):
+    """Returns a run's config with fields of one of its parts set."""
+    own = dataclasses.replace(getattr(config, part), **fields)
+    return dataclasses.replace(config, **{part: own})
+
+
+def logged(config):
+    """Returns the loss of each logged step of a config's run."""
+    return list(lines(Path(config.output)).values())
 
 
 def run_cli(capsys, monkeypatch, *arguments):

@@ -369,18 +369,11 @@ def test_options_that_cannot_be_are_refused_in_one_line(options, named, capsys):
 # --- a real pod ----------------------------------------------------------------------------------
 
 
-@pytest.mark.tpu_aot
-@pytest.mark.skipif(
-    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="libtpu is for Linux x86_64"
-)
-@pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None and "TINYMU_LIBTPU" not in os.environ,
-    reason="needs libtpu: launch/test.sh puts it beside the environment (TINYMU_LIBTPU)",
-)
-def test_the_full_size_step_compiles_for_sixteen_chips_and_fits(tmp_path):
+def compile_on_its_own(folder, *options):
+    """Returns what the command says and finds, in a process that sees libtpu."""
     clean = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     given = filter(None, [os.environ.get("TINYMU_LIBTPU")])
-    options = ["--topology", "v5e:4x4", "--json", tmp_path / "found.json"]
+    options = [*options, "--json", folder / "found.json"]
     result = subprocess.run(
         [sys.executable, COMMAND, *map(str, options)],
         env=clean | {"PYTHONPATH": os.pathsep.join([str(ROOT), *given])},
@@ -390,12 +383,29 @@ def test_the_full_size_step_compiles_for_sixteen_chips_and_fits(tmp_path):
     )
     # What lost its sharding ends the command.
     assert result.returncode == 0, result.stderr
-    assert "16 x TPU v5e, mesh data=16 fsdp=1 tensor=1" in result.stdout
-    (found,) = json.loads((tmp_path / "found.json").read_text())
+    (found,) = json.loads((folder / "found.json").read_text())
     assert found["memory"]["total"] < 0.75 * found["memory"]["chip"]
+    assert set(found["collectives"]) == {"all-reduce"}
+    return result.stdout, found
+
+
+on_linux = pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="libtpu is for Linux x86_64"
+)
+with_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None and "TINYMU_LIBTPU" not in os.environ,
+    reason="needs libtpu: launch/test.sh puts it beside the environment (TINYMU_LIBTPU)",
+)
+
+
+@pytest.mark.tpu_aot
+@on_linux
+@with_libtpu
+def test_the_full_size_step_compiles_for_sixteen_chips_and_fits(tmp_path):
+    said, found = compile_on_its_own(tmp_path, "--topology", "v5e:4x4")
+    assert "16 x TPU v5e, mesh data=16 fsdp=1 tensor=1" in said
     # Sums of gradients and of the loss, and nothing else: every weight once, the table of words,
     # which is read at both ends, twice.
-    assert set(found["collectives"]) == {"all-reduce"}
     sizes = {path: math.prod(x.shape) for path, x in flatten(expected_shapes(TinyMUConfig()))}
     learnt = sum(n for path, n in sizes.items() if not path.startswith("encoder/"))
     learnt += sizes["decoder/embed_tokens/embedding"]
@@ -404,28 +414,10 @@ def test_the_full_size_step_compiles_for_sixteen_chips_and_fits(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.tpu_aot
-@pytest.mark.skipif(
-    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="libtpu is for Linux x86_64"
-)
-@pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None and "TINYMU_LIBTPU" not in os.environ,
-    reason="needs libtpu: launch/test.sh puts it beside the environment (TINYMU_LIBTPU)",
-)
+@on_linux
+@with_libtpu
 def test_the_step_of_pre_training_compiles_for_sixty_four_chips_and_fits(tmp_path):
-    clean = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    given = filter(None, [os.environ.get("TINYMU_LIBTPU")])
-    options = ["--pretrain", "--topology", "v5e:8x8", "--json", tmp_path / "found.json"]
-    result = subprocess.run(
-        [sys.executable, COMMAND, *map(str, options)],
-        env=clean | {"PYTHONPATH": os.pathsep.join([str(ROOT), *given])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    (found,) = json.loads((tmp_path / "found.json").read_text())
-    assert found["memory"]["total"] < 0.75 * found["memory"]["chip"]
-    assert set(found["collectives"]) == {"all-reduce"}
+    _, found = compile_on_its_own(tmp_path, "--pretrain", "--topology", "v5e:8x8")
     # Every weight's gradient once; what is told of a step is small beside it.
     params, _ = parts_of(expected_shapes(SelfSupervisedConfig()))
     still = ("pos_embed", "log_mel", "single")

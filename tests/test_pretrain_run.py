@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 import soundfile
-from helpers import lines, noise, refusal
+from helpers import lines, logged, noise, refusal, with_part
 
 import tinymu_jax
 from conversion.from_torch import FromTorch
@@ -76,17 +76,6 @@ def config(published, recordings, tmp_path, compiled_programs_stay_here):
 
 def train(config, resume=False, devices=1):
     return runs.train(config, resume, jax.devices()[:devices])
-
-
-def with_part(config, part, **fields):
-    return dataclasses.replace(
-        config, **{part: dataclasses.replace(getattr(config, part), **fields)}
-    )
-
-
-def logged(config):
-    """Returns the loss of each step."""
-    return list(lines(Path(config.output)).values())
 
 
 # --- the numbers -------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 
 from conversion.pretraining import from_training, to_training
 from conversion.torch_file import read_torch_file
+from tinymu_jax.models.products import product
 from tinymu_jax.pretraining import losses, schedules
 from tinymu_jax.pretraining.config import SelfSupervisedConfig
 from tinymu_jax.pretraining.masking import draw_orders, order_of
@@ -336,3 +337,18 @@ def test_a_winner_of_all_and_collapsed_classes_are_warned_of():
     assert "one hypothesis is the best of 99 %" in warning(fine | {"wins_0": 0.99, "wins_1": 0.01})
     assert "they have collapsed" in warning(fine | {"class_perplexity": 1.2})
     assert warning({"class_perplexity": 300.0}) is None
+
+
+@pytest.mark.parametrize(("into", "out"), [(768, 512), (512, 768)])
+def test_gradients_of_rounded_products_are_near_those_in_full(into, out):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.standard_normal((8, 58, into)), rng.standard_normal((into, out))
+    x, kernel = x.astype(np.float32), kernel.astype(np.float32)
+
+    def total(x, kernel):
+        return (product(x, kernel, "bfloat16") ** 2).sum() / 2
+
+    found = jax.jit(jax.grad(total, (0, 1)))(x, kernel)
+    y = x @ kernel
+    for one, wanted in zip(found, (y @ kernel.T, np.einsum("cti,cto->io", x, y)), strict=True):
+        np.testing.assert_allclose(one, wanted, atol=0.02 * np.abs(wanted).max())

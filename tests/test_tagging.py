@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
-from helpers import lines, noise, refusal, run_cli
+from helpers import logged, noise, refusal, run_cli, with_part
 
 import tinymu_jax
 from tinymu_jax import runs
@@ -77,16 +77,6 @@ def config(sounds, tmp_path, compiled_programs_stay_here):
 
 def train(config, resume=False, devices=1):
     return runs.train(config, resume, jax.devices()[:devices])
-
-
-def with_part(config, part, **fields):
-    return dataclasses.replace(
-        config, **{part: dataclasses.replace(getattr(config, part), **fields)}
-    )
-
-
-def logged(config):
-    return list(lines(Path(config.output)).values())
 
 
 def endless(config):

@@ -58,8 +58,9 @@ def _product_backward(products: Products, kept: Any, slope: Array) -> tuple[Arra
     )
     leading = tuple(range(x.ndim - 1))
     to_x = contract(slope, kernel, (slope.ndim - 1,), (1,), products)
-    # The first factor is turned: let it be the narrower one.
-    if x.shape[-1] > slope.shape[-1]:
+    # The first factor is turned: let it be the narrower one. (XLA's CPU compiler has no such
+    # product of bfloat16 that is turned back.)
+    if x.shape[-1] > slope.shape[-1] and products == "float32":
         to_kernel = contract(slope, x, leading, leading, products).T
     else:
         to_kernel = contract(x, slope, leading, leading, products)
