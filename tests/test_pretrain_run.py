@@ -147,7 +147,6 @@ def test_no_mesh_and_no_accumulation_changes_a_loss(config, tmp_path):
     train(base)
     ways = {
         "parted": ({"mesh": MeshConfig(2, 2, 2)}, 8),
-        "copies": ({"mesh": MeshConfig(4, 1, 1)}, 4),
         "in_turn": ({"step": ComputeConfig(blocks=4, accumulate=2)}, 1),
     }
     for name, (fields, devices) in ways.items():
@@ -173,6 +172,7 @@ def test_a_run_goes_on_to_the_last_bit_teachers_included(config, tmp_path):
         np.testing.assert_array_equal(leaf, wanted[path], err_msg=path)
 
 
+@pytest.mark.parametrize("published", ["mcl"], indirect=True)
 def test_what_it_leaves_goes_to_pytorch_and_back_bit_for_bit(config, tmp_path):
     train(dataclasses.replace(config, steps=2))
     run = Path(config.output)

@@ -13,7 +13,7 @@ import torch_oracle as oracle
 
 from tinymu_jax import audio
 from tinymu_jax.answering import TokenAssistant
-from tinymu_jax.checkpoint import expected_shapes
+from tinymu_jax.checkpoint import expected_shapes, init_params
 from tinymu_jax.config import (
     HeadConfig,
     LoraConfig,
@@ -518,6 +518,12 @@ def loss_of(config):
     return float(label_loss(logits, jnp.array([[17, 5]]), jnp.array([2]), config))
 
 
+def tags(config):
+    vectors = jax.random.normal(jax.random.key(0), (1, 3, config.output_width))
+    params = {"params": init_params(config, 0)}
+    return Matpac(config).apply(params, vectors, method="classify").tolist()
+
+
 ENCODER = SMALL.encoder
 TAGGER = replace(ENCODER, head=HeadConfig("audioset", 5))
 TRANSFORMER = replace(SMALL.projector, kind="transformer")
@@ -535,6 +541,7 @@ CHANGES = {
     HeadConfig: {
         "kind": (TAGGER.head, "probe", with_head(shapes)),
         "num_classes": (TAGGER.head, 6, with_head(shapes)),
+        "shares": (TAGGER.head, "sigmoid", with_head(tags)),
     },
     MatpacConfig: {
         "width": (ENCODER, 32, shapes),

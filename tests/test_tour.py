@@ -82,6 +82,7 @@ def test_the_quickstart_stops_when_it_is_asked_to_and_goes_on(small, tmp_path, m
     assert "its run has another config: steps (was" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_ablation_is_learnt_and_shown(small, tmp_path, monkeypatch, capsys):
     command = ("ablate", "--output", tmp_path, "--minutes", MINUTES, "--clips", 64)
     assert run(monkeypatch, *command, "--test-clips", 3, "--only", "no_choice") == 0
