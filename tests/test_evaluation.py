@@ -329,7 +329,8 @@ class Fake:
 def knowing(one):
     """Knows the clips of `balanced` by their names, and any other as the first."""
     number = 0 if one.audio is None else int(one.audio.stem)
-    hits = tuple(float(i == number) for i in range(len(one.options)))
+    name = OPTIONS[number][4:]
+    hits = tuple(float(option.endswith(name)) for option in one.options)
     answers = {
         "Captioning": f"You hear {OPTIONS[number][4:]}, slow, high.",
         "QA": "minor" if number > 1 else "major",
@@ -381,8 +382,10 @@ def test_who_always_says_the_same_gets_chance(balanced, answer, wanted):
     scores = evaluate(Fake(lambda one: (answer, (-1.0,) * len(one.options))), balanced).scores
     for name, score in scores.by_format.items():
         assert score.model == score.other_clip == wanted.get(name, 0), name
-        # Hearing nothing it is made to choose, here the first of what could be said.
-        assert score.no_audio == (1 / 2 if name in ("binary", "qa") else score.model), name
+        # Hearing nothing it is made to choose, here the first of what could be said; of timbres
+        # that is one that no clip has.
+        chosen = {"binary": 1 / 2, "qa": 1 / 2, "caption_timbre": 0}
+        assert score.no_audio == chosen.get(name, score.model), name
     assert ("caption_facts" in scores.by_format) == ("caption_facts" in wanted)
     assert scores.by_format["binary"].most_frequent == 1 / 2
     assert scores.by_format["mcq"].most_frequent == scores.by_format["mcq"].chance == 1 / 4
@@ -415,6 +418,10 @@ def test_without_audio_one_of_the_possible_answers_is_chosen(balanced):
     offered = {task: one.options for task, one in silent.items() if one.choose}
     assert offered == {"QA": ("major", "minor"), "Binary": ("Yes.", "No.")}
     assert not any(one.options or one.choose for one in fake.asked if one.audio is not None)
+    # A caption is said, and its timbre is the beginning that is most probable.
+    assert silent["Captioning"].options == tuple(
+        f"You hear {NAMES['timbre'][value]}" for value in VALUES["timbre"]
+    )
 
 
 def test_a_new_timbre_is_a_possible_answer():

@@ -130,6 +130,16 @@ def possible_answers(item: Item, extra: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(name_of(fact, value) for value in values_of(fact, extra))
 
 
+def caption_beginnings(item: Item, extra: Sequence[str] = ()) -> tuple[str, ...]:
+    """Returns how captions may begin, one for each timbre; to other formats, nothing.
+
+    Arguments as `possible_answers`.
+    """
+    if item.task != CAPTIONING:
+        return ()
+    return tuple(f"You hear {name_of('timbre', value)}" for value in values_of("timbre", extra))
+
+
 def is_right(item: Item, answer: str) -> bool:
     """Returns whether an answer is right; one that cannot be read is not."""
     found = reading(item, answer)

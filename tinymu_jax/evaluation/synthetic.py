@@ -23,6 +23,8 @@ from tinymu_jax.evaluation.blind import (
 )
 from tinymu_jax.evaluation.items import REMEDY, Item, read_items
 from tinymu_jax.evaluation.marking import (
+    Point,
+    caption_beginnings,
     is_right,
     most_probable,
     points_of,
@@ -112,9 +114,10 @@ def _ways(
     if blind:
         extra = extra_timbres(items)
         answers = [possible_answers(item, extra) for item in items]
+        begun = [caption_beginnings(item, extra) for item in items]
         ways["no_audio"] = [
-            one._replace(audio=None, options=given or one.options, choose=bool(given))
-            for one, given in zip(own, answers, strict=True)
+            one._replace(audio=None, options=given or start or one.options, choose=bool(given))
+            for one, given, start in zip(own, answers, begun, strict=True)
         ]
     if blind and len(clips) > 1:  # there is no other one otherwise
         following = dict(zip(clips, clips[1:] + clips[:1], strict=True))
@@ -140,11 +143,11 @@ def _in_order(ways: dict[str, list[Asking]], clips: Sequence[Path]) -> list[Aski
 def _mark(
     items: Sequence[Item], answered: dict[str, list[Reply]], clips: int, cut_clips: int
 ) -> Scores:
+    extra = extra_timbres(items)
     marked = {
-        way: [points_of(i, r.text, r.log_likelihoods) for i, r in zip(items, replies, strict=True)]
+        way: [_points(*pair, extra) for pair in zip(items, replies, strict=True)]
         for way, replies in answered.items()
     }
-    extra = extra_timbres(items)
     for way in marked.keys() - {"model"}:
         texts = [reply.text for reply in answered[way]]
         rows = zip(items, marked["model"], marked[way], texts, strict=True)
@@ -155,6 +158,21 @@ def _mark(
         for guess in (chance, most_frequent, shortest_option)
     }
     return count_scores(points, clips, len(items), cut_clips)
+
+
+def _points(item: Item, reply: Reply, extra: Sequence[str]) -> list[Point]:
+    """Returns an answer's marks; a caption's timbre by its most probable beginning, if scored.
+
+    Hearing nothing, a caption may name no timbre, which would be less than a guess.
+    """
+    points, begun = (
+        points_of(item, reply.text, reply.log_likelihoods),
+        caption_beginnings(item, extra),
+    )
+    if begun and reply.log_likelihoods:
+        chosen = begun[max(range(len(begun)), key=reply.log_likelihoods.__getitem__)]
+        points[0] = points_of(item, f"{chosen}.")[0]
+    return points
 
 
 def _rows(items: Sequence[Item], answered: dict[str, list[Reply]]) -> tuple[Row, ...]:
