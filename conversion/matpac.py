@@ -136,10 +136,10 @@ def from_published(path: str | Path, content: object = None) -> Checkpoint:
     for kind, key in (("audioset", "head.weight"), ("probe", "probe.weight")):
         if key in state:
             told = {"kind": kind, "num_classes": len(state[key])}
-            told |= {name: head[name] for name in ("shares",) if name in head}
-            config = replace(
-                config, head=HeadConfig.from_dict(told, str(path.with_suffix(".json")))
-            )
+            if "shares" in head:
+                told["shares"] = head["shares"]
+            found = HeadConfig.from_dict(told, str(path.with_suffix(".json")))
+            config = replace(config, head=found)
     source = {"labels": head["labels"]} if "labels" in head and config.head else {}
     rules = ENCODER_RULES + (HEAD_RULES[config.head.kind] if config.head else [])
     shapes = expected_shapes(config)

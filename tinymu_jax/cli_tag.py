@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -22,7 +22,7 @@ class Tagger:
     """Names of the classes: AudioSet's csv, a json, or a text file with one a line."""
     probe: Path | None = None
     """A probe's own file, for an encoder without head."""
-    encoder: str = "float32"
+    encoder: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: faster, not exact."""
 
     def load(self) -> Any:

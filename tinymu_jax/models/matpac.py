@@ -126,6 +126,25 @@ class Transformer(nn.Module):
         )
 
 
+BATCH_NORM_EPS = 1e-5
+"""Added to the variance by the AudioSet head's normalisation."""
+
+
+def mean_over_time(
+    vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"]
+) -> Float[Array, "B E"]:
+    """Returns the mean of each clip's vectors; those that are not valid do not count."""
+    count = jnp.maximum(valid.sum(1, keepdims=True), 1)
+    return jnp.where(valid[..., None], vectors, 0).sum(1) / count
+
+
+def mean_of_rows(
+    vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"], rows: int
+) -> Float[Array, "B D"]:
+    """Returns the mean of each clip's vectors over time and over the rows of patches in them."""
+    return mean_over_time(vectors.reshape(*vectors.shape[:2], rows, -1).mean(2), valid)
+
+
 class Classifier(nn.Module):
     """Class probabilities from the encoder's vectors: the AudioSet head, or a linear probe.
 
@@ -142,11 +161,9 @@ class Classifier(nn.Module):
         if valid is None:
             valid = jnp.ones(vectors.shape[:2], bool)
         if self.config.kind == "audioset":
-            vectors = vectors.reshape(*vectors.shape[:2], self.rows, -1).mean(2)
-        count = valid.sum(1, keepdims=True)
-        mean = jnp.where(valid[..., None], vectors, 0).sum(1) / count
-        if self.config.kind == "audioset":
-            mean = FrozenBatchNorm(name="norm")(mean)
+            mean = FrozenBatchNorm(name="norm")(mean_of_rows(vectors, valid, self.rows))
+        else:
+            mean = mean_over_time(vectors, valid)
         logits = Dense(self.config.num_classes, name="linear")(mean)
         if self.config.shares == "sigmoid":
             return jax.nn.sigmoid(logits)
@@ -161,7 +178,7 @@ class FrozenBatchNorm(nn.Module):
         mean = self.param("mean", nn.initializers.zeros_init(), (x.shape[-1],))
         variance = self.param("variance", nn.initializers.ones_init(), (x.shape[-1],))
         self.param("count", lambda _: jnp.zeros((), jnp.int32))
-        return (x - mean) * jax.lax.rsqrt(variance + 1e-5)
+        return (x - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPS)
 
 
 class LogMel(nn.Module):

@@ -192,12 +192,7 @@ def init_teaching(config: SelfSupervisedConfig, params: Tree, seed: int) -> Teac
 def init_whole(config: SelfSupervisedConfig, seed: int) -> Tree:
     """Returns student and what teaches as one tree, which is what checkpoints hold."""
     params = init_params(config, seed)
-    return whole_of(params, init_teaching(config, params, seed))
-
-
-def whole_of(params: Tree, teaching: Teaching) -> Tree:
-    """Puts the student's weights and what teaches together."""
-    return {**params, **teaching._asdict()}
+    return {**params, **init_teaching(config, params, seed)._asdict()}
 
 
 def parts_of(whole: Tree) -> tuple[Tree, Teaching]:

@@ -24,6 +24,7 @@ from tinymu_jax.data.order import EpochOrder
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import read_text
 from tinymu_jax.mesh import own_parts
+from tinymu_jax.models.matpac import mean_over_time
 from tinymu_jax.sharding import Tree
 from tinymu_jax.training.flops import encoder_flops
 from tinymu_jax.training.hearing import hear_clips
@@ -214,8 +215,7 @@ class Labelling(Learning):
             lengths = batch.lengths.reshape(-1)
             features = batch.features.reshape(-1, *batch.features.shape[2:])
             vectors, count = hear_clips(whole["encoder"], features, lengths, store, config)
-            real = jnp.arange(vectors.shape[1]) < count[:, None]
-            mean = jnp.where(real[..., None], vectors, 0).sum(1) / count[:, None]
+            mean = mean_over_time(vectors, jnp.arange(vectors.shape[1]) < count[:, None])
             scores = mean @ whole[HEAD]["kernel"] + whole[HEAD]["bias"]
             parts = jnp.split(scores, np.cumsum(sizes)[:-1].tolist(), axis=-1)
             wanted = batch.labels.reshape(-1, len(sizes))

@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -114,21 +114,10 @@ def lower_step(
     """Returns the whole step of a run with `blocks` blocks, lowered for a mesh."""
     optim = OptimConfig()
     optimiser = make_optimiser(optim, 1000)
-    trained, frozen = split_frozen(expected_shapes(config), optim)
-    state = jax.eval_shape(lambda params: init_state(params, optimiser), trained)
-    axes = tinymu.param_axes(config)
-    state_at, frozen_at = (
-        tree_shardings(tree, weight_shardings(weights, axes, mesh), mesh)
-        for tree, weights in ((state, trained), (frozen, frozen))
-    )
-    step = jax.jit(
-        make_step(config, "log_mel", optimiser, accumulate),
-        in_shardings=(state_at, frozen_at, batch_sharding(mesh)),
-        out_shardings=(state_at, NamedSharding(mesh, PartitionSpec())),
-        donate_argnums=0,
-    )
-    with jax.set_mesh(mesh):
-        return step.lower(state, frozen, batch_shapes(config, packing, blocks))
+    step = make_step(config, "log_mel", optimiser, accumulate)
+    weights = split_frozen(expected_shapes(config), optim)
+    batch = batch_shapes(config, packing, blocks)
+    return _lower(step, optimiser, weights, (), tinymu.param_axes(config), batch, mesh)
 
 
 def lower_pretraining(
@@ -137,27 +126,41 @@ def lower_pretraining(
     """Returns the whole step of pre-training with `blocks` blocks of `clips` crops, for a mesh."""
     optim = frozen_too(PRETRAINING, config)
     optimiser = make_optimiser(optim, 1000)
-    params, teaching = parts_of(expected_shapes(config))
-    trained, frozen = split_frozen(params, optim)
-    state = jax.eval_shape(lambda params: init_state(params, optimiser, teaching), trained)
-    axes = matpac_ssl.param_axes(config)
-    state_at, frozen_at = (
-        tree_shardings(tree, weight_shardings(weights, axes, mesh), mesh)
-        for tree, weights in ((state, trained), (frozen, frozen))
-    )
     loss, after = loss_of_crops(config, seed=0), teach(config, steps=1000)
-    step = jax.jit(
-        step_of(loss, optimiser, accumulate, after=after),
-        in_shardings=(state_at, frozen_at, batch_sharding(mesh)),
-        out_shardings=(state_at, NamedSharding(mesh, PartitionSpec())),
-        donate_argnums=0,
-    )
+    step = step_of(loss, optimiser, accumulate, after=after)
+    params, teaching = parts_of(expected_shapes(config))
     crops = (blocks, clips, config.encoder.num_frames, audio.NUM_MELS)
     batch = CropBatch(
         jax.ShapeDtypeStruct(crops, np.float16), jax.ShapeDtypeStruct((blocks,), np.int32)
     )
+    weights, axes = split_frozen(params, optim), matpac_ssl.param_axes(config)
+    return _lower(step, optimiser, weights, teaching, axes, batch, mesh)
+
+
+def _lower(
+    step: Callable[..., Any],
+    optimiser: Any,
+    weights: tuple[Any, Any],
+    extra: Any,
+    axes: Mapping[str, tuple[str | None, ...]],
+    batch: Any,
+    mesh: Mesh,
+) -> Any:
+    """Returns a step lowered for a mesh, from the shapes of its trained and frozen weights."""
+    trained, frozen = weights
+    state = jax.eval_shape(lambda params: init_state(params, optimiser, extra), trained)
+    state_at, frozen_at = (
+        tree_shardings(tree, weight_shardings(own, axes, mesh), mesh)
+        for tree, own in ((state, trained), (frozen, frozen))
+    )
+    compiled = jax.jit(
+        step,
+        in_shardings=(state_at, frozen_at, batch_sharding(mesh)),
+        out_shardings=(state_at, NamedSharding(mesh, PartitionSpec())),
+        donate_argnums=0,
+    )
     with jax.set_mesh(mesh):
-        return step.lower(state, frozen, batch)
+        return compiled.lower(state, frozen, batch)
 
 
 def compile_step(lowered: Any, what: str) -> Any:

@@ -35,8 +35,8 @@ from tinymu_jax.training.optim import join
 from tinymu_jax.training.step import Loss, Moment, TrainState
 from tinymu_jax.training.tag_config import TagConfig
 
-MOMENTUM, EPS = 0.1, 1e-5
-"""Of BatchNorm, as torch has them."""
+MOMENTUM = 0.1
+"""Of BatchNorm, as torch has it."""
 
 
 class Statistics(NamedTuple):
@@ -180,9 +180,10 @@ class Tagging(Learning):
             lengths = batch.lengths.reshape(-1)
             features = batch.features.reshape(-1, *batch.features.shape[2:])
             vectors, count = hear_clips(whole, features, lengths, store, config)
-            mean = mean_of_rows(vectors, count, config)
+            valid = jnp.arange(vectors.shape[1]) < count[:, None]
+            mean = matpac.mean_of_rows(vectors, valid, config.rows)
             norm = at.extra if validation else moments(mean)
-            mean = (mean - norm.mean) * jax.lax.rsqrt(norm.variance + EPS)
+            mean = (mean - norm.mean) * jax.lax.rsqrt(norm.variance + matpac.BATCH_NORM_EPS)
             linear = whole["head"]["linear"]
             scores = mean @ linear["kernel"] + linear["bias"]
             wanted = batch.labels.reshape(scores.shape)
@@ -211,15 +212,6 @@ class Tagging(Learning):
     def clips(self, step: int) -> list[str]:
         """Returns the names of a step's recordings."""
         return self.batches.names(0 if self.config.overfit_batch else step)
-
-
-def mean_of_rows(
-    vectors: Float[Array, "C A E"], count: Int[Array, "C"], config: MatpacConfig
-) -> Float[Array, "C D"]:
-    """Returns the mean of a clip's vectors over time and over the rows of patches."""
-    rows = vectors.reshape(*vectors.shape[:2], config.rows, -1).mean(2)
-    real = jnp.arange(vectors.shape[1]) < count[:, None]
-    return jnp.where(real[..., None], rows, 0).sum(1) / jnp.maximum(count, 1)[:, None]
 
 
 def moments(x: Float[Array, "C D"]) -> Moments:
