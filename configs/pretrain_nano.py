@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from tinymu_jax.config import MatpacConfig
 from tinymu_jax.pretraining.config import ClassHeadConfig, PredictorConfig, SelfSupervisedConfig
-from tinymu_jax.training.config import LoopConfig
+from tinymu_jax.training.config import ComputeConfig, LoopConfig
 from tinymu_jax.training.pretrain_config import PRETRAINING, CropsConfig, PretrainConfig
 
 MATRICES = (
@@ -37,6 +37,7 @@ config = PretrainConfig(
         head_decay=0.995,
     ),
     data=CropsConfig(clips=64, threads=2),
+    step=ComputeConfig(remat="nothing"),
     optim=replace(PRETRAINING, learning_rate=1e-3, muon=MATRICES, muon_rate=0.01, weight_decay=0.0),
     loop=LoopConfig(log_every=20, validate_every=10**9, save_every=500, tensorboard=False),
     steps=2400,

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 from configs.pretrain_nano import config as pretraining
 from tinymu_jax.training.config import LoopConfig
-from tinymu_jax.training.tag_config import TAGGING, TagConfig, TagDataConfig
+from tinymu_jax.training.tag_config import TAGGING, TagConfig, TagDataConfig, TagStepConfig
 
 config = TagConfig(
     output="runs/tag_nano",
     model=replace(pretraining.model.encoder, num_frames=400),
     data=TagDataConfig(clips=32, seconds=4.0, epochs=0, threads=2),
+    step=TagStepConfig(remat="nothing"),
     optim=replace(TAGGING, learning_rate=1e-3),
     loop=LoopConfig(log_every=20, validate_every=200, save_every=200, tensorboard=False),
     steps=400,

@@ -348,22 +348,22 @@ def test_a_new_encoder_starts_as_described():
     assert (first != second).any()
 
 
-def test_what_many_layers_compute_again_is_what_they_computed(monkeypatch):
-    config = MatpacConfig(width=32, depth=layers.FEW_LAYERS + 1, num_heads=4, num_frames=64)
+@pytest.mark.parametrize("remat", ["attention", "layers"])
+def test_what_is_computed_again_is_what_was_kept(remat):
+    config = MatpacConfig(width=32, depth=3, num_heads=4, num_frames=64)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 9, 32)), jnp.float32)
-    transformer = matpac.Transformer(config)
-    params = transformer.init(jax.random.key(0), x, None, False)
+    params = matpac.Transformer(config).init(jax.random.key(0), x, None, False)
 
-    def slopes():
-        return jax.grad(lambda p, x: jnp.sum(jnp.sin(transformer.apply(p, x, None, False))), (0, 1))
+    def slopes(kind):
+        transformer = matpac.Transformer(replace(config, remat=kind))
 
-    def count():
-        return str(jax.make_jaxpr(slopes())(params, x)).count("= erfc ")
+        def total(params, x):
+            return jnp.sum(jnp.sin(transformer.apply(params, x, None, False)))
 
-    assert count() == 2, "GELU is computed on the way there, and on the way back"
-    again = jax.jit(slopes())(params, x)
-    monkeypatch.setattr(matpac, "FEW_LAYERS", config.depth)
-    assert count() == 1
-    kept = jax.jit(slopes())(params, x)
+        slope = jax.grad(total, (0, 1))
+        return jax.jit(slope)(params, x), str(jax.make_jaxpr(slope)(params, x)).count("= erfc ")
+
+    (kept, once), (again, twice) = slopes("nothing"), slopes(remat)
+    assert (once, twice) == (1, 2), "GELU is computed on the way there, and on the way back"
     for a, b in zip(*map(jax.tree.leaves, (again, kept)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

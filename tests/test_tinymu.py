@@ -498,6 +498,12 @@ def first_token(config):
     return int(state.tokens[0, 0]), bool(state.done[0])
 
 
+def encoding(config):
+    """Returns what the encoder computes, as text."""
+    x = jax.ShapeDtypeStruct((1, config.columns, config.patch_size, config.num_mels), jnp.float32)
+    return str(jax.make_jaxpr(Matpac(config).apply)({"params": expected_shapes(config)}, x))
+
+
 def program(config):
     """Returns what the decoder computes, as text."""
     params = expected_shapes(config)
@@ -552,6 +558,7 @@ CHANGES = {
         "num_frames": (ENCODER, 48, shapes),
         "patch_size": (ENCODER, 8, shapes),
         "products": (ENCODER, "bfloat16", encode),
+        "remat": (ENCODER, "layers", encoding),
         "head": (ENCODER, HeadConfig("probe", 5), shapes),
     },
     ProjectorConfig: {

@@ -47,6 +47,9 @@ class MatpacConfig(Serialised):
     products: Products = "float32"
     """`bfloat16` multiplies in bfloat16 and sums in float32: faster, 3 digits instead of 7. `load`
     sets it anew."""
+    remat: Remat = "nothing"
+    """What a training step computes again on the way back instead of keeping it: `attention` all
+    but the results of the weights' products, `layers` all but the input of each layer."""
     head: HeadConfig | None = nested(HeadConfig, default=False)
     """The classifier, if the checkpoint has one."""
 
@@ -170,8 +173,7 @@ class SmolLM2Config(Serialised):
     products: Products = "float32"
     """As `MatpacConfig.products`."""
     remat: Remat = "nothing"
-    """What a training step computes again on the way back instead of keeping it: `attention` all
-    but the results of the weights' products, `layers` all but the input of each layer."""
+    """As `MatpacConfig.remat`."""
     lora: LoraConfig | None = nested(LoraConfig, default=False)
     """What is added to the layers while LoRA is trained and not yet merged."""
 

@@ -55,13 +55,15 @@ def ours(batch: int, products: str) -> Callable[[], Any]:
     from tinymu_jax.data.crops import CropBatch
     from tinymu_jax.pretraining.config import SelfSupervisedConfig
     from tinymu_jax.pretraining.matpac_ssl import init_whole, parts_of
+    from tinymu_jax.training.config import ComputeConfig
     from tinymu_jax.training.optim import make_optimiser, split_frozen
     from tinymu_jax.training.pretrain import frozen_too, loss_of_crops, teach
     from tinymu_jax.training.pretrain_config import PRETRAINING
     from tinymu_jax.training.step import init_state, step_of
 
     config = SelfSupervisedConfig()
-    config = replace(config, encoder=replace(config.encoder, products=products))
+    encoder = replace(config.encoder, products=products, remat=ComputeConfig().remat)
+    config = replace(config, encoder=encoder)
     optim = frozen_too(PRETRAINING, config)
     optimiser = make_optimiser(optim, STEPS)
     params, teaching = parts_of(init_whole(config, 0))

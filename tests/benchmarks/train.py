@@ -119,7 +119,11 @@ def our_step(checkpoint: Any, batch: Any, store: str, args: Any, copy: bool = Tr
     from tinymu_jax.training.step import init_state, make_step
 
     config = checkpoint.config
-    config = replace(config, decoder=replace(config.decoder, remat=args.remat))
+    config = replace(
+        config,
+        encoder=replace(config.encoder, remat=args.remat),
+        decoder=replace(config.decoder, remat=args.remat),
+    )
     optim = OptimConfig()
     trained, frozen = split_frozen(checkpoint.params, optim)
     optimiser = make_optimiser(optim, 1000)

@@ -146,9 +146,9 @@ def is_right(item: Item, answer: str) -> bool:
     return found is not None and found == right_reading(item)
 
 
-def most_probable(log_likelihoods: Sequence[float]) -> str:
-    """Returns the letter of the most probable option."""
-    return LETTERS[max(range(len(log_likelihoods)), key=log_likelihoods.__getitem__)]
+def most_probable(options: Sequence[str], log_likelihoods: Sequence[float]) -> str:
+    """Returns the most probable option, or its letter where `LETTERS` are given."""
+    return options[max(range(len(log_likelihoods)), key=log_likelihoods.__getitem__)]
 
 
 def points_of(item: Item, answer: str, log_likelihoods: Sequence[float] = ()) -> list[Point]:
@@ -167,6 +167,6 @@ def points_of(item: Item, answer: str, log_likelihoods: Sequence[float] = ()) ->
             for fact, value in claims(answer)
         ]
     if item.task == MCQ and log_likelihoods:
-        hit = most_probable(log_likelihoods) == right_reading(item)
+        hit = most_probable(LETTERS, log_likelihoods) == right_reading(item)
         points.append(Point(CHOICE_SCORED, item.facts, float(hit)))
     return points

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinymu_jax.assistant import Assistant
+from tinymu_jax.data.questions import LETTERS
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.asking import Asker, Asking, BatchAsker, Progress, Reply
 from tinymu_jax.evaluation.blind import (
@@ -165,13 +166,10 @@ def _points(item: Item, reply: Reply, extra: Sequence[str]) -> list[Point]:
 
     Hearing nothing, a caption may name no timbre, which would be less than a guess.
     """
-    points, begun = (
-        points_of(item, reply.text, reply.log_likelihoods),
-        caption_beginnings(item, extra),
-    )
+    points = points_of(item, reply.text, reply.log_likelihoods)
+    begun = caption_beginnings(item, extra)
     if begun and reply.log_likelihoods:
-        chosen = begun[max(range(len(begun)), key=reply.log_likelihoods.__getitem__)]
-        points[0] = points_of(item, f"{chosen}.")[0]
+        points[0] = points_of(item, f"{most_probable(begun, reply.log_likelihoods)}.")[0]
     return points
 
 
@@ -193,7 +191,7 @@ def _rows(items: Sequence[Item], answered: dict[str, list[Reply]]) -> tuple[Row,
             item.wanted,
             own.text,
             is_right(item, own.text),
-            most_probable(own.log_likelihoods) if own.log_likelihoods else None,
+            most_probable(LETTERS, own.log_likelihoods) if own.log_likelihoods else None,
             silent and silent.text,
             other and other.text,
         )

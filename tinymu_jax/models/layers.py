@@ -206,7 +206,7 @@ def run_layers(
         x: what flows through.
         shared: arguments that are the same for all layers.
         per_layer: a tree with a leading axis L (stacked), a list of trees (unrolled), or None.
-        remat: what stacked layers compute again on the way back; see `SmolLM2Config`.
+        remat: what stacked layers compute again on the way back; see `MatpacConfig`.
 
     Returns:
         x after the last layer, and the layers' outputs: stacked, or a list.

@@ -1,4 +1,4 @@
-"""The MATPAC++ audio encoder (arXiv 2508.12709): log-mel patches through a ViT, and its heads."""
+"""The MATPAC++ audio encoder (arXiv 2508.12709): log-mel patches through a ViT."""
 
 import flax.linen as nn
 import jax
@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax import audio
-from tinymu_jax.config import HeadConfig, MatpacConfig
-from tinymu_jax.models.layers import FEW_LAYERS, Dense, attend, layer_norm, run_layers
+from tinymu_jax.config import MatpacConfig
+from tinymu_jax.models.heads import HEAD_AXES, Classifier
+from tinymu_jax.models.layers import Dense, attend, layer_norm, run_layers
 from tinymu_jax.models.positions import sincos_positions
 
 _BLOCK_AXES = {
@@ -24,19 +25,6 @@ _BLOCK_AXES = {
     "mlp/fc2/kernel": ("layers", "mlp", "embed"),
     "mlp/fc2/bias": ("layers", "embed"),
 }
-_HEAD_AXES = {
-    "audioset": {
-        "head/norm/mean": (None,),
-        "head/norm/variance": (None,),
-        "head/norm/count": (),
-        "head/linear/kernel": (None, "classes"),
-        "head/linear/bias": ("classes",),
-    },
-    "probe": {
-        "head/linear/kernel": (None, "classes"),
-        "head/linear/bias": ("classes",),
-    },
-}
 
 
 def param_axes(config: MatpacConfig) -> dict[str, tuple[str | None, ...]]:
@@ -52,7 +40,7 @@ def param_axes(config: MatpacConfig) -> dict[str, tuple[str | None, ...]]:
         "transformer/norm/bias": ("embed",),
     }
     axes |= {f"transformer/blocks/{path}": names for path, names in _BLOCK_AXES.items()}
-    return axes | (_HEAD_AXES[config.head.kind] if config.head else {})
+    return axes | (HEAD_AXES[config.head.kind] if config.head else {})
 
 
 CONSTANTS = ("log_mel/window", "log_mel/filterbank")
@@ -117,10 +105,7 @@ class Transformer(nn.Module):
         self, x: Float[Array, "C T D"], mask: Bool[Array, "C T T"] | None, all_layers: bool
     ) -> Float[Array, "L C T D"]:
         options = {"config": self.config, "keep": all_layers}
-        depth = self.config.depth
-        # What many layers keep for the way back costs more to write, and to find room for, than
-        # attention, norms and GELU cost to compute again: half the memory, and a tenth less time.
-        remat = "attention" if depth > FEW_LAYERS else "nothing"
+        depth, remat = self.config.depth, self.config.remat
         x, kept = run_layers(self, Block, options, depth, "blocks", x, (mask,), remat=remat)
         x = layer_norm(1e-6, "norm")(x)
         if not all_layers:
@@ -128,61 +113,6 @@ class Transformer(nn.Module):
         return jnp.concatenate(
             [jnp.stack(kept[:-1]) if isinstance(kept, list) else kept[:-1], x[None]]
         )
-
-
-BATCH_NORM_EPS = 1e-5
-"""Added to the variance by the AudioSet head's normalisation."""
-
-
-def mean_over_time(
-    vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"]
-) -> Float[Array, "B E"]:
-    """Returns the mean of each clip's vectors; those that are not valid do not count."""
-    count = jnp.maximum(valid.sum(1, keepdims=True), 1)
-    return jnp.where(valid[..., None], vectors, 0).sum(1) / count
-
-
-def mean_of_rows(
-    vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"], rows: int
-) -> Float[Array, "B D"]:
-    """Returns the mean of each clip's vectors over time and over the rows of patches in them."""
-    return mean_over_time(vectors.reshape(*vectors.shape[:2], rows, -1).mean(2), valid)
-
-
-class Classifier(nn.Module):
-    """Class probabilities from the encoder's vectors: the AudioSet head, or a linear probe.
-
-    Output i of the AudioSet head is the i-th class after sorting the label csv by `mid`.
-    """
-
-    config: HeadConfig
-    rows: int
-
-    @nn.compact
-    def __call__(
-        self, vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"] | None = None
-    ) -> Float[Array, "B classes"]:
-        if valid is None:
-            valid = jnp.ones(vectors.shape[:2], bool)
-        if self.config.kind == "audioset":
-            mean = FrozenBatchNorm(name="norm")(mean_of_rows(vectors, valid, self.rows))
-        else:
-            mean = mean_over_time(vectors, valid)
-        logits = Dense(self.config.num_classes, name="linear")(mean)
-        if self.config.shares == "sigmoid":
-            return jax.nn.sigmoid(logits)
-        return jax.nn.softmax(logits, axis=-1)
-
-
-class FrozenBatchNorm(nn.Module):
-    """BatchNorm by its running statistics, without affine weights (eps 1e-5)."""
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        mean = self.param("mean", nn.initializers.zeros_init(), (x.shape[-1],))
-        variance = self.param("variance", nn.initializers.ones_init(), (x.shape[-1],))
-        self.param("count", lambda _: jnp.zeros((), jnp.int32))
-        return (x - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPS)
 
 
 class LogMel(nn.Module):

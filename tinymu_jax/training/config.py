@@ -103,6 +103,10 @@ class ComputeConfig:
     encoder: Products = "float32"
     """bfloat16 rounds the factors of the encoder's products (when it is pre-trained, of all) and
     sums in float32. Weights and averages are float32 in any case."""
+    remat: Remat = "attention"
+    """What encoder and decoder compute again on the way back; see `MatpacConfig`. What many layers
+    keep costs more to write, and to find room for, than attention, norms and activations cost to
+    compute again; of a few layers `nothing` is faster."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,6 @@ class StepConfig(ComputeConfig):
     """As `encoder`, for the decoder."""
     ignore_pad_labels: bool = True
     """Leave every "!" of an answer out of the loss, as published."""
-    remat: Remat = "attention"
-    """What the decoder computes again on the way back; see `SmolLM2Config`."""
     dropout: bool = True
     """Whether what has dropout (the residual projector, LoRA) uses it."""
 
@@ -281,6 +283,7 @@ class TrainConfig(RunConfig):
             (self.model.ignore_pad_labels, plain.ignore_pad_labels),
             (self.model.encoder.products, plain.encoder.products),
             (decoder.products, plain.decoder.products),
+            (self.model.encoder.remat, plain.encoder.remat),
             (decoder.remat, plain.decoder.remat),
             (decoder.lora, None),
         )

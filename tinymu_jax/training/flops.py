@@ -64,8 +64,7 @@ def flops_of(
 ) -> Flops:
     """Returns what each piece of work costs; arguments as `training_flops`."""
     if columns is None:
-        frames = audio.num_frames(int(config.max_seconds * audio.SAMPLE_RATE))
-        columns = -(-frames // config.encoder.patch_size)
+        columns = _columns(config)
     vectors = config.projector.num_outputs(columns / config.pooling)
     seen = vectors if seen is None else seen
     hearing, heard = _encoder_passes(config, store, columns, frozen)
@@ -87,9 +86,24 @@ def flops_of(
 
 def encoder_flops(config: TinyMUConfig, frozen: str = OptimConfig.frozen) -> float:
     """Returns the encoder's operations for a clip of `config.max_seconds` that it learns from."""
+    return _encoder_passes(config, "log_mel", _columns(config), frozen)[0]
+
+
+def encoder_attention(config: TinyMUConfig, columns: float | None = None) -> float:
+    """Returns the operations of the encoder's attention for a clip, forward.
+
+    Args:
+        config: of the model.
+        columns: of patches; default as many as `config.max_seconds` give.
+    """
+    _, pairs = _patches(config.encoder, _columns(config) if columns is None else columns)
+    return 4 * config.encoder.depth * config.encoder.width * pairs
+
+
+def _columns(config: TinyMUConfig) -> int:
+    """Returns the columns of patches of a clip of `config.max_seconds`."""
     frames = audio.num_frames(int(config.max_seconds * audio.SAMPLE_RATE))
-    columns = -(-frames // config.encoder.patch_size)
-    return _encoder_passes(config, "log_mel", columns, frozen)[0]
+    return -(-frames // config.encoder.patch_size)
 
 
 def pretraining_flops(config: SelfSupervisedConfig) -> float:
@@ -118,9 +132,9 @@ def _encoder_passes(
     """Returns the encoder's operations for a clip, and whether its vectors get a gradient."""
     if store in ("embeddings", "text"):
         return 0.0, False
-    encoder, part = config.encoder, _Part(config, "encoder", frozen, False)
-    tokens, pairs = _patches(encoder, columns)
-    attention = part.backward_passes * 4 * encoder.depth * encoder.width * pairs
+    part = _Part(config, "encoder", frozen, False)
+    tokens, _ = _patches(config.encoder, columns)
+    attention = part.backward_passes * encoder_attention(config, columns)
     return part.products(r"(?!head/|log_mel/).*") * tokens + attention, part.learns
 
 

@@ -24,7 +24,7 @@ from tinymu_jax.data.order import EpochOrder
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import read_text
 from tinymu_jax.mesh import own_parts
-from tinymu_jax.models.matpac import mean_over_time
+from tinymu_jax.models.heads import mean_over_time
 from tinymu_jax.sharding import Tree
 from tinymu_jax.training.flops import encoder_flops
 from tinymu_jax.training.hearing import hear_clips

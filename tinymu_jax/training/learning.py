@@ -36,7 +36,7 @@ def computed_as(model: TinyMUConfig, step: StepConfig) -> TinyMUConfig:
     return replace(
         model,
         ignore_pad_labels=step.ignore_pad_labels,
-        encoder=replace(model.encoder, products=step.encoder),
+        encoder=replace(model.encoder, products=step.encoder, remat=step.remat),
         decoder=replace(model.decoder, products=step.decoder, remat=step.remat),
     )
 

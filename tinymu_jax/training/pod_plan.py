@@ -17,7 +17,13 @@ from tinymu_jax.mesh import make_mesh
 from tinymu_jax.models.layers import QUERIES_TOGETHER
 from tinymu_jax.pretraining.config import SelfSupervisedConfig
 from tinymu_jax.training.chips import Chip, chip_of
-from tinymu_jax.training.flops import flops_of, pretraining_flops, training_flops
+from tinymu_jax.training.flops import (
+    encoder_attention,
+    encoder_flops,
+    flops_of,
+    pretraining_flops,
+    training_flops,
+)
 from tinymu_jax.training.hlo import read_program
 from tinymu_jax.training.pod_program import (
     compile_step,
@@ -75,7 +81,7 @@ def pod_config() -> TinyMUConfig:
     base = TinyMUConfig()
     return replace(
         base,
-        encoder=replace(base.encoder, products="bfloat16"),
+        encoder=replace(base.encoder, products="bfloat16", remat="attention"),
         decoder=replace(base.decoder, products="bfloat16", remat="attention"),
     )
 
@@ -130,7 +136,10 @@ def block_flops(config: TinyMUConfig, packing: PackingConfig) -> tuple[float, fl
     attention = cost.slot - flops_of(config, seen=0).slot
     again = {"nothing": 0.0, "attention": attention / 3, "layers": cost.slot / 3}
     slot, label = cost.slot + again[config.decoder.remat], cost.label * 4 / 3
-    return needed, slots * slot + packing.labels * label + packing.clips * cost.clip
+    attention, whole = encoder_attention(config), encoder_flops(config)
+    again = {"nothing": 0.0, "attention": attention, "layers": whole / 3}
+    clip = cost.clip + again[config.encoder.remat]
+    return needed, slots * slot + packing.labels * label + packing.clips * clip
 
 
 def step_seconds(chip: Chip, flops: float, moved: float, sent: float) -> dict[str, float]:
@@ -202,7 +211,9 @@ def forecast_pretraining(
         config: default the published one, multiplied in bfloat16.
     """
     config = config or SelfSupervisedConfig()
-    config = replace(config, encoder=replace(config.encoder, products="bfloat16"))
+    config = replace(
+        config, encoder=replace(config.encoder, products="bfloat16", remat="attention")
+    )
     chip, mesh = slice_of(topology, mesh_config)
     sharing = mesh.shape["data"] * mesh.shape["fsdp"]
     clips, rest = divmod(batch, sharing * accumulate)

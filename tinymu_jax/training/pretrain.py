@@ -58,8 +58,10 @@ class Pretraining(Learning):
         super().__init__(config, model, params, devices)
 
     def computed(self, model: SelfSupervisedConfig) -> SelfSupervisedConfig:
-        """Returns the config with the products of training."""
-        return replace(model, encoder=replace(model.encoder, products=self.config.step.encoder))
+        """Returns the config with the products and the remat of training."""
+        step = self.config.step
+        encoder = replace(model.encoder, products=step.encoder, remat=step.remat)
+        return replace(model, encoder=encoder)
 
     def axes(self) -> Mapping[str, tuple[str | None, ...]]:
         """Returns the logical axes of every weight."""

@@ -82,8 +82,8 @@ class PretrainConfig(RunConfig):
         named = self.start.checkpoint is not None
         return [
             (
-                self.model.encoder.products == "float32",
-                "products of a run are said by step.encoder, not by model.*; set them there",
+                self.model.encoder.products == "float32" and self.model.encoder.remat == "nothing",
+                "products and remat of a run are said by step.*, not by model.*; set them there",
             ),
             *super().rules(),
             (

@@ -85,8 +85,8 @@ class TagConfig(RunConfig):
         MatpacConfig.from_dict(self.model.to_dict(), "model")
         return [
             (
-                self.model.products == "float32",
-                "products of a run are said by step.encoder, not by model.*; set them there",
+                self.model.products == "float32" and self.model.remat == "nothing",
+                "products and remat of a run are said by step.*, not by model.*; set them there",
             ),
             *super().rules(),
             (bool(self.data.train), "no data.train: name a prepared data set"),

@@ -23,7 +23,7 @@ from tinymu_jax.data.loader import ClipReader
 from tinymu_jax.errors import InputError
 from tinymu_jax.labels import read_labels, read_places
 from tinymu_jax.mesh import own_parts
-from tinymu_jax.models import matpac
+from tinymu_jax.models import heads, matpac
 from tinymu_jax.sharding import Tree
 from tinymu_jax.training.flops import encoder_flops
 from tinymu_jax.training.hearing import hear_clips
@@ -123,8 +123,9 @@ class Tagging(Learning):
         super().__init__(config, model, params, devices)
 
     def computed(self, model: MatpacConfig) -> MatpacConfig:
-        """Returns the config with the products of training."""
-        return replace(model, products=self.config.step.encoder)
+        """Returns the config with the products and the remat of training."""
+        step = self.config.step
+        return replace(model, products=step.encoder, remat=step.remat)
 
     def axes(self) -> Mapping[str, tuple[str | None, ...]]:
         """Returns the logical axes of every weight."""
@@ -181,9 +182,9 @@ class Tagging(Learning):
             features = batch.features.reshape(-1, *batch.features.shape[2:])
             vectors, count = hear_clips(whole, features, lengths, store, config)
             valid = jnp.arange(vectors.shape[1]) < count[:, None]
-            mean = matpac.mean_of_rows(vectors, valid, config.rows)
+            mean = heads.mean_of_rows(vectors, valid, config.rows)
             norm = at.extra if validation else moments(mean)
-            mean = (mean - norm.mean) * jax.lax.rsqrt(norm.variance + matpac.BATCH_NORM_EPS)
+            mean = (mean - norm.mean) * jax.lax.rsqrt(norm.variance + heads.BATCH_NORM_EPS)
             linear = whole["head"]["linear"]
             scores = mean @ linear["kernel"] + linear["bias"]
             wanted = batch.labels.reshape(scores.shape)

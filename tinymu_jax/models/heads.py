@@ -1,0 +1,78 @@
+"""Heads that sort clips into classes from the encoder's vectors: AudioSet's, and linear probes."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from tinymu_jax.config import HeadConfig
+from tinymu_jax.models.layers import Dense
+
+HEAD_AXES = {
+    "audioset": {
+        "head/norm/mean": (None,),
+        "head/norm/variance": (None,),
+        "head/norm/count": (),
+        "head/linear/kernel": (None, "classes"),
+        "head/linear/bias": ("classes",),
+    },
+    "probe": {
+        "head/linear/kernel": (None, "classes"),
+        "head/linear/bias": ("classes",),
+    },
+}
+"""Logical axes of the weights of each kind of head."""
+
+BATCH_NORM_EPS = 1e-5
+"""Added to the variance by the AudioSet head's normalisation."""
+
+
+def mean_over_time(
+    vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"]
+) -> Float[Array, "B E"]:
+    """Returns the mean of each clip's vectors; those that are not valid do not count."""
+    count = jnp.maximum(valid.sum(1, keepdims=True), 1)
+    return jnp.where(valid[..., None], vectors, 0).sum(1) / count
+
+
+def mean_of_rows(
+    vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"], rows: int
+) -> Float[Array, "B D"]:
+    """Returns the mean of each clip's vectors over time and over the rows of patches in them."""
+    return mean_over_time(vectors.reshape(*vectors.shape[:2], rows, -1).mean(2), valid)
+
+
+class Classifier(nn.Module):
+    """Class probabilities from the encoder's vectors: the AudioSet head, or a linear probe.
+
+    Output i of the AudioSet head is the i-th class after sorting the label csv by `mid`.
+    """
+
+    config: HeadConfig
+    rows: int
+
+    @nn.compact
+    def __call__(
+        self, vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"] | None = None
+    ) -> Float[Array, "B classes"]:
+        if valid is None:
+            valid = jnp.ones(vectors.shape[:2], bool)
+        if self.config.kind == "audioset":
+            mean = FrozenBatchNorm(name="norm")(mean_of_rows(vectors, valid, self.rows))
+        else:
+            mean = mean_over_time(vectors, valid)
+        logits = Dense(self.config.num_classes, name="linear")(mean)
+        if self.config.shares == "sigmoid":
+            return jax.nn.sigmoid(logits)
+        return jax.nn.softmax(logits, axis=-1)
+
+
+class FrozenBatchNorm(nn.Module):
+    """BatchNorm by its running statistics, without affine weights (eps 1e-5)."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
+        mean = self.param("mean", nn.initializers.zeros_init(), (x.shape[-1],))
+        variance = self.param("variance", nn.initializers.ones_init(), (x.shape[-1],))
+        self.param("count", lambda _: jnp.zeros((), jnp.int32))
+        return (x - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPS)
