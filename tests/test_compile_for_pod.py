@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -274,6 +275,15 @@ def test_copies_exchange_sums_alone():
     mesh = make_mesh(MeshConfig(8, 1, 1), jax.devices()[:8])
     program = read_program(lower_pretraining(SMALL, mesh, 8, 4).compile().as_text())
     assert set(collectives(program)) == {"all-reduce"}
+
+
+def test_no_matrix_is_copied_that_a_step_reads_and_overwrites():
+    mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
+    text = lower_pretraining(SMALL, mesh, 1, 4).compile().as_text()
+    assert "%state_params__encoder____transformer__" in text
+    assert "%state_extra_teacher__encoder____transformer__" in text
+    copied = re.findall(r"= f32\[(?:\d+,)*\d+\]\S* copy\(%(state\w+kernel)", text)
+    assert copied == []
 
 
 # --- chips and forecasts -------------------------------------------------------------------------

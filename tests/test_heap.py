@@ -66,3 +66,36 @@ def test_settings_of_the_environment_stay():
 def test_where_an_accelerator_computes_the_heap_is_left_alone(monkeypatch):
     monkeypatch.setattr(heap, "_ACCELERATORS", ("nul[a-z]",))
     assert heap.keep_heap() is False
+
+
+LEFT = """
+from pathlib import Path
+from tinymu_jax.heap import give_back, keep_heap
+
+def held():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+keep_heap()
+there = [bytes(1000) for _ in range(200_000)]
+end = bytes(1000)
+del there
+before = held()
+give_back()
+print(before - held())
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not Path("/proc/self/statm").exists(),
+    reason="glibc's heap, and Linux's count of pages",
+)
+def test_what_is_left_over_is_given_back_when_asked():
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT],
+        env=dict(os.environ, PYTHONMALLOC="malloc"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) * os.sysconf("SC_PAGESIZE") > 150e6

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from tinymu_jax.pretraining import schedules
@@ -39,7 +40,9 @@ def follow(
         config: with the shares that are kept.
     """
     encoder, class_head = schedules.teacher_rates(config, step, steps)
-    rates = {"encoder": encoder, "class_head": class_head}
+    # What is told depends on the teacher: it is not overwritten, nor copied, before it was read.
+    sound = jnp.isfinite(told.sum())
+    rates = {"encoder": jnp.where(sound, encoder, 0), "class_head": jnp.where(sound, class_head, 0)}
     student = followed(params)
     teacher = {
         name: jax.tree.map(
@@ -49,6 +52,22 @@ def follow(
     }
     kept = config.centre_momentum
     return Teaching(teacher, teaching.centre * kept + told * (1 - kept))
+
+
+def follow_first(params: Tree, teaching: Teaching) -> Tree:
+    """Returns the student's weights, to be updated once the teacher has followed them.
+
+    Where a state's memory is given away, XLA copies every weight that is both read and overwritten
+    in no order that it can see: 0.36 GB of the published sizes. A weight whose teacher is no number
+    becomes none, which makes that order seen; all others are what they were.
+    """
+
+    def later(weight: Array, teacher: Array) -> Array:
+        return jnp.where(jnp.isnan(teacher), teacher, weight)
+
+    own = followed(params)
+    tied = jax.tree.map(later, own, {name: teaching.teacher[name] for name in own})
+    return {**params, **tied, "encoder": {**params["encoder"], **tied["encoder"]}}
 
 
 def followed(params: Tree) -> Tree:

@@ -28,7 +28,15 @@ from tinymu_jax.training.chips import chip_of
 from tinymu_jax.training.config import RunConfig, StepConfig
 from tinymu_jax.training.loop import Task, Work
 from tinymu_jax.training.optim import check_muon, make_optimiser, split_frozen
-from tinymu_jax.training.step import Loss, Metrics, Moment, TrainState, init_state, step_of
+from tinymu_jax.training.step import (
+    Loss,
+    Metrics,
+    Moment,
+    TrainState,
+    compile_step,
+    init_state,
+    step_of,
+)
 
 
 def computed_as(model: TinyMUConfig, step: StepConfig) -> TinyMUConfig:
@@ -121,9 +129,11 @@ class Learning(ABC):
         """Returns what the state holds besides before the first step; see `TrainState`."""
         return ()
 
-    def after(self, state: TrainState, told: Any, count: Array) -> tuple[Any, Mapping[str, Array]]:
-        """Returns what it holds after a step, and what is told of it; see `step.After`."""
-        return state.extra, {}
+    def after(
+        self, state: TrainState, told: Any, count: Array
+    ) -> tuple[TrainState, Mapping[str, Array]]:
+        """Returns a state with what it holds after a step; see `step.After`."""
+        return state, {}
 
     def _steps(self) -> int:
         given, there = self.config.steps, len(self.batches)
@@ -151,6 +161,7 @@ class Learning(ABC):
         self.frozen = put(frozen, frozen_at)
         self.whole = NamedSharding(mesh, PartitionSpec())
         accumulate, seed = self.config.step.accumulate, self.dropout_seed()
+        self.compiled: Callable[..., Any] | None = None
         self.step = jax.jit(
             step_of(self.loss(False), self.optimiser, accumulate, seed, self.after),
             in_shardings=(self.state_at, frozen_at, batch_sharding(mesh)),
@@ -181,7 +192,9 @@ class Learning(ABC):
 
     def _advance(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         with jax.set_mesh(self.mesh):
-            return self.step(state, self.frozen, batch)
+            if self.compiled is None:
+                self.compiled = compile_step(self.step, state, self.frozen, batch)
+            return self.compiled(state, self.frozen, batch)
 
     def _batches(self, start: int) -> Iterator[Any]:
         """Yields batches from a step on, on the devices."""

@@ -17,7 +17,7 @@ from tinymu_jax.pretraining import matpac_ssl
 from tinymu_jax.pretraining.config import SelfSupervisedConfig
 from tinymu_jax.pretraining.masking import draw_orders
 from tinymu_jax.pretraining.matpac_ssl import Sums, compare
-from tinymu_jax.pretraining.teaching import Teaching, follow
+from tinymu_jax.pretraining.teaching import Teaching, follow, follow_first
 from tinymu_jax.pretraining.telling import describe, warning
 from tinymu_jax.sharding import Tree, flatten
 from tinymu_jax.training.config import OptimConfig
@@ -105,8 +105,10 @@ class Pretraining(Learning):
         """Returns what is made smaller; masks depend on the block alone."""
         return loss_of_crops(self.model, self.config.data.seed)
 
-    def after(self, state: TrainState, told: Sums, count: Array) -> tuple[Any, Mapping[str, Array]]:
-        """Returns what teaches after a step, and what is told of it."""
+    def after(
+        self, state: TrainState, told: Sums, count: Array
+    ) -> tuple[TrainState, Mapping[str, Array]]:
+        """Returns a state with what teaches after a step, and what is told of it."""
         return teach(self.model, self.steps)(state, told, count)
 
     def watch(self, numbers: Mapping[str, float]) -> str | None:
@@ -153,9 +155,13 @@ def loss_of_crops(config: SelfSupervisedConfig, seed: int) -> Loss:
 def teach(config: SelfSupervisedConfig, steps: int) -> After:
     """Returns what becomes of what teaches, in a run of so many steps."""
 
-    def after(state: TrainState, told: Sums, count: Array) -> tuple[Any, Mapping[str, Array]]:
+    def after(
+        state: TrainState, told: Sums, count: Array
+    ) -> tuple[TrainState, Mapping[str, Array]]:
         of = told.teacher[0] if config.centre == "probabilities" else told.logits
         teaching = follow(state.extra, state.params, of / count, state.step, steps, config)
-        return teaching, describe(told, count, state.step, steps, config)
+        params = follow_first(state.params, teaching)
+        others = describe(told, count, state.step, steps, config)
+        return state._replace(params=params, extra=teaching), others
 
     return after

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.data.config import Store
 from tinymu_jax.data.loader import Batch
+from tinymu_jax.heap import give_back
 from tinymu_jax.sharding import Tree
 from tinymu_jax.training.hearing import hear_clips
 from tinymu_jax.training.losses import LossSum, sum_loss
@@ -95,9 +96,9 @@ def loss_of_batch(
 
 Loss = Callable[[Tree, Tree, Any, Moment], LossSum]
 """(trained, frozen, batch, moment) -> the batch's summed loss."""
-After = Callable[[TrainState, Any, Array], tuple[Any, Mapping[str, Array]]]
-"""(state before the step, the batch's other sums, its count) -> what is extra then, and what is
-told of it."""
+After = Callable[[TrainState, Any, Array], tuple[TrainState, Mapping[str, Array]]]
+"""(state before the step, the batch's other sums, its count) -> that state with what is extra
+after the step, its weights the same numbers; and what is told of it."""
 
 
 def make_step(
@@ -128,7 +129,7 @@ def step_of(
     optimiser: optax.GradientTransformation,
     accumulate: int = 1,
     seed: int | None = None,
-    after: After = lambda state, told, count: (state.extra, {}),
+    after: After = lambda state, told, count: (state, {}),
 ) -> Callable[[TrainState, Tree, Any], tuple[TrainState, Metrics]]:
     """Returns the step; jit it with the state donated.
 
@@ -169,10 +170,17 @@ def step_of(
         ((lost, (count, told)), gradient), _ = jax.lax.scan(add, nothing, pieces)
         real = jnp.maximum(count, 1)
         gradient = jax.tree.map(lambda g: g / real, gradient)
+        state, others = after(state, told, real)
         updates, averages = optimiser.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)
-        extra, others = after(state, told, real)
         metrics = Metrics(lost / real, count, optax.tree.norm(gradient), others)
-        return TrainState(state.step + 1, params, averages, extra), metrics
+        return TrainState(state.step + 1, params, averages, state.extra), metrics
 
     return step
+
+
+def compile_step(step: Any, state: TrainState, frozen: Tree, batch: Any) -> Callable[..., Any]:
+    """Returns a jitted step compiled for such arguments, with nothing kept of the compiler's."""
+    compiled = step.lower(state, frozen, batch).compile()
+    give_back()
+    return compiled

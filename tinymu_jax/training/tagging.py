@@ -195,13 +195,13 @@ class Tagging(Learning):
 
     def after(
         self, state: TrainState, told: Moments, count: Array
-    ) -> tuple[Any, Mapping[str, Array]]:
-        """Returns the running statistics after a step: of variances the unbiased ones."""
+    ) -> tuple[TrainState, Mapping[str, Array]]:
+        """Returns a state with the running statistics after a step: of variances the unbiased."""
         mean, variance, seen = state.extra
         unbiased = told.variance * (count / (count - 1))
         kept = 1 - MOMENTUM
         mean, variance = kept * mean + MOMENTUM * told.mean, kept * variance + MOMENTUM * unbiased
-        return Statistics(mean, variance, seen + 1), {}
+        return state._replace(extra=Statistics(mean, variance, seen + 1)), {}
 
     def work(self, step: int) -> Work:
         """Returns what a step computes: a tag is a token."""
