@@ -361,7 +361,7 @@ def test_what_is_computed_again_is_what_was_kept(remat):
             return jnp.sum(jnp.sin(transformer.apply(params, x, None, False)))
 
         slope = jax.grad(total, (0, 1))
-        return jax.jit(slope)(params, x), str(jax.make_jaxpr(slope)(params, x)).count("= erfc ")
+        return jax.jit(slope)(params, x), str(jax.make_jaxpr(slope)(params, x)).count("= erf ")
 
     (kept, once), (again, twice) = slopes("nothing"), slopes(remat)
     assert (once, twice) == (1, 2), "GELU is computed on the way there, and on the way back"

@@ -98,6 +98,11 @@ class JointDense(nn.Module):
         ]
 
 
+def gelu(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+    """Returns the exact GELU as torch writes it: a third of the work of one by erfc."""
+    return x * (0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5))))
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation with a `scale` (D,)."""
 

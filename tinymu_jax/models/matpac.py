@@ -1,14 +1,13 @@
 """The MATPAC++ audio encoder (arXiv 2508.12709): log-mel patches through a ViT."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax import audio
 from tinymu_jax.config import MatpacConfig
 from tinymu_jax.models.heads import HEAD_AXES, Classifier
-from tinymu_jax.models.layers import Dense, attend, layer_norm, run_layers
+from tinymu_jax.models.layers import Dense, attend, gelu, layer_norm, run_layers
 from tinymu_jax.models.positions import sincos_positions
 
 _BLOCK_AXES = {
@@ -58,7 +57,7 @@ class Mlp(nn.Module):
         xavier, products = nn.initializers.xavier_uniform(), config.products
         hidden = config.width * config.mlp_ratio
         x = Dense(hidden, products=products, kernel_init=xavier, name="fc1")(x)
-        x = jax.nn.gelu(x, approximate=False)
+        x = gelu(x)
         return Dense(config.width, products=products, kernel_init=xavier, name="fc2")(x)
 
 

@@ -53,18 +53,24 @@ def _product_backward(products: Products, kept: Any, slope: Array) -> tuple[Arra
     x, kernel = kept
     # Without the barrier XLA's CPU compiler makes what leads to x and slope again, number by number
     # and on one core, in the turned order in which the kernel's gradient reads them.
-    x, slope = jax.lax.platform_dependent(
-        x, slope, cpu=lambda *pair: jax.lax.optimization_barrier(pair), default=lambda *pair: pair
-    )
+    x, slope = _made_once(x, slope)
     leading = tuple(range(x.ndim - 1))
     to_x = contract(slope, kernel, (slope.ndim - 1,), (1,), products)
-    # The first factor is turned: let it be the narrower one. (XLA's CPU compiler has no such
-    # product of bfloat16 that is turned back.)
-    if x.shape[-1] > slope.shape[-1] and products == "float32":
-        to_kernel = contract(slope, x, leading, leading, products).T
+    # The first factor is turned: let it be the narrower one. (XLA's CPU compiler has no product of
+    # bfloat16 that is turned back at once.)
+    if x.shape[-1] > slope.shape[-1]:
+        (turned,) = _made_once(contract(slope, x, leading, leading, products))
+        to_kernel = turned.T
     else:
         to_kernel = contract(x, slope, leading, leading, products)
     return to_x.astype(x.dtype), to_kernel
+
+
+def _made_once(*arrays: Array) -> tuple[Array, ...]:
+    """Returns arrays that a processor makes before it makes what they lead to."""
+    return jax.lax.platform_dependent(
+        *arrays, cpu=lambda *same: jax.lax.optimization_barrier(same), default=lambda *same: same
+    )
 
 
 _product.defvjp(_product_forward, _product_backward)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from tinymu_jax.config import Products, ProjectorConfig
-from tinymu_jax.models.layers import Dense, attend, layer_norm, run_layers
+from tinymu_jax.models.layers import Dense, attend, gelu, layer_norm, run_layers
 
 _LINEAR_AXES = {
     "linear1/kernel": ("embed", "mlp"),
@@ -88,9 +88,7 @@ class ResidualProjector(nn.Module):
     ) -> Float[Array, "B A D"]:
         width, xavier = self.config.output_width, nn.initializers.xavier_uniform()
         e = Dense(width, False, self.products, xavier, name="linear1")(x)
-        y = Dense(width, False, self.products, xavier, name="linear2")(
-            jax.nn.gelu(e, approximate=False)
-        )
+        y = Dense(width, False, self.products, xavier, name="linear2")(gelu(e))
         y = nn.Dropout(self.config.dropout, deterministic=not train)(y)
         return layer_norm(1e-5, "norm")(e + y)
 

@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from tinymu_jax.config import MatpacConfig, Products
-from tinymu_jax.models.layers import Dense
+from tinymu_jax.models.layers import Dense, gelu
 from tinymu_jax.models.matpac import Transformer
 from tinymu_jax.models.positions import sincos_positions
 from tinymu_jax.models.products import product
@@ -81,7 +80,7 @@ class ClassHead(nn.Module):
         own, products = self.config.class_head, self.config.encoder.products
         for name, width in (("fc1", own.hidden_width), ("fc2", own.hidden_width)):
             x = Dense(width, products=products, kernel_init=self.kernel_init, name=name)(x)
-            x = jax.nn.gelu(x, approximate=False)
+            x = gelu(x)
         x = Dense(own.bottleneck, products=products, kernel_init=self.kernel_init, name="fc3")(x)
         return NormedDense(own.num_classes, products, name="last")(normalise(x))
 
