@@ -14,9 +14,11 @@ from tinymu_jax import heap
 TRIES, BYTES = 10, 48 << 20
 PAGES = """
 import resource, sys, threading
-from tinymu_jax.heap import keep_heap
+from tinymu_jax.heap import give_back, keep_heap
 
 kept = keep_heap() if "keep" in sys.argv else None
+if "large" in sys.argv:
+    give_back(1 << 30)
 
 def ask_again():
     for _ in range({tries}):
@@ -56,6 +58,7 @@ def test_what_is_freed_is_kept_for_what_is_asked_for_next():
     said, pages = pages_given("keep")
     assert said == "True"
     assert pages < 2 * once
+    assert pages_given("keep", "large")[1] > 0.9 * TRIES * once
 
 
 def test_settings_of_the_environment_stay():
@@ -80,7 +83,7 @@ there = [bytes(1000) for _ in range(200_000)]
 end = bytes(1000)
 del there
 before = held()
-give_back()
+give_back(0)
 print(before - held())
 """
 

@@ -182,5 +182,6 @@ def step_of(
 def compile_step(step: Any, state: TrainState, frozen: Tree, batch: Any) -> Callable[..., Any]:
     """Returns a jitted step compiled for such arguments, with nothing kept of the compiler's."""
     compiled = step.lower(state, frozen, batch).compile()
-    give_back()
+    sizes = compiled.memory_analysis()
+    give_back(0 if sizes is None else sizes.temp_size_in_bytes)
     return compiled
