@@ -9,8 +9,8 @@ import tinymu_jax
 from configs import nano
 from conversion.to_torch import write_model
 from tinymu_jax.data.synthetic import CLIPS
-from tinymu_jax.evaluation.items import read_items
-from tinymu_jax.evaluation.synthetic import evaluate
+from tinymu_jax.evaluation.synthetic.examination import evaluate
+from tinymu_jax.evaluation.synthetic.items import read_items
 from tinymu_jax.pretrained import NANO_FOLDER, open_checkpoint
 from tinymu_jax.quickstart.testing import MOST_TOKENS, make_test_clips
 

@@ -11,7 +11,7 @@ from configs import nano
 from tinymu_jax import pictures
 from tinymu_jax.checkpoint import expected_shapes, read_checkpoint
 from tinymu_jax.data.config import SynthesisConfig
-from tinymu_jax.evaluation.synthetic import Row
+from tinymu_jax.evaluation.synthetic.examination import Row
 from tinymu_jax.quickstart import timbre
 from tinymu_jax.quickstart.config import TourConfig
 from tinymu_jax.quickstart.nothing import learn, make_data, make_tokenizer

@@ -14,7 +14,7 @@ from tinymu_jax.config import NANO
 from tinymu_jax.data.labelled import LabelledSet, checked
 from tinymu_jax.evaluation.probe import ProbeConfig, ProbeResult
 from tinymu_jax.evaluation.probe_readers import read_set_or_tables
-from tinymu_jax.evaluation.report import as_text
+from tinymu_jax.evaluation.synthetic.table import as_text
 
 RESULTS_FILE = "probe.json"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from configs import nano
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic import Progress, synthesize
-from tinymu_jax.evaluation.synthetic import Results, evaluate, write_results
+from tinymu_jax.evaluation.synthetic.examination import Results, evaluate, write_results
 from tinymu_jax.quickstart.config import TEST_SEED
 
 MOST_TOKENS = 48

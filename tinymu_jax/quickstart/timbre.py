@@ -10,7 +10,7 @@ from tinymu_jax.data.facts import FACTS, NEW_TIMBRE
 from tinymu_jax.data.prepare import prepare
 from tinymu_jax.data.questions import QA
 from tinymu_jax.data.synthetic import CLIPS, LISTS, Progress, synthesize
-from tinymu_jax.evaluation.synthetic import Row
+from tinymu_jax.evaluation.synthetic.examination import Row
 from tinymu_jax.files import make_folder, write_text
 from tinymu_jax.pretrained import open_checkpoint
 from tinymu_jax.quickstart.nothing import train_alone

@@ -18,8 +18,8 @@ from configs import nano
 from tinymu_jax import fingerprint
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic import CLIPS, Progress
-from tinymu_jax.evaluation.pictures import plot_facts, plot_question
-from tinymu_jax.evaluation.synthetic import Results
+from tinymu_jax.evaluation.synthetic.examination import Results
+from tinymu_jax.evaluation.synthetic.pictures import plot_facts, plot_question
 from tinymu_jax.files import make_folder
 from tinymu_jax.pictures import draw
 from tinymu_jax.pretrained import load, open_checkpoint

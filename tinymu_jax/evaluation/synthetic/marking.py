@@ -15,7 +15,7 @@ from tinymu_jax.data.questions import (
     values_of,
 )
 from tinymu_jax.data.wordings import NAMES
-from tinymu_jax.evaluation.items import Item
+from tinymu_jax.evaluation.synthetic.items import Item
 
 CHOICE, CHOICE_SCORED, BINARY, OPEN = "mcq", "mcq_scored", "binary", "qa"
 CAPTION, CAPTION_FACTS = "caption_timbre", "caption_facts"

@@ -7,8 +7,8 @@ import numpy as np
 
 from tinymu_jax.audio import log_mel, read_clip
 from tinymu_jax.errors import InputError
-from tinymu_jax.evaluation.scores import Scores
-from tinymu_jax.evaluation.synthetic import Row
+from tinymu_jax.evaluation.synthetic.examination import Row
+from tinymu_jax.evaluation.synthetic.scores import Scores
 from tinymu_jax.pictures import new_figure, plot_log_mel, save_figure
 
 TITLE_WIDTH = 80

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tinymu_jax.evaluation.scores import Score, Scores
+from tinymu_jax.evaluation.synthetic.scores import Score, Scores
 
 COLUMNS = {
     "number": "number",

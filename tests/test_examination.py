@@ -13,10 +13,11 @@ from helpers import noise, refusal
 
 from tinymu_jax.data.facts import Facts
 from tinymu_jax.data.wordings import NAMES
-from tinymu_jax.evaluation import blind
 from tinymu_jax.evaluation.asking import Asking, BatchAsker, Reply
-from tinymu_jax.evaluation.items import Item, read_items
-from tinymu_jax.evaluation.marking import (
+from tinymu_jax.evaluation.synthetic import blind
+from tinymu_jax.evaluation.synthetic.examination import evaluate, write_results
+from tinymu_jax.evaluation.synthetic.items import Item, read_items
+from tinymu_jax.evaluation.synthetic.marking import (
     Point,
     claims,
     is_right,
@@ -24,9 +25,8 @@ from tinymu_jax.evaluation.marking import (
     possible_answers,
     read_letter,
 )
-from tinymu_jax.evaluation.report import as_text
-from tinymu_jax.evaluation.scores import count_scores
-from tinymu_jax.evaluation.synthetic import evaluate, write_results
+from tinymu_jax.evaluation.synthetic.scores import count_scores
+from tinymu_jax.evaluation.synthetic.table import as_text
 
 VALUES = {
     "timbre": ["pluck", "organ", "flute", "brass", "bell", "bass", "square", "voice"],
@@ -541,7 +541,7 @@ def test_the_table_fits_a_terminal(balanced):
 
 def test_pictures_show_scores_and_questions(balanced, tmp_path):
     pytest.importorskip("matplotlib")
-    from tinymu_jax.evaluation.pictures import plot_facts, plot_question
+    from tinymu_jax.evaluation.synthetic.pictures import plot_facts, plot_question
 
     found = evaluate(Fake(knowing), balanced)
     plot_facts(found.scores, tmp_path / "facts.svg", "by fact: $")

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tinymu_jax.data.facts import FACTS
-from tinymu_jax.evaluation.marking import BINARY, CHOICE, FORMATS, OPEN, Point
+from tinymu_jax.evaluation.synthetic.marking import BINARY, CHOICE, FORMATS, OPEN, Point
 
 BLIND = ("most_frequent", "shortest_option", "no_audio", "other_clip")
 """The baselines: fields of `Score`."""

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from tinymu_jax.data.facts import FACTS
 from tinymu_jax.data.questions import CAPTIONING, LETTERS, MCQ, QA, YES_NO, values_of
-from tinymu_jax.evaluation.items import Item
-from tinymu_jax.evaluation.marking import CAPTION_FACTS, Point, named, right_reading
+from tinymu_jax.evaluation.synthetic.items import Item
+from tinymu_jax.evaluation.synthetic.marking import CAPTION_FACTS, Point, named, right_reading
 
 
 def extra_timbres(items: Sequence[Item]) -> list[str]:

@@ -15,15 +15,15 @@ from tinymu_jax.assistant import Assistant
 from tinymu_jax.data.questions import LETTERS
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.asking import Asker, Asking, BatchAsker, Progress, Reply
-from tinymu_jax.evaluation.blind import (
+from tinymu_jax.evaluation.synthetic.blind import (
     chance,
     extra_timbres,
     most_frequent,
     same_facts,
     shortest_option,
 )
-from tinymu_jax.evaluation.items import REMEDY, Item, read_items
-from tinymu_jax.evaluation.marking import (
+from tinymu_jax.evaluation.synthetic.items import REMEDY, Item, read_items
+from tinymu_jax.evaluation.synthetic.marking import (
     Point,
     caption_beginnings,
     is_right,
@@ -33,8 +33,8 @@ from tinymu_jax.evaluation.marking import (
     reading,
     true_reading,
 )
-from tinymu_jax.evaluation.report import as_text
-from tinymu_jax.evaluation.scores import Scores, count_scores
+from tinymu_jax.evaluation.synthetic.scores import Scores, count_scores
+from tinymu_jax.evaluation.synthetic.table import as_text
 from tinymu_jax.files import make_folder, write_json, write_text
 
 SCORES_FILE, TABLE_FILE, ANSWERS_FILE = "scores.json", "scores.txt", "answers.jsonl"

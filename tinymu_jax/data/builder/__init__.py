@@ -1,0 +1,1 @@
+"""Question-answering sets in MusicSkills' format, built from tags and captions."""

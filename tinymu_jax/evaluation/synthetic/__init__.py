@@ -1,0 +1,1 @@
+"""Evaluation on synthetic music: answers marked by facts that are known."""
