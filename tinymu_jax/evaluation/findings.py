@@ -1,4 +1,4 @@
-"""What an evaluation finds, in one form whatever was asked; `tinymu_jax.evaluation.report` shows it.
+"""What an evaluation finds, in one form whatever was asked, for `tinymu_jax.evaluation.report`.
 
 Shares are fractions of 1; a report prints them in percent.
 """

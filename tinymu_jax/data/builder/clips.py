@@ -49,4 +49,4 @@ class Clip:
     exhaustive: tuple[str, ...] = ()
     """Categories in which nothing is left out: what is not named is not there."""
     held_out: tuple[str, ...] = ()
-    """Test sets that the source itself says it belongs to: "AudioSet eval", "MusicCaps balanced"."""
+    """Test sets that it belongs to by its source: "AudioSet eval", "MusicCaps balanced"."""
