@@ -587,9 +587,9 @@ def test_each_clip_is_listened_to_once(assistant, clips, monkeypatch):
 
     heard, shapes, listen, start = [], [], hearing.listen, asking.start_answers
 
-    def count(params, samples, config):
+    def count(params, samples, *rest, **named):
         heard.extend(len(one) for one in samples)
-        return listen(params, samples, config)
+        return listen(params, samples, *rest, **named)
 
     def note(params, rows, prompts, *rest):
         shapes.append((len(rows), max(map(len, prompts))))
@@ -619,7 +619,7 @@ def test_options_are_scored_as_alone_and_without_audio(assistant, clips):
 
 
 def test_what_is_to_choose_answers_with_the_most_probable_option(assistant, clips, monkeypatch):
-    monkeypatch.setattr(BatchAsker, "_answer", None)  # nothing is said
+    monkeypatch.setattr(BatchAsker, "answer", None)  # nothing is said
     options = ("t7", "t40 t41", "t300 t2 t9", "t5")
     for audio, name in ((clips[0], "log_likelihood"), (None, "prior")):
         asked = Asking(audio, "t5 t6 t90", "QA", options, choose=True)
@@ -670,10 +670,16 @@ def test_what_was_not_heard_is_told(assistant, clips, monkeypatch):
     assistant.hearing.forget()
 
 
-def test_what_cannot_be_asked_is_refused(assistant, clips, tmp_path):
-    asker = BatchAsker(assistant)
-    missing = tmp_path / "missing.wav"
-    assert "missing.wav: no such file" in refusal(asker.ask, [Asking(missing, "t5", "QA")])
-    long = refusal(asker.ask, [Asking(clips[0], " ".join(["t5"] * 130), "QA")])
-    assert "130 tokens, the model takes 129" in long
+def test_what_cannot_be_asked_stands_in_the_place_of_its_reply(assistant, clips, tmp_path):
+    long, missing = " ".join(["t5"] * 130), tmp_path / "missing.wav"
+    asked = [
+        Asking(missing, "t5", "QA"),
+        Asking(clips[0], long, "QA"),
+        Asking(clips[0], "t5", "QA"),
+    ]
+    asker = BatchAsker(assistant, 4)
+    first, second, third = asker.ask(asked)
+    assert "missing.wav: no such file" in str(first)
+    assert "130 tokens, the model takes 129" in str(second)
+    assert third == asker.ask(asked[2:])[0]
     assert "max_new_tokens is 0" in refusal(BatchAsker, assistant, 0)

@@ -38,7 +38,9 @@ def test_questions_about_one_recording_share_its_vectors(recordings, assistant, 
     heard = []
     listen = hearing.listen
     monkeypatch.setattr(
-        hearing, "listen", lambda p, clips, c: heard.append(len(clips)) or listen(p, clips, c)
+        hearing,
+        "listen",
+        lambda p, clips, *a, **k: heard.append(len(clips)) or listen(p, clips, *a, **k),
     )
     assistant.hearing.forget()
     prompts = [PROMPT, PROMPT[:2], PROMPT[1:]]

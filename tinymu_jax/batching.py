@@ -5,10 +5,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.generate import Decoding, Question, Sampling, decode, prefill
 from tinymu_jax.hearing import Heard
+from tinymu_jax.mesh import spread
 from tinymu_jax.padding import round_up
 
 MAX_BATCH = 16
@@ -42,13 +44,14 @@ def start_answers(
     max_new_tokens: int,
     sampling: Sampling,
     config: TinyMUConfig,
+    mesh: Mesh | None = None,
 ) -> Decoding:
-    """Computes a batch of questions and the first token of each answer."""
-    question = pad_questions(heard, prompts, config)
+    """Computes a batch of questions and the first token of each answer; a mesh parts the rows."""
+    padded = pad_questions(heard, prompts, config)
+    active = np.arange(len(padded.num_audio)) < len(heard)
     return prefill(
         params,
-        question,
-        np.arange(len(question.num_audio)) < len(heard),
+        *spread((padded, active), mesh),
         jax.random.key(sampling.seed),
         _knobs(sampling),
         config=config,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float32
 
 from tinymu_jax.audio import Clip, as_clip
@@ -29,9 +30,9 @@ class Heard(NamedTuple):
 class Hearing:
     """Encoder and projector of a TinyMU, and what they gave for the last recordings."""
 
-    def __init__(self, config: TinyMUConfig, params: Any) -> None:
-        """Takes the parameters of the whole model."""
-        self.config, self.params = config, params
+    def __init__(self, config: TinyMUConfig, params: Any, mesh: Mesh | None = None) -> None:
+        """Takes the parameters of the whole model; on a mesh, they lie on all of its devices."""
+        self.config, self.params, self.mesh = config, params, mesh
         self._remembered: dict[Any, Heard] = {}
 
     def forget(self) -> None:
@@ -61,9 +62,8 @@ class Hearing:
             except InputError as error:
                 found[key] = error
         clips = {key: clip for key, clip in found.items() if isinstance(clip, Clip)}
-        vectors = listen(
-            self.params["encoder"], [c.samples for c in clips.values()], self.config.encoder
-        )
+        samples = [clip.samples for clip in clips.values()]
+        vectors = listen(self.params["encoder"], samples, self.config.encoder, mesh=self.mesh)
         fresh: dict[Any, Heard] = {}
         for (key, clip), layers in zip(clips.items(), vectors, strict=True):
             try:

@@ -13,11 +13,13 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int
 
 from tinymu_jax import audio
 from tinymu_jax.config import MatpacConfig, TinyMUConfig
 from tinymu_jax.errors import InputError
+from tinymu_jax.mesh import spread
 from tinymu_jax.models.matpac import Matpac
 from tinymu_jax.models.tinymu import TinyMU
 from tinymu_jax.padding import round_up
@@ -89,6 +91,7 @@ def listen(
     config: MatpacConfig,
     chunking: Chunking = "precise",
     all_layers: bool = False,
+    mesh: Mesh | None = None,
 ) -> list[Float[Array, "L _ E"]]:
     """Returns each clip's vectors, 160 ms a row; all layers, or the last alone (L = 1).
 
@@ -98,6 +101,7 @@ def listen(
         config: of the encoder.
         chunking: see `Chunking`.
         all_layers: return every block's output.
+        mesh: of this process, whose devices part the rows; the parameters lie on all of them.
     """
     if chunking not in get_args(Chunking):
         raise InputError(f"chunking {chunking!r}: use one of {', '.join(get_args(Chunking))}")
@@ -111,7 +115,7 @@ def listen(
         for start in range(0, len(members), MAX_ROWS):
             group = members[start : start + MAX_ROWS]
             pieces = [Columns(*(part[spans[i][1]] for part in cuts[spans[i][0]])) for i in group]
-            out = _encode_group(pieces, length, params, config, all_layers)
+            out = _encode_group(pieces, length, params, config, all_layers, mesh)
             for row, (i, piece) in enumerate(zip(group, pieces, strict=True)):
                 vectors[i] = out[:, row, : len(piece.place)]
     joined = []
@@ -143,7 +147,12 @@ def _padded(length: int, config: MatpacConfig) -> int:
 
 
 def _encode_group(
-    pieces: Sequence[Columns], length: int, params: Any, config: MatpacConfig, all_layers: bool
+    pieces: Sequence[Columns],
+    length: int,
+    params: Any,
+    config: MatpacConfig,
+    all_layers: bool,
+    mesh: Mesh | None,
 ) -> Float[Array, "L C A E"]:
     """Pads rows to one length and their number to a power of two, and encodes them."""
     count = 1 << (len(pieces) - 1).bit_length()
@@ -156,7 +165,7 @@ def _encode_group(
         place[row, own], chunk[row, own] = piece.place, piece.chunk - piece.chunk[0]
     return encode_rows(
         params,
-        Columns(samples, num_frames, place, chunk),
+        spread(Columns(samples, num_frames, place, chunk), mesh),
         config=config,
         num_chunks=2 if length > config.columns else 1,
         all_layers=all_layers,

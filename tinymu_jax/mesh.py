@@ -165,3 +165,20 @@ def put(tree: Any, shardings: Any) -> Any:
         tree,
         shardings,
     )
+
+
+def spread(tree: Any, mesh: Mesh | None) -> Any:
+    """Puts a batch on a mesh of this process, parted where its first axis allows it.
+
+    Without a mesh, it is returned as it is.
+    """
+    if mesh is None:
+        return tree
+    sharing = mesh.shape["data"] * mesh.shape["fsdp"]
+    whole = NamedSharding(mesh, PartitionSpec())
+
+    def place(x: Any) -> Array:
+        parted = x.ndim and x.shape[0] % sharing == 0
+        return jax.device_put(x, batch_sharding(mesh) if parted else whole)
+
+    return jax.tree.map(place, tree)

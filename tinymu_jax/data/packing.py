@@ -23,6 +23,8 @@ class Question(NamedTuple):
     """1 to `max_text_tokens` tokens."""
     labels: Sequence[int]
     """The answer's tokens, with the end token unless the answer was cut."""
+    others: Sequence[Sequence[int]] = ()
+    """More answers in its place, to be compared: each as the first, none sees another."""
 
 
 class Placed(NamedTuple):
@@ -59,7 +61,12 @@ def question_slots(
     return prompt + (prompt < config.max_text_tokens) + labels - 1
 
 
-def lay_out_block(placed: Sequence[Placed], packing: PackingConfig, config: TinyMUConfig) -> Block:
+def lay_out_block(
+    placed: Sequence[Placed],
+    packing: PackingConfig,
+    config: TinyMUConfig,
+    compare: bool = False,
+) -> Block:
     """Writes groups into the rows of a block, one behind the other.
 
     With 2 audio vectors, a prompt of 1 token with 2 labels and one of 2 tokens with 1 label:
@@ -72,52 +79,81 @@ def lay_out_block(placed: Sequence[Placed], packing: PackingConfig, config: Tiny
         predicts                    r0     r1             r0
 
     All questions of a clip have the separator in one place behind the same audio: it is one slot.
+    Labels follow each other question by question, and answer by answer.
+
+    Args:
+        placed: the groups.
+        packing: how large the block is.
+        config: of the model.
+        compare: whether questions may have several answers side by side.
 
     Raises:
         ValueError: the groups do not fit; the plan is wrong.
     """
-    shape = (packing.rows, packing.row_slots)
-    tokens, positions, group, question = np.zeros((4, *shape), np.int32)
-    clip, visible = np.full(shape, -1, np.int32), np.zeros(shape, bool)
-    used, groups = np.zeros((2, packing.rows), np.int32)
-    predicting: list[int] = []
-    labels: list[int] = []
-
-    def write(row: int, ids: Sequence[int] | int, at: Sequence[int], number: int) -> int:
-        """Fills the next slots of a row and returns the first of them."""
-        start = used[row]
-        span = slice(start, start + len(at))
-        if span.stop > packing.row_slots:
-            raise ValueError(f"row {row} has no room for {len(at)} slots behind {start}")
-        tokens[row, span], positions[row, span] = ids, at
-        group[row, span], question[row, span] = groups[row], number
-        visible[row, span] = True
-        used[row] = span.stop
-        return int(start)
-
+    rows = _Rows(packing, config)
     for place in placed:
-        row, audio, limit = place.row, place.num_audio, config.max_text_tokens
-        groups[row] += 1
-        start = write(row, 0, range(audio), 0)
-        clip[row, start : start + audio] = place.clip
-        write(row, config.separator_token, [audio], 0)
-        for number, (prompt, answer) in enumerate(place.questions, 1):
-            write(row, prompt, range(audio + 1, audio + 1 + len(prompt)), number)
-            if len(prompt) < limit:
-                pad = write(row, config.pad_token, [audio + limit], number)
-                visible[row, pad] = False
-            # The slot before the first answer token predicts it, each token the next one.
-            first = row * packing.row_slots + int(used[row]) - 1
-            predicting.extend(range(first, first + len(answer)))
-            labels.extend(answer)
-            behind = audio + limit + 1
-            write(row, answer[:-1], range(behind, behind + len(answer) - 1), number)
-    if len(labels) > packing.labels:
-        raise ValueError(f"{len(labels)} labels in a block for {packing.labels}")
-    padding = (0, packing.labels - len(labels))
+        rows.begin_group(place)
+        for number, question in enumerate(place.questions, 1):
+            rows.add_question(place, number, question)
+    count = len(rows.labels)
+    if count > packing.labels:
+        raise ValueError(f"{count} labels in a block for {packing.labels}")
+    padding = (0, packing.labels - count)
     return Block(
-        PackedRows(tokens, clip, positions, group, question, visible),
-        np.pad(np.array(predicting, np.int32), padding),
-        np.pad(np.array(labels, np.int32), padding),
-        np.arange(packing.labels) < len(labels),
+        rows.packed if compare else rows.packed._replace(option=None),
+        np.pad(np.array(rows.predicting, np.int32), padding),
+        np.pad(np.array(rows.labels, np.int32), padding),
+        np.arange(packing.labels) < count,
     )
+
+
+class _Rows:
+    """The rows of a block while groups are written into them."""
+
+    def __init__(self, packing: PackingConfig, config: TinyMUConfig) -> None:
+        shape = (packing.rows, packing.row_slots)
+        tokens, positions, group, question, option = np.zeros((5, *shape), np.int32)
+        clip, visible = np.full(shape, -1, np.int32), np.zeros(shape, bool)
+        self.packed = PackedRows(tokens, clip, positions, group, question, visible, option)
+        self.used, self.groups = np.zeros((2, packing.rows), np.int32)
+        self.predicting: list[int] = []
+        self.labels: list[int] = []
+        self.slots, self.config = packing.row_slots, config
+
+    def write(
+        self, row: int, ids: Sequence[int] | int, at: Sequence[int], question: int, option: int = 0
+    ) -> int:
+        """Fills the next slots of a row and returns the first of them."""
+        start, rows = int(self.used[row]), self.packed
+        span = slice(start, start + len(at))
+        if span.stop > self.slots:
+            raise ValueError(f"row {row} has no room for {len(at)} slots behind {start}")
+        rows.tokens[row, span], rows.positions[row, span] = ids, at
+        rows.group[row, span], rows.question[row, span] = self.groups[row], question
+        rows.option[row, span], rows.visible[row, span] = option, True
+        self.used[row] = span.stop
+        return start
+
+    def begin_group(self, place: Placed) -> None:
+        """Writes what the questions of a group share: audio and separator."""
+        row, audio = place.row, place.num_audio
+        self.groups[row] += 1
+        start = self.write(row, 0, range(audio), 0)
+        self.packed.clip[row, start : start + audio] = place.clip
+        self.write(row, self.config.separator_token, [audio], 0)
+
+    def add_question(self, place: Placed, number: int, question: Question) -> None:
+        """Writes a prompt, its last pad, and the answers."""
+        row, audio, limit = place.row, place.num_audio, self.config.max_text_tokens
+        self.write(row, question.prompt, range(audio + 1, audio + 1 + len(question.prompt)), number)
+        if len(question.prompt) < limit:
+            pad = self.write(row, self.config.pad_token, [audio + limit], number)
+            self.packed.visible[row, pad] = False
+        # The slot before the answers predicts the first token of each, each token the next one.
+        before, behind = int(self.used[row]) - 1, audio + limit + 1
+        for option, ids in enumerate((question.labels, *question.others), 1):
+            at = range(behind, behind + len(ids) - 1)
+            start = self.write(row, ids[:-1], at, number, option)
+            slots = (before, *range(start, start + len(at)))
+            self.predicting.extend(row * self.slots + slot for slot in slots)
+            self.labels.extend(ids)

@@ -143,17 +143,25 @@ class PackedRows(NamedTuple):
     """Which question of its group a slot belongs to, from 1; 0 for what all share."""
     visible: Bool[Array | np.ndarray, "*blocks G R"]
     """Whether later slots may look at it: not so for last pads and empty slots."""
+    option: Int[Array | np.ndarray, "*blocks G R"] | None = None
+    """Which of its question's answers a slot belongs to, from 1, where several stand side by side;
+    0 for what they share. None: no question has several."""
 
 
 def packed_mask(rows: PackedRows) -> Bool[Array | np.ndarray, "*blocks G R R"]:
     """Returns where slot t looks at slot s: an earlier, visible one that is its group's or its own.
 
-    A group shares audio and separator; every question sees what it sees alone.
+    A group shares audio and separator, a question's answers share its prompt; every one sees what
+    it sees alone.
     """
 
-    own, asked = rows.group, rows.question
-    together = own[..., :, None] == own[..., None, :]
-    together &= (asked[..., :, None] == asked[..., None, :]) | (asked == 0)[..., None, :]
+    def own_or_shared(part: Array | np.ndarray) -> Array | np.ndarray:
+        return (part[..., :, None] == part[..., None, :]) | (part == 0)[..., None, :]
+
+    together = rows.group[..., :, None] == rows.group[..., None, :]
+    together &= own_or_shared(rows.question)
+    if rows.option is not None:
+        together &= own_or_shared(rows.option)
     causal = np.tril(np.ones((rows.group.shape[-1],) * 2, bool))
     return together & rows.visible[..., None, :] & causal
 

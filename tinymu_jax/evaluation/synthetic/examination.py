@@ -98,7 +98,11 @@ def evaluate(
     clips = list(dict.fromkeys(item.path for item in items))
     ways = _ways(items, clips, scored, blind)
     asked = _in_order(ways, clips)
-    replies = dict(zip(asked, asker.ask(asked, progress), strict=True))
+    found = asker.ask(asked, progress)
+    for reply in found:
+        if isinstance(reply, InputError):
+            raise reply
+    replies = dict(zip(asked, found, strict=True))
     answered = {way: [replies[one] for one in own] for way, own in ways.items()}
     cut = {one.audio for one, reply in replies.items() if reply.cut}
     return Results(_mark(items, answered, len(clips), len(cut)), _rows(items, answered))
