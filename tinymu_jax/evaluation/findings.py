@@ -92,6 +92,8 @@ class Findings:
     tables: Sequence[Table]
     notices: Sequence[str] = ()
     """What must be known first: questions left out, missing recordings. They stand on top."""
+    missing: int = 0
+    """Questions whose recording is missing or broken."""
     radars: Sequence[Radar] = ()
     confusions: Sequence[Confusion] = ()
     reliabilities: Sequence[Reliability] = ()
