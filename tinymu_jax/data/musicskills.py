@@ -67,7 +67,7 @@ def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> Li
     for name, folder in zip(lists, folders, strict=True):
         if not Path(folder).is_dir():
             raise InputError(f"{folder}: is no folder; name the one with the audio of {name}")
-        for record in _read_list(Path(name)):
+        for record in read_list(Path(name)):
             pair = Pair(record["input_text"], record["target_text"], record["task"])
             path = Path(folder) / record["file_name"]
             _, pairs = found.setdefault(path, (record["dataset"], {}))
@@ -93,8 +93,12 @@ def without_questions(folders: Sequence[str | Path]) -> Lists:
     return Lists(clips, 0)
 
 
-def _read_list(path: Path) -> list[dict[str, str]]:
-    """Returns the records of one list."""
+def read_list(path: Path) -> list[dict[str, str]]:
+    """Returns the records of one list.
+
+    Raises:
+        InputError: it is none, or a record of it lacks a key.
+    """
     remedy = "name a list of questions, or download it again"
     content = read_json_list(path, remedy)
     if not content:
