@@ -1,4 +1,4 @@
-"""The `tinymu data` commands: synthesize, prepare, stats."""
+"""The `tinymu data` commands: synthesize, prepare, stats; build and leaks are in `.cli_build`."""
 
 import json
 from dataclasses import dataclass, field, fields, replace
@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from tinymu_jax.cli_options import showing_progress
+from tinymu_jax.cli_build import BuildCommand, LeaksCommand
+from tinymu_jax.cli_options import DECODER, showing_progress
 from tinymu_jax.config import Mono
 from tinymu_jax.data.config import (
     FeatureConfig,
@@ -18,9 +19,6 @@ from tinymu_jax.data.config import (
     SynthesisConfig,
 )
 from tinymu_jax.errors import InputError
-
-DECODER = "HuggingFaceTB/SmolLM2-135M"
-"""Whose tokenizer the published model has."""
 
 
 @dataclass(frozen=True)
@@ -173,11 +171,13 @@ class Stats:
 
 @dataclass(frozen=True)
 class Data:
-    """Synthesise clips, prepare data sets for training, and look at them."""
+    """Make questions, synthesise clips, prepare data sets for training, and look at them."""
 
     command: Annotated[
         Annotated[Synthesize, tyro.conf.subcommand("synthesize")]
         | Annotated[Prepare, tyro.conf.subcommand("prepare")]
+        | Annotated[BuildCommand, tyro.conf.subcommand("build")]
+        | Annotated[LeaksCommand, tyro.conf.subcommand("leaks")]
         | Annotated[Stats, tyro.conf.subcommand("stats")],
         tyro.conf.arg(name=""),
     ]

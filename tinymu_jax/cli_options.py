@@ -13,6 +13,8 @@ import tyro
 from tinymu_jax.config import PUBLISHED
 from tinymu_jax.errors import InputError, report
 
+DECODER = "HuggingFaceTB/SmolLM2-135M"
+"""Whose tokenizer the published model has."""
 Recordings = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECORDING")]
 
 

@@ -41,6 +41,9 @@ class Clip:
     tags: Tags = field(default_factory=dict)
     denied: Tags = field(default_factory=dict)
     """Tags that it is said not to have."""
+    unsure: Tags = field(default_factory=dict)
+    """Tags that it may have for all that is known, since labels contradict each other or are not
+    asked about: none of them is called wrong."""
     captions: tuple[str, ...] = ()
     start: float | None = None
     """Seconds into the recording named by `clip`; None: from its beginning."""

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinymu_jax.data.builder.held_out import HeldOut, artist_names, recording_ids
+from tinymu_jax.data.builder.items import RULE
 from tinymu_jax.data.builder.near_copies import near_copies_among, plain
 from tinymu_jax.data.musicskills import read_list
+from tinymu_jax.data.questions import CAPTIONING
 from tinymu_jax.errors import InputError
 
 ID, TEXT, ARTIST = KINDS = ("id", "text", "artist")
@@ -245,7 +247,9 @@ def _find_texts(held_out: Sequence[HeldOut]) -> Finder:
     def find(record: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
         question, options = _parts(record)
         answer = _LETTER.sub("", record["target_text"])
-        for text in (answer, question, options):
+        # What is made by rule lists tags in a sentence: captions have such runs of words by chance.
+        own_words = record.get("by") != RULE or record["task"] == CAPTIONING
+        for text in (answer, question, options) if own_words else ():
             for caption in find_captions(text):
                 yield from ((place, caption) for place in captions[caption])
         near = find_questions(question)

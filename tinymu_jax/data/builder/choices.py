@@ -1,0 +1,160 @@
+"""Multiple choice with distractors of MuChoMusic's kinds (arXiv 2408.01337, section 3).
+
+near           a tag of the category that is much like the right one: incorrect but related
+far            a tag of the category that is not: incorrect
+off the question   a tag that the clip has, of another category: true, and no answer
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from tinymu_jax.data.builder.clips import Clip
+from tinymu_jax.data.builder.config import BuildConfig
+from tinymu_jax.data.builder.draws import draw, pick, pick_weighted, shuffled
+from tinymu_jax.data.builder.items import Item
+from tinymu_jax.data.builder.negatives import fits_nowhere
+from tinymu_jax.data.builder.statistics import Statistics, own_tags
+from tinymu_jax.data.builder.vocabulary import Tag, Vocabulary
+from tinymu_jax.data.builder.wordings import Wordings
+from tinymu_jax.data.questions import LETTERS, MCQ
+
+RIGHT, NEAR, FAR, OFF = "right", "near", "far", "off the question"
+POWER = 0.75
+"""Tags are drawn by this power of their frequency, the right ones as the wrong ones: no tag is
+right more often than chance where it is offered."""
+LIKE = 0.3
+"""By how much of the right option's length those of the others may differ."""
+LETTER_SHARE = 6
+"""One question in so many asks for the letter alone."""
+
+
+class _Distractor(NamedTuple):
+    tag: Tag
+    kind: str
+
+
+def choices(
+    clip: Clip,
+    statistics: Statistics,
+    vocabulary: Vocabulary,
+    wordings: Wordings,
+    config: BuildConfig,
+) -> Iterator[Item]:
+    """Yields a question of each category in which a right option and three others are found."""
+    for category, names in clip.tags.items():
+        tags = [Tag(category, name) for name in names if vocabulary.askable(Tag(category, name))]
+        about = (config.seed, MCQ, clip.source, clip.clip, category)
+        if not tags:
+            continue
+        # Of a clip's tags, one that is rare is right more often than its share.
+        weights = [statistics.clips[tag] ** (POWER - 1) for tag in tags]
+        right = pick_weighted(tags, weights, *about, "right")
+        others = _draw_others(clip, right, statistics, vocabulary, about)
+        if len(others) == len(LETTERS) - 1:
+            yield _write(clip, right, others, vocabulary, wordings, about)
+
+
+def _draw_others(
+    clip: Clip, right: Tag, statistics: Statistics, vocabulary: Vocabulary, about: Sequence[object]
+) -> list[_Distractor]:
+    """Draws three distractors of like length; fewer where there are no more.
+
+    How many of them are shorter than the right option is drawn first, so that neither the shortest
+    nor the longest is right more often than any other.
+    """
+    length = len(vocabulary.option_text(right))
+    pools = _pools(clip, right, statistics, vocabulary)
+    shorter = draw(*about, "shorter") % len(LETTERS)
+    sides = [number < shorter for number in shuffled(range(3), *about, "sides")]
+    found: list[_Distractor] = []
+    for number, (kind, below) in enumerate(zip((NEAR, FAR, OFF), sides, strict=True)):
+        one = _draw_one(kind, below, length, pools, found, statistics, vocabulary, (*about, number))
+        if one is not None:
+            found.append(one)
+    return found
+
+
+def _pools(
+    clip: Clip, right: Tag, statistics: Statistics, vocabulary: Vocabulary
+) -> dict[str, list[Tag]]:
+    """Returns the distractors of each kind that have about the length of the right option."""
+    length = len(vocabulary.option_text(right))
+
+    def like(tag: Tag) -> bool:
+        return abs(len(vocabulary.option_text(tag)) - length) <= LIKE * length
+
+    own = own_tags(clip)
+    wrong = [
+        tag
+        for tag in statistics.clips
+        if tag.category == right.category
+        and vocabulary.askable(tag)
+        and like(tag)
+        and fits_nowhere(clip, tag, vocabulary)
+    ]
+    return {
+        NEAR: [tag for tag in wrong if vocabulary.near(tag, right)],
+        FAR: [tag for tag in wrong if not vocabulary.near(tag, right)],
+        OFF: [t for t in own if t.category != right.category and vocabulary.askable(t) and like(t)],
+    }
+
+
+def _draw_one(
+    kind: str,
+    below: bool,
+    length: int,
+    pools: dict[str, list[Tag]],
+    taken: Sequence[_Distractor],
+    statistics: Statistics,
+    vocabulary: Vocabulary,
+    about: Sequence[object],
+) -> _Distractor | None:
+    """Draws a distractor of a kind on a side of the right option's length.
+
+    Where there is none, one of the next kind on that side is taken, and then of any.
+    """
+    texts = {vocabulary.option_text(one.tag) for one in taken}
+    kinds = [kind, *(other for other in (FAR, NEAR) if other != kind)]
+    for on_side in (True, False):
+        for own in kinds:
+            pool = [tag for tag in pools[own] if vocabulary.option_text(tag) not in texts]
+            if on_side:
+                sizes = {tag: len(vocabulary.option_text(tag)) for tag in pool}
+                pool = [tag for tag in pool if (sizes[tag] < length) == below]
+            if pool:
+                weights = [statistics.clips[tag] ** POWER for tag in pool]
+                return _Distractor(pick_weighted(pool, weights, *about, own), own)
+    return None
+
+
+def _write(
+    clip: Clip,
+    right: Tag,
+    others: Sequence[_Distractor],
+    vocabulary: Vocabulary,
+    wordings: Wordings,
+    about: Sequence[object],
+) -> Item:
+    """Returns the question with its options in any order."""
+    shown = [(vocabulary.option_text(one.tag), one.kind) for one in others]
+    shown.insert(draw(*about, "place") % len(LETTERS), (vocabulary.option_text(right), RIGHT))
+    texts, kinds = zip(*shown, strict=True)
+    listed = " ".join(f"({x}) {text}" for x, text in zip(LETTERS, texts, strict=True))
+    question = pick(wordings.of("choice", right.category), *about, "wording")
+    letter = LETTERS[kinds.index(RIGHT)]
+    answer = f"({letter}) {texts[kinds.index(RIGHT)]}"
+    if draw(*about, "letter") % LETTER_SHARE == 0:
+        question = f"{question} {pick(wordings.of('letter'), *about, 'letter wording')}"
+        answer = letter
+    prompt = f"Question: {question} Options: {listed}. The correct answer is:"
+    return Item(
+        clip,
+        MCQ,
+        prompt,
+        answer,
+        right.category,
+        (right.name,),
+        texts,
+        kinds,
+        key=draw(*about),
+    )

@@ -1,0 +1,92 @@
+"""Captions, open questions, and yes or no: what is asked about a clip by rule.
+
+Every choice is hashed from the seed and the clip (`tinymu_jax.data.builder.draws`). A clip gives
+more candidates than are wanted; `tinymu_jax.data.builder.balance` chooses.
+"""
+
+from collections.abc import Iterator
+
+from tinymu_jax.data.builder.clips import Clip
+from tinymu_jax.data.builder.config import BuildConfig
+from tinymu_jax.data.builder.draws import draw, pick, shuffled
+from tinymu_jax.data.builder.items import Item
+from tinymu_jax.data.builder.negatives import draw_negatives
+from tinymu_jax.data.builder.statistics import Statistics, own_tags
+from tinymu_jax.data.builder.vocabulary import Tag, Vocabulary
+from tinymu_jax.data.builder.wordings import FAMILIES, Wordings, join_names
+from tinymu_jax.data.questions import CAPTIONING, QA, YES_NO
+
+
+def captions(clip: Clip, wordings: Wordings, config: BuildConfig) -> Iterator[Item]:
+    """Yields a clip's captions as answers."""
+    for number, caption in enumerate(clip.captions):
+        about = (config.seed, CAPTIONING, clip.source, clip.clip, number)
+        prompt = pick(wordings.of("caption"), *about, "wording")
+        yield Item(clip, CAPTIONING, prompt, caption, key=draw(*about))
+
+
+def open_questions(
+    clip: Clip, vocabulary: Vocabulary, wordings: Wordings, config: BuildConfig
+) -> Iterator[Item]:
+    """Yields what of each category is heard, and which families that belongs to.
+
+    An answer names all tags of its category: none is left out that the source has named.
+    """
+    for category, names in clip.tags.items():
+        tags = [Tag(category, name) for name in names if vocabulary.askable(Tag(category, name))]
+        if tags:
+            yield _open(clip, "open", tags, vocabulary, wordings, config)
+        above = {up for tag in tags for up in vocabulary.ancestors(tag)} - set(tags)
+        # The one family that all tags of the clip have in common, the closest to them.
+        common = [up for up in above if all(vocabulary.related(up, tag) for tag in tags)]
+        if category in FAMILIES and common:
+            nearest = max(common, key=lambda up: (len(vocabulary.ancestors(up)), up))
+            yield _open(clip, "family", [nearest], vocabulary, wordings, config)
+
+
+def _open(
+    clip: Clip,
+    format: str,
+    tags: list[Tag],
+    vocabulary: Vocabulary,
+    wordings: Wordings,
+    config: BuildConfig,
+) -> Item:
+    category = tags[0].category
+    about = (config.seed, QA, format, clip.source, clip.clip, category)
+    prompt = pick(wordings.of(format, category), *about, "wording")
+    phrases = join_names([vocabulary.phrase(tag) for tag in shuffled(tags, *about)])
+    answer = pick(wordings.of("answer", category), *about, "answer").format(phrases)
+    answer = answer[0].upper() + answer[1:]
+    names = tuple(sorted(tag.name for tag in tags))
+    return Item(clip, QA, prompt, answer, category, names, key=draw(*about))
+
+
+def yes_or_no(
+    clip: Clip,
+    statistics: Statistics,
+    vocabulary: Vocabulary,
+    wordings: Wordings,
+    config: BuildConfig,
+) -> Iterator[Item]:
+    """Yields questions that are to be answered by yes, and by no; the latter with their grounds."""
+    own = [tag for tag in own_tags(clip) if vocabulary.askable(tag)]
+    yes = shuffled(own, config.seed, YES_NO, clip.source, clip.clip)[: config.yes_a_clip]
+    asked = [(tag, "Yes.", "") for tag in yes]
+    # More of them than of the others, since both must be as many for every tag in the end.
+    negatives = draw_negatives(clip, 2 * config.yes_a_clip, statistics, vocabulary, config.seed)
+    asked += [(negative.tag, "No.", negative.grounds) for negative in negatives]
+    for tag, answer, grounds in asked:
+        about = (config.seed, YES_NO, clip.source, clip.clip, *tag)
+        wording = pick(wordings.of("binary", tag.category), *about, "wording")
+        prompt = wording.format(vocabulary.phrase(tag))
+        yield Item(
+            clip,
+            YES_NO,
+            prompt,
+            answer,
+            tag.category,
+            (tag.name,),
+            grounds=grounds,
+            key=draw(*about),
+        )
