@@ -1,6 +1,7 @@
 """What labels mean, how tags belong together, and clips in the vocabulary's names."""
 
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -92,7 +93,7 @@ GUITAR, ELECTRIC, ACOUSTIC, BANJO, PLUCKED, DRUMS, TABLA, PERCUSSION, BASS = tag
         ("electricguitar", ["instrument electric guitar"]),
         ("six string", ["instrument guitar"]),
         ("drum's", ["instrument drums"]),
-        ("drum’s", ["instrument drums"]),
+        ("drum\u2019s", ["instrument drums"]),
         ("tàblà", ["instrument tabla"]),
         ("Drum & Bass", ["genre drum & bass"]),
         ("drum and bass", ["genre drum & bass"]),
@@ -447,7 +448,7 @@ def test_a_label_with_several_tags_of_a_category_says_so_by_its_words(own):
         ("drumnbass", ["genre drum and bass"], []),
         ("soul-rnb", ["genre R&B", "genre soul"], []),
         ("reggae - dub", ["genre dub"], []),
-        ("children’s song", ["function children", "genre children's music"], []),
+        ("children\u2019s song", ["function children", "genre children's music"], []),
         ("instrumental", ["production instrumental arrangement"], ["voice vocals"]),
     ],
 )
@@ -525,7 +526,9 @@ def test_every_tag_of_jamendo_is_known(shared_dir, own):
     from tinymu_jax.data.builder.read_jamendo import read_jamendo
 
     clips = read_jamendo(shared_dir / "data" / "mtg_jamendo_sample.tsv").clips
-    labels = {(kind, label) for clip in clips for kind, own in clip.tags.items() for label in own}
+    labels = {
+        (kind, label) for clip in clips for kind, names in clip.tags.items() for label in names
+    }
     assert len(labels) == 183
     assert [label for label in sorted(labels) if own.meaning(label[1], label[0]) is None] == []
 
@@ -546,7 +549,89 @@ def test_every_class_of_audioset_below_music_is_known(shared_dir, own):
 
 
 def test_keys_do_not_change_when_taken_again(own):
-    for label in ("Glasses", "blues", "Hi-Hats", "children’s songs", "R&B", "classes of basses"):
+    for label in (
+        "Glasses",
+        "blues",
+        "Hi-Hats",
+        "children\u2019s songs",
+        "R&B",
+        "classes of basses",
+    ):
         assert key_of(key_of(label)) == key_of(label)
     assert key_of("Brass, Bass, Blues & Chorus") == "brass bass blues & chorus"
     assert all(key_of(key) == key for key in own.meanings)
+
+
+def test_a_vocabulary_can_be_sent_to_other_machines(words):
+    words.named("a guitar")
+    sent = pickle.loads(pickle.dumps(words))
+    assert sent.named("a guitar") == words.named("a guitar")
+    assert sent.meaning("electricguitar") == words.meaning("electricguitar")
+    assert sent.tags == words.tags
+
+
+MAGNATAGATUNE = """
+no voice, singer, duet, plucking, hard rock, world, bongos, harpsichord, female singing,
+clasical, sitar, chorus, female opera, male vocal, vocals, clarinet, heavy, silence, beats, men,
+woodwind, funky, no strings, chimes, foreign, no piano, horns, classical, female, no voices,
+soft rock, eerie, spacey, jazz, guitar, quiet, no beat, banjo, electric, solo, violins, folk,
+female voice, wind, happy, ambient, new age, synth, funk, no singing, middle eastern, trumpet,
+percussion, drum, airy, voice, repetitive, birds, space, strings, bass, harpsicord, medieval,
+male voice, girl, keyboard, acoustic, loud, classic, string, drums, electronic, not classical,
+chanting, no violin, not rock, no guitar, organ, no vocal, talking, choral, weird, opera,
+soprano, fast, acoustic guitar, electric guitar, male singer, man singing, classical guitar,
+country, violin, electro, reggae, tribal, dark, male opera, no vocals, irish, electronica, horn,
+operatic, arabic, lol, low, instrumental, trance, chant, strange, drone, synthesizer, heavy
+metal, modern, disco, bells, man, deep, fast beat, industrial, hard, harp, no flute, jungle,
+pop, lute, female vocal, oboe, mellow, orchestral, viola, light, echo, piano, celtic, male
+vocals, orchestra, eastern, old, flutes, punk, spanish, sad, sax, slow, male, blues, vocal,
+indian, no singer, scary, india, woman, woman singing, rock, dance, piano solo, guitars, no
+drums, jazzy, singing, cello, calm, female vocals, voices, different, techno, clapping, house,
+monks, flute, not opera, not english, oriental, beat, upbeat, soft, noise, choir, female singer,
+rap, metal, hip hop, quick, water, baroque, women, fiddle, english
+"""
+FMA = """
+Avant-Garde| International| Blues| Jazz| Classical| Novelty| Comedy| Old-Time / Historic|
+Country| Pop| Disco| Rock| Easy Listening| Soul-RnB| Electronic| Sound Effects| Folk| Soundtrack|
+Funk| Spoken| Hip-Hop| Audio Collage| Punk| Post-Rock| Lo-Fi| Field Recordings| Metal| Noise|
+Psych-Folk| Krautrock| Jazz: Vocal| Experimental| Electroacoustic| Ambient Electronic| Radio
+Art| Loud-Rock| Latin America| Drone| Free-Folk| Noise-Rock| Psych-Rock| Bluegrass|
+Electro-Punk| Radio| Indie-Rock| Industrial| No Wave| Free-Jazz| Experimental Pop| French|
+Reggae - Dub| Afrobeat| Nerdcore| Garage| Indian| New Wave| Post-Punk| Sludge| African|
+Freak-Folk| Jazz: Out| Progressive| Alternative Hip-Hop| Death-Metal| Middle East|
+Singer-Songwriter| Ambient| Hardcore| Power-Pop| Space-Rock| Polka| Balkan| Unclassifiable|
+Europe| Americana| Spoken Weird| Interview| Black-Metal| Rockabilly| Easy Listening: Vocal|
+Brazilian| Asia-Far East| N. Indian Traditional| South Indian Traditional| Bollywood| Pacific|
+Celtic| Be-Bop| Big Band/Swing| British Folk| Techno| House| Glitch| Minimal Electronic|
+Breakcore - Hard| Sound Poetry| 20th Century Classical| Poetry| Talk Radio| North African| Sound
+Collage| Flamenco| IDM| Chiptune| Musique Concrete| Improv| New Age| Trip-Hop| Dance| Chip
+Music| Lounge| Goth| Composed Music| Drum & Bass| Shoegaze| Kid-Friendly| Thrash| Synth Pop|
+Banter| Deep Funk| Spoken Word| Chill-out| Bigbeat| Surf| Radio Theater| Grindcore| Rock Opera|
+Opera| Chamber Music| Choral Music| Symphony| Minimalism| Musical Theater| Dubstep| Skweee|
+Western Swing| Downtempo| Cumbia| Latin| Sound Art| Romany (Gypsy)| Compilation| Rap| Breakbeat|
+Gospel| Abstract Hip-Hop| Reggae - Dancehall| Spanish| Country & Western| Contemporary
+Classical| Wonky| Jungle| Klezmer| Holiday| Salsa| Nu-Jazz| Hip-Hop Beats| Modern Jazz| Turkish|
+Tango| Fado| Christmas| Instrumental
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "count", "category", "unheard"),
+    [
+        (MAGNATAGATUNE, ",", 188, "", {"silence", "foreign", "lol", "modern", "different"}),
+        (FMA, "|", 163, "genre", {"Unclassifiable", "Compilation"}),
+    ],
+)
+def test_the_tags_of_magnatagatune_and_the_genres_of_fma_are_known(
+    own, text, separator, count, category, unheard
+):
+    labels = [" ".join(label.split()) for label in text.split(separator)]
+    assert len(set(labels)) == len(labels) == count
+    found = {label: own.meaning(label, category) for label in labels}
+    assert [label for label, meaning in found.items() if meaning is None] == []
+    silent = {label for label, meaning in found.items() if meaning.left_out}
+    assert silent == unheard | ({"english", "not english"} if not category else set())
+    for label in labels:
+        if label.startswith(("no ", "not ")) and label not in silent:
+            assert found[label].denied
+            assert not found[label].tags

@@ -13,14 +13,13 @@ def own():
     return read_wordings()
 
 
-def rows(**more):
-    """Returns a row of each format and category as a table's lines, some replaced."""
-    found = {
+def rows():
+    """Returns a line of a table for each format and category."""
+    return {
         (name, category): f"{name},{category},{'{}' if name in ('binary', 'answer') else 'Well?'}"
         for name, categories in FORMATS.items()
         for category in categories
     }
-    return found
 
 
 def table(folder, lines, head="format,category,wording"):
@@ -70,7 +69,6 @@ def test_some_answers_are_the_phrase_itself(own):
 
 
 def test_no_wording_of_a_question_answers_it(own):
-    """A tempo asked for by "slow, fast, or something in between" offers both ends alike."""
     vocabulary = read_vocabulary()
     asked = {"instrument", "genre", "mood", "voice"}
     general = {"vocals", "speech"}

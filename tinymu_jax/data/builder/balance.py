@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from tinymu_jax.data.builder.config import BuildConfig
+from tinymu_jax.data.builder.draws import draw
 from tinymu_jax.data.builder.items import Item
 from tinymu_jax.data.questions import CAPTIONING, MCQ, QA, YES_NO
 
 TASKS = (CAPTIONING, QA, MCQ, YES_NO)
 """In the order of `BuildConfig.mix`."""
+Part = tuple[str, int]
+"""A format, and which part of it."""
 
 
 def within_clip(items: Iterable[Item], config: BuildConfig) -> list[Item]:
@@ -31,39 +34,71 @@ def within_clip(items: Iterable[Item], config: BuildConfig) -> list[Item]:
 
 
 def answer_of(item: Item) -> tuple[str, ...]:
-    """Returns what `BuildConfig.per_tag` counts: questions of a format with one answer."""
-    return (item.task, item.category, *item.tags) if item.tags else (item.task, item.answer)
+    """Returns what questions of a format have in common that have one answer, or ask for one tag;
+    captions are all alike."""
+    return (item.task, item.category, *item.tags)
 
 
-def within_answer(items: Sequence[Item], config: BuildConfig) -> list[Item]:
+def most_of(task: str, candidates: int, config: BuildConfig) -> int:
+    """Returns how many questions of a format may have one `answer_of`.
+
+    Args:
+        task: the format.
+        candidates: all of that format.
+        config: says the percent.
+    """
+    percent = {MCQ: config.per_tag, QA: config.per_answer, YES_NO: config.per_answer}.get(task, 100)
+    return max(int(candidates * percent / 100), 2)
+
+
+def within_answer(items: Sequence[Item], most: int) -> list[Item]:
     """Returns the candidates of one `answer_of` that stay; of yes or no in pairs, one of each.
 
     The two of a pair get the same key, so that neither stays without the other.
     """
     ordered = sorted(items, key=lambda item: item.key)
     if not ordered or ordered[0].task != YES_NO:
-        return ordered[: config.per_tag]
+        return ordered[:most]
     yes = [item for item in ordered if item.answer == "Yes."]
     no = [item for item in ordered if item.answer != "Yes."]
-    pairs = list(zip(yes, no, strict=False))[: max(config.per_tag // 2, 1)]
+    pairs = list(zip(yes, no, strict=False))[: most // 2]
     return [one._replace(key=pair[0].key) for pair in pairs for one in pair]
 
 
-def sizes(available: Mapping[str, int], config: BuildConfig) -> dict[str, int]:
-    """Returns how many questions of each format are kept, in the wanted mix.
+def part_of(item: Item) -> Part:
+    """Returns which part of its format a question belongs to, all of which are as large.
+
+    Multiple choice is parted by how many options are shorter than the right one (of equally long
+    ones, half by chance): neither the shortest nor the longest is right more often than others.
+    """
+    if not item.kinds:
+        return item.task, 0
+    lengths = [len(option) for option in item.options]
+    right = lengths[item.kinds.index("right")]
+    equal = draw(item.key, "equal") % lengths.count(right)
+    return item.task, sum(length < right for length in lengths) + equal
+
+
+def sizes(available: Mapping[Part, int], config: BuildConfig) -> dict[Part, int]:
+    """Returns how many questions of each part are kept, in the wanted mix.
 
     Args:
         available: how many there are.
         config: says the mix, and how many in all.
     """
-    if not any(config.mix):
-        return {task: available.get(task, 0) for task in TASKS}
-    parts = {task: part / sum(config.mix) for task, part in zip(TASKS, config.mix, strict=True)}
-    most = min(available.get(task, 0) / part for task, part in parts.items() if part)
-    total = min(most, config.size) if config.size else most
-    found = {task: int(total * part + 1e-6) for task, part in parts.items()}
+    parts = {task: sorted(part for part in available if part[0] == task) for task in TASKS}
+    most = {task: min((available[part] for part in own), default=0) for task, own in parts.items()}
+    if any(config.mix):
+        shares = {t: mix / sum(config.mix) for t, mix in zip(TASKS, config.mix, strict=True)}
+        total = min(
+            most[task] * len(parts[task]) / share for task, share in shares.items() if share
+        )
+        total = min(total, config.size) if config.size else total
+        for task, share in shares.items():
+            most[task] = int(total * share / max(len(parts[task]), 1) + 1e-6)
     # Yes or no come in pairs.
-    return found | {YES_NO: found[YES_NO] // 2 * 2}
+    most[YES_NO] -= most[YES_NO] % 2
+    return {part: most[task] for task, own in parts.items() for part in own}
 
 
 def largest_key(keys: Iterable[int], size: int) -> int:
@@ -74,16 +109,18 @@ def largest_key(keys: Iterable[int], size: int) -> int:
 
 def balanced(items: Sequence[Item], config: BuildConfig) -> list[Item]:
     """Returns those of all candidates that stay, in their order."""
+    counts = Counter(item.task for item in items)
     kept: dict[tuple[str, str, str, str], int] = {}
-    for _, own in groupby(sorted(items, key=answer_of), key=answer_of):
-        kept |= {identity(item): item.key for item in within_answer(list(own), config)}
+    for answer, own in groupby(sorted(items, key=answer_of), key=answer_of):
+        most = most_of(answer[0], counts[answer[0]], config)
+        kept |= {identity(item): item.key for item in within_answer(list(own), most)}
     items = [item._replace(key=kept[identity(item)]) for item in items if identity(item) in kept]
-    wanted = sizes(Counter(item.task for item in items), config)
-    last = {
-        task: largest_key((item.key for item in own), wanted[task])
-        for task, own in _by_task(items).items()
-    }
-    return [item for item in items if item.key <= last[item.task]]
+    parts: dict[Part, list[int]] = defaultdict(list)
+    for item in items:
+        parts[part_of(item)].append(item.key)
+    wanted = sizes({part: len(keys) for part, keys in parts.items()}, config)
+    last = {part: largest_key(keys, wanted[part]) for part, keys in parts.items()}
+    return [item for item in items if item.key <= last[part_of(item)]]
 
 
 def identity(item: Item) -> tuple[str, str, str, str]:

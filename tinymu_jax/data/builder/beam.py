@@ -16,9 +16,12 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from tinymu_jax.data.builder.balance import (
+    Part,
     answer_of,
     identity,
     largest_key,
+    most_of,
+    part_of,
     sizes,
     within_answer,
 )
@@ -85,21 +88,33 @@ def _where_repeats_are_looked_for(one: Placed) -> str:
     return "free texts" if is_free_text(one.item) else f"clip {one.clip}"
 
 
-def _within_answer(_: Any, group: Iterable[Placed], config: BuildConfig) -> Iterator[Placed]:
+def _within_answer(
+    answered: tuple[Any, Iterable[Placed]], counts: dict[str, int], config: BuildConfig
+) -> Iterator[Placed]:
+    answer, group = answered
     ordered = sorted(group, key=lambda one: one[:2])
     places = {identity(one.item): one[:2] for one in ordered}
-    for item in within_answer([one.item for one in ordered], config):
+    most = most_of(answer[0], counts[answer[0]], config)
+    for item in within_answer([one.item for one in ordered], most):
         yield Placed(*places[identity(item)], item)
 
 
 def _last_keys(
-    keys: Iterable[tuple[str, list[int]]], config: BuildConfig
-) -> Iterator[tuple[str, int]]:
-    """Yields, of each format, the key up to which its candidates stay."""
-    by_task = dict(keys)
-    wanted = sizes({task: len(own) for task, own in by_task.items()}, config)
-    for task, own in by_task.items():
-        yield task, largest_key(own, wanted[task])
+    keys: Iterable[tuple[Part, list[int]]], config: BuildConfig
+) -> Iterator[tuple[Part, int]]:
+    """Yields, of each part, the key up to which its candidates stay."""
+    by_part = dict(keys)
+    wanted = sizes({part: len(own) for part, own in by_part.items()}, config)
+    for part, own in by_part.items():
+        yield part, largest_key(own, wanted[part])
+
+
+def _count_formats(questions: Any, name: str) -> Any:
+    return (
+        questions
+        | f"{name}: formats" >> beam.Map(lambda one: one.item.task)
+        | f"{name}: count" >> beam.combiners.Count.PerElement()
+    )
 
 
 def _line(one: Placed) -> str:
@@ -141,27 +156,27 @@ def pipeline(root: Any, clips: Sequence[Clip], tools: Tools) -> tuple[Any, dict[
         | "group repeats" >> beam.GroupByKey()
         | "single" >> beam.FlatMapTuple(_single).with_outputs("duplicates", main="single")
     )
+    counts = _count_formats(single.single, "single")
     kept = (
         single.single
         | "key answers" >> beam.Map(lambda one: (answer_of(one.item), one))
         | "group answers" >> beam.GroupByKey()
-        | "within answer" >> beam.FlatMapTuple(_within_answer, config)
+        | "within answer" >> beam.FlatMap(_within_answer, beam.pvalue.AsDict(counts), config)
     )
     last = (
         kept
-        | "keys" >> beam.Map(lambda one: (one.item.task, one.item.key))
+        | "keys" >> beam.Map(lambda one: (part_of(one.item), one.item.key))
         | "group keys" >> beam.GroupByKey()
-        | "listed keys" >> beam.MapTuple(lambda task, keys: (task, list(keys)))
+        | "listed keys" >> beam.MapTuple(lambda part, keys: (part, list(keys)))
         | "all keys" >> beam.combiners.ToList()
         | "last keys" >> beam.FlatMap(_last_keys, config)
     )
     items = kept | "mix" >> beam.Filter(
-        lambda one, last_keys: one.item.key <= last_keys[one.item.task], beam.pvalue.AsDict(last)
+        lambda one, last_keys: one.item.key <= last_keys[part_of(one.item)],
+        beam.pvalue.AsDict(last),
     )
     found = {
-        name: questions
-        | f"{name}: formats" >> beam.Map(lambda one: one.item.task)
-        | f"{name}: count" >> beam.combiners.Count.PerElement()
+        name: _count_formats(questions, name)
         for name, questions in zip(COUNTED, (asked, fitting), strict=True)
     }
     return items, found | {"duplicates": single.duplicates}

@@ -6,6 +6,7 @@ off the question   a tag that the clip has, of another category: true, and no an
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import NamedTuple
 
 from tinymu_jax.data.builder.clips import Clip
@@ -40,15 +41,11 @@ def choices(
     wordings: Wordings,
     config: BuildConfig,
 ) -> Iterator[Item]:
-    """Yields a question of each category in which a right option and three others are found."""
-    for category, names in clip.tags.items():
-        tags = [Tag(category, name) for name in names if vocabulary.askable(Tag(category, name))]
-        about = (config.seed, MCQ, clip.source, clip.clip, category)
-        if not tags:
+    """Yields a question for each tag of a clip for which three distractors are found."""
+    for right in own_tags(clip):
+        about = (config.seed, MCQ, clip.source, clip.clip, *right)
+        if not vocabulary.askable(right):
             continue
-        # Of a clip's tags, one that is rare is right more often than its share.
-        weights = [statistics.clips[tag] ** (POWER - 1) for tag in tags]
-        right = pick_weighted(tags, weights, *about, "right")
         others = _draw_others(clip, right, statistics, vocabulary, about)
         if len(others) == len(LETTERS) - 1:
             yield _write(clip, right, others, vocabulary, wordings, about)
@@ -111,16 +108,17 @@ def _draw_one(
 ) -> _Distractor | None:
     """Draws a distractor of a kind on a side of the right option's length.
 
-    Where there is none, one of the next kind on that side is taken, and then of any.
+    Where there is none, one that is as long is taken, then one of the next kind, and in the end one
+    on the other side.
     """
     texts = {vocabulary.option_text(one.tag) for one in taken}
     kinds = [kind, *(other for other in (FAR, NEAR) if other != kind)]
-    for on_side in (True, False):
-        for own in kinds:
+    on_side, other_side = (-1, 1) if below else (1, -1)
+    for sides in ((on_side, 0), (other_side,)):
+        for own, side in product(kinds, sides):
             pool = [tag for tag in pools[own] if vocabulary.option_text(tag) not in texts]
-            if on_side:
-                sizes = {tag: len(vocabulary.option_text(tag)) for tag in pool}
-                pool = [tag for tag in pool if (sizes[tag] < length) == below]
+            sizes = {tag: len(vocabulary.option_text(tag)) for tag in pool}
+            pool = [t for t in pool if (sizes[t] > length) - (sizes[t] < length) == side]
             if pool:
                 weights = [statistics.clips[tag] ** POWER for tag in pool]
                 return _Distractor(pick_weighted(pool, weights, *about, own), own)

@@ -19,12 +19,15 @@ class BuildConfig(Serialised):
     """Questions to be answered by yes that a clip gives at most."""
     open_a_clip: int = 3
     """Open questions of a clip at most."""
-    choices_a_clip: int = 3
+    choices_a_clip: int = 8
     """Multiple choice of a clip at most."""
     captions_a_clip: int = 5
     """Captions of a clip at most."""
-    per_tag: int = 1000
-    """Questions of one format with one answer at most."""
+    per_tag: float = 0.6
+    """Percent of multiple choice in which one tag may be right: one that is right much more often
+    than others needs no listening."""
+    per_answer: float = 2.0
+    """Percent of open questions that may have one answer, and of yes or no about one tag."""
     mix: tuple[float, float, float, float] = (16.0, 31.0, 36.0, 18.0)
     """Parts of captions, open questions, multiple choice, yes or no; as published. All zero: all
     that there are."""
@@ -43,8 +46,11 @@ class BuildConfig(Serialised):
         for name in (*counts, "seed", "size"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}: give 0 or more")
-        for name in ("least", "per_tag", "max_tokens"):
+        for name in ("least", "max_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: give 1 or more")
+        for name in ("per_tag", "per_answer"):
+            if not 0 < getattr(self, name) <= 100:
+                raise InputError(f"{name} is {getattr(self, name)}: give percent, above 0 to 100")
         if min(self.mix) < 0:
             raise InputError(f"mix is {self.mix}: give four parts of 0 or more")

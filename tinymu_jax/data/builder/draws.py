@@ -9,12 +9,14 @@ from hashlib import blake2b
 from typing import TypeVar
 
 T = TypeVar("T")
+SIZE = 2**63
+"""Numbers fit into 64 bits with a sign."""
 
 
 def draw(*about: object) -> int:
-    """Returns a number from 0 to 2^64 - 1, for a seed and what is decided."""
+    """Returns a number from 0 to `SIZE` - 1, for a seed and what is decided."""
     text = "\x1f".join(map(str, about))
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") % SIZE
 
 
 def pick(among: Sequence[T], *about: object) -> T:
@@ -29,7 +31,7 @@ def shuffled(among: Sequence[T], *about: object) -> list[T]:
 
 def pick_weighted(among: Sequence[T], weights: Sequence[float], *about: object) -> T:
     """Returns one of `among`, as often as its weight says."""
-    left = draw(*about) / 2**64 * sum(weights)
+    left = draw(*about) / SIZE * sum(weights)
     for one, weight in zip(among, weights, strict=True):
         left -= weight
         if left < 0:

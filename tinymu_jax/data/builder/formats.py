@@ -30,7 +30,7 @@ def open_questions(
 ) -> Iterator[Item]:
     """Yields what of each category is heard, and which families that belongs to.
 
-    An answer names all tags of its category: none is left out that the source has named.
+    An answer names all tags of its category, but those above others: a choir needs no "vocals".
     """
     for category, names in clip.tags.items():
         tags = [Tag(category, name) for name in names if vocabulary.askable(Tag(category, name))]
@@ -55,7 +55,8 @@ def _open(
     category = tags[0].category
     about = (config.seed, QA, format, clip.source, clip.clip, category)
     prompt = pick(wordings.of(format, category), *about, "wording")
-    phrases = join_names([vocabulary.phrase(tag) for tag in shuffled(tags, *about)])
+    finest = vocabulary.finest(tags)
+    phrases = join_names([vocabulary.phrase(tag) for tag in shuffled(finest, *about)])
     answer = pick(wordings.of("answer", category), *about, "answer").format(phrases)
     answer = answer[0].upper() + answer[1:]
     names = tuple(sorted(tag.name for tag in tags))

@@ -4,11 +4,17 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tinymu_jax.data.builder.clips import Clip
-from tinymu_jax.data.builder.draws import draw
+from tinymu_jax.data.builder.draws import SIZE, draw
 from tinymu_jax.data.builder.statistics import Statistics, implied_tags, own_tags
 from tinymu_jax.data.builder.vocabulary import Tag, Vocabulary
 
 DENIED, EXHAUSTIVE, OTHER_BRANCH = "denied", "exhaustive", "other branch"
+LIKELY = ("instrument", "genre", "mood", "tempo", "voice")
+"""Categories in which a tag that never occurs beside others is likely not there. How music is made
+and what it is for is left unsaid too often."""
+EXPECTED = 3.0
+"""So many clips with a tag and one of a clip's tags would there be, if chance put them together,
+before it means anything that there is none."""
 
 
 class Negative(NamedTuple):
@@ -17,8 +23,9 @@ class Negative(NamedTuple):
     tag: Tag
     grounds: str
     """`DENIED`: its source says so. `EXHAUSTIVE`: its source names everything of this category.
-    `OTHER_BRANCH`: no clip has it together with any of this clip's tags, it belongs to none of
-    their families, and no caption names it: no more than likely."""
+    `OTHER_BRANCH`: no clip has it together with any of this clip's tags, though `EXPECTED` would
+    by chance; it belongs to none of their families, and no caption names it: no more than
+    likely."""
 
 
 def named_in_captions(clip: Clip, tag: Tag, vocabulary: Vocabulary) -> bool:
@@ -68,7 +75,7 @@ def draw_negatives(
 
 def _late(tag: Tag, clip: Clip, statistics: Statistics, seed: int) -> float:
     """Returns a number by which frequent tags come early, as often as their share says."""
-    chance = (draw(seed, "negative", clip.source, clip.clip, tag) + 1) / 2**64
+    chance = (draw(seed, "negative", clip.source, clip.clip, tag) + 1) / SIZE
     return -(chance ** (1 / statistics.clips.get(tag, 1)))
 
 
@@ -96,8 +103,13 @@ def _likely(clip: Clip, statistics: Statistics, vocabulary: Vocabulary) -> list[
     beside = frozenset().union(*(statistics.together[tag] for tag in own))
     branches = {vocabulary.branch(tag) for tag in own}
     certain = {one.tag for one in _certain(clip, statistics, vocabulary)}
+    chance = sum(statistics.clips[tag] for tag in own) / statistics.total
     return [
         Negative(tag, OTHER_BRANCH)
         for tag in _askable(statistics, vocabulary)
-        if tag not in beside and tag not in certain and vocabulary.branch(tag) not in branches
+        if tag.category in LIKELY
+        and statistics.clips[tag] * chance >= EXPECTED
+        and tag not in beside
+        and tag not in certain
+        and vocabulary.branch(tag) not in branches
     ]

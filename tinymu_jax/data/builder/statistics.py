@@ -15,6 +15,8 @@ class Statistics(NamedTuple):
     """In how many clips a tag, or one below it, occurs."""
     together: Mapping[Tag, frozenset[Tag]]
     """Which tags occur in some clip with it; itself among them."""
+    total: int
+    """Clips in all."""
 
 
 def own_tags(clip: Clip) -> tuple[Tag, ...]:
@@ -33,8 +35,11 @@ def count_tags(implied: Iterable[frozenset[Tag]]) -> Statistics:
     clips: Counter[Tag] = Counter()
     together: dict[Tag, set[Tag]] = {}
     # Sets of tags repeat: each is gone through once.
-    for tags, times in Counter(implied).items():
+    counted = Counter(implied)
+    for tags, times in counted.items():
         for tag in tags:
             clips[tag] += times
             together.setdefault(tag, set()).update(tags)
-    return Statistics(clips, {tag: frozenset(others) for tag, others in together.items()})
+    beside = {tag: frozenset(others) for tag, others in together.items()}
+    # In order, whatever order the clips came in: what is drawn from them must be the same.
+    return Statistics(dict(sorted(clips.items())), beside, counted.total())
