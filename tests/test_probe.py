@@ -217,6 +217,15 @@ def unpack_urbansound8k(folder):
     return [("audio/fold10/2.wav", ("drill",), "10")], ["drill", "siren"]
 
 
+def unpack_medleysolos(folder):
+    rows = ["subset,instrument,instrument_id,song_id,uuid4", "training,piano,4,7,a-1"]
+    rows += ["validation,female singer,2,8,b-2", "test,female singer,2,9,c-3"]
+    write(folder / "Medley-solos-DB_metadata.csv", "\n".join(rows))
+    wanted = [("Medley-solos-DB_test-2_c-3.wav", ("female singer",), "test")]
+    wanted += [("Medley-solos-DB_training-4_a-1.wav", ("piano",), "train")]
+    return wanted, ["female singer", "piano"]
+
+
 @pytest.mark.parametrize("name", sorted(READERS))
 def test_data_sets_are_read_as_they_unpack(name, tmp_path):
     wanted, classes = globals()[f"unpack_{name}"](tmp_path)
@@ -224,6 +233,14 @@ def test_data_sets_are_read_as_they_unpack(name, tmp_path):
     items = {(str(i.path.relative_to(tmp_path)), i.labels, i.split) for i in found.items}
     assert set(wanted) <= items
     assert found.classes == classes
+
+
+def test_medley_solos_may_have_a_folder_of_audio(tmp_path):
+    unpack_medleysolos(tmp_path)
+    (tmp_path / "audio").mkdir()
+    assert {item.path.parent.name for item in read_set("medleysolos", tmp_path).items} == {"audio"}
+    write(tmp_path / "Medley-solos-DB_metadata.csv", "subset,instrument\ndev,piano\n")
+    assert "is not medleysolos as it unpacks" in refusal(read_set, "medleysolos", tmp_path)
 
 
 def test_what_is_not_known_of_openmic_does_not_count(tmp_path):

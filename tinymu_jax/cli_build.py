@@ -135,6 +135,7 @@ class BuildCommand:
 
     def run(self) -> int:
         """Builds; returns the exit code."""
+        from tinymu_jax.data.builder.balance import TASKS
         from tinymu_jax.data.builder.build import leave_out
         from tinymu_jax.data.builder.built_set import LEAKS, STATS, write_set
         from tinymu_jax.data.builder.leaks import check_leaks
@@ -161,6 +162,9 @@ class BuildCommand:
             write_tfds(paths, self.output / "tfds")
         print((self.output / STATS).read_text().split("##")[0].strip())
         print(leaks.summary())
+        none = [task for task in TASKS if not any(item.task == task for item in built.items)]
+        if none:
+            print(f"note: of {', '.join(none)} no question could be made", file=sys.stderr)
         print(
             f"\n{len(built.items)} questions in {self.output}; prepare them with: tinymu data "
             f"prepare --lists {' '.join(map(str, paths))} --audio FOLDER ... --output DATA"

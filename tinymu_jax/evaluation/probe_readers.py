@@ -114,6 +114,18 @@ def urbansound8k(folder: Path) -> LabelledSet:
     return LabelledSet("UrbanSound8K", items, several=False)
 
 
+def medleysolos(folder: Path) -> LabelledSet:
+    """Medley-Solos-DB: eight instruments alone, in clips of three seconds."""
+    parts = {"training": "train", "validation": "valid", "test": "test"}
+    root = next((p for p in (folder / "audio", folder / "Medley-solos-DB") if exists(p)), folder)
+    items = []
+    for row in _rows(folder / "Medley-solos-DB_metadata.csv"):
+        part = row["subset"]
+        name = f"Medley-solos-DB_{part}-{row['instrument_id']}_{row['uuid4']}.wav"
+        items.append(Item(root / name, (row["instrument"],), parts[part]))
+    return LabelledSet("Medley-Solos-DB", items, several=False)
+
+
 READERS: Mapping[str, Callable[[Path], LabelledSet]] = {
     "gtzan": gtzan,
     "nsynth": nsynth,
@@ -122,6 +134,7 @@ READERS: Mapping[str, Callable[[Path], LabelledSet]] = {
     "fsd50k": fsd50k,
     "esc50": esc50,
     "urbansound8k": urbansound8k,
+    "medleysolos": medleysolos,
 }
 
 

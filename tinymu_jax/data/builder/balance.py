@@ -4,6 +4,7 @@ What stays is decided by the candidates' keys, smallest first, never by their or
 large set are decided on different machines (`tinymu_jax.data.builder.beam`).
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -39,15 +40,18 @@ def answer_of(item: Item) -> tuple[str, ...]:
     return (item.task, item.category, *item.tags)
 
 
-def most_of(task: str, candidates: int, config: BuildConfig) -> int:
+def most_of(task: str, candidates: int, answers: int, config: BuildConfig) -> int:
     """Returns how many questions of a format may have one `answer_of`.
 
     Args:
         task: the format.
         candidates: all of that format.
-        config: says the percent.
+        answers: how many different ones they have.
+        config: says how much of them.
     """
-    percent = {MCQ: config.per_tag, QA: config.per_answer, YES_NO: config.per_answer}.get(task, 100)
+    if task == MCQ:
+        return math.ceil(candidates / answers * config.per_tag)
+    percent = config.per_answer if task in (QA, YES_NO) else 100
     return max(int(candidates * percent / 100), 2)
 
 
@@ -82,6 +86,8 @@ def part_of(item: Item) -> Part:
 def sizes(available: Mapping[Part, int], config: BuildConfig) -> dict[Part, int]:
     """Returns how many questions of each part are kept, in the wanted mix.
 
+    A format of which there is none has no part in it.
+
     Args:
         available: how many there are.
         config: says the mix, and how many in all.
@@ -89,10 +95,10 @@ def sizes(available: Mapping[Part, int], config: BuildConfig) -> dict[Part, int]
     parts = {task: sorted(part for part in available if part[0] == task) for task in TASKS}
     most = {task: min((available[part] for part in own), default=0) for task, own in parts.items()}
     if any(config.mix):
-        shares = {t: mix / sum(config.mix) for t, mix in zip(TASKS, config.mix, strict=True)}
-        total = min(
-            most[task] * len(parts[task]) / share for task, share in shares.items() if share
-        )
+        mix = {task: part for task, part in zip(TASKS, config.mix, strict=True) if parts[task]}
+        shares = {task: part / max(sum(mix.values()), 1e-9) for task, part in mix.items()}
+        limits = [most[t] * len(parts[t]) / share for t, share in shares.items() if share]
+        total = min(limits, default=0)
         total = min(total, config.size) if config.size else total
         for task, share in shares.items():
             most[task] = int(total * share / max(len(parts[task]), 1) + 1e-6)
@@ -110,9 +116,10 @@ def largest_key(keys: Iterable[int], size: int) -> int:
 def balanced(items: Sequence[Item], config: BuildConfig) -> list[Item]:
     """Returns those of all candidates that stay, in their order."""
     counts = Counter(item.task for item in items)
+    answers = Counter(answer[0] for answer in {answer_of(item) for item in items})
     kept: dict[tuple[str, str, str, str], int] = {}
-    for answer, own in groupby(sorted(items, key=answer_of), key=answer_of):
-        most = most_of(answer[0], counts[answer[0]], config)
+    for (task, *_), own in groupby(sorted(items, key=answer_of), key=answer_of):
+        most = most_of(task, counts[task], answers[task], config)
         kept |= {identity(item): item.key for item in within_answer(list(own), most)}
     items = [item._replace(key=kept[identity(item)]) for item in items if identity(item) in kept]
     parts: dict[Part, list[int]] = defaultdict(list)

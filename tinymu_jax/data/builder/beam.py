@@ -89,12 +89,15 @@ def _where_repeats_are_looked_for(one: Placed) -> str:
 
 
 def _within_answer(
-    answered: tuple[Any, Iterable[Placed]], counts: dict[str, int], config: BuildConfig
+    answered: tuple[Any, Iterable[Placed]],
+    counts: dict[str, int],
+    answers: dict[str, int],
+    config: BuildConfig,
 ) -> Iterator[Placed]:
-    answer, group = answered
+    (task, *_), group = answered
     ordered = sorted(group, key=lambda one: one[:2])
     places = {identity(one.item): one[:2] for one in ordered}
-    most = most_of(answer[0], counts[answer[0]], config)
+    most = most_of(task, counts[task], answers[task], config)
     for item in within_answer([one.item for one in ordered], most):
         yield Placed(*places[identity(item)], item)
 
@@ -156,13 +159,19 @@ def pipeline(root: Any, clips: Sequence[Clip], tools: Tools) -> tuple[Any, dict[
         | "group repeats" >> beam.GroupByKey()
         | "single" >> beam.FlatMapTuple(_single).with_outputs("duplicates", main="single")
     )
-    counts = _count_formats(single.single, "single")
-    kept = (
+    counts = beam.pvalue.AsDict(_count_formats(single.single, "single"))
+    answered = (
         single.single
         | "key answers" >> beam.Map(lambda one: (answer_of(one.item), one))
         | "group answers" >> beam.GroupByKey()
-        | "within answer" >> beam.FlatMap(_within_answer, beam.pvalue.AsDict(counts), config)
     )
+    answers = (
+        answered
+        | "answers" >> beam.Map(lambda group: group[0][0])
+        | "count answers" >> beam.combiners.Count.PerElement()
+    )
+    answers = beam.pvalue.AsDict(answers)
+    kept = answered | "within answer" >> beam.FlatMap(_within_answer, counts, answers, config)
     last = (
         kept
         | "keys" >> beam.Map(lambda one: (part_of(one.item), one.item.key))

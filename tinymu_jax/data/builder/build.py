@@ -175,8 +175,8 @@ def checked(built: Built) -> Built:
     if built.items:
         return built
     raise InputError(
-        "no question is left in the wanted mix: a format has none; give other sources, or another "
-        "mix (--mix 0 0 0 0 keeps all that there are)"
+        "no question is left in the wanted mix; give other sources, or another mix (--mix 0 0 0 0 "
+        "keeps all that there are)"
     )
 
 

@@ -23,9 +23,9 @@ class BuildConfig(Serialised):
     """Multiple choice of a clip at most."""
     captions_a_clip: int = 5
     """Captions of a clip at most."""
-    per_tag: float = 0.6
-    """Percent of multiple choice in which one tag may be right: one that is right much more often
-    than others needs no listening."""
+    per_tag: float = 1.3
+    """How often a tag may be right in multiple choice, in times of the mean tag: one that is right
+    much more often than others needs no listening."""
     per_answer: float = 2.0
     """Percent of open questions that may have one answer, and of yes or no about one tag."""
     mix: tuple[float, float, float, float] = (16.0, 31.0, 36.0, 18.0)
@@ -49,8 +49,9 @@ class BuildConfig(Serialised):
         for name in ("least", "max_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: give 1 or more")
-        for name in ("per_tag", "per_answer"):
-            if not 0 < getattr(self, name) <= 100:
-                raise InputError(f"{name} is {getattr(self, name)}: give percent, above 0 to 100")
+        if self.per_tag < 1:
+            raise InputError(f"per_tag is {self.per_tag}: give 1 or more")
+        if not 0 < self.per_answer <= 100:
+            raise InputError(f"per_answer is {self.per_answer}: give percent, above 0 to 100")
         if min(self.mix) < 0:
             raise InputError(f"mix is {self.mix}: give four parts of 0 or more")
