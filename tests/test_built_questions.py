@@ -288,7 +288,7 @@ def test_formats_come_in_the_wanted_mix():
     assert sum(sizes(available, replace(CONFIG, mix=(10, 30, 40, 20), size=500)).values()) == 500
     # A format that has none leaves the others as they are.
     less = {part: count for part, count in available.items() if part[0] != CAPTIONING}
-    assert sizes(less, replace(CONFIG, mix=(10, 30, 40, 30)))[QA, 0] == 749
+    assert sizes(less, replace(CONFIG, mix=(10, 30, 40, 30)))[QA, 0] == 750
     # The scarcest part of multiple choice decides for all.
     scarce = available | {(MCQ, 2): 20}
     assert {sizes(scarce, replace(CONFIG, mix=(0, 0, 1, 0)))[MCQ, part] for part in range(4)} == {

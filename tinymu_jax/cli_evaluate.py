@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from tinymu_jax.cli_options import showing_progress
+from tinymu_jax.cli_questions import MuchomusicCommand, ReportCommand
 from tinymu_jax.config import NANO
 from tinymu_jax.data.labelled import LabelledSet, checked
 from tinymu_jax.evaluation.probe import ProbeConfig, ProbeResult
@@ -159,7 +160,9 @@ class Evaluate:
 
     command: Annotated[
         Annotated[ProbeCommand, tyro.conf.subcommand("probe")]
-        | Annotated[SyntheticCommand, tyro.conf.subcommand("synthetic")],
+        | Annotated[MuchomusicCommand, tyro.conf.subcommand("muchomusic")]
+        | Annotated[SyntheticCommand, tyro.conf.subcommand("synthetic")]
+        | Annotated[ReportCommand, tyro.conf.subcommand("report")],
         tyro.conf.arg(name=""),
     ]
 

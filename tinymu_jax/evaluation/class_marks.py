@@ -32,7 +32,7 @@ class Classified(NamedTuple):
     classes: Sequence[str]
     wanted: Int[np.ndarray, "R"]
     """Numbers of the right classes."""
-    prior: Int[np.ndarray, ""]
+    prior: int
     """Number of the class that is the most probable without audio."""
     by_rule: Mapping[str, Chosen]
 
@@ -73,7 +73,7 @@ def classify(
         return Chosen(number, softmax(scores), number == numbers)
 
     by_rule = {OVER_PRIOR: choose(heard - unheard), WITH_PRIOR: choose(heard)}
-    return Classified(classes, numbers, unheard.argmax(), by_rule)
+    return Classified(classes, numbers, int(unheard.argmax()), by_rule)
 
 
 def class_scores(

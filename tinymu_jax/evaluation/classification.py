@@ -4,40 +4,21 @@ Some labels are probable answers whatever is heard. What a label is worth withou
 (`tinymu_jax.scoring`): log P(label | audio, prompt) - log P(label | prompt).
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tinymu_jax.data.labelled import Item, LabelledSet
+from tinymu_jax.data.labelled import LabelledSet
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.asking import Asking, Reply
-from tinymu_jax.evaluation.calibration import BINS, calibration
+from tinymu_jax.evaluation.calibration import BINS
+from tinymu_jax.evaluation.class_findings import class_findings
 from tinymu_jax.evaluation.class_labels import label_words, recordings_to_test
-from tinymu_jax.evaluation.class_marks import (
-    OVER_PRIOR,
-    Classified,
-    ClassScores,
-    class_scores,
-    classify,
-)
-from tinymu_jax.evaluation.findings import (
-    Answered,
-    Confusion,
-    Findings,
-    Measure,
-    Reliability,
-    Table,
-)
-from tinymu_jax.evaluation.intervals import RESAMPLES, measure_shares
-from tinymu_jax.evaluation.left_out import (
-    Answers,
-    cut_notices,
-    left_out_notices,
-    left_out_tables,
-    sort_replies,
-)
+from tinymu_jax.evaluation.class_marks import classify
+from tinymu_jax.evaluation.findings import Findings
+from tinymu_jax.evaluation.intervals import RESAMPLES
+from tinymu_jax.evaluation.left_out import sort_replies
 
 Put = Callable[[Sequence[Asking]], Sequence[Reply | InputError]]
 PROMPTS = {
@@ -49,10 +30,6 @@ PROMPTS = {
 PROMPT = "What do you hear in this recording?"
 """Of other data sets."""
 TASK = "Classification"
-ACCURACY, MACRO_F1, ERROR = "accuracy", "macro F1", "calibration error"
-PUBLISHED = {"GTZAN": 0.657, "Medley-Solos-DB": 0.951}
-PUBLISHED_NOTE = "TinyMU (arXiv 2604.15849), zero-shot"
-WORST = 20
 
 
 @dataclass(frozen=True)
@@ -62,7 +39,7 @@ class ClassificationConfig:
     prompt: str | None = None
     """None: one of `PROMPTS`."""
     words: str | None = None
-    """Path of a csv that says how labels are called: see `.class_labels`."""
+    """Path of a csv of label,text that says how labels are called."""
     every_part: bool = False
     """Whether recordings of the other parts are classified too, not only those for the test."""
     bins: int = BINS
@@ -83,13 +60,14 @@ def evaluate_classification(
     Args:
         put: asks; an `InputError` in the place of a reply says that the recording is of no use. It
             is called once.
-        found: the data set, each recording with one label.
+        found: the data set, each recording with one label: see `.class_labels`.
         checkpoint: what is evaluated.
         config: how they are classified.
         settings: more that the numbers depend on.
 
     Raises:
-        InputError: as `.class_labels`; no bins; no recording could be classified.
+        InputError: no test part; labels that cannot be told apart; no bins; no recording could be
+            classified.
     """
     config = config or ClassificationConfig()
     if config.bins < 1:
@@ -114,48 +92,7 @@ def evaluate_classification(
         "part": "all" if config.every_part or found.folds else "test",
         "probabilities": f"softmax over the labels; {config.bins} bins of equal width",
         "intervals": f"95 %, {RESAMPLES:,} resamples of recordings, seed {config.seed}",
+        **(settings or {}),
     }
-    calibrations = {
-        rule: calibration(f"Calibration, {rule}", chosen.confidence, chosen.right, config.bins)
-        for rule, chosen in classified.by_rule.items()
-    }
-    scores = {
-        rule: class_scores(classified.wanted, chosen.number, len(classified.classes))
-        for rule, chosen in classified.by_rule.items()
-    }
-    rows = _rows(classified, answers, scores, calibrations, config.seed)
-    accuracy, macro_f1, error = rows[f"this model, {OVER_PRIOR}"]
-    return Findings(
-        kind="classification",
-        title=found.name,
-        checkpoint=checkpoint,
-        headline={ACCURACY: accuracy, MACRO_F1: macro_f1, ERROR: error},
-        tables=[
-            Table(
-                "Accuracy",
-                [ACCURACY, MACRO_F1, ERROR],
-                rows,
-                "Prior: what a label is worth without audio. Rows that do not begin with this "
-                "model, and the label that is likeliest without audio, do not listen.",
-            ),
-            _by_class(classified, scores),
-            *left_out_tables(answers.missing),
-        ],
-        notices=[
-            *left_out_notices(len(items), answers.missing, noun="recordings"),
-            *cut_notices((item.path, reply.cut) for item, reply in answers.answered),
-        ],
-        missing=len(answers.missing),
-        confusions=[
-            Confusion(f"Labels, {rule}", found.classes, own.counts.tolist())
-            for rule, own in scores.items()
-        ],
-        reliabilities=list(calibrations.values()),
-        worst=_worst(classified, answers, words, prompt),
-        published={
-            ACCURACY: Measure(PUBLISHED[name], note=PUBLISHED_NOTE)
-            for name in PUBLISHED
-            if name == found.name
-        },
-        settings={**depends, **(settings or {})},
-    )
+    named = Findings("classification", found.name, checkpoint, {}, (), settings=depends)
+    return class_findings(named, classified, answers, words, config.bins, config.seed)
