@@ -1,4 +1,4 @@
-"""The `tinymu evaluate` commands: probe, synthetic."""
+"""The `tinymu evaluate` commands: probe, synthetic; those that ask are in `.cli_questions`."""
 
 import math
 import sys
@@ -10,7 +10,13 @@ import numpy as np
 import tyro
 
 from tinymu_jax.cli_options import showing_progress
-from tinymu_jax.cli_questions import MuchomusicCommand, ReportCommand
+from tinymu_jax.cli_questions import (
+    CaptionsCommand,
+    ClassificationCommand,
+    ListCommand,
+    MuchomusicCommand,
+    ReportCommand,
+)
 from tinymu_jax.config import NANO
 from tinymu_jax.data.labelled import LabelledSet, checked
 from tinymu_jax.evaluation.probe import ProbeConfig, ProbeResult
@@ -35,8 +41,8 @@ class ProbeCommand:
     audio: Path = Path(".")
     """Folder of the recordings that a csv names."""
     set: str | None = None
-    """Which data set lies in the folder: gtzan, nsynth, openmic, magnatagatune, fsd50k, esc50,
-    urbansound8k."""
+    """Which data set lies there: gtzan, nsynth, medleysolos, openmic, magnatagatune, fsd50k,
+    esc50, urbansound8k."""
     label: tuple[str, ...] = ()
     """Columns of the csv to learn, one probe each; default label or labels."""
     output: Path = Path("probes")
@@ -161,6 +167,9 @@ class Evaluate:
     command: Annotated[
         Annotated[ProbeCommand, tyro.conf.subcommand("probe")]
         | Annotated[MuchomusicCommand, tyro.conf.subcommand("muchomusic")]
+        | Annotated[CaptionsCommand, tyro.conf.subcommand("captions")]
+        | Annotated[ClassificationCommand, tyro.conf.subcommand("classification")]
+        | Annotated[ListCommand, tyro.conf.subcommand("list")]
         | Annotated[SyntheticCommand, tyro.conf.subcommand("synthetic")]
         | Annotated[ReportCommand, tyro.conf.subcommand("report")],
         tyro.conf.arg(name=""),

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -101,6 +101,122 @@ class MuchomusicCommand:
                 config,
                 settings,
                 self.asked.output / "answers.jsonl",
+            )
+
+        return self.asked.evaluate(evaluate)
+
+
+@dataclass(frozen=True)
+class CaptionsCommand:
+    """Let a model describe recordings, and score what it says against captions.
+
+    BLEU, ROUGE-L, METEOR (where WordNet is installed: python -m nltk.downloader wordnet) and
+    BERTScore (where package and model are there).
+    """
+
+    captions: Path
+    """musiccaps-public.csv, or a list in MusicSkills' format."""
+    audio: Path
+    """Folder of the recordings."""
+    rows: Literal["eval", "balanced", "all"] = "eval"
+    """Of MusicCaps: AudioSet's evaluation set, the balanced part of it, or all."""
+    prompt: str = "Describe the music you hear."
+    """What is asked."""
+    seed: int = 0
+    """Of the intervals."""
+    asked: Annotated[Asked, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: Asked(max_new_tokens=128)
+    )
+
+    def run(self) -> int:
+        """Evaluates; returns the exit code."""
+        from tinymu_jax.evaluation import captioning
+
+        if self.captions.suffix.lower() == ".csv":
+            found = captioning.read_musiccaps_captions(self.captions, self.audio, self.rows)
+        else:
+            found = captioning.read_list_captions(self.captions, self.audio)
+        config = captioning.CaptionConfig(self.prompt, self.seed)
+        name = self.asked.model.checkpoint
+        return self.asked.evaluate(
+            lambda _, put, settings: captioning.evaluate_captions(
+                put, found, name, config, settings
+            )
+        )
+
+
+@dataclass(frozen=True)
+class ClassificationCommand:
+    """Classify recordings without having learnt to: by the likelihood of each label as the answer.
+
+    What a label is worth without audio is taken off, and both are scored. DATA is a csv of file,
+    label and split, with --audio; or the folder of a data set as it unpacks, with --set.
+    """
+
+    data: tyro.conf.Positional[Path]
+    """The csv, or the data set's folder."""
+    audio: Path = Path(".")
+    """Folder of the recordings that a csv names."""
+    set: str | None = None
+    """Which data set lies in the folder: gtzan, nsynth, medleysolos, esc50, urbansound8k."""
+    label: str | None = None
+    """The csv's column of labels, where it is another."""
+    prompt: str | None = None
+    """What is asked; default by data set."""
+    words: str | None = None
+    """A csv of label and text: how labels are called."""
+    every_part: bool = False
+    """Classify all recordings, not only those of the test part."""
+    bins: int = 10
+    """Of confidence, for the calibration error."""
+    seed: int = 0
+    """Of the intervals."""
+    asked: Annotated[Asked, tyro.conf.arg(name="")] = field(default_factory=Asked)
+
+    def run(self) -> int:
+        """Evaluates; returns the exit code."""
+        from tinymu_jax.evaluation.class_labels import read_recordings
+        from tinymu_jax.evaluation.classification import (
+            ClassificationConfig,
+            evaluate_classification,
+        )
+
+        found = read_recordings(self.data, self.audio, self.set, self.label)
+        config = ClassificationConfig(
+            self.prompt, self.words, self.every_part, self.bins, self.seed
+        )
+        name = self.asked.model.checkpoint
+        return self.asked.evaluate(
+            lambda _, put, settings: evaluate_classification(put, found, name, config, settings)
+        )
+
+
+@dataclass(frozen=True)
+class ListCommand:
+    """Ask the questions of lists in MusicSkills' format, and mark the answers by their formats."""
+
+    lists: tyro.conf.Positional[tuple[Path, ...]]
+    """Json files of records."""
+    audio: tuple[Path, ...]
+    """Folders of the recordings: one for all lists, or one for each, in their order."""
+    seed: int = 0
+    """Of the intervals."""
+    asked: Annotated[Asked, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: Asked(max_new_tokens=128)
+    )
+
+    def run(self) -> int:
+        """Evaluates; returns the exit code."""
+        from tinymu_jax.evaluation.list_questions import read_questions
+        from tinymu_jax.evaluation.lists import ListConfig, evaluate_list
+
+        questions = read_questions(self.lists, self.audio)
+        name = self.asked.model.checkpoint
+
+        def evaluate(model: Any, put: Any, settings: dict[str, str]) -> Any:
+            config = ListConfig(model.config.max_text_tokens, self.seed)
+            return evaluate_list(
+                put, questions, name, lambda text: len(model.encode_prompt(text)), config, settings
             )
 
         return self.asked.evaluate(evaluate)

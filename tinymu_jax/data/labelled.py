@@ -115,7 +115,7 @@ def read_table(path: str | Path, folder: str | Path, label: str | None = None) -
     Raises:
         InputError: it is missing, a column is, or a field is empty; or as `checked`.
     """
-    column, rows = _read_rows(path, label)
+    column, rows = read_rows(path, label)
     items = [Item(Path(folder) / file, own, split or _drawn(file)) for file, own, split in rows]
     name = Path(path).stem if column in LABEL_COLUMNS else f"{Path(path).stem}, {column}"
     return checked(LabelledSet(name, items, column == "labels"))
@@ -128,14 +128,14 @@ def read_labels_of(path: str | Path) -> dict[str, tuple[str, ...]]:
         InputError: as `read_table`; or a recording comes twice.
     """
     found: dict[str, tuple[str, ...]] = {}
-    for file, labels, _ in _read_rows(path, None)[1]:
+    for file, labels, _ in read_rows(path, None)[1]:
         if file in found:
             raise InputError(f"{path}: names {file} twice; keep one line of each recording")
         found[file] = labels
     return found
 
 
-def _read_rows(
+def read_rows(
     path: str | Path, label: str | None
 ) -> tuple[str, list[tuple[str, tuple[str, ...], str]]]:
     """Returns the column of labels, and each line's file, labels and split ("" where none is)."""

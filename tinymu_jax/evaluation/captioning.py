@@ -241,11 +241,11 @@ def _table(
 
 
 def _notices(answers: Answers[Captioned]) -> list[str]:
-    total = len(answers.answered) + len(answers.missing)
+    heard = len(answers.answered)
     empty = sum(not reply.text.strip() for _, reply in answers.answered)
     return [
-        *left_out_notices(total, answers.missing, noun="recordings"),
-        *([f"Of {empty:,} of {total:,} recordings nothing was said"] if empty else []),
+        *left_out_notices(heard + len(answers.missing), answers.missing, noun="recordings"),
+        *([f"Of {empty:,} of {heard:,} recordings nothing was said"] if empty else []),
         *cut_notices((clip.audio, reply.cut) for clip, reply in answers.answered),
     ]
 

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from tinymu_jax.data.labelled import Item, LabelledSet, _read_rows
+from tinymu_jax.data.labelled import PARTS, Item, LabelledSet, read_rows
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.probe_readers import read_set
 from tinymu_jax.files import read_text
@@ -36,7 +36,7 @@ def read_recordings(
     elif Path(data).is_dir():
         raise InputError(f"{data}: is a folder; say which data set it is (--set), or name a csv")
     else:
-        _, rows = _read_rows(data, label)
+        _, rows = read_rows(data, label)
         items = [Item(Path(audio) / file, own, split or TEST) for file, own, split in rows]
         found = LabelledSet(Path(data).stem, items, several=False)
     unfit = next((item for item in found.items if len(item.labels) != 1), None)
@@ -61,8 +61,14 @@ def recordings_to_test(found: LabelledSet, every_part: bool = False) -> list[Ite
         every_part: whether those of the other parts are to be tested too.
 
     Raises:
-        InputError: there is no test part.
+        InputError: there is no test part; parts and folds are mixed.
     """
+    folds = set(found.folds)
+    if folds & set(PARTS) and folds - set(PARTS):
+        raise InputError(
+            f"{found.name}: its splits are {', '.join(sorted(folds))}; name parts "
+            f"({', '.join(PARTS)}) or folds, not both"
+        )
     items = [item for item in found.items if every_part or found.folds or item.split == TEST]
     if not items:
         raise InputError(

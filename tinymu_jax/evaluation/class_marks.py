@@ -93,6 +93,4 @@ def class_scores(
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         return np.divide(part, whole, out=np.full(classes, np.nan), where=whole > 0)
 
-    return ClassScores(
-        counts, share(hits, there), share(hits, said), share(2 * hits, there + said)
-    )
+    return ClassScores(counts, share(hits, there), share(hits, said), share(2 * hits, there + said))

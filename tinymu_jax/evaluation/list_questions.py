@@ -14,6 +14,7 @@ from tinymu_jax.evaluation.text_scores import normalised
 
 YES_OR_NO = ("yes", "no")
 
+_REMEDY = "repair the record or take it out"
 _LABEL = re.compile(r"\(([A-Z])\)")
 
 
@@ -43,9 +44,7 @@ class QuestionList(NamedTuple):
     """Records left out since the same question with the same answer is asked of the recording."""
 
 
-def read_questions(
-    lists: Sequence[str | Path], folders: Sequence[str | Path]
-) -> QuestionList:
+def read_questions(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> QuestionList:
     """Reads lists; several answers to one question are wanted together.
 
     Args:
@@ -117,9 +116,6 @@ def _question(record: Mapping[str, Any], folder: Path, where: str) -> ListQuesti
     if not normalised(answer):
         raise InputError(f"{where}: its answer {answer!r} has no words; {_REMEDY}")
     return one
-
-
-_REMEDY = "repair the record or take it out"
 
 
 def _options(record: Mapping[str, Any], where: str) -> tuple[str, ...]:

@@ -28,6 +28,14 @@ NO_BERT_MODEL = (
     f"unavailable: {BERT_NAMES[0]} is not in the hub's local cache; hf download {BERT_NAMES[0]}"
 )
 
+SETTINGS = {
+    ROUGE_L: "F of rouge_score, without stemming; of several references the best",
+    METEOR: "nltk's, words and punctuation by wordpunct_tokenize; of several references the best",
+    BERT_SCORE: f"F1 of bert_score, layer {BERT_LAYERS} of {BERT_NAMES[0]}, not weighted by idf, "
+    "not rescaled; of several references the best",
+}
+"""What the scores of a text depend on."""
+
 Scores = Float[np.ndarray, "Q"]
 """From 0 to 1, of each text."""
 
@@ -70,16 +78,9 @@ def score_texts(
         name: Measure(None, note=one) if isinstance(one, str) else means[name]
         for name, one in found.items()
     }
-    settings |= {
-        ROUGE_L: "F of rouge_score, without stemming; of several references the best",
-        METEOR: "nltk's, words and punctuation by wordpunct_tokenize; of several references the "
-        "best",
-        BERT_SCORE: f"F1 of bert_score, layer {BERT_LAYERS} of {BERT_NAMES[0]}, neither weighted "
-        "by idf nor rescaled; of several references the best",
-        "intervals": f"95 %, {RESAMPLES:,} resamples of recordings, seed {seed}; BLEU has none",
-    }
-    unavailable = {name for name, one in found.items() if isinstance(one, str)}
-    return Scored(measures, lines, {k: v for k, v in settings.items() if k not in unavailable})
+    intervals = f"95 %, {RESAMPLES:,} resamples of recordings, seed {seed}; BLEU has none"
+    settings |= {name: SETTINGS[name] for name in known} | {"intervals": intervals}
+    return Scored(measures, lines, settings)
 
 
 def bleu(
