@@ -1,6 +1,5 @@
 """What answers to multiple choice show: findings for a report, as of MuChoMusic."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from tinymu_jax.data.questions import LETTERS
@@ -21,6 +20,7 @@ from tinymu_jax.evaluation.choice_questions import DATASET, GENRE, KNOWLEDGE, RE
 from tinymu_jax.evaluation.choice_rules import LIKELIHOOD, OFFICIAL, STRICT
 from tinymu_jax.evaluation.findings import Answered, Confusion, Findings, Measure, Radar, Table
 from tinymu_jax.evaluation.intervals import RESAMPLES, measure_shares
+from tinymu_jax.evaluation.left_out import cut_notices, left_out_notices, left_out_tables
 
 TITLES = {
     ACCURACY: (
@@ -111,11 +111,7 @@ def _tables(measures: Measures, outcome: Outcome) -> list[Table]:
         for key, (title, note) in TITLES.items()
         if any(cell.table == key for cell in measures)
     ]
-    left_out = Counter([*outcome.no_audio, *outcome.too_long])
-    if left_out:
-        rows = {why: [Measure(count, share=False)] for why, count in left_out.items()}
-        tables.append(Table("Left out", ["questions"], rows))
-    return tables
+    return [*tables, *left_out_tables([*outcome.no_audio, *outcome.too_long])]
 
 
 def _table(measures: Measures, key: str, title: str, note: str) -> Table:
@@ -129,29 +125,15 @@ def _table(measures: Measures, key: str, title: str, note: str) -> Table:
 
 def _notices(outcome: Outcome, measures: Measures) -> list[str]:
     """Returns what must be known first."""
-    notices = []
-    without, long = len(outcome.no_audio), len(outcome.too_long)
-    if without or long:
-        parts = [
-            f"{without} whose recording is missing or broken" if without else "",
-            f"{long} whose prompt is too long for the model" if long else "",
-        ]
-        total = len(outcome.marked) + without + long
-        notices.append(
-            f"{without + long:,} of {total:,} questions left out: "
-            f"{', '.join(filter(None, parts))}; they are listed below"
-        )
+    total = len(outcome.marked) + len(outcome.no_audio) + len(outcome.too_long)
+    notices = left_out_notices(total, outcome.no_audio, outcome.too_long)
     bare = [label for label in (KNOWLEDGE, REASONING) if not _tags(measures, label)]
     if bare:
         notices.append(
             f"No question has tags of {' or of '.join(bare)}: such rows are left out; "
             "MuChoMusic's csv has these tags"
         )
-    cut = {one.question.audio for one in outcome.marked if one.cut}
-    if cut:
-        heard = {one.question.audio for one in outcome.marked}
-        notices.append(f"Of {len(cut):,} of {len(heard):,} recordings only the beginning was heard")
-    return notices
+    return notices + cut_notices((one.question.audio, one.cut) for one in outcome.marked)
 
 
 def _tags(measures: Measures, label: str) -> list[str]:
