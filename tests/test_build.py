@@ -229,6 +229,10 @@ def test_unknown_labels_are_listed(tmp_path, capsys, monkeypatch):
         (("--table", "{table}", "--tokenizer", "gone.json"), "gone.json: no such file"),
         (("--table", "{empty}"), "no clip has a tag or a caption"),
         (("--table", "{table}", "--beam", "--llm-url", "http://127.0.0.1:9"), "build with one"),
+        (("--table", "{table}", "--ontology", "o.json"), "does nothing without --audioset"),
+        (("--table", "{table}", "--llm-model", "m"), "does nothing without --llm-url"),
+        (("--table", "{table}", "--beam-options", "runner=R"), "does nothing without --beam"),
+        (("--table", "{table}", "--folder", "{twin}"), "another one would have the same list"),
     ],
 )
 def test_what_cannot_be_built_is_told_in_a_line(
@@ -236,7 +240,10 @@ def test_what_cannot_be_built_is_told_in_a_line(
 ):
     empty = tmp_path / "empty.csv"
     empty.write_text("file,genre\na.wav,\n")
-    arguments = [str(one).format(table=table, empty=empty) for one in arguments]
+    twin = tmp_path / "mine"
+    twin.mkdir()
+    (twin / "broken.wav").write_bytes(b"no sound")
+    arguments = [str(one).format(table=table, empty=empty, twin=twin) for one in arguments]
     if "--tokenizer" not in arguments:
         arguments += ["--tokenizer", "none"]
     code, _, err = run_cli(
@@ -245,6 +252,20 @@ def test_what_cannot_be_built_is_told_in_a_line(
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_lists_that_no_build_left_are_not_taken_away(table, tmp_path, capsys, monkeypatch):
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "own.json").write_text("[]")
+    arguments = ("data", "build", "--table", table, "--output", tmp_path, "--tokenizer", "none")
+    code, _, err = run_cli(capsys, monkeypatch, *arguments)
+    assert code == 2
+    assert "own.json: is of no earlier build" in err
+    assert (tmp_path / "lists" / "own.json").exists()
+    # Those of an earlier build are.
+    (tmp_path / "build.json").write_text("{}")
+    assert run_cli(capsys, monkeypatch, *arguments)[0] == 0
+    assert [path.name for path in (tmp_path / "lists").iterdir()] == ["mine.json"]
 
 
 # --- leaks -------------------------------------------------------------------------------------

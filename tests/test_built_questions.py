@@ -9,13 +9,17 @@ from helpers import refusal
 
 from tinymu_jax.data.builder.balance import balanced, part_of, sizes, within_clip
 from tinymu_jax.data.builder.blind import choice_baselines, yes_rates
+from tinymu_jax.data.builder.build import Built, Named, leave_out, name_clips
+from tinymu_jax.data.builder.cards import stats_page
 from tinymu_jax.data.builder.choices import choices
 from tinymu_jax.data.builder.clips import Clip
 from tinymu_jax.data.builder.config import BuildConfig
 from tinymu_jax.data.builder.draws import draw, pick_weighted
+from tinymu_jax.data.builder.duplicates import Duplicates
 from tinymu_jax.data.builder.formats import captions, open_questions, yes_or_no
 from tinymu_jax.data.builder.items import Item
 from tinymu_jax.data.builder.negatives import draw_negatives
+from tinymu_jax.data.builder.readers import Source
 from tinymu_jax.data.builder.statistics import Statistics, count_tags, implied_tags
 from tinymu_jax.data.builder.vocabulary import Tag, read_vocabulary
 from tinymu_jax.data.builder.wordings import read_wordings
@@ -24,8 +28,9 @@ from tinymu_jax.data.questions import CAPTIONING, MCQ, QA, YES_NO
 VOCABULARY, WORDINGS, CONFIG = read_vocabulary(), read_wordings(), BuildConfig()
 
 
-def clip(name="x", captions=(), **tags):
-    return Clip(name, f"{name}.wav", "Made", "none", tags=tags, captions=captions)
+def clip(name="x", captions=(), exhaustive=(), **tags):
+    known = {"tags": tags, "captions": captions, "exhaustive": exhaustive}
+    return Clip(name, f"{name}.wav", "Made", "none", **known)
 
 
 def statistics_of(*clips):
@@ -348,3 +353,178 @@ def test_statistics_are_the_same_in_any_order():
 )
 def test_settings_that_cannot_be_are_refused(field, value):
     assert field in refusal(replace(CONFIG, **{field: value}).check)
+
+
+# --- what is called wrong ----------------------------------------------------------------------
+
+
+def offered_to(one, *clips, right):
+    """Returns the options of the question whose right answer is named, by their kinds."""
+    asked = choices(one, statistics_of(one, *clips), VOCABULARY, WORDINGS, CONFIG)
+    (item,) = [item for item in asked if item.tags == (right,)]
+    return dict(zip(item.options, item.kinds, strict=True))
+
+
+def drawn_for(ones, *clips, right):
+    """Returns all texts that are offered as wrong of some clips."""
+    found = [offered_to(one, *clips, right=right) for one in ones]
+    return {text for own in found for text, kind in own.items() if kind != "right"}
+
+
+OTHERS = [clip(f"o{n}", instrument=("tuba",)) for n in range(400)]
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_what_often_goes_with_a_clips_tags_is_not_called_wrong(told):
+    captions = ("Some music.",) if told else ()
+    pairs = [clip(f"b{n}", genre=("metal", "blues"), instrument=("flute", "piano")) for n in "xyz"]
+    pairs += [clip(f"b{n}", genre=("metal", "blues"), instrument=("flute", "piano")) for n in MANY]
+    metal = [clip(f"a{n}", captions, genre=("metal",)) for n in range(30)]
+    flutes = [clip(f"f{n}", captions, instrument=("flute",)) for n in range(30)]
+    assert "Blues" in drawn_for(metal, *MANY, right="metal")
+    assert "Piano" in drawn_for(flutes, *MANY, right="flute")
+    assert "Blues" not in drawn_for(metal, *MANY, *pairs, *OTHERS, right="metal")
+    # Who writes a caption names the instruments: what is not named there is not heard.
+    piano = "Piano" in drawn_for(flutes, *MANY, *pairs, *OTHERS, right="flute")
+    assert piano == told
+
+
+def test_two_clips_with_both_do_not_mean_that_tags_go_together():
+    pair = [clip(f"b{n}", genre=("metal", "blues")) for n in range(2)]
+    metal = [clip(f"a{n}", genre=("metal",)) for n in range(30)]
+    rare = [one for one in MANY if not {"metal", "blues"} & set(one.tags["genre"])]
+    few = [one for one in MANY if one.tags["genre"] == ("blues",)][:4]
+    assert "Blues" in drawn_for(metal, *rare[::5], *few, *pair, *OTHERS, right="metal")
+
+
+def test_a_mood_near_to_a_clips_own_is_not_called_wrong():
+    moods = ("nostalgic", "suspenseful", "energetic", "mysterious", "adventurous", "aggressive")
+    clips = [clip(f"m{n}", mood=(mood,)) for mood in moods for n in range(10)]
+    own, right = Tag("mood", "melancholic"), "melancholic"
+    found = drawn_for([clip(f"a{n}", mood=(right,)) for n in range(30)], *clips, right=right)
+    assert [m for m in moods if VOCABULARY.near(Tag("mood", m), own)] == ["nostalgic"]
+    assert found == {mood.capitalize() for mood in moods if mood != "nostalgic"}
+
+
+def test_what_may_be_part_of_a_clips_tag_is_neither_wrong_nor_a_no():
+    parts = ("snare drum", "acoustic guitar", "bass guitar", "didgeridoo", "double bass", "bongos")
+    clips = [clip(f"i{n}", instrument=(part,)) for part in parts for n in range(10)]
+    kits = [
+        clip(f"k{n}", instrument=("acoustic drums",), exhaustive=("instrument",)) for n in range(30)
+    ]
+    found = drawn_for(kits, *clips, right="acoustic drums")
+    assert "Acoustic guitar" in found
+    assert "Snare drum" not in found
+    denied = {one.tag.name for one in negatives(kits[0], statistics_of(*kits, *clips))}
+    assert denied & set(parts) == set(parts) - {"snare drum"}
+
+
+def test_who_sings_is_not_called_wrong_where_only_how_is_known():
+    voices = {"vocal harmony": 5, "male voice": 20, "female voice": 20, "rapping": 3}
+    voices |= {"whispering": 3, "beatboxing": 3, "throat singing": 3, "scat singing": 3}
+    clips = [clip(f"{v}{n}", voice=(v,)) for v, count in voices.items() for n in range(count)]
+    harmony = [clip(f"a{n}", voice=("vocal harmony",)) for n in range(12)]
+    found = drawn_for(harmony, *clips, right="vocal harmony")
+    assert found == {"Beatboxing", "Whispering", "Throat singing", "Scat singing"}
+    men = [clip(f"a{n}", ("A man.",), voice=("male voice",)) for n in range(30)]
+    assert {"Female voice", "Rapping"} <= drawn_for(men, *clips, right="male voice")
+
+
+@pytest.mark.parametrize(
+    ("tags", "right", "off"),
+    [
+        ({"production": ("reverb",), "instrument": ("banjo",), "mood": ("sad",)}, "reverb", False),
+        ({"voice": ("rapping",), "mood": ("spiritual",)}, "rapping", False),
+        ({"rhythm": ("steady beat",), "tempo": ("fast",)}, "steady beat", False),
+        ({"function": ("dancing",), "genre": ("dance",)}, "dancing", False),
+        ({"instrument": ("piano",), "genre": ("house",)}, "piano", True),
+    ],
+)
+def test_what_might_answer_the_question_too_is_not_off_it(tags, right, off):
+    category = next(iter(tags))
+    wrong = {
+        "production": ("vibrato", "samples", "vocoder"),
+        "voice": ("choir", "humming", "yodelling", "whistling", "screaming"),
+        "rhythm": ("breakbeat rhythm", "trap beat", "hip hop beat", "free rhythm"),
+        "function": ("wedding", "parade", "circus", "theatre", "birthday"),
+        "instrument": ("flute", "banjo", "viola", "organ", "harp"),
+    }[category]
+    clips = [clip(f"w{w}{n}", **{category: (w,)}) for w in wrong for n in range(5)]
+    ones = [clip(f"a{n}", **tags) for n in range(20)]
+    asked = [
+        item
+        for one in ones
+        for item in choices(one, statistics_of(*ones, *clips), VOCABULARY, WORDINGS, CONFIG)
+        if item.tags == (right,)
+    ]
+    assert len(asked) == 20
+    assert any("off the question" in item.kinds for item in asked) == off
+
+
+# --- what is asked for as a whole --------------------------------------------------------------
+
+
+def asked_openly(one):
+    return [(i.category, i.tags) for i in open_questions(one, VOCABULARY, WORDINGS, CONFIG)]
+
+
+def test_instruments_are_asked_for_where_all_that_is_told_is_known():
+    known = clip("k", ("A cello and some drums play.",), instrument=("cello", "drums"))
+    assert ("instrument", ("cello", "drums")) in asked_openly(known)
+    assert asked_openly(replace(known, captions=("A cello, drums and a tuba play.",))) == []
+    assert asked_openly(replace(known, unsure={"instrument": ("tuba",)})) == []
+    # A cello is all that "strings" says.
+    assert asked_openly(clip("s", ("Strings.",), instrument=("cello",)))
+    # How music feels need not be told in full.
+    assert asked_openly(clip("m", ("It is dark.",), mood=("fast",), genre=("jazz",)))
+
+
+def test_no_family_is_asked_for_where_more_is_told_than_belongs_to_it():
+    violins = clip("v", ("A violin with a cello.",), instrument=("violin",))
+    assert asked_openly(violins) == [("instrument", ("strings",))]
+    assert asked_openly(replace(violins, captions=("A violin and a flute.",))) == []
+
+
+def test_a_family_is_what_things_belong_to():
+    # An electric guitar is a guitar; its family is not "a guitar".
+    assert asked_openly(clip("g", instrument=("electric guitar",)))[1:] == [
+        ("instrument", ("plucked strings",))
+    ]
+    assert asked_openly(clip("e", instrument=("electric piano",)))[1:] == [
+        ("instrument", ("keyboards",))
+    ]
+
+
+# --- what is left out for a leak ---------------------------------------------------------------
+
+
+def built_of(items):
+    counts = Counter(item.task for item in items)
+    return Built(list(items), Named([]), counts, Counter(), Duplicates(0, 0, Counter(), ()))
+
+
+def test_what_is_left_out_for_a_leak_is_counted():
+    pair = [
+        made(YES_NO, n, answer=answer)._replace(key=7) for n, answer in ((1, "Yes."), (2, "No."))
+    ]
+    items = [*pair, made(QA, 3), made(QA, 4)]
+    found = leave_out(built_of(items), [0, 3])
+    assert found.items == [items[2]]
+    assert found.leaked == {YES_NO: 2, QA: 1}
+    page = stats_page(found)
+    assert "| questions that hit a test set | 3 |" in page
+    assert "| Binary: candidates beyond caps, balance and mix | 0 |" in page
+
+
+def test_a_set_of_leaks_alone_is_refused():
+    message = refusal(leave_out, built_of([made(QA, 1), made(QA, 2)]), [0, 1])
+    assert message.startswith("all 2 questions are left out, since they hit a test set")
+
+
+def test_clips_of_test_sets_alone_are_refused():
+    held = replace(clip("h", ("A caption.",)), held_out=("Song Describer",))
+    source = Source("Made", [held])
+    message = refusal(name_clips, [source], VOCABULARY, CONFIG, False)
+    assert "belong to test sets (Song Describer)" in message
+    assert "--keep-held-out" in message
+    assert name_clips([source], VOCABULARY, CONFIG, True).clips[0].clip == "h"

@@ -40,14 +40,14 @@ mood,sad,,ambient|blue,,
 genre,ambient,,,,ambient music
 production,loud,,loud e-guitar,,a loud sound
 production,instrumental,,,,
-voice,vocals,,voice|singing,,
+voice,vocals,,voice|singing|singing alone,,
 voice,male voice,vocals,man|men,,
 tempo,slow,,slow tempo,,
 quality,noisy,,bad sound,,
 ignored,cover,,,,
 denial,vocals,,instrumental,,
 denial,drums|bass,,a cappella,,
-only,nothing else,,no other instruments,,
+only,nothing else,,no other instruments|singing alone,,
 """.strip()
 
 
@@ -183,6 +183,16 @@ def test_tags_are_related_to_those_above_and_below(words):
 def test_near_tags_meet_one_or_two_steps_above(words, a, b, near):
     assert words.near(a, b) is near
     assert words.near(b, a) is near
+
+
+def test_tags_are_alike_that_a_label_means_together(words):
+    loud, ambient, sad = tags("production loud", "genre ambient", "mood sad")
+    assert words.alike(ELECTRIC, loud)  # "loud e-guitar"
+    assert words.alike(loud, ELECTRIC)
+    assert words.alike(ambient, sad)
+    assert not words.alike(GUITAR, loud)
+    assert not words.alike(ELECTRIC, ELECTRIC)
+    assert not words.alike(BANJO, sad)
 
 
 def test_a_branch_is_named_by_its_topmost_tag(words):
@@ -324,6 +334,9 @@ def test_rare_labels_are_counted_and_left_out(words):
         (["guitar", "no other instruments", "tabla"], {"guitar", "no other instruments"}, ()),
         (["guitar", "no other instruments", "tabla"], {"guitar"}, ()),
         (["no other instruments", "no percussion", "tabla"], None, ()),
+        (["no other instruments"], None, ()),  # than one that is not known
+        (["my kazoo", "no other instruments", "man"], None, ()),
+        (["singing alone"], None, ("instrument",)),
     ],
 )
 def test_nothing_else_plays_unless_a_label_that_is_left_out_names_more(

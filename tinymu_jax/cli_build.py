@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -142,6 +143,7 @@ class BuildCommand:
         from tinymu_jax.files import make_folder, write_json
 
         self.build.check()
+        self._refuse_idle()
         held_out = self._held_out()
         make_folder(self.output)
         built = self._built()
@@ -160,7 +162,7 @@ class BuildCommand:
             from tinymu_jax.data.builder.musicskills_tfds import write_tfds
 
             write_tfds(paths, self.output / "tfds")
-        print((self.output / STATS).read_text().split("##")[0].strip())
+        print((self.output / STATS).read_text("utf-8").split("\n##")[0].strip())
         print(leaks.summary())
         none = [task for task in TASKS if not any(item.task == task for item in built.items)]
         if none:
@@ -171,6 +173,16 @@ class BuildCommand:
         )
         return 0
 
+    def _refuse_idle(self) -> None:
+        """Refuses options that nothing would come of."""
+        for idle, name, wanted in (
+            (self.ontology and not self.audioset, "ontology", "audioset"),
+            (self.llm_model and not self.llm_url, "llm-model", "llm-url"),
+            (self.beam_options and not self.beam, "beam-options", "beam"),
+        ):
+            if idle:
+                raise InputError(f"--{name}: does nothing without --{wanted}; give both, or none")
+
     def _held_out(self) -> list[Any]:
         sets = self.test_sets
         return replace(
@@ -180,6 +192,7 @@ class BuildCommand:
         ).read()
 
     def _sources(self) -> list[Any]:
+        from tinymu_jax.data.builder.built_set import list_name
         from tinymu_jax.data.builder.readers import read_source
 
         named = {name: getattr(self, name) for name in SOURCES}
@@ -187,7 +200,15 @@ class BuildCommand:
         if not named:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in SOURCES)
             raise InputError(f"no source: name one or more of {flags}")
-        return [read_source(name, path, self.ontology) for name, path in named.items()]
+        found = [read_source(name, path, self.ontology) for name, path in named.items()]
+        lists = Counter(list_name(source.name) for source in found)
+        for source in found:
+            if lists[list_name(source.name)] > 1:
+                raise InputError(
+                    f"source {source.name!r}: another one would have the same list; rename the "
+                    "file or folder of one of them"
+                )
+        return found
 
     def _built(self) -> Any:
         from tinymu_jax.data.builder.build import Tools, build

@@ -36,7 +36,8 @@ RIDING = 2
 """A last chunk of at most so many columns is computed in one row with the chunk before it: the
 weights are read once for both. 10 s are 62 columns and 1."""
 MAX_ROWS = 8
-"""Rows computed in one call."""
+"""Rows computed in one call. On a processor, where one fills all cores and several do not stay in
+its cache, they come one by one."""
 
 
 class Columns(NamedTuple):
@@ -111,9 +112,10 @@ def listen(
     for i, (_, span) in enumerate(spans):
         by_length.setdefault(_padded(span.stop - span.start, config), []).append(i)
     vectors: dict[int, Any] = {}
+    most = 1 if mesh is None and jax.default_backend() == "cpu" else MAX_ROWS
     for length, members in by_length.items():
-        for start in range(0, len(members), MAX_ROWS):
-            group = members[start : start + MAX_ROWS]
+        for start in range(0, len(members), most):
+            group = members[start : start + most]
             pieces = [Columns(*(part[spans[i][1]] for part in cuts[spans[i][0]])) for i in group]
             out = _encode_group(pieces, length, params, config, all_layers, mesh)
             for row, (i, piece) in enumerate(zip(group, pieces, strict=True)):

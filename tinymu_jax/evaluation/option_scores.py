@@ -25,8 +25,10 @@ from tinymu_jax.padding import round_up
 
 ROW_SLOTS = 512
 """Slots of a row: a few clips of 10 s with some questions each."""
-SLOT_STEP, LABEL_STEP = 128, 128
+SLOT_STEP, LABEL_STEP = 64, 64
 """Rows and labels are padded to multiples of these, so that few shapes are compiled."""
+WAITING = 48
+"""Groups that wait to be placed, for each device: the more, the fuller the rows."""
 
 
 class Compared(NamedTuple):
@@ -75,25 +77,30 @@ class OptionScorer:
         """Takes a TinyMU's parameters; on a mesh, they lie on all of its devices."""
         self.params, self.config, self.mesh = params, config, mesh
         self._rows_at_once = 1 if mesh is None else mesh.shape[BATCH[0]] * mesh.shape[BATCH[1]]
-        self._rows: list[list[_Group]] = [[]]
+        self._waiting: list[_Group] = []
 
     def add(
         self, heard: Heard, questions: Sequence[Compared]
     ) -> Iterator[tuple[int, tuple[float, ...]]]:
         """Takes a clip's questions; yields number and scores of those that are computed by then."""
-        for group in self._groups(heard, questions):
-            if sum(own.slots for own in self._rows[-1]) + group.slots > ROW_SLOTS:
-                if len(self._rows) == self._rows_at_once:
-                    yield from self.finish()
-                if self._rows[-1]:
-                    self._rows.append([])
-            self._rows[-1].append(group)
+        self._waiting += self._groups(heard, questions)
+        while len(self._waiting) >= WAITING * self._rows_at_once:
+            yield from self._score()
 
     def finish(self) -> Iterator[tuple[int, tuple[float, ...]]]:
         """Yields number and scores of all that wait."""
-        rows, self._rows = [row for row in self._rows if row], [[]]
-        if rows:
-            yield from self._score(rows)
+        while self._waiting:
+            yield from self._score()
+
+    def _take_row(self) -> list[_Group]:
+        """Takes the group that waits longest, and then the largest ones that there is room for."""
+        row, left = [self._waiting.pop(0)], sorted(self._waiting, key=lambda one: -one.slots)
+        for group in left:
+            if sum(own.slots for own in row) + group.slots <= ROW_SLOTS:
+                row.append(group)
+        taken = {id(group) for group in row}
+        self._waiting = [group for group in self._waiting if id(group) not in taken]
+        return row
 
     def _groups(self, heard: Heard, questions: Sequence[Compared]) -> Iterator[_Group]:
         """Yields a clip's questions, as many together as a row takes."""
@@ -110,7 +117,9 @@ class OptionScorer:
         if together:
             yield _Group(heard, together, used)
 
-    def _score(self, rows: Sequence[Sequence[_Group]]) -> Iterator[tuple[int, tuple[float, ...]]]:
+    def _score(self) -> Iterator[tuple[int, tuple[float, ...]]]:
+        """Computes a row on each device; yields number and scores of its questions."""
+        rows = [self._take_row() for _ in range(self._rows_at_once) if self._waiting]
         labels = [sum(_labels(group) for group in row) for row in rows]
         packing = PackingConfig(
             row_slots=round_up(max(sum(group.slots for group in row) for row in rows), SLOT_STEP),

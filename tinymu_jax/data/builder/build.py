@@ -76,6 +76,8 @@ class Built:
     too_long: Counter[str]
     """How many of them had more tokens than the model takes."""
     duplicates: Duplicates
+    leaked: Counter[str] = field(default_factory=Counter)
+    """How many questions of each format were left out since they hit a test set."""
 
 
 def name_clips(
@@ -105,6 +107,12 @@ def name_clips(
                 empty += 1
                 continue
             clips.append(replace(named.clip, unsure=by_category(named.unasked)))
+    if held_out and not clips:
+        sets = ", ".join(sorted(held_out))
+        raise InputError(
+            f"all clips that could be asked about belong to test sets ({sets}); name another "
+            "source, or give --keep-held-out"
+        )
     if not clips:
         raise InputError(
             "no clip has a tag or a caption that can be asked about; look at the labels of the "
@@ -181,7 +189,11 @@ def checked(built: Built) -> Built:
 
 
 def leave_out(built: Built, numbers: Iterable[int]) -> Built:
-    """Returns a set without some of its questions; of yes or no, the other of a pair goes too."""
+    """Returns a set without some of its questions; of yes or no, the other of a pair goes too.
+
+    Raises:
+        InputError: none is left.
+    """
     numbers = set(numbers)
     keys = {item.key for n, item in enumerate(built.items) if n in numbers and item.task == YES_NO}
     kept = [
@@ -189,7 +201,13 @@ def leave_out(built: Built, numbers: Iterable[int]) -> Built:
         for number, item in enumerate(built.items)
         if number not in numbers and not (item.task == YES_NO and item.key in keys)
     ]
-    return replace(built, items=kept)
+    if not kept:
+        raise InputError(
+            f"all {len(built.items)} questions are left out, since they hit a test set; give other "
+            "sources"
+        )
+    leaked = Counter(item.task for item in built.items) - Counter(item.task for item in kept)
+    return replace(built, items=kept, leaked=leaked)
 
 
 def _asked(

@@ -20,7 +20,8 @@ from tinymu_jax.data.builder.build import Built
 from tinymu_jax.data.builder.cards import data_card, stats_page
 from tinymu_jax.data.builder.items import Item
 from tinymu_jax.data.builder.leaks import LeakReport
-from tinymu_jax.files import make_folder, write_json, write_text
+from tinymu_jax.errors import InputError
+from tinymu_jax.files import exists, make_folder, write_json, write_text
 
 LISTS, STATS, CARD = "lists", "stats.md", "data_card.md"
 LEAKS, UNKNOWN, MADE_WITH = "leak_report.json", "unknown_labels.csv", "build.json"
@@ -59,15 +60,26 @@ def licences_of(items: Sequence[Item]) -> dict[str, str]:
     }
 
 
+def _refuse_others(output: Path, items: Sequence[Item]) -> None:
+    """Refuses a folder with lists that nothing says are of an earlier build."""
+    if exists(output / MADE_WITH):
+        return
+    own = {list_name(item.clip.source) for item in items}
+    for path in sorted((output / LISTS).glob("*.json")):
+        if path.name not in own:
+            raise InputError(f"{path}: is of no earlier build; move it, or name another folder")
+
+
 def write_set(
     output: Path, built: Built, leaks: LeakReport, settings: Mapping[str, Any]
 ) -> list[Path]:
     """Writes a folder as above; what an earlier build left there is replaced.
 
     Raises:
-        InputError: the place cannot be written to.
+        InputError: the place cannot be written to, or holds lists of no build.
     """
     output = make_folder(output)
+    _refuse_others(output, built.items)
     paths = write_lists(output / LISTS, built.items)
     for other in (output / LISTS).glob("*.json"):
         if other not in paths:

@@ -86,6 +86,7 @@ def _left_out(built: Built) -> list[str]:
         *((f"{task}: too many tokens", built.too_long[task]) for task in TASKS),
         ("repeated questions", built.duplicates.exact),
         ("nearly repeated captions", built.duplicates.near),
+        ("questions that hit a test set", built.leaked.total()),
         *(
             (f"{task}: candidates beyond caps, balance and mix", more)
             for task, more in _beyond(built).items()
@@ -103,7 +104,8 @@ def _beyond(built: Built) -> dict[str, int]:
     kept = Counter(item.task for item in built.items)
     dropped = built.duplicates.by_task
     return {
-        task: built.candidates[task] - built.too_long[task] - dropped[task] - kept[task]
+        task: built.candidates[task]
+        - sum(left_out[task] for left_out in (built.too_long, dropped, built.leaked, kept))
         for task in TASKS
     }
 
@@ -141,8 +143,8 @@ def data_card(built: Built, licences: dict[str, str], leaks: str, settings: dict
         "",
         "## How answers are known",
         "",
-        "Captions are the sources' own. Open answers name every tag of their category that the "
-        "source gives, which may not be all that is heard. A tag that is missing is not taken for "
+        "Captions are the sources' own. Open answers name the tags of their category that are "
+        "asked about, which may not be all that is heard. A tag that is missing is not taken for "
         f'a "no": of the answers "no", {denied:,} are what a source denies or leaves out where it '
         f"names everything, and {likely:,} are likely only (a tag of another family that no clip "
         "has together with this one's tags, and that its captions do not name): `grounds` says "

@@ -3,9 +3,14 @@
 near           a tag of the category that is much like the right one: incorrect but related
 far            a tag of the category that is not: incorrect
 off the question   a tag that the clip has, of another category: true, and no answer
+
+What no source says of a clip may be true of it all the same. Therefore no wrong option is a tag
+that often goes with one of the clip's own, nor a more frequent one that labels mean together with
+the right one: who tells of vocal harmony may leave unsaid that women sing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -25,6 +30,25 @@ POWER = 0.75
 right more often than chance where it is offered."""
 LIKE = 0.3
 """By how much of the right option's length those of the others may differ."""
+OFTEN = 2.0
+"""So many times as often as by chance two tags are found together that go with each other."""
+FEWEST = 3
+"""Clips with both from which on that means anything."""
+TOLD = ("instrument", "tempo", "voice")
+"""Categories whose tags a caption names where they are there; moods and genres are left unsaid."""
+BLURRED = ("mood",)
+"""Categories whose near tags are much the same: what is aggressive is also powerful."""
+CONFUSED: Mapping[str, tuple[str, ...]] = {
+    "instrument": ("production", "voice"),
+    "genre": ("production", "function"),
+    "mood": ("production", "rhythm"),
+    "voice": ("production", "mood"),
+    "rhythm": ("production", "mood", "tempo"),
+    "production": ("instrument", "mood", "tempo", "voice", "rhythm"),
+    "function": ("genre",),
+}
+"""Categories whose tags might pass for an answer to a question about another: a recording sounds
+reverberant, and also aggressive, or slow. None of them is off the question."""
 LETTER_SHARE = 6
 """One question in so many asks for the letter alone."""
 
@@ -42,17 +66,41 @@ def choices(
     config: BuildConfig,
 ) -> Iterator[Item]:
     """Yields a question for each tag of a clip for which three distractors are found."""
-    for right in own_tags(clip):
+    own = own_tags(clip)
+
+    @cache  # each is asked for by all questions of its category
+    def is_wrong(tag: Tag) -> bool:
+        told = clip.captions and tag.category in TOLD
+        blurred = tag.category in BLURRED and any(vocabulary.near(tag, one) for one in own)
+        likely = blurred or (not told and _goes_with(tag, own, statistics))
+        return not likely and fits_nowhere(clip, tag, vocabulary)
+
+    for right in own:
         about = (config.seed, MCQ, clip.source, clip.clip, *right)
         if not vocabulary.askable(right):
             continue
-        others = _draw_others(clip, right, statistics, vocabulary, about)
+        pools = _pools(own, right, is_wrong, statistics, vocabulary)
+        others = _draw_others(right, pools, statistics, vocabulary, about)
         if len(others) == len(LETTERS) - 1:
             yield _write(clip, right, others, vocabulary, wordings, about)
 
 
+def _goes_with(tag: Tag, own: Sequence[Tag], statistics: Statistics) -> bool:
+    """Returns whether a tag is often found with one of a clip's own tags of its category."""
+    for other in own:
+        both = statistics.together[tag].get(other, 0) if other.category == tag.category else 0
+        chance = statistics.clips[tag] * statistics.clips[other] / statistics.total
+        if both >= FEWEST and both >= OFTEN * chance:
+            return True
+    return False
+
+
 def _draw_others(
-    clip: Clip, right: Tag, statistics: Statistics, vocabulary: Vocabulary, about: Sequence[object]
+    right: Tag,
+    pools: Mapping[str, Sequence[Tag]],
+    statistics: Statistics,
+    vocabulary: Vocabulary,
+    about: Sequence[object],
 ) -> list[_Distractor]:
     """Draws three distractors of like length; fewer where there are no more.
 
@@ -60,7 +108,6 @@ def _draw_others(
     nor the longest is right more often than any other.
     """
     length = len(vocabulary.option_text(right))
-    pools = _pools(clip, right, statistics, vocabulary)
     shorter = draw(*about, "shorter") % len(LETTERS)
     sides = [number < shorter for number in shuffled(range(3), *about, "sides")]
     found: list[_Distractor] = []
@@ -72,27 +119,28 @@ def _draw_others(
 
 
 def _pools(
-    clip: Clip, right: Tag, statistics: Statistics, vocabulary: Vocabulary
+    own: Sequence[Tag],
+    right: Tag,
+    is_wrong: Callable[[Tag], bool],
+    statistics: Statistics,
+    vocabulary: Vocabulary,
 ) -> dict[str, list[Tag]]:
     """Returns the distractors of each kind that have about the length of the right option."""
     length = len(vocabulary.option_text(right))
 
-    def like(tag: Tag) -> bool:
-        return abs(len(vocabulary.option_text(tag)) - length) <= LIKE * length
+    def fits(tag: Tag) -> bool:
+        like = abs(len(vocabulary.option_text(tag)) - length) <= LIKE * length
+        # A rarer tag that goes with the right one is still mostly not there.
+        own_sort = tag.category == right.category and times[tag] < times[right]
+        return like and vocabulary.askable(tag) and (own_sort or not vocabulary.alike(tag, right))
 
-    own = own_tags(clip)
-    wrong = [
-        tag
-        for tag in statistics.clips
-        if tag.category == right.category
-        and vocabulary.askable(tag)
-        and like(tag)
-        and fits_nowhere(clip, tag, vocabulary)
-    ]
+    times = statistics.clips
+    apart = (right.category, *CONFUSED.get(right.category, ()))
+    wrong = [t for t in times if t.category == right.category and fits(t) and is_wrong(t)]
     return {
         NEAR: [tag for tag in wrong if vocabulary.near(tag, right)],
         FAR: [tag for tag in wrong if not vocabulary.near(tag, right)],
-        OFF: [t for t in own if t.category != right.category and vocabulary.askable(t) and like(t)],
+        OFF: [tag for tag in own if tag.category not in apart and fits(tag)],
     }
 
 
@@ -100,7 +148,7 @@ def _draw_one(
     kind: str,
     below: bool,
     length: int,
-    pools: dict[str, list[Tag]],
+    pools: Mapping[str, Sequence[Tag]],
     taken: Sequence[_Distractor],
     statistics: Statistics,
     vocabulary: Vocabulary,

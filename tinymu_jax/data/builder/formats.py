@@ -4,7 +4,7 @@ Every choice is hashed from the seed and the clip (`tinymu_jax.data.builder.draw
 more candidates than are wanted; `tinymu_jax.data.builder.balance` chooses.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tinymu_jax.data.builder.clips import Clip
 from tinymu_jax.data.builder.config import BuildConfig
@@ -15,6 +15,9 @@ from tinymu_jax.data.builder.statistics import Statistics, own_tags
 from tinymu_jax.data.builder.vocabulary import Tag, Vocabulary
 from tinymu_jax.data.builder.wordings import FAMILIES, Wordings, join_names
 from tinymu_jax.data.questions import CAPTIONING, QA, YES_NO
+
+WHOLE = ("instrument", "voice")
+"""Categories of which an open question asks for all that there is."""
 
 
 def captions(clip: Clip, wordings: Wordings, config: BuildConfig) -> Iterator[Item]:
@@ -31,17 +34,38 @@ def open_questions(
     """Yields what of each category is heard, and which families that belongs to.
 
     An answer names all tags of its category, but those above others: a choir needs no "vocals".
+    Nothing is asked for as a whole of which more is told than the tags say.
     """
     for category, names in clip.tags.items():
         tags = [Tag(category, name) for name in names if vocabulary.askable(Tag(category, name))]
-        if tags:
+        told = _told(clip, category, vocabulary)
+        if tags and not (category in WHOLE and _has_more(told, tags, vocabulary)):
             yield _open(clip, "open", tags, vocabulary, wordings, config)
         above = {up for tag in tags for up in vocabulary.ancestors(tag)} - set(tags)
         # The one family that all tags of the clip have in common, the closest to them.
-        common = [up for up in above if all(vocabulary.related(up, tag) for tag in tags)]
+        families = [up for up in above if _is_family(up, vocabulary)]
+        common = [up for up in families if all(vocabulary.related(up, tag) for tag in tags)]
         if category in FAMILIES and common:
             nearest = max(common, key=lambda up: (len(vocabulary.ancestors(up)), up))
-            yield _open(clip, "family", [nearest], vocabulary, wordings, config)
+            if not _has_more(told, [nearest], vocabulary):
+                yield _open(clip, "family", [nearest], vocabulary, wordings, config)
+
+
+def _is_family(tag: Tag, vocabulary: Vocabulary) -> bool:
+    """Returns whether things belong to a tag: to "strings", not to "a guitar" of whatever kind."""
+    return vocabulary.askable(tag) and not vocabulary.phrase(tag).startswith(("a ", "an "))
+
+
+def _told(clip: Clip, category: str, vocabulary: Vocabulary) -> set[Tag]:
+    """Returns the tags of a category that captions name, or labels that are not asked about."""
+    named = {tag for caption in clip.captions for tag in vocabulary.named(caption)}
+    unsure = {Tag(category, name) for name in clip.unsure.get(category, ())}
+    return {tag for tag in named if tag.category == category} | unsure
+
+
+def _has_more(told: Iterable[Tag], tags: Iterable[Tag], vocabulary: Vocabulary) -> bool:
+    """Returns whether something is told that has nothing to do with any of some tags."""
+    return any(not any(vocabulary.related(one, tag) for tag in tags) for one in told)
 
 
 def _open(

@@ -12,6 +12,8 @@ DENIED, EXHAUSTIVE, OTHER_BRANCH = "denied", "exhaustive", "other branch"
 LIKELY = ("instrument", "genre", "mood", "tempo", "voice")
 """Categories in which a tag that never occurs beside others is likely not there. How music is made
 and what it is for is left unsaid too often."""
+APART = ("voice",)
+"""Categories in which one label says two things that need not come together: men who rap."""
 EXPECTED = 3.0
 """So many clips with a tag and one of a clip's tags would there be, if chance put them together,
 before it means anything that there is none."""
@@ -37,9 +39,13 @@ def fits_nowhere(clip: Clip, tag: Tag, vocabulary: Vocabulary) -> bool:
     """Returns whether a tag has nothing to do with a clip.
 
     It is neither one of the clip's, nor above or below one, nor one that it may have, nor named by
-    a caption.
+    a caption; nor does a label mean it with one of the clip's: a drum kit may have a snare drum.
     """
-    related = any(vocabulary.related(tag, own) for own in own_tags(clip))
+    own = own_tags(clip)
+    related = any(vocabulary.related(tag, one) for one in own)
+    if tag.category not in APART:
+        same = (one for one in own if one.category == tag.category)
+        related = related or any(vocabulary.alike(tag, one) for one in same)
     unsure = tag.name in clip.unsure.get(tag.category, ())
     return not related and not unsure and not named_in_captions(clip, tag, vocabulary)
 

@@ -13,8 +13,8 @@ class Statistics(NamedTuple):
 
     clips: Mapping[Tag, int]
     """In how many clips a tag, or one below it, occurs."""
-    together: Mapping[Tag, frozenset[Tag]]
-    """Which tags occur in some clip with it; itself among them."""
+    together: Mapping[Tag, Mapping[Tag, int]]
+    """In how many clips other tags occur with it, those that do in some; itself among them."""
     total: int
     """Clips in all."""
 
@@ -33,13 +33,13 @@ def implied_tags(clip: Clip, vocabulary: Vocabulary) -> frozenset[Tag]:
 def count_tags(implied: Iterable[frozenset[Tag]]) -> Statistics:
     """Counts over clips, each given by its `implied_tags`."""
     clips: Counter[Tag] = Counter()
-    together: dict[Tag, set[Tag]] = {}
+    together: dict[Tag, Counter[Tag]] = {}
     # Sets of tags repeat: each is gone through once.
     counted = Counter(implied)
     for tags, times in counted.items():
         for tag in tags:
             clips[tag] += times
-            together.setdefault(tag, set()).update(tags)
-    beside = {tag: frozenset(others) for tag, others in together.items()}
+            together.setdefault(tag, Counter()).update(dict.fromkeys(tags, times))
     # In order, whatever order the clips came in: what is drawn from them must be the same.
+    beside = {tag: dict(others) for tag, others in together.items()}
     return Statistics(dict(sorted(clips.items())), beside, counted.total())

@@ -94,6 +94,10 @@ class Vocabulary:
         """Returns whether a tag is another, or above or below it."""
         return a == b or a in self.ancestors(b) or b in self.ancestors(a)
 
+    def alike(self, a: Tag, b: Tag) -> bool:
+        """Returns whether a label means both of two tags: "male choir" a choir and a male voice."""
+        return b in self._alike.get(a, ())
+
     def near(self, a: Tag, b: Tag) -> bool:
         """Returns whether two tags, unrelated and of one category, meet one or two steps above."""
         if a.category != b.category or self.related(a, b):
@@ -160,6 +164,14 @@ class Vocabulary:
                 found[one].add(tag)
         return {tag: frozenset(below) for tag, below in found.items()}
 
+    @cached_property
+    def _alike(self) -> dict[Tag, frozenset[Tag]]:
+        found: dict[Tag, set[Tag]] = {}
+        for meaning in self.meanings.values():
+            for tag in meaning.tags:
+                found.setdefault(tag, set()).update(meaning.tags)
+        return {tag: frozenset(others - {tag}) for tag, others in found.items()}
+
     def _two_above(self, tag: Tag) -> set[Tag]:
         own = self.parents.get(tag, ())
         return {*own, *(up for parent in own for up in self.parents[parent])}
@@ -217,8 +229,8 @@ def normalise(
     """Gives a clip the vocabulary's names.
 
     What is denied of a tag is denied of all below it. A tag that is given and denied is neither. A
-    category is exhaustive as the source says, and instruments where a label does; not where a label
-    of it is left out.
+    category is exhaustive as the source says, and instruments where a label does beside those that
+    play, or where it says that voices are alone; not where a label of it is left out.
 
     Args:
         clip: with the labels of its source.
@@ -244,8 +256,11 @@ def normalise(
     unasked = {tag for label in left for tag in vocabulary.named(label)} - implied
     unasked.update(contradicted)
     incomplete = {*left.values(), *(tag.category for tag in unasked)}
-    only = {"instrument"} if any(meaning.only for meaning in meanings) else set()
-    exhaustive = {*clip.exhaustive, *only} - incomplete
+    # "No other instruments" than one that is not known tells nothing of those that are.
+    played = any(tag.category == "instrument" for tag in given)
+    sung = any(m.only and any(tag.category == "voice" for tag in m.tags) for m in meanings)
+    alone = sung or (played and any(meaning.only for meaning in meanings))
+    exhaustive = {*clip.exhaustive, *(["instrument"] if alone else [])} - incomplete
     named = replace(
         clip,
         tags=by_category(given),
