@@ -133,3 +133,11 @@ def run_python(code, *arguments):
     result = run_process("-c", code, *arguments)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def music_tree(ontology):
+    """Returns the parents of every class of AudioSet below Music, by its name in small letters."""
+    from tinymu_jax.data.builder.read_audioset import read_ontology
+
+    names, _, _, parents = read_ontology(ontology)
+    return {names[one]: tuple(names[parent] for parent in own) for one, own in parents.items()}

@@ -7,10 +7,9 @@ from collections import Counter
 
 import pytest
 import soundfile
-from helpers import noise, refusal
+from helpers import music_tree, noise, refusal
 
 from tinymu_jax.data.builder.clips import UNSORTED, Clip
-from tinymu_jax.data.builder.read_audioset import music_tree
 from tinymu_jax.data.builder.read_musiccaps import read_musiccaps
 from tinymu_jax.data.builder.readers import READERS, read_source
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers import refusal
+from helpers import music_tree, refusal
 
 from tinymu_jax.data.builder.clips import CATEGORIES, Clip
 from tinymu_jax.data.builder.label_words import key_of
@@ -648,3 +648,40 @@ def test_the_tags_of_magnatagatune_and_the_genres_of_fma_are_known(
         if label.startswith(("no ", "not ")) and label not in silent:
             assert found[label].denied
             assert not found[label].tags
+
+
+TAKEN_OTHERWISE = {
+    # AudioSet puts these below tags that they are no kind of, or not everywhere.
+    ("sampler", "synthesizer"),
+    ("mellotron", "synthesizer"),
+    ("pizzicato", "violin, fiddle"),
+    ("tuning fork", "bell"),
+    ("beatboxing", "hip hop music"),
+    ("swing music", "country"),
+    ("noise music", "electronic music"),
+    ("soca music", "music of latin america"),
+    ("kuduro", "music of latin america"),
+    ("flamenco", "music of latin america"),
+    ("drum beat", "beat"),
+}
+
+
+def test_families_are_those_of_audiosets_ontology(shared_dir):
+    """What a leaf's parent question asks for is a class above it."""
+    vocabulary = read_vocabulary()
+    tree = music_tree(shared_dir / "data" / "audioset_ontology.json")
+    tops = {name for name, above in tree.items() if not above}
+    apart, together = set(), 0
+    for name, above in tree.items():
+        for parent in set(above) - tops:
+            pairs = [
+                (a, b)
+                for a in vocabulary.meaning(name).tags
+                for b in vocabulary.meaning(parent).tags
+            ]
+            if any(vocabulary.related(a, b) for a, b in pairs):
+                together += 1
+            elif pairs:
+                apart.add((name, parent))
+    assert apart == TAKEN_OTHERWISE
+    assert together > 100

@@ -78,21 +78,6 @@ def _is_class(record: Any) -> bool:
     )
 
 
-def music_tree(path: Path) -> Mapping[str, tuple[str, ...]]:
-    """Returns the parents of every class below Music: names in small letters, as labels are.
-
-    A class may have several parents; one right below Music has none.
-
-    Args:
-        path: of AudioSet's ontology.json.
-
-    Raises:
-        InputError: as `read_ontology`.
-    """
-    names, _, _, parents = read_ontology(path)
-    return {names[one]: tuple(names[parent] for parent in own) for one, own in parents.items()}
-
-
 def read_audioset(path: Path, ontology: Path) -> Source:
     """Reads a csv of AudioSet's segments: those labelled Music, or with a class below it.
 
