@@ -144,7 +144,7 @@ def test_checkpoints_stand_beside_each_other(music, tmp_path, capsys, monkeypatc
     assert "less than two reports" in err
 
 
-@pytest.mark.parametrize("made", ["by hand", "example"])
+@pytest.mark.parametrize("made", [pytest.param("by hand", marks=pytest.mark.slow), "example"])
 def test_a_list_is_learnt_by_heart(made, request, tmp_path, capsys, monkeypatch):
     if made == "example":
         shared = request.getfixturevalue("shared_dir")
