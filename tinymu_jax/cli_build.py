@@ -235,7 +235,11 @@ class BuildCommand:
         from tinymu_jax.pretrained import read_tokenizer
         from tinymu_jax.tokenizer import Tokenizer
 
-        tokenizer = Tokenizer(read_tokenizer(self.tokenizer))
+        try:
+            tokenizer = Tokenizer(read_tokenizer(self.tokenizer))
+        except InputError as error:
+            advice = "or give --tokenizer none, and no length is checked"
+            raise InputError(f"{error}; {advice}") from error
         return lambda text: len(tokenizer.encode(text))
 
     def _writer(self, tools: Any) -> Callable[[Sequence[Any]], Sequence[Any]]:
