@@ -65,7 +65,7 @@ def put_questions(
             for (key, one), reply in zip(batch, replies, strict=True):
                 found[key] = reply
                 if isinstance(reply, Reply):
-                    file.write(json.dumps(_line(key, one, reply), ensure_ascii=False) + "\n")
+                    file.write(json.dumps(_line(key, one, reply)) + "\n")
     progress(total, total)
     return [found[key] for key in keys]
 

@@ -167,7 +167,7 @@ def _write_answers(path: str | Path, marked: Sequence[Marked], generated: bool) 
             "log_likelihoods": one.log_likelihoods,
             "chosen": dict(zip(RULES, one.reading, strict=True)),
         }
-        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+        lines.append(json.dumps(line) + "\n")
     write_text(path, "".join(lines))
 
 
