@@ -57,7 +57,7 @@ def findings(**fields):
     base = Findings(
         kind="MuChoMusic",
         title="MuChoMusic",
-        checkpoint="/home/somebody/runs/sft/checkpoints/1200",
+        checkpoint="/data/runs/sft/checkpoints/1200",
         headline={
             "accuracy": Measure(0.586, 0.558, 0.614, 1187),
             "BLEU": Measure(6.25, share=False),

@@ -104,3 +104,19 @@ def test_equal_questions_are_asked_once(kept):
 def test_another_file_in_its_place_is_refused(asked, kept):
     kept.path.write_text('{"text": "no key"}\n')
     assert "line 1 is no reply; move the file away" in refusal(put_questions, Echo(), asked, kept)
+
+
+def test_a_kill_loses_few_of_those_asked_without_audio(kept, monkeypatch):
+    monkeypatch.setattr(answers_file, "TOGETHER", 4)
+    unheard = [Asking(None, f"what is {n}", "MCQ", ("a", "b")) for n in range(12)]
+    with pytest.raises(KeyboardInterrupt):
+        put_questions(Echo(stop_after=8), unheard, kept)
+    assert kept.path.read_text().count("\n") == 8
+
+
+def test_separators_inside_texts_end_no_line(kept):
+    asked = [Asking(None, "say \u2028\x85", "QA"), Asking(None, "say é", "QA")]
+    replies = put_questions(Echo(), asked, kept)
+    again = Echo()
+    assert put_questions(again, asked, kept) == replies
+    assert again.asked == []

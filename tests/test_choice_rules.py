@@ -156,3 +156,10 @@ def test_blind_rules_on_the_real_questions(real):
     assert shares["shortest option"] == pytest.approx(34.3, abs=0.1)
     assert shares["always D"] == pytest.approx(27.8, abs=0.05)
     assert sum(shares[f"always {letter}"] for letter in "ABCD") == pytest.approx(100)
+
+
+def test_a_name_that_begins_as_a_letter_does_is_no_letter():
+    composers = ("J. S. Bach", "A. Vivaldi")
+    assert read_letter(composers, "A. Vivaldi") is None
+    assert read_letter(composers, "B") == 1
+    assert read_letter(composers, "A. It is Bach") == 0

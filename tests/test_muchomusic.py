@@ -7,6 +7,7 @@ import pytest
 from helpers import refusal
 
 from tinymu_jax.errors import InputError
+from tinymu_jax.evaluation import choice_findings
 from tinymu_jax.evaluation.asking import Reply
 from tinymu_jax.evaluation.choice_questions import KINDS, ChoiceQuestion, read_choices
 from tinymu_jax.evaluation.muchomusic import ChoiceConfig, choice_prompt, evaluate_muchomusic
@@ -120,12 +121,18 @@ def test_headline_by_hand():
     }
     accuracy = found.headline["accuracy"]
     assert 0 <= accuracy.low <= 0.75 <= accuracy.high <= 1
+    assert not found.notices
+
+
+def test_published_figures_stand_beside_all_questions_alone(monkeypatch):
+    assert not evaluate(Model(SAID, LIKELY)).published
+    monkeypatch.setattr(choice_findings, "QUESTIONS", 4)
+    found = evaluate(Model(SAID, LIKELY))
     assert {name: m.value for name, m in found.published.items()} == {
         "accuracy": 0.586,
         "knowledge": 0.583,
         "reasoning": 0.596,
     }
-    assert not found.notices
 
 
 def test_tables_by_hand():
@@ -284,7 +291,7 @@ def test_lists_without_tags_say_so(tmp_path):
         "What is chosen",
     ]
     assert list(by_title(found)["What is chosen"].rows) == ["unanswered"]
-    assert set(found.published) == {"accuracy"}
+    assert not found.published
     assert "knowledge" not in found.headline
     assert not found.radars
 

@@ -34,6 +34,7 @@ class Asked:
 
         model = self.model.load_assistant()
         settings = {name: str(value) for name, value in vars(self.model).items()}
+        settings["max_new_tokens"] = str(self.max_new_tokens)
         with showing_progress("asking") as progress:
             put = putter(model, self.output, self.max_new_tokens, progress)
             findings = evaluate(model, put, settings)
@@ -167,7 +168,7 @@ class ClassificationCommand:
     """A csv of label and text: how labels are called."""
     every_part: bool = False
     """Classify all recordings, not only those of the test part."""
-    bins: int = 10
+    bins: int = 15
     """Of confidence, for the calibration error."""
     seed: int = 0
     """Of the intervals."""

@@ -19,6 +19,7 @@ class Tokenizer:
         from tokenizers import AddedToken
         from tokenizers import Tokenizer as Fast
 
+        self.text = text
         try:
             self._fast = Fast.from_str(text)
         except Exception as error:

@@ -94,8 +94,11 @@ def _place(audio: Path | None) -> str:
 
 
 def _batches(pairs: Sequence[tuple[str, Asking]]) -> Iterator[list[tuple[str, Asking]]]:
-    """Yields questions, all on some recordings at a time."""
-    runs = [list(run) for _, run in groupby(pairs, key=lambda pair: _place(pair[1].audio))]
+    """Yields questions, all on some recordings at a time; of those on none, as many."""
+    runs: list[list[tuple[str, Asking]]] = []
+    for place, run in groupby(pairs, key=lambda pair: _place(pair[1].audio)):
+        own = list(run)
+        runs += [own] if place else [[pair] for pair in own]
     for start in range(0, len(runs), TOGETHER):
         yield [pair for run in runs[start : start + TOGETHER] for pair in run]
 
@@ -121,7 +124,8 @@ def _read(path: Path) -> dict[str, Reply]:
     if rest:
         write_text(path, f"{whole}\n" if whole else "")
     found = {}
-    for number, line in enumerate(whole.splitlines(), 1):
+    # Only "\n" ends a line: texts hold other separators.
+    for number, line in enumerate(whole.split("\n") if whole else (), 1):
         try:
             row = json.loads(line)
             found[row["key"]] = Reply(row["text"], tuple(row["log_likelihoods"]), row["cut"])

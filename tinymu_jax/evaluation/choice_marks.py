@@ -48,6 +48,11 @@ class Outcome(NamedTuple):
     """Whether answers were generated; else there is likelihood alone."""
 
     @property
+    def total(self) -> int:
+        """Returns how many questions there were, those left out among them."""
+        return len(self.marked) + len(self.too_long) + len(self.no_audio)
+
+    @property
     def rules(self) -> tuple[str, ...]:
         """Returns the names of the rules that apply."""
         return RULES if self.generated else (LIKELIHOOD,)

@@ -63,9 +63,12 @@ def read_letter(options: Sequence[str], said: str) -> int | None:
     """Returns the option whose letter an answer gives.
 
     A letter is "(B)" anywhere, and "B", "B)" or "B." at the beginning. An answer with two
-    different ones, or with that of no option, chooses none.
+    different ones, or with that of no option, chooses none; neither does one that is an option's
+    whole text, of which "A. Vivaldi" begins as a letter does.
     """
     text = _after_announcement(said)
+    if len(text) > 1 and text.casefold() in (option.strip().casefold() for option in options):
+        return None
     leading = _LEADING.match(text)
     letters = set(_BRACKETED.findall(text)) | ({leading[1]} if leading else set())
     if len(letters) != 1:

@@ -133,11 +133,18 @@ def _by_class(classified: Classified, scores: Mapping[str, ClassScores]) -> Tabl
         f"precision, {OVER_PRIOR}": over.precision,
         f"F1, {OVER_PRIOR}": over.f1,
     }
-    counts = Counter(classified.wanted.tolist())
+    wanted = Counter(classified.wanted.tolist())
+    # Precision is a share of what was chosen, all else of what is so.
+    chosen = Counter(classified.by_rule[OVER_PRIOR].number.tolist())
 
     def cells(number: int) -> list[Measure | None]:
-        values = [float(column[number]) for column in columns.values()]
-        return [None if np.isnan(v) else Measure(v, count=counts[number]) for v in values]
+        values = {name: float(column[number]) for name, column in columns.items()}
+        return [
+            None
+            if np.isnan(value)
+            else Measure(value, count=(chosen if name.startswith("precision") else wanted)[number])
+            for name, value in values.items()
+        ]
 
     rows = {label: cells(number) for number, label in enumerate(classified.classes)}
     return Table("Labels", list(columns), rows)

@@ -38,7 +38,9 @@ def read_recordings(
     else:
         _, rows = read_rows(data, label)
         items = [Item(Path(audio) / file, own, split or TEST) for file, own, split in rows]
-        found = LabelledSet(Path(data).stem, items, several=False)
+        # No name of a data set that figures are published of, and another for another column.
+        title = ", ".join(filter(None, (Path(data).name, label)))
+        found = LabelledSet(title, items, several=False)
     unfit = next((item for item in found.items if len(item.labels) != 1), None)
     if unfit is not None:
         raise InputError(

@@ -149,10 +149,11 @@ def _options_of(prompt: str) -> tuple[str, ...]:
 
 
 def _right(options: Sequence[str], answer: str) -> int | None:
-    """Returns the option that an answer names by its letter, or else by its text."""
-    number = read_letter(options, answer)
-    if number is not None:
-        return number
+    """Returns the option that an answer names by its whole text, or else by its letter."""
     even = [normalised(option) for option in options]
     text = normalised(answer)
-    return even.index(text) if text in even else None
+    # "A. Vivaldi" may be an option; a letter alone is the letter.
+    if len(text) > 1 and text in even:
+        return even.index(text)
+    number = read_letter(options, answer)
+    return even.index(text) if number is None and text in even else number

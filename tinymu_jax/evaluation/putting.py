@@ -34,6 +34,7 @@ def putter(
     depends = {
         "config": model.config.to_dict(),
         "weights": fingerprint.of_weights(model.params),
+        "tokenizer": fingerprint.of_text(model.tokenizer.text),
         "max_new_tokens": max_new_tokens,
     }
     kept = Kept(make_folder(output) / REPLIES_FILE, json.dumps(depends, default=str))

@@ -130,7 +130,8 @@ def meteor(said: Sequence[str], references: Sequence[Sequence[str]]) -> Scores |
     from nltk.translate.meteor_score import meteor_score
 
     try:
-        nltk.data.find("corpora/wordnet")
+        # The downloader leaves it packed: then a file inside is found, the folder is not.
+        nltk.data.find("corpora/wordnet/lexnames")
     except LookupError:
         return NO_WORDNET
     scores = [
