@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tinymu_jax.evaluation.choice_baselines import blind_marks
-from tinymu_jax.evaluation.choice_questions import ChoiceQuestion, read_choices
+from tinymu_jax.data.blind_choices import blind_marks
+from tinymu_jax.evaluation.choice_questions import read_choices
 from tinymu_jax.evaluation.choice_rules import (
     most_probable,
     read_letter,
@@ -95,15 +95,11 @@ def test_all_rules_at_once():
     assert read_reply(DRUMS, "(D) Hi-hat", ()) == (D, D, None)
 
 
-def made(right, *options):
-    return ChoiceQuestion("x#1", "x.wav", "Which?", options, right)
-
-
 def test_blind_rules_by_hand():
     questions = [
-        made(0, "Oboe", "Bassoon", "Horn", "Contrabassoon"),  # two are shortest
-        made(1, "Oboe", "Contrabassoon", "Horn", "Flutes"),
-        made(3, "Piano", "Cello", "Harp", "Lute"),
+        (("Oboe", "Bassoon", "Horn", "Contrabassoon"), 0),  # two are shortest
+        (("Oboe", "Contrabassoon", "Horn", "Flutes"), 1),
+        (("Piano", "Cello", "Harp", "Lute"), 3),
     ]
     assert blind_marks(questions) == {
         "shortest option": [0.5, 0, 0.5],
@@ -113,7 +109,7 @@ def test_blind_rules_by_hand():
         "always C": [0, 0, 0],
         "always D": [0, 0, 1],
     }
-    assert [name for name in blind_marks([made(0, "Yes", "No")]) if "always" in name] == [
+    assert [name for name in blind_marks([(("Yes", "No"), 0)]) if "always" in name] == [
         "always A",
         "always B",
     ]
@@ -152,7 +148,8 @@ def test_strict_rule_reads_perfect_letters_and_no_texts(real):
 
 
 def test_blind_rules_on_the_real_questions(real):
-    shares = {name: 100 * sum(marks) / 1187 for name, marks in blind_marks(real[1]).items()}
+    found = blind_marks([(question.options, question.right) for question in real[1]])
+    shares = {name: 100 * sum(marks) / 1187 for name, marks in found.items()}
     assert shares["shortest option"] == pytest.approx(34.3, abs=0.1)
     assert shares["always D"] == pytest.approx(27.8, abs=0.05)
     assert sum(shares[f"always {letter}"] for letter in "ABCD") == pytest.approx(100)

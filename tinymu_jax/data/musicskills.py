@@ -42,6 +42,34 @@ class Lists(NamedTuple):
     """Questions left out because the same one, with the same answer, is asked of the clip twice."""
 
 
+def with_folders(
+    lists: Sequence[str | Path], folders: Sequence[str | Path]
+) -> list[tuple[Path, Path]]:
+    """Returns each list with the folder of its recordings.
+
+    Args:
+        lists: json files.
+        folders: where the recordings of each list are; one for all, or one for each.
+
+    Raises:
+        InputError: no list, another number of folders than of lists, or a folder that is none.
+    """
+    if not lists:
+        raise InputError("no list: name one or more json files with questions")
+    if len(folders) == 1:
+        folders = [folders[0]] * len(lists)
+    if len(folders) != len(lists):
+        raise InputError(
+            f"{len(lists)} lists and {len(folders)} audio folders: give one folder for all, or one "
+            "for each list, in the same order"
+        )
+    pairs = [(Path(name), Path(folder)) for name, folder in zip(lists, folders, strict=True)]
+    for name, folder in pairs:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: is no folder; name the one with the audio of {name}")
+    return pairs
+
+
 def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> Lists:
     """Reads lists and joins what they ask about one recording.
 
@@ -53,23 +81,12 @@ def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> Li
         InputError: another number of folders than of lists, a list that is none, a record without
             a key or with an empty text.
     """
-    if not lists:
-        raise InputError("no list: name one or more json files with questions")
-    if len(folders) == 1:
-        folders = [folders[0]] * len(lists)
-    if len(folders) != len(lists):
-        raise InputError(
-            f"{len(lists)} lists and {len(folders)} audio folders: give one folder for all, or one "
-            "for each list, in the same order"
-        )
     found: dict[Path, tuple[str, dict[Pair, None]]] = {}
     repeated = 0
-    for name, folder in zip(lists, folders, strict=True):
-        if not Path(folder).is_dir():
-            raise InputError(f"{folder}: is no folder; name the one with the audio of {name}")
-        for record in read_list(Path(name)):
+    for name, folder in with_folders(lists, folders):
+        for record in read_list(name):
             pair = Pair(record["input_text"], record["target_text"], record["task"])
-            path = Path(folder) / record["file_name"]
+            path = folder / record["file_name"]
             _, pairs = found.setdefault(path, (record["dataset"], {}))
             repeated += pair in pairs
             pairs[pair] = None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from tinymu_jax.evaluation.choice_baselines import blind_marks
+from tinymu_jax.data.blind_choices import blind_marks
 from tinymu_jax.evaluation.choice_questions import (
     DATASET,
     GENRE,
@@ -143,7 +143,7 @@ def _baselines(outcome: Outcome) -> Mapping[str, Marks]:
     """Returns the marks of the model and of what does not listen."""
     marked = outcome.marked
     rows = {f"this model, {rule}": right_by(marked, rule) for rule in outcome.rules}
-    blind = blind_marks([one.question for one in marked])
+    blind = blind_marks([(one.question.options, one.question.right) for one in marked])
     rows |= {name: np.array(marks) for name, marks in blind.items()}
     deaf = [one._replace(reading=one.blind) for one in marked if one.blind is not None]
     if deaf:

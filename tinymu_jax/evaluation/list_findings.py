@@ -7,10 +7,9 @@ from itertools import chain, islice, zip_longest
 import numpy as np
 from jaxtyping import Bool, Float
 
+from tinymu_jax.data.blind_choices import blind_marks
 from tinymu_jax.data.questions import LETTERS, MCQ, YES_NO
-from tinymu_jax.evaluation.choice_baselines import blind_marks
 from tinymu_jax.evaluation.choice_marks import UNANSWERED, Cell
-from tinymu_jax.evaluation.choice_questions import ChoiceQuestion
 from tinymu_jax.evaluation.choice_rules import read_letter
 from tinymu_jax.evaluation.findings import Answered, Confusion, Findings, Measure, Table
 from tinymu_jax.evaluation.intervals import measure_shares
@@ -162,9 +161,7 @@ def _blind(task: str, questions: Sequence[ListQuestion]) -> Mapping[str, Sequenc
             f"always {word}": [float(question.right == number) for question in questions]
             for number, word in enumerate(YES_OR_NO)
         }
-    return blind_marks(
-        [ChoiceQuestion("", one.audio, one.prompt, one.options, one.right) for one in questions]
-    )
+    return blind_marks([(one.options, one.right) for one in questions])
 
 
 def _bleus(

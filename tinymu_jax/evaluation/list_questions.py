@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinymu_jax.data.musicskills import read_list
+from tinymu_jax.data.musicskills import read_list, with_folders
 from tinymu_jax.data.questions import LETTERS, MCQ, YES_NO
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.choice_rules import ANNOUNCED, read_letter
@@ -57,17 +57,9 @@ def read_questions(lists: Sequence[str | Path], folders: Sequence[str | Path]) -
             the answer names one; yes or no that is answered by neither; either of them with two
             answers.
     """
-    if len(folders) not in (1, len(lists)) or not lists:
-        raise InputError(
-            f"{len(lists)} lists and {len(folders)} audio folders: give one folder for all, or one "
-            "for each list, in the same order"
-        )
     found: dict[tuple[Path, str, str], ListQuestion] = {}
     repeated = 0
-    for number, path in enumerate(map(Path, lists)):
-        folder = Path(folders[number % len(folders)])
-        if not folder.is_dir():
-            raise InputError(f"{folder}: is no folder; name the one with the audio of {path}")
+    for path, folder in with_folders(lists, folders):
         for place, record in enumerate(read_list(path)):
             where = f"{path}: record {place}"
             one = _question(record, folder, where)

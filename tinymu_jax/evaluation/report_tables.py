@@ -124,7 +124,7 @@ def side_by_side(tables: Sequence[tuple[str, Table]], several: bool) -> Grid:
         for part in parts:
             cells += [cell(measure, notes, count=many is None) for measure in part]
             cells += [_difference(*part)] if two else []
-        printed.append((row, [*cells, many[row]] if many else cells))
+        printed.append((without_folders(row), [*cells, many[row]] if many else cells))
     heads += [("n", ())] if many else []
     remarks = union([without_folders(table.note)] for _, table in tables if table.note)
     return Grid(tables[0][1].title, heads, printed, notes, remarks)

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from tinymu_jax.data.blind_choices import blind_marks
 from tinymu_jax.data.builder.items import Item
-from tinymu_jax.data.questions import LETTERS, MCQ, YES_NO
+from tinymu_jax.data.questions import MCQ, YES_NO
 
 ENOUGH = 100
 """Questions for yes or no about a tag from which on its share of yes is told."""
@@ -22,14 +23,8 @@ def choice_baselines(items: Sequence[Item]) -> dict[str, float]:
         return {}
     right = [item.kinds.index("right") for item in asked]
     count = len(asked)
-    found = {f"always {letter}": right.count(place) / count for place, letter in enumerate(LETTERS)}
-    for name, best in (("shortest option", min), ("longest option", max)):
-        shares = 0.0
-        for item, place in zip(asked, right, strict=True):
-            lengths = [len(option) for option in item.options]
-            if lengths[place] == best(lengths):
-                shares += 1 / lengths.count(best(lengths))
-        found[name] = shares / count
+    marks = blind_marks([(item.options, place) for item, place in zip(asked, right, strict=True)])
+    found = {name: sum(own) / count for name, own in marks.items()}
     found["option most often right"] = _most_often_right(asked, right) / count
     on = [sum(kind != "off the question" for kind in item.kinds) for item in asked]
     found["any option that fits the question"] = sum(1 / options for options in on) / count

@@ -7,6 +7,7 @@ same facts that the model chose to tell.
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from tinymu_jax.data.blind_choices import by_length
 from tinymu_jax.data.facts import FACTS
 from tinymu_jax.data.questions import CAPTIONING, LETTERS, MCQ, QA, YES_NO, values_of
 from tinymu_jax.evaluation.synthetic.items import Item
@@ -95,9 +96,7 @@ def shortest_option(items: Sequence[Item], marked: Sequence[Sequence[Point]]) ->
     pairs = [(item, points) for item, points in zip(items, marked, strict=True) if item.task == MCQ]
 
     def share(item: Item, point: Point) -> float:
-        lengths = [len(option) for option in item.options]
-        right = lengths[LETTERS.index(right_reading(item) or "")]
-        return 1 / lengths.count(right) if right == min(lengths) else 0.0
+        return by_length(item.options, LETTERS.index(right_reading(item) or ""))
 
     return _each([item for item, _ in pairs], [points for _, points in pairs], share)
 

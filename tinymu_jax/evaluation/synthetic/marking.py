@@ -15,6 +15,7 @@ from tinymu_jax.data.questions import (
     values_of,
 )
 from tinymu_jax.data.wordings import NAMES
+from tinymu_jax.evaluation import choice_rules
 from tinymu_jax.evaluation.synthetic.items import Item
 
 CHOICE, CHOICE_SCORED, BINARY, OPEN = "mcq", "mcq_scored", "binary", "qa"
@@ -148,7 +149,7 @@ def is_right(item: Item, answer: str) -> bool:
 
 def most_probable(options: Sequence[str], log_likelihoods: Sequence[float]) -> str:
     """Returns the most probable option, or its letter where `LETTERS` are given."""
-    return options[max(range(len(log_likelihoods)), key=log_likelihoods.__getitem__)]
+    return options[choice_rules.most_probable(log_likelihoods)]
 
 
 def points_of(item: Item, answer: str, log_likelihoods: Sequence[float] = ()) -> list[Point]:
