@@ -1,6 +1,6 @@
 """Tags that a clip does not have, and how that is known: a missing tag is not a "no"."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import NamedTuple
 
 from tinymu_jax.data.builder.clips import Clip
@@ -65,12 +65,10 @@ def draw_negatives(
         seed: of the build.
     """
     found: list[Negative] = []
-    for negatives in (
-        _certain(clip, statistics, vocabulary),
-        _likely(clip, statistics, vocabulary),
-    ):
+    certain = _certain(clip, statistics, vocabulary)
+    likely = _likely(clip, {one.tag for one in certain}, statistics, vocabulary)
+    for negatives, limit in ((certain, (most + 1) // 2), (likely, most)):
         ordered = sorted(negatives, key=lambda one: _late(one.tag, clip, statistics, seed))
-        limit = most if negatives and negatives[0].grounds == OTHER_BRANCH else (most + 1) // 2
         for negative in ordered:
             if len(found) >= limit:
                 break
@@ -102,13 +100,14 @@ def _certain(clip: Clip, statistics: Statistics, vocabulary: Vocabulary) -> list
     return found
 
 
-def _likely(clip: Clip, statistics: Statistics, vocabulary: Vocabulary) -> list[Negative]:
+def _likely(
+    clip: Clip, certain: Set[Tag], statistics: Statistics, vocabulary: Vocabulary
+) -> list[Negative]:
     own = own_tags(clip)
     if not own:
         return []
     beside = frozenset().union(*(statistics.together[tag] for tag in own))
     branches = {vocabulary.branch(tag) for tag in own}
-    certain = {one.tag for one in _certain(clip, statistics, vocabulary)}
     chance = sum(statistics.clips[tag] for tag in own) / statistics.total
     return [
         Negative(tag, OTHER_BRANCH)
