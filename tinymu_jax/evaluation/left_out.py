@@ -1,7 +1,7 @@
 """Questions that were not answered: told on top of a report and listed in it."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from tinymu_jax.errors import InputError
@@ -17,6 +17,32 @@ class Answers(NamedTuple, Generic[Question]):
     answered: list[tuple[Question, Reply]]
     missing: list[str]
     """What is wrong with the recording of each other one."""
+
+
+def sort_by_length(
+    questions: Sequence[Question],
+    prompts: Sequence[str],
+    names: Sequence[str],
+    count_tokens: Callable[[str], int],
+    longest: int,
+) -> tuple[list[Question], list[str]]:
+    """Returns the questions that the model takes whole, and what is wrong with each other one.
+
+    Args:
+        questions: of any kind.
+        prompts: of each.
+        names: of each, for what is told.
+        count_tokens: of a prompt.
+        longest: tokens that the model takes.
+    """
+    fit, too_long = [], []
+    for question, prompt, name in zip(questions, prompts, names, strict=True):
+        length = count_tokens(prompt)
+        if length <= longest:
+            fit.append(question)
+        else:
+            too_long.append(f"{name} has {length} tokens, the model takes {longest}")
+    return fit, too_long
 
 
 def sort_replies(

@@ -11,7 +11,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.asking import Asking, Reply
 from tinymu_jax.evaluation.findings import Findings
 from tinymu_jax.evaluation.intervals import RESAMPLES
-from tinymu_jax.evaluation.left_out import sort_replies
+from tinymu_jax.evaluation.left_out import sort_by_length, sort_replies
 from tinymu_jax.evaluation.list_findings import list_findings
 from tinymu_jax.evaluation.list_questions import QuestionList
 
@@ -51,16 +51,11 @@ def evaluate_list(
         InputError: no question could be asked.
     """
     config = config or ListConfig()
-    fit, too_long = [], []
-    for question in asked.questions:
-        length = count_tokens(question.prompt)
-        if length <= config.longest_prompt:
-            fit.append(question)
-            continue
-        too_long.append(
-            f"{question.audio}: {question.prompt!r} has {length} tokens, the model takes "
-            f"{config.longest_prompt}"
-        )
+    prompts = [one.prompt for one in asked.questions]
+    names = [f"{one.audio}: {one.prompt!r}" for one in asked.questions]
+    fit, too_long = sort_by_length(
+        asked.questions, prompts, names, count_tokens, config.longest_prompt
+    )
     if not fit:
         raise InputError(f"{asked.name}: no question could be asked: {too_long[0]}")
     replies = put([Asking(one.audio, one.prompt, one.task) for one in fit])

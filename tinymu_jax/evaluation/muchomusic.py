@@ -16,6 +16,7 @@ from tinymu_jax.evaluation.choice_findings import Marked, Outcome, choice_findin
 from tinymu_jax.evaluation.choice_questions import ChoiceQuestion
 from tinymu_jax.evaluation.choice_rules import RULES, Reading, read_reply
 from tinymu_jax.evaluation.findings import Findings
+from tinymu_jax.evaluation.left_out import sort_by_length
 from tinymu_jax.files import write_text
 
 Put = Callable[[Sequence[Asking]], Sequence[Reply | InputError]]
@@ -81,17 +82,10 @@ def evaluate_muchomusic(
     config = config or ChoiceConfig()
     if not questions:
         raise InputError("no questions: name a list that has some")
-    marked, too_long, no_audio = [], [], []
-    fit = []
-    for question in questions:
-        length = count_tokens(choice_prompt(question, config.example))
-        if length <= config.longest_prompt:
-            fit.append(question)
-            continue
-        too_long.append(
-            f"{question.id}: its prompt has {length} tokens, the model takes "
-            f"{config.longest_prompt}"
-        )
+    prompts = [choice_prompt(question, config.example) for question in questions]
+    names = [f"{question.id}: its prompt" for question in questions]
+    fit, too_long = sort_by_length(questions, prompts, names, count_tokens, config.longest_prompt)
+    marked, no_audio = [], []
     for question, (heard, unheard) in zip(fit, _ask(put, fit, config), strict=True):
         if isinstance(heard, InputError):
             no_audio.append(str(heard))

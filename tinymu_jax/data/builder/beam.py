@@ -133,6 +133,35 @@ def _placed(line: str, clips: Sequence[Clip]) -> Placed:
     return Placed(number, place, Item(clips[number], **own | lists))
 
 
+def _balanced(single: Any, config: BuildConfig) -> Any:
+    """Returns those of all candidates that stay; see `tinymu_jax.data.builder.balance.balanced`."""
+    counts = beam.pvalue.AsDict(_count_formats(single, "single"))
+    answered = (
+        single
+        | "key answers" >> beam.Map(lambda one: (answer_of(one.item), one))
+        | "group answers" >> beam.GroupByKey()
+    )
+    answers = (
+        answered
+        | "answers" >> beam.Map(lambda group: group[0][0])
+        | "count answers" >> beam.combiners.Count.PerElement()
+    )
+    answers = beam.pvalue.AsDict(answers)
+    kept = answered | "within answer" >> beam.FlatMap(_within_answer, counts, answers, config)
+    last = (
+        kept
+        | "keys" >> beam.Map(lambda one: (part_of(one.item), one.item.key))
+        | "group keys" >> beam.GroupByKey()
+        | "listed keys" >> beam.MapTuple(lambda part, keys: (part, list(keys)))
+        | "all keys" >> beam.combiners.ToList()
+        | "last keys" >> beam.FlatMap(_last_keys, config)
+    )
+    return kept | "mix" >> beam.Filter(
+        lambda one, last_keys: one.item.key <= last_keys[part_of(one.item)],
+        beam.pvalue.AsDict(last),
+    )
+
+
 def pipeline(root: Any, clips: Sequence[Clip], tools: Tools) -> tuple[Any, dict[str, Any]]:
     """Adds the build's steps to a pipeline.
 
@@ -159,31 +188,7 @@ def pipeline(root: Any, clips: Sequence[Clip], tools: Tools) -> tuple[Any, dict[
         | "group repeats" >> beam.GroupByKey()
         | "single" >> beam.FlatMapTuple(_single).with_outputs("duplicates", main="single")
     )
-    counts = beam.pvalue.AsDict(_count_formats(single.single, "single"))
-    answered = (
-        single.single
-        | "key answers" >> beam.Map(lambda one: (answer_of(one.item), one))
-        | "group answers" >> beam.GroupByKey()
-    )
-    answers = (
-        answered
-        | "answers" >> beam.Map(lambda group: group[0][0])
-        | "count answers" >> beam.combiners.Count.PerElement()
-    )
-    answers = beam.pvalue.AsDict(answers)
-    kept = answered | "within answer" >> beam.FlatMap(_within_answer, counts, answers, config)
-    last = (
-        kept
-        | "keys" >> beam.Map(lambda one: (part_of(one.item), one.item.key))
-        | "group keys" >> beam.GroupByKey()
-        | "listed keys" >> beam.MapTuple(lambda part, keys: (part, list(keys)))
-        | "all keys" >> beam.combiners.ToList()
-        | "last keys" >> beam.FlatMap(_last_keys, config)
-    )
-    items = kept | "mix" >> beam.Filter(
-        lambda one, last_keys: one.item.key <= last_keys[part_of(one.item)],
-        beam.pvalue.AsDict(last),
-    )
+    items = _balanced(single.single, config)
     found = {
         name: _count_formats(questions, name)
         for name, questions in zip(COUNTED, (asked, fitting), strict=True)
