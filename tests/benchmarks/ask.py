@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "benchmarks")]
 PROMPT = list(range(100, 120))
 
 
@@ -63,20 +63,28 @@ def make_models() -> tuple[Any, Any]:
     """Returns the PyTorch model and our checkpoint with the same random weights."""
     import torch
     import torch_oracle
+    from torch_device import use_same_device
 
     from conversion import tinymu
     from conversion.rules import to_ours
     from tinymu_jax.checkpoint import Checkpoint, expected_shapes
     from tinymu_jax.config import TinyMUConfig
 
+    use_same_device()
     torch.manual_seed(0)
-    torch.set_num_threads(os.cpu_count() or 1)
     published = torch_oracle.build_tinymu(torch_oracle.FULL_SIZES)
     config = TinyMUConfig()
-    state = {key: value.numpy() for key, value in published.state_dict().items()}
+    state = {key: value.cpu().numpy() for key, value in published.state_dict().items()}
     shapes = expected_shapes(config)
     params = to_ours(state, tinymu.rules(config), shapes, "random weights", tinymu.TIES)
     return published, Checkpoint(config, params, _tokenizer())
+
+
+def _on_device(samples: np.ndarray) -> Any:
+    """Returns a clip as PyTorch's side takes it, (1, S)."""
+    import torch
+
+    return torch.from_numpy(samples)[None].to(torch.get_default_device())
 
 
 def _tokenizer() -> str:
@@ -95,7 +103,7 @@ def decoding(published: Any, ours: dict[str, Any], samples: np.ndarray, args: An
     """Times whole answers: audio in, tokens out."""
     import torch
 
-    waveform, tokens = torch.from_numpy(samples)[None], args.tokens
+    waveform, tokens = _on_device(samples), args.tokens
 
     def answer(model: Any) -> Callable[[], Any]:
         def run() -> None:
@@ -122,7 +130,7 @@ def bfloat16_torch(published: Any, samples: np.ndarray, args: Any) -> float:
     import torch
 
     model = published.to(torch.bfloat16)
-    waveform = torch.from_numpy(samples)[None].to(torch.bfloat16)
+    waveform = _on_device(samples).to(torch.bfloat16)
     with torch.no_grad():
         run = lambda: model.generate_cached(waveform, [PROMPT], args.tokens, stop=False)  # noqa: E731
         return medians({"run": run}, 1)["run"]
@@ -132,7 +140,7 @@ def hearing(published: Any, ours: dict[str, Any], samples: np.ndarray, args: Any
     """Times log-mel, encoder and projector of one 10 s clip."""
     import torch
 
-    waveform = torch.from_numpy(samples)[None]
+    waveform = _on_device(samples)
 
     def hear(model: Any) -> Callable[[], Any]:
         def run() -> None:
@@ -207,7 +215,7 @@ def new_processes(checkpoint: Any, recording: Path, folder: Path) -> dict[str, A
 
 def table(found: dict[str, Any], tokens: int) -> str:
     """Lays the figures out as the README shows them."""
-    whole, audio, processes = found["answer"], found["hearing"], found["processes"]
+    whole, audio, processes = found["answer"], found["hearing"], found.get("processes", {})
     published, cached = whole["torch, as published"], whole["torch, cache"]
     limit = found["weights bytes"] / found["bandwidth"]
     rows = [
@@ -251,12 +259,14 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--answers-only", action="store_true", help="no new processes")
     args = parser.parse_args()
     import soundfile
+    from torch_device import device_name
 
     from tinymu_jax.pretrained import make_assistant
 
-    found: dict[str, Any] = {"cores": os.cpu_count(), "bandwidth": memory_bandwidth()}
+    found: dict[str, Any] = {"device": device_name(), "bandwidth": memory_bandwidth()}
     published, checkpoint = make_models()
     exact = make_assistant(checkpoint)
     found["weights bytes"] = 4 * sum(p.numel() for p in published.text_decoder.lm.parameters())
@@ -265,7 +275,8 @@ def main() -> None:
         folder = Path(name)
         recording = folder / "noise.wav"
         soundfile.write(recording, noise, 16_000)
-        found["processes"] = new_processes(checkpoint, recording, folder)
+        if not args.answers_only:
+            found["processes"] = new_processes(checkpoint, recording, folder)
         small = {
             "int8 decoder": make_assistant(checkpoint, decoder="int8"),
             "int8 decoder, bfloat16 encoder": make_assistant(checkpoint, "bfloat16", "int8"),
@@ -278,7 +289,7 @@ def main() -> None:
     found["bandwidth"] = max(found["bandwidth"], memory_bandwidth())
     found["answer"]["torch, cache, bfloat16"] = bfloat16_torch(published, noise, args)
     print(table(found, args.tokens))
-    print(f"{found['cores']} cores, {found['bandwidth'] / 1e9:.1f} GB/s")
+    print(f"{found['device']}, {found['bandwidth'] / 1e9:.1f} GB/s")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -3,12 +3,13 @@
     python tests/benchmarks/pretrain.py --json outputs/pretrain.json
 
 Both sides do the whole step (losses, gradients, clipping, AdamW, teachers and centre) on crops of
-608 frames, in turn in one process; each side's memory is measured in a process of its own.
+608 frames, in turn in one process; each side's memory is measured in a process of its own. On a
+GPU both sides run there, and the memory is the GPU's; set XLA_PYTHON_CLIENT_PREALLOCATE=false, so
+that they find room beside each other.
 """
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -22,9 +23,15 @@ import jax
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "benchmarks")]
 FRAMES, STEPS = 608, 1000
-SIDES = ("published", "float32", "bfloat16")
+SIDES = {
+    "published": ("torch", "float32"),
+    "published, bfloat16": ("torch", "bfloat16"),
+    "float32": ("ours", "float32"),
+    "bfloat16": ("ours", "bfloat16"),
+}
+"""Who computes, and what products are computed in."""
 
 
 def make_crops(batch: int) -> np.ndarray:
@@ -32,20 +39,22 @@ def make_crops(batch: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, FRAMES, 80)).astype(np.float16)
 
 
-def published(batch: int) -> Callable[[], Any]:
+def published(batch: int, products: str) -> Callable[[], Any]:
     """Returns the published step."""
     import ssl_oracle
     import torch
+    from torch_device import products_in, use_same_device
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    device = use_same_device()
     torch.manual_seed(0)
     model = ssl_oracle.SelfSupervised(**ssl_oracle.FULL_SIZES)
     optimiser = ssl_oracle.make_optimiser(model)
-    image = torch.from_numpy(make_crops(batch).swapaxes(1, 2).astype(np.float32))
+    image = torch.from_numpy(make_crops(batch).swapaxes(1, 2).astype(np.float32)).to(device)
 
     def step() -> Any:
         order = torch.rand(batch, 190).argsort(1)
-        return ssl_oracle.train_step(model, optimiser, image, order, 500, STEPS)
+        with products_in(products):
+            return ssl_oracle.train_step(model, optimiser, image, order, 500, STEPS)
 
     return step
 
@@ -83,7 +92,8 @@ def ours(batch: int, products: str) -> Callable[[], Any]:
 
 def make(side: str, batch: int) -> Callable[[], Any]:
     """Returns a side's step."""
-    return published(batch) if side == "published" else ours(batch, side)
+    whose, products = SIDES[side]
+    return (published if whose == "torch" else ours)(batch, products)
 
 
 def seconds_of(step: Callable[[], Any]) -> float:
@@ -91,6 +101,17 @@ def seconds_of(step: Callable[[], Any]) -> float:
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
+
+
+def most_bytes_held(whose: str) -> int:
+    """Returns the most memory that this process held: a GPU's where there is one."""
+    if jax.default_backend() != "gpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if whose == "ours":
+        return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
+    import torch
+
+    return torch.cuda.max_memory_allocated()
 
 
 def peak_gigabytes(side: str, batch: int) -> float:
@@ -102,6 +123,8 @@ def peak_gigabytes(side: str, batch: int) -> float:
 
 def main() -> None:
     """Runs everything and prints the numbers."""
+    from torch_device import device_name
+
     from tinymu_jax.heap import keep_heap
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -111,25 +134,25 @@ def main() -> None:
     parser.add_argument("--memory", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
-        if args.memory != "published":
+        if SIDES[args.memory][0] == "ours":
             keep_heap()
         step = make(args.memory, args.batch)
         for _ in range(2):
             step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+        print(most_bytes_held(SIDES[args.memory][0]) / 1e9)
         return
     memory = {side: peak_gigabytes(side, args.batch) for side in SIDES}
     keep_heap()
     steps = {side: make(side, args.batch) for side in SIDES}
     for step in steps.values():
         step()
-    taken = {side: [] for side in SIDES}
+    taken: dict[str, list[float]] = {side: [] for side in SIDES}
     for _ in range(args.repeats):
         for side, step in steps.items():
             taken[side].append(seconds_of(step))
     median = {side: float(np.median(own)) for side, own in taken.items()}
     found = {
-        "cores": os.cpu_count(),
+        "device": device_name(),
         "batch": args.batch,
         "seconds a step": median,
         "speed over published": {side: median["published"] / s for side, s in median.items()},

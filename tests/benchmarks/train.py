@@ -4,7 +4,9 @@
 
 Both sides start from the same random full-size weights and train on the same questions, in one
 process run. The published step pads every question and hears its clip once for each; it is given
-its questions four at a time, with the gradient added up, since that is what fits into memory.
+its questions four at a time, with the gradient added up, since that is what fits into memory
+(`--together` where there is more of it). On a GPU both sides run there; set
+XLA_PYTHON_CLIENT_PREALLOCATE=false, so that they find room beside each other.
 """
 
 import argparse
@@ -90,22 +92,28 @@ def published_step(
     waveforms: np.ndarray,
     adam: Any = None,
     together: int = 4,
+    products: str = "float32",
 ) -> float:
     """Runs the published step, a few questions at a time; returns its seconds."""
     import torch
+    from torch_device import products_in
 
+    device = torch.get_default_device()
     weights = [w for w in model.parameters() if w.requires_grad]
     adam = adam or torch.optim.Adam(weights, lr=1e-4)
     pairs = [(w, q) for w, own in zip(waveforms, questions, strict=True) for q in own]
     start = time.perf_counter()
     for at in range(0, len(pairs), together):
         some = pairs[at : at + together]
-        waveform = torch.from_numpy(np.stack([w for w, _ in some]))
+        waveform = torch.from_numpy(np.stack([w for w, _ in some])).to(device)
         prompts = [list(q.prompt) for _, q in some]
         answers = [list(q.labels)[:-1] for _, q in some]
-        model.loss(waveform, prompts, answers).backward()
+        with products_in(products):
+            model.loss(waveform, prompts, answers).backward()
     adam.step()
     adam.zero_grad()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -121,8 +129,8 @@ def our_step(checkpoint: Any, batch: Any, store: str, args: Any, copy: bool = Tr
     config = checkpoint.config
     config = replace(
         config,
-        encoder=replace(config.encoder, remat=args.remat),
-        decoder=replace(config.decoder, remat=args.remat),
+        encoder=replace(config.encoder, remat=args.remat, products=args.products),
+        decoder=replace(config.decoder, remat=args.remat, products=args.products),
     )
     optim = OptimConfig()
     trained, frozen = split_frozen(checkpoint.params, optim)
@@ -154,12 +162,14 @@ def peak_memory(side: str, each: int, args: Any) -> None:
     """
     import resource
 
+    from torch_device import use_same_device
+
     questions, waveforms = make_questions(2, each), make_waveforms(2)
     if side == "published":
         import torch
         import torch_oracle
 
-        torch.set_num_threads(os.cpu_count() or 1)
+        use_same_device()
         model = torch_oracle.build_tinymu(torch_oracle.FULL_SIZES)
         model.audio_encoder.requires_grad_(False)
         adam = torch.optim.Adam([w for w in model.parameters() if w.requires_grad], lr=1e-4)
@@ -248,6 +258,8 @@ def write_dataset(folder: Path, clips: int, features: Any) -> None:
 
 def main() -> None:
     """Runs everything and prints the table."""
+    from torch_device import device_name
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--groups-in-row", type=int, default=1)
@@ -256,14 +268,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--products", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--together", type=int, default=4, help="questions that fit PyTorch's side")
+    parser.add_argument("--steps-only", action="store_true", help="no loader and no memory")
     parser.add_argument("--memory", choices=["ours", "published"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
         peak_memory(args.memory, args.each, args)
         return
-    found: dict[str, Any] = {"cores": os.cpu_count(), "clips": args.clips}
-    found["loader, clips a second and core"] = loader_rate()
-    if not args.ours_only:
+    found: dict[str, Any] = {"device": device_name(), "clips": args.clips}
+    if not args.steps_only:
+        found["loader, clips a second and core"] = loader_rate()
+    if not args.ours_only and not args.steps_only:
         found["peak memory, GB"] = measure_memory()
     print(json.dumps(found, indent=1), flush=True)
     found |= measure_steps(args)
@@ -291,7 +307,10 @@ def measure_steps(args: Any) -> dict[str, dict[str, float]]:
             batch = make_batch(questions, waveforms, store, embed, in_row)
             rates[f"ours, {store}"] = number / our_step(checkpoint, batch, store, args)
         if not args.ours_only:
-            rates["published"] = number / published_step(published, questions, waveforms)
+            given = (published, questions, waveforms, None, args.together, args.products)
+            if jax.default_backend() == "gpu":
+                published_step(*given)  # loads kernels
+            rates["published"] = number / published_step(*given)
         found[f"{each} questions a clip"] = rates
         print(json.dumps(found, indent=1), flush=True)
     return found

@@ -5,6 +5,7 @@ a *row* holds groups one behind the other; a *block* is a few rows with the clip
 read by one process and computed on one device. `tinymu_jax.data.plan` says which group goes where.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -61,6 +62,27 @@ def question_slots(
     return prompt + (prompt < config.max_text_tokens) + labels - 1
 
 
+def common_beginning(sequences: Sequence[Sequence[int]]) -> int:
+    """Returns how many tokens all of the sequences begin with alike."""
+    alike = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
+    return sum(1 for _ in alike)
+
+
+def compared_slots(questions: Sequence[Question], config: TinyMUConfig) -> int:
+    """Returns the slots beside audio and separator of a group that `lay_out_block` compares."""
+    slots = _shared_prompt(questions) * (1 - len(questions))
+    for prompt, labels, others in questions:
+        answers = [ids[:-1] for ids in (labels, *others)]
+        slots += len(prompt) + (len(prompt) < config.max_text_tokens)
+        slots += sum(map(len, answers)) - common_beginning(answers) * (len(answers) - 1)
+    return slots
+
+
+def _shared_prompt(questions: Sequence[Question]) -> int:
+    """Returns how many first tokens of their prompts compared questions share; each has a last."""
+    return common_beginning([question.prompt[:-1] for question in questions])
+
+
 def lay_out_block(
     placed: Sequence[Placed],
     packing: PackingConfig,
@@ -85,7 +107,8 @@ def lay_out_block(
         placed: the groups.
         packing: how large the block is.
         config: of the model.
-        compare: whether questions may have several answers side by side.
+        compare: whether questions may have several answers side by side. Then what a clip's prompts
+            begin with alike, and what a question's answers begin with, is computed once.
 
     Raises:
         ValueError: the groups do not fit; the plan is wrong.
@@ -93,8 +116,11 @@ def lay_out_block(
     rows = _Rows(packing, config)
     for place in placed:
         rows.begin_group(place)
+        shared = _shared_prompt(place.questions) if compare else 0
+        if shared:
+            rows.write_prompt(place, place.questions[0].prompt[:shared], 0, 0)
         for number, question in enumerate(place.questions, 1):
-            rows.add_question(place, number, question)
+            rows.add_question(place, number, question, shared)
     count = len(rows.labels)
     if count > packing.labels:
         raise ValueError(f"{count} labels in a block for {packing.labels}")
@@ -142,18 +168,27 @@ class _Rows:
         self.packed.clip[row, start : start + audio] = place.clip
         self.write(row, self.config.separator_token, [audio], 0)
 
-    def add_question(self, place: Placed, number: int, question: Question) -> None:
-        """Writes a prompt, its last pad, and the answers."""
+    def write_prompt(self, place: Placed, ids: Sequence[int], number: int, start: int) -> None:
+        """Writes a prompt's tokens, of which `start` are there already."""
+        first = place.num_audio + 1 + start
+        self.write(place.row, ids, range(first, first + len(ids)), number)
+
+    def add_question(self, place: Placed, number: int, question: Question, shared: int) -> None:
+        """Writes a prompt but its shared tokens, its last pad, and the answers."""
         row, audio, limit = place.row, place.num_audio, self.config.max_text_tokens
-        self.write(row, question.prompt, range(audio + 1, audio + 1 + len(question.prompt)), number)
+        self.write_prompt(place, question.prompt[shared:], number, shared)
         if len(question.prompt) < limit:
             pad = self.write(row, self.config.pad_token, [audio + limit], number)
             self.packed.visible[row, pad] = False
         # The slot before the answers predicts the first token of each, each token the next one.
+        answers = (question.labels, *question.others)
         before, behind = int(self.used[row]) - 1, audio + limit + 1
-        for option, ids in enumerate((question.labels, *question.others), 1):
-            at = range(behind, behind + len(ids) - 1)
-            start = self.write(row, ids[:-1], at, number, option)
-            slots = (before, *range(start, start + len(at)))
+        alike = common_beginning([ids[:-1] for ids in answers]) if question.others else 0
+        start = self.write(row, answers[0][:alike], range(behind, behind + alike), number)
+        together = (before, *range(start, start + alike))
+        for option, ids in enumerate(answers, 1):
+            at = range(behind + alike, behind + len(ids) - 1)
+            start = self.write(row, ids[alike:-1], at, number, option)
+            slots = (*together, *range(start, start + len(at)))
             self.predicting.extend(row * self.slots + slot for slot in slots)
             self.labels.extend(ids)

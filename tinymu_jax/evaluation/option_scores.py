@@ -17,15 +17,15 @@ from jaxtyping import Array, Float
 
 from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.data.config import PackingConfig
-from tinymu_jax.data.packing import Block, Placed, Question, lay_out_block
+from tinymu_jax.data.packing import Block, Placed, Question, compared_slots, lay_out_block
 from tinymu_jax.hearing import Heard
 from tinymu_jax.mesh import BATCH, spread
 from tinymu_jax.models.tinymu import TinyMU
 from tinymu_jax.padding import round_up
 
-ROW_SLOTS = 512
-"""Slots of a row: a few clips of 10 s with some questions each."""
-SLOT_STEP, LABEL_STEP = 64, 64
+ROW_SLOTS = 384
+"""Slots of a row: two clips of 10 s with two questions each."""
+SLOT_STEP, LABEL_STEP = 32, 32
 """Rows and labels are padded to multiples of these, so that few shapes are compiled."""
 WAITING = 48
 """Groups that wait to be placed, for each device: the more, the fuller the rows."""
@@ -40,10 +40,10 @@ class Compared(NamedTuple):
     options: Sequence[Sequence[int]]
     """Their tokens, with end tokens."""
 
-    def slots(self, config: TinyMUConfig) -> int:
-        """Returns how many slots it takes beside its clip's."""
-        pad = len(self.prompt) < config.max_text_tokens
-        return len(self.prompt) + pad + sum(len(option) - 1 for option in self.options)
+    @property
+    def question(self) -> Question:
+        """The question as rows take it."""
+        return Question(self.prompt, self.options[0], self.options[1:])
 
 
 class _Group(NamedTuple):
@@ -105,17 +105,17 @@ class OptionScorer:
     def _groups(self, heard: Heard, questions: Sequence[Compared]) -> Iterator[_Group]:
         """Yields a clip's questions, as many together as a row takes."""
         together: list[Compared] = []
-        shared = len(heard.vectors) + 1
-        used = shared
         for question in questions:
-            slots = question.slots(self.config)
-            if together and used + slots > ROW_SLOTS:
-                yield _Group(heard, together, used)
-                together, used = [], shared
+            if together and self._group(heard, [*together, question]).slots > ROW_SLOTS:
+                yield self._group(heard, together)
+                together = []
             together.append(question)
-            used += slots
         if together:
-            yield _Group(heard, together, used)
+            yield self._group(heard, together)
+
+    def _group(self, heard: Heard, questions: list[Compared]) -> _Group:
+        slots = compared_slots([one.question for one in questions], self.config)
+        return _Group(heard, questions, len(heard.vectors) + 1 + slots)
 
     def _score(self) -> Iterator[tuple[int, tuple[float, ...]]]:
         """Computes a row on each device; yields number and scores of its questions."""
@@ -150,7 +150,7 @@ def _placed(row: Sequence[_Group]) -> list[Placed]:
             0,
             clip,
             len(group.heard.vectors),
-            [Question(one.prompt, one.options[0], one.options[1:]) for one in group.questions],
+            [one.question for one in group.questions],
         )
         for clip, group in enumerate(row)
     ]
