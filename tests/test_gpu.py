@@ -1,0 +1,53 @@
+"""A GPU gives the numbers that the processor gives; `python -m pytest -m gpu` where there is one.
+
+All files that hold the authors' numbers can be run there too (`test_golden.py`, `test_matpac.py`,
+`test_pretraining.py` and so on); those of meshes need eight devices.
+"""
+
+import jax
+import numpy as np
+import pytest
+from test_golden import CASES, NEW_TOKENS, inputs, waveforms  # noqa: F401 - a fixture
+from test_pretraining import case, one_step  # noqa: F401 - a fixture
+
+from tinymu_jax.pretrained import make_assistant
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def gpu():
+    """The device on which everything is computed."""
+    device = jax.devices()[0]
+    assert device.platform == "gpu", "jax sees no GPU: install jax with its CUDA plugin"
+    return device
+
+
+def test_answers_are_the_authors_token_for_token(golden, waveforms, assistant, gpu):  # noqa: F811
+    clips, prompts, _ = zip(*(inputs(golden, waveforms, name) for name in CASES), strict=True)
+    assert jax.tree.leaves(assistant.params)[0].devices() == {gpu}
+    made = assistant.generate_token_batch(clips, prompts, NEW_TOKENS)
+    assert made == [golden[f"{name}/greedy"].tolist() for name in CASES]
+
+
+@pytest.mark.parametrize(("products", "near"), [("float32", 2e-4), ("bfloat16", 0.4)])
+def test_scores_of_answers_are_the_authors(
+    golden,
+    waveforms,  # noqa: F811
+    golden_checkpoint,
+    products,
+    near,
+):
+    assistant = make_assistant(golden_checkpoint, products, products)
+    for name in CASES:
+        made = assistant.target_logits(*inputs(golden, waveforms, name))
+        np.testing.assert_allclose(made, golden[f"{name}/target_logits"], rtol=0, atol=near)
+
+
+def test_a_step_of_pretraining_is_the_processors(case):  # noqa: F811
+    with jax.default_device(jax.devices("cpu")[0]):
+        wanted = jax.tree.map(np.asarray, one_step(case, 2000))
+    found = one_step(case, 2000)
+    for own, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        scale = max(float(np.abs(other).max()), 1e-6)
+        np.testing.assert_allclose(own, other, rtol=0, atol=1e-4 * scale)
