@@ -180,6 +180,7 @@ config = PretrainConfig(
 """
 
 
+@pytest.mark.slow
 def test_pre_training_goes_on_after_kills_teachers_included(config_file, tmp_path):
     file = tmp_path / "pretrain.py"
     # What the other runs learn from has the recordings too; one is too short for a crop.

@@ -40,6 +40,7 @@ def run(monkeypatch, *arguments):
     return ended.value.code
 
 
+@pytest.mark.slow
 def test_the_quickstart_stops_when_it_is_asked_to_and_goes_on(small, tmp_path, monkeypatch, capsys):
     command = ("quickstart", "--output", tmp_path / "q", "--minutes", MINUTES, "--test-clips", 2)
     whole = nano.stages
