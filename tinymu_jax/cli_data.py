@@ -133,8 +133,8 @@ class Synthesize:
 class Stats:
     """Say what a prepared data set holds, and how full its rows will be."""
 
-    folder: tyro.conf.Positional[Path]
-    """Of the data set."""
+    folder: tyro.conf.Positional[str]
+    """Of the data set, or its address on a bucket."""
     packing: PackingConfig = field(default_factory=PackingConfig)
     """How questions will be packed."""
     json: bool = False
@@ -143,10 +143,11 @@ class Stats:
     def run(self) -> int:
         """Prints the figures; returns the exit code."""
         from tinymu_jax.config import TinyMUConfig
+        from tinymu_jax.data.buckets import local_place
         from tinymu_jax.data.dataset import Dataset
         from tinymu_jax.data.plan import make_groups, make_plan
 
-        dataset, config = Dataset(self.folder), TinyMUConfig()
+        dataset, config = Dataset(local_place(self.folder)), TinyMUConfig()
         lengths = dataset.lengths(config)
         groups = make_groups(lengths, self.packing, config)
         plan = make_plan(groups, self.packing, seed=0, epochs=1)

@@ -10,7 +10,7 @@ model/          the trained model at the end, as a checkpoint folder
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from tinymu_jax.checkpoint import (
     save_checkpoint,
 )
 from tinymu_jax.config import LoraConfig, MatpacConfig
+from tinymu_jax.data.buckets import is_address, local_copy
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import alone_in, make_folder, read_json_object, write_json
 from tinymu_jax.pretrained import keep_compiled_programs
@@ -77,6 +78,7 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
             not finite, or a checkpoint cannot be written.
     """
     config.check()
+    config = with_local_data(config)
     need_wandb(config.loop.wandb)
     keep_compiled_programs()
     folder = make_folder(config.output)
@@ -105,6 +107,13 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
         model_folder = None if end.asked else _hand_over(folder, checkpoints, config)
         checkpoints.close()
     return Trained(folder, end.step, model_folder)
+
+
+def with_local_data(config: RunConfig) -> RunConfig:
+    """Returns a config whose data sets lie on this machine: those on buckets are copied."""
+    places = {name: getattr(config.data, name) or "" for name in ("train", "validation")}
+    copies = {name: str(local_copy(place)) for name, place in places.items() if is_address(place)}
+    return replace(config, data=replace(config.data, **copies))
 
 
 def _put_together(

@@ -66,7 +66,8 @@ class ReadConfig:
     """What is read, and in which order."""
 
     train: str = ""
-    """A prepared data set (`tinymu data prepare`)."""
+    """A prepared data set (`tinymu data prepare`): a folder, or its address on a bucket (gs://...,
+    s3://...), from which every machine makes a copy of its own first."""
     validation: str | None = None
     """Another one, on which the loss is measured now and then."""
     epochs: int = 3
