@@ -20,6 +20,7 @@ from tinymu_jax.files import alone_in
 from tinymu_jax.runs import export
 from tinymu_jax.sharding import flatten
 from tinymu_jax.start_weights import open_start
+from tinymu_jax.training import checkpoints as checkpoints_module
 from tinymu_jax.training.checkpoints import Checkpoints, whole_steps
 from tinymu_jax.training.config import (
     DataConfig,
@@ -128,6 +129,34 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(config, tmp_path):
     on = train(changed(cut, loop__stop_after=None), resume=True)
     assert lines(on.folder) == lines(whole.folder)
     assert_same_model(on.model, whole.model)
+
+
+def test_checkpoints_may_lie_in_another_place(config, tmp_path):
+    whole = train(changed(config, output=str(tmp_path / "whole"), steps=8))
+    place = tmp_path / "elsewhere"
+    config = changed(config, checkpoints=f"file://{place}", steps=8, loop__stop_after=5)
+    train(config)
+    assert whole_steps(place) == whole_steps(f"file://{place}") == [4, 5]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert "saved at step 5; go on with --resume" in refusal(train, config)
+    on = changed(config, loop__stop_after=None)
+    assert "checkpoints (was" in refusal(train, changed(on, checkpoints=None), True)
+    trained = train(on, resume=True)
+    assert_same_model(trained.model, whole.model)
+    assert export(trained.folder, tmp_path / "latest", "latest") == 8
+    said = refusal(train, changed(on, output=str(tmp_path / "other")))
+    assert said.startswith(f"file://{place}: has checkpoints, but {tmp_path / 'other'} no run.json")
+    assert said.endswith("name another --checkpoints")
+
+
+def test_a_bucket_that_cannot_be_reached_is_told_in_a_sentence(monkeypatch):
+    class Away:
+        def glob(self, pattern):
+            raise OSError("no route to host")
+
+    monkeypatch.setattr(checkpoints_module, "place_of", lambda folder: Away())
+    said = refusal(whole_steps, "gs://bucket/run")
+    assert said.startswith("gs://bucket/run: cannot be looked at (no route to host); check the")
 
 
 def test_the_best_and_the_latest_checkpoints_are_kept(tmp_path):

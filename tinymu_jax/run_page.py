@@ -17,7 +17,7 @@ from tinymu_jax.training.checkpoints import whole_steps
 from tinymu_jax.training.config import RunConfig, TrainConfig
 
 CHECKPOINTS = "checkpoints"
-"""Folder of a run's."""
+"""Folder of a run's, where no other place is named."""
 FORMAT = 1
 FREE = (
     "output",
@@ -31,6 +31,16 @@ FREE = (
     "data/classes",
 )
 """Fields that may change when a run goes on; of the data sets only the places may."""
+
+
+def checkpoints_in(folder: Path, named: str | None) -> str | Path:
+    """Returns where a run's checkpoints are.
+
+    Args:
+        folder: of the run.
+        named: the place that its config names, if any.
+    """
+    return named or folder / CHECKPOINTS
 
 
 def page_of(config: RunConfig) -> dict[str, Any]:
@@ -74,16 +84,17 @@ def same_run(folder: Path, config: RunConfig, resume: bool) -> bool:
             raise InputError(
                 f"{place}: is no prepared data set; make it with `tinymu data prepare`"
             )
+    place = checkpoints_in(folder, config.checkpoints)
     if not exists(folder / RUN_FILE):
-        if whole_steps(folder / CHECKPOINTS):
+        if whole_steps(place):
             raise InputError(
-                f"{folder}: has checkpoints, but no {RUN_FILE} that says of which run; name "
-                "another --output"
+                f"{place}: has checkpoints, but {folder} no {RUN_FILE} that says of which run; "
+                f"name another {'--checkpoints' if config.checkpoints else '--output'}"
             )
         return False
     page = read_json_object(folder / RUN_FILE, "name another folder")
     if not resume:
-        steps = whole_steps(folder / CHECKPOINTS)
+        steps = whole_steps(checkpoints_in(folder, page["config"].get("checkpoints")))
         raise InputError(
             f"{folder}: holds a run, saved at step {max(steps, default=0)}; go on with --resume, "
             "or name another --output"

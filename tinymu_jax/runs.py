@@ -2,7 +2,7 @@
 
 run.json        what its numbers depend on; another config is not mixed into it
 start/          the weights it began with, as a checkpoint folder
-checkpoints/    what it goes on from
+checkpoints/    what it goes on from, unless another place is named for it
 metrics.jsonl   a line for every logged step
 tensorboard/    the same for TensorBoard
 model/          the trained model at the end, as a checkpoint folder
@@ -32,7 +32,7 @@ from tinymu_jax.files import alone_in, make_folder, read_json_object, write_json
 from tinymu_jax.pretrained import keep_compiled_programs
 from tinymu_jax.pretraining.config import SelfSupervisedConfig
 from tinymu_jax.pretraining.matpac_ssl import parts_of
-from tinymu_jax.run_page import CHECKPOINTS, page_of, same_run
+from tinymu_jax.run_page import checkpoints_in, page_of, same_run
 from tinymu_jax.sharding import Tree, flatten, unflatten
 from tinymu_jax.start_weights import open_start
 from tinymu_jax.training.checkpoints import Checkpoints, whole_steps
@@ -94,7 +94,8 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
                 if first:
                     save_checkpoint(folder / START, start)
                     write_json(folder / RUN_FILE, page_of(config))
-        checkpoints = Checkpoints(folder / CHECKPOINTS, config.loop.keep)
+        place = checkpoints_in(folder, config.checkpoints)
+        checkpoints = Checkpoints(place, config.loop.keep)
         done = checkpoints.latest() or 0
         state = checkpoints.restore(done, learning.abstract) if done else learning.begin(params)
         # They lie on the devices now; the start is read again at the end.
@@ -250,10 +251,11 @@ def export(folder: Path, output: Path, which: str = "best", half: bool = False) 
         InputError: there is no such run or checkpoint.
     """
     page = read_json_object(folder / RUN_FILE, "name the folder of a run")
-    steps = whole_steps(folder / CHECKPOINTS)
+    place = checkpoints_in(folder, page["config"].get("checkpoints"))
+    steps = whole_steps(place)
     if not steps:
         raise InputError(f"{folder}: has no checkpoint yet; wait for the first")
-    checkpoints = Checkpoints(folder / CHECKPOINTS, read_only=True)
+    checkpoints = Checkpoints(place, read_only=True)
     start = read_checkpoint(folder / START)
     # As in `_hand_over`.
     best = None if isinstance(start.config, SelfSupervisedConfig) else checkpoints.best()

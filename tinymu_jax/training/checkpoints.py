@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from tinymu_jax.data.buckets import is_address
 from tinymu_jax.errors import InputError
 from tinymu_jax.sharding import Tree
 from tinymu_jax.training.step import TrainState
@@ -23,13 +24,16 @@ class Checkpoints:
     disk leaves behind is never taken for a checkpoint.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, read_only: bool = False) -> None:
+    def __init__(self, folder: str | Path, keep: int = 2, read_only: bool = False) -> None:
         """Opens the checkpoints of a folder, or makes room for them.
 
         Args:
-            folder: that all processes see.
+            folder: that all processes see, or its address on a bucket.
             keep: latest ones that are kept.
             read_only: whether another process may be writing them.
+
+        Raises:
+            InputError: it cannot be opened.
         """
         # Orbax takes seconds to import, which only a run should wait for.
         import orbax.checkpoint as ocp
@@ -44,7 +48,7 @@ class Checkpoints:
         )
         # Compressed, weights are a twelfth smaller and take ten times as long.
         plain = ocp.PyTreeCheckpointHandler(use_compression=False)
-        self.ocp, self.folder = ocp, Path(folder).absolute()
+        self.ocp, self.folder = ocp, place_of(folder)
         with self._told("opened"):
             self.manager = ocp.CheckpointManager(
                 self.folder,
@@ -186,9 +190,30 @@ class Checkpoints:
             ) from error
 
 
-def whole_steps(folder: Path) -> list[int]:
-    """Returns the steps of the checkpoints that are whole, without opening them."""
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+def place_of(folder: str | Path) -> Any:
+    """Returns a folder's path, also of one on a bucket, as Orbax takes it."""
+    # Light enough for what never opens a checkpoint.
+    from etils import epath
+
+    text = str(folder).removeprefix("file://")
+    return epath.Path(text) if is_address(text) else epath.Path(text).absolute()
+
+
+def whole_steps(folder: str | Path) -> list[int]:
+    """Returns the steps of the checkpoints that are whole, without opening them.
+
+    Raises:
+        InputError: the bucket cannot be reached.
+    """
+    try:
+        return sorted(int(path.name) for path in place_of(folder).glob("*") if path.name.isdigit())
+    except Exception as error:
+        # Each bucket's package has classes of its own for what goes wrong.
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"{folder}: cannot be looked at ({reason}); check the address, your rights to it, and "
+            "that its package is installed (pip install -e '.[buckets]')"
+        ) from error
 
 
 def _rest(state: TrainState) -> dict[str, Any]:

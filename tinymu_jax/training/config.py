@@ -66,8 +66,8 @@ class ReadConfig:
     """What is read, and in which order."""
 
     train: str = ""
-    """A prepared data set (`tinymu data prepare`): a folder, or its address on a bucket (gs://...,
-    s3://...), from which every machine makes a copy of its own first."""
+    """A prepared data set (`tinymu data prepare`), or its address on a bucket (gs://..., s3://...),
+    from which every machine makes a copy of its own first."""
     validation: str | None = None
     """Another one, on which the loss is measured now and then."""
     epochs: int = 3
@@ -152,6 +152,8 @@ class RunConfig:
 
     output: str = ""
     """Folder of the run. Every process must see it."""
+    checkpoints: str | None = None
+    """Where checkpoints go instead, a folder or gs://... that every process sees."""
     data: ReadConfig = field(default_factory=ReadConfig)
     """What is learnt from."""
     step: ComputeConfig = field(default_factory=ComputeConfig)
@@ -280,16 +282,11 @@ class TrainConfig(RunConfig):
     def _said_once(self) -> tuple[bool, str]:
         """Returns whether `model` leaves alone what another field says of a run."""
         plain, decoder = TinyMUConfig(), self.model.decoder
-        said = (
-            (self.model.ignore_pad_labels, plain.ignore_pad_labels),
-            (self.model.encoder.products, plain.encoder.products),
-            (decoder.products, plain.decoder.products),
-            (self.model.encoder.remat, plain.encoder.remat),
-            (decoder.remat, plain.decoder.remat),
-            (decoder.lora, None),
-        )
+        alike = [self.model.ignore_pad_labels == plain.ignore_pad_labels, decoder.lora is None]
+        for given, default in ((self.model.encoder, plain.encoder), (decoder, plain.decoder)):
+            alike += [given.products == default.products, given.remat == default.remat]
         return (
-            all(given == default for given, default in said),
+            all(alike),
             "products, remat, ignore-pad-labels and lora of a run are said by step.* and lora, "
             "not by model.*; set them there",
         )
