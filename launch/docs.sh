@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Builds the documentation site, in an environment that it makes itself.
+#
+#   launch/docs.sh            into outputs/site; open outputs/site/index.html
+#   launch/docs.sh serve      on http://127.0.0.1:8000, anew whenever a page changes
+#   launch/docs.sh serve --dev-addr 127.0.0.1:8001     any options of `mkdocs serve` or `mkdocs build`
+set -euo pipefail
+case "${1:-}" in
+-h | --help)
+  sed -n 's/^# \{0,1\}//p' "$0" | sed 1d
+  exit 0
+  ;;
+esac
+cd "$(dirname "$0")/.."
+source launch/environment.sh
+use_environment docs
+export NO_MKDOCS_2_WARNING=1 # the theme's note about other programs
+
+if [ "${1:-}" = "serve" ]; then
+  shift
+  exec python -m mkdocs serve "$@"
+fi
+[ "${1:-}" != "build" ] || shift
+python -m mkdocs build --strict "$@"
+echo "the site is built; its first page is outputs/site/index.html"
