@@ -39,7 +39,7 @@ class MetricsLog:
         self.path = folder / METRICS_FILE
         if exists(self.path):
             write_text(self.path, "".join(kept_lines(read_text(self.path), start)))
-        self.file = self.path.open("a", encoding="utf-8")
+        self.path.open("a", encoding="utf-8").close()
         self.writers: list[Any] = []
         if tensorboard:
             from tensorboardX import SummaryWriter
@@ -54,8 +54,9 @@ class MetricsLog:
             InputError: the disk is full, or the place is gone.
         """
         try:
-            self.file.write(json.dumps({"step": step} | dict(metrics)) + "\n")
-            self.file.flush()
+            # A mounted bucket keeps what was closed, and a kill may come at any line.
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step} | dict(metrics)) + "\n")
         except OSError as error:
             raise InputError(
                 f"{self.path}: cannot be written ({error.strerror}); make room, and go on with "
@@ -69,9 +70,9 @@ class MetricsLog:
 
     def close(self) -> None:
         """Closes what is open; what then cannot be written has been told of before."""
-        for opened in (self.file, *self.writers):
+        for writer in self.writers:
             with suppress(OSError):
-                opened.close()
+                writer.close()
         if self.wandb is not None:
             self.wandb.finish()
 

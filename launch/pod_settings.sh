@@ -1,0 +1,102 @@
+# shellcheck shell=bash
+# Sourced by tpu_pod.sh and gke_jobset.sh: refusals, dry runs, and the training command of both.
+
+MOUNT=/mnt/tinymu # where every worker sees the bucket; the run's folder must be one that all see
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+# As fail, for what goes wrong while it runs.
+give_up() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+# show_help FILE: the comments at its top.
+show_help() {
+  sed -n '2,/^set -euo/s/^# \{0,1\}//p' "$1"
+}
+
+# need NAME...: refuses to go on where one of these settings has no value.
+need() {
+  local name
+  for name in "$@"; do
+    [ -n "${!name}" ] || fail "$name has no value; set it at the top of launch/$(basename "$0"), or in the environment"
+  done
+}
+
+# quoted WORD...: the words as a shell would read them back.
+quoted() {
+  local word first=yes
+  for word in "$@"; do
+    [ -n "$first" ] || printf ' '
+    first=""
+    case "$word" in
+    "" | *[!A-Za-z0-9_/:=.,@%+-]*) printf "'%s'" "$(printf '%s' "$word" | sed "s/'/'\\\\''/g")" ;;
+    *) printf '%s' "$word" ;;
+    esac
+  done
+}
+
+# perform COMMAND...: does it, or shows it where this is a dry run.
+perform() {
+  if [ -n "$DRY_RUN" ]; then
+    quoted "$@"
+    echo
+  else
+    "$@"
+  fi
+}
+
+# base PATH: its last part, without a slash at the end.
+base() {
+  basename "${1%/}"
+}
+
+# training_command: what every worker runs. --resume goes on from the last checkpoint, if there is one.
+training_command() {
+  local words
+  words=(tinymu "$COMMAND" --config "$CONFIG" --resume
+    --output "$MOUNT/runs/$RUN" --checkpoints "gs://$BUCKET/runs/$RUN/checkpoints"
+    --data.train "gs://$BUCKET/data/$(base "$DATA")")
+  [ -z "$HELD_OUT" ] || words+=(--data.validation "gs://$BUCKET/data/$(base "$HELD_OUT")")
+  [ -z "$ENCODER" ] || words+=(--start.encoder "$MOUNT/start/$(base "$ENCODER")")
+  quoted "${words[@]}"
+  [ -z "$ARGUMENTS" ] || printf ' %s' "$ARGUMENTS"
+}
+
+# upload: data sets and the start's weights to the bucket; what is there already is not sent again.
+upload() {
+  local folder
+  for folder in "$DATA" ${HELD_OUT:+"$HELD_OUT"}; do
+    perform gcloud storage rsync --recursive "$folder" "gs://$BUCKET/data/$(base "$folder")"
+  done
+  if [ -d "$ENCODER" ]; then
+    perform gcloud storage rsync --recursive "$ENCODER" "gs://$BUCKET/start/$(base "$ENCODER")"
+  elif [ -n "$ENCODER" ]; then
+    perform gcloud storage cp "$ENCODER" "gs://$BUCKET/start/"
+  fi
+}
+
+# read_verb ARGUMENT...: sets VERB and DRY_RUN.
+read_verb() {
+  VERB="" DRY_RUN=""
+  local argument
+  for argument in "$@"; do
+    case "$argument" in
+    -h | --help)
+      show_help "$0"
+      exit 0
+      ;;
+    --dry-run) DRY_RUN=yes ;;
+    -*) fail "$argument is no option; see launch/$(basename "$0") --help" ;;
+    *)
+      [ -z "$VERB" ] || fail "one verb at a time: $VERB or $argument"
+      VERB="$argument"
+      ;;
+    esac
+  done
+  [ -n "$VERB" ] || fail "say what to do; see launch/$(basename "$0") --help"
+}

@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# What tpu_pod.sh and gke_jobset.sh run on every worker of a TPU, from the clone that is there.
+#
+#   pod_worker.sh install BUCKET            mounts the bucket, makes the environment
+#   pod_worker.sh run LOGS COMMAND...       starts it in the background; its log goes to LOGS too
+#   pod_worker.sh state                     says whether it is running, or how it ended
+#   pod_worker.sh log                       follows its log
+#   pod_worker.sh stop                      asks it to save and stop, and waits
+#   pod_worker.sh here FOLDER COMMAND...    runs it in the foreground, in Kubernetes; FOLDER is the run's
+set -euo pipefail
+cd "$(dirname "$0")/.."
+MOUNT="${MOUNT:-/mnt/tinymu}"
+JOB="${JOB:-$HOME/tinymu_job}" # its log, process number and exit code
+METADATA="${METADATA:-http://metadata.google.internal/computeMetadata/v1/instance/attributes}"
+
+number() {
+  curl -sf -H "Metadata-Flavor: Google" "$METADATA/agent-worker-number" || echo 0
+}
+
+running() {
+  [ -f "$JOB/pid" ] && [ ! -f "$JOB/code" ] && kill -0 "$(cat "$JOB/pid")" 2>/dev/null
+}
+
+install_all() {
+  local bucket="$1" key=/usr/share/keyrings/cloud.google.asc from=https://packages.cloud.google.com/apt
+  if ! command -v gcsfuse >/dev/null; then
+    curl -sf "$from/doc/apt-key.gpg" | sudo tee "$key" >/dev/null
+    echo "deb [signed-by=$key] $from gcsfuse-$(lsb_release -cs) main" |
+      sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
+    # A machine that has just started may still be installing something.
+    sudo apt-get -o DPkg::Lock::Timeout=300 -qq update
+    sudo apt-get -o DPkg::Lock::Timeout=300 -qq install -y gcsfuse
+  fi
+  sudo mkdir -p "$MOUNT"
+  sudo chown "$(id -u)" "$MOUNT"
+  # Without caches: a worker must see at once what another one has written.
+  mountpoint -q "$MOUNT" || gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 "$bucket" "$MOUNT"
+  # TPU images come with Python 3.10; uv brings a newer one.
+  command -v "$HOME/.local/bin/uv" >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
+  "$HOME/.local/bin/uv" venv --quiet --allow-existing --python 3.12 .venv
+  "$HOME/.local/bin/uv" pip install --quiet --python .venv/bin/python 'jax[tpu]' -e '.[buckets]'
+  echo "worker $(number): installed"
+}
+
+start() {
+  ! running || { echo "worker $(number): is running already; stop it first" >&2 && exit 1; }
+  mkdir -p "$JOB"
+  rm -f "$JOB/code" "$JOB/pid"
+  # In a session of its own, so that it outlives the ssh connection.
+  setsid nohup bash launch/pod_worker.sh work "$@" </dev/null >"$JOB/log" 2>&1 &
+  echo "worker $(number): started"
+}
+
+# work LOGS COMMAND...: runs it, copies its log to the bucket every minute, notes its exit code.
+work() {
+  local logs="$1" copier code=0 copy
+  shift
+  copy="$logs/worker-$(number)-$(date -u +%Y%m%dT%H%M%S).log"
+  export PATH="$PWD/.venv/bin:$PATH"
+  "$@" &
+  echo $! >"$JOB/pid"
+  while sleep "${COPY_SECONDS:-60}"; do gcloud storage cp --quiet "$JOB/log" "$copy" >/dev/null 2>&1 || true; done &
+  copier=$!
+  wait "$(cat "$JOB/pid")" || code=$?
+  kill "$copier" || true
+  echo "$code" >"$JOB/code"
+  gcloud storage cp --quiet "$JOB/log" "$copy" >/dev/null 2>&1 || true
+}
+
+state() {
+  if running; then
+    echo "worker $(number): running"
+  elif [ -f "$JOB/code" ]; then
+    echo "worker $(number): ended with code $(cat "$JOB/code")"
+  elif [ -f "$JOB/pid" ]; then
+    echo "worker $(number): ended with code unknown"
+  else
+    echo "worker $(number): not started"
+  fi
+}
+
+stop() {
+  local waited=0
+  if running; then
+    kill -TERM "$(cat "$JOB/pid")" || true
+    while running && [ "$waited" -lt "${STOP_SECONDS:-300}" ]; do
+      sleep 1
+      waited=$((waited + 1))
+    done
+    ! running || kill -KILL "$(cat "$JOB/pid")"
+  fi
+  state
+}
+
+# here FOLDER COMMAND...: hands SIGTERM on, keeps a log in the folder. A run that has no model at the
+# end was stopped before it: code 75, since Kubernetes starts again only what has failed.
+here() {
+  local folder="$1" index="${JOB_COMPLETION_INDEX:-0}" code=0 command log pipe
+  shift
+  mkdir -p "$folder/logs"
+  pipe="$(mktemp -d)/pipe"
+  mkfifo "$pipe"
+  tee "$folder/logs/worker-$index-$(date -u +%Y%m%dT%H%M%S).log" <"$pipe" &
+  log=$!
+  "$@" >"$pipe" 2>&1 &
+  command=$!
+  trap 'kill -TERM "$command" 2>/dev/null || true' TERM
+  wait "$command" || code=$?
+  # A signal ends the wait before the command.
+  while kill -0 "$command" 2>/dev/null; do
+    code=0
+    wait "$command" || code=$?
+  done
+  wait "$log" # the bucket has the log once it is closed
+  [ "$code" -ne 0 ] || [ "$index" -ne 0 ] || [ -f "$folder/model/config.json" ] || code=75
+  exit "$code"
+}
+
+verb="${1:-}"
+[ $# -eq 0 ] || shift
+case "$verb" in
+install) install_all "$@" ;;
+run) start "$@" ;;
+work) work "$@" ;;
+state) state ;;
+log) exec tail -n 50 -F "$JOB/log" ;;
+stop) stop ;;
+here) here "$@" ;;
+*) echo "error: say install, run, state, log, stop or here" >&2 && exit 2 ;;
+esac
