@@ -3,7 +3,7 @@
 A TinyMU becomes the file that the original loads strictly, with its yaml, and a json of the sizes
 that the yaml does not tell; or, where the name ends in .safetensors, the same keys in that format.
 A MATPAC encoder becomes a published `.pt`, and so does all of pre-training, its teachers included;
-a decoder alone becomes a SmolLM2 folder.
+a decoder alone becomes a SmolLM2 folder. What was written is read again and compared bit for bit.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import yaml
 
 from conversion import matpac, pretraining, smollm2, tinymu
 from conversion.published_files import PARTS, read_json_beside
+from conversion.round_trip import check_written
 from conversion.torch_file_writer import write_torch_file
 from tinymu_jax.checkpoint import (
     CONFIG_FILE,
@@ -27,6 +28,7 @@ from tinymu_jax.checkpoint import (
 from tinymu_jax.config import MatpacConfig, SmolLM2Config
 from tinymu_jax.errors import InputError, one_line_errors
 from tinymu_jax.files import exists, make_folder, remove, write_json, write_text
+from tinymu_jax.model_card import count_parameters
 from tinymu_jax.pretrained import open_checkpoint
 from tinymu_jax.pretraining.config import SelfSupervisedConfig
 
@@ -43,7 +45,7 @@ class ToTorch:
     """Write the encoder alone, of a TinyMU or of pre-training (then the student's)."""
 
     def run(self) -> None:
-        """Converts."""
+        """Converts, reads what was written, and compares."""
         checkpoint = open_checkpoint(self.checkpoint)
         if self.encoder:
             checkpoint = encoder_of(checkpoint)
@@ -51,6 +53,7 @@ class ToTorch:
             self._check_folder()
             smollm2.write_published(self.output, checkpoint)
             print(f"-> {self.output}/")
+            self._verify(checkpoint)
             return
         if self.output.is_dir():
             raise InputError(f"{self.output}: is a folder; name the .pt file to write")
@@ -59,6 +62,13 @@ class ToTorch:
         make_folder(self.output.parent)
         for path in write_model(checkpoint, self.output):
             print(f"-> {path}")
+        self._verify(checkpoint)
+
+    def _verify(self, checkpoint: Checkpoint) -> None:
+        """Reads what was written again, and prints what was found the same."""
+        same = check_written(checkpoint, self.output)
+        count = count_parameters(checkpoint.params)
+        print(f"verified: {count / 1e6:.2f} M parameters; {self.output.name} read again: {same}")
 
     def _check_folder(self) -> None:
         """Refuses to write a decoder over something else."""

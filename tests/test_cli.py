@@ -730,7 +730,9 @@ def test_to_torch_makes_a_published_file(run, folder, checkpoint_file, work):
     code, out, err = run(to_torch.main, folder, "back/tinymu.pt")
     assert (code, err) == (0, "")
     made = ["back/tinymu.pt", "back/tinymu.yaml", "back/tokenizer.json", "back/tinymu.json"]
-    assert out.splitlines() == [f"-> {name}" for name in made]
+    *listed, verified = out.splitlines()
+    assert listed == [f"-> {name}" for name in made]
+    assert verified.endswith("tinymu.pt read again: 58 tensors bit for bit")
     assert files(work / "back") == sorted(Path(name).name for name in made)
     back, original = (read_torch_file(p)["model"] for p in (work / made[0], checkpoint_file))
     assert back.keys() == original.keys()
@@ -739,11 +741,11 @@ def test_to_torch_makes_a_published_file(run, folder, checkpoint_file, work):
 
 def test_to_torch_makes_an_encoder_file_and_a_decoder_folder(run, encoder, work):
     assert run(from_torch.main, encoder, "matpac")[0] == 0
-    assert run(to_torch.main, "matpac", "matpac.pt")[1] == "-> matpac.pt\n"
+    assert run(to_torch.main, "matpac", "matpac.pt")[1].startswith("-> matpac.pt\nverified: ")
     assert read_torch_file("matpac.pt").keys() == read_torch_file(encoder).keys()
     oracle.build_llama(**SMALL_DECODER).save_pretrained("theirs")
     assert run(from_torch.main, "theirs", "decoder")[0] == 0
-    assert run(to_torch.main, "decoder", "back")[1] == "-> back/\n"
+    assert run(to_torch.main, "decoder", "back")[1].startswith("-> back/\nverified: ")
     assert files(work / "back") == ["config.json", "model.safetensors"]
 
 

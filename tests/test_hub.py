@@ -1,12 +1,6 @@
 """A hub name is downloaded and converted once; a server on this machine plays the hub."""
 
-import contextlib
-import hashlib
 import io
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
-from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -14,6 +8,7 @@ import torch
 import torch_oracle as oracle
 import yaml
 from helpers import SMALL_DECODER, SMALL_ENCODER, noise, published_config, refusal
+from hub_server import serving
 from tokenizer_fixture import tokenizer_text
 
 import conversion.tinymu
@@ -33,78 +28,6 @@ SIZES = {
 PRESET = SmolLM2Config(512, 32, 1, 4, 2, 8, 48)
 
 pytestmark = pytest.mark.usefixtures("compiled_programs_stay_here")
-
-
-class Hub:
-    """Answers the routes by which huggingface_hub downloads files, and keeps a list of them."""
-
-    def __init__(self):
-        self.files = {}
-        """(repository, revision) -> name -> content."""
-        self.requests = []
-        self.fault = None
-        """Takes the handler and the method; true if it has answered, or broken off, itself."""
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_HEAD(self):
-                fake.answer(self, "HEAD")
-
-            def do_GET(self):
-                fake.answer(self, "GET")
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def close(self):
-        from huggingface_hub.utils import close_session
-
-        # A connection that is open would go on being answered.
-        close_session()
-        self.server.shutdown()
-        self.server.server_close()
-
-    def answer(self, request, method):
-        parts = request.path.split("/")
-        if len(parts) != 6 or parts[3] != "resolve":
-            return self.send(request, 404, b"", {})
-        repo, revision, name = f"{parts[1]}/{parts[2]}", unquote(parts[4]), unquote(parts[5])
-        self.requests.append((method, repo, revision, name))
-        if self.fault and self.fault(request, method):
-            return None
-        if not any(known == repo for known, _ in self.files):
-            return self.send(request, 404, b"", {"X-Error-Code": "RepoNotFound"})
-        files = self.files.get((repo, revision))
-        if files is None:
-            return self.send(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
-        commit = hashlib.sha1(f"{repo}@{revision}".encode()).hexdigest()
-        if name not in files:
-            headers = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}
-            return self.send(request, 404, b"", headers)
-        etag = hashlib.sha1(files[name]).hexdigest()
-        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
-        return self.send(request, 200, files[name], headers)
-
-    @staticmethod
-    def send(request, status, body, headers):
-        request.send_response(status)
-        for key, value in headers.items():
-            request.send_header(key, value)
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        if request.command == "GET":
-            with contextlib.suppress(OSError):
-                request.wfile.write(body)
-
-    def downloads(self):
-        """Returns the files that were sent, in order."""
-        return [tuple(rest) for method, *rest in self.requests if method == "GET"]
 
 
 def close_connection(request):
@@ -147,27 +70,12 @@ def cache(own_cache):
 @pytest.fixture
 def fake_hub(published, cache, tmp_path, monkeypatch):
     """The hub that huggingface_hub asks while the test runs."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import close_session
-
-    fake = Hub()
-    for revision, files in published.items():
-        fake.files[REPO, revision] = dict(files)
-    fake.files[DECODER, "main"] = {"tokenizer.json": tokenizer_text().encode()}
-    template = fake.address + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "ENDPOINT", fake.address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "downloads"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(tmp_path / "harnesses.json"))
-    for module in ("huggingface_hub.utils._http", "huggingface_hub.file_download"):
-        # It waits between its attempts.
-        monkeypatch.setattr(f"{module}.time", SimpleNamespace(sleep=lambda seconds: None))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setitem(SMOLLM2_PRESETS, "SmolLM2-tiny", PRESET)
-    close_session()
-    yield fake
-    fake.close()
+    with serving(tmp_path, monkeypatch) as fake:
+        for revision, files in published.items():
+            fake.files[REPO, revision] = dict(files)
+        fake.files[DECODER, "main"] = {"tokenizer.json": tokenizer_text().encode()}
+        yield fake
 
 
 @pytest.fixture(scope="module")

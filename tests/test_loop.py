@@ -69,7 +69,6 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     log = MetricsLog.__new__(MetricsLog)
     log.path, log.writers, log.wandb = tmp_path / "metrics.jsonl", [], None
-    log.file = log.path.open("w")
     message = refusal(log.write, 1, {"loss": 1.0})
     assert message.startswith(f"{log.path}: cannot be written (No space left")
     log.close()

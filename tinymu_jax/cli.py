@@ -20,6 +20,7 @@ from tinymu_jax.cli_options import (
     seconds,
     show_fault,
 )
+from tinymu_jax.cli_push import Push
 from tinymu_jax.cli_quickstart import Ablate, Quickstart
 from tinymu_jax.cli_tag import Tag
 from tinymu_jax.cli_train import RUNS, Export, read_run
@@ -258,6 +259,7 @@ def main() -> None:
                 "data": Data,
                 **{name: command for name, (command, _) in RUNS.items()},
                 "export": Export,
+                "push": Push,
                 "tag": Tag,
                 "evaluate": Evaluate,
                 "quickstart": Quickstart,

@@ -6,11 +6,15 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from tinymu_jax.checkpoint import CONFIG_FILE, TOKENIZER_FILE, save_checkpoint
+from tinymu_jax.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, save_checkpoint
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import read_text
+from tinymu_jax.files import read_json_object, read_text
 
 WEIGHTS, DESCRIPTION = "tinymu.pt", "tinymu.yaml"
+
+
+class FileMissing(InputError):
+    """A repository is there, but has no such file."""
 
 
 def cache_folder() -> Path:
@@ -35,6 +39,7 @@ def download(repo: str, file: str, revision: str | None = None) -> Path:
     """Returns the local copy of one file of a hub repository.
 
     Raises:
+        FileMissing: the repository has no such file.
         InputError: it cannot be had; the message says why and what else to do.
     """
     from huggingface_hub import hf_hub_download
@@ -64,7 +69,7 @@ def download(repo: str, file: str, revision: str | None = None) -> Path:
     except RevisionNotFoundError as error:
         raise InputError(f"{repo}: has no revision {revision!r}; check its name") from error
     except EntryNotFoundError as error:
-        raise InputError(f"{repo}: has no {file}; name a TinyMU repository") from error
+        raise FileMissing(f"{repo}: has no {file}; name a TinyMU repository") from error
     except Exception as error:
         # The hub's client lets errors of whichever http library it uses through.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -97,17 +102,70 @@ def fetch_decoder(name: str, revision: str | None = None) -> Path:
 
 
 def fetch(repo: str, revision: str | None = None) -> Path:
-    """Returns the checkpoint folder of a published TinyMU, made on the first call.
+    """Returns the checkpoint folder of a model on the hub.
+
+    A repository that holds one (`tinymu push`) gives it as it is; of a published TinyMU, a `.pt`
+    with its yaml, one is made on the first call.
 
     Raises:
         InputError: as `download`, or as the conversion.
     """
-    from conversion import tinymu
-
     folder = cache_folder() / "hub" / f"{repo.replace('/', '--')}@{revision or 'main'}"
     if (folder / CONFIG_FILE).exists():
         return folder
-    description = download(repo, DESCRIPTION, revision)
+    if _was_pushed(repo, revision):
+        return _fetch_folder(repo, revision)
+    try:
+        description = download(repo, DESCRIPTION, revision)
+    except FileMissing:
+        # What is no TinyMU of either kind is told as one without the published file.
+        pushed = False
+        with suppress(FileMissing):
+            pushed = _is_ours(download(repo, CONFIG_FILE, revision))
+        if not pushed:
+            raise
+        return _fetch_folder(repo, revision)
+    return _convert(repo, revision, description, folder)
+
+
+def _is_ours(config: Path) -> bool:
+    """Tells our own config.json from that of other libraries."""
+    with suppress(InputError):
+        return read_json_object(config, "").keys() >= {"format", "model", "config"}
+    return False
+
+
+def _was_pushed(repo: str, revision: str | None) -> bool:
+    """Tells whether a checkpoint folder has been had from there before.
+
+    Then no published file is looked for, which could not be told from a missing one where the hub
+    is out of reach.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(repo, CONFIG_FILE, revision=revision)
+    except HFValidationError:
+        return False
+    return isinstance(config, str) and _is_ours(Path(config))
+
+
+def _fetch_folder(repo: str, revision: str | None) -> Path:
+    """Returns the local copy of a checkpoint folder on the hub, the newest where it is in reach."""
+    files = [download(repo, name, revision) for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    # An encoder has none; what lacks one is told when text comes in.
+    with suppress(InputError):
+        files.append(download(repo, TOKENIZER_FILE, revision))
+    if len({file.parent for file in files}) > 1:
+        raise InputError(f"{repo}: changed while it was downloaded; try again")
+    return files[0].parent
+
+
+def _convert(repo: str, revision: str | None, description: Path, folder: Path) -> Path:
+    """Converts a published TinyMU and keeps it as `folder`."""
+    from conversion import tinymu
+
     weights = download(repo, WEIGHTS, revision)
     # Both come into one snapshot folder, so that the yaml lies beside the weights.
     if description.parent != weights.parent:
