@@ -1,0 +1,204 @@
+"""What the notebooks in launch/colab need: lists from a csv, tables, pictures.
+
+Nothing here is needed to train or to ask; matplotlib and sklearn are imported where they are used.
+"""
+
+import csv
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from tinymu_jax.config import Products
+from tinymu_jax.data.config import SynthesisConfig
+from tinymu_jax.data.facts import FACTS, NEW_TIMBRE
+from tinymu_jax.errors import InputError
+from tinymu_jax.files import make_folder, read_text, write_text
+
+QUESTION_COLUMNS = ("file", "question", "answer")
+ASKED_FOR = ("timbre", "drums", "dynamics")
+"""Facts that questions are made about."""
+MANY = 12
+"""Recordings from which on neighbours mean something, so that t-SNE is drawn beside the PCA."""
+NUMBERED_COLOURS = 10
+"""Labels that differ in colour; further ones have another marker."""
+
+
+def products_here() -> Products:
+    """Returns what to multiply in: bfloat16 where the device has it, else float32.
+
+    TPUs have it, and NVIDIA's cards from compute capability 8 on; a T4 (7.5) emulates it.
+    """
+    import jax
+
+    device = jax.devices()[0]
+    capability = float(getattr(device, "compute_capability", None) or 0)
+    return "bfloat16" if device.platform == "tpu" or capability >= 8 else "float32"
+
+
+def make_questions(folder: str | Path, clips: int, seconds: float, seed: int = 0) -> Path:
+    """Writes clips and questions.csv about them, for those who have none at hand.
+
+    Half of the clips have a timbre that nano does not know (`NEW_TIMBRE`), half a usual one; each
+    is asked for its instrument, its drums and its dynamics.
+
+    Returns:
+        The csv; its files lie beside it.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    import json
+
+    from tinymu_jax.data.questions import QA
+    from tinymu_jax.data.synthetic import CLIPS, LISTS, synthesize
+
+    folder, rows = make_folder(folder), []
+    counts = {NEW_TIMBRE: clips - clips // 2, "usual": clips // 2}
+    for number, (name, count) in enumerate(counts.items()):
+        own = folder / name
+        timbre = NEW_TIMBRE if name == NEW_TIMBRE else None
+        parts = {"captions": 0, "open": len(FACTS), "choice": 0, "binary": 0, "workers": 1}
+        parts |= {"seconds": seconds, "timbre": timbre, "extra": (NEW_TIMBRE,)}
+        config = SynthesisConfig(count, seed=seed + number, **parts)
+        synthesize(own, config)
+        for asked in json.loads(read_text(own / LISTS[QA])):
+            if asked["facts"][0] in ASKED_FOR:
+                path = f"{name}/{CLIPS}/{asked['file_name']}"
+                rows.append((path, asked["input_text"], asked["target_text"]))
+    return _write_table(folder / "questions.csv", [QUESTION_COLUMNS, *rows])
+
+
+def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> Path:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())
+    return path
+
+
+def read_questions(path: str | Path) -> list[dict[str, str]]:
+    """Reads a csv of file, question and answer as records of a list in MusicSkills' format.
+
+    Raises:
+        InputError: it cannot be read, lacks a column, or has an empty field.
+    """
+    rows = list(csv.DictReader(io.StringIO(read_text(path, "save it as a csv in UTF-8"))))
+    missing = [name for name in QUESTION_COLUMNS if not rows or name not in rows[0]]
+    if missing:
+        raise InputError(
+            f"{path}: has no {' and no '.join(missing)}; begin it with the line "
+            f"{','.join(QUESTION_COLUMNS)}, and one line for each question"
+        )
+    found = []
+    for number, row in enumerate(rows, 2):
+        file, question, answer = ((row[name] or "").strip() for name in QUESTION_COLUMNS)
+        if not (file and question and answer):
+            raise InputError(f"{path}: line {number} has an empty field; fill it or take it out")
+        record = {"file_name": file, "input_text": question, "target_text": answer}
+        found.append(record | {"dataset": Path(path).stem, "task": "QA"})
+    return found
+
+
+def label_by_folder(folder: str | Path, path: str | Path) -> Path:
+    """Writes a csv of file and label for recordings that lie in one folder for each label.
+
+    Raises:
+        InputError: there are no recordings, or one lies outside such a folder.
+    """
+    from tinymu_jax.data.recordings import heard_in
+
+    rows = [("file", "label")]
+    for found in heard_in(folder):
+        inside = found.relative_to(folder)
+        if len(inside.parts) < 2:
+            raise InputError(f"{found}: lies in no folder of its label; put it into one")
+        rows.append((str(inside), inside.parts[0]))
+    return _write_table(Path(path), rows)
+
+
+def side_by_side(columns: Mapping[str, Sequence[str]]) -> str:
+    """Returns a table as HTML, its columns by their names."""
+    cell = "<td style='text-align:left'>{}</td>"
+    head = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in columns)
+    rows = (
+        "<tr>" + "".join(cell.format(html.escape(text)) for text in row) + "</tr>"
+        for row in zip(*columns.values(), strict=True)
+    )
+    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+
+
+def plot_shares(shares: Mapping[str, float], path: str | Path, title: str = "") -> None:
+    """Writes a picture of shares (0 to 1) as bars in percent, the first one at the top.
+
+    Raises:
+        InputError: matplotlib is not installed; the place cannot be written to.
+    """
+    from tinymu_jax.pictures import new_figure, save_figure
+
+    figure, axes = new_figure(8, 0.9 + 0.45 * len(shares))
+    percent = [100 * share for share in shares.values()]
+    places = np.arange(len(percent))[::-1]
+    drawn = axes.barh(places, percent, 0.6, color="tab:blue")
+    axes.bar_label(drawn, fmt="%.1f", padding=3)
+    axes.set_yticks(places, list(shares), parse_math=False)
+    axes.set(xlim=(0, 108), xticks=range(0, 101, 20), xlabel="percent")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, parse_math=False, loc="left")
+    save_figure(figure, path)
+
+
+def flatten_vectors(vectors: Float[np.ndarray, "R E"]) -> Float[np.ndarray, "R 2"]:
+    """Returns vectors on the plane in which they differ most (PCA)."""
+    centred = vectors - vectors.mean(0)
+    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+    return (left * sizes)[:, :2]
+
+
+def plot_map(
+    vectors: Float[np.ndarray, "R E"],
+    labels: Sequence[str],
+    path: str | Path,
+    wrong: Sequence[int] = (),
+) -> None:
+    """Writes a picture of recordings by their vectors: PCA, and t-SNE where there are `MANY`.
+
+    Args:
+        vectors: of each recording.
+        labels: of each; they give its colour.
+        path: of the picture; its suffix says the format.
+        wrong: numbers of recordings that get a ring.
+
+    Raises:
+        InputError: matplotlib is not installed; the place cannot be written to.
+    """
+    from tinymu_jax.pictures import new_figure, save_figure
+
+    places = {"PCA: where they differ most": flatten_vectors(vectors)}
+    if len(vectors) >= MANY:
+        from sklearn.manifold import TSNE
+
+        scaled = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-6)
+        near = min(30.0, len(vectors) / 4)
+        drawn = TSNE(perplexity=near, init="pca", random_state=0).fit_transform(scaled)
+        places["t-SNE: neighbours stay together"] = drawn
+    figure, first = new_figure(5.2 * len(places), 5.2)
+    first.remove()
+    names, own = sorted(set(labels)), np.asarray(labels)
+    for number, (title, points) in enumerate(places.items(), 1):
+        axes = figure.add_subplot(1, len(places), number)
+        for kind, name in enumerate(names):
+            chosen = points[own == name]
+            marker = "os^Dv"[kind // NUMBERED_COLOURS % 5]
+            style = {"color": f"C{kind % NUMBERED_COLOURS}", "marker": marker, "s": 32}
+            axes.scatter(*chosen.T, **style, label=name, alpha=0.85, linewidths=0)
+        if len(wrong):
+            ring = {"facecolors": "none", "edgecolors": "black", "s": 110, "linewidths": 1.2}
+            axes.scatter(*points[list(wrong)].T, **ring, label="the probe is wrong")
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(title, fontsize="medium", loc="left")
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=min(5, len(handles[0])))
+    save_figure(figure, path)
