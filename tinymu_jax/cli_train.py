@@ -31,12 +31,16 @@ class _Run:
     """How many processes there are."""
     process: int | None = None
     """Which of them this is, from 0."""
+    wait: float = 300.0
+    """Seconds after which a process that has not come is an error."""
 
     def run(self) -> int:
         """Runs it; returns the exit code."""
+        from tinymu_jax.agreement import facts_of
         from tinymu_jax.distributed import join_processes
 
-        join_processes(self.coordinator, self.processes, self.process)
+        facts = facts_of(self.run_config, self.resume)
+        join_processes(self.coordinator, self.processes, self.process, self.wait, facts)
         import jax
 
         from tinymu_jax.runs import train
@@ -113,11 +117,15 @@ class Export:
 
     def run(self) -> int:
         """Exports; returns the exit code."""
+        from tinymu_jax.model_card import replacing_card, write_card
+        from tinymu_jax.provenance import made_from_run
         from tinymu_jax.runs import export
 
         _quieten()
-        step = export(self.run_folder, self.output, self.step, self.half)
-        print(f"the model after step {step} is {self.output}")
+        with replacing_card(self.output):
+            step = export(self.run_folder, self.output, self.step, self.half)
+        card = write_card(self.output, made_from_run(self.run_folder, step))
+        print(f"the model after step {step} is {self.output}, described in {card}")
         return 0
 
 

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Trains on one machine, on all of its GPUs, in an environment that it makes itself.
+#
+#   launch/gpu_single.sh --config configs/sft_tinymu_t4.py --data.train data/train ...
+#                                   any options of `tinymu train`; the same line with --resume goes on
+#   launch/gpu_single.sh pretrain --config configs/pretrain_music.py ...    or train-tagger
+#   launch/gpu_single.sh --install       the environment alone, as launch/slurm_gpu.sbatch wants it
+#   launch/gpu_single.sh --dry-run ...   prints what would be done
+#
+# One process has all GPUs; how they share the work is said by --mesh.data, --mesh.fsdp and
+# --mesh.tensor (default: each has its share of the batch).
+#
+# CUDA                   cuda12 or cuda13 (default: what driver and GPUs can do)
+# CUDA_VISIBLE_DEVICES   which GPUs (default: all), as in 0,1
+# TINYMU_VENV, PYTHON    see launch/environment.sh
+set -euo pipefail
+dry="" install=""
+case "${1:-}" in
+-h | --help)
+  sed -n 's/^# \{0,1\}//p' "$0" | sed 1d
+  exit 0
+  ;;
+--dry-run) dry=1 && shift ;;
+esac
+[ "${1:-}" != --install ] || { install=1 && shift; }
+here="$PWD"
+cd "$(dirname "$0")/.."
+# shellcheck source=launch/environment.sh
+source launch/environment.sh
+
+# CUDA 13 needs driver 580, and leaves out GPUs before Turing (7.5), such as V100.
+cuda_of_machine() {
+  local found driver capability
+  if ! found="$(nvidia-smi --query-gpu=driver_version,compute_cap --format=csv,noheader 2>/dev/null)"; then
+    [ -n "$install$dry" ] || fail "nvidia-smi finds no GPU; install NVIDIA's driver, or train elsewhere"
+    echo cuda12 # where the environment alone is made, such as the first node of a cluster
+    return
+  fi
+  driver="$(echo "$found" | head -n 1 | cut -d. -f1)"
+  capability="$(echo "$found" | cut -d, -f2 | tr -d ' .' | sort -n | head -n 1)"
+  if [ "$driver" -ge 580 ] && [ "$capability" -ge 75 ]; then echo cuda13; else echo cuda12; fi
+}
+cuda="${CUDA:-$(cuda_of_machine)}"
+case "$cuda" in
+cuda12 | cuda13) ;;
+*) fail "CUDA=$cuda: give cuda12 or cuda13" ;;
+esac
+
+command=train
+case "${1:-}" in
+train | pretrain | train-tagger) command="$1" && shift ;;
+esac
+# jax takes 75 % of a GPU's memory at its start, and many versions never more. Where other programs
+# need the GPU too, give less.
+export XLA_CLIENT_MEM_FRACTION="${XLA_CLIENT_MEM_FRACTION:-${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.9}}"
+unset XLA_PYTHON_CLIENT_MEM_FRACTION # its older name; jax refuses both together
+run=(tinymu "$command" "$@")
+
+if [ -n "$dry" ]; then
+  echo "install into ${TINYMU_VENV:-.venv} with $cuda"
+  [ -n "$install" ] || { echo "XLA_CLIENT_MEM_FRACTION=$XLA_CLIENT_MEM_FRACTION" && printf '%q ' "${run[@]}" && echo; }
+  exit 0
+fi
+use_environment "$cuda"
+[ -z "$install" ] || { echo "${TINYMU_VENV:-.venv} is ready, with $cuda" && exit 0; }
+cd "$here"
+exec "${run[@]}"
