@@ -23,5 +23,5 @@ config = replace(
     ),
     step=StepConfig(blocks=256, encoder="bfloat16", decoder="bfloat16"),
     optim=OptimConfig(learning_rate=8.8e-4),
-    loop=replace(published.loop, validate_every=200, save_every=100),
+    loop=replace(published.loop, validate_every=200, save_every=100, log_every=50),
 )

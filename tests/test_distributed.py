@@ -9,14 +9,14 @@ import threading
 import time
 
 import pytest
-from fake_slurm import VARIABLES, free_port
-from helpers import ROOT
+from fake_slurm import VARIABLES
+from helpers import ROOT, free_port
 from test_kills import config_file, ended  # noqa: F401
 
-from tinymu_jax.agreement import agree, difference, facts_of
+from tinymu_jax.agreement import _read, agree, difference, facts_of
 from tinymu_jax.distributed import Meeting, _found_meeting, _local_devices
 from tinymu_jax.errors import InputError
-from tinymu_jax.training.config import OptimConfig, TrainConfig
+from tinymu_jax.training.config import DataConfig, OptimConfig, TrainConfig
 
 
 def meet(facts, processes=None, wait=20.0, port=None):
@@ -64,13 +64,11 @@ def test_every_process_is_told_who_differs_in_what():
 
 
 def test_every_process_is_told_who_is_missing():
-    begun = time.monotonic()
-    said = meet({0: {}, 1: {}, 4: {}}, processes=5, wait=1.0)
+    said = meet({0: {}, 1: {}, 4: {}}, processes=5, wait=5.0)
     assert set(said.values()) == {
-        "processes 2 and 3 of 5 did not come to HERE within 1 s; see what was said there, and "
+        "processes 2 and 3 of 5 did not come to HERE within 5 s; see what was said there, and "
         "start all together"
     }
-    assert time.monotonic() - begun < 5
     assert meet({1: {}}, processes=2, wait=0.5)[1].startswith(
         "process 0 of 2 did not answer process 1 at HERE within 0.5 s ("
     )
@@ -80,16 +78,48 @@ def test_whoever_has_nothing_to_do_with_the_run_is_not_counted():
     port, found = free_port(), {}
     meeting = threading.Thread(target=lambda: found.update(meet({0: {}}, 2, 3.0, port)))
     meeting.start()
+    lines = [
+        b"GET / HTTP/1.1\n",
+        b'{"process": 1, "facts": {}}\n',
+        b'{"tinymu": 1, "process": 7, "facts": {}}\n',
+        b'{"tinymu": 1, "process": true, "facts": {}}\n',
+    ]
     sent = 0
     while meeting.is_alive():
         try:
             with socket.create_connection(("localhost", port), timeout=1) as stranger:
-                stranger.sendall(b'{"process": 1, "facts": {}}\n' if sent else b"GET / HTTP/1.1\n")
+                stranger.sendall(lines[sent % len(lines)])
                 sent += 1
         except OSError:
             time.sleep(0.05)
-    assert sent
+    assert sent >= len(lines)
     assert found[0].startswith("process 1 of 2 did not come")
+
+
+def test_a_line_that_drips_is_not_waited_for():
+    ours, theirs = socket.socketpair()
+    stopped = threading.Event()
+
+    def drip():
+        while not stopped.wait(0.02):
+            theirs.sendall(b"x")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    begun = time.monotonic()
+    assert _read(ours, 0.3) == {}
+    taken = time.monotonic() - begun
+    stopped.set()
+    dripping.join()
+    assert 0.3 <= taken < 30  # 1 MB would take hours
+
+
+def test_machines_may_have_the_data_in_other_places():
+    here, there = (
+        facts_of(TrainConfig(output=place, data=DataConfig(train=place)), False)
+        for place in ("/a", "/b")
+    )
+    assert here == there
 
 
 def test_a_port_that_is_taken_is_named():
@@ -160,7 +190,7 @@ def begin_here(place, config, output, port, number, *options):
 
 @pytest.mark.parametrize("differing", ["config", "commit"])
 def test_another_config_or_commit_stops_the_start(differing, config_file, copy, tmp_path):  # noqa: F811
-    port, output, begun = free_port(), tmp_path / "run", time.monotonic()
+    port, output = free_port(), tmp_path / "run"
     (copy / "tinymu_jax" / "files.py").open("a").write("# other\n")
     place = copy if differing == "commit" else ROOT
     options = ["--optim.learning-rate=2e-4"] if differing == "config" else []
@@ -179,7 +209,6 @@ def test_another_config_or_commit_stops_the_start(differing, config_file, copy, 
         assert said.count("\n") == 1
         assert any(words in said for words in wanted), said
     assert not output.exists()
-    assert time.monotonic() - begun < 60
 
 
 # --- SLURM -------------------------------------------------------------------------------------
@@ -215,6 +244,7 @@ def test_slurm_says_where_they_meet(monkeypatch):
         ({}, [1]),
         ({"CUDA_VISIBLE_DEVICES": "0,1,2,3"}, [1]),
         ({"CUDA_VISIBLE_DEVICES": "3"}, [0]),  # --gpus-per-task
+        ({"CUDA_VISIBLE_DEVICES": "2,3", "SLURM_GPUS_PER_TASK": "2"}, [0, 1]),
         ({"SLURM_STEP_NUM_TASKS": "2", "CUDA_VISIBLE_DEVICES": "2,3"}, [0, 1]),
         ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_GPUS_ON_NODE": "4"}, [0, 1, 2, 3]),
         ({"JAX_LOCAL_DEVICE_IDS": "2"}, None),

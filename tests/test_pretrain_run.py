@@ -140,6 +140,7 @@ def as_tensors(content, torch):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("published", ["mcl"], indirect=True)
 def test_no_mesh_and_no_accumulation_changes_a_loss(config, tmp_path):
     base = with_part(dataclasses.replace(config, steps=4), "step", blocks=4)

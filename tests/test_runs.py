@@ -159,6 +159,27 @@ def test_a_bucket_that_cannot_be_reached_is_told_in_a_sentence(monkeypatch):
     assert said.startswith("gs://bucket/run: cannot be looked at (no route to host); check the")
 
 
+def test_a_bucket_marks_what_is_whole(tmp_path, monkeypatch):
+    for step in (4, 5):
+        (tmp_path / str(step)).mkdir()
+    (tmp_path / "4" / "commit_success.txt").touch()
+    assert whole_steps(tmp_path) == [4, 5]
+
+    class Bucket(type(tmp_path)):
+        def __str__(self):
+            return "gs://bucket/run"
+
+    monkeypatch.setattr(checkpoints_module, "place_of", lambda folder: Bucket(tmp_path))
+    monkeypatch.setattr(Bucket, "glob", lambda self, pattern: tmp_path.glob(pattern))
+    assert whole_steps("gs://bucket/run") == [4]
+
+
+def test_checkpoints_go_to_no_other_kind_of_bucket():
+    assert "s3://b/run: checkpoints go to a folder or to gs://" in refusal(
+        whole_steps, "s3://b/run"
+    )
+
+
 def test_the_best_and_the_latest_checkpoints_are_kept(tmp_path):
     optimiser = make_optimiser(OptimConfig(), 10)
     state = init_state({"a": {"kernel": np.ones((2, 3), np.float32)}}, optimiser)
@@ -294,7 +315,7 @@ def test_other_data_is_not_mixed_in(config, data, tmp_path):
 def test_checkpoints_of_nobody_knows_which_run_are_not_gone_on_with(config):
     folder = train(changed(config, loop__stop_after=4)).folder
     (folder / "run.json").unlink()
-    assert "has checkpoints, but no run.json" in refusal(train, config, resume=True)
+    assert f"has checkpoints, but {folder} no run.json" in refusal(train, config, resume=True)
 
 
 def test_validation_on_longer_clips_than_the_crops_is_refused(config, data, tmp_path):

@@ -169,6 +169,7 @@ def test_mixed_clips_have_both_clips_labels_in_their_shares():
     np.testing.assert_array_equal(alone.labels[0], found.labels[1])
 
 
+@pytest.mark.slow
 def test_no_mesh_changes_a_loss_and_a_run_goes_on(config, tmp_path):
     base = with_part(endless(config), "step", mixup=0.5)
     train(base)

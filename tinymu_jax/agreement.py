@@ -29,6 +29,8 @@ from tinymu_jax.training.config import RunConfig
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 PACKAGE = Path(__file__).parent
+PLACES = ("output", *(f"data/{name}" for name in ("train", "validation", "labels", "classes")))
+"""Fields that may differ: where a machine has the data, and sees the run's folder."""
 GREETING = "tinymu"
 """Marks our lines: the port may be found by programs that have nothing to do with the run."""
 LONGEST = 1 << 20
@@ -48,7 +50,11 @@ def facts_of(config: RunConfig, resume: bool, package: Path = PACKAGE) -> Facts:
         package: whose code runs.
     """
     fields = flatten(json.loads(json.dumps(asdict(config), default=str)))
-    options = {f"--{name.replace('/', '.').replace('_', '-')}": value for name, value in fields}
+    options = {
+        f"--{name.replace('/', '.').replace('_', '-')}": value
+        for name, value in fields
+        if name not in PLACES
+    }
     return {
         "commit": _commit(package),
         "package files": _fingerprint(package),
@@ -149,7 +155,8 @@ def _gather(address: str, processes: int, facts: Facts, wait: float) -> str:
                 break
             line = _read(other, min(SILENCE, left))
             number = line.get("process")
-            if not isinstance(number, int) or not isinstance(line.get("facts"), dict):
+            facts_there = isinstance(line.get("facts"), dict)
+            if number not in range(1, processes) or isinstance(number, bool) or not facts_there:
                 other.close()
                 continue
             if number in came:
@@ -159,9 +166,10 @@ def _gather(address: str, processes: int, facts: Facts, wait: float) -> str:
         wrong = _verdict(address, processes, facts, told, twice, wait)
         for other in came.values():
             _send(other, {"wrong": wrong})
+        end = time.monotonic() + SILENCE
         for other in came.values():
             # They close first: the port is then free at once for jax's service.
-            _read(other, SILENCE)
+            _read(other, end - time.monotonic())
             other.close()
     return wrong
 
@@ -235,6 +243,8 @@ def _read(other: socket.socket, seconds: float) -> dict[str, Any]:
     try:
         while not read.endswith(b"\n") and len(read) < LONGEST:
             other.settimeout(max(0.01, end - time.monotonic()))
+            if read and time.monotonic() > end:
+                return {}
             more = other.recv(1 << 16)
             if not more:
                 break

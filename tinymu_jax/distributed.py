@@ -132,10 +132,11 @@ def _local_devices() -> list[int] | None:
         return None
     tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    own = [int(os.environ.get("SLURM_LOCALID", "0"))]
+    own = int(os.environ.get("SLURM_LOCALID", "0"))
     several_here = tasks > int(os.environ.get("SLURM_STEP_NUM_NODES", "1"))
     if several_here:
-        return [0] if len(visible) == 1 and visible[0] else own
+        alone = "SLURM_GPUS_PER_TASK" in os.environ or own >= len(visible) or len(visible) == 1
+        return list(range(len(visible))) if visible[0] and alone else [own]
     return list(range(len(visible))) if visible[0] else _gpus_of_node()
 
 

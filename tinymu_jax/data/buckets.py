@@ -49,9 +49,13 @@ def local_copy(address: str) -> Path:
     name = re.sub(r"[^\w.-]", "_", root.rstrip("/").rsplit("/", 1)[-1]) or "data"
     folder = hub.cache_folder() / "data" / f"{name}-{fingerprint.of_text(address)[:12]}"
     make_folder(folder)
-    with open(folder / LOCK, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _told(address, lambda: _copy(files, root, folder, address))
+
+    def alone() -> None:
+        with open(folder / LOCK, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _copy(files, root, folder, address)
+
+    _told(address, alone)
     return folder
 
 
@@ -89,11 +93,13 @@ def _told(address: str, act: Callable[[], None]) -> None:
 def _copy(files: Any, root: str, folder: Path, address: str) -> None:
     """Copies what the folder lacks."""
     page = f"{root.rstrip('/')}/{DATASET_FILE}"
-    if not files.exists(page):
+    try:
+        whole = files.cat_file(page)
+    except FileNotFoundError as error:
         raise InputError(
             f"{address}: has no {DATASET_FILE}; copy a folder there that `tinymu data prepare` made"
-        )
-    own, begun, whole = folder / DATASET_FILE, folder / BEGUN, files.cat_file(page)
+        ) from error
+    own, begun = folder / DATASET_FILE, folder / BEGUN
     if own.exists() and own.read_bytes() == whole:
         return
     if not (begun.exists() and begun.read_bytes() == whole):
@@ -107,6 +113,8 @@ def _copy(files: Any, root: str, folder: Path, address: str) -> None:
 
     def take(path: str) -> None:
         target = folder / path[start:]
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{address}: {path} would leave the copy's folder; rename it there")
         if target.exists() and target.stat().st_size == found[path]["size"]:
             return
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,8 @@ from tinymu_jax.training.step import TrainState
 
 BEST_BY = "validation_loss"
 """The metric by which one checkpoint is kept beside the latest."""
+COMMITTED = "commit_success.txt"
+"""Orbax's mark of a checkpoint that is whole, on a bucket."""
 
 
 class Checkpoints:
@@ -191,12 +193,20 @@ class Checkpoints:
 
 
 def place_of(folder: str | Path) -> Any:
-    """Returns a folder's path, also of one on a bucket, as Orbax takes it."""
+    """Returns a folder's path, also of one on a bucket, as Orbax takes it.
+
+    Raises:
+        InputError: an address of another kind than gs://.
+    """
     # Light enough for what never opens a checkpoint.
     from etils import epath
 
     text = str(folder).removeprefix("file://")
-    return epath.Path(text) if is_address(text) else epath.Path(text).absolute()
+    if not is_address(text):
+        return epath.Path(text).absolute()
+    if not text.startswith("gs://"):
+        raise InputError(f"{folder}: checkpoints go to a folder or to gs://; name one of these")
+    return epath.Path(text)
 
 
 def whole_steps(folder: str | Path) -> list[int]:
@@ -205,8 +215,12 @@ def whole_steps(folder: str | Path) -> list[int]:
     Raises:
         InputError: the bucket cannot be reached.
     """
+    place = place_of(folder)
     try:
-        return sorted(int(path.name) for path in place_of(folder).glob("*") if path.name.isdigit())
+        found = [path for path in place.glob("*") if path.name.isdigit()]
+        if is_address(str(place)):
+            # A bucket has no folders to rename: Orbax marks what is whole with a file.
+            found = [path for path in found if (path / COMMITTED).exists()]
     except Exception as error:
         # Each bucket's package has classes of its own for what goes wrong.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -214,6 +228,7 @@ def whole_steps(folder: str | Path) -> list[int]:
             f"{folder}: cannot be looked at ({reason}); check the address, your rights to it, and "
             "that its package is installed (pip install -e '.[buckets]')"
         ) from error
+    return sorted(int(path.name) for path in found)
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
