@@ -5,14 +5,15 @@
 #   launch/docs.sh serve      on http://127.0.0.1:8000, anew whenever a page changes
 #   launch/docs.sh serve --dev-addr 127.0.0.1:8001     any options of `mkdocs serve` or `mkdocs build`
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=environment.sh
+source "$(dirname "$0")/environment.sh"
 case "${1:-}" in
 -h | --help)
-  sed -n 's/^# \{0,1\}//p' "$0" | sed 1d
+  show_help "$0"
   exit 0
   ;;
 esac
 cd "$(dirname "$0")/.."
-source launch/environment.sh
 use_environment docs
 export NO_MKDOCS_2_WARNING=1 # the theme's note about other programs
 

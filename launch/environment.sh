@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes a virtual environment once and turns it on.
 #
 # TINYMU_VENV   where it lies (default: .venv in the clone)
@@ -6,6 +7,11 @@
 fail() {
   echo "error: $*" >&2
   exit 2
+}
+
+# show_help FILE: the comments at its top.
+show_help() {
+  sed -n '2,/^set -euo/s/^# \{0,1\}//p' "$1"
 }
 
 find_python() {
@@ -31,9 +37,10 @@ use_environment() {
     [ "${free:-0}" -gt 4000000 ] || fail "less than 4 GB free for $venv; make room, or set TINYMU_VENV to another disk"
     echo "installing into $venv with $("$python" --version) (a minute or two) ..."
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" || fail "$python cannot make a virtual environment in $venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt &&
-      "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".${extras:+[$extras]}" ||
-      fail "packages could not be installed; check the network and the lines above"
+    {
+      "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt &&
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".${extras:+[$extras]}"
+    } || fail "packages could not be installed; check the network and the lines above"
     grep -qxF "$wanted" "$venv/installed" 2>/dev/null || printf '%s\n+\n' "$wanted" >"$venv/installed"
     [ -z "$extras" ] || echo "+$extras" >>"$venv/installed"
   fi

@@ -14,10 +14,12 @@
 # CUDA_VISIBLE_DEVICES   which GPUs (default: all), as in 0,1
 # TINYMU_VENV, PYTHON    see launch/environment.sh
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=environment.sh
+source "$(dirname "$0")/environment.sh"
 dry="" install=""
 case "${1:-}" in
 -h | --help)
-  sed -n 's/^# \{0,1\}//p' "$0" | sed 1d
+  show_help "$0"
   exit 0
   ;;
 --dry-run) dry=1 && shift ;;
@@ -25,8 +27,6 @@ esac
 [ "${1:-}" != --install ] || { install=1 && shift; }
 here="$PWD"
 cd "$(dirname "$0")/.."
-# shellcheck source=launch/environment.sh
-source launch/environment.sh
 
 # CUDA 13 needs driver 580, and leaves out GPUs before Turing (7.5), such as V100.
 cuda_of_machine() {

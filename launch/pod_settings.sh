@@ -3,20 +3,13 @@
 
 MOUNT=/mnt/tinymu # where every worker sees the bucket; the run's folder must be one that all see
 
-fail() {
-  echo "error: $*" >&2
-  exit 2
-}
+# shellcheck source-path=SCRIPTDIR source=environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 # As fail, for what goes wrong while it runs.
 give_up() {
   echo "error: $*" >&2
   exit 1
-}
-
-# show_help FILE: the comments at its top.
-show_help() {
-  sed -n '2,/^set -euo/s/^# \{0,1\}//p' "$1"
 }
 
 # need NAME...: refuses to go on where one of these settings has no value.

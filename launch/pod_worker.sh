@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What tpu_pod.sh and gke_jobset.sh run on every worker of a TPU, from the clone that is there.
 #
-#   pod_worker.sh install BUCKET            mounts the bucket, makes the environment
+#   pod_worker.sh install BUCKET [COMMAND]  mounts the bucket, makes the environment; COMMAND
+#                                           installs gcsfuse where it is missing
 #   pod_worker.sh run LOGS COMMAND...       starts it in the background; its log goes to LOGS too
 #   pod_worker.sh state                     says whether it is running, or how it ended
 #   pod_worker.sh log                       follows its log
@@ -22,21 +23,19 @@ running() {
 }
 
 install_all() {
-  local bucket="$1" key=/usr/share/keyrings/cloud.google.asc from=https://packages.cloud.google.com/apt
-  if ! command -v gcsfuse >/dev/null; then
-    curl -sf "$from/doc/apt-key.gpg" | sudo tee "$key" >/dev/null
-    echo "deb [signed-by=$key] $from gcsfuse-$(lsb_release -cs) main" |
-      sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
-    # A machine that has just started may still be installing something.
-    sudo apt-get -o DPkg::Lock::Timeout=300 -qq update
-    sudo apt-get -o DPkg::Lock::Timeout=300 -qq install -y gcsfuse
-  fi
+  local bucket="$1" command="${2:-}"
+  command -v gcsfuse >/dev/null || [ -z "$command" ] || bash -c "$command"
+  command -v gcsfuse >/dev/null || {
+    echo "error: gcsfuse is missing on this image: set GCSFUSE_INSTALL to a command that installs it as the" \
+      "documentation of Cloud Storage FUSE says, then run install again" >&2
+    exit 1
+  }
   sudo mkdir -p "$MOUNT"
   sudo chown "$(id -u)" "$MOUNT"
   # Without caches: a worker must see at once what another one has written.
   mountpoint -q "$MOUNT" || gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 "$bucket" "$MOUNT"
   # TPU images come with Python 3.10; uv brings a newer one.
-  command -v "$HOME/.local/bin/uv" >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
+  command -v "$HOME/.local/bin/uv" >/dev/null || python3 -m pip install --quiet --user uv
   "$HOME/.local/bin/uv" venv --quiet --allow-existing --python 3.12 .venv
   "$HOME/.local/bin/uv" pip install --quiet --python .venv/bin/python 'jax[tpu]' -e '.[buckets]'
   echo "worker $(number): installed"
@@ -59,15 +58,25 @@ work() {
   export PATH="$PWD/.venv/bin:$PATH"
   "$@" &
   echo $! >"$JOB/pid"
-  while sleep "${COPY_SECONDS:-60}"; do gcloud storage cp --quiet "$JOB/log" "$copy" >/dev/null 2>&1 || true; done &
+  (
+    trap 'kill "${pause:-}" 2>/dev/null || true; exit 0' TERM
+    while
+      sleep "${COPY_SECONDS:-60}" &
+      pause=$!
+      wait "$pause"
+    do gcloud storage cp --quiet "$JOB/log" "$copy" >/dev/null 2>&1 || true; done
+  ) &
   copier=$!
   wait "$(cat "$JOB/pid")" || code=$?
-  kill "$copier" || true
   echo "$code" >"$JOB/code"
+  kill "$copier" || true
+  wait "$copier" || true # a copy that is under way must not come after the last one
   gcloud storage cp --quiet "$JOB/log" "$copy" >/dev/null 2>&1 || true
 }
 
 state() {
+  # Between the end of a run and the note of its code.
+  running || [ ! -f "$JOB/pid" ] || [ -f "$JOB/code" ] || sleep 1
   if running; then
     echo "worker $(number): running"
   elif [ -f "$JOB/code" ]; then
@@ -95,8 +104,10 @@ stop() {
 # here FOLDER COMMAND...: hands SIGTERM on, keeps a log in the folder. A run that has no model at the
 # end was stopped before it: code 75, since Kubernetes starts again only what has failed.
 here() {
-  local folder="$1" index="${JOB_COMPLETION_INDEX:-0}" code=0 command log pipe
+  local folder="$1" index="${JOB_COMPLETION_INDEX:-0}" code=0 command="" log pipe again=""
   shift
+  # Before the command, which may be asked to stop at once.
+  trap 'again=1; [ -z "$command" ] || kill -TERM "$command" 2>/dev/null || true' TERM
   mkdir -p "$folder/logs"
   pipe="$(mktemp -d)/pipe"
   mkfifo "$pipe"
@@ -104,13 +115,15 @@ here() {
   log=$!
   "$@" >"$pipe" 2>&1 &
   command=$!
-  trap 'kill -TERM "$command" 2>/dev/null || true' TERM
-  wait "$command" || code=$?
-  # A signal ends the wait before the command.
-  while kill -0 "$command" 2>/dev/null; do
-    code=0
+  [ -z "$again" ] || kill -TERM "$command" 2>/dev/null || true
+  while
+    code=0 again=""
     wait "$command" || code=$?
-  done
+    [ -n "$again" ] # a signal ended `wait`, not the command
+  do :; done
+  # bash itself may lose the code of a command that ends while it hears a signal; it says -1 then.
+  [ "$code" -ge 0 ] || code=75
+  trap '' TERM
   wait "$log" # the bucket has the log once it is closed
   [ "$code" -ne 0 ] || [ "$index" -ne 0 ] || [ -f "$folder/model/config.json" ] || code=75
   exit "$code"

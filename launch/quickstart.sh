@@ -9,15 +9,16 @@
 #   launch/quickstart.sh song.mp3 checkpoints/tinymu.pt          a checkpoint of your own, or nano
 #   launch/quickstart.sh song.mp3 tinymu.pt --prompt "..." ...   any options of `tinymu ask`
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=environment.sh
+source "$(dirname "$0")/environment.sh"
 case "${1:-}" in
 -h | --help)
-  sed -n 's/^# \{0,1\}//p' "$0" | sed 1d
+  show_help "$0"
   exit 0
   ;;
 esac
 here="$PWD"
 cd "$(dirname "$0")/.."
-source launch/environment.sh
 use_environment pictures
 cd "$here"
 

@@ -36,6 +36,8 @@ HELD_OUT="${HELD_OUT:-}"     # the same for validation; may be empty
 ENCODER="${ENCODER:-}"       # weights that the encoder begins with, a file or folder; may be empty
 ARGUMENTS="${ARGUMENTS:-}"   # more options of the command; may be empty
 RUN="${RUN:-$NAME}"          # name of the run
+# Installs gcsfuse on a worker whose image has none: a command; may be empty.
+GCSFUSE_INSTALL="${GCSFUSE_INSTALL:-}"
 POLL_SECONDS="${POLL_SECONDS:-60}"
 # -----------------------------------------------------------------------------------------------
 
@@ -87,18 +89,22 @@ on_all() {
 # slice_state ASSUMED: the state of the queued resource, NONE, or UNKNOWN where the cloud does not
 # answer. A dry run shows the question and takes the state for ASSUMED.
 slice_state() {
-  local said
+  local errors
   if [ -n "$DRY_RUN" ]; then
     queue describe "--format=value(state.state)" >&3
     echo "$1"
-  elif said="$(queue describe "--format=value(state.state)" 2>&1)"; then
-    echo "$said" | tail -n 1
-  elif echo "$said" | grep -q NOT_FOUND; then
+    return
+  fi
+  errors="$(mktemp)" # gcloud's notices come there too
+  if queue describe "--format=value(state.state)" 2>"$errors"; then
+    :
+  elif grep -q NOT_FOUND "$errors"; then
     echo NONE
   else
-    echo "$said" >&2
+    cat "$errors" >&2
     echo UNKNOWN
   fi
+  rm -f "$errors"
 }
 
 create() {
@@ -124,7 +130,7 @@ create() {
 install_all() {
   on_all install "{ [ -d tinymu/.git ] || git clone --quiet $(quoted "$REPOSITORY") tinymu; } && \
 git -C tinymu fetch --quiet origin && git -C tinymu checkout --quiet --detach $(quoted "$COMMIT") && \
-bash $WORKER install $(quoted "$BUCKET")"
+bash $WORKER install $(quoted "$BUCKET" ${GCSFUSE_INSTALL:+"$GCSFUSE_INSTALL"})"
 }
 
 run() {
@@ -135,9 +141,10 @@ delete() {
   queue delete --force --quiet
 }
 
+# resume [STATE]: asks for the state where it is not given.
 resume() {
-  local state
-  state="$(slice_state SUSPENDED)"
+  local state="${1:-}"
+  [ -n "$state" ] || state="$(slice_state SUSPENDED)"
   case "$state" in
   ACTIVE) ;;
   NONE) create ;;
@@ -182,9 +189,17 @@ look() {
   fi
 }
 
+# begin_anew STATE: resume, also where an earlier try has started some of the workers.
+begin_anew() {
+  [ "$1" != ACTIVE ] || on_all stop "[ ! -f $WORKER ] || bash $WORKER stop"
+  resume "$1"
+}
+
 # One look may come between the loss of a slice and the news of it: only what is seen again counts.
+# From the loss to the new run whatever fails is tried again.
 watch() {
-  local state found before="" seen=0
+  local state found before="" seen=0 lost="" code
+  runtime >/dev/null # a TYPE that is not known is refused now and not at night
   if [ -n "$DRY_RUN" ]; then
     queue describe "--format=value(state.state)"
     on all "bash $WORKER state"
@@ -193,12 +208,18 @@ watch() {
   fi
   while true; do
     state="$(slice_state ACTIVE)" found=""
-    case "$state" in
+    case "$state" in SUSPENDED | FAILED) lost=yes ;; esac
+    case "${lost:+lost, }$state" in
     ACTIVE) found="$(look)" ;;
     NONE) give_up "there is no $NAME; begin with launch/tpu_pod.sh create" ;;
-    SUSPENDED | FAILED)
+    "lost, ACTIVE" | "lost, NONE" | "lost, SUSPENDED" | "lost, FAILED")
       echo "$(date +%T) $NAME is $state: it is asked for anew, and the run goes on"
-      resume
+      # Not as a condition, where bash would go on after an error.
+      set +e
+      (set -e && begin_anew "$state")
+      code=$?
+      set -e
+      if [ "$code" -eq 0 ]; then lost="" state=ACTIVE found=begun; else found="not begun, tried again"; fi
       ;;
     esac
     if [ "$state $found" = "$before" ]; then seen=$((seen + 1)); else
@@ -213,6 +234,7 @@ watch() {
       ;;
     failed*) [ "$seen" -lt 2 ] || give_up "the run $found; see launch/tpu_pod.sh log and gs://$BUCKET/runs/$RUN/logs" ;;
     stopped) [ "$seen" -lt 2 ] || give_up "the run was stopped before its end; go on with launch/tpu_pod.sh run" ;;
+    not*) [ "$seen" -lt 10 ] || [ "$state" != ACTIVE ] || give_up "the run could not begin; see the lines above" ;;
     silent) [ "$seen" -lt 10 ] || give_up "the workers have not answered ten times; see launch/tpu_pod.sh status" ;;
     esac
     sleep "$POLL_SECONDS"

@@ -1,8 +1,11 @@
 """What several test files need: small models and lists as published, refusals, processes."""
 
+import contextlib
 import dataclasses
 import json
 import os
+import random
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +136,16 @@ def run_python(code, *arguments):
     result = run_process("-c", code, *arguments)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def free_port():
+    """Returns a port that nothing listens at, below those that the system hands out by itself."""
+    draws = random.SystemRandom()
+    while True:
+        port = draws.randint(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("localhost", port))
+            return port
 
 
 def music_tree(ontology):

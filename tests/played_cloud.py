@@ -34,6 +34,7 @@ SETTINGS = {
     "TOPOLOGY": "4x4",
 }
 # Says what gcloud says: states in their order, the last one from then on; what workers do likewise.
+# A call that is next in `once` fails, and not the second time.
 GCLOUD = r"""#!/usr/bin/env bash
 printf '%s\n' "$*" >>"$CLOUD/calls"
 next() {
@@ -42,7 +43,13 @@ next() {
     tail -n +2 "$CLOUD/$1" >"$CLOUD/rest" && mv "$CLOUD/rest" "$CLOUD/$1"
   fi
 }
+once="$(head -n 1 "$CLOUD/once" 2>/dev/null)"
 case "$*" in
+*"${once:-nothing}"*)
+  tail -n +2 "$CLOUD/once" >"$CLOUD/rest" && mv "$CLOUD/rest" "$CLOUD/once"
+  echo "ERROR: there is no network" >&2
+  exit 1
+  ;;
 *"queued-resources describe"*)
   state="$(next states)"
   case "$state" in
@@ -50,6 +57,8 @@ case "$*" in
   BROKEN) echo "ERROR: there is no network" >&2 && exit 1 ;;
   esac
   echo "$state"
+  cat "$CLOUD/notice" >&2 2>/dev/null
+  exit 0
   ;;
 *"pod_worker.sh state")
   next workers | tr ',' '\n' | awk '{ print "worker " NR - 1 ": " $0 }' | grep -v silent
@@ -102,7 +111,7 @@ class Cloud:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
 
     def called(self):
@@ -112,6 +121,7 @@ class Cloud:
             "queued-resources delete": "delete",
             "pod_worker.sh install": "install",
             "pod_worker.sh run": "run",
+            "pod_worker.sh stop": "stop",
         }
         calls = (self.folder / "calls").read_text().splitlines()
         return [word for call in calls for part, word in words.items() if part in call]
@@ -144,12 +154,12 @@ class Worker:
             cwd=self.cloud.folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
 
     def comes(self, read, wanted):
-        """Tells whether `read()` comes to hold what is wanted within seconds."""
-        for _ in range(200):
+        """Tells whether `read()` comes to hold what is wanted."""
+        for _ in range(4800):
             if wanted in read():
                 return True
             time.sleep(0.05)

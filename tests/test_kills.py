@@ -5,7 +5,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, write_lists
+from helpers import ROOT, free_port, write_lists
 from tokenizer_fixture import tokenizer_text
 
 from tinymu_jax.checkpoint import read_checkpoint
@@ -208,10 +207,7 @@ def test_pre_training_goes_on_after_kills_teachers_included(config_file, tmp_pat
 
 def begin_two(config_file, output):
     """Begins or goes on with a run on two processes of four devices."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        meet = f"--coordinator=localhost:{free.getsockname()[1]}"
-    options = ["--step.blocks=8", meet, "--processes=2"]
+    options = ["--step.blocks=8", f"--coordinator=localhost:{free_port()}", "--processes=2"]
     return [
         begin(config_file, output, *options, f"--process={number}", devices=4) for number in (0, 1)
     ]

@@ -18,18 +18,36 @@ def test_a_worker_mounts_the_bucket_and_makes_an_environment(worker):
     program(folder / "bin" / "sudo", '#!/usr/bin/env bash\nexec "$@"\n')
     program(folder / "bin" / "gcsfuse", note)
     program(folder / "bin" / "mountpoint", "#!/usr/bin/env bash\nexit 1\n")
-    (folder / ".local" / "bin").mkdir(parents=True)
-    program(folder / ".local" / "bin" / "uv", note)
+    program(folder / "note", note)
+    brings = 'mkdir -p "$HOME/.local/bin" && cp "$CLOUD/note" "$HOME/.local/bin/uv"\n'
+    program(folder / "bin" / "python3", note + brings)
     mount = folder / "mount"
     done = worker.do("install", "music-bucket", MOUNT=str(mount))
     assert (done.returncode, done.stdout) == (0, "worker 3: installed\n")
     assert (folder / "done").read_text().splitlines() == [
         f"gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 music-bucket {mount}",
+        "python3 -m pip install --quiet --user uv",
         "uv venv --quiet --allow-existing --python 3.12 .venv",
         "uv pip install --quiet --python .venv/bin/python jax[tpu] -e .[buckets]",
     ]
     program(folder / "bin" / "gcsfuse", "#!/usr/bin/env bash\nexit 5\n")
     assert worker.do("install", "music-bucket", MOUNT=str(mount)).returncode == 5
+
+
+def test_gcsfuse_is_installed_where_there_is_a_command_for_it(worker):
+    folder = worker.cloud.folder
+    (folder / ".local" / "bin").mkdir(parents=True)
+    for name in ("bin/sudo", ".local/bin/uv"):
+        program(folder / name, "#!/usr/bin/env bash\n")
+    program(folder / "bin" / "mountpoint", "#!/usr/bin/env bash\nexit 1\n")
+    missing = worker.do("install", "music-bucket")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("error: gcsfuse is missing on this image: set GCSFUSE_INSTALL")
+    assert missing.stderr.count("\n") == 1
+    program(folder / "there", '#!/usr/bin/env bash\necho "$*" >"$CLOUD/mounted"\n')
+    done = worker.do("install", "music-bucket", 'cp "$CLOUD/there" "$CLOUD/bin/gcsfuse"')
+    assert (done.returncode, done.stdout) == (0, "worker 3: installed\n")
+    assert "music-bucket" in (folder / "mounted").read_text()
 
 
 def test_what_is_no_verb_of_a_worker_is_refused(worker):
@@ -57,6 +75,24 @@ def test_a_worker_starts_stops_and_tells_how_it_ended(worker):
     )
     assert worker.do("run", "gs://b/logs", "bash", "-c", "exit 7").returncode == 0
     assert worker.comes(worker.state, "worker 3: ended with code 7\n")
+
+
+SLEEP = """#!/usr/bin/env bash
+[ "$1" = 60 ] || exec /bin/sleep "$@"
+trap 'echo ended >>"$CLOUD/sleep"; exit' TERM
+echo begun >>"$CLOUD/sleep"
+for _ in {1..600}; do /bin/sleep 0.05; done
+"""
+
+
+def test_nothing_of_a_run_is_left_at_its_end(worker):
+    program(worker.cloud.folder / "bin" / "sleep", SLEEP)
+    sleep = worker.cloud.folder / "sleep"
+    sleep.touch()
+    command = 'until [ -s "$CLOUD/sleep" ]; do sleep 0.05; done; exit 7'
+    assert worker.do("run", "gs://b/logs", "bash", "-c", command).returncode == 0
+    assert worker.comes(worker.state, "worker 3: ended with code 7\n")
+    assert worker.comes(sleep.read_text, "ended")
 
 
 @pytest.mark.parametrize(
@@ -90,5 +126,14 @@ def test_in_kubernetes_a_stop_reaches_the_training(worker):
     )
     assert process.stdout.readline() == "begun\n"
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=30)[0] == "saved\n"
+    assert process.communicate(timeout=240)[0] == "saved\n"
     assert process.returncode == 75
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_in_kubernetes_a_stop_at_the_very_end_hides_no_code(worker, code):
+    # The script learns of both at once: the stop, and that the command has ended.
+    command = f"kill -STOP $PPID; kill -TERM $PPID; (sleep 0.3; kill -CONT $PPID) & exit {code}"
+    done = worker.do("here", str(worker.cloud.folder / "run"), "bash", "-c", command)
+    # bash may have lost the code, which counts as a stop.
+    assert done.returncode in (code or 75, 75)
