@@ -17,7 +17,7 @@ from conversion.verify import Verify
 from tinymu_jax.checkpoint import CONFIG_FILE, save_checkpoint
 from tinymu_jax.errors import InputError, one_line_errors
 from tinymu_jax.files import exists
-from tinymu_jax.model_card import parameters, replacing_card, write_card
+from tinymu_jax.model_card import parameters, write_card
 from tinymu_jax.pretrained import open_checkpoint, read_tokenizer
 from tinymu_jax.provenance import made_from_file
 from tinymu_jax.sharding import flatten
@@ -50,13 +50,12 @@ class FromTorch:
             checkpoint = checkpoint._replace(tokenizer=read_tokenizer(self.tokenizer))
         weights = sum(leaf.size for _, leaf in flatten(checkpoint.params))
         kind = type(checkpoint.config).__name__.removesuffix("Config")
-        with replacing_card(self.output):
-            save_checkpoint(self.output, checkpoint)
-            # From here on both sides are views of their files; the first view of the source is
-            # held in a cycle, and goes with the collector only.
-            del checkpoint
-            gc.collect()
-            same = check_converted(self.source, self.output, self.probe)
+        save_checkpoint(self.output, checkpoint)
+        # From here on both sides are views of their files; the first view of the source is held in
+        # a cycle, and goes with the collector only.
+        del checkpoint
+        gc.collect()
+        same = check_converted(self.source, self.output, self.probe)
         print(f"{kind}, {weights / 1e6:.2f} M numbers -> {self.output}/{CONFIG_FILE}")
         print(
             f"verified: {parameters(self.output) / 1e6:.2f} M parameters; back from "

@@ -274,7 +274,7 @@ def test_site_builds_without_warnings(tmp_path):
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     # The theme's note about other programs is no warning about the site.
     quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(build, cwd=ROOT, env=quiet, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(build, cwd=ROOT, env=quiet, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr, done.stderr
     pages = {page: (tmp_path / page).with_suffix(".html").read_text("utf-8") for page in _listed()}

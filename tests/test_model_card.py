@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -23,6 +24,7 @@ from tinymu_jax.checkpoint import (
     encoder_of,
     in_half_precision,
     init_params,
+    read_config,
     read_safetensors,
     save_checkpoint,
     write_safetensors,
@@ -130,7 +132,9 @@ def test_a_conversion_goes_over_its_own_card_and_no_other(source, tmp_path):
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     assert digest in (out / CARD_FILE).read_text()
     (out / CARD_FILE).write_text("my own words")
-    assert "holds other files (README.md)" in refusal(FromTorch(source, out).run)
+    torch.save(torch.load(source, weights_only=True) | {"epoch": 8}, source)
+    assert FromTorch(source, out).run() == 0
+    assert read_config(out)[1]["epoch"] == 8
     assert (out / CARD_FILE).read_text() == "my own words"
 
 
@@ -227,6 +231,33 @@ def test_a_run_is_told_with_its_config_and_its_scores(tmp_path, golden_checkpoin
     assert origin_of(model) == made_from_run(run)
 
 
+def test_folders_are_no_base_models(tmp_path, golden_checkpoint, monkeypatch):
+    """A folder two deep looks like a name of the hub."""
+    monkeypatch.chdir(tmp_path)
+    save_checkpoint("mine/decoder", golden_checkpoint)
+    start = {"checkpoint": "someone/else", "encoder": "runs/matpac", "decoder": "mine/decoder"}
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"start": start}}))
+    assert made_from_run(tmp_path).base_models == ("someone/else",)
+
+
+def test_places_are_cut_to_their_last_names(tmp_path):
+    places = ["gs://mine/a/one", "s3://b/two/", "file:///home/me/three", "../../me/four"]
+    config = {"data": [*places, "configs/five"], "output": "~/six"}
+    (tmp_path / "run.json").write_text(json.dumps({"config": config}))
+    told = made_from_run(tmp_path).text.split("```json\n")[1].split("```")[0]
+    cut = ["one", "two", "three", "four", "configs/five"]
+    assert json.loads(told) == {"data": cut, "output": "six"}
+
+
+def test_only_the_model_of_a_run_is_what_the_run_made(tmp_path, golden_checkpoint, monkeypatch):
+    (tmp_path / "run.json").write_text("{}")
+    for name in ("model", "start"):
+        save_checkpoint(tmp_path / name, Checkpoint(*golden_checkpoint[:3]))
+    assert "Nothing beside the weights says" in origin_of(tmp_path / "start").text
+    monkeypatch.chdir(tmp_path / "model")
+    assert "Saved of a run" in origin_of(Path(".")).text
+
+
 def test_what_is_not_known_is_said_to_be_unknown(tmp_path, golden_checkpoint):
     folder = save_checkpoint(tmp_path / "model", Checkpoint(*golden_checkpoint[:3]))
     text = card_text(folder, origin_of(folder))
@@ -244,6 +275,12 @@ def test_somebodys_own_card_stays(tmp_path, golden_checkpoint):
     card.write_text(own)
     write_card(folder, Origin("third"))
     assert card.read_text() == own
+    # Weights that are saved anew, as at the end of a run that goes on, leave it and a licence.
+    (folder / "LICENSE").write_text("as you like")
+    save_checkpoint(folder, golden_checkpoint._replace(source={"epoch": 9}))
+    assert read_config(folder)[1] == {"epoch": 9}
+    assert card.read_text() == own
+    assert (folder / "LICENSE").read_text() == "as you like"
     assert MARK not in (NANO_FOLDER / CARD_FILE).read_text()
 
 
@@ -289,3 +326,6 @@ def test_export_writes_the_card_of_its_step(tmp_path, golden_checkpoint, capsys,
         assert code == 0
         assert f"after step {step} is {tmp_path}/out, described in {tmp_path}/out/README.md" in out
         assert f"Saved after step {step} of a run" in (tmp_path / "out" / CARD_FILE).read_text()
+    (tmp_path / "out" / CARD_FILE).write_text("my own words")
+    assert run_cli(capsys, monkeypatch, "export", run, tmp_path / "out", "--step", 20)[0] == 0
+    assert (tmp_path / "out" / CARD_FILE).read_text() == "my own words"

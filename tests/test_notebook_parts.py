@@ -25,6 +25,13 @@ def test_a_table_of_questions_becomes_a_list(tmp_path):
             "task": "QA",
         }
     ]
+    # As Excel's "CSV UTF-8" is, with a mark in front.
+    path.write_text("file,question,answer\na.wav,Fast?,no\n", "utf-8-sig")
+    assert notebook.read_questions(path)[0]["file_name"] == "a.wav"
+    path.write_text("file,question,answer\n", "utf-8")
+    assert "mine.csv: has no rows; write" in refusal(notebook.read_questions, path)
+    path.write_text("", "utf-8")
+    assert "has no file and no question and no answer" in refusal(notebook.read_questions, path)
     path.write_text("file,question\na.wav,Fast?\n", "utf-8")
     assert "has no answer; begin it with" in refusal(notebook.read_questions, path)
     path.write_text("file,question,answer\na.wav,Fast?\n", "utf-8")
@@ -85,6 +92,7 @@ def test_a_recording_comes_from_a_browser_or_a_path(tmp_path, monkeypatch):
         ("gpu", "7.5", "float32"),
         ("gpu", "8.0", "bfloat16"),
         ("gpu", "12.0", "bfloat16"),
+        ("gpu", "gfx90a", "float32"),
         ("tpu", None, "bfloat16"),
     ],
 )

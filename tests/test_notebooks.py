@@ -28,7 +28,7 @@ FOLDER = ROOT / "launch/colab"
 NAMES = ("ask", "finetune", "pretrain_probe")
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 SECONDS = 600
-"""That a cell may take, on a machine that has other things to do."""
+"""That a cell, or the start of a kernel, may take on a machine that has other things to do."""
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,18 @@ def kernels(tmp_path_factory):
 def run_notebook(name, folder, kernels):
     """Runs a notebook in a folder of its own; returns it, and where it ran."""
     specs = KernelSpecManager(kernel_dirs=[str(kernels)], ensure_native_kernel=False)
-    kernel = AsyncKernelManager(kernel_name="tests", kernel_spec_manager=specs)
+    # Ports that are looked for first may be taken by others before the kernel has them.
+    files = {"transport": "ipc", "connection_file": str(kernels / f"{name}.json")}
+    kernel = AsyncKernelManager(kernel_name="tests", kernel_spec_manager=specs, **files)
     page = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     own = {"TINYMU_TINY": "1", "TINYMU_CACHE": folder / "cache", "IPYTHONDIR": folder / "ipython"}
     env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    # Nothing is downloaded: no name of a host is found.
+    # The hub's client is told to download nothing.
     env |= {"HF_HUB_OFFLINE": "1"} | {key: str(value) for key, value in own.items()}
     place = {"metadata": {"path": str(folder)}}
-    NotebookClient(page, km=kernel, timeout=SECONDS, resources=place).execute(env=env)
+    waits = {"timeout": SECONDS, "startup_timeout": SECONDS}
+    client = NotebookClient(page, km=kernel, resources=place, **waits)
+    client.execute(env=env, cleanup_kc=True)
     return SimpleNamespace(cells=page.cells, folder=folder)
 
 

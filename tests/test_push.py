@@ -1,5 +1,6 @@
 """`tinymu push`: a checkpoint goes to a server that plays the hub, and comes back by its name."""
 
+import importlib
 import json
 import shutil
 import urllib.error
@@ -13,8 +14,9 @@ from hub_server import TOKEN, serving
 import tinymu_jax
 from tinymu_jax.checkpoint import Checkpoint, init_params, read_checkpoint, save_checkpoint
 from tinymu_jax.config import MatpacConfig
-from tinymu_jax.model_card import MARK
+from tinymu_jax.model_card import MARK, write_card
 from tinymu_jax.pretrained import NANO_FOLDER
+from tinymu_jax.provenance import Origin
 
 NAME, PROMPT = "someone/little", "What instrument is playing?"
 WEIGHTS = ("config.json", "model.safetensors", "tokenizer.json")
@@ -88,7 +90,6 @@ def test_what_is_pushed_again_is_loaded_anew(fake_hub, folder, push):
     tinymu_jax.load(NAME)
     checkpoint = read_checkpoint(folder)
     changed = checkpoint._replace(source={"epoch": 5})
-    (folder / "README.md").unlink()
     save_checkpoint(folder, changed)
     assert push(folder, NAME, "--message", "five epochs")[0] == 0
     assert fake_hub.messages[-1] == "five epochs"
@@ -180,8 +181,9 @@ def test_a_card_of_ones_own_is_sent_as_it_is(fake_hub, folder, push):
 
 
 def test_a_generated_card_gets_the_name_and_the_licence(fake_hub, folder, push):
-    assert push(folder, "someone/before")[0] == 0
+    before = write_card(folder, Origin("Of a test."), "someone/before").read_text()
     assert push(folder, NAME, "--license", "apache-2.0")[0] == 0
+    assert (folder / "README.md").read_text() == before
     card = fake_hub.files[NAME, "main"]["README.md"].decode()
     assert MARK in card
     assert f'tinymu_jax.load("{NAME}")' in card
@@ -200,6 +202,24 @@ def test_a_public_repository_does_not_get_what_is_to_be_private(fake_hub, folder
     fake_hub.files[NAME, "main"].clear()
     assert refused(push(folder, NAME, "--private"), NAME, "is there already and public")
     assert fake_hub.files[NAME, "main"] == {}
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_progress_bars_are_left_as_they_were(fake_hub, folder, push, monkeypatch):
+    from huggingface_hub import utils
+
+    assert push(folder, NAME)[0] == 0
+    assert not utils.are_progress_bars_disabled()
+    with utils.disable_progress_bars():
+        assert push(folder, NAME)[0] == 0
+        assert utils.are_progress_bars_disabled()
+    # As HF_HUB_DISABLE_PROGRESS_BARS=1 and =0 set it: whoever changes them is warned.
+    for chosen in (True, False):
+        for place in ("constants", "utils.tqdm"):
+            # A class has the name of the module `tqdm` in its package.
+            module = importlib.import_module(f"huggingface_hub.{place}")
+            monkeypatch.setattr(module, "HF_HUB_DISABLE_PROGRESS_BARS", chosen)
+        assert push(folder, NAME)[0] == 0
 
 
 # --- what goes wrong ---------------------------------------------------------------------------
@@ -232,6 +252,7 @@ def test_a_hub_that_fails_is_told(fake_hub, folder, push):
     fake_hub.fault = fail
     assert refused(push(folder, NAME), NAME, "try again")
     assert fake_hub.files[NAME, "main"] == {}
+    assert not (folder / "README.md").exists()
 
 
 def test_a_hub_out_of_reach_is_told(fake_hub, folder, push):

@@ -30,6 +30,8 @@ from tinymu_jax.sharding import Tree, flatten, unflatten
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 RUN_FILE, MODEL_FOLDER = "run.json", "model"
 """A training run's folder has the one, and at its end the other, a checkpoint folder."""
+BESIDE = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"}
+"""What may lie in a checkpoint folder as well, and stays when it is written anew."""
 FORMAT = 1
 
 ModelConfig = TinyMUConfig | MatpacConfig | SmolLM2Config | SelfSupervisedConfig
@@ -58,7 +60,8 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     """Writes a checkpoint folder; a folder is complete once its `config.json` is there.
 
-    Weights are written as they are: float32, or float16 where they have been rounded to it.
+    A model card and a licence that lie in it stay. Weights are written as they are: float32, or
+    float16 where they have been rounded to it.
 
     Raises:
         InputError: `folder` is a file, holds something else already, or cannot be written to.
@@ -70,7 +73,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     left_over = [
         p for p in folder.glob("*.partial") if any(p.name.startswith(f"{name}.") for name in ours)
     ]
-    others = {p.name for p in folder.glob("*")} - ours - {p.name for p in left_over}
+    others = {p.name for p in folder.glob("*")} - ours - BESIDE - {p.name for p in left_over}
     if others:
         raise InputError(
             f"{folder}: holds other files ({sorted(others)[0]}); name a new or empty folder"

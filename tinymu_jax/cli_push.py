@@ -1,7 +1,7 @@
 """The `tinymu push` command: a checkpoint folder to the hub, from where `load` has it by name."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from tinymu_jax.checkpoint import (
 )
 from tinymu_jax.config import NANO, SmolLM2Config, TinyMUConfig, smollm2_preset
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import exists, read_text, write_text
+from tinymu_jax.files import exists, read_text
 from tinymu_jax.model_card import CARD_FILE, card_text, is_written_by_us, renamed
 from tinymu_jax.provenance import REPORT_FILE, origin_of
 
@@ -35,7 +35,7 @@ SENT = (
 class Push:
     """Upload a checkpoint folder to the hub.
 
-    The folder is read as `load` reads it first; a model card is written where there is none.
+    The folder is read as `load` reads it first; a model card is sent along where there is none.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -49,9 +49,9 @@ class Push:
     message: str = "Upload a checkpoint of tinymu_jax"
     """Of the commit."""
     license: str | None = None
-    """Identifier of the weights' licence (apache-2.0, cc-by-nc-4.0, ...), for the model card."""
+    """Identifier of the weights' licence (apache-2.0, ...), for the model card of this upload."""
     dry_run: bool = False
-    """Check and list only; nothing is written or sent."""
+    """Check and list only; nothing is sent."""
 
     def run(self) -> int:
         """Pushes; returns the exit code."""
@@ -73,15 +73,15 @@ class Push:
             print(f"dry run: nothing is sent to {where}")
             return 0
         token = _token()
-        if card is not None:
-            write_text(folder / CARD_FILE, card)
+        # The folder itself stays as it is, whatever becomes of the upload.
+        sent = files if card is None else {**files, CARD_FILE: card.encode()}
         with _told(self.name):
-            print(f"-> {self._upload(folder, sorted(sizes), token)}")
+            print(f"-> {self._upload(sent, token)}")
         print(f'load it with tinymu_jax.load("{self.name}"{self._revision_argument()})')
         return 0
 
     def _card(self, folder: Path) -> str | None:
-        """Returns the card that is to be written; None where somebody wrote one."""
+        """Returns the card that is to be sent; None where somebody wrote one."""
         card = folder / CARD_FILE
         if not exists(card):
             return card_text(folder, origin_of(folder), self.name, self.license)
@@ -97,9 +97,9 @@ class Push:
     def _revision_argument(self) -> str:
         return f', revision="{self.revision}"' if self.revision else ""
 
-    def _upload(self, folder: Path, names: list[str], token: str) -> str:
+    def _upload(self, files: Mapping[str, Path | bytes], token: str) -> str:
         """Sends the files in one go and returns the address where they are."""
-        from huggingface_hub import HfApi
+        from huggingface_hub import CommitOperationAdd, HfApi
 
         api = HfApi(token=token, library_name="tinymu_jax")
         api.create_repo(self.name, private=self.private or None, exist_ok=True)
@@ -110,10 +110,9 @@ class Push:
             )
         if self.revision is not None:
             api.create_branch(self.name, branch=self.revision, exist_ok=True)
-        api.upload_folder(
-            repo_id=self.name,
-            folder_path=folder,
-            allow_patterns=names,
+        api.create_commit(
+            self.name,
+            [CommitOperationAdd(name, content) for name, content in sorted(files.items())],
             commit_message=self.message,
             revision=self.revision,
         )
@@ -194,13 +193,21 @@ def _token() -> str:
 @contextmanager
 def _told(name: str) -> Iterator[None]:
     """Says in a sentence what the hub, or the way there, refuses."""
+    from huggingface_hub import constants
     from huggingface_hub import logging as hub_logging
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     verbosity = hub_logging.get_verbosity()
     hub_logging.set_verbosity_error()
-    if not sys.stderr.isatty():
+    # Who has set the variable, or put the bars out, is not to be overruled.
+    chosen = constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled()
+    without_bars = not sys.stderr.isatty() and not chosen
+    if without_bars:
         disable_progress_bars()
     try:
         yield
@@ -222,7 +229,8 @@ def _told(name: str) -> Iterator[None]:
         raise InputError(f"{name}: cannot be uploaded ({reason}); try again") from error
     finally:
         hub_logging.set_verbosity(verbosity)
-        enable_progress_bars()
+        if without_bars:
+            enable_progress_bars()
 
 
 def _refusal(error: Any) -> str:

@@ -109,7 +109,7 @@ class Export:
     run_folder: tyro.conf.Positional[Path]
     """Of the run; it may still be going on."""
     output: tyro.conf.Positional[Path]
-    """A new or empty folder."""
+    """A new or empty folder, or a checkpoint's; a card of your own in it stays."""
     step: str = "best"
     """best (by validation, else the latest), latest, or the number of a step that was kept."""
     half: bool = False
@@ -117,13 +117,12 @@ class Export:
 
     def run(self) -> int:
         """Exports; returns the exit code."""
-        from tinymu_jax.model_card import replacing_card, write_card
+        from tinymu_jax.model_card import write_card
         from tinymu_jax.provenance import made_from_run
         from tinymu_jax.runs import export
 
         _quieten()
-        with replacing_card(self.output):
-            step = export(self.run_folder, self.output, self.step, self.half)
+        step = export(self.run_folder, self.output, self.step, self.half)
         card = write_card(self.output, made_from_run(self.run_folder, step))
         print(f"the model after step {step} is {self.output}, described in {card}")
         return 0

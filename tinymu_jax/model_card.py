@@ -4,8 +4,7 @@ It says what its folder shows, and where that is nothing, that it is not known.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from tinymu_jax.checkpoint import TOKENIZER_FILE, WEIGHTS_FILE, ModelConfig, read_config
 from tinymu_jax.config import MatpacConfig, SmolLM2Config, TinyMUConfig, smollm2_preset
-from tinymu_jax.files import exists, read_text, remove, write_text
+from tinymu_jax.files import exists, read_text, write_text
 from tinymu_jax.mapped import map_safetensors
 from tinymu_jax.provenance import Origin
 from tinymu_jax.sharding import Tree, flatten
@@ -41,22 +40,6 @@ def parameters(folder: Path) -> int:
 def is_written_by_us(card: Path) -> bool:
     """Tells a card that was generated from one that somebody wrote."""
     return exists(card) and MARK in read_text(card, "it is to be Markdown")
-
-
-@contextmanager
-def replacing_card(folder: Path) -> Iterator[None]:
-    """Takes a generated card away while a checkpoint is written anew; a failure brings it back."""
-    card = folder / CARD_FILE
-    if not is_written_by_us(card):
-        yield
-        return
-    text = read_text(card)
-    remove(card)
-    try:
-        yield
-    except BaseException:
-        write_text(card, text)
-        raise
 
 
 def write_card(

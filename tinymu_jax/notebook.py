@@ -35,8 +35,10 @@ def products_here() -> Products:
     import jax
 
     device = jax.devices()[0]
-    capability = float(getattr(device, "compute_capability", None) or 0)
-    return "bfloat16" if device.platform == "tpu" or capability >= 8 else "float32"
+    # AMD's cards have a name there, such as gfx90a.
+    major = str(getattr(device, "compute_capability", "")).partition(".")[0]
+    has_it = device.platform == "tpu" or (major.isdecimal() and int(major) >= 8)
+    return "bfloat16" if has_it else "float32"
 
 
 def make_questions(folder: str | Path, clips: int, seconds: float, seed: int = 0) -> Path:
@@ -83,15 +85,20 @@ def read_questions(path: str | Path) -> list[dict[str, str]]:
     """Reads a csv of file, question and answer as records of a list in MusicSkills' format.
 
     Raises:
-        InputError: it cannot be read, lacks a column, or has an empty field.
+        InputError: it cannot be read, lacks a column, has no rows, or has an empty field.
     """
-    rows = list(csv.DictReader(io.StringIO(read_text(path, "save it as a csv in UTF-8"))))
-    missing = [name for name in QUESTION_COLUMNS if not rows or name not in rows[0]]
+    # Excel's "CSV UTF-8" begins with a mark of the byte order.
+    text = read_text(path, "save it as a csv in UTF-8").removeprefix("\ufeff")
+    table = csv.DictReader(io.StringIO(text))
+    rows, names = list(table), table.fieldnames or ()
+    missing = [name for name in QUESTION_COLUMNS if name not in names]
     if missing:
         raise InputError(
             f"{path}: has no {' and no '.join(missing)}; begin it with the line "
             f"{','.join(QUESTION_COLUMNS)}, and one line for each question"
         )
+    if not rows:
+        raise InputError(f"{path}: has no rows; write one line for each question")
     found = []
     for number, row in enumerate(rows, 2):
         file, question, answer = ((row[name] or "").strip() for name in QUESTION_COLUMNS)

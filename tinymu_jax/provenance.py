@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinymu_jax.checkpoint import RUN_FILE, read_config
+from tinymu_jax.checkpoint import MODEL_FOLDER, RUN_FILE, read_config
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import exists, read_json_object
 from tinymu_jax.hub import is_hub_name
@@ -76,15 +76,17 @@ def made_from_run(folder: Path, step: int | None = None) -> Origin:
         "",
         "</details>",
     ]
-    bases = tuple(place for place in begun.values() if place and is_hub_name(place))
+    bases = tuple(place for place in begun.values() if place and _is_on_the_hub(place))
     report = folder / REPORT_FILE
     return Origin("\n".join(lines), bases, report if exists(report) else None)
 
 
 def origin_of(folder: Path) -> Origin:
     """Describes a checkpoint folder by what lies around it: a run, or what its config tells."""
-    if exists(folder.parent / RUN_FILE):
-        return made_from_run(folder.parent)
+    own = folder.resolve()
+    # Other folders of a run hold what it began with.
+    if own.name == MODEL_FOLDER and exists(own.parent / RUN_FILE):
+        return made_from_run(own.parent)
     _, source = read_config(folder)
     report = folder / REPORT_FILE
     found = report if exists(report) else None
@@ -94,13 +96,18 @@ def origin_of(folder: Path) -> Origin:
     return Origin(UNKNOWN.text, report=found)
 
 
+def _is_on_the_hub(name: str) -> bool:
+    """Tells a hub name from a folder, also from one of a run that was on another machine."""
+    return is_hub_name(name) and not name.startswith("runs/") and not exists(name)
+
+
 def _without_places(value: Any) -> Any:
     """Returns a config whose places on one machine are cut to their last names."""
     if isinstance(value, dict):
         return {key: _without_places(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_without_places(one) for one in value]
-    if isinstance(value, str) and value[:1] in ("/", "~"):
+    if isinstance(value, str) and (value[:1] in ("/", "~") or "://" in value or ".." in value):
         return Path(value).name
     return value
 
