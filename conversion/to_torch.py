@@ -27,7 +27,7 @@ from tinymu_jax.checkpoint import (
 )
 from tinymu_jax.config import MatpacConfig, SmolLM2Config
 from tinymu_jax.errors import InputError, one_line_errors
-from tinymu_jax.files import exists, make_folder, remove, write_json, write_text
+from tinymu_jax.files import exists, make_folder, read_text, remove, write_json, write_text
 from tinymu_jax.model_card import count_parameters
 from tinymu_jax.pretrained import open_checkpoint
 from tinymu_jax.pretraining.config import SelfSupervisedConfig
@@ -101,27 +101,35 @@ def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
         write_torch_file(output, pretraining.to_published(checkpoint))
         sizes = pretraining.sizes_of(checkpoint.config)
     else:
+        tokenizer = output.with_name(TOKENIZER_FILE)
+        _check_tokenizer(tokenizer, checkpoint.tokenizer, replaced=exists(output))
         content = tinymu.to_published(checkpoint)
         _write_state(output, content, content["model"])
         sizes = tinymu.sizes(content["config"], checkpoint.config)
         written.append(output.with_suffix(".yaml"))
         write_text(written[-1], yaml.safe_dump(content["config"], sort_keys=False))
-        # What an earlier model left here would be read as this one's.
-        tokenizer = output.with_name(TOKENIZER_FILE)
         if checkpoint.tokenizer is not None:
             write_text(tokenizer, checkpoint.tokenizer)
             written.append(tokenizer)
-        elif exists(tokenizer):
-            raise InputError(
-                f"{tokenizer}: lies beside a checkpoint that has no tokenizer, and would be taken "
-                "for its own; name another folder"
-            )
     if earlier.keys() & PARTS.keys():
         remove(beside)
     if sizes:
         write_json(beside, sizes)
         written.append(beside)
     return written
+
+
+def _check_tokenizer(there: Path, own: str | None, replaced: bool) -> None:
+    """Refuses a folder whose tokenizer would be taken for this model's, or lost to it."""
+    if not exists(there):
+        return
+    if own is None:
+        raise InputError(
+            f"{there}: lies beside a checkpoint that has no tokenizer, and would be taken for its "
+            "own; name another folder"
+        )
+    if not replaced and read_text(there) != own:
+        raise InputError(f"{there}: is another model's tokenizer; name another folder")
 
 
 def _write_state(output: Path, content: object, state: dict[str, np.ndarray]) -> None:

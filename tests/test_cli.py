@@ -739,6 +739,24 @@ def test_to_torch_makes_a_published_file(run, folder, checkpoint_file, work):
     assert all(np.array_equal(back[key], original[key]) for key in original)
 
 
+def test_to_torch_leaves_another_models_tokenizer_alone(run, folder, work):
+    (work / "theirs").mkdir()
+    tokenizer = work / "theirs" / "tokenizer.json"
+    tokenizer.write_text("{}")
+    code, _, err = run(to_torch.main, folder, "theirs/tinymu.pt")
+    assert code == 2
+    assert err == (
+        "error: theirs/tokenizer.json: is another model's tokenizer; name another folder\n"
+    )
+    assert files(work / "theirs") == ["tokenizer.json"]
+    tokenizer.unlink()
+    assert run(to_torch.main, folder, "theirs/tinymu.pt")[0] == 0
+    # An earlier run's own outputs are replaced.
+    tokenizer.write_text("{}")
+    assert run(to_torch.main, folder, "theirs/tinymu.pt")[0] == 0
+    assert tokenizer.read_text() != "{}"
+
+
 def test_to_torch_makes_an_encoder_file_and_a_decoder_folder(run, encoder, work):
     assert run(from_torch.main, encoder, "matpac")[0] == 0
     assert run(to_torch.main, "matpac", "matpac.pt")[1].startswith("-> matpac.pt\nverified: ")

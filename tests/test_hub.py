@@ -252,7 +252,8 @@ def test_a_hub_that_is_down_is_told(fake_hub, cache):
     fake_hub.close()
     message = refusal(tinymu_jax.load, REPO)
     assert message.startswith(f"{REPO}: tinymu.yaml cannot be downloaded, the hub is out of reach")
-    assert "check the network, or give the path of a checkpoint" in message
+    assert "check the network, give the path of a checkpoint (tinymu.pt) that you have" in message
+    assert message.endswith("or name nano, the small model that comes along")
     assert written(cache) == []
 
 

@@ -19,7 +19,12 @@ from tinymu_jax.assistant import Assistant
 from tinymu_jax.checkpoint import save_checkpoint
 from tinymu_jax.labels import read_labels
 from tinymu_jax.listener import Listener
-from tinymu_jax.pretrained import keep_compiled_programs, make_assistant
+from tinymu_jax.pretrained import (
+    NANO_FOLDER,
+    keep_compiled_programs,
+    make_assistant,
+    read_tokenizer,
+)
 from tinymu_jax.sharding import flatten, unflatten
 
 CLIP = "stereo_48k_11s"
@@ -526,3 +531,13 @@ def test_a_folder_for_compiled_programs_that_is_set_stays(tmp_path, compilation_
     compilation_cache(str(tmp_path / "mine"))
     keep_compiled_programs()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
+
+
+def test_a_tokenizer_is_found_in_nano_in_a_folder_and_in_a_run(tmp_path):
+    nano = (NANO_FOLDER / "tokenizer.json").read_text()
+    assert read_tokenizer("nano") == nano
+    assert read_tokenizer(NANO_FOLDER) == nano
+    (tmp_path / "model").mkdir()
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "model" / "tokenizer.json").write_text("of the run")
+    assert read_tokenizer(tmp_path) == "of the run"

@@ -52,7 +52,8 @@ class Prepare:
     checkpoint: str | None = None
     """Whose encoder makes the embeddings, where those are stored."""
     tokenizer: str = DECODER
-    """tokenizer.json or hub name of the decoder that will be trained."""
+    """Of the model that will be trained: tokenizer.json, a checkpoint's folder, `nano`, or the hub
+    name of a decoder."""
     max_bad: float = 0.001
     """Share of recordings that may be missing or unusable."""
     clips_per_shard: int = 1024
@@ -124,7 +125,7 @@ class Synthesize:
         print(
             f"{self.synthesis.clips} clips in {self.output / CLIPS}, their facts in "
             f"{self.output / FACTS_FILE}; prepare them with: tinymu data prepare --lists {lists} "
-            f"--audio {self.output / CLIPS} --output DATA"
+            f"--audio {self.output / CLIPS} --output DATA (and --tokenizer nano, for nano to learn)"
         )
         return 0
 

@@ -200,7 +200,10 @@ def read_config_file(path: Path, kind: type[RunConfig] = TrainConfig) -> RunConf
         InputError: it is not there, fails, or has none.
     """
     if not exists(path) or path.is_dir():
-        raise InputError(f"{path}: no such file; name a config such as configs/sft_tinymu.py")
+        raise InputError(
+            f"{path}: no such file (in {Path.cwd()}); name a config such as configs/sft_tinymu.py "
+            "of the clone"
+        )
     # A config may build on another one beside it, as those in configs/ do.
     beside = [str(path.resolve().parent.parent), str(path.resolve().parent)]
     sys.path[:0] = beside

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tinymu_jax.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, save_checkpoint
+from tinymu_jax.config import NANO
 from tinymu_jax.errors import InputError
 from tinymu_jax.files import read_json_object, read_text
 
@@ -57,9 +58,11 @@ def download(repo: str, file: str, revision: str | None = None) -> Path:
     try:
         return Path(hf_hub_download(repo, file, revision=revision))
     except LocalEntryNotFoundError as error:
+        instead = f"a {file}" if file == TOKENIZER_FILE else f"a checkpoint ({WEIGHTS})"
         raise InputError(
             f"{repo}: {file} cannot be downloaded, the hub is out of reach; check the network, "
-            f"or give the path of a checkpoint that you have ({WEIGHTS})"
+            f"give the path of {instead} that you have, or name {NANO}, the small model that comes "
+            "along"
         ) from error
     except RepositoryNotFoundError as error:
         raise InputError(

@@ -187,10 +187,11 @@ def _tokenizer_finder(
 
 
 def read_tokenizer(given: str | Path) -> str:
-    """Returns the text of a tokenizer by path of the file or its folder, or by hub name."""
-    path = Path(given)
+    """Returns the text of a tokenizer: a file's, a checkpoint's or run's, nano's, or the hub's."""
+    path = NANO_FOLDER if str(given) == NANO else Path(given)
     if exists(path):
-        return read_text(path / TOKENIZER_FILE if path.is_dir() else path)
+        folder = path / MODEL_FOLDER if exists(path / RUN_FILE) else path
+        return read_text(folder / TOKENIZER_FILE if path.is_dir() else path)
     if hub.is_hub_name(str(given)):
         return hub.fetch_tokenizer(str(given))
     raise InputError(f"{path}: no such file; name a tokenizer.json, or a decoder on the hub")
