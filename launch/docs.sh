@@ -7,12 +7,7 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=environment.sh
 source "$(dirname "$0")/environment.sh"
-case "${1:-}" in
--h | --help)
-  show_help "$0"
-  exit 0
-  ;;
-esac
+help_if_asked "$@"
 cd "$(dirname "$0")/.."
 use_environment docs
 export NO_MKDOCS_2_WARNING=1 # the theme's note about other programs

@@ -14,6 +14,16 @@ show_help() {
   sed -n '2,/^set -euo/s/^# \{0,1\}//p' "$1"
 }
 
+# help_if_asked ARGUMENT...: shows the script's help and ends, where that is the first argument.
+help_if_asked() {
+  case "${1:-}" in
+  -h | --help)
+    show_help "$0"
+    exit 0
+    ;;
+  esac
+}
+
 find_python() {
   local candidate
   for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3}; do

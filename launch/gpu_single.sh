@@ -16,12 +16,9 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=environment.sh
 source "$(dirname "$0")/environment.sh"
+help_if_asked "$@"
 dry="" install=""
 case "${1:-}" in
--h | --help)
-  show_help "$0"
-  exit 0
-  ;;
 --dry-run) dry=1 && shift ;;
 esac
 [ "${1:-}" != --install ] || { install=1 && shift; }

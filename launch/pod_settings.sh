@@ -78,11 +78,8 @@ read_verb() {
   VERB="" DRY_RUN=""
   local argument
   for argument in "$@"; do
+    help_if_asked "$argument"
     case "$argument" in
-    -h | --help)
-      show_help "$0"
-      exit 0
-      ;;
     --dry-run) DRY_RUN=yes ;;
     -*) fail "$argument is no option; see launch/$(basename "$0") --help" ;;
     *)

@@ -241,7 +241,7 @@ def test_folders_are_no_base_models(tmp_path, golden_checkpoint, monkeypatch):
 
 
 def test_places_are_cut_to_their_last_names(tmp_path):
-    places = ["gs://mine/a/one", "s3://b/two/", "file:///home/me/three", "../../me/four"]
+    places = ["gs://mine/a/one", "s3://b/two/", "file:///data/three", "../../me/four"]
     config = {"data": [*places, "configs/five"], "output": "~/six"}
     (tmp_path / "run.json").write_text(json.dumps({"config": config}))
     told = made_from_run(tmp_path).text.split("```json\n")[1].split("```")[0]

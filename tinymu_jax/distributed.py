@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinymu_jax.agreement import agree
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, reason_of
 
 WAIT = 300.0
 """Seconds after which a process that has not come is missing."""
@@ -65,7 +65,7 @@ def join_processes(
             *meeting, local_device_ids=_local_devices(), initialization_timeout=max(60, int(wait))
         )
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise InputError(
             f"the processes of this run did not meet at {meeting.coordinator} ({reason}); start "
             "all of them, with the same coordinator"
@@ -114,7 +114,7 @@ def _found_meeting(wait: float) -> Meeting | None:
         coordinator = found.get_coordinator_address(**options)
         return Meeting(coordinator, processes, found.get_process_id())
     except (RuntimeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise InputError(
             f"what this machine says of the other processes cannot be read ({reason}); name them "
             "with --coordinator, --processes and --process"

@@ -12,6 +12,15 @@ class InputError(ValueError):
     """
 
 
+def reason_of(error: Exception, most: int = 200) -> str:
+    """Returns what another library's error says, in one line of at most so many characters.
+
+    Disks, clouds and networks each have classes of their own; one that says nothing is named by
+    its class.
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def report(error: Exception) -> None:
     """Prints an error to stderr in one line."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

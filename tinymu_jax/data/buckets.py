@@ -14,7 +14,7 @@ from typing import Any
 
 from tinymu_jax import fingerprint, hub
 from tinymu_jax.data.dataset import DATASET_FILE
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, reason_of
 from tinymu_jax.files import make_folder
 
 FILES_AT_ONCE = 8
@@ -82,11 +82,9 @@ def _told(address: str, act: Callable[[], None]) -> None:
     except FileNotFoundError as error:
         raise InputError(f"{address}: {error} is not there; check the address") from error
     except Exception as error:
-        # Every file system has classes of its own for what goes wrong.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
-            f"{address}: cannot be copied ({reason}); check the address, your rights to it and the "
-            "room on the disk, and begin again: it goes on where it was"
+            f"{address}: cannot be copied ({reason_of(error)}); check the address, your rights to "
+            "it and the room on the disk, and begin again: it goes on where it was"
         ) from error
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from tinymu_jax.data.buckets import is_address
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, reason_of
 from tinymu_jax.sharding import Tree
 from tinymu_jax.training.step import TrainState
 
@@ -183,7 +183,7 @@ class Checkpoints:
             raise
         except Exception as error:
             # tensorstore, Orbax and the operating system each have classes of their own for it.
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            reason = reason_of(error, 300)
             last = getattr(self, "manager", None) and whole_steps(self.folder)
             good = f"the last whole one is of step {max(last)}" if last else "there is no whole one"
             raise InputError(
@@ -222,11 +222,9 @@ def whole_steps(folder: str | Path) -> list[int]:
             # A bucket has no folders to rename: Orbax marks what is whole with a file.
             found = [path for path in found if (path / COMMITTED).exists()]
     except Exception as error:
-        # Each bucket's package has classes of its own for what goes wrong.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
-            f"{folder}: cannot be looked at ({reason}); check the address, your rights to it, and "
-            "that its package is installed (pip install -e '.[buckets]')"
+            f"{folder}: cannot be looked at ({reason_of(error)}); check the address, your rights "
+            "to it, and that its package is installed (pip install -e '.[buckets]')"
         ) from error
     return sorted(int(path.name) for path in found)
 
