@@ -6,7 +6,7 @@ tinymu pretrain --config configs/pretrain_matpac.py --data.train data/audioset
 from dataclasses import replace
 
 from configs.pretrain_matpac_plus_plus import config as plus_plus
-from tinymu_jax.pretraining.config import PredictorConfig, SelfSupervisedConfig
+from tinymu_jax.models.config import PredictorConfig, SelfSupervisedConfig
 
 config = replace(
     plus_plus,

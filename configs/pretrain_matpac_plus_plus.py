@@ -6,8 +6,7 @@ Sixty-four blocks of 32 crops can be parted over 1, 2, 4, ... 64 devices; on few
 into at once, `--step.accumulate 8` computes them in eight parts, for the same numbers.
 """
 
-from tinymu_jax.training.config import ComputeConfig, LoopConfig
-from tinymu_jax.training.pretrain_config import CropsConfig, PretrainConfig
+from tinymu_jax.training.config import ComputeConfig, CropsConfig, LoopConfig, PretrainConfig
 
 config = PretrainConfig(
     output="runs/pretrain_matpac_plus_plus",

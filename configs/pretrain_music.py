@@ -10,9 +10,8 @@ come at the same shares of it. A folder is read as it is; a prepared data set (`
 """
 
 from configs.pretrain_matpac_plus_plus import config as published
-from tinymu_jax.pretraining.config import SelfSupervisedConfig
-from tinymu_jax.training.config import ComputeConfig, LoopConfig
-from tinymu_jax.training.pretrain_config import CropsConfig, PretrainConfig
+from tinymu_jax.models.config import SelfSupervisedConfig
+from tinymu_jax.training.config import ComputeConfig, CropsConfig, LoopConfig, PretrainConfig
 
 STEPS = 98_272
 SHARE = STEPS / published.steps

@@ -13,10 +13,19 @@ what is easiest to tell of a masked patch, its place.
 
 from dataclasses import replace
 
-from tinymu_jax.config import MatpacConfig
-from tinymu_jax.pretraining.config import ClassHeadConfig, PredictorConfig, SelfSupervisedConfig
-from tinymu_jax.training.config import ComputeConfig, LoopConfig
-from tinymu_jax.training.pretrain_config import PRETRAINING, CropsConfig, PretrainConfig
+from tinymu_jax.models.config import (
+    ClassHeadConfig,
+    MatpacConfig,
+    PredictorConfig,
+    SelfSupervisedConfig,
+)
+from tinymu_jax.training.config import (
+    PRETRAINING,
+    ComputeConfig,
+    CropsConfig,
+    LoopConfig,
+    PretrainConfig,
+)
 
 MATRICES = (
     r"encoder/(patch_embed|transformer/.*)/kernel|class_head/fc\d/kernel|"

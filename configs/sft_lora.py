@@ -9,9 +9,9 @@ another data set on one GPU or in a notebook.
 from dataclasses import replace
 
 from configs.sft_tinymu import config as published
-from tinymu_jax.config import PUBLISHED, LoraConfig
+from tinymu_jax.models.config import PUBLISHED, LoraConfig
+from tinymu_jax.models.lora import FROZEN
 from tinymu_jax.training.config import OptimConfig, StartConfig
-from tinymu_jax.training.lora import FROZEN
 
 config = replace(
     published,

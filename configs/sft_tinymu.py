@@ -9,7 +9,7 @@ slots: about 60 questions of some nine clips, whose audio is computed once. With
 from all questions as published; that costs two to three times as much.
 """
 
-from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.config import DataConfig, LoopConfig, StartConfig, StepConfig, TrainConfig
 
 config = TrainConfig(

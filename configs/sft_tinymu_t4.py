@@ -12,7 +12,7 @@ is emulated there, slower than float32; on a card that has it (L4, A10G) add
 from dataclasses import replace
 
 from configs.sft_tinymu import config as published
-from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.config import StepConfig
 
 config = replace(

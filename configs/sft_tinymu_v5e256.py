@@ -12,7 +12,7 @@ root. Nobody has trained with so large a batch yet: watch the validation's loss.
 from dataclasses import replace
 
 from configs.sft_tinymu import config as published
-from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.config import OptimConfig, StepConfig
 
 config = replace(

@@ -8,8 +8,7 @@
 them); outputs are in the order of the classes' `mid`.
 """
 
-from tinymu_jax.training.config import LoopConfig
-from tinymu_jax.training.tag_config import TagConfig, TagDataConfig, TagStepConfig
+from tinymu_jax.training.config import LoopConfig, TagConfig, TagDataConfig, TagStepConfig
 
 config = TagConfig(
     output="runs/tag_audioset",

@@ -7,8 +7,7 @@
 from dataclasses import replace
 
 from configs.pretrain_nano import config as pretraining
-from tinymu_jax.training.config import LoopConfig
-from tinymu_jax.training.tag_config import TAGGING, TagConfig, TagDataConfig, TagStepConfig
+from tinymu_jax.training.config import TAGGING, LoopConfig, TagConfig, TagDataConfig, TagStepConfig
 
 config = TagConfig(
     output="runs/tag_nano",

@@ -5,8 +5,8 @@
 It learns nothing worth hearing; it shows that data, training, checkpoints and export work here.
 """
 
-from tinymu_jax.config import MatpacConfig, ProjectorConfig, SmolLM2Config, TinyMUConfig
-from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.models.config import MatpacConfig, ProjectorConfig, SmolLM2Config, TinyMUConfig
+from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.config import DataConfig, LoopConfig, OptimConfig, StepConfig, TrainConfig
 
 config = TrainConfig(

@@ -12,15 +12,14 @@ from pathlib import Path
 
 import tyro
 
-from conversion.round_trip import check_converted
 from conversion.verify import Verify
-from tinymu_jax.checkpoint import CONFIG_FILE, save_checkpoint
+from tinymu_jax.checkpoints.checkpoint import CONFIG_FILE, save_checkpoint
+from tinymu_jax.checkpoints.model_card import made_from_file, parameters, write_card
+from tinymu_jax.checkpoints.open import open_checkpoint, read_tokenizer
+from tinymu_jax.checkpoints.pytorch.round_trip import check_converted
 from tinymu_jax.errors import InputError, one_line_errors
-from tinymu_jax.files import exists
-from tinymu_jax.model_card import parameters, write_card
-from tinymu_jax.pretrained import open_checkpoint, read_tokenizer
-from tinymu_jax.provenance import made_from_file
-from tinymu_jax.sharding import flatten
+from tinymu_jax.utils.files import exists
+from tinymu_jax.utils.tree import flatten
 
 
 @dataclass(frozen=True)

@@ -9,28 +9,23 @@ a decoder alone becomes a SmolLM2 folder. What was written is read again and com
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import tyro
-import yaml
 
-from conversion import matpac, pretraining, smollm2, tinymu
-from conversion.published_files import PARTS, read_json_beside
-from conversion.round_trip import check_written
-from conversion.torch_file_writer import write_torch_file
-from tinymu_jax.checkpoint import (
+from tinymu_jax.checkpoints.checkpoint import (
     CONFIG_FILE,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     Checkpoint,
     encoder_of,
-    write_safetensors,
 )
-from tinymu_jax.config import MatpacConfig, SmolLM2Config
+from tinymu_jax.checkpoints.model_card import count_parameters
+from tinymu_jax.checkpoints.open import open_checkpoint
+from tinymu_jax.checkpoints.pytorch import smollm2
+from tinymu_jax.checkpoints.pytorch.round_trip import check_written
+from tinymu_jax.checkpoints.pytorch.write import write_model
 from tinymu_jax.errors import InputError, one_line_errors
-from tinymu_jax.files import exists, make_folder, read_text, remove, write_json, write_text
-from tinymu_jax.model_card import count_parameters
-from tinymu_jax.pretrained import open_checkpoint
-from tinymu_jax.pretraining.config import SelfSupervisedConfig
+from tinymu_jax.models.config import SmolLM2Config
+from tinymu_jax.utils.files import exists, make_folder
 
 
 @dataclass(frozen=True)
@@ -82,63 +77,6 @@ class ToTorch:
             raise InputError(
                 f"{self.output}: holds other files ({min(others)}); name a new or empty folder"
             )
-
-
-def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
-    """Writes a checkpoint of a TinyMU, a MATPAC or its pre-training; returns the files."""
-    written, beside = [output], output.with_suffix(".json")
-    earlier = read_json_beside(output)
-    if isinstance(checkpoint.config, MatpacConfig):
-        state = matpac.to_published(checkpoint)
-        _write_state(output, state, state)
-        sizes = matpac.sizes(checkpoint.config, checkpoint.source.get("labels", ()))
-    elif isinstance(checkpoint.config, SelfSupervisedConfig):
-        if output.suffix == ".safetensors":
-            raise InputError(
-                f"{output}: a pre-training checkpoint holds dictionaries (its teachers), which "
-                "that format has not; name a .pt, or write the encoder alone (--encoder)"
-            )
-        write_torch_file(output, pretraining.to_published(checkpoint))
-        sizes = pretraining.sizes_of(checkpoint.config)
-    else:
-        tokenizer = output.with_name(TOKENIZER_FILE)
-        _check_tokenizer(tokenizer, checkpoint.tokenizer, replaced=exists(output))
-        content = tinymu.to_published(checkpoint)
-        _write_state(output, content, content["model"])
-        sizes = tinymu.sizes(content["config"], checkpoint.config)
-        written.append(output.with_suffix(".yaml"))
-        write_text(written[-1], yaml.safe_dump(content["config"], sort_keys=False))
-        if checkpoint.tokenizer is not None:
-            write_text(tokenizer, checkpoint.tokenizer)
-            written.append(tokenizer)
-    if earlier.keys() & PARTS.keys():
-        remove(beside)
-    if sizes:
-        write_json(beside, sizes)
-        written.append(beside)
-    return written
-
-
-def _check_tokenizer(there: Path, own: str | None, replaced: bool) -> None:
-    """Refuses a folder whose tokenizer would be taken for this model's, or lost to it."""
-    if not exists(there):
-        return
-    if own is None:
-        raise InputError(
-            f"{there}: lies beside a checkpoint that has no tokenizer, and would be taken for its "
-            "own; name another folder"
-        )
-    if not replaced and read_text(there) != own:
-        raise InputError(f"{there}: is another model's tokenizer; name another folder")
-
-
-def _write_state(output: Path, content: object, state: dict[str, np.ndarray]) -> None:
-    """Writes `content` as a .pt, or the state dict alone as safetensors."""
-    if output.suffix != ".safetensors":
-        write_torch_file(output, content)
-        return
-    # safetensors has no ties: tied copies are written out.
-    write_safetensors(output, state)
 
 
 def main() -> None:

@@ -5,46 +5,14 @@ Prints the largest difference of their logits and the share of equal greedy toke
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import tyro
 
-from tinymu_jax.answering import TokenAssistant
-from tinymu_jax.assistant import Assistant
 from tinymu_jax.errors import InputError, one_line_errors
-from tinymu_jax.pretrained import load
-
-
-class Comparison(NamedTuple):
-    """How far two models are apart on one recording."""
-
-    logit_difference: float
-    equal_tokens: int
-    tokens: int
-
-
-def compare(
-    first: TokenAssistant,
-    second: TokenAssistant,
-    recording: str | Path | np.ndarray,
-    prompt_ids: list[int],
-    max_new_tokens: int = 64,
-) -> Comparison:
-    """Compares two models on one question.
-
-    Returns:
-        The largest difference of the logits along the first one's answer, and how many greedy
-        tokens are equal, place by place (an end at different places counts as different).
-    """
-    answers = [
-        model.generate_tokens(recording, prompt_ids, max_new_tokens) for model in (first, second)
-    ]
-    ends = [[*answer, -1][:max_new_tokens] for answer in answers]
-    equal = sum(a == b for a, b in zip(*ends, strict=False))
-    logits = [m.target_logits(recording, prompt_ids, answers[0]) for m in (first, second)]
-    return Comparison(float(np.abs(logits[0] - logits[1]).max()), equal, max(map(len, ends)))
+from tinymu_jax.inference.assistant import Assistant
+from tinymu_jax.inference.compare import compare
+from tinymu_jax.inference.load import load
 
 
 @dataclass(frozen=True)

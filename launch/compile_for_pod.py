@@ -16,13 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinymu_jax.config import MeshConfig
-from tinymu_jax.data.config import PackingConfig
 from tinymu_jax.errors import InputError, one_line_errors
-from tinymu_jax.files import make_folder, write_text
+from tinymu_jax.mesh import MeshConfig
+from tinymu_jax.models.packing import PackingConfig
+from tinymu_jax.utils.files import make_folder, write_text
 
 if TYPE_CHECKING:
-    from tinymu_jax.training.pod_plan import Forecast
+    from tinymu_jax.training.aot.forecast import Forecast
 
 GB, TERA = 1e9, 1e12
 
@@ -102,12 +102,8 @@ def table(forecasts: Sequence["Forecast"]) -> str:
 
 def run(args: argparse.Namespace) -> list["Forecast"]:
     """Compiles for every slice, and prints and saves what was found as it comes."""
-    from tinymu_jax.training.pod_plan import forecast, forecast_pretraining
-    from tinymu_jax.training.pod_program import (
-        PRETRAINING_TOPOLOGIES,
-        TOPOLOGIES,
-        prepare_machine,
-    )
+    from tinymu_jax.training.aot.compile import PRETRAINING_TOPOLOGIES, TOPOLOGIES, prepare_machine
+    from tinymu_jax.training.aot.forecast import forecast, forecast_pretraining
 
     mesh = parse_mesh(args.mesh) if args.mesh else None
     least = {"--blocks-per-chip": args.blocks_per_chip, "--accumulate": args.accumulate}

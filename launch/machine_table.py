@@ -16,8 +16,8 @@ from tinymu_jax.errors import InputError, one_line_errors
 
 def run(only: str) -> None:
     """Prints the table of the machines with this in their names."""
-    from tinymu_jax.training.machines import MACHINES, plan, table
-    from tinymu_jax.training.pod_program import prepare_machine
+    from tinymu_jax.training.aot.compile import prepare_machine
+    from tinymu_jax.training.aot.machines import MACHINES, plan, table
 
     wanted = [one for one in MACHINES if only in one.sold_as]
     if not wanted:

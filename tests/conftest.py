@@ -16,7 +16,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 # Before the package is imported: from then on every call of these modules checks the shapes and
 # types that its signature promises. (typeguard 4 rewrites jaxtyping's shape strings and cannot
 # parse them, hence beartype.)
-CHECKED = ["audio", "listener", "listening", "models"]
+CHECKED = ["audio", "inference.embedder", "inference.chunked_encoding", "models"]
 jaxtyping.install_import_hook([f"tinymu_jax.{name}" for name in CHECKED], "beartype.beartype")
 
 # The assertions of this module, too, say what they compared.
@@ -59,7 +59,7 @@ def golden(golden_dir):
 @pytest.fixture(scope="session")
 def golden_checkpoint(golden_dir):
     """The golden checkpoint in our layout, with a tokenizer whose words are t1, t2, ...."""
-    from conversion.tinymu import from_published
+    from tinymu_jax.checkpoints.pytorch.tinymu import from_published
 
     checkpoint = from_published(golden_dir / "tinymu_tiny.pt")
     words = {f"t{i}": i for i in range(checkpoint.config.decoder.vocab_size)}
@@ -84,7 +84,7 @@ def golden_checkpoint(golden_dir):
 @pytest.fixture(scope="session")
 def assistant(golden_checkpoint):
     """An assistant over the golden weights, float32, as `load` lays them out."""
-    from tinymu_jax.pretrained import make_assistant
+    from tinymu_jax.inference.load import make_assistant
 
     return make_assistant(golden_checkpoint)
 
@@ -172,8 +172,8 @@ def _convert(module, rules, config, ties=None):
     import jax
     import jax.numpy as jnp
 
-    from conversion.rules import to_ours
-    from tinymu_jax.checkpoint import expected_shapes
+    from tinymu_jax.checkpoints.checkpoint import expected_shapes
+    from tinymu_jax.checkpoints.pytorch.key_map import to_ours
 
     state = {key: value.numpy() for key, value in module.state_dict().items()}
     params = to_ours(state, rules, expected_shapes(config), "oracle", ties)
@@ -182,8 +182,8 @@ def _convert(module, rules, config, ties=None):
 
 def _port_matpac(module, **options):
     """Returns config and stacked parameters of an oracle's encoder."""
-    from conversion.matpac import ENCODER_RULES, FRONT_END_RULES, HEAD_RULES
-    from tinymu_jax.config import HeadConfig, MatpacConfig
+    from tinymu_jax.checkpoints.pytorch.matpac import ENCODER_RULES, FRONT_END_RULES, HEAD_RULES
+    from tinymu_jax.models.config import HeadConfig, MatpacConfig
 
     head = None
     if hasattr(module, "head"):
@@ -206,7 +206,7 @@ def _port_matpac(module, **options):
 
 def _port_decoder(lm):
     """Returns config and stacked parameters of transformers' Llama."""
-    from conversion.smollm2 import RULES
+    from tinymu_jax.checkpoints.pytorch.smollm2 import RULES
 
     config = _decoder_config(lm)
     rules = [rule._replace(theirs=f"model.{rule.theirs}") for rule in RULES]
@@ -214,7 +214,7 @@ def _port_decoder(lm):
 
 
 def _decoder_config(lm):
-    from tinymu_jax.config import SmolLM2Config
+    from tinymu_jax.models.config import SmolLM2Config
 
     theirs = lm.config
     return SmolLM2Config(
@@ -231,7 +231,7 @@ def _decoder_config(lm):
 
 
 def _projector_config(module):
-    from tinymu_jax.config import ProjectorConfig
+    from tinymu_jax.models.config import ProjectorConfig
 
     if hasattr(module, "prefix_const"):
         linear, layers = module.linear, module.transformer.layers
@@ -253,8 +253,8 @@ def _port_projector(module):
     import jax
     import jax.numpy as jnp
 
-    from conversion.rules import to_ours
-    from conversion.tinymu import PROJECTOR_RULES
+    from tinymu_jax.checkpoints.pytorch.key_map import to_ours
+    from tinymu_jax.checkpoints.pytorch.tinymu import PROJECTOR_RULES
     from tinymu_jax.models.projector import make_projector
 
     config = _projector_config(module)
@@ -268,8 +268,8 @@ def _port_projector(module):
 
 def _port_tinymu(module):
     """Returns config and stacked parameters of an oracle's whole model."""
-    from conversion.tinymu import TIES, rules
-    from tinymu_jax.config import TinyMUConfig
+    from tinymu_jax.checkpoints.pytorch.tinymu import TIES, rules
+    from tinymu_jax.models.config import TinyMUConfig
 
     encoder, _ = _port_matpac(module.audio_encoder.enc)
     config = TinyMUConfig(
@@ -286,7 +286,7 @@ def _unrolled(params, axes):
     import jax
     import jax.numpy as jnp
 
-    from tinymu_jax.inference_layout import unstack
+    from tinymu_jax.inference.param_layout import unstack
 
     return jax.tree.map(jnp.asarray, unstack(params, axes))
 
@@ -296,6 +296,6 @@ def _by_rows(params, axes):
     import jax
     import jax.numpy as jnp
 
-    from tinymu_jax.inference_layout import by_rows, unstack
+    from tinymu_jax.inference.param_layout import by_rows, unstack
 
     return jax.tree.map(jnp.asarray, by_rows(unstack(params, axes)))

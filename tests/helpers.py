@@ -112,11 +112,11 @@ def logged(config):
 
 def run_cli(capsys, monkeypatch, *arguments):
     """Runs a command of `tinymu` in this process; returns exit code, stdout and stderr."""
-    from tinymu_jax import cli
+    from tinymu_jax.cli.main import main
 
     monkeypatch.setattr(sys, "argv", ["tinymu", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main()
     return ended.value.code or 0, *capsys.readouterr()
 
 
@@ -150,7 +150,7 @@ def free_port():
 
 def music_tree(ontology):
     """Returns the parents of every class of AudioSet below Music, by its name in small letters."""
-    from tinymu_jax.data.builder.read_audioset import read_ontology
+    from tinymu_jax.data.annotations.audioset import read_ontology
 
     names, _, _, parents = read_ontology(ontology)
     return {names[one]: tuple(names[parent] for parent in own) for one, own in parents.items()}

@@ -118,7 +118,7 @@ def parse(words, monkeypatch):
     """Reads a command's options as the program does, and runs nothing."""
     asked = SimpleNamespace(run=lambda: 0)
     if words[0] == "tinymu":
-        module, arguments = import_module("tinymu_jax.cli"), words[1:]
+        module, arguments = import_module("tinymu_jax.cli.ask"), words[1:]
     else:
         module, arguments = import_module(words[2]), words[3:]
     for owner, name in ((tyro, "cli"), (tyro.extras, "subcommand_cli_from_dict")):
@@ -130,7 +130,7 @@ def parse(words, monkeypatch):
             return asked
 
         monkeypatch.setattr(owner, name, read)
-    monkeypatch.setattr("tinymu_jax.cli.keep_heap", lambda: None)
+    monkeypatch.setattr("tinymu_jax.cli.main.keep_heap", lambda: None)
     monkeypatch.setattr(sys, "argv", [words[0], *arguments])
     monkeypatch.chdir(ROOT)
     try:

@@ -1,16 +1,16 @@
 """A GPU gives the numbers that the processor gives; `python -m pytest -m gpu` where there is one.
 
 All files that hold the authors' numbers can be run there too (`test_golden.py`, `test_matpac.py`,
-`test_pretraining.py` and so on); those of meshes need eight devices.
+`test_matpac_ssl.py` and so on); those of meshes need eight devices.
 """
 
 import jax
 import numpy as np
 import pytest
-from test_golden import CASES, NEW_TOKENS, inputs, waveforms  # noqa: F401 - a fixture
-from test_pretraining import case, one_step  # noqa: F401 - a fixture
+from inference.test_golden import CASES, NEW_TOKENS, inputs, waveforms  # noqa: F401 - a fixture
+from models.test_matpac_ssl import case, one_step  # noqa: F401 - a fixture
 
-from tinymu_jax.pretrained import make_assistant
+from tinymu_jax.inference.load import make_assistant
 
 pytestmark = pytest.mark.gpu
 

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 from helpers import refusal
 
-from tinymu_jax.checkpoint import expected_shapes
-from tinymu_jax.config import MeshConfig, TinyMUConfig
-from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.checkpoints.checkpoint import expected_shapes
 from tinymu_jax.data.loader import Batch
-from tinymu_jax.data.packing import Placed, Question, lay_out_block
 from tinymu_jax.mesh import (
+    MeshConfig,
     batch_sharding,
     constrain,
     make_mesh,
@@ -20,13 +18,15 @@ from tinymu_jax.mesh import (
     weight_shardings,
 )
 from tinymu_jax.models import layers, tinymu
-from tinymu_jax.sharding import flatten
+from tinymu_jax.models.config import TinyMUConfig
+from tinymu_jax.models.packing import PackingConfig, Placed, Question, lay_out_block
+from tinymu_jax.training.aot.compile import lower_step
+from tinymu_jax.training.aot.hlo import read_program
+from tinymu_jax.training.aot.traffic import collectives
 from tinymu_jax.training.config import OptimConfig
-from tinymu_jax.training.hlo import read_program
 from tinymu_jax.training.optim import make_optimiser, split_frozen
-from tinymu_jax.training.pod_program import lower_step
-from tinymu_jax.training.step import init_state, make_step
-from tinymu_jax.training.traffic import collectives
+from tinymu_jax.training.train_step import init_state, make_step
+from tinymu_jax.utils.tree import flatten
 
 PACKING = PackingConfig(row_slots=90, rows=2, clips=2, labels=24)
 

@@ -20,9 +20,9 @@ from nbclient import NotebookClient
 
 import tinymu_jax
 from tinymu_jax.data.config import SynthesisConfig
-from tinymu_jax.data.questions import name_of
-from tinymu_jax.data.synthetic import make_clip
-from tinymu_jax.training.pictures import read_losses
+from tinymu_jax.data.synthetic.generate import make_clip
+from tinymu_jax.data.synthetic.questions import name_of
+from tinymu_jax.training.plots import read_losses
 
 FOLDER = ROOT / "launch/colab"
 NAMES = ("ask", "finetune", "pretrain_probe")

@@ -127,7 +127,7 @@ def test_a_file_that_is_no_tokenizer_is_refused(text):
 @pytest.mark.network
 def test_the_published_tokenizer_gives_the_known_tokens(shared_dir):
     """Holds the real SmolLM2 tokenizer against known ids; only the hub has that tokenizer."""
-    from tinymu_jax.hub import fetch_tokenizer
+    from tinymu_jax.checkpoints.hub import fetch_tokenizer
 
     published = Tokenizer(fetch_tokenizer("HuggingFaceTB/SmolLM2-135M"))
     cases = json.loads((shared_dir / "data" / "smollm2_token_cases.json").read_text())["cases"]

@@ -13,15 +13,15 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load": "tinymu_jax.pretrained",
-    "Assistant": "tinymu_jax.assistant",
-    "Listener": "tinymu_jax.listener",
-    "Answer": "tinymu_jax.answering",
-    "OptionScore": "tinymu_jax.scoring",
+    "load": "tinymu_jax.inference.load",
+    "Assistant": "tinymu_jax.inference.assistant",
+    "Listener": "tinymu_jax.inference.embedder",
+    "Answer": "tinymu_jax.inference.assistant",
+    "OptionScore": "tinymu_jax.inference.option_scoring",
     "InputError": "tinymu_jax.errors",
-    "TinyMUConfig": "tinymu_jax.config",
-    "load_audio": "tinymu_jax.audio",
-    "log_mel": "tinymu_jax.audio",
+    "TinyMUConfig": "tinymu_jax.models.config",
+    "load_audio": "tinymu_jax.audio.load",
+    "log_mel": "tinymu_jax.audio.log_mel",
 }
 __all__ = [*_HOMES, "__version__"]
 

@@ -1,6 +1,7 @@
 """Where weights and batches lie: one mesh, one table of rules, one way onto the devices."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -8,13 +9,14 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from tinymu_jax.config import MeshConfig
 from tinymu_jax.errors import InputError
-from tinymu_jax.sharding import flatten
+from tinymu_jax.utils.tree import flatten
 
 AXES = ("data", "fsdp", "tensor")
 """Of every mesh: copies of the model, parts of the weights along their width, parts of the heads
 and hidden units. A batch is spread over the first two."""
+
+
 RULES: dict[str, str | None] = {
     "layers": None,
     "embed": "fsdp",
@@ -28,8 +30,22 @@ RULES: dict[str, str | None] = {
     "vocab_embed": None,
 }
 """Logical axis of a weight -> axis of the mesh."""
+
+
 BATCH = ("data", "fsdp")
 """Axes of the mesh that part a batch."""
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How many devices share what; their product is the number of all devices."""
+
+    data: int = 0
+    """Copies of the model, each with its part of the batch; 0 means all devices that are left."""
+    fsdp: int = 1
+    """Devices that share the weights and their averages, and part the batch too."""
+    tensor: int = 1
+    """Devices that share the heads and hidden units of a layer."""
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:

@@ -3,26 +3,35 @@
 Nothing here is needed to train or to ask; matplotlib and sklearn are imported where they are used.
 """
 
+import base64
 import csv
 import html
 import io
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from tinymu_jax.config import Products
+from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.data.config import SynthesisConfig
-from tinymu_jax.data.facts import FACTS, NEW_TIMBRE
+from tinymu_jax.data.synthetic.facts import FACTS, NEW_TIMBRE
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import make_folder, read_text, write_text
+from tinymu_jax.models.config import Products
+from tinymu_jax.utils.files import make_folder, read_text, write_text, write_whole
 
 QUESTION_COLUMNS = ("file", "question", "answer")
+
+
 ASKED_FOR = ("timbre", "drums", "dynamics")
 """Facts that questions are made about."""
+
+
 MANY = 12
 """Recordings from which on neighbours mean something, so that t-SNE is drawn beside the PCA."""
+
+
 NUMBERED_COLOURS = 10
 """Labels that differ in colour; further ones have another marker."""
 
@@ -55,8 +64,8 @@ def make_questions(folder: str | Path, clips: int, seconds: float, seed: int = 0
     """
     import json
 
-    from tinymu_jax.data.questions import QA
-    from tinymu_jax.data.synthetic import CLIPS, LISTS, synthesize
+    from tinymu_jax.data.question_formats import QA
+    from tinymu_jax.data.synthetic.generate import CLIPS, LISTS, synthesize
 
     folder, rows = make_folder(folder), []
     counts = {NEW_TIMBRE: clips - clips // 2, "usual": clips // 2}
@@ -115,7 +124,7 @@ def label_by_folder(folder: str | Path, path: str | Path) -> Path:
     Raises:
         InputError: there are no recordings, or one lies outside such a folder.
     """
-    from tinymu_jax.data.recordings import heard_in
+    from tinymu_jax.audio.load import heard_in
 
     rows = [("file", "label")]
     for found in heard_in(folder):
@@ -143,7 +152,7 @@ def plot_shares(shares: Mapping[str, float], path: str | Path, title: str = "") 
     Raises:
         InputError: matplotlib is not installed; the place cannot be written to.
     """
-    from tinymu_jax.pictures import new_figure, save_figure
+    from tinymu_jax.utils.plotting import new_figure, save_figure
 
     figure, axes = new_figure(8, 0.9 + 0.45 * len(shares))
     percent = [100 * share for share in shares.values()]
@@ -181,7 +190,7 @@ def plot_map(
     Raises:
         InputError: matplotlib is not installed; the place cannot be written to.
     """
-    from tinymu_jax.pictures import new_figure, save_figure
+    from tinymu_jax.utils.plotting import new_figure, save_figure
 
     places = {"PCA: where they differ most": flatten_vectors(vectors)}
     if len(vectors) >= MANY:
@@ -209,3 +218,120 @@ def plot_map(
     handles = axes.get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=min(5, len(handles[0])))
     save_figure(figure, path)
+
+
+RECORDER = """
+(async () => {
+  const stream = await navigator.mediaDevices.getUserMedia({audio: true});
+  const recorder = new MediaRecorder(stream), parts = [];
+  recorder.ondataavailable = event => parts.push(event.data);
+  const stopped = new Promise(done => recorder.onstop = done);
+  recorder.start();
+  await new Promise(done => setTimeout(done, 1000 * SECONDS));
+  recorder.stop();
+  await stopped;
+  stream.getTracks().forEach(track => track.stop());
+  // A context of this rate resamples what it decodes, whatever the browser records in.
+  const context = new AudioContext({sampleRate: RATE});
+  const sound = await context.decodeAudioData(await new Blob(parts).arrayBuffer());
+  const samples = Int16Array.from(
+    sound.getChannelData(0), x => Math.max(-32768, Math.min(32767, Math.round(32768 * x))));
+  const bytes = new Uint8Array(samples.buffer);
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 8192)
+    text += String.fromCharCode(...bytes.subarray(at, at + 8192));
+  return btoa(text);
+})()
+"""
+"""Records the microphone in the browser; its value is 16-bit samples in base64."""
+
+
+def in_colab() -> bool:
+    """Returns whether this is a notebook in Colab."""
+    return find_spec("google") is not None and find_spec("google.colab") is not None
+
+
+def get_recording(source: str, folder: str | Path, seconds: float = 10.0) -> Path:
+    """Returns the path of a recording.
+
+    Args:
+        source: `upload` or `record` (in Colab; elsewhere a path is asked for), `example` (made on
+            the spot), or a path.
+        folder: for what is uploaded, recorded or made.
+        seconds: of what is recorded or made.
+
+    Raises:
+        InputError: nothing was given, there is no such file, or the browser gave no microphone.
+    """
+    if source == "example":
+        return make_recording(make_folder(folder) / "example.wav", seconds)
+    if source in ("upload", "record"):
+        if not in_colab():
+            source = input(f"{source} works in Colab only; path of a recording: ").strip()
+        elif source == "upload":
+            return upload(folder)
+        else:
+            return record(make_folder(folder) / "recorded.wav", seconds)
+    if not source or not Path(source).is_file():
+        raise InputError(f"{source!r}: no such file; name a recording, or use 'example'")
+    return Path(source)
+
+
+def upload(folder: str | Path) -> Path:
+    """Asks for a file in Colab, and returns where it then lies.
+
+    Raises:
+        InputError: nothing was uploaded.
+    """
+    from google.colab import files
+
+    found = files.upload()
+    if not found:
+        raise InputError("nothing was uploaded: run the cell again and choose a file")
+    name, content = next(iter(found.items()))
+    path = make_folder(folder) / Path(name).name
+    path.write_bytes(content)
+    return path
+
+
+def record(path: Path, seconds: float) -> Path:
+    """Records the microphone of Colab's browser to a wav file of 16 kHz.
+
+    Raises:
+        InputError: the browser gave no microphone, or sent nothing.
+    """
+    from google.colab import output
+
+    code = RECORDER.replace("SECONDS", f"{seconds:g}").replace("RATE", str(SAMPLE_RATE))
+    print(f"recording {seconds:g} s ...", flush=True)
+    try:
+        sent = output.eval_js(code, timeout_sec=seconds + 60)
+    except Exception as error:
+        raise InputError(
+            f"the browser gave no microphone ({error}); allow it for this page, or upload a file"
+        ) from error
+    samples = np.frombuffer(base64.b64decode(sent or ""), np.int16)
+    if not len(samples):
+        raise InputError("the browser sent no sound: run the cell again, or upload a file")
+    return _write_sound(path, samples)
+
+
+def make_recording(path: Path, seconds: float) -> Path:
+    """Writes a clip of synthetic music as a wav file.
+
+    Raises:
+        InputError: the place cannot be written to.
+    """
+    from tinymu_jax.data.synthetic.generate import make_clip
+
+    return _write_sound(path, make_clip(SynthesisConfig(seconds=seconds), 0)[1])
+
+
+def _write_sound(path: Path, samples: np.ndarray) -> Path:
+    import soundfile
+
+    def write(partial: Path) -> None:
+        soundfile.write(partial, samples, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+
+    write_whole(path, write)
+    return path

@@ -62,17 +62,17 @@ def memory_bandwidth() -> float:
 def make_models() -> tuple[Any, Any]:
     """Returns the PyTorch model and our checkpoint with the same random weights."""
     import torch
-    import torch_oracle
+    from oracles import torch_modules
     from torch_device import use_same_device
 
-    from conversion import tinymu
-    from conversion.rules import to_ours
-    from tinymu_jax.checkpoint import Checkpoint, expected_shapes
-    from tinymu_jax.config import TinyMUConfig
+    from tinymu_jax.checkpoints.checkpoint import Checkpoint, expected_shapes
+    from tinymu_jax.checkpoints.pytorch import tinymu
+    from tinymu_jax.checkpoints.pytorch.key_map import to_ours
+    from tinymu_jax.models.config import TinyMUConfig
 
     use_same_device()
     torch.manual_seed(0)
-    published = torch_oracle.build_tinymu(torch_oracle.FULL_SIZES)
+    published = torch_modules.build_tinymu(torch_modules.FULL_SIZES)
     config = TinyMUConfig()
     state = {key: value.cpu().numpy() for key, value in published.state_dict().items()}
     shapes = expected_shapes(config)
@@ -188,8 +188,8 @@ def process_seconds(command: list[str], folder: Path) -> tuple[float, str]:
 
 def new_processes(checkpoint: Any, recording: Path, folder: Path) -> dict[str, Any]:
     """Times the import, the conversion of the full-size file, and a first answer."""
-    from conversion import tinymu
-    from conversion.torch_file_writer import write_torch_file
+    from tinymu_jax.checkpoints.pytorch import tinymu
+    from tinymu_jax.checkpoints.pytorch.pickle_writer import write_torch_file
 
     python = sys.executable
     imports = [process_seconds([python, "-c", "import tinymu_jax"], folder)[0] for _ in range(5)]
@@ -200,7 +200,7 @@ def new_processes(checkpoint: Any, recording: Path, folder: Path) -> dict[str, A
     tokenizer.write_text(checkpoint.tokenizer)
     convert = [python, "-c", MEASURED, "conversion.from_torch", str(source), str(converted)]
     seconds, said = process_seconds(convert, folder)
-    ask = [python, "-m", "tinymu_jax.cli", "ask", str(recording), "--prompt", "What is it?"]
+    ask = [python, "-m", "tinymu_jax", "ask", str(recording), "--prompt", "What is it?"]
     ask += ["--max-new-tokens", "8", "--checkpoint", str(converted)]
     cold = process_seconds(ask, folder)[0]
     warm = statistics.median(process_seconds(ask, folder)[0] for _ in range(3))
@@ -264,7 +264,7 @@ def main() -> None:
     import soundfile
     from torch_device import device_name
 
-    from tinymu_jax.pretrained import make_assistant
+    from tinymu_jax.inference.load import make_assistant
 
     found: dict[str, Any] = {"device": device_name(), "bandwidth": memory_bandwidth()}
     published, checkpoint = make_models()

@@ -41,9 +41,9 @@ class Words:
 
 def make_assistant() -> Any:
     """Returns the full-size model with random weights."""
-    from tinymu_jax.checkpoint import Checkpoint, init_params
-    from tinymu_jax.config import TinyMUConfig
-    from tinymu_jax.pretrained import make_assistant
+    from tinymu_jax.checkpoints.checkpoint import Checkpoint, init_params
+    from tinymu_jax.inference.load import make_assistant
+    from tinymu_jax.models.config import TinyMUConfig
 
     config = TinyMUConfig()
     model = make_assistant(Checkpoint(config, init_params(config, 0)))
@@ -63,9 +63,9 @@ def write_clips(folder: Path, count: int) -> list[Path]:
 
 def read_asked(questions: Path, folder: Path, count: int) -> list[Any]:
     """Returns the questions about some clips, as MuChoMusic's script puts them."""
-    from tinymu_jax.evaluation.asking import Asking
-    from tinymu_jax.evaluation.choice_questions import ChoiceQuestion
-    from tinymu_jax.evaluation.muchomusic import choice_prompt
+    from tinymu_jax.evaluation.multiple_choice.muchomusic import choice_prompt
+    from tinymu_jax.evaluation.multiple_choice.questions import ChoiceQuestion
+    from tinymu_jax.inference.engine import Asking
 
     rows = [json.loads(line) for line in questions.read_text().splitlines()]
     paths = write_clips(folder, count)
@@ -82,7 +82,7 @@ def read_asked(questions: Path, folder: Path, count: int) -> list[Any]:
 
 def together(model: Any, asked: list[Any]) -> tuple[float, list[tuple[float, ...]]]:
     """Asks as `tinymu evaluate muchomusic` does; returns seconds and log-likelihoods."""
-    from tinymu_jax.evaluation.asking import BatchAsker
+    from tinymu_jax.inference.engine import BatchAsker
 
     model.hearing.forget()
     start = time.perf_counter()

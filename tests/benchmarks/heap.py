@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from configs import nano
 from tinymu_jax.data.config import SynthesisConfig
-from tinymu_jax.heap import keep_heap
-from tinymu_jax.quickstart.nothing import make_data, train_stages, vocabulary_size
+from tinymu_jax.quickstart import nano_recipe
+from tinymu_jax.quickstart.train_nano import make_data, train_stages, vocabulary_size
+from tinymu_jax.utils.malloc import keep_heap
 
 CLIPS = 400
 KEPT, GIVEN_BACK = "kept", "given back"
@@ -28,7 +28,7 @@ def train_briefly(folder: Path, output: Path, steps: int) -> None:
     """Does so many steps of each stage."""
     logging.getLogger("absl").setLevel(logging.ERROR)
     data = folder / "data"
-    runs = nano.stages(nano.places_of(data, output), vocabulary_size(data), 4)
+    runs = nano_recipe.stages(nano_recipe.places_of(data, output), vocabulary_size(data), 4)
     short = {name: replace(run, steps=steps) for name, run in runs.items()}
     for _ in train_stages(short, lambda line: None):
         pass
@@ -59,7 +59,7 @@ def main() -> None:
     taken: dict[str, dict[str, list[float]]] = {KEPT: {}, GIVEN_BACK: {}}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        clips = SynthesisConfig(clips=CLIPS, texts=CLIPS, seconds=nano.SECONDS)
+        clips = SynthesisConfig(clips=CLIPS, texts=CLIPS, seconds=nano_recipe.SECONDS)
         make_data(folder / "data", clips)
         for turn in range(args.turns):
             for how, own in taken.items():

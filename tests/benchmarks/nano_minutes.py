@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tinymu_jax.files import read_json_object
-from tinymu_jax.pictures import new_figure, save_figure
 from tinymu_jax.quickstart.ablations import COLUMNS, percents
+from tinymu_jax.utils.files import read_json_object
+from tinymu_jax.utils.plotting import new_figure, save_figure
 
 
 def as_table(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -41,8 +41,8 @@ def make_crops(batch: int) -> np.ndarray:
 
 def published(batch: int, products: str) -> Callable[[], Any]:
     """Returns the published step."""
-    import ssl_oracle
     import torch
+    from oracles import matpac_ssl as ssl_oracle
     from torch_device import products_in, use_same_device
 
     device = use_same_device()
@@ -62,13 +62,12 @@ def published(batch: int, products: str) -> Callable[[], Any]:
 def ours(batch: int, products: str) -> Callable[[], Any]:
     """Returns our step, as the loop runs it."""
     from tinymu_jax.data.crops import CropBatch
-    from tinymu_jax.pretraining.config import SelfSupervisedConfig
-    from tinymu_jax.pretraining.matpac_ssl import init_whole, parts_of
-    from tinymu_jax.training.config import ComputeConfig
+    from tinymu_jax.models.config import SelfSupervisedConfig
+    from tinymu_jax.models.matpac_ssl.student_teacher import init_whole, parts_of
+    from tinymu_jax.training.config import PRETRAINING, ComputeConfig
     from tinymu_jax.training.optim import make_optimiser, split_frozen
-    from tinymu_jax.training.pretrain import frozen_too, loss_of_crops, teach
-    from tinymu_jax.training.pretrain_config import PRETRAINING
-    from tinymu_jax.training.step import compile_step, init_state, step_of
+    from tinymu_jax.training.tasks.pretrain import frozen_too, loss_of_crops, teach
+    from tinymu_jax.training.train_step import compile_step, init_state, step_of
 
     config = SelfSupervisedConfig()
     encoder = replace(config.encoder, products=products, remat=ComputeConfig().remat)
@@ -125,7 +124,7 @@ def main() -> None:
     """Runs everything and prints the numbers."""
     from torch_device import device_name
 
-    from tinymu_jax.heap import keep_heap
+    from tinymu_jax.utils.malloc import keep_heap
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=8, help="crops of a step")

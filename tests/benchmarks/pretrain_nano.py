@@ -22,9 +22,9 @@ FACTS += ("dynamics", "voices", "room")
 def prepare_clips(folder: Path, clips: int, probed: int) -> None:
     """Synthesises what is learnt from and what is probed with."""
     from tinymu_jax.data.config import PrepareConfig, SynthesisConfig
-    from tinymu_jax.data.corpus import AS_PUBLISHED
+    from tinymu_jax.data.crops import AS_PUBLISHED
     from tinymu_jax.data.prepare import prepare
-    from tinymu_jax.data.synthetic import CLIPS, synthesize
+    from tinymu_jax.data.synthetic.generate import CLIPS, synthesize
 
     heard = SynthesisConfig(clips, captions=0, open=1, choice=0, binary=0)
     synthesize(folder / "music", heard, lambda done, total: None)
@@ -36,15 +36,15 @@ def prepare_clips(folder: Path, clips: int, probed: int) -> None:
 def main() -> None:
     """Does what is not there yet, and prints the table."""
     from configs.pretrain_nano import config
-    from tinymu_jax.checkpoint import Checkpoint, encoder_of, init_params
-    from tinymu_jax.data.labelled import read_table
-    from tinymu_jax.data.synthetic import CLIPS, FACTS_FILE
-    from tinymu_jax.evaluation.probe import ProbeConfig, run_probe
-    from tinymu_jax.evaluation.probe_vectors import mean_vectors
-    from tinymu_jax.heap import keep_heap
-    from tinymu_jax.pretrained import open_checkpoint
-    from tinymu_jax.runs import train
-    from tinymu_jax.training.pictures import plot_pretraining
+    from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of, init_params
+    from tinymu_jax.checkpoints.open import open_checkpoint
+    from tinymu_jax.data.annotations.labelled import read_table
+    from tinymu_jax.data.synthetic.generate import CLIPS, FACTS_FILE
+    from tinymu_jax.evaluation.probe.probe import ProbeConfig, run_probe
+    from tinymu_jax.evaluation.probe.vectors import mean_vectors
+    from tinymu_jax.training.plots import plot_pretraining
+    from tinymu_jax.training.run import train
+    from tinymu_jax.utils.malloc import keep_heap
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)

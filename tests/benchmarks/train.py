@@ -31,7 +31,7 @@ PROMPTS, LABELS = (8, 33), (4, 37)
 
 def make_questions(clips: int, each: int) -> list[list[Any]]:
     """Returns questions for every clip, as tokens."""
-    from tinymu_jax.data.packing import Question
+    from tinymu_jax.models.packing import Question
 
     rng = np.random.default_rng(0)
 
@@ -49,12 +49,11 @@ def make_batch(
     questions: list[list[Any]], waveforms: np.ndarray, store: str, encode: Any, groups_in_row: int
 ) -> Any:
     """Lays the questions out as the plan of a run would, and stores the features as asked."""
-    from tinymu_jax.audio import Clip
-    from tinymu_jax.config import TinyMUConfig
-    from tinymu_jax.data.config import PackingConfig
+    from tinymu_jax.audio.load import Clip
     from tinymu_jax.data.features import as_embeddings, as_log_mel
     from tinymu_jax.data.loader import Batch
-    from tinymu_jax.data.packing import Placed, lay_out_block, question_slots
+    from tinymu_jax.models.config import TinyMUConfig
+    from tinymu_jax.models.packing import PackingConfig, Placed, lay_out_block, question_slots
 
     config = TinyMUConfig()
     flat = [q for own in questions for q in own]
@@ -124,7 +123,7 @@ def our_step(checkpoint: Any, batch: Any, store: str, args: Any, copy: bool = Tr
     """
     from tinymu_jax.training.config import OptimConfig
     from tinymu_jax.training.optim import make_optimiser, split_frozen
-    from tinymu_jax.training.step import init_state, make_step
+    from tinymu_jax.training.train_step import init_state, make_step
 
     config = checkpoint.config
     config = replace(
@@ -167,17 +166,17 @@ def peak_memory(side: str, each: int, args: Any) -> None:
     questions, waveforms = make_questions(2, each), make_waveforms(2)
     if side == "published":
         import torch
-        import torch_oracle
+        from oracles import torch_modules
 
         use_same_device()
-        model = torch_oracle.build_tinymu(torch_oracle.FULL_SIZES)
+        model = torch_modules.build_tinymu(torch_modules.FULL_SIZES)
         model.audio_encoder.requires_grad_(False)
         adam = torch.optim.Adam([w for w in model.parameters() if w.requires_grad], lr=1e-4)
         for _ in range(2):
             published_step(model, questions, waveforms, adam, together=2 * each)
     else:
-        from tinymu_jax.checkpoint import Checkpoint, init_params
-        from tinymu_jax.config import TinyMUConfig
+        from tinymu_jax.checkpoints.checkpoint import Checkpoint, init_params
+        from tinymu_jax.models.config import TinyMUConfig
 
         config = TinyMUConfig()
         batch = make_batch(questions, waveforms, "log_mel", None, 1)
@@ -201,11 +200,12 @@ def measure_memory() -> dict[str, dict[str, float]]:
 
 def loader_rate(clips: int = 600) -> float:
     """Returns how many clips of log-mel a second the loader reads and lays out, on one core."""
-    from tinymu_jax.config import TinyMUConfig
-    from tinymu_jax.data.config import FeatureConfig, PackingConfig
+    from tinymu_jax.data.config import FeatureConfig
     from tinymu_jax.data.dataset import Dataset
     from tinymu_jax.data.loader import Batches, iterate
-    from tinymu_jax.data.plan import make_groups, make_plan
+    from tinymu_jax.data.sampler import make_groups, make_plan
+    from tinymu_jax.models.config import TinyMUConfig
+    from tinymu_jax.models.packing import PackingConfig
 
     os.sched_setaffinity(0, {0})
     config, packing = TinyMUConfig(), PackingConfig()
@@ -293,7 +293,7 @@ def measure_steps(args: Any) -> dict[str, dict[str, float]]:
     """Returns questions a second of both sides, with many questions a clip and with one."""
     from ask import make_models
 
-    from tinymu_jax.pretrained import make_assistant
+    from tinymu_jax.inference.load import make_assistant
 
     published, checkpoint = make_models()
     published.audio_encoder.requires_grad_(False)

@@ -1,1 +1,1 @@
-"""From lists of recordings and questions to batches of packed rows."""
+"""Data sets on disk and the Grain loaders that feed audio features."""

@@ -12,12 +12,13 @@ from types import ModuleType
 import numpy as np
 from jaxtyping import Float32, Int16, Shaped
 
-from tinymu_jax.audio import SAMPLE_RATE, as_clip, num_frames
-from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.audio.load import as_clip
+from tinymu_jax.audio.log_mel import SAMPLE_RATE, num_frames
 from tinymu_jax.data.config import AugmentConfig
 from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.features import as_waveform
 from tinymu_jax.errors import InputError
+from tinymu_jax.models.config import TinyMUConfig
 
 FRAME = 2048
 """Samples of the phase vocoder's window, as librosa has it; shorter clips get a shorter one."""

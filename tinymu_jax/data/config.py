@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tinymu_jax.config import Mono
-from tinymu_jax.serialised import Serialised
+from tinymu_jax.audio.load import Mono
+from tinymu_jax.utils.config_base import Serialised
 
 Store = Literal["waveform", "log_mel", "embeddings", "text"]
+
+
 Resampling = Literal["torchaudio", "kaiser-best"]
 
 
@@ -38,26 +40,6 @@ class PrepareConfig:
     """Share of recordings that may be missing or unusable."""
     workers: int = 0
     """Processes; 0 means one per core."""
-
-
-@dataclass(frozen=True)
-class PackingConfig:
-    """How large blocks are."""
-
-    row_slots: int = 1024
-    """Slots of a row. Where attention is dense it costs their square: little more than the
-    longest group is best there."""
-    rows: int = 8
-    """Rows of a block."""
-    clips: int = 24
-    """Clips of a block: what the encoder computes."""
-    labels: int = 4096
-    """Answer tokens of a block: what gets scores."""
-    questions_per_group: int = 0
-    """Questions that share their clip's audio slots; 0 means all of the clip's."""
-    waiting: int = 512
-    """Groups that wait to be placed: the more, the fuller the rows, and the longer a group waits
-    for its turn in the shuffled order."""
 
 
 @dataclass(frozen=True)

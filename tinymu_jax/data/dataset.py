@@ -14,16 +14,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from tinymu_jax import fingerprint
-from tinymu_jax.config import TinyMUConfig
 from tinymu_jax.data.config import FeatureConfig
-from tinymu_jax.data.plan import Lengths
 from tinymu_jax.data.records import Record, decode_record
+from tinymu_jax.data.sampler import Lengths
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import exists, read_json_object
+from tinymu_jax.models.config import TinyMUConfig
+from tinymu_jax.utils import fingerprint
+from tinymu_jax.utils.files import exists, read_json_object
 
 DATASET_FILE, INDEX_FILE, BAD_FILE = "dataset.json", "index.npz", "bad.jsonl"
+
+
 FORMAT = 1
+
+
 AGAIN = "run `tinymu data prepare` again, it goes on where something is missing"
 
 

@@ -6,21 +6,21 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from tinymu_jax import audio
-from tinymu_jax.audio import Clip, read_clip
+from tinymu_jax.audio.load import Clip, read_clip
+from tinymu_jax.audio.log_mel import SAMPLE_RATE, log_mel, num_frames
+from tinymu_jax.audio.resample import RESAMPLERS
 from tinymu_jax.data.config import FeatureConfig, Store
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import read_text
-from tinymu_jax.padding import round_up
-from tinymu_jax.resampling import RESAMPLERS
 from tinymu_jax.tokenizer import Tokenizer
+from tinymu_jax.utils.files import read_text
+from tinymu_jax.utils.shapes import round_up
 
 
 def read(path: str | Path, config: FeatureConfig) -> Clip:
     """Reads a recording as the config says.
 
     Raises:
-        InputError: as `tinymu_jax.audio.read_clip`.
+        InputError: as `tinymu_jax.audio.load.read_clip`.
     """
     return read_clip(
         path, config.max_seconds, mono=config.mono, resampler=RESAMPLERS[config.resampler]
@@ -32,15 +32,15 @@ def as_waveform(clip: Clip) -> np.ndarray:
     return np.clip(np.round(clip.samples * 32768), -32768, 32767).astype(np.int16)
 
 
-_log_mel = jax.jit(audio.log_mel)
+_log_mel = jax.jit(log_mel)
 
 
 def as_log_mel(clip: Clip) -> np.ndarray:
     """Returns (frames, 80) float16, normalised."""
     # Whole seconds: few lengths are compiled. A frame depends on its own samples alone.
-    padded = np.zeros(round_up(len(clip.samples), audio.SAMPLE_RATE), np.float32)
+    padded = np.zeros(round_up(len(clip.samples), SAMPLE_RATE), np.float32)
     padded[: len(clip.samples)] = clip.samples
-    frames = np.asarray(_log_mel(padded))[: audio.num_frames(len(clip.samples))]
+    frames = np.asarray(_log_mel(padded))[: num_frames(len(clip.samples))]
     return frames.astype(np.float16)
 
 
@@ -71,5 +71,5 @@ def num_columns(features: np.ndarray, store: Store, side: int) -> int:
     """
     if store in ("embeddings", "text"):
         return len(features)
-    frames = audio.num_frames(len(features)) if store == "waveform" else len(features)
+    frames = num_frames(len(features)) if store == "waveform" else len(features)
     return -(-frames // side)

@@ -7,14 +7,14 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from tinymu_jax.audio import SAMPLE_RATE, column_samples, num_frames
-from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.audio.log_mel import SAMPLE_RATE, column_samples, num_frames
 from tinymu_jax.data.augment import augment_stored, crop_length, generator, max_columns
-from tinymu_jax.data.config import UNCHANGED, AugmentConfig, PackingConfig
+from tinymu_jax.data.config import UNCHANGED, AugmentConfig
 from tinymu_jax.data.dataset import Dataset
-from tinymu_jax.data.packing import Block, Placed, lay_out_block
-from tinymu_jax.data.plan import Plan
 from tinymu_jax.data.records import Record, as_question
+from tinymu_jax.data.sampler import Plan
+from tinymu_jax.models.config import TinyMUConfig
+from tinymu_jax.models.packing import Block, PackingConfig, Placed, lay_out_block
 
 
 class Batch(NamedTuple):

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinymu_jax.data.recordings import heard_in
+from tinymu_jax.audio.load import heard_in
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import read_json_list
+from tinymu_jax.utils.files import read_json_list
 
 FIELDS = ("file_name", "input_text", "target_text", "dataset", "task")
 

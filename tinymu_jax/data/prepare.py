@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from tinymu_jax import fingerprint
-from tinymu_jax.checkpoint import Checkpoint, encoder_of
-from tinymu_jax.config import TinyMUConfig
+from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of
 from tinymu_jax.data.config import PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, DATASET_FILE, FORMAT, INDEX_FILE
 from tinymu_jax.data.musicskills import ClipQuestions, read_lists, without_questions
-from tinymu_jax.data.shard_making import Count, Progress, encode_shards, make_shards
-from tinymu_jax.data.shards import Shard
+from tinymu_jax.data.shards import Count, Progress, Shard, encode_shards, make_shards
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import (
+from tinymu_jax.models.config import TinyMUConfig
+from tinymu_jax.utils import fingerprint
+from tinymu_jax.utils.files import (
     LOCK_FILE,
     alone_in,
     exists,

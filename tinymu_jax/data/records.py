@@ -7,8 +7,8 @@ import msgpack
 import numpy as np
 from jaxtyping import Int
 
-from tinymu_jax.config import TinyMUConfig
-from tinymu_jax.data.packing import Question
+from tinymu_jax.models.config import TinyMUConfig
+from tinymu_jax.models.packing import Question
 
 _TYPES = {
     "int16": np.dtype(np.int16),

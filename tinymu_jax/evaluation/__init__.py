@@ -1,1 +1,1 @@
-"""Evaluation: questions with known answers, marked beside what can be had without listening."""
+"""Benchmarks and their metrics, with baselines that need no audio."""

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.evaluation.findings import Reliability
+from tinymu_jax.evaluation.results import Reliability
 
 BINS = 15
 

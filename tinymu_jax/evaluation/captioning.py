@@ -7,23 +7,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinymu_jax.data.builder.read_musiccaps import NAME as MUSICCAPS
-from tinymu_jax.data.builder.read_musiccaps import TEST_SETS, read_musiccaps
+from tinymu_jax.data.annotations.audio_index import MUSICCAPS as CLIP_NAMES
+from tinymu_jax.data.annotations.audio_index import find_audio, index_audio
+from tinymu_jax.data.annotations.musiccaps import NAME as MUSICCAPS
+from tinymu_jax.data.annotations.musiccaps import TEST_SETS, read_musiccaps
 from tinymu_jax.data.musicskills import read_list
-from tinymu_jax.data.questions import CAPTIONING
+from tinymu_jax.data.question_formats import CAPTIONING
 from tinymu_jax.errors import InputError
-from tinymu_jax.evaluation.asking import Asking, Reply
-from tinymu_jax.evaluation.choice_questions import MUSICCAPS as CLIP_NAMES
-from tinymu_jax.evaluation.choice_questions import find_audio, index_audio
-from tinymu_jax.evaluation.findings import Answered, Findings, Measure, Table
-from tinymu_jax.evaluation.left_out import (
+from tinymu_jax.evaluation.results import Answered, Findings, Measure, Table
+from tinymu_jax.evaluation.skipped import (
     Answers,
     cut_notices,
     left_out_notices,
     left_out_tables,
     sort_replies,
 )
-from tinymu_jax.evaluation.text_scores import (
+from tinymu_jax.evaluation.text_metrics import (
     BERT_SCORE,
     BLEU,
     METEOR,
@@ -32,22 +31,39 @@ from tinymu_jax.evaluation.text_scores import (
     rouge_l,
     score_texts,
 )
+from tinymu_jax.inference.engine import Asking, Reply
 
 Put = Callable[[Sequence[Asking]], Sequence[Reply | InputError]]
+
+
 PROMPT = "Describe the music you hear."
+
+
 ROWS = {
     "eval": TEST_SETS["is_audioset_eval"],
     "balanced": TEST_SETS["is_balanced_subset"],
     "all": None,
 }
 """Which rows of MusicCaps are described, by the test sets that they belong to."""
+
+
 PUBLISHED = {METEOR: 0.169, BERT_SCORE: 0.873}
+
+
 PUBLISHED_NOTE = "TinyMU (arXiv 2604.15849) on MusicCaps"
+
+
 HEADLINE = (BLEU[-1], ROUGE_L, METEOR, BERT_SCORE)
+
+
 WORDS = "words"
 """The mean length."""
+
+
 CENTRAL_SAMPLE = 200
 """Captions among which the most central one is looked for."""
+
+
 WORST = 20
 
 
@@ -82,7 +98,7 @@ def read_musiccaps_captions(path: str | Path, audio: str | Path, rows: str = "ev
     Args:
         path: of musiccaps-public.csv.
         audio: folder of the recordings, which are named by their YouTube ids; see
-            `tinymu_jax.evaluation.choice_questions.index_audio` for the names.
+            `tinymu_jax.data.annotations.audio_index.index_audio` for the names.
         rows: one of `ROWS`: the clips of AudioSet's eval part, the balanced ones among them, or
             all.
 

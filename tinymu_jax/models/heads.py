@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from tinymu_jax.config import HeadConfig
+from tinymu_jax.models.config import HeadConfig
 from tinymu_jax.models.layers import Dense
 
 HEAD_AXES = {
@@ -22,6 +22,7 @@ HEAD_AXES = {
     },
 }
 """Logical axes of the weights of each kind of head."""
+
 
 BATCH_NORM_EPS = 1e-5
 """Added to the variance by the AudioSet head's normalisation."""

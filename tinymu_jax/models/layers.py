@@ -7,7 +7,7 @@ Axis letters, here and in the whole project:
 
 A tree of parameters comes in one of two layouts, and every module takes both:
     *stacked* (training, checkpoints): one array per weight for all layers, leading axis L, run by
-    `nn.scan`; *unrolled* (inference, made by `tinymu_jax.inference_layout`): one subtree per
+    `nn.scan`; *unrolled* (inference, made by `tinymu_jax.inference.param_layout`): one subtree per
     layer, projections of one input joined, weights optionally in bfloat16 or int8.
 """
 
@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from tinymu_jax.config import LoraConfig, Products, Remat
 from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import constrain
+from tinymu_jax.models.config import LoraConfig, Products, Remat
 from tinymu_jax.models.lora import LowRank
-from tinymu_jax.models.products import PRODUCT, int8_product, product, row_product
+from tinymu_jax.models.matmul import PRODUCT, int8_product, product, row_product
 
 MASKED = -1e30
 """Added in place of a masked score; finite, so that a row with nothing to see stays finite."""

@@ -4,8 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from tinymu_jax import audio
-from tinymu_jax.config import MatpacConfig
+from tinymu_jax.audio import log_mel as log_mel_module
+from tinymu_jax.audio.log_mel import hann_window, mel_filterbank
+from tinymu_jax.models.config import MatpacConfig
 from tinymu_jax.models.heads import HEAD_AXES, Classifier
 from tinymu_jax.models.layers import Dense, attend, gelu, layer_norm, run_layers
 from tinymu_jax.models.positions import sincos_positions
@@ -119,9 +120,9 @@ class LogMel(nn.Module):
 
     @nn.compact
     def __call__(self, samples: Float[Array, "*batch n"]) -> Float[Array, "*batch frames F"]:
-        window = self.param("window", lambda _: jnp.asarray(audio.hann_window()))
-        filterbank = self.param("filterbank", lambda _: jnp.asarray(audio.mel_filterbank()))
-        return audio.log_mel(samples, window, filterbank)
+        window = self.param("window", lambda _: jnp.asarray(hann_window()))
+        filterbank = self.param("filterbank", lambda _: jnp.asarray(mel_filterbank()))
+        return log_mel_module.log_mel(samples, window, filterbank)
 
 
 class Matpac(nn.Module):
@@ -216,7 +217,7 @@ class Matpac(nn.Module):
         num_chunks: int = 1,
         all_layers: bool = False,
     ) -> Float[Array, "L C A E"]:
-        """Encodes columns of 16 kHz samples (`tinymu_jax.audio.column_samples` each).
+        """Encodes columns of 16 kHz samples (`tinymu_jax.audio.log_mel.column_samples` each).
 
         Frames of a column from `num_frames` on are zeros, as published; the other arguments are
         those of `__call__`.

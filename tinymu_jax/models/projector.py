@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from tinymu_jax.config import Products, ProjectorConfig
+from tinymu_jax.models.config import Products, ProjectorConfig
 from tinymu_jax.models.layers import Dense, attend, gelu, layer_norm, run_layers
 
 _LINEAR_AXES = {
@@ -14,12 +14,16 @@ _LINEAR_AXES = {
     "linear2/kernel": ("mlp", "embed"),
     "linear2/bias": ("embed",),
 }
+
+
 _RESIDUAL_AXES = {
     "linear1/kernel": ("mlp", "embed"),
     "linear2/kernel": ("embed", "mlp"),
     "norm/scale": ("embed",),
     "norm/bias": ("embed",),
 }
+
+
 _TRANSFORMER_AXES = {
     "linear/kernel": ("mlp", "embed"),
     "linear/bias": ("embed",),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from tinymu_jax.config import SmolLM2Config
+from tinymu_jax.models.config import SmolLM2Config
 from tinymu_jax.models.layers import (
     Dense,
     JointDense,
@@ -17,7 +17,7 @@ from tinymu_jax.models.layers import (
     run_layers,
 )
 from tinymu_jax.models.lora import lora_axes
-from tinymu_jax.models.products import int8_product, row_product
+from tinymu_jax.models.matmul import int8_product, row_product
 
 _AXES: dict[str, tuple[str | None, ...]] = {
     "embed_tokens/embedding": ("vocab", "vocab_embed"),
@@ -40,6 +40,8 @@ def param_axes(config: SmolLM2Config) -> dict[str, tuple[str | None, ...]]:
 
 
 KeyValue = tuple[Float[Array, "BK S H"], Float[Array, "BK S H"]]
+
+
 Cache = Any
 """Keys and values of all layers: a list of `KeyValue` (unrolled parameters), or one `KeyValue`
 with a leading axis L (stacked parameters)."""

@@ -1,1 +1,1 @@
-"""From nothing to a small TinyMU that listens: what `tinymu quickstart` does."""
+"""`tinymu quickstart`: test, train, fine-tune and export a small model, offline."""

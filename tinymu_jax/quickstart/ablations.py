@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from configs import ablations, nano
 from tinymu_jax.data.config import SynthesisConfig
-from tinymu_jax.data.questions import MCQ, QA, YES_NO
-from tinymu_jax.data.synthetic import Progress
+from tinymu_jax.data.question_formats import MCQ, QA, YES_NO
+from tinymu_jax.data.synthetic.generate import Progress
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import write_text
-from tinymu_jax.pictures import draw, new_figure, save_figure
+from tinymu_jax.quickstart import ablation_recipe, nano_recipe
 from tinymu_jax.quickstart.config import AblationsConfig
-from tinymu_jax.quickstart.ledger import Ledger
-from tinymu_jax.quickstart.nothing import make_data, train_stages, vocabulary_size
-from tinymu_jax.quickstart.testing import examine, make_test_clips
+from tinymu_jax.quickstart.evaluate import examine, make_test_clips
+from tinymu_jax.quickstart.step_cache import Ledger
+from tinymu_jax.quickstart.train_nano import make_data, train_stages, vocabulary_size
+from tinymu_jax.utils.files import write_text
+from tinymu_jax.utils.plotting import draw, new_figure, save_figure
 
 COLUMNS = {
     "mcq": "multiple choice",
@@ -33,8 +33,12 @@ COLUMNS = {
     "caption_facts": "captions' facts",
 }
 """Formats of `Scores`, and what stands above them."""
+
+
 FIELD = {MCQ: "choice", YES_NO: "binary", QA: "open"}
 """The number of questions in `SynthesisConfig` of each task that is left out."""
+
+
 TABLE, PICTURE = "ablations.md", "ablations.png"
 
 
@@ -48,7 +52,7 @@ def ablate(
 
     Args:
         config: what.
-        names: some of `configs.ablations.ABLATIONS`; default all.
+        names: some of `tinymu_jax.quickstart.ablation_recipe.ABLATIONS`; default all.
         say: prints a line.
         progress: returns what shows how far something is, by what it is called.
 
@@ -59,22 +63,22 @@ def ablate(
         InputError: no such ablation; as `make_data`, `train_stages` and `examine`.
     """
     config.check()
-    unknown = set(names) - set(ablations.ABLATIONS)
+    unknown = set(names) - set(ablation_recipe.ABLATIONS)
     if unknown:
-        known = ", ".join(ablations.ABLATIONS)
+        known = ", ".join(ablation_recipe.ABLATIONS)
         raise InputError(f"no ablation {', '.join(sorted(unknown))}: there are {known}")
     results = config.output / "results"
     ledger = Ledger(results, say)
     options = {name: value for name, value in vars(config).items() if name != "output"}
-    for name in names or ablations.ABLATIONS:
+    for name in names or ablation_recipe.ABLATIONS:
         ledger.step(
             name,
-            ablations.ABLATIONS[name].told,
+            ablation_recipe.ABLATIONS[name].told,
             options,
             lambda name=name: _learn(name, config, results, say, progress),
         )
     # Also of those that were done before, and are not named.
-    done = {name: ledger.done(name, options) for name in ablations.ABLATIONS}
+    done = {name: ledger.done(name, options) for name in ablation_recipe.ABLATIONS}
     found = {name: came for name, came in done.items() if came is not None}
     write_text(results / TABLE, as_table(found))
     draw(say, plot_ablations, found, results / PICTURE)
@@ -89,22 +93,22 @@ def _learn(
     progress: Callable[[str], Progress],
 ) -> dict[str, Any]:
     """Trains one, and tests it; returns its scores and the steps of its stages."""
-    without = ablations.ABLATIONS[name].without
+    without = ablation_recipe.ABLATIONS[name].without
     music = SynthesisConfig(
-        clips=config.clips, texts=config.clips, seconds=nano.SECONDS, seed=config.seed
+        clips=config.clips, texts=config.clips, seconds=nano_recipe.SECONDS, seed=config.seed
     )
     whole = data = config.output / "data"
     make_data(whole, music, progress("synthesising"))
     if without is not None:
         data = config.output / f"data_{name}"
         make_data(data, replace(music, **{FIELD[without]: 0}), progress("synthesising"))
-    own, shared = (nano.places_of(place, config.output) for place in (data, whole))
+    own, shared = (nano_recipe.places_of(place, config.output) for place in (data, whole))
     vocabulary = vocabulary_size(data)
-    runs = ablations.stages(name, own, vocabulary, config.minutes, config.seed, shared)
+    runs = ablation_recipe.stages(name, own, vocabulary, config.minutes, config.seed, shared)
     for _ in train_stages(runs, say):
         pass
     test = make_test_clips(config.output / "test", config.test_clips, progress("synthesising"))
-    model = runs[nano.TUNE].output
+    model = runs[nano_recipe.TUNE].output
     scores = examine(model, test, results / name, progress(f"asking {name}")).scores
     return {"scores": scores.to_dict(), "model": model}
 
@@ -124,7 +128,7 @@ def as_table(found: Mapping[str, Mapping[str, Any]]) -> str:
         "|---|" + "---:|" * (len(COLUMNS) + 1),
     ]
     for name, own in found.items():
-        ablation = ablations.ABLATIONS[name]
+        ablation = ablation_recipe.ABLATIONS[name]
         by_format = own["scores"]["by_format"]
         cells = [f"{share:.1f}" if share is not None else "-" for share in percents(by_format)]
         cells.append("" if ablation.paper is None else f"{ablation.paper:.1f}")
@@ -146,7 +150,7 @@ def plot_ablations(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         below = (number - (len(COLUMNS) - 1) / 2) * wide
         drawn = axes.barh(places + below, shares, wide, label=title)
         axes.bar_label(drawn, fmt="%.0f", padding=2, fontsize=7)
-    axes.set_yticks(places, [ablations.ABLATIONS[name].told for name in found])
+    axes.set_yticks(places, [ablation_recipe.ABLATIONS[name].told for name in found])
     axes.invert_yaxis()
     axes.set(xlim=(0, 107), xlabel="right answers, percent")
     axes.spines[["top", "right"]].set_visible(False)

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinymu_jax.config import NANO
 from tinymu_jax.errors import InputError
+from tinymu_jax.models.config import NANO
 
 TEST_SEED = 1000
 """Of the clips that are tested with; training has smaller ones."""

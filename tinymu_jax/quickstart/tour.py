@@ -14,26 +14,31 @@ from typing import Any
 
 import numpy as np
 
-from configs import nano
-from tinymu_jax import fingerprint
+from tinymu_jax.checkpoints.open import open_checkpoint
 from tinymu_jax.data.config import SynthesisConfig
-from tinymu_jax.data.synthetic import CLIPS, Progress
-from tinymu_jax.evaluation.synthetic.examination import Results
-from tinymu_jax.evaluation.synthetic.pictures import plot_facts, plot_question
-from tinymu_jax.files import make_folder
-from tinymu_jax.pictures import draw
-from tinymu_jax.pretrained import load, open_checkpoint
+from tinymu_jax.data.synthetic.generate import CLIPS, Progress
+from tinymu_jax.evaluation.synthetic.evaluate import Results
+from tinymu_jax.evaluation.synthetic.plots import plot_facts, plot_question
+from tinymu_jax.inference.load import load
+from tinymu_jax.quickstart import nano_recipe
 from tinymu_jax.quickstart.config import LEAST_CLIPS, TourConfig
-from tinymu_jax.quickstart.ledger import Ledger
-from tinymu_jax.quickstart.nothing import learn, make_data
-from tinymu_jax.quickstart.testing import examine, make_test_clips
-from tinymu_jax.quickstart.timbre import TEST, make_timbre_data, share_named, teach
-from tinymu_jax.sharding import flatten
-from tinymu_jax.training.pictures import plot_losses
+from tinymu_jax.quickstart.evaluate import examine, make_test_clips
+from tinymu_jax.quickstart.new_timbre import TEST, make_timbre_data, share_named, teach
+from tinymu_jax.quickstart.step_cache import Ledger
+from tinymu_jax.quickstart.train_nano import learn, make_data
+from tinymu_jax.training.plots import plot_losses
+from tinymu_jax.utils import fingerprint
+from tinymu_jax.utils.files import make_folder
+from tinymu_jax.utils.plotting import draw
+from tinymu_jax.utils.tree import flatten
 
 RESULTS = "results"
+
+
 CLIPS_A_MINUTE = 1200
 """Clips that are synthesised for each minute of training, up to `MOST_CLIPS`."""
+
+
 MOST_CLIPS = 24_000
 
 
@@ -110,7 +115,7 @@ class Tour:
         def do() -> dict[str, Any]:
             count = min(round(CLIPS_A_MINUTE * config.minutes), MOST_CLIPS)
             count = max(count, LEAST_CLIPS)
-            music = SynthesisConfig(count, count, seconds=nano.SECONDS, seed=config.seed)
+            music = SynthesisConfig(count, count, seconds=nano_recipe.SECONDS, seed=config.seed)
             make_data(own / "data", music, self.progress("synthesising"))
             seconds = {}
             stages = learn(own / "data", own, config.minutes, config.seed, self.say)
@@ -121,7 +126,7 @@ class Tour:
             title = f"Nano from nothing, {config.minutes:g} minutes"
             runs = {name: own / name for name in seconds}
             draw(self.say, plot_losses, runs, self.results / "loss.png", title)
-            model = own / nano.TUNE
+            model = own / nano_recipe.TUNE
             results = self.examine("nothing", model, self.test_folder())
             return {"scores": results.scores.to_dict(), "stages": seconds, "model": str(model)}
 
@@ -164,8 +169,8 @@ def carry_over(checkpoint: str, target: Path, clips: Sequence[Path]) -> dict[str
     Raises:
         InputError: the place cannot be written to.
     """
-    from conversion.to_torch import write_model
-    from conversion.verify import compare
+    from tinymu_jax.checkpoints.pytorch.write import write_model
+    from tinymu_jax.inference.compare import compare
 
     opened = open_checkpoint(checkpoint)
     write_model(opened, target)

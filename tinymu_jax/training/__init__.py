@@ -1,1 +1,1 @@
-"""Fine-tuning and pre-training: losses, step, loop."""
+"""Training runs: configuration, train step, trainer loop, checkpoints."""

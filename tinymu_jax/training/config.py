@@ -2,9 +2,18 @@
 
 from dataclasses import dataclass, field
 
-from tinymu_jax.config import LoraConfig, MeshConfig, Products, Remat, TinyMUConfig
-from tinymu_jax.data.config import AugmentConfig, PackingConfig
+from tinymu_jax.data.config import AugmentConfig
 from tinymu_jax.errors import InputError
+from tinymu_jax.mesh import MeshConfig
+from tinymu_jax.models.config import (
+    LoraConfig,
+    MatpacConfig,
+    Products,
+    Remat,
+    SelfSupervisedConfig,
+    TinyMUConfig,
+)
+from tinymu_jax.models.packing import PackingConfig
 
 
 @dataclass(frozen=True)
@@ -295,3 +304,189 @@ class TrainConfig(RunConfig):
 def _given(value: int | None) -> int:
     """Returns a number that may be left out, or one that is always right."""
     return 1 if value is None else value
+
+
+@dataclass(frozen=True)
+class PretrainStartConfig:
+    """Where the weights come from; what nothing is named for starts at random."""
+
+    checkpoint: str | None = None
+    """Student, predictor, heads and teachers of pre-training: a published .pt, a checkpoint folder
+    or a run. It brings its sizes."""
+    encoder: str | None = None
+    """A MATPAC or MATPAC++ encoder, or that of a TinyMU, where no checkpoint is named. Student and
+    teacher begin with it."""
+    seed: int = 0
+    """Of the weights that start at random."""
+
+
+@dataclass(frozen=True)
+class CropsConfig(ReadConfig):
+    """Which recordings are heard, and how many at once."""
+
+    train: str = ""
+    """A prepared data set that stores log_mel, or a folder of recordings."""
+    validation: str | None = None
+    """Another one, on which the loss is measured now and then."""
+    clips: int = 32
+    """Crops of a block."""
+    epochs: int = 0
+    """How often each recording comes, another crop of it each time; 0 means as often as `steps`
+    needs."""
+
+
+PRETRAINING = OptimConfig(
+    learning_rate=3e-4,
+    warmup=19_654 / 294_816,
+    beta2=0.95,
+    eps=1e-6,
+    weight_decay=0.05,
+    decayed=".*",
+    frozen=r".*/pos_embed|encoder/log_mel/.*",
+    clip_norm=3.0,
+)
+"""As published: AdamW that decays biases and norms too."""
+
+
+UNUSED = r"predictor/single/.*"
+"""Published checkpoints of several hypotheses carry this layer, which nothing learns from."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig(RunConfig):
+    """A run that pre-trains an encoder (`tinymu pretrain`)."""
+
+    start: PretrainStartConfig = field(default_factory=PretrainStartConfig)
+    """Where the weights come from."""
+    model: SelfSupervisedConfig = field(default_factory=SelfSupervisedConfig)
+    """Sizes, where no checkpoint brings them, and what is computed."""
+    data: CropsConfig = field(default_factory=CropsConfig)
+    """What is heard."""
+    step: ComputeConfig = field(default_factory=ComputeConfig)
+    """How a step is computed."""
+    optim: OptimConfig = PRETRAINING
+    """How weights follow their gradients; where there are several hypotheses `UNUSED` is frozen
+    too."""
+
+    def least(self) -> dict[str, tuple[float, float]]:
+        """Returns numbers by the names of their options, and the least that each may be."""
+        own = {"start.seed": (self.start.seed, 0), "data.clips": (self.data.clips, 1)}
+        return super().least() | own
+
+    def rules(self) -> list[tuple[bool, str]]:
+        """Returns what must hold between fields: whether it does, and what to say if not.
+
+        Raises:
+            InputError: sizes that do not go together.
+        """
+        # Read once more as a file would be: sizes that do not go together are named.
+        SelfSupervisedConfig.from_dict(self.model.to_dict(), "model")
+        named = self.start.checkpoint is not None
+        return [
+            (
+                self.model.encoder.products == "float32" and self.model.encoder.remat == "nothing",
+                "products and remat of a run are said by step.*, not by model.*; set them there",
+            ),
+            *super().rules(),
+            (
+                bool(self.data.train),
+                "no data.train: name a folder of recordings, or a prepared data set",
+            ),
+            (
+                not named or self.start.encoder is None,
+                "start.checkpoint is a whole model; leave start.encoder out, or set it to None",
+            ),
+        ]
+
+
+@dataclass(frozen=True)
+class TagStartConfig:
+    """Where the weights come from."""
+
+    encoder: str | None = None
+    """An encoder: of pre-training, a MATPAC or a TinyMU. It brings its sizes but for
+    `model.num_frames`, to which its positions are cut or added. None: at random."""
+    seed: int = 0
+    """Of the weights that start at random."""
+
+
+@dataclass(frozen=True)
+class TagDataConfig(ReadConfig):
+    """Which recordings are heard, and which tags they have."""
+
+    labels: str = ""
+    """A csv of `file` (or `file_name`) and `labels`, several by ";"."""
+    classes: str | None = None
+    """The list of all classes, in the order of the outputs: AudioSet's csv (by `mid`), a json, or a
+    text file with one a line. None: those of `labels`, sorted."""
+    clips: int = 16
+    """Clips of a block."""
+    seconds: float = 10.0
+    """Of a clip at most; of longer ones so much is cropped, where `augment` is on."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How waveforms are changed before they are heard."""
+
+
+@dataclass(frozen=True)
+class TagStepConfig(ComputeConfig):
+    """How one step of learning to tag is computed."""
+
+    mixup: float = 0.5
+    """Two clips are heard at once, in shares of a Beta distribution with this parameter; 0: never
+    (arXiv 1710.09412)."""
+
+
+TAGGING = OptimConfig(
+    learning_rate=1e-4,
+    warmup=0.1,
+    weight_decay=0.05,
+    decayed=r".*/kernel",
+    layer_decay=0.75,
+    frozen=r"pos_embed|log_mel/.*|head/norm/.*",
+)
+"""AdamW, the lower layers more slowly: they know more already."""
+
+
+@dataclass(frozen=True)
+class TagConfig(RunConfig):
+    """A run in which an encoder learns to tag (`tinymu train-tagger`)."""
+
+    start: TagStartConfig = field(default_factory=TagStartConfig)
+    """Where the weights come from."""
+    model: MatpacConfig = field(default_factory=MatpacConfig)
+    """Sizes, where no encoder brings them."""
+    data: TagDataConfig = field(default_factory=TagDataConfig)
+    """What is heard."""
+    step: TagStepConfig = field(default_factory=TagStepConfig)
+    """How a step is computed."""
+    optim: OptimConfig = TAGGING
+    """How weights follow their gradients."""
+
+    def least(self) -> dict[str, tuple[float, float]]:
+        """Returns numbers by the names of their options, and the least that each may be."""
+        own = {
+            "start.seed": (self.start.seed, 0),
+            "data.clips": (self.data.clips, 2),
+            "data.seconds": (self.data.seconds, 0.1),
+            "step.mixup": (self.step.mixup, 0),
+        }
+        return super().least() | own
+
+    def rules(self) -> list[tuple[bool, str]]:
+        """Returns what must hold between fields: whether it does, and what to say if not."""
+        MatpacConfig.from_dict(self.model.to_dict(), "model")
+        return [
+            (
+                self.model.products == "float32" and self.model.remat == "nothing",
+                "products and remat of a run are said by step.*, not by model.*; set them there",
+            ),
+            *super().rules(),
+            (bool(self.data.train), "no data.train: name a prepared data set"),
+            (bool(self.data.labels), "no data.labels: name a csv of file and labels"),
+            (self.model.head is None, "model.head is made by the classes; leave it out"),
+            (
+                self.step.accumulate == 1,
+                "step.accumulate: the head's normalisation sees a whole batch; give 1, and lower "
+                "data.clips or step.blocks instead",
+            ),
+        ]

@@ -9,12 +9,16 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-from tinymu_jax import audio
-from tinymu_jax.config import MatpacConfig, TinyMUConfig
+from tinymu_jax.audio.log_mel import SAMPLE_RATE, num_frames
 from tinymu_jax.data.config import Store
-from tinymu_jax.pretraining.config import PredictorConfig, SelfSupervisedConfig
-from tinymu_jax.sharding import flatten
+from tinymu_jax.models.config import (
+    MatpacConfig,
+    PredictorConfig,
+    SelfSupervisedConfig,
+    TinyMUConfig,
+)
 from tinymu_jax.training.config import OptimConfig
+from tinymu_jax.utils.tree import flatten
 
 
 class Flops(NamedTuple):
@@ -102,7 +106,7 @@ def encoder_attention(config: TinyMUConfig, columns: float | None = None) -> flo
 
 def _columns(config: TinyMUConfig) -> int:
     """Returns the columns of patches of a clip of `config.max_seconds`."""
-    frames = audio.num_frames(int(config.max_seconds * audio.SAMPLE_RATE))
+    frames = num_frames(int(config.max_seconds * SAMPLE_RATE))
     return -(-frames // config.encoder.patch_size)
 
 
@@ -175,7 +179,7 @@ class _Part:
 @cache
 def _matrices(config: TinyMUConfig) -> dict[str, int]:
     """Returns the numbers of every matrix, all layers together, by its path."""
-    from tinymu_jax.checkpoint import expected_shapes
+    from tinymu_jax.checkpoints.checkpoint import expected_shapes
 
     return {
         path: math.prod(leaf.shape)

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from tinymu_jax.config import Products, TinyMUConfig
-from tinymu_jax.data.packing import Block
-from tinymu_jax.models.products import contract, row_product
+from tinymu_jax.models.config import Products, TinyMUConfig
+from tinymu_jax.models.matmul import contract, row_product
+from tinymu_jax.models.packing import Block
 from tinymu_jax.models.tinymu import TinyMU, counted_labels
 
 SCORED_TOGETHER = 512
@@ -84,7 +84,7 @@ def cross_entropy(
         table: the decoder's embedding, which scores them.
         labels: token ids.
         counted: which labels are summed.
-        products: as in `tinymu_jax.models.products.product`.
+        products: as in `tinymu_jax.models.matmul.product`.
     """
 
     def add(total: Array, piece: tuple[Array, Array, Array]) -> tuple[Array, None]:

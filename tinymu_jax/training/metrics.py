@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import exists, read_text, write_text
+from tinymu_jax.utils.files import exists, read_text, write_text
 
 METRICS_FILE, TENSORBOARD = "metrics.jsonl", "tensorboard"
 

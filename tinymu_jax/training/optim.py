@@ -11,8 +11,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.sharding import Tree, flatten, unflatten
 from tinymu_jax.training.config import OptimConfig
+from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
 
 def published_schedule(
@@ -160,6 +160,8 @@ def _factor(config: OptimConfig, path: str) -> float:
 
 LAYERS = re.compile(r"(encoder/)?transformer/blocks/")
 """Stacks of the encoder's layers."""
+
+
 BELOW = re.compile(r"(encoder/)?(cls_token|pos_embed|patch_embed/)")
 
 

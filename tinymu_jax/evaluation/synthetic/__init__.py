@@ -1,1 +1,1 @@
-"""Evaluation on synthetic music: answers marked by facts that are known."""
+"""Evaluation on synthesised clips, where every fact is known."""

@@ -5,13 +5,13 @@ import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinymu_jax.data.facts import FACTS, Facts
 from tinymu_jax.data.musicskills import FIELDS
-from tinymu_jax.data.questions import LETTERS, MCQ
-from tinymu_jax.data.synthetic import CLIPS, FACTS_FILE, LISTS
-from tinymu_jax.data.wordings import NAMES
+from tinymu_jax.data.question_formats import LETTERS, MCQ
+from tinymu_jax.data.synthetic.facts import FACTS, Facts
+from tinymu_jax.data.synthetic.generate import CLIPS, FACTS_FILE, LISTS
+from tinymu_jax.data.synthetic.templates import NAMES
 from tinymu_jax.errors import InputError
-from tinymu_jax.files import exists, read_json_list, read_text
+from tinymu_jax.utils.files import exists, read_json_list, read_text
 
 REMEDY = "synthesise the folder again (tinymu data synthesize)"
 
@@ -34,7 +34,7 @@ class Item(NamedTuple):
 
 
 def read_items(folder: str | Path, max_clips: int | None = None) -> list[Item]:
-    """Reads all questions of a folder that `tinymu_jax.data.synthetic.synthesize` wrote.
+    """Reads all questions of a folder that `tinymu_jax.data.synthetic.generate.synthesize` wrote.
 
     Args:
         folder: with lists, facts and clips.

@@ -1,0 +1,376 @@
+"""From files to log-mels: resampling, decoding and the front end, and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+import pytest
+import soundfile
+import torch
+from jaxtyping import TypeCheckError
+from oracles import torch_modules as oracle
+
+from tinymu_jax.audio.load import as_clip, load_audio, read_clip
+from tinymu_jax.audio.log_mel import (
+    column_samples,
+    hann_window,
+    log_mel,
+    mel_filterbank,
+    num_frames,
+)
+from tinymu_jax.errors import InputError
+
+RATES = [8000, 11025, 22050, 32000, 44100, 48000, 88200, 96000]
+
+
+def noise(length, seed=0, scale=0.1):
+    return (scale * np.random.default_rng(seed).standard_normal(length)).astype(np.float32)
+
+
+def tone(hertz, rate, seconds):
+    time = np.arange(int(rate * seconds)) / rate
+    return (0.5 * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
+
+
+# --- resampling ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_resamples_as_torchaudio(rate):
+    samples = noise(int(0.31 * rate))
+    wanted = oracle.resample(torch.from_numpy(samples), rate).numpy()
+    made = audio.resample(samples, rate)
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-6)
+
+
+def test_resamples_an_awkward_rate():
+    rate, samples = 44_099, noise(9001)
+    made = audio.resample(samples, rate)
+    assert len(made) == 3266  # 9001 * 16000 / 44099 = 3265.7
+
+    # The sum of the windowed sincs in float64, for some outputs. Output m lies in block m // 16000
+    # of 44099 input samples; its offset in the block is a float32 quotient in torchaudio.
+    cutoff = 0.99 * 16_000
+    for m in (0, 1, 2, 777, 1632, 3000, 3264, 3265):
+        block, phase = divmod(m, 16_000)
+        offset = float(np.float32(phase) / np.float32(16_000))
+        time = (np.arange(len(samples)) / rate - (block + offset)) * cutoff
+        inside = np.abs(time) < 6
+        weights = np.sinc(time) * np.cos(time * np.pi / 12) ** 2 * (cutoff / rate)
+        wanted = (samples.astype(np.float64) * weights)[inside].sum()
+        np.testing.assert_allclose(made[m], wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8000, 44_099, 44_100])
+def test_resampling_keeps_a_tone(rate):
+    made = audio.resample(tone(440, rate, 0.5), rate)
+    assert len(made) == 8000
+    np.testing.assert_allclose(made[200:-200], tone(440, 16_000, 0.5)[200:-200], atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("samples", "length"), [(180_696, 65_559), (180_697, 65_559), (180_698, 65_560)]
+)
+def test_length_is_the_ceiling_of_a_float32(samples, length):
+    # 180,697 * 160 / 441 lies just above 65,559; as a float32 it does not.
+    assert len(audio.resample(np.zeros(samples, np.float32), 44_100)) == length
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def test_16_khz_is_untouched(tmp_path):
+    samples = noise(5000)
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, samples, 16_000, subtype="FLOAT")
+    np.testing.assert_array_equal(load_audio(path), samples)
+    assert audio.resample(samples, 16_000) is samples
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000, 22_050, 8_000])
+def test_resamples_as_torchaudio_with_a_kaiser_window(rate):
+    samples = noise(rate)
+    beta = 14.769656459379492
+    wanted = oracle.resample(torch.from_numpy(samples), rate, 16_000, 64, 0.9475937167399596, beta)
+    made = audio.resample(samples, rate, resampler=audio.RESAMPLERS["kaiser-best"])
+    np.testing.assert_allclose(made, wanted.numpy(), rtol=0, atol=1e-6)
+
+
+def test_the_mean_of_the_channels_can_be_heard(tmp_path):
+    path = tmp_path / "stereo.wav"
+    both = np.stack([noise(16_000), noise(16_000) / 2], axis=1)
+    soundfile.write(path, both, 16_000, subtype="FLOAT")
+    made = read_clip(path, mono="mean").samples
+    np.testing.assert_array_equal(made, (both[:, 0] + both[:, 1]) / 2)
+
+
+def test_the_first_channel_is_heard(tmp_path):
+    first, second = noise(5000, 1), noise(5000, 2)
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.stack([first, second], axis=1), 16_000, subtype="FLOAT")
+    np.testing.assert_array_equal(load_audio(path), first)
+
+
+def test_crop_comes_before_resampling(tmp_path):
+    rate, samples = 44_100, noise(44_100)
+    path = tmp_path / "long.wav"
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+    made = load_audio(path, max_seconds=0.51234)
+    np.testing.assert_array_equal(made, audio.resample(samples[: int(0.51234 * rate)], rate))
+    late = audio.resample(samples, rate)[: len(made)]
+    assert np.abs(made - late).max() > 1e-3
+
+
+def test_all_is_read_without_a_crop(tmp_path):
+    samples = noise(200_000)
+    path = tmp_path / "long.wav"
+    soundfile.write(path, samples, 16_000, subtype="FLOAT")
+    assert len(load_audio(path)) == 160_000
+    np.testing.assert_array_equal(load_audio(path, max_seconds=None), samples)
+
+
+def test_a_clip_tells_how_much_is_heard(tmp_path):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, noise(36_000), 8000)
+    clip = read_clip(path, max_seconds=2.5)
+    assert (clip.heard_seconds, clip.total_seconds) == (2.5, 4.5)
+    assert len(clip.samples) == 40_000
+    clip = as_clip(noise(36_000), max_seconds=1.5)
+    assert (clip.heard_seconds, clip.total_seconds) == (1.5, 2.25)
+    assert len(clip.samples) == 24_000
+
+
+def test_short_clips_become_silence_on_request_only(tmp_path):
+    path = tmp_path / "short.wav"
+    soundfile.write(path, noise(1599), 8000)
+    assert len(load_audio(path)) == 3198
+    np.testing.assert_array_equal(
+        load_audio(path, silence_if_short=True), np.zeros(160_000, np.float32)
+    )
+    soundfile.write(path, noise(1600), 8000)
+    assert len(load_audio(path, silence_if_short=True)) == 3200
+
+
+@pytest.mark.parametrize(
+    ("ending", "tolerance"), [("wav", 1e-4), ("flac", 1e-4), ("ogg", 0.05), ("mp3", 0.05)]
+)
+def test_reads_every_format(tmp_path, ending, tolerance):
+    samples = tone(440, 32_000, 1) + 0.5 * tone(1333, 32_000, 1)
+    path = tmp_path / f"clip.{ending}"
+    soundfile.write(path, samples, 32_000)
+    made, wanted = load_audio(path), audio.resample(samples, 32_000)
+    assert made.shape == wanted.shape
+    np.testing.assert_allclose(made[500:-500], wanted[500:-500], rtol=0, atol=tolerance)
+
+
+def test_arrays_are_taken_as_samples():
+    samples = noise(5000)
+    for array in (samples, samples.astype(np.float64)):
+        made = as_clip(array).samples
+        assert made.dtype == np.float32
+        np.testing.assert_array_equal(made, samples)
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+def cut_file(path, share, seconds=3.0):
+    """Writes a recording in the format of the path's ending, and keeps a share of its bytes."""
+    soundfile.write(path, noise(int(16_000 * seconds)), 16_000)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+
+
+def write_rate(path, rate):
+    """Writes a wav whose header tells a sample rate of its own."""
+    soundfile.write(path, noise(1600), 16_000)
+    content = bytearray(path.read_bytes())
+    content[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(bytes(content))
+
+
+FILES = {
+    "no_rate.wav": (lambda path: write_rate(path, 0), "(sample rate is 0|cannot be decoded)"),
+    "slow.wav": (lambda path: write_rate(path, 10), "says that its sample rate is 10, 1000 to"),
+    "fast.wav": (lambda path: write_rate(path, 2**31 - 1), "sample rate is 2147483647, 1000 to"),
+    f"{'long' * 60}.wav": (lambda path: None, "no such file; check the path"),
+    "missing.wav": (lambda path: None, "no such file; check the path"),
+    "folder.wav": (lambda path: path.mkdir(), "is a folder; name the recordings"),
+    "empty.wav": (lambda path: path.write_bytes(b""), "is empty; replace"),
+    "text.wav": (
+        lambda path: path.write_text("no\nsound\n" * 300),
+        "cannot be decoded; convert",
+    ),
+    "header_only.wav": (
+        lambda path: soundfile.write(path, np.zeros(0, np.float32), 16_000),
+        "holds no samples; replace",
+    ),
+    "cut_in_its_header.wav": (lambda path: cut_file(path, 0.0003), "cannot be decoded; convert"),
+    "cut.flac": (lambda path: cut_file(path, 0.5), "cannot be decoded; convert"),
+    "cut_in_its_header.flac": (lambda path: cut_file(path, 0.001), "cannot be decoded; convert"),
+    "cut_in_its_header.ogg": (lambda path: cut_file(path, 0.02), "cannot be decoded; convert"),
+    "cut_in_its_first_page.ogg": (
+        lambda path: cut_file(path, 0.7, seconds=0.2),
+        "(holds no samples|cannot be decoded); ",
+    ),
+    "cut_in_its_first_frame.mp3": (lambda path: cut_file(path, 0.01), "cannot be decoded; convert"),
+    "short.wav": (
+        lambda path: soundfile.write(path, noise(399), 16_000),
+        "399 samples .* less than one window of 400 .*; give a longer",
+    ),
+    "short_at_its_rate.wav": (
+        lambda path: soundfile.write(path, noise(1100), 48_000),
+        "367 samples at 16 kHz .*; give a longer",
+    ),
+    "nan.wav": (
+        lambda path: soundfile.write(path, np.full(800, np.nan), 16_000, subtype="FLOAT"),
+        "NaN or infinite samples; repair",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_refuses_a_file_in_one_line_with_its_name_and_a_remedy(tmp_path, name):
+    make, message = FILES[name]
+    make(tmp_path / name)
+    with pytest.raises(InputError, match=message) as caught:
+        load_audio(tmp_path / name)
+    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+    assert "\n" not in str(caught.value)
+
+
+ARRAYS = {
+    "399 samples": (noise(399), "399 samples .* window of 400 .*; give a longer"),
+    "nothing": (noise(0), "0 samples .*; give a longer"),
+    "NaN": (np.where(np.arange(800) == 5, np.nan, noise(800)), "NaN or infinite samples; repair"),
+    "infinity": (np.where(np.arange(800) == 5, np.inf, noise(800)), "NaN or infinite .*; repair"),
+    "two channels": (noise(1600).reshape(2, 800), r"shape \(2, 800\) .*: give one channel"),
+    "one number": (np.array(1.0), r"shape \(\) .*: give one channel"),
+    "int16": (np.zeros(800, np.int16), "type int16: give floats .* samples / 32768"),
+    "text": (np.array(["a"] * 800), "type <U1: give one channel"),
+    "complex": (np.zeros(800, complex), "type complex128: give one channel"),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_refuses_an_array_in_one_line_with_a_remedy(name):
+    array, message = ARRAYS[name]
+    with pytest.raises(InputError, match=message) as caught:
+        as_clip(array)
+    assert str(caught.value).startswith("audio array")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("max_seconds", [0.0, -0.5, 0.02, float("nan")])
+@pytest.mark.parametrize("kind", ["file", "array"])
+def test_refuses_to_hear_less_than_a_window(tmp_path, kind, max_seconds):
+    recording = noise(20_000)
+    if kind == "file":
+        recording = tmp_path / "clip.wav"
+        soundfile.write(recording, noise(20_000), 16_000)
+    with pytest.raises(InputError, match="one window"):
+        as_clip(recording, max_seconds)
+
+
+def test_decoders_write_nothing_of_their_own(tmp_path, capfd):
+    path = tmp_path / "cut.mp3"
+    cut_file(path, 0.01)
+    with pytest.raises(InputError):
+        load_audio(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_exactly_one_window_is_enough(tmp_path):
+    path = tmp_path / "window.wav"
+    soundfile.write(path, noise(400), 16_000)
+    assert log_mel(jnp.asarray(load_audio(path))).shape == (1, 80)
+
+
+# --- log-mel -------------------------------------------------------------------------------------
+
+SOUNDS = {
+    "noise": noise(16_000),
+    "loud noise": noise(16_000, scale=1.0),
+    "silence": np.zeros(16_000, np.float32),
+    "sine": tone(440, 16_000, 1),
+    "sine in noise": tone(3000, 16_000, 1) + noise(16_000, scale=0.01),
+}
+
+
+@pytest.mark.parametrize("sound", SOUNDS)
+def test_log_mel_is_the_published_one(sound):
+    wanted = oracle.LogMel()(torch.from_numpy(SOUNDS[sound])[None])[0].T
+    made = log_mel(jnp.asarray(SOUNDS[sound]))
+    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-4)
+
+
+def test_silence_is_the_offset():
+    wanted = (np.log(2.0**-23) + 7.056) / 4.193
+    np.testing.assert_allclose(log_mel(jnp.zeros(400)), wanted, rtol=1e-6)
+
+
+def test_log_mel_of_a_batch_is_that_of_each():
+    clips = np.stack([noise(4000, seed) for seed in range(6)]).reshape(2, 3, 4000)
+    made = log_mel(jnp.asarray(clips))
+    assert made.shape == (2, 3, 23, 80)
+    for i in range(2):
+        for j in range(3):
+            alone = log_mel(jnp.asarray(clips[i, j]))
+            np.testing.assert_allclose(made[i, j], alone, rtol=0, atol=1e-5)
+
+
+def test_log_mel_compiles():
+    samples = jnp.asarray(noise(4000))
+    made = jax.jit(log_mel)(samples)
+    np.testing.assert_allclose(made, log_mel(samples), rtol=0, atol=1e-5)
+
+
+def test_log_mel_takes_the_tables_of_a_checkpoint():
+    samples = jnp.asarray(noise(4000))
+    window = jnp.asarray(hann_window())
+    filterbank = jnp.asarray(mel_filterbank())
+    made = log_mel(samples, 2 * window, 3 * filterbank)
+    power = np.exp(np.asarray(log_mel(samples), np.float64) * 4.193 - 7.056) - 2.0**-23
+    wanted = (np.log(12 * power + 2.0**-23) + 7.056) / 4.193
+    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [400, 559, 560, 719, 720, 16_000, 51_200, 160_000])
+def test_number_of_frames(samples):
+    frames = len(np.lib.stride_tricks.sliding_window_view(np.zeros(samples), 400)[::160])
+    assert num_frames(samples) == frames
+    shape = jax.eval_shape(log_mel, jax.ShapeDtypeStruct((samples,), jnp.float32)).shape
+    assert shape == (frames, 80)
+
+
+def test_ten_seconds_are_998_frames():
+    assert num_frames(160_000) == 998
+
+
+@pytest.mark.parametrize("frames", [1, 2, 16, 992])
+def test_column_samples_give_exactly_their_frames(frames):
+    samples = column_samples(frames)
+    assert num_frames(samples) == frames
+    assert num_frames(samples - 1) == frames - 1
+
+
+def test_filterbank_is_librosas_and_the_published_one(golden_checkpoint):
+    made = mel_filterbank()
+    wanted = librosa.filters.mel(
+        sr=16_000, n_fft=400, n_mels=80, fmin=50, fmax=8000, htk=False, norm="slaney"
+    ).T
+    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(made, oracle.mel_filters().numpy())
+    stored = golden_checkpoint.params["encoder"]["log_mel"]["filterbank"]
+    np.testing.assert_array_equal(made, stored)
+
+
+def test_window_is_torchs():
+    wanted = torch.hann_window(400).numpy()
+    np.testing.assert_allclose(hann_window(), wanted, rtol=0, atol=1e-7)
+
+
+def test_shapes_of_signatures_are_enforced_in_tests():
+    with pytest.raises(TypeCheckError, match="filterbank"):
+        log_mel(jnp.zeros(400), filterbank=jnp.zeros((200, 80)))

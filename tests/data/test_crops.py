@@ -1,0 +1,147 @@
+"""What an encoder is pre-trained on: recordings of a data set or a folder, cropped at random."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from helpers import refusal
+from tokenizer_fixture import tokenizer_text
+
+from tinymu_jax.audio.load import read_clip
+from tinymu_jax.audio.log_mel import log_mel
+from tinymu_jax.data.config import FeatureConfig, PrepareConfig
+from tinymu_jax.data.crops import CropBatches, FolderCorpus, StoredCorpus, open_corpus
+from tinymu_jax.data.prepare import prepare
+
+FRAMES = 48
+SECONDS = [0.6, 0.2, 0.9, 0.5, 0.7, 1.2]
+RATE = 22_050
+# Frames of a recording: 1 + (16,000 seconds - 400) // 160.
+LONG = [0, 2, 3, 4, 5]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Stereo recordings of noise; one of them too short for a crop, one that is none."""
+    place = tmp_path_factory.mktemp("recordings")
+    (place / "below").mkdir()
+    rng = np.random.default_rng(0)
+    for number, seconds in enumerate(SECONDS):
+        name = f"below/{number}.flac" if number % 2 else f"{number}.wav"
+        soundfile.write(place / name, rng.normal(0, 0.1, (int(seconds * RATE), 2)), RATE)
+    (place / "9.wav").write_bytes(b"RIFF, but no more")
+    (place / "notes.txt").write_text("not heard")
+    return place
+
+
+@pytest.fixture(scope="module")
+def stored(folder, tmp_path_factory):
+    """The same as a prepared data set."""
+    names = [f"below/{n}.flac" if n % 2 else f"{n}.wav" for n in range(len(SECONDS))]
+    fields = {"input_text": "?", "target_text": "Noise.", "dataset": "Made", "task": "QA"}
+    place = tmp_path_factory.mktemp("list")
+    (place / "list.json").write_text(json.dumps([{"file_name": n, **fields} for n in names]))
+    features = FeatureConfig("log_mel", "mean", "kaiser-best", 30.0)
+    config = PrepareConfig(features, workers=1)
+    prepare([place / "list.json"], [folder], place / "data", tokenizer_text(), config)
+    return place / "data"
+
+
+def batches_of(corpus, clips=2, blocks=2, own=(0, 1), epochs=3, steps=0, seed=4):
+    return CropBatches(corpus, FRAMES, clips, blocks, own, epochs, steps, seed)
+
+
+def test_short_and_unusable_recordings_are_left_out_and_counted(folder, stored):
+    found = open_corpus(folder, FRAMES, 16)
+    assert isinstance(found, FolderCorpus)
+    assert (len(found), found.short, found.unusable) == (5, 1, 1)
+    assert sorted(found.name(i) for i in range(5)) == sorted(
+        f"below/{n}.flac" if n % 2 else f"{n}.wav" for n in LONG
+    )
+    same = open_corpus(stored, FRAMES, 16)
+    assert isinstance(same, StoredCorpus)
+    assert (len(same), same.short, same.unusable) == (5, 1, 0)
+
+
+def test_lengths_are_held_against_the_crop_to_the_frame(stored):
+    frames = sorted(1 + (int(np.ceil(int(s * RATE) * 16000 / RATE)) - 400) // 160 for s in SECONDS)
+    for size in (*frames, *(n + 1 for n in frames)):
+        assert len(StoredCorpus(stored, size, 16)) == sum(n >= size for n in frames)
+
+
+def test_a_folder_and_a_data_set_give_the_same_log_mels(folder, stored):
+    found, same = open_corpus(folder, FRAMES, 16), open_corpus(stored, FRAMES, 16)
+    by_name = {Path(same.name(i)).name: same.log_mel(i) for i in range(len(same))}
+    for i in range(len(found)):
+        np.testing.assert_array_equal(found.log_mel(i), by_name[Path(found.name(i)).name])
+    # The mean of both channels, and not the first.
+    wanted = read_clip(folder / "0.wav", None, mono="mean")
+    number = [found.name(i) for i in range(5)].index("0.wav")
+    heard = np.asarray(log_mel(wanted.samples))
+    assert np.abs(found.log_mel(number) - heard)[:, :70].mean() < 0.05
+
+
+def test_every_recording_comes_once_an_epoch_and_a_step_is_found_again(stored):
+    corpus = open_corpus(stored, FRAMES, 16)
+    batches = batches_of(corpus, clips=1, blocks=5, own=range(5), epochs=4)
+    assert len(batches) == 4
+    steps = [batches[step] for step in range(4)]
+    for step, batch in enumerate(steps):
+        assert batch.log_mel.shape == (5, 1, FRAMES, 80)
+        assert len(set(batches.names(step))) == 5
+        assert batch.number.tolist() == list(range(5 * step, 5 * step + 5))
+    assert batches.names(0) != batches.names(1)
+    np.testing.assert_array_equal(
+        batches_of(corpus, 1, 5, [3], 4)[2].log_mel[0], steps[2].log_mel[3]
+    )
+
+
+def test_crops_are_stretches_of_their_recordings_from_anywhere(stored):
+    corpus = open_corpus(stored, FRAMES, 16)
+    whole = {corpus.name(i): corpus.log_mel(i) for i in range(len(corpus))}
+    starts = set()
+    batches = batches_of(corpus, clips=5, blocks=1, own=[0], epochs=0, steps=12)
+    for step in range(12):
+        for name, crop in zip(batches.names(step), batches[step].log_mel[0], strict=True):
+            found = [
+                start
+                for start in range(len(whole[name]) - FRAMES + 1)
+                if np.array_equal(whole[name][start : start + FRAMES], crop)
+            ]
+            assert len(found) == 1
+            starts |= {(name, found[0])}
+    longest = max(whole, key=lambda name: len(whole[name]))
+    assert len({start for name, start in starts if name == longest}) > 6
+
+
+def test_what_turns_out_unusable_is_passed_over_and_said_once(folder, tmp_path, capsys):
+    import shutil
+
+    place = shutil.copytree(folder, tmp_path / "copy")
+    cut = place / "0.wav"
+    whole = cut.read_bytes()
+    corpus = open_corpus(place, FRAMES, 16)
+    wanted = {name: i for i, name in enumerate(corpus.name(i) for i in range(5))}
+    # The header says what is no longer there.
+    cut.write_bytes(whole[: len(whole) // 3])
+    batches = batches_of(corpus, clips=5, blocks=1, own=[0], epochs=3)
+    for step in range(3):
+        assert batches[step].log_mel.shape == (1, 5, FRAMES, 80)
+    said = capsys.readouterr().err
+    assert said.count("0.wav") == 1
+    assert "another is heard in its place" in said
+    first, place_of = batches[0].log_mel[0], batches.names(0).index("0.wav")
+    heard = corpus.log_mel((wanted["0.wav"] + 1) % 5)
+    starts = range(len(heard) - FRAMES + 1)
+    assert any(np.array_equal(heard[s : s + FRAMES], first[place_of]) for s in starts)
+
+
+def test_what_cannot_be_cropped_is_refused(folder, stored, tmp_path):
+    assert "has no recordings (.wav" in refusal(open_corpus, tmp_path, FRAMES, 16)
+    message = refusal(open_corpus, stored, 608, 16)
+    assert "none of its 6 recordings has the 608 frames (6.08 s) of a crop" in message
+    corpus = open_corpus(folder, FRAMES, 16)
+    message = refusal(batches_of, corpus, clips=4, blocks=2)
+    assert "has 5 clips that can be used, and a step takes 8" in message

@@ -1,0 +1,145 @@
+"""Data sets on buckets are copied to this machine once, and go on where a copy was cut short."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from helpers import refusal
+from test_prepare import make, prepared, recordings  # noqa: F401 - fixtures
+
+from tinymu_jax.data import remote
+from tinymu_jax.data.dataset import Dataset
+from tinymu_jax.data.remote import is_address, local_copy, local_place
+from tinymu_jax.training.config import DataConfig, TrainConfig
+from tinymu_jax.training.run import with_local_data
+
+ADDRESS = "memory://bucket/sets/music"
+
+
+@pytest.fixture
+def whole(prepared):  # noqa: F811
+    """The folder of a data set."""
+    return prepared.folder
+
+
+@pytest.fixture
+def bucket(whole, own_cache):
+    """The data set in a bucket of this process's memory."""
+    files = fsspec.filesystem("memory")
+    files.put(str(whole), "/bucket/sets/music", recursive=True)
+    yield files
+    files.rm("/bucket", recursive=True)
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """The names of the files that are copied."""
+    names, get = [], MemoryFileSystem.get_file
+
+    def counted(self, path, *rest, **named):
+        names.append(path.rsplit("/", 1)[-1])
+        return get(self, path, *rest, **named)
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", counted)
+    return names
+
+
+def contents(folder):
+    ours = (remote.LOCK,)
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in ours]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_a_copy_is_the_data_set_byte_for_byte_and_is_made_once(bucket, whole, fetched):
+    folder = local_copy(ADDRESS)
+    assert contents(folder) == contents(whole)
+    assert len(Dataset(folder)) == len(Dataset(whole)) > 0
+    assert len(fetched) == len(contents(whole)) - 1
+    assert local_copy(ADDRESS) == folder
+    assert len(fetched) == len(contents(whole)) - 1
+
+
+def test_a_copy_that_was_cut_short_goes_on(bucket, whole, fetched, monkeypatch):
+    counted = MemoryFileSystem.get_file
+
+    def breaks(self, path, target, **named):
+        if path.endswith(".array_record"):
+            raise OSError("connection reset")
+        return counted(self, path, target, **named)
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", breaks)
+    said = refusal(local_copy, ADDRESS)
+    assert said.startswith(f"{ADDRESS}: cannot be copied (connection reset); check the address")
+    monkeypatch.setattr(MemoryFileSystem, "get_file", counted)
+    before = set(fetched)
+    fetched.clear()
+    assert contents(local_copy(ADDRESS)) == contents(whole)
+    assert before.isdisjoint(fetched)
+    assert len(before) + len(fetched) == len(contents(whole)) - 1
+
+
+def test_a_shard_that_was_cut_short_is_fetched_again(bucket, whole, fetched):
+    folder = local_copy(ADDRESS)
+    shard = next(folder.glob("*.array_record"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    (folder / "dataset.json").rename(folder / remote.BEGUN)
+    fetched.clear()
+    assert contents(local_copy(ADDRESS)) == contents(whole)
+    assert fetched == [shard.name]
+
+
+def test_another_data_set_of_the_same_address_is_copied_anew(bucket, recordings, tmp_path):  # noqa: F811
+    before = local_copy(ADDRESS)
+    other = tmp_path / "other"
+    make(recordings, other, store="waveform")
+    bucket.rm("/bucket", recursive=True)
+    bucket.put(str(other), "/bucket/sets/music", recursive=True)
+    assert local_copy(ADDRESS) == before
+    assert contents(before) == contents(other)
+
+
+def test_processes_of_a_machine_copy_it_once(bucket, whole, fetched):
+    with ThreadPoolExecutor(4) as pool:
+        folders = set(pool.map(local_copy, [ADDRESS] * 4))
+    assert len(folders) == 1
+    assert len(fetched) == len(contents(whole)) - 1
+
+
+def test_a_folder_of_this_machine_stays_where_it_is(whole, own_cache):
+    assert local_place(str(whole)) == whole
+    copy = local_place(f"file://{whole}")
+    assert copy != whole
+    assert contents(copy) == contents(whole)
+
+
+def test_a_run_reads_the_copies(bucket, whole):
+    data = DataConfig(train=ADDRESS, validation=str(whole))
+    found = with_local_data(TrainConfig(output="run", data=data)).data
+    assert contents(Path(found.train)) == contents(whole)
+    assert found.validation == str(whole)
+    assert with_local_data(TrainConfig(data=DataConfig(train="x"))).data.validation is None
+
+
+@pytest.mark.parametrize(
+    ("place", "address"),
+    [("gs://a/b", True), ("s3://a", True), ("/data", False), ("a:b/c", False), ("C:/x", False)],
+)
+def test_addresses_are_told_from_paths(place, address):
+    assert is_address(place) is address
+
+
+def test_what_cannot_be_copied_is_told_in_a_sentence(bucket, own_cache, monkeypatch):
+    assert "has no dataset.json; copy a folder there" in refusal(local_copy, "memory://bucket/sets")
+    assert "nix:// is no kind of address" in refusal(local_copy, "nix://bucket/sets")
+
+    def lacks(address):
+        raise ImportError("Install gcsfs to access Google Storage")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", lacks)
+    assert refusal(local_copy, "gs://bucket/sets") == (
+        "gs://bucket/sets: needs gcsfs; pip install gcsfs"
+    )
+    shutil.rmtree(own_cache, ignore_errors=True)

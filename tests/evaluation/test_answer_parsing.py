@@ -1,0 +1,162 @@
+"""Rules that answers to multiple choice are read by, and what blind ones get."""
+
+import json
+
+import pytest
+
+from tinymu_jax.data.choice_baselines import blind_marks
+from tinymu_jax.evaluation.answer_parsing import (
+    most_probable,
+    read_letter,
+    read_officially,
+    read_reply,
+)
+from tinymu_jax.evaluation.multiple_choice.questions import read_choices
+
+DRUMS = ("Snare drum", "Two congas", "Taiko", "Hi-hat")
+A, B, C, D = range(4)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("B", B),
+        ("(B) Two congas", B),
+        ("The correct answer is: C", C),
+        ("(A) is not it. The correct answer is: D", D),
+        ("The correct answer is: A The correct answer is: B", B),
+        ("the correct answer is: B", B),
+        ("It is the taiko.", C),  # by its text, for "I" and "t" are no letters
+        ("snare drum, and then a hi-hat", A),  # the first option, not the first named
+        ("a hi-hat, and then a snare drum", A),
+        ("A or B: two congas", B),  # two letters: by text
+        ("Drums", D),  # the "D" of a word is a letter
+        ("Congas", C),  # so is its "C", though (B) are the congas
+        ("(A) Cymbal", None),  # two letters, no text
+        ("no idea", None),
+        ("", None),
+        ("The correct answer is: ", None),
+    ],
+)
+def test_official_rule(said, wanted):
+    assert read_officially(DRUMS, said) == wanted
+
+
+def test_announcement_is_cut_in_its_own_case_alone():
+    # "The Correct ANSWER" brings an A of its own: with the B there are two letters.
+    assert read_officially(DRUMS, "The Correct ANSWER is: B") is None
+    assert read_officially(DRUMS, "The correct answer is: B") == B
+
+
+def test_official_rule_counts_letters_that_are_shown():
+    assert read_officially(("Drums", "Bass"), "C") is None
+    assert read_officially(("drums", "clarinet"), "Clarinet") == B
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("B", B),
+        (" B ", B),
+        ("B)", B),
+        ("B.", B),
+        ("B. Two congas", B),
+        ("B) Two congas", B),
+        ("(B) Two congas", B),
+        ("The answer is (B).", B),
+        ("The answer is (B), for (B) are congas", B),
+        ("The correct answer is: B", B),
+        ("B Two congas", None),
+        ("Between", None),
+        ("A.M. radio", None),
+        ("Taiko", None),
+        ("two congas", None),
+        ("(A) or (B)", None),
+        ("A. Or rather (B)", None),
+        ("(E)", None),
+        ("b", None),
+        ("", None),
+    ],
+)
+def test_strict_letter_rule(said, wanted):
+    assert read_letter(DRUMS, said) == wanted
+
+
+def test_letter_of_no_option_is_none():
+    assert read_letter(("Drums", "Bass"), "(C) Drums") is None
+
+
+def test_most_probable_option():
+    assert most_probable([-3.0, -1.0, -1.0, -2.0]) == B
+
+
+def test_all_rules_at_once():
+    assert read_reply(DRUMS, "Congas", (-1.0, -0.5, -2.0, -3.0)) == (C, None, B)
+    assert read_reply(DRUMS, "(D) Hi-hat", ()) == (D, D, None)
+
+
+def test_blind_rules_by_hand():
+    questions = [
+        (("Oboe", "Bassoon", "Horn", "Contrabassoon"), 0),  # two are shortest
+        (("Oboe", "Contrabassoon", "Horn", "Flutes"), 1),
+        (("Piano", "Cello", "Harp", "Lute"), 3),
+    ]
+    assert blind_marks(questions) == {
+        "shortest option": [0.5, 0, 0.5],
+        "longest option": [0, 1, 0],
+        "always A": [1, 0, 0],
+        "always B": [0, 1, 0],
+        "always C": [0, 0, 0],
+        "always D": [0, 0, 1],
+    }
+    assert [name for name in blind_marks([(("Yes", "No"), 0)]) if "always" in name] == [
+        "always A",
+        "always B",
+    ]
+
+
+@pytest.fixture(scope="module")
+def real(shared_dir):
+    path = shared_dir / "data" / "muchomusic_questions.jsonl"
+    return path, read_choices(path, "audio")
+
+
+def test_real_questions_are_read_in_order(real):
+    path, questions = real
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(questions) == len(records) == 1187
+    for question, record in zip(questions, records, strict=True):
+        assert question.audio.name == record["audio"]
+        assert list(question.options) == record["choices"]
+        assert "ABCD"[question.right] == record["answer"]
+
+
+def test_weakness_of_the_official_rule(real):
+    def share(say):
+        hits = [read_officially(q.options, say(q)) == q.right for q in real[1]]
+        return 100 * sum(hits) / len(hits)
+
+    assert share(lambda q: q.options[q.right]) == pytest.approx(81.3, abs=0.1)
+    assert share(lambda q: "ABCD"[q.right]) == 100
+
+
+def test_strict_rule_reads_perfect_letters_and_no_texts(real):
+    letters = [read_letter(q.options, q.lettered[q.right]) == q.right for q in real[1]]
+    texts = [read_letter(q.options, q.options[q.right]) for q in real[1]]
+    assert all(letters)
+    assert set(texts) == {None}
+
+
+def test_blind_rules_on_the_real_questions(real):
+    found = blind_marks([(question.options, question.right) for question in real[1]])
+    shares = {name: 100 * sum(marks) / 1187 for name, marks in found.items()}
+    assert shares["shortest option"] == pytest.approx(34.3, abs=0.1)
+    assert shares["always D"] == pytest.approx(27.8, abs=0.05)
+    assert sum(shares[f"always {letter}"] for letter in "ABCD") == pytest.approx(100)
+
+
+def test_a_name_that_begins_as_a_letter_does_is_no_letter():
+    composers = ("J. S. Bach", "A. Vivaldi")
+    assert read_letter(composers, "A. Vivaldi") is None
+    assert read_letter(composers, "B") == 1
+    assert read_letter(composers, "A. It is Bach") == 0

@@ -1,0 +1,226 @@
+"""The report of an evaluation: what is written is what was found, and nothing else gets in."""
+
+import base64
+import io
+import math
+import re
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import soundfile
+from report_cases import answer, findings, written
+
+from tinymu_jax.evaluation.report.compare import checkpoint_name
+from tinymu_jax.evaluation.report.examples import marked
+from tinymu_jax.evaluation.report.markup import without_folders
+from tinymu_jax.evaluation.report.tables import figure
+from tinymu_jax.evaluation.results import Answered, Confusion, Findings, Measure, Radar, Table
+
+EVIL = "<script>alert('x')</script><img src=http://evil.example/x.png>"
+
+
+def test_numbers_stand_in_the_page_as_shares_with_intervals(tmp_path):
+    page, _ = written(tmp_path, findings())
+    assert page.texts("div", "card") == [
+        "accuracy58.6 %95 %: [55.8, 61.4] · n = 1,187published 59.0of a preprint",
+        "BLEU6.25",
+    ]
+    assert page.texts("tr")[:3] == [
+        "officialstrictn",
+        "all58.6 [55.8, 61.4]50.01,187",
+        "lyricsnot available1",
+    ]
+    assert page.texts("ol", "notes")[0] == "unavailable: none was asked"
+    assert "Read with care." in page.texts("p", "note")
+
+
+def test_notices_stand_first(tmp_path):
+    page, text = written(tmp_path, findings())
+    tags = [tag for tag, _, _ in page.elements]
+    assert tags.index("aside") < tags.index("section")
+    assert page.texts("aside", "notices") == [
+        "Read first2 questions are left out: a.mp3 is missing"
+    ]
+    lines = [line for line in text.splitlines() if line]
+    assert lines[:2] == ["# MuChoMusic", "> **Read first**"]
+    assert "2 questions are left out" in lines[3]
+
+
+def test_markdown_has_the_same_tables(tmp_path):
+    _, text = written(tmp_path, findings(worst=(answer("/data/a.wav"),)))
+    assert "| accuracy | 58.6 \\[55.8, 61.4\\] | 1,187 | 59.0 <sup>1</sup> |" in text
+    assert "|  | official | strict | n |\n| --- | ---: | ---: | ---: |" in text
+    assert "| lyrics | not available <sup>1</sup> |  |  |" in text
+    assert "1. unavailable: none was asked" in text
+    assert "| mood | 40.0 | 30.0 |" in text
+    assert "| rock | 3 | 1 |" in text
+    assert "| 25.0 | 20.0 | 10 |" in text
+    assert "   * option: `fast` **(right)**\n   * option: `slow` **(said)**" in text
+
+
+def test_text_from_outside_is_only_text(tmp_path):
+    name = "<script>alert(1)<:script>.wav"
+    (tmp_path / name).write_bytes(b"no recording")
+    heat = Confusion(EVIL, (EVIL, "b"), ((1, 0), (0, 1)))
+    radar = Radar(EVIL, (EVIL, "b", "c"), {EVIL: (0.1, 0.2, 0.3)})
+    page, text = written(
+        tmp_path,
+        findings(
+            title=EVIL,
+            checkpoint=EVIL,
+            notices=(EVIL,),
+            headline={EVIL: Measure(None, note=EVIL)},
+            tables=(Table(EVIL, (EVIL,), {EVIL: (Measure(0.5, note=EVIL),)}, EVIL),),
+            radars=(radar,),
+            confusions=(heat,),
+            settings={EVIL: EVIL},
+            worst=(Answered(str(tmp_path / name), EVIL, EVIL, EVIL, options=(EVIL, "b")),),
+        ),
+    )
+    assert not {"script", "img"} & {tag for tag, _, _ in page.elements}
+    assert page.texts("h1") == [EVIL]
+    assert name in page.texts("figcaption")[-1]
+    # In Markdown it is escaped or code.
+    assert "<script" not in re.sub(r"`[^`]*`", "", text)
+
+
+def test_control_signs_are_written_out(tmp_path):
+    page, text = written(tmp_path, findings(worst=(answer(said="a\x00b\x1b[0m\ud800"),)))
+    assert "a\\x00b\\x1b[0m\\ud800" in page.texts("dd")
+    assert "`a\\x00b\\x1b[0m\\ud800`" in text
+
+
+def test_a_page_needs_nothing_from_outside(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000), 16_000)
+    page, text = written(tmp_path, findings(worst=(answer(tmp_path / "a.wav"),)))
+    for tag, attributes, _ in page.elements:
+        for key in ("src", "href", "data", "srcset", "poster", "action", "style"):
+            assert (attributes.get(key) or "data:").startswith(("data:", "#")), (tag, key)
+        assert not any(key.startswith("on") for key in attributes)
+    (style,) = page.texts("style")
+    assert "url(" not in style
+    assert "@import" not in style
+    whole = (tmp_path / "out" / "report.html").read_text("utf-8") + text
+    for folder in (str(tmp_path), "/home/", "/data/", "/tmp/"):
+        assert folder not in whole
+    assert "a.wav" in page.texts("figcaption")
+
+
+def test_a_page_is_well_built(tmp_path):
+    page, _ = written(tmp_path, findings(worst=(answer(),)), findings(kind="list", title="Own"))
+    levels = [int(tag[1]) for tag, _, _ in page.elements if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    heads = [attributes for tag, attributes, _ in page.elements if tag == "th"]
+    assert {one.get("scope") for one in heads} == {"col", "row"}
+    links = {one["href"][1:] for tag, one, _ in page.elements if tag == "a"}
+    assert links == {one["id"] for _, one, _ in page.elements if "id" in one}
+    whole = (tmp_path / "out" / "report.html").read_text("utf-8")
+    drawn = re.findall(r"<svg.*?</svg>", whole, re.DOTALL)
+    assert drawn
+    for picture in map(ElementTree.fromstring, drawn):
+        assert picture.get("role") == "img"
+        assert [part.tag for part in picture[:2]] == ["title", "desc"]
+        assert picture[0].text
+        assert picture[1].text
+
+
+def test_the_heard_part_of_a_recording_stands_in_the_page(tmp_path):
+    rate, seconds = 44_100, 12
+    times = np.arange(rate * seconds) / rate
+    both = np.stack([0.5 * np.sin(math.tau * 440 * times), np.zeros_like(times)], axis=1)
+    soundfile.write(tmp_path / "a.wav", both, rate)
+    page, _ = written(tmp_path, findings(worst=(answer(tmp_path / "a.wav"),)))
+    (source,) = [one["src"] for tag, one, _ in page.elements if tag == "audio"]
+    kind, data = source.split(",")
+    assert kind == "data:audio/ogg;base64"
+    raw = base64.b64decode(data)
+    assert len(raw) < 60_000
+    samples, rate = soundfile.read(io.BytesIO(raw))
+    assert rate == 16_000
+    assert samples.shape == (160_000,)
+    spectrum = np.abs(np.fft.rfft(samples))
+    assert spectrum.argmax() / 10 == pytest.approx(440, abs=0.2)
+
+
+def test_a_recording_that_cannot_be_read_is_said_in_its_place(tmp_path):
+    worst = (answer(tmp_path / "gone.wav"), answer(""))
+    page, _ = written(tmp_path, findings(worst=worst))
+    assert "audio" not in [tag for tag, _, _ in page.elements]
+    missing, none = page.texts("p", "problem")
+    assert missing.startswith("Cannot be played: gone.wav: no such file")
+    assert "no recording was given" in none
+
+
+def test_a_report_with_empty_tables_and_nothing_else_is_written(tmp_path):
+    page, text = written(
+        tmp_path, Findings("list", "Own list", "m", {}, (Table("None", ("a",), {}),))
+    )
+    assert page.texts("h2") == ["None"]
+    assert "No rows." in page.texts("p")
+    assert "## None\n\nNo rows." in text
+
+
+@pytest.mark.parametrize(
+    ("value", "share", "printed"),
+    [
+        (0.5864, True, "58.6"),
+        (1.0, True, "100.0"),
+        (None, True, "not available"),
+        (16.94, False, "16.9"),
+        (1187.0, False, "1,187"),
+        (3, False, "3"),
+        (6.254, False, "6.25"),
+        (-0.0123, False, "-0.012"),
+    ],
+)
+def test_figures(value, share, printed):
+    assert figure(value, share) == printed
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("AndreasXi/TinyMU", "AndreasXi/TinyMU"),
+        ("runs/sft/checkpoints/1200", "runs/sft/checkpoints/1200"),
+        ("/home/me/runs/sft/checkpoints/1200", "sft/checkpoints/1200"),
+        ("/home/me/tinymu.pt", "tinymu.pt"),
+        ("C:\\Users\\me\\tinymu.pt", "tinymu.pt"),
+    ],
+)
+def test_checkpoints_are_named_without_the_folders_of_a_machine(path, name):
+    assert checkpoint_name(path) == name
+
+
+def test_only_folders_are_taken_from_a_text():
+    text = "4/4 and/or https://a.example/b/c of '/home/me/a.wav', C:\\me\\b.wav"
+    assert without_folders(text) == "4/4 and/or https://a.example/b/c of 'a.wav', b.wav"
+
+
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [
+        ("slow", 1),
+        ("Slow.", 1),
+        ("(B)", 1),
+        ("b", 1),
+        ("B) slow", 1),
+        ("(B) slow", 1),
+        ("(B) fast", None),
+        ("It is slow", None),
+        ("", None),
+    ],
+)
+def test_an_option_is_named_by_its_words_or_its_letter(said, number):
+    options = marked(Answered("", "?", "(A) fast", said, options=("(A) fast", "(B) slow")))
+    assert [option.text for option in options] == ["fast", "slow"]
+    assert [option.right for option in options] == [True, False]
+    assert [option.said for option in options] == [n == number for n in range(2)]
+
+
+def test_words_go_before_letters():
+    options = marked(Answered("", "Which key?", "A", "B", options=("C", "A", "B")))
+    assert [option.right for option in options] == [False, True, False]
+    assert [option.said for option in options] == [False, False, True]

@@ -1,0 +1,687 @@
+"""What labels mean, how tags belong together, and clips in the vocabulary's names."""
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+from helpers import music_tree, refusal
+
+from tinymu_jax.data.annotations.clip import CATEGORIES, Clip
+from tinymu_jax.qa_builder.tags.table import read_table
+from tinymu_jax.qa_builder.tags.vocabulary import (
+    Meaning,
+    Tag,
+    Vocabulary,
+    frequent_labels,
+    normalise,
+    read_vocabulary,
+)
+from tinymu_jax.qa_builder.tags.words import key_of
+
+HEAD = "category,name,parents,synonyms,group,phrase"
+ROWS = """
+instrument,plucked,,,yes,
+instrument,guitar,plucked,guitars|six strings,,
+instrument,electric guitar,guitar,e-guitar|loud e-guitar,,
+instrument,acoustic guitar,guitar,,,
+instrument,banjo,plucked,,,
+instrument,percussion,,,,percussion
+instrument,drums,percussion,drum|rock drums,,
+instrument,tabla,drums,,,
+instrument,bass,,,,
+instrument,synth bass,bass|electronics,bass synth,,
+instrument,electronics,,,,
+genre,rock,,rock music|rock drums,,
+genre,hard rock,rock,,,
+genre,drum & bass,,drum n bass|drum and bass,,
+mood,sad,,ambient|blue,,
+genre,ambient,,,,ambient music
+production,loud,,loud e-guitar,,a loud sound
+production,instrumental,,,,
+voice,vocals,,voice|singing|singing alone,,
+voice,male voice,vocals,man|men,,
+tempo,slow,,slow tempo,,
+quality,noisy,,bad sound,,
+ignored,cover,,,,
+denial,vocals,,instrumental,,
+denial,drums|bass,,a cappella,,
+only,nothing else,,no other instruments|singing alone,,
+""".strip()
+
+
+def tags(*names):
+    """Returns tags written as "category name"."""
+    return tuple(Tag(*name.split(" ", 1)) for name in names)
+
+
+def table(folder, rows=ROWS, head=HEAD, name="tags.csv"):
+    path = Path(folder) / name
+    path.write_text(f"{head}\n{rows}\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    return Vocabulary(*read_table([table(tmp_path_factory.mktemp("words"))]))
+
+
+@pytest.fixture(scope="module")
+def own():
+    return read_vocabulary()
+
+
+GUITAR, ELECTRIC, ACOUSTIC, BANJO, PLUCKED, DRUMS, TABLA, PERCUSSION, BASS = tags(
+    "instrument guitar",
+    "instrument electric guitar",
+    "instrument acoustic guitar",
+    "instrument banjo",
+    "instrument plucked",
+    "instrument drums",
+    "instrument tabla",
+    "instrument percussion",
+    "instrument bass",
+)
+
+
+@pytest.mark.parametrize(
+    ("label", "meant"),
+    [
+        ("Electric Guitars", ["instrument electric guitar"]),
+        ("E-GUITAR", ["instrument electric guitar"]),
+        ("electricguitar", ["instrument electric guitar"]),
+        ("six string", ["instrument guitar"]),
+        ("drum's", ["instrument drums"]),
+        ("drum\u2019s", ["instrument drums"]),
+        ("tàblà", ["instrument tabla"]),
+        ("Drum & Bass", ["genre drum & bass"]),
+        ("drum and bass", ["genre drum & bass"]),
+        ("drumnbass", ["genre drum & bass"]),
+        ("bass_synth", ["instrument synth bass"]),
+        ("loud e-guitar", ["instrument electric guitar", "production loud"]),
+        ("ambient", ["genre ambient", "mood sad"]),
+        ("plucked", ["instrument plucked"]),
+    ],
+)
+def test_labels_mean_tags_however_they_are_written(words, label, meant):
+    assert words.meaning(label) == Meaning(tags(*meant))
+
+
+@pytest.mark.parametrize("label", ["kazoo", "", "!?", "no", "no kazoo", "guitar solo", "glass"])
+def test_labels_of_other_words_are_unknown(words, label):
+    assert words.meaning(label) is None
+
+
+@pytest.mark.parametrize(
+    ("label", "category", "meant"),
+    [
+        ("ambient", "genre", ["genre ambient"]),
+        ("ambient", "mood", ["mood sad"]),
+        ("ambient", "tempo", ["genre ambient", "mood sad"]),
+        ("ambient", "mood/theme", ["genre ambient", "mood sad"]),
+    ],
+)
+def test_a_sources_category_decides_between_tags(words, label, category, meant):
+    assert words.meaning(label, category).tags == tags(*meant)
+
+
+@pytest.mark.parametrize(
+    ("label", "denied"),
+    [
+        ("no drums", ["instrument drums"]),
+        ("not rock", ["genre rock"]),
+        ("without singing", ["voice vocals"]),
+        ("No Voices", ["voice vocals"]),
+        ("no ambient", ["genre ambient", "mood sad"]),  # one word: each sense is denied
+        ("a cappella", ["instrument bass", "instrument drums"]),
+    ],
+)
+def test_labels_may_deny(words, label, denied):
+    assert words.meaning(label) == Meaning(denied=tags(*denied))
+
+
+def test_a_label_may_deny_one_tag_and_mean_another(words):
+    found = words.meaning("instrumental")
+    assert found == Meaning(tags("production instrumental"), tags("voice vocals"))
+
+
+def test_denying_a_label_of_several_words_and_tags_denies_none(words):
+    assert words.meaning("no loud e-guitar") is None
+    assert words.opposite("loud e-guitar") is None
+
+
+def test_some_labels_ask_nothing_and_some_say_that_nothing_else_plays(words):
+    for label in ("noisy", "bad sound", "cover", "not noisy"):
+        assert words.meaning(label) == Meaning(left_out=True)
+    assert words.meaning("no other instrument") == Meaning(only=True)
+
+
+def test_tags_are_related_to_those_above_and_below(words):
+    assert words.ancestors(ELECTRIC) == {GUITAR, PLUCKED}
+    assert words.descendants(PLUCKED) == {GUITAR, ELECTRIC, ACOUSTIC, BANJO}
+    assert words.related(ELECTRIC, PLUCKED)
+    assert words.related(PLUCKED, ELECTRIC)
+    assert words.related(BANJO, BANJO)
+    assert not words.related(ELECTRIC, ACOUSTIC)
+    assert not words.related(GUITAR, BANJO)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "near"),
+    [
+        (ELECTRIC, ACOUSTIC, True),  # both guitars
+        (GUITAR, BANJO, True),  # both plucked
+        (ELECTRIC, BANJO, True),  # plucked is above the one and right above the other
+        (ELECTRIC, GUITAR, False),  # related
+        (ELECTRIC, ELECTRIC, False),
+        (ELECTRIC, DRUMS, False),
+        (ELECTRIC, Tag("genre", "hard rock"), False),
+        (DRUMS, BASS, False),  # nothing above them
+    ],
+)
+def test_near_tags_meet_one_or_two_steps_above(words, a, b, near):
+    assert words.near(a, b) is near
+    assert words.near(b, a) is near
+
+
+def test_tags_are_alike_that_a_label_means_together(words):
+    loud, ambient, sad = tags("production loud", "genre ambient", "mood sad")
+    assert words.alike(ELECTRIC, loud)  # "loud e-guitar"
+    assert words.alike(loud, ELECTRIC)
+    assert words.alike(ambient, sad)
+    assert not words.alike(GUITAR, loud)
+    assert not words.alike(ELECTRIC, ELECTRIC)
+    assert not words.alike(BANJO, sad)
+
+
+def test_a_branch_is_named_by_its_topmost_tag(words):
+    assert words.branch(ELECTRIC) == PLUCKED
+    assert words.branch(TABLA) == PERCUSSION
+    assert words.branch(Tag("instrument", "synth bass")) == BASS  # by its first parent
+    assert words.branch(BASS) == BASS
+
+
+def test_groups_are_tags_that_are_not_asked_about(words):
+    assert PLUCKED in words.tags
+    assert not words.askable(PLUCKED)
+    assert words.askable(GUITAR)
+    assert not words.askable(Tag("instrument", "kazoo"))
+
+
+def test_tags_come_by_category_and_name(words):
+    places = [(CATEGORIES.index(tag.category), tag.name) for tag in words.tags]
+    assert places == sorted(places)
+
+
+def test_the_finest_tags_are_those_above_no_other(words):
+    assert words.finest((GUITAR, DRUMS, ELECTRIC)) == (DRUMS, ELECTRIC)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("A man plays the guitar.", ["instrument guitar", "voice male voice", "voice vocals"]),
+        ("Two GUITARS, loud", ["instrument guitar", "production loud"]),
+        ("an e-guitar riff", ["instrument electric guitar", "instrument guitar"]),
+        ("some tablas", ["instrument tabla", "instrument drums", "instrument percussion"]),
+        ("hard-rock", ["genre hard rock", "genre rock"]),
+        ("a bass synth", ["instrument synth bass", "instrument bass", "instrument electronics"]),
+        ("instrumental", ["production instrumental"]),
+        ("a rocky drumstick, embassy", []),
+        ("noisy, no other instruments", []),
+        ("", []),
+    ],
+)
+def test_texts_name_tags_by_whole_words(words, text, named):
+    named = {*tags(*named)}
+    named |= {PLUCKED} if GUITAR in named else set()
+    assert words.named(text) == named
+    assert {tag for tag in words.tags if words.mentions(text, tag)} == named
+
+
+def clip(given=(), denied=(), **fields):
+    """Returns a clip with labels that have no category."""
+    found = {"tags": {"": tuple(given)}, "denied": {"": tuple(denied)}} | fields
+    return Clip("c", "c.wav", "Made", "CC0", **found)
+
+
+def test_a_clip_gets_the_vocabularys_names_by_category(words):
+    labels = {"": ("slow tempo", "e-guitar", "tabla"), "genre": ("ambient", "hard rock")}
+    found = normalise(clip(tags=labels, captions=("A caption.",), artist="A"), words)
+    assert found.clip.tags == {
+        "instrument": ("electric guitar", "tabla"),
+        "genre": ("ambient", "hard rock"),
+        "tempo": ("slow",),
+    }
+    assert list(found.clip.tags) == ["instrument", "genre", "tempo"]
+    assert (found.clip.captions, found.clip.artist) == (("A caption.",), "A")
+    assert found[1:] == ((), 0, (), ())
+
+
+def test_two_labels_of_one_tag_give_it_once(words):
+    assert normalise(clip(["man", "men", "male voice"]), words).clip.tags == {
+        "voice": ("male voice",)
+    }
+
+
+def test_what_is_denied_is_denied_of_all_below(words):
+    found = normalise(clip(["no percussion"], ["guitar"]), words).clip
+    assert found.tags == {}
+    assert found.denied == {
+        "instrument": (
+            "acoustic guitar",
+            "drums",
+            "electric guitar",
+            "guitar",
+            "percussion",
+            "tabla",
+        )
+    }
+
+
+def test_denying_a_denial_gives_the_tag(words):
+    found = normalise(clip(denied=["instrumental"]), words).clip
+    assert found.tags == {"voice": ("vocals",)}
+    assert found.denied == {"production": ("instrumental",)}
+
+
+def test_a_tag_that_is_given_and_denied_is_neither(words):
+    found = normalise(clip(["no percussion", "tabla", "guitar"]), words)
+    assert found.clip.tags == {"instrument": ("guitar",)}
+    assert found.clip.denied == {}
+    assert found.contradicted == tuple(sorted((TABLA, DRUMS, PERCUSSION)))
+    assert set(found.unasked) == {TABLA, DRUMS, PERCUSSION}
+
+
+def test_denying_a_part_does_not_contradict_the_whole(words):
+    found = normalise(clip(["percussion", "no tabla"]), words)
+    assert found.clip.tags == {"instrument": ("percussion",)}
+    assert found.clip.denied == {"instrument": ("tabla",)}
+    assert found.contradicted == ()
+
+
+def test_instrumental_is_not_believed_where_somebody_sings(words):
+    found = normalise(clip(["instrumental", "man"]), words)
+    assert found.clip.tags == {}
+    assert found.clip.denied == {}
+    assert {tag.name for tag in found.contradicted} == {"vocals", "male voice"}
+    assert normalise(clip(["instrumental"]), words).clip.tags == {"production": ("instrumental",)}
+
+
+def test_unknown_labels_are_listed_once_each_and_what_they_name_is_kept_in_mind(words):
+    found = normalise(clip(["kazoo", "kazoo", "crazy tabla", "guitar"], ["theremin"]), words)
+    assert found.unknown == ("kazoo", "crazy tabla", "theremin")
+    assert found.clip.tags == {"instrument": ("guitar",)}
+    assert set(found.unasked) == {TABLA, DRUMS, PERCUSSION}
+
+
+def test_rare_labels_are_counted_and_left_out(words):
+    found = normalise(clip(["tabla", "guitar", "kazoo"]), words, frozenset({"guitar"}))
+    assert found.clip.tags == {"instrument": ("guitar",)}
+    assert (found.rare, found.unknown) == (2, ())
+    assert set(found.unasked) == {TABLA, DRUMS, PERCUSSION}
+
+
+@pytest.mark.parametrize(
+    ("labels", "frequent", "exhaustive"),
+    [
+        (["guitar"], None, ()),
+        (["guitar", "no other instruments"], None, ("instrument",)),
+        (["guitar", "no other instruments", "odd mood"], None, ("instrument",)),
+        (["guitar", "no other instruments", "my guitar"], None, ("instrument",)),  # it is named
+        (["guitar", "no other instruments", "my tabla"], None, ()),
+        (["guitar", "no other instruments", "tabla"], {"guitar", "no other instruments"}, ()),
+        (["guitar", "no other instruments", "tabla"], {"guitar"}, ()),
+        (["no other instruments", "no percussion", "tabla"], None, ()),
+        (["no other instruments"], None, ()),  # than one that is not known
+        (["my kazoo", "no other instruments", "man"], None, ()),
+        (["singing alone"], None, ("instrument",)),
+    ],
+)
+def test_nothing_else_plays_unless_a_label_that_is_left_out_names_more(
+    words, labels, frequent, exhaustive
+):
+    frequent = None if frequent is None else frozenset(frequent)
+    assert normalise(clip(labels), words, frequent).clip.exhaustive == exhaustive
+
+
+def test_a_category_is_exhaustive_only_where_all_its_labels_are_known(words):
+    labels = {"instrument": ("guitar", "pianno"), "genre": ("rock",)}
+    found = normalise(clip(tags=labels, exhaustive=("genre", "instrument")), words)
+    assert found.clip.exhaustive == ("genre",)
+
+
+def test_labels_are_counted_in_all_clips_and_each_time():
+    clips = [clip(["a", "a", "b"]), clip(["b", "c"], ["a"]), clip(tags={"genre": ("c",)})]
+    assert frequent_labels(clips, 2) == {"a", "b", "c"}
+    assert frequent_labels(clips, 3) == {"a"}
+    assert frequent_labels(clips, 4) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("tag", "phrase", "option"),
+    [
+        (ELECTRIC, "an electric guitar", "Electric guitar"),
+        (BANJO, "a banjo", "Banjo"),
+        (DRUMS, "drums", "Drums"),
+        (BASS, "a bass", "Bass"),
+        (PERCUSSION, "percussion", "Percussion"),
+        (Tag("genre", "ambient"), "ambient music", "Ambient"),
+        (Tag("genre", "hard rock"), "hard rock", "Hard rock"),
+        (Tag("mood", "sad"), "sad", "Sad"),
+        (Tag("tempo", "slow"), "slow", "Slow tempo"),
+        (Tag("voice", "male voice"), "a male voice", "Male voice"),
+        (Tag("production", "loud"), "a loud sound", "Loud"),
+    ],
+)
+def test_tags_stand_in_sentences_and_as_options(words, tag, phrase, option):
+    assert words.phrase(tag) == phrase
+    assert words.option_text(tag) == option
+
+
+def test_a_user_adds_tags_labels_and_parents(tmp_path, own):
+    rows = 'instrument,kazoo,wind instruments,"kazoos, all"\ninstrument,piano,,joanna\n'
+    path = table(tmp_path, rows, "category,name,parents,synonyms")
+    found = read_vocabulary(path)
+    assert own.meaning("joanna") is None
+    assert found.meaning("joanna") == Meaning(tags("instrument piano"))
+    assert found.meaning("kazoos, all") == Meaning(tags("instrument kazoo"))
+    assert found.branch(Tag("instrument", "kazoo")) == Tag("instrument", "wind instruments")
+    assert found.branch(Tag("instrument", "piano")) == own.branch(Tag("instrument", "piano"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("colour,red,,,,", "line 2 has the category 'colour'; take one of instrument, genre"),
+        ("mood,,,,,", "line 2 has an empty name"),
+        ("mood,sad,dark,,,", "line 2 has the parent 'dark', which is no mood of its own"),
+        ("genre,dark,,,,\nmood,sad,dark,,,", "line 3 has the parent 'dark'"),
+        ("mood,sad,,,,\nmood,sad,,blue,,", "line 3 names 'sad' again, as line 2 does"),
+        ("mood,sad,sad,,,", "line 2 puts 'sad' below itself"),
+        ("mood,a,b,,,\nmood,b,c,,,\nmood,c,a,,,", "line 2 puts 'a' below itself"),
+        ("mood,sad,,blue|!,,", "line 2 has the synonym '!', in which there is no word"),
+        ("mood,sad,,,maybe,", "line 2 has 'maybe' as group; write yes, or nothing"),
+        ("denial,singing,,no song,,", "line 2 denies 'singing', which is no tag"),
+        ("quality,noisy,low,,,", "line 2 has parents, which a row of quality has not"),
+        ("mood,sad,,", "line 2 has 4 fields where there are 6 columns"),
+    ],
+)
+def test_tables_with_faults_are_refused(tmp_path, rows, said):
+    message = refusal(read_table, [table(tmp_path, rows)])
+    assert said in message
+    assert "tags.csv" in message
+
+
+def test_a_table_without_a_column_or_a_file_is_refused(tmp_path):
+    message = refusal(read_vocabulary, table(tmp_path, "mood,sad,", "category,name,synonyms"))
+    assert "has no column parents; name a csv of category, name, parents, synonyms" in message
+    assert "cannot be read" in refusal(read_vocabulary, tmp_path / "none.csv")
+
+
+def test_the_projects_tags_have_names_that_differ_wherever_they_stand(own):
+    asked = [tag for tag in own.tags if own.askable(tag)]
+    for category in CATEGORIES:
+        phrases = [own.phrase(tag) for tag in asked if tag.category == category]
+        assert len(phrases) == len(set(phrases))
+    options = [own.option_text(tag).lower() for tag in asked]
+    assert len(options) == len(set(options))
+
+
+def test_the_projects_tags_are_found_by_their_names_options_and_phrases(own):
+    for tag in own.tags:
+        assert tag in own.meaning(tag.name, tag.category).tags
+        assert own.mentions(f"It is {tag.name}.", tag)
+        if tag.category not in ("genre", "function"):
+            assert own.mentions(own.phrase(tag), tag)
+
+
+def test_a_label_with_several_tags_of_a_category_says_so_by_its_words(own):
+    """ "male choir" is a male voice and a choir; single words are listed here."""
+    several = {
+        key
+        for key, meaning in own.meanings.items()
+        for category in CATEGORIES
+        if sum(tag.category == category for tag in meaning.tags) > 1 and " " not in key
+    }
+    assert several == {"tenor", "soprano", "monk"}
+
+
+@pytest.mark.parametrize(
+    ("label", "meant", "denied"),
+    [
+        ("shimmering hi hats", ["instrument hi-hat"], []),
+        ("groovy bass line", ["instrument bass"], []),
+        ("mellow piano melody", ["instrument piano"], []),
+        ("passionate male vocal", ["mood passionate", "voice male voice"], []),
+        ("e-guitar", ["instrument electric guitar"], []),
+        ("no voices", [], ["voice vocals"]),
+        ("steel guitar, slide guitar", ["instrument steel guitar"], []),
+        ("drumnbass", ["genre drum and bass"], []),
+        ("soul-rnb", ["genre R&B", "genre soul"], []),
+        ("reggae - dub", ["genre dub"], []),
+        ("children\u2019s song", ["function children", "genre children's music"], []),
+        ("instrumental", ["production instrumental arrangement"], ["voice vocals"]),
+    ],
+)
+def test_labels_of_real_sources(own, label, meant, denied):
+    assert own.meaning(label) == Meaning(tags(*meant), tags(*denied))
+
+
+def test_the_projects_tree_says_what_belongs_together(own):
+    instrument = dict(
+        zip(
+            "egpxvt",
+            tags(
+                *(
+                    f"instrument {name}"
+                    for name in (
+                        "electric guitar",
+                        "guitar",
+                        "plucked strings",
+                        "bass",
+                        "violin",
+                        "trumpet",
+                    )
+                )
+            ),
+            strict=True,
+        )
+    )
+    assert {instrument["g"], instrument["p"]} < own.ancestors(instrument["e"])
+    assert Tag("instrument", "percussion") in own.ancestors(DRUMS)
+    heavy = own.ancestors(Tag("genre", "heavy metal"))
+    assert heavy == {*tags("genre metal", "genre rock")}
+    assert not own.related(instrument["v"], instrument["t"])
+    assert own.branch(instrument["v"]) != own.branch(instrument["t"])
+
+
+def test_names_that_stand_in_real_captions_are_found_there(shared_dir, own):
+    """Against a search for the name itself, letter by letter."""
+    from tinymu_jax.data.annotations.musiccaps import read_musiccaps
+
+    captions = [clip.captions[0] for clip in read_musiccaps(_musiccaps(shared_dir)).clips[::20]]
+    found = 0
+    for tag in own.tags:
+        pattern = re.compile(rf"(?<![\w&'-]){re.escape(tag.name)}(?![\w&'-])", re.IGNORECASE)
+        for caption in captions:
+            if pattern.search(caption):
+                found += 1
+                assert own.mentions(caption, tag), (tag, caption)
+    assert found > 1000
+
+
+def _musiccaps(shared_dir):
+    return shared_dir / "data" / "musiccaps-public.csv"
+
+
+def test_every_frequent_aspect_of_musiccaps_is_known(shared_dir, own):
+    from tinymu_jax.data.annotations.musiccaps import read_musiccaps
+
+    clips = read_musiccaps(_musiccaps(shared_dir)).clips
+    frequent = frequent_labels(clips, 20)
+    assert len(frequent) == 470
+    assert len(frequent_labels(clips, 1)) == 13_219
+    assert [label for label in sorted(frequent) if own.meaning(label) is None] == []
+    found = [normalise(clip, own, frequent) for clip in clips]
+    assert not any(one.unknown for one in found)
+    for one in found:
+        given = {(kind, name) for kind, names in one.clip.tags.items() for name in names}
+        denied = {(kind, name) for kind, names in one.clip.denied.items() for name in names}
+        assert not given & denied
+        assert "instrument" not in one.clip.exhaustive or not any(
+            tag.category == "instrument" for tag in one.unasked
+        )
+
+
+def test_every_tag_of_jamendo_is_known(shared_dir, own):
+    from tinymu_jax.data.annotations.jamendo import read_jamendo
+
+    clips = read_jamendo(shared_dir / "data" / "mtg_jamendo_sample.tsv").clips
+    labels = {
+        (kind, label) for clip in clips for kind, names in clip.tags.items() for label in names
+    }
+    assert len(labels) == 183
+    assert [label for label in sorted(labels) if own.meaning(label[1], label[0]) is None] == []
+
+
+def test_every_class_of_audioset_below_music_is_known(shared_dir, own):
+    classes = json.loads((shared_dir / "data" / "audioset_ontology.json").read_text())
+    by_id = {one["id"]: one for one in classes}
+    waiting, names, leaves = ["/m/04rlf"], set(), set()
+    while waiting:
+        one = by_id[waiting.pop()]
+        waiting += one["child_ids"]
+        names.add(one["name"].lower())
+        leaves |= set() if one["child_ids"] else {one["name"].lower()}
+    assert [name for name in sorted(names) if own.meaning(name) is None] == []
+    # What a segment is labelled with asks something, but for the concepts of music.
+    silent = {name for name in leaves if own.meaning(name).left_out}
+    assert silent == {"song", "melody", "musical note", "chord", "harmony", "musical ensemble"}
+
+
+def test_keys_do_not_change_when_taken_again(own):
+    for label in (
+        "Glasses",
+        "blues",
+        "Hi-Hats",
+        "children\u2019s songs",
+        "R&B",
+        "classes of basses",
+    ):
+        assert key_of(key_of(label)) == key_of(label)
+    assert key_of("Brass, Bass, Blues & Chorus") == "brass bass blues & chorus"
+    assert all(key_of(key) == key for key in own.meanings)
+
+
+def test_a_vocabulary_can_be_sent_to_other_machines(words):
+    words.named("a guitar")
+    sent = pickle.loads(pickle.dumps(words))
+    assert sent.named("a guitar") == words.named("a guitar")
+    assert sent.meaning("electricguitar") == words.meaning("electricguitar")
+    assert sent.tags == words.tags
+
+
+MAGNATAGATUNE = """
+no voice, singer, duet, plucking, hard rock, world, bongos, harpsichord, female singing,
+clasical, sitar, chorus, female opera, male vocal, vocals, clarinet, heavy, silence, beats, men,
+woodwind, funky, no strings, chimes, foreign, no piano, horns, classical, female, no voices,
+soft rock, eerie, spacey, jazz, guitar, quiet, no beat, banjo, electric, solo, violins, folk,
+female voice, wind, happy, ambient, new age, synth, funk, no singing, middle eastern, trumpet,
+percussion, drum, airy, voice, repetitive, birds, space, strings, bass, harpsicord, medieval,
+male voice, girl, keyboard, acoustic, loud, classic, string, drums, electronic, not classical,
+chanting, no violin, not rock, no guitar, organ, no vocal, talking, choral, weird, opera,
+soprano, fast, acoustic guitar, electric guitar, male singer, man singing, classical guitar,
+country, violin, electro, reggae, tribal, dark, male opera, no vocals, irish, electronica, horn,
+operatic, arabic, lol, low, instrumental, trance, chant, strange, drone, synthesizer, heavy
+metal, modern, disco, bells, man, deep, fast beat, industrial, hard, harp, no flute, jungle,
+pop, lute, female vocal, oboe, mellow, orchestral, viola, light, echo, piano, celtic, male
+vocals, orchestra, eastern, old, flutes, punk, spanish, sad, sax, slow, male, blues, vocal,
+indian, no singer, scary, india, woman, woman singing, rock, dance, piano solo, guitars, no
+drums, jazzy, singing, cello, calm, female vocals, voices, different, techno, clapping, house,
+monks, flute, not opera, not english, oriental, beat, upbeat, soft, noise, choir, female singer,
+rap, metal, hip hop, quick, water, baroque, women, fiddle, english
+"""
+FMA = """
+Avant-Garde| International| Blues| Jazz| Classical| Novelty| Comedy| Old-Time / Historic|
+Country| Pop| Disco| Rock| Easy Listening| Soul-RnB| Electronic| Sound Effects| Folk| Soundtrack|
+Funk| Spoken| Hip-Hop| Audio Collage| Punk| Post-Rock| Lo-Fi| Field Recordings| Metal| Noise|
+Psych-Folk| Krautrock| Jazz: Vocal| Experimental| Electroacoustic| Ambient Electronic| Radio
+Art| Loud-Rock| Latin America| Drone| Free-Folk| Noise-Rock| Psych-Rock| Bluegrass|
+Electro-Punk| Radio| Indie-Rock| Industrial| No Wave| Free-Jazz| Experimental Pop| French|
+Reggae - Dub| Afrobeat| Nerdcore| Garage| Indian| New Wave| Post-Punk| Sludge| African|
+Freak-Folk| Jazz: Out| Progressive| Alternative Hip-Hop| Death-Metal| Middle East|
+Singer-Songwriter| Ambient| Hardcore| Power-Pop| Space-Rock| Polka| Balkan| Unclassifiable|
+Europe| Americana| Spoken Weird| Interview| Black-Metal| Rockabilly| Easy Listening: Vocal|
+Brazilian| Asia-Far East| N. Indian Traditional| South Indian Traditional| Bollywood| Pacific|
+Celtic| Be-Bop| Big Band/Swing| British Folk| Techno| House| Glitch| Minimal Electronic|
+Breakcore - Hard| Sound Poetry| 20th Century Classical| Poetry| Talk Radio| North African| Sound
+Collage| Flamenco| IDM| Chiptune| Musique Concrete| Improv| New Age| Trip-Hop| Dance| Chip
+Music| Lounge| Goth| Composed Music| Drum & Bass| Shoegaze| Kid-Friendly| Thrash| Synth Pop|
+Banter| Deep Funk| Spoken Word| Chill-out| Bigbeat| Surf| Radio Theater| Grindcore| Rock Opera|
+Opera| Chamber Music| Choral Music| Symphony| Minimalism| Musical Theater| Dubstep| Skweee|
+Western Swing| Downtempo| Cumbia| Latin| Sound Art| Romany (Gypsy)| Compilation| Rap| Breakbeat|
+Gospel| Abstract Hip-Hop| Reggae - Dancehall| Spanish| Country & Western| Contemporary
+Classical| Wonky| Jungle| Klezmer| Holiday| Salsa| Nu-Jazz| Hip-Hop Beats| Modern Jazz| Turkish|
+Tango| Fado| Christmas| Instrumental
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "separator", "count", "category", "unheard"),
+    [
+        (MAGNATAGATUNE, ",", 188, "", {"silence", "foreign", "lol", "modern", "different"}),
+        (FMA, "|", 163, "genre", {"Unclassifiable", "Compilation"}),
+    ],
+)
+def test_the_tags_of_magnatagatune_and_the_genres_of_fma_are_known(
+    own, text, separator, count, category, unheard
+):
+    labels = [" ".join(label.split()) for label in text.split(separator)]
+    assert len(set(labels)) == len(labels) == count
+    found = {label: own.meaning(label, category) for label in labels}
+    assert [label for label, meaning in found.items() if meaning is None] == []
+    silent = {label for label, meaning in found.items() if meaning.left_out}
+    assert silent == unheard | ({"english", "not english"} if not category else set())
+    for label in labels:
+        if label.startswith(("no ", "not ")) and label not in silent:
+            assert found[label].denied
+            assert not found[label].tags
+
+
+TAKEN_OTHERWISE = {
+    # AudioSet puts these below tags that they are no kind of, or not everywhere.
+    ("sampler", "synthesizer"),
+    ("mellotron", "synthesizer"),
+    ("pizzicato", "violin, fiddle"),
+    ("tuning fork", "bell"),
+    ("beatboxing", "hip hop music"),
+    ("swing music", "country"),
+    ("noise music", "electronic music"),
+    ("soca music", "music of latin america"),
+    ("kuduro", "music of latin america"),
+    ("flamenco", "music of latin america"),
+    ("drum beat", "beat"),
+}
+
+
+def test_families_are_those_of_audiosets_ontology(shared_dir):
+    """What a leaf's parent question asks for is a class above it."""
+    vocabulary = read_vocabulary()
+    tree = music_tree(shared_dir / "data" / "audioset_ontology.json")
+    tops = {name for name, above in tree.items() if not above}
+    apart, together = set(), 0
+    for name, above in tree.items():
+        for parent in set(above) - tops:
+            pairs = [
+                (a, b)
+                for a in vocabulary.meaning(name).tags
+                for b in vocabulary.meaning(parent).tags
+            ]
+            if any(vocabulary.related(a, b) for a, b in pairs):
+                together += 1
+            elif pairs:
+                apart.add((name, parent))
+    assert apart == TAKEN_OTHERWISE
+    assert together > 100

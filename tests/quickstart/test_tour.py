@@ -1,0 +1,105 @@
+"""The commands that a newcomer gives first, whole: quickstart and ablate, stopped and gone on."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from tinymu_jax.cli import ask
+from tinymu_jax.cli.main import main
+from tinymu_jax.quickstart import nano_recipe, new_timbre
+from tinymu_jax.utils import malloc
+
+MINUTES = "0.04"
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Makes nano shallow, its clips short, and a new timbre's lessons few."""
+    whole = nano_recipe.model
+
+    def shallow(vocab_size):
+        config = whole(vocab_size)
+        encoder, decoder = (replace(x, depth=1) for x in (config.encoder, config.decoder))
+        return replace(config, encoder=encoder, decoder=decoder)
+
+    monkeypatch.setattr(nano_recipe, "model", shallow)
+    monkeypatch.setattr(nano_recipe, "SECONDS", 1.0)
+    monkeypatch.setattr(nano_recipe, "TIMBRE_STEPS", 2)
+    monkeypatch.setattr(new_timbre, "NEW_CLIPS", 8)
+    monkeypatch.setattr(new_timbre, "USUAL_CLIPS", 8)
+    # This process goes on to other tests.
+    monkeypatch.setattr(ask, "keep_heap", lambda: None)
+
+
+def run(monkeypatch, *arguments):
+    """Returns the exit code of a command."""
+    monkeypatch.setattr(sys, "argv", ["tinymu", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+@pytest.mark.slow
+def test_the_quickstart_stops_when_it_is_asked_to_and_goes_on(small, tmp_path, monkeypatch, capsys):
+    command = ("quickstart", "--output", tmp_path / "q", "--minutes", MINUTES, "--test-clips", 2)
+    whole = nano_recipe.stages
+
+    def stopping(*arguments):
+        runs = whole(*arguments)
+        words = runs[nano_recipe.WORDS]
+        return runs | {nano_recipe.WORDS: replace(words, loop=replace(words.loop, stop_after=1))}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nano_recipe, "stages", stopping)
+        assert run(patch, *command) == 130
+    assert (tmp_path / "q/nothing" / nano_recipe.WORDS / "run.json").exists()
+    assert not (tmp_path / "q/nothing" / nano_recipe.LABELS).exists()
+    capsys.readouterr()
+
+    assert run(monkeypatch, *command) == 0
+    shown = capsys.readouterr()
+    assert f"{nano_recipe.LETTERS}: done before" in shown.err
+    assert "shipped nano tested on clips it has never heard: done before" in shown.err
+    for line in ("right answers, percent", "by fact", "a new instrument", "PyTorch: ", "try next:"):
+        assert line in shown.out
+    results = tmp_path / "q/results"
+    assert {path.stem for path in results.glob("*.json")} == {
+        "shipped",
+        "nothing",
+        "timbre",
+        "export",
+    }
+    found = json.loads((results / "export.json").read_text())
+    assert found["weights_equal"]
+    assert found["equal_tokens"] == found["tokens"] > 0
+    assert (results / "shipped/scores.txt").read_text().startswith("by format")
+
+    # Shown once more; stages of other minutes are not taken for these.
+    assert run(monkeypatch, *command) == 0
+    assert capsys.readouterr().out == shown.out
+    (results / "nothing.json").unlink()
+    assert run(monkeypatch, *command[:3], "--minutes", 0.05, "--test-clips", 2) == 2
+    assert "its run has another config: steps (was" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_ablation_is_learnt_and_shown(small, tmp_path, monkeypatch, capsys):
+    command = ("ablate", "--output", tmp_path, "--minutes", MINUTES, "--clips", 64)
+    assert run(monkeypatch, *command, "--test-clips", 3, "--only", "no_choice") == 0
+    assert "| no multiple choice | " in capsys.readouterr().out
+    assert not (tmp_path / "data_no_choice/music/mcq.json").exists()
+    assert (tmp_path / "data/music/mcq.json").exists()
+    # The encoder is learnt once, for all.
+    assert (tmp_path / "full" / nano_recipe.LABELS / "model").is_dir()
+    assert not (tmp_path / "no_choice" / nano_recipe.LABELS).exists()
+
+
+@pytest.mark.parametrize("command", ["train", "quickstart", "ablate", "ask"])
+def test_what_trains_keeps_its_memory(command, monkeypatch):
+    kept = []
+    monkeypatch.setattr(ask, "keep_heap", lambda: kept.append(True))
+    assert run(monkeypatch, command, "--no-such-option") == 2
+    assert bool(kept) == (command != "ask")
+    assert malloc.keep_heap is not ask.keep_heap

@@ -1,0 +1,96 @@
+"""From one GPU to a pod: what the table of machines says of each config."""
+
+import importlib
+import math
+import re
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+from tinymu_jax.models.config import TinyMUConfig
+from tinymu_jax.models.packing import PackingConfig
+from tinymu_jax.training.accelerators import CHIPS
+from tinymu_jax.training.aot.forecast import block_work, pod_config
+from tinymu_jax.training.aot.machines import (
+    MACHINES,
+    MEASURED_ON,
+    Plan,
+    gpu_rate,
+    model_of,
+    plan,
+    read_config,
+    step_memory,
+    table,
+)
+
+CONFIGS = sorted({machine.config for machine in MACHINES})
+
+
+def test_memory_by_shapes_is_near_what_a_compiled_program_takes():
+    # The README's row of v5e:4x4: 9.1 GB for one block of eight rows, by XLA's own account.
+    assert step_memory(pod_config(), PackingConfig(), 1) == pytest.approx(9.1e9, rel=0.1)
+
+
+def test_a_part_of_a_step_needs_less():
+    whole, half = (step_memory(TinyMUConfig(), PackingConfig(), n) for n in (1, 0.5))
+    weights = step_memory(TinyMUConfig(), PackingConfig(), 0)
+    assert half - weights == pytest.approx((whole - weights) / 2)
+    # Decoder and projector learn (weight, two averages, gradient), the encoder's 86 million not.
+    assert weights == pytest.approx(4 * (4 * 143e6 + 86e6), rel=0.01)
+
+
+def test_an_h100_is_as_fast_as_it_was_seen_to_be():
+    # tests/benchmarks/train.py there: 1,840 questions a second, seven about a clip.
+    found = gpu_rate(read_config("sft_tinymu_8gpu"), CHIPS[MEASURED_ON])
+    assert found == pytest.approx(1840, rel=0.1)
+
+
+def test_a_card_is_as_fast_as_its_memory():
+    config = read_config("sft_tinymu_8gpu")
+    slow, fast = (gpu_rate(config, CHIPS[name]) for name in ("NVIDIA L4", "NVIDIA H200"))
+    assert fast / slow == pytest.approx(4800 / 300)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_says_how_many_questions_a_step_has(name):
+    config = read_config(name)
+    questions = block_work(config.data.packing)["questions"] * config.step.blocks
+    text = " ".join(importlib.import_module(f"configs.{name}").__doc__.split())
+    said = re.search(r"([\d,]+) questions(?: a step|, in three parts)", text)
+    assert float(said[1].replace(",", "")) == pytest.approx(questions, rel=0.05)
+    # The learning rate grows with the root of the batch; published are 64 questions and 1e-4.
+    rate = 1e-4 * math.sqrt(questions / 64)
+    assert config.optim.learning_rate == pytest.approx(rate, rel=0.1)
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda one: one.sold_as)
+def test_blocks_are_parted_evenly(machine):
+    step = read_config(machine.config).step
+    assert step.blocks % (machine.devices * step.accumulate) == 0
+    model = model_of(read_config(machine.config))
+    assert (model.decoder.products, model.encoder.products) == (step.decoder, step.encoder)
+
+
+def test_a_t4_has_no_bfloat16_and_room_for_a_row():
+    found = plan(MACHINES[0])
+    assert (found.products, found.compiled) == ("float32", False)
+    assert found.memory < 0.5 * found.room == 8e9
+
+
+def test_hours_are_those_of_all_questions_three_times():
+    made = Plan(MACHINES[3], "bfloat16", 58.0, 1, 5e9, 17e9, 3_500_000 / 3600, True)
+    assert made.hours == pytest.approx(3)
+    text = table([made, made._replace(rate=1000 * made.rate, compiled=False)])
+    assert "| v5e-4 | `configs/sft_tinymu_v5e4.py` | bfloat16 | 58 | 1 | 5.0 of 17 GB |" in text
+    assert text.splitlines()[2].endswith("| 3.0 h | compiled, at peak rates |")
+    assert text.splitlines()[3].endswith("| 11 s | estimate |")
+
+
+def test_an_unknown_machine_is_refused_by_the_command():
+    command = [sys.executable, ROOT / "launch" / "machine_table.py", "--only", "Cray"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --only Cray: no such machine; there are 1 x T4")
+    assert len(done.stderr.splitlines()) == 1

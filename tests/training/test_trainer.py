@@ -1,0 +1,121 @@
+"""The loop, its log and its stops over counts instead of weights; configs and commands."""
+
+import dataclasses
+import signal
+
+import numpy as np
+import pytest
+from helpers import ROOT, lines, refusal
+
+from tinymu_jax.cli.train import RUNS, _without, read_config_file, read_run
+from tinymu_jax.training.checkpointing import Checkpoints, whole_steps
+from tinymu_jax.training.config import LoopConfig, OptimConfig, RunConfig
+from tinymu_jax.training.distributed import join_processes
+from tinymu_jax.training.metrics import MetricsLog
+from tinymu_jax.training.optim import make_optimiser
+from tinymu_jax.training.preemption import Stopping
+from tinymu_jax.training.progress import showing
+from tinymu_jax.training.train_step import Metrics, init_state
+from tinymu_jax.training.trainer import Loop, Task, Work
+
+NUMBERS = Metrics(np.float32(1), np.float32(1), np.float32(1), {"spread": np.float32(2)})
+
+
+def run_loop(folder, validate, stopping, steps=4):
+    """Runs a loop over counts instead of weights; returns the saved steps and the log."""
+    optimiser = make_optimiser(OptimConfig(), 10)
+    state = init_state({"a": {"kernel": np.ones((2, 3), np.float32)}}, optimiser)
+    task = Task(
+        steps,
+        lambda state, batch: (state._replace(step=state.step + 1), NUMBERS),
+        lambda start: range(start, steps),
+        lambda step: Work(1, 1, 1.0),
+        lambda step: ["a.wav"],
+        validate,
+    )
+    checkpoints = Checkpoints(folder / "checkpoints")
+    log = MetricsLog(folder, 0)
+    loop = LoopConfig(log_every=1, validate_every=2, save_every=100)
+    with showing(steps, 0, True) as show:
+        end = Loop(task, loop, folder, checkpoints, log, show, stopping).run(state, 0)
+    log.close()
+    checkpoints.close()
+    return end, whole_steps(folder / "checkpoints")
+
+
+def test_asked_to_stop_while_it_validates_it_saves_at_once(tmp_path):
+    stopping = Stopping()
+
+    def validate(state, stopped):
+        stopping.ask(signal.SIGTERM)
+        return {} if stopped() else {"validation_loss": 1.0}
+
+    end, saved = run_loop(tmp_path, validate, stopping)
+    assert (end.step, end.asked, saved) == (2, True, [2])
+    assert not lines(tmp_path, "validation_loss")
+
+
+def test_a_validation_that_is_no_number_is_not_the_best(tmp_path, capsys):
+    losses = iter([float("nan"), 1.0])
+    run_loop(tmp_path, lambda *_: {"validation_loss": next(losses)}, Stopping())
+    assert lines(tmp_path, "validation_loss") == {4: 1.0}
+    assert Checkpoints(tmp_path / "checkpoints").best() == 4
+    said = capsys.readouterr().err
+    assert "step 2: validation_loss is no number; not counted" in said
+    assert "step 1/4  loss 1.0000\n" in said
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    log = MetricsLog.__new__(MetricsLog)
+    log.path, log.writers, log.wandb = tmp_path / "metrics.jsonl", [], None
+    message = refusal(log.write, 1, {"loss": 1.0})
+    assert message.startswith(f"{log.path}: cannot be written (No space left")
+    log.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("host:1", 2, None), "go together"),
+        ((None, 2, 0), "go together"),
+        (("host:1", 2, 2), "--process 2 of 2: give 0 to 1"),
+        (("host", 2, 0), "give it as host:port"),
+    ],
+)
+def test_processes_that_cannot_meet_are_told(arguments, named):
+    assert named in refusal(join_processes, *arguments)
+
+
+def test_a_config_may_build_on_one_beside_it(tmp_path):
+    (tmp_path / "base.py").write_text(
+        "from tinymu_jax.training.config import TrainConfig\nconfig = TrainConfig(steps=3)\n"
+    )
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import replace\nfrom base import config\n"
+        "config = replace(config, output='runs/mine')\n"
+    )
+    read = read_run(
+        "train", ["--config", str(tmp_path / "mine.py"), "--optim.learning-rate", "2e-4"]
+    )
+    assert (read.run_config.steps, read.run_config.output) == (3, "runs/mine")
+    assert read.run_config.optim.learning_rate == 2e-4
+    (tmp_path / "none.py").write_text("x = 1\n")
+    assert "has no `config`" in refusal(read_config_file, tmp_path / "none.py")
+    (tmp_path / "wrong.py").write_text("1 / 0\n")
+    assert "ZeroDivisionError" in refusal(read_config_file, tmp_path / "wrong.py")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[a-z]*.py")), ids=lambda p: p.stem)
+def test_every_recipe_can_be_read_and_checked(path):
+    config = read_config_file(path, RunConfig)
+    command = next(name for name, (_, kind) in RUNS.items() if type(config) is kind)
+    named = {"labels": "tags.csv"} if command == "train-tagger" else {}
+    data = dataclasses.replace(config.data, train="data", **named)
+    dataclasses.replace(config, data=data).check()
+    assert f"tinymu {command} --config configs/{path.name}" in path.read_text()
+
+
+def test_the_command_to_resume_leaves_out_what_stopped_the_run():
+    given = ["train", "--resume", "--loop.stop-after", "5", "--steps", "9", "--loop.stop-after=5"]
+    assert _without(given, "--resume", "--loop.stop-after") == ["train", "--steps", "9"]

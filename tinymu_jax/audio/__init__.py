@@ -1,0 +1,1 @@
+"""Reading audio: decoding, resampling, and the log-mel front end."""

@@ -1,0 +1,36 @@
+"""Pictures of what the encoder reads."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from tinymu_jax.audio.log_mel import HOP, NUM_MELS, SAMPLE_RATE, WINDOW, mel_filterbank
+from tinymu_jax.utils.plotting import new_figure, save_figure
+
+
+def plot_log_mel(
+    log_mel: Float[np.ndarray, "frames 80"], path: str | Path, title: str = ""
+) -> None:
+    """Writes a picture of a normalised log-mel, time in seconds, bands by their frequency.
+
+    Args:
+        log_mel: of `tinymu_jax.log_mel`.
+        path: of the picture; its suffix says the format.
+        title: above the picture.
+
+    Raises:
+        InputError: matplotlib is not installed; the place cannot be written to.
+    """
+    figure, axes = new_figure(8, 3)
+    seconds = len(log_mel) * HOP / SAMPLE_RATE
+    extent = (0, seconds, 0, NUM_MELS)
+    image = axes.imshow(log_mel.T, origin="lower", aspect="auto", extent=extent, cmap="magma")
+    centres = mel_filterbank().argmax(axis=0) * SAMPLE_RATE / WINDOW
+    bands = [int(np.abs(centres - hertz).argmin()) for hertz in (100, 300, 1000, 3000, 7000)]
+    axes.set_yticks([band + 0.5 for band in bands], [f"{centres[band]:.0f}" for band in bands])
+    axes.set(xlabel="seconds", ylabel="hertz")
+    # A file's name is no formula, whatever signs it has.
+    axes.set_title(title, parse_math=False)
+    figure.colorbar(image, ax=axes, label="log energy, normalised")
+    save_figure(figure, path)

@@ -1,0 +1,1 @@
+"""Weights on disk: our format, the hub, the model that ships with the package, PyTorch."""

@@ -1,0 +1,257 @@
+"""Our own checkpoint folder: `model.safetensors`, `config.json` and, if known, `tokenizer.json`.
+
+This is what is loaded, shared and converted; training has its own states.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinymu_jax.checkpoints.safetensors import read_safetensors, write_safetensors
+from tinymu_jax.errors import InputError
+from tinymu_jax.models.config import MatpacConfig, SelfSupervisedConfig, SmolLM2Config, TinyMUConfig
+from tinymu_jax.utils.files import (
+    exists,
+    make_folder,
+    read_json_object,
+    read_text,
+    remove,
+    write_text,
+)
+from tinymu_jax.utils.tree import Tree, flatten, unflatten
+
+CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
+
+
+RUN_FILE, MODEL_FOLDER = "run.json", "model"
+"""A training run's folder has the one, and at its end the other, a checkpoint folder."""
+
+
+BESIDE = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"}
+"""What may lie in a checkpoint folder as well, and stays when it is written anew."""
+
+
+FORMAT = 1
+
+
+ModelConfig = TinyMUConfig | MatpacConfig | SmolLM2Config | SelfSupervisedConfig
+
+
+MODELS: dict[str, type[ModelConfig]] = {
+    "tinymu": TinyMUConfig,
+    "matpac": MatpacConfig,
+    "smollm2": SmolLM2Config,
+    "matpac_ssl": SelfSupervisedConfig,
+}
+"""The last one is all of pre-training: student, predictor, class head and what teaches."""
+
+
+class Checkpoint(NamedTuple):
+    """A model at rest."""
+
+    config: ModelConfig
+    """Its type says which model it is."""
+    params: Tree
+    """The stacked tree, float32 numpy arrays (possibly views of a file)."""
+    tokenizer: str | None = None
+    """The text of `tokenizer.json`, if there is one."""
+    source: Mapping[str, Any] = MappingProxyType({})
+    """What the file it was converted from says of itself; handed back on the way out."""
+
+
+def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
+    """Writes a checkpoint folder; a folder is complete once its `config.json` is there.
+
+    A model card and a licence that lie in it stay. Weights are written as they are: float32, or
+    float16 where they have been rounded to it.
+
+    Raises:
+        InputError: `folder` is a file, holds something else already, or cannot be written to.
+    """
+    folder = Path(folder)
+    if exists(folder) and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; name a folder to write the checkpoint to")
+    ours = {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE}
+    left_over = [
+        p for p in folder.glob("*.partial") if any(p.name.startswith(f"{name}.") for name in ours)
+    ]
+    others = {p.name for p in folder.glob("*")} - ours - BESIDE - {p.name for p in left_over}
+    if others:
+        raise InputError(
+            f"{folder}: holds other files ({sorted(others)[0]}); name a new or empty folder"
+        )
+    name = next(name for name, kind in MODELS.items() if isinstance(checkpoint.config, kind))
+    description = {
+        "format": FORMAT,
+        "model": name,
+        "config": checkpoint.config.to_dict(),
+        "source": dict(checkpoint.source),
+    }
+    try:
+        text = json.dumps(description, indent=2, sort_keys=True) + "\n"
+    except TypeError as error:
+        raise InputError(
+            f"{folder}: the source's config cannot be kept as json ({error}); repair its yaml"
+        ) from error
+    make_folder(folder)
+    for path in (folder / CONFIG_FILE, folder / TOKENIZER_FILE, *left_over):
+        remove(path)
+    write_safetensors(folder / WEIGHTS_FILE, dict(flatten(checkpoint.params)))
+    if checkpoint.tokenizer is not None:
+        write_text(folder / TOKENIZER_FILE, checkpoint.tokenizer)
+    write_text(folder / CONFIG_FILE, text)
+    return folder
+
+
+TABLES = re.compile(r"((encoder|predictor)/)?(pos_embed|log_mel/.*)|.*head/norm/.*|centre")
+"""Weights that are no weights: half precision would change what is heard."""
+
+
+def in_half_precision(checkpoint: Checkpoint) -> Checkpoint:
+    """Returns a checkpoint whose weights are rounded to float16: half the size, three digits.
+
+    Tables and running statistics stay as they are. What is read back is float32 again.
+    """
+    leaves = {
+        path: leaf if TABLES.fullmatch(path) else np.asarray(leaf, np.float16)
+        for path, leaf in flatten(checkpoint.params)
+    }
+    return checkpoint._replace(params=unflatten(leaves))
+
+
+def encoder_of(checkpoint: Checkpoint) -> Checkpoint:
+    """Returns a checkpoint's encoder alone, without a head; of pre-training, the student's.
+
+    Raises:
+        InputError: it has none.
+    """
+    config, params = checkpoint.config, checkpoint.params
+    if isinstance(config, TinyMUConfig | SelfSupervisedConfig):
+        return Checkpoint(config.encoder, params["encoder"])
+    if isinstance(config, MatpacConfig):
+        weights = {name: tree for name, tree in params.items() if name != "head"}
+        return Checkpoint(replace(config, head=None), weights)
+    raise InputError("the checkpoint is a decoder alone, which hears nothing; name an encoder's")
+
+
+def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """Returns the config of a checkpoint folder, and its source.
+
+    Raises:
+        InputError: `config.json` is missing, is no json, or describes no model of ours.
+    """
+    path = Path(folder) / CONFIG_FILE
+    if not exists(path):
+        raise InputError(f"{folder}: has no {CONFIG_FILE}; name a checkpoint folder")
+    description = read_json_object(path, "convert the checkpoint again")
+    name = description.get("model")
+    if not isinstance(name, str) or name not in MODELS:
+        raise InputError(
+            f"{path}: names no model of {', '.join(MODELS)}; convert the checkpoint with "
+            "python -m conversion.from_torch"
+        )
+    if description.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: format {description.get('format')!r}, this version reads {FORMAT}; "
+            "use the version of tinymu_jax that wrote it, or convert again"
+        )
+    config = MODELS[name].from_dict(description.get("config"), str(path))
+    return config, description.get("source") or {}
+
+
+def read_checkpoint(folder: str | Path) -> Checkpoint:
+    """Reads a checkpoint folder and holds it against the shapes of its config.
+
+    Raises:
+        InputError: a file is missing or cut short; keys are missing, left over, or of wrong shape
+            or type.
+    """
+    folder = Path(folder)
+    config, source = read_config(folder)
+    leaves = read_safetensors(folder / WEIGHTS_FILE)
+    expected = dict(flatten(expected_shapes(config)))
+    check_keys(folder / WEIGHTS_FILE, leaves, {k: v.shape for k, v in expected.items()})
+    for path, leaf in leaves.items():
+        if leaf.dtype == np.float16 and expected[path].dtype == np.float32:
+            # Every float16 is a float32: nothing is lost on the way in.
+            leaves[path] = leaf.astype(np.float32)
+        elif leaf.dtype != expected[path].dtype:
+            raise InputError(
+                f"{folder / WEIGHTS_FILE}: {path} is {leaf.dtype} instead of "
+                f"{expected[path].dtype}; convert the checkpoint again"
+            )
+    tokenizer = folder / TOKENIZER_FILE
+    text = read_text(tokenizer) if exists(tokenizer) else None
+    return Checkpoint(config, unflatten(leaves), text, source)
+
+
+def check_keys(
+    where: str | Path, found: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]
+) -> None:
+    """Holds the keys and shapes of a file against what its config asks for.
+
+    Raises:
+        InputError: one line with the missing and left-over keys, or the wrong shapes.
+    """
+    missing = [key for key in expected if key not in found]
+    left_over = [key for key in found if key not in expected]
+    if missing or left_over:
+        parts = [f"missing {_some(missing)}"] if missing else []
+        parts += [f"left over {_some(left_over)}"] if left_over else []
+        raise InputError(
+            f"{where}: {'; '.join(parts)}; it is not a whole checkpoint of this model: download "
+            "it again, or name the file that its config describes"
+        )
+    wrong = [
+        f"{key} {tuple(found[key].shape)} instead of {tuple(shape)}"
+        for key, shape in expected.items()
+        if tuple(found[key].shape) != tuple(shape)
+    ]
+    if wrong:
+        raise InputError(
+            f"{where}: wrong shapes: {_some(wrong)}; give the config that these weights were "
+            "made with"
+        )
+
+
+def _some(names: list[str]) -> str:
+    """Lists the first three names and counts the others."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def expected_shapes(config: ModelConfig) -> Tree:
+    """Returns the shapes of the model's stacked tree, without making it."""
+    import jax
+
+    return jax.eval_shape(lambda: init_params(config, 0))
+
+
+def init_params(config: ModelConfig, seed: int) -> Tree:
+    """Returns the random start of a model as its paper describes it."""
+    import jax
+    import jax.numpy as jnp
+
+    from tinymu_jax.audio.log_mel import column_samples
+    from tinymu_jax.models.matpac import Matpac
+    from tinymu_jax.models.matpac_ssl import student_teacher
+    from tinymu_jax.models.smollm2 import SmolLM2
+    from tinymu_jax.models.tinymu import TinyMU
+
+    if isinstance(config, SelfSupervisedConfig):
+        return student_teacher.init_whole(config, seed)
+    model = {TinyMUConfig: TinyMU, MatpacConfig: Matpac, SmolLM2Config: SmolLM2}[type(config)]
+    if isinstance(config, SmolLM2Config):
+        example = jnp.zeros((1, 2), jnp.int32)
+    else:
+        whole = isinstance(config, TinyMUConfig)
+        encoder, columns = (config.encoder, config.pooling) if whole else (config, 1)
+        example = jnp.zeros((1, columns, column_samples(encoder.patch_size)))
+    key = jax.random.key(seed)
+    return model(config).init(key, example, method="initialise")["params"]

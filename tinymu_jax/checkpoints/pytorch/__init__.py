@@ -1,0 +1,1 @@
+"""Converting PyTorch checkpoints to and from ours, without torch."""

@@ -1,0 +1,183 @@
+"""SmolLM2 folders as transformers writes them: `config.json` and safetensors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinymu_jax.checkpoints.checkpoint import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    Checkpoint,
+    expected_shapes,
+)
+from tinymu_jax.checkpoints.pytorch.key_map import Rule, linear, norm, to_ours, to_theirs
+from tinymu_jax.checkpoints.safetensors import read_safetensors, write_safetensors
+from tinymu_jax.errors import InputError
+from tinymu_jax.models.config import SmolLM2Config
+from tinymu_jax.utils.files import (
+    exists,
+    make_folder,
+    read_json_object,
+    read_text,
+    write_json,
+    write_text,
+)
+
+_LAYER = "layers.{n}"
+
+
+RULES = [
+    Rule("embed_tokens/embedding", "embed_tokens.weight"),
+    *(
+        rule
+        for name in ("q_proj", "k_proj", "v_proj")
+        for rule in linear(f"body/layers/attn/qkv/{name}", f"{_LAYER}.self_attn.{name}", bias=False)
+    ),
+    *linear("body/layers/attn/o_proj", f"{_LAYER}.self_attn.o_proj", bias=False),
+    *(
+        rule
+        for name in ("gate_proj", "up_proj")
+        for rule in linear(f"body/layers/mlp/gate_up/{name}", f"{_LAYER}.mlp.{name}", bias=False)
+    ),
+    *linear("body/layers/mlp/down_proj", f"{_LAYER}.mlp.down_proj", bias=False),
+    *norm("body/layers/input_norm", f"{_LAYER}.input_layernorm", bias=False),
+    *norm("body/layers/post_attention_norm", f"{_LAYER}.post_attention_layernorm", bias=False),
+    *norm("body/norm", "norm", bias=False),
+]
+"""Below `model.` of a Llama state dict."""
+
+
+FOLDER_RULES = [rule._replace(theirs=f"model.{rule.theirs}") for rule in RULES]
+"""The whole state dict, as a folder holds it."""
+
+
+_SIZES = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "width",
+    "num_hidden_layers": "depth",
+    "num_attention_heads": "num_heads",
+    "num_key_value_heads": "num_kv_heads",
+    "head_dim": "head_width",
+    "intermediate_size": "mlp_width",
+    "rope_theta": "rope_theta",
+    "rms_norm_eps": "norm_eps",
+}
+"""transformers' name of each size -> ours."""
+
+
+def _check_kind(sizes: Mapping[str, Any], where: str | Path) -> None:
+    """Refuses a Llama whose positions or activation are not SmolLM2's."""
+    found = {"hidden_act": sizes.get("hidden_act", "silu")}
+    found["partial_rotary_factor"] = sizes.get("partial_rotary_factor") or 1
+    for name in ("rope_parameters", "rope_scaling"):
+        rope = sizes.get(name) or "default"
+        if isinstance(rope, Mapping):
+            rope = rope.get("rope_type", rope.get("type", "default"))
+        found[name] = rope
+    wanted = {"hidden_act": "silu", "partial_rotary_factor": 1}
+    for name, value in found.items():
+        if value != wanted.get(name, "default"):
+            raise InputError(
+                f"{where}: {name} is {value!r}, SmolLM2 has {wanted.get(name, 'default')!r}; name "
+                "a SmolLM2 decoder"
+            )
+
+
+def config_from_sizes(sizes: Mapping[str, Any], where: str | Path) -> SmolLM2Config:
+    """Reads a decoder's sizes under transformers' names.
+
+    Raises:
+        InputError: a size is missing, or the decoder computes otherwise than SmolLM2 does.
+    """
+    _check_kind(sizes, where)
+    sizes, rope = dict(sizes), sizes.get("rope_parameters")
+    default = rope.get("rope_theta", 1e5) if isinstance(rope, Mapping) else 1e5
+    sizes.setdefault("rope_theta", default)
+    sizes.setdefault("rms_norm_eps", 1e-5)
+    width, heads = sizes.get("hidden_size"), sizes.get("num_attention_heads")
+    if sizes.get("head_dim") is None and isinstance(width, int) and isinstance(heads, int):
+        sizes["head_dim"] = width // max(heads, 1)
+    missing = [name for name in _SIZES if name not in sizes]
+    if missing:
+        raise InputError(
+            f"{where}: gives no {', '.join(missing)}; name a json with all sizes of the decoder"
+        )
+    ours = {ours: sizes[theirs] for theirs, ours in _SIZES.items()}
+    names = {ours: theirs for theirs, ours in _SIZES.items()}
+    return SmolLM2Config.from_dict(ours, str(where), names)
+
+
+def sizes_from_config(config: SmolLM2Config) -> dict[str, Any]:
+    """Returns a decoder's sizes under transformers' names."""
+    return {theirs: getattr(config, ours) for theirs, ours in _SIZES.items()}
+
+
+def from_published(folder: str | Path) -> Checkpoint:
+    """Reads a SmolLM2 folder: `config.json`, `*.safetensors`, and `tokenizer.json` if there.
+
+    Weights become float32 (exactly, from bfloat16 too).
+
+    Raises:
+        InputError: files missing or broken; not a Llama with tied embeddings; keys or shapes off.
+    """
+    folder = Path(folder)
+    sizes = read_json_object(folder / CONFIG_FILE, "download it again")
+    if sizes.get("model_type") != "llama" or not sizes.get("tie_word_embeddings", False):
+        raise InputError(
+            f"{folder}: is {sizes.get('model_type')!r}, tied embeddings "
+            f"{sizes.get('tie_word_embeddings', False)}; name a SmolLM2 folder"
+        )
+    # What transformers leaves out has Llama's own defaults.
+    rope = sizes.get("rope_parameters")
+    sizes.setdefault("rope_theta", rope.get("rope_theta", 1e4) if isinstance(rope, dict) else 1e4)
+    sizes.setdefault("rms_norm_eps", 1e-6)
+    config = config_from_sizes(sizes, folder / CONFIG_FILE)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InputError(f"{folder}: has no .safetensors file; download the decoder again")
+    state: dict[str, np.ndarray] = {}
+    origin: dict[str, Path] = {}
+    for file in files:
+        for key, value in read_safetensors(file).items():
+            if key in state:
+                raise InputError(
+                    f"{file}: holds {key}, as {origin[key].name} does; remove the file that does "
+                    "not belong to this decoder"
+                )
+            state[key], origin[key] = value, file
+    ties = {"lm_head.weight": "model.embed_tokens.weight"} if "lm_head.weight" in state else {}
+    params = to_ours(state, FOLDER_RULES, expected_shapes(config), folder, ties)
+    tokenizer = folder / TOKENIZER_FILE
+    return Checkpoint(config, params, read_text(tokenizer) if exists(tokenizer) else None)
+
+
+def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:
+    """Writes a folder that `LlamaForCausalLM.from_pretrained` reads.
+
+    Raises:
+        InputError: the folder cannot be made or written to.
+    """
+    folder = make_folder(folder)
+    state = to_theirs(checkpoint.params, FOLDER_RULES)
+    write_safetensors(folder / WEIGHTS_FILE, state, {"format": "pt"})
+    sizes = sizes_from_config(checkpoint.config)
+    theta = sizes.pop("rope_theta")
+    description = sizes | {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "tie_word_embeddings": True,
+        "hidden_act": "silu",
+        "max_position_embeddings": 8192,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        # transformers 4 reads the first, 5 the second.
+        "rope_theta": theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+        "torch_dtype": "float32",
+    }
+    write_json(folder / CONFIG_FILE, description)
+    if checkpoint.tokenizer is not None:
+        write_text(folder / TOKENIZER_FILE, checkpoint.tokenizer)

@@ -1,0 +1,1 @@
+"""The `tinymu` command."""

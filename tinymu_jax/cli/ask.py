@@ -1,0 +1,231 @@
+"""`tinymu ask`, `tinymu score`, `tinymu embed`."""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from tinymu_jax.cli.options import (
+    Model,
+    Recordings,
+    heard,
+    in_batches,
+    need_recordings,
+    seconds,
+    show_fault,
+)
+from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import check_folder, make_folder, write_whole
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Ask a question about one or more recordings."""
+
+    recordings: Recordings = ()
+    """wav, flac, ogg or mp3 files."""
+    prompt: str = ""
+    """The question."""
+    max_new_tokens: int = 300
+    """Longest answer."""
+    strategy: Literal["greedy", "top-p"] = "greedy"
+    """Take the best token, or draw from the most probable ones."""
+    top_p: float = 0.8
+    """Probability that top-p draws from."""
+    temperature: float = 1.0
+    """Divides the scores before top-p; 0 or less means 1, as published."""
+    seed: int = 0
+    """Of the draws."""
+    truncate_prompt: bool = False
+    """Cut a prompt of over 129 tokens instead of refusing it."""
+    json: bool = False
+    """One json object a line instead of text."""
+    model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
+
+    def run(self) -> int:
+        """Prints the answers; returns the exit code."""
+        if not self.prompt:
+            raise InputError('no prompt: ask something with --prompt "..."')
+        need_recordings(self.recordings, self.json)
+        model = self.model.load_assistant()
+        model.tokenizer  # noqa: B018 - a missing one is told before anything is computed
+        failed = 0
+        for batch in in_batches(self.recordings, "asking"):
+            answers = model.answers(
+                batch,
+                self.prompt,
+                self.max_new_tokens,
+                self.truncate_prompt,
+                strategy=self.strategy,
+                top_p=self.top_p,
+                temperature=self.temperature,
+                seed=self.seed,
+            )
+            failed += sum(map(self._show, batch, answers))
+        return 2 if failed else 0
+
+    def _show(self, recording: str, answer: Any) -> bool:
+        """Prints one answer, or its fault; returns whether it was a fault."""
+        if isinstance(answer, InputError):
+            show_fault(recording, answer, self.json)
+            return True
+        if self.json:
+            fields = {
+                "file": recording,
+                "prompt": self.prompt,
+                "answer": answer.text,
+                "ended": answer.ended,
+            }
+            print(json.dumps(fields | seconds(answer), ensure_ascii=False), flush=True)
+            return False
+        label = f"{recording}: " if len(self.recordings) > 1 else ""
+        print(label + answer.text, flush=True)
+        print(label + heard(answer), file=sys.stderr)
+        return False
+
+
+@dataclass(frozen=True)
+class Score:
+    """Score given answers to a question about one or more recordings."""
+
+    recordings: Recordings = ()
+    """wav, flac, ogg or mp3 files."""
+    question: str = ""
+    """The question."""
+    option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """An answer to choose from; give it again for each."""
+    by: Literal["total", "per-token", "over-prior"] = "total"
+    """Which probability sorts the table."""
+    truncate_prompt: bool = False
+    """Cut a question of over 129 tokens instead of refusing it."""
+    json: bool = False
+    """One json object a line instead of a table."""
+    model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
+
+    def run(self) -> int:
+        """Prints a table for each recording; returns the exit code."""
+        if not self.question:
+            raise InputError('no question: ask something with --question "..."')
+        if len(self.option) < 2:
+            raise InputError("less than two options: give each with --option")
+        need_recordings(self.recordings, self.json)
+        model = self.model.load_assistant()
+        model.tokenizer  # noqa: B018 - a missing one is told before anything is computed
+        failed = 0
+        for batch in in_batches(self.recordings, "scoring", size=1):
+            try:
+                rows = model.score_details(
+                    batch[0], self.question, self.option, self.truncate_prompt
+                )
+                self._show(batch[0], rows, model.hearing.hear_one(batch[0]).clip)
+            except InputError as error:
+                show_fault(batch[0], error, self.json)
+                failed += 1
+        return 2 if failed else 0
+
+    def _show(self, recording: str, rows: list[Any], clip: Any) -> None:
+        """Prints the options, the most probable first."""
+        from tinymu_jax.inference.assistant import SCORES_BY
+
+        rows = sorted(rows, key=lambda row: -getattr(row, SCORES_BY[self.by]))
+        if self.json:
+            fields = {"file": recording, "question": self.question, "by": self.by} | seconds(clip)
+            options = [row._asdict() for row in rows]
+            print(json.dumps(fields | {"options": options}, ensure_ascii=False), flush=True)
+            return
+        if len(self.recordings) > 1:
+            print(recording)
+        print("  total  per token  over prior  log-likelihood  option")
+        for row in rows:
+            print(
+                f"{row.probability:7.3f}  {row.probability_per_token:9.3f}  "
+                f"{row.probability_over_prior:10.3f}  {row.log_likelihood:14.2f}  {row.option}",
+                flush=True,
+            )
+        print(f"{recording}: {heard(clip)}", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Write the encoder's vectors of recordings, one .npy file each, 160 ms a row."""
+
+    recordings: Recordings = ()
+    """wav, flac, ogg or mp3 files."""
+    output: Path = Path("embeddings")
+    """Folder for the .npy files."""
+    chunking: Literal["precise", "fast", "fast-interleaved"] = "precise"
+    """Published results: precise. fast-interleaved is the published order of fast."""
+    layers: bool = False
+    """All layers, (layers, rows, width), instead of the last."""
+    plot: bool = False
+    """Also a picture of each log-mel (.png)."""
+    json: bool = False
+    """One json object a line instead of text."""
+    model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
+
+    def run(self) -> int:
+        """Writes the files; returns the exit code."""
+        need_recordings(self.recordings, self.json)
+        targets = self._targets()
+        check_folder(self.output)
+        if self.plot:
+            from tinymu_jax.utils.plotting import need_matplotlib
+
+            need_matplotlib()
+        model = self.model.load()
+        failed = 0
+        for batch in in_batches(self.recordings, "embedding", size=1):
+            try:
+                self._embed(model, batch[0], targets[batch[0]])
+            except InputError as error:
+                show_fault(batch[0], error, self.json)
+                failed += 1
+        return 2 if failed else 0
+
+    def _targets(self) -> dict[str, Path]:
+        """Names the output of each recording; two recordings must not share one."""
+        targets: dict[str, Path] = {}
+        for recording in self.recordings:
+            target = self.output / f"{Path(recording).stem}.npy"
+            if recording in targets:
+                raise InputError(f"{recording}: is named twice; name it once")
+            if target in targets.values():
+                raise InputError(
+                    f"{recording}: another recording is written to {target} too; embed folders "
+                    "one by one, each with its own --output"
+                )
+            targets[recording] = target
+        return targets
+
+    def _embed(self, model: Any, recording: str, target: Path) -> None:
+        """Embeds one recording and writes what was asked for."""
+        import numpy as np
+
+        from tinymu_jax.audio.load import read_clip
+        from tinymu_jax.audio.log_mel import log_mel
+        from tinymu_jax.audio.plot import plot_log_mel
+
+        clip = read_clip(recording, model.max_seconds)
+        vectors = model.embed(clip, self.chunking, self.layers)
+        make_folder(self.output)
+
+        def save(partial: Path) -> None:
+            with partial.open("wb") as file:
+                np.save(file, vectors)
+
+        write_whole(target, save)
+        if self.plot:
+            picture = target.with_suffix(".png")
+            plot_log_mel(np.asarray(log_mel(clip.samples)), picture, Path(recording).name)
+        fields = {
+            "file": recording,
+            "output": str(target),
+            "shape": list(vectors.shape),
+        }
+        if self.json:
+            print(json.dumps(fields | seconds(clip), ensure_ascii=False), flush=True)
+        else:
+            print(f"{recording}: {tuple(vectors.shape)} in {target}, {heard(clip)}", flush=True)

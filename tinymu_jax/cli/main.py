@@ -1,0 +1,49 @@
+"""The `tinymu` command: ask, score, embed, tag, data, train, pretrain, and others."""
+
+import io
+import sys
+
+import tyro
+
+from tinymu_jax.cli.ask import Ask, Embed, Score
+from tinymu_jax.cli.data import Data
+from tinymu_jax.cli.evaluate import Evaluate
+from tinymu_jax.cli.push import Push
+from tinymu_jax.cli.quickstart import Ablate, Quickstart
+from tinymu_jax.cli.tag import Tag
+from tinymu_jax.cli.train import RUNS, Export, read_run
+from tinymu_jax.errors import one_line_errors
+from tinymu_jax.utils.malloc import keep_heap
+
+
+def main() -> None:
+    """Runs the command line; bad input ends with one line and code 2."""
+    # A file's name may not be text; it is printed as far as it is.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    name = "".join(sys.argv[1:2])
+    if name in (*RUNS, "quickstart", "ablate"):
+        keep_heap()
+    with one_line_errors():
+        if name in RUNS:
+            # Their options' defaults are in a file that one of them names.
+            raise SystemExit(read_run(name, sys.argv[2:]).run())
+        command = tyro.extras.subcommand_cli_from_dict(
+            {
+                "ask": Ask,
+                "score": Score,
+                "embed": Embed,
+                "data": Data,
+                **{name: command for name, (command, _) in RUNS.items()},
+                "export": Export,
+                "push": Push,
+                "tag": Tag,
+                "evaluate": Evaluate,
+                "quickstart": Quickstart,
+                "ablate": Ablate,
+            },
+            prog="tinymu",
+            description="TinyMU listens to music and answers questions about it.",
+        )
+        raise SystemExit(command.run())

@@ -1,0 +1,1 @@
+"""Readers of public annotation tables and of folders of labelled recordings."""

@@ -1,0 +1,76 @@
+"""MagnaTagATune: 25,863 clips with 188 tags that players of TagATune agreed on (Law et al.)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinymu_jax.data.annotations.clip import UNSORTED, Clip
+from tinymu_jax.data.annotations.tables import TAB, Row, Source, one_of_each, read_rows
+from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import exists
+
+NAME = "MagnaTagATune"
+
+
+LICENCE = "CC BY-NC-SA 3.0"
+
+
+ANNOTATIONS, INFO = "annotations_final.csv", "clip_info_final.csv"
+
+
+OTHER_COLUMNS = ("clip_id", "mp3_path")
+"""Of the annotations; all others are tags."""
+
+
+_REMEDY = f"name MagnaTagATune's {ANNOTATIONS}, whose fields stand between tabs"
+
+
+def read_magnatagatune(path: Path) -> Source:
+    """Reads annotations_final.csv, and artists from the clip_info_final.csv beside it if there is.
+
+    Tags have no categories. Some say what is not heard ("no vocals"): they are given as they are.
+
+    Args:
+        path: of the annotations, or of their folder.
+
+    Raises:
+        InputError: it is another table, or a row that cannot be used; the message names its line.
+    """
+    annotations = path / ANNOTATIONS if path.is_dir() else path
+    artists = _read_artists(annotations.with_name(INFO))
+    return Source(NAME, one_of_each(annotations, _clips(annotations, artists)))
+
+
+def _clips(path: Path, artists: dict[str, str]) -> Iterator[tuple[int, Clip]]:
+    for row in read_rows(path, OTHER_COLUMNS, _REMEDY, TAB):
+        name, tags = row.filled("clip_id"), _tags(row)
+        yield (
+            row.line,
+            Clip(
+                clip=name,
+                file=row.filled("mp3_path"),
+                source=NAME,
+                licence=LICENCE,
+                tags={UNSORTED: tags} if tags else {},
+                artist=artists.get(name) or None,
+            ),
+        )
+
+
+def _tags(row: Row) -> tuple[str, ...]:
+    """Returns the names of the columns that hold a 1."""
+    values = {name: value for name, value in row.fields.items() if name not in OTHER_COLUMNS}
+    if not values:
+        raise InputError(f"{row.path}: has no columns of tags; {_REMEDY}")
+    for name, value in values.items():
+        if value not in ("0", "1"):
+            raise row.fault(f"has {value!r} as {name!r}; give 0 or 1")
+    return tuple(name.lower() for name, value in values.items() if value == "1")
+
+
+def _read_artists(path: Path) -> dict[str, str]:
+    """Returns the artists by clip, none without the table."""
+    if not exists(path):
+        return {}
+    remedy = f"put MagnaTagATune's {INFO} there, or take this one away"
+    rows = read_rows(path, ("clip_id", "artist"), remedy, TAB)
+    return {row.filled("clip_id"): row.text("artist") for row in rows}

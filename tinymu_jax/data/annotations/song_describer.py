@@ -1,0 +1,55 @@
+"""Song Describer: 1,106 captions of 706 tracks of MTG-Jamendo, all for tests (Manco et al.)."""
+
+from pathlib import Path
+
+from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.tables import Row, Source, one_of_each, read_rows
+
+NAME = "Song Describer"
+
+
+LICENCE = "CC BY-SA 4.0"
+
+
+COLUMNS = ("caption_id", "track_id", "caption", "artist_id", "path")
+
+
+HELD_OUT = (NAME,)
+
+
+def read_song_describer(path: Path) -> Source:
+    """Reads song_describer.csv; the captions of one track join in one clip.
+
+    Raises:
+        InputError: it is another table; a row cannot be used, repeats a caption's number or is of
+            another artist or file than an earlier one of its track; the message names its line.
+    """
+    tracks: dict[str, list[Row]] = {}
+    captions: dict[str, int] = {}
+    for row in read_rows(path, COLUMNS, "name Song Describer's song_describer.csv"):
+        number = row.filled("caption_id")
+        line = captions.setdefault(number, row.line)
+        if line != row.line:
+            raise row.fault(f"has the caption_id {number} of line {line}; keep one of them")
+        tracks.setdefault(row.filled("track_id"), []).append(row)
+    found = ((rows[0].line, _clip(name, rows)) for name, rows in tracks.items())
+    return Source(NAME, one_of_each(path, found))
+
+
+def _clip(name: str, rows: list[Row]) -> Clip:
+    first = rows[0]
+    for row in rows:
+        for column in ("artist_id", "path"):
+            if row.filled(column) != first.filled(column):
+                raise row.fault(
+                    f"has another {column} of track {name} than line {first.line}; correct one"
+                )
+    return Clip(
+        clip=name,
+        file=first.filled("path"),
+        source=NAME,
+        licence=LICENCE,
+        captions=tuple(row.filled("caption") for row in rows),
+        artist=first.filled("artist_id"),
+        held_out=HELD_OUT,
+    )

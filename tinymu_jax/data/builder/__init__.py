@@ -1,1 +1,0 @@
-"""Question-answering sets in MusicSkills' format, built from tags and captions."""

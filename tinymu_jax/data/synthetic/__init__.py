@@ -1,0 +1,1 @@
+"""Synthesised music with known facts, and questions about it."""

@@ -1,0 +1,181 @@
+"""From facts to sound: a melody is written, played, put into a room, and brought to a level."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tinymu_jax.audio.log_mel import SAMPLE_RATE
+from tinymu_jax.data.synthetic.facts import Facts
+from tinymu_jax.data.synthetic.instruments import INSTRUMENTS, Samples, hat, kick, noise, snare
+
+BEATS_A_MINUTE = {"slow": (70, 82), "medium": (104, 118), "fast": (150, 170)}
+
+
+SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
+
+
+TONICS = {"low": 64, "high": 82}
+"""Lowest tonic of a register, as a MIDI note."""
+
+
+KEYS = (0, 2, 4)
+"""Semitones from there to the tonics that there are: thirds stay apart, whatever the key."""
+
+
+FIRST, HALF, WEAK = 1.0, 0.7, 0.3
+"""Strength of the first beat of a bar, of the one in the middle of four, and of all others."""
+
+
+BARS = {"three": (FIRST, WEAK, WEAK), "four": (FIRST, WEAK, HALF, WEAK)}
+
+
+CHORD = (0, 2, 4, 7, 9)
+"""Steps of the scale that a melody walks along."""
+
+
+class Note(NamedTuple):
+    """One tone of the melody."""
+
+    start: float
+    """Seconds."""
+    seconds: float
+    degree: int
+    """Steps of the scale above the tonic."""
+    strength: float
+
+
+def _height(contour: str, share: float) -> float:
+    """Returns how high a melody is (0 to 1) when a share of it is past."""
+    return {"rising": share, "falling": 1 - share, "arched": 1 - abs(2 * share - 1)}[contour]
+
+
+def _heights(contour: str, count: int) -> list[float]:
+    """Returns the height of every beat; the highest is 1, whether or not one is in the middle."""
+    heights = [_height(contour, number / max(count - 1, 1)) for number in range(count)]
+    return [height / (max(heights) or 1) for height in heights]
+
+
+def write_melody(facts: Facts, seconds: float, rng: np.random.Generator) -> list[Note]:
+    """Writes a melody: a note a beat, some of two halves, along a chord and beside it."""
+    low, high = BEATS_A_MINUTE[facts.tempo]
+    beat = 60 / (low + (high - low) * rng.random())
+    start = 0.02 + 0.1 * rng.random()
+    bar = BARS[facts.metre]
+    count = int((seconds - start) / beat + 0.4)
+    notes: list[Note] = []
+    for number, height in enumerate(_heights(facts.contour, count)):
+        degree = CHORD[round(height * (len(CHORD) - 1))]
+        # The third stays: it tells the mode.
+        if rng.random() < 0.15 and 0 < number < count - 1 and degree % 7 != 2:
+            degree += 1 if rng.random() < 0.5 else -1
+        at, strength = start + number * beat, bar[number % len(bar)]
+        kind = rng.random()
+        if strength == WEAK and kind < 0.12:
+            halves = ((at, degree), (at + beat / 2, degree + 1))
+            notes += [Note(when, 0.4 * beat, step, strength) for when, step in halves]
+        else:
+            held = 0.5 if strength == WEAK else 0.95
+            notes.append(Note(at, held * beat, degree, strength))
+    return notes
+
+
+def _frequency(facts: Facts, tonic: float, degree: int) -> float:
+    octave, step = divmod(degree, 7)
+    pitch = tonic + 12 * octave + SCALES[facts.mode][step]
+    return 440 * 2 ** ((pitch - 69) / 12)
+
+
+def play(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) -> Samples:
+    """Plays a melody on the clip's instrument, alone or in chords, in a key drawn here."""
+    key = KEYS[int(rng.random() * len(KEYS))]
+    tonic = TONICS[facts.register] + key + 0.3 * (rng.random() - 0.5)
+    instrument = INSTRUMENTS[facts.timbre]
+    below = (0, -2, -4) if facts.voices == "several" else (0,)
+    loudness = 0.6 if facts.voices == "several" else 1.0
+    mix = np.zeros(count, np.float32)
+    for note in notes:
+        start = int(note.start * SAMPLE_RATE)
+        length = min(int(note.seconds * SAMPLE_RATE), count - start)
+        if length < 200:
+            continue
+        for step in below:
+            wave = instrument(_frequency(facts, tonic, note.degree + step), length, rng)
+            mix[start : start + length] += np.float32(loudness * note.strength) * wave
+    return mix
+
+
+def drum(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) -> Samples:
+    """Beats time: a low drum on the first beat of each bar, a bright one on the middle of four."""
+    mix = np.zeros(count, np.float32)
+    level = np.float32(0.7 + 0.3 * rng.random())
+    for note in notes:
+        struck = {FIRST: (kick, hat), HALF: (snare,), WEAK: (hat,)}[note.strength]
+        for hit in (sound(rng) for sound in struck):
+            start = int(note.start * SAMPLE_RATE)
+            length = min(len(hit), count - start)
+            mix[start : start + length] += level * hit[:length]
+    return mix
+
+
+ECHOES = ((1116, 0.84), (1188, 0.83), (1277, 0.82), (1356, 0.81))
+"""Delays and returns of the room's echoes (Schroeder), scaled to samples by a drawn size."""
+
+
+def in_room(dry: Samples, rng: np.random.Generator) -> Samples:
+    """Returns the sound in a hall: echoes that return again and again, blurred."""
+    size = 0.45 + 0.15 * rng.random()
+    wet = np.zeros_like(dry)
+    for delay, back in ECHOES:
+        wet += _comb(dry, int(delay * size), np.float32(back))
+    for delay in (225, 81):
+        wet = _all_pass(wet, delay)
+    return dry + np.float32(0.35) * wet
+
+
+def _comb(x: Samples, delay: int, back: np.float32) -> Samples:
+    out = np.zeros(len(x) + delay, np.float32)
+    for start in range(0, len(x), delay):
+        stop = min(start + delay, len(x))
+        piece = out[delay + start : delay + stop]
+        np.multiply(out[start:stop], back, out=piece)
+        piece += x[start:stop]
+    return out[: len(x)]
+
+
+def _all_pass(x: Samples, delay: int) -> Samples:
+    half = np.float32(0.5)
+    inner = np.zeros(len(x) + delay, np.float32)
+    for start in range(0, len(x), delay):
+        stop = min(start + delay, len(x))
+        piece = inner[delay + start : delay + stop]
+        np.multiply(inner[start:stop], half, out=piece)
+        piece += x[start:stop]
+    return inner[: len(x)] - half * inner[delay:]
+
+
+def at_level(facts: Facts, mix: Samples, rng: np.random.Generator) -> Samples:
+    """Brings a mix to its loudness, with a little noise under it."""
+    peak = np.float32(np.abs(mix).max() or 1)
+    share = np.arange(len(mix), dtype=np.float32) / len(mix)
+    loud, soft = 0.6 + 0.35 * rng.random(), 0.04 + 0.04 * rng.random()
+    level = {
+        "loud": np.float32(loud),
+        "soft": np.float32(soft),
+        "swelling": np.float32(soft) + np.float32(loud - soft) * share * share,
+    }[facts.dynamics]
+    hiss = np.float32(2e-4 + 6e-4 * rng.random())
+    return mix / peak * level + hiss * noise(len(mix), rng)
+
+
+def compose(facts: Facts, seconds: float, rng: np.random.Generator) -> np.ndarray:
+    """Returns the samples of a clip, int16 at 16 kHz."""
+    count = round(seconds * SAMPLE_RATE)
+    notes = write_melody(facts, seconds, rng)
+    mix = play(facts, notes, count, rng)
+    mix /= np.float32(np.abs(mix).max() or 1)
+    if facts.drums == "drums":
+        mix += np.float32(0.8) * drum(facts, notes, count, rng)
+    if facts.room == "room":
+        mix = in_room(mix, rng)
+    samples = at_level(facts, mix, rng)
+    return np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)

@@ -1,0 +1,247 @@
+"""Timbres: a note's samples from its frequency and length, in numpy, the same on every machine.
+
+Waves are read from tables with few harmonics where the note is high, so that nothing folds back
+from beyond half the sample rate.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float32
+
+from tinymu_jax.audio.log_mel import SAMPLE_RATE
+
+Samples = Float32[np.ndarray, "n"]
+
+
+TABLE = 2048
+"""Samples of one period in a table."""
+
+
+HIGHEST = 7600.0
+"""Hz of the highest harmonic."""
+
+
+def read_table(table: Samples, cycles: np.ndarray) -> Samples:
+    """Returns a periodic table at points counted in periods, between its samples on a line."""
+    at = (cycles - np.floor(cycles)).astype(np.float32) * TABLE
+    whole = at.astype(np.int32)
+    # What is just below a whole period may have been rounded up to one.
+    place = whole & (TABLE - 1)
+    here, there = table[place], table[place + 1]
+    return here + (there - here) * (at - whole)
+
+
+@lru_cache(maxsize=512)
+def _sum_of_sines(amplitudes: tuple[float, ...]) -> Samples:
+    """Returns one period, and its first sample again, of harmonics from the first; peak 1."""
+    cycle = np.arange(TABLE + 1) / TABLE
+    wave = sum(
+        a * np.sin(2 * np.pi * (k * cycle + 0.17 * k * k)) for k, a in enumerate(amplitudes, 1) if a
+    )
+    return (wave / np.abs(wave).max()).astype(np.float32)
+
+
+SINE = (np.sin(2 * np.pi * np.arange(TABLE + 1) / TABLE)).astype(np.float32)
+
+
+def _harmonics(frequency: float, most: int) -> range:
+    return range(1, max(1, min(most, int(HIGHEST / frequency))) + 1)
+
+
+def _seconds(count: int) -> np.ndarray:
+    return np.arange(count) / SAMPLE_RATE
+
+
+def _attack_release(count: int, attack: float, release: float) -> Samples:
+    """Returns 1 with straight sides of some seconds."""
+    number = np.arange(count, dtype=np.float32)
+    rising = number / np.float32(max(1.0, attack * SAMPLE_RATE))
+    falling = (count - number) / np.float32(max(1.0, release * SAMPLE_RATE))
+    return np.minimum(np.minimum(rising, falling), np.float32(1))
+
+
+def _decay(count: int, seconds: float) -> Samples:
+    """Returns a fall to 1/e in some seconds."""
+    return np.exp(-_seconds(count) / seconds).astype(np.float32)
+
+
+def _cycles(frequency: float, count: int, vibrato: float = 0.0, phase: float = 0.0) -> np.ndarray:
+    """Returns the periods passed at each sample, `vibrato` of them to and fro at 5.5 Hz."""
+    seconds = _seconds(count)
+    cycles = frequency * seconds + phase
+    if vibrato:
+        cycles += vibrato * read_table(SINE, 5.5 * seconds)
+    return cycles
+
+
+def pluck(frequency: float, count: int, rng: np.random.Generator) -> Samples:
+    """A string by Karplus and Strong: noise that goes round and is averaged each time."""
+    string = _string(int(rng.random() * STRINGS), frequency > 500)
+    # Each averaging comes half a sample late: the string is that much lower than it is long.
+    speed = frequency * PERIOD / (1 - 0.5 / PERIOD)
+    at = np.minimum(_seconds(count) * speed, len(string) - 2)
+    whole = at.astype(np.int32)
+    here, there = string[whole], string[whole + 1]
+    wave = here + (there - here) * (at - whole).astype(np.float32)
+    return wave * _attack_release(count, 0.001, 0.03)
+
+
+STRINGS, PERIOD = 32, 64
+"""Noises that strings begin with, and the samples that go round."""
+
+
+@lru_cache(maxsize=2 * STRINGS)
+def _string(number: int, high: bool) -> Samples:
+    """Returns the sound of a string of `PERIOD` samples; higher ones begin softer."""
+    state = np.random.default_rng([7, number]).random(PERIOD) - 0.5
+    for _ in range(3 if high else 1):
+        state = (state + np.roll(state, 1)) / 2
+    state -= state.mean()
+    rounds = []
+    for _ in range(1000):
+        rounds.append(state)
+        state = 0.498 * (state + np.roll(state, 1))
+    return (np.concatenate(rounds) / np.abs(rounds[0]).max()).astype(np.float32)
+
+
+def organ(frequency: float, count: int, rng: np.random.Generator) -> Samples:
+    """Pipes at octaves and fifths, at once there and at once gone."""
+    drawn = (1.0, 0.8, 0.6, 0.6, 0.0, 0.4, 0.0, 0.5)
+    table = _sum_of_sines(drawn[: _harmonics(frequency, 8).stop - 1])
+    wave = read_table(table, _cycles(frequency, count, 0, rng.random()))
+    return 0.6 * wave * _attack_release(count, 0.012, 0.02)
+
+
+def flute(frequency: float, count: int, rng: np.random.Generator) -> Samples:
+    """Nearly a sine, with vibrato and breath."""
+    table = _sum_of_sines((1.0, 0.12, 0.05)[: _harmonics(frequency, 3).stop - 1])
+    wave = read_table(table, _cycles(frequency, count, frequency * 0.0006, rng.random()))
+    breath = noise(count, rng) * np.float32(0.06)
+    return (0.8 * wave + breath) * _attack_release(count, 0.06, 0.05)
+
+
+def _between(
+    dull: Samples, bright: Samples, cycles: np.ndarray, share: Samples | np.ndarray
+) -> Samples:
+    low = read_table(dull, cycles)
+    return low + (read_table(bright, cycles) - low) * share
+
+
+def brass(frequency: float, count: int, rng: np.random.Generator) -> Samples:
+    """Many harmonics that come in one after the other."""
+    numbers = _harmonics(frequency, 16)
+    bright = _sum_of_sines(tuple(k**-0.5 for k in numbers))
+    dull = _sum_of_sines(tuple(k**-2.5 for k in numbers))
+    cycles = _cycles(frequency, count, 0, rng.random())
+    opened = _attack_release(count, 0.09, 0.06)
+    return 0.7 * _between(dull, bright, cycles, opened) * _attack_release(count, 0.04, 0.04)
+
+
+def bell(frequency: float, count: int, rng: np.random.Generator) -> Samples:
+    """Frequency modulation at a ratio that gives no harmonics, fading."""
+    fading = _decay(count, 0.25)
+    modulated = 0.35 * fading * read_table(SINE, _cycles(3.53 * frequency, count, 0, rng.random()))
+    wave = read_table(SINE, _cycles(frequency, count) + modulated)
+    high = read_table(SINE, _cycles(min(2.76 * frequency, HIGHEST), count))
+    wave = 0.7 * wave + 0.3 * high * fading
+    return wave * _decay(count, 0.5) * _attack_release(count, 0.001, 0.04)
+
+
+def bass(frequency: float, count: int, rng: np.random.Generator) -> Samples:
+    """A saw under a filter that closes at once: a synthesiser's bass, in any register."""
+    numbers = _harmonics(frequency, 24)
+    bright = _sum_of_sines(tuple(1 / k for k in numbers))
+    dull = _sum_of_sines(tuple(k**-3.5 for k in numbers))
+    cycles = _cycles(frequency, count, 0, rng.random())
+    wave = _between(dull, bright, cycles, _decay(count, 0.05))
+    return 0.9 * wave * _decay(count, 0.6) * _attack_release(count, 0.003, 0.03)
+
+
+def square(frequency: float, count: int, rng: np.random.Generator) -> Samples:
+    """Odd harmonics only, steady."""
+    amplitudes = tuple((k % 2) / k for k in _harmonics(frequency, 31))
+    wave = read_table(_sum_of_sines(amplitudes), _cycles(frequency, count, 0, rng.random()))
+    return 0.55 * wave * _attack_release(count, 0.004, 0.01)
+
+
+FORMANTS = ((750.0, 1.0, 90.0), (1180.0, 0.6, 110.0), (2600.0, 0.3, 160.0), (3400.0, 0.15, 200.0))
+"""Of an open vowel: Hz, strength, half width."""
+
+
+@lru_cache(maxsize=256)
+def _vowel(semitone: int) -> Samples:
+    frequency = 55 * 2 ** (semitone / 12)
+    strengths = tuple(
+        0.03 / k
+        + sum(a / (1 + ((k * frequency - centre) / width) ** 2) for centre, a, width in FORMANTS)
+        for k in _harmonics(frequency, 40)
+    )
+    return _sum_of_sines(strengths)
+
+
+def voice(frequency: float, count: int, rng: np.random.Generator) -> Samples:
+    """A vowel with wide vibrato, that begins slowly."""
+    table = _vowel(round(12 * math.log2(frequency / 55)))
+    wave = read_table(table, _cycles(frequency, count, frequency * 0.0012, rng.random()))
+    return 0.8 * wave * _attack_release(count, 0.08, 0.07)
+
+
+def accordion(frequency: float, count: int, rng: np.random.Generator) -> Samples:
+    """Two reeds out of tune with each other, so that they beat."""
+    table = _sum_of_sines(tuple(k**-0.8 for k in _harmonics(frequency, 20)))
+    start = rng.random()
+    wave = read_table(table, _cycles(frequency, count, 0, start))
+    wave = wave + read_table(table, _cycles(frequency + 9.0, count, 0, start + 0.5 * rng.random()))
+    return 0.4 * wave * _attack_release(count, 0.03, 0.03)
+
+
+Instrument = Callable[[float, int, np.random.Generator], Samples]
+
+
+INSTRUMENTS: Mapping[str, Instrument] = {
+    "pluck": pluck,
+    "organ": organ,
+    "flute": flute,
+    "brass": brass,
+    "bell": bell,
+    "bass": bass,
+    "square": square,
+    "voice": voice,
+    "accordion": accordion,
+}
+"""Each timbre: (Hz, samples, chance) -> the note, at most about 1."""
+
+
+@lru_cache(maxsize=1)
+def _noise() -> Samples:
+    return (2 * np.random.default_rng(11).random(8 * SAMPLE_RATE) - 1).astype(np.float32)
+
+
+def noise(count: int, rng: np.random.Generator) -> Samples:
+    """Returns evenly distributed noise in -1 to 1: a stretch of one that was drawn once."""
+    drawn = _noise()
+    start = int(rng.random() * max(len(drawn) - count, 0))
+    # Longer ones repeat it.
+    return np.resize(drawn[start : start + count], count)
+
+
+def kick(rng: np.random.Generator) -> Samples:
+    """A drum whose pitch falls."""
+    seconds = _seconds(int(0.18 * SAMPLE_RATE))
+    cycles = 48 * seconds + 2.6 * (1 - np.exp(-seconds / 0.03))
+    return 0.9 * read_table(SINE, cycles) * _decay(len(seconds), 0.06)
+
+
+def snare(rng: np.random.Generator) -> Samples:
+    """A burst of noise."""
+    count = int(0.14 * SAMPLE_RATE)
+    return 0.5 * noise(count, rng) * _decay(count, 0.04)
+
+
+def hat(rng: np.random.Generator) -> Samples:
+    """A short burst of high noise."""
+    count = int(0.05 * SAMPLE_RATE)
+    return 0.35 * np.diff(noise(count + 1, rng)) * _decay(count, 0.012)

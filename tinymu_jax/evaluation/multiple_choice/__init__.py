@@ -1,0 +1,1 @@
+"""Multiple-choice benchmarks: MuChoMusic and lists in its format."""

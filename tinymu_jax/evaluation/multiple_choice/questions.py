@@ -1,0 +1,212 @@
+"""Questions of multiple choice about recordings: MuChoMusic's csv, and lists of such questions."""
+
+import ast
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from tinymu_jax.data.annotations.audio_index import AudioIndex, find_audio, index_audio
+from tinymu_jax.data.question_formats import LETTERS
+from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import read_text
+
+KINDS = ("right", "incorrect but related", "correct but unrelated", "incorrect and unrelated")
+"""Of options, in the order of `ANSWERS`."""
+
+
+ANSWERS = ("correct_answer", *(f"distractor_{number}_answer" for number in (1, 2, 3)))
+
+
+KNOWLEDGE, REASONING, GENRE, DATASET = "knowledge", "reasoning", "genre", "dataset"
+"""The labels of a question."""
+
+
+COLUMNS = {KNOWLEDGE: "music_knowledge", REASONING: "music_reasoning", GENRE: "genre"}
+"""Where they stand in the csv."""
+
+
+NEEDED = ("question", *ANSWERS, "dataset", "dataset_identifier", *COLUMNS.values())
+
+
+FIELDS = ("audio", "question", "choices", "answer")
+"""Of a line of jsonl."""
+
+
+class ChoiceQuestion(NamedTuple):
+    """A question with its options."""
+
+    id: str
+    """The recording's identifier, and which question about it this is."""
+    audio: Path
+    """The recording, or where it should be."""
+    question: str
+    options: tuple[str, ...]
+    """Their texts in the order shown, 2 to 4."""
+    right: int
+    """The number of the right one, from 0."""
+    labels: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Tags of knowledge and reasoning, the genre, the data set, as far as they are known."""
+    kinds: tuple[str, ...] = ()
+    """Of each option, one of `KINDS`; () where they are not known."""
+
+    @property
+    def lettered(self) -> tuple[str, ...]:
+        """Returns the options as they are shown and scored: "(A) text"."""
+        return tuple(f"({x}) {text}" for x, text in zip(LETTERS, self.options, strict=False))
+
+
+def read_choices(path: str | Path, audio: str | Path, seed: int = 0) -> list[ChoiceQuestion]:
+    """Reads MuChoMusic's csv, or a jsonl of `FIELDS` (options in order, the right one's letter).
+
+    Args:
+        path: of the list.
+        audio: folder of the recordings; see `index_audio` for their names.
+        seed: of the order in which the csv's options are shown. It depends on this and on the
+            question's identifier alone.
+
+    Raises:
+        InputError: a file of another form; a question that cannot be asked, by its line.
+    """
+    readers = {".csv": _read_csv, ".jsonl": _read_jsonl}
+    reader = readers.get(Path(path).suffix.lower())
+    if reader is None:
+        raise InputError(f"{path}: name a .csv in MuChoMusic's form, or a .jsonl of questions")
+    found, asked = [], dict[str, int]()
+    for question in reader(path, audio):
+        asked[question.id] = number = asked.get(question.id, 0) + 1
+        found.append(question._replace(id=f"{question.id}#{number}"))
+    if not found:
+        raise InputError(f"{path}: has no questions; name another list")
+    return [_shuffled(one, seed) if one.kinds else one for one in found]
+
+
+def _read_csv(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
+    """Yields the questions of a csv, the right option first."""
+    text = read_text(path, "name a csv in MuChoMusic's form").removeprefix("\ufeff")
+    rows = csv.DictReader(io.StringIO(text), strict=True)
+    try:
+        missing = [name for name in NEEDED if name not in (rows.fieldnames or ())]
+        if missing:
+            raise InputError(
+                f"{path}: has no column {', '.join(missing)}; its first line is to name "
+                f"{', '.join(NEEDED)}"
+            )
+        index = index_audio(audio)
+        for row in rows:
+            yield _from_row(row, index, f"{path}: line {rows.line_num}")
+    except csv.Error as error:
+        raise InputError(
+            f"{path}: line {rows.line_num}: is no csv ({error}); look for a quote that is not "
+            "closed"
+        ) from error
+
+
+def _from_row(row: Mapping[str, Any], index: AudioIndex, where: str) -> ChoiceQuestion:
+    """Returns the question of a line."""
+    if None in row or None in row.values():
+        raise InputError(f"{where}: has more or fewer fields than columns; repair it")
+    dataset, identifier = row["dataset"].strip(), row["dataset_identifier"].strip()
+    if not dataset or not identifier:
+        raise InputError(f"{where}: has an empty dataset or dataset_identifier; fill it in")
+    name = identifier.removesuffix(".json")
+    given = [(row[c].strip(), kind) for c, kind in zip(ANSWERS, KINDS, strict=True)]
+    if not given[0][0] and any(text for text, _ in given):
+        raise InputError(f"{where}: has an empty correct_answer; fill it in")
+    given = [(text, kind) for text, kind in given if text]
+    labels = {label: _tags(row[column], column, where) for label, column in COLUMNS.items()}
+    question = ChoiceQuestion(
+        id=f"{dataset}/{name}",
+        audio=find_audio(index, dataset, name) or index.folder / dataset / f"{name}.wav",
+        question=row["question"].strip(),
+        options=tuple(text for text, _ in given),
+        right=0,
+        labels=labels | {DATASET: (dataset,)},
+        kinds=tuple(kind for _, kind in given),
+    )
+    return _checked(question, where)
+
+
+def _tags(text: str, column: str, where: str) -> tuple[str, ...]:
+    """Returns the tags of a field: a python list, or names with commas; a genre is one name."""
+    text = text.strip()
+    if not text.startswith("["):
+        parts = [text] if column == COLUMNS[GENRE] else text.split(",")
+    else:
+        try:
+            parts = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            parts = [None]
+        if not all(isinstance(part, str) for part in parts):
+            raise InputError(f"{where}: {column} is {text!r}; write a list of names")
+    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def _read_jsonl(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
+    """Yields the questions of a jsonl, whose options stay in order."""
+    text = read_text(path, f"name a jsonl with {', '.join(FIELDS)} on each line")
+    for number, line in enumerate(text.split("\n"), 1):
+        where = f"{path}: line {number}"
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{where}: is no json ({error}); repair it") from error
+        if not isinstance(record, dict) or not set(FIELDS) <= set(record):
+            raise InputError(f"{where}: is no object with {', '.join(FIELDS)}; repair it")
+        yield _from_record(record, Path(audio), where)
+
+
+def _from_record(record: Mapping[str, Any], audio: Path, where: str) -> ChoiceQuestion:
+    """Returns the question of an object."""
+    name, asked, choices, answer = (record[field] for field in FIELDS)
+    texts = [name, asked, *choices] if isinstance(choices, list) else [None]
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{where}: audio, question or choices are no texts; repair it")
+    if not name:
+        raise InputError(f"{where}: names no audio; fill it in")
+    options = tuple(choice.strip() for choice in choices)
+    question = _checked(ChoiceQuestion(name, audio / name, asked.strip(), options, 0), where)
+    letters = LETTERS[: len(options)]
+    if not isinstance(answer, str) or len(answer) != 1 or answer not in letters:
+        raise InputError(f"{where}: answer is {answer!r}; give one of {', '.join(letters)}")
+    return question._replace(right=letters.index(answer))
+
+
+def _checked(question: ChoiceQuestion, where: str) -> ChoiceQuestion:
+    """Refuses what cannot be asked."""
+    options = question.options
+    if not question.question:
+        raise InputError(f"{where}: asks nothing; fill in the question")
+    if not 2 <= len(options) <= len(LETTERS):
+        count = f"{len(options)} option{'s' * (len(options) > 1)}" if options else "no options"
+        raise InputError(f"{where}: has {count}; give 2 to {len(LETTERS)}, or take it out")
+    if not all(options):
+        raise InputError(f"{where}: has an empty option; fill it in or take it out")
+    low = [option.lower() for option in options]
+    twice = [option for option in options if low.count(option.lower()) > 1]
+    if twice:
+        raise InputError(
+            f"{where}: has the option {twice[0]!r} twice, so that one answer may be right and "
+            "wrong; make them differ"
+        )
+    return question
+
+
+def _shuffled(question: ChoiceQuestion, seed: int) -> ChoiceQuestion:
+    """Returns it with its options in the order that its identifier gives."""
+
+    def place(number: int) -> bytes:
+        return hashlib.sha256(f"{seed}/{question.id}/{number}".encode()).digest()
+
+    order = sorted(range(len(question.options)), key=place)
+    return question._replace(
+        options=tuple(question.options[n] for n in order),
+        right=order.index(question.right),
+        kinds=tuple(question.kinds[n] for n in order),
+    )

@@ -1,0 +1,1 @@
+"""Answers, option scores, embeddings and tags from a loaded checkpoint."""

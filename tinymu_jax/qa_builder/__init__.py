@@ -1,0 +1,1 @@
+"""Builds question-answer sets from annotated recordings."""

@@ -1,0 +1,222 @@
+"""A question-answering set from sources of tags and captions: read, named, asked, balanced.
+
+The steps are functions of a clip, or of what clips have in common, so that
+`tinymu_jax.qa_builder.beam` can take the same ones to many machines.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.registry import Source
+from tinymu_jax.data.question_formats import YES_NO
+from tinymu_jax.errors import InputError
+from tinymu_jax.qa_builder.config import BuildConfig
+from tinymu_jax.qa_builder.contamination.deduplicate import Duplicates, without_duplicates
+from tinymu_jax.qa_builder.questions.balance import balanced, within_clip
+from tinymu_jax.qa_builder.questions.from_rules import captions, open_questions, yes_or_no
+from tinymu_jax.qa_builder.questions.item import Item
+from tinymu_jax.qa_builder.questions.multiple_choice import choices
+from tinymu_jax.qa_builder.questions.templates import Wordings
+from tinymu_jax.qa_builder.tags.cooccurrence import Statistics, count_tags, implied_tags
+from tinymu_jax.qa_builder.tags.vocabulary import (
+    Vocabulary,
+    by_category,
+    frequent_labels,
+    normalise,
+)
+
+FREE_WORDS = ("MusicCaps",)
+"""Sources whose labels are anybody's own words: rare ones are not asked about."""
+
+
+Progress = Callable[[int, int], object]
+
+
+CountTokens = Callable[[str], int]
+
+
+class Tools(NamedTuple):
+    """What questions are made with."""
+
+    vocabulary: Vocabulary
+    wordings: Wordings
+    count_tokens: CountTokens | None
+    """None: lengths are not checked."""
+    config: BuildConfig
+
+
+@dataclass(frozen=True)
+class Named:
+    """The clips of all sources, in the vocabulary's names, and what was left out on the way."""
+
+    clips: list[Clip]
+    unknown: Counter[str] = field(default_factory=Counter)
+    """Labels that the vocabulary does not know, and how many clips have them."""
+    rare: int = 0
+    """Labels left out because too few clips have them."""
+    contradicted: int = 0
+    """Tags left out because another label of the clip denies them."""
+    held_out: Counter[str] = field(default_factory=Counter)
+    """Clips left out, by the test set that their source says they belong to."""
+    empty: int = 0
+    """Clips without a tag or a caption."""
+    unusable: tuple[str, ...] = ()
+    """Recordings that a source could not read."""
+    no_music: int = 0
+    """Rows about other sounds than music."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A set, and how it came about."""
+
+    items: list[Item]
+    named: Named
+    candidates: Counter[str]
+    """How many questions there were of each format."""
+    too_long: Counter[str]
+    """How many of them had more tokens than the model takes."""
+    duplicates: Duplicates
+    leaked: Counter[str] = field(default_factory=Counter)
+    """How many questions of each format were left out since they hit a test set."""
+
+
+def name_clips(
+    sources: Sequence[Source], vocabulary: Vocabulary, config: BuildConfig, keep_held_out: bool
+) -> Named:
+    """Gives all clips the vocabulary's names; leaves out what belongs to test sets.
+
+    Raises:
+        InputError: none is left that has a tag or a caption.
+    """
+    clips: list[Clip] = []
+    unknown: Counter[str] = Counter()
+    held_out: Counter[str] = Counter()
+    rare = empty = contradicted = 0
+    for source in sources:
+        # Words are counted in all clips: what is held out tells nothing but how a word is used.
+        kept = frequent_labels(source.clips, config.least) if source.name in FREE_WORDS else None
+        for clip in source.clips:
+            if clip.held_out and not keep_held_out:
+                held_out.update(clip.held_out)
+                continue
+            named = normalise(clip, vocabulary, kept)
+            unknown.update(named.unknown)
+            rare += named.rare
+            contradicted += len(named.contradicted)
+            if not clip.captions and not any(named.clip.tags.values()):
+                empty += 1
+                continue
+            clips.append(replace(named.clip, unsure=by_category(named.unasked)))
+    if held_out and not clips:
+        sets = ", ".join(sorted(held_out))
+        raise InputError(
+            f"all clips that could be asked about belong to test sets ({sets}); name another "
+            "source, or give --keep-held-out"
+        )
+    if not clips:
+        raise InputError(
+            "no clip has a tag or a caption that can be asked about; look at the labels of the "
+            "sources, or add a vocabulary (--vocabulary)"
+        )
+    unusable = tuple(name for source in sources for name in source.unusable)
+    no_music = sum(source.no_music for source in sources)
+    return Named(clips, unknown, rare, contradicted, held_out, empty, unusable, no_music)
+
+
+def ask_about(clip: Clip, statistics: Statistics, tools: Tools) -> list[Item]:
+    """Returns all candidates that a clip gives, as many as it may of each format."""
+    vocabulary, wordings, _, config = tools
+    found = [
+        *captions(clip, wordings, config),
+        *open_questions(clip, vocabulary, wordings, config),
+        *choices(clip, statistics, vocabulary, wordings, config),
+        *yes_or_no(clip, statistics, vocabulary, wordings, config),
+    ]
+    return within_clip(found, config)
+
+
+def fits(item: Item, tools: Tools) -> bool:
+    """Returns whether neither prompt nor answer has more tokens than the model takes."""
+    count = tools.count_tokens
+    if count is None:
+        return True
+    return max(count(item.prompt), count(item.answer)) <= tools.config.max_tokens
+
+
+def build(
+    sources: Sequence[Source],
+    tools: Tools,
+    keep_held_out: bool = False,
+    written: Callable[[Sequence[Clip]], Sequence[Item]] = lambda clips: (),
+    progress: Progress = lambda done, total: None,
+) -> Built:
+    """Builds a set.
+
+    Args:
+        sources: what is known of recordings.
+        tools: vocabulary, wordings, settings.
+        keep_held_out: also ask about clips that their source says are for tests.
+        written: gives more questions about the clips: a language model's.
+        progress: called with the number of clips asked about, and of all.
+
+    Raises:
+        InputError: no clip with a tag or caption; nothing is left.
+    """
+    tools.config.check()
+    named = name_clips(sources, tools.vocabulary, tools.config, keep_held_out)
+    statistics = count_tags(implied_tags(clip, tools.vocabulary) for clip in named.clips)
+    candidates = [*_asked(named.clips, statistics, tools, progress), *written(named.clips)]
+    fitting = [item for item in candidates if fits(item, tools)]
+    single, duplicates = without_duplicates(fitting)
+    items = balanced(single, tools.config)
+    counted = Counter(item.task for item in candidates)
+    too_long = counted - Counter(item.task for item in fitting)
+    return checked(Built(items, named, counted, too_long, duplicates))
+
+
+def checked(built: Built) -> Built:
+    """Makes sure that a set holds something.
+
+    Raises:
+        InputError: it does not.
+    """
+    if built.items:
+        return built
+    raise InputError(
+        "no question is left in the wanted mix; give other sources, or another mix (--mix 0 0 0 0 "
+        "keeps all that there are)"
+    )
+
+
+def leave_out(built: Built, numbers: Iterable[int]) -> Built:
+    """Returns a set without some of its questions; of yes or no, the other of a pair goes too.
+
+    Raises:
+        InputError: none is left.
+    """
+    numbers = set(numbers)
+    keys = {item.key for n, item in enumerate(built.items) if n in numbers and item.task == YES_NO}
+    kept = [
+        item
+        for number, item in enumerate(built.items)
+        if number not in numbers and not (item.task == YES_NO and item.key in keys)
+    ]
+    if not kept:
+        raise InputError(
+            f"all {len(built.items)} questions are left out, since they hit a test set; give other "
+            "sources"
+        )
+    leaked = Counter(item.task for item in built.items) - Counter(item.task for item in kept)
+    return replace(built, items=kept, leaked=leaked)
+
+
+def _asked(
+    clips: Sequence[Clip], statistics: Statistics, tools: Tools, progress: Progress
+) -> Iterator[Item]:
+    for done, clip in enumerate(clips, 1):
+        yield from ask_about(clip, statistics, tools)
+        progress(done, len(clips))

@@ -1,0 +1,1 @@
+"""Finds test items and duplicates in a built set."""

@@ -1,0 +1,1 @@
+"""Questions and answers written from tags and captions by rules."""

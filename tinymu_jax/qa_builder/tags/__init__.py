@@ -1,0 +1,1 @@
+"""The tag vocabulary and how tags occur together."""

@@ -1,0 +1,33 @@
+"""Words of labels and captions, compared whatever their case, accents, hyphens and plurals."""
+
+import re
+import unicodedata
+
+_WORDS = re.compile(r"[^\W_]+(?:&[^\W_]+)*|&")
+
+
+_APOSTROPHES = re.compile("['`\u2018\u2019\u00b4]")
+
+
+_NOT_PLURAL = ("ss", "us", "is", "blues")
+"""Ends of words whose last s is their own."""
+
+
+def words_of(text: str) -> list[str]:
+    """Returns the words of a text, as they are compared: "Hi-Hats" is "hi", "hat"."""
+    plain = unicodedata.normalize("NFKD", text).casefold()
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    return [_singular(word) for word in _WORDS.findall(_APOSTROPHES.sub("", plain))]
+
+
+def key_of(label: str) -> str:
+    """Returns what two labels with the same words have in common; "" without any word."""
+    return " ".join(words_of(label))
+
+
+def _singular(word: str) -> str:
+    if len(word) < 4 or not word.endswith("s") or word.endswith(_NOT_PLURAL):
+        return word
+    if word.endswith("ies"):
+        return f"{word[:-3]}y"
+    return word[:-2] if word.endswith(("sses", "shes", "ches", "xes")) else word[:-1]

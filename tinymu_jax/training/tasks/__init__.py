@@ -1,0 +1,1 @@
+"""What a run trains: answers, self-supervision, or a linear head on the encoder."""

@@ -1,0 +1,33 @@
+"""What tells one text, one file or one set of weights from another."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinymu_jax.errors import InputError
+from tinymu_jax.utils.tree import flatten
+
+
+def of_text(text: str) -> str:
+    """Returns the fingerprint of a text."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def of_file(path: str | Path) -> str:
+    """Returns the fingerprint of a file's bytes."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def of_weights(params: Mapping[str, Any]) -> str:
+    """Returns the fingerprint of all weights of a tree, and of their names."""
+    digest = hashlib.sha256()
+    for path, leaf in flatten(params):
+        digest.update(path.encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
