@@ -2,7 +2,7 @@
 
     tinymu pretrain --config configs/pretrain_music.py --data.train music/
     tinymu pretrain --config configs/pretrain_music.py --data.train data/music \\
-        --start.checkpoint matpac_plus.pt
+        --init.checkpoint matpac_plus.pt
 
 Half the crops a step and a third of the steps of the published run, whose annealing and warm-up
 come at the same shares of it. A folder is read as it is; a prepared data set (`tinymu data prepare
@@ -26,7 +26,7 @@ config = PretrainConfig(
         encoder_decay_end=1 - (1 - plain.encoder_decay_end) / SHARE,
     ),
     data=CropsConfig(clips=32),
-    step=ComputeConfig(blocks=32, encoder="bfloat16"),
+    step=ComputeConfig(blocks=32, encoder_dtype="bfloat16"),
     loop=LoopConfig(log_every=50, save_every=2000),
     steps=STEPS,
 )

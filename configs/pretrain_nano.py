@@ -46,8 +46,14 @@ config = PretrainConfig(
         head_decay=0.995,
     ),
     data=CropsConfig(clips=64, threads=2),
-    step=ComputeConfig(remat="nothing"),
-    optim=replace(PRETRAINING, learning_rate=1e-3, muon=MATRICES, muon_rate=0.01, weight_decay=0.0),
+    step=ComputeConfig(remat="none"),
+    optim=replace(
+        PRETRAINING,
+        learning_rate=1e-3,
+        muon_params=MATRICES,
+        muon_learning_rate=0.01,
+        weight_decay=0.0,
+    ),
     loop=LoopConfig(log_every=20, validate_every=10**9, save_every=500, tensorboard=False),
     steps=2400,
 )

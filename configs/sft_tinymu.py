@@ -1,7 +1,7 @@
 """The published fine-tuning (arXiv 2604.15849, section 4): Adam, 1e-4, three epochs, float32.
 
     tinymu train --config configs/sft_tinymu.py --data.train DATA \\
-        --data.validation HELD_OUT --start.encoder matpac_plus_as_48_1_map_enc_and_head.pt
+        --data.validation HELD_OUT --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
 The published batch is 64 questions, 32 on each of two GPUs. A block here is three rows of 1,024
 slots: about 60 questions of some nine clips, whose audio is computed once. With
@@ -10,12 +10,14 @@ from all questions as published; that costs two to three times as much.
 """
 
 from tinymu_jax.models.packing import PackingConfig
-from tinymu_jax.training.config import DataConfig, LoopConfig, StartConfig, StepConfig, TrainConfig
+from tinymu_jax.training.config import DataConfig, InitConfig, LoopConfig, StepConfig, TrainConfig
 
 config = TrainConfig(
     output="runs/sft_tinymu",
-    start=StartConfig(decoder="HuggingFaceTB/SmolLM2-135M"),
-    data=DataConfig(packing=PackingConfig(row_slots=1024, rows=3, clips=9, labels=1536), epochs=3),
+    init=InitConfig(decoder="HuggingFaceTB/SmolLM2-135M"),
+    data=DataConfig(
+        packing=PackingConfig(row_length=1024, rows=3, max_clips=9, max_labels=1536), epochs=3
+    ),
     step=StepConfig(blocks=1),
     loop=LoopConfig(validate_every=3000, save_every=1000),
 )

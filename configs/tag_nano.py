@@ -1,7 +1,7 @@
 """Teaching nano's encoder to tag, after its pre-training.
 
     tinymu train-tagger --config configs/tag_nano.py --data.train DATA --data.labels TAGS.csv \\
-        --start.encoder runs/pretrain_nano
+        --init.encoder runs/pretrain_nano
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ config = TagConfig(
     output="runs/tag_nano",
     model=replace(pretraining.model.encoder, num_frames=400),
     data=TagDataConfig(clips=32, seconds=4.0, epochs=0, threads=2),
-    step=TagStepConfig(remat="nothing"),
+    step=TagStepConfig(remat="none"),
     optim=replace(TAGGING, learning_rate=1e-3),
     loop=LoopConfig(log_every=20, validate_every=200, save_every=200, tensorboard=False),
     steps=400,

@@ -1,6 +1,6 @@
 """A model of 2.4 million weights, to see the whole way on a CPU in a minute.
 
-    tinymu train --config configs/tiny.py --data.train DATA --start.tokenizer tokenizer.json
+    tinymu train --config configs/tiny.py --data.train DATA --init.tokenizer tokenizer.json
 
 It learns nothing worth hearing; it shows that data, training, checkpoints and export work here.
 """
@@ -16,8 +16,10 @@ config = TrainConfig(
         projector=ProjectorConfig(input_width=160, hidden_width=64, output_width=48),
         decoder=SmolLM2Config(width=48, depth=2, num_heads=3, head_width=16, mlp_width=96),
     ),
-    data=DataConfig(packing=PackingConfig(row_slots=512, rows=2, clips=4, labels=512), epochs=10),
-    step=StepConfig(remat="nothing"),
+    data=DataConfig(
+        packing=PackingConfig(row_length=512, rows=2, max_clips=4, max_labels=512), epochs=10
+    ),
+    step=StepConfig(remat="none"),
     optim=OptimConfig(learning_rate=3e-3),
     loop=LoopConfig(log_every=1, validate_every=50, save_every=20),
 )

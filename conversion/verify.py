@@ -11,7 +11,7 @@ import tyro
 
 from tinymu_jax.errors import InputError, one_line_errors
 from tinymu_jax.inference.assistant import Assistant
-from tinymu_jax.inference.compare import compare
+from tinymu_jax.inference.compare import compare_models
 from tinymu_jax.inference.load import load
 
 
@@ -46,7 +46,7 @@ class Verify:
             )
         prompt = list(range(20, 40)) if self.prompt is None else first.encode_prompt(self.prompt)
         rows = [
-            compare(first, second, recording, prompt, self.max_new_tokens)
+            compare_models(first, second, recording, prompt, self.max_new_tokens)
             for recording in self.recordings
         ]
         for recording, row in zip(self.recordings, rows, strict=True):

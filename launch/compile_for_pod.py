@@ -121,7 +121,9 @@ def run(args: argparse.Namespace) -> list["Forecast"]:
         )
     whole, packing = PackingConfig(), PackingConfig(rows=args.rows)
     share = args.rows / whole.rows
-    packing = replace(packing, clips=round(whole.clips * share), labels=round(whole.labels * share))
+    packing = replace(
+        packing, max_clips=round(whole.clips * share), max_labels=round(whole.labels * share)
+    )
     prepare_machine()
     found: list[Forecast] = []
     for topology in args.topology or (PRETRAINING_TOPOLOGIES if args.pretrain else TOPOLOGIES):

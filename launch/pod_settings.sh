@@ -55,7 +55,7 @@ training_command() {
     --output "$MOUNT/runs/$RUN" --checkpoints "gs://$BUCKET/runs/$RUN/checkpoints"
     --data.train "gs://$BUCKET/data/$(base "$DATA")")
   [ -z "$HELD_OUT" ] || words+=(--data.validation "gs://$BUCKET/data/$(base "$HELD_OUT")")
-  [ -z "$ENCODER" ] || words+=(--start.encoder "$MOUNT/start/$(base "$ENCODER")")
+  [ -z "$ENCODER" ] || words+=(--init.encoder "$MOUNT/start/$(base "$ENCODER")")
   quoted "${words[@]}"
   [ -z "$ARGUMENTS" ] || printf ' %s' "$ARGUMENTS"
 }

@@ -118,7 +118,7 @@ def parse(words, monkeypatch):
     """Reads a command's options as the program does, and runs nothing."""
     asked = SimpleNamespace(run=lambda: 0)
     if words[0] == "tinymu":
-        module, arguments = import_module("tinymu_jax.cli.ask"), words[1:]
+        module, arguments = import_module("tinymu_jax.cli.main"), words[1:]
     else:
         module, arguments = import_module(words[2]), words[3:]
     for owner, name in ((tyro, "cli"), (tyro.extras, "subcommand_cli_from_dict")):

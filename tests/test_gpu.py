@@ -30,15 +30,15 @@ def test_answers_are_the_authors_token_for_token(golden, waveforms, assistant, g
     assert made == [golden[f"{name}/greedy"].tolist() for name in CASES]
 
 
-@pytest.mark.parametrize(("products", "near"), [("float32", 5e-5), ("bfloat16", 0.03)])
+@pytest.mark.parametrize(("compute_dtype", "near"), [("float32", 5e-5), ("bfloat16", 0.03)])
 def test_scores_of_answers_are_the_authors(
     golden,
     waveforms,  # noqa: F811
     golden_checkpoint,
-    products,
+    compute_dtype,
     near,
 ):
-    assistant = make_assistant(golden_checkpoint, products, products)
+    assistant = make_assistant(golden_checkpoint, compute_dtype, compute_dtype)
     for name in CASES:
         made = assistant.target_logits(*inputs(golden, waveforms, name))
         wanted = golden[f"{name}/target_logits"]

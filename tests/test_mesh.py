@@ -12,23 +12,23 @@ from tinymu_jax.mesh import (
     MeshConfig,
     batch_sharding,
     constrain,
+    make_global_batch,
     make_mesh,
-    to_global,
     tree_shardings,
     weight_shardings,
 )
 from tinymu_jax.models import layers, tinymu
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.models.packing import PackingConfig, Placed, Question, lay_out_block
+from tinymu_jax.models.packing import PackedGroup, PackedQuestion, PackingConfig, build_block
 from tinymu_jax.training.aot.compile import lower_step
 from tinymu_jax.training.aot.hlo import read_program
 from tinymu_jax.training.aot.traffic import collectives
 from tinymu_jax.training.config import OptimConfig
-from tinymu_jax.training.optim import make_optimiser, split_frozen
+from tinymu_jax.training.optim import make_optimizer, partition_frozen
 from tinymu_jax.training.train_step import init_state, make_step
 from tinymu_jax.utils.tree import flatten
 
-PACKING = PackingConfig(row_slots=90, rows=2, clips=2, labels=24)
+PACKING = PackingConfig(row_length=90, rows=2, max_clips=2, max_labels=24)
 
 # By hand, from the table in the README's terms: width over fsdp, heads and hidden units over
 # tensor; vectors, positions, tables of words and of the front end are whole.
@@ -67,9 +67,9 @@ def test_every_weight_lies_where_the_table_says():
 def test_averages_lie_where_their_weights_do():
     config = TinyMUConfig()
     mesh = mesh_of(2, 4, 1)
-    trained, _ = split_frozen(expected_shapes(config), OptimConfig())
+    trained, _ = partition_frozen(expected_shapes(config), OptimConfig())
     weights = weight_shardings(trained, tinymu.param_axes(config), mesh)
-    optimiser = make_optimiser(OptimConfig(weight_decay=0.1), 10)
+    optimiser = make_optimizer(OptimConfig(weight_decay=0.1), 10)
     state = jax.eval_shape(lambda p: init_state(p, optimiser), trained)
     found = tree_shardings(state, weights, mesh)
     for tree in (found.params, found.optimiser[0].mu, found.optimiser[0].nu):
@@ -123,11 +123,11 @@ def make_batch(config, step):
 
     def question():
         sizes = rng.integers(1, 8, 2)
-        return Question(*(rng.integers(20, 500, size).tolist() for size in sizes))
+        return PackedQuestion(*(rng.integers(20, 500, size).tolist() for size in sizes))
 
     def block():
-        placed = [Placed(row, row, 10, [question(), question()][: row + 1]) for row in (0, 1)]
-        return lay_out_block(placed, PACKING, config)
+        placed = [PackedGroup(row, row, 10, [question(), question()][: row + 1]) for row in (0, 1)]
+        return build_block(placed, PACKING, config)
 
     blocks = jax.tree.map(lambda *x: np.stack(x), *(block() for _ in range(8)))
     width = config.projector.input_width
@@ -144,8 +144,8 @@ def train(checkpoint, sizes):
     """Trains five steps on a mesh; returns the losses."""
     config, mesh, optim = checkpoint.config, mesh_of(*sizes), OptimConfig(learning_rate=1e-3)
     axes = tinymu.param_axes(config)
-    trained, frozen = split_frozen(checkpoint.params, optim)
-    optimiser = make_optimiser(optim, 10)
+    trained, frozen = partition_frozen(checkpoint.params, optim)
+    optimiser = make_optimizer(optim, 10)
     state = init_state(trained, optimiser)
     state_at = tree_shardings(state, weight_shardings(trained, axes, mesh), mesh)
     frozen_at = tree_shardings(frozen, weight_shardings(frozen, axes, mesh), mesh)
@@ -159,7 +159,9 @@ def train(checkpoint, sizes):
     losses = []
     with jax.set_mesh(mesh):
         for number in range(5):
-            state, metrics = step(state, frozen, to_global(make_batch(config, number), mesh))
+            state, metrics = step(
+                state, frozen, make_global_batch(make_batch(config, number), mesh)
+            )
             losses.append(float(metrics.loss))
     kernel = state.params["decoder"]["body"]["layers"]["mlp"]["down_proj"]["kernel"]
     part = kernel.addressable_shards[0].data.shape
@@ -185,7 +187,7 @@ def test_every_device_keeps_its_own_blocks(golden_checkpoint, accumulate):
     # Sums of gradients are all that is exchanged, once for each part of a step.
     found = moved(golden_checkpoint.config, (8, 1, 1), accumulate)
     assert set(found) == {"all-reduce"}
-    trained, _ = split_frozen(golden_checkpoint.params, OptimConfig())
+    trained, _ = partition_frozen(golden_checkpoint.params, OptimConfig())
     learnt = sum(leaf.size for _, leaf in flatten(trained))
     assert found["all-reduce"].size < accumulate * 4 * learnt * 1.5
 

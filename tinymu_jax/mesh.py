@@ -16,7 +16,6 @@ AXES = ("data", "fsdp", "tensor")
 """Of every mesh: copies of the model, parts of the weights along their width, parts of the heads
 and hidden units. A batch is spread over the first two."""
 
-
 RULES: dict[str, str | None] = {
     "layers": None,
     "embed": "fsdp",
@@ -30,7 +29,6 @@ RULES: dict[str, str | None] = {
     "vocab_embed": None,
 }
 """Logical axis of a weight -> axis of the mesh."""
-
 
 BATCH = ("data", "fsdp")
 """Axes of the mesh that part a batch."""
@@ -149,7 +147,7 @@ def constrain(x: Array, *axes: str | None) -> Array:
     return jax.lax.with_sharding_constraint(x, spec)
 
 
-def to_global(batch: Any, mesh: Mesh) -> Any:
+def make_global_batch(batch: Any, mesh: Mesh) -> Any:
     """Puts what this process has of a batch on its devices, as a part of the whole batch."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(
@@ -157,7 +155,7 @@ def to_global(batch: Any, mesh: Mesh) -> Any:
     )
 
 
-def own_parts(mesh: Mesh, blocks: int, accumulate: int = 1) -> list[int]:
+def local_block_ids(mesh: Mesh, blocks: int, accumulate: int = 1) -> list[int]:
     """Returns which blocks of a step this process computes.
 
     Raises:
@@ -165,7 +163,9 @@ def own_parts(mesh: Mesh, blocks: int, accumulate: int = 1) -> list[int]:
     """
     sharing = mesh.shape["data"] * mesh.shape["fsdp"]
     if blocks % (sharing * accumulate):
-        times = f", computed in {accumulate} parts (step.accumulate)" if accumulate > 1 else ""
+        times = (
+            f", computed in {accumulate} parts (step.grad-accum-steps)" if accumulate > 1 else ""
+        )
         raise InputError(
             f"step.blocks {blocks}: cannot be parted evenly over the {sharing} devices of "
             f"mesh.data and mesh.fsdp{times}; give a multiple of {sharing * accumulate}"
@@ -174,7 +174,7 @@ def own_parts(mesh: Mesh, blocks: int, accumulate: int = 1) -> list[int]:
     return sorted({number for span in spans for number in range(*span[0].indices(blocks))})
 
 
-def put(tree: Any, shardings: Any) -> Any:
+def device_put_tree(tree: Any, shardings: Any) -> Any:
     """Puts a tree that every process has, each device's part on it and no more."""
     return jax.tree.map(
         lambda x, at: jax.make_array_from_callback(x.shape, at, lambda part: np.asarray(x[part])),
@@ -183,7 +183,7 @@ def put(tree: Any, shardings: Any) -> Any:
     )
 
 
-def spread(tree: Any, mesh: Mesh | None) -> Any:
+def shard_local_batch(tree: Any, mesh: Mesh | None) -> Any:
     """Puts a batch on a mesh of this process, parted where its first axis allows it.
 
     Without a mesh, it is returned as it is.

@@ -18,25 +18,22 @@ from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.facts import FACTS, NEW_TIMBRE
 from tinymu_jax.errors import InputError
-from tinymu_jax.models.config import Products
+from tinymu_jax.models.config import ComputeDtype
 from tinymu_jax.utils.files import make_folder, read_text, write_text, write_whole
 
 QUESTION_COLUMNS = ("file", "question", "answer")
 
-
 ASKED_FOR = ("timbre", "drums", "dynamics")
 """Facts that questions are made about."""
 
-
 MANY = 12
 """Recordings from which on neighbours mean something, so that t-SNE is drawn beside the PCA."""
-
 
 NUMBERED_COLOURS = 10
 """Labels that differ in colour; further ones have another marker."""
 
 
-def products_here() -> Products:
+def products_here() -> ComputeDtype:
     """Returns what to multiply in: bfloat16 where the device has it, else float32.
 
     TPUs have it, and NVIDIA's cards from compute capability 8 on; a T4 (7.5) emulates it.
@@ -124,10 +121,10 @@ def label_by_folder(folder: str | Path, path: str | Path) -> Path:
     Raises:
         InputError: there are no recordings, or one lies outside such a folder.
     """
-    from tinymu_jax.audio.load import heard_in
+    from tinymu_jax.audio.load import list_audio_files
 
     rows = [("file", "label")]
-    for found in heard_in(folder):
+    for found in list_audio_files(folder):
         inside = found.relative_to(folder)
         if len(inside.parts) < 2:
             raise InputError(f"{found}: lies in no folder of its label; put it into one")

@@ -36,13 +36,13 @@ def test_questions_about_one_recording_share_its_vectors(recordings, assistant, 
     from tinymu_jax.inference import audio_cache
 
     heard = []
-    listen = audio_cache.listen
+    encode = audio_cache.encode_clips
     monkeypatch.setattr(
         audio_cache,
-        "listen",
-        lambda p, clips, *a, **k: heard.append(len(clips)) or listen(p, clips, *a, **k),
+        "encode_clips",
+        lambda p, clips, *a, **k: heard.append(len(clips)) or encode(p, clips, *a, **k),
     )
-    assistant.hearing.forget()
+    assistant.audio_cache.clear()
     prompts = [PROMPT, PROMPT[:2], PROMPT[1:]]
     together = assistant.generate_token_batch([recordings[0]] * 3, prompts, 8)
     assert sum(heard) == 1

@@ -107,7 +107,7 @@ def decoding(published: Any, ours: dict[str, Any], samples: np.ndarray, args: An
 
     def answer(model: Any) -> Callable[[], Any]:
         def run() -> None:
-            model.hearing.forget()
+            model.audio_cache.clear()
             out = model.generate_tokens(samples, PROMPT, tokens)
             assert len(out) == tokens, "the random model ended its answer: take another seed"
 
@@ -136,20 +136,20 @@ def bfloat16_torch(published: Any, samples: np.ndarray, args: Any) -> float:
         return medians({"run": run}, 1)["run"]
 
 
-def hearing(published: Any, ours: dict[str, Any], samples: np.ndarray, args: Any) -> dict:
+def audio_cache(published: Any, ours: dict[str, Any], samples: np.ndarray, args: Any) -> dict:
     """Times log-mel, encoder and projector of one 10 s clip."""
     import torch
 
     waveform = _on_device(samples)
 
-    def hear(model: Any) -> Callable[[], Any]:
+    def encode(model: Any) -> Callable[[], Any]:
         def run() -> None:
-            model.hearing.forget()
-            model.hearing.hear([samples])
+            model.audio_cache.clear()
+            model.audio_cache.encode([samples])
 
         return run
 
-    runs = {name: hear(model) for name, model in ours.items()}
+    runs = {name: encode(model) for name, model in ours.items()}
     with torch.no_grad():
         runs["torch"] = lambda: published.audio(waveform)
         return medians(runs, 3 * args.repeats)
@@ -159,7 +159,7 @@ def short_answer(model: Any, recording: Path, args: Any) -> float:
     """Times 8 tokens from a 10 s file to text."""
 
     def run() -> None:
-        model.hearing.forget()
+        model.audio_cache.clear()
         model.answers(str(recording), "What is it?", max_new_tokens=8)
 
     return medians({"run": run}, 3 * args.repeats)["run"]
@@ -215,7 +215,7 @@ def new_processes(checkpoint: Any, recording: Path, folder: Path) -> dict[str, A
 
 def table(found: dict[str, Any], tokens: int) -> str:
     """Lays the figures out as the README shows them."""
-    whole, audio, processes = found["answer"], found["hearing"], found.get("processes", {})
+    whole, audio, processes = found["answer"], found["audio_cache"], found.get("processes", {})
     published, cached = whole["torch, as published"], whole["torch, cache"]
     limit = found["weights bytes"] / found["bandwidth"]
     rows = [
@@ -278,14 +278,14 @@ def main() -> None:
         if not args.answers_only:
             found["processes"] = new_processes(checkpoint, recording, folder)
         small = {
-            "int8 decoder": make_assistant(checkpoint, decoder="int8"),
+            "int8 decoder": make_assistant(checkpoint, decoder_dtype="int8"),
             "int8 decoder, bfloat16 encoder": make_assistant(checkpoint, "bfloat16", "int8"),
         }
         found["short answer"] = short_answer(exact, recording, args)
         found["bandwidth"] = max(found["bandwidth"], memory_bandwidth())
         found["answer"] = decoding(published, {"float32": exact} | small, noise, args)
         ours = {"float32": exact, "bfloat16 products": small["int8 decoder, bfloat16 encoder"]}
-        found["hearing"] = hearing(published, ours, noise, args)
+        found["audio_cache"] = audio_cache(published, ours, noise, args)
     found["bandwidth"] = max(found["bandwidth"], memory_bandwidth())
     found["answer"]["torch, cache, bfloat16"] = bfloat16_torch(published, noise, args)
     print(table(found, args.tokens))

@@ -65,7 +65,7 @@ def read_asked(questions: Path, folder: Path, count: int) -> list[Any]:
     """Returns the questions about some clips, as MuChoMusic's script puts them."""
     from tinymu_jax.evaluation.multiple_choice.muchomusic import choice_prompt
     from tinymu_jax.evaluation.multiple_choice.questions import ChoiceQuestion
-    from tinymu_jax.inference.engine import Asking
+    from tinymu_jax.inference.engine import Request
 
     rows = [json.loads(line) for line in questions.read_text().splitlines()]
     paths = write_clips(folder, count)
@@ -76,17 +76,17 @@ def read_asked(questions: Path, folder: Path, count: int) -> list[Any]:
             one = ChoiceQuestion(
                 str(number), paths[clip], row["question"], tuple(row["choices"]), 0, {}, ()
             )
-            found.append(Asking(one.audio, choice_prompt(one), "MCQ", one.lettered, choose=True))
+            found.append(Request(one.audio, choice_prompt(one), "MCQ", one.lettered, choose=True))
     return found
 
 
 def together(model: Any, asked: list[Any]) -> tuple[float, list[tuple[float, ...]]]:
     """Asks as `tinymu evaluate muchomusic` does; returns seconds and log-likelihoods."""
-    from tinymu_jax.inference.engine import BatchAsker
+    from tinymu_jax.inference.engine import BatchEngine
 
-    model.hearing.forget()
+    model.audio_cache.clear()
     start = time.perf_counter()
-    replies = BatchAsker(model).ask(asked)
+    replies = BatchEngine(model).ask(asked)
     return time.perf_counter() - start, [reply.log_likelihoods for reply in replies]
 
 
@@ -95,7 +95,7 @@ def one_by_one(model: Any, asked: list[Any]) -> tuple[float, list[tuple[float, .
     found = []
     start = time.perf_counter()
     for one in asked:
-        model.hearing.forget()
+        model.audio_cache.clear()
         rows = model.score_details(one.audio, one.prompt, one.options, prior=False)
         found.append(tuple(row.log_likelihood for row in rows))
     return time.perf_counter() - start, found
@@ -106,7 +106,7 @@ def option_by_option(model: Any, asked: list[Any]) -> tuple[float, list[tuple[fl
     encode, found = model.tokenizer.encode, []
     start = time.perf_counter()
     for one in asked:
-        model.hearing.forget()
+        model.audio_cache.clear()
         scores = []
         for option in one.options:
             ids = encode(option)

@@ -1,4 +1,4 @@
-"""What it is worth that a training on processors keeps its memory (`tinymu_jax/heap.py`).
+"""What it is worth that a training on processors keeps its memory (`tinymu_jax/utils/malloc.py`).
 
     python tests/benchmarks/heap.py
 

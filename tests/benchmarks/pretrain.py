@@ -39,7 +39,7 @@ def make_crops(batch: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, FRAMES, 80)).astype(np.float16)
 
 
-def published(batch: int, products: str) -> Callable[[], Any]:
+def published(batch: int, compute_dtype: str) -> Callable[[], Any]:
     """Returns the published step."""
     import torch
     from oracles import matpac_ssl as ssl_oracle
@@ -53,29 +53,29 @@ def published(batch: int, products: str) -> Callable[[], Any]:
 
     def step() -> Any:
         order = torch.rand(batch, 190).argsort(1)
-        with products_in(products):
+        with products_in(compute_dtype):
             return ssl_oracle.train_step(model, optimiser, image, order, 500, STEPS)
 
     return step
 
 
-def ours(batch: int, products: str) -> Callable[[], Any]:
+def ours(batch: int, compute_dtype: str) -> Callable[[], Any]:
     """Returns our step, as the loop runs it."""
     from tinymu_jax.data.crops import CropBatch
     from tinymu_jax.models.config import SelfSupervisedConfig
     from tinymu_jax.models.matpac_ssl.student_teacher import init_whole, parts_of
     from tinymu_jax.training.config import PRETRAINING, ComputeConfig
-    from tinymu_jax.training.optim import make_optimiser, split_frozen
+    from tinymu_jax.training.optim import make_optimizer, partition_frozen
     from tinymu_jax.training.tasks.pretrain import frozen_too, loss_of_crops, teach
     from tinymu_jax.training.train_step import compile_step, init_state, step_of
 
     config = SelfSupervisedConfig()
-    encoder = replace(config.encoder, products=products, remat=ComputeConfig().remat)
+    encoder = replace(config.encoder, compute_dtype=compute_dtype, remat=ComputeConfig().remat)
     config = replace(config, encoder=encoder)
     optim = frozen_too(PRETRAINING, config)
-    optimiser = make_optimiser(optim, STEPS)
+    optimiser = make_optimizer(optim, STEPS)
     params, teaching = parts_of(init_whole(config, 0))
-    trained, frozen = split_frozen(params, optim)
+    trained, frozen = partition_frozen(params, optim)
     step = step_of(loss_of_crops(config, 0), optimiser, after=teach(config, STEPS))
     step = jax.jit(step, donate_argnums=0)
     held = {"state": init_state(trained, optimiser, teaching)}
@@ -91,8 +91,8 @@ def ours(batch: int, products: str) -> Callable[[], Any]:
 
 def make(side: str, batch: int) -> Callable[[], Any]:
     """Returns a side's step."""
-    whose, products = SIDES[side]
-    return (published if whose == "torch" else ours)(batch, products)
+    whose, compute_dtype = SIDES[side]
+    return (published if whose == "torch" else ours)(batch, compute_dtype)
 
 
 def seconds_of(step: Callable[[], Any]) -> float:

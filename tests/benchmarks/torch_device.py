@@ -16,11 +16,11 @@ def use_same_device() -> Any:
     return torch.get_default_device()
 
 
-def products_in(products: str) -> Any:
+def products_in(compute_dtype: str) -> Any:
     """Returns a context in which PyTorch multiplies in float32 or bfloat16."""
     import torch
 
-    if products == "float32":
+    if compute_dtype == "float32":
         return contextlib.nullcontext()
     return torch.autocast(torch.get_default_device().type, torch.bfloat16)
 

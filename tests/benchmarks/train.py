@@ -31,13 +31,13 @@ PROMPTS, LABELS = (8, 33), (4, 37)
 
 def make_questions(clips: int, each: int) -> list[list[Any]]:
     """Returns questions for every clip, as tokens."""
-    from tinymu_jax.models.packing import Question
+    from tinymu_jax.models.packing import PackedQuestion
 
     rng = np.random.default_rng(0)
 
-    def one() -> Question:
+    def one() -> PackedQuestion:
         prompt, labels = (int(rng.integers(*span)) for span in (PROMPTS, LABELS))
-        return Question(
+        return PackedQuestion(
             rng.integers(100, 40_000, prompt).tolist(),
             [*rng.integers(100, 40_000, labels - 1).tolist(), 0],
         )
@@ -53,7 +53,7 @@ def make_batch(
     from tinymu_jax.data.features import as_embeddings, as_log_mel
     from tinymu_jax.data.loader import Batch
     from tinymu_jax.models.config import TinyMUConfig
-    from tinymu_jax.models.packing import PackingConfig, Placed, lay_out_block, question_slots
+    from tinymu_jax.models.packing import PackedGroup, PackingConfig, build_block, question_slots
 
     config = TinyMUConfig()
     flat = [q for own in questions for q in own]
@@ -68,12 +68,12 @@ def make_batch(
     labels = sum(len(q.labels) for q in flat)
     packing = PackingConfig(longest, len(rows), len(questions), labels)
     placed = [
-        Placed(number, int(clip), 63, questions[clip])
+        PackedGroup(number, int(clip), 63, questions[clip])
         for number, row in enumerate(rows)
         for clip in row
     ]
     print(f"{longest} slots a row, {own.sum() / (longest * len(rows)):.1%} used", flush=True)
-    block = lay_out_block(placed, packing, config)
+    block = build_block(placed, packing, config)
     if store == "embeddings":
         features = np.stack([as_embeddings(encode(w)) for w in waveforms])
     else:
@@ -91,7 +91,7 @@ def published_step(
     waveforms: np.ndarray,
     adam: Any = None,
     together: int = 4,
-    products: str = "float32",
+    compute_dtype: str = "float32",
 ) -> float:
     """Runs the published step, a few questions at a time; returns its seconds."""
     import torch
@@ -107,7 +107,7 @@ def published_step(
         waveform = torch.from_numpy(np.stack([w for w, _ in some])).to(device)
         prompts = [list(q.prompt) for _, q in some]
         answers = [list(q.labels)[:-1] for _, q in some]
-        with products_in(products):
+        with products_in(compute_dtype):
             model.loss(waveform, prompts, answers).backward()
     adam.step()
     adam.zero_grad()
@@ -122,18 +122,18 @@ def our_step(checkpoint: Any, batch: Any, store: str, args: Any, copy: bool = Tr
     Without a copy the step takes the checkpoint's weights as its own.
     """
     from tinymu_jax.training.config import OptimConfig
-    from tinymu_jax.training.optim import make_optimiser, split_frozen
+    from tinymu_jax.training.optim import make_optimizer, partition_frozen
     from tinymu_jax.training.train_step import init_state, make_step
 
     config = checkpoint.config
     config = replace(
         config,
-        encoder=replace(config.encoder, remat=args.remat, products=args.products),
-        decoder=replace(config.decoder, remat=args.remat, products=args.products),
+        encoder=replace(config.encoder, remat=args.remat, compute_dtype=args.compute_dtype),
+        decoder=replace(config.decoder, remat=args.remat, compute_dtype=args.compute_dtype),
     )
     optim = OptimConfig()
-    trained, frozen = split_frozen(checkpoint.params, optim)
-    optimiser = make_optimiser(optim, 1000)
+    trained, frozen = partition_frozen(checkpoint.params, optim)
+    optimiser = make_optimizer(optim, 1000)
     step = jax.jit(make_step(config, store, optimiser), donate_argnums=0)
     trained = jax.tree.map(np.copy, trained) if copy else trained
     state = jax.device_put(init_state(trained, optimiser))
@@ -202,7 +202,7 @@ def loader_rate(clips: int = 600) -> float:
     """Returns how many clips of log-mel a second the loader reads and lays out, on one core."""
     from tinymu_jax.data.config import FeatureConfig
     from tinymu_jax.data.dataset import Dataset
-    from tinymu_jax.data.loader import Batches, iterate
+    from tinymu_jax.data.loader import PackedBatches, iterate
     from tinymu_jax.data.sampler import make_groups, make_plan
     from tinymu_jax.models.config import TinyMUConfig
     from tinymu_jax.models.packing import PackingConfig
@@ -213,7 +213,7 @@ def loader_rate(clips: int = 600) -> float:
         write_dataset(Path(folder), clips, FeatureConfig("log_mel"))
         dataset = Dataset(folder)
         groups = make_groups(dataset.lengths(config), packing, config)
-        batches = Batches(dataset, make_plan(groups, packing, 0, 3), packing, config, 1)
+        batches = PackedBatches(dataset, make_plan(groups, packing, 0, 3), packing, config, 1)
         read, start = 0, 0.0
         for batch in iterate(batches, threads=2):
             # What is read ahead before the clock starts is no more than a batch or two of many.
@@ -307,7 +307,7 @@ def measure_steps(args: Any) -> dict[str, dict[str, float]]:
             batch = make_batch(questions, waveforms, store, embed, in_row)
             rates[f"ours, {store}"] = number / our_step(checkpoint, batch, store, args)
         if not args.ours_only:
-            given = (published, questions, waveforms, None, args.together, args.products)
+            given = (published, questions, waveforms, None, args.together, args.compute_dtype)
             if jax.default_backend() == "gpu":
                 published_step(*given)  # loads kernels
             rates["published"] = number / published_step(*given)

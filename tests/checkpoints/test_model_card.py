@@ -41,7 +41,7 @@ from tinymu_jax.checkpoints.pytorch.pickle_writer import write_torch_file
 from tinymu_jax.checkpoints.pytorch.write import write_model
 from tinymu_jax.checkpoints.safetensors import map_safetensors, read_safetensors, write_safetensors
 from tinymu_jax.evaluation.report.build import write_report
-from tinymu_jax.evaluation.results import Findings, Measure
+from tinymu_jax.evaluation.results import EvalResult, Metric
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.utils.tree import flatten
 
@@ -222,10 +222,10 @@ def test_a_run_is_told_with_its_config_and_its_scores(tmp_path, golden_checkpoin
     run = tmp_path / "run"
     model = save_checkpoint(run / "model", golden_checkpoint)
     start = {"checkpoint": None, "encoder": "/data/mine/enc", "decoder": "someone/words"}
-    page = {"format": 1, "config": {"start": start, "epochs": 3}, "data": {"train": "f00d"}}
+    page = {"format": 1, "config": {"init": start, "epochs": 3}, "data": {"train": "f00d"}}
     (run / "run.json").write_text(json.dumps(page))
-    headline = {"right": Measure(0.625, 0.5, 0.75, 64), "words": Measure(12.5, share=False)}
-    write_report([Findings("list", "Made", str(model), headline, [])], run)
+    headline = {"right": Metric(0.625, 0.5, 0.75, 64), "words": Metric(12.5, share=False)}
+    write_report([EvalResult("list", "Made", str(model), headline, [])], run)
     text = card_text(model, made_from_run(run, 40))
     assert "Saved after step 40 of a run" in text
     assert "encoder `enc`, decoder `someone/words`" in text
@@ -243,7 +243,7 @@ def test_folders_are_no_base_models(tmp_path, golden_checkpoint, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_checkpoint("mine/decoder", golden_checkpoint)
     start = {"checkpoint": "someone/else", "encoder": "runs/matpac", "decoder": "mine/decoder"}
-    (tmp_path / "run.json").write_text(json.dumps({"config": {"start": start}}))
+    (tmp_path / "run.json").write_text(json.dumps({"config": {"init": start}}))
     assert made_from_run(tmp_path).base_models == ("someone/else",)
 
 
@@ -320,7 +320,7 @@ def test_a_file_that_is_cut_short_is_no_view(tmp_path, kept):
 def test_export_writes_the_card_of_its_step(tmp_path, golden_checkpoint, capsys, monkeypatch):
     run = tmp_path / "run"
     run.mkdir()
-    page = {"format": 1, "config": {"start": {"decoder": "someone/words"}}, "data": {}}
+    page = {"format": 1, "config": {"init": {"decoder": "someone/words"}}, "data": {}}
     (run / "run.json").write_text(json.dumps(page))
 
     def export(folder, output, which, half):

@@ -79,7 +79,7 @@ def test_pytorch_gives_the_same_answers_to_a_hundred_questions(
 
 
 def test_int8_weights_answer_alike(folder, results):
-    rounded = tinymu_jax.load("nano", decoder="int8")
+    rounded = tinymu_jax.load("nano", decoder_dtype="int8")
     found = evaluate(rounded, folder, False, False, max_new_tokens=MOST_TOKENS)
     pairs = list(zip(results.rows, found.rows, strict=True))
     first = [a.answer.split()[:1] == b.answer.split()[:1] for a, b in pairs]

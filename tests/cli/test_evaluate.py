@@ -15,7 +15,7 @@ from helpers import ROOT, noise, run_cli
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.generate import synthesize
 from tinymu_jax.data.synthetic.templates import NAMES
-from tinymu_jax.evaluation.report.build import read_findings
+from tinymu_jax.evaluation.report.build import read_report
 
 COLUMNS = ["question", "correct_answer", "distractor_1_answer", "distractor_2_answer"]
 COLUMNS += ["distractor_3_answer", "dataset", "dataset_identifier", "genre"]
@@ -45,7 +45,7 @@ def evaluate(capsys, monkeypatch, output, *arguments):
         capsys, monkeypatch, "evaluate", *arguments, "--checkpoint", "nano", "--output", output
     )
     assert code in (0, 3), err
-    (findings,) = read_findings(output)
+    (findings,) = read_report(output)
     return code, out, findings
 
 
@@ -59,9 +59,9 @@ def test_muchomusic_is_asked_and_goes_on(music, tmp_path, capsys, monkeypatch):
     assert f"accuracy: {100 * findings.headline['accuracy'].value:.1f} %" in out
     replies = (tmp_path / "all" / "replies.jsonl").read_text()
     # A second run asks nothing and finds the same.
-    from tinymu_jax.inference.engine import BatchAsker
+    from tinymu_jax.inference.engine import BatchEngine
 
-    monkeypatch.setattr(BatchAsker, "ask", None)
+    monkeypatch.setattr(BatchEngine, "ask", None)
     assert evaluate(capsys, monkeypatch, tmp_path / "all", *arguments)[2] == findings
     assert (tmp_path / "all" / "replies.jsonl").read_text() == replies
 
@@ -85,10 +85,8 @@ def test_a_killed_evaluation_goes_on(music, tmp_path):
     command += ["--questions", music / "muchomusic.csv", "--audio", music / "clips"]
     command += ["--checkpoint", "nano", "--output", tmp_path, "--no-blind"]
     # Replies are kept recording by recording.
-    start = (
-        "import sys; from tinymu_jax.evaluation import answers_file; answers_file.TOGETHER = 1; "
-    )
-    start += "from tinymu_jax import cli; sys.argv[0] = 'tinymu'; cli.main()"
+    start = "import sys; from tinymu_jax.evaluation import responses; responses.TOGETHER = 1; "
+    start += "from tinymu_jax.cli.main import main; sys.argv[0] = 'tinymu'; main()"
     command[1:3] = ["-c", start]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(list(map(str, command)), env=environment)
@@ -138,7 +136,7 @@ def test_checkpoints_stand_beside_each_other(music, tmp_path, capsys, monkeypatc
     )
     assert code == 0
     assert "report.html" in out
-    assert len(read_findings(tmp_path / "both")) == 2
+    assert len(read_report(tmp_path / "both")) == 2
     code, _, err = run_cli(capsys, monkeypatch, "evaluate", "report", tmp_path / "one")
     assert code == 2
     assert "less than two reports" in err
@@ -171,11 +169,11 @@ def test_a_list_is_learnt_by_heart(made, request, tmp_path, capsys, monkeypatch)
     prepare += ("--output", tmp_path / "data", "--workers", 1, "--max-seconds", 4)
     assert run_cli(capsys, monkeypatch, *prepare)[0] == 0
     train = ("train", "--config", ROOT / "configs" / "sft_tinymu.py", "--overfit-batch")
-    train += ("--data.train", tmp_path / "data", "--start.checkpoint", "nano")
-    train += ("--start.encoder", "None", "--start.decoder", "None", "--step.remat", "nothing")
+    train += ("--data.train", tmp_path / "data", "--init.checkpoint", "nano")
+    train += ("--init.encoder", "None", "--init.decoder", "None", "--step.remat", "none")
     train += ("--steps", 150, "--step.blocks", 1, "--optim.learning-rate", 1e-3)
-    train += ("--data.packing.row-slots", 512, "--data.packing.rows", 1)
-    train += ("--data.packing.clips", 8, "--data.packing.labels", 256)
+    train += ("--data.packing.row-length", 512, "--data.packing.rows", 1)
+    train += ("--data.packing.max-clips", 8, "--data.packing.max-labels", 256)
     process = subprocess.run(
         [
             sys.executable,
@@ -194,5 +192,5 @@ def test_a_list_is_learnt_by_heart(made, request, tmp_path, capsys, monkeypatch)
     arguments = ("evaluate", "list", questions, "--audio", audio, "--output", tmp_path / "out")
     code, _, err = run_cli(capsys, monkeypatch, *arguments, "--checkpoint", tmp_path / "run")
     assert code == 0, err
-    (findings,) = read_findings(tmp_path / "out")
+    (findings,) = read_report(tmp_path / "out")
     assert {measure.value for measure in findings.headline.values()} == {1.0}

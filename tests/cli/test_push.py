@@ -124,7 +124,7 @@ def test_a_branch_is_made_and_loaded(fake_hub, folder, push):
 def test_the_model_of_a_run_is_pushed_with_what_the_run_was(fake_hub, folder, tmp_path, push):
     run = tmp_path / "run"
     shutil.copytree(folder, run / "model")
-    config = {"output": "/home/somebody/run", "start": {"encoder": "someone/encoder", "seed": 3}}
+    config = {"output": "/home/somebody/run", "init": {"encoder": "someone/encoder", "seed": 3}}
     page = {"format": 1, "config": config, "data": {"train": "abc123", "validation": None}}
     (run / "run.json").write_text(json.dumps(page))
     assert push(run, NAME)[0] == 0

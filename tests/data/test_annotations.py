@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from helpers import music_tree, noise, refusal
 
-from tinymu_jax.data.annotations.clip import UNSORTED, Clip
+from tinymu_jax.data.annotations.clip import UNSORTED, AnnotatedClip
 from tinymu_jax.data.annotations.musiccaps import read_musiccaps
 from tinymu_jax.data.annotations.registry import READERS, read_source
 
@@ -44,7 +44,7 @@ def test_musiccaps_gives_aspects_captions_times_and_test_sets(tmp_path):
         'e,0,10,"/m/04rlf",[],A march.,4,False,True',
     )
     assert read("musiccaps", path) == [
-        Clip(
+        AnnotatedClip(
             clip="-abc",
             file="-abc.wav",
             source="MusicCaps",
@@ -55,7 +55,7 @@ def test_musiccaps_gives_aspects_captions_times_and_test_sets(tmp_path):
             end=40.0,
         ),
         *(
-            Clip(
+            AnnotatedClip(
                 clip=name,
                 file=f"{name}.wav",
                 source="MusicCaps",
@@ -339,7 +339,7 @@ def test_jamendo_gives_tags_by_their_kinds(tmp_path):
         "track_0001333\tartist_000224\talbum_000204\t33/1333.mp3\t2.6",
     )
     first, second = read("jamendo", path)
-    assert first == Clip(
+    assert first == AnnotatedClip(
         clip="track_0001332",
         file="32/1332.mp3",
         source="MTG-Jamendo",
@@ -383,7 +383,7 @@ def test_song_describer_joins_the_captions_of_a_track(tmp_path):
         "3,1004034,A piano.,,,368880,118196,34/1004034.mp3,202.5",
     )
     first, second = read("song_describer", path)
-    assert first == Clip(
+    assert first == AnnotatedClip(
         clip="1004034",
         file="34/1004034.mp3",
         source="Song Describer",
@@ -422,7 +422,7 @@ def test_a_table_of_ones_own_gives_all_that_is_known(tmp_path):
         "y.wav,,,,,,,,,,,",
     )
     first, second = read("table", path)
-    assert first == Clip(
+    assert first == AnnotatedClip(
         clip="x1",
         file="a/x.wav",
         source="mine",
@@ -435,7 +435,7 @@ def test_a_table_of_ones_own_gives_all_that_is_known(tmp_path):
         artist="Me",
         exhaustive=("instrument", "voice"),
     )
-    assert second == Clip("y.wav", "y.wav", "mine", "")
+    assert second == AnnotatedClip("y.wav", "y.wav", "mine", "")
 
 
 def test_a_table_from_a_spreadsheet_is_read(tmp_path):

@@ -23,15 +23,15 @@ from tinymu_jax.data.augment import (
 )
 from tinymu_jax.data.config import AugmentConfig, FeatureConfig, PrepareConfig
 from tinymu_jax.data.dataset import Dataset
-from tinymu_jax.data.loader import Batches, iterate
+from tinymu_jax.data.loader import PackedBatches, iterate
 from tinymu_jax.data.prepare import prepare
 from tinymu_jax.data.sampler import make_groups, make_plan
 from tinymu_jax.models.packing import PackingConfig
-from tinymu_jax.training.encode_features import hear_clips
+from tinymu_jax.training.encode_features import encode_features
 
 RATE = 16_000
 EFFECTS = ("polarity", "noise", "gain", "stretch", "pitch")
-PACKING = PackingConfig(row_slots=200, rows=2, clips=3, labels=40, waiting=6)
+PACKING = PackingConfig(row_length=200, rows=2, max_clips=3, max_labels=40, buffer_size=6)
 SECONDS = [3.5, 0.7, 2.0, 2.01, 9.0]
 HEARD = 2.0
 
@@ -261,7 +261,7 @@ QUICK = only("polarity", "noise", "gain", crop=True)
 def make_batches(dataset, model, augment=QUICK, blocks=1, own=None, seed=0):
     lengths = dataset.lengths(model, max_columns(dataset, model, augment))
     plan = make_plan(make_groups(lengths, PACKING, model), PACKING, 0, epochs=3)
-    return Batches(dataset, plan, PACKING, model, blocks, own, augment, seed)
+    return PackedBatches(dataset, plan, PACKING, model, blocks, own, augment, seed)
 
 
 def assert_same(found, wanted):
@@ -361,7 +361,7 @@ def test_as_many_vectors_are_planned_as_are_heard(datasets, model, golden_checkp
     assert cap == (13 if crops else None)
     planned = dataset.lengths(model, cap).audio
     assert planned.max() == (13 if crops else 25)
-    hear = jax.jit(hear_clips, static_argnums=(3, 4))
+    hear = jax.jit(encode_features, static_argnums=(3, 4))
     encoder = golden_checkpoint.params["encoder"]
     batches = make_batches(dataset, model, config)
     for step in range(len(batches)):
@@ -385,7 +385,7 @@ def test_only_waveforms_are_augmented(datasets, model):
     dataset = datasets["log_mel"]
     make_batches(dataset, model, AugmentConfig())
     plan = make_batches(dataset, model, AugmentConfig()).plan
-    message = refusal(Batches, dataset, plan, PACKING, model, 1, None, QUICK)
+    message = refusal(PackedBatches, dataset, plan, PACKING, model, 1, None, QUICK)
     assert message == (
         f"{dataset.folder}: stores log_mel, and only waveforms can be augmented; "
         "prepare it with --store waveform or turn augmentation off"
@@ -396,7 +396,7 @@ def test_only_waveforms_are_augmented(datasets, model):
 def test_crops_need_longer_clips(datasets, model, seconds):
     dataset, longer = datasets["waveform"], dataclasses.replace(model, max_seconds=seconds)
     plan = make_batches(dataset, longer, AugmentConfig()).plan
-    message = refusal(Batches, dataset, plan, PACKING, longer, 1, None, QUICK)
+    message = refusal(PackedBatches, dataset, plan, PACKING, longer, 1, None, QUICK)
     assert message.startswith(f"{dataset.folder}: keeps 4 s of a recording")
     assert "--max-seconds or turn augment.crop off" in message
     assert max_columns(dataset, longer, dataclasses.replace(QUICK, crop=False)) is None

@@ -11,7 +11,7 @@ from helpers import refusal
 
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, Dataset
-from tinymu_jax.data.loader import Batches
+from tinymu_jax.data.loader import PackedBatches
 from tinymu_jax.data.prepare import prepare
 from tinymu_jax.data.records import as_question
 from tinymu_jax.data.sampler import make_groups, make_plan
@@ -33,7 +33,7 @@ TEXTS = {
 }
 BAD = {"empty.txt": b"", "noise.txt": b"\xff\xfe\x00\xd8", "missing.txt": None}
 QUESTIONS = [("What plays?", "a flute"), ("Is it slow?", "Yes."), ("How loud is it?", "not! loud")]
-PACKING = PackingConfig(row_slots=110, rows=3, clips=4, labels=90, waiting=4)
+PACKING = PackingConfig(row_length=110, rows=3, max_clips=4, max_labels=90, buffer_size=4)
 FREE = r"encoder/.*|projector/.*"
 
 
@@ -134,7 +134,7 @@ def test_texts_that_cannot_be_used_are_listed(prepared):
 
 def make_batches(dataset, config):
     groups = make_groups(dataset.lengths(config), PACKING, config)
-    return Batches(dataset, make_plan(groups, PACKING, 0, 1), PACKING, config, 1)
+    return PackedBatches(dataset, make_plan(groups, PACKING, 0, 1), PACKING, config, 1)
 
 
 def test_a_text_is_as_long_as_its_tokens_whatever_the_encoder_pools(prepared, golden_checkpoint):
@@ -234,7 +234,7 @@ def test_what_does_not_hear_texts_cannot_learn_from_them(
 ):
     config = TrainConfig(
         data=DataConfig(train=str(prepared.folder), packing=PACKING),
-        optim=OptimConfig(frozen=frozen),
+        optim=OptimConfig(frozen_params=frozen),
         mesh=MeshConfig(1, 1, 1),
     )
     if field == "validation":

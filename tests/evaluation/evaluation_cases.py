@@ -1,11 +1,11 @@
 """Models that say what a test wants them to, as evaluations ask them."""
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.inference.engine import Reply
+from tinymu_jax.inference.engine import Response
 
 
 def saying(answers, default="", cut=()):
-    """Returns a `put` that answers by the recording's name; "" is what is said without audio.
+    """Returns a `device_put_tree` that answers by the recording's name; "" is what is said without audio.
 
     An answer of None is a recording that is missing. What it was asked stands in `put.asked`.
     """
@@ -17,7 +17,7 @@ def saying(answers, default="", cut=()):
             return InputError(f"{one.audio}: no such file")
         scores = () if isinstance(said, str) else tuple(said)
         text = said if isinstance(said, str) else one.options[scores.index(max(scores))]
-        return Reply(text, scores, name in cut)
+        return Response(text, scores, name in cut)
 
     def put(asked):
         put.asked = list(asked)

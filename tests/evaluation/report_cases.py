@@ -5,10 +5,10 @@ from html.parser import HTMLParser
 
 from tinymu_jax.evaluation.report.build import write_report
 from tinymu_jax.evaluation.results import (
-    Answered,
     Confusion,
-    Findings,
-    Measure,
+    EvalResult,
+    Example,
+    Metric,
     Radar,
     Reliability,
     Table,
@@ -54,21 +54,21 @@ def findings(**fields):
     radar = Radar(
         "Categories", ("melody", "mood", "lyrics"), {"m": (0.8, 0.4, 0.2), "blind": (0.3,) * 3}
     )
-    base = Findings(
+    base = EvalResult(
         kind="MuChoMusic",
         title="MuChoMusic",
         checkpoint="/data/runs/sft/checkpoints/1200",
         headline={
-            "accuracy": Measure(0.586, 0.558, 0.614, 1187),
-            "BLEU": Measure(6.25, share=False),
+            "accuracy": Metric(0.586, 0.558, 0.614, 1187),
+            "BLEU": Metric(6.25, share=False),
         },
         tables=(
             Table(
                 "By rule",
                 ("official", "strict"),
                 {
-                    "all": (Measure(0.586, 0.558, 0.614, 1187), Measure(0.5, count=1187)),
-                    "lyrics": (Measure(None, note="unavailable: none was asked"), None),
+                    "all": (Metric(0.586, 0.558, 0.614, 1187), Metric(0.5, count=1187)),
+                    "lyrics": (Metric(None, note="unavailable: none was asked"), None),
                 },
                 note="Read with care.",
             ),
@@ -77,7 +77,7 @@ def findings(**fields):
         radars=(radar,),
         confusions=(Confusion("Genres", ("rock", "jazz"), ((3, 1), (0, 4))),),
         reliabilities=(Reliability("Sure", (0.25, 0.75), (0.2, 0.9), (10, 30), 0.125),),
-        published={"accuracy": Measure(0.59, note="of a preprint")},
+        published={"accuracy": Metric(0.59, note="of a preprint")},
         settings={"questions": "/data/questions.csv", "seed": "3"},
     )
     return replace(base, **fields)
@@ -85,7 +85,7 @@ def findings(**fields):
 
 def answer(audio="", said="(B) slow", **fields):
     """Returns a wrong answer."""
-    return Answered(
+    return Example(
         str(audio), "How fast is it?", "(A) fast", said, options=("fast", "slow"), **fields
     )
 

@@ -14,7 +14,7 @@ from tinymu_jax.evaluation.multiple_choice.muchomusic import (
     evaluate_muchomusic,
 )
 from tinymu_jax.evaluation.multiple_choice.questions import KINDS, ChoiceQuestion, read_choices
-from tinymu_jax.inference.engine import Reply
+from tinymu_jax.inference.engine import Response
 
 # --- prompts -----------------------------------------------------------------------------------
 
@@ -63,14 +63,14 @@ class Model:
 
     def _reply(self, one):
         if one.audio is None:
-            return Reply("(A) w", (-1.0, -2.0, -3.0, -4.0))
+            return Response("(A) w", (-1.0, -2.0, -3.0, -4.0))
         if str(one.audio) in self.missing:
             return InputError(f"{one.audio}: no such file; check the path")
         name = one.prompt.split("About ")[1].split("?")[0]
         scores = [-9.0, -9.0, -9.0, -9.0]
         option, lead = self.likely[name]
         scores[option] = -9.0 + lead
-        return Reply(self.said[name], tuple(scores), str(one.audio) in self.cut)
+        return Response(self.said[name], tuple(scores), str(one.audio) in self.cut)
 
 
 SAID = {"a.wav, 1": "A", "a.wav, 2": "(C) y", "b.wav, 1": "x", "c.wav, 1": "nothing"}
@@ -283,7 +283,7 @@ def test_lists_without_tags_say_so(tmp_path):
     record = {"audio": "a.wav", "question": "Which?", "choices": ["x", "y", "z"], "answer": "C"}
     path.write_text("".join(json.dumps(record | {"audio": name}) + "\n" for name in ("a", "b")))
     found = evaluate_muchomusic(
-        lambda asked: [Reply("C", (-1.0, -2.0, -3.0))] * len(asked),
+        lambda asked: [Response("C", (-1.0, -2.0, -3.0))] * len(asked),
         read_choices(path, "clips"),
         "tiny",
         words,
@@ -325,7 +325,8 @@ def test_real_questions_through_the_run(shared_dir):
     def by_texts(asked):
         found = [right[one.prompt] for one in asked]
         return [
-            Reply(q.options[q.right], tuple(float(n == q.right) for n in range(4))) for q in found
+            Response(q.options[q.right], tuple(float(n == q.right) for n in range(4)))
+            for q in found
         ]
 
     found = evaluate_muchomusic(by_texts, questions, "perfect", words, ChoiceConfig(blind=False))

@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 
 import tinymu_jax
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, init_params, save_checkpoint
-from tinymu_jax.data.annotations.labelled import Item, LabelledSet, read_table
+from tinymu_jax.data.annotations.labelled import LabelledClip, LabelledSet, read_table
 from tinymu_jax.data.annotations.labelled_archives import READERS, read_set
 from tinymu_jax.evaluation.probe.probe import ProbeConfig, fit, measure, run_probe
 from tinymu_jax.evaluation.probe.vectors import mean_vectors
@@ -54,7 +54,7 @@ def clusters(rng, several=False, spread=1.0):
     vectors = (centres[of] + spread * rng.normal(size=(200, 20))).astype(np.float32) * 7 + 30
     splits = rng.choice(["train", "valid", "test"], 200, p=[0.6, 0.2, 0.2])
     items = [
-        Item(f"{i}.wav", ("abc"[n],) + (("z",) if several and n else ()), split)
+        LabelledClip(f"{i}.wav", ("abc"[n],) + (("z",) if several and n else ()), split)
         for i, (n, split) in enumerate(zip(of, splits, strict=True))
     ]
     return vectors, LabelledSet("made", items, several)

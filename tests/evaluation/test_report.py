@@ -16,7 +16,7 @@ from tinymu_jax.evaluation.report.compare import checkpoint_name
 from tinymu_jax.evaluation.report.examples import marked
 from tinymu_jax.evaluation.report.markup import without_folders
 from tinymu_jax.evaluation.report.tables import figure
-from tinymu_jax.evaluation.results import Answered, Confusion, Findings, Measure, Radar, Table
+from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Radar, Table
 
 EVIL = "<script>alert('x')</script><img src=http://evil.example/x.png>"
 
@@ -71,12 +71,12 @@ def test_text_from_outside_is_only_text(tmp_path):
             title=EVIL,
             checkpoint=EVIL,
             notices=(EVIL,),
-            headline={EVIL: Measure(None, note=EVIL)},
-            tables=(Table(EVIL, (EVIL,), {EVIL: (Measure(0.5, note=EVIL),)}, EVIL),),
+            headline={EVIL: Metric(None, note=EVIL)},
+            tables=(Table(EVIL, (EVIL,), {EVIL: (Metric(0.5, note=EVIL),)}, EVIL),),
             radars=(radar,),
             confusions=(heat,),
             settings={EVIL: EVIL},
-            worst=(Answered(str(tmp_path / name), EVIL, EVIL, EVIL, options=(EVIL, "b")),),
+            worst=(Example(str(tmp_path / name), EVIL, EVIL, EVIL, options=(EVIL, "b")),),
         ),
     )
     assert not {"script", "img"} & {tag for tag, _, _ in page.elements}
@@ -156,7 +156,7 @@ def test_a_recording_that_cannot_be_read_is_said_in_its_place(tmp_path):
 
 def test_a_report_with_empty_tables_and_nothing_else_is_written(tmp_path):
     page, text = written(
-        tmp_path, Findings("list", "Own list", "m", {}, (Table("None", ("a",), {}),))
+        tmp_path, EvalResult("list", "Own list", "m", {}, (Table("None", ("a",), {}),))
     )
     assert page.texts("h2") == ["None"]
     assert "No rows." in page.texts("p")
@@ -214,13 +214,13 @@ def test_only_folders_are_taken_from_a_text():
     ],
 )
 def test_an_option_is_named_by_its_words_or_its_letter(said, number):
-    options = marked(Answered("", "?", "(A) fast", said, options=("(A) fast", "(B) slow")))
+    options = marked(Example("", "?", "(A) fast", said, options=("(A) fast", "(B) slow")))
     assert [option.text for option in options] == ["fast", "slow"]
     assert [option.right for option in options] == [True, False]
     assert [option.said for option in options] == [n == number for n in range(2)]
 
 
 def test_words_go_before_letters():
-    options = marked(Answered("", "Which key?", "A", "B", options=("C", "A", "B")))
+    options = marked(Example("", "Which key?", "A", "B", options=("C", "A", "B")))
     assert [option.right for option in options] == [False, True, False]
     assert [option.said for option in options] == [False, False, True]

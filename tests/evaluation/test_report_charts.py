@@ -7,7 +7,7 @@ from report_cases import findings, written
 
 from tinymu_jax.evaluation.report.charts import bars, confusion, radar, reliability
 from tinymu_jax.evaluation.report.compare import Ring
-from tinymu_jax.evaluation.results import Confusion, Measure, Radar, Reliability, Table
+from tinymu_jax.evaluation.results import Confusion, Metric, Radar, Reliability, Table
 
 
 def classed(picture, tag, kind):
@@ -83,7 +83,7 @@ def test_labels_of_a_radar_stay_in_the_picture_and_apart():
 
 
 def test_bars_are_as_long_as_the_share_and_show_the_interval():
-    rows = [("whole", [Measure(1.0)]), ("half", [Measure(0.5, 0.25, 0.75)]), ("none", [None])]
+    rows = [("whole", [Metric(1.0)]), ("half", [Metric(0.5, 0.25, 0.75)]), ("none", [None])]
     picture = bars("B", rows, ["m"])
     whole, half = (numbers(bar, "x", "width") for bar in classed(picture, "rect", "bar"))
     assert half == pytest.approx([whole[0], whole[1] / 2])
@@ -133,6 +133,6 @@ def test_a_radar_of_two_axes_is_drawn_as_bars(tmp_path):
 
 
 def test_figures_of_their_own_scale_are_not_drawn_as_shares(tmp_path):
-    rows = {name: (Measure(12.0, share=False),) for name in ("a", "b", "c")}
+    rows = {name: (Metric(12.0, share=False),) for name in ("a", "b", "c")}
     page, _ = written(tmp_path, findings(tables=(Table("Scores", ("x",), rows),)))
     assert "Scores" not in page.texts("title")

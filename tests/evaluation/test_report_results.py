@@ -8,28 +8,28 @@ import pytest
 from helpers import refusal
 from report_cases import Page, answer, findings, written
 
-from tinymu_jax.evaluation.report.build import compare, read_findings, write_report
-from tinymu_jax.evaluation.results import Confusion, Measure, Radar, Table
+from tinymu_jax.evaluation.report.build import compare_reports, read_report, write_report
+from tinymu_jax.evaluation.results import Confusion, Metric, Radar, Table
 
 
 def test_json_gives_back_all_that_was_found(tmp_path):
     found = [findings(worst=(answer("ü\udcff.wav", score=1 / 3),)), findings(kind="list")]
     write_report(found, tmp_path)
-    assert read_findings(tmp_path / "report.json") == found == read_findings(tmp_path)
+    assert read_report(tmp_path / "report.json") == found == read_report(tmp_path)
 
 
 def test_numbers_of_numpy_are_numbers_in_json(tmp_path):
     heat = Confusion("C", ("a", "b"), np.array([[1, 2], [3, 4]]))
-    headline = {"accuracy": Measure(np.float32(0.5), count=np.int64(3))}
+    headline = {"accuracy": Metric(np.float32(0.5), count=np.int64(3))}
     write_report([findings(headline=headline, confusions=(heat,))], tmp_path)
-    (back,) = read_findings(tmp_path)
-    assert back.headline == {"accuracy": Measure(0.5, count=3)}
+    (back,) = read_report(tmp_path)
+    assert back.headline == {"accuracy": Metric(0.5, count=3)}
     assert back.confusions[0].counts == ((1, 2), (3, 4))
 
 
 def test_what_is_no_number_is_null(tmp_path):
     radar = Radar("R", ("a", "b", "c"), {"m": (math.nan, 0.5, math.inf)})
-    headline = {"accuracy": Measure(math.nan)}
+    headline = {"accuracy": Metric(math.nan)}
     write_report([findings(radars=(radar,), headline=headline)], tmp_path)
 
     def refuse(name):
@@ -38,7 +38,7 @@ def test_what_is_no_number_is_null(tmp_path):
     text = (tmp_path / "report.json").read_text()
     (content,) = json.loads(text, parse_constant=refuse)["findings"]
     assert content["radars"][0]["rings"]["m"] == [None, 0.5, None]
-    (back,) = read_findings(tmp_path)
+    (back,) = read_report(tmp_path)
     assert back.headline["accuracy"].value is None
     assert [math.isnan(share) for share in back.radars[0].rings["m"]] == [True, False, True]
 
@@ -64,7 +64,7 @@ def test_a_broken_report_is_refused_by_its_key(tmp_path, keys, value, said):
         part = part[key]
     part[keys[-1]] = value
     path.write_text(json.dumps(content))
-    message = refusal(read_findings, path)
+    message = refusal(read_report, path)
     assert str(path) in message
     assert said in message
 
@@ -75,13 +75,13 @@ def test_a_report_that_lacks_a_field_or_is_missing_is_refused(tmp_path):
     content = json.loads(path.read_text())
     del content["findings"][0]["checkpoint"]
     path.write_text(json.dumps(content))
-    assert "findings[0] lacks 'checkpoint'" in refusal(read_findings, path)
-    assert "cannot be read" in refusal(read_findings, tmp_path / "none.json")
+    assert "findings[0] lacks 'checkpoint'" in refusal(read_report, path)
+    assert "cannot be read" in refusal(read_report, tmp_path / "none.json")
 
 
 def test_nothing_found_and_rows_of_another_length_are_refused(tmp_path):
     assert "no findings" in refusal(write_report, [], tmp_path)
-    short = Table("T", ("a", "b"), {"row": (Measure(0.5),)})
+    short = Table("T", ("a", "b"), {"row": (Metric(0.5),)})
     assert "row 'row' has 1 values where 2" in refusal(
         write_report, [findings(tables=(short,))], tmp_path
     )
@@ -91,17 +91,17 @@ def test_two_checkpoints_stand_side_by_side_with_their_difference(tmp_path):
     second = findings(
         checkpoint="other/model",
         notices=(),
-        headline={"accuracy": Measure(0.606, count=1185)},
+        headline={"accuracy": Metric(0.606, count=1185)},
         tables=(
-            Table("By rule", ("official",), {"all": (Measure(0.5),), "mood": (Measure(0.1),)}),
-            Table("Only here", ("a",), {"x": (Measure(0.25),)}),
+            Table("By rule", ("official",), {"all": (Metric(0.5),), "mood": (Metric(0.1),)}),
+            Table("Only here", ("a",), {"x": (Metric(0.25),)}),
         ),
         settings={"questions": "/elsewhere/questions.csv", "seed": "4"},
     )
     write_report([findings()], tmp_path / "a")
     write_report([second], tmp_path / "b")
-    path = compare([tmp_path / "a", tmp_path / "b" / "report.json"], tmp_path / "out")
-    assert read_findings(path.parent) == [findings(), second]
+    path = compare_reports([tmp_path / "a", tmp_path / "b" / "report.json"], tmp_path / "out")
+    assert read_report(path.parent) == [findings(), second]
     page, text = Page(path.read_text("utf-8")), (path.parent / "report.md").read_text("utf-8")
     rows = page.texts("tr")
     assert rows[0] == "sft/checkpoints/1200other/modeldifferencepublished"
@@ -143,10 +143,10 @@ def test_checkpoints_of_one_name_are_told_apart(tmp_path):
 
 def test_a_comparison_does_not_replace_a_report(tmp_path):
     write_report([findings()], tmp_path / "a")
-    assert "name another folder" in refusal(compare, [tmp_path / "a"], tmp_path / "a")
+    assert "name another folder" in refusal(compare_reports, [tmp_path / "a"], tmp_path / "a")
 
 
 def test_published_values_that_differ_stand_beside_each_other(tmp_path):
-    other = findings(checkpoint="b", published={"accuracy": Measure(0.6)})
+    other = findings(checkpoint="b", published={"accuracy": Metric(0.6)})
     _, text = written(tmp_path, findings(), other)
     assert "59.0 / 60.0" in text

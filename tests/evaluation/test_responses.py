@@ -7,8 +7,8 @@ from helpers import refusal
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation import responses
-from tinymu_jax.evaluation.responses import Kept, put_questions
-from tinymu_jax.inference.engine import Asking, Reply
+from tinymu_jax.evaluation.responses import ResponseCache, run_cached
+from tinymu_jax.inference.engine import Request, Response
 
 
 class Echo:
@@ -25,7 +25,7 @@ class Echo:
         return [
             InputError(f"{one.audio}: is broken")
             if one.audio and "bad" in one.audio.name
-            else Reply(one.prompt.split()[-1], tuple(float(len(o)) for o in one.options), False)
+            else Response(one.prompt.split()[-1], tuple(float(len(o)) for o in one.options), False)
             for one in asked
         ]
 
@@ -36,17 +36,17 @@ def asked(tmp_path):
         (tmp_path / f"{name}.wav").write_bytes(name.encode())
     paths = [tmp_path / f"{name}.wav" for name in "abcd"]
     # Questions on one recording do not stand together.
-    return [Asking(path, f"what is {n}", "MCQ", ("x", "yy")) for n in range(3) for path in paths]
+    return [Request(path, f"what is {n}", "MCQ", ("x", "yy")) for n in range(3) for path in paths]
 
 
 @pytest.fixture
 def kept(tmp_path):
-    return Kept(tmp_path / "answers.jsonl", "model 1")
+    return ResponseCache(tmp_path / "answers.jsonl", "model 1")
 
 
 def test_replies_come_in_the_order_of_the_questions(asked, kept):
     echo, steps = Echo(), []
-    replies = put_questions(echo, asked, kept, lambda *step: steps.append(step))
+    replies = run_cached(echo, asked, kept, lambda *step: steps.append(step))
     assert [reply.text for reply in replies] == ["0"] * 4 + ["1"] * 4 + ["2"] * 4
     assert {reply.log_likelihoods for reply in replies} == {(1.0, 2.0)}
     assert steps[-1] == (12, 12)
@@ -58,65 +58,65 @@ def test_replies_come_in_the_order_of_the_questions(asked, kept):
 def test_a_killed_run_goes_on(asked, kept, monkeypatch):
     monkeypatch.setattr(responses, "TOGETHER", 1)
     with pytest.raises(KeyboardInterrupt):
-        put_questions(Echo(stop_after=6), asked, kept)
+        run_cached(Echo(stop_after=6), asked, kept)
     with kept.path.open("a") as file:
         file.write('{"key": "cut in the mid')
     echo = Echo()
-    replies = put_questions(echo, asked, kept)
+    replies = run_cached(echo, asked, kept)
     assert len(echo.asked) == 6
     assert [reply.text for reply in replies] == ["0"] * 4 + ["1"] * 4 + ["2"] * 4
     again = Echo()
-    assert put_questions(again, asked, kept) == replies
+    assert run_cached(again, asked, kept) == replies
     assert again.asked == []
     assert len([json.loads(line) for line in kept.path.read_text().splitlines()]) == 12
 
 
 def test_nothing_is_taken_from_another_model_recording_or_question(asked, kept):
-    put_questions(Echo(), asked, kept)
+    run_cached(Echo(), asked, kept)
     for changed in (kept._replace(model="model 2"), kept):
         echo = Echo()
         if changed == kept:
             asked[0].audio.write_bytes(b"another")
-        put_questions(echo, asked, changed)
+        run_cached(echo, asked, changed)
         assert len(echo.asked) == (12 if changed != kept else 3)
     echo = Echo()
-    put_questions(echo, [asked[0]._replace(options=("x", "z"))], kept)
+    run_cached(echo, [asked[0]._replace(options=("x", "z"))], kept)
     assert len(echo.asked) == 1
 
 
 def test_faults_stand_in_their_places_and_are_asked_again(asked, kept, tmp_path):
-    bad = Asking(tmp_path / "bad.wav", "what is bad", "QA")
-    replies = put_questions(Echo(), [asked[0], bad], kept)
-    assert isinstance(replies[0], Reply)
+    bad = Request(tmp_path / "bad.wav", "what is bad", "QA")
+    replies = run_cached(Echo(), [asked[0], bad], kept)
+    assert isinstance(replies[0], Response)
     assert "is broken" in str(replies[1])
     echo = Echo()
-    put_questions(echo, [asked[0], bad], kept)
+    run_cached(echo, [asked[0], bad], kept)
     assert echo.asked == [bad]
 
 
 def test_equal_questions_are_asked_once(kept):
-    prior = Asking(None, "what is it", "MCQ", ("a", "b"), choose=True)
+    prior = Request(None, "what is it", "MCQ", ("a", "b"), choose=True)
     echo = Echo()
-    assert len(put_questions(echo, [prior] * 3, kept)) == 3
+    assert len(run_cached(echo, [prior] * 3, kept)) == 3
     assert echo.asked == [prior]
 
 
 def test_another_file_in_its_place_is_refused(asked, kept):
     kept.path.write_text('{"text": "no key"}\n')
-    assert "line 1 is no reply; move the file away" in refusal(put_questions, Echo(), asked, kept)
+    assert "line 1 is no reply; move the file away" in refusal(run_cached, Echo(), asked, kept)
 
 
 def test_a_kill_loses_few_of_those_asked_without_audio(kept, monkeypatch):
     monkeypatch.setattr(responses, "TOGETHER", 4)
-    unheard = [Asking(None, f"what is {n}", "MCQ", ("a", "b")) for n in range(12)]
+    unheard = [Request(None, f"what is {n}", "MCQ", ("a", "b")) for n in range(12)]
     with pytest.raises(KeyboardInterrupt):
-        put_questions(Echo(stop_after=8), unheard, kept)
+        run_cached(Echo(stop_after=8), unheard, kept)
     assert kept.path.read_text().count("\n") == 8
 
 
 def test_separators_inside_texts_end_no_line(kept):
-    asked = [Asking(None, "say \u2028\x85", "QA"), Asking(None, "say é", "QA")]
-    replies = put_questions(Echo(), asked, kept)
+    asked = [Request(None, "say \u2028\x85", "QA"), Request(None, "say é", "QA")]
+    replies = run_cached(Echo(), asked, kept)
     again = Echo()
-    assert put_questions(again, asked, kept) == replies
+    assert run_cached(again, asked, kept) == replies
     assert again.asked == []

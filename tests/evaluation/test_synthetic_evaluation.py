@@ -23,9 +23,9 @@ from tinymu_jax.evaluation.synthetic.grading import (
     possible_answers,
     read_letter,
 )
-from tinymu_jax.evaluation.synthetic.items import Item, read_items
+from tinymu_jax.evaluation.synthetic.items import TestItem, read_items
 from tinymu_jax.evaluation.synthetic.scores import as_text, count_scores
-from tinymu_jax.inference.engine import Asking, BatchAsker, Reply
+from tinymu_jax.inference.engine import BatchEngine, Request, Response
 
 VALUES = {
     "timbre": ["pluck", "organ", "flute", "brass", "bell", "bass", "square", "voice"],
@@ -46,7 +46,7 @@ FILES = {"Captioning": "captioning", "QA": "qa", "MCQ": "mcq", "Binary": "binary
 
 def item(task, fact, wanted="", truth=TRUTH, options=(), clip="a.wav", prompt="?"):
     facts = (fact,) if isinstance(fact, str) else tuple(fact)
-    return Item(clip, truth, task, facts, prompt, wanted, options)
+    return TestItem(clip, truth, task, facts, prompt, wanted, options)
 
 
 def choice(letter, options=OPTIONS, facts=("timbre",)):
@@ -320,7 +320,7 @@ class Fake:
         return [self.reply(one) for one in asked]
 
     def reply(self, one):
-        said = Reply(*self.rule(one))
+        said = Response(*self.rule(one))
         # What is to choose takes the first here.
         return said._replace(text=one.options[0]) if one.choose else said
 
@@ -568,39 +568,39 @@ def test_answers_are_those_that_each_clip_gets_alone(assistant, clips):
         " ".join(f"t{5 + (7 * i + j) % 90}" for j in range(n)) for i in range(6) for n in (3, 20)
     ]
     asked = [
-        Asking(clip, prompt, "QA") for clip in (clips[0], None, *clips[1:]) for prompt in prompts
+        Request(clip, prompt, "QA") for clip in (clips[0], None, *clips[1:]) for prompt in prompts
     ]
     steps = []
-    replies = BatchAsker(assistant, 8).ask(asked, lambda *step: steps.append(step))
+    replies = BatchEngine(assistant, 8).ask(asked, lambda *step: steps.append(step))
     assert steps == [(16, 48), (32, 48), (48, 48)]
     heard = [one for one in asked if one.audio is not None]
     wanted = assistant.ask([one.audio for one in heard], [one.prompt for one in heard], 8)
     found = [reply for one, reply in zip(asked, replies, strict=True) if one.audio is not None]
-    assert found == [Reply(text, (), False) for text in wanted]
+    assert found == [Response(text, (), False) for text in wanted]
     assert len({reply.text for reply in replies}) > 10
 
 
 def test_each_clip_is_listened_to_once(assistant, clips, monkeypatch):
     from tinymu_jax.inference import audio_cache, engine
 
-    heard, shapes, listen, start = [], [], audio_cache.listen, engine.start_answers
+    encoded, shapes, encode, start = [], [], audio_cache.encode_clips, engine.prefill_batch
 
     def count(params, samples, *rest, **named):
-        heard.extend(len(one) for one in samples)
-        return listen(params, samples, *rest, **named)
+        encoded.extend(len(one) for one in samples)
+        return encode(params, samples, *rest, **named)
 
     def note(params, rows, prompts, *rest):
         shapes.append((len(rows), max(map(len, prompts))))
         return start(params, rows, prompts, *rest)
 
-    monkeypatch.setattr(audio_cache, "listen", count)
-    monkeypatch.setattr(audio_cache, "REMEMBERED", 1)
-    monkeypatch.setattr(engine, "REMEMBERED", 2)
-    monkeypatch.setattr(engine, "start_answers", note)
-    assistant.hearing.forget()
+    monkeypatch.setattr(audio_cache, "encode_clips", count)
+    monkeypatch.setattr(audio_cache, "CACHE_SIZE", 1)
+    monkeypatch.setattr(engine, "CACHE_SIZE", 2)
+    monkeypatch.setattr(engine, "prefill_batch", note)
+    assistant.audio_cache.clear()
     prompts = [" ".join(["t5"] * n) for n in (2, 3, 4, 17, 18)]
-    asked = [Asking(c, p, t) for c in clips for t in ("QA", "MCQ") for p in prompts]
-    BatchAsker(assistant, 2).ask(asked)
+    asked = [Request(c, p, t) for c in clips for t in ("QA", "MCQ") for p in prompts]
+    BatchEngine(assistant, 2).ask(asked)
     assert len(heard) == len(clips)
     # 30 questions of two sizes and formats: no batch is full, all are filled up.
     assert [rows for rows, _ in shapes] == [16, 16]
@@ -608,8 +608,8 @@ def test_each_clip_is_listened_to_once(assistant, clips, monkeypatch):
 
 def test_options_are_scored_as_alone_and_without_audio(assistant, clips):
     options = ("t40 t41", "t7", "t300 t2 t9", "t5")
-    asked = [Asking(audio, "t5 t6 t90", "MCQ", options) for audio in (clips[0], None)]
-    with_audio, without = BatchAsker(assistant, 2).ask(asked)
+    asked = [Request(audio, "t5 t6 t90", "MCQ", options) for audio in (clips[0], None)]
+    with_audio, without = BatchEngine(assistant, 2).ask(asked)
     wanted = assistant.score_details(clips[0], "t5 t6 t90", options)
     found = with_audio.log_likelihoods
     np.testing.assert_allclose(found, [w.log_likelihood for w in wanted], atol=1e-4)
@@ -617,12 +617,12 @@ def test_options_are_scored_as_alone_and_without_audio(assistant, clips):
 
 
 def test_what_is_to_choose_answers_with_the_most_probable_option(assistant, clips, monkeypatch):
-    monkeypatch.setattr(BatchAsker, "answer", None)  # nothing is said
+    monkeypatch.setattr(BatchEngine, "answer", None)  # nothing is said
     options = ("t7", "t40 t41", "t300 t2 t9", "t5")
     for audio, name in ((clips[0], "log_likelihood"), (None, "prior")):
-        asked = Asking(audio, "t5 t6 t90", "QA", options, choose=True)
+        asked = Request(audio, "t5 t6 t90", "QA", options, choose=True)
         details = assistant.score_details(clips[0], "t5 t6 t90", options)
-        (reply,) = BatchAsker(assistant, 2).ask([asked])
+        (reply,) = BatchEngine(assistant, 2).ask([asked])
         assert reply.text == max(details, key=lambda one: getattr(one, name)).option
 
 
@@ -645,8 +645,8 @@ def test_no_audio_is_the_decoder_on_the_prompt_alone(assistant, golden_dir, clip
         made.append(int(logits[0, -1].argmax()))
     wanted = assistant.tokenizer.decode(made)
     # Alone, and in a row beside one that hears something.
-    asked = [Asking(None, "t5 t6 t90", "QA"), Asking(clips[0], "t5 t6 t90", "QA")]
-    asker = BatchAsker(assistant, 6)
+    asked = [Request(None, "t5 t6 t90", "QA"), Request(clips[0], "t5 t6 t90", "QA")]
+    asker = BatchEngine(assistant, 6)
     assert asker.ask(asked[:1])[0].text == asker.ask(asked)[0].text == wanted
     assert asker.ask(asked)[1].text != wanted
 
@@ -660,24 +660,24 @@ def test_a_model_is_evaluated_on_a_folder(assistant, balanced):
 
 
 def test_what_was_not_heard_is_told(assistant, clips, monkeypatch):
-    asked = [Asking(clips[0], "t5", "QA"), Asking(None, "t5", "QA")]
-    assert [reply.cut for reply in BatchAsker(assistant, 2).ask(asked)] == [False, False]
-    monkeypatch.setattr(assistant.hearing, "config", replace(assistant.config, max_seconds=1.0))
-    assistant.hearing.forget()
-    assert [reply.cut for reply in BatchAsker(assistant, 2).ask(asked)] == [True, False]
-    assistant.hearing.forget()
+    asked = [Request(clips[0], "t5", "QA"), Request(None, "t5", "QA")]
+    assert [reply.cut for reply in BatchEngine(assistant, 2).ask(asked)] == [False, False]
+    monkeypatch.setattr(assistant.audio_cache, "config", replace(assistant.config, max_seconds=1.0))
+    assistant.audio_cache.clear()
+    assert [reply.cut for reply in BatchEngine(assistant, 2).ask(asked)] == [True, False]
+    assistant.audio_cache.clear()
 
 
 def test_what_cannot_be_asked_stands_in_the_place_of_its_reply(assistant, clips, tmp_path):
     long, missing = " ".join(["t5"] * 130), tmp_path / "missing.wav"
     asked = [
-        Asking(missing, "t5", "QA"),
-        Asking(clips[0], long, "QA"),
-        Asking(clips[0], "t5", "QA"),
+        Request(missing, "t5", "QA"),
+        Request(clips[0], long, "QA"),
+        Request(clips[0], "t5", "QA"),
     ]
-    asker = BatchAsker(assistant, 4)
+    asker = BatchEngine(assistant, 4)
     first, second, third = asker.ask(asked)
     assert "missing.wav: no such file" in str(first)
     assert "130 tokens, the model takes 129" in str(second)
     assert third == asker.ask(asked[2:])[0]
-    assert "max_new_tokens is 0" in refusal(BatchAsker, assistant, 0)
+    assert "max_new_tokens is 0" in refusal(BatchEngine, assistant, 0)

@@ -10,7 +10,7 @@ from evaluation_cases import cells, saying
 from helpers import noise, refusal
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from tinymu_jax.data.annotations.labelled import Item, LabelledSet
+from tinymu_jax.data.annotations.labelled import LabelledClip, LabelledSet
 from tinymu_jax.evaluation.calibration import calibration, softmax
 from tinymu_jax.evaluation.report.build import write_report
 from tinymu_jax.evaluation.zero_shot import (
@@ -28,7 +28,10 @@ from tinymu_jax.evaluation.zero_shot import (
 
 
 def items(folder, **labels):
-    return [Item(Path(folder) / f"{name}.wav", (label,), "test") for name, label in labels.items()]
+    return [
+        LabelledClip(Path(folder) / f"{name}.wav", (label,), "test")
+        for name, label in labels.items()
+    ]
 
 
 TWO = LabelledSet("GTZAN", items("", a="rock", b="hiphop", c="rock"), several=False)
@@ -175,7 +178,7 @@ def test_prompt_and_words_can_be_changed(tmp_path):
 
 def test_every_field_of_the_config_counts(tmp_path):
     (tmp_path / "words.csv").write_text("label,text\nhiphop,Rap\n")
-    train = Item(Path("d.wav"), ("rock",), "train")
+    train = LabelledClip(Path("d.wav"), ("rock",), "train")
     found = TWO._replace(items=[*TWO.items, train])
     scores = LOUD | {"d.wav": (-9.0, -1.0)}
 
@@ -197,7 +200,7 @@ def test_every_field_of_the_config_counts(tmp_path):
 
 def test_test_part_or_all_folds_are_asked_about():
     def chosen(*splits, **options):
-        own = [Item(Path(str(n)), ("ab"[n % 2],), split) for n, split in enumerate(splits)]
+        own = [LabelledClip(Path(str(n)), ("ab"[n % 2],), split) for n, split in enumerate(splits)]
         found = LabelledSet("Made", own, several=False)
         return [item.split for item in recordings_to_test(found, **options)]
 

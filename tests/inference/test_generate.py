@@ -9,8 +9,8 @@ from oracles import torch_modules as oracle
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import TokenAssistant
-from tinymu_jax.inference.generate import best_token, decode, draw_token, prefill
-from tinymu_jax.models.sequence import Question
+from tinymu_jax.inference.generate import decode, greedy, prefill, sample_top_p
+from tinymu_jax.models.sequence import QuestionBatch
 
 CASES = ["bang_in_answer", "prompt_129", "prompt_128", "answer_cut", "greedy_ends"]
 
@@ -35,12 +35,12 @@ def prompts(golden):
 
 def test_best_token_is_the_largest():
     logits = np.random.default_rng(0).standard_normal((7, 1000)).astype(np.float32)
-    np.testing.assert_array_equal(best_token(jnp.asarray(logits)), logits.argmax(axis=1))
+    np.testing.assert_array_equal(greedy(jnp.asarray(logits)), logits.argmax(axis=1))
 
 
 @pytest.mark.parametrize("row", [[1, 3, 3, 2, 3], [5, 5, 5, 5, 5], [0, 0, 0, 0, 9], [-1e30] * 5])
 def test_the_first_of_equal_tokens_wins(row):
-    assert best_token(jnp.array([row], jnp.float32)).tolist() == [int(np.argmax(row))]
+    assert greedy(jnp.array([row], jnp.float32)).tolist() == [int(np.argmax(row))]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def kept_probabilities(logits, top_p, temperature):
 
 
 LOGITS = np.array([0.3, 2.0, -1.0, 1.4, 0.9, -0.2, 1.7, -3.0], np.float32)
-draw_many = jax.jit(jax.vmap(draw_token, in_axes=(None, 0, None, None)))
+draw_many = jax.jit(jax.vmap(sample_top_p, in_axes=(None, 0, None, None)))
 
 
 def draws(logits, count, top_p, temperature):
@@ -142,7 +142,7 @@ def test_rows_of_a_batch_take_the_same_noise():
     keys = [jax.random.key(seed) for seed in range(50)]
     rows = jnp.asarray(np.stack([LOGITS, LOGITS[::-1], LOGITS]))
     knobs = jnp.float32(0.8), jnp.float32(1.0)
-    draw = jax.jit(draw_token)
+    draw = jax.jit(sample_top_p)
     for key in keys:
         first, other, last = draw(rows, key, *knobs).tolist()
         assert first == last
@@ -308,7 +308,7 @@ def test_a_question_of_another_length_compiles_nothing_new(assistant, clip, long
 def state(assistant):
     """A decoding of two questions, one of them only there to fill the batch up."""
     config = assistant.config
-    question = Question(
+    question = QuestionBatch(
         jax.random.normal(jax.random.key(0), (2, 4, config.decoder.width)),
         jnp.array([4, 2]),
         jnp.array([[5, 6, 7], [8, 0, 0]]),

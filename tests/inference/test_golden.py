@@ -6,7 +6,7 @@ import pytest
 
 from tinymu_jax.audio.load import load_audio
 from tinymu_jax.audio.log_mel import log_mel
-from tinymu_jax.inference.chunked_encoding import listen, project
+from tinymu_jax.inference.chunked_encoding import encode_clips, project
 
 CLIPS = ["stereo_48k_11s", "mono_44k_3p2s", "mono_8k_too_short"]
 TEXTS = ["bang_in_answer", "prompt_129", "prompt_128", "answer_cut", "answer_128", "greedy_ends"]
@@ -79,7 +79,7 @@ def test_every_layer(golden, waveforms, assistant, clip):
 @pytest.mark.parametrize("clip", CLIPS)
 def test_audio_prefix(golden, waveforms, assistant, clip):
     config, params = assistant.config, assistant.params
-    vectors = listen(params["encoder"], [waveforms[clip]], config.encoder)[0]
+    vectors = encode_clips(params["encoder"], [waveforms[clip]], config.encoder)[0]
     made = project({"projector": params["projector"]}, vectors[0], config)
     np.testing.assert_allclose(made, golden[f"{clip}/prefix_audio"], rtol=0, atol=1e-4)
 

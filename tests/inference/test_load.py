@@ -19,7 +19,7 @@ from tinymu_jax.checkpoints.pytorch import matpac, smollm2, tinymu
 from tinymu_jax.checkpoints.pytorch.write import write_model
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.class_names import read_labels
-from tinymu_jax.inference.embedder import Listener
+from tinymu_jax.inference.embedder import Embedder
 from tinymu_jax.inference.load import make_assistant
 from tinymu_jax.utils.compilation_cache import keep_compiled_programs
 from tinymu_jax.utils.tree import flatten, unflatten
@@ -195,7 +195,7 @@ def rounded(checkpoint_file):
 
 
 def test_int8_is_the_model_with_rounded_weights(checkpoint_file, loaded, rounded, question, golden):
-    small = tinymu_jax.load(checkpoint_file, decoder="int8")
+    small = tinymu_jax.load(checkpoint_file, decoder_dtype="int8")
     found, wanted, exact = (
         target_logits(model, question, golden) for model in (small, rounded, loaded)
     )
@@ -213,7 +213,7 @@ def test_int8_is_the_model_with_rounded_weights(checkpoint_file, loaded, rounded
 
 
 def test_int8_holds_every_decoder_weight_in_a_quarter_of_the_bytes(checkpoint_file, loaded):
-    small = tinymu_jax.load(checkpoint_file, decoder="int8")
+    small = tinymu_jax.load(checkpoint_file, decoder_dtype="int8")
     matrices = [leaf for _, leaf in flatten(small.params["decoder"]) if leaf.ndim > 1]
     assert {leaf.dtype.name for leaf in matrices} == {"int8"}
     exact = [leaf for _, leaf in flatten(loaded.params["decoder"]) if leaf.ndim > 1]
@@ -221,7 +221,7 @@ def test_int8_holds_every_decoder_weight_in_a_quarter_of_the_bytes(checkpoint_fi
 
 
 def test_a_bfloat16_decoder_is_close(checkpoint_file, loaded, question, golden):
-    rough = tinymu_jax.load(checkpoint_file, decoder="bfloat16")
+    rough = tinymu_jax.load(checkpoint_file, decoder_dtype="bfloat16")
     found, exact = (target_logits(model, question, golden) for model in (rough, loaded))
     difference = np.abs(found - exact)
     assert difference.max() > 1e-3
@@ -230,13 +230,15 @@ def test_a_bfloat16_decoder_is_close(checkpoint_file, loaded, question, golden):
 
 
 def test_a_bfloat16_encoder_is_close(checkpoint_file, loaded, recording):
-    rough = tinymu_jax.load(checkpoint_file, encoder="bfloat16")
+    rough = tinymu_jax.load(checkpoint_file, encoder_dtype="bfloat16")
     found, exact = rough.embed(recording), loaded.embed(recording)
     assert found.dtype == np.float32
     assert 1e-4 < np.abs(found - exact).max() < 0.1
 
 
-@pytest.mark.parametrize(("option", "value"), [("encoder", "int8"), ("decoder", "float16")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("encoder_dtype", "int8"), ("decoder_dtype", "float16")]
+)
 def test_an_unknown_precision_is_refused(checkpoint_file, option, value):
     message = refusal(tinymu_jax.load, checkpoint_file, **{option: value})
     assert message.startswith(f"{option}='{value}': use one of float32, bfloat16")
@@ -260,7 +262,7 @@ def write_encoder(path, port, **options):
 def test_an_encoder_embeds_like_the_original(tmp_path, port, waveform):
     module = write_encoder(tmp_path / "matpac.pt", port)
     model = tinymu_jax.load(tmp_path / "matpac.pt")
-    assert isinstance(model, Listener)
+    assert isinstance(model, Embedder)
     batch = torch.from_numpy(waveform)[None]
     with torch.no_grad():
         last, layers = module(batch)[0].numpy(), module.layers(batch)[0].numpy()
@@ -355,15 +357,15 @@ def test_an_encoder_without_a_head_does_not_tag(tmp_path, port, waveform):
 def test_a_bfloat16_encoder_alone_is_close(tmp_path, port, waveform):
     write_encoder(tmp_path / "matpac.pt", port)
     exact, rough = (
-        tinymu_jax.load(tmp_path / "matpac.pt", encoder=products).embed(waveform)
-        for products in ("float32", "bfloat16")
+        tinymu_jax.load(tmp_path / "matpac.pt", encoder_dtype=compute_dtype).embed(waveform)
+        for compute_dtype in ("float32", "bfloat16")
     )
     assert 1e-4 < np.abs(exact - rough).max() < 0.2
 
 
 def test_an_unknown_precision_of_an_encoder_alone_is_refused(tmp_path, port):
     write_encoder(tmp_path / "matpac.pt", port)
-    message = refusal(tinymu_jax.load, tmp_path / "matpac.pt", encoder="float16")
+    message = refusal(tinymu_jax.load, tmp_path / "matpac.pt", encoder_dtype="float16")
     assert message.startswith("encoder='float16': use one of float32, bfloat16")
 
 

@@ -7,7 +7,7 @@ from oracles import torch_modules as oracle
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import SCORES_BY
-from tinymu_jax.inference.option_scoring import compare, pack_options
+from tinymu_jax.inference.option_scoring import pack_options, to_option_scores
 
 # Of several lengths, one the beginning of another, none with the token 17, which losses leave out.
 OPTIONS = [[40, 41, 42], [40, 41], [5, 0, 6], list(range(100, 108))]
@@ -129,7 +129,9 @@ def test_packed_options_know_their_places():
 
 
 def test_probabilities_of_very_unlikely_options_are_finite():
-    made = compare(["a", "b"], [1, 1], np.array([-2000.0, -2001.0]), np.array([-3.0, -3.0]))
+    made = to_option_scores(
+        ["a", "b"], [1, 1], np.array([-2000.0, -2001.0]), np.array([-3.0, -3.0])
+    )
     wanted = 1 / (1 + np.exp(-1))
     np.testing.assert_allclose(made[0].probability, wanted)
     np.testing.assert_allclose(made[0].probability_per_token, 1 / (1 + np.exp(-0.5)))

@@ -7,7 +7,7 @@ import soundfile
 from helpers import noise
 
 from tinymu_jax.inference import scoring
-from tinymu_jax.inference.engine import Asking, BatchAsker
+from tinymu_jax.inference.engine import BatchEngine, Request
 from tinymu_jax.mesh import MeshConfig, make_mesh
 
 # All prompts begin with t6 t4, and so do the answers of the second question with t300.
@@ -35,7 +35,7 @@ def clips(tmp_path):
 def asked(clips):
     """Three questions on each, and on none between them."""
     return [
-        Asking(audio, prompt, "MCQ", options, choose=True)
+        Request(audio, prompt, "MCQ", options, choose=True)
         for audio in (clips[0], None, *clips[1:])
         for prompt, options in zip(PROMPTS, OPTIONS, strict=True)
     ]
@@ -56,13 +56,13 @@ def scores(replies):
 
 def test_packed_options_score_as_alone(assistant, clips, asked, monkeypatch):
     wanted = alone(assistant, clips, asked)
-    replies = BatchAsker(assistant).ask(asked)
+    replies = BatchEngine(assistant).ask(asked)
     np.testing.assert_allclose(scores(replies), wanted, atol=1e-4)
     for one, reply in zip(asked, replies, strict=True):
         assert reply.text == one.options[int(np.argmax(reply.log_likelihoods))]
     # Rows so short that a clip's questions go into several, and one question is longer than a row.
     monkeypatch.setattr(scoring, "ROW_SLOTS", 120)
-    np.testing.assert_allclose(scores(BatchAsker(assistant).ask(asked)), wanted, atol=1e-4)
+    np.testing.assert_allclose(scores(BatchEngine(assistant).ask(asked)), wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 1)])
@@ -70,7 +70,7 @@ def test_devices_share_the_rows(assistant, asked, monkeypatch, sizes):
     monkeypatch.setattr(scoring, "ROW_SLOTS", 200)
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
     told = [one._replace(choose=False) for one in asked]
-    wanted, found = BatchAsker(assistant, 6).ask(told), BatchAsker(assistant, 6, mesh).ask(told)
+    wanted, found = BatchEngine(assistant, 6).ask(told), BatchEngine(assistant, 6, mesh).ask(told)
     np.testing.assert_allclose(scores(found), scores(wanted), atol=1e-4)
     assert [reply.text for reply in found] == [reply.text for reply in wanted]
     placed = scoring.spread(np.zeros((8, 3)), mesh)
@@ -86,10 +86,10 @@ def test_a_clip_and_a_prompt_are_computed_once_for_what_shares_them(assistant, a
         slots.append(int((block.rows.group > 0).sum()))
         return block
 
-    monkeypatch.setattr(scoring, "lay_out_block", count)
-    BatchAsker(assistant).ask(asked)
+    monkeypatch.setattr(scoring, "build_block", count)
+    BatchEngine(assistant).ask(asked)
     audio = [
-        assistant.hearing.hear_one(one.audio).vectors.shape[0] if one.audio else 0
+        assistant.audio_cache.encode_one(one.audio).vectors.shape[0] if one.audio else 0
         for one in asked[::3]
     ]
     # A pad behind every prompt but the full one; of an option all tokens but its last label.

@@ -32,11 +32,11 @@ from tinymu_jax.training.config import (
     OptimConfig,
     TagConfig,
     TagDataConfig,
-    TagStartConfig,
+    TagInitConfig,
     TagStepConfig,
 )
-from tinymu_jax.training.init_weights import open_start
-from tinymu_jax.training.optim import make_optimiser
+from tinymu_jax.training.init_weights import open_init
+from tinymu_jax.training.optim import make_optimizer
 from tinymu_jax.training.tasks.tagger import Tagging, classes_of, mixed, read_targets
 from tinymu_jax.utils.tree import flatten
 
@@ -65,7 +65,7 @@ def config(sounds, tmp_path, compiled_programs_stay_here):
     """A run of six steps without mixup."""
     return TagConfig(
         output=str(tmp_path / "run"),
-        start=TagStartConfig(encoder=str(sounds / "encoder")),
+        init=TagInitConfig(encoder=str(sounds / "encoder")),
         model=MatpacConfig(num_frames=96),
         data=TagDataConfig(
             str(sounds / "data"),
@@ -97,8 +97,10 @@ def test_head_loss_and_statistics_are_those_of_pytorch(config, sounds):
     """The encoder stays as it is: its vectors go through torch's BatchNorm and linear layer."""
     torch = pytest.importorskip("torch")
     frozen = "(?!head/linear).*"
-    config = endless(with_part(config, "optim", frozen=frozen, layer_decay=1.0, weight_decay=0.0))
-    begun = open_start(config).params
+    config = endless(
+        with_part(config, "optim", frozen_params=frozen, layer_decay=1.0, weight_decay=0.0)
+    )
+    begun = open_init(config).params
     train(config)
     norm = torch.nn.BatchNorm1d(32, affine=False)
     linear = torch.nn.Linear(32, 3)
@@ -139,8 +141,8 @@ def test_lower_layers_learn_more_slowly():
         },
         "head": {"linear": {"kernel": jnp.ones((4, 2))}},
     }
-    config = OptimConfig(learning_rate=1.0, warmup=0.0, layer_decay=0.5)
-    optimiser = make_optimiser(config, 10)
+    config = OptimConfig(learning_rate=1.0, warmup_fraction=0.0, layer_decay=0.5)
+    optimiser = make_optimizer(config, 10)
     updates, _ = optimiser.update(params, optimiser.init(params), params)
     # Adam's first step is as long as the rate.
     found = {path: -leaf for path, leaf in flatten(updates)}
@@ -237,14 +239,18 @@ def test_it_tags_goes_to_pytorch_and_back(config, tmp_path):
     [
         ("data", {"labels": ""}, "no data.labels: name a csv"),
         ("data", {"clips": 1}, "data.clips is 1; give 2 or more"),
-        ("step", {"accumulate": 2}, "the head's normalisation sees a whole batch; give 1"),
+        ("step", {"grad_accum_steps": 2}, "the head's normalisation sees a whole batch; give 1"),
         ("step", {"mixup": -1.0}, "step.mixup is -1.0"),
-        ("optim", {"frozen": "pos_embed"}, "optim.frozen lets log_mel or head/norm learn"),
-        ("optim", {"frozen": "pos_embed|log_mel/.*|head/.*"}, "leaves the head as it began"),
-        ("model", {"products": "bfloat16"}, "said by step.*, not by model.*"),
-        ("model", {"remat": "layers"}, "said by step.*, not by model.*"),
+        (
+            "optim",
+            {"frozen_params": "pos_embed"},
+            "optim.frozen-params lets log_mel or head/norm learn",
+        ),
+        ("optim", {"frozen_params": "pos_embed|log_mel/.*|head/.*"}, "leaves the head as it began"),
+        ("model", {"compute_dtype": "bfloat16"}, "said by step.*, not by model.*"),
+        ("model", {"remat": "full"}, "said by step.*, not by model.*"),
         ("data", {"clips": 4}, "has 6 clips that can be used, and a step takes 8"),
-        ("start", {"encoder": "nowhere"}, "start.encoder nowhere: nowhere: no such file"),
+        ("init", {"encoder": "nowhere"}, "init.encoder nowhere: nowhere: no such file"),
         ("model", {"num_frames": 100}, "num_frames must be one of patch_size"),
     ],
 )
@@ -253,7 +259,7 @@ def test_what_cannot_be_learnt_is_refused(config, part, fields, message):
 
 
 def test_clips_are_heard_as_long_as_asked(config, sounds):
-    params = open_start(config)
+    params = open_init(config)
     short = with_part(endless(config), "data", seconds=0.5)
     task = Tagging(short, params.config, params.params, jax.devices()[:1])
     batch = task.batches[0]

@@ -27,7 +27,7 @@ SETTINGS = {
     "DATA": "data/train set/",
     "HELD_OUT": "data/held_out",
     "ENCODER": "weights/encoder.pt",
-    "ARGUMENTS": "--start.seed 3",
+    "ARGUMENTS": "--init.seed 3",
     "RUN": "second",
     "CONTEXT": "cluster",
     "ACCELERATOR": "tpu-v5-lite-podslice",

@@ -239,7 +239,7 @@ def test_the_command_is_one_that_the_package_understands(cloud, command, config)
         "gs://music-bucket/data/train set",
         "gs://music-bucket/data/held_out",
     )
-    assert (run.start.encoder, run.start.seed) == ("/mnt/tinymu/start/encoder.pt", 3)
+    assert (run.init.encoder, run.init.seed) == ("/mnt/tinymu/start/encoder.pt", 3)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from tinymu_jax.checkpoints.checkpoint import (
 from tinymu_jax.checkpoints.pytorch import tinymu as tinymu_files
 from tinymu_jax.checkpoints.pytorch.key_map import to_ours
 from tinymu_jax.data.loader import Batch
-from tinymu_jax.inference.chunked_encoding import listen
+from tinymu_jax.inference.chunked_encoding import encode_clips
 from tinymu_jax.mesh import MeshConfig, make_mesh, weight_shardings
 from tinymu_jax.models import smollm2, tinymu
 from tinymu_jax.models.config import (
@@ -37,9 +37,9 @@ from tinymu_jax.models.config import (
 )
 from tinymu_jax.models.layers import JointDense, run_layers
 from tinymu_jax.models.lora import FROZEN, add_lora, merge_lora
-from tinymu_jax.models.packing import PackingConfig, Placed, Question, lay_out_block
+from tinymu_jax.models.packing import PackedGroup, PackedQuestion, PackingConfig, build_block
 from tinymu_jax.training.config import OptimConfig
-from tinymu_jax.training.optim import make_optimiser, split_frozen
+from tinymu_jax.training.optim import make_optimizer, partition_frozen
 from tinymu_jax.training.train_step import init_state, make_step
 from tinymu_jax.utils.tree import flatten, logical_axes, unflatten
 
@@ -155,7 +155,7 @@ def test_logits_are_those_of_an_independent_model(port, small, lora):
 
 # --- the training step ---------------------------------------------------------------------------
 
-PACKING = PackingConfig(row_slots=128, rows=2, clips=3, labels=80)
+PACKING = PackingConfig(row_length=128, rows=2, max_clips=3, max_labels=80)
 KEEP = optax.GradientTransformation(
     lambda params: jax.tree.map(jnp.zeros_like, params),
     lambda gradient, _, params: (jax.tree.map(jnp.zeros_like, gradient), gradient),
@@ -176,11 +176,11 @@ def asked(questions):
 
 def packed(texts, sizes, config):
     """Packs two clips' questions into two blocks; the second clip is heard in both."""
-    cut = [[Question(prompt, [*answer, 0]) for prompt, answer in own] for own in texts]
+    cut = [[PackedQuestion(prompt, [*answer, 0]) for prompt, answer in own] for own in texts]
     half = (len(cut[1]) + 1) // 2
-    first = [Placed(0, 0, sizes[0], cut[0]), Placed(1, 1, sizes[1], cut[1][:half])]
-    second = [Placed(0, 1, sizes[1], cut[1][half:])] if cut[1][half:] else []
-    blocks = [lay_out_block(placed, PACKING, config) for placed in (first, second)]
+    first = [PackedGroup(0, 0, sizes[0], cut[0]), PackedGroup(1, 1, sizes[1], cut[1][:half])]
+    second = [PackedGroup(0, 1, sizes[1], cut[1][half:])] if cut[1][half:] else []
+    blocks = [build_block(placed, PACKING, config) for placed in (first, second)]
     return jax.tree.map(lambda *x: np.stack(x), *blocks)
 
 
@@ -193,7 +193,9 @@ def waveforms(golden):
 def make_batch(golden_checkpoint, waveforms):
     """A function that packs questions about two clips, stored as embeddings."""
     config = golden_checkpoint.config
-    found = [x[0] for x in listen(golden_checkpoint.params["encoder"], waveforms, config.encoder)]
+    found = [
+        x[0] for x in encode_clips(golden_checkpoint.params["encoder"], waveforms, config.encoder)
+    ]
     features = np.zeros((2, 3, 63, found[0].shape[-1]), np.float32)
     lengths = np.array([[*map(len, found), 0]] * 2)
     for clip, own in enumerate(found):
@@ -244,7 +246,7 @@ def test_gradients_are_those_of_the_padded_step(
     module.audio_encoder.requires_grad_(False)
     adapt(module.text_decoder.lm, params, lora)
     loss, gradients = published_step(module, waveforms, texts, ignore_bang=True)
-    trained, frozen = split_frozen(params, OptimConfig(frozen=FROZEN))
+    trained, frozen = partition_frozen(params, OptimConfig(frozen_params=FROZEN))
     step = jax.jit(make_step(config, "embeddings", KEEP, accumulate))
     state, metrics = step(init_state(trained, KEEP), frozen, make_batch(texts))
     np.testing.assert_allclose(metrics.loss, loss, rtol=1e-5)
@@ -271,7 +273,9 @@ def test_an_encoder_that_is_not_frozen_learns(golden_dir, golden_checkpoint, wav
     )
     # The published encoder learns neither its positions nor its front end.
     constants = r"decoder/.*|encoder/log_mel/.*|encoder/pos_embed"
-    trained, frozen = split_frozen(golden_checkpoint.params, OptimConfig(frozen=constants))
+    trained, frozen = partition_frozen(
+        golden_checkpoint.params, OptimConfig(frozen_params=constants)
+    )
     step = jax.jit(make_step(config, "waveform", KEEP))
     state, metrics = step(init_state(trained, KEEP), frozen, batch)
     np.testing.assert_allclose(metrics.loss, loss, rtol=1e-5)
@@ -283,8 +287,8 @@ def test_an_encoder_that_is_not_frozen_learns(golden_dir, golden_checkpoint, wav
 
 def test_only_what_is_trained_has_averages(golden_checkpoint):
     params, _ = add_lora(golden_checkpoint.params, golden_checkpoint.config, LORA, 0)
-    trained, frozen = split_frozen(params, OptimConfig(frozen=FROZEN))
-    state = make_optimiser(OptimConfig(weight_decay=0.1), 10).init(trained)
+    trained, frozen = partition_frozen(params, OptimConfig(frozen_params=FROZEN))
+    state = make_optimizer(OptimConfig(weight_decay=0.1), 10).init(trained)
     wanted = {p for p, _ in flatten(params) if p.startswith("projector/") or is_lora(p)}
     assert len(wanted) == 4 + 4
     for averages in (state[0].mu, state[0].nu):
@@ -294,7 +298,7 @@ def test_only_what_is_trained_has_averages(golden_checkpoint):
 
 def test_the_published_additions_are_as_many_as_reckoned():
     config = dataclasses.replace(TinyMUConfig(), decoder=SmolLM2Config(lora=LoraConfig()))
-    trained, _ = split_frozen(expected_shapes(config), OptimConfig(frozen=FROZEN))
+    trained, _ = partition_frozen(expected_shapes(config), OptimConfig(frozen_params=FROZEN))
     sizes = {path: leaf.size for path, leaf in flatten(trained) if is_lora(path)}
     # 30 layers; A of 576 x 32 for queries and values, B of 32 x 576 and 32 x 192.
     assert sum(sizes.values()) == 30 * 32 * (576 + 576 + 576 + 192)
@@ -439,7 +443,7 @@ def test_dropout_of_a_step_follows_its_number_and_is_computed_again_alike(
     golden_checkpoint, make_batch
 ):
     params, config = with_lora(golden_checkpoint, dataclasses.replace(LORA, dropout=0.5))
-    trained, frozen = split_frozen(params, OptimConfig(frozen=FROZEN))
+    trained, frozen = partition_frozen(params, OptimConfig(frozen_params=FROZEN))
     batch = make_batch(asked(1))
 
     def run(remat):
@@ -451,7 +455,7 @@ def test_dropout_of_a_step_follows_its_number_and_is_computed_again_alike(
         later, others = step(state, frozen, batch)
         return [float(m.loss) for m in (metrics, others)], state.optimiser, later.optimiser
 
-    (losses, *kept), (again, *anew) = run("nothing"), run("attention")
+    (losses, *kept), (again, *anew) = run("none"), run("attention")
     assert abs(losses[0] - losses[1]) > 1e-3
     np.testing.assert_allclose(again, losses, rtol=1e-6)
     for one, two in zip(anew, kept, strict=True):

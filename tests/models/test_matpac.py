@@ -12,8 +12,8 @@ from oracles import torch_modules as oracle
 
 from tinymu_jax.audio import log_mel as log_mel_module
 from tinymu_jax.checkpoints.checkpoint import expected_shapes, init_params
-from tinymu_jax.inference.chunked_encoding import listen
-from tinymu_jax.inference.embedder import Listener
+from tinymu_jax.inference.chunked_encoding import encode_clips
+from tinymu_jax.inference.embedder import Embedder
 from tinymu_jax.models import layers, matpac
 from tinymu_jax.models.config import HeadConfig, MatpacConfig
 from tinymu_jax.models.matpac import Matpac
@@ -152,7 +152,7 @@ def test_every_length(torch_encoder, encoder, length):
     config, params = encoder
     samples = sound(LENGTHS[length])
     wanted = torch_encoder(torch.from_numpy(samples)[None])
-    made = listen(params, [samples], config)[0]
+    made = encode_clips(params, [samples], config)[0]
     assert made.shape == wanted.shape
     assert_close(made, wanted, 1e-4)
 
@@ -161,7 +161,7 @@ def test_every_length(torch_encoder, encoder, length):
 def test_all_layers(torch_encoder, encoder):
     config, params = encoder
     samples = sound(160_000)
-    made = listen(params, [samples], config, all_layers=True)[0]
+    made = encode_clips(params, [samples], config, all_layers=True)[0]
     assert made.shape == (2, 63, 3840)
     assert_close(made, torch_encoder.layers(torch.from_numpy(samples)[None])[0], 1e-4)
 
@@ -171,14 +171,14 @@ def test_all_layers(torch_encoder, encoder):
 def test_fast_chunking_interleaves_as_published(torch_encoder, encoder, length):
     config, params = encoder
     samples = sound(LENGTHS[length])
-    made = listen(params, [samples], config, "fast-interleaved")[0][0]
+    made = encode_clips(params, [samples], config, "fast-interleaved")[0][0]
     assert_close(made, torch_encoder.fast(torch.from_numpy(samples)[None])[0], 1e-4)
 
 
 def test_fast_chunking_in_time_order(encoder):
     config, params = encoder
     samples = sound(LENGTHS["21.3 s"])
-    fast, precise = (listen(params, [samples], config, c)[0][0] for c in ("fast", "precise"))
+    fast, precise = (encode_clips(params, [samples], config, c)[0][0] for c in ("fast", "precise"))
     # All but the last chunk are full either way.
     assert fast.shape == (3 * 62, 3840)
     np.testing.assert_allclose(fast[: 2 * 62], precise[: 2 * 62], rtol=0, atol=1e-5)
@@ -191,7 +191,7 @@ def test_shorter_chunks_of_self_supervised_encoders(port, length):
     config, params = port.matpac(model)
     assert config.columns == 38
     samples = sound(LENGTHS[length])
-    made = listen(params, [samples], config)[0]
+    made = encode_clips(params, [samples], config)[0]
     assert_close(made, model(torch.from_numpy(samples)[None]), 1e-4)
 
 
@@ -204,7 +204,7 @@ def test_other_layouts_give_the_same(port, encoder, layout, all_layers):
     qkv = other["transformer"]["blocks_1"]["attn"]["qkv"]
     assert set(qkv) == {"bias", "rows" if layout == "by_rows" else "kernel"}
     made, wanted = (
-        listen(p, [sound(51_200)], config, all_layers=all_layers)[0] for p in (other, params)
+        encode_clips(p, [sound(51_200)], config, all_layers=all_layers)[0] for p in (other, params)
     )
     np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-5)
 
@@ -212,9 +212,9 @@ def test_other_layouts_give_the_same(port, encoder, layout, all_layers):
 def test_clips_of_a_batch_get_what_they_get_alone(encoder):
     config, params = encoder
     clips = [sound(length, seed) for seed, length in enumerate(LENGTHS.values())]
-    together = listen(params, clips, config)
+    together = encode_clips(params, clips, config)
     for clip, made in zip(clips, together, strict=True):
-        alone = listen(params, [clip], config)[0]
+        alone = encode_clips(params, [clip], config)[0]
         assert made.shape == alone.shape
         np.testing.assert_allclose(made, alone, rtol=0, atol=1e-5)
 
@@ -260,7 +260,7 @@ def test_chunks_of_one_row_do_not_see_each_other(encoder):
 def test_frames_behind_a_clip_are_zeros_after_normalisation(encoder):
     config, params = encoder
     samples = sound(4000)  # 23 frames: the second of two columns has 7 of its own
-    made = listen(params, [samples], config)[0][0]
+    made = encode_clips(params, [samples], config)[0][0]
     wanted = encode(params, log_mel_columns(samples), config=config)[0]
     np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-5)
 
@@ -268,8 +268,8 @@ def test_frames_behind_a_clip_are_zeros_after_normalisation(encoder):
 def test_bfloat16_products_are_close_but_not_equal(encoder):
     config, params = encoder
     samples = sound(51_200)
-    exact = listen(params, [samples], config)[0]
-    rounded = listen(params, [samples], replace(config, products="bfloat16"))[0]
+    exact = encode_clips(params, [samples], config)[0]
+    rounded = encode_clips(params, [samples], replace(config, compute_dtype="bfloat16"))[0]
     assert rounded.dtype == jnp.float32
     error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
     assert 1e-4 < error < 3e-2
@@ -292,7 +292,7 @@ def test_class_probabilities(tagger):
     samples = sound(51_200)
     wanted = model.class_probabilities(torch.from_numpy(samples)[None])[0].numpy()
     names = [f"class {i}" for i in range(len(wanted))]
-    made = dict(Listener(config, params, names).tag(samples, top=None))
+    made = dict(Embedder(config, params, names).tag(samples, top=None))
     assert set(made) == set(names)
     np.testing.assert_allclose([made[name] for name in names], wanted, rtol=1e-4, atol=1e-7)
 
@@ -302,7 +302,7 @@ def test_tags_come_most_probable_first(tagger):
     model, config, params = tagger
     samples = sound(51_200)
     wanted = model.class_probabilities(torch.from_numpy(samples)[None])[0]
-    made = Listener(config, params).tag(samples, top=3)
+    made = Embedder(config, params).tag(samples, top=3)
     assert [name for name, _ in made] == [f"class {i}" for i in wanted.topk(3).indices.tolist()]
 
 
@@ -348,7 +348,7 @@ def test_a_new_encoder_starts_as_described():
     assert (first != second).any()
 
 
-@pytest.mark.parametrize("remat", ["attention", "layers"])
+@pytest.mark.parametrize("remat", ["attention", "full"])
 def test_what_is_computed_again_is_what_was_kept(remat):
     config = MatpacConfig(width=32, depth=3, num_heads=4, num_frames=64)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 9, 32)), jnp.float32)
@@ -363,7 +363,7 @@ def test_what_is_computed_again_is_what_was_kept(remat):
         slope = jax.grad(total, (0, 1))
         return jax.jit(slope)(params, x), str(jax.make_jaxpr(slope)(params, x)).count("= erf ")
 
-    (kept, once), (again, twice) = slopes("nothing"), slopes(remat)
+    (kept, once), (again, twice) = slopes("none"), slopes(remat)
     assert (once, twice) == (1, 2), "GELU is computed on the way there, and on the way back"
     for a, b in zip(*map(jax.tree.leaves, (again, kept)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

@@ -12,13 +12,13 @@ import pytest
 from tinymu_jax.checkpoints.pytorch.matpac_ssl import from_training, to_training
 from tinymu_jax.checkpoints.pytorch.pickle_reader import read_torch_file
 from tinymu_jax.models.config import SelfSupervisedConfig
-from tinymu_jax.models.matmul import product
+from tinymu_jax.models.matmul import matmul
 from tinymu_jax.models.matpac_ssl import losses
 from tinymu_jax.models.matpac_ssl import teacher as schedules
 from tinymu_jax.models.matpac_ssl.losses import draw_orders, order_of
-from tinymu_jax.models.matpac_ssl.metrics import describe, warning
-from tinymu_jax.models.matpac_ssl.student_teacher import compare, init_params, init_teaching
-from tinymu_jax.models.matpac_ssl.teacher import Teaching, follow
+from tinymu_jax.models.matpac_ssl.metrics import step_metrics, warning
+from tinymu_jax.models.matpac_ssl.student_teacher import init_params, init_teacher, ssl_loss
+from tinymu_jax.models.matpac_ssl.teacher import TeacherState, ema_update
 from tinymu_jax.utils.tree import flatten
 
 STEPS = 294_816
@@ -31,7 +31,7 @@ class Case(NamedTuple):
 
     config: SelfSupervisedConfig
     params: dict
-    teaching: Teaching
+    teaching: TeacherState
     content: dict
     log_mel: jax.Array
     order: jax.Array
@@ -52,7 +52,7 @@ def case(request, golden_dir):
         start = f"{request.param}/2000/"
         golden = {name.removeprefix(start): file[name] for name in file if name.startswith(start)}
     params = jax.tree.map(jnp.asarray, params)
-    teaching = Teaching(params.pop("teacher"), params.pop("centre"))
+    teaching = TeacherState(params.pop("teacher"), params.pop("centre"))
     log_mel = jnp.asarray(golden["source"]).swapaxes(1, 2)
     order = order_of(jnp.asarray(golden["noise"]))
     return Case(config, params, teaching, content, log_mel, order, golden)
@@ -68,13 +68,13 @@ def one_step(case, step, log_mel=None, order=None):
 @partial(jax.jit, static_argnums=5)
 def _one_step(params, teaching, log_mel, order, step, config):
     def total(params):
-        seen = compare(params, teaching, log_mel, order, step, config)
+        seen = ssl_loss(params, teaching, log_mel, order, step, config)
         share = config.class_share
         return share * seen.classes.mean() + (1 - share) * seen.prediction.mean(), seen
 
     (lost, seen), gradient = jax.value_and_grad(total, has_aux=True)(params)
     told = seen.sums.teacher[0] / seen.classes.size
-    return lost, seen, gradient, follow(teaching, params, told, step, STEPS, config)
+    return lost, seen, gradient, ema_update(teaching, params, told, step, STEPS, config)
 
 
 # --- the authors' numbers ----------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_the_teacher_begins_as_published():
         }
     )
     params = init_params(config, 0)
-    teaching = init_teaching(config, params, 0)
+    teaching = init_teacher(config, params, 0)
     kernel = "transformer/blocks/attn/qkv/kernel"
     student, teacher = (
         np.asarray(dict(flatten(tree))[kernel])
@@ -291,7 +291,7 @@ def test_spreads_wins_and_classes_are_those_of_pytorch(case, module):
     made.load_published(content)
     _, seen, _, _ = one_step(case, 2000)
     count = seen.prediction.size
-    found = describe(seen.sums, jnp.float32(count), jnp.int32(2000), STEPS, case.config)
+    found = step_metrics(seen.sums, jnp.float32(count), jnp.int32(2000), STEPS, case.config)
     with torch.no_grad():
         image = torch.from_numpy(np.array(case.log_mel.swapaxes(1, 2)))
         order = torch.from_numpy(np.array(case.order)).long()
@@ -347,7 +347,7 @@ def test_gradients_of_rounded_products_are_near_those_in_full(into, out):
     x, kernel = x.astype(np.float32), kernel.astype(np.float32)
 
     def total(x, kernel):
-        return (product(x, kernel, "bfloat16") ** 2).sum() / 2
+        return (matmul(x, kernel, "bfloat16") ** 2).sum() / 2
 
     found = jax.jit(jax.grad(total, (0, 1)))(x, kernel)
     y = x @ kernel

@@ -7,15 +7,23 @@ import pytest
 from tinymu_jax.data.sampler import Lengths, make_groups, make_plan
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.models.packing import PackingConfig, Placed, Question, lay_out_block, question_slots
-from tinymu_jax.models.sequence import lay_out, packed_mask
+from tinymu_jax.models.packing import (
+    PackedGroup,
+    PackedQuestion,
+    PackingConfig,
+    build_block,
+    question_slots,
+)
+from tinymu_jax.models.sequence import build_sequence, packed_mask
 
 CONFIG = TinyMUConfig()
-PACKING = PackingConfig(row_slots=400, rows=2, clips=4, labels=200)
+PACKING = PackingConfig(row_length=400, rows=2, max_clips=4, max_labels=200)
 
 
 def question(rng, prompt, labels):
-    return Question(rng.integers(20, 400, prompt).tolist(), rng.integers(20, 400, labels).tolist())
+    return PackedQuestion(
+        rng.integers(20, 400, prompt).tolist(), rng.integers(20, 400, labels).tolist()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +31,15 @@ def placed():
     """Three groups in two rows: prompts of 1, 128 and 129 tokens, answers of 1 to 12."""
     rng = np.random.default_rng(0)
     return [
-        Placed(0, 2, 5, [question(rng, 4, 3), question(rng, 129, 2), question(rng, 1, 12)]),
-        Placed(0, 0, 63, [question(rng, 9, 1)]),
-        Placed(1, 1, 7, [question(rng, 128, 4), question(rng, 20, 1)]),
+        PackedGroup(0, 2, 5, [question(rng, 4, 3), question(rng, 129, 2), question(rng, 1, 12)]),
+        PackedGroup(0, 0, 63, [question(rng, 9, 1)]),
+        PackedGroup(1, 1, 7, [question(rng, 128, 4), question(rng, 20, 1)]),
     ]
 
 
 @pytest.fixture(scope="module")
 def block(placed):
-    return lay_out_block(placed, PACKING, CONFIG)
+    return build_block(placed, PACKING, CONFIG)
 
 
 def questions_of(placed):
@@ -50,7 +58,7 @@ def questions_of(placed):
 
 def test_a_packed_question_has_the_tokens_and_positions_that_it_has_alone(placed, block):
     for place, asked, start, slots in questions_of(placed):
-        alone = lay_out(
+        alone = build_sequence(
             jnp.array([place.num_audio]),
             jnp.array([asked.prompt]),
             jnp.array([len(asked.prompt)]),
@@ -66,16 +74,16 @@ def test_a_packed_question_has_the_tokens_and_positions_that_it_has_alone(placed
         audio = place.num_audio
         own = np.array([*range(start, start + audio + 1), *slots])
         rows = [part[place.row] for part in block.rows if part is not None]
-        tokens, clip, positions, _, number, visible = (part[own] for part in rows)
+        tokens, clip, positions, _, number, key_mask = (part[own] for part in rows)
         np.testing.assert_array_equal(tokens[audio:], alone.tokens[0, kept[audio:] - audio])
         np.testing.assert_array_equal(positions, alone.positions[0, kept])
-        np.testing.assert_array_equal(visible, alone.visible[0, kept])
+        np.testing.assert_array_equal(key_mask, alone.key_mask[0, kept])
         np.testing.assert_array_equal(clip, [place.clip] * audio + [-1] * (1 + len(slots)))
         assert set(number[: audio + 1]) == {0}
         assert len(set(number[audio + 1 :])) == 1
         mask = np.asarray(packed_mask(block.rows))[place.row]
         np.testing.assert_array_equal(mask[np.ix_(own, own)], alone.mask[0][np.ix_(kept, kept)])
-        others = np.setdiff1d(np.arange(PACKING.row_slots), own)
+        others = np.setdiff1d(np.arange(PACKING.row_length), own)
         assert not mask[np.ix_(slots, others)].any()
 
 
@@ -85,7 +93,7 @@ def test_labels_are_predicted_by_the_slots_before_them(placed, block):
     assert block.counted.sum() == len(wanted)
     predicting = []
     for place, asked, _, slots in questions_of(placed):
-        last = slots[-1] + place.row * PACKING.row_slots
+        last = slots[-1] + place.row * PACKING.row_length
         predicting += range(last - len(asked.labels) + 1, last + 1)
     assert block.label_slots[block.counted].tolist() == predicting
     assert not block.labels[~block.counted].any()
@@ -96,14 +104,14 @@ def test_empty_slots_are_seen_by_nobody(block):
     assert empty.sum() > 100
     mask = np.asarray(packed_mask(block.rows))
     assert not mask.any(axis=1)[empty].any()
-    assert not block.rows.visible[empty].any()
+    assert not block.rows.key_mask[empty].any()
 
 
 def test_groups_that_do_not_fit_are_a_fault_of_the_plan(placed):
     with pytest.raises(ValueError, match="no room"):
-        lay_out_block(placed, PackingConfig(row_slots=200, rows=2, labels=200), CONFIG)
+        build_block(placed, PackingConfig(row_length=200, rows=2, max_labels=200), CONFIG)
     with pytest.raises(ValueError, match="23 labels in a block for 20"):
-        lay_out_block(placed, PackingConfig(row_slots=400, rows=2, labels=20), CONFIG)
+        build_block(placed, PackingConfig(row_length=400, rows=2, max_labels=20), CONFIG)
 
 
 # --- the plan ----------------------------------------------------------------------------------
@@ -142,7 +150,7 @@ def places(plan):
 
 @pytest.mark.parametrize("together", [0, 1, 3])
 def test_every_question_is_asked_once_an_epoch(lengths, together):
-    packing = PackingConfig(questions_per_group=together, clips=90)
+    packing = PackingConfig(questions_per_group=together, max_clips=90)
     groups = make_groups(lengths, packing, CONFIG)
     assert groups.first.tolist() == sorted(groups.first.tolist())
     assert (groups.first[1:] == groups.stop[:-1]).all()
@@ -156,7 +164,7 @@ def test_every_question_is_asked_once_an_epoch(lengths, together):
 
 
 def test_rows_and_blocks_hold_no_more_than_they_can(lengths):
-    packing = PackingConfig(row_slots=700, rows=4, clips=6, labels=700)
+    packing = PackingConfig(row_length=700, rows=4, max_clips=6, max_labels=700)
     groups = make_groups(lengths, packing, CONFIG)
     plan = make_plan(groups, packing, seed=0, epochs=1)
     slots = np.zeros((plan.num_blocks, packing.rows), int)
@@ -165,9 +173,9 @@ def test_rows_and_blocks_hold_no_more_than_they_can(lengths):
         slots[number, row] += groups.slots[group]
         labels[number] += groups.labels[group]
         clips[number].add(int(groups.record[group]))
-    assert slots.max() <= packing.row_slots
-    assert labels.max() <= packing.labels
-    assert max(map(len, clips)) == packing.clips
+    assert slots.max() <= packing.row_length
+    assert labels.max() <= packing.max_labels
+    assert max(map(len, clips)) == packing.max_clips
     sizes = question_slots(lengths.prompt, lengths.labels, CONFIG)
     total = sizes.sum() + (lengths.audio[groups.record] + 1).sum()
     assert slots.sum() == total
@@ -178,7 +186,7 @@ def test_rows_and_blocks_hold_no_more_than_they_can(lengths):
 
 def test_rows_are_nearly_full():
     lengths = like_musicskills(6000)
-    packing = PackingConfig(row_slots=2048, rows=8, clips=64, labels=8192)
+    packing = PackingConfig(row_length=2048, rows=8, max_clips=64, max_labels=8192)
     groups = make_groups(lengths, packing, CONFIG)
     fill = make_plan(groups, packing, seed=0, epochs=1).fill(packing)
     assert fill["slots"] > 0.95
@@ -210,8 +218,8 @@ def test_the_shuffle_reaches_far(lengths):
 
 def test_a_question_longer_than_a_row_is_named():
     lengths = Lengths(*map(np.array, ([63, 63], [0, 1, 2], [10, 120], [5, 100])))
-    with pytest.raises(InputError, match=r"record 1: question 0 takes 284 slots .*row_slots"):
-        make_groups(lengths, PackingConfig(row_slots=256), CONFIG)
+    with pytest.raises(InputError, match=r"record 1: question 0 takes 284 slots .*row_length"):
+        make_groups(lengths, PackingConfig(row_length=256), CONFIG)
 
 
 def test_a_data_set_without_questions_is_refused():

@@ -14,7 +14,7 @@ from tinymu_jax.checkpoints.checkpoint import expected_shapes
 from tinymu_jax.inference.param_layout import by_rows, quantise, stack, unstack
 from tinymu_jax.models import layers, matmul, smollm2
 from tinymu_jax.models.config import SMOLLM2_PRESETS, SmolLM2Config, smollm2_preset
-from tinymu_jax.models.smollm2 import SmolLM2, with_room
+from tinymu_jax.models.smollm2 import SmolLM2, extend_cache
 from tinymu_jax.utils.tree import flatten, unflatten
 
 BATCH, STEPS = 2, 21
@@ -203,7 +203,7 @@ def test_cached_decoding_equals_the_full_pass(
         0,
         config,
     )
-    cache = with_room(cache, STEPS - prefix)
+    cache = extend_cache(cache, STEPS - prefix)
     pieces = [hidden]
     for start in range(prefix, STEPS, step):
         span = slice(start, start + step)
@@ -220,7 +220,7 @@ def test_room_in_the_cache_keeps_what_is_there(decoder, layouts, embedded, posit
     config, _ = decoder
     for params in layouts.values():
         _, cache, _ = run(params, embedded, positions, mask, None, 0, config)
-        for old, new in zip(*map(jax.tree.leaves, (cache, with_room(cache, 5))), strict=True):
+        for old, new in zip(*map(jax.tree.leaves, (cache, extend_cache(cache, 5))), strict=True):
             assert new.shape[-2] == STEPS + 5
             np.testing.assert_array_equal(new[..., :STEPS, :], old)
             assert (new[..., STEPS:, :] == 0).all()
@@ -231,7 +231,7 @@ def test_bfloat16_products_are_close_but_not_equal(decoder, embedded, positions,
 
     config, params = decoder
     exact, _, _ = run(params, embedded, positions, mask, None, 0, config)
-    rounded = replace(config, products="bfloat16")
+    rounded = replace(config, compute_dtype="bfloat16")
     made, _, _ = run(params, embedded, positions, mask, None, 0, rounded)
     assert made.dtype == jnp.float32
     error = np.linalg.norm(made - exact) / np.linalg.norm(exact)
@@ -318,14 +318,14 @@ def test_int8_products_keep_six_digits(shape, scale):
     x = (scale * rng.standard_normal(shape)).astype(np.float32)
     rows = rng.integers(-127, 128, (32, 64)).astype(np.int8)
     unit = rng.uniform(0.5, 2, 32).astype(np.float32)
-    made = matmul.int8_product(jnp.asarray(x), jnp.asarray(rows), jnp.asarray(unit))
+    made = matmul.int8_matmul(jnp.asarray(x), jnp.asarray(rows), jnp.asarray(unit))
     wanted = x.astype(np.float64) @ (rows * unit[:, None]).T.astype(np.float64)
     largest = np.abs(wanted).max()
     np.testing.assert_allclose(made / largest, wanted / largest, rtol=0, atol=1e-6)
 
 
 def test_int8_product_of_zeros_is_zero():
-    made = matmul.int8_product(jnp.zeros((2, 8)), jnp.ones((4, 8), jnp.int8), jnp.ones(4))
+    made = matmul.int8_matmul(jnp.zeros((2, 8)), jnp.ones((4, 8), jnp.int8), jnp.ones(4))
     np.testing.assert_array_equal(made, 0)
 
 

@@ -27,7 +27,7 @@ from tinymu_jax.models.config import (
 )
 from tinymu_jax.models.matpac import Matpac
 from tinymu_jax.models.projector import make_projector
-from tinymu_jax.models.sequence import Question, lay_out
+from tinymu_jax.models.sequence import QuestionBatch, build_sequence
 from tinymu_jax.models.tinymu import TinyMU, label_loss
 from tinymu_jax.utils.tree import flatten, logical_axes, unflatten
 
@@ -36,7 +36,7 @@ CONFIG = TinyMUConfig()
 
 def sequence(num_audio, prompt, num_prompt, answer, num_answer, audio_slots, config=CONFIG):
     arrays = (np.asarray(x, np.int32) for x in (num_audio, prompt, num_prompt, answer, num_answer))
-    made = jax.jit(lay_out, static_argnums=(5, 6))(*arrays, audio_slots, config)
+    made = jax.jit(build_sequence, static_argnums=(5, 6))(*arrays, audio_slots, config)
     return type(made)(*map(np.asarray, made))
 
 
@@ -53,8 +53,8 @@ def test_the_example_of_lay_out():
     made = sequence([2], [[70, 71, 99]], [2], [[80, 99]], [1], 3)
     assert made.tokens.tolist() == [[0, 70, 71, 99, 17, 80, 99]]
     assert made.positions.tolist() == [[0, 1, 0, 2, 3, 4, 0, 2 + 129, 2 + 130, 0]]
-    assert np.flatnonzero(made.visible[0]).tolist() == [0, 1, 3, 4, 5, 8]
-    assert made.first.tolist() == [7]
+    assert np.flatnonzero(made.key_mask[0]).tolist() == [0, 1, 3, 4, 5, 8]
+    assert made.first_logit_position.tolist() == [7]
     assert int(made.answer) == 8
 
 
@@ -125,9 +125,9 @@ def test_lay_out_is_the_published_sequence_without_its_pads(case, padding):
     np.testing.assert_array_equal(made.mask[0][np.ix_(used, used)], mask)
     idle = np.setdiff1d(np.arange(len(slots)), used)
     assert not made.mask[0][:, idle].any()
-    assert int(made.first[0]) == used[first]
+    assert int(made.first_logit_position[0]) == used[first]
     assert int(made.answer) == pad_slot + 1
-    np.testing.assert_array_equal(made.visible[0], made.mask[0].any(axis=0))
+    np.testing.assert_array_equal(made.key_mask[0], made.mask[0].any(axis=0))
 
 
 def test_rows_of_a_batch_are_laid_out_each_for_itself():
@@ -257,9 +257,9 @@ def test_audio_prefix(build, samples, kind, ds_rate):
 
 
 def _prefix(assistant, samples):
-    from tinymu_jax.inference.chunked_encoding import listen, project
+    from tinymu_jax.inference.chunked_encoding import encode_clips, project
 
-    vectors = listen(assistant.params["encoder"], [samples], assistant.config.encoder)[0][0]
+    vectors = encode_clips(assistant.params["encoder"], [samples], assistant.config.encoder)[0][0]
     return project({"projector": assistant.params["projector"]}, vectors, assistant.config)
 
 
@@ -283,7 +283,7 @@ def test_a_clip_that_fills_no_group_is_refused(build, samples):
 
 def test_a_clip_that_fills_no_group_does_not_end_the_batch(build, samples):
     _, assistant = build("linear", 2)
-    good, bad, again = assistant.hearing.hear([samples, samples[:800], samples])
+    good, bad, again = assistant.audio_cache.encode([samples, samples[:800], samples])
     assert isinstance(bad, InputError)
     np.testing.assert_array_equal(good.vectors, again.vectors)
 
@@ -348,7 +348,7 @@ def test_loss_without_any_label_is_zero():
 CONFIGS = {
     "head": HeadConfig("probe", 20),
     "encoder": MatpacConfig(width=32, num_heads=2, head=HeadConfig("audioset", 7)),
-    "encoder without head": MatpacConfig(products="bfloat16"),
+    "encoder without head": MatpacConfig(compute_dtype="bfloat16"),
     "projector": ProjectorConfig("transformer", num_vectors=8),
     "decoder": SmolLM2Config(rope_theta=130_000.0),
     "whole": TinyMUConfig(
@@ -395,7 +395,7 @@ def test_unknown_keys_are_refused_by_name(config, values, where):
         ({"end_token": -1}, "config: end_token is -1"),
         ({"max_seconds": float("nan")}, "config: max_seconds is nan"),
         ({"ignore_pad_labels": 1}, "config: ignore_pad_labels is 1; give it as bool"),
-        ({"encoder": {"products": "int8"}}, "config.encoder: products is 'int8'; use one of"),
+        ({"encoder": {"compute_dtype": "int8"}}, "config.encoder: products is 'int8'; use one of"),
         ({"encoder": {"num_heads": 7}}, "config.encoder: width must be a multiple of num_heads"),
         (
             {"decoder": {"num_kv_heads": 2}},
@@ -485,7 +485,7 @@ def first_token(config):
     """Returns it, and whether the answer is over with it."""
     width = config.decoder.width
     audio_vectors = np.ones((1, 2, width), np.float32)
-    question = Question(audio_vectors, np.array([2]), np.array([[5, 6]]), np.array([2]))
+    question = QuestionBatch(audio_vectors, np.array([2]), np.array([[5, 6]]), np.array([2]))
     state = prefill(
         {"decoder": random_params(expected_shapes(config.decoder))},
         question,
@@ -509,7 +509,7 @@ def program(config):
     """Returns what the decoder computes, as text."""
     params = expected_shapes(config)
     tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    run = partial(smollm2.SmolLM2(config).apply, method="initialise")
+    run = partial(smollm2.SmolLM2(config).apply, method="init_all")
     return str(jax.make_jaxpr(run)({"params": params}, tokens))
 
 
@@ -558,8 +558,8 @@ CHANGES = {
         "num_mels": (ENCODER, 96, encoder_positions),
         "num_frames": (ENCODER, 48, shapes),
         "patch_size": (ENCODER, 8, shapes),
-        "products": (ENCODER, "bfloat16", encode),
-        "remat": (ENCODER, "layers", encoding),
+        "compute_dtype": (ENCODER, "bfloat16", encode),
+        "remat": (ENCODER, "full", encoding),
         "head": (ENCODER, HeadConfig("probe", 5), shapes),
     },
     ProjectorConfig: {
@@ -587,8 +587,8 @@ CHANGES = {
         "mlp_width": (SMALL.decoder, 32, shapes),
         "rope_theta": (SMALL.decoder, 100.0, run_decoder),
         "norm_eps": (SMALL.decoder, 0.1, run_decoder),
-        "products": (SMALL.decoder, "bfloat16", run_decoder),
-        "remat": (SMALL.decoder, "layers", program),
+        "compute_dtype": (SMALL.decoder, "bfloat16", run_decoder),
+        "remat": (SMALL.decoder, "full", program),
         "lora": (SMALL.decoder, LoraConfig(rank=2), shapes),
     },
     TinyMUConfig: {

@@ -302,5 +302,5 @@ def test_the_package_holds_its_tables():
     data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"][
         "package-data"
     ]
-    assert "data/builder/*.csv" in data["tinymu_jax"]
-    assert "evaluation/report.css" in data["tinymu_jax"]
+    assert "qa_builder/*/*.csv" in data["tinymu_jax"]
+    assert "evaluation/report/*.css" in data["tinymu_jax"]

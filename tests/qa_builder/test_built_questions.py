@@ -7,20 +7,20 @@ from itertools import groupby
 import pytest
 from helpers import refusal
 
-from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.annotations.registry import Source
 from tinymu_jax.data.question_formats import CAPTIONING, MCQ, QA, YES_NO
-from tinymu_jax.qa_builder.build import Built, Named, leave_out, name_clips
+from tinymu_jax.qa_builder.build import BuildResult, NormalizedClips, leave_out, name_clips
 from tinymu_jax.qa_builder.cards import stats_page
 from tinymu_jax.qa_builder.config import BuildConfig
 from tinymu_jax.qa_builder.contamination.deduplicate import Duplicates
 from tinymu_jax.qa_builder.questions.balance import balanced, part_of, sizes, within_clip
 from tinymu_jax.qa_builder.questions.baselines import choice_baselines, yes_rates
 from tinymu_jax.qa_builder.questions.from_rules import captions, open_questions, yes_or_no
-from tinymu_jax.qa_builder.questions.item import Item
+from tinymu_jax.qa_builder.questions.item import QAItem
 from tinymu_jax.qa_builder.questions.multiple_choice import choices
 from tinymu_jax.qa_builder.questions.negatives import draw_negatives
-from tinymu_jax.qa_builder.questions.seeded_choice import draw, pick_weighted
+from tinymu_jax.qa_builder.questions.seeded_choice import hash_int, pick_weighted
 from tinymu_jax.qa_builder.questions.templates import read_wordings
 from tinymu_jax.qa_builder.tags.cooccurrence import Statistics, count_tags, implied_tags
 from tinymu_jax.qa_builder.tags.vocabulary import Tag, read_vocabulary
@@ -30,7 +30,7 @@ VOCABULARY, WORDINGS, CONFIG = read_vocabulary(), read_wordings(), BuildConfig()
 
 def clip(name="x", captions=(), exhaustive=(), **tags):
     known = {"tags": tags, "captions": captions, "exhaustive": exhaustive}
-    return Clip(name, f"{name}.wav", "Made", "none", **known)
+    return AnnotatedClip(name, f"{name}.wav", "Made", "none", **known)
 
 
 def statistics_of(*clips):
@@ -236,7 +236,7 @@ def test_no_rule_that_hears_nothing_is_better_than_chance(offered):
 def test_baselines_by_hand():
     def item(right, *options):
         kinds = tuple("right" if place == right else "far" for place in range(4))
-        return Item(clip(), MCQ, "?", "", "genre", ("x",), options, kinds)
+        return QAItem(clip(), MCQ, "?", "", "genre", ("x",), options, kinds)
 
     items = [
         item(0, "a", "bb", "cc", "dd"),
@@ -263,8 +263,16 @@ def test_a_clip_whose_tags_nothing_is_like_is_not_asked_about():
 
 def made(task, number, tags=("x",), answer="", kinds=(), options=()):
     one = clip(str(number))
-    return Item(
-        one, task, f"{task} {number}?", answer, "mood", tags, options, kinds, key=draw(task, number)
+    return QAItem(
+        one,
+        task,
+        f"{task} {number}?",
+        answer,
+        "mood",
+        tags,
+        options,
+        kinds,
+        key=hash_int(task, number),
     )
 
 
@@ -500,7 +508,9 @@ def test_a_family_is_what_things_belong_to():
 
 def built_of(items):
     counts = Counter(item.task for item in items)
-    return Built(list(items), Named([]), counts, Counter(), Duplicates(0, 0, Counter(), ()))
+    return BuildResult(
+        list(items), NormalizedClips([]), counts, Counter(), Duplicates(0, 0, Counter(), ())
+    )
 
 
 def test_what_is_left_out_for_a_leak_is_counted():

@@ -9,7 +9,7 @@ from helpers import refusal
 
 from tinymu_jax.qa_builder.contamination.check import check_leaks, read_records
 from tinymu_jax.qa_builder.contamination.near_duplicates import near_copies_among
-from tinymu_jax.qa_builder.contamination.test_sets import HeldOut, Question, read_held_out
+from tinymu_jax.qa_builder.contamination.test_sets import TestQuestion, TestSet, read_test_set
 
 
 def record(prompt="What is heard?", answer="Music.", file="a.wav", dataset="Mine", **more):
@@ -29,7 +29,7 @@ def words(start, stop):
 
 
 CAPTION = f"{words(0, 24)}."
-CAPS = HeldOut("Caps", frozenset({"-0Gj8-vB1q4"}), (CAPTION,))
+CAPS = TestSet("Caps", frozenset({"-0Gj8-vB1q4"}), (CAPTION,))
 
 
 def test_a_recording_is_found_by_its_file_and_by_its_clip():
@@ -79,7 +79,7 @@ def test_a_caption_among_options_is_found():
 
 
 def test_a_caption_of_four_words_is_found_as_it_is_and_one_of_three_is_not():
-    short = HeldOut("Short", texts=("A slow sad waltz.", "A waltz tune."))
+    short = TestSet("Short", texts=("A slow sad waltz.", "A waltz tune."))
     planted = [record(answer=text) for text in ("a slow, sad waltz", "a slow sad march")]
     assert check_leaks([*planted, record(answer="A waltz tune.")], [short]).numbers == (0,)
 
@@ -88,9 +88,9 @@ def test_phrases_that_more_than_five_captions_have_are_nobodys():
     phrase = words(0, 9)
     captions = [f"{phrase} {words(100 * n, 100 * n + 10)}" for n in range(1, 7)]
     planted = [record(answer=f"{phrase} {words(900, 905)}")]
-    assert hits(planted, HeldOut("Five", texts=tuple(captions[:5])))["text"] == 1
-    assert hits(planted, HeldOut("Six", texts=tuple(captions)))["text"] == 0
-    assert hits([record(answer=captions[0])], HeldOut("Six", texts=tuple(captions)))["text"] == 1
+    assert hits(planted, TestSet("Five", texts=tuple(captions[:5])))["text"] == 1
+    assert hits(planted, TestSet("Six", texts=tuple(captions)))["text"] == 0
+    assert hits([record(answer=captions[0])], TestSet("Six", texts=tuple(captions)))["text"] == 1
 
 
 def test_near_copies_are_those_of_a_comparison_of_all_with_all():
@@ -126,18 +126,18 @@ def test_near_copies_are_those_of_a_comparison_of_all_with_all():
     assert 10 < found_any < len(others)
 
 
-LONG = Question(
+LONG = TestQuestion(
     "Which instrument plays the long and melancholic solo after the second chorus?",
     "Muted trumpet",
     ("Piano", "Muted trumpet", "Oboe", "Crowd noise"),
 )
-SHORT = Question("What is the tempo of the song?", "Slow", ("Fast", "Slow", "Sad", "Guitar"))
-TWICE = Question(
+SHORT = TestQuestion("What is the tempo of the song?", "Slow", ("Fast", "Slow", "Sad", "Guitar"))
+TWICE = TestQuestion(
     "How would you describe the overall mood of this piece of music?",
     "Melancholic",
     ("Melancholic", "Happy", "Fast", "Piano"),
 )
-ASKED = HeldOut("Asked", questions=(LONG, SHORT, TWICE, TWICE._replace(answer="Happy")))
+ASKED = TestSet("Asked", questions=(LONG, SHORT, TWICE, TWICE._replace(answer="Happy")))
 
 
 def choice(question, options, answer="(A) none"):
@@ -184,7 +184,7 @@ def test_what_anybody_may_ask_is_not_found(innocent):
 
 
 def test_artists_are_found_by_name_and_by_jamendos_number():
-    held_out = HeldOut("Artists", artists=frozenset({"beatles", "jamendo artist 224"}))
+    held_out = TestSet("Artists", artists=frozenset({"beatles", "jamendo artist 224"}))
     planted = [
         record(artist="The Beatles"),
         record(artist="artist_000224", dataset="MTG-Jamendo"),
@@ -199,7 +199,7 @@ def test_artists_are_found_by_name_and_by_jamendos_number():
 
 
 def test_report_counts_by_set_and_kind_and_keeps_the_first_twenty():
-    other = HeldOut("Other", ids=frozenset({"blues.00000"}))
+    other = TestSet("Other", ids=frozenset({"blues.00000"}))
     planted = [record(clip="-0Gj8-vB1q4", answer=CAPTION)] * 25 + [record(file="blues.00000.wav")]
     report = check_leaks(iter(planted), [CAPS, other])
     assert (report.items, report.hits, report.numbers) == (26, 26, tuple(range(26)))
@@ -259,7 +259,7 @@ def test_other_lists_are_refused(tmp_path, content, wanted):
 @pytest.fixture(scope="module")
 def real(shared_dir):
     data = shared_dir / "data"
-    return read_held_out(
+    return read_test_set(
         musiccaps=data / "musiccaps-public.csv",
         muchomusic=data / "muchomusic_questions.jsonl",
         song_describer=data / "song_describer.csv",

@@ -7,14 +7,14 @@ import sys
 import pytest
 from helpers import run_python
 
-from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.qa_builder.contamination.deduplicate import (
     Duplicates,
     Repeat,
     is_free_text,
     without_duplicates,
 )
-from tinymu_jax.qa_builder.questions.item import WRITER, Item
+from tinymu_jax.qa_builder.questions.item import WRITER, QAItem
 
 
 def words(start, stop):
@@ -22,7 +22,7 @@ def words(start, stop):
 
 
 def item(name, answer, prompt="Describe it.", task="Captioning", source="Caps", **more):
-    return Item(Clip(name, f"{name}.wav", source, ""), task, prompt, answer, **more)
+    return QAItem(AnnotatedClip(name, f"{name}.wav", source, ""), task, prompt, answer, **more)
 
 
 def left_out(*items):

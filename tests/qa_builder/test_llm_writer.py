@@ -17,7 +17,7 @@ from writer_words import WORDS, Words, make_clip
 from tinymu_jax.data.annotations.clip import CATEGORIES
 from tinymu_jax.qa_builder.llm import cache as writer_answers
 from tinymu_jax.qa_builder.llm import client as llm_server
-from tinymu_jax.qa_builder.llm.client import LLMServer, Patience, UnansweredError
+from tinymu_jax.qa_builder.llm.client import LLMServer, RetryPolicy, UnansweredError
 from tinymu_jax.qa_builder.llm.writer import WriterConfig, write_items
 from tinymu_jax.qa_builder.questions.item import WRITER
 from tinymu_jax.qa_builder.tags.vocabulary import Tag
@@ -380,7 +380,7 @@ def waits(replies, **patience):
     """Returns what a client waits between its tries."""
     said = iter(replies)
     with serving(lambda *_: next(said)) as (url, _):
-        client = LLMServer(url, Patience(**patience))
+        client = LLMServer(url, RetryPolicy(**patience))
         client._stopped = Waits()
         client.complete([{"role": "system", "content": ""}, {"role": "user", "content": "{}"}], {})
     return client._stopped.seconds
@@ -451,7 +451,7 @@ def test_an_answer_that_drips_is_not_waited_for():
     thread.start()
     try:
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-        client = LLMServer(url, Patience(timeout=0.3, retries=0))
+        client = LLMServer(url, RetryPolicy(timeout=0.3, retries=0))
         start = time.monotonic()
         with pytest.raises(UnansweredError, match=r"no answer within 0\.3 s"):
             client.complete([{"role": "system", "content": ""}], {})
@@ -466,7 +466,7 @@ def test_an_answer_that_drips_is_not_waited_for():
 def test_an_answer_without_end_is_cut(monkeypatch):
     monkeypatch.setattr(llm_server, "LARGEST", 1000)
     with serving(always("x" * 2000)) as (url, _):
-        client = LLMServer(url, Patience(retries=0))
+        client = LLMServer(url, RetryPolicy(retries=0))
         with pytest.raises(UnansweredError, match="no answer of OpenAI's protocol"):
             client.complete([{"role": "system"}, {"role": "user", "content": "{}"}], {})
 
@@ -835,7 +835,7 @@ def test_nothing_to_write_is_refused(cache):
 def test_a_stopped_client_asks_no_more():
     tries = count()
     with serving(lambda *_: Status(500, str(next(tries)))) as (url, _):
-        client = LLMServer(url, Patience(first_wait=100))
+        client = LLMServer(url, RetryPolicy(first_wait=100))
         threading.Timer(0.2, client.stop).start()
         start = time.monotonic()
         for _ in range(2):

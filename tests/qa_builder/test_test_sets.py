@@ -7,10 +7,10 @@ import pytest
 from helpers import refusal
 
 from tinymu_jax.qa_builder.contamination.test_sets import (
-    HeldOut,
-    Question,
+    TestQuestion,
+    TestSet,
     artist_names,
-    read_held_out,
+    read_test_set,
     recording_ids,
 )
 
@@ -117,9 +117,9 @@ def test_musiccaps_gives_two_sets_and_leaves_out_the_clean_rows(tmp_path):
         "bbbbbbbbbbb,0,10,[],A march.,False,True",
         "ccccccccccc,0,10,[],A hymn.,False,False",
     )
-    assert read_held_out(musiccaps=path) == [
-        HeldOut("MusicCaps balanced", frozenset({"aaaaaaaaaaa"}), ("A waltz.",)),
-        HeldOut(
+    assert read_test_set(musiccaps=path) == [
+        TestSet("MusicCaps balanced", frozenset({"aaaaaaaaaaa"}), ("A waltz.",)),
+        TestSet(
             "MusicCaps/AudioSet eval",
             frozenset({"aaaaaaaaaaa", "bbbbbbbbbbb"}),
             ("A waltz.", "A march."),
@@ -135,15 +135,17 @@ def test_muchomusic_gives_questions_and_from_its_csv_the_recordings(tmp_path):
         "Which?,Oboe,Horn,Loud,,musiccaps,-0Gj8-vB1q4_30.json",
         '"Why, then?",Sad,Gay,Flute,Drum,sdd,1004034',
     )
-    (found,) = read_held_out(muchomusic=path)
+    (found,) = read_test_set(muchomusic=path)
     assert found.ids == {"-0Gj8-vB1q4", JAMENDO}
     assert found.questions == (
-        Question("Which?", "Oboe", ("Oboe", "Horn", "Loud")),
-        Question("Why, then?", "Sad", ("Sad", "Gay", "Flute", "Drum")),
+        TestQuestion("Which?", "Oboe", ("Oboe", "Horn", "Loud")),
+        TestQuestion("Why, then?", "Sad", ("Sad", "Gay", "Flute", "Drum")),
     )
     line = {"audio": "test_0.wav", "question": "Which?", "choices": ["Horn", "Oboe"], "answer": "B"}
-    (found,) = read_held_out(muchomusic=write(tmp_path, "asked.jsonl", json.dumps(line), ""))
-    assert found == HeldOut("MuChoMusic", questions=(Question("Which?", "Oboe", ("Horn", "Oboe")),))
+    (found,) = read_test_set(muchomusic=write(tmp_path, "asked.jsonl", json.dumps(line), ""))
+    assert found == TestSet(
+        "MuChoMusic", questions=(TestQuestion("Which?", "Oboe", ("Horn", "Oboe")),)
+    )
 
 
 def test_audiosets_eval_list_gives_ids(tmp_path):
@@ -154,8 +156,8 @@ def test_audiosets_eval_list_gives_ids(tmp_path):
         "# YTID, start_seconds, end_seconds, positive_labels",
         '--4gqARaEJE, 0.000, 10.000, "/m/068hy,/m/07q6cd_"',
     )
-    assert read_held_out(audioset_eval=path) == [
-        HeldOut("AudioSet eval", frozenset({"--4gqARaEJE"}))
+    assert read_test_set(audioset_eval=path) == [
+        TestSet("AudioSet eval", frozenset({"--4gqARaEJE"}))
     ]
 
 
@@ -167,8 +169,8 @@ def test_song_describer_gives_tracks_captions_and_artists(tmp_path):
         "1,1004034,A waltz.,224,34/1004034.mp3",
         "2,1004034,A slow waltz.,224,34/1004034.mp3",
     )
-    (found,) = read_held_out(song_describer=path)
-    assert found == HeldOut(
+    (found,) = read_test_set(song_describer=path)
+    assert found == TestSet(
         "Song Describer",
         frozenset({JAMENDO}),
         ("A waltz.", "A slow waltz."),
@@ -180,12 +182,12 @@ def test_gtzan_is_read_from_its_folder_or_from_an_index(tmp_path):
     (tmp_path / "genres" / "blues").mkdir(parents=True)
     (tmp_path / "genres" / "blues" / "blues.00007.au").touch()
     (tmp_path / "genres" / "bextract_single.mf").touch()
-    assert read_held_out(gtzan=tmp_path) == [HeldOut("GTZAN", frozenset({"blues.00007"}))]
+    assert read_test_set(gtzan=tmp_path) == [TestSet("GTZAN", frozenset({"blues.00007"}))]
     index = write(
         tmp_path, "index.csv", "file,artist,title", "blues.00000.wav,The Clash,x", "pop.00001,,"
     )
-    assert read_held_out(gtzan=index) == [
-        HeldOut("GTZAN", frozenset({"blues.00000", "pop.00001"}), artists=frozenset({"clash"}))
+    assert read_test_set(gtzan=index) == [
+        TestSet("GTZAN", frozenset({"blues.00000", "pop.00001"}), artists=frozenset({"clash"}))
     ]
 
 
@@ -221,13 +223,13 @@ def test_gtzan_is_read_from_its_folder_or_from_an_index(tmp_path):
 )
 def test_other_files_are_refused(tmp_path, option, name, lines, wanted):
     path = write(tmp_path, name, *lines)
-    message = refusal(read_held_out, **{option: path})
+    message = refusal(read_test_set, **{option: path})
     assert str(path) in message
     assert wanted in message
 
 
 def test_missing_files_and_empty_folders_are_refused(tmp_path):
     for option in ("musiccaps", "audioset_eval", "song_describer", "gtzan"):
-        assert "nowhere.csv" in refusal(read_held_out, **{option: tmp_path / "nowhere.csv"})
-    assert "nowhere.jsonl" in refusal(read_held_out, muchomusic=tmp_path / "nowhere.jsonl")
-    assert "holds nothing" in refusal(read_held_out, gtzan=tmp_path)
+        assert "nowhere.csv" in refusal(read_test_set, **{option: tmp_path / "nowhere.csv"})
+    assert "nowhere.jsonl" in refusal(read_test_set, muchomusic=tmp_path / "nowhere.jsonl")
+    assert "holds nothing" in refusal(read_test_set, gtzan=tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import music_tree, refusal
 
-from tinymu_jax.data.annotations.clip import CATEGORIES, Clip
+from tinymu_jax.data.annotations.clip import CATEGORIES, AnnotatedClip
 from tinymu_jax.qa_builder.tags.table import read_table
 from tinymu_jax.qa_builder.tags.vocabulary import (
     Meaning,
@@ -243,7 +243,7 @@ def test_texts_name_tags_by_whole_words(words, text, named):
 def clip(given=(), denied=(), **fields):
     """Returns a clip with labels that have no category."""
     found = {"tags": {"": tuple(given)}, "denied": {"": tuple(denied)}} | fields
-    return Clip("c", "c.wav", "Made", "CC0", **found)
+    return AnnotatedClip("c", "c.wav", "Made", "CC0", **found)
 
 
 def test_a_clip_gets_the_vocabularys_names_by_category(words):

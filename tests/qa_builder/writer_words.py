@@ -2,7 +2,7 @@
 
 import re
 
-from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.qa_builder.tags.vocabulary import Tag
 
 
@@ -34,4 +34,4 @@ PIANO = {"instrument": ("piano",), "genre": ("jazz",), "mood": ("calm",)}
 
 def make_clip(number=0, **fields):
     own = {"tags": PIANO, "captions": (f"A piano plays a calm tune, number {number}.",)}
-    return Clip(f"c{number}", f"c{number}.wav", "Made", "CC0", **own | fields)
+    return AnnotatedClip(f"c{number}", f"c{number}.wav", "Made", "CC0", **own | fields)

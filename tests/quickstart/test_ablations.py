@@ -23,7 +23,7 @@ def runs_of(name):
 
 
 def frozen(run, path):
-    return re.fullmatch(run.optim.frozen, path) is not None
+    return re.fullmatch(run.optim.frozen_params, path) is not None
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -31,7 +31,7 @@ def test_every_stage_begins_with_a_stage_before_it(name):
     runs = runs_of(name)
     places = [run.output for run in runs.values()]
     for stage in (nano_recipe.WORDS, nano_recipe.JOIN, nano_recipe.TUNE):
-        start = runs[stage].start
+        start = runs[stage].init
         named = [place for place in (start.checkpoint, start.encoder, start.decoder) if place]
         assert named
         assert set(named) <= set(places)

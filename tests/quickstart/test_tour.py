@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tinymu_jax.cli import ask
+from tinymu_jax.cli import main as command_line
 from tinymu_jax.cli.main import main
 from tinymu_jax.quickstart import nano_recipe, new_timbre
 from tinymu_jax.utils import malloc
@@ -30,7 +30,7 @@ def small(monkeypatch):
     monkeypatch.setattr(new_timbre, "NEW_CLIPS", 8)
     monkeypatch.setattr(new_timbre, "USUAL_CLIPS", 8)
     # This process goes on to other tests.
-    monkeypatch.setattr(ask, "keep_heap", lambda: None)
+    monkeypatch.setattr(command_line, "keep_heap", lambda: None)
 
 
 def run(monkeypatch, *arguments):
@@ -99,7 +99,7 @@ def test_an_ablation_is_learnt_and_shown(small, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("command", ["train", "quickstart", "ablate", "ask"])
 def test_what_trains_keeps_its_memory(command, monkeypatch):
     kept = []
-    monkeypatch.setattr(ask, "keep_heap", lambda: kept.append(True))
+    monkeypatch.setattr(command_line, "keep_heap", lambda: kept.append(True))
     assert run(monkeypatch, command, "--no-such-option") == 2
     assert bool(kept) == (command != "ask")
-    assert malloc.keep_heap is not ask.keep_heap
+    assert malloc.keep_heap is not command_line.keep_heap

@@ -26,7 +26,7 @@ from tinymu_jax.models.config import (
     SelfSupervisedConfig,
     TinyMUConfig,
 )
-from tinymu_jax.models.matpac_ssl.student_teacher import compare, init_whole, parts_of
+from tinymu_jax.models.matpac_ssl.student_teacher import init_whole, parts_of, ssl_loss
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.models.smollm2 import SmolLM2, param_axes
 from tinymu_jax.training.accelerators import CHIPS, chip_of
@@ -271,7 +271,7 @@ def test_operations_of_pre_training_are_those_that_xla_counts():
     crops, order = jnp.zeros((4, 160, 80)), jnp.tile(jnp.arange(50), (4, 1))
 
     def lost(params):
-        seen = compare(params, teaching, crops, order, jnp.int32(3), config)
+        seen = ssl_loss(params, teaching, crops, order, jnp.int32(3), config)
         return seen.prediction.sum() + seen.classes.sum()
 
     counted = jax.jit(jax.grad(lost)).lower(params).compile().cost_analysis()["flops"]
@@ -319,8 +319,8 @@ def test_a_block_holds_what_its_scarcest_part_allows():
     work = forecast.block_work(PackingConfig())
     assert work["slots"] == pytest.approx(0.97 * 8192)
     assert 150 < work["questions"] < 160
-    assert forecast.block_work(PackingConfig(labels=200))["questions"] == 10
-    assert forecast.block_work(PackingConfig(clips=1))["questions"] == 7
+    assert forecast.block_work(PackingConfig(max_labels=200))["questions"] == 10
+    assert forecast.block_work(PackingConfig(max_clips=1))["questions"] == 7
 
 
 def test_more_is_computed_than_needed():

@@ -68,14 +68,17 @@ def test_a_config_says_how_many_questions_a_step_has(name):
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda one: one.sold_as)
 def test_blocks_are_parted_evenly(machine):
     step = read_config(machine.config).step
-    assert step.blocks % (machine.devices * step.accumulate) == 0
+    assert step.blocks % (machine.devices * step.grad_accum_steps) == 0
     model = model_of(read_config(machine.config))
-    assert (model.decoder.products, model.encoder.products) == (step.decoder, step.encoder)
+    assert (model.decoder.compute_dtype, model.encoder.compute_dtype) == (
+        step.decoder_dtype,
+        step.encoder_dtype,
+    )
 
 
 def test_a_t4_has_no_bfloat16_and_room_for_a_row():
     found = plan(MACHINES[0])
-    assert (found.products, found.compiled) == ("float32", False)
+    assert (found.compute_dtype, found.compiled) == ("float32", False)
     assert found.memory < 0.5 * found.room == 8e9
 
 

@@ -23,18 +23,18 @@ from tinymu_jax.utils.tree import flatten
 
 STEPS = 40
 CONFIG = """
-from tinymu_jax.data.config import PackingConfig
+from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.config import *
 
 config = TrainConfig(
-    start=StartConfig({model!r}, tokenizer={tokenizer!r}),
+    init=InitConfig({model!r}, tokenizer={tokenizer!r}),
     data=DataConfig(
         {data!r},
-        packing=PackingConfig(row_slots=160, rows=1, clips=3, labels=80, waiting=6),
+        packing=PackingConfig(row_length=160, rows=1, max_clips=3, max_labels=80, buffer_size=6),
         epochs=150,
         threads=2,
     ),
-    step=StepConfig(remat="nothing"),
+    step=StepConfig(remat="none"),
     optim=OptimConfig(learning_rate=1e-3),
     loop=LoopConfig(log_every=1, save_every=3, tensorboard=False),
     steps={steps},

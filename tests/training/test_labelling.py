@@ -19,16 +19,16 @@ from tinymu_jax.data.config import AugmentConfig, FeatureConfig, PrepareConfig
 from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.label_batches import HEAD, LabelBatches, read_labels_table
 from tinymu_jax.data.prepare import prepare
-from tinymu_jax.inference.chunked_encoding import listen
+from tinymu_jax.inference.chunked_encoding import encode_clips
 from tinymu_jax.mesh import MeshConfig
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training import run as runs
 from tinymu_jax.training.checkpointing import Checkpoints
 from tinymu_jax.training.config import (
     DataConfig,
+    InitConfig,
     LoopConfig,
     OptimConfig,
-    StartConfig,
     StepConfig,
     TrainConfig,
 )
@@ -92,19 +92,19 @@ def data(recordings, tmp_path_factory):
 def base(recordings, data, golden_dir, compiled_programs_stay_here):
     """A run of two steps an epoch from the golden model; it ends with a validation."""
     return TrainConfig(
-        start=StartConfig(
+        init=InitConfig(
             str(golden_dir / "tinymu_tiny.pt"), tokenizer=str(recordings / "tokenizer.json")
         ),
         data=DataConfig(
             str(data),
-            packing=PackingConfig(clips=4),
+            packing=PackingConfig(max_clips=4),
             validation=str(data),
             labels=str(recordings / "labels.csv"),
             epochs=EPOCHS,
             threads=1,
         ),
-        step=StepConfig(remat="nothing"),
-        optim=OptimConfig(learning_rate=1e-2, frozen=FROZEN),
+        step=StepConfig(remat="none"),
+        optim=OptimConfig(learning_rate=1e-2, frozen_params=FROZEN),
         mesh=MeshConfig(1, 1, 1),
         loop=LoopConfig(log_every=1, save_every=1000, tensorboard=False),
     )
@@ -171,7 +171,8 @@ def test_the_loss_is_that_of_the_mean_of_the_encoders_vectors(whole, data):
     records = [dataset[number] for number in range(len(dataset))]
     waveforms = [record.features / np.float32(32768) for record in records]
     heard = [
-        np.asarray(x[0]) for x in listen(model.params["encoder"], waveforms, model.config.encoder)
+        np.asarray(x[0])
+        for x in encode_clips(model.params["encoder"], waveforms, model.config.encoder)
     ]
     names = [Path(record.clip).name for record in records]
     found = lines(whole.folder, "validation_loss")
@@ -183,7 +184,7 @@ def test_the_loss_is_that_of_the_mean_of_the_encoders_vectors(whole, data):
 
 
 def test_every_clip_comes_once_an_epoch_with_its_own_labels(base, golden_checkpoint):
-    config = replace(with_data(base, packing=PackingConfig(clips=2)), step=StepConfig(blocks=2))
+    config = replace(with_data(base, packing=PackingConfig(max_clips=2)), step=StepConfig(blocks=2))
     batches = labelling(config, golden_checkpoint)[0].batches
     dataset, labels = batches.reader.dataset, read_labels_table(config.data.labels)
     assert len(batches) == EPOCHS * 2
@@ -207,7 +208,7 @@ def test_every_clip_comes_once_an_epoch_with_its_own_labels(base, golden_checkpo
 
 
 def test_what_fills_no_step_is_left_for_another_epoch(base, golden_checkpoint):
-    config = with_data(base, packing=PackingConfig(clips=3), epochs=40)
+    config = with_data(base, packing=PackingConfig(max_clips=3), epochs=40)
     batches = labelling(config, golden_checkpoint)[0].batches
     assert len(batches) == 40 * 2
     heard = Counter()
@@ -337,14 +338,14 @@ def test_a_table_that_is_gone_is_named_when_a_run_goes_on(config, tmp_path):
 
 @pytest.mark.parametrize("frozen", ["encoder/.*", "decoder/.*", "projector/.*"])
 def test_what_labels_do_not_depend_on_does_not_learn(base, golden_checkpoint, frozen):
-    config = replace(base, optim=replace(base.optim, frozen=frozen))
+    config = replace(base, optim=replace(base.optim, frozen_params=frozen))
     message = refusal(labelling, config, golden_checkpoint)
     assert "data.labels teaches the encoder alone" in message
-    assert "optim.frozen '(projector|decoder)/.*'" in message
+    assert "optim.frozen-params '(projector|decoder)/.*'" in message
 
 
 def test_fewer_clips_than_a_step_takes_are_refused(base, golden_checkpoint):
-    config = with_data(base, packing=PackingConfig(clips=9))
+    config = with_data(base, packing=PackingConfig(max_clips=9))
     message = refusal(labelling, config, golden_checkpoint)
     assert "has 8 clips that can be used, and a step takes 9; lower the clips of a block" in message
 
@@ -364,6 +365,6 @@ def test_what_the_encoder_does_not_hear_is_refused(base, golden_checkpoint, monk
 
 def test_muon_for_the_vectors_of_stacked_layers_is_refused(base, golden_checkpoint):
     """A matrix in memory, but each row is a layer's vector of its own."""
-    optim = replace(base.optim, muon=r"encoder/transformer/blocks/.*")
+    optim = replace(base.optim, muon_params=r"encoder/transformer/blocks/.*")
     message = refusal(labelling, replace(base, optim=optim), golden_checkpoint)
     assert "which is no matrix; narrow it" in message

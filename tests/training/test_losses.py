@@ -11,8 +11,8 @@ from oracles import torch_modules as oracle
 from tinymu_jax.checkpoints.checkpoint import expected_shapes
 from tinymu_jax.checkpoints.pytorch import tinymu
 from tinymu_jax.checkpoints.pytorch.key_map import to_ours
-from tinymu_jax.inference.chunked_encoding import listen
-from tinymu_jax.models.packing import PackingConfig, Placed, Question, lay_out_block
+from tinymu_jax.inference.chunked_encoding import encode_clips
+from tinymu_jax.models.packing import PackedGroup, PackedQuestion, PackingConfig, build_block
 from tinymu_jax.training import losses
 from tinymu_jax.training.losses import sum_loss
 from tinymu_jax.utils.tree import flatten
@@ -64,19 +64,19 @@ def published_step(model, waveforms, questions, ignore_bang):
 
 def packed(questions, rows, config):
     """Packs two clips' questions as a plan might: a row each, or both in one; two blocks."""
-    packing = PackingConfig(row_slots=2400, rows=rows, clips=2, labels=1200)
+    packing = PackingConfig(row_length=2400, rows=rows, max_clips=2, max_labels=1200)
     cut = [
         [
-            Question(prompt, [*answer, 0] if len(answer) < 129 else answer[:129])
+            PackedQuestion(prompt, [*answer, 0] if len(answer) < 129 else answer[:129])
             for prompt, answer in own
         ]
         for own in questions
     ]
     half = (len(cut[1]) + 1) // 2
-    first = [Placed(0, 0, 20, cut[0]), Placed(rows - 1, 1, 63, cut[1][:half])]
+    first = [PackedGroup(0, 0, 20, cut[0]), PackedGroup(rows - 1, 1, 63, cut[1][:half])]
     # The other clip's remaining questions hear it once more, in a block of their own.
-    second = [Placed(0, 1, 63, cut[1][half:])] if cut[1][half:] else []
-    blocks = [lay_out_block(placed, packing, config) for placed in (first, second)]
+    second = [PackedGroup(0, 1, 63, cut[1][half:])] if cut[1][half:] else []
+    blocks = [build_block(placed, packing, config) for placed in (first, second)]
     return jax.tree.map(lambda *x: np.stack(x), *blocks)
 
 
@@ -97,7 +97,7 @@ def test_gradients_are_those_of_the_padded_step(
     )
 
     encoder = golden_checkpoint.params["encoder"]
-    found = [x[0] for x in listen(encoder, waveforms, config.encoder)]
+    found = [x[0] for x in encode_clips(encoder, waveforms, config.encoder)]
     vectors = np.zeros((2, 2, 63, found[0].shape[-1]), np.float32)
     for clip, own in enumerate(found):
         vectors[:, clip, : len(own)] = own

@@ -13,7 +13,7 @@ from tinymu_jax.models import tinymu
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.training.checkpointing import Checkpoints
 from tinymu_jax.training.config import DataConfig, OptimConfig, TrainConfig
-from tinymu_jax.training.optim import make_optimiser, published_schedule, split_frozen
+from tinymu_jax.training.optim import make_optimizer, partition_frozen, published_schedule
 from tinymu_jax.training.train_step import TrainState, init_state
 from tinymu_jax.utils.tree import flatten
 
@@ -47,7 +47,7 @@ def random_tree(seed):
 
 def updates(config, gradients):
     """Returns what is added to the weights in each of the first steps."""
-    optimiser, params, found = make_optimiser(config, STEPS), random_tree(0), []
+    optimiser, params, found = make_optimizer(config, STEPS), random_tree(0), []
     state, update = optimiser.init(params), jax.jit(optimiser.update)
     for gradient in gradients:
         added, state = update(gradient, state, params)
@@ -62,7 +62,9 @@ def gradients():
 
 @pytest.fixture(scope="module")
 def found(gradients):
-    return updates(OptimConfig(learning_rate=1e-3, muon=MUON, muon_rate=0.02), gradients)
+    return updates(
+        OptimConfig(learning_rate=1e-3, muon_params=MUON, muon_learning_rate=0.02), gradients
+    )
 
 
 # --- by hand -----------------------------------------------------------------------------------
@@ -93,7 +95,7 @@ def averaged(gradients, beta=0.95):
 def test_an_update_is_newton_schulz_of_each_layer(found, gradients, path):
     own = [dict(flatten(gradient))[path] for gradient in gradients]
     into, out = own[0].shape[-2:]
-    rate = published_schedule(0.02, STEPS, OptimConfig().warmup)
+    rate = published_schedule(0.02, STEPS, OptimConfig().warmup_fraction)
     for number, average in enumerate(averaged(own)):
         layers = average.reshape(-1, into, out)
         wanted = np.stack([newton_schulz(layer) for layer in layers]).reshape(average.shape)
@@ -102,7 +104,7 @@ def test_an_update_is_newton_schulz_of_each_layer(found, gradients, path):
 
 
 def test_an_update_is_about_orthogonal(found):
-    rate = published_schedule(0.02, STEPS, OptimConfig().warmup)
+    rate = published_schedule(0.02, STEPS, OptimConfig().warmup_fraction)
     for number, added in enumerate(found):
         for layer in np.asarray(added["layers/tall"]) / float(rate(number)):
             singular = np.linalg.svd(layer, compute_uv=False)
@@ -119,11 +121,15 @@ def test_other_weights_follow_adam_as_without_muon(found, gradients):
 
 
 def test_clipping_decay_and_slowing_go_with_muon(found, gradients):
-    rates = {"learning_rate": 1e-3, "muon": MUON, "muon_rate": 0.02}
-    parts = {"slowed": {"layers/.*": 0.5}, "weight_decay": 0.1, "decayed": "single/.*"}
+    rates = {"learning_rate": 1e-3, "muon_params": MUON, "muon_learning_rate": 0.02}
+    parts = {
+        "lr_multipliers": {"layers/.*": 0.5},
+        "weight_decay": 0.1,
+        "weight_decay_params": "single/.*",
+    }
     # The length of a gradient is nothing to Muon.
-    (added,) = updates(OptimConfig(**rates, **parts, clip_norm=0.1), gradients[:1])
-    rate = float(published_schedule(1e-3, STEPS, OptimConfig().warmup)(0))
+    (added,) = updates(OptimConfig(**rates, **parts, max_grad_norm=0.1), gradients[:1])
+    rate = float(published_schedule(1e-3, STEPS, OptimConfig().warmup_fraction)(0))
     for path, factor, decay in (("layers/wide", 0.5, 0.0), ("single/kernel", 1.0, 0.1)):
         weight = dict(flatten(random_tree(0)))[path]
         wanted = factor * np.asarray(found[0][path]) - rate * decay * weight
@@ -135,29 +141,34 @@ def test_clipping_decay_and_slowing_go_with_muon(found, gradients):
 
 @pytest.mark.parametrize("pattern", ["layers/.*", ".*", "layers/scale"])
 def test_a_pattern_that_names_a_vector_is_refused(pattern):
-    optimiser = make_optimiser(OptimConfig(muon=pattern), STEPS)
+    optimiser = make_optimizer(OptimConfig(muon_params=pattern), STEPS)
     message = refusal(optimiser.init, random_tree(0))
-    assert message == f"optim.muon {pattern!r} names layers/scale, which is no matrix; narrow it"
+    assert (
+        message
+        == f"optim.muon-params {pattern!r} names layers/scale, which is no matrix; narrow it"
+    )
 
 
 def test_a_pattern_that_names_nothing_is_refused():
-    optimiser = make_optimiser(OptimConfig(muon="layer/.*"), STEPS)
-    assert "optim.muon 'layer/.*' names no" in refusal(optimiser.init, random_tree(0))
+    optimiser = make_optimizer(OptimConfig(muon_params="layer/.*"), STEPS)
+    assert "optim.muon-params 'layer/.*' names no" in refusal(optimiser.init, random_tree(0))
 
 
 def test_no_regular_expression_is_refused():
-    optimiser = make_optimiser(OptimConfig(muon="("), STEPS)
+    optimiser = make_optimizer(OptimConfig(muon_params="("), STEPS)
     assert "is no regular expression" in refusal(optimiser.init, random_tree(0))
 
 
 def test_a_rate_below_zero_is_refused(tmp_path):
-    config = TrainConfig(output=str(tmp_path), optim=OptimConfig(muon=MUON, muon_rate=-1.0))
-    assert "optim.muon-rate is -1.0; give 0 or more" in refusal(config.check)
+    config = TrainConfig(
+        output=str(tmp_path), optim=OptimConfig(muon_params=MUON, muon_learning_rate=-1.0)
+    )
+    assert "optim.muon-learning-rate is -1.0; give 0 or more" in refusal(config.check)
 
 
 def test_a_rate_of_zero_for_the_others_is_refused(tmp_path):
     # Muon's rate is told as a multiple of it.
-    optim = OptimConfig(learning_rate=0.0, muon=MUON)
+    optim = OptimConfig(learning_rate=0.0, muon_params=MUON)
     config = TrainConfig(output=str(tmp_path), data=DataConfig(train="data"), optim=optim)
     assert "optim.learning-rate" in refusal(config.check)
 
@@ -176,9 +187,9 @@ def assert_averages_lie_with_their_weights(part, weights):
 def test_averages_of_muon_lie_where_their_weights_do():
     config = TinyMUConfig()
     mesh = make_mesh(MeshConfig(2, 4, 1))
-    trained, _ = split_frozen(expected_shapes(config), OptimConfig())
+    trained, _ = partition_frozen(expected_shapes(config), OptimConfig())
     weights = weight_shardings(trained, tinymu.param_axes(config), mesh)
-    optimiser = make_optimiser(OptimConfig(muon=DECODER), 10)
+    optimiser = make_optimizer(OptimConfig(muon_params=DECODER), 10)
     state = jax.eval_shape(lambda p: init_state(p, optimiser), trained)
     found = tree_shardings(state, weights, mesh)
     assert dict(flatten(found.params)) == weights
@@ -196,7 +207,10 @@ def test_averages_of_muon_lie_where_their_weights_do():
 
 
 def test_a_checkpoint_gives_back_the_averages(gradients, tmp_path):
-    optimiser, mesh = make_optimiser(OptimConfig(muon=MUON), STEPS), make_mesh(MeshConfig(2, 2, 2))
+    optimiser, mesh = (
+        make_optimizer(OptimConfig(muon_params=MUON), STEPS),
+        make_mesh(MeshConfig(2, 2, 2)),
+    )
     params = random_tree(0)
     places = weight_shardings(params, AXES, mesh)
     _, averages = jax.jit(optimiser.update)(gradients[0], optimiser.init(params), params)

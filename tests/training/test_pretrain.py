@@ -36,13 +36,13 @@ from tinymu_jax.training.config import (
     PRETRAINING,
     ComputeConfig,
     CropsConfig,
+    InitConfig,
     LoopConfig,
     PretrainConfig,
-    PretrainStartConfig,
-    StartConfig,
+    PretrainInitConfig,
     TrainConfig,
 )
-from tinymu_jax.training.init_weights import open_start
+from tinymu_jax.training.init_weights import open_init
 from tinymu_jax.utils.tree import flatten
 
 FRAMES, CLIPS, STEPS, WARMUP, SEED = 208, 2, 20, 5, 3
@@ -72,10 +72,10 @@ def config(published, recordings, tmp_path, compiled_programs_stay_here):
     """A run of twenty steps from a published checkpoint."""
     return PretrainConfig(
         output=str(tmp_path / "run"),
-        start=PretrainStartConfig(checkpoint=str(published)),
+        init=PretrainInitConfig(checkpoint=str(published)),
         data=CropsConfig(str(recordings), clips=CLIPS, seed=SEED, threads=2),
         step=ComputeConfig(blocks=2),
-        optim=dataclasses.replace(PRETRAINING, warmup=WARMUP / STEPS),
+        optim=dataclasses.replace(PRETRAINING, warmup_fraction=WARMUP / STEPS),
         mesh=MeshConfig(1, 1, 1),
         loop=LoopConfig(log_every=1, save_every=6, tensorboard=False),
         steps=STEPS,
@@ -156,7 +156,7 @@ def test_no_mesh_and_no_accumulation_changes_a_loss(config, tmp_path):
     train(base)
     ways = {
         "parted": ({"mesh": MeshConfig(2, 2, 2)}, 8),
-        "in_turn": ({"step": ComputeConfig(blocks=4, accumulate=2)}, 1),
+        "in_turn": ({"step": ComputeConfig(blocks=4, grad_accum_steps=2)}, 1),
     }
     for name, (fields, devices) in ways.items():
         other = dataclasses.replace(base, output=str(tmp_path / name), **fields)
@@ -222,11 +222,11 @@ def test_its_encoder_listens_and_goes_under_a_tinymu(config, tmp_path):
     from tokenizer_fixture import tokenizer_text
 
     tokenizer.write_text(tokenizer_text())
-    start = StartConfig(encoder=config.output, tokenizer=str(tokenizer))
+    start = InitConfig(encoder=config.output, tokenizer=str(tokenizer))
     sizes = dataclasses.replace(
         sizes, decoder=dataclasses.replace(sizes.decoder, width=64, depth=1, mlp_width=32)
     )
-    opened = open_start(TrainConfig(output="x", start=start, model=sizes))
+    opened = open_init(TrainConfig(output="x", init=start, model=sizes))
     assert opened.config.encoder.num_frames == 320
     assert (opened.config.encoder.width, opened.config.projector.input_width) == (32, 160)
     # Positions of columns that it has not seen are those of the formula.
@@ -244,8 +244,8 @@ def test_student_and_teacher_can_begin_with_an_encoder(config, golden_dir):
         encoder=MatpacConfig(num_frames=FRAMES),
         predictor=PredictorConfig(width=24, depth=1, num_heads=4),
     )
-    start = PretrainStartConfig(encoder=str(golden_dir / "tinymu_tiny.pt"))
-    begun = open_start(dataclasses.replace(config, start=start, model=sizes))
+    start = PretrainInitConfig(encoder=str(golden_dir / "tinymu_tiny.pt"))
+    begun = open_init(dataclasses.replace(config, init=start, model=sizes))
     wanted = open_checkpoint(golden_dir / "tinymu_tiny.pt").params["encoder"]["transformer"]
     for tree in (begun.params["encoder"], begun.params["teacher"]["encoder"]):
         for (path, leaf), (_, other) in zip(
@@ -260,7 +260,7 @@ def test_student_and_teacher_can_begin_with_an_encoder(config, golden_dir):
 
 @pytest.mark.parametrize("published", ["mcl"], indirect=True)
 def test_what_cannot_be_pre_trained_is_refused(config, golden_dir, recordings, tmp_path):
-    start = partial(with_part, config, "start")
+    start = partial(with_part, config, "init")
     message = refusal(train, start(checkpoint=str(golden_dir / "tinymu_tiny.pt")))
     assert "is another model; name a checkpoint of pre-training" in message
     sized = dataclasses.replace(config, model=SelfSupervisedConfig(predictor=PredictorConfig(24)))
@@ -273,11 +273,11 @@ def test_what_cannot_be_pre_trained_is_refused(config, golden_dir, recordings, t
     assert "has 8 clips that can be used, and a step takes 10" in message
     message = refusal(train, with_part(config, "data", train=str(tmp_path)))
     assert "has no recordings" in message
-    frozen = with_part(config, "optim", frozen="encoder/.*|predictor/pos_embed")
+    frozen = with_part(config, "optim", frozen_params="encoder/.*|predictor/pos_embed")
     message = refusal(train, frozen)
     assert "of which the teacher is a moving average; narrow it" in message
     both = start(encoder="x")
-    assert "start.checkpoint is a whole model; leave start.encoder out" in refusal(train, both)
+    assert "init.checkpoint is a whole model; leave init.encoder out" in refusal(train, both)
 
 
 @pytest.mark.parametrize("published", ["mcl"], indirect=True)
@@ -309,7 +309,7 @@ def test_it_learns_from_a_prepared_data_set_without_questions(config, recordings
 def test_sizes_that_agree_with_the_checkpoints_may_be_given(config, published):
     own = open_checkpoint(published).config
     model = dataclasses.replace(SelfSupervisedConfig(), predictor=own.predictor)
-    begun = open_start(dataclasses.replace(config, model=model))
+    begun = open_init(dataclasses.replace(config, model=model))
     assert begun.config.predictor == own.predictor
 
 

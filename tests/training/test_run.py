@@ -23,21 +23,21 @@ from tinymu_jax.training import run as runs
 from tinymu_jax.training.checkpointing import Checkpoints, whole_steps
 from tinymu_jax.training.config import (
     DataConfig,
+    InitConfig,
     LoopConfig,
     OptimConfig,
-    StartConfig,
     StepConfig,
     TrainConfig,
 )
-from tinymu_jax.training.init_weights import open_start
-from tinymu_jax.training.optim import make_optimiser
+from tinymu_jax.training.init_weights import open_init
+from tinymu_jax.training.optim import make_optimizer
 from tinymu_jax.training.run import export
 from tinymu_jax.training.train_step import init_state
 from tinymu_jax.utils.files import alone_in
 from tinymu_jax.utils.tree import flatten
 
 SECONDS = [3.0, 2.2, 0.7, 4.0, 1.5, 2.0]
-PACKING = PackingConfig(row_slots=160, rows=2, clips=3, labels=80, waiting=6)
+PACKING = PackingConfig(row_length=160, rows=2, max_clips=3, max_labels=80, buffer_size=6)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,9 @@ def config(data, tokenizer_file, golden_dir, tmp_path, compiled_programs_stay_he
     """A run of a dozen steps from the golden model."""
     return TrainConfig(
         output=str(tmp_path / "run"),
-        start=StartConfig(str(golden_dir / "tinymu_tiny.pt"), tokenizer=str(tokenizer_file)),
+        init=InitConfig(str(golden_dir / "tinymu_tiny.pt"), tokenizer=str(tokenizer_file)),
         data=DataConfig(str(data), packing=PACKING, epochs=12, threads=2),
-        step=StepConfig(remat="nothing"),
+        step=StepConfig(remat="none"),
         optim=OptimConfig(learning_rate=1e-3),
         mesh=MeshConfig(1, 1, 1),
         loop=LoopConfig(log_every=1, save_every=4, tensorboard=False),
@@ -183,7 +183,7 @@ def test_checkpoints_go_to_no_other_kind_of_bucket():
 
 
 def test_the_best_and_the_latest_checkpoints_are_kept(tmp_path):
-    optimiser = make_optimiser(OptimConfig(), 10)
+    optimiser = make_optimizer(OptimConfig(), 10)
     state = init_state({"a": {"kernel": np.ones((2, 3), np.float32)}}, optimiser)
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
     measured = {2: 3.0, 3: 2.0, 5: 2.5}
@@ -238,7 +238,7 @@ def test_one_batch_is_learnt_by_heart(config, golden_dir):
 
 
 def test_lora_is_merged_into_the_model_at_the_end(config, tmp_path, golden_checkpoint):
-    config = changed(config, lora=LoraConfig(rank=4, alpha=8.0), optim__frozen=FROZEN)
+    config = changed(config, lora=LoraConfig(rank=4, alpha=8.0), optim__frozen_params=FROZEN)
     trained = train(config)
     model = read_checkpoint(trained.model)
     assert model.config == golden_checkpoint.config
@@ -261,8 +261,8 @@ def test_parts_are_joined_with_what_starts_at_random(
         save_checkpoint(tmp_path / name, golden_checkpoint if of_a_whole else part)
     parts = {"checkpoint": None, "encoder": str(tmp_path / "encoder")}
     parts["decoder"] = str(tmp_path / "decoder")
-    start = dataclasses.replace(config.start, **parts)
-    begun = open_start(changed(config, start=start))
+    start = dataclasses.replace(config.init, **parts)
+    begun = open_init(changed(config, init=start))
     projector = begun.params.pop("projector")
     assert projector["linear1"]["kernel"].shape == (whole.encoder.output_width, 2048)
     for path, leaf in flatten(begun.params):
@@ -273,7 +273,9 @@ def test_parts_are_joined_with_what_starts_at_random(
 
 
 def test_a_loss_that_is_no_number_stops_the_run(config):
-    config = changed(config, optim__learning_rate=1e38, loop__save_every=1, optim__warmup=0.0)
+    config = changed(
+        config, optim__learning_rate=1e38, loop__save_every=1, optim__warmup_fraction=0.0
+    )
     message = refusal(train, config)
     step = int(message.split(":")[0].removeprefix("step "))
     fault = json.loads((Path(config.output) / "not_finite.json").read_text())
@@ -352,19 +354,22 @@ def test_two_runs_do_not_share_a_folder(config):
         ({"data__train": "nowhere"}, "nowhere: is no prepared data set"),
         ({"data__validation": "nowhere"}, "nowhere: is no prepared data set"),
         ({"steps": 10_000}, "the data gives"),
-        ({"step__blocks": 3, "step__accumulate": 2}, "no multiple of step.accumulate"),
+        ({"step__blocks": 3, "step__grad_accum_steps": 2}, "no multiple of step.grad-accum-steps"),
         ({"mesh__fsdp": 2}, "does not fit 1 devices"),
-        ({"optim__warmup": 1.5}, "optim.warmup is 1.5"),
-        ({"optim__warmup": 0.5, "optim__hold": 0.5}, "are all of the run; lower one of them"),
+        ({"optim__warmup_fraction": 1.5}, "optim.warmup-fraction is 1.5"),
+        (
+            {"optim__warmup_fraction": 0.5, "optim__hold_fraction": 0.5},
+            "are all of the run; lower one of them",
+        ),
         ({"data__epochs": 0, "steps": 0}, "data.epochs is 0; give 1 or more"),
         ({"overfit_batch": True, "steps": 0}, "for how many --steps"),
-        ({"start__encoder": "matpac.pt"}, "leave start.encoder and start.decoder out"),
-        ({"start__tokenizer": "nowhere.json"}, "nowhere.json: no such file"),
-        ({"start__checkpoint": "nowhere.pt"}, "nowhere.pt: no such file"),
+        ({"init__encoder": "matpac.pt"}, "leave init.encoder and init.decoder out"),
+        ({"init__tokenizer": "nowhere.json"}, "nowhere.json: no such file"),
+        ({"init__checkpoint": "nowhere.pt"}, "nowhere.pt: no such file"),
         ({"loop__wandb": "music"}, "pip install wandb"),
         ({"loop__stop_after": 0}, "loop.stop-after is 0; give 1 or more"),
         ({"data__seed": -1}, "data.seed is -1"),
-        ({"optim__clip_norm": 0.0}, "optim.clip-norm is 0.0"),
+        ({"optim__max_grad_norm": 0.0}, "optim.max-grad-norm is 0.0"),
         ({"model__ignore_pad_labels": False}, "are said by step.*"),
     ],
 )
@@ -377,7 +382,7 @@ def test_a_checkpoint_of_another_model_is_named(config, tmp_path, golden_checkpo
 
     encoder = Checkpoint(golden_checkpoint.config.encoder, golden_checkpoint.params["encoder"])
     save_checkpoint(tmp_path / "encoder", encoder)
-    config = changed(config, start__checkpoint=str(tmp_path / "encoder"))
+    config = changed(config, init__checkpoint=str(tmp_path / "encoder"))
     assert "is another model; name a whole TinyMU there" in refusal(train, config)
 
 

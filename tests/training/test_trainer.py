@@ -12,24 +12,24 @@ from tinymu_jax.training.checkpointing import Checkpoints, whole_steps
 from tinymu_jax.training.config import LoopConfig, OptimConfig, RunConfig
 from tinymu_jax.training.distributed import join_processes
 from tinymu_jax.training.metrics import MetricsLog
-from tinymu_jax.training.optim import make_optimiser
+from tinymu_jax.training.optim import make_optimizer
 from tinymu_jax.training.preemption import Stopping
 from tinymu_jax.training.progress import showing
 from tinymu_jax.training.train_step import Metrics, init_state
-from tinymu_jax.training.trainer import Loop, Task, Work
+from tinymu_jax.training.trainer import StepCost, Trainer, TrainerTask
 
 NUMBERS = Metrics(np.float32(1), np.float32(1), np.float32(1), {"spread": np.float32(2)})
 
 
 def run_loop(folder, validate, stopping, steps=4):
     """Runs a loop over counts instead of weights; returns the saved steps and the log."""
-    optimiser = make_optimiser(OptimConfig(), 10)
+    optimiser = make_optimizer(OptimConfig(), 10)
     state = init_state({"a": {"kernel": np.ones((2, 3), np.float32)}}, optimiser)
-    task = Task(
+    task = TrainerTask(
         steps,
         lambda state, batch: (state._replace(step=state.step + 1), NUMBERS),
         lambda start: range(start, steps),
-        lambda step: Work(1, 1, 1.0),
+        lambda step: StepCost(1, 1, 1.0),
         lambda step: ["a.wav"],
         validate,
     )
@@ -37,7 +37,7 @@ def run_loop(folder, validate, stopping, steps=4):
     log = MetricsLog(folder, 0)
     loop = LoopConfig(log_every=1, validate_every=2, save_every=100)
     with showing(steps, 0, True) as show:
-        end = Loop(task, loop, folder, checkpoints, log, show, stopping).run(state, 0)
+        end = Trainer(task, loop, folder, checkpoints, log, show, stopping).run(state, 0)
     log.close()
     checkpoints.close()
     return end, whole_steps(folder / "checkpoints")

@@ -13,19 +13,24 @@ from tokenizer_fixture import tokenizer_text
 
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig
 from tinymu_jax.data.dataset import Dataset
-from tinymu_jax.data.loader import Batches, iterate
+from tinymu_jax.data.loader import PackedBatches, iterate
 from tinymu_jax.data.prepare import prepare
 from tinymu_jax.data.records import as_question
 from tinymu_jax.data.sampler import make_groups, make_plan
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.config import OptimConfig
-from tinymu_jax.training.encode_features import hear_clips
-from tinymu_jax.training.optim import join, make_optimiser, published_schedule, split_frozen
+from tinymu_jax.training.encode_features import encode_features
+from tinymu_jax.training.optim import (
+    make_optimizer,
+    merge_trees,
+    partition_frozen,
+    published_schedule,
+)
 from tinymu_jax.training.train_step import init_state, make_step
 from tinymu_jax.utils.tree import flatten
 
-hear = jax.jit(hear_clips, static_argnums=(3, 4))
-PACKING = PackingConfig(row_slots=400, rows=2, clips=3, labels=160, waiting=6)
+hear = jax.jit(encode_features, static_argnums=(3, 4))
+PACKING = PackingConfig(row_length=400, rows=2, max_clips=3, max_labels=160, buffer_size=6)
 SECONDS = [11.0, 3.2, 0.7, 9.95, 5.0, 10.0]
 
 
@@ -58,7 +63,7 @@ def assert_same(found, wanted):
 def make_batches(dataset, config, epochs=2, blocks=1, own=None, packing=PACKING):
     groups = make_groups(dataset.lengths(config), packing, config)
     plan = make_plan(groups, packing, 0, epochs)
-    return Batches(dataset, plan, packing, config, blocks, own)
+    return PackedBatches(dataset, plan, packing, config, blocks, own)
 
 
 # --- the loader --------------------------------------------------------------------------------
@@ -131,7 +136,7 @@ def test_clips_are_heard_as_outside_of_training(
 
 
 def test_a_clip_of_several_chunks_is_heard_in_as_many_rows(golden_checkpoint):
-    from tinymu_jax.inference.chunked_encoding import listen
+    from tinymu_jax.inference.chunked_encoding import encode_clips
 
     config, encoder = golden_checkpoint.config.encoder, golden_checkpoint.params["encoder"]
     clips = [noise(16_000 * 25).astype(np.float32), noise(16_000 * 12).astype(np.float32)]
@@ -141,7 +146,7 @@ def test_a_clip_of_several_chunks_is_heard_in_as_many_rows(golden_checkpoint):
         features[row, : len(clip)] = clip * 32768
     lengths = np.array([len(clip) for clip in clips])
     vectors, count = hear(encoder, features, lengths, "waveform", config)
-    for row, wanted in enumerate(listen(encoder, clips, config)):
+    for row, wanted in enumerate(encode_clips(encoder, clips, config)):
         assert count[row] == wanted.shape[1]
         own = vectors[row, : wanted.shape[1]]
         np.testing.assert_allclose(own, wanted[0], rtol=0, atol=1e-4)
@@ -159,7 +164,7 @@ def torch_losses(golden_dir, dataset, batches, config, steps, optim):
     model.audio_encoder.requires_grad_(False)
     weights = [w for w in model.parameters() if w.requires_grad]
     adam = torch.optim.Adam(weights, lr=1.0)
-    total, rising = len(batches), int(optim.warmup * len(batches))
+    total, rising = len(batches), int(optim.warmup_fraction * len(batches))
     plan, groups, index = batches.plan, batches.plan.groups, dataset.index
     losses = []
     for step in range(steps):
@@ -194,13 +199,13 @@ def test_losses_are_those_of_torchs_adam_on_the_padded_model(
     golden_dir, datasets, golden_checkpoint
 ):
     config, dataset = golden_checkpoint.config, datasets["waveform"]
-    optim = OptimConfig(learning_rate=1e-3, warmup=0.25)
+    optim = OptimConfig(learning_rate=1e-3, warmup_fraction=0.25)
     batches = make_batches(dataset, config, epochs=12)
     steps = 10
     assert len(batches) > steps
-    trained, frozen = split_frozen(golden_checkpoint.params, optim)
+    trained, frozen = partition_frozen(golden_checkpoint.params, optim)
     assert set(trained) == {"projector", "decoder"}
-    optimiser = make_optimiser(optim, len(batches))
+    optimiser = make_optimizer(optim, len(batches))
     step = jax.jit(make_step(config, "waveform", optimiser))
     state, losses = init_state(trained, optimiser), []
     for number in range(steps):
@@ -217,7 +222,7 @@ def test_accumulated_steps_are_the_whole_step(datasets, golden_checkpoint, accum
     config, dataset = golden_checkpoint.config, datasets["embeddings"]
     batches = make_batches(dataset, config, epochs=3, blocks=4)
     optim = OptimConfig()
-    trained, frozen = split_frozen(golden_checkpoint.params, optim)
+    trained, frozen = partition_frozen(golden_checkpoint.params, optim)
     sgd = optax.sgd(1.0)
     results = []
     for parts in (1, accumulate):
@@ -232,15 +237,15 @@ def test_accumulated_steps_are_the_whole_step(datasets, golden_checkpoint, accum
         assert np.abs(a - b).max() < 1e-5 * largest, path
 
 
-@pytest.mark.parametrize("remat", ["attention", "layers"])
+@pytest.mark.parametrize("remat", ["attention", "full"])
 def test_what_is_computed_again_is_what_was_kept(datasets, golden_checkpoint, remat):
     import dataclasses
 
     base, dataset = golden_checkpoint.config, datasets["embeddings"]
     batch = make_batches(dataset, base)[0]
-    trained, frozen = split_frozen(golden_checkpoint.params, OptimConfig())
+    trained, frozen = partition_frozen(golden_checkpoint.params, OptimConfig())
     sgd, results = optax.sgd(1.0), []
-    for kind in ("nothing", remat):
+    for kind in ("none", remat):
         config = dataclasses.replace(base, decoder=dataclasses.replace(base.decoder, remat=kind))
         step = jax.jit(make_step(config, "embeddings", sgd))
         lowered = step.lower(init_state(trained, sgd), frozen, batch).compile()
@@ -260,7 +265,7 @@ def test_a_step_without_questions_changes_nothing(datasets, golden_checkpoint):
     empty = batches._block(batches.plan.num_blocks)
     batch = jax.tree.map(lambda x: np.asarray(x)[None], empty)
     sgd = optax.sgd(1.0)
-    trained, frozen = split_frozen(golden_checkpoint.params, OptimConfig())
+    trained, frozen = partition_frozen(golden_checkpoint.params, OptimConfig())
     step = jax.jit(make_step(config, "log_mel", sgd))
     state, metrics = step(init_state(trained, sgd), frozen, batch)
     assert (float(metrics.loss), float(metrics.tokens)) == (0.0, 0.0)
@@ -290,11 +295,11 @@ def test_a_schedule_may_hold_before_it_falls():
 
 def update(config, params, gradient, steps=1):
     """Returns what the first steps add to the weights, in units of the learning rate."""
-    optimiser = make_optimiser(config, 10**6)
+    optimiser = make_optimizer(config, 10**6)
     state, params = optimiser.init(params), dict(params)
     for _ in range(steps):
         updates, state = optimiser.update(gradient, state, params)
-    first = published_schedule(config.learning_rate, 10**6, config.warmup)(0)
+    first = published_schedule(config.learning_rate, 10**6, config.warmup_fraction)(0)
     return {path: np.round(leaf / first, 4) for path, leaf in flatten(updates)}
 
 
@@ -310,18 +315,18 @@ def test_weights_decay_learn_slower_and_are_frozen_by_their_paths():
     assert {path: float(x[0]) for path, x in decayed.items()} == pytest.approx(
         {"a/kernel": -1.2, "a/bias": -1, "b/kernel": -1.2}
     )
-    slowed = update(OptimConfig(slowed={"b/.*": 0.5}), params, gradient)
+    slowed = update(OptimConfig(lr_multipliers={"b/.*": 0.5}), params, gradient)
     assert {path: float(x[0]) for path, x in slowed.items()} == pytest.approx(
         {"a/kernel": -1, "a/bias": -1, "b/kernel": -0.5}
     )
-    trained, frozen = split_frozen(params, OptimConfig(frozen="a/bias|b/.*"))
+    trained, frozen = partition_frozen(params, OptimConfig(frozen_params="a/bias|b/.*"))
     assert [path for path, _ in flatten(trained)] == ["a/kernel"]
-    assert dict(flatten(join(trained, frozen))).keys() == dict(flatten(params)).keys()
+    assert dict(flatten(merge_trees(trained, frozen))).keys() == dict(flatten(params)).keys()
 
 
 def test_long_gradients_are_shortened():
     params = {"a": np.zeros(4, np.float32)}
-    config = OptimConfig(clip_norm=1.0, eps=1.0)
+    config = OptimConfig(max_grad_norm=1.0, eps=1.0)
     # With so large an eps Adam's first step is the gradient over (its size + 1).
     found = update(config, params, {"a": np.full(4, 50.0, np.float32)})
     assert float(found["a"][0]) == pytest.approx(-0.5 / 1.5, abs=1e-4)
@@ -331,5 +336,5 @@ def test_long_gradients_are_shortened():
     ("pattern", "named"), [(".*", "leaves nothing to train"), ("(", "is no regular expression")]
 )
 def test_patterns_that_cannot_be_are_refused(pattern, named):
-    config = OptimConfig(frozen=pattern)
-    assert named in refusal(split_frozen, {"a": np.zeros(1)}, config)
+    config = OptimConfig(frozen_params=pattern)
+    assert named in refusal(partition_frozen, {"a": np.zeros(1)}, config)

@@ -25,7 +25,6 @@ Mono = Literal["first", "mean"]
 RATES = (1_000, 768_000)
 """Sample rates that recordings may have; others are faults of a header."""
 
-
 LONGEST = 86_400
 """Seconds that can be heard."""
 
@@ -244,7 +243,7 @@ def _decode_with_librosa(
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
-def heard_in(folder: str | Path) -> list[Path]:
+def list_audio_files(folder: str | Path) -> list[Path]:
     """Returns the recordings in a folder and those below it, sorted.
 
     Raises:

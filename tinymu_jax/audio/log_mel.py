@@ -14,20 +14,15 @@ from jaxtyping import Array, Float, Float32
 
 SAMPLE_RATE = 16_000
 
-
 WINDOW = 400
 """Samples of one analysis window, also the length of its Fourier transform (25 ms)."""
-
 
 HOP = 160
 """Samples from one frame to the next (10 ms)."""
 
-
 NUM_MELS = 80
 
-
 LOG_OFFSET = float(np.finfo(np.float32).eps)
-
 
 MEAN, DEVIATION = -7.056, 4.193
 """Of MATPAC's training log-mels; what the encoder reads is normalised by them."""

@@ -28,20 +28,15 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 
-
 RUN_FILE, MODEL_FOLDER = "run.json", "model"
 """A training run's folder has the one, and at its end the other, a checkpoint folder."""
-
 
 BESIDE = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"}
 """What may lie in a checkpoint folder as well, and stays when it is written anew."""
 
-
 FORMAT = 1
 
-
 ModelConfig = TinyMUConfig | MatpacConfig | SmolLM2Config | SelfSupervisedConfig
-
 
 MODELS: dict[str, type[ModelConfig]] = {
     "tinymu": TinyMUConfig,
@@ -254,4 +249,4 @@ def init_params(config: ModelConfig, seed: int) -> Tree:
         encoder, columns = (config.encoder, config.pooling) if whole else (config, 1)
         example = jnp.zeros((1, columns, column_samples(encoder.patch_size)))
     key = jax.random.key(seed)
-    return model(config).init(key, example, method="initialise")["params"]
+    return model(config).init(key, example, method="init_all")["params"]

@@ -30,11 +30,9 @@ from tinymu_jax.utils.tree import Tree, flatten
 
 CARD_FILE = "README.md"
 
-
 MARK = (
     "<!-- Written by tinymu_jax, and written anew with the weights; without this line it stays. -->"
 )
-
 
 NOT_LEARNT = re.compile(
     r"((encoder|predictor)/)?log_mel/.*|.*head/norm/(mean|variance|count)|centre"
@@ -239,7 +237,6 @@ def _number(value: float | None, share: bool) -> str:
 
 REPORT_FILE = "report.json"
 
-
 UNKNOWN = Origin("Nothing beside the weights says where they come from.")
 
 
@@ -268,7 +265,7 @@ def made_from_run(folder: Path, step: int | None = None) -> Origin:
     """
     page = read_json_object(folder / RUN_FILE, "name the folder of a run")
     config = _without_places(page.get("config", {}))
-    start = config.get("start") or {}
+    start = config.get("init") or {}
     begun = {name: start.get(name) for name in ("checkpoint", "encoder", "decoder")}
     known = [f"{name} `{place}`" for name, place in begun.items() if place]
     after = f" after step {step}" if step is not None else ""

@@ -8,10 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import (
-    exists,
-    write_whole,
-)
+from tinymu_jax.utils.files import exists, write_whole
 
 TYPES = {
     "F64": np.dtype(np.float64),

@@ -120,7 +120,7 @@ class Score:
                 rows = model.score_details(
                     batch[0], self.question, self.option, self.truncate_prompt
                 )
-                self._show(batch[0], rows, model.hearing.hear_one(batch[0]).clip)
+                self._show(batch[0], rows, model.audio_cache.encode_one(batch[0]).clip)
             except InputError as error:
                 show_fault(batch[0], error, self.json)
                 failed += 1

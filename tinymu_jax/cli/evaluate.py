@@ -37,13 +37,13 @@ class Asked:
             evaluate: gets the model, what puts questions to it, and the settings; returns findings.
         """
         from tinymu_jax.evaluation.report.build import write_report
-        from tinymu_jax.evaluation.responses import putter
+        from tinymu_jax.evaluation.responses import cached_engine
 
         model = self.model.load_assistant()
         settings = {name: str(value) for name, value in vars(self.model).items()}
         settings["max_new_tokens"] = str(self.max_new_tokens)
         with showing_progress("asking") as progress:
-            put = putter(model, self.output, self.max_new_tokens, progress)
+            put = cached_engine(model, self.output, self.max_new_tokens, progress)
             findings = evaluate(model, put, settings)
         page = write_report([findings], self.output)
         for notice in findings.notices:
@@ -243,11 +243,11 @@ class ReportCommand:
 
     def run(self) -> int:
         """Compares; returns the exit code."""
-        from tinymu_jax.evaluation.report.build import compare
+        from tinymu_jax.evaluation.report.build import compare_reports
 
         if len(self.reports) < 2:
             raise InputError("less than two reports: name the folders of two evaluations or more")
-        print(f"the report is {compare(self.reports, self.output)}")
+        print(f"the report is {compare_reports(self.reports, self.output)}")
         return 0
 
 

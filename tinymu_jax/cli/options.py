@@ -16,7 +16,6 @@ from tinymu_jax.models.config import PUBLISHED
 DECODER = "HuggingFaceTB/SmolLM2-135M"
 """Whose tokenizer the published model has."""
 
-
 Recordings = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECORDING")]
 
 
@@ -26,9 +25,9 @@ class Model:
 
     checkpoint: str = PUBLISHED
     """Hub name, published .pt, or checkpoint folder."""
-    encoder: Literal["float32", "bfloat16"] = "float32"
+    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 products in the encoder: faster, not exact."""
-    decoder: Literal["float32", "bfloat16", "int8"] = "float32"
+    decoder_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     """int8 weights in the decoder: smaller and faster, not exact; bfloat16 is for accelerators."""
     tokenizer: str | None = None
     """tokenizer.json or hub name of the decoder, where the checkpoint has none."""
@@ -43,8 +42,8 @@ class Model:
 
         return load(
             self.checkpoint,
-            encoder=self.encoder,
-            decoder=self.decoder,
+            encoder_dtype=self.encoder_dtype,
+            decoder_dtype=self.decoder_dtype,
             tokenizer=self.tokenizer,
             max_seconds=self.max_seconds,
             revision=self.revision,

@@ -25,7 +25,6 @@ SOURCES = (
     "folder",
 )
 
-
 UNCHECKED = "none"
 
 
@@ -47,9 +46,9 @@ class TestSets:
 
     def read(self) -> list[Any]:
         """Reads those that are named."""
-        from tinymu_jax.qa_builder.contamination.test_sets import read_held_out
+        from tinymu_jax.qa_builder.contamination.test_sets import read_test_set
 
-        return read_held_out(**vars(self))
+        return read_test_set(**vars(self))
 
 
 @dataclass(frozen=True)
@@ -213,12 +212,12 @@ class BuildCommand:
         return found
 
     def _built(self) -> Any:
-        from tinymu_jax.qa_builder.build import Tools, build
+        from tinymu_jax.qa_builder.build import BuildContext, build
         from tinymu_jax.qa_builder.questions.templates import read_wordings
         from tinymu_jax.qa_builder.tags.vocabulary import read_vocabulary
 
         vocabulary, wordings = read_vocabulary(self.vocabulary), read_wordings()
-        tools = Tools(vocabulary, wordings, self._counting(), self.build)
+        tools = BuildContext(vocabulary, wordings, self._counting(), self.build)
         sources = self._sources()
         if self.beam:
             from tinymu_jax.qa_builder.beam import build_with_beam
@@ -249,12 +248,14 @@ class BuildCommand:
         if self.llm_url is None:
             return lambda clips: ()
         from tinymu_jax.qa_builder.llm.writer import WriterConfig, write_items
-        from tinymu_jax.qa_builder.questions.seeded_choice import pick
+        from tinymu_jax.qa_builder.questions.seeded_choice import hash_choice
 
         config = WriterConfig(self.llm_url, self.llm_model, seed=self.build.seed)
 
         def prompt(clip: Any, number: int) -> str:
-            return pick(tools.wordings.of("caption"), config.seed, clip.source, clip.clip, number)
+            return hash_choice(
+                tools.wordings.of("caption"), config.seed, clip.source, clip.clip, number
+            )
 
         def write(clips: Sequence[Any]) -> Sequence[Any]:
             cache = self.output / "llm.jsonl"

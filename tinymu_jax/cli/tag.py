@@ -22,17 +22,17 @@ class Tagger:
     """Names of the classes: AudioSet's csv, a json, or a text file with one a line."""
     probe: Path | None = None
     """A probe's own file, for an encoder without head."""
-    encoder: Literal["float32", "bfloat16"] = "float32"
+    encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: faster, not exact."""
 
     def load(self) -> Any:
         """Loads it and makes sure that it tags."""
-        from tinymu_jax.inference.embedder import Listener
+        from tinymu_jax.inference.embedder import Embedder
         from tinymu_jax.inference.load import load
 
-        options = {"encoder": self.encoder, "labels": self.labels, "probe": self.probe}
+        options = {"encoder_dtype": self.encoder_dtype, "labels": self.labels, "probe": self.probe}
         model = load(self.checkpoint, **options)
-        if not isinstance(model, Listener) or model.config.head is None:
+        if not isinstance(model, Embedder) or model.config.head is None:
             raise InputError(
                 f"{self.checkpoint}: has no head to tag with; name an encoder with its head, or "
                 "give a probe's file with --probe"
@@ -89,7 +89,7 @@ class Tag:
 
     def _files(self) -> list[str]:
         """Returns all recordings, those in folders included."""
-        from tinymu_jax.audio.load import heard_in
+        from tinymu_jax.audio.load import list_audio_files
 
         folders = [name for name in self.recordings if os.path.isdir(name)]
         if folders and self.output is None:
@@ -97,7 +97,7 @@ class Tag:
         return [
             str(path)
             for name in self.recordings
-            for path in (heard_in(name) if os.path.isdir(name) else [name])
+            for path in (list_audio_files(name) if os.path.isdir(name) else [name])
         ]
 
     def _show(self, name: str, windows: list[Any]) -> None:

@@ -94,7 +94,7 @@ class Pretrain(_Run):
 
     NEXT: ClassVar[str] = (
         "its encoder gives vectors with `tinymu embed song.mp3 --checkpoint {model}`, goes under "
-        "a TinyMU with `tinymu train --start.encoder {model}`, and to PyTorch with "
+        "a TinyMU with `tinymu train --init.encoder {model}`, and to PyTorch with "
         "`python -m conversion.to_torch {model} matpac.pt`"
     )
 
@@ -136,7 +136,7 @@ class TrainTagger(_Run):
 
     NEXT: ClassVar[str] = (
         "it tags with `tinymu tag song.mp3 --checkpoint {model}`, goes under a TinyMU with "
-        "`tinymu train --start.encoder {model}`, and to PyTorch with "
+        "`tinymu train --init.encoder {model}`, and to PyTorch with "
         "`python -m conversion.to_torch {model} matpac.pt`"
     )
 

@@ -4,16 +4,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tinymu_jax.audio.load import Mono
-from tinymu_jax.utils.config_base import Serialised
+from tinymu_jax.utils.config_base import ConfigBase
 
 Store = Literal["waveform", "log_mel", "embeddings", "text"]
-
 
 Resampling = Literal["torchaudio", "kaiser-best"]
 
 
 @dataclass(frozen=True)
-class FeatureConfig(Serialised):
+class FeatureConfig(ConfigBase):
     """How clips are read, and what of them is kept."""
 
     store: Store = "log_mel"
@@ -43,7 +42,7 @@ class PrepareConfig:
 
 
 @dataclass(frozen=True)
-class AugmentConfig(Serialised):
+class AugmentConfig(ConfigBase):
     """How stored waveforms are changed while training, anew each time one is read.
 
     Probabilities and ranges are the published ones; effects follow each other in this order.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from tinymu_jax.audio.load import LONGEST, heard_in
+from tinymu_jax.audio.load import LONGEST, list_audio_files
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, num_frames
 from tinymu_jax.data.augment import generator
 from tinymu_jax.data.config import FeatureConfig
@@ -99,7 +99,7 @@ class FolderCorpus(Corpus):
             InputError: there are none.
         """
         self.place = Path(folder)
-        found = heard_in(self.place)
+        found = list_audio_files(self.place)
         lengths = {path: _frames_of(path) for path in found}
         self.paths = [path for path, count in lengths.items() if count >= frames]
         self.unusable = sum(count < 0 for count in lengths.values())

@@ -24,9 +24,7 @@ from tinymu_jax.utils.files import exists, read_json_object
 
 DATASET_FILE, INDEX_FILE, BAD_FILE = "dataset.json", "index.npz", "bad.jsonl"
 
-
 FORMAT = 1
-
 
 AGAIN = "run `tinymu data prepare` again, it goes on where something is missing"
 

@@ -22,7 +22,6 @@ from tinymu_jax.utils.files import read_text
 HEAD = "labels"
 """Name of the head among the trained weights."""
 
-
 FILE_NAME = "file_name"
 
 

@@ -14,7 +14,7 @@ from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.records import Record, as_question
 from tinymu_jax.data.sampler import Plan
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.models.packing import Block, PackingConfig, Placed, lay_out_block
+from tinymu_jax.models.packing import Block, PackedGroup, PackingConfig, build_block
 
 
 class Batch(NamedTuple):
@@ -42,7 +42,7 @@ class ClipReader:
         seed: int = 0,
         seconds: float | None = None,
     ) -> None:
-        """Arguments and errors as `Batches`; `seconds`: how much of a clip is heard at most."""
+        """Arguments and errors as `PackedBatches`; `seconds`: how much of a clip is heard at most."""
         self.dataset, self.config = dataset, config
         self.augment, self.seed = augment, seed
         self.cap = max_columns(dataset, config, augment)
@@ -88,7 +88,7 @@ class ClipReader:
         return augment_stored(record.features, rng, self.augment, crop_length(self.config))
 
 
-class Batches:
+class PackedBatches:
     """All steps of a run, found by their number: what this process computes of each."""
 
     def __init__(
@@ -141,7 +141,7 @@ class Batches:
         groups = [int(plan.group[at]) for at in span]
         records = list(dict.fromkeys(int(plan.groups.record[group]) for group in groups))
         read = {record: self.dataset[record] for record in records}
-        features, lengths = self.reader.read(list(read.values()), number, packing.clips)
+        features, lengths = self.reader.read(list(read.values()), number, packing.max_clips)
         index = self.dataset.index
         placed = []
         for at, group in zip(span, groups, strict=True):
@@ -150,13 +150,15 @@ class Batches:
             own = slice(plan.groups.first[group] - start, plan.groups.stop[group] - start)
             questions = [as_question(q, self.config) for q in read[record].questions[own]]
             row, count = int(plan.row[at]), int(self.num_audio[record])
-            placed.append(Placed(row, records.index(record), count, questions))
-        padded = np.full(packing.clips, -1, np.int32)
+            placed.append(PackedGroup(row, records.index(record), count, questions))
+        padded = np.full(packing.max_clips, -1, np.int32)
         padded[: len(records)] = records
-        return Batch(features, lengths, padded, lay_out_block(placed, packing, self.config))
+        return Batch(features, lengths, padded, build_block(placed, packing, self.config))
 
 
-def iterate(batches: Batches, start: int = 0, threads: int = 8, ahead: int = 2) -> Iterator[Any]:
+def iterate(
+    batches: PackedBatches, start: int = 0, threads: int = 8, ahead: int = 2
+) -> Iterator[Any]:
     """Yields the steps from `start` on, read ahead by Grain's threads.
 
     The position in the data is the number of the step: whoever goes on at it, on however many

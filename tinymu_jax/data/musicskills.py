@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinymu_jax.audio.load import heard_in
+from tinymu_jax.audio.load import list_audio_files
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import read_json_list
 
@@ -105,7 +105,9 @@ def without_questions(folders: Sequence[str | Path]) -> Lists:
             "nothing to prepare: name lists of questions, or folders of recordings (--audio)"
         )
     clips = [
-        ClipQuestions(p, Path(folder).name, ()) for folder in folders for p in heard_in(folder)
+        ClipQuestions(p, Path(folder).name, ())
+        for folder in folders
+        for p in list_audio_files(folder)
     ]
     return Lists(clips, 0)
 

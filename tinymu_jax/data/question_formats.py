@@ -6,5 +6,4 @@ than another.
 
 CAPTIONING, QA, MCQ, YES_NO = "Captioning", "QA", "MCQ", "Binary"
 
-
 LETTERS = "ABCD"

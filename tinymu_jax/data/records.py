@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.models.packing import Question
+from tinymu_jax.models.packing import PackedQuestion
 
 _TYPES = {
     "int16": np.dtype(np.int16),
@@ -74,7 +74,7 @@ def _ids(tokens: Int[np.ndarray, "T"]) -> bytes:
     return np.asarray(tokens, np.int32).tobytes()
 
 
-def as_question(stored: StoredQuestion, config: TinyMUConfig) -> Question:
+def as_question(stored: StoredQuestion, config: TinyMUConfig) -> PackedQuestion:
     """Returns a question as it is trained on, as published.
 
     A prompt of more than `max_text_tokens` tokens is cut; an answer of as many or more is cut to
@@ -83,4 +83,4 @@ def as_question(stored: StoredQuestion, config: TinyMUConfig) -> Question:
     limit = config.max_text_tokens
     answer = stored.answer_ids.tolist()
     labels = [*answer, config.end_token] if len(answer) < limit else answer[:limit]
-    return Question(stored.prompt_ids[:limit].tolist(), labels)
+    return PackedQuestion(stored.prompt_ids[:limit].tolist(), labels)

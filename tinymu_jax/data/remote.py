@@ -20,10 +20,8 @@ from tinymu_jax.utils.files import make_folder
 
 FILES_AT_ONCE = 8
 
-
 LOCK, BEGUN = "lock", "copying.json"
 """Held while a copy is made; the page of the data set that is being copied."""
-
 
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"}
 """What fsspec needs for an address, by how it begins."""

@@ -91,9 +91,9 @@ class Plan(NamedTuple):
         block = np.repeat(np.arange(self.num_blocks), np.diff(self.start))
         clips = len(np.unique(np.stack([block, records]), axis=1)[0])
         used = {
-            "slots": (self.groups.slots[self.group].sum(), packing.rows * packing.row_slots),
-            "clips": (clips, packing.clips),
-            "labels": (self.groups.labels[self.group].sum(), packing.labels),
+            "slots": (self.groups.slots[self.group].sum(), packing.rows * packing.row_length),
+            "clips": (clips, packing.max_clips),
+            "labels": (self.groups.labels[self.group].sum(), packing.max_labels),
         }
         return {name: float(n) / (self.num_blocks * size) for name, (n, size) in used.items()}
 
@@ -119,13 +119,13 @@ def make_groups(lengths: Lengths, packing: PackingConfig, config: TinyMUConfig) 
         slots, labels = sizes[start:end].tolist(), lengths.labels[start:end].tolist()
         first, used, scored = start, shared, 0
         for number, (size, count) in enumerate(zip(slots, labels, strict=True), start):
-            if shared + size > packing.row_slots or count > packing.labels:
+            if shared + size > packing.row_length or count > packing.max_labels:
                 raise InputError(
                     f"record {record}: question {number - start} takes {shared + size} slots with "
-                    f"its audio and {count} labels; rows have {packing.row_slots} "
-                    f"(packing.row_slots), blocks {packing.labels} (packing.labels): enlarge them"
+                    f"its audio and {count} labels; rows have {packing.row_length} "
+                    f"(packing.row_length), blocks {packing.max_labels} (packing.max_labels): enlarge them"
                 )
-            full = used + size > packing.row_slots or scored + count > packing.labels
+            full = used + size > packing.row_length or scored + count > packing.max_labels
             if number > first and (full or number - first == most):
                 rows.append((record, first, number, used, scored))
                 first, used, scored = number, shared, 0
@@ -187,7 +187,7 @@ class _Filling:
 
     def waiting(self) -> bool:
         """Lets as many groups in as may wait; returns whether there are any."""
-        while len(self.by_age) < self.packing.waiting:
+        while len(self.by_age) < self.packing.buffer_size:
             group = next(self.order, None)
             if group is None:
                 break
@@ -201,12 +201,12 @@ class _Filling:
 
     def begin_block(self) -> None:
         """Empties clips and labels."""
-        self.clips, self.labels_left = set(), self.packing.labels
+        self.clips, self.labels_left = set(), self.packing.max_labels
 
     def fill_row(self) -> list[int]:
         """Takes groups for one row."""
         taken: list[int] = []
-        room = self.packing.row_slots
+        room = self.packing.row_length
         while self.waiting() and self.lengths[0] <= room:
             # While there is room for three, the oldest; then one or two that leave least empty.
             roomy = not taken or room * len(self.lengths) > 3 * self.total
@@ -256,7 +256,7 @@ class _Filling:
         return (
             sum(self.slots[group] for group in groups) <= room
             and sum(self.labels[group] for group in groups) <= self.labels_left
-            and len(self.clips | {self.record[group] for group in groups}) <= self.packing.clips
+            and len(self.clips | {self.record[group] for group in groups}) <= self.packing.max_clips
         )
 
 

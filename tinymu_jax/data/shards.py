@@ -110,7 +110,6 @@ def _tokenised(clip: ClipQuestions, tokenizer: Tokenizer | None) -> tuple[Stored
 ENCODED_TOGETHER = 8
 """Clips in one call of the encoder."""
 
-
 Progress = Callable[[int, int], Any]
 """Called with the clips that are done, and all."""
 
@@ -169,7 +168,7 @@ def encode_shards(
     """Makes shards of embeddings: recordings are read in threads, and encoded here in batches."""
     import jax
 
-    from tinymu_jax.inference.chunked_encoding import listen
+    from tinymu_jax.inference.chunked_encoding import encode_clips
     from tinymu_jax.inference.param_layout import by_rows, unstack
     from tinymu_jax.models import matpac
 
@@ -190,7 +189,7 @@ def encode_shards(
             group = shard.clips[start : start + ENCODED_TOGETHER]
             clips = list(pool.map(try_read, group))
             good = [clip.samples for clip in clips if not isinstance(clip, InputError)]
-            vectors = iter(listen(laid_out, good, config))
+            vectors = iter(encode_clips(laid_out, good, config))
             for clip, heard in zip(group, clips, strict=True):
                 fault = isinstance(heard, InputError)
                 yield clip, heard if fault else as_embeddings(next(vectors)[0])

@@ -13,17 +13,13 @@ from tinymu_jax.data.question_formats import LETTERS
 
 OFFICIAL, STRICT, LIKELIHOOD = "official rule", "strict letter rule", "likelihood"
 
-
 RULES = (OFFICIAL, STRICT, LIKELIHOOD)
 """Their names, in the order of `Reading`."""
-
 
 ANNOUNCED = "The correct answer is:"
 """What prompts end with; of an answer that repeats it, what follows its last one counts."""
 
-
 _BRACKETED = re.compile(rf"\(([{LETTERS}])\)")
-
 
 _LEADING = re.compile(rf"([{LETTERS}])(?:[).](?!\S)|$)")
 

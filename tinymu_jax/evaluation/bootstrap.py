@@ -10,17 +10,14 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from tinymu_jax.evaluation.results import Measure
+from tinymu_jax.evaluation.results import Metric
 
 RESAMPLES = 10_000
 
-
 LEVEL = 0.95
-
 
 _CELLS = 4_000_000
 """Numbers that are drawn at once: as many resamples as fit."""
-
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -30,7 +27,7 @@ def measure_shares(
     groups: Sequence[Hashable],
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> dict[Name, Measure]:
+) -> dict[Name, Metric]:
     """Returns the mean of each row of marks, with its 95 % interval.
 
     Args:
@@ -48,11 +45,11 @@ def measure_shares(
     for column, name in enumerate(marks):
         known = table[:, column][~np.isnan(table[:, column])]
         if not len(known):
-            measures[name] = Measure(None, count=0, note="no questions")
+            measures[name] = Metric(None, count=0, note="no questions")
             continue
         ends = float(low[column]), float(high[column])
         there = not np.isnan(ends[0])
-        measures[name] = Measure(float(known.mean()), *(ends if there else ()), count=len(known))
+        measures[name] = Metric(float(known.mean()), *(ends if there else ()), count=len(known))
     return measures
 
 

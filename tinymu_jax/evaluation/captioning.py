@@ -14,7 +14,7 @@ from tinymu_jax.data.annotations.musiccaps import TEST_SETS, read_musiccaps
 from tinymu_jax.data.musicskills import read_list
 from tinymu_jax.data.question_formats import CAPTIONING
 from tinymu_jax.errors import InputError
-from tinymu_jax.evaluation.results import Answered, Findings, Measure, Table
+from tinymu_jax.evaluation.results import EvalResult, Example, Metric, Table
 from tinymu_jax.evaluation.skipped import (
     Answers,
     cut_notices,
@@ -31,13 +31,11 @@ from tinymu_jax.evaluation.text_metrics import (
     rouge_l,
     score_texts,
 )
-from tinymu_jax.inference.engine import Asking, Reply
+from tinymu_jax.inference.engine import Request, Response
 
-Put = Callable[[Sequence[Asking]], Sequence[Reply | InputError]]
-
+Put = Callable[[Sequence[Request]], Sequence[Response | InputError]]
 
 PROMPT = "Describe the music you hear."
-
 
 ROWS = {
     "eval": TEST_SETS["is_audioset_eval"],
@@ -46,23 +44,17 @@ ROWS = {
 }
 """Which rows of MusicCaps are described, by the test sets that they belong to."""
 
-
 PUBLISHED = {METEOR: 0.169, BERT_SCORE: 0.873}
-
 
 PUBLISHED_NOTE = "TinyMU (arXiv 2604.15849) on MusicCaps"
 
-
 HEADLINE = (BLEU[-1], ROUGE_L, METEOR, BERT_SCORE)
-
 
 WORDS = "words"
 """The mean length."""
 
-
 CENTRAL_SAMPLE = 200
 """Captions among which the most central one is looked for."""
-
 
 WORST = 20
 
@@ -150,7 +142,7 @@ def evaluate_captions(
     checkpoint: str,
     config: CaptionConfig | None = None,
     settings: Mapping[str, str] | None = None,
-) -> Findings:
+) -> EvalResult:
     """Lets a model describe all recordings, and scores what it says.
 
     Args:
@@ -165,8 +157,8 @@ def evaluate_captions(
         InputError: no recording could be described.
     """
     config = config or CaptionConfig()
-    asked = [Asking(one.audio, config.prompt, CAPTIONING) for one in captions.clips]
-    *replies, unheard = put([*asked, Asking(None, config.prompt, CAPTIONING)])
+    asked = [Request(one.audio, config.prompt, CAPTIONING) for one in captions.clips]
+    *replies, unheard = put([*asked, Request(None, config.prompt, CAPTIONING)])
     if isinstance(unheard, InputError):
         raise unheard
     answers = sort_replies(captions.clips, replies)
@@ -177,7 +169,7 @@ def evaluate_captions(
     scored = {name: _score(texts, clips, config.seed) for name, texts in rows.items()}
     own = scored["this model"]
     depends = {"prompt": config.prompt, **own.settings, **(settings or {})}
-    return Findings(
+    return EvalResult(
         kind="captions",
         title=captions.name,
         checkpoint=checkpoint,
@@ -187,7 +179,7 @@ def evaluate_captions(
         missing=len(answers.missing),
         worst=_worst(answers, own, config.prompt),
         published={
-            name: Measure(value, note=PUBLISHED_NOTE)
+            name: Metric(value, note=PUBLISHED_NOTE)
             for name, value in PUBLISHED.items()
             if captions.music_caps
         },
@@ -239,10 +231,10 @@ def _table(
     """Returns the scores of the model and of what does not listen."""
     columns = [*BLEU, ROUGE_L, METEOR, BERT_SCORE]
 
-    def words(texts: Sequence[str]) -> Measure:
-        return Measure(float(np.mean([len(text.split()) for text in texts])), share=False)
+    def words(texts: Sequence[str]) -> Metric:
+        return Metric(float(np.mean([len(text.split()) for text in texts])), share=False)
 
-    cells: dict[str, list[Measure | None]] = {
+    cells: dict[str, list[Metric | None]] = {
         name: [*(one.measures[column] for column in columns), words(rows[name])]
         for name, one in scored.items()
     }
@@ -266,12 +258,12 @@ def _notices(answers: Answers[Captioned]) -> list[str]:
     ]
 
 
-def _worst(answers: Answers[Captioned], own: Scored, prompt: str) -> list[Answered]:
+def _worst(answers: Answers[Captioned], own: Scored, prompt: str) -> list[Example]:
     """Returns the captions with the least ROUGE-L."""
     found = []
     for number in np.argsort(own.rouge_l, kind="stable")[:WORST]:
         clip, reply = answers.answered[number]
         score = float(own.rouge_l[number])
         wanted = " / ".join(clip.references)
-        found.append(Answered(str(clip.audio), prompt, wanted, reply.text, score))
+        found.append(Example(str(clip.audio), prompt, wanted, reply.text, score))
     return found

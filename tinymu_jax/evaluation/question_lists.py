@@ -21,7 +21,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.answer_parsing import ANNOUNCED, read_letter
 from tinymu_jax.evaluation.bootstrap import RESAMPLES, measure_shares
 from tinymu_jax.evaluation.multiple_choice.metrics import UNANSWERED, Cell
-from tinymu_jax.evaluation.results import Answered, Confusion, Findings, Measure, Table
+from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Table
 from tinymu_jax.evaluation.skipped import (
     Answers,
     cut_notices,
@@ -40,9 +40,9 @@ from tinymu_jax.evaluation.text_metrics import (
     normalised,
     rouge_l,
 )
-from tinymu_jax.inference.engine import Asking, Reply
+from tinymu_jax.inference.engine import Request, Response
 
-Put = Callable[[Sequence[Asking]], Sequence[Reply | InputError]]
+Put = Callable[[Sequence[Request]], Sequence[Response | InputError]]
 
 
 class ListQuestion(NamedTuple):
@@ -88,7 +88,7 @@ def evaluate_list(
     count_tokens: Callable[[str], int],
     config: ListConfig | None = None,
     settings: Mapping[str, str] | None = None,
-) -> Findings:
+) -> EvalResult:
     """Asks all questions of a list and marks the answers.
 
     Args:
@@ -111,19 +111,17 @@ def evaluate_list(
     )
     if not fit:
         raise InputError(f"{asked.name}: no question could be asked: {too_long[0]}")
-    replies = put([Asking(one.audio, one.prompt, one.task) for one in fit])
+    replies = put([Request(one.audio, one.prompt, one.task) for one in fit])
     answers = sort_replies(fit, replies)
     intervals = f"95 %, {RESAMPLES:,} resamples of recordings, seed {config.seed}; BLEU has none"
     depends = {"prompts": "those of the list", "intervals": intervals, **(settings or {})}
-    named = Findings("list", asked.name, checkpoint, {}, (), settings=depends)
+    named = EvalResult("list", asked.name, checkpoint, {}, (), settings=depends)
     return list_findings(named, answers, too_long, asked.repeated, config.seed)
 
 
 YES_OR_NO = ("yes", "no")
 
-
 _REMEDY = "repair the record or take it out"
-
 
 _LABEL = re.compile(r"\(([A-Z])\)")
 
@@ -237,13 +235,10 @@ def _right(options: Sequence[str], answer: str) -> int | None:
 
 ACCURACY, EXACT = "accuracy", "exact"
 
-
 TITLES = {MCQ: "Multiple choice", YES_NO: "Yes or no"}
 """Of tasks that are marked as right or wrong; others go by their own names."""
 
-
 BASELINES, ALL = "Without listening, by the same questions", "all"
-
 
 NOTES = {
     MCQ: "Right is a letter, as (B), B) or B.; an answer by the option's text alone has none.",
@@ -251,27 +246,23 @@ NOTES = {
     BASELINES: "Of options that are equally short or long, each is chosen as often.",
 }
 
-
 TEXT_NOTE = "Exact: the same words, upper case or lower, without punctuation."
-
 
 BLEUS = (BLEU[0], BLEU[-1])
 
-
 WORST = 20
-
 
 Marks = Float[np.ndarray, "Q"]
 """Of each question; nan where it does not count."""
 
 
 def list_findings(
-    named: Findings,
+    named: EvalResult,
     answers: Answers[ListQuestion],
     too_long: Sequence[str],
     repeated: int,
     seed: int,
-) -> Findings:
+) -> EvalResult:
     """Counts what was answered.
 
     Args:
@@ -391,7 +382,7 @@ def _blind(task: str, questions: Sequence[ListQuestion]) -> Mapping[str, Sequenc
 
 def _bleus(
     task: str, questions: Sequence[ListQuestion], said: Sequence[str]
-) -> tuple[dict[Cell, Measure], str]:
+) -> tuple[dict[Cell, Metric], str]:
     """Returns BLEU of each row of a task's table, and its signature over all of them."""
     found, signature = {}, ""
     for row, group in _groups(task, questions):
@@ -403,7 +394,7 @@ def _bleus(
     return found, signature
 
 
-def _headline(measures: Mapping[Cell, Measure], tasks: Sequence[str]) -> dict[str, Measure]:
+def _headline(measures: Mapping[Cell, Metric], tasks: Sequence[str]) -> dict[str, Metric]:
     headline = {}
     for task in tasks:
         if task in TITLES:
@@ -414,7 +405,7 @@ def _headline(measures: Mapping[Cell, Measure], tasks: Sequence[str]) -> dict[st
     return headline
 
 
-def _tables(measures: Mapping[Cell, Measure], tasks: Sequence[str]) -> Iterator[Table]:
+def _tables(measures: Mapping[Cell, Metric], tasks: Sequence[str]) -> Iterator[Table]:
     """Yields a table for each task, and one of what does not listen."""
     for key in (*tasks, BASELINES):
         own = {cell: measure for cell, measure in measures.items() if cell.table == key}
@@ -443,7 +434,7 @@ def _confusion(task: str, questions: Sequence[ListQuestion], said: Sequence[str]
 
 def _worst(
     answers: Answers[ListQuestion], marks: Mapping[str, Mapping[str, Marks]]
-) -> list[Answered]:
+) -> list[Example]:
     """Returns wrong answers, and texts that are least like those wanted: a task's in turn."""
     by_task = []
     for task, columns in marks.items():
@@ -456,7 +447,7 @@ def _worst(
         question, reply = answers.answered[number]
         text = question.task not in TITLES
         found.append(
-            Answered(
+            Example(
                 audio=str(question.audio),
                 question=question.prompt,
                 wanted=" / ".join(question.answers),

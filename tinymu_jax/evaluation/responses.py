@@ -15,7 +15,7 @@ import jax
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import Assistant
-from tinymu_jax.inference.engine import Asker, Asking, BatchAsker, Progress, Reply
+from tinymu_jax.inference.engine import BatchEngine, Engine, Progress, Request, Response
 from tinymu_jax.mesh import MeshConfig, make_mesh
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import exists, make_folder, read_text, write_text
@@ -24,7 +24,7 @@ TOGETHER = 64
 """Recordings whose replies are kept at once: what a kill loses."""
 
 
-class Kept(NamedTuple):
+class ResponseCache(NamedTuple):
     """Where replies are kept, and what they depend on beside the question."""
 
     path: Path
@@ -33,12 +33,12 @@ class Kept(NamedTuple):
     """What tells this model, and how it is used, from any other."""
 
 
-def put_questions(
-    asker: Asker,
-    asked: Sequence[Asking],
-    kept: Kept,
+def run_cached(
+    asker: Engine,
+    asked: Sequence[Request],
+    kept: ResponseCache,
     progress: Progress = lambda done, total: None,
-) -> list[Reply | InputError]:
+) -> list[Response | InputError]:
     """Asks what was not asked before, and keeps the replies.
 
     Args:
@@ -55,7 +55,7 @@ def put_questions(
     """
     there = _read(kept.path)
     keys = _keys(asked, kept.model)
-    found: dict[str, Reply | InputError] = {key: there[key] for key in keys if key in there}
+    found: dict[str, Response | InputError] = {key: there[key] for key in keys if key in there}
     missing = {key: one for key, one in zip(keys, asked, strict=True) if key not in found}
     pairs = sorted(missing.items(), key=lambda pair: _place(pair[1].audio))
     total = len(set(keys))
@@ -68,13 +68,13 @@ def put_questions(
         with kept.path.open("a", encoding="utf-8") as file:
             for (key, one), reply in zip(batch, replies, strict=True):
                 found[key] = reply
-                if isinstance(reply, Reply):
+                if isinstance(reply, Response):
                     file.write(json.dumps(_line(key, one, reply)) + "\n")
     progress(total, total)
     return [found[key] for key in keys]
 
 
-def _keys(asked: Sequence[Asking], model: str) -> list[str]:
+def _keys(asked: Sequence[Request], model: str) -> list[str]:
     """Returns what each question is found again by: all that its reply depends on."""
     recordings = {one.audio: _state(one.audio) for one in asked}
     return [
@@ -97,9 +97,9 @@ def _place(audio: Path | None) -> str:
     return "" if audio is None else str(audio)
 
 
-def _batches(pairs: Sequence[tuple[str, Asking]]) -> Iterator[list[tuple[str, Asking]]]:
+def _batches(pairs: Sequence[tuple[str, Request]]) -> Iterator[list[tuple[str, Request]]]:
     """Yields questions, all on some recordings at a time; of those on none, as many."""
-    runs: list[list[tuple[str, Asking]]] = []
+    runs: list[list[tuple[str, Request]]] = []
     for place, run in groupby(pairs, key=lambda pair: _place(pair[1].audio)):
         own = list(run)
         runs += [own] if place else [[pair] for pair in own]
@@ -107,7 +107,7 @@ def _batches(pairs: Sequence[tuple[str, Asking]]) -> Iterator[list[tuple[str, As
         yield [pair for run in runs[start : start + TOGETHER] for pair in run]
 
 
-def _line(key: str, one: Asking, reply: Reply) -> dict[str, Any]:
+def _line(key: str, one: Request, reply: Response) -> dict[str, Any]:
     """Returns what is kept of a reply: all of it, and what was asked, for whoever reads it."""
     return {
         "key": key,
@@ -118,7 +118,7 @@ def _line(key: str, one: Asking, reply: Reply) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> dict[str, Reply]:
+def _read(path: Path) -> dict[str, Response]:
     """Returns the replies of an earlier run; a line that a kill cut short is taken off the file."""
     if not exists(path):
         return {}
@@ -132,7 +132,7 @@ def _read(path: Path) -> dict[str, Reply]:
     for number, line in enumerate(whole.split("\n") if whole else (), 1):
         try:
             row = json.loads(line)
-            found[row["key"]] = Reply(row["text"], tuple(row["log_likelihoods"]), row["cut"])
+            found[row["key"]] = Response(row["text"], tuple(row["log_likelihoods"]), row["cut"])
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise InputError(f"{path}: line {number} is no reply; {remedy}") from error
     return found
@@ -141,9 +141,9 @@ def _read(path: Path) -> dict[str, Reply]:
 REPLIES_FILE = "replies.jsonl"
 
 
-def putter(
+def cached_engine(
     model: Assistant, output: Path, max_new_tokens: int, progress: Progress
-) -> Callable[[Sequence[Asking]], list[Reply | InputError]]:
+) -> Callable[[Sequence[Request]], list[Response | InputError]]:
     """Returns what puts questions to a model and keeps the replies in a folder.
 
     Args:
@@ -153,12 +153,12 @@ def putter(
         progress: called with the number of replies so far, and of all.
     """
     mesh = make_mesh(MeshConfig(), jax.local_devices()) if jax.local_device_count() > 1 else None
-    asker = BatchAsker(model, max_new_tokens, mesh)
+    asker = BatchEngine(model, max_new_tokens, mesh)
     depends = {
         "config": model.config.to_dict(),
         "weights": fingerprint.of_weights(model.params),
         "tokenizer": fingerprint.of_text(model.tokenizer.text),
         "max_new_tokens": max_new_tokens,
     }
-    kept = Kept(make_folder(output) / REPLIES_FILE, json.dumps(depends, default=str))
-    return lambda asked: put_questions(asker, asked, kept, progress)
+    kept = ResponseCache(make_folder(output) / REPLIES_FILE, json.dumps(depends, default=str))
+    return lambda asked: run_cached(asker, asked, kept, progress)

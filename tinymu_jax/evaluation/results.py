@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """A number with its 95 % interval, if there is one."""
 
     value: float | None
@@ -28,7 +28,7 @@ class Table:
 
     title: str
     columns: Sequence[str]
-    rows: Mapping[str, Sequence[Measure | None]]
+    rows: Mapping[str, Sequence[Metric | None]]
     """By their names, a cell for each column; None is left empty."""
     note: str = ""
     """Stands below it."""
@@ -66,7 +66,7 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Answered:
+class Example:
     """A question with what was answered, to be looked at."""
 
     audio: str
@@ -80,14 +80,14 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Findings:
+class EvalResult:
     """All that one evaluation of one checkpoint gave."""
 
     kind: str
     """"MuChoMusic", "captions", "classification", "list"."""
     title: str
     checkpoint: str
-    headline: Mapping[str, Measure]
+    headline: Mapping[str, Metric]
     """The few numbers that checkpoints are compared by."""
     tables: Sequence[Table]
     notices: Sequence[str] = ()
@@ -97,9 +97,9 @@ class Findings:
     radars: Sequence[Radar] = ()
     confusions: Sequence[Confusion] = ()
     reliabilities: Sequence[Reliability] = ()
-    worst: Sequence[Answered] = ()
+    worst: Sequence[Example] = ()
     """The twenty worst answers."""
-    published: Mapping[str, Measure] = field(default_factory=dict)
+    published: Mapping[str, Metric] = field(default_factory=dict)
     """What papers report, by the names of `headline`."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """What the numbers depend on."""

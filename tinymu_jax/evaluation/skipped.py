@@ -5,8 +5,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.evaluation.results import Measure, Table
-from tinymu_jax.inference.engine import Reply
+from tinymu_jax.evaluation.results import Metric, Table
+from tinymu_jax.inference.engine import Response
 
 Question = TypeVar("Question")
 
@@ -14,7 +14,7 @@ Question = TypeVar("Question")
 class Answers(NamedTuple, Generic[Question]):
     """What came back of some questions."""
 
-    answered: list[tuple[Question, Reply]]
+    answered: list[tuple[Question, Response]]
     missing: list[str]
     """What is wrong with the recording of each other one."""
 
@@ -46,7 +46,7 @@ def sort_by_length(
 
 
 def sort_replies(
-    questions: Sequence[Question], replies: Sequence[Reply | InputError]
+    questions: Sequence[Question], replies: Sequence[Response | InputError]
 ) -> Answers[Question]:
     """Returns answers, and what is wrong where there is none.
 
@@ -54,7 +54,7 @@ def sort_replies(
         InputError: there are no answers.
     """
     pairs = list(zip(questions, replies, strict=True))
-    answered = [(question, reply) for question, reply in pairs if isinstance(reply, Reply)]
+    answered = [(question, reply) for question, reply in pairs if isinstance(reply, Response)]
     missing = [str(reply) for _, reply in pairs if isinstance(reply, InputError)]
     if not answered:
         raise InputError(f"nothing could be asked: {missing[0]}")
@@ -95,5 +95,5 @@ def cut_notices(heard: Iterable[tuple[Hashable, bool]]) -> list[str]:
 def left_out_tables(faults: Iterable[str]) -> list[Table]:
     """Returns a table of what was wrong, and with how many; none where nothing was."""
     counts = Counter(faults)
-    rows = {why: [Measure(number, share=False)] for why, number in counts.items()}
+    rows = {why: [Metric(number, share=False)] for why, number in counts.items()}
     return [Table("Left out", ["questions"], rows)] if rows else []

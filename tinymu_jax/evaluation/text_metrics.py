@@ -13,31 +13,25 @@ import numpy as np
 from jaxtyping import Float
 
 from tinymu_jax.evaluation.bootstrap import RESAMPLES, measure_shares
-from tinymu_jax.evaluation.results import Measure
+from tinymu_jax.evaluation.results import Metric
 
 ROUGE_L, METEOR, BERT_SCORE = "ROUGE-L", "METEOR", "BERTScore"
 
-
 BLEU = tuple(f"BLEU-{order}" for order in (1, 2, 3, 4))
-
 
 NO_WORDNET = (
     "unavailable: WordNet is not installed; install it with python -m nltk.downloader wordnet"
 )
 
-
 NO_BERT_SCORE = "unavailable: package bert_score is not installed; pip install bert-score"
-
 
 BERT_NAMES, BERT_LAYERS = ("roberta-large", "FacebookAI/roberta-large"), 17
 """The model that bert_score takes for English, by its names at the hub, and the layer whose output
 it compares."""
 
-
 NO_BERT_MODEL = (
     f"unavailable: {BERT_NAMES[0]} is not in the hub's local cache; hf download {BERT_NAMES[0]}"
 )
-
 
 SETTINGS = {
     ROUGE_L: "F of rouge_score, without stemming; of several references the best",
@@ -47,7 +41,6 @@ SETTINGS = {
 }
 """What the scores of a text depend on."""
 
-
 Scores = Float[np.ndarray, "Q"]
 """From 0 to 1, of each text."""
 
@@ -55,7 +48,7 @@ Scores = Float[np.ndarray, "Q"]
 class Scored(NamedTuple):
     """Texts that were scored."""
 
-    measures: dict[str, Measure]
+    measures: dict[str, Metric]
     """BLEU of all together, means of the others; with a note in place of a value where a score is
     unavailable."""
     rouge_l: Scores
@@ -87,7 +80,7 @@ def score_texts(
     known = {name: one for name, one in found.items() if not isinstance(one, str)}
     means = measure_shares(known, groups, seed)
     measures |= {
-        name: Measure(None, note=one) if isinstance(one, str) else means[name]
+        name: Metric(None, note=one) if isinstance(one, str) else means[name]
         for name, one in found.items()
     }
     intervals = f"95 %, {RESAMPLES:,} resamples of recordings, seed {seed}; BLEU has none"
@@ -97,7 +90,7 @@ def score_texts(
 
 def bleu(
     said: Sequence[str], references: Sequence[Sequence[str]]
-) -> tuple[dict[str, Measure], dict[str, str]]:
+) -> tuple[dict[str, Metric], dict[str, str]]:
     """Returns BLEU-1 to BLEU-4 of a corpus in lower case, and sacrebleu's signature.
 
     Where no text has as many words as an order asks for, that BLEU is 0. Arguments as
@@ -120,7 +113,7 @@ def bleu(
             smooth_method=metric.smooth_method,
             max_ngram_order=order,
         )
-        measures[name] = Measure(one.score / 100, count=len(said))
+        measures[name] = Metric(one.score / 100, count=len(said))
     return measures, {"BLEU": f"sacrebleu {metric.get_signature()}"}
 
 

@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from tinymu_jax.data.annotations.labelled import PARTS, Item, LabelledSet, read_rows
+from tinymu_jax.data.annotations.labelled import PARTS, LabelledClip, LabelledSet, read_rows
 from tinymu_jax.data.annotations.labelled_archives import read_set
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.bootstrap import RESAMPLES, measure_shares
 from tinymu_jax.evaluation.calibration import BINS, calibration, softmax
-from tinymu_jax.evaluation.results import Answered, Confusion, Findings, Measure, Reliability, Table
+from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Reliability, Table
 from tinymu_jax.evaluation.skipped import (
     Answers,
     cut_notices,
@@ -28,11 +28,10 @@ from tinymu_jax.evaluation.skipped import (
     left_out_tables,
     sort_replies,
 )
-from tinymu_jax.inference.engine import Asking, Reply
+from tinymu_jax.inference.engine import Request, Response
 from tinymu_jax.utils.files import read_text
 
-Put = Callable[[Sequence[Asking]], Sequence[Reply | InputError]]
-
+Put = Callable[[Sequence[Request]], Sequence[Response | InputError]]
 
 PROMPTS = {
     "GTZAN": "What is the genre of this music?",
@@ -41,10 +40,8 @@ PROMPTS = {
 }
 """By the names of data sets."""
 
-
 PROMPT = "What do you hear in this recording?"
 """Of other data sets."""
-
 
 TASK = "Classification"
 
@@ -71,7 +68,7 @@ def evaluate_classification(
     checkpoint: str,
     config: ClassificationConfig | None = None,
     settings: Mapping[str, str] | None = None,
-) -> Findings:
+) -> EvalResult:
     """Classifies the recordings of a data set's test part.
 
     Args:
@@ -92,7 +89,7 @@ def evaluate_classification(
     words = label_words(found.classes, config.words)
     items = recordings_to_test(found, config.every_part)
     prompt = config.prompt or PROMPTS.get(found.name, PROMPT)
-    nothing = Asking(None, prompt, TASK, tuple(words.values()), choose=True)
+    nothing = Request(None, prompt, TASK, tuple(words.values()), choose=True)
     *replies, unheard = put([*(nothing._replace(audio=item.path) for item in items), nothing])
     if isinstance(unheard, InputError):
         raise unheard
@@ -111,16 +108,14 @@ def evaluate_classification(
         "intervals": f"95 %, {RESAMPLES:,} resamples of recordings, seed {config.seed}",
         **(settings or {}),
     }
-    named = Findings("classification", found.name, checkpoint, {}, (), settings=depends)
+    named = EvalResult("classification", found.name, checkpoint, {}, (), settings=depends)
     return class_findings(named, classified, answers, words, config.bins, config.seed)
 
 
 TEST = "test"
 
-
 WORDS = {"hiphop": "Hip-hop", "rnb": "R&B"}
 """Labels whose words do not follow from their letters."""
-
 
 COLUMNS = ("label", "text")
 """Of a csv that says how labels are called."""
@@ -146,7 +141,7 @@ def read_recordings(
         raise InputError(f"{data}: is a folder; say which data set it is (--set), or name a csv")
     else:
         _, rows = read_rows(data, label)
-        items = [Item(Path(audio) / file, own, split or TEST) for file, own, split in rows]
+        items = [LabelledClip(Path(audio) / file, own, split or TEST) for file, own, split in rows]
         # No name of a data set that figures are published of, and another for another column.
         title = ", ".join(filter(None, (Path(data).name, label)))
         found = LabelledSet(title, items, several=False)
@@ -164,7 +159,7 @@ def read_recordings(
     return found
 
 
-def recordings_to_test(found: LabelledSet, every_part: bool = False) -> list[Item]:
+def recordings_to_test(found: LabelledSet, every_part: bool = False) -> list[LabelledClip]:
     """Returns the recordings of the test part, or all of a data set in folds.
 
     Args:
@@ -335,24 +330,21 @@ def class_scores(
 
 ACCURACY, MACRO_F1, ERROR = "accuracy", "macro F1", "calibration error"
 
-
 PUBLISHED = {"GTZAN": 0.657, "Medley-Solos-DB": 0.951}
 
-
 PUBLISHED_NOTE = "TinyMU (arXiv 2604.15849), zero-shot"
-
 
 WORST = 20
 
 
 def class_findings(
-    named: Findings,
+    named: EvalResult,
     classified: Classified,
-    answers: Answers[Item],
+    answers: Answers[LabelledClip],
     words: Mapping[str, str],
     bins: int,
     seed: int,
-) -> Findings:
+) -> EvalResult:
     """Counts what was chosen.
 
     Args:
@@ -375,7 +367,7 @@ def class_findings(
     headline = dict(zip(table.columns, table.rows[_model(OVER_PRIOR)], strict=True))
     headline |= {f"{ACCURACY}, {WITH_PRIOR}": table.rows[_model(WITH_PRIOR)][0]}
     total = len(answers.answered) + len(answers.missing)
-    published = Measure(PUBLISHED.get(named.title), note=PUBLISHED_NOTE)
+    published = Metric(PUBLISHED.get(named.title), note=PUBLISHED_NOTE)
     return replace(
         named,
         headline=headline,
@@ -402,7 +394,7 @@ def _model(rule: str) -> str:
 
 def _accuracy(
     classified: Classified,
-    answers: Answers[Item],
+    answers: Answers[LabelledClip],
     scores: Mapping[str, ClassScores],
     pictures: Mapping[str, Reliability],
     seed: int,
@@ -418,12 +410,12 @@ def _accuracy(
         == classified.prior,
     }
     shares = measure_shares(marks, [item.path for item, _ in answers.answered], seed)
-    rows: dict[str, list[Measure | None]] = {
+    rows: dict[str, list[Metric | None]] = {
         name: [share, None, None] for name, share in shares.items()
     }
     for rule, own in scores.items():
-        rows[_model(rule)][1:] = [Measure(own.macro_f1), Measure(pictures[rule].error)]
-    rows["chance"] = [Measure(1 / len(classes)), None, None]
+        rows[_model(rule)][1:] = [Metric(own.macro_f1), Metric(pictures[rule].error)]
+    rows["chance"] = [Metric(1 / len(classes)), None, None]
     return Table(
         "Accuracy",
         [ACCURACY, MACRO_F1, ERROR],
@@ -445,12 +437,12 @@ def _by_class(classified: Classified, scores: Mapping[str, ClassScores]) -> Tabl
     # Precision is a share of what was chosen, all else of what is so.
     chosen = Counter(classified.by_rule[OVER_PRIOR].number.tolist())
 
-    def cells(number: int) -> list[Measure | None]:
+    def cells(number: int) -> list[Metric | None]:
         values = {name: float(column[number]) for name, column in columns.items()}
         return [
             None
             if np.isnan(value)
-            else Measure(value, count=(chosen if name.startswith("precision") else wanted)[number])
+            else Metric(value, count=(chosen if name.startswith("precision") else wanted)[number])
             for name, value in values.items()
         ]
 
@@ -459,8 +451,8 @@ def _by_class(classified: Classified, scores: Mapping[str, ClassScores]) -> Tabl
 
 
 def _worst(
-    classified: Classified, answers: Answers[Item], words: Mapping[str, str], prompt: str
-) -> Sequence[Answered]:
+    classified: Classified, answers: Answers[LabelledClip], words: Mapping[str, str], prompt: str
+) -> Sequence[Example]:
     """Returns what is wrong, most confident first; scored by how much likelier the right one is."""
     chosen = classified.by_rule[OVER_PRIOR]
     wrong = np.flatnonzero(~chosen.right)
@@ -470,5 +462,5 @@ def _worst(
         probabilities = chosen.probabilities[row]
         score = probabilities[classified.wanted[row]] - probabilities[chosen.number[row]]
         path = str(answers.answered[row][0].path)
-        found.append(Answered(path, prompt, words[right], words[said], float(score)))
+        found.append(Example(path, prompt, words[right], words[said], float(score)))
     return found

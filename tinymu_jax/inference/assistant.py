@@ -12,26 +12,26 @@ from jaxtyping import Float32
 
 from tinymu_jax.audio.load import Clip
 from tinymu_jax.errors import InputError
-from tinymu_jax.inference.audio_cache import Heard, Hearing
+from tinymu_jax.inference.audio_cache import AudioCache, EncodedAudio
 from tinymu_jax.inference.chunked_encoding import Chunking
-from tinymu_jax.inference.embedder import Audio, Listener
+from tinymu_jax.inference.embedder import Audio, Embedder
 from tinymu_jax.inference.generate import (
     MAX_BATCH,
     SLOT_STEP,
     Sampling,
-    go_on,
+    decode_until,
     pad_questions,
-    read_answer,
-    start_answers,
+    prefill_batch,
+    read_tokens,
 )
 from tinymu_jax.inference.option_scoring import (
     OptionScore,
-    compare,
     option_log_likelihoods,
     pack_options,
+    to_option_scores,
 )
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.models.sequence import Question
+from tinymu_jax.models.sequence import QuestionBatch
 from tinymu_jax.models.tinymu import TinyMU, label_loss
 from tinymu_jax.tokenizer import Tokenizer
 from tinymu_jax.utils.shapes import round_up
@@ -55,7 +55,7 @@ class Answer(NamedTuple):
 
 @partial(jax.jit, static_argnames=("config",))
 def _answer_logits(
-    params: Any, question: Question, answer: Any, num_answer: Any, config: TinyMUConfig
+    params: Any, question: QuestionBatch, answer: Any, num_answer: Any, config: TinyMUConfig
 ) -> jax.Array:
     return TinyMU(config).apply(
         {"params": params}, *question, answer, num_answer, method="answer_logits"
@@ -76,8 +76,8 @@ class TokenAssistant:
     def __init__(self, config: TinyMUConfig, params: Any) -> None:
         """Takes unrolled parameters (`tinymu_jax.inference.param_layout`); stacked ones work too."""
         self.config, self.params = config, params
-        self._listener = Listener(config.encoder, params["encoder"], None, config.max_seconds)
-        self.hearing = Hearing(config, params)
+        self._listener = Embedder(config.encoder, params["encoder"], None, config.max_seconds)
+        self.audio_cache = AudioCache(config, params)
 
     def generate_tokens(
         self, audio: Audio, prompt_ids: Sequence[int], max_new_tokens: int = 300, **sampling: Any
@@ -129,14 +129,14 @@ class TokenAssistant:
         """
         options = Sampling(**sampling)
         _check_length(max_new_tokens)
-        heard, ids = self.hearing.hear_one(audio), self._check_prompt(prompt_ids)
-        state = start_answers(self.params, [heard], [ids], max_new_tokens, options, self.config)
+        heard, ids = self.audio_cache.encode_one(audio), self._check_prompt(prompt_ids)
+        state = prefill_batch(self.params, [heard], [ids], max_new_tokens, options, self.config)
         while True:
-            tokens, _ = read_answer(state, 0, max_new_tokens, self.config)
+            tokens, _ = read_tokens(state, 0, max_new_tokens, self.config)
             yield tokens
             if bool(state.done[0]) or int(state.step) >= max_new_tokens:
                 return
-            state = go_on(self.params, state, int(state.step) + 1, options, self.config)
+            state = decode_until(self.params, state, int(state.step) + 1, options, self.config)
 
     def target_logits(
         self, audio: Audio, prompt_ids: Sequence[int], target_ids: Sequence[int]
@@ -190,17 +190,17 @@ class TokenAssistant:
         options = [self._check_ids(ids, "an option") for ids in options]
         if not options or not all(options):
             raise InputError("an option has no tokens: give each at least one")
-        heard, ids = self.hearing.hear_one(audio), self._check_prompt(prompt_ids)
+        heard, ids = self.audio_cache.encode_one(audio), self._check_prompt(prompt_ids)
         packed = pack_options(options, self.config.end_token)
 
-        def likelihoods(h: Heard) -> jax.Array:
+        def likelihoods(h: EncodedAudio) -> jax.Array:
             question = pad_questions([h], [ids], self.config)
             return option_log_likelihoods(self.params, question, packed, config=self.config)
 
         silence = heard._replace(vectors=heard.vectors[:0])
         with_audio, without_audio = likelihoods(heard), likelihoods(silence) if prior else None
         names = names or [str(list(option)) for option in options]
-        return compare(names, [len(o) for o in options], with_audio, without_audio)
+        return to_option_scores(names, [len(o) for o in options], with_audio, without_audio)
 
     @property
     def max_seconds(self) -> float:
@@ -259,18 +259,18 @@ class TokenAssistant:
                 results[i] = error
         for start in range(0, len(audios), MAX_BATCH):
             batch = [i for i in range(start, min(start + MAX_BATCH, len(audios))) if i in checked]
-            heard = dict(zip(batch, self.hearing.hear(audios[i] for i in batch), strict=True))
-            good = [i for i in batch if isinstance(heard[i], Heard)]
+            heard = dict(zip(batch, self.audio_cache.encode(audios[i] for i in batch), strict=True))
+            good = [i for i in batch if isinstance(heard[i], EncodedAudio)]
             results[start : start + MAX_BATCH] = [
                 heard.get(i, results[i]) for i in range(start, min(start + MAX_BATCH, len(audios)))
             ]
             if not good:
                 continue
             clips, asked = [heard[i] for i in good], [checked[i] for i in good]
-            state = start_answers(self.params, clips, asked, max_new_tokens, sampling, self.config)
-            state = go_on(self.params, state, max_new_tokens, sampling, self.config)
+            state = prefill_batch(self.params, clips, asked, max_new_tokens, sampling, self.config)
+            state = decode_until(self.params, state, max_new_tokens, sampling, self.config)
             for row, i in enumerate(good):
-                tokens, ended = read_answer(state, row, max_new_tokens, self.config)
+                tokens, ended = read_tokens(state, row, max_new_tokens, self.config)
                 clip = heard[i].clip
                 results[i] = Answer(None, tokens, ended, clip.heard_seconds, clip.total_seconds)
         return results
@@ -283,7 +283,7 @@ class TokenAssistant:
         labels = self._check_ids(target_ids, "the answer")[:limit]
         if len(labels) < limit:
             labels.append(self.config.end_token)
-        heard, ids = self.hearing.hear_one(audio), self._check_prompt(prompt_ids)
+        heard, ids = self.audio_cache.encode_one(audio), self._check_prompt(prompt_ids)
         answer = np.zeros((1, min(round_up(len(labels), SLOT_STEP), limit)), np.int32)
         answer[0, : len(labels)] = labels
         question = pad_questions([heard], [ids], self.config)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Float32, Int
 from tinymu_jax.audio import log_mel
 from tinymu_jax.audio.log_mel import HOP, column_samples
 from tinymu_jax.errors import InputError
-from tinymu_jax.mesh import spread
+from tinymu_jax.mesh import shard_local_batch
 from tinymu_jax.models.config import MatpacConfig, TinyMUConfig
 from tinymu_jax.models.matpac import Matpac
 from tinymu_jax.models.tinymu import TinyMU
@@ -30,16 +30,13 @@ Chunking = Literal["precise", "fast", "fast-interleaved"]
 chunk is filled with zeros. `fast-interleaved`: the order of the published fast mode,
 row = time * chunks + chunk."""
 
-
 ROW_STEPS = (1, 2, 4, 8, 16, 24, 32, 48)
 """Lengths, in columns of 160 ms, that rows are padded to; a full chunk and what rides with it are
 lengths too."""
 
-
-RIDING = 2
+MERGE_SHORT_TAIL = 2
 """A last chunk of at most so many columns is computed in one row with the chunk before it: the
 weights are read once for both. 10 s are 62 columns and 1."""
-
 
 MAX_ROWS = 8
 """Rows computed in one call. On a processor, where one fills all cores and several do not stay in
@@ -58,7 +55,9 @@ class Columns(NamedTuple):
     """Which chunk a column belongs to."""
 
 
-def cut(samples: Float32[np.ndarray, "n"], config: MatpacConfig, fast: bool = False) -> Columns:
+def to_patches(
+    samples: Float32[np.ndarray, "n"], config: MatpacConfig, fast: bool = False
+) -> Columns:
     """Cuts a clip into columns and tells which chunk, of at most `config.columns`, each is in."""
     side, frames = config.patch_size, log_mel.num_frames(len(samples))
     count = -(-frames // side)
@@ -88,11 +87,15 @@ def encode_rows(
 ) -> Float[Array, "L C A E"]:
     """Runs front end and encoder over rows of one padded length."""
     return Matpac(config).apply(
-        {"params": params}, *rows, num_chunks=num_chunks, all_layers=all_layers, method="listen"
+        {"params": params},
+        *rows,
+        num_chunks=num_chunks,
+        all_layers=all_layers,
+        method="encode_waveform",
     )
 
 
-def listen(
+def encode_clips(
     params: Any,
     clips: Sequence[Float32[np.ndarray, "_"]],
     config: MatpacConfig,
@@ -112,7 +115,7 @@ def listen(
     """
     if chunking not in get_args(Chunking):
         raise InputError(f"chunking {chunking!r}: use one of {', '.join(get_args(Chunking))}")
-    cuts = [cut(samples, config, fast=chunking != "precise") for samples in clips]
+    cuts = [to_patches(samples, config, fast=chunking != "precise") for samples in clips]
     spans = [(clip, span) for clip, columns in enumerate(cuts) for span in _rows(columns, config)]
     by_length: dict[int, list[int]] = {}
     for i, (_, span) in enumerate(spans):
@@ -142,7 +145,7 @@ def _rows(columns: Columns, config: MatpacConfig) -> list[slice]:
     """Splits a clip's columns into rows: a chunk each, a very short last one with its neighbour."""
     count, unit = len(columns.place), config.columns
     edges = [*range(0, count, unit), count]
-    if len(edges) > 2 and edges[-1] - edges[-2] <= RIDING:
+    if len(edges) > 2 and edges[-1] - edges[-2] <= MERGE_SHORT_TAIL:
         del edges[-2]
     return [slice(*pair) for pair in itertools.pairwise(edges)]
 
@@ -150,7 +153,7 @@ def _rows(columns: Columns, config: MatpacConfig) -> list[slice]:
 def _padded(length: int, config: MatpacConfig) -> int:
     """Returns the length that a row is padded to."""
     steps = [step for step in ROW_STEPS if step < config.columns]
-    steps += [config.columns + extra for extra in range(RIDING + 1)]
+    steps += [config.columns + extra for extra in range(MERGE_SHORT_TAIL + 1)]
     return next(step for step in steps if step >= length)
 
 
@@ -173,7 +176,7 @@ def _encode_group(
         place[row, own], chunk[row, own] = piece.place, piece.chunk - piece.chunk[0]
     return encode_rows(
         params,
-        spread(Columns(samples, num_frames, place, chunk), mesh),
+        shard_local_batch(Columns(samples, num_frames, place, chunk), mesh),
         config=config,
         num_chunks=2 if length > config.columns else 1,
         all_layers=all_layers,

@@ -20,7 +20,7 @@ class Comparison(NamedTuple):
     tokens: int
 
 
-def compare(
+def compare_models(
     first: TokenAssistant,
     second: TokenAssistant,
     recording: str | Path | np.ndarray,

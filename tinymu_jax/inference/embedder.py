@@ -9,7 +9,7 @@ from jaxtyping import Float32
 
 from tinymu_jax.audio.load import Clip, as_clip
 from tinymu_jax.errors import InputError
-from tinymu_jax.inference.chunked_encoding import Chunking, listen
+from tinymu_jax.inference.chunked_encoding import Chunking, encode_clips
 from tinymu_jax.models.config import MatpacConfig
 from tinymu_jax.models.matpac import Matpac
 
@@ -17,7 +17,7 @@ Audio = str | Path | np.ndarray | Clip
 """A path, 16 kHz samples of one channel, or a clip that `audio.read_clip` read."""
 
 
-class Listener:
+class Embedder:
     """A MATPAC encoder alone: embeds recordings, and tags them if it has a head."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Listener:
             InputError: as `tinymu_jax.audio.load.as_clip`.
         """
         clip = as_clip(audio, self.max_seconds)
-        vectors = listen(self.params, [clip.samples], self.config, chunking, all_layers)[0]
+        vectors = encode_clips(self.params, [clip.samples], self.config, chunking, all_layers)[0]
         return np.asarray(vectors if all_layers else vectors[0])
 
     def tag(self, audio: Audio, top: int | None = 5) -> list[tuple[str, float]]:
@@ -69,7 +69,7 @@ class Listener:
                 "this encoder has no head to tag with; load one with its head, or give probe="
             )
         found = []
-        for vectors in listen(self.params, clips, self.config):
+        for vectors in encode_clips(self.params, clips, self.config):
             shares = Matpac(self.config).apply({"params": self.params}, vectors, method="classify")
             order = np.argsort(-np.asarray(shares[0]), kind="stable")[:top]
             names = self.labels or [f"class {i}" for i in range(shares.shape[1])]

@@ -12,25 +12,24 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tinymu_jax.audio.load import Clip
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import LONGEST, Assistant
-from tinymu_jax.inference.audio_cache import REMEMBERED, Heard, Hearing
+from tinymu_jax.inference.audio_cache import CACHE_SIZE, AudioCache, EncodedAudio
 from tinymu_jax.inference.generate import (
     MAX_BATCH,
     SLOT_STEP,
     Sampling,
-    go_on,
-    read_answer,
-    start_answers,
+    decode_until,
+    prefill_batch,
+    read_tokens,
 )
 from tinymu_jax.inference.scoring import Compared, OptionScorer
 from tinymu_jax.utils.shapes import round_up
 
 Progress = Callable[[int, int], Any]
 
-
 GREEDY = Sampling()
 
 
-class Asking(NamedTuple):
+class Request(NamedTuple):
     """A question as it is put."""
 
     audio: Path | None
@@ -44,7 +43,7 @@ class Asking(NamedTuple):
     """Nothing is said: the most probable of the options is the answer."""
 
 
-class Reply(NamedTuple):
+class Response(NamedTuple):
     """What came back."""
 
     text: str
@@ -54,10 +53,10 @@ class Reply(NamedTuple):
     """Whether the recording is longer than what was heard of it."""
 
 
-class Asker(Protocol):
+class Engine(Protocol):
     """What can be evaluated: anything that answers questions."""
 
-    def ask(self, asked: Sequence[Asking], progress: Progress) -> list[Reply | InputError]:
+    def ask(self, asked: Sequence[Request], progress: Progress) -> list[Response | InputError]:
         """Returns the reply to each question, or what is wrong with its recording or prompt.
 
         `progress` gets the number of those done, and of all.
@@ -68,11 +67,11 @@ class _Waiting(NamedTuple):
     """A question that waits for others of its size."""
 
     number: int
-    heard: Heard
+    heard: EncodedAudio
     ids: list[int]
 
 
-class BatchAsker:
+class BatchEngine:
     """Puts questions to an `Assistant`, greedily; each answer is what its clip gets alone."""
 
     def __init__(
@@ -91,16 +90,16 @@ class BatchAsker:
         if not 1 <= max_new_tokens <= LONGEST:
             raise InputError(f"max_new_tokens is {max_new_tokens}: give 1 to {LONGEST}")
         self.model, self.max_new_tokens, self.mesh = model, max_new_tokens, mesh
-        self.params, self.hearing = model.params, model.hearing
+        self.params, self.audio_cache = model.params, model.audio_cache
         if mesh is not None:
             self.params = jax.device_put(model.params, NamedSharding(mesh, PartitionSpec()))
-            self.hearing = Hearing(model.config, self.params, mesh)
+            self.audio_cache = AudioCache(model.config, self.params, mesh)
         nothing = np.zeros((0, model.config.decoder.width), np.float32)
-        self._silence = Heard(nothing, Clip(np.zeros(0, np.float32), 0.0, 0.0))
+        self._silence = EncodedAudio(nothing, Clip(np.zeros(0, np.float32), 0.0, 0.0))
 
     def ask(
-        self, asked: Sequence[Asking], progress: Progress = lambda done, total: None
-    ) -> list[Reply | InputError]:
+        self, asked: Sequence[Request], progress: Progress = lambda done, total: None
+    ) -> list[Response | InputError]:
         """Asks; questions that stand together and have one recording listen to it once.
 
         Args:
@@ -119,14 +118,16 @@ class BatchAsker:
             run.take(heard, together)
         return run.finish()
 
-    def _hear(self, asked: Sequence[Asking]) -> Iterator[tuple[Heard | InputError, list[int]]]:
+    def _hear(
+        self, asked: Sequence[Request]
+    ) -> Iterator[tuple[EncodedAudio | InputError, list[int]]]:
         """Yields what is heard with the numbers of its questions, some recordings at a time."""
         numbered = groupby(range(len(asked)), key=lambda number: asked[number].audio)
         runs = [(audio, list(run)) for audio, run in numbered]
-        for start in range(0, len(runs), REMEMBERED):
-            window = runs[start : start + REMEMBERED]
+        for start in range(0, len(runs), CACHE_SIZE):
+            window = runs[start : start + CACHE_SIZE]
             audios = list(dict.fromkeys(audio for audio, _ in window if audio is not None))
-            heard = dict(zip(audios, self.hearing.hear(audios), strict=True))
+            heard = dict(zip(audios, self.audio_cache.encode(audios), strict=True))
             for audio, together in window:
                 yield self._silence if audio is None else heard[audio], together
 
@@ -148,21 +149,21 @@ class BatchAsker:
         """Returns an option's tokens, with the end token."""
         return [*self.model.tokenizer.encode(option), self.model.config.end_token]
 
-    def answer(self, heard: Sequence[Heard], prompts: Sequence[list[int]]) -> list[str]:
+    def answer(self, heard: Sequence[EncodedAudio], prompts: Sequence[list[int]]) -> list[str]:
         """Answers a batch, filled up to the size of all others."""
         filling = MAX_BATCH - len(heard)
         rows = [*heard, *repeat(heard[-1], filling)], [*prompts, *repeat(prompts[-1], filling)]
         config, limit = self.model.config, self.max_new_tokens
-        state = start_answers(self.params, *rows, limit, GREEDY, config, self.mesh)
-        state = go_on(self.params, state, limit, GREEDY, config)
+        state = prefill_batch(self.params, *rows, limit, GREEDY, config, self.mesh)
+        state = decode_until(self.params, state, limit, GREEDY, config)
         decode = self.model.tokenizer.decode
-        return [decode(read_answer(state, row, limit, config)[0]) for row, _ in enumerate(heard)]
+        return [decode(read_tokens(state, row, limit, config)[0]) for row, _ in enumerate(heard)]
 
 
 class _Run:
     """The replies of one call while they come in."""
 
-    def __init__(self, asker: BatchAsker, asked: Sequence[Asking], progress: Progress) -> None:
+    def __init__(self, asker: BatchEngine, asked: Sequence[Request], progress: Progress) -> None:
         self.asker, self.asked, self.progress = asker, asked, progress
         self.scorer = OptionScorer(asker.params, asker.model.config, asker.mesh)
         self.queues: dict[tuple[str, int], list[_Waiting]] = {}
@@ -171,7 +172,7 @@ class _Run:
         self.cut: dict[int, bool] = {}
         self.faults: dict[int, InputError] = {}
 
-    def take(self, heard: Heard | InputError, numbers: Sequence[int]) -> None:
+    def take(self, heard: EncodedAudio | InputError, numbers: Sequence[int]) -> None:
         """Takes the questions on one recording; computes what then fills rows or batches."""
         if isinstance(heard, InputError):
             self.faults |= dict.fromkeys(numbers, heard)
@@ -192,7 +193,7 @@ class _Run:
                 self._queue(_Waiting(number, heard, ids))
         self._count(self.scorer.add(heard, compared))
 
-    def finish(self) -> list[Reply | InputError]:
+    def finish(self) -> list[Response | InputError]:
         """Computes what is left, and returns all replies."""
         self._count(self.scorer.finish())
         # What is left of each size fills few batches together.
@@ -203,7 +204,7 @@ class _Run:
         return [
             self.faults[number]
             if number in self.faults
-            else Reply(self.texts[number], self.scores.get(number, ()), self.cut[number])
+            else Response(self.texts[number], self.scores.get(number, ()), self.cut[number])
             for number in range(len(self.asked))
         ]
 

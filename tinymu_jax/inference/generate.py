@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.inference.audio_cache import Heard
-from tinymu_jax.mesh import spread
+from tinymu_jax.inference.audio_cache import EncodedAudio
+from tinymu_jax.mesh import shard_local_batch
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.models.sequence import Question, lay_out_question
-from tinymu_jax.models.smollm2 import Cache, with_room
+from tinymu_jax.models.sequence import QuestionBatch, build_question_sequence
+from tinymu_jax.models.smollm2 import Cache, extend_cache
 from tinymu_jax.models.tinymu import TinyMU
 from tinymu_jax.utils.shapes import round_up
 
@@ -58,7 +58,7 @@ class Sampling:
             raise InputError(f"seed is {self.seed}: give a whole number from 0 to {2**32 - 1}")
 
 
-class Decoding(NamedTuple):
+class DecodeState(NamedTuple):
     """Everything that changes from one token to the next; an argument and a result."""
 
     step: Int[Array, ""]
@@ -67,7 +67,7 @@ class Decoding(NamedTuple):
     """Chosen tokens; end tokens from an answer's end on."""
     done: Bool[Array, "B"]
     cache: Cache
-    visible: Bool[Array, "B S"]
+    key_mask: Bool[Array, "B S"]
     """Slots of the question that may be looked at."""
     start: Int[Array, "B"]
     """Position of the first answer token."""
@@ -77,14 +77,14 @@ class Decoding(NamedTuple):
     """Of the draws; each step folds its number in."""
 
 
-def best_token(logits: Float[Array, "B V"]) -> Int[Array, "B"]:
+def greedy(logits: Float[Array, "B V"]) -> Int[Array, "B"]:
     """Returns the first of the largest, as argmax does, in two passes that vectorise."""
     size = logits.shape[-1]
     largest = logits.max(axis=-1, keepdims=True)
     return jnp.where(logits == largest, jnp.arange(size), size - 1).min(axis=-1)
 
 
-def draw_token(
+def sample_top_p(
     logits: Float[Array, "B V"],
     key: Array,
     top_p: Float[Array, ""],
@@ -108,16 +108,16 @@ def draw_token(
 
 def _choose(
     logits: Float[Array, "B V"],
-    state: Decoding,
+    state: DecodeState,
     strategy: Strategy,
     knobs: tuple[Array, Array],
     end_token: int,
-) -> Decoding:
+) -> DecodeState:
     """Takes the next token from its scores."""
     if strategy == "greedy":
-        token = best_token(logits)
+        token = greedy(logits)
     else:
-        token = draw_token(logits, jax.random.fold_in(state.key, state.step), *knobs)
+        token = sample_top_p(logits, jax.random.fold_in(state.key, state.step), *knobs)
     token = jnp.where(state.done, end_token, token).astype(jnp.int32)
     column = (jnp.int32(0), state.step)
     return state._replace(
@@ -130,7 +130,7 @@ def _choose(
 @partial(jax.jit, static_argnames=("config", "room", "strategy"))
 def prefill(
     params: Any,
-    question: Question,
+    question: QuestionBatch,
     active: Bool[Array, "B"],
     key: Array,
     knobs: tuple[Array, Array],
@@ -138,7 +138,7 @@ def prefill(
     config: TinyMUConfig,
     room: int,
     strategy: Strategy,
-) -> Decoding:
+) -> DecodeState:
     """Computes the question and chooses the first answer token.
 
     Args:
@@ -152,16 +152,16 @@ def prefill(
         strategy: greedy or top-p.
     """
     model, batch = TinyMU(config), question.prompt.shape[0]
-    sequence = lay_out_question(question, config)
+    sequence = build_question_sequence(question, config)
     hidden, cache = model.apply({"params": params}, question.audio, sequence, method="decode")
-    last = jnp.take_along_axis(hidden, sequence.first[:, None, None], axis=1)[:, 0]
+    last = jnp.take_along_axis(hidden, sequence.first_logit_position[:, None, None], axis=1)[:, 0]
     logits = model.apply({"params": params}, last, method=lambda m, x: m.decoder.logits(x))
-    state = Decoding(
+    state = DecodeState(
         step=jnp.int32(0),
         tokens=jnp.full((batch, room), config.end_token, jnp.int32),
         done=~active,
-        cache=with_room(cache, room),
-        visible=jnp.pad(sequence.visible, ((0, 0), (0, room))),
+        cache=extend_cache(cache, room),
+        key_mask=jnp.pad(sequence.key_mask, ((0, 0), (0, room))),
         start=question.num_audio + config.max_text_tokens + 1,
         answer=sequence.answer,
         key=key,
@@ -172,25 +172,25 @@ def prefill(
 @partial(jax.jit, static_argnames=("config", "strategy"), donate_argnames=("state",))
 def decode(
     params: Any,
-    state: Decoding,
+    state: DecodeState,
     until: Int[Array, ""],
     knobs: tuple[Array, Array],
     *,
     config: TinyMUConfig,
     strategy: Strategy,
-) -> Decoding:
+) -> DecodeState:
     """Goes on until `until` tokens are chosen or every answer has ended.
 
     The state is given up to the call and comes back changed; calling with small steps of `until`
     streams, with the same compiled program.
     """
     model = TinyMU(config)
-    slots = jnp.arange(state.visible.shape[1])
+    slots = jnp.arange(state.key_mask.shape[1])
 
-    def unfinished(state: Decoding) -> Bool[Array, ""]:
+    def unfinished(state: DecodeState) -> Bool[Array, ""]:
         return (state.step < until) & ~state.done.all()
 
-    def one_token(state: Decoding) -> Decoding:
+    def one_token(state: DecodeState) -> DecodeState:
         place = state.step - 1
         column = jax.lax.dynamic_slice_in_dim(state.tokens, place, 1, axis=1)
         said = (slots >= state.answer) & (slots <= state.answer + place)
@@ -199,7 +199,7 @@ def decode(
             hidden, cache = m.decoder(
                 m.decoder.embed(column),
                 (state.start + place)[:, None],
-                (state.visible | said)[:, None],
+                (state.key_mask | said)[:, None],
                 state.cache,
                 state.answer + place,
             )
@@ -214,18 +214,16 @@ def decode(
 MAX_BATCH = 16
 """Questions answered in one compiled call."""
 
-
 SLOT_STEP = 16
 """Audio and prompt slots are padded to multiples of this, so that few shapes are compiled."""
-
 
 ROOM_STEP = 64
 """The cache's room for answer tokens is padded to a multiple of this."""
 
 
 def pad_questions(
-    heard: Sequence[Heard], prompts: Sequence[Sequence[int]], config: TinyMUConfig
-) -> Question:
+    heard: Sequence[EncodedAudio], prompts: Sequence[Sequence[int]], config: TinyMUConfig
+) -> QuestionBatch:
     """Pads clips and prompts to common lengths, and their number to a power of two."""
     rows = 1 << (len(heard) - 1).bit_length()
     audio_slots = round_up(max(len(h.vectors) for h in heard), SLOT_STEP)
@@ -236,24 +234,24 @@ def pad_questions(
     for row, (h, ids) in enumerate(zip(heard, prompts, strict=True)):
         audio[row, : len(h.vectors)], num_audio[row] = h.vectors, len(h.vectors)
         prompt[row, : len(ids)], num_prompt[row] = ids, len(ids)
-    return Question(audio, num_audio, prompt, num_prompt)
+    return QuestionBatch(audio, num_audio, prompt, num_prompt)
 
 
-def start_answers(
+def prefill_batch(
     params: Any,
-    heard: Sequence[Heard],
+    heard: Sequence[EncodedAudio],
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     sampling: Sampling,
     config: TinyMUConfig,
     mesh: Mesh | None = None,
-) -> Decoding:
+) -> DecodeState:
     """Computes a batch of questions and the first token of each answer; a mesh parts the rows."""
     padded = pad_questions(heard, prompts, config)
     active = np.arange(len(padded.num_audio)) < len(heard)
     return prefill(
         params,
-        *spread((padded, active), mesh),
+        *shard_local_batch((padded, active), mesh),
         jax.random.key(sampling.seed),
         _knobs(sampling),
         config=config,
@@ -262,9 +260,9 @@ def start_answers(
     )
 
 
-def go_on(
-    params: Any, state: Decoding, until: int, sampling: Sampling, config: TinyMUConfig
-) -> Decoding:
+def decode_until(
+    params: Any, state: DecodeState, until: int, sampling: Sampling, config: TinyMUConfig
+) -> DecodeState:
     """Goes on to `until` tokens, or until every answer has ended."""
     knobs, strategy = _knobs(sampling), sampling.strategy
     return decode(params, state, np.int32(until), knobs, config=config, strategy=strategy)
@@ -274,8 +272,8 @@ def _knobs(sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
     return np.float32(sampling.top_p), np.float32(sampling.temperature)
 
 
-def read_answer(
-    state: Decoding, row: int, limit: int, config: TinyMUConfig
+def read_tokens(
+    state: DecodeState, row: int, limit: int, config: TinyMUConfig
 ) -> tuple[list[int], bool]:
     """Returns one row's tokens before the end token, and whether that came."""
     tokens = np.asarray(state.tokens[row])[: min(int(state.step), limit)].tolist()

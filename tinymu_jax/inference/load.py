@@ -13,13 +13,13 @@ from tinymu_jax.checkpoints.open import _tokenizer_finder, open_checkpoint
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.class_names import read_labels
-from tinymu_jax.inference.embedder import Listener
+from tinymu_jax.inference.embedder import Embedder
 from tinymu_jax.inference.param_layout import Weights, by_rows, unstack
 from tinymu_jax.models import matpac, tinymu
 from tinymu_jax.models.config import (
     PUBLISHED,
+    ComputeDtype,
     MatpacConfig,
-    Products,
     SelfSupervisedConfig,
     TinyMUConfig,
 )
@@ -29,23 +29,23 @@ from tinymu_jax.utils.compilation_cache import keep_compiled_programs
 def load(
     checkpoint: str | Path = PUBLISHED,
     *,
-    encoder: Products = "float32",
-    decoder: Weights = "float32",
+    encoder_dtype: ComputeDtype = "float32",
+    decoder_dtype: Weights = "float32",
     tokenizer: str | Path | None = None,
     max_seconds: float | None = None,
     revision: str | None = None,
     probe: str | Path | None = None,
     labels: str | Path | None = None,
-) -> Assistant | Listener:
+) -> Assistant | Embedder:
     """Loads a model, ready to answer.
 
     Args:
         checkpoint: `nano` (comes with the package), a hub name (downloaded and converted once), a
             published `.pt` (its yaml, json and tokenizer.json beside it; the same keys as
             `.safetensors`), or a checkpoint folder.
-        encoder: `bfloat16` rounds the weights of encoder and projector, multiplies in bfloat16 and
+        encoder_dtype: `bfloat16` rounds the weights of encoder and projector, multiplies in bfloat16 and
             sums in float32: faster, not exact.
-        decoder: `int8` rounds its weights per output channel: a quarter of the memory, several
+        decoder_dtype: `int8` rounds its weights per output channel: a quarter of the memory, several
             times faster where memory is the limit, not exact. `bfloat16` is for accelerators.
         tokenizer: path of a `tokenizer.json`, or the hub name of the decoder; default is the one
             beside the checkpoint, else that of the decoder that the checkpoint names.
@@ -56,24 +56,24 @@ def load(
         labels: the list of classes of a head or probe, where the checkpoint does not name them.
 
     Returns:
-        An `Assistant` for TinyMU, a `Listener` for MATPAC.
+        An `Assistant` for TinyMU, a `Embedder` for MATPAC.
 
     Raises:
         InputError: nothing there, or nothing that can be used; the message says what to do.
     """
-    _check_options(encoder, decoder, max_seconds)
+    _check_options(encoder_dtype, decoder_dtype, max_seconds)
     keep_compiled_programs()
     opened = open_checkpoint(checkpoint, revision, probe)
     if isinstance(opened.config, SelfSupervisedConfig):
         opened = encoder_of(opened)
     if isinstance(opened.config, MatpacConfig):
-        if tokenizer is not None or decoder != "float32":
-            raise InputError(f"{checkpoint}: is an encoder; leave tokenizer and decoder out")
-        return _make_listener(opened, encoder, labels, max_seconds)
+        if tokenizer is not None or decoder_dtype != "float32":
+            raise InputError(f"{checkpoint}: is an encoder; leave tokenizer and decoder_dtype out")
+        return _make_embedder(opened, encoder_dtype, labels, max_seconds)
     _check_tinymu(opened, checkpoint, labels)
     if max_seconds is not None:
         opened = opened._replace(config=replace(opened.config, max_seconds=max_seconds))
-    return make_assistant(opened, encoder, decoder, tokenizer, str(checkpoint))
+    return make_assistant(opened, encoder_dtype, decoder_dtype, tokenizer, str(checkpoint))
 
 
 def _check_tinymu(opened: Checkpoint, name: str | Path, labels: str | Path | None) -> None:
@@ -86,11 +86,11 @@ def _check_tinymu(opened: Checkpoint, name: str | Path, labels: str | Path | Non
         raise InputError(f"{name}: labels given, but it has no head to name; leave them out")
 
 
-def _check_options(encoder: str, decoder: str, max_seconds: float | None) -> None:
+def _check_options(encoder_dtype: str, decoder_dtype: str, max_seconds: float | None) -> None:
     """Holds options against what they may be, before anything is read."""
     for option, value, known in (
-        ("encoder", encoder, get_args(Products)),
-        ("decoder", decoder, get_args(Weights)),
+        ("encoder_dtype", encoder_dtype, get_args(ComputeDtype)),
+        ("decoder_dtype", decoder_dtype, get_args(Weights)),
     ):
         if value not in known:
             raise InputError(f"{option}={value!r}: use one of {', '.join(known)}")
@@ -99,22 +99,22 @@ def _check_options(encoder: str, decoder: str, max_seconds: float | None) -> Non
 
 def make_assistant(
     checkpoint: Checkpoint,
-    encoder: Products = "float32",
-    decoder: Weights = "float32",
+    encoder_dtype: ComputeDtype = "float32",
+    decoder_dtype: Weights = "float32",
     tokenizer: str | Path | None = None,
     name: str = "this checkpoint",
 ) -> Assistant:
     """Lays a TinyMU's parameters out for inference; arguments as `load`."""
     config: TinyMUConfig = checkpoint.config
-    _check_options(encoder, decoder, config.max_seconds)
+    _check_options(encoder_dtype, decoder_dtype, config.max_seconds)
     params = unstack(checkpoint.params, tinymu.param_axes(config))
-    kept = {"encoder": encoder, "projector": encoder, "decoder": decoder}
+    kept = {"encoder": encoder_dtype, "projector": encoder_dtype, "decoder": decoder_dtype}
     params = {part: by_rows(params[part], weights) for part, weights in kept.items()}
     config = replace(
         config,
-        encoder=replace(config.encoder, products=encoder),
+        encoder=replace(config.encoder, compute_dtype=encoder_dtype),
         decoder=replace(
-            config.decoder, products="bfloat16" if decoder == "bfloat16" else "float32"
+            config.decoder, compute_dtype="bfloat16" if decoder_dtype == "bfloat16" else "float32"
         ),
     )
     find = _tokenizer_finder(checkpoint, tokenizer, name)
@@ -132,15 +132,18 @@ def _on_device(params: Any) -> Any:
         return jax.tree.unflatten(structure, placed)
 
 
-def _make_listener(
-    checkpoint: Checkpoint, encoder: Products, labels: str | Path | None, max_seconds: float | None
-) -> Listener:
+def _make_embedder(
+    checkpoint: Checkpoint,
+    encoder_dtype: ComputeDtype,
+    labels: str | Path | None,
+    max_seconds: float | None,
+) -> Embedder:
     """Lays an encoder's parameters out for inference."""
-    config = replace(checkpoint.config, products=encoder)
-    params = by_rows(unstack(checkpoint.params, matpac.param_axes(config)), encoder)
+    config = replace(checkpoint.config, compute_dtype=encoder_dtype)
+    params = by_rows(unstack(checkpoint.params, matpac.param_axes(config)), encoder_dtype)
     names = checkpoint.source.get("labels")
     if labels is not None:
         if config.head is None:
             raise InputError("labels given, but the checkpoint has no head or probe to name")
         names = read_labels(labels, config.head.num_classes)
-    return Listener(config, _on_device(params), names, max_seconds)
+    return Embedder(config, _on_device(params), names, max_seconds)

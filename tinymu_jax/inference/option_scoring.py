@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.models.sequence import Question, lay_out_question
-from tinymu_jax.models.smollm2 import with_room
+from tinymu_jax.models.sequence import QuestionBatch, build_question_sequence
+from tinymu_jax.models.smollm2 import extend_cache
 from tinymu_jax.models.tinymu import TinyMU
 from tinymu_jax.utils.shapes import round_up
 
@@ -65,7 +65,7 @@ def pack_options(options: Sequence[Sequence[int]], end_token: int) -> Options:
 
 @partial(jax.jit, static_argnames=("config",))
 def option_log_likelihoods(
-    params: Any, question: Question, options: Options, *, config: TinyMUConfig
+    params: Any, question: QuestionBatch, options: Options, *, config: TinyMUConfig
 ) -> Float[Array, "O"]:
     """Returns log P(option, end | audio, question) of each option, for a batch of one question.
 
@@ -73,17 +73,17 @@ def option_log_likelihoods(
     alone.
     """
     model, length = TinyMU(config), options.tokens.shape[0]
-    sequence = lay_out_question(question, config)
+    sequence = build_question_sequence(question, config)
     own = options.option[:, None] == options.option[None, :]
     earlier = options.place[:, None] >= options.place[None, :]
-    shared = jnp.broadcast_to(sequence.visible, (length, sequence.visible.shape[1]))
+    shared = jnp.broadcast_to(sequence.key_mask, (length, sequence.key_mask.shape[1]))
     mask: Bool[Array, "1 T S"] = jnp.concatenate([shared, own & earlier], axis=1)[None]
     positions = (question.num_audio + config.max_text_tokens + 1)[:, None] + options.place
 
     def run(m: TinyMU) -> tuple[Array, Array]:
         hidden, cache = m.decode(question.audio, sequence)
-        cache = with_room(cache, length)
-        first = hidden[0, sequence.first[0]]
+        cache = extend_cache(cache, length)
+        first = hidden[0, sequence.first_logit_position[0]]
         embedded = m.decoder.embed(options.tokens[None])
         rest, _ = m.decoder(embedded, positions, mask, cache, sequence.answer)
         return m.decoder.logits(first), m.decoder.logits(rest[0])
@@ -96,7 +96,7 @@ def option_log_likelihoods(
     return start + jnp.where(belongs, inside, 0).sum(axis=1)
 
 
-def compare(
+def to_option_scores(
     options: Sequence[str],
     lengths: Sequence[int],
     with_audio: np.ndarray,

@@ -15,10 +15,8 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
 Weights = Literal["float32", "bfloat16", "int8"]
 
-
 JOINED = {"qkv": ("q_proj", "k_proj", "v_proj"), "gate_up": ("gate_proj", "up_proj")}
 """Parents of `JointDense`, and the children that are joined in this order."""
-
 
 STACKS = ("layers", "blocks")
 """Names below which weights have a leading layer axis."""

@@ -15,16 +15,16 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from tinymu_jax.inference.audio_cache import Heard
-from tinymu_jax.mesh import BATCH, spread
+from tinymu_jax.inference.audio_cache import EncodedAudio
+from tinymu_jax.mesh import BATCH, shard_local_batch
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.packing import (
     Block,
+    PackedGroup,
+    PackedQuestion,
     PackingConfig,
-    Placed,
-    Question,
+    build_block,
     compared_slots,
-    lay_out_block,
 )
 from tinymu_jax.models.tinymu import TinyMU
 from tinymu_jax.utils.shapes import round_up
@@ -32,10 +32,8 @@ from tinymu_jax.utils.shapes import round_up
 ROW_SLOTS = 384
 """Slots of a row: two clips of 10 s with two questions each."""
 
-
 SLOT_STEP, LABEL_STEP = 32, 32
 """Rows and labels are padded to multiples of these, so that few shapes are compiled."""
-
 
 WAITING = 48
 """Groups that wait to be placed, for each device: the more, the fuller the rows."""
@@ -51,15 +49,15 @@ class Compared(NamedTuple):
     """Their tokens, with end tokens."""
 
     @property
-    def question(self) -> Question:
+    def question(self) -> PackedQuestion:
         """The question as rows take it."""
-        return Question(self.prompt, self.options[0], self.options[1:])
+        return PackedQuestion(self.prompt, self.options[0], self.options[1:])
 
 
 class _Group(NamedTuple):
     """Questions that share a clip, and the slots that they take with it."""
 
-    heard: Heard
+    heard: EncodedAudio
     questions: list[Compared]
     slots: int
 
@@ -90,7 +88,7 @@ class OptionScorer:
         self._waiting: list[_Group] = []
 
     def add(
-        self, heard: Heard, questions: Sequence[Compared]
+        self, heard: EncodedAudio, questions: Sequence[Compared]
     ) -> Iterator[tuple[int, tuple[float, ...]]]:
         """Takes a clip's questions; yields number and scores of those that are computed by then."""
         self._waiting += self._groups(heard, questions)
@@ -112,7 +110,7 @@ class OptionScorer:
         self._waiting = [group for group in self._waiting if id(group) not in taken]
         return row
 
-    def _groups(self, heard: Heard, questions: Sequence[Compared]) -> Iterator[_Group]:
+    def _groups(self, heard: EncodedAudio, questions: Sequence[Compared]) -> Iterator[_Group]:
         """Yields a clip's questions, as many together as a row takes."""
         together: list[Compared] = []
         for question in questions:
@@ -123,7 +121,7 @@ class OptionScorer:
         if together:
             yield self._group(heard, together)
 
-    def _group(self, heard: Heard, questions: list[Compared]) -> _Group:
+    def _group(self, heard: EncodedAudio, questions: list[Compared]) -> _Group:
         slots = compared_slots([one.question for one in questions], self.config)
         return _Group(heard, questions, len(heard.vectors) + 1 + slots)
 
@@ -132,17 +130,17 @@ class OptionScorer:
         rows = [self._take_row() for _ in range(self._rows_at_once) if self._waiting]
         labels = [sum(_labels(group) for group in row) for row in rows]
         packing = PackingConfig(
-            row_slots=round_up(max(sum(group.slots for group in row) for row in rows), SLOT_STEP),
+            row_length=round_up(max(sum(group.slots for group in row) for row in rows), SLOT_STEP),
             rows=1,
-            clips=max(map(len, rows)),
-            labels=round_up(max(labels), LABEL_STEP),
+            max_clips=max(map(len, rows)),
+            max_labels=round_up(max(labels), LABEL_STEP),
         )
         filled = [*rows, *[()] * (self._rows_at_once - len(rows))]
-        blocks = [lay_out_block(_placed(row), packing, self.config, compare=True) for row in filled]
+        blocks = [build_block(_placed(row), packing, self.config, compare=True) for row in filled]
         block = jax.tree.map(lambda *parts: np.stack(parts), *blocks)
         found = label_log_probabilities(
             self.params,
-            *spread((_audio(filled, self.config.decoder.width), block), self.mesh),
+            *shard_local_batch((_audio(filled, self.config.decoder.width), block), self.mesh),
             config=self.config,
         )
         for row, values in zip(rows, np.asarray(found, np.float64), strict=False):
@@ -153,10 +151,10 @@ def _labels(group: _Group) -> int:
     return sum(len(option) for question in group.questions for option in question.options)
 
 
-def _placed(row: Sequence[_Group]) -> list[Placed]:
+def _placed(row: Sequence[_Group]) -> list[PackedGroup]:
     """Returns the groups of a row in the places that they get."""
     return [
-        Placed(
+        PackedGroup(
             0,
             clip,
             len(group.heard.vectors),

@@ -10,15 +10,13 @@ from typing import NamedTuple
 from tinymu_jax.audio.load import read_clip
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.errors import InputError
-from tinymu_jax.inference.embedder import Listener
+from tinymu_jax.inference.embedder import Embedder
 from tinymu_jax.utils.files import exists, make_folder, read_text, write_text
 
 COLUMNS = ("file", "start", "end", "tag", "probability")
 
-
 TOGETHER = 32
 """Windows that are heard together."""
-
 
 SHORTEST = 0.5
 """Seconds that the last window has at least; what is left of a recording beyond is not tagged."""
@@ -33,7 +31,7 @@ class Window(NamedTuple):
 
 
 def tag_windows(
-    model: Listener, recording: str | Path, seconds: float, hop: float, top: int
+    model: Embedder, recording: str | Path, seconds: float, hop: float, top: int
 ) -> list[Window]:
     """Returns the tags of each window of a recording.
 

@@ -3,25 +3,21 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tinymu_jax.utils.config_base import Serialised, nested
+from tinymu_jax.utils.config_base import ConfigBase, nested
 
-Products = Literal["float32", "bfloat16"]
+ComputeDtype = Literal["float32", "bfloat16"]
 
-
-Remat = Literal["nothing", "attention", "layers"]
-
+Remat = Literal["none", "attention", "full"]
 
 HeadKind = Literal["audioset", "probe"]
 
-
 Shares = Literal["softmax", "sigmoid"]
-
 
 ProjectorKind = Literal["linear", "residual", "transformer"]
 
 
 @dataclass(frozen=True)
-class HeadConfig(Serialised):
+class HeadConfig(ConfigBase):
     """A classifier on top of the encoder (MATPAC++'s AudioSet head, or a linear probe)."""
 
     kind: HeadKind = "audioset"
@@ -34,7 +30,7 @@ class HeadConfig(Serialised):
 
 
 @dataclass(frozen=True)
-class MatpacConfig(Serialised):
+class MatpacConfig(ConfigBase):
     """The MATPAC++ encoder: a ViT over log-mel patches (arXiv 2508.12709, section III)."""
 
     width: int = 768
@@ -51,12 +47,12 @@ class MatpacConfig(Serialised):
     """Frames of one chunk (n_t): 992 in AudioSet-tuned checkpoints, 608 in self-supervised ones."""
     patch_size: int = 16
     """Side of a square patch, in bands and in frames."""
-    products: Products = "float32"
+    compute_dtype: ComputeDtype = "float32"
     """`bfloat16` multiplies in bfloat16 and sums in float32: faster, 3 digits instead of 7. `load`
     sets it anew."""
-    remat: Remat = "nothing"
+    remat: Remat = "none"
     """What a training step computes again on the way back instead of keeping it: `attention` all
-    but the results of the weights' products, `layers` all but the input of each layer."""
+    but the outputs of matrix products, `full` all but the input of each layer."""
     head: HeadConfig | None = nested(HeadConfig, default=False)
     """The classifier, if the checkpoint has one."""
 
@@ -87,7 +83,7 @@ class MatpacConfig(Serialised):
 
 
 @dataclass(frozen=True)
-class ProjectorConfig(Serialised):
+class ProjectorConfig(ConfigBase):
     """From the encoder's vectors to the decoder's width (TinyMU, arXiv 2604.15849, section 3)."""
 
     kind: ProjectorKind = "linear"
@@ -120,7 +116,7 @@ class ProjectorConfig(Serialised):
             ),
         ]
 
-    def num_outputs(self, num_inputs: int) -> int:
+    def num_outputs(self, num_inputs: float) -> float:
         """Returns how many vectors come out for `num_inputs` vectors of audio."""
         return self.num_vectors if self.kind == "transformer" else num_inputs
 
@@ -130,7 +126,7 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 
 @dataclass(frozen=True)
-class LoraConfig(Serialised):
+class LoraConfig(ConfigBase):
     """Low-rank additions to linear layers: W x + (alpha / rank) B A dropout(x) (arXiv 2106.09685).
 
     The defaults are those that TinyMU was published with.
@@ -156,7 +152,7 @@ class LoraConfig(Serialised):
 
 
 @dataclass(frozen=True)
-class SmolLM2Config(Serialised):
+class SmolLM2Config(ConfigBase):
     """A decoder of the SmolLM2 family (Llama's architecture with a tied embedding)."""
 
     vocab_size: int = 49152
@@ -177,9 +173,9 @@ class SmolLM2Config(Serialised):
     """Base of the rotary positions' wavelengths."""
     norm_eps: float = 1e-5
     """Added to the mean square in RMSNorm."""
-    products: Products = "float32"
-    """As `MatpacConfig.products`."""
-    remat: Remat = "nothing"
+    compute_dtype: ComputeDtype = "float32"
+    """As `MatpacConfig.compute_dtype`."""
+    remat: Remat = "none"
     """As `MatpacConfig.remat`."""
     lora: LoraConfig | None = nested(LoraConfig, default=False)
     """What is added to the layers while LoRA is trained and not yet merged."""
@@ -196,7 +192,7 @@ class SmolLM2Config(Serialised):
 
 
 @dataclass(frozen=True)
-class TinyMUConfig(Serialised):
+class TinyMUConfig(ConfigBase):
     """The whole model and the rules of its token sequence (reference: m2t.py as published)."""
 
     encoder: MatpacConfig = nested(MatpacConfig)
@@ -237,10 +233,8 @@ class TinyMUConfig(Serialised):
 PUBLISHED = "AndreasXi/TinyMU"
 """Hub name of the published checkpoint."""
 
-
 NANO = "nano"
 """Name of the small checkpoint that comes with the package."""
-
 
 SMOLLM2_PRESETS: dict[str, SmolLM2Config] = {
     "SmolLM2-135M": SmolLM2Config(),
@@ -268,7 +262,7 @@ Centre = Literal["probabilities", "logits"]
 
 
 @dataclass(frozen=True)
-class PredictorConfig(Serialised):
+class PredictorConfig(ConfigBase):
     """What tells the masked patches' vectors from the visible ones'."""
 
     width: int = 512
@@ -292,7 +286,7 @@ class PredictorConfig(Serialised):
 
 
 @dataclass(frozen=True)
-class ClassHeadConfig(Serialised):
+class ClassHeadConfig(ConfigBase):
     """What sorts vectors into classes that nobody named."""
 
     hidden_width: int = 2048
@@ -304,7 +298,7 @@ class ClassHeadConfig(Serialised):
 
 
 @dataclass(frozen=True)
-class SelfSupervisedConfig(Serialised):
+class SelfSupervisedConfig(ConfigBase):
     """The two tasks: to predict what is masked, and to sort it as the teacher does."""
 
     encoder: MatpacConfig = field(

@@ -23,7 +23,6 @@ HEAD_AXES = {
 }
 """Logical axes of the weights of each kind of head."""
 
-
 BATCH_NORM_EPS = 1e-5
 """Added to the variance by the AudioSet head's normalisation."""
 

@@ -23,13 +23,12 @@ from jaxtyping import Array, Bool, Float
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import constrain
-from tinymu_jax.models.config import LoraConfig, Products, Remat
+from tinymu_jax.models.config import ComputeDtype, LoraConfig, Remat
 from tinymu_jax.models.lora import LowRank
-from tinymu_jax.models.matmul import PRODUCT, int8_product, product, row_product
+from tinymu_jax.models.matmul import DENSE_OUTPUT, int8_matmul, matmul, matmul_transposed
 
 MASKED = -1e30
 """Added in place of a masked score; finite, so that a row with nothing to see stays finite."""
-
 
 CACHED_SCORES = 3 * 2**17
 """Attention scores that fit into a processor's cache (1.5 MB)."""
@@ -45,7 +44,7 @@ class Dense(nn.Module):
 
     features: int
     use_bias: bool = True
-    products: Products = "float32"
+    compute_dtype: ComputeDtype = "float32"
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
     lora: LoraConfig | None = None
@@ -54,17 +53,17 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch M"]:
         if self.has_variable("params", "scale"):
             given = (self.get_variable("params", name) for name in ("rows", "scale"))
-            y = int8_product(x, *given)
+            y = int8_matmul(x, *given)
         elif self.has_variable("params", "rows"):
-            y = row_product(x, self.get_variable("params", "rows"), self.products)
+            y = matmul_transposed(x, self.get_variable("params", "rows"), self.compute_dtype)
         else:
             kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-            y = product(x, kernel, self.products)
+            y = matmul(x, kernel, self.compute_dtype)
         if self.use_bias:
             y = y + self.param("bias", self.bias_init, (self.features,))
         if self.lora is not None and self.name in self.lora.targets:
             x, a, b = LowRank(self.features, self.lora, name="lora")(x)
-            y = y + product(product(x, a, self.products), b, self.products)
+            y = y + matmul(matmul(x, a, self.compute_dtype), b, self.compute_dtype)
         return y
 
 
@@ -76,7 +75,7 @@ class JointDense(nn.Module):
     """
 
     features: Mapping[str, int]
-    products: Products = "float32"
+    compute_dtype: ComputeDtype = "float32"
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     lora: LoraConfig | None = None
 
@@ -86,14 +85,14 @@ class JointDense(nn.Module):
             if self.lora is not None and set(self.lora.targets) & set(self.features):
                 raise InputError("lora: joined weights have no room for it; merge it before")
             total = sum(self.features.values())
-            y = Dense(total, use_bias=False, products=self.products, name="joined")(x)
+            y = Dense(total, use_bias=False, compute_dtype=self.compute_dtype, name="joined")(x)
             pieces, start = [], 0
             for size in self.features.values():
                 pieces.append(y[..., start : start + size])
                 start += size
             return pieces
         return [
-            Dense(size, False, self.products, self.kernel_init, lora=self.lora, name=name)(x)
+            Dense(size, False, self.compute_dtype, self.kernel_init, lora=self.lora, name=name)(x)
             for name, size in self.features.items()
         ]
 
@@ -124,7 +123,7 @@ def attend(
     key: Float[Array, "*heads S H"],
     value: Float[Array, "*heads S H"],
     mask: Bool[Array, "B #T S"] | None = None,
-    products: Products = "float32",
+    compute_dtype: ComputeDtype = "float32",
 ) -> Float[Array, "B T N*H"]:
     """Returns softmax attention, scaled by H**-0.5; G = N / K query heads share a key head.
 
@@ -134,7 +133,7 @@ def attend(
             its update and its use is copied whole by XLA on every step.
         value: as `key`.
         mask: True where query t sees key s.
-        products: as in `product`.
+        products: as in `matmul`.
     """
     batch, steps, num_heads, width = query.shape
     heads, slots = key.shape[:-2], key.shape[-2]
@@ -146,11 +145,11 @@ def attend(
             (query[:, :, i : i + together], *(x[:, i : i + together] for x in (key, value)))
             for i in pieces
         ]
-        return jnp.concatenate([attend(*piece, mask, products) for piece in cut], axis=-1)
+        return jnp.concatenate([attend(*piece, mask, compute_dtype) for piece in cut], axis=-1)
     num_kv_heads = math.prod(heads) // batch
     grouped = query.reshape(batch, steps, num_kv_heads, -1, width).transpose(0, 2, 3, 1, 4)
     grouped = (grouped * width**-0.5).reshape(*heads, -1, steps, width)
-    dtype = jnp.bfloat16 if products == "bfloat16" else jnp.float32
+    dtype = jnp.bfloat16 if compute_dtype == "bfloat16" else jnp.float32
     options = {
         "precision": jax.lax.Precision.HIGHEST,
         "preferred_element_type": jnp.float32,
@@ -169,17 +168,17 @@ QUERIES_TOGETHER = 128
 """Queries of a long row that look at keys together: later keys are not computed for them."""
 
 
-def attend_backwards(
+def causal_attention(
     query: Float[Array, "B T N H"],
     key: Float[Array, "*heads T H"],
     value: Float[Array, "*heads T H"],
     mask: Bool[Array, "B T T"],
-    products: Products = "float32",
+    compute_dtype: ComputeDtype = "float32",
 ) -> Float[Array, "B T N*H"]:
     """Returns `attend` under a mask that shows no query a later key, with about half the work."""
     ends = [*range(QUERIES_TOGETHER, query.shape[1], QUERIES_TOGETHER), query.shape[1]]
     pieces = [
-        attend(query[:, a:b], key[..., :b, :], value[..., :b, :], mask[:, a:b, :b], products)
+        attend(query[:, a:b], key[..., :b, :], value[..., :b, :], mask[:, a:b, :b], compute_dtype)
         for a, b in itertools.pairwise([0, *ends])
     ]
     return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=1)
@@ -198,7 +197,7 @@ def run_layers(
     x: Array,
     shared: tuple[Any, ...],
     per_layer: Any = None,
-    remat: Remat = "nothing",
+    remat: Remat = "none",
 ) -> tuple[Array, Any]:
     """Runs `depth` layers of one kind over x, stacked or unrolled as the parameters are.
 
@@ -225,8 +224,11 @@ def run_layers(
         return x, outputs
     # Where weights are parted too, XLA would part the layers' width and keep all rows.
     x = constrain(x, "batch", *(None,) * (x.ndim - 1))
-    if remat != "nothing":
-        kept = {"attention": jax.checkpoint_policies.save_only_these_names(PRODUCT), "layers": None}
+    if remat != "none":
+        kept = {
+            "attention": jax.checkpoint_policies.save_only_these_names(DENSE_OUTPUT),
+            "full": None,
+        }
         layer = nn.remat(layer, prevent_cse=False, policy=kept[remat])
     scanned = nn.scan(
         layer,
@@ -235,6 +237,6 @@ def run_layers(
         in_axes=(0, *(nn.broadcast for _ in shared)),
         length=depth,
         # What is computed again must not be seen to be there already.
-        unroll=depth if depth <= FEW_LAYERS and remat == "nothing" else 1,
+        unroll=depth if depth <= FEW_LAYERS and remat == "none" else 1,
     )
     return scanned(**options, name=name)(x, per_layer, *shared)

@@ -67,7 +67,7 @@ def lora_axes(table: Mapping[str, Axes], config: LoraConfig | None) -> dict[str,
 
 
 FROZEN = r"encoder/.*|decoder/(?!.*/lora/[ab]$).*"
-"""`OptimConfig.frozen` of a LoRA run: all but the projector and the additions to the decoder."""
+"""`OptimConfig.frozen_params` of a LoRA run: all but the projector and the additions to the decoder."""
 
 
 def add_lora(

@@ -8,33 +8,37 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int8
 
-from tinymu_jax.models.config import Products
+from tinymu_jax.models.config import ComputeDtype
 
-PRODUCT = "product"
+DENSE_OUTPUT = "product"
 """Name of what a product with a weight gives, by which it is kept for the way back."""
 
 
-def product(
-    x: Float[Array, "*batch D"], kernel: Array, products: Products = "float32"
+def matmul(
+    x: Float[Array, "*batch D"], kernel: Array, compute_dtype: ComputeDtype = "float32"
 ) -> Float[Array, "*batch M"]:
     """Returns `x @ kernel` in float32.
 
     `float32` asks for full float32 on every platform (a TPU would multiply in bfloat16 by
     default); `bfloat16` rounds both factors and sums in float32.
     """
-    return checkpoint_name(_product(x, kernel, products), PRODUCT)
+    return checkpoint_name(_matmul(x, kernel, compute_dtype), DENSE_OUTPUT)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _product(x: Array, kernel: Array, products: Products) -> Array:
-    return contract(x, kernel, (x.ndim - 1,), (0,), products)
+def _matmul(x: Array, kernel: Array, compute_dtype: ComputeDtype) -> Array:
+    return dot(x, kernel, (x.ndim - 1,), (0,), compute_dtype)
 
 
-def contract(
-    a: Array, b: Array, over_a: tuple[int, ...], over_b: tuple[int, ...], products: Products
+def dot(
+    a: Array,
+    b: Array,
+    over_a: tuple[int, ...],
+    over_b: tuple[int, ...],
+    compute_dtype: ComputeDtype,
 ) -> Float[Array, "..."]:
-    """Returns a and b summed over an axis or some of each, in float32; see `product`."""
-    if products == "bfloat16":
+    """Returns a and b summed over an axis or some of each, in float32; see `matmul`."""
+    if compute_dtype == "bfloat16":
         a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
     return jax.lax.dot_general(
         a,
@@ -45,24 +49,24 @@ def contract(
     )
 
 
-def _product_forward(x: Array, kernel: Array, products: Products) -> tuple[Array, Any]:
-    return _product(x, kernel, products), (x, kernel)
+def _matmul_forward(x: Array, kernel: Array, compute_dtype: ComputeDtype) -> tuple[Array, Any]:
+    return _matmul(x, kernel, compute_dtype), (x, kernel)
 
 
-def _product_backward(products: Products, kept: Any, slope: Array) -> tuple[Array, Array]:
+def _matmul_backward(compute_dtype: ComputeDtype, kept: Any, slope: Array) -> tuple[Array, Array]:
     x, kernel = kept
     # Without the barrier XLA's CPU compiler makes what leads to x and slope again, number by number
     # and on one core, in the turned order in which the kernel's gradient reads them.
     x, slope = _made_once(x, slope)
     leading = tuple(range(x.ndim - 1))
-    to_x = contract(slope, kernel, (slope.ndim - 1,), (1,), products)
+    to_x = dot(slope, kernel, (slope.ndim - 1,), (1,), compute_dtype)
     # The first factor is turned: let it be the narrower one. (XLA's CPU compiler has no product of
     # bfloat16 that is turned back at once.)
     if x.shape[-1] > slope.shape[-1]:
-        (turned,) = _made_once(contract(slope, x, leading, leading, products))
+        (turned,) = _made_once(dot(slope, x, leading, leading, compute_dtype))
         to_kernel = turned.T
     else:
-        to_kernel = contract(x, slope, leading, leading, products)
+        to_kernel = dot(x, slope, leading, leading, compute_dtype)
     return to_x.astype(x.dtype), to_kernel
 
 
@@ -73,14 +77,14 @@ def _made_once(*arrays: Array) -> tuple[Array, ...]:
     )
 
 
-_product.defvjp(_product_forward, _product_backward)
+_matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
-def row_product(
-    x: Float[Array, "*batch D"], rows: Float[Array, "M D"], products: Products = "float32"
+def matmul_transposed(
+    x: Float[Array, "*batch D"], rows: Float[Array, "M D"], compute_dtype: ComputeDtype = "float32"
 ) -> Float[Array, "*batch M"]:
     """Returns `x @ rows.T`: a processor reads the weights of one output in one go."""
-    if products == "bfloat16":
+    if compute_dtype == "bfloat16":
         x, rows = x.astype(jnp.bfloat16), rows.astype(jnp.bfloat16)
     return jax.lax.dot_general(
         x,
@@ -91,7 +95,7 @@ def row_product(
     )
 
 
-def int8_product(
+def int8_matmul(
     x: Float[Array, "*batch D"], rows: Int8[Array, "M D"], scale: Float[Array, "M"]
 ) -> Float[Array, "*batch M"]:
     """Returns `x @ (rows * scale).T` without ever making the float32 weights.
@@ -107,11 +111,11 @@ def int8_product(
         digits.append(digit.astype(jnp.int8))
         rest = (rest - digit) * 128
     stacked = jnp.stack(digits).reshape(-1, x.shape[-1])
-    contract = (((1,), (1,)), ((), ()))
+    dot = (((1,), (1,)), ((), ()))
     if stacked.shape[0] == 3:
         # One vector: with the weights first, they are read where they lie.
-        sums = jax.lax.dot_general(rows, stacked, contract, preferred_element_type=jnp.int32).T
+        sums = jax.lax.dot_general(rows, stacked, dot, preferred_element_type=jnp.int32).T
     else:
-        sums = jax.lax.dot_general(stacked, rows, contract, preferred_element_type=jnp.int32)
+        sums = jax.lax.dot_general(stacked, rows, dot, preferred_element_type=jnp.int32)
     sums = sums.astype(jnp.float32).reshape(3, *x.shape[:-1], rows.shape[0])
     return (sums[0] + sums[1] / 128 + sums[2] / 128**2) * (unit * scale)

@@ -55,11 +55,11 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "C T D"]) -> Float[Array, "C T D"]:
         config = self.config
-        xavier, products = nn.initializers.xavier_uniform(), config.products
+        xavier, compute_dtype = nn.initializers.xavier_uniform(), config.compute_dtype
         hidden = config.width * config.mlp_ratio
-        x = Dense(hidden, products=products, kernel_init=xavier, name="fc1")(x)
+        x = Dense(hidden, compute_dtype=compute_dtype, kernel_init=xavier, name="fc1")(x)
         x = gelu(x)
-        return Dense(config.width, products=products, kernel_init=xavier, name="fc2")(x)
+        return Dense(config.width, compute_dtype=compute_dtype, kernel_init=xavier, name="fc2")(x)
 
 
 class SelfAttention(nn.Module):
@@ -72,12 +72,14 @@ class SelfAttention(nn.Module):
         self, x: Float[Array, "C T D"], mask: Bool[Array, "C T T"] | None
     ) -> Float[Array, "C T D"]:
         config = self.config
-        xavier, products = nn.initializers.xavier_uniform(), config.products
-        qkv = Dense(3 * config.width, products=products, kernel_init=xavier, name="qkv")(x)
+        xavier, compute_dtype = nn.initializers.xavier_uniform(), config.compute_dtype
+        qkv = Dense(3 * config.width, compute_dtype=compute_dtype, kernel_init=xavier, name="qkv")(
+            x
+        )
         qkv = qkv.reshape(*x.shape[:2], 3, config.num_heads, -1)
         keys, values = (jnp.swapaxes(qkv[:, :, i], 1, 2) for i in (1, 2))
-        x = attend(qkv[:, :, 0], keys, values, mask, products)
-        return Dense(config.width, products=products, kernel_init=xavier, name="proj")(x)
+        x = attend(qkv[:, :, 0], keys, values, mask, compute_dtype)
+        return Dense(config.width, compute_dtype=compute_dtype, kernel_init=xavier, name="proj")(x)
 
 
 class Block(nn.Module):
@@ -137,7 +139,9 @@ class Matpac(nn.Module):
         self.cls_token = self.param("cls_token", token, (1, 1, config.width))
         self.pos_embed = self.param("pos_embed", lambda _: jnp.asarray(positions))
         self.patch_embed = Dense(
-            config.width, products=config.products, kernel_init=nn.initializers.xavier_uniform()
+            config.width,
+            compute_dtype=config.compute_dtype,
+            kernel_init=nn.initializers.xavier_uniform(),
         )
         self.transformer = Transformer(config)
         self.log_mel = LogMel()
@@ -208,7 +212,7 @@ class Matpac(nn.Module):
         x = jnp.concatenate([cls_token, patches], axis=1)
         return self.transformer(x, mask, all_layers)
 
-    def listen(
+    def encode_waveform(
         self,
         samples: Float[Array, "C A n"],
         num_frames: Int[Array, "C A"],
@@ -233,9 +237,11 @@ class Matpac(nn.Module):
         """Returns class probabilities from a clip's vectors (config.head must be set)."""
         return self.head(vectors, valid)
 
-    def initialise(self, samples: Float[Array, "C A n"]) -> Array:
+    def init_all(self, samples: Float[Array, "C A n"]) -> Array:
         """Touches every parameter, for `init`; returns the vectors."""
-        vectors = self.listen(samples, jnp.full(samples.shape[:2], self.config.patch_size))[-1]
+        vectors = self.encode_waveform(
+            samples, jnp.full(samples.shape[:2], self.config.patch_size)
+        )[-1]
         if self.config.head:
             self.classify(vectors)
         return vectors

@@ -21,23 +21,23 @@ from tinymu_jax.models.sequence import PackedRows
 class PackingConfig:
     """How large blocks are."""
 
-    row_slots: int = 1024
+    row_length: int = 1024
     """Slots of a row. Where attention is dense it costs their square: little more than the
     longest group is best there."""
     rows: int = 8
     """Rows of a block."""
-    clips: int = 24
+    max_clips: int = 24
     """Clips of a block: what the encoder computes."""
-    labels: int = 4096
+    max_labels: int = 4096
     """Answer tokens of a block: what gets scores."""
     questions_per_group: int = 0
     """Questions that share their clip's audio slots; 0 means all of the clip's."""
-    waiting: int = 512
+    buffer_size: int = 512
     """Groups that wait to be placed: the more, the fuller the rows, and the longer a group waits
     for its turn in the shuffled order."""
 
 
-class Question(NamedTuple):
+class PackedQuestion(NamedTuple):
     """A question and its answer as the decoder takes them."""
 
     prompt: Sequence[int]
@@ -48,7 +48,7 @@ class Question(NamedTuple):
     """More answers in its place, to be compared: each as the first, none sees another."""
 
 
-class Placed(NamedTuple):
+class PackedGroup(NamedTuple):
     """A group in its place."""
 
     row: int
@@ -57,7 +57,7 @@ class Placed(NamedTuple):
     """Of its block: whose audio it hears."""
     num_audio: int
     """Audio vectors of that clip."""
-    questions: Sequence[Question]
+    questions: Sequence[PackedQuestion]
 
 
 class Block(NamedTuple):
@@ -88,8 +88,8 @@ def common_beginning(sequences: Sequence[Sequence[int]]) -> int:
     return sum(1 for _ in alike)
 
 
-def compared_slots(questions: Sequence[Question], config: TinyMUConfig) -> int:
-    """Returns the slots beside audio and separator of a group that `lay_out_block` compares."""
+def compared_slots(questions: Sequence[PackedQuestion], config: TinyMUConfig) -> int:
+    """Returns the slots beside audio and separator of a group that `build_block` compares."""
     slots = _shared_prompt(questions) * (1 - len(questions))
     for prompt, labels, others in questions:
         answers = [ids[:-1] for ids in (labels, *others)]
@@ -98,13 +98,13 @@ def compared_slots(questions: Sequence[Question], config: TinyMUConfig) -> int:
     return slots
 
 
-def _shared_prompt(questions: Sequence[Question]) -> int:
+def _shared_prompt(questions: Sequence[PackedQuestion]) -> int:
     """Returns how many first tokens of their prompts compared questions share; each has a last."""
     return common_beginning([question.prompt[:-1] for question in questions])
 
 
-def lay_out_block(
-    placed: Sequence[Placed],
+def build_block(
+    placed: Sequence[PackedGroup],
     packing: PackingConfig,
     config: TinyMUConfig,
     compare: bool = False,
@@ -142,14 +142,14 @@ def lay_out_block(
         for number, question in enumerate(place.questions, 1):
             rows.add_question(place, number, question, shared)
     count = len(rows.labels)
-    if count > packing.labels:
-        raise ValueError(f"{count} labels in a block for {packing.labels}")
-    padding = (0, packing.labels - count)
+    if count > packing.max_labels:
+        raise ValueError(f"{count} labels in a block for {packing.max_labels}")
+    padding = (0, packing.max_labels - count)
     return Block(
         rows.packed if compare else rows.packed._replace(option=None),
         np.pad(np.array(rows.predicting, np.int32), padding),
         np.pad(np.array(rows.labels, np.int32), padding),
-        np.arange(packing.labels) < count,
+        np.arange(packing.max_labels) < count,
     )
 
 
@@ -157,17 +157,22 @@ class _Rows:
     """The rows of a block while groups are written into them."""
 
     def __init__(self, packing: PackingConfig, config: TinyMUConfig) -> None:
-        shape = (packing.rows, packing.row_slots)
+        shape = (packing.rows, packing.row_length)
         tokens, positions, group, question, option = np.zeros((5, *shape), np.int32)
-        clip, visible = np.full(shape, -1, np.int32), np.zeros(shape, bool)
-        self.packed = PackedRows(tokens, clip, positions, group, question, visible, option)
+        clip, key_mask = np.full(shape, -1, np.int32), np.zeros(shape, bool)
+        self.packed = PackedRows(tokens, clip, positions, group, question, key_mask, option)
         self.used, self.groups = np.zeros((2, packing.rows), np.int32)
         self.predicting: list[int] = []
         self.labels: list[int] = []
-        self.slots, self.config = packing.row_slots, config
+        self.slots, self.config = packing.row_length, config
 
     def write(
-        self, row: int, ids: Sequence[int] | int, at: Sequence[int], question: int, option: int = 0
+        self,
+        row: int,
+        ids: Sequence[int] | np.ndarray | int,
+        at: Sequence[int] | np.ndarray,
+        question: int,
+        option: int = 0,
     ) -> int:
         """Fills the next slots of a row and returns the first of them."""
         start, rows = int(self.used[row]), self.packed
@@ -176,11 +181,11 @@ class _Rows:
             raise ValueError(f"row {row} has no room for {len(at)} slots behind {start}")
         rows.tokens[row, span], rows.positions[row, span] = ids, at
         rows.group[row, span], rows.question[row, span] = self.groups[row], question
-        rows.option[row, span], rows.visible[row, span] = option, True
+        rows.option[row, span], rows.key_mask[row, span] = option, True
         self.used[row] = span.stop
         return start
 
-    def begin_group(self, place: Placed) -> None:
+    def begin_group(self, place: PackedGroup) -> None:
         """Writes what the questions of a group share: audio and separator."""
         row, audio = place.row, place.num_audio
         self.groups[row] += 1
@@ -188,18 +193,20 @@ class _Rows:
         self.packed.clip[row, start : start + audio] = place.clip
         self.write(row, self.config.separator_token, [audio], 0)
 
-    def write_prompt(self, place: Placed, ids: Sequence[int], number: int, start: int) -> None:
+    def write_prompt(self, place: PackedGroup, ids: Sequence[int], number: int, start: int) -> None:
         """Writes a prompt's tokens, of which `start` are there already."""
         first = place.num_audio + 1 + start
         self.write(place.row, ids, range(first, first + len(ids)), number)
 
-    def add_question(self, place: Placed, number: int, question: Question, shared: int) -> None:
+    def add_question(
+        self, place: PackedGroup, number: int, question: PackedQuestion, shared: int
+    ) -> None:
         """Writes a prompt but its shared tokens, its last pad, and the answers."""
         row, audio, limit = place.row, place.num_audio, self.config.max_text_tokens
         self.write_prompt(place, question.prompt[shared:], number, shared)
         if len(question.prompt) < limit:
             pad = self.write(row, self.config.pad_token, [audio + limit], number)
-            self.packed.visible[row, pad] = False
+            self.packed.key_mask[row, pad] = False
         # The slot before the answers predicts the first token of each, each token the next one.
         answers = (question.labels, *question.others)
         before, behind = int(self.used[row]) - 1, audio + limit + 1

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from tinymu_jax.models.config import Products, ProjectorConfig
+from tinymu_jax.models.config import ComputeDtype, ProjectorConfig
 from tinymu_jax.models.layers import Dense, attend, gelu, layer_norm, run_layers
 
 _LINEAR_AXES = {
@@ -15,14 +15,12 @@ _LINEAR_AXES = {
     "linear2/bias": ("embed",),
 }
 
-
 _RESIDUAL_AXES = {
     "linear1/kernel": ("mlp", "embed"),
     "linear2/kernel": ("embed", "mlp"),
     "norm/scale": ("embed",),
     "norm/bias": ("embed",),
 }
-
 
 _TRANSFORMER_AXES = {
     "linear/kernel": ("mlp", "embed"),
@@ -53,7 +51,7 @@ def param_axes(config: ProjectorConfig) -> dict[str, tuple[str | None, ...]]:
 
 
 def _torch_linear(
-    features: int, fan_in: int, products: Products, name: str, use_bias: bool = True
+    features: int, fan_in: int, compute_dtype: ComputeDtype, name: str, use_bias: bool = True
 ) -> Dense:
     """Returns a Dense that starts as torch's Linear: all uniform in +-1/sqrt(fan_in)."""
     limit = fan_in**-0.5
@@ -61,38 +59,38 @@ def _torch_linear(
     def uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
-    return Dense(features, use_bias, products, uniform, uniform, name=name)
+    return Dense(features, use_bias, compute_dtype, uniform, uniform, name=name)
 
 
 class LinearProjector(nn.Module):
     """Linear, ReLU, Linear."""
 
     config: ProjectorConfig
-    products: Products = "float32"
+    compute_dtype: ComputeDtype = "float32"
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B A E"], valid: Bool[Array, "B A"], train: bool = False
     ) -> Float[Array, "B A D"]:
-        config, products = self.config, self.products
-        x = _torch_linear(config.hidden_width, x.shape[-1], products, "linear1")(x)
+        config, compute_dtype = self.config, self.compute_dtype
+        x = _torch_linear(config.hidden_width, x.shape[-1], compute_dtype, "linear1")(x)
         x = jax.nn.relu(x)
-        return _torch_linear(config.output_width, config.hidden_width, products, "linear2")(x)
+        return _torch_linear(config.output_width, config.hidden_width, compute_dtype, "linear2")(x)
 
 
 class ResidualProjector(nn.Module):
     """LN(e + dropout(linear2(gelu(e)))) with e = linear1(x)."""
 
     config: ProjectorConfig
-    products: Products = "float32"
+    compute_dtype: ComputeDtype = "float32"
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B A E"], valid: Bool[Array, "B A"], train: bool = False
     ) -> Float[Array, "B A D"]:
         width, xavier = self.config.output_width, nn.initializers.xavier_uniform()
-        e = Dense(width, False, self.products, xavier, name="linear1")(x)
-        y = Dense(width, False, self.products, xavier, name="linear2")(gelu(e))
+        e = Dense(width, False, self.compute_dtype, xavier, name="linear1")(x)
+        y = Dense(width, False, self.compute_dtype, xavier, name="linear2")(gelu(e))
         y = nn.Dropout(self.config.dropout, deterministic=not train)(y)
         return layer_norm(1e-5, "norm")(e + y)
 
@@ -101,47 +99,47 @@ class PrefixAttention(nn.Module):
     """Self-attention with separate matrices for queries and for keys and values."""
 
     config: ProjectorConfig
-    products: Products
+    compute_dtype: ComputeDtype
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B T D"], mask: Bool[Array, "B 1 T"]
     ) -> Float[Array, "B T D"]:
         (batch, steps, width), heads = x.shape, self.config.num_heads
-        queries = _torch_linear(width, width, self.products, "queries", use_bias=False)(x)
+        queries = _torch_linear(width, width, self.compute_dtype, "queries", use_bias=False)(x)
         queries = queries.reshape(batch, steps, heads, -1)
-        both = _torch_linear(2 * width, width, self.products, "keys_values", use_bias=False)(x)
+        both = _torch_linear(2 * width, width, self.compute_dtype, "keys_values", use_bias=False)(x)
         both = both.reshape(batch, steps, 2, heads, -1).transpose(2, 0, 3, 1, 4)
-        x = attend(queries, both[0], both[1], mask, self.products)
-        return _torch_linear(width, width, self.products, "project")(x)
+        x = attend(queries, both[0], both[1], mask, self.compute_dtype)
+        return _torch_linear(width, width, self.compute_dtype, "project")(x)
 
 
 class PrefixMlp(nn.Module):
     """Linear, ReLU, Linear."""
 
     config: ProjectorConfig
-    products: Products
+    compute_dtype: ComputeDtype
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         width, hidden = x.shape[-1], x.shape[-1] * self.config.mlp_ratio
-        x = jax.nn.relu(_torch_linear(hidden, width, self.products, "fc1")(x))
-        return _torch_linear(width, hidden, self.products, "fc2")(x)
+        x = jax.nn.relu(_torch_linear(hidden, width, self.compute_dtype, "fc1")(x))
+        return _torch_linear(width, hidden, self.compute_dtype, "fc2")(x)
 
 
 class PrefixLayer(nn.Module):
     """A pre-norm transformer layer."""
 
     config: ProjectorConfig
-    products: Products
+    compute_dtype: ComputeDtype
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B T D"], _: None, mask: Bool[Array, "B 1 T"]
     ) -> tuple[Float[Array, "B T D"], None]:
-        attention = PrefixAttention(self.config, self.products, name="attn")
+        attention = PrefixAttention(self.config, self.compute_dtype, name="attn")
         x = x + attention(layer_norm(1e-5, "norm1")(x), mask)
-        x = x + PrefixMlp(self.config, self.products, name="mlp")(layer_norm(1e-5, "norm2")(x))
+        x = x + PrefixMlp(self.config, self.compute_dtype, name="mlp")(layer_norm(1e-5, "norm2")(x))
         return x, None
 
 
@@ -149,28 +147,28 @@ class TransformerProjector(nn.Module):
     """Learnt vectors appended behind the audio; what they become is the output."""
 
     config: ProjectorConfig
-    products: Products = "float32"
+    compute_dtype: ComputeDtype = "float32"
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "B A E"], valid: Bool[Array, "B A"], train: bool = False
     ) -> Float[Array, "B P D"]:
         config, (batch, length, width) = self.config, x.shape
-        x = _torch_linear(config.output_width, width, self.products, "linear")(x)
+        x = _torch_linear(config.output_width, width, self.compute_dtype, "linear")(x)
         shape = (config.num_vectors, config.output_width)
         prefix = self.param("prefix", nn.initializers.normal(1.0), shape)
         x = jnp.concatenate([x, jnp.broadcast_to(prefix, (batch, *shape))], axis=1)
         mask = jnp.concatenate([valid, jnp.ones((batch, config.num_vectors), bool)], axis=1)
-        options = {"config": config, "products": self.products}
+        options = {"config": config, "compute_dtype": self.compute_dtype}
         x, _ = run_layers(self, PrefixLayer, options, config.depth, "layers", x, (mask[:, None],))
         return x[:, length:]
 
 
-def make_projector(config: ProjectorConfig, products: Products = "float32") -> nn.Module:
+def make_projector(config: ProjectorConfig, compute_dtype: ComputeDtype = "float32") -> nn.Module:
     """Returns the projector that the config names: (B, A, E), valid (B, A) -> (B, A', D)."""
     kinds = {
         "linear": LinearProjector,
         "residual": ResidualProjector,
         "transformer": TransformerProjector,
     }
-    return kinds[config.kind](config, products)
+    return kinds[config.kind](config, compute_dtype)

@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float, Int
 from tinymu_jax.models.config import TinyMUConfig
 
 
-class Sequence(NamedTuple):
-    """What the decoder computes for a batch of questions; made by `lay_out`.
+class TokenSequence(NamedTuple):
+    """What the decoder computes for a batch of questions; made by `build_sequence`.
 
     Slots are places in the computed arrays, positions are what RoPE sees. The A slots of audio
     come first, then T slots of text.
@@ -19,17 +19,17 @@ class Sequence(NamedTuple):
     tokens: Int[Array, "B T"]
     """Of the text slots."""
     positions: Int[Array, "B A+T"]
-    visible: Bool[Array, "B A+T"]
+    key_mask: Bool[Array, "B A+T"]
     """Slots that later slots may look at."""
     mask: Bool[Array, "B A+T A+T"]
     """True where slot t looks at slot s."""
-    first: Int[Array, "B"]
+    first_logit_position: Int[Array, "B"]
     """The slot whose output predicts the first answer token."""
     answer: Int[Array, ""]
     """The slot of the first answer token (the number of slots before it)."""
 
 
-def lay_out(
+def build_sequence(
     num_audio: Int[Array, "B"],
     prompt: Int[Array, "B P"],
     num_prompt: Int[Array, "B"],
@@ -37,7 +37,7 @@ def lay_out(
     num_answer: Int[Array, "B"],
     audio_slots: int,
     config: TinyMUConfig,
-) -> Sequence:
+) -> TokenSequence:
     """Places audio, separator, prompt, last pad and answer: the one home of positions and masks.
 
     The published model pads every prompt to 129 tokens, masks the pads, and counts them in its
@@ -48,7 +48,7 @@ def lay_out(
         slot       0   1   2   3    4   5   6   7      8        9
         holds      a0  a1  -   sep  p0  p1  -   pad    r0       -
         position   0   1   0   2    3   4   0   2+129  2+130+0  0
-        visible    x   x       x    x   x              x
+        key_mask   x   x       x    x   x              x
 
     A prompt of exactly 129 tokens has no pad: its last token predicts. Slots see visible slots
     up to their own; the pad's key is seen by nobody, itself included.
@@ -76,7 +76,7 @@ def lay_out(
     tokens = jnp.concatenate(
         [column + config.separator_token, prompt, column + config.pad_token, answer], axis=1
     )
-    visible = jnp.concatenate(
+    key_mask = jnp.concatenate(
         [
             with_length(audio, num_audio),
             column == 0,
@@ -98,12 +98,12 @@ def lay_out(
     )
     pad_slot = audio_slots + 1 + prompt_slots
     causal = np.tril(np.ones((positions.shape[1],) * 2, bool))
-    return Sequence(
+    return TokenSequence(
         tokens=tokens,
-        positions=jnp.where(visible | (jnp.arange(positions.shape[1]) == pad_slot), positions, 0),
-        visible=visible,
-        mask=visible[:, None, :] & causal,
-        first=jnp.where(num_prompt == limit, audio_slots + num_prompt, pad_slot),
+        positions=jnp.where(key_mask | (jnp.arange(positions.shape[1]) == pad_slot), positions, 0),
+        key_mask=key_mask,
+        mask=key_mask[:, None, :] & causal,
+        first_logit_position=jnp.where(num_prompt == limit, audio_slots + num_prompt, pad_slot),
         answer=jnp.asarray(pad_slot + 1),
     )
 
@@ -119,12 +119,12 @@ class PackedRows(NamedTuple):
     clip: Int[Array | np.ndarray, "*blocks G R"]
     """Which clip of the block's a slot holds a vector of, from 0; -1 for text and empty slots."""
     positions: Int[Array | np.ndarray, "*blocks G R"]
-    """As in `lay_out`; of audio slots also the number of their vector."""
+    """As in `build_sequence`; of audio slots also the number of their vector."""
     group: Int[Array | np.ndarray, "*blocks G R"]
     """Which group of its row a slot belongs to, from 1; 0 for empty slots."""
     question: Int[Array | np.ndarray, "*blocks G R"]
     """Which question of its group a slot belongs to, from 1; 0 for what all share."""
-    visible: Bool[Array | np.ndarray, "*blocks G R"]
+    key_mask: Bool[Array | np.ndarray, "*blocks G R"]
     """Whether later slots may look at it: not so for last pads and empty slots."""
     option: Int[Array | np.ndarray, "*blocks G R"] | None = None
     """Which of its question's answers a slot belongs to, from 1, where several stand side by side;
@@ -146,10 +146,10 @@ def packed_mask(rows: PackedRows) -> Bool[Array | np.ndarray, "*blocks G R R"]:
     if rows.option is not None:
         together &= own_or_shared(rows.option)
     causal = np.tril(np.ones((rows.group.shape[-1],) * 2, bool))
-    return together & rows.visible[..., None, :] & causal
+    return together & rows.key_mask[..., None, :] & causal
 
 
-class Question(NamedTuple):
+class QuestionBatch(NamedTuple):
     """A batch of questions on clips that have been listened to, padded to common lengths."""
 
     audio: Float[Array, "B A D"]
@@ -158,10 +158,10 @@ class Question(NamedTuple):
     num_prompt: Int[Array, "B"]
 
 
-def lay_out_question(question: Question, config: TinyMUConfig) -> Sequence:
-    """Returns the sequence of a question without an answer; see `lay_out`."""
+def build_question_sequence(question: QuestionBatch, config: TinyMUConfig) -> TokenSequence:
+    """Returns the sequence of a question without an answer; see `build_sequence`."""
     batch, slots = question.prompt.shape[0], question.audio.shape[1]
     nothing = jnp.zeros((batch, 0), jnp.int32), jnp.zeros((batch,), jnp.int32)
-    return lay_out(
+    return build_sequence(
         question.num_audio, question.prompt, question.num_prompt, *nothing, slots, config
     )

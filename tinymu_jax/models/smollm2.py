@@ -13,11 +13,11 @@ from tinymu_jax.models.layers import (
     JointDense,
     RMSNorm,
     attend,
-    attend_backwards,
+    causal_attention,
     run_layers,
 )
 from tinymu_jax.models.lora import lora_axes
-from tinymu_jax.models.matmul import int8_product, row_product
+from tinymu_jax.models.matmul import int8_matmul, matmul_transposed
 
 _AXES: dict[str, tuple[str | None, ...]] = {
     "embed_tokens/embedding": ("vocab", "vocab_embed"),
@@ -41,13 +41,12 @@ def param_axes(config: SmolLM2Config) -> dict[str, tuple[str | None, ...]]:
 
 KeyValue = tuple[Float[Array, "BK S H"], Float[Array, "BK S H"]]
 
-
 Cache = Any
 """Keys and values of all layers: a list of `KeyValue` (unrolled parameters), or one `KeyValue`
 with a leading axis L (stacked parameters)."""
 
 
-def with_room(cache: Cache, slots: int) -> Cache:
+def extend_cache(cache: Cache, slots: int) -> Cache:
     """Returns the cache with `slots` empty slots behind those it has."""
 
     def pad(x: Array) -> Array:
@@ -97,7 +96,7 @@ class Attention(nn.Module):
         }
         query, key, value = (
             piece.reshape(batch, steps, -1, config.head_width)
-            for piece in JointDense(sizes, config.products, init, config.lora, name="qkv")(x)
+            for piece in JointDense(sizes, config.compute_dtype, init, config.lora, name="qkv")(x)
         )
         query, key = rotate(query, *angles), rotate(key, *angles)
         key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
@@ -107,9 +106,11 @@ class Attention(nn.Module):
                 jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis=1)
                 for old, new in zip(cache, rows, strict=True)
             )
-        look = attend_backwards if cache is None else attend
-        x = look(query, key, value, mask, config.products)
-        out = Dense(config.width, False, config.products, init, lora=config.lora, name="o_proj")
+        look = causal_attention if cache is None else attend
+        x = look(query, key, value, mask, config.compute_dtype)
+        out = Dense(
+            config.width, False, config.compute_dtype, init, lora=config.lora, name="o_proj"
+        )
         return out(x), rows
 
 
@@ -122,8 +123,10 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         config, init = self.config, nn.initializers.normal(self.config.width**-0.5)
         sizes = {"gate_proj": config.mlp_width, "up_proj": config.mlp_width}
-        gate, up = JointDense(sizes, config.products, init, config.lora, name="gate_up")(x)
-        down = Dense(config.width, False, config.products, init, lora=config.lora, name="down_proj")
+        gate, up = JointDense(sizes, config.compute_dtype, init, config.lora, name="gate_up")(x)
+        down = Dense(
+            config.width, False, config.compute_dtype, init, lora=config.lora, name="down_proj"
+        )
         return down(jax.nn.silu(gate) * up)
 
 
@@ -176,8 +179,8 @@ class Embedding(nn.Module):
     def logits(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Multiplies with every token's row."""
         if self.int8:
-            return int8_product(x, self.rows, self.scale)
-        return row_product(x, self.embedding, self.config.products)
+            return int8_matmul(x, self.rows, self.scale)
+        return matmul_transposed(x, self.embedding, self.config.compute_dtype)
 
 
 class Layers(nn.Module):
@@ -236,7 +239,7 @@ class SmolLM2(nn.Module):
         """Scores every token; ask it only where the scores are needed."""
         return self.embed_tokens.logits(hidden)
 
-    def initialise(self, tokens: Int[Array, "B T"]) -> Array:
+    def init_all(self, tokens: Int[Array, "B T"]) -> Array:
         """Touches every parameter, for `init`."""
         batch, steps = tokens.shape
         positions = jnp.broadcast_to(jnp.arange(steps), (batch, steps))

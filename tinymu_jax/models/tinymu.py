@@ -11,7 +11,7 @@ from tinymu_jax.models import matpac, projector, smollm2
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.matpac import Matpac
 from tinymu_jax.models.projector import make_projector
-from tinymu_jax.models.sequence import PackedRows, Sequence, lay_out, packed_mask
+from tinymu_jax.models.sequence import PackedRows, TokenSequence, build_sequence, packed_mask
 from tinymu_jax.models.smollm2 import SmolLM2
 
 
@@ -32,7 +32,7 @@ class TinyMU(nn.Module):
 
     def setup(self) -> None:
         self.encoder = Matpac(self.config.encoder)
-        self.projector = make_projector(self.config.projector, self.config.encoder.products)
+        self.projector = make_projector(self.config.projector, self.config.encoder.compute_dtype)
         self.decoder = SmolLM2(self.config.decoder)
 
     def project(
@@ -55,7 +55,7 @@ class TinyMU(nn.Module):
         return projected, num_vectors
 
     def decode(
-        self, audio: Float[Array, "B A D"], sequence: Sequence
+        self, audio: Float[Array, "B A D"], sequence: TokenSequence
     ) -> tuple[Float[Array, "B S D"], smollm2.Cache]:
         """Runs the decoder over a whole sequence; returns hidden states and the cache."""
         x = jnp.concatenate([audio, self.decoder.embed(sequence.tokens)], axis=1)
@@ -96,7 +96,7 @@ class TinyMU(nn.Module):
     ) -> Float[Array, "B R V"]:
         """Returns the scores that predict each answer token (teacher forcing)."""
         # The last answer token predicts nothing here and is not computed.
-        sequence = lay_out(
+        sequence = build_sequence(
             num_audio,
             prompt,
             num_prompt,
@@ -106,15 +106,15 @@ class TinyMU(nn.Module):
             self.config,
         )
         hidden, _ = self.decode(audio, sequence)
-        first = jnp.take_along_axis(hidden, sequence.first[:, None, None], axis=1)
+        first = jnp.take_along_axis(hidden, sequence.first_logit_position[:, None, None], axis=1)
         rest = hidden[:, audio.shape[1] + prompt.shape[1] + 2 :]
         return self.decoder.logits(jnp.concatenate([first, rest], axis=1))
 
-    def initialise(self, samples: Float[Array, "C A n"]) -> Array:
+    def init_all(self, samples: Float[Array, "C A n"]) -> Array:
         """Touches every parameter, for `init`."""
-        vectors = self.encoder.initialise(samples)
+        vectors = self.encoder.init_all(samples)
         self.project(vectors, jnp.full((vectors.shape[0],), vectors.shape[1]))
-        return self.decoder.initialise(jnp.zeros((1, 2), jnp.int32))
+        return self.decoder.init_all(jnp.zeros((1, 2), jnp.int32))
 
 
 def counted_labels(

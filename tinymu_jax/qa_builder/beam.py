@@ -15,9 +15,16 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.annotations.registry import Source
-from tinymu_jax.qa_builder.build import Built, Tools, ask_about, checked, fits, name_clips
+from tinymu_jax.qa_builder.build import (
+    BuildContext,
+    BuildResult,
+    ask_about,
+    checked,
+    fits,
+    name_clips,
+)
 from tinymu_jax.qa_builder.config import BuildConfig
 from tinymu_jax.qa_builder.contamination.deduplicate import (
     Duplicates,
@@ -34,20 +41,20 @@ from tinymu_jax.qa_builder.questions.balance import (
     sizes,
     within_answer,
 )
-from tinymu_jax.qa_builder.questions.item import Item
+from tinymu_jax.qa_builder.questions.item import QAItem
 from tinymu_jax.qa_builder.tags.cooccurrence import Statistics, count_tags, implied_tags
 
 COUNTED = ("candidates", "fitting")
 
 
-class Placed(NamedTuple):
+class PlacedItem(NamedTuple):
     """A candidate, and where it stands among all."""
 
     clip: int
     """Number of its clip."""
     place: int
     """Among the clip's candidates."""
-    item: Item
+    item: QAItem
 
 
 class _CountTags(beam.CombineFn):
@@ -67,13 +74,15 @@ class _CountTags(beam.CombineFn):
         return count_tags(counted.elements())
 
 
-def _ask(numbered: tuple[int, Clip], statistics: Statistics, tools: Tools) -> Iterator[Placed]:
+def _ask(
+    numbered: tuple[int, AnnotatedClip], statistics: Statistics, tools: BuildContext
+) -> Iterator[PlacedItem]:
     number, clip = numbered
     for place, item in enumerate(ask_about(clip, statistics, tools)):
-        yield Placed(number, place, item)
+        yield PlacedItem(number, place, item)
 
 
-def _single(_: Any, group: Iterable[Placed]) -> Iterator[Any]:
+def _single(_: Any, group: Iterable[PlacedItem]) -> Iterator[Any]:
     """Yields candidates without those that repeat others, and a tagged count of the latter."""
     ordered = sorted(group, key=lambda one: one[:2])
     kept, duplicates = without_duplicates([one.item for one in ordered])
@@ -87,23 +96,23 @@ def _single(_: Any, group: Iterable[Placed]) -> Iterator[Any]:
     yield beam.pvalue.TaggedOutput("duplicates", duplicates)
 
 
-def _where_repeats_are_looked_for(one: Placed) -> str:
+def _where_repeats_are_looked_for(one: PlacedItem) -> str:
     """Returns a key: free texts are held against each other, all else against its own clip."""
     return "free texts" if is_free_text(one.item) else f"clip {one.clip}"
 
 
 def _within_answer(
-    answered: tuple[Any, Iterable[Placed]],
+    answered: tuple[Any, Iterable[PlacedItem]],
     counts: dict[str, int],
     answers: dict[str, int],
     config: BuildConfig,
-) -> Iterator[Placed]:
+) -> Iterator[PlacedItem]:
     (task, *_), group = answered
     ordered = sorted(group, key=lambda one: one[:2])
     places = {identity(one.item): one[:2] for one in ordered}
     most = most_of(task, counts[task], answers[task], config)
     for item in within_answer([one.item for one in ordered], most):
-        yield Placed(*places[identity(item)], item)
+        yield PlacedItem(*places[identity(item)], item)
 
 
 def _last_keys(
@@ -124,17 +133,17 @@ def _count_formats(questions: Any, name: str) -> Any:
     )
 
 
-def _line(one: Placed) -> str:
+def _line(one: PlacedItem) -> str:
     """Returns a question as json: all but its clip, which its number stands for."""
     own = one.item._asdict()
     del own["clip"]
     return json.dumps([one.clip, one.place, own])
 
 
-def _placed(line: str, clips: Sequence[Clip]) -> Placed:
+def _placed(line: str, clips: Sequence[AnnotatedClip]) -> PlacedItem:
     number, place, own = json.loads(line)
     lists = {name: tuple(value) for name, value in own.items() if isinstance(value, list)}
-    return Placed(number, place, Item(clips[number], **own | lists))
+    return PlacedItem(number, place, QAItem(clips[number], **own | lists))
 
 
 def _balanced(single: Any, config: BuildConfig) -> Any:
@@ -166,7 +175,9 @@ def _balanced(single: Any, config: BuildConfig) -> Any:
     )
 
 
-def pipeline(root: Any, clips: Sequence[Clip], tools: Tools) -> tuple[Any, dict[str, Any]]:
+def pipeline(
+    root: Any, clips: Sequence[AnnotatedClip], tools: BuildContext
+) -> tuple[Any, dict[str, Any]]:
     """Adds the build's steps to a pipeline.
 
     Args:
@@ -202,11 +213,11 @@ def pipeline(root: Any, clips: Sequence[Clip], tools: Tools) -> tuple[Any, dict[
 
 def build_with_beam(
     sources: Sequence[Source],
-    tools: Tools,
+    tools: BuildContext,
     output: Path,
     options: Sequence[str] = (),
     keep_held_out: bool = False,
-) -> Built:
+) -> BuildResult:
     """Builds a set as `tinymu_jax.qa_builder.build.build` does, by Beam.
 
     Args:
@@ -237,7 +248,7 @@ def build_with_beam(
     )
     candidates, fitting = (Counter(dict(_parsed(f"{place}-{n}"))) for n in COUNTED)
     return checked(
-        Built(
+        BuildResult(
             [one.item for one in placed],
             named,
             candidates,

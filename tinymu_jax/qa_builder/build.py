@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.annotations.registry import Source
 from tinymu_jax.data.question_formats import YES_NO
 from tinymu_jax.errors import InputError
@@ -17,7 +17,7 @@ from tinymu_jax.qa_builder.config import BuildConfig
 from tinymu_jax.qa_builder.contamination.deduplicate import Duplicates, without_duplicates
 from tinymu_jax.qa_builder.questions.balance import balanced, within_clip
 from tinymu_jax.qa_builder.questions.from_rules import captions, open_questions, yes_or_no
-from tinymu_jax.qa_builder.questions.item import Item
+from tinymu_jax.qa_builder.questions.item import QAItem
 from tinymu_jax.qa_builder.questions.multiple_choice import choices
 from tinymu_jax.qa_builder.questions.templates import Wordings
 from tinymu_jax.qa_builder.tags.cooccurrence import Statistics, count_tags, implied_tags
@@ -31,14 +31,12 @@ from tinymu_jax.qa_builder.tags.vocabulary import (
 FREE_WORDS = ("MusicCaps",)
 """Sources whose labels are anybody's own words: rare ones are not asked about."""
 
-
 Progress = Callable[[int, int], object]
-
 
 CountTokens = Callable[[str], int]
 
 
-class Tools(NamedTuple):
+class BuildContext(NamedTuple):
     """What questions are made with."""
 
     vocabulary: Vocabulary
@@ -49,10 +47,10 @@ class Tools(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Named:
+class NormalizedClips:
     """The clips of all sources, in the vocabulary's names, and what was left out on the way."""
 
-    clips: list[Clip]
+    clips: list[AnnotatedClip]
     unknown: Counter[str] = field(default_factory=Counter)
     """Labels that the vocabulary does not know, and how many clips have them."""
     rare: int = 0
@@ -70,11 +68,11 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """A set, and how it came about."""
 
-    items: list[Item]
-    named: Named
+    items: list[QAItem]
+    named: NormalizedClips
     candidates: Counter[str]
     """How many questions there were of each format."""
     too_long: Counter[str]
@@ -86,13 +84,13 @@ class Built:
 
 def name_clips(
     sources: Sequence[Source], vocabulary: Vocabulary, config: BuildConfig, keep_held_out: bool
-) -> Named:
+) -> NormalizedClips:
     """Gives all clips the vocabulary's names; leaves out what belongs to test sets.
 
     Raises:
         InputError: none is left that has a tag or a caption.
     """
-    clips: list[Clip] = []
+    clips: list[AnnotatedClip] = []
     unknown: Counter[str] = Counter()
     held_out: Counter[str] = Counter()
     rare = empty = contradicted = 0
@@ -124,10 +122,10 @@ def name_clips(
         )
     unusable = tuple(name for source in sources for name in source.unusable)
     no_music = sum(source.no_music for source in sources)
-    return Named(clips, unknown, rare, contradicted, held_out, empty, unusable, no_music)
+    return NormalizedClips(clips, unknown, rare, contradicted, held_out, empty, unusable, no_music)
 
 
-def ask_about(clip: Clip, statistics: Statistics, tools: Tools) -> list[Item]:
+def ask_about(clip: AnnotatedClip, statistics: Statistics, tools: BuildContext) -> list[QAItem]:
     """Returns all candidates that a clip gives, as many as it may of each format."""
     vocabulary, wordings, _, config = tools
     found = [
@@ -139,7 +137,7 @@ def ask_about(clip: Clip, statistics: Statistics, tools: Tools) -> list[Item]:
     return within_clip(found, config)
 
 
-def fits(item: Item, tools: Tools) -> bool:
+def fits(item: QAItem, tools: BuildContext) -> bool:
     """Returns whether neither prompt nor answer has more tokens than the model takes."""
     count = tools.count_tokens
     if count is None:
@@ -149,11 +147,11 @@ def fits(item: Item, tools: Tools) -> bool:
 
 def build(
     sources: Sequence[Source],
-    tools: Tools,
+    tools: BuildContext,
     keep_held_out: bool = False,
-    written: Callable[[Sequence[Clip]], Sequence[Item]] = lambda clips: (),
+    written: Callable[[Sequence[AnnotatedClip]], Sequence[QAItem]] = lambda clips: (),
     progress: Progress = lambda done, total: None,
-) -> Built:
+) -> BuildResult:
     """Builds a set.
 
     Args:
@@ -175,10 +173,10 @@ def build(
     items = balanced(single, tools.config)
     counted = Counter(item.task for item in candidates)
     too_long = counted - Counter(item.task for item in fitting)
-    return checked(Built(items, named, counted, too_long, duplicates))
+    return checked(BuildResult(items, named, counted, too_long, duplicates))
 
 
-def checked(built: Built) -> Built:
+def checked(built: BuildResult) -> BuildResult:
     """Makes sure that a set holds something.
 
     Raises:
@@ -192,7 +190,7 @@ def checked(built: Built) -> Built:
     )
 
 
-def leave_out(built: Built, numbers: Iterable[int]) -> Built:
+def leave_out(built: BuildResult, numbers: Iterable[int]) -> BuildResult:
     """Returns a set without some of its questions; of yes or no, the other of a pair goes too.
 
     Raises:
@@ -215,8 +213,8 @@ def leave_out(built: Built, numbers: Iterable[int]) -> Built:
 
 
 def _asked(
-    clips: Sequence[Clip], statistics: Statistics, tools: Tools, progress: Progress
-) -> Iterator[Item]:
+    clips: Sequence[AnnotatedClip], statistics: Statistics, tools: BuildContext, progress: Progress
+) -> Iterator[QAItem]:
     for done, clip in enumerate(clips, 1):
         yield from ask_about(clip, statistics, tools)
         progress(done, len(clips))

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tinymu_jax.data.question_formats import MCQ, YES_NO
-from tinymu_jax.qa_builder.build import Built
+from tinymu_jax.qa_builder.build import BuildResult
 from tinymu_jax.qa_builder.questions.balance import TASKS
 from tinymu_jax.qa_builder.questions.baselines import choice_baselines, yes_rates
-from tinymu_jax.qa_builder.questions.item import WRITER, Item
+from tinymu_jax.qa_builder.questions.item import WRITER, QAItem
 
 SHOWN = 40
 """Unknown labels that are shown; all are in unknown_labels.csv."""
@@ -24,14 +24,14 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def stats_page(built: Built) -> str:
+def stats_page(built: BuildResult) -> str:
     """Returns stats.md: sizes by source and format, blind baselines, what was left out."""
     lines = ["# What this set holds", "", *_sizes(built.items), *_blind(built.items)]
     lines += _kinds(built.items)
     return "\n".join([*lines, *_left_out(built)]).rstrip() + "\n"
 
 
-def _sizes(items: Sequence[Item]) -> list[str]:
+def _sizes(items: Sequence[QAItem]) -> list[str]:
     """Returns the table of the paper: clips and questions of each format, by source."""
     sources = list(dict.fromkeys(item.clip.source for item in items))
     rows = []
@@ -46,7 +46,7 @@ def _sizes(items: Sequence[Item]) -> list[str]:
     return _table(["source", "clips", *TASKS, "total"], rows)
 
 
-def _blind(items: Sequence[Item]) -> list[str]:
+def _blind(items: Sequence[QAItem]) -> list[str]:
     lines = ["## Without listening", ""]
     baselines = choice_baselines(items)
     if baselines:
@@ -60,7 +60,7 @@ def _blind(items: Sequence[Item]) -> list[str]:
     return lines
 
 
-def _kinds(items: Sequence[Item]) -> list[str]:
+def _kinds(items: Sequence[QAItem]) -> list[str]:
     """Returns what the wrong options are, and how a "no" is known."""
     lines = ["## Wrong options, and grounds of a no", ""]
     kinds = Counter(kind for item in items for kind in item.kinds if kind != "right")
@@ -73,7 +73,7 @@ def _kinds(items: Sequence[Item]) -> list[str]:
     return lines
 
 
-def _left_out(built: Built) -> list[str]:
+def _left_out(built: BuildResult) -> list[str]:
     named = built.named
     rows: list[Sequence[object]] = [
         *((f"clips of {name}", number) for name, number in sorted(named.held_out.items())),
@@ -99,7 +99,7 @@ def _left_out(built: Built) -> list[str]:
     return lines
 
 
-def _beyond(built: Built) -> dict[str, int]:
+def _beyond(built: BuildResult) -> dict[str, int]:
     """Returns how many candidates of each format were not needed."""
     kept = Counter(item.task for item in built.items)
     dropped = built.duplicates.by_task
@@ -110,7 +110,9 @@ def _beyond(built: Built) -> dict[str, int]:
     }
 
 
-def data_card(built: Built, licences: dict[str, str], leaks: str, settings: dict[str, str]) -> str:
+def data_card(
+    built: BuildResult, licences: dict[str, str], leaks: str, settings: dict[str, str]
+) -> str:
     """Returns the data card: what it is, from where, under which licences, and what it is not.
 
     Args:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.config_base import Serialised
+from tinymu_jax.utils.config_base import ConfigBase
 
 
 @dataclass(frozen=True)
-class BuildConfig(Serialised):
+class BuildConfig(ConfigBase):
     """What is asked, how often, and what is left out."""
 
     seed: int = 0

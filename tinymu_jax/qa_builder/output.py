@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.qa_builder.build import Built
+from tinymu_jax.qa_builder.build import BuildResult
 from tinymu_jax.qa_builder.cards import data_card, stats_page
 from tinymu_jax.qa_builder.contamination.check import LeakReport
-from tinymu_jax.qa_builder.questions.item import Item
+from tinymu_jax.qa_builder.questions.item import QAItem
 from tinymu_jax.utils.files import exists, make_folder, write_json, write_text
 
 LISTS, STATS, CARD = "lists", "stats.md", "data_card.md"
-
 
 LEAKS, UNKNOWN, MADE_WITH = "leak_report.json", "unknown_labels.csv", "build.json"
 
@@ -40,7 +39,7 @@ def write_list(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, f"[\n{lines}\n]\n")
 
 
-def write_lists(folder: Path, items: Sequence[Item]) -> list[Path]:
+def write_lists(folder: Path, items: Sequence[QAItem]) -> list[Path]:
     """Writes the list of each source, and returns the paths."""
     paths = []
     for source in dict.fromkeys(item.clip.source for item in items):
@@ -49,7 +48,7 @@ def write_lists(folder: Path, items: Sequence[Item]) -> list[Path]:
     return paths
 
 
-def licences_of(items: Sequence[Item]) -> dict[str, str]:
+def licences_of(items: Sequence[QAItem]) -> dict[str, str]:
     """Returns the licences of each source's clips, the most frequent first."""
     found: dict[str, dict[str, int]] = {}
     for clip in dict.fromkeys((item.clip.source, item.clip.licence) for item in items):
@@ -62,7 +61,7 @@ def licences_of(items: Sequence[Item]) -> dict[str, str]:
     }
 
 
-def _refuse_others(output: Path, items: Sequence[Item]) -> None:
+def _refuse_others(output: Path, items: Sequence[QAItem]) -> None:
     """Refuses a folder with lists that nothing says are of an earlier build."""
     if exists(output / MADE_WITH):
         return
@@ -73,7 +72,7 @@ def _refuse_others(output: Path, items: Sequence[Item]) -> None:
 
 
 def write_set(
-    output: Path, built: Built, leaks: LeakReport, settings: Mapping[str, Any]
+    output: Path, built: BuildResult, leaks: LeakReport, settings: Mapping[str, Any]
 ) -> list[Path]:
     """Writes a folder as above; what an earlier build left there is replaced.
 

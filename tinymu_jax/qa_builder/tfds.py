@@ -16,9 +16,7 @@ from tinymu_jax.utils.files import read_json_list
 
 TEXTS = (*FIELDS, "clip", "artist", "category", "grounds", "by")
 
-
 SEVERAL = ("tags", "options", "kinds")
-
 
 NAME, SPLIT = "musicskills", "train"
 

@@ -34,7 +34,6 @@ class Ablation:
 
 FULL = "full"
 
-
 ABLATIONS = {
     FULL: Ablation("nano's recipe: full fine-tuning", 58.6),
     "lora": Ablation("LoRA, rank 8", 39.9, decoder="lora"),
@@ -77,18 +76,18 @@ def stages(
         own |= {stage: full[stage] for stage in (nano_recipe.LETTERS, nano_recipe.WORDS)}
     join = own[nano_recipe.JOIN]
     start = replace(
-        join.start, encoder=full[nano_recipe.LABELS].output, decoder=own[nano_recipe.WORDS].output
+        join.init, encoder=full[nano_recipe.LABELS].output, decoder=own[nano_recipe.WORDS].output
     )
     bridge = replace(join.model.projector, kind=ablation.projector)
-    own[nano_recipe.JOIN] = replace(join, start=start, model=replace(join.model, projector=bridge))
+    own[nano_recipe.JOIN] = replace(join, init=start, model=replace(join.model, projector=bridge))
     if ablation.without is None and bridge == join.model.projector:
         own[nano_recipe.JOIN] = full[nano_recipe.JOIN]
     last = own[nano_recipe.TUNE]
-    last = replace(last, start=replace(last.start, checkpoint=own[nano_recipe.JOIN].output))
+    last = replace(last, init=replace(last.init, checkpoint=own[nano_recipe.JOIN].output))
     if ablation.decoder == "lora":
-        last = replace(last, lora=nano_recipe.LORA, optim=replace(last.optim, frozen=FROZEN))
+        last = replace(last, lora=nano_recipe.LORA, optim=replace(last.optim, frozen_params=FROZEN))
     if ablation.decoder == "frozen":
-        frozen = rf"{last.optim.frozen}|decoder/.*"
-        last = replace(last, optim=replace(last.optim, frozen=frozen))
+        frozen = rf"{last.optim.frozen_params}|decoder/.*"
+        last = replace(last, optim=replace(last.optim, frozen_params=frozen))
     own[nano_recipe.TUNE] = last
     return own

@@ -34,10 +34,8 @@ COLUMNS = {
 }
 """Formats of `Scores`, and what stands above them."""
 
-
 FIELD = {MCQ: "choice", YES_NO: "binary", QA: "open"}
 """The number of questions in `SynthesisConfig` of each task that is left out."""
-
 
 TABLE, PICTURE = "ablations.md", "ablations.png"
 

@@ -27,9 +27,9 @@ from tinymu_jax.models.lora import FROZEN
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.config import (
     DataConfig,
+    InitConfig,
     LoopConfig,
     OptimConfig,
-    StartConfig,
     StepConfig,
     TrainConfig,
 )
@@ -71,76 +71,60 @@ def model(vocab_size: int) -> TinyMUConfig:
 
 MATRICES = r"encoder/(patch_embed|transformer)/.*kernel|projector/.*kernel|decoder/body/.*kernel"
 
-
 CONSTANT = r"encoder/(pos_embed|log_mel/.*)"
 """Weights of the encoder that are tables."""
 
+OPTIM = OptimConfig(learning_rate=1.5e-3, beta2=0.98, muon_params=MATRICES, muon_learning_rate=0.02)
 
-OPTIM = OptimConfig(learning_rate=1.5e-3, beta2=0.98, muon=MATRICES, muon_rate=0.02)
-
-
-SPELLING = replace(OPTIM, frozen=r"(encoder|projector)/.*", hold=0.9)
+SPELLING = replace(OPTIM, frozen_params=r"(encoder|projector)/.*", hold_fraction=0.9)
 """Letters are learnt late, and at once: not while the rate is low."""
 
+SPEAKING = replace(SPELLING, hold_fraction=0.4)
 
-SPEAKING = replace(SPELLING, hold=0.4)
+HEARING = replace(
+    OPTIM,
+    muon_learning_rate=0.01,
+    hold_fraction=0.5,
+    frozen_params=rf"(projector|decoder)/.*|{CONSTANT}",
+)
 
+JOINING = replace(OPTIM, frozen_params=r"(encoder|decoder)/.*")
 
-HEARING = replace(OPTIM, muon_rate=0.01, hold=0.5, frozen=rf"(projector|decoder)/.*|{CONSTANT}")
-
-
-JOINING = replace(OPTIM, frozen=r"(encoder|decoder)/.*")
-
-
-TUNING = replace(OPTIM, learning_rate=1e-3, muon_rate=0.003, frozen=r"encoder/.*")
+TUNING = replace(OPTIM, learning_rate=1e-3, muon_learning_rate=0.003, frozen_params=r"encoder/.*")
 """Higher rates undo what the decoder has learnt from words."""
 
-
-TUNING_BRIEFLY = replace(TUNING, learning_rate=2e-3, muon_rate=0.006)
-
+TUNING_BRIEFLY = replace(TUNING, learning_rate=2e-3, muon_learning_rate=0.006)
 
 BRIEF = 400
 """Steps below which there are too few to undo much, and longer ones reach further."""
 
-
 LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS)
-
 
 MUSIC, SPELT = "music", "letters"
 """Folders of what is synthesised, and of the texts with those questions that teach letters."""
 
-
 # Ways of answering need many rows at once to be learnt; what is heard needs many steps.
-HEARD = PackingConfig(row_slots=208, rows=6, clips=6, labels=64 * 6)
+HEARD = PackingConfig(row_length=208, rows=6, max_clips=6, max_labels=64 * 6)
 
+TOLD = PackingConfig(row_length=272, rows=16, max_clips=16, max_labels=64 * 16)
 
-TOLD = PackingConfig(row_slots=272, rows=16, clips=16, labels=64 * 16)
-
-
-LABELLED = PackingConfig(clips=16)
-
+LABELLED = PackingConfig(max_clips=16)
 
 LETTERS, WORDS = "1_letters", "2_words"
 
-
 LABELS, JOIN, TUNE = "3_labels", "4_join", "5_tune"
-
 
 MINUTE = {LETTERS: 225, WORDS: 245, LABELS: 230, JOIN: 550, TUNE: 410}
 """Steps of each stage that two cores do in a minute."""
 
-
 WORDS_SHARE, WORDS_MOST = 0.46, 5.0
 """Of the time for letters and words, and minutes after which they are known."""
-
 
 LETTERS_SHARE = 0.5
 """Of that, for letters."""
 
-
 JOIN_SHARE, JOIN_MOST = 0.11, 1.5
 """Of the time for the join, and minutes after which it gains nothing more."""
-
 
 LABELS_SHARE = 0.63
 """Of what is left, for labels; the rest is for all together."""
@@ -202,7 +186,7 @@ def stages(
     # A checkpoint brings its sizes.
     def run(
         name: str,
-        start: StartConfig,
+        start: InitConfig,
         optim: OptimConfig,
         sizes: TinyMUConfig = whole,
         **data: Any,
@@ -210,19 +194,19 @@ def stages(
         own = DataConfig(train=str(places.clips), packing=HEARD, epochs=0, seed=seed, threads=2)
         return TrainConfig(
             output=str(output / name),
-            start=replace(start, seed=seed),
+            init=replace(start, seed=seed),
             model=sizes,
             data=replace(own, **data),
-            step=StepConfig(remat="nothing"),
+            step=StepConfig(remat="none"),
             optim=optim,
-            loop=LoopConfig(validate_every=10**9, save_every=250, keep=1, tensorboard=False),
+            loop=LoopConfig(validate_every=10**9, save_every=250, max_to_keep=1, tensorboard=False),
             steps=steps[name],
         )
 
-    chance = StartConfig(tokenizer=str(places.tokenizer))
-    parts = StartConfig(encoder=str(output / LABELS), decoder=str(output / WORDS))
-    joined = StartConfig(checkpoint=str(output / JOIN))
-    spelt = StartConfig(checkpoint=str(output / LETTERS))
+    chance = InitConfig(tokenizer=str(places.tokenizer))
+    parts = InitConfig(encoder=str(output / LABELS), decoder=str(output / WORDS))
+    joined = InitConfig(checkpoint=str(output / JOIN))
+    spelt = InitConfig(checkpoint=str(output / LETTERS))
     tuning = TUNING_BRIEFLY if steps[TUNE] < BRIEF else TUNING
     told = {"packing": TOLD}
     labelled = {"labels": str(places.labels), "packing": LABELLED}
@@ -250,11 +234,11 @@ def new_timbre(clips: Path, checkpoint: str, output: Path, seed: int = 0) -> Tra
     """
     return TrainConfig(
         output=str(output),
-        start=StartConfig(checkpoint=checkpoint, seed=seed),
+        init=InitConfig(checkpoint=checkpoint, seed=seed),
         lora=LORA,
         data=DataConfig(train=str(clips), packing=HEARD, epochs=0, seed=seed, threads=2),
-        step=StepConfig(remat="nothing"),
-        optim=OptimConfig(learning_rate=2e-3, beta2=0.98, frozen=FROZEN),
-        loop=LoopConfig(validate_every=10**9, save_every=100, keep=1, tensorboard=False),
+        step=StepConfig(remat="none"),
+        optim=OptimConfig(learning_rate=2e-3, beta2=0.98, frozen_params=FROZEN),
+        loop=LoopConfig(validate_every=10**9, save_every=100, max_to_keep=1, tensorboard=False),
         steps=TIMBRE_STEPS,
     )

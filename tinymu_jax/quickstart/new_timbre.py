@@ -19,10 +19,8 @@ from tinymu_jax.utils.files import make_folder, write_text
 NEW, USUAL, TEST = "new", "usual", "test"
 """Folders of clips: all with the new timbre, with any, and others of the new one to test with."""
 
-
 NEW_CLIPS, USUAL_CLIPS = 320, 960
 """Clips of the new timbre, and of any: with fewer of these, what was known is forgotten."""
-
 
 OPEN = 6
 """Open questions about each clip, of ten facts: most ask for the instrument among others."""

@@ -34,10 +34,8 @@ from tinymu_jax.utils.tree import flatten
 
 RESULTS = "results"
 
-
 CLIPS_A_MINUTE = 1200
 """Clips that are synthesised for each minute of training, up to `MOST_CLIPS`."""
-
 
 MOST_CLIPS = 24_000
 
@@ -170,7 +168,7 @@ def carry_over(checkpoint: str, target: Path, clips: Sequence[Path]) -> dict[str
         InputError: the place cannot be written to.
     """
     from tinymu_jax.checkpoints.pytorch.write import write_model
-    from tinymu_jax.inference.compare import compare
+    from tinymu_jax.inference.compare import compare_models
 
     opened = open_checkpoint(checkpoint)
     write_model(opened, target)
@@ -178,7 +176,7 @@ def carry_over(checkpoint: str, target: Path, clips: Sequence[Path]) -> dict[str
     equal = all(np.array_equal(leaf, back[path]) for path, leaf in flatten(opened.params))
     first, second = load(checkpoint), load(target)
     ids = first.encode_prompt("Describe the music in full.")
-    rows = [compare(first, second, clip, ids) for clip in clips]
+    rows = [compare_models(first, second, clip, ids) for clip in clips]
     return {
         "file": str(target),
         "weights_equal": equal,

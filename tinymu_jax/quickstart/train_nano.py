@@ -27,7 +27,6 @@ from tinymu_jax.utils.files import exists, make_folder, read_text, write_text
 TEACH_LETTERS = (MCQ, QA)
 """Letters are learnt late, and later still among yes and no and captions."""
 
-
 TOKENIZER_TEXTS = 2000
 """Clips told in words that the tokenizer is made from."""
 
@@ -96,12 +95,12 @@ def train_stages(
         InputError: a run that was done had another config; as `train_alone`.
         KeyboardInterrupt: as `train_alone`.
     """
-    from tinymu_jax.training.run_record import same_run
+    from tinymu_jax.training.run_record import is_same_run
 
     for name, run in runs.items():
         done = is_done(run)
         if done:
-            same_run(Path(run.output), run, resume=True)
+            is_same_run(Path(run.output), run, resume=True)
         say(f"  {name}: {'done before' if done else f'{run.steps} steps'}")
         yield name, None if done else train_alone(run)
 

@@ -16,7 +16,6 @@ from tinymu_jax.utils.tree import Tree
 BEST_BY = "validation_loss"
 """The metric by which one checkpoint is kept beside the latest."""
 
-
 COMMITTED = "commit_success.txt"
 """Orbax's mark of a checkpoint that is whole, on a bucket."""
 

@@ -6,9 +6,9 @@ from tinymu_jax.data.config import AugmentConfig
 from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import MeshConfig
 from tinymu_jax.models.config import (
+    ComputeDtype,
     LoraConfig,
     MatpacConfig,
-    Products,
     Remat,
     SelfSupervisedConfig,
     TinyMUConfig,
@@ -22,9 +22,9 @@ class OptimConfig:
 
     learning_rate: float = 1e-4
     """At its highest."""
-    warmup: float = 0.05
+    warmup_fraction: float = 0.05
     """Share of the steps in which it rises; then it falls as half a cosine."""
-    hold: float = 0.0
+    hold_fraction: float = 0.0
     """Share of the steps after the rise in which it stays at its highest; 0 as published."""
     beta1: float = 0.9
     """Decay of the gradient's average."""
@@ -34,26 +34,26 @@ class OptimConfig:
     """Added to the root of the squared gradient's average."""
     weight_decay: float = 0.0
     """Decoupled from the gradient (AdamW), on the weights that `decayed` names; 0 as published."""
-    decayed: str = r".*/kernel|.*/embedding"
+    weight_decay_params: str = r".*/kernel|.*/embedding"
     """Paths of weights that decay (a regular expression that matches the whole path)."""
-    frozen: str = r"encoder/.*"
+    frozen_params: str = r"encoder/.*"
     """Paths of weights that stay as they are: no gradient, no averages."""
-    slowed: dict[str, float] = field(default_factory=dict)
+    lr_multipliers: dict[str, float] = field(default_factory=dict)
     """Paths (regular expressions) of weights that learn at a multiple of the learning rate."""
     layer_decay: float = 1.0
     """Each of the encoder's layers learns at this multiple of the one above it, the patches'
     embedding at that of the first one; the others as they are (arXiv 2106.08254)."""
-    muon: str | None = None
+    muon_params: str | None = None
     """Paths of matrices whose averaged gradient is made orthogonal (Muon, arXiv 2502.16982) instead
     of divided as Adam does: models that start at random learn in a fraction of the steps."""
-    muon_rate: float = 0.02
+    muon_learning_rate: float = 0.02
     """Learning rate of those, at its highest."""
-    clip_norm: float | None = None
+    max_grad_norm: float | None = None
     """Longest gradient, over all trained weights; longer ones are shortened to it."""
 
 
 @dataclass(frozen=True)
-class StartConfig:
+class InitConfig:
     """Where the weights come from; what nothing is named for starts at random."""
 
     checkpoint: str | None = None
@@ -85,7 +85,7 @@ class ReadConfig:
     """Of the order of the clips, and of what is drawn for each."""
     threads: int = 8
     """That read, in each process."""
-    ahead: int = 2
+    prefetch: int = 2
     """Batches that wait, read."""
 
 
@@ -108,22 +108,22 @@ class ComputeConfig:
 
     blocks: int = 1
     """Blocks of a step over all devices: its batch. A multiple of the devices that part it."""
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     """Parts that a step is computed in, one after the other: less memory for the same numbers."""
-    encoder: Products = "float32"
+    encoder_dtype: ComputeDtype = "float32"
     """bfloat16 rounds the factors of the encoder's products (when it is pre-trained, of all) and
     sums in float32. Weights and averages are float32 in any case."""
     remat: Remat = "attention"
     """What encoder and decoder compute again on the way back; see `MatpacConfig`. What many layers
     keep costs more to write, and to find room for, than attention, norms and activations cost to
-    compute again; of a few layers `nothing` is faster."""
+    compute again; of a few layers `none` is faster."""
 
 
 @dataclass(frozen=True)
 class StepConfig(ComputeConfig):
     """How one step of learning answers is computed."""
 
-    decoder: Products = "float32"
+    decoder_dtype: ComputeDtype = "float32"
     """As `encoder`, for the decoder."""
     ignore_pad_labels: bool = True
     """Leave every "!" of an answer out of the loss, as published."""
@@ -141,7 +141,7 @@ class LoopConfig:
     """Steps from one validation to the next; the last step is validated too."""
     save_every: int = 1000
     """Steps from one checkpoint to the next; validations and the last step are saved too."""
-    keep: int = 2
+    max_to_keep: int = 2
     """Latest checkpoints that are kept, beside the best one by validation."""
     tensorboard: bool = True
     """Whether metrics are written for TensorBoard too."""
@@ -149,7 +149,7 @@ class LoopConfig:
     """Project of Weights & Biases that metrics go to; needs its package."""
     stop_after: int | None = None
     """Step after which the run stops, saved, as if it had been asked to."""
-    profile_at: int | None = None
+    profile_start: int | None = None
     """First step of a profile, written to the run's folder."""
     profile_steps: int = 5
     """Steps of the profile."""
@@ -197,21 +197,21 @@ class RunConfig:
         return {
             "data.epochs": (self.data.epochs, 0 if self.steps else 1),
             "data.threads": (self.data.threads, 1),
-            "data.ahead": (self.data.ahead, 1),
+            "data.prefetch": (self.data.prefetch, 1),
             "data.seed": (self.data.seed, 0),
             "step.blocks": (self.step.blocks, 1),
-            "step.accumulate": (self.step.accumulate, 1),
+            "step.grad-accum-steps": (self.step.grad_accum_steps, 1),
             "loop.log-every": (self.loop.log_every, 1),
             "loop.validate-every": (self.loop.validate_every, 1),
             "loop.save-every": (self.loop.save_every, 1),
-            "loop.keep": (self.loop.keep, 1),
+            "loop.max-to-keep": (self.loop.max_to_keep, 1),
             "loop.profile-steps": (self.loop.profile_steps, 1),
             "loop.stop-after": (_given(self.loop.stop_after), 1),
-            "loop.profile-at": (_given(self.loop.profile_at), 1),
+            "loop.profile-at": (_given(self.loop.profile_start), 1),
             "steps": (self.steps, 0),
             "optim.learning-rate": (self.optim.learning_rate, 0),
             "optim.weight-decay": (self.optim.weight_decay, 0),
-            "optim.muon-rate": (self.optim.muon_rate, 0),
+            "optim.muon-learning-rate": (self.optim.muon_learning_rate, 0),
             "optim.layer-decay": (self.optim.layer_decay, 0),
         }
 
@@ -220,13 +220,13 @@ class RunConfig:
         return [
             (bool(self.output), "no output: name a folder for the run with --output"),
             (
-                self.optim.muon is None or self.optim.learning_rate > 0,
-                "optim.learning-rate is 0, and optim.muon learns at a multiple of it; raise it",
+                self.optim.muon_params is None or self.optim.learning_rate > 0,
+                "optim.learning-rate is 0, and optim.muon-params learns at a multiple of it; raise it",
             ),
             (
-                self.step.blocks % self.step.accumulate == 0,
-                f"step.blocks {self.step.blocks} is no multiple of step.accumulate "
-                f"{self.step.accumulate}; choose numbers that part evenly",
+                self.step.blocks % self.step.grad_accum_steps == 0,
+                f"step.blocks {self.step.blocks} is no multiple of step.grad-accum-steps "
+                f"{self.step.grad_accum_steps}; choose numbers that part evenly",
             ),
             (
                 not self.overfit_batch or self.steps > 0,
@@ -237,30 +237,34 @@ class RunConfig:
     def _check_shares(self) -> None:
         """Holds each share against what it may be."""
         shares = {
-            "optim.warmup": self.optim.warmup,
-            "optim.hold": self.optim.hold,
+            "optim.warmup-fraction": self.optim.warmup_fraction,
+            "optim.hold-fraction": self.optim.hold_fraction,
             "optim.beta1": self.optim.beta1,
             "optim.beta2": self.optim.beta2,
         }
-        if self.optim.clip_norm is not None and not self.optim.clip_norm > 0:
-            raise InputError(f"optim.clip-norm is {self.optim.clip_norm}; give a number above 0")
+        if self.optim.max_grad_norm is not None and not self.optim.max_grad_norm > 0:
+            raise InputError(
+                f"optim.max-grad-norm is {self.optim.max_grad_norm}; give a number above 0"
+            )
         for name, value in shares.items():
             if not 0 <= value < 1:
                 raise InputError(f"{name} is {value}; give a number from 0 to below 1")
-        if self.optim.warmup + self.optim.hold >= 1:
-            raise InputError("optim.warmup and optim.hold are all of the run; lower one of them")
+        if self.optim.warmup_fraction + self.optim.hold_fraction >= 1:
+            raise InputError(
+                "optim.warmup-fraction and optim.hold-fraction are all of the run; lower one of them"
+            )
 
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
     """A run that learns answers, or labels."""
 
-    start: StartConfig = field(default_factory=StartConfig)
+    init: InitConfig = field(default_factory=InitConfig)
     """Where the weights come from."""
     model: TinyMUConfig = field(default_factory=TinyMUConfig)
     """Sizes, where no whole checkpoint brings them."""
     lora: LoraConfig | None = None
-    """Low-rank weights beside the decoder's; see `optim.frozen` for what then learns."""
+    """Low-rank weights beside the decoder's; see `optim.frozen-params` for what then learns."""
     data: DataConfig = field(default_factory=DataConfig)
     """What is learnt from."""
     step: StepConfig = field(default_factory=StepConfig)
@@ -272,18 +276,18 @@ class TrainConfig(RunConfig):
             f"data.packing.{name.replace('_', '-')}": (value, int(name != "questions_per_group"))
             for name, value in vars(self.data.packing).items()
         }
-        return {**super().least(), "start.seed": (self.start.seed, 0), **packing}
+        return {**super().least(), "init.seed": (self.init.seed, 0), **packing}
 
     def rules(self) -> list[tuple[bool, str]]:
         """Returns what must hold between fields: whether it does, and what to say if not."""
-        parts = self.start.encoder or self.start.decoder
+        parts = self.init.encoder or self.init.decoder
         return [
             self._said_once(),
             *super().rules(),
             (bool(self.data.train), "no data.train: name a prepared data set"),
             (
-                self.start.checkpoint is None or not parts,
-                "start.checkpoint is a whole model; leave start.encoder and start.decoder out, or "
+                self.init.checkpoint is None or not parts,
+                "init.checkpoint is a whole model; leave init.encoder and init.decoder out, or "
                 "set them to None",
             ),
         ]
@@ -293,10 +297,10 @@ class TrainConfig(RunConfig):
         plain, decoder = TinyMUConfig(), self.model.decoder
         alike = [self.model.ignore_pad_labels == plain.ignore_pad_labels, decoder.lora is None]
         for given, default in ((self.model.encoder, plain.encoder), (decoder, plain.decoder)):
-            alike += [given.products == default.products, given.remat == default.remat]
+            alike += [given.compute_dtype == default.compute_dtype, given.remat == default.remat]
         return (
             all(alike),
-            "products, remat, ignore-pad-labels and lora of a run are said by step.* and lora, "
+            "compute_dtype, remat, ignore-pad-labels and lora of a run are said by step.* and lora, "
             "not by model.*; set them there",
         )
 
@@ -307,7 +311,7 @@ def _given(value: int | None) -> int:
 
 
 @dataclass(frozen=True)
-class PretrainStartConfig:
+class PretrainInitConfig:
     """Where the weights come from; what nothing is named for starts at random."""
 
     checkpoint: str | None = None
@@ -337,16 +341,15 @@ class CropsConfig(ReadConfig):
 
 PRETRAINING = OptimConfig(
     learning_rate=3e-4,
-    warmup=19_654 / 294_816,
+    warmup_fraction=19_654 / 294_816,
     beta2=0.95,
     eps=1e-6,
     weight_decay=0.05,
-    decayed=".*",
-    frozen=r".*/pos_embed|encoder/log_mel/.*",
-    clip_norm=3.0,
+    weight_decay_params=".*",
+    frozen_params=r".*/pos_embed|encoder/log_mel/.*",
+    max_grad_norm=3.0,
 )
 """As published: AdamW that decays biases and norms too."""
-
 
 UNUSED = r"predictor/single/.*"
 """Published checkpoints of several hypotheses carry this layer, which nothing learns from."""
@@ -356,7 +359,7 @@ UNUSED = r"predictor/single/.*"
 class PretrainConfig(RunConfig):
     """A run that pre-trains an encoder (`tinymu pretrain`)."""
 
-    start: PretrainStartConfig = field(default_factory=PretrainStartConfig)
+    init: PretrainInitConfig = field(default_factory=PretrainInitConfig)
     """Where the weights come from."""
     model: SelfSupervisedConfig = field(default_factory=SelfSupervisedConfig)
     """Sizes, where no checkpoint brings them, and what is computed."""
@@ -370,7 +373,7 @@ class PretrainConfig(RunConfig):
 
     def least(self) -> dict[str, tuple[float, float]]:
         """Returns numbers by the names of their options, and the least that each may be."""
-        own = {"start.seed": (self.start.seed, 0), "data.clips": (self.data.clips, 1)}
+        own = {"init.seed": (self.init.seed, 0), "data.clips": (self.data.clips, 1)}
         return super().least() | own
 
     def rules(self) -> list[tuple[bool, str]]:
@@ -381,11 +384,12 @@ class PretrainConfig(RunConfig):
         """
         # Read once more as a file would be: sizes that do not go together are named.
         SelfSupervisedConfig.from_dict(self.model.to_dict(), "model")
-        named = self.start.checkpoint is not None
+        named = self.init.checkpoint is not None
         return [
             (
-                self.model.encoder.products == "float32" and self.model.encoder.remat == "nothing",
-                "products and remat of a run are said by step.*, not by model.*; set them there",
+                self.model.encoder.compute_dtype == "float32"
+                and self.model.encoder.remat == "none",
+                "compute_dtype and remat of a run are said by step.*, not by model.*; set them there",
             ),
             *super().rules(),
             (
@@ -393,14 +397,14 @@ class PretrainConfig(RunConfig):
                 "no data.train: name a folder of recordings, or a prepared data set",
             ),
             (
-                not named or self.start.encoder is None,
-                "start.checkpoint is a whole model; leave start.encoder out, or set it to None",
+                not named or self.init.encoder is None,
+                "init.checkpoint is a whole model; leave init.encoder out, or set it to None",
             ),
         ]
 
 
 @dataclass(frozen=True)
-class TagStartConfig:
+class TagInitConfig:
     """Where the weights come from."""
 
     encoder: str | None = None
@@ -438,11 +442,11 @@ class TagStepConfig(ComputeConfig):
 
 TAGGING = OptimConfig(
     learning_rate=1e-4,
-    warmup=0.1,
+    warmup_fraction=0.1,
     weight_decay=0.05,
-    decayed=r".*/kernel",
+    weight_decay_params=r".*/kernel",
     layer_decay=0.75,
-    frozen=r"pos_embed|log_mel/.*|head/norm/.*",
+    frozen_params=r"pos_embed|log_mel/.*|head/norm/.*",
 )
 """AdamW, the lower layers more slowly: they know more already."""
 
@@ -451,7 +455,7 @@ TAGGING = OptimConfig(
 class TagConfig(RunConfig):
     """A run in which an encoder learns to tag (`tinymu train-tagger`)."""
 
-    start: TagStartConfig = field(default_factory=TagStartConfig)
+    init: TagInitConfig = field(default_factory=TagInitConfig)
     """Where the weights come from."""
     model: MatpacConfig = field(default_factory=MatpacConfig)
     """Sizes, where no encoder brings them."""
@@ -465,7 +469,7 @@ class TagConfig(RunConfig):
     def least(self) -> dict[str, tuple[float, float]]:
         """Returns numbers by the names of their options, and the least that each may be."""
         own = {
-            "start.seed": (self.start.seed, 0),
+            "init.seed": (self.init.seed, 0),
             "data.clips": (self.data.clips, 2),
             "data.seconds": (self.data.seconds, 0.1),
             "step.mixup": (self.step.mixup, 0),
@@ -477,16 +481,16 @@ class TagConfig(RunConfig):
         MatpacConfig.from_dict(self.model.to_dict(), "model")
         return [
             (
-                self.model.products == "float32" and self.model.remat == "nothing",
-                "products and remat of a run are said by step.*, not by model.*; set them there",
+                self.model.compute_dtype == "float32" and self.model.remat == "none",
+                "compute_dtype and remat of a run are said by step.*, not by model.*; set them there",
             ),
             *super().rules(),
             (bool(self.data.train), "no data.train: name a prepared data set"),
             (bool(self.data.labels), "no data.labels: name a csv of file and labels"),
             (self.model.head is None, "model.head is made by the classes; leave it out"),
             (
-                self.step.accumulate == 1,
-                "step.accumulate: the head's normalisation sees a whole batch; give 1, and lower "
+                self.step.grad_accum_steps == 1,
+                "step.grad-accum-steps: the head's normalisation sees a whole batch; give 1, and lower "
                 "data.clips or step.blocks instead",
             ),
         ]

@@ -179,30 +179,24 @@ def _has_tpu() -> bool:
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
-
-PACKAGE = Path(__file__).parent
-
+PACKAGE = Path(__file__).parents[1]
 
 PLACES = ("output", *(f"data/{name}" for name in ("train", "validation", "labels", "classes")))
 """Fields that may differ: where a machine has the data, and sees the run's folder."""
 
-
 GREETING = "tinymu"
 """Marks our lines: the port may be found by programs that have nothing to do with the run."""
-
 
 LONGEST = 1 << 20
 """Bytes of a line."""
 
-
 SILENCE = 5.0
 """Seconds that one connection may keep the others waiting."""
 
+HostFacts = dict[str, Any]
 
-Facts = dict[str, Any]
 
-
-def facts_of(config: RunConfig, resume: bool, package: Path = PACKAGE) -> Facts:
+def facts_of(config: RunConfig, resume: bool, package: Path = PACKAGE) -> HostFacts:
     """Returns what has to be alike in all processes of a run, by the names that users know.
 
     Args:
@@ -227,7 +221,7 @@ def facts_of(config: RunConfig, resume: bool, package: Path = PACKAGE) -> Facts:
     }
 
 
-def agree(address: str, processes: int, process: int, facts: Facts, wait: float) -> None:
+def agree(address: str, processes: int, process: int, facts: HostFacts, wait: float) -> None:
     """Returns when all processes are there and run the same; every process calls it.
 
     Args:
@@ -297,12 +291,12 @@ def _counted(numbers: list[int]) -> str:
     return f"processes {', '.join(before)} and {last}" if before else f"process {last}"
 
 
-def _gather(address: str, processes: int, facts: Facts, wait: float) -> str:
+def _gather(address: str, processes: int, facts: HostFacts, wait: float) -> str:
     """Waits for the others, tells them what is wrong, and returns it."""
     end = time.monotonic() + wait
     port = int(address.rpartition(":")[2])
     came: dict[int, socket.socket] = {}
-    told: dict[int, Facts] = {}
+    told: dict[int, HostFacts] = {}
     twice: list[int] = []
     with _listening(address, port) as server:
         while len(came) < processes - 1 and (left := end - time.monotonic()) > 0:
@@ -335,8 +329,8 @@ def _gather(address: str, processes: int, facts: Facts, wait: float) -> str:
 def _verdict(
     address: str,
     processes: int,
-    facts: Facts,
-    told: Mapping[int, Facts],
+    facts: HostFacts,
+    told: Mapping[int, HostFacts],
     twice: list[int],
     wait: float,
 ) -> str:
@@ -366,7 +360,7 @@ def _listening(address: str, port: int) -> socket.socket:
         ) from error
 
 
-def _ask(address: str, processes: int, process: int, facts: Facts, wait: float) -> str:
+def _ask(address: str, processes: int, process: int, facts: HostFacts, wait: float) -> str:
     """Reports to process 0 and returns what it finds wrong; tries until it is there."""
     host, _, port = address.rpartition(":")
     place, reason = (host.strip("[]"), int(port)), ""

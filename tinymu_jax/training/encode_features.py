@@ -8,12 +8,12 @@ from jaxtyping import Array, Float, Int
 from tinymu_jax.audio import log_mel as log_mel_module
 from tinymu_jax.audio.log_mel import HOP, NUM_MELS, WINDOW
 from tinymu_jax.data.config import Store
-from tinymu_jax.inference.chunked_encoding import RIDING
+from tinymu_jax.inference.chunked_encoding import MERGE_SHORT_TAIL
 from tinymu_jax.models.config import MatpacConfig
 from tinymu_jax.models.matpac import Matpac
 
 
-def hear_clips(
+def encode_features(
     params: Any,
     features: Array,
     lengths: Int[Array, "C"],
@@ -40,7 +40,7 @@ def hear_clips(
     side, unit = config.patch_size, config.columns
     count = -(-size // side)
     # One row of a full chunk and what rides with it, or as many full chunks as are needed.
-    rows, row = (1, count) if count <= unit + RIDING else (-(-count // unit), unit)
+    rows, row = (1, count) if count <= unit + MERGE_SHORT_TAIL else (-(-count // unit), unit)
     real = jnp.arange(size) < frames[:, None]
     log_mel = jnp.where(real[..., None], log_mel, 0.0)
     log_mel = jnp.pad(log_mel, ((0, 0), (0, rows * row * side - size), (0, 0)))

@@ -40,7 +40,7 @@ def training_flops(
     store: Store = "log_mel",
     columns: float | None = None,
     seen: float | None = None,
-    frozen: str = OptimConfig.frozen,
+    frozen: str = OptimConfig.frozen_params,
 ) -> float:
     """Returns the operations of a step by what it really computes, padding left out.
 
@@ -52,7 +52,7 @@ def training_flops(
         store: what the data set holds; with embeddings there is no encoder in the step.
         columns: audio vectors of a clip; default as many as `config.max_seconds` give.
         seen: keys that a slot looks at, on average; default its clip's audio alone.
-        frozen: paths of weights that do not learn (`optim.frozen`).
+        frozen: paths of weights that do not learn (`optim.frozen-params`).
     """
     cost = flops_of(config, store, columns, seen, frozen)
     return cost.slot * slots + cost.label * labels + cost.clip * clips
@@ -64,19 +64,19 @@ def flops_of(
     store: Store = "log_mel",
     columns: float | None = None,
     seen: float | None = None,
-    frozen: str = OptimConfig.frozen,
+    frozen: str = OptimConfig.frozen_params,
 ) -> Flops:
     """Returns what each piece of work costs; arguments as `training_flops`."""
     if columns is None:
         columns = _columns(config)
     vectors = config.projector.num_outputs(columns / config.pooling)
     seen = vectors if seen is None else seen
-    hearing, heard = _encoder_passes(config, store, columns, frozen)
+    encoding, heard = _encoder_passes(config, store, columns, frozen)
     bridge = _Part(config, "projector", frozen, heard)
     layers = config.projector.kind == "transformer"
     inside = columns / config.pooling + (config.projector.num_vectors if layers else 0)
-    clip = hearing + bridge.products(r"(?!layers/).*") * columns / config.pooling
-    clip += bridge.products(r"layers/.*") * inside
+    clip = encoding + bridge.matmul_flops(r"(?!layers/).*") * columns / config.pooling
+    clip += bridge.matmul_flops(r"layers/.*") * inside
     if layers:
         width, depth = config.projector.output_width, config.projector.depth
         clip += bridge.backward_passes * 4 * depth * width * inside**2
@@ -84,11 +84,11 @@ def flops_of(
         clip = 0.0
     decoder, sizes = _Part(config, "decoder", frozen, bridge.learns), config.decoder
     attention = 4 * sizes.depth * sizes.num_heads * sizes.head_width * seen
-    slot = decoder.products(r"body/.*") + decoder.backward_passes * attention
-    return Flops(slot, decoder.products(r"embed_tokens/.*"), clip)
+    slot = decoder.matmul_flops(r"body/.*") + decoder.backward_passes * attention
+    return Flops(slot, decoder.matmul_flops(r"embed_tokens/.*"), clip)
 
 
-def encoder_flops(config: TinyMUConfig, frozen: str = OptimConfig.frozen) -> float:
+def encoder_flops(config: TinyMUConfig, frozen: str = OptimConfig.frozen_params) -> float:
     """Returns the encoder's operations for a clip of `config.max_seconds` that it learns from."""
     return _encoder_passes(config, "log_mel", _columns(config), frozen)[0]
 
@@ -139,7 +139,7 @@ def _encoder_passes(
     part = _Part(config, "encoder", frozen, False)
     tokens, _ = _patches(config.encoder, columns)
     attention = part.backward_passes * encoder_attention(config, columns)
-    return part.products(r"(?!head/|log_mel/).*") * tokens + attention, part.learns
+    return part.matmul_flops(r"(?!head/|log_mel/).*") * tokens + attention, part.learns
 
 
 def _patches(encoder: MatpacConfig, columns: float) -> tuple[float, float]:
@@ -164,7 +164,7 @@ class _Part:
         self.before = before
         self.backward_passes = 3 if self.learns else 1
 
-    def products(self, pattern: str) -> float:
+    def matmul_flops(self, pattern: str) -> float:
         """Returns the operations for one vector that meets the matrices whose paths match."""
         total = 0.0
         for path, (size, learns) in self.sizes.items():

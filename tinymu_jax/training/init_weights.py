@@ -14,7 +14,7 @@ from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig, Tra
 from tinymu_jax.training.tasks.tagger import classes_of, tagger_config
 
 
-def open_start(config: RunConfig) -> Checkpoint:
+def open_init(config: RunConfig) -> Checkpoint:
     """Returns the weights that a run begins with, and the tokenizer of what answers.
 
     Raises:
@@ -24,20 +24,20 @@ def open_start(config: RunConfig) -> Checkpoint:
         return _open_pretraining(config)
     if isinstance(config, TagConfig):
         return _open_tagger(config)
-    start = config.start
-    if start.checkpoint is not None:
-        opened = _open_as(start.checkpoint, TinyMUConfig, "start.checkpoint", "a whole TinyMU")
+    init = config.init
+    if init.checkpoint is not None:
+        opened = _open_as(init.checkpoint, TinyMUConfig, "init.checkpoint", "a whole TinyMU")
         if config.model != TinyMUConfig():
             raise InputError(
-                f"start.checkpoint {start.checkpoint} brings its own sizes; leave model.* out"
+                f"init.checkpoint {start.checkpoint} brings its own sizes; leave model.* out"
             )
     else:
         opened = _from_parts(config)
-    text = opened.tokenizer if start.tokenizer is None else read_tokenizer(start.tokenizer)
+    text = opened.tokenizer if init.tokenizer is None else read_tokenizer(init.tokenizer)
     if text is None:
         raise InputError(
             "no tokenizer: name the decoder's tokenizer.json, or the decoder on the hub, with "
-            "--start.tokenizer"
+            "--init.tokenizer"
         )
     return opened._replace(tokenizer=text)
 
@@ -58,7 +58,7 @@ def _open_encoder(name: str, num_frames: int | None) -> Checkpoint:
         opened = encoder_of(open_checkpoint(name))
         return opened if num_frames is None else with_frames(opened, num_frames)
     except InputError as error:
-        raise InputError(f"start.encoder {name}: {error}") from error
+        raise InputError(f"init.encoder {name}: {error}") from error
 
 
 def with_frames(encoder: Checkpoint, num_frames: int) -> Checkpoint:
@@ -75,27 +75,27 @@ def with_frames(encoder: Checkpoint, num_frames: int) -> Checkpoint:
 
 def _open_pretraining(config: PretrainConfig) -> Checkpoint:
     """Returns all that pre-training begins with."""
-    start, model = config.start, config.model
+    init, model = config.init, config.model
     sizes = ("encoder", "predictor", "class_head")
-    if start.checkpoint is not None:
-        wanted = "a checkpoint of pre-training (start.encoder takes an encoder alone)"
-        opened = _open_as(start.checkpoint, SelfSupervisedConfig, "start.checkpoint", wanted)
+    if init.checkpoint is not None:
+        wanted = "a checkpoint of pre-training (init.encoder takes an encoder alone)"
+        opened = _open_as(init.checkpoint, SelfSupervisedConfig, "init.checkpoint", wanted)
         plain, found = SelfSupervisedConfig(), opened.config
         if any(
             getattr(model, name) not in (getattr(plain, name), getattr(found, name))
             for name in sizes
         ):
             raise InputError(
-                f"start.checkpoint {start.checkpoint} brings its own sizes; leave "
+                f"init.checkpoint {start.checkpoint} brings its own sizes; leave "
                 f"{', '.join(f'model.{name}' for name in sizes)} out"
             )
         own = {name: getattr(found, name) for name in sizes}
         return Checkpoint(replace(model, **own), opened.params)
     encoder = None
-    if start.encoder is not None:
-        encoder = _open_encoder(start.encoder, model.encoder.num_frames)
+    if init.encoder is not None:
+        encoder = _open_encoder(init.encoder, model.encoder.num_frames)
         model = replace(model, encoder=encoder.config)
-    params = jax.tree.map(jax.device_get, init_params(model, start.seed))
+    params = jax.tree.map(jax.device_get, init_params(model, init.seed))
     if encoder is not None:
         params["encoder"] = encoder.params
         params["teacher"] = {**params["teacher"], "encoder": followed(params)["encoder"]}
@@ -104,28 +104,28 @@ def _open_pretraining(config: PretrainConfig) -> Checkpoint:
 
 def _open_tagger(config: TagConfig) -> Checkpoint:
     """Returns an encoder with a new head."""
-    start, encoder = config.start, None
-    if start.encoder is not None:
-        encoder = _open_encoder(start.encoder, config.model.num_frames)
+    init, encoder = config.init, None
+    if init.encoder is not None:
+        encoder = _open_encoder(init.encoder, config.model.num_frames)
     sizes = config.model if encoder is None else encoder.config
     names = classes_of(config)
     model = tagger_config(sizes, len(names))
-    params = jax.tree.map(jax.device_get, init_params(model, start.seed))
+    params = jax.tree.map(jax.device_get, init_params(model, init.seed))
     whole = params if encoder is None else {**params, **encoder.params}
     return Checkpoint(model, whole, source={"labels": names})
 
 
 def _from_parts(config: TrainConfig) -> Checkpoint:
     """Joins an encoder and a decoder with what starts at random."""
-    model, start, parts, tokenizer = config.model, config.start, {}, None
-    if start.encoder is not None:
+    model, init, parts, tokenizer = config.model, config.init, {}, None
+    if init.encoder is not None:
         wanted = model.encoder.num_frames
         given = None if wanted == MatpacConfig.num_frames else wanted
-        opened = _open_encoder(start.encoder, given)
+        opened = _open_encoder(init.encoder, given)
         model = replace(model, encoder=opened.config)
         parts["encoder"] = opened.params
-    if start.decoder is not None:
-        opened = _open_as(start.decoder, SmolLM2Config, "start.decoder", "a SmolLM2")
+    if init.decoder is not None:
+        opened = _open_as(init.decoder, SmolLM2Config, "init.decoder", "a SmolLM2")
         model, tokenizer = replace(model, decoder=opened.config), opened.tokenizer
         parts["decoder"] = opened.params
     bridge = replace(
@@ -135,5 +135,5 @@ def _from_parts(config: TrainConfig) -> Checkpoint:
     )
     # Read once more as a file would be: sizes that do not go together are named.
     model = TinyMUConfig.from_dict(replace(model, projector=bridge).to_dict(), "model")
-    params = jax.tree.map(jax.device_get, init_params(model, start.seed)) | parts
+    params = jax.tree.map(jax.device_get, init_params(model, init.seed)) | parts
     return Checkpoint(model, params, tokenizer)

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from tinymu_jax.models.config import Products, TinyMUConfig
-from tinymu_jax.models.matmul import contract, row_product
+from tinymu_jax.models.config import ComputeDtype, TinyMUConfig
+from tinymu_jax.models.matmul import dot, matmul_transposed
 from tinymu_jax.models.packing import Block
 from tinymu_jax.models.tinymu import TinyMU, counted_labels
 
@@ -61,8 +61,8 @@ def sum_loss(
     counted = counted_labels(blocks.labels, blocks.counted, config)
 
     table = params["decoder"]["embed_tokens"]["embedding"]
-    products = config.decoder.products
-    total = cross_entropy(predicting, table, blocks.labels, counted, products)
+    compute_dtype = config.decoder.compute_dtype
+    total = cross_entropy(predicting, table, blocks.labels, counted, compute_dtype)
     return LossSum(total, counted.sum() * 1.0)
 
 
@@ -72,7 +72,7 @@ def cross_entropy(
     table: Float[Array, "V D"],
     labels: Int[Array, "N Y"],
     counted: Bool[Array, "N Y"],
-    products: Products = "float32",
+    compute_dtype: ComputeDtype = "float32",
 ) -> Float[Array, ""]:
     """Returns the summed cross-entropy, a few labels at a time.
 
@@ -84,25 +84,25 @@ def cross_entropy(
         table: the decoder's embedding, which scores them.
         labels: token ids.
         counted: which labels are summed.
-        products: as in `tinymu_jax.models.matmul.product`.
+        products: as in `tinymu_jax.models.matmul.matmul`.
     """
 
     def add(total: Array, piece: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        return total + _lost(table, products, *piece)[0], None
+        return total + _lost(table, compute_dtype, *piece)[0], None
 
     return jax.lax.scan(add, jnp.float32(0), _pieces(hidden, labels, counted))[0]
 
 
 def _with_slopes(
-    hidden: Array, table: Array, labels: Array, counted: Array, products: Products
+    hidden: Array, table: Array, labels: Array, counted: Array, compute_dtype: ComputeDtype
 ) -> tuple[Array, tuple[Array, Array]]:
     """Returns the sum, and its gradient by hidden states and table."""
 
     def add(carry: tuple[Array, Array], piece: tuple[Array, Array, Array]) -> tuple:
         total, to_table = carry
-        lost, slope = _lost(table, products, *piece)
-        to_x = contract(slope, table, (2,), (0,), products)
-        to_table += contract(slope, piece[0], (0, 1), (0, 1), products)
+        lost, slope = _lost(table, compute_dtype, *piece)
+        to_x = dot(slope, table, (2,), (0,), compute_dtype)
+        to_table += dot(slope, piece[0], (0, 1), (0, 1), compute_dtype)
         return (total + lost, to_table), to_x
 
     start = (jnp.float32(0), jnp.zeros_like(table))
@@ -112,7 +112,7 @@ def _with_slopes(
     return total, (to_hidden, to_table)
 
 
-def _times(products: Products, slopes: tuple[Array, Array], factor: Array) -> tuple:
+def _times(compute_dtype: ComputeDtype, slopes: tuple[Array, Array], factor: Array) -> tuple:
     to_hidden, to_table = slopes
     return factor * to_hidden, factor * to_table, None, None
 
@@ -121,10 +121,10 @@ cross_entropy.defvjp(_with_slopes, _times)
 
 
 def _lost(
-    table: Array, products: Products, x: Array, wanted: Array, real: Array
+    table: Array, compute_dtype: ComputeDtype, x: Array, wanted: Array, real: Array
 ) -> tuple[Array, Array]:
     """Returns the sum over one piece, and its gradient by the scores, (N, y, V)."""
-    scores = row_product(x, table, products)
+    scores = matmul_transposed(x, table, compute_dtype)
     norm = jax.nn.logsumexp(scores, axis=-1, keepdims=True)
     picked = jnp.take_along_axis(scores, wanted[..., None], axis=-1)
     is_wanted = jnp.arange(table.shape[0]) == wanted[..., None]

@@ -36,33 +36,35 @@ def published_schedule(
     return rate
 
 
-def split_frozen(params: Mapping[str, Any], config: OptimConfig) -> tuple[Tree, Tree]:
+def partition_frozen(params: Mapping[str, Any], config: OptimConfig) -> tuple[Tree, Tree]:
     """Returns the weights that are trained, and those that are not.
 
     Raises:
         InputError: nothing is left to train, or the pattern is no regular expression.
     """
     leaves = dict(flatten(params))
-    frozen = {path for path in leaves if _matches(config.frozen, path)}
+    frozen = {path for path in leaves if _matches(config.frozen_params, path)}
     if len(frozen) == len(leaves):
-        raise InputError(f"optim.frozen {config.frozen!r} leaves nothing to train; narrow it")
+        raise InputError(
+            f"optim.frozen-params {config.frozen_params!r} leaves nothing to train; narrow it"
+        )
     trained = {path: leaf for path, leaf in leaves.items() if path not in frozen}
     return unflatten(trained), unflatten({path: leaves[path] for path in leaves if path in frozen})
 
 
-def join(*trees: Mapping[str, Any]) -> Tree:
+def merge_trees(*trees: Mapping[str, Any]) -> Tree:
     """Puts the parts of a split tree together again."""
     return unflatten(dict(pair for tree in trees for pair in flatten(tree)))
 
 
-def make_optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformation:
+def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
     """Returns Adam over the trained weights, `steps` steps long; Muon over those it is named for.
 
     optax divides by the root plus eps after the second average's correction, as torch does.
     """
 
     def decayed(params: Tree) -> Tree:
-        return _by_path(params, lambda path: _matches(config.decayed, path))
+        return _by_path(params, lambda path: _matches(config.weight_decay_params, path))
 
     def factors(params: Tree) -> Tree:
         leaves = dict(flatten(params))
@@ -74,20 +76,22 @@ def make_optimiser(config: OptimConfig, steps: int) -> optax.GradientTransformat
         )
 
     parts = []
-    if config.clip_norm is not None:
-        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    if config.max_grad_norm is not None:
+        parts.append(optax.clip_by_global_norm(config.max_grad_norm))
     adam = optax.scale_by_adam(config.beta1, config.beta2, config.eps)
-    if config.muon is None:
+    if config.muon_params is None:
         parts.append(adam)
     else:
-        pattern, share = config.muon, config.muon_rate / config.learning_rate
+        pattern, share = config.muon_params, config.muon_learning_rate / config.learning_rate
         parts.append(optax.masked(_muon(share), lambda p: _chosen(p, pattern, True)))
         parts.append(optax.masked(adam, lambda p: _chosen(p, pattern, False)))
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay, decayed))
-    if config.slowed or config.layer_decay != 1:
+    if config.lr_multipliers or config.layer_decay != 1:
         parts.append(_scale_by_path(factors))
-    schedule = published_schedule(config.learning_rate, steps, config.warmup, config.hold)
+    schedule = published_schedule(
+        config.learning_rate, steps, config.warmup_fraction, config.hold_fraction
+    )
     return optax.chain(*parts, optax.scale_by_learning_rate(schedule))
 
 
@@ -100,9 +104,11 @@ def _chosen(params: Tree, pattern: str, wanted: bool) -> Tree:
     chosen = _by_path(params, lambda path: _matches(pattern, path))
     for (path, leaf), (_, named) in zip(flatten(params), flatten(chosen), strict=True):
         if named and getattr(leaf, "ndim", 2) < 2:
-            raise InputError(f"optim.muon {pattern!r} names {path}, which is no matrix; narrow it")
+            raise InputError(
+                f"optim.muon-params {pattern!r} names {path}, which is no matrix; narrow it"
+            )
     if not any(named for _, named in flatten(chosen)):
-        raise InputError(f"optim.muon {pattern!r} names no trained weight; correct it")
+        raise InputError(f"optim.muon-params {pattern!r} names no trained weight; correct it")
     return jax.tree.map(lambda named: named == wanted, chosen)
 
 
@@ -115,10 +121,10 @@ def check_muon(
         InputError: the pattern names some.
     """
     for path, _ in flatten(trained):
-        named = config.muon is not None and _matches(config.muon, path)
+        named = config.muon_params is not None and _matches(config.muon_params, path)
         if named and sum(axis != "layers" for axis in axes[path]) < 2:
             raise InputError(
-                f"optim.muon {config.muon!r} names {path}, which is no matrix; narrow it"
+                f"optim.muon-params {config.muon_params!r} names {path}, which is no matrix; narrow it"
             )
 
 
@@ -155,12 +161,11 @@ def _by_path(params: Tree, value: Callable[[str], Any]) -> Tree:
 
 
 def _factor(config: OptimConfig, path: str) -> float:
-    return next((f for pattern, f in config.slowed.items() if _matches(pattern, path)), 1.0)
+    return next((f for pattern, f in config.lr_multipliers.items() if _matches(pattern, path)), 1.0)
 
 
 LAYERS = re.compile(r"(encoder/)?transformer/blocks/")
 """Stacks of the encoder's layers."""
-
 
 BELOW = re.compile(r"(encoder/)?(cls_token|pos_embed|patch_embed/)")
 

@@ -33,17 +33,17 @@ from tinymu_jax.models.lora import add_lora, merge_lora
 from tinymu_jax.models.matpac_ssl.student_teacher import parts_of
 from tinymu_jax.training.checkpointing import Checkpoints, whole_steps
 from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig
-from tinymu_jax.training.init_weights import open_start
+from tinymu_jax.training.init_weights import open_init
 from tinymu_jax.training.metrics import MetricsLog, need_wandb
 from tinymu_jax.training.preemption import stopping_on_signals
 from tinymu_jax.training.progress import showing
-from tinymu_jax.training.run_record import checkpoints_in, page_of, same_run
-from tinymu_jax.training.tasks.base import Learning
+from tinymu_jax.training.run_record import checkpoints_in, is_same_run, run_record
+from tinymu_jax.training.tasks.base import TrainTask
 from tinymu_jax.training.tasks.finetune import FineTuning
 from tinymu_jax.training.tasks.labelling import Labelling, add_label_head
 from tinymu_jax.training.tasks.pretrain import Pretraining
 from tinymu_jax.training.tasks.tagger import Tagging
-from tinymu_jax.training.trainer import Loop
+from tinymu_jax.training.trainer import Trainer
 from tinymu_jax.utils.compilation_cache import keep_compiled_programs
 from tinymu_jax.utils.files import alone_in, make_folder, read_json_object, write_json
 from tinymu_jax.utils.tree import Tree, flatten, unflatten
@@ -84,26 +84,26 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
     with ExitStack() as stack:
         stopping = stack.enter_context(stopping_on_signals())
         begun = _begin(stack, folder, config, resume)
-        start = read_checkpoint(folder / START) if begun else open_start(config)
+        start = read_checkpoint(folder / START) if begun else open_init(config)
         learning, params = _put_together(config, start, devices)
         task = learning.task()
         if not begun:
             with _first_process_first("start"):
                 if first:
                     save_checkpoint(folder / START, start)
-                    write_json(folder / RUN_FILE, page_of(config))
+                    write_json(folder / RUN_FILE, run_record(config))
         place = checkpoints_in(folder, config.checkpoints)
-        checkpoints = Checkpoints(place, config.loop.keep)
+        checkpoints = Checkpoints(place, config.loop.max_to_keep)
         done = checkpoints.latest() or 0
         state = checkpoints.restore(done, learning.abstract) if done else learning.begin(params)
         # They lie on the devices now; the start is read again at the end.
         del start, params
         show = stack.enter_context(showing(task.steps, done, first))
         log = stack.enter_context(_log(folder, done, config, first))
-        loop = Loop(task, config.loop, folder, checkpoints, log, show, stopping)
+        loop = Trainer(task, config.loop, folder, checkpoints, log, show, stopping)
         with _memory_told():
             end = loop.run(state, done)
-        model_folder = None if end.asked else _hand_over(folder, checkpoints, config)
+        model_folder = None if end.asked else _export_final(folder, checkpoints, config)
         checkpoints.close()
     return Trained(folder, end.step, model_folder)
 
@@ -117,7 +117,7 @@ def with_local_data(config: RunConfig) -> RunConfig:
 
 def _put_together(
     config: RunConfig, start: Checkpoint, devices: Sequence[Any] | None
-) -> tuple[Learning, Tree]:
+) -> tuple[TrainTask, Tree]:
     """Returns what learns, and the weights that it begins with."""
     if isinstance(config, PretrainConfig):
         params, teaching = parts_of(start.params)
@@ -126,7 +126,7 @@ def _put_together(
         return Tagging(config, start.config, start.params, devices), start.params
     params, model = start.params, start.config
     if config.lora is not None:
-        params, model = add_lora(params, model, config.lora, config.start.seed)
+        params, model = add_lora(params, model, config.lora, config.init.seed)
     if config.data.labels is None:
         return FineTuning(config, model, params, start.tokenizer, devices), params
     params = add_label_head(params, model, config.data.labels)
@@ -137,13 +137,13 @@ def _begin(stack: ExitStack, folder: Path, config: RunConfig, resume: bool) -> b
     """Takes the folder, and returns whether it holds this run: as the first process finds it.
 
     Raises:
-        InputError: the folder cannot be had; see `alone_in` and `same_run`.
+        InputError: the folder cannot be had; see `alone_in` and `is_same_run`.
     """
     found, error = 0, None
     if jax.process_index() == 0:
         try:
             stack.enter_context(alone_in(folder))
-            found = int(same_run(folder, config, resume))
+            found = int(is_same_run(folder, config, resume))
         except InputError as fault:
             found, error = 2, fault
     if jax.process_count() > 1:
@@ -180,8 +180,8 @@ def _memory_told() -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise InputError(
-            "a device has too little memory for a step: raise step.accumulate, set step.remat to "
-            "layers, or lower data.packing.rows and data.packing.clips; where the encoder alone "
+            "a device has too little memory for a step: raise step.grad-accum-steps, set step.remat to "
+            "layers, or lower data.packing.rows and data.packing.max-clips; where the encoder alone "
             "learns, lower data.clips"
         ) from error
 
@@ -196,7 +196,7 @@ def _first_process_first(name: str) -> Iterator[None]:
         multihost_utils.sync_global_devices(name)
 
 
-def _hand_over(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> Path:
+def _export_final(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> Path:
     """Writes the best model, or the last one where nothing was validated.
 
     Of a batch learnt by heart it is always the last; and of pre-training, whose loss is against a
@@ -206,13 +206,13 @@ def _hand_over(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> Pat
     best = None if last else checkpoints.best()
     step = best or checkpoints.latest()
     start = read_checkpoint(folder / START)
-    trained = assemble(start, checkpoints, step, getattr(config, "lora", None))
+    trained = merge_into_model(start, checkpoints, step, getattr(config, "lora", None))
     if jax.process_index() == 0:
         save_checkpoint(folder / MODEL_FOLDER, trained)
     return folder / MODEL_FOLDER
 
 
-def assemble(
+def merge_into_model(
     start: Checkpoint, checkpoints: Checkpoints, step: int, lora: LoraConfig | None
 ) -> Checkpoint:
     """Returns the whole model: trained weights in place of those that it began with."""
@@ -255,7 +255,7 @@ def export(folder: Path, output: Path, which: str = "best", half: bool = False) 
         raise InputError(f"{folder}: has no checkpoint yet; wait for the first")
     checkpoints = Checkpoints(place, read_only=True)
     start = read_checkpoint(folder / START)
-    # As in `_hand_over`.
+    # As in `_export_final`.
     best = None if isinstance(start.config, SelfSupervisedConfig) else checkpoints.best()
     known = {"latest": max(steps), "best": best or max(steps)}
     known |= {str(step): step for step in steps}
@@ -263,7 +263,7 @@ def export(folder: Path, output: Path, which: str = "best", half: bool = False) 
         raise InputError(f"{folder}: has no checkpoint {which!r}; there are {', '.join(known)}")
     lora = page["config"].get("lora")
     lora = None if lora is None else LoraConfig.from_dict(lora, str(folder / RUN_FILE))
-    whole = assemble(start, checkpoints, known[which], lora)
+    whole = merge_into_model(start, checkpoints, known[which], lora)
     checkpoints.close()
     save_checkpoint(output, in_half_precision(whole) if half else whole)
     return known[which]

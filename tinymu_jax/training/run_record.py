@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tinymu_jax.audio.load import heard_in
+from tinymu_jax.audio.load import list_audio_files
 from tinymu_jax.checkpoints.checkpoint import RUN_FILE
 from tinymu_jax.data.dataset import DATASET_FILE
 from tinymu_jax.errors import InputError
@@ -19,9 +19,7 @@ from tinymu_jax.utils.tree import flatten
 CHECKPOINTS = "checkpoints"
 """Folder of a run's, where no other place is named."""
 
-
 FORMAT = 1
-
 
 FREE = (
     "output",
@@ -47,7 +45,7 @@ def checkpoints_in(folder: Path, named: str | None) -> str | Path:
     return named or folder / CHECKPOINTS
 
 
-def page_of(config: RunConfig) -> dict[str, Any]:
+def run_record(config: RunConfig) -> dict[str, Any]:
     """Returns what the numbers of a run depend on, the places of its data aside."""
     data = {
         name: None if place is None else fingerprint.of_text(_contents(Path(place)))
@@ -64,7 +62,9 @@ def _contents(place: Path) -> str:
     """Returns the page of a data set; of a folder of recordings, their names and sizes."""
     if exists(place / DATASET_FILE):
         return read_text(place / DATASET_FILE)
-    return "\n".join(f"{path.relative_to(place)} {path.stat().st_size}" for path in heard_in(place))
+    return "\n".join(
+        f"{path.relative_to(place)} {path.stat().st_size}" for path in list_audio_files(place)
+    )
 
 
 def _fixed(page: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _fixed(page: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def same_run(folder: Path, config: RunConfig, resume: bool) -> bool:
+def is_same_run(folder: Path, config: RunConfig, resume: bool) -> bool:
     """Returns whether the folder holds this run; refuses another one.
 
     Raises:
@@ -108,7 +108,7 @@ def same_run(folder: Path, config: RunConfig, resume: bool) -> bool:
             f"{folder}: format {page.get('format')!r}, this version goes on with {FORMAT}; use the "
             "version that began it"
         )
-    before, after = _fixed(page), _fixed(page_of(config))
+    before, after = _fixed(page), _fixed(run_record(config))
     differing = [
         f"{name} (was {before.get(name)!r}, is {after.get(name)!r})"
         for name in sorted({*before, *after})

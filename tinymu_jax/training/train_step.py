@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, Int
 from tinymu_jax.data.config import Store
 from tinymu_jax.data.loader import Batch
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.training.encode_features import hear_clips
+from tinymu_jax.training.encode_features import encode_features
 from tinymu_jax.training.losses import LossSum, sum_loss
-from tinymu_jax.training.optim import join
+from tinymu_jax.training.optim import merge_trees
 from tinymu_jax.utils.malloc import give_back
 from tinymu_jax.utils.tree import Tree
 
@@ -49,7 +49,7 @@ class Metrics(NamedTuple):
         return own | own.pop("others")
 
 
-class Moment(NamedTuple):
+class StepContext(NamedTuple):
     """When a loss is computed, and with what that is not learnt."""
 
     step: Int[Array, ""]
@@ -79,11 +79,11 @@ def loss_of_batch(
 
     Each part of the model may be trained, frozen, or some of both.
     """
-    whole = join(params, frozen)
+    whole = merge_trees(params, frozen)
     blocks, clips = batch.lengths.shape
     if store == "text":
         return sum_loss(whole, batch.features, batch.lengths, batch.blocks, config, key)
-    vectors, count = hear_clips(
+    vectors, count = encode_features(
         whole.get("encoder"),
         batch.features.reshape(blocks * clips, *batch.features.shape[2:]),
         batch.lengths.reshape(-1),
@@ -94,11 +94,10 @@ def loss_of_batch(
     return sum_loss(whole, vectors, count.reshape(blocks, clips), batch.blocks, config, key)
 
 
-Loss = Callable[[Tree, Tree, Any, Moment], LossSum]
+Loss = Callable[[Tree, Tree, Any, StepContext], LossSum]
 """(trained, frozen, batch, moment) -> the batch's summed loss."""
 
-
-After = Callable[[TrainState, Any, Array], tuple[TrainState, Mapping[str, Array]]]
+PostUpdate = Callable[[TrainState, Any, Array], tuple[TrainState, Mapping[str, Array]]]
 """(state before the step, the batch's other sums, its count) -> that state with what is extra
 after the step, its weights the same numbers; and what is told of it."""
 
@@ -120,7 +119,7 @@ def make_step(
         seed: of dropout.
     """
 
-    def loss(params: Tree, frozen: Tree, batch: Batch, at: Moment) -> LossSum:
+    def loss(params: Tree, frozen: Tree, batch: Batch, at: StepContext) -> LossSum:
         return loss_of_batch(params, frozen, batch, config, store, at.key)
 
     return step_of(loss, optimiser, accumulate, seed)
@@ -131,7 +130,7 @@ def step_of(
     optimiser: optax.GradientTransformation,
     accumulate: int = 1,
     seed: int | None = None,
-    after: After = lambda state, told, count: (state, {}),
+    after: PostUpdate = lambda state, told, count: (state, {}),
 ) -> Callable[[TrainState, Tree, Any], tuple[TrainState, Metrics]]:
     """Returns the step; jit it with the state donated.
 
@@ -144,7 +143,7 @@ def step_of(
         after: what becomes of `extra`; it sees the weights as they were before the step.
     """
 
-    def summed(params: Tree, frozen: Tree, batch: Any, at: Moment) -> tuple:
+    def summed(params: Tree, frozen: Tree, batch: Any, at: StepContext) -> tuple:
         found = loss(params, frozen, batch, at)
         return found.total, (found.count, found.told)
 
@@ -156,7 +155,7 @@ def step_of(
         def add(total: tuple, piece: tuple[Array, Any]) -> tuple[tuple, None]:
             number, part = piece
             own = None if key is None else jax.random.fold_in(key, number)
-            at = Moment(state.step, state.extra, own)
+            at = StepContext(state.step, state.extra, own)
             return jax.tree.map(jnp.add, total, differentiate(state.params, frozen, part, at)), None
 
         def cut(x: Array) -> Array:
@@ -164,7 +163,7 @@ def step_of(
             return jnp.moveaxis(jnp.asarray(x).reshape(-1, accumulate, *x.shape[1:]), 1, 0)
 
         parts = jax.tree.map(cut, batch)
-        at = Moment(state.step, state.extra, key)
+        at = StepContext(state.step, state.extra, key)
         one = jax.tree.map(lambda x: x[0], parts)
         shapes = jax.eval_shape(differentiate, state.params, frozen, one, at)
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

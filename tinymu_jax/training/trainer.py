@@ -19,12 +19,11 @@ from tinymu_jax.utils.files import write_json
 
 FAULT_FILE = "not_finite.json"
 
-
 WRONG_LINES = 3
 """Logged steps in a row that have something wrong before it is said: at the start much is."""
 
 
-class Work(NamedTuple):
+class StepCost(NamedTuple):
     """What one step computes, over all processes, padding left out."""
 
     counted: int
@@ -35,7 +34,7 @@ class Work(NamedTuple):
     """Operations that its numbers need; what is computed again does not count."""
 
 
-class Task(NamedTuple):
+class TrainerTask(NamedTuple):
     """What the loop runs."""
 
     steps: int
@@ -44,7 +43,7 @@ class Task(NamedTuple):
     """(state, batch) -> (state, metrics); gives its state's memory away."""
     batches: Callable[[int], Iterable[Any]]
     """The batches from a step on, on the devices."""
-    work: Callable[[int], Work]
+    work: Callable[[int], StepCost]
     """By step."""
     clips: Callable[[int], list[str]]
     """Names of the recordings of a step."""
@@ -58,7 +57,7 @@ class Task(NamedTuple):
     """Says what is wrong by the numbers of a step, if anything is."""
 
 
-class End(NamedTuple):
+class TrainResult(NamedTuple):
     """How a loop ended."""
 
     state: Any
@@ -68,12 +67,12 @@ class End(NamedTuple):
     """Whether it was asked to stop before its last step."""
 
 
-class Loop:
+class Trainer:
     """Runs a task from a step on until its end, or until it is asked to stop."""
 
     def __init__(
         self,
-        task: Task,
+        task: TrainerTask,
         config: LoopConfig,
         folder: Path,
         checkpoints: Checkpoints,
@@ -86,7 +85,7 @@ class Loop:
         self.pace = _Pace(task)
         self.profiling, self.wrong_lines = False, 0
 
-    def run(self, state: Any, start: int) -> End:
+    def run(self, state: Any, start: int) -> TrainResult:
         """Runs.
 
         Args:
@@ -119,7 +118,7 @@ class Loop:
         finally:
             self._end_profile()
         self.checkpoints.wait()
-        return End(state, step, step < self.task.steps)
+        return TrainResult(state, step, step < self.task.steps)
 
     def _due(self, step: int) -> bool:
         """Returns whether a step is validated or saved."""
@@ -203,7 +202,7 @@ class Loop:
 class _Pace:
     """How fast steps are, since the last logged one; the first one is compiled and not counted."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: TrainerTask) -> None:
         self.task = task
         self.speed: dict[str, float] = {}
         self.counting = False
@@ -211,7 +210,7 @@ class _Pace:
     def begin(self, step: int) -> None:
         """Counts the steps after this one."""
         self.first = self.step = step
-        self.total, self.since = Work(0, 0, 0.0), time.perf_counter()
+        self.total, self.since = StepCost(0, 0, 0.0), time.perf_counter()
 
     def measure(self, step: int, new: bool) -> dict[str, float]:
         """Returns the speed until a step; the steps after it are measured anew if `new`."""
@@ -220,7 +219,7 @@ class _Pace:
             self.begin(step)
             return {}
         for number in range(self.step, step):
-            self.total = Work(*map(sum, zip(self.total, self.task.work(number), strict=True)))
+            self.total = StepCost(*map(sum, zip(self.total, self.task.work(number), strict=True)))
         self.step = step
         seconds = time.perf_counter() - self.since
         if step > self.first and seconds > 0:

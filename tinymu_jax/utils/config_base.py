@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from tinymu_jax.errors import InputError
 
 
-class Serialised:
+class ConfigBase:
     """To and from plain dictionaries, refusing keys that no field reads."""
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,16 +8,12 @@ from pathlib import Path
 # malloc.h of glibc.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8
 
-
 _SETTINGS = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 1 << 26}
-
 
 _LARGE = 512 << 20
 """Bytes of a step's own arrays that are too many to be there twice."""
 
-
 _ASIDE = {_MMAP_MAX: 1 << 16, _MMAP_THRESHOLD: 32 << 20}
-
 
 _ACCELERATORS = ("nvidia[0-9]*", "kfd", "dxg", "accel[0-9]*", "vfio/[0-9]*")
 """Devices of NVIDIA's and AMD's cards (dxg: in a Linux under Windows), and of TPUs."""

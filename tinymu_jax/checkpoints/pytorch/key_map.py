@@ -29,18 +29,14 @@ def _patch_to_theirs(kernel: np.ndarray) -> np.ndarray:
 
 SAME = Form(lambda weight: weight, lambda weight: weight)
 
-
 LINEAR = Form(np.transpose, np.transpose)
 """torch keeps (out, in), we keep (in, out)."""
-
 
 PATCH = Form(lambda weight: weight.reshape(len(weight), -1).T, _patch_to_theirs)
 """A convolution over whole patches, (out, 1, side, side), is a linear layer."""
 
-
 INTEGER = Form(lambda weight: weight.astype(np.int32), lambda weight: weight.astype(np.int64))
 """A counter: torch keeps int64."""
-
 
 EXACT = {"float32": ("float32", "float16", "bfloat16"), "int32": ("int32", "int64")}
 """The types that each of ours takes in without a loss; they come back as torch keeps ours."""

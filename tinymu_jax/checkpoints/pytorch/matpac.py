@@ -27,7 +27,6 @@ from tinymu_jax.utils.tree import Tree
 
 _BLOCK = "student_encoder.blocks.{n}"
 
-
 BLOCK_RULES = [
     *norm("blocks/norm1", "norm1"),
     *linear("blocks/attn/qkv", "attn.qkv"),
@@ -38,7 +37,6 @@ BLOCK_RULES = [
 ]
 """Of a transformer's blocks; pre-training has two transformers more."""
 
-
 ENCODER_RULES = [
     Rule("cls_token", "cls_token"),
     Rule("pos_embed", "pos_embed"),
@@ -48,12 +46,10 @@ ENCODER_RULES = [
     *norm("transformer/norm", "student_encoder.norm"),
 ]
 
-
 FRONT_END_RULES = [
     Rule("log_mel/window", "log_mel.MelSpectrogram.spectrogram.window"),
     Rule("log_mel/filterbank", "log_mel.MelSpectrogram.mel_scale.fb"),
 ]
-
 
 HEAD_RULES = {
     "audioset": [
@@ -64,7 +60,6 @@ HEAD_RULES = {
     ],
     "probe": linear("head/linear", "probe"),
 }
-
 
 TRAINING_KEYS = ("mcl_heads.", "cls_student_head.", "cls_head_loss.", "decoder.")
 

@@ -27,7 +27,6 @@ from tinymu_jax.utils.tree import Tree
 TEACHERS = ("_ema", "_cls_head_ema")
 """Keys of a training checkpoint that hold a dictionary each."""
 
-
 CENTRE = Form(lambda weight: weight.reshape(-1), lambda weight: weight.reshape(1, 1, -1))
 
 

@@ -39,15 +39,11 @@ STORAGES = {
     "BoolStorage": np.dtype(np.bool_),
 }
 
-
 _OLD_MODULES = {"__builtin__": "builtins", "numpy.core.multiarray": "numpy._core.multiarray"}
-
 
 _ZIP_START = b"PK\x03\x04"
 
-
 _LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # the magic number before 1.6
-
 
 # Opcodes that build plain values, fetch a global through find_class, or call one (REDUCE). Not
 # here: INST, OBJ, NEWOBJ (make instances of classes), EXT (copyreg's cache bypasses find_class).

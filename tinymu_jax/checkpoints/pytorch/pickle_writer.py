@@ -16,22 +16,16 @@ from tinymu_jax.utils.files import write_whole
 
 _ALIGNMENT = 64  # of the data of a record, as torch.save does it: mapped tensors stay aligned
 
-
 # What the pickler writes as a module's name, importable here or not, and as a tensor's storage.
 _Global = namedtuple("_Global", "module name")
 
-
 _Storage = namedtuple("_Storage", "tag type key location numel")
-
 
 _STORAGE_GLOBALS = {dtype: _Global("torch", name) for name, dtype in STORAGES.items()}
 
-
 _REBUILD_TENSOR = _Global("torch._utils", "_rebuild_tensor_v2")
 
-
 _ENCODE = _Global("_codecs", "encode")
-
 
 _WRITABLE = (dict, OrderedDict, list, tuple, str, int, float, bool, type(None))
 

@@ -28,7 +28,6 @@ from tinymu_jax.utils.files import (
 
 _LAYER = "layers.{n}"
 
-
 RULES = [
     Rule("embed_tokens/embedding", "embed_tokens.weight"),
     *(
@@ -49,10 +48,8 @@ RULES = [
 ]
 """Below `model.` of a Llama state dict."""
 
-
 FOLDER_RULES = [rule._replace(theirs=f"model.{rule.theirs}") for rule in RULES]
 """The whole state dict, as a folder holds it."""
-
 
 _SIZES = {
     "vocab_size": "vocab_size",

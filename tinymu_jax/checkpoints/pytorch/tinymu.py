@@ -27,15 +27,12 @@ from tinymu_jax.utils.files import exists, read_text
 
 ENCODER, PROJECTOR, DECODER = "audio_encoder.enc", "projector", "text_decoder.lm.model"
 
-
 TIES = {
     "text_decoder.lm.lm_head.weight": f"{DECODER}.embed_tokens.weight",
     "text_decoder.embed_fn.weight": f"{DECODER}.embed_tokens.weight",
 }
 
-
 _PREFIX_LAYER = "transformer.layers.{n}"
-
 
 PROJECTOR_RULES = {
     "linear": linear("linear1", "linear1") + linear("linear2", "linear2"),
@@ -57,7 +54,6 @@ PROJECTOR_RULES = {
     ],
 }
 
-
 PUBLISHED_NAMES = {
     "pooling": "ds_rate",
     "max_text_tokens": "max_text_token_len",
@@ -68,13 +64,11 @@ PUBLISHED_NAMES = {
 }
 """Our name of a field -> the yaml's."""
 
-
 PROJECTOR_KINDS = {
     "linearprojector": "linear",
     "reslinearprojector": "residual",
     "transformerprojector": "transformer",
 }
-
 
 PUBLISHED_KINDS = {ours: theirs for theirs, ours in PROJECTOR_KINDS.items()}
 
@@ -148,12 +142,12 @@ def _read_config(
         encoder, projector, decoder = (model[key] for key in ("encoder", "projector", "decoder"))
         named = str(projector["proj_name"]).lower()
         widths = {"input_width": projector["d_in"], "output_width": projector["d_out"]}
-        name, hearing = str(decoder["textdec_name"]), str(encoder["audioenc_name"])
+        name, encoder_name = str(decoder["textdec_name"]), str(encoder["audioenc_name"])
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: its config lacks {error}; put the published yaml beside it"
         ) from error
-    if hearing.upper() != "MATPAC" or named not in PROJECTOR_KINDS:
+    if encoder_name.upper() != "MATPAC" or named not in PROJECTOR_KINDS:
         raise InputError(
             f"{path}: encoder {hearing!r} with projector {named!r}; only MATPAC with one of "
             f"{', '.join(PROJECTOR_KINDS)} is supported"

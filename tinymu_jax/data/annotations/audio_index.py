@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tinymu_jax.audio.load import heard_in
+from tinymu_jax.audio.load import list_audio_files
 from tinymu_jax.errors import InputError
 
 MUSICCAPS = "musiccaps"
 """Its identifiers are a YouTube id, "_" and the second that the clip begins at."""
-
 
 _CAPS_FILE = re.compile(r"\[?(.{11})\]?-\[\d+-\d+\]")
 """How MuChoMusic names MusicCaps' clips: "[id]-[30-40]"."""
@@ -33,7 +32,7 @@ def index_audio(folder: str | Path) -> AudioIndex:
         InputError: there are none.
     """
     files: dict[str, tuple[Path, ...]] = {}
-    for path in heard_in(folder):
+    for path in list_audio_files(folder):
         stem = path.stem.removesuffix(".2min")
         caps = _CAPS_FILE.fullmatch(stem)
         name = caps[1] if caps else stem

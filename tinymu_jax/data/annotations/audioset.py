@@ -4,34 +4,27 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinymu_jax.data.annotations.clip import UNSORTED, Clip
+from tinymu_jax.data.annotations.clip import UNSORTED, AnnotatedClip
 from tinymu_jax.data.annotations.tables import Row, Source, make_row, one_of_each, read_lines
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import read_json_list
 
 NAME = "AudioSet"
 
-
 LICENCE = "CC BY 4.0, ontology CC BY-SA 4.0"
-
 
 MUSIC = "/m/04rlf"
 """The identifier of the class Music."""
 
-
 NOT_USED = "blacklist"
 """The restriction of classes that no segment is labelled with."""
 
-
 COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
-
 
 TEST_SETS = {"eval_segments.csv": ("AudioSet eval",)}
 """By the names of the files."""
 
-
 _SEGMENTS = f"name a csv of AudioSet's segments ({', '.join(COLUMNS)})"
-
 
 _ONTOLOGY = "name AudioSet's ontology.json"
 
@@ -106,7 +99,7 @@ def read_audioset(path: Path, ontology: Path) -> Source:
     """
     known = read_ontology(ontology)
     held_out = TEST_SETS.get(path.name, ())
-    found: list[tuple[int, Clip]] = []
+    found: list[tuple[int, AnnotatedClip]] = []
     no_music = 0
     for row in _rows(path):
         labels = [label.strip() for label in row.filled(COLUMNS[3]).split(",")]
@@ -121,9 +114,9 @@ def read_audioset(path: Path, ontology: Path) -> Source:
     return Source(NAME, one_of_each(path, found), no_music=no_music)
 
 
-def _clip(row: Row, leaves: tuple[str, ...], held_out: tuple[str, ...]) -> Clip:
+def _clip(row: Row, leaves: tuple[str, ...], held_out: tuple[str, ...]) -> AnnotatedClip:
     name, (start, end) = row.filled(COLUMNS[0]), row.span(*COLUMNS[1:3])
-    return Clip(
+    return AnnotatedClip(
         clip=name,
         file=f"{name}.wav",
         source=NAME,

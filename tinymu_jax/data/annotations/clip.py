@@ -20,17 +20,15 @@ CATEGORIES = (
 """What is asked about. Production is how a recording sounds or was made (live, distorted, dry);
 function is what music is used for, or where it is heard."""
 
-
 UNSORTED = ""
 """The category of labels whose source has none; the vocabulary finds one."""
-
 
 Tags = Mapping[str, tuple[str, ...]]
 """Names by category: of a reader in the source's own words, of the vocabulary in its own."""
 
 
 @dataclass(frozen=True)
-class Clip:
+class AnnotatedClip:
     """A recording, or a part of one, and what its source says of it."""
 
     clip: str

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.annotations.tables import (
     Row,
     Source,
@@ -16,13 +16,10 @@ from tinymu_jax.data.annotations.tables import (
 
 NAME = "FMA"
 
-
 TRACKS, GENRES = "tracks.csv", "genres.csv"
-
 
 COLUMNS = ("track/genre_top", "track/genres", "track/genres_all", "track/license", "artist/name")
 """That are read of tracks.csv: the first two of its three lines of names, joined."""
-
 
 IDENTIFIER = "track_id"
 
@@ -45,7 +42,7 @@ def read_fma(path: Path) -> Source:
     return Source(NAME, one_of_each(tracks, _clips(tracks, titles)))
 
 
-def _clips(path: Path, titles: Mapping[str, str]) -> Iterator[tuple[int, Clip]]:
+def _clips(path: Path, titles: Mapping[str, str]) -> Iterator[tuple[int, AnnotatedClip]]:
     for row in _rows(path):
         name = row.filled(IDENTIFIER)
         if not name.isdecimal():
@@ -53,7 +50,7 @@ def _clips(path: Path, titles: Mapping[str, str]) -> Iterator[tuple[int, Clip]]:
         number, genres = f"{int(name):06d}", _genres(row, titles)
         yield (
             row.line,
-            Clip(
+            AnnotatedClip(
                 clip=name,
                 file=f"{number[:3]}/{number}.mp3",
                 source=NAME,

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tinymu_jax.data.annotations.clip import Clip, Tags
+from tinymu_jax.data.annotations.clip import AnnotatedClip, Tags
 from tinymu_jax.data.annotations.tables import (
     TAB,
     Row,
@@ -17,16 +17,12 @@ from tinymu_jax.data.annotations.tables import (
 
 NAME = "MTG-Jamendo"
 
-
 LICENCE = "CC BY-NC-SA 4.0"
-
 
 COLUMNS = ("TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS")
 
-
 KINDS = {"genre": "genre", "instrument": "instrument", "mood/theme": "mood"}
 """Categories by the words before a tag's `---`."""
-
 
 _REMEDY = f"name a tsv of MTG-Jamendo ({', '.join(COLUMNS)})"
 
@@ -40,7 +36,7 @@ def read_jamendo(path: Path) -> Source:
     return Source(NAME, one_of_each(path, _clips(path)))
 
 
-def _clips(path: Path) -> Iterator[tuple[int, Clip]]:
+def _clips(path: Path) -> Iterator[tuple[int, AnnotatedClip]]:
     lines = read_lines(path, _REMEDY, TAB)
     check_columns(path, next(lines, (1, []))[1], COLUMNS, _REMEDY)
     single = len(COLUMNS) - 1
@@ -49,7 +45,7 @@ def _clips(path: Path) -> Iterator[tuple[int, Clip]]:
         row = make_row(path, line, COLUMNS[:single], cells[:single])
         yield (
             line,
-            Clip(
+            AnnotatedClip(
                 clip=row.filled("TRACK_ID"),
                 file=row.filled("PATH"),
                 source=NAME,

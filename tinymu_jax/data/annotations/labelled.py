@@ -15,19 +15,16 @@ from tinymu_jax.utils.files import read_text
 
 FILE_COLUMNS, LABEL_COLUMNS = ("file", "file_name"), ("label", "labels")
 
-
 SEVERAL = ";"
 """Stands between the labels of a recording that has several."""
 
-
 PARTS = ("train", "valid", "test")
-
 
 OTHER_NAMES = {"val": "valid", "validation": "valid", "dev": "valid", "eval": "test"}
 """Of parts, in tables."""
 
 
-class Item(NamedTuple):
+class LabelledClip(NamedTuple):
     """A recording of a data set."""
 
     path: Path
@@ -42,7 +39,7 @@ class LabelledSet(NamedTuple):
     """A data set of them."""
 
     name: str
-    items: Sequence[Item]
+    items: Sequence[LabelledClip]
     several: bool
     """Whether a recording may have any number of labels: then mean average precision is measured,
     else accuracy."""
@@ -122,7 +119,9 @@ def read_table(path: str | Path, folder: str | Path, label: str | None = None) -
         InputError: it is missing, a column is, or a field is empty; or as `checked`.
     """
     column, rows = read_rows(path, label)
-    items = [Item(Path(folder) / file, own, split or _drawn(file)) for file, own, split in rows]
+    items = [
+        LabelledClip(Path(folder) / file, own, split or _drawn(file)) for file, own, split in rows
+    ]
     name = Path(path).stem if column in LABEL_COLUMNS else f"{Path(path).stem}, {column}"
     return checked(LabelledSet(name, items, column == "labels"))
 

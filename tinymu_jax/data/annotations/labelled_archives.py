@@ -6,17 +6,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tinymu_jax.data.annotations.labelled import Item, LabelledSet, checked, read_table
+from tinymu_jax.data.annotations.labelled import LabelledClip, LabelledSet, checked, read_table
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists, read_text
 
 MTT_TAGS = 50
 """The most frequent tags of MagnaTagATune, which are tested."""
 
-
 MTT_PARTS = {**dict.fromkeys("0123456789ab", "train"), "c": "valid", **dict.fromkeys("def", "test")}
 """Its parts, by the folders of the recordings."""
-
 
 HEARD = 0.5
 """From this relevance on an instrument of OpenMIC counts as heard; below it, as not heard."""
@@ -41,7 +39,7 @@ def gtzan(folder: Path) -> LabelledSet:
         for line in _lines(lists):
             path = root / line
             found = path if exists(path) else path.with_suffix(".au")
-            items.append(Item(found, (Path(line).parts[0],), part))
+            items.append(LabelledClip(found, (Path(line).parts[0],), part))
     return LabelledSet("GTZAN", items, several=False)
 
 
@@ -52,7 +50,7 @@ def nsynth(folder: Path) -> LabelledSet:
         own = folder / f"nsynth-{part}"
         notes = json.loads(_text(own / "examples.json"))
         items += [
-            Item(own / "audio" / f"{name}.wav", (note["instrument_family_str"],), part)
+            LabelledClip(own / "audio" / f"{name}.wav", (note["instrument_family_str"],), part)
             for name, note in sorted(notes.items())
         ]
     return LabelledSet("NSynth", items, several=False)
@@ -70,7 +68,9 @@ def openmic(folder: Path) -> LabelledSet:
         if row["sample_key"] in heard:
             heard[row["sample_key"]][float(row["relevance"]) < HEARD].append(row["instrument"])
     items = [
-        Item(folder / "audio" / key[:3] / f"{key}.ogg", tuple(own), parts[key], tuple(denied))
+        LabelledClip(
+            folder / "audio" / key[:3] / f"{key}.ogg", tuple(own), parts[key], tuple(denied)
+        )
         for key, (own, denied) in sorted(heard.items())
     ]
     return LabelledSet("OpenMIC", items, several=True)
@@ -85,7 +85,7 @@ def magnatagatune(folder: Path) -> LabelledSet:
     items = []
     for row in rows:
         path, own = Path(row["mp3_path"]), tuple(tag for tag in top if row[tag] == "1")
-        items.append(Item(folder / path, own, MTT_PARTS[path.parts[0]]))
+        items.append(LabelledClip(folder / path, own, MTT_PARTS[path.parts[0]]))
     return LabelledSet("MagnaTagATune", items, several=True)
 
 
@@ -96,14 +96,14 @@ def fsd50k(folder: Path) -> LabelledSet:
         for row in _rows(folder / "FSD50K.ground_truth" / f"{name}.csv"):
             part = {"train": "train", "val": "valid"}[row["split"]] if name == "dev" else "test"
             path = folder / f"FSD50K.{audio}" / f"{row['fname']}.wav"
-            items.append(Item(path, tuple(row["labels"].split(",")), part))
+            items.append(LabelledClip(path, tuple(row["labels"].split(",")), part))
     return LabelledSet("FSD50K", items, several=True)
 
 
 def esc50(folder: Path) -> LabelledSet:
     """ESC-50: fifty sounds in five folds."""
     items = [
-        Item(folder / "audio" / row["filename"], (row["category"],), row["fold"])
+        LabelledClip(folder / "audio" / row["filename"], (row["category"],), row["fold"])
         for row in _rows(folder / "meta" / "esc50.csv")
     ]
     return LabelledSet("ESC-50", items, several=False)
@@ -114,7 +114,7 @@ def urbansound8k(folder: Path) -> LabelledSet:
     items = []
     for row in _rows(folder / "metadata" / "UrbanSound8K.csv"):
         path = folder / "audio" / f"fold{row['fold']}" / row["slice_file_name"]
-        items.append(Item(path, (row["class"],), row["fold"].zfill(2)))
+        items.append(LabelledClip(path, (row["class"],), row["fold"].zfill(2)))
     return LabelledSet("UrbanSound8K", items, several=False)
 
 
@@ -126,7 +126,7 @@ def medleysolos(folder: Path) -> LabelledSet:
     for row in _rows(folder / "Medley-solos-DB_metadata.csv"):
         part = row["subset"]
         name = f"Medley-solos-DB_{part}-{row['instrument_id']}_{row['uuid4']}.wav"
-        items.append(Item(root / name, (row["instrument"],), parts[part]))
+        items.append(LabelledClip(root / name, (row["instrument"],), parts[part]))
     return LabelledSet("Medley-Solos-DB", items, several=False)
 
 

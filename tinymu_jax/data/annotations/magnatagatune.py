@@ -3,23 +3,19 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinymu_jax.data.annotations.clip import UNSORTED, Clip
+from tinymu_jax.data.annotations.clip import UNSORTED, AnnotatedClip
 from tinymu_jax.data.annotations.tables import TAB, Row, Source, one_of_each, read_rows
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists
 
 NAME = "MagnaTagATune"
 
-
 LICENCE = "CC BY-NC-SA 3.0"
-
 
 ANNOTATIONS, INFO = "annotations_final.csv", "clip_info_final.csv"
 
-
 OTHER_COLUMNS = ("clip_id", "mp3_path")
 """Of the annotations; all others are tags."""
-
 
 _REMEDY = f"name MagnaTagATune's {ANNOTATIONS}, whose fields stand between tabs"
 
@@ -40,12 +36,12 @@ def read_magnatagatune(path: Path) -> Source:
     return Source(NAME, one_of_each(annotations, _clips(annotations, artists)))
 
 
-def _clips(path: Path, artists: dict[str, str]) -> Iterator[tuple[int, Clip]]:
+def _clips(path: Path, artists: dict[str, str]) -> Iterator[tuple[int, AnnotatedClip]]:
     for row in read_rows(path, OTHER_COLUMNS, _REMEDY, TAB):
         name, tags = row.filled("clip_id"), _tags(row)
         yield (
             row.line,
-            Clip(
+            AnnotatedClip(
                 clip=name,
                 file=row.filled("mp3_path"),
                 source=NAME,

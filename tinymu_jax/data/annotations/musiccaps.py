@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinymu_jax.data.annotations.clip import UNSORTED, Clip
+from tinymu_jax.data.annotations.clip import UNSORTED, AnnotatedClip
 from tinymu_jax.data.annotations.tables import Source, one_of_each, read_rows
 
 NAME = "MusicCaps"
 
-
 LICENCE = "CC BY-SA 4.0"
-
 
 COLUMNS = (
     "ytid",
@@ -21,7 +19,6 @@ COLUMNS = (
     "is_balanced_subset",
     "is_audioset_eval",
 )
-
 
 TEST_SETS = {"is_audioset_eval": "AudioSet eval", "is_balanced_subset": "MusicCaps balanced"}
 """By the columns that say so."""
@@ -42,7 +39,7 @@ def read_musiccaps(path: Path, extension: str = "wav") -> Source:
     return Source(NAME, one_of_each(path, _clips(path, extension)))
 
 
-def _clips(path: Path, extension: str) -> Iterator[tuple[int, Clip]]:
+def _clips(path: Path, extension: str) -> Iterator[tuple[int, AnnotatedClip]]:
     for row in read_rows(path, COLUMNS, "name MusicCaps' musiccaps-public.csv"):
         name, (start, end) = row.filled("ytid"), row.span("start_s", "end_s")
         aspects = [aspect.strip().lower() for aspect in row.listed("aspect_list", str)]
@@ -50,7 +47,7 @@ def _clips(path: Path, extension: str) -> Iterator[tuple[int, Clip]]:
             raise row.fault("has an empty aspect in its aspect_list; take it out")
         yield (
             row.line,
-            Clip(
+            AnnotatedClip(
                 clip=name,
                 file=f"{name}.{extension.removeprefix('.')}",
                 source=NAME,

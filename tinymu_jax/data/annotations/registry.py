@@ -16,7 +16,6 @@ from tinymu_jax.errors import InputError
 AUDIOSET = "audioset"
 """The source that is read with an ontology."""
 
-
 READERS: Mapping[str, Callable[..., Source]] = {
     "musiccaps": read_musiccaps,
     "magnatagatune": read_magnatagatune,

@@ -2,17 +2,14 @@
 
 from pathlib import Path
 
-from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.annotations.tables import Row, Source, one_of_each, read_rows
 
 NAME = "Song Describer"
 
-
 LICENCE = "CC BY-SA 4.0"
 
-
 COLUMNS = ("caption_id", "track_id", "caption", "artist_id", "path")
-
 
 HELD_OUT = (NAME,)
 
@@ -36,7 +33,7 @@ def read_song_describer(path: Path) -> Source:
     return Source(NAME, one_of_each(path, found))
 
 
-def _clip(name: str, rows: list[Row]) -> Clip:
+def _clip(name: str, rows: list[Row]) -> AnnotatedClip:
     first = rows[0]
     for row in rows:
         for column in ("artist_id", "path"):
@@ -44,7 +41,7 @@ def _clip(name: str, rows: list[Row]) -> Clip:
                 raise row.fault(
                     f"has another {column} of track {name} than line {first.line}; correct one"
                 )
-    return Clip(
+    return AnnotatedClip(
         clip=name,
         file=first.filled("path"),
         source=NAME,

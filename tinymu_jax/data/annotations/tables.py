@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.errors import InputError
 
 TAB = "\t"
@@ -18,7 +18,7 @@ class Source(NamedTuple):
     """A source and what it says of its recordings."""
 
     name: str
-    clips: list[Clip]
+    clips: list[AnnotatedClip]
     unusable: tuple[str, ...] = ()
     """Recordings that cannot be read."""
     no_music: int = 0
@@ -201,7 +201,7 @@ def read_rows(
         yield make_row(path, line, head, cells)
 
 
-def one_of_each(path: Path, found: Iterable[tuple[int, Clip]]) -> list[Clip]:
+def one_of_each(path: Path, found: Iterable[tuple[int, AnnotatedClip]]) -> list[AnnotatedClip]:
     """Returns the clips of a table, which are to have names and files of their own.
 
     Args:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinymu_jax.audio.load import heard_in
-from tinymu_jax.data.annotations.clip import CATEGORIES, UNSORTED, Clip
+from tinymu_jax.audio.load import list_audio_files
+from tinymu_jax.data.annotations.clip import CATEGORIES, UNSORTED, AnnotatedClip
 from tinymu_jax.data.annotations.labelled import FILE_COLUMNS, SEVERAL
 from tinymu_jax.data.annotations.tables import Row, Source, one_of_each, read_rows, split_labels
 from tinymu_jax.errors import InputError
@@ -13,20 +13,15 @@ from tinymu_jax.errors import InputError
 CAPTIONS = "|"
 """Stands between captions of one recording."""
 
-
 GENRES = re.compile(r"[;/,]")
 """Stands between the genres of a file's tag."""
-
 
 TAG_COLUMNS = {UNSORTED: "tags"} | {category: category for category in CATEGORIES}
 """By the category of their labels."""
 
-
 OTHER_COLUMNS = ("clip", "start", "end", "artist", "licence", "caption", "not", "exhaustive")
 
-
 COLUMNS = (*FILE_COLUMNS, *OTHER_COLUMNS, *TAG_COLUMNS.values())
-
 
 _REMEDY = f"name a csv with file (or file_name) and any of {', '.join(COLUMNS[2:])}"
 
@@ -45,7 +40,7 @@ def read_table(path: Path) -> Source:
     return Source(path.stem, one_of_each(path, _clips(path)))
 
 
-def _clips(path: Path) -> Iterator[tuple[int, Clip]]:
+def _clips(path: Path) -> Iterator[tuple[int, AnnotatedClip]]:
     for row in read_rows(path, (), _REMEDY):
         files = [name for name in FILE_COLUMNS if name in row.fields]
         unknown = [name for name in row.fields if name not in COLUMNS]
@@ -57,7 +52,7 @@ def _clips(path: Path) -> Iterator[tuple[int, Clip]]:
         yield row.line, _clip(row, row.filled(files[0]))
 
 
-def _clip(row: Row, file: str) -> Clip:
+def _clip(row: Row, file: str) -> AnnotatedClip:
     start, end = row.span("start", "end")
     labels = {key: split_labels(row.text(name), SEVERAL) for key, name in TAG_COLUMNS.items()}
     denied = split_labels(row.text("not"), SEVERAL)
@@ -70,7 +65,7 @@ def _clip(row: Row, file: str) -> Clip:
         known = ", ".join(CATEGORIES)
         raise row.fault(f"has {unknown[0]!r} in exhaustive; name categories: {known}")
     captions = (caption.strip() for caption in row.text("caption").split(CAPTIONS))
-    return Clip(
+    return AnnotatedClip(
         clip=row.text("clip") or file,
         file=file,
         source=row.path.stem,
@@ -98,7 +93,7 @@ def read_folder(path: Path) -> Source:
         raise InputError(f"{path}: is no folder; name one with recordings")
     name = path.resolve().name
     clips, unusable = [], []
-    for recording in heard_in(path):
+    for recording in list_audio_files(path):
         tags = _file_tags(recording)
         if tags is None:
             unusable.append(str(recording))
@@ -107,7 +102,7 @@ def read_folder(path: Path) -> Source:
         parts = [part.strip().lower() for one in tags["genre"] for part in GENRES.split(one)]
         genres = tuple(dict.fromkeys(filter(None, parts)))
         clips.append(
-            Clip(
+            AnnotatedClip(
                 clip=file,
                 file=file,
                 source=name,

@@ -10,24 +10,18 @@ from tinymu_jax.data.synthetic.instruments import INSTRUMENTS, Samples, hat, kic
 
 BEATS_A_MINUTE = {"slow": (70, 82), "medium": (104, 118), "fast": (150, 170)}
 
-
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
-
 
 TONICS = {"low": 64, "high": 82}
 """Lowest tonic of a register, as a MIDI note."""
 
-
 KEYS = (0, 2, 4)
 """Semitones from there to the tonics that there are: thirds stay apart, whatever the key."""
-
 
 FIRST, HALF, WEAK = 1.0, 0.7, 0.3
 """Strength of the first beat of a bar, of the one in the middle of four, and of all others."""
 
-
 BARS = {"three": (FIRST, WEAK, WEAK), "four": (FIRST, WEAK, HALF, WEAK)}
-
 
 CHORD = (0, 2, 4, 7, 9)
 """Steps of the scale that a melody walks along."""

@@ -20,11 +20,9 @@ FACTS: Mapping[str, tuple[str, ...]] = {
 }
 """Every fact with the values it can have."""
 
-
 NEW_TIMBRE = "accordion"
 """Rendered like the others, and never heard unless it is asked for: what a trained model can be
 taught. Texts name it: the word is known, the sound is not."""
-
 
 HELD_OUT = 8
 """One combination of values in so many is kept from training."""

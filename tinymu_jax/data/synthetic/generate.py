@@ -41,7 +41,6 @@ from tinymu_jax.utils.process_pool import worker_pool
 
 CLIPS, TEXTS = "clips", "texts"
 
-
 LISTS = {
     CAPTIONING: "captioning.json",
     QA: "qa.json",
@@ -50,23 +49,17 @@ LISTS = {
 }
 """The list of each format."""
 
-
 TEXT_LISTS = {task: f"texts_{name}" for task, name in LISTS.items()}
 """The same about texts."""
-
 
 TOLD = Mix(captions=1, open=2, choice=4, binary=8)
 """What is asked about a text: mostly what takes longest to learn, letters, and yes or no."""
 
-
 FACTS_FILE, DONE_FILE = "facts.csv", "synthetic.json"
-
 
 STARTED_FILE = "synthesizing.json"
 
-
 FORMAT = 1
-
 
 Progress = Callable[[int, int], Any]
 

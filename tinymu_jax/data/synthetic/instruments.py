@@ -15,10 +15,8 @@ from tinymu_jax.audio.log_mel import SAMPLE_RATE
 
 Samples = Float32[np.ndarray, "n"]
 
-
 TABLE = 2048
 """Samples of one period in a table."""
-
 
 HIGHEST = 7600.0
 """Hz of the highest harmonic."""
@@ -199,7 +197,6 @@ def accordion(frequency: float, count: int, rng: np.random.Generator) -> Samples
 
 
 Instrument = Callable[[float, int, np.random.Generator], Samples]
-
 
 INSTRUMENTS: Mapping[str, Instrument] = {
     "pluck": pluck,

@@ -29,7 +29,6 @@ NAMES: Mapping[str, Mapping[str, str]] = {
 }
 """What each value is called: one word, no two alike."""
 
-
 OPEN: Mapping[str, Sequence[str]] = {
     "timbre": ("What instrument is playing?", "Which instrument do you hear?", "What plays?"),
     "drums": ("Drums or drumless?", "Drumless or drums?", "With drums or drumless?"),
@@ -48,7 +47,6 @@ OPEN: Mapping[str, Sequence[str]] = {
 }
 """Questions for a fact, whose answer is its value's name."""
 
-
 BINARY: Mapping[str, Sequence[str]] = {
     "timbre": ("Is it {}?", "Do you hear {}?", "Is the instrument {}?"),
     "drums": ("Is it {}?", "Is the music {}?"),
@@ -63,10 +61,8 @@ BINARY: Mapping[str, Sequence[str]] = {
 }
 """Questions for yes or no, about a value's name."""
 
-
 CHOICE: Sequence[str] = ("Which is right?", "Which fits?", "What do you hear?")
 """What multiple choice begins with."""
-
 
 CAPTION: Mapping[str, Sequence[str]] = {
     "Caption the music": ("timbre", "drums", "tempo", "dynamics", "room"),

@@ -18,20 +18,18 @@ from tinymu_jax.evaluation.multiple_choice.questions import (
     REASONING,
     ChoiceQuestion,
 )
-from tinymu_jax.evaluation.results import Answered, Confusion, Findings, Measure, Radar, Table
+from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Radar, Table
 from tinymu_jax.evaluation.skipped import cut_notices, left_out_notices, left_out_tables
 
 ALL, UNANSWERED = "all", "unanswered"
 
-
 BY_LABEL = (KNOWLEDGE, REASONING, GENRE, DATASET)
-
 
 ACCURACY, BASELINES, CHOSEN = "accuracy", "baselines", "chosen"
 """Tables, beside those of `BY_LABEL`."""
 
 
-class Marked(NamedTuple):
+class Graded(NamedTuple):
     """A question with its answer, read by every rule."""
 
     question: ChoiceQuestion
@@ -47,7 +45,7 @@ class Marked(NamedTuple):
 class Outcome(NamedTuple):
     """All that was asked."""
 
-    marked: Sequence[Marked]
+    marked: Sequence[Graded]
     too_long: Sequence[str]
     """What is wrong with each question that was left out for its prompt."""
     no_audio: Sequence[str]
@@ -70,7 +68,6 @@ Marks = Float[np.ndarray, "Q"]
 """1 for each question that is right (or is what the row says), 0 for others; nan where it does not
 count."""
 
-
 Group = Bool[np.ndarray, "Q"]
 
 
@@ -82,12 +79,12 @@ class Cell(NamedTuple):
     column: str
 
 
-def chosen_by(marked: Sequence[Marked], rule: str) -> list[int | None]:
+def chosen_by(marked: Sequence[Graded], rule: str) -> list[int | None]:
     """Returns which option a rule reads in each answer."""
     return [one.reading[RULES.index(rule)] for one in marked]
 
 
-def right_by(marked: Sequence[Marked], rule: str) -> Marks:
+def right_by(marked: Sequence[Graded], rule: str) -> Marks:
     """Returns which answers are right by a rule; one that chooses nothing is not."""
     found = zip(marked, chosen_by(marked, rule), strict=True)
     return np.array([float(number == one.question.right) for one, number in found])
@@ -117,11 +114,11 @@ def _cells(outcome: Outcome) -> Iterator[tuple[Cell, Marks]]:
             yield Cell(BASELINES, row, name), np.where(group, marks, np.nan)
 
 
-def _tags(one: Marked, label: str) -> tuple[str, ...]:
+def _tags(one: Graded, label: str) -> tuple[str, ...]:
     return one.question.labels.get(label, ())
 
 
-def _groups(marked: Sequence[Marked]) -> Mapping[str, Group]:
+def _groups(marked: Sequence[Graded]) -> Mapping[str, Group]:
     """Returns all questions, those with a tag of knowledge, and those with one of reasoning."""
     groups = {ALL: np.ones(len(marked), bool)}
     groups |= {
@@ -131,7 +128,7 @@ def _groups(marked: Sequence[Marked]) -> Mapping[str, Group]:
     return {name: group for name, group in groups.items() if group.any()}
 
 
-def _choices(marked: Sequence[Marked], rule: str) -> Iterator[tuple[Cell, Marks]]:
+def _choices(marked: Sequence[Graded], rule: str) -> Iterator[tuple[Cell, Marks]]:
     """Yields what kinds of options are chosen, and how often none is."""
     chosen = chosen_by(marked, rule)
     pairs = [(one.question.kinds, number) for one, number in zip(marked, chosen, strict=True)]
@@ -185,27 +182,22 @@ TITLES = {
 }
 """Titles and notes of the tables, in their order."""
 
-
 PUBLISHED = {ACCURACY: 0.586, KNOWLEDGE: 0.583, REASONING: 0.596}
 """By the names of the headline."""
 
-
 PUBLISHED_NOTE = "TinyMU (arXiv 2604.15849) on all of MuChoMusic"
-
 
 QUESTIONS = 1187
 """Of MuChoMusic: what is published is of no other list."""
 
-
 WORST = 20
 
-
-Measures = Mapping[Cell, Measure]
+Measures = Mapping[Cell, Metric]
 
 
 def choice_findings(
     outcome: Outcome, checkpoint: str, settings: Mapping[str, str], seed: int = 0
-) -> Findings:
+) -> EvalResult:
     """Counts what was answered.
 
     Args:
@@ -218,7 +210,7 @@ def choice_findings(
     measures = measure_shares(mark_cells(outcome), [one.question.audio for one in marked], seed)
     headline = _headline(measures)
     intervals = f"95 %, {RESAMPLES:,} resamples of recordings, seed {seed}"
-    return Findings(
+    return EvalResult(
         kind="MuChoMusic",
         title="MuChoMusic",
         checkpoint=checkpoint,
@@ -230,7 +222,7 @@ def choice_findings(
         confusions=[_letters(marked, rule) for rule in outcome.rules],
         worst=_worst(outcome),
         published={
-            name: Measure(value, note=PUBLISHED_NOTE)
+            name: Metric(value, note=PUBLISHED_NOTE)
             for name, value in PUBLISHED.items()
             if name in headline and outcome.total == QUESTIONS
         },
@@ -238,7 +230,7 @@ def choice_findings(
     )
 
 
-def _headline(measures: Measures) -> dict[str, Measure]:
+def _headline(measures: Measures) -> dict[str, Metric]:
     """Returns the few numbers; those of rules that do not apply are not available."""
     cells = {
         ACCURACY: Cell(ACCURACY, ALL, OFFICIAL),
@@ -252,7 +244,7 @@ def _headline(measures: Measures) -> dict[str, Measure]:
     for name, cell in cells.items():
         # Where no question has such tags there is no such number, whatever the rule.
         if cell._replace(column=LIKELIHOOD) in measures:
-            missing = Measure(None, note="no answers were generated")
+            missing = Metric(None, note="no answers were generated")
             headline[name] = measures.get(cell, missing)
     return headline
 
@@ -305,7 +297,7 @@ def _radars(measures: Measures, rules: Sequence[str]) -> list[Radar]:
     return [Radar("Accuracy by tag", names, rings)]
 
 
-def _letters(marked: Sequence[Marked], rule: str) -> Confusion:
+def _letters(marked: Sequence[Graded], rule: str) -> Confusion:
     """Returns which letters are chosen where which is right."""
     most = max(len(one.question.options) for one in marked)
     counts = [[0] * (most + 1) for _ in range(most + 1)]
@@ -314,7 +306,7 @@ def _letters(marked: Sequence[Marked], rule: str) -> Confusion:
     return Confusion(f"Letters, {rule}", [*LETTERS[:most], UNANSWERED], counts)
 
 
-def _worst(outcome: Outcome) -> list[Answered]:
+def _worst(outcome: Outcome) -> list[Example]:
     """Returns what is answered wrong, most firmly first: by how much a wrong option is likelier."""
     rule = outcome.rules[0]
     wrong = []
@@ -324,7 +316,7 @@ def _worst(outcome: Outcome) -> list[Answered]:
         question, scores = one.question, one.log_likelihoods
         others = [score for number, score in enumerate(scores) if number != question.right]
         wrong.append(
-            Answered(
+            Example(
                 audio=str(question.audio),
                 question=question.question,
                 wanted=question.lettered[question.right],

@@ -12,15 +12,14 @@ from pathlib import Path
 from tinymu_jax.data.question_formats import MCQ
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.answer_parsing import RULES, Reading, read_reply
-from tinymu_jax.evaluation.multiple_choice.metrics import Marked, Outcome, choice_findings
+from tinymu_jax.evaluation.multiple_choice.metrics import Graded, Outcome, choice_findings
 from tinymu_jax.evaluation.multiple_choice.questions import ChoiceQuestion
-from tinymu_jax.evaluation.results import Findings
+from tinymu_jax.evaluation.results import EvalResult
 from tinymu_jax.evaluation.skipped import sort_by_length
-from tinymu_jax.inference.engine import Asking, Reply
+from tinymu_jax.inference.engine import Request, Response
 from tinymu_jax.utils.files import write_text
 
-Put = Callable[[Sequence[Asking]], Sequence[Reply | InputError]]
-
+Put = Callable[[Sequence[Request]], Sequence[Response | InputError]]
 
 EXAMPLE = (
     "Question: Which pattern does the bass mainly play in this jazz recording? \n "
@@ -64,7 +63,7 @@ def evaluate_muchomusic(
     config: ChoiceConfig | None = None,
     settings: Mapping[str, str] | None = None,
     answers: str | Path | None = None,
-) -> Findings:
+) -> EvalResult:
     """Asks all questions and scores the answers by every rule.
 
     Args:
@@ -104,7 +103,7 @@ def evaluate_muchomusic(
 
 def _ask(
     put: Put, questions: Sequence[ChoiceQuestion], config: ChoiceConfig
-) -> list[tuple[Reply | InputError, Reply | InputError | None]]:
+) -> list[tuple[Response | InputError, Response | InputError | None]]:
     """Returns the replies to each question: having heard, and not having heard (if asked for)."""
     if not questions:
         return []
@@ -116,7 +115,7 @@ def _ask(
     for number in order:
         one = questions[number]
         prompt = choice_prompt(one, config.example)
-        asked.append(Asking(one.audio, prompt, MCQ, one.lettered, choose=not config.generate))
+        asked.append(Request(one.audio, prompt, MCQ, one.lettered, choose=not config.generate))
     unheard = [one._replace(audio=None) for one in asked] if config.blind else []
     replies = list(put([*asked, *unheard]))
     rest = replies[len(asked) :] if config.blind else [None] * len(asked)
@@ -125,19 +124,22 @@ def _ask(
 
 
 def _mark(
-    question: ChoiceQuestion, heard: Reply, unheard: Reply | InputError | None, generated: bool
-) -> Marked:
+    question: ChoiceQuestion,
+    heard: Response,
+    unheard: Response | InputError | None,
+    generated: bool,
+) -> Graded:
     """Reads a question's answers; what was not generated says nothing."""
     if isinstance(unheard, InputError):
         raise unheard
 
-    def read(reply: Reply) -> Reading:
+    def read(reply: Response) -> Reading:
         if len(reply.log_likelihoods) != len(question.options):
             raise ValueError(f"{question.id}: its options were not all scored")
         said = reply.text if generated else ""
         return read_reply(question.options, said, reply.log_likelihoods)
 
-    return Marked(
+    return Graded(
         question,
         heard.text,
         heard.log_likelihoods,
@@ -147,7 +149,7 @@ def _mark(
     )
 
 
-def _write_answers(path: str | Path, marked: Sequence[Marked], generated: bool) -> None:
+def _write_answers(path: str | Path, marked: Sequence[Graded], generated: bool) -> None:
     """Writes what was answered, a line for each question."""
     lines = []
     for one in marked:

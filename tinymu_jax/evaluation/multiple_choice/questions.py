@@ -18,20 +18,15 @@ from tinymu_jax.utils.files import read_text
 KINDS = ("right", "incorrect but related", "correct but unrelated", "incorrect and unrelated")
 """Of options, in the order of `ANSWERS`."""
 
-
 ANSWERS = ("correct_answer", *(f"distractor_{number}_answer" for number in (1, 2, 3)))
-
 
 KNOWLEDGE, REASONING, GENRE, DATASET = "knowledge", "reasoning", "genre", "dataset"
 """The labels of a question."""
 
-
 COLUMNS = {KNOWLEDGE: "music_knowledge", REASONING: "music_reasoning", GENRE: "genre"}
 """Where they stand in the csv."""
 
-
 NEEDED = ("question", *ANSWERS, "dataset", "dataset_identifier", *COLUMNS.values())
-
 
 FIELDS = ("audio", "question", "choices", "answer")
 """Of a line of jsonl."""

@@ -21,10 +21,8 @@ from tinymu_jax.errors import InputError
 HELD_OUT = 0.1
 """Share of the recordings to learn from that is held out where a data set names none."""
 
-
 ROUND = 20
 """Steps of a round at least."""
-
 
 MISSING = 1e-6
 """Spread below which a number of a vector tells nothing."""

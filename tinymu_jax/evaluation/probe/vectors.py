@@ -16,7 +16,7 @@ from jaxtyping import Float
 from tinymu_jax.audio.load import read_clip
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of
 from tinymu_jax.errors import InputError, report
-from tinymu_jax.inference.chunked_encoding import listen
+from tinymu_jax.inference.chunked_encoding import encode_clips
 from tinymu_jax.inference.param_layout import by_rows, unstack
 from tinymu_jax.models import matpac
 from tinymu_jax.utils import fingerprint
@@ -31,14 +31,11 @@ from tinymu_jax.utils.files import (
 
 PAGE = "vectors.json"
 
-
 TOGETHER = 16
 """Recordings in one call of the encoder."""
 
-
 IN_FILE = 256
 """Vectors of one file."""
-
 
 Progress = Callable[[int, int], Any]
 
@@ -117,7 +114,7 @@ def _means(params: Any, paths: Sequence[Path], config: Any) -> Float[np.ndarray,
         for start in range(0, len(paths), TOGETHER):
             clips = list(pool.map(try_read, paths[start : start + TOGETHER]))
             good = [number for number, clip in enumerate(clips) if clip is not None]
-            heard = listen(params, [clips[number] for number in good], config)
+            heard = encode_clips(params, [clips[number] for number in good], config)
             for number, vectors in zip(good, heard, strict=True):
                 means[start + number] = np.asarray(vectors[0]).mean(0)
     return means

@@ -16,19 +16,17 @@ from tinymu_jax.evaluation.report.compare import grouped
 from tinymu_jax.evaluation.report.examples import heard_parts
 from tinymu_jax.evaluation.report.html import page
 from tinymu_jax.evaluation.report.markdown import markdown
-from tinymu_jax.evaluation.results import Findings
+from tinymu_jax.evaluation.results import EvalResult
 from tinymu_jax.utils.files import make_folder, read_json_object, write_json, write_text
 
 JSON_FILE, TEXT_FILE, PAGE_FILE = "report.json", "report.md", "report.html"
 
-
 FORMAT = 1
-
 
 AGAIN = "write it again with this version's `tinymu evaluate`"
 
 
-def write_report(findings: Sequence[Findings], output: Path) -> Path:
+def write_report(findings: Sequence[EvalResult], output: Path) -> Path:
     """Writes report.json, report.md and report.html to a folder; returns the path of the page.
 
     Args:
@@ -52,7 +50,7 @@ def write_report(findings: Sequence[Findings], output: Path) -> Path:
     return folder / PAGE_FILE
 
 
-def read_findings(path: str | Path) -> list[Findings]:
+def read_report(path: str | Path) -> list[EvalResult]:
     """Reads report.json back as it was written; lists come back as tuples.
 
     Args:
@@ -68,7 +66,7 @@ def read_findings(path: str | Path) -> list[Findings]:
             f"{path}: has format {content.get('format')!r}, this version reads {FORMAT}; {AGAIN}"
         )
     try:
-        found = _from_json(Sequence[Findings], content.get("findings"), "findings")
+        found = _from_json(Sequence[EvalResult], content.get("findings"), "findings")
         for one in found:
             _check(one)
     except InputError as error:
@@ -76,7 +74,7 @@ def read_findings(path: str | Path) -> list[Findings]:
     return list(found)
 
 
-def compare(reports: Sequence[str | Path], output: Path) -> Path:
+def compare_reports(reports: Sequence[str | Path], output: Path) -> Path:
     """Writes one report of several, and returns the path of its page.
 
     Args:
@@ -84,19 +82,19 @@ def compare(reports: Sequence[str | Path], output: Path) -> Path:
         output: folder of the new report, no one of theirs.
 
     Raises:
-        InputError: as `read_findings` and `write_report`; the folder is one of theirs.
+        InputError: as `read_report` and `write_report`; the folder is one of theirs.
     """
     for report in reports:
         if _report_file(Path(report)).resolve().parent == Path(output).resolve():
             raise InputError(f"{output}: holds one of the reports; name another folder")
-    return write_report([one for report in reports for one in read_findings(report)], output)
+    return write_report([one for report in reports for one in read_report(report)], output)
 
 
 def _report_file(path: Path) -> Path:
     return path / JSON_FILE if path.is_dir() else path
 
 
-def _check(one: Findings) -> None:
+def _check(one: EvalResult) -> None:
     """Raises `InputError` where lists that belong together are not of one length, or a column
     comes twice."""
     pairs: list[tuple[str, Sequence[Any], Sequence[Any]]] = []

@@ -13,26 +13,21 @@ from xml.etree.ElementTree import Element
 from tinymu_jax.evaluation.report.compare import Ring
 from tinymu_jax.evaluation.report.markup import element
 from tinymu_jax.evaluation.report.tables import figure
-from tinymu_jax.evaluation.results import Confusion, Measure, Reliability
+from tinymu_jax.evaluation.results import Confusion, Metric, Reliability
 
 COLOURS = 6
 """Series that differ in colour; further ones are drawn in other dashes."""
 
-
 DASHES = (None, "7 3", "2 3", "9 3 2 3")
-
 
 LINE = 14
 """Height of a line of text."""
 
-
 LETTER = 6.6
 """Width of a letter, about."""
 
-
 RADAR_AXES = range(3, 17)
 """How many axes a radar can have: labels of more lie over each other."""
-
 
 HEAT_LABELS = 40
 """Rows that a confusion is drawn with, at most."""
@@ -170,7 +165,7 @@ def _axis_label(axis: str, turn: float, x: float, y: float) -> list[Element]:
 
 
 def bars(
-    title: str, rows: Sequence[tuple[str, Sequence[Measure | None]]], series: Sequence[str]
+    title: str, rows: Sequence[tuple[str, Sequence[Metric | None]]], series: Sequence[str]
 ) -> Element:
     """Draws shares as bars with their intervals.
 
@@ -211,7 +206,7 @@ def bars(
 
 
 def _bar(
-    left: float, y: float, wide: float, thick: float, measure: Measure | None, number: int
+    left: float, y: float, wide: float, thick: float, measure: Metric | None, number: int
 ) -> list[Element]:
     """Returns a bar, its interval, and its number to the right of both."""
     if measure is None or measure.value is None or not math.isfinite(measure.value):

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import NamedTuple, TypeVar
 
-from tinymu_jax.evaluation.results import Findings, Radar, Table
+from tinymu_jax.evaluation.results import EvalResult, Radar, Table
 
 BLIND = "blind"
 """Begins the names of rings that are baselines."""
-
 
 Titled = TypeVar("Titled", Table, Radar)
 
@@ -21,7 +20,7 @@ class Group(NamedTuple):
     title: str
     names: Sequence[str]
     """Of the checkpoints, each another."""
-    findings: Sequence[Findings]
+    findings: Sequence[EvalResult]
 
     @property
     def several(self) -> bool:
@@ -38,9 +37,9 @@ class Ring(NamedTuple):
     """Whether it is there to compare with, and no checkpoint's."""
 
 
-def grouped(findings: Sequence[Findings]) -> list[Group]:
+def grouped(findings: Sequence[EvalResult]) -> list[Group]:
     """Returns what stands side by side: findings of the same kind and title."""
-    found: dict[tuple[str, str], list[Findings]] = {}
+    found: dict[tuple[str, str], list[EvalResult]] = {}
     for one in findings:
         found.setdefault((one.kind, one.title), []).append(one)
     return [

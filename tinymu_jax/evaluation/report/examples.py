@@ -9,11 +9,10 @@ from typing import NamedTuple
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.report.compare import file_name
 from tinymu_jax.evaluation.report.markup import without_folders
-from tinymu_jax.evaluation.results import Answered
+from tinymu_jax.evaluation.results import Example
 
 HEARD = 10.0
 """Seconds from the start."""
-
 
 FORMAT, CODING, KIND = "OGG", "VORBIS", "audio/ogg"
 """About 50 kB for ten seconds of 16 kHz."""
@@ -60,7 +59,7 @@ class Option(NamedTuple):
     said: bool
 
 
-def marked(answer: Answered) -> list[Option]:
+def marked(answer: Example) -> list[Option]:
     """Returns the options of a question, and which of them is right and which was said.
 
     A text names an option by its words or by its letter, as in "(B)" or "(B) slow"; one that

@@ -20,15 +20,13 @@ from tinymu_jax.evaluation.report.tables import (
     settings,
     side_by_side,
 )
-from tinymu_jax.evaluation.results import Answered, Confusion, Findings, Measure, Table
+from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Table
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; media-src data:; base-uri 'none'"
 """What the page may do: nothing is run, nothing is fetched."""
 
-
 BARS = range(2, 41)
 """How many rows of a table are drawn as bars."""
-
 
 SERIES = 4
 """Columns that are drawn beside each other, at most."""
@@ -202,7 +200,7 @@ def _table(tables: Sequence[tuple[str, Table]], several: bool, level: int) -> El
 
 
 def _bars(
-    title: str, rows: Sequence[tuple[str, Sequence[Measure | None]]], series: Sequence[str]
+    title: str, rows: Sequence[tuple[str, Sequence[Metric | None]]], series: Sequence[str]
 ) -> Element | None:
     """Returns a picture of the shares among measures; None where there are too few or many."""
     shares = [
@@ -230,7 +228,7 @@ def _radars(group: Group, level: int) -> list[Element]:
                 picture = _figure(pictures.radar(title, axes, rings), "Percent, 0 at the centre")
             else:
                 shares = [
-                    (a, [Measure(ring.values[n]) for ring in rings]) for n, a in enumerate(axes)
+                    (a, [Metric(ring.values[n]) for ring in rings]) for n, a in enumerate(axes)
                 ]
                 picture = _bars(title, shares, [ring.name for ring in rings])
             drawn.append(_titled(title, level, picture))
@@ -258,13 +256,13 @@ def _confusion(found: Confusion) -> Element:
     return _figure(pictures.confusion(found), caption, "wide")
 
 
-def _worst(one: Findings, whose: str, sounds: Mapping[str, Sound], level: int) -> Element:
+def _worst(one: EvalResult, whose: str, sounds: Mapping[str, Sound], level: int) -> Element:
     """Returns the worst answers with what was heard."""
     items = [_answer(answer, sounds[answer.audio]) for answer in one.worst]
     return _titled(f"Worst answers{whose}", level, element("ol", *items, class_="answers"))
 
 
-def _answer(answer: Answered, sound: Sound) -> Element:
+def _answer(answer: Example, sound: Sound) -> Element:
     """Returns a question, its recording, and what was answered."""
     score = "" if answer.score is None else f" · score {figure(answer.score, share=False)}"
     heard = (

@@ -18,11 +18,10 @@ from tinymu_jax.evaluation.report.tables import (
     settings,
     side_by_side,
 )
-from tinymu_jax.evaluation.results import Answered, Confusion, Measure, Reliability
+from tinymu_jax.evaluation.results import Confusion, Example, Metric, Reliability
 
 SIGNS = re.compile(r"([\\`*_\[\]|~])")
 """What Markdown reads as more than a sign."""
-
 
 MATRIX_LABELS = 12
 """Rows that a confusion is printed with, at most."""
@@ -126,14 +125,14 @@ def _confusion(found: Confusion) -> Grid:
 
 def _reliability(found: Reliability) -> Grid:
     rows = [
-        (figure(sure), [cell(Measure(right), []), Cell(f"{count:,}")])
+        (figure(sure), [cell(Metric(right), []), Cell(f"{count:,}")])
         for sure, right, count in zip(found.confidence, found.accuracy, found.counts, strict=True)
     ]
     remark = f"By confidence in percent. Expected calibration error: {figure(found.error)} %."
     return Grid(found.title, [("right", ()), ("answers", ())], rows, remarks=[remark])
 
 
-def _answer(answer: Answered) -> str:
+def _answer(answer: Example) -> str:
     """Returns a question and what was answered as a point of a list."""
     score = "" if answer.score is None else f", score {figure(answer.score, share=False)}"
     lines = [f"1. {_verbatim(file_name(answer.audio) or 'no recording')}{score}"]

@@ -6,7 +6,6 @@ from xml.etree.ElementTree import Element, tostring
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 """What no page may hold: control characters and broken ones."""
 
-
 FOLDERS = re.compile(r"(?<![\w/.:<])(?:/|[A-Za-z]:\\)(?:[^/\\\s'\"]+[/\\])+(?=[^/\\\s'\"])")
 """The folders of a path from the root, in running text."""
 

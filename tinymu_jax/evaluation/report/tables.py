@@ -6,16 +6,13 @@ from typing import NamedTuple
 
 from tinymu_jax.evaluation.report.compare import Group, union
 from tinymu_jax.evaluation.report.markup import without_folders
-from tinymu_jax.evaluation.results import Confusion, Measure, Table
+from tinymu_jax.evaluation.results import Confusion, Metric, Table
 
 LEGEND = "Shares are in percent; what stands in brackets is the 95 % interval."
 
-
 DIFFERENCE = "A difference is what the second checkpoint has more than the first."
 
-
 MISSING = "not available"
-
 
 MISTAKES = 30
 """Listed of a confusion that is too large to be drawn."""
@@ -63,7 +60,7 @@ def figure(value: float | None, share: bool = True, signed: bool = False) -> str
     return f"{value:{sign},.{decimals}f}"
 
 
-def cell(measure: Measure | None, notes: list[str], count: bool = False) -> Cell:
+def cell(measure: Metric | None, notes: list[str], count: bool = False) -> Cell:
     """Returns how a measure is printed.
 
     Args:
@@ -87,7 +84,7 @@ def cell(measure: Measure | None, notes: list[str], count: bool = False) -> Cell
     return Cell(text, bounds, many, number, unit)
 
 
-def _difference(first: Measure | None, second: Measure | None) -> Cell:
+def _difference(first: Metric | None, second: Metric | None) -> Cell:
     """Returns how much the second is above the first; empty where one is not there."""
     if first is None or second is None or first.share != second.share:
         return Cell("")
@@ -97,7 +94,7 @@ def _difference(first: Measure | None, second: Measure | None) -> Cell:
     return Cell(text if text.strip("+-0.") else text[1:])
 
 
-def aligned(tables: Sequence[Table]) -> tuple[list[str], dict[str, list[list[Measure | None]]]]:
+def aligned(tables: Sequence[Table]) -> tuple[list[str], dict[str, list[list[Metric | None]]]]:
     """Returns the columns of tables, and by row what each table has in each of them."""
     columns = union(table.columns for table in tables)
     own = [
@@ -136,7 +133,7 @@ def side_by_side(tables: Sequence[tuple[str, Table]], several: bool) -> Grid:
     return Grid(tables[0][1].title, heads, printed, notes, remarks)
 
 
-def _counts(rows: Mapping[str, Sequence[Measure | None]]) -> dict[str, Cell] | None:
+def _counts(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell] | None:
     """Returns the number of questions of each row; None where a row has several."""
     counts = {
         row: {m.count for m in measures if m is not None and m.count is not None}

@@ -12,15 +12,15 @@ from tinymu_jax.data.question_formats import CAPTIONING, LETTERS, MCQ, QA, YES_N
 from tinymu_jax.data.synthetic.facts import FACTS
 from tinymu_jax.data.synthetic.questions import values_of
 from tinymu_jax.evaluation.synthetic.grading import CAPTION_FACTS, Point, named, right_reading
-from tinymu_jax.evaluation.synthetic.items import Item
+from tinymu_jax.evaluation.synthetic.items import TestItem
 
 
-def extra_timbres(items: Sequence[Item]) -> list[str]:
+def extra_timbres(items: Sequence[TestItem]) -> list[str]:
     """Returns the timbres of the clips that are none of `FACTS`, by the alphabet."""
     return sorted({item.truth.timbre for item in items} - set(FACTS["timbre"]))
 
 
-def chance(items: Sequence[Item], marked: Sequence[Sequence[Point]]) -> list[Point]:
+def chance(items: Sequence[TestItem], marked: Sequence[Sequence[Point]]) -> list[Point]:
     """Returns how probably a blind guess is right.
 
     Args:
@@ -29,7 +29,7 @@ def chance(items: Sequence[Item], marked: Sequence[Sequence[Point]]) -> list[Poi
     """
     extra = extra_timbres(items)
 
-    def share(item: Item, point: Point) -> float:
+    def share(item: TestItem, point: Point) -> float:
         if item.task == MCQ:
             return 1 / len(item.options)
         return 1 / 2 if item.task == YES_NO else 1 / len(values_of(point.facts[0], extra))
@@ -38,7 +38,7 @@ def chance(items: Sequence[Item], marked: Sequence[Sequence[Point]]) -> list[Poi
 
 
 def same_facts(
-    item: Item, points: Sequence[Point], own: Sequence[Point], answer: str, extra: Sequence[str]
+    item: TestItem, points: Sequence[Point], own: Sequence[Point], answer: str, extra: Sequence[str]
 ) -> list[Point]:
     """Returns a blind answer's points, of a caption for the facts that the model told of the clip.
 
@@ -63,7 +63,7 @@ def same_facts(
     return kept + [point._replace(share=share(point.facts[0])) for point in told]
 
 
-def most_frequent(items: Sequence[Item], marked: Sequence[Sequence[Point]]) -> list[Point]:
+def most_frequent(items: Sequence[TestItem], marked: Sequence[Sequence[Point]]) -> list[Point]:
     """Returns what the answer gets that is right most often: of each format; of QA, of each fact.
 
     Of a caption, it is the timbre that most captions are about, and so for any other fact told.
@@ -78,7 +78,7 @@ def most_frequent(items: Sequence[Item], marked: Sequence[Sequence[Point]]) -> l
     captioned = [item.truth for item in items if item.task == CAPTIONING]
     told = {fact: Counter(getattr(truth, fact) for truth in captioned) for fact in FACTS}
 
-    def share(item: Item, point: Point) -> float:
+    def share(item: TestItem, point: Point) -> float:
         if point.format == CAPTION_FACTS:
             fact = point.facts[0]
             return float(getattr(item.truth, fact) == _first(told[fact]))
@@ -87,7 +87,7 @@ def most_frequent(items: Sequence[Item], marked: Sequence[Sequence[Point]]) -> l
     return _each(items, marked, share)
 
 
-def shortest_option(items: Sequence[Item], marked: Sequence[Sequence[Point]]) -> list[Point]:
+def shortest_option(items: Sequence[TestItem], marked: Sequence[Sequence[Point]]) -> list[Point]:
     """Returns what the shortest option gets, in characters; options of one length share.
 
     Args:
@@ -96,13 +96,13 @@ def shortest_option(items: Sequence[Item], marked: Sequence[Sequence[Point]]) ->
     """
     pairs = [(item, points) for item, points in zip(items, marked, strict=True) if item.task == MCQ]
 
-    def share(item: Item, point: Point) -> float:
+    def share(item: TestItem, point: Point) -> float:
         return by_length(item.options, LETTERS.index(right_reading(item) or ""))
 
     return _each([item for item, _ in pairs], [points for _, points in pairs], share)
 
 
-def _kind(item: Item) -> tuple[str, ...]:
+def _kind(item: TestItem) -> tuple[str, ...]:
     """Returns which questions have one most frequent answer."""
     return (item.task, *item.facts) if item.task == QA else (item.task,)
 
@@ -113,9 +113,9 @@ def _first(counted: Counter[str | None]) -> str | None:
 
 
 def _each(
-    items: Sequence[Item],
+    items: Sequence[TestItem],
     marked: Sequence[Sequence[Point]],
-    share: Callable[[Item, Point], float],
+    share: Callable[[TestItem, Point], float],
 ) -> list[Point]:
     """Returns the model's points with another share."""
     return [

@@ -30,10 +30,10 @@ from tinymu_jax.evaluation.synthetic.grading import (
     reading,
     true_reading,
 )
-from tinymu_jax.evaluation.synthetic.items import REMEDY, Item, read_items
+from tinymu_jax.evaluation.synthetic.items import REMEDY, TestItem, read_items
 from tinymu_jax.evaluation.synthetic.scores import Scores, as_text, count_scores
 from tinymu_jax.inference.assistant import Assistant
-from tinymu_jax.inference.engine import Asker, Asking, BatchAsker, Progress, Reply
+from tinymu_jax.inference.engine import BatchEngine, Engine, Progress, Request, Response
 from tinymu_jax.utils.files import make_folder, write_json, write_text
 
 SCORES_FILE, TABLE_FILE, ANSWERS_FILE = "scores.json", "scores.txt", "answers.jsonl"
@@ -66,7 +66,7 @@ class Results:
 
 
 def evaluate(
-    model: Assistant | Asker,
+    model: Assistant | Engine,
     folder: str | Path,
     scored: bool = False,
     blind: bool = True,
@@ -88,7 +88,7 @@ def evaluate(
     Raises:
         InputError: the folder cannot be used: see `read_items`; as `Assistant.ask`.
     """
-    asker = BatchAsker(model, max_new_tokens) if isinstance(model, Assistant) else model
+    asker = BatchEngine(model, max_new_tokens) if isinstance(model, Assistant) else model
     items = read_items(folder, max_clips)
     for item in items:
         if reading(item, item.wanted) != true_reading(item):
@@ -108,11 +108,11 @@ def evaluate(
 
 
 def _ways(
-    items: Sequence[Item], clips: Sequence[Path], scored: bool, blind: bool
-) -> dict[str, list[Asking]]:
+    items: Sequence[TestItem], clips: Sequence[Path], scored: bool, blind: bool
+) -> dict[str, list[Request]]:
     """Returns each question as it is put to its own clip, to none, and to the next one."""
     own = [
-        Asking(item.path, item.prompt, item.task, item.options if scored else ()) for item in items
+        Request(item.path, item.prompt, item.task, item.options if scored else ()) for item in items
     ]
     ways = {"model": own}
     if blind:
@@ -129,7 +129,7 @@ def _ways(
     return ways
 
 
-def _in_order(ways: dict[str, list[Asking]], clips: Sequence[Path]) -> list[Asking]:
+def _in_order(ways: dict[str, list[Request]], clips: Sequence[Path]) -> list[Request]:
     """Returns all that is asked, each only once, clip by clip.
 
     What is asked without audio stands behind the clip that it belongs to: batches of nothing but
@@ -145,7 +145,7 @@ def _in_order(ways: dict[str, list[Asking]], clips: Sequence[Path]) -> list[Aski
 
 
 def _mark(
-    items: Sequence[Item], answered: dict[str, list[Reply]], clips: int, cut_clips: int
+    items: Sequence[TestItem], answered: dict[str, list[Response]], clips: int, cut_clips: int
 ) -> Scores:
     extra = extra_timbres(items)
     marked = {
@@ -164,7 +164,7 @@ def _mark(
     return count_scores(points, clips, len(items), cut_clips)
 
 
-def _points(item: Item, reply: Reply, extra: Sequence[str]) -> list[Point]:
+def _points(item: TestItem, reply: Response, extra: Sequence[str]) -> list[Point]:
     """Returns an answer's marks; a caption's timbre by its most probable beginning, if scored.
 
     Hearing nothing, a caption may name no timbre, which would be less than a guess.
@@ -176,7 +176,7 @@ def _points(item: Item, reply: Reply, extra: Sequence[str]) -> list[Point]:
     return points
 
 
-def _rows(items: Sequence[Item], answered: dict[str, list[Reply]]) -> tuple[Row, ...]:
+def _rows(items: Sequence[TestItem], answered: dict[str, list[Response]]) -> tuple[Row, ...]:
     nothing = [None] * len(items)
     columns = zip(
         items,

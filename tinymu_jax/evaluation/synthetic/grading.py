@@ -9,18 +9,15 @@ from tinymu_jax.data.synthetic.facts import FACTS
 from tinymu_jax.data.synthetic.questions import name_of, values_of
 from tinymu_jax.data.synthetic.templates import NAMES
 from tinymu_jax.evaluation import answer_parsing
-from tinymu_jax.evaluation.synthetic.items import Item
+from tinymu_jax.evaluation.synthetic.items import TestItem
 
 CHOICE, CHOICE_SCORED, BINARY, OPEN = "mcq", "mcq_scored", "binary", "qa"
 
-
 CAPTION, CAPTION_FACTS = "caption_timbre", "caption_facts"
-
 
 FORMATS = (CHOICE, CHOICE_SCORED, BINARY, OPEN, CAPTION, CAPTION_FACTS)
 """What is marked: answers by their format; multiple choice also by the options' probabilities; of
 captions the timbre, and all that is said."""
-
 
 FORMAT_OF = {MCQ: CHOICE, YES_NO: BINARY, QA: OPEN, CAPTIONING: CAPTION}
 
@@ -51,12 +48,9 @@ _NAMES = {
     for fact, values in NAMES.items()
 }
 
-
 _LABEL = re.compile(rf"\(([{LETTERS}])\)")
 
-
 _BARE = re.compile(rf"\W*([{LETTERS}])\W*")
-
 
 _FIRST_WORD = re.compile(r"\w[\w'-]*")
 
@@ -84,7 +78,7 @@ def read_yes_no(text: str) -> str | None:
     return word if word in ("yes", "no") else None
 
 
-def reading(item: Item, answer: str) -> str | None:
+def reading(item: TestItem, answer: str) -> str | None:
     """Returns what an answer comes down to: a letter, yes or no, the one value that it names.
 
     None if it is none of these: no letter, no value of the fact, or two of them.
@@ -97,14 +91,14 @@ def reading(item: Item, answer: str) -> str | None:
     return values[0] if len(values) == 1 else None
 
 
-def right_reading(item: Item) -> str | None:
+def right_reading(item: TestItem) -> str | None:
     """Returns what the right answer comes down to."""
     if item.task in (MCQ, YES_NO):
         return reading(item, item.wanted)
     return getattr(item.truth, _told(item))
 
 
-def true_reading(item: Item) -> str | None:
+def true_reading(item: TestItem) -> str | None:
     """Returns what the clip's facts make the answer; None where no option is true."""
     truth = getattr(item.truth, _told(item))
     if item.task == YES_NO:
@@ -116,12 +110,12 @@ def true_reading(item: Item) -> str | None:
     return LETTERS[texts.index(right)] if right in texts else None
 
 
-def _told(item: Item) -> str:
+def _told(item: TestItem) -> str:
     """Returns the fact whose value an open answer or a caption must name."""
     return "timbre" if item.task == CAPTIONING else item.facts[0]
 
 
-def possible_answers(item: Item, extra: Sequence[str] = ()) -> tuple[str, ...]:
+def possible_answers(item: TestItem, extra: Sequence[str] = ()) -> tuple[str, ...]:
     """Returns all that an answer of few words may say: yes and no, or the names of a fact's values.
 
     Args:
@@ -136,7 +130,7 @@ def possible_answers(item: Item, extra: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(name_of(fact, value) for value in values_of(fact, extra))
 
 
-def caption_beginnings(item: Item, extra: Sequence[str] = ()) -> tuple[str, ...]:
+def caption_beginnings(item: TestItem, extra: Sequence[str] = ()) -> tuple[str, ...]:
     """Returns how captions may begin, one for each timbre; to other formats, nothing.
 
     Arguments as `possible_answers`.
@@ -146,7 +140,7 @@ def caption_beginnings(item: Item, extra: Sequence[str] = ()) -> tuple[str, ...]
     return tuple(f"You hear {name_of('timbre', value)}" for value in values_of("timbre", extra))
 
 
-def is_right(item: Item, answer: str) -> bool:
+def is_right(item: TestItem, answer: str) -> bool:
     """Returns whether an answer is right; one that cannot be read is not."""
     found = reading(item, answer)
     return found is not None and found == right_reading(item)
@@ -157,7 +151,7 @@ def most_probable(options: Sequence[str], log_likelihoods: Sequence[float]) -> s
     return options[answer_parsing.most_probable(log_likelihoods)]
 
 
-def points_of(item: Item, answer: str, log_likelihoods: Sequence[float] = ()) -> list[Point]:
+def points_of(item: TestItem, answer: str, log_likelihoods: Sequence[float] = ()) -> list[Point]:
     """Returns all marks of an answer.
 
     Args:

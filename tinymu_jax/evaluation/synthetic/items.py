@@ -16,7 +16,7 @@ from tinymu_jax.utils.files import exists, read_json_list, read_text
 REMEDY = "synthesise the folder again (tinymu data synthesize)"
 
 
-class Item(NamedTuple):
+class TestItem(NamedTuple):
     """A question, and what is true of the clip that it is asked about."""
 
     path: Path
@@ -33,7 +33,7 @@ class Item(NamedTuple):
     """Of multiple choice, as they may be answered, in the order of their letters."""
 
 
-def read_items(folder: str | Path, max_clips: int | None = None) -> list[Item]:
+def read_items(folder: str | Path, max_clips: int | None = None) -> list[TestItem]:
     """Reads all questions of a folder that `tinymu_jax.data.synthetic.generate.synthesize` wrote.
 
     Args:
@@ -50,7 +50,7 @@ def read_items(folder: str | Path, max_clips: int | None = None) -> list[Item]:
     if max_clips is not None and max_clips < 1:
         raise InputError(f"max_clips is {max_clips}: ask about 1 or more")
     truths = _read_facts(folder / FACTS_FILE)
-    kept: dict[str, list[Item]] = {name: [] for name in list(truths)[:max_clips]}
+    kept: dict[str, list[TestItem]] = {name: [] for name in list(truths)[:max_clips]}
     for task, name in LISTS.items():
         if not exists(folder / name):
             continue  # nothing was asked in this format
@@ -63,7 +63,7 @@ def read_items(folder: str | Path, max_clips: int | None = None) -> list[Item]:
             if clip in kept:
                 path, facts = folder / CLIPS / clip, tuple(record["facts"])
                 texts = record["input_text"], record["target_text"], tuple(record["options"])
-                kept[clip].append(Item(path, truths[clip], task, facts, *texts))
+                kept[clip].append(TestItem(path, truths[clip], task, facts, *texts))
     items = [item for own in kept.values() for item in own]
     if not items:
         raise InputError(f"{folder}: holds no questions; {REMEDY}")

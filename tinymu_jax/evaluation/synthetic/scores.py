@@ -10,7 +10,6 @@ from tinymu_jax.evaluation.synthetic.grading import BINARY, CHOICE, FORMATS, OPE
 BLIND = ("most_frequent", "shortest_option", "no_audio", "other_clip")
 """The baselines: fields of `Score`."""
 
-
 ABOUT_FACTS = (CHOICE, BINARY, OPEN)
 """The formats that the scores by fact are of."""
 
@@ -119,7 +118,6 @@ COLUMNS = {
     "other_clip": "next clip",
 }
 """Fields of `Score`, and what stands above them."""
-
 
 WIDTH = 15
 """Of the names."""

@@ -24,7 +24,7 @@ def prediction_losses(
     return 2 - 2 * jnp.einsum("CMYD,CMD->CMY", predictions, targets)
 
 
-def choose(
+def mcl_loss(
     losses: Float[Array, "C M Y"], temperature: Float[Array, ""], hard: Array
 ) -> tuple[Float[Array, "C M"], Int[Array, "C M"]]:
     """Returns the loss of multiple choice learning, and which hypothesis is best.

@@ -11,7 +11,7 @@ ONE_WINS, FEW_CLASSES = 0.98, 2.0
 """Share of wins of one hypothesis, and perplexity of the classes, that something is wrong at."""
 
 
-def spread(moments: Float[Array, "2 *rest"], count: Float[Array, ""]) -> Float[Array, ""]:
+def feature_std(moments: Float[Array, "2 *rest"], count: Float[Array, ""]) -> Float[Array, ""]:
     """Returns the standard deviation over patches, a mean over all numbers of a patch.
 
     It is near 0 where all patches are told alike (published: `compute_var`).
@@ -21,7 +21,7 @@ def spread(moments: Float[Array, "2 *rest"], count: Float[Array, ""]) -> Float[A
     return jnp.sqrt(jnp.maximum(variance, 0) + 1e-6).mean()
 
 
-def describe(
+def step_metrics(
     sums: Sums,
     count: Float[Array, ""],
     step: Int[Array, ""],
@@ -45,10 +45,10 @@ def describe(
         "encoder_decay": 1 - encoder,
         "head_decay": 1 - head,
         "teacher_temperature": teacher.teacher_temperature(config, step),
-        "spread_of_predictions": spread(sums.hypotheses, count),
-        "spread_of_targets": spread(sums.targets, count),
-        "spread_of_student_classes": spread(sums.student, count),
-        "spread_of_teacher_classes": spread(sums.teacher, count),
+        "spread_of_predictions": feature_std(sums.hypotheses, count),
+        "spread_of_targets": feature_std(sums.targets, count),
+        "spread_of_student_classes": feature_std(sums.student, count),
+        "spread_of_teacher_classes": feature_std(sums.teacher, count),
         "classes_used": (sums.chosen[1] > 0).sum().astype(float),
         "class_perplexity": jnp.exp(-jnp.sum(share * jnp.log(share + 1e-7))),
         "class_agreement": sums.agreed / count,

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from tinymu_jax.models.config import MatpacConfig, Products, SelfSupervisedConfig
+from tinymu_jax.models.config import ComputeDtype, MatpacConfig, SelfSupervisedConfig
 from tinymu_jax.models.layers import Dense, gelu
-from tinymu_jax.models.matmul import product
+from tinymu_jax.models.matmul import matmul
 from tinymu_jax.models.matpac import Transformer
 from tinymu_jax.models.matpac_ssl.losses import normalise
 from tinymu_jax.models.positions import sincos_positions
@@ -30,8 +30,8 @@ class Predictor(nn.Module):
             order: of all patches, visible ones first.
         """
         config, own = self.config.encoder, self.config.predictor
-        xavier, products = nn.initializers.xavier_uniform(), config.products
-        x = Dense(own.width, products=products, kernel_init=xavier, name="embed")(visible)
+        xavier, compute_dtype = nn.initializers.xavier_uniform(), config.compute_dtype
+        x = Dense(own.width, compute_dtype=compute_dtype, kernel_init=xavier, name="embed")(visible)
         token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, own.width))
         table = sincos_positions(config.rows, config.columns, own.width)
         positions = self.param("pos_embed", lambda _: jnp.asarray(table))[0]
@@ -43,12 +43,12 @@ class Predictor(nn.Module):
         x = jnp.concatenate([x, tokens], axis=1) + places
         x = Transformer(blocks_of_predictor(self.config), name="transformer")(x, None, False)
         x = x[0, :, -masked:]
-        single = Dense(config.width, products=products, kernel_init=xavier, name="single")
+        single = Dense(config.width, compute_dtype=compute_dtype, kernel_init=xavier, name="single")
         if own.hypotheses == 1:
             return single(x)[:, :, None]
         if self.is_initializing():
             single(x)
-        return Hypotheses(own.hypotheses, config.width, products, name="heads")(x)
+        return Hypotheses(own.hypotheses, config.width, compute_dtype, name="heads")(x)
 
 
 class Hypotheses(nn.Module):
@@ -56,7 +56,7 @@ class Hypotheses(nn.Module):
 
     count: int
     features: int
-    products: Products
+    compute_dtype: ComputeDtype
 
     @nn.compact
     def __call__(self, x: Float[Array, "C M D"]) -> Float[Array, "C M Y E"]:
@@ -64,7 +64,7 @@ class Hypotheses(nn.Module):
         kernel = self.param("kernel", xavier, (self.count, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.count, self.features))
         joined = kernel.transpose(1, 0, 2).reshape(x.shape[-1], -1)
-        y = product(x, joined, self.products)
+        y = matmul(x, joined, self.compute_dtype)
         return y.reshape(*x.shape[:2], self.count, self.features) + bias
 
 
@@ -76,19 +76,23 @@ class ClassHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "C M E"]) -> Float[Array, "C M classes"]:
-        own, products = self.config.class_head, self.config.encoder.products
+        own, compute_dtype = self.config.class_head, self.config.encoder.compute_dtype
         for name, width in (("fc1", own.hidden_width), ("fc2", own.hidden_width)):
-            x = Dense(width, products=products, kernel_init=self.kernel_init, name=name)(x)
+            x = Dense(width, compute_dtype=compute_dtype, kernel_init=self.kernel_init, name=name)(
+                x
+            )
             x = gelu(x)
-        x = Dense(own.bottleneck, products=products, kernel_init=self.kernel_init, name="fc3")(x)
-        return NormedDense(own.num_classes, products, name="last")(normalise(x))
+        x = Dense(
+            own.bottleneck, compute_dtype=compute_dtype, kernel_init=self.kernel_init, name="fc3"
+        )(x)
+        return NormedDense(own.num_classes, compute_dtype, name="last")(normalise(x))
 
 
 class NormedDense(nn.Module):
     """A linear layer whose columns have a `length` (1, M) and a `direction` (D, M)."""
 
     features: int
-    products: Products
+    compute_dtype: ComputeDtype
 
     @nn.compact
     def __call__(self, x: Float[Array, "C M D"]) -> Float[Array, "C M classes"]:
@@ -96,7 +100,7 @@ class NormedDense(nn.Module):
         direction = self.param("direction", uniform, (x.shape[-1], self.features))
         length = self.param("length", nn.initializers.ones_init(), (1, self.features))
         norm = jnp.linalg.norm(direction, axis=0, keepdims=True)
-        return product(x, direction * (length / norm), self.products)
+        return matmul(x, direction * (length / norm), self.compute_dtype)
 
 
 def blocks_of_predictor(config: SelfSupervisedConfig) -> MatpacConfig:

@@ -20,7 +20,7 @@ from tinymu_jax.models.matpac_ssl import losses
 from tinymu_jax.models.matpac_ssl import teacher as schedules
 from tinymu_jax.models.matpac_ssl.losses import gather_patches
 from tinymu_jax.models.matpac_ssl.networks import ClassHead, Predictor
-from tinymu_jax.models.matpac_ssl.teacher import Teaching, followed
+from tinymu_jax.models.matpac_ssl.teacher import TeacherState, followed
 from tinymu_jax.utils.tree import Tree
 
 _HEAD_AXES: dict[str, tuple[str | None, ...]] = {
@@ -79,7 +79,7 @@ class Sums(NamedTuple):
     """How often each hypothesis is the best."""
 
 
-class Seen(NamedTuple):
+class SSLOutput(NamedTuple):
     """Losses of each masked patch, and the step's sums."""
 
     prediction: Float[Array, "C M"]
@@ -87,14 +87,14 @@ class Seen(NamedTuple):
     sums: Sums
 
 
-def compare(
+def ssl_loss(
     params: Tree,
-    teaching: Teaching,
+    teaching: TeacherState,
     log_mel: Float[Array, "C frames F"],
     order: Int[Array, "C P"],
     step: Int[Array, ""],
     config: SelfSupervisedConfig,
-) -> Seen:
+) -> SSLOutput:
     """Returns how far the student is from the teacher.
 
     Args:
@@ -108,7 +108,7 @@ def compare(
     targets, student = _targets_and_student(params, teaching, log_mel, order, config)
     predictions = losses.normalise(student)
     each = losses.prediction_losses(predictions, losses.normalise(targets))
-    lost, best = losses.choose(each, *schedules.winner_temperature(config, step))
+    lost, best = losses.mcl_loss(each, *schedules.winner_temperature(config, step))
     # What the classes are of is the best prediction as it is, not normalised.
     winner = jnp.take_along_axis(student, best[..., None, None], axis=2)[:, :, 0]
     head = ClassHead(config)
@@ -132,12 +132,12 @@ def compare(
         (picked[0] == picked[1]).sum().astype(float),
         jnp.bincount(best.reshape(-1), length=each.shape[-1]).astype(float),
     )
-    return Seen(lost, sorted_as, jax.lax.stop_gradient(sums))
+    return SSLOutput(lost, sorted_as, jax.lax.stop_gradient(sums))
 
 
 def _targets_and_student(
     params: Tree,
-    teaching: Teaching,
+    teaching: TeacherState,
     log_mel: Float[Array, "C frames F"],
     order: Int[Array, "C P"],
     config: SelfSupervisedConfig,
@@ -172,7 +172,7 @@ def _init(config: SelfSupervisedConfig, seed: int) -> Tree:
     samples = jnp.zeros((1, 1, column_samples(config.encoder.patch_size)))
     order = jnp.arange(config.patches)[None]
     visible = jnp.zeros((1, 1 + config.visible, config.encoder.width))
-    encoder = Matpac(config.encoder).init(keys[0], samples, method="initialise")
+    encoder = Matpac(config.encoder).init(keys[0], samples, method="init_all")
     parts = {
         "encoder": encoder,
         "predictor": Predictor(config).init(keys[1], visible, order),
@@ -181,7 +181,7 @@ def _init(config: SelfSupervisedConfig, seed: int) -> Tree:
     return {name: own["params"] for name, own in parts.items()}
 
 
-def init_teaching(config: SelfSupervisedConfig, params: Tree, seed: int) -> Teaching:
+def init_teacher(config: SelfSupervisedConfig, params: Tree, seed: int) -> TeacherState:
     """Returns what teaches at the first step, as published.
 
     Its encoder is not the student's but another draw; its class head begins with smaller numbers,
@@ -193,21 +193,21 @@ def init_teaching(config: SelfSupervisedConfig, params: Tree, seed: int) -> Teac
 def init_whole(config: SelfSupervisedConfig, seed: int) -> Tree:
     """Returns student and what teaches as one tree, which is what checkpoints hold."""
     params = init_params(config, seed)
-    return {**params, **init_teaching(config, params, seed)._asdict()}
+    return {**params, **init_teacher(config, params, seed)._asdict()}
 
 
-def parts_of(whole: Tree) -> tuple[Tree, Teaching]:
+def parts_of(whole: Tree) -> tuple[Tree, TeacherState]:
     """Returns the student's weights, and what teaches."""
-    params = {name: tree for name, tree in whole.items() if name not in Teaching._fields}
-    return params, Teaching(**{name: whole[name] for name in Teaching._fields})
+    params = {name: tree for name, tree in whole.items() if name not in TeacherState._fields}
+    return params, TeacherState(**{name: whole[name] for name in TeacherState._fields})
 
 
-def _init_teaching(config: SelfSupervisedConfig, last: Tree, seed: int) -> Teaching:
+def _init_teaching(config: SelfSupervisedConfig, last: Tree, seed: int) -> TeacherState:
     encoder, head = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
     samples = jnp.zeros((1, 1, column_samples(config.encoder.patch_size)))
-    other = Matpac(config.encoder).init(encoder, samples, method="initialise")["params"]
+    other = Matpac(config.encoder).init(encoder, samples, method="init_all")["params"]
     small = ClassHead(config, nn.initializers.normal(0.02))
     vectors = jnp.zeros((1, 1, config.encoder.width))
     class_head = small.init(head, vectors)["params"] | {"last": last}
     teacher = followed({"encoder": other, "class_head": class_head})
-    return Teaching(teacher, jnp.zeros(config.class_head.num_classes))
+    return TeacherState(teacher, jnp.zeros(config.class_head.num_classes))

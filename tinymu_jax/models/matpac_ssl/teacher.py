@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax.models.config import SelfSupervisedConfig
 from tinymu_jax.utils.tree import Tree
 
 
-class Teaching(NamedTuple):
+class TeacherState(NamedTuple):
     """Changes from step to step, and is not trained."""
 
     teacher: Tree
@@ -21,14 +21,14 @@ class Teaching(NamedTuple):
     """Running mean of what it makes of patches."""
 
 
-def follow(
-    teaching: Teaching,
+def ema_update(
+    teaching: TeacherState,
     params: Tree,
     told: Float[Array, "classes"],
     step: Int[Array, ""],
     steps: int,
     config: SelfSupervisedConfig,
-) -> Teaching:
+) -> TeacherState:
     """Returns what teaches after a step.
 
     Args:
@@ -51,10 +51,10 @@ def follow(
         for name, rate in rates.items()
     }
     kept = config.centre_momentum
-    return Teaching(teacher, teaching.centre * kept + told * (1 - kept))
+    return TeacherState(teacher, teaching.centre * kept + told * (1 - kept))
 
 
-def follow_first(params: Tree, teaching: Teaching) -> Tree:
+def order_after_teacher(params: Tree, teaching: TeacherState) -> Tree:
     """Returns the student's weights, to be updated once the teacher has followed them.
 
     Where a state's memory is given away, XLA copies every weight that is both read and overwritten
@@ -80,7 +80,7 @@ def followed(params: Tree) -> Tree:
 
 def winner_temperature(
     config: SelfSupervisedConfig, step: Int[Array, ""]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+) -> tuple[Float[Array, ""], Bool[Array, ""]]:
     """Returns the temperature of the hypotheses' weights, and whether the best alone counts.
 
     It falls exponentially (MATPAC++, arXiv 2508.12709; `models/mcl.py`).

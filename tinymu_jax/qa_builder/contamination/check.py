@@ -22,28 +22,22 @@ from tinymu_jax.data.musicskills import read_list
 from tinymu_jax.data.question_formats import CAPTIONING
 from tinymu_jax.errors import InputError
 from tinymu_jax.qa_builder.contamination.near_duplicates import near_copies_among, plain
-from tinymu_jax.qa_builder.contamination.test_sets import HeldOut, artist_names, recording_ids
+from tinymu_jax.qa_builder.contamination.test_sets import TestSet, artist_names, recording_ids
 from tinymu_jax.qa_builder.questions.item import RULE
 
 ID, TEXT, ARTIST = KINDS = ("id", "text", "artist")
 
-
 TELLING = 12
-
 
 EXAMPLES = 20
 """Kept of each kind and test set."""
 
-
 Finder = Callable[[Mapping[str, Any]], Iterable[tuple[int, str]]]
 """Returns which test sets a record hits, by number, and by what of them."""
 
-
 _LETTER = re.compile(r"^\s*\(?[A-D]\)\s*")
 
-
 _QUESTION = re.compile(r"\bquestion\s*:", re.IGNORECASE)
-
 
 _OPTIONS = re.compile(r"\boptions?\s*:|\([A-D]\)|\n\s*[A-D][.)]\s", re.IGNORECASE)
 
@@ -136,7 +130,7 @@ def read_records(paths: Iterable[str | Path]) -> Iterator[dict[str, Any]]:
             yield record
 
 
-def check_leaks(items: Iterable[Mapping[str, Any]], held_out: Sequence[HeldOut]) -> LeakReport:
+def check_leaks(items: Iterable[Mapping[str, Any]], held_out: Sequence[TestSet]) -> LeakReport:
     """Looks for test sets in a list.
 
     Args:
@@ -176,7 +170,7 @@ def check_leaks(items: Iterable[Mapping[str, Any]], held_out: Sequence[HeldOut])
     return LeakReport(total, tuple(numbers), tuple(searched))
 
 
-def _sizes(one: HeldOut) -> dict[str, int]:
+def _sizes(one: TestSet) -> dict[str, int]:
     return {
         "recordings": len(one.ids),
         "captions": len(one.texts),
@@ -194,7 +188,7 @@ def _by_value(values: Iterable[Iterable[str]]) -> dict[str, list[int]]:
     return dict(places)
 
 
-def _find_ids(held_out: Sequence[HeldOut]) -> Finder:
+def _find_ids(held_out: Sequence[TestSet]) -> Finder:
     places = _by_value(one.ids for one in held_out)
 
     @cache
@@ -205,7 +199,7 @@ def _find_ids(held_out: Sequence[HeldOut]) -> Finder:
     return lambda record: look_up(record.get("clip") or "", record["file_name"], record["dataset"])
 
 
-def _find_artists(held_out: Sequence[HeldOut]) -> Finder:
+def _find_artists(held_out: Sequence[TestSet]) -> Finder:
     places = _by_value(one.artists for one in held_out)
 
     @cache
@@ -235,7 +229,7 @@ class _Asked(NamedTuple):
         return self.telling and (f" {self.right} " in offered or f" {self.right} " in answer)
 
 
-def _asked(held_out: Sequence[HeldOut]) -> dict[str, list[_Asked]]:
+def _asked(held_out: Sequence[TestSet]) -> dict[str, list[_Asked]]:
     """Returns the test sets' questions by their texts."""
     times = Counter(plain(question.text) for one in held_out for question in one.questions)
     found: dict[str, list[_Asked]] = defaultdict(list)
@@ -248,7 +242,7 @@ def _asked(held_out: Sequence[HeldOut]) -> dict[str, list[_Asked]]:
     return dict(found)
 
 
-def _find_texts(held_out: Sequence[HeldOut]) -> Finder:
+def _find_texts(held_out: Sequence[TestSet]) -> Finder:
     captions = _by_value(one.texts for one in held_out)
     questions = _asked(held_out)
     find_captions = cache(near_copies_among(captions))

@@ -16,22 +16,18 @@ from typing import Any, NamedTuple
 from tinymu_jax.data.question_formats import CAPTIONING
 from tinymu_jax.qa_builder.contamination.near_duplicates import plain, runs_of
 from tinymu_jax.qa_builder.questions.balance import identity
-from tinymu_jax.qa_builder.questions.item import WRITER, Item
+from tinymu_jax.qa_builder.questions.item import WRITER, QAItem
 
 NEAR, RUN, FEWEST = 0.9, 3, 8
-
 
 BANDS, ROWS = 16, 4
 """Of MinHash. At `NEAR`, two texts differ in all bands once in 20 million; what is found is then
 compared exactly."""
 
-
 SEED = 1
-
 
 EXAMPLES = 20
 """Kept of each kind: the first ones in alphabetical order, so that parts can be joined."""
-
 
 EXACT_KIND, NEAR_KIND = "exact", "near"
 
@@ -72,12 +68,12 @@ class Duplicates(NamedTuple):
         return cls(exact, near, by_task, _first(repeats))
 
 
-def is_free_text(item: Item) -> bool:
+def is_free_text(item: QAItem) -> bool:
     """Returns whether a question or its answer is in somebody's own words."""
     return item.task == CAPTIONING or item.by == WRITER
 
 
-def without_duplicates(items: Sequence[Item]) -> tuple[list[Item], Duplicates]:
+def without_duplicates(items: Sequence[QAItem]) -> tuple[list[QAItem], Duplicates]:
     """Leaves out what repeats an earlier question.
 
     Returns:
@@ -98,7 +94,7 @@ def without_duplicates(items: Sequence[Item]) -> tuple[list[Item], Duplicates]:
     )
 
 
-def _exact(items: Sequence[Item]) -> Iterator[tuple[int, int]]:
+def _exact(items: Sequence[QAItem]) -> Iterator[tuple[int, int]]:
     """Yields the numbers of repeats, and of what they repeat."""
     seen: dict[bytes, int] = {}
     for number, item in enumerate(items):
@@ -110,7 +106,7 @@ def _exact(items: Sequence[Item]) -> Iterator[tuple[int, int]]:
             yield number, first
 
 
-def _near(items: Sequence[Item], numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+def _near(items: Sequence[QAItem], numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Yields the numbers of free texts that are near to earlier ones that stay, and of these."""
     free = [number for number in numbers if is_free_text(items[number])]
     if not free:
@@ -134,14 +130,14 @@ def _near(items: Sequence[Item], numbers: Iterable[int]) -> Iterator[tuple[int, 
             yield number, first
 
 
-def _runs(item: Item) -> set[str]:
+def _runs(item: QAItem) -> set[str]:
     words = plain(_text(item)).split()
     if len(words) < FEWEST:
         return {"\n".join((item.clip.source, item.clip.clip, " ".join(words)))}
     return runs_of(words, RUN)
 
 
-def _text(item: Item) -> str:
+def _text(item: QAItem) -> str:
     return item.answer if item.task == CAPTIONING else f"{item.prompt} {item.answer}"
 
 
@@ -149,7 +145,7 @@ def _jaccard(a: set[str], b: set[str]) -> float:
     return len(a & b) / len(a | b)
 
 
-def _repeat(kind: str, item: Item, first: Item) -> Repeat:
+def _repeat(kind: str, item: QAItem, first: QAItem) -> Repeat:
     own, other = ((one.clip.source, one.clip.clip, _text(one)) for one in (item, first))
     return Repeat(kind, *own, *other)
 

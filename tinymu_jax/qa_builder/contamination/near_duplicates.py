@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 RUN, SHARE, FEWEST, STOCK = 5, 0.5, 5, 5
 
-
 SHORTEST = 4
 
 

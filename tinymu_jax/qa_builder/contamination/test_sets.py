@@ -21,35 +21,27 @@ from tinymu_jax.utils.files import read_text
 
 AUDIOSET_EVAL, GTZAN, MUCHOMUSIC = "AudioSet eval", "GTZAN", "MuChoMusic"
 
-
 CAPS_SETS = {
     "is_balanced_subset": "MusicCaps balanced",
     "is_audioset_eval": "MusicCaps/AudioSet eval",
 }
 """Of MusicCaps' clips, by columns: AudioSet's own list has more clips, and no captions."""
 
-
 OPTIONS = ("correct_answer", *(f"distractor_{number}_answer" for number in (1, 2, 3)))
 
-
 QUESTION_COLUMNS = ("question", *OPTIONS, "dataset", "dataset_identifier")
-
 
 QUESTION_FIELDS = ("audio", "question", "choices", "answer")
 """Of MuChoMusic's csv, and of a line of a jsonl of its questions."""
 
-
 FROM_JAMENDO = ("jamendo", "songdescriber", "sdd", "muchomusic")
 """Data sets, by parts of their names in letters alone, whose numbers are those of Jamendo."""
-
 
 OWN_NUMBERS = ("fma", "freemusicarchive", "magnatagatune")
 """Data sets with numbers of their own."""
 
-
 LONG = 6
 """Digits from which on a number is taken for Jamendo's wherever it comes from."""
-
 
 NOBODY = frozenset(
     (
@@ -60,33 +52,26 @@ NOBODY = frozenset(
 )
 """What stands where the artist is not known."""
 
-
 _AUDIO = re.compile(r"\.(wav|flac|ogg|opus|mp3|m4a|aac|au|npy|npz|json)$", re.IGNORECASE)
-
 
 _YOUTUBE = re.compile(r"(?=([A-Za-z0-9_-]{11}))")
 
-
 _TRACK = re.compile(r"(track_(?=\d{7}))?0*(\d+)(?:\.2min|\.low)?")
-
 
 _GTZAN = re.compile(
     r"(?<![a-z])(blues|classical|country|disco|hiphop|jazz|metal|pop|reggae|rock)"
     r"([._ -]?)(\d{5})(?!\d)"
 )
 
-
 _JAMENDO_ARTIST = re.compile(r"(artist_(?=\d{6}))?0*(\d+)")
 
-
 _TOGETHER = re.compile(r";|\b(?:feat|ft|featuring)\b\.?", re.IGNORECASE)
-
 
 Given = str | Path | None
 """A path, where one is named."""
 
 
-class Question(NamedTuple):
+class TestQuestion(NamedTuple):
     """A question of a test set."""
 
     text: str
@@ -96,7 +81,7 @@ class Question(NamedTuple):
     """Their texts, the right one among them."""
 
 
-class HeldOut(NamedTuple):
+class TestSet(NamedTuple):
     """A test set."""
 
     name: str
@@ -106,7 +91,7 @@ class HeldOut(NamedTuple):
     """Captions."""
     artists: frozenset[str] = frozenset()
     """In the form of `artist_names`."""
-    questions: tuple[Question, ...] = ()
+    questions: tuple[TestQuestion, ...] = ()
 
 
 def recording_ids(name: str, dataset: str = "") -> frozenset[str]:
@@ -171,13 +156,13 @@ def _is_of_jamendo(letters: str) -> bool:
     return any(name in letters for name in FROM_JAMENDO)
 
 
-def read_held_out(
+def read_test_set(
     musiccaps: Given = None,
     muchomusic: Given = None,
     audioset_eval: Given = None,
     song_describer: Given = None,
     gtzan: Given = None,
-) -> list[HeldOut]:
+) -> list[TestSet]:
     """Reads the test sets whose files are named.
 
     Args:
@@ -191,7 +176,7 @@ def read_held_out(
     Raises:
         InputError: a file that is something else; the message names file and line.
     """
-    readers: list[tuple[Given, Callable[[Path], Iterable[HeldOut]]]] = [
+    readers: list[tuple[Given, Callable[[Path], Iterable[TestSet]]]] = [
         (musiccaps, _read_musiccaps),
         (muchomusic, _read_muchomusic),
         (audioset_eval, _read_audioset_eval),
@@ -201,24 +186,24 @@ def read_held_out(
     return [found for path, read in readers if path is not None for found in read(Path(path))]
 
 
-def _read_musiccaps(path: Path) -> Iterator[HeldOut]:
+def _read_musiccaps(path: Path) -> Iterator[TestSet]:
     clips = read_musiccaps(path).clips
     for column, name in CAPS_SETS.items():
         own = [clip for clip in clips if TEST_SETS[column] in clip.held_out]
         texts = tuple(text for clip in own for text in clip.captions)
         ids = frozenset(clip.clip for clip in own)
-        yield HeldOut(name, ids, texts)
+        yield TestSet(name, ids, texts)
 
 
-def _read_song_describer(path: Path) -> Iterator[HeldOut]:
+def _read_song_describer(path: Path) -> Iterator[TestSet]:
     clips = read_song_describer(path).clips
     ids = frozenset(_track_id(clip.clip) for clip in clips)
     artists = (artist_names(clip.artist, SONG_DESCRIBER) for clip in clips if clip.artist)
     texts = tuple(text for clip in clips for text in clip.captions)
-    yield HeldOut(SONG_DESCRIBER, ids, texts, frozenset().union(*artists))
+    yield TestSet(SONG_DESCRIBER, ids, texts, frozenset().union(*artists))
 
 
-def _read_audioset_eval(path: Path) -> Iterator[HeldOut]:
+def _read_audioset_eval(path: Path) -> Iterator[TestSet]:
     remedy = "name AudioSet's eval_segments.csv"
     ids = set()
     for line, cells in read_lines(path, remedy):
@@ -227,10 +212,10 @@ def _read_audioset_eval(path: Path) -> Iterator[HeldOut]:
         if len(cells) != 4 or _YOUTUBE.findall(cells[0]) != [cells[0]]:
             raise InputError(f"{path}: line {line} is no segment of a YouTube video; {remedy}")
         ids.add(cells[0])
-    yield HeldOut(AUDIOSET_EVAL, _some(ids, path, remedy))
+    yield TestSet(AUDIOSET_EVAL, _some(ids, path, remedy))
 
 
-def _read_gtzan(path: Path) -> Iterator[HeldOut]:
+def _read_gtzan(path: Path) -> Iterator[TestSet]:
     remedy = "name GTZAN's folder, or a csv of file, artist and title"
     ids: set[str] = set()
     artists: set[str] = set()
@@ -244,27 +229,27 @@ def _read_gtzan(path: Path) -> Iterator[HeldOut]:
                 raise row.fault(f"has the file {row.text('file')!r}; write it as blues.00000")
             ids |= own
             artists |= artist_names(row.text("artist"))
-    yield HeldOut(GTZAN, _some(ids, path, remedy), artists=frozenset(artists))
+    yield TestSet(GTZAN, _some(ids, path, remedy), artists=frozenset(artists))
 
 
 def _gtzan_id(name: str) -> set[str]:
     return {f"{genre}.{number}" for genre, _, number in _GTZAN.findall(name.casefold())}
 
 
-def _read_muchomusic(path: Path) -> Iterator[HeldOut]:
+def _read_muchomusic(path: Path) -> Iterator[TestSet]:
     readers = {".csv": _questions_of_csv, ".jsonl": _questions_of_jsonl}
     read = readers.get(path.suffix.lower())
     if read is None:
         raise InputError(f"{path}: name MuChoMusic's csv, or a .jsonl of its questions")
     found = list(read(path))
     questions = tuple(_some([question for question, _ in found], path, "name MuChoMusic's csv"))
-    yield HeldOut(MUCHOMUSIC, frozenset(name for _, name in found if name), questions=questions)
+    yield TestSet(MUCHOMUSIC, frozenset(name for _, name in found if name), questions=questions)
 
 
-def _questions_of_csv(path: Path) -> Iterator[tuple[Question, str]]:
+def _questions_of_csv(path: Path) -> Iterator[tuple[TestQuestion, str]]:
     for row in read_rows(path, QUESTION_COLUMNS, "name MuChoMusic's csv"):
         options = tuple(filter(None, (row.text(column) for column in OPTIONS)))
-        question = Question(row.filled("question"), row.filled(OPTIONS[0]), options)
+        question = TestQuestion(row.filled("question"), row.filled(OPTIONS[0]), options)
         yield question, _identifier(row)
 
 
@@ -286,13 +271,13 @@ def _track_id(name: str) -> str:
     return f"jamendo {track[2]}" if track else stem
 
 
-def _questions_of_jsonl(path: Path) -> Iterator[tuple[Question, str]]:
+def _questions_of_jsonl(path: Path) -> Iterator[tuple[TestQuestion, str]]:
     for number, line in enumerate(read_text(path, "name a jsonl of questions").split("\n"), 1):
         if line.strip():
             yield _question(line, f"{path}: line {number}"), ""
 
 
-def _question(line: str, where: str) -> Question:
+def _question(line: str, where: str) -> TestQuestion:
     wanted = f"an object with {', '.join(QUESTION_FIELDS)} (a letter); repair it"
     try:
         record: Any = json.loads(line)
@@ -304,7 +289,7 @@ def _question(line: str, where: str) -> Question:
         isinstance(one, str) and one.strip() for one in (text, *choices)
     ):
         raise InputError(f"{where}: is not {wanted}")
-    return Question(text, answer, tuple(choices))
+    return TestQuestion(text, answer, tuple(choices))
 
 
 def _some(found: Any, path: Path, remedy: str) -> Any:

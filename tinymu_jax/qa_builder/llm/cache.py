@@ -11,9 +11,9 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.errors import InputError
-from tinymu_jax.qa_builder.llm.checks import SCHEMA, Draft, Judged, NonsenseError, parse
+from tinymu_jax.qa_builder.llm.checks import SCHEMA, Draft, Judged, MalformedAnswerError, parse
 from tinymu_jax.qa_builder.llm.client import LLMServer, UnansweredError
 from tinymu_jax.qa_builder.llm.prompt import Request
 from tinymu_jax.utils.files import exists, make_folder, read_text, write_text
@@ -22,11 +22,10 @@ GIVE_UP = 20
 """Clips: so many at the start without anything that can be used, or so many in a row without any
 answer, and it is the server that is at fault."""
 
-
 REMEDY = "move the file away, or name another folder"
 
 
-class Answer(NamedTuple):
+class WriterAnswer(NamedTuple):
     """What came back about a clip."""
 
     request: Request
@@ -36,12 +35,12 @@ class Answer(NamedTuple):
     """Why nothing can be made of it."""
 
 
-class Kept(NamedTuple):
+class AnswerCache(NamedTuple):
     """Where answers go, and what is said of them there."""
 
     path: Path
     """Of the file; it is gone on with if it is there."""
-    judge: Callable[[Clip, Sequence[Draft]], Judged]
+    judge: Callable[[AnnotatedClip, Sequence[Draft]], Judged]
 
 
 def read_answers(path: Path) -> dict[str, str]:
@@ -71,10 +70,10 @@ def read_answers(path: Path) -> dict[str, str]:
 def ask_all(
     server: LLMServer,
     requests: Sequence[Request],
-    kept: Kept,
+    kept: AnswerCache,
     parallel: int,
     progress: Callable[[int], Any],
-) -> list[Answer]:
+) -> list[WriterAnswer]:
     """Asks, some requests at a time, and keeps each answer at once.
 
     Nonsense is kept too, so that it is not asked for again, once there is anything better.
@@ -92,8 +91,8 @@ def ask_all(
     Raises:
         InputError: the server gives nothing that can be used, or the file cannot be written.
     """
-    found: list[Answer] = []
-    held: list[Answer] = []
+    found: list[WriterAnswer] = []
+    held: list[WriterAnswer] = []
     try:
         with _open(kept.path) as file, ThreadPool(parallel) as pool:
             for answer in pool.imap_unordered(partial(_ask, server), requests):
@@ -109,7 +108,7 @@ def ask_all(
     return found
 
 
-def _ask(server: LLMServer, request: Request) -> Answer:
+def _ask(server: LLMServer, request: Request) -> WriterAnswer:
     """Asks about a clip; where nonsense comes, again with other seeds."""
     text = fault = ""
     for more in range(server.patience.retries + 1):
@@ -118,15 +117,17 @@ def _ask(server: LLMServer, request: Request) -> Answer:
             text = server.complete(request.messages, SCHEMA, **settings)
             parse(text)
         except UnansweredError as error:
-            return Answer(request, None, f"the server {error}")
-        except NonsenseError as error:
+            return WriterAnswer(request, None, f"the server {error}")
+        except MalformedAnswerError as error:
             fault = str(error)
         else:
-            return Answer(request, text)
-    return Answer(request, text, fault)
+            return WriterAnswer(request, text)
+    return WriterAnswer(request, text, fault)
 
 
-def _check_luck(found: Sequence[Answer], only_faults: bool, server: LLMServer, path: Path) -> None:
+def _check_luck(
+    found: Sequence[WriterAnswer], only_faults: bool, server: LLMServer, path: Path
+) -> None:
     """Ends a run whose server gives nothing.
 
     Raises:
@@ -147,7 +148,7 @@ def _check_luck(found: Sequence[Answer], only_faults: bool, server: LLMServer, p
     )
 
 
-def _write(file: TextIO, answers: Sequence[Answer], kept: Kept) -> None:
+def _write(file: TextIO, answers: Sequence[WriterAnswer], kept: AnswerCache) -> None:
     """Adds answers to the file; those that did not come are left out."""
     for answer in answers:
         if answer.text is None:

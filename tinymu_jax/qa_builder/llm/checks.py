@@ -8,16 +8,14 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from tinymu_jax.data.annotations.clip import CATEGORIES, Clip, Tags
+from tinymu_jax.data.annotations.clip import CATEGORIES, AnnotatedClip, Tags
 from tinymu_jax.qa_builder.tags.vocabulary import Tag
 
 MOST_WORDS = 60
 """Of a caption, a question or an answer."""
 
-
 HELD = ("instrument", "genre", "voice")
 """Categories whose tags may be named only where something says that they are there."""
-
 
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -42,66 +40,47 @@ SCHEMA: Mapping[str, Any] = {
 }
 """Of an answer: json."""
 
-
 EMPTY = "empty"
-
 
 LONG = f"more than {MOST_WORDS} words"
 
-
 UNPRINTABLE = "several lines, or letters that cannot be printed"
-
 
 INVENTED = "names an unknown {}"
 
-
 DENIED = "names what the clip is said not to have"
-
 
 NUMBER = "a number that is not known"
 
-
 TALK = "speaks of tags, captions or metadata"
-
 
 CATEGORY = "unknown category"
 
-
 YES_NO = "answered by yes or no"
-
 
 GIVEN_AWAY = "the question holds its answer"
 
-
 TWICE = "written before"
-
 
 MORE = "more than asked for"
 """Reasons to leave a text out."""
 
-
 _FENCE = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.DOTALL | re.IGNORECASE)
 
-
 _YES_NO = re.compile(r"(yes|no)\s*([.,;:!-]|$)", re.IGNORECASE)
-
 
 _TALK = re.compile(
     r"\b(tags?|tagged|captions?|captioned|metadata|descriptions?|annotat\w+|labell?ed)\b"
 )
 
-
 _DIGITS = re.compile(r"\d+(?:[.,:/]\d+)*")
-
 
 _TO_NINETEEN = (
     *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
     *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
 )
 
-
 _TENS = ("twen", "thir", "for", "fif", "six", "seven", "eigh", "nine")
-
 
 _NUMBERS = {
     **{word: str(number) for number, word in enumerate(_TO_NINETEEN, 2)},
@@ -158,11 +137,11 @@ class Judged(NamedTuple):
     refused: tuple[Refused, ...]
 
 
-class NonsenseError(Exception):
+class MalformedAnswerError(Exception):
     """An answer that is none; the message says why."""
 
 
-class Facts(NamedTuple):
+class KnownFacts(NamedTuple):
     """What is known of a clip."""
 
     own: tuple[Tag, ...]
@@ -173,11 +152,11 @@ class Facts(NamedTuple):
     """Captions and names: who names what they name invents nothing."""
 
 
-def facts_of(clip: Clip) -> Facts:
+def facts_of(clip: AnnotatedClip) -> KnownFacts:
     """Returns what is known of a clip."""
     own, denied = _flat(clip.tags), _flat(clip.denied)
     names = tuple(tag.name for tag in own)
-    return Facts(own, denied, names, (*clip.captions, *names))
+    return KnownFacts(own, denied, names, (*clip.captions, *names))
 
 
 def _flat(tags: Tags) -> tuple[Tag, ...]:
@@ -197,7 +176,7 @@ def parse(text: str) -> list[Draft]:
     try:
         content = json.loads(fenced[1] if fenced else text)
     except (ValueError, RecursionError) as error:
-        raise NonsenseError("the answer is no json") from error
+        raise MalformedAnswerError("the answer is no json") from error
     try:
         drafts = [Draft(_text(caption)) for caption in _list(content["captions"])]
         drafts += [
@@ -205,14 +184,18 @@ def parse(text: str) -> list[Draft]:
             for one in _list(content["questions"])
         ]
     except (LookupError, TypeError) as error:
-        raise NonsenseError("the answer's json is not of the schema") from error
+        raise MalformedAnswerError("the answer's json is not of the schema") from error
     if not drafts:
-        raise NonsenseError("the answer holds no caption and no question")
+        raise MalformedAnswerError("the answer holds no caption and no question")
     return drafts
 
 
 def judge(
-    drafts: Sequence[Draft], clip: Clip, vocabulary: TagWords, captions: int, questions: int
+    drafts: Sequence[Draft],
+    clip: AnnotatedClip,
+    vocabulary: TagWords,
+    captions: int,
+    questions: int,
 ) -> Judged:
     """Tells what follows from what is known of a clip from what does not.
 
@@ -244,7 +227,7 @@ def judge(
     return Judged(tuple(accepted.values()), tuple(refused))
 
 
-def _fault(draft: Draft, facts: Facts, vocabulary: TagWords) -> tuple[str, str] | None:
+def _fault(draft: Draft, facts: KnownFacts, vocabulary: TagWords) -> tuple[str, str] | None:
     """Returns the first reason to leave a draft out, with what is too much."""
     if draft.question is not None and draft.category not in CATEGORIES:
         return CATEGORY, draft.category
@@ -268,7 +251,7 @@ def _form_fault(text: str) -> tuple[str, str] | None:
     return (LONG, str(count)) if count > MOST_WORDS else None
 
 
-def _tag_fault(text: str, facts: Facts, vocabulary: TagWords) -> tuple[str, str] | None:
+def _tag_fault(text: str, facts: KnownFacts, vocabulary: TagWords) -> tuple[str, str] | None:
     """Returns the first tag that a text names although nothing says that it is there."""
     for tag in facts.denied:
         if vocabulary.mentions(text, tag) and not _named(tag, facts.names, vocabulary):
@@ -284,7 +267,7 @@ def _tag_fault(text: str, facts: Facts, vocabulary: TagWords) -> tuple[str, str]
     return None
 
 
-def _word_fault(text: str, facts: Facts) -> tuple[str, str] | None:
+def _word_fault(text: str, facts: KnownFacts) -> tuple[str, str] | None:
     known = " ".join(facts.texts)
     for number in _numbers(text):
         if number not in _numbers(known):

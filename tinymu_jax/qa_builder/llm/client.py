@@ -20,18 +20,14 @@ from tinymu_jax.errors import InputError
 LONGEST_WAIT = 60.0
 """Seconds between two tries, however long a server says that one should wait."""
 
-
 LARGEST = 4 * 2**20
 """Bytes of an answer."""
-
 
 SHAPE_REFUSED = (400, 422)
 """What servers say that take no schema of the answer."""
 
-
 HIDDEN = 8
 """Letters from which on a key is taken out of messages; shorter ones are stand-ins like "none"."""
-
 
 Found = TypeVar("Found")
 
@@ -50,7 +46,7 @@ class UnansweredError(Exception):
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long a server is waited for."""
 
     timeout: float = 60.0
@@ -64,7 +60,9 @@ class Patience:
 class LLMServer:
     """A server; several threads may ask it at once."""
 
-    def __init__(self, url: str, patience: Patience, key_variable: str = "OPENAI_API_KEY") -> None:
+    def __init__(
+        self, url: str, patience: RetryPolicy, key_variable: str = "OPENAI_API_KEY"
+    ) -> None:
         """Takes where it is and how long it is waited for; sends nothing.
 
         Args:

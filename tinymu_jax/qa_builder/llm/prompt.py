@@ -4,15 +4,14 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tinymu_jax.data.annotations.clip import CATEGORIES, UNSORTED, Clip, Tags
+from tinymu_jax.data.annotations.clip import CATEGORIES, UNSORTED, AnnotatedClip, Tags
 from tinymu_jax.qa_builder.llm.checks import MOST_WORDS, SCHEMA
 from tinymu_jax.qa_builder.questions.item import WRITER
-from tinymu_jax.qa_builder.questions.seeded_choice import draw
+from tinymu_jax.qa_builder.questions.seeded_choice import hash_int
 from tinymu_jax.utils import fingerprint
 
 SEEDS = 2**30
 """Of requests; servers take twice as many, so that there is room for further tries' own."""
-
 
 SYSTEM = f"""You write texts about music, from which a listening model learns.
 You are given facts about one recording as JSON: "heard" is what it has, by kind; "not heard" is \
@@ -33,7 +32,7 @@ Answer with one JSON object: "captions", a list of texts, and "questions", a lis
 class Request(NamedTuple):
     """What is asked about a clip."""
 
-    clip: Clip
+    clip: AnnotatedClip
     messages: tuple[Mapping[str, str], ...]
     settings: Mapping[str, Any]
     """Model, temperature and seed."""
@@ -42,7 +41,7 @@ class Request(NamedTuple):
 
 
 def request_for(
-    clip: Clip, model: str, captions: int, questions: int, temperature: float, seed: int
+    clip: AnnotatedClip, model: str, captions: int, questions: int, temperature: float, seed: int
 ) -> Request:
     """Returns what is asked about a clip.
 
@@ -65,7 +64,7 @@ def request_for(
         {"role": "system", "content": SYSTEM},
         {"role": "user", "content": f"{given}\n{wanted}"},
     )
-    own_seed = draw(seed, WRITER, clip.source, clip.clip, clip.start) % SEEDS
+    own_seed = hash_int(seed, WRITER, clip.source, clip.clip, clip.start) % SEEDS
     settings = {"model": model, "temperature": temperature, "seed": own_seed}
     key = fingerprint.of_text(json.dumps([messages, SCHEMA, settings]))
     return Request(clip, messages, settings, key)

@@ -11,21 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.question_formats import CAPTIONING, QA
 from tinymu_jax.errors import InputError
-from tinymu_jax.qa_builder.llm.cache import Answer, Kept, ask_all, read_answers
-from tinymu_jax.qa_builder.llm.checks import Draft, Judged, NonsenseError, TagWords, judge, parse
-from tinymu_jax.qa_builder.llm.client import LLMServer, Patience
+from tinymu_jax.qa_builder.llm.cache import AnswerCache, WriterAnswer, ask_all, read_answers
+from tinymu_jax.qa_builder.llm.checks import (
+    Draft,
+    Judged,
+    MalformedAnswerError,
+    TagWords,
+    judge,
+    parse,
+)
+from tinymu_jax.qa_builder.llm.client import LLMServer, RetryPolicy
 from tinymu_jax.qa_builder.llm.prompt import Request, request_for
-from tinymu_jax.qa_builder.questions.item import WRITER, Item
-from tinymu_jax.qa_builder.questions.seeded_choice import draw
+from tinymu_jax.qa_builder.questions.item import WRITER, QAItem
+from tinymu_jax.qa_builder.questions.seeded_choice import hash_int
 from tinymu_jax.qa_builder.tags.vocabulary import Tag
 
 NOTHING_KNOWN = "it has no tags and no captions"
 
-
-CaptionPrompt = Callable[[Clip, int], str]
+CaptionPrompt = Callable[[AnnotatedClip, int], str]
 
 
 @dataclass(frozen=True)
@@ -71,18 +77,18 @@ class WriterReport(NamedTuple):
     """Accepted."""
     refused: Mapping[str, int]
     """Texts that were left out, by reason; the cache holds each of them."""
-    skipped: tuple[tuple[Clip, str], ...]
+    skipped: tuple[tuple[AnnotatedClip, str], ...]
     """Clips that nothing was written about, each with the reason."""
 
 
 def write_items(
-    clips: Sequence[Clip],
+    clips: Sequence[AnnotatedClip],
     vocabulary: TagWords,
     config: WriterConfig,
     cache: Path,
     caption_prompt: CaptionPrompt,
     progress: Callable[[int, int], Any] = lambda done, total: None,
-) -> tuple[list[Item], WriterReport]:
+) -> tuple[list[QAItem], WriterReport]:
     """Lets a language model write captions and questions.
 
     The server is asked only for what the cache does not hold; where it holds everything and the
@@ -104,7 +110,7 @@ def write_items(
             a cache that is none or cannot be written.
     """
     _check(config)
-    patience = Patience(config.timeout, config.retries, config.first_wait)
+    patience = RetryPolicy(config.timeout, config.retries, config.first_wait)
     server = LLMServer(config.url, patience, config.key_variable)
     texts = read_answers(cache)
     model = config.model or _first_model(server)
@@ -112,13 +118,13 @@ def write_items(
     asked = _ask_missing(server, requests, texts, vocabulary, config, cache, progress)
     texts |= {one.request.key: one.text for one in asked if one.text is not None}
     silent = {one.request.key: one.fault for one in asked if one.text is None}
-    items: list[Item] = []
+    items: list[QAItem] = []
     refused: Counter[str] = Counter()
     skipped = []
     for clip, request in zip(clips, requests, strict=True):
         try:
             drafts = _drafts(request, texts, silent)
-        except NonsenseError as error:
+        except MalformedAnswerError as error:
             skipped.append((clip, str(error)))
             continue
         judged = _judge(clip, drafts, vocabulary, config)
@@ -140,7 +146,7 @@ def _ask_missing(
     config: WriterConfig,
     cache: Path,
     progress: Callable[[int, int], Any],
-) -> list[Answer]:
+) -> list[WriterAnswer]:
     """Asks for what is not there."""
     wanted = {one.key: one for one in requests if one}
     missing = [one for key, one in wanted.items() if key not in texts]
@@ -150,7 +156,7 @@ def _ask_missing(
         return []
     if config.model:
         server.models()  # a server that is down is told at once, not clip by clip
-    kept = Kept(cache, lambda clip, drafts: _judge(clip, drafts, vocabulary, config))
+    kept = AnswerCache(cache, lambda clip, drafts: _judge(clip, drafts, vocabulary, config))
     return ask_all(
         server, missing, kept, config.parallel, lambda done: progress(cached + done, len(wanted))
     )
@@ -177,7 +183,7 @@ def _first_model(server: LLMServer) -> str:
     return names[0]
 
 
-def _request(clip: Clip, model: str, config: WriterConfig) -> Request | None:
+def _request(clip: AnnotatedClip, model: str, config: WriterConfig) -> Request | None:
     """Returns what is asked about a clip; None where nothing is known of it."""
     if not clip.captions and not any(clip.tags.values()):
         return None
@@ -194,25 +200,25 @@ def _drafts(
         NonsenseError: nothing; the message says why.
     """
     if request is None:
-        raise NonsenseError(NOTHING_KNOWN)
+        raise MalformedAnswerError(NOTHING_KNOWN)
     if request.key in silent:
-        raise NonsenseError(silent[request.key])
+        raise MalformedAnswerError(silent[request.key])
     return parse(texts[request.key])
 
 
 def _judge(
-    clip: Clip, drafts: Sequence[Draft], vocabulary: TagWords, config: WriterConfig
+    clip: AnnotatedClip, drafts: Sequence[Draft], vocabulary: TagWords, config: WriterConfig
 ) -> Judged:
     return judge(drafts, clip, vocabulary, config.captions, config.questions)
 
 
 def _items(
-    clip: Clip,
+    clip: AnnotatedClip,
     drafts: Sequence[Draft],
     vocabulary: TagWords,
     seed: int,
     caption_prompt: CaptionPrompt,
-) -> list[Item]:
+) -> list[QAItem]:
     """Returns what was accepted in the form of all questions."""
     items = []
     for draft in drafts:
@@ -225,8 +231,8 @@ def _items(
             own = clip.tags.get(draft.category, ())
             tags = (Tag(draft.category, name) for name in own)
             named = tuple(sorted(t.name for t in tags if vocabulary.mentions(draft.answer, t)))
-        key = draw(seed, task, WRITER, clip.source, clip.clip, clip.start, prompt, draft.answer)
+        key = hash_int(seed, task, WRITER, clip.source, clip.clip, clip.start, prompt, draft.answer)
         items.append(
-            Item(clip, task, prompt, draft.answer, draft.category, named, by=WRITER, key=key)
+            QAItem(clip, task, prompt, draft.answer, draft.category, named, by=WRITER, key=key)
         )
     return items

@@ -11,32 +11,31 @@ from itertools import groupby
 
 from tinymu_jax.data.question_formats import CAPTIONING, MCQ, QA, YES_NO
 from tinymu_jax.qa_builder.config import BuildConfig
-from tinymu_jax.qa_builder.questions.item import Item
-from tinymu_jax.qa_builder.questions.seeded_choice import draw
+from tinymu_jax.qa_builder.questions.item import QAItem
+from tinymu_jax.qa_builder.questions.seeded_choice import hash_int
 
 TASKS = (CAPTIONING, QA, MCQ, YES_NO)
 """In the order of `BuildConfig.mix`."""
-
 
 Part = tuple[str, int]
 """A format, and which part of it."""
 
 
-def within_clip(items: Iterable[Item], config: BuildConfig) -> list[Item]:
+def within_clip(items: Iterable[QAItem], config: BuildConfig) -> list[QAItem]:
     """Returns a clip's candidates, of each format as many as a clip may give."""
     most = {
         CAPTIONING: config.captions_a_clip,
         QA: config.open_a_clip,
         MCQ: config.choices_a_clip,
     }
-    kept: list[Item] = []
+    kept: list[QAItem] = []
     for task, own in _by_task(items).items():
         own = sorted(own, key=lambda item: item.key)
         kept += own[: most.get(task, len(own))]
     return kept
 
 
-def answer_of(item: Item) -> tuple[str, ...]:
+def answer_of(item: QAItem) -> tuple[str, ...]:
     """Returns what questions of a format have in common that have one answer, or ask for one tag;
     captions are all alike."""
     return (item.task, item.category, *item.tags)
@@ -57,7 +56,7 @@ def most_of(task: str, candidates: int, answers: int, config: BuildConfig) -> in
     return max(int(candidates * percent / 100), 2)
 
 
-def within_answer(items: Sequence[Item], most: int) -> list[Item]:
+def within_answer(items: Sequence[QAItem], most: int) -> list[QAItem]:
     """Returns the candidates of one `answer_of` that stay; of yes or no in pairs, one of each.
 
     The two of a pair get the same key, so that neither stays without the other.
@@ -71,7 +70,7 @@ def within_answer(items: Sequence[Item], most: int) -> list[Item]:
     return [one._replace(key=pair[0].key) for pair in pairs for one in pair]
 
 
-def part_of(item: Item) -> Part:
+def part_of(item: QAItem) -> Part:
     """Returns which part of its format a question belongs to, all of which are as large.
 
     Multiple choice is parted by how many options are shorter than the right one (of equally long
@@ -81,7 +80,7 @@ def part_of(item: Item) -> Part:
         return item.task, 0
     lengths = [len(option) for option in item.options]
     right = lengths[item.kinds.index("right")]
-    equal = draw(item.key, "equal") % lengths.count(right)
+    equal = hash_int(item.key, "equal") % lengths.count(right)
     return item.task, sum(length < right for length in lengths) + equal
 
 
@@ -115,7 +114,7 @@ def largest_key(keys: Iterable[int], size: int) -> int:
     return ordered[min(size, len(ordered)) - 1] if size and ordered else -1
 
 
-def balanced(items: Sequence[Item], config: BuildConfig) -> list[Item]:
+def balanced(items: Sequence[QAItem], config: BuildConfig) -> list[QAItem]:
     """Returns those of all candidates that stay, in their order."""
     counts = Counter(item.task for item in items)
     answers = Counter(answer[0] for answer in {answer_of(item) for item in items})
@@ -132,13 +131,13 @@ def balanced(items: Sequence[Item], config: BuildConfig) -> list[Item]:
     return [item for item in items if item.key <= last[part_of(item)]]
 
 
-def identity(item: Item) -> tuple[str, str, str, str]:
+def identity(item: QAItem) -> tuple[str, str, str, str]:
     """Returns what tells a candidate from all others."""
     return item.clip.source, item.clip.clip, item.prompt, item.answer
 
 
-def _by_task(items: Iterable[Item]) -> dict[str, list[Item]]:
-    found: dict[str, list[Item]] = defaultdict(list)
+def _by_task(items: Iterable[QAItem]) -> dict[str, list[QAItem]]:
+    found: dict[str, list[QAItem]] = defaultdict(list)
     for item in items:
         found[item.task].append(item)
     return dict(found)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from tinymu_jax.data.choice_baselines import blind_marks
 from tinymu_jax.data.question_formats import MCQ, YES_NO
-from tinymu_jax.qa_builder.questions.item import Item
+from tinymu_jax.qa_builder.questions.item import QAItem
 
 ENOUGH = 100
 """Questions for yes or no about a tag from which on its share of yes is told."""
 
 
-def choice_baselines(items: Sequence[Item]) -> dict[str, float]:
+def choice_baselines(items: Sequence[QAItem]) -> dict[str, float]:
     """Returns the shares of multiple choice that are right by a rule that hears nothing.
 
     Always one letter; the shortest and the longest option, equal ones sharing; the option that is
@@ -31,7 +31,7 @@ def choice_baselines(items: Sequence[Item]) -> dict[str, float]:
     return found
 
 
-def _most_often_right(asked: Sequence[Item], right: Sequence[int]) -> float:
+def _most_often_right(asked: Sequence[QAItem], right: Sequence[int]) -> float:
     """Returns how many are right by the option that is right most often elsewhere."""
     wins = Counter(item.options[place] for item, place in zip(asked, right, strict=True))
     hits = 0.0
@@ -43,7 +43,7 @@ def _most_often_right(asked: Sequence[Item], right: Sequence[int]) -> float:
     return hits
 
 
-def yes_rates(items: Sequence[Item]) -> tuple[float | None, dict[str, tuple[int, float]]]:
+def yes_rates(items: Sequence[QAItem]) -> tuple[float | None, dict[str, tuple[int, float]]]:
     """Returns the share of yes, and number and share of each tag with `ENOUGH` questions."""
     asked = [item for item in items if item.task == YES_NO and item.tags]
     if not asked:

@@ -6,12 +6,12 @@ more candidates than are wanted; `tinymu_jax.qa_builder.questions.balance` choos
 
 from collections.abc import Iterable, Iterator
 
-from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.question_formats import CAPTIONING, QA, YES_NO
 from tinymu_jax.qa_builder.config import BuildConfig
-from tinymu_jax.qa_builder.questions.item import Item
+from tinymu_jax.qa_builder.questions.item import QAItem
 from tinymu_jax.qa_builder.questions.negatives import draw_negatives
-from tinymu_jax.qa_builder.questions.seeded_choice import draw, pick, shuffled
+from tinymu_jax.qa_builder.questions.seeded_choice import hash_choice, hash_int, shuffled
 from tinymu_jax.qa_builder.questions.templates import FAMILIES, Wordings, join_names
 from tinymu_jax.qa_builder.tags.cooccurrence import Statistics, own_tags
 from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary
@@ -20,17 +20,17 @@ WHOLE = ("instrument", "voice")
 """Categories of which an open question asks for all that there is."""
 
 
-def captions(clip: Clip, wordings: Wordings, config: BuildConfig) -> Iterator[Item]:
+def captions(clip: AnnotatedClip, wordings: Wordings, config: BuildConfig) -> Iterator[QAItem]:
     """Yields a clip's captions as answers."""
     for number, caption in enumerate(clip.captions):
         about = (config.seed, CAPTIONING, clip.source, clip.clip, number)
-        prompt = pick(wordings.of("caption"), *about, "wording")
-        yield Item(clip, CAPTIONING, prompt, caption, key=draw(*about))
+        prompt = hash_choice(wordings.of("caption"), *about, "wording")
+        yield QAItem(clip, CAPTIONING, prompt, caption, key=hash_int(*about))
 
 
 def open_questions(
-    clip: Clip, vocabulary: Vocabulary, wordings: Wordings, config: BuildConfig
-) -> Iterator[Item]:
+    clip: AnnotatedClip, vocabulary: Vocabulary, wordings: Wordings, config: BuildConfig
+) -> Iterator[QAItem]:
     """Yields what of each category is heard, and which families that belongs to.
 
     An answer names all tags of its category, but those above others: a choir needs no "vocals".
@@ -56,7 +56,7 @@ def _is_family(tag: Tag, vocabulary: Vocabulary) -> bool:
     return vocabulary.askable(tag) and not vocabulary.phrase(tag).startswith(("a ", "an "))
 
 
-def _told(clip: Clip, category: str, vocabulary: Vocabulary) -> set[Tag]:
+def _told(clip: AnnotatedClip, category: str, vocabulary: Vocabulary) -> set[Tag]:
     """Returns the tags of a category that captions name, or labels that are not asked about."""
     named = {tag for caption in clip.captions for tag in vocabulary.named(caption)}
     unsure = {Tag(category, name) for name in clip.unsure.get(category, ())}
@@ -69,31 +69,31 @@ def _has_more(told: Iterable[Tag], tags: Iterable[Tag], vocabulary: Vocabulary) 
 
 
 def _open(
-    clip: Clip,
+    clip: AnnotatedClip,
     format: str,
     tags: list[Tag],
     vocabulary: Vocabulary,
     wordings: Wordings,
     config: BuildConfig,
-) -> Item:
+) -> QAItem:
     category = tags[0].category
     about = (config.seed, QA, format, clip.source, clip.clip, category)
-    prompt = pick(wordings.of(format, category), *about, "wording")
+    prompt = hash_choice(wordings.of(format, category), *about, "wording")
     finest = vocabulary.finest(tags)
     phrases = join_names([vocabulary.phrase(tag) for tag in shuffled(finest, *about)])
-    answer = pick(wordings.of("answer", category), *about, "answer").format(phrases)
+    answer = hash_choice(wordings.of("answer", category), *about, "answer").format(phrases)
     answer = answer[0].upper() + answer[1:]
     names = tuple(sorted(tag.name for tag in tags))
-    return Item(clip, QA, prompt, answer, category, names, key=draw(*about))
+    return QAItem(clip, QA, prompt, answer, category, names, key=hash_int(*about))
 
 
 def yes_or_no(
-    clip: Clip,
+    clip: AnnotatedClip,
     statistics: Statistics,
     vocabulary: Vocabulary,
     wordings: Wordings,
     config: BuildConfig,
-) -> Iterator[Item]:
+) -> Iterator[QAItem]:
     """Yields questions that are to be answered by yes, and by no; the latter with their grounds."""
     own = [tag for tag in own_tags(clip) if vocabulary.askable(tag)]
     yes = shuffled(own, config.seed, YES_NO, clip.source, clip.clip)[: config.yes_a_clip]
@@ -103,9 +103,9 @@ def yes_or_no(
     asked += [(negative.tag, "No.", negative.grounds) for negative in negatives]
     for tag, answer, grounds in asked:
         about = (config.seed, YES_NO, clip.source, clip.clip, *tag)
-        wording = pick(wordings.of("binary", tag.category), *about, "wording")
+        wording = hash_choice(wordings.of("binary", tag.category), *about, "wording")
         prompt = wording.format(vocabulary.phrase(tag))
-        yield Item(
+        yield QAItem(
             clip,
             YES_NO,
             prompt,
@@ -113,5 +113,5 @@ def yes_or_no(
             tag.category,
             (tag.name,),
             grounds=grounds,
-            key=draw(*about),
+            key=hash_int(*about),
         )

@@ -2,15 +2,15 @@
 
 from typing import Any, NamedTuple
 
-from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.clip import AnnotatedClip
 
 RULE, WRITER = "rule", "language model"
 
 
-class Item(NamedTuple):
+class QAItem(NamedTuple):
     """A question about a clip with its answer."""
 
-    clip: Clip
+    clip: AnnotatedClip
     task: str
     """One of MusicSkills' four: see `tinymu_jax.data.synthetic.questions`."""
     prompt: str

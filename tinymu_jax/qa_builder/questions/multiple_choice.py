@@ -14,43 +14,41 @@ from functools import cache
 from itertools import product
 from typing import NamedTuple
 
-from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.question_formats import LETTERS, MCQ
 from tinymu_jax.qa_builder.config import BuildConfig
-from tinymu_jax.qa_builder.questions.item import Item
+from tinymu_jax.qa_builder.questions.item import QAItem
 from tinymu_jax.qa_builder.questions.negatives import fits_nowhere
-from tinymu_jax.qa_builder.questions.seeded_choice import draw, pick, pick_weighted, shuffled
+from tinymu_jax.qa_builder.questions.seeded_choice import (
+    hash_choice,
+    hash_int,
+    pick_weighted,
+    shuffled,
+)
 from tinymu_jax.qa_builder.questions.templates import Wordings
 from tinymu_jax.qa_builder.tags.cooccurrence import Statistics, own_tags
 from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary
 
 RIGHT, NEAR, FAR, OFF = "right", "near", "far", "off the question"
 
-
 POWER = 0.75
 """Tags are drawn by this power of their frequency, the right ones as the wrong ones: no tag is
 right more often than chance where it is offered."""
 
-
 LIKE = 0.3
 """By how much of the right option's length those of the others may differ."""
-
 
 OFTEN = 2.0
 """So many times as often as by chance two tags are found together that go with each other."""
 
-
 FEWEST = 3
 """Clips with both from which on that means anything."""
-
 
 TOLD = ("instrument", "tempo", "voice")
 """Categories whose tags a caption names where they are there; moods and genres are left unsaid."""
 
-
 BLURRED = ("mood",)
 """Categories whose near tags are much the same: what is aggressive is also powerful."""
-
 
 CONFUSED: Mapping[str, tuple[str, ...]] = {
     "instrument": ("production", "voice"),
@@ -64,7 +62,6 @@ CONFUSED: Mapping[str, tuple[str, ...]] = {
 """Categories whose tags might pass for an answer to a question about another: a recording sounds
 reverberant, and also aggressive, or slow. None of them is off the question."""
 
-
 LETTER_SHARE = 6
 """One question in so many asks for the letter alone."""
 
@@ -75,12 +72,12 @@ class _Distractor(NamedTuple):
 
 
 def choices(
-    clip: Clip,
+    clip: AnnotatedClip,
     statistics: Statistics,
     vocabulary: Vocabulary,
     wordings: Wordings,
     config: BuildConfig,
-) -> Iterator[Item]:
+) -> Iterator[QAItem]:
     """Yields a question for each tag of a clip for which three distractors are found."""
     own = own_tags(clip)
 
@@ -124,7 +121,7 @@ def _draw_others(
     nor the longest is right more often than any other.
     """
     length = len(vocabulary.option_text(right))
-    shorter = draw(*about, "shorter") % len(LETTERS)
+    shorter = hash_int(*about, "shorter") % len(LETTERS)
     sides = [number < shorter for number in shuffled(range(3), *about, "sides")]
     found: list[_Distractor] = []
     for number, (kind, below) in enumerate(zip((NEAR, FAR, OFF), sides, strict=True)):
@@ -190,26 +187,26 @@ def _draw_one(
 
 
 def _write(
-    clip: Clip,
+    clip: AnnotatedClip,
     right: Tag,
     others: Sequence[_Distractor],
     vocabulary: Vocabulary,
     wordings: Wordings,
     about: Sequence[object],
-) -> Item:
+) -> QAItem:
     """Returns the question with its options in any order."""
     shown = [(vocabulary.option_text(one.tag), one.kind) for one in others]
-    shown.insert(draw(*about, "place") % len(LETTERS), (vocabulary.option_text(right), RIGHT))
+    shown.insert(hash_int(*about, "place") % len(LETTERS), (vocabulary.option_text(right), RIGHT))
     texts, kinds = zip(*shown, strict=True)
     listed = " ".join(f"({x}) {text}" for x, text in zip(LETTERS, texts, strict=True))
-    question = pick(wordings.of("choice", right.category), *about, "wording")
+    question = hash_choice(wordings.of("choice", right.category), *about, "wording")
     letter = LETTERS[kinds.index(RIGHT)]
     answer = f"({letter}) {texts[kinds.index(RIGHT)]}"
-    if draw(*about, "letter") % LETTER_SHARE == 0:
-        question = f"{question} {pick(wordings.of('letter'), *about, 'letter wording')}"
+    if hash_int(*about, "letter") % LETTER_SHARE == 0:
+        question = f"{question} {hash_choice(wordings.of('letter'), *about, 'letter wording')}"
         answer = letter
     prompt = f"Question: {question} Options: {listed}. The correct answer is:"
-    return Item(
+    return QAItem(
         clip,
         MCQ,
         prompt,
@@ -218,5 +215,5 @@ def _write(
         (right.name,),
         texts,
         kinds,
-        key=draw(*about),
+        key=hash_int(*about),
     )

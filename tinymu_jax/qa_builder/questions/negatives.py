@@ -3,22 +3,19 @@
 from collections.abc import Iterator, Set
 from typing import NamedTuple
 
-from tinymu_jax.data.annotations.clip import Clip
-from tinymu_jax.qa_builder.questions.seeded_choice import SIZE, draw
+from tinymu_jax.data.annotations.clip import AnnotatedClip
+from tinymu_jax.qa_builder.questions.seeded_choice import SIZE, hash_int
 from tinymu_jax.qa_builder.tags.cooccurrence import Statistics, implied_tags, own_tags
 from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary
 
 DENIED, EXHAUSTIVE, OTHER_BRANCH = "denied", "exhaustive", "other branch"
 
-
 LIKELY = ("instrument", "genre", "mood", "tempo", "voice")
 """Categories in which a tag that never occurs beside others is likely not there. How music is made
 and what it is for is left unsaid too often."""
 
-
 APART = ("voice",)
 """Categories in which one label says two things that need not come together: men who rap."""
-
 
 EXPECTED = 3.0
 """So many clips with a tag and one of a clip's tags would there be, if chance put them together,
@@ -36,12 +33,12 @@ class Negative(NamedTuple):
     likely."""
 
 
-def named_in_captions(clip: Clip, tag: Tag, vocabulary: Vocabulary) -> bool:
+def named_in_captions(clip: AnnotatedClip, tag: Tag, vocabulary: Vocabulary) -> bool:
     """Returns whether a caption names a tag."""
     return any(vocabulary.mentions(caption, tag) for caption in clip.captions)
 
 
-def fits_nowhere(clip: Clip, tag: Tag, vocabulary: Vocabulary) -> bool:
+def fits_nowhere(clip: AnnotatedClip, tag: Tag, vocabulary: Vocabulary) -> bool:
     """Returns whether a tag has nothing to do with a clip.
 
     It is neither one of the clip's, nor above or below one, nor one that it may have, nor named by
@@ -57,7 +54,7 @@ def fits_nowhere(clip: Clip, tag: Tag, vocabulary: Vocabulary) -> bool:
 
 
 def draw_negatives(
-    clip: Clip, most: int, statistics: Statistics, vocabulary: Vocabulary, seed: int
+    clip: AnnotatedClip, most: int, statistics: Statistics, vocabulary: Vocabulary, seed: int
 ) -> list[Negative]:
     """Draws tags that a clip does not have, frequent ones more often.
 
@@ -83,9 +80,9 @@ def draw_negatives(
     return found
 
 
-def _late(tag: Tag, clip: Clip, statistics: Statistics, seed: int) -> float:
+def _late(tag: Tag, clip: AnnotatedClip, statistics: Statistics, seed: int) -> float:
     """Returns a number by which frequent tags come early, as often as their share says."""
-    chance = (draw(seed, "negative", clip.source, clip.clip, tag) + 1) / SIZE
+    chance = (hash_int(seed, "negative", clip.source, clip.clip, tag) + 1) / SIZE
     return -(chance ** (1 / statistics.clips.get(tag, 1)))
 
 
@@ -94,7 +91,7 @@ def _askable(statistics: Statistics, vocabulary: Vocabulary) -> Iterator[Tag]:
     return (tag for tag in statistics.clips if vocabulary.askable(tag))
 
 
-def _certain(clip: Clip, statistics: Statistics, vocabulary: Vocabulary) -> list[Negative]:
+def _certain(clip: AnnotatedClip, statistics: Statistics, vocabulary: Vocabulary) -> list[Negative]:
     denied = {Tag(category, name) for category, names in clip.denied.items() for name in names}
     implied = implied_tags(clip, vocabulary)
     found = []
@@ -107,7 +104,7 @@ def _certain(clip: Clip, statistics: Statistics, vocabulary: Vocabulary) -> list
 
 
 def _likely(
-    clip: Clip, certain: Set[Tag], statistics: Statistics, vocabulary: Vocabulary
+    clip: AnnotatedClip, certain: Set[Tag], statistics: Statistics, vocabulary: Vocabulary
 ) -> list[Negative]:
     own = own_tags(clip)
     if not own:

@@ -10,30 +10,29 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-
 SIZE = 2**63
 """Numbers fit into 64 bits with a sign."""
 
 
-def draw(*about: object) -> int:
+def hash_int(*about: object) -> int:
     """Returns a number from 0 to `SIZE` - 1, for a seed and what is decided."""
     text = "\x1f".join(map(str, about))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") % SIZE
 
 
-def pick(among: Sequence[T], *about: object) -> T:
+def hash_choice(among: Sequence[T], *about: object) -> T:
     """Returns one of `among`, all equally often."""
-    return among[draw(*about) % len(among)]
+    return among[hash_int(*about) % len(among)]
 
 
 def shuffled(among: Sequence[T], *about: object) -> list[T]:
     """Returns all of `among` in some order."""
-    return sorted(among, key=lambda one: draw(*about, one))
+    return sorted(among, key=lambda one: hash_int(*about, one))
 
 
 def pick_weighted(among: Sequence[T], weights: Sequence[float], *about: object) -> T:
     """Returns one of `among`, as often as its weight says."""
-    left = draw(*about) / SIZE * sum(weights)
+    left = hash_int(*about) / SIZE * sum(weights)
     for one, weight in zip(among, weights, strict=True):
         left -= weight
         if left < 0:

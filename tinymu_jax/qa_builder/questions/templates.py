@@ -16,13 +16,10 @@ from tinymu_jax.errors import InputError
 
 OWN = Path(__file__).with_name("templates.csv")
 
-
 COLUMNS = ("format", "category", "wording")
-
 
 FAMILIES = ("instrument", "genre")
 """Categories whose tags stand in a tree that can be asked about."""
-
 
 FORMATS: Mapping[str, Sequence[str]] = {
     "open": CATEGORIES,
@@ -35,13 +32,10 @@ FORMATS: Mapping[str, Sequence[str]] = {
 }
 """The categories that each has wordings for."""
 
-
 FILLED = ("binary", "answer")
 """Formats whose wordings have a place for a phrase."""
 
-
 PLACE = "{}"
-
 
 _REMEDY = f"name a csv of {', '.join(COLUMNS)}"
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from tinymu_jax.data.annotations.clip import Clip
+from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary
 
 
@@ -19,12 +19,12 @@ class Statistics(NamedTuple):
     """Clips in all."""
 
 
-def own_tags(clip: Clip) -> tuple[Tag, ...]:
+def own_tags(clip: AnnotatedClip) -> tuple[Tag, ...]:
     """Returns a clip's tags."""
     return tuple(Tag(category, name) for category, names in clip.tags.items() for name in names)
 
 
-def implied_tags(clip: Clip, vocabulary: Vocabulary) -> frozenset[Tag]:
+def implied_tags(clip: AnnotatedClip, vocabulary: Vocabulary) -> frozenset[Tag]:
     """Returns a clip's tags and all above them: an electric guitar is a guitar."""
     own = own_tags(clip)
     return frozenset(own).union(*(vocabulary.ancestors(tag) for tag in own))

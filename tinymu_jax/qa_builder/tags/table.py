@@ -19,16 +19,12 @@ from tinymu_jax.qa_builder.tags.words import key_of
 
 COLUMNS = ("category", "name", "parents", "synonyms")
 
-
 SILENT = ("quality", "ignored")
 """Categories of words that ask nothing."""
 
-
 DENIAL, ONLY = "denial", "only"
 
-
 SEVERAL = "|"
-
 
 _REMEDY = f"name a csv of {', '.join(COLUMNS)}"
 

@@ -13,16 +13,14 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from tinymu_jax.data.annotations.clip import CATEGORIES, Clip, Tags
+from tinymu_jax.data.annotations.clip import CATEGORIES, AnnotatedClip, Tags
 from tinymu_jax.qa_builder.tags.table import Meaning, Tag, read_table
 from tinymu_jax.qa_builder.tags.words import key_of, words_of
 
 OWN = Path(__file__).with_name("tags.csv")
 
-
 NEGATIONS = ("no", "not", "without", "non")
 """Words before a label that deny what it means."""
-
 
 BARE = ("genre", "mood", "tempo", "function")
 """Categories whose tags stand in a sentence as they are; those of others are things."""
@@ -31,7 +29,7 @@ BARE = ("genre", "mood", "tempo", "function")
 class Normalised(NamedTuple):
     """A clip in the vocabulary's names, and what became of its labels."""
 
-    clip: Clip
+    clip: AnnotatedClip
     unknown: tuple[str, ...] = ()
     """Labels that the vocabulary does not know."""
     rare: int = 0
@@ -214,13 +212,13 @@ def read_vocabulary(extra: Path | None = None) -> Vocabulary:
     return Vocabulary(*read_table([OWN] if extra is None else [OWN, extra]))
 
 
-def frequent_labels(clips: Iterable[Clip], least: int) -> frozenset[str]:
+def frequent_labels(clips: Iterable[AnnotatedClip], least: int) -> frozenset[str]:
     """Returns the labels that sources use at least so often, in all clips together."""
     counts = Counter(label for clip in clips for _, label, _ in _labels(clip))
     return frozenset(label for label, count in counts.items() if count >= least)
 
 
-def _labels(clip: Clip) -> Iterator[tuple[str, str, bool]]:
+def _labels(clip: AnnotatedClip) -> Iterator[tuple[str, str, bool]]:
     """Yields the category and words of each label, and whether it is denied."""
     for tags, denied in ((clip.tags, False), (clip.denied, True)):
         for category, labels in tags.items():
@@ -228,7 +226,7 @@ def _labels(clip: Clip) -> Iterator[tuple[str, str, bool]]:
 
 
 def normalise(
-    clip: Clip, vocabulary: Vocabulary, frequent: frozenset[str] | None = None
+    clip: AnnotatedClip, vocabulary: Vocabulary, frequent: frozenset[str] | None = None
 ) -> Normalised:
     """Gives a clip the vocabulary's names.
 

@@ -5,9 +5,7 @@ import unicodedata
 
 _WORDS = re.compile(r"[^\W_]+(?:&[^\W_]+)*|&")
 
-
 _APOSTROPHES = re.compile("['`\u2018\u2019\u00b4]")
-
 
 _NOT_PLURAL = ("ss", "us", "is", "blues")
 """Ends of words whose last s is their own."""

@@ -26,19 +26,17 @@ from tinymu_jax.models import tinymu
 from tinymu_jax.models.config import SelfSupervisedConfig, TinyMUConfig
 from tinymu_jax.models.matpac_ssl import student_teacher
 from tinymu_jax.models.matpac_ssl.student_teacher import parts_of
-from tinymu_jax.models.packing import PackingConfig, lay_out_block
+from tinymu_jax.models.packing import PackingConfig, build_block
 from tinymu_jax.training.config import PRETRAINING, OptimConfig
-from tinymu_jax.training.optim import make_optimiser, split_frozen
+from tinymu_jax.training.optim import make_optimizer, partition_frozen
 from tinymu_jax.training.tasks.pretrain import frozen_too, loss_of_crops, teach
 from tinymu_jax.training.train_step import init_state, make_step, step_of
 
 TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8")
 """16, 256, 256 and 512 chips; the vendor calls the last one v5p-1024, by its cores."""
 
-
 PRETRAINING_TOPOLOGIES = ("v5e:8x8", "v5e:16x16")
 """Those that pre-training's batch of 2,048 crops is shown for."""
-
 
 LOST = "Involuntary full rematerialization"
 """What XLA prints where it gathers a whole array because two shardings do not go together."""
@@ -103,9 +101,9 @@ def batch_shapes(config: TinyMUConfig, packing: PackingConfig, blocks: int) -> B
     side = config.encoder.patch_size
     frames = num_frames(int(config.max_seconds * SAMPLE_RATE))
     frames = -(-frames // side) * side
-    clips = np.zeros(packing.clips, np.int32)
-    features = np.zeros((packing.clips, frames, NUM_MELS), np.float16)
-    block = Batch(features, clips, clips, lay_out_block([], packing, config))
+    clips = np.zeros(packing.max_clips, np.int32)
+    features = np.zeros((packing.max_clips, frames, NUM_MELS), np.float16)
+    block = Batch(features, clips, clips, build_block([], packing, config))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((blocks, *x.shape), x.dtype), block)
 
 
@@ -114,9 +112,9 @@ def lower_step(
 ) -> Any:
     """Returns the whole step of a run with `blocks` blocks, lowered for a mesh."""
     optim = OptimConfig()
-    optimiser = make_optimiser(optim, 1000)
+    optimiser = make_optimizer(optim, 1000)
     step = make_step(config, "log_mel", optimiser, accumulate)
-    weights = split_frozen(expected_shapes(config), optim)
+    weights = partition_frozen(expected_shapes(config), optim)
     batch = batch_shapes(config, packing, blocks)
     return _lower(step, optimiser, weights, (), tinymu.param_axes(config), batch, mesh)
 
@@ -126,7 +124,7 @@ def lower_pretraining(
 ) -> Any:
     """Returns the whole step of pre-training with `blocks` blocks of `clips` crops, for a mesh."""
     optim = frozen_too(PRETRAINING, config)
-    optimiser = make_optimiser(optim, 1000)
+    optimiser = make_optimizer(optim, 1000)
     loss, after = loss_of_crops(config, seed=0), teach(config, steps=1000)
     step = step_of(loss, optimiser, accumulate, after=after)
     params, teaching = parts_of(expected_shapes(config))
@@ -134,7 +132,7 @@ def lower_pretraining(
     batch = CropBatch(
         jax.ShapeDtypeStruct(crops, np.float16), jax.ShapeDtypeStruct((blocks,), np.int32)
     )
-    weights, axes = split_frozen(params, optim), student_teacher.param_axes(config)
+    weights, axes = partition_frozen(params, optim), student_teacher.param_axes(config)
     return _lower(step, optimiser, weights, teaching, axes, batch, mesh)
 
 

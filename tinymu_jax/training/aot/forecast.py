@@ -36,10 +36,8 @@ QUESTION_SLOTS, QUESTION_LABELS, QUESTIONS_OF_A_CLIP = 51, 20, 7
 """Of MusicSkills, on average: slots with the question's share of its clip's 63 vectors, answer
 tokens, and questions that share a clip."""
 
-
 PRETRAINING_BATCH = 2048
 """Crops of a step of pre-training, as published."""
-
 
 FILL = 0.97
 """Share of a block's slots that hold something."""
@@ -84,8 +82,8 @@ def pod_config() -> TinyMUConfig:
     base = TinyMUConfig()
     return replace(
         base,
-        encoder=replace(base.encoder, products="bfloat16", remat="attention"),
-        decoder=replace(base.decoder, products="bfloat16", remat="attention"),
+        encoder=replace(base.encoder, compute_dtype="bfloat16", remat="attention"),
+        decoder=replace(base.decoder, compute_dtype="bfloat16", remat="attention"),
     )
 
 
@@ -114,9 +112,9 @@ def memory_of(compiled: Any, chip: Chip) -> dict[str, int]:
 
 def block_work(packing: PackingConfig) -> dict[str, float]:
     """Returns the questions, slots, labels and clips that a block holds on average."""
-    questions = FILL * packing.rows * packing.row_slots / QUESTION_SLOTS
+    questions = FILL * packing.rows * packing.row_length / QUESTION_SLOTS
     questions = min(
-        questions, packing.labels / QUESTION_LABELS, packing.clips * QUESTIONS_OF_A_CLIP
+        questions, packing.max_labels / QUESTION_LABELS, packing.max_clips * QUESTIONS_OF_A_CLIP
     )
     return {
         "questions": questions,
@@ -134,15 +132,15 @@ def block_flops(config: TinyMUConfig, packing: PackingConfig) -> tuple[float, fl
     work = block_work(packing)
     needed = training_flops(config, work["slots"], work["labels"], work["clips"])
     # A query of a row looks at all keys up to the end of its piece of the row.
-    seen = (packing.row_slots + min(QUERIES_TOGETHER, packing.row_slots)) / 2
-    slots, cost = packing.rows * packing.row_slots, flops_of(config, seen=seen)
+    seen = (packing.row_length + min(QUERIES_TOGETHER, packing.row_length)) / 2
+    slots, cost = packing.rows * packing.row_length, flops_of(config, seen=seen)
     attention = cost.slot - flops_of(config, seen=0).slot
-    again = {"nothing": 0.0, "attention": attention / 3, "layers": cost.slot / 3}
+    again = {"none": 0.0, "attention": attention / 3, "full": cost.slot / 3}
     slot, label = cost.slot + again[config.decoder.remat], cost.label * 4 / 3
     attention, whole = encoder_attention(config), encoder_flops(config)
-    again = {"nothing": 0.0, "attention": attention, "layers": whole / 3}
+    again = {"none": 0.0, "attention": attention, "full": whole / 3}
     clip = cost.clip + again[config.encoder.remat]
-    return needed, slots * slot + packing.labels * label + packing.clips * clip
+    return needed, slots * slot + packing.max_labels * label + packing.max_clips * clip
 
 
 def step_seconds(chip: Chip, flops: float, moved: float, sent: float) -> dict[str, float]:
@@ -215,7 +213,7 @@ def forecast_pretraining(
     """
     config = config or SelfSupervisedConfig()
     config = replace(
-        config, encoder=replace(config.encoder, products="bfloat16", remat="attention")
+        config, encoder=replace(config.encoder, compute_dtype="bfloat16", remat="attention")
     )
     chip, mesh = slice_of(topology, mesh_config)
     sharing = mesh.shape["data"] * mesh.shape["fsdp"]

@@ -17,20 +17,17 @@ from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.accelerators import CHIPS, Chip, chip_of
 from tinymu_jax.training.aot.forecast import block_flops, block_work, forecast
 from tinymu_jax.training.config import OptimConfig, TrainConfig
-from tinymu_jax.training.optim import split_frozen
+from tinymu_jax.training.optim import partition_frozen
 from tinymu_jax.utils.tree import flatten
 
 QUESTIONS, EPOCHS = 3_500_000, 3
 """Of MusicSkills-3.5M, and how often each is learnt from, as published."""
 
-
 MEASURED_ON = "NVIDIA H100 80GB HBM3"
-
 
 MEASURED = {"float32": 32e12, "bfloat16": 81e12}
 """Needed operations a second on that card, by what products are computed in: of a pre-training
 step of 32 crops, and of a fine-tuning step of 112 questions about 16 clips (README, Speed)."""
-
 
 GB = 1e9
 
@@ -63,7 +60,7 @@ class Plan(NamedTuple):
     """What is to be expected of a config on its machine."""
 
     machine: Machine
-    products: str
+    compute_dtype: str
     questions: float
     """Of a step, on each device."""
     accumulate: int
@@ -92,8 +89,8 @@ def model_of(config: TrainConfig) -> TinyMUConfig:
     model, step = TinyMUConfig(), config.step
     return replace(
         model,
-        encoder=replace(model.encoder, products=step.encoder, remat=step.remat),
-        decoder=replace(model.decoder, products=step.decoder, remat=step.remat),
+        encoder=replace(model.encoder, compute_dtype=step.encoder_dtype, remat=step.remat),
+        decoder=replace(model.decoder, compute_dtype=step.decoder_dtype, remat=step.remat),
     )
 
 
@@ -108,18 +105,18 @@ def plan(machine: Machine) -> Plan:
     questions = block_work(packing)["questions"] * blocks
     chip = CHIPS.get(machine.device)
     if chip is not None:
-        memory = step_memory(model_of(config), packing, blocks / config.step.accumulate)
+        memory = step_memory(model_of(config), packing, blocks / config.step.grad_accum_steps)
         rate = gpu_rate(config, chip) * machine.devices
     else:
-        mesh, accumulate = MeshConfig(data=machine.devices), config.step.accumulate
+        mesh, accumulate = MeshConfig(data=machine.devices), config.step.grad_accum_steps
         found = forecast(machine.device, mesh, blocks, accumulate, packing, model_of(config))
         memory, rate = found.memory["total"], found.rate
     room = chip.memory if chip is not None else found.memory["chip"]
     return Plan(
         machine=machine,
-        products=config.step.decoder,
+        compute_dtype=config.step.decoder_dtype,
         questions=questions,
-        accumulate=config.step.accumulate,
+        accumulate=config.step.grad_accum_steps,
         memory=memory,
         room=room,
         rate=rate,
@@ -134,7 +131,7 @@ def gpu_rate(config: TrainConfig, chip: Chip) -> float:
     """
     measured = chip_of(MEASURED_ON)
     assert measured is not None
-    speed = MEASURED[config.step.decoder] * chip.memory_rate / measured.memory_rate
+    speed = MEASURED[config.step.decoder_dtype] * chip.memory_rate / measured.memory_rate
     needed, _ = block_flops(model_of(config), config.data.packing)
     return block_work(config.data.packing)["questions"] * speed / needed
 
@@ -145,14 +142,14 @@ def step_memory(model: TinyMUConfig, packing: PackingConfig, blocks: float) -> f
     Kept for the way back are the results of the decoder's products and each layer's input; the
     encoder does not learn. Scores over the vocabulary are there twice, with their gradient.
     """
-    trained, frozen = split_frozen(expected_shapes(model), OptimConfig())
+    trained, frozen = partition_frozen(expected_shapes(model), OptimConfig())
     own, still = (
         sum(math.prod(leaf.shape) for _, leaf in flatten(tree)) for tree in (trained, frozen)
     )
     sizes = model.decoder
     heads = (sizes.num_heads + 2 * sizes.num_kv_heads) * sizes.head_width
     kept = sizes.depth * (heads + 3 * sizes.width + 2 * sizes.mlp_width)
-    slots, scores = packing.rows * packing.row_slots, 2 * packing.labels * sizes.vocab_size
+    slots, scores = packing.rows * packing.row_length, 2 * packing.max_labels * sizes.vocab_size
     return 4.0 * (4 * own + still + blocks * (slots * kept + scores))
 
 

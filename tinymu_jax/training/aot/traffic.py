@@ -16,13 +16,11 @@ COLLECTIVES = (
     "collective-broadcast",
 )
 
-
 FREE = re.compile(
     "parameter|constant|get-tuple-element|tuple|bitcast|while|conditional|call|after-all"
     "|partition-id|replica-id|opt-barrier|async-start|async-update|.*-done"
 )
 """Instructions that move nothing, or whose parts are counted by themselves."""
-
 
 FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")
 """Custom calls of a TPU's programs that move nothing."""

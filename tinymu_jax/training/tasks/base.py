@@ -15,9 +15,9 @@ from tinymu_jax.data.loader import iterate
 from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import (
     batch_sharding,
+    device_put_tree,
+    make_global_batch,
     make_mesh,
-    put,
-    to_global,
     tree_shardings,
     weight_shardings,
 )
@@ -25,17 +25,17 @@ from tinymu_jax.models import tinymu
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.training.accelerators import chip_of
 from tinymu_jax.training.config import RunConfig, StepConfig
-from tinymu_jax.training.optim import check_muon, make_optimiser, split_frozen
+from tinymu_jax.training.optim import check_muon, make_optimizer, partition_frozen
 from tinymu_jax.training.train_step import (
     Loss,
     Metrics,
-    Moment,
+    StepContext,
     TrainState,
     compile_step,
     init_state,
     step_of,
 )
-from tinymu_jax.training.trainer import Task, Work
+from tinymu_jax.training.trainer import StepCost, TrainerTask
 from tinymu_jax.utils.tree import Tree
 
 
@@ -44,12 +44,12 @@ def computed_as(model: TinyMUConfig, step: StepConfig) -> TinyMUConfig:
     return replace(
         model,
         ignore_pad_labels=step.ignore_pad_labels,
-        encoder=replace(model.encoder, products=step.encoder, remat=step.remat),
-        decoder=replace(model.decoder, products=step.decoder, remat=step.remat),
+        encoder=replace(model.encoder, compute_dtype=step.encoder_dtype, remat=step.remat),
+        decoder=replace(model.decoder, compute_dtype=step.decoder_dtype, remat=step.remat),
     )
 
 
-class Learning(ABC):
+class TrainTask(ABC):
     """A run put together; subclasses say what its batches are and what is made smaller."""
 
     extra_axes: Mapping[str, tuple[str | None, ...]] = {}
@@ -80,8 +80,8 @@ class Learning(ABC):
         self.mesh = make_mesh(config.mesh, devices)
         self.batches = self.read(config.data.train, config.data.epochs, validation=False)
         self.steps = self._steps()
-        self.optimiser = make_optimiser(config.optim, self.steps)
-        trained, frozen = split_frozen(params, config.optim)
+        self.optimiser = make_optimizer(config.optim, self.steps)
+        trained, frozen = partition_frozen(params, config.optim)
         self.check(trained)
         self._place(trained, frozen)
 
@@ -102,7 +102,7 @@ class Learning(ABC):
         """Returns what is made smaller, or measured."""
 
     @abstractmethod
-    def work(self, step: int) -> Work:
+    def work(self, step: int) -> StepCost:
         """Returns what a step computes."""
 
     @abstractmethod
@@ -132,7 +132,7 @@ class Learning(ABC):
     def after(
         self, state: TrainState, told: Any, count: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
-        """Returns a state with what it holds after a step; see `step.After`."""
+        """Returns a state with what it holds after a step; see `step.PostUpdate`."""
         return state, {}
 
     def _steps(self) -> int:
@@ -158,9 +158,9 @@ class Learning(ABC):
             self.state_at,
         )
         frozen_at = tree_shardings(frozen, weight_shardings(frozen, axes, mesh), mesh)
-        self.frozen = put(frozen, frozen_at)
+        self.frozen = device_put_tree(frozen, frozen_at)
         self.whole = NamedSharding(mesh, PartitionSpec())
-        accumulate, seed = self.config.step.accumulate, self.dropout_seed()
+        accumulate, seed = self.config.step.grad_accum_steps, self.dropout_seed()
         self.compiled: Callable[..., Any] | None = None
         self.step = jax.jit(
             step_of(self.loss(False), self.optimiser, accumulate, seed, self.after),
@@ -175,20 +175,23 @@ class Learning(ABC):
         Args:
             params: as the task was made with; they are not kept here.
         """
-        trained, _ = split_frozen(params, self.config.optim)
-        on = put(trained, self.state_at.params), put(self.start_extra, self.state_at.extra)
+        trained, _ = partition_frozen(params, self.config.optim)
+        on = (
+            device_put_tree(trained, self.state_at.params),
+            device_put_tree(self.start_extra, self.state_at.extra),
+        )
         return jax.jit(self._init_state, out_shardings=self.state_at)(*on)
 
     def _init_state(self, trained: Tree, extra: Any) -> TrainState:
         return init_state(trained, self.optimiser, extra)
 
-    def task(self) -> Task:
+    def task(self) -> TrainerTask:
         """Returns what the loop runs."""
         validate = None if self.config.data.validation is None else self._validation()
         chip = chip_of(self.mesh.devices.flat[0].device_kind)
         peak = None if chip is None else chip.flops * self.mesh.size
         parts = (self._advance, self._batches, self.work, self.clips, validate, peak)
-        return Task(self.steps, *parts, self.counted, self.watch)
+        return TrainerTask(self.steps, *parts, self.counted, self.watch)
 
     def _advance(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         with jax.set_mesh(self.mesh):
@@ -200,11 +203,11 @@ class Learning(ABC):
         """Yields batches from a step on, on the devices."""
         data = self.config.data
         if self.config.overfit_batch:
-            batch = to_global(self.batches[0], self.mesh)
+            batch = make_global_batch(self.batches[0], self.mesh)
             yield from itertools.repeat(batch, self.steps - start)
             return
-        for batch in iterate(self.batches, start, data.threads, data.ahead):
-            yield to_global(batch, self.mesh)
+        for batch in iterate(self.batches, start, data.threads, data.prefetch):
+            yield make_global_batch(batch, self.mesh)
 
     def _validation(self) -> Any:
         """Returns what measures the loss on the validation set."""
@@ -213,7 +216,7 @@ class Learning(ABC):
         loss = self.loss(True)
 
         def measure(state: TrainState, frozen: Tree, batch: Any) -> tuple[Any, Any]:
-            found = loss(state.params, frozen, batch, Moment(state.step, state.extra))
+            found = loss(state.params, frozen, batch, StepContext(state.step, state.extra))
             return found.total, found.count
 
         compiled = jax.jit(measure, out_shardings=self.whole)
@@ -221,8 +224,8 @@ class Learning(ABC):
         def validate(state: TrainState, stopped: Callable[[], bool]) -> dict[str, float]:
             total = count = 0.0
             with jax.set_mesh(self.mesh):
-                for batch in iterate(batches, 0, data.threads, data.ahead):
-                    found = compiled(state, self.frozen, to_global(batch, self.mesh))
+                for batch in iterate(batches, 0, data.threads, data.prefetch):
+                    found = compiled(state, self.frozen, make_global_batch(batch, self.mesh))
                     total, count = total + float(found[0]), count + float(found[1])
                     if stopped():
                         return {}

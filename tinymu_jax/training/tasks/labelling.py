@@ -17,16 +17,16 @@ from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.label_batches import HEAD, LabelBatch, LabelBatches, read_labels_table
 from tinymu_jax.data.loader import ClipReader
 from tinymu_jax.errors import InputError
-from tinymu_jax.mesh import own_parts
+from tinymu_jax.mesh import local_block_ids
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.heads import mean_over_time
-from tinymu_jax.training.encode_features import hear_clips
+from tinymu_jax.training.encode_features import encode_features
 from tinymu_jax.training.flops import encoder_flops
 from tinymu_jax.training.losses import LossSum
-from tinymu_jax.training.optim import join
-from tinymu_jax.training.tasks.base import Learning
-from tinymu_jax.training.train_step import Loss, Moment
-from tinymu_jax.training.trainer import Work
+from tinymu_jax.training.optim import merge_trees
+from tinymu_jax.training.tasks.base import TrainTask
+from tinymu_jax.training.train_step import Loss, StepContext
+from tinymu_jax.training.trainer import StepCost
 from tinymu_jax.utils.tree import Tree
 
 
@@ -40,7 +40,7 @@ def add_label_head(params: Mapping[str, Any], model: TinyMUConfig, labels: str |
     return {**params, HEAD: head}
 
 
-class Labelling(Learning):
+class Labelling(TrainTask):
     """A run in which the encoder learns to tell labels."""
 
     extra_axes: Mapping[str, tuple[str | None, ...]] = {
@@ -60,8 +60,8 @@ class Labelling(Learning):
             )
         augment = UNCHANGED if validation else data.augment
         reader = ClipReader(dataset, self.model, augment, data.seed)
-        own = own_parts(self.mesh, step.blocks, step.accumulate)
-        clips = data.packing.clips
+        own = local_block_ids(self.mesh, step.blocks, step.grad_accum_steps)
+        clips = data.packing.max_clips
         steps = self.config.steps
         return LabelBatches(reader, self.labels.of, clips, step.blocks, own, epochs, steps)
 
@@ -73,7 +73,7 @@ class Labelling(Learning):
         """
         if {"projector", "decoder"} & set(trained):
             raise InputError(
-                "data.labels teaches the encoder alone; freeze the rest: optim.frozen "
+                "data.labels teaches the encoder alone; freeze the rest: optim.frozen-params "
                 "'(projector|decoder)/.*'"
             )
 
@@ -83,11 +83,11 @@ class Labelling(Learning):
         store, config = Dataset(folder).features.store, self.model.encoder
         sizes = [len(values) for values in self.labels.categories.values()]
 
-        def loss(params: Tree, frozen: Tree, batch: LabelBatch, at: Moment) -> LossSum:
-            whole = join(params, frozen)
+        def loss(params: Tree, frozen: Tree, batch: LabelBatch, at: StepContext) -> LossSum:
+            whole = merge_trees(params, frozen)
             lengths = batch.lengths.reshape(-1)
             features = batch.features.reshape(-1, *batch.features.shape[2:])
-            vectors, count = hear_clips(whole["encoder"], features, lengths, store, config)
+            vectors, count = encode_features(whole["encoder"], features, lengths, store, config)
             mean = mean_over_time(vectors, jnp.arange(vectors.shape[1]) < count[:, None])
             scores = mean @ whole[HEAD]["kernel"] + whole[HEAD]["bias"]
             parts = jnp.split(scores, np.cumsum(sizes)[:-1].tolist(), axis=-1)
@@ -100,12 +100,12 @@ class Labelling(Learning):
 
         return loss
 
-    def work(self, step: int) -> Work:
+    def work(self, step: int) -> StepCost:
         """Returns what a step computes: a label is a question of one token."""
         clips = self.batches.blocks * self.batches.size
-        flops = encoder_flops(self.model, self.config.optim.frozen) * clips
+        flops = encoder_flops(self.model, self.config.optim.frozen_params) * clips
         asked = clips * len(self.labels.categories)
-        return Work(asked, asked, flops)
+        return StepCost(asked, asked, flops)
 
     def clips(self, step: int) -> list[str]:
         """Returns the names of a step's recordings."""

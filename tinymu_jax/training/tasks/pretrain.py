@@ -11,20 +11,20 @@ from jaxtyping import Array
 
 from tinymu_jax.data.crops import CropBatch, CropBatches, open_corpus
 from tinymu_jax.errors import InputError
-from tinymu_jax.mesh import own_parts
+from tinymu_jax.mesh import local_block_ids
 from tinymu_jax.models.config import SelfSupervisedConfig
 from tinymu_jax.models.matpac_ssl import student_teacher
 from tinymu_jax.models.matpac_ssl.losses import draw_orders
-from tinymu_jax.models.matpac_ssl.metrics import describe, warning
-from tinymu_jax.models.matpac_ssl.student_teacher import Sums, compare
-from tinymu_jax.models.matpac_ssl.teacher import Teaching, follow, follow_first
+from tinymu_jax.models.matpac_ssl.metrics import step_metrics, warning
+from tinymu_jax.models.matpac_ssl.student_teacher import Sums, ssl_loss
+from tinymu_jax.models.matpac_ssl.teacher import TeacherState, ema_update, order_after_teacher
 from tinymu_jax.training.config import UNUSED, OptimConfig, PretrainConfig
 from tinymu_jax.training.flops import pretraining_flops
 from tinymu_jax.training.losses import LossSum
-from tinymu_jax.training.optim import join
-from tinymu_jax.training.tasks.base import Learning
-from tinymu_jax.training.train_step import After, Loss, Moment, TrainState
-from tinymu_jax.training.trainer import Work
+from tinymu_jax.training.optim import merge_trees
+from tinymu_jax.training.tasks.base import TrainTask
+from tinymu_jax.training.train_step import Loss, PostUpdate, StepContext, TrainState
+from tinymu_jax.training.trainer import StepCost
 from tinymu_jax.utils.tree import Tree, flatten
 
 ALWAYS_FROZEN = r"encoder/log_mel/.*"
@@ -34,10 +34,10 @@ ALWAYS_FROZEN = r"encoder/log_mel/.*"
 def frozen_too(optim: OptimConfig, model: SelfSupervisedConfig) -> OptimConfig:
     """Returns the optimiser's config with what never learns frozen."""
     unused = f"|{UNUSED}" if model.predictor.hypotheses > 1 else ""
-    return replace(optim, frozen=f"{optim.frozen}|{ALWAYS_FROZEN}{unused}")
+    return replace(optim, frozen_params=f"{optim.frozen_params}|{ALWAYS_FROZEN}{unused}")
 
 
-class Pretraining(Learning):
+class Pretraining(TrainTask):
     """A run that learns from crops of recordings and from its own moving average."""
 
     counted = "crops"
@@ -47,10 +47,10 @@ class Pretraining(Learning):
         config: PretrainConfig,
         model: SelfSupervisedConfig,
         params: Tree,
-        teaching: Teaching,
+        teaching: TeacherState,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """Arguments and errors as `Learning`; `teaching` is that before the first step."""
+        """Arguments and errors as `TrainTask`; `teaching` is that before the first step."""
         self.teaching = teaching
         config = replace(config, optim=frozen_too(config.optim, model))
         super().__init__(config, model, params, devices)
@@ -58,14 +58,14 @@ class Pretraining(Learning):
     def computed(self, model: SelfSupervisedConfig) -> SelfSupervisedConfig:
         """Returns the config with the products and the remat of training."""
         step = self.config.step
-        encoder = replace(model.encoder, products=step.encoder, remat=step.remat)
+        encoder = replace(model.encoder, compute_dtype=step.encoder_dtype, remat=step.remat)
         return replace(model, encoder=encoder)
 
     def axes(self) -> Mapping[str, tuple[str | None, ...]]:
         """Returns the logical axes of every weight."""
         return student_teacher.param_axes(self.model)
 
-    def extra(self) -> Teaching:
+    def extra(self) -> TeacherState:
         """Returns what teaches at the first step."""
         return self.teaching
 
@@ -73,7 +73,7 @@ class Pretraining(Learning):
         """Returns the crops of a data set, or of a folder of recordings."""
         step, data, encoder = self.config.step, self.config.data, self.model.encoder
         corpus = open_corpus(folder, encoder.num_frames, encoder.patch_size)
-        own = own_parts(self.mesh, step.blocks, step.accumulate)
+        own = local_block_ids(self.mesh, step.blocks, step.grad_accum_steps)
         return CropBatches(
             corpus,
             encoder.num_frames,
@@ -95,7 +95,7 @@ class Pretraining(Learning):
         for path, _ in flatten(self.teaching.teacher):
             if path not in learns:
                 raise InputError(
-                    f"optim.frozen {self.config.optim.frozen!r} freezes {path}, of which the "
+                    f"optim.frozen-params {self.config.optim.frozen_params!r} freezes {path}, of which the "
                     "teacher is a moving average; narrow it"
                 )
 
@@ -113,11 +113,11 @@ class Pretraining(Learning):
         """Returns what is wrong by the numbers of a step, if anything is."""
         return warning(dict(numbers))
 
-    def work(self, step: int) -> Work:
+    def work(self, step: int) -> StepCost:
         """Returns what a step computes."""
         crops = self.batches.order.blocks * self.config.data.clips
         patches = crops * (self.model.patches - self.model.visible)
-        return Work(crops, patches, pretraining_flops(self.model) * crops)
+        return StepCost(crops, patches, pretraining_flops(self.model) * crops)
 
     def clips(self, step: int) -> list[str]:
         """Returns the names of a step's recordings."""
@@ -136,12 +136,12 @@ def loss_of_crops(config: SelfSupervisedConfig, seed: int) -> Loss:
     def orders_of(number: Array, clips: int) -> Array:
         return draw_orders(jax.random.fold_in(key, number), clips, config.patches)
 
-    def loss(params: Tree, frozen: Tree, batch: CropBatch, at: Moment) -> LossSum:
+    def loss(params: Tree, frozen: Tree, batch: CropBatch, at: StepContext) -> LossSum:
         blocks, clips, frames, bands = batch.log_mel.shape
         orders = jax.vmap(partial(orders_of, clips=clips))(batch.number)
         log_mel = batch.log_mel.reshape(-1, frames, bands).astype(jnp.float32)
         orders = orders.reshape(-1, config.patches)
-        seen = compare(join(params, frozen), at.extra, log_mel, orders, at.step, config)
+        seen = ssl_loss(merge_trees(params, frozen), at.extra, log_mel, orders, at.step, config)
         share = config.class_share
         total = (1 - share) * seen.prediction.sum() + share * seen.classes.sum()
         masked = blocks * clips * (config.patches - config.visible)
@@ -150,16 +150,16 @@ def loss_of_crops(config: SelfSupervisedConfig, seed: int) -> Loss:
     return loss
 
 
-def teach(config: SelfSupervisedConfig, steps: int) -> After:
+def teach(config: SelfSupervisedConfig, steps: int) -> PostUpdate:
     """Returns what becomes of what teaches, in a run of so many steps."""
 
     def after(
         state: TrainState, told: Sums, count: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
         of = told.teacher[0] if config.centre == "probabilities" else told.logits
-        teaching = follow(state.extra, state.params, of / count, state.step, steps, config)
-        params = follow_first(state.params, teaching)
-        others = describe(told, count, state.step, steps, config)
+        teaching = ema_update(state.extra, state.params, of / count, state.step, steps, config)
+        params = order_after_teacher(state.params, teaching)
+        others = step_metrics(told, count, state.step, steps, config)
         return state._replace(params=params, extra=teaching), others
 
     return after

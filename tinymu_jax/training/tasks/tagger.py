@@ -22,17 +22,17 @@ from tinymu_jax.data.label_batches import LabelBatch, LabelBatches
 from tinymu_jax.data.loader import ClipReader
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.class_names import read_labels, read_places
-from tinymu_jax.mesh import own_parts
+from tinymu_jax.mesh import local_block_ids
 from tinymu_jax.models import heads, matpac
 from tinymu_jax.models.config import HeadConfig, MatpacConfig, TinyMUConfig
 from tinymu_jax.training.config import TagConfig
-from tinymu_jax.training.encode_features import hear_clips
+from tinymu_jax.training.encode_features import encode_features
 from tinymu_jax.training.flops import encoder_flops
 from tinymu_jax.training.losses import LossSum
-from tinymu_jax.training.optim import join
-from tinymu_jax.training.tasks.base import Learning
-from tinymu_jax.training.train_step import Loss, Moment, TrainState
-from tinymu_jax.training.trainer import Work
+from tinymu_jax.training.optim import merge_trees
+from tinymu_jax.training.tasks.base import TrainTask
+from tinymu_jax.training.train_step import Loss, StepContext, TrainState
+from tinymu_jax.training.trainer import StepCost
 from tinymu_jax.utils.tree import Tree
 
 MOMENTUM = 0.1
@@ -104,7 +104,7 @@ def read_targets(config: TagConfig) -> dict[str, Int[np.ndarray, "classes"]]:
     return targets
 
 
-class Tagging(Learning):
+class Tagging(TrainTask):
     """A run in which an encoder learns to tag."""
 
     counted = "clips"
@@ -116,7 +116,7 @@ class Tagging(Learning):
         params: Tree,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """Arguments and errors as `Learning`."""
+        """Arguments and errors as `TrainTask`."""
         self.targets = read_targets(config)
         norm = params["head"]["norm"]
         self.statistics = Statistics(norm["mean"], norm["variance"], norm["count"])
@@ -125,7 +125,7 @@ class Tagging(Learning):
     def computed(self, model: MatpacConfig) -> MatpacConfig:
         """Returns the config with the products and the remat of training."""
         step = self.config.step
-        return replace(model, products=step.encoder, remat=step.remat)
+        return replace(model, compute_dtype=step.encoder_dtype, remat=step.remat)
 
     def axes(self) -> Mapping[str, tuple[str | None, ...]]:
         """Returns the logical axes of every weight."""
@@ -149,7 +149,7 @@ class Tagging(Learning):
             )
         augment = UNCHANGED if validation else data.augment
         reader = ClipReader(dataset, self._whole(), augment, data.seed, data.seconds)
-        own = own_parts(self.mesh, step.blocks, step.accumulate)
+        own = local_block_ids(self.mesh, step.blocks, step.grad_accum_steps)
         steps = self.config.steps
         return LabelBatches(reader, self.targets, data.clips, step.blocks, own, epochs, steps)
 
@@ -160,10 +160,12 @@ class Tagging(Learning):
             InputError: they are not frozen.
         """
         if "head" not in trained:
-            raise InputError("optim.frozen leaves the head as it began, at random; narrow it")
+            raise InputError(
+                "optim.frozen-params leaves the head as it began, at random; narrow it"
+            )
         if "log_mel" in trained or "norm" in trained["head"]:
             raise InputError(
-                "optim.frozen lets log_mel or head/norm learn, which are no weights; freeze them: "
+                "optim.frozen-params lets log_mel or head/norm learn, which are no weights; freeze them: "
                 "'pos_embed|log_mel/.*|head/norm/.*'"
             )
 
@@ -174,13 +176,13 @@ class Tagging(Learning):
         mixup = 0.0 if validation else self.config.step.mixup
         key = jax.random.key(self.config.data.seed)
 
-        def loss(params: Tree, frozen: Tree, batch: LabelBatch, at: Moment) -> LossSum:
-            whole = join(params, frozen)
+        def loss(params: Tree, frozen: Tree, batch: LabelBatch, at: StepContext) -> LossSum:
+            whole = merge_trees(params, frozen)
             if mixup:
                 batch = mixed(batch, mixup, key)
             lengths = batch.lengths.reshape(-1)
             features = batch.features.reshape(-1, *batch.features.shape[2:])
-            vectors, count = hear_clips(whole, features, lengths, store, config)
+            vectors, count = encode_features(whole, features, lengths, store, config)
             valid = jnp.arange(vectors.shape[1]) < count[:, None]
             mean = heads.mean_of_rows(vectors, valid, config.rows)
             norm = at.extra if validation else moments(mean)
@@ -203,12 +205,12 @@ class Tagging(Learning):
         mean, variance = kept * mean + MOMENTUM * told.mean, kept * variance + MOMENTUM * unbiased
         return state._replace(extra=Statistics(mean, variance, seen + 1)), {}
 
-    def work(self, step: int) -> Work:
+    def work(self, step: int) -> StepCost:
         """Returns what a step computes: a tag is a token."""
         clips = self.batches.blocks * self.batches.size
         whole = replace(self._whole(), encoder=replace(self.model, head=None))
-        flops = encoder_flops(whole, rf"encoder/(?:{self.config.optim.frozen})") * clips
-        return Work(clips, clips * self.model.head.num_classes, flops)
+        flops = encoder_flops(whole, rf"encoder/(?:{self.config.optim.frozen_params})") * clips
+        return StepCost(clips, clips * self.model.head.num_classes, flops)
 
     def clips(self, step: int) -> list[str]:
         """Returns the names of a step's recordings."""
