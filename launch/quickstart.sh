@@ -14,7 +14,7 @@ source "$(dirname "$0")/environment.sh"
 help_if_asked "$@"
 here="$PWD"
 cd "$(dirname "$0")/.."
-use_environment pictures
+use_environment ""
 cd "$here"
 
 if [ $# -eq 0 ] || [ "${1#-}" != "$1" ]; then
