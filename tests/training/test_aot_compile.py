@@ -51,18 +51,21 @@ HLO = """HloModule step, is_scheduled=true, replica_count=1, num_partitions=16
 
 %all-reduce-scatter.1 (input: f32[64,4]) -> f32[16,4] {
   %input = f32[64,4]{1,0:T(8,128)} parameter(0)
-  %all-reduce.9 = f32[64,4]{1,0:T(8,128)} all-reduce(%input), channel_id=9, replica_groups={{0,1,2,3},{4,5,6,7},{8,9,10,11},{12,13,14,15}}, to_apply=%add
+  %all-reduce.9 = f32[64,4]{1,0:T(8,128)} all-reduce(%input), channel_id=9, \
+replica_groups={{0,1,2,3},{4,5,6,7},{8,9,10,11},{12,13,14,15}}, to_apply=%add
   ROOT %piece = f32[16,4]{1,0} dynamic-slice(%all-reduce.9), dynamic_slice_sizes={16,4}
 }
 
 %first_half (p: bf16[10]) -> bf16[40] {
   %p = bf16[10]{0} parameter(0)
-  ROOT %all-gather.1 = bf16[40]{0} all-gather(%p), channel_id=4, replica_groups=[4,4]<=[16], dimensions={0}
+  ROOT %all-gather.1 = bf16[40]{0} all-gather(%p), channel_id=4, replica_groups=[4,4]<=[16], \
+dimensions={0}
 }
 
 %second_half (q: bf16[10]) -> bf16[40] {
   %q = bf16[10]{0} parameter(0)
-  ROOT %all-gather.2 = bf16[40]{0} all-gather(%q), channel_id=4, replica_groups=[4,4]<=[16], dimensions={0}
+  ROOT %all-gather.2 = bf16[40]{0} all-gather(%q), channel_id=4, replica_groups=[4,4]<=[16], \
+dimensions={0}
 }
 
 %cut (all: f32[5,100], at: s32[]) -> f32[100] {
@@ -86,7 +89,8 @@ HLO = """HloModule step, is_scheduled=true, replica_count=1, num_partitions=16
   %i = s32[] get-tuple-element(%state), index=0
   %rows = f32[5,100]{1,0} get-tuple-element(%state), index=1
   %one = f32[100]{0:T(128)S(1)} fusion(%rows, %i), kind=kLoop, calls=%cut
-  %summed = (f32[100]{0:T(128)S(1)}, /*index=1*/f32[2]{0:T(128)S(1)}) all-reduce(%one, %i), channel_id=2, replica_groups=mesh['axis_0'=4,'axis_1'=4] {'axis_1'}, to_apply=%add
+  %summed = (f32[100]{0:T(128)S(1)}, /*index=1*/f32[2]{0:T(128)S(1)}) all-reduce(%one, %i), \
+channel_id=2, replica_groups=mesh['axis_0'=4,'axis_1'=4] {'axis_1'}, to_apply=%add
   %wide = f32[1,100]{1,0:T(8,128)S(1)} bitcast(%summed)
   %again = f32[5,100]{1,0} fusion(%rows, %wide, %i), kind=kLoop, calls=%keep
   ROOT %next = (s32[], f32[5,100]{1,0}) tuple(%i, %again)
@@ -109,13 +113,14 @@ ENTRY %main (a: f32[5,100], b: f32[64,4], c: bf16[10]) -> f32[5,100] {
   %scattered = f32[16,4]{1,0} fusion(%b), kind=kCustom, calls=%all-reduce-scatter.1
   %gathered = bf16[40]{0} fusion(%c), kind=kOutput, calls=%first_half
   %gathered.1 = bf16[40]{0} fusion(%c), kind=kOutput, calls=%second_half
-  %sent = (bf16[10]{0}, bf16[10]{0}, u32[], u32[]) collective-permute-start(%c), channel_id=5, source_target_pairs={{0,1},{1,0}}
+  %sent = (bf16[10]{0}, bf16[10]{0}, u32[], u32[]) collective-permute-start(%c), channel_id=5, \
+source_target_pairs={{0,1},{1,0}}
   %arrived = bf16[10]{0} collective-permute-done(%sent)
   %fetch = (f32[64,4]{1,0:S(1)}, f32[64,4]{1,0}, u32[]) copy-start(%b)
   %fetched = f32[64,4]{1,0:S(1)} copy-done(%fetch)
   ROOT %result = f32[5,100]{1,0} get-tuple-element(%loop), index=1
 }
-"""  # noqa: E501
+"""
 
 
 def command():
