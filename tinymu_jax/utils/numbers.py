@@ -1,0 +1,58 @@
+"""Formats numbers for people: percents, plain numbers, durations and sizes."""
+
+import math
+
+NOT_AVAILABLE = "not available"
+
+
+def percent(
+    fraction: float | None, decimals: int = 1, signed: bool = False, missing: str = NOT_AVAILABLE
+) -> str:
+    """Formats a fraction of 1 in percent, without the sign: 0.586 as "58.6".
+
+    Args:
+        fraction: 0 to 1; None, NaN and infinity give `missing`.
+        decimals: digits after the decimal point.
+        signed: whether positive numbers get a plus.
+        missing: printed where there is no number.
+    """
+    if fraction is None or not math.isfinite(fraction):
+        return missing
+    return f"{100 * fraction:{'+' if signed else ''}.{decimals}f}"
+
+
+def number(value: float | None, signed: bool = False, missing: str = NOT_AVAILABLE) -> str:
+    """Formats a number of any scale to about three digits: 1187.0 as "1,187", 6.254 as "6.25".
+
+    Args:
+        value: None, NaN and infinity give `missing`.
+        signed: whether positive numbers get a plus.
+        missing: printed where there is no number.
+    """
+    if value is None or not math.isfinite(value):
+        return missing
+    size = abs(value)
+    decimals = 0 if value == int(value) else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{value:{'+' if signed else ''},.{decimals}f}"
+
+
+def clock(seconds: float) -> str:
+    """Formats a time as hours, minutes and seconds: 3723.0 as "1:02:03"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def duration(seconds: float) -> str:
+    """Formats a time in the unit that suits it: "90 s", "10 min" or "1.5 h"."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 180 else f"{seconds:.0f} s"
+
+
+def file_size(num_bytes: int) -> str:
+    """Formats a size in decimal units: 5_240_000 as "5.2 MB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return f"{num_bytes} B"
