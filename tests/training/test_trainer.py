@@ -14,9 +14,9 @@ from tinymu_jax.training.distributed import join_processes
 from tinymu_jax.training.metrics import MetricsLog
 from tinymu_jax.training.optim import make_optimizer
 from tinymu_jax.training.preemption import Stopping
-from tinymu_jax.training.progress import showing
 from tinymu_jax.training.train_step import Metrics, init_state
 from tinymu_jax.training.trainer import StepCost, Trainer, TrainerTask
+from tinymu_jax.utils.progress import show_progress
 
 NUMBERS = Metrics(np.float32(1), np.float32(1), np.float32(1), {"spread": np.float32(2)})
 
@@ -36,8 +36,8 @@ def run_loop(folder, validate, stopping, steps=4):
     checkpoints = Checkpoints(folder / "checkpoints")
     log = MetricsLog(folder, 0)
     loop = LoopConfig(log_every=1, validate_every=2, save_every=100)
-    with showing(steps, 0, True) as show:
-        end = Trainer(task, loop, folder, checkpoints, log, show, stopping).run(state, 0)
+    with show_progress("step", steps, first_line=True) as progress:
+        end = Trainer(task, loop, folder, checkpoints, log, progress, stopping).run(state, 0)
     log.close()
     checkpoints.close()
     return end, whole_steps(folder / "checkpoints")

@@ -89,6 +89,20 @@ def kept_lines(text: str, start: int) -> list[str]:
     return kept
 
 
+def summarize_metrics(metrics: Mapping[str, float]) -> str:
+    """Returns the metrics to show beside the progress bar, those that are there."""
+    shown = (
+        ("loss", "loss {:.4f}"),
+        ("validation_loss", "validation {:.4f}"),
+        ("tokens_per_second", "{:,.0f} tokens/s"),
+        ("questions_per_second", "{:,.1f} questions/s"),
+        ("crops_per_second", "{:,.1f} crops/s"),
+        ("clips_per_second", "{:,.1f} clips/s"),
+        ("mfu", "MFU {:.1%}"),
+    )
+    return "  ".join(text.format(metrics[name]) for name, text in shown if name in metrics)
+
+
 def need_wandb(project: str | None) -> None:
     """Makes sure that wandb is there if it is asked for.
 

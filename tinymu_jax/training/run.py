@@ -36,7 +36,6 @@ from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig
 from tinymu_jax.training.init_weights import open_init
 from tinymu_jax.training.metrics import MetricsLog, need_wandb
 from tinymu_jax.training.preemption import stopping_on_signals
-from tinymu_jax.training.progress import showing
 from tinymu_jax.training.run_record import checkpoints_in, is_same_run, run_record
 from tinymu_jax.training.tasks.base import TrainTask
 from tinymu_jax.training.tasks.finetune import FineTuning
@@ -46,6 +45,7 @@ from tinymu_jax.training.tasks.tagger import Tagging
 from tinymu_jax.training.trainer import Trainer
 from tinymu_jax.utils.compilation_cache import keep_compiled_programs
 from tinymu_jax.utils.files import alone_in, make_folder, read_json_object, write_json
+from tinymu_jax.utils.progress import show_progress
 from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
 START = "start"
@@ -98,9 +98,13 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
         state = checkpoints.restore(done, learning.abstract) if done else learning.begin(params)
         # They lie on the devices now; the start is read again at the end.
         del start, params
-        show = stack.enter_context(showing(task.steps, done, first))
+        progress = stack.enter_context(
+            show_progress(
+                "step", task.steps, done, note="compiling ...", first_line=True, quiet=not first
+            )
+        )
         log = stack.enter_context(_log(folder, done, config, first))
-        loop = Trainer(task, config.loop, folder, checkpoints, log, show, stopping)
+        loop = Trainer(task, config.loop, folder, checkpoints, log, progress, stopping)
         with _memory_told():
             end = loop.run(state, done)
         model_folder = None if end.asked else _export_final(folder, checkpoints, config)

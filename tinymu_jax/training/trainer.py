@@ -12,10 +12,10 @@ import jax
 from tinymu_jax.errors import InputError
 from tinymu_jax.training.checkpointing import Checkpoints
 from tinymu_jax.training.config import LoopConfig
-from tinymu_jax.training.metrics import MetricsLog
+from tinymu_jax.training.metrics import MetricsLog, summarize_metrics
 from tinymu_jax.training.preemption import Stopping
-from tinymu_jax.training.progress import Show
 from tinymu_jax.utils.files import write_json
+from tinymu_jax.utils.progress import ProgressDisplay
 
 FAULT_FILE = "not_finite.json"
 
@@ -77,11 +77,16 @@ class Trainer:
         folder: Path,
         checkpoints: Checkpoints,
         log: MetricsLog | None,
-        show: Show,
+        progress: ProgressDisplay,
         stopping: Stopping,
     ) -> None:
         self.task, self.config, self.folder = task, config, folder
-        self.checkpoints, self.log, self.show, self.stopping = checkpoints, log, show, stopping
+        self.checkpoints, self.log, self.progress, self.stopping = (
+            checkpoints,
+            log,
+            progress,
+            stopping,
+        )
         self.pace = _Pace(task)
         self.profiling, self.wrong_lines = False, 0
 
@@ -137,11 +142,11 @@ class Trainer:
             wrong = [name for name, value in found.items() if not math.isfinite(value)]
             if wrong:
                 # It would be compared with the others, and be neither better nor worse.
-                self.show.say(f"step {step}: {wrong[0]} is no number; not counted")
+                self.progress.print(f"step {step}: {wrong[0]} is no number; not counted")
                 found = {}
             if found:
                 self._write(step, found)
-                self.show.say(
+                self.progress.print(
                     f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in found.items())
                 )
             self.checkpoints.save(state, step, found)
@@ -153,7 +158,7 @@ class Trainer:
         if wrong:
             self._give_up(step, wrong[0], numbers[wrong[0]])
         speed = self.pace.measure(step, step % self.config.log_every == 0)
-        self.show(step, numbers | speed)
+        self.progress(step, self.task.steps, summarize_metrics(numbers | speed))
         if step % self.config.log_every == 0 or step == self.task.steps:
             self._write(step, numbers | speed)
             self._warn(step, self.task.watch(numbers))
@@ -162,7 +167,7 @@ class Trainer:
         """Says what is wrong where several lines in a row have it, once until it is right again."""
         self.wrong_lines = 0 if wrong is None else self.wrong_lines + 1
         if self.wrong_lines == WRONG_LINES:
-            self.show.say(f"step {step}: warning: {wrong}")
+            self.progress.print(f"step {step}: warning: {wrong}")
 
     def _write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Writes numbers, on the one process that has a log."""
@@ -185,7 +190,7 @@ class Trainer:
 
     def _profile(self, step: int) -> None:
         """Begins and ends the profile around its steps."""
-        first = self.config.profile_at
+        first = self.config.profile_start
         if first is not None and step == first:
             jax.profiler.start_trace(str(self.folder / "profile"))
             self.profiling = True
@@ -196,7 +201,7 @@ class Trainer:
         if self.profiling:
             jax.profiler.stop_trace()
             self.profiling = False
-            self.show.say(f"profile in {self.folder / 'profile'}; look at it with xprof")
+            self.progress.print(f"profile in {self.folder / 'profile'}; look at it with xprof")
 
 
 class _Pace:

@@ -1,0 +1,154 @@
+"""Progress of long work on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+LINE_EVERY = 30.0
+"""Seconds between lines where stderr is not a terminal."""
+
+Progress = Callable[[int, int], Any]
+"""(done, total): what long work calls as it advances. A `ProgressDisplay` is one."""
+
+
+def no_progress(done: int, total: int) -> None:
+    """Ignores progress; the default of functions that take a `Progress`."""
+
+
+class ProgressDisplay:
+    """Shows "done of total" with speed and time left; this base class shows nothing."""
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Updates the display.
+
+        Args:
+            done: units finished, including those finished before this process started.
+            total: units in all; None if it was given to `show_progress`.
+            note: metrics to show beside the count.
+        """
+
+    def print(self, text: str) -> None:
+        """Prints a line without disturbing the display."""
+
+
+class _Bar(ProgressDisplay):
+    """A rich progress bar."""
+
+    def __init__(self, bar: Any, label: str, done: int, total: int | None, note: str) -> None:
+        self.bar, self.label, self.task = bar, label, None
+        if total is not None:
+            self.task = bar.add_task(label, completed=done, total=total, note=note)
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        if self.task is None:
+            # Work done before must not count as speed, so the task starts at the first count.
+            self.task = self.bar.add_task(self.label, completed=done, total=total, note=note)
+        changed = {} if total is None else {"total": total}
+        self.bar.update(self.task, completed=done, note=note, **changed)
+
+    def print(self, text: str) -> None:
+        self.bar.console.print(text, markup=False, highlight=False)
+
+
+class _Lines(ProgressDisplay):
+    """A line every `LINE_EVERY` seconds, and one at the end if there was one before."""
+
+    def __init__(self, label: str, total: int | None, first_line: bool) -> None:
+        self.label, self.total = label, total
+        self.first: tuple[int, float] | None = None
+        self.printed_at = -math.inf if first_line else time.monotonic()
+        self.printed = False
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        now, total = time.monotonic(), self.total if total is None else total
+        # Speed is measured from the first count: a first training step includes compilation.
+        first_done, began = self.first = self.first or (done, now)
+        ended = self.printed and done == total
+        if now - self.printed_at < LINE_EVERY and not ended:
+            return
+        self.printed_at, self.printed = now, True
+        parts = [f"{self.label} {done}/{total}", note]
+        if total is not None and first_done < done < total and now > began:
+            seconds = (now - began) / (done - first_done)
+            parts += [_speed(1 / seconds), f"{_duration(seconds * (total - done))} left"]
+        self.print("  ".join(filter(None, parts)))
+
+    def print(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def show_progress(
+    label: str,
+    total: int | None = None,
+    done: int = 0,
+    *,
+    note: str = "",
+    first_line: bool = False,
+    quiet: bool = False,
+) -> Iterator[ProgressDisplay]:
+    """Yields a display to call with (done, total) as the work advances.
+
+    Args:
+        label: what is done, such as "preparing" or "step".
+        total: units in all; None: the first call says it.
+        done: units finished before.
+        note: shown beside the bar until the first call.
+        first_line: where there is no terminal, print a line at the first call already, not only
+            after `LINE_EVERY` seconds.
+        quiet: show nothing.
+    """
+    if quiet:
+        yield ProgressDisplay()
+    elif not sys.stderr.isatty():
+        yield _Lines(label, total, first_line)
+    else:
+        with _rich_bar() as bar:
+            yield _Bar(bar, label, done, total, note)
+
+
+def _rich_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    class SpeedColumn(ProgressColumn):
+        def render(self, task: Task) -> str:
+            return _speed(task.speed) if task.speed else ""
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        SpeedColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        # The mean over minutes: seconds alone would be thrown off by validations and checkpoints.
+        speed_estimate_period=300,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
+def _speed(per_second: float) -> str:
+    return f"{per_second:,.1f}/s" if per_second >= 1 else f"{1 / per_second:,.1f} s each"
+
+
+def _duration(seconds: float) -> str:
+    """Returns h:mm:ss."""
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
