@@ -76,7 +76,9 @@ def read_asked(questions: Path, folder: Path, count: int) -> list[Any]:
             one = ChoiceQuestion(
                 str(number), paths[clip], row["question"], tuple(row["choices"]), 0, {}, ()
             )
-            found.append(Request(one.audio, choice_prompt(one), "MCQ", one.lettered, choose=True))
+            found.append(
+                Request(one.audio, choice_prompt(one), "MCQ", one.lettered, score_only=True)
+            )
     return found
 
 

@@ -57,13 +57,13 @@ def test_muchomusic_is_asked_and_goes_on(music, tmp_path, capsys, monkeypatch):
     assert findings.headline["accuracy, likelihood"].value > 0.7
     assert findings.headline["accuracy, likelihood"].count == 36
     assert f"accuracy: {100 * findings.headline['accuracy'].value:.1f} %" in out
-    replies = (tmp_path / "all" / "replies.jsonl").read_text()
+    replies = (tmp_path / "all" / "responses.jsonl").read_text()
     # A second run asks nothing and finds the same.
     from tinymu_jax.inference.engine import BatchEngine
 
     monkeypatch.setattr(BatchEngine, "ask", None)
     assert evaluate(capsys, monkeypatch, tmp_path / "all", *arguments)[2] == findings
-    assert (tmp_path / "all" / "replies.jsonl").read_text() == replies
+    assert (tmp_path / "all" / "responses.jsonl").read_text() == replies
 
 
 def test_missing_recordings_are_said_first(music, tmp_path, capsys, monkeypatch):
@@ -85,12 +85,12 @@ def test_a_killed_evaluation_goes_on(music, tmp_path):
     command += ["--questions", music / "muchomusic.csv", "--audio", music / "clips"]
     command += ["--checkpoint", "nano", "--output", tmp_path, "--no-blind"]
     # Replies are kept recording by recording.
-    start = "import sys; from tinymu_jax.evaluation import responses; responses.TOGETHER = 1; "
+    start = "import sys; from tinymu_jax.evaluation import responses; responses.RECORDINGS_PER_WRITE = 1; "
     start += "from tinymu_jax.cli.main import main; sys.argv[0] = 'tinymu'; main()"
     command[1:3] = ["-c", start]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(list(map(str, command)), env=environment)
-    replies = tmp_path / "replies.jsonl"
+    replies = tmp_path / "responses.jsonl"
     for _ in range(600):
         if replies.exists() and replies.read_text().count("\n") >= 6:
             break

@@ -105,7 +105,7 @@ def test_questions_are_put_once_and_by_recording():
     assert [one.audio for one in asked[4:]] == [None] * 4
     assert [one.prompt for one in asked[4:]] == [one.prompt for one in asked[:4]]
     assert {one.options for one in asked} == {("(A) w", "(B) x", "(C) y", "(D) z")}
-    assert not any(one.choose for one in asked)
+    assert not any(one.score_only for one in asked)
 
 
 def test_headline_by_hand():
@@ -229,7 +229,7 @@ def test_at_most_twenty_worst():
 def test_likelihood_alone():
     model = Model(SAID, LIKELY)
     found = evaluate(model, generate=False)
-    assert all(one.choose for one in model.calls[0])
+    assert all(one.score_only for one in model.calls[0])
     assert found.headline["accuracy, likelihood"].value == 0.5
     for name in ("accuracy", "knowledge", "accuracy, strict letter rule", "unanswered"):
         assert found.headline[name].value is None

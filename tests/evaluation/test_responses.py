@@ -56,7 +56,7 @@ def test_replies_come_in_the_order_of_the_questions(asked, kept):
 
 
 def test_a_killed_run_goes_on(asked, kept, monkeypatch):
-    monkeypatch.setattr(responses, "TOGETHER", 1)
+    monkeypatch.setattr(responses, "RECORDINGS_PER_WRITE", 1)
     with pytest.raises(KeyboardInterrupt):
         run_cached(Echo(stop_after=6), asked, kept)
     with kept.path.open("a") as file:
@@ -95,7 +95,7 @@ def test_faults_stand_in_their_places_and_are_asked_again(asked, kept, tmp_path)
 
 
 def test_equal_questions_are_asked_once(kept):
-    prior = Request(None, "what is it", "MCQ", ("a", "b"), choose=True)
+    prior = Request(None, "what is it", "MCQ", ("a", "b"), score_only=True)
     echo = Echo()
     assert len(run_cached(echo, [prior] * 3, kept)) == 3
     assert echo.asked == [prior]
@@ -103,11 +103,13 @@ def test_equal_questions_are_asked_once(kept):
 
 def test_another_file_in_its_place_is_refused(asked, kept):
     kept.path.write_text('{"text": "no key"}\n')
-    assert "line 1 is no reply; move the file away" in refusal(run_cached, Echo(), asked, kept)
+    assert "line 1 is not a response; move the file away" in refusal(
+        run_cached, Echo(), asked, kept
+    )
 
 
 def test_a_kill_loses_few_of_those_asked_without_audio(kept, monkeypatch):
-    monkeypatch.setattr(responses, "TOGETHER", 4)
+    monkeypatch.setattr(responses, "RECORDINGS_PER_WRITE", 4)
     unheard = [Request(None, f"what is {n}", "MCQ", ("a", "b")) for n in range(12)]
     with pytest.raises(KeyboardInterrupt):
         run_cached(Echo(stop_after=8), unheard, kept)

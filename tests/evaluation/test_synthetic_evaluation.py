@@ -322,7 +322,7 @@ class Fake:
     def reply(self, one):
         said = Response(*self.rule(one))
         # What is to choose takes the first here.
-        return said._replace(text=one.options[0]) if one.choose else said
+        return said._replace(text=one.options[0]) if one.score_only else said
 
 
 def knowing(one):
@@ -414,9 +414,9 @@ def test_without_audio_one_of_the_possible_answers_is_chosen(balanced):
     }
     assert found.scores.by_format["qa"].no_audio == 1 / 2
     silent = {one.task: one for one in fake.asked if one.audio is None}
-    offered = {task: one.options for task, one in silent.items() if one.choose}
+    offered = {task: one.options for task, one in silent.items() if one.score_only}
     assert offered == {"QA": ("major", "minor"), "Binary": ("Yes.", "No.")}
-    assert not any(one.options or one.choose for one in fake.asked if one.audio is not None)
+    assert not any(one.options or one.score_only for one in fake.asked if one.audio is not None)
     # A caption is said, and its timbre is the beginning that is most probable.
     assert silent["Captioning"].options == tuple(
         f"You hear {NAMES['timbre'][value]}" for value in VALUES["timbre"]
@@ -620,7 +620,7 @@ def test_what_is_to_choose_answers_with_the_most_probable_option(assistant, clip
     monkeypatch.setattr(BatchEngine, "answer", None)  # nothing is said
     options = ("t7", "t40 t41", "t300 t2 t9", "t5")
     for audio, name in ((clips[0], "log_likelihood"), (None, "prior")):
-        asked = Request(audio, "t5 t6 t90", "QA", options, choose=True)
+        asked = Request(audio, "t5 t6 t90", "QA", options, score_only=True)
         details = assistant.score_details(clips[0], "t5 t6 t90", options)
         (reply,) = BatchEngine(assistant, 2).ask([asked])
         assert reply.text == max(details, key=lambda one: getattr(one, name)).option

@@ -92,7 +92,7 @@ def test_labels_are_compared_with_and_without_audio():
     assert [str(one.audio) for one in put.asked] == ["a.wav", "b.wav", "c.wav", "None"]
     assert {one.prompt for one in put.asked} == {PROMPTS["GTZAN"]}
     assert {one.options for one in put.asked} == {("Hip-hop", "Rock")}
-    assert all(one.choose for one in put.asked)
+    assert all(one.score_only for one in put.asked)
 
 
 def test_prior_that_is_taken_off_flips_a_clip():

@@ -35,7 +35,7 @@ def clips(tmp_path):
 def asked(clips):
     """Three questions on each, and on none between them."""
     return [
-        Request(audio, prompt, "MCQ", options, choose=True)
+        Request(audio, prompt, "MCQ", options, score_only=True)
         for audio in (clips[0], None, *clips[1:])
         for prompt, options in zip(PROMPTS, OPTIONS, strict=True)
     ]
@@ -69,7 +69,7 @@ def test_packed_options_score_as_alone(assistant, clips, asked, monkeypatch):
 def test_devices_share_the_rows(assistant, asked, monkeypatch, sizes):
     monkeypatch.setattr(scoring, "ROW_SLOTS", 200)
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
-    told = [one._replace(choose=False) for one in asked]
+    told = [one._replace(score_only=False) for one in asked]
     wanted, found = BatchEngine(assistant, 6).ask(told), BatchEngine(assistant, 6, mesh).ask(told)
     np.testing.assert_allclose(scores(found), scores(wanted), atol=1e-4)
     assert [reply.text for reply in found] == [reply.text for reply in wanted]

@@ -25,7 +25,7 @@ class Asked:
 
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
     output: Path = Path("evaluation")
-    """Folder for report.html, report.md, report.json and all replies (replies.jsonl); a run that
+    """Folder for report.html, report.md, report.json and all replies (responses.jsonl); a run that
     was stopped goes on with those."""
     max_new_tokens: int = 64
     """Longest answer."""

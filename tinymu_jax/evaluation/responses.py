@@ -1,12 +1,11 @@
-"""Replies kept as they come, one json object a line: an evaluation that was killed goes on.
+"""Engine with a resumable response cache on disk: a killed evaluation continues.
 
-A line is found again by what was asked, heard and used to answer, so that nothing is taken from a
-run of another model or another recording.
+A response's key covers everything that it depends on: model, settings, recording and question.
 """
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,147 +17,140 @@ from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.engine import BatchEngine, Engine, Progress, Request, Response
 from tinymu_jax.mesh import MeshConfig, make_mesh
 from tinymu_jax.utils import fingerprint
-from tinymu_jax.utils.files import exists, make_folder, read_text, write_text
+from tinymu_jax.utils.files import exists, make_folder
+from tinymu_jax.utils.jsonl import JsonlLog
 
-TOGETHER = 64
-"""Recordings whose replies are kept at once: what a kill loses."""
+RESPONSES_FILE = "responses.jsonl"
+
+RECORDINGS_PER_WRITE = 64
+"""Recordings whose responses are written together: a kill loses at most these."""
+
+CachedEngine = Callable[[Sequence[Request]], list[Response | InputError]]
+"""Returns the response to each request, or what is wrong with its recording or prompt."""
 
 
 class ResponseCache(NamedTuple):
-    """Where replies are kept, and what they depend on beside the question."""
+    """A file of responses."""
 
     path: Path
-    """Of the file; it is gone on with if it is there."""
     model: str
-    """What tells this model, and how it is used, from any other."""
+    """Identifies the model and its settings: responses of another one are not used."""
+
+
+def cached_engine(
+    model: Assistant, output: Path, max_new_tokens: int, progress: Progress
+) -> CachedEngine:
+    """Returns an engine over all local devices that caches responses in a folder.
+
+    Args:
+        model: the assistant.
+        output: folder of the evaluation.
+        max_new_tokens: of a response.
+        progress: called with the number of responses so far, and the total.
+    """
+    mesh = make_mesh(MeshConfig(), jax.local_devices()) if jax.local_device_count() > 1 else None
+    engine = BatchEngine(model, max_new_tokens, mesh)
+    identity = {
+        "config": model.config.to_dict(),
+        "weights": fingerprint.of_weights(model.params),
+        "tokenizer": fingerprint.of_text(model.tokenizer.text),
+        "max_new_tokens": max_new_tokens,
+    }
+    cache = ResponseCache(make_folder(output) / RESPONSES_FILE, json.dumps(identity, default=str))
+    return lambda requests: run_cached(engine, requests, cache, progress)
 
 
 def run_cached(
-    asker: Engine,
-    asked: Sequence[Request],
-    kept: ResponseCache,
+    engine: Engine,
+    requests: Sequence[Request],
+    cache: ResponseCache,
     progress: Progress = lambda done, total: None,
 ) -> list[Response | InputError]:
-    """Asks what was not asked before, and keeps the replies.
+    """Runs the requests that are not in the cache, and adds their responses to it.
 
     Args:
-        asker: answers.
-        asked: the questions; those on one recording need not stand together.
-        kept: where replies are, and go.
-        progress: called with the number of replies so far, and of all.
+        engine: the model.
+        requests: in any order; equal ones run once.
+        cache: read first, then appended to.
+        progress: called with the number of responses so far, and the total.
 
     Returns:
-        A reply to each; the fault of a recording or prompt in its place, which is not kept.
+        A response to each request; the error of a recording or prompt in its place, which is not
+        cached.
 
     Raises:
         InputError: the file holds something else, or cannot be written.
     """
-    there = _read(kept.path)
-    keys = _keys(asked, kept.model)
-    found: dict[str, Response | InputError] = {key: there[key] for key in keys if key in there}
-    missing = {key: one for key, one in zip(keys, asked, strict=True) if key not in found}
-    pairs = sorted(missing.items(), key=lambda pair: _place(pair[1].audio))
-    total = len(set(keys))
-    for batch in _batches(pairs):
-        before = len(found)
-        replies = asker.ask(
-            [one for _, one in batch],
-            lambda done, _, before=before: progress(before + done, total),
-        )
-        with kept.path.open("a", encoding="utf-8") as file:
-            for (key, one), reply in zip(batch, replies, strict=True):
-                found[key] = reply
-                if isinstance(reply, Response):
-                    file.write(json.dumps(_line(key, one, reply)) + "\n")
+    log = JsonlLog(
+        cache.path, _parse, "a response", "move the file away, or name another output folder"
+    )
+    keys = _keys(requests, cache.model)
+    cached, total = log.read(), len(set(keys))
+    responses: dict[str, Response | InputError] = {k: cached[k] for k in keys if k in cached}
+    missing = {k: request for k, request in zip(keys, requests, strict=True) if k not in responses}
+    if missing:
+        with log.writing():
+            for batch in _batches(missing):
+                before = len(responses)
+                replies = engine.ask(
+                    list(batch.values()),
+                    lambda done, _, before=before: progress(before + done, total),
+                )
+                answered = dict(zip(batch, replies, strict=True))
+                log.append(
+                    _row(key, batch[key], reply)
+                    for key, reply in answered.items()
+                    if isinstance(reply, Response)
+                )
+                responses |= answered
     progress(total, total)
-    return [found[key] for key in keys]
+    return [responses[key] for key in keys]
 
 
-def _keys(asked: Sequence[Request], model: str) -> list[str]:
-    """Returns what each question is found again by: all that its reply depends on."""
-    recordings = {one.audio: _state(one.audio) for one in asked}
+def _keys(requests: Sequence[Request], model: str) -> list[str]:
+    """Returns a hash of everything that each request's response depends on."""
+    recordings = {request.audio: _file_state(request.audio) for request in requests}
     return [
         fingerprint.of_text(
-            json.dumps([model, recordings[one.audio], one.prompt, one.options, one.choose])
+            json.dumps([model, recordings[r.audio], r.prompt, r.options, r.score_only])
         )
-        for one in asked
+        for r in requests
     ]
 
 
-def _state(audio: Path | None) -> list[Any]:
-    """Returns name, time and size of a recording: one that was replaced is asked about anew."""
+def _file_state(audio: Path | None) -> list[Any]:
+    """Returns a recording's path, time and size: one that was replaced is encoded again."""
     if audio is None or not exists(audio):
         return [str(audio)]
     status = os.stat(audio)
     return [str(audio), status.st_mtime_ns, status.st_size]
 
 
-def _place(audio: Path | None) -> str:
-    return "" if audio is None else str(audio)
+def _batches(requests: Mapping[str, Request]) -> Iterator[dict[str, Request]]:
+    """Yields all requests on some recordings at a time; without audio, as many requests."""
+
+    def recording(item: tuple[str, Request]) -> str:
+        return "" if item[1].audio is None else str(item[1].audio)
+
+    groups: list[list[tuple[str, Request]]] = []
+    for name, group in groupby(sorted(requests.items(), key=recording), key=recording):
+        items = list(group)
+        groups += [items] if name else [[item] for item in items]
+    for start in range(0, len(groups), RECORDINGS_PER_WRITE):
+        block = groups[start : start + RECORDINGS_PER_WRITE]
+        yield {key: request for group in block for key, request in group}
 
 
-def _batches(pairs: Sequence[tuple[str, Request]]) -> Iterator[list[tuple[str, Request]]]:
-    """Yields questions, all on some recordings at a time; of those on none, as many."""
-    runs: list[list[tuple[str, Request]]] = []
-    for place, run in groupby(pairs, key=lambda pair: _place(pair[1].audio)):
-        own = list(run)
-        runs += [own] if place else [[pair] for pair in own]
-    for start in range(0, len(runs), TOGETHER):
-        yield [pair for run in runs[start : start + TOGETHER] for pair in run]
-
-
-def _line(key: str, one: Request, reply: Response) -> dict[str, Any]:
-    """Returns what is kept of a reply: all of it, and what was asked, for whoever reads it."""
+def _row(key: str, request: Request, response: Response) -> dict[str, Any]:
+    """Returns the line of a response, with its request for the reader."""
     return {
         "key": key,
-        "audio": None if one.audio is None else str(one.audio),
-        "prompt": one.prompt,
-        "options": list(one.options),
-        **reply._asdict(),
+        "audio": None if request.audio is None else str(request.audio),
+        "prompt": request.prompt,
+        "options": list(request.options),
+        **response._asdict(),
     }
 
 
-def _read(path: Path) -> dict[str, Response]:
-    """Returns the replies of an earlier run; a line that a kill cut short is taken off the file."""
-    if not exists(path):
-        return {}
-    remedy = "move the file away, or name another output"
-    text = read_text(path, remedy)
-    whole, _, rest = text.rpartition("\n")
-    if rest:
-        write_text(path, f"{whole}\n" if whole else "")
-    found = {}
-    # Only "\n" ends a line: texts hold other separators.
-    for number, line in enumerate(whole.split("\n") if whole else (), 1):
-        try:
-            row = json.loads(line)
-            found[row["key"]] = Response(row["text"], tuple(row["log_likelihoods"]), row["cut"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: line {number} is no reply; {remedy}") from error
-    return found
-
-
-REPLIES_FILE = "replies.jsonl"
-
-
-def cached_engine(
-    model: Assistant, output: Path, max_new_tokens: int, progress: Progress
-) -> Callable[[Sequence[Request]], list[Response | InputError]]:
-    """Returns what puts questions to a model and keeps the replies in a folder.
-
-    Args:
-        model: the assistant.
-        output: folder of the evaluation.
-        max_new_tokens: of an answer.
-        progress: called with the number of replies so far, and of all.
-    """
-    mesh = make_mesh(MeshConfig(), jax.local_devices()) if jax.local_device_count() > 1 else None
-    asker = BatchEngine(model, max_new_tokens, mesh)
-    depends = {
-        "config": model.config.to_dict(),
-        "weights": fingerprint.of_weights(model.params),
-        "tokenizer": fingerprint.of_text(model.tokenizer.text),
-        "max_new_tokens": max_new_tokens,
-    }
-    kept = ResponseCache(make_folder(output) / REPLIES_FILE, json.dumps(depends, default=str))
-    return lambda asked: run_cached(asker, asked, kept, progress)
+def _parse(row: Mapping[str, Any]) -> Response:
+    return Response(row["text"], tuple(row["log_likelihoods"]), row["cut"])

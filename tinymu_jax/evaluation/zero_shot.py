@@ -89,7 +89,7 @@ def evaluate_classification(
     words = label_words(found.classes, config.words)
     items = recordings_to_test(found, config.every_part)
     prompt = config.prompt or PROMPTS.get(found.name, PROMPT)
-    nothing = Request(None, prompt, TASK, tuple(words.values()), choose=True)
+    nothing = Request(None, prompt, TASK, tuple(words.values()), score_only=True)
     *replies, unheard = put([*(nothing._replace(audio=item.path) for item in items), nothing])
     if isinstance(unheard, InputError):
         raise unheard

@@ -39,7 +39,7 @@ class Request(NamedTuple):
     """Answers of one format are about as long, and computed side by side."""
     options: tuple[str, ...] = ()
     """Given answers to score as well."""
-    choose: bool = False
+    score_only: bool = False
     """Nothing is said: the most probable of the options is the answer."""
 
 
@@ -189,7 +189,7 @@ class _Run:
             if one.options:
                 options = [self.asker.encode_option(option) for option in one.options]
                 compared.append(Compared(number, ids, options))
-            if not one.choose:
+            if not one.score_only:
                 self._queue(_Waiting(number, heard, ids))
         self._count(self.scorer.add(heard, compared))
 
@@ -226,7 +226,7 @@ class _Run:
         before = len(self.texts)
         for number, own in scored:
             self.scores[number] = own
-            if self.asked[number].choose:
+            if self.asked[number].score_only:
                 self.texts[number] = self.asked[number].options[int(np.argmax(own))]
         if len(self.texts) > before:
             self.progress(len(self.texts), len(self.asked))

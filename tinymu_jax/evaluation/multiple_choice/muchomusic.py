@@ -115,7 +115,7 @@ def _ask(
     for number in order:
         one = questions[number]
         prompt = choice_prompt(one, config.example)
-        asked.append(Request(one.audio, prompt, MCQ, one.lettered, choose=not config.generate))
+        asked.append(Request(one.audio, prompt, MCQ, one.lettered, score_only=not config.generate))
     unheard = [one._replace(audio=None) for one in asked] if config.blind else []
     replies = list(put([*asked, *unheard]))
     rest = replies[len(asked) :] if config.blind else [None] * len(asked)

@@ -120,7 +120,7 @@ def _ways(
         answers = [possible_answers(item, extra) for item in items]
         begun = [caption_beginnings(item, extra) for item in items]
         ways["no_audio"] = [
-            one._replace(audio=None, options=given or start or one.options, choose=bool(given))
+            one._replace(audio=None, options=given or start or one.options, score_only=bool(given))
             for one, given, start in zip(own, answers, begun, strict=True)
         ]
     if blind and len(clips) > 1:  # there is no other one otherwise
