@@ -224,7 +224,7 @@ def test_a_run_is_told_with_its_config_and_its_scores(tmp_path, golden_checkpoin
     start = {"checkpoint": None, "encoder": "/data/mine/enc", "decoder": "someone/words"}
     page = {"format": 1, "config": {"init": start, "epochs": 3}, "data": {"train": "f00d"}}
     (run / "run.json").write_text(json.dumps(page))
-    headline = {"right": Metric(0.625, 0.5, 0.75, 64), "words": Metric(12.5, share=False)}
+    headline = {"right": Metric(0.625, 0.5, 0.75, 64), "words": Metric(12.5, is_fraction=False)}
     write_report([EvalResult("list", "Made", str(model), headline, [])], run)
     text = card_text(model, made_from_run(run, 40))
     assert "Saved after step 40 of a run" in text

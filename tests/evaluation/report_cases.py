@@ -60,7 +60,7 @@ def findings(**fields):
         checkpoint="/data/runs/sft/checkpoints/1200",
         headline={
             "accuracy": Metric(0.586, 0.558, 0.614, 1187),
-            "BLEU": Metric(6.25, share=False),
+            "BLEU": Metric(6.25, is_fraction=False),
         },
         tables=(
             Table(

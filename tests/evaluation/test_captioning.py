@@ -86,7 +86,7 @@ def test_missing_cut_and_unanswered_recordings_are_told():
     assert list(found.tables[-1].rows) == ["0.wav: no such file"]
     assert cells(found.tables[0], "this model")["ROUGE-L"] == round(1 / 3, 4)
     assert [one.audio for one in found.worst] == ["1.wav", "3.wav", "2.wav"]
-    assert found.worst[0].wanted == "loud drums / a slow tune"
+    assert found.worst[0].expected == "loud drums / a slow tune"
     assert found.worst[2].score == 1
     everything = saying({}, None)
     everything_but_silence = saying({"": "x"}, None)

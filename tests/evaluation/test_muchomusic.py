@@ -203,7 +203,7 @@ def test_radar_and_letters():
     found = evaluate(Model(SAID, LIKELY))
     (radar,) = found.radars
     assert list(radar.axes) == ["melody", "lyrics", "mood"]
-    assert radar.rings["strict letter rule"] == [0.5, 1, 0.5]
+    assert radar.series["strict letter rule"] == [0.5, 1, 0.5]
     letters = {one.title: one for one in found.confusions}["Letters, official rule"]
     assert letters.labels == [*"ABCD", "unanswered"]
     assert [row.index(1) for row in letters.counts[:4]] == [0, 1, 2, 4]
@@ -215,7 +215,7 @@ def test_worst_answers_are_those_most_firmly_wrong():
     # Right option's lead over the best other: c1 -5, a2 -2, then a1 and b1 (likely, yet not said).
     assert [one.question for one in worst[:2]] == ["About c.wav, 1?", "About a.wav, 2?"]
     assert [one.score for one in worst] == [-5, -2, 1, 1]
-    assert (worst[0].wanted, worst[0].said, worst[0].audio) == ("(D) z", "nothing", "c.wav")
+    assert (worst[0].expected, worst[0].predicted, worst[0].audio) == ("(D) z", "nothing", "c.wav")
 
 
 def test_at_most_twenty_worst():

@@ -133,6 +133,6 @@ def test_a_radar_of_two_axes_is_drawn_as_bars(tmp_path):
 
 
 def test_figures_of_their_own_scale_are_not_drawn_as_shares(tmp_path):
-    rows = {name: (Metric(12.0, share=False),) for name in ("a", "b", "c")}
+    rows = {name: (Metric(12.0, is_fraction=False),) for name in ("a", "b", "c")}
     page, _ = written(tmp_path, findings(tables=(Table("Scores", ("x",), rows),)))
     assert "Scores" not in page.texts("title")

@@ -36,24 +36,24 @@ def test_what_is_no_number_is_null(tmp_path):
         raise AssertionError(name)
 
     text = (tmp_path / "report.json").read_text()
-    (content,) = json.loads(text, parse_constant=refuse)["findings"]
-    assert content["radars"][0]["rings"]["m"] == [None, 0.5, None]
+    (content,) = json.loads(text, parse_constant=refuse)["results"]
+    assert content["radars"][0]["series"]["m"] == [None, 0.5, None]
     (back,) = read_report(tmp_path)
     assert back.headline["accuracy"].value is None
-    assert [math.isnan(share) for share in back.radars[0].rings["m"]] == [True, False, True]
+    assert [math.isnan(share) for share in back.radars[0].series["m"]] == [True, False, True]
 
 
 @pytest.mark.parametrize(
     ("keys", "value", "said"),
     [
         (("format",), 7, "format 7"),
-        (("findings",), None, "findings is NoneType"),
-        (("findings", 0, "kind"), 3, "findings[0].kind is int, not str"),
-        (("findings", 0, "odd"), 3, "findings[0] has an unknown 'odd'"),
-        (("findings", 0, "headline", "accuracy", "count"), 1.5, "['accuracy'].count is float"),
-        (("findings", 0, "tables", 0, "columns"), ["official"], "row 'all' has 2 values"),
-        (("findings", 0, "tables", 0, "columns"), ["x", "x"], "'x' twice"),
-        (("findings", 0, "confusions", 0, "labels"), ["rock"], "the matrix has 2 values"),
+        (("results",), None, "results is NoneType"),
+        (("results", 0, "kind"), 3, "results[0].kind is int, not str"),
+        (("results", 0, "odd"), 3, "results[0] has an unknown 'odd'"),
+        (("results", 0, "headline", "accuracy", "count"), 1.5, "['accuracy'].count is float"),
+        (("results", 0, "tables", 0, "columns"), ["official"], "row 'all' has 2 values"),
+        (("results", 0, "tables", 0, "columns"), ["x", "x"], "'x' twice"),
+        (("results", 0, "confusions", 0, "labels"), ["rock"], "the matrix has 2 values"),
     ],
 )
 def test_a_broken_report_is_refused_by_its_key(tmp_path, keys, value, said):
@@ -73,9 +73,9 @@ def test_a_report_that_lacks_a_field_or_is_missing_is_refused(tmp_path):
     write_report([findings()], tmp_path)
     path = tmp_path / "report.json"
     content = json.loads(path.read_text())
-    del content["findings"][0]["checkpoint"]
+    del content["results"][0]["checkpoint"]
     path.write_text(json.dumps(content))
-    assert "findings[0] lacks 'checkpoint'" in refusal(read_report, path)
+    assert "results[0] lacks 'checkpoint'" in refusal(read_report, path)
     assert "cannot be read" in refusal(read_report, tmp_path / "none.json")
 
 

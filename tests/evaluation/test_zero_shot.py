@@ -49,14 +49,14 @@ def test_calibration_error_by_hand():
     np.testing.assert_allclose(found.confidence, [0.7, 0.975])
     np.testing.assert_allclose(found.accuracy, [1, 0.5])
     assert found.counts == [1, 2]
-    assert found.error == pytest.approx((0.3 * 1 + 0.475 * 2) / 3)
+    assert found.ece == pytest.approx((0.3 * 1 + 0.475 * 2) / 3)
 
 
 def test_a_bin_takes_its_upper_end():
     edges = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
     assert calibration("C", edges, edges > 0, 10).counts == [1] * 10
     assert calibration("C", np.array([0.0, 0.1]), np.array([True, True]), 10).counts == [2]
-    assert calibration("C", edges, edges > 0, 1).error == pytest.approx(0.45)
+    assert calibration("C", edges, edges > 0, 1).ece == pytest.approx(0.45)
     assert "bins is 0" in refusal(calibration, "C", edges, edges > 0, 0)
 
 
@@ -122,8 +122,8 @@ def test_calibration_is_of_the_probabilities_over_the_prior():
     sure = 1 / (1 + np.exp([-1, -1.5, -6]))
     np.testing.assert_allclose(over.confidence, sure)
     assert over.accuracy == [0, 1, 0]
-    assert over.error == pytest.approx((sure[0] + 1 - sure[1] + sure[2]) / 3)
-    assert found.headline["calibration error"].value == over.error
+    assert over.ece == pytest.approx((sure[0] + 1 - sure[1] + sure[2]) / 3)
+    assert found.headline["calibration error"].value == over.ece
 
 
 def test_table_of_labels():
@@ -138,7 +138,7 @@ def test_table_of_labels():
 def test_worst_are_the_most_confident_wrong_ones():
     found = evaluate_classification(saying(LOUD), TWO, "model")
     assert [one.audio for one in found.worst] == ["c.wav", "a.wav"]
-    assert (found.worst[0].wanted, found.worst[0].said) == ("Rock", "Hip-hop")
+    assert (found.worst[0].expected, found.worst[0].predicted) == ("Rock", "Hip-hop")
     # tanh(x / 2) is the difference of the two probabilities.
     assert found.worst[0].score == pytest.approx(-np.tanh(3))
 

@@ -213,10 +213,11 @@ def _scores(report: Path | None) -> str:
     remedy = "write it again with this version's `tinymu evaluate`"
     lines = ["| evaluation | of | measure | value | 95 % | questions |", "| --- " * 6 + "|"]
     try:
-        for one in read_json_object(report, remedy)["findings"]:
+        for one in read_json_object(report, remedy)["results"]:
             for name, measure in one["headline"].items():
                 value, low, high = (
-                    _number(measure[key], measure["share"]) for key in ("value", "low", "high")
+                    _number(measure[key], measure["is_fraction"])
+                    for key in ("value", "low", "high")
                 )
                 between = f"{low} to {high}" if measure["low"] is not None else ""
                 lines.append(

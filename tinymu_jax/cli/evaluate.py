@@ -58,11 +58,11 @@ def shown(measure: Any) -> str:
     """Returns a measure in words: in percent where it is a share."""
     if measure.value is None:
         return measure.note
-    scale = 100 if measure.share else 1
+    scale = 100 if measure.is_fraction else 1
     interval = ""
     if measure.low is not None and measure.high is not None:
         interval = f" [{scale * measure.low:.1f}, {scale * measure.high:.1f}]"
-    return f"{scale * measure.value:.1f}{' %' if measure.share else ''}{interval}"
+    return f"{scale * measure.value:.1f}{' %' if measure.is_fraction else ''}{interval}"
 
 
 @dataclass(frozen=True)

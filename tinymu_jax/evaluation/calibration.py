@@ -48,5 +48,5 @@ def calibration(
         confidence=means[0].tolist(),
         accuracy=means[1].tolist(),
         counts=counts[filled].tolist(),
-        error=float((gaps * counts[filled]).sum() / counts.sum()),
+        ece=float((gaps * counts[filled]).sum() / counts.sum()),
     )

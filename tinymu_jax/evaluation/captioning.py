@@ -18,8 +18,8 @@ from tinymu_jax.evaluation.results import EvalResult, Example, Metric, Table
 from tinymu_jax.evaluation.skipped import (
     Answers,
     cut_notices,
-    left_out_notices,
-    left_out_tables,
+    skipped_notices,
+    skipped_tables,
     sort_replies,
 )
 from tinymu_jax.evaluation.text_metrics import (
@@ -174,7 +174,7 @@ def evaluate_captions(
         title=captions.name,
         checkpoint=checkpoint,
         headline={name: own.measures[name] for name in HEADLINE},
-        tables=[_table(rows, scored, clips), *left_out_tables(answers.missing)],
+        tables=[_table(rows, scored, clips), *skipped_tables(answers.missing)],
         notices=_notices(answers),
         missing=len(answers.missing),
         worst=_worst(answers, own, config.prompt),
@@ -232,7 +232,7 @@ def _table(
     columns = [*BLEU, ROUGE_L, METEOR, BERT_SCORE]
 
     def words(texts: Sequence[str]) -> Metric:
-        return Metric(float(np.mean([len(text.split()) for text in texts])), share=False)
+        return Metric(float(np.mean([len(text.split()) for text in texts])), is_fraction=False)
 
     cells: dict[str, list[Metric | None]] = {
         name: [*(one.measures[column] for column in columns), words(rows[name])]
@@ -252,7 +252,7 @@ def _notices(answers: Answers[Captioned]) -> list[str]:
     heard = len(answers.answered)
     empty = sum(not reply.text.strip() for _, reply in answers.answered)
     return [
-        *left_out_notices(heard + len(answers.missing), answers.missing, noun="recordings"),
+        *skipped_notices(heard + len(answers.missing), answers.missing, noun="recordings"),
         *([f"Of {empty:,} of {heard:,} recordings nothing was said"] if empty else []),
         *cut_notices((clip.audio, reply.cut) for clip, reply in answers.answered),
     ]

@@ -25,8 +25,8 @@ from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric
 from tinymu_jax.evaluation.skipped import (
     Answers,
     cut_notices,
-    left_out_notices,
-    left_out_tables,
+    skipped_notices,
+    skipped_tables,
     sort_by_length,
     sort_replies,
 )
@@ -283,7 +283,7 @@ def list_findings(
         found, signatures[f"BLEU of {task}"] = _bleus(task, questions, said)
         measures |= found
     total = len(questions) + len(answers.missing) + len(too_long)
-    notices = left_out_notices(total, answers.missing, too_long)
+    notices = skipped_notices(total, answers.missing, too_long)
     if repeated:
         notices.append(f"{repeated:,} records that repeat another one are asked once")
     notices += cut_notices((question.audio, reply.cut) for question, reply in answers.answered)
@@ -293,7 +293,7 @@ def list_findings(
         headline=_headline(measures, tasks),
         tables=[
             *_tables(measures, tasks),
-            *left_out_tables([*answers.missing, *too_long]),
+            *skipped_tables([*answers.missing, *too_long]),
         ],
         notices=notices,
         missing=len(answers.missing),
@@ -450,8 +450,8 @@ def _worst(
             Example(
                 audio=str(question.audio),
                 question=question.prompt,
-                wanted=" / ".join(question.answers),
-                said=reply.text,
+                expected=" / ".join(question.answers),
+                predicted=reply.text,
                 score=float(marks[question.task][ROUGE_L][number]) if text else None,
                 options=question.options if question.task == MCQ else (),
             )

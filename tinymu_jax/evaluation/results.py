@@ -1,6 +1,6 @@
-"""What an evaluation finds, in one form whatever was asked, for `tinymu_jax.evaluation.report.build`.
+"""Results of an evaluation, in one form for every benchmark; input of `write_report`.
 
-Shares are fractions of 1; a report prints them in percent.
+Fractions are 0 to 1; a report prints them in percent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,97 +9,99 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Metric:
-    """A number with its 95 % interval, if there is one."""
+    """A number, with its 95 % confidence interval if there is one."""
 
     value: float | None
     """None: not available; `note` says why."""
     low: float | None = None
     high: float | None = None
     count: int | None = None
-    """Over how many questions."""
+    """Number of questions."""
     note: str = ""
-    share: bool = True
-    """Whether it is a fraction of 1, and not a figure of its own scale."""
+    is_fraction: bool = True
+    """False for a metric on a scale of its own, such as BLEU."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of measures under common columns."""
+    """Rows of metrics."""
 
     title: str
     columns: Sequence[str]
     rows: Mapping[str, Sequence[Metric | None]]
-    """By their names, a cell for each column; None is left empty."""
+    """Row name to one metric per column; None is an empty cell."""
     note: str = ""
-    """Stands below it."""
+    """Printed below the table."""
 
 
 @dataclass(frozen=True)
 class Radar:
-    """Shares around a circle: one ring for each of `rings`, in the order of `axes`."""
+    """A radar chart of fractions."""
 
     title: str
     axes: Sequence[str]
-    rings: Mapping[str, Sequence[float]]
+    series: Mapping[str, Sequence[float]]
+    """Series name to one fraction per axis; NaN is a gap."""
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often what is in a row was taken for what is in a column."""
+    """A confusion matrix."""
 
     title: str
     labels: Sequence[str]
     counts: Sequence[Sequence[int]]
+    """Rows are the true labels, columns the predicted ones."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often answers of some confidence are right, by bins of confidence."""
+    """A reliability diagram: accuracy by bins of confidence. Empty bins are omitted."""
 
     title: str
     confidence: Sequence[float]
-    """Mean of each bin that is not empty."""
+    """Mean of each bin."""
     accuracy: Sequence[float]
     counts: Sequence[int]
-    error: float
-    """Expected calibration error: the mean distance of the two, weighted by counts."""
+    ece: float
+    """Expected calibration error."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A question with what was answered, to be looked at."""
+    """A question with the model's answer."""
 
     audio: str
     """Path of the recording."""
     question: str
-    wanted: str
-    said: str
+    expected: str
+    predicted: str
     score: float | None = None
-    """The higher the better; None where it is only right or wrong."""
+    """Higher is better; None where an answer is only right or wrong."""
     options: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """All that one evaluation of one checkpoint gave."""
+    """Result of one evaluation of one checkpoint."""
 
     kind: str
-    """"MuChoMusic", "captions", "classification", "list"."""
+    """"MuChoMusic", "captions", "classification" or "list"."""
     title: str
     checkpoint: str
     headline: Mapping[str, Metric]
-    """The few numbers that checkpoints are compared by."""
+    """The few metrics by which checkpoints are compared."""
     tables: Sequence[Table]
     notices: Sequence[str] = ()
-    """What must be known first: questions left out, missing recordings. They stand on top."""
+    """Warnings at the top of the report: skipped questions, missing recordings."""
     missing: int = 0
-    """Questions whose recording is missing or broken."""
+    """Number of questions whose recording is missing or broken."""
     radars: Sequence[Radar] = ()
     confusions: Sequence[Confusion] = ()
     reliabilities: Sequence[Reliability] = ()
     worst: Sequence[Example] = ()
     """The twenty worst answers."""
     published: Mapping[str, Metric] = field(default_factory=dict)
-    """What papers report, by the names of `headline`."""
+    """Published values of metrics in `headline`."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """What the numbers depend on."""
+    """Everything the numbers depend on."""

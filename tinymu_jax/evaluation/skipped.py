@@ -61,7 +61,7 @@ def sort_replies(
     return Answers(answered, missing)
 
 
-def left_out_notices(
+def skipped_notices(
     total: int, missing: Sequence[str], too_long: Sequence[str] = (), noun: str = "questions"
 ) -> list[str]:
     """Returns what must be known of those left out: one line, or none where all were asked.
@@ -92,8 +92,8 @@ def cut_notices(heard: Iterable[tuple[Hashable, bool]]) -> list[str]:
     return [f"Of {cut:,} of {len(found):,} recordings only the beginning was heard"] if cut else []
 
 
-def left_out_tables(faults: Iterable[str]) -> list[Table]:
+def skipped_tables(faults: Iterable[str]) -> list[Table]:
     """Returns a table of what was wrong, and with how many; none where nothing was."""
     counts = Counter(faults)
-    rows = {why: [Metric(number, share=False)] for why, number in counts.items()}
+    rows = {why: [Metric(number, is_fraction=False)] for why, number in counts.items()}
     return [Table("Left out", ["questions"], rows)] if rows else []

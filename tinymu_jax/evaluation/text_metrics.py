@@ -96,16 +96,16 @@ def bleu(
     Where no text has as many words as an order asks for, that BLEU is 0. Arguments as
     `score_texts`.
     """
-    from sacrebleu.metrics import BLEU as Metric
+    from sacrebleu.metrics import BLEU as SacreBleu
 
-    metric = Metric(lowercase=True, force=True)
+    metric = SacreBleu(lowercase=True, force=True)
     # sacrebleu wants the first references of all texts, then the second ones, and so on.
     most = max(map(len, references))
     columns = [[own[n] if n < len(own) else None for own in references] for n in range(most)]
     whole = metric.corpus_score(said, columns)
     measures = {}
     for order, name in enumerate(BLEU, 1):
-        one = Metric.compute_bleu(
+        one = SacreBleu.compute_bleu(
             whole.counts[:order],
             whole.totals[:order],
             whole.sys_len,

@@ -24,8 +24,8 @@ from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric
 from tinymu_jax.evaluation.skipped import (
     Answers,
     cut_notices,
-    left_out_notices,
-    left_out_tables,
+    skipped_notices,
+    skipped_tables,
     sort_replies,
 )
 from tinymu_jax.inference.engine import Request, Response
@@ -371,9 +371,9 @@ def class_findings(
     return replace(
         named,
         headline=headline,
-        tables=[table, _by_class(classified, scores), *left_out_tables(answers.missing)],
+        tables=[table, _by_class(classified, scores), *skipped_tables(answers.missing)],
         notices=[
-            *left_out_notices(total, answers.missing, noun="recordings"),
+            *skipped_notices(total, answers.missing, noun="recordings"),
             *cut_notices((item.path, reply.cut) for item, reply in answers.answered),
         ],
         missing=len(answers.missing),
@@ -414,7 +414,7 @@ def _accuracy(
         name: [share, None, None] for name, share in shares.items()
     }
     for rule, own in scores.items():
-        rows[_model(rule)][1:] = [Metric(own.macro_f1), Metric(pictures[rule].error)]
+        rows[_model(rule)][1:] = [Metric(own.macro_f1), Metric(pictures[rule].ece)]
     rows["chance"] = [Metric(1 / len(classes)), None, None]
     return Table(
         "Accuracy",

@@ -19,7 +19,7 @@ from tinymu_jax.evaluation.multiple_choice.questions import (
     ChoiceQuestion,
 )
 from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Radar, Table
-from tinymu_jax.evaluation.skipped import cut_notices, left_out_notices, left_out_tables
+from tinymu_jax.evaluation.skipped import cut_notices, skipped_notices, skipped_tables
 
 ALL, UNANSWERED = "all", "unanswered"
 
@@ -255,7 +255,7 @@ def _tables(measures: Measures, outcome: Outcome) -> list[Table]:
         for key, (title, note) in TITLES.items()
         if any(cell.table == key for cell in measures)
     ]
-    return [*tables, *left_out_tables([*outcome.no_audio, *outcome.too_long])]
+    return [*tables, *skipped_tables([*outcome.no_audio, *outcome.too_long])]
 
 
 def _table(measures: Measures, key: str, title: str, note: str) -> Table:
@@ -269,7 +269,7 @@ def _table(measures: Measures, key: str, title: str, note: str) -> Table:
 
 def _notices(outcome: Outcome, measures: Measures) -> list[str]:
     """Returns what must be known first."""
-    notices = left_out_notices(outcome.total, outcome.no_audio, outcome.too_long)
+    notices = skipped_notices(outcome.total, outcome.no_audio, outcome.too_long)
     bare = [label for label in (KNOWLEDGE, REASONING) if not _tag_tables(measures, label)]
     if bare:
         notices.append(
@@ -319,8 +319,8 @@ def _worst(outcome: Outcome) -> list[Example]:
             Example(
                 audio=str(question.audio),
                 question=question.question,
-                wanted=question.lettered[question.right],
-                said=one.said,
+                expected=question.lettered[question.right],
+                predicted=one.said,
                 score=scores[question.right] - max(others),
                 options=question.lettered,
             )

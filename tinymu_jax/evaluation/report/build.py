@@ -21,7 +21,7 @@ from tinymu_jax.utils.files import make_folder, read_json_object, write_json, wr
 
 JSON_FILE, TEXT_FILE, PAGE_FILE = "report.json", "report.md", "report.html"
 
-FORMAT = 1
+FORMAT = 2
 
 AGAIN = "write it again with this version's `tinymu evaluate`"
 
@@ -44,7 +44,7 @@ def write_report(findings: Sequence[EvalResult], output: Path) -> Path:
         _check(one)
     folder, groups = make_folder(output), grouped(findings)
     sounds = heard_parts(answer.audio for one in findings for answer in one.worst)
-    write_json(folder / JSON_FILE, {"format": FORMAT, "findings": _to_json(findings)})
+    write_json(folder / JSON_FILE, {"format": FORMAT, "results": _to_json(findings)})
     write_text(folder / TEXT_FILE, markdown(groups))
     write_text(folder / PAGE_FILE, page(groups, sounds))
     return folder / PAGE_FILE
@@ -66,7 +66,7 @@ def read_report(path: str | Path) -> list[EvalResult]:
             f"{path}: has format {content.get('format')!r}, this version reads {FORMAT}; {AGAIN}"
         )
     try:
-        found = _from_json(Sequence[EvalResult], content.get("findings"), "findings")
+        found = _from_json(Sequence[EvalResult], content.get("results"), "results")
         for one in found:
             _check(one)
     except InputError as error:
@@ -101,7 +101,7 @@ def _check(one: EvalResult) -> None:
     for table in one.tables:
         pairs += [(f"{table.title}: row {n!r}", v, table.columns) for n, v in table.rows.items()]
     for radar in one.radars:
-        pairs += [(f"{radar.title}: ring {n!r}", v, radar.axes) for n, v in radar.rings.items()]
+        pairs += [(f"{radar.title}: ring {n!r}", v, radar.axes) for n, v in radar.series.items()]
     for heat in one.confusions:
         rows = enumerate(heat.counts, 1)
         pairs.append((f"{heat.title}: the matrix", heat.counts, heat.labels))

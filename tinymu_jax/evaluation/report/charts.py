@@ -289,7 +289,7 @@ def reliability(found: Reliability) -> Element:
     drawn += [
         _line(left, base, left + side, top, "diagonal"),
         _line(left, foot, left + side, foot, "grid"),
-        _text(left + 8, top + 18, f"ECE {figure(found.error)} %", class_="strong"),
+        _text(left + 8, top + 18, f"ECE {figure(found.ece)} %", class_="strong"),
         _text(left + side / 2, foot + 2 * LINE + 8, "confidence, %", "middle", class_="scale"),
         _text(left + side + 6, foot - strip + 10, str(most), class_="scale"),
     ]
@@ -298,5 +298,5 @@ def reliability(found: Reliability) -> Element:
         turned.set("transform", f"translate(14 {y:.1f}) rotate(-90)")
         drawn.append(turned)
     numbers = "; ".join(f"confidence {figure(c)}: {figure(a)} right of {n}" for c, a, n in bins)
-    ece = f"Expected calibration error {figure(found.error)}. {numbers}"
+    ece = f"Expected calibration error {figure(found.ece)}. {numbers}"
     return _svg(left + side + 44, foot + 3 * LINE, found.title, ece, *drawn)

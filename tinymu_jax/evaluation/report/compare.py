@@ -124,7 +124,7 @@ def overlaid(radars: Sequence[tuple[str, Radar]], several: bool) -> list[Overlai
     baselines: dict[str, dict[tuple[float, ...], str]] = {}
     apart = several and any(len(_own(radar)) > 1 for _, radar in radars)
     for name, radar in radars:
-        for ring, values in radar.rings.items():
+        for ring, values in radar.series.items():
             known = dict(zip(radar.axes, values, strict=True))
             shares = [known.get(axis, math.nan) for axis in axes]
             # One nan, so that equal rings are equal.
@@ -148,7 +148,7 @@ def overlaid(radars: Sequence[tuple[str, Radar]], several: bool) -> list[Overlai
 
 def _own(radar: Radar) -> list[str]:
     """Returns the rings that are the checkpoint's."""
-    return [ring for ring in radar.rings if not ring.lower().startswith(BLIND)]
+    return [ring for ring in radar.series if not ring.lower().startswith(BLIND)]
 
 
 Key = TypeVar("Key")

@@ -66,7 +66,7 @@ def marked(answer: Example) -> list[Option]:
     does neither marks none.
     """
     bare = [re.sub(rf"^\(?{_letter(n)}\)\s*", "", one) for n, one in enumerate(answer.options)]
-    right, said = (_named(text, bare) for text in (answer.wanted, answer.said))
+    right, said = (_named(text, bare) for text in (answer.expected, answer.predicted))
     return [Option(option, n == right, n == said) for n, option in enumerate(bare)]
 
 

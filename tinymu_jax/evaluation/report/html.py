@@ -204,7 +204,7 @@ def _bars(
 ) -> Element | None:
     """Returns a picture of the shares among measures; None where there are too few or many."""
     shares = [
-        (name, [m if m and m.share and m.value is not None else None for m in measures])
+        (name, [m if m and m.is_fraction and m.value is not None else None for m in measures])
         for name, measures in rows
     ]
     drawn = [(name, measures) for name, measures in shares if any(measures)]
@@ -279,9 +279,9 @@ def _answer(answer: Example, sound: Sound) -> Element:
     told = element(
         "dl",
         element("dt", "wanted"),
-        element("dd", answer.wanted or "(nothing)"),
+        element("dd", answer.expected or "(nothing)"),
         element("dt", "said"),
-        element("dd", answer.said or "(nothing)"),
+        element("dd", answer.predicted or "(nothing)"),
     )
     return element(
         "li",

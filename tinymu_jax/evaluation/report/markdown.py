@@ -128,7 +128,7 @@ def _reliability(found: Reliability) -> Grid:
         (figure(sure), [cell(Metric(right), []), Cell(f"{count:,}")])
         for sure, right, count in zip(found.confidence, found.accuracy, found.counts, strict=True)
     ]
-    remark = f"By confidence in percent. Expected calibration error: {figure(found.error)} %."
+    remark = f"By confidence in percent. Expected calibration error: {figure(found.ece)} %."
     return Grid(found.title, [("right", ()), ("answers", ())], rows, remarks=[remark])
 
 
@@ -141,6 +141,6 @@ def _answer(answer: Example) -> str:
         words = [word for word, is_so in (("right", option.right), ("said", option.said)) if is_so]
         about = f" **({', '.join(words)})**" if words else ""
         lines.append(f"   * option: {_verbatim(option.text)}{about}")
-    lines.append(f"   * wanted: {_verbatim(answer.wanted)}")
-    lines.append(f"   * said: {_verbatim(answer.said)}")
+    lines.append(f"   * wanted: {_verbatim(answer.expected)}")
+    lines.append(f"   * said: {_verbatim(answer.predicted)}")
     return "\n".join(lines)

@@ -70,9 +70,9 @@ def cell(measure: Metric | None, notes: list[str], count: bool = False) -> Cell:
     """
     if measure is None:
         return Cell("")
-    text, bounds, number = figure(measure.value, measure.share), "", None
+    text, bounds, number = figure(measure.value, measure.is_fraction), "", None
     if measure.low is not None and measure.high is not None and text != MISSING:
-        low, high = (figure(end, measure.share) for end in (measure.low, measure.high))
+        low, high = (figure(end, measure.is_fraction) for end in (measure.low, measure.high))
         bounds = f"[{low}, {high}]"
     if measure.note:
         note = without_folders(measure.note)
@@ -80,17 +80,17 @@ def cell(measure: Metric | None, notes: list[str], count: bool = False) -> Cell:
             notes.append(note)
         number = notes.index(note) + 1
     many = f"n = {measure.count:,}" if count and measure.count is not None else ""
-    unit = "%" if measure.share and text != MISSING else ""
+    unit = "%" if measure.is_fraction and text != MISSING else ""
     return Cell(text, bounds, many, number, unit)
 
 
 def _difference(first: Metric | None, second: Metric | None) -> Cell:
     """Returns how much the second is above the first; empty where one is not there."""
-    if first is None or second is None or first.share != second.share:
+    if first is None or second is None or first.is_fraction != second.is_fraction:
         return Cell("")
     if MISSING in (figure(first.value), figure(second.value)):
         return Cell("")
-    text = figure(second.value - first.value, first.share, signed=True)
+    text = figure(second.value - first.value, first.is_fraction, signed=True)
     return Cell(text if text.strip("+-0.") else text[1:])
 
 
