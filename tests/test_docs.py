@@ -6,7 +6,6 @@ import functools
 import io
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -20,7 +19,8 @@ import tyro
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SITE = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *SITE]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
@@ -256,18 +256,7 @@ def test_names_imported_in_examples_exist(page):
 def test_every_page_is_in_the_navigation():
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"]
     named = {page for entry in nav for page in entry.values()}
-    assert named == {str(page.relative_to(ROOT / "docs")) for page in PAGES[1:]}
-
-
-def test_what_is_taken_of_the_readme_must_be_there():
-    from_readme = ROOT / "docs" / "hooks" / "from_readme.py"
-    taken = runpy.run_path(str(from_readme))["taken"]
-    readme = "# A\n```bash\n# B\n```\n| a |\n| - |\n\n![w](x/y.png)\n## C\n| c |\n"
-    assert taken("A", "table", 1, readme) == "| a |\n| - |\n"
-    assert taken("A", "picture", 1, readme) == "![w](pictures/y.png)"
-    for heading, kind, number in (("B", "table", 1), ("A", "table", 2), ("C", "picture", 1)):
-        with pytest.raises(Exception, match=r"README\.md has"):
-            taken(heading, kind, number, readme)
+    assert named == {str(page.relative_to(ROOT / "docs")) for page in SITE}
 
 
 def test_site_builds_without_warnings(tmp_path):
@@ -279,7 +268,6 @@ def test_site_builds_without_warnings(tmp_path):
     assert "WARNING" not in done.stderr, done.stderr
     pages = {page: (tmp_path / page).with_suffix(".html").read_text("utf-8") for page in _listed()}
     for page, text in pages.items():
-        assert "<!-- readme:" not in text, f"{page}: something of the README was not put in"
         outside = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="?(https?:[^" >]+)', text)
         assert not outside, f"{page} fetches {outside}"
     assert 'class="architecture"' in pages["model.md"]
@@ -287,4 +275,4 @@ def test_site_builds_without_warnings(tmp_path):
 
 
 def _listed():
-    return [str(page.relative_to(ROOT / "docs")) for page in PAGES[1:]]
+    return [str(page.relative_to(ROOT / "docs")) for page in SITE]

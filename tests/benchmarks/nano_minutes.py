@@ -1,7 +1,7 @@
 """How well nano hears after so many minutes from nothing: a table and a picture of tours' results.
 
     tinymu quickstart --output curve/4_0 --only nothing --minutes 4 --seed 0      # and so on
-    python tests/benchmarks/nano_minutes.py curve/* --picture tests/benchmarks/nano_minutes.png
+    python tests/benchmarks/nano_minutes.py curve/* --picture docs/pictures/nano_minutes.png
 
 Each folder is one of `tinymu quickstart`. Minutes are those of the recipe on two cores: a stage has
 so many steps, however long they take. Seeds of the same minutes are averaged in the picture.
