@@ -116,7 +116,7 @@ class ProjectorConfig(ConfigBase):
             ),
         ]
 
-    def num_outputs(self, num_inputs: float) -> float:
+    def num_outputs(self, num_inputs: int | float) -> int | float:
         """Returns how many vectors come out for `num_inputs` vectors of audio."""
         return self.num_vectors if self.kind == "transformer" else num_inputs
 

@@ -170,7 +170,7 @@ class _Rows:
         self,
         row: int,
         ids: Sequence[int] | np.ndarray | int,
-        at: Sequence[int] | np.ndarray,
+        at: Sequence[int | np.integer] | np.ndarray,
         question: int,
         option: int = 0,
     ) -> int:
