@@ -4,7 +4,6 @@ import csv
 import json
 import sys
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import pytest
 from helpers import run_cli, run_process
@@ -293,14 +292,3 @@ def test_lists_are_checked_for_leaks(tmp_path, capsys, monkeypatch):
     code, _, err = run_cli(capsys, monkeypatch, "data", "leaks", clean)
     assert code == 2
     assert "no test set" in err
-
-
-def test_the_package_holds_its_tables():
-    import tomllib
-
-    root = Path(__file__).parents[2]
-    data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"][
-        "package-data"
-    ]
-    assert "qa_builder/*/*.csv" in data["tinymu_jax"]
-    assert "evaluation/report/*.css" in data["tinymu_jax"]
