@@ -34,7 +34,7 @@ THEIRS = {
 CONVERSIONS = ("from_torch", "to_torch", "verify")
 SUBCOMMANDS = (
     *("ask", "score", "embed", "export", "push", "tag", "quickstart", "ablate"),
-    *(f"data {name}" for name in ("synthesize", "prepare", "build", "leaks", "stats")),
+    *(f"data {name}" for name in ("synthesize", "prepare", "build", "check-leaks", "stats")),
     *(f"evaluate {name}" for name in ("probe", "muchomusic", "captions", "classification")),
     *(f"evaluate {name}" for name in ("list", "synthetic", "report")),
 )

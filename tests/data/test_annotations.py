@@ -63,7 +63,7 @@ def test_musiccaps_gives_aspects_captions_times_and_test_sets(tmp_path):
                 captions=(caption,),
                 start=0.0,
                 end=10.0,
-                held_out=tests,
+                test_sets=tests,
             )
             for name, caption, tests in (
                 ("d", "A waltz.", ("AudioSet eval", "MusicCaps balanced")),
@@ -140,7 +140,7 @@ def test_magnatagatune_gives_its_tags_as_they_are_and_artists(tmp_path):
     ]
     assert [clip.artist for clip in clips] == ["American Bach Soloists", None, None]
     assert {clip.licence for clip in clips} == {"CC BY-NC-SA 3.0"}
-    assert not any(clip.denied or clip.held_out or clip.captions for clip in clips)
+    assert not any(clip.denied or clip.test_sets or clip.captions for clip in clips)
 
 
 @pytest.mark.parametrize(
@@ -273,12 +273,12 @@ def test_audioset_gives_the_leaves_under_music(tmp_path, ontology):
         # All classes below it are blacklisted: no segment has them.
         ("e", "e.wav", {"": ("saxophone",)}, 0.0, 10.0),
     ]
-    assert not any(clip.held_out for clip in source.clips)
+    assert not any(clip.test_sets for clip in source.clips)
 
 
 def test_audiosets_evaluation_segments_are_held_out(tmp_path, ontology):
     path = write(tmp_path, "eval_segments.csv", *SEGMENTS, 'a, 0.000, 10.000, "/m/soul"')
-    assert [c.held_out for c in read("audioset", path, ontology=ontology)] == [("AudioSet eval",)]
+    assert [c.test_sets for c in read("audioset", path, ontology=ontology)] == [("AudioSet eval",)]
 
 
 def test_the_tree_of_music_names_all_parents_under_music(ontology):
@@ -390,7 +390,7 @@ def test_song_describer_joins_the_captions_of_a_track(tmp_path):
         licence="CC BY-SA 4.0",
         captions=("Calm, slow.", "A piano."),
         artist="368880",
-        held_out=("Song Describer",),
+        test_sets=("Song Describer",),
     )
     assert (second.clip, second.captions) == ("1007274", ("A guitar.",))
 
@@ -421,7 +421,7 @@ def test_a_table_of_ones_own_gives_all_that_is_known(tmp_path):
         "instrument;voice",
         "y.wav,,,,,,,,,,,",
     )
-    first, second = read("table", path)
+    first, second = read("user_table", path)
     assert first == AnnotatedClip(
         clip="x1",
         file="a/x.wav",
@@ -441,7 +441,7 @@ def test_a_table_of_ones_own_gives_all_that_is_known(tmp_path):
 def test_a_table_from_a_spreadsheet_is_read(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_bytes("\ufefffile, genre\r\na.wav, rock\r\n,\r\n".encode())
-    (clip,) = read("table", path)
+    (clip,) = read("user_table", path)
     assert (clip.file, clip.tags) == ("a.wav", {"genre": ("rock",)})
 
 
@@ -463,7 +463,7 @@ def test_a_table_from_a_spreadsheet_is_read(tmp_path):
 )
 def test_a_table_of_ones_own_that_cannot_be_used_is_refused(tmp_path, head, row, fault):
     path = write(tmp_path, "mine.csv", head, row)
-    message = refusal(read_source, "table", path)
+    message = refusal(read_source, "user_table", path)
     assert message.startswith(f"{path}: ")
     assert fault in message
 
@@ -494,7 +494,7 @@ def test_a_folder_gives_genres_and_artists_of_its_files(tmp_path):
     sound(folder / "plain.mp3")
     tag = id3(TCON=["Punk", "Dub"], TPE1=["One", "Two"])
     (folder / "d.mp3").write_bytes(tag + (folder / "plain.mp3").read_bytes())
-    clips = read("folder", folder)
+    clips = read("user_folder", folder)
     assert {clip.file: (clip.tags, clip.artist) for clip in clips} == {
         "a.flac": ({"genre": ("rock", "blues", "jazz")}, "Some Body"),
         "b.ogg": ({"genre": ("ska",)}, None),
@@ -513,19 +513,19 @@ def test_files_without_sound_are_listed(tmp_path):
     (tmp_path / "text.mp3").write_text("no sound at all " * 99)
     (tmp_path / "tagged.mp3").write_bytes(id3(TCON=["Punk"]))
     (tmp_path / "folder.ogg").mkdir()
-    source = read_source("folder", tmp_path)
+    source = read_source("user_folder", tmp_path)
     assert [clip.file for clip in source.clips] == ["a.flac"]
     names = ("cut.flac", "empty.wav", "folder.ogg", "tagged.mp3", "text.mp3")
     assert source.unusable == tuple(str(tmp_path / name) for name in names)
 
 
 def test_a_folder_without_recordings_is_refused(tmp_path):
-    assert "has no recordings" in refusal(read_source, "folder", tmp_path)
+    assert "has no recordings" in refusal(read_source, "user_folder", tmp_path)
     path = write(tmp_path, "a.csv", "file")
-    assert "is no folder" in refusal(read_source, "folder", path)
+    assert "is no folder" in refusal(read_source, "user_folder", path)
 
 
-TABLES = sorted(set(READERS) - {"folder"})
+TABLES = sorted(set(READERS) - {"user_folder"})
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -551,7 +551,7 @@ def test_a_source_of_another_name_is_refused(tmp_path):
 def test_real_musiccaps(shared_dir):
     clips = read("musiccaps", shared_dir / "data" / "musiccaps-public.csv")
     assert len(clips) == 5521
-    assert Counter(clip.held_out for clip in clips) == {
+    assert Counter(clip.test_sets for clip in clips) == {
         (): 2663,
         ("AudioSet eval",): 1858,
         ("AudioSet eval", "MusicCaps balanced"): 1000,
@@ -582,7 +582,7 @@ def test_real_song_describer(shared_dir):
 
 
 def test_real_recordings(shared_dir):
-    clips = {clip.file: clip for clip in read("folder", shared_dir / "audio")}
+    clips = {clip.file: clip for clip in read("user_folder", shared_dir / "audio")}
     assert len(clips) == 7
     folk, jazz = clips["lets_go_fishin_folk_song.ogg"], clips["vibe_ace_jazz.ogg"]
     assert (folk.tags, folk.artist) == ({"genre": ("folk",)}, "Karissa Hobbs")

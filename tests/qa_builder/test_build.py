@@ -77,7 +77,7 @@ def test_musiccaps_gives_a_balanced_set_without_a_leak(
         assert abs(counts[task] / len(records) - part / sum(MIX)) < 0.005
     assert len(records) > 12_000
     report = json.loads((tmp_path / "one" / "leak_report.json").read_text())
-    assert report["hits"] == 0
+    assert report["leaks"] == 0
     # Nothing of AudioSet's evaluation set is asked about.
     held_out = {
         row["ytid"] for row in csv.DictReader(musiccaps.open()) if row["is_audioset_eval"] == "True"
@@ -126,13 +126,13 @@ def test_every_balanced_row_is_a_leak_if_it_is_let_in(musiccaps, tmp_path, capsy
     arguments += (1, 0, 0, 0, "--output", tmp_path, "--keep-held-out")
     code, _, err = run_cli(capsys, monkeypatch, *arguments)
     assert code == 2
-    assert "questions hit a test set" in err
+    assert "questions leak from a test set" in err
     assert not (tmp_path / "lists").exists()
     balanced = json.loads((tmp_path / "leak_report.json").read_text())["test_sets"][
         "MusicCaps balanced"
     ]
     assert balanced["hits"]["id"] == 1000
-    code, _, _ = run_cli(capsys, monkeypatch, *arguments, "--leaks", "leave-out")
+    code, _, _ = run_cli(capsys, monkeypatch, *arguments, "--on-leak", "drop")
     assert code == 0
     kept = json.loads((tmp_path / "lists" / "MusicCaps.json").read_text())
     assert len(kept) == 5521 - 2858
@@ -144,7 +144,7 @@ def test_every_balanced_row_is_a_leak_if_it_is_let_in(musiccaps, tmp_path, capsy
 def test_lists_are_musicskills_and_say_where_everything_is_from(
     table, tmp_path, capsys, monkeypatch
 ):
-    records, out = build(capsys, monkeypatch, tmp_path / "set", "--table", table)
+    records, out = build(capsys, monkeypatch, tmp_path / "set", "--user-table", table)
     (path,) = (tmp_path / "set" / "lists").iterdir()
     assert str(path) in out
     (tmp_path / "audio").mkdir()
@@ -161,15 +161,15 @@ def test_lists_are_musicskills_and_say_where_everything_is_from(
 
 def test_beam_gives_the_same_set(table, tmp_path, capsys, monkeypatch):
     pytest.importorskip("apache_beam")
-    build(capsys, monkeypatch, tmp_path / "plain", "--table", table)
-    build(capsys, monkeypatch, tmp_path / "beam", "--table", table, "--beam")
+    build(capsys, monkeypatch, tmp_path / "plain", "--user-table", table)
+    build(capsys, monkeypatch, tmp_path / "beam", "--user-table", table, "--beam")
     assert files(tmp_path / "beam") == files(tmp_path / "plain")
 
 
 def test_tfds_gives_the_same_records(table, tmp_path, capsys, monkeypatch):
     import tensorflow_datasets as tfds
 
-    records, _ = build(capsys, monkeypatch, tmp_path, "--table", table, "--tfds")
+    records, _ = build(capsys, monkeypatch, tmp_path, "--user-table", table, "--tfds")
     source = tfds.data_source("musicskills", data_dir=str(tmp_path / "tfds"), split="train")
     assert len(source) == len(records)
     for found, wanted in zip(source, records, strict=True):
@@ -178,7 +178,7 @@ def test_tfds_gives_the_same_records(table, tmp_path, capsys, monkeypatch):
         assert [option.decode() for option in found["options"]] == wanted.get("options", [])
     assert "tensorflow" not in sys.modules
     # A set that is built anew takes the place of the old one.
-    fewer, _ = build(capsys, monkeypatch, tmp_path, "--table", table, "--tfds", "--size", 40)
+    fewer, _ = build(capsys, monkeypatch, tmp_path, "--user-table", table, "--tfds", "--size", 40)
     assert len(
         tfds.data_source("musicskills", data_dir=str(tmp_path / "tfds"), split="train")
     ) == len(fewer)
@@ -191,7 +191,19 @@ def test_what_is_too_long_is_left_out_and_counted(table, tmp_path, capsys, monke
     code, _, err = run_cli(
         capsys,
         monkeypatch,
-        *("data", "build", "--table", table, "--output", tmp_path / "set", "--mix", 0, 0, 0, 0),
+        *(
+            "data",
+            "build",
+            "--user-table",
+            table,
+            "--output",
+            tmp_path / "set",
+            "--mix",
+            0,
+            0,
+            0,
+            0,
+        ),
         *("--tokenizer", tmp_path / "tokenizer.json", "--max-tokens", 30),
     )
     assert code == 0, err
@@ -208,12 +220,12 @@ def test_unknown_labels_are_listed(tmp_path, capsys, monkeypatch):
     write_table(path, 60)
     text = path.read_text().replace("wav,jazz,", "wav,jazz;krkrkr,", 3)
     path.write_text(text)
-    build(capsys, monkeypatch, tmp_path / "set", "--table", path, "--mix", 0, 0, 0, 0)
+    build(capsys, monkeypatch, tmp_path / "set", "--user-table", path, "--mix", 0, 0, 0, 0)
     assert "krkrkr,3" in (tmp_path / "set" / "unknown_labels.csv").read_text()
     assert "krkrkr (3)" in (tmp_path / "set" / "stats.md").read_text()
     extra = tmp_path / "more.csv"
     extra.write_text("category,name,parents,synonyms\ngenre,krkrkr,,\n")
-    arguments = ("--table", path, "--mix", 0, 0, 0, 0, "--vocabulary", extra)
+    arguments = ("--user-table", path, "--mix", 0, 0, 0, 0, "--vocabulary", extra)
     records, _ = build(capsys, monkeypatch, tmp_path / "set", *arguments)
     assert any("krkrkr" in record.get("tags", ()) for record in records)
     assert (tmp_path / "set" / "unknown_labels.csv").read_text() == "label,clips\n"
@@ -222,16 +234,22 @@ def test_unknown_labels_are_listed(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "no source: name one or more of --musiccaps"),
-        (("--table", "missing.csv"), "missing.csv"),
-        (("--table", "{table}", "--per-tag", 0), "per_tag is 0.0"),
-        (("--table", "{table}", "--tokenizer", "gone.json"), "gone.json: no such file"),
-        (("--table", "{empty}"), "no clip has a tag or a caption"),
-        (("--table", "{table}", "--beam", "--llm-url", "http://127.0.0.1:9"), "build with one"),
-        (("--table", "{table}", "--ontology", "o.json"), "does nothing without --audioset"),
-        (("--table", "{table}", "--llm-model", "m"), "does nothing without --llm-url"),
-        (("--table", "{table}", "--beam-options", "runner=R"), "does nothing without --beam"),
-        (("--table", "{table}", "--folder", "{twin}"), "another one would have the same list"),
+        ((), "no source: give one or more of --musiccaps"),
+        (("--user-table", "missing.csv"), "missing.csv"),
+        (("--user-table", "{table}", "--max-tag-ratio", 0), "max_tag_ratio is 0.0"),
+        (("--user-table", "{table}", "--tokenizer", "gone.json"), "gone.json: no such file"),
+        (("--user-table", "{empty}"), "no clip has a tag or a caption"),
+        (
+            ("--user-table", "{table}", "--beam", "--llm-url", "http://127.0.0.1:9"),
+            "use one of them",
+        ),
+        (("--user-table", "{table}", "--ontology", "o.json"), "has no effect without --audioset"),
+        (("--user-table", "{table}", "--llm-model", "m"), "has no effect without --llm-url"),
+        (("--user-table", "{table}", "--beam-options", "runner=R"), "has no effect without --beam"),
+        (
+            ("--user-table", "{table}", "--user-folder", "{twin}"),
+            "another source would write the same list",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_told_in_a_line(
@@ -256,7 +274,16 @@ def test_what_cannot_be_built_is_told_in_a_line(
 def test_lists_that_no_build_left_are_not_taken_away(table, tmp_path, capsys, monkeypatch):
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "own.json").write_text("[]")
-    arguments = ("data", "build", "--table", table, "--output", tmp_path, "--tokenizer", "none")
+    arguments = (
+        "data",
+        "build",
+        "--user-table",
+        table,
+        "--output",
+        tmp_path,
+        "--tokenizer",
+        "none",
+    )
     code, _, err = run_cli(capsys, monkeypatch, *arguments)
     assert code == 2
     assert "own.json: is of no earlier build" in err
@@ -284,11 +311,11 @@ def test_lists_are_checked_for_leaks(tmp_path, capsys, monkeypatch):
     bad.write_text(json.dumps([record | {"file_name": "-abcdefghij.wav"}]))
     report = tmp_path / "report.json"
     arguments = ("--test-sets.musiccaps", held, "--output", report)
-    assert run_cli(capsys, monkeypatch, "data", "leaks", clean, *arguments)[0] == 0
-    code, out, _ = run_cli(capsys, monkeypatch, "data", "leaks", clean, bad, *arguments)
+    assert run_cli(capsys, monkeypatch, "data", "check-leaks", clean, *arguments)[0] == 0
+    code, out, _ = run_cli(capsys, monkeypatch, "data", "check-leaks", clean, bad, *arguments)
     assert code == 1
     assert "1 of 2 questions hit a test set" in out
-    assert json.loads(report.read_text())["hits"] == 1
-    code, _, err = run_cli(capsys, monkeypatch, "data", "leaks", clean)
+    assert json.loads(report.read_text())["leaks"] == 1
+    code, _, err = run_cli(capsys, monkeypatch, "data", "check-leaks", clean)
     assert code == 2
     assert "no test set" in err

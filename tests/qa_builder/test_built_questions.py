@@ -1,4 +1,4 @@
-"""What is asked about a clip by rule: negatives with grounds, distractors, balance."""
+"""What is asked about a clip by rule: negatives with evidence, distractors, balance."""
 
 from collections import Counter
 from dataclasses import replace
@@ -10,7 +10,7 @@ from helpers import refusal
 from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.annotations.registry import Source
 from tinymu_jax.data.question_formats import CAPTIONING, MCQ, QA, YES_NO
-from tinymu_jax.qa_builder.build import BuildResult, NormalizedClips, leave_out, name_clips
+from tinymu_jax.qa_builder.build import BuildResult, NormalizedClips, drop_items, name_clips
 from tinymu_jax.qa_builder.cards import stats_page
 from tinymu_jax.qa_builder.config import BuildConfig
 from tinymu_jax.qa_builder.contamination.deduplicate import Duplicates
@@ -21,11 +21,11 @@ from tinymu_jax.qa_builder.questions.item import QAItem
 from tinymu_jax.qa_builder.questions.multiple_choice import choices
 from tinymu_jax.qa_builder.questions.negatives import draw_negatives
 from tinymu_jax.qa_builder.questions.seeded_choice import hash_int, pick_weighted
-from tinymu_jax.qa_builder.questions.templates import read_wordings
+from tinymu_jax.qa_builder.questions.templates import read_templates
 from tinymu_jax.qa_builder.tags.cooccurrence import Statistics, count_tags, implied_tags
 from tinymu_jax.qa_builder.tags.vocabulary import Tag, read_vocabulary
 
-VOCABULARY, WORDINGS, CONFIG = read_vocabulary(), read_wordings(), BuildConfig()
+VOCABULARY, TEMPLATES, CONFIG = read_vocabulary(), read_templates(), BuildConfig()
 
 
 def clip(name="x", captions=(), exhaustive=(), **tags):
@@ -59,7 +59,7 @@ def test_a_tag_that_is_missing_is_no_negative_by_itself():
 def test_what_never_occurs_beside_a_clips_tags_is_likely_not_there():
     found = negatives(PIANISTS[0], statistics_of(*BANDS))
     assert ("instrument", "electric guitar") in {one.tag for one in found}
-    assert {one.grounds for one in found} == {"other branch"}
+    assert {one.evidence for one in found} == {"other branch"}
 
 
 def test_never_means_nothing_where_chance_would_not_have_put_them_together():
@@ -83,7 +83,7 @@ def test_what_a_caption_names_is_no_negative():
 
 
 def test_what_a_clip_may_have_is_no_negative():
-    doubtful = replace(PIANISTS[0], unsure={"instrument": ("electric guitar",)})
+    doubtful = replace(PIANISTS[0], ambiguous={"instrument": ("electric guitar",)})
     found = negatives(doubtful, statistics_of(doubtful, *BANDS[1:]))
     assert Tag("instrument", "electric guitar") not in {one.tag for one in found}
 
@@ -95,12 +95,12 @@ def test_what_is_denied_or_left_out_of_all_that_there_is_comes_first():
         exhaustive=("instrument",),
     )
     statistics = statistics_of(known, *BANDS[1:])
-    found = {one.tag: one.grounds for one in negatives(known, statistics)}
+    found = {one.tag: one.evidence for one in negatives(known, statistics)}
     assert found[Tag("mood", "aggressive")] == "denied"
     assert found[Tag("instrument", "electric guitar")] == "exhaustive"
     assert Tag("instrument", "piano") not in found
-    grounds = [one.grounds for one in negatives(known, statistics, most=2)]
-    assert grounds[0] in ("denied", "exhaustive")
+    evidence = [one.evidence for one in negatives(known, statistics, most=2)]
+    assert evidence[0] in ("denied", "exhaustive")
 
 
 def test_how_a_recording_was_made_is_never_likely_not_there():
@@ -116,7 +116,7 @@ def test_an_open_answer_names_all_tags_of_its_category_and_only_the_finest():
     one = clip(instrument=("electric guitar", "guitar", "piano"), tempo=("slow",))
     found = {
         i.category: i
-        for i in open_questions(one, VOCABULARY, WORDINGS, CONFIG)
+        for i in open_questions(one, VOCABULARY, TEMPLATES, CONFIG)
         if "guitar" in i.answer or i.category == "tempo"
     }
     assert set(found) == {"instrument", "tempo"}
@@ -129,36 +129,36 @@ def test_an_open_answer_names_all_tags_of_its_category_and_only_the_finest():
 
 def test_a_family_is_asked_for_where_all_tags_belong_to_one():
     one = clip(instrument=("violin", "cello"))
-    asked = list(open_questions(one, VOCABULARY, WORDINGS, CONFIG))
+    asked = list(open_questions(one, VOCABULARY, TEMPLATES, CONFIG))
     assert [item.tags for item in asked] == [("cello", "violin"), ("strings",)]
     both = clip(instrument=("violin", "trumpet"))
-    assert [item.tags for item in open_questions(both, VOCABULARY, WORDINGS, CONFIG)] == [
+    assert [item.tags for item in open_questions(both, VOCABULARY, TEMPLATES, CONFIG)] == [
         ("trumpet", "violin")
     ]
 
 
 def test_every_caption_is_an_answer():
     one = clip(captions=("One.", "Two."))
-    asked = list(captions(one, WORDINGS, CONFIG))
+    asked = list(captions(one, TEMPLATES, CONFIG))
     assert [item.answer for item in asked] == ["One.", "Two."]
-    assert {item.prompt for item in asked} <= set(WORDINGS.of("caption"))
+    assert {item.prompt for item in asked} <= set(TEMPLATES.of("caption"))
 
 
 def test_wordings_differ_between_clips_and_not_between_builds():
     prompts = {
-        next(iter(open_questions(one, VOCABULARY, WORDINGS, CONFIG))).prompt for one in PIANISTS
+        next(iter(open_questions(one, VOCABULARY, TEMPLATES, CONFIG))).prompt for one in PIANISTS
     }
     assert len(prompts) >= 6
-    again = [list(open_questions(one, VOCABULARY, WORDINGS, CONFIG)) for one in PIANISTS]
-    assert again == [list(open_questions(one, VOCABULARY, WORDINGS, CONFIG)) for one in PIANISTS]
+    again = [list(open_questions(one, VOCABULARY, TEMPLATES, CONFIG)) for one in PIANISTS]
+    assert again == [list(open_questions(one, VOCABULARY, TEMPLATES, CONFIG)) for one in PIANISTS]
     other = replace(CONFIG, seed=1)
-    assert again != [list(open_questions(one, VOCABULARY, WORDINGS, other)) for one in PIANISTS]
+    assert again != [list(open_questions(one, VOCABULARY, TEMPLATES, other)) for one in PIANISTS]
 
 
 def test_yes_and_no_say_what_is_there_and_what_is_not():
     statistics = statistics_of(*BANDS)
-    asked = list(yes_or_no(PIANISTS[0], statistics, VOCABULARY, WORDINGS, CONFIG))
-    answers = {item.tags[0]: (item.answer, item.grounds) for item in asked}
+    asked = list(yes_or_no(PIANISTS[0], statistics, VOCABULARY, TEMPLATES, CONFIG))
+    answers = {item.tags[0]: (item.answer, item.evidence) for item in asked}
     assert answers["piano"] == ("Yes.", "")
     assert answers["electric guitar"] == ("No.", "other branch")
     for item in asked:
@@ -182,7 +182,7 @@ MANY = [
 @pytest.fixture(scope="module")
 def offered():
     statistics = statistics_of(*MANY)
-    return [i for one in MANY for i in choices(one, statistics, VOCABULARY, WORDINGS, CONFIG)]
+    return [i for one in MANY for i in choices(one, statistics, VOCABULARY, TEMPLATES, CONFIG)]
 
 
 def test_options_are_one_right_and_three_wrong_ones_of_like_length(offered):
@@ -219,14 +219,14 @@ def test_the_answer_is_the_letter_with_its_text_or_alone_where_asked(offered):
     for item in offered:
         letter = "ABCD"[item.kinds.index("right")]
         text = item.options["ABCD".index(letter)]
-        asked_for_it = any(wording in item.prompt for wording in WORDINGS.of("letter"))
+        asked_for_it = any(wording in item.prompt for wording in TEMPLATES.of("letter"))
         assert item.answer == (letter if asked_for_it else f"({letter}) {text}")
         assert item.prompt.endswith("The correct answer is:")
         assert all(f"({x}) {o}" in item.prompt for x, o in zip("ABCD", item.options, strict=True))
 
 
 def test_no_rule_that_hears_nothing_is_better_than_chance(offered):
-    kept = balanced(offered, replace(CONFIG, mix=(0, 0, 0, 0), per_tag=9))
+    kept = balanced(offered, replace(CONFIG, mix=(0, 0, 0, 0), max_tag_ratio=9))
     found = choice_baselines(kept)
     assert len(kept) > 300
     for name in [*(f"always {letter}" for letter in "ABCD"), "shortest option", "longest option"]:
@@ -255,7 +255,7 @@ def test_baselines_by_hand():
 
 def test_a_clip_whose_tags_nothing_is_like_is_not_asked_about():
     lonely = clip("l", instrument=("piano",))
-    assert not list(choices(lonely, statistics_of(lonely), VOCABULARY, WORDINGS, CONFIG))
+    assert not list(choices(lonely, statistics_of(lonely), VOCABULARY, TEMPLATES, CONFIG))
 
 
 # --- what stays --------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def made(task, number, tags=("x",), answer="", kinds=(), options=()):
 
 def test_yes_is_as_often_as_no_for_every_tag():
     items = [made(YES_NO, n, (f"tag {n % 3}",), "Yes." if n % 7 else "No.") for n in range(700)]
-    kept = balanced(items, replace(CONFIG, mix=(0, 0, 0, 0), per_answer=100))
+    kept = balanced(items, replace(CONFIG, mix=(0, 0, 0, 0), max_answer_percent=100))
     overall, _ = yes_rates(kept)
     assert overall == 0.5
     by_tag = sorted(kept, key=lambda item: item.tags)
@@ -287,7 +287,7 @@ def test_yes_is_as_often_as_no_for_every_tag():
         assert answers["Yes."] == answers["No."] > 30
     assert len(kept) == 200
     # A part of them comes in pairs too.
-    some = balanced(items, replace(CONFIG, mix=(0, 0, 0, 1), size=51, per_answer=100))
+    some = balanced(items, replace(CONFIG, mix=(0, 0, 0, 1), size=51, max_answer_percent=100))
     assert Counter(item.answer for item in some) == {"Yes.": 25, "No.": 25}
 
 
@@ -311,7 +311,7 @@ def test_formats_come_in_the_wanted_mix():
 
 def test_no_answer_is_given_too_often():
     items = [made(QA, n, ("often",) if n < 900 else (f"rare {n}",)) for n in range(1000)]
-    kept = balanced(items, replace(CONFIG, mix=(0, 0, 0, 0), per_answer=5))
+    kept = balanced(items, replace(CONFIG, mix=(0, 0, 0, 0), max_answer_percent=5))
     assert Counter(item.tags for item in kept)["often",] == 50
     assert len(kept) == 150
 
@@ -320,7 +320,7 @@ def test_no_tag_is_right_much_more_often_than_others():
     kinds, options = ("right", "far", "far", "far"), ("a", "bb", "cc", "dd")
     often = [made(MCQ, n, ("often",), "", kinds, options) for n in range(90)]
     rare = [made(MCQ, 100 + n, (f"rare {n}",), "", kinds, options) for n in range(10)]
-    kept = balanced(often + rare, replace(CONFIG, mix=(0, 0, 0, 0), per_tag=2))
+    kept = balanced(often + rare, replace(CONFIG, mix=(0, 0, 0, 0), max_tag_ratio=2))
     # The mean of 11 tags is 100 / 11.
     assert Counter(item.tags for item in kept)["often",] == 19
     assert len(kept) == 29
@@ -329,7 +329,7 @@ def test_no_tag_is_right_much_more_often_than_others():
 def test_a_clip_gives_no_more_than_its_share():
     items = [made(QA, 1, (f"t{n}",))._replace(key=n) for n in range(9)]
     items += [made(CAPTIONING, 1, ())._replace(key=n) for n in range(9)]
-    kept = within_clip(items, replace(CONFIG, open_a_clip=2, captions_a_clip=4))
+    kept = within_clip(items, replace(CONFIG, max_open_per_clip=2, max_captions_per_clip=4))
     assert Counter(item.task for item in kept) == {QA: 2, CAPTIONING: 4}
     assert {item.key for item in kept if item.task == QA} == {0, 1}
 
@@ -357,7 +357,8 @@ def test_statistics_are_the_same_in_any_order():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("per_tag", 0), ("least", 0), ("seed", -1), ("mix", (1, -1, 0, 0))]
+    ("field", "value"),
+    [("max_tag_ratio", 0), ("min_clips_per_label", 0), ("seed", -1), ("mix", (1, -1, 0, 0))],
 )
 def test_settings_that_cannot_be_are_refused(field, value):
     assert field in refusal(replace(CONFIG, **{field: value}).check)
@@ -368,7 +369,7 @@ def test_settings_that_cannot_be_are_refused(field, value):
 
 def offered_to(one, *clips, right):
     """Returns the options of the question whose right answer is named, by their kinds."""
-    asked = choices(one, statistics_of(one, *clips), VOCABULARY, WORDINGS, CONFIG)
+    asked = choices(one, statistics_of(one, *clips), VOCABULARY, TEMPLATES, CONFIG)
     (item,) = [item for item in asked if item.tags == (right,)]
     return dict(zip(item.options, item.kinds, strict=True))
 
@@ -462,7 +463,7 @@ def test_what_might_answer_the_question_too_is_not_off_it(tags, right, off):
     asked = [
         item
         for one in ones
-        for item in choices(one, statistics_of(*ones, *clips), VOCABULARY, WORDINGS, CONFIG)
+        for item in choices(one, statistics_of(*ones, *clips), VOCABULARY, TEMPLATES, CONFIG)
         if item.tags == (right,)
     ]
     assert len(asked) == 20
@@ -473,14 +474,14 @@ def test_what_might_answer_the_question_too_is_not_off_it(tags, right, off):
 
 
 def asked_openly(one):
-    return [(i.category, i.tags) for i in open_questions(one, VOCABULARY, WORDINGS, CONFIG)]
+    return [(i.category, i.tags) for i in open_questions(one, VOCABULARY, TEMPLATES, CONFIG)]
 
 
 def test_instruments_are_asked_for_where_all_that_is_told_is_known():
     known = clip("k", ("A cello and some drums play.",), instrument=("cello", "drums"))
     assert ("instrument", ("cello", "drums")) in asked_openly(known)
     assert asked_openly(replace(known, captions=("A cello, drums and a tuba play.",))) == []
-    assert asked_openly(replace(known, unsure={"instrument": ("tuba",)})) == []
+    assert asked_openly(replace(known, ambiguous={"instrument": ("tuba",)})) == []
     # A cello is all that "strings" says.
     assert asked_openly(clip("s", ("Strings.",), instrument=("cello",)))
     # How music feels need not be told in full.
@@ -518,7 +519,7 @@ def test_what_is_left_out_for_a_leak_is_counted():
         made(YES_NO, n, answer=answer)._replace(key=7) for n, answer in ((1, "Yes."), (2, "No."))
     ]
     items = [*pair, made(QA, 3), made(QA, 4)]
-    found = leave_out(built_of(items), [0, 3])
+    found = drop_items(built_of(items), [0, 3])
     assert found.items == [items[2]]
     assert found.leaked == {YES_NO: 2, QA: 1}
     page = stats_page(found)
@@ -527,12 +528,12 @@ def test_what_is_left_out_for_a_leak_is_counted():
 
 
 def test_a_set_of_leaks_alone_is_refused():
-    message = refusal(leave_out, built_of([made(QA, 1), made(QA, 2)]), [0, 1])
+    message = refusal(drop_items, built_of([made(QA, 1), made(QA, 2)]), [0, 1])
     assert message.startswith("all 2 questions are left out, since they hit a test set")
 
 
 def test_clips_of_test_sets_alone_are_refused():
-    held = replace(clip("h", ("A caption.",)), held_out=("Song Describer",))
+    held = replace(clip("h", ("A caption.",)), test_sets=("Song Describer",))
     source = Source("Made", [held])
     message = refusal(name_clips, [source], VOCABULARY, CONFIG, False)
     assert "belong to test sets (Song Describer)" in message

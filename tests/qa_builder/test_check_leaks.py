@@ -9,7 +9,7 @@ from helpers import refusal
 
 from tinymu_jax.qa_builder.contamination.check import check_leaks, read_records
 from tinymu_jax.qa_builder.contamination.near_duplicates import near_copies_among
-from tinymu_jax.qa_builder.contamination.test_sets import TestQuestion, TestSet, read_test_set
+from tinymu_jax.qa_builder.contamination.test_sets import TestQuestion, TestSet, read_test_sets
 
 
 def record(prompt="What is heard?", answer="Music.", file="a.wav", dataset="Mine", **more):
@@ -35,7 +35,7 @@ CAPS = TestSet("Caps", frozenset({"-0Gj8-vB1q4"}), (CAPTION,))
 def test_a_recording_is_found_by_its_file_and_by_its_clip():
     planted = [record(file="Y-0Gj8-vB1q4.wav"), record(clip="-0Gj8-vB1q4"), record()]
     report = check_leaks(planted, [CAPS])
-    assert report.numbers == (0, 1)
+    assert report.indices == (0, 1)
     assert report.test_sets[0].hits == {"id": 2, "text": 0, "artist": 0}
 
 
@@ -81,7 +81,7 @@ def test_a_caption_among_options_is_found():
 def test_a_caption_of_four_words_is_found_as_it_is_and_one_of_three_is_not():
     short = TestSet("Short", texts=("A slow sad waltz.", "A waltz tune."))
     planted = [record(answer=text) for text in ("a slow, sad waltz", "a slow sad march")]
-    assert check_leaks([*planted, record(answer="A waltz tune.")], [short]).numbers == (0,)
+    assert check_leaks([*planted, record(answer="A waltz tune.")], [short]).indices == (0,)
 
 
 def test_phrases_that_more_than_five_captions_have_are_nobodys():
@@ -194,7 +194,7 @@ def test_artists_are_found_by_name_and_by_jamendos_number():
         record(),
     ]
     report = check_leaks(planted, [held_out])
-    assert report.numbers == (0, 1)
+    assert report.indices == (0, 1)
     assert report.test_sets[0].hits == {"id": 0, "text": 0, "artist": 2}
 
 
@@ -202,9 +202,9 @@ def test_report_counts_by_set_and_kind_and_keeps_the_first_twenty():
     other = TestSet("Other", ids=frozenset({"blues.00000"}))
     planted = [record(clip="-0Gj8-vB1q4", answer=CAPTION)] * 25 + [record(file="blues.00000.wav")]
     report = check_leaks(iter(planted), [CAPS, other])
-    assert (report.items, report.hits, report.numbers) == (26, 26, tuple(range(26)))
+    assert (report.items, report.leaks, report.indices) == (26, 26, tuple(range(26)))
     content = json.loads(json.dumps(report.to_dict()))
-    assert content["numbers"] == list(range(26))
+    assert content["indices"] == list(range(26))
     caps = content["test_sets"]["Caps"]
     assert caps["hits"] == {"id": 25, "text": 25, "artist": 0}
     assert [one["item"] for one in caps["examples"]["text"]] == list(range(20))
@@ -226,7 +226,7 @@ def test_report_counts_by_set_and_kind_and_keeps_the_first_twenty():
 
 def test_without_a_hit_the_report_says_what_was_looked_for():
     report = check_leaks([record()], [CAPS])
-    assert report.hits == 0
+    assert report.leaks == 0
     assert report.summary().endswith("* Caps (1 recordings, 1 captions): no hit")
     assert "nothing was looked for" in check_leaks([record()], []).summary()
 
@@ -259,7 +259,7 @@ def test_other_lists_are_refused(tmp_path, content, wanted):
 @pytest.fixture(scope="module")
 def real(shared_dir):
     data = shared_dir / "data"
-    return read_test_set(
+    return read_test_sets(
         musiccaps=data / "musiccaps-public.csv",
         muchomusic=data / "muchomusic_questions.jsonl",
         song_describer=data / "song_describer.csv",
@@ -290,7 +290,7 @@ def test_every_balanced_row_of_musiccaps_hits_by_id_and_by_text(real, caps_rows)
     report = check_leaks(
         [record(answer=row["caption"], file=f"{row['ytid']}.wav") for row in balanced], real
     )
-    assert report.hits == 1000
+    assert report.leaks == 1000
     for one in report.test_sets[:2]:
         assert one.hits == {"id": 1000, "text": 1000, "artist": 0}
 
@@ -300,7 +300,7 @@ def test_no_row_of_musiccaps_outside_audiosets_eval_hits(real, caps_rows):
     report = check_leaks(
         [record(answer=row["caption"], file=f"{row['ytid']}.wav") for row in clean], real
     )
-    assert (report.items, report.hits) == (2663, 0), report.summary()
+    assert (report.items, report.leaks) == (2663, 0), report.summary()
 
 
 def test_every_question_of_muchomusic_hits_with_its_options(real, shared_dir):
@@ -340,4 +340,4 @@ def test_wordings_of_rules_do_not_hit(real):
     asked = [record(prompt, tag) for prompt in TEMPLATES for tag in TAGS]
     asked += [choice(prompt, TAGS[n : n + 4]) for prompt in TEMPLATES for n in range(5)]
     report = check_leaks(asked, real)
-    assert (report.items, report.hits) == (168, 0), report.summary()
+    assert (report.items, report.leaks) == (168, 0), report.summary()

@@ -20,8 +20,10 @@ from tinymu_jax.qa_builder.llm import client as llm_server
 from tinymu_jax.qa_builder.llm.client import LLMServer, RetryPolicy, UnansweredError
 from tinymu_jax.qa_builder.llm.writer import WriterConfig, write_items
 from tinymu_jax.qa_builder.questions.item import WRITER
+from tinymu_jax.qa_builder.questions.templates import Templates
 from tinymu_jax.qa_builder.tags.vocabulary import Tag
 
+TEMPLATES = Templates({("caption", ""): ("Describe the music.",)})
 KEY = "sk-test-0123456789abcdef"
 
 
@@ -125,8 +127,7 @@ def cache(tmp_path):
 
 def write(url, clips, cache, vocabulary=WORDS, progress=lambda done, total: None, **settings):
     config = WriterConfig(url, **{"first_wait": 0.01, "parallel": 2} | settings)
-    prompt = lambda clip, number: f"Describe {clip.clip}, {number}."  # noqa: E731
-    return write_items(clips, vocabulary, config, cache, prompt, progress)
+    return write_items(clips, vocabulary, TEMPLATES, config, cache, progress)
 
 
 # What is asked, and what becomes of it.
@@ -137,8 +138,8 @@ def test_accepted_texts_become_items(cache):
     with serving(always(good(captions=("A calm piano.", "Jazz for piano.")))) as (url, _):
         items, report = write(url, [clip], cache)
     assert [(i.task, i.prompt, i.answer, i.category, i.tags) for i in items] == [
-        ("Captioning", "Describe c0, 0.", "A calm piano.", "", ()),
-        ("Captioning", "Describe c0, 1.", "Jazz for piano.", "", ()),
+        ("Captioning", "Describe the music.", "A calm piano.", "", ()),
+        ("Captioning", "Describe the music.", "Jazz for piano.", "", ()),
         ("QA", "What plays?", "A piano.", "instrument", ("piano",)),
     ]
     assert all(item.by == WRITER and item.clip is clip for item in items)
@@ -161,7 +162,7 @@ def test_the_model_is_told_what_is_known_and_nothing_else(cache):
         denied={"voice": ("female voice",)},
         captions=("Über\n piano.",),
         artist="Somebody",
-        held_out=("AudioSet eval",),
+        test_sets=("AudioSet eval",),
     )
     with serving(always(good())) as (url, log):
         write(url, [clip], cache)

@@ -1,16 +1,16 @@
-"""Wordings of questions and answers."""
+"""Templates of questions and answers."""
 
 import pytest
 from helpers import refusal
 
 from tinymu_jax.data.annotations.clip import CATEGORIES
-from tinymu_jax.qa_builder.questions.templates import FORMATS, join_names, read_wordings
+from tinymu_jax.qa_builder.questions.templates import FORMATS, join_names, read_templates
 from tinymu_jax.qa_builder.tags.vocabulary import read_vocabulary
 
 
 @pytest.fixture(scope="module")
 def own():
-    return read_wordings()
+    return read_templates()
 
 
 def rows():
@@ -81,7 +81,7 @@ def test_no_wording_of_a_question_answers_it(own):
 
 def test_wordings_are_read_in_the_order_of_the_table(tmp_path):
     lines = [*rows().values(), 'open,mood,"How, then?"']
-    found = read_wordings(table(tmp_path, lines))
+    found = read_templates(table(tmp_path, lines))
     assert found.of("open", "mood") == ("Well?", "How, then?")
     assert found.of("letter") == ("Well?",)
 
@@ -105,7 +105,7 @@ def test_wordings_are_read_in_the_order_of_the_table(tmp_path):
 )
 def test_tables_with_faults_are_refused(tmp_path, line, said):
     lines = [*rows().values(), line]
-    message = refusal(read_wordings, table(tmp_path, lines))
+    message = refusal(read_templates, table(tmp_path, lines))
     assert said in message
     assert f"wordings.csv: line {len(lines) + 1} " in message
 
@@ -113,15 +113,15 @@ def test_tables_with_faults_are_refused(tmp_path, line, said):
 def test_a_table_that_lacks_something_is_refused(tmp_path):
     lines = rows()
     del lines["binary", "tempo"]
-    message = refusal(read_wordings, table(tmp_path, lines.values()))
+    message = refusal(read_templates, table(tmp_path, lines.values()))
     assert message.endswith("has no wording for binary of tempo; add one")
     lines = rows()
     del lines["caption", ""]
-    message = refusal(read_wordings, table(tmp_path, lines.values()))
+    message = refusal(read_templates, table(tmp_path, lines.values()))
     assert message.endswith("has no wording for caption; add one")
-    message = refusal(read_wordings, table(tmp_path, [], "format,wording"))
+    message = refusal(read_templates, table(tmp_path, [], "format,wording"))
     assert "has no column category; name a csv of format, category, wording" in message
-    assert "cannot be read" in refusal(read_wordings, tmp_path / "none.csv")
+    assert "cannot be read" in refusal(read_templates, tmp_path / "none.csv")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tinymu_jax.qa_builder.contamination.test_sets import (
     TestQuestion,
     TestSet,
     artist_names,
-    read_test_set,
+    read_test_sets,
     recording_ids,
 )
 
@@ -117,7 +117,7 @@ def test_musiccaps_gives_two_sets_and_leaves_out_the_clean_rows(tmp_path):
         "bbbbbbbbbbb,0,10,[],A march.,False,True",
         "ccccccccccc,0,10,[],A hymn.,False,False",
     )
-    assert read_test_set(musiccaps=path) == [
+    assert read_test_sets(musiccaps=path) == [
         TestSet("MusicCaps balanced", frozenset({"aaaaaaaaaaa"}), ("A waltz.",)),
         TestSet(
             "MusicCaps/AudioSet eval",
@@ -135,14 +135,14 @@ def test_muchomusic_gives_questions_and_from_its_csv_the_recordings(tmp_path):
         "Which?,Oboe,Horn,Loud,,musiccaps,-0Gj8-vB1q4_30.json",
         '"Why, then?",Sad,Gay,Flute,Drum,sdd,1004034',
     )
-    (found,) = read_test_set(muchomusic=path)
+    (found,) = read_test_sets(muchomusic=path)
     assert found.ids == {"-0Gj8-vB1q4", JAMENDO}
     assert found.questions == (
         TestQuestion("Which?", "Oboe", ("Oboe", "Horn", "Loud")),
         TestQuestion("Why, then?", "Sad", ("Sad", "Gay", "Flute", "Drum")),
     )
     line = {"audio": "test_0.wav", "question": "Which?", "choices": ["Horn", "Oboe"], "answer": "B"}
-    (found,) = read_test_set(muchomusic=write(tmp_path, "asked.jsonl", json.dumps(line), ""))
+    (found,) = read_test_sets(muchomusic=write(tmp_path, "asked.jsonl", json.dumps(line), ""))
     assert found == TestSet(
         "MuChoMusic", questions=(TestQuestion("Which?", "Oboe", ("Horn", "Oboe")),)
     )
@@ -156,7 +156,7 @@ def test_audiosets_eval_list_gives_ids(tmp_path):
         "# YTID, start_seconds, end_seconds, positive_labels",
         '--4gqARaEJE, 0.000, 10.000, "/m/068hy,/m/07q6cd_"',
     )
-    assert read_test_set(audioset_eval=path) == [
+    assert read_test_sets(audioset_eval=path) == [
         TestSet("AudioSet eval", frozenset({"--4gqARaEJE"}))
     ]
 
@@ -169,7 +169,7 @@ def test_song_describer_gives_tracks_captions_and_artists(tmp_path):
         "1,1004034,A waltz.,224,34/1004034.mp3",
         "2,1004034,A slow waltz.,224,34/1004034.mp3",
     )
-    (found,) = read_test_set(song_describer=path)
+    (found,) = read_test_sets(song_describer=path)
     assert found == TestSet(
         "Song Describer",
         frozenset({JAMENDO}),
@@ -182,11 +182,11 @@ def test_gtzan_is_read_from_its_folder_or_from_an_index(tmp_path):
     (tmp_path / "genres" / "blues").mkdir(parents=True)
     (tmp_path / "genres" / "blues" / "blues.00007.au").touch()
     (tmp_path / "genres" / "bextract_single.mf").touch()
-    assert read_test_set(gtzan=tmp_path) == [TestSet("GTZAN", frozenset({"blues.00007"}))]
+    assert read_test_sets(gtzan=tmp_path) == [TestSet("GTZAN", frozenset({"blues.00007"}))]
     index = write(
         tmp_path, "index.csv", "file,artist,title", "blues.00000.wav,The Clash,x", "pop.00001,,"
     )
-    assert read_test_set(gtzan=index) == [
+    assert read_test_sets(gtzan=index) == [
         TestSet("GTZAN", frozenset({"blues.00000", "pop.00001"}), artists=frozenset({"clash"}))
     ]
 
@@ -223,13 +223,13 @@ def test_gtzan_is_read_from_its_folder_or_from_an_index(tmp_path):
 )
 def test_other_files_are_refused(tmp_path, option, name, lines, wanted):
     path = write(tmp_path, name, *lines)
-    message = refusal(read_test_set, **{option: path})
+    message = refusal(read_test_sets, **{option: path})
     assert str(path) in message
     assert wanted in message
 
 
 def test_missing_files_and_empty_folders_are_refused(tmp_path):
     for option in ("musiccaps", "audioset_eval", "song_describer", "gtzan"):
-        assert "nowhere.csv" in refusal(read_test_set, **{option: tmp_path / "nowhere.csv"})
-    assert "nowhere.jsonl" in refusal(read_test_set, muchomusic=tmp_path / "nowhere.jsonl")
-    assert "holds nothing" in refusal(read_test_set, gtzan=tmp_path)
+        assert "nowhere.csv" in refusal(read_test_sets, **{option: tmp_path / "nowhere.csv"})
+    assert "nowhere.jsonl" in refusal(read_test_sets, muchomusic=tmp_path / "nowhere.jsonl")
+    assert "holds nothing" in refusal(read_test_sets, gtzan=tmp_path)

@@ -9,7 +9,7 @@ import tyro
 
 from tinymu_jax.audio.load import Mono
 from tinymu_jax.cli.options import DECODER, showing_progress
-from tinymu_jax.cli.qa_builder import BuildCommand, LeaksCommand
+from tinymu_jax.cli.qa_builder import BuildCommand, CheckLeaksCommand
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig, Resampling, Store, SynthesisConfig
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.packing import PackingConfig
@@ -173,7 +173,7 @@ class Data:
         Annotated[Synthesize, tyro.conf.subcommand("synthesize")]
         | Annotated[Prepare, tyro.conf.subcommand("prepare")]
         | Annotated[BuildCommand, tyro.conf.subcommand("build")]
-        | Annotated[LeaksCommand, tyro.conf.subcommand("leaks")]
+        | Annotated[CheckLeaksCommand, tyro.conf.subcommand("check-leaks")]
         | Annotated[Stats, tyro.conf.subcommand("stats")],
         tyro.conf.arg(name=""),
     ]

@@ -103,7 +103,7 @@ def read_musiccaps_captions(path: str | Path, audio: str | Path, rows: str = "ev
     clips = [
         Captioned(find_audio(index, CLIP_NAMES, one.clip) or index.folder / one.file, one.captions)
         for one in read_musiccaps(Path(path)).clips
-        if wanted is None or wanted in one.held_out
+        if wanted is None or wanted in one.test_sets
     ]
     if not clips:
         raise InputError(f"{path}: has no row that is {wanted}; name other rows")

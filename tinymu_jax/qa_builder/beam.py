@@ -183,7 +183,7 @@ def pipeline(
     Args:
         root: a `beam.Pipeline`.
         clips: with the vocabulary's names.
-        tools: vocabulary, wordings, settings.
+        tools: vocabulary, templates, settings.
 
     Returns:
         The placed questions, and collections of what was counted on the way.
@@ -222,7 +222,7 @@ def build_with_beam(
 
     Args:
         sources: what is known of recordings.
-        tools: vocabulary, wordings, settings.
+        tools: vocabulary, templates, settings.
         output: folder for what Beam writes on the way, where its options name no `temp_location`.
         options: of Beam, each as `--name=value`.
         keep_held_out: also ask about clips that their source says are for tests.

@@ -19,7 +19,7 @@ from tinymu_jax.qa_builder.questions.balance import balanced, within_clip
 from tinymu_jax.qa_builder.questions.from_rules import captions, open_questions, yes_or_no
 from tinymu_jax.qa_builder.questions.item import QAItem
 from tinymu_jax.qa_builder.questions.multiple_choice import choices
-from tinymu_jax.qa_builder.questions.templates import Wordings
+from tinymu_jax.qa_builder.questions.templates import Templates
 from tinymu_jax.qa_builder.tags.cooccurrence import Statistics, count_tags, implied_tags
 from tinymu_jax.qa_builder.tags.vocabulary import (
     Vocabulary,
@@ -40,7 +40,7 @@ class BuildContext(NamedTuple):
     """What questions are made with."""
 
     vocabulary: Vocabulary
-    wordings: Wordings
+    templates: Templates
     count_tokens: CountTokens | None
     """None: lengths are not checked."""
     config: BuildConfig
@@ -96,10 +96,14 @@ def name_clips(
     rare = empty = contradicted = 0
     for source in sources:
         # Words are counted in all clips: what is held out tells nothing but how a word is used.
-        kept = frequent_labels(source.clips, config.least) if source.name in FREE_WORDS else None
+        kept = (
+            frequent_labels(source.clips, config.min_clips_per_label)
+            if source.name in FREE_WORDS
+            else None
+        )
         for clip in source.clips:
-            if clip.held_out and not keep_held_out:
-                held_out.update(clip.held_out)
+            if clip.test_sets and not keep_held_out:
+                held_out.update(clip.test_sets)
                 continue
             named = normalise(clip, vocabulary, kept)
             unknown.update(named.unknown)
@@ -108,7 +112,7 @@ def name_clips(
             if not clip.captions and not any(named.clip.tags.values()):
                 empty += 1
                 continue
-            clips.append(replace(named.clip, unsure=by_category(named.unasked)))
+            clips.append(replace(named.clip, ambiguous=by_category(named.unasked)))
     if held_out and not clips:
         sets = ", ".join(sorted(held_out))
         raise InputError(
@@ -127,12 +131,12 @@ def name_clips(
 
 def ask_about(clip: AnnotatedClip, statistics: Statistics, tools: BuildContext) -> list[QAItem]:
     """Returns all candidates that a clip gives, as many as it may of each format."""
-    vocabulary, wordings, _, config = tools
+    vocabulary, templates, _, config = tools
     found = [
-        *captions(clip, wordings, config),
-        *open_questions(clip, vocabulary, wordings, config),
-        *choices(clip, statistics, vocabulary, wordings, config),
-        *yes_or_no(clip, statistics, vocabulary, wordings, config),
+        *captions(clip, templates, config),
+        *open_questions(clip, vocabulary, templates, config),
+        *choices(clip, statistics, vocabulary, templates, config),
+        *yes_or_no(clip, statistics, vocabulary, templates, config),
     ]
     return within_clip(found, config)
 
@@ -156,7 +160,7 @@ def build(
 
     Args:
         sources: what is known of recordings.
-        tools: vocabulary, wordings, settings.
+        tools: vocabulary, templates, settings.
         keep_held_out: also ask about clips that their source says are for tests.
         written: gives more questions about the clips: a language model's.
         progress: called with the number of clips asked about, and of all.
@@ -190,7 +194,7 @@ def checked(built: BuildResult) -> BuildResult:
     )
 
 
-def leave_out(built: BuildResult, numbers: Iterable[int]) -> BuildResult:
+def drop_items(built: BuildResult, numbers: Iterable[int]) -> BuildResult:
     """Returns a set without some of its questions; of yes or no, the other of a pair goes too.
 
     Raises:

@@ -62,11 +62,11 @@ def _blind(items: Sequence[QAItem]) -> list[str]:
 
 def _kinds(items: Sequence[QAItem]) -> list[str]:
     """Returns what the wrong options are, and how a "no" is known."""
-    lines = ["## Wrong options, and grounds of a no", ""]
+    lines = ["## Wrong options, and evidence of a no", ""]
     kinds = Counter(kind for item in items for kind in item.kinds if kind != "right")
     lines += _table(["wrong option", "number"], sorted(kinds.items()))
-    grounds = Counter(item.grounds for item in items if item.grounds)
-    lines += _table(["no, since", "number"], sorted(grounds.items()))
+    evidence = Counter(item.evidence for item in items if item.evidence)
+    lines += _table(["no, since", "number"], sorted(evidence.items()))
     written = sum(item.by == WRITER for item in items)
     if written:
         lines += [f"{written} questions were written by a language model (`by` in the lists).", ""]
@@ -125,8 +125,8 @@ def data_card(
     by_task = Counter(item.task for item in items)
     clips = len({(item.clip.source, item.clip.clip) for item in items})
     counts = ", ".join(f"{by_task[task]:,} {task}" for task in TASKS)
-    denied = sum(item.grounds not in ("", "other branch") for item in items)
-    likely = sum(item.grounds == "other branch" for item in items)
+    denied = sum(item.evidence not in ("", "other branch") for item in items)
+    likely = sum(item.evidence == "other branch" for item in items)
     lines = [
         "# Data card",
         "",
@@ -149,7 +149,7 @@ def data_card(
         "asked about, which may not be all that is heard. A tag that is missing is not taken for "
         f'a "no": of the answers "no", {denied:,} are what a source denies or leaves out where it '
         f"names everything, and {likely:,} are likely only (a tag of another family that no clip "
-        "has together with this one's tags, and that its captions do not name): `grounds` says "
+        "has together with this one's tags, and that its captions do not name): `evidence` says "
         "which.",
         "",
         "## Test sets",

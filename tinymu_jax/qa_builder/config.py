@@ -1,4 +1,4 @@
-"""How a set is built, as a frozen dataclass."""
+"""Settings of a build."""
 
 from dataclasses import dataclass
 
@@ -8,50 +8,51 @@ from tinymu_jax.utils.config_base import ConfigBase
 
 @dataclass(frozen=True)
 class BuildConfig(ConfigBase):
-    """What is asked, how often, and what is left out."""
+    """Settings of a build: caps, balance, size and mix of formats."""
 
     seed: int = 0
-    """Of every choice; the same files and settings give the same lists, byte for byte."""
-    least: int = 20
-    """A label that fewer clips have is not asked about, where a source has free words (MusicCaps:
-    470 of its 13,219 aspects have 20)."""
-    yes_a_clip: int = 4
-    """Questions to be answered by yes that a clip gives at most."""
-    open_a_clip: int = 3
-    """Open questions of a clip at most."""
-    choices_a_clip: int = 8
-    """Multiple choice of a clip at most."""
-    captions_a_clip: int = 5
-    """Captions of a clip at most."""
-    per_tag: float = 1.3
-    """How often a tag may be right in multiple choice, in times of the mean tag: one that is right
-    much more often than others needs no listening."""
-    per_answer: float = 2.0
-    """Percent of open questions that may have one answer, and of yes or no about one tag."""
+    """Random seed. The same files and settings give the same lists, byte for byte."""
+    min_clips_per_label: int = 20
+    """Labels of free-text sources (MusicCaps) that occur in fewer clips are ignored. 470 of the
+    13,219 MusicCaps aspects occur in 20 or more."""
+    max_yes_per_clip: int = 4
+    """Maximum number of yes/no questions per clip whose answer is yes."""
+    max_open_per_clip: int = 3
+    """Maximum number of open questions per clip."""
+    max_choices_per_clip: int = 8
+    """Maximum number of multiple-choice questions per clip."""
+    max_captions_per_clip: int = 5
+    """Maximum number of captions per clip."""
+    max_tag_ratio: float = 1.3
+    """Maximum ratio between how often one tag is the right option and the mean over tags. A tag
+    that is right far more often than others can be guessed without audio."""
+    max_answer_percent: float = 2.0
+    """Maximum percentage of open questions with the same answer, and of yes/no questions about the
+    same tag."""
     mix: tuple[float, float, float, float] = (16.0, 31.0, 36.0, 18.0)
-    """Parts of captions, open questions, multiple choice, yes or no; as published. All zero: all
-    that there are."""
+    """Relative shares of captions, open, multiple-choice and yes/no questions (default: those of
+    MusicSkills). All zeros: keep every question."""
     size: int = 0
-    """Questions in all; 0: as many as the mix allows."""
+    """Total number of questions. 0: as many as the mix allows."""
     max_tokens: int = 129
-    """A prompt or an answer of more is dropped: the published model would cut it."""
+    """Maximum length of a prompt or an answer in tokens. Longer ones are dropped, because the
+    published model would truncate them."""
 
     def check(self) -> None:
-        """Refuses what cannot be built.
+        """Validates the settings.
 
         Raises:
-            InputError: a field out of its range; the message names it.
+            InputError: a field is out of range; the message names it.
         """
-        counts = ("yes_a_clip", "open_a_clip", "choices_a_clip", "captions_a_clip")
-        for name in (*counts, "seed", "size"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}: give 0 or more")
-        for name in ("least", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: give 1 or more")
-        if self.per_tag < 1:
-            raise InputError(f"per_tag is {self.per_tag}: give 1 or more")
-        if not 0 < self.per_answer <= 100:
-            raise InputError(f"per_answer is {self.per_answer}: give percent, above 0 to 100")
+        at_least_one = ("min_clips_per_label", "max_tokens", "max_tag_ratio")
+        for name, value in self.to_dict().items():
+            minimum = 1 if name in at_least_one else 0
+            if name != "mix" and value < minimum:
+                raise InputError(f"{name} is {value}: give {minimum} or more")
+        if not 0 < self.max_answer_percent <= 100:
+            raise InputError(
+                f"max_answer_percent is {self.max_answer_percent}: give a percentage above 0 and "
+                "up to 100"
+            )
         if min(self.mix) < 0:
-            raise InputError(f"mix is {self.mix}: give four parts of 0 or more")
+            raise InputError(f"mix is {self.mix}: give four shares of 0 or more")

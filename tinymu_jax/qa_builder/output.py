@@ -25,7 +25,7 @@ from tinymu_jax.utils.files import exists, make_folder, write_json, write_text
 
 LISTS, STATS, CARD = "lists", "stats.md", "data_card.md"
 
-LEAKS, UNKNOWN, MADE_WITH = "leak_report.json", "unknown_labels.csv", "build.json"
+LEAK_REPORT, UNKNOWN, MADE_WITH = "leak_report.json", "unknown_labels.csv", "build.json"
 
 
 def list_name(source: str) -> str:
@@ -44,7 +44,7 @@ def write_lists(folder: Path, items: Sequence[QAItem]) -> list[Path]:
     paths = []
     for source in dict.fromkeys(item.clip.source for item in items):
         paths.append(make_folder(folder) / list_name(source))
-        write_list(paths[-1], (item.record() for item in items if item.clip.source == source))
+        write_list(paths[-1], (item.to_record() for item in items if item.clip.source == source))
     return paths
 
 
@@ -89,7 +89,7 @@ def write_set(
     shown = {name: json.dumps(value) for name, value in settings.items()}
     card = data_card(built, licences_of(built.items), leaks.summary(), shown)
     write_text(output / CARD, card)
-    write_json(output / LEAKS, leaks.to_dict())
+    write_json(output / LEAK_REPORT, leaks.to_dict())
     rows = io.StringIO()
     csv.writer(rows, lineterminator="\n").writerows(
         [

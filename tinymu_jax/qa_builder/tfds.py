@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from tinymu_jax.data.musicskills import FIELDS
 from tinymu_jax.utils.files import read_json_list
 
-TEXTS = (*FIELDS, "clip", "artist", "category", "grounds", "by")
+TEXTS = (*FIELDS, "clip", "artist", "category", "evidence", "by")
 
 SEVERAL = ("tags", "options", "kinds")
 

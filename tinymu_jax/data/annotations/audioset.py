@@ -98,7 +98,7 @@ def read_audioset(path: Path, ontology: Path) -> Source:
         InputError: one is another file, or a row that cannot be used; the message names its line.
     """
     known = read_ontology(ontology)
-    held_out = TEST_SETS.get(path.name, ())
+    test_sets = TEST_SETS.get(path.name, ())
     found: list[tuple[int, AnnotatedClip]] = []
     no_music = 0
     for row in _rows(path):
@@ -110,11 +110,11 @@ def read_audioset(path: Path, ontology: Path) -> Source:
             no_music += 1
             continue
         leaves = tuple(known.names[label] for label in labels if label in known.leaves)
-        found.append((row.line, _clip(row, leaves, held_out)))
+        found.append((row.line, _clip(row, leaves, test_sets)))
     return Source(NAME, one_of_each(path, found), no_music=no_music)
 
 
-def _clip(row: Row, leaves: tuple[str, ...], held_out: tuple[str, ...]) -> AnnotatedClip:
+def _clip(row: Row, leaves: tuple[str, ...], test_sets: tuple[str, ...]) -> AnnotatedClip:
     name, (start, end) = row.filled(COLUMNS[0]), row.span(*COLUMNS[1:3])
     return AnnotatedClip(
         clip=name,
@@ -124,7 +124,7 @@ def _clip(row: Row, leaves: tuple[str, ...], held_out: tuple[str, ...]) -> Annot
         tags={UNSORTED: leaves} if leaves else {},
         start=start,
         end=end,
-        held_out=held_out,
+        test_sets=test_sets,
     )
 
 

@@ -42,7 +42,7 @@ class AnnotatedClip:
     tags: Tags = field(default_factory=dict)
     denied: Tags = field(default_factory=dict)
     """Tags that it is said not to have."""
-    unsure: Tags = field(default_factory=dict)
+    ambiguous: Tags = field(default_factory=dict)
     """Tags that it may have for all that is known, since labels contradict each other or are not
     asked about: none of them is called wrong."""
     captions: tuple[str, ...] = ()
@@ -52,5 +52,5 @@ class AnnotatedClip:
     artist: str | None = None
     exhaustive: tuple[str, ...] = ()
     """Categories in which nothing is left out: what is not named is not there."""
-    held_out: tuple[str, ...] = ()
+    test_sets: tuple[str, ...] = ()
     """Test sets that it belongs to by its source: "AudioSet eval", "MusicCaps balanced"."""

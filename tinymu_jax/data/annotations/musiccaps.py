@@ -56,6 +56,6 @@ def _clips(path: Path, extension: str) -> Iterator[tuple[int, AnnotatedClip]]:
                 captions=(row.filled("caption"),),
                 start=start,
                 end=end,
-                held_out=tuple(test for column, test in TEST_SETS.items() if row.truth(column)),
+                test_sets=tuple(test for column, test in TEST_SETS.items() if row.truth(column)),
             ),
         )

@@ -23,8 +23,8 @@ READERS: Mapping[str, Callable[..., Source]] = {
     AUDIOSET: read_audioset,
     "jamendo": read_jamendo,
     "song_describer": read_song_describer,
-    "table": read_table,
-    "folder": read_folder,
+    "user_table": read_table,
+    "user_folder": read_folder,
 }
 
 

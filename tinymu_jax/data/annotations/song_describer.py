@@ -48,5 +48,5 @@ def _clip(name: str, rows: list[Row]) -> AnnotatedClip:
         licence=LICENCE,
         captions=tuple(row.filled("caption") for row in rows),
         artist=first.filled("artist_id"),
-        held_out=HELD_OUT,
+        test_sets=HELD_OUT,
     )

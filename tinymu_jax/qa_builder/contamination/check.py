@@ -72,14 +72,14 @@ class LeakReport:
 
     items: int
     """Questions looked at."""
-    numbers: tuple[int, ...]
+    indices: tuple[int, ...]
     """Those that hit, from 0."""
     test_sets: tuple[Searched, ...]
 
     @property
-    def hits(self) -> int:
+    def leaks(self) -> int:
         """Returns how many questions hit a test set, each counted once."""
-        return len(self.numbers)
+        return len(self.indices)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all of it, for a json file."""
@@ -95,16 +95,16 @@ class LeakReport:
         }
         return {
             "items": self.items,
-            "hits": self.hits,
+            "leaks": self.leaks,
             "test_sets": sets,
-            "numbers": list(self.numbers),
+            "indices": list(self.indices),
         }
 
     def summary(self) -> str:
         """Returns what was looked for and how often it was found, a line for each test set."""
         if not self.test_sets:
             return "No test set was named: nothing was looked for."
-        lines = [f"{self.hits:,} of {self.items:,} questions hit a test set:", ""]
+        lines = [f"{self.leaks:,} of {self.items:,} questions hit a test set:", ""]
         for one in self.test_sets:
             sizes = ", ".join(f"{size:,} {what}" for what, size in one.sizes.items() if size)
             hits = ", ".join(f"{number:,} by {kind}" for kind, number in one.hits.items() if number)

@@ -156,7 +156,7 @@ def _is_of_jamendo(letters: str) -> bool:
     return any(name in letters for name in FROM_JAMENDO)
 
 
-def read_test_set(
+def read_test_sets(
     musiccaps: Given = None,
     muchomusic: Given = None,
     audioset_eval: Given = None,
@@ -189,7 +189,7 @@ def read_test_set(
 def _read_musiccaps(path: Path) -> Iterator[TestSet]:
     clips = read_musiccaps(path).clips
     for column, name in CAPS_SETS.items():
-        own = [clip for clip in clips if TEST_SETS[column] in clip.held_out]
+        own = [clip for clip in clips if TEST_SETS[column] in clip.test_sets]
         texts = tuple(text for clip in own for text in clip.captions)
         ids = frozenset(clip.clip for clip in own)
         yield TestSet(name, ids, texts)

@@ -26,12 +26,11 @@ from tinymu_jax.qa_builder.llm.checks import (
 from tinymu_jax.qa_builder.llm.client import LLMServer, RetryPolicy
 from tinymu_jax.qa_builder.llm.prompt import Request, request_for
 from tinymu_jax.qa_builder.questions.item import WRITER, QAItem
-from tinymu_jax.qa_builder.questions.seeded_choice import hash_int
+from tinymu_jax.qa_builder.questions.seeded_choice import hash_choice, hash_int
+from tinymu_jax.qa_builder.questions.templates import Templates
 from tinymu_jax.qa_builder.tags.vocabulary import Tag
 
 NOTHING_KNOWN = "it has no tags and no captions"
-
-CaptionPrompt = Callable[[AnnotatedClip, int], str]
 
 
 @dataclass(frozen=True)
@@ -80,13 +79,22 @@ class WriterReport(NamedTuple):
     skipped: tuple[tuple[AnnotatedClip, str], ...]
     """Clips that nothing was written about, each with the reason."""
 
+    def summary(self, cache: Path) -> str:
+        """Returns the counts in one line."""
+        refused = ", ".join(f"{why}: {n}" for why, n in sorted(self.refused.items()))
+        return (
+            f"{self.model} wrote {self.captions} captions and {self.questions} questions "
+            f"({self.cached} clips from {cache}); refused: {refused or 'none'}; "
+            f"{len(self.skipped)} clips skipped"
+        )
+
 
 def write_items(
     clips: Sequence[AnnotatedClip],
     vocabulary: TagWords,
+    templates: Templates,
     config: WriterConfig,
     cache: Path,
-    caption_prompt: CaptionPrompt,
     progress: Callable[[int, int], Any] = lambda done, total: None,
 ) -> tuple[list[QAItem], WriterReport]:
     """Lets a language model write captions and questions.
@@ -97,9 +105,9 @@ def write_items(
     Args:
         clips: with the vocabulary's tags.
         vocabulary: tells which tags a text names.
+        templates: gives the prompts of captions.
         config: which server, and how much.
         cache: a jsonl of answers; it is gone on with if it is there.
-        caption_prompt: gives the question that a clip's caption, counted from 0, is the answer to.
         progress: called with the number of clips that are done, and of all.
 
     Returns:
@@ -129,7 +137,7 @@ def write_items(
             continue
         judged = _judge(clip, drafts, vocabulary, config)
         refused.update(one.reason for one in judged.refused)
-        items += _items(clip, judged.accepted, vocabulary, config.seed, caption_prompt)
+        items += _items(clip, judged.accepted, vocabulary, config.seed, templates)
     captions = sum(item.task == CAPTIONING for item in items)
     cached = len({one.key for one in requests if one}) - len(asked)
     report = WriterReport(
@@ -217,14 +225,16 @@ def _items(
     drafts: Sequence[Draft],
     vocabulary: TagWords,
     seed: int,
-    caption_prompt: CaptionPrompt,
+    templates: Templates,
 ) -> list[QAItem]:
     """Returns what was accepted in the form of all questions."""
     items = []
     for draft in drafts:
         if draft.question is None:
             # Captions come first, so that they are counted by the items so far.
-            task, prompt = CAPTIONING, caption_prompt(clip, len(items))
+            task = CAPTIONING
+            about = (seed, clip.source, clip.clip, len(items))
+            prompt = hash_choice(templates.of("caption"), *about)
             named: tuple[str, ...] = ()
         else:
             task, prompt = QA, draft.question

@@ -24,9 +24,9 @@ Part = tuple[str, int]
 def within_clip(items: Iterable[QAItem], config: BuildConfig) -> list[QAItem]:
     """Returns a clip's candidates, of each format as many as a clip may give."""
     most = {
-        CAPTIONING: config.captions_a_clip,
-        QA: config.open_a_clip,
-        MCQ: config.choices_a_clip,
+        CAPTIONING: config.max_captions_per_clip,
+        QA: config.max_open_per_clip,
+        MCQ: config.max_choices_per_clip,
     }
     kept: list[QAItem] = []
     for task, own in _by_task(items).items():
@@ -51,8 +51,8 @@ def most_of(task: str, candidates: int, answers: int, config: BuildConfig) -> in
         config: says how much of them.
     """
     if task == MCQ:
-        return math.ceil(candidates / answers * config.per_tag)
-    percent = config.per_answer if task in (QA, YES_NO) else 100
+        return math.ceil(candidates / answers * config.max_tag_ratio)
+    percent = config.max_answer_percent if task in (QA, YES_NO) else 100
     return max(int(candidates * percent / 100), 2)
 
 

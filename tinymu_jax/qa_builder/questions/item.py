@@ -23,14 +23,14 @@ class QAItem(NamedTuple):
     """Of multiple choice, their texts in the order of the letters."""
     kinds: tuple[str, ...] = ()
     """Of each option: "right", "near", "far", "off the question"."""
-    grounds: str = ""
+    evidence: str = ""
     """Of a "no": "denied", "exhaustive", "other branch"."""
     by: str = RULE
     """`RULE`, or `WRITER`."""
     key: int = 0
     """What it is chosen by where there are more than wanted: the smallest stay."""
 
-    def record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """Returns MusicSkills' five keys, and more that its loader does not read."""
         clip = self.clip
         record: dict[str, Any] = {
@@ -50,6 +50,6 @@ class QAItem(NamedTuple):
             "tags": list(self.tags),
             "options": list(self.options),
             "kinds": list(self.kinds),
-            "grounds": self.grounds,
+            "evidence": self.evidence,
         }
         return record | {key: value for key, value in named.items() if value not in (None, "", [])}

@@ -25,7 +25,7 @@ from tinymu_jax.qa_builder.questions.seeded_choice import (
     pick_weighted,
     shuffled,
 )
-from tinymu_jax.qa_builder.questions.templates import Wordings
+from tinymu_jax.qa_builder.questions.templates import Templates
 from tinymu_jax.qa_builder.tags.cooccurrence import Statistics, own_tags
 from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary
 
@@ -75,7 +75,7 @@ def choices(
     clip: AnnotatedClip,
     statistics: Statistics,
     vocabulary: Vocabulary,
-    wordings: Wordings,
+    templates: Templates,
     config: BuildConfig,
 ) -> Iterator[QAItem]:
     """Yields a question for each tag of a clip for which three distractors are found."""
@@ -95,7 +95,7 @@ def choices(
         pools = _pools(own, right, is_wrong, statistics, vocabulary)
         others = _draw_others(right, pools, statistics, vocabulary, about)
         if len(others) == len(LETTERS) - 1:
-            yield _write(clip, right, others, vocabulary, wordings, about)
+            yield _write(clip, right, others, vocabulary, templates, about)
 
 
 def _goes_with(tag: Tag, own: Sequence[Tag], statistics: Statistics) -> bool:
@@ -191,7 +191,7 @@ def _write(
     right: Tag,
     others: Sequence[_Distractor],
     vocabulary: Vocabulary,
-    wordings: Wordings,
+    templates: Templates,
     about: Sequence[object],
 ) -> QAItem:
     """Returns the question with its options in any order."""
@@ -199,11 +199,11 @@ def _write(
     shown.insert(hash_int(*about, "place") % len(LETTERS), (vocabulary.option_text(right), RIGHT))
     texts, kinds = zip(*shown, strict=True)
     listed = " ".join(f"({x}) {text}" for x, text in zip(LETTERS, texts, strict=True))
-    question = hash_choice(wordings.of("choice", right.category), *about, "wording")
+    question = hash_choice(templates.of("choice", right.category), *about, "wording")
     letter = LETTERS[kinds.index(RIGHT)]
     answer = f"({letter}) {texts[kinds.index(RIGHT)]}"
     if hash_int(*about, "letter") % LETTER_SHARE == 0:
-        question = f"{question} {hash_choice(wordings.of('letter'), *about, 'letter wording')}"
+        question = f"{question} {hash_choice(templates.of('letter'), *about, 'letter wording')}"
         answer = letter
     prompt = f"Question: {question} Options: {listed}. The correct answer is:"
     return QAItem(

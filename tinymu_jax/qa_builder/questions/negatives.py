@@ -26,7 +26,7 @@ class Negative(NamedTuple):
     """A tag that a clip does not have."""
 
     tag: Tag
-    grounds: str
+    evidence: str
     """`DENIED`: its source says so. `EXHAUSTIVE`: its source names everything of this category.
     `OTHER_BRANCH`: no clip has it together with any of this clip's tags, though `EXPECTED` would
     by chance; it belongs to none of their families, and no caption names it: no more than
@@ -49,8 +49,8 @@ def fits_nowhere(clip: AnnotatedClip, tag: Tag, vocabulary: Vocabulary) -> bool:
     if tag.category not in APART:
         same = (one for one in own if one.category == tag.category)
         related = related or any(vocabulary.alike(tag, one) for one in same)
-    unsure = tag.name in clip.unsure.get(tag.category, ())
-    return not related and not unsure and not named_in_captions(clip, tag, vocabulary)
+    ambiguous = tag.name in clip.ambiguous.get(tag.category, ())
+    return not related and not ambiguous and not named_in_captions(clip, tag, vocabulary)
 
 
 def draw_negatives(

@@ -1,4 +1,4 @@
-"""Wordings of questions and answers, from the table wordings.csv.
+"""Templates of questions and answers, from the table wordings.csv.
 
 format     open, choice, binary: a question; family: about what the tags belong to; answer: a
            sentence with the answer; caption: asks for one; letter: asks for a bare letter
@@ -40,7 +40,7 @@ PLACE = "{}"
 _REMEDY = f"name a csv of {', '.join(COLUMNS)}"
 
 
-class Wordings(NamedTuple):
+class Templates(NamedTuple):
     """All of them."""
 
     found: Mapping[tuple[str, str], tuple[str, ...]]
@@ -51,7 +51,7 @@ class Wordings(NamedTuple):
         return self.found[format, category]
 
 
-def read_wordings(path: Path = OWN) -> Wordings:
+def read_templates(path: Path = OWN) -> Templates:
     """Reads wordings.
 
     Raises:
@@ -72,7 +72,7 @@ def read_wordings(path: Path = OWN) -> Wordings:
         if not own:
             what = f"{name} of {category}" if category else name
             raise InputError(f"{path}: has no wording for {what}; add one")
-    return Wordings({about: tuple(own) for about, own in found.items()})
+    return Templates({about: tuple(own) for about, own in found.items()})
 
 
 def _checked(row: Row, before: Sequence[str]) -> str:
