@@ -6,7 +6,7 @@
 The published batch of about 60 questions, in three parts of a row each. A T4 has no bfloat16: it
 is emulated there, slower than float32; on a card that has it (L4, A10G) add
 `--step.encoder-dtype bfloat16 --step.decoder-dtype bfloat16`. Stored embeddings (`tinymu data prepare
---store embeddings`) leave the encoder out of the step.
+--features embeddings`) leave the encoder out of the step.
 """
 
 from dataclasses import replace

@@ -22,13 +22,13 @@ FACTS += ("dynamics", "voices", "room")
 def prepare_clips(folder: Path, clips: int, probed: int) -> None:
     """Synthesises what is learnt from and what is probed with."""
     from tinymu_jax.data.config import PrepareConfig, SynthesisConfig
-    from tinymu_jax.data.crops import AS_PUBLISHED
+    from tinymu_jax.data.crops import MATPAC_FEATURES
     from tinymu_jax.data.prepare import prepare
     from tinymu_jax.data.synthetic.generate import CLIPS, synthesize
 
     heard = SynthesisConfig(clips, captions=0, open=1, choice=0, binary=0)
     synthesize(folder / "music", heard, lambda done, total: None)
-    prepare([], [folder / "music" / CLIPS], folder / "data", None, PrepareConfig(AS_PUBLISHED))
+    prepare([], [folder / "music" / CLIPS], folder / "data", None, PrepareConfig(MATPAC_FEATURES))
     held = replace(heard, clips=probed, held_out=True, seed=7)
     synthesize(folder / "probed", held, lambda done, total: None)
 
@@ -38,7 +38,7 @@ def main() -> None:
     from configs.pretrain_nano import config
     from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of, init_params
     from tinymu_jax.checkpoints.open import open_checkpoint
-    from tinymu_jax.data.annotations.labelled import read_table
+    from tinymu_jax.data.annotations.labelled import read_labelled_table
     from tinymu_jax.data.synthetic.generate import CLIPS, FACTS_FILE
     from tinymu_jax.evaluation.probe.probe import ProbeConfig, run_probe
     from tinymu_jax.evaluation.probe.vectors import mean_vectors
@@ -67,8 +67,8 @@ def main() -> None:
         "at random": Checkpoint(learnt.config, init_params(learnt.config, 0)),
     }
     table = folder / "probed" / FACTS_FILE
-    sets = [read_table(table, folder / "probed" / CLIPS, fact) for fact in FACTS]
-    paths = [item.path for item in sets[0].items]
+    sets = [read_labelled_table(table, folder / "probed" / CLIPS, fact) for fact in FACTS]
+    paths = [item.path for item in sets[0].clips]
     vectors = {
         name: mean_vectors(own, paths, folder / f"vectors {name}") for name, own in encoders.items()
     }

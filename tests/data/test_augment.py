@@ -15,8 +15,8 @@ from tinymu_jax.data import augment as augmenting
 from tinymu_jax.data.augment import (
     augment,
     augment_stored,
+    clip_rng,
     crop,
-    generator,
     max_columns,
     shift_pitch,
     stretch,
@@ -43,7 +43,7 @@ def only(*effects, **values):
 
 
 def rng(number=0):
-    return generator(0, 0, number)
+    return clip_rng(0, 0, number)
 
 
 def sine(hertz, seconds=2.0):
@@ -348,7 +348,7 @@ def test_draws_do_not_depend_on_how_many_blocks_a_step_has(datasets, model):
 
 def test_places_have_draws_of_their_own():
     places = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (0, 2, 0)]
-    drawn = {generator(*place).random() for place in places}
+    drawn = {clip_rng(*place).random() for place in places}
     assert len(drawn) == len(places)
     assert not drawn & {np.random.default_rng([0, epoch]).random() for epoch in range(3)}
 
@@ -388,7 +388,7 @@ def test_only_waveforms_are_augmented(datasets, model):
     message = refusal(PackedBatches, dataset, plan, PACKING, model, 1, None, QUICK)
     assert message == (
         f"{dataset.folder}: stores log_mel, and only waveforms can be augmented; "
-        "prepare it with --store waveform or turn augmentation off"
+        "prepare it with --features waveform or turn augmentation off"
     )
 
 

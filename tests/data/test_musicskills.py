@@ -5,7 +5,7 @@ import json
 import pytest
 from helpers import refusal
 
-from tinymu_jax.data.musicskills import Pair, read_lists
+from tinymu_jax.data.musicskills import QuestionAnswer, read_lists
 
 
 def record(name, prompt="What is it?", answer="A trumpet.", dataset="MC", task="QA"):
@@ -37,10 +37,10 @@ def test_questions_of_a_recording_are_joined_in_the_order_of_the_lists(write, tm
     found = read_lists([first, second], [folder])
     assert [clip.path for clip in found.clips] == [folder / "x.wav", folder / "y.wav"]
     assert found.clips[0].pairs == (
-        Pair("What is it?", "A trumpet.", "QA"),
-        Pair("Which key?", "A trumpet.", "QA"),
+        QuestionAnswer("What is it?", "A trumpet.", "QA"),
+        QuestionAnswer("Which key?", "A trumpet.", "QA"),
     )
-    assert found.clips[1].pairs[1] == Pair("Is it fast?", "Yes.", "Binary")
+    assert found.clips[1].pairs[1] == QuestionAnswer("Is it fast?", "Yes.", "Binary")
     assert found.repeated == 0
 
 

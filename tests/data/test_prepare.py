@@ -21,7 +21,7 @@ from tinymu_jax.audio.log_mel import log_mel
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, DATASET_FILE, Dataset
 from tinymu_jax.data.prepare import prepare
-from tinymu_jax.data.records import StoredQuestion, as_question, decode_record, encode_record
+from tinymu_jax.data.records import StoredQuestion, as_packed_question, decode_record, encode_record
 from tinymu_jax.tokenizer import Tokenizer
 from tinymu_jax.utils.process_pool import worker_pool
 
@@ -66,7 +66,7 @@ def recordings(tmp_path_factory):
 
 
 def make(recordings, output, store="log_mel", encoder=None, **options):
-    features = FeatureConfig(store=store, **options.pop("features", {}))
+    features = FeatureConfig(kind=store, **options.pop("features", {}))
     config = PrepareConfig(features, **({"clips_per_shard": 3, "workers": 1} | options))
     text = tokenizer_text()
     return prepare([recordings / "list.json"], [recordings], output, text, config, encoder)
@@ -96,7 +96,7 @@ def test_records_hold_the_log_mel_and_all_questions(prepared, recordings):
 
 
 def test_the_page_and_the_index_count(prepared, golden_checkpoint):
-    page, config = prepared.page, golden_checkpoint.config
+    page, config = prepared.manifest, golden_checkpoint.config
     assert (page["records"], page["questions"], page["bad"]) == (4, 6, 0)
     assert (page["cut_prompts"], page["cut_answers"]) == (1, 1)
     assert [shard["records"] for shard in page["shards"]] == [3, 1]
@@ -105,7 +105,7 @@ def test_the_page_and_the_index_count(prepared, golden_checkpoint):
     assert index.columns.tolist() == [63, 12, 4, 13]
     lengths = index.lengths(config)
     stored = [q for number in range(4) for q in prepared[number].questions]
-    questions = [as_question(q, config) for q in stored]
+    questions = [as_packed_question(q, config) for q in stored]
     assert lengths.prompt.tolist() == [len(q.prompt) for q in questions]
     assert lengths.labels.tolist() == [len(q.labels) for q in questions]
     assert max(lengths.prompt) == max(lengths.labels) == 129
@@ -185,14 +185,14 @@ def test_bad_recordings_are_listed_and_too_many_are_an_error(with_bad, tmp_path)
     output = tmp_path / "out"
     message = refusal(make, with_bad, output)
     assert "recordings cannot be used, more than 0.1 %" in message
-    assert "--max-bad" in message
+    assert "--max-bad-fraction" in message
     assert not (output / DATASET_FILE).exists()
     # So it is again where every shard is there: nothing is let through by asking twice.
     message = refusal(make, with_bad, output)
     assert message.startswith("2 of 4 recordings")
     assert refusal(make, with_bad, output) == message
     # Allowing more goes on with what is there.
-    page = make(with_bad, output, max_bad=0.5)
+    page = make(with_bad, output, max_bad_fraction=0.5)
     assert (page["records"], page["bad"], page["questions"]) == (2, 2, 4)
     faults = [json.loads(line) for line in (output / BAD_FILE).read_text().splitlines()]
     assert [fault["clip"] for fault in faults] == [
@@ -295,8 +295,8 @@ def test_a_missing_shard_or_page_is_named(copy):
 
 def test_another_version_or_field_is_named(copy):
     page = json.loads((copy / DATASET_FILE).read_text())
-    (copy / DATASET_FILE).write_text(json.dumps(page | {"format": 2}))
-    assert "format 2, this version reads 1" in refusal(Dataset, copy)
+    (copy / DATASET_FILE).write_text(json.dumps(page | {"format": 3}))
+    assert "format 3, this version reads 2" in refusal(Dataset, copy)
     (copy / DATASET_FILE).write_text(json.dumps(page | {"features": {"stores": 1}}))
     assert "unknown key 'stores'" in refusal(Dataset, copy)
 
@@ -364,5 +364,5 @@ def test_recordings_alone_are_read_as_pre_training_does_or_as_asked(
     code, _, err = run_cli(capsys, monkeypatch, "data", *arguments)
     assert code == 0, err
     features = Dataset(tmp_path / "data").features
-    found = (features.store, features.mono, features.resampler, features.max_seconds)
+    found = (features.kind, features.mono, features.resampler, features.max_seconds)
     assert found == wanted

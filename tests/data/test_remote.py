@@ -12,7 +12,7 @@ from test_prepare import make, prepared, recordings  # noqa: F401 - fixtures
 
 from tinymu_jax.data import remote
 from tinymu_jax.data.dataset import Dataset
-from tinymu_jax.data.remote import is_address, local_copy, local_place
+from tinymu_jax.data.remote import is_url, local_copy, local_path
 from tinymu_jax.training.config import DataConfig, TrainConfig
 from tinymu_jax.training.run import with_local_data
 
@@ -48,7 +48,7 @@ def fetched(monkeypatch):
 
 
 def contents(folder):
-    ours = (remote.LOCK,)
+    ours = (remote.LOCK_FILE,)
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in ours]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -85,7 +85,7 @@ def test_a_shard_that_was_cut_short_is_fetched_again(bucket, whole, fetched):
     folder = local_copy(ADDRESS)
     shard = next(folder.glob("*.array_record"))
     shard.write_bytes(shard.read_bytes()[:-1])
-    (folder / "dataset.json").rename(folder / remote.BEGUN)
+    (folder / "dataset.json").rename(folder / remote.IN_PROGRESS_FILE)
     fetched.clear()
     assert contents(local_copy(ADDRESS)) == contents(whole)
     assert fetched == [shard.name]
@@ -109,8 +109,8 @@ def test_processes_of_a_machine_copy_it_once(bucket, whole, fetched):
 
 
 def test_a_folder_of_this_machine_stays_where_it_is(whole, own_cache):
-    assert local_place(str(whole)) == whole
-    copy = local_place(f"file://{whole}")
+    assert local_path(str(whole)) == whole
+    copy = local_path(f"file://{whole}")
     assert copy != whole
     assert contents(copy) == contents(whole)
 
@@ -128,7 +128,7 @@ def test_a_run_reads_the_copies(bucket, whole):
     [("gs://a/b", True), ("s3://a", True), ("/data", False), ("a:b/c", False), ("C:/x", False)],
 )
 def test_addresses_are_told_from_paths(place, address):
-    assert is_address(place) is address
+    assert is_url(place) is address
 
 
 def test_what_cannot_be_copied_is_told_in_a_sentence(bucket, own_cache, monkeypatch):

@@ -20,7 +20,7 @@ from tinymu_jax.data.synthetic.facts import FACTS, NEW_TIMBRE, Facts, draw_facts
 from tinymu_jax.data.synthetic.generate import (
     LISTS,
     TEXT_LISTS,
-    facts_of,
+    draw_clip_facts,
     make_clip,
     make_text,
     synthesize,
@@ -47,7 +47,7 @@ def drawn(request):
     Which combinations are kept for tests is a draw of its own: few, they are less even.
     """
     config = SynthesisConfig(held_out=request.param)
-    facts = [facts_of(config, number)[0] for number in range(DRAWS)]
+    facts = [draw_clip_facts(config, number)[0] for number in range(DRAWS)]
     values = np.array([[FACTS[n].index(v) for n, v in f._asdict().items()] for f in facts])
     kinds = COMBINATIONS / 8 * (1 if request.param else 7)
     return values, 1 / (1 / DRAWS + 1 / kinds)
@@ -87,7 +87,7 @@ def test_combinations_for_tests_are_kept_from_training():
 @pytest.mark.parametrize("timbre", ["organ", NEW_TIMBRE])
 def test_all_clips_have_the_timbre_that_is_asked_for(timbre):
     config = SynthesisConfig(timbre=timbre, extra=(NEW_TIMBRE,))
-    others = [facts_of(config, number)[0] for number in range(50)]
+    others = [draw_clip_facts(config, number)[0] for number in range(50)]
     assert {facts.timbre for facts in others} == {timbre}
     assert len(set(others)) > 45
 
@@ -97,7 +97,7 @@ def test_the_new_instrument_is_told_of_and_never_heard():
     named = [text for facts, text, _ in told if facts.timbre == NEW_TIMBRE]
     assert len(named) > 10
     assert all(NEW_TIMBRE in text for text in named)
-    heard = [facts_of(SynthesisConfig(), number)[0].timbre for number in range(200)]
+    heard = [draw_clip_facts(SynthesisConfig(), number)[0].timbre for number in range(200)]
     assert set(heard) == set(FACTS["timbre"])
 
 
@@ -390,7 +390,9 @@ def test_the_table_says_what_each_clip_is(made):
     with (made / "facts.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row.pop("file_name") for row in rows] == [f"{n:06d}.wav" for n in range(SMALL.clips)]
-    assert [Facts(**row) for row in rows] == [facts_of(SMALL, n)[0] for n in range(SMALL.clips)]
+    assert [Facts(**row) for row in rows] == [
+        draw_clip_facts(SMALL, n)[0] for n in range(SMALL.clips)
+    ]
 
 
 def test_what_is_only_told_is_told_whole_and_asked_about(made):

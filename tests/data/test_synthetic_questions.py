@@ -9,10 +9,16 @@ import pytest
 
 from tinymu_jax.data.question_formats import CAPTIONING, MCQ, QA, YES_NO
 from tinymu_jax.data.synthetic.facts import FACTS, NEW_TIMBRE, draw_facts
-from tinymu_jax.data.synthetic.questions import Mix, ask_all, ask_binary, ask_choice, describe
+from tinymu_jax.data.synthetic.questions import (
+    QuestionMix,
+    ask_binary,
+    ask_choice,
+    describe,
+    make_questions,
+)
 from tinymu_jax.data.synthetic.templates import BINARY, CAPTION, CHOICE, NAMES, OPEN
 
-MIX = Mix(captions=1, open=4, choice=4, binary=4)
+MIX = QuestionMix(captions=1, open=4, choice=4, binary=4)
 OWN_NAMES = {f: [NAMES[f][value] for value in values] for f, values in FACTS.items()}
 FACT_OF = {name: fact for fact, names in OWN_NAMES.items() for name in names}
 OPTION = re.compile(r"\(([A-D])\) (.+?)(?= \([A-D]\) |\. The correct answer is:$)")
@@ -25,7 +31,7 @@ def ask_many(clips, seed, held_out=False):
     """Returns (facts, questions about them) of many clips."""
     rng = np.random.default_rng(seed)
     drawn = [draw_facts(rng, held_out) for _ in range(clips)]
-    return [(facts, ask_all(rng, facts, MIX)) for facts in drawn]
+    return [(facts, make_questions(rng, facts, MIX)) for facts in drawn]
 
 
 @pytest.fixture(scope="module")

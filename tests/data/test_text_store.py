@@ -13,7 +13,7 @@ from tinymu_jax.data.config import FeatureConfig, PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, Dataset
 from tinymu_jax.data.loader import PackedBatches
 from tinymu_jax.data.prepare import prepare
-from tinymu_jax.data.records import as_question
+from tinymu_jax.data.records import as_packed_question
 from tinymu_jax.data.sampler import make_groups, make_plan
 from tinymu_jax.mesh import MeshConfig
 from tinymu_jax.models.packing import PackingConfig
@@ -103,14 +103,14 @@ def prepared(tmp_path_factory, tokenizer_file):
         for prompt, answer in QUESTIONS
     ]
     (folder / "list.json").write_text(json.dumps(records))
-    config = PrepareConfig(FeatureConfig(store="text"), max_bad=0.9, workers=1)
+    config = PrepareConfig(FeatureConfig(kind="text"), max_bad_fraction=0.9, workers=1)
     prepare([folder / "list.json"], [folder], folder / "out", tokenizer_file, config)
     return Dataset(folder / "out")
 
 
 def test_records_hold_the_tokens_of_the_texts(prepared, tokenizer_file):
     tokenizer = Tokenizer(tokenizer_file)
-    assert prepared.features.store == "text"
+    assert prepared.features.kind == "text"
     assert len(prepared) == len(TEXTS)
     for number, text in enumerate(TEXTS.values()):
         features = prepared[number].features
@@ -129,7 +129,7 @@ def test_texts_that_cannot_be_used_are_listed(prepared):
     assert "empty.txt: is empty; " in reasons["empty.txt"]
     assert "noise.txt: is no text; " in reasons["noise.txt"]
     assert "missing.txt: cannot be read" in reasons["missing.txt"]
-    assert prepared.page["bad"] == 3
+    assert prepared.manifest["bad"] == 3
 
 
 def make_batches(dataset, config):
@@ -160,7 +160,7 @@ def loss_one_by_one(params, dataset, config, reach):
 
     At `reach` 0 the texts' embeddings count as given, at 1 they are learnt.
     """
-    asked = [(r.features, as_question(q, config)) for r in dataset for q in r.questions]
+    asked = [(r.features, as_packed_question(q, config)) for r in dataset for q in r.questions]
     texts, num_texts = padded([text for text, _ in asked])
     prompts, num_prompts = padded([question.prompt for _, question in asked])
     labels, num_labels = padded([question.labels for _, question in asked])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tinymu_jax.data.choice_baselines import blind_marks
+from tinymu_jax.data.choice_baselines import option_baselines
 from tinymu_jax.evaluation.answer_parsing import (
     most_probable,
     read_letter,
@@ -101,7 +101,7 @@ def test_blind_rules_by_hand():
         (("Oboe", "Contrabassoon", "Horn", "Flutes"), 1),
         (("Piano", "Cello", "Harp", "Lute"), 3),
     ]
-    assert blind_marks(questions) == {
+    assert option_baselines(questions) == {
         "shortest option": [0.5, 0, 0.5],
         "longest option": [0, 1, 0],
         "always A": [1, 0, 0],
@@ -109,7 +109,7 @@ def test_blind_rules_by_hand():
         "always C": [0, 0, 0],
         "always D": [0, 0, 1],
     }
-    assert [name for name in blind_marks([(("Yes", "No"), 0)]) if "always" in name] == [
+    assert [name for name in option_baselines([(("Yes", "No"), 0)]) if "always" in name] == [
         "always A",
         "always B",
     ]
@@ -148,7 +148,7 @@ def test_strict_rule_reads_perfect_letters_and_no_texts(real):
 
 
 def test_blind_rules_on_the_real_questions(real):
-    found = blind_marks([(question.options, question.right) for question in real[1]])
+    found = option_baselines([(question.options, question.right) for question in real[1]])
     shares = {name: 100 * sum(marks) / 1187 for name, marks in found.items()}
     assert shares["shortest option"] == pytest.approx(34.3, abs=0.1)
     assert shares["always D"] == pytest.approx(27.8, abs=0.05)

@@ -12,8 +12,8 @@ from sklearn.metrics import average_precision_score
 
 import tinymu_jax
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, init_params, save_checkpoint
-from tinymu_jax.data.annotations.labelled import LabelledClip, LabelledSet, read_table
-from tinymu_jax.data.annotations.labelled_archives import READERS, read_set
+from tinymu_jax.data.annotations.labelled import LabelledClip, LabelledSet, read_labelled_table
+from tinymu_jax.data.annotations.labelled_archives import READERS, read_labelled_set
 from tinymu_jax.evaluation.probe.probe import ProbeConfig, fit, measure, run_probe
 from tinymu_jax.evaluation.probe.vectors import mean_vectors
 from tinymu_jax.models.config import MatpacConfig
@@ -72,8 +72,8 @@ def test_what_can_be_told_is_told(several):
 def test_labels_by_chance_are_not_told():
     rng = np.random.default_rng(1)
     vectors, data = clusters(rng)
-    mixed = [item._replace(labels=(rng.choice(list("abc")),)) for item in data.items]
-    result = run_probe(vectors, data._replace(items=mixed), ProbeConfig(seeds=3))
+    mixed = [item._replace(labels=(rng.choice(list("abc")),)) for item in data.clips]
+    result = run_probe(vectors, data._replace(clips=mixed), ProbeConfig(seeds=3))
     assert result.mean < 0.55
     assert 0.2 < result.chance < 0.55
 
@@ -81,7 +81,7 @@ def test_labels_by_chance_are_not_told():
 def test_it_is_as_good_as_sklearns_layer():
     vectors, data = clusters(np.random.default_rng(2), spread=12.0)
     wanted, known = data.targets()
-    learn, valid, test = (data.rows(name) for name in ("train", "valid", "test"))
+    learn, valid, test = (data.indices(name) for name in ("train", "valid", "test"))
     probe = fit(vectors, wanted, known, learn, valid, False, ProbeConfig(), 0)
     mine = measure(wanted[test], known[test], probe.scores(vectors[test]), False)
     scaled = (vectors - vectors[learn].mean(0)) / vectors[learn].std(0)
@@ -92,7 +92,7 @@ def test_it_is_as_good_as_sklearns_layer():
 
 def test_folds_are_tested_in_turn_and_held_out_recordings_are_not_learnt():
     vectors, data = clusters(np.random.default_rng(3))
-    items = [item._replace(split=str(i % 3)) for i, item in enumerate(data.items)]
+    items = [item._replace(split=str(i % 3)) for i, item in enumerate(data.clips)]
     # The third fold's labels are turned round: who has learnt them elsewhere is wrong there.
     turned = {"a": "b", "b": "c", "c": "a"}
     items = [
@@ -100,8 +100,8 @@ def test_folds_are_tested_in_turn_and_held_out_recordings_are_not_learnt():
         for item in items
     ]
     config = ProbeConfig(seeds=1)
-    result = run_probe(vectors, data._replace(items=items), config)
-    assert data._replace(items=items).folds == ["0", "1", "2"]
+    result = run_probe(vectors, data._replace(clips=items), config)
+    assert data._replace(clips=items).folds == ["0", "1", "2"]
     assert result.mean < 0.75
 
 
@@ -118,26 +118,26 @@ def test_the_interval_is_students():
 def test_a_table_of_several_labels(tmp_path):
     text = "file,labels,split\n1.wav,a; b,train\n2.wav,,train\n3.wav,b,test\n"
     write(tmp_path / "t.csv", text)
-    found = read_table(tmp_path / "t.csv", "sounds")
-    assert found.several
+    found = read_labelled_table(tmp_path / "t.csv", "sounds")
+    assert found.multi_label
     assert found.classes == ["a", "b"]
-    assert str(found.items[0].path) == "sounds/1.wav"
+    assert str(found.clips[0].path) == "sounds/1.wav"
     np.testing.assert_array_equal(found.targets()[0], [[1, 1], [0, 0], [0, 1]])
 
 
 def test_other_names_of_parts_are_known(tmp_path):
     rows = ["1.wav,a,train", "2.wav,b,train", "3.wav,a,val", "4.wav,b,eval"]
     write(tmp_path / "t.csv", "\n".join(["file,label,split", *rows]))
-    found = read_table(tmp_path / "t.csv", ".")
-    assert [item.split for item in found.items] == ["train", "train", "valid", "test"]
+    found = read_labelled_table(tmp_path / "t.csv", ".")
+    assert [item.split for item in found.clips] == ["train", "train", "valid", "test"]
     assert found.folds == []
 
 
 def test_a_table_without_splits_is_split_by_names(tmp_path):
     rows = [f"{n}.wav,{'ab'[n % 2]},x" for n in range(300)]
     write(tmp_path / "t.csv", "\n".join(["file_name,kind,other", *rows]))
-    found = read_table(tmp_path / "t.csv", ".", "kind")
-    shares = [len(found.rows(part)) / 300 for part in ("train", "valid", "test")]
+    found = read_labelled_table(tmp_path / "t.csv", ".", "kind")
+    shares = [len(found.indices(part)) / 300 for part in ("train", "valid", "test")]
     np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.06)
 
 
@@ -155,7 +155,7 @@ def test_a_table_without_splits_is_split_by_names(tmp_path):
 )
 def test_bad_tables_are_refused(tmp_path, text, message):
     write(tmp_path / "t.csv", text)
-    assert message in refusal(read_table, tmp_path / "t.csv", ".")
+    assert message in refusal(read_labelled_table, tmp_path / "t.csv", ".")
 
 
 # --- data sets as they unpack ------------------------------------------------------------------
@@ -229,8 +229,8 @@ def unpack_medleysolos(folder):
 @pytest.mark.parametrize("name", sorted(READERS))
 def test_data_sets_are_read_as_they_unpack(name, tmp_path):
     wanted, classes = globals()[f"unpack_{name}"](tmp_path)
-    found = read_set(name, tmp_path)
-    items = {(str(i.path.relative_to(tmp_path)), i.labels, i.split) for i in found.items}
+    found = read_labelled_set(name, tmp_path)
+    items = {(str(i.path.relative_to(tmp_path)), i.labels, i.split) for i in found.clips}
     assert set(wanted) <= items
     assert found.classes == classes
 
@@ -238,33 +238,35 @@ def test_data_sets_are_read_as_they_unpack(name, tmp_path):
 def test_medley_solos_may_have_a_folder_of_audio(tmp_path):
     unpack_medleysolos(tmp_path)
     (tmp_path / "audio").mkdir()
-    assert {item.path.parent.name for item in read_set("medleysolos", tmp_path).items} == {"audio"}
+    assert {item.path.parent.name for item in read_labelled_set("medleysolos", tmp_path).clips} == {
+        "audio"
+    }
     write(tmp_path / "Medley-solos-DB_metadata.csv", "subset,instrument\ndev,piano\n")
-    assert "is not medleysolos as it unpacks" in refusal(read_set, "medleysolos", tmp_path)
+    assert "is not medleysolos as it unpacks" in refusal(read_labelled_set, "medleysolos", tmp_path)
 
 
 def test_what_is_not_known_of_openmic_does_not_count(tmp_path):
     unpack_openmic(tmp_path)
-    _, known = read_set("openmic", tmp_path).targets()
+    _, known = read_labelled_set("openmic", tmp_path).targets()
     np.testing.assert_array_equal(known, [[1, 1], [0, 1]])
 
 
 @pytest.mark.parametrize("name", sorted(READERS))
 def test_an_empty_folder_is_no_data_set(name, tmp_path):
-    message = refusal(read_set, name, tmp_path)
+    message = refusal(read_labelled_set, name, tmp_path)
     wanted = "put train_filtered.txt" if name == "gtzan" else "no such file; name the folder that"
     assert wanted in message
 
 
 def test_gtzans_lists_are_asked_for(tmp_path):
-    message = refusal(read_set, "gtzan", tmp_path)
+    message = refusal(read_labelled_set, "gtzan", tmp_path)
     assert "train_filtered.txt: no such file; GTZAN is split by" in message
 
 
 def test_a_table_of_other_columns_is_told(tmp_path):
     write(tmp_path / "meta" / "esc50.csv", "file,label\n1.wav,dog\n")
     assert "is not esc50 as it unpacks (KeyError: 'filename')" in refusal(
-        read_set, "esc50", tmp_path
+        read_labelled_set, "esc50", tmp_path
     )
 
 

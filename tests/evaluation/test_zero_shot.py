@@ -34,7 +34,7 @@ def items(folder, **labels):
     ]
 
 
-TWO = LabelledSet("GTZAN", items("", a="rock", b="hiphop", c="rock"), several=False)
+TWO = LabelledSet("GTZAN", items("", a="rock", b="hiphop", c="rock"), multi_label=False)
 """Its classes are hiphop and rock, in this order."""
 LOUD = {"a.wav": (-3.0, -2.0), "b.wav": (-3.0, -2.5), "c.wav": (-1.0, -5.0), "": (-4.0, -2.0)}
 """Without audio rock is likelier by 2: taken off, a is hip-hop by 1, b by 1.5, c by 6."""
@@ -145,7 +145,7 @@ def test_worst_are_the_most_confident_wrong_ones():
 
 def test_missing_recordings_are_told_and_the_rest_is_scored(tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(1600), 16_000)
-    some = TWO._replace(items=items(tmp_path, a="rock", b="hiphop", c="rock"))
+    some = TWO._replace(clips=items(tmp_path, a="rock", b="hiphop", c="rock"))
     put = saying(LOUD | {"b.wav": None}, cut={"a.wav"})
     found = evaluate_classification(put, some, "model")
     assert found.missing == 1
@@ -179,7 +179,7 @@ def test_prompt_and_words_can_be_changed(tmp_path):
 def test_every_field_of_the_config_counts(tmp_path):
     (tmp_path / "words.csv").write_text("label,text\nhiphop,Rap\n")
     train = LabelledClip(Path("d.wav"), ("rock",), "train")
-    found = TWO._replace(items=[*TWO.items, train])
+    found = TWO._replace(clips=[*TWO.clips, train])
     scores = LOUD | {"d.wav": (-9.0, -1.0)}
 
     def results(**fields):
@@ -201,7 +201,7 @@ def test_every_field_of_the_config_counts(tmp_path):
 def test_test_part_or_all_folds_are_asked_about():
     def chosen(*splits, **options):
         own = [LabelledClip(Path(str(n)), ("ab"[n % 2],), split) for n, split in enumerate(splits)]
-        found = LabelledSet("Made", own, several=False)
+        found = LabelledSet("Made", own, multi_label=False)
         return [item.split for item in recordings_to_test(found, **options)]
 
     assert chosen("train", "test", "valid") == ["test"]

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tinymu_jax.data.sampler import Lengths, make_groups, make_plan
+from tinymu_jax.data.sampler import SequenceLengths, make_groups, make_plan
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.packing import (
@@ -133,7 +133,7 @@ def like_musicskills(records, seed=0):
         labels.append(np.clip(rng.normal(mean, mean / 3), 2, 129).astype(int))
         first.append(first[-1] + len(kinds))
     audio = np.where(rng.random(records) < 0.95, 63, rng.integers(5, 63, records))
-    return Lengths(audio, np.array(first), np.concatenate(prompt), np.concatenate(labels))
+    return SequenceLengths(audio, np.array(first), np.concatenate(prompt), np.concatenate(labels))
 
 
 @pytest.fixture(scope="module")
@@ -217,13 +217,13 @@ def test_the_shuffle_reaches_far(lengths):
 
 
 def test_a_question_longer_than_a_row_is_named():
-    lengths = Lengths(*map(np.array, ([63, 63], [0, 1, 2], [10, 120], [5, 100])))
+    lengths = SequenceLengths(*map(np.array, ([63, 63], [0, 1, 2], [10, 120], [5, 100])))
     with pytest.raises(InputError, match=r"record 1: question 0 takes 284 slots .*row_length"):
         make_groups(lengths, PackingConfig(row_length=256), CONFIG)
 
 
 def test_a_data_set_without_questions_is_refused():
-    lengths = Lengths(*(np.array(x, int) for x in ([63], [0, 0], [], [])))
+    lengths = SequenceLengths(*(np.array(x, int) for x in ([63], [0, 0], [], [])))
     groups = make_groups(lengths, PackingConfig(), CONFIG)
     with pytest.raises(InputError, match="has no questions"):
         make_plan(groups, PackingConfig(), 0, 1)

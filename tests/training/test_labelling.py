@@ -17,7 +17,7 @@ from tokenizer_fixture import tokenizer_text
 from tinymu_jax.checkpoints.checkpoint import read_checkpoint
 from tinymu_jax.data.config import AugmentConfig, FeatureConfig, PrepareConfig
 from tinymu_jax.data.dataset import Dataset
-from tinymu_jax.data.label_batches import HEAD, LabelBatches, read_labels_table
+from tinymu_jax.data.label_batches import HEAD, LabelBatches, read_label_table
 from tinymu_jax.data.prepare import prepare
 from tinymu_jax.inference.chunked_encoding import encode_clips
 from tinymu_jax.mesh import MeshConfig
@@ -186,7 +186,7 @@ def test_the_loss_is_that_of_the_mean_of_the_encoders_vectors(whole, data):
 def test_every_clip_comes_once_an_epoch_with_its_own_labels(base, golden_checkpoint):
     config = replace(with_data(base, packing=PackingConfig(max_clips=2)), step=StepConfig(blocks=2))
     batches = labelling(config, golden_checkpoint)[0].batches
-    dataset, labels = batches.reader.dataset, read_labels_table(config.data.labels)
+    dataset, labels = batches.reader.dataset, read_label_table(config.data.labels)
     assert len(batches) == EPOCHS * 2
     orders = []
     for epoch in range(EPOCHS):
@@ -291,7 +291,7 @@ def test_a_table_that_is_none_is_refused(tmp_path, text, named):
     path = tmp_path / "labels.csv"
     if text is not None:
         path.write_text(text)
-    message = refusal(read_labels_table, path)
+    message = refusal(read_label_table, path)
     assert message.startswith(f"{path}: ")
     assert named in message
 
@@ -301,7 +301,7 @@ class Clips(list):
 
 
 def test_two_clips_of_one_name_are_refused(recordings):
-    labels = read_labels_table(recordings / "labels.csv").of
+    labels = read_label_table(recordings / "labels.csv").of
     clips = SimpleNamespace(dataset=Clips(["a/0.wav", "b/0.wav"]), seed=0)
     batches = LabelBatches(clips, labels, 1, 1, [0], epochs=1)
     for _ in range(2):

@@ -293,9 +293,9 @@ def test_other_recordings_are_not_mixed_into_a_run(config, recordings, tmp_path)
 @pytest.mark.parametrize("published", ["single"], indirect=True)
 def test_it_learns_from_a_prepared_data_set_without_questions(config, recordings, tmp_path):
     from tinymu_jax.data.config import PrepareConfig
-    from tinymu_jax.data.crops import AS_PUBLISHED
+    from tinymu_jax.data.crops import MATPAC_FEATURES
 
-    options = PrepareConfig(AS_PUBLISHED, workers=1)
+    options = PrepareConfig(MATPAC_FEATURES, workers=1)
     page = prepare([], [recordings], tmp_path / "data", None, options)
     assert (page["records"], page["questions"], page["tokenizer"]) == (9, 0, None)
     short = dataclasses.replace(config, steps=3)

@@ -15,7 +15,7 @@ from tinymu_jax.data.config import FeatureConfig, PrepareConfig
 from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.loader import PackedBatches, iterate
 from tinymu_jax.data.prepare import prepare
-from tinymu_jax.data.records import as_question
+from tinymu_jax.data.records import as_packed_question
 from tinymu_jax.data.sampler import make_groups, make_plan
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.config import OptimConfig
@@ -80,7 +80,7 @@ def test_every_answer_is_a_label_once_an_epoch(datasets, golden_checkpoint):
         label
         for number in range(len(dataset))
         for question in dataset[number].questions
-        for label in as_question(question, config).labels
+        for label in as_packed_question(question, config).labels
     ]
     assert sorted(seen) == sorted(wanted * 2)
 
@@ -183,7 +183,7 @@ def torch_losses(golden_dir, dataset, batches, config, steps, optim):
             for number in range(groups.first[group] - start, groups.stop[group] - start):
                 question = dataset[record].questions[number]
                 answer = question.answer_ids.tolist()
-                real = sum(label != 17 for label in as_question(question, config).labels)
+                real = sum(label != 17 for label in as_packed_question(question, config).labels)
                 prompt = question.prompt_ids.tolist()
                 summed = summed + model.loss(waveform, prompt, answer) * real
                 count += real

@@ -1,7 +1,7 @@
-"""The `tinymu data` commands: synthesize, prepare, stats; build and leaks are in `.cli_build`."""
+"""The `tinymu data` commands; `build` and `check-leaks` are in `tinymu_jax.cli.qa_builder`."""
 
 import json
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,97 +10,111 @@ import tyro
 from tinymu_jax.audio.load import Mono
 from tinymu_jax.cli.options import DECODER, showing_progress
 from tinymu_jax.cli.qa_builder import BuildCommand, CheckLeaksCommand
-from tinymu_jax.data.config import FeatureConfig, PrepareConfig, Resampling, Store, SynthesisConfig
+from tinymu_jax.data.config import (
+    FeatureConfig,
+    FeatureKind,
+    PrepareConfig,
+    Resampling,
+    SynthesisConfig,
+)
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.packing import PackingConfig
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """Read lists of questions and their recordings into shards for training.
+    """Turn question lists and their recordings into shards for training.
 
-    Without lists the recordings alone are read, as the encoder's pre-training reads them: all of
-    each, the mean of its channels, kaiser-best (where the options below do not say otherwise).
-    Goes on where an earlier run of the same command stopped.
+    Without lists, the recordings alone are prepared for pre-training the encoder: whole
+    recordings, the mean of their channels, resampled with kaiser-best, unless options say
+    otherwise. An interrupted command continues when it is run again.
     """
 
     lists: tuple[Path, ...] = ()
-    """Json files of MusicSkills records; none for pre-training."""
+    """JSON files of MusicSkills records; none for pre-training."""
     audio: tuple[Path, ...] = ()
-    """Folders of the recordings: one for all lists, or one for each, in their order; without lists
-    all recordings of these folders and those below them."""
+    """Folders of the recordings: one for all lists, or one per list in the same order. Without
+    lists, all recordings below these folders."""
     output: Path = Path("data/prepared")
     """Folder of the data set."""
-    store: Store | None = None
+    features: FeatureKind | None = None
     """waveform (int16, 16 kHz): 320 kB for 10 s, can be augmented; log_mel (float16, the default):
-    160 kB; embeddings of the frozen encoder (bfloat16): 480 kB, and no encoder in the training
-    step; text: the tokens of a text file in the recording's place, for a decoder that learns from
-    words."""
+    160 kB; embeddings of the frozen encoder (bfloat16): 480 kB, the training step skips the
+    encoder; text: token ids of text files in place of audio, for text-only training."""
     mono: Mono | None = None
     """The first channel, as TinyMU is trained (the default with lists), or the mean of all, as
     MATPAC is (the default without)."""
     resampler: Resampling | None = None
     """torchaudio's default, as TinyMU is trained (with lists), or kaiser-best, as MATPAC is."""
     max_seconds: float | None = None
-    """How much of a recording is kept: 10 s with lists, all of it without."""
+    """Cut recordings to this length; default: 10 s with lists, no limit without."""
     checkpoint: str | None = None
-    """Whose encoder makes the embeddings, where those are stored."""
+    """Checkpoint whose encoder computes the embeddings, for --features embeddings."""
     tokenizer: str = DECODER
-    """Of the model that will be trained: tokenizer.json, a checkpoint's folder, `nano`, or the hub
-    name of a decoder."""
-    max_bad: float = 0.001
-    """Share of recordings that may be missing or unusable."""
+    """Tokenizer of the model to be trained: tokenizer.json, a checkpoint's folder, `nano`, or the
+    hub name of a decoder."""
+    max_bad_fraction: float = 0.001
+    """Largest fraction of recordings that may be missing or unusable."""
     clips_per_shard: int = 1024
-    """Clips of one file."""
+    """Clips in one file."""
     workers: int = 0
     """Processes; 0 means one per core."""
     json: bool = False
-    """The data set's page as json instead of text."""
+    """Print the manifest (dataset.json) instead of text."""
 
     def run(self) -> int:
-        """Prepares; returns the exit code."""
+        """Prepares the data set; returns the exit code."""
         from tinymu_jax.checkpoints.open import open_checkpoint, read_tokenizer
         from tinymu_jax.data.dataset import BAD_FILE
         from tinymu_jax.data.prepare import prepare
 
-        if self.clips_per_shard < 1 or self.workers < 0 or not 0 <= self.max_bad <= 1:
+        if self.clips_per_shard < 1 or self.workers < 0 or not 0 <= self.max_bad_fraction <= 1:
             raise InputError(
-                "give clips-per-shard of 1 or more, workers of 0 or more, max-bad of 0 to 1"
+                "give clips-per-shard of 1 or more, workers of 0 or more, max-bad-fraction of 0 "
+                "to 1"
             )
-        text = read_tokenizer(self.tokenizer) if self.lists else None
+        tokenizer = read_tokenizer(self.tokenizer) if self.lists else None
         encoder = None if self.checkpoint is None else open_checkpoint(self.checkpoint)
-        config = PrepareConfig(_features(self), self.clips_per_shard, self.max_bad, self.workers)
+        config = PrepareConfig(
+            self._feature_config(), self.clips_per_shard, self.max_bad_fraction, self.workers
+        )
         with showing_progress("preparing") as progress:
-            page = prepare(self.lists, self.audio, self.output, text, config, encoder, progress)
+            manifest = prepare(
+                self.lists, self.audio, self.output, tokenizer, config, encoder, progress
+            )
         if self.json:
-            print(json.dumps(page))
+            print(json.dumps(manifest))
             return 0
         print(
-            f"{page['records']} clips with {page['questions']} questions in {self.output}; "
-            f"{page['bad']} unusable recordings ({BAD_FILE}), {page['repeated_questions']} "
-            f"repeated questions left out, {page['cut_prompts']} prompts and "
-            f"{page['cut_answers']} answers longer than the published model takes"
+            f"{manifest['records']} clips with {manifest['questions']} questions in {self.output}; "
+            f"{manifest['bad']} unusable recordings ({BAD_FILE}), "
+            f"{manifest['repeated_questions']} repeated questions skipped, "
+            f"{manifest['cut_prompts']} prompts and {manifest['cut_answers']} answers truncated "
+            "to the published model's limit"
         )
         return 0
 
+    def _feature_config(self) -> FeatureConfig:
+        """Returns the published config of TinyMU or, without lists, of MATPAC, with overrides."""
+        from tinymu_jax.data.crops import MATPAC_FEATURES
 
-def _features(prepare: Prepare) -> FeatureConfig:
-    """Returns how recordings are read: as TinyMU does or, without lists, as pre-training does.
-
-    What was given is taken as it is.
-    """
-    from tinymu_jax.data.crops import AS_PUBLISHED
-
-    if not prepare.lists and prepare.store == "text":
-        raise InputError("store=text goes with lists of questions; name them, or store log_mel")
-    names = [field.name for field in fields(FeatureConfig)]
-    given = {name: getattr(prepare, name) for name in names if getattr(prepare, name) is not None}
-    return replace(FeatureConfig() if prepare.lists else AS_PUBLISHED, **given)
+        if not self.lists and self.features == "text":
+            raise InputError(
+                "--features text needs question lists (--lists); name them, or use log_mel"
+            )
+        options = {
+            "kind": self.features,
+            "mono": self.mono,
+            "resampler": self.resampler,
+            "max_seconds": self.max_seconds,
+        }
+        overrides = {name: value for name, value in options.items() if value is not None}
+        return replace(FeatureConfig() if self.lists else MATPAC_FEATURES, **overrides)
 
 
 @dataclass(frozen=True)
 class Synthesize:
-    """Make clips from known facts, with questions about them: music to learn and test with."""
+    """Synthesise clips from known facts, with questions about them, for training and tests."""
 
     output: tyro.conf.Positional[Path]
     """A new or empty folder."""
@@ -119,35 +133,35 @@ class Synthesize:
         print(
             f"{self.synthesis.clips} clips in {self.output / CLIPS}, their facts in "
             f"{self.output / FACTS_FILE}; prepare them with: tinymu data prepare --lists {lists} "
-            f"--audio {self.output / CLIPS} --output DATA (and --tokenizer nano, for nano to learn)"
+            f"--audio {self.output / CLIPS} --output DATA (add --tokenizer nano to train nano)"
         )
         return 0
 
 
 @dataclass(frozen=True)
 class Stats:
-    """Say what a prepared data set holds, and how full its rows will be."""
+    """Print the sizes of a prepared data set, and how full its packed rows will be."""
 
     folder: tyro.conf.Positional[str]
-    """Of the data set, or its address on a bucket."""
+    """Folder of the data set, or its URL on a bucket."""
     packing: PackingConfig = field(default_factory=PackingConfig)
     """How questions will be packed."""
     json: bool = False
-    """As json instead of text."""
+    """Print JSON instead of text."""
 
     def run(self) -> int:
         """Prints the figures; returns the exit code."""
         from tinymu_jax.data.dataset import Dataset
-        from tinymu_jax.data.remote import local_place
+        from tinymu_jax.data.remote import local_path
         from tinymu_jax.data.sampler import make_groups, make_plan
         from tinymu_jax.models.config import TinyMUConfig
 
-        dataset, config = Dataset(local_place(self.folder)), TinyMUConfig()
+        dataset, config = Dataset(local_path(self.folder)), TinyMUConfig()
         lengths = dataset.lengths(config)
         groups = make_groups(lengths, self.packing, config)
         plan = make_plan(groups, self.packing, seed=0, epochs=1)
-        found: dict[str, Any] = {
-            "store": dataset.features.store,
+        stats: dict[str, Any] = {
+            "features": dataset.features.kind,
             "clips": len(dataset),
             "questions": len(lengths.prompt),
             "questions a clip": len(lengths.prompt) / max(len(dataset), 1),
@@ -155,19 +169,18 @@ class Stats:
             "tokens an answer": float(lengths.labels.mean()),
             "blocks an epoch": plan.num_blocks,
         }
-        found |= {f"{name} used": share for name, share in plan.fill(self.packing).items()}
+        stats |= {f"{name} used": share for name, share in plan.fill(self.packing).items()}
         if self.json:
-            print(json.dumps(found))
+            print(json.dumps(stats))
             return 0
-        for name, value in found.items():
-            shown = f"{value:.3f}" if isinstance(value, float) else value
-            print(f"{name:18} {shown}")
+        for name, value in stats.items():
+            print(f"{name:18} {f'{value:.3f}' if isinstance(value, float) else value}")
         return 0
 
 
 @dataclass(frozen=True)
 class Data:
-    """Make questions, synthesise clips, prepare data sets for training, and look at them."""
+    """Build questions, synthesise clips, prepare data sets for training, and inspect them."""
 
     command: Annotated[
         Annotated[Synthesize, tyro.conf.subcommand("synthesize")]

@@ -11,8 +11,8 @@ import numpy as np
 import tyro
 
 from tinymu_jax.cli.options import Model, showing_progress
-from tinymu_jax.data.annotations.labelled import LabelledSet, checked
-from tinymu_jax.data.annotations.labelled_archives import read_set_or_tables
+from tinymu_jax.data.annotations.labelled import LabelledSet, validate
+from tinymu_jax.data.annotations.labelled_archives import read_labelled_sets
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.probe.probe import ProbeConfig, ProbeResult
 from tinymu_jax.evaluation.synthetic.scores import as_text
@@ -288,7 +288,7 @@ class ProbeCommand:
         from tinymu_jax.utils.files import make_folder
 
         self.probe.check()
-        sets = read_set_or_tables(self.data, self.audio, self.set, self.label)
+        sets = read_labelled_sets(self.data, self.audio, self.set, self.label)
         encoder = encoder_of(open_checkpoint(self.checkpoint))
         output, results = make_folder(self.output), {}
         results["trained"] = self._probe(sets, encoder, output / "vectors", output)
@@ -305,13 +305,13 @@ class ProbeCommand:
         from tinymu_jax.evaluation.probe.probe import run_probe
         from tinymu_jax.evaluation.probe.vectors import mean_vectors
 
-        paths = [item.path for item in sets[0].items]
+        paths = [item.path for item in sets[0].clips]
         with showing_progress("listening") as progress:
             heard = mean_vectors(encoder, paths, vectors, progress, self.max_bad)
         usable, found = np.flatnonzero(~np.isnan(heard[:, 0])), {}
         heard = heard[usable]
         for data in sets:
-            data = checked(data._replace(items=[data.items[number] for number in usable]))
+            data = validate(data._replace(clips=[data.clips[number] for number in usable]))
             found[data.name] = run_probe(heard, data, self.probe)
             if output is not None:
                 self._keep(data, encoder, found[data.name], output)
@@ -325,7 +325,7 @@ class ProbeCommand:
         from tinymu_jax.models.config import HeadConfig
 
         name = data.name.replace(", ", "_").replace("/", "_")
-        shares = "sigmoid" if data.several else "softmax"
+        shares = "sigmoid" if data.multi_label else "softmax"
         head = HeadConfig("probe", len(data.classes), shares)
         linear = {"kernel": result.probe.kernel, "bias": result.probe.bias}
         params = {**encoder.params, "head": {"linear": linear}}

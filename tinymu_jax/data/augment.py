@@ -44,10 +44,10 @@ def max_columns(dataset: Dataset, config: TinyMUConfig, augment: AugmentConfig) 
         if not fits:
             raise InputError(f"augment: {rule}; correct it")
     stored = dataset.features
-    if stored.store != "waveform":
+    if stored.kind != "waveform":
         raise InputError(
-            f"{dataset.folder}: stores {stored.store}, and only waveforms can be augmented; "
-            "prepare it with --store waveform or turn augmentation off"
+            f"{dataset.folder}: stores {stored.kind}, and only waveforms can be augmented; "
+            "prepare it with --features waveform or turn augmentation off"
         )
     if not augment.crop:
         return None
@@ -65,7 +65,7 @@ def crop_length(config: TinyMUConfig) -> int:
     return int(config.max_seconds * SAMPLE_RATE)
 
 
-def generator(seed: int, block: int, clip: int) -> np.random.Generator:
+def clip_rng(seed: int, block: int, clip: int) -> np.random.Generator:
     """Returns the source of all that is random about a clip in one place of a run.
 
     Args:
@@ -84,7 +84,7 @@ def augment_stored(
 
     Args:
         stored: at 16 kHz.
-        rng: see `generator`.
+        rng: see `clip_rng`.
         config: how.
         length: samples of a crop.
     """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tinymu_jax.data.question_formats import LETTERS
 
 
-def by_length(options: Sequence[str], right: int, longest: bool = False) -> float:
+def length_baseline(options: Sequence[str], right: int, longest: bool = False) -> float:
     """Returns how probably the shortest option, or the longest, is right; equal ones share.
 
     Args:
@@ -18,7 +18,7 @@ def by_length(options: Sequence[str], right: int, longest: bool = False) -> floa
     return float(lengths[right] == best) / lengths.count(best)
 
 
-def blind_marks(asked: Sequence[tuple[Sequence[str], int]]) -> dict[str, list[float]]:
+def option_baselines(asked: Sequence[tuple[Sequence[str], int]]) -> dict[str, list[float]]:
     """Returns how probably each blind rule is right, for each question.
 
     Args:
@@ -26,8 +26,8 @@ def blind_marks(asked: Sequence[tuple[Sequence[str], int]]) -> dict[str, list[fl
     """
     most = max(len(options) for options, _ in asked)
     return {
-        "shortest option": [by_length(*one) for one in asked],
-        "longest option": [by_length(*one, longest=True) for one in asked],
+        "shortest option": [length_baseline(*one) for one in asked],
+        "longest option": [length_baseline(*one, longest=True) for one in asked],
         **{
             f"always {letter}": [float(right == number) for _, right in asked]
             for number, letter in enumerate(LETTERS[:most])

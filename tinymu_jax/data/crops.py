@@ -11,15 +11,15 @@ from jaxtyping import Float, Int
 
 from tinymu_jax.audio.load import LONGEST, list_audio_files
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, num_frames
-from tinymu_jax.data.augment import generator
+from tinymu_jax.data.augment import clip_rng
 from tinymu_jax.data.config import FeatureConfig
 from tinymu_jax.data.dataset import DATASET_FILE, Dataset
-from tinymu_jax.data.features import as_log_mel, read
-from tinymu_jax.data.sampler import EpochOrder
+from tinymu_jax.data.features import as_log_mel, read_recording
+from tinymu_jax.data.sampler import EpochSampler
 from tinymu_jax.errors import InputError, report
 from tinymu_jax.utils.files import exists
 
-MISSES = 10
+MAX_UNUSABLE = 10
 """Recordings in a row that may be unusable."""
 
 
@@ -64,10 +64,10 @@ class StoredCorpus(Corpus):
             InputError: it is no data set, or stores something else.
         """
         self.place, self.dataset = Path(folder), Dataset(folder)
-        if self.dataset.features.store != "log_mel":
+        if self.dataset.features.kind != "log_mel":
             raise InputError(
-                f"{folder}: stores {self.dataset.features.store}, and pre-training crops log_mel; "
-                "prepare it with --store log_mel"
+                f"{folder}: stores {self.dataset.features.kind}, and pre-training crops log_mel; "
+                "prepare it with --features log_mel"
             )
         columns = self.dataset.index.columns
         # Of these the last patch may be one in part.
@@ -115,7 +115,7 @@ class FolderCorpus(Corpus):
 
     def log_mel(self, number: int) -> Float[np.ndarray, "frames F"]:
         """Returns all frames of a recording."""
-        return as_log_mel(read(self.paths[number], AS_PUBLISHED))
+        return as_log_mel(read_recording(self.paths[number], MATPAC_FEATURES))
 
 
 def _frames_of(path: Path) -> int:
@@ -187,7 +187,7 @@ class CropBatches:
         """
         self.corpus, self.frames, self.own, self.seed = corpus, frames, own, seed
         self._unusable: set[int] = set()
-        self.order = EpochOrder(corpus.place, len(corpus), clips, blocks, seed, epochs, steps)
+        self.order = EpochSampler(corpus.place, len(corpus), clips, blocks, seed, epochs, steps)
 
     def __len__(self) -> int:
         return self.order.steps
@@ -208,16 +208,16 @@ class CropBatches:
         Of a recording that turns out unusable it is one of the next recording's: what a folder
         holds must not change while a run goes on.
         """
-        for number in range(MISSES):
+        for number in range(MAX_UNUSABLE):
             log_mel = self._whole((clip + number) % len(self.corpus))
             if log_mel is not None:
                 break
         else:
             raise InputError(
-                f"{self.corpus.name(clip)}: cannot be used, nor can the {MISSES - 1} recordings "
+                f"{self.corpus.name(clip)}: cannot be used, nor can the {MAX_UNUSABLE - 1} recordings "
                 f"after it; sort them out: tinymu data prepare --audio {self.corpus.place}"
             )
-        start = generator(self.seed, block, place).integers(len(log_mel) - self.frames + 1)
+        start = clip_rng(self.seed, block, place).integers(len(log_mel) - self.frames + 1)
         return log_mel[start : start + self.frames]
 
     def _whole(self, clip: int) -> Float[np.ndarray, "frames F"] | None:
@@ -242,7 +242,7 @@ class CropBatches:
         return [self.corpus.name(int(i)) for i in self.order.numbers(step).reshape(-1)]
 
 
-AS_PUBLISHED = FeatureConfig(
+MATPAC_FEATURES = FeatureConfig(
     "log_mel", mono="mean", resampler="kaiser-best", max_seconds=float(LONGEST)
 )
 """How MATPAC's pre-training reads a recording: all of it, the mean of its channels."""

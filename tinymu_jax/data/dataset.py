@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from tinymu_jax.data.config import FeatureConfig
 from tinymu_jax.data.records import Record, decode_record
-from tinymu_jax.data.sampler import Lengths
+from tinymu_jax.data.sampler import SequenceLengths
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.utils import fingerprint
@@ -24,12 +24,12 @@ from tinymu_jax.utils.files import exists, read_json_object
 
 DATASET_FILE, INDEX_FILE, BAD_FILE = "dataset.json", "index.npz", "bad.jsonl"
 
-FORMAT = 1
+FORMAT = 2
 
 AGAIN = "run `tinymu data prepare` again, it goes on where something is missing"
 
 
-class Index(NamedTuple):
+class DatasetIndex(NamedTuple):
     """Lengths of R records and their Q questions, before anything is cut."""
 
     columns: Int[np.ndarray, "R"]
@@ -42,7 +42,7 @@ class Index(NamedTuple):
 
     def lengths(
         self, config: TinyMUConfig, max_columns: int | None = None, text: bool = False
-    ) -> Lengths:
+    ) -> SequenceLengths:
         """Returns the lengths that a model computes: prompts and answers cut as published.
 
         Args:
@@ -57,7 +57,7 @@ class Index(NamedTuple):
         if not text:
             given = config.projector.num_outputs
             audio = np.array([given(n // config.pooling) for n in columns.tolist()])
-        return Lengths(
+        return SequenceLengths(
             audio,
             self.first,
             np.minimum(self.prompt, limit),
@@ -77,37 +77,37 @@ class Dataset:
         self.folder = Path(folder)
         if not exists(self.folder / DATASET_FILE):
             raise InputError(f"{folder}: has no {DATASET_FILE}; {AGAIN}")
-        self.page = read_json_object(self.folder / DATASET_FILE, AGAIN)
-        if self.page.get("format") != FORMAT:
+        self.manifest = read_json_object(self.folder / DATASET_FILE, AGAIN)
+        if self.manifest.get("format") != FORMAT:
             raise InputError(
-                f"{folder}: format {self.page.get('format')!r}, this version reads {FORMAT}; "
+                f"{folder}: format {self.manifest.get('format')!r}, this version reads {FORMAT}; "
                 "prepare it again"
             )
         self.features = FeatureConfig.from_dict(
-            self.page.get("features"), str(self.folder / DATASET_FILE)
+            self.manifest.get("features"), str(self.folder / DATASET_FILE)
         )
-        for shard in self.page["shards"]:
+        for shard in self.manifest["shards"]:
             path = self.folder / shard["name"]
             size = path.stat().st_size if exists(path) else 0
             if size != shard["bytes"]:
                 raise InputError(f"{path}: has {size} bytes of {shard['bytes']}; {AGAIN}")
         with np.load(self.folder / INDEX_FILE) as file:
-            self.index = Index(*(file[name] for name in Index._fields))
+            self.index = DatasetIndex(*(file[name] for name in DatasetIndex._fields))
         self._source: Any = None
 
     def __len__(self) -> int:
         return len(self.index.columns)
 
-    def lengths(self, config: TinyMUConfig, max_columns: int | None = None) -> Lengths:
+    def lengths(self, config: TinyMUConfig, max_columns: int | None = None) -> SequenceLengths:
         """Returns the lengths that a model computes; arguments as `Index.lengths`."""
-        return self.index.lengths(config, max_columns, self.features.store == "text")
+        return self.index.lengths(config, max_columns, self.features.kind == "text")
 
     def __getitem__(self, number: int) -> Record:
         """Returns one record."""
         if self._source is None:
             from grain.sources import ArrayRecordDataSource
 
-            names = [shard["name"] for shard in self.page["shards"] if shard["records"]]
+            names = [shard["name"] for shard in self.manifest["shards"] if shard["records"]]
             self._source = ArrayRecordDataSource([str(self.folder / name) for name in names])
         return decode_record(self._source[number])
 
@@ -125,12 +125,12 @@ class Dataset:
         Raises:
             InputError: the data set was made with another tokenizer or encoder.
         """
-        if fingerprint.of_text(tokenizer) != self.page["tokenizer"]:
+        if fingerprint.of_text(tokenizer) != self.manifest["tokenizer"]:
             raise InputError(
                 f"{self.folder}: its tokens are of another tokenizer than the model's; prepare it "
                 "again with the model's tokenizer.json (--tokenizer)"
             )
-        made_by = self.page["encoder"]
+        made_by = self.manifest["encoder"]
         if made_by is not None and fingerprint.of_weights(encoder) != made_by:
             raise InputError(
                 f"{self.folder}: its vectors are of another encoder than the model's; prepare it "

@@ -9,14 +9,14 @@ import numpy as np
 from tinymu_jax.audio.load import Clip, read_clip
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, log_mel, num_frames
 from tinymu_jax.audio.resample import RESAMPLERS
-from tinymu_jax.data.config import FeatureConfig, Store
+from tinymu_jax.data.config import FeatureConfig, FeatureKind
 from tinymu_jax.errors import InputError
 from tinymu_jax.tokenizer import Tokenizer
 from tinymu_jax.utils.files import read_text
 from tinymu_jax.utils.shapes import round_up
 
 
-def read(path: str | Path, config: FeatureConfig) -> Clip:
+def read_recording(path: str | Path, config: FeatureConfig) -> Clip:
     """Reads a recording as the config says.
 
     Raises:
@@ -61,7 +61,7 @@ def read_text_tokens(path: str | Path, tokenizer: Tokenizer) -> np.ndarray:
     return np.array(tokens, np.int32)
 
 
-def num_columns(features: np.ndarray, store: Store, side: int) -> int:
+def num_columns(features: np.ndarray, store: FeatureKind, side: int) -> int:
     """Returns how many vectors the encoder, or the token table, gives for stored features.
 
     Args:

@@ -15,17 +15,17 @@ import numpy as np
 from jaxtyping import Int
 
 from tinymu_jax.data.loader import ClipReader
-from tinymu_jax.data.sampler import EpochOrder
+from tinymu_jax.data.sampler import EpochSampler
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import read_text
 
 HEAD = "labels"
 """Name of the head among the trained weights."""
 
-FILE_NAME = "file_name"
+FILE_COLUMN = "file_name"
 
 
-class Labels(NamedTuple):
+class LabelTable(NamedTuple):
     """What clips are, by file name."""
 
     categories: Mapping[str, Sequence[str]]
@@ -34,31 +34,31 @@ class Labels(NamedTuple):
     """Number of each category's value."""
 
 
-def read_labels_table(path: str | Path) -> Labels:
+def read_label_table(path: str | Path) -> LabelTable:
     """Reads a csv of file names and categories.
 
     Raises:
         InputError: it is missing, has no `file_name` or no category, or an empty field.
     """
     rows = list(csv.DictReader(io.StringIO(read_text(path, "name a csv of labels"))))
-    names = [name for name in (rows[0] if rows else {}) if name != FILE_NAME]
-    if not rows or FILE_NAME not in rows[0] or not names:
+    names = [name for name in (rows[0] if rows else {}) if name != FILE_COLUMN]
+    if not rows or FILE_COLUMN not in rows[0] or not names:
         raise InputError(
-            f"{path}: is no table of labels; its first line names {FILE_NAME} and categories"
+            f"{path}: is no table of labels; its first line names {FILE_COLUMN} and categories"
         )
     for number, row in enumerate(rows, 2):
         if None in row or not all(row.values()):
             raise InputError(f"{path}: line {number} has empty or more fields; repair it")
     categories = {name: sorted({row[name] for row in rows}) for name in names}
-    for name, count in Counter(row[FILE_NAME] for row in rows).items():
+    for name, count in Counter(row[FILE_COLUMN] for row in rows).items():
         if count > 1:
             raise InputError(f"{path}: names {name} {count} times; keep one line of each clip")
     places = {name: {v: i for i, v in enumerate(values)} for name, values in categories.items()}
     of = {
-        row[FILE_NAME]: np.array([places[name][row[name]] for name in names], np.int32)
+        row[FILE_COLUMN]: np.array([places[name][row[name]] for name in names], np.int32)
         for row in rows
     }
-    return Labels(categories, of)
+    return LabelTable(categories, of)
 
 
 class LabelBatch(NamedTuple):
@@ -103,7 +103,7 @@ class LabelBatches:
         self.reader, self.labels = reader, labels
         self.size, self.blocks, self.own = clips, blocks, own
         dataset = reader.dataset
-        self.order = EpochOrder(
+        self.order = EpochSampler(
             dataset.folder, len(dataset), clips, blocks, reader.seed, epochs, steps
         )
         self._seen: dict[str, str] = {}

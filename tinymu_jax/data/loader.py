@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Int
 
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, column_samples, num_frames
-from tinymu_jax.data.augment import augment_stored, crop_length, generator, max_columns
-from tinymu_jax.data.config import UNCHANGED, AugmentConfig
+from tinymu_jax.data.augment import augment_stored, clip_rng, crop_length, max_columns
+from tinymu_jax.data.config import NO_AUGMENT, AugmentConfig
 from tinymu_jax.data.dataset import Dataset
-from tinymu_jax.data.records import Record, as_question
-from tinymu_jax.data.sampler import Plan
+from tinymu_jax.data.records import Record, as_packed_question
+from tinymu_jax.data.sampler import PackingPlan
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.packing import Block, PackedGroup, PackingConfig, build_block
 
@@ -38,7 +38,7 @@ class ClipReader:
         self,
         dataset: Dataset,
         config: TinyMUConfig,
-        augment: AugmentConfig = UNCHANGED,
+        augment: AugmentConfig = NO_AUGMENT,
         seed: int = 0,
         seconds: float | None = None,
     ) -> None:
@@ -59,7 +59,7 @@ class ClipReader:
             "text": longest,
             "log_mel": frames,
             "waveform": column_samples(frames),
-        }[dataset.features.store]
+        }[dataset.features.kind]
         self.kind = (example.shape[1:], example.dtype)
 
     def read(
@@ -84,7 +84,7 @@ class ClipReader:
         """Returns a clip as it is stored, or as chance has it in that place of the run."""
         if not self.augment.enabled:
             return record.features
-        rng = generator(self.seed, block, clip)
+        rng = clip_rng(self.seed, block, clip)
         return augment_stored(record.features, rng, self.augment, crop_length(self.config))
 
 
@@ -94,12 +94,12 @@ class PackedBatches:
     def __init__(
         self,
         dataset: Dataset,
-        plan: Plan,
+        plan: PackingPlan,
         packing: PackingConfig,
         config: TinyMUConfig,
         blocks: int,
         own: Sequence[int] | None = None,
-        augment: AugmentConfig = UNCHANGED,
+        augment: AugmentConfig = NO_AUGMENT,
         seed: int = 0,
     ) -> None:
         """Takes a plan that all processes have made alike.
@@ -148,7 +148,7 @@ class PackedBatches:
             record = int(plan.groups.record[group])
             start = index.first[record]
             own = slice(plan.groups.first[group] - start, plan.groups.stop[group] - start)
-            questions = [as_question(q, self.config) for q in read[record].questions[own]]
+            questions = [as_packed_question(q, self.config) for q in read[record].questions[own]]
             row, count = int(plan.row[at]), int(self.num_audio[record])
             placed.append(PackedGroup(row, records.index(record), count, questions))
         padded = np.full(packing.max_clips, -1, np.int32)

@@ -16,7 +16,7 @@ from tinymu_jax.utils.files import read_json_list
 FIELDS = ("file_name", "input_text", "target_text", "dataset", "task")
 
 
-class Pair(NamedTuple):
+class QuestionAnswer(NamedTuple):
     """A question and the answer that is wanted."""
 
     prompt: str
@@ -30,10 +30,10 @@ class ClipQuestions(NamedTuple):
     path: Path
     dataset: str
     """Of the first list that names the recording."""
-    pairs: tuple[Pair, ...]
+    pairs: tuple[QuestionAnswer, ...]
 
 
-class Lists(NamedTuple):
+class QuestionLists(NamedTuple):
     """All lists together."""
 
     clips: list[ClipQuestions]
@@ -42,7 +42,7 @@ class Lists(NamedTuple):
     """Questions left out because the same one, with the same answer, is asked of the clip twice."""
 
 
-def with_folders(
+def pair_with_folders(
     lists: Sequence[str | Path], folders: Sequence[str | Path]
 ) -> list[tuple[Path, Path]]:
     """Returns each list with the folder of its recordings.
@@ -70,7 +70,7 @@ def with_folders(
     return pairs
 
 
-def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> Lists:
+def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> QuestionLists:
     """Reads lists and joins what they ask about one recording.
 
     Args:
@@ -81,20 +81,20 @@ def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> Li
         InputError: another number of folders than of lists, a list that is none, a record without
             a key or with an empty text.
     """
-    found: dict[Path, tuple[str, dict[Pair, None]]] = {}
+    found: dict[Path, tuple[str, dict[QuestionAnswer, None]]] = {}
     repeated = 0
-    for name, folder in with_folders(lists, folders):
+    for name, folder in pair_with_folders(lists, folders):
         for record in read_list(name):
-            pair = Pair(record["input_text"], record["target_text"], record["task"])
+            pair = QuestionAnswer(record["input_text"], record["target_text"], record["task"])
             path = folder / record["file_name"]
             _, pairs = found.setdefault(path, (record["dataset"], {}))
             repeated += pair in pairs
             pairs[pair] = None
     clips = [ClipQuestions(path, name, tuple(pairs)) for path, (name, pairs) in found.items()]
-    return Lists(clips, repeated)
+    return QuestionLists(clips, repeated)
 
 
-def without_questions(folders: Sequence[str | Path]) -> Lists:
+def list_recordings(folders: Sequence[str | Path]) -> QuestionLists:
     """Returns all recordings of folders, and those below them, of which nothing is asked.
 
     Raises:
@@ -109,7 +109,7 @@ def without_questions(folders: Sequence[str | Path]) -> Lists:
         for folder in folders
         for p in list_audio_files(folder)
     ]
-    return Lists(clips, 0)
+    return QuestionLists(clips, 0)
 
 
 def read_list(path: Path) -> list[dict[str, str]]:

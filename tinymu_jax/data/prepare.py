@@ -11,8 +11,8 @@ import numpy as np
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of
 from tinymu_jax.data.config import PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, DATASET_FILE, FORMAT, INDEX_FILE
-from tinymu_jax.data.musicskills import ClipQuestions, read_lists, without_questions
-from tinymu_jax.data.shards import Count, Progress, Shard, encode_shards, make_shards
+from tinymu_jax.data.musicskills import ClipQuestions, list_recordings, read_lists
+from tinymu_jax.data.shards import Progress, ProgressCounter, Shard, encode_shards, make_shards
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.utils import fingerprint
@@ -49,19 +49,19 @@ def prepare(
         output: folder of the data set.
         tokenizer: the text of the decoder's `tokenizer.json`; None without lists.
         config: how.
-        encoder: whose vectors are stored, where `config.features.store` is embeddings.
+        encoder: whose vectors are stored, where `config.features.kind` is embeddings.
         progress: told how far it is.
 
     Raises:
         InputError: as `read_lists`; the folder holds another data set, or another process writes
             it; too many recordings are unusable (they are listed in `bad.jsonl`).
     """
-    if (config.features.store == "embeddings") != (encoder is not None):
+    if (config.features.kind == "embeddings") != (encoder is not None):
         raise InputError(
             "store=embeddings goes with a checkpoint whose encoder makes them (--checkpoint), and "
             "only with that"
         )
-    found = read_lists(lists, folders) if lists else without_questions(folders)
+    found = read_lists(lists, folders) if lists else list_recordings(folders)
     output = make_folder(output)
     page = {
         "format": FORMAT,
@@ -96,7 +96,7 @@ def _make(
     done = sum(len(s.clips) for s, made in zip(shards, pages, strict=True) if made)
     missing = [i for i, made in enumerate(pages) if made is None]
     work = [shards[i] for i in missing]
-    count = Count(done, len(clips), progress)
+    count = ProgressCounter(done, len(clips), progress)
     if encoder:
         made = encode_shards(work, encoder, count)
     else:
@@ -105,8 +105,8 @@ def _make(
     with closing(made):
         for number, shard_page in made:
             pages[missing[number]] = shard_page
-            _check_bad(pages, len(clips), config.max_bad, output)
-    _check_bad(pages, len(clips), config.max_bad, output)
+            _check_bad(pages, len(clips), config.max_bad_fraction, output)
+    _check_bad(pages, len(clips), config.max_bad_fraction, output)
     return _finish(output, page, pages)
 
 
@@ -171,7 +171,7 @@ def _check_bad(
         raise InputError(
             f"{len(bad)} of {clips} recordings cannot be used, more than {100 * max_bad:g} %; the "
             f"first: {bad[0]['reason']} (all of them: {output / BAD_FILE}). Repair them, or allow "
-            "more with --max-bad"
+            "more with --max-bad-fraction"
         )
 
 

@@ -25,7 +25,7 @@ class StoredQuestion(NamedTuple):
     answer: str
     task: str
     prompt_ids: Int[np.ndarray, "P"]
-    """All of them; `as_question` cuts what the model does not take."""
+    """All of them; `as_packed_question` cuts what the model does not take."""
     answer_ids: Int[np.ndarray, "Y"]
     """Without the end token."""
 
@@ -74,7 +74,7 @@ def _ids(tokens: Int[np.ndarray, "T"]) -> bytes:
     return np.asarray(tokens, np.int32).tobytes()
 
 
-def as_question(stored: StoredQuestion, config: TinyMUConfig) -> PackedQuestion:
+def as_packed_question(stored: StoredQuestion, config: TinyMUConfig) -> PackedQuestion:
     """Returns a question as it is trained on, as published.
 
     A prompt of more than `max_text_tokens` tokens is cut; an answer of as many or more is cut to

@@ -20,21 +20,21 @@ from tinymu_jax.utils.files import make_folder
 
 FILES_AT_ONCE = 8
 
-LOCK, BEGUN = "lock", "copying.json"
+LOCK_FILE, IN_PROGRESS_FILE = "lock", "copying.json"
 """Held while a copy is made; the page of the data set that is being copied."""
 
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"}
 """What fsspec needs for an address, by how it begins."""
 
 
-def is_address(place: str) -> bool:
+def is_url(place: str) -> bool:
     """Tells gs://bucket/folder from a path."""
     return re.match(r"[a-z][a-z0-9+.-]*://", place) is not None
 
 
-def local_place(place: str) -> Path:
+def local_path(place: str) -> Path:
     """Returns a folder of this machine: the place itself, or the copy of an address."""
-    return local_copy(place) if is_address(place) else Path(place)
+    return local_copy(place) if is_url(place) else Path(place)
 
 
 def local_copy(address: str) -> Path:
@@ -54,7 +54,7 @@ def local_copy(address: str) -> Path:
     make_folder(folder)
 
     def alone() -> None:
-        with open(folder / LOCK, "w") as lock:
+        with open(folder / LOCK_FILE, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             _copy(files, root, folder, address)
 
@@ -100,13 +100,13 @@ def _copy(files: Any, root: str, folder: Path, address: str) -> None:
         raise InputError(
             f"{address}: has no {DATASET_FILE}; copy a folder there that `tinymu data prepare` made"
         ) from error
-    own, begun = folder / DATASET_FILE, folder / BEGUN
+    own, begun = folder / DATASET_FILE, folder / IN_PROGRESS_FILE
     if own.exists() and own.read_bytes() == whole:
         return
     if not (begun.exists() and begun.read_bytes() == whole):
         # Nothing there yet, or another data set of the same address, whose shards have these names.
         for old in folder.iterdir():
-            if old.is_file() and old.name != LOCK:
+            if old.is_file() and old.name != LOCK_FILE:
                 old.unlink()
         begun.write_bytes(whole)
     found = files.find(root, detail=True)

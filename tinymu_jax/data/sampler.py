@@ -17,7 +17,7 @@ from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.packing import PackingConfig, question_slots
 
 
-class Lengths(NamedTuple):
+class SequenceLengths(NamedTuple):
     """What the plan needs to know of a data set of R records and Q questions."""
 
     audio: Int[np.ndarray, "R"]
@@ -30,7 +30,7 @@ class Lengths(NamedTuple):
     """Answer tokens of each question, the end token included."""
 
 
-class Groups(NamedTuple):
+class QuestionGroups(NamedTuple):
     """All groups of a data set, in the order of its records: arrays of one length."""
 
     record: Int[np.ndarray, "N"]
@@ -41,7 +41,7 @@ class Groups(NamedTuple):
     labels: Int[np.ndarray, "N"]
 
 
-class Counts(NamedTuple):
+class BlockCounts(NamedTuple):
     """What is computed, padding left out."""
 
     questions: int
@@ -53,10 +53,10 @@ class Counts(NamedTuple):
     """That the encoder hears."""
 
 
-class Plan(NamedTuple):
+class PackingPlan(NamedTuple):
     """The groups of every block, in the order in which they are computed: B blocks, N places."""
 
-    groups: Groups
+    groups: QuestionGroups
     group: Int[np.ndarray, "N"]
     """Which group."""
     row: Int[np.ndarray, "N"]
@@ -75,7 +75,7 @@ class Plan(NamedTuple):
         groups = self.group[self.start[first] : self.start[stop]]
         return list(dict.fromkeys(self.groups.record[groups].tolist()))
 
-    def work(self, first: int, stop: int) -> Counts:
+    def counts(self, first: int, stop: int) -> BlockCounts:
         """Returns what some blocks compute; those behind the last are empty."""
         first, stop = (min(number, self.num_blocks) for number in (first, stop))
         groups = self.group[self.start[first] : self.start[stop]]
@@ -83,7 +83,7 @@ class Plan(NamedTuple):
         clips = {*zip(block.tolist(), self.groups.record[groups].tolist(), strict=True)}
         questions = self.groups.stop[groups] - self.groups.first[groups]
         sums = (questions, self.groups.slots[groups], self.groups.labels[groups])
-        return Counts(*(int(numbers.sum()) for numbers in sums), len(clips))
+        return BlockCounts(*(int(numbers.sum()) for numbers in sums), len(clips))
 
     def fill(self, packing: PackingConfig) -> dict[str, float]:
         """Returns how much of the slots, clips and labels of all blocks is used."""
@@ -98,7 +98,9 @@ class Plan(NamedTuple):
         return {name: float(n) / (self.num_blocks * size) for name, (n, size) in used.items()}
 
 
-def make_groups(lengths: Lengths, packing: PackingConfig, config: TinyMUConfig) -> Groups:
+def make_groups(
+    lengths: SequenceLengths, packing: PackingConfig, config: TinyMUConfig
+) -> QuestionGroups:
     """Joins the questions of each clip into groups: as few as rows and blocks allow.
 
     Raises:
@@ -133,10 +135,10 @@ def make_groups(lengths: Lengths, packing: PackingConfig, config: TinyMUConfig) 
         if end > first:
             rows.append((record, first, end, used, scored))
     table = np.array(rows, np.int64).reshape(-1, 5)
-    return Groups(*table.T)
+    return QuestionGroups(*table.T)
 
 
-def shuffled(groups: Groups, seed: int, epochs: int) -> Iterator[int]:
+def shuffled(groups: QuestionGroups, seed: int, epochs: int) -> Iterator[int]:
     """Yields every group once in each epoch; a clip's groups stay together."""
     edges = np.flatnonzero(np.diff(groups.record, prepend=-1, append=-1))
     for epoch in range(epochs):
@@ -145,7 +147,9 @@ def shuffled(groups: Groups, seed: int, epochs: int) -> Iterator[int]:
             yield from range(edges[clip], edges[clip + 1])
 
 
-def make_plan(groups: Groups, packing: PackingConfig, seed: int, epochs: int) -> Plan:
+def make_plan(
+    groups: QuestionGroups, packing: PackingConfig, seed: int, epochs: int
+) -> PackingPlan:
     """Places all groups of all epochs, shuffled, into rows and blocks.
 
     A row begins with the group that has waited longest; then the longest of the waiting groups
@@ -157,7 +161,7 @@ def make_plan(groups: Groups, packing: PackingConfig, seed: int, epochs: int) ->
     """
     if len(groups.record) == 0:
         raise InputError("the data set has no questions; prepare it from lists that have some")
-    filling = _Filling(groups, packing, shuffled(groups, seed, epochs))
+    filling = _RowPacker(groups, packing, shuffled(groups, seed, epochs))
     group: list[int] = []
     row: list[int] = []
     start = [0]
@@ -168,13 +172,15 @@ def make_plan(groups: Groups, packing: PackingConfig, seed: int, epochs: int) ->
             group += placed
             row += [number] * len(placed)
         start.append(len(group))
-    return Plan(groups, *(np.array(x, np.int32) for x in (group, row, start)))
+    return PackingPlan(groups, *(np.array(x, np.int32) for x in (group, row, start)))
 
 
-class _Filling:
+class _RowPacker:
     """Groups that wait for a place, by age and by length, and what is left of a block."""
 
-    def __init__(self, groups: Groups, packing: PackingConfig, order: Iterator[int]) -> None:
+    def __init__(
+        self, groups: QuestionGroups, packing: PackingConfig, order: Iterator[int]
+    ) -> None:
         self.packing, self.order = packing, order
         self.slots, self.labels = groups.slots.tolist(), groups.labels.tolist()
         self.record = groups.record.tolist()
@@ -260,7 +266,7 @@ class _Filling:
         )
 
 
-class EpochOrder:
+class EpochSampler:
     """Which clips a step takes; what an epoch has left over when no step can be filled is not
     heard in it."""
 

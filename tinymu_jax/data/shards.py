@@ -15,7 +15,7 @@ from tinymu_jax.data.features import (
     as_log_mel,
     as_waveform,
     num_columns,
-    read,
+    read_recording,
     read_text_tokens,
 )
 from tinymu_jax.data.musicskills import ClipQuestions
@@ -25,7 +25,7 @@ from tinymu_jax.tokenizer import Tokenizer
 from tinymu_jax.utils.files import write_json, write_whole
 from tinymu_jax.utils.process_pool import CONTEXT, worker_pool
 
-Featured = tuple[ClipQuestions, np.ndarray | InputError]
+ClipFeatures = tuple[ClipQuestions, np.ndarray | InputError]
 
 
 class Shard(NamedTuple):
@@ -39,14 +39,14 @@ class Shard(NamedTuple):
     """The text of a `tokenizer.json`; None where nothing is asked."""
 
 
-def read_features(shard: Shard, done: Callable[[], Any]) -> Iterable[Featured]:
+def read_features(shard: Shard, done: Callable[[], Any]) -> Iterable[ClipFeatures]:
     """Yields every clip with its waveform, log-mel or text, or with what is wrong with it.
 
     Args:
         shard: its clips, and what is to be stored.
         done: called after each clip.
     """
-    store = shard.features.store
+    store = shard.features.kind
     make = as_waveform if store == "waveform" else as_log_mel
     tokenizer = _tokenizer_of(shard)
     for clip in shard.clips:
@@ -54,13 +54,13 @@ def read_features(shard: Shard, done: Callable[[], Any]) -> Iterable[Featured]:
             if store == "text":
                 yield clip, read_text_tokens(clip.path, tokenizer)
             else:
-                yield clip, make(read(clip.path, shard.features))
+                yield clip, make(read_recording(clip.path, shard.features))
         except InputError as error:
             yield clip, error
         done()
 
 
-def write_shard(shard: Shard, featured: Iterable[Featured], side: int = 16) -> dict[str, Any]:
+def write_shard(shard: Shard, featured: Iterable[ClipFeatures], side: int = 16) -> dict[str, Any]:
     """Writes a shard and the page beside it; returns the page.
 
     Args:
@@ -81,7 +81,7 @@ def write_shard(shard: Shard, featured: Iterable[Featured], side: int = 16) -> d
                 continue
             record = Record(str(clip.path), clip.dataset, features, _tokenised(clip, tokenizer))
             writer.write(encode_record(record))
-            page["columns"].append(num_columns(features, shard.features.store, side))
+            page["columns"].append(num_columns(features, shard.features.kind, side))
             page["prompts"].append([len(q.prompt_ids) for q in record.questions])
             page["answers"].append([len(q.answer_ids) for q in record.questions])
         writer.close()
@@ -107,14 +107,14 @@ def _tokenised(clip: ClipQuestions, tokenizer: Tokenizer | None) -> tuple[Stored
     )
 
 
-ENCODED_TOGETHER = 8
+ENCODE_BATCH = 8
 """Clips in one call of the encoder."""
 
 Progress = Callable[[int, int], Any]
 """Called with the clips that are done, and all."""
 
 
-class Count:
+class ProgressCounter:
     """Clips that are done, told to `progress`."""
 
     def __init__(self, done: int, total: int, progress: Progress) -> None:
@@ -146,7 +146,7 @@ def _work(shard: Shard) -> dict[str, Any]:
 
 
 def make_shards(
-    work: Sequence[Shard], workers: int, count: Count
+    work: Sequence[Shard], workers: int, count: ProgressCounter
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Makes shards in processes; yields number and page of each as it is done."""
     if not work:
@@ -163,7 +163,7 @@ def make_shards(
 
 
 def encode_shards(
-    work: Sequence[Shard], encoder: Checkpoint, count: Count
+    work: Sequence[Shard], encoder: Checkpoint, count: ProgressCounter
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Makes shards of embeddings: recordings are read in threads, and encoded here in batches."""
     import jax
@@ -176,17 +176,17 @@ def encode_shards(
     laid_out = jax.device_put(by_rows(unstack(params, matpac.param_axes(config))))
     made = 0
 
-    def featured(shard: Shard, pool: ThreadPoolExecutor) -> Iterable[Featured]:
+    def featured(shard: Shard, pool: ThreadPoolExecutor) -> Iterable[ClipFeatures]:
         nonlocal made
 
         def try_read(clip: ClipQuestions) -> Any:
             try:
-                return read(clip.path, shard.features)
+                return read_recording(clip.path, shard.features)
             except InputError as error:
                 return error
 
-        for start in range(0, len(shard.clips), ENCODED_TOGETHER):
-            group = shard.clips[start : start + ENCODED_TOGETHER]
+        for start in range(0, len(shard.clips), ENCODE_BATCH):
+            group = shard.clips[start : start + ENCODE_BATCH]
             clips = list(pool.map(try_read, group))
             good = [clip.samples for clip in clips if not isinstance(clip, InputError)]
             vectors = iter(encode_clips(laid_out, good, config))

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from tinymu_jax.data.choice_baselines import blind_marks
-from tinymu_jax.data.musicskills import read_list, with_folders
+from tinymu_jax.data.choice_baselines import option_baselines
+from tinymu_jax.data.musicskills import pair_with_folders, read_list
 from tinymu_jax.data.question_formats import LETTERS, MCQ, YES_NO
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.answer_parsing import ANNOUNCED, read_letter
@@ -141,7 +141,7 @@ def read_questions(lists: Sequence[str | Path], folders: Sequence[str | Path]) -
     """
     found: dict[tuple[Path, str, str], ListQuestion] = {}
     repeated = 0
-    for path, folder in with_folders(lists, folders):
+    for path, folder in pair_with_folders(lists, folders):
         for place, record in enumerate(read_list(path)):
             where = f"{path}: record {place}"
             one = _question(record, folder, where)
@@ -377,7 +377,7 @@ def _blind(task: str, questions: Sequence[ListQuestion]) -> Mapping[str, Sequenc
             f"always {word}": [float(question.right == number) for question in questions]
             for number, word in enumerate(YES_OR_NO)
         }
-    return blind_marks([(one.options, one.right) for one in questions])
+    return option_baselines([(one.options, one.right) for one in questions])
 
 
 def _bleus(

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from tinymu_jax.data.annotations.labelled import PARTS, LabelledClip, LabelledSet, read_rows
-from tinymu_jax.data.annotations.labelled_archives import read_set
+from tinymu_jax.data.annotations.labelled import SPLITS, LabelledClip, LabelledSet, read_label_rows
+from tinymu_jax.data.annotations.labelled_archives import read_labelled_set
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.bootstrap import RESAMPLES, measure_shares
 from tinymu_jax.evaluation.calibration import BINS, calibration, softmax
@@ -136,16 +136,16 @@ def read_recordings(
         InputError: it cannot be read; fewer than two labels; a recording with no or several labels.
     """
     if name is not None:
-        found = read_set(name, data)
+        found = read_labelled_set(name, data)
     elif Path(data).is_dir():
         raise InputError(f"{data}: is a folder; say which data set it is (--set), or name a csv")
     else:
-        _, rows = read_rows(data, label)
+        _, rows = read_label_rows(data, label)
         items = [LabelledClip(Path(audio) / file, own, split or TEST) for file, own, split in rows]
         # No name of a data set that figures are published of, and another for another column.
         title = ", ".join(filter(None, (Path(data).name, label)))
-        found = LabelledSet(title, items, several=False)
-    unfit = next((item for item in found.items if len(item.labels) != 1), None)
+        found = LabelledSet(title, items, multi_label=False)
+    unfit = next((item for item in found.clips if len(item.labels) != 1), None)
     if unfit is not None:
         raise InputError(
             f"{found.name}: {unfit.path} has {len(unfit.labels)} labels, and one is chosen; name "
@@ -170,12 +170,12 @@ def recordings_to_test(found: LabelledSet, every_part: bool = False) -> list[Lab
         InputError: there is no test part; parts and folds are mixed.
     """
     folds = set(found.folds)
-    if folds & set(PARTS) and folds - set(PARTS):
+    if folds & set(SPLITS) and folds - set(SPLITS):
         raise InputError(
             f"{found.name}: its splits are {', '.join(sorted(folds))}; name parts "
-            f"({', '.join(PARTS)}) or folds, not both"
+            f"({', '.join(SPLITS)}) or folds, not both"
         )
-    items = [item for item in found.items if every_part or found.folds or item.split == TEST]
+    items = [item for item in found.clips if every_part or found.folds or item.split == TEST]
     if not items:
         raise InputError(
             f"{found.name}: has no recording of split {TEST!r}; add some, or ask about every part"

@@ -61,7 +61,7 @@ def make_data(
             prepare(found, [music / audio], folder / name, text, settings)
 
     # More processes would take longer to start than texts take.
-    told = PrepareConfig(FeatureConfig(store="text"), workers=1)
+    told = PrepareConfig(FeatureConfig(kind="text"), workers=1)
     heard = PrepareConfig(FeatureConfig(max_seconds=config.seconds))
     gather(nano_recipe.SPELT, told, TEXTS, (TEXT_LISTS[task] for task in TEACH_LETTERS))
     gather(TEXTS, told, TEXTS, TEXT_LISTS.values())

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tinymu_jax.data.remote import is_address
+from tinymu_jax.data.remote import is_url
 from tinymu_jax.errors import InputError, reason_of
 from tinymu_jax.training.train_step import TrainState
 from tinymu_jax.utils.tree import Tree
@@ -203,7 +203,7 @@ def place_of(folder: str | Path) -> Any:
     from etils import epath
 
     text = str(folder).removeprefix("file://")
-    if not is_address(text):
+    if not is_url(text):
         return epath.Path(text).absolute()
     if not text.startswith("gs://"):
         raise InputError(f"{folder}: checkpoints go to a folder or to gs://; name one of these")
@@ -219,7 +219,7 @@ def whole_steps(folder: str | Path) -> list[int]:
     place = place_of(folder)
     try:
         found = [path for path in place.glob("*") if path.name.isdigit()]
-        if is_address(str(place)):
+        if is_url(str(place)):
             # A bucket has no folders to rename: Orbax marks what is whole with a file.
             found = [path for path in found if (path / COMMITTED).exists()]
     except Exception as error:

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from tinymu_jax.audio import log_mel as log_mel_module
 from tinymu_jax.audio.log_mel import HOP, NUM_MELS, WINDOW
-from tinymu_jax.data.config import Store
+from tinymu_jax.data.config import FeatureKind
 from tinymu_jax.inference.chunked_encoding import MERGE_SHORT_TAIL
 from tinymu_jax.models.config import MatpacConfig
 from tinymu_jax.models.matpac import Matpac
@@ -17,7 +17,7 @@ def encode_features(
     params: Any,
     features: Array,
     lengths: Int[Array, "C"],
-    store: Store,
+    store: FeatureKind,
     config: MatpacConfig,
 ) -> tuple[Float[Array, "C A E"], Int[Array, "C"]]:
     """Returns the encoder's vectors of clips as `precise` chunking gives them, and their number.

@@ -10,7 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, num_frames
-from tinymu_jax.data.config import Store
+from tinymu_jax.data.config import FeatureKind
 from tinymu_jax.models.config import (
     MatpacConfig,
     PredictorConfig,
@@ -37,7 +37,7 @@ def training_flops(
     slots: float,
     labels: float,
     clips: float,
-    store: Store = "log_mel",
+    store: FeatureKind = "log_mel",
     columns: float | None = None,
     seen: float | None = None,
     frozen: str = OptimConfig.frozen_params,
@@ -61,7 +61,7 @@ def training_flops(
 @cache
 def flops_of(
     config: TinyMUConfig,
-    store: Store = "log_mel",
+    store: FeatureKind = "log_mel",
     columns: float | None = None,
     seen: float | None = None,
     frozen: str = OptimConfig.frozen_params,
@@ -131,7 +131,7 @@ def pretraining_flops(config: SelfSupervisedConfig) -> float:
 
 
 def _encoder_passes(
-    config: TinyMUConfig, store: Store, columns: float, frozen: str
+    config: TinyMUConfig, store: FeatureKind, columns: float, frozen: str
 ) -> tuple[float, bool]:
     """Returns the encoder's operations for a clip, and whether its vectors get a gradient."""
     if store in ("embeddings", "text"):

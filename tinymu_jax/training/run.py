@@ -26,7 +26,7 @@ from tinymu_jax.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from tinymu_jax.data.label_batches import HEAD
-from tinymu_jax.data.remote import is_address, local_copy
+from tinymu_jax.data.remote import is_url, local_copy
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import LoraConfig, MatpacConfig, SelfSupervisedConfig
 from tinymu_jax.models.lora import add_lora, merge_lora
@@ -115,7 +115,7 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
 def with_local_data(config: RunConfig) -> RunConfig:
     """Returns a config whose data sets lie on this machine: those on buckets are copied."""
     places = {name: getattr(config.data, name) or "" for name in ("train", "validation")}
-    copies = {name: str(local_copy(place)) for name, place in places.items() if is_address(place)}
+    copies = {name: str(local_copy(place)) for name, place in places.items() if is_url(place)}
     return replace(config, data=replace(config.data, **copies))
 
 

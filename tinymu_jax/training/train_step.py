@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from tinymu_jax.data.config import Store
+from tinymu_jax.data.config import FeatureKind
 from tinymu_jax.data.loader import Batch
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.training.encode_features import encode_features
@@ -72,7 +72,7 @@ def loss_of_batch(
     frozen: Tree,
     batch: Batch,
     config: TinyMUConfig,
-    store: Store,
+    store: FeatureKind,
     key: Array | None = None,
 ) -> LossSum:
     """Returns the summed loss of a batch's blocks; arguments as `make_step`.
@@ -104,7 +104,7 @@ after the step, its weights the same numbers; and what is told of it."""
 
 def make_step(
     config: TinyMUConfig,
-    store: Store,
+    store: FeatureKind,
     optimiser: optax.GradientTransformation,
     accumulate: int = 1,
     seed: int | None = None,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinymu_jax.data.annotations.clip import UNSORTED, AnnotatedClip
-from tinymu_jax.data.annotations.tables import Row, Source, make_row, one_of_each, read_lines
+from tinymu_jax.data.annotations.tables import Source, TableRow, make_row, read_lines, unique_clips
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import read_json_list
 
@@ -111,10 +111,10 @@ def read_audioset(path: Path, ontology: Path) -> Source:
             continue
         leaves = tuple(known.names[label] for label in labels if label in known.leaves)
         found.append((row.line, _clip(row, leaves, test_sets)))
-    return Source(NAME, one_of_each(path, found), no_music=no_music)
+    return Source(NAME, unique_clips(path, found), no_music=no_music)
 
 
-def _clip(row: Row, leaves: tuple[str, ...], test_sets: tuple[str, ...]) -> AnnotatedClip:
+def _clip(row: TableRow, leaves: tuple[str, ...], test_sets: tuple[str, ...]) -> AnnotatedClip:
     name, (start, end) = row.filled(COLUMNS[0]), row.span(*COLUMNS[1:3])
     return AnnotatedClip(
         clip=name,
@@ -128,7 +128,7 @@ def _clip(row: Row, leaves: tuple[str, ...], test_sets: tuple[str, ...]) -> Anno
     )
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Iterator[TableRow]:
     """Yields the rows below the lines of comment, the last of which names the columns."""
     for line, cells in read_lines(path, _SEGMENTS):
         if cells[0].startswith("#"):

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.annotations.tables import (
-    Row,
     Source,
+    TableRow,
     check_columns,
     make_row,
-    one_of_each,
     read_lines,
     read_rows,
+    unique_clips,
 )
 
 NAME = "FMA"
@@ -39,7 +39,7 @@ def read_fma(path: Path) -> Source:
     remedy = f"put FMA's {GENRES} beside its {TRACKS}"
     rows = read_rows(tracks.with_name(GENRES), ("genre_id", "title"), remedy)
     titles = {row.filled("genre_id"): row.filled("title").lower() for row in rows}
-    return Source(NAME, one_of_each(tracks, _clips(tracks, titles)))
+    return Source(NAME, unique_clips(tracks, _clips(tracks, titles)))
 
 
 def _clips(path: Path, titles: Mapping[str, str]) -> Iterator[tuple[int, AnnotatedClip]]:
@@ -61,7 +61,7 @@ def _clips(path: Path, titles: Mapping[str, str]) -> Iterator[tuple[int, Annotat
         )
 
 
-def _genres(row: Row, titles: Mapping[str, str]) -> tuple[str, ...]:
+def _genres(row: TableRow, titles: Mapping[str, str]) -> tuple[str, ...]:
     numbers = [*row.listed("track/genres", int), *row.listed("track/genres_all", int)]
     unknown = [number for number in numbers if str(number) not in titles]
     if unknown:
@@ -71,7 +71,7 @@ def _genres(row: Row, titles: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Iterator[TableRow]:
     """Yields the rows below the three lines of names."""
     remedy = f"name FMA's {TRACKS}, which has three lines of names"
     lines = read_lines(path, remedy)

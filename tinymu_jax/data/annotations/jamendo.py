@@ -7,12 +7,12 @@ from pathlib import Path
 from tinymu_jax.data.annotations.clip import AnnotatedClip, Tags
 from tinymu_jax.data.annotations.tables import (
     TAB,
-    Row,
     Source,
+    TableRow,
     check_columns,
     make_row,
-    one_of_each,
     read_lines,
+    unique_clips,
 )
 
 NAME = "MTG-Jamendo"
@@ -33,7 +33,7 @@ def read_jamendo(path: Path) -> Source:
     Raises:
         InputError: it is another table, or a row that cannot be used; the message names its line.
     """
-    return Source(NAME, one_of_each(path, _clips(path)))
+    return Source(NAME, unique_clips(path, _clips(path)))
 
 
 def _clips(path: Path) -> Iterator[tuple[int, AnnotatedClip]]:
@@ -56,7 +56,7 @@ def _clips(path: Path) -> Iterator[tuple[int, AnnotatedClip]]:
         )
 
 
-def _tags(row: Row, cells: Sequence[str]) -> Tags:
+def _tags(row: TableRow, cells: Sequence[str]) -> Tags:
     found = defaultdict(list)
     for cell in filter(None, map(str.strip, cells)):
         kind, _, label = cell.partition("---")

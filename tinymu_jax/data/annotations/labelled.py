@@ -15,12 +15,12 @@ from tinymu_jax.utils.files import read_text
 
 FILE_COLUMNS, LABEL_COLUMNS = ("file", "file_name"), ("label", "labels")
 
-SEVERAL = ";"
+LABEL_SEPARATOR = ";"
 """Stands between the labels of a recording that has several."""
 
-PARTS = ("train", "valid", "test")
+SPLITS = ("train", "valid", "test")
 
-OTHER_NAMES = {"val": "valid", "validation": "valid", "dev": "valid", "eval": "test"}
+SPLIT_ALIASES = {"val": "valid", "validation": "valid", "dev": "valid", "eval": "test"}
 """Of parts, in tables."""
 
 
@@ -30,7 +30,7 @@ class LabelledClip(NamedTuple):
     path: Path
     labels: tuple[str, ...]
     split: str
-    """One of `PARTS`, or the name of a fold."""
+    """One of `SPLITS`, or the name of a fold."""
     denied: tuple[str, ...] | None = None
     """Labels that it is known not to have, where nothing is known of the others."""
 
@@ -39,22 +39,22 @@ class LabelledSet(NamedTuple):
     """A data set of them."""
 
     name: str
-    items: Sequence[LabelledClip]
-    several: bool
+    clips: Sequence[LabelledClip]
+    multi_label: bool
     """Whether a recording may have any number of labels: then mean average precision is measured,
     else accuracy."""
 
     @property
     def classes(self) -> list[str]:
         """Returns all labels, sorted: the order of a probe's outputs."""
-        return sorted({label for item in self.items for label in item.labels})
+        return sorted({label for item in self.clips for label in item.labels})
 
     @property
     def folds(self) -> list[str]:
         """Returns the names of the folds, each of which is tested in turn; [] where there are
         parts instead."""
-        names = {item.split for item in self.items}
-        return [] if names <= set(PARTS) else sorted(names)
+        names = {item.split for item in self.clips}
+        return [] if names <= set(SPLITS) else sorted(names)
 
     def targets(self) -> tuple[Bool[np.ndarray, "R classes"], Bool[np.ndarray, "R classes"]]:
         """Returns which labels each recording has, and of which of them that is known.
@@ -62,9 +62,9 @@ class LabelledSet(NamedTuple):
         Labels are in the order of `classes`.
         """
         place = {name: number for number, name in enumerate(self.classes)}
-        wanted = np.zeros((len(self.items), len(place)), bool)
+        wanted = np.zeros((len(self.clips), len(place)), bool)
         known = np.ones_like(wanted)
-        for row, item in enumerate(self.items):
+        for row, item in enumerate(self.clips):
             wanted[row, [place[label] for label in item.labels]] = True
             if item.denied is not None:
                 named = [place[label] for label in (*item.labels, *item.denied) if label in place]
@@ -72,12 +72,12 @@ class LabelledSet(NamedTuple):
                 known[row, named] = True
         return wanted, known
 
-    def rows(self, split: str) -> Int[np.ndarray, "_"]:
+    def indices(self, split: str) -> Int[np.ndarray, "_"]:
         """Returns the numbers of the recordings of a part or fold."""
-        return np.flatnonzero([item.split == split for item in self.items])
+        return np.flatnonzero([item.split == split for item in self.clips])
 
 
-def checked(found: LabelledSet) -> LabelledSet:
+def validate(found: LabelledSet) -> LabelledSet:
     """Holds a data set against what is needed to learn and to test.
 
     Raises:
@@ -86,18 +86,18 @@ def checked(found: LabelledSet) -> LabelledSet:
     """
     if len(found.classes) < 2:
         raise InputError(f"{found.name}: has {len(found.classes)} label; a probe tells two or more")
-    mixed = sorted(set(found.folds) & set(PARTS))
+    mixed = sorted(set(found.folds) & set(SPLITS))
     if mixed:
-        others = sorted(set(found.folds) - set(PARTS))
+        others = sorted(set(found.folds) - set(SPLITS))
         raise InputError(
             f"{found.name}: its splits are {mixed[0]!r} and {others[0]!r} among others; name parts "
-            f"({', '.join(PARTS)}) or folds, not both"
+            f"({', '.join(SPLITS)}) or folds, not both"
         )
     needed = found.folds if len(found.folds) > 1 else ("train", "test")
     for split in needed:
-        if not len(found.rows(split)):
+        if not len(found.indices(split)):
             raise InputError(f"{found.name}: has no recording of split {split!r}; add some")
-    unfit = [item for item in found.items if not found.several and len(item.labels) != 1]
+    unfit = [item for item in found.clips if not found.multi_label and len(item.labels) != 1]
     if unfit:
         raise InputError(
             f"{found.name}: {unfit[0].path} has {len(unfit[0].labels)} labels, and each is to have "
@@ -106,7 +106,9 @@ def checked(found: LabelledSet) -> LabelledSet:
     return found
 
 
-def read_table(path: str | Path, folder: str | Path, label: str | None = None) -> LabelledSet:
+def read_labelled_table(
+    path: str | Path, folder: str | Path, label: str | None = None
+) -> LabelledSet:
     """Reads a csv: `file` (or `file_name`), `label` or `labels` (several, by ";"), and `split`.
 
     Args:
@@ -116,31 +118,31 @@ def read_table(path: str | Path, folder: str | Path, label: str | None = None) -
         label: name of the column of labels, where it is another.
 
     Raises:
-        InputError: it is missing, a column is, or a field is empty; or as `checked`.
+        InputError: it is missing, a column is, or a field is empty; or as `validate`.
     """
-    column, rows = read_rows(path, label)
-    items = [
+    column, rows = read_label_rows(path, label)
+    clips = [
         LabelledClip(Path(folder) / file, own, split or _drawn(file)) for file, own, split in rows
     ]
     name = Path(path).stem if column in LABEL_COLUMNS else f"{Path(path).stem}, {column}"
-    return checked(LabelledSet(name, items, column == "labels"))
+    return validate(LabelledSet(name, clips, column == "labels"))
 
 
-def read_labels_of(path: str | Path) -> dict[str, tuple[str, ...]]:
+def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
     """Returns the labels of each recording of such a csv, by its name.
 
     Raises:
-        InputError: as `read_table`; or a recording comes twice.
+        InputError: as `read_labelled_table`; or a recording comes twice.
     """
     found: dict[str, tuple[str, ...]] = {}
-    for file, labels, _ in read_rows(path, None)[1]:
+    for file, labels, _ in read_label_rows(path, None)[1]:
         if file in found:
             raise InputError(f"{path}: names {file} twice; keep one line of each recording")
         found[file] = labels
     return found
 
 
-def read_rows(
+def read_label_rows(
     path: str | Path, label: str | None
 ) -> tuple[str, list[tuple[str, tuple[str, ...], str]]]:
     """Returns the column of labels, and each line's file, labels and split ("" where none is)."""
@@ -156,10 +158,10 @@ def read_rows(
         empty = row[label] is None or not (row[label] or label == "labels")
         if None in row or not row[file] or empty:
             raise InputError(f"{path}: line {number} has empty or more fields; repair it")
-        own = row[label].split(SEVERAL) if label == "labels" else [row[label]]
+        own = row[label].split(LABEL_SEPARATOR) if label == "labels" else [row[label]]
         labels = tuple(part.strip() for part in own if part.strip())
         split = row.get("split") or ""
-        found.append((row[file], labels, OTHER_NAMES.get(split, split)))
+        found.append((row[file], labels, SPLIT_ALIASES.get(split, split)))
     return label, found
 
 

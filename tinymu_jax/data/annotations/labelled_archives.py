@@ -6,7 +6,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tinymu_jax.data.annotations.labelled import LabelledClip, LabelledSet, checked, read_table
+from tinymu_jax.data.annotations.labelled import (
+    LabelledClip,
+    LabelledSet,
+    read_labelled_table,
+    validate,
+)
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists, read_text
 
@@ -16,7 +21,7 @@ MTT_TAGS = 50
 MTT_PARTS = {**dict.fromkeys("0123456789ab", "train"), "c": "valid", **dict.fromkeys("def", "test")}
 """Its parts, by the folders of the recordings."""
 
-HEARD = 0.5
+MIN_RELEVANCE = 0.5
 """From this relevance on an instrument of OpenMIC counts as heard; below it, as not heard."""
 
 
@@ -26,7 +31,7 @@ def gtzan(folder: Path) -> LabelledSet:
     The lists are `train_filtered.txt`, `valid_filtered.txt` and `test_filtered.txt`.
     """
     parts = {"train": "train", "valid": "valid", "test": "test"}
-    items = []
+    clips = []
     root = next((p for p in (folder / "genres_original", folder / "genres") if exists(p)), folder)
     for part, name in parts.items():
         lists = folder / f"{name}_filtered.txt"
@@ -39,21 +44,21 @@ def gtzan(folder: Path) -> LabelledSet:
         for line in _lines(lists):
             path = root / line
             found = path if exists(path) else path.with_suffix(".au")
-            items.append(LabelledClip(found, (Path(line).parts[0],), part))
-    return LabelledSet("GTZAN", items, several=False)
+            clips.append(LabelledClip(found, (Path(line).parts[0],), part))
+    return LabelledSet("GTZAN", clips, multi_label=False)
 
 
 def nsynth(folder: Path) -> LabelledSet:
     """NSynth: eleven families of instruments; `nsynth-train`, `nsynth-valid`, `nsynth-test`."""
-    items = []
+    clips = []
     for part in ("train", "valid", "test"):
         own = folder / f"nsynth-{part}"
         notes = json.loads(_text(own / "examples.json"))
-        items += [
+        clips += [
             LabelledClip(own / "audio" / f"{name}.wav", (note["instrument_family_str"],), part)
             for name, note in sorted(notes.items())
         ]
-    return LabelledSet("NSynth", items, several=False)
+    return LabelledSet("NSynth", clips, multi_label=False)
 
 
 def openmic(folder: Path) -> LabelledSet:
@@ -66,14 +71,16 @@ def openmic(folder: Path) -> LabelledSet:
     heard: dict[str, tuple[list[str], list[str]]] = {key: ([], []) for key in parts}
     for row in _rows(folder / "openmic-2018-aggregated-labels.csv"):
         if row["sample_key"] in heard:
-            heard[row["sample_key"]][float(row["relevance"]) < HEARD].append(row["instrument"])
-    items = [
+            heard[row["sample_key"]][float(row["relevance"]) < MIN_RELEVANCE].append(
+                row["instrument"]
+            )
+    clips = [
         LabelledClip(
             folder / "audio" / key[:3] / f"{key}.ogg", tuple(own), parts[key], tuple(denied)
         )
         for key, (own, denied) in sorted(heard.items())
     ]
-    return LabelledSet("OpenMIC", items, several=True)
+    return LabelledSet("OpenMIC", clips, multi_label=True)
 
 
 def magnatagatune(folder: Path) -> LabelledSet:
@@ -82,52 +89,52 @@ def magnatagatune(folder: Path) -> LabelledSet:
     tags = [name for name in rows[0] if name not in ("clip_id", "mp3_path")]
     counts = {tag: sum(row[tag] == "1" for row in rows) for tag in tags}
     top = sorted(sorted(tags), key=lambda tag: -counts[tag])[:MTT_TAGS]
-    items = []
+    clips = []
     for row in rows:
         path, own = Path(row["mp3_path"]), tuple(tag for tag in top if row[tag] == "1")
-        items.append(LabelledClip(folder / path, own, MTT_PARTS[path.parts[0]]))
-    return LabelledSet("MagnaTagATune", items, several=True)
+        clips.append(LabelledClip(folder / path, own, MTT_PARTS[path.parts[0]]))
+    return LabelledSet("MagnaTagATune", clips, multi_label=True)
 
 
 def fsd50k(folder: Path) -> LabelledSet:
     """FSD50K: 200 classes of sounds; `FSD50K.ground_truth`, `.dev_audio`, `.eval_audio`."""
-    items = []
+    clips = []
     for name, audio in (("dev", "dev_audio"), ("eval", "eval_audio")):
         for row in _rows(folder / "FSD50K.ground_truth" / f"{name}.csv"):
             part = {"train": "train", "val": "valid"}[row["split"]] if name == "dev" else "test"
             path = folder / f"FSD50K.{audio}" / f"{row['fname']}.wav"
-            items.append(LabelledClip(path, tuple(row["labels"].split(",")), part))
-    return LabelledSet("FSD50K", items, several=True)
+            clips.append(LabelledClip(path, tuple(row["labels"].split(",")), part))
+    return LabelledSet("FSD50K", clips, multi_label=True)
 
 
 def esc50(folder: Path) -> LabelledSet:
     """ESC-50: fifty sounds in five folds."""
-    items = [
+    clips = [
         LabelledClip(folder / "audio" / row["filename"], (row["category"],), row["fold"])
         for row in _rows(folder / "meta" / "esc50.csv")
     ]
-    return LabelledSet("ESC-50", items, several=False)
+    return LabelledSet("ESC-50", clips, multi_label=False)
 
 
 def urbansound8k(folder: Path) -> LabelledSet:
     """UrbanSound8K: ten sounds of cities in ten folds."""
-    items = []
+    clips = []
     for row in _rows(folder / "metadata" / "UrbanSound8K.csv"):
         path = folder / "audio" / f"fold{row['fold']}" / row["slice_file_name"]
-        items.append(LabelledClip(path, (row["class"],), row["fold"].zfill(2)))
-    return LabelledSet("UrbanSound8K", items, several=False)
+        clips.append(LabelledClip(path, (row["class"],), row["fold"].zfill(2)))
+    return LabelledSet("UrbanSound8K", clips, multi_label=False)
 
 
 def medleysolos(folder: Path) -> LabelledSet:
     """Medley-Solos-DB: eight instruments alone, in clips of three seconds."""
     parts = {"training": "train", "validation": "valid", "test": "test"}
     root = next((p for p in (folder / "audio", folder / "Medley-solos-DB") if exists(p)), folder)
-    items = []
+    clips = []
     for row in _rows(folder / "Medley-solos-DB_metadata.csv"):
         part = row["subset"]
         name = f"Medley-solos-DB_{part}-{row['instrument_id']}_{row['uuid4']}.wav"
-        items.append(LabelledClip(root / name, (row["instrument"],), parts[part]))
-    return LabelledSet("Medley-Solos-DB", items, several=False)
+        clips.append(LabelledClip(root / name, (row["instrument"],), parts[part]))
+    return LabelledSet("Medley-Solos-DB", clips, multi_label=False)
 
 
 READERS: Mapping[str, Callable[[Path], LabelledSet]] = {
@@ -142,17 +149,17 @@ READERS: Mapping[str, Callable[[Path], LabelledSet]] = {
 }
 
 
-def read_set(name: str, folder: str | Path) -> LabelledSet:
+def read_labelled_set(name: str, folder: str | Path) -> LabelledSet:
     """Reads a data set by its name.
 
     Raises:
         InputError: no data set of that name; a file that its archives hold is missing, or is not
-            what it should be; or as `checked`.
+            what it should be; or as `validate`.
     """
     if name not in READERS:
         raise InputError(f"set {name!r}: use one of {', '.join(READERS)}")
     try:
-        return checked(READERS[name](Path(folder)))
+        return validate(READERS[name](Path(folder)))
     except InputError:
         raise
     except (KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
@@ -162,19 +169,19 @@ def read_set(name: str, folder: str | Path) -> LabelledSet:
         ) from error
 
 
-def read_set_or_tables(
+def read_labelled_sets(
     data: Path, audio: Path, name: str | None, labels: Sequence[str]
 ) -> list[LabelledSet]:
     """Reads a data set by its name, or a csv: one set for each column of labels.
 
     Raises:
-        InputError: as `read_set` and `read_table`.
+        InputError: as `read_labelled_set` and `read_labelled_table`.
     """
     if name is not None:
-        return [read_set(name, data)]
+        return [read_labelled_set(name, data)]
     if data.is_dir():
         raise InputError(f"{data}: is a folder; say which data set it is (--set), or name a csv")
-    return [read_table(data, audio, label) for label in labels or (None,)]
+    return [read_labelled_table(data, audio, label) for label in labels or (None,)]
 
 
 def _rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:

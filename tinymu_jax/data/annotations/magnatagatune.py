@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinymu_jax.data.annotations.clip import UNSORTED, AnnotatedClip
-from tinymu_jax.data.annotations.tables import TAB, Row, Source, one_of_each, read_rows
+from tinymu_jax.data.annotations.tables import TAB, Source, TableRow, read_rows, unique_clips
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists
 
@@ -33,7 +33,7 @@ def read_magnatagatune(path: Path) -> Source:
     """
     annotations = path / ANNOTATIONS if path.is_dir() else path
     artists = _read_artists(annotations.with_name(INFO))
-    return Source(NAME, one_of_each(annotations, _clips(annotations, artists)))
+    return Source(NAME, unique_clips(annotations, _clips(annotations, artists)))
 
 
 def _clips(path: Path, artists: dict[str, str]) -> Iterator[tuple[int, AnnotatedClip]]:
@@ -52,7 +52,7 @@ def _clips(path: Path, artists: dict[str, str]) -> Iterator[tuple[int, Annotated
         )
 
 
-def _tags(row: Row) -> tuple[str, ...]:
+def _tags(row: TableRow) -> tuple[str, ...]:
     """Returns the names of the columns that hold a 1."""
     values = {name: value for name, value in row.fields.items() if name not in OTHER_COLUMNS}
     if not values:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tinymu_jax.data.annotations.clip import UNSORTED, AnnotatedClip
-from tinymu_jax.data.annotations.tables import Source, one_of_each, read_rows
+from tinymu_jax.data.annotations.tables import Source, read_rows, unique_clips
 
 NAME = "MusicCaps"
 
@@ -36,7 +36,7 @@ def read_musiccaps(path: Path, extension: str = "wav") -> Source:
     Raises:
         InputError: it is another table, or a row that cannot be used; the message names its line.
     """
-    return Source(NAME, one_of_each(path, _clips(path, extension)))
+    return Source(NAME, unique_clips(path, _clips(path, extension)))
 
 
 def _clips(path: Path, extension: str) -> Iterator[tuple[int, AnnotatedClip]]:

@@ -10,7 +10,7 @@ from tinymu_jax.data.annotations.magnatagatune import read_magnatagatune
 from tinymu_jax.data.annotations.musiccaps import read_musiccaps
 from tinymu_jax.data.annotations.song_describer import read_song_describer
 from tinymu_jax.data.annotations.tables import Source
-from tinymu_jax.data.annotations.user import read_folder, read_table
+from tinymu_jax.data.annotations.user import read_user_folder, read_user_table
 from tinymu_jax.errors import InputError
 
 AUDIOSET = "audioset"
@@ -23,8 +23,8 @@ READERS: Mapping[str, Callable[..., Source]] = {
     AUDIOSET: read_audioset,
     "jamendo": read_jamendo,
     "song_describer": read_song_describer,
-    "user_table": read_table,
-    "user_folder": read_folder,
+    "user_table": read_user_table,
+    "user_folder": read_user_folder,
 }
 
 

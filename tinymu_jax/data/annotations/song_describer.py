@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tinymu_jax.data.annotations.clip import AnnotatedClip
-from tinymu_jax.data.annotations.tables import Row, Source, one_of_each, read_rows
+from tinymu_jax.data.annotations.tables import Source, TableRow, read_rows, unique_clips
 
 NAME = "Song Describer"
 
@@ -21,7 +21,7 @@ def read_song_describer(path: Path) -> Source:
         InputError: it is another table; a row cannot be used, repeats a caption's number or is of
             another artist or file than an earlier one of its track; the message names its line.
     """
-    tracks: dict[str, list[Row]] = {}
+    tracks: dict[str, list[TableRow]] = {}
     captions: dict[str, int] = {}
     for row in read_rows(path, COLUMNS, "name Song Describer's song_describer.csv"):
         number = row.filled("caption_id")
@@ -30,10 +30,10 @@ def read_song_describer(path: Path) -> Source:
             raise row.fault(f"has the caption_id {number} of line {line}; keep one of them")
         tracks.setdefault(row.filled("track_id"), []).append(row)
     found = ((rows[0].line, _clip(name, rows)) for name, rows in tracks.items())
-    return Source(NAME, one_of_each(path, found))
+    return Source(NAME, unique_clips(path, found))
 
 
-def _clip(name: str, rows: list[Row]) -> AnnotatedClip:
+def _clip(name: str, rows: list[TableRow]) -> AnnotatedClip:
     first = rows[0]
     for row in rows:
         for column in ("artist_id", "path"):

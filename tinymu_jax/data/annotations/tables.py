@@ -26,7 +26,7 @@ class Source(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table."""
 
     path: Path
@@ -152,7 +152,7 @@ def _unquoted(cell: str) -> str:
     return cell[1:-1] if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
 
 
-def make_row(path: Path, line: int, head: Sequence[str], cells: Sequence[str]) -> Row:
+def make_row(path: Path, line: int, head: Sequence[str], cells: Sequence[str]) -> TableRow:
     """Returns a row.
 
     Raises:
@@ -163,7 +163,7 @@ def make_row(path: Path, line: int, head: Sequence[str], cells: Sequence[str]) -
             f"{path}: line {line} has {len(cells)} fields where there are {len(head)} columns; "
             "repair it"
         )
-    return Row(path, line, dict(zip(head, cells, strict=True)))
+    return TableRow(path, line, dict(zip(head, cells, strict=True)))
 
 
 def check_columns(path: Path, head: Sequence[str], wanted: Sequence[str], remedy: str) -> None:
@@ -182,7 +182,7 @@ def check_columns(path: Path, head: Sequence[str], wanted: Sequence[str], remedy
 
 def read_rows(
     path: Path, columns: Sequence[str], remedy: str, delimiter: str = ","
-) -> Iterator[Row]:
+) -> Iterator[TableRow]:
     """Yields the rows of a table whose first line names the columns.
 
     Args:
@@ -201,7 +201,7 @@ def read_rows(
         yield make_row(path, line, head, cells)
 
 
-def one_of_each(path: Path, found: Iterable[tuple[int, AnnotatedClip]]) -> list[AnnotatedClip]:
+def unique_clips(path: Path, found: Iterable[tuple[int, AnnotatedClip]]) -> list[AnnotatedClip]:
     """Returns the clips of a table, which are to have names and files of their own.
 
     Args:

@@ -6,8 +6,14 @@ from pathlib import Path
 
 from tinymu_jax.audio.load import list_audio_files
 from tinymu_jax.data.annotations.clip import CATEGORIES, UNSORTED, AnnotatedClip
-from tinymu_jax.data.annotations.labelled import FILE_COLUMNS, SEVERAL
-from tinymu_jax.data.annotations.tables import Row, Source, one_of_each, read_rows, split_labels
+from tinymu_jax.data.annotations.labelled import FILE_COLUMNS, LABEL_SEPARATOR
+from tinymu_jax.data.annotations.tables import (
+    Source,
+    TableRow,
+    read_rows,
+    split_labels,
+    unique_clips,
+)
 from tinymu_jax.errors import InputError
 
 CAPTIONS = "|"
@@ -26,7 +32,7 @@ COLUMNS = (*FILE_COLUMNS, *OTHER_COLUMNS, *TAG_COLUMNS.values())
 _REMEDY = f"name a csv with file (or file_name) and any of {', '.join(COLUMNS[2:])}"
 
 
-def read_table(path: Path) -> Source:
+def read_user_table(path: Path) -> Source:
     """Reads a csv of a user's own; the source is called as it is.
 
     Its columns are `file` (or `file_name`) and any of `COLUMNS`: labels with ";" between them by
@@ -37,7 +43,7 @@ def read_table(path: Path) -> Source:
         InputError: it has no column of files, or one that is not known; or a row that cannot be
             used; the message names its line.
     """
-    return Source(path.stem, one_of_each(path, _clips(path)))
+    return Source(path.stem, unique_clips(path, _clips(path)))
 
 
 def _clips(path: Path) -> Iterator[tuple[int, AnnotatedClip]]:
@@ -52,14 +58,16 @@ def _clips(path: Path) -> Iterator[tuple[int, AnnotatedClip]]:
         yield row.line, _clip(row, row.filled(files[0]))
 
 
-def _clip(row: Row, file: str) -> AnnotatedClip:
+def _clip(row: TableRow, file: str) -> AnnotatedClip:
     start, end = row.span("start", "end")
-    labels = {key: split_labels(row.text(name), SEVERAL) for key, name in TAG_COLUMNS.items()}
-    denied = split_labels(row.text("not"), SEVERAL)
+    labels = {
+        key: split_labels(row.text(name), LABEL_SEPARATOR) for key, name in TAG_COLUMNS.items()
+    }
+    denied = split_labels(row.text("not"), LABEL_SEPARATOR)
     both = sorted(set(denied) & {label for own in labels.values() for label in own})
     if both:
         raise row.fault(f"says of {both[0]!r} that it is heard and that it is not; take one out")
-    exhaustive = split_labels(row.text("exhaustive"), SEVERAL)
+    exhaustive = split_labels(row.text("exhaustive"), LABEL_SEPARATOR)
     unknown = sorted(set(exhaustive) - set(CATEGORIES))
     if unknown:
         known = ", ".join(CATEGORIES)
@@ -80,7 +88,7 @@ def _clip(row: Row, file: str) -> AnnotatedClip:
     )
 
 
-def read_folder(path: Path) -> Source:
+def read_user_folder(path: Path) -> Source:
     """Reads genre and artist from the tags in the recordings of a folder and those below it.
 
     The source is called as the folder. Recordings without tags give clips without them; those in

@@ -8,7 +8,7 @@ from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.data.synthetic.facts import Facts
 from tinymu_jax.data.synthetic.instruments import INSTRUMENTS, Samples, hat, kick, noise, snare
 
-BEATS_A_MINUTE = {"slow": (70, 82), "medium": (104, 118), "fast": (150, 170)}
+TEMPO_BPM = {"slow": (70, 82), "medium": (104, 118), "fast": (150, 170)}
 
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 
@@ -51,7 +51,7 @@ def _heights(contour: str, count: int) -> list[float]:
 
 def write_melody(facts: Facts, seconds: float, rng: np.random.Generator) -> list[Note]:
     """Writes a melody: a note a beat, some of two halves, along a chord and beside it."""
-    low, high = BEATS_A_MINUTE[facts.tempo]
+    low, high = TEMPO_BPM[facts.tempo]
     beat = 60 / (low + (high - low) * rng.random())
     start = 0.02 + 0.1 * rng.random()
     bar = BARS[facts.metre]
@@ -98,7 +98,7 @@ def play(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) 
     return mix
 
 
-def drum(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) -> Samples:
+def play_drums(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) -> Samples:
     """Beats time: a low drum on the first beat of each bar, a bright one on the middle of four."""
     mix = np.zeros(count, np.float32)
     level = np.float32(0.7 + 0.3 * rng.random())
@@ -115,7 +115,7 @@ ECHOES = ((1116, 0.84), (1188, 0.83), (1277, 0.82), (1356, 0.81))
 """Delays and returns of the room's echoes (Schroeder), scaled to samples by a drawn size."""
 
 
-def in_room(dry: Samples, rng: np.random.Generator) -> Samples:
+def add_reverb(dry: Samples, rng: np.random.Generator) -> Samples:
     """Returns the sound in a hall: echoes that return again and again, blurred."""
     size = 0.45 + 0.15 * rng.random()
     wet = np.zeros_like(dry)
@@ -147,7 +147,7 @@ def _all_pass(x: Samples, delay: int) -> Samples:
     return inner[: len(x)] - half * inner[delay:]
 
 
-def at_level(facts: Facts, mix: Samples, rng: np.random.Generator) -> Samples:
+def set_level(facts: Facts, mix: Samples, rng: np.random.Generator) -> Samples:
     """Brings a mix to its loudness, with a little noise under it."""
     peak = np.float32(np.abs(mix).max() or 1)
     share = np.arange(len(mix), dtype=np.float32) / len(mix)
@@ -168,8 +168,8 @@ def compose(facts: Facts, seconds: float, rng: np.random.Generator) -> np.ndarra
     mix = play(facts, notes, count, rng)
     mix /= np.float32(np.abs(mix).max() or 1)
     if facts.drums == "drums":
-        mix += np.float32(0.8) * drum(facts, notes, count, rng)
+        mix += np.float32(0.8) * play_drums(facts, notes, count, rng)
     if facts.room == "room":
-        mix = in_room(mix, rng)
-    samples = at_level(facts, mix, rng)
+        mix = add_reverb(mix, rng)
+    samples = set_level(facts, mix, rng)
     return np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)

@@ -25,7 +25,12 @@ from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.question_formats import CAPTIONING, MCQ, QA, YES_NO
 from tinymu_jax.data.synthetic.compose import compose
 from tinymu_jax.data.synthetic.facts import FACTS, NEW_TIMBRE, Facts, draw_facts
-from tinymu_jax.data.synthetic.questions import Asked, Mix, ask_all, describe
+from tinymu_jax.data.synthetic.questions import (
+    QuestionMix,
+    SyntheticQuestion,
+    describe,
+    make_questions,
+)
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import (
     LOCK_FILE,
@@ -52,7 +57,7 @@ LISTS = {
 TEXT_LISTS = {task: f"texts_{name}" for task, name in LISTS.items()}
 """The same about texts."""
 
-TOLD = Mix(captions=1, open=2, choice=4, binary=8)
+TEXT_MIX = QuestionMix(captions=1, open=2, choice=4, binary=8)
 """What is asked about a text: mostly what takes longest to learn, letters, and yes or no."""
 
 FACTS_FILE, DONE_FILE = "facts.csv", "synthetic.json"
@@ -64,12 +69,12 @@ FORMAT = 1
 Progress = Callable[[int, int], Any]
 
 
-def mix_of(config: SynthesisConfig) -> Mix:
+def question_mix(config: SynthesisConfig) -> QuestionMix:
     """Returns how many questions of each kind are asked about a clip."""
-    return Mix(config.captions, config.open, config.choice, config.binary)
+    return QuestionMix(config.captions, config.open, config.choice, config.binary)
 
 
-def facts_of(config: SynthesisConfig, number: int, text: bool = False) -> tuple[Facts, Any]:
+def draw_clip_facts(config: SynthesisConfig, number: int, text: bool = False) -> tuple[Facts, Any]:
     """Returns the facts of a clip, and the chance that goes on from there."""
     rng = np.random.default_rng([config.seed, int(config.held_out), int(text), number])
     return draw_facts(rng, config.held_out, config.timbre, _extra(config, text)), rng
@@ -80,24 +85,30 @@ def _extra(config: SynthesisConfig, text: bool) -> tuple[str, ...]:
     return config.extra or (NEW_TIMBRE,) if text else config.extra
 
 
-def make_clip(config: SynthesisConfig, number: int) -> tuple[Facts, np.ndarray, list[Asked]]:
+def make_clip(
+    config: SynthesisConfig, number: int
+) -> tuple[Facts, np.ndarray, list[SyntheticQuestion]]:
     """Returns facts, samples (int16) and questions of a clip by its number."""
-    facts, rng = facts_of(config, number)
+    facts, rng = draw_clip_facts(config, number)
     sound, words = rng.spawn(2)
-    asked = ask_all(words, facts, mix_of(config), config.extra)
+    asked = make_questions(words, facts, question_mix(config), config.extra)
     return facts, compose(facts, config.seconds, sound), asked
 
 
-def make_text(config: SynthesisConfig, number: int) -> tuple[Facts, str, list[Asked]]:
+def make_text(config: SynthesisConfig, number: int) -> tuple[Facts, str, list[SyntheticQuestion]]:
     """Returns facts, a telling of all of them, and questions, of a clip that is not rendered."""
-    facts, rng = facts_of(config, number, text=True)
+    facts, rng = draw_clip_facts(config, number, text=True)
     # What is not asked about clips is not asked about texts either.
-    mix = Mix(*(told if heard else 0 for told, heard in zip(TOLD, mix_of(config), strict=True)))
-    asked = ask_all(rng, facts, mix, _extra(config, text=True))
+    mix = QuestionMix(
+        *(told if heard else 0 for told, heard in zip(TEXT_MIX, question_mix(config), strict=True))
+    )
+    asked = make_questions(rng, facts, mix, _extra(config, text=True))
     return facts, describe(rng, facts), asked
 
 
-def _write_clip(work: tuple[SynthesisConfig, Path, int]) -> tuple[str, Facts, list[Asked]]:
+def _write_clip(
+    work: tuple[SynthesisConfig, Path, int],
+) -> tuple[str, Facts, list[SyntheticQuestion]]:
     import soundfile
 
     config, folder, number = work
@@ -168,12 +179,15 @@ def _fill(output: Path, config: SynthesisConfig, progress: Progress) -> None:
 def _check_config(config: SynthesisConfig) -> None:
     from tinymu_jax.data.synthetic.instruments import INSTRUMENTS
 
-    questions = sum(mix_of(config))
+    questions = sum(question_mix(config))
     rules = [
         (config.clips >= 1, "clips: give 1 or more"),
         (config.texts >= 0 and config.seed >= 0 and config.workers >= 0, "give no negative number"),
         (1 <= config.seconds <= 60, "seconds: give 1 to 60"),
-        (min(mix_of(config)) >= 0 and questions >= 1, "ask something: give a number of questions"),
+        (
+            min(question_mix(config)) >= 0 and questions >= 1,
+            "ask something: give a number of questions",
+        ),
         (max(config.open, config.binary) <= len(FACTS), f"there are {len(FACTS)} facts to ask for"),
         (
             all(t in INSTRUMENTS for t in (config.timbre, *config.extra) if t is not None),
@@ -195,7 +209,7 @@ def _check_config(config: SynthesisConfig) -> None:
 
 def _clips(
     output: Path, config: SynthesisConfig, progress: Progress
-) -> Iterator[tuple[str, Facts, list[Asked]]]:
+) -> Iterator[tuple[str, Facts, list[SyntheticQuestion]]]:
     """Writes all clips, in processes where there are many; yields what is asked about each."""
     folder = make_folder(output / CLIPS)
     work = [(config, folder, number) for number in range(config.clips)]
@@ -211,7 +225,7 @@ def _clips(
             progress(done, config.clips)
 
 
-def _record(name: str, asked: Asked) -> dict[str, Any]:
+def _record(name: str, asked: SyntheticQuestion) -> dict[str, Any]:
     """Returns MusicSkills' five keys, and two more that its loader does not read."""
     return {
         "file_name": name,

@@ -14,7 +14,7 @@ from tinymu_jax.data.synthetic.facts import FACTS, Facts
 from tinymu_jax.data.synthetic.templates import BINARY, CAPTION, CHOICE, NAMES, OPEN
 
 
-class Asked(NamedTuple):
+class SyntheticQuestion(NamedTuple):
     """A question about a clip."""
 
     task: str
@@ -50,25 +50,25 @@ def _other(
     return [wrong[i] for i in order[:count]]
 
 
-def ask_open(rng: np.random.Generator, facts: Facts, fact: str) -> Asked:
+def ask_open(rng: np.random.Generator, facts: Facts, fact: str) -> SyntheticQuestion:
     """Asks what a fact's value is."""
     answer = name_of(fact, getattr(facts, fact))
-    return Asked(QA, str(_pick(rng, OPEN[fact])), answer, (fact,))
+    return SyntheticQuestion(QA, str(_pick(rng, OPEN[fact])), answer, (fact,))
 
 
 def ask_binary(
     rng: np.random.Generator, facts: Facts, fact: str, extra: Sequence[str] = ()
-) -> Asked:
+) -> SyntheticQuestion:
     """Asks whether a value is a fact's own: it is as often as not."""
     true = rng.random() < 0.5
     value = getattr(facts, fact) if true else _other(rng, facts, fact, extra)[0]
     prompt = str(_pick(rng, BINARY[fact])).format(name_of(fact, value))
-    return Asked(YES_NO, prompt, "Yes." if true else "No.", (fact,))
+    return SyntheticQuestion(YES_NO, prompt, "Yes." if true else "No.", (fact,))
 
 
 def ask_choice(
     rng: np.random.Generator, facts: Facts, asked: Sequence[str], extra: Sequence[str] = ()
-) -> Asked:
+) -> SyntheticQuestion:
     """Asks which of four is right.
 
     Args:
@@ -87,10 +87,10 @@ def ask_choice(
     texts = [(right, *wrong)[i] for i in order]
     options = tuple(f"({x}) {text}" for x, text in zip(LETTERS, texts, strict=True))
     prompt = f"Question: {_pick(rng, CHOICE)} Options: {' '.join(options)}. The correct answer is:"
-    return Asked(MCQ, prompt, options[texts.index(right)], tuple(asked), options)
+    return SyntheticQuestion(MCQ, prompt, options[texts.index(right)], tuple(asked), options)
 
 
-def tell(facts: Facts, names: Sequence[str]) -> str:
+def facts_in_words(facts: Facts, names: Sequence[str]) -> str:
     """Returns some facts in words."""
     return ", ".join(name_of(fact, getattr(facts, fact)) for fact in names)
 
@@ -98,16 +98,18 @@ def tell(facts: Facts, names: Sequence[str]) -> str:
 def describe(rng: np.random.Generator, facts: Facts) -> str:
     """Returns all facts in words, in any order."""
     names = list(FACTS)
-    return f"You hear {tell(facts, [names[i] for i in np.argsort([rng.random() for _ in names])])}."
+    return f"You hear {facts_in_words(facts, [names[i] for i in np.argsort([rng.random() for _ in names])])}."
 
 
-def ask_caption(rng: np.random.Generator, facts: Facts) -> Asked:
+def ask_caption(rng: np.random.Generator, facts: Facts) -> SyntheticQuestion:
     """Asks for a caption: short ones and a full one, as the prompt says."""
     prompt = str(_pick(rng, list(CAPTION)))
-    return Asked(CAPTIONING, prompt, f"You hear {tell(facts, CAPTION[prompt])}.", CAPTION[prompt])
+    return SyntheticQuestion(
+        CAPTIONING, prompt, f"You hear {facts_in_words(facts, CAPTION[prompt])}.", CAPTION[prompt]
+    )
 
 
-class Mix(NamedTuple):
+class QuestionMix(NamedTuple):
     """How many questions of each kind are asked about a clip."""
 
     captions: int = 1
@@ -116,9 +118,9 @@ class Mix(NamedTuple):
     binary: int = 3
 
 
-def ask_all(
-    rng: np.random.Generator, facts: Facts, mix: Mix, extra: Sequence[str] = ()
-) -> list[Asked]:
+def make_questions(
+    rng: np.random.Generator, facts: Facts, mix: QuestionMix, extra: Sequence[str] = ()
+) -> list[SyntheticQuestion]:
     """Asks about a clip in all formats, each time about facts drawn anew."""
     names = list(FACTS)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from tinymu_jax.data.choice_baselines import blind_marks
+from tinymu_jax.data.choice_baselines import option_baselines
 from tinymu_jax.data.question_formats import LETTERS
 from tinymu_jax.evaluation.answer_parsing import LIKELIHOOD, OFFICIAL, RULES, STRICT, Reading
 from tinymu_jax.evaluation.bootstrap import RESAMPLES, measure_shares
@@ -150,7 +150,7 @@ def _baselines(outcome: Outcome) -> Mapping[str, Marks]:
     """Returns the marks of the model and of what does not listen."""
     marked = outcome.marked
     rows = {f"this model, {rule}": right_by(marked, rule) for rule in outcome.rules}
-    blind = blind_marks([(one.question.options, one.question.right) for one in marked])
+    blind = option_baselines([(one.question.options, one.question.right) for one in marked])
     rows |= {name: np.array(marks) for name, marks in blind.items()}
     deaf = [one._replace(reading=one.blind) for one in marked if one.blind is not None]
     if deaf:

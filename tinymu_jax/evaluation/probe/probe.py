@@ -107,24 +107,24 @@ def run_probe(
         found = []
         for fold in folds:
             learn, valid, test = _parts(data, fold, seed)
-            probe = fit(vectors, wanted, known, learn, valid, data.several, config, seed)
+            probe = fit(vectors, wanted, known, learn, valid, data.multi_label, config, seed)
             scores = probe.scores(vectors[test])
-            found.append(measure(wanted[test], known[test], scores, data.several))
+            found.append(measure(wanted[test], known[test], scores, data.multi_label))
             flat = np.broadcast_to(wanted[learn].mean(0), scores.shape)
-            chances.append(measure(wanted[test], known[test], flat, data.several))
+            chances.append(measure(wanted[test], known[test], flat, data.multi_label))
             kept = kept or probe
         values.append(float(np.mean(found)))
-    metric = "mAP" if data.several else "accuracy"
+    metric = "mAP" if data.multi_label else "accuracy"
     return ProbeResult(metric, values, float(np.mean(chances)), kept)
 
 
 def _parts(data: LabelledSet, fold: str, seed: int) -> tuple[Any, Any, Any]:
     """Returns the recordings to learn from, to stop by, and to test with."""
-    test = data.rows(fold)
+    test = data.indices(fold)
     if data.folds:
-        learn, valid = np.setdiff1d(np.arange(len(data.items)), test), test[:0]
+        learn, valid = np.setdiff1d(np.arange(len(data.clips)), test), test[:0]
     else:
-        learn, valid = data.rows("train"), data.rows("valid")
+        learn, valid = data.indices("train"), data.indices("valid")
     if not len(valid) and len(learn) == 1:
         valid = learn
     elif not len(valid):

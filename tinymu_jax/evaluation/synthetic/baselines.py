@@ -7,7 +7,7 @@ same facts that the model chose to tell.
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from tinymu_jax.data.choice_baselines import by_length
+from tinymu_jax.data.choice_baselines import length_baseline
 from tinymu_jax.data.question_formats import CAPTIONING, LETTERS, MCQ, QA, YES_NO
 from tinymu_jax.data.synthetic.facts import FACTS
 from tinymu_jax.data.synthetic.questions import values_of
@@ -97,7 +97,7 @@ def shortest_option(items: Sequence[TestItem], marked: Sequence[Sequence[Point]]
     pairs = [(item, points) for item, points in zip(items, marked, strict=True) if item.task == MCQ]
 
     def share(item: TestItem, point: Point) -> float:
-        return by_length(item.options, LETTERS.index(right_reading(item) or ""))
+        return length_baseline(item.options, LETTERS.index(right_reading(item) or ""))
 
     return _each([item for item, _ in pairs], [points for _, points in pairs], share)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tinymu_jax.data.annotations.musiccaps import TEST_SETS, read_musiccaps
 from tinymu_jax.data.annotations.song_describer import NAME as SONG_DESCRIBER
 from tinymu_jax.data.annotations.song_describer import read_song_describer
-from tinymu_jax.data.annotations.tables import Row, read_lines, read_rows
+from tinymu_jax.data.annotations.tables import TableRow, read_lines, read_rows
 from tinymu_jax.data.question_formats import LETTERS
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import read_text
@@ -253,7 +253,7 @@ def _questions_of_csv(path: Path) -> Iterator[tuple[TestQuestion, str]]:
         yield question, _identifier(row)
 
 
-def _identifier(row: Row) -> str:
+def _identifier(row: TableRow) -> str:
     """Returns a recording's identifier: of MusicCaps a YouTube id, a second after it; or a track's
     number."""
     name, dataset = row.filled("dataset_identifier"), row.filled("dataset")

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from tinymu_jax.data.choice_baselines import blind_marks
+from tinymu_jax.data.choice_baselines import option_baselines
 from tinymu_jax.data.question_formats import MCQ, YES_NO
 from tinymu_jax.qa_builder.questions.item import QAItem
 
@@ -23,7 +23,9 @@ def choice_baselines(items: Sequence[QAItem]) -> dict[str, float]:
         return {}
     right = [item.kinds.index("right") for item in asked]
     count = len(asked)
-    marks = blind_marks([(item.options, place) for item, place in zip(asked, right, strict=True)])
+    marks = option_baselines(
+        [(item.options, place) for item, place in zip(asked, right, strict=True)]
+    )
     found = {name: sum(own) / count for name, own in marks.items()}
     found["option most often right"] = _most_often_right(asked, right) / count
     on = [sum(kind != "off the question" for kind in item.kinds) for item in asked]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinymu_jax.data.annotations.clip import CATEGORIES
-from tinymu_jax.data.annotations.tables import Row, read_rows
+from tinymu_jax.data.annotations.tables import TableRow, read_rows
 from tinymu_jax.errors import InputError
 
 OWN = Path(__file__).with_name("templates.csv")
@@ -75,7 +75,7 @@ def read_templates(path: Path = OWN) -> Templates:
     return Templates({about: tuple(own) for about, own in found.items()})
 
 
-def _checked(row: Row, before: Sequence[str]) -> str:
+def _checked(row: TableRow, before: Sequence[str]) -> str:
     """Returns the wording of a row."""
     wording = row.filled("wording")
     if wording in before:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinymu_jax.data.annotations.clip import CATEGORIES
-from tinymu_jax.data.annotations.tables import Row, read_rows
+from tinymu_jax.data.annotations.tables import TableRow, read_rows
 from tinymu_jax.qa_builder.tags.words import key_of
 
 COLUMNS = ("category", "name", "parents", "synonyms")
@@ -90,11 +90,11 @@ def parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(SEVERAL) if part.strip()]
 
 
-def _tag(row: Row) -> Tag:
+def _tag(row: TableRow) -> Tag:
     return Tag(row.text("category"), row.text("name"))
 
 
-def _checked(path: Path) -> list[Row]:
+def _checked(path: Path) -> list[TableRow]:
     """Returns the rows of one table."""
     rows = list(read_rows(path, COLUMNS, _REMEDY))
     known = (*CATEGORIES, *SILENT, DENIAL, ONLY)
@@ -111,7 +111,7 @@ def _checked(path: Path) -> list[Row]:
     return rows
 
 
-def _parents(row: Row, tags: Mapping[Tag, object]) -> list[Tag]:
+def _parents(row: TableRow, tags: Mapping[Tag, object]) -> list[Tag]:
     found = [Tag(row.text("category"), name) for name in parts(row.text("parents"))]
     for parent in found:
         if parent not in tags:
@@ -122,7 +122,7 @@ def _parents(row: Row, tags: Mapping[Tag, object]) -> list[Tag]:
     return found
 
 
-def _refuse_circles(rows: Sequence[Row], parents: Mapping[Tag, tuple[Tag, ...]]) -> None:
+def _refuse_circles(rows: Sequence[TableRow], parents: Mapping[Tag, tuple[Tag, ...]]) -> None:
     for row in rows:
         above, waiting = set(), list(parents[_tag(row)])
         while waiting:
@@ -134,7 +134,7 @@ def _refuse_circles(rows: Sequence[Row], parents: Mapping[Tag, tuple[Tag, ...]])
             raise row.fault(f"puts {row.text('name')!r} below itself; take a parent out")
 
 
-def _meanings(rows: Sequence[Row], tags: Mapping[Tag, object]) -> dict[str, Meaning]:
+def _meanings(rows: Sequence[TableRow], tags: Mapping[Tag, object]) -> dict[str, Meaning]:
     """Returns what labels mean, all rows together."""
     found: dict[str, Meaning] = {}
     for row in rows:
@@ -156,7 +156,7 @@ def _meanings(rows: Sequence[Row], tags: Mapping[Tag, object]) -> dict[str, Mean
     return found
 
 
-def _meaning(row: Row, tags: Mapping[Tag, object]) -> Meaning:
+def _meaning(row: TableRow, tags: Mapping[Tag, object]) -> Meaning:
     """Returns what one row adds to the meaning of its labels."""
     category = row.text("category")
     if category in CATEGORIES:

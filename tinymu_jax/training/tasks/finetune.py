@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinymu_jax.data.augment import max_columns
-from tinymu_jax.data.config import UNCHANGED
+from tinymu_jax.data.config import NO_AUGMENT
 from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.loader import Batch, PackedBatches
 from tinymu_jax.data.sampler import make_groups, make_plan
@@ -40,7 +40,7 @@ class FineTuning(TrainTask):
         """Plans all epochs of a data set; this process reads its own part of each step."""
         step, data = self.config.step, self.config.data
         dataset = Dataset(folder)
-        augment = UNCHANGED if validation else data.augment
+        augment = NO_AUGMENT if validation else data.augment
         crops = validation and data.augment.enabled and data.augment.crop
         if crops and dataset.features.max_seconds > self.model.max_seconds:
             raise InputError(
@@ -71,7 +71,7 @@ class FineTuning(TrainTask):
         """
         unused = {"embeddings": ("encoder",), "text": ("encoder", "projector")}
         for name in filter(None, (self.config.data.train, self.config.data.validation)):
-            store = Dataset(name).features.store
+            store = Dataset(name).features.kind
             for part in unused.get(store, ()):
                 if part in trained:
                     raise InputError(
@@ -87,7 +87,7 @@ class FineTuning(TrainTask):
     def loss(self, validation: bool) -> Loss:
         """Returns the cross-entropy of the answers."""
         folder = self.config.data.validation if validation else self.config.data.train
-        store, model = Dataset(folder).features.store, self.model
+        store, model = Dataset(folder).features.kind, self.model
 
         def loss(params: Tree, frozen: Tree, batch: Batch, at: StepContext) -> LossSum:
             return loss_of_batch(params, frozen, batch, model, store, at.key)
@@ -96,13 +96,13 @@ class FineTuning(TrainTask):
 
     def work(self, step: int) -> StepCost:
         """Returns what a step computes."""
-        counts = self.batches.plan.work(*self._blocks(step))
+        counts = self.batches.plan.counts(*self._blocks(step))
         flops = training_flops(
             self.model,
             counts.slots,
             counts.labels,
             counts.clips,
-            self.batches.dataset.features.store,
+            self.batches.dataset.features.kind,
             frozen=self.config.optim.frozen_params,
         )
         return StepCost(counts.questions, counts.slots, flops)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tinymu_jax.data.config import UNCHANGED
+from tinymu_jax.data.config import NO_AUGMENT
 from tinymu_jax.data.dataset import Dataset
-from tinymu_jax.data.label_batches import HEAD, LabelBatch, LabelBatches, read_labels_table
+from tinymu_jax.data.label_batches import HEAD, LabelBatch, LabelBatches, read_label_table
 from tinymu_jax.data.loader import ClipReader
 from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import local_block_ids
@@ -32,7 +32,7 @@ from tinymu_jax.utils.tree import Tree
 
 def add_label_head(params: Mapping[str, Any], model: TinyMUConfig, labels: str | Path) -> Tree:
     """Returns a model's weights with a head of zeros that tells the categories of a table."""
-    outputs = sum(map(len, read_labels_table(labels).categories.values()))
+    outputs = sum(map(len, read_label_table(labels).categories.values()))
     head = {
         "kernel": np.zeros((model.encoder.output_width, outputs), np.float32),
         "bias": np.zeros(outputs, np.float32),
@@ -51,14 +51,14 @@ class Labelling(TrainTask):
     def read(self, folder: str, epochs: int, validation: bool) -> LabelBatches:
         """Returns the batches of a data set."""
         step, data = self.config.step, self.config.data
-        self.labels = read_labels_table(data.labels)
+        self.labels = read_label_table(data.labels)
         dataset = Dataset(folder)
-        if dataset.features.store not in ("log_mel", "waveform"):
+        if dataset.features.kind not in ("log_mel", "waveform"):
             raise InputError(
-                f"{folder}: stores {dataset.features.store}, which the encoder does not hear; "
+                f"{folder}: stores {dataset.features.kind}, which the encoder does not hear; "
                 "prepare log_mel"
             )
-        augment = UNCHANGED if validation else data.augment
+        augment = NO_AUGMENT if validation else data.augment
         reader = ClipReader(dataset, self.model, augment, data.seed)
         own = local_block_ids(self.mesh, step.blocks, step.grad_accum_steps)
         clips = data.packing.max_clips
@@ -80,7 +80,7 @@ class Labelling(TrainTask):
     def loss(self, validation: bool) -> Loss:
         """Returns the cross-entropy of the labels, a mean over categories, summed over clips."""
         folder = self.config.data.validation if validation else self.config.data.train
-        store, config = Dataset(folder).features.store, self.model.encoder
+        store, config = Dataset(folder).features.kind, self.model.encoder
         sizes = [len(values) for values in self.labels.categories.values()]
 
         def loss(params: Tree, frozen: Tree, batch: LabelBatch, at: StepContext) -> LossSum:

@@ -15,8 +15,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from tinymu_jax.data.annotations.labelled import read_labels_of
-from tinymu_jax.data.config import UNCHANGED
+from tinymu_jax.data.annotations.labelled import read_labels_by_file
+from tinymu_jax.data.config import NO_AUGMENT
 from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.label_batches import LabelBatch, LabelBatches
 from tinymu_jax.data.loader import ClipReader
@@ -66,7 +66,7 @@ def classes_of(config: TagConfig) -> list[str]:
         if len(set(names)) < len(names):
             raise InputError(f"{config.data.classes}: names a class twice; keep each once")
         return names
-    own = read_labels_of(config.data.labels)
+    own = read_labels_by_file(config.data.labels)
     return sorted({label for labels in own.values() for label in labels})
 
 
@@ -86,7 +86,7 @@ def read_targets(config: TagConfig) -> dict[str, Int[np.ndarray, "classes"]]:
     if config.data.classes is not None:
         places = read_places(config.data.classes)
     targets: dict[str, Any] = {}
-    for file, labels in read_labels_of(config.data.labels).items():
+    for file, labels in read_labels_by_file(config.data.labels).items():
         unknown = [label for label in labels if label not in places]
         if unknown:
             raise InputError(
@@ -142,12 +142,12 @@ class Tagging(TrainTask):
     def read(self, folder: str, epochs: int, validation: bool) -> LabelBatches:
         """Returns the batches of a data set."""
         step, data, dataset = self.config.step, self.config.data, Dataset(folder)
-        if dataset.features.store not in ("log_mel", "waveform"):
+        if dataset.features.kind not in ("log_mel", "waveform"):
             raise InputError(
-                f"{folder}: stores {dataset.features.store}, which the encoder does not hear; "
+                f"{folder}: stores {dataset.features.kind}, which the encoder does not hear; "
                 "prepare log_mel"
             )
-        augment = UNCHANGED if validation else data.augment
+        augment = NO_AUGMENT if validation else data.augment
         reader = ClipReader(dataset, self._whole(), augment, data.seed, data.seconds)
         own = local_block_ids(self.mesh, step.blocks, step.grad_accum_steps)
         steps = self.config.steps
@@ -172,7 +172,7 @@ class Tagging(TrainTask):
     def loss(self, validation: bool) -> Loss:
         """Returns the binary cross-entropy, a mean over classes, summed over clips."""
         folder = self.config.data.validation if validation else self.config.data.train
-        store, config = Dataset(folder).features.store, self.model
+        store, config = Dataset(folder).features.kind, self.model
         mixup = 0.0 if validation else self.config.step.mixup
         key = jax.random.key(self.config.data.seed)
 
