@@ -256,7 +256,7 @@ def test_a_hub_that_is_down_is_told(fake_hub, cache):
     message = refusal(tinymu_jax.load, REPO)
     assert message.startswith(f"{REPO}: tinymu.yaml cannot be downloaded, the hub is out of reach")
     assert "check the network, give the path of a checkpoint (tinymu.pt) that you have" in message
-    assert message.endswith("or name nano, the small model that comes along")
+    assert message.endswith("or use nano, the small model that comes with the package")
     assert written(cache) == []
 
 

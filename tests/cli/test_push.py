@@ -160,7 +160,7 @@ def test_only_what_belongs_to_a_checkpoint_is_sent(fake_hub, folder, push):
     (folder / "LICENSE").write_text("as you like")
     code, out, _ = push(folder, NAME)
     assert code == 0
-    assert "left out: .netrc, checkpoints, clips.array_record\n" in out
+    assert "skipped: .netrc, checkpoints, clips.array_record\n" in out
     sent = sorted(fake_hub.files[NAME, "main"])
     assert sent == sorted([*WEIGHTS, "LICENSE", "README.md"])
 
@@ -172,7 +172,7 @@ def test_a_dry_run_lists_and_touches_nothing(fake_hub, folder, push, monkeypatch
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines()}
     assert lines["model.safetensors"] == "5.0 MB"
     assert "README.md" in lines
-    assert f"nothing is sent to {NAME}" in out
+    assert f"nothing is uploaded to {NAME}" in out
     assert fake_hub.calls == []
     assert sorted(p.name for p in folder.iterdir()) == list(WEIGHTS)
 
@@ -181,7 +181,7 @@ def test_a_card_of_ones_own_is_sent_as_it_is(fake_hub, folder, push):
     (folder / "README.md").write_text("# Mine\n")
     assert push(folder, NAME)[0] == 0
     assert fake_hub.files[NAME, "main"]["README.md"] == b"# Mine\n"
-    assert refused(push(folder, NAME, "--license", "mit"), "a card of your own")
+    assert refused(push(folder, NAME, "--license", "mit"), "was written by hand")
 
 
 def test_a_generated_card_gets_the_name_and_the_licence(fake_hub, folder, push):
@@ -204,7 +204,7 @@ def test_a_private_repository_is_private(fake_hub, folder, push):
 def test_a_public_repository_does_not_get_what_is_to_be_private(fake_hub, folder, push):
     assert push(folder, NAME)[0] == 0
     fake_hub.files[NAME, "main"].clear()
-    assert refused(push(folder, NAME, "--private"), NAME, "is there already and public")
+    assert refused(push(folder, NAME, "--private"), NAME, "exists already and is public")
     assert fake_hub.files[NAME, "main"] == {}
 
 
@@ -243,7 +243,7 @@ def test_a_token_that_the_hub_does_not_know_is_told(fake_hub, folder, push, monk
 
 def test_a_token_without_rights_is_told(fake_hub, folder, push):
     fake_hub.fault = lambda request, method: fake_hub.send(request, 403, b"", {}) or True
-    assert refused(push(folder, NAME), NAME, "may not write there")
+    assert refused(push(folder, NAME), NAME, "no write access")
 
 
 def test_a_hub_that_fails_is_told(fake_hub, folder, push):
@@ -261,12 +261,12 @@ def test_a_hub_that_fails_is_told(fake_hub, folder, push):
 
 def test_a_hub_out_of_reach_is_told(fake_hub, folder, push):
     fake_hub.close()
-    assert refused(push(folder, NAME), NAME, "out of reach", "check the network")
+    assert refused(push(folder, NAME), NAME, "cannot be uploaded", "check the network")
 
 
 @pytest.mark.parametrize("name", ["little", "some one/little", "a/b/c", "someone/--x", "/x", "x/"])
 def test_a_bad_name_is_told_first(fake_hub, tmp_path, push, name):
-    assert refused(push(tmp_path / "nothing", name), f"{name}: is no name of a repository")
+    assert refused(push(tmp_path / "nothing", name), f"{name}: is not a repository name")
 
 
 def test_a_folder_that_is_not_whole_is_refused(fake_hub, folder, tmp_path, push):
@@ -289,7 +289,7 @@ def test_a_folder_that_is_not_whole_is_refused(fake_hub, folder, tmp_path, push)
 
 def test_a_run_that_goes_on_is_refused(fake_hub, tmp_path, push):
     (tmp_path / "run.json").write_text("{}")
-    assert refused(push(tmp_path, NAME), "has not come to its end", "tinymu export")
+    assert refused(push(tmp_path, NAME), "has not finished", "tinymu export")
 
 
 def test_the_server_refuses_a_damaged_upload(fake_hub):

@@ -83,9 +83,9 @@ def open_checkpoint(
         raise InputError(f"{name}: is a path, which has no revision; leave it out")
     if path.is_dir():
         if exists(path / RUN_FILE):
-            opened = _open_run(path)
-        elif (path / hub.WEIGHTS).exists() and not (path / CONFIG_FILE).exists():
-            opened = tinymu_files.from_published(path / hub.WEIGHTS)
+            opened = read_checkpoint(model_folder(path))
+        elif (path / hub.PUBLISHED_WEIGHTS).exists() and not (path / CONFIG_FILE).exists():
+            opened = tinymu_files.from_published(path / hub.PUBLISHED_WEIGHTS)
         elif _is_transformers_folder(path):
             opened = smollm2_files.from_published(path)
         else:
@@ -123,14 +123,20 @@ def _open_file(path: Path) -> Checkpoint:
     return matpac.from_published(path, content)
 
 
-def _open_run(folder: Path) -> Checkpoint:
-    """Reads the model of a run that has come to its end."""
+def model_folder(folder: Path) -> Path:
+    """Returns the checkpoint folder that is in a run's folder; any other folder as it is.
+
+    Raises:
+        InputError: the run has not finished.
+    """
+    if not exists(folder / RUN_FILE):
+        return folder
     if not exists(folder / MODEL_FOLDER / CONFIG_FILE):
         raise InputError(
-            f"{folder}: is a run that has not come to its end; wait for it, or write the model of "
-            f"a checkpoint: tinymu export {folder} FOLDER"
+            f"{folder}: is a run that has not finished; wait for it, or export a checkpoint of "
+            f"it: tinymu export {folder} FOLDER"
         )
-    return read_checkpoint(folder / MODEL_FOLDER)
+    return folder / MODEL_FOLDER
 
 
 def _is_transformers_folder(folder: Path) -> bool:

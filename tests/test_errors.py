@@ -1,0 +1,37 @@
+"""Exceptions of other libraries become one sentence with a remedy."""
+
+import pytest
+
+from tinymu_jax.errors import InputError, reason_of, translate
+
+
+def test_an_exception_becomes_a_sentence_with_its_reason():
+    message = "file: unreadable ({reason}); get it again"
+    with pytest.raises(InputError) as caught, translate(message):
+        raise RuntimeError("bad\n  magic")
+    assert str(caught.value) == "file: unreadable (bad magic); get it again"
+
+
+def test_the_first_matching_class_gives_the_message():
+    specific = {KeyError: "a key", FileNotFoundError: lambda e: f"no {e.args[0]}", OSError: "disk"}
+    for error, message in [
+        (FileNotFoundError("this"), "no this"),
+        (PermissionError(), "disk"),
+        (KeyError(), "a key"),
+        (ValueError(), "other: ValueError"),
+    ]:
+        with pytest.raises(InputError) as caught, translate("other: {reason}", specific):
+            raise error
+        assert str(caught.value) == message
+        assert caught.value.__cause__ is error
+
+
+def test_input_errors_and_interrupts_pass():
+    for error in (InputError("as it is"), KeyboardInterrupt()):
+        with pytest.raises(type(error)) as caught, translate("other"):
+            raise error
+        assert caught.value is error
+
+
+def test_a_long_reason_is_cut():
+    assert reason_of(ValueError("a " * 500), 10) == "a a a a a "
