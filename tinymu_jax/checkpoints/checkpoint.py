@@ -34,7 +34,8 @@ RUN_FILE, MODEL_FOLDER = "run.json", "model"
 BESIDE = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"}
 """What may lie in a checkpoint folder as well, and stays when it is written anew."""
 
-FORMAT = 1
+FORMAT = 2
+"""Version of the layout of `config.json`; other versions are not read."""
 
 ModelConfig = TinyMUConfig | MatpacConfig | SmolLM2Config | SelfSupervisedConfig
 
@@ -154,7 +155,7 @@ def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     if description.get("format") != FORMAT:
         raise InputError(
             f"{path}: format {description.get('format')!r}, this version reads {FORMAT}; "
-            "use the version of tinymu_jax that wrote it, or convert again"
+            "use the version of tinymu_jax that wrote it, or convert the published file again"
         )
     config = MODELS[name].from_dict(description.get("config"), str(path))
     return config, description.get("source") or {}
