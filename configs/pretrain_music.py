@@ -20,10 +20,10 @@ plain = SelfSupervisedConfig()
 config = PretrainConfig(
     output="runs/pretrain_music",
     model=SelfSupervisedConfig(
-        winner_decay=plain.winner_decay ** (1 / SHARE),
+        mcl_temperature_decay=plain.mcl_temperature_decay ** (1 / SHARE),
         teacher_warmup=round(plain.teacher_warmup * SHARE),
-        encoder_decay=1 - (1 - plain.encoder_decay) / SHARE,
-        encoder_decay_end=1 - (1 - plain.encoder_decay_end) / SHARE,
+        encoder_ema_decay=1 - (1 - plain.encoder_ema_decay) / SHARE,
+        encoder_ema_decay_end=1 - (1 - plain.encoder_ema_decay_end) / SHARE,
     ),
     data=CropsConfig(clips=32),
     step=ComputeConfig(blocks=32, encoder_dtype="bfloat16"),

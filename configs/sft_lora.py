@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from configs.sft_tinymu import config as published
 from tinymu_jax.models.config import PUBLISHED, LoraConfig
-from tinymu_jax.models.lora import FROZEN
+from tinymu_jax.models.lora import LORA_FROZEN_PARAMS
 from tinymu_jax.training.config import InitConfig, OptimConfig
 
 config = replace(
@@ -18,5 +18,5 @@ config = replace(
     output="runs/sft_lora",
     init=InitConfig(checkpoint=PUBLISHED),
     lora=LoraConfig(),
-    optim=OptimConfig(frozen_params=FROZEN),
+    optim=OptimConfig(frozen_params=LORA_FROZEN_PARAMS),
 )

@@ -194,7 +194,7 @@ def test_every_device_keeps_its_own_blocks(golden_checkpoint, accumulate):
 
 def test_rows_stay_parted_where_weights_are_parted_too(golden_checkpoint, monkeypatch):
     # As a deep model is compiled.
-    monkeypatch.setattr(layers, "FEW_LAYERS", 0)
+    monkeypatch.setattr(layers, "MAX_UNROLLED_LAYERS", 0)
 
     def sent():
         return sum(item.sent for item in moved(golden_checkpoint.config, (1, 8, 1)).values())

@@ -101,20 +101,20 @@ def test_products_are_those_that_the_device_has(platform, capability, wanted, mo
     if capability:
         device.compute_capability = capability
     monkeypatch.setattr("jax.devices", lambda: [device])
-    assert notebook.products_here() == wanted
+    assert notebook.best_compute_dtype() == wanted
 
 
 def test_the_map_keeps_what_differs_most():
     rng = np.random.default_rng(0)
     plane = rng.standard_normal((30, 2)) * [9.0, 4.0]
     turned = np.linalg.qr(rng.standard_normal((8, 8)))[0][:2]
-    flat = notebook.flatten_vectors((plane @ turned + 5).astype(np.float32))
+    flat = notebook.pca_2d((plane @ turned + 5).astype(np.float32))
     distances = np.linalg.norm(plane[:, None] - plane[None], axis=-1)
     found = np.linalg.norm(flat[:, None] - flat[None], axis=-1)
     np.testing.assert_allclose(found, distances, atol=1e-3)
 
 
 def test_texts_are_no_markup():
-    table = notebook.side_by_side({"a": ["<b>"], "b": ["1 & 2"]})
+    table = notebook.html_table({"a": ["<b>"], "b": ["1 & 2"]})
     assert "&lt;b&gt;" in table
     assert "1 &amp; 2" in table

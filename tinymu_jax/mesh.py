@@ -12,11 +12,11 @@ from jaxtyping import Array
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.tree import flatten
 
-AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("data", "fsdp", "tensor")
 """Of every mesh: copies of the model, parts of the weights along their width, parts of the heads
 and hidden units. A batch is spread over the first two."""
 
-RULES: dict[str, str | None] = {
+LOGICAL_AXIS_RULES: dict[str, str | None] = {
     "layers": None,
     "embed": "fsdp",
     "heads": "tensor",
@@ -30,7 +30,7 @@ RULES: dict[str, str | None] = {
 }
 """Logical axis of a weight -> axis of the mesh."""
 
-BATCH = ("data", "fsdp")
+BATCH_AXES = ("data", "fsdp")
 """Axes of the mesh that part a batch."""
 
 
@@ -60,8 +60,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"mesh data={config.data} fsdp={config.fsdp} tensor={config.tensor}: does not fit "
             f"{len(devices)} devices; choose sizes whose product is their number"
         )
-    auto = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh((data, config.fsdp, config.tensor), AXES, auto, devices=devices)
+    auto = (AxisType.Auto,) * len(MESH_AXES)
+    return jax.make_mesh((data, config.fsdp, config.tensor), MESH_AXES, auto, devices=devices)
 
 
 def weight_shardings(
@@ -85,9 +85,9 @@ def weight_shardings(
     for path, leaf in flatten(shapes):
         names: list[str | None] = []
         for size, axis in zip(leaf.shape, table[path], strict=True):
-            if axis is not None and axis not in RULES:
+            if axis is not None and axis not in LOGICAL_AXIS_RULES:
                 raise ValueError(f"{path}: unknown logical axis {axis!r}")
-            name = None if axis is None else RULES[axis]
+            name = None if axis is None else LOGICAL_AXIS_RULES[axis]
             if name is not None and size % mesh.shape[name]:
                 raise InputError(
                     f"mesh {name}={mesh.shape[name]}: does not part the {size} of {path} "
@@ -117,7 +117,7 @@ def tree_shardings(tree: Any, weights: Mapping[str, NamedSharding], mesh: Mesh) 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns where a batch's blocks lie: parted over copies and sharers of the weights."""
-    return NamedSharding(mesh, PartitionSpec(BATCH))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def constrain(x: Array, *axes: str | None) -> Array:
@@ -129,7 +129,7 @@ def constrain(x: Array, *axes: str | None) -> Array:
 
     Args:
         x: of any shape.
-        axes: logical axis of each of x's axes: "batch" (blocks, rows, clips), one of `RULES`, or
+        axes: logical axis of each of x's axes: "batch" (blocks, rows, clips), one of `LOGICAL_AXIS_RULES`, or
             None for an axis that every device has whole.
 
     Raises:
@@ -137,7 +137,7 @@ def constrain(x: Array, *axes: str | None) -> Array:
     """
     if len(axes) != x.ndim:
         raise ValueError(f"{len(axes)} logical axes for an array of {x.ndim}: {axes}")
-    places = RULES | {"batch": BATCH}
+    places = LOGICAL_AXIS_RULES | {"batch": BATCH_AXES}
     for axis in axes:
         if axis is not None and axis not in places:
             raise ValueError(f"unknown logical axis {axis!r}; use one of {', '.join(places)}")

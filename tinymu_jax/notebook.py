@@ -19,7 +19,7 @@ from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.facts import FACTS, NEW_TIMBRE
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import ComputeDtype
-from tinymu_jax.utils.files import make_folder, read_text, write_text, write_whole
+from tinymu_jax.utils.files import make_folder, read_text, write_atomic, write_text
 
 QUESTION_COLUMNS = ("file", "question", "answer")
 
@@ -33,7 +33,7 @@ NUMBERED_COLOURS = 10
 """Labels that differ in colour; further ones have another marker."""
 
 
-def products_here() -> ComputeDtype:
+def best_compute_dtype() -> ComputeDtype:
     """Returns what to multiply in: bfloat16 where the device has it, else float32.
 
     TPUs have it, and NVIDIA's cards from compute capability 8 on; a T4 (7.5) emulates it.
@@ -47,7 +47,7 @@ def products_here() -> ComputeDtype:
     return "bfloat16" if has_it else "float32"
 
 
-def make_questions(folder: str | Path, clips: int, seconds: float, seed: int = 0) -> Path:
+def make_example_questions(folder: str | Path, clips: int, seconds: float, seed: int = 0) -> Path:
     """Writes clips and questions.csv about them, for those who have none at hand.
 
     Half of the clips have a timbre that nano does not know (`NEW_TIMBRE`), half a usual one; each
@@ -132,7 +132,7 @@ def label_by_folder(folder: str | Path, path: str | Path) -> Path:
     return _write_table(Path(path), rows)
 
 
-def side_by_side(columns: Mapping[str, Sequence[str]]) -> str:
+def html_table(columns: Mapping[str, Sequence[str]]) -> str:
     """Returns a table as HTML, its columns by their names."""
     cell = "<td style='text-align:left'>{}</td>"
     head = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in columns)
@@ -143,7 +143,7 @@ def side_by_side(columns: Mapping[str, Sequence[str]]) -> str:
     return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
-def plot_shares(shares: Mapping[str, float], path: str | Path, title: str = "") -> None:
+def plot_percentages(shares: Mapping[str, float], path: str | Path, title: str = "") -> None:
     """Writes a picture of shares (0 to 1) as bars in percent, the first one at the top.
 
     Raises:
@@ -163,14 +163,14 @@ def plot_shares(shares: Mapping[str, float], path: str | Path, title: str = "") 
     save_figure(figure, path)
 
 
-def flatten_vectors(vectors: Float[np.ndarray, "R E"]) -> Float[np.ndarray, "R 2"]:
+def pca_2d(vectors: Float[np.ndarray, "R E"]) -> Float[np.ndarray, "R 2"]:
     """Returns vectors on the plane in which they differ most (PCA)."""
     centred = vectors - vectors.mean(0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     return (left * sizes)[:, :2]
 
 
-def plot_map(
+def plot_embeddings(
     vectors: Float[np.ndarray, "R E"],
     labels: Sequence[str],
     path: str | Path,
@@ -189,7 +189,7 @@ def plot_map(
     """
     from tinymu_jax.utils.plotting import new_figure, save_figure
 
-    places = {"PCA: where they differ most": flatten_vectors(vectors)}
+    places = {"PCA: where they differ most": pca_2d(vectors)}
     if len(vectors) >= MANY:
         from sklearn.manifold import TSNE
 
@@ -261,7 +261,7 @@ def get_recording(source: str, folder: str | Path, seconds: float = 10.0) -> Pat
         InputError: nothing was given, there is no such file, or the browser gave no microphone.
     """
     if source == "example":
-        return make_recording(make_folder(folder) / "example.wav", seconds)
+        return synthesize_recording(make_folder(folder) / "example.wav", seconds)
     if source in ("upload", "record"):
         if not in_colab():
             source = input(f"{source} works in Colab only; path of a recording: ").strip()
@@ -313,7 +313,7 @@ def record(path: Path, seconds: float) -> Path:
     return _write_sound(path, samples)
 
 
-def make_recording(path: Path, seconds: float) -> Path:
+def synthesize_recording(path: Path, seconds: float) -> Path:
     """Writes a clip of synthetic music as a wav file.
 
     Raises:
@@ -330,5 +330,5 @@ def _write_sound(path: Path, samples: np.ndarray) -> Path:
     def write(partial: Path) -> None:
         soundfile.write(partial, samples, SAMPLE_RATE, subtype="PCM_16", format="WAV")
 
-    write_whole(path, write)
+    write_atomic(path, write)
     return path

@@ -51,7 +51,7 @@ class Tokenizer:
         return self._fast.decode(list(tokens), skip_special_tokens=False).split(END_TEXT)[0]
 
 
-SPECIAL = (
+SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",
     "<|im_end|>",
@@ -93,7 +93,7 @@ def train_tokenizer(texts: Iterable[str], size: int = 768) -> str:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        special_tokens=list(SPECIAL),
+        special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -135,10 +135,10 @@ def test_a_clip_tells_how_much_is_heard(tmp_path):
     path = tmp_path / "clip.wav"
     soundfile.write(path, noise(36_000), 8000)
     clip = read_clip(path, max_seconds=2.5)
-    assert (clip.heard_seconds, clip.total_seconds) == (2.5, 4.5)
+    assert (clip.encoded_seconds, clip.total_seconds) == (2.5, 4.5)
     assert len(clip.samples) == 40_000
     clip = as_clip(noise(36_000), max_seconds=1.5)
-    assert (clip.heard_seconds, clip.total_seconds) == (1.5, 2.25)
+    assert (clip.encoded_seconds, clip.total_seconds) == (1.5, 2.25)
     assert len(clip.samples) == 24_000
 
 

@@ -53,8 +53,8 @@ def test_what_was_heard_is_told(recordings):
     for path in recordings:
         clip, total = read_clip(path), soundfile.info(path).duration
         assert clip.total_seconds == pytest.approx(total)
-        assert clip.heard_seconds == pytest.approx(min(10.0, total), abs=1e-3)
-        assert len(clip.samples) == pytest.approx(16_000 * clip.heard_seconds, abs=1)
+        assert clip.encoded_seconds == pytest.approx(min(10.0, total), abs=1e-3)
+        assert len(clip.samples) == pytest.approx(16_000 * clip.encoded_seconds, abs=1)
         assert 0.001 < np.abs(clip.samples).max() <= 1.5
 
 

@@ -63,7 +63,7 @@ def ours(batch: int, compute_dtype: str) -> Callable[[], Any]:
     """Returns our step, as the loop runs it."""
     from tinymu_jax.data.crops import CropBatch
     from tinymu_jax.models.config import SelfSupervisedConfig
-    from tinymu_jax.models.matpac_ssl.student_teacher import init_whole, parts_of
+    from tinymu_jax.models.matpac_ssl.student_teacher import init_student_and_teacher, split_teacher
     from tinymu_jax.training.config import PRETRAINING, ComputeConfig
     from tinymu_jax.training.optim import make_optimizer, partition_frozen
     from tinymu_jax.training.tasks.pretrain import frozen_too, loss_of_crops, teach
@@ -74,7 +74,7 @@ def ours(batch: int, compute_dtype: str) -> Callable[[], Any]:
     config = replace(config, encoder=encoder)
     optim = frozen_too(PRETRAINING, config)
     optimiser = make_optimizer(optim, STEPS)
-    params, teaching = parts_of(init_whole(config, 0))
+    params, teaching = split_teacher(init_student_and_teacher(config, 0))
     trained, frozen = partition_frozen(params, optim)
     step = step_of(loss_of_crops(config, 0), optimiser, after=teach(config, STEPS))
     step = jax.jit(step, donate_argnums=0)

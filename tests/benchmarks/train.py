@@ -53,12 +53,12 @@ def make_batch(
     from tinymu_jax.data.features import as_embeddings, as_log_mel
     from tinymu_jax.data.loader import Batch
     from tinymu_jax.models.config import TinyMUConfig
-    from tinymu_jax.models.packing import PackedGroup, PackingConfig, build_block, question_slots
+    from tinymu_jax.models.packing import PackedGroup, PackingConfig, build_block, question_length
 
     config = TinyMUConfig()
     flat = [q for own in questions for q in own]
     sizes = (np.array([len(q[part]) for q in flat]) for part in (0, 1))
-    own = question_slots(*sizes, config).reshape(len(questions), -1).sum(1) + 64
+    own = question_length(*sizes, config).reshape(len(questions), -1).sum(1) + 64
     # The longest with the shortest: rows of nearly one length.
     order = np.argsort(-own, kind="stable")
     half = len(order) // groups_in_row

@@ -129,10 +129,10 @@ def test_ask_prints_json_lines(tinymu, recordings, loaded):
         "prompt": PROMPT,
         "answer": answer.text,
         "ended": answer.ended,
-        "heard_seconds": 10.0,
+        "encoded_seconds": 10.0,
         "total_seconds": 11.0,
     }
-    assert (second["file"], second["heard_seconds"]) == (str(recordings[1]), 3.2)
+    assert (second["file"], second["encoded_seconds"]) == (str(recordings[1]), 3.2)
 
 
 def test_ask_hears_as_much_as_it_is_told(tinymu, recordings):
@@ -304,7 +304,7 @@ def test_embed_prints_json_lines(tinymu, recordings):
         "file": str(recordings[0]),
         "output": "embeddings/stereo_48k_11s.npy",
         "shape": [63, 160],
-        "heard_seconds": 10.0,
+        "encoded_seconds": 10.0,
         "total_seconds": 11.0,
     }
 
@@ -320,15 +320,6 @@ def test_embed_draws_a_picture(tinymu, recordings, work):
             pictures.append(np.asarray(picture.convert("RGB")))
     assert pictures[0].shape == pictures[1].shape
     assert (pictures[0] != pictures[1]).any()
-
-
-def test_embed_says_before_it_starts_that_pictures_need_matplotlib(
-    tinymu, recordings, work, monkeypatch
-):
-    monkeypatch.setattr("tinymu_jax.utils.plotting.find_spec", lambda name: None)
-    monkeypatch.setattr("tinymu_jax.inference.load.load", None)
-    assert_refused(tinymu("embed", *recordings, "--plot"), "matplotlib", "--plot")
-    assert files(work) == []
 
 
 @pytest.mark.parametrize("option", [[], ["--plot"]])

@@ -27,8 +27,8 @@ from tinymu_jax.utils.process_pool import worker_pool
 
 HOLD = f"""
 import sys, time; from pathlib import Path; sys.path.insert(0, {str(ROOT)!r})
-from tinymu_jax.utils.files import alone_in
-with alone_in(Path(sys.argv[1])):
+from tinymu_jax.utils.files import folder_lock
+with folder_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """

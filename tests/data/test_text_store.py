@@ -18,7 +18,7 @@ from tinymu_jax.data.sampler import make_groups, make_plan
 from tinymu_jax.mesh import MeshConfig
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.models.tinymu import TinyMU, label_loss
-from tinymu_jax.tokenizer import SPECIAL, Tokenizer, train_tokenizer
+from tinymu_jax.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
 from tinymu_jax.training.config import DataConfig, OptimConfig, TrainConfig
 from tinymu_jax.training.flops import training_flops
 from tinymu_jax.training.tasks.finetune import FineTuning
@@ -47,14 +47,16 @@ def tokenizer_file():
 
 
 def test_a_tokenizer_of_ones_own_has_smollm2s_special_tokens(tokenizer_file):
-    from tokenizer_fixture import SPECIAL_TOKENS
+    import tokenizer_fixture
     from tokenizers import Tokenizer as Fast
 
     fast = Fast.from_str(tokenizer_file)
-    assert [fast.id_to_token(number) for number in range(17)] == SPECIAL_TOKENS == list(SPECIAL)
+    expected = list(SPECIAL_TOKENS)
+    assert [fast.id_to_token(number) for number in range(17)] == expected
+    assert expected == tokenizer_fixture.SPECIAL_TOKENS
     assert fast.token_to_id("!") == 17
     assert 17 + 256 < fast.get_vocab_size() <= 400
-    for number, token in enumerate(SPECIAL):
+    for number, token in enumerate(SPECIAL_TOKENS):
         assert fast.encode(f"a {token} b").ids.count(number) == 1
 
 

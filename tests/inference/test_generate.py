@@ -10,7 +10,7 @@ from oracles import torch_modules as oracle
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import TokenAssistant
 from tinymu_jax.inference.generate import decode, greedy, prefill, sample_top_p
-from tinymu_jax.models.sequence import QuestionBatch
+from tinymu_jax.models.sequence import PromptBatch
 
 CASES = ["bang_in_answer", "prompt_129", "prompt_128", "answer_cut", "greedy_ends"]
 
@@ -308,7 +308,7 @@ def test_a_question_of_another_length_compiles_nothing_new(assistant, clip, long
 def state(assistant):
     """A decoding of two questions, one of them only there to fill the batch up."""
     config = assistant.config
-    question = QuestionBatch(
+    question = PromptBatch(
         jax.random.normal(jax.random.key(0), (2, 4, config.decoder.width)),
         jnp.array([4, 2]),
         jnp.array([[5, 6, 7], [8, 0, 0]]),

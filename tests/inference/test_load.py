@@ -21,7 +21,7 @@ from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.class_names import read_labels
 from tinymu_jax.inference.embedder import Embedder
 from tinymu_jax.inference.load import make_assistant
-from tinymu_jax.utils.compilation_cache import keep_compiled_programs
+from tinymu_jax.utils.compilation_cache import enable_compilation_cache
 from tinymu_jax.utils.tree import flatten, unflatten
 
 CLIP = "stereo_48k_11s"
@@ -155,7 +155,7 @@ def test_max_seconds_says_how_much_is_heard(checkpoint_file, loaded, recording):
     # 2.5 s are 248 frames, one vector for each 16 begun.
     assert short.embed(recording).shape == (16, 160)
     answer = short.answers(recording, "What is it?", max_new_tokens=1)[0]
-    assert (answer.heard_seconds, answer.total_seconds) == (2.5, 11.0)
+    assert (answer.encoded_seconds, answer.total_seconds) == (2.5, 11.0)
     np.testing.assert_array_equal(short.embed(recording), short.embed(_cut(recording, 2.5)))
 
 
@@ -522,13 +522,13 @@ def compilation_cache():
 
 def test_compiled_programs_are_kept_in_our_cache(tmp_path, compilation_cache):
     compilation_cache(None)
-    keep_compiled_programs()
+    enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cache" / "compiled")
 
 
 def test_a_folder_for_compiled_programs_that_is_set_stays(tmp_path, compilation_cache):
     compilation_cache(str(tmp_path / "mine"))
-    keep_compiled_programs()
+    enable_compilation_cache()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
 
 

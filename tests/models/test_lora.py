@@ -36,7 +36,7 @@ from tinymu_jax.models.config import (
     TinyMUConfig,
 )
 from tinymu_jax.models.layers import JointDense, run_layers
-from tinymu_jax.models.lora import FROZEN, add_lora, merge_lora
+from tinymu_jax.models.lora import LORA_FROZEN_PARAMS, add_lora, merge_lora
 from tinymu_jax.models.packing import PackedGroup, PackedQuestion, PackingConfig, build_block
 from tinymu_jax.training.config import OptimConfig
 from tinymu_jax.training.optim import make_optimizer, partition_frozen
@@ -246,7 +246,7 @@ def test_gradients_are_those_of_the_padded_step(
     module.audio_encoder.requires_grad_(False)
     adapt(module.text_decoder.lm, params, lora)
     loss, gradients = published_step(module, waveforms, texts, ignore_bang=True)
-    trained, frozen = partition_frozen(params, OptimConfig(frozen_params=FROZEN))
+    trained, frozen = partition_frozen(params, OptimConfig(frozen_params=LORA_FROZEN_PARAMS))
     step = jax.jit(make_step(config, "embeddings", KEEP, accumulate))
     state, metrics = step(init_state(trained, KEEP), frozen, make_batch(texts))
     np.testing.assert_allclose(metrics.loss, loss, rtol=1e-5)
@@ -287,7 +287,7 @@ def test_an_encoder_that_is_not_frozen_learns(golden_dir, golden_checkpoint, wav
 
 def test_only_what_is_trained_has_averages(golden_checkpoint):
     params, _ = add_lora(golden_checkpoint.params, golden_checkpoint.config, LORA, 0)
-    trained, frozen = partition_frozen(params, OptimConfig(frozen_params=FROZEN))
+    trained, frozen = partition_frozen(params, OptimConfig(frozen_params=LORA_FROZEN_PARAMS))
     state = make_optimizer(OptimConfig(weight_decay=0.1), 10).init(trained)
     wanted = {p for p, _ in flatten(params) if p.startswith("projector/") or is_lora(p)}
     assert len(wanted) == 4 + 4
@@ -298,7 +298,9 @@ def test_only_what_is_trained_has_averages(golden_checkpoint):
 
 def test_the_published_additions_are_as_many_as_reckoned():
     config = dataclasses.replace(TinyMUConfig(), decoder=SmolLM2Config(lora=LoraConfig()))
-    trained, _ = partition_frozen(expected_shapes(config), OptimConfig(frozen_params=FROZEN))
+    trained, _ = partition_frozen(
+        expected_shapes(config), OptimConfig(frozen_params=LORA_FROZEN_PARAMS)
+    )
     sizes = {path: leaf.size for path, leaf in flatten(trained) if is_lora(path)}
     # 30 layers; A of 576 x 32 for queries and values, B of 32 x 576 and 32 x 192.
     assert sum(sizes.values()) == 30 * 32 * (576 + 576 + 576 + 192)
@@ -443,7 +445,7 @@ def test_dropout_of_a_step_follows_its_number_and_is_computed_again_alike(
     golden_checkpoint, make_batch
 ):
     params, config = with_lora(golden_checkpoint, dataclasses.replace(LORA, dropout=0.5))
-    trained, frozen = partition_frozen(params, OptimConfig(frozen_params=FROZEN))
+    trained, frozen = partition_frozen(params, OptimConfig(frozen_params=LORA_FROZEN_PARAMS))
     batch = make_batch(asked(1))
 
     def run(remat):

@@ -15,8 +15,8 @@ from tinymu_jax.models.config import SelfSupervisedConfig
 from tinymu_jax.models.matmul import matmul
 from tinymu_jax.models.matpac_ssl import losses
 from tinymu_jax.models.matpac_ssl import teacher as schedules
-from tinymu_jax.models.matpac_ssl.losses import draw_orders, order_of
-from tinymu_jax.models.matpac_ssl.metrics import step_metrics, warning
+from tinymu_jax.models.matpac_ssl.losses import patch_order, random_patch_orders
+from tinymu_jax.models.matpac_ssl.metrics import collapse_warning, step_metrics
 from tinymu_jax.models.matpac_ssl.student_teacher import init_params, init_teacher, ssl_loss
 from tinymu_jax.models.matpac_ssl.teacher import TeacherState, ema_update
 from tinymu_jax.utils.tree import flatten
@@ -54,7 +54,7 @@ def case(request, golden_dir):
     params = jax.tree.map(jnp.asarray, params)
     teaching = TeacherState(params.pop("teacher"), params.pop("centre"))
     log_mel = jnp.asarray(golden["source"]).swapaxes(1, 2)
-    order = order_of(jnp.asarray(golden["noise"]))
+    order = patch_order(jnp.asarray(golden["noise"]))
     return Case(config, params, teaching, content, log_mel, order, golden)
 
 
@@ -69,7 +69,7 @@ def one_step(case, step, log_mel=None, order=None):
 def _one_step(params, teaching, log_mel, order, step, config):
     def total(params):
         seen = ssl_loss(params, teaching, log_mel, order, step, config)
-        share = config.class_share
+        share = config.class_loss_weight
         return share * seen.classes.mean() + (1 - share) * seen.prediction.mean(), seen
 
     (lost, seen), gradient = jax.value_and_grad(total, has_aux=True)(params)
@@ -197,8 +197,8 @@ def test_only_what_is_trained_has_a_gradient(case):
 
 def test_what_is_visible_is_what_the_noise_puts_first():
     noise = jnp.asarray([[0.3, 0.1, 0.9, 0.2]])
-    assert order_of(noise).tolist() == [[1, 3, 0, 2]]
-    drawn = draw_orders(jax.random.key(0), 3, 190)
+    assert patch_order(noise).tolist() == [[1, 3, 0, 2]]
+    drawn = random_patch_orders(jax.random.key(0), 3, 190)
     assert np.array_equal(np.sort(drawn, axis=1), np.tile(np.arange(190), (3, 1)))
     assert not np.array_equal(drawn[0], drawn[1])
 
@@ -312,21 +312,21 @@ def test_spreads_wins_and_classes_are_those_of_pytorch(case, module):
 
     mean = teacher.mean(0)
     checked = {
-        "spread_of_predictions": spread(F.normalize(told, dim=-1).flatten(0, 1)),
-        "spread_of_targets": spread(F.normalize(wanted, dim=-1).flatten(0, 1)),
-        "spread_of_student_classes": spread(student),
-        "spread_of_teacher_classes": spread(teacher),
+        "prediction_std": spread(F.normalize(told, dim=-1).flatten(0, 1)),
+        "target_std": spread(F.normalize(wanted, dim=-1).flatten(0, 1)),
+        "student_class_std": spread(student),
+        "teacher_class_std": spread(teacher),
         "classes_used": len(teacher.argmax(-1).unique()),
         "class_perplexity": (-(mean * (mean + 1e-7).log()).sum()).exp().item(),
         "class_agreement": (teacher.argmax(-1) == student.argmax(-1)).double().mean().item(),
         "teacher_temperature": sharp,
-        "encoder_decay": 0.99995 + 0.00004 * 2000 / STEPS,
-        "head_decay": 0.998 + 0.002 * 2000 / STEPS,
+        "encoder_ema_decay": 0.99995 + 0.00004 * 2000 / STEPS,
+        "head_ema_decay": 0.998 + 0.002 * 2000 / STEPS,
     }
     if told.shape[2] > 1:
         shares = torch.bincount(best.flatten(), minlength=told.shape[2]) / count
         checked |= {f"wins_{head}": share.item() for head, share in enumerate(shares)}
-        checked["winner_temperature"] = 0.1 * 0.99997**2000
+        checked["mcl_temperature"] = 0.1 * 0.99997**2000
     for name, value in checked.items():
         assert float(found[name]) == pytest.approx(value, rel=2e-4), name
     assert set(found) == {"prediction_loss", "class_loss", *checked}
@@ -334,10 +334,12 @@ def test_spreads_wins_and_classes_are_those_of_pytorch(case, module):
 
 def test_a_winner_of_all_and_collapsed_classes_are_warned_of():
     fine = {"wins_0": 0.6, "wins_1": 0.4, "class_perplexity": 300.0}
-    assert warning(fine) is None
-    assert "one hypothesis is the best of 99 %" in warning(fine | {"wins_0": 0.99, "wins_1": 0.01})
-    assert "they have collapsed" in warning(fine | {"class_perplexity": 1.2})
-    assert warning({"class_perplexity": 300.0}) is None
+    assert collapse_warning(fine) is None
+    assert "one hypothesis is the best of 99 %" in collapse_warning(
+        fine | {"wins_0": 0.99, "wins_1": 0.01}
+    )
+    assert "they have collapsed" in collapse_warning(fine | {"class_perplexity": 1.2})
+    assert collapse_warning({"class_perplexity": 300.0}) is None
 
 
 @pytest.mark.parametrize(("into", "out"), [(768, 512), (512, 768)])

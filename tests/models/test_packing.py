@@ -12,7 +12,7 @@ from tinymu_jax.models.packing import (
     PackedQuestion,
     PackingConfig,
     build_block,
-    question_slots,
+    question_length,
 )
 from tinymu_jax.models.sequence import build_sequence, packed_mask
 
@@ -50,7 +50,7 @@ def questions_of(placed):
         at = start + place.num_audio + 1
         for asked in place.questions:
             sizes = (np.array([len(part)]) for part in asked[:2])
-            stop = at + int(question_slots(*sizes, CONFIG)[0])
+            stop = at + int(question_length(*sizes, CONFIG)[0])
             yield place, asked, start, range(at, stop)
             at = stop
         used[place.row] = at
@@ -89,14 +89,14 @@ def test_a_packed_question_has_the_tokens_and_positions_that_it_has_alone(placed
 
 def test_labels_are_predicted_by_the_slots_before_them(placed, block):
     wanted = [label for place in placed for asked in place.questions for label in asked.labels]
-    assert block.labels[block.counted].tolist() == wanted
-    assert block.counted.sum() == len(wanted)
+    assert block.labels[block.label_mask].tolist() == wanted
+    assert block.label_mask.sum() == len(wanted)
     predicting = []
     for place, asked, _, slots in questions_of(placed):
         last = slots[-1] + place.row * PACKING.row_length
         predicting += range(last - len(asked.labels) + 1, last + 1)
-    assert block.label_slots[block.counted].tolist() == predicting
-    assert not block.labels[~block.counted].any()
+    assert block.label_positions[block.label_mask].tolist() == predicting
+    assert not block.labels[~block.label_mask].any()
 
 
 def test_empty_slots_are_seen_by_nobody(block):
@@ -176,7 +176,7 @@ def test_rows_and_blocks_hold_no_more_than_they_can(lengths):
     assert slots.max() <= packing.row_length
     assert labels.max() <= packing.max_labels
     assert max(map(len, clips)) == packing.max_clips
-    sizes = question_slots(lengths.prompt, lengths.labels, CONFIG)
+    sizes = question_length(lengths.prompt, lengths.labels, CONFIG)
     total = sizes.sum() + (lengths.audio[groups.record] + 1).sum()
     assert slots.sum() == total
     fill = plan.fill(packing)

@@ -137,7 +137,7 @@ def test_attention(llama, decoder, embedded, positions, mask):
 def test_mlp(llama, decoder, embedded):
     config, params = decoder
     first = jax.tree.map(lambda x: x[0], params["body"]["layers"]["mlp"])
-    made = smollm2.Mlp(config).apply({"params": first}, jnp.asarray(embedded))
+    made = smollm2.GatedMlp(config).apply({"params": first}, jnp.asarray(embedded))
     assert_close(made, llama.model.layers[0].mlp(torch.from_numpy(embedded)), 1e-5)
 
 

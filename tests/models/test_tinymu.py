@@ -27,7 +27,7 @@ from tinymu_jax.models.config import (
 )
 from tinymu_jax.models.matpac import Matpac
 from tinymu_jax.models.projector import make_projector
-from tinymu_jax.models.sequence import QuestionBatch, build_sequence
+from tinymu_jax.models.sequence import PromptBatch, build_sequence
 from tinymu_jax.models.tinymu import TinyMU, label_loss
 from tinymu_jax.utils.tree import flatten, logical_axes, unflatten
 
@@ -55,7 +55,7 @@ def test_the_example_of_lay_out():
     assert made.positions.tolist() == [[0, 1, 0, 2, 3, 4, 0, 2 + 129, 2 + 130, 0]]
     assert np.flatnonzero(made.key_mask[0]).tolist() == [0, 1, 3, 4, 5, 8]
     assert made.first_logit_position.tolist() == [7]
-    assert int(made.answer) == 8
+    assert int(made.answer_start) == 8
 
 
 def published(num_audio, prompt, answer):
@@ -126,7 +126,7 @@ def test_lay_out_is_the_published_sequence_without_its_pads(case, padding):
     idle = np.setdiff1d(np.arange(len(slots)), used)
     assert not made.mask[0][:, idle].any()
     assert int(made.first_logit_position[0]) == used[first]
-    assert int(made.answer) == pad_slot + 1
+    assert int(made.answer_start) == pad_slot + 1
     np.testing.assert_array_equal(made.key_mask[0], made.mask[0].any(axis=0))
 
 
@@ -485,7 +485,7 @@ def first_token(config):
     """Returns it, and whether the answer is over with it."""
     width = config.decoder.width
     audio_vectors = np.ones((1, 2, width), np.float32)
-    question = QuestionBatch(audio_vectors, np.array([2]), np.array([[5, 6]]), np.array([2]))
+    question = PromptBatch(audio_vectors, np.array([2]), np.array([[5, 6]]), np.array([2]))
     state = prefill(
         {"decoder": random_params(expected_shapes(config.decoder))},
         question,
@@ -548,7 +548,7 @@ CHANGES = {
     HeadConfig: {
         "kind": (TAGGER.head, "probe", with_head(shapes)),
         "num_classes": (TAGGER.head, 6, with_head(shapes)),
-        "shares": (TAGGER.head, "sigmoid", with_head(tags)),
+        "activation": (TAGGER.head, "sigmoid", with_head(tags)),
     },
     MatpacConfig: {
         "width": (ENCODER, 32, shapes),

@@ -17,7 +17,6 @@ from tinymu_jax.quickstart.tour import Tour, carry_over
 from tinymu_jax.quickstart.train_nano import learn, make_data, make_tokenizer
 from tinymu_jax.tokenizer import Tokenizer
 from tinymu_jax.training.plots import plot_losses, read_losses
-from tinymu_jax.utils import plotting
 from tinymu_jax.utils.tree import flatten
 
 
@@ -198,11 +197,3 @@ def test_losses_of_all_stages_are_read_and_drawn(learnt, tmp_path):
     plot_losses(runs, tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert "cannot be read" in refusal(read_losses, tmp_path)
-
-
-def test_without_matplotlib_a_picture_is_left_out_and_that_is_said(tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(plotting, "find_spec", lambda name: None)
-    plotting.draw(said.append, lambda path: path.write_text("drawn"), tmp_path / "a.png")
-    assert not (tmp_path / "a.png").exists()
-    assert "tinymu_jax[pictures]" in said[0]

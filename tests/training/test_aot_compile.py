@@ -26,7 +26,11 @@ from tinymu_jax.models.config import (
     SelfSupervisedConfig,
     TinyMUConfig,
 )
-from tinymu_jax.models.matpac_ssl.student_teacher import init_whole, parts_of, ssl_loss
+from tinymu_jax.models.matpac_ssl.student_teacher import (
+    init_student_and_teacher,
+    split_teacher,
+    ssl_loss,
+)
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.models.smollm2 import SmolLM2, param_axes
 from tinymu_jax.training.accelerators import CHIPS, chip_of
@@ -272,7 +276,7 @@ def test_operations_of_pre_training_are_those_that_xla_counts():
     config = SelfSupervisedConfig(
         replace(SMALL.encoder, width=256), replace(SMALL.predictor, width=128), SMALL.class_head
     )
-    params, teaching = parts_of(init_whole(config, 0))
+    params, teaching = split_teacher(init_student_and_teacher(config, 0))
     crops, order = jnp.zeros((4, 160, 80)), jnp.tile(jnp.arange(50), (4, 1))
 
     def lost(params):
@@ -441,7 +445,7 @@ def test_the_full_size_step_compiles_for_sixteen_chips_and_fits(tmp_path):
 def test_the_step_of_pre_training_compiles_for_sixty_four_chips_and_fits(tmp_path):
     _, found = compile_on_its_own(tmp_path, "--pretrain", "--topology", "v5e:8x8")
     # Every weight's gradient once; what is told of a step is small beside it.
-    params, _ = parts_of(expected_shapes(SelfSupervisedConfig()))
+    params, _ = split_teacher(expected_shapes(SelfSupervisedConfig()))
     still = ("pos_embed", "log_mel", "single")
     learnt = sum(
         math.prod(leaf.shape)

@@ -28,7 +28,7 @@ from tinymu_jax.models.config import (
     SelfSupervisedConfig,
     TinyMUConfig,
 )
-from tinymu_jax.models.matpac_ssl.losses import draw_orders
+from tinymu_jax.models.matpac_ssl.losses import random_patch_orders
 from tinymu_jax.models.positions import sincos_positions
 from tinymu_jax.training import run as runs
 from tinymu_jax.training.checkpointing import Checkpoints
@@ -96,7 +96,7 @@ def crops_and_orders(config, patches=65):
     for step in range(STEPS):
         batch = batches[step]
         keys = [jax.random.fold_in(jax.random.key(SEED), number) for number in batch.number]
-        orders = np.concatenate([draw_orders(key, CLIPS, patches) for key in keys])
+        orders = np.concatenate([random_patch_orders(key, CLIPS, patches) for key in keys])
         crops = batch.log_mel.reshape(-1, FRAMES, 80).astype(np.float32)
         yield crops.swapaxes(1, 2), orders
 

@@ -16,7 +16,7 @@ from tinymu_jax.data.config import AugmentConfig, FeatureConfig, PrepareConfig
 from tinymu_jax.data.prepare import prepare
 from tinymu_jax.mesh import MeshConfig
 from tinymu_jax.models.config import LoraConfig
-from tinymu_jax.models.lora import FROZEN
+from tinymu_jax.models.lora import LORA_FROZEN_PARAMS
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training import checkpointing as checkpoints_module
 from tinymu_jax.training import run as runs
@@ -33,7 +33,7 @@ from tinymu_jax.training.init_weights import open_init
 from tinymu_jax.training.optim import make_optimizer
 from tinymu_jax.training.run import export
 from tinymu_jax.training.train_step import init_state
-from tinymu_jax.utils.files import alone_in
+from tinymu_jax.utils.files import folder_lock
 from tinymu_jax.utils.tree import flatten
 
 SECONDS = [3.0, 2.2, 0.7, 4.0, 1.5, 2.0]
@@ -238,7 +238,9 @@ def test_one_batch_is_learnt_by_heart(config, golden_dir):
 
 
 def test_lora_is_merged_into_the_model_at_the_end(config, tmp_path, golden_checkpoint):
-    config = changed(config, lora=LoraConfig(rank=4, alpha=8.0), optim__frozen_params=FROZEN)
+    config = changed(
+        config, lora=LoraConfig(rank=4, alpha=8.0), optim__frozen_params=LORA_FROZEN_PARAMS
+    )
     trained = train(config)
     model = read_checkpoint(trained.model)
     assert model.config == golden_checkpoint.config
@@ -342,7 +344,7 @@ def test_validation_on_longer_clips_than_the_crops_is_refused(config, data, tmp_
 
 def test_two_runs_do_not_share_a_folder(config):
     Path(config.output).mkdir()
-    with alone_in(Path(config.output)):
+    with folder_lock(Path(config.output)):
         assert "another process is writing it" in refusal(train, config)
 
 

@@ -75,7 +75,7 @@ def test_every_answer_is_a_label_once_an_epoch(datasets, golden_checkpoint):
     seen = []
     for step in range(len(batches)):
         block = batches[step].blocks
-        seen += block.labels[block.counted].tolist()
+        seen += block.labels[block.label_mask].tolist()
     wanted = [
         label
         for number in range(len(dataset))
@@ -100,7 +100,7 @@ def test_the_last_step_may_have_empty_blocks(datasets, golden_checkpoint):
     assert batches.plan.num_blocks % 4
     last = batches[len(batches) - 1]
     assert not last.lengths[-1].any()
-    assert not last.blocks.counted[-1].any()
+    assert not last.blocks.label_mask[-1].any()
     assert (last.records[-1] == -1).all()
 
 

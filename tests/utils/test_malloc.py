@@ -14,11 +14,11 @@ from tinymu_jax.utils import malloc
 TRIES, BYTES = 10, 48 << 20
 PAGES = """
 import resource, sys, threading
-from tinymu_jax.utils.malloc import give_back, keep_heap
+from tinymu_jax.utils.malloc import trim_heap, keep_heap
 
 kept = keep_heap() if "keep" in sys.argv else None
 if "large" in sys.argv:
-    give_back(1 << 30)
+    trim_heap(1 << 30)
 
 def ask_again():
     for _ in range({tries}):
@@ -74,7 +74,7 @@ def test_where_an_accelerator_computes_the_heap_is_left_alone(monkeypatch):
 
 LEFT = """
 from pathlib import Path
-from tinymu_jax.utils.malloc import give_back, keep_heap
+from tinymu_jax.utils.malloc import trim_heap, keep_heap
 
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1])
@@ -84,7 +84,7 @@ there = [bytes(1000) for _ in range(200_000)]
 end = bytes(1000)
 del there
 before = held()
-give_back(0)
+trim_heap(0)
 print(before - held())
 """
 

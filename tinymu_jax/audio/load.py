@@ -22,10 +22,10 @@ from tinymu_jax.utils.files import exists
 
 Mono = Literal["first", "mean"]
 
-RATES = (1_000, 768_000)
+SAMPLE_RATE_RANGE = (1_000, 768_000)
 """Sample rates that recordings may have; others are faults of a header."""
 
-LONGEST = 86_400
+MAX_CLIP_SECONDS = 86_400
 """Seconds that can be heard."""
 
 
@@ -34,7 +34,7 @@ class Clip(NamedTuple):
 
     samples: Float32[np.ndarray, "n"]
     """At 16 kHz, one channel."""
-    heard_seconds: float
+    encoded_seconds: float
     total_seconds: float
 
 
@@ -78,12 +78,12 @@ def read_clip(
         InputError: as `load_audio`.
     """
     path = Path(path)
-    check_seconds(max_seconds)
+    check_max_seconds(max_seconds)
     channels, rate, total = decode(path, max_seconds)
     samples = np.ascontiguousarray(channels[:, 0] if mono == "first" else channels.mean(axis=1))
-    if not RATES[0] <= rate <= RATES[1]:
+    if not SAMPLE_RATE_RANGE[0] <= rate <= SAMPLE_RATE_RANGE[1]:
         raise InputError(
-            f"{path}: says that its sample rate is {rate}, {RATES[0]} to {RATES[1]} can be used; "
+            f"{path}: says that its sample rate is {rate}, {SAMPLE_RATE_RANGE[0]} to {SAMPLE_RATE_RANGE[1]} can be used; "
             "repair or leave it out"
         )
     if silence_if_short and len(samples) < 1600:
@@ -117,7 +117,7 @@ def as_clip(audio: "str | Path | np.ndarray | Clip", max_seconds: float | None =
             f"audio array of type {samples.dtype}: give floats in [-1, 1] "
             f"(for int16: samples / 32768)"
         )
-    check_seconds(max_seconds)
+    check_max_seconds(max_seconds)
     total = len(samples)
     if max_seconds is not None:
         samples = samples[: int(max_seconds * SAMPLE_RATE)]
@@ -125,11 +125,11 @@ def as_clip(audio: "str | Path | np.ndarray | Clip", max_seconds: float | None =
     return Clip(samples, len(samples) / SAMPLE_RATE, total / SAMPLE_RATE)
 
 
-def check_seconds(max_seconds: float | None) -> None:
+def check_max_seconds(max_seconds: float | None) -> None:
     """Raises `InputError` if `max_seconds` of a recording are less than one window."""
-    if max_seconds is not None and not WINDOW / SAMPLE_RATE <= max_seconds <= LONGEST:
+    if max_seconds is not None and not WINDOW / SAMPLE_RATE <= max_seconds <= MAX_CLIP_SECONDS:
         raise InputError(
-            f"max_seconds is {max_seconds}: give {WINDOW / SAMPLE_RATE} (one window) to {LONGEST} "
+            f"max_seconds is {max_seconds}: give {WINDOW / SAMPLE_RATE} (one window) to {MAX_CLIP_SECONDS} "
             "(a day)"
         )
 

@@ -241,7 +241,7 @@ def init_params(config: ModelConfig, seed: int) -> Tree:
     from tinymu_jax.models.tinymu import TinyMU
 
     if isinstance(config, SelfSupervisedConfig):
-        return student_teacher.init_whole(config, seed)
+        return student_teacher.init_student_and_teacher(config, seed)
     model = {TinyMUConfig: TinyMU, MatpacConfig: Matpac, SmolLM2Config: SmolLM2}[type(config)]
     if isinstance(config, SmolLM2Config):
         example = jnp.zeros((1, 2), jnp.int32)

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import exists, write_whole
+from tinymu_jax.utils.files import exists, write_atomic
 
 TYPES = {
     "F64": np.dtype(np.float64),
@@ -91,4 +91,4 @@ def write_safetensors(
         except SafetensorError as error:
             raise OSError(str(error)) from error
 
-    write_whole(path, write)
+    write_atomic(path, write)

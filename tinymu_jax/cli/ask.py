@@ -18,7 +18,7 @@ from tinymu_jax.cli.options import (
     show_fault,
 )
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import check_folder, make_folder, write_whole
+from tinymu_jax.utils.files import check_folder, make_folder, write_atomic
 
 
 @dataclass(frozen=True)
@@ -171,10 +171,6 @@ class Embed:
         need_recordings(self.recordings, self.json)
         targets = self._targets()
         check_folder(self.output)
-        if self.plot:
-            from tinymu_jax.utils.plotting import need_matplotlib
-
-            need_matplotlib()
         model = self.model.load()
         failed = 0
         for batch in in_batches(self.recordings, "embedding", size=1):
@@ -216,7 +212,7 @@ class Embed:
             with partial.open("wb") as file:
                 np.save(file, vectors)
 
-        write_whole(target, save)
+        write_atomic(target, save)
         if self.plot:
             picture = target.with_suffix(".png")
             plot_log_mel(np.asarray(log_mel(clip.samples)), picture, Path(recording).name)

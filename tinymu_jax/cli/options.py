@@ -87,13 +87,13 @@ def show_fault(recording: str, error: InputError, as_json: bool) -> None:
 
 def seconds(clip: Any) -> dict[str, float]:
     """Returns the json fields that say how much of a recording was heard."""
-    names = ("heard_seconds", "total_seconds")
+    names = ("encoded_seconds", "total_seconds")
     return {name: round(getattr(clip, name), 3) for name in names}
 
 
 def heard(clip: Any) -> str:
     """Returns the words that say how much of a recording was heard."""
-    return f"heard {clip.heard_seconds:.1f} s of {clip.total_seconds:.1f} s"
+    return f"heard {clip.encoded_seconds:.1f} s of {clip.total_seconds:.1f} s"
 
 
 def in_batches(recordings: tuple[str, ...], doing: str, size: int = 8) -> Iterator[list[str]]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from tinymu_jax.audio.load import LONGEST, list_audio_files
+from tinymu_jax.audio.load import MAX_CLIP_SECONDS, list_audio_files
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, num_frames
 from tinymu_jax.data.augment import clip_rng
 from tinymu_jax.data.config import FeatureConfig
@@ -243,6 +243,6 @@ class CropBatches:
 
 
 MATPAC_FEATURES = FeatureConfig(
-    "log_mel", mono="mean", resampler="kaiser-best", max_seconds=float(LONGEST)
+    "log_mel", mono="mean", resampler="kaiser-best", max_seconds=float(MAX_CLIP_SECONDS)
 )
 """How MATPAC's pre-training reads a recording: all of it, the mean of its channels."""

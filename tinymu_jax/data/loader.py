@@ -14,7 +14,7 @@ from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.records import Record, as_packed_question
 from tinymu_jax.data.sampler import PackingPlan
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.models.packing import Block, PackedGroup, PackingConfig, build_block
+from tinymu_jax.models.packing import PackedBlock, PackedGroup, PackingConfig, build_block
 
 
 class Batch(NamedTuple):
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     """Samples, frames or vectors of each clip; 0 where a block has fewer clips."""
     records: Int[np.ndarray, "N C"]
     """Which clip of the data set it is; -1 where there is none."""
-    blocks: Block
+    blocks: PackedBlock
     """With a leading axis N."""
 
 

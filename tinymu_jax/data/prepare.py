@@ -18,14 +18,14 @@ from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import (
     LOCK_FILE,
-    alone_in,
     exists,
+    folder_lock,
     make_folder,
     read_json_object,
     remove,
+    write_atomic,
     write_json,
     write_text,
-    write_whole,
 )
 
 STARTED_FILE = "preparing.json"
@@ -74,7 +74,7 @@ def prepare(
         "clips": len(found.clips),
         "repeated_questions": found.repeated,
     }
-    with alone_in(output):
+    with folder_lock(output):
         _check_same(output, page)
         return _make(output, page, found.clips, tokenizer, config, encoder, progress)
 
@@ -193,7 +193,7 @@ def _finish(output: Path, page: dict[str, Any], pages: Sequence[dict[str, Any]])
         with partial.open("wb") as file:
             np.savez(file, **index)
 
-    write_whole(output / INDEX_FILE, write)
+    write_atomic(output / INDEX_FILE, write)
     limit = TinyMUConfig().max_text_tokens
     page = page | {
         "records": len(counts),

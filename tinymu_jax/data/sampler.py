@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.models.packing import PackingConfig, question_slots
+from tinymu_jax.models.packing import PackingConfig, question_length
 
 
 class SequenceLengths(NamedTuple):
@@ -106,7 +106,7 @@ def make_groups(
     Raises:
         InputError: a question that fits into no row or block.
     """
-    sizes = question_slots(lengths.prompt, lengths.labels, config)
+    sizes = question_length(lengths.prompt, lengths.labels, config)
     most = packing.questions_per_group or len(sizes)
     rows: list[tuple[int, int, int, int, int]] = []
     for record, (audio, start, end) in enumerate(

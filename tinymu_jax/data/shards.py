@@ -22,8 +22,8 @@ from tinymu_jax.data.musicskills import ClipQuestions
 from tinymu_jax.data.records import Record, StoredQuestion, encode_record
 from tinymu_jax.errors import InputError
 from tinymu_jax.tokenizer import Tokenizer
-from tinymu_jax.utils.files import write_json, write_whole
-from tinymu_jax.utils.process_pool import CONTEXT, worker_pool
+from tinymu_jax.utils.files import write_atomic, write_json
+from tinymu_jax.utils.process_pool import SPAWN, worker_pool
 
 ClipFeatures = tuple[ClipQuestions, np.ndarray | InputError]
 
@@ -86,7 +86,7 @@ def write_shard(shard: Shard, featured: Iterable[ClipFeatures], side: int = 16) 
             page["answers"].append([len(q.answer_ids) for q in record.questions])
         writer.close()
 
-    write_whole(shard.path, write)
+    write_atomic(shard.path, write)
     page |= {"name": shard.path.name, "bytes": shard.path.stat().st_size}
     write_json(shard.path.with_suffix(".json"), page)
     return page
@@ -151,7 +151,7 @@ def make_shards(
     """Makes shards in processes; yields number and page of each as it is done."""
     if not work:
         return
-    counter = CONTEXT.Value("q", 0)
+    counter = SPAWN.Value("q", 0)
     workers = min(workers or os.cpu_count() or 1, len(work))
     with worker_pool(workers, _start_worker, (counter,)) as pool:
         futures: dict[Future, int] = {pool.submit(_work, s): i for i, s in enumerate(work)}

@@ -31,7 +31,7 @@ from tinymu_jax.inference.option_scoring import (
     to_option_scores,
 )
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.models.sequence import QuestionBatch
+from tinymu_jax.models.sequence import PromptBatch
 from tinymu_jax.models.tinymu import TinyMU, label_loss
 from tinymu_jax.tokenizer import Tokenizer
 from tinymu_jax.utils.shapes import round_up
@@ -49,13 +49,13 @@ class Answer(NamedTuple):
     """Without the end token."""
     ended: bool
     """Whether the end token came before `max_new_tokens`."""
-    heard_seconds: float
+    encoded_seconds: float
     total_seconds: float
 
 
 @partial(jax.jit, static_argnames=("config",))
 def _answer_logits(
-    params: Any, question: QuestionBatch, answer: Any, num_answer: Any, config: TinyMUConfig
+    params: Any, question: PromptBatch, answer: Any, num_answer: Any, config: TinyMUConfig
 ) -> jax.Array:
     return TinyMU(config).apply(
         {"params": params}, *question, answer, num_answer, method="answer_logits"
@@ -272,7 +272,7 @@ class TokenAssistant:
             for row, i in enumerate(good):
                 tokens, ended = read_tokens(state, row, max_new_tokens, self.config)
                 clip = heard[i].clip
-                results[i] = Answer(None, tokens, ended, clip.heard_seconds, clip.total_seconds)
+                results[i] = Answer(None, tokens, ended, clip.encoded_seconds, clip.total_seconds)
         return results
 
     def _teacher_forced(

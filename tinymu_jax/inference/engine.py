@@ -185,7 +185,7 @@ class _Run:
             except InputError as error:
                 self.faults[number] = error
                 continue
-            self.cut[number] = heard.clip.heard_seconds < heard.clip.total_seconds
+            self.cut[number] = heard.clip.encoded_seconds < heard.clip.total_seconds
             if one.options:
                 options = [self.asker.encode_option(option) for option in one.options]
                 compared.append(Compared(number, ids, options))

@@ -17,7 +17,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.inference.audio_cache import EncodedAudio
 from tinymu_jax.mesh import shard_local_batch
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.models.sequence import QuestionBatch, build_question_sequence
+from tinymu_jax.models.sequence import PromptBatch, build_prompt_sequence
 from tinymu_jax.models.smollm2 import Cache, extend_cache
 from tinymu_jax.models.tinymu import TinyMU
 from tinymu_jax.utils.shapes import round_up
@@ -130,7 +130,7 @@ def _choose(
 @partial(jax.jit, static_argnames=("config", "room", "strategy"))
 def prefill(
     params: Any,
-    question: QuestionBatch,
+    question: PromptBatch,
     active: Bool[Array, "B"],
     key: Array,
     knobs: tuple[Array, Array],
@@ -152,7 +152,7 @@ def prefill(
         strategy: greedy or top-p.
     """
     model, batch = TinyMU(config), question.prompt.shape[0]
-    sequence = build_question_sequence(question, config)
+    sequence = build_prompt_sequence(question, config)
     hidden, cache = model.apply({"params": params}, question.audio, sequence, method="decode")
     last = jnp.take_along_axis(hidden, sequence.first_logit_position[:, None, None], axis=1)[:, 0]
     logits = model.apply({"params": params}, last, method=lambda m, x: m.decoder.logits(x))
@@ -163,7 +163,7 @@ def prefill(
         cache=extend_cache(cache, room),
         key_mask=jnp.pad(sequence.key_mask, ((0, 0), (0, room))),
         start=question.num_audio + config.max_text_tokens + 1,
-        answer=sequence.answer,
+        answer=sequence.answer_start,
         key=key,
     )
     return _choose(logits, state, strategy, knobs, config.end_token)
@@ -223,7 +223,7 @@ ROOM_STEP = 64
 
 def pad_questions(
     heard: Sequence[EncodedAudio], prompts: Sequence[Sequence[int]], config: TinyMUConfig
-) -> QuestionBatch:
+) -> PromptBatch:
     """Pads clips and prompts to common lengths, and their number to a power of two."""
     rows = 1 << (len(heard) - 1).bit_length()
     audio_slots = round_up(max(len(h.vectors) for h in heard), SLOT_STEP)
@@ -234,7 +234,7 @@ def pad_questions(
     for row, (h, ids) in enumerate(zip(heard, prompts, strict=True)):
         audio[row, : len(h.vectors)], num_audio[row] = h.vectors, len(h.vectors)
         prompt[row, : len(ids)], num_prompt[row] = ids, len(ids)
-    return QuestionBatch(audio, num_audio, prompt, num_prompt)
+    return PromptBatch(audio, num_audio, prompt, num_prompt)
 
 
 def prefill_batch(

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from tinymu_jax.audio.load import check_seconds
+from tinymu_jax.audio.load import check_max_seconds
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of
 from tinymu_jax.checkpoints.open import _tokenizer_finder, open_checkpoint
 from tinymu_jax.errors import InputError
@@ -23,7 +23,7 @@ from tinymu_jax.models.config import (
     SelfSupervisedConfig,
     TinyMUConfig,
 )
-from tinymu_jax.utils.compilation_cache import keep_compiled_programs
+from tinymu_jax.utils.compilation_cache import enable_compilation_cache
 
 
 def load(
@@ -62,7 +62,7 @@ def load(
         InputError: nothing there, or nothing that can be used; the message says what to do.
     """
     _check_options(encoder_dtype, decoder_dtype, max_seconds)
-    keep_compiled_programs()
+    enable_compilation_cache()
     opened = open_checkpoint(checkpoint, revision, probe)
     if isinstance(opened.config, SelfSupervisedConfig):
         opened = encoder_of(opened)
@@ -94,7 +94,7 @@ def _check_options(encoder_dtype: str, decoder_dtype: str, max_seconds: float | 
     ):
         if value not in known:
             raise InputError(f"{option}={value!r}: use one of {', '.join(known)}")
-    check_seconds(max_seconds)
+    check_max_seconds(max_seconds)
 
 
 def make_assistant(

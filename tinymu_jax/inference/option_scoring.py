@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.models.sequence import QuestionBatch, build_question_sequence
+from tinymu_jax.models.sequence import PromptBatch, build_prompt_sequence
 from tinymu_jax.models.smollm2 import extend_cache
 from tinymu_jax.models.tinymu import TinyMU
 from tinymu_jax.utils.shapes import round_up
@@ -65,7 +65,7 @@ def pack_options(options: Sequence[Sequence[int]], end_token: int) -> Options:
 
 @partial(jax.jit, static_argnames=("config",))
 def option_log_likelihoods(
-    params: Any, question: QuestionBatch, options: Options, *, config: TinyMUConfig
+    params: Any, question: PromptBatch, options: Options, *, config: TinyMUConfig
 ) -> Float[Array, "O"]:
     """Returns log P(option, end | audio, question) of each option, for a batch of one question.
 
@@ -73,7 +73,7 @@ def option_log_likelihoods(
     alone.
     """
     model, length = TinyMU(config), options.tokens.shape[0]
-    sequence = build_question_sequence(question, config)
+    sequence = build_prompt_sequence(question, config)
     own = options.option[:, None] == options.option[None, :]
     earlier = options.place[:, None] >= options.place[None, :]
     shared = jnp.broadcast_to(sequence.key_mask, (length, sequence.key_mask.shape[1]))
@@ -85,7 +85,7 @@ def option_log_likelihoods(
         cache = extend_cache(cache, length)
         first = hidden[0, sequence.first_logit_position[0]]
         embedded = m.decoder.embed(options.tokens[None])
-        rest, _ = m.decoder(embedded, positions, mask, cache, sequence.answer)
+        rest, _ = m.decoder(embedded, positions, mask, cache, sequence.answer_start)
         return m.decoder.logits(first), m.decoder.logits(rest[0])
 
     first, rest = model.apply({"params": params}, method=run)

@@ -16,15 +16,15 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from tinymu_jax.inference.audio_cache import EncodedAudio
-from tinymu_jax.mesh import BATCH, shard_local_batch
+from tinymu_jax.mesh import BATCH_AXES, shard_local_batch
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.packing import (
-    Block,
+    PackedBlock,
     PackedGroup,
     PackedQuestion,
     PackingConfig,
     build_block,
-    compared_slots,
+    comparison_length,
 )
 from tinymu_jax.models.tinymu import TinyMU
 from tinymu_jax.utils.shapes import round_up
@@ -64,13 +64,13 @@ class _Group(NamedTuple):
 
 @partial(jax.jit, static_argnames=("config",))
 def label_log_probabilities(
-    params: Any, audio: Float[Array, "N C A D"], block: Block, *, config: TinyMUConfig
+    params: Any, audio: Float[Array, "N C A D"], block: PackedBlock, *, config: TinyMUConfig
 ) -> Float[Array, "N Y"]:
     """Returns the log-probability of every label of N blocks."""
 
     def run(m: TinyMU) -> Array:
         hidden = m.decode_packed(audio, block.rows)
-        picked = jnp.take_along_axis(hidden, block.label_slots[..., None], axis=1)
+        picked = jnp.take_along_axis(hidden, block.label_positions[..., None], axis=1)
         return m.decoder.logits(picked)
 
     logits = TinyMU(config).apply({"params": params}, method=run)
@@ -84,7 +84,9 @@ class OptionScorer:
     def __init__(self, params: Any, config: TinyMUConfig, mesh: Mesh | None = None) -> None:
         """Takes a TinyMU's parameters; on a mesh, they lie on all of its devices."""
         self.params, self.config, self.mesh = params, config, mesh
-        self._rows_at_once = 1 if mesh is None else mesh.shape[BATCH[0]] * mesh.shape[BATCH[1]]
+        self._rows_at_once = (
+            1 if mesh is None else mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]
+        )
         self._waiting: list[_Group] = []
 
     def add(
@@ -122,7 +124,7 @@ class OptionScorer:
             yield self._group(heard, together)
 
     def _group(self, heard: EncodedAudio, questions: list[Compared]) -> _Group:
-        slots = compared_slots([one.question for one in questions], self.config)
+        slots = comparison_length([one.question for one in questions], self.config)
         return _Group(heard, questions, len(heard.vectors) + 1 + slots)
 
     def _score(self) -> Iterator[tuple[int, tuple[float, ...]]]:

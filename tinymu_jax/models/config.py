@@ -11,7 +11,7 @@ Remat = Literal["none", "attention", "full"]
 
 HeadKind = Literal["audioset", "probe"]
 
-Shares = Literal["softmax", "sigmoid"]
+HeadActivation = Literal["softmax", "sigmoid"]
 
 ProjectorKind = Literal["linear", "residual", "transformer"]
 
@@ -24,7 +24,7 @@ class HeadConfig(ConfigBase):
     """`audioset`: rows averaged, BatchNorm statistics, Linear; `probe`: rows joined, Linear."""
     num_classes: int = 527
     """Number of outputs."""
-    shares: Shares = "softmax"
+    activation: HeadActivation = "softmax"
     """What makes probabilities of the outputs: `softmax`, which sum to one, as published;
     `sigmoid` where a recording may be of several classes, as ours learn."""
 
@@ -311,13 +311,13 @@ class SelfSupervisedConfig(ConfigBase):
     """From vectors to classes."""
     mask_ratio: float = 0.7
     """Share of the patches that the student does not see."""
-    class_share: float = 0.5
+    class_loss_weight: float = 0.5
     """Of the loss; the rest is prediction's."""
-    winner_temperature: float = 0.1
+    mcl_temperature: float = 0.1
     """Of the softmax that weighs the hypotheses of a patch, at the first step."""
-    winner_decay: float = 0.99997
+    mcl_temperature_decay: float = 0.99997
     """What that is multiplied with at each step."""
-    winner_end: float = 1e-4
+    mcl_temperature_end: float = 1e-4
     """From here on down the best hypothesis alone counts."""
     student_temperature: float = 0.1
     """Of the student's classes."""
@@ -332,25 +332,33 @@ class SelfSupervisedConfig(ConfigBase):
     as in DINO (arXiv 2104.14294)."""
     centre_momentum: float = 0.9
     """Share of the running mean that a step keeps."""
-    encoder_decay: float = 0.99995
+    encoder_ema_decay: float = 0.99995
     """Share of the teacher's encoder that a step keeps, at the first step."""
-    encoder_decay_end: float = 0.99999
+    encoder_ema_decay_end: float = 0.99999
     """And at the last one."""
-    head_decay: float = 0.998
+    head_ema_decay: float = 0.998
     """Share of the teacher's class head that a step keeps, at the first step."""
-    head_decay_end: float = 1.0
-    """And before the last one; past it, `encoder_decay_end` holds for both, as published."""
+    head_ema_decay_end: float = 1.0
+    """And before the last one; past it, `encoder_ema_decay_end` holds for both, as published."""
 
     def rules(self) -> list[tuple[bool, str]]:
         """Returns what must hold between the numbers."""
-        shares = ("class_share", "centre_momentum", "encoder_decay", "encoder_decay_end")
-        shares += ("head_decay", "head_decay_end")
-        temperatures = ("winner_temperature", "winner_end", "student_temperature")
+        shares = (
+            "class_loss_weight",
+            "centre_momentum",
+            "encoder_ema_decay",
+            "encoder_ema_decay_end",
+        )
+        shares += ("head_ema_decay", "head_ema_decay_end")
+        temperatures = ("mcl_temperature", "mcl_temperature_end", "student_temperature")
         temperatures += ("teacher_temperature", "teacher_temperature_end")
         return [
             (0 < self.visible < self.patches, "mask_ratio must leave some patches and hide some"),
             (self.encoder.head is None, "encoder.head must be left out"),
-            (0 < self.winner_decay <= 1, "winner_decay must be above 0 and at most 1"),
+            (
+                0 < self.mcl_temperature_decay <= 1,
+                "mcl_temperature_decay must be above 0 and at most 1",
+            ),
             (self.teacher_warmup >= 0, "teacher_warmup must be 0 or more"),
             *((0 <= getattr(self, name) <= 1, f"{name} must be from 0 to 1") for name in shares),
             *((getattr(self, name) > 0, f"{name} must be above 0") for name in temperatures),

@@ -62,7 +62,7 @@ class Classifier(nn.Module):
         else:
             mean = mean_over_time(vectors, valid)
         logits = Dense(self.config.num_classes, name="linear")(mean)
-        if self.config.shares == "sigmoid":
+        if self.config.activation == "sigmoid":
             return jax.nn.sigmoid(logits)
         return jax.nn.softmax(logits, axis=-1)
 

@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float
 from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import constrain
 from tinymu_jax.models.config import ComputeDtype, LoraConfig, Remat
-from tinymu_jax.models.lora import LowRank
+from tinymu_jax.models.lora import LoraFactors
 from tinymu_jax.models.matmul import DENSE_OUTPUT, int8_matmul, matmul, matmul_transposed
 
 MASKED = -1e30
@@ -62,7 +62,7 @@ class Dense(nn.Module):
         if self.use_bias:
             y = y + self.param("bias", self.bias_init, (self.features,))
         if self.lora is not None and self.name in self.lora.targets:
-            x, a, b = LowRank(self.features, self.lora, name="lora")(x)
+            x, a, b = LoraFactors(self.features, self.lora, name="lora")(x)
             y = y + matmul(matmul(x, a, self.compute_dtype), b, self.compute_dtype)
         return y
 
@@ -164,7 +164,7 @@ def attend(
     return out.reshape(batch, steps, num_heads * width)
 
 
-QUERIES_TOGETHER = 128
+QUERY_BLOCK = 128
 """Queries of a long row that look at keys together: later keys are not computed for them."""
 
 
@@ -176,7 +176,7 @@ def causal_attention(
     compute_dtype: ComputeDtype = "float32",
 ) -> Float[Array, "B T N*H"]:
     """Returns `attend` under a mask that shows no query a later key, with about half the work."""
-    ends = [*range(QUERIES_TOGETHER, query.shape[1], QUERIES_TOGETHER), query.shape[1]]
+    ends = [*range(QUERY_BLOCK, query.shape[1], QUERY_BLOCK), query.shape[1]]
     pieces = [
         attend(query[:, a:b], key[..., :b, :], value[..., :b, :], mask[:, a:b, :b], compute_dtype)
         for a, b in itertools.pairwise([0, *ends])
@@ -184,7 +184,7 @@ def causal_attention(
     return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=1)
 
 
-FEW_LAYERS = 6
+MAX_UNROLLED_LAYERS = 6
 """So many layers are compiled one by one: none writes into an array that holds what all keep."""
 
 
@@ -237,6 +237,6 @@ def run_layers(
         in_axes=(0, *(nn.broadcast for _ in shared)),
         length=depth,
         # What is computed again must not be seen to be there already.
-        unroll=depth if depth <= FEW_LAYERS and remat == "none" else 1,
+        unroll=depth if depth <= MAX_UNROLLED_LAYERS and remat == "none" else 1,
     )
     return scanned(**options, name=name)(x, per_layer, *shared)

@@ -18,7 +18,7 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 Axes = tuple[str | None, ...]
 
 
-def starting_a(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+def init_lora_a(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
     """Returns a first A (..., D, r), uniform in +-1/sqrt(D) as PEFT's Kaiming start with sqrt(5).
 
     B starts at zero, so that a model with fresh additions is the model without.
@@ -27,7 +27,7 @@ def starting_a(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float3
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
-class LowRank(nn.Module):
+class LoraFactors(nn.Module):
     """The factors of one layer's addition, `a` (D, r) and `b` (r, M), and the input for them.
 
     The input loses some of its numbers to dropout where the call brings a "dropout" key, each
@@ -42,7 +42,7 @@ class LowRank(nn.Module):
         self, x: Float[Array, "*batch D"]
     ) -> tuple[Float[Array, "*batch D"], Float[Array, "D r"], Float[Array, "r M"]]:
         config = self.config
-        a = self.param("a", starting_a, (x.shape[-1], config.rank))
+        a = self.param("a", init_lora_a, (x.shape[-1], config.rank))
         b = self.param("b", nn.initializers.zeros_init(), (config.rank, self.features))
         x = nn.Dropout(config.dropout, deterministic=not self.has_rng("dropout"))(x)
         return x, a * (config.alpha / config.rank), b
@@ -66,7 +66,7 @@ def lora_axes(table: Mapping[str, Axes], config: LoraConfig | None) -> dict[str,
     return rows
 
 
-FROZEN = r"encoder/.*|decoder/(?!.*/lora/[ab]$).*"
+LORA_FROZEN_PARAMS = r"encoder/.*|decoder/(?!.*/lora/[ab]$).*"
 """`OptimConfig.frozen_params` of a LoRA run: all but the projector and the additions to the decoder."""
 
 
@@ -100,7 +100,7 @@ def add_lora(
         place = path.removesuffix("kernel") + "lora"
         count, into, out = kernel.shape
         own = jax.random.fold_in(key, zlib.crc32(place.encode()))
-        leaves[f"{place}/a"] = np.asarray(starting_a(own, (count, into, lora.rank)))
+        leaves[f"{place}/a"] = np.asarray(init_lora_a(own, (count, into, lora.rank)))
         leaves[f"{place}/b"] = np.zeros((count, lora.rank, out), np.float32)
     return unflatten(leaves), _with_lora(config, lora)
 

@@ -60,18 +60,18 @@ class PackedGroup(NamedTuple):
     questions: Sequence[PackedQuestion]
 
 
-class Block(NamedTuple):
+class PackedBlock(NamedTuple):
     """One block as arrays: G rows of R slots, Y labels; all have a leading axis N in a batch."""
 
     rows: PackedRows
-    label_slots: Int[np.ndarray, "Y"]
+    label_positions: Int[np.ndarray, "Y"]
     """Slots, counted through the rows, whose outputs predict the labels."""
     labels: Int[np.ndarray, "Y"]
-    counted: Bool[np.ndarray, "Y"]
+    label_mask: Bool[np.ndarray, "Y"]
     """False behind the block's last label."""
 
 
-def question_slots(
+def question_length(
     prompt: Int[np.ndarray, "Q"], labels: Int[np.ndarray, "Q"], config: TinyMUConfig
 ) -> Int[np.ndarray, "Q"]:
     """Returns the slots of questions by the lengths of their prompts and labels.
@@ -82,25 +82,25 @@ def question_slots(
     return prompt + (prompt < config.max_text_tokens) + labels - 1
 
 
-def common_beginning(sequences: Sequence[Sequence[int]]) -> int:
+def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
     """Returns how many tokens all of the sequences begin with alike."""
     alike = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
     return sum(1 for _ in alike)
 
 
-def compared_slots(questions: Sequence[PackedQuestion], config: TinyMUConfig) -> int:
+def comparison_length(questions: Sequence[PackedQuestion], config: TinyMUConfig) -> int:
     """Returns the slots beside audio and separator of a group that `build_block` compares."""
     slots = _shared_prompt(questions) * (1 - len(questions))
     for prompt, labels, others in questions:
         answers = [ids[:-1] for ids in (labels, *others)]
         slots += len(prompt) + (len(prompt) < config.max_text_tokens)
-        slots += sum(map(len, answers)) - common_beginning(answers) * (len(answers) - 1)
+        slots += sum(map(len, answers)) - common_prefix_length(answers) * (len(answers) - 1)
     return slots
 
 
 def _shared_prompt(questions: Sequence[PackedQuestion]) -> int:
     """Returns how many first tokens of their prompts compared questions share; each has a last."""
-    return common_beginning([question.prompt[:-1] for question in questions])
+    return common_prefix_length([question.prompt[:-1] for question in questions])
 
 
 def build_block(
@@ -108,7 +108,7 @@ def build_block(
     packing: PackingConfig,
     config: TinyMUConfig,
     compare: bool = False,
-) -> Block:
+) -> PackedBlock:
     """Writes groups into the rows of a block, one behind the other.
 
     With 2 audio vectors, a prompt of 1 token with 2 labels and one of 2 tokens with 1 label:
@@ -145,7 +145,7 @@ def build_block(
     if count > packing.max_labels:
         raise ValueError(f"{count} labels in a block for {packing.max_labels}")
     padding = (0, packing.max_labels - count)
-    return Block(
+    return PackedBlock(
         rows.packed if compare else rows.packed._replace(option=None),
         np.pad(np.array(rows.predicting, np.int32), padding),
         np.pad(np.array(rows.labels, np.int32), padding),
@@ -210,7 +210,7 @@ class _Rows:
         # The slot before the answers predicts the first token of each, each token the next one.
         answers = (question.labels, *question.others)
         before, behind = int(self.used[row]) - 1, audio + limit + 1
-        alike = common_beginning([ids[:-1] for ids in answers]) if question.others else 0
+        alike = common_prefix_length([ids[:-1] for ids in answers]) if question.others else 0
         start = self.write(row, answers[0][:alike], range(behind, behind + alike), number)
         together = (before, *range(start, start + alike))
         for option, ids in enumerate(answers, 1):

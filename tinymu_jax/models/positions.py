@@ -21,7 +21,7 @@ def sincos_positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "
     return np.concatenate([np.zeros((1, width)), table])[None].astype(np.float32)
 
 
-def with_columns(
+def resize_positions(
     table: Float[np.ndarray, "1 P D"], rows: int, columns: int
 ) -> Float[np.ndarray, "1 Q D"]:
     """Returns a table for another number of columns: those past the end are cut.

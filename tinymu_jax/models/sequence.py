@@ -25,7 +25,7 @@ class TokenSequence(NamedTuple):
     """True where slot t looks at slot s."""
     first_logit_position: Int[Array, "B"]
     """The slot whose output predicts the first answer token."""
-    answer: Int[Array, ""]
+    answer_start: Int[Array, ""]
     """The slot of the first answer token (the number of slots before it)."""
 
 
@@ -104,7 +104,7 @@ def build_sequence(
         key_mask=key_mask,
         mask=key_mask[:, None, :] & causal,
         first_logit_position=jnp.where(num_prompt == limit, audio_slots + num_prompt, pad_slot),
-        answer=jnp.asarray(pad_slot + 1),
+        answer_start=jnp.asarray(pad_slot + 1),
     )
 
 
@@ -149,7 +149,7 @@ def packed_mask(rows: PackedRows) -> Bool[Array | np.ndarray, "*blocks G R R"]:
     return together & rows.key_mask[..., None, :] & causal
 
 
-class QuestionBatch(NamedTuple):
+class PromptBatch(NamedTuple):
     """A batch of questions on clips that have been listened to, padded to common lengths."""
 
     audio: Float[Array, "B A D"]
@@ -158,7 +158,7 @@ class QuestionBatch(NamedTuple):
     num_prompt: Int[Array, "B"]
 
 
-def build_question_sequence(question: QuestionBatch, config: TinyMUConfig) -> TokenSequence:
+def build_prompt_sequence(question: PromptBatch, config: TinyMUConfig) -> TokenSequence:
     """Returns the sequence of a question without an answer; see `build_sequence`."""
     batch, slots = question.prompt.shape[0], question.audio.shape[1]
     nothing = jnp.zeros((batch, 0), jnp.int32), jnp.zeros((batch,), jnp.int32)

@@ -114,7 +114,7 @@ class Attention(nn.Module):
         return out(x), rows
 
 
-class Mlp(nn.Module):
+class GatedMlp(nn.Module):
     """The gated MLP: down(silu(gate(x)) * up(x))."""
 
     config: SmolLM2Config
@@ -148,7 +148,9 @@ class Layer(nn.Module):
         normed = RMSNorm(eps, name="input_norm")(x)
         y, cache = Attention(self.config, name="attn")(normed, cache, angles, mask, slot)
         x = x + y
-        return x + Mlp(self.config, name="mlp")(RMSNorm(eps, name="post_attention_norm")(x)), cache
+        return x + GatedMlp(self.config, name="mlp")(
+            RMSNorm(eps, name="post_attention_norm")(x)
+        ), cache
 
 
 class Embedding(nn.Module):

@@ -117,7 +117,7 @@ class TinyMU(nn.Module):
         return self.decoder.init_all(jnp.zeros((1, 2), jnp.int32))
 
 
-def counted_labels(
+def loss_mask(
     labels: Int[Array | np.ndarray, "*batch R"],
     real: Bool[Array | np.ndarray, "*batch R"],
     config: TinyMUConfig,
@@ -142,10 +142,10 @@ def label_loss(
         logits: that predict the labels.
         labels: token ids, padded with anything.
         num_labels: labels of each answer.
-        config: says which of them count; see `counted_labels`.
+        config: says which of them count; see `loss_mask`.
     """
     real = jnp.arange(labels.shape[1]) < num_labels[:, None]
-    counted = counted_labels(labels, real, config)
+    counted = loss_mask(labels, real, config)
     log_probability = jax.nn.log_softmax(logits)
     picked = jnp.take_along_axis(log_probability, labels[..., None], axis=-1)[..., 0]
     return -jnp.where(counted, picked, 0).sum() / jnp.maximum(counted.sum(), 1)

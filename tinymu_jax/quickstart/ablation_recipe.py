@@ -11,7 +11,7 @@ from typing import Literal
 
 from tinymu_jax.data.question_formats import MCQ, QA, YES_NO
 from tinymu_jax.models.config import ProjectorKind
-from tinymu_jax.models.lora import FROZEN
+from tinymu_jax.models.lora import LORA_FROZEN_PARAMS
 from tinymu_jax.quickstart import nano_recipe
 from tinymu_jax.training.config import TrainConfig
 
@@ -85,7 +85,9 @@ def stages(
     last = own[nano_recipe.TUNE]
     last = replace(last, init=replace(last.init, checkpoint=own[nano_recipe.JOIN].output))
     if ablation.decoder == "lora":
-        last = replace(last, lora=nano_recipe.LORA, optim=replace(last.optim, frozen_params=FROZEN))
+        last = replace(
+            last, lora=nano_recipe.LORA, optim=replace(last.optim, frozen_params=LORA_FROZEN_PARAMS)
+        )
     if ablation.decoder == "frozen":
         frozen = rf"{last.optim.frozen_params}|decoder/.*"
         last = replace(last, optim=replace(last.optim, frozen_params=frozen))

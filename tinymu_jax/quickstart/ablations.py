@@ -23,7 +23,7 @@ from tinymu_jax.quickstart.evaluate import examine, make_test_clips
 from tinymu_jax.quickstart.step_cache import Ledger
 from tinymu_jax.quickstart.train_nano import make_data, train_stages, vocabulary_size
 from tinymu_jax.utils.files import write_text
-from tinymu_jax.utils.plotting import draw, new_figure, save_figure
+from tinymu_jax.utils.plotting import new_figure, save_figure
 
 COLUMNS = {
     "mcq": "multiple choice",
@@ -79,7 +79,7 @@ def ablate(
     done = {name: ledger.done(name, options) for name in ablation_recipe.ABLATIONS}
     found = {name: came for name, came in done.items() if came is not None}
     write_text(results / TABLE, as_table(found))
-    draw(say, plot_ablations, found, results / PICTURE)
+    plot_ablations(found, results / PICTURE)
     return found
 
 
@@ -138,7 +138,7 @@ def plot_ablations(found: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Writes a picture of the shares of right answers, a group of bars for each ablation.
 
     Raises:
-        InputError: matplotlib is not installed; the place cannot be written to.
+        InputError: the place cannot be written to.
     """
     figure, axes = new_figure(9, 1.5 + 0.62 * len(found))
     percents_of = [percents(own["scores"]["by_format"]) for own in found.values()]

@@ -23,7 +23,7 @@ from tinymu_jax.models.config import (
     SmolLM2Config,
     TinyMUConfig,
 )
-from tinymu_jax.models.lora import FROZEN
+from tinymu_jax.models.lora import LORA_FROZEN_PARAMS
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.config import (
     DataConfig,
@@ -238,7 +238,7 @@ def new_timbre(clips: Path, checkpoint: str, output: Path, seed: int = 0) -> Tra
         lora=LORA,
         data=DataConfig(train=str(clips), packing=HEARD, epochs=0, seed=seed, threads=2),
         step=StepConfig(remat="none"),
-        optim=OptimConfig(learning_rate=2e-3, beta2=0.98, frozen_params=FROZEN),
+        optim=OptimConfig(learning_rate=2e-3, beta2=0.98, frozen_params=LORA_FROZEN_PARAMS),
         loop=LoopConfig(validate_every=10**9, save_every=100, max_to_keep=1, tensorboard=False),
         steps=TIMBRE_STEPS,
     )

@@ -29,7 +29,6 @@ from tinymu_jax.quickstart.train_nano import learn, make_data
 from tinymu_jax.training.plots import plot_losses
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import make_folder
-from tinymu_jax.utils.plotting import draw
 from tinymu_jax.utils.tree import flatten
 
 RESULTS = "results"
@@ -99,8 +98,8 @@ class Tour:
             # One that it got right, if there is any.
             row = max((row for row in results.rows if row.task == "QA"), key=lambda r: r.right)
             clip, title = folder / CLIPS / row.clip, "Accuracy by fact, shipped nano"
-            draw(self.say, plot_question, clip, row, self.results / "question.png")
-            draw(self.say, plot_facts, results.scores, self.results / "facts.png", title)
+            plot_question(clip, row, self.results / "question.png")
+            plot_facts(results.scores, self.results / "facts.png", title)
             example = {"clip": row.clip, "prompt": row.prompt, "answer": row.answer}
             return {"scores": results.scores.to_dict(), "example": example}
 
@@ -123,7 +122,7 @@ class Tour:
                     self.say(f"  {name}: {spent:.0f} s")
             title = f"Nano from nothing, {config.minutes:g} minutes"
             runs = {name: own / name for name in seconds}
-            draw(self.say, plot_losses, runs, self.results / "loss.png", title)
+            plot_losses(runs, self.results / "loss.png", title)
             model = own / nano_recipe.TUNE
             results = self.examine("nothing", model, self.test_folder())
             return {"scores": results.scores.to_dict(), "stages": seconds, "model": str(model)}

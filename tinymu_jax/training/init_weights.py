@@ -8,8 +8,8 @@ from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of, init_param
 from tinymu_jax.checkpoints.open import open_checkpoint, read_tokenizer
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import MatpacConfig, SelfSupervisedConfig, SmolLM2Config, TinyMUConfig
-from tinymu_jax.models.matpac_ssl.teacher import followed
-from tinymu_jax.models.positions import with_columns
+from tinymu_jax.models.matpac_ssl.teacher import ema_params
+from tinymu_jax.models.positions import resize_positions
 from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig, TrainConfig
 from tinymu_jax.training.tasks.tagger import classes_of, tagger_config
 
@@ -69,7 +69,7 @@ def with_frames(encoder: Checkpoint, num_frames: int) -> Checkpoint:
     """
     config = replace(encoder.config, num_frames=num_frames)
     config = type(config).from_dict(config.to_dict(), "model.encoder")
-    table = with_columns(encoder.params["pos_embed"], config.rows, config.columns)
+    table = resize_positions(encoder.params["pos_embed"], config.rows, config.columns)
     return encoder._replace(config=config, params={**encoder.params, "pos_embed": table})
 
 
@@ -98,7 +98,7 @@ def _open_pretraining(config: PretrainConfig) -> Checkpoint:
     params = jax.tree.map(jax.device_get, init_params(model, init.seed))
     if encoder is not None:
         params["encoder"] = encoder.params
-        params["teacher"] = {**params["teacher"], "encoder": followed(params)["encoder"]}
+        params["teacher"] = {**params["teacher"], "encoder": ema_params(params)["encoder"]}
     return Checkpoint(model, params)
 
 

@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax.models.config import ComputeDtype, TinyMUConfig
 from tinymu_jax.models.matmul import dot, matmul_transposed
-from tinymu_jax.models.packing import Block
-from tinymu_jax.models.tinymu import TinyMU, counted_labels
+from tinymu_jax.models.packing import PackedBlock
+from tinymu_jax.models.tinymu import TinyMU, loss_mask
 
 SCORED_TOGETHER = 512
 """Labels of a block whose scores exist at one time: 49,152 float32 numbers each."""
@@ -31,7 +31,7 @@ def sum_loss(
     params: Any,
     vectors: Float[Array, "N C A E"] | Int[Array, "N C A"],
     num_vectors: Int[Array, "N C"],
-    blocks: Block,
+    blocks: PackedBlock,
     config: TinyMUConfig,
     key: Array | None = None,
 ) -> LossSum:
@@ -57,8 +57,8 @@ def sum_loss(
         return m.decode_packed(audio.reshape(*vectors.shape[:2], *audio.shape[1:]), blocks.rows)
 
     hidden = model.apply({"params": params}, method=hidden_states, rngs=rngs)
-    predicting = jnp.take_along_axis(hidden, blocks.label_slots[..., None], axis=1)
-    counted = counted_labels(blocks.labels, blocks.counted, config)
+    predicting = jnp.take_along_axis(hidden, blocks.label_positions[..., None], axis=1)
+    counted = loss_mask(blocks.labels, blocks.label_mask, config)
 
     table = params["decoder"]["embed_tokens"]["embedding"]
     compute_dtype = config.decoder.compute_dtype

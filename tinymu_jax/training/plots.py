@@ -34,7 +34,7 @@ def plot_losses(runs: Mapping[str, str | Path], path: str | Path, title: str = "
         title: above the picture.
 
     Raises:
-        InputError: matplotlib is not installed; a run has no metrics; the place cannot be written
+        InputError: a run has no metrics; the place cannot be written
             to.
     """
     figure, axes = new_figure(8, 3.5)

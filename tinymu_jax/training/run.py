@@ -30,7 +30,7 @@ from tinymu_jax.data.remote import is_url, local_copy
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import LoraConfig, MatpacConfig, SelfSupervisedConfig
 from tinymu_jax.models.lora import add_lora, merge_lora
-from tinymu_jax.models.matpac_ssl.student_teacher import parts_of
+from tinymu_jax.models.matpac_ssl.student_teacher import split_teacher
 from tinymu_jax.training.checkpointing import Checkpoints, whole_steps
 from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig
 from tinymu_jax.training.init_weights import open_init
@@ -43,8 +43,8 @@ from tinymu_jax.training.tasks.labelling import Labelling, add_label_head
 from tinymu_jax.training.tasks.pretrain import Pretraining
 from tinymu_jax.training.tasks.tagger import Tagging
 from tinymu_jax.training.trainer import Trainer
-from tinymu_jax.utils.compilation_cache import keep_compiled_programs
-from tinymu_jax.utils.files import alone_in, make_folder, read_json_object, write_json
+from tinymu_jax.utils.compilation_cache import enable_compilation_cache
+from tinymu_jax.utils.files import folder_lock, make_folder, read_json_object, write_json
 from tinymu_jax.utils.progress import show_progress
 from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
@@ -78,7 +78,7 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
     config.check()
     config = with_local_data(config)
     need_wandb(config.loop.wandb)
-    keep_compiled_programs()
+    enable_compilation_cache()
     folder = make_folder(config.output)
     first = jax.process_index() == 0
     with ExitStack() as stack:
@@ -124,7 +124,7 @@ def _put_together(
 ) -> tuple[TrainTask, Tree]:
     """Returns what learns, and the weights that it begins with."""
     if isinstance(config, PretrainConfig):
-        params, teaching = parts_of(start.params)
+        params, teaching = split_teacher(start.params)
         return Pretraining(config, start.config, params, teaching, devices), params
     if isinstance(config, TagConfig):
         return Tagging(config, start.config, start.params, devices), start.params
@@ -141,12 +141,12 @@ def _begin(stack: ExitStack, folder: Path, config: RunConfig, resume: bool) -> b
     """Takes the folder, and returns whether it holds this run: as the first process finds it.
 
     Raises:
-        InputError: the folder cannot be had; see `alone_in` and `is_same_run`.
+        InputError: the folder cannot be had; see `folder_lock` and `is_same_run`.
     """
     found, error = 0, None
     if jax.process_index() == 0:
         try:
-            stack.enter_context(alone_in(folder))
+            stack.enter_context(folder_lock(folder))
             found = int(is_same_run(folder, config, resume))
         except InputError as fault:
             found, error = 2, fault

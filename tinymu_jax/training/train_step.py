@@ -15,7 +15,7 @@ from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.training.encode_features import encode_features
 from tinymu_jax.training.losses import LossSum, sum_loss
 from tinymu_jax.training.optim import merge_trees
-from tinymu_jax.utils.malloc import give_back
+from tinymu_jax.utils.malloc import trim_heap
 from tinymu_jax.utils.tree import Tree
 
 
@@ -184,5 +184,5 @@ def compile_step(step: Any, state: TrainState, frozen: Tree, batch: Any) -> Call
     """Returns a jitted step compiled for such arguments, with nothing kept of the compiler's."""
     compiled = step.lower(state, frozen, batch).compile()
     sizes = compiled.memory_analysis()
-    give_back(0 if sizes is None else sizes.temp_size_in_bytes)
+    trim_heap(0 if sizes is None else sizes.temp_size_in_bytes)
     return compiled

@@ -18,7 +18,7 @@ def cache_folder() -> Path:
     return Path(base if os.path.isabs(base) else tempfile.gettempdir()) / "tinymu_jax"
 
 
-def keep_compiled_programs() -> None:
+def enable_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that the next process starts fast.
 
     Leaves alone what the user has set (`JAX_COMPILATION_CACHE_DIR`); does without where the home

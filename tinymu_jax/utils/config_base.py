@@ -76,7 +76,7 @@ def _checked(value: Any, kind: Any, name: str) -> Any:
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise InputError(f"{name} is {value!r}; give it as {kind.__name__}")
-    may_be_zero = name.endswith(("_token", "dropout", "_share", "_momentum", "_warmup", "_decay"))
+    may_be_zero = name.endswith(("_token", "dropout", "_weight", "_momentum", "_warmup", "_decay"))
     if kind in (int, float) and not (value > 0 or (value == 0 and may_be_zero)):
         raise InputError(f"{name} is {value!r}; give a number above 0")
     return value

@@ -101,7 +101,7 @@ LOCK_FILE = ".lock"
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Keeps other processes from writing a folder meanwhile; a kill gives it free.
 
     Raises:
@@ -136,7 +136,7 @@ def remove(path: Path) -> None:
         ) from error
 
 
-def write_whole(path: str | Path, write: Callable[[Path], Any]) -> None:
+def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
     """Lets `write` fill a file under another name first: none is ever found half-written.
 
     The file gets the permissions of any new one, also where its writer makes it private.
@@ -161,10 +161,10 @@ def write_whole(path: str | Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file whole; see `write_whole`."""
-    write_whole(path, lambda partial: partial.write_text(text, "utf-8"))
+    """Writes a text file whole; see `write_atomic`."""
+    write_atomic(path, lambda partial: partial.write_text(text, "utf-8"))
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Writes a json file whole; see `write_whole`."""
+    """Writes a json file whole; see `write_atomic`."""
     write_text(path, json.dumps(content, indent=2) + "\n")

@@ -34,7 +34,7 @@ def keep_heap() -> bool:
     return _may_be_set() and _set(_SETTINGS)
 
 
-def give_back(step_bytes: int) -> None:
+def trim_heap(step_bytes: int) -> None:
     """Gives what is freed back once: XLA's compiler leaves half a GB of a large step.
 
     Args:

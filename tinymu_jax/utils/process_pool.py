@@ -9,7 +9,7 @@ from typing import Any
 
 from tinymu_jax.errors import InputError
 
-CONTEXT = multiprocessing.get_context("spawn")
+SPAWN = multiprocessing.get_context("spawn")
 """How they begin: a fork would copy the threads' locks of jax."""
 
 
@@ -27,7 +27,7 @@ def worker_pool(
     Raises:
         InputError: one of them ended.
     """
-    pool = ProcessPoolExecutor(workers, CONTEXT, start, arguments)
+    pool = ProcessPoolExecutor(workers, SPAWN, start, arguments)
     try:
         yield pool
     except BrokenProcessPool as error:

@@ -141,8 +141,8 @@ def from_published(path: str | Path, content: object = None) -> Checkpoint:
     for kind, key in (("audioset", "head.weight"), ("probe", "probe.weight")):
         if key in state:
             told = {"kind": kind, "num_classes": len(state[key])}
-            if "shares" in head:
-                told["shares"] = head["shares"]
+            if "activation" in head:
+                told["activation"] = head["activation"]
             found = HeadConfig.from_dict(told, str(path.with_suffix(".json")))
             config = replace(config, head=found)
     source = {"labels": head["labels"]} if "labels" in head and config.head else {}
@@ -189,6 +189,6 @@ def sizes(config: MatpacConfig, labels: Sequence[str] = ()) -> dict[str, Any]:
     if config.width != 64 * config.num_heads:
         found["encoder"] = {"num_heads": config.num_heads}
     head: dict[str, Any] = {"labels": list(labels)} if labels else {}
-    if config.head is not None and config.head.shares != HeadConfig.shares:
-        head["shares"] = config.head.shares
+    if config.head is not None and config.head.activation != HeadConfig.activation:
+        head["activation"] = config.head.activation
     return found | ({"head": head} if head else {})

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinymu_jax.checkpoints.pytorch.pickle_reader import STORAGES, file_error
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import write_whole
+from tinymu_jax.utils.files import write_atomic
 
 _ALIGNMENT = 64  # of the data of a record, as torch.save does it: mapped tensors stay aligned
 
@@ -62,7 +62,7 @@ def write_torch_file(path: str | Path, obj: object) -> None:
                 _write_record(archive, f"data/{key}", flat.view(np.uint8).data)
             _write_record(archive, "version", memoryview(b"3\n"))
 
-    write_whole(path, write)
+    write_atomic(path, write)
 
 
 class _Pickler(pickle._Pickler):

@@ -13,7 +13,7 @@ PARTS = {
     "projector": {"proj_name", "d_in", "d_h", "d_out", "prefix_length", "num_layers", "num_heads"},
     "lm": set(),
     "predictor": {"num_heads"},
-    "head": {"shares", "labels"},
+    "head": {"activation", "labels"},
 }
 """The parts of the json beside a checkpoint, and the names of their sizes; those of "lm" are
 transformers', "predictor" is pre-training's, and "head" says how outputs become

@@ -34,8 +34,8 @@ from tinymu_jax.data.synthetic.questions import (
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import (
     LOCK_FILE,
-    alone_in,
     exists,
+    folder_lock,
     make_folder,
     read_json_object,
     remove,
@@ -132,7 +132,7 @@ def synthesize(
     """
     _check_config(config)
     output = make_folder(output)
-    with alone_in(output):
+    with folder_lock(output):
         _fill(output, config, progress)
     return output
 

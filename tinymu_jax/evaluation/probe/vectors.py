@@ -21,12 +21,12 @@ from tinymu_jax.inference.param_layout import by_rows, unstack
 from tinymu_jax.models import matpac
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import (
-    alone_in,
     exists,
+    folder_lock,
     make_folder,
     read_json_object,
+    write_atomic,
     write_json,
-    write_whole,
 )
 
 PAGE = "vectors.json"
@@ -68,7 +68,7 @@ def mean_vectors(
         "number": len(paths),
     }
     folder = make_folder(folder)
-    with alone_in(folder):
+    with folder_lock(folder):
         if exists(folder / PAGE) and read_json_object(folder / PAGE, "remove it") != page:
             raise InputError(
                 f"{folder}: holds vectors of another encoder or of other recordings; name another "
@@ -82,7 +82,7 @@ def mean_vectors(
             path = folder / f"vectors-{start // IN_FILE:05d}.npy"
             if not exists(path):
                 made = _means(params, paths[start : start + IN_FILE], encoder.config)
-                write_whole(path, lambda partial, made=made: _save(partial, made))
+                write_atomic(path, lambda partial, made=made: _save(partial, made))
             found[start : start + IN_FILE] = np.load(path)
             _check_bad(found[: start + IN_FILE], paths, max_bad)
         progress(len(paths), len(paths))

@@ -26,7 +26,7 @@ def plot_facts(scores: Scores, path: str | Path, title: str = "") -> None:
         title: above the picture.
 
     Raises:
-        InputError: matplotlib is not installed; no fact was asked for; the place cannot be written
+        InputError: no fact was asked for; the place cannot be written
             to.
     """
     if not scores.by_fact:
@@ -60,7 +60,7 @@ def plot_question(clip: str | Path, row: Row, path: str | Path) -> None:
         path: of the picture; its suffix says the format.
 
     Raises:
-        InputError: matplotlib is not installed; the recording cannot be read; the place cannot be
+        InputError: the recording cannot be read; the place cannot be
             written to.
     """
     mark = "right" if row.right else f"wrong, wanted: {row.wanted}"

@@ -55,12 +55,12 @@ def class_losses(
     return -jnp.sum(teacher * jax.nn.log_softmax(student / temperature, axis=-1), axis=-1)
 
 
-def draw_orders(key: Array, clips: int, patches: int) -> Int[Array, "C P"]:
+def random_patch_orders(key: Array, clips: int, patches: int) -> Int[Array, "C P"]:
     """Returns a random order for each clip: uniform noise, sorted."""
-    return order_of(jax.random.uniform(key, (clips, patches)))
+    return patch_order(jax.random.uniform(key, (clips, patches)))
 
 
-def order_of(noise: Float[Array, "C P"]) -> Int[Array, "C P"]:
+def patch_order(noise: Float[Array, "C P"]) -> Int[Array, "C P"]:
     """Returns the order of noise, smallest first (published: `random_unstructured_mask`)."""
     return jnp.argsort(noise, axis=1)
 

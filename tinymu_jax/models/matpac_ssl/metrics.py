@@ -5,7 +5,7 @@ from jaxtyping import Array, Float, Int
 
 from tinymu_jax.models.config import SelfSupervisedConfig
 from tinymu_jax.models.matpac_ssl import teacher
-from tinymu_jax.models.matpac_ssl.student_teacher import Sums
+from tinymu_jax.models.matpac_ssl.student_teacher import MetricSums
 
 ONE_WINS, FEW_CLASSES = 0.98, 2.0
 """Share of wins of one hypothesis, and perplexity of the classes, that something is wrong at."""
@@ -22,7 +22,7 @@ def feature_std(moments: Float[Array, "2 *rest"], count: Float[Array, ""]) -> Fl
 
 
 def step_metrics(
-    sums: Sums,
+    sums: MetricSums,
     count: Float[Array, ""],
     step: Int[Array, ""],
     steps: int,
@@ -37,37 +37,37 @@ def step_metrics(
         steps: of the run.
         config: of all.
     """
-    encoder, head = teacher.teacher_rates(config, step, steps)
+    encoder, head = teacher.ema_rates(config, step, steps)
     share = sums.teacher[0] / count
     numbers = {
         "prediction_loss": sums.prediction / count,
         "class_loss": sums.classes / count,
-        "encoder_decay": 1 - encoder,
-        "head_decay": 1 - head,
+        "encoder_ema_decay": 1 - encoder,
+        "head_ema_decay": 1 - head,
         "teacher_temperature": teacher.teacher_temperature(config, step),
-        "spread_of_predictions": feature_std(sums.hypotheses, count),
-        "spread_of_targets": feature_std(sums.targets, count),
-        "spread_of_student_classes": feature_std(sums.student, count),
-        "spread_of_teacher_classes": feature_std(sums.teacher, count),
+        "prediction_std": feature_std(sums.hypotheses, count),
+        "target_std": feature_std(sums.targets, count),
+        "student_class_std": feature_std(sums.student, count),
+        "teacher_class_std": feature_std(sums.teacher, count),
         "classes_used": (sums.chosen[1] > 0).sum().astype(float),
         "class_perplexity": jnp.exp(-jnp.sum(share * jnp.log(share + 1e-7))),
         "class_agreement": sums.agreed / count,
     }
     if config.predictor.hypotheses > 1:
-        numbers["winner_temperature"] = teacher.winner_temperature(config, step)[0]
+        numbers["mcl_temperature"] = teacher.mcl_temperature(config, step)[0]
         wins = sums.wins / count
         numbers |= {f"wins_{head}": wins[head] for head in range(config.predictor.hypotheses)}
     return numbers
 
 
-def warning(numbers: dict[str, float]) -> str | None:
+def collapse_warning(numbers: dict[str, float]) -> str | None:
     """Returns what is wrong by the numbers of a step, if anything is."""
     wins = [share for name, share in numbers.items() if name.startswith("wins_")]
     if wins and max(wins) > ONE_WINS:
         return (
             f"one hypothesis is the best of {100 * max(wins):.0f} % of the patches: the others "
-            "learn nothing; raise model.winner-temperature, or let it fall more slowly "
-            "(model.winner-decay)"
+            "learn nothing; raise model.mcl-temperature, or let it fall more slowly "
+            "(model.mcl-temperature-decay)"
         )
     if numbers["class_perplexity"] < FEW_CLASSES:
         return (

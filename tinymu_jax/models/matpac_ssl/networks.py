@@ -41,7 +41,7 @@ class Predictor(nn.Module):
         first = jnp.broadcast_to(positions[:1], (len(x), 1, own.width))
         places = jnp.concatenate([first, positions[1 + order]], axis=1)
         x = jnp.concatenate([x, tokens], axis=1) + places
-        x = Transformer(blocks_of_predictor(self.config), name="transformer")(x, None, False)
+        x = Transformer(predictor_encoder_config(self.config), name="transformer")(x, None, False)
         x = x[0, :, -masked:]
         single = Dense(config.width, compute_dtype=compute_dtype, kernel_init=xavier, name="single")
         if own.hypotheses == 1:
@@ -103,7 +103,7 @@ class NormedDense(nn.Module):
         return matmul(x, direction * (length / norm), self.compute_dtype)
 
 
-def blocks_of_predictor(config: SelfSupervisedConfig) -> MatpacConfig:
+def predictor_encoder_config(config: SelfSupervisedConfig) -> MatpacConfig:
     """Returns the predictor's blocks as those of an encoder."""
     own = config.predictor
     return replace(

@@ -20,7 +20,7 @@ from tinymu_jax.models.matpac_ssl import losses
 from tinymu_jax.models.matpac_ssl import teacher as schedules
 from tinymu_jax.models.matpac_ssl.losses import gather_patches
 from tinymu_jax.models.matpac_ssl.networks import ClassHead, Predictor
-from tinymu_jax.models.matpac_ssl.teacher import TeacherState, followed
+from tinymu_jax.models.matpac_ssl.teacher import TeacherState, ema_params
 from tinymu_jax.utils.tree import Tree
 
 _HEAD_AXES: dict[str, tuple[str | None, ...]] = {
@@ -54,7 +54,7 @@ def param_axes(config: SelfSupervisedConfig) -> dict[str, tuple[str | None, ...]
     return {f"{part}/{path}": axes for part, own in parts.items() for path, axes in own.items()}
 
 
-class Sums(NamedTuple):
+class MetricSums(NamedTuple):
     """What a step tells of itself: sums over masked patches, which add up over devices."""
 
     prediction: Float[Array, ""]
@@ -84,7 +84,7 @@ class SSLOutput(NamedTuple):
 
     prediction: Float[Array, "C M"]
     classes: Float[Array, "C M"]
-    sums: Sums
+    sums: MetricSums
 
 
 def ssl_loss(
@@ -108,7 +108,7 @@ def ssl_loss(
     targets, student = _targets_and_student(params, teaching, log_mel, order, config)
     predictions = losses.normalise(student)
     each = losses.prediction_losses(predictions, losses.normalise(targets))
-    lost, best = losses.mcl_loss(each, *schedules.winner_temperature(config, step))
+    lost, best = losses.mcl_loss(each, *schedules.mcl_temperature(config, step))
     # What the classes are of is the best prediction as it is, not normalised.
     winner = jnp.take_along_axis(student, best[..., None, None], axis=2)[:, :, 0]
     head = ClassHead(config)
@@ -120,7 +120,7 @@ def ssl_loss(
     own = jax.nn.softmax(told / config.student_temperature, axis=-1)
     picked = [jnp.argmax(x, axis=-1) for x in (own, wanted)]
     classes = logits.shape[-1]
-    sums = Sums(
+    sums = MetricSums(
         lost.sum(),
         sorted_as.sum(),
         _moments(predictions),
@@ -190,13 +190,13 @@ def init_teacher(config: SelfSupervisedConfig, params: Tree, seed: int) -> Teach
     return jax.jit(lambda last: _init_teaching(config, last, seed))(params["class_head"]["last"])
 
 
-def init_whole(config: SelfSupervisedConfig, seed: int) -> Tree:
+def init_student_and_teacher(config: SelfSupervisedConfig, seed: int) -> Tree:
     """Returns student and what teaches as one tree, which is what checkpoints hold."""
     params = init_params(config, seed)
     return {**params, **init_teacher(config, params, seed)._asdict()}
 
 
-def parts_of(whole: Tree) -> tuple[Tree, TeacherState]:
+def split_teacher(whole: Tree) -> tuple[Tree, TeacherState]:
     """Returns the student's weights, and what teaches."""
     params = {name: tree for name, tree in whole.items() if name not in TeacherState._fields}
     return params, TeacherState(**{name: whole[name] for name in TeacherState._fields})
@@ -209,5 +209,5 @@ def _init_teaching(config: SelfSupervisedConfig, last: Tree, seed: int) -> Teach
     small = ClassHead(config, nn.initializers.normal(0.02))
     vectors = jnp.zeros((1, 1, config.encoder.width))
     class_head = small.init(head, vectors)["params"] | {"last": last}
-    teacher = followed({"encoder": other, "class_head": class_head})
+    teacher = ema_params({"encoder": other, "class_head": class_head})
     return TeacherState(teacher, jnp.zeros(config.class_head.num_classes))

@@ -39,11 +39,11 @@ def ema_update(
         steps: of the whole run.
         config: with the shares that are kept.
     """
-    encoder, class_head = teacher_rates(config, step, steps)
+    encoder, class_head = ema_rates(config, step, steps)
     # What is told depends on the teacher: it is not overwritten, nor copied, before it was read.
     sound = jnp.isfinite(told.sum())
     rates = {"encoder": jnp.where(sound, encoder, 0), "class_head": jnp.where(sound, class_head, 0)}
-    student = followed(params)
+    student = ema_params(params)
     teacher = {
         name: jax.tree.map(
             lambda a, b, rate=rate: a + rate * (b - a), teaching.teacher[name], student[name]
@@ -65,12 +65,12 @@ def order_after_teacher(params: Tree, teaching: TeacherState) -> Tree:
     def later(weight: Array, teacher: Array) -> Array:
         return jnp.where(jnp.isnan(teacher), teacher, weight)
 
-    own = followed(params)
+    own = ema_params(params)
     tied = jax.tree.map(later, own, {name: teaching.teacher[name] for name in own})
     return {**params, **tied, "encoder": {**params["encoder"], **tied["encoder"]}}
 
 
-def followed(params: Tree) -> Tree:
+def ema_params(params: Tree) -> Tree:
     """Returns the student's weights that the teacher follows, by their paths."""
     return {
         "encoder": {"transformer": params["encoder"]["transformer"]},
@@ -78,7 +78,7 @@ def followed(params: Tree) -> Tree:
     }
 
 
-def winner_temperature(
+def mcl_temperature(
     config: SelfSupervisedConfig, step: Int[Array, ""]
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
     """Returns the temperature of the hypotheses' weights, and whether the best alone counts.
@@ -86,8 +86,8 @@ def winner_temperature(
     It falls exponentially (MATPAC++, arXiv 2508.12709; `models/mcl.py`).
     """
     # The rate's logarithm keeps the digits that a power of 0.99997 in float32 would lose.
-    falling = config.winner_temperature * jnp.exp(step * math.log(config.winner_decay))
-    return jnp.maximum(falling, config.winner_end), falling <= config.winner_end
+    falling = config.mcl_temperature * jnp.exp(step * math.log(config.mcl_temperature_decay))
+    return jnp.maximum(falling, config.mcl_temperature_end), falling <= config.mcl_temperature_end
 
 
 def teacher_temperature(config: SelfSupervisedConfig, step: Int[Array, ""]) -> Float[Array, ""]:
@@ -98,24 +98,24 @@ def teacher_temperature(config: SelfSupervisedConfig, step: Int[Array, ""]) -> F
     )
 
 
-def teacher_rates(
+def ema_rates(
     config: SelfSupervisedConfig, step: Int[Array, ""], steps: int
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns which share of the student the teacher's encoder and class head take in.
 
     That is 1 - decay, which float32 holds to more digits than the decay: linear over all steps,
     nothing at the first one, since the teacher begins by itself. Past the last step both take in
-    1 - `encoder_decay_end`, as published (`models/model.py`, do_ema_step).
+    1 - `encoder_ema_decay_end`, as published (`models/model.py`, do_ema_step).
     """
     done = step / steps
 
     def rate(start: float, end: float) -> Float[Array, ""]:
         linear = (1 - start) + done * (start - end)
         # Where a decay does not change, the published code keeps it past the end too.
-        last = 1 - (config.encoder_decay_end if start != end else end)
+        last = 1 - (config.encoder_ema_decay_end if start != end else end)
         return jnp.where(step == 0, 0.0, jnp.where(step >= steps, last, linear))
 
     return (
-        rate(config.encoder_decay, config.encoder_decay_end),
-        rate(config.head_decay, config.head_decay_end),
+        rate(config.encoder_ema_decay, config.encoder_ema_decay_end),
+        rate(config.head_ema_decay, config.head_ema_decay_end),
     )

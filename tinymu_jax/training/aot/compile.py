@@ -25,7 +25,7 @@ from tinymu_jax.mesh import batch_sharding, tree_shardings, weight_shardings
 from tinymu_jax.models import tinymu
 from tinymu_jax.models.config import SelfSupervisedConfig, TinyMUConfig
 from tinymu_jax.models.matpac_ssl import student_teacher
-from tinymu_jax.models.matpac_ssl.student_teacher import parts_of
+from tinymu_jax.models.matpac_ssl.student_teacher import split_teacher
 from tinymu_jax.models.packing import PackingConfig, build_block
 from tinymu_jax.training.config import PRETRAINING, OptimConfig
 from tinymu_jax.training.optim import make_optimizer, partition_frozen
@@ -127,7 +127,7 @@ def lower_pretraining(
     optimiser = make_optimizer(optim, 1000)
     loss, after = loss_of_crops(config, seed=0), teach(config, steps=1000)
     step = step_of(loss, optimiser, accumulate, after=after)
-    params, teaching = parts_of(expected_shapes(config))
+    params, teaching = split_teacher(expected_shapes(config))
     crops = (blocks, clips, config.encoder.num_frames, NUM_MELS)
     batch = CropBatch(
         jax.ShapeDtypeStruct(crops, np.float16), jax.ShapeDtypeStruct((blocks,), np.int32)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import MeshConfig, make_mesh
 from tinymu_jax.models.config import SelfSupervisedConfig, TinyMUConfig
-from tinymu_jax.models.layers import QUERIES_TOGETHER
+from tinymu_jax.models.layers import QUERY_BLOCK
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.accelerators import Chip, chip_of
 from tinymu_jax.training.aot.compile import (
@@ -132,7 +132,7 @@ def block_flops(config: TinyMUConfig, packing: PackingConfig) -> tuple[float, fl
     work = block_work(packing)
     needed = training_flops(config, work["slots"], work["labels"], work["clips"])
     # A query of a row looks at all keys up to the end of its piece of the row.
-    seen = (packing.row_length + min(QUERIES_TOGETHER, packing.row_length)) / 2
+    seen = (packing.row_length + min(QUERY_BLOCK, packing.row_length)) / 2
     slots, cost = packing.rows * packing.row_length, flops_of(config, seen=seen)
     attention = cost.slot - flops_of(config, seen=0).slot
     again = {"none": 0.0, "attention": attention / 3, "full": cost.slot / 3}

@@ -14,9 +14,9 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import local_block_ids
 from tinymu_jax.models.config import SelfSupervisedConfig
 from tinymu_jax.models.matpac_ssl import student_teacher
-from tinymu_jax.models.matpac_ssl.losses import draw_orders
-from tinymu_jax.models.matpac_ssl.metrics import step_metrics, warning
-from tinymu_jax.models.matpac_ssl.student_teacher import Sums, ssl_loss
+from tinymu_jax.models.matpac_ssl.losses import random_patch_orders
+from tinymu_jax.models.matpac_ssl.metrics import collapse_warning, step_metrics
+from tinymu_jax.models.matpac_ssl.student_teacher import MetricSums, ssl_loss
 from tinymu_jax.models.matpac_ssl.teacher import TeacherState, ema_update, order_after_teacher
 from tinymu_jax.training.config import UNUSED, OptimConfig, PretrainConfig
 from tinymu_jax.training.flops import pretraining_flops
@@ -104,14 +104,14 @@ class Pretraining(TrainTask):
         return loss_of_crops(self.model, self.config.data.seed)
 
     def after(
-        self, state: TrainState, told: Sums, count: Array
+        self, state: TrainState, told: MetricSums, count: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
         """Returns a state with what teaches after a step, and what is told of it."""
         return teach(self.model, self.steps)(state, told, count)
 
     def watch(self, numbers: Mapping[str, float]) -> str | None:
         """Returns what is wrong by the numbers of a step, if anything is."""
-        return warning(dict(numbers))
+        return collapse_warning(dict(numbers))
 
     def work(self, step: int) -> StepCost:
         """Returns what a step computes."""
@@ -134,7 +134,7 @@ def loss_of_crops(config: SelfSupervisedConfig, seed: int) -> Loss:
     key = jax.random.key(seed)
 
     def orders_of(number: Array, clips: int) -> Array:
-        return draw_orders(jax.random.fold_in(key, number), clips, config.patches)
+        return random_patch_orders(jax.random.fold_in(key, number), clips, config.patches)
 
     def loss(params: Tree, frozen: Tree, batch: CropBatch, at: StepContext) -> LossSum:
         blocks, clips, frames, bands = batch.log_mel.shape
@@ -142,7 +142,7 @@ def loss_of_crops(config: SelfSupervisedConfig, seed: int) -> Loss:
         log_mel = batch.log_mel.reshape(-1, frames, bands).astype(jnp.float32)
         orders = orders.reshape(-1, config.patches)
         seen = ssl_loss(merge_trees(params, frozen), at.extra, log_mel, orders, at.step, config)
-        share = config.class_share
+        share = config.class_loss_weight
         total = (1 - share) * seen.prediction.sum() + share * seen.classes.sum()
         masked = blocks * clips * (config.patches - config.visible)
         return LossSum(total, jnp.float32(masked), seen.sums)
@@ -154,7 +154,7 @@ def teach(config: SelfSupervisedConfig, steps: int) -> PostUpdate:
     """Returns what becomes of what teaches, in a run of so many steps."""
 
     def after(
-        state: TrainState, told: Sums, count: Array
+        state: TrainState, told: MetricSums, count: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
         of = told.teacher[0] if config.centre == "probabilities" else told.logits
         teaching = ema_update(state.extra, state.params, of / count, state.step, steps, config)
