@@ -187,7 +187,7 @@ class _Rows:
 
     def begin_group(self, place: PackedGroup) -> None:
         """Writes what the questions of a group share: audio and separator."""
-        row, audio = place.row, place.num_audio
+        row, audio = place.row, int(place.num_audio)
         self.groups[row] += 1
         start = self.write(row, 0, range(audio), 0)
         self.packed.clip[row, start : start + audio] = place.clip
@@ -202,7 +202,7 @@ class _Rows:
         self, place: PackedGroup, number: int, question: PackedQuestion, shared: int
     ) -> None:
         """Writes a prompt but its shared tokens, its last pad, and the answers."""
-        row, audio, limit = place.row, place.num_audio, self.config.max_text_tokens
+        row, audio, limit = place.row, int(place.num_audio), self.config.max_text_tokens
         self.write_prompt(place, question.prompt[shared:], number, shared)
         if len(question.prompt) < limit:
             pad = self.write(row, self.config.pad_token, [audio + limit], number)
