@@ -397,7 +397,7 @@ def test_crops_need_longer_clips(datasets, model, seconds):
     dataset, longer = datasets["waveform"], dataclasses.replace(model, max_seconds=seconds)
     plan = make_batches(dataset, longer, AugmentConfig()).plan
     message = refusal(PackedBatches, dataset, plan, PACKING, longer, 1, None, QUICK)
-    assert message.startswith(f"{dataset.folder}: keeps 4 s of a recording")
+    assert message.startswith(f"{dataset.folder}: stores 4 s of a recording")
     assert "--max-seconds or turn augment.crop off" in message
     assert max_columns(dataset, longer, dataclasses.replace(QUICK, crop=False)) is None
 

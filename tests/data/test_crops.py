@@ -56,13 +56,13 @@ def batches_of(corpus, clips=2, blocks=2, own=(0, 1), epochs=3, steps=0, seed=4)
 def test_short_and_unusable_recordings_are_left_out_and_counted(folder, stored):
     found = open_corpus(folder, FRAMES, 16)
     assert isinstance(found, FolderCorpus)
-    assert (len(found), found.short, found.unusable) == (5, 1, 1)
+    assert (len(found), found.num_short, found.num_unusable) == (5, 1, 1)
     assert sorted(found.name(i) for i in range(5)) == sorted(
         f"below/{n}.flac" if n % 2 else f"{n}.wav" for n in LONG
     )
     same = open_corpus(stored, FRAMES, 16)
     assert isinstance(same, StoredCorpus)
-    assert (len(same), same.short, same.unusable) == (5, 1, 0)
+    assert (len(same), same.num_short, same.num_unusable) == (5, 1, 0)
 
 
 def test_lengths_are_held_against_the_crop_to_the_frame(stored):
@@ -131,7 +131,7 @@ def test_what_turns_out_unusable_is_passed_over_and_said_once(folder, tmp_path, 
         assert batches[step].log_mel.shape == (1, 5, FRAMES, 80)
     said = capsys.readouterr().err
     assert said.count("0.wav") == 1
-    assert "another is heard in its place" in said
+    assert "another recording is used in its place" in said
     first, place_of = batches[0].log_mel[0], batches.names(0).index("0.wav")
     heard = corpus.log_mel((wanted["0.wav"] + 1) % 5)
     starts = range(len(heard) - FRAMES + 1)

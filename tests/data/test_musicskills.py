@@ -36,11 +36,11 @@ def test_questions_of_a_recording_are_joined_in_the_order_of_the_lists(write, tm
     second, _ = write("b", [record("y.wav", "Is it fast?", "Yes.", task="Binary")])
     found = read_lists([first, second], [folder])
     assert [clip.path for clip in found.clips] == [folder / "x.wav", folder / "y.wav"]
-    assert found.clips[0].pairs == (
+    assert found.clips[0].questions == (
         QuestionAnswer("What is it?", "A trumpet.", "QA"),
         QuestionAnswer("Which key?", "A trumpet.", "QA"),
     )
-    assert found.clips[1].pairs[1] == QuestionAnswer("Is it fast?", "Yes.", "Binary")
+    assert found.clips[1].questions[1] == QuestionAnswer("Is it fast?", "Yes.", "Binary")
     assert found.repeated == 0
 
 
@@ -56,14 +56,14 @@ def test_lists_of_one_data_set_may_have_folders_of_their_own(write):
 def test_a_question_that_is_there_twice_is_counted(write):
     path, folder = write("a", [record("x.wav"), record("x.wav"), record("x.wav", answer="Horn.")])
     found = read_lists([path], [folder])
-    assert (len(found.clips[0].pairs), found.repeated) == (2, 1)
+    assert (len(found.clips[0].questions), found.repeated) == (2, 1)
 
 
 def test_the_example_list_is_read(shared_dir):
     lists = [shared_dir / "data" / "musicskills_example.json"]
     clips = read_lists(lists, [shared_dir / "audio"]).clips
     assert len(clips) == 5
-    assert sum(len(clip.pairs) for clip in clips) == 6
+    assert sum(len(clip.questions) for clip in clips) == 6
     assert all(clip.path.exists() for clip in clips)
 
 

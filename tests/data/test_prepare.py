@@ -304,7 +304,7 @@ def test_another_version_or_field_is_named(copy):
 def test_the_tokenizer_of_another_model_is_refused(prepared):
     prepared.check_model(tokenizer_text(), {})
     message = refusal(prepared.check_model, "another", {})
-    assert "its tokens are of another tokenizer" in message
+    assert "its tokens come from another tokenizer" in message
 
 
 # --- the commands ------------------------------------------------------------------------------

@@ -378,7 +378,7 @@ def test_lists_are_read_as_those_of_musicskills(made):
     assert [clip.path.name for clip in found.clips] == [f"{n:06d}.wav" for n in range(6)]
     for number, clip in enumerate(found.clips):
         _, samples, asked = make_clip(SMALL, number)
-        assert set(clip.pairs) == {(q.prompt, q.answer, q.task) for q in asked}
+        assert set(clip.questions) == {(q.prompt, q.answer, q.task) for q in asked}
         heard, rate = soundfile.read(clip.path, dtype="int16")
         assert (rate, soundfile.info(clip.path).subtype) == (RATE, "PCM_16")
         np.testing.assert_array_equal(heard, samples)
@@ -403,7 +403,7 @@ def test_what_is_only_told_is_told_whole_and_asked_about(made):
         facts, text, asked = make_text(SMALL, number)
         assert clip.path.read_text() == text
         assert len(text.split(", ")) == len(facts)
-        assert set(clip.pairs) == {(q.prompt, q.answer, q.task) for q in asked}
+        assert set(clip.questions) == {(q.prompt, q.answer, q.task) for q in asked}
         assert facts != make_clip(SMALL, number)[0]
 
 

@@ -257,4 +257,4 @@ def test_texts_of_another_tokenizer_are_refused(prepared, golden_checkpoint):
     from tokenizer_fixture import tokenizer_text
 
     message = refusal(prepared.check_model, tokenizer_text(), golden_checkpoint.params["encoder"])
-    assert "its tokens are of another tokenizer than the model's" in message
+    assert "its tokens come from another tokenizer than the model's" in message

@@ -146,8 +146,8 @@ def test_a_table_without_splits_is_split_by_names(tmp_path):
     [
         ("name,label\n1.wav,a\n", "does not name file and label"),
         ("file,kind\n1.wav,a\n", "does not name file and label"),
-        ("file,label\n1.wav,\n", "line 2 has empty or more fields"),
-        ("file,labels\n1.wav\n", "line 2 has empty or more fields"),
+        ("file,label\n1.wav,\n", "line 2 has an empty label"),
+        ("file,labels\n1.wav\n", "line 2 has 1 fields"),
         ("file,label,split\n1.wav,a,train\n2.wav,b,train\n", "no recording of split 'test'"),
         ("file,label,split\n1.wav,a,train\n2.wav,b,held\n", "are 'train' and 'held' among"),
         ("file,label,split\n1.wav,a,train\n2.wav,a,test\n", "has 1 label"),

@@ -235,7 +235,7 @@ def test_a_table_without_splits_is_tested_whole(tmp_path):
         ("file,labels\n1.wav,a;b\n2.wav,a\n", "1.wav has 2 labels, and one is chosen"),
         ("file,labels\n1.wav,a\n2.wav,\n", "2.wav has 0 labels, and one is chosen"),
         ("name,kind\n1.wav,a\n", "does not name file and label"),
-        ("file,label\n1.wav,\n", "line 2 has empty or more fields"),
+        ("file,label\n1.wav,\n", "line 2 has an empty label"),
     ],
 )
 def test_tables_that_cannot_be_classified_are_refused(text, message, tmp_path):

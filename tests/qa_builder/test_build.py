@@ -149,7 +149,7 @@ def test_lists_are_musicskills_and_say_where_everything_is_from(
     assert str(path) in out
     (tmp_path / "audio").mkdir()
     lists = read_lists([path], [tmp_path / "audio"])
-    assert sum(len(clip.pairs) for clip in lists.clips) == len(records)
+    assert sum(len(clip.questions) for clip in lists.clips) == len(records)
     assert {record["task"] for record in records} == set(TASKS)
     assert len(records) > 200
     card = (tmp_path / "set" / "data_card.md").read_text()

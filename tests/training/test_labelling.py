@@ -277,13 +277,13 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(config, whole):
     ("text", "named"),
     [
         (None, "cannot be read"),
-        ("", "is no table of labels"),
-        ("file_name,pitch\n", "is no table of labels"),
-        ("name,pitch\n0.wav,low\n", "is no table of labels"),
-        ("file_name\n0.wav\n", "is no table of labels"),
-        ("file_name,pitch\n0.wav,low\n1.wav,\n", "line 3 has empty or more fields"),
-        ("file_name,pitch\n0.wav,low\n1.wav\n", "line 3 has empty or more fields"),
-        ("file_name,pitch\n0.wav,low,high\n", "line 2 has empty or more fields"),
+        ("", "has no column file_name"),
+        ("file_name,pitch\n", "holds no labels"),
+        ("name,pitch\n0.wav,low\n", "has no column file_name"),
+        ("file_name\n0.wav\n", "holds no labels"),
+        ("file_name,pitch\n0.wav,low\n1.wav,\n", "line 3 has an empty pitch"),
+        ("file_name,pitch\n0.wav,low\n1.wav\n", "line 3 has 1 fields"),
+        ("file_name,pitch\n0.wav,low,high\n", "line 2 has 3 fields"),
         ("file_name,pitch\n0.wav,low\n0.wav,high\n", "0.wav"),
     ],
 )
@@ -306,7 +306,7 @@ def test_two_clips_of_one_name_are_refused(recordings):
     batches = LabelBatches(clips, labels, 1, 1, [0], epochs=1)
     for _ in range(2):
         np.testing.assert_array_equal(batches._labels("a/0.wav"), labels["0.wav"])
-    assert "b/0.wav and a/0.wav: have one name" in refusal(batches._labels, "b/0.wav")
+    assert "b/0.wav and a/0.wav: have the same file name" in refusal(batches._labels, "b/0.wav")
 
 
 def test_a_clip_that_is_not_in_the_table_is_refused(config, tmp_path):

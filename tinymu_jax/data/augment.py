@@ -1,8 +1,8 @@
-"""Clips changed at random while training: a model seldom hears the same samples twice.
+"""Random augmentation of waveforms during training.
 
 Effects, order and ranges are those of the published data set class (`AudioDataset` with `wav_aug`
-on). Tempo and pitch are changed by librosa's phase vocoder, the published code's (audiomentations
-0.40) by Signalsmith's stretcher: the same changes, with other artefacts.
+on). Tempo and pitch are changed with librosa's phase vocoder; the published code (audiomentations
+0.40) uses Signalsmith's stretcher, whose artefacts differ.
 """
 
 import threading
@@ -21,27 +21,27 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
 
 FRAME = 2048
-"""Samples of the phase vocoder's window, as librosa has it; shorter clips get a shorter one."""
+"""Window of the phase vocoder in samples, librosa's default; shorter for shorter clips."""
 
 
 def max_columns(dataset: Dataset, config: TinyMUConfig, augment: AugmentConfig) -> int | None:
-    """Returns the most vectors that the encoder gives for a clip, or None if none is cropped.
+    """Returns the most encoder outputs of a cropped clip, or None if clips are not cropped.
 
-    Whoever plans a run takes its lengths with this cap: `dataset.lengths(config, cap)`.
+    Packing must be planned from lengths with this cap: `dataset.lengths(config, cap)`.
 
     Args:
         dataset: whose clips are read.
         config: of the model.
-        augment: how they are changed.
+        augment: augmentation settings.
 
     Raises:
-        InputError: a probability or range that cannot be; the data set does not hold what is to be
-            changed: waveforms, and longer ones where they are to be cropped.
+        InputError: a probability or range is invalid; the data set does not hold waveforms, or
+            none that are longer than the crop.
     """
     if not augment.enabled:
         return None
-    for fits, rule in augment.rules():
-        if not fits:
+    for holds, rule in augment.rules():
+        if not holds:
             raise InputError(f"augment: {rule}; correct it")
     stored = dataset.features
     if stored.kind != "waveform":
@@ -53,7 +53,7 @@ def max_columns(dataset: Dataset, config: TinyMUConfig, augment: AugmentConfig) 
         return None
     if stored.max_seconds <= config.max_seconds:
         raise InputError(
-            f"{dataset.folder}: keeps {stored.max_seconds:g} s of a recording, and a random crop "
+            f"{dataset.folder}: stores {stored.max_seconds:g} s of a recording, and a random crop "
             f"to {config.max_seconds:g} s needs longer clips; prepare it with a larger "
             "--max-seconds or turn augment.crop off"
         )
@@ -61,31 +61,31 @@ def max_columns(dataset: Dataset, config: TinyMUConfig, augment: AugmentConfig) 
 
 
 def crop_length(config: TinyMUConfig) -> int:
-    """Returns how many samples of a clip a model hears."""
+    """Returns the samples of a clip that a model takes."""
     return int(config.max_seconds * SAMPLE_RATE)
 
 
 def clip_rng(seed: int, block: int, clip: int) -> np.random.Generator:
-    """Returns the source of all that is random about a clip in one place of a run.
+    """Returns the random generator of a clip at one position of a run.
 
     Args:
         seed: of the run, at least 0.
-        block: its number in the whole run.
-        clip: its number in the block.
+        block: index of the block in the run.
+        clip: index of the clip in the block.
     """
-    # A key and not a longer seed: [seed, epoch], which orders the plan, is [seed, epoch, 0] too.
+    # A spawn key, since the plan's order is seeded with [seed, epoch], equal to [seed, epoch, 0].
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block, clip)))
 
 
 def augment_stored(
     stored: Int16[np.ndarray, "n"], rng: np.random.Generator, config: AugmentConfig, length: int
 ) -> Int16[np.ndarray, "m"]:
-    """Returns a stored waveform cropped and changed; what exceeds 16 bits is clipped.
+    """Crops and augments a stored waveform; values beyond 16 bits are clipped.
 
     Args:
         stored: at 16 kHz.
         rng: see `clip_rng`.
-        config: how.
+        config: augmentation settings.
         length: samples of a crop.
     """
     if config.crop:
@@ -97,7 +97,7 @@ def augment_stored(
 def crop(
     samples: Shaped[np.ndarray, "n"], rng: np.random.Generator, length: int
 ) -> Shaped[np.ndarray, "m"]:
-    """Returns `length` samples from a random place; fewer ones come back as they are."""
+    """Returns a random stretch of `length` samples; shorter clips are returned unchanged."""
     if len(samples) <= length:
         return samples
     start = int(rng.integers(len(samples) - length + 1))
@@ -107,11 +107,11 @@ def crop(
 def augment(
     samples: Float32[np.ndarray, "n"], rng: np.random.Generator, config: AugmentConfig
 ) -> Float32[np.ndarray, "n"]:
-    """Returns a waveform with each effect on it that chance picks; its length stays.
+    """Applies each effect with its probability; the length stays the same.
 
     Args:
         samples: at 16 kHz, full scale is 1.
-        rng: what chance is.
+        rng: source of randomness.
         config: probabilities and ranges.
     """
     if rng.random() < config.polarity_probability:
@@ -130,7 +130,7 @@ def augment(
 def add_noise(
     samples: Float32[np.ndarray, "n"], rng: np.random.Generator, amplitude: float
 ) -> Float32[np.ndarray, "n"]:
-    """Adds normal noise with `amplitude` as its standard deviation."""
+    """Adds Gaussian noise with standard deviation `amplitude`."""
     noise = rng.standard_normal(len(samples), np.float32)
     return samples + np.float32(amplitude) * noise
 
@@ -141,7 +141,7 @@ def gain(samples: Float32[np.ndarray, "n"], decibels: float) -> Float32[np.ndarr
 
 
 def stretch(samples: Float32[np.ndarray, "n"], rate: float) -> Float32[np.ndarray, "n"]:
-    """Plays `rate` times as fast at the same pitch; the end is cut, or filled with zeros."""
+    """Plays `rate` times as fast at the same pitch; the end is cut or padded with zeros."""
     played = _effects().time_stretch(samples, rate=rate, n_fft=_frame(samples))[: len(samples)]
     return np.pad(played, (0, len(samples) - len(played)))
 
@@ -154,25 +154,25 @@ def shift_pitch(samples: Float32[np.ndarray, "n"], semitones: float) -> Float32[
 
 
 def _frame(samples: np.ndarray) -> int:
-    """Returns a window for the phase vocoder that is no longer than the clip."""
+    """Returns the phase vocoder's window, no longer than the clip."""
     return min(FRAME, 1 << (len(samples).bit_length() - 1))
 
 
-_ONE_LOADS = threading.Lock()
-"""Many threads read clips; librosa's lazy modules are not made for being loaded by two at once."""
+# Clips are read in threads, and librosa's lazy imports are not thread-safe.
+_IMPORT_LOCK = threading.Lock()
 
 
 def _effects() -> ModuleType:
-    """Returns `librosa.effects`, ready for any thread."""
-    with _ONE_LOADS:
-        return _loaded_effects()
+    """Returns `librosa.effects`, initialized once for all threads."""
+    with _IMPORT_LOCK:
+        return _initialized_effects()
 
 
 @lru_cache(maxsize=1)
-def _loaded_effects() -> ModuleType:
-    """Loads what the effects need: seconds, some of them for numba to compile."""
+def _initialized_effects() -> ModuleType:
     from librosa import effects
 
+    # Triggers the lazy imports and numba's compilation, which take seconds.
     silence = np.zeros(FRAME, np.float32)
     effects.pitch_shift(silence, sr=SAMPLE_RATE, n_steps=1.0, res_type="soxr_hq")
     return effects

@@ -80,15 +80,15 @@ class AugmentConfig(ConfigBase):
         effects = ("polarity", "noise", "gain", "stretch", "pitch")
         probabilities = [f"{name}_probability" for name in effects]
         return [
-            *(
-                (0 <= getattr(self, name) <= 1, f"{name} must be in 0 to 1")
-                for name in probabilities
+            *((0 <= getattr(self, p) <= 1, f"{p} must be in 0 to 1") for p in probabilities),
+            (
+                0 <= self.noise_min <= self.noise_max < 1,
+                "noise_min must not exceed noise_max, both in 0 to below 1",
             ),
-            (0 <= self.noise_min <= self.noise_max < 1, "need 0 <= noise_min <= noise_max < 1"),
             (0 <= self.gain_db <= 60, "gain_db must be in 0 to 60"),
             (
                 0.1 <= self.stretch_min <= self.stretch_max <= 10,
-                "need 0.1 <= stretch_min <= stretch_max <= 10",
+                "stretch_min must not exceed stretch_max, both in 0.1 to 10",
             ),
             (0 <= self.semitones <= 24, "semitones must be in 0 to 24"),
         ]

@@ -1,10 +1,10 @@
-"""Crops of log-mels for pre-training, found by the number of the step."""
+"""Random crops of log-mels for pre-training the encoder, by step number."""
 
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,107 +19,104 @@ from tinymu_jax.data.sampler import EpochSampler
 from tinymu_jax.errors import InputError, report
 from tinymu_jax.utils.files import exists
 
+MATPAC_FEATURES = FeatureConfig(
+    "log_mel", mono="mean", resampler="kaiser-best", max_seconds=float(MAX_CLIP_SECONDS)
+)
+"""How MATPAC's pre-training reads recordings: whole, and the mean of their channels."""
+
 MAX_UNUSABLE = 10
-"""Recordings in a row that may be unusable."""
+"""Consecutive unusable recordings before an error."""
 
 
 class Corpus(ABC):
-    """Log-mels by number; those with fewer frames than a crop are left out."""
+    """Recordings with at least as many frames as a crop."""
 
-    place: Path
-    short: int
-    """Recordings that are left out because they are too short."""
-    unusable: int = 0
-    """Recordings that are left out because they cannot be read."""
+    folder: Path
+    entries: Sequence
+    """What identifies each recording in its source."""
+    num_short: int
+    """Skipped recordings with too few frames."""
+    num_unusable: int = 0
+    """Skipped recordings that cannot be read."""
 
-    @abstractmethod
     def __len__(self) -> int:
-        """Returns how many there are."""
+        return len(self.entries)
 
     @abstractmethod
     def name(self, number: int) -> str:
-        """Returns what a recording is called."""
+        """Returns the name of a recording."""
 
     @abstractmethod
     def log_mel(self, number: int) -> Float[np.ndarray, "frames F"]:
-        """Returns all frames of a recording, normalised, as float16.
+        """Returns the normalized log-mel of a whole recording, float16.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: the recording cannot be read.
         """
 
 
 class StoredCorpus(Corpus):
     """The log-mels of a prepared data set."""
 
-    def __init__(self, folder: str | Path, frames: int, side: int) -> None:
-        """Opens it.
+    def __init__(self, folder: str | Path, frames: int, patch_size: int) -> None:
+        """Opens a data set.
 
         Args:
-            folder: of `tinymu data prepare`.
+            folder: output of `tinymu data prepare`.
             frames: of a crop.
-            side: frames of a patch, by which lengths are known.
+            patch_size: frames per encoder output, the unit of the index.
 
         Raises:
-            InputError: it is no data set, or stores something else.
+            InputError: it is not a data set of log-mels.
         """
-        self.place, self.dataset = Path(folder), Dataset(folder)
+        self.folder, self.dataset = Path(folder), Dataset(folder)
         if self.dataset.features.kind != "log_mel":
             raise InputError(
                 f"{folder}: stores {self.dataset.features.kind}, and pre-training crops log_mel; "
                 "prepare it with --features log_mel"
             )
         columns = self.dataset.index.columns
-        # Of these the last patch may be one in part.
-        doubtful = np.flatnonzero((columns - 1) * side < frames)
-        short = [i for i in doubtful if len(self.dataset[int(i)].features) < frames]
-        self.kept = np.setdiff1d(np.arange(len(columns)), np.array(short, int))
-        self.short = len(short)
-
-    def __len__(self) -> int:
-        """Returns how many there are."""
-        return len(self.kept)
+        # The last patch may be partial, so recordings near the limit are measured.
+        candidates = np.flatnonzero((columns - 1) * patch_size < frames)
+        short = [i for i in candidates if len(self.dataset[int(i)].features) < frames]
+        self.entries = np.setdiff1d(np.arange(len(columns)), np.array(short, int))
+        self.num_short = len(short)
 
     def name(self, number: int) -> str:
-        """Returns what a recording is called."""
-        return self.dataset[int(self.kept[number])].clip
+        """Returns the path of a recording."""
+        return self.dataset[int(self.entries[number])].clip
 
     def log_mel(self, number: int) -> Float[np.ndarray, "frames F"]:
-        """Returns all frames of a recording."""
-        return self.dataset[int(self.kept[number])].features
+        """Returns a stored log-mel."""
+        return self.dataset[int(self.entries[number])].features
 
 
 class FolderCorpus(Corpus):
-    """Recordings in a folder and those below it, read whenever they are heard."""
+    """All recordings below a folder, decoded at every access."""
 
     def __init__(self, folder: str | Path, frames: int) -> None:
-        """Finds them; arguments as `StoredCorpus`.
+        """Lists the recordings; a crop has `frames` frames.
 
         Raises:
             InputError: there are none.
         """
-        self.place = Path(folder)
-        found = list_audio_files(self.place)
-        lengths = {path: _frames_of(path) for path in found}
-        self.paths = [path for path, count in lengths.items() if count >= frames]
-        self.unusable = sum(count < 0 for count in lengths.values())
-        self.short = len(found) - len(self.paths) - self.unusable
-
-    def __len__(self) -> int:
-        """Returns how many there are."""
-        return len(self.paths)
+        self.folder = Path(folder)
+        lengths = {path: _frames_by_header(path) for path in list_audio_files(self.folder)}
+        self.entries = [path for path, count in lengths.items() if count >= frames]
+        self.num_unusable = sum(count < 0 for count in lengths.values())
+        self.num_short = len(lengths) - len(self.entries) - self.num_unusable
 
     def name(self, number: int) -> str:
-        """Returns what a recording is called."""
-        return str(self.paths[number].relative_to(self.place))
+        """Returns the path of a recording below the folder."""
+        return str(self.entries[number].relative_to(self.folder))
 
     def log_mel(self, number: int) -> Float[np.ndarray, "frames F"]:
-        """Returns all frames of a recording."""
-        return as_log_mel(read_recording(self.paths[number], MATPAC_FEATURES))
+        """Reads a recording and computes its log-mel."""
+        return as_log_mel(read_recording(self.entries[number], MATPAC_FEATURES))
 
 
-def _frames_of(path: Path) -> int:
-    """Returns a recording's frames by its header; -1 where it has none that can be read."""
+def _frames_by_header(path: Path) -> int:
+    """Returns a recording's number of frames according to its header; -1 if unreadable."""
     import soundfile
 
     try:
@@ -130,17 +127,17 @@ def _frames_of(path: Path) -> int:
     return max(0, num_frames(samples))
 
 
-def open_corpus(folder: str | Path, frames: int, side: int) -> Corpus:
-    """Returns the recordings of a prepared data set, or of a folder; arguments as `StoredCorpus`.
+def open_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
+    """Opens a prepared data set or a folder of recordings; see `StoredCorpus`.
 
     Raises:
-        InputError: there are none, or none that is long enough.
+        InputError: no recording has enough frames.
     """
     stored = exists(Path(folder) / DATASET_FILE)
-    corpus: Any = StoredCorpus(folder, frames, side) if stored else FolderCorpus(folder, frames)
+    corpus = StoredCorpus(folder, frames, patch_size) if stored else FolderCorpus(folder, frames)
     if not len(corpus):
         raise InputError(
-            f"{folder}: none of its {corpus.short + corpus.unusable} recordings has the "
+            f"{folder}: none of its {corpus.num_short + corpus.num_unusable} recordings has the "
             f"{frames} frames ({frames / 100:g} s) of a crop; name longer ones, or lower "
             "model.encoder.num-frames"
         )
@@ -151,13 +148,13 @@ class CropBatch(NamedTuple):
     """N blocks of C crops."""
 
     log_mel: Float[np.ndarray, "N C frames F"]
-    """float16, normalised."""
+    """float16, normalized."""
     number: Int[np.ndarray, "N"]
-    """Of each block in the run: its masks are drawn by it."""
+    """Index of each block in the run, which seeds its masks."""
 
 
 class CropBatches:
-    """All steps of a run, found by their number."""
+    """The batches of a run by step number, as far as this process computes them."""
 
     def __init__(
         self,
@@ -165,29 +162,29 @@ class CropBatches:
         frames: int,
         clips: int,
         blocks: int,
-        own: Sequence[int],
+        block_ids: Sequence[int],
         epochs: int,
         steps: int,
         seed: int,
     ) -> None:
-        """Takes the recordings, and how many crops there are at once.
+        """Takes a corpus and the sizes of a batch.
 
         Args:
-            corpus: of recordings with as many frames or more.
+            corpus: of recordings with at least `frames` frames.
             frames: of a crop.
-            clips: C, of one block.
-            blocks: of one step, over all processes.
-            own: which of a step's blocks this process reads.
-            epochs: how often each recording comes; 0 means as often as `steps` needs.
-            steps: of the run, where `epochs` does not say.
+            clips: C, crops per block.
+            blocks: blocks per step, over all processes.
+            block_ids: which blocks of a step this process reads.
+            epochs: passes over the corpus; 0: as many as `steps` needs.
+            steps: of the run, if `epochs` is 0.
             seed: of the order and the crops.
 
         Raises:
             InputError: there are fewer recordings than a step takes.
         """
-        self.corpus, self.frames, self.own, self.seed = corpus, frames, own, seed
-        self._unusable: set[int] = set()
-        self.order = EpochSampler(corpus.place, len(corpus), clips, blocks, seed, epochs, steps)
+        self.corpus, self.frames, self.block_ids, self.seed = corpus, frames, block_ids, seed
+        self._reported: set[int] = set()
+        self.order = EpochSampler(corpus.folder, len(corpus), clips, blocks, seed, epochs, steps)
 
     def __len__(self) -> int:
         return self.order.steps
@@ -195,54 +192,46 @@ class CropBatches:
     def __getitem__(self, step: int) -> CropBatch:
         """Reads this process's blocks of a step."""
         numbers = self.order.numbers(step)
-        blocks = [step * self.order.blocks + block for block in self.own]
+        blocks = [step * self.order.blocks + i for i in self.block_ids]
         crops = [
-            [self._crop(int(clip), block, place) for place, clip in enumerate(numbers[own])]
-            for own, block in zip(self.own, blocks, strict=True)
+            [self._crop(int(clip), block, index) for index, clip in enumerate(numbers[i])]
+            for i, block in zip(self.block_ids, blocks, strict=True)
         ]
         return CropBatch(np.array(crops), np.array(blocks, np.int32))
 
-    def _crop(self, clip: int, block: int, place: int) -> Float[np.ndarray, "frames F"]:
-        """Returns a random stretch, the same again in the same place of a run.
+    def _crop(self, clip: int, block: int, index: int) -> Float[np.ndarray, "frames F"]:
+        """Returns a random crop, seeded by block and index.
 
-        Of a recording that turns out unusable it is one of the next recording's: what a folder
-        holds must not change while a run goes on.
+        An unusable recording is replaced by the next one.
         """
-        for number in range(MAX_UNUSABLE):
-            log_mel = self._whole((clip + number) % len(self.corpus))
-            if log_mel is not None:
-                break
-        else:
+        candidates = ((clip + offset) % len(self.corpus) for offset in range(MAX_UNUSABLE))
+        log_mel = next((x for x in map(self._try_read, candidates) if x is not None), None)
+        if log_mel is None:
             raise InputError(
-                f"{self.corpus.name(clip)}: cannot be used, nor can the {MAX_UNUSABLE - 1} recordings "
-                f"after it; sort them out: tinymu data prepare --audio {self.corpus.place}"
+                f"{self.corpus.name(clip)}: cannot be used, nor can the {MAX_UNUSABLE - 1} "
+                "recordings after it; find unusable ones with: tinymu data prepare --audio "
+                f"{self.corpus.folder}"
             )
-        start = clip_rng(self.seed, block, place).integers(len(log_mel) - self.frames + 1)
+        start = clip_rng(self.seed, block, index).integers(len(log_mel) - self.frames + 1)
         return log_mel[start : start + self.frames]
 
-    def _whole(self, clip: int) -> Float[np.ndarray, "frames F"] | None:
-        """Returns a recording, or None if it cannot be used, which is said once."""
+    def _try_read(self, clip: int) -> Float[np.ndarray, "frames F"] | None:
+        """Returns a recording's log-mel, or None if it is unusable, which is reported once."""
         try:
             log_mel = self.corpus.log_mel(clip)
             if len(log_mel) >= self.frames:
                 return log_mel
             fault = InputError(
-                f"{self.corpus.name(clip)}: has {len(log_mel)} frames and not as many as its "
-                "header says; another is heard in its place"
+                f"{self.corpus.name(clip)}: has {len(log_mel)} frames, fewer than its header "
+                "says; another recording is used in its place"
             )
         except InputError as error:
             fault = error
-        if clip not in self._unusable:
-            self._unusable.add(clip)
+        if clip not in self._reported:
+            self._reported.add(clip)
             report(fault)
         return None
 
     def names(self, step: int) -> list[str]:
-        """Returns what a step's recordings are called."""
+        """Returns the names of a step's recordings."""
         return [self.corpus.name(int(i)) for i in self.order.numbers(step).reshape(-1)]
-
-
-MATPAC_FEATURES = FeatureConfig(
-    "log_mel", mono="mean", resampler="kaiser-best", max_seconds=float(MAX_CLIP_SECONDS)
-)
-"""How MATPAC's pre-training reads a recording: all of it, the mean of its channels."""

@@ -1,10 +1,10 @@
-"""A prepared data set: shards of records, and one page that says what they are.
+"""A prepared data set: shards of records and a manifest.
 
-dataset.json                  what is stored, how it was read, how many; written last
-index.npz                     lengths of every record, from which a run is planned
-bad.jsonl                     recordings that could not be used, and why
-shard-00000.array_record      records, as `tinymu_jax.data.records` writes them
-shard-00000.json              what `dataset.json` and the index are made of
+dataset.json                  manifest: features, preprocessing, counts, shards; written last
+index.npz                     lengths of all records, for planning the packing
+bad.jsonl                     recordings that could not be used, with the reason
+shard-00000.array_record      records, see `tinymu_jax.data.records`
+shard-00000.json              the shard's part of the manifest and the index
 """
 
 from collections.abc import Mapping
@@ -26,71 +26,66 @@ DATASET_FILE, INDEX_FILE, BAD_FILE = "dataset.json", "index.npz", "bad.jsonl"
 
 FORMAT = 2
 
-AGAIN = "run `tinymu data prepare` again, it goes on where something is missing"
+RERUN = "run `tinymu data prepare` again, it continues where something is missing"
 
 
 class DatasetIndex(NamedTuple):
-    """Lengths of R records and their Q questions, before anything is cut."""
+    """Lengths of R records and their Q questions, before truncation."""
 
     columns: Int[np.ndarray, "R"]
-    """Vectors that the encoder gives for each clip."""
+    """Encoder outputs of each clip."""
     first: Int[np.ndarray, "R1"]
-    """The first question of each record; at the end, the number of all."""
+    """Index of each record's first question, followed by Q."""
     prompt: Int[np.ndarray, "Q"]
+    """Prompt tokens."""
     answer: Int[np.ndarray, "Q"]
-    """Tokens of each answer, without the end token."""
+    """Answer tokens, without the end token."""
 
     def lengths(
         self, config: TinyMUConfig, max_columns: int | None = None, text: bool = False
     ) -> SequenceLengths:
-        """Returns the lengths that a model computes: prompts and answers cut as published.
+        """Returns the lengths that a model sees, prompts and answers truncated as published.
 
         Args:
             config: of the model.
-            max_columns: of a clip, where longer ones are cropped while training
+            max_columns: cap on a clip's columns, where longer clips are cropped
                 (`tinymu_jax.data.augment.max_columns`).
-            text: the clips are texts, which go to the decoder as they are.
+            text: clips are texts, whose tokens go to the decoder without projection.
         """
         limit = config.max_text_tokens
-        columns = self.columns if max_columns is None else np.minimum(self.columns, max_columns)
-        audio = columns
+        audio = self.columns if max_columns is None else np.minimum(self.columns, max_columns)
         if not text:
-            given = config.projector.num_outputs
-            audio = np.array([given(n // config.pooling) for n in columns.tolist()])
-        return SequenceLengths(
-            audio,
-            self.first,
-            np.minimum(self.prompt, limit),
-            np.minimum(self.answer + 1, limit),
-        )
+            num_outputs = config.projector.num_outputs
+            audio = np.array([num_outputs(n // config.pooling) for n in audio.tolist()])
+        prompt, labels = np.minimum(self.prompt, limit), np.minimum(self.answer + 1, limit)
+        return SequenceLengths(audio, self.first, prompt, labels)
 
 
 class Dataset:
-    """Reads the records of a prepared data set by their number."""
+    """Random access to the records of a prepared data set."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Opens a folder and holds its files against its page.
+        """Opens a folder and checks its shards against the manifest.
 
         Raises:
-            InputError: it is no data set, or a shard is missing or cut short.
+            InputError: it is not a data set, or a shard is missing or truncated.
         """
         self.folder = Path(folder)
-        if not exists(self.folder / DATASET_FILE):
-            raise InputError(f"{folder}: has no {DATASET_FILE}; {AGAIN}")
-        self.manifest = read_json_object(self.folder / DATASET_FILE, AGAIN)
-        if self.manifest.get("format") != FORMAT:
+        path = self.folder / DATASET_FILE
+        if not exists(path):
+            raise InputError(f"{folder}: has no {DATASET_FILE}; {RERUN}")
+        self.manifest = read_json_object(path, RERUN)
+        version = self.manifest.get("format")
+        if version != FORMAT:
             raise InputError(
-                f"{folder}: format {self.manifest.get('format')!r}, this version reads {FORMAT}; "
-                "prepare it again"
+                f"{folder}: format {version!r}, this version reads {FORMAT}; prepare it again"
             )
-        self.features = FeatureConfig.from_dict(
-            self.manifest.get("features"), str(self.folder / DATASET_FILE)
-        )
+        self.features = FeatureConfig.from_dict(self.manifest.get("features"), str(path))
         for shard in self.manifest["shards"]:
             path = self.folder / shard["name"]
             size = path.stat().st_size if exists(path) else 0
             if size != shard["bytes"]:
-                raise InputError(f"{path}: has {size} bytes of {shard['bytes']}; {AGAIN}")
+                raise InputError(f"{path}: has {size} bytes of {shard['bytes']}; {RERUN}")
         with np.load(self.folder / INDEX_FILE) as file:
             self.index = DatasetIndex(*(file[name] for name in DatasetIndex._fields))
         self._source: Any = None
@@ -99,40 +94,40 @@ class Dataset:
         return len(self.index.columns)
 
     def lengths(self, config: TinyMUConfig, max_columns: int | None = None) -> SequenceLengths:
-        """Returns the lengths that a model computes; arguments as `Index.lengths`."""
+        """Returns the lengths that a model sees; see `DatasetIndex.lengths`."""
         return self.index.lengths(config, max_columns, self.features.kind == "text")
 
     def __getitem__(self, number: int) -> Record:
-        """Returns one record."""
+        """Reads a record."""
         if self._source is None:
             from grain.sources import ArrayRecordDataSource
 
-            names = [shard["name"] for shard in self.manifest["shards"] if shard["records"]]
-            self._source = ArrayRecordDataSource([str(self.folder / name) for name in names])
+            shards = [shard for shard in self.manifest["shards"] if shard["records"]]
+            self._source = ArrayRecordDataSource([str(self.folder / s["name"]) for s in shards])
         return decode_record(self._source[number])
 
     def __getstate__(self) -> Mapping[str, Any]:
-        """Leaves open files behind when it goes to another process."""
+        """Drops the open files when the object is pickled."""
         return self.__dict__ | {"_source": None}
 
     def check_model(self, tokenizer: str, encoder: Mapping[str, Any]) -> None:
-        """Refuses a model that would read the stored tokens or vectors as others.
+        """Checks that a model has the tokenizer and encoder that the data set was prepared with.
 
         Args:
-            tokenizer: the text of the model's `tokenizer.json`.
-            encoder: weights of its encoder.
+            tokenizer: contents of the model's `tokenizer.json`.
+            encoder: encoder params.
 
         Raises:
-            InputError: the data set was made with another tokenizer or encoder.
+            InputError: the tokenizer or the encoder is another one.
         """
         if fingerprint.of_text(tokenizer) != self.manifest["tokenizer"]:
             raise InputError(
-                f"{self.folder}: its tokens are of another tokenizer than the model's; prepare it "
-                "again with the model's tokenizer.json (--tokenizer)"
+                f"{self.folder}: its tokens come from another tokenizer than the model's; prepare "
+                "it again with the model's tokenizer.json (--tokenizer)"
             )
-        made_by = self.manifest["encoder"]
-        if made_by is not None and fingerprint.of_weights(encoder) != made_by:
+        expected = self.manifest["encoder"]
+        if expected is not None and fingerprint.of_weights(encoder) != expected:
             raise InputError(
-                f"{self.folder}: its vectors are of another encoder than the model's; prepare it "
-                "again with the model (--checkpoint), or store log_mel"
+                f"{self.folder}: its embeddings come from another encoder than the model's; "
+                "prepare it again with the model (--checkpoint), or store log_mel"
             )

@@ -1,4 +1,4 @@
-"""What is stored of a clip: waveform, log-mel, the encoder's vectors, or a text in its place."""
+"""Features stored of a clip: waveform, log-mel, encoder embeddings, or tokens of a text."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from tinymu_jax.utils.shapes import round_up
 
 
 def read_recording(path: str | Path, config: FeatureConfig) -> Clip:
-    """Reads a recording as the config says.
+    """Reads a recording with the config's channel, resampler and length.
 
     Raises:
-        InputError: as `tinymu_jax.audio.load.read_clip`.
+        InputError: the file is missing or cannot be decoded.
     """
     return read_clip(
         path, config.max_seconds, mono=config.mono, resampler=RESAMPLERS[config.resampler]
@@ -28,7 +28,7 @@ def read_recording(path: str | Path, config: FeatureConfig) -> Clip:
 
 
 def as_waveform(clip: Clip) -> np.ndarray:
-    """Returns (n,) int16; what a file of 16 bits at 16 kHz holds comes back as it is."""
+    """Returns (n,) int16, exact for files of 16 bits at 16 kHz."""
     return np.clip(np.round(clip.samples * 32768), -32768, 32767).astype(np.int16)
 
 
@@ -36,24 +36,19 @@ _log_mel = jax.jit(log_mel)
 
 
 def as_log_mel(clip: Clip) -> np.ndarray:
-    """Returns (frames, 80) float16, normalised."""
-    # Whole seconds: few lengths are compiled. A frame depends on its own samples alone.
+    """Returns (frames, 80) float16, normalized."""
+    # Padding to whole seconds keeps the number of compiled shapes small; frames are independent.
     padded = np.zeros(round_up(len(clip.samples), SAMPLE_RATE), np.float32)
     padded[: len(clip.samples)] = clip.samples
     frames = np.asarray(_log_mel(padded))[: num_frames(len(clip.samples))]
     return frames.astype(np.float16)
 
 
-def as_embeddings(vectors: np.ndarray) -> np.ndarray:
-    """Returns the encoder's last layer (A, E) in bfloat16."""
-    return np.asarray(vectors).astype(ml_dtypes.bfloat16)
-
-
 def read_text_tokens(path: str | Path, tokenizer: Tokenizer) -> np.ndarray:
     """Returns (A,) int32, the tokens of a text file.
 
     Raises:
-        InputError: it is missing, no text, or empty.
+        InputError: it is missing, empty, or not text.
     """
     tokens = tokenizer.encode(read_text(path, "name a folder with the texts"))
     if not tokens:
@@ -61,15 +56,20 @@ def read_text_tokens(path: str | Path, tokenizer: Tokenizer) -> np.ndarray:
     return np.array(tokens, np.int32)
 
 
-def num_columns(features: np.ndarray, store: FeatureKind, side: int) -> int:
-    """Returns how many vectors the encoder, or the token table, gives for stored features.
+def as_embeddings(vectors: np.ndarray) -> np.ndarray:
+    """Returns the encoder's last layer (A, E) in bfloat16."""
+    return np.asarray(vectors).astype(ml_dtypes.bfloat16)
+
+
+def num_columns(features: np.ndarray, kind: FeatureKind, patch_size: int) -> int:
+    """Returns the number of encoder outputs, or of text tokens, for stored features.
 
     Args:
         features: as stored.
-        store: what they are.
-        side: frames of a column (16).
+        kind: their kind.
+        patch_size: frames per encoder output (16).
     """
-    if store in ("embeddings", "text"):
+    if kind in ("embeddings", "text"):
         return len(features)
-    frames = num_frames(len(features)) if store == "waveform" else len(features)
-    return -(-frames // side)
+    frames = num_frames(len(features)) if kind == "waveform" else len(features)
+    return -(-frames // patch_size)

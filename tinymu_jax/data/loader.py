@@ -1,4 +1,4 @@
-"""Batches of packed blocks by their number: read anew at any step, by any number of processes."""
+"""Batches of packed blocks by step number, independent of the number of processes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -18,21 +18,21 @@ from tinymu_jax.models.packing import PackedBlock, PackedGroup, PackingConfig, b
 
 
 class Batch(NamedTuple):
-    """N blocks of C clips each, as one training step takes them."""
+    """N blocks of C clips each."""
 
     features: np.ndarray
-    """(N, C, ...) as the data set stores them, zeros behind a clip's end: waveform (n,), log_mel
-    (frames, F) or embeddings (A, E)."""
+    """(N, C, ...) as stored, padded with zeros: waveform (n,), log_mel (frames, F),
+    embeddings (A, E) or text (A,)."""
     lengths: Int[np.ndarray, "N C"]
-    """Samples, frames or vectors of each clip; 0 where a block has fewer clips."""
+    """Samples, frames, vectors or tokens of each clip; 0 for padding clips."""
     records: Int[np.ndarray, "N C"]
-    """Which clip of the data set it is; -1 where there is none."""
+    """Record numbers of the clips; -1 for padding clips."""
     blocks: PackedBlock
-    """With a leading axis N."""
+    """Packed questions, with a leading axis N."""
 
 
 class ClipReader:
-    """Reads clips of a data set side by side, padded to the longest that there is."""
+    """Stacks clips of a data set, padded to the longest clip of the data set."""
 
     def __init__(
         self,
@@ -42,54 +42,47 @@ class ClipReader:
         seed: int = 0,
         seconds: float | None = None,
     ) -> None:
-        """Arguments and errors as `PackedBatches`; `seconds`: how much of a clip is heard at most."""
+        """See `PackedBatches`; clips are cut to `seconds`."""
         self.dataset, self.config = dataset, config
         self.augment, self.seed = augment, seed
         self.cap = max_columns(dataset, config, augment)
-        example = dataset[0].features
-        longest = int(dataset.index.columns.max())
-        longest = longest if self.cap is None else min(longest, self.cap)
-        side = config.encoder.patch_size
+        patch_size = config.encoder.patch_size
+        columns = int(dataset.index.columns.max())
+        if self.cap is not None:
+            columns = min(columns, self.cap)
         if seconds is not None:
-            longest = min(longest, -(-num_frames(round(seconds * SAMPLE_RATE)) // side))
-        frames = longest * side
-        # A longer waveform has no more whole frames.
-        self.size = {
-            "embeddings": longest,
-            "text": longest,
-            "log_mel": frames,
-            "waveform": column_samples(frames),
-        }[dataset.features.kind]
-        self.kind = (example.shape[1:], example.dtype)
+            columns = min(columns, -(-num_frames(round(seconds * SAMPLE_RATE)) // patch_size))
+        frames = columns * patch_size
+        # Samples beyond `column_samples` would not give another whole frame.
+        sizes = {"log_mel": frames, "waveform": column_samples(frames)}
+        self.size = sizes.get(dataset.features.kind, columns)
+        example = dataset[0].features
+        self.shape, self.dtype = example.shape[1:], example.dtype
 
     def read(
-        self, records: Sequence[Record], block: int, places: int
+        self, records: Sequence[Record], block: int, num_clips: int
     ) -> tuple[np.ndarray, Int[np.ndarray, "C"]]:
-        """Returns features (C, ...) and their lengths, zeros where there are fewer clips.
+        """Returns features (C, ...) and their lengths, padded with zeros.
 
         Args:
-            records: that were read.
-            block: which they are of; by it and their place chance changes them.
-            places: C.
+            records: at most C.
+            block: index of their block in the run, which seeds the augmentation.
+            num_clips: C.
         """
-        shape, dtype = self.kind
-        features = np.zeros((places, self.size, *shape), dtype)
-        lengths = np.zeros(places, np.int32)
-        for clip, record in enumerate(records):
-            own = self._features(record, block, clip)[: self.size]
-            features[clip, : len(own)], lengths[clip] = own, len(own)
+        features = np.zeros((num_clips, self.size, *self.shape), self.dtype)
+        lengths = np.zeros(num_clips, np.int32)
+        for number, record in enumerate(records):
+            clip = record.features
+            if self.augment.enabled:
+                rng = clip_rng(self.seed, block, number)
+                clip = augment_stored(clip, rng, self.augment, crop_length(self.config))
+            clip = clip[: self.size]
+            features[number, : len(clip)], lengths[number] = clip, len(clip)
         return features, lengths
-
-    def _features(self, record: Record, block: int, clip: int) -> np.ndarray:
-        """Returns a clip as it is stored, or as chance has it in that place of the run."""
-        if not self.augment.enabled:
-            return record.features
-        rng = clip_rng(self.seed, block, clip)
-        return augment_stored(record.features, rng, self.augment, crop_length(self.config))
 
 
 class PackedBatches:
-    """All steps of a run, found by their number: what this process computes of each."""
+    """The batches of a run by step number, as far as this process computes them."""
 
     def __init__(
         self,
@@ -98,80 +91,77 @@ class PackedBatches:
         packing: PackingConfig,
         config: TinyMUConfig,
         blocks: int,
-        own: Sequence[int] | None = None,
+        block_ids: Sequence[int] | None = None,
         augment: AugmentConfig = NO_AUGMENT,
         seed: int = 0,
     ) -> None:
-        """Takes a plan that all processes have made alike.
+        """Takes a plan, which must be the same in all processes.
 
         Args:
-            dataset: prepared.
-            plan: of all epochs, from lengths with the cap that `max_columns` gives for `augment`.
-            packing: what the plan was made for.
+            dataset: prepared data set.
+            plan: of all epochs, made from lengths with the cap of `max_columns`.
+            packing: settings that the plan was made with.
             config: of the model.
-            blocks: of one step, over all processes.
-            own: which of a step's blocks this process computes; default all.
-            augment: how waveforms are changed.
-            seed: of that.
+            blocks: blocks per step, over all processes.
+            block_ids: which blocks of a step this process computes; default: all.
+            augment: waveform augmentation.
+            seed: of the augmentation.
 
         Raises:
-            InputError: as `tinymu_jax.data.augment.max_columns`.
+            InputError: see `tinymu_jax.data.augment.max_columns`.
         """
         self.dataset, self.plan, self.packing, self.config = dataset, plan, packing, config
-        self.blocks, self.own = blocks, list(range(blocks) if own is None else own)
+        self.blocks = blocks
+        self.block_ids = list(range(blocks) if block_ids is None else block_ids)
         self.reader = ClipReader(dataset, config, augment, seed)
         self.num_audio = dataset.lengths(config, self.reader.cap).audio
 
     def __len__(self) -> int:
-        """Steps, the last of which may have empty blocks."""
+        """Returns the number of steps; blocks of the last may be empty."""
         return -(-self.plan.num_blocks // self.blocks)
 
     def __getitem__(self, step: int) -> Batch:
-        """Reads one step's clips and lays their questions out."""
-        numbers = [step * self.blocks + i for i in self.own]
-        made = [self._block(number) for number in numbers]
-        return jax.tree.map(lambda *parts: np.stack(parts), *made)
+        """Reads a step's clips and lays out its questions."""
+        blocks = [self._block(step * self.blocks + i) for i in self.block_ids]
+        return jax.tree.map(lambda *parts: np.stack(parts), *blocks)
 
     def _block(self, number: int) -> Batch:
-        """Reads one block; one behind the last is empty."""
+        """Reads one block, without axis N; blocks beyond the plan are empty."""
         plan, packing = self.plan, self.packing
-        span = range(0)
-        if number < plan.num_blocks:
-            span = range(plan.start[number], plan.start[number + 1])
-        groups = [int(plan.group[at]) for at in span]
-        records = list(dict.fromkeys(int(plan.groups.record[group]) for group in groups))
-        read = {record: self.dataset[record] for record in records}
-        features, lengths = self.reader.read(list(read.values()), number, packing.max_clips)
-        index = self.dataset.index
-        placed = []
-        for at, group in zip(span, groups, strict=True):
+        entries = plan.entries(number)
+        groups = plan.group[entries].tolist()
+        records = list(dict.fromkeys(plan.groups.record[groups].tolist()))
+        stored = {record: self.dataset[record] for record in records}
+        features, lengths = self.reader.read(list(stored.values()), number, packing.max_clips)
+        packed = []
+        for row, group in zip(plan.row[entries].tolist(), groups, strict=True):
             record = int(plan.groups.record[group])
-            start = index.first[record]
-            own = slice(plan.groups.first[group] - start, plan.groups.stop[group] - start)
-            questions = [as_packed_question(q, self.config) for q in read[record].questions[own]]
-            row, count = int(plan.row[at]), int(self.num_audio[record])
-            placed.append(PackedGroup(row, records.index(record), count, questions))
+            offset = self.dataset.index.first[record]
+            part = slice(plan.groups.first[group] - offset, plan.groups.stop[group] - offset)
+            questions = [as_packed_question(q, self.config) for q in stored[record].questions[part]]
+            num_audio = int(self.num_audio[record])
+            packed.append(PackedGroup(row, records.index(record), num_audio, questions))
         padded = np.full(packing.max_clips, -1, np.int32)
         padded[: len(records)] = records
-        return Batch(features, lengths, padded, build_block(placed, packing, self.config))
+        return Batch(features, lengths, padded, build_block(packed, packing, self.config))
 
 
 def iterate(
-    batches: PackedBatches, start: int = 0, threads: int = 8, ahead: int = 2
+    batches: PackedBatches, start: int = 0, threads: int = 8, prefetch: int = 2
 ) -> Iterator[Any]:
-    """Yields the steps from `start` on, read ahead by Grain's threads.
+    """Yields batches from a step on, prefetched with Grain.
 
-    The position in the data is the number of the step: whoever goes on at it, on however many
-    processes, repeats no example and leaves none out.
+    The step number is the whole state: continuing at it, on any number of processes, repeats and
+    skips no example.
 
     Args:
         batches: of this process.
-        start: the first step.
-        threads: that read.
-        ahead: steps that wait, read.
+        start: first step.
+        threads: reading threads.
+        prefetch: batches that are read ahead.
     """
     import grain
 
     steps = grain.MapDataset.range(start, len(batches)).map(batches.__getitem__)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     yield from steps.to_iter_dataset(options)

@@ -1,8 +1,8 @@
-"""MusicSkills' lists: which questions are asked about which recording.
+"""MusicSkills question lists.
 
-A list is a json array of records with the keys of `FIELDS`; its recordings lie in one folder. The
-published loader finds the folder by the data set that the list's first record names, so that the
-last list of that name decides for all; here every list has its own folder.
+A list is a JSON array of records with the keys of `FIELDS`, whose recordings lie in one folder.
+The published loader looks the folder up by the first record's data set, so that the last list of
+a data set sets the folder of all; here every list has its own folder.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ FIELDS = ("file_name", "input_text", "target_text", "dataset", "task")
 
 
 class QuestionAnswer(NamedTuple):
-    """A question and the answer that is wanted."""
+    """A question and its reference answer."""
 
     prompt: str
     answer: str
@@ -25,34 +25,34 @@ class QuestionAnswer(NamedTuple):
 
 
 class ClipQuestions(NamedTuple):
-    """A recording and all that is asked about it."""
+    """A recording and the questions about it."""
 
     path: Path
     dataset: str
-    """Of the first list that names the recording."""
-    pairs: tuple[QuestionAnswer, ...]
+    """Data set named by the first list with this recording."""
+    questions: tuple[QuestionAnswer, ...]
 
 
 class QuestionLists(NamedTuple):
-    """All lists together."""
+    """The contents of several lists."""
 
     clips: list[ClipQuestions]
-    """In the order in which the lists name them."""
+    """In the order of the lists."""
     repeated: int
-    """Questions left out because the same one, with the same answer, is asked of the clip twice."""
+    """Skipped duplicates: same clip, question and answer."""
 
 
 def pair_with_folders(
     lists: Sequence[str | Path], folders: Sequence[str | Path]
 ) -> list[tuple[Path, Path]]:
-    """Returns each list with the folder of its recordings.
+    """Pairs each list with the folder of its recordings.
 
     Args:
-        lists: json files.
-        folders: where the recordings of each list are; one for all, or one for each.
+        lists: JSON files.
+        folders: one for all lists, or one per list.
 
     Raises:
-        InputError: no list, another number of folders than of lists, or a folder that is none.
+        InputError: there is no list, the number of folders is wrong, or a folder does not exist.
     """
     if not lists:
         raise InputError("no list: name one or more json files with questions")
@@ -71,64 +71,63 @@ def pair_with_folders(
 
 
 def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> QuestionLists:
-    """Reads lists and joins what they ask about one recording.
+    """Reads lists and joins the questions about each recording.
 
     Args:
-        lists: json files.
-        folders: where the recordings of each list are; one for all, or one for each.
+        lists: JSON files.
+        folders: of the recordings: one for all lists, or one per list.
 
     Raises:
-        InputError: another number of folders than of lists, a list that is none, a record without
-            a key or with an empty text.
+        InputError: see `pair_with_folders` and `read_list`.
     """
-    found: dict[Path, tuple[str, dict[QuestionAnswer, None]]] = {}
+    clips: dict[Path, tuple[str, dict[QuestionAnswer, None]]] = {}
     repeated = 0
     for name, folder in pair_with_folders(lists, folders):
         for record in read_list(name):
-            pair = QuestionAnswer(record["input_text"], record["target_text"], record["task"])
+            question = QuestionAnswer(record["input_text"], record["target_text"], record["task"])
             path = folder / record["file_name"]
-            _, pairs = found.setdefault(path, (record["dataset"], {}))
-            repeated += pair in pairs
-            pairs[pair] = None
-    clips = [ClipQuestions(path, name, tuple(pairs)) for path, (name, pairs) in found.items()]
-    return QuestionLists(clips, repeated)
+            _, questions = clips.setdefault(path, (record["dataset"], {}))
+            repeated += question in questions
+            questions[question] = None
+    joined = [ClipQuestions(path, name, tuple(asked)) for path, (name, asked) in clips.items()]
+    return QuestionLists(joined, repeated)
 
 
 def list_recordings(folders: Sequence[str | Path]) -> QuestionLists:
-    """Returns all recordings of folders, and those below them, of which nothing is asked.
+    """Returns all recordings below some folders, without questions.
 
     Raises:
-        InputError: no folder, or one without recordings.
+        InputError: there is no folder, or one has no recordings.
     """
     if not folders:
         raise InputError(
             "nothing to prepare: name lists of questions, or folders of recordings (--audio)"
         )
     clips = [
-        ClipQuestions(p, Path(folder).name, ())
+        ClipQuestions(path, Path(folder).name, ())
         for folder in folders
-        for p in list_audio_files(folder)
+        for path in list_audio_files(folder)
     ]
     return QuestionLists(clips, 0)
 
 
 def read_list(path: Path) -> list[dict[str, str]]:
-    """Returns the records of one list.
+    """Returns the records of a list.
 
     Raises:
-        InputError: it is none, or a record of it lacks a key.
+        InputError: it is not a list, is empty, or a record lacks a key.
     """
     remedy = "name a list of questions, or download it again"
-    content = read_json_list(path, remedy)
-    if not content:
+    records = read_json_list(path, remedy)
+    if not records:
         raise InputError(f"{path}: holds no list of records; {remedy}")
-    for number, record in enumerate(content):
+    for number, record in enumerate(records):
         _check_record(record, f"{path}: record {number}")
-    return content
+    return records
 
 
 def _check_record(record: Any, where: str) -> None:
-    """Refuses a record that asks nothing, answers nothing, or names no recording."""
+    """Raises `InputError` for a record with a missing or empty field."""
     if not isinstance(record, dict):
         raise InputError(f"{where}: is no object; each has {', '.join(FIELDS)}")
     for key in FIELDS:

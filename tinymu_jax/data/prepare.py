@@ -1,4 +1,4 @@
-"""From lists of recordings to a prepared data set: in parallel, and on from where it stopped."""
+"""Preparing a data set from question lists and recordings, in parallel and resumable."""
 
 import json
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ import numpy as np
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of
 from tinymu_jax.data.config import PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, DATASET_FILE, FORMAT, INDEX_FILE
-from tinymu_jax.data.musicskills import ClipQuestions, list_recordings, read_lists
-from tinymu_jax.data.shards import Progress, ProgressCounter, Shard, encode_shards, make_shards
+from tinymu_jax.data.musicskills import list_recordings, read_lists
+from tinymu_jax.data.shards import Shard, encode_shards, make_shards
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.utils import fingerprint
@@ -27,9 +27,12 @@ from tinymu_jax.utils.files import (
     write_json,
     write_text,
 )
+from tinymu_jax.utils.progress import Progress, no_progress
 
 STARTED_FILE = "preparing.json"
-"""What a data set that is being made will hold; another one is not mixed into it."""
+"""The inputs of the data set, written first, so that other inputs cannot be mixed in."""
+
+Manifest = dict[str, Any]
 
 
 def prepare(
@@ -39,87 +42,69 @@ def prepare(
     tokenizer: str | None,
     config: PrepareConfig,
     encoder: Checkpoint | None = None,
-    progress: Progress = lambda done, total: None,
-) -> dict[str, Any]:
-    """Prepares a data set, or goes on with one; returns its page (`dataset.json`).
+    progress: Progress = no_progress,
+) -> Manifest:
+    """Prepares a data set, or continues an interrupted one; returns the manifest (dataset.json).
 
     Args:
-        lists: json files of MusicSkills records; none of them: the recordings alone.
-        folders: where their recordings are; one for all, or one for each list.
+        lists: JSON files of MusicSkills records; none to prepare the recordings alone.
+        folders: of the recordings: one for all lists, or one per list.
         output: folder of the data set.
-        tokenizer: the text of the decoder's `tokenizer.json`; None without lists.
-        config: how.
-        encoder: whose vectors are stored, where `config.features.kind` is embeddings.
-        progress: told how far it is.
+        tokenizer: contents of the decoder's `tokenizer.json`; None without lists.
+        config: settings.
+        encoder: computes the embeddings, if `config.features.kind` is embeddings.
+        progress: called with the clips done and in all.
 
     Raises:
-        InputError: as `read_lists`; the folder holds another data set, or another process writes
-            it; too many recordings are unusable (they are listed in `bad.jsonl`).
+        InputError: lists or folders are invalid; the output folder holds another data set, or
+            another process writes it; too many recordings are unusable (see `bad.jsonl`).
     """
     if (config.features.kind == "embeddings") != (encoder is not None):
         raise InputError(
-            "store=embeddings goes with a checkpoint whose encoder makes them (--checkpoint), and "
-            "only with that"
+            "embeddings need the checkpoint of their encoder (--checkpoint), and other features "
+            "take none"
         )
-    found = read_lists(lists, folders) if lists else list_recordings(folders)
+    source = read_lists(lists, folders) if lists else list_recordings(folders)
     output = make_folder(output)
-    page = {
+    inputs = {
         "format": FORMAT,
         "features": config.features.to_dict(),
         "clips_per_shard": config.clips_per_shard,
         "tokenizer": None if tokenizer is None else fingerprint.of_text(tokenizer),
         "encoder": None if encoder is None else fingerprint.of_weights(encoder_of(encoder).params),
-        "lists": [{"name": str(p), "sha256": fingerprint.of_file(p)} for p in lists],
+        "lists": [{"name": str(path), "sha256": fingerprint.of_file(path)} for path in lists],
         "folders": [str(folder) for folder in folders],
-        "clips": len(found.clips),
-        "repeated_questions": found.repeated,
+        "clips": len(source.clips),
+        "repeated_questions": source.repeated,
     }
+    size = config.clips_per_shard
+    shards = [
+        Shard(
+            output / f"shard-{number:05d}.array_record",
+            source.clips[start : start + size],
+            config.features,
+            tokenizer,
+        )
+        for number, start in enumerate(range(0, len(source.clips), size))
+    ]
     with folder_lock(output):
-        _check_same(output, page)
-        return _make(output, page, found.clips, tokenizer, config, encoder, progress)
+        _check_inputs(output, inputs)
+        for partial in output.glob("*.partial"):
+            remove(partial)
+        return _finish(output, inputs, _make_shards(output, shards, config, encoder, progress))
 
 
-def _make(
-    output: Path,
-    page: dict[str, Any],
-    clips: Sequence[ClipQuestions],
-    tokenizer: str | None,
-    config: PrepareConfig,
-    encoder: Checkpoint | None,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Makes the shards that are not there yet, then the index and the page."""
-    for left_over in output.glob("*.partial"):
-        remove(left_over)
-    shards = _shards(output, clips, config, tokenizer)
-    pages = [_read_page(shard.path) for shard in shards]
-    done = sum(len(s.clips) for s, made in zip(shards, pages, strict=True) if made)
-    missing = [i for i, made in enumerate(pages) if made is None]
-    work = [shards[i] for i in missing]
-    count = ProgressCounter(done, len(clips), progress)
-    if encoder:
-        made = encode_shards(work, encoder, count)
-    else:
-        made = make_shards(work, config.workers, count)
-    # Closed here, and not by the collector in the middle of something else: it ends processes.
-    with closing(made):
-        for number, shard_page in made:
-            pages[missing[number]] = shard_page
-            _check_bad(pages, len(clips), config.max_bad_fraction, output)
-    _check_bad(pages, len(clips), config.max_bad_fraction, output)
-    return _finish(output, page, pages)
-
-
-def _check_same(output: Path, page: dict[str, Any]) -> None:
-    """Notes what is being made; refuses to go on with something else.
+def _check_inputs(output: Path, inputs: Manifest) -> None:
+    """Records the inputs of the data set, or compares them with those of an interrupted run.
 
     Raises:
-        InputError: the folder holds a data set made otherwise; the message names what differs.
+        InputError: the folder holds a data set of other inputs, which are named, or other files.
     """
     started = output / STARTED_FILE
     if exists(started):
-        before = read_json_object(started, "name an empty folder")
-        differing = sorted(key for key in {*before, *page} if before.get(key) != page.get(key))
+        earlier = read_json_object(started, "name an empty folder")
+        keys = {*earlier, *inputs}
+        differing = sorted(key for key in keys if earlier.get(key) != inputs.get(key))
         if differing:
             raise InputError(
                 f"{output}: holds a data set with other {', '.join(differing)}; name another "
@@ -129,61 +114,73 @@ def _check_same(output: Path, page: dict[str, Any]) -> None:
     others = sorted({path.name for path in output.iterdir()} - {LOCK_FILE})
     if others:
         raise InputError(f"{output}: holds other files ({others[0]}); name a new or empty folder")
-    write_json(started, page)
+    write_json(started, inputs)
 
 
-def _shards(
-    output: Path, clips: Sequence[ClipQuestions], config: PrepareConfig, tokenizer: str | None
-) -> list[Shard]:
-    size = config.clips_per_shard
-    return [
-        Shard(
-            output / f"shard-{number:05d}.array_record",
-            clips[start : start + size],
-            config.features,
-            tokenizer,
-        )
-        for number, start in enumerate(range(0, len(clips), size))
-    ]
+def _make_shards(
+    output: Path,
+    shards: Sequence[Shard],
+    config: PrepareConfig,
+    encoder: Checkpoint | None,
+    progress: Progress,
+) -> list[Manifest]:
+    """Writes the shards that are missing; returns the manifests of all."""
+    manifests = [_read_manifest(shard.path) for shard in shards]
+    missing = [index for index, manifest in enumerate(manifests) if manifest is None]
+    total = sum(len(shard.clips) for shard in shards)
+    done = total - sum(len(shards[index].clips) for index in missing)
+
+    def report_done(more: int) -> None:
+        progress(done + more, total)
+
+    report_done(0)
+    work = [shards[index] for index in missing]
+    if encoder:
+        finished = encode_shards(work, encoder, report_done)
+    else:
+        finished = make_shards(work, config.workers, report_done)
+    # Closing the generator ends its processes now, not when it is garbage-collected.
+    with closing(finished):
+        for number, manifest in finished:
+            manifests[missing[number]] = manifest
+            _check_bad(manifests, total, config.max_bad_fraction, output)
+    _check_bad(manifests, total, config.max_bad_fraction, output)
+    return manifests
 
 
-def _read_page(path: Path) -> dict[str, Any] | None:
-    """Returns the page of a shard that is whole, else None."""
-    beside = path.with_suffix(".json")
-    if not (exists(path) and exists(beside)):
+def _read_manifest(path: Path) -> Manifest | None:
+    """Returns the manifest of a complete shard, else None."""
+    manifest_path = path.with_suffix(".json")
+    if not (exists(path) and exists(manifest_path)):
         return None
-    page = read_json_object(beside, f"remove it and {path.name}")
-    return page if page.get("bytes") == path.stat().st_size else None
+    manifest = read_json_object(manifest_path, f"remove it and {path.name}")
+    return manifest if manifest.get("bytes") == path.stat().st_size else None
 
 
 def _check_bad(
-    pages: Sequence[dict[str, Any] | None], clips: int, max_bad: float, output: Path
+    manifests: Sequence[Manifest | None], total: int, max_fraction: float, output: Path
 ) -> None:
-    """Lists unusable recordings; stops when they are too many.
-
-    Raises:
-        InputError: they are.
-    """
-    bad = [fault for page in pages if page for fault in page["bad"]]
+    """Writes bad.jsonl; raises `InputError` if too many recordings are unusable."""
+    bad = [fault for manifest in manifests if manifest for fault in manifest["bad"]]
     lines = "".join(json.dumps(fault, ensure_ascii=False) + "\n" for fault in bad)
     write_text(output / BAD_FILE, lines)
-    if len(bad) > max_bad * clips:
+    if len(bad) > max_fraction * total:
         raise InputError(
-            f"{len(bad)} of {clips} recordings cannot be used, more than {100 * max_bad:g} %; the "
-            f"first: {bad[0]['reason']} (all of them: {output / BAD_FILE}). Repair them, or allow "
-            "more with --max-bad-fraction"
+            f"{len(bad)} of {total} recordings cannot be used, more than {100 * max_fraction:g} %; "
+            f"the first: {bad[0]['reason']} (all of them: {output / BAD_FILE}). Repair them, or "
+            "allow more with --max-bad-fraction"
         )
 
 
-def _finish(output: Path, page: dict[str, Any], pages: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Writes the index and, last, the page that makes the data set whole."""
-    counts = [len(questions) for part in pages for questions in part["prompts"]]
+def _finish(output: Path, inputs: Manifest, shards: Sequence[Manifest]) -> Manifest:
+    """Writes the index and, last, the manifest."""
+    counts = [len(lengths) for shard in shards for lengths in shard["prompts"]]
     prompt, answer = (
-        np.array([n for part in pages for own in part[name] for n in own], np.int32)
-        for name in ("prompts", "answers")
+        np.array([n for shard in shards for lengths in shard[key] for n in lengths], np.int32)
+        for key in ("prompts", "answers")
     )
     index = {
-        "columns": np.array([n for part in pages for n in part["columns"]], np.int32),
+        "columns": np.array([n for shard in shards for n in shard["columns"]], np.int32),
         "first": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         "prompt": prompt,
         "answer": answer,
@@ -195,16 +192,16 @@ def _finish(output: Path, page: dict[str, Any], pages: Sequence[dict[str, Any]])
 
     write_atomic(output / INDEX_FILE, write)
     limit = TinyMUConfig().max_text_tokens
-    page = page | {
+    manifest = inputs | {
         "records": len(counts),
         "questions": len(prompt),
-        "bad": sum(len(part["bad"]) for part in pages),
+        "bad": sum(len(shard["bad"]) for shard in shards),
         "cut_prompts": int((prompt > limit).sum()),
         "cut_answers": int((answer >= limit).sum()),
         "shards": [
-            {"name": part["name"], "bytes": part["bytes"], "records": len(part["columns"])}
-            for part in pages
+            {"name": shard["name"], "bytes": shard["bytes"], "records": len(shard["columns"])}
+            for shard in shards
         ],
     }
-    write_json(output / DATASET_FILE, page)
-    return page
+    write_json(output / DATASET_FILE, manifest)
+    return manifest

@@ -1,4 +1,4 @@
-"""One record of a prepared data set: a clip's features with all its questions, as bytes."""
+"""Serialization of records: a clip's features with all its questions."""
 
 from typing import Any, NamedTuple
 
@@ -10,22 +10,19 @@ from jaxtyping import Int
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.packing import PackedQuestion
 
-_TYPES = {
-    "int16": np.dtype(np.int16),
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "int32": np.dtype(np.int32),
+_DTYPES = {np.dtype(t).name: np.dtype(t) for t in (np.int16, np.int32, np.float16)} | {
+    "bfloat16": np.dtype(ml_dtypes.bfloat16)
 }
 
 
 class StoredQuestion(NamedTuple):
-    """A question and its answer, as text and as the tokens of the data set's tokenizer."""
+    """A question and its answer, as text and as tokens of the data set's tokenizer."""
 
     prompt: str
     answer: str
     task: str
     prompt_ids: Int[np.ndarray, "P"]
-    """All of them; `as_packed_question` cuts what the model does not take."""
+    """Not truncated; see `as_packed_question`."""
     answer_ids: Int[np.ndarray, "Y"]
     """Without the end token."""
 
@@ -34,16 +31,16 @@ class Record(NamedTuple):
     """A clip and its questions."""
 
     clip: str
-    """Path of the recording as the lists named it."""
+    """Path of the recording."""
     dataset: str
     features: np.ndarray
-    """Of the data set's store: waveform (n,) int16, log_mel (frames, 80) float16, embeddings
-    (A, E) bfloat16, or text (A,) int32."""
+    """waveform (n,) int16, log_mel (frames, 80) float16, embeddings (A, E) bfloat16, or
+    text (A,) int32."""
     questions: tuple[StoredQuestion, ...]
 
 
 def encode_record(record: Record) -> bytes:
-    """Returns the bytes of a record."""
+    """Serializes a record."""
     features = np.ascontiguousarray(record.features)
     content = {
         "clip": record.clip,
@@ -52,7 +49,7 @@ def encode_record(record: Record) -> bytes:
         "shape": features.shape,
         "features": features.tobytes(),
         "questions": [
-            (q.prompt, q.answer, q.task, _ids(q.prompt_ids), _ids(q.answer_ids))
+            (q.prompt, q.answer, q.task, *(np.asarray(ids, np.int32).tobytes() for ids in q[3:]))
             for q in record.questions
         ],
     }
@@ -60,27 +57,21 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(content: bytes) -> Record:
-    """Returns the record that the bytes hold; its features are a view of them."""
+    """Deserializes a record; its features are a view of the bytes."""
     fields: dict[str, Any] = msgpack.unpackb(content)
-    features = np.frombuffer(fields["features"], _TYPES[fields["type"]])
+    features = np.frombuffer(fields["features"], _DTYPES[fields["type"]])
     questions = tuple(
-        StoredQuestion(*texts, *(np.frombuffer(ids, np.int32) for ids in both))
-        for *texts, both in ((p, a, t, (pi, ai)) for p, a, t, pi, ai in fields["questions"])
+        StoredQuestion(*texts, np.frombuffer(prompt, np.int32), np.frombuffer(answer, np.int32))
+        for *texts, prompt, answer in fields["questions"]
     )
     return Record(fields["clip"], fields["dataset"], features.reshape(fields["shape"]), questions)
 
 
-def _ids(tokens: Int[np.ndarray, "T"]) -> bytes:
-    return np.asarray(tokens, np.int32).tobytes()
-
-
 def as_packed_question(stored: StoredQuestion, config: TinyMUConfig) -> PackedQuestion:
-    """Returns a question as it is trained on, as published.
+    """Truncates a question and its answer to `max_text_tokens`, as published.
 
-    A prompt of more than `max_text_tokens` tokens is cut; an answer of as many or more is cut to
-    that and gets no end token, a shorter one gets it.
+    The end token follows answers that are shorter than the limit, and no others.
     """
     limit = config.max_text_tokens
-    answer = stored.answer_ids.tolist()
-    labels = [*answer, config.end_token] if len(answer) < limit else answer[:limit]
+    labels = [*stored.answer_ids.tolist(), config.end_token][:limit]
     return PackedQuestion(stored.prompt_ids[:limit].tolist(), labels)

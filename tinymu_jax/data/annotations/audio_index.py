@@ -1,4 +1,4 @@
-"""Index of the audio files below a folder, by the identifiers that data sets give them."""
+"""Index of the audio files below a folder, by the clip identifiers of data sets."""
 
 import re
 from collections.abc import Mapping
@@ -9,27 +9,27 @@ from tinymu_jax.audio.load import list_audio_files
 from tinymu_jax.errors import InputError
 
 MUSICCAPS = "musiccaps"
-"""Its identifiers are a YouTube id, "_" and the second that the clip begins at."""
+"""Identifiers are a YouTube id, "_" and the clip's first second."""
 
 _CAPS_FILE = re.compile(r"\[?(.{11})\]?-\[\d+-\d+\]")
-"""How MuChoMusic names MusicCaps' clips: "[id]-[30-40]"."""
+"""MuChoMusic's file names of MusicCaps clips: "[id]-[30-40]"."""
 
 
 class AudioIndex(NamedTuple):
-    """The recordings below a folder, by the identifiers that their names may stand for."""
+    """The recordings below a folder, by identifier."""
 
     folder: Path
     files: Mapping[str, tuple[Path, ...]]
 
 
 def index_audio(folder: str | Path) -> AudioIndex:
-    """Lists the recordings below a folder.
+    """Indexes the recordings below a folder by the identifiers in their names.
 
-    "7.wav" is 7, "04/1004034.2min.mp3" is 1004034 as in Song Describer, and "[id]-[30-40].wav" is
-    the id of a YouTube video, as MuChoMusic names MusicCaps' clips.
+    "7.wav" is 7, "04/1004034.2min.mp3" is 1004034 (Song Describer), and "[id]-[30-40].wav" is a
+    YouTube id (MusicCaps, as MuChoMusic names it).
 
     Raises:
-        InputError: there are none.
+        InputError: there are no recordings.
     """
     files: dict[str, tuple[Path, ...]] = {}
     for path in list_audio_files(folder):
@@ -41,21 +41,22 @@ def index_audio(folder: str | Path) -> AudioIndex:
 
 
 def find_audio(index: AudioIndex, dataset: str, identifier: str) -> Path | None:
-    """Returns the recording of an identifier, or None if there is none.
+    """Returns the recording of an identifier, or None.
 
-    One in a folder with the data set's name is preferred. MusicCaps' clips may be named without
-    the second that they begin at.
+    Files in a folder with the data set's name are preferred. MusicCaps files may be named without
+    the clip's first second.
 
     Raises:
-        InputError: there are several.
+        InputError: several recordings match.
     """
     name = identifier.removesuffix(".json")
     names = [name, name.rpartition("_")[0]] if dataset == MUSICCAPS else [name]
-    found = next((index.files[n] for n in names if n in index.files), ())
-    own = [p for p in found if dataset in p.relative_to(index.folder).parts[:-1]] or found
-    if len(own) > 1:
+    matches = next((index.files[n] for n in names if n in index.files), ())
+    inside = [p for p in matches if dataset in p.relative_to(index.folder).parts[:-1]]
+    candidates = inside or matches
+    if len(candidates) > 1:
         raise InputError(
-            f"{own[0]} and {own[1]}: either may be {name} of {dataset}; keep one of them below "
-            f"{index.folder}"
+            f"{candidates[0]} and {candidates[1]}: either may be {name} of {dataset}; keep one of "
+            f"them below {index.folder}"
         )
-    return own[0] if own else None
+    return candidates[0] if candidates else None

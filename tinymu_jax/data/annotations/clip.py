@@ -1,7 +1,7 @@
-"""What is known of a recording, in one form whatever source it comes from.
+"""Annotations of a recording, in one form for all data sets.
 
-Readers (`tinymu_jax.data.annotations.registry`) give clips with the source's own labels; the vocabulary
-(`tinymu_jax.qa_builder.tags.vocabulary`) sorts these into categories and gives each its one name.
+Readers (`tinymu_jax.data.annotations.registry`) give a data set's own labels; the vocabulary
+(`tinymu_jax.qa_builder.tags.vocabulary`) normalizes them and sorts them into categories.
 """
 
 from collections.abc import Mapping
@@ -17,40 +17,40 @@ CATEGORIES = (
     "production",
     "function",
 )
-"""What is asked about. Production is how a recording sounds or was made (live, distorted, dry);
-function is what music is used for, or where it is heard."""
+"""Categories of tags. Production: how a recording sounds or was made (live, distorted, dry);
+function: what music is used for, or where it is heard."""
 
 UNSORTED = ""
-"""The category of labels whose source has none; the vocabulary finds one."""
+"""Category of labels whose data set has no categories; the vocabulary sorts them."""
 
 Tags = Mapping[str, tuple[str, ...]]
-"""Names by category: of a reader in the source's own words, of the vocabulary in its own."""
+"""Labels by category."""
 
 
 @dataclass(frozen=True)
 class AnnotatedClip:
-    """A recording, or a part of one, and what its source says of it."""
+    """A recording, or a part of one, with its annotations."""
 
     clip: str
-    """Its identifier in the source: a YouTube id, a track's number."""
+    """Identifier in the data set: a YouTube id, a track number."""
     file: str
-    """Of the audio, below the source's folder."""
+    """Audio file, below the data set's folder."""
     source: str
     """Name of the data set."""
     licence: str
-    """Of what is said here, as the source gives it."""
+    """Licence of the annotations."""
     tags: Tags = field(default_factory=dict)
     denied: Tags = field(default_factory=dict)
-    """Tags that it is said not to have."""
+    """Tags that are annotated as absent."""
     ambiguous: Tags = field(default_factory=dict)
-    """Tags that it may have for all that is known, since labels contradict each other or are not
-    asked about: none of them is called wrong."""
+    """Tags that may or may not apply (contradicting or unused labels); never used as wrong."""
     captions: tuple[str, ...] = ()
     start: float | None = None
-    """Seconds into the recording named by `clip`; None: from its beginning."""
+    """Start in the recording named by `clip`, in seconds; None: its beginning."""
     end: float | None = None
+    """End in seconds; None: the end of the recording."""
     artist: str | None = None
     exhaustive: tuple[str, ...] = ()
-    """Categories in which nothing is left out: what is not named is not there."""
+    """Categories in which all tags that apply are annotated."""
     test_sets: tuple[str, ...] = ()
-    """Test sets that it belongs to by its source: "AudioSet eval", "MusicCaps balanced"."""
+    """Test sets that the clip belongs to: "AudioSet eval", "MusicCaps balanced"."""

@@ -1,7 +1,6 @@
 """MTG-Jamendo: 55,000 tracks with tags of genre, instrument, mood and theme (Bogdanov et al.)."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tinymu_jax.data.annotations.clip import AnnotatedClip, Tags
@@ -9,9 +8,8 @@ from tinymu_jax.data.annotations.tables import (
     TAB,
     Source,
     TableRow,
-    check_columns,
-    make_row,
     read_lines,
+    to_rows,
     unique_clips,
 )
 
@@ -22,46 +20,46 @@ LICENCE = "CC BY-NC-SA 4.0"
 COLUMNS = ("TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS")
 
 KINDS = {"genre": "genre", "instrument": "instrument", "mood/theme": "mood"}
-"""Categories by the words before a tag's `---`."""
+"""Categories by the prefix of a tag, before `---`."""
 
 _REMEDY = f"name a tsv of MTG-Jamendo ({', '.join(COLUMNS)})"
 
 
 def read_jamendo(path: Path) -> Source:
-    """Reads a tsv of MTG-Jamendo. Licences are of the tags.
+    """Reads a tsv of MTG-Jamendo. Licences are those of the tags.
 
     Raises:
-        InputError: it is another table, or a row that cannot be used; the message names its line.
+        InputError: it is another table, or a row is invalid.
     """
-    return Source(NAME, unique_clips(path, _clips(path)))
-
-
-def _clips(path: Path) -> Iterator[tuple[int, AnnotatedClip]]:
     lines = read_lines(path, _REMEDY, TAB)
-    check_columns(path, next(lines, (1, []))[1], COLUMNS, _REMEDY)
+    head = next(lines, (1, []))[1]
+    # A row has one cell per tag; they are joined to one field.
     single = len(COLUMNS) - 1
-    for line, cells in lines:
-        # Every tag is a field of its own: a row may have any number of them.
-        row = make_row(path, line, COLUMNS[:single], cells[:single])
-        yield (
-            line,
-            AnnotatedClip(
-                clip=row.filled("TRACK_ID"),
-                file=row.filled("PATH"),
-                source=NAME,
-                licence=LICENCE,
-                tags=_tags(row, cells[single:]),
-                artist=row.filled("ARTIST_ID"),
-            ),
-        )
+    joined = (
+        (line, [*cells[:single], TAB.join(cells[single:])] if len(cells) >= single else cells)
+        for line, cells in lines
+    )
+    rows = to_rows(path, joined, head, COLUMNS, _REMEDY)
+    return Source(NAME, unique_clips((row, _clip(row)) for row in rows))
 
 
-def _tags(row: TableRow, cells: Sequence[str]) -> Tags:
-    found = defaultdict(list)
-    for cell in filter(None, map(str.strip, cells)):
+def _clip(row: TableRow) -> AnnotatedClip:
+    return AnnotatedClip(
+        clip=row.filled("TRACK_ID"),
+        file=row.filled("PATH"),
+        source=NAME,
+        licence=LICENCE,
+        tags=_tags(row),
+        artist=row.filled("ARTIST_ID"),
+    )
+
+
+def _tags(row: TableRow) -> Tags:
+    tags = defaultdict(list)
+    for cell in filter(None, map(str.strip, row.text("TAGS").split(TAB))):
         kind, _, label = cell.partition("---")
         if kind not in KINDS or not label:
             kinds = ", ".join(KINDS)
             raise row.fault(f"has the tag {cell!r}; write it as kind---tag, a kind of {kinds}")
-        found[KINDS[kind]].append(label.strip().lower())
-    return {category: tuple(labels) for category, labels in found.items()}
+        tags[KINDS[kind]].append(label.strip().lower())
+    return {category: tuple(labels) for category, labels in tags.items()}

@@ -1,7 +1,5 @@
-"""Recordings with labels and a split: what probes and taggers learn from."""
+"""Recordings with labels and splits, for probes and taggers."""
 
-import csv
-import io
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,162 +8,152 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from tinymu_jax.data.annotations.tables import read_rows
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import read_text
 
 FILE_COLUMNS, LABEL_COLUMNS = ("file", "file_name"), ("label", "labels")
 
 LABEL_SEPARATOR = ";"
-"""Stands between the labels of a recording that has several."""
 
 SPLITS = ("train", "valid", "test")
 
 SPLIT_ALIASES = {"val": "valid", "validation": "valid", "dev": "valid", "eval": "test"}
-"""Of parts, in tables."""
 
 
 class LabelledClip(NamedTuple):
-    """A recording of a data set."""
+    """A recording with labels."""
 
     path: Path
     labels: tuple[str, ...]
     split: str
     """One of `SPLITS`, or the name of a fold."""
     denied: tuple[str, ...] | None = None
-    """Labels that it is known not to have, where nothing is known of the others."""
+    """Labels known to be absent, if the others are unknown; None: all others are absent."""
 
 
 class LabelledSet(NamedTuple):
-    """A data set of them."""
+    """A data set of labelled recordings."""
 
     name: str
     clips: Sequence[LabelledClip]
     multi_label: bool
-    """Whether a recording may have any number of labels: then mean average precision is measured,
-    else accuracy."""
+    """Whether recordings have any number of labels (metric: mean average precision), instead of
+    one (metric: accuracy)."""
 
     @property
     def classes(self) -> list[str]:
-        """Returns all labels, sorted: the order of a probe's outputs."""
-        return sorted({label for item in self.clips for label in item.labels})
+        """All labels, sorted: the order of a probe's outputs."""
+        return sorted({label for clip in self.clips for label in clip.labels})
 
     @property
     def folds(self) -> list[str]:
-        """Returns the names of the folds, each of which is tested in turn; [] where there are
-        parts instead."""
-        names = {item.split for item in self.clips}
+        """Names of the folds for cross-validation; [] if the data set has splits instead."""
+        names = {clip.split for clip in self.clips}
         return [] if names <= set(SPLITS) else sorted(names)
 
     def targets(self) -> tuple[Bool[np.ndarray, "R classes"], Bool[np.ndarray, "R classes"]]:
-        """Returns which labels each recording has, and of which of them that is known.
-
-        Labels are in the order of `classes`.
-        """
-        place = {name: number for number, name in enumerate(self.classes)}
-        wanted = np.zeros((len(self.clips), len(place)), bool)
-        known = np.ones_like(wanted)
-        for row, item in enumerate(self.clips):
-            wanted[row, [place[label] for label in item.labels]] = True
-            if item.denied is not None:
-                named = [place[label] for label in (*item.labels, *item.denied) if label in place]
+        """Returns multi-hot labels of the recordings, and which of them are known."""
+        index = {name: number for number, name in enumerate(self.classes)}
+        targets = np.zeros((len(self.clips), len(index)), bool)
+        known = np.ones_like(targets)
+        for row, clip in enumerate(self.clips):
+            targets[row, [index[label] for label in clip.labels]] = True
+            if clip.denied is not None:
                 known[row] = False
-                known[row, named] = True
-        return wanted, known
+                known[row, [index[n] for n in (*clip.labels, *clip.denied) if n in index]] = True
+        return targets, known
 
     def indices(self, split: str) -> Int[np.ndarray, "_"]:
-        """Returns the numbers of the recordings of a part or fold."""
-        return np.flatnonzero([item.split == split for item in self.clips])
+        """Returns the indices of the recordings of a split or fold."""
+        return np.flatnonzero([clip.split == split for clip in self.clips])
 
 
-def validate(found: LabelledSet) -> LabelledSet:
-    """Holds a data set against what is needed to learn and to test.
+def validate(dataset: LabelledSet) -> LabelledSet:
+    """Returns a data set after checking that a probe can be trained and tested on it.
 
     Raises:
-        InputError: nothing to learn from or to test with, or a recording with no or several labels
-            where each has one.
+        InputError: it has fewer than two classes, splits are missing or mixed with folds, or a
+            recording of a single-label data set does not have one label.
     """
-    if len(found.classes) < 2:
-        raise InputError(f"{found.name}: has {len(found.classes)} label; a probe tells two or more")
-    mixed = sorted(set(found.folds) & set(SPLITS))
+    name, folds, num_classes = dataset.name, dataset.folds, len(dataset.classes)
+    if num_classes < 2:
+        raise InputError(f"{name}: has {num_classes} label; a probe needs two or more")
+    mixed = sorted(set(folds) & set(SPLITS))
     if mixed:
-        others = sorted(set(found.folds) - set(SPLITS))
+        others = sorted(set(folds) - set(SPLITS))
         raise InputError(
-            f"{found.name}: its splits are {mixed[0]!r} and {others[0]!r} among others; name parts "
+            f"{name}: its splits are {mixed[0]!r} and {others[0]!r} among others; name splits "
             f"({', '.join(SPLITS)}) or folds, not both"
         )
-    needed = found.folds if len(found.folds) > 1 else ("train", "test")
-    for split in needed:
-        if not len(found.indices(split)):
-            raise InputError(f"{found.name}: has no recording of split {split!r}; add some")
-    unfit = [item for item in found.clips if not found.multi_label and len(item.labels) != 1]
-    if unfit:
-        raise InputError(
-            f"{found.name}: {unfit[0].path} has {len(unfit[0].labels)} labels, and each is to have "
-            "one; correct it"
-        )
-    return found
+    for split in folds if len(folds) > 1 else ("train", "test"):
+        if not len(dataset.indices(split)):
+            raise InputError(f"{name}: has no recording of split {split!r}; add some")
+    if not dataset.multi_label:
+        for clip in dataset.clips:
+            if len(clip.labels) != 1:
+                raise InputError(
+                    f"{name}: {clip.path} has {len(clip.labels)} labels instead of one; correct it"
+                )
+    return dataset
 
 
 def read_labelled_table(
     path: str | Path, folder: str | Path, label: str | None = None
 ) -> LabelledSet:
-    """Reads a csv: `file` (or `file_name`), `label` or `labels` (several, by ";"), and `split`.
+    """Reads a csv: `file` (or `file_name`), `label` or `labels` (separated by ";"), and `split`.
 
     Args:
         path: of the csv. Its `split` is train, valid or test, or a fold's name; without the column
-            a tenth is for validation and a fifth for the test, by the names of the files.
-        folder: where the recordings are.
-        label: name of the column of labels, where it is another.
+            a tenth is used for validation and a fifth for the test, by a hash of the file names.
+        folder: of the recordings.
+        label: column of labels, if it has another name.
 
     Raises:
-        InputError: it is missing, a column is, or a field is empty; or as `validate`.
+        InputError: the file or a column is missing, or a field is empty; see also `validate`.
     """
     column, rows = read_label_rows(path, label)
     clips = [
-        LabelledClip(Path(folder) / file, own, split or _drawn(file)) for file, own, split in rows
+        LabelledClip(Path(folder) / file, labels, split or _hash_split(file))
+        for file, labels, split in rows
     ]
     name = Path(path).stem if column in LABEL_COLUMNS else f"{Path(path).stem}, {column}"
     return validate(LabelledSet(name, clips, column == "labels"))
 
 
 def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
-    """Returns the labels of each recording of such a csv, by its name.
-
-    Raises:
-        InputError: as `read_labelled_table`; or a recording comes twice.
-    """
-    found: dict[str, tuple[str, ...]] = {}
+    """Returns the labels in such a csv by file name; raises `InputError` if one is repeated."""
+    labels_by_file: dict[str, tuple[str, ...]] = {}
     for file, labels, _ in read_label_rows(path, None)[1]:
-        if file in found:
+        if file in labels_by_file:
             raise InputError(f"{path}: names {file} twice; keep one line of each recording")
-        found[file] = labels
-    return found
+        labels_by_file[file] = labels
+    return labels_by_file
 
 
 def read_label_rows(
     path: str | Path, label: str | None
 ) -> tuple[str, list[tuple[str, tuple[str, ...], str]]]:
-    """Returns the column of labels, and each line's file, labels and split ("" where none is)."""
-    rows = list(csv.DictReader(io.StringIO(read_text(path, "name a csv of file, label, split"))))
-    columns = list(rows[0]) if rows else []
+    """Returns the column of labels, and the file, labels and split ("" if none) of each row."""
+    rows = list(read_rows(Path(path), (), "name a csv of file, label, split"))
+    columns = rows[0].fields if rows else {}
     file = next((name for name in FILE_COLUMNS if name in columns), None)
     label = label or next((name for name in LABEL_COLUMNS if name in columns), None)
     if file is None or label not in columns:
-        wanted = label or "label (or labels, or the name of another column with --label)"
-        raise InputError(f"{path}: its first line does not name file and {wanted}; correct it")
-    found = []
-    for number, row in enumerate(rows, 2):
-        empty = row[label] is None or not (row[label] or label == "labels")
-        if None in row or not row[file] or empty:
-            raise InputError(f"{path}: line {number} has empty or more fields; repair it")
-        own = row[label].split(LABEL_SEPARATOR) if label == "labels" else [row[label]]
-        labels = tuple(part.strip() for part in own if part.strip())
-        split = row.get("split") or ""
-        found.append((row[file], labels, SPLIT_ALIASES.get(split, split)))
-    return label, found
+        expected = label or "label (or labels, or the name of another column with --label-column)"
+        raise InputError(f"{path}: its first line does not name file and {expected}; correct it")
+    entries = []
+    for row in rows:
+        if label == "labels":
+            parts = (part.strip() for part in row.text(label).split(LABEL_SEPARATOR))
+            labels = tuple(part for part in parts if part)
+        else:
+            labels = (row.filled(label),)
+        split = row.text("split")
+        entries.append((row.filled(file), labels, SPLIT_ALIASES.get(split, split)))
+    return label, entries
 
 
-def _drawn(name: str) -> str:
-    """Returns the part of a recording by its name: the same on every machine."""
+def _hash_split(name: str) -> str:
+    """Returns the split of a recording, by a hash of its name."""
     number = zlib.crc32(name.encode()) % 10
     return "valid" if number == 0 else "test" if number < 3 else "train"

@@ -1,109 +1,117 @@
-"""Data sets for probes as they unpack from their archives."""
+"""Data sets for probes, in the layout of their published archives."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tinymu_jax.data.annotations.labelled import (
+    SPLITS,
     LabelledClip,
     LabelledSet,
     read_labelled_table,
     validate,
 )
+from tinymu_jax.data.annotations.tables import TAB, read_rows
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists, read_text
 
 MTT_TAGS = 50
-"""The most frequent tags of MagnaTagATune, which are tested."""
+"""MagnaTagATune is evaluated on its most frequent tags."""
 
-MTT_PARTS = {**dict.fromkeys("0123456789ab", "train"), "c": "valid", **dict.fromkeys("def", "test")}
-"""Its parts, by the folders of the recordings."""
+MTT_SPLITS = {
+    **dict.fromkeys("0123456789ab", "train"),
+    "c": "valid",
+    **dict.fromkeys("def", "test"),
+}
+"""By folder of the recordings."""
 
 MIN_RELEVANCE = 0.5
-"""From this relevance on an instrument of OpenMIC counts as heard; below it, as not heard."""
+"""Relevance from which an instrument of OpenMIC counts as present."""
+
+_REMEDY = "name the folder that the data set's archives were unpacked to"
 
 
 def gtzan(folder: Path) -> LabelledSet:
-    """GTZAN: ten genres, a folder each; parts by the fault-filtered lists (Kereliuk et al.).
+    """GTZAN: ten genres, a folder each; fault-filtered splits (Kereliuk et al.).
 
-    The lists are `train_filtered.txt`, `valid_filtered.txt` and `test_filtered.txt`.
+    The splits are in `train_filtered.txt`, `valid_filtered.txt` and `test_filtered.txt`.
     """
-    parts = {"train": "train", "valid": "valid", "test": "test"}
     clips = []
     root = next((p for p in (folder / "genres_original", folder / "genres") if exists(p)), folder)
-    for part, name in parts.items():
-        lists = folder / f"{name}_filtered.txt"
-        if not exists(lists):
+    for split in SPLITS:
+        names = folder / f"{split}_filtered.txt"
+        if not exists(names):
             raise InputError(
-                f"{lists}: no such file; GTZAN is split by the fault-filtered lists, which are not "
+                f"{names}: no such file; GTZAN is split by the fault-filtered lists, which are not "
                 "in its archive: put train_filtered.txt, valid_filtered.txt and test_filtered.txt "
                 "there"
             )
-        for line in _lines(lists):
+        for line in _lines(names):
             path = root / line
-            found = path if exists(path) else path.with_suffix(".au")
-            clips.append(LabelledClip(found, (Path(line).parts[0],), part))
+            path = path if exists(path) else path.with_suffix(".au")
+            clips.append(LabelledClip(path, (Path(line).parts[0],), split))
     return LabelledSet("GTZAN", clips, multi_label=False)
 
 
 def nsynth(folder: Path) -> LabelledSet:
     """NSynth: eleven families of instruments; `nsynth-train`, `nsynth-valid`, `nsynth-test`."""
     clips = []
-    for part in ("train", "valid", "test"):
-        own = folder / f"nsynth-{part}"
-        notes = json.loads(_text(own / "examples.json"))
+    for split in SPLITS:
+        part = folder / f"nsynth-{split}"
+        notes = json.loads(read_text(_existing(part / "examples.json"), _REMEDY))
         clips += [
-            LabelledClip(own / "audio" / f"{name}.wav", (note["instrument_family_str"],), part)
+            LabelledClip(part / "audio" / f"{name}.wav", (note["instrument_family_str"],), split)
             for name, note in sorted(notes.items())
         ]
     return LabelledSet("NSynth", clips, multi_label=False)
 
 
 def openmic(folder: Path) -> LabelledSet:
-    """OpenMIC-2018: twenty instruments, of which some are known of each recording."""
-    parts = {
-        key: part
-        for part in ("train", "test")
-        for key in _lines(folder / "partitions" / f"split01_{part}.csv")
+    """OpenMIC-2018: twenty instruments, some of which are annotated per recording."""
+    splits = {
+        key: split
+        for split in ("train", "test")
+        for key in _lines(folder / "partitions" / f"split01_{split}.csv")
     }
-    heard: dict[str, tuple[list[str], list[str]]] = {key: ([], []) for key in parts}
+    present: dict[str, list[str]] = {key: [] for key in splits}
+    absent: dict[str, list[str]] = {key: [] for key in splits}
     for row in _rows(folder / "openmic-2018-aggregated-labels.csv"):
-        if row["sample_key"] in heard:
-            heard[row["sample_key"]][float(row["relevance"]) < MIN_RELEVANCE].append(
-                row["instrument"]
-            )
+        if row["sample_key"] in splits:
+            labels = present if float(row["relevance"]) >= MIN_RELEVANCE else absent
+            labels[row["sample_key"]].append(row["instrument"])
     clips = [
         LabelledClip(
-            folder / "audio" / key[:3] / f"{key}.ogg", tuple(own), parts[key], tuple(denied)
+            folder / "audio" / key[:3] / f"{key}.ogg",
+            tuple(present[key]),
+            split,
+            tuple(absent[key]),
         )
-        for key, (own, denied) in sorted(heard.items())
+        for key, split in sorted(splits.items())
     ]
     return LabelledSet("OpenMIC", clips, multi_label=True)
 
 
 def magnatagatune(folder: Path) -> LabelledSet:
-    """MagnaTagATune: its fifty most frequent tags; parts by folder, 0-b, c, d-f."""
-    rows = _rows(folder / "annotations_final.csv", "\t")
+    """MagnaTagATune: its fifty most frequent tags; splits by folder, 0-b, c, d-f."""
+    rows = _rows(folder / "annotations_final.csv", TAB)
     tags = [name for name in rows[0] if name not in ("clip_id", "mp3_path")]
     counts = {tag: sum(row[tag] == "1" for row in rows) for tag in tags}
     top = sorted(sorted(tags), key=lambda tag: -counts[tag])[:MTT_TAGS]
     clips = []
     for row in rows:
-        path, own = Path(row["mp3_path"]), tuple(tag for tag in top if row[tag] == "1")
-        clips.append(LabelledClip(folder / path, own, MTT_PARTS[path.parts[0]]))
+        path, labels = Path(row["mp3_path"]), tuple(tag for tag in top if row[tag] == "1")
+        clips.append(LabelledClip(folder / path, labels, MTT_SPLITS[path.parts[0]]))
     return LabelledSet("MagnaTagATune", clips, multi_label=True)
 
 
 def fsd50k(folder: Path) -> LabelledSet:
     """FSD50K: 200 classes of sounds; `FSD50K.ground_truth`, `.dev_audio`, `.eval_audio`."""
     clips = []
-    for name, audio in (("dev", "dev_audio"), ("eval", "eval_audio")):
-        for row in _rows(folder / "FSD50K.ground_truth" / f"{name}.csv"):
-            part = {"train": "train", "val": "valid"}[row["split"]] if name == "dev" else "test"
-            path = folder / f"FSD50K.{audio}" / f"{row['fname']}.wav"
-            clips.append(LabelledClip(path, tuple(row["labels"].split(",")), part))
+    for part in ("dev", "eval"):
+        for row in _rows(folder / "FSD50K.ground_truth" / f"{part}.csv"):
+            split = {"train": "train", "val": "valid"}[row["split"]] if part == "dev" else "test"
+            path = folder / f"FSD50K.{part}_audio" / f"{row['fname']}.wav"
+            clips.append(LabelledClip(path, tuple(row["labels"].split(",")), split))
     return LabelledSet("FSD50K", clips, multi_label=True)
 
 
@@ -126,35 +134,37 @@ def urbansound8k(folder: Path) -> LabelledSet:
 
 
 def medleysolos(folder: Path) -> LabelledSet:
-    """Medley-Solos-DB: eight instruments alone, in clips of three seconds."""
-    parts = {"training": "train", "validation": "valid", "test": "test"}
+    """Medley-Solos-DB: eight solo instruments, in clips of three seconds."""
+    splits = {"training": "train", "validation": "valid", "test": "test"}
     root = next((p for p in (folder / "audio", folder / "Medley-solos-DB") if exists(p)), folder)
     clips = []
     for row in _rows(folder / "Medley-solos-DB_metadata.csv"):
-        part = row["subset"]
-        name = f"Medley-solos-DB_{part}-{row['instrument_id']}_{row['uuid4']}.wav"
-        clips.append(LabelledClip(root / name, (row["instrument"],), parts[part]))
+        subset = row["subset"]
+        name = f"Medley-solos-DB_{subset}-{row['instrument_id']}_{row['uuid4']}.wav"
+        clips.append(LabelledClip(root / name, (row["instrument"],), splits[subset]))
     return LabelledSet("Medley-Solos-DB", clips, multi_label=False)
 
 
 READERS: Mapping[str, Callable[[Path], LabelledSet]] = {
-    "gtzan": gtzan,
-    "nsynth": nsynth,
-    "openmic": openmic,
-    "magnatagatune": magnatagatune,
-    "fsd50k": fsd50k,
-    "esc50": esc50,
-    "urbansound8k": urbansound8k,
-    "medleysolos": medleysolos,
+    reader.__name__: reader
+    for reader in (
+        gtzan,
+        nsynth,
+        openmic,
+        magnatagatune,
+        fsd50k,
+        esc50,
+        urbansound8k,
+        medleysolos,
+    )
 }
 
 
 def read_labelled_set(name: str, folder: str | Path) -> LabelledSet:
-    """Reads a data set by its name.
+    """Reads a data set by name.
 
     Raises:
-        InputError: no data set of that name; a file that its archives hold is missing, or is not
-            what it should be; or as `validate`.
+        InputError: the name is unknown, or a file is missing or malformed; see also `validate`.
     """
     if name not in READERS:
         raise InputError(f"set {name!r}: use one of {', '.join(READERS)}")
@@ -172,28 +182,30 @@ def read_labelled_set(name: str, folder: str | Path) -> LabelledSet:
 def read_labelled_sets(
     data: Path, audio: Path, name: str | None, labels: Sequence[str]
 ) -> list[LabelledSet]:
-    """Reads a data set by its name, or a csv: one set for each column of labels.
+    """Reads a data set by name, or a csv, as one data set per column of labels.
 
     Raises:
-        InputError: as `read_labelled_set` and `read_labelled_table`.
+        InputError: see `read_labelled_set` and `read_labelled_table`.
     """
     if name is not None:
         return [read_labelled_set(name, data)]
     if data.is_dir():
-        raise InputError(f"{data}: is a folder; say which data set it is (--set), or name a csv")
+        raise InputError(
+            f"{data}: is a folder; say which data set it is (--dataset), or name a csv"
+        )
     return [read_labelled_table(data, audio, label) for label in labels or (None,)]
 
 
-def _rows(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(_text(path)), delimiter=delimiter))
+def _rows(path: Path, delimiter: str = ",") -> list[Mapping[str, str]]:
+    return [row.fields for row in read_rows(_existing(path), (), _REMEDY, delimiter)]
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in _text(path).splitlines() if line.strip()]
+    text = read_text(_existing(path), _REMEDY)
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _text(path: Path) -> str:
-    remedy = "name the folder that the data set's archives were unpacked to"
+def _existing(path: Path) -> Path:
     if not exists(path):
-        raise InputError(f"{path}: no such file; {remedy}")
-    return read_text(path, remedy)
+        raise InputError(f"{path}: no such file; {_REMEDY}")
+    return path

@@ -1,6 +1,5 @@
 """MagnaTagATune: 25,863 clips with 188 tags that players of TagATune agreed on (Law et al.)."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from tinymu_jax.data.annotations.clip import UNSORTED, AnnotatedClip
@@ -15,41 +14,38 @@ LICENCE = "CC BY-NC-SA 3.0"
 ANNOTATIONS, INFO = "annotations_final.csv", "clip_info_final.csv"
 
 OTHER_COLUMNS = ("clip_id", "mp3_path")
-"""Of the annotations; all others are tags."""
+"""Columns of the annotations that are not tags."""
 
 _REMEDY = f"name MagnaTagATune's {ANNOTATIONS}, whose fields stand between tabs"
 
 
 def read_magnatagatune(path: Path) -> Source:
-    """Reads annotations_final.csv, and artists from the clip_info_final.csv beside it if there is.
+    """Reads annotations_final.csv, and artists from clip_info_final.csv if it is beside it.
 
-    Tags have no categories. Some say what is not heard ("no vocals"): they are given as they are.
+    Tags have no categories; negative ones ("no vocals") are given unchanged.
 
     Args:
-        path: of the annotations, or of their folder.
+        path: of the annotations or their folder.
 
     Raises:
-        InputError: it is another table, or a row that cannot be used; the message names its line.
+        InputError: it is another table, or a row is invalid.
     """
     annotations = path / ANNOTATIONS if path.is_dir() else path
     artists = _read_artists(annotations.with_name(INFO))
-    return Source(NAME, unique_clips(annotations, _clips(annotations, artists)))
+    rows = read_rows(annotations, OTHER_COLUMNS, _REMEDY, TAB)
+    return Source(NAME, unique_clips((row, _clip(row, artists)) for row in rows))
 
 
-def _clips(path: Path, artists: dict[str, str]) -> Iterator[tuple[int, AnnotatedClip]]:
-    for row in read_rows(path, OTHER_COLUMNS, _REMEDY, TAB):
-        name, tags = row.filled("clip_id"), _tags(row)
-        yield (
-            row.line,
-            AnnotatedClip(
-                clip=name,
-                file=row.filled("mp3_path"),
-                source=NAME,
-                licence=LICENCE,
-                tags={UNSORTED: tags} if tags else {},
-                artist=artists.get(name) or None,
-            ),
-        )
+def _clip(row: TableRow, artists: dict[str, str]) -> AnnotatedClip:
+    name, tags = row.filled("clip_id"), _tags(row)
+    return AnnotatedClip(
+        clip=name,
+        file=row.filled("mp3_path"),
+        source=NAME,
+        licence=LICENCE,
+        tags={UNSORTED: tags} if tags else {},
+        artist=artists.get(name) or None,
+    )
 
 
 def _tags(row: TableRow) -> tuple[str, ...]:
@@ -64,7 +60,7 @@ def _tags(row: TableRow) -> tuple[str, ...]:
 
 
 def _read_artists(path: Path) -> dict[str, str]:
-    """Returns the artists by clip, none without the table."""
+    """Returns artists by clip; empty if there is no such table."""
     if not exists(path):
         return {}
     remedy = f"put MagnaTagATune's {INFO} there, or take this one away"

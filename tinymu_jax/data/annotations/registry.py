@@ -1,4 +1,4 @@
-"""Reading what is known of recordings, from data sets by their names or from a user's own."""
+"""Reading annotations by the name of their source: public data sets or a user's recordings."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from tinymu_jax.data.annotations.user import read_user_folder, read_user_table
 from tinymu_jax.errors import InputError
 
 AUDIOSET = "audioset"
-"""The source that is read with an ontology."""
+"""The source that also needs an ontology."""
 
 READERS: Mapping[str, Callable[..., Source]] = {
     "musiccaps": read_musiccaps,
@@ -29,25 +29,25 @@ READERS: Mapping[str, Callable[..., Source]] = {
 
 
 def read_source(name: str, path: str | Path, ontology: str | Path | None = None) -> Source:
-    """Reads a source by the name that commands have for it.
+    """Reads the annotations of a source.
 
     Args:
         name: a key of `READERS`.
         path: of its table or folder.
-        ontology: path of AudioSet's ontology.json, which the others do not need.
+        ontology: path of AudioSet's ontology.json, only for AudioSet.
 
     Raises:
-        InputError: no source of that name, no ontology for AudioSet, nothing in the source; or as
-            its reader.
+        InputError: the name is unknown, AudioSet's ontology is missing, or the reader finds
+            nothing or an error.
     """
     if name not in READERS:
         raise InputError(f"source {name!r}: use one of {', '.join(READERS)}")
-    given: tuple[Path, ...] = (Path(path),)
+    arguments = [Path(path)]
     if name == AUDIOSET:
         if ontology is None:
             raise InputError(f"{path}: AudioSet is read with its ontology.json; give --ontology")
-        given += (Path(ontology),)
-    source = READERS[name](*given)
+        arguments.append(Path(ontology))
+    source = READERS[name](*arguments)
     if not source.clips and not source.unusable:
         raise InputError(f"{path}: names no recording of music; name another file")
     return source

@@ -1,4 +1,4 @@
-"""Song Describer: 1,106 captions of 706 tracks of MTG-Jamendo, all for tests (Manco et al.)."""
+"""Song Describer: 1,106 captions of 706 tracks of MTG-Jamendo, a test set (Manco et al.)."""
 
 from pathlib import Path
 
@@ -11,15 +11,13 @@ LICENCE = "CC BY-SA 4.0"
 
 COLUMNS = ("caption_id", "track_id", "caption", "artist_id", "path")
 
-HELD_OUT = (NAME,)
-
 
 def read_song_describer(path: Path) -> Source:
-    """Reads song_describer.csv; the captions of one track join in one clip.
+    """Reads song_describer.csv; the captions of a track are joined in one clip.
 
     Raises:
-        InputError: it is another table; a row cannot be used, repeats a caption's number or is of
-            another artist or file than an earlier one of its track; the message names its line.
+        InputError: it is another table, a row is invalid or repeats a caption, or the rows of a
+            track disagree.
     """
     tracks: dict[str, list[TableRow]] = {}
     captions: dict[str, int] = {}
@@ -29,8 +27,8 @@ def read_song_describer(path: Path) -> Source:
         if line != row.line:
             raise row.fault(f"has the caption_id {number} of line {line}; keep one of them")
         tracks.setdefault(row.filled("track_id"), []).append(row)
-    found = ((rows[0].line, _clip(name, rows)) for name, rows in tracks.items())
-    return Source(NAME, unique_clips(path, found))
+    clips = ((rows[0], _clip(name, rows)) for name, rows in tracks.items())
+    return Source(NAME, unique_clips(clips))
 
 
 def _clip(name: str, rows: list[TableRow]) -> AnnotatedClip:
@@ -48,5 +46,5 @@ def _clip(name: str, rows: list[TableRow]) -> AnnotatedClip:
         licence=LICENCE,
         captions=tuple(row.filled("caption") for row in rows),
         artist=first.filled("artist_id"),
-        test_sets=HELD_OUT,
+        test_sets=(NAME,),
     )

@@ -1,4 +1,4 @@
-"""What the readers of sources share: rows of tables with their lines, and one clip for each id."""
+"""Reading csv and tsv tables: rows with line numbers, typed fields, and unique clips."""
 
 import ast
 import csv
@@ -13,16 +13,19 @@ from tinymu_jax.errors import InputError
 
 TAB = "\t"
 
+Lines = Iterator[tuple[int, list[str]]]
+"""Line numbers and cells of a table's rows."""
+
 
 class Source(NamedTuple):
-    """A source and what it says of its recordings."""
+    """A data set's annotations."""
 
     name: str
     clips: list[AnnotatedClip]
     unusable: tuple[str, ...] = ()
     """Recordings that cannot be read."""
     no_music: int = 0
-    """Rows about other sounds than music, which give no clips."""
+    """Skipped rows without music."""
 
 
 @dataclass(frozen=True)
@@ -31,65 +34,57 @@ class TableRow:
 
     path: Path
     line: int
-    """The first of the row's lines, from 1."""
+    """The row's first line, from 1."""
     fields: Mapping[str, str]
-    """By the names of the columns."""
+    """By column name."""
 
     def fault(self, problem: str) -> InputError:
-        """Returns the error that says what is wrong with the row."""
+        """Returns an error that names the row."""
         return InputError(f"{self.path}: line {self.line} {problem}")
 
     def text(self, column: str) -> str:
-        """Returns a field without the blanks around it; "" also where there is no such column."""
+        """Returns a field, stripped; "" if there is no such column."""
         return self.fields.get(column, "").strip()
 
     def filled(self, column: str) -> str:
-        """Returns a field that must not be empty.
-
-        Raises:
-            InputError: it is.
-        """
-        found = self.text(column)
-        if not found:
+        """Returns a field; raises `InputError` if it is empty."""
+        text = self.text(column)
+        if not text:
             raise self.fault(f"has an empty {column}; fill it in or take the line out")
-        return found
+        return text
 
-    def truth(self, column: str) -> bool:
-        """Returns a field that says True or False.
-
-        Raises:
-            InputError: it says something else.
-        """
-        found = {"true": True, "false": False}.get(self.text(column).lower())
-        if found is None:
+    def boolean(self, column: str) -> bool:
+        """Returns a field of True or False; raises `InputError` for others."""
+        value = {"true": True, "false": False}.get(self.text(column).lower())
+        if value is None:
             raise self.fault(f"has {self.text(column)!r} as {column}; give True or False")
-        return found
+        return value
 
-    def listed(self, column: str, kind: type) -> list[Any]:
-        """Returns a field that holds a list as Python writes it.
+    def python_list(self, column: str, kind: type) -> list[Any]:
+        """Returns a field that holds a Python list.
 
         Args:
             column: of the field.
-            kind: of everything in the list.
+            kind: type of the items.
 
         Raises:
-            InputError: it holds something else.
+            InputError: the field holds something else.
         """
         text = self.text(column)
         try:
-            found = ast.literal_eval(text)
+            items = ast.literal_eval(text)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            found = None
-        if not isinstance(found, list) or not all(isinstance(one, kind) for one in found):
+            items = None
+        if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
             example = [kind(1), kind(2)]
             raise self.fault(f"has {text[:40]!r} as {column}; give a list like {example}")
-        return found
+        return items
 
-    def span(self, start: str, end: str) -> tuple[float | None, float | None]:
-        """Returns the two fields that say from when to when, in seconds; None where one is empty.
+    def time_span(self, start: str, end: str) -> tuple[float | None, float | None]:
+        """Returns the seconds in two fields, each None if empty.
 
         Raises:
-            InputError: one is no number from 0 on, or the end is not after the start.
+            InputError: a field is not a number from 0 on, or the end is not after the start.
         """
         first, last = self._seconds(start), self._seconds(end)
         if last is not None and last <= (first or 0.0):
@@ -101,32 +96,31 @@ class TableRow:
         if not text:
             return None
         try:
-            found = float(text)
+            seconds = float(text)
         except ValueError:
-            found = math.nan
-        if not 0 <= found < math.inf:
+            seconds = math.nan
+        if not 0 <= seconds < math.inf:
             raise self.fault(f"has {text!r} as {column}; give seconds, from 0 on")
-        return found
+        return seconds
 
 
 def split_labels(text: str, separator: str) -> tuple[str, ...]:
-    """Returns the labels of a field in small letters, without blanks around them."""
+    """Splits a field into labels, in lower case and stripped."""
     return tuple(part.strip().lower() for part in text.split(separator) if part.strip())
 
 
-def read_lines(path: Path, remedy: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Yields the rows of a table with the number of their first line; empty lines are left out.
+def read_lines(path: Path, remedy: str, delimiter: str = ",") -> Lines:
+    """Yields the rows of a table with the number of their first line; skips empty rows.
 
-    Rows are read as they are wanted: the tables of the large sources have hundreds of megabytes.
+    Rows are streamed, as some tables have hundreds of megabytes.
 
     Args:
         path: of the table.
-        remedy: what to do if it is none.
-        delimiter: between fields; between tabs a quote mark is a letter like others, and only a
-            pair around a whole field is taken off.
+        remedy: what to do if it is not a table.
+        delimiter: between fields. With tabs, quotes have no meaning except around a whole field.
 
     Raises:
-        InputError: it cannot be read, is no text, or a quote mark has no partner.
+        InputError: it cannot be read, is not text, or a quote is not closed.
     """
     tabs = delimiter == TAB
     quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
@@ -138,7 +132,7 @@ def read_lines(path: Path, remedy: str, delimiter: str = ",") -> Iterator[tuple[
             )
             for cells in rows:
                 if any(cells):
-                    yield line, [_unquoted(cell) for cell in cells] if tabs else cells
+                    yield line, [_unquote(cell) for cell in cells] if tabs else cells
                 line = rows.line_num + 1
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
@@ -148,36 +142,8 @@ def read_lines(path: Path, remedy: str, delimiter: str = ",") -> Iterator[tuple[
         raise InputError(f"{path}: line {line} is no row of a table ({error}); {remedy}") from error
 
 
-def _unquoted(cell: str) -> str:
+def _unquote(cell: str) -> str:
     return cell[1:-1] if len(cell) > 1 and cell[0] == cell[-1] == '"' else cell
-
-
-def make_row(path: Path, line: int, head: Sequence[str], cells: Sequence[str]) -> TableRow:
-    """Returns a row.
-
-    Raises:
-        InputError: it has another number of fields than there are columns.
-    """
-    if len(cells) != len(head):
-        raise InputError(
-            f"{path}: line {line} has {len(cells)} fields where there are {len(head)} columns; "
-            "repair it"
-        )
-    return TableRow(path, line, dict(zip(head, cells, strict=True)))
-
-
-def check_columns(path: Path, head: Sequence[str], wanted: Sequence[str], remedy: str) -> None:
-    """Refuses a table that does not have the columns of its source, or one of them twice.
-
-    Raises:
-        InputError: the message names those that are missing.
-    """
-    missing = [name for name in wanted if name not in head]
-    if missing:
-        raise InputError(f"{path}: has no column {', '.join(missing)}; {remedy}")
-    twice = next((name for name in head if head.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"{path}: has two columns {twice!r}; {remedy}")
 
 
 def read_rows(
@@ -187,39 +153,56 @@ def read_rows(
 
     Args:
         path: of the table.
-        columns: that it has to have.
-        remedy: what to do if it is another one.
-        delimiter: between fields.
+        columns: required columns.
+        remedy: what to do if they are missing.
+        delimiter: between fields, see `read_lines`.
 
     Raises:
-        InputError: as `read_lines`; a column is missing; a row has more or fewer fields.
+        InputError: see `read_lines` and `to_rows`.
     """
     lines = read_lines(path, remedy, delimiter)
     head = [name.strip() for name in next(lines, (1, []))[1]]
-    check_columns(path, head, columns, remedy)
-    for line, cells in lines:
-        yield make_row(path, line, head, cells)
+    return to_rows(path, lines, head, columns, remedy)
 
 
-def unique_clips(path: Path, found: Iterable[tuple[int, AnnotatedClip]]) -> list[AnnotatedClip]:
-    """Returns the clips of a table, which are to have names and files of their own.
-
-    Args:
-        path: of the table.
-        found: its clips, each with its line.
+def to_rows(
+    path: Path, lines: Lines, head: Sequence[str], columns: Sequence[str], remedy: str
+) -> Iterator[TableRow]:
+    """Yields rows with named fields; arguments as `read_rows`, with lines and column names.
 
     Raises:
-        InputError: two have the same identifier or file; the message names both lines.
+        InputError: a column is missing or occurs twice, or a row has too many or too few fields.
     """
-    seen: dict[tuple[str, str], int] = {}
-    clips = []
-    for line, clip in found:
-        for what, name in (("clip", clip.clip), ("file", clip.file)):
-            first = seen.setdefault((what, name), line)
-            if first != line:
-                raise InputError(
-                    f"{path}: line {line} is about the {what} {name!r} of line {first}; keep one "
-                    "line of each recording"
+    missing = [name for name in columns if name not in head]
+    if missing:
+        raise InputError(f"{path}: has no column {', '.join(missing)}; {remedy}")
+    repeated = next((name for name in head if head.count(name) > 1), None)
+    if repeated is not None:
+        raise InputError(f"{path}: has two columns {repeated!r}; {remedy}")
+    for line, cells in lines:
+        if len(cells) != len(head):
+            raise InputError(
+                f"{path}: line {line} has {len(cells)} fields where there are {len(head)} columns; "
+                f"{remedy}, or repair the line"
+            )
+        yield TableRow(path, line, dict(zip(head, cells, strict=True)))
+
+
+def unique_clips(clips: Iterable[tuple[TableRow, AnnotatedClip]]) -> list[AnnotatedClip]:
+    """Returns clips, given with their rows, after checking for duplicates.
+
+    Raises:
+        InputError: two have the same identifier or file.
+    """
+    lines: dict[tuple[str, str], int] = {}
+    unique = []
+    for row, clip in clips:
+        for key in (("clip", clip.clip), ("file", clip.file)):
+            first = lines.setdefault(key, row.line)
+            if first != row.line:
+                raise row.fault(
+                    f"is about the {key[0]} {key[1]!r} of line {first}; keep one line of each "
+                    "recording"
                 )
-        clips.append(clip)
-    return clips
+        unique.append(clip)
+    return unique

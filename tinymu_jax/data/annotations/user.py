@@ -1,8 +1,9 @@
-"""What users know of their own recordings: a csv, or the tags in the files of a folder."""
+"""Annotations of a user's recordings: a csv, or the tags in the audio files of a folder."""
 
+import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tinymu_jax.audio.load import list_audio_files
 from tinymu_jax.data.annotations.clip import CATEGORIES, UNSORTED, AnnotatedClip
@@ -16,14 +17,13 @@ from tinymu_jax.data.annotations.tables import (
 )
 from tinymu_jax.errors import InputError
 
-CAPTIONS = "|"
-"""Stands between captions of one recording."""
+CAPTION_SEPARATOR = "|"
 
-GENRES = re.compile(r"[;/,]")
-"""Stands between the genres of a file's tag."""
+GENRE_SEPARATORS = re.compile(r"[;/,]")
+"""Between the genres in a file's tag."""
 
 TAG_COLUMNS = {UNSORTED: "tags"} | {category: category for category in CATEGORIES}
-"""By the category of their labels."""
+"""By category."""
 
 OTHER_COLUMNS = ("clip", "start", "end", "artist", "licence", "caption", "not", "exhaustive")
 
@@ -33,52 +33,45 @@ _REMEDY = f"name a csv with file (or file_name) and any of {', '.join(COLUMNS[2:
 
 
 def read_user_table(path: Path) -> Source:
-    """Reads a csv of a user's own; the source is called as it is.
+    """Reads a user's csv; the source has its name.
 
-    Its columns are `file` (or `file_name`) and any of `COLUMNS`: labels with ";" between them by
-    category, `tags` without one, `not` for those that are not heard, captions with "|" between
-    them, `exhaustive` for the categories in which nothing is left out.
+    Columns are `file` (or `file_name`) and any of `COLUMNS`: labels by category, separated by ";",
+    with `tags` for labels without a category, `not` for absent ones, `caption` with captions
+    separated by "|", and `exhaustive` for categories that are annotated completely.
 
     Raises:
-        InputError: it has no column of files, or one that is not known; or a row that cannot be
-            used; the message names its line.
+        InputError: a column is missing or unknown, or a row is invalid.
     """
-    return Source(path.stem, unique_clips(path, _clips(path)))
+    rows = read_rows(path, (), _REMEDY)
+    return Source(path.stem, unique_clips((row, _clip(row)) for row in rows))
 
 
-def _clips(path: Path) -> Iterator[tuple[int, AnnotatedClip]]:
-    for row in read_rows(path, (), _REMEDY):
-        files = [name for name in FILE_COLUMNS if name in row.fields]
-        unknown = [name for name in row.fields if name not in COLUMNS]
-        if len(files) != 1:
-            problem = "both columns {} and {}" if files else "no column {} or {}"
-            raise InputError(f"{path}: has {problem.format(*FILE_COLUMNS)}; {_REMEDY}")
-        if unknown:
-            raise InputError(f"{path}: has the unknown column {', '.join(unknown)}; {_REMEDY}")
-        yield row.line, _clip(row, row.filled(files[0]))
-
-
-def _clip(row: TableRow, file: str) -> AnnotatedClip:
-    start, end = row.span("start", "end")
-    labels = {
-        key: split_labels(row.text(name), LABEL_SEPARATOR) for key, name in TAG_COLUMNS.items()
-    }
+def _clip(row: TableRow) -> AnnotatedClip:
+    files = [name for name in FILE_COLUMNS if name in row.fields]
+    if len(files) != 1:
+        problem = "both columns {} and {}" if files else "no column {} or {}"
+        raise InputError(f"{row.path}: has {problem.format(*FILE_COLUMNS)}; {_REMEDY}")
+    unknown = [name for name in row.fields if name not in COLUMNS]
+    if unknown:
+        raise InputError(f"{row.path}: has the unknown column {', '.join(unknown)}; {_REMEDY}")
+    file, (start, end) = row.filled(files[0]), row.time_span("start", "end")
+    tags = {key: split_labels(row.text(name), LABEL_SEPARATOR) for key, name in TAG_COLUMNS.items()}
     denied = split_labels(row.text("not"), LABEL_SEPARATOR)
-    both = sorted(set(denied) & {label for own in labels.values() for label in own})
+    both = sorted(set(denied) & {label for labels in tags.values() for label in labels})
     if both:
-        raise row.fault(f"says of {both[0]!r} that it is heard and that it is not; take one out")
+        raise row.fault(f"has {both[0]!r} both as a label and in not; take one out")
     exhaustive = split_labels(row.text("exhaustive"), LABEL_SEPARATOR)
     unknown = sorted(set(exhaustive) - set(CATEGORIES))
     if unknown:
         known = ", ".join(CATEGORIES)
         raise row.fault(f"has {unknown[0]!r} in exhaustive; name categories: {known}")
-    captions = (caption.strip() for caption in row.text("caption").split(CAPTIONS))
+    captions = (caption.strip() for caption in row.text("caption").split(CAPTION_SEPARATOR))
     return AnnotatedClip(
         clip=row.text("clip") or file,
         file=file,
         source=row.path.stem,
         licence=row.text("licence"),
-        tags={category: own for category, own in labels.items() if own},
+        tags={category: labels for category, labels in tags.items() if labels},
         denied={UNSORTED: denied} if denied else {},
         captions=tuple(filter(None, captions)),
         start=start,
@@ -89,26 +82,26 @@ def _clip(row: TableRow, file: str) -> AnnotatedClip:
 
 
 def read_user_folder(path: Path) -> Source:
-    """Reads genre and artist from the tags in the recordings of a folder and those below it.
+    """Reads genre and artist from the tags of all recordings below a folder.
 
-    The source is called as the folder. Recordings without tags give clips without them; those in
-    which no sound is found are listed as unusable.
+    The source has the folder's name. Recordings without tags give clips without tags; files
+    without audio are listed as unusable.
 
     Raises:
-        InputError: it is no folder, or has no recordings.
+        InputError: it is not a folder, or has no recordings.
     """
     if not path.is_dir():
         raise InputError(f"{path}: is no folder; name one with recordings")
     name = path.resolve().name
     clips, unusable = [], []
     for recording in list_audio_files(path):
-        tags = _file_tags(recording)
+        tags = _read_file_tags(recording)
         if tags is None:
             unusable.append(str(recording))
             continue
         file = recording.relative_to(path).as_posix()
-        parts = [part.strip().lower() for one in tags["genre"] for part in GENRES.split(one)]
-        genres = tuple(dict.fromkeys(filter(None, parts)))
+        parts = [part for genre in tags.genres for part in GENRE_SEPARATORS.split(genre)]
+        genres = tuple(dict.fromkeys(part.strip().lower() for part in parts if part.strip()))
         clips.append(
             AnnotatedClip(
                 clip=file,
@@ -116,22 +109,31 @@ def read_user_folder(path: Path) -> Source:
                 source=name,
                 licence="",
                 tags={"genre": genres} if genres else {},
-                artist=", ".join(tags["artist"]) or None,
+                artist=", ".join(artist.strip() for artist in tags.artists) or None,
             )
         )
     return Source(name, clips, tuple(unusable))
 
 
-def _file_tags(path: Path) -> dict[str, list[str]] | None:
-    """Returns a recording's genres and artists as it gives them; None: it has no sound."""
-    from tinytag import TinyTag, TinyTagException
+class _FileTags(NamedTuple):
+    genres: list[str]
+    artists: list[str]
+
+
+def _read_file_tags(path: Path) -> _FileTags | None:
+    """Returns the tags in an audio file; None if it has no audio."""
+    import mutagen
+    import soundfile
 
     try:
-        found = TinyTag.get(path)
-    except (TinyTagException, OSError):
+        if path.suffix.lower() == ".wav":
+            # mutagen does not read the INFO chunk, where wav files have their tags.
+            with soundfile.SoundFile(os.fsencode(path)) as sound:
+                tags = _FileTags(*([text] if text else [] for text in (sound.genre, sound.artist)))
+                return tags if sound.frames else None
+        file = mutagen.File(path, easy=True)
+    except (OSError, mutagen.MutagenError, soundfile.LibsndfileError):
         return None
-    # Files that are none are taken for mp3 without complaint; they have no duration.
-    if not found.duration:
+    if file is None or not file.info.length:
         return None
-    fields = found.as_dict()
-    return {name: [one.strip() for one in fields.get(name, [])] for name in ("genre", "artist")}
+    return _FileTags(*((file.tags or {}).get(name, []) for name in ("genre", "artist")))
