@@ -72,7 +72,7 @@ def test_a_copy_that_was_cut_short_goes_on(bucket, whole, fetched, monkeypatch):
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", breaks)
     said = refusal(local_copy, ADDRESS)
-    assert said.startswith(f"{ADDRESS}: cannot be copied (connection reset); check the address")
+    assert said.startswith(f"{ADDRESS}: cannot be copied (connection reset); check the URL")
     monkeypatch.setattr(MemoryFileSystem, "get_file", counted)
     before = set(fetched)
     fetched.clear()
@@ -133,7 +133,7 @@ def test_addresses_are_told_from_paths(place, address):
 
 def test_what_cannot_be_copied_is_told_in_a_sentence(bucket, own_cache, monkeypatch):
     assert "has no dataset.json; copy a folder there" in refusal(local_copy, "memory://bucket/sets")
-    assert "nix:// is no kind of address" in refusal(local_copy, "nix://bucket/sets")
+    assert "nix:// is not a known protocol" in refusal(local_copy, "nix://bucket/sets")
 
     def lacks(address):
         raise ImportError("Install gcsfs to access Google Storage")

@@ -416,7 +416,7 @@ def test_what_is_there_is_not_made_again(made):
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"clips": 7}, {"held_out": True}, {"open": 5}])
 def test_clips_of_another_kind_are_not_mixed_in(made, changes):
     message = refusal(synthesize, made, replace(SMALL, **changes))
-    assert message.startswith(f"{made}: holds clips that were made otherwise; name another folder")
+    assert message.startswith(f"{made}: holds clips of other settings; name another folder")
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
@@ -462,7 +462,7 @@ def test_what_was_killed_while_a_list_was_written_is_made_whole(made, tmp_path):
 def test_what_was_begun_otherwise_is_not_mixed_in(tmp_path):
     kill_halfway(tmp_path)
     message = refusal(synthesize, tmp_path, replace(SMALL, clips=2))
-    assert message.startswith(f"{tmp_path}: holds clips that were made otherwise; ")
+    assert message.startswith(f"{tmp_path}: holds clips of other settings; ")
 
 
 def test_a_clip_that_cannot_be_written_is_named(tmp_path):

@@ -395,7 +395,10 @@ def test_unknown_keys_are_refused_by_name(config, values, where):
         ({"end_token": -1}, "config: end_token is -1"),
         ({"max_seconds": float("nan")}, "config: max_seconds is nan"),
         ({"ignore_pad_labels": 1}, "config: ignore_pad_labels is 1; give it as bool"),
-        ({"encoder": {"compute_dtype": "int8"}}, "config.encoder: compute_dtype is 'int8'; use one of"),
+        (
+            {"encoder": {"compute_dtype": "int8"}},
+            "config.encoder: compute_dtype is 'int8'; use one of",
+        ),
         ({"encoder": {"num_heads": 7}}, "config.encoder: width must be a multiple of num_heads"),
         (
             {"decoder": {"num_kv_heads": 2}},

@@ -1,4 +1,4 @@
-"""What multiple choice gives without listening: the shortest option, always the same letter."""
+"""Text-only baselines of multiple choice: the shortest option, always the same letter."""
 
 from collections.abc import Sequence
 
@@ -6,30 +6,30 @@ from tinymu_jax.data.question_formats import LETTERS
 
 
 def length_baseline(options: Sequence[str], right: int, longest: bool = False) -> float:
-    """Returns how probably the shortest option, or the longest, is right; equal ones share.
+    """Returns the probability that the shortest or longest option is right; ties are shared.
 
     Args:
         options: their texts; length is in characters.
-        right: number of the right one, from 0.
-        longest: whether the longest is taken.
+        right: index of the right option.
+        longest: choose the longest option.
     """
     lengths = [len(option) for option in options]
-    best = max(lengths) if longest else min(lengths)
-    return float(lengths[right] == best) / lengths.count(best)
+    chosen = max(lengths) if longest else min(lengths)
+    return float(lengths[right] == chosen) / lengths.count(chosen)
 
 
-def option_baselines(asked: Sequence[tuple[Sequence[str], int]]) -> dict[str, list[float]]:
-    """Returns how probably each blind rule is right, for each question.
+def option_baselines(questions: Sequence[tuple[Sequence[str], int]]) -> dict[str, list[float]]:
+    """Returns the probability that each baseline is right, per question.
 
     Args:
-        asked: the options of each question, and the number of the right one, from 0.
+        questions: options and the index of the right option.
     """
-    most = max(len(options) for options, _ in asked)
+    most = max(len(options) for options, _ in questions)
     return {
-        "shortest option": [length_baseline(*one) for one in asked],
-        "longest option": [length_baseline(*one, longest=True) for one in asked],
+        "shortest option": [length_baseline(*question) for question in questions],
+        "longest option": [length_baseline(*question, longest=True) for question in questions],
         **{
-            f"always {letter}": [float(right == number) for _, right in asked]
+            f"always {letter}": [float(right == number) for _, right in questions]
             for number, letter in enumerate(LETTERS[:most])
         },
     }

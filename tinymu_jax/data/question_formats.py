@@ -1,9 +1,6 @@
-"""Questions about facts in MusicSkills' four formats, with answers that are balanced.
-
-What is asked depends on chance alone, never on the answer: without the clip no answer is better
-than another.
-"""
+"""The question formats of MusicSkills, by the names of their tasks."""
 
 CAPTIONING, QA, MCQ, YES_NO = "Captioning", "QA", "MCQ", "Binary"
 
 LETTERS = "ABCD"
+"""Letters of the options of a multiple-choice question."""

@@ -1,4 +1,4 @@
-"""From facts to sound: a melody is written, played, put into a room, and brought to a level."""
+"""Rendering a clip from its facts: melody, instrument, drums, reverb and level."""
 
 from typing import NamedTuple
 
@@ -16,41 +16,41 @@ TONICS = {"low": 64, "high": 82}
 """Lowest tonic of a register, as a MIDI note."""
 
 KEYS = (0, 2, 4)
-"""Semitones from there to the tonics that there are: thirds stay apart, whatever the key."""
+"""Semitones from the lowest tonic to the possible ones; major and minor thirds never coincide."""
 
 FIRST, HALF, WEAK = 1.0, 0.7, 0.3
-"""Strength of the first beat of a bar, of the one in the middle of four, and of all others."""
+"""Strengths of a bar's first beat, of the third of four, and of all others."""
 
 BARS = {"three": (FIRST, WEAK, WEAK), "four": (FIRST, WEAK, HALF, WEAK)}
 
 CHORD = (0, 2, 4, 7, 9)
-"""Steps of the scale that a melody walks along."""
+"""Scale degrees of the melody's chord tones."""
 
 
 class Note(NamedTuple):
-    """One tone of the melody."""
+    """A note of the melody."""
 
     start: float
-    """Seconds."""
+    """Onset in seconds."""
     seconds: float
     degree: int
-    """Steps of the scale above the tonic."""
+    """Scale degree above the tonic."""
     strength: float
 
 
 def _height(contour: str, share: float) -> float:
-    """Returns how high a melody is (0 to 1) when a share of it is past."""
+    """Returns the height (0 to 1) of a melody after a share of its length."""
     return {"rising": share, "falling": 1 - share, "arched": 1 - abs(2 * share - 1)}[contour]
 
 
 def _heights(contour: str, count: int) -> list[float]:
-    """Returns the height of every beat; the highest is 1, whether or not one is in the middle."""
+    """Returns the height of each beat, scaled to a maximum of 1."""
     heights = [_height(contour, number / max(count - 1, 1)) for number in range(count)]
     return [height / (max(heights) or 1) for height in heights]
 
 
 def write_melody(facts: Facts, seconds: float, rng: np.random.Generator) -> list[Note]:
-    """Writes a melody: a note a beat, some of two halves, along a chord and beside it."""
+    """Writes a melody of chord tones and neighbours, one note per beat, some split in two."""
     low, high = TEMPO_BPM[facts.tempo]
     beat = 60 / (low + (high - low) * rng.random())
     start = 0.02 + 0.1 * rng.random()
@@ -59,7 +59,7 @@ def write_melody(facts: Facts, seconds: float, rng: np.random.Generator) -> list
     notes: list[Note] = []
     for number, height in enumerate(_heights(facts.contour, count)):
         degree = CHORD[round(height * (len(CHORD) - 1))]
-        # The third stays: it tells the mode.
+        # The third is never altered, since it shows the mode.
         if rng.random() < 0.15 and 0 < number < count - 1 and degree % 7 != 2:
             degree += 1 if rng.random() < 0.5 else -1
         at, strength = start + number * beat, bar[number % len(bar)]
@@ -68,8 +68,8 @@ def write_melody(facts: Facts, seconds: float, rng: np.random.Generator) -> list
             halves = ((at, degree), (at + beat / 2, degree + 1))
             notes += [Note(when, 0.4 * beat, step, strength) for when, step in halves]
         else:
-            held = 0.5 if strength == WEAK else 0.95
-            notes.append(Note(at, held * beat, degree, strength))
+            length = 0.5 if strength == WEAK else 0.95
+            notes.append(Note(at, length * beat, degree, strength))
     return notes
 
 
@@ -80,11 +80,11 @@ def _frequency(facts: Facts, tonic: float, degree: int) -> float:
 
 
 def play(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) -> Samples:
-    """Plays a melody on the clip's instrument, alone or in chords, in a key drawn here."""
+    """Renders a melody on the clip's instrument, solo or in chords, in a random key."""
     key = KEYS[int(rng.random() * len(KEYS))]
     tonic = TONICS[facts.register] + key + 0.3 * (rng.random() - 0.5)
     instrument = INSTRUMENTS[facts.timbre]
-    below = (0, -2, -4) if facts.voices == "several" else (0,)
+    chord = (0, -2, -4) if facts.voices == "several" else (0,)
     loudness = 0.6 if facts.voices == "several" else 1.0
     mix = np.zeros(count, np.float32)
     for note in notes:
@@ -92,19 +92,19 @@ def play(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) 
         length = min(int(note.seconds * SAMPLE_RATE), count - start)
         if length < 200:
             continue
-        for step in below:
+        for step in chord:
             wave = instrument(_frequency(facts, tonic, note.degree + step), length, rng)
             mix[start : start + length] += np.float32(loudness * note.strength) * wave
     return mix
 
 
 def play_drums(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) -> Samples:
-    """Beats time: a low drum on the first beat of each bar, a bright one on the middle of four."""
+    """Renders drums: a kick on the first beat, a snare on the third of four, hats on the others."""
     mix = np.zeros(count, np.float32)
     level = np.float32(0.7 + 0.3 * rng.random())
     for note in notes:
-        struck = {FIRST: (kick, hat), HALF: (snare,), WEAK: (hat,)}[note.strength]
-        for hit in (sound(rng) for sound in struck):
+        sounds = {FIRST: (kick, hat), HALF: (snare,), WEAK: (hat,)}[note.strength]
+        for hit in (sound(rng) for sound in sounds):
             start = int(note.start * SAMPLE_RATE)
             length = min(len(hit), count - start)
             mix[start : start + length] += level * hit[:length]
@@ -112,43 +112,35 @@ def play_drums(facts: Facts, notes: list[Note], count: int, rng: np.random.Gener
 
 
 ECHOES = ((1116, 0.84), (1188, 0.83), (1277, 0.82), (1356, 0.81))
-"""Delays and returns of the room's echoes (Schroeder), scaled to samples by a drawn size."""
+"""Delays in samples, to be scaled by the room's size, and feedback of the combs (Schroeder)."""
 
 
 def add_reverb(dry: Samples, rng: np.random.Generator) -> Samples:
-    """Returns the sound in a hall: echoes that return again and again, blurred."""
+    """Adds Schroeder reverb: parallel comb filters, then all-pass filters."""
     size = 0.45 + 0.15 * rng.random()
     wet = np.zeros_like(dry)
-    for delay, back in ECHOES:
-        wet += _comb(dry, int(delay * size), np.float32(back))
+    for delay, feedback in ECHOES:
+        wet += _delay_line(dry, int(delay * size), np.float32(feedback))[: len(dry)]
     for delay in (225, 81):
-        wet = _all_pass(wet, delay)
+        half = np.float32(0.5)
+        line = _delay_line(wet, delay, half)
+        wet = line[: len(wet)] - half * line[delay:]
     return dry + np.float32(0.35) * wet
 
 
-def _comb(x: Samples, delay: int, back: np.float32) -> Samples:
-    out = np.zeros(len(x) + delay, np.float32)
+def _delay_line(x: Samples, delay: int, feedback: np.float32) -> Samples:
+    """Returns the contents of a delay line with feedback: `delay` zeros, then its inputs."""
+    line = np.zeros(len(x) + delay, np.float32)
     for start in range(0, len(x), delay):
         stop = min(start + delay, len(x))
-        piece = out[delay + start : delay + stop]
-        np.multiply(out[start:stop], back, out=piece)
+        piece = line[delay + start : delay + stop]
+        np.multiply(line[start:stop], feedback, out=piece)
         piece += x[start:stop]
-    return out[: len(x)]
-
-
-def _all_pass(x: Samples, delay: int) -> Samples:
-    half = np.float32(0.5)
-    inner = np.zeros(len(x) + delay, np.float32)
-    for start in range(0, len(x), delay):
-        stop = min(start + delay, len(x))
-        piece = inner[delay + start : delay + stop]
-        np.multiply(inner[start:stop], half, out=piece)
-        piece += x[start:stop]
-    return inner[: len(x)] - half * inner[delay:]
+    return line
 
 
 def set_level(facts: Facts, mix: Samples, rng: np.random.Generator) -> Samples:
-    """Brings a mix to its loudness, with a little noise under it."""
+    """Scales a mix to the clip's dynamics and adds a little noise."""
     peak = np.float32(np.abs(mix).max() or 1)
     share = np.arange(len(mix), dtype=np.float32) / len(mix)
     loud, soft = 0.6 + 0.35 * rng.random(), 0.04 + 0.04 * rng.random()
@@ -162,7 +154,7 @@ def set_level(facts: Facts, mix: Samples, rng: np.random.Generator) -> Samples:
 
 
 def compose(facts: Facts, seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """Returns the samples of a clip, int16 at 16 kHz."""
+    """Renders a clip; returns int16 samples at 16 kHz."""
     count = round(seconds * SAMPLE_RATE)
     notes = write_melody(facts, seconds, rng)
     mix = play(facts, notes, count, rng)

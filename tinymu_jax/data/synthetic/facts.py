@@ -1,4 +1,4 @@
-"""What is true of a synthetic clip: ten facts, drawn independently of each other."""
+"""Facts of synthetic clips: ten independent attributes."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "voices": ("one", "several"),
     "room": ("dry", "room"),
 }
-"""Every fact with the values it can have."""
+"""Values of each fact."""
 
 NEW_TIMBRE = "accordion"
-"""Rendered like the others, and never heard unless it is asked for: what a trained model can be
-taught. Texts name it: the word is known, the sound is not."""
+"""A timbre for finetuning a trained model. Clips have it only on request; texts name it, so that
+its word is known and its sound is not."""
 
 HELD_OUT = 8
-"""One combination of values in so many is kept from training."""
+"""One combination of values in `HELD_OUT` is reserved for tests."""
 
 
 class Facts(NamedTuple):
-    """The facts of one clip, each one of the values of `FACTS`."""
+    """The facts of a clip."""
 
     timbre: str
     drums: str
@@ -44,7 +44,7 @@ class Facts(NamedTuple):
 
 
 def is_held_out(facts: Facts) -> bool:
-    """Returns whether a combination of values is kept for tests: always the same ones."""
+    """Returns whether a combination of values is reserved for tests."""
     digest = hashlib.sha256("/".join(facts).encode()).digest()
     return digest[0] % HELD_OUT == 0
 
@@ -58,10 +58,10 @@ def draw_facts(
     """Draws the facts of one clip.
 
     Args:
-        rng: of the clip.
-        held_out: draw from the combinations that are kept for tests, or from all others.
-        timbre: this one, instead of a drawn one.
-        extra: timbres that may be drawn beside those of `FACTS`.
+        rng: source of randomness.
+        held_out: draw from the combinations reserved for tests, or from all others.
+        timbre: fixed timbre.
+        extra: timbres in addition to those of `FACTS`.
     """
     choices = {**FACTS, "timbre": (*FACTS["timbre"], *extra)}
     while True:

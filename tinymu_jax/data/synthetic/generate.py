@@ -1,20 +1,19 @@
-"""Synthetic music with questions: a folder that is prepared and trained on like any other.
+"""Synthetic music with questions: a folder of recordings and MusicSkills lists.
 
-clips/000000.wav      4 s at 16 kHz, mono, 16 bits
-captioning.json       MusicSkills lists, one for each format (qa.json, mcq.json, binary.json)
-facts.csv             a line for each clip: its name and its ten facts
-texts/000000.txt      what is true of a clip that was never rendered, in words
-texts_mcq.json, ...   questions about those, for a decoder that learns from words
+clips/000000.wav      16 kHz, mono, 16 bits
+captioning.json       MusicSkills lists, one per format (qa.json, mcq.json, binary.json)
+facts.csv             name and facts of each clip
+texts/000000.txt      clips that are described instead of rendered
+texts_mcq.json, ...   questions about these, for text-only training of the decoder
 
-A clip depends on the seed and its number alone: it is the same on every machine, in whatever
-company it is made.
+A clip depends only on the seed and its number, and is identical on every machine.
 """
 
 import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.question_formats import CAPTIONING, MCQ, QA, YES_NO
 from tinymu_jax.data.synthetic.compose import compose
 from tinymu_jax.data.synthetic.facts import FACTS, NEW_TIMBRE, Facts, draw_facts
+from tinymu_jax.data.synthetic.instruments import INSTRUMENTS
 from tinymu_jax.data.synthetic.questions import (
     QuestionMix,
     SyntheticQuestion,
@@ -43,6 +43,7 @@ from tinymu_jax.utils.files import (
     write_text,
 )
 from tinymu_jax.utils.process_pool import worker_pool
+from tinymu_jax.utils.progress import Progress, no_progress
 
 CLIPS, TEXTS = "clips", "texts"
 
@@ -52,13 +53,13 @@ LISTS = {
     MCQ: "mcq.json",
     YES_NO: "binary.json",
 }
-"""The list of each format."""
+"""Lists of questions about clips, by task."""
 
 TEXT_LISTS = {task: f"texts_{name}" for task, name in LISTS.items()}
-"""The same about texts."""
+"""Lists of questions about texts, by task."""
 
 TEXT_MIX = QuestionMix(captions=1, open=2, choice=4, binary=8)
-"""What is asked about a text: mostly what takes longest to learn, letters, and yes or no."""
+"""Questions about a text: mostly the formats that take longest to learn."""
 
 FACTS_FILE, DONE_FILE = "facts.csv", "synthetic.json"
 
@@ -66,139 +67,90 @@ STARTED_FILE = "synthesizing.json"
 
 FORMAT = 1
 
-Progress = Callable[[int, int], Any]
-
 
 def question_mix(config: SynthesisConfig) -> QuestionMix:
-    """Returns how many questions of each kind are asked about a clip."""
+    """Returns the number of questions of each kind per clip."""
     return QuestionMix(config.captions, config.open, config.choice, config.binary)
 
 
-def draw_clip_facts(config: SynthesisConfig, number: int, text: bool = False) -> tuple[Facts, Any]:
-    """Returns the facts of a clip, and the chance that goes on from there."""
+def draw_clip_facts(
+    config: SynthesisConfig, number: int, text: bool = False
+) -> tuple[Facts, np.random.Generator]:
+    """Returns the facts of a clip, and the generator for the rest of its randomness."""
     rng = np.random.default_rng([config.seed, int(config.held_out), int(text), number])
     return draw_facts(rng, config.held_out, config.timbre, _extra(config, text)), rng
 
 
 def _extra(config: SynthesisConfig, text: bool) -> tuple[str, ...]:
-    """Returns the timbres beside the usual ones: words name the one too that is never heard."""
+    """Returns the additional timbres; texts always name the new one."""
     return config.extra or (NEW_TIMBRE,) if text else config.extra
 
 
 def make_clip(
     config: SynthesisConfig, number: int
 ) -> tuple[Facts, np.ndarray, list[SyntheticQuestion]]:
-    """Returns facts, samples (int16) and questions of a clip by its number."""
+    """Returns facts, samples (int16) and questions of a clip."""
     facts, rng = draw_clip_facts(config, number)
     sound, words = rng.spawn(2)
-    asked = make_questions(words, facts, question_mix(config), config.extra)
-    return facts, compose(facts, config.seconds, sound), asked
+    questions = make_questions(words, facts, question_mix(config), config.extra)
+    return facts, compose(facts, config.seconds, sound), questions
 
 
 def make_text(config: SynthesisConfig, number: int) -> tuple[Facts, str, list[SyntheticQuestion]]:
-    """Returns facts, a telling of all of them, and questions, of a clip that is not rendered."""
+    """Returns facts, description and questions of a clip that is not rendered."""
     facts, rng = draw_clip_facts(config, number, text=True)
-    # What is not asked about clips is not asked about texts either.
+    # Formats that are off for clips are off for texts.
     mix = QuestionMix(
-        *(told if heard else 0 for told, heard in zip(TEXT_MIX, question_mix(config), strict=True))
+        *(n if on else 0 for n, on in zip(TEXT_MIX, question_mix(config), strict=True))
     )
-    asked = make_questions(rng, facts, mix, _extra(config, text=True))
-    return facts, describe(rng, facts), asked
-
-
-def _write_clip(
-    work: tuple[SynthesisConfig, Path, int],
-) -> tuple[str, Facts, list[SyntheticQuestion]]:
-    import soundfile
-
-    config, folder, number = work
-    facts, samples, asked = make_clip(config, number)
-    name = f"{number:06d}.wav"
-    try:
-        soundfile.write(folder / name, samples, SAMPLE_RATE, subtype="PCM_16")
-    except (OSError, soundfile.LibsndfileError) as error:
-        problem = f"cannot be written ({error}); make room, or name another place"
-        raise InputError(f"{folder / name}: {problem}") from None
-    return name, facts, asked
+    questions = make_questions(rng, facts, mix, _extra(config, text=True))
+    return facts, describe(rng, facts), questions
 
 
 def synthesize(
-    output: str | Path, config: SynthesisConfig, progress: Progress = lambda done, total: None
+    output: str | Path, config: SynthesisConfig, progress: Progress = no_progress
 ) -> Path:
-    """Writes a folder of clips and lists; what is there already is not made again.
+    """Writes a folder of clips and lists, unless it is complete; returns the folder.
 
     Raises:
-        InputError: the folder holds something else, cannot be written to, or is being written.
+        InputError: a setting is invalid; the folder holds something else, cannot be written to, or
+            is being written by another process.
     """
     _check_config(config)
     output = make_folder(output)
     with folder_lock(output):
-        _fill(output, config, progress)
+        manifest = {"format": FORMAT, **vars(config), "extra": list(config.extra)}
+        del manifest["workers"]
+        if not _check_folder(output, manifest):
+            write_json(output / STARTED_FILE, manifest)
+            _write_clips(output, config, progress)
+            if config.texts:
+                _write_texts(output, config)
+            write_json(output / DONE_FILE, manifest)
+            remove(output / STARTED_FILE)
     return output
 
 
-def _fill(output: Path, config: SynthesisConfig, progress: Progress) -> None:
-    """Writes what is not there yet; see `synthesize`."""
-    own = {name: value for name, value in vars(config).items() if name != "workers"}
-    page = {"format": FORMAT, **own, "extra": list(config.extra)}
-    for name in (DONE_FILE, STARTED_FILE):
-        if exists(output / name) and read_json_object(output / name, "name another") != page:
-            raise InputError(
-                f"{output}: holds clips that were made otherwise; name another folder, or remove it"
-            )
-    if exists(output / DONE_FILE):
-        return
-    for left_over in output.glob("*.partial"):
-        remove(left_over)
-    ours = {
-        LOCK_FILE,
-        CLIPS,
-        TEXTS,
-        FACTS_FILE,
-        STARTED_FILE,
-        *LISTS.values(),
-        *TEXT_LISTS.values(),
-    }
-    if {path.name for path in output.iterdir()} - ours:
-        raise InputError(f"{output}: holds other files; name a new or empty folder")
-    write_json(output / STARTED_FILE, page)
-    records, table = [], [("file_name", *FACTS)]
-    for name, facts, asked in _clips(output, config, progress):
-        table.append((name, *facts))
-        records += [_record(name, question) for question in asked]
-    _write_lists(output, LISTS, records)
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows(table)
-    write_text(output / FACTS_FILE, lines.getvalue())
-    if config.texts:
-        _write_texts(output, config)
-    write_json(output / DONE_FILE, page)
-    remove(output / STARTED_FILE)
-
-
 def _check_config(config: SynthesisConfig) -> None:
-    from tinymu_jax.data.synthetic.instruments import INSTRUMENTS
-
-    questions = sum(question_mix(config))
+    """Raises `InputError` if a setting is invalid."""
+    mix, usual, extra = question_mix(config), FACTS["timbre"], config.extra
+    timbres = extra if config.timbre is None else (config.timbre, *extra)
     rules = [
         (config.clips >= 1, "clips: give 1 or more"),
         (config.texts >= 0 and config.seed >= 0 and config.workers >= 0, "give no negative number"),
         (1 <= config.seconds <= 60, "seconds: give 1 to 60"),
+        (min(mix) >= 0 and sum(mix) >= 1, "ask something: give a number of questions"),
+        (max(mix.open, mix.binary) <= len(FACTS), f"there are {len(FACTS)} facts to ask for"),
         (
-            min(question_mix(config)) >= 0 and questions >= 1,
-            "ask something: give a number of questions",
-        ),
-        (max(config.open, config.binary) <= len(FACTS), f"there are {len(FACTS)} facts to ask for"),
-        (
-            all(t in INSTRUMENTS for t in (config.timbre, *config.extra) if t is not None),
-            f"timbre {config.timbre!r}, extra {config.extra}: use some of {', '.join(INSTRUMENTS)}",
+            set(timbres) <= set(INSTRUMENTS),
+            f"timbre {config.timbre!r}, extra {extra}: use some of {', '.join(INSTRUMENTS)}",
         ),
         (
-            len({*config.extra, *FACTS["timbre"]}) == len(config.extra) + len(FACTS["timbre"]),
-            f"extra {config.extra}: name timbres beside the usual ones, each once",
+            len({*extra, *usual}) == len(extra) + len(usual),
+            f"extra {extra}: name timbres beside the usual ones, each once",
         ),
         (
-            config.timbre is None or config.timbre in (*FACTS["timbre"], *config.extra),
+            config.timbre is None or config.timbre in (*usual, *extra),
             f"timbre {config.timbre!r} is not among the usual ones; name it in extra too",
         ),
     ]
@@ -207,51 +159,99 @@ def _check_config(config: SynthesisConfig) -> None:
             raise InputError(message)
 
 
-def _clips(
+def _check_folder(output: Path, manifest: dict[str, Any]) -> bool:
+    """Returns whether the folder is complete; raises `InputError` if it holds something else."""
+    for name in (DONE_FILE, STARTED_FILE):
+        if exists(output / name) and read_json_object(output / name, "name another") != manifest:
+            raise InputError(
+                f"{output}: holds clips of other settings; name another folder, or remove it"
+            )
+    if exists(output / DONE_FILE):
+        return True
+    for partial in output.glob("*.partial"):
+        remove(partial)
+    expected = {LOCK_FILE, CLIPS, TEXTS, FACTS_FILE, STARTED_FILE}
+    expected |= {*LISTS.values(), *TEXT_LISTS.values()}
+    if {path.name for path in output.iterdir()} - expected:
+        raise InputError(f"{output}: holds other files; name a new or empty folder")
+    return False
+
+
+ClipSummary = tuple[str, Facts, list[SyntheticQuestion]]
+"""File name, facts and questions of a clip."""
+
+
+def _write_clips(output: Path, config: SynthesisConfig, progress: Progress) -> None:
+    """Writes clips, lists about them, and the table of facts."""
+    records, table = [], [("file_name", *FACTS)]
+    for name, facts, questions in _render_clips(output, config, progress):
+        table.append((name, *facts))
+        records += [_record(name, question) for question in questions]
+    _write_lists(output, LISTS, records)
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows(table)
+    write_text(output / FACTS_FILE, lines.getvalue())
+
+
+def _render_clips(
     output: Path, config: SynthesisConfig, progress: Progress
-) -> Iterator[tuple[str, Facts, list[SyntheticQuestion]]]:
-    """Writes all clips, in processes where there are many; yields what is asked about each."""
+) -> Iterator[ClipSummary]:
+    """Renders and writes clips, in processes if there are many."""
     folder = make_folder(output / CLIPS)
     work = [(config, folder, number) for number in range(config.clips)]
     workers = config.workers or os.cpu_count() or 1
     if config.clips < 200 or workers == 1:
         for done, item in enumerate(work, 1):
-            yield _write_clip(item)
+            yield _render_clip(item)
             progress(done, config.clips)
         return
     with worker_pool(workers) as pool:
-        for done, made in enumerate(pool.map(_write_clip, work, chunksize=32), 1):
-            yield made
+        for done, clip in enumerate(pool.map(_render_clip, work, chunksize=32), 1):
+            yield clip
             progress(done, config.clips)
 
 
-def _record(name: str, asked: SyntheticQuestion) -> dict[str, Any]:
-    """Returns MusicSkills' five keys, and two more that its loader does not read."""
+def _render_clip(work: tuple[SynthesisConfig, Path, int]) -> ClipSummary:
+    import soundfile
+
+    config, folder, number = work
+    facts, samples, questions = make_clip(config, number)
+    name = f"{number:06d}.wav"
+    try:
+        soundfile.write(folder / name, samples, SAMPLE_RATE, subtype="PCM_16")
+    except (OSError, soundfile.LibsndfileError) as error:
+        problem = f"cannot be written ({error}); make room, or name another place"
+        raise InputError(f"{folder / name}: {problem}") from None
+    return name, facts, questions
+
+
+def _write_texts(output: Path, config: SynthesisConfig) -> None:
+    """Writes descriptions of clips, and lists of questions about them."""
+    folder, records = make_folder(output / TEXTS), []
+    for number in range(config.texts):
+        _, text, questions = make_text(config, number)
+        name = f"{number:06d}.txt"
+        write_text(folder / name, text)
+        records += [_record(name, question) for question in questions]
+    _write_lists(output, TEXT_LISTS, records)
+
+
+def _record(name: str, question: SyntheticQuestion) -> dict[str, Any]:
+    """Returns the keys of MusicSkills, and two more for the evaluation."""
     return {
         "file_name": name,
-        "input_text": asked.prompt,
-        "target_text": asked.answer,
+        "input_text": question.prompt,
+        "target_text": question.answer,
         "dataset": "Synthetic",
-        "task": asked.task,
-        "facts": asked.facts,
-        "options": asked.options,
+        "task": question.task,
+        "facts": question.facts,
+        "options": question.options,
     }
 
 
 def _write_lists(output: Path, lists: Mapping[str, str], records: Sequence[dict[str, Any]]) -> None:
-    """Writes the list of each format that there are questions of."""
+    """Writes one list per task that has questions."""
     for task, name in lists.items():
-        own = [json.dumps(record) for record in records if record["task"] == task]
-        if own:
-            write_text(output / name, "[\n" + ",\n".join(own) + "\n]\n")
-
-
-def _write_texts(output: Path, config: SynthesisConfig) -> None:
-    """Writes clips that are told in words, and lists of questions about them."""
-    folder, records = make_folder(output / TEXTS), []
-    for number in range(config.texts):
-        _, text, asked = make_text(config, number)
-        name = f"{number:06d}.txt"
-        write_text(folder / name, text)
-        records += [_record(name, question) for question in asked]
-    _write_lists(output, TEXT_LISTS, records)
+        lines = [json.dumps(record) for record in records if record["task"] == task]
+        if lines:
+            write_text(output / name, "[\n" + ",\n".join(lines) + "\n]\n")

@@ -1,7 +1,6 @@
-"""Timbres: a note's samples from its frequency and length, in numpy, the same on every machine.
+"""Timbres: notes synthesised with numpy, identical on every machine.
 
-Waves are read from tables with few harmonics where the note is high, so that nothing folds back
-from beyond half the sample rate.
+Wavetables of high notes have fewer harmonics, which avoids aliasing.
 """
 
 import math
@@ -16,17 +15,17 @@ from tinymu_jax.audio.log_mel import SAMPLE_RATE
 Samples = Float32[np.ndarray, "n"]
 
 TABLE = 2048
-"""Samples of one period in a table."""
+"""Samples of a wavetable's period."""
 
 HIGHEST = 7600.0
-"""Hz of the highest harmonic."""
+"""Highest frequency of a harmonic, in Hz."""
 
 
 def read_table(table: Samples, cycles: np.ndarray) -> Samples:
-    """Returns a periodic table at points counted in periods, between its samples on a line."""
+    """Reads a wavetable at positions in periods, with linear interpolation."""
     at = (cycles - np.floor(cycles)).astype(np.float32) * TABLE
     whole = at.astype(np.int32)
-    # What is just below a whole period may have been rounded up to one.
+    # Rounding may have turned a position just below a period into a whole one.
     place = whole & (TABLE - 1)
     here, there = table[place], table[place + 1]
     return here + (there - here) * (at - whole)
@@ -34,7 +33,7 @@ def read_table(table: Samples, cycles: np.ndarray) -> Samples:
 
 @lru_cache(maxsize=512)
 def _sum_of_sines(amplitudes: tuple[float, ...]) -> Samples:
-    """Returns one period, and its first sample again, of harmonics from the first; peak 1."""
+    """Returns a wavetable of harmonics, peak 1; its first sample is repeated at the end."""
     cycle = np.arange(TABLE + 1) / TABLE
     wave = sum(
         a * np.sin(2 * np.pi * (k * cycle + 0.17 * k * k)) for k, a in enumerate(amplitudes, 1) if a
@@ -54,7 +53,7 @@ def _seconds(count: int) -> np.ndarray:
 
 
 def _attack_release(count: int, attack: float, release: float) -> Samples:
-    """Returns 1 with straight sides of some seconds."""
+    """Returns a linear envelope; attack and release are in seconds."""
     number = np.arange(count, dtype=np.float32)
     rising = number / np.float32(max(1.0, attack * SAMPLE_RATE))
     falling = (count - number) / np.float32(max(1.0, release * SAMPLE_RATE))
@@ -62,12 +61,12 @@ def _attack_release(count: int, attack: float, release: float) -> Samples:
 
 
 def _decay(count: int, seconds: float) -> Samples:
-    """Returns a fall to 1/e in some seconds."""
+    """Returns an exponential decay with a time constant in seconds."""
     return np.exp(-_seconds(count) / seconds).astype(np.float32)
 
 
 def _cycles(frequency: float, count: int, vibrato: float = 0.0, phase: float = 0.0) -> np.ndarray:
-    """Returns the periods passed at each sample, `vibrato` of them to and fro at 5.5 Hz."""
+    """Returns the phase of each sample in periods; vibrato has 5.5 Hz, its depth is in periods."""
     seconds = _seconds(count)
     cycles = frequency * seconds + phase
     if vibrato:
@@ -76,9 +75,9 @@ def _cycles(frequency: float, count: int, vibrato: float = 0.0, phase: float = 0
 
 
 def pluck(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """A string by Karplus and Strong: noise that goes round and is averaged each time."""
+    """A plucked string (Karplus and Strong)."""
     string = _string(int(rng.random() * STRINGS), frequency > 500)
-    # Each averaging comes half a sample late: the string is that much lower than it is long.
+    # Each averaging delays by half a sample, which lowers the pitch.
     speed = frequency * PERIOD / (1 - 0.5 / PERIOD)
     at = np.minimum(_seconds(count) * speed, len(string) - 2)
     whole = at.astype(np.int32)
@@ -88,12 +87,12 @@ def pluck(frequency: float, count: int, rng: np.random.Generator) -> Samples:
 
 
 STRINGS, PERIOD = 32, 64
-"""Noises that strings begin with, and the samples that go round."""
+"""Number of initial noises, and length of the string."""
 
 
 @lru_cache(maxsize=2 * STRINGS)
 def _string(number: int, high: bool) -> Samples:
-    """Returns the sound of a string of `PERIOD` samples; higher ones begin softer."""
+    """Returns a plucked string of `PERIOD` samples (Karplus-Strong); high ones start smoother."""
     state = np.random.default_rng([7, number]).random(PERIOD) - 0.5
     for _ in range(3 if high else 1):
         state = (state + np.roll(state, 1)) / 2
@@ -106,15 +105,15 @@ def _string(number: int, high: bool) -> Samples:
 
 
 def organ(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Pipes at octaves and fifths, at once there and at once gone."""
-    drawn = (1.0, 0.8, 0.6, 0.6, 0.0, 0.4, 0.0, 0.5)
-    table = _sum_of_sines(drawn[: _harmonics(frequency, 8).stop - 1])
+    """Octaves and fifths with a steep envelope."""
+    drawbars = (1.0, 0.8, 0.6, 0.6, 0.0, 0.4, 0.0, 0.5)
+    table = _sum_of_sines(drawbars[: _harmonics(frequency, 8).stop - 1])
     wave = read_table(table, _cycles(frequency, count, 0, rng.random()))
     return 0.6 * wave * _attack_release(count, 0.012, 0.02)
 
 
 def flute(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Nearly a sine, with vibrato and breath."""
+    """A near sine with vibrato and breath noise."""
     table = _sum_of_sines((1.0, 0.12, 0.05)[: _harmonics(frequency, 3).stop - 1])
     wave = read_table(table, _cycles(frequency, count, frequency * 0.0006, rng.random()))
     breath = noise(count, rng) * np.float32(0.06)
@@ -129,7 +128,7 @@ def _between(
 
 
 def brass(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Many harmonics that come in one after the other."""
+    """Harmonics that enter one after the other."""
     numbers = _harmonics(frequency, 16)
     bright = _sum_of_sines(tuple(k**-0.5 for k in numbers))
     dull = _sum_of_sines(tuple(k**-2.5 for k in numbers))
@@ -139,7 +138,7 @@ def brass(frequency: float, count: int, rng: np.random.Generator) -> Samples:
 
 
 def bell(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Frequency modulation at a ratio that gives no harmonics, fading."""
+    """Frequency modulation at an inharmonic ratio, decaying."""
     fading = _decay(count, 0.25)
     modulated = 0.35 * fading * read_table(SINE, _cycles(3.53 * frequency, count, 0, rng.random()))
     wave = read_table(SINE, _cycles(frequency, count) + modulated)
@@ -149,7 +148,7 @@ def bell(frequency: float, count: int, rng: np.random.Generator) -> Samples:
 
 
 def bass(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """A saw under a filter that closes at once: a synthesiser's bass, in any register."""
+    """A sawtooth under a low-pass filter that closes fast."""
     numbers = _harmonics(frequency, 24)
     bright = _sum_of_sines(tuple(1 / k for k in numbers))
     dull = _sum_of_sines(tuple(k**-3.5 for k in numbers))
@@ -159,14 +158,14 @@ def bass(frequency: float, count: int, rng: np.random.Generator) -> Samples:
 
 
 def square(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Odd harmonics only, steady."""
+    """Odd harmonics, steady."""
     amplitudes = tuple((k % 2) / k for k in _harmonics(frequency, 31))
     wave = read_table(_sum_of_sines(amplitudes), _cycles(frequency, count, 0, rng.random()))
     return 0.55 * wave * _attack_release(count, 0.004, 0.01)
 
 
 FORMANTS = ((750.0, 1.0, 90.0), (1180.0, 0.6, 110.0), (2600.0, 0.3, 160.0), (3400.0, 0.15, 200.0))
-"""Of an open vowel: Hz, strength, half width."""
+"""Formants of an open vowel: Hz, strength, half width in Hz."""
 
 
 @lru_cache(maxsize=256)
@@ -181,14 +180,14 @@ def _vowel(semitone: int) -> Samples:
 
 
 def voice(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """A vowel with wide vibrato, that begins slowly."""
+    """A vowel with wide vibrato and a slow attack."""
     table = _vowel(round(12 * math.log2(frequency / 55)))
     wave = read_table(table, _cycles(frequency, count, frequency * 0.0012, rng.random()))
     return 0.8 * wave * _attack_release(count, 0.08, 0.07)
 
 
 def accordion(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Two reeds out of tune with each other, so that they beat."""
+    """Two detuned reeds, which beat."""
     table = _sum_of_sines(tuple(k**-0.8 for k in _harmonics(frequency, 20)))
     start = rng.random()
     wave = read_table(table, _cycles(frequency, count, 0, start))
@@ -209,7 +208,7 @@ INSTRUMENTS: Mapping[str, Instrument] = {
     "voice": voice,
     "accordion": accordion,
 }
-"""Each timbre: (Hz, samples, chance) -> the note, at most about 1."""
+"""By timbre: (frequency in Hz, samples, random generator) -> a note, peak at most about 1."""
 
 
 @lru_cache(maxsize=1)
@@ -218,15 +217,14 @@ def _noise() -> Samples:
 
 
 def noise(count: int, rng: np.random.Generator) -> Samples:
-    """Returns evenly distributed noise in -1 to 1: a stretch of one that was drawn once."""
-    drawn = _noise()
-    start = int(rng.random() * max(len(drawn) - count, 0))
-    # Longer ones repeat it.
-    return np.resize(drawn[start : start + count], count)
+    """Returns uniform noise in -1 to 1, a random stretch of a fixed sequence."""
+    sequence = _noise()
+    start = int(rng.random() * max(len(sequence) - count, 0))
+    return np.resize(sequence[start : start + count], count)
 
 
 def kick(rng: np.random.Generator) -> Samples:
-    """A drum whose pitch falls."""
+    """A drum with a falling pitch."""
     seconds = _seconds(int(0.18 * SAMPLE_RATE))
     cycles = 48 * seconds + 2.6 * (1 - np.exp(-seconds / 0.03))
     return 0.9 * read_table(SINE, cycles) * _decay(len(seconds), 0.06)
@@ -239,6 +237,6 @@ def snare(rng: np.random.Generator) -> Samples:
 
 
 def hat(rng: np.random.Generator) -> Samples:
-    """A short burst of high noise."""
+    """A short burst of high-passed noise."""
     count = int(0.05 * SAMPLE_RATE)
     return 0.35 * np.diff(noise(count + 1, rng)) * _decay(count, 0.012)

@@ -1,6 +1,6 @@
-"""Facts in words: how values are called, asked for, and told in captions.
+"""Wordings of facts: names of values, questions and captions.
 
-Every value has one word, so that a few minutes are enough to learn the language.
+Every value has one word, so that the language is learned in a few minutes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     "voices": {"one": "solo", "several": "chords"},
     "room": {"dry": "dry", "room": "echoing"},
 }
-"""What each value is called: one word, no two alike."""
+"""The name of each value: one word, all distinct."""
 
 OPEN: Mapping[str, Sequence[str]] = {
     "timbre": ("What instrument is playing?", "Which instrument do you hear?", "What plays?"),
@@ -45,7 +45,7 @@ OPEN: Mapping[str, Sequence[str]] = {
     "voices": ("Solo or chords?", "How many voices sound?", "What is the texture?"),
     "room": ("Dry or echoing?", "How does the room sound?", "How are the acoustics?"),
 }
-"""Questions for a fact, whose answer is its value's name."""
+"""Open questions about a fact; the answer is the name of its value."""
 
 BINARY: Mapping[str, Sequence[str]] = {
     "timbre": ("Is it {}?", "Do you hear {}?", "Is the instrument {}?"),
@@ -59,14 +59,14 @@ BINARY: Mapping[str, Sequence[str]] = {
     "voices": ("Is it {}?", "Do you hear {}?"),
     "room": ("Is it {}?", "Is the room {}?"),
 }
-"""Questions for yes or no, about a value's name."""
+"""Yes/no questions about the name of a value."""
 
 CHOICE: Sequence[str] = ("Which is right?", "Which fits?", "What do you hear?")
-"""What multiple choice begins with."""
+"""Beginnings of multiple-choice questions."""
 
 CAPTION: Mapping[str, Sequence[str]] = {
     "Caption the music": ("timbre", "drums", "tempo", "dynamics", "room"),
     "Describe the melody.": ("timbre", "contour", "register", "mode", "metre", "voices"),
     "Describe the music in full.": tuple(NAMES),
 }
-"""What asks for a caption, and the facts that it names."""
+"""Prompts for captions, with the facts that the caption names."""
