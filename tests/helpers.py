@@ -150,7 +150,11 @@ def free_port():
 
 def music_tree(ontology):
     """Returns the parents of every class of AudioSet below Music, by its name in small letters."""
-    from tinymu_jax.data.annotations.audioset import read_ontology
+    from tinymu_jax.data.annotations.audioset import MUSIC, read_ontology
 
-    names, _, _, parents = read_ontology(ontology)
-    return {names[one]: tuple(names[parent] for parent in own) for one, own in parents.items()}
+    names, children, _ = read_ontology(ontology)
+    below = [name for name in names if name in children and name != MUSIC]
+    return {
+        names[name]: tuple(names[other] for other in below if name in children[other])
+        for name in below
+    }

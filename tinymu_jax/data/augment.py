@@ -29,11 +29,6 @@ def max_columns(dataset: Dataset, config: TinyMUConfig, augment: AugmentConfig) 
 
     Packing must be planned from lengths with this cap: `dataset.lengths(config, cap)`.
 
-    Args:
-        dataset: whose clips are read.
-        config: of the model.
-        augment: augmentation settings.
-
     Raises:
         InputError: a probability or range is invalid; the data set does not hold waveforms, or
             none that are longer than the crop.
@@ -66,13 +61,7 @@ def crop_length(config: TinyMUConfig) -> int:
 
 
 def clip_rng(seed: int, block: int, clip: int) -> np.random.Generator:
-    """Returns the random generator of a clip at one position of a run.
-
-    Args:
-        seed: of the run, at least 0.
-        block: index of the block in the run.
-        clip: index of the clip in the block.
-    """
+    """Returns the random generator for a clip in a block of a run, both by index."""
     # A spawn key, since the plan's order is seeded with [seed, epoch], equal to [seed, epoch, 0].
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block, clip)))
 
@@ -80,14 +69,7 @@ def clip_rng(seed: int, block: int, clip: int) -> np.random.Generator:
 def augment_stored(
     stored: Int16[np.ndarray, "n"], rng: np.random.Generator, config: AugmentConfig, length: int
 ) -> Int16[np.ndarray, "m"]:
-    """Crops and augments a stored waveform; values beyond 16 bits are clipped.
-
-    Args:
-        stored: at 16 kHz.
-        rng: see `clip_rng`.
-        config: augmentation settings.
-        length: samples of a crop.
-    """
+    """Crops a stored waveform to `length` and augments it; values beyond 16 bits are clipped."""
     if config.crop:
         stored = crop(stored, rng, length)
     samples = augment(stored / np.float32(32768), rng, config)
@@ -107,13 +89,7 @@ def crop(
 def augment(
     samples: Float32[np.ndarray, "n"], rng: np.random.Generator, config: AugmentConfig
 ) -> Float32[np.ndarray, "n"]:
-    """Applies each effect with its probability; the length stays the same.
-
-    Args:
-        samples: at 16 kHz, full scale is 1.
-        rng: source of randomness.
-        config: probabilities and ranges.
-    """
+    """Applies each effect with its probability to samples of -1 to 1; the length stays the same."""
     if rng.random() < config.polarity_probability:
         samples = -samples
     if rng.random() < config.noise_probability:

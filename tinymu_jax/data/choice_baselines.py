@@ -8,10 +8,7 @@ from tinymu_jax.data.question_formats import LETTERS
 def length_baseline(options: Sequence[str], right: int, longest: bool = False) -> float:
     """Returns the probability that the shortest or longest option is right; ties are shared.
 
-    Args:
-        options: their texts; length is in characters.
-        right: index of the right option.
-        longest: choose the longest option.
+    Lengths are in characters; `right` is an index.
     """
     lengths = [len(option) for option in options]
     chosen = max(lengths) if longest else min(lengths)
@@ -19,11 +16,7 @@ def length_baseline(options: Sequence[str], right: int, longest: bool = False) -
 
 
 def option_baselines(questions: Sequence[tuple[Sequence[str], int]]) -> dict[str, list[float]]:
-    """Returns the probability that each baseline is right, per question.
-
-    Args:
-        questions: options and the index of the right option.
-    """
+    """Returns the probability that each baseline is right, per (options, index of the right)."""
     most = max(len(options) for options, _ in questions)
     return {
         "shortest option": [length_baseline(*question) for question in questions],

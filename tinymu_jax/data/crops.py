@@ -15,7 +15,7 @@ from tinymu_jax.data.augment import clip_rng
 from tinymu_jax.data.config import FeatureConfig
 from tinymu_jax.data.dataset import DATASET_FILE, Dataset
 from tinymu_jax.data.features import as_log_mel, read_recording
-from tinymu_jax.data.sampler import EpochSampler
+from tinymu_jax.data.sampler import EpochBatches
 from tinymu_jax.errors import InputError, report
 from tinymu_jax.utils.files import exists
 
@@ -59,16 +59,7 @@ class StoredCorpus(Corpus):
     """The log-mels of a prepared data set."""
 
     def __init__(self, folder: str | Path, frames: int, patch_size: int) -> None:
-        """Opens a data set.
-
-        Args:
-            folder: output of `tinymu data prepare`.
-            frames: of a crop.
-            patch_size: frames per encoder output, the unit of the index.
-
-        Raises:
-            InputError: it is not a data set of log-mels.
-        """
+        """Opens a data set of log-mels; `patch_size`: frames per encoder output in its index."""
         self.folder, self.dataset = Path(folder), Dataset(folder)
         if self.dataset.features.kind != "log_mel":
             raise InputError(
@@ -95,11 +86,7 @@ class FolderCorpus(Corpus):
     """All recordings below a folder, decoded at every access."""
 
     def __init__(self, folder: str | Path, frames: int) -> None:
-        """Lists the recordings; a crop has `frames` frames.
-
-        Raises:
-            InputError: there are none.
-        """
+        """Lists the recordings; a crop has `frames` frames."""
         self.folder = Path(folder)
         lengths = {path: _frames_by_header(path) for path in list_audio_files(self.folder)}
         self.entries = [path for path, count in lengths.items() if count >= frames]
@@ -153,8 +140,8 @@ class CropBatch(NamedTuple):
     """Index of each block in the run, which seeds its masks."""
 
 
-class CropBatches:
-    """The batches of a run by step number, as far as this process computes them."""
+class CropBatches(EpochBatches):
+    """Batches of random crops."""
 
     def __init__(
         self,
@@ -167,37 +154,19 @@ class CropBatches:
         steps: int,
         seed: int,
     ) -> None:
-        """Takes a corpus and the sizes of a batch.
-
-        Args:
-            corpus: of recordings with at least `frames` frames.
-            frames: of a crop.
-            clips: C, crops per block.
-            blocks: blocks per step, over all processes.
-            block_ids: which blocks of a step this process reads.
-            epochs: passes over the corpus; 0: as many as `steps` needs.
-            steps: of the run, if `epochs` is 0.
-            seed: of the order and the crops.
-
-        Raises:
-            InputError: there are fewer recordings than a step takes.
-        """
-        self.corpus, self.frames, self.block_ids, self.seed = corpus, frames, block_ids, seed
+        """Takes a corpus and the number of frames of a crop; see `EpochBatches`."""
+        self.corpus, self.frames = corpus, frames
         self._reported: set[int] = set()
-        self.order = EpochSampler(corpus.folder, len(corpus), clips, blocks, seed, epochs, steps)
+        super().__init__(corpus.folder, len(corpus), clips, blocks, block_ids, seed, epochs, steps)
 
-    def __len__(self) -> int:
-        return self.order.steps
+    def name(self, number: int) -> str:
+        """Returns the name of a recording."""
+        return self.corpus.name(number)
 
-    def __getitem__(self, step: int) -> CropBatch:
-        """Reads this process's blocks of a step."""
-        numbers = self.order.numbers(step)
-        blocks = [step * self.order.blocks + i for i in self.block_ids]
-        crops = [
-            [self._crop(int(clip), block, index) for index, clip in enumerate(numbers[i])]
-            for i, block in zip(self.block_ids, blocks, strict=True)
-        ]
-        return CropBatch(np.array(crops), np.array(blocks, np.int32))
+    def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> CropBatch:
+        """Reads a block; see `EpochBatches`."""
+        crops = [self._crop(int(clip), block, index) for index, clip in enumerate(numbers)]
+        return CropBatch(np.array(crops), np.int32(block))
 
     def _crop(self, clip: int, block: int, index: int) -> Float[np.ndarray, "frames F"]:
         """Returns a random crop, seeded by block and index.
@@ -231,7 +200,3 @@ class CropBatches:
             self._reported.add(clip)
             report(fault)
         return None
-
-    def names(self, step: int) -> list[str]:
-        """Returns the names of a step's recordings."""
-        return [self.corpus.name(int(i)) for i in self.order.numbers(step).reshape(-1)]

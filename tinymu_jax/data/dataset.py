@@ -111,14 +111,11 @@ class Dataset:
         return self.__dict__ | {"_source": None}
 
     def check_model(self, tokenizer: str, encoder: Mapping[str, Any]) -> None:
-        """Checks that a model has the tokenizer and encoder that the data set was prepared with.
+        """Raises `InputError` if the data set was prepared for another tokenizer or encoder.
 
         Args:
             tokenizer: contents of the model's `tokenizer.json`.
             encoder: encoder params.
-
-        Raises:
-            InputError: the tokenizer or the encoder is another one.
         """
         if fingerprint.of_text(tokenizer) != self.manifest["tokenizer"]:
             raise InputError(

@@ -17,11 +17,7 @@ from tinymu_jax.utils.shapes import round_up
 
 
 def read_recording(path: str | Path, config: FeatureConfig) -> Clip:
-    """Reads a recording with the config's channel, resampler and length.
-
-    Raises:
-        InputError: the file is missing or cannot be decoded.
-    """
+    """Reads a recording with the config's channel, resampler and length; see `read_clip`."""
     return read_clip(
         path, config.max_seconds, mono=config.mono, resampler=RESAMPLERS[config.resampler]
     )
@@ -62,13 +58,7 @@ def as_embeddings(vectors: np.ndarray) -> np.ndarray:
 
 
 def num_columns(features: np.ndarray, kind: FeatureKind, patch_size: int) -> int:
-    """Returns the number of encoder outputs, or of text tokens, for stored features.
-
-    Args:
-        features: as stored.
-        kind: their kind.
-        patch_size: frames per encoder output (16).
-    """
+    """Returns the number of encoder outputs (one per `patch_size` frames), or of text tokens."""
     if kind in ("embeddings", "text"):
         return len(features)
     frames = num_frames(len(features)) if kind == "waveform" else len(features)

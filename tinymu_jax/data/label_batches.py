@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from tinymu_jax.data.annotations.tables import read_rows
 from tinymu_jax.data.loader import ClipReader
-from tinymu_jax.data.sampler import EpochSampler
+from tinymu_jax.data.sampler import EpochBatches
 from tinymu_jax.errors import InputError
 
 HEAD = "labels"
@@ -66,8 +66,8 @@ class LabelBatch(NamedTuple):
     """Index of each block in the run, which seeds its randomness."""
 
 
-class LabelBatches:
-    """The batches of a run by step number, as far as this process computes them."""
+class LabelBatches(EpochBatches):
+    """Batches of clips with their labels."""
 
     def __init__(
         self,
@@ -79,45 +79,23 @@ class LabelBatches:
         epochs: int,
         steps: int = 0,
     ) -> None:
-        """Takes a reader, the labels and the sizes of a batch.
-
-        Args:
-            reader: of the clips.
-            labels: of all clips, by file name.
-            clips: C, clips per block.
-            blocks: blocks per step, over all processes.
-            block_ids: which blocks of a step this process computes.
-            epochs: passes over the clips; 0: as many as `steps` needs.
-            steps: of the run, if `epochs` is 0.
-
-        Raises:
-            InputError: there are fewer clips than a step takes.
-        """
-        self.reader, self.labels = reader, labels
-        self.size, self.blocks, self.block_ids = clips, blocks, block_ids
-        dataset = reader.dataset
-        self.order = EpochSampler(
-            dataset.folder, len(dataset), clips, blocks, reader.seed, epochs, steps
+        """Takes a reader of clips and their labels by file name; see `EpochBatches`."""
+        self.reader, self.labels, dataset = reader, labels, reader.dataset
+        super().__init__(
+            dataset.folder, len(dataset), clips, blocks, block_ids, reader.seed, epochs, steps
         )
         self._paths: dict[str, str] = {}
 
-    def __len__(self) -> int:
-        return self.order.steps
+    def name(self, number: int) -> str:
+        """Returns the path of a clip's recording."""
+        return self.reader.dataset[number].clip
 
-    def numbers(self, step: int) -> Int[np.ndarray, "N C"]:
-        """Returns the record numbers of a step."""
-        return self.order.numbers(step)
-
-    def __getitem__(self, step: int) -> LabelBatch:
-        """Reads this process's blocks of a step."""
-        blocks = []
-        for i in self.block_ids:
-            records = [self.reader.dataset[int(number)] for number in self.numbers(step)[i]]
-            block = step * self.blocks + i
-            features, lengths = self.reader.read(records, block, self.size)
-            labels = np.stack([self._labels(record.clip) for record in records])
-            blocks.append((features, lengths, labels, np.int32(block)))
-        return LabelBatch(*map(np.stack, zip(*blocks, strict=True)))
+    def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> LabelBatch:
+        """Reads a block; see `EpochBatches`."""
+        records = [self.reader.dataset[int(number)] for number in numbers]
+        features, lengths = self.reader.read(records, block, self.size)
+        labels = np.stack([self._labels(record.clip) for record in records])
+        return LabelBatch(features, lengths, labels, np.int32(block))
 
     def _labels(self, clip: str) -> np.ndarray:
         name = Path(clip).name
@@ -130,7 +108,3 @@ class LabelBatches:
                 "table of labels (data.labels); rename one"
             )
         return self.labels[name]
-
-    def names(self, step: int) -> list[str]:
-        """Returns the paths of a step's recordings."""
-        return [self.reader.dataset[int(i)].clip for i in self.numbers(step).reshape(-1)]

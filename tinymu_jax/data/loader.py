@@ -152,13 +152,7 @@ def iterate(
     """Yields batches from a step on, prefetched with Grain.
 
     The step number is the whole state: continuing at it, on any number of processes, repeats and
-    skips no example.
-
-    Args:
-        batches: of this process.
-        start: first step.
-        threads: reading threads.
-        prefetch: batches that are read ahead.
+    skips no example. `prefetch` batches are read ahead.
     """
     import grain
 

@@ -45,11 +45,7 @@ class QuestionLists(NamedTuple):
 def pair_with_folders(
     lists: Sequence[str | Path], folders: Sequence[str | Path]
 ) -> list[tuple[Path, Path]]:
-    """Pairs each list with the folder of its recordings.
-
-    Args:
-        lists: JSON files.
-        folders: one for all lists, or one per list.
+    """Pairs each list with the folder of its recordings: one for all, or one per list.
 
     Raises:
         InputError: there is no list, the number of folders is wrong, or a folder does not exist.
@@ -73,12 +69,7 @@ def pair_with_folders(
 def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> QuestionLists:
     """Reads lists and joins the questions about each recording.
 
-    Args:
-        lists: JSON files.
-        folders: of the recordings: one for all lists, or one per list.
-
-    Raises:
-        InputError: see `pair_with_folders` and `read_list`.
+    See `pair_with_folders` and `read_list` for arguments and errors.
     """
     clips: dict[Path, tuple[str, dict[QuestionAnswer, None]]] = {}
     repeated = 0

@@ -53,13 +53,7 @@ class Shard(NamedTuple):
 def write_shard(
     shard: Shard, clip_features: Iterable[ClipFeatures], patch_size: int = 16
 ) -> dict[str, Any]:
-    """Writes a shard and its manifest (a .json file beside it); returns the manifest.
-
-    Args:
-        shard: path, clips and tokenizer.
-        clip_features: features of every clip.
-        patch_size: frames per encoder output.
-    """
+    """Writes a shard and its manifest (a .json file beside it); returns the manifest."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     tokenizer = None if shard.tokenizer is None else Tokenizer(shard.tokenizer)
@@ -91,12 +85,7 @@ def write_shard(
 
 
 def read_features(shard: Shard, done: Callable[[], Any]) -> Iterator[ClipFeatures]:
-    """Yields the waveform, log-mel or text tokens of each clip, or the error of reading it.
-
-    Args:
-        shard: to be written.
-        done: called after each clip.
-    """
+    """Yields the waveform, log-mel or text tokens of each clip, and calls `done` after it."""
     kind = shard.features.kind
     convert = as_waveform if kind == "waveform" else as_log_mel
     tokenizer = None if shard.tokenizer is None else Tokenizer(shard.tokenizer)

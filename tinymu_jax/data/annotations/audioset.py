@@ -30,16 +30,14 @@ _ONTOLOGY = "name AudioSet's ontology.json"
 
 
 class Ontology(NamedTuple):
-    """The subtree of the class Music."""
+    """AudioSet's classes, by identifier."""
 
     names: Mapping[str, str]
-    """Lower-case names of all classes, by identifier."""
-    music: frozenset[str]
-    """Music and its descendants."""
+    """Lower-case names of all classes."""
+    children: Mapping[str, tuple[str, ...]]
+    """Children of Music and of its descendants."""
     leaves: frozenset[str]
-    """Descendants without a child that segments are labelled with."""
-    parents: Mapping[str, tuple[str, ...]]
-    """Parents of each descendant except Music, in the file's order."""
+    """Descendants of Music without a child that segments are labelled with."""
 
 
 def read_ontology(path: Path) -> Ontology:
@@ -66,12 +64,10 @@ def read_ontology(path: Path) -> Ontology:
         if name not in children:
             children[name] = tuple(classes[name]["child_ids"])
             queue += children[name]
-    inner = [name for name in classes if name in children and name != MUSIC]
-    parents = {name: tuple(other for other in inner if name in children[other]) for name in inner}
     used = {name for name, entry in classes.items() if NOT_USED not in entry["restrictions"]}
-    leaves = (name for name in inner if used.isdisjoint(children[name]))
+    leaves = (name for name in children if name != MUSIC and used.isdisjoint(children[name]))
     names = {name: entry["name"].strip().lower() for name, entry in classes.items()}
-    return Ontology(names, frozenset(children), frozenset(leaves), parents)
+    return Ontology(names, children, frozenset(leaves))
 
 
 def _is_class(record: Any) -> bool:
@@ -82,16 +78,9 @@ def _is_class(record: Any) -> bool:
 
 
 def read_audioset(path: Path, ontology: Path) -> Source:
-    """Reads the segments of a csv that are labelled Music or a descendant of it.
+    """Reads the segments that are labelled Music or a descendant of it.
 
     Labels are the names of the leaves under Music, as in the paper, without categories.
-
-    Args:
-        path: of the csv; eval_segments.csv is a test set.
-        ontology: path of ontology.json.
-
-    Raises:
-        InputError: a file is something else, or a row is invalid.
     """
     known = read_ontology(ontology)
     clips: list[tuple[TableRow, AnnotatedClip]] = []
@@ -103,7 +92,7 @@ def read_audioset(path: Path, ontology: Path) -> Source:
         unknown = [label for label in labels if label not in known.names]
         if unknown:
             raise row.fault(f"has the label {unknown[0]!r}, which {ontology} lacks; {_SEGMENTS}")
-        if known.music.isdisjoint(labels):
+        if known.children.keys().isdisjoint(labels):
             no_music += 1
             continue
         leaves = tuple(known.names[label] for label in labels if label in known.leaves)

@@ -32,12 +32,6 @@ def read_fma(path: Path) -> Source:
     """Reads tracks.csv, and the genres.csv beside it.
 
     A track's genres are followed by their ancestors. Licences are those of the tracks.
-
-    Args:
-        path: of tracks.csv or its folder.
-
-    Raises:
-        InputError: a table is another one, or a row is invalid.
     """
     tracks = path / TRACKS if path.is_dir() else path
     remedy = f"put FMA's {GENRES} beside its {TRACKS}"

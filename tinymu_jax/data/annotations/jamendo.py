@@ -26,11 +26,7 @@ _REMEDY = f"name a tsv of MTG-Jamendo ({', '.join(COLUMNS)})"
 
 
 def read_jamendo(path: Path) -> Source:
-    """Reads a tsv of MTG-Jamendo. Licences are those of the tags.
-
-    Raises:
-        InputError: it is another table, or a row is invalid.
-    """
+    """Reads a tsv of MTG-Jamendo. Licences are those of the tags."""
     lines = read_lines(path, _REMEDY, TAB)
     head = next(lines, (1, []))[1]
     # A row has one cell per tag; they are joined to one field.

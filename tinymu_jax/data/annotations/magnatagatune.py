@@ -23,12 +23,6 @@ def read_magnatagatune(path: Path) -> Source:
     """Reads annotations_final.csv, and artists from clip_info_final.csv if it is beside it.
 
     Tags have no categories; negative ones ("no vocals") are given unchanged.
-
-    Args:
-        path: of the annotations or their folder.
-
-    Raises:
-        InputError: it is another table, or a row is invalid.
     """
     annotations = path / ANNOTATIONS if path.is_dir() else path
     artists = _read_artists(annotations.with_name(INFO))

@@ -24,16 +24,9 @@ TEST_SETS = {"is_audioset_eval": "AudioSet eval", "is_balanced_subset": "MusicCa
 
 
 def read_musiccaps(path: Path, extension: str = "wav") -> Source:
-    """Reads musiccaps-public.csv.
+    """Reads musiccaps-public.csv; recordings are named by their YouTube ids and `extension`.
 
     Aspects are free-form and have no categories; repeated ones are kept.
-
-    Args:
-        path: of the csv.
-        extension: of the recordings, which are named by their YouTube ids.
-
-    Raises:
-        InputError: it is another table, or a row is invalid.
     """
     rows = read_rows(path, COLUMNS, "name MusicCaps' musiccaps-public.csv")
     return Source(NAME, unique_clips((row, _clip(row, extension)) for row in rows))

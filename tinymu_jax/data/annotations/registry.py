@@ -26,6 +26,8 @@ READERS: Mapping[str, Callable[..., Source]] = {
     "user_table": read_user_table,
     "user_folder": read_user_folder,
 }
+"""Readers by name. Given another file or an invalid row, they raise an `InputError` that names it.
+A path may also be the table's folder, where a data set has several tables."""
 
 
 def read_source(name: str, path: str | Path, ontology: str | Path | None = None) -> Source:
@@ -37,8 +39,7 @@ def read_source(name: str, path: str | Path, ontology: str | Path | None = None)
         ontology: path of AudioSet's ontology.json, only for AudioSet.
 
     Raises:
-        InputError: the name is unknown, AudioSet's ontology is missing, or the reader finds
-            nothing or an error.
+        InputError: the name is unknown, the ontology is missing, or no clips can be read.
     """
     if name not in READERS:
         raise InputError(f"source {name!r}: use one of {', '.join(READERS)}")

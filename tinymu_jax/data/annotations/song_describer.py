@@ -13,12 +13,7 @@ COLUMNS = ("caption_id", "track_id", "caption", "artist_id", "path")
 
 
 def read_song_describer(path: Path) -> Source:
-    """Reads song_describer.csv; the captions of a track are joined in one clip.
-
-    Raises:
-        InputError: it is another table, a row is invalid or repeats a caption, or the rows of a
-            track disagree.
-    """
+    """Reads song_describer.csv; the captions of a track are joined in one clip."""
     tracks: dict[str, list[TableRow]] = {}
     captions: dict[str, int] = {}
     for row in read_rows(path, COLUMNS, "name Song Describer's song_describer.csv"):

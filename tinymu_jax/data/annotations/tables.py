@@ -61,15 +61,7 @@ class TableRow:
         return value
 
     def python_list(self, column: str, kind: type) -> list[Any]:
-        """Returns a field that holds a Python list.
-
-        Args:
-            column: of the field.
-            kind: type of the items.
-
-        Raises:
-            InputError: the field holds something else.
-        """
+        """Returns a field that holds a Python list of `kind`; raises `InputError` for others."""
         text = self.text(column)
         try:
             items = ast.literal_eval(text)
@@ -151,14 +143,7 @@ def read_rows(
 ) -> Iterator[TableRow]:
     """Yields the rows of a table whose first line names the columns.
 
-    Args:
-        path: of the table.
-        columns: required columns.
-        remedy: what to do if they are missing.
-        delimiter: between fields, see `read_lines`.
-
-    Raises:
-        InputError: see `read_lines` and `to_rows`.
+    See `read_lines` and `to_rows` for arguments and errors.
     """
     lines = read_lines(path, remedy, delimiter)
     head = [name.strip() for name in next(lines, (1, []))[1]]
@@ -168,7 +153,14 @@ def read_rows(
 def to_rows(
     path: Path, lines: Lines, head: Sequence[str], columns: Sequence[str], remedy: str
 ) -> Iterator[TableRow]:
-    """Yields rows with named fields; arguments as `read_rows`, with lines and column names.
+    """Yields rows with named fields.
+
+    Args:
+        path: of the table, for messages.
+        lines: of the table, see `read_lines`.
+        head: column names.
+        columns: required columns.
+        remedy: what to do if they are missing.
 
     Raises:
         InputError: a column is missing or occurs twice, or a row has too many or too few fields.

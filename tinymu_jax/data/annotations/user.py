@@ -38,9 +38,6 @@ def read_user_table(path: Path) -> Source:
     Columns are `file` (or `file_name`) and any of `COLUMNS`: labels by category, separated by ";",
     with `tags` for labels without a category, `not` for absent ones, `caption` with captions
     separated by "|", and `exhaustive` for categories that are annotated completely.
-
-    Raises:
-        InputError: a column is missing or unknown, or a row is invalid.
     """
     rows = read_rows(path, (), _REMEDY)
     return Source(path.stem, unique_clips((row, _clip(row)) for row in rows))
@@ -86,9 +83,6 @@ def read_user_folder(path: Path) -> Source:
 
     The source has the folder's name. Recordings without tags give clips without tags; files
     without audio are listed as unusable.
-
-    Raises:
-        InputError: it is not a folder, or has no recordings.
     """
     if not path.is_dir():
         raise InputError(f"{path}: is no folder; name one with recordings")

@@ -55,13 +55,9 @@ def draw_facts(
     timbre: str | None = None,
     extra: tuple[str, ...] = (),
 ) -> Facts:
-    """Draws the facts of one clip.
+    """Draws facts from the combinations reserved for tests, or from all others.
 
-    Args:
-        rng: source of randomness.
-        held_out: draw from the combinations reserved for tests, or from all others.
-        timbre: fixed timbre.
-        extra: timbres in addition to those of `FACTS`.
+    The timbre may be fixed, or drawn from `extra` timbres too.
     """
     choices = {**FACTS, "timbre": (*FACTS["timbre"], *extra)}
     while True:

@@ -115,7 +115,7 @@ class Pretraining(TrainTask):
 
     def work(self, step: int) -> StepCost:
         """Returns what a step computes."""
-        crops = self.batches.order.blocks * self.config.data.clips
+        crops = self.batches.blocks * self.config.data.clips
         patches = crops * (self.model.patches - self.model.visible)
         return StepCost(crops, patches, pretraining_flops(self.model) * crops)
 
