@@ -1,8 +1,8 @@
 """Random crops of log-mels for pre-training the encoder, by step number."""
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from tinymu_jax.data.augment import clip_rng
 from tinymu_jax.data.config import FeatureConfig
 from tinymu_jax.data.dataset import DATASET_FILE, Dataset
 from tinymu_jax.data.features import as_log_mel, read_recording
-from tinymu_jax.data.sampler import EpochBatches
+from tinymu_jax.data.loader import EpochBatches
 from tinymu_jax.errors import InputError, report
 from tinymu_jax.utils.files import exists
 
@@ -28,78 +28,84 @@ MAX_UNUSABLE = 10
 """Consecutive unusable recordings before an error."""
 
 
-class Corpus(ABC):
+@dataclass(frozen=True)
+class Corpus:
     """Recordings with at least as many frames as a crop."""
 
     folder: Path
-    entries: Sequence
-    """What identifies each recording in its source."""
+    size: int
+    name: Callable[[int], str]
+    """Returns the name of a recording."""
+    log_mel: Callable[[int], Float[np.ndarray, "frames F"]]
+    """Returns the normalized log-mel of a whole recording, float16; raises `InputError` if it
+    cannot be read."""
     num_short: int
     """Skipped recordings with too few frames."""
     num_unusable: int = 0
     """Skipped recordings that cannot be read."""
 
     def __len__(self) -> int:
-        return len(self.entries)
-
-    @abstractmethod
-    def name(self, number: int) -> str:
-        """Returns the name of a recording."""
-
-    @abstractmethod
-    def log_mel(self, number: int) -> Float[np.ndarray, "frames F"]:
-        """Returns the normalized log-mel of a whole recording, float16.
-
-        Raises:
-            InputError: the recording cannot be read.
-        """
+        return self.size
 
 
-class StoredCorpus(Corpus):
-    """The log-mels of a prepared data set."""
+def open_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
+    """Opens a prepared data set of log-mels, or a folder of recordings.
 
-    def __init__(self, folder: str | Path, frames: int, patch_size: int) -> None:
-        """Opens a data set of log-mels; `patch_size`: frames per encoder output in its index."""
-        self.folder, self.dataset = Path(folder), Dataset(folder)
-        if self.dataset.features.kind != "log_mel":
-            raise InputError(
-                f"{folder}: stores {self.dataset.features.kind}, and pre-training crops log_mel; "
-                "prepare it with --features log_mel"
-            )
-        columns = self.dataset.index.columns
-        # The last patch may be partial, so recordings near the limit are measured.
-        candidates = np.flatnonzero((columns - 1) * patch_size < frames)
-        short = [i for i in candidates if len(self.dataset[int(i)].features) < frames]
-        self.entries = np.setdiff1d(np.arange(len(columns)), np.array(short, int))
-        self.num_short = len(short)
+    Args:
+        folder: of the data set or the recordings.
+        frames: of a crop.
+        patch_size: frames per encoder output, the unit of the data set's index.
 
-    def name(self, number: int) -> str:
-        """Returns the path of a recording."""
-        return self.dataset[int(self.entries[number])].clip
-
-    def log_mel(self, number: int) -> Float[np.ndarray, "frames F"]:
-        """Returns a stored log-mel."""
-        return self.dataset[int(self.entries[number])].features
+    Raises:
+        InputError: the data set has no log-mels, or no recording has enough frames.
+    """
+    stored = exists(Path(folder) / DATASET_FILE)
+    corpus = stored_corpus(folder, frames, patch_size) if stored else folder_corpus(folder, frames)
+    if not len(corpus):
+        raise InputError(
+            f"{folder}: none of its {corpus.num_short + corpus.num_unusable} recordings has the "
+            f"{frames} frames ({frames / 100:g} s) of a crop; name longer ones, or lower "
+            "model.encoder.num-frames"
+        )
+    return corpus
 
 
-class FolderCorpus(Corpus):
-    """All recordings below a folder, decoded at every access."""
+def stored_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
+    """Opens a prepared data set; see `open_corpus`."""
+    dataset = Dataset(folder)
+    if dataset.features.kind != "log_mel":
+        raise InputError(
+            f"{folder}: stores {dataset.features.kind}, and pre-training crops log_mel; "
+            "prepare it with --features log_mel"
+        )
+    columns = dataset.index.columns
+    # The last patch may be partial, so recordings near the limit are measured.
+    candidates = np.flatnonzero((columns - 1) * patch_size < frames).tolist()
+    short = {i for i in candidates if len(dataset[i].features) < frames}
+    records = [i for i in range(len(columns)) if i not in short]
+    return Corpus(
+        Path(folder),
+        len(records),
+        lambda number: dataset[records[number]].clip,
+        lambda number: dataset[records[number]].features,
+        len(short),
+    )
 
-    def __init__(self, folder: str | Path, frames: int) -> None:
-        """Lists the recordings; a crop has `frames` frames."""
-        self.folder = Path(folder)
-        lengths = {path: _frames_by_header(path) for path in list_audio_files(self.folder)}
-        self.entries = [path for path, count in lengths.items() if count >= frames]
-        self.num_unusable = sum(count < 0 for count in lengths.values())
-        self.num_short = len(lengths) - len(self.entries) - self.num_unusable
 
-    def name(self, number: int) -> str:
-        """Returns the path of a recording below the folder."""
-        return str(self.entries[number].relative_to(self.folder))
-
-    def log_mel(self, number: int) -> Float[np.ndarray, "frames F"]:
-        """Reads a recording and computes its log-mel."""
-        return as_log_mel(read_recording(self.entries[number], MATPAC_FEATURES))
+def folder_corpus(folder: str | Path, frames: int) -> Corpus:
+    """Lists the recordings below a folder, which are decoded at every access."""
+    folder = Path(folder)
+    lengths = {path: _frames_by_header(path) for path in list_audio_files(folder)}
+    paths = [path for path, length in lengths.items() if length >= frames]
+    num_unusable = sum(length < 0 for length in lengths.values())
+    return Corpus(
+        folder,
+        len(paths),
+        lambda number: str(paths[number].relative_to(folder)),
+        lambda number: as_log_mel(read_recording(paths[number], MATPAC_FEATURES)),
+        len(lengths) - len(paths) - num_unusable,
+        num_unusable,
+    )
 
 
 def _frames_by_header(path: Path) -> int:
@@ -112,23 +118,6 @@ def _frames_by_header(path: Path) -> int:
         return -1
     samples = -(-info.frames * SAMPLE_RATE // max(info.samplerate, 1))
     return max(0, num_frames(samples))
-
-
-def open_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
-    """Opens a prepared data set or a folder of recordings; see `StoredCorpus`.
-
-    Raises:
-        InputError: no recording has enough frames.
-    """
-    stored = exists(Path(folder) / DATASET_FILE)
-    corpus = StoredCorpus(folder, frames, patch_size) if stored else FolderCorpus(folder, frames)
-    if not len(corpus):
-        raise InputError(
-            f"{folder}: none of its {corpus.num_short + corpus.num_unusable} recordings has the "
-            f"{frames} frames ({frames / 100:g} s) of a crop; name longer ones, or lower "
-            "model.encoder.num-frames"
-        )
-    return corpus
 
 
 class CropBatch(NamedTuple):

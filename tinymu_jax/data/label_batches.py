@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from tinymu_jax.data.annotations.tables import read_rows
-from tinymu_jax.data.loader import ClipReader
-from tinymu_jax.data.sampler import EpochBatches
+from tinymu_jax.data.loader import ClipReader, EpochBatches
 from tinymu_jax.errors import InputError
 
 HEAD = "labels"

@@ -1,6 +1,8 @@
-"""Batches of packed blocks by step number, independent of the number of processes."""
+"""Batches by step number, independent of the number of processes."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +15,7 @@ from tinymu_jax.data.config import NO_AUGMENT, AugmentConfig
 from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.records import Record, as_packed_question
 from tinymu_jax.data.sampler import PackingPlan
+from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.packing import PackedBlock, PackedGroup, PackingConfig, build_block
 
@@ -146,8 +149,84 @@ class PackedBatches:
         return Batch(features, lengths, padded, build_block(packed, packing, self.config))
 
 
+class EpochBatches(ABC):
+    """Batches of clips by step number, as far as this process computes them.
+
+    Clips are shuffled anew each epoch; an epoch's incomplete last step is dropped.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        total: int,
+        clips: int,
+        blocks: int,
+        block_ids: Sequence[int],
+        seed: int,
+        epochs: int,
+        steps: int,
+    ) -> None:
+        """Computes the number of steps.
+
+        Args:
+            folder: of the clips, for messages.
+            total: number of clips.
+            clips: C, clips per block.
+            blocks: N, blocks per step, over all processes.
+            block_ids: which blocks of a step this process computes.
+            seed: of the order.
+            epochs: passes over the clips; 0: as many as `steps` needs.
+            steps: of the run, if `epochs` is 0.
+
+        Raises:
+            InputError: there are fewer clips than a step takes.
+        """
+        self.total, self.size, self.blocks, self.block_ids = total, clips, blocks, block_ids
+        self.seed = seed
+        self.steps_per_epoch = total // (clips * blocks)
+        if not self.steps_per_epoch:
+            raise InputError(
+                f"{folder}: has {total} clips that can be used, and a step takes {clips * blocks}; "
+                "lower the clips of a block, or step.blocks"
+            )
+        self.steps = self.steps_per_epoch * epochs or steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Any:
+        """Reads this process's blocks of a step, stacked along axis N."""
+        numbers = self.numbers(step)
+        blocks = [self.read_block(numbers[i], step * self.blocks + i) for i in self.block_ids]
+        return type(blocks[0])(*map(np.stack, zip(*blocks, strict=True)))
+
+    def numbers(self, step: int) -> Int[np.ndarray, "N C"]:
+        """Returns the clips of a step."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.total)
+        count = self.blocks * self.size
+        return order[index * count : (index + 1) * count].reshape(self.blocks, self.size)
+
+    def names(self, step: int) -> list[str]:
+        """Returns the names of a step's recordings."""
+        return [self.name(int(number)) for number in self.numbers(step).reshape(-1)]
+
+    @abstractmethod
+    def name(self, number: int) -> str:
+        """Returns the name of a clip's recording."""
+
+    @abstractmethod
+    def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> NamedTuple:
+        """Reads a block, without axis N.
+
+        Args:
+            numbers: its clips.
+            block: its index in the run, which seeds its randomness.
+        """
+
+
 def iterate(
-    batches: PackedBatches, start: int = 0, threads: int = 8, prefetch: int = 2
+    batches: PackedBatches | EpochBatches, start: int = 0, threads: int = 8, prefetch: int = 2
 ) -> Iterator[Any]:
     """Yields batches from a step on, prefetched with Grain.
 

@@ -107,14 +107,14 @@ def _string(number: int, high: bool) -> Samples:
 def organ(frequency: float, count: int, rng: np.random.Generator) -> Samples:
     """Octaves and fifths with a steep envelope."""
     drawbars = (1.0, 0.8, 0.6, 0.6, 0.0, 0.4, 0.0, 0.5)
-    table = _sum_of_sines(drawbars[: _harmonics(frequency, 8).stop - 1])
+    table = _sum_of_sines(drawbars[: len(_harmonics(frequency, 8))])
     wave = read_table(table, _cycles(frequency, count, 0, rng.random()))
     return 0.6 * wave * _attack_release(count, 0.012, 0.02)
 
 
 def flute(frequency: float, count: int, rng: np.random.Generator) -> Samples:
     """A near sine with vibrato and breath noise."""
-    table = _sum_of_sines((1.0, 0.12, 0.05)[: _harmonics(frequency, 3).stop - 1])
+    table = _sum_of_sines((1.0, 0.12, 0.05)[: len(_harmonics(frequency, 3))])
     wave = read_table(table, _cycles(frequency, count, frequency * 0.0006, rng.random()))
     breath = noise(count, rng) * np.float32(0.06)
     return (0.8 * wave + breath) * _attack_release(count, 0.06, 0.05)
@@ -198,15 +198,8 @@ def accordion(frequency: float, count: int, rng: np.random.Generator) -> Samples
 Instrument = Callable[[float, int, np.random.Generator], Samples]
 
 INSTRUMENTS: Mapping[str, Instrument] = {
-    "pluck": pluck,
-    "organ": organ,
-    "flute": flute,
-    "brass": brass,
-    "bell": bell,
-    "bass": bass,
-    "square": square,
-    "voice": voice,
-    "accordion": accordion,
+    instrument.__name__: instrument
+    for instrument in (pluck, organ, flute, brass, bell, bass, square, voice, accordion)
 }
 """By timbre: (frequency in Hz, samples, random generator) -> a note, peak at most about 1."""
 
