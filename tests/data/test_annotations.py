@@ -8,6 +8,8 @@ from collections import Counter
 import pytest
 import soundfile
 from helpers import music_tree, noise, refusal
+from mutagen.id3 import TCON
+from mutagen.wave import WAVE
 
 from tinymu_jax.data.annotations.clip import UNSORTED, AnnotatedClip
 from tinymu_jax.data.annotations.musiccaps import read_musiccaps
@@ -491,6 +493,11 @@ def test_a_folder_gives_genres_and_artists_of_its_files(tmp_path):
     sound(folder / "a.flac", genre="Rock; Blues/Jazz, Rock", artist="Some Body", comment="Loud")
     sound(folder / "b.ogg", genre="Ska")
     sound(folder / "below" / "c.wav", artist="Me")
+    sound(folder / "e.wav")
+    wave = WAVE(folder / "e.wav")
+    wave.add_tags()
+    wave.tags.add(TCON(encoding=3, text=["(17)", "Dub"]))
+    wave.save()
     sound(folder / "plain.mp3")
     tag = id3(TCON=["Punk", "Dub"], TPE1=["One", "Two"])
     (folder / "d.mp3").write_bytes(tag + (folder / "plain.mp3").read_bytes())
@@ -500,6 +507,7 @@ def test_a_folder_gives_genres_and_artists_of_its_files(tmp_path):
         "b.ogg": ({"genre": ("ska",)}, None),
         "below/c.wav": ({}, "Me"),
         "d.mp3": ({"genre": ("punk", "dub")}, "One, Two"),
+        "e.wav": ({"genre": ("rock", "dub")}, None),
         "plain.mp3": ({}, None),
     }
     assert all(clip.clip == clip.file and clip.source == "songs" for clip in clips)

@@ -3,7 +3,6 @@
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 from tinymu_jax.audio.load import list_audio_files
 from tinymu_jax.data.annotations.clip import CATEGORIES, UNSORTED, AnnotatedClip
@@ -94,7 +93,7 @@ def read_user_folder(path: Path) -> Source:
             unusable.append(str(recording))
             continue
         file = recording.relative_to(path).as_posix()
-        parts = [part for genre in tags.genres for part in GENRE_SEPARATORS.split(genre)]
+        parts = [part for genre in tags[0] for part in GENRE_SEPARATORS.split(genre)]
         genres = tuple(dict.fromkeys(part.strip().lower() for part in parts if part.strip()))
         clips.append(
             AnnotatedClip(
@@ -103,31 +102,29 @@ def read_user_folder(path: Path) -> Source:
                 source=name,
                 licence="",
                 tags={"genre": genres} if genres else {},
-                artist=", ".join(artist.strip() for artist in tags.artists) or None,
+                artist=", ".join(artist.strip() for artist in tags[1]) or None,
             )
         )
     return Source(name, clips, tuple(unusable))
 
 
-class _FileTags(NamedTuple):
-    genres: list[str]
-    artists: list[str]
-
-
-def _read_file_tags(path: Path) -> _FileTags | None:
-    """Returns the tags in an audio file; None if it has no audio."""
+def _read_file_tags(path: Path) -> tuple[list[str], list[str]] | None:
+    """Returns the genres and artists in an audio file's tags; None if it has no audio."""
     import mutagen
     import soundfile
+    from mutagen.wave import WAVE
 
     try:
-        if path.suffix.lower() == ".wav":
-            # mutagen does not read the INFO chunk, where wav files have their tags.
-            with soundfile.SoundFile(os.fsencode(path)) as sound:
-                tags = _FileTags(*([text] if text else [] for text in (sound.genre, sound.artist)))
-                return tags if sound.frames else None
         file = mutagen.File(path, easy=True)
+        if file is None or not file.info.length:
+            return None
+        tags = file.tags or {}
+        if not isinstance(file, WAVE):
+            return tags.get("genre", []), tags.get("artist", [])
+        # Tags of wav files are in an ID3 chunk or in an INFO chunk, which mutagen does not read.
+        with soundfile.SoundFile(os.fsencode(path)) as sound:
+            genres = tags["TCON"].genres if "TCON" in tags else [sound.genre]
+            artists = tags["TPE1"].text if "TPE1" in tags else [sound.artist]
+        return list(filter(None, genres)), list(filter(None, artists))
     except (OSError, mutagen.MutagenError, soundfile.LibsndfileError):
         return None
-    if file is None or not file.info.length:
-        return None
-    return _FileTags(*((file.tags or {}).get(name, []) for name in ("genre", "artist")))
