@@ -94,7 +94,7 @@ def test_musiccaps_gives_aspects_captions_times_and_test_sets(tmp_path):
         ("a,0,10,,[],A waltz.,4,,False", "'' as is_balanced_subset"),
         ("a,0,10,,[],A waltz.,4,False", "8 fields where there are 9 columns"),
         ("b,0,10,,[],A waltz.,4,False,False", "the clip 'b' of line 2"),
-        ('a,0,10,,[],"A waltz.,4,False,False', "is no row of a table"),
+        ('a,0,10,,[],"A waltz.,4,False,False', "line 3 is malformed"),
     ],
 )
 def test_a_row_of_musiccaps_that_cannot_be_used_is_named(tmp_path, row, fault):
@@ -320,7 +320,7 @@ def test_audioset_is_refused_without_a_whole_ontology(tmp_path, ontology):
     broken = {
         "no class /m/cow": [one for one in ONTOLOGY if one["id"] != "/m/cow"],
         "no class /m/04rlf": [one for one in ONTOLOGY if one["id"] == "/m/dog"],
-        "record 1 is no class": [ONTOLOGY[1], {"id": "/m/x", "name": "X"}],
+        "record 1 is not a class": [ONTOLOGY[1], {"id": "/m/x", "name": "X"}],
     }
     for fault, content in broken.items():
         write(tmp_path, "ontology.json", json.dumps(content))
@@ -530,7 +530,7 @@ def test_files_without_sound_are_listed(tmp_path):
 def test_a_folder_without_recordings_is_refused(tmp_path):
     assert "has no recordings" in refusal(read_source, "user_folder", tmp_path)
     path = write(tmp_path, "a.csv", "file")
-    assert "is no folder" in refusal(read_source, "user_folder", path)
+    assert "is not a folder" in refusal(read_source, "user_folder", path)
 
 
 TABLES = sorted(set(READERS) - {"user_folder"})

@@ -73,7 +73,7 @@ def test_the_example_list_is_read(shared_dir):
         ("{", "is no json"),
         ("{}", "holds no list of records"),
         ("[]", "holds no list of records"),
-        ('["a"]', "record 0: is no object"),
+        ('["a"]', "record 0: is not an object"),
         (json.dumps([record("x"), {"file_name": "y"}]), "record 1: has no 'input_text'"),
         (
             json.dumps([record("x", answer="")]),
@@ -95,7 +95,7 @@ def test_a_missing_list_or_folder_is_named(tmp_path, write):
     path, folder = write("a", [record("x.wav")])
     missing = tmp_path / "missing"
     assert refusal(read_lists, [missing], [folder]).startswith(f"{missing}: cannot be read")
-    assert refusal(read_lists, [path], [missing]).startswith(f"{missing}: is no folder")
+    assert refusal(read_lists, [path], [missing]).startswith(f"{missing}: is not a folder")
     assert "name one or more json files" in refusal(read_lists, [], [folder])
 
 

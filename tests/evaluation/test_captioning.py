@@ -201,4 +201,4 @@ def test_captions_of_a_recording_stand_together(tmp_path):
 )
 def test_lists_without_captions_are_refused(records, message, tmp_path):
     assert message in refusal(read_list_captions, write_list(tmp_path, *records), tmp_path)
-    assert "is no folder" in refusal(read_list_captions, tmp_path / "list.json", tmp_path / "no")
+    assert "is not a folder" in refusal(read_list_captions, tmp_path / "list.json", tmp_path / "no")

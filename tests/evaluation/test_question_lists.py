@@ -147,7 +147,7 @@ def test_lists_may_have_a_folder_each(tmp_path):
     assert [question.audio.parent.name for question in found.questions] == ["one", "two"]
     assert "2 lists and 3 audio folders" in refusal(read_questions, lists, [*folders] * 3)
     assert "no list: name one or more json files" in refusal(read_questions, [], folders)
-    assert "is no folder" in refusal(read_questions, lists, [tmp_path / "no"])
+    assert "is not a folder" in refusal(read_questions, lists, [tmp_path / "no"])
 
 
 # --- marking -----------------------------------------------------------------------------------

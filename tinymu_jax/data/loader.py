@@ -216,7 +216,7 @@ class EpochBatches(ABC):
         """Returns the name of a clip's recording."""
 
     @abstractmethod
-    def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> NamedTuple:
+    def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> tuple[Any, ...]:
         """Reads a block, without axis N.
 
         Args:

@@ -62,7 +62,7 @@ def pair_with_folders(
     pairs = [(Path(name), Path(folder)) for name, folder in zip(lists, folders, strict=True)]
     for name, folder in pairs:
         if not folder.is_dir():
-            raise InputError(f"{folder}: is no folder; name the one with the audio of {name}")
+            raise InputError(f"{folder}: is not a folder; name the one with the audio of {name}")
     return pairs
 
 
@@ -120,7 +120,7 @@ def read_list(path: Path) -> list[dict[str, str]]:
 def _check_record(record: Any, where: str) -> None:
     """Raises `InputError` for a record with a missing or empty field."""
     if not isinstance(record, dict):
-        raise InputError(f"{where}: is no object; each has {', '.join(FIELDS)}")
+        raise InputError(f"{where}: is not an object; each has {', '.join(FIELDS)}")
     for key in FIELDS:
         value = record.get(key)
         if not isinstance(value, str) or not value:

@@ -51,7 +51,7 @@ def read_ontology(path: Path) -> Ontology:
     classes = {}
     for number, record in enumerate(read_json_list(path, _ONTOLOGY)):
         if not _is_class(record):
-            problem = "is no class with id, name, child_ids and restrictions"
+            problem = "is not a class with id, name, child_ids and restrictions"
             raise InputError(f"{path}: record {number} {problem}; {_ONTOLOGY}")
         classes[record["id"]] = record
     for name in (MUSIC, *(child for entry in classes.values() for child in entry["child_ids"])):

@@ -147,16 +147,7 @@ def medleysolos(folder: Path) -> LabelledSet:
 
 READERS: Mapping[str, Callable[[Path], LabelledSet]] = {
     reader.__name__: reader
-    for reader in (
-        gtzan,
-        nsynth,
-        openmic,
-        magnatagatune,
-        fsd50k,
-        esc50,
-        urbansound8k,
-        medleysolos,
-    )
+    for reader in (gtzan, nsynth, openmic, magnatagatune, fsd50k, esc50, urbansound8k, medleysolos)
 }
 
 

@@ -131,7 +131,7 @@ def read_lines(path: Path, remedy: str, delimiter: str = ",") -> Lines:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is no text; {remedy}") from error
     except csv.Error as error:
-        raise InputError(f"{path}: line {line} is no row of a table ({error}); {remedy}") from error
+        raise InputError(f"{path}: line {line} is malformed ({error}); {remedy}") from error
 
 
 def _unquote(cell: str) -> str:

@@ -84,7 +84,7 @@ def read_user_folder(path: Path) -> Source:
     without audio are listed as unusable.
     """
     if not path.is_dir():
-        raise InputError(f"{path}: is no folder; name one with recordings")
+        raise InputError(f"{path}: is not a folder; name one with recordings")
     name = path.resolve().name
     clips, unusable = [], []
     for recording in list_audio_files(path):

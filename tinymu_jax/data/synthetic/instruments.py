@@ -23,12 +23,13 @@ HIGHEST = 7600.0
 
 def read_table(table: Samples, cycles: np.ndarray) -> Samples:
     """Reads a wavetable at positions in periods, with linear interpolation."""
-    at = (cycles - np.floor(cycles)).astype(np.float32) * TABLE
-    whole = at.astype(np.int32)
+    position = (cycles - np.floor(cycles)).astype(np.float32) * TABLE
+    index = position.astype(np.int32)
+    fraction = position - index
     # Rounding may have turned a position just below a period into a whole one.
-    place = whole & (TABLE - 1)
-    here, there = table[place], table[place + 1]
-    return here + (there - here) * (at - whole)
+    index = index & (TABLE - 1)
+    here = table[index]
+    return here + (table[index + 1] - here) * fraction
 
 
 @lru_cache(maxsize=512)
@@ -79,10 +80,11 @@ def pluck(frequency: float, count: int, rng: np.random.Generator) -> Samples:
     string = _string(int(rng.random() * STRINGS), frequency > 500)
     # Each averaging delays by half a sample, which lowers the pitch.
     speed = frequency * PERIOD / (1 - 0.5 / PERIOD)
-    at = np.minimum(_seconds(count) * speed, len(string) - 2)
-    whole = at.astype(np.int32)
-    here, there = string[whole], string[whole + 1]
-    wave = here + (there - here) * (at - whole).astype(np.float32)
+    position = np.minimum(_seconds(count) * speed, len(string) - 2)
+    index = position.astype(np.int32)
+    fraction = (position - index).astype(np.float32)
+    here = string[index]
+    wave = here + (string[index + 1] - here) * fraction
     return wave * _attack_release(count, 0.001, 0.03)
 
 
