@@ -1,4 +1,4 @@
-"""Sources of tags and captions: what their readers give, and what they refuse."""
+"""Annotation readers: the clips they give, and their errors."""
 
 import csv
 import json
@@ -97,14 +97,14 @@ def test_musiccaps_gives_aspects_captions_times_and_test_sets(tmp_path):
         ('a,0,10,,[],"A waltz.,4,False,False', "line 3 is malformed"),
     ],
 )
-def test_a_row_of_musiccaps_that_cannot_be_used_is_named(tmp_path, row, fault):
+def test_musiccaps_errors_name_the_row(tmp_path, row, fault):
     path = write(tmp_path, "caps.csv", CAPS, "b,0,10,,[],A march.,4,False,False", row)
     message = refusal(read_source, "musiccaps", path)
     assert message.startswith(f"{path}: line 3 ")
     assert fault in message
 
 
-def test_a_row_that_takes_several_lines_is_named_by_its_first(tmp_path):
+def test_errors_name_the_first_line_of_a_multiline_row(tmp_path):
     path = write(
         tmp_path, "c.csv", CAPS, 'a,0,9,,[],"A\nB",4,True,True', "", 'b,0,9,,?,"A\nB",4,True,True'
     )
@@ -114,7 +114,7 @@ def test_a_row_that_takes_several_lines_is_named_by_its_first(tmp_path):
 MTT = "clip_id\tno vocals\tClassical Guitar\tnot rock\tmp3_path"
 
 
-def test_magnatagatune_gives_its_tags_as_they_are_and_artists(tmp_path):
+def test_magnatagatune_gives_tags_unchanged_and_artists(tmp_path):
     write(
         tmp_path,
         "annotations_final.csv",
@@ -157,7 +157,7 @@ def test_magnatagatune_gives_its_tags_as_they_are_and_artists(tmp_path):
         ([MTT + "\tno vocals", "2\t1\t0\t1\ta.mp3\t1"], "two columns 'no vocals'"),
     ],
 )
-def test_wrong_annotations_of_magnatagatune_are_refused(tmp_path, lines, fault):
+def test_invalid_annotations_of_magnatagatune_are_rejected(tmp_path, lines, fault):
     path = write(tmp_path, "annotations_final.csv", *lines)
     message = refusal(read_source, "magnatagatune", path)
     assert message.startswith(str(path))
@@ -202,14 +202,14 @@ def test_fma_gives_genres_by_title_and_files_by_number(tmp_path):
         ("2,A,B,test,large,,[],[],,C,D", "11 fields where there are 10 columns"),
     ],
 )
-def test_a_row_of_fma_that_cannot_be_used_is_named(tmp_path, row, fault):
+def test_fma_errors_name_the_row(tmp_path, row, fault):
     path = write_fma(tmp_path, row)
     message = refusal(read_source, "fma", tmp_path)
     assert message.startswith(f"{path}: line 4 ")
     assert fault in message
 
 
-def test_fma_wants_three_lines_of_names_and_its_genres(tmp_path):
+def test_fma_needs_three_header_lines_and_genres(tmp_path):
     path = write_fma(tmp_path)
     write(tmp_path, "tracks.csv", "track_id,title", "2,Food")
     assert "no column track_id, track/genre_top, track/genres" in refusal(read_source, "fma", path)
@@ -278,7 +278,7 @@ def test_audioset_gives_the_leaves_under_music(tmp_path, ontology):
     assert not any(clip.test_sets for clip in source.clips)
 
 
-def test_audiosets_evaluation_segments_are_held_out(tmp_path, ontology):
+def test_audioset_eval_segments_are_a_test_set(tmp_path, ontology):
     path = write(tmp_path, "eval_segments.csv", *SEGMENTS, 'a, 0.000, 10.000, "/m/soul"')
     assert [c.test_sets for c in read("audioset", path, ontology=ontology)] == [("AudioSet eval",)]
 
@@ -306,14 +306,14 @@ def test_the_tree_of_music_names_all_parents_under_music(ontology):
         ('b, 5.000, 10.000, "/m/soul"', "the clip 'b' of line 4"),
     ],
 )
-def test_a_segment_that_cannot_be_used_is_named(tmp_path, ontology, row, fault):
+def test_audioset_errors_name_the_row(tmp_path, ontology, row, fault):
     path = write(tmp_path, "s.csv", *SEGMENTS, 'b, 0.000, 10.000, "/m/soul"', row)
     message = refusal(read_source, "audioset", path, ontology)
     assert message.startswith(f"{path}: line 5 ")
     assert fault in message
 
 
-def test_audioset_is_refused_without_a_whole_ontology(tmp_path, ontology):
+def test_audioset_needs_a_complete_ontology(tmp_path, ontology):
     path = write(tmp_path, "s.csv", *SEGMENTS, 'a, 0.000, 10.000, "/m/dog"')
     assert "give --ontology" in refusal(read_source, "audioset", path)
     assert "no recording of music" in refusal(read_source, "audioset", path, ontology)
@@ -363,7 +363,7 @@ def test_jamendo_gives_tags_by_their_kinds(tmp_path):
         ("s\ta\tb\tx.mp3\t9\tgenre---rock", "the clip 's' of line 2"),
     ],
 )
-def test_a_row_of_jamendo_that_cannot_be_used_is_named(tmp_path, row, fault):
+def test_jamendo_errors_name_the_row(tmp_path, row, fault):
     path = write(tmp_path, "j.tsv", JAMENDO, "s\ta\tb\ts.mp3\t9\tgenre---rock", row)
     message = refusal(read_source, "jamendo", path)
     assert message.startswith(f"{path}: line 3 ")
@@ -407,14 +407,14 @@ def test_song_describer_joins_the_captions_of_a_track(tmp_path):
         ("2,11,Slow.,True,0,5,6,a.mp3,9", "the file 'a.mp3' of line 2"),
     ],
 )
-def test_a_row_of_song_describer_that_cannot_be_used_is_named(tmp_path, row, fault):
+def test_song_describer_errors_name_the_row(tmp_path, row, fault):
     path = write(tmp_path, "d.csv", DESCRIBER, "1,10,Calm.,True,0,5,6,a.mp3,9", row)
     message = refusal(read_source, "song_describer", path)
     assert message.startswith(f"{path}: line 3 ")
     assert fault in message
 
 
-def test_a_table_of_ones_own_gives_all_that_is_known(tmp_path):
+def test_a_user_table_gives_all_annotations(tmp_path):
     path = write(
         tmp_path,
         "mine.csv",
@@ -463,7 +463,7 @@ def test_a_table_from_a_spreadsheet_is_read(tmp_path):
         ("file,clip", "a.wav,1\na.wav,2", "line 3 is about the file 'a.wav' of line 2"),
     ],
 )
-def test_a_table_of_ones_own_that_cannot_be_used_is_refused(tmp_path, head, row, fault):
+def test_an_invalid_user_table_is_rejected(tmp_path, head, row, fault):
     path = write(tmp_path, "mine.csv", head, row)
     message = refusal(read_source, "user_table", path)
     assert message.startswith(f"{path}: ")
@@ -514,7 +514,7 @@ def test_a_folder_gives_genres_and_artists_of_its_files(tmp_path):
     assert not any(clip.captions or clip.licence for clip in clips)
 
 
-def test_files_without_sound_are_listed(tmp_path):
+def test_files_without_audio_are_listed(tmp_path):
     sound(tmp_path / "a.flac", genre="Rock")
     (tmp_path / "cut.flac").write_bytes((tmp_path / "a.flac").read_bytes()[:20])
     (tmp_path / "empty.wav").touch()
@@ -527,7 +527,7 @@ def test_files_without_sound_are_listed(tmp_path):
     assert source.unusable == tuple(str(tmp_path / name) for name in names)
 
 
-def test_a_folder_without_recordings_is_refused(tmp_path):
+def test_a_folder_without_recordings_is_rejected(tmp_path):
     assert "has no recordings" in refusal(read_source, "user_folder", tmp_path)
     path = write(tmp_path, "a.csv", "file")
     assert "is not a folder" in refusal(read_source, "user_folder", path)
@@ -537,7 +537,7 @@ TABLES = sorted(set(READERS) - {"user_folder"})
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_what_is_no_table_is_refused(tmp_path, ontology, name):
+def test_other_files_are_rejected(tmp_path, ontology, name):
     path = tmp_path / "table.csv"
     write(tmp_path, "genres.csv", *FMA_GENRES)
     assert "No such file" in refusal(read_source, name, path, ontology)
@@ -552,7 +552,7 @@ def test_what_is_no_table_is_refused(tmp_path, ontology, name):
     assert refusal(read_source, name, path, ontology).startswith(f"{path}: ")
 
 
-def test_a_source_of_another_name_is_refused(tmp_path):
+def test_an_unknown_source_is_rejected(tmp_path):
     assert "use one of musiccaps, magnatagatune" in refusal(read_source, "mtt", tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Augmentation: what each effect does, measured; the same draws however a run is cut up."""
+"""Augmentation: measured effects, and reproducibility over steps and processes."""
 
 import dataclasses
 import json
@@ -61,12 +61,12 @@ def loudest_hertz(samples):
 # --- the effects -------------------------------------------------------------------------------
 
 
-def test_polarity_is_the_sign():
+def test_polarity_inverts_the_sign():
     samples = noise(4000)
     np.testing.assert_array_equal(augment(samples, rng(), only("polarity")), -samples)
 
 
-def test_noise_is_normal_and_as_loud_as_its_range_says():
+def test_noise_is_gaussian_within_its_range():
     samples, levels = noise(8000), []
     for number in range(100):
         added = augment(samples, rng(number), only("noise")) - samples
@@ -112,7 +112,7 @@ def test_stretch_changes_the_tempo_and_keeps_pitch_and_length(rate):
     assert loudest_hertz(stretch(sine(440.0), rate)) == pytest.approx(440, abs=0.5)
 
 
-def test_what_a_faster_clip_leaves_is_silent():
+def test_the_end_of_a_faster_clip_is_silent():
     changed = stretch(sine(440.0), 1.05)
     end = round(len(changed) / 1.05)
     assert not changed[end:].any()
@@ -144,7 +144,7 @@ def test_ranges_of_tempo_and_pitch_are_the_configs(monkeypatch):
         assert high - 0.03 * width < max(values) <= high
 
 
-def test_effects_come_in_the_published_order_as_often_as_they_should(monkeypatch):
+def test_effects_have_the_published_order_and_probabilities(monkeypatch):
     counts, orders = dict.fromkeys(EFFECTS, 0), set()
     names = {"noise": "add_noise", "gain": "gain", "stretch": "stretch", "pitch": "shift_pitch"}
     happened = []
@@ -166,14 +166,14 @@ def test_effects_come_in_the_published_order_as_often_as_they_should(monkeypatch
     assert all(list(order) == [name for name in names if name in order] for order in orders)
 
 
-def test_no_chance_changes_nothing():
+def test_zero_probabilities_change_nothing():
     samples = noise(RATE)
     np.testing.assert_array_equal(augment(samples, rng(), only()), samples)
     stored = np.random.default_rng(0).integers(-32768, 32768, RATE).astype(np.int16)
     np.testing.assert_array_equal(augment_stored(stored, rng(), only(), RATE), stored)
 
 
-def test_what_is_too_loud_is_clipped():
+def test_overflow_is_clipped():
     stored = np.array([-32768, 32767] * 1000, np.int16)
     turned = augment_stored(stored, rng(), only("polarity"), RATE)
     np.testing.assert_array_equal(turned, np.array([32767, -32767] * 1000))
@@ -210,7 +210,7 @@ def test_every_field_changes_something():
 # --- the crop ----------------------------------------------------------------------------------
 
 
-def test_crops_are_stretches_from_everywhere():
+def test_crops_start_anywhere():
     samples = np.arange(12)
     starts = set()
     for number in range(200):
@@ -277,13 +277,13 @@ def heard(batches):
             yield int(batch.records[at]), batch.features[at][: batch.lengths[at]]
 
 
-def test_the_default_leaves_clips_as_they_are_stored(datasets, model):
+def test_the_default_does_not_augment(datasets, model):
     dataset = datasets["waveform"]
     for record, samples in heard(make_batches(dataset, model, AugmentConfig())):
         np.testing.assert_array_equal(samples, dataset[record].features)
 
 
-def test_clips_are_crops_of_what_is_stored(datasets, model):
+def test_clips_are_crops_of_stored_ones(datasets, model):
     dataset, seen = datasets["waveform"], set()
     for record, samples in heard(make_batches(dataset, model, only(crop=True))):
         stored = dataset[record].features
@@ -298,13 +298,13 @@ def test_clips_are_crops_of_what_is_stored(datasets, model):
     assert len({start for record, start in seen if record == 4}) > 1
 
 
-def test_a_clip_is_never_heard_twice_alike(datasets, model):
+def test_a_clip_is_never_augmented_the_same_way_twice(datasets, model):
     clips = [samples.tobytes() for _, samples in heard(make_batches(datasets["waveform"], model))]
     assert len(clips) > len(SECONDS)
     assert len(set(clips)) == len(clips)
 
 
-def test_clips_of_a_block_have_draws_of_their_own(datasets, model):
+def test_clips_of_a_block_are_augmented_independently(datasets, model):
     dataset, factors = datasets["waveform"], []
     for record, samples in heard(make_batches(dataset, model, only("gain"))):
         stored = dataset[record].features.astype(np.float64)
@@ -312,7 +312,7 @@ def test_clips_of_a_block_have_draws_of_their_own(datasets, model):
     assert len(set(factors)) == len(factors)
 
 
-def test_going_on_at_a_step_repeats_the_draws(datasets, model):
+def test_resuming_at_a_step_repeats_the_augmentation(datasets, model):
     config = only(*EFFECTS, crop=True)
     batches = make_batches(datasets["waveform"], model, config)
     later = list(iterate(make_batches(datasets["waveform"], model, config), start=2, threads=2))
@@ -321,7 +321,7 @@ def test_going_on_at_a_step_repeats_the_draws(datasets, model):
         assert_same(batch, batches[2 + offset])
 
 
-def test_another_seed_gives_other_draws(datasets, model):
+def test_another_seed_augments_differently(datasets, model):
     one, two = (make_batches(datasets["waveform"], model, seed=seed)[0] for seed in (0, 1))
     assert_same(one._replace(features=0), two._replace(features=0))
     for a, b in zip(one.features[one.records >= 0], two.features[two.records >= 0], strict=True):
@@ -329,7 +329,7 @@ def test_another_seed_gives_other_draws(datasets, model):
 
 
 @pytest.mark.parametrize("parts", [[[0], [1], [2]], [[0, 1], [2]]])
-def test_processes_together_draw_what_one_draws(datasets, model, parts):
+def test_augmentation_does_not_depend_on_the_number_of_processes(datasets, model, parts):
     dataset = datasets["waveform"]
     whole = make_batches(dataset, model, blocks=3)
     shares = [make_batches(dataset, model, blocks=3, own=own) for own in parts]
@@ -338,7 +338,7 @@ def test_processes_together_draw_what_one_draws(datasets, model, parts):
         assert_same(joined, whole[step])
 
 
-def test_draws_do_not_depend_on_how_many_blocks_a_step_has(datasets, model):
+def test_augmentation_does_not_depend_on_the_blocks_per_step(datasets, model):
     dataset = datasets["waveform"]
     singles, pairs = (make_batches(dataset, model, blocks=blocks) for blocks in (1, 2))
     for step in range(len(singles)):
@@ -346,7 +346,7 @@ def test_draws_do_not_depend_on_how_many_blocks_a_step_has(datasets, model):
         assert_same(pair, jax.tree.map(lambda x: x[0], singles[step]))
 
 
-def test_places_have_draws_of_their_own():
+def test_positions_are_augmented_independently():
     places = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (0, 2, 0)]
     drawn = {clip_rng(*place).random() for place in places}
     assert len(drawn) == len(places)
@@ -354,7 +354,7 @@ def test_places_have_draws_of_their_own():
 
 
 @pytest.mark.parametrize("crops", [True, False])
-def test_as_many_vectors_are_planned_as_are_heard(datasets, model, golden_checkpoint, crops):
+def test_planned_lengths_match_the_encoded_ones(datasets, model, golden_checkpoint, crops):
     dataset, config = datasets["waveform"], dataclasses.replace(QUICK, crop=crops)
     cap = max_columns(dataset, model, config)
     # 2 s are 198 frames, 13 columns of 16; 4 s are 398, 25 columns.
@@ -416,14 +416,14 @@ def test_crops_need_longer_clips(datasets, model, seconds):
         ("semitones", 40.0),
     ],
 )
-def test_ranges_that_cannot_be_are_refused(datasets, model, field, value):
+def test_invalid_ranges_are_rejected(datasets, model, field, value):
     config = dataclasses.replace(QUICK, **{field: value})
     message = refusal(max_columns, datasets["waveform"], model, config)
     assert message.startswith("augment: ")
     assert field in message or field.replace("max", "min") in message
 
 
-def test_a_config_comes_back_from_its_dictionary():
+def test_a_config_round_trips():
     config = AugmentConfig(enabled=True, semitones=1.0)
     assert AugmentConfig.from_dict(config.to_dict()) == config
     rule = refusal(AugmentConfig.from_dict, {"stretch_min": 1.2}, "run.json: augment")

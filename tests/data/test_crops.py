@@ -1,4 +1,4 @@
-"""What an encoder is pre-trained on: recordings of a data set or a folder, cropped at random."""
+"""Pre-training crops of recordings from a data set or a folder."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def batches_of(corpus, clips=2, blocks=2, own=(0, 1), epochs=3, steps=0, seed=4)
     return CropBatches(corpus, FRAMES, clips, blocks, own, epochs, steps, seed)
 
 
-def test_short_and_unusable_recordings_are_left_out_and_counted(folder, stored):
+def test_short_and_unusable_recordings_are_skipped_and_counted(folder, stored):
     found = open_corpus(folder, FRAMES, 16)
     assert (len(found), found.num_short, found.num_unusable) == (5, 1, 1)
     assert sorted(found.name(i) for i in range(5)) == sorted(
@@ -63,7 +63,7 @@ def test_short_and_unusable_recordings_are_left_out_and_counted(folder, stored):
     assert (len(same), same.num_short, same.num_unusable) == (5, 1, 0)
 
 
-def test_lengths_are_held_against_the_crop_to_the_frame(stored):
+def test_recordings_are_long_enough_to_the_frame(stored):
     frames = sorted(1 + (int(np.ceil(int(s * RATE) * 16000 / RATE)) - 400) // 160 for s in SECONDS)
     for size in (*frames, *(n + 1 for n in frames)):
         assert len(stored_corpus(stored, size, 16)) == sum(n >= size for n in frames)
@@ -81,7 +81,7 @@ def test_a_folder_and_a_data_set_give_the_same_log_mels(folder, stored):
     assert np.abs(found.log_mel(number) - heard)[:, :70].mean() < 0.05
 
 
-def test_every_recording_comes_once_an_epoch_and_a_step_is_found_again(stored):
+def test_every_recording_is_used_once_per_epoch_and_steps_are_reproducible(stored):
     corpus = open_corpus(stored, FRAMES, 16)
     batches = batches_of(corpus, clips=1, blocks=5, own=range(5), epochs=4)
     assert len(batches) == 4
@@ -96,7 +96,7 @@ def test_every_recording_comes_once_an_epoch_and_a_step_is_found_again(stored):
     )
 
 
-def test_crops_are_stretches_of_their_recordings_from_anywhere(stored):
+def test_crops_start_anywhere_in_their_recordings(stored):
     corpus = open_corpus(stored, FRAMES, 16)
     whole = {corpus.name(i): corpus.log_mel(i) for i in range(len(corpus))}
     starts = set()
@@ -114,7 +114,7 @@ def test_crops_are_stretches_of_their_recordings_from_anywhere(stored):
     assert len({start for name, start in starts if name == longest}) > 6
 
 
-def test_what_turns_out_unusable_is_passed_over_and_said_once(folder, tmp_path, capsys):
+def test_unusable_recordings_are_replaced_and_reported_once(folder, tmp_path, capsys):
     import shutil
 
     place = shutil.copytree(folder, tmp_path / "copy")
@@ -136,7 +136,7 @@ def test_what_turns_out_unusable_is_passed_over_and_said_once(folder, tmp_path, 
     assert any(np.array_equal(heard[s : s + FRAMES], first[place_of]) for s in starts)
 
 
-def test_what_cannot_be_cropped_is_refused(folder, stored, tmp_path):
+def test_a_corpus_without_usable_recordings_is_rejected(folder, stored, tmp_path):
     assert "has no recordings (.wav" in refusal(open_corpus, tmp_path, FRAMES, 16)
     message = refusal(open_corpus, stored, 608, 16)
     assert "none of its 6 recordings has the 608 frames (6.08 s) of a crop" in message

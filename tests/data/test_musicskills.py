@@ -1,4 +1,4 @@
-"""Lists are read as published, but list by list, and a fault in one is named."""
+"""Question lists are joined per recording, and errors name the record."""
 
 import json
 
@@ -44,7 +44,7 @@ def test_questions_of_a_recording_are_joined_in_the_order_of_the_lists(write, tm
     assert found.repeated == 0
 
 
-def test_lists_of_one_data_set_may_have_folders_of_their_own(write):
+def test_lists_of_one_data_set_may_have_several_folders(write):
     """The published loader would look for both in the folder of the last list."""
     first, one = write("a", [record("x.wav")])
     second, two = write("b", [record("x.wav")])
@@ -53,7 +53,7 @@ def test_lists_of_one_data_set_may_have_folders_of_their_own(write):
     assert [clip.dataset for clip in clips] == ["MC", "MC"]
 
 
-def test_a_question_that_is_there_twice_is_counted(write):
+def test_repeated_questions_are_counted(write):
     path, folder = write("a", [record("x.wav"), record("x.wav"), record("x.wav", answer="Horn.")])
     found = read_lists([path], [folder])
     assert (len(found.clips[0].questions), found.repeated) == (2, 1)
@@ -83,7 +83,7 @@ def test_the_example_list_is_read(shared_dir):
         (json.dumps([record("")]), "record 0: has an empty or unreadable 'file_name'"),
     ],
 )
-def test_a_list_that_is_none_is_named(tmp_path, content, named):
+def test_an_invalid_list_is_named(tmp_path, content, named):
     path = tmp_path / "list.json"
     path.write_text(content)
     message = refusal(read_lists, [path], [tmp_path])
@@ -99,6 +99,6 @@ def test_a_missing_list_or_folder_is_named(tmp_path, write):
     assert "name one or more json files" in refusal(read_lists, [], [folder])
 
 
-def test_lists_and_folders_go_together(write):
+def test_numbers_of_lists_and_folders_must_match(write):
     path, folder = write("a", [record("x.wav")])
     assert "3 lists and 2 audio folders" in refusal(read_lists, [path] * 3, [folder] * 2)

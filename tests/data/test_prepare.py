@@ -1,4 +1,4 @@
-"""A prepared data set holds what was read, goes on after a kill, and loses nothing silently."""
+"""Preparing a data set: exact contents, resuming after a kill, reported errors."""
 
 import json
 import os
@@ -95,7 +95,7 @@ def test_records_hold_the_log_mel_and_all_questions(prepared, recordings):
             assert question.answer_ids.tolist() == tokenizer.encode(question.answer)
 
 
-def test_the_page_and_the_index_count(prepared, golden_checkpoint):
+def test_manifest_and_index(prepared, golden_checkpoint):
     page, config = prepared.manifest, golden_checkpoint.config
     assert (page["records"], page["questions"], page["bad"]) == (4, 6, 0)
     assert (page["cut_prompts"], page["cut_answers"]) == (1, 1)
@@ -111,7 +111,7 @@ def test_the_page_and_the_index_count(prepared, golden_checkpoint):
     assert max(lengths.prompt) == max(lengths.labels) == 129
 
 
-def test_a_waveform_of_16_bits_comes_back_as_it_was(recordings, tmp_path):
+def test_a_16_bit_waveform_is_stored_exactly(recordings, tmp_path):
     make(recordings, tmp_path / "out", "waveform")
     dataset = Dataset(tmp_path / "out")
     wanted, _ = soundfile.read(recordings / "long.wav", dtype="int16")
@@ -133,13 +133,13 @@ def test_embeddings_are_the_encoders(recordings, tmp_path, golden_checkpoint, as
 
 
 @pytest.mark.parametrize("store", ["embeddings", "log_mel"])
-def test_embeddings_go_with_an_encoder(recordings, tmp_path, golden_checkpoint, store):
+def test_embeddings_need_an_encoder(recordings, tmp_path, golden_checkpoint, store):
     encoder = None if store == "embeddings" else golden_checkpoint
     message = refusal(make, recordings, tmp_path / "out", store, encoder)
     assert "--checkpoint" in message
 
 
-def test_other_ways_of_reading_are_kept_apart(recordings, tmp_path, prepared):
+def test_reading_options_are_stored(recordings, tmp_path, prepared):
     features = {"mono": "mean", "resampler": "kaiser-best", "max_seconds": 5.0}
     make(recordings, tmp_path / "out", features=features)
     dataset = Dataset(tmp_path / "out")
@@ -154,7 +154,7 @@ def test_grain_reads_it(prepared):
     assert list(source) == [2, 1, 2, 1]
 
 
-def test_a_record_comes_back_as_it_was():
+def test_a_record_round_trips():
     from tinymu_jax.data.records import Record
 
     ids = np.arange(5, dtype=np.int32)
@@ -208,7 +208,7 @@ def test_bad_recordings_are_listed_and_too_many_are_an_error(with_bad, tmp_path)
 # --- stopping and going on ---------------------------------------------------------------------
 
 
-def test_a_kill_loses_no_more_than_the_shards_in_the_making(recordings, tmp_path, prepared):
+def test_a_kill_loses_unfinished_shards_only(recordings, tmp_path, prepared):
     output = tmp_path / "out"
     tokenizer = tmp_path / "tokenizer.json"
     tokenizer.write_text(tokenizer_text())
@@ -237,7 +237,7 @@ def test_a_kill_loses_no_more_than_the_shards_in_the_making(recordings, tmp_path
     assert not list(output.glob("*.partial"))
 
 
-def test_another_data_set_is_not_mixed_in(recordings, tmp_path):
+def test_a_folder_with_another_data_set_is_rejected(recordings, tmp_path):
     make(recordings, tmp_path / "out")
     message = refusal(make, recordings, tmp_path / "out", "waveform")
     assert message.startswith(f"{tmp_path / 'out'}: holds a data set with other features; ")
@@ -248,7 +248,7 @@ def test_another_data_set_is_not_mixed_in(recordings, tmp_path):
     assert "holds other files (a.txt)" in refusal(make, recordings, tmp_path / "notes")
 
 
-def test_two_processes_do_not_write_one_folder(recordings, tmp_path):
+def test_a_folder_is_locked_while_it_is_written(recordings, tmp_path):
     (tmp_path / "out").mkdir()
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
@@ -261,7 +261,7 @@ def test_two_processes_do_not_write_one_folder(recordings, tmp_path):
     assert make(recordings, tmp_path / "out")["records"] == 4
 
 
-def test_what_is_whole_is_not_made_again(recordings, tmp_path, monkeypatch):
+def test_complete_shards_are_not_written_again(recordings, tmp_path, monkeypatch):
     page = make(recordings, tmp_path / "out")
     monkeypatch.setattr("tinymu_jax.data.prepare.make_shards", lambda work, *_: (x for x in work))
     assert make(recordings, tmp_path / "out") == page
@@ -276,7 +276,7 @@ def copy(prepared, tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0, 1000, -1])
-def test_a_shard_cut_short_is_named_and_mended(copy, recordings, kept):
+def test_a_truncated_shard_is_named_and_repaired(copy, recordings, kept):
     shard = copy / "shard-00001.array_record"
     shard.write_bytes(shard.read_bytes()[:kept])
     message = refusal(Dataset, copy)
@@ -286,14 +286,14 @@ def test_a_shard_cut_short_is_named_and_mended(copy, recordings, kept):
     assert len(Dataset(copy)[3].questions) == 1
 
 
-def test_a_missing_shard_or_page_is_named(copy):
+def test_a_missing_shard_or_manifest_is_named(copy):
     (copy / "shard-00000.array_record").unlink()
     assert refusal(Dataset, copy).startswith(f"{copy / 'shard-00000.array_record'}: has 0 bytes")
     (copy / DATASET_FILE).unlink()
     assert refusal(Dataset, copy).startswith(f"{copy}: has no dataset.json; ")
 
 
-def test_another_version_or_field_is_named(copy):
+def test_another_format_or_field_is_named(copy):
     page = json.loads((copy / DATASET_FILE).read_text())
     (copy / DATASET_FILE).write_text(json.dumps(page | {"format": 3}))
     assert "format 3, this version reads 2" in refusal(Dataset, copy)
@@ -301,7 +301,7 @@ def test_another_version_or_field_is_named(copy):
     assert "unknown key 'stores'" in refusal(Dataset, copy)
 
 
-def test_the_tokenizer_of_another_model_is_refused(prepared):
+def test_another_tokenizer_is_rejected(prepared):
     prepared.check_model(tokenizer_text(), {})
     message = refusal(prepared.check_model, "another", {})
     assert "its tokens come from another tokenizer" in message
@@ -310,7 +310,7 @@ def test_the_tokenizer_of_another_model_is_refused(prepared):
 # --- the commands ------------------------------------------------------------------------------
 
 
-def test_stats_say_how_full_rows_are(prepared, capsys, monkeypatch):
+def test_stats_print_how_full_rows_are(prepared, capsys, monkeypatch):
     arguments = ("stats", prepared.folder, "--packing.rows", 1, "--json")
     code, out, _ = run_cli(capsys, monkeypatch, "data", *arguments)
     found = json.loads(out)
@@ -340,7 +340,7 @@ def test_bad_commands_end_with_one_line(arguments, named, tmp_path, capsys, monk
     assert named in err
 
 
-def test_a_process_that_ends_is_told_in_a_sentence():
+def test_the_end_of_a_worker_is_one_sentence():
     def work():
         with worker_pool(1) as pool:
             pool.submit(os._exit, 1).result()
@@ -355,7 +355,7 @@ def test_a_process_that_ends_is_told_in_a_sentence():
         (["--max-seconds", "10", "--mono", "first"], ("log_mel", "first", "kaiser-best", 10.0)),
     ],
 )
-def test_recordings_alone_are_read_as_pre_training_does_or_as_asked(
+def test_recordings_without_lists_are_read_as_in_pre_training(
     options, wanted, tmp_path, capsys, monkeypatch
 ):
     (tmp_path / "music").mkdir()

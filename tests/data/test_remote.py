@@ -1,4 +1,4 @@
-"""Data sets on buckets are copied to this machine once, and go on where a copy was cut short."""
+"""Data sets on buckets are copied once, and interrupted copies are continued."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +53,7 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_a_copy_is_the_data_set_byte_for_byte_and_is_made_once(bucket, whole, fetched):
+def test_a_copy_is_exact_and_made_once(bucket, whole, fetched):
     folder = local_copy(ADDRESS)
     assert contents(folder) == contents(whole)
     assert len(Dataset(folder)) == len(Dataset(whole)) > 0
@@ -62,7 +62,7 @@ def test_a_copy_is_the_data_set_byte_for_byte_and_is_made_once(bucket, whole, fe
     assert len(fetched) == len(contents(whole)) - 1
 
 
-def test_a_copy_that_was_cut_short_goes_on(bucket, whole, fetched, monkeypatch):
+def test_an_interrupted_copy_is_continued(bucket, whole, fetched, monkeypatch):
     counted = MemoryFileSystem.get_file
 
     def breaks(self, path, target, **named):
@@ -81,7 +81,7 @@ def test_a_copy_that_was_cut_short_goes_on(bucket, whole, fetched, monkeypatch):
     assert len(before) + len(fetched) == len(contents(whole)) - 1
 
 
-def test_a_shard_that_was_cut_short_is_fetched_again(bucket, whole, fetched):
+def test_a_truncated_shard_is_copied_again(bucket, whole, fetched):
     folder = local_copy(ADDRESS)
     shard = next(folder.glob("*.array_record"))
     shard.write_bytes(shard.read_bytes()[:-1])
@@ -91,7 +91,7 @@ def test_a_shard_that_was_cut_short_is_fetched_again(bucket, whole, fetched):
     assert fetched == [shard.name]
 
 
-def test_another_data_set_of_the_same_address_is_copied_anew(bucket, recordings, tmp_path):  # noqa: F811
+def test_another_data_set_at_the_same_url_is_copied_again(bucket, recordings, tmp_path):  # noqa: F811
     before = local_copy(ADDRESS)
     other = tmp_path / "other"
     make(recordings, other, store="waveform")
@@ -108,14 +108,14 @@ def test_processes_of_a_machine_copy_it_once(bucket, whole, fetched):
     assert len(fetched) == len(contents(whole)) - 1
 
 
-def test_a_folder_of_this_machine_stays_where_it_is(whole, own_cache):
+def test_local_folders_are_not_copied(whole, own_cache):
     assert local_path(str(whole)) == whole
     copy = local_path(f"file://{whole}")
     assert copy != whole
     assert contents(copy) == contents(whole)
 
 
-def test_a_run_reads_the_copies(bucket, whole):
+def test_training_reads_the_copies(bucket, whole):
     data = DataConfig(train=ADDRESS, validation=str(whole))
     found = with_local_data(TrainConfig(output="run", data=data)).data
     assert contents(Path(found.train)) == contents(whole)
@@ -127,11 +127,11 @@ def test_a_run_reads_the_copies(bucket, whole):
     ("place", "address"),
     [("gs://a/b", True), ("s3://a", True), ("/data", False), ("a:b/c", False), ("C:/x", False)],
 )
-def test_addresses_are_told_from_paths(place, address):
+def test_urls_are_distinguished_from_paths(place, address):
     assert is_url(place) is address
 
 
-def test_what_cannot_be_copied_is_told_in_a_sentence(bucket, own_cache, monkeypatch):
+def test_errors_of_copying_are_one_sentence(bucket, own_cache, monkeypatch):
     assert "has no dataset.json; copy a folder there" in refusal(local_copy, "memory://bucket/sets")
     assert "nix:// is not a known protocol" in refusal(local_copy, "nix://bucket/sets")
 

@@ -1,4 +1,4 @@
-"""Synthetic music: the same clips everywhere, facts that can be heard, a folder that is whole."""
+"""Synthetic music: reproducible clips, audible facts, complete folders."""
 
 import csv
 import hashlib
@@ -59,7 +59,7 @@ def assert_by_chance(counts, expected, freedom, worth):
     assert distance < freedom + 5 * (2 * freedom) ** 0.5
 
 
-def test_values_come_evenly(drawn):
+def test_values_are_equally_frequent(drawn):
     values, worth = drawn
     for column, size in zip(values.T, SIZES, strict=True):
         counts = np.bincount(column, minlength=size)
@@ -75,7 +75,7 @@ def test_facts_are_independent(drawn):
         assert_by_chance(table, expected, (SIZES[i] - 1) * (SIZES[j] - 1), worth)
 
 
-def test_combinations_for_tests_are_kept_from_training():
+def test_combinations_for_tests_are_disjoint_from_training():
     rng = np.random.default_rng(0)
     training = {draw_facts(rng, held_out=False) for _ in range(8000)}
     test = {draw_facts(rng, held_out=True) for _ in range(8000)}
@@ -85,14 +85,14 @@ def test_combinations_for_tests_are_kept_from_training():
 
 
 @pytest.mark.parametrize("timbre", ["organ", NEW_TIMBRE])
-def test_all_clips_have_the_timbre_that_is_asked_for(timbre):
+def test_all_clips_have_the_requested_timbre(timbre):
     config = SynthesisConfig(timbre=timbre, extra=(NEW_TIMBRE,))
     others = [draw_clip_facts(config, number)[0] for number in range(50)]
     assert {facts.timbre for facts in others} == {timbre}
     assert len(set(others)) > 45
 
 
-def test_the_new_instrument_is_told_of_and_never_heard():
+def test_the_new_timbre_is_in_texts_but_not_in_clips():
     told = [make_text(SynthesisConfig(), number) for number in range(200)]
     named = [text for facts, text, _ in told if facts.timbre == NEW_TIMBRE]
     assert len(named) > 10
@@ -105,7 +105,7 @@ def test_the_new_instrument_is_told_of_and_never_heard():
 
 
 @pytest.mark.parametrize("seconds", [1.0, 2.5, 4.0, 12.0])
-def test_a_clip_is_as_long_as_asked_for_within_full_scale_and_never_silent(seconds):
+def test_clips_have_the_requested_length_and_a_valid_level(seconds):
     for number in range(6):
         _, samples, _ = make_clip(SynthesisConfig(seconds=seconds), number)
         assert samples.dtype == np.int16
@@ -127,7 +127,7 @@ def test_a_clip_depends_on_seed_and_number():
     assert len({clip.tobytes() for clip in clips}) == 4
 
 
-def test_a_clip_sounds_the_same_whatever_is_asked_about_it():
+def test_audio_does_not_depend_on_the_questions():
     config = SynthesisConfig(seconds=1.0)
     facts, samples, _ = make_clip(config, 0)
     for other in (replace(config, choice=0), replace(config, open=10), replace(config, clips=5)):
@@ -208,7 +208,7 @@ def test_loud_is_louder_than_soft():
     assert np.median(found["loud"]) > 8 * np.median(found["soft"])
 
 
-def test_what_swells_ends_louder_than_it_begins():
+def test_swelling_clips_get_louder():
     found = {}
     for dynamics in FACTS["dynamics"]:
         clips = [samples for _, samples in draw_clips(40, dynamics=dynamics)]
@@ -267,7 +267,7 @@ def test_the_mode_is_the_third_above_the_tonic(melodies):
     assert told > 0.9 * len(melodies)
 
 
-def test_every_melody_has_a_tone_that_tells_its_mode():
+def test_every_melody_has_a_note_that_shows_its_mode():
     # The third, sixth and seventh are what major and minor differ in.
     facts = Facts("organ", "none", "slow", "four", "major", "arched", "low", "loud", "one", "dry")
     for number in range(300):
@@ -278,7 +278,7 @@ def test_every_melody_has_a_tone_that_tells_its_mode():
             assert degrees & {2, 5, 6}, (number, tempo, contour, degrees)
 
 
-def test_a_room_sounds_on_between_notes():
+def test_reverb_sounds_between_notes():
     found = {"dry": [], "room": []}
     given = PLAIN | {"timbre": "organ"}
     for room, own in found.items():
@@ -333,7 +333,7 @@ def test_a_note_stays_within_full_scale(name):
 
 @pytest.mark.parametrize("name", ["organ", "square", "brass", "bass"])
 @pytest.mark.parametrize("hertz", [1244.5, 1975.5, 2793.8])
-def test_nothing_of_a_high_note_folds_back(name, hertz):
+def test_high_notes_have_no_aliasing(name, hertz):
     steady = play(name, hertz)[2000:14_000]
     power = np.abs(np.fft.rfft(steady * np.blackman(len(steady)))) ** 2
     found = np.fft.rfftfreq(len(steady), 1 / RATE)
@@ -386,7 +386,7 @@ def test_lists_are_read_as_those_of_musicskills(made):
         assert {record["task"] for record in json.loads((made / name).read_text())} == {task}
 
 
-def test_the_table_says_what_each_clip_is(made):
+def test_the_table_holds_the_facts_of_each_clip(made):
     with (made / "facts.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row.pop("file_name") for row in rows] == [f"{n:06d}.wav" for n in range(SMALL.clips)]
@@ -395,7 +395,7 @@ def test_the_table_says_what_each_clip_is(made):
     ]
 
 
-def test_what_is_only_told_is_told_whole_and_asked_about(made):
+def test_texts_name_all_facts_and_have_questions(made):
     lists = [made / name for name in TEXT_LISTS.values()]
     found = read_lists(lists, [made / "texts"] * len(lists))
     assert [clip.path.name for clip in found.clips] == [f"{n:06d}.txt" for n in range(SMALL.texts)]
@@ -407,19 +407,19 @@ def test_what_is_only_told_is_told_whole_and_asked_about(made):
         assert facts != make_clip(SMALL, number)[0]
 
 
-def test_what_is_there_is_not_made_again(made):
+def test_a_complete_folder_is_not_written_again(made):
     before = {path: path.stat().st_mtime_ns for path in made.rglob("[!.]*")}
     assert synthesize(made, replace(SMALL, workers=2)) == made
     assert {path: path.stat().st_mtime_ns for path in made.rglob("[!.]*")} == before
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"clips": 7}, {"held_out": True}, {"open": 5}])
-def test_clips_of_another_kind_are_not_mixed_in(made, changes):
+def test_other_settings_are_rejected(made, changes):
     message = refusal(synthesize, made, replace(SMALL, **changes))
     assert message.startswith(f"{made}: holds clips of other settings; name another folder")
 
 
-def test_a_folder_with_other_files_is_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_rejected(tmp_path):
     (tmp_path / "thesis.tex").write_text("Dear")
     assert "holds other files; name a new or empty folder" in refusal(synthesize, tmp_path, SMALL)
     assert [name for name in contents(tmp_path) if name != ".lock"] == ["thesis.tex"]
@@ -442,7 +442,7 @@ def kill_halfway(folder):
     cut.write_bytes(cut.read_bytes()[:1000])
 
 
-def test_what_was_killed_is_made_whole(made, tmp_path):
+def test_an_interrupted_run_is_completed(made, tmp_path):
     kill_halfway(tmp_path)
     synthesize(tmp_path, SMALL)
     assert contents(tmp_path) == contents(made)
@@ -452,14 +452,14 @@ def test_what_was_killed_is_made_whole(made, tmp_path):
     assert contents(tmp_path) == contents(made)
 
 
-def test_what_was_killed_while_a_list_was_written_is_made_whole(made, tmp_path):
+def test_a_run_interrupted_while_writing_a_list_is_completed(made, tmp_path):
     kill_halfway(tmp_path)
     (tmp_path / "qa.json.4711.partial").write_text("[")
     synthesize(tmp_path, SMALL)
     assert contents(tmp_path) == contents(made)
 
 
-def test_what_was_begun_otherwise_is_not_mixed_in(tmp_path):
+def test_other_settings_do_not_continue_an_interrupted_run(tmp_path):
     kill_halfway(tmp_path)
     message = refusal(synthesize, tmp_path, replace(SMALL, clips=2))
     assert message.startswith(f"{tmp_path}: holds clips of other settings; ")
@@ -471,7 +471,7 @@ def test_a_clip_that_cannot_be_written_is_named(tmp_path):
     assert message.startswith(f"{tmp_path / 'clips' / '000000.wav'}: cannot be written (")
 
 
-def test_many_clips_are_made_in_processes_as_one_by_one(tmp_path):
+def test_processes_render_the_same_clips(tmp_path):
     config = SynthesisConfig(clips=200, seconds=1.0, **ONLY_OPEN, workers=2)
     told = []
     synthesize(tmp_path, config, lambda done, total: told.append((done, total)))
@@ -508,7 +508,7 @@ def test_many_clips_are_made_in_processes_as_one_by_one(tmp_path):
         ({"timbre": "kazoo"}, "timbre 'kazoo', extra (): use some of pluck, organ, "),
     ],
 )
-def test_what_cannot_be_made_is_refused_before_anything_is_written(tmp_path, changes, named):
+def test_invalid_settings_are_rejected_before_anything_is_written(tmp_path, changes, named):
     folder = tmp_path / "new"
     assert named in refusal(synthesize, folder, replace(SMALL, **changes))
     assert not folder.exists()

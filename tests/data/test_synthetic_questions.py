@@ -1,4 +1,4 @@
-"""Questions about facts: well formed, balanced, and no better than chance without the clip."""
+"""Synthetic questions: well formed, balanced, and at chance without the clip."""
 
 import re
 from collections import Counter, defaultdict
@@ -77,7 +77,7 @@ def test_every_value_has_a_name_and_every_fact_its_questions():
         assert all(prompt.count("{}") == 1 for prompt in BINARY[fact])
 
 
-def test_what_is_asked_for_is_told_by_the_prompt():
+def test_the_prompt_implies_the_facts():
     prompts = Counter(prompt for own in OPEN.values() for prompt in own)
     prompts += Counter(list(CAPTION))
     prompts += Counter(
@@ -118,7 +118,7 @@ def assert_is_answered(facts, question):
     assert question.answer == wanted, question
 
 
-def test_answers_are_found_from_prompt_and_facts(learnt):
+def test_answers_follow_from_prompt_and_facts(learnt):
     seen = Counter()
     for facts, asked in learnt[:300]:
         for question in asked:
@@ -129,7 +129,7 @@ def test_answers_are_found_from_prompt_and_facts(learnt):
     }
 
 
-def test_no_fact_is_asked_for_twice_in_a_format(learnt):
+def test_a_format_asks_for_each_fact_once(learnt):
     for _, asked in learnt[:300]:
         for task in (QA, YES_NO):
             about = [q.facts for q in asked if q.task == task]
@@ -149,7 +149,7 @@ def test_four_options_are_values_of_one_fact_or_of_four(learnt):
             assert sorted(FACT_OF[text] for text in texts) == sorted(question.facts)
 
 
-def test_a_telling_of_all_facts_tells_all_facts():
+def test_a_description_names_all_facts():
     rng = np.random.default_rng(0)
     facts = draw_facts(rng, held_out=False)
     texts = [describe(rng, facts).removeprefix("You hear ").removesuffix(".") for _ in range(20)]
@@ -158,7 +158,7 @@ def test_a_telling_of_all_facts_tells_all_facts():
     assert len(set(map(tuple, tellings))) == 20
 
 
-def test_a_timbre_beside_the_usual_is_asked_about_as_well():
+def test_an_additional_timbre_is_asked_about():
     """Of a clip with a usual timbre the new one is a wrong option, of its own the right one."""
     rng = np.random.default_rng(0)
     usual = draw_facts(rng, held_out=False)
@@ -176,7 +176,7 @@ def test_a_timbre_beside_the_usual_is_asked_about_as_well():
 # --- balance -----------------------------------------------------------------------------------
 
 
-def test_the_right_letter_is_each_of_four_equally_often(learnt):
+def test_right_letters_are_balanced(learnt):
     asked = of_task(learnt, MCQ)
     for kind in (1, 4):
         letters = Counter(q.answer[1] for _, q in asked if len(q.facts) == kind)
@@ -199,7 +199,7 @@ def test_half_of_the_answers_are_yes(fact):
         assert abs(yes[name] / count - 0.5) < share_error(count, 0.5), name
 
 
-def test_every_fact_is_the_right_option_as_often(learnt):
+def test_right_options_are_balanced_over_facts(learnt):
     asked = [q for _, q in of_task(learnt, MCQ) if len(q.facts) == 4]
     right = Counter(FACT_OF[q.answer.split(") ")[1]] for q in asked)
     assert set(right) == set(FACTS)
@@ -221,7 +221,7 @@ def most_often(pairs):
     return {key: values.most_common(1)[0][0] for key, values in found.items()}
 
 
-def test_letters_and_lengths_of_options_tell_nothing(learnt, tested):
+def test_letters_and_lengths_of_options_are_uninformative(learnt, tested):
     (letter,) = most_often((0, q.answer[1]) for _, q in of_task(learnt, MCQ)).values()
     hits = defaultdict(list)
     for _, question in of_task(tested, MCQ):
@@ -246,20 +246,20 @@ def test_options_that_were_often_right_are_no_better(learnt, tested):
     assert mean_of(hits) == pytest.approx(25, abs=4)
 
 
-def test_a_question_does_not_tell_yes_or_no(learnt, tested):
+def test_questions_do_not_predict_yes_or_no(learnt, tested):
     best = most_often((q.prompt, q.answer) for _, q in of_task(learnt, YES_NO))
     hits = [q.answer == best.get(q.prompt, "Yes.") for _, q in of_task(tested, YES_NO)]
     assert mean_of(hits) == pytest.approx(50, abs=4)
 
 
-def test_an_open_question_does_not_tell_its_answer(learnt, tested):
+def test_open_questions_do_not_predict_their_answers(learnt, tested):
     best = most_often((q.prompt, q.answer) for _, q in of_task(learnt, QA))
     hits = [q.answer == best[q.prompt] for _, q in of_task(tested, QA)]
     chance = np.mean([1 / len(values) for values in FACTS.values()])
     assert mean_of(hits) == pytest.approx(100 * chance, abs=4)
 
 
-def test_a_caption_is_begun_and_worded_alike_for_all(learnt):
+def test_captions_have_the_same_wording_for_all_clips(learnt):
     prompts = Counter(q.prompt for _, q in of_task(learnt, CAPTIONING))
     assert set(prompts) == set(CAPTION)
     beginnings = {q.prompt.split("?")[0] for _, q in of_task(learnt, MCQ)}

@@ -1,4 +1,4 @@
-"""Texts in place of recordings: stored as tokens, and learnt from as the decoder reads them."""
+"""Texts in place of recordings: stored as tokens, and trained on by the decoder."""
 
 import json
 from dataclasses import replace
@@ -46,7 +46,7 @@ def tokenizer_file():
     return train_tokenizer([*TEXTS.values(), *prompts] * 3, size=400)
 
 
-def test_a_tokenizer_of_ones_own_has_smollm2s_special_tokens(tokenizer_file):
+def test_a_trained_tokenizer_has_smollm2s_special_tokens(tokenizer_file):
     import tokenizer_fixture
     from tokenizers import Tokenizer as Fast
 
@@ -71,12 +71,12 @@ def test_a_tokenizer_of_ones_own_has_smollm2s_special_tokens(tokenizer_file):
         "Déjà vu 音楽 🎸\x00\u0600",
     ],
 )
-def test_any_text_survives_it(tokenizer_file, text):
+def test_the_tokenizer_is_lossless(tokenizer_file, text):
     tokenizer = Tokenizer(tokenizer_file)
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_what_it_was_made_for_takes_few_tokens(tokenizer_file):
+def test_the_tokenizer_is_compact_on_its_training_text(tokenizer_file):
     tokenizer = Tokenizer(tokenizer_file)
     for text in TEXTS.values():
         assert len(tokenizer.encode(text)) < len(text) / 2
@@ -122,7 +122,7 @@ def test_records_hold_the_tokens_of_the_texts(prepared, tokenizer_file):
         assert [(q.prompt, q.answer) for q in prepared[number].questions] == QUESTIONS
 
 
-def test_texts_that_cannot_be_used_are_listed(prepared):
+def test_unusable_texts_are_listed(prepared):
     lines = (prepared.folder / BAD_FILE).read_text().splitlines()
     reasons = {
         json.loads(line)["clip"].split("/")[-1]: json.loads(line)["reason"] for line in lines
@@ -139,7 +139,7 @@ def make_batches(dataset, config):
     return PackedBatches(dataset, make_plan(groups, PACKING, 0, 1), PACKING, config, 1)
 
 
-def test_a_text_is_as_long_as_its_tokens_whatever_the_encoder_pools(prepared, golden_checkpoint):
+def test_pooling_does_not_change_the_length_of_a_text(prepared, golden_checkpoint):
     for pooling in (1, 4):
         lengths = prepared.lengths(replace(golden_checkpoint.config, pooling=pooling))
         assert lengths.audio.tolist() == [len(prepared[n].features) for n in range(len(TEXTS))]
@@ -199,7 +199,7 @@ def compared(prepared, golden_checkpoint):
     return together(decoder, batches[0]), alone(decoder, 1.0), alone(decoder, 0.0)
 
 
-def test_the_loss_is_that_of_questions_one_by_one(compared):
+def test_the_loss_equals_that_of_single_questions(compared):
     (found, gradient), (wanted, by_hand), _ = compared
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     targets = dict(flatten(by_hand))
@@ -217,7 +217,7 @@ def test_the_gradient_reaches_the_embedding_through_the_texts(compared, prepared
     assert differing == {t for n in range(len(TEXTS)) for t in prepared[n].features.tolist()}
 
 
-def test_neither_encoder_nor_projector_is_in_the_step(golden_checkpoint):
+def test_the_step_has_neither_encoder_nor_projector(golden_checkpoint):
     model = golden_checkpoint.config
     base = training_flops(model, 100, 10, 5, "text", frozen=FREE)
     assert base == training_flops(model, 100, 10, 0, "text", frozen=FREE)
@@ -231,7 +231,7 @@ def test_neither_encoder_nor_projector_is_in_the_step(golden_checkpoint):
     ("frozen", "part"), [("projector/.*", "encoder"), ("encoder/.*", "projector")]
 )
 @pytest.mark.parametrize("field", ["train", "validation"])
-def test_what_does_not_hear_texts_cannot_learn_from_them(
+def test_encoder_training_rejects_texts(
     prepared, golden_checkpoint, tokenizer_file, frozen, part, field
 ):
     config = TrainConfig(
@@ -253,7 +253,7 @@ def test_what_does_not_hear_texts_cannot_learn_from_them(
     assert "freeze '(encoder|projector)/.*'" in message
 
 
-def test_texts_of_another_tokenizer_are_refused(prepared, golden_checkpoint):
+def test_texts_of_another_tokenizer_are_rejected(prepared, golden_checkpoint):
     from tokenizer_fixture import tokenizer_text
 
     message = refusal(prepared.check_model, tokenizer_text(), golden_checkpoint.params["encoder"])
