@@ -71,7 +71,7 @@ def test_musiccaps_gives_a_balanced_set_without_a_leak(
         *("--test-sets.song-describer", shared_dir / "data" / "song_describer.csv"),
     )
     records, out = build(capsys, monkeypatch, tmp_path / "one", "--musiccaps", musiccaps, *sets)
-    assert "hit a test set" in out
+    assert "leak from a test set" in out
     counts = Counter(record["task"] for record in records)
     for task, part in zip(TASKS, MIX, strict=True):
         assert abs(counts[task] / len(records) - part / sum(MIX)) < 0.005
@@ -131,7 +131,7 @@ def test_every_balanced_row_is_a_leak_if_it_is_let_in(musiccaps, tmp_path, capsy
     balanced = json.loads((tmp_path / "leak_report.json").read_text())["test_sets"][
         "MusicCaps balanced"
     ]
-    assert balanced["hits"]["id"] == 1000
+    assert balanced["leaks"]["id"] == 1000
     code, _, _ = run_cli(capsys, monkeypatch, *arguments, "--on-leak", "drop")
     assert code == 0
     kept = json.loads((tmp_path / "lists" / "MusicCaps.json").read_text())
@@ -238,7 +238,7 @@ def test_unknown_labels_are_listed(tmp_path, capsys, monkeypatch):
         (("--user-table", "missing.csv"), "missing.csv"),
         (("--user-table", "{table}", "--max-tag-ratio", 0), "max_tag_ratio is 0.0"),
         (("--user-table", "{table}", "--tokenizer", "gone.json"), "gone.json: no such file"),
-        (("--user-table", "{empty}"), "no clip has a tag or a caption"),
+        (("--user-table", "{empty}"), "no clip has a known tag or a caption"),
         (
             ("--user-table", "{table}", "--beam", "--llm-url", "http://127.0.0.1:9"),
             "use one of them",
@@ -286,7 +286,7 @@ def test_lists_that_no_build_left_are_not_taken_away(table, tmp_path, capsys, mo
     )
     code, _, err = run_cli(capsys, monkeypatch, *arguments)
     assert code == 2
-    assert "own.json: is of no earlier build" in err
+    assert "own.json: was not written by a build" in err
     assert (tmp_path / "lists" / "own.json").exists()
     # Those of an earlier build are.
     (tmp_path / "build.json").write_text("{}")
@@ -314,7 +314,7 @@ def test_lists_are_checked_for_leaks(tmp_path, capsys, monkeypatch):
     assert run_cli(capsys, monkeypatch, "data", "check-leaks", clean, *arguments)[0] == 0
     code, out, _ = run_cli(capsys, monkeypatch, "data", "check-leaks", clean, bad, *arguments)
     assert code == 1
-    assert "1 of 2 questions hit a test set" in out
+    assert "1 of 2 questions leak from a test set" in out
     assert json.loads(report.read_text())["leaks"] == 1
     code, _, err = run_cli(capsys, monkeypatch, "data", "check-leaks", clean)
     assert code == 2

@@ -10,22 +10,24 @@ from helpers import refusal
 from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.annotations.registry import Source
 from tinymu_jax.data.question_formats import CAPTIONING, MCQ, QA, YES_NO
-from tinymu_jax.qa_builder.build import BuildResult, NormalizedClips, drop_items, name_clips
+from tinymu_jax.qa_builder.build import BuildResult, NormalizedClips, drop_items, normalize_clips
 from tinymu_jax.qa_builder.cards import stats_page
 from tinymu_jax.qa_builder.config import BuildConfig
-from tinymu_jax.qa_builder.contamination.deduplicate import Duplicates
-from tinymu_jax.qa_builder.questions.balance import balanced, part_of, sizes, within_clip
+from tinymu_jax.qa_builder.contamination.deduplicate import DuplicateReport
+from tinymu_jax.qa_builder.context import BuildContext
+from tinymu_jax.qa_builder.questions.balance import balance, cap_per_clip, stratum_of, stratum_sizes
 from tinymu_jax.qa_builder.questions.baselines import choice_baselines, yes_rates
 from tinymu_jax.qa_builder.questions.from_rules import captions, open_questions, yes_or_no
 from tinymu_jax.qa_builder.questions.item import QAItem
 from tinymu_jax.qa_builder.questions.multiple_choice import choices
 from tinymu_jax.qa_builder.questions.negatives import draw_negatives
-from tinymu_jax.qa_builder.questions.seeded_choice import hash_int, pick_weighted
+from tinymu_jax.qa_builder.questions.seeded_choice import hash_int, weighted_choice
 from tinymu_jax.qa_builder.questions.templates import read_templates
-from tinymu_jax.qa_builder.tags.cooccurrence import Statistics, count_tags, implied_tags
+from tinymu_jax.qa_builder.tags.cooccurrence import TagStatistics, count_tags, implied_tags
 from tinymu_jax.qa_builder.tags.vocabulary import Tag, read_vocabulary
 
-VOCABULARY, TEMPLATES, CONFIG = read_vocabulary(), read_templates(), BuildConfig()
+VOCABULARY, CONFIG = read_vocabulary(), BuildConfig()
+CONTEXT = BuildContext(VOCABULARY, read_templates(), None, CONFIG)
 
 
 def clip(name="x", captions=(), exhaustive=(), **tags):
@@ -116,7 +118,7 @@ def test_an_open_answer_names_all_tags_of_its_category_and_only_the_finest():
     one = clip(instrument=("electric guitar", "guitar", "piano"), tempo=("slow",))
     found = {
         i.category: i
-        for i in open_questions(one, VOCABULARY, TEMPLATES, CONFIG)
+        for i in open_questions(one, CONTEXT)
         if "guitar" in i.answer or i.category == "tempo"
     }
     assert set(found) == {"instrument", "tempo"}
@@ -129,35 +131,31 @@ def test_an_open_answer_names_all_tags_of_its_category_and_only_the_finest():
 
 def test_a_family_is_asked_for_where_all_tags_belong_to_one():
     one = clip(instrument=("violin", "cello"))
-    asked = list(open_questions(one, VOCABULARY, TEMPLATES, CONFIG))
+    asked = list(open_questions(one, CONTEXT))
     assert [item.tags for item in asked] == [("cello", "violin"), ("strings",)]
     both = clip(instrument=("violin", "trumpet"))
-    assert [item.tags for item in open_questions(both, VOCABULARY, TEMPLATES, CONFIG)] == [
-        ("trumpet", "violin")
-    ]
+    assert [item.tags for item in open_questions(both, CONTEXT)] == [("trumpet", "violin")]
 
 
 def test_every_caption_is_an_answer():
     one = clip(captions=("One.", "Two."))
-    asked = list(captions(one, TEMPLATES, CONFIG))
+    asked = list(captions(one, CONTEXT))
     assert [item.answer for item in asked] == ["One.", "Two."]
-    assert {item.prompt for item in asked} <= set(TEMPLATES.of("caption"))
+    assert {item.prompt for item in asked} <= set(CONTEXT.templates.of("caption"))
 
 
 def test_wordings_differ_between_clips_and_not_between_builds():
-    prompts = {
-        next(iter(open_questions(one, VOCABULARY, TEMPLATES, CONFIG))).prompt for one in PIANISTS
-    }
+    prompts = {next(iter(open_questions(one, CONTEXT))).prompt for one in PIANISTS}
     assert len(prompts) >= 6
-    again = [list(open_questions(one, VOCABULARY, TEMPLATES, CONFIG)) for one in PIANISTS]
-    assert again == [list(open_questions(one, VOCABULARY, TEMPLATES, CONFIG)) for one in PIANISTS]
-    other = replace(CONFIG, seed=1)
-    assert again != [list(open_questions(one, VOCABULARY, TEMPLATES, other)) for one in PIANISTS]
+    again = [list(open_questions(one, CONTEXT)) for one in PIANISTS]
+    assert again == [list(open_questions(one, CONTEXT)) for one in PIANISTS]
+    other = CONTEXT._replace(config=replace(CONFIG, seed=1))
+    assert again != [list(open_questions(one, other)) for one in PIANISTS]
 
 
 def test_yes_and_no_say_what_is_there_and_what_is_not():
     statistics = statistics_of(*BANDS)
-    asked = list(yes_or_no(PIANISTS[0], statistics, VOCABULARY, TEMPLATES, CONFIG))
+    asked = list(yes_or_no(PIANISTS[0], statistics, CONTEXT))
     answers = {item.tags[0]: (item.answer, item.evidence) for item in asked}
     assert answers["piano"] == ("Yes.", "")
     assert answers["electric guitar"] == ("No.", "other branch")
@@ -182,7 +180,7 @@ MANY = [
 @pytest.fixture(scope="module")
 def offered():
     statistics = statistics_of(*MANY)
-    return [i for one in MANY for i in choices(one, statistics, VOCABULARY, TEMPLATES, CONFIG)]
+    return [i for one in MANY for i in choices(one, statistics, CONTEXT)]
 
 
 def test_options_are_one_right_and_three_wrong_ones_of_like_length(offered):
@@ -219,14 +217,14 @@ def test_the_answer_is_the_letter_with_its_text_or_alone_where_asked(offered):
     for item in offered:
         letter = "ABCD"[item.kinds.index("right")]
         text = item.options["ABCD".index(letter)]
-        asked_for_it = any(wording in item.prompt for wording in TEMPLATES.of("letter"))
+        asked_for_it = any(wording in item.prompt for wording in CONTEXT.templates.of("letter"))
         assert item.answer == (letter if asked_for_it else f"({letter}) {text}")
         assert item.prompt.endswith("The correct answer is:")
         assert all(f"({x}) {o}" in item.prompt for x, o in zip("ABCD", item.options, strict=True))
 
 
 def test_no_rule_that_hears_nothing_is_better_than_chance(offered):
-    kept = balanced(offered, replace(CONFIG, mix=(0, 0, 0, 0), max_tag_ratio=9))
+    kept = balance(offered, replace(CONFIG, mix=(0, 0, 0, 0), max_tag_ratio=9))
     found = choice_baselines(kept)
     assert len(kept) > 300
     for name in [*(f"always {letter}" for letter in "ABCD"), "shortest option", "longest option"]:
@@ -255,7 +253,7 @@ def test_baselines_by_hand():
 
 def test_a_clip_whose_tags_nothing_is_like_is_not_asked_about():
     lonely = clip("l", instrument=("piano",))
-    assert not list(choices(lonely, statistics_of(lonely), VOCABULARY, TEMPLATES, CONFIG))
+    assert not list(choices(lonely, statistics_of(lonely), CONTEXT))
 
 
 # --- what stays --------------------------------------------------------------------------------
@@ -278,7 +276,7 @@ def made(task, number, tags=("x",), answer="", kinds=(), options=()):
 
 def test_yes_is_as_often_as_no_for_every_tag():
     items = [made(YES_NO, n, (f"tag {n % 3}",), "Yes." if n % 7 else "No.") for n in range(700)]
-    kept = balanced(items, replace(CONFIG, mix=(0, 0, 0, 0), max_answer_percent=100))
+    kept = balance(items, replace(CONFIG, mix=(0, 0, 0, 0), max_answer_percent=100))
     overall, _ = yes_rates(kept)
     assert overall == 0.5
     by_tag = sorted(kept, key=lambda item: item.tags)
@@ -287,31 +285,31 @@ def test_yes_is_as_often_as_no_for_every_tag():
         assert answers["Yes."] == answers["No."] > 30
     assert len(kept) == 200
     # A part of them comes in pairs too.
-    some = balanced(items, replace(CONFIG, mix=(0, 0, 0, 1), size=51, max_answer_percent=100))
+    some = balance(items, replace(CONFIG, mix=(0, 0, 0, 1), size=51, max_answer_percent=100))
     assert Counter(item.answer for item in some) == {"Yes.": 25, "No.": 25}
 
 
 def test_formats_come_in_the_wanted_mix():
     available = {(CAPTIONING, 0): 100, (QA, 0): 1000, (YES_NO, 0): 1000}
     available |= {(MCQ, part): 250 for part in range(4)}
-    found = sizes(available, replace(CONFIG, mix=(10, 30, 40, 20)))
+    found = stratum_sizes(available, replace(CONFIG, mix=(10, 30, 40, 20)))
     assert found == {(CAPTIONING, 0): 100, (QA, 0): 300, (YES_NO, 0): 200} | {
         (MCQ, part): 100 for part in range(4)
     }
-    assert sum(sizes(available, replace(CONFIG, mix=(10, 30, 40, 20), size=500)).values()) == 500
+    limited = stratum_sizes(available, replace(CONFIG, mix=(10, 30, 40, 20), size=500))
+    assert sum(limited.values()) == 500
     # A format that has none leaves the others as they are.
     less = {part: count for part, count in available.items() if part[0] != CAPTIONING}
-    assert sizes(less, replace(CONFIG, mix=(10, 30, 40, 30)))[QA, 0] == 750
+    assert stratum_sizes(less, replace(CONFIG, mix=(10, 30, 40, 30)))[QA, 0] == 750
     # The scarcest part of multiple choice decides for all.
     scarce = available | {(MCQ, 2): 20}
-    assert {sizes(scarce, replace(CONFIG, mix=(0, 0, 1, 0)))[MCQ, part] for part in range(4)} == {
-        20
-    }
+    found = stratum_sizes(scarce, replace(CONFIG, mix=(0, 0, 1, 0)))
+    assert {found[MCQ, part] for part in range(4)} == {20}
 
 
 def test_no_answer_is_given_too_often():
     items = [made(QA, n, ("often",) if n < 900 else (f"rare {n}",)) for n in range(1000)]
-    kept = balanced(items, replace(CONFIG, mix=(0, 0, 0, 0), max_answer_percent=5))
+    kept = balance(items, replace(CONFIG, mix=(0, 0, 0, 0), max_answer_percent=5))
     assert Counter(item.tags for item in kept)["often",] == 50
     assert len(kept) == 150
 
@@ -320,7 +318,7 @@ def test_no_tag_is_right_much_more_often_than_others():
     kinds, options = ("right", "far", "far", "far"), ("a", "bb", "cc", "dd")
     often = [made(MCQ, n, ("often",), "", kinds, options) for n in range(90)]
     rare = [made(MCQ, 100 + n, (f"rare {n}",), "", kinds, options) for n in range(10)]
-    kept = balanced(often + rare, replace(CONFIG, mix=(0, 0, 0, 0), max_tag_ratio=2))
+    kept = balance(often + rare, replace(CONFIG, mix=(0, 0, 0, 0), max_tag_ratio=2))
     # The mean of 11 tags is 100 / 11.
     assert Counter(item.tags for item in kept)["often",] == 19
     assert len(kept) == 29
@@ -329,7 +327,7 @@ def test_no_tag_is_right_much_more_often_than_others():
 def test_a_clip_gives_no_more_than_its_share():
     items = [made(QA, 1, (f"t{n}",))._replace(key=n) for n in range(9)]
     items += [made(CAPTIONING, 1, ())._replace(key=n) for n in range(9)]
-    kept = within_clip(items, replace(CONFIG, max_open_per_clip=2, max_captions_per_clip=4))
+    kept = cap_per_clip(items, replace(CONFIG, max_open_per_clip=2, max_captions_per_clip=4))
     assert Counter(item.task for item in kept) == {QA: 2, CAPTIONING: 4}
     assert {item.key for item in kept if item.task == QA} == {0, 1}
 
@@ -337,13 +335,14 @@ def test_a_clip_gives_no_more_than_its_share():
 def test_parts_are_by_how_many_options_are_shorter():
     kinds = ("far", "right", "far", "far")
     item = made(MCQ, 1, kinds=kinds, options=("a", "bbb", "cc", "dddd"))
-    assert part_of(item) == (MCQ, 2)
+    assert stratum_of(item) == (MCQ, 2)
     equal = [made(MCQ, n, kinds=kinds, options=("a", "b", "c", "d")) for n in range(400)]
-    assert all(70 < count < 130 for count in Counter(part_of(item)[1] for item in equal).values())
+    counts = Counter(stratum_of(item)[1] for item in equal)
+    assert all(70 < count < 130 for count in counts.values())
 
 
 def test_weights_are_kept():
-    drawn = Counter(pick_weighted("abc", (1, 0, 3), "seed", n) for n in range(4000))
+    drawn = Counter(weighted_choice("abc", (1, 0, 3), "seed", n) for n in range(4000))
     assert set(drawn) == {"a", "c"}
     assert 900 < drawn["a"] < 1100
 
@@ -353,7 +352,7 @@ def test_statistics_are_the_same_in_any_order():
     assert one == other
     assert list(one.clips) == list(other.clips)
     assert one.clips[Tag("instrument", "guitar")] == 20
-    assert isinstance(one, Statistics)
+    assert isinstance(one, TagStatistics)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +368,7 @@ def test_settings_that_cannot_be_are_refused(field, value):
 
 def offered_to(one, *clips, right):
     """Returns the options of the question whose right answer is named, by their kinds."""
-    asked = choices(one, statistics_of(one, *clips), VOCABULARY, TEMPLATES, CONFIG)
+    asked = choices(one, statistics_of(one, *clips), CONTEXT)
     (item,) = [item for item in asked if item.tags == (right,)]
     return dict(zip(item.options, item.kinds, strict=True))
 
@@ -463,7 +462,7 @@ def test_what_might_answer_the_question_too_is_not_off_it(tags, right, off):
     asked = [
         item
         for one in ones
-        for item in choices(one, statistics_of(*ones, *clips), VOCABULARY, TEMPLATES, CONFIG)
+        for item in choices(one, statistics_of(*ones, *clips), CONTEXT)
         if item.tags == (right,)
     ]
     assert len(asked) == 20
@@ -474,7 +473,7 @@ def test_what_might_answer_the_question_too_is_not_off_it(tags, right, off):
 
 
 def asked_openly(one):
-    return [(i.category, i.tags) for i in open_questions(one, VOCABULARY, TEMPLATES, CONFIG)]
+    return [(i.category, i.tags) for i in open_questions(one, CONTEXT)]
 
 
 def test_instruments_are_asked_for_where_all_that_is_told_is_known():
@@ -510,7 +509,7 @@ def test_a_family_is_what_things_belong_to():
 def built_of(items):
     counts = Counter(item.task for item in items)
     return BuildResult(
-        list(items), NormalizedClips([]), counts, Counter(), Duplicates(0, 0, Counter(), ())
+        list(items), NormalizedClips([]), counts, Counter(), DuplicateReport(0, 0, Counter(), ())
     )
 
 
@@ -523,19 +522,19 @@ def test_what_is_left_out_for_a_leak_is_counted():
     assert found.items == [items[2]]
     assert found.leaked == {YES_NO: 2, QA: 1}
     page = stats_page(found)
-    assert "| questions that hit a test set | 3 |" in page
-    assert "| Binary: candidates beyond caps, balance and mix | 0 |" in page
+    assert "| test-set leaks | 3 |" in page
+    assert "| Binary: not selected (caps, balance, mix) | 0 |" in page
 
 
 def test_a_set_of_leaks_alone_is_refused():
     message = refusal(drop_items, built_of([made(QA, 1), made(QA, 2)]), [0, 1])
-    assert message.startswith("all 2 questions are left out, since they hit a test set")
+    assert message.startswith("all 2 questions leak from a test set")
 
 
 def test_clips_of_test_sets_alone_are_refused():
     held = replace(clip("h", ("A caption.",)), test_sets=("Song Describer",))
     source = Source("Made", [held])
-    message = refusal(name_clips, [source], VOCABULARY, CONFIG, False)
+    message = refusal(normalize_clips, [source], CONTEXT, False)
     assert "belong to test sets (Song Describer)" in message
     assert "--keep-held-out" in message
-    assert name_clips([source], VOCABULARY, CONFIG, True).clips[0].clip == "h"
+    assert normalize_clips([source], CONTEXT, True).clips[0].clip == "h"

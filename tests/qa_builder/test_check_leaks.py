@@ -8,7 +8,7 @@ import pytest
 from helpers import refusal
 
 from tinymu_jax.qa_builder.contamination.check import check_leaks, read_records
-from tinymu_jax.qa_builder.contamination.near_duplicates import near_copies_among
+from tinymu_jax.qa_builder.contamination.near_duplicates import near_duplicate_finder
 from tinymu_jax.qa_builder.contamination.test_sets import TestQuestion, TestSet, read_test_sets
 
 
@@ -21,7 +21,7 @@ def hits(records, *held_out):
     """Returns how often each kind hit, over all test sets."""
     report = check_leaks(records, held_out)
     kinds = ("id", "text", "artist")
-    return {kind: sum(one.hits[kind] for one in report.test_sets) for kind in kinds}
+    return {kind: sum(one.leaks[kind] for one in report.test_sets) for kind in kinds}
 
 
 def words(start, stop):
@@ -36,7 +36,7 @@ def test_a_recording_is_found_by_its_file_and_by_its_clip():
     planted = [record(file="Y-0Gj8-vB1q4.wav"), record(clip="-0Gj8-vB1q4"), record()]
     report = check_leaks(planted, [CAPS])
     assert report.indices == (0, 1)
-    assert report.test_sets[0].hits == {"id": 2, "text": 0, "artist": 0}
+    assert report.test_sets[0].leaks == {"id": 2, "text": 0, "artist": 0}
 
 
 def test_another_recording_of_the_same_second_is_not_found():
@@ -109,7 +109,7 @@ def test_near_copies_are_those_of_a_comparison_of_all_with_all():
         for run in runs(text):
             counts[run] = counts.get(run, 0) + 1
     known = {run for run, count in counts.items() if count > 5}
-    find = near_copies_among([" ".join(text) for text in texts])
+    find = near_duplicate_finder([" ".join(text) for text in texts])
     found_any = 0
     for other in others:
         wanted = set()
@@ -195,7 +195,7 @@ def test_artists_are_found_by_name_and_by_jamendos_number():
     ]
     report = check_leaks(planted, [held_out])
     assert report.indices == (0, 1)
-    assert report.test_sets[0].hits == {"id": 0, "text": 0, "artist": 2}
+    assert report.test_sets[0].leaks == {"id": 0, "text": 0, "artist": 2}
 
 
 def test_report_counts_by_set_and_kind_and_keeps_the_first_twenty():
@@ -206,18 +206,18 @@ def test_report_counts_by_set_and_kind_and_keeps_the_first_twenty():
     content = json.loads(json.dumps(report.to_dict()))
     assert content["indices"] == list(range(26))
     caps = content["test_sets"]["Caps"]
-    assert caps["hits"] == {"id": 25, "text": 25, "artist": 0}
+    assert caps["leaks"] == {"id": 25, "text": 25, "artist": 0}
     assert [one["item"] for one in caps["examples"]["text"]] == list(range(20))
     assert caps["examples"]["text"][0] == {
         "item": 0,
         "file_name": "a.wav",
-        "found": CAPTION,
+        "match": CAPTION,
         "prompt": "What is heard?",
         "answer": CAPTION,
     }
-    assert content["test_sets"]["Other"]["examples"]["id"][0]["found"] == "blues.00000"
+    assert content["test_sets"]["Other"]["examples"]["id"][0]["match"] == "blues.00000"
     assert report.summary().splitlines() == [
-        "26 of 26 questions hit a test set:",
+        "26 of 26 questions leak from a test set:",
         "",
         "* Caps (1 recordings, 1 captions): 25 by id, 25 by text",
         "* Other (1 recordings): 1 by id",
@@ -227,8 +227,8 @@ def test_report_counts_by_set_and_kind_and_keeps_the_first_twenty():
 def test_without_a_hit_the_report_says_what_was_looked_for():
     report = check_leaks([record()], [CAPS])
     assert report.leaks == 0
-    assert report.summary().endswith("* Caps (1 recordings, 1 captions): no hit")
-    assert "nothing was looked for" in check_leaks([record()], []).summary()
+    assert report.summary().endswith("* Caps (1 recordings, 1 captions): no leak")
+    assert "nothing was checked" in check_leaks([record()], []).summary()
 
 
 def test_records_are_read_from_lists_in_order(tmp_path):
@@ -244,8 +244,8 @@ def test_records_are_read_from_lists_in_order(tmp_path):
     [
         ({"a": 1}, "list of records"),
         ([record(), record(answer="")], "record 1"),
-        ([record(artist=["a"])], "record 0: its 'artist' is no text"),
-        ([record(clip=7)], "record 0: its 'clip' is no text"),
+        ([record(artist=["a"])], "record 0: 'artist' is not a string"),
+        ([record(clip=7)], "record 0: 'clip' is not a string"),
     ],
 )
 def test_other_lists_are_refused(tmp_path, content, wanted):
@@ -292,7 +292,7 @@ def test_every_balanced_row_of_musiccaps_hits_by_id_and_by_text(real, caps_rows)
     )
     assert report.leaks == 1000
     for one in report.test_sets[:2]:
-        assert one.hits == {"id": 1000, "text": 1000, "artist": 0}
+        assert one.leaks == {"id": 1000, "text": 1000, "artist": 0}
 
 
 def test_no_row_of_musiccaps_outside_audiosets_eval_hits(real, caps_rows):
@@ -308,7 +308,7 @@ def test_every_question_of_muchomusic_hits_with_its_options(real, shared_dir):
     asked = [json.loads(line) for line in lines]
     planted = [choice(one["question"], one["choices"], one["answer"]) for one in asked]
     report = check_leaks(planted, real)
-    assert report.test_sets[2].hits["text"] == 1187
+    assert report.test_sets[2].leaks["text"] == 1187
 
 
 def test_every_track_of_song_describer_hits_under_any_name(real, shared_dir):
@@ -316,7 +316,7 @@ def test_every_track_of_song_describer_hits_under_any_name(real, shared_dir):
         rows = list(csv.DictReader(file))
     for name in ("{path}", "track_{track_id:0>7}"):
         planted = [record(file=name.format(**row)) for row in rows]
-        assert check_leaks(planted, real).test_sets[3].hits["id"] == 1106
+        assert check_leaks(planted, real).test_sets[3].leaks["id"] == 1106
 
 
 TEMPLATES = (

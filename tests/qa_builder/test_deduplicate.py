@@ -9,10 +9,10 @@ from helpers import run_python
 
 from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.qa_builder.contamination.deduplicate import (
-    Duplicates,
-    Repeat,
+    DuplicateExample,
+    DuplicateReport,
     is_free_text,
-    without_duplicates,
+    remove_duplicates,
 )
 from tinymu_jax.qa_builder.questions.item import WRITER, QAItem
 
@@ -27,7 +27,7 @@ def item(name, answer, prompt="Describe it.", task="Captioning", source="Caps", 
 
 def left_out(*items):
     """Returns the numbers of the questions that do not stay."""
-    kept, duplicates = without_duplicates(items)
+    kept, duplicates = remove_duplicates(items)
     assert duplicates.exact + duplicates.near == len(items) - len(kept)
     kept_ids = list(map(id, kept))
     assert kept_ids == [id(one) for one in items if id(one) in set(kept_ids)]
@@ -114,29 +114,29 @@ def test_a_language_models_questions_are_compared_with_their_answers():
 def test_what_was_left_out_is_counted_and_shown():
     long = words(0, 30)
     items = [item("a", long), rule("a"), rule("a"), item("b", f"{long} more"), item("a", long)]
-    _, duplicates = without_duplicates(items)
+    _, duplicates = remove_duplicates(items)
     assert (duplicates.exact, duplicates.near) == (2, 1)
     assert duplicates.by_task == {"Captioning": 2, "Binary": 1}
     assert duplicates.by_task["QA"] == 0
     assert duplicates.examples == (
-        Repeat("exact", "Caps", "a", "Is it slow? Yes.", "Caps", "a", "Is it slow? Yes."),
-        Repeat("exact", "Caps", "a", long, "Caps", "a", long),
-        Repeat("near", "Caps", "b", f"{long} more", "Caps", "a", long),
+        DuplicateExample("exact", "Caps", "a", "Is it slow? Yes.", "Caps", "a", "Is it slow? Yes."),
+        DuplicateExample("exact", "Caps", "a", long, "Caps", "a", long),
+        DuplicateExample("near", "Caps", "b", f"{long} more", "Caps", "a", long),
     )
 
 
 def test_parts_join_to_the_whole_through_json():
     items = [rule(f"{n % 30:02}", str(n % 3)) for n in range(150)]
-    _, whole = without_duplicates(items)
+    _, whole = remove_duplicates(items)
     parts = [
-        without_duplicates([one for one in items if int(one.clip.clip) % 4 == part])[1]
+        remove_duplicates([one for one in items if int(one.clip.clip) % 4 == part])[1]
         for part in range(4)
     ]
-    joined = Duplicates.joined(json.loads(json.dumps(parts)))
+    joined = DuplicateReport.merge(json.loads(json.dumps(parts)))
     assert joined == whole
     assert whole.exact == 120
     assert len(whole.examples) == 20
-    assert Duplicates.joined([]) == without_duplicates([])[1] == (0, 0, {}, ())
+    assert DuplicateReport.merge([]) == remove_duplicates([])[1] == (0, 0, {}, ())
 
 
 def test_near_captions_are_those_of_a_comparison_of_all_with_all():
@@ -155,7 +155,8 @@ def test_near_captions_are_those_of_a_comparison_of_all_with_all():
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed():
-    code = "import sys, tinymu_jax.qa_builder.contamination.deduplicate; print('datasketch' in sys.modules)"
+    module = "tinymu_jax.qa_builder.contamination.deduplicate"
+    code = f"import sys, {module}; print('datasketch' in sys.modules)"
     assert run_python(code).strip() == "False"
-    without_duplicates([item("a", "A waltz.")])
+    remove_duplicates([item("a", "A waltz.")])
     assert "datasketch" in sys.modules

@@ -1,28 +1,32 @@
-"""The language model as a writer, against small servers on this machine."""
+"""The language-model writer, against local test servers."""
 
+import itertools
 import json
 import re
+import sys
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import count
+from pathlib import Path
 
+import openai
 import pytest
 from helpers import refusal
 from writer_words import WORDS, Words, make_clip
 
 from tinymu_jax.data.annotations.clip import CATEGORIES
-from tinymu_jax.qa_builder.llm import cache as writer_answers
-from tinymu_jax.qa_builder.llm import client as llm_server
-from tinymu_jax.qa_builder.llm.client import LLMServer, RetryPolicy, UnansweredError
+from tinymu_jax.qa_builder.llm.client import LLMClient, UnansweredError
 from tinymu_jax.qa_builder.llm.writer import WriterConfig, write_items
 from tinymu_jax.qa_builder.questions.item import WRITER
 from tinymu_jax.qa_builder.questions.templates import Templates
 from tinymu_jax.qa_builder.tags.vocabulary import Tag
 
+MESSAGES = [
+    {"role": "system", "content": "Write."},
+    {"role": "user", "content": '{"said": ["A piano, number 0."]}'},
+]
 TEMPLATES = Templates({("caption", ""): ("Describe the music.",)})
 KEY = "sk-test-0123456789abcdef"
 
@@ -63,7 +67,7 @@ def serving(reply, models=("small-model", "other-model")):
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            log.append(Sent(self.path, dict(self.headers), None))
+            log.append(Sent(self.path, self.headers, None))
             if isinstance(models, Status):
                 self.put(models)
                 return
@@ -72,7 +76,7 @@ def serving(reply, models=("small-model", "other-model")):
 
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            sent = Sent(self.path, dict(self.headers), body)
+            sent = Sent(self.path, self.headers, body)
             log.append(sent)
             said = reply(sent, ended)
             if not isinstance(said, Status):
@@ -120,13 +124,18 @@ def _no_key_and_no_proxy(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch):
+    monkeypatch.setattr(openai._base_client, "INITIAL_RETRY_DELAY", 0.01)
+
+
 @pytest.fixture
 def cache(tmp_path):
     return tmp_path / "build" / "llm.jsonl"
 
 
 def write(url, clips, cache, vocabulary=WORDS, progress=lambda done, total: None, **settings):
-    config = WriterConfig(url, **{"first_wait": 0.01, "parallel": 2} | settings)
+    config = WriterConfig(url, **{"parallel": 2} | settings)
     return write_items(clips, vocabulary, TEMPLATES, config, cache, progress)
 
 
@@ -245,7 +254,7 @@ def test_a_clip_of_which_nothing_is_known_is_not_asked_about(cache):
     nothing = make_clip(1, tags={"genre": ()}, captions=())
     with serving(always(good())) as (url, log):
         _, report = write(url, [make_clip(0), nothing], cache)
-    assert len(chats(log)) == report.asked == 1
+    assert len(chats(log)) == report.requested == 1
     assert report.skipped == ((nothing, "it has no tags and no captions"),)
 
 
@@ -363,55 +372,30 @@ def test_a_busy_server_says_how_long_to_wait(cache):
     assert len(items) == 2
 
 
-class Waits:
-    """Stands in for the event that a server's client waits on."""
-
-    def __init__(self):
-        self.seconds = []
-
-    def is_set(self):
-        return False
-
-    def wait(self, seconds):
-        self.seconds.append(seconds)
-        return False
+def test_a_busy_server_that_asks_for_too_long_a_wait_costs_the_clip(cache):
+    busy = Status(429, "busy", Retry_After="3600")
+    with serving(lambda sent, _: busy if sent.number else good()) as (url, log):
+        start = time.monotonic()
+        _, report = write(url, [make_clip(0), make_clip(1)], cache)
+    assert time.monotonic() - start < 10
+    assert [reason for _, reason in report.skipped] == ["the server answers 429 busy"]
+    assert len(chats(log)) == 2, "a busy server is not hammered"
 
 
-def waits(replies, **patience):
-    """Returns what a client waits between its tries."""
-    said = iter(replies)
-    with serving(lambda *_: next(said)) as (url, _):
-        client = LLMServer(url, RetryPolicy(**patience))
-        client._stopped = Waits()
-        client.complete([{"role": "system", "content": ""}, {"role": "user", "content": "{}"}], {})
-    return client._stopped.seconds
+def test_waits_grow(monkeypatch):
+    monkeypatch.setattr(openai._base_client, "INITIAL_RETRY_DELAY", 0.1)
+    times = []
 
+    def reply(sent, ended):
+        times.append(time.monotonic())
+        return Status(500) if len(times) < 4 else good()
 
-def test_waits_grow_twofold():
-    assert waits([Status(500)] * 4 + ["x"], retries=4, first_wait=0.5) == [0.5, 1, 2, 4]
-
-
-@pytest.mark.parametrize(
-    ("header", "least", "most"),
-    [
-        ("7", 7, 7),
-        ("0.5", 0.5, 0.5),
-        ("3600", 60, 60),
-        ("-5", 0, 0),
-        ("inf", 1, 1),
-        ("soon", 1, 1),
-    ],
-)
-def test_retry_after_is_heeded_up_to_a_minute(header, least, most):
-    [seconds] = waits([Status(429, Retry_After=header), "x"])
-    assert least <= seconds <= most
-
-
-# The date is made in the test: a test's name is the same in every process.
-@pytest.mark.parametrize(("seconds_from_now", "waited"), [(-100, 0), (1e6, 60)])
-def test_retry_after_as_a_date_is_heeded_up_to_a_minute(seconds_from_now, waited):
-    date = formatdate(time.time() + seconds_from_now, usegmt=True)
-    assert waits([Status(429, Retry_After=date), "x"]) == [waited]
+    with serving(reply) as (url, _):
+        LLMClient(url).complete(MESSAGES, {}, model="m")
+    waits = [after - before for before, after in itertools.pairwise(times)]
+    assert [wait > least for wait, least in zip(waits, (0.07, 0.15, 0.3), strict=True)] == [
+        True
+    ] * 3
 
 
 def test_a_server_that_hangs_costs_the_clip(cache):
@@ -429,47 +413,6 @@ def test_a_server_that_hangs_costs_the_clip(cache):
     assert [reason for _, reason in report.skipped] == [
         "the server cannot be reached (no answer within 0.5 s)"
     ]
-
-
-def test_an_answer_that_drips_is_not_waited_for():
-    listening = threading.Event()
-
-    class Dripping(BaseHTTPRequestHandler):
-        def do_POST(self):
-            self.send_response(200)
-            self.end_headers()
-            while not listening.wait(0.05):
-                try:
-                    self.wfile.write(b" ")
-                except OSError:
-                    return
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Dripping)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-        client = LLMServer(url, RetryPolicy(timeout=0.3, retries=0))
-        start = time.monotonic()
-        with pytest.raises(UnansweredError, match=r"no answer within 0\.3 s"):
-            client.complete([{"role": "system", "content": ""}], {})
-        assert time.monotonic() - start < 5
-    finally:
-        listening.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def test_an_answer_without_end_is_cut(monkeypatch):
-    monkeypatch.setattr(llm_server, "LARGEST", 1000)
-    with serving(always("x" * 2000)) as (url, _):
-        client = LLMServer(url, RetryPolicy(retries=0))
-        with pytest.raises(UnansweredError, match="no answer of OpenAI's protocol"):
-            client.complete([{"role": "system"}, {"role": "user", "content": "{}"}], {})
 
 
 def closed_url():
@@ -508,7 +451,7 @@ def test_twenty_failures_at_the_start_end_the_run(cache, said):
     with serving(always(said)) as (url, log):
         clips = [make_clip(n) for n in range(60)]
         message = refusal(write, url, clips, cache, retries=0)
-    assert f"{url}: the first 20 clips got no answer that can be used" in message
+    assert f"{url}: the first 20 clips got no usable answer" in message
     assert str(cache) in message
     assert cache.read_text() == kept
     assert len({sent.number for sent in chats(log)}) <= 20 + 2 * 2
@@ -529,7 +472,7 @@ def test_a_server_that_goes_down_ends_the_run(cache):
     with serving(reply) as (url, _):
         clips = [make_clip(n) for n in range(100)]
         message = refusal(write, url, clips, cache, retries=0, parallel=1)
-    assert "20 clips in a row got no answer (at last: the server answers 502 gone)" in message
+    assert "20 clips in a row got no answer (last: the server answers 502 gone)" in message
     assert len(cache.read_text().splitlines()) == 5
 
 
@@ -637,10 +580,10 @@ def test_a_line_tells_what_was_asked_said_and_left_out(cache):
         "seed": chats(log)[0].body["seed"],
         "answer": said,
         "accepted": ["A calm piano.", "What plays? | A piano."],
-        "refused": [
+        "rejected": [
             {"text": "A banjo.", "reason": "names an unknown instrument", "detail": "banjo"}
         ],
-        "fault": "",
+        "error": "",
     }
 
 
@@ -674,7 +617,7 @@ def test_a_killed_run_goes_on(cache, tmp_path):
     with serving(reply) as (url, log):
         items, report = write(url, clips, cache, parallel=1)
         assert [sent.number for sent in chats(log)] == [2, 3, 4, 5]
-        assert (report.asked, report.cached) == (4, 2)
+        assert (report.requested, report.cached) == (4, 2)
         whole, _ = write(url, clips, tmp_path / "whole")
     assert items == whole
     assert cache.read_bytes().startswith(b"".join(kept.splitlines(keepends=True)[:2]))
@@ -697,7 +640,7 @@ def test_a_full_cache_needs_no_server(cache):
     kept = cache.read_bytes()
     again, report = write(url, clips, cache, model="small-model")
     assert again == first
-    assert (report.asked, report.cached) == (0, 2)
+    assert (report.requested, report.cached) == (0, 2)
     assert cache.read_bytes() == kept
 
 
@@ -735,14 +678,14 @@ def test_kept_answers_are_judged_anew(cache):
         _, first = write(url, [make_clip()], cache)
         _, second = write(url, [make_clip()], cache, vocabulary=Strict())
     assert len(chats(log)) == 1
-    assert (first.captions, first.refused) == (1, {})
-    assert (second.captions, second.refused) == (0, {"names an unknown instrument": 1})
+    assert (first.captions, first.rejected) == (1, {})
+    assert (second.captions, second.rejected) == (0, {"names an unknown instrument": 1})
 
 
 def test_the_same_clip_twice_is_asked_about_once(cache):
     with serving(always(good())) as (url, log):
         items, report = write(url, [make_clip(), make_clip()], cache)
-    assert len(chats(log)) == report.asked == 1
+    assert len(chats(log)) == report.requested == 1
     assert len(items) == 4
 
 
@@ -764,6 +707,8 @@ def test_a_cache_that_cannot_be_written_is_refused(cache, tmp_path):
 
 
 def test_a_full_disk_is_told(cache, monkeypatch):
+    opened = Path.open
+
     class Full:
         def __enter__(self):
             return self
@@ -774,7 +719,10 @@ def test_a_full_disk_is_told(cache, monkeypatch):
         def write(self, text):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer_answers, "_open", lambda path: Full())
+    def open_full(path, mode="r", *options, **more):
+        return Full() if mode == "a" else opened(path, mode, *options, **more)
+
+    monkeypatch.setattr(Path, "open", open_full)
     with serving(always(good())) as (url, _):
         message = refusal(write, url, [make_clip()], cache)
     assert message.startswith(f"{cache}: cannot be written (No space left on device)")
@@ -784,7 +732,7 @@ def test_refusals_are_counted_by_reason(cache):
     captions = ("A banjo.", "Rock.")
     with serving(always(good(captions=captions))) as (url, _):
         items, report = write(url, [make_clip(0), make_clip(1)], cache)
-    assert report.refused == {"names an unknown instrument": 2, "names an unknown genre": 2}
+    assert report.rejected == {"names an unknown instrument": 2, "names an unknown genre": 2}
     assert (len(items), report.captions, report.questions, report.skipped) == (2, 0, 2, ())
 
 
@@ -821,7 +769,7 @@ def test_a_url_may_end_in_a_slash(cache):
     ("name", "value"),
     [
         *(("parallel", 0), ("retries", -1), ("timeout", 0), ("timeout", float("nan"))),
-        *(("temperature", -1), ("temperature", 3), ("captions", -1), ("first_wait", -1)),
+        *(("temperature", -1), ("temperature", 3), ("captions", -1)),
     ],
 )
 def test_settings_that_cannot_be_are_refused(cache, name, value):
@@ -833,14 +781,21 @@ def test_nothing_to_write_is_refused(cache):
     assert "captions" in refusal(write, url, [make_clip()], cache, captions=0, questions=0)
 
 
-def test_a_stopped_client_asks_no_more():
-    tries = count()
+def test_a_closed_client_asks_no_more(monkeypatch):
+    monkeypatch.setattr(openai._base_client, "INITIAL_RETRY_DELAY", 1)
+    tries = itertools.count()
     with serving(lambda *_: Status(500, str(next(tries)))) as (url, _):
-        client = LLMServer(url, RetryPolicy(first_wait=100))
-        threading.Timer(0.2, client.stop).start()
+        client = LLMClient(url)
+        threading.Timer(0.2, client.close).start()
         start = time.monotonic()
         for _ in range(2):
             with pytest.raises(UnansweredError):
-                client.complete([{"role": "system"}, {"role": "user", "content": "{}"}], {})
+                client.complete(MESSAGES, {}, model="m")
     assert time.monotonic() - start < 20
     assert next(tries) == 1
+
+
+def test_without_the_openai_package_its_installation_is_told(cache, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    message = refusal(write, "http://127.0.0.1:1/v1", [make_clip()], cache)
+    assert "pip install 'tinymu_jax[openai]'" in message

@@ -45,14 +45,14 @@ def test_there_are_wordings_of_the_other_formats(own, format, category, least):
 
 
 def test_a_phrase_has_its_place_in_binary_and_answer_alone(own):
-    for (format, _), wordings in own.found.items():
+    for (format, _), wordings in own.by_format.items():
         for wording in wordings:
             assert wording.count("{}") == (format in ("binary", "answer")), wording
             assert wording.replace("{}", "").count("{") == 0
 
 
 def test_wordings_are_whole_sentences(own):
-    for (format, _), wordings in own.found.items():
+    for (format, _), wordings in own.by_format.items():
         for wording in wordings:
             assert wording == wording.strip()
             assert "  " not in wording
@@ -72,7 +72,7 @@ def test_no_wording_of_a_question_answers_it(own):
     vocabulary = read_vocabulary()
     asked = {"instrument", "genre", "mood", "voice"}
     general = {"vocals", "speech"}
-    for (format, category), wordings in own.found.items():
+    for (format, category), wordings in own.by_format.items():
         if format in ("open", "choice", "family") and category in asked:
             for wording in wordings:
                 named = {tag.name for tag in vocabulary.named(wording) if tag.category == category}
@@ -89,14 +89,14 @@ def test_wordings_are_read_in_the_order_of_the_table(tmp_path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("song,mood,Why?", "is for 'song' of 'mood', which nothing asks for"),
-        ("open,colour,Why?", "is for 'open' of 'colour', which nothing asks for"),
+        ("song,mood,Why?", "is for 'song' of 'mood', which does not exist"),
+        ("open,colour,Why?", "is for 'open' of 'colour', which does not exist"),
         ("caption,mood,Why?", "is for 'caption' of 'mood'"),
         ("family,mood,Why?", "is for 'family' of 'mood'"),
         ("open,mood,", "has an empty wording"),
-        ("open,mood,Well?", "repeats the wording 'Well?'"),
-        ("open,mood,Is it {}?", "has the wording 'Is it {}?'; take the braces out"),
-        ("binary,mood,Is it sad?", "has the wording 'Is it sad?'; write {} once"),
+        ("open,mood,Well?", "repeats the template 'Well?'"),
+        ("open,mood,Is it {}?", "has the template 'Is it {}?'; remove the braces"),
+        ("binary,mood,Is it sad?", "has the template 'Is it sad?'; write {} once"),
         ("binary,mood,Is {} {}?", "write {} once"),
         ("binary,mood,Is {it} {}?", "write {} once"),
         ("answer,mood,{0}", "write {} once"),
@@ -114,11 +114,11 @@ def test_a_table_that_lacks_something_is_refused(tmp_path):
     lines = rows()
     del lines["binary", "tempo"]
     message = refusal(read_templates, table(tmp_path, lines.values()))
-    assert message.endswith("has no wording for binary of tempo; add one")
+    assert message.endswith("has no template for binary of tempo; add one")
     lines = rows()
     del lines["caption", ""]
     message = refusal(read_templates, table(tmp_path, lines.values()))
-    assert message.endswith("has no wording for caption; add one")
+    assert message.endswith("has no template for caption; add one")
     message = refusal(read_templates, table(tmp_path, [], "format,wording"))
     assert "has no column category; name a csv of format, category, wording" in message
     assert "cannot be read" in refusal(read_templates, tmp_path / "none.csv")

@@ -214,7 +214,7 @@ def test_gtzan_is_read_from_its_folder_or_from_an_index(tmp_path):
             ['{"audio": "a", "question": "Q?", "choices": "ab", "answer": "A"}'],
             "line 1: is not an object",
         ),
-        ("audioset_eval", "a.csv", ["# x", "short, 0, 10, /m/1"], "line 2 is no segment"),
+        ("audioset_eval", "a.csv", ["# x", "short, 0, 10, /m/1"], "line 2 is not a segment"),
         ("audioset_eval", "a.csv", ["# x"], "holds nothing"),
         ("song_describer", "a.csv", ["track_id,caption", "1,b"], "has no column caption_id"),
         ("gtzan", "a.csv", ["file,artist,title", "song.wav,a,b"], "write it as blues.00000"),

@@ -10,20 +10,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tinymu_jax.cli.options import DECODER, showing_progress
+from tinymu_jax.cli.options import DECODER
 from tinymu_jax.errors import InputError
 from tinymu_jax.qa_builder.config import BuildConfig
-
-SOURCES = (
-    "musiccaps",
-    "magnatagatune",
-    "fma",
-    "audioset",
-    "jamendo",
-    "song_describer",
-    "user_table",
-    "user_folder",
-)
+from tinymu_jax.utils.progress import show_progress
 
 NO_TOKENIZER = "none"
 
@@ -194,7 +184,12 @@ class BuildCommand:
         ).read()
 
     def _source_paths(self) -> dict[str, Path]:
-        paths = {name: getattr(self, name) for name in SOURCES}
+        from tinymu_jax.data.annotations.registry import READERS
+
+        paths = {name: getattr(self, name) for name in READERS}
+        if not any(paths.values()):
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in READERS)
+            raise InputError(f"no source: give one or more of {flags}")
         return {name: path for name, path in paths.items() if path is not None}
 
     def _read_sources(self) -> list[Any]:
@@ -202,9 +197,6 @@ class BuildCommand:
         from tinymu_jax.qa_builder.output import list_name
 
         paths = self._source_paths()
-        if not paths:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in SOURCES)
-            raise InputError(f"no source: give one or more of {flags}")
         sources = [read_source(name, path, self.ontology) for name, path in paths.items()]
         list_names = Counter(list_name(source.name) for source in sources)
         for source in sources:
@@ -216,7 +208,8 @@ class BuildCommand:
         return sources
 
     def _build(self) -> Any:
-        from tinymu_jax.qa_builder.build import BuildContext, build
+        from tinymu_jax.qa_builder.build import build
+        from tinymu_jax.qa_builder.context import BuildContext
         from tinymu_jax.qa_builder.questions.templates import read_templates
         from tinymu_jax.qa_builder.tags.vocabulary import read_vocabulary
 
@@ -228,7 +221,7 @@ class BuildCommand:
 
             options = [f"--{option}" for option in self.beam_options]
             return build_with_beam(sources, context, self.output, options, self.keep_held_out)
-        with showing_progress("questions") as progress:
+        with show_progress("questions") as progress:
             return build(sources, context, self.keep_held_out, self._writer(context), progress)
 
     def _token_counter(self) -> Callable[[str], int] | None:
@@ -254,7 +247,7 @@ class BuildCommand:
 
         def write(clips: Sequence[Any]) -> Sequence[Any]:
             cache = self.output / "llm.jsonl"
-            with showing_progress("language model") as progress:
+            with show_progress("language model") as progress:
                 items, report = write_items(
                     clips, context.vocabulary, context.templates, config, cache, progress
                 )

@@ -1,224 +1,194 @@
-"""A question-answering set from sources of tags and captions: read, named, asked, balanced.
+"""Builds a question-answering set from tags and captions.
 
-The steps are functions of a clip, or of what clips have in common, so that
-`tinymu_jax.qa_builder.beam` can take the same ones to many machines.
+Steps: normalize labels, make candidates, drop long and duplicate ones, balance. Each is a function
+of a clip or of statistics over clips, so that `tinymu_jax.qa_builder.beam` can distribute them.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.annotations.registry import Source
 from tinymu_jax.data.question_formats import YES_NO
 from tinymu_jax.errors import InputError
-from tinymu_jax.qa_builder.config import BuildConfig
-from tinymu_jax.qa_builder.contamination.deduplicate import Duplicates, without_duplicates
-from tinymu_jax.qa_builder.questions.balance import balanced, within_clip
+from tinymu_jax.qa_builder.contamination.deduplicate import DuplicateReport, remove_duplicates
+from tinymu_jax.qa_builder.context import BuildContext
+from tinymu_jax.qa_builder.questions.balance import balance, cap_per_clip
 from tinymu_jax.qa_builder.questions.from_rules import captions, open_questions, yes_or_no
 from tinymu_jax.qa_builder.questions.item import QAItem
 from tinymu_jax.qa_builder.questions.multiple_choice import choices
-from tinymu_jax.qa_builder.questions.templates import Templates
-from tinymu_jax.qa_builder.tags.cooccurrence import Statistics, count_tags, implied_tags
-from tinymu_jax.qa_builder.tags.vocabulary import (
-    Vocabulary,
-    by_category,
-    frequent_labels,
-    normalise,
-)
+from tinymu_jax.qa_builder.tags.cooccurrence import TagStatistics, count_tags, implied_tags
+from tinymu_jax.qa_builder.tags.vocabulary import frequent_labels, normalize_clip
+from tinymu_jax.utils.progress import Progress, no_progress
 
-FREE_WORDS = ("MusicCaps",)
-"""Sources whose labels are anybody's own words: rare ones are not asked about."""
-
-Progress = Callable[[int, int], object]
-
-CountTokens = Callable[[str], int]
-
-
-class BuildContext(NamedTuple):
-    """What questions are made with."""
-
-    vocabulary: Vocabulary
-    templates: Templates
-    count_tokens: CountTokens | None
-    """None: lengths are not checked."""
-    config: BuildConfig
+FREE_TEXT_SOURCES = ("MusicCaps",)
+"""Sources whose labels are free text: rare ones are dropped."""
 
 
 @dataclass(frozen=True)
 class NormalizedClips:
-    """The clips of all sources, in the vocabulary's names, and what was left out on the way."""
+    """The clips of all sources with tags of the vocabulary, and counts of what was skipped."""
 
     clips: list[AnnotatedClip]
     unknown: Counter[str] = field(default_factory=Counter)
-    """Labels that the vocabulary does not know, and how many clips have them."""
+    """Number of clips by label that is not in the vocabulary."""
     rare: int = 0
-    """Labels left out because too few clips have them."""
+    """Labels skipped because too few clips have them."""
     contradicted: int = 0
-    """Tags left out because another label of the clip denies them."""
-    held_out: Counter[str] = field(default_factory=Counter)
-    """Clips left out, by the test set that their source says they belong to."""
+    """Tags skipped because another label of the clip denies them."""
+    test_sets: Counter[str] = field(default_factory=Counter)
+    """Clips skipped, by the test set that they belong to according to their source."""
     empty: int = 0
-    """Clips without a tag or a caption."""
+    """Clips without tags and captions."""
     unusable: tuple[str, ...] = ()
     """Recordings that a source could not read."""
     no_music: int = 0
-    """Rows about other sounds than music."""
+    """Rows about sounds other than music."""
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """A set, and how it came about."""
+    """A built set, and how it came about."""
 
     items: list[QAItem]
-    named: NormalizedClips
+    normalized: NormalizedClips
     candidates: Counter[str]
-    """How many questions there were of each format."""
+    """Number of candidates by format."""
     too_long: Counter[str]
-    """How many of them had more tokens than the model takes."""
-    duplicates: Duplicates
+    """Number of candidates with too many tokens, by format."""
+    duplicates: DuplicateReport
     leaked: Counter[str] = field(default_factory=Counter)
-    """How many questions of each format were left out since they hit a test set."""
+    """Number of questions dropped as test-set leaks, by format."""
 
 
-def name_clips(
-    sources: Sequence[Source], vocabulary: Vocabulary, config: BuildConfig, keep_held_out: bool
+def normalize_clips(
+    sources: Sequence[Source], context: BuildContext, keep_held_out: bool
 ) -> NormalizedClips:
-    """Gives all clips the vocabulary's names; leaves out what belongs to test sets.
+    """Maps the labels of all clips to the vocabulary; skips test material.
 
     Raises:
-        InputError: none is left that has a tag or a caption.
+        InputError: no clip with a tag or caption is left.
     """
     clips: list[AnnotatedClip] = []
     unknown: Counter[str] = Counter()
-    held_out: Counter[str] = Counter()
+    test_sets: Counter[str] = Counter()
     rare = empty = contradicted = 0
     for source in sources:
-        # Words are counted in all clips: what is held out tells nothing but how a word is used.
-        kept = (
-            frequent_labels(source.clips, config.min_clips_per_label)
-            if source.name in FREE_WORDS
-            else None
-        )
+        # Test material counts for the frequencies: they only reveal how a word is used.
+        is_free_text = source.name in FREE_TEXT_SOURCES
+        minimum = context.config.min_clips_per_label
+        frequent = frequent_labels(source.clips, minimum) if is_free_text else None
         for clip in source.clips:
             if clip.test_sets and not keep_held_out:
-                held_out.update(clip.test_sets)
+                test_sets.update(clip.test_sets)
                 continue
-            named = normalise(clip, vocabulary, kept)
-            unknown.update(named.unknown)
-            rare += named.rare
-            contradicted += len(named.contradicted)
-            if not clip.captions and not any(named.clip.tags.values()):
+            result = normalize_clip(clip, context.vocabulary, frequent)
+            unknown.update(result.unknown)
+            rare += result.rare
+            contradicted += len(result.contradicted)
+            if result.clip.captions or any(result.clip.tags.values()):
+                clips.append(result.clip)
+            else:
                 empty += 1
-                continue
-            clips.append(replace(named.clip, ambiguous=by_category(named.unasked)))
-    if held_out and not clips:
-        sets = ", ".join(sorted(held_out))
+    if test_sets and not clips:
         raise InputError(
-            f"all clips that could be asked about belong to test sets ({sets}); name another "
+            f"all usable clips belong to test sets ({', '.join(sorted(test_sets))}); name another "
             "source, or give --keep-held-out"
         )
     if not clips:
         raise InputError(
-            "no clip has a tag or a caption that can be asked about; look at the labels of the "
-            "sources, or add a vocabulary (--vocabulary)"
+            "no clip has a known tag or a caption; check the labels of the sources, or extend the "
+            "vocabulary (--vocabulary)"
         )
     unusable = tuple(name for source in sources for name in source.unusable)
     no_music = sum(source.no_music for source in sources)
-    return NormalizedClips(clips, unknown, rare, contradicted, held_out, empty, unusable, no_music)
+    return NormalizedClips(clips, unknown, rare, contradicted, test_sets, empty, unusable, no_music)
 
 
-def ask_about(clip: AnnotatedClip, statistics: Statistics, tools: BuildContext) -> list[QAItem]:
-    """Returns all candidates that a clip gives, as many as it may of each format."""
-    vocabulary, templates, _, config = tools
-    found = [
-        *captions(clip, templates, config),
-        *open_questions(clip, vocabulary, templates, config),
-        *choices(clip, statistics, vocabulary, templates, config),
-        *yes_or_no(clip, statistics, vocabulary, templates, config),
+def make_candidates(
+    clip: AnnotatedClip, statistics: TagStatistics, context: BuildContext
+) -> list[QAItem]:
+    """Returns a clip's rule-based candidates, capped per format."""
+    items = [
+        *captions(clip, context),
+        *open_questions(clip, context),
+        *choices(clip, statistics, context),
+        *yes_or_no(clip, statistics, context),
     ]
-    return within_clip(found, config)
+    return cap_per_clip(items, context.config)
 
 
-def fits(item: QAItem, tools: BuildContext) -> bool:
-    """Returns whether neither prompt nor answer has more tokens than the model takes."""
-    count = tools.count_tokens
+def is_short_enough(item: QAItem, context: BuildContext) -> bool:
+    """Returns whether prompt and answer are within the model's maximum length."""
+    count = context.count_tokens
     if count is None:
         return True
-    return max(count(item.prompt), count(item.answer)) <= tools.config.max_tokens
+    return max(count(item.prompt), count(item.answer)) <= context.config.max_tokens
 
 
 def build(
     sources: Sequence[Source],
-    tools: BuildContext,
+    context: BuildContext,
     keep_held_out: bool = False,
-    written: Callable[[Sequence[AnnotatedClip]], Sequence[QAItem]] = lambda clips: (),
-    progress: Progress = lambda done, total: None,
+    write: Callable[[Sequence[AnnotatedClip]], Sequence[QAItem]] = lambda clips: (),
+    progress: Progress = no_progress,
 ) -> BuildResult:
     """Builds a set.
 
     Args:
-        sources: what is known of recordings.
-        tools: vocabulary, templates, settings.
-        keep_held_out: also ask about clips that their source says are for tests.
-        written: gives more questions about the clips: a language model's.
-        progress: called with the number of clips asked about, and of all.
+        sources: annotations of recordings.
+        context: vocabulary, templates, settings.
+        keep_held_out: also use clips that their source marks as test material.
+        write: returns more candidates about the clips (a language model's).
+        progress: called with the number of finished clips and of all.
 
     Raises:
-        InputError: no clip with a tag or caption; nothing is left.
+        InputError: no clip with a tag or caption; no question is left.
     """
-    tools.config.check()
-    named = name_clips(sources, tools.vocabulary, tools.config, keep_held_out)
-    statistics = count_tags(implied_tags(clip, tools.vocabulary) for clip in named.clips)
-    candidates = [*_asked(named.clips, statistics, tools, progress), *written(named.clips)]
-    fitting = [item for item in candidates if fits(item, tools)]
-    single, duplicates = without_duplicates(fitting)
-    items = balanced(single, tools.config)
-    counted = Counter(item.task for item in candidates)
-    too_long = counted - Counter(item.task for item in fitting)
-    return checked(BuildResult(items, named, counted, too_long, duplicates))
+    context.config.check()
+    normalized = normalize_clips(sources, context, keep_held_out)
+    clips = normalized.clips
+    statistics = count_tags(implied_tags(clip, context.vocabulary) for clip in clips)
+
+    def from_rules() -> Iterator[QAItem]:
+        for done, clip in enumerate(clips, 1):
+            yield from make_candidates(clip, statistics, context)
+            progress(done, len(clips))
+
+    candidates = [*from_rules(), *write(clips)]
+    fitting = [item for item in candidates if is_short_enough(item, context)]
+    distinct, duplicates = remove_duplicates(fitting)
+    items = balance(distinct, context.config)
+    counts = Counter(item.task for item in candidates)
+    too_long = counts - Counter(item.task for item in fitting)
+    return require_items(BuildResult(items, normalized, counts, too_long, duplicates))
 
 
-def checked(built: BuildResult) -> BuildResult:
-    """Makes sure that a set holds something.
-
-    Raises:
-        InputError: it does not.
-    """
-    if built.items:
-        return built
-    raise InputError(
-        "no question is left in the wanted mix; give other sources, or another mix (--mix 0 0 0 0 "
-        "keeps all that there are)"
-    )
-
-
-def drop_items(built: BuildResult, numbers: Iterable[int]) -> BuildResult:
-    """Returns a set without some of its questions; of yes or no, the other of a pair goes too.
-
-    Raises:
-        InputError: none is left.
-    """
-    numbers = set(numbers)
-    keys = {item.key for n, item in enumerate(built.items) if n in numbers and item.task == YES_NO}
-    kept = [
-        item
-        for number, item in enumerate(built.items)
-        if number not in numbers and not (item.task == YES_NO and item.key in keys)
-    ]
-    if not kept:
+def require_items(result: BuildResult) -> BuildResult:
+    """Returns the result; raises an `InputError` if it has no questions."""
+    if not result.items:
         raise InputError(
-            f"all {len(built.items)} questions are left out, since they hit a test set; give other "
-            "sources"
+            "no question is left with this mix; add sources, or change the mix (--mix 0 0 0 0 "
+            "keeps all questions)"
         )
-    leaked = Counter(item.task for item in built.items) - Counter(item.task for item in kept)
-    return replace(built, items=kept, leaked=leaked)
+    return result
 
 
-def _asked(
-    clips: Sequence[AnnotatedClip], statistics: Statistics, tools: BuildContext, progress: Progress
-) -> Iterator[QAItem]:
-    for done, clip in enumerate(clips, 1):
-        yield from ask_about(clip, statistics, tools)
-        progress(done, len(clips))
+def drop_items(result: BuildResult, indices: Iterable[int]) -> BuildResult:
+    """Returns a set without some of its questions, and without the other halves of yes/no pairs.
+
+    Raises:
+        InputError: no question is left.
+    """
+    dropped = set(indices)
+    pair_keys = {result.items[n].key for n in dropped if result.items[n].task == YES_NO}
+    remaining = [
+        item
+        for number, item in enumerate(result.items)
+        if number not in dropped and not (item.task == YES_NO and item.key in pair_keys)
+    ]
+    if not remaining:
+        raise InputError(f"all {len(result.items)} questions leak from a test set; add sources")
+    leaked = Counter(item.task for item in result.items) - Counter(item.task for item in remaining)
+    return replace(result, items=remaining, leaked=leaked)

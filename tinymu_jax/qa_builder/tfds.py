@@ -1,7 +1,7 @@
-"""Lists of questions as a TensorFlow data set: array_record files, no TensorFlow.
+"""Writes lists as a TensorFlow Datasets data set of array_record files, without TensorFlow.
 
-`tfds.data_source("musicskills", data_dir=FOLDER, split="train")` reads what `write_tfds` wrote,
-with or without this package. Texts come as bytes, as everywhere in TFDS.
+Read it with `tfds.data_source("musicskills", data_dir=FOLDER, split="train")`, with or without this
+package. As everywhere in TFDS, texts are bytes.
 """
 
 import shutil
@@ -14,31 +14,29 @@ import tensorflow_datasets as tfds
 from tinymu_jax.data.musicskills import FIELDS
 from tinymu_jax.utils.files import read_json_list
 
-TEXTS = (*FIELDS, "clip", "artist", "category", "evidence", "by")
-
-SEVERAL = ("tags", "options", "kinds")
-
+TEXT_KEYS = (*FIELDS, "clip", "artist", "category", "evidence", "by")
+LIST_KEYS = ("tags", "options", "kinds")
 NAME, SPLIT = "musicskills", "train"
 
 
 class Musicskills(tfds.core.GeneratorBasedBuilder):
-    """Questions about recordings, with answers."""
+    """TFDS builder of questions and answers about recordings."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Lists as `tinymu data build` writes them."}
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Lists written by `tinymu data build`."}
 
     def __init__(self, *, lists: Sequence[str | Path] = (), **options: Any) -> None:
-        """Takes MusicSkills lists, and what every TFDS builder takes."""
+        """Takes MusicSkills lists, and the options of every TFDS builder."""
         self.lists = [Path(path) for path in lists]
-        # TFDS' own default, tfrecord, would need TensorFlow.
+        # The default format, tfrecord, needs TensorFlow.
         super().__init__(file_format="array_record", **options)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = {name: tfds.features.Text() for name in TEXTS}
-        features |= {name: tfds.features.Sequence(tfds.features.Text()) for name in SEVERAL}
+        features = {name: tfds.features.Text() for name in TEXT_KEYS}
+        features |= {name: tfds.features.Sequence(tfds.features.Text()) for name in LIST_KEYS}
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Questions about recordings with answers, in MusicSkills' format.",
+            description="Questions and answers about recordings, in the MusicSkills format.",
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,
         )
@@ -49,19 +47,20 @@ class Musicskills(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0
         for path in self.lists:
-            for record in read_json_list(path, "name lists that tinymu data build wrote"):
-                texts = {name: str(record.get(name, "")) for name in TEXTS}
-                yield number, texts | {name: record.get(name, []) for name in SEVERAL}
+            for record in read_json_list(path, "name lists written by tinymu data build"):
+                texts = {name: str(record.get(name, "")) for name in TEXT_KEYS}
+                yield number, texts | {name: record.get(name, []) for name in LIST_KEYS}
                 number += 1
 
 
 def write_tfds(lists: Sequence[Path], output: Path) -> Path:
-    """Writes lists as a TFDS data set below a folder, in their order; returns the folder.
+    """Writes lists in order as a TFDS data set below a folder, replacing an earlier one.
 
-    One of an earlier build is replaced.
+    Returns:
+        The folder, to be given as `data_dir`.
 
     Raises:
-        InputError: a list that cannot be read.
+        InputError: a list cannot be read.
     """
     shutil.rmtree(output / NAME, ignore_errors=True)
     tfds.disable_progress_bar()

@@ -1,1 +1,1 @@
-"""Finds test items and duplicates in a built set."""
+"""Finds test-set leaks and duplicates."""

@@ -1,19 +1,19 @@
-"""Whether what is trained on holds what is tested with: by recording, by text, by artist.
+"""Checks lists of questions for test-set leaks by recording, by text and by artist.
 
-id       a clip's identifier or its file's name stands for a recording of the test set
-text     question, options or answer are a near-copy of a caption of the test set, or the question
-         is one of its questions; see `tinymu_jax.qa_builder.contamination.near_duplicates` and below
+id       the clip's identifier or file name belongs to a recording of the test set
+text     question, options or answer nearly duplicate a caption of the test set, or the question one
+         of its questions (`tinymu_jax.qa_builder.contamination.near_duplicates`)
 artist   the clip's artist is one of the test set's
 
-Questions of multiple choice are much alike: "What is the tempo of the song?" is nobody's. A
-near-copy of one counts only with all of its options; or, where the test sets ask it once, with its
-right answer, in the answer or among the options, if the two have `TELLING` words or more.
+Generic questions ("What is the tempo of the song?") are no leak. A near-duplicate question is one
+only with all options of the original; or, if the test sets ask it once, with the right answer among
+the options or in the answer, provided that question and answer have `MIN_WORDS` words or more.
 """
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,256 +21,244 @@ from typing import Any, NamedTuple
 from tinymu_jax.data.musicskills import read_list
 from tinymu_jax.data.question_formats import CAPTIONING
 from tinymu_jax.errors import InputError
-from tinymu_jax.qa_builder.contamination.near_duplicates import near_copies_among, plain
+from tinymu_jax.qa_builder.contamination.near_duplicates import near_duplicate_finder, plain_words
 from tinymu_jax.qa_builder.contamination.test_sets import TestSet, artist_names, recording_ids
 from tinymu_jax.qa_builder.questions.item import RULE
 
 ID, TEXT, ARTIST = KINDS = ("id", "text", "artist")
+MIN_WORDS = 12
 
-TELLING = 12
-
-EXAMPLES = 20
-"""Kept of each kind and test set."""
+MAX_EXAMPLES = 20
+"""Per kind and test set."""
 
 Finder = Callable[[Mapping[str, Any]], Iterable[tuple[int, str]]]
-"""Returns which test sets a record hits, by number, and by what of them."""
+"""Returns the numbers of the test sets that a record leaks from, with the matching entries."""
 
 _LETTER = re.compile(r"^\s*\(?[A-D]\)\s*")
-
 _QUESTION = re.compile(r"\bquestion\s*:", re.IGNORECASE)
-
 _OPTIONS = re.compile(r"\boptions?\s*:|\([A-D]\)|\n\s*[A-D][.)]\s", re.IGNORECASE)
 
 
-class Hit(NamedTuple):
-    """Something of a test set that was found."""
+@dataclass(frozen=True)
+class LeakExample:
+    """A question that leaks from a test set."""
 
     item: int
-    """Number of the question in the list, from 0."""
+    """Index of the question in the list."""
     file_name: str
-    found: str
-    """The identifier, text or artist of the test set."""
+    match: str
+    """Identifier, text or artist of the test set."""
     prompt: str
     answer: str
 
 
-class Searched(NamedTuple):
-    """A test set, and how often it was hit."""
+@dataclass(frozen=True)
+class TestSetLeaks:
+    """The leaks from one test set."""
 
     name: str
-    sizes: Mapping[str, int]
-    """Of what was looked for, in words."""
-    hits: Mapping[str, int]
-    """Questions, by kind."""
-    examples: Mapping[str, tuple[Hit, ...]]
-    """The first `EXAMPLES`, by kind."""
+    searched: Mapping[str, int]
+    """Number of recordings, captions, questions and artists searched for."""
+    leaks: Mapping[str, int]
+    """Number of questions by kind of leak."""
+    examples: Mapping[str, tuple[LeakExample, ...]]
+    """The first `MAX_EXAMPLES` by kind."""
 
 
 @dataclass(frozen=True)
 class LeakReport:
-    """What was found in a list."""
+    """The leaks in a list of questions."""
 
     items: int
-    """Questions looked at."""
+    """Number of questions checked."""
     indices: tuple[int, ...]
-    """Those that hit, from 0."""
-    test_sets: tuple[Searched, ...]
+    """Indices of those that leak."""
+    test_sets: tuple[TestSetLeaks, ...]
 
     @property
     def leaks(self) -> int:
-        """Returns how many questions hit a test set, each counted once."""
+        """Returns the number of questions that leak."""
         return len(self.indices)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all of it, for a json file."""
-        sets = {
-            one.name: {
-                "looked_for": dict(one.sizes),
-                "hits": dict(one.hits),
-                "examples": {
-                    kind: [hit._asdict() for hit in hits] for kind, hits in one.examples.items()
-                },
-            }
-            for one in self.test_sets
-        }
+        """Returns the report as a JSON object."""
         return {
             "items": self.items,
             "leaks": self.leaks,
-            "test_sets": sets,
+            "test_sets": {one.name: asdict(one) for one in self.test_sets},
             "indices": list(self.indices),
         }
 
     def summary(self) -> str:
-        """Returns what was looked for and how often it was found, a line for each test set."""
+        """Returns the number of leaks, with a line for each test set."""
         if not self.test_sets:
-            return "No test set was named: nothing was looked for."
-        lines = [f"{self.leaks:,} of {self.items:,} questions hit a test set:", ""]
+            return "No test set was given: nothing was checked."
+        lines = [f"{self.leaks:,} of {self.items:,} questions leak from a test set:", ""]
         for one in self.test_sets:
-            sizes = ", ".join(f"{size:,} {what}" for what, size in one.sizes.items() if size)
-            hits = ", ".join(f"{number:,} by {kind}" for kind, number in one.hits.items() if number)
-            lines.append(f"* {one.name} ({sizes or 'empty'}): {hits or 'no hit'}")
+            sizes = ", ".join(f"{size:,} {what}" for what, size in one.searched.items() if size)
+            leaks = ", ".join(f"{count:,} by {kind}" for kind, count in one.leaks.items() if count)
+            lines.append(f"* {one.name} ({sizes or 'empty'}): {leaks or 'no leak'}")
         return "\n".join(lines)
 
 
 def read_records(paths: Iterable[str | Path]) -> Iterator[dict[str, Any]]:
-    """Yields the records of MusicSkills' lists, one list after the other.
+    """Yields the records of MusicSkills lists.
 
     Raises:
-        InputError: a list that is none; a record without a key, or whose `clip` or `artist`, where
-            it has them, are no texts.
+        InputError: a malformed list; a record without a required key, or whose `clip` or `artist`
+            is not a string.
     """
     for path in paths:
         for number, record in enumerate(read_list(Path(path))):
             for key in ("clip", "artist"):
                 if not isinstance(record.get(key) or "", str):
                     raise InputError(
-                        f"{path}: record {number}: its {key!r} is no text; repair it or take the "
-                        "key out"
+                        f"{path}: record {number}: {key!r} is not a string; correct or remove it"
                     )
             yield record
 
 
-def check_leaks(items: Iterable[Mapping[str, Any]], held_out: Sequence[TestSet]) -> LeakReport:
-    """Looks for test sets in a list.
+def check_leaks(records: Iterable[Mapping[str, Any]], test_sets: Sequence[TestSet]) -> LeakReport:
+    """Searches a list for contents of test sets.
 
     Args:
-        items: records with MusicSkills' keys; `clip`, `artist` and `options` are looked at too.
-        held_out: the test sets.
+        records: MusicSkills records; `clip`, `artist` and `options` are used where present.
+        test_sets: to search for.
     """
     finders = {
-        ID: _find_ids(held_out),
-        TEXT: _find_texts(held_out),
-        ARTIST: _find_artists(held_out),
+        ID: _id_finder(test_sets),
+        TEXT: _text_finder(test_sets),
+        ARTIST: _artist_finder(test_sets),
     }
     counts: Counter[tuple[int, str]] = Counter()
-    examples: dict[tuple[int, str], list[Hit]] = defaultdict(list)
-    total, numbers = 0, []
-    for number, record in enumerate(items):
+    examples: dict[tuple[int, str], list[LeakExample]] = defaultdict(list)
+    total, indices = 0, []
+    for index, record in enumerate(records):
         total += 1
-        first: dict[tuple[int, str], str] = {}
+        matches: dict[tuple[int, str], str] = {}
         for kind, find in finders.items():
-            for place, what in find(record):
-                first.setdefault((place, kind), what)
-        if first:
-            numbers.append(number)
-        counts.update(first.keys())
-        for where, what in first.items():
-            if counts[where] <= EXAMPLES:
+            for number, match in find(record):
+                matches.setdefault((number, kind), match)
+        if matches:
+            indices.append(index)
+        counts.update(matches.keys())
+        for where, match in matches.items():
+            if counts[where] <= MAX_EXAMPLES:
                 texts = record["input_text"], record["target_text"]
-                examples[where].append(Hit(number, record["file_name"], what, *texts))
-    searched = (
-        Searched(
-            one.name,
-            _sizes(one),
-            {kind: counts[place, kind] for kind in KINDS},
-            {kind: tuple(examples[place, kind]) for kind in KINDS if counts[place, kind]},
+                examples[where].append(LeakExample(index, record["file_name"], match, *texts))
+    leaks = (
+        TestSetLeaks(
+            test_set.name,
+            {
+                "recordings": len(test_set.ids),
+                "captions": len(test_set.texts),
+                "questions": len(test_set.questions),
+                "artists": len(test_set.artists),
+            },
+            {kind: counts[number, kind] for kind in KINDS},
+            {kind: tuple(examples[number, kind]) for kind in KINDS if counts[number, kind]},
         )
-        for place, one in enumerate(held_out)
+        for number, test_set in enumerate(test_sets)
     )
-    return LeakReport(total, tuple(numbers), tuple(searched))
+    return LeakReport(total, tuple(indices), tuple(leaks))
 
 
-def _sizes(one: TestSet) -> dict[str, int]:
-    return {
-        "recordings": len(one.ids),
-        "captions": len(one.texts),
-        "questions": len(one.questions),
-        "artists": len(one.artists),
-    }
+def _index(values: Iterable[Iterable[str]]) -> dict[str, list[int]]:
+    """Returns the numbers of the test sets that contain each value."""
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for number, contents in enumerate(values):
+        for value in dict.fromkeys(contents):
+            numbers[value].append(number)
+    return dict(numbers)
 
 
-def _by_value(values: Iterable[Iterable[str]]) -> dict[str, list[int]]:
-    """Returns which test sets have a value, by the value."""
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, own in enumerate(values):
-        for value in dict.fromkeys(own):
-            places[value].append(place)
-    return dict(places)
+def _look_up(index: Mapping[str, list[int]], names: frozenset[str]) -> list[tuple[int, str]]:
+    return [(number, name) for name in sorted(names & index.keys()) for number in index[name]]
 
 
-def _find_ids(held_out: Sequence[TestSet]) -> Finder:
-    places = _by_value(one.ids for one in held_out)
+def _id_finder(test_sets: Sequence[TestSet]) -> Finder:
+    index = _index(one.ids for one in test_sets)
 
     @cache
-    def look_up(clip: str, file: str, dataset: str) -> list[tuple[int, str]]:
-        names = recording_ids(clip, dataset) | recording_ids(file, dataset)
-        return [(place, name) for name in sorted(names & places.keys()) for place in places[name]]
+    def find(clip: str, file: str, dataset: str) -> list[tuple[int, str]]:
+        return _look_up(index, recording_ids(clip, dataset) | recording_ids(file, dataset))
 
-    return lambda record: look_up(record.get("clip") or "", record["file_name"], record["dataset"])
+    return lambda record: find(record.get("clip") or "", record["file_name"], record["dataset"])
 
 
-def _find_artists(held_out: Sequence[TestSet]) -> Finder:
-    places = _by_value(one.artists for one in held_out)
+def _artist_finder(test_sets: Sequence[TestSet]) -> Finder:
+    index = _index(one.artists for one in test_sets)
 
     @cache
-    def look_up(artist: str, dataset: str) -> list[tuple[int, str]]:
-        names = artist_names(artist, dataset)
-        return [(place, name) for name in sorted(names & places.keys()) for place in places[name]]
+    def find(artist: str, dataset: str) -> list[tuple[int, str]]:
+        return _look_up(index, artist_names(artist, dataset))
 
-    return lambda record: look_up(record.get("artist") or "", record["dataset"])
+    return lambda record: find(record.get("artist") or "", record["dataset"])
 
 
-class _Asked(NamedTuple):
-    """A question of a test set, in plain words."""
+class _KnownQuestion(NamedTuple):
+    """A question of a test set; texts in `plain_words`."""
 
-    place: int
+    test_set: int
     """Number of the test set."""
     shown: str
     options: tuple[str, ...]
     right: str
-    telling: bool
-    """Whether its right answer is enough; see above."""
+    distinctive: bool
+    """Question and right answer together are long enough, and asked once."""
 
-    def is_given_away(self, offered: str, answer: str) -> bool:
-        """Returns whether a near-copy of it, by its options or answer, is one indeed."""
-        offered, answer = f" {offered} ", f" {answer} "
-        if all(f" {option} " in offered for option in self.options):
+    def leaks_into(self, options: str, answer: str) -> bool:
+        """Returns whether a near-duplicate with these options and answer is a leak."""
+        options, answer = f" {options} ", f" {answer} "
+        if all(f" {option} " in options for option in self.options):
             return True
-        return self.telling and (f" {self.right} " in offered or f" {self.right} " in answer)
+        return self.distinctive and (f" {self.right} " in options or f" {self.right} " in answer)
 
 
-def _asked(held_out: Sequence[TestSet]) -> dict[str, list[_Asked]]:
-    """Returns the test sets' questions by their texts."""
-    times = Counter(plain(question.text) for one in held_out for question in one.questions)
-    found: dict[str, list[_Asked]] = defaultdict(list)
-    for place, one in enumerate(held_out):
-        for text, answer, options in one.questions:
-            words, right = plain(text), plain(answer)
-            telling = times[words] == 1 and len(f"{words} {right}".split()) >= TELLING
-            shown = f"{text} {answer}"
-            found[text].append(_Asked(place, shown, tuple(map(plain, options)), right, telling))
-    return dict(found)
+def _known_questions(test_sets: Sequence[TestSet]) -> dict[str, list[_KnownQuestion]]:
+    """Returns the questions of test sets by text."""
+    times = Counter(plain_words(question.text) for one in test_sets for question in one.questions)
+    questions: dict[str, list[_KnownQuestion]] = defaultdict(list)
+    for number, test_set in enumerate(test_sets):
+        for text, answer, options in test_set.questions:
+            words, right = plain_words(text), plain_words(answer)
+            distinctive = times[words] == 1 and len(f"{words} {right}".split()) >= MIN_WORDS
+            plain_options = tuple(map(plain_words, options))
+            questions[text].append(
+                _KnownQuestion(number, f"{text} {answer}", plain_options, right, distinctive)
+            )
+    return dict(questions)
 
 
-def _find_texts(held_out: Sequence[TestSet]) -> Finder:
-    captions = _by_value(one.texts for one in held_out)
-    questions = _asked(held_out)
-    find_captions = cache(near_copies_among(captions))
-    find_questions = cache(near_copies_among(questions))
+def _text_finder(test_sets: Sequence[TestSet]) -> Finder:
+    captions = _index(one.texts for one in test_sets)
+    questions = _known_questions(test_sets)
+    find_captions = cache(near_duplicate_finder(captions))
+    find_questions = cache(near_duplicate_finder(questions))
 
     def find(record: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
-        question, options = _parts(record)
+        question, options = _split_prompt(record)
         answer = _LETTER.sub("", record["target_text"])
-        # What is made by rule lists tags in a sentence: captions have such runs of words by chance.
-        own_words = record.get("by") != RULE or record["task"] == CAPTIONING
-        for text in (answer, question, options) if own_words else ():
+        # Rule-based answers list tags, and captions contain such lists by coincidence.
+        is_free_text = record.get("by") != RULE or record["task"] == CAPTIONING
+        for text in (answer, question, options) if is_free_text else ():
             for caption in find_captions(text):
-                yield from ((place, caption) for place in captions[caption])
-        near = find_questions(question)
-        if near:
-            offered, said = plain(options), plain(answer)
-            for asked in (asked for text in near for asked in questions[text]):
-                if asked.is_given_away(offered, said):
-                    yield asked.place, asked.shown
+                yield from ((number, caption) for number in captions[caption])
+        similar = find_questions(question)
+        if similar:
+            words = plain_words(options), plain_words(answer)
+            for known in (known for text in similar for known in questions[text]):
+                if known.leaks_into(*words):
+                    yield known.test_set, known.shown
 
     return find
 
 
-def _parts(record: Mapping[str, Any]) -> tuple[str, str]:
-    """Returns the last question of a prompt, and the options after it."""
+def _split_prompt(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns the last question of a prompt, and its options."""
     question = _QUESTION.split(record["input_text"])[-1]
     start = _OPTIONS.search(question)
     end = start.start() if start else len(question)
-    given = record.get("options")
-    listed = given if isinstance(given, list) else []
+    options = record.get("options")
+    listed = options if isinstance(options, list) else []
     return question[:end], " ".join([question[end:], *map(str, listed)])

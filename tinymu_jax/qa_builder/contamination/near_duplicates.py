@@ -1,9 +1,9 @@
-"""Texts that have been taken over from others, nearly or wholly: exact, by runs of words.
+"""Exact search for near-duplicate texts by shared word n-grams.
 
-Two texts are near-copies if they have the same words, `SHORTEST` or more; or if they share `FEWEST`
-or more runs of `RUN` words, and these are `SHARE` of the shorter one's. Runs that more than `STOCK`
-of the texts have are phrases that anybody may write ("can be heard in the background"), and do not
-count, neither as shared nor as a text's own.
+Two texts are near-duplicates if they have the same words, at least `MIN_WORDS`; or if they share at
+least `MIN_SHARED` n-grams of `NGRAM` words and half of those of the text with fewer. N-grams that
+more than `MAX_TEXTS` of the texts contain are stock phrases ("can be heard in the background") and
+do not count at all.
 """
 
 import re
@@ -11,52 +11,46 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-RUN, SHARE, FEWEST, STOCK = 5, 0.5, 5, 5
+NGRAM, MIN_SHARE, MIN_SHARED, MAX_TEXTS = 5, 0.5, 5, 5
+MIN_WORDS = 4
 
-SHORTEST = 4
 
-
-def plain(text: str) -> str:
-    """Returns a text's words in small letters, without marks, with single blanks between them."""
+def plain_words(text: str) -> str:
+    """Returns a text's words in lower case without punctuation, joined by spaces."""
     return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold()))
 
 
-def runs_of(words: Sequence[str], length: int) -> set[str]:
-    """Returns all `length` words that stand together."""
-    return {" ".join(words[n : n + length]) for n in range(len(words) - length + 1)}
+def ngrams(words: Sequence[str], size: int) -> set[str]:
+    """Returns all sequences of `size` adjacent words."""
+    return {" ".join(words[n : n + size]) for n in range(len(words) - size + 1)}
 
 
-def near_copies_among(texts: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
-    """Returns what finds those of `texts` that another text is a near-copy of, the nearest first.
-
-    Args:
-        texts: to find again.
-    """
-    same: dict[str, list[str]] = defaultdict(list)
+def near_duplicate_finder(texts: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """Returns a function that finds near-duplicates of a text in `texts`, the nearest first."""
+    by_words: dict[str, list[str]] = defaultdict(list)
     for text in dict.fromkeys(texts):
-        same[plain(text)].append(text)
-    known = list(same)
-    having: dict[str, list[int]] = defaultdict(list)
+        by_words[plain_words(text)].append(text)
+    known = list(by_words)
+    index: dict[str, list[int]] = defaultdict(list)
     for number, words in enumerate(known):
-        for run in runs_of(words.split(), RUN):
-            having[run].append(number)
-    stock = {run for run, own in having.items() if len(own) > STOCK}
-    telling = {run: own for run, own in having.items() if run not in stock}
-    sizes = Counter(number for own in telling.values() for number in own)
+        for ngram in ngrams(words.split(), NGRAM):
+            index[ngram].append(number)
+    stock = {ngram for ngram, numbers in index.items() if len(numbers) > MAX_TEXTS}
+    distinctive = {ngram: numbers for ngram, numbers in index.items() if ngram not in stock}
+    sizes = Counter(number for numbers in distinctive.values() for number in numbers)
 
     def find(text: str) -> tuple[str, ...]:
-        words = plain(text).split()
-        if len(words) < SHORTEST:
+        words = plain_words(text).split()
+        if len(words) < MIN_WORDS:
             return ()
-        own = runs_of(words, RUN) - stock
-        shared = Counter(number for run in own for number in telling.get(run, ()))
+        text_ngrams = ngrams(words, NGRAM) - stock
+        shared = Counter(n for ngram in text_ngrams for n in distinctive.get(ngram, ()))
         near = [
             (-count, number)
             for number, count in shared.items()
-            if count >= max(FEWEST, SHARE * min(len(own), sizes[number]))
+            if count >= max(MIN_SHARED, MIN_SHARE * min(len(text_ngrams), sizes[number]))
         ]
-        whole = " ".join(words)
-        found = [whole, *(known[number] for _, number in sorted(near))]
-        return tuple(text for words in dict.fromkeys(found) for text in same.get(words, ()))
+        matches = [" ".join(words), *(known[number] for _, number in sorted(near))]
+        return tuple(t for match in dict.fromkeys(matches) for t in by_words.get(match, ()))
 
     return find

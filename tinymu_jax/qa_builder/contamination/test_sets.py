@@ -1,7 +1,7 @@
-"""Test sets that must not be trained on, read from the files that say what they hold.
+"""Reads the contents of test sets that must not be trained on.
 
-Recordings and artists are known by names that differ from list to list; `recording_ids` and
-`artist_names` bring them to one form, the test sets' own as those of what is checked.
+Recordings and artists have different names in different lists; `recording_ids` and `artist_names`
+normalize the names of test sets and of the lists that are checked.
 """
 
 import json
@@ -25,37 +25,35 @@ CAPS_SETS = {
     "is_balanced_subset": "MusicCaps balanced",
     "is_audioset_eval": "MusicCaps/AudioSet eval",
 }
-"""Of MusicCaps' clips, by columns: AudioSet's own list has more clips, and no captions."""
+"""Test sets in MusicCaps by column. AudioSet's list of its evaluation set has more clips, but no
+captions."""
 
 OPTIONS = ("correct_answer", *(f"distractor_{number}_answer" for number in (1, 2, 3)))
-
 QUESTION_COLUMNS = ("question", *OPTIONS, "dataset", "dataset_identifier")
 
 QUESTION_FIELDS = ("audio", "question", "choices", "answer")
-"""Of MuChoMusic's csv, and of a line of a jsonl of its questions."""
+"""Keys of a line in a jsonl of MuChoMusic's questions."""
 
-FROM_JAMENDO = ("jamendo", "songdescriber", "sdd", "muchomusic")
-"""Data sets, by parts of their names in letters alone, whose numbers are those of Jamendo."""
+JAMENDO_DATASETS = ("jamendo", "songdescriber", "sdd", "muchomusic")
+"""Parts of the names (letters only) of data sets whose numbers are Jamendo track ids."""
 
-OWN_NUMBERS = ("fma", "freemusicarchive", "magnatagatune")
-"""Data sets with numbers of their own."""
+OTHER_NUMBERS = ("fma", "freemusicarchive", "magnatagatune")
+"""Data sets whose numbers are other ids."""
 
-LONG = 6
-"""Digits from which on a number is taken for Jamendo's wherever it comes from."""
+MIN_DIGITS = 6
+"""Other numbers with at least this many digits are taken for Jamendo track ids."""
 
-NOBODY = frozenset(
+UNKNOWN_ARTISTS = frozenset(
     (
         *("unknown", "unknown artist", "various", "various artist", "various artists", "v a"),
         *("n a", "none", "null", "not available", "anonymous", "anon", "artist", "no artist"),
         *("traditional", "trad", "untitled", "unsigned"),
     )
 )
-"""What stands where the artist is not known."""
+"""Placeholders for an unknown artist."""
 
 _AUDIO = re.compile(r"\.(wav|flac|ogg|opus|mp3|m4a|aac|au|npy|npz|json)$", re.IGNORECASE)
-
 _YOUTUBE = re.compile(r"(?=([A-Za-z0-9_-]{11}))")
-
 _TRACK = re.compile(r"(track_(?=\d{7}))?0*(\d+)(?:\.2min|\.low)?")
 
 _GTZAN = re.compile(
@@ -64,11 +62,8 @@ _GTZAN = re.compile(
 )
 
 _JAMENDO_ARTIST = re.compile(r"(artist_(?=\d{6}))?0*(\d+)")
-
-_TOGETHER = re.compile(r";|\b(?:feat|ft|featuring)\b\.?", re.IGNORECASE)
-
-Given = str | Path | None
-"""A path, where one is named."""
+_COLLABORATION = re.compile(r";|\b(?:feat|ft|featuring)\b\.?", re.IGNORECASE)
+OptionalPath = str | Path | None
 
 
 class TestQuestion(NamedTuple):
@@ -76,75 +71,77 @@ class TestQuestion(NamedTuple):
 
     text: str
     answer: str
-    """The right one."""
+    """The right option."""
     options: tuple[str, ...]
-    """Their texts, the right one among them."""
+    """Texts of all options."""
 
 
 class TestSet(NamedTuple):
-    """A test set."""
+    """The contents of a test set."""
 
     name: str
     ids: frozenset[str] = frozenset()
-    """Of its recordings, in the form of `recording_ids`."""
+    """Normalized by `recording_ids`."""
     texts: tuple[str, ...] = ()
     """Captions."""
     artists: frozenset[str] = frozenset()
-    """In the form of `artist_names`."""
+    """Normalized by `artist_names`."""
     questions: tuple[TestQuestion, ...] = ()
 
 
 def recording_ids(name: str, dataset: str = "") -> frozenset[str]:
-    """Returns all identifiers that the name of a recording may stand for.
+    """Returns all identifiers that a recording's name may stand for.
 
-    `blues.00000` is GTZAN's; `jamendo 1004034` a track of Jamendo: `track_1004034`,
-    `34/1004034.mp3` (its folders are the last two digits), and any other number from `LONG` digits
-    on, unless its data set has numbers of its own. A YouTube id is eleven letters that may stand
-    anywhere in a name: all elevens are returned. So is the name without folder and suffix.
+    * `blues.00000`: GTZAN.
+    * `jamendo 1004034`: a Jamendo track, written `track_1004034`, `34/1004034.mp3` (folders are the
+      last two digits), or as a number of `MIN_DIGITS` digits or more, unless the data set has
+      numbers of its own.
+    * Every substring of eleven letters that could be a YouTube id.
+    * The name without folder and suffix.
 
     Args:
-        name: of a file, or an identifier.
-        dataset: that it belongs to.
+        name: file name or identifier.
+        dataset: name of the data set.
     """
-    whole = _AUDIO.sub("", name.strip().replace("\\", "/"))
-    folder, _, stem = whole.rpartition("/")
-    found = {stem, *_YOUTUBE.findall(whole)}
+    path = _AUDIO.sub("", name.strip().replace("\\", "/"))
+    folder, _, stem = path.rpartition("/")
+    ids = {stem, *_YOUTUBE.findall(path)}
     letters = _letters(dataset)
     track = _TRACK.fullmatch(stem)
     if track is not None:
-        marked, number = track.groups()
-        own = letters.startswith(OWN_NUMBERS)
+        prefix, number = track.groups()
+        other_numbers = letters.startswith(OTHER_NUMBERS)
         if (
-            marked
+            prefix
             or _is_of_jamendo(letters)
-            or (not own and len(number) >= LONG)
-            or (not own and folder.rpartition("/")[2] == number[-2:].zfill(2))
+            or (not other_numbers and len(number) >= MIN_DIGITS)
+            or (not other_numbers and folder.rpartition("/")[2] == number[-2:].zfill(2))
         ):
-            found.add(f"jamendo {number}")
-    low = stem.casefold()
-    for genre, between, number in _GTZAN.findall(low):
-        # Others, too, number files by genre, but not with a dot.
-        if between == "." or "gtzan" in letters or "gtzan" in low:
-            found.add(f"{genre}.{number}")
-    return frozenset(found)
+            ids.add(f"jamendo {number}")
+    lower = stem.casefold()
+    for genre, separator, number in _GTZAN.findall(lower):
+        # Other data sets number files by genre too, but without a dot.
+        if separator == "." or "gtzan" in letters or "gtzan" in lower:
+            ids.add(f"{genre}.{number}")
+    return frozenset(ids)
 
 
 def artist_names(text: str, dataset: str = "") -> frozenset[str]:
-    """Returns an artist's name without case, accents, marks and "the"; of several, each.
+    """Returns the artists of a credit, without case, accents, punctuation and "the".
 
-    `artist_000224` is `jamendo artist 224`, and so is a number in a data set of Jamendo's tracks.
-    Names of fewer than three letters, and those of `NOBODY`, are left out.
+    `artist_000224`, or 224 in a data set of Jamendo tracks, is `jamendo artist 224`. Names of fewer
+    than three letters and `UNKNOWN_ARTISTS` are dropped.
     """
     number = _JAMENDO_ARTIST.fullmatch(text.strip())
     if number is not None and (number[1] or _is_of_jamendo(_letters(dataset))):
         return frozenset({f"jamendo artist {number[2]}"})
-    names = map(_plain_name, _TOGETHER.split(text))
-    return frozenset(name for name in names if len(name) >= 3 and name not in NOBODY)
+    names = map(_plain_name, _COLLABORATION.split(text))
+    return frozenset(name for name in names if len(name) >= 3 and name not in UNKNOWN_ARTISTS)
 
 
 def _plain_name(text: str) -> str:
-    apart = unicodedata.normalize("NFKD", text.casefold().replace("&", " and "))
-    words = re.findall(r"[^\W_]+", "".join(c for c in apart if not unicodedata.combining(c)))
+    text = unicodedata.normalize("NFKD", text.casefold().replace("&", " and "))
+    words = re.findall(r"[^\W_]+", "".join(c for c in text if not unicodedata.combining(c)))
     return " ".join([word for word in words if word != "the"] or words)
 
 
@@ -153,46 +150,45 @@ def _letters(dataset: str) -> str:
 
 
 def _is_of_jamendo(letters: str) -> bool:
-    return any(name in letters for name in FROM_JAMENDO)
+    return any(name in letters for name in JAMENDO_DATASETS)
 
 
 def read_test_sets(
-    musiccaps: Given = None,
-    muchomusic: Given = None,
-    audioset_eval: Given = None,
-    song_describer: Given = None,
-    gtzan: Given = None,
+    musiccaps: OptionalPath = None,
+    muchomusic: OptionalPath = None,
+    audioset_eval: OptionalPath = None,
+    song_describer: OptionalPath = None,
+    gtzan: OptionalPath = None,
 ) -> list[TestSet]:
-    """Reads the test sets whose files are named.
+    """Reads the test sets whose files are given.
 
     Args:
-        musiccaps: path of musiccaps-public.csv; gives two sets, its balanced clips (which
-            MuChoMusic asks about) and those of AudioSet's evaluation set.
-        muchomusic: path of its csv, or of a jsonl of its questions, which has no identifiers.
-        audioset_eval: path of eval_segments.csv.
-        song_describer: path of song_describer.csv.
-        gtzan: its folder, or a csv of file, artist and title.
+        musiccaps: musiccaps-public.csv; gives two sets: its balanced clips, which MuChoMusic asks
+            about, and those of AudioSet's evaluation set.
+        muchomusic: MuChoMusic's csv, or a jsonl of its questions, which has no identifiers.
+        audioset_eval: eval_segments.csv.
+        song_describer: song_describer.csv.
+        gtzan: GTZAN's folder, or a csv of file, artist and title.
 
     Raises:
-        InputError: a file that is something else; the message names file and line.
+        InputError: a file of another format; the message names file and line.
     """
-    readers: list[tuple[Given, Callable[[Path], Iterable[TestSet]]]] = [
+    readers: list[tuple[OptionalPath, Callable[[Path], Iterable[TestSet]]]] = [
         (musiccaps, _read_musiccaps),
         (muchomusic, _read_muchomusic),
         (audioset_eval, _read_audioset_eval),
         (song_describer, _read_song_describer),
         (gtzan, _read_gtzan),
     ]
-    return [found for path, read in readers if path is not None for found in read(Path(path))]
+    return [one for path, read in readers if path is not None for one in read(Path(path))]
 
 
 def _read_musiccaps(path: Path) -> Iterator[TestSet]:
     clips = read_musiccaps(path).clips
     for column, name in CAPS_SETS.items():
-        own = [clip for clip in clips if TEST_SETS[column] in clip.test_sets]
-        texts = tuple(text for clip in own for text in clip.captions)
-        ids = frozenset(clip.clip for clip in own)
-        yield TestSet(name, ids, texts)
+        members = [clip for clip in clips if TEST_SETS[column] in clip.test_sets]
+        texts = tuple(text for clip in members for text in clip.captions)
+        yield TestSet(name, frozenset(clip.clip for clip in members), texts)
 
 
 def _read_song_describer(path: Path) -> Iterator[TestSet]:
@@ -210,9 +206,9 @@ def _read_audioset_eval(path: Path) -> Iterator[TestSet]:
         if cells[0].startswith("#"):
             continue
         if len(cells) != 4 or _YOUTUBE.findall(cells[0]) != [cells[0]]:
-            raise InputError(f"{path}: line {line} is no segment of a YouTube video; {remedy}")
+            raise InputError(f"{path}: line {line} is not a segment of a YouTube video; {remedy}")
         ids.add(cells[0])
-    yield TestSet(AUDIOSET_EVAL, _some(ids, path, remedy))
+    yield TestSet(AUDIOSET_EVAL, _non_empty(ids, path, remedy))
 
 
 def _read_gtzan(path: Path) -> Iterator[TestSet]:
@@ -224,12 +220,12 @@ def _read_gtzan(path: Path) -> Iterator[TestSet]:
             ids |= _gtzan_id(file.name)
     else:
         for row in read_rows(path, ("file", "artist", "title"), remedy):
-            own = _gtzan_id(row.filled("file"))
-            if not own:
+            file_ids = _gtzan_id(row.filled("file"))
+            if not file_ids:
                 raise row.fault(f"has the file {row.text('file')!r}; write it as blues.00000")
-            ids |= own
+            ids |= file_ids
             artists |= artist_names(row.text("artist"))
-    yield TestSet(GTZAN, _some(ids, path, remedy), artists=frozenset(artists))
+    yield TestSet(GTZAN, _non_empty(ids, path, remedy), artists=frozenset(artists))
 
 
 def _gtzan_id(name: str) -> set[str]:
@@ -241,9 +237,9 @@ def _read_muchomusic(path: Path) -> Iterator[TestSet]:
     read = readers.get(path.suffix.lower())
     if read is None:
         raise InputError(f"{path}: name MuChoMusic's csv, or a .jsonl of its questions")
-    found = list(read(path))
-    questions = tuple(_some([question for question, _ in found], path, "name MuChoMusic's csv"))
-    yield TestSet(MUCHOMUSIC, frozenset(name for _, name in found if name), questions=questions)
+    pairs = list(read(path))
+    questions = tuple(_non_empty([one for one, _ in pairs], path, "name MuChoMusic's csv"))
+    yield TestSet(MUCHOMUSIC, frozenset(name for _, name in pairs if name), questions=questions)
 
 
 def _questions_of_csv(path: Path) -> Iterator[tuple[TestQuestion, str]]:
@@ -254,15 +250,14 @@ def _questions_of_csv(path: Path) -> Iterator[tuple[TestQuestion, str]]:
 
 
 def _identifier(row: TableRow) -> str:
-    """Returns a recording's identifier: of MusicCaps a YouTube id, a second after it; or a track's
-    number."""
+    """Returns the identifier of a question's recording."""
     name, dataset = row.filled("dataset_identifier"), row.filled("dataset")
     if _letters(dataset) != "musiccaps":
         return _track_id(name)
-    found = _YOUTUBE.search(name)
-    if found is None:
+    match = _YOUTUBE.search(name)
+    if match is None:
         raise row.fault(f"has {name!r} as dataset_identifier; begin it with a YouTube id")
-    return found[1]
+    return match[1]
 
 
 def _track_id(name: str) -> str:
@@ -278,22 +273,21 @@ def _questions_of_jsonl(path: Path) -> Iterator[tuple[TestQuestion, str]]:
 
 
 def _question(line: str, where: str) -> TestQuestion:
-    wanted = f"an object with {', '.join(QUESTION_FIELDS)} (a letter); repair it"
+    fault = f"{where}: is not an object with {', '.join(QUESTION_FIELDS)} (a letter); repair it"
     try:
         record: Any = json.loads(line)
         text, choices, letter = (record[field] for field in QUESTION_FIELDS[1:])
         answer = dict(zip(LETTERS, choices, strict=False))[letter]
+        texts = [text, *choices] if isinstance(choices, list) else [None]
+        if not all(isinstance(one, str) and one.strip() for one in texts):
+            raise TypeError("not texts")
     except (ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{where}: is not {wanted}") from error
-    if not isinstance(choices, list) or not all(
-        isinstance(one, str) and one.strip() for one in (text, *choices)
-    ):
-        raise InputError(f"{where}: is not {wanted}")
+        raise InputError(fault) from error
     return TestQuestion(text, answer, tuple(choices))
 
 
-def _some(found: Any, path: Path, remedy: str) -> Any:
-    """Returns what a file gave, frozen where it is a set; refuses nothing at all."""
-    if not found:
-        raise InputError(f"{path}: holds nothing to look for; {remedy}")
-    return frozenset(found) if isinstance(found, set) else found
+def _non_empty(contents: Any, path: Path, remedy: str) -> Any:
+    """Returns the contents of a file, sets as frozensets; raises an `InputError` if empty."""
+    if not contents:
+        raise InputError(f"{path}: holds nothing to search for; {remedy}")
+    return frozenset(contents) if isinstance(contents, set) else contents

@@ -1,195 +1,155 @@
-"""Answers of a language model: asked for side by side, kept as they come, one a line.
+"""Asks a language model about clips in parallel; every answer goes to a resumable log.
 
-The file is only ever added to: a run that was killed, or a build that is made again, asks for what
-is not there.
+A build that was killed, or is repeated, asks only for what the log does not hold.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.errors import InputError
-from tinymu_jax.qa_builder.llm.checks import SCHEMA, Draft, Judged, MalformedAnswerError, parse
-from tinymu_jax.qa_builder.llm.client import LLMServer, UnansweredError
-from tinymu_jax.qa_builder.llm.prompt import Request
-from tinymu_jax.utils.files import exists, make_folder, read_text, write_text
+from tinymu_jax.qa_builder.llm.checks import (
+    SCHEMA,
+    Draft,
+    JudgedDrafts,
+    MalformedAnswerError,
+    parse,
+)
+from tinymu_jax.qa_builder.llm.client import LLMClient, UnansweredError
+from tinymu_jax.qa_builder.llm.prompt import WriterRequest
+from tinymu_jax.utils.jsonl import JsonlLog
 
-GIVE_UP = 20
-"""Clips: so many at the start without anything that can be used, or so many in a row without any
-answer, and it is the server that is at fault."""
-
-REMEDY = "move the file away, or name another folder"
+MAX_FAILURES = 20
+"""A run ends if its first 20 clips get no usable answer, or 20 clips in a row no answer at all."""
 
 
 class WriterAnswer(NamedTuple):
-    """What came back about a clip."""
+    """The answer to a request."""
 
-    request: Request
+    request: WriterRequest
     text: str | None
-    """None: nothing came."""
-    fault: str = ""
-    """Why nothing can be made of it."""
+    """None: the server gave no answer."""
+    error: str = ""
+    """Why the answer is missing or unusable."""
 
 
-class AnswerCache(NamedTuple):
-    """Where answers go, and what is said of them there."""
-
-    path: Path
-    """Of the file; it is gone on with if it is there."""
-    judge: Callable[[AnnotatedClip, Sequence[Draft]], Judged]
+Judge = Callable[[Sequence[Draft], AnnotatedClip], JudgedDrafts]
 
 
-def read_answers(path: Path) -> dict[str, str]:
-    """Returns kept texts by their keys; a line that a kill cut short is taken off the file.
+def answer_log(path: Path) -> JsonlLog[str]:
+    """Returns the log of answers (as texts), keyed by request."""
+    remedy = "move the file away, or name another folder"
+    return JsonlLog(path, _read_answer, "a cached answer", remedy)
 
-    Raises:
-        InputError: the file holds something else, or cannot be read.
-    """
-    if not exists(path):
-        return {}
-    whole, newline, rest = read_text(path, REMEDY).rpartition("\n")
-    if rest:
-        write_text(path, whole + newline)
-    found = {}
-    for number, line in enumerate(whole.split("\n") if newline else (), 1):
-        try:
-            row = json.loads(line)
-            key, text = row["key"], row["answer"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise InputError(f"{path}: line {number} is no kept answer; {REMEDY}") from error
-        if not (isinstance(key, str) and isinstance(text, str)):
-            raise InputError(f"{path}: line {number} has no key or no answer; {REMEDY}")
-        found[key] = text
-    return found
+
+def _read_answer(row: Any) -> str:
+    if not isinstance(row["answer"], str):
+        raise TypeError("the answer is not a string")
+    return row["answer"]
 
 
 def ask_all(
-    server: LLMServer,
-    requests: Sequence[Request],
-    kept: AnswerCache,
+    client: LLMClient,
+    requests: Sequence[WriterRequest],
+    log: JsonlLog[str],
+    judge: Judge,
     parallel: int,
     progress: Callable[[int], Any],
 ) -> list[WriterAnswer]:
-    """Asks, some requests at a time, and keeps each answer at once.
+    """Sends requests in parallel and logs each answer as it arrives.
 
-    Nonsense is kept too, so that it is not asked for again, once there is anything better.
+    Malformed answers are logged too, so that they are not requested again, but only once there is
+    a usable one: before that, the server may be misconfigured.
 
     Args:
-        server: that answers.
-        requests: in the order in which they are put.
-        kept: where answers go.
-        parallel: requests at once.
-        progress: called with the number of requests that are done.
+        client: of the server.
+        requests: in the order in which they are sent.
+        log: where answers go.
+        judge: says in the log which texts are accepted.
+        parallel: maximum number of concurrent requests.
+        progress: called with the number of finished requests.
 
     Returns:
-        An answer to each request, in the order in which they came.
+        An answer to each request, in the order of arrival.
 
     Raises:
-        InputError: the server gives nothing that can be used, or the file cannot be written.
+        InputError: the server gives nothing usable, or the log cannot be written.
     """
-    found: list[WriterAnswer] = []
-    held: list[WriterAnswer] = []
+    answers: list[WriterAnswer] = []
+    unlogged: list[WriterAnswer] = []
     try:
-        with _open(kept.path) as file, ThreadPool(parallel) as pool:
-            for answer in pool.imap_unordered(partial(_ask, server), requests):
-                found.append(answer)
-                held.append(answer)
-                if len(held) < len(found) or not answer.fault:
-                    _write(file, held, kept)
-                    held = []
-                _check_luck(found, bool(held), server, kept.path)
-                progress(len(found))
+        with log.writing(), ThreadPool(parallel) as pool:
+            for answer in pool.imap_unordered(partial(_ask, client), requests):
+                answers.append(answer)
+                unlogged.append(answer)
+                if len(unlogged) < len(answers) or not answer.error:
+                    log.append(_row(one, judge) for one in unlogged if one.text is not None)
+                    unlogged = []
+                _check_failures(answers, bool(unlogged), client, log.path)
+                progress(len(answers))
     finally:
-        server.stop()
-    return found
+        client.close()
+    return answers
 
 
-def _ask(server: LLMServer, request: Request) -> WriterAnswer:
-    """Asks about a clip; where nonsense comes, again with other seeds."""
-    text = fault = ""
-    for more in range(server.patience.retries + 1):
-        settings = dict(request.settings) | {"seed": request.settings["seed"] + more}
+def _ask(client: LLMClient, request: WriterRequest) -> WriterAnswer:
+    """Asks about a clip; retries malformed answers with other seeds."""
+    answer = WriterAnswer(request, None)
+    for attempt in range(client.retries + 1):
+        settings = dict(request.settings) | {"seed": request.settings["seed"] + attempt}
+        text = None
         try:
-            text = server.complete(request.messages, SCHEMA, **settings)
+            text = client.complete(request.messages, SCHEMA, **settings)
             parse(text)
         except UnansweredError as error:
-            return WriterAnswer(request, None, f"the server {error}")
+            answer = WriterAnswer(request, None, f"the server {error}")
+            if not error.retry:
+                break
         except MalformedAnswerError as error:
-            fault = str(error)
+            answer = WriterAnswer(request, text, str(error))
         else:
             return WriterAnswer(request, text)
-    return WriterAnswer(request, text, fault)
+    return answer
 
 
-def _check_luck(
-    found: Sequence[WriterAnswer], only_faults: bool, server: LLMServer, path: Path
+def _check_failures(
+    answers: Sequence[WriterAnswer], none_usable: bool, client: LLMClient, path: Path
 ) -> None:
-    """Ends a run whose server gives nothing.
-
-    Raises:
-        InputError: it does.
-    """
-    last = found[-GIVE_UP:]
-    if len(last) < GIVE_UP:
+    """Ends a run whose server gives nothing usable."""
+    last = answers[-MAX_FAILURES:]
+    if len(last) < MAX_FAILURES:
         return
-    if only_faults:
-        what = f"the first {GIVE_UP} clips got no answer that can be used"
+    if none_usable:
+        problem = f"the first {MAX_FAILURES} clips got no usable answer"
     elif all(answer.text is None for answer in last):
-        what = f"{GIVE_UP} clips in a row got no answer"
+        problem = f"{MAX_FAILURES} clips in a row got no answer"
     else:
         return
     raise InputError(
-        f"{server.url}: {what} (at last: {last[-1].fault}); see to the server or name another "
-        f"model, then start again: what was answered is kept in {path}"
+        f"{client.url}: {problem} (last: {last[-1].error}); check the server or name another "
+        f"model, then start again: the answers so far are in {path}"
     )
 
 
-def _write(file: TextIO, answers: Sequence[WriterAnswer], kept: AnswerCache) -> None:
-    """Adds answers to the file; those that did not come are left out."""
-    for answer in answers:
-        if answer.text is None:
-            continue
-        clip = answer.request.clip
-        judged = Judged((), ())
-        if not answer.fault:
-            judged = kept.judge(clip, parse(answer.text))
-        line = {
-            "key": answer.request.key,
-            "clip": clip.clip,
-            "source": clip.source,
-            **answer.request.settings,
-            "answer": answer.text,
-            "accepted": [_shown(draft) for draft in judged.accepted],
-            "refused": [
-                {"text": _shown(one.draft), "reason": one.reason, "detail": one.detail}
-                for one in judged.refused
-            ],
-            "fault": answer.fault,
-        }
-        try:
-            # Letters beyond ASCII are escaped, so that a kill cannot leave half of one.
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-        except OSError as error:
-            raise _unwritten(kept.path, error) from error
-
-
-def _open(path: Path) -> TextIO:
-    make_folder(path.parent)
-    try:
-        return path.open("a", encoding="utf-8")
-    except OSError as error:
-        raise _unwritten(path, error) from error
-
-
-def _unwritten(path: Path, error: OSError) -> InputError:
-    problem = f"cannot be written ({error.strerror or error})"
-    return InputError(f"{path}: {problem}; name a place that can be written to")
-
-
-def _shown(draft: Draft) -> str:
-    return " | ".join(draft.texts)
+def _row(answer: WriterAnswer, judge: Judge) -> dict[str, Any]:
+    """Returns the line of an answer in the log."""
+    clip = answer.request.clip
+    judged = JudgedDrafts((), ())
+    if not answer.error:
+        judged = judge(parse(answer.text), clip)
+    return {
+        "key": answer.request.key,
+        "clip": clip.clip,
+        "source": clip.source,
+        **answer.request.settings,
+        "answer": answer.text,
+        "accepted": [" | ".join(draft.texts) for draft in judged.accepted],
+        "rejected": [
+            {"text": " | ".join(one.draft.texts), "reason": one.reason, "detail": one.detail}
+            for one in judged.rejected
+        ],
+        "error": answer.error,
+    }

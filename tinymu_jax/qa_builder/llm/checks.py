@@ -1,21 +1,21 @@
-"""What a language model wrote, held against what is known of the clip.
+"""Checks of language-model texts against what is known of the clip.
 
-A text that fails is left out and counted by its reason; none is mended.
+A text that fails a check is rejected and counted by the reason; none is repaired.
 """
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from tinymu_jax.data.annotations.clip import CATEGORIES, AnnotatedClip, Tags
-from tinymu_jax.qa_builder.tags.vocabulary import Tag
+from tinymu_jax.data.annotations.clip import CATEGORIES, AnnotatedClip
+from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary, flatten_tags
 
-MOST_WORDS = 60
-"""Of a caption, a question or an answer."""
+MAX_WORDS = 60
+"""Maximum length of a caption, question or answer."""
 
-HELD = ("instrument", "genre", "voice")
-"""Categories whose tags may be named only where something says that they are there."""
+CHECKED_CATEGORIES = ("instrument", "genre", "voice")
+"""A text may name a tag of these categories only if the clip's tags or captions do."""
 
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -38,50 +38,20 @@ SCHEMA: Mapping[str, Any] = {
     "required": ["captions", "questions"],
     "additionalProperties": False,
 }
-"""Of an answer: json."""
-
-EMPTY = "empty"
-
-LONG = f"more than {MOST_WORDS} words"
-
-UNPRINTABLE = "several lines, or letters that cannot be printed"
-
-INVENTED = "names an unknown {}"
-
-DENIED = "names what the clip is said not to have"
-
-NUMBER = "a number that is not known"
-
-TALK = "speaks of tags, captions or metadata"
-
-CATEGORY = "unknown category"
-
-YES_NO = "answered by yes or no"
-
-GIVEN_AWAY = "the question holds its answer"
-
-TWICE = "written before"
-
-MORE = "more than asked for"
-"""Reasons to leave a text out."""
+"""JSON schema of an answer."""
 
 _FENCE = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.DOTALL | re.IGNORECASE)
-
 _YES_NO = re.compile(r"(yes|no)\s*([.,;:!-]|$)", re.IGNORECASE)
-
-_TALK = re.compile(
+_DIGITS = re.compile(r"\d+(?:[.,:/]\d+)*")
+_METADATA = re.compile(
     r"\b(tags?|tagged|captions?|captioned|metadata|descriptions?|annotat\w+|labell?ed)\b"
 )
-
-_DIGITS = re.compile(r"\d+(?:[.,:/]\d+)*")
 
 _TO_NINETEEN = (
     *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
     *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
 )
-
 _TENS = ("twen", "thir", "for", "fif", "six", "seven", "eigh", "nine")
-
 _NUMBERS = {
     **{word: str(number) for number, word in enumerate(_TO_NINETEEN, 2)},
     **{f"{word}ty": f"{number}0" for number, word in enumerate(_TENS, 2)},
@@ -89,94 +59,79 @@ _NUMBERS = {
     "hundred": "100",
     "thousand": "1000",
 }
-"""Numbers in words; "one" is left out, for it is mostly no number."""
+"""Numbers in words. "one" is missing because it is usually a pronoun."""
 
-
-class TagWords(Protocol):
-    """What the checks want of a vocabulary."""
-
-    @property
-    def tags(self) -> Iterable[Tag]:
-        """Returns all of its tags."""
-
-    def mentions(self, text: str, tag: Tag) -> bool:
-        """Returns whether a text names a tag, by any of its names."""
-
-    def related(self, a: Tag, b: Tag) -> bool:
-        """Returns whether one tag is the other, or above or below it."""
+Fault = tuple[str, str]
+"""The reason to reject a text, and the offending tag, number or word."""
 
 
 class Draft(NamedTuple):
-    """A caption, or a question with its answer."""
+    """A written caption, or a question with its answer."""
 
     answer: str
-    """Or the caption."""
+    """The answer or caption."""
     question: str | None = None
     """None: a caption."""
     category: str = ""
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Returns the question, if there is one, and the answer."""
+        """Returns the question, if any, and the answer."""
         return (self.answer,) if self.question is None else (self.question, self.answer)
 
 
-class Refused(NamedTuple):
-    """What is left out."""
+class RejectedDraft(NamedTuple):
+    """A draft with the reason for its rejection."""
 
     draft: Draft
     reason: str
     detail: str = ""
-    """The tag, number or word that is too much."""
+    """The offending tag, number or word."""
 
 
-class Judged(NamedTuple):
-    """What is kept of an answer, and what is not."""
+class JudgedDrafts(NamedTuple):
+    """The accepted and rejected drafts of an answer."""
 
     accepted: tuple[Draft, ...]
-    refused: tuple[Refused, ...]
+    rejected: tuple[RejectedDraft, ...]
 
 
 class MalformedAnswerError(Exception):
-    """An answer that is none; the message says why."""
+    """The answer is not of the requested form; the message says why."""
 
 
 class KnownFacts(NamedTuple):
     """What is known of a clip."""
 
-    own: tuple[Tag, ...]
+    tags: tuple[Tag, ...]
     denied: tuple[Tag, ...]
     names: tuple[str, ...]
-    """Of its own tags."""
+    """Names of the tags."""
     texts: tuple[str, ...]
-    """Captions and names: who names what they name invents nothing."""
+    """Captions and names; a draft may repeat anything they name."""
 
-
-def facts_of(clip: AnnotatedClip) -> KnownFacts:
-    """Returns what is known of a clip."""
-    own, denied = _flat(clip.tags), _flat(clip.denied)
-    names = tuple(tag.name for tag in own)
-    return KnownFacts(own, denied, names, (*clip.captions, *names))
-
-
-def _flat(tags: Tags) -> tuple[Tag, ...]:
-    return tuple(Tag(category, name) for category, names in tags.items() for name in names)
+    @classmethod
+    def of(cls, clip: AnnotatedClip) -> "KnownFacts":
+        """Returns the facts of a clip."""
+        tags = flatten_tags(clip.tags)
+        names = tuple(tag.name for tag in tags)
+        return cls(tags, flatten_tags(clip.denied), names, (*clip.captions, *names))
 
 
 def parse(text: str) -> list[Draft]:
-    """Returns what an answer holds: captions, then questions.
+    """Parses an answer into captions, then questions.
 
     Args:
-        text: of the answer: json, in a code fence or without.
+        text: JSON, with or without a code fence.
 
     Raises:
-        NonsenseError: it is no json, or not what was asked for.
+        MalformedAnswerError: it is not JSON, not of the schema or empty.
     """
     fenced = _FENCE.fullmatch(text)
     try:
         content = json.loads(fenced[1] if fenced else text)
     except (ValueError, RecursionError) as error:
-        raise MalformedAnswerError("the answer is no json") from error
+        raise MalformedAnswerError("the answer is not JSON") from error
     try:
         drafts = [Draft(_text(caption)) for caption in _list(content["captions"])]
         drafts += [
@@ -184,53 +139,53 @@ def parse(text: str) -> list[Draft]:
             for one in _list(content["questions"])
         ]
     except (LookupError, TypeError) as error:
-        raise MalformedAnswerError("the answer's json is not of the schema") from error
+        raise MalformedAnswerError("the answer does not follow the schema") from error
     if not drafts:
-        raise MalformedAnswerError("the answer holds no caption and no question")
+        raise MalformedAnswerError("the answer has no caption and no question")
     return drafts
 
 
 def judge(
     drafts: Sequence[Draft],
     clip: AnnotatedClip,
-    vocabulary: TagWords,
+    vocabulary: Vocabulary,
     captions: int,
     questions: int,
-) -> Judged:
-    """Tells what follows from what is known of a clip from what does not.
+) -> JudgedDrafts:
+    """Separates drafts that follow from what is known of a clip from those that do not.
 
     Args:
         drafts: what was written, in order.
-        clip: with the vocabulary's tags.
+        clip: with tags of the vocabulary.
         vocabulary: whose tags must not be invented.
-        captions: how many were asked for.
-        questions: how many were asked for.
+        captions: number of captions requested.
+        questions: number of questions requested.
     """
-    facts = facts_of(clip)
+    facts = KnownFacts.of(clip)
     accepted: dict[tuple[str, ...], Draft] = {}
-    refused = []
-    left = {"caption": captions, "question": questions}
+    rejected = []
+    remaining = {"caption": captions, "question": questions}
     for draft in drafts:
         kind = "caption" if draft.question is None else "question"
-        left[kind] -= 1
-        said = tuple(text.casefold() for text in draft.texts)
-        if left[kind] < 0:
-            fault: tuple[str, str] | None = (MORE, "")
-        elif said in accepted:
-            fault = (TWICE, "")
+        remaining[kind] -= 1
+        texts = tuple(text.casefold() for text in draft.texts)
+        if remaining[kind] < 0:
+            fault: Fault | None = ("more than requested", "")
+        elif texts in accepted:
+            fault = ("duplicate", "")
         else:
             fault = _fault(draft, facts, vocabulary)
         if fault is None:
-            accepted[said] = draft
+            accepted[texts] = draft
         else:
-            refused.append(Refused(draft, *fault))
-    return Judged(tuple(accepted.values()), tuple(refused))
+            rejected.append(RejectedDraft(draft, *fault))
+    return JudgedDrafts(tuple(accepted.values()), tuple(rejected))
 
 
-def _fault(draft: Draft, facts: KnownFacts, vocabulary: TagWords) -> tuple[str, str] | None:
-    """Returns the first reason to leave a draft out, with what is too much."""
+def _fault(draft: Draft, facts: KnownFacts, vocabulary: Vocabulary) -> Fault | None:
+    """Returns the first reason to reject a draft."""
     if draft.question is not None and draft.category not in CATEGORIES:
-        return CATEGORY, draft.category
+        return "unknown category", draft.category
     for text in draft.texts:
         fault = _form_fault(text) or _tag_fault(text, facts, vocabulary) or _word_fault(text, facts)
         if fault:
@@ -238,51 +193,52 @@ def _fault(draft: Draft, facts: KnownFacts, vocabulary: TagWords) -> tuple[str, 
     if draft.question is None:
         return None
     if _YES_NO.match(draft.answer):
-        return YES_NO, ""
-    return (GIVEN_AWAY, draft.answer) if _holds(draft.question, draft.answer) else None
+        return "answered by yes or no", ""
+    question, answer = (f" {' '.join(_words(text))} " for text in draft.texts)
+    return ("the question contains its answer", draft.answer) if answer in question else None
 
 
-def _form_fault(text: str) -> tuple[str, str] | None:
+def _form_fault(text: str) -> Fault | None:
     if not _words(text):
-        return EMPTY, ""
+        return "empty", ""
     if not text.isprintable():
-        return UNPRINTABLE, ""
+        return "several lines or unprintable characters", ""
     count = len(text.split())
-    return (LONG, str(count)) if count > MOST_WORDS else None
+    return (f"more than {MAX_WORDS} words", str(count)) if count > MAX_WORDS else None
 
 
-def _tag_fault(text: str, facts: KnownFacts, vocabulary: TagWords) -> tuple[str, str] | None:
-    """Returns the first tag that a text names although nothing says that it is there."""
+def _tag_fault(text: str, facts: KnownFacts, vocabulary: Vocabulary) -> Fault | None:
+    """Returns the first tag that a text names without support by the facts."""
+
+    def named_in(texts: Sequence[str], tag: Tag) -> bool:
+        return any(vocabulary.mentions(one, tag) for one in texts)
+
     for tag in facts.denied:
-        if vocabulary.mentions(text, tag) and not _named(tag, facts.names, vocabulary):
-            return DENIED, tag.name
+        if vocabulary.mentions(text, tag) and not named_in(facts.names, tag):
+            return "names a denied tag", tag.name
     for tag in vocabulary.tags:
         if (
-            tag.category in HELD
+            tag.category in CHECKED_CATEGORIES
             and vocabulary.mentions(text, tag)
-            and not _named(tag, facts.texts, vocabulary)
-            and not any(vocabulary.related(tag, own) for own in facts.own)
+            and not named_in(facts.texts, tag)
+            and not any(vocabulary.related(tag, known) for known in facts.tags)
         ):
-            return INVENTED.format(tag.category), tag.name
+            return f"names an unknown {tag.category}", tag.name
     return None
 
 
-def _word_fault(text: str, facts: KnownFacts) -> tuple[str, str] | None:
+def _word_fault(text: str, facts: KnownFacts) -> Fault | None:
     known = " ".join(facts.texts)
     for number in _numbers(text):
         if number not in _numbers(known):
-            return NUMBER, number
-    there = set(_TALK.findall(known.casefold()))
-    talk = [word for word in _TALK.findall(text.casefold()) if word not in there]
-    return (TALK, talk[0]) if talk else None
-
-
-def _named(tag: Tag, texts: Collection[str], vocabulary: TagWords) -> bool:
-    return any(vocabulary.mentions(text, tag) for text in texts)
+            return "unknown number", number
+    known_words = set(_METADATA.findall(known.casefold()))
+    words = [word for word in _METADATA.findall(text.casefold()) if word not in known_words]
+    return ("mentions tags, captions or metadata", words[0]) if words else None
 
 
 def _numbers(text: str) -> list[str]:
-    """Returns the numbers of a text, in digits and in words, once each."""
+    """Returns the distinct numbers of a text, in digits and in words."""
     words = [_NUMBERS[word] for word in _words(text) if word in _NUMBERS]
     return list(dict.fromkeys([*_DIGITS.findall(text), *words]))
 
@@ -291,20 +247,13 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
 
-def _holds(question: str, answer: str) -> bool:
-    """Returns whether the words of an answer stand together in its question."""
-    words, sought = _words(question), _words(answer)
-    starts = range(len(words) - len(sought) + 1)
-    return any(words[start : start + len(sought)] == sought for start in starts)
-
-
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise TypeError(value)
+        raise TypeError("not a list")
     return value
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(value)
+        raise TypeError("not a string")
     return value.strip()

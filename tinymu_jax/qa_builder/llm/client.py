@@ -1,257 +1,197 @@
-"""The client of any server that speaks OpenAI's chat protocol, on this machine or elsewhere."""
+"""Chat client for servers with an OpenAI-compatible API, on top of the openai package."""
 
-import http.client
 import json
-import math
 import os
-import threading
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from email.utils import mktime_tz, parsedate_tz
-from typing import Any, TypeVar
+from typing import Any
+from urllib.parse import urlsplit
 
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, reason_of
 
-LONGEST_WAIT = 60.0
-"""Seconds between two tries, however long a server says that one should wait."""
+SCHEMA_REJECTED = (400, 422)
+"""Status codes of servers that do not support structured output."""
 
-LARGEST = 4 * 2**20
-"""Bytes of an answer."""
+MIN_KEY_LENGTH = 8
+"""Keys of at least this length are removed from messages; shorter ones are placeholders."""
 
-SHAPE_REFUSED = (400, 422)
-"""What servers say that take no schema of the answer."""
-
-HIDDEN = 8
-"""Letters from which on a key is taken out of messages; shorter ones are stand-ins like "none"."""
-
-Found = TypeVar("Found")
+NOT_CHAT = "sends no chat completion of the OpenAI API"
 
 
 class UnansweredError(Exception):
-    """No answer came; the message says why, and is one line."""
+    """The server gave no answer; the message says why, in one line.
+
+    Attributes:
+        status: HTTP status code, where the server answered with an error.
+        retry: whether the same request may still succeed.
+    """
+
+    def __init__(self, reason: str, status: int | None = None, retry: bool = False) -> None:
+        super().__init__(reason)
+        self.status, self.retry = status, retry
+
+
+class LLMClient:
+    """Thread-safe chat client.
+
+    The openai package retries servers that are unreachable, slow, busy (429) or broken (5xx), with
+    exponential backoff and `Retry-After`.
+    """
 
     def __init__(
-        self, reason: str, again: bool, status: int | None = None, wait: float | None = None
+        self,
+        url: str,
+        timeout: float = 60.0,
+        retries: int = 3,
+        key_variable: str = "OPENAI_API_KEY",
     ) -> None:
-        shown = "".join(letter if letter.isprintable() else " " for letter in reason)
-        super().__init__(" ".join(shown.split()))
-        self.again = again
-        """Whether it is worth another try."""
-        self.status, self.wait = status, wait
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How long a server is waited for."""
-
-    timeout: float = 60.0
-    """Seconds for an answer."""
-    retries: int = 3
-    """Tries after the first one: where it cannot be reached, is slow, busy (429), broken (5xx)."""
-    first_wait: float = 1.0
-    """Seconds before the second try; twice as long before each one after it."""
-
-
-class LLMServer:
-    """A server; several threads may ask it at once."""
-
-    def __init__(
-        self, url: str, patience: RetryPolicy, key_variable: str = "OPENAI_API_KEY"
-    ) -> None:
-        """Takes where it is and how long it is waited for; sends nothing.
+        """Creates the client; sends nothing.
 
         Args:
-            url: up to what its paths have in common, which is mostly `/v1`.
-            patience: with it.
-            key_variable: the environment variable that holds its key, if it wants one.
+            url: base URL of the server, usually ending in `/v1`.
+            timeout: seconds to wait for an answer.
+            retries: attempts after the first one.
+            key_variable: environment variable with the API key; may be unset for local servers.
 
         Raises:
-            InputError: no such url, or a key that cannot be sent.
+            InputError: the openai package is missing, the URL is malformed or the key has
+                characters that cannot be sent.
         """
-        self.url, self.patience = _checked_url(url), patience
+        self.url, self.timeout, self.retries = _check_url(url), timeout, retries
         self._key_variable, self._key = key_variable, _read_key(key_variable)
-        # Who follows a redirection hands the key to whatever server it names.
-        self._opener = urllib.request.build_opener(_Stay)
-        self._stopped = threading.Event()
-        self._takes_schema = True
+        try:
+            import openai
+        except ImportError as error:
+            raise InputError(
+                "a language model needs the openai package: pip install 'tinymu_jax[openai]'"
+            ) from error
+        self._openai = openai
+        self._client = openai.OpenAI(
+            base_url=self.url,
+            api_key=self._key or "none",
+            timeout=timeout,
+            max_retries=retries,
+            # A redirect would hand the key to another server.
+            http_client=openai.DefaultHttpxClient(follow_redirects=False),
+        )
+        self._headers = {} if self._key else {"Authorization": openai.Omit()}
+        self._supports_schema = True
 
     def models(self) -> list[str]:
-        """Returns the names of its models.
+        """Returns the names of the server's models.
 
         Raises:
-            InputError: it cannot be asked.
+            InputError: the server cannot be asked.
         """
         try:
-            return self._send("models", None, lambda body: [str(one["id"]) for one in body["data"]])
+            page = self._call(self._client.models.list)
+            return [str(model.id) for model in _valid(lambda: page.data)]
         except UnansweredError as error:
-            remedy = "check that the server runs, and that the url is the one before /models"
+            remedy = "check that the server runs, and that the URL is the part before /models"
             if error.status in (401, 403):
-                remedy = f"put its key into the environment variable {self._key_variable}"
+                remedy = f"set the environment variable {self._key_variable} to its API key"
             raise InputError(f"{self.url}: {error}; {remedy}") from error
 
     def complete(
         self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any], **settings: Any
     ) -> str:
-        """Returns what the model says; "" where it declines to say anything.
+        """Returns the model's answer; "" if it is empty.
 
-        A server that takes no schema gets it in words, from then on at once.
+        If the server rejects structured output, the schema is sent in the system message, from
+        then on at once.
 
         Args:
-            messages: each with `role` and `content`; the first is the system's.
-            schema: of the answer, which is to be json.
+            messages: each with `role` and `content`; the system message first.
+            schema: JSON schema of the answer.
             settings: model, temperature, seed.
 
         Raises:
-            UnansweredError: no answer, for all patience.
+            UnansweredError: no answer after all retries.
         """
-        if self._takes_schema:
-            shape = {"name": "answer", "strict": True, "schema": schema}
-            request = settings | {
-                "messages": list(messages),
-                "response_format": {"type": "json_schema", "json_schema": shape},
-            }
+        if self._supports_schema:
+            json_schema = {"name": "answer", "strict": True, "schema": schema}
             try:
-                return self._send("chat/completions", request, _said)
+                return self._chat(
+                    messages=list(messages),
+                    response_format={"type": "json_schema", "json_schema": json_schema},
+                    **settings,
+                )
             except UnansweredError as error:
-                if error.status not in SHAPE_REFUSED:
+                if error.status not in SCHEMA_REJECTED:
                     raise
-        in_words = f"\nThe JSON schema of the answer: {json.dumps(schema)}"
-        first = dict(messages[0]) | {"content": messages[0]["content"] + in_words}
-        request = settings | {"messages": [first, *messages[1:]]}
-        text = self._send("chat/completions", request, _said)
-        self._takes_schema = False  # only now: the fault may have been the request's own
+        schema_text = f"\nThe JSON schema of the answer: {json.dumps(schema)}"
+        system = dict(messages[0]) | {"content": messages[0]["content"] + schema_text}
+        text = self._chat(messages=[system, *messages[1:]], **settings)
+        self._supports_schema = False  # only now: the error may have been the request's fault
         return text
 
-    def stop(self) -> None:
-        """Ends all waiting: whoever asks is told at the next fault that there is no answer."""
-        self._stopped.set()
+    def close(self) -> None:
+        """Closes the connections; pending retries fail without another request."""
+        self._client.close()
 
-    def _send(
-        self, path: str, content: Mapping[str, Any] | None, read: Callable[[Any], Found]
-    ) -> Found:
-        """Sends a request until it is answered, or patience ends."""
-        wait = self.patience.first_wait
-        for left in reversed(range(self.patience.retries + 1)):
-            try:
-                return self._send_once(path, content, read)
-            except UnansweredError as error:
-                if not (error.again and left):
-                    raise
-                seconds = wait if error.wait is None else error.wait
-                if self._stopped.wait(min(seconds, LONGEST_WAIT)):
-                    raise
-            wait *= 2
-        raise AssertionError("the last try returns or raises")
+    def _chat(self, **request: Any) -> str:
+        completion = self._call(self._client.chat.completions.create, **request)
+        text = _valid(lambda: completion.choices[0].message.content)
+        if not isinstance(text, str | None):
+            raise UnansweredError(NOT_CHAT, retry=True)
+        return text or ""
 
-    def _send_once(
-        self, path: str, content: Mapping[str, Any] | None, read: Callable[[Any], Found]
-    ) -> Found:
-        if self._stopped.is_set():
-            raise UnansweredError("was not asked: the run ends", again=False)
-        headers = {"Content-Type": "application/json", "User-Agent": "tinymu_jax"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        data = None if content is None else json.dumps(content).encode()
-        request = urllib.request.Request(f"{self.url}/{path}", data, headers)
+    def _call(self, method: Callable[..., Any], **request: Any) -> Any:
+        """Sends a request; translates the openai package's errors."""
+        openai = self._openai
         try:
-            with self._opener.open(request, timeout=self.patience.timeout) as response:
-                body = _read_body(response, time.monotonic() + self.patience.timeout)
-            return read(json.loads(body))
-        except urllib.error.HTTPError as error:
-            raise self._refusal(error) from None
-        except (OSError, http.client.HTTPException) as error:
-            cause = error.reason if isinstance(error, urllib.error.URLError) else error
-            if isinstance(cause, TimeoutError):
-                cause = f"no answer within {self.patience.timeout:g} s"
-            raise UnansweredError(f"cannot be reached ({cause})", again=True) from error
-        except (ValueError, LookupError, TypeError, RecursionError) as error:
-            reason = "what it sends is no answer of OpenAI's protocol"
-            raise UnansweredError(reason, again=True) from error
+            return method(extra_headers=self._headers, **request)
+        except openai.APIStatusError as error:
+            reason = f"answers {error.status_code} {self._message(error)}"
+            raise UnansweredError(reason.strip(), error.status_code) from error
+        except openai.APITimeoutError as error:
+            reason = f"cannot be reached (no answer within {self.timeout:g} s)"
+            raise UnansweredError(reason) from error
+        except openai.APIConnectionError as error:
+            raise UnansweredError(
+                f"cannot be reached ({reason_of(error.__cause__ or error)})"
+            ) from error
+        # The package does not validate what a server sends, and fails on it in various ways.
+        except (openai.OpenAIError, AttributeError, ValueError, RuntimeError) as error:
+            raise UnansweredError(NOT_CHAT, retry=True) from error
 
-    def _refusal(self, error: urllib.error.HTTPError) -> UnansweredError:
-        """Returns what a status other than 200 says."""
-        text = ""
-        with error, suppress(OSError, http.client.HTTPException):
-            text = error.read(10_000).decode(errors="replace")
-        if self._key and len(self._key) >= HIDDEN:  # some servers repeat it
+    def _message(self, error: Any) -> str:
+        """Returns a server's error message in one printable line, without the key."""
+        text = error.response.text
+        if isinstance(error.body, Mapping) and "message" in error.body:
+            text = str(error.body["message"])
+        if self._key and len(self._key) >= MIN_KEY_LENGTH:  # some servers repeat it
             text = text.replace(self._key, "...")
-        reason = f"answers {error.code} {_told(text)[:200]}"
-        again = error.code == 429 or error.code >= 500
-        return UnansweredError(reason, again, error.code, _seconds(error.headers["Retry-After"]))
+        return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Leaves a redirection as what it is: an answer that is none."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-def _said(body: Any) -> str:
-    """Returns the text of a chat's answer."""
-    text = body["choices"][0]["message"]["content"]
-    if not isinstance(text, str | None):
-        raise TypeError(text)
-    return text or ""
+def _valid(read: Callable[[], Any]) -> Any:
+    """Returns a part of a server's answer, which the openai package does not validate."""
+    try:
+        return read()
+    except (AttributeError, LookupError, TypeError) as error:
+        raise UnansweredError(NOT_CHAT, retry=True) from error
 
 
-def _told(text: str) -> str:
-    """Returns the message of an error, in the protocol's form or any other."""
-    with suppress(ValueError, LookupError, TypeError):
-        return str(json.loads(text)["error"]["message"])
-    return text
-
-
-def _read_body(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """Reads an answer, also from a server that sends it bit by bit."""
-    parts: list[bytes] = []
-    while part := response.read1(2**16):
-        parts.append(part)
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        if sum(map(len, parts)) > LARGEST:
-            raise ValueError("too long")
-    return b"".join(parts)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Returns how long a server says to wait: it gives seconds, or a time of day."""
-    if retry_after is None:
-        return None
-    with suppress(ValueError):
-        seconds = float(retry_after)
-        return max(0.0, seconds) if math.isfinite(seconds) else None
-    with suppress(ValueError, OverflowError):
-        date = parsedate_tz(retry_after)
-        return None if date is None else max(0.0, mktime_tz(date) - time.time())
-    return None
-
-
-def _checked_url(url: str) -> str:
+def _check_url(url: str) -> str:
     remedy = "give one like http://localhost:8000/v1"
     try:
-        parts = urllib.parse.urlsplit(url)
-        parts.port  # noqa: B018 - looking at it is what checks it
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading it validates it
     except ValueError as error:
-        raise InputError(f"{url!r}: is no url ({error}); {remedy}") from error
-    fit = parts.scheme in ("http", "https") and parts.hostname and url.isascii()
-    if not fit or any(c.isspace() for c in url):
-        raise InputError(f"{url!r}: is no url of a server; {remedy}")
+        raise InputError(f"{url!r}: is not a URL ({error}); {remedy}") from error
     if parts.username is not None or parts.query or parts.fragment:
         raise InputError(
-            f"{parts.scheme}://{parts.hostname}: the url of the server holds more than host and "
-            f"path; {remedy}, and the key in the environment"
+            f"{parts.scheme}://{parts.hostname}: a server URL has only a host and a path; {remedy}"
+            ", and the key in the environment"
         )
+    is_http = parts.scheme in ("http", "https") and parts.hostname and url.isascii()
+    if not is_http or any(c.isspace() for c in url):
+        raise InputError(f"{url!r}: is not the URL of a server; {remedy}")
     return url.rstrip("/")
 
 
 def _read_key(variable: str) -> str | None:
     key = os.environ.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()):
-        raise InputError(f"{variable}: holds letters that no key has; set it again")
+        raise InputError(f"{variable}: holds characters that no key has; set it again")
     return key or None

@@ -1,17 +1,17 @@
-"""What a language model is asked about a clip: all that is known of it, and nothing else."""
+"""The request that is sent to a language model about a clip: its tags and captions."""
 
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tinymu_jax.data.annotations.clip import CATEGORIES, UNSORTED, AnnotatedClip, Tags
-from tinymu_jax.qa_builder.llm.checks import MOST_WORDS, SCHEMA
+from tinymu_jax.qa_builder.llm.checks import MAX_WORDS, SCHEMA
 from tinymu_jax.qa_builder.questions.item import WRITER
 from tinymu_jax.qa_builder.questions.seeded_choice import hash_int
 from tinymu_jax.utils import fingerprint
 
-SEEDS = 2**30
-"""Of requests; servers take twice as many, so that there is room for further tries' own."""
+MAX_SEED = 2**30
+"""Limit of request seeds. Servers accept 31 bits, which leaves room for the seeds of retries."""
 
 SYSTEM = f"""You write texts about music, from which a listening model learns.
 You are given facts about one recording as JSON: "heard" is what it has, by kind; "not heard" is \
@@ -24,56 +24,56 @@ A caption tells in one or two sentences what the music is like. A question asks 
 a listener can hear, is not answered by yes or no, and does not give its answer away; its answer \
 is short. No two texts say the same.
 Write as someone who hears the music: never speak of facts, tags, captions or metadata. Each text \
-is one line of plain English, far below {MOST_WORDS} words.
+is one line of plain English, far below {MAX_WORDS} words.
 Answer with one JSON object: "captions", a list of texts, and "questions", a list of objects with \
 "question", "answer" and "category", which is one of {", ".join(CATEGORIES)}."""
 
 
-class Request(NamedTuple):
-    """What is asked about a clip."""
+class WriterRequest(NamedTuple):
+    """A request about a clip."""
 
     clip: AnnotatedClip
     messages: tuple[Mapping[str, str], ...]
     settings: Mapping[str, Any]
     """Model, temperature and seed."""
     key: str
-    """What its answer is found again by: all that the answer depends on, but the server."""
+    """Cache key: a hash of everything the answer depends on, except the server."""
 
 
-def request_for(
+def make_request(
     clip: AnnotatedClip, model: str, captions: int, questions: int, temperature: float, seed: int
-) -> Request:
-    """Returns what is asked about a clip.
+) -> WriterRequest:
+    """Returns the request about a clip.
 
     Args:
-        clip: with the vocabulary's tags.
-        model: the server's name of it.
-        captions: how many are wanted.
-        questions: how many are wanted.
-        temperature: of the model.
-        seed: of the build; with the clip it gives the request's.
+        clip: with tags of the vocabulary.
+        model: its name on the server.
+        captions: maximum number of captions to write.
+        questions: maximum number of questions to write.
+        temperature: sampling temperature.
+        seed: of the build; the request's seed is derived from it and the clip.
     """
     facts = {
         "heard": _sorted(clip.tags),
         "not heard": _sorted(clip.denied),
         "said": [" ".join(caption.split()) for caption in clip.captions],
     }
-    given = json.dumps({kind: found for kind, found in facts.items() if found}, ensure_ascii=False)
-    wanted = f"At most {captions} captions and {questions} questions."
+    facts = {kind: fact for kind, fact in facts.items() if fact}
+    task = f"At most {captions} captions and {questions} questions."
     messages = (
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": f"{given}\n{wanted}"},
+        {"role": "user", "content": f"{json.dumps(facts, ensure_ascii=False)}\n{task}"},
     )
-    own_seed = hash_int(seed, WRITER, clip.source, clip.clip, clip.start) % SEEDS
-    settings = {"model": model, "temperature": temperature, "seed": own_seed}
+    request_seed = hash_int(seed, WRITER, clip.source, clip.clip, clip.start) % MAX_SEED
+    settings = {"model": model, "temperature": temperature, "seed": request_seed}
     key = fingerprint.of_text(json.dumps([messages, SCHEMA, settings]))
-    return Request(clip, messages, settings, key)
+    return WriterRequest(clip, messages, settings, key)
 
 
 def _sorted(tags: Tags) -> dict[str, list[str]]:
-    """Returns tags by category as they are told."""
+    """Returns the tag names by category; tags without a category are "other"."""
     return {
-        "other" if category == UNSORTED else category: list(own)
-        for category, own in tags.items()
-        if own
+        "other" if category == UNSORTED else category: list(names)
+        for category, names in tags.items()
+        if names
     }

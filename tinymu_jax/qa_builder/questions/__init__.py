@@ -1,1 +1,1 @@
-"""Questions and answers written from tags and captions by rules."""
+"""Rule-based questions and answers from tags and captions."""

@@ -1,7 +1,7 @@
-"""Which of the candidates stay: caps by clip and by tag, yes as often as no, the wanted mix.
+"""Subsamples candidates: caps per clip and per answer, balanced yes/no, the configured mix.
 
-What stays is decided by the candidates' keys, smallest first, never by their order: parts of a
-large set are decided on different machines (`tinymu_jax.qa_builder.beam`).
+Candidates are selected by their keys, smallest first, never by their order: with Beam, parts of a
+large set are balanced on different machines (`tinymu_jax.qa_builder.beam`).
 """
 
 import math
@@ -11,133 +11,123 @@ from itertools import groupby
 
 from tinymu_jax.data.question_formats import CAPTIONING, MCQ, QA, YES_NO
 from tinymu_jax.qa_builder.config import BuildConfig
-from tinymu_jax.qa_builder.questions.item import QAItem
+from tinymu_jax.qa_builder.questions.item import YES, QAItem
+from tinymu_jax.qa_builder.questions.multiple_choice import RIGHT
 from tinymu_jax.qa_builder.questions.seeded_choice import hash_int
 
 TASKS = (CAPTIONING, QA, MCQ, YES_NO)
 """In the order of `BuildConfig.mix`."""
 
-Part = tuple[str, int]
-"""A format, and which part of it."""
+Stratum = tuple[str, int]
+"""A format and the number of a part of it; all parts of a format get the same size."""
 
 
-def within_clip(items: Iterable[QAItem], config: BuildConfig) -> list[QAItem]:
-    """Returns a clip's candidates, of each format as many as a clip may give."""
-    most = {
+def cap_per_clip(items: Iterable[QAItem], config: BuildConfig) -> list[QAItem]:
+    """Returns a clip's candidates, at most the configured number of each format."""
+    limits = {
         CAPTIONING: config.max_captions_per_clip,
         QA: config.max_open_per_clip,
         MCQ: config.max_choices_per_clip,
     }
-    kept: list[QAItem] = []
-    for task, own in _by_task(items).items():
-        own = sorted(own, key=lambda item: item.key)
-        kept += own[: most.get(task, len(own))]
-    return kept
+    by_task: dict[str, list[QAItem]] = defaultdict(list)
+    for item in items:
+        by_task[item.task].append(item)
+    selected: list[QAItem] = []
+    for task, candidates in by_task.items():
+        candidates.sort(key=lambda item: item.key)
+        selected += candidates[: limits.get(task, len(candidates))]
+    return selected
 
 
-def answer_of(item: QAItem) -> tuple[str, ...]:
-    """Returns what questions of a format have in common that have one answer, or ask for one tag;
-    captions are all alike."""
+def answer_group(item: QAItem) -> tuple[str, ...]:
+    """Returns what questions with the same answer share; captions are all in one group."""
     return (item.task, item.category, *item.tags)
 
 
-def most_of(task: str, candidates: int, answers: int, config: BuildConfig) -> int:
-    """Returns how many questions of a format may have one `answer_of`.
+def max_per_answer(task: str, candidates: int, groups: int, config: BuildConfig) -> int:
+    """Returns the maximum size of an answer group.
 
     Args:
-        task: the format.
-        candidates: all of that format.
-        answers: how many different ones they have.
-        config: says how much of them.
+        task: format of the questions.
+        candidates: number of candidates of the format.
+        groups: number of answer groups of the format.
+        config: with the limits.
     """
     if task == MCQ:
-        return math.ceil(candidates / answers * config.max_tag_ratio)
+        return math.ceil(candidates / groups * config.max_tag_ratio)
     percent = config.max_answer_percent if task in (QA, YES_NO) else 100
     return max(int(candidates * percent / 100), 2)
 
 
-def within_answer(items: Sequence[QAItem], most: int) -> list[QAItem]:
-    """Returns the candidates of one `answer_of` that stay; of yes or no in pairs, one of each.
+def cap_per_answer(items: Sequence[QAItem], limit: int) -> list[QAItem]:
+    """Returns the selected candidates of an answer group; yes/no questions in pairs.
 
-    The two of a pair get the same key, so that neither stays without the other.
+    Both questions of a pair get the same key, so that later steps keep or drop them together.
     """
     ordered = sorted(items, key=lambda item: item.key)
     if not ordered or ordered[0].task != YES_NO:
-        return ordered[:most]
-    yes = [item for item in ordered if item.answer == "Yes."]
-    no = [item for item in ordered if item.answer != "Yes."]
-    pairs = list(zip(yes, no, strict=False))[: most // 2]
-    return [one._replace(key=pair[0].key) for pair in pairs for one in pair]
+        return ordered[:limit]
+    yes = [item for item in ordered if item.answer == YES]
+    no = [item for item in ordered if item.answer != YES]
+    pairs = list(zip(yes, no, strict=False))[: limit // 2]
+    return [item._replace(key=pair[0].key) for pair in pairs for item in pair]
 
 
-def part_of(item: QAItem) -> Part:
-    """Returns which part of its format a question belongs to, all of which are as large.
+def stratum_of(item: QAItem) -> Stratum:
+    """Returns the stratum of a question.
 
-    Multiple choice is parted by how many options are shorter than the right one (of equally long
-    ones, half by chance): neither the shortest nor the longest is right more often than others.
+    Multiple-choice questions are stratified by the number of options shorter than the right one
+    (ties at random), so that neither the shortest nor the longest is right more often.
     """
     if not item.kinds:
         return item.task, 0
     lengths = [len(option) for option in item.options]
-    right = lengths[item.kinds.index("right")]
-    equal = hash_int(item.key, "equal") % lengths.count(right)
-    return item.task, sum(length < right for length in lengths) + equal
+    right = lengths[item.kinds.index(RIGHT)]
+    ties = hash_int(item.key, "equal") % lengths.count(right)
+    return item.task, sum(length < right for length in lengths) + ties
 
 
-def sizes(available: Mapping[Part, int], config: BuildConfig) -> dict[Part, int]:
-    """Returns how many questions of each part are kept, in the wanted mix.
+def stratum_sizes(available: Mapping[Stratum, int], config: BuildConfig) -> dict[Stratum, int]:
+    """Returns the number of questions to select from each stratum, for the configured mix.
 
-    A format of which there is none has no part in it.
+    Formats without candidates are left out of the mix.
 
     Args:
-        available: how many there are.
-        config: says the mix, and how many in all.
+        available: number of candidates of each stratum.
+        config: with the mix and the total size.
     """
-    parts = {task: sorted(part for part in available if part[0] == task) for task in TASKS}
-    most = {task: min((available[part] for part in own), default=0) for task, own in parts.items()}
+    strata = {task: sorted(part for part in available if part[0] == task) for task in TASKS}
+    sizes = {t: min((available[part] for part in parts), default=0) for t, parts in strata.items()}
     if any(config.mix):
-        mix = {task: part for task, part in zip(TASKS, config.mix, strict=True) if parts[task]}
+        mix = {task: part for task, part in zip(TASKS, config.mix, strict=True) if strata[task]}
         shares = {task: part / max(sum(mix.values()), 1e-9) for task, part in mix.items()}
-        limits = [most[t] * len(parts[t]) / share for t, share in shares.items() if share]
+        limits = [sizes[t] * len(strata[t]) / share for t, share in shares.items() if share]
         total = min(limits, default=0)
         total = min(total, config.size) if config.size else total
         for task, share in shares.items():
-            most[task] = int(total * share / max(len(parts[task]), 1) + 1e-6)
-    # Yes or no come in pairs.
-    most[YES_NO] -= most[YES_NO] % 2
-    return {part: most[task] for task, own in parts.items() for part in own}
+            sizes[task] = int(total * share / max(len(strata[task]), 1) + 1e-6)
+    sizes[YES_NO] -= sizes[YES_NO] % 2  # pairs
+    return {part: sizes[task] for task, parts in strata.items() for part in parts}
 
 
-def largest_key(keys: Iterable[int], size: int) -> int:
-    """Returns the key up to which `size` candidates stay; -1: none does."""
+def key_threshold(keys: Iterable[int], size: int) -> int:
+    """Returns the largest key among the `size` smallest; -1 if none is selected."""
     ordered = sorted(keys)
     return ordered[min(size, len(ordered)) - 1] if size and ordered else -1
 
 
-def balanced(items: Sequence[QAItem], config: BuildConfig) -> list[QAItem]:
-    """Returns those of all candidates that stay, in their order."""
+def balance(items: Sequence[QAItem], config: BuildConfig) -> list[QAItem]:
+    """Returns the selected candidates, in their order."""
     counts = Counter(item.task for item in items)
-    answers = Counter(answer[0] for answer in {answer_of(item) for item in items})
-    kept: dict[tuple[str, str, str, str], int] = {}
-    for (task, *_), own in groupby(sorted(items, key=answer_of), key=answer_of):
-        most = most_of(task, counts[task], answers[task], config)
-        kept |= {identity(item): item.key for item in within_answer(list(own), most)}
-    items = [item._replace(key=kept[identity(item)]) for item in items if identity(item) in kept]
-    parts: dict[Part, list[int]] = defaultdict(list)
+    groups = Counter(group[0] for group in {answer_group(item) for item in items})
+    keys: dict[tuple[str, ...], int] = {}
+    for (task, *_), members in groupby(sorted(items, key=answer_group), key=answer_group):
+        limit = max_per_answer(task, counts[task], groups[task], config)
+        keys |= {item.identity: item.key for item in cap_per_answer(list(members), limit)}
+    items = [item._replace(key=keys[item.identity]) for item in items if item.identity in keys]
+    stratum_keys: dict[Stratum, list[int]] = defaultdict(list)
     for item in items:
-        parts[part_of(item)].append(item.key)
-    wanted = sizes({part: len(keys) for part, keys in parts.items()}, config)
-    last = {part: largest_key(keys, wanted[part]) for part, keys in parts.items()}
-    return [item for item in items if item.key <= last[part_of(item)]]
-
-
-def identity(item: QAItem) -> tuple[str, str, str, str]:
-    """Returns what tells a candidate from all others."""
-    return item.clip.source, item.clip.clip, item.prompt, item.answer
-
-
-def _by_task(items: Iterable[QAItem]) -> dict[str, list[QAItem]]:
-    found: dict[str, list[QAItem]] = defaultdict(list)
-    for item in items:
-        found[item.task].append(item)
-    return dict(found)
+        stratum_keys[stratum_of(item)].append(item.key)
+    sizes = stratum_sizes({part: len(keys) for part, keys in stratum_keys.items()}, config)
+    thresholds = {part: key_threshold(keys, sizes[part]) for part, keys in stratum_keys.items()}
+    return [item for item in items if item.key <= thresholds[stratum_of(item)]]

@@ -1,10 +1,11 @@
-"""A built question, and how lists and shards write it."""
+"""A question about a clip, and its record in a list."""
 
 from typing import Any, NamedTuple
 
 from tinymu_jax.data.annotations.clip import AnnotatedClip
 
 RULE, WRITER = "rule", "language model"
+YES, NO = "Yes.", "No."
 
 
 class QAItem(NamedTuple):
@@ -12,26 +13,36 @@ class QAItem(NamedTuple):
 
     clip: AnnotatedClip
     task: str
-    """One of MusicSkills' four: see `tinymu_jax.data.synthetic.questions`."""
+    """Format: one of the four of `tinymu_jax.data.question_formats`."""
     prompt: str
     answer: str
     category: str = ""
-    """What it is about; "" of captions."""
+    """Category of the tags; "" for captions."""
     tags: tuple[str, ...] = ()
-    """The tags that it is about: of yes or no the one asked for, else those of the answer."""
+    """The tag that a yes/no question asks about, else the tags of the answer."""
     options: tuple[str, ...] = ()
-    """Of multiple choice, their texts in the order of the letters."""
+    """Texts of a multiple-choice question's options, in the order of the letters."""
     kinds: tuple[str, ...] = ()
-    """Of each option: "right", "near", "far", "off the question"."""
+    """Kind of each option; see `tinymu_jax.qa_builder.questions.multiple_choice`."""
     evidence: str = ""
-    """Of a "no": "denied", "exhaustive", "other branch"."""
+    """Why the answer is no; see `tinymu_jax.qa_builder.questions.negatives`."""
     by: str = RULE
-    """`RULE`, or `WRITER`."""
+    """`RULE` or `WRITER`."""
     key: int = 0
-    """What it is chosen by where there are more than wanted: the smallest stay."""
+    """Hash used for subsampling: the items with the smallest keys are selected."""
+
+    @property
+    def clip_id(self) -> tuple[str, str]:
+        """Returns the source and identifier of the clip."""
+        return self.clip.source, self.clip.clip
+
+    @property
+    def identity(self) -> tuple[str, str, str, str]:
+        """Returns the fields in which an item differs from all others."""
+        return (*self.clip_id, self.prompt, self.answer)
 
     def to_record(self) -> dict[str, Any]:
-        """Returns MusicSkills' five keys, and more that its loader does not read."""
+        """Returns the MusicSkills record, with additional keys that its loader ignores."""
         clip = self.clip
         record: dict[str, Any] = {
             "file_name": clip.file,
@@ -42,7 +53,7 @@ class QAItem(NamedTuple):
             "clip": clip.clip,
             "by": self.by,
         }
-        named = {
+        optional = {
             "start": clip.start,
             "end": clip.end,
             "artist": clip.artist,
@@ -52,4 +63,4 @@ class QAItem(NamedTuple):
             "kinds": list(self.kinds),
             "evidence": self.evidence,
         }
-        return record | {key: value for key, value in named.items() if value not in (None, "", [])}
+        return record | {key: v for key, v in optional.items() if v not in (None, "", [])}

@@ -1,12 +1,13 @@
-"""Multiple choice with distractors of MuChoMusic's kinds (arXiv 2408.01337, section 3).
+"""Multiple-choice questions with MuChoMusic's kinds of distractors (arXiv 2408.01337, section 3).
 
-near           a tag of the category that is much like the right one: incorrect but related
-far            a tag of the category that is not: incorrect
-off the question   a tag that the clip has, of another category: true, and no answer
+right              the right option
+near               a similar tag of the same category: incorrect but related
+far                any other tag of the same category: incorrect
+off the question   a tag of the clip from another category: true, but not an answer
 
-What no source says of a clip may be true of it all the same. Therefore no wrong option is a tag
-that often goes with one of the clip's own, nor a more frequent one that labels mean together with
-the right one: who tells of vocal harmony may leave unsaid that women sing.
+A tag may be true of a clip although no source says so. No wrong option is therefore a tag that
+often occurs with one of the clip's, nor a more frequent one that shares a label with the right one:
+"vocal harmony" leaves open whether women sing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,41 +17,40 @@ from typing import NamedTuple
 
 from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.question_formats import LETTERS, MCQ
-from tinymu_jax.qa_builder.config import BuildConfig
+from tinymu_jax.qa_builder.context import BuildContext
 from tinymu_jax.qa_builder.questions.item import QAItem
-from tinymu_jax.qa_builder.questions.negatives import fits_nowhere
+from tinymu_jax.qa_builder.questions.negatives import is_unrelated
 from tinymu_jax.qa_builder.questions.seeded_choice import (
     hash_choice,
     hash_int,
-    pick_weighted,
     shuffled,
+    weighted_choice,
 )
-from tinymu_jax.qa_builder.questions.templates import Templates
-from tinymu_jax.qa_builder.tags.cooccurrence import Statistics, own_tags
-from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary
+from tinymu_jax.qa_builder.tags.cooccurrence import TagStatistics
+from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary, flatten_tags
 
 RIGHT, NEAR, FAR, OFF = "right", "near", "far", "off the question"
 
-POWER = 0.75
-"""Tags are drawn by this power of their frequency, the right ones as the wrong ones: no tag is
-right more often than chance where it is offered."""
+FREQUENCY_POWER = 0.75
+"""Distractors are drawn with weights frequency ** 0.75, so that a tag is right about as often as
+it is offered as a wrong option."""
 
-LIKE = 0.3
-"""By how much of the right option's length those of the others may differ."""
+LENGTH_TOLERANCE = 0.3
+"""Maximum relative difference in length between a distractor and the right option."""
 
-OFTEN = 2.0
-"""So many times as often as by chance two tags are found together that go with each other."""
+MIN_LIFT = 2.0
+"""Two tags "go together" if they co-occur this many times as often as under independence."""
 
-FEWEST = 3
-"""Clips with both from which on that means anything."""
+MIN_COOCCURRENCES = 3
+"""Number of clips with both tags below which `MIN_LIFT` means nothing."""
 
-TOLD = ("instrument", "tempo", "voice")
-"""Categories whose tags a caption names where they are there; moods and genres are left unsaid."""
+CAPTIONED_CATEGORIES = ("instrument", "tempo", "voice")
+"""Categories that captions name completely; moods and genres are often left out."""
 
-BLURRED = ("mood",)
-"""Categories whose near tags are much the same: what is aggressive is also powerful."""
+BLURRED_CATEGORIES = ("mood",)
+"""Categories in which near tags are nearly synonyms: "aggressive" music is also "powerful"."""
 
-CONFUSED: Mapping[str, tuple[str, ...]] = {
+CONFUSABLE: Mapping[str, tuple[str, ...]] = {
     "instrument": ("production", "voice"),
     "genre": ("production", "function"),
     "mood": ("production", "rhythm"),
@@ -59,11 +59,11 @@ CONFUSED: Mapping[str, tuple[str, ...]] = {
     "production": ("instrument", "mood", "tempo", "voice", "rhythm"),
     "function": ("genre",),
 }
-"""Categories whose tags might pass for an answer to a question about another: a recording sounds
-reverberant, and also aggressive, or slow. None of them is off the question."""
+"""Categories whose tags could pass for an answer to a question about another category ("How does it
+sound?" "Reverberant", but also "aggressive" or "slow"), and are not used as off the question."""
 
-LETTER_SHARE = 6
-"""One question in so many asks for the letter alone."""
+LETTER_ONLY_RATE = 6
+"""One in this many questions asks for the letter only."""
 
 
 class _Distractor(NamedTuple):
@@ -72,148 +72,127 @@ class _Distractor(NamedTuple):
 
 
 def choices(
-    clip: AnnotatedClip,
-    statistics: Statistics,
-    vocabulary: Vocabulary,
-    templates: Templates,
-    config: BuildConfig,
+    clip: AnnotatedClip, statistics: TagStatistics, context: BuildContext
 ) -> Iterator[QAItem]:
-    """Yields a question for each tag of a clip for which three distractors are found."""
-    own = own_tags(clip)
+    """Yields a question for each tag of a clip that has three distractors."""
+    vocabulary, tags = context.vocabulary, flatten_tags(clip.tags)
 
-    @cache  # each is asked for by all questions of its category
+    @cache  # the questions of a category share their candidates
     def is_wrong(tag: Tag) -> bool:
-        told = clip.captions and tag.category in TOLD
-        blurred = tag.category in BLURRED and any(vocabulary.near(tag, one) for one in own)
-        likely = blurred or (not told and _goes_with(tag, own, statistics))
-        return not likely and fits_nowhere(clip, tag, vocabulary)
+        captioned = clip.captions and tag.category in CAPTIONED_CATEGORIES
+        blurred = tag.category in BLURRED_CATEGORIES and any(vocabulary.near(tag, t) for t in tags)
+        plausible = blurred or (not captioned and _goes_with(tag, tags, statistics))
+        return not plausible and is_unrelated(clip, tag, vocabulary)
 
-    for right in own:
-        about = (config.seed, MCQ, clip.source, clip.clip, *right)
-        if not vocabulary.askable(right):
-            continue
-        pools = _pools(own, right, is_wrong, statistics, vocabulary)
-        others = _draw_others(right, pools, statistics, vocabulary, about)
-        if len(others) == len(LETTERS) - 1:
-            yield _write(clip, right, others, vocabulary, templates, about)
+    for right in filter(vocabulary.askable, tags):
+        key = (context.config.seed, MCQ, clip.source, clip.clip, *right)
+        pools = _pools(tags, right, is_wrong, statistics, vocabulary)
+        distractors = _draw_distractors(right, pools, statistics, vocabulary, key)
+        if len(distractors) == len(LETTERS) - 1:
+            yield _question(clip, right, distractors, context, key)
 
 
-def _goes_with(tag: Tag, own: Sequence[Tag], statistics: Statistics) -> bool:
-    """Returns whether a tag is often found with one of a clip's own tags of its category."""
-    for other in own:
+def _goes_with(tag: Tag, tags: Sequence[Tag], statistics: TagStatistics) -> bool:
+    """Returns whether a tag often co-occurs with one of a clip's tags of its category."""
+    for other in tags:
         both = statistics.together[tag].get(other, 0) if other.category == tag.category else 0
-        chance = statistics.clips[tag] * statistics.clips[other] / statistics.total
-        if both >= FEWEST and both >= OFTEN * chance:
+        expected = statistics.clips[tag] * statistics.clips[other] / statistics.total
+        if both >= MIN_COOCCURRENCES and both >= MIN_LIFT * expected:
             return True
     return False
 
 
-def _draw_others(
-    right: Tag,
-    pools: Mapping[str, Sequence[Tag]],
-    statistics: Statistics,
-    vocabulary: Vocabulary,
-    about: Sequence[object],
-) -> list[_Distractor]:
-    """Draws three distractors of like length; fewer where there are no more.
-
-    How many of them are shorter than the right option is drawn first, so that neither the shortest
-    nor the longest is right more often than any other.
-    """
-    length = len(vocabulary.option_text(right))
-    shorter = hash_int(*about, "shorter") % len(LETTERS)
-    sides = [number < shorter for number in shuffled(range(3), *about, "sides")]
-    found: list[_Distractor] = []
-    for number, (kind, below) in enumerate(zip((NEAR, FAR, OFF), sides, strict=True)):
-        one = _draw_one(kind, below, length, pools, found, statistics, vocabulary, (*about, number))
-        if one is not None:
-            found.append(one)
-    return found
-
-
 def _pools(
-    own: Sequence[Tag],
+    tags: Sequence[Tag],
     right: Tag,
     is_wrong: Callable[[Tag], bool],
-    statistics: Statistics,
+    statistics: TagStatistics,
     vocabulary: Vocabulary,
 ) -> dict[str, list[Tag]]:
-    """Returns the distractors of each kind that have about the length of the right option."""
-    length = len(vocabulary.option_text(right))
+    """Returns the candidates of each kind with about the length of the right option."""
+    length, frequency = len(vocabulary.option_text(right)), statistics.clips
 
     def fits(tag: Tag) -> bool:
-        like = abs(len(vocabulary.option_text(tag)) - length) <= LIKE * length
-        # A rarer tag that goes with the right one is still mostly not there.
-        own_sort = tag.category == right.category and times[tag] < times[right]
-        return like and vocabulary.askable(tag) and (own_sort or not vocabulary.alike(tag, right))
+        difference = abs(len(vocabulary.option_text(tag)) - length)
+        # A rarer tag that shares a label with the right one is mostly absent.
+        rarer = tag.category == right.category and frequency[tag] < frequency[right]
+        return (
+            difference <= LENGTH_TOLERANCE * length
+            and vocabulary.askable(tag)
+            and (rarer or not vocabulary.share_label(tag, right))
+        )
 
-    times = statistics.clips
-    apart = (right.category, *CONFUSED.get(right.category, ()))
-    wrong = [t for t in times if t.category == right.category and fits(t) and is_wrong(t)]
+    excluded = (right.category, *CONFUSABLE.get(right.category, ()))
+    wrong = [t for t in frequency if t.category == right.category and fits(t) and is_wrong(t)]
     return {
         NEAR: [tag for tag in wrong if vocabulary.near(tag, right)],
         FAR: [tag for tag in wrong if not vocabulary.near(tag, right)],
-        OFF: [tag for tag in own if tag.category not in apart and fits(tag)],
+        OFF: [tag for tag in tags if tag.category not in excluded and fits(tag)],
     }
 
 
-def _draw_one(
-    kind: str,
-    below: bool,
-    length: int,
+def _draw_distractors(
+    right: Tag,
     pools: Mapping[str, Sequence[Tag]],
-    taken: Sequence[_Distractor],
-    statistics: Statistics,
+    statistics: TagStatistics,
     vocabulary: Vocabulary,
-    about: Sequence[object],
-) -> _Distractor | None:
-    """Draws a distractor of a kind on a side of the right option's length.
+    key: Sequence[object],
+) -> list[_Distractor]:
+    """Draws one distractor of each kind; fewer if there are not enough.
 
-    Where there is none, one that is as long is taken, then one of the next kind, and in the end one
-    on the other side.
+    The number of distractors shorter than the right option is drawn first, so that neither the
+    shortest nor the longest option is right more often than others. Where a kind has no tag on its
+    side of that length, one of the same length is taken, then one of another kind, then one on the
+    other side.
     """
-    texts = {vocabulary.option_text(one.tag) for one in taken}
-    kinds = [kind, *(other for other in (FAR, NEAR) if other != kind)]
-    on_side, other_side = (-1, 1) if below else (1, -1)
-    for sides in ((on_side, 0), (other_side,)):
-        for own, side in product(kinds, sides):
-            pool = [tag for tag in pools[own] if vocabulary.option_text(tag) not in texts]
-            sizes = {tag: len(vocabulary.option_text(tag)) for tag in pool}
-            pool = [t for t in pool if (sizes[t] > length) - (sizes[t] < length) == side]
+    length = len(vocabulary.option_text(right))
+    num_shorter = hash_int(*key, "shorter") % len(LETTERS)
+    shorter = [number < num_shorter for number in shuffled(range(3), *key, "sides")]
+    drawn: list[_Distractor] = []
+    for number, (kind, is_shorter) in enumerate(zip((NEAR, FAR, OFF), shorter, strict=True)):
+        used = {vocabulary.option_text(one.tag) for one in drawn}
+        for pool_kind, side in _search_order(kind, is_shorter):
+            texts = {tag: vocabulary.option_text(tag) for tag in pools[pool_kind]}
+            pool = [
+                tag
+                for tag, text in texts.items()
+                if text not in used and (len(text) > length) - (len(text) < length) == side
+            ]
             if pool:
-                weights = [statistics.clips[tag] ** POWER for tag in pool]
-                return _Distractor(pick_weighted(pool, weights, *about, own), own)
-    return None
+                weights = [statistics.clips[tag] ** FREQUENCY_POWER for tag in pool]
+                tag = weighted_choice(pool, weights, *key, number, pool_kind)
+                drawn.append(_Distractor(tag, pool_kind))
+                break
+    return drawn
 
 
-def _write(
+def _search_order(kind: str, is_shorter: bool) -> Iterator[tuple[str, int]]:
+    """Yields kinds and sides (-1 shorter, 0 equal, 1 longer) in the order of preference."""
+    kinds = [kind, *(other for other in (FAR, NEAR) if other != kind)]
+    side = -1 if is_shorter else 1
+    yield from product(kinds, (side, 0))
+    yield from product(kinds, (-side,))
+
+
+def _question(
     clip: AnnotatedClip,
     right: Tag,
-    others: Sequence[_Distractor],
-    vocabulary: Vocabulary,
-    templates: Templates,
-    about: Sequence[object],
+    distractors: Sequence[_Distractor],
+    context: BuildContext,
+    key: Sequence[object],
 ) -> QAItem:
-    """Returns the question with its options in any order."""
-    shown = [(vocabulary.option_text(one.tag), one.kind) for one in others]
-    shown.insert(hash_int(*about, "place") % len(LETTERS), (vocabulary.option_text(right), RIGHT))
-    texts, kinds = zip(*shown, strict=True)
+    """Returns the question with the right option at a random place."""
+    vocabulary, templates, _, _ = context
+    options = [(vocabulary.option_text(one.tag), one.kind) for one in distractors]
+    place = hash_int(*key, "place") % len(LETTERS)
+    options.insert(place, (vocabulary.option_text(right), RIGHT))
+    texts, kinds = zip(*options, strict=True)
     listed = " ".join(f"({x}) {text}" for x, text in zip(LETTERS, texts, strict=True))
-    question = hash_choice(templates.of("choice", right.category), *about, "wording")
-    letter = LETTERS[kinds.index(RIGHT)]
-    answer = f"({letter}) {texts[kinds.index(RIGHT)]}"
-    if hash_int(*about, "letter") % LETTER_SHARE == 0:
-        question = f"{question} {hash_choice(templates.of('letter'), *about, 'letter wording')}"
-        answer = letter
+    question = hash_choice(templates.of("choice", right.category), *key, "wording")
+    answer = f"({LETTERS[place]}) {texts[place]}"
+    if hash_int(*key, "letter") % LETTER_ONLY_RATE == 0:
+        question = f"{question} {hash_choice(templates.of('letter'), *key, 'letter wording')}"
+        answer = LETTERS[place]
     prompt = f"Question: {question} Options: {listed}. The correct answer is:"
-    return QAItem(
-        clip,
-        MCQ,
-        prompt,
-        answer,
-        right.category,
-        (right.name,),
-        texts,
-        kinds,
-        key=hash_int(*about),
-    )
+    about = right.category, (right.name,)
+    return QAItem(clip, MCQ, prompt, answer, *about, texts, kinds, key=hash_int(*key))

@@ -1,7 +1,6 @@
-"""Chance that depends on what is decided, and on nothing else.
+"""Order-independent randomness: every random choice is a hash of the seed and a key.
 
-A build draws nothing in turn: every choice is hashed from the seed and from what it is about, so
-that it is the same on every machine, in any order, and whatever else is built beside it.
+Choices are therefore the same on every machine, in any order, whatever else is built.
 """
 
 from collections.abc import Sequence
@@ -11,30 +10,30 @@ from typing import TypeVar
 T = TypeVar("T")
 
 SIZE = 2**63
-"""Numbers fit into 64 bits with a sign."""
+"""Range of the hashes: they fit into signed 64-bit integers."""
 
 
-def hash_int(*about: object) -> int:
-    """Returns a number from 0 to `SIZE` - 1, for a seed and what is decided."""
-    text = "\x1f".join(map(str, about))
+def hash_int(*key: object) -> int:
+    """Returns a hash of the key, from 0 to `SIZE` - 1."""
+    text = "\x1f".join(map(str, key))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") % SIZE
 
 
-def hash_choice(among: Sequence[T], *about: object) -> T:
-    """Returns one of `among`, all equally often."""
-    return among[hash_int(*about) % len(among)]
+def hash_choice(options: Sequence[T], *key: object) -> T:
+    """Returns one of the options, uniformly."""
+    return options[hash_int(*key) % len(options)]
 
 
-def shuffled(among: Sequence[T], *about: object) -> list[T]:
-    """Returns all of `among` in some order."""
-    return sorted(among, key=lambda one: hash_int(*about, one))
+def shuffled(options: Sequence[T], *key: object) -> list[T]:
+    """Returns the options in random order."""
+    return sorted(options, key=lambda option: hash_int(*key, option))
 
 
-def pick_weighted(among: Sequence[T], weights: Sequence[float], *about: object) -> T:
-    """Returns one of `among`, as often as its weight says."""
-    left = hash_int(*about) / SIZE * sum(weights)
-    for one, weight in zip(among, weights, strict=True):
-        left -= weight
-        if left < 0:
-            return one
-    return among[-1]
+def weighted_choice(options: Sequence[T], weights: Sequence[float], *key: object) -> T:
+    """Returns one of the options with probability proportional to its weight."""
+    threshold = hash_int(*key) / SIZE * sum(weights)
+    for option, weight in zip(options, weights, strict=True):
+        threshold -= weight
+        if threshold < 0:
+            return option
+    return options[-1]

@@ -1,1 +1,1 @@
-"""The tag vocabulary and how tags occur together."""
+"""The tag vocabulary and tag co-occurrence."""

@@ -1,25 +1,24 @@
-"""Words of labels and captions, compared whatever their case, accents, hyphens and plurals."""
+"""Normalized words of labels and captions: independent of case, accents, hyphens and plural."""
 
 import re
 import unicodedata
 
 _WORDS = re.compile(r"[^\W_]+(?:&[^\W_]+)*|&")
-
 _APOSTROPHES = re.compile("['`\u2018\u2019\u00b4]")
 
 _NOT_PLURAL = ("ss", "us", "is", "blues")
-"""Ends of words whose last s is their own."""
+"""Endings of singular words."""
 
 
 def words_of(text: str) -> list[str]:
-    """Returns the words of a text, as they are compared: "Hi-Hats" is "hi", "hat"."""
+    """Returns the normalized words of a text: "Hi-Hats" gives "hi", "hat"."""
     plain = unicodedata.normalize("NFKD", text).casefold()
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
     return [_singular(word) for word in _WORDS.findall(_APOSTROPHES.sub("", plain))]
 
 
-def key_of(label: str) -> str:
-    """Returns what two labels with the same words have in common; "" without any word."""
+def label_key(label: str) -> str:
+    """Returns the normalized words joined by spaces; "" if there are none."""
     return " ".join(words_of(label))
 
 
