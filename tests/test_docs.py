@@ -36,7 +36,7 @@ SUBCOMMANDS = (
     *("ask", "score", "embed", "export", "push", "tag", "quickstart", "ablate"),
     *(f"data {name}" for name in ("synthesize", "prepare", "build", "check-leaks", "stats")),
     *(f"evaluate {name}" for name in ("probe", "muchomusic", "captions", "classification")),
-    *(f"evaluate {name}" for name in ("list", "synthetic", "report")),
+    *(f"evaluate {name}" for name in ("questions", "synthetic", "report")),
 )
 ENDS = {";", "|", "||", "&&", ">", ">>", "<", "&"}
 

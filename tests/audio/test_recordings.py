@@ -72,7 +72,7 @@ def test_a_probe_tells_them_apart_by_their_windows(
     with (tmp_path / "windows.csv").open("w", newline="") as file:
         csv.writer(file).writerows([["file", "recording", "music", "split"], *rows])
     arguments = ["evaluate", "probe", tmp_path / "windows.csv", "--audio", tmp_path, "--checkpoint"]
-    arguments += [checkpoint_file, "--label", "recording", "music", "--seeds", "2"]
+    arguments += [checkpoint_file, "--label-column", "recording", "music", "--seeds", "2"]
     code, out, _ = run_cli(capsys, monkeypatch, *arguments, "--output", tmp_path / "out")
     assert code == 0, out
     found = json.loads((tmp_path / "out" / "probe.json").read_text())["trained"]

@@ -72,7 +72,7 @@ def test_missing_recordings_are_said_first(music, tmp_path, capsys, monkeypatch)
         (tmp_path / "some" / path.name).symlink_to(path)
     (tmp_path / "some" / "000009.wav").write_text("no sound")
     arguments = ("muchomusic", "--questions", music / "muchomusic.csv", "--no-generate")
-    arguments += ("--no-blind", "--audio", tmp_path / "some")
+    arguments += ("--no-text-only", "--audio", tmp_path / "some")
     code, _, findings = evaluate(capsys, monkeypatch, tmp_path / "out", *arguments)
     assert code == 3
     assert findings.missing == 9
@@ -83,7 +83,7 @@ def test_missing_recordings_are_said_first(music, tmp_path, capsys, monkeypatch)
 def test_a_killed_evaluation_goes_on(music, tmp_path):
     command = [sys.executable, "-m", "tinymu_jax", "evaluate", "muchomusic"]
     command += ["--questions", music / "muchomusic.csv", "--audio", music / "clips"]
-    command += ["--checkpoint", "nano", "--output", tmp_path, "--no-blind"]
+    command += ["--checkpoint", "nano", "--output", tmp_path, "--no-text-only"]
     # Replies are kept recording by recording.
     start = "import sys; from tinymu_jax.evaluation import responses; responses.RECORDINGS_PER_WRITE = 1; "
     start += "from tinymu_jax.cli.main import main; sys.argv[0] = 'tinymu'; main()"
@@ -109,7 +109,14 @@ def test_recordings_are_classified_by_their_labels(music, tmp_path, capsys, monk
     found = {row["timbre"] for row in csv.DictReader((music / "facts.csv").open())}
     rows = [f"{value},{name}" for value, name in NAMES["timbre"].items() if value in found]
     words.write_text("\n".join(["label,text", *rows]))
-    arguments = ("classification", music / "facts.csv", "--label", "timbre", "--words", words)
+    arguments = (
+        "classification",
+        music / "facts.csv",
+        "--label-column",
+        "timbre",
+        "--label-texts",
+        words,
+    )
     arguments += ("--audio", music / "clips", "--prompt", "What instrument is playing?")
     code, _, findings = evaluate(capsys, monkeypatch, tmp_path / "out", *arguments)
     assert code == 0

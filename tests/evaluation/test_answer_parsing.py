@@ -7,9 +7,9 @@ import pytest
 from tinymu_jax.data.choice_baselines import option_baselines
 from tinymu_jax.evaluation.answer_parsing import (
     most_probable,
+    read_answer,
     read_letter,
     read_officially,
-    read_reply,
 )
 from tinymu_jax.evaluation.multiple_choice.questions import read_choices
 
@@ -74,6 +74,14 @@ def test_official_rule_counts_letters_that_are_shown():
         ("(A) or (B)", None),
         ("A. Or rather (B)", None),
         ("(E)", None),
+        ("(E) or (D)", D),
+        ("(E) or (D), not (A)", None),
+        ("(C", None),
+        ("D)", D),
+        ('"B"', None),
+        ("AB", None),
+        ("E", None),
+        ("(b)", None),
         ("b", None),
         ("", None),
     ],
@@ -91,8 +99,8 @@ def test_most_probable_option():
 
 
 def test_all_rules_at_once():
-    assert read_reply(DRUMS, "Congas", (-1.0, -0.5, -2.0, -3.0)) == (C, None, B)
-    assert read_reply(DRUMS, "(D) Hi-hat", ()) == (D, D, None)
+    assert read_answer(DRUMS, "Congas", (-1.0, -0.5, -2.0, -3.0)) == (C, None, B)
+    assert read_answer(DRUMS, "(D) Hi-hat", ()) == (D, D, None)
 
 
 def test_blind_rules_by_hand():

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from tinymu_jax.evaluation.bootstrap import bootstrap, measure_shares
+from tinymu_jax.evaluation.bootstrap import bootstrap, mean_metrics
 
 
 def test_independent_questions_have_the_binomial_interval():
     marks = np.zeros(800)
     marks[:480] = 1
-    found = measure_shares({"all": marks}, range(800))["all"]
+    found = mean_metrics({"all": marks}, range(800))["all"]
     half = 1.96 * np.sqrt(0.6 * 0.4 / 800)
     assert (found.value, found.count) == (0.6, 800)
     assert found.low == pytest.approx(0.6 - half, abs=0.003)
@@ -18,10 +18,10 @@ def test_independent_questions_have_the_binomial_interval():
 
 def test_questions_of_one_recording_stand_together():
     marks = (np.arange(400) % 5 < 3).astype(float)
-    once = measure_shares({"all": marks}, range(400))["all"]
+    once = mean_metrics({"all": marks}, range(400))["all"]
     # Four times the questions, all alike within a recording, say nothing more.
-    again = measure_shares({"all": np.repeat(marks, 4)}, np.repeat(np.arange(400), 4))["all"]
-    apart = measure_shares({"all": np.repeat(marks, 4)}, range(1600))["all"]
+    again = mean_metrics({"all": np.repeat(marks, 4)}, np.repeat(np.arange(400), 4))["all"]
+    apart = mean_metrics({"all": np.repeat(marks, 4)}, range(1600))["all"]
     assert (again.low, again.high) == pytest.approx((once.low, once.high))
     assert apart.high - apart.low == pytest.approx((once.high - once.low) / 2, rel=0.1)
 
@@ -31,7 +31,7 @@ def test_recordings_of_unequal_size_have_the_ratio_interval():
     sizes = rng.integers(1, 6, 600)
     groups = np.repeat(np.arange(600), sizes)
     marks = (rng.random(len(groups)) < rng.random(600)[groups]).astype(float)
-    found = measure_shares({"all": marks}, groups)["all"]
+    found = mean_metrics({"all": marks}, groups)["all"]
     # The linearised variance of a ratio of sums over recordings.
     sums = np.bincount(groups, marks)
     ratio = marks.mean()
@@ -50,7 +50,7 @@ def test_two_recordings_by_hand():
 def test_what_does_not_count_is_left_out():
     nan = np.nan
     marks = {"some": [1, 0, nan, nan], "none": [nan] * 4, "one": [nan, nan, nan, 0.5]}
-    found = measure_shares(marks, list("abcd"))
+    found = mean_metrics(marks, list("abcd"))
     assert (found["some"].value, found["some"].count) == (0.5, 2)
     assert (found["some"].low, found["some"].high) == (0, 1)
     assert found["none"].value is None
@@ -58,15 +58,15 @@ def test_what_does_not_count_is_left_out():
 
 
 def test_no_marks_at_all():
-    assert measure_shares({}, []) == {}
+    assert mean_metrics({}, []) == {}
 
 
 def test_seed_and_resamples_decide(monkeypatch):
     marks = {"all": np.random.default_rng(0).random(50)}
-    first, again = (measure_shares(marks, range(50), seed=3) for _ in range(2))
-    other = measure_shares(marks, range(50), seed=4)
+    first, again = (mean_metrics(marks, range(50), seed=3) for _ in range(2))
+    other = mean_metrics(marks, range(50), seed=4)
     assert first == again
     assert first != other
     # Drawing fewer at once draws the same.
-    monkeypatch.setattr("tinymu_jax.evaluation.bootstrap._CELLS", 1000)
-    assert measure_shares(marks, range(50), seed=3) == first
+    monkeypatch.setattr("tinymu_jax.evaluation.bootstrap._BLOCK_SIZE", 1000)
+    assert mean_metrics(marks, range(50), seed=3) == first

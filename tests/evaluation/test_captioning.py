@@ -12,9 +12,9 @@ from helpers import noise, refusal
 from tinymu_jax.evaluation import captioning
 from tinymu_jax.evaluation.captioning import (
     CaptionConfig,
-    Captioned,
+    CaptionedClip,
     CaptionSet,
-    blind_captions,
+    caption_baselines,
     central_captions,
     evaluate_captions,
     read_list_captions,
@@ -24,7 +24,7 @@ from tinymu_jax.evaluation.report.build import write_report
 
 
 def clips(*captions):
-    return [Captioned(Path(f"{n}.wav"), tuple(own)) for n, own in enumerate(captions)]
+    return [CaptionedClip(Path(f"{n}.wav"), tuple(own)) for n, own in enumerate(captions)]
 
 
 FOUR = clips(
@@ -53,7 +53,7 @@ def test_captions_are_asked_for_once_and_scored_against_all_references():
 def test_blind_captions_are_the_next_one_and_the_most_central_one():
     # Of 0, 1, 2: "a slow piano" is shared by 0 and 2; "loud drums" has nothing of them.
     assert set(central_captions(FOUR)) == {0, 2}
-    found = blind_captions(FOUR)
+    found = caption_baselines(FOUR)
     assert found["the next recording's caption"] == [
         "loud drums",
         "a slow piano piece",
@@ -64,7 +64,7 @@ def test_blind_captions_are_the_next_one_and_the_most_central_one():
     own = central_captions(FOUR)[0]
     wanted = [second if number == own else first for number in range(4)]
     assert found["the most central caption"] == wanted
-    assert blind_captions(FOUR[:1]) == {}
+    assert caption_baselines(FOUR[:1]) == {}
 
 
 def test_central_captions_are_found_in_a_sample(monkeypatch):
@@ -79,9 +79,9 @@ def test_missing_cut_and_unanswered_recordings_are_told():
     found = evaluate_captions(put, CaptionSet("Four", FOUR), "model")
     assert found.missing == 1
     assert found.notices == [
-        "1 of 4 recordings left out: 1 whose recording is missing or broken; they are listed below",
-        "Of 1 of 3 recordings nothing was said",
-        "Of 1 of 3 recordings only the beginning was heard",
+        "1 of 4 recordings skipped: 1 whose recording is missing or broken; they are listed below",
+        "1 of 3 captions are empty",
+        "Of 1 of 3 recordings only the beginning was encoded",
     ]
     assert list(found.tables[-1].rows) == ["0.wav: no such file"]
     assert cells(found.tables[0], "this model")["ROUGE-L"] == round(1 / 3, 4)
@@ -90,7 +90,7 @@ def test_missing_cut_and_unanswered_recordings_are_told():
     assert found.worst[2].score == 1
     everything = saying({}, None)
     everything_but_silence = saying({"": "x"}, None)
-    message = "nothing could be asked: 0.wav: no such file"
+    message = "no question could be asked: 0.wav: no such file"
     assert message in refusal(
         evaluate_captions, everything_but_silence, CaptionSet("Four", FOUR), "m"
     )
@@ -99,7 +99,7 @@ def test_missing_cut_and_unanswered_recordings_are_told():
 
 def test_twenty_worst_captions_go_to_the_report(tmp_path):
     soundfile.write(tmp_path / "0.wav", noise(1600), 16_000)
-    many = [Captioned(tmp_path / "0.wav", (f"tune {number}",)) for number in range(30)]
+    many = [CaptionedClip(tmp_path / "0.wav", (f"tune {number}",)) for number in range(30)]
     found = evaluate_captions(saying({}, "tune"), CaptionSet("M", many, music_caps=True), "model")
     assert len(found.worst) == 20
     assert {name: one.value for name, one in found.published.items()} == {
@@ -145,7 +145,7 @@ def test_musiccaps_without_such_rows_or_recordings_is_refused(tmp_path):
         read_musiccaps_captions, path, audio, "train"
     )
     path.write_text("\n".join(path.read_text().replace("True", "False").splitlines()))
-    assert "no row that is AudioSet eval" in refusal(read_musiccaps_captions, path, audio)
+    assert "no row of AudioSet eval" in refusal(read_musiccaps_captions, path, audio)
     (tmp_path / "empty").mkdir()
     assert "has no recordings" in refusal(read_musiccaps_captions, path, tmp_path / "empty")
 
@@ -153,7 +153,9 @@ def test_musiccaps_without_such_rows_or_recordings_is_refused(tmp_path):
 def test_real_musiccaps_has_as_many_rows_as_published(shared_dir, tmp_path):
     soundfile.write(tmp_path / "x.wav", noise(1600), 16_000)
     path = shared_dir / "data" / "musiccaps-public.csv"
-    counts = [len(read_musiccaps_captions(path, tmp_path, rows).clips) for rows in captioning.ROWS]
+    counts = [
+        len(read_musiccaps_captions(path, tmp_path, rows).clips) for rows in captioning.SPLITS
+    ]
     assert counts == [2858, 1000, 5521]
 
 
@@ -183,8 +185,8 @@ def test_captions_of_a_recording_stand_together(tmp_path):
     )
     found = read_list_captions(path, tmp_path)
     assert found.clips == [
-        Captioned(tmp_path / "a.wav", ("One.", "Three.")),
-        Captioned(tmp_path / "b.wav", ("Two.",)),
+        CaptionedClip(tmp_path / "a.wav", ("One.", "Three.")),
+        CaptionedClip(tmp_path / "b.wav", ("Two.",)),
     ]
     assert (found.name, found.music_caps) == ("list", False)
 

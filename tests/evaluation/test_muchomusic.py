@@ -23,7 +23,7 @@ def test_prompts_are_the_official_ones():
     question = ChoiceQuestion("a#1", Path("a.wav"), "Which key?", ("C major", "A minor"), 1)
     official = "Question: Which key?\n Options: (A) C major (B) A minor \n The correct answer is: "
     assert choice_prompt(question) == official
-    with_example = choice_prompt(question, example=True)
+    with_example = choice_prompt(question, one_shot=True)
     assert with_example.endswith(f"\n The correct answer is: B\n {official}")
     assert with_example.count("Question: ") == with_example.count("\n Options: (A) ") == 2
 
@@ -166,7 +166,7 @@ def test_knowledge_and_reasoning_are_not_swapped():
 
 
 def test_baselines_stand_beside_the_model():
-    table = by_title(evaluate(Model(SAID, LIKELY)))["Without listening, by the same questions"]
+    table = by_title(evaluate(Model(SAID, LIKELY)))["Without audio, by the same questions"]
     assert list(table.columns) == ["all", "knowledge", "reasoning"]
     quarter = [0.25, 0.25, 0.25]
     found = values(table)
@@ -180,9 +180,9 @@ def test_baselines_stand_beside_the_model():
 
 def test_without_blind_model():
     model = Model(SAID, LIKELY)
-    found = by_title(evaluate(model, blind=False))
+    found = by_title(evaluate(model, text_only=False))
     assert len(model.calls[0]) == 4
-    rows = values(found["Without listening, by the same questions"])
+    rows = values(found["Without audio, by the same questions"])
     assert "always D" in rows
     assert not any("without audio" in name for name in rows)
 
@@ -239,11 +239,11 @@ def test_likelihood_alone():
 
 def test_missing_audio_is_told_first_and_the_rest_scored():
     found = evaluate(Model(SAID, LIKELY, missing=["a.wav"], cut=["b.wav"]))
-    assert found.notices[0].startswith("2 of 4 questions left out: 2 whose recording is missing")
-    assert found.notices[1] == "Of 1 of 2 recordings only the beginning was heard"
+    assert found.notices[0].startswith("2 of 4 questions skipped: 2 whose recording is missing")
+    assert found.notices[1] == "Of 1 of 2 recordings only the beginning was encoded"
     assert found.headline["accuracy"].count == 2
     assert found.headline["accuracy"].value == 0.5
-    rows = by_title(found)["Left out"].rows
+    rows = by_title(found)["Skipped"].rows
     assert {name: row[0].value for name, row in rows.items()} == {
         "a.wav: no such file; check the path": 2
     }
@@ -261,19 +261,19 @@ def test_long_prompts_are_left_out_and_told():
     found = evaluate(model, [QUESTIONS[0], long, *QUESTIONS[2:]])
     assert len(model.calls[0]) == 2 * 3
     assert not any("now" in one.prompt for one in model.calls[0])
-    assert found.notices[0].startswith("1 of 4 questions left out: 1 whose prompt is too long")
-    (why,) = by_title(found)["Left out"].rows
+    assert found.notices[0].startswith("1 of 4 questions skipped: 1 whose prompt is too long")
+    (why,) = by_title(found)["Skipped"].rows
     assert why.startswith("b.wav#1: its prompt has ")
     # A prompt of just 129 is asked.
     length = words(choice_prompt(QUESTIONS[0]))
     fits = QUESTIONS[0]._replace(question="About a.wav, 1?" + " now" * (129 - length))
     assert words(choice_prompt(fits)) == 129
-    assert not any("questions left out" in notice for notice in evaluate(model, [fits]).notices)
+    assert not any("questions skipped" in notice for notice in evaluate(model, [fits]).notices)
 
 
 def test_example_stands_before_each_prompt():
     model = Model(SAID, LIKELY)
-    found = evaluate(model, example=True)
+    found = evaluate(model, one_shot=True)
     assert all(one.prompt.count("Options:") == 2 for one in model.calls[0])
     assert found.settings["prompt"] == "as official, with a worked example"
 
@@ -291,7 +291,7 @@ def test_lists_without_tags_say_so(tmp_path):
     assert "No question has tags of knowledge or of reasoning" in found.notices[0]
     assert list(by_title(found)) == [
         "Accuracy by rule",
-        "Without listening, by the same questions",
+        "Without audio, by the same questions",
         "What is chosen",
     ]
     assert list(by_title(found)["What is chosen"].rows) == ["unanswered"]
@@ -312,7 +312,7 @@ def test_answers_are_kept_with_the_order_of_options(tmp_path):
         "options": ["w", "x", "y", "z"],
         "kinds": [KINDS[1], KINDS[2], "right", KINDS[3]],
         "right": 2,
-        "said": "(C) y",
+        "answer": "(C) y",
         "log_likelihoods": [-9, -7, -9, -9],
         "chosen": {"official rule": 2, "strict letter rule": 2, "likelihood": 1},
     }
@@ -329,7 +329,9 @@ def test_real_questions_through_the_run(shared_dir):
             for q in found
         ]
 
-    found = evaluate_muchomusic(by_texts, questions, "perfect", words, ChoiceConfig(blind=False))
+    found = evaluate_muchomusic(
+        by_texts, questions, "perfect", words, ChoiceConfig(text_only=False)
+    )
     shares = {name: 100 * measure.value for name, measure in found.headline.items()}
     assert shares["accuracy"] == pytest.approx(81.3, abs=0.1)
     assert shares["accuracy, likelihood"] == 100

@@ -14,7 +14,7 @@ import tinymu_jax
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, init_params, save_checkpoint
 from tinymu_jax.data.annotations.labelled import LabelledClip, LabelledSet, read_labelled_table
 from tinymu_jax.data.annotations.labelled_archives import READERS, read_labelled_set
-from tinymu_jax.evaluation.probe.probe import ProbeConfig, fit, measure, run_probe
+from tinymu_jax.evaluation.probe.probe import ProbeConfig, fit_probe, probe_metric, run_probe
 from tinymu_jax.evaluation.probe.vectors import mean_vectors
 from tinymu_jax.models.config import MatpacConfig
 
@@ -40,11 +40,11 @@ def test_average_precision_counts_what_is_known():
         right = wanted[order, column]
         precision = np.cumsum(right) / np.arange(1, len(right) + 1)
         by_hand.append(precision[right].mean())
-    assert measure(wanted, known, scores, True) == pytest.approx(np.mean(by_hand))
+    assert probe_metric(wanted, known, scores, True) == pytest.approx(np.mean(by_hand))
     wanted[:, 1] = False  # nobody has it: it cannot be found
     rows = known[:, 0]
     first = average_precision_score(wanted[rows, 0], scores[rows, 0])
-    assert measure(wanted, known, scores, True) == pytest.approx((first + by_hand[2]) / 2)
+    assert probe_metric(wanted, known, scores, True) == pytest.approx((first + by_hand[2]) / 2)
 
 
 def clusters(rng, several=False, spread=1.0):
@@ -82,8 +82,8 @@ def test_it_is_as_good_as_sklearns_layer():
     vectors, data = clusters(np.random.default_rng(2), spread=12.0)
     wanted, known = data.targets()
     learn, valid, test = (data.indices(name) for name in ("train", "valid", "test"))
-    probe = fit(vectors, wanted, known, learn, valid, False, ProbeConfig(), 0)
-    mine = measure(wanted[test], known[test], probe.scores(vectors[test]), False)
+    probe = fit_probe(vectors, wanted, known, learn, valid, False, ProbeConfig(), 0)
+    mine = probe_metric(wanted[test], known[test], probe.scores(vectors[test]), False)
     scaled = (vectors - vectors[learn].mean(0)) / vectors[learn].std(0)
     theirs = LogisticRegression(max_iter=1000).fit(scaled[learn], wanted[learn].argmax(1))
     assert 0.5 < mine < 0.99
@@ -291,10 +291,17 @@ def sounds(tmp_path_factory):
 
 def test_the_command_probes_keeps_and_goes_on(sounds, tmp_path, capsys, monkeypatch):
     arguments = ["evaluate", "probe", sounds / "table.csv", "--audio", sounds, "--checkpoint"]
-    arguments += [sounds / "encoder", "--output", tmp_path / "out", "--untrained", "--seeds", "2"]
+    arguments += [
+        sounds / "encoder",
+        "--output",
+        tmp_path / "out",
+        "--random-baseline",
+        "--seeds",
+        "2",
+    ]
     code, out, _ = run_cli(capsys, monkeypatch, *arguments)
     assert code == 0
-    assert out.startswith("table: accuracy 100.0 ± 0.0, chance 50.0, the encoder untrained ")
+    assert out.startswith("table: accuracy 100.0 ± 0.0, chance 50.0, random encoder ")
     page = json.loads((tmp_path / "out" / "probe.json").read_text())
     assert page["trained"]["table"]["values"] == [1.0, 1.0]
     # The probe tags as any head does, with its classes' names.
@@ -316,7 +323,7 @@ def test_few_unusable_recordings_are_left_out_and_many_are_an_error(sounds, tmp_
     (tmp_path / "bad.wav").write_bytes(b"no sound")
     encoder = tinymu_jax.checkpoints.open.open_checkpoint(sounds / "encoder")
     paths = [sounds / "0.wav", tmp_path / "bad.wav", sounds / "1.wav"]
-    found = mean_vectors(encoder, paths, tmp_path / "some", max_bad=0.5)
+    found = mean_vectors(encoder, paths, tmp_path / "some", max_bad_fraction=0.5)
     np.testing.assert_array_equal(np.isnan(found).any(1), [False, True, False])
     assert "bad.wav: cannot be decoded" in capsys.readouterr().err
     message = refusal(mean_vectors, encoder, paths, tmp_path / "none")
@@ -336,9 +343,9 @@ def test_vectors_are_means_over_time(sounds, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--set", "gtsan"], "set 'gtsan': use one of gtzan"),
+        (["--dataset", "gtsan"], "set 'gtsan': use one of gtzan"),
         (["--seeds", "0"], "seeds is 0"),
-        (["--label", "kind"], "does not name file and kind"),
+        (["--label-column", "kind"], "does not name file and kind"),
     ],
 )
 def test_wrong_commands_end_with_one_line(options, message, sounds, tmp_path, capsys, monkeypatch):

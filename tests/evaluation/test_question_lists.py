@@ -92,8 +92,8 @@ def test_records_own_options_come_first(tmp_path):
         (record("a", "(A) x (B)", "(A) x", "MCQ"), "has an empty option"),
         (record("a", CHOICE, "(D) Harp", "MCQ"), "answer '(D) Harp' names none of its options"),
         (record("a", CHOICE, "(A) or (B)", "MCQ"), "names none of its options, or several"),
-        (record("a", "?", "x", "MCQ", options="ab"), "its options are no list of texts"),
-        (record("a", "?", "x", "MCQ", options=[1, 2]), "its options are no list of texts"),
+        (record("a", "?", "x", "MCQ", options="ab"), "its options are not a list of texts"),
+        (record("a", "?", "x", "MCQ", options=[1, 2]), "its options are not a list of texts"),
         (record("a", "?", "Maybe.", "Binary"), "answer 'Maybe.' is neither yes nor no"),
         (record("a", "?", "...", "QA"), "answer '...' has no words"),
         (record("a", "?", "", "QA"), "has an empty or unreadable 'target_text'"),
@@ -112,8 +112,9 @@ def test_questions_that_cannot_be_marked_are_refused(one, message, tmp_path):
 def test_two_right_answers_are_refused(task, first, second, tmp_path):
     records = [record("a", CHOICE, answer, task) for answer in (first, second)]
     message = refusal(read, tmp_path, *records)
-    assert f"record 1: asks what another record asks of the recording, and wants {second!r}" in (
-        message
+    assert (
+        f"record 1: repeats another record's question about the recording with the answer {second!r}"
+        in (message)
     )
 
 
@@ -239,7 +240,7 @@ def test_what_was_left_out_is_told(tmp_path):
     found = evaluate(asked, {"1.wav": None}, "(B)")
     assert found.missing == 1
     assert found.notices == [
-        "2 of 3 questions left out: 1 whose recording is missing or broken, 1 whose prompt is too "
+        "2 of 3 questions skipped: 1 whose recording is missing or broken, 1 whose prompt is too "
         "long for the model; they are listed below",
         "3 records that repeat another one are asked once",
     ]
@@ -250,7 +251,7 @@ def test_what_was_left_out_is_told(tmp_path):
     assert cells(found.tables[0], "all")["accuracy"] == 1
     assert found.tables[0].rows["all"][0].count == 1
     assert write_report([found], tmp_path / "report").is_file()
-    assert "nothing could be asked" in refusal(evaluate, asked, {}, None)
+    assert "no question could be asked" in refusal(evaluate, asked, {}, None)
     only_long = QuestionList("L", [long], 0)
     assert "L: no question could be asked: " in refusal(evaluate, only_long, {})
 
@@ -264,8 +265,8 @@ def test_every_field_of_the_config_counts():
         return evaluate(asked, answers, config=dataclasses.replace(ListConfig(), **fields))
 
     assert found(seed=1).headline != found().headline
-    assert "no question could be asked" in refusal(found, longest_prompt=0)
-    assert {field.name for field in dataclasses.fields(ListConfig)} == {"longest_prompt", "seed"}
+    assert "no question could be asked" in refusal(found, max_prompt_tokens=0)
+    assert {field.name for field in dataclasses.fields(ListConfig)} == {"max_prompt_tokens", "seed"}
 
 
 def test_worst_answers_are_taken_from_every_task():

@@ -16,15 +16,14 @@ from tinymu_jax.data.synthetic.templates import NAMES
 from tinymu_jax.evaluation.synthetic import baselines
 from tinymu_jax.evaluation.synthetic.evaluate import evaluate, write_results
 from tinymu_jax.evaluation.synthetic.grading import (
-    Point,
-    claims,
+    FormatScore,
+    grade,
     is_right,
-    points_of,
     possible_answers,
-    read_letter,
+    stated_facts,
 )
-from tinymu_jax.evaluation.synthetic.items import TestItem, read_items
-from tinymu_jax.evaluation.synthetic.scores import as_text, count_scores
+from tinymu_jax.evaluation.synthetic.items import SyntheticItem, read_items
+from tinymu_jax.evaluation.synthetic.scores import as_text, average_scores
 from tinymu_jax.inference.engine import BatchEngine, Request, Response
 
 VALUES = {
@@ -46,7 +45,7 @@ FILES = {"Captioning": "captioning", "QA": "qa", "MCQ": "mcq", "Binary": "binary
 
 def item(task, fact, wanted="", truth=TRUTH, options=(), clip="a.wav", prompt="?"):
     facts = (fact,) if isinstance(fact, str) else tuple(fact)
-    return TestItem(clip, truth, task, facts, prompt, wanted, options)
+    return SyntheticItem(clip, truth, task, facts, prompt, wanted, options)
 
 
 def choice(letter, options=OPTIONS, facts=("timbre",)):
@@ -93,31 +92,10 @@ def test_a_value_goes_by_its_name():
     assert_marks(item("QA", "mode"), ["minor, slow and low"], ["major", "in a minor or major key"])
 
 
-@pytest.mark.parametrize(
-    ("answer", "letter"),
-    [
-        ("(B) bell", "B"),
-        ("The correct answer is: (C)", "C"),
-        ("(E) or (D), not (A)", "D"),
-        ("B", "B"),
-        (" B.", "B"),
-        ("(C", "C"),
-        ("D)", "D"),
-        ("b", None),
-        ("(b)", None),
-        ("E", None),
-        ("A flute", None),
-        ("AB", None),
-        ("a bell", None),
-        ("", None),
-    ],
-)
-def test_letters_are_read(answer, letter):
-    assert read_letter(answer) == letter
-
-
 def test_the_letter_decides_over_the_text():
-    assert_marks(choice("B"), ["(B) flute", "B"], ["(A) a bell", "a bell", "", "(A) or (B)"])
+    assert_marks(
+        choice("B"), ["(B) flute", "B", "B) bell"], ["(A) a bell", "a bell", "", "(A) or (B)"]
+    )
 
 
 def test_yes_and_no_are_first_words():
@@ -125,7 +103,7 @@ def test_yes_and_no_are_first_words():
     assert_marks(
         no, ["No.", "no", "No, it is minor", '"No"'], ["Not", "Nothing", "Yes.", "", "I no"]
     )
-    assert_marks(no._replace(wanted="Yes."), ["yes", "Yes!", "- yes"], ["No.", "Yesterday", "y"])
+    assert_marks(no._replace(expected="Yes."), ["yes", "Yes!", "- yes"], ["No.", "Yesterday", "y"])
 
 
 def test_captions_tell_one_timbre():
@@ -138,22 +116,22 @@ def test_captions_tell_one_timbre():
 
 
 def test_all_that_a_caption_tells_is_counted():
-    # Two values of one fact are two claims; "slow" is not "low".
+    # Two values of one fact are two stated_facts; "slow" is not "low".
     text = "You hear bell, a flute, slow, triple, major, solo, not falling."
     told = [("timbre", "flute"), ("timbre", "bell"), ("tempo", "slow"), ("metre", "three")]
     told += [("mode", "major"), ("voices", "one")]
-    assert sorted(claims(text)) == sorted(told)
-    marked = points_of(item("Captioning", "timbre"), text)
-    assert marked[0] == Point("caption_timbre", ("timbre",), 0)
+    assert sorted(stated_facts(text)) == sorted(told)
+    marked = grade(item("Captioning", "timbre"), text)
+    assert marked[0] == FormatScore("caption_timbre", ("timbre",), 0)
     assert {p.format for p in marked[1:]} == {"caption_facts"}
-    by_fact = sorted((p.facts[0], p.share) for p in marked[1:])
+    by_fact = sorted((p.facts[0], p.value) for p in marked[1:])
     wanted = [("metre", 1), ("mode", 0), ("tempo", 1), ("timbre", 0), ("timbre", 1), ("voices", 1)]
     assert by_fact == wanted
 
 
 def test_scored_options_are_marked_beside_the_answer():
-    marked = points_of(choice("C"), "(A)", (-3.0, -2.0, -1.5, -9.0))
-    assert [(p.format, p.share) for p in marked] == [("mcq", 0), ("mcq_scored", 1)]
+    marked = grade(choice("C"), "(A)", (-3.0, -2.0, -1.5, -9.0))
+    assert [(p.format, p.value) for p in marked] == [("mcq", 0), ("mcq_scored", 1)]
 
 
 # --- blind guesses -----------------------------------------------------------------------------
@@ -161,8 +139,8 @@ def test_scored_options_are_marked_beside_the_answer():
 
 def shares(guess, items, answers=None):
     answers = answers or [""] * len(items)
-    marked = [points_of(*pair) for pair in zip(items, answers, strict=True)]
-    return [point.share for point in guess(items, marked)]
+    marked = [grade(*pair) for pair in zip(items, answers, strict=True)]
+    return [point.value for point in guess(items, marked)]
 
 
 def test_chance_is_one_over_what_could_be_answered():
@@ -170,7 +148,7 @@ def test_chance_is_one_over_what_could_be_answered():
     assert shares(baselines.chance, items) == [1 / len(values) for values in VALUES.values()]
     others = [choice("A"), item("Binary", "timbre", "Yes."), item("Captioning", "timbre")]
     assert shares(baselines.chance, others) == [1 / 4, 1 / 2, 1 / 8]
-    # A caption's claims are guessed one by one.
+    # A caption's stated_facts are guessed one by one.
     assert shares(baselines.chance, others[2:], ["A bell, quadruple."]) == [1 / 8, 1 / 8, 1 / 2]
 
 
@@ -205,16 +183,18 @@ def test_captions_are_guessed_by_what_is_most_frequent():
 
 def test_a_blind_caption_is_marked_by_what_the_model_told():
     question = item("Captioning", "timbre")
-    model = points_of(question, "You hear flute, drums, slow, minor.")
+    model = grade(question, "You hear flute, drums, slow, minor.")
     # It tells the tempo right, the timbre wrong, two of a kind of the mode, and nothing of drums;
     # what else it tells does not count.
     said = "You hear bell, slow, high, major, minor."
-    found = baselines.same_facts(question, model, points_of(question, said), said, ["accordion"])
-    shares = {p.facts[0]: p.share for p in found if p.format == "caption_facts"}
+    found = baselines.match_caption_facts(
+        question, model, grade(question, said), said, ["accordion"]
+    )
+    shares = {p.facts[0]: p.value for p in found if p.format == "caption_facts"}
     assert shares == {"timbre": 0, "drums": 1 / 2, "tempo": 1, "mode": 1 / 2}
-    assert [p.share for p in found if p.format == "caption_timbre"] == [0]
-    silent = baselines.same_facts(question, model, points_of(question, ""), "", ["accordion"])
-    assert [p.share for p in silent if p.facts == ("timbre",)] == [0, 1 / 9]
+    assert [p.value for p in found if p.format == "caption_timbre"] == [0]
+    silent = baselines.match_caption_facts(question, model, grade(question, ""), "", ["accordion"])
+    assert [p.value for p in silent if p.facts == ("timbre",)] == [0, 1 / 9]
 
 
 def test_the_shortest_option_shares_among_equals():
@@ -231,18 +211,18 @@ def test_the_shortest_option_shares_among_equals():
 
 def test_scores_are_means_by_format_and_by_fact():
     model = [
-        Point("mcq", ("mode", "tempo"), 1),
-        Point("mcq_scored", ("mode", "tempo"), 0),
-        Point("binary", ("mode",), 0),
-        Point("qa", ("tempo",), 1),
-        Point("qa", ("mode",), 1),
-        Point("caption_timbre", ("timbre",), 1),
-        Point("caption_facts", ("mode",), 0),
+        FormatScore("mcq", ("mode", "tempo"), 1),
+        FormatScore("mcq_scored", ("mode", "tempo"), 0),
+        FormatScore("binary", ("mode",), 0),
+        FormatScore("qa", ("tempo",), 1),
+        FormatScore("qa", ("mode",), 1),
+        FormatScore("caption_timbre", ("timbre",), 1),
+        FormatScore("caption_facts", ("mode",), 0),
     ]
-    chance = [point._replace(share=0.25) for point in model]
-    shortest = [point._replace(share=0.75) for point in model[:2]]
+    chance = [point._replace(value=0.25) for point in model]
+    shortest = [point._replace(value=0.75) for point in model[:2]]
     points = {"model": model, "chance": chance, "shortest_option": shortest}
-    scores = count_scores(points, clips=1, questions=5)
+    scores = average_scores(points, clips=1, questions=5)
     found = {name: (s.number, s.model) for name, s in scores.by_format.items()}
     assert found == {
         "mcq": (1, 1),
@@ -256,9 +236,9 @@ def test_scores_are_means_by_format_and_by_fact():
     assert {name: s.number for name, s in scores.by_fact.items()} == {"mode": 3, "tempo": 2}
     assert scores.by_fact["mode"].model == pytest.approx(2 / 3)
     assert scores.by_fact["tempo"].model == 1
-    assert scores.by_format["mcq"].shortest_option == scores.by_format["mcq"].best_blind == 0.75
+    assert scores.by_format["mcq"].shortest_option == scores.by_format["mcq"].best_baseline == 0.75
     assert scores.by_fact["mode"].shortest_option is None
-    assert scores.by_format["qa"].best_blind is None
+    assert scores.by_format["qa"].best_baseline is None
     assert json.loads(json.dumps(scores.to_dict())) == scores.to_dict()
 
 
@@ -341,7 +321,7 @@ def knowing(one):
 
 def test_who_knows_the_clips_is_always_right(balanced):
     fake, steps = Fake(knowing), []
-    found = evaluate(fake, balanced, scored=True, progress=lambda *step: steps.append(step))
+    found = evaluate(fake, balanced, score_options=True, progress=lambda *step: steps.append(step))
     by_format = found.scores.by_format
     for name in ("mcq", "mcq_scored", "binary", "qa", "caption_timbre"):
         assert by_format[name].model == 1, name
@@ -355,7 +335,7 @@ def test_who_knows_the_clips_is_always_right(balanced):
 
 
 def test_who_knows_the_clips_is_blind_on_others(balanced):
-    by_format = evaluate(Fake(knowing), balanced, scored=True).scores.by_format
+    by_format = evaluate(Fake(knowing), balanced, score_options=True).scores.by_format
     # Modes go major, major, minor, minor, and round: the next is another one twice.
     for name, silent, other in [
         ("mcq", 1 / 4, 0),
@@ -399,7 +379,7 @@ def test_each_question_is_asked_of_its_clip_the_next_and_none(balanced):
     assert len(heard) == 4 * (4 + 1)
     row = next(row for row in found.rows if row.clip == "1.wav" and row.task == "MCQ")
     assert (row.answer, row.other_clip, row.no_audio) == (OPTIONS[1], OPTIONS[2], OPTIONS[0])
-    assert (row.right, row.wanted, row.scored, row.facts) == (True, OPTIONS[1], None, ("timbre",))
+    assert (row.right, row.expected, row.scored, row.facts) == (True, OPTIONS[1], None, ("timbre",))
 
 
 def test_without_audio_one_of_the_possible_answers_is_chosen(balanced):
@@ -431,7 +411,7 @@ def test_a_new_timbre_is_a_possible_answer():
 
 def test_what_is_not_asked_for_is_left_out(balanced):
     fake = Fake(knowing)
-    found = evaluate(fake, balanced, blind=False, max_clips=2)
+    found = evaluate(fake, balanced, text_only=False, max_clips=2)
     assert {one.audio.name for one in fake.asked} == {"0.wav", "1.wav"}
     assert len(fake.asked) == len(found.rows) == 8
     assert not any(one.options for one in fake.asked)
@@ -449,11 +429,11 @@ def test_clips_that_were_cut_are_counted(balanced):
     fake = Fake(lambda one: ("", (), one.audio is not None and one.audio.stem == "2"))
     scores = evaluate(fake, balanced).scores
     assert scores.cut_clips == 1
-    assert "Of 1 clips only the beginning was heard" in as_text(scores)
+    assert "Of 1 clips only the beginning was encoded" in as_text(scores)
 
 
 def test_results_are_written_whole(balanced, tmp_path):
-    found = evaluate(Fake(knowing), balanced, scored=True)
+    found = evaluate(Fake(knowing), balanced, score_options=True)
     folder = write_results(found, tmp_path / "out")
     assert json.loads((folder / "scores.json").read_text()) == found.scores.to_dict()
     rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
@@ -465,16 +445,16 @@ def test_results_are_written_whole(balanced, tmp_path):
     ("file", "old", "new", "message"),
     [
         ("facts.csv", "flute", "banjo", "line 2 is not a clip with its facts"),
-        ("facts.csv", "file_name", "name", "is no table of facts"),
+        ("facts.csv", "file_name", "name", "is not a table of facts"),
         ("facts.csv", "0.wav", "9.wav", "record 0: 0.wav is not in facts.csv"),
-        ("facts.csv", "flute", "bell", "'You hear flute.' to 'Describe' is not what the facts"),
+        ("facts.csv", "flute", "bell", "'You hear flute.' to 'Describe' contradicts the facts"),
         ("mcq.json", "[", "", "is no json"),
-        ("mcq.json", '"(A) flute", "(B) bell"', '"(B) bell"', "has not the options"),
-        ("mcq.json", '"(C) organ"', '"(A) organ"', "has not the options"),
-        ("mcq.json", 'text": "(A) flute"', 'text": "flute"', "or no right one"),
-        ("mcq.json", 'text": "(A) flute"', 'text": "(B) bell"', "is not what the facts"),
-        ("binary.json", '"Yes."', '"No."', "is not what the facts"),
-        ("qa.json", '["mode"]', '["weather"]', "are no facts"),
+        ("mcq.json", '"(A) flute", "(B) bell"', '"(B) bell"', "lacks the options"),
+        ("mcq.json", '"(C) organ"', '"(A) organ"', "lacks the options"),
+        ("mcq.json", 'text": "(A) flute"', 'text": "flute"', "or a right one"),
+        ("mcq.json", 'text": "(A) flute"', 'text": "(B) bell"', "contradicts the facts"),
+        ("binary.json", '"Yes."', '"No."', "contradicts the facts"),
+        ("qa.json", '["mode"]', '["weather"]', "unknown facts"),
         ("qa.json", '"facts"', '"topics"', "has no list of facts"),
         ("qa.json", '"QA"', '"MCQ"', "its task is 'MCQ', not 'QA'"),
         ("qa.json", '"Major or minor?"', '""', "has no 'input_text'"),
@@ -496,7 +476,7 @@ def test_a_folder_without_facts_or_questions_is_refused(balanced, tmp_path):
     assert "facts.csv: cannot be read" in refusal(read_items, tmp_path)
     (tmp_path / "facts.csv").write_bytes((balanced / "facts.csv").read_bytes())
     assert "holds no questions" in refusal(read_items, tmp_path)
-    assert "ask about 1 or more" in refusal(read_items, balanced, 0)
+    assert "give 1 or more" in refusal(read_items, balanced, 0)
 
 
 def test_every_answer_of_a_synthesised_folder_is_right(tmp_path):
@@ -511,7 +491,7 @@ def test_every_answer_of_a_synthesised_folder_is_right(tmp_path):
     table = list(csv.DictReader((folder / "facts.csv").open()))
     assert list(dict.fromkeys(i.path.name for i in items)) == [row["file_name"] for row in table]
     assert Counter(i.task for i in items) == {"Captioning": 24, "QA": 60, "MCQ": 36, "Binary": 48}
-    wanted = {(i.path, i.prompt): i.wanted for i in items}
+    wanted = {(i.path, i.prompt): i.expected for i in items}
     fake = Fake(lambda one: (wanted.get((one.audio, one.prompt), ""),))
     scores = evaluate(fake, folder).scores
     assert all(s.model == 1 for s in [*scores.by_format.values(), *scores.by_fact.values()])
@@ -520,7 +500,7 @@ def test_every_answer_of_a_synthesised_folder_is_right(tmp_path):
     assert [audio for audio in runs if audio] == list(dict.fromkeys(i.path for i in items))
     assert runs.count(None) > 6
     # What a caption tells is told once, and is all true.
-    told = sum(i.wanted.count(",") + 1 for i in items if i.task == "Captioning")
+    told = sum(i.expected.count(",") + 1 for i in items if i.task == "Captioning")
     assert scores.by_format["caption_facts"].number == told
 
 
@@ -528,7 +508,7 @@ def test_every_answer_of_a_synthesised_folder_is_right(tmp_path):
 
 
 def test_the_table_fits_a_terminal(balanced):
-    scores = evaluate(Fake(knowing), balanced, scored=True).scores
+    scores = evaluate(Fake(knowing), balanced, score_options=True).scores
     text = as_text(scores)
     rows = {line[:15].strip(): line[15:].split() for line in text.splitlines()}
     names = ["number", "model", "chance", "frequent", "shortest", "no", "audio", "next", "clip"]
@@ -547,7 +527,7 @@ def test_pictures_show_scores_and_questions(balanced, tmp_path):
     plot_question(balanced / "clips" / "0.wav", found.rows[0], tmp_path / "clip.png")
     assert (tmp_path / "facts.svg").read_text().startswith("<?xml")
     assert (tmp_path / "clip.png").read_bytes().startswith(b"\x89PNG")
-    nothing = count_scores({"model": []}, 0, 0)
+    nothing = average_scores({"model": []}, 0, 0)
     assert "no scores by fact" in refusal(plot_facts, nothing, tmp_path / "x.png")
 
 
@@ -601,7 +581,7 @@ def test_each_clip_is_listened_to_once(assistant, clips, monkeypatch):
     prompts = [" ".join(["t5"] * n) for n in (2, 3, 4, 17, 18)]
     asked = [Request(c, p, t) for c in clips for t in ("QA", "MCQ") for p in prompts]
     BatchEngine(assistant, 2).ask(asked)
-    assert len(heard) == len(clips)
+    assert len(encoded) == len(clips)
     # 30 questions of two sizes and formats: no batch is full, all are filled up.
     assert [rows for rows, _ in shapes] == [16, 16]
 
@@ -652,7 +632,7 @@ def test_no_audio_is_the_decoder_on_the_prompt_alone(assistant, golden_dir, clip
 
 
 def test_a_model_is_evaluated_on_a_folder(assistant, balanced):
-    found = evaluate(assistant, balanced, max_clips=2, scored=True, max_new_tokens=4)
+    found = evaluate(assistant, balanced, max_clips=2, score_options=True, max_new_tokens=4)
     assert [row.scored in set("ABCD") for row in found.rows if row.task == "MCQ"] == [True, True]
     assert all(isinstance(row.no_audio, str) for row in found.rows)
     alone = assistant.ask(balanced / "clips" / "0.wav", "Major or minor?", 4)

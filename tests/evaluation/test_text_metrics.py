@@ -14,7 +14,7 @@ from tinymu_jax.evaluation import text_metrics
 from tinymu_jax.evaluation.text_metrics import (
     bert_score_f1,
     bleu,
-    exact,
+    exact_match,
     meteor,
     rouge_l,
     score_texts,
@@ -60,11 +60,13 @@ def test_nothing_said_scores_nothing():
     references = [["a tune"], ["a song"]]
     assert set(values(["", " "], references).values()) == {0}
     np.testing.assert_array_equal(rouge_l(["", " "], references), [0, 0])
-    np.testing.assert_array_equal(exact(["", "?"], [["a"], ["!"]]), [0, 0])
+    np.testing.assert_array_equal(exact_match(["", "?"], [["a"], ["!"]]), [0, 0])
 
 
 def test_exact_answers_differ_in_case_and_punctuation_alone():
-    found = exact(["Hip-hop!", "hip hop", "hop"], [["hip hop"], ["rock", "Hip-Hop."], ["hip hop"]])
+    found = exact_match(
+        ["Hip-hop!", "hip hop", "hop"], [["hip hop"], ["rock", "Hip-Hop."], ["hip hop"]]
+    )
     np.testing.assert_array_equal(found, [1, 1, 0])
 
 
@@ -124,12 +126,12 @@ def test_what_is_not_at_hand_is_told_and_never_approximated():
     assert "package bert_score is not installed" in bert_score_f1(["a"], [["a"]])
     scored = score_texts(["a tune", "a song"], [["a tune"], ["a tune"]], ["x", "y"])
     for name in ("METEOR", "BERTScore"):
-        assert scored.measures[name].value is None
-        assert scored.measures[name].note.startswith("unavailable: ")
+        assert scored.metrics[name].value is None
+        assert scored.metrics[name].note.startswith("unavailable: ")
         assert name not in scored.settings
-    assert scored.measures["ROUGE-L"].value == 0.75
-    assert scored.measures["ROUGE-L"].low == 0.5
-    assert scored.measures["ROUGE-L"].count == 2
+    assert scored.metrics["ROUGE-L"].value == 0.75
+    assert scored.metrics["ROUGE-L"].low == 0.5
+    assert scored.metrics["ROUGE-L"].count == 2
 
 
 def give_bert_score(monkeypatch, score):

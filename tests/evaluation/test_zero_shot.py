@@ -18,10 +18,10 @@ from tinymu_jax.evaluation.zero_shot import (
     PROMPTS,
     WITH_PRIOR,
     ClassificationConfig,
-    as_words,
     class_scores,
+    default_text,
     evaluate_classification,
-    label_words,
+    read_label_texts,
     read_recordings,
     recordings_to_test,
 )
@@ -102,10 +102,10 @@ def test_prior_that_is_taken_off_flips_a_clip():
     assert (over.title, over.counts) == (f"Labels, {OVER_PRIOR}", [[1, 0], [2, 0]])
     assert (left_in.title, left_in.counts) == (f"Labels, {WITH_PRIOR}", [[0, 1], [1, 1]])
     table = found.tables[0]
-    assert cells(table, "this model, prior taken off")["accuracy"] == round(1 / 3, 4)
+    assert cells(table, "this model, prior subtracted")["accuracy"] == round(1 / 3, 4)
     # Hip-hop: precision 1/3, recall 1, F1 1/2; rock 0.
-    assert cells(table, "this model, prior taken off")["macro F1"] == 0.25
-    assert cells(table, "this model, prior left in")["accuracy"] == round(1 / 3, 4)
+    assert cells(table, "this model, prior subtracted")["macro F1"] == 0.25
+    assert cells(table, "this model, prior included")["accuracy"] == round(1 / 3, 4)
     assert cells(table, "always the most frequent label (rock)")["accuracy"] == round(2 / 3, 4)
     name = "always the likeliest label without audio (rock)"
     assert cells(table, name)["accuracy"] == round(2 / 3, 4)
@@ -150,8 +150,8 @@ def test_missing_recordings_are_told_and_the_rest_is_scored(tmp_path):
     found = evaluate_classification(put, some, "model")
     assert found.missing == 1
     assert found.notices == [
-        "1 of 3 recordings left out: 1 whose recording is missing or broken; they are listed below",
-        "Of 1 of 2 recordings only the beginning was heard",
+        "1 of 3 recordings skipped: 1 whose recording is missing or broken; they are listed below",
+        "Of 1 of 2 recordings only the beginning was encoded",
     ]
     assert list(found.tables[-1].rows) == [f"{tmp_path / 'b.wav'}: no such file"]
     assert found.headline["accuracy"].count == 2
@@ -159,7 +159,7 @@ def test_missing_recordings_are_told_and_the_rest_is_scored(tmp_path):
     assert found.confusions[0].counts == [[0, 0], [2, 0]]
     assert write_report([found], tmp_path / "report").is_file()
     nothing = saying({"": (-1.0, -2.0)}, None)
-    assert "nothing could be asked: " in refusal(evaluate_classification, nothing, some, "m")
+    assert "no question could be asked: " in refusal(evaluate_classification, nothing, some, "m")
     no_prompt = saying(LOUD | {"": None})
     assert "no such file" in refusal(evaluate_classification, no_prompt, some, "m")
 
@@ -186,12 +186,17 @@ def test_every_field_of_the_config_counts(tmp_path):
         config = dataclasses.replace(ClassificationConfig(), **fields)
         return evaluate_classification(saying(scores), found, "model", config)
 
-    changes = {"prompt": "?", "words": str(tmp_path / "words.csv"), "every_part": True, "bins": 1}
+    changes = {
+        "prompt": "?",
+        "label_texts": str(tmp_path / "words.csv"),
+        "all_splits": True,
+        "bins": 1,
+    }
     changes |= {"seed": 1}
     assert set(changes) == {field.name for field in dataclasses.fields(ClassificationConfig)}
     for name, value in changes.items():
         assert results(**{name: value}) != results(), name
-    assert results(every_part=True).headline["accuracy"].count == 4
+    assert results(all_splits=True).headline["accuracy"].count == 4
     assert "bins is 0" in refusal(results, bins=0)
 
 
@@ -205,10 +210,10 @@ def test_test_part_or_all_folds_are_asked_about():
         return [item.split for item in recordings_to_test(found, **options)]
 
     assert chosen("train", "test", "valid") == ["test"]
-    assert chosen("train", "test", every_part=True) == ["train", "test"]
+    assert chosen("train", "test", all_splits=True) == ["train", "test"]
     assert chosen("1", "2", "10") == ["1", "2", "10"]
     assert "no recording of split 'test'" in refusal(chosen, "train", "valid")
-    assert "its splits are test, tset; name parts" in refusal(chosen, "test", "tset")
+    assert "its splits are test, tset; name splits" in refusal(chosen, "test", "tset")
 
 
 def write_table(folder, text):
@@ -243,7 +248,7 @@ def test_tables_that_cannot_be_classified_are_refused(text, message, tmp_path):
 
 
 def test_a_folder_needs_a_name(tmp_path):
-    assert "say which data set it is (--set)" in refusal(read_recordings, tmp_path)
+    assert "say which data set it is (--dataset)" in refusal(read_recordings, tmp_path)
     assert "set 'x': use one of" in refusal(read_recordings, tmp_path, name="x")
 
 
@@ -256,7 +261,7 @@ def test_data_sets_are_read_by_their_names(tmp_path):
         "Medley-solos-DB_test-5_c.wav"
     ]
     assert found.name in PROMPTS
-    assert label_words(found.classes)["tenor saxophone"] == "Tenor saxophone"
+    assert read_label_texts(found.classes)["tenor saxophone"] == "Tenor saxophone"
 
 
 # --- labels as words ---------------------------------------------------------------------------
@@ -267,7 +272,7 @@ def test_data_sets_are_read_by_their_names(tmp_path):
     [("hiphop", "Hip-hop"), ("synth_lead", "Synth lead"), ("R&B", "R&B"), (" a  b", "A b")],
 )
 def test_labels_as_words(label, wanted):
-    assert as_words(label) == wanted
+    assert default_text(label) == wanted
 
 
 @pytest.mark.parametrize(
@@ -280,10 +285,10 @@ def test_labels_as_words(label, wanted):
         ("label,text\nrock\n", "line 2 has empty or more fields"),
         ("label,text\nrock,A,B\n", "line 2 has empty or more fields"),
         ("label,text\nrock,A\nrock,B\n", "line 3: names 'rock' twice"),
-        ("label,text\nrock,Hip-hop\n", "'hiphop' and 'rock' are both called 'Hip-hop'"),
+        ("label,text\nrock,Hip-hop\n", "'hiphop' and 'rock' have the same text 'Hip-hop'"),
     ],
 )
 def test_words_that_cannot_be_used_are_refused(text, message, tmp_path):
     path = write_table(tmp_path, text)
-    assert message in refusal(label_words, TWO.classes, path)
-    assert "cannot be read" in refusal(label_words, TWO.classes, tmp_path / "no.csv")
+    assert message in refusal(read_label_texts, TWO.classes, path)
+    assert "cannot be read" in refusal(read_label_texts, TWO.classes, tmp_path / "no.csv")

@@ -9,7 +9,7 @@ from helpers import refusal
 
 from tinymu_jax.checkpoints.checkpoint import expected_shapes, read_checkpoint
 from tinymu_jax.data.config import SynthesisConfig
-from tinymu_jax.evaluation.synthetic.evaluate import Row
+from tinymu_jax.evaluation.synthetic.evaluate import AnsweredItem
 from tinymu_jax.quickstart import nano_recipe, new_timbre
 from tinymu_jax.quickstart.config import TourConfig
 from tinymu_jax.quickstart.summary import screen
@@ -129,7 +129,7 @@ def test_a_new_timbre_is_taught_to_projector_and_decoder(learnt, monkeypatch):
 
 
 def test_the_instrument_is_named_where_it_is_openly_asked_for():
-    row = Row("a.wav", "QA", ("timbre",), "?", "bell", "bell", True, None, None, None)
+    row = AnsweredItem("a.wav", "QA", ("timbre",), "?", "bell", "bell", True, None, None, None)
     others = [row._replace(facts=("mode",)), row._replace(task="Binary")]
     wrong = row._replace(right=False)
     assert new_timbre.share_named([row, wrong, wrong, wrong, *others]) == 1 / 4
@@ -163,7 +163,7 @@ def test_a_step_is_picked_up_and_other_options_are_refused(tmp_path):
 
 def test_the_screen_shows_shares_beside_the_best_blind_baseline(tmp_path):
     def scores(share):
-        score = {"model": share, "best_blind": 0.25}
+        score = {"model": share, "best_baseline": 0.25}
         return {"by_format": {"qa": score}, "by_fact": {"timbre": score, "tempo": score}}
 
     found = {

@@ -1,4 +1,4 @@
-"""The `tinymu evaluate` commands that ask a TinyMU: muchomusic, captions, classification, list."""
+"""`tinymu evaluate`: benchmarks of a TinyMU, and linear probes of an encoder."""
 
 import math
 import sys
@@ -10,31 +10,34 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from tinymu_jax.cli.options import Model, showing_progress
+from tinymu_jax.cli.options import Model
 from tinymu_jax.data.annotations.labelled import LabelledSet, validate
 from tinymu_jax.data.annotations.labelled_archives import read_labelled_sets
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.probe.probe import ProbeConfig, ProbeResult
 from tinymu_jax.evaluation.synthetic.scores import as_text
 from tinymu_jax.models.config import NANO
+from tinymu_jax.utils.numbers import percent
+from tinymu_jax.utils.progress import show_progress
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Which model is asked, and where answers and report go."""
+class EvalOptions:
+    """The model to evaluate, and the output folder."""
 
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
     output: Path = Path("evaluation")
-    """Folder for report.html, report.md, report.json and all replies (responses.jsonl); a run that
-    was stopped goes on with those."""
+    """Folder for report.html, report.md, report.json and all responses (responses.jsonl), from
+    which a stopped run resumes."""
     max_new_tokens: int = 64
-    """Longest answer."""
+    """Maximum length of an answer."""
 
-    def evaluate(self, evaluate: Callable[[Any, Callable, dict[str, str]], Any]) -> int:
-        """Loads the model, lets `evaluate` ask it, and writes the report; returns the exit code.
+    def run(self, evaluate: Callable[[Any, Callable, dict[str, str]], Any]) -> int:
+        """Loads the model, evaluates it and writes the report; returns the exit code.
 
         Args:
-            evaluate: gets the model, what puts questions to it, and the settings; returns findings.
+            evaluate: called with the model, its cached engine and the settings for the report;
+                returns an `EvalResult`.
         """
         from tinymu_jax.evaluation.report.build import write_report
         from tinymu_jax.evaluation.responses import cached_engine
@@ -42,49 +45,49 @@ class Asked:
         model = self.model.load_assistant()
         settings = {name: str(value) for name, value in vars(self.model).items()}
         settings["max_new_tokens"] = str(self.max_new_tokens)
-        with showing_progress("asking") as progress:
-            put = cached_engine(model, self.output, self.max_new_tokens, progress)
-            findings = evaluate(model, put, settings)
-        page = write_report([findings], self.output)
-        for notice in findings.notices:
+        with show_progress("asking") as progress:
+            engine = cached_engine(model, self.output, self.max_new_tokens, progress)
+            result = evaluate(model, engine, settings)
+        page = write_report([result], self.output)
+        for notice in result.notices:
             print(f"note: {notice}", file=sys.stderr)
-        for name, measure in findings.headline.items():
-            print(f"{name}: {shown(measure)}")
-        print(f"the report is {page}, all replies are beside it", file=sys.stderr)
-        return 3 if findings.missing else 0
+        for name, metric in result.headline.items():
+            print(f"{name}: {format_metric(metric)}")
+        print(f"the report is {page}, with all responses beside it", file=sys.stderr)
+        return 3 if result.missing else 0
 
 
-def shown(measure: Any) -> str:
-    """Returns a measure in words: in percent where it is a share."""
-    if measure.value is None:
-        return measure.note
-    scale = 100 if measure.is_fraction else 1
+def format_metric(metric: Any) -> str:
+    """Returns a metric with its interval, in percent if it is a fraction."""
+    if metric.value is None:
+        return metric.note
+    text = percent if metric.is_fraction else "{:.1f}".format
     interval = ""
-    if measure.low is not None and measure.high is not None:
-        interval = f" [{scale * measure.low:.1f}, {scale * measure.high:.1f}]"
-    return f"{scale * measure.value:.1f}{' %' if measure.is_fraction else ''}{interval}"
+    if metric.low is not None and metric.high is not None:
+        interval = f" [{text(metric.low)}, {text(metric.high)}]"
+    return f"{text(metric.value)}{' %' if metric.is_fraction else ''}{interval}"
 
 
 @dataclass(frozen=True)
 class MuchomusicCommand:
-    """Ask MuChoMusic's questions, and score the answers by three rules beside each other.
+    """Ask MuChoMusic's questions, and score the answers by three rules.
 
-    Ends with exit code 3 where recordings were missing: the report then says so first.
+    Ends with exit code 3 if recordings were missing; the report then says so first.
     """
 
     questions: Path
-    """Its csv, or a jsonl of audio, question, choices and answer."""
+    """Its csv, or a JSONL of audio, question, choices and answer."""
     audio: Path
-    """Folder of the recordings; their names hold the identifiers."""
-    example: bool = False
+    """Folder of the recordings; their names contain the identifiers."""
+    one_shot: bool = False
     """Put a worked example before each question, as the official configuration does."""
     generate: bool = True
-    """Let the model say its answers; else only the options' likelihoods are compared."""
-    blind: bool = True
-    """Also ask without audio, for the baseline of who does not listen."""
+    """Generate answers; else only the options' likelihoods are compared."""
+    text_only: bool = True
+    """Also evaluate the model without audio, as a baseline."""
     seed: int = 0
     """Of the order of the options, and of the intervals."""
-    asked: Annotated[Asked, tyro.conf.arg(name="")] = field(default_factory=Asked)
+    options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(default_factory=EvalOptions)
 
     def run(self) -> int:
         """Evaluates; returns the exit code."""
@@ -95,48 +98,45 @@ class MuchomusicCommand:
         from tinymu_jax.evaluation.multiple_choice.questions import read_choices
 
         questions = read_choices(self.questions, self.audio, self.seed)
-
-        def evaluate(model: Any, put: Any, settings: dict[str, str]) -> Any:
-            config = ChoiceConfig(
-                self.example,
-                self.generate,
-                self.blind,
-                model.config.max_text_tokens,
-                self.seed,
-            )
-            return evaluate_muchomusic(
-                put,
+        return self.options.run(
+            lambda model, engine, settings: evaluate_muchomusic(
+                engine,
                 questions,
-                self.asked.model.checkpoint,
+                self.options.model.checkpoint,
                 lambda text: len(model.encode_prompt(text)),
-                config,
+                ChoiceConfig(
+                    self.one_shot,
+                    self.generate,
+                    self.text_only,
+                    model.config.max_text_tokens,
+                    self.seed,
+                ),
                 settings,
-                self.asked.output / "answers.jsonl",
+                self.options.output / "answers.jsonl",
             )
-
-        return self.asked.evaluate(evaluate)
+        )
 
 
 @dataclass(frozen=True)
 class CaptionsCommand:
-    """Let a model describe recordings, and score what it says against captions.
+    """Caption recordings, and score the captions against references.
 
-    BLEU, ROUGE-L, METEOR (where WordNet is installed: python -m nltk.downloader wordnet) and
-    BERTScore (where package and model are there).
+    BLEU, ROUGE-L, METEOR (if WordNet is installed: python -m nltk.downloader wordnet) and
+    BERTScore (if its package and model are installed).
     """
 
     captions: Path
     """musiccaps-public.csv, or a list in MusicSkills' format."""
     audio: Path
     """Folder of the recordings."""
-    rows: Literal["eval", "balanced", "all"] = "eval"
-    """Of MusicCaps: AudioSet's evaluation set, the balanced part of it, or all."""
+    split: Literal["eval", "balanced", "all"] = "eval"
+    """Of MusicCaps: AudioSet's evaluation set, its balanced subset, or all."""
     prompt: str = "Describe the music you hear."
-    """What is asked."""
+    """The question."""
     seed: int = 0
     """Of the intervals."""
-    asked: Annotated[Asked, tyro.conf.arg(name="")] = field(
-        default_factory=lambda: Asked(max_new_tokens=128)
+    options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: EvalOptions(max_new_tokens=128)
     )
 
     def run(self) -> int:
@@ -144,45 +144,45 @@ class CaptionsCommand:
         from tinymu_jax.evaluation import captioning
 
         if self.captions.suffix.lower() == ".csv":
-            found = captioning.read_musiccaps_captions(self.captions, self.audio, self.rows)
+            captions = captioning.read_musiccaps_captions(self.captions, self.audio, self.split)
         else:
-            found = captioning.read_list_captions(self.captions, self.audio)
+            captions = captioning.read_list_captions(self.captions, self.audio)
         config = captioning.CaptionConfig(self.prompt, self.seed)
-        name = self.asked.model.checkpoint
-        return self.asked.evaluate(
-            lambda _, put, settings: captioning.evaluate_captions(
-                put, found, name, config, settings
+        name = self.options.model.checkpoint
+        return self.options.run(
+            lambda _, engine, settings: captioning.evaluate_captions(
+                engine, captions, name, config, settings
             )
         )
 
 
 @dataclass(frozen=True)
 class ClassificationCommand:
-    """Classify recordings without having learnt to: by the likelihood of each label as the answer.
+    """Zero-shot classification of recordings, by the likelihood of each label as the answer.
 
-    What a label is worth without audio is taken off, and both are scored. DATA is a csv of file,
-    label and split, with --audio; or the folder of a data set as it unpacks, with --set.
+    Scored with and without subtracting each label's log-likelihood without audio. DATA is a csv of
+    file, label and split, with --audio; or the unpacked folder of a data set, with --dataset.
     """
 
     data: tyro.conf.Positional[Path]
     """The csv, or the data set's folder."""
     audio: Path = Path(".")
     """Folder of the recordings that a csv names."""
-    set: str | None = None
-    """Which data set lies in the folder: gtzan, nsynth, medleysolos, esc50, urbansound8k."""
-    label: str | None = None
-    """The csv's column of labels, where it is another."""
+    dataset: str | None = None
+    """Data set in the folder: gtzan, nsynth, medleysolos, esc50, urbansound8k."""
+    label_column: str | None = None
+    """The csv's column of labels, if not label."""
     prompt: str | None = None
-    """What is asked; default by data set."""
-    words: str | None = None
-    """A csv of label and text: how labels are called."""
-    every_part: bool = False
-    """Classify all recordings, not only those of the test part."""
+    """The question; default by data set."""
+    label_texts: str | None = None
+    """A csv of label and text, with the answer for each label."""
+    all_splits: bool = False
+    """Classify the recordings of all splits, not only the test split."""
     bins: int = 15
-    """Of confidence, for the calibration error."""
+    """Bins of confidence, for the calibration error."""
     seed: int = 0
     """Of the intervals."""
-    asked: Annotated[Asked, tyro.conf.arg(name="")] = field(default_factory=Asked)
+    options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(default_factory=EvalOptions)
 
     def run(self) -> int:
         """Evaluates; returns the exit code."""
@@ -192,19 +192,21 @@ class ClassificationCommand:
             read_recordings,
         )
 
-        found = read_recordings(self.data, self.audio, self.set, self.label)
+        dataset = read_recordings(self.data, self.audio, self.dataset, self.label_column)
         config = ClassificationConfig(
-            self.prompt, self.words, self.every_part, self.bins, self.seed
+            self.prompt, self.label_texts, self.all_splits, self.bins, self.seed
         )
-        name = self.asked.model.checkpoint
-        return self.asked.evaluate(
-            lambda _, put, settings: evaluate_classification(put, found, name, config, settings)
+        name = self.options.model.checkpoint
+        return self.options.run(
+            lambda _, engine, settings: evaluate_classification(
+                engine, dataset, name, config, settings
+            )
         )
 
 
 @dataclass(frozen=True)
-class ListCommand:
-    """Ask the questions of lists in MusicSkills' format, and mark the answers by their formats."""
+class QuestionsCommand:
+    """Ask the questions of lists in MusicSkills' format, and grade each answer by its task."""
 
     lists: tyro.conf.Positional[tuple[Path, ...]]
     """Json files of records."""
@@ -212,8 +214,8 @@ class ListCommand:
     """Folders of the recordings: one for all lists, or one for each, in their order."""
     seed: int = 0
     """Of the intervals."""
-    asked: Annotated[Asked, tyro.conf.arg(name="")] = field(
-        default_factory=lambda: Asked(max_new_tokens=128)
+    options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: EvalOptions(max_new_tokens=128)
     )
 
     def run(self) -> int:
@@ -221,20 +223,21 @@ class ListCommand:
         from tinymu_jax.evaluation.question_lists import ListConfig, evaluate_list, read_questions
 
         questions = read_questions(self.lists, self.audio)
-        name = self.asked.model.checkpoint
-
-        def evaluate(model: Any, put: Any, settings: dict[str, str]) -> Any:
-            config = ListConfig(model.config.max_text_tokens, self.seed)
-            return evaluate_list(
-                put, questions, name, lambda text: len(model.encode_prompt(text)), config, settings
+        return self.options.run(
+            lambda model, engine, settings: evaluate_list(
+                engine,
+                questions,
+                self.options.model.checkpoint,
+                lambda text: len(model.encode_prompt(text)),
+                ListConfig(model.config.max_text_tokens, self.seed),
+                settings,
             )
-
-        return self.asked.evaluate(evaluate)
+        )
 
 
 @dataclass(frozen=True)
 class ReportCommand:
-    """Set reports of several checkpoints beside each other."""
+    """Compare reports of several checkpoints."""
 
     reports: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of earlier evaluations, or their report.json."""
@@ -251,34 +254,34 @@ class ReportCommand:
         return 0
 
 
-RESULTS_FILE = "probe.json"
+PROBE_FILE = "probe.json"
 
 
 @dataclass(frozen=True)
 class ProbeCommand:
-    """Learn a linear layer over a frozen encoder's vectors, and test it.
+    """Train and test a linear layer on a frozen encoder's embeddings.
 
-    DATA is a csv of file, label (or labels, several by ";") and split, with --audio; or the folder
-    of a data set as it unpacks, with --set.
+    DATA is a csv of file, label (or labels, separated by ";") and split, with --audio; or the
+    unpacked folder of a data set, with --dataset.
     """
 
     data: tyro.conf.Positional[Path]
     """The csv, or the data set's folder."""
     checkpoint: str
-    """Whose encoder it is: of a MATPAC, of pre-training, or of a TinyMU."""
+    """With the encoder: a MATPAC, a pre-training checkpoint, or a TinyMU."""
     audio: Path = Path(".")
     """Folder of the recordings that a csv names."""
-    set: str | None = None
-    """Which data set lies there: gtzan, nsynth, medleysolos, openmic, magnatagatune, fsd50k,
-    esc50, urbansound8k."""
-    label: tuple[str, ...] = ()
-    """Columns of the csv to learn, one probe each; default label or labels."""
+    dataset: str | None = None
+    """Data set in the folder: gtzan, nsynth, medleysolos, openmic, magnatagatune, fsd50k, esc50,
+    urbansound8k."""
+    label_column: tuple[str, ...] = ()
+    """Columns of the csv, one probe each; default label or labels."""
     output: Path = Path("probes")
-    """Folder for results, probes and vectors; vectors that are there are not made again."""
-    untrained: bool = False
-    """Probe the same encoder at random too."""
-    max_bad: float = 0.001
-    """Share of recordings that may be missing or unusable; they are left out."""
+    """Folder for results, probes and embeddings; existing embeddings are not computed again."""
+    random_baseline: bool = False
+    """Also probe the same encoder with random weights."""
+    max_bad_fraction: float = 0.001
+    """Fraction of recordings that may be missing or unusable; they are skipped."""
     probe: Annotated[ProbeConfig, tyro.conf.arg(name="")] = field(default_factory=ProbeConfig)
 
     def run(self) -> int:
@@ -288,57 +291,57 @@ class ProbeCommand:
         from tinymu_jax.utils.files import make_folder
 
         self.probe.check()
-        sets = read_labelled_sets(self.data, self.audio, self.set, self.label)
+        datasets = read_labelled_sets(self.data, self.audio, self.dataset, self.label_column)
         encoder = encoder_of(open_checkpoint(self.checkpoint))
         output, results = make_folder(self.output), {}
-        results["trained"] = self._probe(sets, encoder, output / "vectors", output)
-        if self.untrained:
+        results["trained"] = self._probe(datasets, encoder, output / "vectors", output)
+        if self.random_baseline:
             random = Checkpoint(encoder.config, init_params(encoder.config, 0))
-            results["untrained"] = self._probe(sets, random, output / "untrained", None)
-        self._tell(results, output)
+            results["random"] = self._probe(datasets, random, output / "random_vectors", None)
+        self._report(results, output)
         return 0
 
     def _probe(
-        self, sets: list[LabelledSet], encoder: Any, vectors: Path, output: Path | None
+        self, datasets: list[LabelledSet], encoder: Any, vectors: Path, output: Path | None
     ) -> dict[str, ProbeResult]:
-        """Learns a probe of each set over one encoder; keeps them where `output` says."""
+        """Trains a probe for each data set, and saves it if there is an `output` folder."""
         from tinymu_jax.evaluation.probe.probe import run_probe
         from tinymu_jax.evaluation.probe.vectors import mean_vectors
 
-        paths = [item.path for item in sets[0].clips]
-        with showing_progress("listening") as progress:
-            heard = mean_vectors(encoder, paths, vectors, progress, self.max_bad)
-        usable, found = np.flatnonzero(~np.isnan(heard[:, 0])), {}
-        heard = heard[usable]
-        for data in sets:
+        paths = [clip.path for clip in datasets[0].clips]
+        with show_progress("encoding") as progress:
+            means = mean_vectors(encoder, paths, vectors, progress, self.max_bad_fraction)
+        usable, results = np.flatnonzero(~np.isnan(means[:, 0])), {}
+        means = means[usable]
+        for data in datasets:
             data = validate(data._replace(clips=[data.clips[number] for number in usable]))
-            found[data.name] = run_probe(heard, data, self.probe)
+            results[data.name] = run_probe(means, data, self.probe)
             if output is not None:
-                self._keep(data, encoder, found[data.name], output)
-        return found
+                self._save(data, encoder, results[data.name], output)
+        return results
 
-    def _keep(self, data: LabelledSet, encoder: Any, result: ProbeResult, output: Path) -> None:
-        """Writes encoder and probe as a checkpoint, and the names of its classes."""
+    def _save(self, data: LabelledSet, encoder: Any, result: ProbeResult, output: Path) -> None:
+        """Saves encoder and probe as a checkpoint with the names of the classes."""
         from dataclasses import replace
 
         from tinymu_jax.checkpoints.checkpoint import Checkpoint, save_checkpoint
         from tinymu_jax.models.config import HeadConfig
 
         name = data.name.replace(", ", "_").replace("/", "_")
-        shares = "sigmoid" if data.multi_label else "softmax"
-        head = HeadConfig("probe", len(data.classes), shares)
+        activation = "sigmoid" if data.multi_label else "softmax"
+        head = HeadConfig("probe", len(data.classes), activation)
         linear = {"kernel": result.probe.kernel, "bias": result.probe.bias}
         params = {**encoder.params, "head": {"linear": linear}}
         config = replace(encoder.config, head=head)
         source = {"labels": data.classes}
         save_checkpoint(output / name, Checkpoint(config, params, source=source))
 
-    def _tell(self, results: dict[str, dict[str, ProbeResult]], output: Path) -> None:
-        """Prints the table and writes it."""
+    def _report(self, results: dict[str, dict[str, ProbeResult]], output: Path) -> None:
+        """Prints the results and writes them to `PROBE_FILE`."""
         from tinymu_jax.utils.files import write_json
 
         page: dict[str, Any] = {"checkpoint": self.checkpoint, "data": str(self.data)}
-        for encoder, own in results.items():
+        for encoder, by_name in results.items():
             page[encoder] = {
                 name: {
                     "metric": result.metric,
@@ -347,57 +350,58 @@ class ProbeCommand:
                     "values": result.values,
                     "chance": result.chance,
                 }
-                for name, result in own.items()
+                for name, result in by_name.items()
             }
-        write_json(output / RESULTS_FILE, page)
+        write_json(output / PROBE_FILE, page)
         for name, result in results["trained"].items():
-            line = f"{name}: {result.metric} {_percent(result)}, chance {100 * result.chance:.1f}"
-            if "untrained" in results:
-                line += f", the encoder untrained {_percent(results['untrained'][name])}"
+            line = f"{name}: {result.metric} {_percent(result)}, chance {percent(result.chance)}"
+            if "random" in results:
+                line += f", random encoder {_percent(results['random'][name])}"
             print(line)
-        print(f"probes and numbers are in {output} ({RESULTS_FILE})", file=sys.stderr)
+        print(f"probes and results are in {output} ({PROBE_FILE})", file=sys.stderr)
 
 
 def _percent(result: ProbeResult) -> str:
-    """Returns the mean, and half of its 95 % interval where there are several seeds."""
-    interval = "" if math.isnan(result.interval) else f" ± {100 * result.interval:.1f}"
-    return f"{100 * result.mean:.1f}{interval}"
+    """Returns the mean, and half of its 95 % interval if there are several seeds."""
+    interval = "" if math.isnan(result.interval) else f" ± {percent(result.interval)}"
+    return f"{percent(result.mean)}{interval}"
 
 
 @dataclass(frozen=True)
 class SyntheticCommand:
-    """Ask a TinyMU about synthetic clips, whose facts are known, and mark its answers."""
+    """Ask a TinyMU about synthetic clips, whose facts are known, and grade its answers."""
 
     folder: tyro.conf.Positional[Path]
-    """Of `tinymu data synthesize`."""
+    """Written by `tinymu data synthesize`."""
     checkpoint: str = NANO
-    """Which model; nano comes with the package."""
+    """Model to evaluate; nano is part of the package."""
     output: Path = Path("scores")
     """Folder for the table, the scores and all answers."""
-    blind: bool = False
-    """Also score the options of multiple choice, and ask without audio and of other clips."""
+    baselines: bool = False
+    """Also score the options of multiple choice, and ask without audio and with the next clip's
+    audio."""
 
     def run(self) -> int:
-        """Asks; returns the exit code."""
+        """Evaluates; returns the exit code."""
         from tinymu_jax.quickstart.evaluate import examine
 
-        with showing_progress("asking") as progress:
-            results = examine(self.checkpoint, self.folder, self.output, progress, self.blind)
-        print(as_text(results.scores))
+        with show_progress("asking") as progress:
+            result = examine(self.checkpoint, self.folder, self.output, progress, self.baselines)
+        print(as_text(result.scores))
         print(f"scores and answers are in {self.output}", file=sys.stderr)
         return 0
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure what was learnt."""
+    """Evaluate models: benchmarks, synthetic clips, linear probes."""
 
     command: Annotated[
         Annotated[ProbeCommand, tyro.conf.subcommand("probe")]
         | Annotated[MuchomusicCommand, tyro.conf.subcommand("muchomusic")]
         | Annotated[CaptionsCommand, tyro.conf.subcommand("captions")]
         | Annotated[ClassificationCommand, tyro.conf.subcommand("classification")]
-        | Annotated[ListCommand, tyro.conf.subcommand("list")]
+        | Annotated[QuestionsCommand, tyro.conf.subcommand("questions")]
         | Annotated[SyntheticCommand, tyro.conf.subcommand("synthetic")]
         | Annotated[ReportCommand, tyro.conf.subcommand("report")],
         tyro.conf.arg(name=""),

@@ -1,7 +1,6 @@
-"""Intervals of shares: the bootstrap over recordings.
+"""95 % intervals of means: the percentile bootstrap over recordings.
 
-Questions about one recording are right or wrong together, so recordings are drawn, and each brings
-all of its questions.
+Answers about one recording are correlated, so recordings are resampled with all their questions.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -16,79 +15,83 @@ RESAMPLES = 10_000
 
 LEVEL = 0.95
 
-_CELLS = 4_000_000
-"""Numbers that are drawn at once: as many resamples as fit."""
+_BLOCK_SIZE = 4_000_000
+"""Numbers drawn at once, which bounds the memory."""
 
 Name = TypeVar("Name", bound=Hashable)
 
 
-def measure_shares(
-    marks: Mapping[Name, Sequence[float]],
+def mean_metrics(
+    scores: Mapping[Name, Sequence[float]],
     groups: Sequence[Hashable],
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[Name, Metric]:
-    """Returns the mean of each row of marks, with its 95 % interval.
+    """Returns the mean of each row of scores, with its 95 % interval.
 
     Args:
-        marks: one for each question, 1 for right and 0 for wrong, or between; nan where a question
-            does not count.
+        scores: rows of a score per question; NaN where a question does not count.
         groups: what each question belongs to, such as its recording.
-        seed: of the resamples, which are the same for all rows.
-        resamples: how many.
+        seed: of the resamples, which all rows share.
+        resamples: their number.
     """
-    if not marks:
+    if not scores:
         return {}
-    table = np.array([np.asarray(row, np.float64) for row in marks.values()]).T
+    table = np.array([np.asarray(row, np.float64) for row in scores.values()]).T
     low, high = bootstrap(table, groups, seed, resamples)
-    measures = {}
-    for column, name in enumerate(marks):
-        known = table[:, column][~np.isnan(table[:, column])]
-        if not len(known):
-            measures[name] = Metric(None, count=0, note="no questions")
+    metrics = {}
+    for column, name in enumerate(scores):
+        counted = table[:, column][~np.isnan(table[:, column])]
+        if not len(counted):
+            metrics[name] = Metric(None, count=0, note="no questions")
             continue
         ends = float(low[column]), float(high[column])
-        there = not np.isnan(ends[0])
-        measures[name] = Metric(float(known.mean()), *(ends if there else ()), count=len(known))
-    return measures
+        interval = () if np.isnan(ends[0]) else ends
+        metrics[name] = Metric(float(counted.mean()), *interval, count=len(counted))
+    return metrics
 
 
 def bootstrap(
-    marks: Float[np.ndarray, "Q columns"],
+    scores: Float[np.ndarray, "Q columns"],
     groups: Sequence[Hashable],
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> tuple[Float[np.ndarray, "columns"], Float[np.ndarray, "columns"]]:
-    """Returns the ends of the percentile interval of each column's mean; nan of one group alone.
+    """Returns the ends of the interval of each column's mean; NaN if it has a single group.
 
-    Arguments as `measure_shares`, a column for each of its rows. A resample in which no question of
-    a column counts is left out for it.
+    Arguments as `mean_metrics`, with a column for each row. A resample in which no question of a
+    column counts is ignored for that column.
     """
-    place = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    of = np.array([place[group] for group in groups])
-    counted = ~np.isnan(marks)
-    totals = np.zeros((len(place), 2, marks.shape[1]))
-    np.add.at(totals, of, np.stack([np.where(counted, marks, 0), counted], axis=1))
-    shares = _resampled_shares(totals, seed, resamples)
-    low, high = np.full((2, marks.shape[1]), np.nan)
-    for column, found in enumerate(shares.T):
+    number_of = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    group_ids = np.array([number_of[group] for group in groups])
+    counted = ~np.isnan(scores)
+    totals = np.zeros((len(number_of), 2, scores.shape[1]))
+    np.add.at(totals, group_ids, np.stack([np.where(counted, scores, 0), counted], axis=1))
+    means = _resampled_means(totals, seed, resamples)
+    low, high = np.full((2, scores.shape[1]), np.nan)
+    for column, values in enumerate(means.T):
         if np.count_nonzero(totals[:, 1, column]) > 1:
             tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-            low[column], high[column] = np.quantile(found[~np.isnan(found)], tails)
+            low[column], high[column] = np.quantile(values[~np.isnan(values)], tails)
     return low, high
 
 
-def _resampled_shares(
+def _resampled_means(
     totals: Float[np.ndarray, "groups 2 columns"], seed: int, resamples: int
 ) -> Float[np.ndarray, "resamples columns"]:
-    """Returns the means of resamples, from the sum and the number of each group's marks."""
+    """Returns the means of resamples, from the sum and the count of each group's scores."""
     rng, size = np.random.default_rng(seed), len(totals)
-    block = max(1, _CELLS // size)
-    flat, parts = totals.reshape(size, -1), []
+    block = max(1, _BLOCK_SIZE // size)
+    flat, means = totals.reshape(size, -1), []
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)
         drawn = rng.integers(0, size, (rows, size)) + size * np.arange(rows)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size)
         sums, counts = np.moveaxis((weights @ flat).reshape(rows, 2, -1), 1, 0)
-        parts.append(np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0))
-    return np.concatenate(parts)
+        means.append(np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0))
+    return np.concatenate(means)
+
+
+def interval_note(seed: int) -> str:
+    """Returns how intervals were computed, for a report's settings."""
+    return f"95 %, {RESAMPLES:,} resamples of recordings, seed {seed}"

@@ -1,4 +1,4 @@
-"""Whether what is said with some probability is right as often (Guo et al., arXiv 1706.04599)."""
+"""Calibration: whether confident answers are right as often (Guo et al., arXiv 1706.04599)."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -21,32 +21,32 @@ def calibration(
     right: Bool[np.ndarray, "R"],
     bins: int = BINS,
 ) -> Reliability:
-    """Returns how often answers of like confidence are right, and the expected calibration error.
+    """Returns the accuracy by bins of confidence, and the expected calibration error.
 
     Args:
-        title: of the picture.
+        title: of the diagram.
         confidence: probability of each answer, 0 to 1.
-        right: whether it is.
-        bins: of equal width; one takes its upper end, not its lower one. Empty ones are left out.
+        right: whether it is right.
+        bins: of equal width, each open below and closed above; empty ones are skipped.
 
     Raises:
         InputError: no bins.
     """
     if bins < 1:
         raise InputError(f"bins is {bins}: give 1 or more")
-    inner = np.arange(1, bins) / bins
-    bin_of = np.digitize(confidence, inner, right=True)
-    counts = np.bincount(bin_of, minlength=bins)
+    edges = np.arange(1, bins) / bins
+    bin_ids = np.digitize(confidence, edges, right=True)
+    counts = np.bincount(bin_ids, minlength=bins)
     filled = counts > 0
-    means = [
-        np.bincount(bin_of, weights=values, minlength=bins)[filled] / counts[filled]
+    mean_confidence, accuracy = (
+        np.bincount(bin_ids, weights=values, minlength=bins)[filled] / counts[filled]
         for values in (confidence, right.astype(np.float64))
-    ]
-    gaps = np.abs(means[0] - means[1])
+    )
+    gaps = np.abs(mean_confidence - accuracy)
     return Reliability(
         title,
-        confidence=means[0].tolist(),
-        accuracy=means[1].tolist(),
+        confidence=mean_confidence.tolist(),
+        accuracy=accuracy.tolist(),
         counts=counts[filled].tolist(),
         ece=float((gaps * counts[filled]).sum() / counts.sum()),
     )

@@ -1,13 +1,12 @@
-"""Any list in MusicSkills' format: asked as it stands, marked by the format of each question.
+"""Any list in MusicSkills' format, asked with its prompts and graded by the task of each question.
 
-Multiple choice is right by the letter and yes or no by the first word; all else is compared with
-the wanted texts.
+Multiple choice is graded by the letter, yes or no by the first word, all else by text metrics.
 """
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain, islice, zip_longest
+from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,31 +17,62 @@ from tinymu_jax.data.choice_baselines import option_baselines
 from tinymu_jax.data.musicskills import pair_with_folders, read_list
 from tinymu_jax.data.question_formats import LETTERS, MCQ, YES_NO
 from tinymu_jax.errors import InputError
-from tinymu_jax.evaluation.answer_parsing import ANNOUNCED, read_letter
-from tinymu_jax.evaluation.bootstrap import RESAMPLES, measure_shares
-from tinymu_jax.evaluation.multiple_choice.metrics import UNANSWERED, Cell
+from tinymu_jax.evaluation.answer_parsing import (
+    ANNOUNCEMENT,
+    YES_OR_NO,
+    read_letter,
+    read_yes_no,
+)
+from tinymu_jax.evaluation.bootstrap import interval_note, mean_metrics
+from tinymu_jax.evaluation.responses import CachedEngine
 from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Table
 from tinymu_jax.evaluation.skipped import (
     Answers,
+    collect_answers,
     cut_notices,
+    skip_long_prompts,
     skipped_notices,
     skipped_tables,
-    sort_by_length,
-    sort_replies,
 )
-from tinymu_jax.evaluation.synthetic.grading import read_yes_no
+from tinymu_jax.evaluation.tables import (
+    ALL,
+    BASELINES_NOTE,
+    BASELINES_TITLE,
+    MAX_WORST,
+    UNANSWERED,
+    Cell,
+    QuestionScores,
+    cells_to_table,
+    choice_confusion,
+)
 from tinymu_jax.evaluation.text_metrics import (
     BLEU,
     ROUGE_L,
     SETTINGS,
     bleu,
-    exact,
-    normalised,
+    exact_match,
+    normalize_words,
     rouge_l,
 )
-from tinymu_jax.inference.engine import Request, Response
+from tinymu_jax.inference.engine import Request
 
-Put = Callable[[Sequence[Request]], Sequence[Response | InputError]]
+ACCURACY, EXACT = "accuracy", "exact"
+
+BLEU_COLUMNS = (BLEU[0], BLEU[-1])
+
+TITLES = {MCQ: "Multiple choice", YES_NO: "Yes or no"}
+"""Of tasks graded as right or wrong, which come first; other tasks go by their names."""
+
+NOTES = {
+    MCQ: "Right is a letter, as (B), B) or B.; an answer by the option's text alone has none.",
+    YES_NO: "Right is the first word.",
+}
+
+TEXT_NOTE = "Exact: the same words, upper case or lower, without punctuation."
+
+_REMEDY = "repair the record or take it out"
+
+_LABEL = re.compile(r"\(([A-Z])\)")
 
 
 class ListQuestion(NamedTuple):
@@ -52,121 +82,78 @@ class ListQuestion(NamedTuple):
     prompt: str
     task: str
     answers: tuple[str, ...]
-    """Those wanted: of multiple choice and of yes or no one, else one or more."""
+    """Reference answers: one for multiple choice and yes or no, else one or more."""
     dataset: str
     category: str = ""
-    """What it is about, where the list says so."""
+    """Its subject, where the list has one."""
     options: tuple[str, ...] = ()
-    """Of multiple choice, their texts in the order of the letters; of yes or no these two words."""
+    """Of multiple choice, in the order of the letters; of yes or no, these two words."""
     right: int = -1
-    """The number of the right option, from 0."""
+    """Index of the right option."""
 
 
 class QuestionList(NamedTuple):
-    """All questions of some lists."""
+    """The questions of one or more lists."""
 
     name: str
     questions: Sequence[ListQuestion]
     repeated: int
-    """Records left out since the same question with the same answer is asked of the recording."""
+    """Records dropped because they repeat a question and its answer."""
 
 
 @dataclass(frozen=True)
 class ListConfig:
-    """How lists are asked."""
+    """Settings of an evaluation of lists."""
 
-    longest_prompt: int = 129
-    """Tokens that the model takes; questions with a longer prompt are left out, and told."""
+    max_prompt_tokens: int = 129
+    """Questions with longer prompts are skipped."""
     seed: int = 0
     """Of the intervals' resamples."""
 
 
-def evaluate_list(
-    put: Put,
-    asked: QuestionList,
-    checkpoint: str,
-    count_tokens: Callable[[str], int],
-    config: ListConfig | None = None,
-    settings: Mapping[str, str] | None = None,
-) -> EvalResult:
-    """Asks all questions of a list and marks the answers.
-
-    Args:
-        put: asks; an `InputError` in the place of a reply says that the recording is of no use. It
-            is called once.
-        asked: at least one question.
-        checkpoint: what is evaluated.
-        count_tokens: of a prompt.
-        config: how they are asked.
-        settings: more that the numbers depend on.
-
-    Raises:
-        InputError: no question could be asked.
-    """
-    config = config or ListConfig()
-    prompts = [one.prompt for one in asked.questions]
-    names = [f"{one.audio}: {one.prompt!r}" for one in asked.questions]
-    fit, too_long = sort_by_length(
-        asked.questions, prompts, names, count_tokens, config.longest_prompt
-    )
-    if not fit:
-        raise InputError(f"{asked.name}: no question could be asked: {too_long[0]}")
-    replies = put([Request(one.audio, one.prompt, one.task) for one in fit])
-    answers = sort_replies(fit, replies)
-    intervals = f"95 %, {RESAMPLES:,} resamples of recordings, seed {config.seed}; BLEU has none"
-    depends = {"prompts": "those of the list", "intervals": intervals, **(settings or {})}
-    named = EvalResult("list", asked.name, checkpoint, {}, (), settings=depends)
-    return list_findings(named, answers, too_long, asked.repeated, config.seed)
-
-
-YES_OR_NO = ("yes", "no")
-
-_REMEDY = "repair the record or take it out"
-
-_LABEL = re.compile(r"\(([A-Z])\)")
+# --- reading -------------------------------------------------------------------------------------
 
 
 def read_questions(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> QuestionList:
-    """Reads lists; several answers to one question are wanted together.
+    """Reads lists; a question with several answers in several records gets all as references.
 
     Args:
         lists: json files.
-        folders: where the recordings of each list are; one for all, or one for each.
+        folders: with the recordings: one for all lists, or one for each.
 
     Raises:
-        InputError: as `tinymu_jax.data.musicskills.read_lists`; or a question that cannot be
-            marked, by its record: multiple choice without two to four different options, of which
-            the answer names one; yes or no that is answered by neither; either of them with two
-            answers.
+        InputError: an unreadable list; a question that cannot be graded, with its record: multiple
+            choice without two to four different options or without one right one, yes or no with
+            another answer, or either of them with two answers.
     """
-    found: dict[tuple[Path, str, str], ListQuestion] = {}
+    questions: dict[tuple[Path, str, str], ListQuestion] = {}
     repeated = 0
     for path, folder in pair_with_folders(lists, folders):
-        for place, record in enumerate(read_list(path)):
-            where = f"{path}: record {place}"
-            one = _question(record, folder, where)
-            key = one.audio, one.prompt, one.task
-            known = found.setdefault(key, one)
-            if known is one:
+        for number, record in enumerate(read_list(path)):
+            where = f"{path}: record {number}"
+            question = _to_question(record, folder, where)
+            key = question.audio, question.prompt, question.task
+            first = questions.setdefault(key, question)
+            if first is question:
                 continue
-            if one.answers[0] in known.answers or (one.options and one.right == known.right):
+            answer = question.answers[0]
+            if answer in first.answers or (question.options and question.right == first.right):
                 repeated += 1
                 continue
-            if one.options:
+            if question.options:
                 raise InputError(
-                    f"{where}: asks what another record asks of the recording, and wants "
-                    f"{one.answers[0]!r} where that wants {known.answers[0]!r}; keep one of them"
+                    f"{where}: repeats another record's question about the recording with the "
+                    f"answer {answer!r} instead of {first.answers[0]!r}; keep one of them"
                 )
-            found[key] = known._replace(answers=(*known.answers, *one.answers))
+            questions[key] = first._replace(answers=(*first.answers, answer))
     names = dict.fromkeys(Path(path).stem for path in lists)
-    return QuestionList(", ".join(names), list(found.values()), repeated)
+    return QuestionList(", ".join(names), list(questions.values()), repeated)
 
 
-def _question(record: Mapping[str, Any], folder: Path, where: str) -> ListQuestion:
-    """Returns the question of a record."""
+def _to_question(record: Mapping[str, Any], folder: Path, where: str) -> ListQuestion:
     prompt, answer, task = (record[key] for key in ("input_text", "target_text", "task"))
     category = record.get("category")
-    one = ListQuestion(
+    question = ListQuestion(
         folder / record["file_name"],
         prompt,
         task,
@@ -176,284 +163,283 @@ def _question(record: Mapping[str, Any], folder: Path, where: str) -> ListQuesti
     )
     if task == MCQ:
         options = _options(record, where)
-        right = _right(options, answer)
+        right = _right_option(options, answer)
         if right is None:
             raise InputError(
                 f"{where}: its answer {answer!r} names none of its options, or several; {_REMEDY}"
             )
-        return one._replace(options=options, right=right)
+        return question._replace(options=options, right=right)
     if task == YES_NO:
         word = read_yes_no(answer)
         if word is None:
             raise InputError(f"{where}: its answer {answer!r} is neither yes nor no; {_REMEDY}")
-        return one._replace(options=YES_OR_NO, right=YES_OR_NO.index(word))
-    if not normalised(answer):
+        return question._replace(options=YES_OR_NO, right=YES_OR_NO.index(word))
+    if not normalize_words(answer):
         raise InputError(f"{where}: its answer {answer!r} has no words; {_REMEDY}")
-    return one
+    return question
 
 
 def _options(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Returns the options of multiple choice: the record's own, or those of its prompt."""
-    given = record.get("options") or _options_of(record["input_text"])
-    if not isinstance(given, list | tuple) or not all(isinstance(text, str) for text in given):
-        raise InputError(f"{where}: its options are no list of texts; {_REMEDY}")
-    if not 2 <= len(given) <= len(LETTERS):
-        count = f"{len(given) or 'no'} option{'s' * (len(given) != 1)}"
+    """Returns the options of multiple choice: the record's `options`, or those of its prompt."""
+    options = record.get("options") or _options_in(record["input_text"])
+    if not isinstance(options, list | tuple) or not all(isinstance(text, str) for text in options):
+        raise InputError(f"{where}: its options are not a list of texts; {_REMEDY}")
+    if not 2 <= len(options) <= len(LETTERS):
+        count = f"{len(options) or 'no'} option{'s' * (len(options) != 1)}"
         raise InputError(f"{where}: has {count}, and needs 2 to {len(LETTERS)}; {_REMEDY}")
-    even = [normalised(text) or text.strip() for text in given]
-    if not all(even):
+    words = [normalize_words(text) or text.strip() for text in options]
+    if not all(words):
         raise InputError(f"{where}: has an empty option; {_REMEDY}")
-    twice = [text for text, own in zip(given, even, strict=True) if even.count(own) > 1]
-    if twice:
+    repeated = [text for text, own in zip(options, words, strict=True) if words.count(own) > 1]
+    if repeated:
         raise InputError(
-            f"{where}: has the option {twice[0]!r} twice, so that one answer may be right and "
+            f"{where}: has the option {repeated[0]!r} twice, so that one answer may be right and "
             f"wrong; {_REMEDY}"
         )
-    return tuple(given)
+    return tuple(options)
 
 
-def _options_of(prompt: str) -> tuple[str, ...]:
-    """Returns the options that a prompt lists as "(A) one (B) another"; () where it lists none."""
-    _, *parts = _LABEL.split(prompt.split(ANNOUNCED)[0])
+def _options_in(prompt: str) -> tuple[str, ...]:
+    """Returns the options that a prompt lists as "(A) one (B) another"; () if it lists none."""
+    _, *parts = _LABEL.split(prompt.split(ANNOUNCEMENT)[0])
     letters, texts = parts[::2], parts[1::2]
     if "".join(letters) != "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(letters)]:
         return ()
-    # What stands on a line of its own behind the last one is no part of it.
+    # A line behind the last option is not part of it.
     return tuple(text.strip().partition("\n")[0].strip(" ,;.") for text in texts)
 
 
-def _right(options: Sequence[str], answer: str) -> int | None:
+def _right_option(options: Sequence[str], answer: str) -> int | None:
     """Returns the option that an answer names by its whole text, or else by its letter."""
-    even = [normalised(option) for option in options]
-    text = normalised(answer)
-    # "A. Vivaldi" may be an option; a letter alone is the letter.
-    if len(text) > 1 and text in even:
-        return even.index(text)
+    words = [normalize_words(option) for option in options]
+    text = normalize_words(answer)
+    # "A. Vivaldi" may be an option; a single letter is the letter.
+    if len(text) > 1 and text in words:
+        return words.index(text)
     number = read_letter(options, answer)
-    return even.index(text) if number is None and text in even else number
+    return words.index(text) if number is None and text in words else number
 
 
-ACCURACY, EXACT = "accuracy", "exact"
-
-TITLES = {MCQ: "Multiple choice", YES_NO: "Yes or no"}
-"""Of tasks that are marked as right or wrong; others go by their own names."""
-
-BASELINES, ALL = "Without listening, by the same questions", "all"
-
-NOTES = {
-    MCQ: "Right is a letter, as (B), B) or B.; an answer by the option's text alone has none.",
-    YES_NO: "Right is the first word.",
-    BASELINES: "Of options that are equally short or long, each is chosen as often.",
-}
-
-TEXT_NOTE = "Exact: the same words, upper case or lower, without punctuation."
-
-BLEUS = (BLEU[0], BLEU[-1])
-
-WORST = 20
-
-Marks = Float[np.ndarray, "Q"]
-"""Of each question; nan where it does not count."""
+# --- evaluation ----------------------------------------------------------------------------------
 
 
-def list_findings(
-    named: EvalResult,
-    answers: Answers[ListQuestion],
-    too_long: Sequence[str],
-    repeated: int,
-    seed: int,
+def evaluate_list(
+    engine: CachedEngine,
+    asked: QuestionList,
+    checkpoint: str,
+    count_tokens: Callable[[str], int],
+    config: ListConfig | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> EvalResult:
-    """Counts what was answered.
+    """Asks all questions of a list and grades the answers.
 
     Args:
-        named: the findings as far as they are known before.
-        answers: of the questions.
-        too_long: what is wrong with the prompts of those that were not asked.
-        repeated: records left out since they come twice.
-        seed: of the intervals' resamples.
+        engine: called once; questions whose response is an `InputError` are skipped.
+        asked: at least one question.
+        checkpoint: name of the model.
+        count_tokens: of a prompt.
+        config: the evaluation's settings.
+        settings: further settings for the report.
+
+    Raises:
+        InputError: no question could be asked.
     """
-    questions = [question for question, _ in answers.answered]
-    said = [reply.text for _, reply in answers.answered]
-    tasks = sorted({q.task for q in questions}, key=lambda task: (_order(task), task))
-    marks = {task: _marks(task, questions, said) for task in tasks}
-    by_recording = [question.audio for question in questions]
-    measures = measure_shares(dict(_cells(questions, marks)), by_recording, seed)
-    signatures: dict[str, str] = {}
+    config = config or ListConfig()
+    fitting, too_long = skip_long_prompts(
+        asked.questions,
+        [question.prompt for question in asked.questions],
+        [f"{question.audio}: {question.prompt!r}" for question in asked.questions],
+        count_tokens,
+        config.max_prompt_tokens,
+    )
+    if not fitting:
+        raise InputError(f"{asked.name}: no question could be asked: {too_long[0]}")
+    responses = engine([Request(one.audio, one.prompt, one.task) for one in fitting])
+    answers = collect_answers(fitting, responses)
+    tasks = sorted({q.task for q in answers.items}, key=lambda task: (_place(task), task))
+    scores = {task: _scores(task, answers) for task in tasks}
+    recordings = [question.audio for question in answers.items]
+    metrics = mean_metrics(dict(_cell_scores(answers.items, scores)), recordings, config.seed)
+    bleu_settings: dict[str, str] = {}
     for task in (task for task in tasks if task not in TITLES):
-        found, signatures[f"BLEU of {task}"] = _bleus(task, questions, said)
-        measures |= found
-    total = len(questions) + len(answers.missing) + len(too_long)
-    notices = skipped_notices(total, answers.missing, too_long)
-    if repeated:
-        notices.append(f"{repeated:,} records that repeat another one are asked once")
-    notices += cut_notices((question.audio, reply.cut) for question, reply in answers.answered)
-    texts = {ROUGE_L: SETTINGS[ROUGE_L]} if signatures else {}
-    return replace(
-        named,
-        headline=_headline(measures, tasks),
-        tables=[
-            *_tables(measures, tasks),
-            *skipped_tables([*answers.missing, *too_long]),
-        ],
-        notices=notices,
+        bleu_metrics, bleu_settings[f"BLEU of {task}"] = _bleu(task, answers)
+        metrics |= bleu_metrics
+    return EvalResult(
+        kind="list",
+        title=asked.name,
+        checkpoint=checkpoint,
+        headline=_headline(metrics, tasks),
+        tables=[*_tables(metrics, tasks), *skipped_tables([*answers.missing, *too_long])],
+        notices=_notices(answers, too_long, asked.repeated),
         missing=len(answers.missing),
-        confusions=[_confusion(task, questions, said) for task in tasks if task in TITLES],
-        worst=_worst(answers, marks),
-        settings={**named.settings, **texts, **signatures},
+        confusions=[_confusion(task, answers) for task in tasks if task in TITLES],
+        worst=_worst(answers, scores),
+        settings={
+            "prompts": "those of the list",
+            "intervals": f"{interval_note(config.seed)}; BLEU has none",
+            **(settings or {}),
+            **({ROUGE_L: SETTINGS[ROUGE_L]} if bleu_settings else {}),
+            **bleu_settings,
+        },
     )
 
 
-def _order(task: str) -> int:
-    """Returns the place of a task: those that are right or wrong come first."""
+def _place(task: str) -> int:
+    """Returns a task's place in the report: those graded as right or wrong come first."""
     return [*TITLES, task].index(task)
 
 
-def _chosen(question: ListQuestion, said: str) -> int | None:
-    """Returns the number of the option that an answer chooses, if it does."""
+def _choice(question: ListQuestion, answer: str) -> int | None:
+    """Returns the option that an answer chooses; None if it chooses none."""
     if question.task == MCQ:
-        return read_letter(question.options, said)
-    word = read_yes_no(said)
+        return read_letter(question.options, answer)
+    word = read_yes_no(answer)
     return None if word is None else YES_OR_NO.index(word)
 
 
-def _marks(task: str, questions: Sequence[ListQuestion], said: Sequence[str]) -> dict[str, Marks]:
-    """Returns the marks of a task's questions, by what is measured."""
-    own = [number for number, question in enumerate(questions) if question.task == task]
-    texts = [said[number] for number in own]
+def _scores(task: str, answers: Answers[ListQuestion]) -> dict[str, QuestionScores]:
+    """Returns the scores of a task's questions by column; NaN for other tasks' questions."""
+    questions, texts = answers.items, answers.texts
+    numbers = [number for number, question in enumerate(questions) if question.task == task]
     if task in TITLES:
-        chosen = [_chosen(questions[n], text) for n, text in zip(own, texts, strict=True)]
-        right = [c == questions[n].right for n, c in zip(own, chosen, strict=True)]
-        found = {ACCURACY: right, UNANSWERED: [c is None for c in chosen]}
+        choices = [_choice(questions[n], texts[n]) for n in numbers]
+        right = [c == questions[n].right for n, c in zip(numbers, choices, strict=True)]
+        columns = {ACCURACY: right, UNANSWERED: [c is None for c in choices]}
     else:
-        wanted = [questions[number].answers for number in own]
-        found = {EXACT: exact(texts, wanted), ROUGE_L: rouge_l(texts, wanted)}
-    return {name: _spread(values, own, len(questions)) for name, values in found.items()}
+        predicted = [texts[n] for n in numbers]
+        references = [questions[n].answers for n in numbers]
+        columns = {
+            EXACT: exact_match(predicted, references),
+            ROUGE_L: rouge_l(predicted, references),
+        }
+    return {name: _scatter(values, numbers, len(questions)) for name, values in columns.items()}
 
 
-def _spread(values: Sequence[float], numbers: Sequence[int], total: int) -> Marks:
-    """Returns marks of some questions among all."""
-    marks = np.full(total, np.nan)
-    marks[list(numbers)] = values
-    return marks
+def _scatter(values: Sequence[float], numbers: Sequence[int], total: int) -> QuestionScores:
+    """Returns scores of some questions among all, NaN for the others."""
+    scores = np.full(total, np.nan)
+    scores[list(numbers)] = values
+    return scores
 
 
-def _groups(
+def _rows(
     task: str, questions: Sequence[ListQuestion]
 ) -> Iterator[tuple[str, Bool[np.ndarray, "Q"]]]:
     """Yields the rows of a task's table: all, by data set if there are several, by category."""
-    own = np.array([question.task == task for question in questions])
-    yield ALL, own
-    columns: dict[str, list[str]] = {
+    in_task = np.array([question.task == task for question in questions])
+    yield ALL, in_task
+    columns = {
         "data set": [question.dataset for question in questions],
         "category": [question.category for question in questions],
     }
-    for kind, names in columns.items():
-        there = sorted({name for name, is_own in zip(names, own, strict=True) if is_own and name})
-        if kind == "data set" and len(there) == 1:
+    for kind, values in columns.items():
+        names = sorted({name for name, here in zip(values, in_task, strict=True) if here and name})
+        if kind == "data set" and len(names) == 1:
             continue
-        for name in there:
-            yield f"{kind} {name}", own & (np.array(names) == name)
+        for name in names:
+            yield f"{kind} {name}", in_task & (np.array(values) == name)
 
 
-def _cells(
-    questions: Sequence[ListQuestion], marks: Mapping[str, Mapping[str, Marks]]
-) -> Iterator[tuple[Cell, Marks]]:
-    """Yields what each measure is the mean of."""
-    for task, columns in marks.items():
-        for row, group in _groups(task, questions):
+def _cell_scores(
+    questions: Sequence[ListQuestion], scores: Mapping[str, Mapping[str, QuestionScores]]
+) -> Iterator[tuple[Cell, QuestionScores]]:
+    """Yields the scores that each cell is the mean of."""
+    for task, columns in scores.items():
+        for row, group in _rows(task, questions):
             for column, values in columns.items():
                 yield Cell(task, row, column), np.where(group, values, np.nan)
-    for task in (task for task in marks if task in TITLES):
-        own = [number for number, question in enumerate(questions) if question.task == task]
-        for rule, values in _blind(task, [questions[number] for number in own]).items():
-            row = f"{TITLES[task].lower()}: {rule}"
-            yield Cell(BASELINES, row, ACCURACY), _spread(values, own, len(questions))
+    for task in (task for task in scores if task in TITLES):
+        numbers = [number for number, question in enumerate(questions) if question.task == task]
+        for rule, values in _baselines(task, [questions[number] for number in numbers]).items():
+            cell = Cell(BASELINES_TITLE, f"{TITLES[task].lower()}: {rule}", ACCURACY)
+            yield cell, _scatter(values, numbers, len(questions))
 
 
-def _blind(task: str, questions: Sequence[ListQuestion]) -> Mapping[str, Sequence[float]]:
-    """Returns how probably each rule that does not listen is right, for each question."""
+def _baselines(task: str, questions: Sequence[ListQuestion]) -> Mapping[str, Sequence[float]]:
+    """Returns the probability that each rule without audio is right, for each question."""
     if task == YES_NO:
         return {
             f"always {word}": [float(question.right == number) for question in questions]
             for number, word in enumerate(YES_OR_NO)
         }
-    return option_baselines([(one.options, one.right) for one in questions])
+    return option_baselines([(question.options, question.right) for question in questions])
 
 
-def _bleus(
-    task: str, questions: Sequence[ListQuestion], said: Sequence[str]
-) -> tuple[dict[Cell, Metric], str]:
-    """Returns BLEU of each row of a task's table, and its signature over all of them."""
-    found, signature = {}, ""
-    for row, group in _groups(task, questions):
+def _bleu(task: str, answers: Answers[ListQuestion]) -> tuple[dict[Cell, Metric], str]:
+    """Returns BLEU of each row of a task's table, and sacrebleu's signature of the first row."""
+    questions, texts = answers.items, answers.texts
+    metrics, signature = {}, ""
+    for row, group in _rows(task, questions):
         numbers = np.flatnonzero(group)
-        texts, wanted = [said[n] for n in numbers], [questions[n].answers for n in numbers]
-        measures, settings = bleu(texts, wanted)
+        orders, settings = bleu(
+            [texts[n] for n in numbers], [questions[n].answers for n in numbers]
+        )
         signature = signature or settings["BLEU"]
-        found |= {Cell(task, row, name): measures[name] for name in BLEUS}
-    return found, signature
+        metrics |= {Cell(task, row, name): orders[name] for name in BLEU_COLUMNS}
+    return metrics, signature
 
 
-def _headline(measures: Mapping[Cell, Metric], tasks: Sequence[str]) -> dict[str, Metric]:
+def _headline(metrics: Mapping[Cell, Metric], tasks: Sequence[str]) -> dict[str, Metric]:
     headline = {}
     for task in tasks:
         if task in TITLES:
-            headline[TITLES[task]] = measures[Cell(task, ALL, ACCURACY)]
+            headline[TITLES[task]] = metrics[Cell(task, ALL, ACCURACY)]
         else:
             for column in (EXACT, ROUGE_L):
-                headline[f"{task}, {column}"] = measures[Cell(task, ALL, column)]
+                headline[f"{task}, {column}"] = metrics[Cell(task, ALL, column)]
     return headline
 
 
-def _tables(measures: Mapping[Cell, Metric], tasks: Sequence[str]) -> Iterator[Table]:
-    """Yields a table for each task, and one of what does not listen."""
-    for key in (*tasks, BASELINES):
-        own = {cell: measure for cell, measure in measures.items() if cell.table == key}
-        if not own:
-            continue
-        columns = list(dict.fromkeys(cell.column for cell in own))
-        rows = {
-            row: [own.get(Cell(key, row, column)) for column in columns]
-            for row in dict.fromkeys(cell.row for cell in own)
-        }
-        known = key in NOTES or key in TITLES
-        yield Table(TITLES.get(key, key), columns, rows, NOTES[key] if known else TEXT_NOTE)
+def _tables(metrics: Mapping[Cell, Metric], tasks: Sequence[str]) -> list[Table]:
+    """Returns a table for each task, and one of baselines."""
+    tables = [
+        cells_to_table(metrics, task, TITLES.get(task, task), NOTES.get(task, TEXT_NOTE))
+        for task in tasks
+    ]
+    tables.append(cells_to_table(metrics, BASELINES_TITLE, BASELINES_TITLE, BASELINES_NOTE))
+    return [table for table in tables if table]
 
 
-def _confusion(task: str, questions: Sequence[ListQuestion], said: Sequence[str]) -> Confusion:
-    """Returns what is chosen where which option is right."""
-    pairs = [(one, text) for one, text in zip(questions, said, strict=True) if one.task == task]
+def _notices(answers: Answers[ListQuestion], too_long: Sequence[str], repeated: int) -> list[str]:
+    total = len(answers.answered) + len(answers.missing) + len(too_long)
+    return [
+        *skipped_notices(total, answers.missing, too_long),
+        *([f"{repeated:,} records that repeat another one are asked once"] if repeated else []),
+        *cut_notices((question.audio, response.cut) for question, response in answers.answered),
+    ]
+
+
+def _confusion(task: str, answers: Answers[ListQuestion]) -> Confusion:
+    pairs = [(q, text) for q, text in zip(answers.items, answers.texts, strict=True)]
+    pairs = [(question, text) for question, text in pairs if question.task == task]
     most = max(len(question.options) for question, _ in pairs)
     labels = LETTERS[:most] if task == MCQ else YES_OR_NO
-    counts = [[0] * (most + 1) for _ in range(most + 1)]
-    for question, text in pairs:
-        chosen = _chosen(question, text)
-        counts[question.right][most if chosen is None else chosen] += 1
-    return Confusion(TITLES[task], [*labels, UNANSWERED], counts)
+    right = [question.right for question, _ in pairs]
+    return choice_confusion(TITLES[task], labels, right, [_choice(*pair) for pair in pairs])
 
 
 def _worst(
-    answers: Answers[ListQuestion], marks: Mapping[str, Mapping[str, Marks]]
+    answers: Answers[ListQuestion], scores: Mapping[str, Mapping[str, Float[np.ndarray, "Q"]]]
 ) -> list[Example]:
-    """Returns wrong answers, and texts that are least like those wanted: a task's in turn."""
+    """Returns wrong answers and those of the lowest ROUGE-L, taking tasks in turn."""
     by_task = []
-    for task, columns in marks.items():
+    for task, columns in scores.items():
         score = columns[ACCURACY if task in TITLES else ROUGE_L]
-        order = np.argsort(score, kind="stable")  # nan, which is of other tasks, comes last
+        order = np.argsort(score, kind="stable")  # NaN, of other tasks, comes last
         by_task.append([int(number) for number in order if score[number] < 1])
-    in_turn = chain.from_iterable(zip_longest(*by_task))
-    found = []
-    for number in islice((number for number in in_turn if number is not None), WORST):
-        question, reply = answers.answered[number]
-        text = question.task not in TITLES
-        found.append(
+    in_turn = [n for n in chain.from_iterable(zip_longest(*by_task)) if n is not None]
+    worst = []
+    for number in in_turn[:MAX_WORST]:
+        question, response = answers.answered[number]
+        rouge = scores[question.task].get(ROUGE_L)
+        worst.append(
             Example(
                 audio=str(question.audio),
                 question=question.prompt,
                 expected=" / ".join(question.answers),
-                predicted=reply.text,
-                score=float(marks[question.task][ROUGE_L][number]) if text else None,
+                predicted=response.text,
+                score=None if rouge is None else float(rouge[number]),
                 options=question.options if question.task == MCQ else (),
             )
         )
-    return found
+    return worst

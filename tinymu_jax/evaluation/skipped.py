@@ -1,4 +1,4 @@
-"""Questions that were not answered: told on top of a report and listed in it."""
+"""Questions without an answer: counted in a report's notices and listed in its last table."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -8,68 +8,78 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.results import Metric, Table
 from tinymu_jax.inference.engine import Response
 
-Question = TypeVar("Question")
+Item = TypeVar("Item")
 
 
-class Answers(NamedTuple, Generic[Question]):
-    """What came back of some questions."""
+class Answers(NamedTuple, Generic[Item]):
+    """The responses to some questions."""
 
-    answered: list[tuple[Question, Response]]
+    answered: list[tuple[Item, Response]]
     missing: list[str]
-    """What is wrong with the recording of each other one."""
+    """The error of each question without a response."""
+
+    @property
+    def items(self) -> list[Item]:
+        """Returns the answered questions."""
+        return [item for item, _ in self.answered]
+
+    @property
+    def texts(self) -> list[str]:
+        """Returns their responses' texts."""
+        return [response.text for _, response in self.answered]
 
 
-def sort_by_length(
-    questions: Sequence[Question],
+def skip_long_prompts(
+    items: Sequence[Item],
     prompts: Sequence[str],
     names: Sequence[str],
     count_tokens: Callable[[str], int],
-    longest: int,
-) -> tuple[list[Question], list[str]]:
-    """Returns the questions that the model takes whole, and what is wrong with each other one.
+    max_tokens: int,
+) -> tuple[list[Item], list[str]]:
+    """Returns the questions whose prompts fit the model, and an error for each other one.
 
     Args:
-        questions: of any kind.
+        items: the questions.
         prompts: of each.
-        names: of each, for what is told.
+        names: of each, for the errors.
         count_tokens: of a prompt.
-        longest: tokens that the model takes.
+        max_tokens: that the model takes.
     """
-    fit, too_long = [], []
-    for question, prompt, name in zip(questions, prompts, names, strict=True):
+    fitting, too_long = [], []
+    for item, prompt, name in zip(items, prompts, names, strict=True):
         length = count_tokens(prompt)
-        if length <= longest:
-            fit.append(question)
+        if length <= max_tokens:
+            fitting.append(item)
         else:
-            too_long.append(f"{name} has {length} tokens, the model takes {longest}")
-    return fit, too_long
+            too_long.append(f"{name} has {length} tokens, the model takes {max_tokens}")
+    return fitting, too_long
 
 
-def sort_replies(
-    questions: Sequence[Question], replies: Sequence[Response | InputError]
-) -> Answers[Question]:
-    """Returns answers, and what is wrong where there is none.
+def collect_answers(
+    items: Sequence[Item], responses: Sequence[Response | InputError]
+) -> Answers[Item]:
+    """Separates responses from errors.
 
     Raises:
-        InputError: there are no answers.
+        InputError: there are no responses.
     """
-    pairs = list(zip(questions, replies, strict=True))
-    answered = [(question, reply) for question, reply in pairs if isinstance(reply, Response)]
-    missing = [str(reply) for _, reply in pairs if isinstance(reply, InputError)]
+    pairs = list(zip(items, responses, strict=True))
+    answered = [(item, response) for item, response in pairs if isinstance(response, Response)]
+    missing = [str(response) for _, response in pairs if isinstance(response, InputError)]
     if not answered:
-        raise InputError(f"nothing could be asked: {missing[0]}")
+        raise InputError(f"no question could be asked: {missing[0]}")
     return Answers(answered, missing)
 
 
 def skipped_notices(
     total: int, missing: Sequence[str], too_long: Sequence[str] = (), noun: str = "questions"
 ) -> list[str]:
-    """Returns what must be known of those left out: one line, or none where all were asked.
+    """Returns one line on what was skipped, or none if nothing was.
 
     Args:
-        total: of what was to be asked.
-        missing: what is wrong with the recording of each that was not.
-        too_long: what is wrong with the prompt of each other that was not.
+        total: of all questions.
+        missing: errors of recordings.
+        too_long: errors of prompts.
         noun: what is counted.
     """
     parts = [
@@ -77,23 +87,23 @@ def skipped_notices(
         f"{len(too_long):,} whose prompt is too long for the model" if too_long else "",
     ]
     count = len(missing) + len(too_long)
-    listed = f"{count:,} of {total:,} {noun} left out: {', '.join(filter(None, parts))}"
-    return [f"{listed}; they are listed below"] if count else []
+    line = f"{count:,} of {total:,} {noun} skipped: {', '.join(filter(None, parts))}"
+    return [f"{line}; they are listed below"] if count else []
 
 
-def cut_notices(heard: Iterable[tuple[Hashable, bool]]) -> list[str]:
-    """Returns what must be known of recordings that were not heard to their ends.
+def cut_notices(recordings: Iterable[tuple[Hashable, bool]]) -> list[str]:
+    """Returns one line on recordings of which only the beginning was encoded, or none.
 
     Args:
-        heard: each recording, and whether it was cut; those asked about twice come twice.
+        recordings: each with whether it was cut; repeated ones count once.
     """
-    found = dict(heard)
-    cut = sum(found.values())
-    return [f"Of {cut:,} of {len(found):,} recordings only the beginning was heard"] if cut else []
+    cut_of = dict(recordings)
+    cut = sum(cut_of.values())
+    line = f"Of {cut:,} of {len(cut_of):,} recordings only the beginning was encoded"
+    return [line] if cut else []
 
 
-def skipped_tables(faults: Iterable[str]) -> list[Table]:
-    """Returns a table of what was wrong, and with how many; none where nothing was."""
-    counts = Counter(faults)
-    rows = {why: [Metric(number, is_fraction=False)] for why, number in counts.items()}
-    return [Table("Left out", ["questions"], rows)] if rows else []
+def skipped_tables(errors: Iterable[str]) -> list[Table]:
+    """Returns a table of errors and their counts; no table without errors."""
+    rows = {error: [Metric(n, is_fraction=False)] for error, n in Counter(errors).items()}
+    return [Table("Skipped", ["questions"], rows)] if rows else []

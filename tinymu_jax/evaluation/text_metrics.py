@@ -1,7 +1,7 @@
-"""Scores of texts against references, all by kept libraries: BLEU, ROUGE-L, METEOR, BERTScore.
+"""Text metrics against references, by established libraries: BLEU, ROUGE-L, METEOR, BERTScore.
 
-What a library needs and is not at hand (WordNet for METEOR, a language model for BERTScore) is
-told; nothing is downloaded, and no score is approximated.
+A score whose library or data (WordNet for METEOR, a language model for BERTScore) is not installed
+is reported as unavailable; nothing is downloaded and no score is approximated.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from tinymu_jax.evaluation.bootstrap import RESAMPLES, measure_shares
+from tinymu_jax.evaluation.bootstrap import interval_note, mean_metrics
 from tinymu_jax.evaluation.results import Metric
 
 ROUGE_L, METEOR, BERT_SCORE = "ROUGE-L", "METEOR", "BERTScore"
@@ -26,8 +26,7 @@ NO_WORDNET = (
 NO_BERT_SCORE = "unavailable: package bert_score is not installed; pip install bert-score"
 
 BERT_NAMES, BERT_LAYERS = ("roberta-large", "FacebookAI/roberta-large"), 17
-"""The model that bert_score takes for English, by its names at the hub, and the layer whose output
-it compares."""
+"""bert_score's model for English, by its names at the hub, and the layer that it compares."""
 
 NO_BERT_MODEL = (
     f"unavailable: {BERT_NAMES[0]} is not in the hub's local cache; hf download {BERT_NAMES[0]}"
@@ -39,123 +38,118 @@ SETTINGS = {
     BERT_SCORE: f"F1 of bert_score, layer {BERT_LAYERS} of {BERT_NAMES[0]}, not weighted by idf, "
     "not rescaled; of several references the best",
 }
-"""What the scores of a text depend on."""
+"""Settings that the scores depend on, for the report."""
 
 Scores = Float[np.ndarray, "Q"]
-"""From 0 to 1, of each text."""
+"""0 to 1, for each text."""
+
+References = Sequence[Sequence[str]]
+"""For each text, one or more."""
 
 
 class Scored(NamedTuple):
-    """Texts that were scored."""
+    """Scores of some texts."""
 
-    measures: dict[str, Metric]
-    """BLEU of all together, means of the others; with a note in place of a value where a score is
-    unavailable."""
+    metrics: dict[str, Metric]
+    """Corpus BLEU and means of the others; an unavailable score has a note and no value."""
     rouge_l: Scores
     settings: dict[str, str]
-    """What the numbers depend on."""
 
 
 def score_texts(
-    said: Sequence[str],
-    references: Sequence[Sequence[str]],
-    groups: Sequence[Hashable],
-    seed: int = 0,
+    texts: Sequence[str], references: References, groups: Sequence[Hashable], seed: int = 0
 ) -> Scored:
-    """Scores texts by everything that is at hand.
+    """Computes every available score.
 
     Args:
-        said: at least one text; each may be empty.
-        references: of each text, one or more; none is blank.
-        groups: what each text belongs to, such as its recording, for the intervals.
+        texts: at least one; each may be empty.
+        references: of each text; none is blank.
+        groups: for the intervals: what each text belongs to, such as its recording.
         seed: of the intervals' resamples.
     """
-    measures, settings = bleu(said, references)
-    lines = rouge_l(said, references)
-    found: dict[str, Scores | str] = {
-        ROUGE_L: lines,
-        METEOR: meteor(said, references),
-        BERT_SCORE: bert_score_f1(said, references),
+    metrics, settings = bleu(texts, references)
+    rouge = rouge_l(texts, references)
+    scores: dict[str, Scores | str] = {
+        ROUGE_L: rouge,
+        METEOR: meteor(texts, references),
+        BERT_SCORE: bert_score_f1(texts, references),
     }
-    known = {name: one for name, one in found.items() if not isinstance(one, str)}
-    means = measure_shares(known, groups, seed)
-    measures |= {
-        name: Metric(None, note=one) if isinstance(one, str) else means[name]
-        for name, one in found.items()
+    available = {name: values for name, values in scores.items() if not isinstance(values, str)}
+    means = mean_metrics(available, groups, seed)
+    metrics |= {
+        name: Metric(None, note=values) if isinstance(values, str) else means[name]
+        for name, values in scores.items()
     }
-    intervals = f"95 %, {RESAMPLES:,} resamples of recordings, seed {seed}; BLEU has none"
-    settings |= {name: SETTINGS[name] for name in known} | {"intervals": intervals}
-    return Scored(measures, lines, settings)
+    settings |= {name: SETTINGS[name] for name in available}
+    settings["intervals"] = f"{interval_note(seed)}; BLEU has none"
+    return Scored(metrics, rouge, settings)
 
 
-def bleu(
-    said: Sequence[str], references: Sequence[Sequence[str]]
-) -> tuple[dict[str, Metric], dict[str, str]]:
-    """Returns BLEU-1 to BLEU-4 of a corpus in lower case, and sacrebleu's signature.
+def bleu(texts: Sequence[str], references: References) -> tuple[dict[str, Metric], dict[str, str]]:
+    """Returns lower-case corpus BLEU-1 to BLEU-4, and sacrebleu's signature.
 
-    Where no text has as many words as an order asks for, that BLEU is 0. Arguments as
-    `score_texts`.
+    An order with more words than any text is 0.
     """
-    from sacrebleu.metrics import BLEU as SacreBleu
+    from sacrebleu.metrics import BLEU as SacreBLEU
 
-    metric = SacreBleu(lowercase=True, force=True)
-    # sacrebleu wants the first references of all texts, then the second ones, and so on.
+    scorer = SacreBLEU(lowercase=True, force=True)
+    # sacrebleu expects the first references of all texts, then the second ones, and so on.
     most = max(map(len, references))
-    columns = [[own[n] if n < len(own) else None for own in references] for n in range(most)]
-    whole = metric.corpus_score(said, columns)
-    measures = {}
+    columns = [[refs[n] if n < len(refs) else None for refs in references] for n in range(most)]
+    corpus = scorer.corpus_score(texts, columns)
+    metrics = {}
     for order, name in enumerate(BLEU, 1):
-        one = SacreBleu.compute_bleu(
-            whole.counts[:order],
-            whole.totals[:order],
-            whole.sys_len,
-            whole.ref_len,
-            smooth_method=metric.smooth_method,
+        result = SacreBLEU.compute_bleu(
+            corpus.counts[:order],
+            corpus.totals[:order],
+            corpus.sys_len,
+            corpus.ref_len,
+            smooth_method=scorer.smooth_method,
             max_ngram_order=order,
         )
-        measures[name] = Metric(one.score / 100, count=len(said))
-    return measures, {"BLEU": f"sacrebleu {metric.get_signature()}"}
+        metrics[name] = Metric(result.score / 100, count=len(texts))
+    return metrics, {"BLEU": f"sacrebleu {scorer.get_signature()}"}
 
 
-def rouge_l(said: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
-    """Returns ROUGE-L's F of each text; arguments as `score_texts`."""
+def rouge_l(texts: Sequence[str], references: References) -> Scores:
+    """Returns ROUGE-L's F of each text."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"])
-    pairs = zip(said, references, strict=True)
+    pairs = zip(texts, references, strict=True)
     return np.array(
-        [float(scorer.score_multi(own, text)["rougeL"].fmeasure) for text, own in pairs]
+        [float(scorer.score_multi(refs, text)["rougeL"].fmeasure) for text, refs in pairs]
     )
 
 
-def meteor(said: Sequence[str], references: Sequence[Sequence[str]]) -> Scores | str:
-    """Returns METEOR of each text, or why there is none; arguments as `score_texts`."""
+def meteor(texts: Sequence[str], references: References) -> Scores | str:
+    """Returns METEOR of each text, or why it is unavailable."""
     import nltk.data
     from nltk.tokenize import wordpunct_tokenize
     from nltk.translate.meteor_score import meteor_score
 
     try:
-        # The downloader leaves it packed: then a file inside is found, the folder is not.
+        # The downloader leaves a zip: a file inside it is found, the folder is not.
         nltk.data.find("corpora/wordnet/lexnames")
     except LookupError:
         return NO_WORDNET
     scores = [
-        meteor_score([wordpunct_tokenize(one) for one in own], wordpunct_tokenize(text))
-        for text, own in zip(said, references, strict=True)
+        meteor_score([wordpunct_tokenize(ref) for ref in refs], wordpunct_tokenize(text))
+        for text, refs in zip(texts, references, strict=True)
     ]
     return np.array(scores, np.float64)
 
 
 def bert_score_f1(
-    said: Sequence[str],
-    references: Sequence[Sequence[str]],
+    texts: Sequence[str],
+    references: References,
     find_model: Callable[[], Path | None] | None = None,
 ) -> Scores | str:
-    """Returns BERTScore's F1 of each text, or why there is none.
+    """Returns BERTScore's F1 of each text, or why it is unavailable.
 
     Args:
-        said: as `score_texts`.
-        references: as `score_texts`.
+        texts: see `score_texts`.
+        references: see `score_texts`.
         find_model: returns the folder of the language model, or None; default the hub's cache.
     """
     try:
@@ -165,17 +159,17 @@ def bert_score_f1(
     folder = (find_model or _cached_model)()
     if folder is None:
         return NO_BERT_MODEL
-    # bert_score calls an empty text 0 too, but newer tokenizers fail on it.
-    there = [number for number, text in enumerate(said) if text.strip()]
-    scores = np.zeros(len(said))
-    if there:
-        texts, own = [said[n] for n in there], [list(references[n]) for n in there]
+    # bert_score gives empty texts 0 too, but newer tokenizers fail on them.
+    filled = [number for number, text in enumerate(texts) if text.strip()]
+    scores = np.zeros(len(texts))
+    if filled:
+        pairs = [texts[n] for n in filled], [list(references[n]) for n in filled]
         try:
-            *_, f1 = score(texts, own, model_type=str(folder), num_layers=BERT_LAYERS)
+            *_, f1 = score(*pairs, model_type=str(folder), num_layers=BERT_LAYERS)
         except Exception as error:
-            # Hours of answers are not to be lost to one of their scores.
+            # One failing score must not lose hours of answers.
             return f"unavailable: bert_score ended with {type(error).__name__} ({error})"
-        scores[there] = np.asarray(f1, np.float64)
+        scores[filled] = np.asarray(f1, np.float64)
     return scores
 
 
@@ -192,15 +186,17 @@ def _cached_model() -> Path | None:
     return None
 
 
-def normalised(text: str) -> str:
-    """Returns a text's words in lower case, without punctuation: what exact answers share."""
+def normalize_words(text: str) -> str:
+    """Returns a text's words in lower case, without punctuation, joined by spaces."""
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
-def exact(said: Sequence[str], references: Sequence[Sequence[str]]) -> Scores:
-    """Returns 1 for each text that is one of its references, as `normalised`, else 0.
+def exact_match(texts: Sequence[str], references: References) -> Scores:
+    """Returns 1 for each text whose normalized words are those of a reference, else 0.
 
-    A text without words is none.
+    A text without words matches nothing.
     """
-    pairs = ((normalised(text), own) for text, own in zip(said, references, strict=True))
-    return np.array([float(text != "" and text in map(normalised, own)) for text, own in pairs])
+    pairs = ((normalize_words(text), refs) for text, refs in zip(texts, references, strict=True))
+    return np.array(
+        [float(words != "" and words in map(normalize_words, refs)) for words, refs in pairs]
+    )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.generate import Progress, synthesize
-from tinymu_jax.evaluation.synthetic.evaluate import Results, evaluate, write_results
+from tinymu_jax.evaluation.synthetic.evaluate import SyntheticResult, evaluate, write_results
 from tinymu_jax.quickstart import nano_recipe
 from tinymu_jax.quickstart.config import TEST_SEED
 
@@ -32,7 +32,7 @@ def make_test_clips(folder: Path, clips: int, progress: Progress) -> Path:
 
 def examine(
     model: str | Path, folder: Path, output: Path, progress: Progress, whole: bool = False
-) -> Results:
+) -> SyntheticResult:
     """Asks a model about a folder of clips, and keeps its scores and answers.
 
     Args:

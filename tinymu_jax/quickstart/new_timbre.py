@@ -10,7 +10,7 @@ from tinymu_jax.data.prepare import prepare
 from tinymu_jax.data.question_formats import QA
 from tinymu_jax.data.synthetic.facts import FACTS, NEW_TIMBRE
 from tinymu_jax.data.synthetic.generate import CLIPS, LISTS, Progress, synthesize
-from tinymu_jax.evaluation.synthetic.evaluate import Row
+from tinymu_jax.evaluation.synthetic.evaluate import AnsweredItem
 from tinymu_jax.quickstart import nano_recipe
 from tinymu_jax.quickstart.train_nano import train_alone
 from tinymu_jax.training.run import Trained
@@ -70,7 +70,7 @@ def teach(folder: Path, checkpoint: str, output: Path, seed: int = 0) -> Trained
     return train_alone(config)
 
 
-def share_named(rows: Sequence[Row]) -> float:
+def share_named(rows: Sequence[AnsweredItem]) -> float:
     """Returns the share (0 to 1) of open questions about the timbre that are answered rightly.
 
     Args:

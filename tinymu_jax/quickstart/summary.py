@@ -29,7 +29,7 @@ def _table(title: str, columns: Mapping[str, Mapping[str, Any]], names: Mapping[
     for key, name in names.items():
         if key in first:
             shares = [_percent(own.get(key)) for own in columns.values()]
-            blind = _percent(first[key], "best_blind")
+            blind = _percent(first[key], "best_baseline")
             lines.append(f"{name:<34}" + "".join(f"{share:>14}" for share in [*shares, blind]))
     return "\n".join(lines)
 

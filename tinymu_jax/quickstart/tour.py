@@ -17,7 +17,7 @@ import numpy as np
 from tinymu_jax.checkpoints.open import open_checkpoint
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.generate import CLIPS, Progress
-from tinymu_jax.evaluation.synthetic.evaluate import Results
+from tinymu_jax.evaluation.synthetic.evaluate import SyntheticResult
 from tinymu_jax.evaluation.synthetic.plots import plot_facts, plot_question
 from tinymu_jax.inference.load import load
 from tinymu_jax.quickstart import nano_recipe
@@ -84,7 +84,9 @@ class Tour:
             self.folder / "test", config.test_clips, self.progress("synthesising")
         )
 
-    def examine(self, name: str, model: str | Path, folder: Path, whole: bool = False) -> Results:
+    def examine(
+        self, name: str, model: str | Path, folder: Path, whole: bool = False
+    ) -> SyntheticResult:
         """Tests a model on a folder of clips (`testing.examine`) by the name of its results."""
         progress = self.progress(f"asking {name}")
         return examine(model, folder, self.results / name, progress, whole)

@@ -1,4 +1,4 @@
-"""Marks of answers to multiple choice: every share that is reported is the mean of some of them."""
+"""Metrics, tables and charts of graded multiple-choice answers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from tinymu_jax.data.choice_baselines import option_baselines
 from tinymu_jax.data.question_formats import LETTERS
 from tinymu_jax.evaluation.answer_parsing import LIKELIHOOD, OFFICIAL, RULES, STRICT, Reading
-from tinymu_jax.evaluation.bootstrap import RESAMPLES, measure_shares
+from tinymu_jax.evaluation.bootstrap import interval_note, mean_metrics
 from tinymu_jax.evaluation.multiple_choice.questions import (
     DATASET,
     GENRE,
@@ -18,147 +18,24 @@ from tinymu_jax.evaluation.multiple_choice.questions import (
     REASONING,
     ChoiceQuestion,
 )
-from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Radar, Table
+from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Radar
 from tinymu_jax.evaluation.skipped import cut_notices, skipped_notices, skipped_tables
-
-ALL, UNANSWERED = "all", "unanswered"
+from tinymu_jax.evaluation.tables import (
+    ALL,
+    BASELINES_NOTE,
+    BASELINES_TITLE,
+    MAX_WORST,
+    UNANSWERED,
+    Cell,
+    QuestionScores,
+    cells_to_table,
+    choice_confusion,
+)
 
 BY_LABEL = (KNOWLEDGE, REASONING, GENRE, DATASET)
 
 ACCURACY, BASELINES, CHOSEN = "accuracy", "baselines", "chosen"
 """Tables, beside those of `BY_LABEL`."""
-
-
-class Graded(NamedTuple):
-    """A question with its answer, read by every rule."""
-
-    question: ChoiceQuestion
-    said: str
-    log_likelihoods: tuple[float, ...]
-    reading: Reading
-    blind: Reading | None
-    """Of the answer without audio; None where it was not asked for."""
-    cut: bool
-    """Whether the recording is longer than what was heard of it."""
-
-
-class Outcome(NamedTuple):
-    """All that was asked."""
-
-    marked: Sequence[Graded]
-    too_long: Sequence[str]
-    """What is wrong with each question that was left out for its prompt."""
-    no_audio: Sequence[str]
-    """The same of those left out for their recording."""
-    generated: bool
-    """Whether answers were generated; else there is likelihood alone."""
-
-    @property
-    def total(self) -> int:
-        """Returns how many questions there were, those left out among them."""
-        return len(self.marked) + len(self.too_long) + len(self.no_audio)
-
-    @property
-    def rules(self) -> tuple[str, ...]:
-        """Returns the names of the rules that apply."""
-        return RULES if self.generated else (LIKELIHOOD,)
-
-
-Marks = Float[np.ndarray, "Q"]
-"""1 for each question that is right (or is what the row says), 0 for others; nan where it does not
-count."""
-
-Group = Bool[np.ndarray, "Q"]
-
-
-class Cell(NamedTuple):
-    """Where a measure stands."""
-
-    table: str
-    row: str
-    column: str
-
-
-def chosen_by(marked: Sequence[Graded], rule: str) -> list[int | None]:
-    """Returns which option a rule reads in each answer."""
-    return [one.reading[RULES.index(rule)] for one in marked]
-
-
-def right_by(marked: Sequence[Graded], rule: str) -> Marks:
-    """Returns which answers are right by a rule; one that chooses nothing is not."""
-    found = zip(marked, chosen_by(marked, rule), strict=True)
-    return np.array([float(number == one.question.right) for one, number in found])
-
-
-def mark_cells(outcome: Outcome) -> dict[Cell, Marks]:
-    """Returns the marks that each measure is the mean of, tables, rows and columns in order.
-
-    Rows of knowledge and of reasoning are there if any question has such a tag.
-    """
-    return dict(_cells(outcome))
-
-
-def _cells(outcome: Outcome) -> Iterator[tuple[Cell, Marks]]:
-    marked, groups = outcome.marked, _groups(outcome.marked)
-    for rule in outcome.rules:
-        right = right_by(marked, rule)
-        for name, group in groups.items():
-            yield Cell(ACCURACY, name, rule), np.where(group, right, np.nan)
-        for label in BY_LABEL:
-            for tag in sorted({tag for one in marked for tag in _tags(one, label)}):
-                has = [tag in _tags(one, label) for one in marked]
-                yield Cell(label, tag, rule), np.where(has, right, np.nan)
-        yield from _choices(marked, rule)
-    for row, marks in _baselines(outcome).items():
-        for name, group in groups.items():
-            yield Cell(BASELINES, row, name), np.where(group, marks, np.nan)
-
-
-def _tags(one: Graded, label: str) -> tuple[str, ...]:
-    return one.question.labels.get(label, ())
-
-
-def _groups(marked: Sequence[Graded]) -> Mapping[str, Group]:
-    """Returns all questions, those with a tag of knowledge, and those with one of reasoning."""
-    groups = {ALL: np.ones(len(marked), bool)}
-    groups |= {
-        label: np.array([bool(_tags(one, label)) for one in marked])
-        for label in (KNOWLEDGE, REASONING)
-    }
-    return {name: group for name, group in groups.items() if group.any()}
-
-
-def _choices(marked: Sequence[Graded], rule: str) -> Iterator[tuple[Cell, Marks]]:
-    """Yields what kinds of options are chosen, and how often none is."""
-    chosen = chosen_by(marked, rule)
-    pairs = [(one.question.kinds, number) for one, number in zip(marked, chosen, strict=True)]
-    there = {kind for kinds, _ in pairs for kind in kinds}
-    for kind in (kind for kind in KINDS if kind in there):
-        yield (
-            Cell(CHOSEN, kind, rule),
-            np.array(
-                [
-                    float(number is not None and kinds[number] == kind) if kinds else np.nan
-                    for kinds, number in pairs
-                ]
-            ),
-        )
-    yield Cell(CHOSEN, UNANSWERED, rule), np.array([float(number is None) for number in chosen])
-
-
-def _baselines(outcome: Outcome) -> Mapping[str, Marks]:
-    """Returns the marks of the model and of what does not listen."""
-    marked = outcome.marked
-    rows = {f"this model, {rule}": right_by(marked, rule) for rule in outcome.rules}
-    blind = option_baselines([(one.question.options, one.question.right) for one in marked])
-    rows |= {name: np.array(marks) for name, marks in blind.items()}
-    deaf = [one._replace(reading=one.blind) for one in marked if one.blind is not None]
-    if deaf:
-        rows |= {
-            f"this model without audio, {rule}": right_by(deaf, rule) for rule in outcome.rules
-        }
-    return rows
-
 
 TITLES = {
     ACCURACY: (
@@ -167,17 +44,15 @@ TITLES = {
         "A to D for a letter: a perfect model that answers with the options' texts gets 81.3 % of "
         "MuChoMusic by it.",
     ),
-    BASELINES: (
-        "Without listening, by the same questions",
-        "Of options that are equally short or long, each is chosen as often.",
-    ),
+    BASELINES: (BASELINES_TITLE, BASELINES_NOTE),
     KNOWLEDGE: ("Knowledge", ""),
     REASONING: ("Reasoning", ""),
     GENRE: ("Genre", ""),
     DATASET: ("Data set", ""),
     CHOSEN: (
         "What is chosen",
-        "The instruction-following rate is what is not unanswered by the official rule.",
+        "The instruction-following rate is the share of answers not unanswered by the official "
+        "rule.",
     ),
 }
 """Titles and notes of the tables, in their order."""
@@ -188,50 +63,154 @@ PUBLISHED = {ACCURACY: 0.586, KNOWLEDGE: 0.583, REASONING: 0.596}
 PUBLISHED_NOTE = "TinyMU (arXiv 2604.15849) on all of MuChoMusic"
 
 QUESTIONS = 1187
-"""Of MuChoMusic: what is published is of no other list."""
-
-WORST = 20
-
-Measures = Mapping[Cell, Metric]
+"""Of MuChoMusic: the published figures hold for no other list."""
 
 
-def choice_findings(
+class Graded(NamedTuple):
+    """A question with its answer, read by every rule."""
+
+    question: ChoiceQuestion
+    answer: str
+    log_likelihoods: tuple[float, ...]
+    reading: Reading
+    text_only: Reading | None
+    """Of the answer without audio; None where that was not evaluated."""
+    cut: bool
+    """Whether only the beginning of the recording was encoded."""
+
+
+class Outcome(NamedTuple):
+    """All questions of an evaluation."""
+
+    graded: Sequence[Graded]
+    too_long: Sequence[str]
+    """The error of each question skipped for its prompt."""
+    missing: Sequence[str]
+    """The error of each question skipped for its recording."""
+    generated: bool
+    """Whether answers were generated; else there is only the likelihood."""
+
+    @property
+    def total(self) -> int:
+        """Returns the number of questions, with those skipped."""
+        return len(self.graded) + len(self.too_long) + len(self.missing)
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Returns the names of the rules that apply."""
+        return RULES if self.generated else (LIKELIHOOD,)
+
+
+def choice_result(
     outcome: Outcome, checkpoint: str, settings: Mapping[str, str], seed: int = 0
 ) -> EvalResult:
-    """Counts what was answered.
+    """Computes the metrics of graded answers.
 
     Args:
-        outcome: with at least one question that was answered.
-        checkpoint: what is evaluated.
-        settings: what the numbers depend on.
+        outcome: with at least one graded answer.
+        checkpoint: name of the model.
+        settings: of the evaluation, for the report.
         seed: of the intervals' resamples.
     """
-    marked = outcome.marked
-    measures = measure_shares(mark_cells(outcome), [one.question.audio for one in marked], seed)
-    headline = _headline(measures)
-    intervals = f"95 %, {RESAMPLES:,} resamples of recordings, seed {seed}"
+    recordings = [one.question.audio for one in outcome.graded]
+    metrics = mean_metrics(dict(_cell_scores(outcome)), recordings, seed)
+    headline = _headline(metrics)
+    tables = [cells_to_table(metrics, key, *titles) for key, titles in TITLES.items()]
     return EvalResult(
         kind="MuChoMusic",
         title="MuChoMusic",
         checkpoint=checkpoint,
         headline=headline,
-        tables=_tables(measures, outcome),
-        notices=_notices(outcome, measures),
-        missing=len(outcome.no_audio),
-        radars=_radars(measures, outcome.rules),
-        confusions=[_letters(marked, rule) for rule in outcome.rules],
+        tables=[
+            *(table for table in tables if table),
+            *skipped_tables([*outcome.missing, *outcome.too_long]),
+        ],
+        notices=_notices(outcome, metrics),
+        missing=len(outcome.missing),
+        radars=_radars(metrics, outcome.rules),
+        confusions=[_letters(outcome.graded, rule) for rule in outcome.rules],
         worst=_worst(outcome),
         published={
             name: Metric(value, note=PUBLISHED_NOTE)
             for name, value in PUBLISHED.items()
             if name in headline and outcome.total == QUESTIONS
         },
-        settings={**settings, "intervals": intervals},
+        settings={**settings, "intervals": interval_note(seed)},
     )
 
 
-def _headline(measures: Measures) -> dict[str, Metric]:
-    """Returns the few numbers; those of rules that do not apply are not available."""
+def _choices(graded: Sequence[Graded], rule: str) -> list[int | None]:
+    """Returns the option that a rule reads in each answer."""
+    return [one.reading[RULES.index(rule)] for one in graded]
+
+
+def _right(graded: Sequence[Graded], rule: str) -> QuestionScores:
+    """Returns 1 for each answer that is right by a rule; one without an option is wrong."""
+    choices = zip(graded, _choices(graded, rule), strict=True)
+    return np.array([float(number == one.question.right) for one, number in choices])
+
+
+def _cell_scores(outcome: Outcome) -> Iterator[tuple[Cell, QuestionScores]]:
+    """Yields the scores that each cell is the mean of, in the order of tables, rows, columns."""
+    graded, groups = outcome.graded, _groups(outcome.graded)
+    for rule in outcome.rules:
+        right = _right(graded, rule)
+        for name, group in groups.items():
+            yield Cell(ACCURACY, name, rule), np.where(group, right, np.nan)
+        for label in BY_LABEL:
+            for tag in sorted({tag for one in graded for tag in _tags(one, label)}):
+                has_tag = [tag in _tags(one, label) for one in graded]
+                yield Cell(label, tag, rule), np.where(has_tag, right, np.nan)
+        yield from _chosen_kinds(graded, rule)
+    for row, scores in _baselines(outcome).items():
+        for name, group in groups.items():
+            yield Cell(BASELINES, row, name), np.where(group, scores, np.nan)
+
+
+def _tags(graded: Graded, label: str) -> tuple[str, ...]:
+    return graded.question.labels.get(label, ())
+
+
+def _groups(graded: Sequence[Graded]) -> Mapping[str, Bool[np.ndarray, "Q"]]:
+    """Returns all questions, those with a knowledge tag and those with a reasoning tag."""
+    groups = {ALL: np.ones(len(graded), bool)}
+    groups |= {
+        label: np.array([bool(_tags(one, label)) for one in graded])
+        for label in (KNOWLEDGE, REASONING)
+    }
+    return {name: group for name, group in groups.items() if group.any()}
+
+
+def _chosen_kinds(graded: Sequence[Graded], rule: str) -> Iterator[tuple[Cell, QuestionScores]]:
+    """Yields which kinds of options are chosen, and how often none is."""
+    choices = _choices(graded, rule)
+    pairs = [(one.question.kinds, number) for one, number in zip(graded, choices, strict=True)]
+    known = {kind for kinds, _ in pairs for kind in kinds}
+    for kind in (kind for kind in KINDS if kind in known):
+        scores = [
+            float(number is not None and kinds[number] == kind) if kinds else np.nan
+            for kinds, number in pairs
+        ]
+        yield Cell(CHOSEN, kind, rule), np.array(scores)
+    yield Cell(CHOSEN, UNANSWERED, rule), np.array([float(number is None) for number in choices])
+
+
+def _baselines(outcome: Outcome) -> Mapping[str, Float[np.ndarray, "Q"]]:
+    """Returns the scores of the model and of baselines that do not use the audio."""
+    graded = outcome.graded
+    rows = {f"this model, {rule}": _right(graded, rule) for rule in outcome.rules}
+    by_rule = option_baselines([(one.question.options, one.question.right) for one in graded])
+    rows |= {name: np.array(scores) for name, scores in by_rule.items()}
+    text_only = [one._replace(reading=one.text_only) for one in graded if one.text_only is not None]
+    if text_only:
+        rows |= {
+            f"this model without audio, {rule}": _right(text_only, rule) for rule in outcome.rules
+        }
+    return rows
+
+
+def _headline(metrics: Mapping[Cell, Metric]) -> dict[str, Metric]:
+    """Returns the headline; rules that do not apply have a note and no value."""
     cells = {
         ACCURACY: Cell(ACCURACY, ALL, OFFICIAL),
         KNOWLEDGE: Cell(ACCURACY, KNOWLEDGE, OFFICIAL),
@@ -240,77 +219,54 @@ def _headline(measures: Measures) -> dict[str, Metric]:
         f"{ACCURACY}, {LIKELIHOOD}": Cell(ACCURACY, ALL, LIKELIHOOD),
         UNANSWERED: Cell(CHOSEN, UNANSWERED, OFFICIAL),
     }
-    headline = {}
-    for name, cell in cells.items():
-        # Where no question has such tags there is no such number, whatever the rule.
-        if cell._replace(column=LIKELIHOOD) in measures:
-            missing = Metric(None, note="no answers were generated")
-            headline[name] = measures.get(cell, missing)
-    return headline
+    unavailable = Metric(None, note="no answers were generated")
+    return {
+        name: metrics.get(cell, unavailable)
+        for name, cell in cells.items()
+        # Without questions of a group there is no such metric by any rule.
+        if cell._replace(column=LIKELIHOOD) in metrics
+    }
 
 
-def _tables(measures: Measures, outcome: Outcome) -> list[Table]:
-    tables = [
-        _table(measures, key, title, note)
-        for key, (title, note) in TITLES.items()
-        if any(cell.table == key for cell in measures)
-    ]
-    return [*tables, *skipped_tables([*outcome.no_audio, *outcome.too_long])]
-
-
-def _table(measures: Measures, key: str, title: str, note: str) -> Table:
-    """Returns a table of measures: rows and columns as they first come."""
-    own = {cell: measure for cell, measure in measures.items() if cell.table == key}
-    columns = list(dict.fromkeys(cell.column for cell in own))
-    names = dict.fromkeys(cell.row for cell in own)
-    rows = {row: [own.get(Cell(key, row, column)) for column in columns] for row in names}
-    return Table(title, columns, rows, note)
-
-
-def _notices(outcome: Outcome, measures: Measures) -> list[str]:
-    """Returns what must be known first."""
-    notices = skipped_notices(outcome.total, outcome.no_audio, outcome.too_long)
-    bare = [label for label in (KNOWLEDGE, REASONING) if not _tag_tables(measures, label)]
-    if bare:
+def _notices(outcome: Outcome, metrics: Mapping[Cell, Metric]) -> list[str]:
+    notices = skipped_notices(outcome.total, outcome.missing, outcome.too_long)
+    untagged = [label for label in (KNOWLEDGE, REASONING) if not _tags_of(metrics, label)]
+    if untagged:
         notices.append(
-            f"No question has tags of {' or of '.join(bare)}: such rows are left out; "
+            f"No question has tags of {' or of '.join(untagged)}: such rows are omitted; "
             "MuChoMusic's csv has these tags"
         )
-    return notices + cut_notices((one.question.audio, one.cut) for one in outcome.marked)
+    return notices + cut_notices((one.question.audio, one.cut) for one in outcome.graded)
 
 
-def _tag_tables(measures: Measures, label: str) -> list[str]:
-    """Returns the tags of a kind that questions have."""
-    return list(dict.fromkeys(cell.row for cell in measures if cell.table == label))
+def _tags_of(metrics: Mapping[Cell, Metric], label: str) -> list[str]:
+    """Returns the tags with a row in a label's table."""
+    return list(dict.fromkeys(cell.row for cell in metrics if cell.table == label))
 
 
-def _radars(measures: Measures, rules: Sequence[str]) -> list[Radar]:
-    """Returns accuracy by tag; fewer than three make no circle."""
-    axes = [
-        (label, tag) for label in (KNOWLEDGE, REASONING) for tag in _tag_tables(measures, label)
-    ]
+def _radars(metrics: Mapping[Cell, Metric], rules: Sequence[str]) -> list[Radar]:
+    """Returns accuracy by tag, from three tags on."""
+    axes = [(label, tag) for label in (KNOWLEDGE, REASONING) for tag in _tags_of(metrics, label)]
     if len(axes) < 3:
         return []
-    rings = {rule: [measures[Cell(*axis, rule)].value or 0.0 for axis in axes] for rule in rules}
+    series = {rule: [metrics[Cell(*axis, rule)].value or 0.0 for axis in axes] for rule in rules}
     tags = [tag for _, tag in axes]
     names = [tag if tags.count(tag) == 1 else f"{label}: {tag}" for label, tag in axes]
-    return [Radar("Accuracy by tag", names, rings)]
+    return [Radar("Accuracy by tag", names, series)]
 
 
-def _letters(marked: Sequence[Graded], rule: str) -> Confusion:
-    """Returns which letters are chosen where which is right."""
-    most = max(len(one.question.options) for one in marked)
-    counts = [[0] * (most + 1) for _ in range(most + 1)]
-    for one, number in zip(marked, chosen_by(marked, rule), strict=True):
-        counts[one.question.right][most if number is None else number] += 1
-    return Confusion(f"Letters, {rule}", [*LETTERS[:most], UNANSWERED], counts)
+def _letters(graded: Sequence[Graded], rule: str) -> Confusion:
+    """Returns the letters chosen by a rule against the right ones."""
+    letters = LETTERS[: max(len(one.question.options) for one in graded)]
+    right = [one.question.right for one in graded]
+    return choice_confusion(f"Letters, {rule}", letters, right, _choices(graded, rule))
 
 
 def _worst(outcome: Outcome) -> list[Example]:
-    """Returns what is answered wrong, most firmly first: by how much a wrong option is likelier."""
+    """Returns wrong answers, those first whose likeliest wrong option leads by most."""
     rule = outcome.rules[0]
     wrong = []
-    for one, right in zip(outcome.marked, right_by(outcome.marked, rule), strict=True):
+    for one, right in zip(outcome.graded, _right(outcome.graded, rule), strict=True):
         if right:
             continue
         question, scores = one.question, one.log_likelihoods
@@ -320,9 +276,9 @@ def _worst(outcome: Outcome) -> list[Example]:
                 audio=str(question.audio),
                 question=question.question,
                 expected=question.lettered[question.right],
-                predicted=one.said,
+                predicted=one.answer,
                 score=scores[question.right] - max(others),
                 options=question.lettered,
             )
         )
-    return sorted(wrong, key=lambda one: one.score)[:WORST]
+    return sorted(wrong, key=lambda example: example.score)[:MAX_WORST]

@@ -1,7 +1,6 @@
-"""MuChoMusic: 1,187 questions of multiple choice about music, asked and scored as officially.
+"""MuChoMusic: 1,187 multiple-choice questions about music, asked and scored as officially.
 
-Questions come from `tinymu_jax.evaluation.multiple_choice.questions`; the rules that answers are read by are
-in `.choice_rules`.
+`.questions` reads the questions, `tinymu_jax.evaluation.answer_parsing` the answers.
 """
 
 import json
@@ -11,52 +10,51 @@ from pathlib import Path
 
 from tinymu_jax.data.question_formats import MCQ
 from tinymu_jax.errors import InputError
-from tinymu_jax.evaluation.answer_parsing import RULES, Reading, read_reply
-from tinymu_jax.evaluation.multiple_choice.metrics import Graded, Outcome, choice_findings
+from tinymu_jax.evaluation.answer_parsing import RULES, Reading, read_answer
+from tinymu_jax.evaluation.multiple_choice.metrics import Graded, Outcome, choice_result
 from tinymu_jax.evaluation.multiple_choice.questions import ChoiceQuestion
+from tinymu_jax.evaluation.responses import CachedEngine
 from tinymu_jax.evaluation.results import EvalResult
-from tinymu_jax.evaluation.skipped import sort_by_length
+from tinymu_jax.evaluation.skipped import skip_long_prompts
 from tinymu_jax.inference.engine import Request, Response
 from tinymu_jax.utils.files import write_text
 
-Put = Callable[[Sequence[Request]], Sequence[Response | InputError]]
-
-EXAMPLE = (
+WORKED_EXAMPLE = (
     "Question: Which pattern does the bass mainly play in this jazz recording? \n "
     "Options: (A) A slow fade at the end. (B) A walking line in even quarter notes. "
     "(C) Muted trumpet. (D) Long notes on the off-beat. \n "
     "The correct answer is: B"
 )
-"""A worked example in the official one's form."""
+"""In the form of the official one."""
 
 
 @dataclass(frozen=True)
 class ChoiceConfig:
-    """How the questions are asked."""
+    """Settings of a multiple-choice evaluation."""
 
-    example: bool = False
-    """Whether a worked example stands before each, as in the official configuration."""
+    one_shot: bool = False
+    """Put a worked example before each question, as the official configuration does."""
     generate: bool = True
-    """Whether answers are generated; else the options are compared by likelihood alone."""
-    blind: bool = True
-    """Whether the same is asked without audio, as a baseline."""
-    longest_prompt: int = 129
-    """Tokens that the model takes; questions with a longer prompt are left out, and told."""
+    """Generate answers; else only the options' likelihoods are compared."""
+    text_only: bool = True
+    """Also evaluate without audio, as a baseline."""
+    max_prompt_tokens: int = 129
+    """Questions with longer prompts are skipped."""
     seed: int = 0
     """Of the intervals' resamples."""
 
 
-def choice_prompt(question: ChoiceQuestion, example: bool = False) -> str:
-    """Returns a question as MuChoMusic's own script puts it; see `ChoiceConfig.example`."""
-    own = (
+def choice_prompt(question: ChoiceQuestion, one_shot: bool = False) -> str:
+    """Returns a question in the form of MuChoMusic's script; see `ChoiceConfig.one_shot`."""
+    prompt = (
         f"Question: {question.question}\n Options: {' '.join(question.lettered)} \n "
         "The correct answer is: "
     )
-    return f"{EXAMPLE}\n {own}" if example else own
+    return f"{WORKED_EXAMPLE}\n {prompt}" if one_shot else prompt
 
 
 def evaluate_muchomusic(
-    put: Put,
+    engine: CachedEngine,
     questions: Sequence[ChoiceQuestion],
     checkpoint: str,
     count_tokens: Callable[[str], int],
@@ -67,15 +65,15 @@ def evaluate_muchomusic(
     """Asks all questions and scores the answers by every rule.
 
     Args:
-        put: asks; an `InputError` in the place of a reply says that the recording is of no use. It
-            is called once, with questions on one recording together, and those without audio last.
+        engine: called once, with questions grouped by recording and those without audio last;
+            questions whose response is an `InputError` are skipped.
         questions: in any order.
-        checkpoint: what is evaluated.
+        checkpoint: name of the model.
         count_tokens: of a prompt.
-        config: how they are asked.
-        settings: more that the numbers depend on.
-        answers: file that gets a line of json for each question: its options as shown, what was
-            said, and which option each rule reads.
+        config: the evaluation's settings.
+        settings: further settings for the report.
+        answers: JSONL file to write, a line per question: its options in the order shown, the
+            answer, and the option that each rule reads.
 
     Raises:
         InputError: no question could be asked, or `answers` cannot be written.
@@ -83,76 +81,84 @@ def evaluate_muchomusic(
     config = config or ChoiceConfig()
     if not questions:
         raise InputError("no questions: name a list that has some")
-    prompts = [choice_prompt(question, config.example) for question in questions]
-    names = [f"{question.id}: its prompt" for question in questions]
-    fit, too_long = sort_by_length(questions, prompts, names, count_tokens, config.longest_prompt)
-    marked, no_audio = [], []
-    for question, (heard, unheard) in zip(fit, _ask(put, fit, config), strict=True):
-        if isinstance(heard, InputError):
-            no_audio.append(str(heard))
+    fitting, too_long = skip_long_prompts(
+        questions,
+        [choice_prompt(question, config.one_shot) for question in questions],
+        [f"{question.id}: its prompt" for question in questions],
+        count_tokens,
+        config.max_prompt_tokens,
+    )
+    graded, missing = [], []
+    for question, (response, text_only) in zip(fitting, _ask(engine, fitting, config), strict=True):
+        if isinstance(response, InputError):
+            missing.append(str(response))
         else:
-            marked.append(_mark(question, heard, unheard, config.generate))
-    if not marked:
-        raise InputError(f"no question could be asked: {(no_audio or too_long)[0]}")
+            graded.append(_grade(question, response, text_only, config.generate))
+    if not graded:
+        raise InputError(f"no question could be asked: {(missing or too_long)[0]}")
     if answers is not None:
-        _write_answers(answers, marked, config.generate)
-    outcome = Outcome(marked, too_long, no_audio, config.generate)
-    own = _settings(config) | dict(settings or {})
-    return choice_findings(outcome, checkpoint, own, config.seed)
+        _write_answers(answers, graded, config.generate)
+    outcome = Outcome(graded, too_long, missing, config.generate)
+    return choice_result(outcome, checkpoint, _settings(config) | dict(settings or {}), config.seed)
 
 
 def _ask(
-    put: Put, questions: Sequence[ChoiceQuestion], config: ChoiceConfig
+    engine: CachedEngine, questions: Sequence[ChoiceQuestion], config: ChoiceConfig
 ) -> list[tuple[Response | InputError, Response | InputError | None]]:
-    """Returns the replies to each question: having heard, and not having heard (if asked for)."""
+    """Returns each question's response, and its response without audio if configured."""
     if not questions:
         return []
     first: dict[Path, int] = {}
     for question in questions:
         first.setdefault(question.audio, len(first))
     order = sorted(range(len(questions)), key=lambda number: first[questions[number].audio])
-    asked = []
-    for number in order:
-        one = questions[number]
-        prompt = choice_prompt(one, config.example)
-        asked.append(Request(one.audio, prompt, MCQ, one.lettered, score_only=not config.generate))
-    unheard = [one._replace(audio=None) for one in asked] if config.blind else []
-    replies = list(put([*asked, *unheard]))
-    rest = replies[len(asked) :] if config.blind else [None] * len(asked)
-    found = dict(zip(order, zip(replies[: len(asked)], rest, strict=True), strict=True))
-    return [found[number] for number in range(len(questions))]
+    requests = [
+        Request(
+            questions[number].audio,
+            choice_prompt(questions[number], config.one_shot),
+            MCQ,
+            questions[number].lettered,
+            score_only=not config.generate,
+        )
+        for number in order
+    ]
+    without = [request._replace(audio=None) for request in requests] if config.text_only else []
+    responses = list(engine([*requests, *without]))
+    text_only = responses[len(requests) :] if config.text_only else [None] * len(requests)
+    pairs = zip(responses[: len(requests)], text_only, strict=True)
+    by_number = dict(zip(order, pairs, strict=True))
+    return [by_number[number] for number in range(len(questions))]
 
 
-def _mark(
+def _grade(
     question: ChoiceQuestion,
-    heard: Response,
-    unheard: Response | InputError | None,
+    response: Response,
+    text_only: Response | InputError | None,
     generated: bool,
 ) -> Graded:
-    """Reads a question's answers; what was not generated says nothing."""
-    if isinstance(unheard, InputError):
-        raise unheard
+    """Reads a question's answers; without generation by likelihood only."""
+    if isinstance(text_only, InputError):
+        raise text_only
 
-    def read(reply: Response) -> Reading:
-        if len(reply.log_likelihoods) != len(question.options):
+    def read(response: Response) -> Reading:
+        if len(response.log_likelihoods) != len(question.options):
             raise ValueError(f"{question.id}: its options were not all scored")
-        said = reply.text if generated else ""
-        return read_reply(question.options, said, reply.log_likelihoods)
+        answer = response.text if generated else ""
+        return read_answer(question.options, answer, response.log_likelihoods)
 
     return Graded(
         question,
-        heard.text,
-        heard.log_likelihoods,
-        read(heard),
-        None if unheard is None else read(unheard),
-        heard.cut,
+        response.text,
+        response.log_likelihoods,
+        read(response),
+        None if text_only is None else read(text_only),
+        response.cut,
     )
 
 
-def _write_answers(path: str | Path, marked: Sequence[Graded], generated: bool) -> None:
-    """Writes what was answered, a line for each question."""
+def _write_answers(path: str | Path, graded: Sequence[Graded], generated: bool) -> None:
     lines = []
-    for one in marked:
+    for one in graded:
         question = one.question
         line = {
             "id": question.id,
@@ -161,7 +167,7 @@ def _write_answers(path: str | Path, marked: Sequence[Graded], generated: bool) 
             "options": question.options,
             "kinds": question.kinds,
             "right": question.right,
-            "said": one.said if generated else None,
+            "answer": one.answer if generated else None,
             "log_likelihoods": one.log_likelihoods,
             "chosen": dict(zip(RULES, one.reading, strict=True)),
         }
@@ -172,6 +178,6 @@ def _write_answers(path: str | Path, marked: Sequence[Graded], generated: bool) 
 def _settings(config: ChoiceConfig) -> dict[str, str]:
     generated = "generated (greedily), and " if config.generate else ""
     return {
-        "prompt": f"as official, {'with' if config.example else 'without'} a worked example",
+        "prompt": f"as official, {'with' if config.one_shot else 'without'} a worked example",
         "answers": f"{generated}by the likelihood of the options as shown",
     }

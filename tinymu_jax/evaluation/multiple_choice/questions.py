@@ -1,4 +1,4 @@
-"""Questions of multiple choice about recordings: MuChoMusic's csv, and lists of such questions."""
+"""Reads multiple-choice questions about recordings: MuChoMusic's csv, or JSONL."""
 
 import ast
 import csv
@@ -16,68 +16,68 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import read_text
 
 KINDS = ("right", "incorrect but related", "correct but unrelated", "incorrect and unrelated")
-"""Of options, in the order of `ANSWERS`."""
+"""Kinds of options, in the order of `ANSWERS`."""
 
 ANSWERS = ("correct_answer", *(f"distractor_{number}_answer" for number in (1, 2, 3)))
 
 KNOWLEDGE, REASONING, GENRE, DATASET = "knowledge", "reasoning", "genre", "dataset"
-"""The labels of a question."""
+"""Labels of a question."""
 
 COLUMNS = {KNOWLEDGE: "music_knowledge", REASONING: "music_reasoning", GENRE: "genre"}
-"""Where they stand in the csv."""
+"""Their columns in the csv."""
 
 NEEDED = ("question", *ANSWERS, "dataset", "dataset_identifier", *COLUMNS.values())
 
 FIELDS = ("audio", "question", "choices", "answer")
-"""Of a line of jsonl."""
+"""Keys of a line of JSONL."""
 
 
 class ChoiceQuestion(NamedTuple):
     """A question with its options."""
 
     id: str
-    """The recording's identifier, and which question about it this is."""
+    """The recording's identifier and the number of the question about it."""
     audio: Path
-    """The recording, or where it should be."""
+    """Path of the recording, which may be missing."""
     question: str
     options: tuple[str, ...]
     """Their texts in the order shown, 2 to 4."""
     right: int
-    """The number of the right one, from 0."""
+    """Index of the right option."""
     labels: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    """Tags of knowledge and reasoning, the genre, the data set, as far as they are known."""
+    """Knowledge and reasoning tags, genre and data set, as far as known."""
     kinds: tuple[str, ...] = ()
-    """Of each option, one of `KINDS`; () where they are not known."""
+    """One of `KINDS` for each option; () where unknown."""
 
     @property
     def lettered(self) -> tuple[str, ...]:
-        """Returns the options as they are shown and scored: "(A) text"."""
+        """Returns the options as shown and scored: "(A) text"."""
         return tuple(f"({x}) {text}" for x, text in zip(LETTERS, self.options, strict=False))
 
 
 def read_choices(path: str | Path, audio: str | Path, seed: int = 0) -> list[ChoiceQuestion]:
-    """Reads MuChoMusic's csv, or a jsonl of `FIELDS` (options in order, the right one's letter).
+    """Reads MuChoMusic's csv, or a JSONL of `FIELDS`: options in order, the right one's letter.
 
     Args:
         path: of the list.
         audio: folder of the recordings; see `index_audio` for their names.
-        seed: of the order in which the csv's options are shown. It depends on this and on the
-            question's identifier alone.
+        seed: the order in which the csv's options are shown is a hash of it and the question's
+            identifier.
 
     Raises:
-        InputError: a file of another form; a question that cannot be asked, by its line.
+        InputError: a file of another format, or an invalid question, with its line.
     """
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl}
     reader = readers.get(Path(path).suffix.lower())
     if reader is None:
         raise InputError(f"{path}: name a .csv in MuChoMusic's form, or a .jsonl of questions")
-    found, asked = [], dict[str, int]()
+    questions, counts = [], dict[str, int]()
     for question in reader(path, audio):
-        asked[question.id] = number = asked.get(question.id, 0) + 1
-        found.append(question._replace(id=f"{question.id}#{number}"))
-    if not found:
+        counts[question.id] = number = counts.get(question.id, 0) + 1
+        questions.append(question._replace(id=f"{question.id}#{number}"))
+    if not questions:
         raise InputError(f"{path}: has no questions; name another list")
-    return [_shuffled(one, seed) if one.kinds else one for one in found]
+    return [_shuffled(one, seed) if one.kinds else one for one in questions]
 
 
 def _read_csv(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
@@ -102,32 +102,32 @@ def _read_csv(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
 
 
 def _from_row(row: Mapping[str, Any], index: AudioIndex, where: str) -> ChoiceQuestion:
-    """Returns the question of a line."""
+    """Returns the question of a csv row."""
     if None in row or None in row.values():
         raise InputError(f"{where}: has more or fewer fields than columns; repair it")
     dataset, identifier = row["dataset"].strip(), row["dataset_identifier"].strip()
     if not dataset or not identifier:
         raise InputError(f"{where}: has an empty dataset or dataset_identifier; fill it in")
     name = identifier.removesuffix(".json")
-    given = [(row[c].strip(), kind) for c, kind in zip(ANSWERS, KINDS, strict=True)]
-    if not given[0][0] and any(text for text, _ in given):
+    answers = [(row[c].strip(), kind) for c, kind in zip(ANSWERS, KINDS, strict=True)]
+    if not answers[0][0] and any(text for text, _ in answers):
         raise InputError(f"{where}: has an empty correct_answer; fill it in")
-    given = [(text, kind) for text, kind in given if text]
+    answers = [(text, kind) for text, kind in answers if text]
     labels = {label: _tags(row[column], column, where) for label, column in COLUMNS.items()}
     question = ChoiceQuestion(
         id=f"{dataset}/{name}",
         audio=find_audio(index, dataset, name) or index.folder / dataset / f"{name}.wav",
         question=row["question"].strip(),
-        options=tuple(text for text, _ in given),
+        options=tuple(text for text, _ in answers),
         right=0,
         labels=labels | {DATASET: (dataset,)},
-        kinds=tuple(kind for _, kind in given),
+        kinds=tuple(kind for _, kind in answers),
     )
     return _checked(question, where)
 
 
 def _tags(text: str, column: str, where: str) -> tuple[str, ...]:
-    """Returns the tags of a field: a python list, or names with commas; a genre is one name."""
+    """Returns a field's tags: a Python list, or comma-separated; a genre is a single name."""
     text = text.strip()
     if not text.startswith("["):
         parts = [text] if column == COLUMNS[GENRE] else text.split(",")
@@ -142,7 +142,7 @@ def _tags(text: str, column: str, where: str) -> tuple[str, ...]:
 
 
 def _read_jsonl(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
-    """Yields the questions of a jsonl, whose options stay in order."""
+    """Yields the questions of a JSONL, options in their order."""
     text = read_text(path, f"name a jsonl with {', '.join(FIELDS)} on each line")
     for number, line in enumerate(text.split("\n"), 1):
         where = f"{path}: line {number}"
@@ -158,15 +158,15 @@ def _read_jsonl(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]
 
 
 def _from_record(record: Mapping[str, Any], audio: Path, where: str) -> ChoiceQuestion:
-    """Returns the question of an object."""
-    name, asked, choices, answer = (record[field] for field in FIELDS)
-    texts = [name, asked, *choices] if isinstance(choices, list) else [None]
-    if not all(isinstance(text, str) for text in texts):
+    """Returns the question of a JSON object."""
+    name, text, choices, answer = (record[field] for field in FIELDS)
+    texts = [name, text, *choices] if isinstance(choices, list) else [None]
+    if not all(isinstance(value, str) for value in texts):
         raise InputError(f"{where}: audio, question or choices are no texts; repair it")
     if not name:
         raise InputError(f"{where}: names no audio; fill it in")
     options = tuple(choice.strip() for choice in choices)
-    question = _checked(ChoiceQuestion(name, audio / name, asked.strip(), options, 0), where)
+    question = _checked(ChoiceQuestion(name, audio / name, text.strip(), options, 0), where)
     letters = LETTERS[: len(options)]
     if not isinstance(answer, str) or len(answer) != 1 or answer not in letters:
         raise InputError(f"{where}: answer is {answer!r}; give one of {', '.join(letters)}")
@@ -174,7 +174,7 @@ def _from_record(record: Mapping[str, Any], audio: Path, where: str) -> ChoiceQu
 
 
 def _checked(question: ChoiceQuestion, where: str) -> ChoiceQuestion:
-    """Refuses what cannot be asked."""
+    """Returns the question, or raises `InputError` if it is invalid."""
     options = question.options
     if not question.question:
         raise InputError(f"{where}: asks nothing; fill in the question")
@@ -183,23 +183,23 @@ def _checked(question: ChoiceQuestion, where: str) -> ChoiceQuestion:
         raise InputError(f"{where}: has {count}; give 2 to {len(LETTERS)}, or take it out")
     if not all(options):
         raise InputError(f"{where}: has an empty option; fill it in or take it out")
-    low = [option.lower() for option in options]
-    twice = [option for option in options if low.count(option.lower()) > 1]
-    if twice:
+    lower = [option.lower() for option in options]
+    repeated = [option for option in options if lower.count(option.lower()) > 1]
+    if repeated:
         raise InputError(
-            f"{where}: has the option {twice[0]!r} twice, so that one answer may be right and "
+            f"{where}: has the option {repeated[0]!r} twice, so that one answer may be right and "
             "wrong; make them differ"
         )
     return question
 
 
 def _shuffled(question: ChoiceQuestion, seed: int) -> ChoiceQuestion:
-    """Returns it with its options in the order that its identifier gives."""
+    """Returns the question with its options in the order of their hashes."""
 
-    def place(number: int) -> bytes:
+    def digest(number: int) -> bytes:
         return hashlib.sha256(f"{seed}/{question.id}/{number}".encode()).digest()
 
-    order = sorted(range(len(question.options)), key=place)
+    order = sorted(range(len(question.options)), key=digest)
     return question._replace(
         options=tuple(question.options[n] for n in order),
         right=order.index(question.right),

@@ -1,7 +1,7 @@
-"""Linear probes: how much of what a label means lies in a frozen encoder's vectors.
+"""Linear probes: how much a frozen encoder's embeddings tell about labels.
 
-As published: the mean over time of a recording's vectors, one linear layer, accuracy or mean
-average precision, a mean over seeds with its 95 % interval.
+As published: a linear layer on a recording's embeddings averaged over time, accuracy or mean
+average precision, and the mean over seeds with its 95 % interval.
 """
 
 from collections.abc import Sequence
@@ -18,31 +18,30 @@ from jaxtyping import Array, Bool, Float, Int
 from tinymu_jax.data.annotations.labelled import LabelledSet
 from tinymu_jax.errors import InputError
 
-HELD_OUT = 0.1
-"""Share of the recordings to learn from that is held out where a data set names none."""
+VALIDATION_FRACTION = 0.1
+"""Of the training recordings, where a data set has no validation split."""
 
-ROUND = 20
-"""Steps of a round at least."""
+MIN_EPOCH_STEPS = 20
+"""An epoch of a small data set passes over it several times."""
 
-MISSING = 1e-6
-"""Spread below which a number of a vector tells nothing."""
+MIN_STD = 1e-6
+"""Dimensions with a smaller standard deviation are ignored."""
 
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """How a probe learns."""
+    """How a probe is trained."""
 
     seeds: int = 5
-    """Probes that are learnt, each with other first weights and another order."""
-    rounds: int = 100
-    """At most: epochs, or several of a small data set (`ROUND` steps)."""
+    """Probes to train, each with its own initial weights and order."""
+    max_epochs: int = 100
+    """At most; an epoch has at least 20 steps."""
     patience: int = 10
-    """Rounds without a lower loss of the validation after which it ends; the best weights are
-    kept."""
+    """Epochs without a lower validation loss before training stops; the best weights are used."""
     batch: int = 128
-    """Recordings of a step."""
+    """Recordings per step."""
     learning_rate: float = 1e-3
-    """Of Adam, over vectors with mean 0 and spread 1."""
+    """Of Adam, on standardized embeddings."""
 
     def check(self) -> None:
         """Raises `InputError` where a number is out of range."""
@@ -52,36 +51,36 @@ class ProbeConfig:
 
 
 class Probe(NamedTuple):
-    """A linear layer over the mean of a recording's vectors."""
+    """A linear layer on a recording's mean embedding."""
 
     kernel: Float[np.ndarray, "E classes"]
     bias: Float[np.ndarray, "classes"]
 
     def scores(self, vectors: Float[np.ndarray, "R E"]) -> Float[np.ndarray, "R classes"]:
-        """Returns a score of each class for each recording."""
+        """Returns the logits of each recording."""
         return vectors @ self.kernel + self.bias
 
 
 class ProbeResult(NamedTuple):
-    """What a probe reached."""
+    """Test results of a probe."""
 
     metric: str
     """accuracy, or mAP."""
     values: list[float]
-    """Of each seed; of folds their mean."""
+    """Of each seed; the mean over folds."""
     chance: float
-    """Of the class most often right, or of scores that say nothing."""
+    """Of constant scores, the training labels' frequencies."""
     probe: Probe
     """Of the first seed (and the first fold)."""
 
     @property
     def mean(self) -> float:
-        """Over seeds."""
+        """The mean over seeds."""
         return float(np.mean(self.values))
 
     @property
     def interval(self) -> float:
-        """Half of the mean's 95 % interval, by Student's t; nan of one seed."""
+        """Half of the mean's 95 % interval, by Student's t; NaN for a single seed."""
         from scipy.stats import t
 
         count = len(self.values)
@@ -93,163 +92,168 @@ class ProbeResult(NamedTuple):
 def run_probe(
     vectors: Float[np.ndarray, "R E"], data: LabelledSet, config: ProbeConfig
 ) -> ProbeResult:
-    """Learns and tests probes of all seeds.
+    """Trains and tests a probe for each seed and fold.
 
     Args:
-        vectors: of every recording, in the order of the data set.
-        data: with its parts or folds.
-        config: how.
+        vectors: mean embedding of every recording, in the order of the data set.
+        data: with splits or folds.
+        config: of the training.
     """
-    wanted, known = data.targets()
+    labels, known = data.targets()
     folds: Sequence[str] = data.folds or ["test"]
-    values, chances, kept = [], [], None
+    values, chances, first_probe = [], [], None
     for seed in range(config.seeds):
-        found = []
+        by_fold = []
         for fold in folds:
-            learn, valid, test = _parts(data, fold, seed)
-            probe = fit(vectors, wanted, known, learn, valid, data.multi_label, config, seed)
+            train, valid, test = _split(data, fold, seed)
+            probe = fit_probe(vectors, labels, known, train, valid, data.multi_label, config, seed)
             scores = probe.scores(vectors[test])
-            found.append(measure(wanted[test], known[test], scores, data.multi_label))
-            flat = np.broadcast_to(wanted[learn].mean(0), scores.shape)
-            chances.append(measure(wanted[test], known[test], flat, data.multi_label))
-            kept = kept or probe
-        values.append(float(np.mean(found)))
+            by_fold.append(probe_metric(labels[test], known[test], scores, data.multi_label))
+            constant = np.broadcast_to(labels[train].mean(0), scores.shape)
+            chances.append(probe_metric(labels[test], known[test], constant, data.multi_label))
+            first_probe = first_probe or probe
+        values.append(float(np.mean(by_fold)))
     metric = "mAP" if data.multi_label else "accuracy"
-    return ProbeResult(metric, values, float(np.mean(chances)), kept)
+    return ProbeResult(metric, values, float(np.mean(chances)), first_probe)
 
 
-def _parts(data: LabelledSet, fold: str, seed: int) -> tuple[Any, Any, Any]:
-    """Returns the recordings to learn from, to stop by, and to test with."""
+def _split(data: LabelledSet, fold: str, seed: int) -> tuple[Any, Any, Any]:
+    """Returns the indices of the training, validation and test recordings."""
     test = data.indices(fold)
     if data.folds:
-        learn, valid = np.setdiff1d(np.arange(len(data.clips)), test), test[:0]
+        train, valid = np.setdiff1d(np.arange(len(data.clips)), test), test[:0]
     else:
-        learn, valid = data.indices("train"), data.indices("valid")
-    if not len(valid) and len(learn) == 1:
-        valid = learn
+        train, valid = data.indices("train"), data.indices("valid")
+    if not len(valid) and len(train) == 1:
+        valid = train
     elif not len(valid):
-        mixed = np.random.default_rng([seed, 1]).permutation(learn)
-        count = max(1, int(HELD_OUT * len(mixed)))
-        valid, learn = mixed[:count], mixed[count:]
-    return learn, valid, test
+        shuffled = np.random.default_rng([seed, 1]).permutation(train)
+        count = max(1, int(VALIDATION_FRACTION * len(shuffled)))
+        valid, train = shuffled[:count], shuffled[count:]
+    return train, valid, test
 
 
-def measure(
-    wanted: Bool[np.ndarray, "R classes"],
+def probe_metric(
+    labels: Bool[np.ndarray, "R classes"],
     known: Bool[np.ndarray, "R classes"],
     scores: Float[np.ndarray, "R classes"],
-    several: bool,
+    multi_label: bool,
 ) -> float:
     """Returns accuracy, or mean average precision over the classes that have examples.
 
     Args:
-        wanted: which labels each recording has.
-        known: of which of them that is known; the others do not count.
-        scores: the greater, the more probable.
-        several: whether a recording may have several labels.
+        labels: of each recording.
+        known: which of these labels are known; the others do not count.
+        scores: logits or probabilities.
+        multi_label: whether a recording may have several labels.
     """
-    if not several:
-        return float(np.mean(wanted[np.arange(len(wanted)), scores.argmax(1)]))
+    if not multi_label:
+        return float(np.mean(labels[np.arange(len(labels)), scores.argmax(1)]))
     from sklearn.metrics import average_precision_score
 
-    found = []
-    for own, told, score in zip(wanted.T, known.T, scores.T, strict=True):
-        if own[told].any():
-            found.append(average_precision_score(own[told], score[told]))
-    return float(np.mean(found)) if found else 0.0
+    precisions = [
+        average_precision_score(column[rows], score[rows])
+        for column, rows, score in zip(labels.T, known.T, scores.T, strict=True)
+        if column[rows].any()
+    ]
+    return float(np.mean(precisions)) if precisions else 0.0
 
 
-def fit(
+def fit_probe(
     vectors: Float[np.ndarray, "R E"],
-    wanted: Bool[np.ndarray, "R classes"],
+    labels: Bool[np.ndarray, "R classes"],
     known: Bool[np.ndarray, "R classes"],
-    learn: Int[np.ndarray, "_"],
+    train: Int[np.ndarray, "_"],
     valid: Int[np.ndarray, "_"],
-    several: bool,
+    multi_label: bool,
     config: ProbeConfig,
     seed: int,
 ) -> Probe:
-    """Learns one probe; it takes vectors as they are, the scaling is in its weights.
+    """Trains one probe on standardized embeddings; the scaling is folded into its weights.
 
     Args:
         vectors: of all recordings.
-        wanted: their labels; see `measure`.
-        known: see `measure`.
-        learn: numbers of those that it learns from.
-        valid: numbers of those that say when to stop.
-        several: see `measure`.
-        config: how.
-        seed: of its first weights and of the order.
+        labels: see `probe_metric`.
+        known: see `probe_metric`.
+        train: indices of the training recordings.
+        valid: indices of the recordings that stop the training.
+        multi_label: see `probe_metric`.
+        config: of the training.
+        seed: of the initial weights and the order.
     """
-    own = vectors[learn]
-    mean, spread = own.mean(0), own.std(0)
-    scale = np.where(spread > MISSING, 1 / np.maximum(spread, MISSING), 0).astype(np.float32)
+    inputs = vectors[train]
+    mean, std = inputs.mean(0), inputs.std(0)
+    scale = np.where(std > MIN_STD, 1 / np.maximum(std, MIN_STD), 0).astype(np.float32)
     # In place: there may be hundreds of thousands.
-    own -= mean
-    own *= scale
-    x = jnp.asarray(own)
-    y, told = jnp.asarray(wanted[learn]), jnp.asarray(known[learn])
+    inputs -= mean
+    inputs *= scale
+    x = jnp.asarray(inputs)
+    y, train_known = jnp.asarray(labels[train]), jnp.asarray(known[train])
     rng = np.random.default_rng([seed, 0])
     bound = x.shape[1] ** -0.5
     kernel = rng.uniform(-bound, bound, (x.shape[1], y.shape[1])).astype(np.float32)
     params: Any = (jnp.asarray(kernel), jnp.zeros(y.shape[1]))
-    state, best, left = optax.adam(config.learning_rate).init(params), (np.inf, params), 0
-    held = jnp.asarray((vectors[valid] - mean) * scale), wanted[valid], known[valid]
-    for _ in range(config.rounds):
-        order = jnp.asarray(_order(rng, len(learn), config.batch))
-        params, state = _round(params, state, x, y, told, order, config.learning_rate, several)
-        lost = float(_lost(params, *held, several))
-        left = config.patience if lost < best[0] else left - 1
-        best = min(best, (lost, params), key=lambda pair: pair[0])
-        if left == 0:
+    state = optax.adam(config.learning_rate).init(params)
+    best_loss, best_params, epochs_left = np.inf, params, 0
+    validation = jnp.asarray((vectors[valid] - mean) * scale), labels[valid], known[valid]
+    for _ in range(config.max_epochs):
+        batches = jnp.asarray(_batches(rng, len(train), config.batch))
+        params, state = _train_epoch(
+            params, state, x, y, train_known, batches, config.learning_rate, multi_label
+        )
+        loss = float(_loss(params, *validation, multi_label))
+        epochs_left = config.patience if loss < best_loss else epochs_left - 1
+        if loss < best_loss:
+            best_loss, best_params = loss, params
+        if epochs_left == 0:
             break
-    kernel, bias = map(np.asarray, best[1])
+    kernel, bias = map(np.asarray, best_params)
     return Probe(kernel * scale[:, None], bias - (mean * scale) @ kernel)
 
 
-def _order(rng: np.random.Generator, number: int, batch: int) -> Int[np.ndarray, "steps size"]:
-    """Returns the batches of a round: whole epochs, as many as its steps need."""
+def _batches(rng: np.random.Generator, number: int, batch: int) -> Int[np.ndarray, "steps size"]:
+    """Returns the batches of an epoch: as many passes as `MIN_EPOCH_STEPS` needs."""
     size = min(batch, number)
-    epochs = -(-ROUND // (number // size))
-    whole = [rng.permutation(number)[: number // size * size] for _ in range(epochs)]
-    return np.concatenate(whole).reshape(-1, size)
+    passes = -(-MIN_EPOCH_STEPS // (number // size))
+    order = [rng.permutation(number)[: number // size * size] for _ in range(passes)]
+    return np.concatenate(order).reshape(-1, size)
 
 
-@partial(jax.jit, static_argnames="several")
-def _lost(
+@partial(jax.jit, static_argnames="multi_label")
+def _loss(
     params: Any,
     x: Float[Array, "R E"],
-    wanted: Array,
+    labels: Array,
     known: Array,
-    several: bool,
+    multi_label: bool,
 ) -> Float[Array, ""]:
-    """Returns the mean cross-entropy of what is known."""
-    scores = x @ params[0] + params[1]
-    wanted, known = wanted.astype(float), known.astype(float)
-    if several:
-        lost = optax.sigmoid_binary_cross_entropy(scores, wanted) * known
-        return lost.sum() / jnp.maximum(known.sum(), 1)
-    return optax.softmax_cross_entropy(scores, wanted).mean()
+    """Returns the mean cross-entropy over known labels."""
+    logits = x @ params[0] + params[1]
+    labels, known = labels.astype(float), known.astype(float)
+    if multi_label:
+        losses = optax.sigmoid_binary_cross_entropy(logits, labels) * known
+        return losses.sum() / jnp.maximum(known.sum(), 1)
+    return optax.softmax_cross_entropy(logits, labels).mean()
 
 
-@partial(jax.jit, static_argnames=("rate", "several"))
-def _round(
+@partial(jax.jit, static_argnames=("learning_rate", "multi_label"))
+def _train_epoch(
     params: Any,
     state: Any,
     x: Float[Array, "R E"],
     y: Bool[Array, "R classes"],
     known: Bool[Array, "R classes"],
-    order: Int[Array, "steps size"],
-    rate: float,
-    several: bool,
+    batches: Int[Array, "steps size"],
+    learning_rate: float,
+    multi_label: bool,
 ) -> tuple[Any, Any]:
-    """Learns from batches, one after the other."""
-    optimiser = optax.adam(rate)
+    """Returns parameters and optimizer state after one step per batch."""
+    optimizer = optax.adam(learning_rate)
 
-    def step(carried: Any, rows: Array) -> tuple[Any, None]:
-        params, state = carried
-        gradient = jax.grad(_lost)(params, x[rows], y[rows], known[rows], several)
-        updates, state = optimiser.update(gradient, state)
+    def step(carry: Any, rows: Array) -> tuple[Any, None]:
+        params, state = carry
+        gradient = jax.grad(_loss)(params, x[rows], y[rows], known[rows], multi_label)
+        updates, state = optimizer.update(gradient, state)
         return (optax.apply_updates(params, updates), state), None
 
-    return jax.lax.scan(step, (params, state), order)[0]
+    return jax.lax.scan(step, (params, state), batches)[0]

@@ -1,7 +1,7 @@
-"""The vectors that probes are learnt on: means over time, kept on disk as they are made.
+"""Mean embeddings of recordings, the input of probes, cached on disk.
 
-vectors.json        of which encoder and which recordings they are
-vectors-00000.npy   some of them; those that are there are not made again
+vectors.json        the encoder and the recordings that they belong to
+vectors-00000.npy   embeddings of `FILE_SIZE` recordings; existing files are not computed again
 """
 
 from collections.abc import Callable, Sequence
@@ -29,13 +29,13 @@ from tinymu_jax.utils.files import (
     write_json,
 )
 
-PAGE = "vectors.json"
+INFO_FILE = "vectors.json"
 
-TOGETHER = 16
+BATCH_SIZE = 16
 """Recordings in one call of the encoder."""
 
-IN_FILE = 256
-"""Vectors of one file."""
+FILE_SIZE = 256
+"""Embeddings in one file."""
 
 Progress = Callable[[int, int], Any]
 
@@ -45,62 +45,63 @@ def mean_vectors(
     paths: Sequence[Path],
     folder: Path,
     progress: Progress = lambda done, total: None,
-    max_bad: float = 0.001,
+    max_bad_fraction: float = 0.001,
 ) -> Float[np.ndarray, "R E"]:
-    """Returns the mean over time of each recording's vectors; goes on with what lies there.
-
-    Those of a recording that cannot be used are no numbers.
+    """Returns each recording's embeddings averaged over time; NaN for unusable recordings.
 
     Args:
         checkpoint: with an encoder.
         paths: of the recordings.
-        folder: where they are kept.
-        progress: told how many are done, of how many.
-        max_bad: share of the recordings that may be unusable.
+        folder: of the cache.
+        progress: called with the number of recordings so far, and the total.
+        max_bad_fraction: of the recordings that may be unusable.
 
     Raises:
-        InputError: more recordings cannot be used; the folder holds others' vectors.
+        InputError: more recordings are unusable; the folder holds other embeddings.
     """
     encoder = encoder_of(checkpoint)
-    page = {
+    info = {
         "encoder": fingerprint.of_weights(encoder.params),
         "recordings": fingerprint.of_text("\n".join(map(str, paths))),
         "number": len(paths),
     }
     folder = make_folder(folder)
     with folder_lock(folder):
-        if exists(folder / PAGE) and read_json_object(folder / PAGE, "remove it") != page:
+        if exists(folder / INFO_FILE) and read_json_object(folder / INFO_FILE, "remove it") != info:
             raise InputError(
                 f"{folder}: holds vectors of another encoder or of other recordings; name another "
                 "folder, or remove it"
             )
-        write_json(folder / PAGE, page)
+        write_json(folder / INFO_FILE, info)
         params = jax.device_put(by_rows(unstack(encoder.params, matpac.param_axes(encoder.config))))
-        found = np.empty((len(paths), encoder.config.output_width), np.float32)
-        for start in range(0, len(paths), IN_FILE):
+        vectors = np.empty((len(paths), encoder.config.output_width), np.float32)
+        for start in range(0, len(paths), FILE_SIZE):
             progress(start, len(paths))
-            path = folder / f"vectors-{start // IN_FILE:05d}.npy"
+            path = folder / f"vectors-{start // FILE_SIZE:05d}.npy"
             if not exists(path):
-                made = _means(params, paths[start : start + IN_FILE], encoder.config)
-                write_atomic(path, lambda partial, made=made: _save(partial, made))
-            found[start : start + IN_FILE] = np.load(path)
-            _check_bad(found[: start + IN_FILE], paths, max_bad)
+                means = _encode(params, paths[start : start + FILE_SIZE], encoder.config)
+                write_atomic(path, lambda partial, means=means: _save(partial, means))
+            vectors[start : start + FILE_SIZE] = np.load(path)
+            _check_bad(vectors[: start + FILE_SIZE], paths, max_bad_fraction)
         progress(len(paths), len(paths))
-        return found
+        return vectors
 
 
-def _check_bad(found: Float[np.ndarray, "R E"], paths: Sequence[Path], max_bad: float) -> None:
-    """Stops when too many recordings are unusable."""
-    bad = np.flatnonzero(np.isnan(found[:, 0]))
-    if len(bad) > max_bad * len(paths):
+def _check_bad(
+    vectors: Float[np.ndarray, "R E"], paths: Sequence[Path], max_bad_fraction: float
+) -> None:
+    """Raises `InputError` when too many recordings are unusable."""
+    bad = np.flatnonzero(np.isnan(vectors[:, 0]))
+    if len(bad) > max_bad_fraction * len(paths):
         raise InputError(
-            f"{len(bad)} of {len(paths)} recordings cannot be used, more than {100 * max_bad:g} %; "
-            f"the first is {paths[bad[0]]}: repair them, or allow more with --max-bad"
+            f"{len(bad)} of {len(paths)} recordings cannot be used, more than "
+            f"{100 * max_bad_fraction:g} %; the first is {paths[bad[0]]}: repair them, or allow "
+            "more with --max-bad-fraction"
         )
 
 
-def _means(params: Any, paths: Sequence[Path], config: Any) -> Float[np.ndarray, "R E"]:
-    """Listens to recordings, read in threads; says what is wrong with those that cannot be used."""
+def _encode(params: Any, paths: Sequence[Path], config: Any) -> Float[np.ndarray, "R E"]:
+    """Returns mean embeddings of recordings; prints the errors of unusable ones."""
     means = np.full((len(paths), config.output_width), np.nan, np.float32)
 
     def try_read(path: Path) -> Float[np.ndarray, "n"] | None:
@@ -111,11 +112,11 @@ def _means(params: Any, paths: Sequence[Path], config: Any) -> Float[np.ndarray,
             return None
 
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), TOGETHER):
-            clips = list(pool.map(try_read, paths[start : start + TOGETHER]))
+        for start in range(0, len(paths), BATCH_SIZE):
+            clips = list(pool.map(try_read, paths[start : start + BATCH_SIZE]))
             good = [number for number, clip in enumerate(clips) if clip is not None]
-            heard = encode_clips(params, [clips[number] for number in good], config)
-            for number, vectors in zip(good, heard, strict=True):
+            encoded = encode_clips(params, [clips[number] for number in good], config)
+            for number, vectors in zip(good, encoded, strict=True):
                 means[start + number] = np.asarray(vectors[0]).mean(0)
     return means
 

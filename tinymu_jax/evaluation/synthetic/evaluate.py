@@ -1,37 +1,38 @@
 """Evaluation on synthetic music, whose facts are known.
 
-Every question is asked of its own clip, of the next clip and of none: a model that listens is
-right on the first, and no better than guessing on the others. Of none, it is made to choose: what
-a model says that hears nothing is often no answer at all, and that would be less than a guess.
+As baselines, every question is also asked with the next clip's audio and without audio: a model
+that uses the audio is right with its clip, and no better than a guess otherwise. Without audio a
+model often gives no valid answer, which would be worse than a guess, so it chooses among the
+possible ones by likelihood.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from tinymu_jax.data.question_formats import LETTERS
 from tinymu_jax.errors import InputError
+from tinymu_jax.evaluation.answer_parsing import most_probable
 from tinymu_jax.evaluation.synthetic.baselines import (
     chance,
     extra_timbres,
+    match_caption_facts,
     most_frequent,
-    same_facts,
     shortest_option,
 )
 from tinymu_jax.evaluation.synthetic.grading import (
-    Point,
-    caption_beginnings,
+    FormatScore,
+    caption_prefixes,
+    grade,
     is_right,
-    most_probable,
-    points_of,
+    parse_answer,
     possible_answers,
-    reading,
-    true_reading,
+    value_from_facts,
 )
-from tinymu_jax.evaluation.synthetic.items import REMEDY, TestItem, read_items
-from tinymu_jax.evaluation.synthetic.scores import Scores, as_text, count_scores
+from tinymu_jax.evaluation.synthetic.items import REMEDY, SyntheticItem, read_items
+from tinymu_jax.evaluation.synthetic.scores import Scores, as_text, average_scores
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.engine import BatchEngine, Engine, Progress, Request, Response
 from tinymu_jax.utils.files import make_folder, write_json, write_text
@@ -39,178 +40,202 @@ from tinymu_jax.utils.files import make_folder, write_json, write_text
 SCORES_FILE, TABLE_FILE, ANSWERS_FILE = "scores.json", "scores.txt", "answers.jsonl"
 
 
-class Row(NamedTuple):
-    """A question with the model's answer."""
+class AnsweredItem(NamedTuple):
+    """A question with the model's answers."""
 
     clip: str
     task: str
     facts: tuple[str, ...]
     prompt: str
-    wanted: str
+    expected: str
     answer: str
     right: bool
     scored: str | None
     """Letter of the most probable option, if options were scored."""
     no_audio: str | None
-    """The answer without audio, if it was asked for: said, or chosen among the possible ones."""
+    """The answer without audio, if there is one: generated, or the most probable possible one."""
     other_clip: str | None
-    """The answer to the next clip's audio."""
+    """The answer with the next clip's audio."""
 
 
 @dataclass(frozen=True)
-class Results:
-    """What came out."""
+class SyntheticResult:
+    """Scores and answers."""
 
     scores: Scores
-    rows: tuple[Row, ...]
+    rows: tuple[AnsweredItem, ...]
 
 
 def evaluate(
     model: Assistant | Engine,
     folder: str | Path,
-    scored: bool = False,
-    blind: bool = True,
+    score_options: bool = False,
+    text_only: bool = True,
     max_clips: int | None = None,
     max_new_tokens: int = 128,
     progress: Progress = lambda done, total: None,
-) -> Results:
-    """Asks a model all questions of a folder of synthetic music, and marks the answers.
+) -> SyntheticResult:
+    """Asks a model all questions of a folder of synthetic music, and grades the answers.
 
     Args:
-        model: an assistant, or anything that answers.
-        folder: that `tinymu_jax.data.synthetic.generate.synthesize` wrote.
-        scored: also score the options of multiple choice; slower.
-        blind: also ask without audio and with the next clip's; up to three times as many questions.
-        max_clips: only the first so many clips.
-        max_new_tokens: longest answer of an assistant.
-        progress: called with the number of answers so far, and of all.
+        model: an assistant, or another engine.
+        folder: written by `tinymu_jax.data.synthetic.generate.synthesize`.
+        score_options: also compare the options of multiple choice by likelihood; slower.
+        text_only: also ask without audio and with the next clip's audio; up to three times as many
+            questions.
+        max_clips: use at most so many clips.
+        max_new_tokens: of an assistant's answer.
+        progress: called with the number of answers so far, and the total.
 
     Raises:
-        InputError: the folder cannot be used: see `read_items`; as `Assistant.ask`.
+        InputError: the folder, a clip or a prompt cannot be used.
     """
-    asker = BatchEngine(model, max_new_tokens) if isinstance(model, Assistant) else model
+    engine = BatchEngine(model, max_new_tokens) if isinstance(model, Assistant) else model
     items = read_items(folder, max_clips)
     for item in items:
-        if reading(item, item.wanted) != true_reading(item):
-            fault = f"the answer {item.wanted!r} to {item.prompt!r} is not what the facts say"
-            raise InputError(f"{item.path}: {fault}; {REMEDY}")
+        if parse_answer(item, item.expected) != value_from_facts(item):
+            problem = f"the answer {item.expected!r} to {item.prompt!r} contradicts the facts"
+            raise InputError(f"{item.path}: {problem}; {REMEDY}")
     clips = list(dict.fromkeys(item.path for item in items))
-    ways = _ways(items, clips, scored, blind)
-    asked = _in_order(ways, clips)
-    found = asker.ask(asked, progress)
-    for reply in found:
+    conditions = _requests(items, clips, score_options, text_only)
+    requests = _by_clip(conditions, clips)
+    replies = engine.ask(requests, progress)
+    for reply in replies:
         if isinstance(reply, InputError):
             raise reply
-    replies = dict(zip(asked, found, strict=True))
-    answered = {way: [replies[one] for one in own] for way, own in ways.items()}
-    cut = {one.audio for one, reply in replies.items() if reply.cut}
-    return Results(_mark(items, answered, len(clips), len(cut)), _rows(items, answered))
+    response_to = dict(zip(requests, replies, strict=True))
+    responses = {
+        condition: [response_to[request] for request in own]
+        for condition, own in conditions.items()
+    }
+    cut = {request.audio for request, response in response_to.items() if response.cut}
+    scores = _scores(items, responses, len(clips), len(cut))
+    return SyntheticResult(scores, _rows(items, responses))
 
 
-def _ways(
-    items: Sequence[TestItem], clips: Sequence[Path], scored: bool, blind: bool
+def _requests(
+    items: Sequence[SyntheticItem], clips: Sequence[Path], score_options: bool, text_only: bool
 ) -> dict[str, list[Request]]:
-    """Returns each question as it is put to its own clip, to none, and to the next one."""
-    own = [
-        Request(item.path, item.prompt, item.task, item.options if scored else ()) for item in items
+    """Returns each question's request with its clip, without audio, and with the next clip."""
+    requests = [
+        Request(item.path, item.prompt, item.task, item.options if score_options else ())
+        for item in items
     ]
-    ways = {"model": own}
-    if blind:
+    conditions = {"model": requests}
+    if text_only:
         extra = extra_timbres(items)
-        answers = [possible_answers(item, extra) for item in items]
-        begun = [caption_beginnings(item, extra) for item in items]
-        ways["no_audio"] = [
-            one._replace(audio=None, options=given or start or one.options, score_only=bool(given))
-            for one, given, start in zip(own, answers, begun, strict=True)
+        conditions["no_audio"] = [
+            request._replace(
+                audio=None,
+                options=possible_answers(item, extra)
+                or caption_prefixes(item, extra)
+                or request.options,
+                score_only=bool(possible_answers(item, extra)),
+            )
+            for item, request in zip(items, requests, strict=True)
         ]
-    if blind and len(clips) > 1:  # there is no other one otherwise
+    if text_only and len(clips) > 1:
         following = dict(zip(clips, clips[1:] + clips[:1], strict=True))
-        ways["other_clip"] = [one._replace(audio=following[one.audio]) for one in own]
-    return ways
+        conditions["other_clip"] = [r._replace(audio=following[r.audio]) for r in requests]
+    return conditions
 
 
-def _in_order(ways: dict[str, list[Request]], clips: Sequence[Path]) -> list[Request]:
-    """Returns all that is asked, each only once, clip by clip.
+def _by_clip(conditions: Mapping[str, list[Request]], clips: Sequence[Path]) -> list[Request]:
+    """Returns all different requests, clip by clip.
 
-    What is asked without audio stands behind the clip that it belongs to: batches of nothing but
-    silence would have a shape of their own.
+    Those without audio follow the clip of their question: batches without any audio would have a
+    shape of their own.
     """
     place = {clip: number for number, clip in enumerate(clips)}
-    behind = [
-        ((place[own.audio if one.audio is None else one.audio], one.audio is None), one)
-        for asked in ways.values()
-        for own, one in zip(ways["model"], asked, strict=True)
+    pairs = [
+        (original, request)
+        for requests in conditions.values()
+        for original, request in zip(conditions["model"], requests, strict=True)
     ]
-    return list(dict.fromkeys(one for _, one in sorted(behind, key=lambda pair: pair[0])))
+
+    def key(pair: tuple[Request, Request]) -> tuple[int, bool]:
+        original, request = pair
+        without = request.audio is None
+        return place[original.audio if without else request.audio], without
+
+    return list(dict.fromkeys(request for _, request in sorted(pairs, key=key)))
 
 
-def _mark(
-    items: Sequence[TestItem], answered: dict[str, list[Response]], clips: int, cut_clips: int
+def _scores(
+    items: Sequence[SyntheticItem],
+    responses: Mapping[str, list[Response]],
+    clips: int,
+    cut_clips: int,
 ) -> Scores:
     extra = extra_timbres(items)
-    marked = {
-        way: [_points(*pair, extra) for pair in zip(items, replies, strict=True)]
-        for way, replies in answered.items()
+    graded = {
+        condition: [_grade(*pair, extra) for pair in zip(items, own, strict=True)]
+        for condition, own in responses.items()
     }
-    for way in marked.keys() - {"model"}:
-        texts = [reply.text for reply in answered[way]]
-        rows = zip(items, marked["model"], marked[way], texts, strict=True)
-        marked[way] = [same_facts(*row, extra) for row in rows]
-    points = {way: [point for own in marks for point in own] for way, marks in marked.items()}
-    points |= {
-        guess.__name__: guess(items, marked["model"])
-        for guess in (chance, most_frequent, shortest_option)
+    for condition in graded.keys() - {"model"}:
+        texts = [response.text for response in responses[condition]]
+        rows = zip(items, graded["model"], graded[condition], texts, strict=True)
+        graded[condition] = [match_caption_facts(*row, extra) for row in rows]
+    scores = {
+        condition: [score for item_scores in own for score in item_scores]
+        for condition, own in graded.items()
     }
-    return count_scores(points, clips, len(items), cut_clips)
+    scores |= {
+        baseline.__name__: baseline(items, graded["model"])
+        for baseline in (chance, most_frequent, shortest_option)
+    }
+    return average_scores(scores, clips, len(items), cut_clips)
 
 
-def _points(item: TestItem, reply: Response, extra: Sequence[str]) -> list[Point]:
-    """Returns an answer's marks; a caption's timbre by its most probable beginning, if scored.
+def _grade(item: SyntheticItem, response: Response, extra: Sequence[str]) -> list[FormatScore]:
+    """Returns an answer's scores; a caption's timbre by its most probable prefix, if scored.
 
-    Hearing nothing, a caption may name no timbre, which would be less than a guess.
+    Without audio, a generated caption may name no timbre, which would be worse than a guess.
     """
-    points = points_of(item, reply.text, reply.log_likelihoods)
-    begun = caption_beginnings(item, extra)
-    if begun and reply.log_likelihoods:
-        points[0] = points_of(item, f"{most_probable(begun, reply.log_likelihoods)}.")[0]
-    return points
+    scores = grade(item, response.text, response.log_likelihoods)
+    prefixes = caption_prefixes(item, extra)
+    if prefixes and response.log_likelihoods:
+        scores[0] = grade(item, f"{prefixes[most_probable(response.log_likelihoods)]}.")[0]
+    return scores
 
 
-def _rows(items: Sequence[TestItem], answered: dict[str, list[Response]]) -> tuple[Row, ...]:
-    nothing = [None] * len(items)
+def _rows(
+    items: Sequence[SyntheticItem], responses: Mapping[str, list[Response]]
+) -> tuple[AnsweredItem, ...]:
+    none = [None] * len(items)
     columns = zip(
         items,
-        answered["model"],
-        answered.get("no_audio", nothing),
-        answered.get("other_clip", nothing),
+        responses["model"],
+        responses.get("no_audio", none),
+        responses.get("other_clip", none),
         strict=True,
     )
     return tuple(
-        Row(
+        AnsweredItem(
             item.path.name,
             item.task,
             item.facts,
             item.prompt,
-            item.wanted,
-            own.text,
-            is_right(item, own.text),
-            most_probable(LETTERS, own.log_likelihoods) if own.log_likelihoods else None,
-            silent and silent.text,
-            other and other.text,
+            item.expected,
+            response.text,
+            is_right(item, response.text),
+            LETTERS[most_probable(response.log_likelihoods)] if response.log_likelihoods else None,
+            no_audio and no_audio.text,
+            other_clip and other_clip.text,
         )
-        for item, own, silent, other in columns
+        for item, response, no_audio, other_clip in columns
     )
 
 
-def write_results(results: Results, output: str | Path) -> Path:
-    """Writes the scores (scores.json, scores.txt) and every answer (answers.jsonl) into a folder.
+def write_results(result: SyntheticResult, output: str | Path) -> Path:
+    """Writes the scores (scores.json, scores.txt) and all answers (answers.jsonl) into a folder.
 
     Raises:
-        InputError: the place cannot be written to.
+        InputError: the folder cannot be written.
     """
     output = make_folder(output)
-    write_json(output / SCORES_FILE, results.scores.to_dict())
-    write_text(output / TABLE_FILE, as_text(results.scores) + "\n")
-    rows = (json.dumps(row._asdict(), ensure_ascii=False) for row in results.rows)
+    write_json(output / SCORES_FILE, result.scores.to_dict())
+    write_text(output / TABLE_FILE, as_text(result.scores) + "\n")
+    rows = (json.dumps(row._asdict(), ensure_ascii=False) for row in result.rows)
     write_text(output / ANSWERS_FILE, "".join(f"{row}\n" for row in rows))
     return output

@@ -1,4 +1,4 @@
-"""Questions about synthetic music: with each, the facts by which any answer can be marked."""
+"""Reads questions about synthetic music, with the facts that grade any answer."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinymu_jax.data.musicskills import FIELDS
-from tinymu_jax.data.question_formats import LETTERS, MCQ
+from tinymu_jax.data.question_formats import CAPTIONING, LETTERS, MCQ
 from tinymu_jax.data.synthetic.facts import FACTS, Facts
 from tinymu_jax.data.synthetic.generate import CLIPS, FACTS_FILE, LISTS
 from tinymu_jax.data.synthetic.templates import NAMES
@@ -16,8 +16,8 @@ from tinymu_jax.utils.files import exists, read_json_list, read_text
 REMEDY = "synthesise the folder again (tinymu data synthesize)"
 
 
-class TestItem(NamedTuple):
-    """A question, and what is true of the clip that it is asked about."""
+class SyntheticItem(NamedTuple):
+    """A question about a clip with known facts."""
 
     path: Path
     """Of the clip."""
@@ -25,71 +25,81 @@ class TestItem(NamedTuple):
     task: str
     """One of MusicSkills' four."""
     facts: tuple[str, ...]
-    """What it is about."""
+    """The facts in question."""
     prompt: str
-    wanted: str
+    expected: str
     """The list's answer."""
     options: tuple[str, ...] = ()
     """Of multiple choice, as they may be answered, in the order of their letters."""
 
+    @property
+    def option_texts(self) -> list[str]:
+        """Returns the options without their letters."""
+        return [option.partition(" ")[2] for option in self.options]
 
-def read_items(folder: str | Path, max_clips: int | None = None) -> list[TestItem]:
+    @property
+    def main_fact(self) -> str:
+        """Returns the fact whose value an open answer or a caption must name."""
+        return "timbre" if self.task == CAPTIONING else self.facts[0]
+
+
+def read_items(folder: str | Path, max_clips: int | None = None) -> list[SyntheticItem]:
     """Reads all questions of a folder that `tinymu_jax.data.synthetic.generate.synthesize` wrote.
 
     Args:
         folder: with lists, facts and clips.
-        max_clips: only the first so many clips.
+        max_clips: read the questions of at most so many clips.
 
     Returns:
-        The questions, those of one clip together, clips in their order in the table of facts.
+        The questions, grouped by clip; clips in the order of the table of facts.
 
     Raises:
-        InputError: a file that is missing or holds something else; no question at all.
+        InputError: a missing or invalid file; no questions.
     """
     folder = Path(folder)
     if max_clips is not None and max_clips < 1:
-        raise InputError(f"max_clips is {max_clips}: ask about 1 or more")
+        raise InputError(f"max_clips is {max_clips}: give 1 or more")
     truths = _read_facts(folder / FACTS_FILE)
-    kept: dict[str, list[TestItem]] = {name: [] for name in list(truths)[:max_clips]}
+    by_clip: dict[str, list[SyntheticItem]] = {name: [] for name in list(truths)[:max_clips]}
     for task, name in LISTS.items():
         if not exists(folder / name):
-            continue  # nothing was asked in this format
+            continue  # there are no questions of this format
         for number, record in enumerate(read_json_list(folder / name, REMEDY)):
             where = f"{folder / name}: record {number}"
             _check_record(record, task, where)
             clip = record["file_name"]
             if clip not in truths:
                 raise InputError(f"{where}: {clip} is not in {FACTS_FILE}; {REMEDY}")
-            if clip in kept:
+            if clip in by_clip:
                 path, facts = folder / CLIPS / clip, tuple(record["facts"])
                 texts = record["input_text"], record["target_text"], tuple(record["options"])
-                kept[clip].append(TestItem(path, truths[clip], task, facts, *texts))
-    items = [item for own in kept.values() for item in own]
+                by_clip[clip].append(SyntheticItem(path, truths[clip], task, facts, *texts))
+    items = [item for clip_items in by_clip.values() for item in clip_items]
     if not items:
         raise InputError(f"{folder}: holds no questions; {REMEDY}")
     return items
 
 
 def _read_facts(path: Path) -> dict[str, Facts]:
-    """Returns what is true of each clip, by the clip's name."""
+    """Returns the facts of each clip, by its name."""
     rows = list(csv.reader(io.StringIO(read_text(path, REMEDY))))
     if not rows or tuple(rows[0]) != ("file_name", *FACTS):
-        raise InputError(f"{path}: is no table of facts; {REMEDY}")
+        raise InputError(f"{path}: is not a table of facts; {REMEDY}")
     truths = {}
     for number, row in enumerate(rows[1:], 2):
-        known = len(row) == len(rows[0]) and all(
+        valid = len(row) == len(rows[0]) and all(
             value in NAMES[fact] for fact, value in zip(FACTS, row[1:], strict=True)
         )
-        if not known:
+        if not valid:
             raise InputError(f"{path}: line {number} is not a clip with its facts; {REMEDY}")
         truths[row[0]] = Facts(*row[1:])
     return truths
 
 
 def _check_record(record: Any, task: str, where: str) -> None:
-    """Refuses a record that could not be asked or marked."""
+    """Raises `InputError` for a record that could not be asked or graded."""
     if not isinstance(record, dict):
-        raise InputError(f"{where}: is no object; {REMEDY}")
+        raise InputError(f"{where}: is not an object; {REMEDY}")
     for key in FIELDS:
         if not isinstance(record.get(key), str) or not record[key]:
             raise InputError(f"{where}: has no {key!r}, or an empty one; {REMEDY}")
@@ -101,9 +111,9 @@ def _check_record(record: Any, task: str, where: str) -> None:
     if record["task"] != task:
         raise InputError(f"{where}: its task is {record['task']!r}, not {task!r}; {REMEDY}")
     if not facts or not set(facts) <= set(FACTS):
-        raise InputError(f"{where}: is about {facts}, which are no facts; {REMEDY}")
+        raise InputError(f"{where}: has unknown facts {facts}; {REMEDY}")
     if task != MCQ:
         return
-    labelled = [option.startswith(f"({x})") for x, option in zip(LETTERS, options, strict=False)]
-    if len(options) != len(LETTERS) or not all(labelled) or record["target_text"] not in options:
-        raise InputError(f"{where}: has not the options (A) to (D), or no right one; {REMEDY}")
+    lettered = [option.startswith(f"({x})") for x, option in zip(LETTERS, options, strict=False)]
+    if len(options) != len(LETTERS) or not all(lettered) or record["target_text"] not in options:
+        raise InputError(f"{where}: lacks the options (A) to (D), or a right one; {REMEDY}")

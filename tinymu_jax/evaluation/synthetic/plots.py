@@ -9,7 +9,7 @@ from tinymu_jax.audio.load import read_clip
 from tinymu_jax.audio.log_mel import log_mel
 from tinymu_jax.audio.plot import plot_log_mel
 from tinymu_jax.errors import InputError
-from tinymu_jax.evaluation.synthetic.evaluate import Row
+from tinymu_jax.evaluation.synthetic.evaluate import AnsweredItem
 from tinymu_jax.evaluation.synthetic.scores import Scores
 from tinymu_jax.utils.plotting import new_figure, save_figure
 
@@ -37,7 +37,7 @@ def plot_facts(scores: Scores, path: str | Path, title: str = "") -> None:
     figure, axes = new_figure(8, 1.2 + 0.42 * len(facts))
     bars = (
         ("model", 0.2, "tab:blue", [score.model for _, score in facts]),
-        ("best blind baseline", -0.2, "lightgrey", [score.best_blind for _, score in facts]),
+        ("best blind baseline", -0.2, "lightgrey", [score.best_baseline for _, score in facts]),
     )
     for label, above, colour, shares in bars:
         percent = [100 * (share or 0) for share in shares]
@@ -51,7 +51,7 @@ def plot_facts(scores: Scores, path: str | Path, title: str = "") -> None:
     save_figure(figure, path)
 
 
-def plot_question(clip: str | Path, row: Row, path: str | Path) -> None:
+def plot_question(clip: str | Path, row: AnsweredItem, path: str | Path) -> None:
     """Writes a picture of a clip's log-mel below a question about it and its answer.
 
     Args:
@@ -63,7 +63,7 @@ def plot_question(clip: str | Path, row: Row, path: str | Path) -> None:
         InputError: the recording cannot be read; the place cannot be
             written to.
     """
-    mark = "right" if row.right else f"wrong, wanted: {row.wanted}"
+    mark = "right" if row.right else f"wrong, expected: {row.expected}"
     lines = [*textwrap.wrap(row.prompt, TITLE_WIDTH)]
     lines += textwrap.wrap(f"\u2192 {row.answer or 'no answer'} ({mark})", TITLE_WIDTH)
     mel = log_mel(read_clip(clip, max_seconds=None).samples)
