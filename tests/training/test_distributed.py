@@ -1,124 +1,36 @@
-"""Processes that start together: all of them there, all running the same."""
+"""Processes that start together: all must join, and run the same code and config."""
 
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
-from fake_slurm import VARIABLES
 from helpers import ROOT, free_port
+from launch.fake_slurm import VARIABLES
 from test_kills import config_file, ended  # noqa: F401
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.training.config import DataConfig, OptimConfig, TrainConfig
 from tinymu_jax.training.distributed import (
-    Meeting,
-    _found_meeting,
+    Cluster,
+    _detect_cluster,
     _local_devices,
-    _read,
-    agree,
-    difference,
     facts_of,
+    find_differences,
+    join_processes,
 )
 
 
-def meet(facts, processes=None, wait=20.0, port=None):
-    """Lets processes (threads here) meet; returns what each was refused with, None if it was not.
-
-    Args:
-        facts: by the number of the process.
-        processes: how many each of them counts.
-        wait: as in `agree`.
-        port: where they meet.
-    """
-    address, said = f"localhost:{port or free_port()}", dict.fromkeys(facts)
-
-    def one(number):
-        try:
-            agree(address, processes or len(facts), number, facts[number], wait)
-        except InputError as error:
-            said[number] = str(error).replace(address, "HERE")
-
-    threads = [threading.Thread(target=one, args=[number]) for number in facts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return said
-
-
-def test_processes_that_run_the_same_agree_and_leave_the_port_free():
-    port = free_port()
-    facts = facts_of(TrainConfig(), False)
-    assert meet(dict.fromkeys(range(5), facts), port=port) == dict.fromkeys(range(5))
-    # jax's service comes to the same port at once.
-    with socket.create_server(("", port)):
-        pass
-
-
-def test_every_process_is_told_who_differs_in_what():
-    one = facts_of(TrainConfig(optim=OptimConfig(learning_rate=5e-5)), True)
+def test_whoever_differs_is_named_with_what_differs():
+    facts = facts_of(TrainConfig(optim=OptimConfig(learning_rate=5e-5)), True)
     other = facts_of(TrainConfig(optim=OptimConfig(learning_rate=1e-4)), True)
-    said = meet({0: one, 1: one, 2: other, 3: other})
-    assert set(said.values()) == {
+    assert find_differences([facts, facts, other, other]) == (
         "processes 2 and 3 run with --optim.learning-rate 0.0001, process 0 with 5e-05; start all "
         "with the same command"
-    }
-
-
-def test_every_process_is_told_who_is_missing():
-    said = meet({0: {}, 1: {}, 4: {}}, processes=5, wait=5.0)
-    assert set(said.values()) == {
-        "processes 2 and 3 of 5 did not come to HERE within 5 s; see what was said there, and "
-        "start all together"
-    }
-    assert meet({1: {}}, processes=2, wait=0.5)[1].startswith(
-        "process 0 of 2 did not answer process 1 at HERE within 0.5 s ("
     )
-
-
-def test_whoever_has_nothing_to_do_with_the_run_is_not_counted():
-    port, found = free_port(), {}
-    meeting = threading.Thread(target=lambda: found.update(meet({0: {}}, 2, 3.0, port)))
-    meeting.start()
-    lines = [
-        b"GET / HTTP/1.1\n",
-        b'{"process": 1, "facts": {}}\n',
-        b'{"tinymu": 1, "process": 7, "facts": {}}\n',
-        b'{"tinymu": 1, "process": true, "facts": {}}\n',
-    ]
-    sent = 0
-    while meeting.is_alive():
-        try:
-            with socket.create_connection(("localhost", port), timeout=1) as stranger:
-                stranger.sendall(lines[sent % len(lines)])
-                sent += 1
-        except OSError:
-            time.sleep(0.05)
-    assert sent >= len(lines)
-    assert found[0].startswith("process 1 of 2 did not come")
-
-
-def test_a_line_that_drips_is_not_waited_for():
-    ours, theirs = socket.socketpair()
-    stopped = threading.Event()
-
-    def drip():
-        while not stopped.wait(0.02):
-            theirs.sendall(b"x")
-
-    dripping = threading.Thread(target=drip)
-    dripping.start()
-    begun = time.monotonic()
-    assert _read(ours, 0.3) == {}
-    taken = time.monotonic() - begun
-    stopped.set()
-    dripping.join()
-    assert 0.3 <= taken < 30  # 1 MB would take hours
+    assert find_differences([facts] * 5) == ""
 
 
 def test_machines_may_have_the_data_in_other_places():
@@ -127,12 +39,6 @@ def test_machines_may_have_the_data_in_other_places():
         for place in ("/a", "/b")
     )
     assert here == there
-
-
-def test_a_port_that_is_taken_is_named():
-    with socket.create_server(("", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert "process 0 cannot listen there (" in meet({0: {}}, 2, 1.0, port)[0]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +54,7 @@ def test_a_port_that_is_taken_is_named():
 )
 def test_what_counts_as_another_installation(theirs, wanted):
     mine = {"commit": "a", "package files": "1", "jax": "0.10"}
-    found = difference(mine, {1: mine | theirs})
+    found = find_differences([mine, mine | theirs])
     assert found.startswith(wanted)
     assert bool(found) == bool(wanted)
 
@@ -174,7 +80,8 @@ def test_facts_tell_commit_changes_and_code(copy):
     assert len(clean["commit"]) == 12
     assert clean == facts_of(config, False, package)
     assert clean["package files"] == facts_of(config, False)["package files"]
-    (package / "files.py").write_text((package / "files.py").read_text() + "# more\n")
+    with (package / "utils" / "files.py").open("a") as file:
+        file.write("# more\n")
     changed = facts_of(config, False, package)
     assert changed["commit"] == f"{clean['commit']} with changes"
     assert changed["package files"] != clean["package files"]
@@ -185,7 +92,7 @@ def test_facts_tell_commit_changes_and_code(copy):
 def begin_here(place, config, output, port, number, *options):
     """Begins one of two processes that runs the package of a place."""
     command = [sys.executable, "-m", "tinymu_jax", "train"]
-    meet_at = [f"--coordinator=localhost:{port}", "--processes=2", f"--process={number}"]
+    meet_at = [f"--coordinator=localhost:{port}", "--num-processes=2", f"--process-id={number}"]
     return subprocess.Popen(
         [*command, f"--config={config}", f"--output={output}", *meet_at, *options],
         cwd=place,
@@ -198,7 +105,7 @@ def begin_here(place, config, output, port, number, *options):
 @pytest.mark.parametrize("differing", ["config", "commit"])
 def test_another_config_or_commit_stops_the_start(differing, config_file, copy, tmp_path):  # noqa: F811
     port, output = free_port(), tmp_path / "run"
-    (copy / "tinymu_jax" / "files.py").open("a").write("# other\n")
+    (copy / "tinymu_jax" / "utils" / "files.py").open("a").write("# other\n")
     place = copy if differing == "commit" else ROOT
     options = ["--optim.learning-rate=2e-4"] if differing == "config" else []
     processes = [
@@ -211,11 +118,34 @@ def test_another_config_or_commit_stops_the_start(differing, config_file, copy, 
         "commit": ["process 1 runs with commit", "process 1 runs with package files"],
     }[differing]
     for process in processes:
-        said = ended(process, 2)
-        assert said.startswith("error: ")
-        assert said.count("\n") == 1
+        (said,) = errors_of(ended(process, 2))
         assert any(words in said for words in wanted), said
     assert not output.exists()
+
+
+def errors_of(stderr):
+    """Returns the lines that begin with "error: "; jax logs others."""
+    return [line for line in stderr.splitlines() if line.startswith("error: ")]
+
+
+def test_a_process_that_does_not_join_ends_the_start_with_a_sentence(config_file, tmp_path):  # noqa: F811
+    port, output = free_port(), tmp_path / "run"
+    options = ["--num-processes=3", "--join-timeout=10"]
+    processes = [begin_here(ROOT, config_file, output, port, i, *options) for i in (0, 1)]
+    for process_id, process in enumerate(processes):
+        (said,) = errors_of(ended(process, 2))
+        assert said.startswith(
+            f"error: process {process_id} of 3 at localhost:{port}: not all processes joined "
+            "within 10 s; see the output of each"
+        )
+    assert not output.exists()
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=r"process 0 cannot listen there \("):
+            join_processes(f"localhost:{port}", 2, 0)
 
 
 # --- SLURM -------------------------------------------------------------------------------------
@@ -242,7 +172,7 @@ def in_slurm(monkeypatch, **more):
 def test_slurm_says_where_they_meet(monkeypatch):
     in_slurm(monkeypatch)
     # 61440 and what the job's number leaves of 4096.
-    assert _found_meeting(10) == Meeting("node003:61441", 8, 5)
+    assert _detect_cluster(10) == Cluster("node003:61441", 8, 5)
 
 
 @pytest.mark.parametrize(

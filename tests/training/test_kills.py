@@ -207,9 +207,10 @@ def test_pre_training_goes_on_after_kills_teachers_included(config_file, tmp_pat
 
 def begin_two(config_file, output):
     """Begins or goes on with a run on two processes of four devices."""
-    options = ["--step.blocks=8", f"--coordinator=localhost:{free_port()}", "--processes=2"]
+    options = ["--step.blocks=8", f"--coordinator=localhost:{free_port()}", "--num-processes=2"]
     return [
-        begin(config_file, output, *options, f"--process={number}", devices=4) for number in (0, 1)
+        begin(config_file, output, *options, f"--process-id={number}", devices=4)
+        for number in (0, 1)
     ]
 
 

@@ -79,7 +79,7 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
     [
         (("host:1", 2, None), "go together"),
         ((None, 2, 0), "go together"),
-        (("host:1", 2, 2), "--process 2 of 2: give 0 to 1"),
+        (("host:1", 2, 2), "--process-id 2 of 2: give 0 to 1"),
         (("host", 2, 0), "give it as host:port"),
     ],
 )

@@ -24,20 +24,22 @@ class _Run:
     resume: bool = False
     """Go on with what is in the output folder, if there is anything."""
     coordinator: str | None = None
-    """host:port of the first process, where neither SLURM nor a TPU pod says it."""
-    processes: int | None = None
-    """How many processes there are."""
-    process: int | None = None
-    """Which of them this is, from 0."""
-    wait: float = 300.0
-    """Seconds after which a process that has not come is an error."""
+    """host:port of process 0; detected under SLURM and on TPU pods."""
+    num_processes: int | None = None
+    """Processes in all; detected likewise."""
+    process_id: int | None = None
+    """Index of this process, from 0; detected likewise."""
+    join_timeout: float = 300.0
+    """Seconds in which all processes must join."""
 
     def run(self) -> int:
         """Runs it; returns the exit code."""
         from tinymu_jax.training.distributed import facts_of, join_processes
 
         facts = facts_of(self.run_config, self.resume)
-        join_processes(self.coordinator, self.processes, self.process, self.wait, facts)
+        join_processes(
+            self.coordinator, self.num_processes, self.process_id, self.join_timeout, facts
+        )
         import jax
 
         from tinymu_jax.training.run import train
