@@ -25,7 +25,8 @@ from tinymu_jax.training.aot.hlo import read_program
 from tinymu_jax.training.aot.traffic import collectives
 from tinymu_jax.training.config import OptimConfig
 from tinymu_jax.training.optim import make_optimizer, partition_frozen
-from tinymu_jax.training.train_step import init_state, make_step
+from tinymu_jax.training.tasks.finetune import answer_loss
+from tinymu_jax.training.train_step import init_state, make_train_step
 from tinymu_jax.utils.tree import flatten
 
 PACKING = PackingConfig(row_length=90, rows=2, max_clips=2, max_labels=24)
@@ -72,9 +73,9 @@ def test_averages_lie_where_their_weights_do():
     optimiser = make_optimizer(OptimConfig(weight_decay=0.1), 10)
     state = jax.eval_shape(lambda p: init_state(p, optimiser), trained)
     found = tree_shardings(state, weights, mesh)
-    for tree in (found.params, found.optimiser[0].mu, found.optimiser[0].nu):
+    for tree in (found.params, found.opt_state[0].mu, found.opt_state[0].nu):
         assert dict(flatten(tree)) == weights
-    assert not found.optimiser[0].count.spec
+    assert not found.opt_state[0].count.spec
 
 
 @pytest.mark.parametrize("sizes", [(3, 1, 1), (0, 3, 1), (8, 2, 1), (-1, 1, 1), (0, 16, 1)])
@@ -151,7 +152,7 @@ def train(checkpoint, sizes):
     frozen_at = tree_shardings(frozen, weight_shardings(frozen, axes, mesh), mesh)
     state, frozen = jax.device_put(state, state_at), jax.device_put(frozen, frozen_at)
     step = jax.jit(
-        make_step(config, "embeddings", optimiser),
+        make_train_step(answer_loss(config, "embeddings"), optimiser),
         in_shardings=(state_at, frozen_at, batch_sharding(mesh)),
         out_shardings=(state_at, None),
         donate_argnums=0,

@@ -66,17 +66,19 @@ def ours(batch: int, compute_dtype: str) -> Callable[[], Any]:
     from tinymu_jax.models.matpac_ssl.student_teacher import init_student_and_teacher, split_teacher
     from tinymu_jax.training.config import PRETRAINING, ComputeConfig
     from tinymu_jax.training.optim import make_optimizer, partition_frozen
-    from tinymu_jax.training.tasks.pretrain import frozen_too, loss_of_crops, teach
-    from tinymu_jax.training.train_step import compile_step, init_state, step_of
+    from tinymu_jax.training.tasks.pretrain import freeze_unused, pretraining_loss, update_teacher
+    from tinymu_jax.training.train_step import compile_step, init_state, make_train_step
 
     config = SelfSupervisedConfig()
     encoder = replace(config.encoder, compute_dtype=compute_dtype, remat=ComputeConfig().remat)
     config = replace(config, encoder=encoder)
-    optim = frozen_too(PRETRAINING, config)
+    optim = freeze_unused(PRETRAINING, config)
     optimiser = make_optimizer(optim, STEPS)
     params, teaching = split_teacher(init_student_and_teacher(config, 0))
     trained, frozen = partition_frozen(params, optim)
-    step = step_of(loss_of_crops(config, 0), optimiser, after=teach(config, STEPS))
+    step = make_train_step(
+        pretraining_loss(config, 0), optimiser, post_update=update_teacher(config, STEPS)
+    )
     step = jax.jit(step, donate_argnums=0)
     held = {"state": init_state(trained, optimiser, teaching)}
     batch = jax.device_put(CropBatch(make_crops(batch)[None], np.zeros(1, np.int32)))

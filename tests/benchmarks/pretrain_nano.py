@@ -9,6 +9,7 @@ What is there is not done again.
 """
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,33 @@ def prepare_clips(folder: Path, clips: int, probed: int) -> None:
     synthesize(folder / "probed", held, lambda done, total: None)
 
 
+def plot_pretraining(run: Path, path: Path, title: str = "") -> None:
+    """Plots losses, classes in use and wins of the hypotheses of a pre-training run."""
+    from tinymu_jax.utils.plotting import new_figure, save_figure
+
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if "loss" in row]
+    figure, first = new_figure(10, 3.2)
+    first.remove()
+    wins = [name for name in rows[0] if name.startswith("wins_")]
+    panels = {
+        "loss": {"prediction_loss": "prediction", "class_loss": "classes"},
+        "classes": {"classes_used": "in use in a step", "class_perplexity": "perplexity"},
+        "share of patches won": {name: name.replace("wins_", "hypothesis ") for name in wins},
+    }
+    panels = {label: lines for label, lines in panels.items() if lines}
+    for place, (label, lines) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), place)
+        for name, words in lines.items():
+            axes.plot([row["step"] for row in rows], [row[name] for row in rows], label=words)
+        axes.set(xlabel="steps", ylabel=label)
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize="small")
+    figure.suptitle(title, parse_math=False)
+    save_figure(figure, path)
+
+
 def main() -> None:
     """Does what is not there yet, and prints the table."""
     from configs.pretrain_nano import config
@@ -42,7 +70,6 @@ def main() -> None:
     from tinymu_jax.data.synthetic.generate import CLIPS, FACTS_FILE
     from tinymu_jax.evaluation.probe.probe import ProbeConfig, run_probe
     from tinymu_jax.evaluation.probe.vectors import mean_vectors
-    from tinymu_jax.training.plots import plot_pretraining
     from tinymu_jax.training.run import train
     from tinymu_jax.utils.malloc import keep_heap
 

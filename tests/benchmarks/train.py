@@ -123,7 +123,8 @@ def our_step(checkpoint: Any, batch: Any, store: str, args: Any, copy: bool = Tr
     """
     from tinymu_jax.training.config import OptimConfig
     from tinymu_jax.training.optim import make_optimizer, partition_frozen
-    from tinymu_jax.training.train_step import init_state, make_step
+    from tinymu_jax.training.tasks.finetune import answer_loss
+    from tinymu_jax.training.train_step import init_state, make_train_step
 
     config = checkpoint.config
     config = replace(
@@ -134,7 +135,7 @@ def our_step(checkpoint: Any, batch: Any, store: str, args: Any, copy: bool = Tr
     optim = OptimConfig()
     trained, frozen = partition_frozen(checkpoint.params, optim)
     optimiser = make_optimizer(optim, 1000)
-    step = jax.jit(make_step(config, store, optimiser), donate_argnums=0)
+    step = jax.jit(make_train_step(answer_loss(config, store), optimiser), donate_argnums=0)
     trained = jax.tree.map(np.copy, trained) if copy else trained
     state = jax.device_put(init_state(trained, optimiser))
     frozen, batch = jax.device_put((frozen, batch))

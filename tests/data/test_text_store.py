@@ -21,8 +21,8 @@ from tinymu_jax.models.tinymu import TinyMU, label_loss
 from tinymu_jax.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
 from tinymu_jax.training.config import DataConfig, OptimConfig, TrainConfig
 from tinymu_jax.training.flops import training_flops
-from tinymu_jax.training.tasks.finetune import FineTuning
-from tinymu_jax.training.train_step import loss_of_batch
+from tinymu_jax.training.tasks.finetune import FinetuneTask, answer_loss
+from tinymu_jax.training.train_step import StepContext
 from tinymu_jax.utils.tree import flatten
 
 TEXTS = {
@@ -185,8 +185,8 @@ def compared(prepared, golden_checkpoint):
     assert len(batches) == 1
 
     def packed(params, batch):
-        found = loss_of_batch(params, {}, batch, config, "text")
-        return found.total / found.count
+        loss = answer_loss(config, "text")(params, {}, batch, StepContext(jax.numpy.int32(0)))
+        return loss.loss_sum / loss.num_targets
 
     @jax.jit
     def together(params, batch):
@@ -242,14 +242,14 @@ def test_encoder_training_rejects_texts(
     if field == "validation":
         config = replace(config, data=replace(config.data, validation=str(prepared.folder)))
     message = refusal(
-        FineTuning,
+        FinetuneTask,
         config,
         golden_checkpoint.config,
         golden_checkpoint.params,
         tokenizer_file,
         jax.devices()[:1],
     )
-    assert f"stores text, which the {part} does not hear" in message
+    assert f"stores text, which bypasses the {part}" in message
     assert "freeze '(encoder|projector)/.*'" in message
 
 

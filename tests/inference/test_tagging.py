@@ -37,7 +37,7 @@ from tinymu_jax.training.config import (
 )
 from tinymu_jax.training.init_weights import open_init
 from tinymu_jax.training.optim import make_optimizer
-from tinymu_jax.training.tasks.tagger import Tagging, classes_of, mixed, read_targets
+from tinymu_jax.training.tasks.tagger import TagTask, mixup, read_class_names, read_targets
 from tinymu_jax.utils.tree import flatten
 
 ENCODER = MatpacConfig(width=32, depth=2, num_heads=2, num_frames=96)
@@ -161,7 +161,7 @@ def test_mixed_clips_have_both_clips_labels_in_their_shares():
         np.eye(3, dtype=np.int32)[None].repeat(2, 0),
         np.array([8, 9]),
     )
-    found = mixed(batch, 0.5, jax.random.key(0))
+    found = mixup(batch, 0.5, jax.random.key(0))
     shares = np.array(found.labels)
     for block in range(2):
         for clip in range(3):
@@ -174,7 +174,7 @@ def test_mixed_clips_have_both_clips_labels_in_their_shares():
     np.testing.assert_array_equal(found.lengths, [[5, 5, 4], [2, 5, 5]])
     assert len(np.unique(shares)) > 6
     # The same block has the same shares wherever it is computed.
-    alone = mixed(jax.tree.map(lambda x: x[1:], batch), 0.5, jax.random.key(0))
+    alone = mixup(jax.tree.map(lambda x: x[1:], batch), 0.5, jax.random.key(0))
     np.testing.assert_array_equal(alone.labels[0], found.labels[1])
 
 
@@ -200,18 +200,18 @@ def test_no_mesh_changes_a_loss_and_a_run_goes_on(config, tmp_path):
 
 
 def test_outputs_follow_the_list_of_classes(config, sounds, tmp_path):
-    assert classes_of(config) == ["drums", "fast", "loud"]
+    assert read_class_names(config) == ["drums", "fast", "loud"]
     rows = "index,mid,display_name\n0,/m/z,drums\n1,/m/a,loud\n2,/m/k,fast\n3,/m/b,never\n"
     (tmp_path / "classes.csv").write_text(rows)
     own = with_part(config, "data", classes=str(tmp_path / "classes.csv"))
-    assert classes_of(own) == ["loud", "never", "fast", "drums"]  # by mid
+    assert read_class_names(own) == ["loud", "never", "fast", "drums"]  # by mid
     np.testing.assert_array_equal(read_targets(own)["0.wav"], [0, 0, 1, 1])
     (tmp_path / "mids.csv").write_text("file,labels\n0.wav,/m/z;/m/a\n")
     by_mid = with_part(own, "data", labels=str(tmp_path / "mids.csv"))
     np.testing.assert_array_equal(read_targets(by_mid)["0.wav"], [1, 0, 0, 1])
     (tmp_path / "few.csv").write_text("index,mid,display_name\n0,/m/z,drums\n1,/m/a,loud\n")
     (tmp_path / "twice.txt").write_text("drums\nloud\ndrums\n")
-    message = refusal(classes_of, with_part(own, "data", classes=str(tmp_path / "twice.txt")))
+    message = refusal(read_class_names, with_part(own, "data", classes=str(tmp_path / "twice.txt")))
     assert "names a class twice" in message
     message = refusal(train, with_part(own, "data", classes=str(tmp_path / "few.csv")))
     assert "0.wav is 'fast', which is no class of" in message
@@ -261,7 +261,7 @@ def test_what_cannot_be_learnt_is_refused(config, part, fields, message):
 def test_clips_are_heard_as_long_as_asked(config, sounds):
     params = open_init(config)
     short = with_part(endless(config), "data", seconds=0.5)
-    task = Tagging(short, params.config, params.params, jax.devices()[:1])
+    task = TagTask(short, params.config, params.params, jax.devices()[:1])
     batch = task.batches[0]
     # 0.5 s are 48 frames: three columns of sixteen.
     assert batch.features.shape == (2, CLIPS, 48, 80)

@@ -40,7 +40,8 @@ from tinymu_jax.models.lora import LORA_FROZEN_PARAMS, add_lora, merge_lora
 from tinymu_jax.models.packing import PackedGroup, PackedQuestion, PackingConfig, build_block
 from tinymu_jax.training.config import OptimConfig
 from tinymu_jax.training.optim import make_optimizer, partition_frozen
-from tinymu_jax.training.train_step import init_state, make_step
+from tinymu_jax.training.tasks.finetune import answer_loss
+from tinymu_jax.training.train_step import init_state, make_train_step
 from tinymu_jax.utils.tree import flatten, logical_axes, unflatten
 
 LORA = LoraConfig(rank=4, alpha=6.0)
@@ -247,10 +248,10 @@ def test_gradients_are_those_of_the_padded_step(
     adapt(module.text_decoder.lm, params, lora)
     loss, gradients = published_step(module, waveforms, texts, ignore_bang=True)
     trained, frozen = partition_frozen(params, OptimConfig(frozen_params=LORA_FROZEN_PARAMS))
-    step = jax.jit(make_step(config, "embeddings", KEEP, accumulate))
+    step = jax.jit(make_train_step(answer_loss(config, "embeddings"), KEEP, accumulate))
     state, metrics = step(init_state(trained, KEEP), frozen, make_batch(texts))
     np.testing.assert_allclose(metrics.loss, loss, rtol=1e-5)
-    assert_gradients(state.optimiser, wanted_gradients(gradients, config))
+    assert_gradients(state.opt_state, wanted_gradients(gradients, config))
 
 
 def test_an_encoder_that_is_not_frozen_learns(golden_dir, golden_checkpoint, waveforms):
@@ -276,13 +277,13 @@ def test_an_encoder_that_is_not_frozen_learns(golden_dir, golden_checkpoint, wav
     trained, frozen = partition_frozen(
         golden_checkpoint.params, OptimConfig(frozen_params=constants)
     )
-    step = jax.jit(make_step(config, "waveform", KEEP))
+    step = jax.jit(make_train_step(answer_loss(config, "waveform"), KEEP))
     state, metrics = step(init_state(trained, KEEP), frozen, batch)
     np.testing.assert_allclose(metrics.loss, loss, rtol=1e-5)
     wanted = {path: leaf for path, leaf in flatten(whole) if path in dict(flatten(trained))}
     assert sum(path.startswith("encoder/") for path in wanted) > 10
     # Looser: each side makes its log-mel itself.
-    assert_gradients(state.optimiser, wanted, 1e-4)
+    assert_gradients(state.opt_state, wanted, 1e-4)
 
 
 def test_only_what_is_trained_has_averages(golden_checkpoint):
@@ -452,10 +453,10 @@ def test_dropout_of_a_step_follows_its_number_and_is_computed_again_alike(
         """Returns losses and gradients of two steps over the same weights and questions."""
         decoder = dataclasses.replace(config.decoder, remat=remat)
         changed = dataclasses.replace(config, decoder=decoder)
-        step = jax.jit(make_step(changed, "embeddings", KEEP, seed=0))
+        step = jax.jit(make_train_step(answer_loss(changed, "embeddings"), KEEP, seed=0))
         state, metrics = step(init_state(trained, KEEP), frozen, batch)
         later, others = step(state, frozen, batch)
-        return [float(m.loss) for m in (metrics, others)], state.optimiser, later.optimiser
+        return [float(m.loss) for m in (metrics, others)], state.opt_state, later.opt_state
 
     (losses, *kept), (again, *anew) = run("none"), run("attention")
     assert abs(losses[0] - losses[1]) > 1e-3

@@ -18,7 +18,7 @@ from tokenizer_fixture import tokenizer_text
 from tinymu_jax.checkpoints.checkpoint import read_checkpoint
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig
 from tinymu_jax.data.prepare import prepare
-from tinymu_jax.training.checkpointing import whole_steps
+from tinymu_jax.training.checkpointing import complete_steps
 from tinymu_jax.utils.tree import flatten
 
 STEPS = 40
@@ -143,7 +143,7 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(config_file, uninterrupted
     said = ended(process)
     (step,) = map(int, re.findall(r"stopped after step (\d+), saved", said))
     assert f"resume with: tinymu train --config={config_file} --output={output} --resume" in said
-    assert whole_steps(output / "checkpoints")[-1] == step
+    assert complete_steps(output / "checkpoints")[-1] == step
     assert losses(output) == {number: uninterrupted[number] for number in range(1, step + 1)}
 
 
@@ -220,7 +220,7 @@ def stop_one(processes, output, step, number):
     processes[number].send_signal(signal.SIGTERM)
     said = [ended(process) for process in processes]
     (stopped,) = map(int, re.findall(r"stopped after step (\d+), saved", said[0]))
-    assert whole_steps(output / "checkpoints")[-1] == stopped
+    assert complete_steps(output / "checkpoints")[-1] == stopped
     return stopped
 
 

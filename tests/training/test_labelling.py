@@ -32,7 +32,7 @@ from tinymu_jax.training.config import (
     StepConfig,
     TrainConfig,
 )
-from tinymu_jax.training.tasks.labelling import Labelling, add_label_head
+from tinymu_jax.training.tasks.tagger import LabelTask, add_label_head
 from tinymu_jax.utils.tree import flatten
 
 SECONDS = [1.5, 0.7, 2.0, 1.1, 0.9, 1.7, 1.3, 0.6]
@@ -128,7 +128,7 @@ def whole(base, tmp_path_factory):
 def labelling(config, checkpoint):
     """Returns a run put together, and the weights that it begins with."""
     params = add_label_head(checkpoint.params, checkpoint.config, config.data.labels)
-    return Labelling(config, checkpoint.config, params, jax.devices()[:1]), params
+    return LabelTask(config, checkpoint.config, params, jax.devices()[:1]), params
 
 
 def with_data(config, **changes):
@@ -235,7 +235,7 @@ def test_clips_are_changed_as_the_config_says(base, golden_checkpoint):
 def test_the_clips_of_a_batch_learnt_by_heart_are_its_own(base, golden_checkpoint):
     config = replace(base, overfit_batch=True, steps=5)
     learning, _ = labelling(config, golden_checkpoint)
-    assert [learning.clips(step) for step in range(1, 5)] == [learning.clips(0)] * 4
+    assert [learning.clip_names(step) for step in range(1, 5)] == [learning.clip_names(0)] * 4
 
 
 # --- the run -----------------------------------------------------------------------------------
@@ -340,7 +340,7 @@ def test_a_table_that_is_gone_is_named_when_a_run_goes_on(config, tmp_path):
 def test_what_labels_do_not_depend_on_does_not_learn(base, golden_checkpoint, frozen):
     config = replace(base, optim=replace(base.optim, frozen_params=frozen))
     message = refusal(labelling, config, golden_checkpoint)
-    assert "data.labels teaches the encoder alone" in message
+    assert "data.labels trains the encoder alone" in message
     assert "optim.frozen-params '(projector|decoder)/.*'" in message
 
 
@@ -360,7 +360,7 @@ def test_what_the_encoder_does_not_hear_is_refused(base, golden_checkpoint, monk
 
     monkeypatch.setattr(Dataset, "__init__", stored)
     message = refusal(labelling, base, golden_checkpoint)
-    assert f"stores {store}, which the encoder does not hear; prepare log_mel" in message
+    assert f"stores {store}, which bypasses the encoder; prepare log_mel" in message
 
 
 def test_muon_for_the_vectors_of_stacked_layers_is_refused(base, golden_checkpoint):

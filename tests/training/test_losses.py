@@ -87,7 +87,7 @@ def test_gradients_are_those_of_the_padded_step(
 ):
     import dataclasses
 
-    monkeypatch.setattr(losses, "SCORED_TOGETHER", 100)
+    monkeypatch.setattr(losses, "CHUNK", 100)
     config = dataclasses.replace(golden_checkpoint.config, ignore_pad_labels=ignore)
     waveforms = [golden[f"{clip}/waveform"] for clip in CLIPS]
     texts = asked(questions)

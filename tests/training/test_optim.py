@@ -193,7 +193,7 @@ def test_averages_of_muon_lie_where_their_weights_do():
     state = jax.eval_shape(lambda p: init_state(p, optimiser), trained)
     found = tree_shardings(state, weights, mesh)
     assert dict(flatten(found.params)) == weights
-    muon, adam = (part.inner_state for part in found.optimiser[:2])
+    muon, adam = (part.inner_state for part in found.opt_state[:2])
     orthogonal = assert_averages_lie_with_their_weights(muon[0].mu, weights)
     divided = assert_averages_lie_with_their_weights(adam.mu, weights)
     assert assert_averages_lie_with_their_weights(adam.nu, weights) == divided
@@ -217,7 +217,7 @@ def test_a_checkpoint_gives_back_the_averages(gradients, tmp_path):
     state = TrainState(jnp.int32(1), params, averages)
     places = tree_shardings(state, places, mesh)
     state = jax.device_put(state, places)
-    average = state.optimiser[0].inner_state[0].mu["layers"]["wide"]
+    average = state.opt_state[0].inner_state[0].mu["layers"]["wide"]
     assert tuple(average.sharding.spec) == (None, "fsdp", "tensor")
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(state, 1, {})

@@ -20,7 +20,7 @@ from tinymu_jax.models.lora import LORA_FROZEN_PARAMS
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training import checkpointing as checkpoints_module
 from tinymu_jax.training import run as runs
-from tinymu_jax.training.checkpointing import Checkpoints, whole_steps
+from tinymu_jax.training.checkpointing import Checkpoints, complete_steps
 from tinymu_jax.training.config import (
     DataConfig,
     InitConfig,
@@ -124,7 +124,7 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(config, tmp_path):
     whole = train(config)
     cut = changed(config, output=str(tmp_path / "cut"), loop__stop_after=5)
     assert train(cut).model is None
-    assert whole_steps(tmp_path / "cut" / "checkpoints") == [4, 5]
+    assert complete_steps(tmp_path / "cut" / "checkpoints") == [4, 5]
     # What a kill leaves behind is no line.
     with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "loss": 1.0}\n{"step": 7, "lo')
@@ -138,9 +138,9 @@ def test_checkpoints_may_lie_in_another_place(config, tmp_path):
     place = tmp_path / "elsewhere"
     config = changed(config, checkpoints=f"file://{place}", steps=8, loop__stop_after=5)
     train(config)
-    assert whole_steps(place) == whole_steps(f"file://{place}") == [4, 5]
+    assert complete_steps(place) == complete_steps(f"file://{place}") == [4, 5]
     assert not (tmp_path / "run" / "checkpoints").exists()
-    assert "saved at step 5; go on with --resume" in refusal(train, config)
+    assert "saved at step 5; continue it with --resume" in refusal(train, config)
     on = changed(config, loop__stop_after=None)
     assert "checkpoints (was" in refusal(train, changed(on, checkpoints=None), True)
     trained = train(on, resume=True)
@@ -156,29 +156,29 @@ def test_a_bucket_that_cannot_be_reached_is_told_in_a_sentence(monkeypatch):
         def glob(self, pattern):
             raise OSError("no route to host")
 
-    monkeypatch.setattr(checkpoints_module, "place_of", lambda folder: Away())
-    said = refusal(whole_steps, "gs://bucket/run")
-    assert said.startswith("gs://bucket/run: cannot be looked at (no route to host); check the")
+    monkeypatch.setattr(checkpoints_module, "checkpoint_path", lambda folder: Away())
+    said = refusal(complete_steps, "gs://bucket/run")
+    assert said.startswith("gs://bucket/run: cannot be listed (no route to host); check the")
 
 
 def test_a_bucket_marks_what_is_whole(tmp_path, monkeypatch):
     for step in (4, 5):
         (tmp_path / str(step)).mkdir()
     (tmp_path / "4" / "commit_success.txt").touch()
-    assert whole_steps(tmp_path) == [4, 5]
+    assert complete_steps(tmp_path) == [4, 5]
 
     class Bucket(type(tmp_path)):
         def __str__(self):
             return "gs://bucket/run"
 
-    monkeypatch.setattr(checkpoints_module, "place_of", lambda folder: Bucket(tmp_path))
+    monkeypatch.setattr(checkpoints_module, "checkpoint_path", lambda folder: Bucket(tmp_path))
     monkeypatch.setattr(Bucket, "glob", lambda self, pattern: tmp_path.glob(pattern))
-    assert whole_steps("gs://bucket/run") == [4]
+    assert complete_steps("gs://bucket/run") == [4]
 
 
 def test_checkpoints_go_to_no_other_kind_of_bucket():
     assert "s3://b/run: checkpoints go to a folder or to gs://" in refusal(
-        whole_steps, "s3://b/run"
+        complete_steps, "s3://b/run"
     )
 
 
@@ -191,7 +191,7 @@ def test_the_best_and_the_latest_checkpoints_are_kept(tmp_path):
         loss = {"validation_loss": measured[step]} if step in measured else {}
         checkpoints.save(state._replace(step=jnp.int32(step)), step, loss)
     checkpoints.close()
-    assert whole_steps(tmp_path / "checkpoints") == [3, 6, 7]
+    assert complete_steps(tmp_path / "checkpoints") == [3, 6, 7]
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert (checkpoints.best(), checkpoints.latest()) == (3, 7)
     assert checkpoints.restore(3, jax.device_put(state)).step == 3
@@ -286,12 +286,12 @@ def test_a_loss_that_is_no_number_stops_the_run(config):
     assert f"last good checkpoint: {step - 1}; its clips: " in message
     assert fault["clips"]
     assert all(clip.endswith(".wav") for clip in fault["clips"])
-    assert whole_steps(Path(config.output) / "checkpoints")[-1] == step - 1
+    assert complete_steps(Path(config.output) / "checkpoints")[-1] == step - 1
 
 
 def test_a_folder_with_a_run_is_not_begun_again(config):
     train(changed(config, loop__stop_after=4))
-    assert "holds a run, saved at step 4; go on with --resume" in refusal(train, config)
+    assert "holds a run, saved at step 4; continue it with --resume" in refusal(train, config)
 
 
 def test_another_config_is_not_mixed_in(config):

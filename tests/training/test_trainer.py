@@ -2,36 +2,41 @@
 
 import dataclasses
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers import ROOT, lines, refusal
 
 from tinymu_jax.cli.train import RUNS, _without, read_config_file, read_run
-from tinymu_jax.training.checkpointing import Checkpoints, whole_steps
+from tinymu_jax.training.checkpointing import Checkpoints, complete_steps
 from tinymu_jax.training.config import LoopConfig, OptimConfig, RunConfig
 from tinymu_jax.training.distributed import join_processes
 from tinymu_jax.training.metrics import MetricsLog
 from tinymu_jax.training.optim import make_optimizer
-from tinymu_jax.training.preemption import Stopping
-from tinymu_jax.training.train_step import Metrics, init_state
-from tinymu_jax.training.trainer import StepCost, Trainer, TrainerTask
+from tinymu_jax.training.preemption import StopRequest
+from tinymu_jax.training.tasks.base import StepCost
+from tinymu_jax.training.train_step import StepMetrics, init_state
+from tinymu_jax.training.trainer import Trainer
 from tinymu_jax.utils.progress import show_progress
 
-NUMBERS = Metrics(np.float32(1), np.float32(1), np.float32(1), {"spread": np.float32(2)})
+METRICS = StepMetrics(np.float32(1), np.float32(1), np.float32(1), {"spread": np.float32(2)})
 
 
 def run_loop(folder, validate, stopping, steps=4):
     """Runs a loop over counts instead of weights; returns the saved steps and the log."""
     optimiser = make_optimizer(OptimConfig(), 10)
     state = init_state({"a": {"kernel": np.ones((2, 3), np.float32)}}, optimiser)
-    task = TrainerTask(
-        steps,
-        lambda state, batch: (state._replace(step=state.step + 1), NUMBERS),
-        lambda start: range(start, steps),
-        lambda step: StepCost(1, 1, 1.0),
-        lambda step: ["a.wav"],
-        validate,
+    task = SimpleNamespace(
+        steps=steps,
+        run_step=lambda state, batch: (state._replace(step=state.step + 1), METRICS),
+        load_batches=lambda start: range(start, steps),
+        cost=lambda step: StepCost(1, 1, 1.0),
+        clip_names=lambda step: ["a.wav"],
+        validate=validate,
+        peak_flops=None,
+        unit="questions",
+        diagnose=lambda metrics: None,
     )
     checkpoints = Checkpoints(folder / "checkpoints")
     log = MetricsLog(folder, 0)
@@ -40,28 +45,28 @@ def run_loop(folder, validate, stopping, steps=4):
         end = Trainer(task, loop, folder, checkpoints, log, progress, stopping).run(state, 0)
     log.close()
     checkpoints.close()
-    return end, whole_steps(folder / "checkpoints")
+    return end, complete_steps(folder / "checkpoints")
 
 
 def test_asked_to_stop_while_it_validates_it_saves_at_once(tmp_path):
-    stopping = Stopping()
+    stopping = StopRequest()
 
     def validate(state, stopped):
-        stopping.ask(signal.SIGTERM)
+        stopping.receive(signal.SIGTERM)
         return {} if stopped() else {"validation_loss": 1.0}
 
     end, saved = run_loop(tmp_path, validate, stopping)
-    assert (end.step, end.asked, saved) == (2, True, [2])
+    assert (end.step, end.stopped, saved) == (2, True, [2])
     assert not lines(tmp_path, "validation_loss")
 
 
 def test_a_validation_that_is_no_number_is_not_the_best(tmp_path, capsys):
     losses = iter([float("nan"), 1.0])
-    run_loop(tmp_path, lambda *_: {"validation_loss": next(losses)}, Stopping())
+    run_loop(tmp_path, lambda *_: {"validation_loss": next(losses)}, StopRequest())
     assert lines(tmp_path, "validation_loss") == {4: 1.0}
     assert Checkpoints(tmp_path / "checkpoints").best() == 4
     said = capsys.readouterr().err
-    assert "step 2: validation_loss is no number; not counted" in said
+    assert "step 2: validation_loss is not finite; ignored" in said
     assert "step 1/4  loss 1.0000\n" in said
 
 

@@ -26,7 +26,8 @@ from tinymu_jax.training.optim import (
     partition_frozen,
     published_schedule,
 )
-from tinymu_jax.training.train_step import init_state, make_step
+from tinymu_jax.training.tasks.finetune import answer_loss
+from tinymu_jax.training.train_step import init_state, make_train_step
 from tinymu_jax.utils.tree import flatten
 
 hear = jax.jit(encode_features, static_argnums=(3, 4))
@@ -206,7 +207,7 @@ def test_losses_are_those_of_torchs_adam_on_the_padded_model(
     trained, frozen = partition_frozen(golden_checkpoint.params, optim)
     assert set(trained) == {"projector", "decoder"}
     optimiser = make_optimizer(optim, len(batches))
-    step = jax.jit(make_step(config, "waveform", optimiser))
+    step = jax.jit(make_train_step(answer_loss(config, "waveform"), optimiser))
     state, losses = init_state(trained, optimiser), []
     for number in range(steps):
         state, metrics = step(state, frozen, batches[number])
@@ -226,7 +227,7 @@ def test_accumulated_steps_are_the_whole_step(datasets, golden_checkpoint, accum
     sgd = optax.sgd(1.0)
     results = []
     for parts in (1, accumulate):
-        step = jax.jit(make_step(config, "embeddings", sgd, parts))
+        step = jax.jit(make_train_step(answer_loss(config, "embeddings"), sgd, parts))
         results.append(step(init_state(trained, sgd), frozen, batches[0]))
     (one, whole), (two, summed) = results
     np.testing.assert_allclose(summed.loss, whole.loss, rtol=1e-6)
@@ -247,7 +248,7 @@ def test_what_is_computed_again_is_what_was_kept(datasets, golden_checkpoint, re
     sgd, results = optax.sgd(1.0), []
     for kind in ("none", remat):
         config = dataclasses.replace(base, decoder=dataclasses.replace(base.decoder, remat=kind))
-        step = jax.jit(make_step(config, "embeddings", sgd))
+        step = jax.jit(make_train_step(answer_loss(config, "embeddings"), sgd))
         lowered = step.lower(init_state(trained, sgd), frozen, batch).compile()
         results.append(step(init_state(trained, sgd), frozen, batch))
         results.append(lowered.memory_analysis().temp_size_in_bytes)
@@ -266,7 +267,7 @@ def test_a_step_without_questions_changes_nothing(datasets, golden_checkpoint):
     batch = jax.tree.map(lambda x: np.asarray(x)[None], empty)
     sgd = optax.sgd(1.0)
     trained, frozen = partition_frozen(golden_checkpoint.params, OptimConfig())
-    step = jax.jit(make_step(config, "log_mel", sgd))
+    step = jax.jit(make_train_step(answer_loss(config, "log_mel"), sgd))
     state, metrics = step(init_state(trained, sgd), frozen, batch)
     assert (float(metrics.loss), float(metrics.tokens)) == (0.0, 0.0)
     before = dict(flatten(trained))

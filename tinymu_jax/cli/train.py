@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -111,8 +111,8 @@ class Export:
     """A new or empty folder, or a checkpoint's; a card of your own in it stays."""
     step: str = "best"
     """best (by validation, else the latest), latest, or the number of a step that was kept."""
-    half: bool = False
-    """Round the weights to float16: half the size, three digits instead of seven."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """float16 halves the size and keeps three digits instead of seven."""
 
     def run(self) -> int:
         """Exports; returns the exit code."""
@@ -120,7 +120,7 @@ class Export:
         from tinymu_jax.training.run import export
 
         _quieten()
-        step = export(self.run_folder, self.output, self.step, self.half)
+        step = export(self.run_folder, self.output, self.step, self.dtype)
         card = write_card(self.output, made_from_run(self.run_folder, step))
         print(f"the model after step {step} is {self.output}, described in {card}")
         return 0

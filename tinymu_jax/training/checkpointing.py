@@ -1,7 +1,7 @@
-"""Checkpoints of a run: weights, averages, position in the data; saved while it goes on."""
+"""Orbax checkpoints of a run: parameters, optimizer state and position in the data."""
 
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -9,98 +9,85 @@ import jax
 import numpy as np
 
 from tinymu_jax.data.remote import is_url
-from tinymu_jax.errors import InputError, reason_of
+from tinymu_jax.errors import InputError, reason_of, translate
 from tinymu_jax.training.train_step import TrainState
 from tinymu_jax.utils.tree import Tree
 
-BEST_BY = "validation_loss"
-"""The metric by which one checkpoint is kept beside the latest."""
+BEST_METRIC = "validation_loss"
+"""The checkpoint with the lowest value is kept beside the latest."""
 
 COMMITTED = "commit_success.txt"
-"""Orbax's mark of a checkpoint that is whole, on a bucket."""
+"""Orbax's mark of a complete checkpoint on a bucket."""
 
 
 class Checkpoints:
-    """The latest checkpoints of a run and its best, by number of steps done.
+    """The latest checkpoints of a run and its best one, by steps done.
 
-    One is written beside the others and gets its name when it is whole: what a kill or a full
-    disk leaves behind is never taken for a checkpoint.
+    A checkpoint is written under another name and renamed when it is complete, so that what a kill
+    or a full disk leaves behind is never taken for one. Saving is asynchronous.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 2, read_only: bool = False) -> None:
-        """Opens the checkpoints of a folder, or makes room for them.
+    def __init__(self, folder: str | Path, max_to_keep: int = 2, read_only: bool = False) -> None:
+        """Opens the checkpoints of a folder, or creates it.
 
         Args:
-            folder: that all processes see, or its address on a bucket.
-            keep: latest ones that are kept.
+            folder: that all processes see, or its gs:// address.
+            max_to_keep: latest checkpoints to keep.
             read_only: whether another process may be writing them.
 
         Raises:
-            InputError: it cannot be opened.
+            InputError: the folder cannot be opened.
         """
-        # Orbax takes seconds to import, which only a run should wait for.
+        # Orbax takes seconds to import; only runs should wait for it.
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
         def loss(metrics: Mapping[str, float]) -> float:
-            return metrics[BEST_BY]
+            return metrics[BEST_METRIC]
 
-        # `max_to_keep` with `best_fn` would delete the latest one.
+        # `max_to_keep` together with `best_fn` would delete the latest one.
         best = policy.BestN(
             get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
-        # Compressed, weights are a twelfth smaller and take ten times as long.
-        plain = ocp.PyTreeCheckpointHandler(use_compression=False)
-        self.ocp, self.folder = ocp, place_of(folder)
-        with self._told("opened"):
+        keep = policy.AnyPreservationPolicy([policy.LatestN(n=max_to_keep), best])
+        # Compression saves a twelfth of the size and takes ten times as long.
+        handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+        self.ocp, self.folder = ocp, checkpoint_path(folder)
+        with self._translate("opened"):
             self.manager = ocp.CheckpointManager(
                 self.folder,
-                item_handlers={
-                    "params": plain,
-                    "rest": plain,
-                },
+                item_handlers={"params": handler, "rest": handler},
                 options=ocp.CheckpointManagerOptions(
-                    preservation_policy=policy.AnyPreservationPolicy(
-                        [policy.LatestN(n=keep), best]
-                    ),
-                    best_fn=loss,
-                    best_mode="min",
-                    read_only=read_only,
+                    preservation_policy=keep, best_fn=loss, best_mode="min", read_only=read_only
                 ),
             )
 
     def latest(self) -> int | None:
-        """Returns the steps done of the latest checkpoint."""
+        """Returns the step of the latest checkpoint."""
         return self.manager.latest_step()
 
     def best(self) -> int | None:
-        """Returns the steps done of the best checkpoint, if there was a validation."""
+        """Returns the step of the best checkpoint; None without a validation."""
         return self.manager.best_step()
 
     def save(self, state: TrainState, step: int, metrics: Mapping[str, float]) -> None:
-        """Begins to save; the state may be donated at once.
+        """Starts saving; the state may be donated right after.
 
         Args:
             state: after `step` steps.
             step: also the position in the data.
-            metrics: of the validation, if there was one at this step.
+            metrics: of the validation at this step, {} if there was none.
 
         Raises:
-            InputError: this or the save before cannot be written.
+            InputError: this checkpoint or the one before cannot be written.
         """
         if step in self.manager.all_steps():
             return
         args = self.ocp.args
-        rest = _rest(state)
-        with self._told(f"saved at step {step}"):
+        items = {name: args.PyTreeSave(tree) for name, tree in _items(state).items()}
+        with self._translate(f"saved at step {step}"):
             self.manager.save(
-                step,
-                args=args.Composite(
-                    params=args.PyTreeSave(state.params),
-                    rest=args.PyTreeSave(rest),
-                ),
-                metrics=dict(metrics) or None,
-                force=True,
+                step, args=args.Composite(**items), metrics=dict(metrics) or None, force=True
             )
 
     def restore(self, step: int, state: TrainState) -> TrainState:
@@ -108,98 +95,86 @@ class Checkpoints:
 
         Args:
             step: of the checkpoint.
-            state: shapes, types and shardings.
+            state: shapes, dtypes and shardings.
 
         Raises:
-            InputError: it cannot be read, or is of another model.
+            InputError: it cannot be read, or belongs to another model.
         """
         args, utils = self.ocp.args, self.ocp.checkpoint_utils
-        wanted = {"params": state.params, "rest": _rest(state)}
-        with self._told(f"read at step {step}"):
-            found = self.manager.restore(
-                step,
-                args=args.Composite(
-                    **{
-                        name: args.PyTreeRestore(
-                            tree, restore_args=utils.construct_restore_args(tree)
-                        )
-                        for name, tree in wanted.items()
-                    }
-                ),
-            )
-        rest = found.rest
-        extra = rest.get("extra", state.extra)
-        return TrainState(rest["step"], found.params, rest["optimiser"], extra)
+        items = {
+            name: args.PyTreeRestore(tree, restore_args=utils.construct_restore_args(tree))
+            for name, tree in _items(state).items()
+        }
+        with self._translate(f"read at step {step}"):
+            restored = self.manager.restore(step, args=args.Composite(**items))
+        rest = restored.rest
+        aux_state = rest.get("aux_state", state.aux_state)
+        return TrainState(rest["step"], restored.params, rest["opt_state"], aux_state)
 
     def restore_params(self, step: int) -> Tree:
-        """Reads the trained weights alone, as numpy arrays, whatever run they are of.
+        """Reads the trained parameters alone, as numpy arrays.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: they cannot be read.
         """
         return self._restore_arrays(step, "params", lambda tree: tree)
 
-    def restore_extra(self, step: int) -> Tree:
-        """Reads what the state held besides, by its names; {} where there was nothing.
+    def restore_aux_state(self, step: int) -> Tree:
+        """Reads `aux_state` alone as a tree of numpy arrays; {} if there is none.
 
         Raises:
             InputError: it cannot be read.
         """
-        found = self._restore_arrays(
-            step, "rest", lambda tree: {k: v for k, v in tree.items() if k == "extra"}
+        rest = self._restore_arrays(
+            step, "rest", lambda tree: {k: v for k, v in tree.items() if k == "aux_state"}
         )
-        return found.get("extra", {})
+        return rest.get("aux_state", {})
 
-    def _restore_arrays(self, step: int, item: str, wanted: Callable[[Tree], Tree]) -> Tree:
-        """Reads a part of what was saved, as numpy arrays."""
+    def _restore_arrays(self, step: int, item: str, select: Callable[[Tree], Tree]) -> Tree:
         args, ocp = self.ocp.args, self.ocp
-        with self._told(f"read at step {step}"):
-            kept = wanted(self.manager.item_metadata(step)[item].tree)
-            if not kept:
+        with self._translate(f"read at step {step}"):
+            tree = select(self.manager.item_metadata(step)[item].tree)
+            if not tree:
                 return {}
-            plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), kept)
-            own = args.PyTreeRestore(item=kept, restore_args=plain, partial_restore=True)
-            return self.manager.restore(step, args=args.Composite(**{item: own}))[item]
+            numpy_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            restore = args.PyTreeRestore(item=tree, restore_args=numpy_args, partial_restore=True)
+            return self.manager.restore(step, args=args.Composite(**{item: restore}))[item]
 
     def wait(self) -> None:
-        """Waits until what was begun is saved.
+        """Waits until everything is saved.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: a checkpoint cannot be written.
         """
-        with self._told("saved"):
+        with self._translate("saved"):
             self.manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and lets the folder go."""
+        """Waits, and releases the folder."""
         self.wait()
         self.manager.close()
 
-    @contextmanager
-    def _told(self, doing: str) -> Any:
-        """Turns the errors of disks and of Orbax into a sentence."""
-        try:
-            yield
-        except InputError:
-            raise
-        except Exception as error:
-            # tensorstore, Orbax and the operating system each have classes of their own for it.
-            reason = reason_of(error, 300)
-            last = getattr(self, "manager", None) and whole_steps(self.folder)
-            good = f"the last whole one is of step {max(last)}" if last else "there is no whole one"
-            raise InputError(
-                f"{self.folder}: a checkpoint cannot be {doing} ({reason}); {good}: make room or "
-                "repair the place, and go on with --resume"
-            ) from error
+    def _translate(self, action: str) -> AbstractContextManager[None]:
+        """Turns the errors of disks and of Orbax into an `InputError`."""
+
+        def message(error: Exception) -> str:
+            steps = complete_steps(self.folder) if hasattr(self, "manager") else []
+            good = f"the last complete one is of step {max(steps)}" if steps else "none is complete"
+            return (
+                f"{self.folder}: a checkpoint cannot be {action} ({reason_of(error, 300)}); "
+                f"{good}: make room or repair the folder, and continue with --resume"
+            )
+
+        return translate(message)
 
 
-def place_of(folder: str | Path) -> Any:
-    """Returns a folder's path, also of one on a bucket, as Orbax takes it.
+def checkpoint_path(folder: str | Path) -> Any:
+    """Returns the path of a folder, or of one on a bucket, as Orbax takes it.
 
     Raises:
-        InputError: an address of another kind than gs://.
+        InputError: a URL that is not gs://.
     """
-    # Light enough for what never opens a checkpoint.
+    # Imported here to keep orbax-less commands light.
     from etils import epath
 
     text = str(folder).removeprefix("file://")
@@ -210,27 +185,27 @@ def place_of(folder: str | Path) -> Any:
     return epath.Path(text)
 
 
-def whole_steps(folder: str | Path) -> list[int]:
-    """Returns the steps of the checkpoints that are whole, without opening them.
+def complete_steps(folder: str | Path) -> list[int]:
+    """Returns the steps of complete checkpoints, sorted, without opening them.
 
     Raises:
         InputError: the bucket cannot be reached.
     """
-    place = place_of(folder)
-    try:
-        found = [path for path in place.glob("*") if path.name.isdigit()]
+    place = checkpoint_path(folder)
+    with translate(
+        f"{folder}: cannot be listed ({{reason}}); check the address, your rights to it, and that "
+        "its package is installed (pip install -e '.[buckets]')"
+    ):
+        paths = [path for path in place.glob("*") if path.name.isdigit()]
         if is_url(str(place)):
-            # A bucket has no folders to rename: Orbax marks what is whole with a file.
-            found = [path for path in found if (path / COMMITTED).exists()]
-    except Exception as error:
-        raise InputError(
-            f"{folder}: cannot be looked at ({reason_of(error)}); check the address, your rights "
-            "to it, and that its package is installed (pip install -e '.[buckets]')"
-        ) from error
-    return sorted(int(path.name) for path in found)
+            # A bucket has no folders to rename: Orbax marks complete checkpoints with a file.
+            paths = [path for path in paths if (path / COMMITTED).exists()]
+        return sorted(int(path.name) for path in paths)
 
 
-def _rest(state: TrainState) -> dict[str, Any]:
-    """Returns all of a state but its weights; what is extra only where there is something."""
-    rest = {"optimiser": state.optimiser, "step": state.step}
-    return rest | ({"extra": state.extra} if jax.tree.leaves(state.extra) else {})
+def _items(state: TrainState) -> dict[str, Any]:
+    """Returns what is saved of a state; `aux_state` only if it is not empty."""
+    rest = {"opt_state": state.opt_state, "step": state.step}
+    if jax.tree.leaves(state.aux_state):
+        rest["aux_state"] = state.aux_state
+    return {"params": state.params, "rest": rest}

@@ -1,4 +1,4 @@
-"""The fine-tuning loss: cross-entropy of the answers' tokens, and of nothing else."""
+"""Fine-tuning loss: cross-entropy of the answer tokens."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,19 +12,18 @@ from tinymu_jax.models.matmul import dot, matmul_transposed
 from tinymu_jax.models.packing import PackedBlock
 from tinymu_jax.models.tinymu import TinyMU, loss_mask
 
-SCORED_TOGETHER = 512
-"""Labels of a block whose scores exist at one time: 49,152 float32 numbers each."""
+CHUNK = 512
+"""Labels of a block whose logits exist at a time: 49,152 float32 numbers each."""
 
 
 class LossSum(NamedTuple):
-    """What adds up over blocks, devices and accumulated steps; the loss is their quotient."""
+    """Sums over blocks, devices and accumulated steps; the loss is their quotient."""
 
-    total: Float[Array, ""]
-    """Sum of the cross-entropies."""
-    count: Float[Array, ""]
-    """How many tokens, clips or patches were counted."""
-    told: Any = ()
-    """A tree of other sums, for what `Learning.after` makes of them."""
+    loss_sum: Float[Array, ""]
+    num_targets: Float[Array, ""]
+    """Tokens, clips or patches that count."""
+    aux: Any = ()
+    """A tree of further sums, for `TrainTask.post_update`."""
 
 
 def sum_loss(
@@ -38,20 +37,20 @@ def sum_loss(
     """Returns the summed cross-entropy of all labels of N blocks.
 
     Args:
-        params: of projector and decoder; other parts are not read.
-        vectors: the encoder's, of each block's clips; or the tokens of texts in their place.
-        num_vectors: real ones of each clip.
+        params: of projector and decoder; other parts are ignored.
+        vectors: the encoder's, of each block's clips; or token ids of texts in their place.
+        num_vectors: valid ones of each clip.
         blocks: with a leading axis N.
         config: of the model.
-        key: of dropout, the projector's and LoRA's; None leaves it out.
+        key: of dropout (projector and LoRA); None disables it.
     """
     model = TinyMU(config)
     rngs = {} if key is None else {"dropout": key}
 
     def hidden_states(m: TinyMU) -> Array:
         if jnp.issubdtype(vectors.dtype, jnp.integer):
-            said = m.decoder.embed(vectors.reshape(-1, vectors.shape[-1]))
-            return m.decode_packed(said.reshape(*vectors.shape, -1), blocks.rows)
+            embedded = m.decoder.embed(vectors.reshape(-1, vectors.shape[-1]))
+            return m.decode_packed(embedded.reshape(*vectors.shape, -1), blocks.rows)
         flat = vectors.reshape(-1, *vectors.shape[2:])
         audio, _ = m.project(flat, num_vectors.reshape(-1), train=key is not None)
         return m.decode_packed(audio.reshape(*vectors.shape[:2], *audio.shape[1:]), blocks.rows)
@@ -62,8 +61,8 @@ def sum_loss(
 
     table = params["decoder"]["embed_tokens"]["embedding"]
     compute_dtype = config.decoder.compute_dtype
-    total = cross_entropy(predicting, table, blocks.labels, counted, compute_dtype)
-    return LossSum(total, counted.sum() * 1.0)
+    loss_sum = cross_entropy(predicting, table, blocks.labels, counted, compute_dtype)
+    return LossSum(loss_sum, counted.sum() * 1.0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -74,72 +73,72 @@ def cross_entropy(
     counted: Bool[Array, "N Y"],
     compute_dtype: ComputeDtype = "float32",
 ) -> Float[Array, ""]:
-    """Returns the summed cross-entropy, a few labels at a time.
+    """Returns the summed cross-entropy, computed in chunks of labels.
 
-    The scores are computed once: where there is a gradient, each piece's is taken at once, since
-    that of a sum does not depend on what comes after. (labels, vocabulary) never exists whole.
+    Gradients are computed in the forward pass, chunk by chunk, so that the full (labels,
+    vocabulary) logits are never materialized.
 
     Args:
         hidden: states that predict the labels.
-        table: the decoder's embedding, which scores them.
+        table: the decoder's token embedding, which is also its output layer.
         labels: token ids.
         counted: which labels are summed.
-        products: as in `tinymu_jax.models.matmul.matmul`.
+        compute_dtype: as in `tinymu_jax.models.matmul.matmul`.
     """
 
-    def add(total: Array, piece: tuple[Array, Array, Array]) -> tuple[Array, None]:
-        return total + _lost(table, compute_dtype, *piece)[0], None
+    def add(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        return total + _chunk_loss(table, compute_dtype, *chunk)[0], None
 
-    return jax.lax.scan(add, jnp.float32(0), _pieces(hidden, labels, counted))[0]
+    return jax.lax.scan(add, jnp.float32(0), _chunks(hidden, labels, counted))[0]
 
 
-def _with_slopes(
+def _forward(
     hidden: Array, table: Array, labels: Array, counted: Array, compute_dtype: ComputeDtype
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Returns the sum, and its gradient by hidden states and table."""
+    """Returns the sum, and its gradients with respect to hidden states and table."""
 
-    def add(carry: tuple[Array, Array], piece: tuple[Array, Array, Array]) -> tuple:
-        total, to_table = carry
-        lost, slope = _lost(table, compute_dtype, *piece)
-        to_x = dot(slope, table, (2,), (0,), compute_dtype)
-        to_table += dot(slope, piece[0], (0, 1), (0, 1), compute_dtype)
-        return (total + lost, to_table), to_x
+    def add(carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]) -> tuple:
+        total, d_table = carry
+        loss, d_logits = _chunk_loss(table, compute_dtype, *chunk)
+        d_hidden = dot(d_logits, table, (2,), (0,), compute_dtype)
+        d_table += dot(d_logits, chunk[0], (0, 1), (0, 1), compute_dtype)
+        return (total + loss, d_table), d_hidden
 
     start = (jnp.float32(0), jnp.zeros_like(table))
-    (total, to_table), slopes = jax.lax.scan(add, start, _pieces(hidden, labels, counted))
+    (total, d_table), d_hidden = jax.lax.scan(add, start, _chunks(hidden, labels, counted))
     blocks, count = labels.shape
-    to_hidden = jnp.moveaxis(slopes, 0, 1).reshape(blocks, -1, hidden.shape[-1])[:, :count]
-    return total, (to_hidden, to_table)
+    d_hidden = jnp.moveaxis(d_hidden, 0, 1).reshape(blocks, -1, hidden.shape[-1])[:, :count]
+    return total, (d_hidden, d_table)
 
 
-def _times(compute_dtype: ComputeDtype, slopes: tuple[Array, Array], factor: Array) -> tuple:
-    to_hidden, to_table = slopes
-    return factor * to_hidden, factor * to_table, None, None
+def _backward(compute_dtype: ComputeDtype, gradients: tuple[Array, Array], factor: Array) -> tuple:
+    d_hidden, d_table = gradients
+    return factor * d_hidden, factor * d_table, None, None
 
 
-cross_entropy.defvjp(_with_slopes, _times)
+cross_entropy.defvjp(_forward, _backward)
 
 
-def _lost(
-    table: Array, compute_dtype: ComputeDtype, x: Array, wanted: Array, real: Array
+def _chunk_loss(
+    table: Array, compute_dtype: ComputeDtype, hidden: Array, labels: Array, counted: Array
 ) -> tuple[Array, Array]:
-    """Returns the sum over one piece, and its gradient by the scores, (N, y, V)."""
-    scores = matmul_transposed(x, table, compute_dtype)
-    norm = jax.nn.logsumexp(scores, axis=-1, keepdims=True)
-    picked = jnp.take_along_axis(scores, wanted[..., None], axis=-1)
-    is_wanted = jnp.arange(table.shape[0]) == wanted[..., None]
-    slope = jnp.where(real[..., None], jnp.exp(scores - norm) - is_wanted, 0)
-    return jnp.where(real, (norm - picked)[..., 0], 0).sum(), slope
+    """Returns a chunk's summed loss, and its gradient with respect to the logits, (N, y, V)."""
+    logits = matmul_transposed(hidden, table, compute_dtype)
+    norm = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)
+    one_hot = jnp.arange(table.shape[0]) == labels[..., None]
+    d_logits = jnp.where(counted[..., None], jnp.exp(logits - norm) - one_hot, 0)
+    return jnp.where(counted, (norm - picked)[..., 0], 0).sum(), d_logits
 
 
-def _pieces(*arrays: Array) -> tuple[Array, ...]:
-    """Cuts the label axis of each array into pieces of one length, with empty ones at the end."""
+def _chunks(*arrays: Array) -> tuple[Array, ...]:
+    """Splits the label axis of each array into chunks of equal length, zero-padded at the end."""
     count = arrays[0].shape[1]
-    pieces = -(-count // SCORED_TOGETHER)
-    size = -(-count // pieces)
+    chunks = -(-count // CHUNK)
+    size = -(-count // chunks)
 
-    def cut(x: Array) -> Array:
-        padded = jnp.pad(x, [(0, 0), (0, pieces * size - count)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(padded.reshape(x.shape[0], pieces, size, *x.shape[2:]), 1, 0)
+    def split(x: Array) -> Array:
+        padded = jnp.pad(x, [(0, 0), (0, chunks * size - count)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(padded.reshape(x.shape[0], chunks, size, *x.shape[2:]), 1, 0)
 
-    return tuple(map(cut, arrays))
+    return tuple(map(split, arrays))

@@ -1,4 +1,4 @@
-"""What a run writes of itself: a line of json for every logged step, TensorBoard, wandb."""
+"""Metrics of a run: metrics.jsonl, TensorBoard, Weights & Biases."""
 
 import json
 from collections.abc import Mapping
@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import exists, read_text, write_text
+from tinymu_jax.utils.files import exists, write_text
+from tinymu_jax.utils.jsonl import complete_lines
 
 METRICS_FILE, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
 class MetricsLog:
-    """Writes every metric once, also where a run goes on behind an earlier end."""
+    """Writes metrics; a run that resumes before its last log replaces the later lines."""
 
     def __init__(
         self,
@@ -28,17 +29,17 @@ class MetricsLog:
 
         Args:
             folder: of the run.
-            start: steps done; lines of later ones, which are done again, are taken out.
-            tensorboard: whether to write for it.
-            wandb: the project there, or None.
-            config: of the run, for wandb.
+            start: steps done; lines of later steps, which run again, are removed.
+            tensorboard: whether to write for TensorBoard.
+            wandb: project of Weights & Biases, or None.
+            config: of the run, for Weights & Biases.
 
         Raises:
             InputError: the files cannot be written.
         """
         self.path = folder / METRICS_FILE
         if exists(self.path):
-            write_text(self.path, "".join(kept_lines(read_text(self.path), start)))
+            write_text(self.path, "".join(_lines_up_to(self.path, start)))
         self.path.open("a", encoding="utf-8").close()
         self.writers: list[Any] = []
         if tensorboard:
@@ -48,19 +49,19 @@ class MetricsLog:
         self.wandb = None if wandb is None else _open_wandb(wandb, folder, config)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes the metrics after a number of steps.
+        """Writes the metrics of a step.
 
         Raises:
-            InputError: the disk is full, or the place is gone.
+            InputError: the disk is full, or the folder is gone.
         """
         try:
-            # A mounted bucket keeps what was closed, and a kill may come at any line.
+            # Closed each time: a mounted bucket keeps only what was closed.
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step} | dict(metrics)) + "\n")
         except OSError as error:
             raise InputError(
-                f"{self.path}: cannot be written ({error.strerror}); make room, and go on with "
-                "--resume"
+                f"{self.path}: cannot be written ({error.strerror}); make room, and continue "
+                "with --resume"
             ) from error
         for writer in self.writers:
             for name, value in metrics.items():
@@ -69,24 +70,22 @@ class MetricsLog:
             self.wandb.log(dict(metrics), step=step)
 
     def close(self) -> None:
-        """Closes what is open; what then cannot be written has been told of before."""
+        """Closes all writers."""
         for writer in self.writers:
-            with suppress(OSError):
+            with suppress(OSError):  # reported by `write`
                 writer.close()
         if self.wandb is not None:
             self.wandb.finish()
 
 
-def kept_lines(text: str, start: int) -> list[str]:
-    """Returns the lines of steps up to `start`; one that a kill cut short is no line."""
-    kept = []
-    for line in text.splitlines(keepends=True):
-        try:
-            if json.loads(line)["step"] <= start and line.endswith("\n"):
-                kept.append(line)
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-    return kept
+def _lines_up_to(path: Path, start: int) -> list[str]:
+    """Returns the complete lines of steps up to `start`."""
+    lines = []
+    for line in complete_lines(path):
+        with suppress(ValueError, KeyError, TypeError):
+            if json.loads(line)["step"] <= start:
+                lines.append(line.decode())
+    return lines
 
 
 def summarize_metrics(metrics: Mapping[str, float]) -> str:
@@ -104,21 +103,22 @@ def summarize_metrics(metrics: Mapping[str, float]) -> str:
 
 
 def need_wandb(project: str | None) -> None:
-    """Makes sure that wandb is there if it is asked for.
+    """Checks that wandb is installed if it is configured.
 
     Raises:
-        InputError: it is not installed.
+        InputError: it is not.
     """
     if project is not None and find_spec("wandb") is None:
         raise InputError(
-            "loop.wandb is set, but the package is not there: `pip install wandb`, or leave it out"
+            "loop.wandb is set, but wandb is not installed: `pip install wandb`, or leave it out"
         )
 
 
 def _open_wandb(project: str, folder: Path, config: Mapping[str, Any] | None) -> Any:
     import wandb
 
-    # The same name goes on with the same curve.
+    # The same id continues the same curve.
     name = folder.absolute().name
-    named = {"project": project, "id": name, "name": name}
-    return wandb.init(**named, dir=folder, config=config, resume="allow")
+    return wandb.init(
+        project=project, id=name, name=name, dir=folder, config=config, resume="allow"
+    )

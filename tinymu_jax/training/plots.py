@@ -1,4 +1,4 @@
-"""Pictures of training runs."""
+"""Plots of training losses."""
 
 import json
 from collections.abc import Mapping
@@ -15,27 +15,21 @@ def read_losses(run: str | Path) -> tuple[list[int], list[float]]:
     Raises:
         InputError: it has no metrics.
     """
-    rows = _read_rows(run)
+    rows = [json.loads(line) for line in read_text(Path(run) / METRICS_FILE).splitlines()]
+    rows = [row for row in rows if "loss" in row]
     return [row["step"] for row in rows], [row["loss"] for row in rows]
 
 
-def _read_rows(run: str | Path) -> list[dict[str, float]]:
-    """Returns the logged steps of a run, validations left out."""
-    rows = [json.loads(line) for line in read_text(Path(run) / METRICS_FILE).splitlines()]
-    return [row for row in rows if "loss" in row]
-
-
 def plot_losses(runs: Mapping[str, str | Path], path: str | Path, title: str = "") -> None:
-    """Writes a picture of the losses of runs that follow each other.
+    """Plots the losses of runs that follow each other.
 
     Args:
         runs: folders by the names of the runs.
-        path: of the picture; its suffix says the format.
-        title: above the picture.
+        path: of the image; its suffix says the format.
+        title: above the plot.
 
     Raises:
-        InputError: a run has no metrics; the place cannot be written
-            to.
+        InputError: a run has no metrics, or the image cannot be written.
     """
     figure, axes = new_figure(8, 3.5)
     before = 0
@@ -48,37 +42,4 @@ def plot_losses(runs: Mapping[str, str | Path], path: str | Path, title: str = "
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, parse_math=False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(runs))
-    save_figure(figure, path)
-
-
-def plot_pretraining(run: str | Path, path: str | Path, title: str = "") -> None:
-    """Writes a picture of a run of pre-training: losses, classes in use, wins of the hypotheses.
-
-    Args:
-        run: its folder.
-        path: of the picture; its suffix says the format.
-        title: above the picture.
-
-    Raises:
-        InputError: as `plot_losses`.
-    """
-    rows = _read_rows(run)
-    figure, first = new_figure(10, 3.2)
-    first.remove()
-    wins = [name for name in rows[0] if name.startswith("wins_")]
-    panels = {
-        "loss": {"prediction_loss": "prediction", "class_loss": "classes"},
-        "classes": {"classes_used": "in use in a step", "class_perplexity": "perplexity"},
-        "share of patches won": {name: name.replace("wins_", "hypothesis ") for name in wins},
-    }
-    panels = {label: lines for label, lines in panels.items() if lines}
-    for place, (label, lines) in enumerate(panels.items(), 1):
-        axes = figure.add_subplot(1, len(panels), place)
-        for name, words in lines.items():
-            axes.plot([row["step"] for row in rows], [row[name] for row in rows], label=words)
-        axes.set(xlabel="steps", ylabel=label)
-        axes.set_ylim(bottom=0)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize="small")
-    figure.suptitle(title, parse_math=False)
     save_figure(figure, path)

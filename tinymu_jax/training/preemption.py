@@ -1,4 +1,4 @@
-"""A run that is asked to stop: by SIGTERM, as before a machine is taken away, or by Ctrl-C."""
+"""Stops a run cleanly on SIGTERM (preemption) or Ctrl-C."""
 
 import signal
 import threading
@@ -9,43 +9,40 @@ from typing import Any
 import jax
 
 
-class Stopping:
-    """Whether the run has been asked to stop, alike in all its processes."""
+class StopRequest:
+    """Whether a signal has asked the run to stop; all processes agree on the step."""
 
     def __init__(self) -> None:
-        self.asked_by: int | None = None
+        self.signal: int | None = None
 
-    def ask(self, number: int, frame: Any = None) -> None:
-        """Notes the signal; a second Ctrl-C does not wait for the step."""
-        if self.asked_by == signal.SIGINT == number:
+    def receive(self, number: int, frame: Any = None) -> None:
+        """Handles a signal; a second Ctrl-C does not wait for the end of the step."""
+        if self.signal == signal.SIGINT == number:
             raise KeyboardInterrupt
-        self.asked_by = number
+        self.signal = number
 
     def reached(self, step: int) -> bool:
-        """Returns whether to stop after this step; every process asks it after every step.
-
-        A signal to one of several processes goes to all, which agree on the step; jax does that.
-        """
+        """Returns whether to stop after this step; every process calls it after every step."""
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
             return multihost_utils.reached_preemption_sync_point(step)
-        return self.asked_by is not None
+        return self.signal is not None
 
 
 @contextmanager
-def stopping_on_signals() -> Iterator[Stopping]:
-    """Listens to SIGTERM and Ctrl-C while the run lasts.
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Handles SIGTERM and Ctrl-C while the run lasts.
 
-    With several processes SIGTERM is jax's own affair, and Ctrl-C ends the process at once. A
-    thread beside the main one cannot listen.
+    With several processes jax handles SIGTERM, and Ctrl-C ends the process at once. Outside the
+    main thread no signal can be handled.
     """
-    stopping = Stopping()
+    request = StopRequest()
     able = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGTERM, signal.SIGINT) if able else ()
-    before = {number: signal.signal(number, stopping.ask) for number in numbers}
+    previous = {number: signal.signal(number, request.receive) for number in numbers}
     try:
-        yield stopping
+        yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

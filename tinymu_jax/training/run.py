@@ -1,9 +1,9 @@
-"""A training run's folder: begun, gone on with, handed over.
+"""Training runs in a folder: start, resume, export.
 
-run.json        what its numbers depend on; another config is not mixed into it
-start/          the weights it began with, as a checkpoint folder
-checkpoints/    what it goes on from, unless another place is named for it
-metrics.jsonl   a line for every logged step
+run.json        config and hashes of the data; a run with another config is refused
+start/          initial parameters, as a checkpoint folder
+checkpoints/    training state, unless the config names another place
+metrics.jsonl   one line for every logged step
 tensorboard/    the same for TensorBoard
 model/          the trained model at the end, as a checkpoint folder
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -31,17 +31,16 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import LoraConfig, MatpacConfig, SelfSupervisedConfig
 from tinymu_jax.models.lora import add_lora, merge_lora
 from tinymu_jax.models.matpac_ssl.student_teacher import split_teacher
-from tinymu_jax.training.checkpointing import Checkpoints, whole_steps
+from tinymu_jax.training.checkpointing import Checkpoints, complete_steps
 from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig
 from tinymu_jax.training.init_weights import open_init
 from tinymu_jax.training.metrics import MetricsLog, need_wandb
-from tinymu_jax.training.preemption import stopping_on_signals
+from tinymu_jax.training.preemption import stop_on_signals
 from tinymu_jax.training.run_record import checkpoints_in, is_same_run, run_record
 from tinymu_jax.training.tasks.base import TrainTask
-from tinymu_jax.training.tasks.finetune import FineTuning
-from tinymu_jax.training.tasks.labelling import Labelling, add_label_head
-from tinymu_jax.training.tasks.pretrain import Pretraining
-from tinymu_jax.training.tasks.tagger import Tagging
+from tinymu_jax.training.tasks.finetune import FinetuneTask
+from tinymu_jax.training.tasks.pretrain import PretrainTask
+from tinymu_jax.training.tasks.tagger import LabelTask, TagTask, add_label_head
 from tinymu_jax.training.trainer import Trainer
 from tinymu_jax.utils.compilation_cache import enable_compilation_cache
 from tinymu_jax.utils.files import folder_lock, make_folder, read_json_object, write_json
@@ -52,121 +51,119 @@ START = "start"
 
 
 class Trained(NamedTuple):
-    """What came of a run."""
+    """Result of a run."""
 
     folder: Path
     steps: int
     """Steps done."""
     model: Path | None
-    """The trained model; None where the run was asked to stop before its end."""
+    """The trained model; None if the run was stopped before its end."""
 
 
 def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None = None) -> Trained:
-    """Fine-tunes or pre-trains, from the start or from the latest checkpoint.
-
-    Every process calls it.
+    """Trains from the start, or from the latest checkpoint; every process calls it.
 
     Args:
         config: of the run.
-        resume: go on with what is in the folder, if there is anything.
+        resume: continue the run in the folder, if there is one.
         devices: of the mesh; default all.
 
     Raises:
-        InputError: what was given cannot be used, the folder belongs to another run, a loss is
-            not finite, or a checkpoint cannot be written.
+        InputError: bad config or data, the folder belongs to another run, a loss is not finite, or
+            a checkpoint cannot be written.
     """
     config.check()
     config = with_local_data(config)
     need_wandb(config.loop.wandb)
     enable_compilation_cache()
     folder = make_folder(config.output)
-    first = jax.process_index() == 0
+    first_process = jax.process_index() == 0
     with ExitStack() as stack:
-        stopping = stack.enter_context(stopping_on_signals())
-        begun = _begin(stack, folder, config, resume)
-        start = read_checkpoint(folder / START) if begun else open_init(config)
-        learning, params = _put_together(config, start, devices)
-        task = learning.task()
-        if not begun:
-            with _first_process_first("start"):
-                if first:
-                    save_checkpoint(folder / START, start)
-                    write_json(folder / RUN_FILE, run_record(config))
+        stop = stack.enter_context(stop_on_signals())
+        resuming = _claim_folder(stack, folder, config, resume)
+        start = read_checkpoint(folder / START) if resuming else open_init(config)
+        task, params = _make_task(config, start, devices)
+        if not resuming:
+            if first_process:
+                save_checkpoint(folder / START, start)
+                write_json(folder / RUN_FILE, run_record(config))
+            _sync_processes("start")
         place = checkpoints_in(folder, config.checkpoints)
         checkpoints = Checkpoints(place, config.loop.max_to_keep)
         done = checkpoints.latest() or 0
-        state = checkpoints.restore(done, learning.abstract) if done else learning.begin(params)
-        # They lie on the devices now; the start is read again at the end.
+        state = checkpoints.restore(done, task.abstract_state) if done else task.init(params)
+        # They are on the devices now; the export reads the start again.
         del start, params
         progress = stack.enter_context(
             show_progress(
-                "step", task.steps, done, note="compiling ...", first_line=True, quiet=not first
+                "step",
+                task.steps,
+                done,
+                note="compiling ...",
+                first_line=True,
+                quiet=not first_process,
             )
         )
-        log = stack.enter_context(_log(folder, done, config, first))
-        loop = Trainer(task, config.loop, folder, checkpoints, log, progress, stopping)
-        with _memory_told():
-            end = loop.run(state, done)
-        model_folder = None if end.asked else _export_final(folder, checkpoints, config)
+        log = stack.enter_context(_metrics_log(folder, done, config)) if first_process else None
+        trainer = Trainer(task, config.loop, folder, checkpoints, log, progress, stop)
+        with _explain_out_of_memory():
+            result = trainer.run(state, done)
+        model = None if result.stopped else export_final(folder, checkpoints, config)
         checkpoints.close()
-    return Trained(folder, end.step, model_folder)
+    return Trained(folder, result.step, model)
 
 
 def with_local_data(config: RunConfig) -> RunConfig:
-    """Returns a config whose data sets lie on this machine: those on buckets are copied."""
-    places = {name: getattr(config.data, name) or "" for name in ("train", "validation")}
-    copies = {name: str(local_copy(place)) for name, place in places.items() if is_url(place)}
+    """Returns a config with local paths: data sets on buckets are copied first."""
+    folders = {name: getattr(config.data, name) or "" for name in ("train", "validation")}
+    copies = {name: str(local_copy(url)) for name, url in folders.items() if is_url(url)}
     return replace(config, data=replace(config.data, **copies))
 
 
-def _put_together(
+def _make_task(
     config: RunConfig, start: Checkpoint, devices: Sequence[Any] | None
 ) -> tuple[TrainTask, Tree]:
-    """Returns what learns, and the weights that it begins with."""
+    """Returns the task, and the parameters that it starts with."""
     if isinstance(config, PretrainConfig):
-        params, teaching = split_teacher(start.params)
-        return Pretraining(config, start.config, params, teaching, devices), params
+        params, teacher_state = split_teacher(start.params)
+        return PretrainTask(config, start.config, params, teacher_state, devices), params
     if isinstance(config, TagConfig):
-        return Tagging(config, start.config, start.params, devices), start.params
+        return TagTask(config, start.config, start.params, devices), start.params
     params, model = start.params, start.config
     if config.lora is not None:
         params, model = add_lora(params, model, config.lora, config.init.seed)
     if config.data.labels is None:
-        return FineTuning(config, model, params, start.tokenizer, devices), params
+        return FinetuneTask(config, model, params, start.tokenizer, devices), params
     params = add_label_head(params, model, config.data.labels)
-    return Labelling(config, model, params, devices), params
+    return LabelTask(config, model, params, devices), params
 
 
-def _begin(stack: ExitStack, folder: Path, config: RunConfig, resume: bool) -> bool:
-    """Takes the folder, and returns whether it holds this run: as the first process finds it.
+def _claim_folder(stack: ExitStack, folder: Path, config: RunConfig, resume: bool) -> bool:
+    """Locks the folder, and returns whether it holds this run; process 0 decides for all.
 
     Raises:
-        InputError: the folder cannot be had; see `folder_lock` and `is_same_run`.
+        InputError: the folder is in use or holds another run.
     """
-    found, error = 0, None
+    outcome, error = 0, None
     if jax.process_index() == 0:
         try:
             stack.enter_context(folder_lock(folder))
-            found = int(is_same_run(folder, config, resume))
+            outcome = int(is_same_run(folder, config, resume))
         except InputError as fault:
-            found, error = 2, fault
+            outcome, error = 2, fault
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+        outcome = int(multihost_utils.broadcast_one_to_all(np.int32(outcome)))
     if error is not None:
         raise error
-    if found == 2:
-        raise InputError(f"{folder}: the first process cannot begin; its message says why")
-    return bool(found)
+    if outcome == 2:
+        raise InputError(f"{folder}: process 0 cannot start; see its message")
+    return bool(outcome)
 
 
 @contextmanager
-def _log(folder: Path, done: int, config: RunConfig, first: bool) -> Iterator[Any]:
-    """Yields what writes metrics, on the first process."""
-    if not first:
-        yield None
-        return
+def _metrics_log(folder: Path, done: int, config: RunConfig) -> Iterator[MetricsLog]:
     loop = config.loop
     log = MetricsLog(folder, done, loop.tensorboard, loop.wandb, asdict(config))
     try:
@@ -176,98 +173,97 @@ def _log(folder: Path, done: int, config: RunConfig, first: bool) -> Iterator[An
 
 
 @contextmanager
-def _memory_told() -> Iterator[None]:
-    """Says what to do where the devices have too little memory."""
+def _explain_out_of_memory() -> Iterator[None]:
+    """Turns jax's out-of-memory error into one with remedies."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise InputError(
-            "a device has too little memory for a step: raise step.grad-accum-steps, set step.remat to "
-            "layers, or lower data.packing.rows and data.packing.max-clips; where the encoder alone "
-            "learns, lower data.clips"
+            "out of device memory: raise step.grad-accum-steps, set step.remat to full, or lower "
+            "data.packing.rows and data.packing.max-clips; where only the encoder is trained, "
+            "lower data.clips"
         ) from error
 
 
-@contextmanager
-def _first_process_first(name: str) -> Iterator[None]:
-    """Lets the other processes wait until the first one has done what stands inside."""
-    yield
+def _sync_processes(name: str) -> None:
+    """Waits until all processes are here."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
         multihost_utils.sync_global_devices(name)
 
 
-def _export_final(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> Path:
-    """Writes the best model, or the last one where nothing was validated.
-
-    Of a batch learnt by heart it is always the last; and of pre-training, whose loss is against a
-    teacher that changes: that of one step says nothing beside that of another.
-    """
-    last = config.overfit_batch or isinstance(config, PretrainConfig)
-    best = None if last else checkpoints.best()
+def export_final(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> Path:
+    """Writes the best model, or the last one without validation; every process calls it."""
+    # Losses of pre-training are not comparable between steps, because the teacher changes.
+    use_last = config.overfit_batch or isinstance(config, PretrainConfig)
+    best = None if use_last else checkpoints.best()
     step = best or checkpoints.latest()
     start = read_checkpoint(folder / START)
-    trained = merge_into_model(start, checkpoints, step, getattr(config, "lora", None))
+    model = merge_into_model(start, checkpoints, step, getattr(config, "lora", None))
     if jax.process_index() == 0:
-        save_checkpoint(folder / MODEL_FOLDER, trained)
+        save_checkpoint(folder / MODEL_FOLDER, model)
     return folder / MODEL_FOLDER
 
 
 def merge_into_model(
     start: Checkpoint, checkpoints: Checkpoints, step: int, lora: LoraConfig | None
 ) -> Checkpoint:
-    """Returns the whole model: trained weights in place of those that it began with."""
+    """Returns the whole model: initial parameters replaced by the trained ones of a step."""
     params, model, trained = start.params, start.config, checkpoints.restore_params(step)
     if isinstance(model, SelfSupervisedConfig):
-        trained = {**trained, **checkpoints.restore_extra(step)}
+        trained = {**trained, **checkpoints.restore_aux_state(step)}
     elif isinstance(model, MatpacConfig):
-        head = {**trained["head"], "norm": checkpoints.restore_extra(step)}
+        head = {**trained["head"], "norm": checkpoints.restore_aux_state(step)}
         trained = {**trained, "head": head}
     if lora is not None:
         params, model = add_lora(params, model, lora, seed=0)
-    # What told labels while the encoder learnt is not part of the model.
-    kept = {name: tree for name, tree in trained.items() if name != HEAD}
-    leaves = dict(flatten(params)) | dict(flatten(kept))
-    params = unflatten(leaves)
+    # The head of `LabelTask` is not part of the model.
+    trained = {name: tree for name, tree in trained.items() if name != HEAD}
+    params = unflatten(dict(flatten(params)) | dict(flatten(trained)))
     if lora is not None:
         params, model = merge_lora(params, model)
     return start._replace(config=model, params=params)
 
 
-def export(folder: Path, output: Path, which: str = "best", half: bool = False) -> int:
+def export(
+    folder: Path,
+    output: Path,
+    which: str = "best",
+    dtype: Literal["float32", "float16"] = "float32",
+) -> int:
     """Writes the model of one of a run's checkpoints as a checkpoint folder.
 
     Args:
-        folder: of the run; it may still be going on.
+        folder: of the run, which may still be training.
         output: a new or empty folder.
-        which: "best", "latest", or the number of a step that was kept.
-        half: round the weights to float16.
+        which: "best", "latest", or the step of a checkpoint.
+        dtype: float16 rounds the parameters.
 
     Returns:
-        The steps after which it was saved.
+        The step of the checkpoint.
 
     Raises:
-        InputError: there is no such run or checkpoint.
+        InputError: no such run or checkpoint.
     """
-    page = read_json_object(folder / RUN_FILE, "name the folder of a run")
-    place = checkpoints_in(folder, page["config"].get("checkpoints"))
-    steps = whole_steps(place)
+    record = read_json_object(folder / RUN_FILE, "name the folder of a run")
+    place = checkpoints_in(folder, record["config"].get("checkpoints"))
+    steps = complete_steps(place)
     if not steps:
         raise InputError(f"{folder}: has no checkpoint yet; wait for the first")
     checkpoints = Checkpoints(place, read_only=True)
     start = read_checkpoint(folder / START)
-    # As in `_export_final`.
+    # As in `export_final`.
     best = None if isinstance(start.config, SelfSupervisedConfig) else checkpoints.best()
-    known = {"latest": max(steps), "best": best or max(steps)}
-    known |= {str(step): step for step in steps}
-    if which not in known:
-        raise InputError(f"{folder}: has no checkpoint {which!r}; there are {', '.join(known)}")
-    lora = page["config"].get("lora")
+    choices = {"latest": max(steps), "best": best or max(steps)}
+    choices |= {str(step): step for step in steps}
+    if which not in choices:
+        raise InputError(f"{folder}: has no checkpoint {which!r}; there are {', '.join(choices)}")
+    lora = record["config"].get("lora")
     lora = None if lora is None else LoraConfig.from_dict(lora, str(folder / RUN_FILE))
-    whole = merge_into_model(start, checkpoints, known[which], lora)
+    model = merge_into_model(start, checkpoints, choices[which], lora)
     checkpoints.close()
-    save_checkpoint(output, in_half_precision(whole) if half else whole)
-    return known[which]
+    save_checkpoint(output, in_half_precision(model) if dtype == "float16" else model)
+    return choices[which]

@@ -1,11 +1,11 @@
-"""The one loop: steps, metrics, validation, checkpoints, stops; whatever is trained."""
+"""The training loop: steps, metrics, validation, checkpoints, stops."""
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -13,169 +13,133 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.training.checkpointing import Checkpoints
 from tinymu_jax.training.config import LoopConfig
 from tinymu_jax.training.metrics import MetricsLog, summarize_metrics
-from tinymu_jax.training.preemption import Stopping
+from tinymu_jax.training.preemption import StopRequest
+from tinymu_jax.training.tasks.base import StepCost, TrainTask
+from tinymu_jax.training.train_step import StepMetrics, TrainState
 from tinymu_jax.utils.files import write_json
 from tinymu_jax.utils.progress import ProgressDisplay
 
 FAULT_FILE = "not_finite.json"
 
-WRONG_LINES = 3
-"""Logged steps in a row that have something wrong before it is said: at the start much is."""
-
-
-class StepCost(NamedTuple):
-    """What one step computes, over all processes, padding left out."""
-
-    counted: int
-    """Questions, or what else the task counts."""
-    tokens: int
-    """Slots of the decoder that hold something; labels; masked patches."""
-    flops: float
-    """Operations that its numbers need; what is computed again does not count."""
-
-
-class TrainerTask(NamedTuple):
-    """What the loop runs."""
-
-    steps: int
-    """Of the whole run."""
-    advance: Callable[[Any, Any], tuple[Any, Any]]
-    """(state, batch) -> (state, metrics); gives its state's memory away."""
-    batches: Callable[[int], Iterable[Any]]
-    """The batches from a step on, on the devices."""
-    work: Callable[[int], StepCost]
-    """By step."""
-    clips: Callable[[int], list[str]]
-    """Names of the recordings of a step."""
-    validate: Callable[[Any, Callable[[], bool]], Mapping[str, float]] | None = None
-    """Measures a state, nothing if it is told to stop; None where there is nothing to measure."""
-    peak_flops: float | None = None
-    """Operations a second of all devices together, where they are known."""
-    counted: str = "questions"
-    """What `work` counts, in a word."""
-    watch: Callable[[Mapping[str, float]], str | None] = lambda numbers: None
-    """Says what is wrong by the numbers of a step, if anything is."""
+UNHEALTHY_LOGS = 3
+"""Consecutive unhealthy logs before a warning; the first steps often are."""
 
 
 class TrainResult(NamedTuple):
     """How a loop ended."""
 
-    state: Any
+    state: TrainState
     step: int
     """Steps done, all saved."""
-    asked: bool
-    """Whether it was asked to stop before its last step."""
+    stopped: bool
+    """Whether it ended before the task's last step."""
 
 
 class Trainer:
-    """Runs a task from a step on until its end, or until it is asked to stop."""
+    """Runs a task from a step on until its end, or until a stop is requested."""
 
     def __init__(
         self,
-        task: TrainerTask,
+        task: TrainTask,
         config: LoopConfig,
         folder: Path,
         checkpoints: Checkpoints,
         log: MetricsLog | None,
         progress: ProgressDisplay,
-        stopping: Stopping,
+        stop: StopRequest,
     ) -> None:
         self.task, self.config, self.folder = task, config, folder
-        self.checkpoints, self.log, self.progress, self.stopping = (
-            checkpoints,
-            log,
-            progress,
-            stopping,
-        )
-        self.pace = _Pace(task)
-        self.profiling, self.wrong_lines = False, 0
+        self.checkpoints, self.log, self.progress, self.stop = checkpoints, log, progress, stop
+        self.speed = _Speed(task)
+        self.profiling, self.unhealthy_logs = False, 0
 
-    def run(self, state: Any, start: int) -> TrainResult:
-        """Runs.
+    def run(self, state: TrainState, start: int) -> TrainResult:
+        """Runs the loop.
 
         Args:
-            state: after `start` steps.
+            state: after `start` steps; it is donated.
             start: steps done.
 
         Raises:
             InputError: a loss is not finite, or a checkpoint cannot be written.
         """
         last = min(self.task.steps, self.config.stop_after or self.task.steps)
-        waiting, step = None, start
+        pending, step = None, start
         try:
             for step, batch in zip(
-                range(start + 1, last + 1), self.task.batches(start), strict=False
+                range(start + 1, last + 1), self.task.load_batches(start), strict=False
             ):
                 self._profile(step)
-                state, metrics = self.task.advance(state, batch)
-                # The numbers of the step before are fetched while this one is computed.
-                if waiting is not None:
-                    self._report(*waiting)
-                waiting = (step, metrics)
-                asked = self.stopping.reached(step)
-                if asked or step == last or self._due(step):
-                    # Nothing is saved before its loss is known to be a number.
-                    self._report(*waiting)
-                    waiting = None
-                    self._keep(state, step, asked)
-                    if asked or step == last or self.stopping.asked_by is not None:
+                state, metrics = self.task.run_step(state, batch)
+                # A step's metrics are fetched while the next one is computed.
+                if pending is not None:
+                    self._report(*pending)
+                pending = (step, metrics)
+                stopping = self.stop.reached(step)
+                if stopping or step == last or self._saves(step):
+                    # Nothing is saved before its loss is known to be finite.
+                    self._report(*pending)
+                    pending = None
+                    self._validate_and_save(state, step, stopping)
+                    if stopping or step == last or self.stop.signal is not None:
                         break
         finally:
             self._end_profile()
         self.checkpoints.wait()
         return TrainResult(state, step, step < self.task.steps)
 
-    def _due(self, step: int) -> bool:
+    def _saves(self, step: int) -> bool:
         """Returns whether a step is validated or saved."""
         return self._validates(step) or step % self.config.save_every == 0
 
     def _validates(self, step: int) -> bool:
-        every = step % self.config.validate_every == 0 or step == self.task.steps
-        return self.task.validate is not None and every
+        due = step % self.config.validate_every == 0 or step == self.task.steps
+        return self.task.validate is not None and due
 
-    def _keep(self, state: Any, step: int, asked: bool) -> None:
-        """Validates if it is time, and saves; who was asked to stop saves without."""
-        with self.pace.paused():
-            found: Mapping[str, float] = {}
-            if self._validates(step) and not asked:
-                found = self.task.validate(state, lambda: self.stopping.asked_by is not None)
-            wrong = [name for name, value in found.items() if not math.isfinite(value)]
-            if wrong:
-                # It would be compared with the others, and be neither better nor worse.
-                self.progress.print(f"step {step}: {wrong[0]} is no number; not counted")
-                found = {}
-            if found:
-                self._write(step, found)
-                self.progress.print(
-                    f"step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in found.items())
-                )
-            self.checkpoints.save(state, step, found)
+    def _validate_and_save(self, state: TrainState, step: int, stopping: bool) -> None:
+        """Validates where it is due, unless the run is stopping, and saves."""
+        with self.speed.paused():
+            metrics: Mapping[str, float] = {}
+            if self._validates(step) and not stopping:
+                metrics = self.task.validate(state, lambda: self.stop.signal is not None)
+            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+            if bad:
+                # NaN would compare neither better nor worse than other checkpoints.
+                self.progress.print(f"step {step}: {bad[0]} is not finite; ignored")
+                metrics = {}
+            if metrics:
+                self._log(step, metrics)
+                values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+                self.progress.print(f"step {step}: {values}")
+            self.checkpoints.save(state, step, metrics)
 
-    def _report(self, step: int, metrics: Any) -> None:
-        """Fetches a step's numbers, shows and writes them; stops where one is not finite."""
-        numbers = {name: float(value) for name, value in metrics.by_name().items()}
-        wrong = [name for name, value in numbers.items() if not math.isfinite(value)]
-        if wrong:
-            self._give_up(step, wrong[0], numbers[wrong[0]])
-        speed = self.pace.measure(step, step % self.config.log_every == 0)
-        self.progress(step, self.task.steps, summarize_metrics(numbers | speed))
-        if step % self.config.log_every == 0 or step == self.task.steps:
-            self._write(step, numbers | speed)
-            self._warn(step, self.task.watch(numbers))
+    def _report(self, step: int, step_metrics: StepMetrics) -> None:
+        """Fetches a step's metrics, shows and logs them; ends the run where one is not finite."""
+        metrics = {name: float(value) for name, value in step_metrics.by_name().items()}
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad:
+            self._fail(step, bad[0], metrics[bad[0]])
+        logged = step % self.config.log_every == 0
+        speed = self.speed.measure(step, restart=logged)
+        self.progress(step, self.task.steps, summarize_metrics(metrics | speed))
+        if logged or step == self.task.steps:
+            self._log(step, metrics | speed)
+            self._warn(step, self.task.diagnose(metrics))
 
-    def _warn(self, step: int, wrong: str | None) -> None:
-        """Says what is wrong where several lines in a row have it, once until it is right again."""
-        self.wrong_lines = 0 if wrong is None else self.wrong_lines + 1
-        if self.wrong_lines == WRONG_LINES:
-            self.progress.print(f"step {step}: warning: {wrong}")
+    def _warn(self, step: int, problem: str | None) -> None:
+        """Prints a problem once it has lasted for several logs; again only after it went away."""
+        self.unhealthy_logs = 0 if problem is None else self.unhealthy_logs + 1
+        if self.unhealthy_logs == UNHEALTHY_LOGS:
+            self.progress.print(f"step {step}: warning: {problem}")
 
-    def _write(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Writes numbers, on the one process that has a log."""
+    def _log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Logs metrics, on process 0."""
         if self.log is not None:
-            self.log.write(step, numbers)
+            self.log.write(step, metrics)
 
-    def _give_up(self, step: int, name: str, value: float) -> None:
-        clips = self.task.clips(step - 1)
+    def _fail(self, step: int, name: str, value: float) -> None:
+        """Writes the clips of a step whose metrics are not finite, and raises."""
+        clips = self.task.clip_names(step - 1)
         self.checkpoints.wait()
         good = self.checkpoints.latest()
         fault = {"step": step, name: str(value), "clips": clips, "last_good_checkpoint": good}
@@ -185,11 +149,11 @@ class Trainer:
         saved = "there is no checkpoint yet" if good is None else f"last good checkpoint: {good}"
         raise InputError(
             f"step {step}: {name} is {value}; {saved}; its clips: {some} (all in "
-            f"{self.folder / FAULT_FILE}); look at them, or lower optim.learning-rate in a new run"
+            f"{self.folder / FAULT_FILE}); check them, or lower optim.learning-rate in a new run"
         )
 
     def _profile(self, step: int) -> None:
-        """Begins and ends the profile around its steps."""
+        """Starts and stops the profiler at the configured steps."""
         first = self.config.profile_start
         if first is not None and step == first:
             jax.profiler.start_trace(str(self.folder / "profile"))
@@ -201,47 +165,46 @@ class Trainer:
         if self.profiling:
             jax.profiler.stop_trace()
             self.profiling = False
-            self.progress.print(f"profile in {self.folder / 'profile'}; look at it with xprof")
+            self.progress.print(f"profile in {self.folder / 'profile'}; open it with xprof")
 
 
-class _Pace:
-    """How fast steps are, since the last logged one; the first one is compiled and not counted."""
+class _Speed:
+    """Steps, units, tokens and FLOPs per second since the last log, without compilation."""
 
-    def __init__(self, task: TrainerTask) -> None:
+    def __init__(self, task: TrainTask) -> None:
         self.task = task
-        self.speed: dict[str, float] = {}
-        self.counting = False
+        self.metrics: dict[str, float] = {}
+        self.started = False
 
-    def begin(self, step: int) -> None:
-        """Counts the steps after this one."""
+    def _restart(self, step: int) -> None:
         self.first = self.step = step
         self.total, self.since = StepCost(0, 0, 0.0), time.perf_counter()
 
-    def measure(self, step: int, new: bool) -> dict[str, float]:
-        """Returns the speed until a step; the steps after it are measured anew if `new`."""
-        if not self.counting:
-            self.counting = True
-            self.begin(step)
+    def measure(self, step: int, restart: bool) -> dict[str, float]:
+        """Returns the speed up to a step; `restart` begins a new measurement after it."""
+        if not self.started:
+            self.started = True
+            self._restart(step)
             return {}
         for number in range(self.step, step):
-            self.total = StepCost(*map(sum, zip(self.total, self.task.work(number), strict=True)))
+            self.total = StepCost(*map(sum, zip(self.total, self.task.cost(number), strict=True)))
         self.step = step
         seconds = time.perf_counter() - self.since
         if step > self.first and seconds > 0:
-            self.speed = {
+            self.metrics = {
                 "seconds_per_step": seconds / (step - self.first),
                 "tokens_per_second": self.total.tokens / seconds,
-                f"{self.task.counted}_per_second": self.total.counted / seconds,
+                f"{self.task.unit}_per_second": self.total.units / seconds,
             }
             if self.task.peak_flops:
-                self.speed["mfu"] = self.total.flops / seconds / self.task.peak_flops
-        if new:
-            self.begin(step)
-        return self.speed
+                self.metrics["mfu"] = self.total.flops / seconds / self.task.peak_flops
+        if restart:
+            self._restart(step)
+        return self.metrics
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves out the time that is spent meanwhile."""
+        """Excludes the time spent inside."""
         began = time.perf_counter()
         yield
         self.since += time.perf_counter() - began

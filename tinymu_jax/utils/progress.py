@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tinymu_jax.utils.numbers import clock
+
 LINE_EVERY = 30.0
 """Seconds between lines where stderr is not a terminal."""
 
@@ -73,7 +75,7 @@ class _Lines(ProgressDisplay):
         parts = [f"{self.label} {done}/{total}", note]
         if total is not None and first_done < done < total and now > began:
             seconds = (now - began) / (done - first_done)
-            parts += [_speed(1 / seconds), f"{_duration(seconds * (total - done))} left"]
+            parts += [_speed(1 / seconds), f"{clock(seconds * (total - done))} left"]
         self.print("  ".join(filter(None, parts)))
 
     def print(self, text: str) -> None:
@@ -146,9 +148,3 @@ def _rich_bar() -> Any:
 
 def _speed(per_second: float) -> str:
     return f"{per_second:,.1f}/s" if per_second >= 1 else f"{1 / per_second:,.1f} s each"
-
-
-def _duration(seconds: float) -> str:
-    """Returns h:mm:ss."""
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

@@ -29,8 +29,9 @@ from tinymu_jax.models.matpac_ssl.student_teacher import split_teacher
 from tinymu_jax.models.packing import PackingConfig, build_block
 from tinymu_jax.training.config import PRETRAINING, OptimConfig
 from tinymu_jax.training.optim import make_optimizer, partition_frozen
-from tinymu_jax.training.tasks.pretrain import frozen_too, loss_of_crops, teach
-from tinymu_jax.training.train_step import init_state, make_step, step_of
+from tinymu_jax.training.tasks.finetune import answer_loss
+from tinymu_jax.training.tasks.pretrain import freeze_unused, pretraining_loss, update_teacher
+from tinymu_jax.training.train_step import init_state, make_train_step
 
 TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8")
 """16, 256, 256 and 512 chips; the vendor calls the last one v5p-1024, by its cores."""
@@ -113,7 +114,7 @@ def lower_step(
     """Returns the whole step of a run with `blocks` blocks, lowered for a mesh."""
     optim = OptimConfig()
     optimiser = make_optimizer(optim, 1000)
-    step = make_step(config, "log_mel", optimiser, accumulate)
+    step = make_train_step(answer_loss(config, "log_mel"), optimiser, accumulate)
     weights = partition_frozen(expected_shapes(config), optim)
     batch = batch_shapes(config, packing, blocks)
     return _lower(step, optimiser, weights, (), tinymu.param_axes(config), batch, mesh)
@@ -123,10 +124,10 @@ def lower_pretraining(
     config: SelfSupervisedConfig, mesh: Mesh, blocks: int, clips: int, accumulate: int = 1
 ) -> Any:
     """Returns the whole step of pre-training with `blocks` blocks of `clips` crops, for a mesh."""
-    optim = frozen_too(PRETRAINING, config)
+    optim = freeze_unused(PRETRAINING, config)
     optimiser = make_optimizer(optim, 1000)
-    loss, after = loss_of_crops(config, seed=0), teach(config, steps=1000)
-    step = step_of(loss, optimiser, accumulate, after=after)
+    loss, after = pretraining_loss(config, seed=0), update_teacher(config, steps=1000)
+    step = make_train_step(loss, optimiser, accumulate, post_update=after)
     params, teaching = split_teacher(expected_shapes(config))
     crops = (blocks, clips, config.encoder.num_frames, NUM_MELS)
     batch = CropBatch(

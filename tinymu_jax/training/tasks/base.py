@@ -1,11 +1,10 @@
-"""What all learning has in common: mesh, weights, optimiser, step, the task for the loop."""
+"""The base of all training tasks: mesh, parameters, optimizer, train step and validation."""
 
 import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
@@ -16,46 +15,51 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import (
     batch_sharding,
     device_put_tree,
+    local_block_ids,
     make_global_batch,
     make_mesh,
     tree_shardings,
     weight_shardings,
 )
-from tinymu_jax.models import tinymu
-from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.training.accelerators import chip_of
-from tinymu_jax.training.config import RunConfig, StepConfig
+from tinymu_jax.training.config import RunConfig
 from tinymu_jax.training.optim import check_muon, make_optimizer, partition_frozen
 from tinymu_jax.training.train_step import (
-    Loss,
-    Metrics,
+    LossFn,
     StepContext,
+    StepMetrics,
     TrainState,
     compile_step,
     init_state,
-    step_of,
+    make_train_step,
 )
-from tinymu_jax.training.trainer import StepCost, TrainerTask
 from tinymu_jax.utils.tree import Tree
 
 
-def computed_as(model: TinyMUConfig, step: StepConfig) -> TinyMUConfig:
-    """Returns a model's config with the products and the remat of training."""
-    return replace(
-        model,
-        ignore_pad_labels=step.ignore_pad_labels,
-        encoder=replace(model.encoder, compute_dtype=step.encoder_dtype, remat=step.remat),
-        decoder=replace(model.decoder, compute_dtype=step.decoder_dtype, remat=step.remat),
-    )
+class StepCost(NamedTuple):
+    """What one step computes over all processes, without padding."""
+
+    units: int
+    """Questions, crops or clips; see `TrainTask.unit`."""
+    tokens: int
+    """Decoder positions, labels or masked patches."""
+    flops: float
+    """Without recomputation."""
 
 
 class TrainTask(ABC):
-    """A run put together; subclasses say what its batches are and what is made smaller."""
+    """A training run that is ready to start; subclasses define its batches and its loss.
 
-    extra_axes: Mapping[str, tuple[str | None, ...]] = {}
-    """Logical axes of trained weights that are not the model's."""
-    counted = "questions"
-    """What `work` counts, in a word."""
+    Attributes:
+        steps: steps of the whole run.
+        batches: batches of this process, by step.
+        abstract_state: shapes, dtypes and shardings of the state.
+        validate: (state, stopped) -> metrics, {} once `stopped()`; None without validation data.
+        peak_flops: FLOP/s of all devices; None for unknown chips.
+    """
+
+    unit = "questions"
+    """What `StepCost.units` counts."""
 
     def __init__(
         self,
@@ -64,142 +68,151 @@ class TrainTask(ABC):
         params: Tree,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """Holds all parts against each other and puts the frozen weights on the devices.
+        """Checks that all parts fit together and puts the frozen parameters on the devices.
 
         Args:
             config: of the run.
-            model: of the weights.
-            params: all of them, before the first step, stacked; anything that can be cut.
+            model: config of the model.
+            params: all parameters before the first step, layers stacked.
             devices: of the mesh; default all.
 
         Raises:
-            InputError: data, mesh, batch and model do not go together.
+            InputError: data, mesh, batch and model do not fit together.
         """
         self.config = config
-        self.model = self.computed(model)
+        self.model = self.with_compute_config(model)
         self.mesh = make_mesh(config.mesh, devices)
-        self.batches = self.read(config.data.train, config.data.epochs, validation=False)
-        self.steps = self._steps()
-        self.optimiser = make_optimizer(config.optim, self.steps)
+        self.batches = self.make_batches(config.data.train, config.data.epochs, validation=False)
+        self.steps = self._count_steps()
+        self.optimizer = make_optimizer(config.optim, self.steps)
         trained, frozen = partition_frozen(params, config.optim)
-        self.check(trained)
+        self.check_trained(trained)
         self._place(trained, frozen)
+        self.validate = None if config.data.validation is None else self._make_validate()
+        chip = chip_of(self.mesh.devices.flat[0].device_kind)
+        self.peak_flops = None if chip is None else chip.flops * self.mesh.size
 
     @abstractmethod
-    def read(self, folder: str, epochs: int, validation: bool) -> Any:
-        """Returns the batches of a data set: all steps of this process, by their number."""
+    def with_compute_config(self, model: Any) -> Any:
+        """Returns the model's config with the compute dtypes and remat of training."""
 
     @abstractmethod
-    def check(self, trained: Tree) -> None:
-        """Holds data and weights against each other.
+    def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
+        """Returns the logical axes of every parameter."""
+
+    @abstractmethod
+    def make_batches(self, folder: str, epochs: int, validation: bool) -> Any:
+        """Returns this process's batches of a data set, a sequence by step."""
+
+    @abstractmethod
+    def check_trained(self, trained: Tree) -> None:
+        """Checks that what is trained fits the data.
 
         Raises:
-            InputError: they do not go together.
+            InputError: it does not.
         """
 
     @abstractmethod
-    def loss(self, validation: bool) -> Loss:
-        """Returns what is made smaller, or measured."""
+    def loss_fn(self, validation: bool) -> LossFn:
+        """Returns the loss of training, or of validation."""
 
     @abstractmethod
-    def work(self, step: int) -> StepCost:
+    def cost(self, step: int) -> StepCost:
         """Returns what a step computes."""
 
     @abstractmethod
-    def clips(self, step: int) -> list[str]:
-        """Returns the names of a step's recordings."""
-
-    def computed(self, model: Any) -> Any:
-        """Returns the model's config with the products of training."""
-        return computed_as(model, self.config.step)
-
-    def axes(self) -> Mapping[str, tuple[str | None, ...]]:
-        """Returns the logical axes of every weight."""
-        return {**tinymu.param_axes(self.model), **self.extra_axes}
+    def clip_names(self, step: int) -> list[str]:
+        """Returns the names of the recordings of a step."""
 
     def dropout_seed(self) -> int | None:
-        """Returns the seed of what a step draws; None where it draws nothing."""
+        """Returns the seed of dropout; None without dropout."""
         return None
 
-    def watch(self, numbers: Mapping[str, float]) -> str | None:
-        """Returns what is wrong by the numbers of a step, if anything is."""
+    def diagnose(self, metrics: Mapping[str, float]) -> str | None:
+        """Returns what is wrong with the training by a step's metrics, or None."""
         return None
 
-    def extra(self) -> Any:
-        """Returns what the state holds besides before the first step; see `TrainState`."""
+    def init_aux_state(self) -> Any:
+        """Returns `TrainState.aux_state` before the first step."""
         return ()
 
-    def after(
-        self, state: TrainState, told: Any, count: Array
+    def post_update(
+        self, state: TrainState, aux: Any, num_targets: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
-        """Returns a state with what it holds after a step; see `step.PostUpdate`."""
+        """Updates `aux_state`; see `train_step.PostUpdate`."""
         return state, {}
 
-    def _steps(self) -> int:
-        given, there = self.config.steps, len(self.batches)
-        if given > there and not self.config.overfit_batch:
+    def local_blocks(self) -> Sequence[int]:
+        """Returns the blocks of a step that this process reads."""
+        step = self.config.step
+        return local_block_ids(self.mesh, step.blocks, step.grad_accum_steps)
+
+    def data_folder(self, validation: bool) -> str:
+        """Returns the data set of training, or of validation."""
+        return self.config.data.validation if validation else self.config.data.train
+
+    def _count_steps(self) -> int:
+        requested, available = self.config.steps, len(self.batches)
+        if requested > available and not self.config.overfit_batch:
             raise InputError(
-                f"steps is {given}, but the data gives {there} in {self.config.data.epochs} "
-                "epochs; raise data.epochs, or lower steps"
+                f"steps is {requested}, but the data gives {available} in "
+                f"{self.config.data.epochs} epochs; raise data.epochs, or lower steps"
             )
-        return given or there
+        return requested or available
 
     def _place(self, trained: Tree, frozen: Tree) -> None:
-        """Says where everything lies, and compiles nothing yet."""
-        mesh, axes = self.mesh, self.axes()
+        """Decides all shardings and jits the step; nothing is compiled yet."""
+        mesh, axes = self.mesh, self.param_axes()
         check_muon(self.config.optim, trained, axes)
-        self.start_extra = self.extra()
-        shapes = jax.eval_shape(self._init_state, trained, self.start_extra)
-        weights = weight_shardings(trained, axes, mesh)
-        self.state_at = tree_shardings(shapes, weights, mesh)
-        self.abstract = jax.tree.map(
+        self.start_aux_state = self.init_aux_state()
+        shapes = jax.eval_shape(self._init_state, trained, self.start_aux_state)
+        self.state_sharding = tree_shardings(shapes, weight_shardings(trained, axes, mesh), mesh)
+        self.abstract_state = jax.tree.map(
             lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at),
             shapes,
-            self.state_at,
+            self.state_sharding,
         )
-        frozen_at = tree_shardings(frozen, weight_shardings(frozen, axes, mesh), mesh)
-        self.frozen = device_put_tree(frozen, frozen_at)
-        self.whole = NamedSharding(mesh, PartitionSpec())
-        accumulate, seed = self.config.step.grad_accum_steps, self.dropout_seed()
+        frozen_sharding = tree_shardings(frozen, weight_shardings(frozen, axes, mesh), mesh)
+        self.frozen = device_put_tree(frozen, frozen_sharding)
+        self.replicated = NamedSharding(mesh, PartitionSpec())
         self.compiled: Callable[..., Any] | None = None
         self.step = jax.jit(
-            step_of(self.loss(False), self.optimiser, accumulate, seed, self.after),
-            in_shardings=(self.state_at, frozen_at, batch_sharding(mesh)),
-            out_shardings=(self.state_at, self.whole),
+            make_train_step(
+                self.loss_fn(validation=False),
+                self.optimizer,
+                self.config.step.grad_accum_steps,
+                self.dropout_seed(),
+                self.post_update,
+            ),
+            in_shardings=(self.state_sharding, frozen_sharding, batch_sharding(mesh)),
+            out_shardings=(self.state_sharding, self.replicated),
             donate_argnums=0,
         )
 
-    def begin(self, params: Tree) -> TrainState:
+    def _init_state(self, trained: Tree, aux_state: Any) -> TrainState:
+        return init_state(trained, self.optimizer, aux_state)
+
+    def init(self, params: Tree) -> TrainState:
         """Returns the state before the first step, on the devices.
 
         Args:
-            params: as the task was made with; they are not kept here.
+            params: those that the task was made with; it does not keep them.
         """
         trained, _ = partition_frozen(params, self.config.optim)
-        on = (
-            device_put_tree(trained, self.state_at.params),
-            device_put_tree(self.start_extra, self.state_at.extra),
+        placed = (
+            device_put_tree(trained, self.state_sharding.params),
+            device_put_tree(self.start_aux_state, self.state_sharding.aux_state),
         )
-        return jax.jit(self._init_state, out_shardings=self.state_at)(*on)
+        return jax.jit(self._init_state, out_shardings=self.state_sharding)(*placed)
 
-    def _init_state(self, trained: Tree, extra: Any) -> TrainState:
-        return init_state(trained, self.optimiser, extra)
-
-    def task(self) -> TrainerTask:
-        """Returns what the loop runs."""
-        validate = None if self.config.data.validation is None else self._validation()
-        chip = chip_of(self.mesh.devices.flat[0].device_kind)
-        peak = None if chip is None else chip.flops * self.mesh.size
-        parts = (self._advance, self._batches, self.work, self.clips, validate, peak)
-        return TrainerTask(self.steps, *parts, self.counted, self.watch)
-
-    def _advance(self, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+    def run_step(self, state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
+        """Runs one step; the state is donated."""
         with jax.set_mesh(self.mesh):
             if self.compiled is None:
                 self.compiled = compile_step(self.step, state, self.frozen, batch)
             return self.compiled(state, self.frozen, batch)
 
-    def _batches(self, start: int) -> Iterator[Any]:
+    def load_batches(self, start: int) -> Iterator[Any]:
         """Yields batches from a step on, on the devices."""
         data = self.config.data
         if self.config.overfit_batch:
@@ -209,24 +222,23 @@ class TrainTask(ABC):
         for batch in iterate(self.batches, start, data.threads, data.prefetch):
             yield make_global_batch(batch, self.mesh)
 
-    def _validation(self) -> Any:
-        """Returns what measures the loss on the validation set."""
+    def _make_validate(self) -> Callable[[TrainState, Callable[[], bool]], dict[str, float]]:
         data = self.config.data
-        batches = self.read(data.validation, epochs=1, validation=True)
-        loss = self.loss(True)
+        batches = self.make_batches(data.validation, epochs=1, validation=True)
+        loss_fn = self.loss_fn(validation=True)
 
-        def measure(state: TrainState, frozen: Tree, batch: Any) -> tuple[Any, Any]:
-            found = loss(state.params, frozen, batch, StepContext(state.step, state.extra))
-            return found.total, found.count
+        def measure(state: TrainState, frozen: Tree, batch: Any) -> tuple[Array, Array]:
+            loss = loss_fn(state.params, frozen, batch, StepContext(state.step, state.aux_state))
+            return loss.loss_sum, loss.num_targets
 
-        compiled = jax.jit(measure, out_shardings=self.whole)
+        compiled = jax.jit(measure, out_shardings=self.replicated)
 
         def validate(state: TrainState, stopped: Callable[[], bool]) -> dict[str, float]:
             total = count = 0.0
             with jax.set_mesh(self.mesh):
                 for batch in iterate(batches, 0, data.threads, data.prefetch):
-                    found = compiled(state, self.frozen, make_global_batch(batch, self.mesh))
-                    total, count = total + float(found[0]), count + float(found[1])
+                    sums = compiled(state, self.frozen, make_global_batch(batch, self.mesh))
+                    total, count = total + float(sums[0]), count + float(sums[1])
                     if stopped():
                         return {}
             return {"validation_loss": total / count if count else math.nan}

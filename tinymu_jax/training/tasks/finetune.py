@@ -1,27 +1,69 @@
-"""Fine-tuning TinyMU on prepared questions: what the loop runs."""
+"""Fine-tuning of TinyMU on prepared questions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tinymu_jax.data.augment import max_columns
-from tinymu_jax.data.config import NO_AUGMENT
+from tinymu_jax.data.config import NO_AUGMENT, FeatureKind
 from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.loader import Batch, PackedBatches
 from tinymu_jax.data.sampler import make_groups, make_plan
 from tinymu_jax.errors import InputError
-from tinymu_jax.mesh import local_block_ids
+from tinymu_jax.models import tinymu
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.training.config import TrainConfig
+from tinymu_jax.training.config import StepConfig, TrainConfig
+from tinymu_jax.training.encode_features import encode_features
 from tinymu_jax.training.flops import training_flops
-from tinymu_jax.training.losses import LossSum
-from tinymu_jax.training.tasks.base import TrainTask
-from tinymu_jax.training.train_step import Loss, StepContext, loss_of_batch
-from tinymu_jax.training.trainer import StepCost
+from tinymu_jax.training.losses import LossSum, sum_loss
+from tinymu_jax.training.optim import merge_trees
+from tinymu_jax.training.tasks.base import StepCost, TrainTask
+from tinymu_jax.training.train_step import LossFn, StepContext
 from tinymu_jax.utils.tree import Tree
 
 
-class FineTuning(TrainTask):
-    """A run that learns answers."""
+def with_step_config(model: TinyMUConfig, step: StepConfig) -> TinyMUConfig:
+    """Returns a model's config with the compute dtypes and remat of training."""
+    return replace(
+        model,
+        ignore_pad_labels=step.ignore_pad_labels,
+        encoder=replace(model.encoder, compute_dtype=step.encoder_dtype, remat=step.remat),
+        decoder=replace(model.decoder, compute_dtype=step.decoder_dtype, remat=step.remat),
+    )
+
+
+def answer_loss(config: TinyMUConfig, store: FeatureKind) -> LossFn:
+    """Returns the summed cross-entropy of a batch's answer tokens.
+
+    Any part of the model may be trained, frozen, or some of both.
+
+    Args:
+        config: of the model.
+        store: which features the data set stores.
+    """
+
+    def loss(params: Tree, frozen: Tree, batch: Batch, context: StepContext) -> LossSum:
+        merged, features = merge_trees(params, frozen), batch.features
+        blocks, clips = batch.lengths.shape
+        if store == "text":
+            vectors, count = features, batch.lengths
+        else:
+            vectors, count = encode_features(
+                merged.get("encoder"),
+                features.reshape(blocks * clips, *features.shape[2:]),
+                batch.lengths.reshape(-1),
+                store,
+                config.encoder,
+            )
+            vectors = vectors.reshape(blocks, clips, *vectors.shape[1:])
+            count = count.reshape(blocks, clips)
+        return sum_loss(merged, vectors, count, batch.blocks, config, context.key)
+
+    return loss
+
+
+class FinetuneTask(TrainTask):
+    """Learns the answers of prepared questions."""
 
     def __init__(
         self,
@@ -31,70 +73,74 @@ class FineTuning(TrainTask):
         tokenizer: str,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """Arguments and errors as `TrainTask`; `tokenizer` is the text of `tokenizer.json`."""
-        for name in filter(None, (config.data.train, config.data.validation)):
-            Dataset(name).check_model(tokenizer, params["encoder"])
+        """As `TrainTask`; `tokenizer` is the text of `tokenizer.json`."""
+        for folder in filter(None, (config.data.train, config.data.validation)):
+            Dataset(folder).check_model(tokenizer, params["encoder"])
         super().__init__(config, model, params, devices)
 
-    def read(self, folder: str, epochs: int, validation: bool) -> PackedBatches:
-        """Plans all epochs of a data set; this process reads its own part of each step."""
+    def with_compute_config(self, model: TinyMUConfig) -> TinyMUConfig:
+        """Returns the model's config with the compute dtypes and remat of training."""
+        return with_step_config(model, self.config.step)
+
+    def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
+        """Returns the logical axes of every parameter."""
+        return tinymu.param_axes(self.model)
+
+    def make_batches(self, folder: str, epochs: int, validation: bool) -> PackedBatches:
+        """Plans all epochs of a data set; this process reads its part of each step."""
         step, data = self.config.step, self.config.data
         dataset = Dataset(folder)
         augment = NO_AUGMENT if validation else data.augment
         crops = validation and data.augment.enabled and data.augment.crop
         if crops and dataset.features.max_seconds > self.model.max_seconds:
             raise InputError(
-                f"{folder}: holds longer clips than the crops that are learnt; prepare it with "
+                f"{folder}: has longer clips than the crops of training; prepare it with "
                 f"--max-seconds {self.model.max_seconds:g}"
             )
-        own = local_block_ids(self.mesh, step.blocks, step.grad_accum_steps)
         lengths = dataset.lengths(self.model, max_columns(dataset, self.model, augment))
         groups = make_groups(lengths, data.packing, self.model)
-        wanted = 0 if epochs else self.config.steps * step.blocks
-        if wanted:
-            once = make_plan(groups, data.packing, data.seed, 1).num_blocks
-            epochs = -(-wanted // once) + 1
+        num_blocks = 0 if epochs else self.config.steps * step.blocks
+        if num_blocks:
+            per_epoch = make_plan(groups, data.packing, data.seed, 1).num_blocks
+            epochs = -(-num_blocks // per_epoch) + 1
         plan = make_plan(groups, data.packing, data.seed, epochs)
-        while plan.num_blocks < wanted:
-            # Several epochs are packed together, into fewer blocks than each by itself.
-            epochs += max(1, epochs * (wanted - plan.num_blocks) // plan.num_blocks)
+        while plan.num_blocks < num_blocks:
+            # Epochs that are packed together fill fewer blocks than each by itself.
+            epochs += max(1, epochs * (num_blocks - plan.num_blocks) // plan.num_blocks)
             plan = make_plan(groups, data.packing, data.seed, epochs)
         return PackedBatches(
-            dataset, plan, data.packing, self.model, step.blocks, own, augment, data.seed
+            dataset,
+            plan,
+            data.packing,
+            self.model,
+            step.blocks,
+            self.local_blocks(),
+            augment,
+            data.seed,
         )
 
-    def check(self, trained: Tree) -> None:
-        """Refuses to train parts of a model that the stored features do not pass through.
-
-        Raises:
-            InputError: there are such; the message says what to freeze.
-        """
-        unused = {"embeddings": ("encoder",), "text": ("encoder", "projector")}
-        for name in filter(None, (self.config.data.train, self.config.data.validation)):
-            store = Dataset(name).features.kind
-            for part in unused.get(store, ()):
+    def check_trained(self, trained: Tree) -> None:
+        """Refuses to train parts of the model that the stored features bypass."""
+        bypassed = {"embeddings": ("encoder",), "text": ("encoder", "projector")}
+        for folder in filter(None, (self.config.data.train, self.config.data.validation)):
+            store = Dataset(folder).features.kind
+            for part in bypassed.get(store, ()):
                 if part in trained:
                     raise InputError(
-                        f"{name}: stores {store}, which the {part} does not hear, and optim.frozen-params "
-                        f"lets the {part} learn; prepare log_mel instead, or freeze "
-                        f"'({'|'.join(unused[store])})/.*'"
+                        f"{folder}: stores {store}, which bypasses the {part}, and "
+                        f"optim.frozen-params trains the {part}; prepare log_mel instead, or "
+                        f"freeze '({'|'.join(bypassed[store])})/.*'"
                     )
 
     def dropout_seed(self) -> int | None:
-        """Returns the seed of dropout."""
+        """Returns the seed of dropout; None without dropout."""
         return self.config.init.seed if self.config.step.dropout else None
 
-    def loss(self, validation: bool) -> Loss:
+    def loss_fn(self, validation: bool) -> LossFn:
         """Returns the cross-entropy of the answers."""
-        folder = self.config.data.validation if validation else self.config.data.train
-        store, model = Dataset(folder).features.kind, self.model
+        return answer_loss(self.model, Dataset(self.data_folder(validation)).features.kind)
 
-        def loss(params: Tree, frozen: Tree, batch: Batch, at: StepContext) -> LossSum:
-            return loss_of_batch(params, frozen, batch, model, store, at.key)
-
-        return loss
-
-    def work(self, step: int) -> StepCost:
+    def cost(self, step: int) -> StepCost:
         """Returns what a step computes."""
         counts = self.batches.plan.counts(*self._blocks(step))
         flops = training_flops(
@@ -107,7 +153,7 @@ class FineTuning(TrainTask):
         )
         return StepCost(counts.questions, counts.slots, flops)
 
-    def clips(self, step: int) -> list[str]:
+    def clip_names(self, step: int) -> list[str]:
         """Returns the names of a step's recordings."""
         records = self.batches.plan.records(*self._blocks(step))
         return [self.batches.dataset[record].clip for record in records]

@@ -1,9 +1,12 @@
-"""Teaching an encoder to tag: what stands between pre-training and the encoder of TinyMU.
+"""Training of an encoder through a linear head on the mean of its vectors.
 
-Head and normalisation are those of the published AudioSet encoder: the mean over the rows of
-patches and over time, BatchNorm without weights, a linear layer. Its running statistics are state.
+`LabelTask` predicts categories with softmaxes and drops the head afterwards. `TagTask` predicts
+AudioSet-style tags with sigmoids: head and normalisation are those of the published AudioSet
+encoder (mean over patch rows and time, BatchNorm without weights, linear layer), and the running
+statistics are `aux_state`.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,34 +16,224 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax.data.annotations.labelled import read_labels_by_file
 from tinymu_jax.data.config import NO_AUGMENT
 from tinymu_jax.data.dataset import Dataset
-from tinymu_jax.data.label_batches import LabelBatch, LabelBatches
+from tinymu_jax.data.label_batches import HEAD, LabelBatch, LabelBatches, read_label_table
 from tinymu_jax.data.loader import ClipReader
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.class_names import read_labels, read_places
-from tinymu_jax.mesh import local_block_ids
-from tinymu_jax.models import heads, matpac
+from tinymu_jax.models import heads, matpac, tinymu
 from tinymu_jax.models.config import HeadConfig, MatpacConfig, TinyMUConfig
-from tinymu_jax.training.config import TagConfig
+from tinymu_jax.training.config import RunConfig, TagConfig, TrainConfig
 from tinymu_jax.training.encode_features import encode_features
 from tinymu_jax.training.flops import encoder_flops
 from tinymu_jax.training.losses import LossSum
 from tinymu_jax.training.optim import merge_trees
-from tinymu_jax.training.tasks.base import TrainTask
-from tinymu_jax.training.train_step import Loss, StepContext, TrainState
-from tinymu_jax.training.trainer import StepCost
+from tinymu_jax.training.tasks.base import StepCost, TrainTask
+from tinymu_jax.training.tasks.finetune import with_step_config
+from tinymu_jax.training.train_step import LossFn, StepContext, TrainState
 from tinymu_jax.utils.tree import Tree
 
 MOMENTUM = 0.1
-"""Of BatchNorm, as torch has it."""
+"""Of BatchNorm, as in torch."""
 
 
-class Statistics(NamedTuple):
-    """BatchNorm's running ones."""
+class LinearHeadTask(TrainTask):
+    """Trains an encoder and a linear head."""
+
+    encoder: MatpacConfig
+    """Config of the encoder."""
+    targets: Mapping[str, np.ndarray]
+    """Target of each recording, by file name."""
+    clips_per_block: int
+    max_seconds: float | None
+    """Length that clips are cropped to; None: that of the model."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: Any,
+        params: Tree,
+        targets: Mapping[str, np.ndarray],
+        devices: Sequence[Any] | None = None,
+    ) -> None:
+        """As `TrainTask`; `targets` are those of the recordings, by file name."""
+        self.targets = targets
+        super().__init__(config, model, params, devices)
+
+    @abstractmethod
+    def reader_config(self) -> TinyMUConfig:
+        """Returns the config that clips are read for."""
+
+    @abstractmethod
+    def encoder_params(self, params: Tree) -> Tree:
+        """Returns the encoder's parameters."""
+
+    @abstractmethod
+    def head_loss(
+        self,
+        params: Tree,
+        vectors: Float[Array, "C A E"],
+        valid: Bool[Array, "C A"],
+        labels: Array,
+        context: StepContext,
+        validation: bool,
+    ) -> LossSum:
+        """Returns the loss summed over C clips.
+
+        Args:
+            params: of encoder and head.
+            vectors: of the encoder.
+            valid: which vectors are not padding.
+            labels: as in `LabelBatch`.
+            context: of the step.
+            validation: whether this is the validation loss.
+        """
+
+    def augment_batch(self, batch: LabelBatch) -> LabelBatch:
+        """Changes a training batch on the device."""
+        return batch
+
+    def make_batches(self, folder: str, epochs: int, validation: bool) -> LabelBatches:
+        """Returns this process's batches of a data set."""
+        data, dataset = self.config.data, Dataset(folder)
+        if dataset.features.kind not in ("log_mel", "waveform"):
+            raise InputError(
+                f"{folder}: stores {dataset.features.kind}, which bypasses the encoder; prepare "
+                "log_mel"
+            )
+        augment = NO_AUGMENT if validation else data.augment
+        reader = ClipReader(dataset, self.reader_config(), augment, data.seed, self.max_seconds)
+        return LabelBatches(
+            reader,
+            self.targets,
+            self.clips_per_block,
+            self.config.step.blocks,
+            self.local_blocks(),
+            epochs,
+            self.config.steps,
+        )
+
+    def loss_fn(self, validation: bool) -> LossFn:
+        """Returns the loss: a mean over categories or classes, summed over clips."""
+        store = Dataset(self.data_folder(validation)).features.kind
+        encoder = self.encoder
+
+        def loss(params: Tree, frozen: Tree, batch: LabelBatch, context: StepContext) -> LossSum:
+            merged = merge_trees(params, frozen)
+            if not validation:
+                batch = self.augment_batch(batch)
+            lengths = batch.lengths.reshape(-1)
+            features = batch.features.reshape(-1, *batch.features.shape[2:])
+            vectors, count = encode_features(
+                self.encoder_params(merged), features, lengths, store, encoder
+            )
+            valid = jnp.arange(vectors.shape[1]) < count[:, None]
+            return self.head_loss(merged, vectors, valid, batch.labels, context, validation)
+
+        return loss
+
+    def clips_per_step(self) -> int:
+        """Returns the clips of a step, over all processes."""
+        return self.batches.blocks * self.batches.size
+
+    def clip_names(self, step: int) -> list[str]:
+        """Returns the names of a step's recordings."""
+        return self.batches.names(0 if self.config.overfit_batch else step)
+
+
+def add_label_head(params: Mapping[str, Any], model: TinyMUConfig, labels: str | Path) -> Tree:
+    """Returns a model's parameters with a zero head for the categories of a table."""
+    outputs = sum(map(len, read_label_table(labels).categories.values()))
+    head = {
+        "kernel": np.zeros((model.encoder.output_width, outputs), np.float32),
+        "bias": np.zeros(outputs, np.float32),
+    }
+    return {**params, HEAD: head}
+
+
+class LabelTask(LinearHeadTask):
+    """Trains the encoder of a TinyMU to predict categories: a softmax for each.
+
+    It stands where the published recipe trains MATPAC++ on AudioSet: before the encoder meets the
+    decoder.
+    """
+
+    max_seconds = None
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: TinyMUConfig,
+        params: Tree,
+        devices: Sequence[Any] | None = None,
+    ) -> None:
+        """As `TrainTask`; the parameters include the head of `add_label_head`."""
+        table = read_label_table(config.data.labels)
+        self.num_values = [len(values) for values in table.categories.values()]
+        self.clips_per_block = config.data.packing.max_clips
+        super().__init__(config, model, params, table.of, devices)
+
+    def with_compute_config(self, model: TinyMUConfig) -> TinyMUConfig:
+        """Returns the model's config with the compute dtypes and remat of training."""
+        model = with_step_config(model, self.config.step)
+        self.encoder = model.encoder
+        return model
+
+    def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
+        """Returns the logical axes of every parameter."""
+        head = {f"{HEAD}/kernel": (None, None), f"{HEAD}/bias": (None,)}
+        return {**tinymu.param_axes(self.model), **head}
+
+    def reader_config(self) -> TinyMUConfig:
+        """Returns the config that clips are read for."""
+        return self.model
+
+    def encoder_params(self, params: Tree) -> Tree:
+        """Returns the encoder's parameters."""
+        return params["encoder"]
+
+    def check_trained(self, trained: Tree) -> None:
+        """Refuses to train what the labels do not depend on."""
+        if {"projector", "decoder"} & set(trained):
+            raise InputError(
+                "data.labels trains the encoder alone; freeze the rest: optim.frozen-params "
+                "'(projector|decoder)/.*'"
+            )
+
+    def head_loss(
+        self,
+        params: Tree,
+        vectors: Float[Array, "C A E"],
+        valid: Bool[Array, "C A"],
+        labels: Array,
+        context: StepContext,
+        validation: bool,
+    ) -> LossSum:
+        """Returns the cross-entropy, a mean over categories, summed over clips."""
+        mean = heads.mean_over_time(vectors, valid)
+        logits = mean @ params[HEAD]["kernel"] + params[HEAD]["bias"]
+        parts = jnp.split(logits, np.cumsum(self.num_values)[:-1].tolist(), axis=-1)
+        labels = labels.reshape(-1, len(self.num_values))
+        losses = [
+            optax.softmax_cross_entropy_with_integer_labels(part, labels[:, i]).sum()
+            for i, part in enumerate(parts)
+        ]
+        return LossSum(sum(losses) / len(losses), jnp.float32(len(mean)))
+
+    def cost(self, step: int) -> StepCost:
+        """Returns what a step computes; a label counts as a question of one token."""
+        clips = self.clips_per_step()
+        flops = encoder_flops(self.model, self.config.optim.frozen_params) * clips
+        labels = clips * len(self.num_values)
+        return StepCost(labels, labels, flops)
+
+
+class NormStats(NamedTuple):
+    """Running statistics of BatchNorm."""
 
     mean: Float[Array, "D"]
     variance: Float[Array, "D"]
@@ -48,66 +241,66 @@ class Statistics(NamedTuple):
     """Steps so far."""
 
 
-class Moments(NamedTuple):
-    """Of a batch."""
+class BatchStats(NamedTuple):
+    """Statistics of one batch."""
 
     mean: Float[Array, "D"]
     variance: Float[Array, "D"]
 
 
-def classes_of(config: TagConfig) -> list[str]:
+def read_class_names(config: TagConfig) -> list[str]:
     """Returns the names of all classes in the order of the outputs.
 
     Raises:
-        InputError: a list that cannot be read.
+        InputError: the list cannot be read, or names a class twice.
     """
     if config.data.classes is not None:
         names = read_labels(config.data.classes)
         if len(set(names)) < len(names):
             raise InputError(f"{config.data.classes}: names a class twice; keep each once")
         return names
-    own = read_labels_by_file(config.data.labels)
-    return sorted({label for labels in own.values() for label in labels})
+    tags = read_labels_by_file(config.data.labels)
+    return sorted({label for labels in tags.values() for label in labels})
 
 
-def tagger_config(encoder: MatpacConfig, classes: int) -> MatpacConfig:
-    """Returns an encoder's config with the head that it learns."""
-    return replace(encoder, head=HeadConfig("audioset", classes, "sigmoid"))
+def tagger_config(encoder: MatpacConfig, num_classes: int) -> MatpacConfig:
+    """Returns an encoder's config with a tagging head."""
+    return replace(encoder, head=HeadConfig("audioset", num_classes, "sigmoid"))
 
 
 def read_targets(config: TagConfig) -> dict[str, Int[np.ndarray, "classes"]]:
-    """Returns which classes each recording has, by file name.
+    """Returns a multi-hot vector of each recording's classes, by file name.
 
     Raises:
-        InputError: a label that is no class, or two recordings of one name.
+        InputError: a label is no class, or two recordings have the same name.
     """
-    places = {name: number for number, name in enumerate(classes_of(config))}
-    count = len(places)
+    index = {name: number for number, name in enumerate(read_class_names(config))}
+    num_classes = len(index)
     if config.data.classes is not None:
-        places = read_places(config.data.classes)
+        index = read_places(config.data.classes)
     targets: dict[str, Any] = {}
     for file, labels in read_labels_by_file(config.data.labels).items():
-        unknown = [label for label in labels if label not in places]
+        unknown = [label for label in labels if label not in index]
         if unknown:
             raise InputError(
                 f"{config.data.labels}: {file} is {unknown[0]!r}, which is no class of "
                 f"{config.data.classes}; name the list that belongs to it"
             )
-        row = np.zeros(count, np.int32)
-        row[[places[label] for label in labels]] = 1
+        row = np.zeros(num_classes, np.int32)
+        row[[index[label] for label in labels]] = 1
         if Path(file).name in targets:
             raise InputError(
-                f"{config.data.labels}: two recordings have the name {Path(file).name}, by which "
-                "they are known; give each its own"
+                f"{config.data.labels}: two recordings have the name {Path(file).name}; give each "
+                "a name of its own"
             )
         targets[Path(file).name] = row
     return targets
 
 
-class Tagging(TrainTask):
-    """A run in which an encoder learns to tag."""
+class TagTask(LinearHeadTask):
+    """Trains an encoder to tag: a sigmoid for each class."""
 
-    counted = "clips"
+    unit = "clips"
 
     def __init__(
         self,
@@ -116,129 +309,109 @@ class Tagging(TrainTask):
         params: Tree,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """Arguments and errors as `TrainTask`."""
-        self.targets = read_targets(config)
+        """As `TrainTask`; the parameters include the head."""
+        self.clips_per_block, self.max_seconds = config.data.clips, config.data.seconds
         norm = params["head"]["norm"]
-        self.statistics = Statistics(norm["mean"], norm["variance"], norm["count"])
-        super().__init__(config, model, params, devices)
+        self.norm_stats = NormStats(norm["mean"], norm["variance"], norm["count"])
+        super().__init__(config, model, params, read_targets(config), devices)
 
-    def computed(self, model: MatpacConfig) -> MatpacConfig:
-        """Returns the config with the products and the remat of training."""
+    def with_compute_config(self, model: MatpacConfig) -> MatpacConfig:
+        """Returns the model's config with the compute dtypes and remat of training."""
         step = self.config.step
-        return replace(model, compute_dtype=step.encoder_dtype, remat=step.remat)
+        self.encoder = replace(model, compute_dtype=step.encoder_dtype, remat=step.remat)
+        return self.encoder
 
-    def axes(self) -> Mapping[str, tuple[str | None, ...]]:
-        """Returns the logical axes of every weight."""
+    def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
+        """Returns the logical axes of every parameter."""
         return matpac.param_axes(self.model)
 
-    def extra(self) -> Statistics:
+    def init_aux_state(self) -> NormStats:
         """Returns the running statistics before the first step."""
-        return self.statistics
+        return self.norm_stats
 
-    def _whole(self) -> TinyMUConfig:
-        """Returns what clips are read for."""
-        return TinyMUConfig(encoder=self.model, max_seconds=self.config.data.seconds)
+    def reader_config(self) -> TinyMUConfig:
+        """Returns the config that clips are read for."""
+        return TinyMUConfig(encoder=self.model, max_seconds=self.max_seconds)
 
-    def read(self, folder: str, epochs: int, validation: bool) -> LabelBatches:
-        """Returns the batches of a data set."""
-        step, data, dataset = self.config.step, self.config.data, Dataset(folder)
-        if dataset.features.kind not in ("log_mel", "waveform"):
-            raise InputError(
-                f"{folder}: stores {dataset.features.kind}, which the encoder does not hear; "
-                "prepare log_mel"
-            )
-        augment = NO_AUGMENT if validation else data.augment
-        reader = ClipReader(dataset, self._whole(), augment, data.seed, data.seconds)
-        own = local_block_ids(self.mesh, step.blocks, step.grad_accum_steps)
-        steps = self.config.steps
-        return LabelBatches(reader, self.targets, data.clips, step.blocks, own, epochs, steps)
+    def encoder_params(self, params: Tree) -> Tree:
+        """Returns the encoder's parameters."""
+        return params
 
-    def check(self, trained: Tree) -> None:
-        """Refuses to train the statistics, or the front end.
-
-        Raises:
-            InputError: they are not frozen.
-        """
+    def check_trained(self, trained: Tree) -> None:
+        """Refuses to freeze the head, or to train statistics and front end."""
         if "head" not in trained:
-            raise InputError(
-                "optim.frozen-params leaves the head as it began, at random; narrow it"
-            )
+            raise InputError("optim.frozen-params freezes the head, which is random; narrow it")
         if "log_mel" in trained or "norm" in trained["head"]:
             raise InputError(
-                "optim.frozen-params lets log_mel or head/norm learn, which are no weights; freeze them: "
-                "'pos_embed|log_mel/.*|head/norm/.*'"
+                "optim.frozen-params trains log_mel or head/norm, which are not weights; freeze "
+                "them: 'pos_embed|log_mel/.*|head/norm/.*'"
             )
 
-    def loss(self, validation: bool) -> Loss:
+    def augment_batch(self, batch: LabelBatch) -> LabelBatch:
+        """Applies mixup."""
+        alpha, seed = self.config.step.mixup, self.config.data.seed
+        return mixup(batch, alpha, jax.random.key(seed)) if alpha else batch
+
+    def head_loss(
+        self,
+        params: Tree,
+        vectors: Float[Array, "C A E"],
+        valid: Bool[Array, "C A"],
+        labels: Array,
+        context: StepContext,
+        validation: bool,
+    ) -> LossSum:
         """Returns the binary cross-entropy, a mean over classes, summed over clips."""
-        folder = self.config.data.validation if validation else self.config.data.train
-        store, config = Dataset(folder).features.kind, self.model
-        mixup = 0.0 if validation else self.config.step.mixup
-        key = jax.random.key(self.config.data.seed)
+        mean = heads.mean_of_rows(vectors, valid, self.encoder.rows)
+        norm = context.aux_state if validation else batch_stats(mean)
+        mean = (mean - norm.mean) * jax.lax.rsqrt(norm.variance + heads.BATCH_NORM_EPS)
+        linear = params["head"]["linear"]
+        logits = mean @ linear["kernel"] + linear["bias"]
+        labels = labels.reshape(logits.shape)
+        loss = optax.sigmoid_binary_cross_entropy(logits, labels).mean(-1).sum()
+        return LossSum(loss, jnp.float32(len(mean)), jax.lax.stop_gradient(norm))
 
-        def loss(params: Tree, frozen: Tree, batch: LabelBatch, at: StepContext) -> LossSum:
-            whole = merge_trees(params, frozen)
-            if mixup:
-                batch = mixed(batch, mixup, key)
-            lengths = batch.lengths.reshape(-1)
-            features = batch.features.reshape(-1, *batch.features.shape[2:])
-            vectors, count = encode_features(whole, features, lengths, store, config)
-            valid = jnp.arange(vectors.shape[1]) < count[:, None]
-            mean = heads.mean_of_rows(vectors, valid, config.rows)
-            norm = at.extra if validation else moments(mean)
-            mean = (mean - norm.mean) * jax.lax.rsqrt(norm.variance + heads.BATCH_NORM_EPS)
-            linear = whole["head"]["linear"]
-            scores = mean @ linear["kernel"] + linear["bias"]
-            wanted = batch.labels.reshape(scores.shape)
-            lost = optax.sigmoid_binary_cross_entropy(scores, wanted).mean(-1).sum()
-            return LossSum(lost, jnp.float32(len(lengths)), jax.lax.stop_gradient(norm))
-
-        return loss
-
-    def after(
-        self, state: TrainState, told: Moments, count: Array
+    def post_update(
+        self, state: TrainState, aux: BatchStats, num_targets: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
-        """Returns a state with the running statistics after a step: of variances the unbiased."""
-        mean, variance, seen = state.extra
-        unbiased = told.variance * (count / (count - 1))
-        kept = 1 - MOMENTUM
-        mean, variance = kept * mean + MOMENTUM * told.mean, kept * variance + MOMENTUM * unbiased
-        return state._replace(extra=Statistics(mean, variance, seen + 1)), {}
+        """Updates the running statistics; the variance is the unbiased one, as in torch."""
+        mean, variance, steps = state.aux_state
+        unbiased = aux.variance * (num_targets / (num_targets - 1))
+        keep = 1 - MOMENTUM
+        mean = keep * mean + MOMENTUM * aux.mean
+        variance = keep * variance + MOMENTUM * unbiased
+        return state._replace(aux_state=NormStats(mean, variance, steps + 1)), {}
 
-    def work(self, step: int) -> StepCost:
-        """Returns what a step computes: a tag is a token."""
-        clips = self.batches.blocks * self.batches.size
-        whole = replace(self._whole(), encoder=replace(self.model, head=None))
-        flops = encoder_flops(whole, rf"encoder/(?:{self.config.optim.frozen_params})") * clips
+    def cost(self, step: int) -> StepCost:
+        """Returns what a step computes; a class counts as a token."""
+        clips = self.clips_per_step()
+        model = replace(self.reader_config(), encoder=replace(self.model, head=None))
+        flops = encoder_flops(model, rf"encoder/(?:{self.config.optim.frozen_params})") * clips
         return StepCost(clips, clips * self.model.head.num_classes, flops)
 
-    def clips(self, step: int) -> list[str]:
-        """Returns the names of a step's recordings."""
-        return self.batches.names(0 if self.config.overfit_batch else step)
+
+def batch_stats(x: Float[Array, "C D"]) -> BatchStats:
+    """Returns a batch's mean and biased variance."""
+    return BatchStats(x.mean(0), x.var(0))
 
 
-def moments(x: Float[Array, "C D"]) -> Moments:
-    """Returns a batch's mean and variance."""
-    return Moments(x.mean(0), x.var(0))
-
-
-def mixed(batch: LabelBatch, alpha: float, key: Array) -> LabelBatch:
-    """Returns each clip with another one of its block in it, and the labels of both in its shares.
+def mixup(batch: LabelBatch, alpha: float, key: Array) -> LabelBatch:
+    """Mixes each clip with the one before it in its block, and their labels (arXiv 1710.09412).
 
     Args:
         batch: N blocks.
-        alpha: of the Beta distribution of a clip's share; the greater part is its own.
-        key: what is drawn depends on it and on the block's number alone.
+        alpha: of the Beta distribution of the weights; a clip's own weight is the larger one.
+        key: the weights depend on it and on the block's number alone.
     """
 
     def mix(features: Array, lengths: Array, labels: Array, number: Array) -> tuple:
-        share = jax.random.beta(jax.random.fold_in(key, number), alpha, alpha, (len(lengths),))
-        share = jnp.maximum(share, 1 - share)
+        weight = jax.random.beta(jax.random.fold_in(key, number), alpha, alpha, (len(lengths),))
+        weight = jnp.maximum(weight, 1 - weight)
 
         def blend(x: Array) -> Array:
             x = x.astype(jnp.float32)
-            own = share.reshape(-1, *[1] * (x.ndim - 1))
-            return own * x + (1 - own) * jnp.roll(x, 1, axis=0)
+            w = weight.reshape(-1, *[1] * (x.ndim - 1))
+            return w * x + (1 - w) * jnp.roll(x, 1, axis=0)
 
         return blend(features), jnp.maximum(lengths, jnp.roll(lengths, 1)), blend(labels)
 
