@@ -1,1 +1,1 @@
-"""One file per experiment; the command that runs it stands in its docstring."""
+"""One file per experiment; its docstring has the command. `--config NAME` takes the file's name."""

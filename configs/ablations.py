@@ -1,6 +1,6 @@
-"""The last stage of the LoRA ablation by itself, in the folder of `tinymu ablate`.
+"""Last stage of the LoRA ablation alone, in the folder of `tinymu ablate`.
 
-    tinymu train --config configs/ablations.py
+    tinymu train --config ablations
 
 The recipe is `tinymu_jax/quickstart/ablation_recipe.py`.
 """

@@ -1,6 +1,6 @@
-"""Nano's last stage (projector and decoder) again, in the folder of a quickstart.
+"""Last stage of nano (projector and decoder) again, in the folder of `tinymu quickstart`.
 
-    tinymu train --config configs/nano.py --output runs/tune_again
+    tinymu train --config nano --output runs/tune_again
 
 The stages before it come from `tinymu quickstart`; the recipe is
 `tinymu_jax/quickstart/nano_recipe.py`.

@@ -1,12 +1,14 @@
-"""MATPAC as published (arXiv 2502.12031): one hypothesis of each masked patch.
+"""MATPAC as published (arXiv 2502.12031): one hypothesis for each masked patch.
 
-tinymu pretrain --config configs/pretrain_matpac.py --data.train data/audioset
+tinymu pretrain --config pretrain_matpac --data.train data/audioset
 """
 
 from dataclasses import replace
 
-from configs.pretrain_matpac_plus_plus import config as plus_plus
 from tinymu_jax.models.config import PredictorConfig, SelfSupervisedConfig
+from tinymu_jax.training.config import PretrainConfig, load_config
+
+plus_plus = load_config("pretrain_matpac_plus_plus", PretrainConfig)
 
 config = replace(
     plus_plus,

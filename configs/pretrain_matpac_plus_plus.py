@@ -1,9 +1,9 @@
 """MATPAC++ as published (arXiv 2508.12709): 2,048 crops a step, 294,816 steps, five hypotheses.
 
-    tinymu pretrain --config configs/pretrain_matpac_plus_plus.py --data.train data/audioset
+    tinymu pretrain --config pretrain_matpac_plus_plus --data.train data/audioset
 
-Sixty-four blocks of 32 crops can be parted over 1, 2, 4, ... 64 devices; on fewer than they fit
-into at once, `--step.grad-accum-steps 8` computes them in eight parts, for the same numbers.
+The 64 blocks of 32 crops divide over 1, 2, 4, ... 64 devices. If they do not fit into memory,
+`--step.grad-accum-steps 8` computes them in eight parts, with the same results.
 """
 
 from tinymu_jax.training.config import ComputeConfig, CropsConfig, LoopConfig, PretrainConfig

@@ -1,17 +1,24 @@
-"""MATPAC++ on a collection of music (100,000 clips or so), on eight GPUs: from nothing, or further.
+"""MATPAC++ on about 100,000 recordings of music on eight GPUs, from scratch or from a checkpoint.
 
-    tinymu pretrain --config configs/pretrain_music.py --data.train music/
-    tinymu pretrain --config configs/pretrain_music.py --data.train data/music \\
+    tinymu pretrain --config pretrain_music --data.train music/
+    tinymu pretrain --config pretrain_music --data.train data/music \\
         --init.checkpoint matpac_plus.pt
 
-Half the crops a step and a third of the steps of the published run, whose annealing and warm-up
-come at the same shares of it. A folder is read as it is; a prepared data set (`tinymu data prepare
---audio music/`) is read many times faster.
+Half the crops per step and a third of the steps of the published run; annealing and warmup take
+the same fractions of it. A prepared data set (`tinymu data prepare --audio music/`) is read many
+times faster than a folder of recordings.
 """
 
-from configs.pretrain_matpac_plus_plus import config as published
 from tinymu_jax.models.config import SelfSupervisedConfig
-from tinymu_jax.training.config import ComputeConfig, CropsConfig, LoopConfig, PretrainConfig
+from tinymu_jax.training.config import (
+    ComputeConfig,
+    CropsConfig,
+    LoopConfig,
+    PretrainConfig,
+    load_config,
+)
+
+published = load_config("pretrain_matpac_plus_plus", PretrainConfig)
 
 STEPS = 98_272
 SHARE = STEPS / published.steps

@@ -1,14 +1,13 @@
-"""Pre-training a small encoder (0.3 million weights): the whole way on two cores in ten minutes.
+"""Pre-training of a small encoder (0.3 million parameters), in ten minutes on two CPU cores.
 
-    tinymu pretrain --config configs/pretrain_nano.py --data.train CLIPS
+    tinymu pretrain --config pretrain_nano --data.train CLIPS
 
-CLIPS is a folder of recordings of 2.1 s or more, or a prepared data set of them
-(tests/benchmarks/pretrain_nano.py synthesises some, and probes what was learnt of them).
+CLIPS is a folder of recordings of at least 2.1 s, or a prepared data set
+(tests/benchmarks/pretrain_nano.py synthesizes one and probes the encoder).
 
-A run of thousands of steps differs from the published one of 294,816 in this: Muon learns the
-matrices, the averages forget faster, and the centre is DINO's. The published centre is a mean of
-probabilities, which hardly moves logits: so few steps end in a handful of classes with it, and in
-what is easiest to tell of a masked patch, its place.
+With thousands of steps instead of the published 294,816, matrices are trained with Muon, the
+moving averages decay faster, and the centre is that of DINO: the published one, a mean of
+probabilities, moves logits too little, and so few steps end in a handful of classes.
 """
 
 from dataclasses import replace

@@ -1,12 +1,12 @@
 """The published fine-tuning (arXiv 2604.15849, section 4): Adam, 1e-4, three epochs, float32.
 
-    tinymu train --config configs/sft_tinymu.py --data.train DATA \\
-        --data.validation HELD_OUT --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
+    tinymu train --config sft_tinymu --data.train DATA --data.validation HELD_OUT \\
+        --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
 The published batch is 64 questions, 32 on each of two GPUs. A block here is three rows of 1,024
-slots: about 60 questions of some nine clips, whose audio is computed once. With
-`--data.packing.questions-per-group 1` every question brings its own audio, and a batch is drawn
-from all questions as published; that costs two to three times as much.
+positions: about 60 questions on nine clips, whose audio is encoded once.
+`--data.packing.questions-per-group 1` gives every question its audio again and draws the batch
+from all questions, as published; it costs two to three times as much.
 """
 
 from tinymu_jax.models.packing import PackingConfig

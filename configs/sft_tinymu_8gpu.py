@@ -1,16 +1,17 @@
-"""Fine-tuning on one machine with eight GPUs: the model copied, products in bfloat16.
+"""Fine-tuning on one machine with eight GPUs: data parallel, bfloat16 compute.
 
-    tinymu train --config configs/sft_tinymu_8gpu.py --data.train DATA \\
-        --data.validation HELD_OUT --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
+    tinymu train --config sft_tinymu_8gpu --data.train DATA --data.validation HELD_OUT \\
+        --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-One block on each GPU: 480 questions a step, 7.5 times the published batch; the learning rate grows
-with its root. Weights, averages and sums stay float32.
+One block per GPU: 480 questions a step, 7.5 times the published batch; the learning rate grows
+with its root. Parameters, moments and sums stay float32.
 """
 
 from dataclasses import replace
 
-from configs.sft_tinymu import config as published
-from tinymu_jax.training.config import OptimConfig, StepConfig
+from tinymu_jax.training.config import OptimConfig, StepConfig, TrainConfig, load_config
+
+published = load_config("sft_tinymu", TrainConfig)
 
 config = replace(
     published,

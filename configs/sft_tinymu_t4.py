@@ -1,19 +1,20 @@
 """Fine-tuning on one GPU of 16 GB, such as Colab's T4: float32, one row at a time.
 
-    tinymu train --config configs/sft_tinymu_t4.py --data.train DATA \\
-        --data.validation HELD_OUT --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
+    tinymu train --config sft_tinymu_t4 --data.train DATA --data.validation HELD_OUT \\
+        --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-The published batch of about 60 questions, in three parts of a row each. A T4 has no bfloat16: it
-is emulated there, slower than float32; on a card that has it (L4, A10G) add
-`--step.encoder-dtype bfloat16 --step.decoder-dtype bfloat16`. Stored embeddings (`tinymu data prepare
---features embeddings`) leave the encoder out of the step.
+The published batch of about 60 questions, in three parts of a row each. A T4 emulates bfloat16,
+slower than float32; on an L4 or A10G add
+`--step.encoder-dtype bfloat16 --step.decoder-dtype bfloat16`. With stored embeddings
+(`tinymu data prepare --features embeddings`) the encoder does not run.
 """
 
 from dataclasses import replace
 
-from configs.sft_tinymu import config as published
 from tinymu_jax.models.packing import PackingConfig
-from tinymu_jax.training.config import StepConfig
+from tinymu_jax.training.config import StepConfig, TrainConfig, load_config
+
+published = load_config("sft_tinymu", TrainConfig)
 
 config = replace(
     published,

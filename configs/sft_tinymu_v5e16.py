@@ -1,16 +1,17 @@
-"""Fine-tuning on a TPU v5e slice of 16 chips (four machines): products in bfloat16.
+"""Fine-tuning on a TPU v5e slice of 16 chips (four hosts): bfloat16 compute.
 
-    tinymu train --config configs/sft_tinymu_v5e16.py --data.train DATA \\
-        --data.validation HELD_OUT --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
+    tinymu train --config sft_tinymu_v5e16 --data.train DATA --data.validation HELD_OUT \\
+        --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-Run it on every machine of the slice, with a folder that all see as --output. One block on each
-chip: 960 questions a step, 15 times the published batch; the learning rate grows with its root.
+Run it on every host of the slice; all must see the --output folder. One block per chip: 960
+questions a step, 15 times the published batch; the learning rate grows with its root.
 """
 
 from dataclasses import replace
 
-from configs.sft_tinymu import config as published
-from tinymu_jax.training.config import OptimConfig, StepConfig
+from tinymu_jax.training.config import OptimConfig, StepConfig, TrainConfig, load_config
+
+published = load_config("sft_tinymu", TrainConfig)
 
 config = replace(
     published,

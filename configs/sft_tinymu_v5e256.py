@@ -1,19 +1,20 @@
-"""Fine-tuning on a TPU v5e slice of 256 chips (64 machines): products in bfloat16.
+"""Fine-tuning on a TPU v5e slice of 256 chips (64 hosts): bfloat16 compute.
 
-    tinymu train --config configs/sft_tinymu_v5e256.py --data.train DATA \\
-        --data.validation HELD_OUT --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
+    tinymu train --config sft_tinymu_v5e256 --data.train DATA --data.validation HELD_OUT \\
+        --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-Run it on every machine of the slice (`launch/tpu_pod.sh` does), with a folder that all see as
---output. A block is one row, so that the batch grows less than the slice: 5,000 questions a step,
-80 times the published one, 2,100 steps in three epochs; the learning rate grows with the batch's
-root. Nobody has trained with so large a batch yet: watch the validation's loss.
+Run it on every host of the slice (`launch/tpu_pod.sh` does); all must see the --output folder. A
+block is one row, to keep the batch small: 5,000 questions a step, 80 times the published batch,
+2,100 steps in three epochs; the learning rate grows with the root of the batch. Such a batch is
+untested: watch the validation loss.
 """
 
 from dataclasses import replace
 
-from configs.sft_tinymu import config as published
 from tinymu_jax.models.packing import PackingConfig
-from tinymu_jax.training.config import OptimConfig, StepConfig
+from tinymu_jax.training.config import OptimConfig, StepConfig, TrainConfig, load_config
+
+published = load_config("sft_tinymu", TrainConfig)
 
 config = replace(
     published,

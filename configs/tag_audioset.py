@@ -1,11 +1,11 @@
-"""The encoder that TinyMU listens with: MATPAC++ taught AudioSet's 527 classes, 9.92 s at once.
+"""The encoder of TinyMU: MATPAC++ trained on the 527 classes of AudioSet, 9.92 s at a time.
 
-    tinymu train-tagger --config configs/tag_audioset.py --data.train data/audioset \\
+    tinymu train-tagger --config tag_audioset --data.train data/audioset \\
         --data.labels audioset.csv --data.classes class_labels_indices.csv \\
         --init.encoder runs/pretrain_matpac_plus_plus
 
-`audioset.csv` names each recording's classes (`file,labels`, by name or by `mid`, ";" between
-them); outputs are in the order of the classes' `mid`.
+`audioset.csv` names the classes of each recording (`file,labels`, by name or `mid`, separated by
+";"). Outputs are in the order of the classes' `mid`.
 """
 
 from tinymu_jax.training.config import LoopConfig, TagConfig, TagDataConfig, TagStepConfig

@@ -1,13 +1,22 @@
-"""Teaching nano's encoder to tag, after its pre-training.
+"""Trains nano's encoder to tag, after its pre-training.
 
-    tinymu train-tagger --config configs/tag_nano.py --data.train DATA --data.labels TAGS.csv \\
+    tinymu train-tagger --config tag_nano --data.train DATA --data.labels TAGS.csv \\
         --init.encoder runs/pretrain_nano
 """
 
 from dataclasses import replace
 
-from configs.pretrain_nano import config as pretraining
-from tinymu_jax.training.config import TAGGING, LoopConfig, TagConfig, TagDataConfig, TagStepConfig
+from tinymu_jax.training.config import (
+    TAGGING,
+    LoopConfig,
+    PretrainConfig,
+    TagConfig,
+    TagDataConfig,
+    TagStepConfig,
+    load_config,
+)
+
+pretraining = load_config("pretrain_nano", PretrainConfig)
 
 config = TagConfig(
     output="runs/tag_nano",

@@ -1,8 +1,8 @@
-"""A model of 2.4 million weights, to see the whole way on a CPU in a minute.
+"""A model of 2.4 million parameters: checks the whole pipeline on a CPU in a minute.
 
-    tinymu train --config configs/tiny.py --data.train DATA --init.tokenizer tokenizer.json
+    tinymu train --config tiny --data.train DATA --init.tokenizer tokenizer.json
 
-It learns nothing worth hearing; it shows that data, training, checkpoints and export work here.
+It learns nothing useful; it shows that data, training, checkpoints and export work.
 """
 
 from tinymu_jax.models.config import MatpacConfig, ProjectorConfig, SmolLM2Config, TinyMUConfig

@@ -63,13 +63,13 @@ def plot_pretraining(run: Path, path: Path, title: str = "") -> None:
 
 def main() -> None:
     """Does what is not there yet, and prints the table."""
-    from configs.pretrain_nano import config
     from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of, init_params
     from tinymu_jax.checkpoints.open import open_checkpoint
     from tinymu_jax.data.annotations.labelled import read_labelled_table
     from tinymu_jax.data.synthetic.generate import CLIPS, FACTS_FILE
     from tinymu_jax.evaluation.probe.probe import ProbeConfig, run_probe
     from tinymu_jax.evaluation.probe.vectors import mean_vectors
+    from tinymu_jax.training.config import PretrainConfig, load_config
     from tinymu_jax.training.run import train
     from tinymu_jax.utils.malloc import keep_heap
 
@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     keep_heap()
+    config = load_config("pretrain_nano", PretrainConfig)
     folder = args.folder
     prepare_clips(folder, args.clips, args.probed)
     run = folder / "run"

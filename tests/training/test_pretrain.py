@@ -268,7 +268,7 @@ def test_what_cannot_be_pre_trained_is_refused(config, golden_dir, recordings, t
     sized = dataclasses.replace(
         config, model=SelfSupervisedConfig(predictor=PredictorConfig(depth=2))
     )
-    assert "brings its own sizes; leave model.encoder" in refusal(train, sized)
+    assert "decides the sizes; leave model.encoder" in refusal(train, sized)
     message = refusal(train, with_part(config, "data", clips=5))
     assert "has 8 clips that can be used, and a step takes 10" in message
     message = refusal(train, with_part(config, "data", train=str(tmp_path)))

@@ -356,7 +356,10 @@ def test_two_runs_do_not_share_a_folder(config):
         ({"data__train": "nowhere"}, "nowhere: is no prepared data set"),
         ({"data__validation": "nowhere"}, "nowhere: is no prepared data set"),
         ({"steps": 10_000}, "the data gives"),
-        ({"step__blocks": 3, "step__grad_accum_steps": 2}, "no multiple of step.grad-accum-steps"),
+        (
+            {"step__blocks": 3, "step__grad_accum_steps": 2},
+            "not a multiple of step.grad-accum-steps",
+        ),
         ({"mesh__fsdp": 2}, "does not fit 1 devices"),
         ({"optim__warmup_fraction": 1.5}, "optim.warmup-fraction is 1.5"),
         (
@@ -364,7 +367,7 @@ def test_two_runs_do_not_share_a_folder(config):
             "are all of the run; lower one of them",
         ),
         ({"data__epochs": 0, "steps": 0}, "data.epochs is 0; give 1 or more"),
-        ({"overfit_batch": True, "steps": 0}, "for how many --steps"),
+        ({"overfit_batch": True, "steps": 0}, "give --steps"),
         ({"init__encoder": "matpac.pt"}, "leave init.encoder and init.decoder out"),
         ({"init__tokenizer": "nowhere.json"}, "nowhere.json: no such file"),
         ({"init__checkpoint": "nowhere.pt"}, "nowhere.pt: no such file"),
@@ -372,7 +375,7 @@ def test_two_runs_do_not_share_a_folder(config):
         ({"loop__stop_after": 0}, "loop.stop-after is 0; give 1 or more"),
         ({"data__seed": -1}, "data.seed is -1"),
         ({"optim__max_grad_norm": 0.0}, "optim.max-grad-norm is 0.0"),
-        ({"model__ignore_pad_labels": False}, "are said by step.*"),
+        ({"model__ignore_pad_labels": False}, "are set by step.*"),
     ],
 )
 def test_what_cannot_be_is_named(config, fields, named):
@@ -390,4 +393,4 @@ def test_a_checkpoint_of_another_model_is_named(config, tmp_path, golden_checkpo
 
 def test_sizes_beside_a_whole_checkpoint_are_refused(config):
     config = changed(config, model__pooling=2)
-    assert "brings its own sizes; leave model.* out" in refusal(train, config)
+    assert "decides the sizes; leave model.* out" in refusal(train, config)

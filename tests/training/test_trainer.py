@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 from helpers import ROOT, lines, refusal
 
-from tinymu_jax.cli.train import RUNS, _without, read_config_file, read_run
+from tinymu_jax.cli.train import RUNS, _without, read_run
 from tinymu_jax.training.checkpointing import Checkpoints, complete_steps
-from tinymu_jax.training.config import LoopConfig, OptimConfig, RunConfig
+from tinymu_jax.training.config import (
+    LoopConfig,
+    OptimConfig,
+    PretrainConfig,
+    RunConfig,
+    load_config,
+)
 from tinymu_jax.training.distributed import join_processes
 from tinymu_jax.training.metrics import MetricsLog
 from tinymu_jax.training.optim import make_optimizer
@@ -106,19 +112,31 @@ def test_a_config_may_build_on_one_beside_it(tmp_path):
     assert (read.run_config.steps, read.run_config.output) == (3, "runs/mine")
     assert read.run_config.optim.learning_rate == 2e-4
     (tmp_path / "none.py").write_text("x = 1\n")
-    assert "has no `config`" in refusal(read_config_file, tmp_path / "none.py")
+    assert "has no `config`" in refusal(load_config, tmp_path / "none.py")
     (tmp_path / "wrong.py").write_text("1 / 0\n")
-    assert "ZeroDivisionError" in refusal(read_config_file, tmp_path / "wrong.py")
+    assert "ZeroDivisionError" in refusal(load_config, tmp_path / "wrong.py")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[a-z]*.py")), ids=lambda p: p.stem)
 def test_every_recipe_can_be_read_and_checked(path):
-    config = read_config_file(path, RunConfig)
+    config = load_config(path.stem, RunConfig)
     command = next(name for name, (_, kind) in RUNS.items() if type(config) is kind)
     named = {"labels": "tags.csv"} if command == "train-tagger" else {}
     data = dataclasses.replace(config.data, train="data", **named)
     dataclasses.replace(config, data=data).check()
-    assert f"tinymu {command} --config configs/{path.name}" in path.read_text()
+    assert load_config(path, RunConfig) == config
+    assert f"tinymu {command} --config {path.stem}" in path.read_text()
+
+
+def test_a_name_that_is_no_config_lists_those_that_come_along():
+    message = refusal(load_config, "sft_lore")
+    assert message.startswith("sft_lore: no such config")
+    assert "sft_lora, sft_tinymu, " in message
+    assert "configs/none.py: no such config" in refusal(load_config, "configs/none.py")
+    assert "has no `config` that is a PretrainConfig" in refusal(
+        load_config, "sft_lora", PretrainConfig
+    )
+    assert read_run("train", ["--config", "sft_lora"]).run_config.lora.rank == 32
 
 
 def test_the_command_to_resume_leaves_out_what_stopped_the_run():

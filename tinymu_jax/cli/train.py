@@ -1,6 +1,6 @@
 """The `tinymu train`, `pretrain`, `train-tagger` and `export` commands."""
 
-import runpy
+import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,19 +10,23 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from tinymu_jax.errors import InputError
-from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig, TrainConfig
-from tinymu_jax.utils.files import exists
+from tinymu_jax.training.config import (
+    PretrainConfig,
+    RunConfig,
+    TagConfig,
+    TrainConfig,
+    load_config,
+)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What the commands share that run a config file."""
+    """Options of all commands that train."""
 
-    config: Path | None = None
-    """A python file with a `config`, such as those in configs/."""
+    config: str | None = None
+    """A config that comes with the package, such as sft_lora, or a Python file with a `config`."""
     resume: bool = False
-    """Go on with what is in the output folder, if there is anything."""
+    """Continue the run in the output folder, if there is one."""
     coordinator: str | None = None
     """host:port of process 0; detected under SLURM and on TPU pods."""
     num_processes: int | None = None
@@ -33,7 +37,7 @@ class _Run:
     """Seconds in which all processes must join."""
 
     def run(self) -> int:
-        """Runs it; returns the exit code."""
+        """Trains; returns the exit code."""
         from tinymu_jax.training.distributed import facts_of, join_processes
 
         facts = facts_of(self.run_config, self.resume)
@@ -44,14 +48,14 @@ class _Run:
 
         from tinymu_jax.training.run import train
 
-        _quieten()
+        _silence_libraries()
         trained = train(self.run_config, self.resume)
         if jax.process_index() == 0:
-            self._tell(trained)
+            self._report(trained)
         return 0
 
-    def _tell(self, trained: object) -> None:
-        """Says what came of the run, and what to do next."""
+    def _report(self, trained: Any) -> None:
+        """Prints the result, and what to do next."""
         if trained.model is None:
             again = _without(sys.argv[1:], "--resume", "--loop.stop-after")
             print(
@@ -69,25 +73,25 @@ class _Run:
 
 @dataclass(frozen=True)
 class Train(_Run):
-    """Fine-tune TinyMU as a config file says; every field of it can be given here anew.
+    """Fine-tune TinyMU. Options override the fields of the config.
 
-    The same command with --resume goes on after a kill, on as many devices as there are then.
+    The same command with --resume continues after a kill, on any number of devices.
     """
 
     run_config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
     NEXT: ClassVar[str] = (
-        "ask it with `tinymu ask song.mp3 --checkpoint {model} --prompt ...`, hand it to PyTorch "
-        "with `python -m conversion.to_torch {model} tinymu.pt`"
+        "ask it with `tinymu ask song.mp3 --checkpoint {model} --prompt ...`, convert it to "
+        "PyTorch with `python -m conversion.to_torch {model} tinymu.pt`"
     )
 
 
 @dataclass(frozen=True)
 class Pretrain(_Run):
-    """Pre-train an encoder on recordings alone (MATPAC, MATPAC++), as a config file says.
+    """Pre-train an encoder on recordings alone (MATPAC, MATPAC++).
 
-    Every field of it can be given here anew. The same command with --resume goes on after a kill,
-    on as many devices as there are then.
+    Options override the fields of the config. The same command with --resume continues after a
+    kill, on any number of devices.
     """
 
     run_config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(
@@ -95,8 +99,8 @@ class Pretrain(_Run):
     )
 
     NEXT: ClassVar[str] = (
-        "its encoder gives vectors with `tinymu embed song.mp3 --checkpoint {model}`, goes under "
-        "a TinyMU with `tinymu train --init.encoder {model}`, and to PyTorch with "
+        "embed with `tinymu embed song.mp3 --checkpoint {model}`, fine-tune a TinyMU on it with "
+        "`tinymu train --init.encoder {model}`, convert it to PyTorch with "
         "`python -m conversion.to_torch {model} matpac.pt`"
     )
 
@@ -106,11 +110,11 @@ class Export:
     """Write the model of one of a run's checkpoints as a checkpoint folder."""
 
     run_folder: tyro.conf.Positional[Path]
-    """Of the run; it may still be going on."""
+    """Folder of the run, which may still be training."""
     output: tyro.conf.Positional[Path]
-    """A new or empty folder, or a checkpoint's; a card of your own in it stays."""
+    """A new or empty folder, or one with a checkpoint; a model card that you wrote is kept."""
     step: str = "best"
-    """best (by validation, else the latest), latest, or the number of a step that was kept."""
+    """best (by validation, else the latest), latest, or the step of a checkpoint."""
     dtype: Literal["float32", "float16"] = "float32"
     """float16 halves the size and keeps three digits instead of seven."""
 
@@ -119,7 +123,7 @@ class Export:
         from tinymu_jax.checkpoints.model_card import made_from_run, write_card
         from tinymu_jax.training.run import export
 
-        _quieten()
+        _silence_libraries()
         step = export(self.run_folder, self.output, self.step, self.dtype)
         card = write_card(self.output, made_from_run(self.run_folder, step))
         print(f"the model after step {step} is {self.output}, described in {card}")
@@ -128,17 +132,17 @@ class Export:
 
 @dataclass(frozen=True)
 class TrainTagger(_Run):
-    """Teach an encoder to tag, as a config file says; every field of it can be given here anew.
+    """Train an encoder to tag, between pre-training and fine-tuning.
 
-    It stands between pre-training and the encoder of TinyMU. The same command with --resume goes
-    on after a kill, on as many devices as there are then.
+    Options override the fields of the config. The same command with --resume continues after a
+    kill, on any number of devices.
     """
 
     run_config: Annotated[TagConfig, tyro.conf.arg(name="")] = field(default_factory=TagConfig)
 
     NEXT: ClassVar[str] = (
-        "it tags with `tinymu tag song.mp3 --checkpoint {model}`, goes under a TinyMU with "
-        "`tinymu train --init.encoder {model}`, and to PyTorch with "
+        "tag with `tinymu tag song.mp3 --checkpoint {model}`, fine-tune a TinyMU on it with "
+        "`tinymu train --init.encoder {model}`, convert it to PyTorch with "
         "`python -m conversion.to_torch {model} matpac.pt`"
     )
 
@@ -148,18 +152,18 @@ RUNS: dict[str, tuple[type[Any], type[RunConfig]]] = {
     "pretrain": (Pretrain, PretrainConfig),
     "train-tagger": (TrainTagger, TagConfig),
 }
-"""Commands whose options' defaults are in a file that one of them names."""
+"""Command and config class by the name of the command."""
 
 
 def read_run(name: str, arguments: Sequence[str]) -> Train | Pretrain | TrainTagger:
-    """Reads the options of such a command over the config file that they name.
+    """Parses the options of a training command; their defaults are the fields of --config.
 
     Raises:
-        InputError: the file is not there, or has no `config` of its kind.
+        InputError: there is no such config, or it is one of another command.
     """
-    path, (command, kind) = _config_file(arguments), RUNS[name]
-    start = kind() if path is None else read_config_file(path, kind)
-    default = command(config=path, run_config=start)
+    config, (command, kind) = _config_option(arguments), RUNS[name]
+    start = kind() if config is None else load_config(config, kind)
+    default = command(config=config, run_config=start)
     return tyro.cli(
         command,
         prog=f"tinymu {name}",
@@ -171,58 +175,26 @@ def read_run(name: str, arguments: Sequence[str]) -> Train | Pretrain | TrainTag
 
 def _without(arguments: Sequence[str], flag: str, option: str) -> list[str]:
     """Returns arguments without a flag, and without an option and its value."""
-    kept, skipped = [], False
+    rest, skipped = [], False
     for argument in arguments:
         if not skipped and argument != flag and argument.partition("=")[0] != option:
-            kept.append(argument)
+            rest.append(argument)
         skipped = argument == option
-    return kept
+    return rest
 
 
-def _config_file(arguments: Sequence[str]) -> Path | None:
-    """Finds --config before the other options can be read, since it says their defaults."""
+def _config_option(arguments: Sequence[str]) -> str | None:
+    """Returns --config, which decides the defaults of the other options."""
     for number, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name == "--config":
             if equals:
-                return Path(value)
+                return value
             if number + 1 < len(arguments):
-                return Path(arguments[number + 1])
+                return arguments[number + 1]
     return None
 
 
-def read_config_file(path: Path, kind: type[RunConfig] = TrainConfig) -> RunConfig:
-    """Runs a config file and returns its `config`, which is to be of a kind.
-
-    Raises:
-        InputError: it is not there, fails, or has none.
-    """
-    if not exists(path) or path.is_dir():
-        raise InputError(
-            f"{path}: no such file (in {Path.cwd()}); name a config such as configs/sft_tinymu.py "
-            "of the clone"
-        )
-    # A config may build on another one beside it, as those in configs/ do.
-    beside = [str(path.resolve().parent.parent), str(path.resolve().parent)]
-    sys.path[:0] = beside
-    try:
-        config = runpy.run_path(str(path)).get("config")
-    except Exception as error:
-        raise InputError(
-            f"{path}: cannot be run ({type(error).__name__}: {error}); correct it"
-        ) from error
-    finally:
-        for folder in beside:
-            sys.path.remove(folder)
-    if not isinstance(config, kind):
-        raise InputError(
-            f"{path}: has no `config` that is a {kind.__name__}; see those in configs/"
-        )
-    return config
-
-
-def _quieten() -> None:
-    """Leaves out the notes of the libraries that save; what goes wrong is told in our words."""
-    import logging
-
+def _silence_libraries() -> None:
+    """Hides the log messages of the libraries that save checkpoints."""
     logging.getLogger("absl").setLevel(logging.ERROR)

@@ -1,9 +1,13 @@
-"""A training run as frozen dataclasses: what it learns, from what, how, and on which devices."""
+"""Configs of training runs as frozen dataclasses, and `load_config` for config files."""
 
+import runpy
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
 
 from tinymu_jax.data.config import AugmentConfig
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, translate
 from tinymu_jax.mesh import MeshConfig
 from tinymu_jax.models.config import (
     ComputeDtype,
@@ -18,56 +22,56 @@ from tinymu_jax.models.packing import PackingConfig
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Adam with the published schedule; Muon for the matrices that `muon` names."""
+    """Adam with the published schedule; Muon for the matrices of `muon_params`."""
 
     learning_rate: float = 1e-4
-    """At its highest."""
+    """Peak learning rate."""
     warmup_fraction: float = 0.05
-    """Share of the steps in which it rises; then it falls as half a cosine."""
+    """Fraction of the steps with linear warmup; half a cosine follows."""
     hold_fraction: float = 0.0
-    """Share of the steps after the rise in which it stays at its highest; 0 as published."""
+    """Fraction of the steps at the peak, after warmup; 0 as published."""
     beta1: float = 0.9
-    """Decay of the gradient's average."""
+    """Decay of the gradient's moving average."""
     beta2: float = 0.999
-    """Decay of the squared gradient's average."""
+    """Decay of the squared gradient's moving average."""
     eps: float = 1e-8
     """Added to the root of the squared gradient's average."""
     weight_decay: float = 0.0
-    """Decoupled from the gradient (AdamW), on the weights that `decayed` names; 0 as published."""
+    """Decoupled weight decay (AdamW) of `weight_decay_params`; 0 as published."""
     weight_decay_params: str = r".*/kernel|.*/embedding"
-    """Paths of weights that decay (a regular expression that matches the whole path)."""
+    """Regular expression for the paths of parameters with weight decay (full match)."""
     frozen_params: str = r"encoder/.*"
-    """Paths of weights that stay as they are: no gradient, no averages."""
+    """Regular expression for the paths of frozen parameters."""
     lr_multipliers: dict[str, float] = field(default_factory=dict)
-    """Paths (regular expressions) of weights that learn at a multiple of the learning rate."""
+    """Learning rate multipliers by regular expressions of paths."""
     layer_decay: float = 1.0
-    """Each of the encoder's layers learns at this multiple of the one above it, the patches'
-    embedding at that of the first one; the others as they are (arXiv 2106.08254)."""
+    """Layer-wise learning rate decay of the encoder: the multiplier of each layer relative to the
+    one above it; the embedding counts as the lowest layer (arXiv 2106.08254)."""
     muon_params: str | None = None
-    """Paths of matrices whose averaged gradient is made orthogonal (Muon, arXiv 2502.16982) instead
-    of divided as Adam does: models that start at random learn in a fraction of the steps."""
+    """Regular expression for the paths of matrices that are trained with Muon (arXiv 2502.16982);
+    it needs a fraction of Adam's steps when training from scratch."""
     muon_learning_rate: float = 0.02
-    """Learning rate of those, at its highest."""
+    """Peak learning rate of Muon."""
     max_grad_norm: float | None = None
-    """Longest gradient, over all trained weights; longer ones are shortened to it."""
+    """Gradients are clipped to this global norm; None: no clipping."""
 
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Where the weights come from; what nothing is named for starts at random."""
+    """Initial parameters; what has no checkpoint is random."""
 
     checkpoint: str | None = None
-    """A whole TinyMU: hub name, published .pt, or checkpoint folder. It brings its own sizes."""
+    """A whole TinyMU: hub name, published .pt, or checkpoint folder. It decides the sizes."""
     encoder: str | None = None
-    """A MATPAC or MATPAC++ encoder, of pre-training or of a TinyMU, where no whole checkpoint is
-    named. It keeps the length of its chunks, unless `model.encoder.num_frames` is given another
-    than the default: then positions are cut or added."""
+    """A MATPAC or MATPAC++ encoder, from pre-training or from a TinyMU, if there is no
+    `checkpoint`. It keeps its chunk length, unless `model.encoder.num_frames` is not the default:
+    then positions are cut or added."""
     decoder: str | None = None
-    """A SmolLM2 folder or its hub name, or a TinyMU's, where no whole checkpoint is named."""
+    """A SmolLM2 folder or hub name, or a TinyMU's, if there is no `checkpoint`."""
     tokenizer: str | None = None
-    """tokenizer.json or hub name of the decoder, where the checkpoint has none."""
+    """tokenizer.json or hub name of the decoder, if the checkpoint has none."""
     seed: int = 0
-    """Of the weights that start at random, and of dropout."""
+    """Seed of random parameters, and of dropout."""
 
 
 @dataclass(frozen=True)
@@ -75,31 +79,31 @@ class ReadConfig:
     """What is read, and in which order."""
 
     train: str = ""
-    """A prepared data set (`tinymu data prepare`), or its address on a bucket (gs://..., s3://...),
-    from which every machine makes a copy of its own first."""
+    """A prepared data set (`tinymu data prepare`), or its URL on a bucket (gs://..., s3://...),
+    which every host copies to local disk first."""
     validation: str | None = None
-    """Another one, on which the loss is measured now and then."""
+    """Data set of the validation loss."""
     epochs: int = 3
-    """How often each question (crop) comes; 0 means as often as `steps` needs."""
+    """Passes over the data; 0: as many as `steps` needs."""
     seed: int = 0
-    """Of the order of the clips, and of what is drawn for each."""
+    """Seed of shuffling, crops and augmentation."""
     threads: int = 8
-    """That read, in each process."""
+    """Reader threads in each process."""
     prefetch: int = 2
-    """Batches that wait, read."""
+    """Batches that are read ahead."""
 
 
 @dataclass(frozen=True)
 class DataConfig(ReadConfig):
-    """What is learnt from when answers are learnt, or labels."""
+    """Questions, or labels of clips."""
 
     packing: PackingConfig = field(default_factory=PackingConfig)
-    """How questions are laid into rows, and rows into blocks."""
+    """How questions are packed into rows, and rows into blocks."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """How waveforms are changed before they are heard; off as published."""
+    """Waveform augmentation; off as published."""
     labels: str | None = None
-    """A table (csv) of what the clips are: `file_name` and one column for each category. Where it
-    is named the encoder learns to tell them, and no question is read."""
+    """A csv of clips' labels: `file_name` and one column per category. If set, the encoder is
+    trained to predict them, and questions are ignored."""
 
 
 @dataclass(frozen=True)
@@ -107,48 +111,47 @@ class ComputeConfig:
     """How one step is computed."""
 
     blocks: int = 1
-    """Blocks of a step over all devices: its batch. A multiple of the devices that part it."""
+    """Blocks per step over all devices (batch size); a multiple of the data-parallel devices."""
     grad_accum_steps: int = 1
-    """Parts that a step is computed in, one after the other: less memory for the same numbers."""
+    """Parts that a step is computed in: less memory, same results."""
     encoder_dtype: ComputeDtype = "float32"
-    """bfloat16 rounds the factors of the encoder's products (when it is pre-trained, of all) and
-    sums in float32. Weights and averages are float32 in any case."""
+    """Dtype of the encoder's matmuls, and of everything in pre-training; bfloat16 accumulates in
+    float32. Parameters and moments are always float32."""
     remat: Remat = "attention"
-    """What encoder and decoder compute again on the way back; see `MatpacConfig`. What many layers
-    keep costs more to write, and to find room for, than attention, norms and activations cost to
-    compute again; of a few layers `none` is faster."""
+    """Gradient checkpointing of encoder and decoder; see `MatpacConfig`. `attention` is fastest for
+    deep models, `none` for shallow ones, `full` needs the least memory."""
 
 
 @dataclass(frozen=True)
 class StepConfig(ComputeConfig):
-    """How one step of learning answers is computed."""
+    """How one step of fine-tuning is computed."""
 
     decoder_dtype: ComputeDtype = "float32"
-    """As `encoder`, for the decoder."""
+    """Dtype of the decoder's matmuls; see `encoder_dtype`."""
     ignore_pad_labels: bool = True
-    """Leave every "!" of an answer out of the loss, as published."""
+    """Exclude every "!" of an answer from the loss, as published."""
     dropout: bool = True
-    """Whether what has dropout (the residual projector, LoRA) uses it."""
+    """Use dropout where the model has it (residual projector, LoRA)."""
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """What happens beside the steps; none of it changes a number that is learnt."""
+    """Logging, validation and checkpoints; nothing here changes what is learnt."""
 
     log_every: int = 10
-    """Steps from one line of metrics to the next."""
+    """Steps between lines of metrics."""
     validate_every: int = 3000
-    """Steps from one validation to the next; the last step is validated too."""
+    """Steps between validations; the last step is always validated."""
     save_every: int = 1000
-    """Steps from one checkpoint to the next; validations and the last step are saved too."""
+    """Steps between checkpoints; validations and the last step are always saved."""
     max_to_keep: int = 2
-    """Latest checkpoints that are kept, beside the best one by validation."""
+    """Latest checkpoints to keep, beside the best one by validation."""
     tensorboard: bool = True
-    """Whether metrics are written for TensorBoard too."""
+    """Write metrics for TensorBoard."""
     wandb: str | None = None
-    """Project of Weights & Biases that metrics go to; needs its package."""
+    """Weights & Biases project to log to; needs the wandb package."""
     stop_after: int | None = None
-    """Step after which the run stops, saved, as if it had been asked to."""
+    """Save and stop after this step, as after a SIGTERM."""
     profile_start: int | None = None
     """First step of a profile, written to the run's folder."""
     profile_steps: int = 5
@@ -157,43 +160,42 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What all runs have: everything that its results depend on, in one place."""
+    """Config of any run: everything that its results depend on."""
 
     output: str = ""
-    """Folder of the run. Every process must see it."""
+    """Folder of the run, visible to all processes."""
     checkpoints: str | None = None
-    """Where checkpoints go instead, a folder or gs://... that every process sees."""
+    """Folder or gs:// address of the checkpoints, visible to all processes; None: in `output`."""
     data: ReadConfig = field(default_factory=ReadConfig)
-    """What is learnt from."""
+    """Data sets."""
     step: ComputeConfig = field(default_factory=ComputeConfig)
     """How a step is computed."""
     optim: OptimConfig = field(default_factory=OptimConfig)
-    """How weights follow their gradients."""
+    """Optimizer and schedule."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """How devices share the work."""
     loop: LoopConfig = field(default_factory=LoopConfig)
-    """What happens beside the steps."""
+    """Logging, validation and checkpoints."""
     steps: int = 0
-    """Steps of the run and of its schedule; 0 means all epochs."""
+    """Steps of the run and of its schedule; 0: all epochs."""
     overfit_batch: bool = False
-    """Learn the first batch again and again, to see whether the model can; needs `steps`."""
+    """Train on the first batch only, to check that the model can learn; needs `steps`."""
 
     def check(self) -> None:
-        """Holds the fields against each other.
+        """Checks ranges of fields and combinations of them.
 
         Raises:
-            InputError: a number out of range, or fields that do not go together.
+            InputError: a field is out of range, or fields contradict each other.
         """
-        for name, (value, smallest) in self.least().items():
-            if not value >= smallest:
-                raise InputError(f"{name} is {value}; give {smallest} or more")
-        self._check_shares()
+        for name, (value, minimum) in self.minimums().items():
+            if value is not None and not value >= minimum:
+                raise InputError(f"{name} is {value}; give {minimum} or more")
         for holds, message in self.rules():
             if not holds:
                 raise InputError(message)
 
-    def least(self) -> dict[str, tuple[float, float]]:
-        """Returns numbers by the names of their options, and the least that each may be."""
+    def minimums(self) -> dict[str, tuple[float | None, float]]:
+        """Returns (value, smallest allowed value) by option name."""
         return {
             "data.epochs": (self.data.epochs, 0 if self.steps else 1),
             "data.threads": (self.data.threads, 1),
@@ -206,8 +208,8 @@ class RunConfig:
             "loop.save-every": (self.loop.save_every, 1),
             "loop.max-to-keep": (self.loop.max_to_keep, 1),
             "loop.profile-steps": (self.loop.profile_steps, 1),
-            "loop.stop-after": (_given(self.loop.stop_after), 1),
-            "loop.profile-at": (_given(self.loop.profile_start), 1),
+            "loop.stop-after": (self.loop.stop_after, 1),
+            "loop.profile-start": (self.loop.profile_start, 1),
             "steps": (self.steps, 0),
             "optim.learning-rate": (self.optim.learning_rate, 0),
             "optim.weight-decay": (self.optim.weight_decay, 0),
@@ -216,73 +218,88 @@ class RunConfig:
         }
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns what must hold between fields: whether it does, and what to say if not."""
+        """Returns (holds, error message) of each rule between fields."""
+        optim, step = self.optim, self.step
+        fractions = {
+            "warmup-fraction": optim.warmup_fraction,
+            "hold-fraction": optim.hold_fraction,
+            "beta1": optim.beta1,
+            "beta2": optim.beta2,
+        }
         return [
-            (bool(self.output), "no output: name a folder for the run with --output"),
             (
-                self.optim.muon_params is None or self.optim.learning_rate > 0,
-                "optim.learning-rate is 0, and optim.muon-params learns at a multiple of it; raise it",
+                optim.max_grad_norm is None or optim.max_grad_norm > 0,
+                f"optim.max-grad-norm is {optim.max_grad_norm}; give a number above 0",
+            ),
+            *(
+                (0 <= value < 1, f"optim.{name} is {value}; give a number from 0 to below 1")
+                for name, value in fractions.items()
             ),
             (
-                self.step.blocks % self.step.grad_accum_steps == 0,
-                f"step.blocks {self.step.blocks} is no multiple of step.grad-accum-steps "
-                f"{self.step.grad_accum_steps}; choose numbers that part evenly",
+                optim.warmup_fraction + optim.hold_fraction < 1,
+                "optim.warmup-fraction and optim.hold-fraction are all of the run; lower one of "
+                "them",
+            ),
+            (bool(self.output), "no output: name a folder for the run with --output"),
+            (
+                optim.muon_params is None or optim.learning_rate > 0,
+                "optim.learning-rate is 0, and the rate of optim.muon-params is a multiple of it; "
+                "raise it",
+            ),
+            (
+                step.blocks % step.grad_accum_steps == 0,
+                f"step.blocks {step.blocks} is not a multiple of step.grad-accum-steps "
+                f"{step.grad_accum_steps}; choose numbers that divide evenly",
             ),
             (
                 not self.overfit_batch or self.steps > 0,
-                "overfit-batch goes on for ever; say for how many --steps",
+                "overfit-batch has no end by itself; give --steps",
             ),
         ]
 
-    def _check_shares(self) -> None:
-        """Holds each share against what it may be."""
-        shares = {
-            "optim.warmup-fraction": self.optim.warmup_fraction,
-            "optim.hold-fraction": self.optim.hold_fraction,
-            "optim.beta1": self.optim.beta1,
-            "optim.beta2": self.optim.beta2,
-        }
-        if self.optim.max_grad_norm is not None and not self.optim.max_grad_norm > 0:
-            raise InputError(
-                f"optim.max-grad-norm is {self.optim.max_grad_norm}; give a number above 0"
-            )
-        for name, value in shares.items():
-            if not 0 <= value < 1:
-                raise InputError(f"{name} is {value}; give a number from 0 to below 1")
-        if self.optim.warmup_fraction + self.optim.hold_fraction >= 1:
-            raise InputError(
-                "optim.warmup-fraction and optim.hold-fraction are all of the run; lower one of them"
-            )
+
+SET_BY_STEP = "compute_dtype and remat are set by step.*, not by model.*; set them there"
 
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """A run that learns answers, or labels."""
+    """A run of fine-tuning, or of an encoder on labels (`tinymu train`)."""
 
     init: InitConfig = field(default_factory=InitConfig)
-    """Where the weights come from."""
+    """Initial parameters."""
     model: TinyMUConfig = field(default_factory=TinyMUConfig)
-    """Sizes, where no whole checkpoint brings them."""
+    """Sizes, unless `init.checkpoint` decides them."""
     lora: LoraConfig | None = None
-    """Low-rank weights beside the decoder's; see `optim.frozen-params` for what then learns."""
+    """LoRA of the decoder; freeze the rest with `optim.frozen-params`."""
     data: DataConfig = field(default_factory=DataConfig)
-    """What is learnt from."""
+    """Data sets, packing and augmentation."""
     step: StepConfig = field(default_factory=StepConfig)
     """How a step is computed."""
 
-    def least(self) -> dict[str, tuple[float, float]]:
-        """Returns numbers by the names of their options, and the least that each may be."""
+    def minimums(self) -> dict[str, tuple[float | None, float]]:
+        """Returns (value, smallest allowed value) by option name."""
         packing = {
             f"data.packing.{name.replace('_', '-')}": (value, int(name != "questions_per_group"))
             for name, value in vars(self.data.packing).items()
         }
-        return {**super().least(), "init.seed": (self.init.seed, 0), **packing}
+        return {**super().minimums(), "init.seed": (self.init.seed, 0), **packing}
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns what must hold between fields: whether it does, and what to say if not."""
+        """Returns (holds, error message) of each rule between fields."""
+        default, decoder = TinyMUConfig(), self.model.decoder
+        unchanged = [
+            self.model.ignore_pad_labels == default.ignore_pad_labels,
+            decoder.lora is None,
+            _same_compute(self.model.encoder, default.encoder),
+            _same_compute(decoder, default.decoder),
+        ]
         parts = self.init.encoder or self.init.decoder
         return [
-            self._said_once(),
+            (
+                all(unchanged),
+                "compute_dtype, remat, ignore-pad-labels and lora are set by step.* and lora, not "
+                "by model.*; set them there",
+            ),
             *super().rules(),
             (bool(self.data.train), "no data.train: name a prepared data set"),
             (
@@ -292,51 +309,35 @@ class TrainConfig(RunConfig):
             ),
         ]
 
-    def _said_once(self) -> tuple[bool, str]:
-        """Returns whether `model` leaves alone what another field says of a run."""
-        plain, decoder = TinyMUConfig(), self.model.decoder
-        alike = [self.model.ignore_pad_labels == plain.ignore_pad_labels, decoder.lora is None]
-        for given, default in ((self.model.encoder, plain.encoder), (decoder, plain.decoder)):
-            alike += [given.compute_dtype == default.compute_dtype, given.remat == default.remat]
-        return (
-            all(alike),
-            "compute_dtype, remat, ignore-pad-labels and lora of a run are said by step.* and lora, "
-            "not by model.*; set them there",
-        )
 
-
-def _given(value: int | None) -> int:
-    """Returns a number that may be left out, or one that is always right."""
-    return 1 if value is None else value
+def _same_compute(model: object, default: object) -> bool:
+    return (model.compute_dtype, model.remat) == (default.compute_dtype, default.remat)
 
 
 @dataclass(frozen=True)
 class PretrainInitConfig:
-    """Where the weights come from; what nothing is named for starts at random."""
+    """Initial parameters; what has no checkpoint is random."""
 
     checkpoint: str | None = None
-    """Student, predictor, heads and teachers of pre-training: a published .pt, a checkpoint folder
-    or a run. It brings its sizes."""
+    """Student, predictor, heads and teacher of pre-training: a published .pt, a checkpoint folder
+    or a run. It decides the sizes."""
     encoder: str | None = None
-    """A MATPAC or MATPAC++ encoder, or that of a TinyMU, where no checkpoint is named. Student and
-    teacher begin with it."""
+    """A MATPAC or MATPAC++ encoder, or that of a TinyMU, for student and teacher, if there is no
+    `checkpoint`."""
     seed: int = 0
-    """Of the weights that start at random."""
+    """Seed of random parameters."""
 
 
 @dataclass(frozen=True)
 class CropsConfig(ReadConfig):
-    """Which recordings are heard, and how many at once."""
+    """Crops of recordings for pre-training."""
 
     train: str = ""
     """A prepared data set that stores log_mel, or a folder of recordings."""
-    validation: str | None = None
-    """Another one, on which the loss is measured now and then."""
     clips: int = 32
-    """Crops of a block."""
+    """Crops per block."""
     epochs: int = 0
-    """How often each recording comes, another crop of it each time; 0 means as often as `steps`
-    needs."""
+    """Passes over the recordings, with new crops each time; 0: as many as `steps` needs."""
 
 
 PRETRAINING = OptimConfig(
@@ -349,55 +350,49 @@ PRETRAINING = OptimConfig(
     frozen_params=r".*/pos_embed|encoder/log_mel/.*",
     max_grad_norm=3.0,
 )
-"""As published: AdamW that decays biases and norms too."""
+"""As published: AdamW, also on biases and norms."""
 
 UNUSED = r"predictor/single/.*"
-"""Published checkpoints of several hypotheses carry this layer, which nothing learns from."""
+"""A layer in published checkpoints of several hypotheses that gets no gradient."""
 
 
 @dataclass(frozen=True)
 class PretrainConfig(RunConfig):
-    """A run that pre-trains an encoder (`tinymu pretrain`)."""
+    """A run of self-supervised pre-training (`tinymu pretrain`)."""
 
     init: PretrainInitConfig = field(default_factory=PretrainInitConfig)
-    """Where the weights come from."""
+    """Initial parameters."""
     model: SelfSupervisedConfig = field(default_factory=SelfSupervisedConfig)
-    """Sizes, where no checkpoint brings them, and what is computed."""
+    """Sizes, unless `init.checkpoint` decides them, and the method."""
     data: CropsConfig = field(default_factory=CropsConfig)
-    """What is heard."""
+    """Recordings."""
     step: ComputeConfig = field(default_factory=ComputeConfig)
     """How a step is computed."""
     optim: OptimConfig = PRETRAINING
-    """How weights follow their gradients; where there are several hypotheses `UNUSED` is frozen
-    too."""
+    """Optimizer and schedule."""
 
-    def least(self) -> dict[str, tuple[float, float]]:
-        """Returns numbers by the names of their options, and the least that each may be."""
-        own = {"init.seed": (self.init.seed, 0), "data.clips": (self.data.clips, 1)}
-        return super().least() | own
+    def minimums(self) -> dict[str, tuple[float | None, float]]:
+        """Returns (value, smallest allowed value) by option name."""
+        fields = {"init.seed": (self.init.seed, 0), "data.clips": (self.data.clips, 1)}
+        return super().minimums() | fields
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns what must hold between fields: whether it does, and what to say if not.
+        """Returns (holds, error message) of each rule between fields.
 
         Raises:
-            InputError: sizes that do not go together.
+            InputError: sizes that do not fit together.
         """
-        # Read once more as a file would be: sizes that do not go together are named.
+        # Through a dict, as from a file: sizes that do not fit together are named.
         SelfSupervisedConfig.from_dict(self.model.to_dict(), "model")
-        named = self.init.checkpoint is not None
         return [
-            (
-                self.model.encoder.compute_dtype == "float32"
-                and self.model.encoder.remat == "none",
-                "compute_dtype and remat of a run are said by step.*, not by model.*; set them there",
-            ),
+            (_same_compute(self.model.encoder, MatpacConfig()), SET_BY_STEP),
             *super().rules(),
             (
                 bool(self.data.train),
                 "no data.train: name a folder of recordings, or a prepared data set",
             ),
             (
-                not named or self.init.encoder is None,
+                self.init.checkpoint is None or self.init.encoder is None,
                 "init.checkpoint is a whole model; leave init.encoder out, or set it to None",
             ),
         ]
@@ -405,39 +400,38 @@ class PretrainConfig(RunConfig):
 
 @dataclass(frozen=True)
 class TagInitConfig:
-    """Where the weights come from."""
+    """Initial parameters."""
 
     encoder: str | None = None
-    """An encoder: of pre-training, a MATPAC or a TinyMU. It brings its sizes but for
-    `model.num_frames`, to which its positions are cut or added. None: at random."""
+    """An encoder: of pre-training, a MATPAC or a TinyMU. It decides the sizes except
+    `model.num_frames`, to which its positions are cut or added. None: random."""
     seed: int = 0
-    """Of the weights that start at random."""
+    """Seed of random parameters."""
 
 
 @dataclass(frozen=True)
 class TagDataConfig(ReadConfig):
-    """Which recordings are heard, and which tags they have."""
+    """Recordings and their tags."""
 
     labels: str = ""
-    """A csv of `file` (or `file_name`) and `labels`, several by ";"."""
+    """A csv of `file` (or `file_name`) and `labels`, separated by ";"."""
     classes: str | None = None
-    """The list of all classes, in the order of the outputs: AudioSet's csv (by `mid`), a json, or a
-    text file with one a line. None: those of `labels`, sorted."""
+    """List of all classes in the order of the outputs: AudioSet's csv (by `mid`), a json, or a text
+    file with one per line. None: the sorted labels."""
     clips: int = 16
-    """Clips of a block."""
+    """Clips per block."""
     seconds: float = 10.0
-    """Of a clip at most; of longer ones so much is cropped, where `augment` is on."""
+    """Longest clip; longer recordings are cropped, at random if `augment` is on."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """How waveforms are changed before they are heard."""
+    """Waveform augmentation."""
 
 
 @dataclass(frozen=True)
 class TagStepConfig(ComputeConfig):
-    """How one step of learning to tag is computed."""
+    """How one step of tagging is computed."""
 
     mixup: float = 0.5
-    """Two clips are heard at once, in shares of a Beta distribution with this parameter; 0: never
-    (arXiv 1710.09412)."""
+    """Parameter of the Beta distribution of mixup (arXiv 1710.09412); 0: no mixup."""
 
 
 TAGGING = OptimConfig(
@@ -448,49 +442,97 @@ TAGGING = OptimConfig(
     layer_decay=0.75,
     frozen_params=r"pos_embed|log_mel/.*|head/norm/.*",
 )
-"""AdamW, the lower layers more slowly: they know more already."""
+"""AdamW with lower learning rates for lower, pretrained layers."""
 
 
 @dataclass(frozen=True)
 class TagConfig(RunConfig):
-    """A run in which an encoder learns to tag (`tinymu train-tagger`)."""
+    """A run that trains an encoder to tag (`tinymu train-tagger`)."""
 
     init: TagInitConfig = field(default_factory=TagInitConfig)
-    """Where the weights come from."""
+    """Initial parameters."""
     model: MatpacConfig = field(default_factory=MatpacConfig)
-    """Sizes, where no encoder brings them."""
+    """Sizes, unless `init.encoder` decides them."""
     data: TagDataConfig = field(default_factory=TagDataConfig)
-    """What is heard."""
+    """Recordings and their tags."""
     step: TagStepConfig = field(default_factory=TagStepConfig)
     """How a step is computed."""
     optim: OptimConfig = TAGGING
-    """How weights follow their gradients."""
+    """Optimizer and schedule."""
 
-    def least(self) -> dict[str, tuple[float, float]]:
-        """Returns numbers by the names of their options, and the least that each may be."""
-        own = {
+    def minimums(self) -> dict[str, tuple[float | None, float]]:
+        """Returns (value, smallest allowed value) by option name."""
+        fields = {
             "init.seed": (self.init.seed, 0),
             "data.clips": (self.data.clips, 2),
             "data.seconds": (self.data.seconds, 0.1),
             "step.mixup": (self.step.mixup, 0),
         }
-        return super().least() | own
+        return super().minimums() | fields
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns what must hold between fields: whether it does, and what to say if not."""
+        """Returns (holds, error message) of each rule between fields.
+
+        Raises:
+            InputError: sizes that do not fit together.
+        """
         MatpacConfig.from_dict(self.model.to_dict(), "model")
         return [
-            (
-                self.model.compute_dtype == "float32" and self.model.remat == "none",
-                "compute_dtype and remat of a run are said by step.*, not by model.*; set them there",
-            ),
+            (_same_compute(self.model, MatpacConfig()), SET_BY_STEP),
             *super().rules(),
             (bool(self.data.train), "no data.train: name a prepared data set"),
             (bool(self.data.labels), "no data.labels: name a csv of file and labels"),
-            (self.model.head is None, "model.head is made by the classes; leave it out"),
+            (self.model.head is None, "model.head is decided by the classes; leave it out"),
             (
                 self.step.grad_accum_steps == 1,
-                "step.grad-accum-steps: the head's normalisation sees a whole batch; give 1, and lower "
-                "data.clips or step.blocks instead",
+                "step.grad-accum-steps: the head's normalisation needs a whole batch; give 1, and "
+                "lower data.clips or step.blocks instead",
             ),
         ]
+
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Returns the paths of the configs that come with the package, by name."""
+    package = Path(__file__).parents[1]
+    # The wheel has them inside the package, a clone beside it.
+    folders = (package / "configs", package.parent / "configs")
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return {path.stem: path for path in sorted(folder.glob("[a-z]*.py"))}
+
+
+def load_config(name_or_path: str | Path, kind: type[Config] = RunConfig) -> Config:
+    """Returns the `config` of a Python file.
+
+    Configs that build on another one use it, too: `base = load_config("sft_tinymu", TrainConfig)`.
+
+    Args:
+        name_or_path: name of a config that comes with the package, such as "sft_lora", or the path
+            of a .py file.
+        kind: expected class of the config.
+
+    Raises:
+        InputError: there is no such config, the file fails, or its `config` is of another kind.
+    """
+    shipped = shipped_configs()
+    path = shipped.get(str(name_or_path), Path(name_or_path))
+    if not path.is_file():
+        raise InputError(
+            f"{name_or_path}: no such config in {Path.cwd()}; give the path of a .py file, or one "
+            f"of {', '.join(shipped)}"
+        )
+    # A config may import modules beside it.
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        with translate(lambda e: f"{path}: cannot be run ({type(e).__name__}: {e}); correct it"):
+            config = runpy.run_path(str(path)).get("config")
+    finally:
+        sys.path.remove(folder)
+    if not isinstance(config, kind):
+        raise InputError(
+            f"{path}: has no `config` that is a {kind.__name__}; see those in configs/"
+        )
+    return config

@@ -5,7 +5,6 @@ program can be compiled without the GPU: its row is an estimate, of memory from 
 operations and what an H100 was seen to do of them, by the rate of the card's memory.
 """
 
-import importlib
 import math
 from dataclasses import replace
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.accelerators import CHIPS, Chip, chip_of
 from tinymu_jax.training.aot.forecast import block_flops, block_work, forecast
-from tinymu_jax.training.config import OptimConfig, TrainConfig
+from tinymu_jax.training.config import OptimConfig, TrainConfig, load_config
 from tinymu_jax.training.optim import partition_frozen
 from tinymu_jax.utils.tree import flatten
 
@@ -80,8 +79,8 @@ class Plan(NamedTuple):
 
 
 def read_config(name: str) -> TrainConfig:
-    """Returns a config of this repository."""
-    return importlib.import_module(f"configs.{name}").config
+    """Returns a config that comes with the package."""
+    return load_config(name, TrainConfig)
 
 
 def model_of(config: TrainConfig) -> TinyMUConfig:
