@@ -147,7 +147,8 @@ def test_checkpoints_may_lie_in_another_place(config, tmp_path):
     assert_same_model(trained.model, whole.model)
     assert export(trained.folder, tmp_path / "latest", "latest") == 8
     said = refusal(train, changed(on, output=str(tmp_path / "other")))
-    assert said.startswith(f"file://{place}: has checkpoints, but {tmp_path / 'other'} no run.json")
+    other = tmp_path / "other"
+    assert said.startswith(f"file://{place}: has checkpoints, but {other} has no run.json")
     assert said.endswith("name another --checkpoints")
 
 
@@ -185,7 +186,7 @@ def test_checkpoints_go_to_no_other_kind_of_bucket():
 def test_the_best_and_the_latest_checkpoints_are_kept(tmp_path):
     optimiser = make_optimizer(OptimConfig(), 10)
     state = init_state({"a": {"kernel": np.ones((2, 3), np.float32)}}, optimiser)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", max_to_keep=2)
     measured = {2: 3.0, 3: 2.0, 5: 2.5}
     for step in range(1, 8):
         loss = {"validation_loss": measured[step]} if step in measured else {}
@@ -321,7 +322,7 @@ def test_other_data_is_not_mixed_in(config, data, tmp_path):
 def test_checkpoints_of_nobody_knows_which_run_are_not_gone_on_with(config):
     folder = train(changed(config, loop__stop_after=4)).folder
     (folder / "run.json").unlink()
-    assert f"has checkpoints, but {folder} no run.json" in refusal(train, config, resume=True)
+    assert f"has checkpoints, but {folder} has no run.json" in refusal(train, config, resume=True)
 
 
 def test_validation_on_longer_clips_than_the_crops_is_refused(config, data, tmp_path):

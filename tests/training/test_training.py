@@ -334,7 +334,7 @@ def test_long_gradients_are_shortened():
 
 
 @pytest.mark.parametrize(
-    ("pattern", "named"), [(".*", "leaves nothing to train"), ("(", "is no regular expression")]
+    ("pattern", "named"), [(".*", "freezes everything"), ("(", "is no regular expression")]
 )
 def test_patterns_that_cannot_be_are_refused(pattern, named):
     config = OptimConfig(frozen_params=pattern)

@@ -1,4 +1,4 @@
-"""What accelerators can do at most, by the name that jax gives them (`device_kind`)."""
+"""Peak rates of accelerators by `device_kind`."""
 
 from typing import NamedTuple
 
@@ -15,50 +15,32 @@ class Chip(NamedTuple):
     name: str
     """As sold."""
     flops: float
-    """Operations a second of products in bfloat16 (float16 where there is no bfloat16)."""
+    """bfloat16 FLOP/s (float16 on chips without bfloat16)."""
     memory: float
-    """Bytes of its main memory."""
+    """Bytes of main memory."""
     memory_rate: float
-    """Bytes a second between the memory and the chip."""
+    """Bytes/s of main memory."""
     link_rate: float
-    """Bytes a second that it sends to its neighbours over all links together, one way: a TPU's
-    interconnect, NVLink, or PCIe where there is no more."""
+    """Bytes/s sent over all links, one way: a TPU's interconnect, NVLink, or else PCIe."""
 
 
 _V4 = Chip("TPU v4", 275e12, 32 * GIB, 1228 * GB, 300 * GB)
-
 _V5E = Chip("TPU v5e", 197e12, 16 * GIB, 819 * GB, 200 * GB)
-
 _V5P = Chip("TPU v5p", 459e12, 95 * GIB, 2765 * GB, 600 * GB)
-
 _V6E = Chip("TPU v6e", 918e12, 32 * GIB, 1600 * GB, 400 * GB)
-
 _H100 = Chip("H100 SXM", 989e12, 80 * GB, 3350 * GB, 450 * GB)
-
 _H100_PCIE = Chip("H100 PCIe", 756e12, 80 * GB, 2000 * GB, 64 * GB)
-
 _H100_NVL = Chip("H100 NVL", 835e12, 94 * GB, 3900 * GB, 300 * GB)
-
 _H200 = Chip("H200", 989e12, 141 * GB, 4800 * GB, 450 * GB)
-
 _B200 = Chip("B200", 2250e12, 180 * GB, 8000 * GB, 900 * GB)
-
 _A100_40 = Chip("A100 40GB", 312e12, 40 * GB, 1555 * GB, 300 * GB)
-
 _A100_80 = Chip("A100 80GB", 312e12, 80 * GB, 2039 * GB, 300 * GB)
-
 _A100_40_PCIE = _A100_40._replace(name="A100 40GB PCIe", link_rate=32 * GB)
-
 _A100_80_PCIE = Chip("A100 80GB PCIe", 312e12, 80 * GB, 1935 * GB, 32 * GB)
-
 _A10G = Chip("A10G", 70e12, 24 * GB, 600 * GB, 32 * GB)
-
 _L4 = Chip("L4", 121e12, 24 * GB, 300 * GB, 32 * GB)
-
 _L40S = Chip("L40S", 362e12, 48 * GB, 864 * GB, 32 * GB)
-
 _V100 = Chip("V100 SXM", 125e12, 16 * GB, 900 * GB, 150 * GB)
-
 _T4 = Chip("T4", 65e12, 16 * GB, 320 * GB, 16 * GB)
 
 CHIPS: dict[str, Chip] = {
@@ -85,9 +67,9 @@ CHIPS: dict[str, Chip] = {
     "Tesla V100-SXM2-32GB": _V100._replace(memory=32 * GB),
     "Tesla T4": _T4,
 }
-"""By `device_kind`. A chip that is not in the table is not guessed at."""
+"""By `device_kind`."""
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """Returns the figures of a device by `jax.devices()[0].device_kind`, or None."""
+    """Returns the rates of a device, or None for unknown chips."""
     return CHIPS.get(device_kind)

@@ -1,7 +1,7 @@
-"""How many operations a training step needs: what is computed again, or on padding, does not count.
+"""FLOPs of a training step, without recomputation and padding.
 
-A product with a matrix of M numbers takes 2 M operations for each vector on the way forward, and as
-many for each of its two gradients, if they are needed.
+A matmul with M weights takes 2 M FLOPs per vector in the forward pass, and as many for each of its
+two gradients that are needed.
 """
 
 import math
@@ -22,14 +22,14 @@ from tinymu_jax.utils.tree import flatten
 
 
 class Flops(NamedTuple):
-    """What each piece of work costs, forward and backward, at 2 for a multiplication and a sum."""
+    """FLOPs of the parts of a step, forward and backward."""
 
     slot: float
-    """A slot of the decoder: its layers' products and its attention."""
+    """Of a decoder position: its layers and its attention."""
     label: float
-    """A slot that gets scores over the vocabulary."""
+    """Of a position with logits."""
     clip: float
-    """A clip: encoder and projector."""
+    """Of a clip: encoder and projector."""
 
 
 def training_flops(
@@ -42,17 +42,17 @@ def training_flops(
     seen: float | None = None,
     frozen: str = OptimConfig.frozen_params,
 ) -> float:
-    """Returns the operations of a step by what it really computes, padding left out.
+    """Returns the FLOPs of a step, without padding.
 
     Args:
         config: of the model.
-        slots: of the decoder that hold something, audio included.
+        slots: decoder positions, audio included.
         labels: answer tokens.
-        clips: that are heard.
-        store: what the data set holds; with embeddings there is no encoder in the step.
-        columns: audio vectors of a clip; default as many as `config.max_seconds` give.
-        seen: keys that a slot looks at, on average; default its clip's audio alone.
-        frozen: paths of weights that do not learn (`optim.frozen-params`).
+        clips: clips encoded.
+        store: stored features; the encoder does not run on embeddings.
+        columns: encoder vectors of a clip; default those of `config.max_seconds`.
+        seen: mean number of keys that a position attends to; default the audio of its clip.
+        frozen: regular expression for frozen parameters (`optim.frozen-params`).
     """
     cost = flops_of(config, store, columns, seen, frozen)
     return cost.slot * slots + cost.label * labels + cost.clip * clips
@@ -66,39 +66,39 @@ def flops_of(
     seen: float | None = None,
     frozen: str = OptimConfig.frozen_params,
 ) -> Flops:
-    """Returns what each piece of work costs; arguments as `training_flops`."""
+    """Returns the FLOPs of the parts of a step; arguments as in `training_flops`."""
     if columns is None:
         columns = _columns(config)
     vectors = config.projector.num_outputs(columns / config.pooling)
     seen = vectors if seen is None else seen
-    encoding, heard = _encoder_passes(config, store, columns, frozen)
-    bridge = _Part(config, "projector", frozen, heard)
+    clip, encoder_trained = _encoder_passes(config, store, columns, frozen)
+    projector = _Part(config, "projector", frozen, encoder_trained)
     layers = config.projector.kind == "transformer"
-    inside = columns / config.pooling + (config.projector.num_vectors if layers else 0)
-    clip = encoding + bridge.matmul_flops(r"(?!layers/).*") * columns / config.pooling
-    clip += bridge.matmul_flops(r"layers/.*") * inside
+    tokens = columns / config.pooling + (config.projector.num_vectors if layers else 0)
+    clip += projector.matmul_flops(r"(?!layers/).*") * columns / config.pooling
+    clip += projector.matmul_flops(r"layers/.*") * tokens
     if layers:
         width, depth = config.projector.output_width, config.projector.depth
-        clip += bridge.backward_passes * 4 * depth * width * inside**2
+        clip += projector.passes * 4 * depth * width * tokens**2
     if store == "text":
         clip = 0.0
-    decoder, sizes = _Part(config, "decoder", frozen, bridge.learns), config.decoder
+    decoder, sizes = _Part(config, "decoder", frozen, projector.trained), config.decoder
     attention = 4 * sizes.depth * sizes.num_heads * sizes.head_width * seen
-    slot = decoder.matmul_flops(r"body/.*") + decoder.backward_passes * attention
+    slot = decoder.matmul_flops(r"body/.*") + decoder.passes * attention
     return Flops(slot, decoder.matmul_flops(r"embed_tokens/.*"), clip)
 
 
 def encoder_flops(config: TinyMUConfig, frozen: str = OptimConfig.frozen_params) -> float:
-    """Returns the encoder's operations for a clip of `config.max_seconds` that it learns from."""
+    """Returns the FLOPs of training the encoder on a clip of `config.max_seconds`."""
     return _encoder_passes(config, "log_mel", _columns(config), frozen)[0]
 
 
 def encoder_attention(config: TinyMUConfig, columns: float | None = None) -> float:
-    """Returns the operations of the encoder's attention for a clip, forward.
+    """Returns the FLOPs of the encoder's attention on a clip, forward.
 
     Args:
         config: of the model.
-        columns: of patches; default as many as `config.max_seconds` give.
+        columns: of patches; default those of `config.max_seconds`.
     """
     _, pairs = _patches(config.encoder, _columns(config) if columns is None else columns)
     return 4 * config.encoder.depth * config.encoder.width * pairs
@@ -111,8 +111,8 @@ def _columns(config: TinyMUConfig) -> int:
 
 
 def pretraining_flops(config: SelfSupervisedConfig) -> float:
-    """Returns the operations of pre-training for a crop: student, teacher, predictor and heads."""
-    encoder, own, head = config.encoder, config.predictor, config.class_head
+    """Returns the FLOPs of pre-training on a crop: student, teacher, predictor and heads."""
+    encoder, predictor, head = config.encoder, config.predictor, config.class_head
     width, masked = encoder.width, config.patches - config.visible
 
     def blocks(sizes: MatpacConfig | PredictorConfig, tokens: int) -> float:
@@ -121,64 +121,65 @@ def pretraining_flops(config: SelfSupervisedConfig) -> float:
 
     classes = 2 * head.hidden_width * (width + head.hidden_width)
     classes = masked * (classes + 2 * head.bottleneck * (head.hidden_width + head.num_classes))
-    heads = 2 * masked * own.hypotheses * own.width * width
-    told = blocks(own, 1 + config.patches) + 2 * (1 + config.visible) * width * own.width + heads
-    learnt = blocks(encoder, 1 + config.visible) + told + classes
-    taught = blocks(encoder, 1 + masked) + classes
-    # The first matrix's input is no weight's work.
+    heads = 2 * masked * predictor.hypotheses * predictor.width * width
+    embed = 2 * (1 + config.visible) * width * predictor.width
+    prediction = blocks(predictor, 1 + config.patches) + embed + heads
+    student = blocks(encoder, 1 + config.visible) + prediction + classes
+    teacher = blocks(encoder, 1 + masked) + classes
+    # The patch embedding's input needs no gradient.
     patches = 2 * config.patches * encoder.patch_size**2 * width
-    return 3 * learnt + taught + 2 * patches
+    return 3 * student + teacher + 2 * patches
 
 
 def _encoder_passes(
     config: TinyMUConfig, store: FeatureKind, columns: float, frozen: str
 ) -> tuple[float, bool]:
-    """Returns the encoder's operations for a clip, and whether its vectors get a gradient."""
+    """Returns the encoder's FLOPs for a clip, and whether any of it is trained."""
     if store in ("embeddings", "text"):
         return 0.0, False
     part = _Part(config, "encoder", frozen, False)
     tokens, _ = _patches(config.encoder, columns)
-    attention = part.backward_passes * encoder_attention(config, columns)
-    return part.matmul_flops(r"(?!head/|log_mel/).*") * tokens + attention, part.learns
+    attention = part.passes * encoder_attention(config, columns)
+    return part.matmul_flops(r"(?!head/|log_mel/).*") * tokens + attention, part.trained
 
 
 def _patches(encoder: MatpacConfig, columns: float) -> tuple[float, float]:
-    """Returns a clip's patches with a class token for each chunk, and the pairs that attend."""
-    whole, rest = divmod(columns, encoder.columns)
-    chunks = [encoder.columns] * int(whole) + ([rest] if rest else [])
+    """Returns a clip's tokens (patches and a class token per chunk), and attended pairs."""
+    full, rest = divmod(columns, encoder.columns)
+    chunks = [encoder.columns] * int(full) + ([rest] if rest else [])
     lengths = [1 + encoder.rows * chunk for chunk in chunks]
     return sum(lengths), sum(length**2 for length in lengths)
 
 
 class _Part:
-    """The matrices of a part of the model, and which of them learn."""
+    """The matrices of a part of the model, and which of them are trained."""
 
     def __init__(self, config: TinyMUConfig, part: str, frozen: str, before: bool) -> None:
-        """`before`: whether something that leads to its input learns."""
+        """`before`: whether something before it is trained, so that its input needs a gradient."""
         self.sizes = {
             path.removeprefix(f"{part}/"): (size, re.fullmatch(frozen, path) is None)
             for path, size in _matrices(config).items()
             if path.startswith(f"{part}/")
         }
-        self.learns = before or any(learns for _, learns in self.sizes.values())
+        self.trained = before or any(trained for _, trained in self.sizes.values())
         self.before = before
-        self.backward_passes = 3 if self.learns else 1
+        self.passes = 3 if self.trained else 1
 
     def matmul_flops(self, pattern: str) -> float:
-        """Returns the operations for one vector that meets the matrices whose paths match."""
+        """Returns the FLOPs of one vector through the matrices whose paths match."""
         total = 0.0
-        for path, (size, learns) in self.sizes.items():
+        for path, (size, trained) in self.sizes.items():
             if re.fullmatch(pattern, path):
-                # The first matrix's input needs a gradient only if something before it learns.
+                # The first matrix passes a gradient on only if something before it is trained.
                 first = re.match(r"linear1?/|patch_embed/", path) is not None
-                to_input = self.before if first else self.learns
-                total += 2 * size * (1 + learns + to_input)
+                to_input = self.before if first else self.trained
+                total += 2 * size * (1 + trained + to_input)
         return total
 
 
 @cache
 def _matrices(config: TinyMUConfig) -> dict[str, int]:
-    """Returns the numbers of every matrix, all layers together, by its path."""
+    """Returns the number of parameters of every matrix, all layers together, by path."""
     from tinymu_jax.checkpoints.checkpoint import expected_shapes
 
     return {
