@@ -70,10 +70,10 @@ def _one_step(params, teaching, log_mel, order, step, config):
     def total(params):
         seen = ssl_loss(params, teaching, log_mel, order, step, config)
         share = config.class_loss_weight
-        return share * seen.classes.mean() + (1 - share) * seen.prediction.mean(), seen
+        return share * seen.class_loss.mean() + (1 - share) * seen.prediction_loss.mean(), seen
 
     (lost, seen), gradient = jax.value_and_grad(total, has_aux=True)(params)
-    told = seen.sums.teacher[0] / seen.classes.size
+    told = seen.sums.teacher_probs[0] / seen.class_loss.size
     return lost, seen, gradient, ema_update(teaching, params, told, step, STEPS, config)
 
 
@@ -82,8 +82,8 @@ def _one_step(params, teaching, log_mel, order, step, config):
 
 def test_losses_of_each_patch(case):
     lost, seen, _, _ = one_step(case, 2000)
-    np.testing.assert_allclose(seen.prediction.reshape(-1), case.golden["loss_pred"], **NEAR)
-    np.testing.assert_allclose(seen.classes.reshape(-1), case.golden["loss_cls"], **NEAR)
+    np.testing.assert_allclose(seen.prediction_loss.reshape(-1), case.golden["loss_pred"], **NEAR)
+    np.testing.assert_allclose(seen.class_loss.reshape(-1), case.golden["loss_cls"], **NEAR)
     assert float(lost) == pytest.approx(float(case.golden["total"]), abs=1e-4)
 
 
@@ -165,8 +165,8 @@ def test_every_step_is_that_of_pytorch(case, module, step):
     made.teach(told, step, STEPS)
 
     _, seen, gradient, after = one_step(case, step)
-    np.testing.assert_allclose(seen.prediction, prediction.detach(), **NEAR)
-    np.testing.assert_allclose(seen.classes, classes.detach(), **NEAR)
+    np.testing.assert_allclose(seen.prediction_loss, prediction.detach(), **NEAR)
+    np.testing.assert_allclose(seen.class_loss, classes.detach(), **NEAR)
     found = to_training(case.config, gradient | after._asdict())
     for name, weight in made.named_parameters():
         if weight.requires_grad and weight.grad is not None:
@@ -218,7 +218,7 @@ def test_silence_and_constant_signals_have_finite_losses_and_gradients(case, kin
 
 
 def test_a_vector_of_zeros_is_normalised_without_an_end_in_no_number():
-    found, gradient = jax.value_and_grad(lambda x: losses.normalise(x).sum())(jnp.zeros((2, 3)))
+    found, gradient = jax.value_and_grad(lambda x: losses.normalize(x).sum())(jnp.zeros((2, 3)))
     assert found == 0
     assert np.isfinite(gradient).all()
 
@@ -226,12 +226,12 @@ def test_a_vector_of_zeros_is_normalised_without_an_end_in_no_number():
 def test_dino_centres_logits(case):
     # A second derivation: the mean of the teacher's logits, by hand.
     _, seen, _, _ = one_step(case, 2000)
-    count = seen.classes.size
-    logits = seen.sums.logits / count
+    count = seen.class_loss.size
+    logits = seen.sums.teacher_logits / count
     temperature = float(schedules.teacher_temperature(case.config, 2000))
     shifted = (logits - case.teaching.centre) / temperature
-    assert not np.allclose(jax.nn.softmax(shifted), seen.sums.teacher[0] / count)
-    assert seen.sums.teacher[0].sum() == pytest.approx(count, rel=1e-4)
+    assert not np.allclose(jax.nn.softmax(shifted), seen.sums.teacher_probs[0] / count)
+    assert seen.sums.teacher_probs[0].sum() == pytest.approx(count, rel=1e-4)
 
 
 def test_the_teacher_begins_as_published():
@@ -290,7 +290,7 @@ def test_spreads_wins_and_classes_are_those_of_pytorch(case, module):
     made, content = module
     made.load_published(content)
     _, seen, _, _ = one_step(case, 2000)
-    count = seen.prediction.size
+    count = seen.prediction_loss.size
     found = step_metrics(seen.sums, jnp.float32(count), jnp.int32(2000), STEPS, case.config)
     with torch.no_grad():
         image = torch.from_numpy(np.array(case.log_mel.swapaxes(1, 2)))

@@ -1,1 +1,18 @@
-"""The parts of the paper's figure, one file each: MATPAC++, projector, SmolLM2, TinyMU."""
+"""The models, one file per box of the paper's figure: MATPAC++, projector, SmolLM2, TinyMU.
+
+Axis letters in shape annotations, throughout the project:
+
+    B  batch              N  query heads          F  mel bands
+    T  query positions    K  key/value heads      A  audio vectors (columns of patches)
+    S  key positions      H  head width           C  chunks or crops
+    D  model width        L  layers               P  patches
+    M  output width       V  vocabulary           E  encoder output width
+
+Other axes are spelled out: `prompt`, `answer`, `rows`, `labels`, `classes`, `hypotheses`.
+
+Parameters come in one of two layouts, and every module accepts both:
+
+    stacked   training and checkpoints: one array per weight for all layers, leading axis L
+    unrolled  inference (`tinymu_jax.inference.param_layout`): one subtree per layer, projections
+              of the same input fused, weights optionally in bfloat16 or int8
+"""

@@ -1,4 +1,4 @@
-"""Heads that sort clips into classes from the encoder's vectors: AudioSet's, and linear probes."""
+"""Classifiers on top of the encoder: the AudioSet head and linear probes."""
 
 import flax.linen as nn
 import jax
@@ -8,29 +8,30 @@ from jaxtyping import Array, Bool, Float
 from tinymu_jax.models.config import HeadConfig
 from tinymu_jax.models.layers import Dense
 
+_LINEAR_AXES = {
+    "head/linear/kernel": (None, "classes"),
+    "head/linear/bias": ("classes",),
+}
+
 HEAD_AXES = {
     "audioset": {
         "head/norm/mean": (None,),
         "head/norm/variance": (None,),
         "head/norm/count": (),
-        "head/linear/kernel": (None, "classes"),
-        "head/linear/bias": ("classes",),
+        **_LINEAR_AXES,
     },
-    "probe": {
-        "head/linear/kernel": (None, "classes"),
-        "head/linear/bias": ("classes",),
-    },
+    "probe": _LINEAR_AXES,
 }
 """Logical axes of the weights of each kind of head."""
 
 BATCH_NORM_EPS = 1e-5
-"""Added to the variance by the AudioSet head's normalisation."""
+"""Epsilon of the AudioSet head's BatchNorm."""
 
 
 def mean_over_time(
     vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"]
 ) -> Float[Array, "B E"]:
-    """Returns the mean of each clip's vectors; those that are not valid do not count."""
+    """Returns the mean of each clip's valid vectors."""
     count = jnp.maximum(valid.sum(1, keepdims=True), 1)
     return jnp.where(valid[..., None], vectors, 0).sum(1) / count
 
@@ -38,14 +39,14 @@ def mean_over_time(
 def mean_of_rows(
     vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"], rows: int
 ) -> Float[Array, "B D"]:
-    """Returns the mean of each clip's vectors over time and over the rows of patches in them."""
+    """Returns the mean of each clip's vectors over time and over the `rows` of patches in each."""
     return mean_over_time(vectors.reshape(*vectors.shape[:2], rows, -1).mean(2), valid)
 
 
 class Classifier(nn.Module):
-    """Class probabilities from the encoder's vectors: the AudioSet head, or a linear probe.
+    """Class probabilities from encoder vectors: the AudioSet head, or a linear probe.
 
-    Output i of the AudioSet head is the i-th class after sorting the label csv by `mid`.
+    Output i of the AudioSet head is the i-th class of the label csv sorted by `mid`.
     """
 
     config: HeadConfig
@@ -68,7 +69,7 @@ class Classifier(nn.Module):
 
 
 class FrozenBatchNorm(nn.Module):
-    """BatchNorm by its running statistics, without affine weights (eps 1e-5)."""
+    """BatchNorm with fixed running statistics and no affine parameters."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:

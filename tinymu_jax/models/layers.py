@@ -1,14 +1,6 @@
-"""Layers that the encoder, the projectors and the decoder share.
+"""Layers shared by the encoder, the projectors and the decoder.
 
-Axis letters, here and in the whole project:
-    B batch, T query positions, S key positions, N query heads, K key/value heads, G = N / K,
-    H head width, D model width, M hidden width, L layers, V vocabulary, F mel bands, A audio
-    vectors, C chunks.
-
-A tree of parameters comes in one of two layouts, and every module takes both:
-    *stacked* (training, checkpoints): one array per weight for all layers, leading axis L, run by
-    `nn.scan`; *unrolled* (inference, made by `tinymu_jax.inference.param_layout`): one subtree per
-    layer, projections of one input joined, weights optionally in bfloat16 or int8.
+The package docstring has the legend of axis letters and the two parameter layouts.
 """
 
 import itertools
@@ -28,18 +20,24 @@ from tinymu_jax.models.lora import LoraFactors
 from tinymu_jax.models.matmul import DENSE_OUTPUT, int8_matmul, matmul, matmul_transposed
 
 MASKED = -1e30
-"""Added in place of a masked score; finite, so that a row with nothing to see stays finite."""
+"""Score of a masked key. Finite, so that a fully masked row gives no NaN."""
 
 CACHED_SCORES = 3 * 2**17
-"""Attention scores that fit into a processor's cache (1.5 MB)."""
+"""Attention scores that fit into a CPU's cache (1.5 MB)."""
+
+QUERY_BLOCK = 128
+"""Queries per block of `causal_attention`."""
+
+MAX_UNROLLED_LAYERS = 6
+"""Up to this depth `nn.scan` is unrolled, which saves writes into the stacked activations."""
 
 
 class Dense(nn.Module):
-    """A linear layer, float32 in and out: parameters `kernel` (D, M) and `bias` (M,).
+    """A linear layer with float32 input and output: `kernel` (D, M) and `bias` (M,).
 
-    The unrolled layout has `rows` (M, D) in the kernel's place: float32, bfloat16, or int8 with a
-    `scale` (M,). `lora` adds to a layer whose name is among its targets, with parameters
-    `lora/a` (D, r) and `lora/b` (r, M).
+    The unrolled layout has `rows` (M, D) instead of the kernel: float32, bfloat16, or int8 with a
+    `scale` (M,). If `lora` targets this layer's name, there are also `lora/a` (D, r) and
+    `lora/b` (r, M).
     """
 
     features: int
@@ -52,8 +50,8 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch M"]:
         if self.has_variable("params", "scale"):
-            given = (self.get_variable("params", name) for name in ("rows", "scale"))
-            y = int8_matmul(x, *given)
+            rows, scale = (self.get_variable("params", name) for name in ("rows", "scale"))
+            y = int8_matmul(x, rows, scale)
         elif self.has_variable("params", "rows"):
             y = matmul_transposed(x, self.get_variable("params", "rows"), self.compute_dtype)
         else:
@@ -68,10 +66,10 @@ class Dense(nn.Module):
 
 
 class JointDense(nn.Module):
-    """Several linear layers of one input, without biases: `<name>/kernel` (D, M) each.
+    """Several linear layers of the same input, without biases: `<name>/kernel` (D, M) each.
 
-    The unrolled layout joins them into one product, `joined`, since a small product costs a
-    processor more to start than to compute.
+    The unrolled layout fuses them into one weight `joined`: on a CPU the overhead of a small
+    matrix product exceeds its compute.
     """
 
     features: Mapping[str, int]
@@ -83,14 +81,10 @@ class JointDense(nn.Module):
     def __call__(self, x: Float[Array, "*batch D"]) -> list[Float[Array, "*batch _"]]:
         if self.has_variable("params", "joined"):
             if self.lora is not None and set(self.lora.targets) & set(self.features):
-                raise InputError("lora: joined weights have no room for it; merge it before")
-            total = sum(self.features.values())
-            y = Dense(total, use_bias=False, compute_dtype=self.compute_dtype, name="joined")(x)
-            pieces, start = [], 0
-            for size in self.features.values():
-                pieces.append(y[..., start : start + size])
-                start += size
-            return pieces
+                raise InputError("lora: fused weights cannot have adapters; merge them first")
+            sizes = list(self.features.values())
+            y = Dense(sum(sizes), False, self.compute_dtype, name="joined")(x)
+            return jnp.split(y, list(itertools.accumulate(sizes))[:-1], axis=-1)
         return [
             Dense(size, False, self.compute_dtype, self.kernel_init, lora=self.lora, name=name)(x)
             for name, size in self.features.items()
@@ -98,12 +92,12 @@ class JointDense(nn.Module):
 
 
 def gelu(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """Returns the exact GELU as torch writes it: a third of the work of one by erfc."""
+    """Returns the exact GELU, in torch's erf form (three times cheaper than by erfc)."""
     return x * (0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5))))
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation with a `scale` (D,)."""
+    """Root-mean-square normalization with a `scale` (D,)."""
 
     eps: float
 
@@ -114,7 +108,7 @@ class RMSNorm(nn.Module):
 
 
 def layer_norm(eps: float, name: str) -> nn.LayerNorm:
-    """Returns a LayerNorm whose variance is taken around the mean, as torch takes it."""
+    """Returns a LayerNorm that computes the variance as torch does, around the mean."""
     return nn.LayerNorm(epsilon=eps, use_fast_variance=False, name=name)
 
 
@@ -125,30 +119,29 @@ def attend(
     mask: Bool[Array, "B #T S"] | None = None,
     compute_dtype: ComputeDtype = "float32",
 ) -> Float[Array, "B T N*H"]:
-    """Returns softmax attention, scaled by H**-0.5; G = N / K query heads share a key head.
+    """Returns grouped-query softmax attention, with scores scaled by H**-0.5.
 
     Args:
-        query: per position and head.
-        key: heads are (B, K), or (B*K,) as a cache holds them: a cache that is reshaped between
-            its update and its use is copied whole by XLA on every step.
-        value: as `key`.
-        mask: True where query t sees key s.
-        products: as in `matmul`.
+        query: queries; N / K query heads share a key/value head.
+        key: keys, with leading axes (B, K), or (B*K,) as in a cache.
+        value: values, with the axes of `key`.
+        mask: True where query t may attend to key s.
+        compute_dtype: inputs of the matrix products; see `matmul`.
     """
-    batch, steps, num_heads, width = query.shape
-    heads, slots = key.shape[:-2], key.shape[-2]
-    together = max(1, CACHED_SCORES // (steps * slots))
-    if heads == (1, num_heads) and together < num_heads:
-        # A long row alone: few heads at a time, so that their scores stay in the cache.
-        pieces = range(0, num_heads, together)
-        cut = [
-            (query[:, :, i : i + together], *(x[:, i : i + together] for x in (key, value)))
-            for i in pieces
+    batch, num_queries, num_heads, width = query.shape
+    # XLA copies a cache that is reshaped between its update and its use, hence the two forms.
+    heads, num_keys = key.shape[:-2], key.shape[-2]
+    head_block = max(1, CACHED_SCORES // (num_queries * num_keys))
+    if heads == (1, num_heads) and head_block < num_heads:
+        # One long sequence: a few heads at a time, so that their scores stay in the cache.
+        blocks = [slice(i, i + head_block) for i in range(0, num_heads, head_block)]
+        outputs = [
+            attend(query[:, :, b], key[:, b], value[:, b], mask, compute_dtype) for b in blocks
         ]
-        return jnp.concatenate([attend(*piece, mask, compute_dtype) for piece in cut], axis=-1)
+        return jnp.concatenate(outputs, axis=-1)
     num_kv_heads = math.prod(heads) // batch
-    grouped = query.reshape(batch, steps, num_kv_heads, -1, width).transpose(0, 2, 3, 1, 4)
-    grouped = (grouped * width**-0.5).reshape(*heads, -1, steps, width)
+    grouped = query.reshape(batch, num_queries, num_kv_heads, -1, width).transpose(0, 2, 3, 1, 4)
+    grouped = (grouped * width**-0.5).reshape(*heads, -1, num_queries, width)
     dtype = jnp.bfloat16 if compute_dtype == "bfloat16" else jnp.float32
     options = {
         "precision": jax.lax.Precision.HIGHEST,
@@ -156,16 +149,13 @@ def attend(
     }
     scores = jnp.einsum("...GTH,...SH->...GTS", grouped.astype(dtype), key.astype(dtype), **options)
     if mask is not None:
-        seen = jnp.broadcast_to(mask[:, None, None], (batch, num_kv_heads, 1, *mask.shape[1:]))
-        scores = jnp.where(seen.reshape(*heads, 1, mask.shape[1], slots), scores, MASKED)
+        mask = jnp.broadcast_to(mask[:, None, None], (batch, num_kv_heads, 1, *mask.shape[1:]))
+        mask = mask.reshape(*heads, 1, *mask.shape[-2:])
+        scores = jnp.where(mask, scores, MASKED)
     weights = jax.nn.softmax(scores, axis=-1)
     out = jnp.einsum("...GTS,...SH->...GTH", weights.astype(dtype), value.astype(dtype), **options)
-    out = out.reshape(batch, num_kv_heads, -1, steps, width).transpose(0, 3, 1, 2, 4)
-    return out.reshape(batch, steps, num_heads * width)
-
-
-QUERY_BLOCK = 128
-"""Queries of a long row that look at keys together: later keys are not computed for them."""
+    out = out.reshape(batch, num_kv_heads, -1, num_queries, width).transpose(0, 3, 1, 2, 4)
+    return out.reshape(batch, num_queries, num_heads * width)
 
 
 def causal_attention(
@@ -175,17 +165,16 @@ def causal_attention(
     mask: Bool[Array, "B T T"],
     compute_dtype: ComputeDtype = "float32",
 ) -> Float[Array, "B T N*H"]:
-    """Returns `attend` under a mask that shows no query a later key, with about half the work."""
+    """Returns `attend` for a causal mask with about half the work.
+
+    Queries are processed in blocks of `QUERY_BLOCK`; keys after a block are not computed.
+    """
     ends = [*range(QUERY_BLOCK, query.shape[1], QUERY_BLOCK), query.shape[1]]
-    pieces = [
+    outputs = [
         attend(query[:, a:b], key[..., :b, :], value[..., :b, :], mask[:, a:b, :b], compute_dtype)
         for a, b in itertools.pairwise([0, *ends])
     ]
-    return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=1)
-
-
-MAX_UNROLLED_LAYERS = 6
-"""So many layers are compiled one by one: none writes into an array that holds what all keep."""
+    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
 
 
 def run_layers(
@@ -199,21 +188,21 @@ def run_layers(
     per_layer: Any = None,
     remat: Remat = "none",
 ) -> tuple[Array, Any]:
-    """Runs `depth` layers of one kind over x, stacked or unrolled as the parameters are.
+    """Applies `depth` layers to x, with stacked or unrolled parameters.
 
     Args:
         parent: the module that owns the layers.
-        layer: called as `layer(**options)(x, per_layer[i], *shared) -> (x, out_i)`.
-        options: its fields.
+        layer: module class, called as `layer(**options)(x, per_layer[i], *shared) -> (x, out_i)`.
+        options: fields of the layer.
         depth: number of layers L.
         name: `<name>` holds the stacked parameters, `<name>_<i>` the unrolled ones.
-        x: what flows through.
+        x: input of the first layer.
         shared: arguments that are the same for all layers.
         per_layer: a tree with a leading axis L (stacked), a list of trees (unrolled), or None.
-        remat: what stacked layers compute again on the way back; see `MatpacConfig`.
+        remat: gradient checkpointing of stacked layers; see `MatpacConfig.remat`.
 
     Returns:
-        x after the last layer, and the layers' outputs: stacked, or a list.
+        The last layer's x, and the outputs of all layers: stacked, or a list.
     """
     if parent.has_variable("params", f"{name}_0"):
         outputs = []
@@ -222,21 +211,19 @@ def run_layers(
             x, out = module(x, None if per_layer is None else per_layer[i], *shared)
             outputs.append(out)
         return x, outputs
-    # Where weights are parted too, XLA would part the layers' width and keep all rows.
+    # With sharded weights XLA would otherwise shard activations by width, not by batch.
     x = constrain(x, "batch", *(None,) * (x.ndim - 1))
     if remat != "none":
-        kept = {
-            "attention": jax.checkpoint_policies.save_only_these_names(DENSE_OUTPUT),
-            "full": None,
-        }
-        layer = nn.remat(layer, prevent_cse=False, policy=kept[remat])
+        save_dense = jax.checkpoint_policies.save_only_these_names(DENSE_OUTPUT)
+        policy = save_dense if remat == "attention" else None
+        layer = nn.remat(layer, prevent_cse=False, policy=policy)
     scanned = nn.scan(
         layer,
         variable_axes={"params": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=(0, *(nn.broadcast for _ in shared)),
         length=depth,
-        # What is computed again must not be seen to be there already.
+        # Unrolled, XLA would merge the recomputation with the forward pass (prevent_cse is off).
         unroll=depth if depth <= MAX_UNROLLED_LAYERS and remat == "none" else 1,
     )
     return scanned(**options, name=name)(x, per_layer, *shared)

@@ -1,4 +1,4 @@
-"""Low-rank additions to linear layers (LoRA, arXiv 2106.09685)."""
+"""LoRA adapters (arXiv 2106.09685): their parameters, and how they are added and merged."""
 
 import dataclasses
 import zlib
@@ -17,21 +17,24 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
 Axes = tuple[str | None, ...]
 
+LORA_FROZEN_PARAMS = r"encoder/.*|decoder/(?!.*/lora/[ab]$).*"
+"""`OptimConfig.frozen_params` that trains only the projector and the decoder's adapters."""
+
 
 def init_lora_a(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
-    """Returns a first A (..., D, r), uniform in +-1/sqrt(D) as PEFT's Kaiming start with sqrt(5).
+    """Returns an initial A (..., D, r), uniform in +-1/sqrt(D) as PEFT's Kaiming init (sqrt(5)).
 
-    B starts at zero, so that a model with fresh additions is the model without.
+    B starts at zero, so that fresh adapters do not change the model.
     """
     limit = shape[-2] ** -0.5
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 class LoraFactors(nn.Module):
-    """The factors of one layer's addition, `a` (D, r) and `b` (r, M), and the input for them.
+    """The factors `a` (D, r) and `b` (r, M) of one layer's adapter.
 
-    The input loses some of its numbers to dropout where the call brings a "dropout" key, each
-    layer its own. A comes multiplied with alpha / r, since it is the smallest of what takes part.
+    Returns the input after dropout (only if there is a "dropout" rng), A scaled by alpha / r, and
+    B. A is scaled because it is the smallest of the operands.
     """
 
     features: int
@@ -49,81 +52,77 @@ class LoraFactors(nn.Module):
 
 
 def lora_axes(table: Mapping[str, Axes], config: LoraConfig | None) -> dict[str, Axes]:
-    """Returns the rows of the additions' weights, made of those of the kernels they belong to.
+    """Returns the logical axes of the adapters' weights, derived from those of the kernels.
 
     Args:
-        table: logical axes by path; a kernel's end in its input's and its output's.
-        config: names the layers; None adds nothing.
+        table: logical axes by path; a kernel's last two are its input and output.
+        config: which layers have adapters; None gives an empty table.
     """
     rows: dict[str, Axes] = {}
     for path, axes in table.items():
         *_, layer, weight = path.split("/")
         if config is not None and weight == "kernel" and layer in config.targets:
-            place = path.removesuffix("kernel") + "lora"
-            *leading, into, out = axes
-            rows[f"{place}/a"] = (*leading, into, "rank")
-            rows[f"{place}/b"] = (*leading, "rank", out)
+            prefix = path.removesuffix("kernel") + "lora"
+            *leading, input_axis, output_axis = axes
+            rows[f"{prefix}/a"] = (*leading, input_axis, "rank")
+            rows[f"{prefix}/b"] = (*leading, "rank", output_axis)
     return rows
-
-
-LORA_FROZEN_PARAMS = r"encoder/.*|decoder/(?!.*/lora/[ab]$).*"
-"""`OptimConfig.frozen_params` of a LoRA run: all but the projector and the additions to the decoder."""
 
 
 def add_lora(
     params: Mapping[str, Any], config: TinyMUConfig, lora: LoraConfig, seed: int
 ) -> tuple[Tree, TinyMUConfig]:
-    """Adds fresh factors to a model, which computes the same as before.
+    """Adds fresh adapters to a model; its outputs do not change.
 
     Args:
-        params: the whole stacked tree; its weights are taken over as they are.
-        config: of the model without additions.
-        lora: what to add.
-        seed: of the factors A; each depends on it and its own path only. B is zero.
+        params: stacked parameters of the full model; they are not copied.
+        config: config of the model without adapters.
+        lora: the adapters.
+        seed: seed of the factors A; each depends only on it and its path.
 
     Returns:
-        The tree with `<layer>/lora/a` (L, D, r) and `<layer>/lora/b` (L, r, M), float32 numpy
-        arrays, beside each target's kernel; and its config.
+        The parameters with `<layer>/lora/a` (L, D, r) and `<layer>/lora/b` (L, r, M) beside each
+        target's kernel, float32 numpy arrays; and the new config.
 
     Raises:
-        InputError: the model has additions already, or `lora` names no layers of it.
+        InputError: the model has adapters already, or `lora` is invalid.
     """
     if config.decoder.lora is not None:
         raise InputError("decoder.lora: the model has LoRA already; merge it first")
-    # A config that was not read from a file has not been held against its rules.
+    # A config that was built in Python has not been validated yet.
     lora = LoraConfig.from_dict(lora.to_dict(), "lora")
     leaves, key = dict(flatten(params)), jax.random.key(seed)
     for path, kernel in list(leaves.items()):
         *parents, layer, weight = path.split("/")
         if parents[:1] != ["decoder"] or weight != "kernel" or layer not in lora.targets:
             continue
-        place = path.removesuffix("kernel") + "lora"
-        count, into, out = kernel.shape
-        own = jax.random.fold_in(key, zlib.crc32(place.encode()))
-        leaves[f"{place}/a"] = np.asarray(init_lora_a(own, (count, into, lora.rank)))
-        leaves[f"{place}/b"] = np.zeros((count, lora.rank, out), np.float32)
+        prefix = path.removesuffix("kernel") + "lora"
+        depth, input_width, output_width = kernel.shape
+        path_key = jax.random.fold_in(key, zlib.crc32(prefix.encode()))
+        a = init_lora_a(path_key, (depth, input_width, lora.rank))
+        leaves[f"{prefix}/a"] = np.asarray(a)
+        leaves[f"{prefix}/b"] = np.zeros((depth, lora.rank, output_width), np.float32)
     return unflatten(leaves), _with_lora(config, lora)
 
 
 def merge_lora(params: Mapping[str, Any], config: TinyMUConfig) -> tuple[Tree, TinyMUConfig]:
-    """Adds the factors' products to the kernels: W + (alpha / r) A B, in float32.
+    """Merges adapters into the kernels: W + (alpha / r) A B, in float32.
 
     Args:
-        params: the whole stacked tree.
-        config: of the model; without additions nothing changes.
+        params: stacked parameters of the full model.
+        config: config of the model; without adapters nothing changes.
 
     Returns:
-        The tree without factors, merged kernels as numpy arrays and all else as it was; and its
-        config.
+        The parameters without adapters, merged kernels as numpy arrays; and the new config.
     """
     lora, leaves = config.decoder.lora, dict(flatten(params))
     if lora is None:
         return unflatten(leaves), config
     for path in [path for path in leaves if path.endswith("/lora/a")]:
-        place = path.removesuffix("/lora/a")
-        a, b = (np.asarray(leaves.pop(f"{place}/lora/{name}"), np.float32) for name in "ab")
-        kernel = np.asarray(leaves[f"{place}/kernel"], np.float32)
-        leaves[f"{place}/kernel"] = kernel + np.float32(lora.alpha / lora.rank) * (a @ b)
+        layer = path.removesuffix("/lora/a")
+        a, b = (np.asarray(leaves.pop(f"{layer}/lora/{name}"), np.float32) for name in "ab")
+        kernel = np.asarray(leaves[f"{layer}/kernel"], np.float32)
+        leaves[f"{layer}/kernel"] = kernel + np.float32(lora.alpha / lora.rank) * (a @ b)
     return unflatten(leaves), _with_lora(config, None)
 
 

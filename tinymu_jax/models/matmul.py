@@ -1,4 +1,4 @@
-"""Products with weights: float32 in full, bfloat16 factors, int8 weights."""
+"""Matrix products with weights: float32, bfloat16 or int8 inputs, float32 results."""
 
 from functools import partial
 from typing import Any
@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int8
 
 from tinymu_jax.models.config import ComputeDtype
 
-DENSE_OUTPUT = "product"
-"""Name of what a product with a weight gives, by which it is kept for the way back."""
+DENSE_OUTPUT = "dense_output"
+"""checkpoint_name of the outputs of `matmul`."""
 
 
 def matmul(
@@ -19,8 +19,11 @@ def matmul(
 ) -> Float[Array, "*batch M"]:
     """Returns `x @ kernel` in float32.
 
-    `float32` asks for full float32 on every platform (a TPU would multiply in bfloat16 by
-    default); `bfloat16` rounds both factors and sums in float32.
+    Args:
+        x: inputs.
+        kernel: weights, (D, M).
+        compute_dtype: `float32` computes in full float32 on every platform (a TPU's default is
+            bfloat16); `bfloat16` rounds both operands and accumulates in float32.
     """
     return checkpoint_name(_matmul(x, kernel, compute_dtype), DENSE_OUTPUT)
 
@@ -33,17 +36,17 @@ def _matmul(x: Array, kernel: Array, compute_dtype: ComputeDtype) -> Array:
 def dot(
     a: Array,
     b: Array,
-    over_a: tuple[int, ...],
-    over_b: tuple[int, ...],
+    a_axes: tuple[int, ...],
+    b_axes: tuple[int, ...],
     compute_dtype: ComputeDtype,
 ) -> Float[Array, "..."]:
-    """Returns a and b summed over an axis or some of each, in float32; see `matmul`."""
+    """Returns a and b contracted over `a_axes` and `b_axes`, in float32; see `matmul`."""
     if compute_dtype == "bfloat16":
         a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
     return jax.lax.dot_general(
         a,
         b,
-        ((over_a, over_b), ((), ())),
+        ((a_axes, b_axes), ((), ())),
         precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=jnp.float32,
     )
@@ -53,25 +56,27 @@ def _matmul_forward(x: Array, kernel: Array, compute_dtype: ComputeDtype) -> tup
     return _matmul(x, kernel, compute_dtype), (x, kernel)
 
 
-def _matmul_backward(compute_dtype: ComputeDtype, kept: Any, slope: Array) -> tuple[Array, Array]:
-    x, kernel = kept
-    # Without the barrier XLA's CPU compiler makes what leads to x and slope again, number by number
-    # and on one core, in the turned order in which the kernel's gradient reads them.
-    x, slope = _made_once(x, slope)
-    leading = tuple(range(x.ndim - 1))
-    to_x = dot(slope, kernel, (slope.ndim - 1,), (1,), compute_dtype)
-    # The first factor is turned: let it be the narrower one. (XLA's CPU compiler has no product of
-    # bfloat16 that is turned back at once.)
-    if x.shape[-1] > slope.shape[-1]:
-        (turned,) = _made_once(dot(slope, x, leading, leading, compute_dtype))
-        to_kernel = turned.T
+def _matmul_backward(
+    compute_dtype: ComputeDtype, residuals: Any, grad: Array
+) -> tuple[Array, Array]:
+    x, kernel = residuals
+    # Without the barrier XLA's CPU compiler fuses the producers of x and grad into the transposed
+    # read of the kernel's gradient: one element at a time, on one core.
+    x, grad = _cpu_barrier(x, grad)
+    batch_axes = tuple(range(x.ndim - 1))
+    x_grad = dot(grad, kernel, (grad.ndim - 1,), (1,), compute_dtype)
+    # dot_general transposes its first operand: let that be the narrower one. (XLA's CPU compiler
+    # cannot fuse the final transpose into a bfloat16 product, hence the second barrier.)
+    if x.shape[-1] > grad.shape[-1]:
+        (transposed,) = _cpu_barrier(dot(grad, x, batch_axes, batch_axes, compute_dtype))
+        kernel_grad = transposed.T
     else:
-        to_kernel = dot(x, slope, leading, leading, compute_dtype)
-    return to_x.astype(x.dtype), to_kernel
+        kernel_grad = dot(x, grad, batch_axes, batch_axes, compute_dtype)
+    return x_grad.astype(x.dtype), kernel_grad
 
 
-def _made_once(*arrays: Array) -> tuple[Array, ...]:
-    """Returns arrays that a processor makes before it makes what they lead to."""
+def _cpu_barrier(*arrays: Array) -> tuple[Array, ...]:
+    """Returns the arrays; on CPUs they are computed before anything that uses them."""
     return jax.lax.platform_dependent(
         *arrays, cpu=lambda *same: jax.lax.optimization_barrier(same), default=lambda *same: same
     )
@@ -83,26 +88,18 @@ _matmul.defvjp(_matmul_forward, _matmul_backward)
 def matmul_transposed(
     x: Float[Array, "*batch D"], rows: Float[Array, "M D"], compute_dtype: ComputeDtype = "float32"
 ) -> Float[Array, "*batch M"]:
-    """Returns `x @ rows.T`: a processor reads the weights of one output in one go."""
-    if compute_dtype == "bfloat16":
-        x, rows = x.astype(jnp.bfloat16), rows.astype(jnp.bfloat16)
-    return jax.lax.dot_general(
-        x,
-        rows,
-        (((x.ndim - 1,), (1,)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=jnp.float32,
-    )
+    """Returns `x @ rows.T`; each output's weights are contiguous, which is faster on CPUs."""
+    return dot(x, rows, (x.ndim - 1,), (1,), compute_dtype)
 
 
 def int8_matmul(
     x: Float[Array, "*batch D"], rows: Int8[Array, "M D"], scale: Float[Array, "M"]
 ) -> Float[Array, "*batch M"]:
-    """Returns `x @ (rows * scale).T` without ever making the float32 weights.
+    """Returns `x @ (rows * scale).T` without dequantizing the weights.
 
-    Each x is written as three int8 digits to base 128 times one float; the products with the
-    weights are then exact integer sums, which processors multiply several times faster than
-    they turn int8 into float32. Three digits keep 2^-21 of the largest value of x.
+    Each x is written as three int8 digits to base 128 times one float. Their products with the
+    weights are exact integer sums, which CPUs compute several times faster than they convert int8
+    to float32. The rounding error is 2^-21 of the largest value of x.
     """
     unit = jnp.maximum(jnp.max(jnp.abs(x), axis=-1, keepdims=True), 1e-30) / 127
     rest, digits = x / unit, []
@@ -111,11 +108,11 @@ def int8_matmul(
         digits.append(digit.astype(jnp.int8))
         rest = (rest - digit) * 128
     stacked = jnp.stack(digits).reshape(-1, x.shape[-1])
-    dot = (((1,), (1,)), ((), ()))
+    contract = (((1,), (1,)), ((), ()))
     if stacked.shape[0] == 3:
-        # One vector: with the weights first, they are read where they lie.
-        sums = jax.lax.dot_general(rows, stacked, dot, preferred_element_type=jnp.int32).T
+        # A single vector: with the weights first, they are read in place.
+        sums = jax.lax.dot_general(rows, stacked, contract, preferred_element_type=jnp.int32).T
     else:
-        sums = jax.lax.dot_general(stacked, rows, dot, preferred_element_type=jnp.int32)
+        sums = jax.lax.dot_general(stacked, rows, contract, preferred_element_type=jnp.int32)
     sums = sums.astype(jnp.float32).reshape(3, *x.shape[:-1], rows.shape[0])
     return (sums[0] + sums[1] / 128 + sums[2] / 128**2) * (unit * scale)

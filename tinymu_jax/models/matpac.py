@@ -1,4 +1,4 @@
-"""The MATPAC++ audio encoder (arXiv 2508.12709): log-mel patches through a ViT."""
+"""The MATPAC++ audio encoder (arXiv 2508.12709): a ViT over log-mel patches."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ _BLOCK_AXES = {
 
 
 def param_axes(config: MatpacConfig) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of every weight by its path in the stacked tree."""
+    """Returns the logical axes of every weight, by path in the stacked layout."""
     axes = {
         "cls_token": (None, None, "embed"),
         "pos_embed": (None, None, "embed"),
@@ -43,8 +43,9 @@ def param_axes(config: MatpacConfig) -> dict[str, tuple[str | None, ...]]:
     return axes | (HEAD_AXES[config.head.kind] if config.head else {})
 
 
-CONSTANTS = ("log_mel/window", "log_mel/filterbank")
-"""Tables of the front end that checkpoints carry: read, never trained, no parameters in counts."""
+def _dense(config: MatpacConfig, features: int, name: str | None = None) -> Dense:
+    xavier = nn.initializers.xavier_uniform()
+    return Dense(features, True, config.compute_dtype, xavier, name=name)
 
 
 class Mlp(nn.Module):
@@ -55,15 +56,12 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "C T D"]) -> Float[Array, "C T D"]:
         config = self.config
-        xavier, compute_dtype = nn.initializers.xavier_uniform(), config.compute_dtype
-        hidden = config.width * config.mlp_ratio
-        x = Dense(hidden, compute_dtype=compute_dtype, kernel_init=xavier, name="fc1")(x)
-        x = gelu(x)
-        return Dense(config.width, compute_dtype=compute_dtype, kernel_init=xavier, name="fc2")(x)
+        x = gelu(_dense(config, config.width * config.mlp_ratio, "fc1")(x))
+        return _dense(config, config.width, "fc2")(x)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention with queries, keys and values from one matrix."""
+    """Multi-head self-attention with a fused QKV projection."""
 
     config: MatpacConfig
 
@@ -72,18 +70,15 @@ class SelfAttention(nn.Module):
         self, x: Float[Array, "C T D"], mask: Bool[Array, "C T T"] | None
     ) -> Float[Array, "C T D"]:
         config = self.config
-        xavier, compute_dtype = nn.initializers.xavier_uniform(), config.compute_dtype
-        qkv = Dense(3 * config.width, compute_dtype=compute_dtype, kernel_init=xavier, name="qkv")(
-            x
-        )
+        qkv = _dense(config, 3 * config.width, "qkv")(x)
         qkv = qkv.reshape(*x.shape[:2], 3, config.num_heads, -1)
         keys, values = (jnp.swapaxes(qkv[:, :, i], 1, 2) for i in (1, 2))
-        x = attend(qkv[:, :, 0], keys, values, mask, compute_dtype)
-        return Dense(config.width, compute_dtype=compute_dtype, kernel_init=xavier, name="proj")(x)
+        x = attend(qkv[:, :, 0], keys, values, mask, config.compute_dtype)
+        return _dense(config, config.width, "proj")(x)
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block; gives its output a second time where layers are kept."""
+    """A pre-norm transformer block; also returns its output per layer if `keep` is set."""
 
     config: MatpacConfig
     keep: bool
@@ -98,7 +93,10 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The blocks and the final norm; returns the last layer, or all with a leading axis L."""
+    """All blocks and the final norm.
+
+    Returns the last layer (L = 1), or all layers' outputs if `all_layers` is set.
+    """
 
     config: MatpacConfig
 
@@ -108,17 +106,16 @@ class Transformer(nn.Module):
     ) -> Float[Array, "L C T D"]:
         options = {"config": self.config, "keep": all_layers}
         depth, remat = self.config.depth, self.config.remat
-        x, kept = run_layers(self, Block, options, depth, "blocks", x, (mask,), remat=remat)
-        x = layer_norm(1e-6, "norm")(x)
+        x, outputs = run_layers(self, Block, options, depth, "blocks", x, (mask,), remat=remat)
+        x = layer_norm(1e-6, "norm")(x)[None]
         if not all_layers:
-            return x[None]
-        return jnp.concatenate(
-            [jnp.stack(kept[:-1]) if isinstance(kept, list) else kept[:-1], x[None]]
-        )
+            return x
+        earlier = jnp.stack(outputs[:-1]) if isinstance(outputs, list) else outputs[:-1]
+        return jnp.concatenate([earlier, x])
 
 
 class LogMel(nn.Module):
-    """The front end with the tables that the checkpoint carries."""
+    """The log-mel front end, with the window and filterbank of the checkpoint."""
 
     @nn.compact
     def __call__(self, samples: Float[Array, "*batch n"]) -> Float[Array, "*batch frames F"]:
@@ -128,7 +125,7 @@ class LogMel(nn.Module):
 
 
 class Matpac(nn.Module):
-    """The encoder. One chunk is at most `config.columns` columns of patches."""
+    """The encoder. A chunk has at most `config.columns` columns of patches."""
 
     config: MatpacConfig
 
@@ -138,11 +135,7 @@ class Matpac(nn.Module):
         positions = sincos_positions(config.rows, config.columns, config.width)
         self.cls_token = self.param("cls_token", token, (1, 1, config.width))
         self.pos_embed = self.param("pos_embed", lambda _: jnp.asarray(positions))
-        self.patch_embed = Dense(
-            config.width,
-            compute_dtype=config.compute_dtype,
-            kernel_init=nn.initializers.xavier_uniform(),
-        )
+        self.patch_embed = _dense(config, config.width)
         self.transformer = Transformer(config)
         self.log_mel = LogMel()
         if config.head:
@@ -151,52 +144,49 @@ class Matpac(nn.Module):
     def __call__(
         self,
         log_mel: Float[Array, "C A t F"],
-        place: Int[Array, "C A"] | None = None,
+        column: Int[Array, "C A"] | None = None,
         chunk: Int[Array, "C A"] | None = None,
         num_chunks: int = 1,
         all_layers: bool = False,
     ) -> Float[Array, "L C A E"]:
-        """Encodes rows of columns; a column is as many frames as a patch is wide.
+        """Encodes rows of log-mel columns.
 
-        A row holds one chunk, or a few, or padding besides: nobody sees beyond their own chunk,
-        so that a chunk's vectors depend on nothing else in the row.
+        A row holds one chunk, or several chunks and padding. Attention stays within a chunk, so
+        that its vectors do not depend on the rest of the row.
 
         Args:
-            log_mel: normalised, A columns of t = `config.patch_size` frames.
-            place: of each column in its chunk, below `config.columns`; default 0, 1, 2, ....
-            chunk: which chunk of its row each column belongs to, -1 for padding; default: every
-                row is one chunk.
-            num_chunks: how many chunks a row has at most.
-            all_layers: return every block's output, the last one normalised.
+            log_mel: normalized, A columns of t = `config.patch_size` frames.
+            column: index of each column in its chunk, below `config.columns`; default 0, 1, 2, ...
+            chunk: index of each column's chunk in the row, -1 for padding; default: one chunk.
+            num_chunks: maximum number of chunks in a row.
+            all_layers: whether to return every block's output, the last one normalized.
 
         Returns:
-            One vector of all rows of patches per column, 160 ms each; L = 1 without `all_layers`.
+            One vector per column (160 ms), its rows of patches concatenated; L = 1 unless
+            `all_layers` is set.
         """
         config, (batch, columns, _, _) = self.config, log_mel.shape
-        x = self.embed(log_mel, place)
+        x = self.embed(log_mel, column)
         mask = None
         if chunk is not None:
-            of_cls = jnp.broadcast_to(jnp.arange(num_chunks), (batch, num_chunks))
-            owner = jnp.concatenate([of_cls, jnp.tile(chunk, (1, config.rows))], axis=1)
-            mask = owner[:, :, None] == owner[:, None, :]
+            cls_chunk = jnp.broadcast_to(jnp.arange(num_chunks), (batch, num_chunks))
+            chunk_ids = jnp.concatenate([cls_chunk, jnp.tile(chunk, (1, config.rows))], axis=1)
+            mask = chunk_ids[:, :, None] == chunk_ids[:, None, :]
         x = self.encode(x, mask, num_chunks, all_layers)[:, :, num_chunks:]
         x = x.reshape(-1, batch, config.rows, columns, config.width)
         return x.transpose(0, 1, 3, 2, 4).reshape(-1, batch, columns, config.output_width)
 
     def embed(
-        self, log_mel: Float[Array, "C A t F"], place: Int[Array, "C A"] | None = None
+        self, log_mel: Float[Array, "C A t F"], column: Int[Array, "C A"] | None = None
     ) -> Float[Array, "C P D"]:
-        """Returns the patches of columns with their positions, lowest bands first.
-
-        Arguments as `__call__`.
-        """
-        config, (batch, columns, side, _) = self.config, log_mel.shape
+        """Returns patch embeddings with positions, lowest bands first; see `__call__`."""
+        config, (batch, columns, size, _) = self.config, log_mel.shape
         rows, width = config.rows, config.width
         # (C, columns, time, rows, band) -> frequency-major patches of (band, time)
-        patches = log_mel.reshape(batch, columns, side, rows, side).transpose(0, 3, 1, 4, 2)
-        x = self.patch_embed(patches.reshape(batch, rows, columns, side * side))
+        patches = log_mel.reshape(batch, columns, size, rows, size).transpose(0, 3, 1, 4, 2)
+        x = self.patch_embed(patches.reshape(batch, rows, columns, size * size))
         positions = self.pos_embed[0, 1:].reshape(rows, -1, width)
-        x = x + (positions[:, :columns] if place is None else positions[:, place].swapaxes(0, 1))
+        x = x + (positions[:, :columns] if column is None else positions[:, column].swapaxes(0, 1))
         return x.reshape(batch, rows * columns, width)
 
     def encode(
@@ -206,7 +196,7 @@ class Matpac(nn.Module):
         num_chunks: int = 1,
         all_layers: bool = False,
     ) -> Float[Array, "L C T D"]:
-        """Runs patches through the blocks, a class token for each chunk in front of them."""
+        """Runs the transformer over one class token per chunk, followed by the patches."""
         cls_token = self.cls_token + self.pos_embed[:, :1]
         cls_token = jnp.broadcast_to(cls_token, (len(patches), num_chunks, self.config.width))
         x = jnp.concatenate([cls_token, patches], axis=1)
@@ -216,32 +206,31 @@ class Matpac(nn.Module):
         self,
         samples: Float[Array, "C A n"],
         num_frames: Int[Array, "C A"],
-        place: Int[Array, "C A"] | None = None,
+        column: Int[Array, "C A"] | None = None,
         chunk: Int[Array, "C A"] | None = None,
         num_chunks: int = 1,
         all_layers: bool = False,
     ) -> Float[Array, "L C A E"]:
-        """Encodes columns of 16 kHz samples (`tinymu_jax.audio.log_mel.column_samples` each).
+        """Encodes columns of 16 kHz samples (n = `tinymu_jax.audio.log_mel.column_samples`).
 
-        Frames of a column from `num_frames` on are zeros, as published; the other arguments are
-        those of `__call__`.
+        Frames from `num_frames` on are set to zero in each column, as published. See `__call__`
+        for the other arguments.
         """
         log_mel = self.log_mel(samples)
-        real = jnp.arange(log_mel.shape[2]) < num_frames[..., None]
-        log_mel = jnp.where(real[..., None], log_mel, 0.0)
-        return self(log_mel, place, chunk, num_chunks, all_layers)
+        valid = jnp.arange(log_mel.shape[2]) < num_frames[..., None]
+        log_mel = jnp.where(valid[..., None], log_mel, 0.0)
+        return self(log_mel, column, chunk, num_chunks, all_layers)
 
     def classify(
         self, vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"] | None = None
     ) -> Float[Array, "B classes"]:
-        """Returns class probabilities from a clip's vectors (config.head must be set)."""
+        """Returns class probabilities from a clip's vectors; `config.head` must be set."""
         return self.head(vectors, valid)
 
     def init_all(self, samples: Float[Array, "C A n"]) -> Array:
-        """Touches every parameter, for `init`; returns the vectors."""
-        vectors = self.encode_waveform(
-            samples, jnp.full(samples.shape[:2], self.config.patch_size)
-        )[-1]
+        """Uses every parameter, for `init`; returns the vectors."""
+        num_frames = jnp.full(samples.shape[:2], self.config.patch_size)
+        vectors = self.encode_waveform(samples, num_frames)[-1]
         if self.config.head:
             self.classify(vectors)
         return vectors

@@ -1,8 +1,8 @@
-"""Questions of many clips packed into rows of a fixed length: what a training step computes.
+"""Packs the questions of many clips into rows of a fixed length, the unit of a training step.
 
-A *group* is a clip's audio and some of its questions, `[audio sep | Q pad A | Q pad A ...]`;
-a *row* holds groups one behind the other; a *block* is a few rows with the clips that they need,
-read by one process and computed on one device. `tinymu_jax.data.sampler` says which group goes where.
+A *group* is a clip's audio and some of its questions, `[audio sep | Q pad A | Q pad A ...]`. A
+*row* is a sequence of groups. A *block* is a few rows and the clips they need, read by one process
+and computed on one device. `tinymu_jax.data.sampler` assigns groups to rows.
 """
 
 import itertools
@@ -19,142 +19,141 @@ from tinymu_jax.models.sequence import PackedRows
 
 @dataclass(frozen=True)
 class PackingConfig:
-    """How large blocks are."""
+    """Size of a block."""
 
     row_length: int = 1024
-    """Slots of a row. Where attention is dense it costs their square: little more than the
-    longest group is best there."""
+    """Positions per row. Dense attention costs its square, so little more than the longest group
+    is best there."""
     rows: int = 8
-    """Rows of a block."""
+    """Rows per block."""
     max_clips: int = 24
-    """Clips of a block: what the encoder computes."""
+    """Clips per block, each encoded once."""
     max_labels: int = 4096
-    """Answer tokens of a block: what gets scores."""
+    """Answer tokens per block whose logits are computed."""
     questions_per_group: int = 0
-    """Questions that share their clip's audio slots; 0 means all of the clip's."""
+    """Questions that share one copy of their clip's audio; 0 means all of the clip's questions."""
     buffer_size: int = 512
-    """Groups that wait to be placed: the more, the fuller the rows, and the longer a group waits
-    for its turn in the shuffled order."""
+    """Groups in the bin-packing buffer: larger means fuller rows and a less random order."""
 
 
 class PackedQuestion(NamedTuple):
-    """A question and its answer as the decoder takes them."""
+    """Token ids of a question and its answer."""
 
     prompt: Sequence[int]
     """1 to `max_text_tokens` tokens."""
     labels: Sequence[int]
-    """The answer's tokens, with the end token unless the answer was cut."""
-    others: Sequence[Sequence[int]] = ()
-    """More answers in its place, to be compared: each as the first, none sees another."""
+    """The answer, with the end token unless it was truncated."""
+    alternatives: Sequence[Sequence[int]] = ()
+    """Other answer options to be scored beside `labels`; no option attends to another."""
 
 
 class PackedGroup(NamedTuple):
-    """A group in its place."""
+    """A group and the row and clip it is assigned to."""
 
     row: int
-    """Of its block."""
+    """Index of the row in the block."""
     clip: int
-    """Of its block: whose audio it hears."""
+    """Index of the clip in the block."""
     num_audio: int
-    """Audio vectors of that clip."""
+    """Number of the clip's audio vectors."""
     questions: Sequence[PackedQuestion]
 
 
 class PackedBlock(NamedTuple):
-    """One block as arrays: G rows of R slots, Y labels; all have a leading axis N in a batch."""
+    """One block as arrays; in a batch all have a leading axis of blocks."""
 
     rows: PackedRows
-    label_positions: Int[np.ndarray, "Y"]
-    """Slots, counted through the rows, whose outputs predict the labels."""
-    labels: Int[np.ndarray, "Y"]
-    label_mask: Bool[np.ndarray, "Y"]
-    """False behind the block's last label."""
+    label_positions: Int[np.ndarray, "labels"]
+    """Position indices, counted through all rows, whose outputs predict the labels."""
+    labels: Int[np.ndarray, "labels"]
+    label_mask: Bool[np.ndarray, "labels"]
+    """False for padding."""
 
 
 def question_length(
     prompt: Int[np.ndarray, "Q"], labels: Int[np.ndarray, "Q"], config: TinyMUConfig
 ) -> Int[np.ndarray, "Q"]:
-    """Returns the slots of questions by the lengths of their prompts and labels.
+    """Returns the positions that questions take, by the lengths of their prompts and labels.
 
-    The prompt, its last pad unless it is full, and the answer but its last token, which predicts
-    nothing. Audio and separator are the group's.
+    These are the prompt, its last pad token unless the prompt is full, and the answer without its
+    last token, which predicts nothing. Audio and separator belong to the group.
     """
     return prompt + (prompt < config.max_text_tokens) + labels - 1
 
 
 def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
-    """Returns how many tokens all of the sequences begin with alike."""
-    alike = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*sequences, strict=False))
-    return sum(1 for _ in alike)
+    """Returns the length of the longest common prefix."""
+    columns = zip(*sequences, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def comparison_length(questions: Sequence[PackedQuestion], config: TinyMUConfig) -> int:
-    """Returns the slots beside audio and separator of a group that `build_block` compares."""
-    slots = _shared_prompt(questions) * (1 - len(questions))
-    for prompt, labels, others in questions:
-        answers = [ids[:-1] for ids in (labels, *others)]
-        slots += len(prompt) + (len(prompt) < config.max_text_tokens)
-        slots += sum(map(len, answers)) - common_prefix_length(answers) * (len(answers) - 1)
-    return slots
+    """Returns the positions of a group's questions in `build_block(..., compare=True)`."""
+    length = _shared_prompt_length(questions) * (1 - len(questions))
+    for prompt, labels, alternatives in questions:
+        answers = [ids[:-1] for ids in (labels, *alternatives)]
+        length += len(prompt) + (len(prompt) < config.max_text_tokens)
+        length += sum(map(len, answers)) - common_prefix_length(answers) * (len(answers) - 1)
+    return length
 
 
-def _shared_prompt(questions: Sequence[PackedQuestion]) -> int:
-    """Returns how many first tokens of their prompts compared questions share; each has a last."""
+def _shared_prompt_length(questions: Sequence[PackedQuestion]) -> int:
+    """Returns the common prefix length of prompts, excluding the last token of each."""
     return common_prefix_length([question.prompt[:-1] for question in questions])
 
 
 def build_block(
-    placed: Sequence[PackedGroup],
+    groups: Sequence[PackedGroup],
     packing: PackingConfig,
     config: TinyMUConfig,
     compare: bool = False,
 ) -> PackedBlock:
-    """Writes groups into the rows of a block, one behind the other.
+    """Writes groups into the rows of a block.
 
-    With 2 audio vectors, a prompt of 1 token with 2 labels and one of 2 tokens with 1 label:
+    Example: 2 audio vectors, a prompt of 1 token with 2 labels, and one of 2 tokens with 1 label:
 
-        slot       0   1   2    3   4      5      6   7   8
-        holds      a0  a1  sep  p0  pad    r0     p0  p1  pad
+        index      0   1   2    3   4      5      6   7   8
+        content    a0  a1  sep  p0  pad    r0     p0  p1  pad
         position   0   1   2    3   2+129  2+130  3   4   2+129
         question   0   0   0    1   1      1      2   2   2
-        visible    x   x   x    x          x      x   x
+        key_mask   x   x   x    x          x      x   x
         predicts                    r0     r1             r0
 
-    All questions of a clip have the separator in one place behind the same audio: it is one slot.
-    Labels follow each other question by question, and answer by answer.
+    The questions of a group share its audio and separator. Labels are ordered by question, then by
+    answer option.
 
     Args:
-        placed: the groups.
-        packing: how large the block is.
-        config: of the model.
-        compare: whether questions may have several answers side by side. Then what a clip's prompts
-            begin with alike, and what a question's answers begin with, is computed once.
+        groups: groups and their rows.
+        packing: size of the block.
+        config: special tokens and lengths.
+        compare: whether questions may have several answer options. Common prefixes of a clip's
+            prompts, and of a question's options, are then computed once.
 
     Raises:
-        ValueError: the groups do not fit; the plan is wrong.
+        ValueError: the groups do not fit, so the plan is wrong.
     """
     rows = _Rows(packing, config)
-    for place in placed:
-        rows.begin_group(place)
-        shared = _shared_prompt(place.questions) if compare else 0
+    for group in groups:
+        rows.begin_group(group)
+        shared = _shared_prompt_length(group.questions) if compare else 0
         if shared:
-            rows.write_prompt(place, place.questions[0].prompt[:shared], 0, 0)
-        for number, question in enumerate(place.questions, 1):
-            rows.add_question(place, number, question, shared)
+            rows.write_prompt(group, group.questions[0].prompt[:shared], 0, 0)
+        for number, question in enumerate(group.questions, 1):
+            rows.add_question(group, number, question, shared)
     count = len(rows.labels)
     if count > packing.max_labels:
         raise ValueError(f"{count} labels in a block for {packing.max_labels}")
     padding = (0, packing.max_labels - count)
     return PackedBlock(
         rows.packed if compare else rows.packed._replace(option=None),
-        np.pad(np.array(rows.predicting, np.int32), padding),
+        np.pad(np.array(rows.label_positions, np.int32), padding),
         np.pad(np.array(rows.labels, np.int32), padding),
         np.arange(packing.max_labels) < count,
     )
 
 
 class _Rows:
-    """The rows of a block while groups are written into them."""
+    """The rows of a block, filled from left to right."""
 
     def __init__(self, packing: PackingConfig, config: TinyMUConfig) -> None:
         shape = (packing.rows, packing.row_length)
@@ -162,60 +161,60 @@ class _Rows:
         clip, key_mask = np.full(shape, -1, np.int32), np.zeros(shape, bool)
         self.packed = PackedRows(tokens, clip, positions, group, question, key_mask, option)
         self.used, self.groups = np.zeros((2, packing.rows), np.int32)
-        self.predicting: list[int] = []
+        self.label_positions: list[int] = []
         self.labels: list[int] = []
-        self.slots, self.config = packing.row_length, config
+        self.row_length, self.config = packing.row_length, config
 
     def write(
         self,
         row: int,
         ids: Sequence[int] | np.ndarray | int,
-        at: Sequence[int | np.integer] | np.ndarray,
+        positions: Sequence[int] | np.ndarray,
         question: int,
         option: int = 0,
     ) -> int:
-        """Fills the next slots of a row and returns the first of them."""
+        """Appends tokens to a row and returns the index of the first."""
         start, rows = int(self.used[row]), self.packed
-        span = slice(start, start + len(at))
-        if span.stop > self.slots:
-            raise ValueError(f"row {row} has no room for {len(at)} slots behind {start}")
-        rows.tokens[row, span], rows.positions[row, span] = ids, at
+        span = slice(start, start + len(positions))
+        if span.stop > self.row_length:
+            raise ValueError(f"row {row} has no room for {len(positions)} positions at {start}")
+        rows.tokens[row, span], rows.positions[row, span] = ids, positions
         rows.group[row, span], rows.question[row, span] = self.groups[row], question
         rows.option[row, span], rows.key_mask[row, span] = option, True
         self.used[row] = span.stop
         return start
 
-    def begin_group(self, place: PackedGroup) -> None:
-        """Writes what the questions of a group share: audio and separator."""
-        row, audio = place.row, int(place.num_audio)
+    def begin_group(self, group: PackedGroup) -> None:
+        """Writes the audio and separator of a group."""
+        row, audio = group.row, int(group.num_audio)
         self.groups[row] += 1
         start = self.write(row, 0, range(audio), 0)
-        self.packed.clip[row, start : start + audio] = place.clip
+        self.packed.clip[row, start : start + audio] = group.clip
         self.write(row, self.config.separator_token, [audio], 0)
 
-    def write_prompt(self, place: PackedGroup, ids: Sequence[int], number: int, start: int) -> None:
-        """Writes a prompt's tokens, of which `start` are there already."""
-        first = place.num_audio + 1 + start
-        self.write(place.row, ids, range(first, first + len(ids)), number)
+    def write_prompt(self, group: PackedGroup, ids: Sequence[int], number: int, start: int) -> None:
+        """Writes the tokens of a prompt from its token `start` on."""
+        first = group.num_audio + 1 + start
+        self.write(group.row, ids, range(first, first + len(ids)), number)
 
     def add_question(
-        self, place: PackedGroup, number: int, question: PackedQuestion, shared: int
+        self, group: PackedGroup, number: int, question: PackedQuestion, shared: int
     ) -> None:
-        """Writes a prompt but its shared tokens, its last pad, and the answers."""
-        row, audio, limit = place.row, int(place.num_audio), self.config.max_text_tokens
-        self.write_prompt(place, question.prompt[shared:], number, shared)
+        """Writes a prompt without its `shared` first tokens, its last pad token, and the answers."""
+        row, audio, limit = group.row, int(group.num_audio), self.config.max_text_tokens
+        self.write_prompt(group, question.prompt[shared:], number, shared)
         if len(question.prompt) < limit:
             pad = self.write(row, self.config.pad_token, [audio + limit], number)
             self.packed.key_mask[row, pad] = False
-        # The slot before the answers predicts the first token of each, each token the next one.
-        answers = (question.labels, *question.others)
-        before, behind = int(self.used[row]) - 1, audio + limit + 1
-        alike = common_prefix_length([ids[:-1] for ids in answers]) if question.others else 0
-        start = self.write(row, answers[0][:alike], range(behind, behind + alike), number)
-        together = (before, *range(start, start + alike))
+        # The position before the answers predicts the first token of each.
+        answers = (question.labels, *question.alternatives)
+        before, position = int(self.used[row]) - 1, audio + limit + 1
+        prefix = common_prefix_length([ids[:-1] for ids in answers]) if len(answers) > 1 else 0
+        start = self.write(row, answers[0][:prefix], range(position, position + prefix), number)
+        common = (before, *range(start, start + prefix))
         for option, ids in enumerate(answers, 1):
-            at = range(behind + alike, behind + len(ids) - 1)
-            start = self.write(row, ids[alike:-1], at, number, option)
-            slots = (*together, *range(start, start + len(at)))
-            self.predicting.extend(row * self.slots + slot for slot in slots)
+            positions = range(position + prefix, position + len(ids) - 1)
+            start = self.write(row, ids[prefix:-1], positions, number, option)
+            indices = (*common, *range(start, start + len(positions)))
+            self.label_positions.extend(row * self.row_length + index for index in indices)
             self.labels.extend(ids)

@@ -1,14 +1,14 @@
-"""Where a patch is, as a table that is added to its vector."""
+"""Position embeddings of patches."""
 
 import numpy as np
 from jaxtyping import Float
 
 
 def sincos_positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "1 P D"]:
-    """Returns the 2-D sine-cosine position embedding, class row first (zeros).
+    """Returns the 2-D sine-cosine position embedding, with zeros for the class token first.
 
-    Made in float64 as published: the first half of the width encodes the column (time), the
-    second the row (frequency), each as [sin | cos] (`get_2d_sincos_pos_embed`).
+    Computed in float64, as published (`get_2d_sincos_pos_embed`): the first half of the width
+    encodes the column (time), the second the row (frequency), each as [sin | cos].
     """
     omega = 1.0 / 10_000 ** (np.arange(width // 4) / (width / 4))
 
@@ -24,12 +24,13 @@ def sincos_positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "
 def resize_positions(
     table: Float[np.ndarray, "1 P D"], rows: int, columns: int
 ) -> Float[np.ndarray, "1 Q D"]:
-    """Returns a table for another number of columns: those past the end are cut.
+    """Returns a position embedding for another number of columns.
 
-    Those that are missing are the sine-cosine ones; a column's do not depend on how many there are.
+    Columns are cut at the end, or continued with sine-cosine embeddings, which do not depend on
+    the number of columns.
     """
-    own = table[:, 1:].reshape(1, rows, -1, table.shape[-1])[:, :, :columns]
-    made = sincos_positions(rows, columns, table.shape[-1])
-    grid = made[:, 1:].reshape(1, rows, columns, -1).copy()
-    grid[:, :, : own.shape[2]] = own
-    return np.concatenate([table[:, :1], grid.reshape(1, rows * columns, -1)], axis=1)
+    width = table.shape[-1]
+    old = table[:, 1:].reshape(1, rows, -1, width)[:, :, :columns]
+    grid = sincos_positions(rows, columns, width)[:, 1:].reshape(1, rows, columns, width).copy()
+    grid[:, :, : old.shape[2]] = old
+    return np.concatenate([table[:, :1], grid.reshape(1, rows * columns, width)], axis=1)

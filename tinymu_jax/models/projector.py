@@ -1,4 +1,4 @@
-"""From audio vectors to the decoder's width: the published projector and the paper's ablations."""
+"""Projectors from encoder outputs to decoder inputs: the published one and the paper's ablations."""
 
 import flax.linen as nn
 import jax
@@ -42,7 +42,7 @@ _TRANSFORMER_AXES = {
 
 
 def param_axes(config: ProjectorConfig) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of every weight by its path in the stacked tree."""
+    """Returns the logical axes of every weight, by path in the stacked layout."""
     return {
         "linear": _LINEAR_AXES,
         "residual": _RESIDUAL_AXES,
@@ -53,7 +53,7 @@ def param_axes(config: ProjectorConfig) -> dict[str, tuple[str | None, ...]]:
 def _torch_linear(
     features: int, fan_in: int, compute_dtype: ComputeDtype, name: str, use_bias: bool = True
 ) -> Dense:
-    """Returns a Dense that starts as torch's Linear: all uniform in +-1/sqrt(fan_in)."""
+    """Returns a Dense with torch.nn.Linear's init: uniform in +-1/sqrt(fan_in)."""
     limit = fan_in**-0.5
 
     def uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
@@ -96,7 +96,7 @@ class ResidualProjector(nn.Module):
 
 
 class PrefixAttention(nn.Module):
-    """Self-attention with separate matrices for queries and for keys and values."""
+    """Self-attention with one projection for queries and one for keys and values."""
 
     config: ProjectorConfig
     compute_dtype: ComputeDtype
@@ -108,9 +108,9 @@ class PrefixAttention(nn.Module):
         (batch, steps, width), heads = x.shape, self.config.num_heads
         queries = _torch_linear(width, width, self.compute_dtype, "queries", use_bias=False)(x)
         queries = queries.reshape(batch, steps, heads, -1)
-        both = _torch_linear(2 * width, width, self.compute_dtype, "keys_values", use_bias=False)(x)
-        both = both.reshape(batch, steps, 2, heads, -1).transpose(2, 0, 3, 1, 4)
-        x = attend(queries, both[0], both[1], mask, self.compute_dtype)
+        kv = _torch_linear(2 * width, width, self.compute_dtype, "keys_values", use_bias=False)(x)
+        keys, values = kv.reshape(batch, steps, 2, heads, -1).transpose(2, 0, 3, 1, 4)
+        x = attend(queries, keys, values, mask, self.compute_dtype)
         return _torch_linear(width, width, self.compute_dtype, "project")(x)
 
 
@@ -144,7 +144,7 @@ class PrefixLayer(nn.Module):
 
 
 class TransformerProjector(nn.Module):
-    """Learnt vectors appended behind the audio; what they become is the output."""
+    """A transformer over the audio and learned query vectors; returns the latter's outputs."""
 
     config: ProjectorConfig
     compute_dtype: ComputeDtype = "float32"
@@ -152,7 +152,7 @@ class TransformerProjector(nn.Module):
     @nn.compact
     def __call__(
         self, x: Float[Array, "B A E"], valid: Bool[Array, "B A"], train: bool = False
-    ) -> Float[Array, "B P D"]:
+    ) -> Float[Array, "B vectors D"]:
         config, (batch, length, width) = self.config, x.shape
         x = _torch_linear(config.output_width, width, self.compute_dtype, "linear")(x)
         shape = (config.num_vectors, config.output_width)
@@ -165,7 +165,7 @@ class TransformerProjector(nn.Module):
 
 
 def make_projector(config: ProjectorConfig, compute_dtype: ComputeDtype = "float32") -> nn.Module:
-    """Returns the projector that the config names: (B, A, E), valid (B, A) -> (B, A', D)."""
+    """Returns the projector of the config's kind: (B, A, E), valid (B, A) -> (B, vectors, D)."""
     kinds = {
         "linear": LinearProjector,
         "residual": ResidualProjector,

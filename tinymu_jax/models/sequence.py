@@ -1,4 +1,7 @@
-"""TinyMU (arXiv 2604.15849): encoder, projector and decoder over one token sequence."""
+"""The decoder's input sequence: tokens, positions and masks of one prompt, or of packed rows.
+
+A position index is a place in the computed arrays; `positions` are the position ids of RoPE.
+"""
 
 from typing import NamedTuple
 
@@ -10,67 +13,65 @@ from tinymu_jax.models.config import TinyMUConfig
 
 
 class TokenSequence(NamedTuple):
-    """What the decoder computes for a batch of questions; made by `build_sequence`.
-
-    Slots are places in the computed arrays, positions are what RoPE sees. The A slots of audio
-    come first, then T slots of text.
-    """
+    """A batch of sequences for the decoder: A audio positions, followed by T text positions."""
 
     tokens: Int[Array, "B T"]
-    """Of the text slots."""
+    """Token ids of the text."""
     positions: Int[Array, "B A+T"]
+    """Position ids for RoPE."""
     key_mask: Bool[Array, "B A+T"]
-    """Slots that later slots may look at."""
+    """Positions that later positions attend to."""
     mask: Bool[Array, "B A+T A+T"]
-    """True where slot t looks at slot s."""
+    """Attention mask: True where query t attends to key s."""
     first_logit_position: Int[Array, "B"]
-    """The slot whose output predicts the first answer token."""
+    """Position index whose output predicts the first answer token."""
     answer_start: Int[Array, ""]
-    """The slot of the first answer token (the number of slots before it)."""
+    """Position index of the first answer token."""
 
 
 def build_sequence(
     num_audio: Int[Array, "B"],
-    prompt: Int[Array, "B P"],
+    prompt: Int[Array, "B prompt"],
     num_prompt: Int[Array, "B"],
-    answer: Int[Array, "B R"],
+    answer: Int[Array, "B answer"],
     num_answer: Int[Array, "B"],
-    audio_slots: int,
+    audio_length: int,
     config: TinyMUConfig,
 ) -> TokenSequence:
-    """Places audio, separator, prompt, last pad and answer: the one home of positions and masks.
+    """Lays out audio, separator, prompt, last pad token and answer.
 
-    The published model pads every prompt to 129 tokens, masks the pads, and counts them in its
-    positions. Only the last pad matters: it predicts the first answer token (`reference`: m2t.py
-    passes no position ids). So the others are not computed, and positions are explicit. With 2
-    audio vectors in 3 slots, a prompt of 2 tokens in 3 slots, an answer of 1 in 2:
+    The published model pads every prompt to 129 tokens, masks the padding, and counts it in the
+    position ids (m2t.py passes none). Only the last pad token matters, since its output predicts
+    the first answer token; the others are not computed here, and position ids are explicit. For 2
+    of 3 audio vectors, 2 of 3 prompt tokens and 1 of 2 answer tokens:
 
-        slot       0   1   2   3    4   5   6   7      8        9
-        holds      a0  a1  -   sep  p0  p1  -   pad    r0       -
+        index      0   1   2   3    4   5   6   7      8        9
+        content    a0  a1  -   sep  p0  p1  -   pad    r0       -
         position   0   1   0   2    3   4   0   2+129  2+130+0  0
         key_mask   x   x       x    x   x              x
 
-    A prompt of exactly 129 tokens has no pad: its last token predicts. Slots see visible slots
-    up to their own; the pad's key is seen by nobody, itself included.
+    A prompt of exactly 129 tokens has no padding: its last token predicts the answer. Attention is
+    causal within `key_mask`; nothing attends to the pad token, not even itself.
 
     Args:
-        num_audio: audio vectors of each clip, at most `audio_slots`.
-        prompt: token ids, padded to P slots with anything.
+        num_audio: audio vectors per clip, at most `audio_length`.
+        prompt: token ids; padding may have any value.
         num_prompt: prompt lengths, 1 to `config.max_text_tokens`.
-        answer: token ids of the answer, padded to R >= 0 slots with anything.
+        answer: token ids, possibly none; padding may have any value.
         num_answer: answer lengths.
-        audio_slots: A, slots for audio.
-        config: gives the special tokens and the padded length.
+        audio_length: padded number of audio vectors A.
+        config: special tokens and the padded prompt length.
 
     Returns:
-        A + 1 + P + 1 + R slots.
+        Sequences of A + 1 + prompt + 1 + answer positions.
     """
-    batch, (prompt_slots, answer_slots) = num_audio.shape[0], (prompt.shape[1], answer.shape[1])
-    start, limit = num_audio[:, None], config.max_text_tokens
-    audio, words, replies = (jnp.arange(n)[None] for n in (audio_slots, prompt_slots, answer_slots))
+    batch, (prompt_length, answer_length) = len(num_audio), (prompt.shape[1], answer.shape[1])
+    offset, limit = num_audio[:, None], config.max_text_tokens
+    lengths = (audio_length, prompt_length, answer_length)
+    audio_ids, prompt_ids, answer_ids = (jnp.arange(n)[None] for n in lengths)
     column = jnp.zeros((batch, 1), jnp.int32)
 
-    def with_length(indices: Array, length: Array) -> Array:
+    def within(indices: Array, length: Array) -> Array:
         return jnp.broadcast_to(indices < length[:, None], (batch, indices.shape[1]))
 
     tokens = jnp.concatenate(
@@ -78,90 +79,90 @@ def build_sequence(
     )
     key_mask = jnp.concatenate(
         [
-            with_length(audio, num_audio),
+            within(audio_ids, num_audio),
             column == 0,
-            with_length(words, num_prompt),
+            within(prompt_ids, num_prompt),
             column != 0,
-            with_length(replies, num_answer),
+            within(answer_ids, num_answer),
         ],
         axis=1,
     )
     positions = jnp.concatenate(
         [
-            jnp.broadcast_to(audio, (batch, audio_slots)),
-            start,
-            start + 1 + words,
-            start + limit,
-            start + limit + 1 + replies,
+            jnp.broadcast_to(audio_ids, (batch, audio_length)),
+            offset,
+            offset + 1 + prompt_ids,
+            offset + limit,
+            offset + limit + 1 + answer_ids,
         ],
         axis=1,
     )
-    pad_slot = audio_slots + 1 + prompt_slots
+    pad_index = audio_length + 1 + prompt_length
     causal = np.tril(np.ones((positions.shape[1],) * 2, bool))
+    is_pad = jnp.arange(positions.shape[1]) == pad_index
     return TokenSequence(
         tokens=tokens,
-        positions=jnp.where(key_mask | (jnp.arange(positions.shape[1]) == pad_slot), positions, 0),
+        positions=jnp.where(key_mask | is_pad, positions, 0),
         key_mask=key_mask,
         mask=key_mask[:, None, :] & causal,
-        first_logit_position=jnp.where(num_prompt == limit, audio_slots + num_prompt, pad_slot),
-        answer_start=jnp.asarray(pad_slot + 1),
+        first_logit_position=jnp.where(num_prompt == limit, audio_length + num_prompt, pad_index),
+        answer_start=jnp.asarray(pad_index + 1),
     )
-
-
-class PackedRows(NamedTuple):
-    """Questions of several clips in rows, one behind the other; `tinymu_jax.models.packing`.
-
-    A group is a clip's audio with the questions that share it.
-    """
-
-    tokens: Int[Array | np.ndarray, "*blocks G R"]
-    """Token ids; 0 where there is audio."""
-    clip: Int[Array | np.ndarray, "*blocks G R"]
-    """Which clip of the block's a slot holds a vector of, from 0; -1 for text and empty slots."""
-    positions: Int[Array | np.ndarray, "*blocks G R"]
-    """As in `build_sequence`; of audio slots also the number of their vector."""
-    group: Int[Array | np.ndarray, "*blocks G R"]
-    """Which group of its row a slot belongs to, from 1; 0 for empty slots."""
-    question: Int[Array | np.ndarray, "*blocks G R"]
-    """Which question of its group a slot belongs to, from 1; 0 for what all share."""
-    key_mask: Bool[Array | np.ndarray, "*blocks G R"]
-    """Whether later slots may look at it: not so for last pads and empty slots."""
-    option: Int[Array | np.ndarray, "*blocks G R"] | None = None
-    """Which of its question's answers a slot belongs to, from 1, where several stand side by side;
-    0 for what they share. None: no question has several."""
-
-
-def packed_mask(rows: PackedRows) -> Bool[Array | np.ndarray, "*blocks G R R"]:
-    """Returns where slot t looks at slot s: an earlier, visible one that is its group's or its own.
-
-    A group shares audio and separator, a question's answers share its prompt; every one sees what
-    it sees alone.
-    """
-
-    def own_or_shared(part: Array | np.ndarray) -> Array | np.ndarray:
-        return (part[..., :, None] == part[..., None, :]) | (part == 0)[..., None, :]
-
-    together = rows.group[..., :, None] == rows.group[..., None, :]
-    together &= own_or_shared(rows.question)
-    if rows.option is not None:
-        together &= own_or_shared(rows.option)
-    causal = np.tril(np.ones((rows.group.shape[-1],) * 2, bool))
-    return together & rows.key_mask[..., None, :] & causal
 
 
 class PromptBatch(NamedTuple):
-    """A batch of questions on clips that have been listened to, padded to common lengths."""
+    """A batch of prompts about projected audio, padded to common lengths."""
 
     audio: Float[Array, "B A D"]
     num_audio: Int[Array, "B"]
-    prompt: Int[Array, "B P"]
+    prompt: Int[Array, "B prompt"]
     num_prompt: Int[Array, "B"]
 
 
-def build_prompt_sequence(question: PromptBatch, config: TinyMUConfig) -> TokenSequence:
-    """Returns the sequence of a question without an answer; see `build_sequence`."""
-    batch, slots = question.prompt.shape[0], question.audio.shape[1]
-    nothing = jnp.zeros((batch, 0), jnp.int32), jnp.zeros((batch,), jnp.int32)
-    return build_sequence(
-        question.num_audio, question.prompt, question.num_prompt, *nothing, slots, config
-    )
+def build_prompt_sequence(batch: PromptBatch, config: TinyMUConfig) -> TokenSequence:
+    """Returns the sequence of prompts without answers; see `build_sequence`."""
+    audio, num_audio, prompt, num_prompt = batch
+    answer = jnp.zeros((len(prompt), 0), jnp.int32)
+    num_answer = jnp.zeros((len(prompt),), jnp.int32)
+    return build_sequence(num_audio, prompt, num_prompt, answer, num_answer, audio.shape[1], config)
+
+
+class PackedRows(NamedTuple):
+    """Rows of T positions with the questions of several clips; see `models.packing`.
+
+    A group is a clip's audio and the questions that share it.
+    """
+
+    tokens: Int[Array | np.ndarray, "*blocks rows T"]
+    """Token ids; 0 at audio positions."""
+    clip: Int[Array | np.ndarray, "*blocks rows T"]
+    """Index of the clip in its block at audio positions; -1 elsewhere."""
+    positions: Int[Array | np.ndarray, "*blocks rows T"]
+    """Position ids, as in `build_sequence`; at audio positions also the index of the vector."""
+    group: Int[Array | np.ndarray, "*blocks rows T"]
+    """Number of the group in its row, from 1; 0 for padding."""
+    question: Int[Array | np.ndarray, "*blocks rows T"]
+    """Number of the question in its group, from 1; 0 for positions that all questions share."""
+    key_mask: Bool[Array | np.ndarray, "*blocks rows T"]
+    """Positions that later positions attend to: all but last pad tokens and padding."""
+    option: Int[Array | np.ndarray, "*blocks rows T"] | None = None
+    """Number of the answer option in its question, from 1; 0 for positions that all options share.
+    None if no question has several options."""
+
+
+def packed_mask(rows: PackedRows) -> Bool[Array | np.ndarray, "*blocks rows T T"]:
+    """Returns the attention mask of packed rows.
+
+    Attention is causal within `key_mask`. A question sees its group's audio and separator and
+    itself, an answer option its question's prompt and itself: the same keys as when computed alone.
+    """
+
+    def same_or_shared(ids: Array | np.ndarray) -> Array | np.ndarray:
+        return (ids[..., :, None] == ids[..., None, :]) | (ids == 0)[..., None, :]
+
+    visible = rows.group[..., :, None] == rows.group[..., None, :]
+    visible &= same_or_shared(rows.question)
+    if rows.option is not None:
+        visible &= same_or_shared(rows.option)
+    causal = np.tril(np.ones((rows.group.shape[-1],) * 2, bool))
+    return visible & rows.key_mask[..., None, :] & causal

@@ -1,4 +1,4 @@
-"""The SmolLM2 decoder: Llama's architecture with a tied embedding and a cache as an argument."""
+"""The SmolLM2 decoder: Llama's architecture with tied embeddings and an explicit cache."""
 
 from typing import Any
 
@@ -35,22 +35,22 @@ _AXES: dict[str, tuple[str | None, ...]] = {
 
 
 def param_axes(config: SmolLM2Config) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of every weight by its path in the stacked tree."""
+    """Returns the logical axes of every weight, by path in the stacked layout."""
     return _AXES | lora_axes(_AXES, config.lora)
 
 
 KeyValue = tuple[Float[Array, "BK S H"], Float[Array, "BK S H"]]
 
 Cache = Any
-"""Keys and values of all layers: a list of `KeyValue` (unrolled parameters), or one `KeyValue`
-with a leading axis L (stacked parameters)."""
+"""Keys and values of all layers: a list of `KeyValue` (unrolled layout), or one `KeyValue` with a
+leading axis L (stacked layout)."""
 
 
-def extend_cache(cache: Cache, slots: int) -> Cache:
-    """Returns the cache with `slots` empty slots behind those it has."""
+def extend_cache(cache: Cache, length: int) -> Cache:
+    """Returns the cache with `length` empty positions appended."""
 
     def pad(x: Array) -> Array:
-        return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, slots), (0, 0)])
+        return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, length), (0, 0)])
 
     return jax.tree.map(pad, cache)
 
@@ -58,7 +58,7 @@ def extend_cache(cache: Cache, slots: int) -> Cache:
 def rope_angles(
     positions: Int[Array, "B T"], config: SmolLM2Config
 ) -> tuple[Float[Array, "B T 1 half"], Float[Array, "B T 1 half"]]:
-    """Returns cosine and sine of each position's rotation, made once for all layers."""
+    """Returns the cosine and sine of RoPE's rotations, computed once for all layers."""
     half = config.head_width // 2
     frequency = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angles = positions[..., None, None].astype(jnp.float32) * frequency
@@ -68,13 +68,13 @@ def rope_angles(
 def rotate(
     x: Float[Array, "B T N H"], cosine: Float[Array, "B T 1 half"], sine: Float[Array, "B T 1 half"]
 ) -> Float[Array, "B T N H"]:
-    """Rotates the halves of each head against each other (RoPE, half-split as in Llama)."""
+    """Applies RoPE to the two halves of each head, as in Llama."""
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
 
 
 class Attention(nn.Module):
-    """Grouped-query attention that writes its keys and values into the cache it is given."""
+    """Grouped-query attention; returns its keys and values, or the updated cache."""
 
     config: SmolLM2Config
 
@@ -85,7 +85,7 @@ class Attention(nn.Module):
         cache: KeyValue | None,
         angles: tuple[Array, Array],
         mask: Bool[Array, "B T S"],
-        slot: Int[Array, ""],
+        cache_index: Int[Array, ""],
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
         config, (batch, steps, _) = self.config, x.shape
         init = nn.initializers.normal(config.width**-0.5)
@@ -100,18 +100,18 @@ class Attention(nn.Module):
         )
         query, key = rotate(query, *angles), rotate(key, *angles)
         key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
-        rows = tuple(new.reshape(-1, steps, config.head_width) for new in (key, value))
+        new_cache = tuple(new.reshape(-1, steps, config.head_width) for new in (key, value))
         if cache is not None:
-            key, value = rows = tuple(
-                jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis=1)
-                for old, new in zip(cache, rows, strict=True)
+            key, value = new_cache = tuple(
+                jax.lax.dynamic_update_slice_in_dim(old, new, cache_index, axis=1)
+                for old, new in zip(cache, new_cache, strict=True)
             )
-        look = causal_attention if cache is None else attend
-        x = look(query, key, value, mask, config.compute_dtype)
+        attention = causal_attention if cache is None else attend
+        x = attention(query, key, value, mask, config.compute_dtype)
         out = Dense(
             config.width, False, config.compute_dtype, init, lora=config.lora, name="o_proj"
         )
-        return out(x), rows
+        return out(x), new_cache
 
 
 class GatedMlp(nn.Module):
@@ -142,21 +142,20 @@ class Layer(nn.Module):
         cache: KeyValue | None,
         angles: tuple[Array, Array],
         mask: Bool[Array, "B T S"],
-        slot: Int[Array, ""],
+        cache_index: Int[Array, ""],
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
         eps = self.config.norm_eps
         normed = RMSNorm(eps, name="input_norm")(x)
-        y, cache = Attention(self.config, name="attn")(normed, cache, angles, mask, slot)
+        y, cache = Attention(self.config, name="attn")(normed, cache, angles, mask, cache_index)
         x = x + y
-        return x + GatedMlp(self.config, name="mlp")(
-            RMSNorm(eps, name="post_attention_norm")(x)
-        ), cache
+        normed = RMSNorm(eps, name="post_attention_norm")(x)
+        return x + GatedMlp(self.config, name="mlp")(normed), cache
 
 
 class Embedding(nn.Module):
-    """The token table, read by row on the way in and as a matrix on the way out.
+    """The token embedding, tied to the output projection: `embedding` (V, D).
 
-    In the unrolled layout `rows` (V, D) in int8 and `scale` (V,) may stand in its place.
+    The unrolled layout may have `rows` (V, D) in int8 and `scale` (V,) instead.
     """
 
     config: SmolLM2Config
@@ -173,13 +172,13 @@ class Embedding(nn.Module):
             self.embedding = self.param("embedding", init, shape)
 
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """Looks tokens up."""
+        """Returns the embeddings of tokens."""
         if self.int8:
             return self.rows[tokens].astype(jnp.float32) * self.scale[tokens][..., None]
         return self.embedding[tokens].astype(jnp.float32)
 
     def logits(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
-        """Multiplies with every token's row."""
+        """Returns the logits of every token of the vocabulary."""
         if self.int8:
             return int8_matmul(x, self.rows, self.scale)
         return matmul_transposed(x, self.embedding, self.config.compute_dtype)
@@ -202,7 +201,7 @@ class Layers(nn.Module):
 
 
 class SmolLM2(nn.Module):
-    """The decoder over embeddings, so that audio vectors and tokens enter alike."""
+    """The decoder; its inputs are embeddings, so that audio vectors and tokens can be mixed."""
 
     config: SmolLM2Config
 
@@ -211,7 +210,7 @@ class SmolLM2(nn.Module):
         self.body = Layers(self.config)
 
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """Looks tokens up."""
+        """Returns the embeddings of tokens."""
         return self.embed_tokens(tokens)
 
     def __call__(
@@ -220,29 +219,30 @@ class SmolLM2(nn.Module):
         positions: Int[Array, "B T"],
         mask: Bool[Array, "B T S"],
         cache: Cache = None,
-        slot: Int[Array, ""] | int = 0,
+        cache_index: Int[Array, ""] | int = 0,
     ) -> tuple[Float[Array, "B T D"], Cache]:
-        """Runs the layers.
+        """Applies all layers.
 
         Args:
             x: embeddings.
-            positions: of each x, explicit: they need be neither contiguous nor in order.
-            mask: True where query t sees key s; never where s > t. Without a cache S = T.
-            cache: keys and values of S slots, or None.
-            slot: where in the cache the T new keys and values go.
+            positions: position ids; they need be neither contiguous nor sorted.
+            mask: True where query t attends to key s; causal. Without a cache S = T.
+            cache: keys and values of S positions, or None.
+            cache_index: where in the cache the T new keys and values are written.
 
         Returns:
-            Normed hidden states (`logits` turns them into scores), and the cache with the new
-            keys and values in it (without a cache: just those).
+            Normalized hidden states, and the updated cache (without a cache: the new keys and
+            values).
         """
-        return self.body(x, cache, rope_angles(positions, self.config), mask, jnp.asarray(slot))
+        angles = rope_angles(positions, self.config)
+        return self.body(x, cache, angles, mask, jnp.asarray(cache_index))
 
     def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
-        """Scores every token; ask it only where the scores are needed."""
+        """Returns the logits of hidden states; compute them only where they are needed."""
         return self.embed_tokens.logits(hidden)
 
     def init_all(self, tokens: Int[Array, "B T"]) -> Array:
-        """Touches every parameter, for `init`."""
+        """Uses every parameter, for `init`; returns logits."""
         batch, steps = tokens.shape
         positions = jnp.broadcast_to(jnp.arange(steps), (batch, steps))
         mask = jnp.ones((batch, steps, steps), bool)

@@ -1,4 +1,4 @@
-"""TinyMU (arXiv 2604.15849): encoder, projector and decoder over one token sequence."""
+"""TinyMU (arXiv 2604.15849): encoder, projector and decoder."""
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ from tinymu_jax.models.smollm2 import SmolLM2
 
 
 def param_axes(config: TinyMUConfig) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of every weight by its path in the stacked tree."""
+    """Returns the logical axes of every weight, by path in the stacked layout."""
     parts = {
         "encoder": matpac.param_axes(config.encoder),
         "projector": projector.param_axes(config.projector),
@@ -26,7 +26,7 @@ def param_axes(config: TinyMUConfig) -> dict[str, tuple[str | None, ...]]:
 
 
 class TinyMU(nn.Module):
-    """Encoder, projector and decoder; each method is pure in the parameters."""
+    """Encoder, projector and decoder."""
 
     config: TinyMUConfig
 
@@ -40,8 +40,8 @@ class TinyMU(nn.Module):
         vectors: Float[Array, "B A E"],
         num_vectors: Int[Array, "B"],
         train: bool = False,
-    ) -> tuple[Float[Array, "B P D"], Int[Array, "B"]]:
-        """Pools and projects a clip's vectors; returns them with their number per clip."""
+    ) -> tuple[Float[Array, "B vectors D"], Int[Array, "B"]]:
+        """Pools and projects encoder vectors; returns them and their number per clip."""
         pooling = self.config.pooling
         if pooling > 1:
             groups = vectors.shape[1] // pooling
@@ -56,46 +56,50 @@ class TinyMU(nn.Module):
 
     def decode(
         self, audio: Float[Array, "B A D"], sequence: TokenSequence
-    ) -> tuple[Float[Array, "B S D"], smollm2.Cache]:
-        """Runs the decoder over a whole sequence; returns hidden states and the cache."""
+    ) -> tuple[Float[Array, "B T D"], smollm2.Cache]:
+        """Runs the decoder over a sequence without a cache; returns hidden states and the cache."""
         x = jnp.concatenate([audio, self.decoder.embed(sequence.tokens)], axis=1)
         return self.decoder(x, sequence.positions, sequence.mask)
 
     def decode_packed(
-        self, audio: Float[Array, "N C A D"], rows: PackedRows
-    ) -> Float[Array, "N _ D"]:
-        """Runs the decoder over the rows of N blocks; returns hidden states, rows end to end.
+        self, audio: Float[Array, "blocks C A D"], rows: PackedRows
+    ) -> Float[Array, "blocks _ D"]:
+        """Runs the decoder over packed rows.
 
         Args:
-            audio: what the decoder reads of each block's clips.
-            rows: with a leading axis N.
+            audio: projected vectors of the C clips of each block.
+            rows: rows of all blocks.
+
+        Returns:
+            Hidden states, the rows of a block concatenated.
         """
-        blocks, count, slots = rows.tokens.shape
-        flat = (blocks * count, slots)
-        # A block's clips are its own: nothing is looked up in another device's part.
+        blocks, num_rows, length = rows.tokens.shape
+        flat = (blocks * num_rows, length)
+        # Clips are indexed within their block, so the gather needs no data of other devices.
         audio = constrain(audio, "batch", None, None, None)
-        heard = jax.vmap(lambda clips, clip, vector: clips[clip, vector])(
+        audio_inputs = jax.vmap(lambda clips, clip, vector: clips[clip, vector])(
             audio,
             jnp.maximum(rows.clip, 0),
             jnp.where(rows.clip >= 0, rows.positions, 0),
         ).reshape(*flat, -1)
-        said = self.decoder.embed(rows.tokens.reshape(flat))
-        x = jnp.where((rows.clip >= 0).reshape(flat)[..., None], heard, said)
-        mask = packed_mask(rows).reshape(*flat, slots)
+        text_inputs = self.decoder.embed(rows.tokens.reshape(flat))
+        is_audio = (rows.clip >= 0).reshape(flat)[..., None]
+        x = jnp.where(is_audio, audio_inputs, text_inputs)
+        mask = packed_mask(rows).reshape(*flat, length)
         hidden, _ = self.decoder(x, rows.positions.reshape(flat), mask)
-        return hidden.reshape(blocks, count * slots, -1)
+        return hidden.reshape(blocks, num_rows * length, -1)
 
     def answer_logits(
         self,
         audio: Float[Array, "B A D"],
         num_audio: Int[Array, "B"],
-        prompt: Int[Array, "B P"],
+        prompt: Int[Array, "B prompt"],
         num_prompt: Int[Array, "B"],
-        answer: Int[Array, "B R"],
+        answer: Int[Array, "B answer"],
         num_answer: Int[Array, "B"],
-    ) -> Float[Array, "B R V"]:
-        """Returns the scores that predict each answer token (teacher forcing)."""
-        # The last answer token predicts nothing here and is not computed.
+    ) -> Float[Array, "B answer V"]:
+        """Returns the logits that predict each answer token (teacher forcing)."""
+        # The last answer token predicts nothing and is not computed.
         sequence = build_sequence(
             num_audio,
             prompt,
@@ -111,41 +115,40 @@ class TinyMU(nn.Module):
         return self.decoder.logits(jnp.concatenate([first, rest], axis=1))
 
     def init_all(self, samples: Float[Array, "C A n"]) -> Array:
-        """Touches every parameter, for `init`."""
+        """Uses every parameter, for `init`; returns logits."""
         vectors = self.encoder.init_all(samples)
         self.project(vectors, jnp.full((vectors.shape[0],), vectors.shape[1]))
         return self.decoder.init_all(jnp.zeros((1, 2), jnp.int32))
 
 
 def loss_mask(
-    labels: Int[Array | np.ndarray, "*batch R"],
-    real: Bool[Array | np.ndarray, "*batch R"],
+    labels: Int[Array | np.ndarray, "*batch answer"],
+    valid: Bool[Array | np.ndarray, "*batch answer"],
     config: TinyMUConfig,
-) -> Bool[Array | np.ndarray, "*batch R"]:
-    """Returns which labels the loss counts.
+) -> Bool[Array | np.ndarray, "*batch answer"]:
+    """Returns which labels count in the loss.
 
-    The published code gives pads the label "ignore" by their id 17, and with them every real "!";
-    `config.ignore_pad_labels` repeats that.
+    The published code ignores padding by its id 17, and thereby every real "!";
+    `config.ignore_pad_labels` reproduces this.
     """
-    return real & (labels != config.pad_token) if config.ignore_pad_labels else real
+    return valid & (labels != config.pad_token) if config.ignore_pad_labels else valid
 
 
 def label_loss(
-    logits: Float[Array, "B R V"],
-    labels: Int[Array | np.ndarray, "B R"],
+    logits: Float[Array, "B answer V"],
+    labels: Int[Array | np.ndarray, "B answer"],
     num_labels: Int[Array | np.ndarray, "B"],
     config: TinyMUConfig,
 ) -> Float[Array, ""]:
-    """Returns the mean cross-entropy over all answer tokens of the batch, a scalar.
+    """Returns the mean cross-entropy over all answer tokens of a batch.
 
     Args:
-        logits: that predict the labels.
-        labels: token ids, padded with anything.
-        num_labels: labels of each answer.
-        config: says which of them count; see `loss_mask`.
+        logits: predictions of the labels.
+        labels: token ids; padding may have any value.
+        num_labels: labels per answer.
+        config: decides which labels count; see `loss_mask`.
     """
-    real = jnp.arange(labels.shape[1]) < num_labels[:, None]
-    counted = loss_mask(labels, real, config)
-    log_probability = jax.nn.log_softmax(logits)
-    picked = jnp.take_along_axis(log_probability, labels[..., None], axis=-1)[..., 0]
-    return -jnp.where(counted, picked, 0).sum() / jnp.maximum(counted.sum(), 1)
+    mask = loss_mask(labels, jnp.arange(labels.shape[1]) < num_labels[:, None], config)
+    log_probs = jax.nn.log_softmax(logits)
+    label_log_probs = jnp.take_along_axis(log_probs, labels[..., None], axis=-1)[..., 0]
+    return -jnp.where(mask, label_log_probs, 0).sum() / jnp.maximum(mask.sum(), 1)

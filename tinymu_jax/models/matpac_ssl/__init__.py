@@ -1,1 +1,1 @@
-"""Self-supervised pre-training of MATPAC and MATPAC++: student, teacher, losses."""
+"""Self-supervised pre-training of MATPAC and MATPAC++ (arXiv 2502.12031, 2508.12709)."""

@@ -1,70 +1,73 @@
-"""Losses of pre-training, a number for each masked patch."""
+"""Masking, and the pre-training losses of each masked patch.
 
-#
-# An order (C, P) has each patch's number once a clip: the first ones are visible, the rest masked.
-#
+A patch order (C, P) is a permutation of the patches of each crop: visible patches first, then the
+masked ones.
+"""
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 EPS = 1e-12
-"""Shortest vector that is normalised as it is, as torch has it."""
+"""Minimum norm in `normalize`, as in torch's F.normalize."""
 
 
-def normalise(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """Returns vectors of length 1; one of zeros stays, and its gradient is finite."""
+def normalize(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+    """Returns vectors scaled to length 1; zeros stay zeros, with a finite gradient."""
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, EPS**2))
 
 
 def prediction_losses(
-    predictions: Float[Array, "C M Y D"], targets: Float[Array, "C M D"]
-) -> Float[Array, "C M Y"]:
-    """Returns 2 - 2 cos(prediction, target) for each of Y hypotheses; both are normalised."""
+    predictions: Float[Array, "C masked hypotheses D"], targets: Float[Array, "C masked D"]
+) -> Float[Array, "C masked hypotheses"]:
+    """Returns 2 - 2 cos(prediction, target) of each hypothesis; both inputs are normalized."""
     return 2 - 2 * jnp.einsum("CMYD,CMD->CMY", predictions, targets)
 
 
 def mcl_loss(
-    losses: Float[Array, "C M Y"], temperature: Float[Array, ""], hard: Array
-) -> tuple[Float[Array, "C M"], Int[Array, "C M"]]:
-    """Returns the loss of multiple choice learning, and which hypothesis is best.
+    losses: Float[Array, "C masked hypotheses"], temperature: Float[Array, ""], hard: Array
+) -> tuple[Float[Array, "C masked"], Int[Array, "C masked"]]:
+    """Returns the multiple choice learning loss, and the index of the best hypothesis.
 
     Args:
-        losses: of each hypothesis.
-        temperature: of the weights, which depend on the losses and are not differentiated.
-        hard: whether the best hypothesis alone counts.
+        losses: losses of the hypotheses.
+        temperature: softmax temperature of the hypothesis weights, which get no gradient.
+        hard: whether only the best hypothesis counts.
     """
     best = jnp.argmin(losses, axis=-1)
-    weights = jax.nn.softmax(-jax.lax.stop_gradient(losses) / temperature, axis=-1)
-    alone = jax.nn.one_hot(best, losses.shape[-1], dtype=losses.dtype)
-    return jnp.sum(jnp.where(hard, alone, weights) * losses, axis=-1), best
+    soft = jax.nn.softmax(-jax.lax.stop_gradient(losses) / temperature, axis=-1)
+    one_hot = jax.nn.one_hot(best, losses.shape[-1], dtype=losses.dtype)
+    return jnp.sum(jnp.where(hard, one_hot, soft) * losses, axis=-1), best
 
 
 def class_losses(
-    student: Float[Array, "C M classes"],
-    teacher: Float[Array, "C M classes"],
+    student: Float[Array, "C masked classes"],
+    teacher: Float[Array, "C masked classes"],
     temperature: float,
-) -> Float[Array, "C M"]:
-    """Returns the cross-entropy of the student's classes to the teacher's probabilities.
+) -> Float[Array, "C masked"]:
+    """Returns the cross-entropy of the student's classes with the teacher's.
 
     Args:
         student: logits.
         teacher: probabilities.
-        temperature: of the student.
+        temperature: softmax temperature of the student.
     """
     return -jnp.sum(teacher * jax.nn.log_softmax(student / temperature, axis=-1), axis=-1)
 
 
 def random_patch_orders(key: Array, clips: int, patches: int) -> Int[Array, "C P"]:
-    """Returns a random order for each clip: uniform noise, sorted."""
+    """Returns a random patch order for each crop."""
     return patch_order(jax.random.uniform(key, (clips, patches)))
 
 
 def patch_order(noise: Float[Array, "C P"]) -> Int[Array, "C P"]:
-    """Returns the order of noise, smallest first (published: `random_unstructured_mask`)."""
+    """Returns the patches sorted by noise (published: `random_unstructured_mask`)."""
     return jnp.argsort(noise, axis=1)
 
 
-def gather_patches(patches: Float[Array, "C P D"], order: Int[Array, "C K"]) -> Array:
-    """Returns some patches of each clip, by their numbers: (C, K, D)."""
+def gather_patches(
+    patches: Float[Array, "C P D"], order: Int[Array, "C part"]
+) -> Float[Array, "C part D"]:
+    """Returns the patches of each crop with the given indices."""
     return jnp.take_along_axis(patches, order[..., None], axis=1)

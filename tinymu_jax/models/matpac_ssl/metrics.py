@@ -1,4 +1,4 @@
-"""What a step of pre-training tells of itself, from sums over its masked patches."""
+"""Metrics of a pre-training step, from sums over its masked patches."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -7,14 +7,21 @@ from tinymu_jax.models.config import SelfSupervisedConfig
 from tinymu_jax.models.matpac_ssl import teacher
 from tinymu_jax.models.matpac_ssl.student_teacher import MetricSums
 
-ONE_WINS, FEW_CLASSES = 0.98, 2.0
-"""Share of wins of one hypothesis, and perplexity of the classes, that something is wrong at."""
+MAX_WIN_RATE = 0.98
+"""Win rate of a single hypothesis above which the others have collapsed."""
+
+MIN_CLASS_PERPLEXITY = 2.0
+"""Perplexity of the teacher's classes below which they have collapsed."""
 
 
 def feature_std(moments: Float[Array, "2 *rest"], count: Float[Array, ""]) -> Float[Array, ""]:
-    """Returns the standard deviation over patches, a mean over all numbers of a patch.
+    """Returns the standard deviation over patches, averaged over features.
 
-    It is near 0 where all patches are told alike (published: `compute_var`).
+    It is near 0 when the features have collapsed (published: `compute_var`).
+
+    Args:
+        moments: sums over patches of the features and of their squares.
+        count: number of patches.
     """
     total, square = moments
     variance = square / (count - 1) - jnp.square(total) / (count * (count - 1))
@@ -28,50 +35,49 @@ def step_metrics(
     steps: int,
     config: SelfSupervisedConfig,
 ) -> dict[str, Float[Array, ""]]:
-    """Returns numbers by their names.
+    """Returns the metrics of a step by name.
 
     Args:
-        sums: of the step.
-        count: of its masked patches.
-        step: steps done before.
-        steps: of the run.
-        config: of all.
+        sums: sums over the step's masked patches.
+        count: number of masked patches.
+        step: steps done before this one.
+        steps: steps of the run.
+        config: schedules and sizes.
     """
-    encoder, head = teacher.ema_rates(config, step, steps)
-    share = sums.teacher[0] / count
-    numbers = {
-        "prediction_loss": sums.prediction / count,
-        "class_loss": sums.classes / count,
-        "encoder_ema_decay": 1 - encoder,
-        "head_ema_decay": 1 - head,
+    encoder_rate, head_rate = teacher.ema_rates(config, step, steps)
+    class_probs = sums.teacher_probs[0] / count
+    metrics = {
+        "prediction_loss": sums.prediction_loss / count,
+        "class_loss": sums.class_loss / count,
+        "encoder_ema_decay": 1 - encoder_rate,
+        "head_ema_decay": 1 - head_rate,
         "teacher_temperature": teacher.teacher_temperature(config, step),
-        "prediction_std": feature_std(sums.hypotheses, count),
+        "prediction_std": feature_std(sums.predictions, count),
         "target_std": feature_std(sums.targets, count),
-        "student_class_std": feature_std(sums.student, count),
-        "teacher_class_std": feature_std(sums.teacher, count),
-        "classes_used": (sums.chosen[1] > 0).sum().astype(float),
-        "class_perplexity": jnp.exp(-jnp.sum(share * jnp.log(share + 1e-7))),
-        "class_agreement": sums.agreed / count,
+        "student_class_std": feature_std(sums.student_probs, count),
+        "teacher_class_std": feature_std(sums.teacher_probs, count),
+        "classes_used": (sums.class_counts[1] > 0).sum().astype(float),
+        "class_perplexity": jnp.exp(-jnp.sum(class_probs * jnp.log(class_probs + 1e-7))),
+        "class_agreement": sums.agreements / count,
     }
     if config.predictor.hypotheses > 1:
-        numbers["mcl_temperature"] = teacher.mcl_temperature(config, step)[0]
-        wins = sums.wins / count
-        numbers |= {f"wins_{head}": wins[head] for head in range(config.predictor.hypotheses)}
-    return numbers
+        metrics["mcl_temperature"] = teacher.mcl_temperature(config, step)[0]
+        win_rates = sums.wins / count
+        metrics |= {f"wins_{i}": win_rates[i] for i in range(config.predictor.hypotheses)}
+    return metrics
 
 
-def collapse_warning(numbers: dict[str, float]) -> str | None:
-    """Returns what is wrong by the numbers of a step, if anything is."""
-    wins = [share for name, share in numbers.items() if name.startswith("wins_")]
-    if wins and max(wins) > ONE_WINS:
+def collapse_warning(metrics: dict[str, float]) -> str | None:
+    """Returns a warning if hypotheses or classes have collapsed."""
+    win_rate = max((v for name, v in metrics.items() if name.startswith("wins_")), default=0.0)
+    if win_rate > MAX_WIN_RATE:
         return (
-            f"one hypothesis is the best of {100 * max(wins):.0f} % of the patches: the others "
-            "learn nothing; raise model.mcl-temperature, or let it fall more slowly "
-            "(model.mcl-temperature-decay)"
+            f"one hypothesis is the best of {100 * win_rate:.0f} % of the patches: the others "
+            "learn nothing; raise model.mcl-temperature or model.mcl-temperature-decay"
         )
-    if numbers["class_perplexity"] < FEW_CLASSES:
+    if metrics["class_perplexity"] < MIN_CLASS_PERPLEXITY:
         return (
-            f"the teacher sorts patches into {numbers['class_perplexity']:.1f} classes: they have "
-            "collapsed; lower optim.learning-rate, or model.teacher-temperature"
+            f"the teacher assigns patches to {metrics['class_perplexity']:.1f} classes: they have "
+            "collapsed; lower optim.learning-rate or model.teacher-temperature"
         )
     return None

@@ -1,4 +1,4 @@
-"""Networks of pre-training on top of the encoder: the predictor and the class head."""
+"""Pre-training networks on top of the encoder: the predictor and the class head."""
 
 from dataclasses import replace
 
@@ -10,56 +10,56 @@ from tinymu_jax.models.config import ComputeDtype, MatpacConfig, SelfSupervisedC
 from tinymu_jax.models.layers import Dense, gelu
 from tinymu_jax.models.matmul import matmul
 from tinymu_jax.models.matpac import Transformer
-from tinymu_jax.models.matpac_ssl.losses import normalise
+from tinymu_jax.models.matpac_ssl.losses import normalize
 from tinymu_jax.models.positions import sincos_positions
 
 
 class Predictor(nn.Module):
-    """From the visible patches' vectors to Y hypotheses of each masked one's."""
+    """Predicts the embeddings of masked patches from those of visible patches."""
 
     config: SelfSupervisedConfig
 
     @nn.compact
     def __call__(
-        self, visible: Float[Array, "C T E"], order: Int[Array, "C P"]
-    ) -> Float[Array, "C M Y E"]:
-        """Tells the masked patches.
+        self, visible: Float[Array, "C T D"], order: Int[Array, "C P"]
+    ) -> Float[Array, "C masked hypotheses D"]:
+        """Predicts the masked patches.
 
         Args:
-            visible: the student's vectors, the class token's first.
-            order: of all patches, visible ones first.
+            visible: the student's outputs for the class token and the visible patches.
+            order: patch order, visible patches first.
         """
-        config, own = self.config.encoder, self.config.predictor
-        xavier, compute_dtype = nn.initializers.xavier_uniform(), config.compute_dtype
-        x = Dense(own.width, compute_dtype=compute_dtype, kernel_init=xavier, name="embed")(visible)
-        token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, own.width))
-        table = sincos_positions(config.rows, config.columns, own.width)
+        encoder, config = self.config.encoder, self.config.predictor
+        xavier, dtype = nn.initializers.xavier_uniform(), encoder.compute_dtype
+        x = Dense(config.width, True, dtype, xavier, name="embed")(visible)
+        mask_token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, config.width))
+        table = sincos_positions(encoder.rows, encoder.columns, config.width)
         positions = self.param("pos_embed", lambda _: jnp.asarray(table))[0]
-        masked = order.shape[1] - (visible.shape[1] - 1)
-        tokens = jnp.broadcast_to(token, (len(x), masked, own.width))
-        # Nothing depends on the order that patches stand in: each has its position.
-        first = jnp.broadcast_to(positions[:1], (len(x), 1, own.width))
-        places = jnp.concatenate([first, positions[1 + order]], axis=1)
-        x = jnp.concatenate([x, tokens], axis=1) + places
+        num_masked = order.shape[1] - (visible.shape[1] - 1)
+        mask_tokens = jnp.broadcast_to(mask_token, (len(x), num_masked, config.width))
+        # Attention ignores the order of the patches, so they stay in `order` with their positions.
+        cls_position = jnp.broadcast_to(positions[:1], (len(x), 1, config.width))
+        patch_positions = jnp.concatenate([cls_position, positions[1 + order]], axis=1)
+        x = jnp.concatenate([x, mask_tokens], axis=1) + patch_positions
         x = Transformer(predictor_encoder_config(self.config), name="transformer")(x, None, False)
-        x = x[0, :, -masked:]
-        single = Dense(config.width, compute_dtype=compute_dtype, kernel_init=xavier, name="single")
-        if own.hypotheses == 1:
+        x = x[0, :, -num_masked:]
+        single = Dense(encoder.width, True, dtype, xavier, name="single")
+        if config.hypotheses == 1:
             return single(x)[:, :, None]
         if self.is_initializing():
             single(x)
-        return Hypotheses(own.hypotheses, config.width, compute_dtype, name="heads")(x)
+        return Hypotheses(config.hypotheses, encoder.width, dtype, name="heads")(x)
 
 
 class Hypotheses(nn.Module):
-    """Several linear layers of one input: `kernel` (Y, D, E) and `bias` (Y, E)."""
+    """Several linear layers of the same input: `kernel` (hypotheses, D, M), `bias` likewise."""
 
     count: int
     features: int
     compute_dtype: ComputeDtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "C M D"]) -> Float[Array, "C M Y E"]:
+    def __call__(self, x: Float[Array, "C masked D"]) -> Float[Array, "C masked hypotheses M"]:
         xavier = nn.initializers.xavier_uniform(in_axis=-2, out_axis=-1, batch_axis=0)
         kernel = self.param("kernel", xavier, (self.count, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.count, self.features))
@@ -69,33 +69,28 @@ class Hypotheses(nn.Module):
 
 
 class ClassHead(nn.Module):
-    """Three layers, a vector of length 1, and its likeness to each class's direction."""
+    """DINO's head: an MLP, normalization, and a weight-normalized linear layer."""
 
     config: SelfSupervisedConfig
     kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
 
     @nn.compact
-    def __call__(self, x: Float[Array, "C M E"]) -> Float[Array, "C M classes"]:
-        own, compute_dtype = self.config.class_head, self.config.encoder.compute_dtype
-        for name, width in (("fc1", own.hidden_width), ("fc2", own.hidden_width)):
-            x = Dense(width, compute_dtype=compute_dtype, kernel_init=self.kernel_init, name=name)(
-                x
-            )
-            x = gelu(x)
-        x = Dense(
-            own.bottleneck, compute_dtype=compute_dtype, kernel_init=self.kernel_init, name="fc3"
-        )(x)
-        return NormedDense(own.num_classes, compute_dtype, name="last")(normalise(x))
+    def __call__(self, x: Float[Array, "C masked D"]) -> Float[Array, "C masked classes"]:
+        config, dtype = self.config.class_head, self.config.encoder.compute_dtype
+        for name in ("fc1", "fc2"):
+            x = gelu(Dense(config.hidden_width, True, dtype, self.kernel_init, name=name)(x))
+        x = Dense(config.bottleneck, True, dtype, self.kernel_init, name="fc3")(x)
+        return NormedDense(config.num_classes, dtype, name="last")(normalize(x))
 
 
 class NormedDense(nn.Module):
-    """A linear layer whose columns have a `length` (1, M) and a `direction` (D, M)."""
+    """A weight-normalized linear layer: columns of `length` (1, M) and `direction` (D, M)."""
 
     features: int
     compute_dtype: ComputeDtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "C M D"]) -> Float[Array, "C M classes"]:
+    def __call__(self, x: Float[Array, "C masked D"]) -> Float[Array, "C masked classes"]:
         uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         direction = self.param("direction", uniform, (x.shape[-1], self.features))
         length = self.param("length", nn.initializers.ones_init(), (1, self.features))
@@ -104,12 +99,12 @@ class NormedDense(nn.Module):
 
 
 def predictor_encoder_config(config: SelfSupervisedConfig) -> MatpacConfig:
-    """Returns the predictor's blocks as those of an encoder."""
-    own = config.predictor
+    """Returns the config of the predictor's transformer, as an encoder's."""
+    predictor = config.predictor
     return replace(
         config.encoder,
-        width=own.width,
-        depth=own.depth,
-        num_heads=own.num_heads,
-        mlp_ratio=own.mlp_ratio,
+        width=predictor.width,
+        depth=predictor.depth,
+        num_heads=predictor.num_heads,
+        mlp_ratio=predictor.mlp_ratio,
     )

@@ -1,8 +1,8 @@
-"""MATPAC and MATPAC++ (arXiv 2502.12031, 2508.12709): student, teacher, and what they are told.
+"""Student and teacher of MATPAC and MATPAC++ (arXiv 2502.12031, 2508.12709), and their losses.
 
-The student sees some patches of a crop and tells the vectors that the teacher, a moving average of
-it, has for the masked ones; both then sort those vectors into classes. Gathered, never masked in
-place: the student pays for what it sees.
+The student encodes the visible patches of a crop and predicts the embeddings that the teacher, a
+moving average of the student, computes for the masked patches. Both classify these embeddings.
+Patches are gathered, so that the student's cost depends on the visible patches only.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from tinymu_jax.models.matpac_ssl.networks import ClassHead, Predictor
 from tinymu_jax.models.matpac_ssl.teacher import TeacherState, ema_params
 from tinymu_jax.utils.tree import Tree
 
-_HEAD_AXES: dict[str, tuple[str | None, ...]] = {
+_CLASS_HEAD_AXES: dict[str, tuple[str | None, ...]] = {
     "fc1/kernel": ("embed", "mlp"),
     "fc1/bias": ("mlp",),
     "fc2/kernel": ("embed", "mlp"),
@@ -36,7 +36,7 @@ _HEAD_AXES: dict[str, tuple[str | None, ...]] = {
 
 
 def param_axes(config: SelfSupervisedConfig) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of every weight by its path in the stacked tree."""
+    """Returns the logical axes of every weight, by path in the stacked layout."""
     encoder = matpac.param_axes(config.encoder)
     blocks = {path: axes for path, axes in encoder.items() if path.startswith("transformer/")}
     predictor = {
@@ -50,164 +50,170 @@ def param_axes(config: SelfSupervisedConfig) -> dict[str, tuple[str | None, ...]
     }
     if config.predictor.hypotheses > 1:
         predictor |= {"heads/kernel": (None, "embed", None), "heads/bias": (None, None)}
-    parts = {"encoder": encoder, "predictor": predictor, "class_head": _HEAD_AXES}
-    return {f"{part}/{path}": axes for part, own in parts.items() for path, axes in own.items()}
+    parts = {"encoder": encoder, "predictor": predictor, "class_head": _CLASS_HEAD_AXES}
+    return {f"{part}/{path}": axes for part, rows in parts.items() for path, axes in rows.items()}
 
 
 class MetricSums(NamedTuple):
-    """What a step tells of itself: sums over masked patches, which add up over devices."""
+    """Sums over the masked patches of a step, added up over devices."""
 
-    prediction: Float[Array, ""]
-    """Losses of the hypotheses."""
-    classes: Float[Array, ""]
-    """Losses of the classes."""
-    hypotheses: Float[Array, "2 Y E"]
-    """Normalised predictions, and their squares."""
-    targets: Float[Array, "2 E"]
-    """The teacher's normalised vectors, and their squares."""
-    student: Float[Array, "2 classes"]
-    """The student's probabilities, and their squares."""
-    teacher: Float[Array, "2 classes"]
-    """The teacher's."""
-    logits: Float[Array, "classes"]
-    """The teacher's, before the centre is taken off."""
-    chosen: Float[Array, "2 classes"]
-    """How often each class is the student's best, and the teacher's."""
-    agreed: Float[Array, ""]
-    """How often the two are the same."""
-    wins: Float[Array, "Y"]
+    prediction_loss: Float[Array, ""]
+    """Prediction losses."""
+    class_loss: Float[Array, ""]
+    """Classification losses."""
+    predictions: Float[Array, "2 hypotheses D"]
+    """Normalized predictions and their squares."""
+    targets: Float[Array, "2 D"]
+    """The teacher's normalized embeddings and their squares."""
+    student_probs: Float[Array, "2 classes"]
+    """The student's class probabilities and their squares."""
+    teacher_probs: Float[Array, "2 classes"]
+    """The teacher's class probabilities and their squares."""
+    teacher_logits: Float[Array, "classes"]
+    """The teacher's class logits before centring."""
+    class_counts: Float[Array, "2 classes"]
+    """How often each class is the most likely one, by student and by teacher."""
+    agreements: Float[Array, ""]
+    """How often student and teacher choose the same class."""
+    wins: Float[Array, "hypotheses"]
     """How often each hypothesis is the best."""
 
 
 class SSLOutput(NamedTuple):
-    """Losses of each masked patch, and the step's sums."""
+    """Losses of each masked patch, and the sums for metrics."""
 
-    prediction: Float[Array, "C M"]
-    classes: Float[Array, "C M"]
+    prediction_loss: Float[Array, "C masked"]
+    class_loss: Float[Array, "C masked"]
     sums: MetricSums
 
 
 def ssl_loss(
     params: Tree,
-    teaching: TeacherState,
+    state: TeacherState,
     log_mel: Float[Array, "C frames F"],
     order: Int[Array, "C P"],
     step: Int[Array, ""],
     config: SelfSupervisedConfig,
 ) -> SSLOutput:
-    """Returns how far the student is from the teacher.
+    """Returns the prediction and classification losses of a batch of crops.
 
     Args:
-        params: of encoder, predictor and class head.
-        teaching: the teachers and the centre; no gradient goes through them.
-        log_mel: normalised crops.
-        order: of each crop's patches, visible ones first.
-        step: steps done, for the temperatures.
-        config: of all.
+        params: the student's encoder, predictor and class head.
+        state: the teacher; it gets no gradient.
+        log_mel: normalized crops.
+        order: patch order of each crop, visible patches first.
+        step: steps done before this one, for the temperatures.
+        config: sizes and schedules.
     """
-    targets, student = _targets_and_student(params, teaching, log_mel, order, config)
-    predictions = losses.normalise(student)
-    each = losses.prediction_losses(predictions, losses.normalise(targets))
-    lost, best = losses.mcl_loss(each, *schedules.mcl_temperature(config, step))
-    # What the classes are of is the best prediction as it is, not normalised.
-    winner = jnp.take_along_axis(student, best[..., None, None], axis=2)[:, :, 0]
+    targets, hypotheses = _targets_and_hypotheses(params, state, log_mel, order, config)
+    predictions, normal_targets = losses.normalize(hypotheses), losses.normalize(targets)
+    hypothesis_losses = losses.prediction_losses(predictions, normal_targets)
+    temperature, hard = schedules.mcl_temperature(config, step)
+    prediction_loss, best = losses.mcl_loss(hypothesis_losses, temperature, hard)
+    # The best hypothesis is classified as it is, not normalized.
+    winner = jnp.take_along_axis(hypotheses, best[..., None, None], axis=2)[:, :, 0]
     head = ClassHead(config)
-    told = head.apply({"params": params["class_head"]}, winner)
-    logits = head.apply({"params": teaching.teacher["class_head"]}, targets)
+    student_logits = head.apply({"params": params["class_head"]}, winner)
+    teacher_logits = head.apply({"params": state.teacher["class_head"]}, targets)
     temperature = schedules.teacher_temperature(config, step)
-    wanted = jax.nn.softmax((logits - teaching.centre) / temperature, axis=-1)
-    sorted_as = losses.class_losses(told, wanted, config.student_temperature)
-    own = jax.nn.softmax(told / config.student_temperature, axis=-1)
-    picked = [jnp.argmax(x, axis=-1) for x in (own, wanted)]
-    classes = logits.shape[-1]
+    teacher_probs = jax.nn.softmax((teacher_logits - state.centre) / temperature, axis=-1)
+    class_loss = losses.class_losses(student_logits, teacher_probs, config.student_temperature)
+    student_probs = jax.nn.softmax(student_logits / config.student_temperature, axis=-1)
+    classes = [jnp.argmax(x, axis=-1) for x in (student_probs, teacher_probs)]
+    num_classes = teacher_logits.shape[-1]
     sums = MetricSums(
-        lost.sum(),
-        sorted_as.sum(),
+        prediction_loss.sum(),
+        class_loss.sum(),
         _moments(predictions),
-        _moments(losses.normalise(targets)),
-        _moments(own),
-        _moments(wanted),
-        logits.sum((0, 1)),
-        jnp.stack([jnp.bincount(x.reshape(-1), length=classes) for x in picked]).astype(float),
-        (picked[0] == picked[1]).sum().astype(float),
-        jnp.bincount(best.reshape(-1), length=each.shape[-1]).astype(float),
+        _moments(normal_targets),
+        _moments(student_probs),
+        _moments(teacher_probs),
+        teacher_logits.sum((0, 1)),
+        jnp.stack([_counts(x, num_classes) for x in classes]),
+        (classes[0] == classes[1]).sum().astype(float),
+        _counts(best, hypothesis_losses.shape[-1]),
     )
-    return SSLOutput(lost, sorted_as, jax.lax.stop_gradient(sums))
+    return SSLOutput(prediction_loss, class_loss, jax.lax.stop_gradient(sums))
 
 
-def _targets_and_student(
+def _targets_and_hypotheses(
     params: Tree,
-    teaching: TeacherState,
+    state: TeacherState,
     log_mel: Float[Array, "C frames F"],
     order: Int[Array, "C P"],
     config: SelfSupervisedConfig,
-) -> tuple[Float[Array, "C M E"], Float[Array, "C M Y E"]]:
-    """Returns the teacher's vectors of the masked patches, and the student's hypotheses."""
-    encoder, own = Matpac(config.encoder), params["encoder"]
+) -> tuple[Float[Array, "C masked D"], Float[Array, "C masked hypotheses D"]]:
+    """Returns the teacher's embeddings of the masked patches, and the student's hypotheses."""
+    encoder, student = Matpac(config.encoder), params["encoder"]
     columns = log_mel.reshape(len(log_mel), -1, config.encoder.patch_size, log_mel.shape[-1])
-    patches = encoder.apply({"params": own}, columns, method="embed")
+    patches = encoder.apply({"params": student}, columns, method="embed")
     visible, masked = jnp.split(order, [config.visible], axis=1)
-    seen = encoder.apply({"params": own}, gather_patches(patches, visible), method="encode")[0]
-    student = Predictor(config).apply({"params": params["predictor"]}, seen, order)
-    # The teacher hears through the student's patches and class token, without a gradient.
-    taught = {**own, **teaching.teacher["encoder"]}
-    hidden = gather_patches(patches, masked)
-    taught, hidden = jax.lax.stop_gradient((taught, hidden))
-    targets = encoder.apply({"params": taught}, hidden, method="encode")[0, :, 1:]
-    return jax.lax.stop_gradient(targets), student
+    visible_patches = gather_patches(patches, visible)
+    encoded = encoder.apply({"params": student}, visible_patches, method="encode")[0]
+    hypotheses = Predictor(config).apply({"params": params["predictor"]}, encoded, order)
+    # The teacher shares the student's patch embedding and class token, without a gradient.
+    teacher = {**student, **state.teacher["encoder"]}
+    masked_patches = gather_patches(patches, masked)
+    teacher, masked_patches = jax.lax.stop_gradient((teacher, masked_patches))
+    targets = encoder.apply({"params": teacher}, masked_patches, method="encode")[0, :, 1:]
+    return jax.lax.stop_gradient(targets), hypotheses
 
 
-def _moments(x: Float[Array, "C M *rest"]) -> Float[Array, "2 *rest"]:
+def _moments(x: Float[Array, "C masked *rest"]) -> Float[Array, "2 *rest"]:
     """Returns the sums over patches of x and of its squares."""
     return jnp.stack([x.sum((0, 1)), jnp.square(x).sum((0, 1))])
 
 
+def _counts(indices: Int[Array, "C masked"], length: int) -> Float[Array, "_"]:
+    return jnp.bincount(indices.reshape(-1), length=length).astype(float)
+
+
 def init_params(config: SelfSupervisedConfig, seed: int) -> Tree:
-    """Returns the student's weights at random, as published; one compiled program."""
-    return jax.jit(lambda: _init(config, seed))()
+    """Returns the student's initial parameters, as published."""
+    return jax.jit(lambda: _init_student(config, seed))()
 
 
-def _init(config: SelfSupervisedConfig, seed: int) -> Tree:
-    keys = jax.random.split(jax.random.key(seed), 3)
-    samples = jnp.zeros((1, 1, column_samples(config.encoder.patch_size)))
+def _init_student(config: SelfSupervisedConfig, seed: int) -> Tree:
+    encoder_key, predictor_key, head_key = jax.random.split(jax.random.key(seed), 3)
     order = jnp.arange(config.patches)[None]
     visible = jnp.zeros((1, 1 + config.visible, config.encoder.width))
-    encoder = Matpac(config.encoder).init(keys[0], samples, method="init_all")
-    parts = {
-        "encoder": encoder,
-        "predictor": Predictor(config).init(keys[1], visible, order),
-        "class_head": ClassHead(config).init(keys[2], visible),
+    return {
+        "encoder": _init_encoder(config, encoder_key),
+        "predictor": Predictor(config).init(predictor_key, visible, order)["params"],
+        "class_head": ClassHead(config).init(head_key, visible)["params"],
     }
-    return {name: own["params"] for name, own in parts.items()}
+
+
+def _init_encoder(config: SelfSupervisedConfig, key: Array) -> Tree:
+    samples = jnp.zeros((1, 1, column_samples(config.encoder.patch_size)))
+    return Matpac(config.encoder).init(key, samples, method="init_all")["params"]
 
 
 def init_teacher(config: SelfSupervisedConfig, params: Tree, seed: int) -> TeacherState:
-    """Returns what teaches at the first step, as published.
+    """Returns the teacher's initial state, as published.
 
-    Its encoder is not the student's but another draw; its class head begins with smaller numbers,
-    and with the same last layer.
+    Its encoder is an independent draw, not a copy of the student's; its class head has smaller
+    weights, and the student's last layer.
     """
-    return jax.jit(lambda last: _init_teaching(config, last, seed))(params["class_head"]["last"])
+    return jax.jit(lambda last: _init_teacher(config, last, seed))(params["class_head"]["last"])
+
+
+def _init_teacher(config: SelfSupervisedConfig, last: Tree, seed: int) -> TeacherState:
+    encoder_key, head_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
+    head = ClassHead(config, nn.initializers.normal(0.02))
+    embeddings = jnp.zeros((1, 1, config.encoder.width))
+    class_head = head.init(head_key, embeddings)["params"] | {"last": last}
+    params = {"encoder": _init_encoder(config, encoder_key), "class_head": class_head}
+    return TeacherState(ema_params(params), jnp.zeros(config.class_head.num_classes))
 
 
 def init_student_and_teacher(config: SelfSupervisedConfig, seed: int) -> Tree:
-    """Returns student and what teaches as one tree, which is what checkpoints hold."""
+    """Returns student and teacher as one tree, the content of a checkpoint."""
     params = init_params(config, seed)
     return {**params, **init_teacher(config, params, seed)._asdict()}
 
 
-def split_teacher(whole: Tree) -> tuple[Tree, TeacherState]:
-    """Returns the student's weights, and what teaches."""
-    params = {name: tree for name, tree in whole.items() if name not in TeacherState._fields}
-    return params, TeacherState(**{name: whole[name] for name in TeacherState._fields})
-
-
-def _init_teaching(config: SelfSupervisedConfig, last: Tree, seed: int) -> TeacherState:
-    encoder, head = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1))
-    samples = jnp.zeros((1, 1, column_samples(config.encoder.patch_size)))
-    other = Matpac(config.encoder).init(encoder, samples, method="init_all")["params"]
-    small = ClassHead(config, nn.initializers.normal(0.02))
-    vectors = jnp.zeros((1, 1, config.encoder.width))
-    class_head = small.init(head, vectors)["params"] | {"last": last}
-    teacher = ema_params({"encoder": other, "class_head": class_head})
-    return TeacherState(teacher, jnp.zeros(config.class_head.num_classes))
+def split_teacher(tree: Tree) -> tuple[Tree, TeacherState]:
+    """Splits a checkpoint's tree into the student's parameters and the teacher's state."""
+    params = {name: value for name, value in tree.items() if name not in TeacherState._fields}
+    return params, TeacherState(**{name: tree[name] for name in TeacherState._fields})

@@ -1,4 +1,4 @@
-"""What teaches: two moving averages of the student, and the centre of the teacher's classes."""
+"""The teacher: a moving average of the student, and the centre of its class logits."""
 
 import math
 from typing import NamedTuple
@@ -12,66 +12,70 @@ from tinymu_jax.utils.tree import Tree
 
 
 class TeacherState(NamedTuple):
-    """Changes from step to step, and is not trained."""
+    """State of the teacher; it gets no gradient."""
 
     teacher: Tree
-    """What follows the student, by the same paths: `encoder/transformer` (blocks and final norm)
-    and `class_head`."""
+    """EMA of the student's weights, under the same paths: `encoder/transformer` (blocks and final
+    norm) and `class_head`."""
     centre: Float[Array, "classes"]
-    """Running mean of what it makes of patches."""
+    """Running mean of the teacher's class probabilities or logits."""
 
 
 def ema_update(
-    teaching: TeacherState,
+    state: TeacherState,
     params: Tree,
-    told: Float[Array, "classes"],
+    batch_mean: Float[Array, "classes"],
     step: Int[Array, ""],
     steps: int,
     config: SelfSupervisedConfig,
 ) -> TeacherState:
-    """Returns what teaches after a step.
+    """Returns the teacher's state after a step.
 
     Args:
-        teaching: before it.
-        params: of the student, before its update.
-        told: mean over the step's patches of the teacher's probabilities or logits.
-        step: steps done before.
-        steps: of the whole run.
-        config: with the shares that are kept.
+        state: the state before the step.
+        params: the student's parameters before its update.
+        batch_mean: mean over the step's patches of the teacher's class probabilities or logits.
+        step: steps done before this one.
+        steps: steps of the run.
+        config: EMA decays and momentum.
     """
-    encoder, class_head = ema_rates(config, step, steps)
-    # What is told depends on the teacher: it is not overwritten, nor copied, before it was read.
-    sound = jnp.isfinite(told.sum())
-    rates = {"encoder": jnp.where(sound, encoder, 0), "class_head": jnp.where(sound, class_head, 0)}
+    encoder_rate, head_rate = ema_rates(config, step, steps)
+    # The rates depend on batch_mean, hence on the old teacher: XLA then overwrites the teacher in
+    # place, after its last use.
+    finite = jnp.isfinite(batch_mean.sum())
+    rates = {
+        "encoder": jnp.where(finite, encoder_rate, 0),
+        "class_head": jnp.where(finite, head_rate, 0),
+    }
     student = ema_params(params)
     teacher = {
         name: jax.tree.map(
-            lambda a, b, rate=rate: a + rate * (b - a), teaching.teacher[name], student[name]
+            lambda old, new, rate=rate: old + rate * (new - old), state.teacher[name], student[name]
         )
         for name, rate in rates.items()
     }
-    kept = config.centre_momentum
-    return TeacherState(teacher, teaching.centre * kept + told * (1 - kept))
+    momentum = config.centre_momentum
+    return TeacherState(teacher, state.centre * momentum + batch_mean * (1 - momentum))
 
 
-def order_after_teacher(params: Tree, teaching: TeacherState) -> Tree:
-    """Returns the student's weights, to be updated once the teacher has followed them.
+def order_after_teacher(params: Tree, state: TeacherState) -> Tree:
+    """Makes the student's parameters depend on the updated teacher; their values do not change.
 
-    Where a state's memory is given away, XLA copies every weight that is both read and overwritten
-    in no order that it can see: 0.36 GB of the published sizes. A weight whose teacher is no number
-    becomes none, which makes that order seen; all others are what they were.
+    Without this dependency XLA cannot see that the teacher reads the student's donated weights
+    before they are overwritten, and copies them (0.36 GB at the published sizes). Only a NaN in
+    the teacher propagates to the student.
     """
 
-    def later(weight: Array, teacher: Array) -> Array:
+    def tie(weight: Array, teacher: Array) -> Array:
         return jnp.where(jnp.isnan(teacher), teacher, weight)
 
-    own = ema_params(params)
-    tied = jax.tree.map(later, own, {name: teaching.teacher[name] for name in own})
+    student = ema_params(params)
+    tied = jax.tree.map(tie, student, {name: state.teacher[name] for name in student})
     return {**params, **tied, "encoder": {**params["encoder"], **tied["encoder"]}}
 
 
 def ema_params(params: Tree) -> Tree:
-    """Returns the student's weights that the teacher follows, by their paths."""
+    """Returns the student's parameters that the teacher averages, by their paths."""
     return {
         "encoder": {"transformer": params["encoder"]["transformer"]},
         "class_head": params["class_head"],
@@ -81,37 +85,40 @@ def ema_params(params: Tree) -> Tree:
 def mcl_temperature(
     config: SelfSupervisedConfig, step: Int[Array, ""]
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """Returns the temperature of the hypotheses' weights, and whether the best alone counts.
+    """Returns the temperature of multiple choice learning, and whether only the best counts.
 
-    It falls exponentially (MATPAC++, arXiv 2508.12709; `models/mcl.py`).
+    It decays exponentially (MATPAC++, arXiv 2508.12709; published: `models/mcl.py`).
     """
-    # The rate's logarithm keeps the digits that a power of 0.99997 in float32 would lose.
-    falling = config.mcl_temperature * jnp.exp(step * math.log(config.mcl_temperature_decay))
-    return jnp.maximum(falling, config.mcl_temperature_end), falling <= config.mcl_temperature_end
+    # In float32 a power of 0.99997 would lose digits that its logarithm keeps.
+    temperature = config.mcl_temperature * jnp.exp(step * math.log(config.mcl_temperature_decay))
+    end = config.mcl_temperature_end
+    return jnp.maximum(temperature, end), temperature <= end
 
 
 def teacher_temperature(config: SelfSupervisedConfig, step: Int[Array, ""]) -> Float[Array, ""]:
-    """Returns the temperature of the teacher's classes: linear over its warm-up."""
-    done = jnp.where(step >= config.teacher_warmup, 1.0, step / max(config.teacher_warmup, 1))
-    return config.teacher_temperature + done * (
-        config.teacher_temperature_end - config.teacher_temperature
+    """Returns the temperature of the teacher's classes, linear during its warm-up."""
+    start, end, warmup = (
+        config.teacher_temperature,
+        config.teacher_temperature_end,
+        config.teacher_warmup,
     )
+    return start + jnp.where(step >= warmup, 1.0, step / max(warmup, 1)) * (end - start)
 
 
 def ema_rates(
     config: SelfSupervisedConfig, step: Int[Array, ""], steps: int
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Returns which share of the student the teacher's encoder and class head take in.
+    """Returns the EMA rates (1 - decay) of the teacher's encoder and class head.
 
-    That is 1 - decay, which float32 holds to more digits than the decay: linear over all steps,
-    nothing at the first one, since the teacher begins by itself. Past the last step both take in
-    1 - `encoder_ema_decay_end`, as published (`models/model.py`, do_ema_step).
+    Decays are linear over the run. The rate is 0 at step 0, where the teacher has its own initial
+    weights, and beyond the last step it is 1 - `encoder_ema_decay_end` for both, as published
+    (`models/model.py`, do_ema_step). float32 holds a rate to more digits than a decay near 1.
     """
-    done = step / steps
+    progress = step / steps
 
     def rate(start: float, end: float) -> Float[Array, ""]:
-        linear = (1 - start) + done * (start - end)
-        # Where a decay does not change, the published code keeps it past the end too.
+        linear = (1 - start) + progress * (start - end)
+        # The published code keeps a constant decay beyond the last step.
         last = 1 - (config.encoder_ema_decay_end if start != end else end)
         return jnp.where(step == 0, 0.0, jnp.where(step >= steps, last, linear))
 

@@ -136,7 +136,7 @@ def pretraining_loss(config: SelfSupervisedConfig, seed: int) -> LossFn:
         merged = merge_trees(params, frozen)
         output = ssl_loss(merged, context.aux_state, log_mel, orders, context.step, config)
         share = config.class_loss_weight
-        loss_sum = (1 - share) * output.prediction.sum() + share * output.classes.sum()
+        loss_sum = (1 - share) * output.prediction_loss.sum() + share * output.class_loss.sum()
         masked = blocks * clips * (config.patches - config.visible)
         return LossSum(loss_sum, jnp.float32(masked), output.sums)
 
@@ -149,7 +149,8 @@ def update_teacher(config: SelfSupervisedConfig, steps: int) -> PostUpdate:
     def post_update(
         state: TrainState, aux: MetricSums, num_targets: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
-        outputs = aux.teacher[0] if config.centre == "probabilities" else aux.logits
+        probs, logits = aux.teacher_probs[0], aux.teacher_logits
+        outputs = probs if config.centre == "probabilities" else logits
         mean = outputs / num_targets
         teacher = ema_update(state.aux_state, state.params, mean, state.step, steps, config)
         params = order_after_teacher(state.params, teacher)
