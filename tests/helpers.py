@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.tree import flatten
 
 ROOT = Path(__file__).parents[1]
 
@@ -158,3 +159,9 @@ def music_tree(ontology):
         names[name]: tuple(names[other] for other in below if name in children[other])
         for name in below
     }
+
+
+def check_axes(params, table):
+    """Asserts that every weight has exactly one row in a table of axes, with its rank."""
+    ranks = {path: leaf.ndim for path, leaf in flatten(params)}
+    assert {path: len(axes) for path, axes in table.items()} == ranks

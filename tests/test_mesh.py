@@ -93,7 +93,7 @@ def test_heads_that_cannot_be_parted_are_named():
     axes = tinymu.param_axes(config)
     shapes = {"decoder": {"body": {"norm": {"scale": np.zeros(577)}}}}
     message = refusal(weight_shardings, shapes, axes, mesh_of(1, 8, 1))
-    assert message.startswith("mesh fsdp=8: does not part the 577 of decoder/body/norm/scale")
+    assert message.startswith("mesh fsdp=8: does not divide the 577 of decoder/body/norm/scale")
     with pytest.raises(ValueError, match="unknown logical axis 'colour'"):
         weight_shardings({"a": np.zeros(2)}, {"a": ("colour",)}, mesh_of(1, 1, 1))
 

@@ -45,7 +45,7 @@ def test_labels_are_the_names_of_folders(tmp_path):
     table = notebook.label_by_folder(tmp_path, tmp_path / "labels.csv")
     assert table.read_text() == "file,label\njazz/a.wav,jazz\nrock/deep/b.wav,rock\n"
     (tmp_path / "c.wav").touch()
-    assert "c.wav: lies in no folder" in refusal(notebook.label_by_folder, tmp_path, table)
+    assert "c.wav: is not in a folder" in refusal(notebook.label_by_folder, tmp_path, table)
 
 
 def test_a_recording_comes_from_a_browser_or_a_path(tmp_path, monkeypatch):

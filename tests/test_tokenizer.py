@@ -99,12 +99,12 @@ def test_decoding_keeps_other_special_tokens(tokenizer):
 
 def test_an_exclamation_mark_at_another_id_is_refused():
     with pytest.raises(InputError) as caught:
-        Tokenizer(tokenizer_text(), pad_token=18, where="other/tokenizer.json")
+        Tokenizer(tokenizer_text(), pad_token=18, source="other/tokenizer.json")
     message = str(caught.value)
     assert message.startswith("other/tokenizer.json: ")
     assert "17" in message
     assert "18" in message
-    assert "decoder's own tokenizer.json" in message
+    assert "decoder's tokenizer.json" in message
 
 
 def test_a_tokenizer_without_an_exclamation_mark_is_refused():
@@ -117,10 +117,10 @@ def test_a_tokenizer_without_an_exclamation_mark_is_refused():
 @pytest.mark.parametrize("text", ["", "no json", "{}", '{"model": {"type": "BPE"}}', "[1, 2]"])
 def test_a_file_that_is_no_tokenizer_is_refused(text):
     with pytest.raises(InputError) as caught:
-        Tokenizer(text, where="my/tokenizer.json")
+        Tokenizer(text, source="my/tokenizer.json")
     message = str(caught.value)
-    assert message.startswith("my/tokenizer.json: is no tokenizer")
-    assert "use the decoder's own tokenizer.json" in message
+    assert message.startswith("my/tokenizer.json: is not a tokenizer")
+    assert "use the decoder's tokenizer.json" in message
     assert "\n" not in message
 
 

@@ -1,10 +1,10 @@
-"""TinyMU in JAX: a 229M-parameter model that listens to music and answers questions about it.
+"""TinyMU in JAX: a 229M-parameter model that answers questions about music.
 
     import tinymu_jax
     tinymu = tinymu_jax.load("AndreasXi/TinyMU")
     tinymu.ask("song.mp3", "What is the main instrument?")
 
-Names are imported at first use, so that `import tinymu_jax` costs nothing.
+Public names are imported on first use, so that `import tinymu_jax` is fast.
 """
 
 from importlib import import_module
@@ -12,7 +12,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {
+# Public names and the modules that define them.
+_PUBLIC = {
     "load": "tinymu_jax.inference.load",
     "Assistant": "tinymu_jax.inference.assistant",
     "Listener": "tinymu_jax.inference.embedder",
@@ -23,15 +24,15 @@ _HOMES = {
     "load_audio": "tinymu_jax.audio.load",
     "log_mel": "tinymu_jax.audio.log_mel",
 }
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name where it lives."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    """Imports a public name from its module."""
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'tinymu_jax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_PUBLIC})

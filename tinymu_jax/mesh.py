@@ -1,4 +1,4 @@
-"""Where weights and batches lie: one mesh, one table of rules, one way onto the devices."""
+"""The device mesh, and the sharding of weights and batches on it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.utils.tree import flatten
 
 MESH_AXES = ("data", "fsdp", "tensor")
-"""Of every mesh: copies of the model, parts of the weights along their width, parts of the heads
-and hidden units. A batch is spread over the first two."""
+"""Mesh axes: data parallelism, fully sharded data parallelism (weights are sharded along their
+width), and tensor parallelism (heads and hidden units). Batches are sharded over the first two."""
 
 LOGICAL_AXIS_RULES: dict[str, str | None] = {
     "layers": None,
@@ -24,33 +24,33 @@ LOGICAL_AXIS_RULES: dict[str, str | None] = {
     "mlp": "tensor",
     "rank": None,
     "classes": None,
-    # A table spread over the batch's axes would be gathered for every look-up.
+    # An embedding sharded over the batch axes would be gathered for every lookup.
     "vocab": None,
     "vocab_embed": None,
 }
-"""Logical axis of a weight -> axis of the mesh."""
+"""Mesh axis of each logical axis of a weight."""
 
 BATCH_AXES = ("data", "fsdp")
-"""Axes of the mesh that part a batch."""
+"""Mesh axes that a batch is sharded over."""
 
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How many devices share what; their product is the number of all devices."""
+    """Sizes of the mesh axes; their product is the number of devices."""
 
     data: int = 0
-    """Copies of the model, each with its part of the batch; 0 means all devices that are left."""
+    """Data-parallel size; 0 uses all remaining devices."""
     fsdp: int = 1
-    """Devices that share the weights and their averages, and part the batch too."""
+    """Devices that weights and optimizer state are sharded over; also shards the batch."""
     tensor: int = 1
-    """Devices that share the heads and hidden units of a layer."""
+    """Devices that the heads and hidden units of a layer are sharded over."""
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Returns the mesh of all devices, or of those given.
+    """Returns a mesh of the given devices, by default of all.
 
     Raises:
-        InputError: the sizes do not go into the devices.
+        InputError: the product of the sizes is not the number of devices.
     """
     devices = list(jax.devices()) if devices is None else list(devices)
     rest = config.fsdp * config.tensor
@@ -67,88 +67,86 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 def weight_shardings(
     shapes: Mapping[str, Any], table: Mapping[str, tuple[str | None, ...]], mesh: Mesh
 ) -> dict[str, NamedSharding]:
-    """Returns where every weight lies, by its path.
+    """Returns the sharding of every weight, by path.
 
-    Matrices are parted; vectors are whole everywhere, since fetching them would cost more than
-    keeping them.
+    Matrices are sharded; vectors are replicated, since gathering them costs more than storing them.
 
     Args:
-        shapes: the tree, or a part of it; anything with a `shape`.
-        table: logical axes of each weight, of the whole tree.
+        shapes: a tree of weights, or a part of it; leaves need a `shape`.
+        table: logical axes of each weight.
         mesh: the mesh.
 
     Raises:
-        InputError: an axis that cannot be parted evenly.
+        InputError: an axis is not divisible by its mesh axis.
         ValueError: an unknown logical axis.
     """
-    found = {}
+    shardings = {}
     for path, leaf in flatten(shapes):
-        names: list[str | None] = []
+        mesh_axes: list[str | None] = []
         for size, axis in zip(leaf.shape, table[path], strict=True):
             if axis is not None and axis not in LOGICAL_AXIS_RULES:
                 raise ValueError(f"{path}: unknown logical axis {axis!r}")
             name = None if axis is None else LOGICAL_AXIS_RULES[axis]
             if name is not None and size % mesh.shape[name]:
                 raise InputError(
-                    f"mesh {name}={mesh.shape[name]}: does not part the {size} of {path} "
-                    f"({axis}) evenly; choose a size that does"
+                    f"mesh {name}={mesh.shape[name]}: does not divide the {size} of {path} "
+                    f"({axis}); choose a size that does"
                 )
-            names.append(name)
-        vector = sum(axis not in (None, "layers") for axis in table[path]) < 2
-        spec = PartitionSpec() if vector else PartitionSpec(*names)
-        found[path] = NamedSharding(mesh, spec)
-    return found
+            mesh_axes.append(name)
+        is_vector = sum(axis not in (None, "layers") for axis in table[path]) < 2
+        spec = PartitionSpec() if is_vector else PartitionSpec(*mesh_axes)
+        shardings[path] = NamedSharding(mesh, spec)
+    return shardings
 
 
 def tree_shardings(tree: Any, weights: Mapping[str, NamedSharding], mesh: Mesh) -> Any:
-    """Returns where every leaf of a state lies: what belongs to a weight lies where it does.
+    """Returns the sharding of every leaf of a training state.
 
-    A leaf belongs to a weight if the names on its way are the weight's path, as those of the
-    optimiser's averages are; all others are whole on every device.
+    A leaf whose dictionary keys form the path of a weight, such as an optimizer moment, is sharded
+    like that weight; all others are replicated.
     """
-    whole = NamedSharding(mesh, PartitionSpec())
+    replicated = NamedSharding(mesh, PartitionSpec())
 
-    def find(way: Any, _: Any) -> NamedSharding:
-        path = "/".join(str(key.key) for key in way if isinstance(key, jax.tree_util.DictKey))
-        return weights.get(path, whole)
+    def find(key_path: Any, _: Any) -> NamedSharding:
+        keys = [str(key.key) for key in key_path if isinstance(key, jax.tree_util.DictKey)]
+        return weights.get("/".join(keys), replicated)
 
     return jax.tree_util.tree_map_with_path(find, tree)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns where a batch's blocks lie: parted over copies and sharers of the weights."""
+    """Returns the sharding of a batch along its first axis."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def constrain(x: Array, *axes: str | None) -> Array:
-    """Tells XLA where an array lies that is computed on the way; the numbers stay the same.
+    """Constrains the sharding of an activation; its values do not change.
 
-    It is needed where weights and batch share an axis of the mesh: left alone, XLA may part what
-    is computed by the weights' width instead of by the batch, and keep whole batches. The mesh is
-    that of `jax.set_mesh`; without one x is returned as it is.
+    Where weights and batch share a mesh axis, XLA may otherwise shard activations by width and
+    replicate the batch. The mesh is that of `jax.set_mesh`; without one x is returned unchanged.
 
     Args:
-        x: of any shape.
-        axes: logical axis of each of x's axes: "batch" (blocks, rows, clips), one of `LOGICAL_AXIS_RULES`, or
-            None for an axis that every device has whole.
+        x: an activation.
+        axes: logical axis of each axis of x: "batch", one of `LOGICAL_AXIS_RULES`, or None for a
+            replicated axis.
 
     Raises:
-        ValueError: an unknown logical axis, or not one for each of x's axes.
+        ValueError: an unknown logical axis, or a wrong number of them.
     """
     if len(axes) != x.ndim:
         raise ValueError(f"{len(axes)} logical axes for an array of {x.ndim}: {axes}")
-    places = LOGICAL_AXIS_RULES | {"batch": BATCH_AXES}
+    rules = LOGICAL_AXIS_RULES | {"batch": BATCH_AXES}
     for axis in axes:
-        if axis is not None and axis not in places:
-            raise ValueError(f"unknown logical axis {axis!r}; use one of {', '.join(places)}")
+        if axis is not None and axis not in rules:
+            raise ValueError(f"unknown logical axis {axis!r}; use one of {', '.join(rules)}")
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    spec = PartitionSpec(*(None if axis is None else places[axis] for axis in axes))
+    spec = PartitionSpec(*(None if axis is None else rules[axis] for axis in axes))
     return jax.lax.with_sharding_constraint(x, spec)
 
 
 def make_global_batch(batch: Any, mesh: Mesh) -> Any:
-    """Puts what this process has of a batch on its devices, as a part of the whole batch."""
+    """Returns the global batch of which this process has loaded `batch`, on the devices."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
@@ -156,45 +154,43 @@ def make_global_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def local_block_ids(mesh: Mesh, blocks: int, accumulate: int = 1) -> list[int]:
-    """Returns which blocks of a step this process computes.
+    """Returns the indices of the blocks of a step that this process loads.
 
     Raises:
-        InputError: the blocks cannot be parted evenly.
+        InputError: the blocks cannot be divided evenly.
     """
-    sharing = mesh.shape["data"] * mesh.shape["fsdp"]
-    if blocks % (sharing * accumulate):
-        times = (
-            f", computed in {accumulate} parts (step.grad-accum-steps)" if accumulate > 1 else ""
-        )
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if blocks % (devices * accumulate):
+        steps = f" and the {accumulate} step.grad-accum-steps" if accumulate > 1 else ""
         raise InputError(
-            f"step.blocks {blocks}: cannot be parted evenly over the {sharing} devices of "
-            f"mesh.data and mesh.fsdp{times}; give a multiple of {sharing * accumulate}"
+            f"step.blocks {blocks}: cannot be divided evenly among the {devices} devices of "
+            f"mesh.data and mesh.fsdp{steps}; give a multiple of {devices * accumulate}"
         )
     spans = batch_sharding(mesh).addressable_devices_indices_map((blocks,)).values()
     return sorted({number for span in spans for number in range(*span[0].indices(blocks))})
 
 
 def device_put_tree(tree: Any, shardings: Any) -> Any:
-    """Puts a tree that every process has, each device's part on it and no more."""
+    """Puts a tree that every process holds onto the devices; each gets only its shards."""
     return jax.tree.map(
-        lambda x, at: jax.make_array_from_callback(x.shape, at, lambda part: np.asarray(x[part])),
+        lambda x, to: jax.make_array_from_callback(x.shape, to, lambda part: np.asarray(x[part])),
         tree,
         shardings,
     )
 
 
 def shard_local_batch(tree: Any, mesh: Mesh | None) -> Any:
-    """Puts a batch on a mesh of this process, parted where its first axis allows it.
+    """Puts a batch on this process's mesh; arrays are sharded where the first axis is divisible.
 
-    Without a mesh, it is returned as it is.
+    Without a mesh, the batch is returned unchanged.
     """
     if mesh is None:
         return tree
-    sharing = mesh.shape["data"] * mesh.shape["fsdp"]
-    whole = NamedSharding(mesh, PartitionSpec())
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    replicated = NamedSharding(mesh, PartitionSpec())
 
-    def place(x: Any) -> Array:
-        parted = x.ndim and x.shape[0] % sharing == 0
-        return jax.device_put(x, batch_sharding(mesh) if parted else whole)
+    def put(x: Any) -> Array:
+        divisible = x.ndim and x.shape[0] % devices == 0
+        return jax.device_put(x, batch_sharding(mesh) if divisible else replicated)
 
-    return jax.tree.map(place, tree)
+    return jax.tree.map(put, tree)

@@ -1,12 +1,10 @@
-"""What the notebooks in launch/colab need: lists from a csv, tables, pictures.
-
-Nothing here is needed to train or to ask; matplotlib and sklearn are imported where they are used.
-"""
+"""Helpers of the notebooks in launch/colab: example data, csv tables, plots, recordings."""
 
 import base64
 import csv
 import html
 import io
+import json
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,73 +12,80 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from tinymu_jax.audio.load import list_audio_files
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.facts import FACTS, NEW_TIMBRE
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import ComputeDtype
 from tinymu_jax.utils.files import make_folder, read_text, write_atomic, write_text
+from tinymu_jax.utils.plotting import new_figure, save_figure
 
 QUESTION_COLUMNS = ("file", "question", "answer")
 
-ASKED_FOR = ("timbre", "drums", "dynamics")
-"""Facts that questions are made about."""
+QUESTION_FACTS = ("timbre", "drums", "dynamics")
+"""Facts that `make_example_questions` asks about."""
 
-MANY = 12
-"""Recordings from which on neighbours mean something, so that t-SNE is drawn beside the PCA."""
+MIN_TSNE = 12
+"""Fewest recordings for which t-SNE is plotted beside PCA."""
 
-NUMBERED_COLOURS = 10
-"""Labels that differ in colour; further ones have another marker."""
+NUM_COLOURS = 10
+"""Labels that differ in colour; further ones differ in marker."""
 
 
 def best_compute_dtype() -> ComputeDtype:
-    """Returns what to multiply in: bfloat16 where the device has it, else float32.
+    """Returns bfloat16 if the first device supports it natively, else float32.
 
-    TPUs have it, and NVIDIA's cards from compute capability 8 on; a T4 (7.5) emulates it.
+    These are TPUs, and NVIDIA GPUs from compute capability 8.0 on; a T4 (7.5) emulates it.
     """
     import jax
 
     device = jax.devices()[0]
-    # AMD's cards have a name there, such as gfx90a.
+    # On AMD GPUs the capability is a name such as gfx90a.
     major = str(getattr(device, "compute_capability", "")).partition(".")[0]
-    has_it = device.platform == "tpu" or (major.isdecimal() and int(major) >= 8)
-    return "bfloat16" if has_it else "float32"
+    native = device.platform == "tpu" or (major.isdecimal() and int(major) >= 8)
+    return "bfloat16" if native else "float32"
 
 
 def make_example_questions(folder: str | Path, clips: int, seconds: float, seed: int = 0) -> Path:
-    """Writes clips and questions.csv about them, for those who have none at hand.
+    """Synthesizes clips and writes questions.csv about them, for users without data.
 
-    Half of the clips have a timbre that nano does not know (`NEW_TIMBRE`), half a usual one; each
-    is asked for its instrument, its drums and its dynamics.
+    Half of the clips have a timbre that nano does not know (`NEW_TIMBRE`). Each clip has questions
+    about its instrument, drums and dynamics.
 
     Returns:
-        The csv; its files lie beside it.
+        The path of the csv, which lies beside the clips.
 
     Raises:
-        InputError: the folder cannot be written to.
+        InputError: the folder is not writable.
     """
-    import json
-
     from tinymu_jax.data.question_formats import QA
     from tinymu_jax.data.synthetic.generate import CLIPS, LISTS, synthesize
 
     folder, rows = make_folder(folder), []
     counts = {NEW_TIMBRE: clips - clips // 2, "usual": clips // 2}
     for number, (name, count) in enumerate(counts.items()):
-        own = folder / name
-        timbre = NEW_TIMBRE if name == NEW_TIMBRE else None
-        parts = {"captions": 0, "open": len(FACTS), "choice": 0, "binary": 0, "workers": 1}
-        parts |= {"seconds": seconds, "timbre": timbre, "extra": (NEW_TIMBRE,)}
-        config = SynthesisConfig(count, seed=seed + number, **parts)
-        synthesize(own, config)
-        for asked in json.loads(read_text(own / LISTS[QA])):
-            if asked["facts"][0] in ASKED_FOR:
-                path = f"{name}/{CLIPS}/{asked['file_name']}"
-                rows.append((path, asked["input_text"], asked["target_text"]))
-    return _write_table(folder / "questions.csv", [QUESTION_COLUMNS, *rows])
+        config = SynthesisConfig(
+            count,
+            captions=0,
+            open=len(FACTS),
+            choice=0,
+            binary=0,
+            workers=1,
+            seed=seed + number,
+            seconds=seconds,
+            timbre=NEW_TIMBRE if name == NEW_TIMBRE else None,
+            extra=(NEW_TIMBRE,),
+        )
+        synthesize(folder / name, config)
+        for record in json.loads(read_text(folder / name / LISTS[QA])):
+            if record["facts"][0] in QUESTION_FACTS:
+                path = f"{name}/{CLIPS}/{record['file_name']}"
+                rows.append((path, record["input_text"], record["target_text"]))
+    return _write_csv(folder / "questions.csv", [QUESTION_COLUMNS, *rows])
 
 
-def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> Path:
+def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> Path:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())
@@ -88,12 +93,12 @@ def _write_table(path: Path, rows: Sequence[Sequence[str]]) -> Path:
 
 
 def read_questions(path: str | Path) -> list[dict[str, str]]:
-    """Reads a csv of file, question and answer as records of a list in MusicSkills' format.
+    """Reads a csv with columns file, question and answer as records in MusicSkills' format.
 
     Raises:
-        InputError: it cannot be read, lacks a column, has no rows, or has an empty field.
+        InputError: the file cannot be read, lacks a column, has no rows, or has an empty field.
     """
-    # Excel's "CSV UTF-8" begins with a mark of the byte order.
+    # Excel's "CSV UTF-8" starts with a byte order mark.
     text = read_text(path, "save it as a csv in UTF-8").removeprefix("\ufeff")
     table = csv.DictReader(io.StringIO(text))
     rows, names = list(table), table.fieldnames or ()
@@ -105,108 +110,103 @@ def read_questions(path: str | Path) -> list[dict[str, str]]:
         )
     if not rows:
         raise InputError(f"{path}: has no rows; write one line for each question")
-    found = []
+    records = []
     for number, row in enumerate(rows, 2):
         file, question, answer = ((row[name] or "").strip() for name in QUESTION_COLUMNS)
         if not (file and question and answer):
-            raise InputError(f"{path}: line {number} has an empty field; fill it or take it out")
+            raise InputError(
+                f"{path}: line {number} has an empty field; fill it or remove the line"
+            )
         record = {"file_name": file, "input_text": question, "target_text": answer}
-        found.append(record | {"dataset": Path(path).stem, "task": "QA"})
-    return found
+        records.append(record | {"dataset": Path(path).stem, "task": "QA"})
+    return records
 
 
 def label_by_folder(folder: str | Path, path: str | Path) -> Path:
-    """Writes a csv of file and label for recordings that lie in one folder for each label.
+    """Writes a csv of file and label for recordings sorted into one folder per label.
 
     Raises:
-        InputError: there are no recordings, or one lies outside such a folder.
+        InputError: there are no recordings, or one is not in a label's folder.
     """
-    from tinymu_jax.audio.load import list_audio_files
-
     rows = [("file", "label")]
-    for found in list_audio_files(folder):
-        inside = found.relative_to(folder)
-        if len(inside.parts) < 2:
-            raise InputError(f"{found}: lies in no folder of its label; put it into one")
-        rows.append((str(inside), inside.parts[0]))
-    return _write_table(Path(path), rows)
+    for recording in list_audio_files(folder):
+        relative = recording.relative_to(folder)
+        if len(relative.parts) < 2:
+            raise InputError(
+                f"{recording}: is not in a folder named by its label; move it into one"
+            )
+        rows.append((str(relative), relative.parts[0]))
+    return _write_csv(Path(path), rows)
 
 
 def html_table(columns: Mapping[str, Sequence[str]]) -> str:
-    """Returns a table as HTML, its columns by their names."""
-    cell = "<td style='text-align:left'>{}</td>"
-    head = "".join(f"<th style='text-align:left'>{html.escape(name)}</th>" for name in columns)
-    rows = (
-        "<tr>" + "".join(cell.format(html.escape(text)) for text in row) + "</tr>"
-        for row in zip(*columns.values(), strict=True)
-    )
-    return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
+    """Returns a table as HTML, from columns by name."""
+
+    def row(tag: str, texts: Sequence[str]) -> str:
+        cells = (f"<{tag} style='text-align:left'>{html.escape(text)}</{tag}>" for text in texts)
+        return f"<tr>{''.join(cells)}</tr>"
+
+    rows = (row("td", texts) for texts in zip(*columns.values(), strict=True))
+    return f"<table>{row('th', list(columns))}{''.join(rows)}</table>"
 
 
-def plot_percentages(shares: Mapping[str, float], path: str | Path, title: str = "") -> None:
-    """Writes a picture of shares (0 to 1) as bars in percent, the first one at the top.
+def plot_percentages(fractions: Mapping[str, float], path: str | Path, title: str = "") -> None:
+    """Plots fractions (0 to 1) as horizontal bars in percent, the first one at the top.
 
     Raises:
-        InputError: matplotlib is not installed; the place cannot be written to.
+        InputError: the file cannot be written.
     """
-    from tinymu_jax.utils.plotting import new_figure, save_figure
-
-    figure, axes = new_figure(8, 0.9 + 0.45 * len(shares))
-    percent = [100 * share for share in shares.values()]
+    figure, axes = new_figure(8, 0.9 + 0.45 * len(fractions))
+    percent = [100 * fraction for fraction in fractions.values()]
     places = np.arange(len(percent))[::-1]
-    drawn = axes.barh(places, percent, 0.6, color="tab:blue")
-    axes.bar_label(drawn, fmt="%.1f", padding=3)
-    axes.set_yticks(places, list(shares), parse_math=False)
+    axes.bar_label(axes.barh(places, percent, 0.6, color="tab:blue"), fmt="%.1f", padding=3)
+    axes.set_yticks(places, list(fractions), parse_math=False)
     axes.set(xlim=(0, 108), xticks=range(0, 101, 20), xlabel="percent")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, parse_math=False, loc="left")
     save_figure(figure, path)
 
 
-def pca_2d(vectors: Float[np.ndarray, "R E"]) -> Float[np.ndarray, "R 2"]:
-    """Returns vectors on the plane in which they differ most (PCA)."""
-    centred = vectors - vectors.mean(0)
-    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-    return (left * sizes)[:, :2]
+def pca_2d(vectors: Float[np.ndarray, "B E"]) -> Float[np.ndarray, "B 2"]:
+    """Returns the first two principal components of vectors."""
+    left, singular_values, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
+    return (left * singular_values)[:, :2]
 
 
 def plot_embeddings(
-    vectors: Float[np.ndarray, "R E"],
+    vectors: Float[np.ndarray, "B E"],
     labels: Sequence[str],
     path: str | Path,
     wrong: Sequence[int] = (),
 ) -> None:
-    """Writes a picture of recordings by their vectors: PCA, and t-SNE where there are `MANY`.
+    """Plots the embeddings of recordings by PCA, and by t-SNE if there are `MIN_TSNE`.
 
     Args:
-        vectors: of each recording.
-        labels: of each; they give its colour.
-        path: of the picture; its suffix says the format.
-        wrong: numbers of recordings that get a ring.
+        vectors: embedding of each recording.
+        labels: label of each recording, shown by colour and marker.
+        path: image file; its suffix selects the format.
+        wrong: indices of recordings to be ringed.
 
     Raises:
-        InputError: matplotlib is not installed; the place cannot be written to.
+        InputError: the file cannot be written.
     """
-    from tinymu_jax.utils.plotting import new_figure, save_figure
-
-    places = {"PCA: where they differ most": pca_2d(vectors)}
-    if len(vectors) >= MANY:
+    panels = {"PCA: directions of largest variance": pca_2d(vectors)}
+    if len(vectors) >= MIN_TSNE:
         from sklearn.manifold import TSNE
 
         scaled = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-6)
-        near = min(30.0, len(vectors) / 4)
-        drawn = TSNE(perplexity=near, init="pca", random_state=0).fit_transform(scaled)
-        places["t-SNE: neighbours stay together"] = drawn
-    figure, first = new_figure(5.2 * len(places), 5.2)
+        tsne = TSNE(perplexity=min(30.0, len(vectors) / 4), init="pca", random_state=0)
+        panels["t-SNE: neighbours stay together"] = tsne.fit_transform(scaled)
+    figure, first = new_figure(5.2 * len(panels), 5.2)
     first.remove()
-    names, own = sorted(set(labels)), np.asarray(labels)
-    for number, (title, points) in enumerate(places.items(), 1):
-        axes = figure.add_subplot(1, len(places), number)
-        for kind, name in enumerate(names):
-            chosen = points[own == name]
-            marker = "os^Dv"[kind // NUMBERED_COLOURS % 5]
-            style = {"color": f"C{kind % NUMBERED_COLOURS}", "marker": marker, "s": 32}
-            axes.scatter(*chosen.T, **style, label=name, alpha=0.85, linewidths=0)
+    label_of_row = np.asarray(labels)
+    for number, (title, points) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), number)
+        for kind, name in enumerate(sorted(set(labels))):
+            marker = "os^Dv"[kind // NUM_COLOURS % 5]
+            style = {"color": f"C{kind % NUM_COLOURS}", "marker": marker, "s": 32}
+            xy = points[label_of_row == name].T
+            axes.scatter(*xy, **style, label=name, alpha=0.85, linewidths=0)
         if len(wrong):
             ring = {"facecolors": "none", "edgecolors": "black", "s": 110, "linewidths": 1.2}
             axes.scatter(*points[list(wrong)].T, **ring, label="the probe is wrong")
@@ -228,7 +228,7 @@ RECORDER = """
   recorder.stop();
   await stopped;
   stream.getTracks().forEach(track => track.stop());
-  // A context of this rate resamples what it decodes, whatever the browser records in.
+  // The context resamples to its rate while decoding.
   const context = new AudioContext({sampleRate: RATE});
   const sound = await context.decodeAudioData(await new Blob(parts).arrayBuffer());
   const samples = Int16Array.from(
@@ -240,11 +240,11 @@ RECORDER = """
   return btoa(text);
 })()
 """
-"""Records the microphone in the browser; its value is 16-bit samples in base64."""
+"""JavaScript that records the microphone; returns 16-bit samples in base64."""
 
 
 def in_colab() -> bool:
-    """Returns whether this is a notebook in Colab."""
+    """Returns whether this runs in Colab."""
     return find_spec("google") is not None and find_spec("google.colab") is not None
 
 
@@ -252,13 +252,13 @@ def get_recording(source: str, folder: str | Path, seconds: float = 10.0) -> Pat
     """Returns the path of a recording.
 
     Args:
-        source: `upload` or `record` (in Colab; elsewhere a path is asked for), `example` (made on
-            the spot), or a path.
-        folder: for what is uploaded, recorded or made.
-        seconds: of what is recorded or made.
+        source: `upload` or `record` (in Colab; elsewhere asks for a path), `example` (synthesized),
+            or a path.
+        folder: folder for uploaded, recorded or synthesized files.
+        seconds: length of a recorded or synthesized clip.
 
     Raises:
-        InputError: nothing was given, there is no such file, or the browser gave no microphone.
+        InputError: nothing was chosen, there is no such file, or there is no microphone.
     """
     if source == "example":
         return synthesize_recording(make_folder(folder) / "example.wav", seconds)
@@ -275,56 +275,56 @@ def get_recording(source: str, folder: str | Path, seconds: float = 10.0) -> Pat
 
 
 def upload(folder: str | Path) -> Path:
-    """Asks for a file in Colab, and returns where it then lies.
+    """Asks for a file in Colab and returns its new path.
 
     Raises:
         InputError: nothing was uploaded.
     """
     from google.colab import files
 
-    found = files.upload()
-    if not found:
+    uploaded = files.upload()
+    if not uploaded:
         raise InputError("nothing was uploaded: run the cell again and choose a file")
-    name, content = next(iter(found.items()))
+    name, content = next(iter(uploaded.items()))
     path = make_folder(folder) / Path(name).name
     path.write_bytes(content)
     return path
 
 
 def record(path: Path, seconds: float) -> Path:
-    """Records the microphone of Colab's browser to a wav file of 16 kHz.
+    """Records the microphone in Colab to a 16 kHz wav file.
 
     Raises:
-        InputError: the browser gave no microphone, or sent nothing.
+        InputError: there is no microphone, or no sound.
     """
     from google.colab import output
 
     code = RECORDER.replace("SECONDS", f"{seconds:g}").replace("RATE", str(SAMPLE_RATE))
     print(f"recording {seconds:g} s ...", flush=True)
     try:
-        sent = output.eval_js(code, timeout_sec=seconds + 60)
+        encoded = output.eval_js(code, timeout_sec=seconds + 60)
     except Exception as error:
         raise InputError(
             f"the browser gave no microphone ({error}); allow it for this page, or upload a file"
         ) from error
-    samples = np.frombuffer(base64.b64decode(sent or ""), np.int16)
+    samples = np.frombuffer(base64.b64decode(encoded or ""), np.int16)
     if not len(samples):
         raise InputError("the browser sent no sound: run the cell again, or upload a file")
-    return _write_sound(path, samples)
+    return _write_wav(path, samples)
 
 
 def synthesize_recording(path: Path, seconds: float) -> Path:
-    """Writes a clip of synthetic music as a wav file.
+    """Writes a clip of synthetic music to a wav file.
 
     Raises:
-        InputError: the place cannot be written to.
+        InputError: the file cannot be written.
     """
     from tinymu_jax.data.synthetic.generate import make_clip
 
-    return _write_sound(path, make_clip(SynthesisConfig(seconds=seconds), 0)[1])
+    return _write_wav(path, make_clip(SynthesisConfig(seconds=seconds), 0)[1])
 
 
-def _write_sound(path: Path, samples: np.ndarray) -> Path:
+def _write_wav(path: Path, samples: np.ndarray) -> Path:
     import soundfile
 
     def write(partial: Path) -> None:

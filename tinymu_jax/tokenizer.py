@@ -1,4 +1,4 @@
-"""SmolLM2's tokenizer as TinyMU uses it: "!" is split off first, and nothing is added."""
+"""SmolLM2's tokenizer as TinyMU uses it, and tokenizers trained in its format."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,13 +8,18 @@ END_TEXT = "<|endoftext|>"
 
 
 class Tokenizer:
-    """Text to token ids and back."""
+    """Converts text to token ids and back. "!" is a special token; none is added to a text."""
 
-    def __init__(self, text: str, pad_token: int = 17, where: str = "tokenizer.json") -> None:
-        """Builds it from the text of a `tokenizer.json`.
+    def __init__(self, text: str, pad_token: int = 17, source: str = "tokenizer.json") -> None:
+        """Creates a tokenizer from the content of a `tokenizer.json`.
+
+        Args:
+            text: content of the file.
+            pad_token: expected id of "!".
+            source: name of the file, for error messages.
 
         Raises:
-            InputError: no tokenizer, or one in which "!" is not `pad_token`.
+            InputError: the content is not a tokenizer, or "!" is not `pad_token`.
         """
         from tokenizers import AddedToken
         from tokenizers import Tokenizer as Fast
@@ -24,30 +29,27 @@ class Tokenizer:
             self._fast = Fast.from_str(text)
         except Exception as error:
             raise InputError(
-                f"{where}: is no tokenizer ({str(error).splitlines()[0]}); use the decoder's own "
+                f"{source}: is not a tokenizer ({str(error).splitlines()[0]}); use the decoder's "
                 "tokenizer.json"
             ) from error
-        # A file may have been saved with these on; they would change what is asked.
+        # A file may have been saved with these enabled.
         self._fast.no_padding()
         self._fast.no_truncation()
-        # The published code declares "!" the pad token. From then on it is cut out of a text
-        # before byte pairs are merged: "!!" is two tokens, whatever the vocabulary holds.
+        # The published code declares "!" the pad token, hence a special token. Those are split off
+        # before byte pairs are merged: "!!" becomes two tokens.
         self._fast.add_special_tokens([AddedToken("!", special=True, normalized=False)])
         if self._fast.token_to_id("!") != pad_token:
             raise InputError(
-                f'{where}: "!" is token {self._fast.token_to_id("!")}, this model pads with '
-                f"{pad_token}; use the decoder's own tokenizer.json"
+                f'{source}: "!" is token {self._fast.token_to_id("!")}, this model pads with '
+                f"{pad_token}; use the decoder's tokenizer.json"
             )
 
     def encode(self, text: str) -> list[int]:
-        """Returns the token ids of a text; no special tokens are added."""
+        """Returns the token ids of a text."""
         return self._fast.encode(text, add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Returns the text of token ids up to the end token.
-
-        Special tokens are kept, since "!" is one.
-        """
+        """Returns the text of token ids up to the end token, including special tokens."""
         return self._fast.decode(list(tokens), skip_special_tokens=False).split(END_TEXT)[0]
 
 
@@ -70,20 +72,20 @@ SPECIAL_TOKENS = (
     "<jupyter_script>",
     "<empty_output>",
 )
-"""Tokens 0 to 16; "!" comes next and is 17, which TinyMU pads with."""
+"""Tokens 0 to 16. The next one is "!", token 17, which TinyMU pads with."""
 
 
 def train_tokenizer(texts: Iterable[str], size: int = 768) -> str:
-    """Learns byte pairs from texts; returns the text of a `tokenizer.json`.
+    """Trains a byte-level BPE tokenizer and returns the content of a `tokenizer.json`.
 
     Args:
-        texts: that it is made for; any other text can be written with it too.
-        size: of the vocabulary; fewer tokens where the texts give no more.
+        texts: training texts.
+        size: maximum size of the vocabulary.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    # As SmolLM2's: digits one by one, then bytes.
+    # As in SmolLM2: single digits, then bytes.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),

@@ -192,9 +192,12 @@ def write_rate(path, rate):
 
 
 FILES = {
-    "no_rate.wav": (lambda path: write_rate(path, 0), "(sample rate is 0|cannot be decoded)"),
-    "slow.wav": (lambda path: write_rate(path, 10), "says that its sample rate is 10, 1000 to"),
-    "fast.wav": (lambda path: write_rate(path, 2**31 - 1), "sample rate is 2147483647, 1000 to"),
+    "no_rate.wav": (lambda path: write_rate(path, 0), "(sample rate of 0|cannot be decoded)"),
+    "slow.wav": (
+        lambda path: write_rate(path, 10),
+        "has a sample rate of 10, accepted are 1000 to",
+    ),
+    "fast.wav": (lambda path: write_rate(path, 2**31 - 1), "sample rate of 2147483647, accepted"),
     f"{'long' * 60}.wav": (lambda path: None, "no such file; check the path"),
     "missing.wav": (lambda path: None, "no such file; check the path"),
     "folder.wav": (lambda path: path.mkdir(), "is a folder; name the recordings"),
@@ -205,7 +208,7 @@ FILES = {
     ),
     "header_only.wav": (
         lambda path: soundfile.write(path, np.zeros(0, np.float32), 16_000),
-        "holds no samples; replace",
+        "has no samples; replace",
     ),
     "cut_in_its_header.wav": (lambda path: cut_file(path, 0.0003), "cannot be decoded; convert"),
     "cut.flac": (lambda path: cut_file(path, 0.5), "cannot be decoded; convert"),
@@ -213,7 +216,7 @@ FILES = {
     "cut_in_its_header.ogg": (lambda path: cut_file(path, 0.02), "cannot be decoded; convert"),
     "cut_in_its_first_page.ogg": (
         lambda path: cut_file(path, 0.7, seconds=0.2),
-        "(holds no samples|cannot be decoded); ",
+        "(has no samples|cannot be decoded); ",
     ),
     "cut_in_its_first_frame.mp3": (lambda path: cut_file(path, 0.01), "cannot be decoded; convert"),
     "short.wav": (
@@ -248,7 +251,7 @@ ARRAYS = {
     "infinity": (np.where(np.arange(800) == 5, np.inf, noise(800)), "NaN or infinite .*; repair"),
     "two channels": (noise(1600).reshape(2, 800), r"shape \(2, 800\) .*: give one channel"),
     "one number": (np.array(1.0), r"shape \(\) .*: give one channel"),
-    "int16": (np.zeros(800, np.int16), "type int16: give floats .* samples / 32768"),
+    "int16": (np.zeros(800, np.int16), "type int16: give .* samples / 32768"),
     "text": (np.array(["a"] * 800), "type <U1: give one channel"),
     "complex": (np.zeros(800, complex), "type complex128: give one channel"),
 }

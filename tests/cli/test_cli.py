@@ -869,7 +869,7 @@ def test_a_name_that_is_too_long_is_told(tinymu, recordings):
     code, out, err = tinymu("ask", name, recordings[1], *COMMANDS["ask"])
     assert code == 2
     assert out.startswith(str(recordings[1]))
-    assert err.startswith(f"error: {name}: cannot be looked at (File name too long); check")
+    assert err.startswith(f"error: {name}: cannot be accessed (File name too long); check")
 
 
 def test_answers_come_without_a_stderr(checkpoint_file, recordings):

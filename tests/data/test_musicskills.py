@@ -70,8 +70,8 @@ def test_the_example_list_is_read(shared_dir):
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("{", "is no json"),
-        ("{}", "holds no list of records"),
+        ("{", "is not json"),
+        ("{}", "is not a list of records"),
         ("[]", "holds no list of records"),
         ('["a"]', "record 0: is not an object"),
         (json.dumps([record("x"), {"file_name": "y"}]), "record 1: has no 'input_text'"),

@@ -345,7 +345,7 @@ def test_the_end_of_a_worker_is_one_sentence():
         with worker_pool(1) as pool:
             pool.submit(os._exit, 1).result()
 
-    assert "a process that works beside this one ended" in refusal(work)
+    assert "a worker process died" in refusal(work)
 
 
 @pytest.mark.parametrize(

@@ -448,7 +448,7 @@ def test_results_are_written_whole(balanced, tmp_path):
         ("facts.csv", "file_name", "name", "is not a table of facts"),
         ("facts.csv", "0.wav", "9.wav", "record 0: 0.wav is not in facts.csv"),
         ("facts.csv", "flute", "bell", "'You hear flute.' to 'Describe' contradicts the facts"),
-        ("mcq.json", "[", "", "is no json"),
+        ("mcq.json", "[", "", "is not json"),
         ("mcq.json", '"(A) flute", "(B) bell"', '"(B) bell"', "lacks the options"),
         ("mcq.json", '"(C) organ"', '"(A) organ"', "lacks the options"),
         ("mcq.json", 'text": "(A) flute"', 'text": "flute"', "or a right one"),

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import check_axes
 
 from tinymu_jax.checkpoints.pytorch.matpac_ssl import from_training, to_training
 from tinymu_jax.checkpoints.pytorch.pickle_reader import read_torch_file
@@ -274,9 +275,7 @@ def test_every_weight_has_a_row(hypotheses):
     config = SelfSupervisedConfig.from_dict({"predictor": {"hypotheses": hypotheses}})
     shapes = jax.eval_shape(lambda: init_params(config, 0))
     table = param_axes(config)
-    assert {path: leaf.ndim for path, leaf in flatten(shapes)} == {
-        path: len(axes) for path, axes in table.items()
-    }
+    check_axes(shapes, table)
     assert ("predictor/heads/kernel" in table) == (hypotheses > 1)
 
 

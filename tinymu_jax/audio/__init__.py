@@ -1,1 +1,1 @@
-"""Reading audio: decoding, resampling, and the log-mel front end."""
+"""Audio: decoding, resampling, the log-mel front end, and its plot."""

@@ -1,7 +1,6 @@
-"""From a recording to the encoder's input: read, resample, log-mel.
+"""Reading recordings as 16 kHz mono samples, exactly as the published code does.
 
-Every step repeats the published front end number for number: the first channel, cropped at the
-file's own rate, torchaudio's default sinc resampler, and MATPAC's log-mel.
+That is the first channel, cropped at the file's sample rate, then torchaudio's default resampler.
 """
 
 import os
@@ -23,19 +22,21 @@ from tinymu_jax.utils.files import exists
 Mono = Literal["first", "mean"]
 
 SAMPLE_RATE_RANGE = (1_000, 768_000)
-"""Sample rates that recordings may have; others are faults of a header."""
+"""Accepted sample rates; others mean a broken header."""
 
 MAX_CLIP_SECONDS = 86_400
-"""Seconds that can be heard."""
+"""Upper limit of `max_seconds`."""
 
 
 class Clip(NamedTuple):
-    """The part of a recording that is heard."""
+    """The part of a recording that is encoded."""
 
     samples: Float32[np.ndarray, "n"]
-    """At 16 kHz, one channel."""
+    """16 kHz, one channel."""
     encoded_seconds: float
+    """Length of that part."""
     total_seconds: float
+    """Length of the recording."""
 
 
 def load_audio(
@@ -44,16 +45,16 @@ def load_audio(
     """Reads the first channel of a recording at 16 kHz, as published.
 
     Args:
-        path: wav, flac, ogg or mp3; other formats are handed to librosa's readers.
-        max_seconds: crop from the start, before resampling; None reads all.
-        silence_if_short: repeat a fault of the published loader, for comparisons: a clip of less
-            than 1,600 samples at its own rate becomes `max_seconds` of zeros.
+        path: wav, flac, ogg or mp3; other formats are read by librosa.
+        max_seconds: crop from the start, before resampling; None reads everything.
+        silence_if_short: reproduce a bug of the published loader: a clip of less than 1,600
+            samples (before resampling) becomes `max_seconds` of zeros.
 
     Returns:
         Samples at 16 kHz, nominally in [-1, 1].
 
     Raises:
-        InputError: the file is missing, a folder, empty, undecodable or shorter than one window.
+        InputError: the file is missing, a folder, empty, undecodable, or shorter than one window.
     """
     return read_clip(path, max_seconds, silence_if_short).samples
 
@@ -65,57 +66,50 @@ def read_clip(
     mono: Mono = "first",
     resampler: Resampler = RESAMPLERS["torchaudio"],
 ) -> Clip:
-    """Does what `load_audio` does and tells how much of the recording that is.
+    """Reads a recording like `load_audio`, with its length and more options.
 
     Args:
-        path: as for `load_audio`.
-        max_seconds: as for `load_audio`.
-        silence_if_short: as for `load_audio`.
-        mono: the first channel, as TinyMU hears, or the mean of all, as MATPAC was pre-trained.
-        resampler: to 16 kHz.
+        path: see `load_audio`.
+        max_seconds: see `load_audio`.
+        silence_if_short: see `load_audio`.
+        mono: `first` channel, as in TinyMU, or `mean` of all, as in MATPAC's pre-training.
+        resampler: resampling kernel.
 
     Raises:
-        InputError: as `load_audio`.
+        InputError: see `load_audio`.
     """
     path = Path(path)
     check_max_seconds(max_seconds)
     channels, rate, total = decode(path, max_seconds)
     samples = np.ascontiguousarray(channels[:, 0] if mono == "first" else channels.mean(axis=1))
-    if not SAMPLE_RATE_RANGE[0] <= rate <= SAMPLE_RATE_RANGE[1]:
+    low, high = SAMPLE_RATE_RANGE
+    if not low <= rate <= high:
         raise InputError(
-            f"{path}: says that its sample rate is {rate}, {SAMPLE_RATE_RANGE[0]} to {SAMPLE_RATE_RANGE[1]} can be used; "
-            "repair or leave it out"
+            f"{path}: has a sample rate of {rate}, accepted are {low} to {high}; repair or skip it"
         )
     if silence_if_short and len(samples) < 1600:
         zeros = np.zeros(int((max_seconds or 10.0) * SAMPLE_RATE), np.float32)
         return Clip(zeros, 0.0, total / rate)
-    heard = len(samples) / rate
+    seconds = len(samples) / rate
     samples = resample(samples, rate, SAMPLE_RATE, resampler)
-    return Clip(check_samples(samples, str(path)), heard, total / rate)
+    return Clip(check_samples(samples, str(path)), seconds, total / rate)
 
 
 def as_clip(audio: "str | Path | np.ndarray | Clip", max_seconds: float | None = 10.0) -> Clip:
-    """Takes a path, or an array of 16 kHz samples, and returns what is heard of it.
-
-    A clip that was read before is returned as it is.
+    """Returns the clip of a path or of an array of 16 kHz samples; a `Clip` is returned unchanged.
 
     Raises:
-        InputError: as `load_audio`; an array with another shape than (n,), or with NaN in it.
+        InputError: see `load_audio`; or the array is not of shape (n,), or has NaN.
     """
     if isinstance(audio, Clip):
         return audio
     if isinstance(audio, str | Path):
         return read_clip(audio, max_seconds)
     samples = np.asarray(audio)
-    if samples.ndim != 1 or samples.dtype.kind not in "fiu":
+    if samples.ndim != 1 or samples.dtype.kind != "f":
         raise InputError(
-            f"audio array of shape {samples.shape} and type {samples.dtype}: give one channel "
-            "of 16 kHz samples, shape (n,), as floats in [-1, 1]"
-        )
-    if samples.dtype.kind in "iu":
-        raise InputError(
-            f"audio array of type {samples.dtype}: give floats in [-1, 1] "
-            f"(for int16: samples / 32768)"
+            f"audio array of shape {samples.shape} and type {samples.dtype}: give one channel of "
+            "16 kHz samples, shape (n,), as floats in [-1, 1] (for int16: samples / 32768)"
         )
     check_max_seconds(max_seconds)
     total = len(samples)
@@ -126,28 +120,28 @@ def as_clip(audio: "str | Path | np.ndarray | Clip", max_seconds: float | None =
 
 
 def check_max_seconds(max_seconds: float | None) -> None:
-    """Raises `InputError` if `max_seconds` of a recording are less than one window."""
+    """Raises `InputError` if `max_seconds` is shorter than one window, or longer than a day."""
     if max_seconds is not None and not WINDOW / SAMPLE_RATE <= max_seconds <= MAX_CLIP_SECONDS:
         raise InputError(
-            f"max_seconds is {max_seconds}: give {WINDOW / SAMPLE_RATE} (one window) to {MAX_CLIP_SECONDS} "
-            "(a day)"
+            f"max_seconds is {max_seconds}: give {WINDOW / SAMPLE_RATE} (one window) to "
+            f"{MAX_CLIP_SECONDS} (a day)"
         )
 
 
 def check_samples(samples: np.ndarray, name: str) -> Float32[np.ndarray, "n"]:
-    """Returns the samples if the log-mel can be taken of them, else raises `InputError`."""
+    """Returns the samples; raises `InputError` if they are too short or not finite."""
     if len(samples) < WINDOW:
         raise InputError(
             f"{name}: {len(samples)} samples at 16 kHz are less than one window of {WINDOW} "
             "(25 ms); give a longer recording"
         )
     if not np.isfinite(samples).all():
-        raise InputError(f"{name}: holds NaN or infinite samples; repair or leave it out")
+        raise InputError(f"{name}: contains NaN or infinite samples; repair or skip it")
     return samples
 
 
 def _check_file(path: Path) -> None:
-    """Raises `InputError` if there is nothing to decode."""
+    """Raises `InputError` if the file is missing, a folder, unreadable or empty."""
     if not exists(path):
         raise InputError(f"{path}: no such file; check the path of the recording")
     if path.is_dir():
@@ -160,26 +154,26 @@ def _check_file(path: Path) -> None:
             f"{path}: cannot be read ({error.strerror}); check who may read it"
         ) from error
     if empty:
-        raise InputError(f"{path}: is empty; replace or leave it out")
+        raise InputError(f"{path}: is empty; replace or skip it")
 
 
 def decode(
     path: Path, max_seconds: float | None
 ) -> tuple[Float32[np.ndarray, "n channels"], int, int]:
-    """Returns all channels up to the crop, the rate, and the file's length in samples.
+    """Returns all channels of the crop, the sample rate, and the file's length in samples.
 
     Args:
-        path: of a recording.
-        max_seconds: how much of it is read; None means all.
+        path: a recording.
+        max_seconds: length of the crop; None reads everything.
 
     Raises:
-        InputError: it is missing, empty, or no recording.
+        InputError: the file is missing, empty, or cannot be decoded.
     """
     _check_file(path)
     import soundfile
 
     try:
-        # As bytes: a name may be in any encoding.
+        # As bytes, since a file name may be in any encoding.
         with _quiet_decoders(), soundfile.SoundFile(os.fsencode(path)) as file:
             rate, total = file.samplerate, file.frames
             frames = -1 if max_seconds is None else int(max_seconds * rate)
@@ -187,40 +181,39 @@ def decode(
     except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError):
         return _decode_with_librosa(path, max_seconds)
     if len(samples) == 0:
-        raise InputError(f"{path}: holds no samples; replace or leave it out")
+        raise InputError(f"{path}: has no samples; replace or skip it")
     return samples, rate, max(total, len(samples))
 
 
-_ONE_AT_A_TIME = threading.Lock()
-"""stderr belongs to the whole process."""
+_STDERR_LOCK = threading.Lock()
 
 
 @contextmanager
 def _quiet_decoders() -> Iterator[None]:
-    """Keeps C libraries from writing to stderr: what is wrong with a file, we say in one line."""
-    with _ONE_AT_A_TIME:
+    """Silences stderr, where C decoders print about broken files; errors are raised instead."""
+    # stderr belongs to the whole process.
+    with _STDERR_LOCK:
         try:
-            kept = os.dup(2)
-        except OSError:
-            # stderr is closed: nothing can be written there.
+            stderr = os.dup(2)
+        except OSError:  # stderr is closed
             yield
             return
         if sys.stderr is not None:
             sys.stderr.flush()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, 2)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            os.close(nowhere)
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            os.close(devnull)
 
 
 def _decode_with_librosa(
     path: Path, max_seconds: float | None
 ) -> tuple[Float32[np.ndarray, "n channels"], int, int]:
-    """Reads what libsndfile cannot (m4a and others, where librosa finds a decoder)."""
+    """Decodes formats that libsndfile cannot read, such as m4a."""
     import warnings
 
     import librosa
@@ -244,12 +237,14 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def list_audio_files(folder: str | Path) -> list[Path]:
-    """Returns the recordings in a folder and those below it, sorted.
+    """Returns all recordings below a folder, sorted.
 
     Raises:
         InputError: there are none.
     """
-    found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not found:
-        raise InputError(f"{folder}: has no recordings ({', '.join(SUFFIXES)}); name others")
-    return found
+    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise InputError(
+            f"{folder}: has no recordings ({', '.join(SUFFIXES)}); name another folder"
+        )
+    return paths

@@ -1,8 +1,4 @@
-"""From a recording to the encoder's input: read, resample, log-mel.
-
-Every step repeats the published front end number for number: the first channel, cropped at the
-file's own rate, torchaudio's default sinc resampler, and MATPAC's log-mel.
-"""
+"""MATPAC's log-mel front end, as published (16 kHz, 25 ms windows, 80 mel bands)."""
 
 import math
 from functools import lru_cache
@@ -15,22 +11,22 @@ from jaxtyping import Array, Float, Float32
 SAMPLE_RATE = 16_000
 
 WINDOW = 400
-"""Samples of one analysis window, also the length of its Fourier transform (25 ms)."""
+"""Samples per window, and FFT length (25 ms)."""
 
 HOP = 160
-"""Samples from one frame to the next (10 ms)."""
+"""Samples between frames (10 ms)."""
 
 NUM_MELS = 80
 
 LOG_OFFSET = float(np.finfo(np.float32).eps)
 
 MEAN, DEVIATION = -7.056, 4.193
-"""Of MATPAC's training log-mels; what the encoder reads is normalised by them."""
+"""Mean and standard deviation of MATPAC's training log-mels, used for normalization."""
 
 
 @lru_cache(maxsize=1)
 def hann_window() -> Float32[np.ndarray, "400"]:
-    """Returns the periodic Hann window of one frame (within one rounding of torch's)."""
+    """Returns the periodic Hann window, within one rounding of torch's."""
     angles = np.arange(WINDOW, dtype=np.float32) * np.float32(2 * math.pi / WINDOW)
     cosines = np.cos(angles.astype(np.float64)).astype(np.float32)
     return np.float32(0.5) - np.float32(0.5) * cosines
@@ -38,11 +34,12 @@ def hann_window() -> Float32[np.ndarray, "400"]:
 
 @lru_cache(maxsize=1)
 def mel_filterbank() -> Float32[np.ndarray, "201 80"]:
-    """Returns Slaney's triangles of equal area, 50 to 8000 Hz, as torchaudio lays them out.
+    """Returns the Slaney mel filterbank from 50 to 8000 Hz, each band of equal area.
 
-    Made in numpy: the first call of `librosa.filters.mel` costs seconds of compilation. Bit for
-    bit the table of the published checkpoints, hence the float32 steps in torchaudio's order.
+    It equals the published checkpoints' table bit for bit, hence the float32 operations in
+    torchaudio's order.
     """
+    # Not by librosa.filters.mel: its first call takes seconds to compile.
     single = np.float32
     hertz_per_mel, knee, step = 200 / 3, 15.0, math.log(6.4) / 27
     low = single(50.0 / hertz_per_mel)
@@ -61,12 +58,12 @@ def mel_filterbank() -> Float32[np.ndarray, "201 80"]:
 
 
 def num_frames(num_samples: int) -> int:
-    """Returns how many log-mel frames `num_samples` samples give (998 for 10 s)."""
+    """Returns the number of log-mel frames of `num_samples` samples (998 for 10 s)."""
     return 1 + (num_samples - WINDOW) // HOP
 
 
 def column_samples(frames: int) -> int:
-    """Returns how many samples give exactly `frames` frames (2,800 for a patch's 16)."""
+    """Returns the number of samples that give exactly `frames` frames (2,800 for 16)."""
     return (frames - 1) * HOP + WINDOW
 
 
@@ -75,12 +72,12 @@ def log_mel(
     window: Float[Array | np.ndarray, "400"] | None = None,
     filterbank: Float[Array | np.ndarray, "201 80"] | None = None,
 ) -> Float[Array, "*batch frames 80"]:
-    """Returns MATPAC's normalised log-mel; jittable, any leading axes.
+    """Returns MATPAC's normalized log-mel.
 
     Args:
-        samples: at 16 kHz, at least one window of 400.
-        window: of one frame; default `hann_window()`. A checkpoint may carry its own.
-        filterbank: default `mel_filterbank()`.
+        samples: 16 kHz samples, at least one window of 400.
+        window: window of a frame; default `hann_window()`.
+        filterbank: mel filterbank; default `mel_filterbank()`.
 
     Returns:
         `(log(mel + 1.19e-7) + 7.056) / 4.193`, `num_frames(n)` frames of 80 bands.

@@ -1,4 +1,4 @@
-"""Pictures of what the encoder reads."""
+"""Plots of log-mels."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from tinymu_jax.utils.plotting import new_figure, save_figure
 def plot_log_mel(
     log_mel: Float[np.ndarray, "frames 80"], path: str | Path, title: str = ""
 ) -> None:
-    """Writes a picture of a normalised log-mel, time in seconds, bands by their frequency.
+    """Plots a normalized log-mel over seconds and hertz.
 
     Args:
-        log_mel: of `tinymu_jax.log_mel`.
-        path: of the picture; its suffix says the format.
-        title: above the picture.
+        log_mel: result of `tinymu_jax.log_mel`.
+        path: image file; its suffix selects the format.
+        title: title of the plot.
 
     Raises:
-        InputError: matplotlib is not installed; the place cannot be written to.
+        InputError: the file cannot be written.
     """
     figure, axes = new_figure(8, 3)
     seconds = len(log_mel) * HOP / SAMPLE_RATE
@@ -30,7 +30,7 @@ def plot_log_mel(
     bands = [int(np.abs(centres - hertz).argmin()) for hertz in (100, 300, 1000, 3000, 7000)]
     axes.set_yticks([band + 0.5 for band in bands], [f"{centres[band]:.0f}" for band in bands])
     axes.set(xlabel="seconds", ylabel="hertz")
-    # A file's name is no formula, whatever signs it has.
+    # A file name may contain "$".
     axes.set_title(title, parse_math=False)
-    figure.colorbar(image, ax=axes, label="log energy, normalised")
+    figure.colorbar(image, ax=axes, label="log energy, normalized")
     save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""Sample rate conversion by windowed sinc, number for number as torchaudio does it."""
+"""Windowed-sinc resampling that reproduces torchaudio's numbers."""
 
 import math
 from functools import lru_cache
@@ -9,36 +9,36 @@ from jaxtyping import Float32
 
 
 class Resampler(NamedTuple):
-    """Which kernel; the default is torchaudio's (`sinc_interp_hann`)."""
+    """Settings of the resampling kernel; the default is torchaudio's (`sinc_interp_hann`)."""
 
     zero_crossings: int = 6
-    """Of the sinc on either side; torchaudio's `lowpass_filter_width`."""
+    """Zero crossings of the sinc on either side (torchaudio: `lowpass_filter_width`)."""
     rolloff: float = 0.99
-    """How much of the lower rate's band passes."""
+    """Cutoff as a fraction of the lower Nyquist frequency."""
     beta: float | None = None
-    """Of a Kaiser window; None is a Hann window."""
+    """Beta of a Kaiser window; None is a Hann window."""
 
 
 RESAMPLERS = {
     "torchaudio": Resampler(),
     "kaiser-best": Resampler(64, 0.9475937167399596, 14.769656459379492),
 }
-"""TinyMU reads its audio with the first, MATPAC's pre-training with the second."""
+"""Used by TinyMU (`torchaudio`) and by MATPAC's pre-training (`kaiser-best`)."""
 
 
 @lru_cache(maxsize=8)
 def _sinc_kernels(
     old: int, new: int, resampler: Resampler
 ) -> tuple[Float32[np.ndarray, "phases taps"], np.ndarray, np.ndarray]:
-    """Returns torchaudio's windowed-sinc kernels without their zeros.
+    """Returns the non-zero taps of torchaudio's windowed-sinc kernels.
 
-    torchaudio holds one kernel of old + 2 * width taps for each of `new` output phases; all but
-    about 2 * width of them are zero. Its numbers are made in float64 except the phase offset,
-    a float32 division: repeated here, since the float32 results depend on it.
+    torchaudio has one kernel of old + 2 * width taps for each of the `new` output phases, of which
+    all but about 2 * width are zero. It computes in float64, except for the phase offset, a float32
+    division that is repeated here.
 
     Returns:
-        kernels, the first tap of each phase relative to the start of its block of `old` input
-        samples, and how many samples before and behind the signal are needed at most.
+        The kernels, the first tap of each phase relative to the start of its block of `old` input
+        samples, and the padding needed before and after the signal.
     """
     crossings = resampler.zero_crossings
     base = min(old, new) * resampler.rolloff
@@ -47,7 +47,7 @@ def _sinc_kernels(
     first = np.floor(np.arange(new) * old / new).astype(np.int64) - width
     taps = first[:, None] + np.arange(2 * width + 2)
     t = (offsets[:, None] + taps / old) * base
-    # Beyond torchaudio's own range of taps there is nothing, whatever the formula says.
+    # Taps outside torchaudio's range are zero.
     inside = (taps >= -width) & (taps < width + old)
     t = np.clip(t, -crossings, crossings)
     window = _window(t, resampler)
@@ -61,10 +61,10 @@ def _window(t: np.ndarray, resampler: Resampler) -> np.ndarray:
     """Returns the window at t zero crossings."""
     if resampler.beta is None:
         return np.cos(t * math.pi / resampler.zero_crossings / 2) ** 2
-    # torchaudio keeps beta, and the window's height, as float32.
+    # torchaudio stores beta, and the normalization of the window, in float32.
     beta = np.float64(np.float32(resampler.beta))
-    bent = np.i0(beta * np.sqrt(1 - (t / resampler.zero_crossings) ** 2))
-    return bent / np.float64(np.float32(np.i0(beta)))
+    kaiser = np.i0(beta * np.sqrt(1 - (t / resampler.zero_crossings) ** 2))
+    return kaiser / np.float64(np.float32(np.i0(beta)))
 
 
 def resample(
@@ -73,18 +73,17 @@ def resample(
     new_rate: int = 16_000,
     resampler: Resampler = RESAMPLERS["torchaudio"],
 ) -> Float32[np.ndarray, "m"]:
-    """Resamples as `torchaudio.functional.resample` does with the resampler's settings.
+    """Returns what `torchaudio.functional.resample` returns for the resampler's settings.
 
-    Returns:
-        ceil(float32(n * new_rate / rate)) samples; the input itself where the rates are equal.
+    That is ceil(float32(n * new_rate / rate)) samples, or the input itself if the rates are equal.
     """
     if rate == new_rate:
         return samples
     divisor = math.gcd(rate, new_rate)
     old, new = rate // divisor, new_rate // divisor
-    kernels, first, (before, behind) = _sinc_kernels(old, new, resampler)
+    kernels, first, (before, after) = _sinc_kernels(old, new, resampler)
     blocks = len(samples) // old + 1
-    padded = np.zeros(before + blocks * old + behind, np.float32)
+    padded = np.zeros(before + blocks * old + after, np.float32)
     padded[before : before + len(samples)] = samples
     out = np.empty((blocks, new), np.float32)
     for phase in range(new):
@@ -93,5 +92,5 @@ def resample(
             padded[start:], (blocks, kernels.shape[1]), (old * padded.itemsize, padded.itemsize)
         )
         out[:, phase] = windows @ kernels[phase]
-    # torchaudio rounds this quotient to float32 first: some lengths lose a sample by it.
+    # torchaudio rounds this quotient to float32, which costs some lengths a sample.
     return out.reshape(-1)[: math.ceil(np.float32(new * len(samples) / old))]

@@ -200,7 +200,7 @@ class _Rows:
     def add_question(
         self, group: PackedGroup, number: int, question: PackedQuestion, shared: int
     ) -> None:
-        """Writes a prompt without its `shared` first tokens, its last pad token, and the answers."""
+        """Writes a prompt from its token `shared` on, its last pad token, and the answers."""
         row, audio, limit = group.row, int(group.num_audio), self.config.max_text_tokens
         self.write_prompt(group, question.prompt[shared:], number, shared)
         if len(question.prompt) < limit:

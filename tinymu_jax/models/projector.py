@@ -1,4 +1,4 @@
-"""Projectors from encoder outputs to decoder inputs: the published one and the paper's ablations."""
+"""Projectors from encoder to decoder: the published one and the paper's ablations."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""The cache folder, and the compiled programs in it."""
+"""The cache folder, and JAX's compilation cache in it."""
 
 import os
 import tempfile
@@ -9,23 +9,22 @@ from tinymu_jax.utils.files import make_folder
 
 
 def cache_folder() -> Path:
-    """Returns where converted checkpoints and compiled programs are kept (`TINYMU_CACHE`)."""
-    given = os.environ.get("TINYMU_CACHE")
-    if given:
-        return Path(given)
-    # A process without a home has one in the temporary folder.
+    """Returns the folder of converted checkpoints and compiled programs (`TINYMU_CACHE`)."""
+    if folder := os.environ.get("TINYMU_CACHE"):
+        return Path(folder)
+    # Without a home directory, "~" is not expanded.
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base if os.path.isabs(base) else tempfile.gettempdir()) / "tinymu_jax"
 
 
 def enable_compilation_cache() -> None:
-    """Keeps compiled programs on disk, so that the next process starts fast.
+    """Enables JAX's persistent compilation cache, so that later processes start fast.
 
-    Leaves alone what the user has set (`JAX_COMPILATION_CACHE_DIR`); does without where the home
-    cannot be written to.
+    The user's settings take precedence (`JAX_COMPILATION_CACHE_DIR`). If the default folder is not
+    writable, there is no cache.
 
     Raises:
-        InputError: `TINYMU_CACHE` names a place that cannot be written to.
+        InputError: the folder in `TINYMU_CACHE` is not writable.
     """
     import jax
 

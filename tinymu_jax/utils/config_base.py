@@ -1,4 +1,4 @@
-"""Frozen dataclasses to and from plain dictionaries, held against their types and rules."""
+"""Frozen dataclasses that convert to and from plain dictionaries, with validation."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from tinymu_jax.errors import InputError
 
 
 class ConfigBase:
-    """To and from plain dictionaries, refusing keys that no field reads."""
+    """Base of configs that are stored as json; unknown keys and invalid values are errors."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain containers, ready for json."""
@@ -23,16 +23,16 @@ class ConfigBase:
         where: str = "config",
         names: Mapping[str, str] = MappingProxyType({}),
     ) -> Self:
-        """Builds the config from `to_dict()`'s result.
+        """Builds a config from the result of `to_dict()`.
 
         Args:
-            values: by field; what is left out takes its default.
-            where: what messages begin with.
-            names: what the user calls a field, where that is not its own name.
+            values: values by field; missing fields get their defaults.
+            where: prefix of error messages.
+            names: names that users know fields by, where these differ.
 
         Raises:
-            InputError: a key that is no field, a value of another kind or out of range, sizes that
-                do not go together; named with `where` it was found.
+            InputError: an unknown key, a value of the wrong type or out of range, or a violated
+                rule.
         """
         if not isinstance(values, dict):
             raise InputError(f"{where}: expected an object with fields, found {values!r}")
@@ -42,28 +42,36 @@ class ConfigBase:
                 raise InputError(
                     f"{where}: unknown key {key!r}; remove it or use one of {', '.join(known)}"
                 )
-        kinds, made = get_type_hints(cls), {}
+        kinds, checked = get_type_hints(cls), {}
         for key, value in values.items():
             name, nested = names.get(key, key), known[key].metadata.get("config")
             if nested is None:
-                made[key] = _checked(value, kinds[key], f"{where}: {name}")
+                checked[key] = _checked(value, kinds[key], f"{where}: {name}")
             elif value is None and known[key].default is None:
-                made[key] = None
+                checked[key] = None
             else:
-                made[key] = nested.from_dict(value, f"{where}.{name}", names)
-        config = cls(**made)
-        for fits, rule in config.rules():
-            if not fits:
+                checked[key] = nested.from_dict(value, f"{where}.{name}", names)
+        config = cls(**checked)
+        for holds, rule in config.rules():
+            if not holds:
                 raise InputError(f"{where}: {rule}; correct the sizes")
         return config
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns what must hold between fields: whether it does, and the rule in words."""
+        """Returns the constraints between fields: whether each holds, and its wording."""
         return []
 
 
+_MAY_BE_ZERO = ("_token", "dropout", "_weight", "_momentum", "_warmup", "_decay")
+"""Endings of the names of numbers that may be 0; all others must be positive."""
+
+
 def _checked(value: Any, kind: Any, name: str) -> Any:
-    """Returns a field's value if it is of the field's kind and not out of range."""
+    """Returns a field's value, converted to its type.
+
+    Raises:
+        InputError: the value is of another type, or out of range.
+    """
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise InputError(f"{name} is {value!r}; use one of {', '.join(get_args(kind))}")
@@ -76,14 +84,14 @@ def _checked(value: Any, kind: Any, name: str) -> Any:
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise InputError(f"{name} is {value!r}; give it as {kind.__name__}")
-    may_be_zero = name.endswith(("_token", "dropout", "_weight", "_momentum", "_warmup", "_decay"))
-    if kind in (int, float) and not (value > 0 or (value == 0 and may_be_zero)):
+    allow_zero = name.endswith(_MAY_BE_ZERO)
+    if kind in (int, float) and not (value > 0 or (value == 0 and allow_zero)):
         raise InputError(f"{name} is {value!r}; give a number above 0")
     return value
 
 
 def nested(config: type, default: bool = True) -> Any:
-    """Returns a field that holds another config, or None if there is no `default`."""
+    """Returns a field of another config's type, with its defaults or (no `default`) None."""
     if default:
         return field(default_factory=config, metadata={"config": config})
     return field(default=None, metadata={"config": config})

@@ -1,4 +1,4 @@
-"""What tells one text, one file or one set of weights from another."""
+"""SHA-256 fingerprints of texts, files and weights."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ def of_text(text: str) -> str:
 
 
 def of_file(path: str | Path) -> str:
-    """Returns the fingerprint of a file's bytes."""
+    """Returns the fingerprint of a file's bytes; raises `InputError` if it cannot be read."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
@@ -25,7 +25,7 @@ def of_file(path: str | Path) -> str:
 
 
 def of_weights(params: Mapping[str, Any]) -> str:
-    """Returns the fingerprint of all weights of a tree, and of their names."""
+    """Returns the fingerprint of a tree's weights and their paths."""
     digest = hashlib.sha256()
     for path, leaf in flatten(params):
         digest.update(path.encode())

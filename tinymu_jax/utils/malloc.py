@@ -1,65 +1,63 @@
-"""Memory that a process keeps between the steps of a training on processors."""
+"""Settings of glibc's malloc for training on CPUs."""
 
 import ctypes
 import os
 import platform
 from pathlib import Path
 
-# malloc.h of glibc.
+# Parameters of mallopt, from glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8
 
-_SETTINGS = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 1 << 26}
+_KEEP = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 1 << 26}
 
-_LARGE = 512 << 20
-"""Bytes of a step's own arrays that are too many to be there twice."""
+_MMAP_LARGE = {_MMAP_MAX: 1 << 16, _MMAP_THRESHOLD: 32 << 20}
 
-_ASIDE = {_MMAP_MAX: 1 << 16, _MMAP_THRESHOLD: 32 << 20}
+_LARGE_STEP = 512 << 20
+"""Temporary memory of a step, in bytes, above which it is not kept on the heap."""
 
 _ACCELERATORS = ("nvidia[0-9]*", "kfd", "dxg", "accel[0-9]*", "vfio/[0-9]*")
-"""Devices of NVIDIA's and AMD's cards (dxg: in a Linux under Windows), and of TPUs."""
+"""Device files of NVIDIA and AMD GPUs (dxg: under WSL) and of TPUs."""
 
 
 def keep_heap() -> bool:
-    """Keeps what is freed, for what is asked for next; call it before threads begin.
+    """Makes malloc keep freed memory for reuse; call it before threads start.
 
-    XLA asks for the memory of a step's arrays at each step. glibc gives it back to the system
-    after the step, and the kernel has to clear every page anew: of a small step that is up to half
-    of the time (`tests/benchmarks/heap.py`). No number depends on it.
+    XLA allocates a step's temporary arrays at each step. By default glibc returns them to the
+    system afterwards, and the kernel clears every page again, which takes up to half the time of
+    a small step (`tests/benchmarks/heap.py`).
 
     Returns:
-        Whether it was done: not where an accelerator may compute, which leaves the heap to loader
-        threads; nor where the C library is another one, nor where the environment has settings of
-        its own (`MALLOC_ARENA_MAX` and the like, man mallopt).
+        Whether the settings were applied. They are not if there is an accelerator, if the C
+        library is not glibc, or if the environment configures malloc (`MALLOC_ARENA_MAX` etc.).
     """
-    return _may_be_set() and _set(_SETTINGS)
+    return _is_configurable() and _set(_KEEP)
 
 
 def trim_heap(step_bytes: int) -> None:
-    """Gives what is freed back once: XLA's compiler leaves half a GB of a large step.
+    """Returns freed memory to the system once: compilation leaves up to half a GB behind.
 
     Args:
-        step_bytes: that each step asks for. A large step's are not kept from then on: the next one
-            asks before they are freed, so that they would be kept twice, for little gain.
+        step_bytes: temporary memory of a training step. That of a large step is not kept from
+            then on: two steps overlap, so it would be held twice, for little gain.
     """
-    if not _may_be_set():
+    if not _is_configurable():
         return
     ctypes.CDLL(None).malloc_trim(0)
-    if step_bytes > _LARGE:
-        _set(_ASIDE)
+    if step_bytes > _LARGE_STEP:
+        _set(_MMAP_LARGE)
 
 
-def _may_be_set() -> bool:
+def _is_configurable() -> bool:
     if any(any(Path("/dev").glob(pattern)) for pattern in _ACCELERATORS):
         return False
-    own = ("malloc" in value for name, value in os.environ.items() if name == "GLIBC_TUNABLES")
     return (
         platform.libc_ver()[0] == "glibc"
-        and not any(own)
+        and "malloc" not in os.environ.get("GLIBC_TUNABLES", "")
         and not any(name.startswith("MALLOC_") for name in os.environ)
     )
 
 
 def _set(settings: dict[int, int]) -> bool:
-    library = ctypes.CDLL(None)
-    taken = [library.mallopt(name, value) for name, value in settings.items()]
-    return all(taken)
+    mallopt = ctypes.CDLL(None).mallopt
+    accepted = [mallopt(name, value) for name, value in settings.items()]
+    return all(accepted)

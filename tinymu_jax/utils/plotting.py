@@ -1,4 +1,4 @@
-"""Pictures of what the encoder reads."""
+"""Matplotlib figures without a display."""
 
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
-    """Writes a matplotlib figure; the path's suffix says the format.
+    """Writes a figure; the path's suffix selects the format.
 
     Raises:
-        InputError: the place cannot be written to.
+        InputError: the file cannot be written.
     """
     path = Path(path)
     kind = path.suffix.removeprefix(".") or "png"

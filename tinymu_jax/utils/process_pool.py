@@ -1,4 +1,4 @@
-"""Processes that work side by side, and one sentence where one of them ends."""
+"""A pool of worker processes."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
@@ -10,30 +10,30 @@ from typing import Any
 from tinymu_jax.errors import InputError
 
 SPAWN = multiprocessing.get_context("spawn")
-"""How they begin: a fork would copy the threads' locks of jax."""
+"""A fork would copy the locks of JAX's threads."""
 
 
 @contextmanager
 def worker_pool(
-    workers: int, start: Callable[..., Any] | None = None, arguments: tuple[Any, ...] = ()
+    workers: int, initializer: Callable[..., Any] | None = None, arguments: tuple[Any, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """Gives processes; after a fault or Ctrl-C, what has not begun is not begun.
+    """Opens a pool of processes; on an error or Ctrl-C pending work is cancelled.
 
     Args:
-        workers: how many.
-        start: called first in each.
-        arguments: of `start`.
+        workers: number of processes.
+        initializer: called first in each process.
+        arguments: arguments of `initializer`.
 
     Raises:
-        InputError: one of them ended.
+        InputError: a process died.
     """
-    pool = ProcessPoolExecutor(workers, SPAWN, start, arguments)
+    pool = ProcessPoolExecutor(workers, SPAWN, initializer, arguments)
     try:
         yield pool
     except BrokenProcessPool as error:
         raise InputError(
-            "a process that works beside this one ended: out of memory, or begun by a script that "
-            "does not stand below `if __name__ == '__main__':`"
+            "a worker process died: it ran out of memory, or the script that started it is not "
+            "guarded by `if __name__ == '__main__':`"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,6 +1,6 @@
-"""How many slots there are for so many things: few counts, so that few shapes are compiled."""
+"""Padding of array lengths, so that few shapes are compiled."""
 
 
 def round_up(number: int, step: int) -> int:
-    """Returns the next multiple of `step`, `number` itself if it is one."""
+    """Returns the smallest multiple of `step` that is at least `number`."""
     return -(-number // step) * step

@@ -1,4 +1,4 @@
-"""Parameters as a table: every weight matches exactly one row of its model's `param_axes`."""
+"""Trees of parameters as flat mappings of paths to arrays."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ Tree = dict[str, Any]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every leaf with its path, names joined by "/"."""
+    """Yields every leaf with its path, the names joined by "/"."""
     for name, value in tree.items():
         path = f"{prefix}/{name}" if prefix else name
         if isinstance(value, Mapping):
@@ -18,7 +18,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def unflatten(leaves: Mapping[str, Any]) -> Tree:
-    """Builds the nested dictionaries of `flatten`'s paths."""
+    """Returns the nested dictionaries of a mapping of paths, the inverse of `flatten`."""
     tree: Tree = {}
     for path, leaf in leaves.items():
         *names, last = path.split("/")
@@ -27,25 +27,3 @@ def unflatten(leaves: Mapping[str, Any]) -> Tree:
             node = node.setdefault(name, {})
         node[last] = leaf
     return tree
-
-
-def logical_axes(
-    params: Mapping[str, Any], table: Mapping[str, tuple[str | None, ...]]
-) -> dict[str, tuple[str | None, ...]]:
-    """Returns the table, after holding it against the tree.
-
-    Raises:
-        ValueError: a weight without a row, a row without a weight, or a rank that differs; it
-            names them all.
-    """
-    leaves = dict(flatten(params))
-    faults = [f"no row for {path}" for path in leaves if path not in table]
-    faults += [f"no weight for {path}" for path in table if path not in leaves]
-    faults += [
-        f"{path} has {leaves[path].ndim} axes, its row {len(axes)}"
-        for path, axes in table.items()
-        if path in leaves and leaves[path].ndim != len(axes)
-    ]
-    if faults:
-        raise ValueError("; ".join(faults))
-    return dict(table)
