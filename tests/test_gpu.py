@@ -1,4 +1,4 @@
-"""A GPU gives the numbers that the processor gives; `python -m pytest -m gpu` where there is one.
+"""A GPU gives the same numbers as a CPU; `python -m pytest -m gpu` where there is one.
 
 All files that hold the authors' numbers can be run there too (`test_golden.py`, `test_matpac.py`,
 `test_matpac_ssl.py` and so on); those of meshes need eight devices.
@@ -17,13 +17,13 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture(autouse=True)
 def gpu():
-    """The device on which everything is computed."""
+    """The default device."""
     device = jax.devices()[0]
     assert device.platform == "gpu", "jax sees no GPU: install jax with its CUDA plugin"
     return device
 
 
-def test_answers_are_the_authors_token_for_token(golden, waveforms, assistant, gpu):  # noqa: F811
+def test_answers_match_the_authors_token_for_token(golden, waveforms, assistant, gpu):  # noqa: F811
     clips, prompts, _ = zip(*(inputs(golden, waveforms, name) for name in CASES), strict=True)
     assert jax.tree.leaves(assistant.params)[0].devices() == {gpu}
     made = assistant.generate_token_batch(clips, prompts, NEW_TOKENS)
@@ -31,7 +31,7 @@ def test_answers_are_the_authors_token_for_token(golden, waveforms, assistant, g
 
 
 @pytest.mark.parametrize(("compute_dtype", "near"), [("float32", 5e-5), ("bfloat16", 0.03)])
-def test_scores_of_answers_are_the_authors(
+def test_answer_logits_match_the_authors(
     golden,
     waveforms,  # noqa: F811
     golden_checkpoint,
@@ -45,7 +45,7 @@ def test_scores_of_answers_are_the_authors(
         assert np.linalg.norm(made - wanted) < near * np.linalg.norm(wanted), name
 
 
-def test_a_step_of_pretraining_is_the_processors(case):  # noqa: F811
+def test_a_pretraining_step_matches_the_cpu(case):  # noqa: F811
     with jax.default_device(jax.devices("cpu")[0]):
         wanted = jax.tree.map(np.asarray, one_step(case, 2000))
     found = one_step(case, 2000)

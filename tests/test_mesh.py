@@ -1,4 +1,4 @@
-"""Every weight has its place on every mesh, and no mesh changes what is learnt."""
+"""Shardings of weights, state and batches; training gives the same losses on every mesh."""
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +31,9 @@ from tinymu_jax.utils.tree import flatten
 
 PACKING = PackingConfig(row_length=90, rows=2, max_clips=2, max_labels=24)
 
-# By hand, from the table in the README's terms: width over fsdp, heads and hidden units over
-# tensor; vectors, positions, tables of words and of the front end are whole.
-PARTED = {
+# By hand: width over fsdp, heads and hidden units over tensor; vectors, positions, embeddings and
+# the tables of the front end are replicated.
+SHARDED = {
     "encoder/transformer/blocks/attn/qkv/kernel": (None, "fsdp", "tensor"),
     "encoder/transformer/blocks/attn/proj/kernel": (None, "tensor", "fsdp"),
     "encoder/transformer/blocks/mlp/fc1/kernel": (None, "fsdp", "tensor"),
@@ -55,17 +55,17 @@ def mesh_of(data, fsdp, tensor):
     return make_mesh(MeshConfig(data, fsdp, tensor), devices)
 
 
-def test_every_weight_lies_where_the_table_says():
+def test_shardings_of_all_weights():
     config = TinyMUConfig()
     shapes = expected_shapes(config)
     found = weight_shardings(shapes, tinymu.param_axes(config), mesh_of(2, 4, 1))
     assert set(found) == {path for path, _ in flatten(shapes)}
-    assert {path: tuple(s.spec) for path, s in found.items() if any(s.spec)} == PARTED
-    whole = sum(leaf.size for path, leaf in flatten(shapes) if path not in PARTED)
+    assert {path: tuple(s.spec) for path, s in found.items() if any(s.spec)} == SHARDED
+    whole = sum(leaf.size for path, leaf in flatten(shapes) if path not in SHARDED)
     assert whole / 229e6 < 0.13  # the table of words is an eighth of the model
 
 
-def test_averages_lie_where_their_weights_do():
+def test_optimizer_state_is_sharded_like_its_weights():
     config = TinyMUConfig()
     mesh = mesh_of(2, 4, 1)
     trained, _ = partition_frozen(expected_shapes(config), OptimConfig())
@@ -84,11 +84,11 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes):
     assert "does not fit 8 devices" in message
 
 
-def test_what_is_left_over_holds_copies():
+def test_remaining_devices_are_data_parallel():
     assert dict(make_mesh(MeshConfig(fsdp=2)).shape) == {"data": 4, "fsdp": 2, "tensor": 1}
 
 
-def test_heads_that_cannot_be_parted_are_named():
+def test_weights_that_cannot_be_sharded_are_named():
     config = TinyMUConfig()
     axes = tinymu.param_axes(config)
     shapes = {"decoder": {"body": {"norm": {"scale": np.zeros(577)}}}}
@@ -98,7 +98,7 @@ def test_heads_that_cannot_be_parted_are_named():
         weight_shardings({"a": np.zeros(2)}, {"a": ("colour",)}, mesh_of(1, 1, 1))
 
 
-def test_what_is_computed_lies_where_it_is_said_to():
+def test_constrain_shards_activations():
     x = jnp.zeros((8, 4, 6))
 
     def compute(x):
@@ -111,7 +111,7 @@ def test_what_is_computed_lies_where_it_is_said_to():
 
 
 @pytest.mark.parametrize("axes", [("batch", "colour"), ("batch",), ("batch", None, None)])
-def test_axes_that_are_unknown_or_too_few_are_refused_with_and_without_a_mesh(axes):
+def test_constrain_refuses_unknown_or_missing_axes(axes):
     with pytest.raises(ValueError, match="logical ax"):
         constrain(jnp.zeros((8, 4)), *axes)
     with jax.set_mesh(mesh_of(8, 1, 1)), pytest.raises(ValueError, match="logical ax"):
@@ -177,7 +177,7 @@ def test_losses_are_the_same_on_every_mesh(golden_checkpoint, alone, sizes):
 
 
 def moved(config, sizes, accumulate=1):
-    """Returns what a step on a mesh moves between devices."""
+    """Returns the collectives of a step on a mesh."""
     mesh = mesh_of(*sizes)
     lowered = lower_step(config, PACKING, mesh, 2 * sizes[0] * sizes[1], accumulate)
     return collectives(read_program(lowered.compile().as_text()))
@@ -193,7 +193,7 @@ def test_every_device_keeps_its_own_blocks(golden_checkpoint, accumulate):
     assert found["all-reduce"].size < accumulate * 4 * learnt * 1.5
 
 
-def test_rows_stay_parted_where_weights_are_parted_too(golden_checkpoint, monkeypatch):
+def test_batches_stay_sharded_with_sharded_weights(golden_checkpoint, monkeypatch):
     # As a deep model is compiled.
     monkeypatch.setattr(layers, "MAX_UNROLLED_LAYERS", 0)
 

@@ -1,4 +1,4 @@
-"""What the notebooks use: recordings from a browser, lists from a csv, a map."""
+"""Helpers of the notebooks: csv tables, recordings, plots."""
 
 import base64
 import sys
@@ -10,10 +10,9 @@ import soundfile
 from helpers import refusal
 
 from tinymu_jax import notebook
-from tinymu_jax import notebook as recordings
 
 
-def test_a_table_of_questions_becomes_a_list(tmp_path):
+def test_read_questions(tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text('file,question,answer\na.wav,"Fast, or slow?", fast\n', "utf-8")
     assert notebook.read_questions(path) == [
@@ -38,7 +37,7 @@ def test_a_table_of_questions_becomes_a_list(tmp_path):
     assert "line 2 has an empty field" in refusal(notebook.read_questions, path)
 
 
-def test_labels_are_the_names_of_folders(tmp_path):
+def test_label_by_folder(tmp_path):
     for name in ("jazz/a.wav", "rock/deep/b.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -51,10 +50,10 @@ def test_labels_are_the_names_of_folders(tmp_path):
 def test_a_recording_comes_from_a_browser_or_a_path(tmp_path, monkeypatch):
     path = tmp_path / "song.wav"
     path.touch()
-    assert recordings.get_recording(str(path), tmp_path) == path
-    assert "no such file" in refusal(recordings.get_recording, str(tmp_path / "no.wav"), tmp_path)
+    assert notebook.get_recording(str(path), tmp_path) == path
+    assert "no such file" in refusal(notebook.get_recording, str(tmp_path / "no.wav"), tmp_path)
     monkeypatch.setattr("builtins.input", lambda prompt: f" {path} ")
-    assert recordings.get_recording("record", tmp_path) == path
+    assert notebook.get_recording("record", tmp_path) == path
 
     samples = np.array([0, 1, -32768, 32767], np.int16)
     sent = [base64.b64encode(samples.tobytes()).decode(), "", RuntimeError("denied")]
@@ -73,16 +72,16 @@ def test_a_recording_comes_from_a_browser_or_a_path(tmp_path, monkeypatch):
         files=SimpleNamespace(upload=lambda: uploads.pop(0)),
     )
     monkeypatch.setitem(sys.modules, "google.colab", colab)
-    monkeypatch.setattr(recordings, "in_colab", lambda: True)
-    recorded = recordings.get_recording("record", tmp_path / "new", 3)
+    monkeypatch.setattr(notebook, "in_colab", lambda: True)
+    recorded = notebook.get_recording("record", tmp_path / "new", 3)
     kept, rate = soundfile.read(recorded, dtype="int16")
     assert rate == 16_000
     np.testing.assert_array_equal(kept, samples)
-    assert "sent no sound" in refusal(recordings.get_recording, "record", tmp_path, 3)
-    assert "denied" in refusal(recordings.get_recording, "record", tmp_path, 3)
-    uploaded = recordings.get_recording("upload", tmp_path / "new")
+    assert "sent no sound" in refusal(notebook.get_recording, "record", tmp_path, 3)
+    assert "denied" in refusal(notebook.get_recording, "record", tmp_path, 3)
+    uploaded = notebook.get_recording("upload", tmp_path / "new")
     assert (uploaded.name, uploaded.read_bytes()) == ("b.wav", b"abc")
-    assert "nothing was uploaded" in refusal(recordings.get_recording, "upload", tmp_path)
+    assert "nothing was uploaded" in refusal(notebook.get_recording, "upload", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_a_recording_comes_from_a_browser_or_a_path(tmp_path, monkeypatch):
         ("tpu", None, "bfloat16"),
     ],
 )
-def test_products_are_those_that_the_device_has(platform, capability, wanted, monkeypatch):
+def test_best_compute_dtype(platform, capability, wanted, monkeypatch):
     device = SimpleNamespace(platform=platform)
     if capability:
         device.compute_capability = capability
@@ -104,7 +103,7 @@ def test_products_are_those_that_the_device_has(platform, capability, wanted, mo
     assert notebook.best_compute_dtype() == wanted
 
 
-def test_the_map_keeps_what_differs_most():
+def test_pca_keeps_the_directions_of_largest_variance():
     rng = np.random.default_rng(0)
     plane = rng.standard_normal((30, 2)) * [9.0, 4.0]
     turned = np.linalg.qr(rng.standard_normal((8, 8)))[0][:2]
@@ -114,7 +113,7 @@ def test_the_map_keeps_what_differs_most():
     np.testing.assert_allclose(found, distances, atol=1e-3)
 
 
-def test_texts_are_no_markup():
+def test_html_table_escapes_texts():
     table = notebook.html_table({"a": ["<b>"], "b": ["1 & 2"]})
     assert "&lt;b&gt;" in table
     assert "1 &amp; 2" in table

@@ -1,4 +1,4 @@
-"""The notebooks run top to bottom in their tiny mode, and leave what they promise."""
+"""The notebooks run from top to bottom in their tiny mode."""
 
 import base64
 import io
@@ -28,12 +28,12 @@ FOLDER = ROOT / "launch/colab"
 NAMES = ("ask", "finetune", "pretrain_probe")
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 SECONDS = 600
-"""That a cell, or the start of a kernel, may take on a machine that has other things to do."""
+"""Timeout of a cell, or of a kernel's start, on a busy machine."""
 
 
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory):
-    """Folder of a kernel that is this Python; nothing is installed."""
+    """Folder with a kernel spec of this Python; nothing is installed."""
     folder = tmp_path_factory.mktemp("kernels")
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec = {"argv": command, "display_name": "tests", "language": "python"}
@@ -43,7 +43,7 @@ def kernels(tmp_path_factory):
 
 
 def run_notebook(name, folder, kernels):
-    """Runs a notebook in a folder of its own; returns it, and where it ran."""
+    """Runs a notebook in its own folder; returns its cells and the folder."""
     specs = KernelSpecManager(kernel_dirs=[str(kernels)], ensure_native_kernel=False)
     # Ports that are looked for first may be taken by others before the kernel has them.
     files = {"transport": "ipc", "connection_file": str(kernels / f"{name}.json")}
@@ -65,19 +65,19 @@ def code_of(page):
 
 
 def printed(run):
-    """All that the cells printed."""
+    """Returns everything that the cells printed."""
     outputs = [output for cell in code_of(run) for output in cell.outputs]
     return "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stdout")
 
 
 def shown(run, kind):
-    """What the cells showed of a kind (MIME), in their order."""
+    """Returns the displayed outputs of a MIME type, in order."""
     outputs = [output for cell in code_of(run) for output in cell.outputs]
     return [o.data[kind] for o in outputs if kind in o.get("data", {})]
 
 
 def pictures(run):
-    """The pictures that were shown, each held to be one with something on it."""
+    """Returns the displayed images; each must have some content."""
     found = []
     for text in shown(run, "image/png"):
         pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(text)), "png")[..., :3]
@@ -104,7 +104,7 @@ def probed(tmp_path_factory, kernels):
     return run_notebook("pretrain_probe", tmp_path_factory.mktemp("probe"), kernels)
 
 
-# --- as they are kept ----------------------------------------------------------------------------
+# --- their files ---------------------------------------------------------------------------------
 
 
 def test_there_is_a_notebook_for_each_use():
@@ -112,7 +112,7 @@ def test_there_is_a_notebook_for_each_use():
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_they_are_kept_tidy(path):
+def test_files_are_tidy(path):
     text = path.read_text("utf-8")
     page = nbformat.reads(text, as_version=4)
     nbformat.validate(page)
@@ -133,14 +133,14 @@ def test_they_are_kept_tidy(path):
     assert "TINYMU_TINY" in code_of(page)[0].source
 
 
-def test_ruff_finds_nothing():
+def test_ruff_passes():
     for command in (["check"], ["format", "--check"]):
         ruff = [sys.executable, "-m", "ruff", *command, str(FOLDER)]
         done = subprocess.run(ruff, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
 
 
-# --- as they run ---------------------------------------------------------------------------------
+# --- their results -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["asked", "tuned", "probed"])
@@ -162,7 +162,7 @@ def test_an_answer_is_streamed_and_options_are_bars(asked):
 
 
 @pytest.mark.usefixtures("compiled_programs_stay_here")
-def test_what_is_taught_is_learnt_and_saved_for_pytorch(tuned):
+def test_fine_tuning_learns_and_saves_for_pytorch(tuned):
     steps, losses = read_losses(tuned.folder / "finetuned/run")
     assert len(steps) > 10
     assert np.mean(losses[-3:]) < 0.3 * np.mean(losses[:3])
@@ -190,7 +190,7 @@ def test_what_is_taught_is_learnt_and_saved_for_pytorch(tuned):
     assert tinymu_jax.load(saved / "pytorch/tinymu.pt").ask(clip, row[1]) == row[4]
 
 
-def test_a_probe_tells_labels_and_a_map_is_drawn(probed):
+def test_a_probe_is_trained_and_embeddings_are_plotted(probed):
     lines = [text for text in printed(probed).splitlines() if text.startswith("accuracy")]
     reached = {text.split(": ")[1]: float(text.split()[1]) for text in lines}
     # Eight instruments: chance is an eighth.

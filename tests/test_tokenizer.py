@@ -1,4 +1,4 @@
-"""Text becomes the tokens that transformers gives once "!" is declared the pad token."""
+"""The tokenizer matches transformers' with "!" as the pad token."""
 
 import json
 
@@ -25,7 +25,7 @@ TEXTS = [
     "tab\tand\r\nlines\n\n",
     "\ud55c\uad6d\uc5b4 \u0600 \x00 \x7f",
 ]
-"""What transformers and ours must agree on."""
+"""Texts that both tokenizers encode."""
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +57,12 @@ def test_the_fixture_is_laid_out_like_smollm2s_tokenizer():
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)
-def test_a_text_becomes_the_tokens_of_transformers(tokenizer, reference, text):
+def test_encode_matches_transformers(tokenizer, reference, text):
     assert tokenizer.encode(text) == reference(text)["input_ids"]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)
-def test_tokens_become_the_text_of_transformers_up_to_the_end(tokenizer, reference, text):
+def test_decode_matches_transformers_up_to_the_end_token(tokenizer, reference, text):
     ids = reference(text)["input_ids"]
     wanted = reference.decode(ids, skip_special_tokens=False).split("<|endoftext|>")[0]
     assert tokenizer.decode(ids) == wanted
@@ -74,11 +74,11 @@ def test_an_exclamation_mark_is_never_merged(tokenizer):
     assert tokenizer.encode(" !=")[1] == 17
 
 
-def test_digits_are_tokens_one_by_one(tokenizer):
+def test_digits_are_single_tokens(tokenizer):
     assert len(tokenizer.encode("1024")) == 4
 
 
-def test_nothing_is_added_to_a_text(tokenizer):
+def test_no_special_tokens_are_added(tokenizer):
     assert tokenizer.encode("") == []
     assert tokenizer.decode(tokenizer.encode("a guitar")) == "a guitar"
 
@@ -115,7 +115,7 @@ def test_a_tokenizer_without_an_exclamation_mark_is_refused():
 
 
 @pytest.mark.parametrize("text", ["", "no json", "{}", '{"model": {"type": "BPE"}}', "[1, 2]"])
-def test_a_file_that_is_no_tokenizer_is_refused(text):
+def test_an_invalid_file_is_refused(text):
     with pytest.raises(InputError) as caught:
         Tokenizer(text, source="my/tokenizer.json")
     message = str(caught.value)
@@ -126,7 +126,7 @@ def test_a_file_that_is_no_tokenizer_is_refused(text):
 
 @pytest.mark.network
 def test_the_published_tokenizer_gives_the_known_tokens(shared_dir):
-    """Holds the real SmolLM2 tokenizer against known ids; only the hub has that tokenizer."""
+    """Compares the real SmolLM2 tokenizer, which only the hub has, with known ids."""
     from tinymu_jax.checkpoints.hub import fetch_tokenizer
 
     published = Tokenizer(fetch_tokenizer("HuggingFaceTB/SmolLM2-135M"))

@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "load": "tinymu_jax.inference.load",
     "Assistant": "tinymu_jax.inference.assistant",
-    "Listener": "tinymu_jax.inference.embedder",
+    "Embedder": "tinymu_jax.inference.embedder",
     "Answer": "tinymu_jax.inference.assistant",
     "OptionScore": "tinymu_jax.inference.option_scoring",
     "InputError": "tinymu_jax.errors",

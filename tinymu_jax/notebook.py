@@ -55,9 +55,6 @@ def make_example_questions(folder: str | Path, clips: int, seconds: float, seed:
 
     Returns:
         The path of the csv, which lies beside the clips.
-
-    Raises:
-        InputError: the folder is not writable.
     """
     from tinymu_jax.data.question_formats import QA
     from tinymu_jax.data.synthetic.generate import CLIPS, LISTS, synthesize
@@ -151,11 +148,7 @@ def html_table(columns: Mapping[str, Sequence[str]]) -> str:
 
 
 def plot_percentages(fractions: Mapping[str, float], path: str | Path, title: str = "") -> None:
-    """Plots fractions (0 to 1) as horizontal bars in percent, the first one at the top.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Plots fractions (0 to 1) as horizontal bars in percent, the first one at the top."""
     figure, axes = new_figure(8, 0.9 + 0.45 * len(fractions))
     percent = [100 * fraction for fraction in fractions.values()]
     places = np.arange(len(percent))[::-1]
@@ -186,9 +179,6 @@ def plot_embeddings(
         labels: label of each recording, shown by colour and marker.
         path: image file; its suffix selects the format.
         wrong: indices of recordings to be ringed.
-
-    Raises:
-        InputError: the file cannot be written.
     """
     panels = {"PCA: directions of largest variance": pca_2d(vectors)}
     if len(vectors) >= MIN_TSNE:
@@ -314,11 +304,7 @@ def record(path: Path, seconds: float) -> Path:
 
 
 def synthesize_recording(path: Path, seconds: float) -> Path:
-    """Writes a clip of synthetic music to a wav file.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Writes a clip of synthetic music to a wav file."""
     from tinymu_jax.data.synthetic.generate import make_clip
 
     return _write_wav(path, make_clip(SynthesisConfig(seconds=seconds), 0)[1])

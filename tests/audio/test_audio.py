@@ -1,4 +1,4 @@
-"""From files to log-mels: resampling, decoding and the front end, and what is refused."""
+"""Decoding, resampling and the log-mel front end, and refused input."""
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +98,7 @@ def test_resamples_as_torchaudio_with_a_kaiser_window(rate):
     np.testing.assert_allclose(made, wanted.numpy(), rtol=0, atol=1e-6)
 
 
-def test_the_mean_of_the_channels_can_be_heard(tmp_path):
+def test_mean_of_channels(tmp_path):
     path = tmp_path / "stereo.wav"
     both = np.stack([noise(16_000), noise(16_000) / 2], axis=1)
     soundfile.write(path, both, 16_000, subtype="FLOAT")
@@ -106,7 +106,7 @@ def test_the_mean_of_the_channels_can_be_heard(tmp_path):
     np.testing.assert_array_equal(made, (both[:, 0] + both[:, 1]) / 2)
 
 
-def test_the_first_channel_is_heard(tmp_path):
+def test_first_channel_is_read(tmp_path):
     first, second = noise(5000, 1), noise(5000, 2)
     path = tmp_path / "stereo.wav"
     soundfile.write(path, np.stack([first, second], axis=1), 16_000, subtype="FLOAT")
@@ -123,7 +123,7 @@ def test_crop_comes_before_resampling(tmp_path):
     assert np.abs(made - late).max() > 1e-3
 
 
-def test_all_is_read_without_a_crop(tmp_path):
+def test_everything_is_read_without_a_crop(tmp_path):
     samples = noise(200_000)
     path = tmp_path / "long.wav"
     soundfile.write(path, samples, 16_000, subtype="FLOAT")
@@ -131,7 +131,7 @@ def test_all_is_read_without_a_crop(tmp_path):
     np.testing.assert_array_equal(load_audio(path, max_seconds=None), samples)
 
 
-def test_a_clip_tells_how_much_is_heard(tmp_path):
+def test_a_clip_has_its_encoded_and_total_seconds(tmp_path):
     path = tmp_path / "clip.wav"
     soundfile.write(path, noise(36_000), 8000)
     clip = read_clip(path, max_seconds=2.5)
@@ -177,14 +177,14 @@ def test_arrays_are_taken_as_samples():
 
 
 def cut_file(path, share, seconds=3.0):
-    """Writes a recording in the format of the path's ending, and keeps a share of its bytes."""
+    """Writes a recording in the path's format, truncated to a fraction of its bytes."""
     soundfile.write(path, noise(int(16_000 * seconds)), 16_000)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
 
 
 def write_rate(path, rate):
-    """Writes a wav whose header tells a sample rate of its own."""
+    """Writes a wav with a given sample rate in its header."""
     soundfile.write(path, noise(1600), 16_000)
     content = bytearray(path.read_bytes())
     content[24:28] = rate.to_bytes(4, "little")
@@ -268,7 +268,7 @@ def test_refuses_an_array_in_one_line_with_a_remedy(name):
 
 @pytest.mark.parametrize("max_seconds", [0.0, -0.5, 0.02, float("nan")])
 @pytest.mark.parametrize("kind", ["file", "array"])
-def test_refuses_to_hear_less_than_a_window(tmp_path, kind, max_seconds):
+def test_refuses_less_than_a_window(tmp_path, kind, max_seconds):
     recording = noise(20_000)
     if kind == "file":
         recording = tmp_path / "clip.wav"
@@ -277,7 +277,7 @@ def test_refuses_to_hear_less_than_a_window(tmp_path, kind, max_seconds):
         as_clip(recording, max_seconds)
 
 
-def test_decoders_write_nothing_of_their_own(tmp_path, capfd):
+def test_decoders_print_nothing(tmp_path, capfd):
     path = tmp_path / "cut.mp3"
     cut_file(path, 0.01)
     with pytest.raises(InputError):
@@ -303,18 +303,18 @@ SOUNDS = {
 
 
 @pytest.mark.parametrize("sound", SOUNDS)
-def test_log_mel_is_the_published_one(sound):
+def test_log_mel_matches_the_published_one(sound):
     wanted = oracle.LogMel()(torch.from_numpy(SOUNDS[sound])[None])[0].T
     made = log_mel(jnp.asarray(SOUNDS[sound]))
     np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-4)
 
 
-def test_silence_is_the_offset():
+def test_log_mel_of_silence():
     wanted = (np.log(2.0**-23) + 7.056) / 4.193
     np.testing.assert_allclose(log_mel(jnp.zeros(400)), wanted, rtol=1e-6)
 
 
-def test_log_mel_of_a_batch_is_that_of_each():
+def test_log_mel_of_a_batch():
     clips = np.stack([noise(4000, seed) for seed in range(6)]).reshape(2, 3, 4000)
     made = log_mel(jnp.asarray(clips))
     assert made.shape == (2, 3, 23, 80)
@@ -359,7 +359,7 @@ def test_column_samples_give_exactly_their_frames(frames):
     assert num_frames(samples - 1) == frames - 1
 
 
-def test_filterbank_is_librosas_and_the_published_one(golden_checkpoint):
+def test_filterbank_matches_librosa_and_the_published_one(golden_checkpoint):
     made = mel_filterbank()
     wanted = librosa.filters.mel(
         sr=16_000, n_fft=400, n_mels=80, fmin=50, fmax=8000, htk=False, norm="slaney"
@@ -370,7 +370,7 @@ def test_filterbank_is_librosas_and_the_published_one(golden_checkpoint):
     np.testing.assert_array_equal(made, stored)
 
 
-def test_window_is_torchs():
+def test_window_matches_torch():
     wanted = torch.hann_window(400).numpy()
     np.testing.assert_allclose(hann_window(), wanted, rtol=0, atol=1e-7)
 

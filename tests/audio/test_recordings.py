@@ -20,19 +20,19 @@ def recordings(shared_dir):
     return found
 
 
-def test_a_batch_of_recordings_is_answered_as_each_alone(recordings, assistant):
+def test_batched_recordings_match_single_ones(recordings, assistant):
     alone = [assistant.generate_tokens(path, PROMPT, 24) for path in recordings]
     assert assistant.generate_token_batch(recordings, [PROMPT] * 7, 24) == alone
 
 
-def test_crops_of_different_length_are_answered_as_each_alone(recordings, assistant):
+def test_batched_crops_of_different_length_match_single_ones(recordings, assistant):
     crops = [load_audio(path, seconds) for path in recordings[:4] for seconds in (1.0, 3.0, 10.0)]
     prompts = [PROMPT + list(range(40, 40 + i)) for i in range(len(crops))]
     alone = [assistant.generate_tokens(*pair, 16) for pair in zip(crops, prompts, strict=True)]
     assert assistant.generate_token_batch(crops, prompts, 16) == alone
 
 
-def test_questions_about_one_recording_share_its_vectors(recordings, assistant, monkeypatch):
+def test_questions_about_one_recording_encode_it_once(recordings, assistant, monkeypatch):
     from tinymu_jax.inference import audio_cache
 
     heard = []
@@ -49,7 +49,7 @@ def test_questions_about_one_recording_share_its_vectors(recordings, assistant, 
     assert together == [assistant.generate_tokens(recordings[0], p, 8) for p in prompts]
 
 
-def test_what_was_heard_is_told(recordings):
+def test_encoded_and_total_seconds(recordings):
     for path in recordings:
         clip, total = read_clip(path), soundfile.info(path).duration
         assert clip.total_seconds == pytest.approx(total)
@@ -58,7 +58,7 @@ def test_what_was_heard_is_told(recordings):
         assert 0.001 < np.abs(clip.samples).max() <= 1.5
 
 
-def test_a_probe_tells_them_apart_by_their_windows(
+def test_a_probe_distinguishes_recordings_by_their_windows(
     recordings, checkpoint_file, tmp_path, capsys, monkeypatch
 ):
     rows, music = [], {"humpback_whale": "no", "robin_call": "no"}

@@ -1,4 +1,4 @@
-"""LoRA computes, learns and merges as an independent torch model with the same factors does."""
+"""LoRA: outputs, gradients and merging match an independent torch model."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ FIRST = "decoder/body/layers/attn/qkv/q_proj"
 
 
 def with_lora(checkpoint, lora):
-    """Returns config and parameters with additions that matter: B is not zero."""
+    """Returns parameters and config with adapters whose B is not zero."""
     params, config = add_lora(checkpoint.params, checkpoint.config, lora, seed=1)
     rng, leaves = np.random.default_rng(2), dict(flatten(params))
     for path, leaf in leaves.items():
@@ -67,7 +67,7 @@ def is_lora(path):
 
 
 class LoraLinear(torch.nn.Module):
-    """A frozen linear layer of torch's with an addition, written from the paper."""
+    """A frozen torch linear layer with an adapter, written from the paper."""
 
     def __init__(self, linear, a, b, scale):
         super().__init__()
@@ -89,7 +89,7 @@ def build_published(golden_dir):
 
 
 def adapt(lm, params, lora):
-    """Freezes a decoder and puts the additions of our tree into its layers."""
+    """Freezes a decoder and adds the adapters of our tree to its layers."""
     lm.requires_grad_(False)
     for path, a in flatten(params):
         if path.endswith("lora/a"):
@@ -104,7 +104,7 @@ def adapt(lm, params, lora):
 
 @partial(jax.jit, static_argnames="config")
 def logits_of(params, config):
-    """Returns the decoder's scores of the tokens at 0, 1, ...."""
+    """Returns the decoder's logits for the tokens at positions 0, 1, ...."""
 
     def whole(model):
         steps = TOKENS.shape[1]
@@ -136,7 +136,7 @@ def build_llama(port):
 
 @pytest.fixture(scope="module")
 def small(port):
-    """The small decoder in our layout, as the decoder of a whole model."""
+    """The small decoder in our layout, as part of a full model."""
     config, params = port.decoder(build_llama(port))
     whole = TinyMUConfig(projector=ProjectorConfig(output_width=32), decoder=config)
     return Checkpoint(whole, jax.tree.map(np.asarray, {"decoder": params}))
@@ -144,7 +144,7 @@ def small(port):
 
 @torch.no_grad()
 @pytest.mark.parametrize("lora", [LORA, EVERYWHERE], ids=["published", "everywhere"])
-def test_logits_are_those_of_an_independent_model(port, small, lora):
+def test_logits_match_an_independent_model(port, small, lora):
     params, config = with_lora(small, lora)
     lm = adapt(build_llama(port), params, lora)
     wanted = lm(input_ids=torch.from_numpy(TOKENS), use_cache=False).logits
@@ -161,7 +161,7 @@ KEEP = optax.GradientTransformation(
     lambda params: jax.tree.map(jnp.zeros_like, params),
     lambda gradient, _, params: (jax.tree.map(jnp.zeros_like, gradient), gradient),
 )
-"""An optimiser that changes nothing and keeps the gradient."""
+"""An optimizer without updates whose state is the gradient."""
 
 
 def asked(questions):
@@ -176,7 +176,7 @@ def asked(questions):
 
 
 def packed(texts, sizes, config):
-    """Packs two clips' questions into two blocks; the second clip is heard in both."""
+    """Packs two clips' questions into two blocks; the second clip is used by both."""
     cut = [[PackedQuestion(prompt, [*answer, 0]) for prompt, answer in own] for own in texts]
     half = (len(cut[1]) + 1) // 2
     first = [PackedGroup(0, 0, sizes[0], cut[0]), PackedGroup(1, 1, sizes[1], cut[1][:half])]
@@ -209,7 +209,7 @@ def make_batch(golden_checkpoint, waveforms):
 
 
 def wanted_gradients(gradients, config):
-    """Brings torch's gradients into our layout: those of the projector and of the factors."""
+    """Converts torch's gradients of the projector and the adapters to our layout."""
     base = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, lora=None))
     plain = {key: value for key, value in gradients.items() if "lora_" not in key}
     ours = to_ours(
@@ -239,7 +239,7 @@ def assert_gradients(found, wanted, tolerance=1e-5):
 @pytest.mark.parametrize(
     ("questions", "lora", "accumulate"), [(1, LORA, 1), (3, EVERYWHERE, 1), (7, LORA, 2)]
 )
-def test_gradients_are_those_of_the_padded_step(
+def test_gradients_match_the_padded_step(
     golden_dir, golden_checkpoint, waveforms, make_batch, questions, lora, accumulate
 ):
     params, config = with_lora(golden_checkpoint, lora)
@@ -254,7 +254,7 @@ def test_gradients_are_those_of_the_padded_step(
     assert_gradients(state.opt_state, wanted_gradients(gradients, config))
 
 
-def test_an_encoder_that_is_not_frozen_learns(golden_dir, golden_checkpoint, waveforms):
+def test_an_encoder_that_is_not_frozen_gets_gradients(golden_dir, golden_checkpoint, waveforms):
     config, texts = golden_checkpoint.config, asked(1)
     stored = [np.round(w[:24_000] * 32768).astype(np.int16) for w in waveforms]
     stored[1] = stored[1][:20_000]
@@ -286,7 +286,7 @@ def test_an_encoder_that_is_not_frozen_learns(golden_dir, golden_checkpoint, wav
     assert_gradients(state.opt_state, wanted, 1e-4)
 
 
-def test_only_what_is_trained_has_averages(golden_checkpoint):
+def test_only_trained_params_have_optimizer_state(golden_checkpoint):
     params, _ = add_lora(golden_checkpoint.params, golden_checkpoint.config, LORA, 0)
     trained, frozen = partition_frozen(params, OptimConfig(frozen_params=LORA_FROZEN_PARAMS))
     state = make_optimizer(OptimConfig(weight_decay=0.1), 10).init(trained)
@@ -297,7 +297,7 @@ def test_only_what_is_trained_has_averages(golden_checkpoint):
     assert {p for p, _ in flatten(frozen)} == {p for p, _ in flatten(params)} - wanted
 
 
-def test_the_published_additions_are_as_many_as_reckoned():
+def test_number_of_published_adapter_params():
     config = dataclasses.replace(TinyMUConfig(), decoder=SmolLM2Config(lora=LoraConfig()))
     trained, _ = partition_frozen(
         expected_shapes(config), OptimConfig(frozen_params=LORA_FROZEN_PARAMS)
@@ -310,7 +310,7 @@ def test_the_published_additions_are_as_many_as_reckoned():
 # --- adding and merging --------------------------------------------------------------------------
 
 
-def test_fresh_additions_start_as_in_peft(small):
+def test_fresh_adapters_are_initialized_as_in_peft(small):
     before = small
     params, config = add_lora(before.params, before.config, EVERYWHERE, seed=3)
     old, leaves = dict(flatten(before.params)), dict(flatten(params))
@@ -333,7 +333,7 @@ def test_fresh_additions_start_as_in_peft(small):
     np.testing.assert_array_equal(one, two)
 
 
-def test_each_addition_depends_on_its_own_path_and_the_seed(small):
+def test_init_depends_on_path_and_seed(small):
     def made(targets, seed):
         lora = dataclasses.replace(LORA, targets=targets)
         base = small
@@ -359,7 +359,7 @@ def test_a_merged_model_computes_the_same(small, lora):
     np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-5)
 
 
-def test_merging_fresh_additions_changes_no_bit(small):
+def test_merging_fresh_adapters_changes_no_bit(small):
     before = small
     merged, config = merge_lora(*add_lora(before.params, before.config, EVERYWHERE, 0))
     assert config == before.config
@@ -371,7 +371,7 @@ def test_merging_fresh_additions_changes_no_bit(small):
     assert dict(flatten(again)).keys() == dict(flatten(merged)).keys()
 
 
-def test_a_checkpoint_may_hold_additions(golden_checkpoint, tmp_path):
+def test_a_checkpoint_may_have_adapters(golden_checkpoint, tmp_path):
     params, config = with_lora(golden_checkpoint, LORA)
     save_checkpoint(tmp_path / "lora", Checkpoint(config, params))
     again = read_checkpoint(tmp_path / "lora")
@@ -380,7 +380,7 @@ def test_a_checkpoint_may_hold_additions(golden_checkpoint, tmp_path):
         np.testing.assert_array_equal(leaf, dict(flatten(params))[path])
 
 
-def test_additions_are_not_added_twice(golden_checkpoint):
+def test_adapters_are_not_added_twice(golden_checkpoint):
     params, config = add_lora(golden_checkpoint.params, golden_checkpoint.config, LORA, 0)
     assert "merge it first" in refusal(add_lora, params, config, LORA, 0)
     wrong = LoraConfig(rank=0)
@@ -394,7 +394,7 @@ WIDTH = 8
 
 
 class ProbeLayer(nn.Module):
-    """Says what two projections' additions let through."""
+    """Returns what two projections' adapters receive after dropout."""
 
     lora: LoraConfig
 
@@ -413,7 +413,7 @@ class Probe(nn.Module):
 
 
 def let_through(key, rate=0.25):
-    """Returns what each of 3 layers' 2 projections lets through of 400 rows of ones."""
+    """Returns 400 rows of ones after the dropout of 3 layers' 2 projections."""
     lora = LoraConfig(rank=WIDTH, alpha=float(WIDTH), dropout=rate)
     one = jnp.broadcast_to(jnp.eye(WIDTH), (3, WIDTH, WIDTH))
     weights = {"kernel": 0 * one, "lora": {"a": one, "b": one}}
@@ -437,14 +437,12 @@ def test_dropout_keeps_the_mean_and_differs_between_layers_and_projections():
     assert (made != let_through(1)).mean() > 0.3
 
 
-def test_without_a_key_or_a_rate_nothing_is_dropped():
+def test_no_dropout_without_rng_or_rate():
     np.testing.assert_array_equal(let_through(None), 1)
     np.testing.assert_array_equal(let_through(0, rate=0.0), 1)
 
 
-def test_dropout_of_a_step_follows_its_number_and_is_computed_again_alike(
-    golden_checkpoint, make_batch
-):
+def test_dropout_depends_on_the_step_and_survives_remat(golden_checkpoint, make_batch):
     params, config = with_lora(golden_checkpoint, dataclasses.replace(LORA, dropout=0.5))
     trained, frozen = partition_frozen(params, OptimConfig(frozen_params=LORA_FROZEN_PARAMS))
     batch = make_batch(asked(1))
@@ -468,7 +466,7 @@ def test_dropout_of_a_step_follows_its_number_and_is_computed_again_alike(
 # --- config and table ----------------------------------------------------------------------------
 
 
-def test_rows_of_the_table_are_those_of_the_weights(golden_checkpoint):
+def test_every_adapter_weight_has_axes(golden_checkpoint):
     _, config = add_lora(golden_checkpoint.params, golden_checkpoint.config, EVERYWHERE, 0)
     shapes, table = expected_shapes(config), tinymu.param_axes(config)
     check_axes(shapes, table)
@@ -494,7 +492,7 @@ def test_configs_survive_json(lora):
     assert hash(again) == hash(config)
 
 
-def test_configs_from_before_have_no_additions():
+def test_configs_without_lora_have_no_adapters():
     values = SmolLM2Config().to_dict()
     del values["lora"]
     assert SmolLM2Config.from_dict(values) == SmolLM2Config()
@@ -513,13 +511,13 @@ def test_configs_from_before_have_no_additions():
         ({"r": 8}, "unknown key 'r'"),
     ],
 )
-def test_additions_that_cannot_be_are_refused(values, named):
+def test_invalid_lora_configs_are_refused(values, named):
     message = refusal(SmolLM2Config.from_dict, {"lora": values})
     assert message.startswith("config.lora: ")
     assert named in message
 
 
-def test_joined_weights_do_not_lose_additions_in_silence(golden_checkpoint, port):
+def test_fused_weights_refuse_adapters(golden_checkpoint, port):
     params, config = with_lora(golden_checkpoint, LORA)
     rows = port.by_rows(params, tinymu.param_axes(config))
     assert "merge it" in refusal(logits_of, rows, config)

@@ -1,4 +1,4 @@
-"""The encoder at full width computes what MATPAC++ in PyTorch computes, part by part."""
+"""The encoder at full width matches MATPAC++ in PyTorch, part by part."""
 
 from dataclasses import replace
 from functools import partial
@@ -33,7 +33,7 @@ LENGTHS = {
 
 
 def sound(length, seed=0):
-    """Returns a tone that comes and goes over noise: every column differs."""
+    """Returns an amplitude-modulated tone over noise, so that every column differs."""
     time = np.arange(length) / 16_000
     swell = np.sin(2 * np.pi * 0.7 * time + seed) ** 2
     noise = np.random.default_rng(seed).standard_normal(length)
@@ -61,7 +61,7 @@ def block(encoder):
 
 @pytest.fixture(scope="module")
 def hidden():
-    """Vectors as they flow between blocks, (2, 21, 768)."""
+    """Random inputs of a block, (2, 21, 768)."""
     return torch.randn(2, 21, 768, generator=torch.Generator().manual_seed(1))
 
 
@@ -100,7 +100,7 @@ def test_attention(torch_encoder, block, hidden):
     assert_close(made, torch_encoder.student_encoder.blocks[0].attn(hidden), 1e-5)
 
 
-def test_attention_does_not_see_what_is_masked(torch_encoder, block, hidden):
+def test_attention_ignores_masked_keys(torch_encoder, block, hidden):
     config, params = block
     seen = np.arange(21)[None] < np.array([[21], [8]])
     mask = jnp.asarray(np.broadcast_to(seen[:, None], (2, 21, 21)))
@@ -113,7 +113,7 @@ def test_attention_does_not_see_what_is_masked(torch_encoder, block, hidden):
 
 
 @pytest.mark.parametrize(("heads", "steps"), [(12, 1000), (5, 443)])
-def test_attention_of_long_rows_is_cut_by_heads(heads, steps):
+def test_attention_of_long_sequences_is_computed_by_heads(heads, steps):
     # More scores than fit in the cache: one head, or two heads of the five, at a time.
     assert layers.CACHED_SCORES // steps**2 < heads
     rng = np.random.default_rng(0)
@@ -209,7 +209,7 @@ def test_other_layouts_give_the_same(port, encoder, layout, all_layers):
     np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-5)
 
 
-def test_clips_of_a_batch_get_what_they_get_alone(encoder):
+def test_batched_clips_match_single_clips(encoder):
     config, params = encoder
     clips = [sound(length, seed) for seed, length in enumerate(LENGTHS.values())]
     together = encode_clips(params, clips, config)
@@ -231,7 +231,7 @@ def log_mel_columns(samples):
     return np.pad(log_mel, ((0, -len(log_mel) % 16), (0, 0))).reshape(1, -1, 16, 80)
 
 
-def test_what_lies_behind_a_chunk_is_not_seen(encoder):
+def test_padding_after_a_chunk_changes_nothing(encoder):
     config, params = encoder
     columns = log_mel_columns(sound(51_200))
     count = columns.shape[1]
@@ -245,7 +245,7 @@ def test_what_lies_behind_a_chunk_is_not_seen(encoder):
     assert np.abs(seen[:, :count] - alone).max() > 1e-2
 
 
-def test_chunks_of_one_row_do_not_see_each_other(encoder):
+def test_chunks_of_one_row_are_independent(encoder):
     config, params = encoder
     pieces = [log_mel_columns(sound(n, n)) for n in (9000, 5000, 9001)]
     counts = [piece.shape[1] for piece in pieces]
@@ -257,7 +257,7 @@ def test_chunks_of_one_row_do_not_see_each_other(encoder):
     np.testing.assert_allclose(made, np.concatenate(alone, axis=1), rtol=0, atol=1e-5)
 
 
-def test_frames_behind_a_clip_are_zeros_after_normalisation(encoder):
+def test_frames_after_a_clip_are_zero(encoder):
     config, params = encoder
     samples = sound(4000)  # 23 frames: the second of two columns has 7 of its own
     made = encode_clips(params, [samples], config)[0][0]
@@ -265,7 +265,7 @@ def test_frames_behind_a_clip_are_zeros_after_normalisation(encoder):
     np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-5)
 
 
-def test_bfloat16_products_are_close_but_not_equal(encoder):
+def test_bfloat16_is_close_but_not_equal(encoder):
     config, params = encoder
     samples = sound(51_200)
     exact = encode_clips(params, [samples], config)[0]
@@ -306,7 +306,7 @@ def test_tags_come_most_probable_first(tagger):
     assert [name for name, _ in made] == [f"class {i}" for i in wanted.topk(3).indices.tolist()]
 
 
-def test_classification_leaves_padding_out(tagger):
+def test_classification_ignores_padding(tagger):
     _, config, params = tagger
     vectors = jax.random.normal(jax.random.key(0), (1, 9, config.output_width))
     padded = jnp.pad(vectors, ((0, 0), (0, 4), (0, 0)), constant_values=5.0)
@@ -319,12 +319,12 @@ def test_classification_leaves_padding_out(tagger):
 
 
 @pytest.mark.parametrize("head", [None, HeadConfig("audioset", 527), HeadConfig("probe", 20)])
-def test_initialised_parameters_are_those_of_the_table(head):
+def test_initialized_parameters_match_the_axes(head):
     config = MatpacConfig(width=32, depth=2, num_heads=2, head=head)
     assert {path for path, _ in flatten(expected_shapes(config))} == set(matpac.param_axes(config))
 
 
-def test_a_new_encoder_starts_as_described():
+def test_initial_encoder():
     config = MatpacConfig(width=64, depth=2, num_heads=2)
     params = jax.jit(lambda: init_params(config, 0))()
     blocks = params["transformer"]["blocks"]
@@ -349,7 +349,7 @@ def test_a_new_encoder_starts_as_described():
 
 
 @pytest.mark.parametrize("remat", ["attention", "full"])
-def test_what_is_computed_again_is_what_was_kept(remat):
+def test_remat_changes_no_gradient(remat):
     config = MatpacConfig(width=32, depth=3, num_heads=4, num_frames=64)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 9, 32)), jnp.float32)
     params = matpac.Transformer(config).init(jax.random.key(0), x, None, False)

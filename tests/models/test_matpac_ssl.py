@@ -1,4 +1,4 @@
-"""Pre-training gives the numbers of the authors' code, and at every step those of plain PyTorch."""
+"""Pre-training matches the authors' golden numbers, and plain PyTorch at every step."""
 
 import json
 from functools import partial
@@ -28,7 +28,7 @@ NEAR = {"rtol": 0, "atol": 1e-4}
 
 
 class Case(NamedTuple):
-    """A published training checkpoint and what came of a step."""
+    """A published training checkpoint and the golden results of a step."""
 
     config: SelfSupervisedConfig
     params: dict
@@ -60,7 +60,7 @@ def case(request, golden_dir):
 
 
 def one_step(case, step, log_mel=None, order=None):
-    """Returns both losses of each patch, the gradient and what teaches afterwards."""
+    """Returns the loss, the output, the gradient and the updated teacher."""
     log_mel = case.log_mel if log_mel is None else log_mel
     order = case.order if order is None else order
     return _one_step(case.params, case.teaching, log_mel, order, jnp.int32(step), case.config)
@@ -153,7 +153,7 @@ def module(case):
 @pytest.mark.parametrize(
     "step", [0, 1, 9_826, 9_827, 150_000, 230_255, 230_256, STEPS - 1, STEPS, STEPS + 5000]
 )
-def test_every_step_is_that_of_pytorch(case, module, step):
+def test_steps_match_pytorch(case, module, step):
     import torch
 
     made, content = module
@@ -182,7 +182,7 @@ def test_every_step_is_that_of_pytorch(case, module, step):
     np.testing.assert_allclose(found["cls_head_loss.center"], centre, rtol=0, atol=1e-6)
 
 
-def test_only_what_is_trained_has_a_gradient(case):
+def test_only_trained_params_have_gradients(case):
     _, _, gradient, _ = one_step(case, 2000)
     still = {
         path
@@ -196,7 +196,7 @@ def test_only_what_is_trained_has_a_gradient(case):
 # --- pieces ------------------------------------------------------------------------------------
 
 
-def test_what_is_visible_is_what_the_noise_puts_first():
+def test_patch_order_sorts_by_noise():
     noise = jnp.asarray([[0.3, 0.1, 0.9, 0.2]])
     assert patch_order(noise).tolist() == [[1, 3, 0, 2]]
     drawn = random_patch_orders(jax.random.key(0), 3, 190)
@@ -218,7 +218,7 @@ def test_silence_and_constant_signals_have_finite_losses_and_gradients(case, kin
         assert np.isfinite(leaf).all(), path
 
 
-def test_a_vector_of_zeros_is_normalised_without_an_end_in_no_number():
+def test_normalizing_zeros_gives_no_nan():
     found, gradient = jax.value_and_grad(lambda x: losses.normalize(x).sum())(jnp.zeros((2, 3)))
     assert found == 0
     assert np.isfinite(gradient).all()
@@ -235,7 +235,7 @@ def test_dino_centres_logits(case):
     assert seen.sums.teacher_probs[0].sum() == pytest.approx(count, rel=1e-4)
 
 
-def test_the_teacher_begins_as_published():
+def test_initial_teacher_is_as_published():
     config = SelfSupervisedConfig.from_dict(
         {
             "encoder": {"width": 32, "depth": 1, "num_heads": 2, "num_frames": 64},
@@ -269,7 +269,7 @@ def test_the_teacher_begins_as_published():
 
 
 @pytest.mark.parametrize("hypotheses", [1, 5])
-def test_every_weight_has_a_row(hypotheses):
+def test_every_weight_has_axes(hypotheses):
     from tinymu_jax.models.matpac_ssl.student_teacher import param_axes
 
     config = SelfSupervisedConfig.from_dict({"predictor": {"hypotheses": hypotheses}})
@@ -279,10 +279,10 @@ def test_every_weight_has_a_row(hypotheses):
     assert ("predictor/heads/kernel" in table) == (hypotheses > 1)
 
 
-# --- what a step tells -------------------------------------------------------------------------
+# --- metrics -------------------------------------------------------------------------
 
 
-def test_spreads_wins_and_classes_are_those_of_pytorch(case, module):
+def test_metrics_match_pytorch(case, module):
     import torch
     import torch.nn.functional as F
 
@@ -331,7 +331,7 @@ def test_spreads_wins_and_classes_are_those_of_pytorch(case, module):
     assert set(found) == {"prediction_loss", "class_loss", *checked}
 
 
-def test_a_winner_of_all_and_collapsed_classes_are_warned_of():
+def test_collapse_warnings():
     fine = {"wins_0": 0.6, "wins_1": 0.4, "class_perplexity": 300.0}
     assert collapse_warning(fine) is None
     assert "one hypothesis is the best of 99 %" in collapse_warning(
@@ -342,7 +342,7 @@ def test_a_winner_of_all_and_collapsed_classes_are_warned_of():
 
 
 @pytest.mark.parametrize(("into", "out"), [(768, 512), (512, 768)])
-def test_gradients_of_rounded_products_are_near_those_in_full(into, out):
+def test_bfloat16_gradients_are_close_to_float32(into, out):
     rng = np.random.default_rng(0)
     x, kernel = rng.standard_normal((8, 58, into)), rng.standard_normal((into, out))
     x, kernel = x.astype(np.float32), kernel.astype(np.float32)

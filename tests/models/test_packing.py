@@ -1,4 +1,4 @@
-"""Packed questions are what they are alone, and every one is computed once an epoch."""
+"""Packed questions match single ones, and a plan has every question once per epoch."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +43,7 @@ def block(placed):
 
 
 def questions_of(placed):
-    """Yields each question with its group, that group's first slot, and its own slots."""
+    """Yields each question with its group, the group's first index, and its position indices."""
     used = {}
     for place in placed:
         start = used.get(place.row, 0)
@@ -56,7 +56,7 @@ def questions_of(placed):
         used[place.row] = at
 
 
-def test_a_packed_question_has_the_tokens_and_positions_that_it_has_alone(placed, block):
+def test_a_packed_question_matches_its_sequence_alone(placed, block):
     for place, asked, start, slots in questions_of(placed):
         alone = build_sequence(
             jnp.array([place.num_audio]),
@@ -67,7 +67,7 @@ def test_a_packed_question_has_the_tokens_and_positions_that_it_has_alone(placed
             place.num_audio,
             CONFIG,
         )
-        # Alone, a full prompt has the slot of a pad that nobody looks at or asks.
+        # build_sequence has an unused pad position even if the prompt is full.
         kept = np.arange(alone.positions.shape[1])
         if len(asked.prompt) == 129:
             kept = np.delete(kept, place.num_audio + 1 + 129)
@@ -87,7 +87,7 @@ def test_a_packed_question_has_the_tokens_and_positions_that_it_has_alone(placed
         assert not mask[np.ix_(slots, others)].any()
 
 
-def test_labels_are_predicted_by_the_slots_before_them(placed, block):
+def test_labels_are_predicted_by_the_position_before(placed, block):
     wanted = [label for place in placed for asked in place.questions for label in asked.labels]
     assert block.labels[block.label_mask].tolist() == wanted
     assert block.label_mask.sum() == len(wanted)
@@ -99,7 +99,7 @@ def test_labels_are_predicted_by_the_slots_before_them(placed, block):
     assert not block.labels[~block.label_mask].any()
 
 
-def test_empty_slots_are_seen_by_nobody(block):
+def test_padding_is_never_attended_to(block):
     empty = block.rows.group == 0
     assert empty.sum() > 100
     mask = np.asarray(packed_mask(block.rows))
@@ -107,7 +107,7 @@ def test_empty_slots_are_seen_by_nobody(block):
     assert not block.rows.key_mask[empty].any()
 
 
-def test_groups_that_do_not_fit_are_a_fault_of_the_plan(placed):
+def test_groups_that_do_not_fit_are_refused(placed):
     with pytest.raises(ValueError, match="no room"):
         build_block(placed, PackingConfig(row_length=200, rows=2, max_labels=200), CONFIG)
     with pytest.raises(ValueError, match="23 labels in a block for 20"):
@@ -142,14 +142,14 @@ def lengths():
 
 
 def places(plan):
-    """Yields block, row and group of every place."""
+    """Yields block, row and group of every entry of a plan."""
     for number in range(plan.num_blocks):
         for at in range(plan.start[number], plan.start[number + 1]):
             yield number, int(plan.row[at]), int(plan.group[at])
 
 
 @pytest.mark.parametrize("together", [0, 1, 3])
-def test_every_question_is_asked_once_an_epoch(lengths, together):
+def test_every_question_comes_once_per_epoch(lengths, together):
     packing = PackingConfig(questions_per_group=together, max_clips=90)
     groups = make_groups(lengths, packing, CONFIG)
     assert groups.first.tolist() == sorted(groups.first.tolist())
@@ -163,7 +163,7 @@ def test_every_question_is_asked_once_an_epoch(lengths, together):
     assert set(times) == {2}
 
 
-def test_rows_and_blocks_hold_no_more_than_they_can(lengths):
+def test_rows_and_blocks_keep_their_limits(lengths):
     packing = PackingConfig(row_length=700, rows=4, max_clips=6, max_labels=700)
     groups = make_groups(lengths, packing, CONFIG)
     plan = make_plan(groups, packing, seed=0, epochs=1)
@@ -192,7 +192,7 @@ def test_rows_are_nearly_full():
     assert fill["slots"] > 0.95
 
 
-def test_a_plan_is_the_same_everywhere_and_another_with_each_seed_and_epoch(lengths):
+def test_plans_are_deterministic_and_differ_by_seed_and_epoch(lengths):
     packing = PackingConfig()
     groups = make_groups(lengths, packing, CONFIG)
     first, again, other = (make_plan(groups, packing, seed, 2) for seed in (3, 3, 4))
@@ -205,7 +205,7 @@ def test_a_plan_is_the_same_everywhere_and_another_with_each_seed_and_epoch(leng
 
 
 def test_the_shuffle_reaches_far(lengths):
-    """Neighbours in the lists are not neighbours in a block."""
+    """Neighbouring records are not neighbours in a block."""
     packing = PackingConfig()
     groups = make_groups(lengths, packing, CONFIG)
     plan = make_plan(groups, packing, seed=0, epochs=1)

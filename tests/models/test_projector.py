@@ -1,4 +1,4 @@
-"""The projectors at full width compute what the published ones compute."""
+"""The projectors at full width match the published ones."""
 
 from functools import partial
 
@@ -67,7 +67,7 @@ def test_number_of_outputs(projectors, vectors, kind):
 
 
 @pytest.mark.parametrize("kind", ORACLES)
-def test_padding_behind_a_clip_changes_nothing(projectors, vectors, kind):
+def test_padding_after_a_clip_changes_nothing(projectors, vectors, kind):
     _, config, params = projectors[kind]
     num_valid = np.array([13, 20])
     x = np.where(np.arange(20)[None, :, None] < num_valid[:, None, None], vectors, 9.0)
@@ -102,7 +102,7 @@ def test_dropout_acts_in_training_only(projectors, vectors):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.25, 0.5])
-def test_dropout_drops_the_share_that_the_config_names(dropout):
+def test_dropout_rate(dropout):
     config = ProjectorConfig("residual", 64, output_width=64, dropout=dropout)
     params = {
         "linear1": {"kernel": jnp.eye(64)},
@@ -126,7 +126,7 @@ def initialised(kind):
 
 @pytest.fixture(scope="module")
 def starts():
-    """The random start of each kind."""
+    """Initial parameters of each kind."""
     return {kind: initialised(kind) for kind in ORACLES}
 
 
@@ -149,7 +149,7 @@ TORCH_LINEARS = [
 
 
 @pytest.mark.parametrize(("kind", "path", "fan_in"), TORCH_LINEARS)
-def test_linears_start_as_torchs(starts, kind, path, fan_in):
+def test_linear_init_matches_torch(starts, kind, path, fan_in):
     module = starts[kind]
     for name in path.split("/"):
         module = module[name]
@@ -157,7 +157,7 @@ def test_linears_start_as_torchs(starts, kind, path, fan_in):
         assert_uniform(weights, fan_in**-0.5)
 
 
-def test_torchs_linears_start_so():
+def test_torch_linear_init():
     # What the test above holds for torch's default.
     torch.manual_seed(0)
     linear = torch.nn.Linear(OUTPUT, OUTPUT)
@@ -165,17 +165,17 @@ def test_torchs_linears_start_so():
         assert_uniform(weights.detach().numpy(), OUTPUT**-0.5)
 
 
-def test_residual_starts_with_xavier(starts):
+def test_residual_init_is_xavier(starts):
     assert_uniform(starts["residual"]["linear1"]["kernel"], (6 / (INPUT + OUTPUT)) ** 0.5)
     assert_uniform(starts["residual"]["linear2"]["kernel"], (6 / (OUTPUT + OUTPUT)) ** 0.5)
 
 
-def test_learnt_vectors_start_normal(starts):
+def test_query_vector_init_is_normal(starts):
     prefix = starts["transformer"]["prefix"]
     assert prefix.shape == (32, OUTPUT)
     np.testing.assert_allclose([prefix.mean(), prefix.std()], [0, 1], atol=0.03)
 
 
-def test_layers_start_differently(starts):
+def test_layers_are_initialized_independently(starts):
     for weights in jax.tree.leaves(starts["transformer"]["layers"]["mlp"]):
         assert (weights[0] != weights[1]).any()

@@ -1,4 +1,4 @@
-"""The decoder at full width computes what transformers' Llama computes, part by part."""
+"""The decoder at full width matches transformers' Llama, part by part."""
 
 from functools import partial
 
@@ -43,7 +43,7 @@ def decoder(port, llama):
 
 @pytest.fixture(scope="module")
 def layouts(port, decoder):
-    """The same parameters in every layout that computes the same."""
+    """The same parameters in every equivalent layout."""
     config, params = decoder
     unrolled = port.unrolled(params, smollm2.param_axes(config))
     rows = port.by_rows(params, smollm2.param_axes(config))
@@ -54,14 +54,14 @@ def layouts(port, decoder):
 
 @pytest.fixture(scope="module")
 def embedded():
-    """Vectors as they flow between layers."""
+    """Random inputs of a layer."""
     x = np.random.default_rng(0).standard_normal((BATCH, STEPS, 576))
     return x.astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def positions():
-    """Positions with gaps, of two rows that differ: the second's are those of another question."""
+    """Positions with gaps, different in each of two rows."""
     first = [*range(8), 20, 21, *range(139, 150)]
     second = [*range(3), *range(12, 24), 141, *range(200, 205)]
     return np.array([first, second])
@@ -69,14 +69,14 @@ def positions():
 
 @pytest.fixture(scope="module")
 def mask():
-    """Causal, with two slots of the second row that nobody sees."""
+    """A causal mask with two masked keys in the second row."""
     mask = np.tril(np.ones((BATCH, STEPS, STEPS), bool))
     mask[1, :, 5:7] = False
     return mask
 
 
 def additive(mask):
-    """Returns the mask as transformers takes it."""
+    """Returns the mask in transformers' format."""
     return torch.from_numpy(np.where(mask, 0, -1e30).astype(np.float32))[:, None]
 
 
@@ -216,7 +216,7 @@ def test_cached_decoding_equals_the_full_pass(
     np.testing.assert_allclose(made, whole, rtol=0, atol=1e-4)
 
 
-def test_room_in_the_cache_keeps_what_is_there(decoder, layouts, embedded, positions, mask):
+def test_extending_the_cache_keeps_its_content(decoder, layouts, embedded, positions, mask):
     config, _ = decoder
     for params in layouts.values():
         _, cache, _ = run(params, embedded, positions, mask, None, 0, config)
@@ -226,7 +226,7 @@ def test_room_in_the_cache_keeps_what_is_there(decoder, layouts, embedded, posit
             assert (new[..., STEPS:, :] == 0).all()
 
 
-def test_bfloat16_products_are_close_but_not_equal(decoder, embedded, positions, mask):
+def test_bfloat16_is_close_but_not_equal(decoder, embedded, positions, mask):
     from dataclasses import replace
 
     config, params = decoder
@@ -279,9 +279,7 @@ def int8(decoder):
 
 
 @pytest.mark.parametrize(("batch", "steps"), [(1, 1), (2, 1), (2, 20)])
-def test_int8_computes_exactly_with_its_rounded_weights(
-    decoder, int8, embedded, positions, mask, batch, steps
-):
+def test_int8_matches_its_rounded_weights(decoder, int8, embedded, positions, mask, batch, steps):
     config, _ = decoder
     x, places = embedded[:batch, :steps], positions[:batch, :steps]
     seen = mask[:batch, :steps, :steps]
@@ -292,7 +290,7 @@ def test_int8_computes_exactly_with_its_rounded_weights(
     np.testing.assert_allclose(logits, exact_logits, rtol=0, atol=1e-4)
 
 
-def test_int8_embeds_its_rounded_rows(decoder, int8):
+def test_int8_embeddings_are_the_rounded_rows(decoder, int8):
     config, _ = decoder
     tokens = jnp.arange(1000)[None]
     made, wanted = (
@@ -345,13 +343,13 @@ def test_presets_have_the_published_number_of_parameters(name, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
 
 
-def test_presets_are_found_by_their_hub_names():
+def test_presets_by_hub_name():
     preset = SMOLLM2_PRESETS["SmolLM2-360M"]
     assert smollm2_preset("HuggingFaceTB/SmolLM2-360M") is preset
     assert smollm2_preset("HuggingFaceTB/SmolLM2-360M-Instruct") is preset
     assert smollm2_preset("elsewhere/OtherLM") is None
 
 
-def test_initialised_parameters_are_those_of_the_table():
+def test_initialized_parameters_match_the_axes():
     config = SmolLM2Config(vocab_size=32, width=16, depth=2, num_heads=2, num_kv_heads=1)
     assert {path for path, _ in flatten(expected_shapes(config))} == set(smollm2.param_axes(config))

@@ -1,4 +1,4 @@
-"""The token sequence, the loss and the whole model, and that no field of a config is idle."""
+"""The token sequence, the loss and the full model; every config field has an effect."""
 
 import json
 from dataclasses import fields, replace
@@ -60,11 +60,11 @@ def test_the_example_of_build_sequence():
 
 
 def published(num_audio, prompt, answer):
-    """Derives the sequence from the published one: build it padded, then drop what is not needed.
+    """Derives the sequence from the published, padded one by dropping unused positions.
 
     Returns:
-        What each place holds, its position and its row of the attention mask, and the place whose
-        output predicts the first answer token.
+        Content, position id and attention mask row of each position, and the index whose output
+        predicts the first answer token.
     """
     pads = 129 - len(prompt)
     holds = [
@@ -131,7 +131,7 @@ def test_build_sequence_gives_the_published_sequence_without_its_pads(case, padd
     np.testing.assert_array_equal(made.key_mask[0], made.mask[0].any(axis=0))
 
 
-def test_rows_of_a_batch_are_laid_out_each_for_itself():
+def test_rows_of_a_batch_are_independent():
     prompts, answers = [[5, 6, 0, 0], [7, 8, 9, 10]], [[1, 0], [2, 3]]
     together = sequence([2, 3], prompts, [2, 4], answers, [1, 2], 4)
     for row in range(2):
@@ -212,7 +212,7 @@ PROJECTORS = {
 
 @pytest.fixture(scope="module")
 def build(port):
-    """Builds small models with random weights, and what answers in their stead, each only once."""
+    """Returns a function that builds small random models and their assistants, cached."""
     made = {}
 
     def build(kind, ds_rate=1):
@@ -253,7 +253,7 @@ def _prefix(assistant, samples):
 
 
 @torch.no_grad()
-def test_pooling_drops_what_fills_no_group(build, samples):
+def test_pooling_drops_incomplete_groups(build, samples):
     module, assistant = build("linear", 2)
     encoder = module.audio_encoder.enc
     vectors = encoder(torch.from_numpy(samples)[None])[0]
@@ -263,14 +263,14 @@ def test_pooling_drops_what_fills_no_group(build, samples):
     np.testing.assert_allclose(_prefix(assistant, samples), wanted, rtol=0, atol=1e-4)
 
 
-def test_a_clip_that_fills_no_group_is_refused(build, samples):
-    # One column of 160 ms, pooled by two, leaves nothing to hear.
+def test_a_clip_shorter_than_a_pooling_group_is_refused(build, samples):
+    # One column of 160 ms, pooled by two, leaves no vector.
     _, assistant = build("linear", 2)
     with pytest.raises(InputError, match="give a longer recording"):
         assistant.generate_tokens(samples[:800], PROMPT, 2)
 
 
-def test_a_clip_that_fills_no_group_does_not_end_the_batch(build, samples):
+def test_a_clip_shorter_than_a_pooling_group_does_not_end_the_batch(build, samples):
     _, assistant = build("linear", 2)
     good, bad, again = assistant.audio_cache.encode([samples, samples[:800], samples])
     assert isinstance(bad, InputError)
@@ -299,7 +299,7 @@ def test_loss_with_and_without_exclamation_marks(build, samples, kind, ignore):
 
 @torch.no_grad()
 @pytest.mark.parametrize("length", [128, 129, 150])
-def test_loss_of_answers_at_the_limit(build, samples, length):
+def test_loss_of_answers_at_the_maximum_length(build, samples, length):
     # Up to 128 tokens an end token follows; beyond that the answer is cut without one.
     module, assistant = build("linear")
     answer = np.random.default_rng(0).integers(18, 64, length).tolist()
@@ -398,17 +398,17 @@ def test_unknown_keys_are_refused_by_name(config, values, where):
         ({"projector": {"output_width": 512}}, "config: projector.output_width must be .* 576"),
     ],
 )
-def test_values_that_cannot_be_are_refused_by_name(values, message):
+def test_invalid_values_are_refused_by_name(values, message):
     with pytest.raises(InputError, match=f"^{message}") as caught:
         TinyMUConfig.from_dict(values)
     assert "\n" not in str(caught.value)
 
 
-def test_a_whole_number_may_stand_for_a_fraction():
+def test_an_int_is_accepted_as_float():
     assert TinyMUConfig.from_dict({"max_seconds": 30}).max_seconds == 30.0
 
 
-# What each field may be instead, and what then is different.
+# Another value of each field, and what it changes.
 
 
 @cache
@@ -424,7 +424,7 @@ def refusal(config):
 
 
 def random_params(tree):
-    """Returns the same numbers for every tree of the same shapes, without compiling anything."""
+    """Returns deterministic random parameters without compiling anything."""
     rng = np.random.default_rng(0)
     leaves = {
         path: 0.3 * rng.standard_normal(leaf.shape, np.float32) for path, leaf in flatten(tree)
@@ -474,7 +474,7 @@ def heard(config):
 
 
 def first_token(config):
-    """Returns it, and whether the answer is over with it."""
+    """Returns the first token, and whether the answer ends with it."""
     width = config.decoder.width
     audio_vectors = np.ones((1, 2, width), np.float32)
     question = PromptBatch(audio_vectors, np.array([2]), np.array([[5, 6]]), np.array([2]))
@@ -492,13 +492,13 @@ def first_token(config):
 
 
 def encoding(config):
-    """Returns what the encoder computes, as text."""
+    """Returns the encoder's jaxpr."""
     x = jax.ShapeDtypeStruct((1, config.columns, config.patch_size, config.num_mels), jnp.float32)
     return str(jax.make_jaxpr(Matpac(config).apply)({"params": expected_shapes(config)}, x))
 
 
 def program(config):
-    """Returns what the decoder computes, as text."""
+    """Returns the decoder's jaxpr."""
     params = expected_shapes(config)
     tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
     run = partial(smollm2.SmolLM2(config).apply, method="init_all")
@@ -610,7 +610,7 @@ def test_every_field_changes_something(config, name):
     before, value, observe = CHANGES[config][name]
     found = observe(before)
     if name == "end_token":
-        value = found[0]  # what is said first now ends the answer
+        value = found[0]  # the first token now ends the answer
     assert observe(replace(before, **{name: value})) != found
 
 
@@ -621,7 +621,7 @@ def test_axes_of_a_projector_follow_its_kind():
     assert len({frozenset(table) for table in tables}) == 3
 
 
-def test_ten_seconds_are_heard_as_63_vectors():
+def test_ten_seconds_give_63_vectors():
     config, shape = TinyMUConfig(), (1, 160_000)
     assert -(-num_frames(shape[1]) // config.encoder.patch_size) == 63
     assert config.encoder.output_width == config.projector.input_width == 3840

@@ -1,4 +1,4 @@
-"""Memory that is kept between steps: counted by the pages that the kernel has to give again."""
+"""Freed memory stays on the heap, measured by page faults."""
 
 import os
 import platform
@@ -20,11 +20,11 @@ kept = keep_heap() if "keep" in sys.argv else None
 if "large" in sys.argv:
     trim_heap(1 << 30)
 
-def ask_again():
+def allocate_again():
     for _ in range({tries}):
         bytearray({size})
 
-thread = threading.Thread(target=ask_again)
+thread = threading.Thread(target=allocate_again)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 thread.start()
 thread.join()
@@ -33,7 +33,7 @@ print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def pages_given(*arguments, **variables):
-    """Returns what keep_heap said, and how many pages were given to a thread that asks again."""
+    """Returns the result of keep_heap, and the page faults of a thread that allocates again."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     code = PAGES.format(tries=TRIES, size=BYTES)
     done = subprocess.run(
@@ -51,9 +51,9 @@ def pages_given(*arguments, **variables):
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc"
     or any(any(Path("/dev").glob(x)) for x in malloc._ACCELERATORS),
-    reason="glibc's heap, where processors compute",
+    reason="needs glibc and no accelerator",
 )
-def test_what_is_freed_is_kept_for_what_is_asked_for_next():
+def test_freed_memory_is_reused():
     once = BYTES // os.sysconf("SC_PAGESIZE")
     assert pages_given()[1] > 0.9 * TRIES * once
     said, pages = pages_given("keep")
@@ -62,12 +62,12 @@ def test_what_is_freed_is_kept_for_what_is_asked_for_next():
     assert pages_given("keep", "large")[1] > 0.9 * TRIES * once
 
 
-def test_settings_of_the_environment_stay():
+def test_environment_settings_take_precedence():
     assert pages_given("keep", MALLOC_ARENA_MAX="4")[0] == "False"
     assert pages_given("keep", GLIBC_TUNABLES="glibc.malloc.arena_max=4")[0] == "False"
 
 
-def test_where_an_accelerator_computes_the_heap_is_left_alone(monkeypatch):
+def test_nothing_is_set_with_an_accelerator(monkeypatch):
     monkeypatch.setattr(malloc, "_ACCELERATORS", ("nul[a-z]",))
     assert malloc.keep_heap() is False
 
@@ -93,7 +93,7 @@ print(before - held())
     platform.libc_ver()[0] != "glibc" or not Path("/proc/self/statm").exists(),
     reason="glibc's heap, and Linux's count of pages",
 )
-def test_what_is_left_over_is_given_back_when_asked():
+def test_trim_heap_returns_memory():
     done = subprocess.run(
         [sys.executable, "-c", LEFT],
         env=dict(os.environ, PYTHONMALLOC="malloc"),
