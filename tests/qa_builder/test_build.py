@@ -1,4 +1,4 @@
-"""A set is built from real files and from one's own: the same every time, by Beam, and for TFDS."""
+"""Builds of whole sets: from real and own files, reproducible, with Beam and for TFDS."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ MIX = (16, 31, 36, 18)
 
 
 def build(capsys, monkeypatch, output, *arguments):
-    """Builds without a tokenizer; returns the records, and what was printed."""
+    """Builds without a tokenizer; returns the records and stdout."""
     code, out, err = run_cli(
         capsys, monkeypatch, "data", "build", "--output", output, "--tokenizer", "none", *arguments
     )
@@ -36,7 +36,7 @@ def files(folder):
 
 
 def write_table(path, rows):
-    """Writes a csv of one's own; half of its genres go with half of its instruments."""
+    """Writes a user table in which half of the genres co-occur with half of the instruments."""
     genres = ["jazz", "blues", "techno", "house", "metal", "salsa", "disco", "opera"]
     instruments = ["piano", "flute", "banjo", "cello", "viola", "organ", "tuba", "harp"]
     with path.open("w", newline="") as file:
@@ -63,7 +63,7 @@ def musiccaps(shared_dir):
     return shared_dir / "data" / "musiccaps-public.csv"
 
 
-def test_musiccaps_gives_a_balanced_set_without_a_leak(
+def test_musiccaps_gives_a_balanced_set_without_leaks(
     musiccaps, shared_dir, tmp_path, capsys, monkeypatch
 ):
     sets = (
@@ -95,7 +95,7 @@ def test_musiccaps_gives_a_balanced_set_without_a_leak(
 
 
 def check_blind(records):
-    """Asserts that nothing can be had without listening."""
+    """Asserts that rules without audio do not beat chance."""
     asked = [record for record in records if record["task"] == "MCQ"]
     right = [record["kinds"].index("right") for record in asked]
     rules = {letter: right.count(place) for place, letter in enumerate("ABCD")}
@@ -121,7 +121,7 @@ def check_blind(records):
     assert any(answers.total() >= 100 for answers in binary.values())
 
 
-def test_every_balanced_row_is_a_leak_if_it_is_let_in(musiccaps, tmp_path, capsys, monkeypatch):
+def test_every_balanced_row_leaks_with_keep_held_out(musiccaps, tmp_path, capsys, monkeypatch):
     arguments = ("data", "build", "--musiccaps", musiccaps, "--tokenizer", "none", "--mix")
     arguments += (1, 0, 0, 0, "--output", tmp_path, "--keep-held-out")
     code, _, err = run_cli(capsys, monkeypatch, *arguments)
@@ -138,12 +138,10 @@ def test_every_balanced_row_is_a_leak_if_it_is_let_in(musiccaps, tmp_path, capsy
     assert len(kept) == 5521 - 2858
 
 
-# --- files of one's own ------------------------------------------------------------------------
+# --- user files --------------------------------------------------------------------------------
 
 
-def test_lists_are_musicskills_and_say_where_everything_is_from(
-    table, tmp_path, capsys, monkeypatch
-):
+def test_lists_are_valid_musicskills_and_pages_name_sources(table, tmp_path, capsys, monkeypatch):
     records, out = build(capsys, monkeypatch, tmp_path / "set", "--user-table", table)
     (path,) = (tmp_path / "set" / "lists").iterdir()
     assert str(path) in out
@@ -184,7 +182,7 @@ def test_tfds_gives_the_same_records(table, tmp_path, capsys, monkeypatch):
     ) == len(fewer)
 
 
-def test_what_is_too_long_is_left_out_and_counted(table, tmp_path, capsys, monkeypatch):
+def test_long_questions_are_dropped_and_counted(table, tmp_path, capsys, monkeypatch):
     from tokenizer_fixture import tokenizer_text
 
     (tmp_path / "tokenizer.json").write_text(tokenizer_text())
@@ -252,9 +250,7 @@ def test_unknown_labels_are_listed(tmp_path, capsys, monkeypatch):
         ),
     ],
 )
-def test_what_cannot_be_built_is_told_in_a_line(
-    arguments, message, table, tmp_path, capsys, monkeypatch
-):
+def test_input_errors_are_one_line(arguments, message, table, tmp_path, capsys, monkeypatch):
     empty = tmp_path / "empty.csv"
     empty.write_text("file,genre\na.wav,\n")
     twin = tmp_path / "mine"
@@ -271,7 +267,7 @@ def test_what_cannot_be_built_is_told_in_a_line(
     assert err.count("\n") == 1
 
 
-def test_lists_that_no_build_left_are_not_taken_away(table, tmp_path, capsys, monkeypatch):
+def test_foreign_lists_are_not_overwritten(table, tmp_path, capsys, monkeypatch):
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "own.json").write_text("[]")
     arguments = (

@@ -1,4 +1,4 @@
-"""What is asked about a clip by rule: negatives with evidence, distractors, balance."""
+"""Rule-based questions: negatives with evidence, distractors, balance."""
 
 from collections import Counter
 from dataclasses import replace
@@ -51,20 +51,20 @@ BANDS = [*PIANISTS, *ROCKERS]
 # --- what is not there -------------------------------------------------------------------------
 
 
-def test_a_tag_that_is_missing_is_no_negative_by_itself():
+def test_a_missing_tag_alone_is_no_negative():
     # One clip has both: from then on nothing is known of who has one of them.
     both = clip("both", instrument=("electric guitar", "piano"))
     found = negatives(PIANISTS[0], statistics_of(*BANDS, both))
     assert Tag("instrument", "electric guitar") not in {one.tag for one in found}
 
 
-def test_what_never_occurs_beside_a_clips_tags_is_likely_not_there():
+def test_a_tag_that_never_cooccurs_is_a_negative():
     found = negatives(PIANISTS[0], statistics_of(*BANDS))
     assert ("instrument", "electric guitar") in {one.tag for one in found}
     assert {one.evidence for one in found} == {"other branch"}
 
 
-def test_never_means_nothing_where_chance_would_not_have_put_them_together():
+def test_never_cooccurring_is_no_evidence_for_rare_tags():
     # 20 pianists and 1 rocker among 400 clips: a twentieth of a clip with both is expected.
     others = [clip(f"o{n}", instrument=("flute",)) for n in range(379)]
     found = negatives(PIANISTS[0], statistics_of(*PIANISTS, ROCKERS[0], *others))
@@ -78,19 +78,19 @@ def test_a_tag_of_the_same_family_is_no_negative():
     assert Tag("instrument", "piano") in found
 
 
-def test_what_a_caption_names_is_no_negative():
+def test_a_tag_in_a_caption_is_no_negative():
     told = replace(PIANISTS[0], captions=("Someone also plays electric guitars.",))
     found = negatives(told, statistics_of(told, *BANDS[1:]))
     assert Tag("instrument", "electric guitar") not in {one.tag for one in found}
 
 
-def test_what_a_clip_may_have_is_no_negative():
+def test_an_ambiguous_tag_is_no_negative():
     doubtful = replace(PIANISTS[0], ambiguous={"instrument": ("electric guitar",)})
     found = negatives(doubtful, statistics_of(doubtful, *BANDS[1:]))
     assert Tag("instrument", "electric guitar") not in {one.tag for one in found}
 
 
-def test_what_is_denied_or_left_out_of_all_that_there_is_comes_first():
+def test_certain_negatives_come_first():
     known = replace(
         PIANISTS[0],
         denied={"mood": ("aggressive",)},
@@ -105,7 +105,7 @@ def test_what_is_denied_or_left_out_of_all_that_there_is_comes_first():
     assert evidence[0] in ("denied", "exhaustive")
 
 
-def test_how_a_recording_was_made_is_never_likely_not_there():
+def test_production_is_never_inferred_to_be_absent():
     live = [clip(f"l{n}", production=("live performance",)) for n in range(20)]
     found = negatives(PIANISTS[0], statistics_of(*BANDS, *live))
     assert all(one.tag.category != "production" for one in found)
@@ -114,7 +114,7 @@ def test_how_a_recording_was_made_is_never_likely_not_there():
 # --- open questions, yes or no -----------------------------------------------------------------
 
 
-def test_an_open_answer_names_all_tags_of_its_category_and_only_the_finest():
+def test_an_open_answer_names_the_most_specific_tags_of_its_category():
     one = clip(instrument=("electric guitar", "guitar", "piano"), tempo=("slow",))
     found = {
         i.category: i
@@ -153,7 +153,7 @@ def test_wordings_differ_between_clips_and_not_between_builds():
     assert again != [list(open_questions(one, other)) for one in PIANISTS]
 
 
-def test_yes_and_no_say_what_is_there_and_what_is_not():
+def test_yes_and_no_answers_are_correct():
     statistics = statistics_of(*BANDS)
     asked = list(yes_or_no(PIANISTS[0], statistics, CONTEXT))
     answers = {item.tags[0]: (item.answer, item.evidence) for item in asked}
@@ -183,7 +183,7 @@ def offered():
     return [i for one in MANY for i in choices(one, statistics, CONTEXT)]
 
 
-def test_options_are_one_right_and_three_wrong_ones_of_like_length(offered):
+def test_options_have_similar_length(offered):
     assert len(offered) > 500
     for item in offered:
         right = item.options[item.kinds.index("right")]
@@ -198,7 +198,7 @@ def test_options_are_one_right_and_three_wrong_ones_of_like_length(offered):
         assert set(off) == set(wrong) & set(own)
 
 
-def test_near_options_are_akin_and_far_ones_are_not(offered):
+def test_near_options_share_an_ancestor_and_far_ones_do_not(offered):
     kinds = Counter()
     by_text = {VOCABULARY.option_text(tag): tag for tag in statistics_of(*MANY).clips}
     for item in offered:
@@ -211,7 +211,7 @@ def test_near_options_are_akin_and_far_ones_are_not(offered):
     assert all(kinds[kind] > 50 for kind in ("near", "far", "off the question"))
 
 
-def test_the_answer_is_the_letter_with_its_text_or_alone_where_asked(offered):
+def test_the_answer_is_the_letter_with_or_without_text(offered):
     bare = [item for item in offered if len(item.answer) == 1]
     assert 0.1 < len(bare) / len(offered) < 0.25
     for item in offered:
@@ -223,7 +223,7 @@ def test_the_answer_is_the_letter_with_its_text_or_alone_where_asked(offered):
         assert all(f"({x}) {o}" in item.prompt for x, o in zip("ABCD", item.options, strict=True))
 
 
-def test_no_rule_that_hears_nothing_is_better_than_chance(offered):
+def test_no_rule_without_audio_beats_chance(offered):
     kept = balance(offered, replace(CONFIG, mix=(0, 0, 0, 0), max_tag_ratio=9))
     found = choice_baselines(kept)
     assert len(kept) > 300
@@ -251,7 +251,7 @@ def test_baselines_by_hand():
     assert found["option most often right"] == pytest.approx(1)
 
 
-def test_a_clip_whose_tags_nothing_is_like_is_not_asked_about():
+def test_a_clip_without_distractors_gives_no_choice():
     lonely = clip("l", instrument=("piano",))
     assert not list(choices(lonely, statistics_of(lonely), CONTEXT))
 
@@ -307,14 +307,14 @@ def test_formats_come_in_the_wanted_mix():
     assert {found[MCQ, part] for part in range(4)} == {20}
 
 
-def test_no_answer_is_given_too_often():
+def test_answers_are_capped():
     items = [made(QA, n, ("often",) if n < 900 else (f"rare {n}",)) for n in range(1000)]
     kept = balance(items, replace(CONFIG, mix=(0, 0, 0, 0), max_answer_percent=5))
     assert Counter(item.tags for item in kept)["often",] == 50
     assert len(kept) == 150
 
 
-def test_no_tag_is_right_much_more_often_than_others():
+def test_right_options_are_capped_per_tag():
     kinds, options = ("right", "far", "far", "far"), ("a", "bb", "cc", "dd")
     often = [made(MCQ, n, ("often",), "", kinds, options) for n in range(90)]
     rare = [made(MCQ, 100 + n, (f"rare {n}",), "", kinds, options) for n in range(10)]
@@ -324,7 +324,7 @@ def test_no_tag_is_right_much_more_often_than_others():
     assert len(kept) == 29
 
 
-def test_a_clip_gives_no_more_than_its_share():
+def test_questions_are_capped_per_clip():
     items = [made(QA, 1, (f"t{n}",))._replace(key=n) for n in range(9)]
     items += [made(CAPTIONING, 1, ())._replace(key=n) for n in range(9)]
     kept = cap_per_clip(items, replace(CONFIG, max_open_per_clip=2, max_captions_per_clip=4))
@@ -332,7 +332,7 @@ def test_a_clip_gives_no_more_than_its_share():
     assert {item.key for item in kept if item.task == QA} == {0, 1}
 
 
-def test_parts_are_by_how_many_options_are_shorter():
+def test_strata_count_shorter_options():
     kinds = ("far", "right", "far", "far")
     item = made(MCQ, 1, kinds=kinds, options=("a", "bbb", "cc", "dddd"))
     assert stratum_of(item) == (MCQ, 2)
@@ -341,7 +341,7 @@ def test_parts_are_by_how_many_options_are_shorter():
     assert all(70 < count < 130 for count in counts.values())
 
 
-def test_weights_are_kept():
+def test_weighted_choice_follows_the_weights():
     drawn = Counter(weighted_choice("abc", (1, 0, 3), "seed", n) for n in range(4000))
     assert set(drawn) == {"a", "c"}
     assert 900 < drawn["a"] < 1100
@@ -359,7 +359,7 @@ def test_statistics_are_the_same_in_any_order():
     ("field", "value"),
     [("max_tag_ratio", 0), ("min_clips_per_label", 0), ("seed", -1), ("mix", (1, -1, 0, 0))],
 )
-def test_settings_that_cannot_be_are_refused(field, value):
+def test_settings_out_of_range_are_refused(field, value):
     assert field in refusal(replace(CONFIG, **{field: value}).check)
 
 
@@ -367,14 +367,14 @@ def test_settings_that_cannot_be_are_refused(field, value):
 
 
 def offered_to(one, *clips, right):
-    """Returns the options of the question whose right answer is named, by their kinds."""
+    """Returns the options of the question about a tag, with their kinds."""
     asked = choices(one, statistics_of(one, *clips), CONTEXT)
     (item,) = [item for item in asked if item.tags == (right,)]
     return dict(zip(item.options, item.kinds, strict=True))
 
 
 def drawn_for(ones, *clips, right):
-    """Returns all texts that are offered as wrong of some clips."""
+    """Returns all distractors of some clips."""
     found = [offered_to(one, *clips, right=right) for one in ones]
     return {text for own in found for text, kind in own.items() if kind != "right"}
 
@@ -383,7 +383,7 @@ OTHERS = [clip(f"o{n}", instrument=("tuba",)) for n in range(400)]
 
 
 @pytest.mark.parametrize("told", [False, True])
-def test_what_often_goes_with_a_clips_tags_is_not_called_wrong(told):
+def test_often_cooccurring_tags_are_no_distractors(told):
     captions = ("Some music.",) if told else ()
     pairs = [clip(f"b{n}", genre=("metal", "blues"), instrument=("flute", "piano")) for n in "xyz"]
     pairs += [clip(f"b{n}", genre=("metal", "blues"), instrument=("flute", "piano")) for n in MANY]
@@ -397,7 +397,7 @@ def test_what_often_goes_with_a_clips_tags_is_not_called_wrong(told):
     assert piano == told
 
 
-def test_two_clips_with_both_do_not_mean_that_tags_go_together():
+def test_two_cooccurrences_are_not_often():
     pair = [clip(f"b{n}", genre=("metal", "blues")) for n in range(2)]
     metal = [clip(f"a{n}", genre=("metal",)) for n in range(30)]
     rare = [one for one in MANY if not {"metal", "blues"} & set(one.tags["genre"])]
@@ -405,7 +405,7 @@ def test_two_clips_with_both_do_not_mean_that_tags_go_together():
     assert "Blues" in drawn_for(metal, *rare[::5], *few, *pair, *OTHERS, right="metal")
 
 
-def test_a_mood_near_to_a_clips_own_is_not_called_wrong():
+def test_a_near_mood_is_no_distractor():
     moods = ("nostalgic", "suspenseful", "energetic", "mysterious", "adventurous", "aggressive")
     clips = [clip(f"m{n}", mood=(mood,)) for mood in moods for n in range(10)]
     own, right = Tag("mood", "melancholic"), "melancholic"
@@ -414,7 +414,7 @@ def test_a_mood_near_to_a_clips_own_is_not_called_wrong():
     assert found == {mood.capitalize() for mood in moods if mood != "nostalgic"}
 
 
-def test_what_may_be_part_of_a_clips_tag_is_neither_wrong_nor_a_no():
+def test_a_possible_part_of_a_tag_is_no_distractor_and_no_negative():
     parts = ("snare drum", "acoustic guitar", "bass guitar", "didgeridoo", "double bass", "bongos")
     clips = [clip(f"i{n}", instrument=(part,)) for part in parts for n in range(10)]
     kits = [
@@ -427,7 +427,7 @@ def test_what_may_be_part_of_a_clips_tag_is_neither_wrong_nor_a_no():
     assert denied & set(parts) == set(parts) - {"snare drum"}
 
 
-def test_who_sings_is_not_called_wrong_where_only_how_is_known():
+def test_singers_are_no_distractors_of_vocal_styles():
     voices = {"vocal harmony": 5, "male voice": 20, "female voice": 20, "rapping": 3}
     voices |= {"whispering": 3, "beatboxing": 3, "throat singing": 3, "scat singing": 3}
     clips = [clip(f"{v}{n}", voice=(v,)) for v, count in voices.items() for n in range(count)]
@@ -448,7 +448,7 @@ def test_who_sings_is_not_called_wrong_where_only_how_is_known():
         ({"instrument": ("piano",), "genre": ("house",)}, "piano", True),
     ],
 )
-def test_what_might_answer_the_question_too_is_not_off_it(tags, right, off):
+def test_confusable_categories_are_not_off_the_question(tags, right, off):
     category = next(iter(tags))
     wrong = {
         "production": ("vibrato", "samples", "vocoder"),
@@ -476,7 +476,7 @@ def asked_openly(one):
     return [(i.category, i.tags) for i in open_questions(one, CONTEXT)]
 
 
-def test_instruments_are_asked_for_where_all_that_is_told_is_known():
+def test_instruments_are_asked_for_only_if_complete():
     known = clip("k", ("A cello and some drums play.",), instrument=("cello", "drums"))
     assert ("instrument", ("cello", "drums")) in asked_openly(known)
     assert asked_openly(replace(known, captions=("A cello, drums and a tuba play.",))) == []
@@ -487,13 +487,13 @@ def test_instruments_are_asked_for_where_all_that_is_told_is_known():
     assert asked_openly(clip("m", ("It is dark.",), mood=("fast",), genre=("jazz",)))
 
 
-def test_no_family_is_asked_for_where_more_is_told_than_belongs_to_it():
+def test_a_family_is_asked_for_only_if_it_covers_everything_mentioned():
     violins = clip("v", ("A violin with a cello.",), instrument=("violin",))
     assert asked_openly(violins) == [("instrument", ("strings",))]
     assert asked_openly(replace(violins, captions=("A violin and a flute.",))) == []
 
 
-def test_a_family_is_what_things_belong_to():
+def test_a_family_is_not_a_kind_of_thing():
     # An electric guitar is a guitar; its family is not "a guitar".
     assert asked_openly(clip("g", instrument=("electric guitar",)))[1:] == [
         ("instrument", ("plucked strings",))
@@ -513,7 +513,7 @@ def built_of(items):
     )
 
 
-def test_what_is_left_out_for_a_leak_is_counted():
+def test_dropped_leaks_are_counted():
     pair = [
         made(YES_NO, n, answer=answer)._replace(key=7) for n, answer in ((1, "Yes."), (2, "No."))
     ]

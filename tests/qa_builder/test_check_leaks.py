@@ -1,4 +1,4 @@
-"""Test sets in what is trained on: found by recording, text and artist; neighbours are not."""
+"""Test-set leaks are found by recording, text and artist; similar items are not."""
 
 import csv
 import json
@@ -17,8 +17,8 @@ def record(prompt="What is heard?", answer="Music.", file="a.wav", dataset="Mine
     return {"file_name": file, "dataset": dataset, "task": "QA"} | texts | more
 
 
-def hits(records, *held_out):
-    """Returns how often each kind hit, over all test sets."""
+def leaks(records, *held_out):
+    """Returns the number of leaks by kind, over all test sets."""
     report = check_leaks(records, held_out)
     kinds = ("id", "text", "artist")
     return {kind: sum(one.leaks[kind] for one in report.test_sets) for kind in kinds}
@@ -40,7 +40,7 @@ def test_a_recording_is_found_by_its_file_and_by_its_clip():
 
 
 def test_another_recording_of_the_same_second_is_not_found():
-    assert hits([record(file="-0Gj8-vB1q5_30_40.wav")], CAPS)["id"] == 0
+    assert leaks([record(file="-0Gj8-vB1q5_30_40.wav")], CAPS)["id"] == 0
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_another_recording_of_the_same_second_is_not_found():
 )
 @pytest.mark.parametrize("key", ["prompt", "answer"])
 def test_near_copies_of_a_caption_are_found(text, key):
-    assert hits([record(**{key: text})], CAPS)["text"] == 1
+    assert leaks([record(**{key: text})], CAPS)["text"] == 1
 
 
 @pytest.mark.parametrize(
@@ -70,12 +70,12 @@ def test_near_copies_of_a_caption_are_found(text, key):
     ],
 )
 def test_neighbours_of_a_caption_are_not_found(text):
-    assert hits([record(answer=text or "!")], CAPS)["text"] == 0
+    assert leaks([record(answer=text or "!")], CAPS)["text"] == 0
 
 
 def test_a_caption_among_options_is_found():
     prompt = f"Which caption fits? (A) {CAPTION} (B) {words(50, 70)}"
-    assert hits([record(prompt, "(B)")], CAPS)["text"] == 1
+    assert leaks([record(prompt, "(B)")], CAPS)["text"] == 1
 
 
 def test_a_caption_of_four_words_is_found_as_it_is_and_one_of_three_is_not():
@@ -84,16 +84,16 @@ def test_a_caption_of_four_words_is_found_as_it_is_and_one_of_three_is_not():
     assert check_leaks([*planted, record(answer="A waltz tune.")], [short]).indices == (0,)
 
 
-def test_phrases_that_more_than_five_captions_have_are_nobodys():
+def test_stock_phrases_do_not_count():
     phrase = words(0, 9)
     captions = [f"{phrase} {words(100 * n, 100 * n + 10)}" for n in range(1, 7)]
     planted = [record(answer=f"{phrase} {words(900, 905)}")]
-    assert hits(planted, TestSet("Five", texts=tuple(captions[:5])))["text"] == 1
-    assert hits(planted, TestSet("Six", texts=tuple(captions)))["text"] == 0
-    assert hits([record(answer=captions[0])], TestSet("Six", texts=tuple(captions)))["text"] == 1
+    assert leaks(planted, TestSet("Five", texts=tuple(captions[:5])))["text"] == 1
+    assert leaks(planted, TestSet("Six", texts=tuple(captions)))["text"] == 0
+    assert leaks([record(answer=captions[0])], TestSet("Six", texts=tuple(captions)))["text"] == 1
 
 
-def test_near_copies_are_those_of_a_comparison_of_all_with_all():
+def test_near_duplicates_equal_a_brute_force_search():
     rng = random.Random(0)
     phrases = [rng.choices("abcdefgh", k=7) for _ in range(5)]
     texts = [
@@ -164,7 +164,7 @@ def choice(question, options, answer="(A) none"):
     ],
 )
 def test_questions_of_a_test_set_are_found(planted):
-    assert hits([planted], ASKED)["text"] == 1
+    assert leaks([planted], ASKED)["text"] == 1
 
 
 @pytest.mark.parametrize(
@@ -179,8 +179,8 @@ def test_questions_of_a_test_set_are_found(planted):
         record(TWICE.text, "Melancholic"),
     ],
 )
-def test_what_anybody_may_ask_is_not_found(innocent):
-    assert hits([innocent], ASKED)["text"] == 0
+def test_generic_questions_are_not_found(innocent):
+    assert leaks([innocent], ASKED)["text"] == 0
 
 
 def test_artists_are_found_by_name_and_by_jamendos_number():
@@ -224,7 +224,7 @@ def test_report_counts_by_set_and_kind_and_keeps_the_first_twenty():
     ]
 
 
-def test_without_a_hit_the_report_says_what_was_looked_for():
+def test_without_leaks_the_report_names_what_was_searched():
     report = check_leaks([record()], [CAPS])
     assert report.leaks == 0
     assert report.summary().endswith("* Caps (1 recordings, 1 captions): no leak")
@@ -336,7 +336,7 @@ TEMPLATES = (
 TAGS = ("Rock", "Pop", "Jazz", "Electric guitar", "Piano", "Drums", "Slow", "Medium tempo", "Sad")
 
 
-def test_wordings_of_rules_do_not_hit(real):
+def test_templates_do_not_leak(real):
     asked = [record(prompt, tag) for prompt in TEMPLATES for tag in TAGS]
     asked += [choice(prompt, TAGS[n : n + 4]) for prompt in TEMPLATES for n in range(5)]
     report = check_leaks(asked, real)

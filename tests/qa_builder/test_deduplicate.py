@@ -1,4 +1,4 @@
-"""Questions that repeat others: what is left out, and what only looks alike."""
+"""Duplicate questions are removed; similar ones are not."""
 
 import json
 import random
@@ -25,8 +25,8 @@ def item(name, answer, prompt="Describe it.", task="Captioning", source="Caps", 
     return QAItem(AnnotatedClip(name, f"{name}.wav", source, ""), task, prompt, answer, **more)
 
 
-def left_out(*items):
-    """Returns the numbers of the questions that do not stay."""
+def removed(*items):
+    """Returns the indices of the removed questions."""
     kept, duplicates = remove_duplicates(items)
     assert duplicates.exact + duplicates.near == len(items) - len(kept)
     kept_ids = list(map(id, kept))
@@ -38,8 +38,8 @@ def rule(name, answer="Yes.", prompt="Is it slow?", **more):
     return item(name, answer, prompt, "Binary", **more)
 
 
-def test_same_clip_prompt_and_answer_stay_once():
-    assert left_out(rule("a"), rule("b"), rule("a"), rule("a", "No."), rule("a")) == [2, 4]
+def test_exact_duplicates_are_removed():
+    assert removed(rule("a"), rule("b"), rule("a"), rule("a", "No."), rule("a")) == [2, 4]
 
 
 @pytest.mark.parametrize(
@@ -53,16 +53,16 @@ def test_same_clip_prompt_and_answer_stay_once():
         rule("a", ".", "Is it slow?Yes"),
     ],
 )
-def test_what_differs_in_one_of_them_stays(other):
-    assert left_out(rule("a"), other) == []
+def test_items_that_differ_in_one_field_stay(other):
+    assert removed(rule("a"), other) == []
 
 
-def test_what_is_made_by_rule_may_repeat_its_wordings():
+def test_rule_based_texts_may_repeat_templates():
     long = words(0, 30)
-    assert left_out(rule("a", long), rule("b", long), rule("a", f"{long}!")) == []
+    assert removed(rule("a", long), rule("b", long), rule("a", f"{long}!")) == []
 
 
-def test_captions_and_a_language_models_texts_are_free():
+def test_captions_and_language_model_texts_are_free_texts():
     assert is_free_text(item("a", "A waltz."))
     assert is_free_text(rule("a", by=WRITER))
     assert not is_free_text(rule("a"))
@@ -84,21 +84,21 @@ def test_captions_and_a_language_models_texts_are_free():
         (words(0, 19), words(0, 21), False),
     ],
 )
-def test_captions_are_near_from_nine_tenths_on(text, other, near):
-    assert left_out(item("a", text), item("b", other)) == ([1] if near else [])
+def test_captions_are_near_from_a_similarity_of_nine_tenths(text, other, near):
+    assert removed(item("a", text), item("b", other)) == ([1] if near else [])
 
 
-def test_a_caption_is_held_against_those_that_stay_alone():
+def test_captions_are_compared_with_kept_ones_only():
     # Each is near to the one before it; the third is not near to the first (36 of 42 runs).
     texts = [words(number, number + 41) for number in (0, 1, 3)]
-    assert left_out(*(item(str(n), text) for n, text in enumerate(texts))) == [1]
+    assert removed(*(item(str(n), text) for n, text in enumerate(texts))) == [1]
 
 
-def test_short_texts_repeat_only_those_of_their_own_clip():
+def test_short_texts_are_compared_within_their_clip():
     short = [item("a", "A slow waltz."), item("b", "A slow waltz."), item("a", "a slow waltz")]
-    assert left_out(*short) == [2]
+    assert removed(*short) == [2]
     eight = words(0, 8)
-    assert left_out(item("a", eight), item("b", eight)) == [1]
+    assert removed(item("a", eight), item("b", eight)) == [1]
 
 
 def test_a_language_models_questions_are_compared_with_their_answers():
@@ -108,10 +108,10 @@ def test_a_language_models_questions_are_compared_with_their_answers():
         item("b", words(40, 52), asked, "QA", by=WRITER),
         item("c", words(20, 32), f"{asked}?", "QA", by=WRITER),
     ]
-    assert left_out(*own) == [2]
+    assert removed(*own) == [2]
 
 
-def test_what_was_left_out_is_counted_and_shown():
+def test_removed_duplicates_are_reported():
     long = words(0, 30)
     items = [item("a", long), rule("a"), rule("a"), item("b", f"{long} more"), item("a", long)]
     _, duplicates = remove_duplicates(items)
@@ -125,7 +125,7 @@ def test_what_was_left_out_is_counted_and_shown():
     )
 
 
-def test_parts_join_to_the_whole_through_json():
+def test_reports_of_parts_merge_through_json():
     items = [rule(f"{n % 30:02}", str(n % 3)) for n in range(150)]
     _, whole = remove_duplicates(items)
     parts = [
@@ -139,7 +139,7 @@ def test_parts_join_to_the_whole_through_json():
     assert DuplicateReport.merge([]) == remove_duplicates([])[1] == (0, 0, {}, ())
 
 
-def test_near_captions_are_those_of_a_comparison_of_all_with_all():
+def test_near_captions_equal_a_brute_force_search():
     rng = random.Random(0)
     texts = [[f"w{rng.randrange(500)}" for _ in range(rng.randint(8, 70))] for _ in range(150)]
     texts += [[w if rng.random() < 0.98 else "other" for w in text] for text in texts]
@@ -151,10 +151,10 @@ def test_near_captions_are_those_of_a_comparison_of_all_with_all():
             stay.append(number)
     gone = [number for number in range(len(texts)) if number not in stay]
     assert 30 < len(gone) < 150
-    assert left_out(*(item(str(n), " ".join(text)) for n, text in enumerate(texts))) == gone
+    assert removed(*(item(str(n), " ".join(text)) for n, text in enumerate(texts))) == gone
 
 
-def test_nothing_heavy_is_imported_before_it_is_needed():
+def test_datasketch_is_imported_lazily():
     module = "tinymu_jax.qa_builder.contamination.deduplicate"
     code = f"import sys, {module}; print('datasketch' in sys.modules)"
     assert run_python(code).strip() == "False"

@@ -1,4 +1,4 @@
-"""What is accepted of a language model's texts, and what is not."""
+"""Which language-model texts are accepted."""
 
 import pytest
 from writer_words import WORDS, make_clip
@@ -8,7 +8,7 @@ from tinymu_jax.qa_builder.llm.checks import Draft, judge
 
 
 def judged(draft, **fields):
-    """Returns the reason and detail by which a draft is left out; None: it is not."""
+    """Returns reason and detail of a rejection; None if the draft is accepted."""
     found = judge([draft], make_clip(7, **fields), WORDS, 1, 1)
     assert len(found.accepted) + len(found.rejected) == 1
     return tuple(found.rejected[0])[1:] if found.rejected else None
@@ -48,7 +48,7 @@ GUITAR = {"tags": {"instrument": ("guitar",)}, "captions": ()}
         ("Über-calm: naïve piano!", {}),
     ],
 )
-def test_what_follows_is_accepted(text, fields):
+def test_supported_texts_are_accepted(text, fields):
     assert judged(Draft(text.strip()), **fields) is None
 
 
@@ -85,7 +85,7 @@ def test_what_follows_is_accepted(text, fields):
         ("Calm \ud800.", "several lines or unprintable characters", "", {}),
     ],
 )
-def test_what_does_not_follow_is_refused(text, reason, detail, fields):
+def test_unsupported_texts_are_rejected(text, reason, detail, fields):
     assert judged(Draft(text), **fields) == (reason, detail)
 
 
@@ -111,7 +111,7 @@ def test_questions(draft, fault):
     assert judged(draft) == fault
 
 
-def test_more_than_asked_for_and_the_same_again_are_refused():
+def test_surplus_and_duplicate_drafts_are_rejected():
     drafts = [Draft("A."), Draft("a."), Draft("B."), Draft("C."), ask("D?", "E."), ask("D?", "F.")]
     found = judge(drafts, make_clip(), WORDS, 3, 1)
     assert [draft.answer for draft in found.accepted] == ["A.", "B.", "E."]

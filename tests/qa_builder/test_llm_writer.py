@@ -32,7 +32,7 @@ KEY = "sk-test-0123456789abcdef"
 
 
 def good(clip="", captions=("A calm jazz piano.",)):
-    """Returns an answer that can be used as it is."""
+    """Returns a usable answer."""
     question = {"question": "What plays?", "answer": "A piano.", "category": "instrument"}
     return json.dumps({"captions": [f"{one}{clip}" for one in captions], "questions": [question]})
 
@@ -53,7 +53,7 @@ class Sent:
 
 
 class Status:
-    """An answer other than a chat's."""
+    """A response with another status or body."""
 
     def __init__(self, code, text="", **headers):
         self.code, self.text = code, text
@@ -62,7 +62,7 @@ class Status:
 
 @contextmanager
 def serving(reply, models=("small-model", "other-model")):
-    """Runs a server: `reply` gives the text that is said, or a `Status`; yields url and log."""
+    """Runs a server that sends the text or `Status` of `reply`; yields its URL and log."""
     log, ended = [], threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -139,7 +139,7 @@ def write(url, clips, cache, vocabulary=WORDS, progress=lambda done, total: None
     return write_items(clips, vocabulary, TEMPLATES, config, cache, progress)
 
 
-# What is asked, and what becomes of it.
+# Requests and items.
 
 
 def test_accepted_texts_become_items(cache):
@@ -156,7 +156,7 @@ def test_accepted_texts_become_items(cache):
     assert report._replace(skipped=()) == ("small-model", 1, 0, 2, 1, {}, ())
 
 
-def test_a_question_is_about_the_tags_of_its_category_that_its_answer_names(cache):
+def test_a_questions_tags_are_those_its_answer_names(cache):
     question = {"question": "What plays?", "answer": "Jazz on piano, guitar.", "category": "genre"}
     said = [question, question | {"question": "And what?", "category": "instrument"}]
     tags = {"instrument": ("piano", "banjo", "guitar"), "genre": ("jazz",)}
@@ -165,7 +165,7 @@ def test_a_question_is_about_the_tags_of_its_category_that_its_answer_names(cach
     assert [item.tags for item in items] == [("jazz",), ("guitar", "piano")]
 
 
-def test_the_model_is_told_what_is_known_and_nothing_else(cache):
+def test_a_prompt_holds_tags_and_captions_only(cache):
     clip = make_clip(
         tags={"instrument": ("piano",), "genre": ()},
         denied={"voice": ("female voice",)},
@@ -185,7 +185,7 @@ def test_the_model_is_told_what_is_known_and_nothing_else(cache):
     assert not any(word in everything for word in ("Somebody", "c0", "Made", "CC0", "AudioSet"))
 
 
-def test_a_request_asks_for_json_of_the_schema(cache):
+def test_a_request_has_the_schema(cache):
     with serving(always(good())) as (url, log):
         write(url, [make_clip()], cache, temperature=0.3)
     [sent] = chats(log)
@@ -197,7 +197,7 @@ def test_a_request_asks_for_json_of_the_schema(cache):
     assert question["properties"]["category"]["enum"] == list(CATEGORIES)
 
 
-def test_clips_and_builds_have_seeds_of_their_own(cache, tmp_path):
+def test_seeds_depend_on_clip_and_build(cache, tmp_path):
     with serving(always(good())) as (url, log):
         write(url, [make_clip(0), make_clip(1)], cache, parallel=1)
         write(url, [make_clip(0)], tmp_path / "same")
@@ -208,13 +208,13 @@ def test_clips_and_builds_have_seeds_of_their_own(cache, tmp_path):
     assert all(0 <= seed < 2**31 for seed in (first, second, other))
 
 
-def test_a_named_model_is_the_one_that_is_asked(cache):
+def test_a_named_model_is_used(cache):
     with serving(always(good())) as (url, log):
         _, report = write(url, [make_clip()], cache, model="other-model")
     assert chats(log)[0].body["model"] == report.model == "other-model"
 
 
-def test_items_stand_in_the_order_of_the_clips(cache, tmp_path):
+def test_items_are_in_the_order_of_the_clips(cache, tmp_path):
     def reply(sent, ended):
         time.sleep(0.02 * (7 - sent.number))  # the last clips are answered first
         return good()
@@ -229,7 +229,7 @@ def test_items_stand_in_the_order_of_the_clips(cache, tmp_path):
     assert side_by_side == one_by_one
 
 
-def test_requests_are_put_side_by_side(cache):
+def test_requests_are_concurrent(cache):
     together = threading.Barrier(4, timeout=20)
 
     def reply(sent, ended):
@@ -250,7 +250,7 @@ def test_progress_counts_clips(cache):
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_a_clip_of_which_nothing_is_known_is_not_asked_about(cache):
+def test_a_clip_without_tags_and_captions_is_skipped(cache):
     nothing = make_clip(1, tags={"genre": ()}, captions=())
     with serving(always(good())) as (url, log):
         _, report = write(url, [make_clip(0), nothing], cache)
@@ -258,11 +258,11 @@ def test_a_clip_of_which_nothing_is_known_is_not_asked_about(cache):
     assert report.skipped == ((nothing, "it has no tags and no captions"),)
 
 
-# Answers that are none.
+# Malformed answers.
 
 
 @pytest.mark.parametrize("fence", ["```json\n{}\n```", "```\n{}\n```\n", " ```JSON {} ``` "])
-def test_code_fences_are_taken_off(cache, fence):
+def test_code_fences_are_removed(cache, fence):
     with serving(always(fence.replace("{}", good()))) as (url, _):
         items, report = write(url, [make_clip()], cache)
     assert (len(items), report.skipped) == (2, ())
@@ -284,7 +284,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("name", NONSENSE)
-def test_nonsense_is_asked_for_again_then_skipped(cache, name):
+def test_malformed_answers_are_retried_then_skipped(cache, name):
     def reply(sent, ended):
         return NONSENSE[name] if sent.number == 1 else good()
 
@@ -299,21 +299,21 @@ def test_nonsense_is_asked_for_again_then_skipped(cache, name):
     assert len(set(tries)) == 3, "other seeds, or the same nonsense comes again"
 
 
-def test_nonsense_then_a_good_answer(cache):
+def test_a_retry_may_succeed(cache):
     said = iter(["?", good()])
     with serving(lambda *_: next(said)) as (url, _):
         items, report = write(url, [make_clip()], cache)
     assert (len(items), report.skipped) == (2, ())
 
 
-def test_what_is_no_chat_is_asked_for_again(cache):
+def test_malformed_completions_are_retried(cache):
     said = iter([Status(200, "<html>"), Status(200, '{"choices": []}'), good()])
     with serving(lambda *_: next(said)) as (url, _):
         items, _ = write(url, [make_clip()], cache)
     assert len(items) == 2
 
 
-def test_kept_nonsense_is_not_asked_for_again(cache):
+def test_cached_malformed_answers_are_not_requested_again(cache):
     clips = [make_clip(0), make_clip(1)]
     with serving(lambda sent, _: "?" if sent.number else good()) as (url, log):
         first = write(url, clips, cache)
@@ -324,7 +324,7 @@ def test_kept_nonsense_is_not_asked_for_again(cache):
     assert second[1].skipped == first[1].skipped
 
 
-def test_nothing_but_nonsense_is_not_kept(cache):
+def test_malformed_answers_alone_are_not_cached(cache):
     with serving(always("?")) as (url, _):
         _, report = write(url, [make_clip()], cache, retries=0)
     assert len(report.skipped) == 1
@@ -336,14 +336,14 @@ def test_nothing_but_nonsense_is_not_kept(cache):
 # Servers that fail.
 
 
-def test_a_broken_server_is_tried_again(cache):
+def test_a_broken_server_is_retried(cache):
     said = iter([Status(500), Status(503, "loading"), good()])
     with serving(lambda *_: next(said)) as (url, log):
         items, report = write(url, [make_clip()], cache)
     assert (len(items), len(chats(log)), report.skipped) == (2, 3, ())
 
 
-def test_a_server_that_stays_broken_costs_the_clip(cache):
+def test_a_clip_is_skipped_if_the_server_stays_broken(cache):
     def reply(sent, ended):
         return Status(500, '{"error": {"message": "out of\\n memory"}}') if sent.number else good()
 
@@ -356,14 +356,14 @@ def test_a_server_that_stays_broken_costs_the_clip(cache):
     assert len(chats(log)) == 4 + 1, "it was not kept, and is asked for again"
 
 
-def test_a_refusal_is_not_tried_again(cache):
+def test_a_permanent_error_is_not_retried(cache):
     with serving(lambda sent, _: Status(404, "no model") if sent.number else good()) as (url, log):
         _, report = write(url, [make_clip(0), make_clip(1)], cache)
     assert len(chats(log)) == 2
     assert report.skipped[0][1] == "the server answers 404 no model"
 
 
-def test_a_busy_server_says_how_long_to_wait(cache):
+def test_retry_after_is_honoured(cache):
     said = iter([Status(429, Retry_After="1"), good()])
     with serving(lambda *_: next(said)) as (url, _):
         start = time.monotonic()
@@ -372,7 +372,7 @@ def test_a_busy_server_says_how_long_to_wait(cache):
     assert len(items) == 2
 
 
-def test_a_busy_server_that_asks_for_too_long_a_wait_costs_the_clip(cache):
+def test_a_clip_is_skipped_if_retry_after_is_too_long(cache):
     busy = Status(429, "busy", Retry_After="3600")
     with serving(lambda sent, _: busy if sent.number else good()) as (url, log):
         start = time.monotonic()
@@ -398,7 +398,7 @@ def test_waits_grow(monkeypatch):
     ] * 3
 
 
-def test_a_server_that_hangs_costs_the_clip(cache):
+def test_a_clip_is_skipped_after_a_timeout(cache):
     def reply(sent, ended):
         if sent.number == 1:
             ended.wait(30)
@@ -420,7 +420,7 @@ def closed_url():
         return url
 
 
-def test_a_server_that_is_down_is_told_at_once(cache):
+def test_an_unreachable_server_is_an_error(cache):
     url = closed_url()
     for model in (None, "small-model"):
         message = refusal(write, url, [make_clip()], cache, model=model)
@@ -429,7 +429,7 @@ def test_a_server_that_is_down_is_told_at_once(cache):
     assert not cache.exists()
 
 
-def test_a_server_that_wants_a_key_is_told_at_once(cache):
+def test_a_missing_key_is_an_error(cache):
     with serving(always(good()), models=Status(401, "who are you?")) as (url, log):
         message = refusal(write, url, [make_clip()], cache)
     assert message.startswith(f"{url}: answers 401 who are you?")
@@ -438,7 +438,7 @@ def test_a_server_that_wants_a_key_is_told_at_once(cache):
 
 
 @pytest.mark.parametrize("models", [Status(404, "nothing"), Status(200, "<html>"), ()])
-def test_what_is_no_server_of_models_is_refused(cache, models):
+def test_a_server_without_models_is_an_error(cache, models):
     with serving(always(good()), models=models) as (url, _):
         assert refusal(write, url, [make_clip()], cache).startswith(f"{url}: ")
 
@@ -476,18 +476,18 @@ def test_a_server_that_goes_down_ends_the_run(cache):
     assert len(cache.read_text().splitlines()) == 5
 
 
-def test_nonsense_in_a_row_later_does_not_end_the_run(cache):
+def test_later_malformed_answers_do_not_end_the_run(cache):
     clips = [make_clip(n) for n in range(30)]
     with serving(lambda sent, _: "?" if sent.number else good()) as (url, _):
         _, report = write(url, clips, cache, retries=0, parallel=1)
     assert len(report.skipped) == 29
 
 
-# Servers that take no schema.
+# Servers without structured output.
 
 
 @pytest.mark.parametrize("code", [400, 422])
-def test_a_refused_schema_is_put_in_words_and_remembered(cache, code):
+def test_a_rejected_schema_goes_into_the_prompt(cache, code):
     def reply(sent, ended):
         return Status(code, "what?") if "response_format" in sent.body else good()
 
@@ -501,14 +501,14 @@ def test_a_refused_schema_is_put_in_words_and_remembered(cache, code):
     assert '"additionalProperties"' not in chats(log)[0].body["messages"][0]["content"]
 
 
-def test_a_refused_clip_is_no_refused_schema(cache):
+def test_a_rejected_request_is_not_a_rejected_schema(cache):
     with serving(lambda sent, _: good() if sent.number else Status(400, "long")) as (url, log):
         _, report = write(url, [make_clip(0), make_clip(1)], cache, parallel=1)
     assert [reason for _, reason in report.skipped] == ["the server answers 400 long"]
     assert "response_format" in chats(log)[-1].body
 
 
-def test_how_the_schema_was_sent_does_not_matter_to_the_cache(cache):
+def test_the_cache_does_not_depend_on_how_the_schema_is_sent(cache):
     with serving(lambda s, _: Status(400) if "response_format" in s.body else good()) as (url, _):
         write(url, [make_clip()], cache)
     with serving(always(good())) as (url, log):
@@ -547,7 +547,7 @@ def test_another_variable_may_hold_the_key(cache, monkeypatch):
     assert log[0].headers["Authorization"] == f"Bearer {KEY}"
 
 
-def test_the_key_does_not_follow_a_redirection(cache, monkeypatch):
+def test_redirects_are_not_followed(cache, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with serving(always(good())) as (elsewhere, seen):
         moved = Status(302, Location=f"{elsewhere}/models")
@@ -556,7 +556,7 @@ def test_the_key_does_not_follow_a_redirection(cache, monkeypatch):
     assert not seen
 
 
-def test_a_key_that_cannot_be_sent_is_not_shown(cache, monkeypatch):
+def test_a_malformed_key_is_not_shown(cache, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "one\ntwo")
     message = refusal(write, "http://127.0.0.1:1/v1", [make_clip()], cache)
     assert message.startswith("OPENAI_API_KEY: ")
@@ -566,7 +566,7 @@ def test_a_key_that_cannot_be_sent_is_not_shown(cache, monkeypatch):
 # Cache and resumption.
 
 
-def test_a_line_tells_what_was_asked_said_and_left_out(cache):
+def test_a_cache_line_has_request_answer_and_verdicts(cache):
     said = good(captions=("A calm piano.", "A banjo."))
     with serving(always(said)) as (url, log):
         write(url, [make_clip(3)], cache)
@@ -587,7 +587,7 @@ def test_a_line_tells_what_was_asked_said_and_left_out(cache):
     }
 
 
-def test_an_answer_is_in_the_file_at_once(cache):
+def test_answers_are_written_at_once(cache):
     seen = []
 
     def look(done, total):
@@ -599,7 +599,7 @@ def test_an_answer_is_in_the_file_at_once(cache):
     assert seen == [(1, 1), (2, 2), (3, 3)]
 
 
-def test_a_killed_run_goes_on(cache, tmp_path):
+def test_a_killed_run_resumes(cache, tmp_path):
     clips = [make_clip(n) for n in range(6)]
 
     def kill(done, total):
@@ -624,7 +624,7 @@ def test_a_killed_run_goes_on(cache, tmp_path):
     assert len(cache.read_text().splitlines()) == 6
 
 
-def test_a_cache_of_half_a_line_is_as_none(cache):
+def test_a_cache_of_half_a_line_is_empty(cache):
     cache.parent.mkdir()
     cache.write_text('{"key": "ab')
     with serving(always(good())) as (url, _):
@@ -648,7 +648,7 @@ def test_a_full_cache_needs_no_server(cache):
     "other",
     [{"model": "other-model"}, {"seed": 1}, {"temperature": 0}, {"captions": 1}, {"questions": 1}],
 )
-def test_what_the_answer_depends_on_is_asked_anew(cache, other):
+def test_the_cache_depends_on_the_request(cache, other):
     with serving(always(good())) as (url, log):
         write(url, [make_clip()], cache)
         write(url, [make_clip()], cache, **other)
@@ -656,21 +656,21 @@ def test_what_the_answer_depends_on_is_asked_anew(cache, other):
     assert len(cache.read_text().splitlines()) == 2
 
 
-def test_a_clip_of_which_more_is_known_is_asked_about_anew(cache):
+def test_the_cache_depends_on_the_clips_annotations(cache):
     with serving(always(good())) as (url, log):
         write(url, [make_clip()], cache)
         write(url, [replace(make_clip(), captions=("Piano, number 0.",))], cache)
     assert len(chats(log)) == 2
 
 
-def test_how_it_is_asked_changes_nothing(cache):
+def test_the_cache_does_not_depend_on_concurrency(cache):
     with serving(always(good())) as (url, log):
         write(url, [make_clip()], cache)
         write(url, [make_clip()], cache, parallel=3, retries=1, timeout=9.0)
     assert len(chats(log)) == 1
 
 
-def test_kept_answers_are_judged_anew(cache):
+def test_cached_answers_are_checked_anew(cache):
     class Strict(Words):
         tags = (*Words.tags, Tag("instrument", "lute"))
 
@@ -682,7 +682,7 @@ def test_kept_answers_are_judged_anew(cache):
     assert (second.captions, second.rejected) == (0, {"names an unknown instrument": 1})
 
 
-def test_the_same_clip_twice_is_asked_about_once(cache):
+def test_a_repeated_clip_is_requested_once(cache):
     with serving(always(good())) as (url, log):
         items, report = write(url, [make_clip(), make_clip()], cache)
     assert len(chats(log)) == report.requested == 1
@@ -692,7 +692,7 @@ def test_the_same_clip_twice_is_asked_about_once(cache):
 @pytest.mark.parametrize(
     "line", ["no json", "[]", '{"answer": "x"}', '{"key": 1, "answer": "x"}', '{"key": "k"}', ""]
 )
-def test_a_cache_that_is_none_is_refused(cache, line):
+def test_a_malformed_cache_is_refused(cache, line):
     cache.parent.mkdir()
     cache.write_text(f'{{"key": "k", "answer": "x"}}\n{line}\n')
     message = refusal(write, "http://127.0.0.1:1/v1", [make_clip()], cache)
@@ -706,7 +706,7 @@ def test_a_cache_that_cannot_be_written_is_refused(cache, tmp_path):
             assert str(tmp_path) in refusal(write, url, [make_clip()], place)
 
 
-def test_a_full_disk_is_told(cache, monkeypatch):
+def test_a_full_disk_is_an_error(cache, monkeypatch):
     opened = Path.open
 
     class Full:
@@ -728,7 +728,7 @@ def test_a_full_disk_is_told(cache, monkeypatch):
     assert message.startswith(f"{cache}: cannot be written (No space left on device)")
 
 
-def test_refusals_are_counted_by_reason(cache):
+def test_rejections_are_counted_by_reason(cache):
     captions = ("A banjo.", "Rock.")
     with serving(always(good(captions=captions))) as (url, _):
         items, report = write(url, [make_clip(0), make_clip(1)], cache)
@@ -736,7 +736,7 @@ def test_refusals_are_counted_by_reason(cache):
     assert (len(items), report.captions, report.questions, report.skipped) == (2, 0, 2, ())
 
 
-def test_nobody_mends_what_is_refused(cache):
+def test_rejected_texts_are_not_repaired(cache):
     said = good(captions=("A calm banjo.", " A calm piano. "))
     with serving(always(said)) as (url, _):
         items, _ = write(url, [make_clip()], cache)
@@ -753,7 +753,7 @@ def test_nobody_mends_what_is_refused(cache):
         *("http://a b/v1", "http://[::1/v1", "http://me:secret@host/v1", "http://host/v1?key=1"),
     ],
 )
-def test_what_is_no_url_is_refused(cache, url):
+def test_malformed_urls_are_refused(cache, url):
     message = refusal(write, url, [make_clip()], cache)
     assert "http://localhost:8000/v1" in message
     assert "secret" not in message
@@ -772,7 +772,7 @@ def test_a_url_may_end_in_a_slash(cache):
         *(("temperature", -1), ("temperature", 3), ("captions", -1)),
     ],
 )
-def test_settings_that_cannot_be_are_refused(cache, name, value):
+def test_settings_out_of_range_are_refused(cache, name, value):
     assert name in refusal(write, "http://127.0.0.1:1/v1", [make_clip()], cache, **{name: value})
 
 
@@ -781,7 +781,7 @@ def test_nothing_to_write_is_refused(cache):
     assert "captions" in refusal(write, url, [make_clip()], cache, captions=0, questions=0)
 
 
-def test_a_closed_client_asks_no_more(monkeypatch):
+def test_a_closed_client_sends_no_request(monkeypatch):
     monkeypatch.setattr(openai._base_client, "INITIAL_RETRY_DELAY", 1)
     tries = itertools.count()
     with serving(lambda *_: Status(500, str(next(tries)))) as (url, _):
@@ -795,7 +795,7 @@ def test_a_closed_client_asks_no_more(monkeypatch):
     assert next(tries) == 1
 
 
-def test_without_the_openai_package_its_installation_is_told(cache, monkeypatch):
+def test_a_missing_openai_package_is_an_error(cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     message = refusal(write, "http://127.0.0.1:1/v1", [make_clip()], cache)
     assert "pip install 'tinymu_jax[openai]'" in message

@@ -44,7 +44,7 @@ def test_there_are_wordings_of_the_other_formats(own, format, category, least):
     assert len({wording.lower() for wording in found}) == len(found) >= least
 
 
-def test_a_phrase_has_its_place_in_binary_and_answer_alone(own):
+def test_only_binary_and_answer_templates_have_a_placeholder(own):
     for (format, _), wordings in own.by_format.items():
         for wording in wordings:
             assert wording.count("{}") == (format in ("binary", "answer")), wording
@@ -110,7 +110,7 @@ def test_tables_with_faults_are_refused(tmp_path, line, said):
     assert f"wordings.csv: line {len(lines) + 1} " in message
 
 
-def test_a_table_that_lacks_something_is_refused(tmp_path):
+def test_incomplete_tables_are_refused(tmp_path):
     lines = rows()
     del lines["binary", "tempo"]
     message = refusal(read_templates, table(tmp_path, lines.values()))

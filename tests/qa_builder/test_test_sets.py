@@ -1,4 +1,4 @@
-"""Test sets that must not be trained on: their files, and the one form of names."""
+"""Reading test sets, and normalized names of recordings and artists."""
 
 import json
 import re
@@ -45,7 +45,7 @@ JAMENDO = "jamendo 1004034"
         ("folder/test_7.wav", "", "test_7"),
     ],
 )
-def test_names_of_recordings_have_one_form(name, dataset, wanted):
+def test_recording_names_are_normalized(name, dataset, wanted):
     assert wanted in recording_ids(name, dataset)
 
 
@@ -64,12 +64,12 @@ def test_names_of_recordings_have_one_form(name, dataset, wanted):
         ("acidjazz.00012.wav", "Mine"),
     ],
 )
-def test_other_names_of_recordings_stand_for_nothing(name, dataset):
+def test_other_recording_names_have_no_id(name, dataset):
     found = recording_ids(name, dataset)
     assert not [one for one in found if re.fullmatch(r"jamendo .*|(jazz|rock)\.\d{5}", one)]
 
 
-def test_letters_of_youtube_are_not_folded():
+def test_youtube_ids_keep_their_case():
     assert "-0gj8-vb1q4" not in recording_ids("-0Gj8-vB1q4.wav")
 
 
@@ -91,7 +91,7 @@ def test_letters_of_youtube_are_not_folded():
         ("", "", set()),
     ],
 )
-def test_names_of_artists_have_one_form(text, dataset, wanted):
+def test_artist_names_are_normalized(text, dataset, wanted):
     assert artist_names(text, dataset) == wanted
 
 

@@ -1,4 +1,4 @@
-"""What labels mean, how tags belong together, and clips in the vocabulary's names."""
+"""Meanings of labels, relations of tags, and normalized clips."""
 
 import json
 import pickle
@@ -105,7 +105,7 @@ GUITAR, ELECTRIC, ACOUSTIC, BANJO, PLUCKED, DRUMS, TABLA, PERCUSSION, BASS = tag
         ("plucked", ["instrument plucked"]),
     ],
 )
-def test_labels_mean_tags_however_they_are_written(words, label, meant):
+def test_labels_are_matched_by_normalized_words(words, label, meant):
     assert words.meaning(label) == LabelMeaning(tags(*meant))
 
 
@@ -152,13 +152,13 @@ def test_denying_a_label_of_several_words_and_tags_denies_none(words):
     assert words.negated_meaning("loud e-guitar") is None
 
 
-def test_some_labels_ask_nothing_and_some_say_that_nothing_else_plays(words):
+def test_ignored_and_only_labels(words):
     for label in ("noisy", "bad sound", "cover", "not noisy"):
         assert words.meaning(label) == LabelMeaning(ignored=True)
     assert words.meaning("no other instrument") == LabelMeaning(only=True)
 
 
-def test_tags_are_related_to_those_above_and_below(words):
+def test_tags_are_related_to_ancestors_and_descendants(words):
     assert words.ancestors(ELECTRIC) == {GUITAR, PLUCKED}
     assert words.descendants(PLUCKED) == {GUITAR, ELECTRIC, ACOUSTIC, BANJO}
     assert words.related(ELECTRIC, PLUCKED)
@@ -181,12 +181,12 @@ def test_tags_are_related_to_those_above_and_below(words):
         (DRUMS, BASS, False),  # nothing above them
     ],
 )
-def test_near_tags_meet_one_or_two_steps_above(words, a, b, near):
+def test_near_tags_share_a_parent_or_grandparent(words, a, b, near):
     assert words.near(a, b) is near
     assert words.near(b, a) is near
 
 
-def test_tags_are_alike_that_a_label_means_together(words):
+def test_tags_of_one_label_share_it(words):
     loud, ambient, sad = tags("production loud", "genre ambient", "mood sad")
     assert words.share_label(ELECTRIC, loud)  # "loud e-guitar"
     assert words.share_label(loud, ELECTRIC)
@@ -215,7 +215,7 @@ def test_tags_come_by_category_and_name(words):
     assert places == sorted(places)
 
 
-def test_the_finest_tags_are_those_above_no_other(words):
+def test_the_finest_tags_are_no_ancestors(words):
     assert words.finest((GUITAR, DRUMS, ELECTRIC)) == (DRUMS, ELECTRIC)
 
 
@@ -247,7 +247,7 @@ def clip(given=(), denied=(), **fields):
     return AnnotatedClip("c", "c.wav", "Made", "CC0", **found)
 
 
-def test_a_clip_gets_the_vocabularys_names_by_category(words):
+def test_labels_are_mapped_to_tags(words):
     labels = {"": ("slow tempo", "e-guitar", "tabla"), "genre": ("ambient", "hard rock")}
     found = normalize_clip(clip(tags=labels, captions=("A caption.",), artist="A"), words)
     assert found.clip.tags == {
@@ -266,7 +266,7 @@ def test_two_labels_of_one_tag_give_it_once(words):
     }
 
 
-def test_what_is_denied_is_denied_of_all_below(words):
+def test_denying_a_tag_denies_its_descendants(words):
     found = normalize_clip(clip(["no percussion"], ["guitar"]), words).clip
     assert found.tags == {}
     assert found.denied == {
@@ -287,7 +287,7 @@ def test_denying_a_denial_gives_the_tag(words):
     assert found.denied == {"production": ("instrumental",)}
 
 
-def test_a_tag_that_is_given_and_denied_is_neither(words):
+def test_contradicted_tags_are_dropped(words):
     found = normalize_clip(clip(["no percussion", "tabla", "guitar"]), words)
     assert found.clip.tags == {"instrument": ("guitar",)}
     assert found.clip.denied == {}
@@ -302,7 +302,7 @@ def test_denying_a_part_does_not_contradict_the_whole(words):
     assert found.contradicted == ()
 
 
-def test_instrumental_is_not_believed_where_somebody_sings(words):
+def test_instrumental_is_ignored_where_somebody_sings(words):
     found = normalize_clip(clip(["instrumental", "man"]), words)
     assert found.clip.tags == {}
     assert found.clip.denied == {}
@@ -311,14 +311,14 @@ def test_instrumental_is_not_believed_where_somebody_sings(words):
     assert found.clip.tags == {"production": ("instrumental",)}
 
 
-def test_unknown_labels_are_listed_once_each_and_what_they_name_is_kept_in_mind(words):
+def test_unknown_labels_are_listed_and_their_tags_ambiguous(words):
     found = normalize_clip(clip(["kazoo", "kazoo", "crazy tabla", "guitar"], ["theremin"]), words)
     assert found.unknown == ("kazoo", "crazy tabla", "theremin")
     assert found.clip.tags == {"instrument": ("guitar",)}
     assert set(flatten_tags(found.clip.ambiguous)) == {TABLA, DRUMS, PERCUSSION}
 
 
-def test_rare_labels_are_counted_and_left_out(words):
+def test_rare_labels_are_counted_and_dropped(words):
     found = normalize_clip(clip(["tabla", "guitar", "kazoo"]), words, frozenset({"guitar"}))
     assert found.clip.tags == {"instrument": ("guitar",)}
     assert (found.rare, found.unknown) == (2, ())
@@ -341,7 +341,7 @@ def test_rare_labels_are_counted_and_left_out(words):
         (["singing alone"], None, ("instrument",)),
     ],
 )
-def test_nothing_else_plays_unless_a_label_that_is_left_out_names_more(
+def test_only_labels_make_instruments_exhaustive_unless_a_label_is_dropped(
     words, labels, frequent, exhaustive
 ):
     frequent = None if frequent is None else frozenset(frequent)
@@ -425,7 +425,7 @@ def test_a_table_without_a_column_or_a_file_is_refused(tmp_path):
     assert "cannot be read" in refusal(read_vocabulary, tmp_path / "none.csv")
 
 
-def test_the_projects_tags_have_names_that_differ_wherever_they_stand(own):
+def test_built_in_tags_have_distinct_phrases_and_options(own):
     asked = [tag for tag in own.tags if own.askable(tag)]
     for category in CATEGORIES:
         phrases = [own.phrase(tag) for tag in asked if tag.category == category]
@@ -434,7 +434,7 @@ def test_the_projects_tags_have_names_that_differ_wherever_they_stand(own):
     assert len(options) == len(set(options))
 
 
-def test_the_projects_tags_are_found_by_their_names_options_and_phrases(own):
+def test_built_in_tags_are_found_by_name_and_phrase(own):
     for tag in own.tags:
         assert tag in own.meaning(tag.name, tag.category).tags
         assert own.mentions(f"It is {tag.name}.", tag)
@@ -442,7 +442,7 @@ def test_the_projects_tags_are_found_by_their_names_options_and_phrases(own):
             assert own.mentions(own.phrase(tag), tag)
 
 
-def test_a_label_with_several_tags_of_a_category_says_so_by_its_words(own):
+def test_labels_with_several_tags_of_a_category_have_several_words(own):
     """ "male choir" is a male voice and a choir; single words are listed here."""
     several = {
         key
@@ -474,7 +474,7 @@ def test_labels_of_real_sources(own, label, meant, denied):
     assert own.meaning(label) == LabelMeaning(tags(*meant), tags(*denied))
 
 
-def test_the_projects_tree_says_what_belongs_together(own):
+def test_the_built_in_hierarchy(own):
     instrument = dict(
         zip(
             "egpxvt",
@@ -502,7 +502,7 @@ def test_the_projects_tree_says_what_belongs_together(own):
     assert own.branch(instrument["v"]) != own.branch(instrument["t"])
 
 
-def test_names_that_stand_in_real_captions_are_found_there(shared_dir, own):
+def test_tags_are_found_in_real_captions(shared_dir, own):
     """Against a search for the name itself, letter by letter."""
     from tinymu_jax.data.annotations.musiccaps import read_musiccaps
 
@@ -566,7 +566,7 @@ def test_every_class_of_audioset_below_music_is_known(shared_dir, own):
     assert silent == {"song", "melody", "musical note", "chord", "harmony", "musical ensemble"}
 
 
-def test_keys_do_not_change_when_taken_again(own):
+def test_label_keys_are_idempotent(own):
     for label in (
         "Glasses",
         "blues",
@@ -580,7 +580,7 @@ def test_keys_do_not_change_when_taken_again(own):
     assert all(label_key(key) == key for key in own.meanings)
 
 
-def test_a_vocabulary_can_be_sent_to_other_machines(words):
+def test_a_vocabulary_can_be_pickled(words):
     words.named("a guitar")
     sent = pickle.loads(pickle.dumps(words))
     assert sent.named("a guitar") == words.named("a guitar")

@@ -1,4 +1,4 @@
-"""What the tests of the writer know: a vocabulary and clips."""
+"""A small vocabulary and clips for the tests of the language-model writer."""
 
 import re
 
@@ -7,7 +7,7 @@ from tinymu_jax.qa_builder.tags.vocabulary import Tag
 
 
 class Words:
-    """A vocabulary of a few tags, each named by its own words alone."""
+    """A vocabulary of a few tags, each with one label."""
 
     tags = (
         Tag("instrument", "guitar"),

@@ -169,11 +169,6 @@ def add_steps(
 ) -> tuple[Any, dict[str, Any]]:
     """Adds the steps of a build to a pipeline.
 
-    Args:
-        pipeline: to add to.
-        clips: with tags of the vocabulary.
-        context: vocabulary, templates, settings.
-
     Returns:
         The collection of selected `NumberedItem`s, and collections of counts and reports by name.
     """

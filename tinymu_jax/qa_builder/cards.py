@@ -102,14 +102,8 @@ def _dropped(result: BuildResult) -> list[str]:
 def data_card(
     result: BuildResult, licences: Mapping[str, str], leaks: str, settings: Mapping[str, str]
 ) -> str:
-    """Returns the data card: contents, sources, licences, and how answers are known.
-
-    Args:
-        result: the set.
-        licences: by source.
-        leaks: summary of the leak check.
-        settings: of the build.
-    """
+    """Returns the data card: contents, sources with licences, how answers are known, the summary of
+    the leak check, settings."""
     items = result.items
     by_task = Counter(item.task for item in items)
     clips = len({item.clip_id for item in items})

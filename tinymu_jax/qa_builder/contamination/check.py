@@ -119,11 +119,9 @@ def read_records(paths: Iterable[str | Path]) -> Iterator[dict[str, Any]]:
 
 
 def check_leaks(records: Iterable[Mapping[str, Any]], test_sets: Sequence[TestSet]) -> LeakReport:
-    """Searches a list for contents of test sets.
+    """Searches MusicSkills records for contents of test sets.
 
-    Args:
-        records: MusicSkills records; `clip`, `artist` and `options` are used where present.
-        test_sets: to search for.
+    The optional keys `clip`, `artist` and `options` are used too.
     """
     finders = {
         ID: _id_finder(test_sets),
@@ -172,27 +170,30 @@ def _index(values: Iterable[Iterable[str]]) -> dict[str, list[int]]:
     return dict(numbers)
 
 
-def _look_up(index: Mapping[str, list[int]], names: frozenset[str]) -> list[tuple[int, str]]:
-    return [(number, name) for name in sorted(names & index.keys()) for number in index[name]]
+def _name_finder(
+    contents: Iterable[frozenset[str]], names_of: Callable[..., frozenset[str]]
+) -> Callable[..., list[tuple[int, str]]]:
+    """Returns a cached function from the arguments of `names_of` to the matching contents."""
+    index = _index(contents)
+
+    @cache
+    def find(*record: str) -> list[tuple[int, str]]:
+        names = sorted(names_of(*record) & index.keys())
+        return [(number, name) for name in names for number in index[name]]
+
+    return find
 
 
 def _id_finder(test_sets: Sequence[TestSet]) -> Finder:
-    index = _index(one.ids for one in test_sets)
-
-    @cache
-    def find(clip: str, file: str, dataset: str) -> list[tuple[int, str]]:
-        return _look_up(index, recording_ids(clip, dataset) | recording_ids(file, dataset))
-
+    find = _name_finder(
+        (one.ids for one in test_sets),
+        lambda clip, file, dataset: recording_ids(clip, dataset) | recording_ids(file, dataset),
+    )
     return lambda record: find(record.get("clip") or "", record["file_name"], record["dataset"])
 
 
 def _artist_finder(test_sets: Sequence[TestSet]) -> Finder:
-    index = _index(one.artists for one in test_sets)
-
-    @cache
-    def find(artist: str, dataset: str) -> list[tuple[int, str]]:
-        return _look_up(index, artist_names(artist, dataset))
-
+    find = _name_finder((one.artists for one in test_sets), artist_names)
     return lambda record: find(record.get("artist") or "", record["dataset"])
 
 

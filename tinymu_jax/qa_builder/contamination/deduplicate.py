@@ -10,7 +10,6 @@ only and must be equal.
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 from tinymu_jax.data.question_formats import CAPTIONING
@@ -55,14 +54,10 @@ class DuplicateReport(NamedTuple):
     @classmethod
     def merge(cls, parts: Iterable[Sequence[Any]]) -> "DuplicateReport":
         """Merges the reports of parts of a set, given as objects or as JSON."""
-        exact = near = 0
-        by_task: Counter[str] = Counter()
-        examples: list[DuplicateExample] = []
-        for part_exact, part_near, part_by_task, part_examples in parts:
-            exact += part_exact
-            near += part_near
-            by_task.update(part_by_task)
-            examples += (DuplicateExample(*example) for example in part_examples)
+        parts = [cls(*part) for part in parts]
+        by_task = sum((Counter(part.by_task) for part in parts), Counter())
+        examples = (DuplicateExample(*example) for part in parts for example in part.examples)
+        exact, near = (sum(part[kind] for part in parts) for kind in (0, 1))
         return cls(exact, near, by_task, _first(examples))
 
 
@@ -97,12 +92,9 @@ def _source_and_text(item: QAItem) -> tuple[str, str, str]:
 
 def _exact(items: Sequence[QAItem]) -> Iterator[tuple[int, int]]:
     """Yields the indices of exact duplicates and of their originals."""
-    seen: dict[bytes, int] = {}
+    seen: dict[tuple[str, ...], int] = {}
     for number, item in enumerate(items):
-        # Hashes of large sets take less memory than texts. Lengths separate the fields.
-        fields = [field.encode() for field in item.identity]
-        digest = sha256(b"".join(b"%d %b" % (len(field), field) for field in fields)).digest()
-        first = seen.setdefault(digest, number)
+        first = seen.setdefault(item.identity, number)
         if first != number:
             yield number, first
 

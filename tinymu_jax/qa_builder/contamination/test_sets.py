@@ -98,10 +98,6 @@ def recording_ids(name: str, dataset: str = "") -> frozenset[str]:
       numbers of its own.
     * Every substring of eleven letters that could be a YouTube id.
     * The name without folder and suffix.
-
-    Args:
-        name: file name or identifier.
-        dataset: name of the data set.
     """
     path = _AUDIO.sub("", name.strip().replace("\\", "/"))
     folder, _, stem = path.rpartition("/")

@@ -64,14 +64,6 @@ def ask_all(
     Malformed answers are logged too, so that they are not requested again, but only once there is
     a usable one: before that, the server may be misconfigured.
 
-    Args:
-        client: of the server.
-        requests: in the order in which they are sent.
-        log: where answers go.
-        judge: says in the log which texts are accepted.
-        parallel: maximum number of concurrent requests.
-        progress: called with the number of finished requests.
-
     Returns:
         An answer to each request, in the order of arrival.
 

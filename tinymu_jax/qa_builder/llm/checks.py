@@ -119,10 +119,7 @@ class KnownFacts(NamedTuple):
 
 
 def parse(text: str) -> list[Draft]:
-    """Parses an answer into captions, then questions.
-
-    Args:
-        text: JSON, with or without a code fence.
+    """Parses an answer, JSON with or without a code fence, into captions, then questions.
 
     Raises:
         MalformedAnswerError: it is not JSON, not of the schema or empty.
@@ -154,12 +151,7 @@ def judge(
 ) -> JudgedDrafts:
     """Separates drafts that follow from what is known of a clip from those that do not.
 
-    Args:
-        drafts: what was written, in order.
-        clip: with tags of the vocabulary.
-        vocabulary: whose tags must not be invented.
-        captions: number of captions requested.
-        questions: number of questions requested.
+    At most `captions` captions and `questions` questions, as many as requested, are accepted.
     """
     facts = KnownFacts.of(clip)
     accepted: dict[tuple[str, ...], Draft] = {}

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from tinymu_jax.errors import InputError, reason_of
@@ -14,7 +14,10 @@ SCHEMA_REJECTED = (400, 422)
 MIN_KEY_LENGTH = 8
 """Keys of at least this length are removed from messages; shorter ones are placeholders."""
 
-NOT_CHAT = "sends no chat completion of the OpenAI API"
+MALFORMED = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)
+"""Errors on malformed answers, which the openai package does not validate."""
+
+T = TypeVar("T")
 
 
 class UnansweredError(Exception):
@@ -83,8 +86,9 @@ class LLMClient:
             InputError: the server cannot be asked.
         """
         try:
-            page = self._call(self._client.models.list)
-            return [str(model.id) for model in _valid(lambda: page.data)]
+            return self._call(
+                self._client.models.list, lambda page: [str(model.id) for model in page.data]
+            )
         except UnansweredError as error:
             remedy = "check that the server runs, and that the URL is the part before /models"
             if error.status in (401, 403):
@@ -129,17 +133,13 @@ class LLMClient:
         self._client.close()
 
     def _chat(self, **request: Any) -> str:
-        completion = self._call(self._client.chat.completions.create, **request)
-        text = _valid(lambda: completion.choices[0].message.content)
-        if not isinstance(text, str | None):
-            raise UnansweredError(NOT_CHAT, retry=True)
-        return text or ""
+        return self._call(self._client.chat.completions.create, _answer_text, **request)
 
-    def _call(self, method: Callable[..., Any], **request: Any) -> Any:
-        """Sends a request; translates the openai package's errors."""
+    def _call(self, method: Callable[..., Any], read: Callable[[Any], T], **request: Any) -> T:
+        """Sends a request and reads the answer; translates the errors of both."""
         openai = self._openai
         try:
-            return method(extra_headers=self._headers, **request)
+            return read(method(extra_headers=self._headers, **request))
         except openai.APIStatusError as error:
             reason = f"answers {error.status_code} {self._message(error)}"
             raise UnansweredError(reason.strip(), error.status_code) from error
@@ -147,12 +147,11 @@ class LLMClient:
             reason = f"cannot be reached (no answer within {self.timeout:g} s)"
             raise UnansweredError(reason) from error
         except openai.APIConnectionError as error:
-            raise UnansweredError(
-                f"cannot be reached ({reason_of(error.__cause__ or error)})"
-            ) from error
-        # The package does not validate what a server sends, and fails on it in various ways.
-        except (openai.OpenAIError, AttributeError, ValueError, RuntimeError) as error:
-            raise UnansweredError(NOT_CHAT, retry=True) from error
+            reason = reason_of(error.__cause__ or error)
+            raise UnansweredError(f"cannot be reached ({reason})") from error
+        except (openai.OpenAIError, *MALFORMED) as error:
+            reason = "sends no chat completion of the OpenAI API"
+            raise UnansweredError(reason, retry=True) from error
 
     def _message(self, error: Any) -> str:
         """Returns a server's error message in one printable line, without the key."""
@@ -164,12 +163,11 @@ class LLMClient:
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
 
 
-def _valid(read: Callable[[], Any]) -> Any:
-    """Returns a part of a server's answer, which the openai package does not validate."""
-    try:
-        return read()
-    except (AttributeError, LookupError, TypeError) as error:
-        raise UnansweredError(NOT_CHAT, retry=True) from error
+def _answer_text(completion: Any) -> str:
+    text = completion.choices[0].message.content
+    if not isinstance(text, str | None):
+        raise TypeError("the content is not a string")
+    return text or ""
 
 
 def _check_url(url: str) -> str:

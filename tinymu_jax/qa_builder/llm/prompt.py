@@ -43,15 +43,9 @@ class WriterRequest(NamedTuple):
 def make_request(
     clip: AnnotatedClip, model: str, captions: int, questions: int, temperature: float, seed: int
 ) -> WriterRequest:
-    """Returns the request about a clip.
+    """Returns the request about a clip for at most so many captions and questions.
 
-    Args:
-        clip: with tags of the vocabulary.
-        model: its name on the server.
-        captions: maximum number of captions to write.
-        questions: maximum number of questions to write.
-        temperature: sampling temperature.
-        seed: of the build; the request's seed is derived from it and the clip.
+    Its seed is derived from the build's and the clip.
     """
     facts = {
         "heard": _sorted(clip.tags),

@@ -45,14 +45,7 @@ def answer_group(item: QAItem) -> tuple[str, ...]:
 
 
 def max_per_answer(task: str, candidates: int, groups: int, config: BuildConfig) -> int:
-    """Returns the maximum size of an answer group.
-
-    Args:
-        task: format of the questions.
-        candidates: number of candidates of the format.
-        groups: number of answer groups of the format.
-        config: with the limits.
-    """
+    """Returns the maximum size of an answer group, given the counts of its format."""
     if task == MCQ:
         return math.ceil(candidates / groups * config.max_tag_ratio)
     percent = config.max_answer_percent if task in (QA, YES_NO) else 100
@@ -91,10 +84,6 @@ def stratum_sizes(available: Mapping[Stratum, int], config: BuildConfig) -> dict
     """Returns the number of questions to select from each stratum, for the configured mix.
 
     Formats without candidates are left out of the mix.
-
-    Args:
-        available: number of candidates of each stratum.
-        config: with the mix and the total size.
     """
     strata = {task: sorted(part for part in available if part[0] == task) for task in TASKS}
     sizes = {t: min((available[part] for part in parts), default=0) for t, parts in strata.items()}

@@ -51,16 +51,9 @@ def is_unrelated(clip: AnnotatedClip, tag: Tag, vocabulary: Vocabulary) -> bool:
 def draw_negatives(
     clip: AnnotatedClip, limit: int, statistics: TagStatistics, vocabulary: Vocabulary, seed: int
 ) -> list[Negative]:
-    """Draws tags that a clip does not have, weighted by frequency.
+    """Draws tags that a clip does not have, at most `limit`, weighted by frequency.
 
     At least half are certain (denied or exhaustive), if there are enough.
-
-    Args:
-        clip: with tags of the vocabulary.
-        limit: maximum number.
-        statistics: of all clips.
-        vocabulary: with the askable tags.
-        seed: of the build.
     """
 
     def order(negative: Negative) -> float:

@@ -195,10 +195,7 @@ def _named(vocabulary: Vocabulary, text: str) -> frozenset[Tag]:
 
 
 def read_vocabulary(extra: Path | None = None) -> Vocabulary:
-    """Returns the built-in vocabulary.
-
-    Args:
-        extra: a user's table with more tags, and more labels of existing ones.
+    """Returns the built-in vocabulary, extended by a user's table of tags and labels.
 
     Raises:
         InputError: a table is malformed; see `tinymu_jax.qa_builder.tags.table.read_table`.
