@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Builds the documentation site, in an environment that it makes itself.
+# Builds the documentation site. Makes its own environment.
 #
 #   launch/docs.sh            into outputs/site; open outputs/site/index.html
-#   launch/docs.sh serve      on http://127.0.0.1:8000, anew whenever a page changes
-#   launch/docs.sh serve --dev-addr 127.0.0.1:8001     any options of `mkdocs serve` or `mkdocs build`
+#   launch/docs.sh serve      on http://127.0.0.1:8000, rebuilt on every change
+#   launch/docs.sh serve --dev-addr 127.0.0.1:8001     options of `mkdocs serve` or `mkdocs build`
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=environment.sh
 source "$(dirname "$0")/environment.sh"
 help_if_asked "$@"
 cd "$(dirname "$0")/.."
 use_environment docs
-export NO_MKDOCS_2_WARNING=1 # the theme's note about other programs
+export NO_MKDOCS_2_WARNING=1 # silence the theme's advertisement
 
 if [ "${1:-}" = "serve" ]; then
   shift
@@ -18,4 +18,4 @@ if [ "${1:-}" = "serve" ]; then
 fi
 [ "${1:-}" != "build" ] || shift
 python -m mkdocs build --strict "$@"
-echo "the site is built; its first page is outputs/site/index.html"
+echo "site built: outputs/site/index.html"

@@ -1,39 +1,39 @@
 #!/usr/bin/env bash
-# The run of tpu_pod.sh on Google Kubernetes Engine: one JobSet, started anew after a pre-emption.
+# Runs the same as tpu_pod.sh on Google Kubernetes Engine: one JobSet, restarted after a pre-emption.
 #
-#   launch/gke_jobset.sh data       copies the data sets and the start's weights to the bucket
+#   launch/gke_jobset.sh data       copies data sets and initial weights to the bucket
 #   launch/gke_jobset.sh apply      starts the run; --dry-run prints its manifest
 #   launch/gke_jobset.sh log        follows worker 0
-#   launch/gke_jobset.sh status     the JobSet and its workers
-#   launch/gke_jobset.sh delete     stops it; the bucket keeps the run, and `apply` goes on with it
+#   launch/gke_jobset.sh status     shows the JobSet and its workers
+#   launch/gke_jobset.sh delete     stops it; the bucket keeps the run, and `apply` resumes it
 #
-# --dry-run shows what would be done and does nothing. Settings are below; each can also be given in
-# the environment. The run's folder is gs://BUCKET/runs/RUN: checkpoints, metrics.jsonl, logs, model/.
+# --dry-run prints the commands without running them. Settings are below and can be set in the
+# environment. The run folder is gs://BUCKET/runs/RUN: checkpoints, metrics.jsonl, logs, model/.
 # The cluster needs a TPU node pool of TOPOLOGY, JobSet 0.6 or newer (kubectl apply --server-side -f its
 # release), the add-on GcsFuseCsiDriver, and a service account that may write to the bucket.
 set -euo pipefail
 
 # --- settings ----------------------------------------------------------------------------------
-CONTEXT="${CONTEXT:-}"             # of kubectl: kubectl config get-contexts
-NAMESPACE="${NAMESPACE:-default}"  # in the cluster
-ACCOUNT="${ACCOUNT:-default}"      # Kubernetes' service account, with access to the bucket
-NAME="${NAME:-}"                   # of the JobSet
+CONTEXT="${CONTEXT:-}"             # kubectl context, see kubectl config get-contexts
+NAMESPACE="${NAMESPACE:-default}"  # namespace in the cluster
+ACCOUNT="${ACCOUNT:-default}"      # Kubernetes service account with access to the bucket
+NAME="${NAME:-}"                   # name of the JobSet
 ACCELERATOR="${ACCELERATOR:-}"     # tpu-v5-lite-podslice, tpu-v5p-slice, tpu-v6e-slice, tpu-v4-podslice
 TOPOLOGY="${TOPOLOGY:-}"           # 4x4 (16 chips of v5e or v6e), 8x8x8 (512 chips of v5p)
-CHIPS="${CHIPS:-4}"                # of one machine of the node pool
-SPOT="${SPOT:-yes}"                # yes: nodes that may be taken away; no: others
+CHIPS="${CHIPS:-4}"                # chips per machine of the node pool
+SPOT="${SPOT:-yes}"                # yes: spot nodes; no: on demand
 IMAGE="${IMAGE:-python:3.12}"      # with git and pip; the package is installed at the start
 BUCKET="${BUCKET:-}"               # name without gs://
-REPOSITORY="${REPOSITORY:-}"       # address that git can clone
-COMMIT="${COMMIT:-}"               # the whole hash
+REPOSITORY="${REPOSITORY:-}"       # URL for git clone
+COMMIT="${COMMIT:-}"               # full hash
 COMMAND="${COMMAND:-train}"        # train, pretrain or train-tagger
 CONFIG="${CONFIG:-}"               # configs/sft_tinymu_v5e16.py
-DATA="${DATA:-}"                   # folder of `tinymu data prepare`, here
+DATA="${DATA:-}"                   # local output of `tinymu data prepare`
 HELD_OUT="${HELD_OUT:-}"           # the same for validation; may be empty
-ENCODER="${ENCODER:-}"             # weights that the encoder begins with; may be empty
+ENCODER="${ENCODER:-}"             # initial encoder weights; may be empty
 ARGUMENTS="${ARGUMENTS:-}"         # more options of the command; may be empty
 RUN="${RUN:-$NAME}"                # name of the run
-RESTARTS="${RESTARTS:-10}"         # after failures; pre-emptions are not counted
+RESTARTS="${RESTARTS:-10}"         # restarts after failures; pre-emptions do not count
 # -----------------------------------------------------------------------------------------------
 
 # shellcheck source-path=SCRIPTDIR source=pod_settings.sh
@@ -50,11 +50,11 @@ hosts() {
   [[ "$TOPOLOGY" =~ ^[0-9]+(x[0-9]+)+$ ]] || fail "TOPOLOGY $TOPOLOGY: give it as 4x4 or 2x2x2"
   [[ "$CHIPS" =~ ^[1-9][0-9]*$ ]] || fail "CHIPS $CHIPS: give the number of chips of one machine"
   chips=$((${TOPOLOGY//x/*}))
-  [ $((chips % CHIPS)) -eq 0 ] || fail "TOPOLOGY $TOPOLOGY has $chips chips, no multiple of CHIPS $CHIPS"
+  [ $((chips % CHIPS)) -eq 0 ] || fail "TOPOLOGY $TOPOLOGY has $chips chips, not a multiple of CHIPS $CHIPS"
   echo $((chips / CHIPS))
 }
 
-# worker_script: what the container of every worker runs.
+# worker_script: the command of every worker's container.
 worker_script() {
   echo "set -euo pipefail"
   echo "git clone --quiet $(quoted "$REPOSITORY") /tinymu"
@@ -83,7 +83,7 @@ spec:
   network:
     enableDNSHostnames: true
     subdomain: "$NAME"
-  # Whatever fails, all workers begin anew, from the last checkpoint.
+  # On any failure, all workers restart from the last checkpoint.
   failurePolicy:
     maxRestarts: $RESTARTS
     rules:
@@ -112,7 +112,7 @@ spec:
             spec:
               restartPolicy: Never
               serviceAccountName: "$ACCOUNT"
-              # Time to save; nodes that are taken away give less.
+              # Time to save; a pre-empted node gives less.
               terminationGracePeriodSeconds: 120
               nodeSelector:
                 cloud.google.com/gke-tpu-accelerator: "$ACCELERATOR"
@@ -138,7 +138,7 @@ $(worker_script | sed 's/^/                      /')
                     driver: gcsfuse.csi.storage.gke.io
                     volumeAttributes:
                       bucketName: "$BUCKET"
-                      # Without caches: a worker must see at once what another one has written.
+                      # No caches: a worker must see at once what another one wrote.
                       mountOptions: implicit-dirs,metadata-cache:ttl-secs:0
 YAML
 }
@@ -171,5 +171,5 @@ status)
   cluster get pods --output=wide "--selector=$WORKERS"
   ;;
 delete) need CONTEXT NAME && cluster delete jobset "$NAME" ;;
-*) fail "$VERB is no verb; see launch/gke_jobset.sh --help" ;;
+*) fail "$VERB: unknown verb; see launch/gke_jobset.sh --help" ;;
 esac

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Trains on one machine, on all of its GPUs, in an environment that it makes itself.
+# Trains on all GPUs of one machine. Makes its own environment.
 #
 #   launch/gpu_single.sh --config configs/sft_tinymu_t4.py --data.train data/train ...
-#                                   any options of `tinymu train`; the same line with --resume goes on
+#                                   any options of `tinymu train`; add --resume to continue a run
 #   launch/gpu_single.sh pretrain --config configs/pretrain_music.py ...    or train-tagger
-#   launch/gpu_single.sh --install       the environment alone, as launch/slurm_gpu.sbatch wants it
-#   launch/gpu_single.sh --dry-run ...   prints what would be done
+#   launch/gpu_single.sh --install       makes the environment only, for launch/slurm_gpu.sbatch
+#   launch/gpu_single.sh --dry-run ...   prints the commands only
 #
-# One process has all GPUs; how they share the work is said by --mesh.data, --mesh.fsdp and
-# --mesh.tensor (default: each has its share of the batch).
+# One process uses all GPUs; --mesh.data, --mesh.fsdp and --mesh.tensor set the mesh
+# (default: data parallel).
 #
-# CUDA                   cuda12 or cuda13 (default: what driver and GPUs can do)
+# CUDA                   cuda12 or cuda13 (default: the newest that driver and GPUs support)
 # CUDA_VISIBLE_DEVICES   which GPUs (default: all), as in 0,1
 # TINYMU_VENV, PYTHON    see launch/environment.sh
 set -euo pipefail
@@ -25,12 +25,12 @@ esac
 here="$PWD"
 cd "$(dirname "$0")/.."
 
-# CUDA 13 needs driver 580, and leaves out GPUs before Turing (7.5), such as V100.
+# CUDA 13 needs driver 580 and does not support GPUs before Turing (7.5), such as V100.
 cuda_of_machine() {
   local found driver capability
   if ! found="$(nvidia-smi --query-gpu=driver_version,compute_cap --format=csv,noheader 2>/dev/null)"; then
     [ -n "$install$dry" ] || fail "nvidia-smi finds no GPU; install NVIDIA's driver, or train elsewhere"
-    echo cuda12 # where the environment alone is made, such as the first node of a cluster
+    echo cuda12 # --install on a login node without a GPU
     return
   fi
   driver="$(echo "$found" | head -n 1 | cut -d. -f1)"
@@ -47,10 +47,10 @@ command=train
 case "${1:-}" in
 train | pretrain | train-tagger) command="$1" && shift ;;
 esac
-# jax takes 75 % of a GPU's memory at its start, and many versions never more. Where other programs
-# need the GPU too, give less.
+# jax preallocates 75 % of a GPU's memory, and in many versions never takes more. Lower this if other
+# programs use the GPU.
 export XLA_CLIENT_MEM_FRACTION="${XLA_CLIENT_MEM_FRACTION:-${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.9}}"
-unset XLA_PYTHON_CLIENT_MEM_FRACTION # its older name; jax refuses both together
+unset XLA_PYTHON_CLIENT_MEM_FRACTION # older name; jax refuses both together
 run=(tinymu "$command" "$@")
 
 if [ -n "$dry" ]; then

@@ -1,18 +1,18 @@
 # shellcheck shell=bash
-# Sourced by tpu_pod.sh and gke_jobset.sh: refusals, dry runs, and the training command of both.
+# Sourced by tpu_pod.sh and gke_jobset.sh: checks, dry runs, and the training command of both.
 
-MOUNT=/mnt/tinymu # where every worker sees the bucket; the run's folder must be one that all see
+MOUNT=/mnt/tinymu # mount point of the bucket; the run folder must be visible to all workers
 
 # shellcheck source-path=SCRIPTDIR source=environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-# As fail, for what goes wrong while it runs.
+# Like fail, for errors at run time.
 give_up() {
   echo "error: $*" >&2
   exit 1
 }
 
-# need NAME...: refuses to go on where one of these settings has no value.
+# need NAME...: fails if one of these settings is empty.
 need() {
   local name
   for name in "$@"; do
@@ -20,7 +20,7 @@ need() {
   done
 }
 
-# quoted WORD...: the words as a shell would read them back.
+# quoted WORD...: shell-quotes the words.
 quoted() {
   local word first=yes
   for word in "$@"; do
@@ -33,7 +33,7 @@ quoted() {
   done
 }
 
-# perform COMMAND...: does it, or shows it where this is a dry run.
+# perform COMMAND...: runs it, or prints it in a dry run.
 perform() {
   if [ -n "$DRY_RUN" ]; then
     quoted "$@"
@@ -43,12 +43,12 @@ perform() {
   fi
 }
 
-# base PATH: its last part, without a slash at the end.
+# base PATH: last component, without a trailing slash.
 base() {
   basename "${1%/}"
 }
 
-# training_command: what every worker runs. --resume goes on from the last checkpoint, if there is one.
+# training_command: what every worker runs. --resume continues from the last checkpoint, if any.
 training_command() {
   local words
   words=(tinymu "$COMMAND" --config "$CONFIG" --resume
@@ -60,7 +60,7 @@ training_command() {
   [ -z "$ARGUMENTS" ] || printf ' %s' "$ARGUMENTS"
 }
 
-# upload: data sets and the start's weights to the bucket; what is there already is not sent again.
+# upload: copies data sets and initial weights to the bucket, skipping what is already there.
 upload() {
   local folder
   for folder in "$DATA" ${HELD_OUT:+"$HELD_OUT"}; do
@@ -81,12 +81,12 @@ read_verb() {
     help_if_asked "$argument"
     case "$argument" in
     --dry-run) DRY_RUN=yes ;;
-    -*) fail "$argument is no option; see launch/$(basename "$0") --help" ;;
+    -*) fail "$argument: unknown option; see launch/$(basename "$0") --help" ;;
     *)
       [ -z "$VERB" ] || fail "one verb at a time: $VERB or $argument"
       VERB="$argument"
       ;;
     esac
   done
-  [ -n "$VERB" ] || fail "say what to do; see launch/$(basename "$0") --help"
+  [ -n "$VERB" ] || fail "no verb given; see launch/$(basename "$0") --help"
 }

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# What tpu_pod.sh and gke_jobset.sh run on every worker of a TPU, from the clone that is there.
+# Run by tpu_pod.sh and gke_jobset.sh on every TPU worker, from the worker's clone.
 #
 #   pod_worker.sh install BUCKET [COMMAND]  mounts the bucket, makes the environment; COMMAND
-#                                           installs gcsfuse where it is missing
-#   pod_worker.sh run LOGS COMMAND...       starts it in the background; its log goes to LOGS too
-#   pod_worker.sh state                     says whether it is running, or how it ended
+#                                           installs gcsfuse if it is missing
+#   pod_worker.sh run LOGS COMMAND...       starts it in the background; also logs to LOGS
+#   pod_worker.sh state                     prints whether it is running, or how it ended
 #   pod_worker.sh log                       follows its log
-#   pod_worker.sh stop                      asks it to save and stop, and waits
-#   pod_worker.sh here FOLDER COMMAND...    runs it in the foreground, in Kubernetes; FOLDER is the run's
+#   pod_worker.sh stop                      makes it save and stop, and waits
+#   pod_worker.sh here FOLDER COMMAND...    runs it in the foreground (Kubernetes); FOLDER is the run folder
 set -euo pipefail
 cd "$(dirname "$0")/.."
 MOUNT="${MOUNT:-/mnt/tinymu}"
-JOB="${JOB:-$HOME/tinymu_job}" # its log, process number and exit code
+JOB="${JOB:-$HOME/tinymu_job}" # log, process id and exit code
 METADATA="${METADATA:-http://metadata.google.internal/computeMetadata/v1/instance/attributes}"
 
 number() {
@@ -32,9 +32,9 @@ install_all() {
   }
   sudo mkdir -p "$MOUNT"
   sudo chown "$(id -u)" "$MOUNT"
-  # Without caches: a worker must see at once what another one has written.
+  # No caches: a worker must see at once what another one wrote.
   mountpoint -q "$MOUNT" || gcsfuse --implicit-dirs --metadata-cache-ttl-secs=0 "$bucket" "$MOUNT"
-  # TPU images come with Python 3.10; uv brings a newer one.
+  # TPU images have Python 3.10; uv installs a newer one.
   command -v "$HOME/.local/bin/uv" >/dev/null || python3 -m pip install --quiet --user uv
   "$HOME/.local/bin/uv" venv --quiet --allow-existing --python 3.12 .venv
   "$HOME/.local/bin/uv" pip install --quiet --python .venv/bin/python 'jax[tpu]' -e '.[buckets]'
@@ -42,15 +42,15 @@ install_all() {
 }
 
 start() {
-  ! running || { echo "worker $(number): is running already; stop it first" >&2 && exit 1; }
+  ! running || { echo "worker $(number): is already running; stop it first" >&2 && exit 1; }
   mkdir -p "$JOB"
   rm -f "$JOB/code" "$JOB/pid"
-  # In a session of its own, so that it outlives the ssh connection.
+  # In its own session, so that it outlives the ssh connection.
   setsid nohup bash launch/pod_worker.sh work "$@" </dev/null >"$JOB/log" 2>&1 &
   echo "worker $(number): started"
 }
 
-# work LOGS COMMAND...: runs it, copies its log to the bucket every minute, notes its exit code.
+# work LOGS COMMAND...: runs it, copies its log to the bucket every minute, records its exit code.
 work() {
   local logs="$1" copier code=0 copy
   shift
@@ -70,12 +70,12 @@ work() {
   wait "$(cat "$JOB/pid")" || code=$?
   echo "$code" >"$JOB/code"
   kill "$copier" || true
-  wait "$copier" || true # a copy that is under way must not come after the last one
+  wait "$copier" || true # a copy in progress must not overwrite the last one
   gcloud storage cp --quiet "$JOB/log" "$copy" >/dev/null 2>&1 || true
 }
 
 state() {
-  # Between the end of a run and the note of its code.
+  # The run may have ended before its exit code is recorded.
   running || [ ! -f "$JOB/pid" ] || [ -f "$JOB/code" ] || sleep 1
   if running; then
     echo "worker $(number): running"
@@ -101,12 +101,12 @@ stop() {
   state
 }
 
-# here FOLDER COMMAND...: hands SIGTERM on, keeps a log in the folder. A run that has no model at the
-# end was stopped before it: code 75, since Kubernetes starts again only what has failed.
+# here FOLDER COMMAND...: forwards SIGTERM and logs to the folder. A run without a model at its end was
+# stopped early: exit code 75, since Kubernetes restarts only failures.
 here() {
   local folder="$1" index="${JOB_COMPLETION_INDEX:-0}" code=0 command="" log pipe again=""
   shift
-  # Before the command, which may be asked to stop at once.
+  # Before the command, which may be stopped at once.
   trap 'again=1; [ -z "$command" ] || kill -TERM "$command" 2>/dev/null || true' TERM
   mkdir -p "$folder/logs"
   pipe="$(mktemp -d)/pipe"
@@ -121,10 +121,10 @@ here() {
     wait "$command" || code=$?
     [ -n "$again" ] # a signal ended `wait`, not the command
   do :; done
-  # bash itself may lose the code of a command that ends while it hears a signal; it says -1 then.
+  # bash may lose the exit code of a command that ends while a signal is handled; it is -1 then.
   [ "$code" -ge 0 ] || code=75
   trap '' TERM
-  wait "$log" # the bucket has the log once it is closed
+  wait "$log" # the bucket has the log once the file is closed
   [ "$code" -ne 0 ] || [ "$index" -ne 0 ] || [ -f "$folder/model/config.json" ] || code=75
   exit "$code"
 }
@@ -139,5 +139,5 @@ state) state ;;
 log) exec tail -n 50 -F "$JOB/log" ;;
 stop) stop ;;
 here) here "$@" ;;
-*) echo "error: say install, run, state, log, stop or here" >&2 && exit 2 ;;
+*) echo "error: give install, run, state, log, stop or here" >&2 && exit 2 ;;
 esac

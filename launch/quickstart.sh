@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# From a fresh clone to a model that listens, in an environment that it makes itself.
+# From a fresh clone to an answer about a recording. Makes its own environment.
 #
-#   launch/quickstart.sh                                         without a download: the small model
-#                                                                that comes along is tested, another
-#                                                                learns from nothing (8 minutes)
-#   launch/quickstart.sh --minutes 1 ...                         any options of `tinymu quickstart`
-#   launch/quickstart.sh song.mp3                                the published model, from the hub
-#   launch/quickstart.sh song.mp3 checkpoints/tinymu.pt          a checkpoint of your own, or nano
-#   launch/quickstart.sh song.mp3 tinymu.pt --prompt "..." ...   any options of `tinymu ask`
+#   launch/quickstart.sh                                         no download: tests the small model in
+#                                                                the package, trains, fine-tunes and
+#                                                                exports one (8 minutes)
+#   launch/quickstart.sh --minutes 1 ...                         options of `tinymu quickstart`
+#   launch/quickstart.sh song.mp3                                the published model from the hub
+#   launch/quickstart.sh song.mp3 checkpoints/tinymu.pt          your own checkpoint, or nano
+#   launch/quickstart.sh song.mp3 tinymu.pt --prompt "..." ...   options of `tinymu ask`
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=environment.sh
 source "$(dirname "$0")/environment.sh"

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Runs the tests, in an environment that it makes itself.
+# Runs the tests. Makes its own environment.
 #
-#   launch/test.sh              style, and the default suite; on Linux x86_64 the training step is
-#                               compiled for a TPU pod too, which needs no TPU but a minute or two
-#   launch/test.sh --full       the full-size checks too
-#   launch/test.sh tests/test_audio.py -k resample      any arguments of pytest
+#   launch/test.sh              ruff and the default suite; on Linux x86_64 this includes compiling
+#                               the training step for a TPU pod, without a TPU
+#   launch/test.sh --full       full-size and slow checks too
+#   launch/test.sh tests/audio -k resample      any arguments of pytest
 #
-# Data that is not in the repository is looked for in TINYMU_SHARED, or beside the clone.
+# Recordings that are not in the repository are read from TINYMU_SHARED, or from beside the clone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
 use_environment test
 if [ "$(uname -sm)" = "Linux x86_64" ]; then
-  # Beside the environment and not in it: wherever libtpu is installed, jax looks for a TPU, slowly
-  # and with warnings, whatever it is used for.
+  # Outside the environment's site-packages: with libtpu installed, jax always probes for a TPU,
+  # slowly and with warnings.
   beside="${TINYMU_VENV:-.venv}/tpu-aot"
   if [ ! -d "$beside/libtpu" ]; then
     mkdir -p "$beside"
@@ -35,7 +35,7 @@ else
 fi
 ruff check .
 ruff format --check --quiet .
-# The whole suite goes to two processes, a file at a time: what a file compiles is compiled once.
-# In the order of the files, since the slowest of them have the fewest tests.
+# Two processes, a file at a time, so that a file's fixtures and compiled programs are shared; in
+# collection order (tests/conftest.py puts the slowest files first).
 [ $# -gt 0 ] || set -- --numprocesses 2 --dist loadfile --no-loadscope-reorder
 exec python -m pytest -m "$markers" "$@"

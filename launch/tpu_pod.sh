@@ -1,42 +1,42 @@
 #!/usr/bin/env bash
-# Trains on a TPU slice of Google Cloud, from asking for it to giving it back.
+# Trains on a Google Cloud TPU slice, from requesting the slice to deleting it.
 #
-#   launch/tpu_pod.sh create      asks for the slice and waits until it is there
+#   launch/tpu_pod.sh create      requests the slice and waits until it is ready
 #   launch/tpu_pod.sh install     clones the repository on all workers, makes their environments
-#   launch/tpu_pod.sh data        copies the data sets and the start's weights to the bucket
-#   launch/tpu_pod.sh run         starts training on all workers; it goes on when you log out
-#   launch/tpu_pod.sh watch       looks on until the run is done; begins anew after a pre-emption
+#   launch/tpu_pod.sh data        copies data sets and initial weights to the bucket
+#   launch/tpu_pod.sh run         starts training on all workers; it continues after you log out
+#   launch/tpu_pod.sh watch       monitors the run; restarts it after a pre-emption
 #   launch/tpu_pod.sh log         follows worker 0
-#   launch/tpu_pod.sh status      the slice, and what each worker does
-#   launch/tpu_pod.sh stop        saves and stops; `run` goes on from there
+#   launch/tpu_pod.sh status      shows the state of the slice and of each worker
+#   launch/tpu_pod.sh stop        saves and stops; `run` resumes
 #   launch/tpu_pod.sh resume      after a pre-emption: create, install and run again
-#   launch/tpu_pod.sh delete      gives the slice back; the bucket keeps the run
+#   launch/tpu_pod.sh delete      deletes the slice; the bucket keeps the run
 #
-# In this order: create, install, data, run, watch. --dry-run shows the commands and runs none.
-# Settings are below; each can also be given in the environment: TYPE=v5litepod-4 launch/tpu_pod.sh ...
-# The run's folder is gs://BUCKET/runs/RUN: checkpoints, metrics.jsonl, logs and, at the end, model/.
+# In this order: create, install, data, run, watch. --dry-run prints the commands without running them.
+# Settings are below and can be set in the environment: TYPE=v5litepod-4 launch/tpu_pod.sh ...
+# The run folder is gs://BUCKET/runs/RUN: checkpoints, metrics.jsonl, logs and, at the end, model/.
 # Needs gcloud, logged in; for several workers a key (ssh-add ~/.ssh/google_compute_engine); and a
 # bucket to which the project's default service account may write.
 set -euo pipefail
 
 # --- settings ----------------------------------------------------------------------------------
-PROJECT="${PROJECT:-}"       # of Google Cloud
-ZONE="${ZONE:-}"             # that has such TPUs, and your quota for them: us-west4-a
-NAME="${NAME:-}"             # of the slice
+PROJECT="${PROJECT:-}"       # Google Cloud project
+ZONE="${ZONE:-}"             # a zone where you have quota for TYPE: us-west4-a
+NAME="${NAME:-}"             # name of the slice
 TYPE="${TYPE:-}"             # v5litepod-16, v5p-1024 (512 chips), v6e-16, v4-32
-RUNTIME="${RUNTIME:-}"       # the machines' image; empty: the one for TYPE
-SPOT="${SPOT:-yes}"          # yes: cheaper, may be taken away; no: on demand
+RUNTIME="${RUNTIME:-}"       # VM image; empty: the one for TYPE
+SPOT="${SPOT:-yes}"          # yes: cheaper, can be pre-empted; no: on demand
 BUCKET="${BUCKET:-}"         # name without gs://, best in the zone's region
-REPOSITORY="${REPOSITORY:-}" # address that git can clone
-COMMIT="${COMMIT:-}"         # the whole hash, the same for all workers
+REPOSITORY="${REPOSITORY:-}" # URL for git clone
+COMMIT="${COMMIT:-}"         # full hash, the same on all workers
 COMMAND="${COMMAND:-train}"  # train, pretrain or train-tagger
 CONFIG="${CONFIG:-}"         # configs/sft_tinymu_v5e16.py
-DATA="${DATA:-}"             # folder of `tinymu data prepare`, here
+DATA="${DATA:-}"             # local output of `tinymu data prepare`
 HELD_OUT="${HELD_OUT:-}"     # the same for validation; may be empty
-ENCODER="${ENCODER:-}"       # weights that the encoder begins with, a file or folder; may be empty
+ENCODER="${ENCODER:-}"       # initial encoder weights, a file or folder; may be empty
 ARGUMENTS="${ARGUMENTS:-}"   # more options of the command; may be empty
 RUN="${RUN:-$NAME}"          # name of the run
-# Installs gcsfuse on a worker whose image has none: a command; may be empty.
+# Command that installs gcsfuse on a worker whose image lacks it; may be empty.
 GCSFUSE_INSTALL="${GCSFUSE_INSTALL:-}"
 POLL_SECONDS="${POLL_SECONDS:-60}"
 # -----------------------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ runtime() {
   :v5p-*) echo v2-alpha-tpuv5 ;;
   :v6e-*) echo v2-alpha-tpuv6e ;;
   :v4-*) echo tpu-ubuntu2204-base ;;
-  *) fail "RUNTIME has no value and TYPE $TYPE is not known here; name the image for it" ;;
+  *) fail "RUNTIME is empty and TYPE $TYPE is unknown; set RUNTIME to its image" ;;
   esac
 }
 
@@ -63,13 +63,13 @@ queue() {
   perform gcloud compute tpus queued-resources "$verb" "$NAME" "--project=$PROJECT" "--zone=$ZONE" "$@"
 }
 
-# on WORKERS COMMAND: runs it there; gcloud says which worker failed, and ends with its code.
+# on WORKERS COMMAND: runs it there; gcloud names the worker that failed and exits with its code.
 on() {
   perform gcloud compute tpus tpu-vm ssh "$NAME" "--project=$PROJECT" "--zone=$ZONE" \
     "--worker=$1" "--command=$2"
 }
 
-# on_all WHAT COMMAND: the same on all workers; stops here where one fails.
+# on_all WHAT COMMAND: runs it on all workers; exits if one fails.
 on_all() {
   local said failed
   if [ -n "$DRY_RUN" ]; then
@@ -86,8 +86,8 @@ on_all() {
   give_up "$1 failed on worker ${failed:-0}; the lines above say why"
 }
 
-# slice_state ASSUMED: the state of the queued resource, NONE, or UNKNOWN where the cloud does not
-# answer. A dry run shows the question and takes the state for ASSUMED.
+# slice_state ASSUMED: the state of the queued resource, NONE, or UNKNOWN if the cloud does not
+# answer. A dry run prints the query and assumes ASSUMED.
 slice_state() {
   local errors
   if [ -n "$DRY_RUN" ]; then
@@ -95,7 +95,7 @@ slice_state() {
     echo "$1"
     return
   fi
-  errors="$(mktemp)" # gcloud's notices come there too
+  errors="$(mktemp)" # also receives gcloud's notices
   if queue describe "--format=value(state.state)" 2>"$errors"; then
     :
   elif grep -q NOT_FOUND "$errors"; then
@@ -141,7 +141,7 @@ delete() {
   queue delete --force --quiet
 }
 
-# resume [STATE]: asks for the state where it is not given.
+# resume [STATE]: queries the state if it is not given.
 resume() {
   local state="${1:-}"
   [ -n "$state" ] || state="$(slice_state SUSPENDED)"
@@ -163,7 +163,7 @@ status() {
   if [ "$(slice_state ACTIVE)" = ACTIVE ]; then
     on_all status "bash $WORKER state"
   else
-    echo "its workers answer when it is ACTIVE"
+    echo "workers are reachable once it is ACTIVE"
   fi
 }
 
@@ -171,7 +171,7 @@ finished() {
   perform gcloud storage ls "gs://$BUCKET/runs/$RUN/model/config.json" >/dev/null 2>&1
 }
 
-# look: what the workers do, in one word: running, done, stopped, silent, or which of them failed.
+# look: the workers' state in one word: running, done, stopped, silent, or which one failed.
 look() {
   local said failed
   said="$(on all "bash $WORKER state" 2>/dev/null)" || true
@@ -189,17 +189,17 @@ look() {
   fi
 }
 
-# begin_anew STATE: resume, also where an earlier try has started some of the workers.
+# begin_anew STATE: resume, also if an earlier attempt started some workers.
 begin_anew() {
   [ "$1" != ACTIVE ] || on_all stop "[ ! -f $WORKER ] || bash $WORKER stop"
   resume "$1"
 }
 
-# One look may come between the loss of a slice and the news of it: only what is seen again counts.
-# From the loss to the new run whatever fails is tried again.
+# A single look may fall between the loss of a slice and its report: only a repeated observation counts.
+# After a loss, every failing step is retried until the run is back.
 watch() {
   local state found before="" seen=0 lost="" code
-  runtime >/dev/null # a TYPE that is not known is refused now and not at night
+  runtime >/dev/null # refuse an unknown TYPE now rather than after a pre-emption
   if [ -n "$DRY_RUN" ]; then
     queue describe "--format=value(state.state)"
     on all "bash $WORKER state"
@@ -213,8 +213,8 @@ watch() {
     ACTIVE) found="$(look)" ;;
     NONE) give_up "there is no $NAME; begin with launch/tpu_pod.sh create" ;;
     "lost, ACTIVE" | "lost, NONE" | "lost, SUSPENDED" | "lost, FAILED")
-      echo "$(date +%T) $NAME is $state: it is asked for anew, and the run goes on"
-      # Not as a condition, where bash would go on after an error.
+      echo "$(date +%T) $NAME is $state: requesting it again; the run will resume"
+      # Not as a condition: bash would ignore errors inside it.
       set +e
       (set -e && begin_anew "$state")
       code=$?
@@ -229,7 +229,7 @@ watch() {
     before="$state $found"
     case "$found" in
     done)
-      echo "the run is done; its model is gs://$BUCKET/runs/$RUN/model; give the slice back: launch/tpu_pod.sh delete"
+      echo "the run is done; its model is gs://$BUCKET/runs/$RUN/model; delete the slice with launch/tpu_pod.sh delete"
       return
       ;;
     failed*) [ "$seen" -lt 2 ] || give_up "the run $found; see launch/tpu_pod.sh log and gs://$BUCKET/runs/$RUN/logs" ;;
@@ -254,5 +254,5 @@ stop) on_all stop "bash $WORKER stop" ;;
 resume) need TYPE BUCKET REPOSITORY COMMIT CONFIG DATA && resume ;;
 watch) need TYPE BUCKET REPOSITORY COMMIT CONFIG DATA && watch ;;
 delete) delete ;;
-*) fail "$VERB is no verb; see launch/tpu_pod.sh --help" ;;
+*) fail "$VERB: unknown verb; see launch/tpu_pod.sh --help" ;;
 esac

@@ -1,8 +1,8 @@
 """Stands in for SLURM in tests: `srun` starts tasks, `scancel` signals them.
 
-    python tests/fake_slurm.py srun --nodes=1 --ntasks=2 ... command arguments
-    python tests/fake_slurm.py scancel --signal=TERM 17
-    python tests/fake_slurm.py scontrol requeue 17
+    python tests/launch/fake_slurm.py srun --nodes=1 --ntasks=2 ... command arguments
+    python tests/launch/fake_slurm.py scancel --signal=TERM 17
+    python tests/launch/fake_slurm.py scontrol requeue 17
 
 As srun does it kills its tasks on SIGTERM, ends the others when one ends badly, and returns the
 highest exit code. CALLS names the file that calls are noted in.

@@ -69,7 +69,7 @@ def test_the_dry_run_prints_the_stored_command(per):
     [
         ({"PROCESS_PER": "core"}, "PROCESS_PER=core: give gpu or node"),
         ({"CONFIG": "configs/none.py"}, "configs/none.py: no such config"),
-        ({"SLURM_JOB_ID": ""}, "this is no job of SLURM"),
+        ({"SLURM_JOB_ID": ""}, "not inside a SLURM job"),
         ({"TINYMU_VENV": "nowhere"}, "nowhere has no tinymu"),
         ({"SLURM_SUBMIT_DIR": "/"}, "/ is not the clone"),
     ],
@@ -107,7 +107,7 @@ def test_a_signal_reaches_every_process_and_queues_the_job_again(tmp_path, numbe
     _, asked, last = fake_slurm.called(tmp_path / "calls")
     assert asked == ["scancel", "--signal=TERM", last[2]]
     assert last[:2] == ["scontrol", "requeue"]
-    assert f"job {last[2]} is queued again" in said
+    assert f"job {last[2]} is requeued" in said
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_job_goes_on_after_a_kill_with_the_losses_of_one_process(
         process = job(tmp_path, tinymu, **variables)
         wait_for(process, output, max(losses(output)) + 3)
         process.send_signal(signal.SIGUSR1)
-        assert "is queued again" in output_of(process)
+        assert "is requeued" in output_of(process)
     assert "done; the model is" in output_of(job(tmp_path, tinymu, **variables))
     wanted, found = losses(alone), losses(output)
     assert list(found) == list(wanted) == list(range(1, 17))

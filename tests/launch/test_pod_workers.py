@@ -53,7 +53,7 @@ def test_gcsfuse_is_installed_where_there_is_a_command_for_it(worker):
 def test_what_is_no_verb_of_a_worker_is_refused(worker):
     done = worker.do("fly")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: say install")
+    assert done.stderr.startswith("error: give install")
 
 
 def test_a_worker_starts_stops_and_tells_how_it_ended(worker):
@@ -66,7 +66,7 @@ def test_a_worker_starts_stops_and_tells_how_it_ended(worker):
     assert worker.comes(log.read_text, "begun")
     again = worker.do("run", "gs://b/logs", "true")
     assert again.returncode == 1
-    assert "is running already" in again.stderr
+    assert "is already running" in again.stderr
     assert worker.do("stop").stdout == "worker 3: ended with code 0\n"
     assert log.read_text() == "begun\nsaved\n"
     calls = worker.cloud.folder / "calls"

@@ -1,7 +1,7 @@
 """The scripts for TPU slices: what they would run, and whole runs against a cloud that is played.
 
 The dry runs are stored in golden/launch; after a change that is meant they are written anew by
-`python tests/test_launch_pods.py`, and read.
+`PYTHONPATH=tests python tests/launch/test_tpu_pods.py`, and read.
 """
 
 import shlex
@@ -73,7 +73,7 @@ def test_what_is_no_verb_is_refused_and_help_has_all_verbs(cloud, script):
         assert done.returncode == 2
         assert done.stderr.startswith("error: ")
         assert done.stderr.count("\n") == 1
-    assert "fly is no verb" in cloud.run(script, "fly").stderr
+    assert "fly: unknown verb" in cloud.run(script, "fly").stderr
     page = cloud.run(script, "--help").stdout
     assert all(f"launch/{script}.sh {verb}" in page for verb in VERBS[script])
     assert "set -euo" not in page.splitlines()
@@ -93,7 +93,7 @@ def test_images_go_with_the_types(cloud):
     assert " --runtime-version=my-image " in named
     unknown = cloud.run("tpu_pod", "create", "--dry-run", TYPE="v99-4")
     assert unknown.returncode == 2
-    assert "RUNTIME has no value and TYPE v99-4" in unknown.stderr
+    assert "RUNTIME is empty and TYPE v99-4 is unknown" in unknown.stderr
 
 
 def test_create_waits_until_the_slice_is_there(cloud):
@@ -142,7 +142,7 @@ def test_status_asks_the_workers_where_there_are_any(cloud):
     cloud.says(states=["SUSPENDED"])
     done = cloud.run("tpu_pod", "status")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "SUSPENDED\nits workers answer when it is ACTIVE\n"
+    assert done.stdout == "SUSPENDED\nworkers are reachable once it is ACTIVE\n"
 
 
 @pytest.mark.parametrize("verb", ["install", "run"])

@@ -26,7 +26,7 @@ def test_watch_goes_on_after_a_preemption(cloud):
     done = cloud.run("tpu_pod", "watch")
     assert done.returncode == 0, done.stderr
     assert cloud.called() == ["delete", "create", "install", "run"]
-    assert "listener is SUSPENDED: it is asked for anew, and the run goes on" in done.stdout
+    assert "listener is SUSPENDED: requesting it again; the run will resume" in done.stdout
     assert "the run is done; its model is gs://music-bucket/runs/second/model" in done.stdout
 
 
@@ -44,7 +44,7 @@ def test_watch_tries_again_what_fails_after_a_preemption(cloud):
         *("delete", "delete", "create", "create", "delete", "create", "install"),
         *("stop", "install", "run", "stop", "install", "run"),
     ]
-    assert done.stdout.count("it is asked for anew") == 6
+    assert done.stdout.count("requesting it again") == 6
     assert "listener is ACTIVE, the run: not begun, tried again" in done.stdout
     assert "the run is done" in done.stdout
 
