@@ -179,7 +179,7 @@ def test_fine_tuning_learns_and_saves_for_pytorch(tuned):
     assert len(pictures(tuned)) == 2
 
     saved = tuned.folder / "finetuned/saved"
-    assert "the same answers: True" in printed(tuned)
+    assert "same answers from the PyTorch file: True" in printed(tuned)
     state = torch.load(saved / "pytorch/tinymu.pt", weights_only=True)["model"]
     assert all(torch.isfinite(weight).all() for weight in state.values())
     # LoRA is merged into what PyTorch gets, and none of it is left beside.
@@ -195,7 +195,7 @@ def test_a_probe_is_trained_and_embeddings_are_plotted(probed):
     reached = {text.split(": ")[1]: float(text.split()[1]) for text in lines}
     # Eight instruments: chance is an eighth.
     assert reached["checkpoint"] > 50
-    assert reached["checkpoint"] > reached["the same at random"] + 10
+    assert reached["checkpoint"] > reached["random weights"] + 10
     _, losses = read_losses(probed.folder / "probe/pretraining")
     assert np.isfinite(losses).all()
     assert "pre-trained here, 8 steps" in reached
