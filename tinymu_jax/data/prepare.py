@@ -11,7 +11,7 @@ import numpy as np
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of
 from tinymu_jax.data.config import PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, DATASET_FILE, FORMAT, INDEX_FILE
-from tinymu_jax.data.musicskills import list_recordings, read_lists
+from tinymu_jax.data.musicskills import ClipQuestions, list_recordings, read_lists
 from tinymu_jax.data.shards import Shard, encode_shards, make_shards
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
@@ -77,21 +77,28 @@ def prepare(
         "clips": len(source.clips),
         "repeated_questions": source.repeated,
     }
-    size = config.clips_per_shard
-    shards = [
-        Shard(
-            output / f"shard-{number:05d}.array_record",
-            source.clips[start : start + size],
-            config.features,
-            tokenizer,
-        )
-        for number, start in enumerate(range(0, len(source.clips), size))
-    ]
     with folder_lock(output):
         _check_inputs(output, inputs)
         for partial in output.glob("*.partial"):
             remove(partial)
+        shards = _split(output, source.clips, tokenizer, config)
         return _finish(output, inputs, _make_shards(output, shards, config, encoder, progress))
+
+
+def _split(
+    output: Path, clips: Sequence[ClipQuestions], tokenizer: str | None, config: PrepareConfig
+) -> list[Shard]:
+    """Splits clips into shards."""
+    size = config.clips_per_shard
+    return [
+        Shard(
+            output / f"shard-{number:05d}.array_record",
+            clips[start : start + size],
+            config.features,
+            tokenizer,
+        )
+        for number, start in enumerate(range(0, len(clips), size))
+    ]
 
 
 def _check_inputs(output: Path, inputs: Manifest) -> None:
