@@ -6,6 +6,7 @@ the copy, the others wait for it.
 
 import fcntl
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tinymu_jax.errors import InputError, translate
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.compilation_cache import cache_folder
 from tinymu_jax.utils.files import make_folder
+
+PARALLEL_FILES = 8
 
 LOCK_FILE = "lock"
 
@@ -100,15 +103,21 @@ def _copy(files: Any, root: str, folder: Path, url: str) -> None:
             if old.is_file() and old.name != LOCK_FILE:
                 old.unlink()
         in_progress.write_bytes(manifest)
-    sources, targets = [], []
-    for path, info in files.find(root, detail=True).items():
+    listing = files.find(root, detail=True)
+
+    def fetch(path: str) -> None:
         target = folder / path[len(root) + 1 :]
         if not target.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{url}: {path} would leave the copy's folder; rename it there")
-        copied = target.exists() and target.stat().st_size == info["size"]
-        if path != remote_manifest and not copied:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            sources.append(path)
-            targets.append(str(target))
-    files.get(sources, targets)
+        if target.exists() and target.stat().st_size == listing[path]["size"]:
+            return
+        # Some file systems write blocks out of order: the size shows completeness only after a
+        # rename.
+        part = target.with_name(f"{target.name}.part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(path, str(part))
+        part.replace(target)
+
+    with ThreadPoolExecutor(PARALLEL_FILES) as pool:
+        list(pool.map(fetch, [path for path in listing if path != remote_manifest]))
     in_progress.replace(complete)
