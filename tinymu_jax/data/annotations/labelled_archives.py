@@ -1,9 +1,11 @@
 """Data sets for probes, in the layout of their published archives."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tinymu_jax.data.annotations.clip import UNSORTED
 from tinymu_jax.data.annotations.labelled import (
     SPLITS,
     LabelledClip,
@@ -11,7 +13,8 @@ from tinymu_jax.data.annotations.labelled import (
     read_labelled_table,
     validate,
 )
-from tinymu_jax.data.annotations.tables import TAB, read_rows
+from tinymu_jax.data.annotations.magnatagatune import ANNOTATIONS, read_magnatagatune
+from tinymu_jax.data.annotations.tables import read_rows
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists, read_text
 
@@ -93,14 +96,14 @@ def openmic(folder: Path) -> LabelledSet:
 
 def magnatagatune(folder: Path) -> LabelledSet:
     """MagnaTagATune: its fifty most frequent tags; splits by folder, 0-b, c, d-f."""
-    rows = _rows(folder / "annotations_final.csv", TAB)
-    tags = [name for name in rows[0] if name not in ("clip_id", "mp3_path")]
-    counts = {tag: sum(row[tag] == "1" for row in rows) for tag in tags}
-    top = sorted(sorted(tags), key=lambda tag: -counts[tag])[:MTT_TAGS]
+    annotated = read_magnatagatune(_existing(folder / ANNOTATIONS)).clips
+    counts = Counter(tag for clip in annotated for tag in clip.tags.get(UNSORTED, ()))
+    top = sorted(sorted(counts), key=lambda tag: -counts[tag])[:MTT_TAGS]
     clips = []
-    for row in rows:
-        path, labels = Path(row["mp3_path"]), tuple(tag for tag in top if row[tag] == "1")
-        clips.append(LabelledClip(folder / path, labels, MTT_SPLITS[path.parts[0]]))
+    for clip in annotated:
+        tags = set(clip.tags.get(UNSORTED, ()))
+        labels = tuple(tag for tag in top if tag in tags)
+        clips.append(LabelledClip(folder / clip.file, labels, MTT_SPLITS[Path(clip.file).parts[0]]))
     return LabelledSet("MagnaTagATune", clips, multi_label=True)
 
 
@@ -187,8 +190,8 @@ def read_labelled_sets(
     return [read_labelled_table(data, audio, label) for label in labels or (None,)]
 
 
-def _rows(path: Path, delimiter: str = ",") -> list[Mapping[str, str]]:
-    return [row.fields for row in read_rows(_existing(path), (), _REMEDY, delimiter)]
+def _rows(path: Path) -> list[Mapping[str, str]]:
+    return [row.fields for row in read_rows(_existing(path), (), _REMEDY)]
 
 
 def _lines(path: Path) -> list[str]:

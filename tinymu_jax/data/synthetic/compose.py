@@ -38,14 +38,14 @@ class Note(NamedTuple):
     strength: float
 
 
-def _height(contour: str, share: float) -> float:
-    """Returns the height (0 to 1) of a melody after a share of its length."""
-    return {"rising": share, "falling": 1 - share, "arched": 1 - abs(2 * share - 1)}[contour]
-
-
 def _heights(contour: str, count: int) -> list[float]:
-    """Returns the height of each beat, scaled to a maximum of 1."""
-    heights = [_height(contour, number / max(count - 1, 1)) for number in range(count)]
+    """Returns the height of each beat, from 0 to a maximum of 1."""
+    shares = [number / max(count - 1, 1) for number in range(count)]
+    heights = {
+        "rising": shares,
+        "falling": [1 - share for share in shares],
+        "arched": [1 - abs(2 * share - 1) for share in shares],
+    }[contour]
     return [height / (max(heights) or 1) for height in heights]
 
 
