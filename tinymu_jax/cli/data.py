@@ -38,9 +38,9 @@ class Prepare:
     output: Path = Path("data/prepared")
     """Folder of the data set."""
     features: FeatureKind | None = None
-    """waveform (int16, 16 kHz): 320 kB for 10 s, can be augmented; log_mel (float16, the default):
-    160 kB; embeddings of the frozen encoder (bfloat16): 480 kB, the training step skips the
-    encoder; text: token ids of text files in place of audio, for text-only training."""
+    """What to store. waveform (int16, 16 kHz): 320 kB for 10 s, can be augmented; log_mel (float16,
+    the default): 160 kB; embeddings of the frozen encoder (bfloat16): 480 kB, the training step
+    skips the encoder; text: token ids of text files in place of audio, for text-only training."""
     mono: Mono | None = None
     """The first channel, as TinyMU is trained (the default with lists), or the mean of all, as
     MATPAC is (the default without)."""
