@@ -30,11 +30,13 @@ def test_read_questions(tmp_path):
     path.write_text("file,question,answer\n", "utf-8")
     assert "mine.csv: has no rows; write" in refusal(notebook.read_questions, path)
     path.write_text("", "utf-8")
-    assert "has no file and no question and no answer" in refusal(notebook.read_questions, path)
+    assert "has no column file, question, answer; save" in refusal(notebook.read_questions, path)
     path.write_text("file,question\na.wav,Fast?\n", "utf-8")
-    assert "has no answer; begin it with" in refusal(notebook.read_questions, path)
+    assert "has no column answer; save a csv" in refusal(notebook.read_questions, path)
     path.write_text("file,question,answer\na.wav,Fast?\n", "utf-8")
-    assert "line 2 has an empty field" in refusal(notebook.read_questions, path)
+    assert "line 2 has 2 fields" in refusal(notebook.read_questions, path)
+    path.write_text("file,question,answer\na.wav,Fast?,\n", "utf-8")
+    assert "line 2 has an empty answer" in refusal(notebook.read_questions, path)
 
 
 def test_label_by_folder(tmp_path):

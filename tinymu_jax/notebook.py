@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from tinymu_jax.audio.load import list_audio_files
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
+from tinymu_jax.data.annotations.tables import read_rows
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.facts import FACTS, NEW_TIMBRE
 from tinymu_jax.errors import InputError
@@ -95,27 +96,15 @@ def read_questions(path: str | Path) -> list[dict[str, str]]:
     Raises:
         InputError: the file cannot be read, lacks a column, has no rows, or has an empty field.
     """
-    # Excel's "CSV UTF-8" starts with a byte order mark.
-    text = read_text(path, "save it as a csv in UTF-8").removeprefix("\ufeff")
-    table = csv.DictReader(io.StringIO(text))
-    rows, names = list(table), table.fieldnames or ()
-    missing = [name for name in QUESTION_COLUMNS if name not in names]
-    if missing:
-        raise InputError(
-            f"{path}: has no {' and no '.join(missing)}; begin it with the line "
-            f"{','.join(QUESTION_COLUMNS)}, and one line for each question"
-        )
-    if not rows:
-        raise InputError(f"{path}: has no rows; write one line for each question")
+    header = ",".join(QUESTION_COLUMNS)
+    remedy = f"save a csv in UTF-8 with the line {header}, and one line for each question"
     records = []
-    for number, row in enumerate(rows, 2):
-        file, question, answer = ((row[name] or "").strip() for name in QUESTION_COLUMNS)
-        if not (file and question and answer):
-            raise InputError(
-                f"{path}: line {number} has an empty field; fill it or remove the line"
-            )
-        record = {"file_name": file, "input_text": question, "target_text": answer}
+    for row in read_rows(Path(path), QUESTION_COLUMNS, remedy):
+        fields = (row.filled(column) for column in QUESTION_COLUMNS)
+        record = dict(zip(("file_name", "input_text", "target_text"), fields, strict=True))
         records.append(record | {"dataset": Path(path).stem, "task": "QA"})
+    if not records:
+        raise InputError(f"{path}: has no rows; write one line for each question")
     return records
 
 

@@ -65,43 +65,25 @@ def build_sequence(
     Returns:
         Sequences of A + 1 + prompt + 1 + answer positions.
     """
-    batch, (prompt_length, answer_length) = len(num_audio), (prompt.shape[1], answer.shape[1])
-    offset, limit = num_audio[:, None], config.max_text_tokens
-    lengths = (audio_length, prompt_length, answer_length)
-    audio_ids, prompt_ids, answer_ids = (jnp.arange(n)[None] for n in lengths)
-    column = jnp.zeros((batch, 1), jnp.int32)
-
-    def within(indices: Array, length: Array) -> Array:
-        return jnp.broadcast_to(indices < length[:, None], (batch, indices.shape[1]))
-
-    tokens = jnp.concatenate(
-        [column + config.separator_token, prompt, column + config.pad_token, answer], axis=1
+    limit, pad_index = config.max_text_tokens, audio_length + 1 + prompt.shape[1]
+    zero, one = jnp.zeros_like(num_audio), jnp.ones_like(num_audio)
+    segments = (  # length, first position id, number of positions in the key mask
+        (audio_length, zero, num_audio),
+        (1, num_audio, one),
+        (prompt.shape[1], num_audio + 1, num_prompt),
+        (1, num_audio + limit, zero),
+        (answer.shape[1], num_audio + limit + 1, num_answer),
     )
-    key_mask = jnp.concatenate(
-        [
-            within(audio_ids, num_audio),
-            column == 0,
-            within(prompt_ids, num_prompt),
-            column != 0,
-            within(answer_ids, num_answer),
-        ],
-        axis=1,
+    key_mask = jnp.concatenate([jnp.arange(n) < size[:, None] for n, _, size in segments], axis=1)
+    positions = jnp.concatenate([at[:, None] + jnp.arange(n) for n, at, _ in segments], axis=1)
+    separator, pad = (
+        jnp.full((len(prompt), 1), token, jnp.int32)
+        for token in (config.separator_token, config.pad_token)
     )
-    positions = jnp.concatenate(
-        [
-            jnp.broadcast_to(audio_ids, (batch, audio_length)),
-            offset,
-            offset + 1 + prompt_ids,
-            offset + limit,
-            offset + limit + 1 + answer_ids,
-        ],
-        axis=1,
-    )
-    pad_index = audio_length + 1 + prompt_length
     causal = np.tril(np.ones((positions.shape[1],) * 2, bool))
     is_pad = jnp.arange(positions.shape[1]) == pad_index
     return TokenSequence(
-        tokens=tokens,
+        tokens=jnp.concatenate([separator, prompt, pad, answer], axis=1),
         positions=jnp.where(key_mask | is_pad, positions, 0),
         key_mask=key_mask,
         mask=key_mask[:, None, :] & causal,
