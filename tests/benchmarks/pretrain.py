@@ -48,7 +48,7 @@ def published(batch: int, compute_dtype: str) -> Callable[[], Any]:
     device = use_same_device()
     torch.manual_seed(0)
     model = ssl_oracle.SelfSupervised(**ssl_oracle.FULL_SIZES)
-    optimiser = ssl_oracle.make_optimiser(model)
+    optimiser = ssl_oracle.make_optimizer(model)
     image = torch.from_numpy(make_crops(batch).swapaxes(1, 2).astype(np.float32)).to(device)
 
     def step() -> Any:

@@ -1,6 +1,6 @@
-"""MATPAC and MATPAC++ pre-training in plain PyTorch: what tests and the benchmark compare with.
+"""MATPAC and MATPAC++ pre-training in plain PyTorch, the reference of tests and a benchmark.
 
-Names are those of the published training checkpoint. The order of patches is given from outside.
+Names are those of the published training checkpoint. The patch order is an argument.
 """
 
 import copy
@@ -37,7 +37,7 @@ class _Decoder(nn.Module):
 
 
 class _NormedLinear(nn.Module):
-    """What torch's weight_norm makes of a linear layer without a bias."""
+    """A linear layer without bias under torch's weight_norm."""
 
     def __init__(self, width, classes):
         super().__init__()
@@ -89,14 +89,14 @@ class SelfSupervised(nn.Module):
         self.teacher = _Blocks(*sizes).requires_grad_(False)
         self.class_teacher = copy.deepcopy(self.cls_student_head).requires_grad_(False)
         self.register_buffer("pos_embed", sincos_positions(ROWS, columns, width))
-        own = sincos_positions(ROWS, columns, predictor["decoder_embed_dim"])
-        self.decoder.register_buffer("decoder_pos_embed", own)
+        positions = sincos_positions(ROWS, columns, predictor["decoder_embed_dim"])
+        self.decoder.register_buffer("decoder_pos_embed", positions)
         self.visible = int(ROWS * columns * (1 - mask_ratio))
 
     def load_published(self, content):
         """Loads a training checkpoint's state dict with its `_ema` and `_cls_head_ema`."""
-        own = {key: value for key, value in content.items() if not key.endswith("_ema")}
-        missing, unexpected = self.load_state_dict(own, strict=False)
+        student = {key: value for key, value in content.items() if not key.endswith("_ema")}
+        missing, unexpected = self.load_state_dict(student, strict=False)
         assert not unexpected
         assert {key.split(".")[0] for key in missing} == {"teacher", "class_teacher"}
         self.teacher.load_state_dict(content["_ema"])
@@ -129,30 +129,31 @@ class SelfSupervised(nn.Module):
         """
         patches = self.patch_embed(image) + self.pos_embed[:, 1:]
         shuffled = patches.gather(1, order[..., None].expand_as(patches))
-        seen, hidden = shuffled[:, : self.visible], shuffled[:, self.visible :]
-        told = self._predict(self._encode(self.student_encoder, seen), order)
+        visible, masked = shuffled[:, : self.visible], shuffled[:, self.visible :]
+        hypotheses = self._predict(self._encode(self.student_encoder, visible), order)
         with torch.no_grad():
-            wanted = self._encode(self.teacher, hidden)[:, 1:]
-        losses = 2 - 2 * F.cosine_similarity(told, wanted[:, :, None], dim=-1, eps=1e-12)
+            targets = self._encode(self.teacher, masked)[:, 1:]
+        losses = 2 - 2 * F.cosine_similarity(hypotheses, targets[:, :, None], dim=-1, eps=1e-12)
         best = losses.argmin(-1)
-        winner = told.gather(2, best[..., None, None].expand(-1, -1, 1, told.shape[-1]))[:, :, 0]
+        index = best[..., None, None].expand(-1, -1, 1, hypotheses.shape[-1])
+        winner = hypotheses.gather(2, index)[:, :, 0]
         temperature = 0.1 * 0.99997**step
-        if told.shape[2] == 1:
+        if hypotheses.shape[2] == 1:
             prediction = losses[..., 0]
         elif temperature > 1e-4:
             prediction = ((-losses / temperature).softmax(-1).detach() * losses).sum(-1)
         else:
             prediction = losses.min(-1).values
         with torch.no_grad():
-            sharp = 0.04 + (0.07 - 0.04) * min(step / warmup, 1)
-            logits = self.class_teacher(wanted)
-            target = ((logits - self.cls_head_loss.center) / sharp).softmax(-1)
-        sorted_as = (self.cls_student_head(winner) / 0.1).log_softmax(-1)
-        return prediction, -(target * sorted_as).sum(-1), target.mean((0, 1))
+            teacher_temperature = 0.04 + (0.07 - 0.04) * min(step / warmup, 1)
+            logits = self.class_teacher(targets)
+            target = ((logits - self.cls_head_loss.center) / teacher_temperature).softmax(-1)
+        log_probs = (self.cls_student_head(winner) / 0.1).log_softmax(-1)
+        return prediction, -(target * log_probs).sum(-1), target.mean((0, 1))
 
     @torch.no_grad()
-    def teach(self, told, step, steps):
-        """Moves teachers and centre, before the student's own update."""
+    def teach(self, mean_probs, step, steps):
+        """Updates teachers and centre, before the student's update."""
         pairs = (
             (self.teacher, self.student_encoder, 0.99995, 0.99999),
             (self.class_teacher, self.cls_student_head, 0.998, 1.0),
@@ -163,14 +164,14 @@ class SelfSupervised(nn.Module):
                 continue
             for a, b in zip(teacher.parameters(), student.parameters(), strict=True):
                 a.mul_(decay).add_(b, alpha=1 - decay)
-        self.cls_head_loss.center.mul_(0.9).add_(told, alpha=0.1)
+        self.cls_head_loss.center.mul_(0.9).add_(mean_probs, alpha=0.1)
 
 
-def make_optimiser(model, rate=3e-4):
+def make_optimizer(model, rate=3e-4):
     """Returns AdamW as published."""
-    # The single head has no gradient where there are several: AdamW leaves it as it is.
-    learnt = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.AdamW(learnt, lr=rate, betas=(0.9, 0.95), eps=1e-6, weight_decay=0.05)
+    # With several heads the single one has no gradient, so AdamW skips it.
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.95), eps=1e-6, weight_decay=0.05)
 
 
 def published_rate(step, steps, warmup, peak=3e-4):
@@ -181,10 +182,10 @@ def published_rate(step, steps, warmup, peak=3e-4):
 
 
 def train_step(model, optimiser, image, order, step, steps, clip=3.0):
-    """Does one update; returns both losses' means."""
-    prediction, classes, told = model(image, order, step)
+    """Does one update; returns the means of both losses."""
+    prediction, classes, mean_probs = model(image, order, step)
     loss = 0.5 * prediction.mean() + 0.5 * classes.mean()
-    model.teach(told, step, steps)
+    model.teach(mean_probs, step, steps)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], clip)

@@ -1,7 +1,7 @@
-"""TinyMU in plain PyTorch: what the tests and the benchmark compare the JAX model against.
+"""TinyMU in plain PyTorch, the reference of the tests and the benchmarks.
 
 Parameter and buffer names are those of the published checkpoint, so its state dict loads strictly.
-Nothing here is tuned except `TinyMU.generate_cached`, the fair opponent of a benchmark.
+Nothing is optimized except `TinyMU.generate_cached`, the baseline of a benchmark.
 """
 
 import math
@@ -418,7 +418,7 @@ class _ProjectorBlocks(nn.Module):
 
 
 class TransformerProjector(nn.Module):
-    """Learnt vectors after the audio, a transformer over both; only the former come out."""
+    """Learned vectors after the audio, a transformer over both; only the former are returned."""
 
     def __init__(
         self,
@@ -491,7 +491,7 @@ class _TextDecoder(nn.Module):
 
 
 def _is_one(ids) -> bool:
-    """Tell one sequence of ids from a list of such."""
+    """Return whether ids are one sequence, not a list of sequences."""
     ids = ids.tolist() if hasattr(ids, "tolist") else ids
     return not len(ids) or isinstance(ids[0], Integral)
 
@@ -512,7 +512,7 @@ def _pad(rows: list[list[int]], device: torch.device) -> tuple[torch.Tensor, tor
 
 
 class TinyMU(nn.Module):
-    """The whole model, run as published: everything padded, positions counting the padding.
+    """The full model as published: everything is padded, and positions count the padding.
 
     `waveform` is `(samples,)` or `(B, samples)` at 16 kHz; token ids are one sequence, or a list
     of B sequences.
@@ -614,9 +614,9 @@ class TinyMU(nn.Module):
         max_new_tokens: int = 300,
         stop: bool = True,
     ) -> list[int] | list[list[int]]:
-        """Decode greedily with a key-value cache, logits at the last place only.
+        """Decode greedily with a key-value cache, logits at the last position only.
 
-        With `stop=False` it runs through all the tokens (for timing) and returns them all.
+        With `stop=False` it generates all tokens (for timing) and returns them.
         """
         lm = self.text_decoder.lm
         embeds, mask = self.prefix(waveform, prompt_ids)
@@ -624,7 +624,7 @@ class TinyMU(nn.Module):
         mask = F.pad(mask, (0, max_new_tokens), value=1)
         cache = DynamicCache(config=lm.config)
         tokens, ended = [], False
-        # No position ids: with the cache as without it, a place's position is its index.
+        # No position ids: with or without the cache, a position id is the index.
         for step in range(max_new_tokens):
             logits = lm(
                 inputs_embeds=embeds,

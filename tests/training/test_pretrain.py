@@ -118,7 +118,7 @@ def test_twenty_steps_are_those_of_pytorch(config, published):
     )
     assert own.predictor.hypotheses == max(heads, 1)
     made.load_published(as_tensors(content, torch))
-    optimiser = ssl_oracle.make_optimiser(made)
+    optimiser = ssl_oracle.make_optimizer(made)
     predictions, sorted_as = (
         list(lines(Path(config.output), name).values())
         for name in ("prediction_loss", "class_loss")
