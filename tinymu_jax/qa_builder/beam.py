@@ -205,12 +205,8 @@ def build_with_beam(
 ) -> BuildResult:
     """Builds the same set as `tinymu_jax.qa_builder.build.build`, with Beam.
 
-    Args:
-        sources: annotations of recordings.
-        context: vocabulary, templates, settings.
-        output: folder for intermediate files, unless the options set `temp_location`.
-        options: of Beam, each as `--name=value`.
-        keep_held_out: also use clips that their source marks as test material.
+    Intermediate files are in `output`, unless `options` (each as `--name=value`) set
+    `temp_location`.
 
     Raises:
         InputError: no clip with a tag or caption; no question is left.

@@ -108,18 +108,10 @@ def write_items(
     cache: Path,
     progress: Progress = no_progress,
 ) -> tuple[list[QAItem], WriterReport]:
-    """Lets a language model write captions and questions.
+    """Lets a language model write captions and questions about clips.
 
-    Only requests that the cache does not hold are sent. If it holds all and the model is named, no
-    server is needed. Cached answers are checked anew.
-
-    Args:
-        clips: with tags of the vocabulary.
-        vocabulary: finds the tags that a text names.
-        templates: prompts of captions.
-        config: server and amounts.
-        cache: JSONL file of answers; continued if it exists.
-        progress: called with the number of finished clips and of all.
+    Only requests that the cache, a JSONL file, does not hold are sent. If it holds all and the model
+    is named, no server is needed. Cached answers are checked anew.
 
     Returns:
         Items in the order of the clips, captions first, and a report.
@@ -132,7 +124,9 @@ def write_items(
     client = LLMClient(config.url, config.timeout, config.retries, config.key_variable)
     log = answer_log(cache)
     texts = log.read()
-    model = config.model or _first_model(client)
+    model = config.model or next(iter(client.models()), None)
+    if model is None:
+        raise InputError(f"{client.url}: the server lists no model; name one")
     requests = [_request(clip, model, config) for clip in clips]
     judge_clip = partial(
         judge, vocabulary=vocabulary, captions=config.captions, questions=config.questions
@@ -181,13 +175,6 @@ def _ask_missing(
         progress(cached + done, len(by_key))
 
     return ask_all(client, missing, log, judge_clip, config.parallel, count)
-
-
-def _first_model(client: LLMClient) -> str:
-    names = client.models()
-    if not names:
-        raise InputError(f"{client.url}: the server lists no model; name one")
-    return names[0]
 
 
 def _request(clip: AnnotatedClip, model: str, config: WriterConfig) -> WriterRequest | None:

@@ -28,7 +28,7 @@ class Negative(NamedTuple):
     tag: Tag
     evidence: str
     """`DENIED`: the source says so. `EXHAUSTIVE`: the source names everything of this category.
-    `OTHER_BRANCH`: likely only. No clip has it together with any of this clip's tags, though
+    `OTHER_BRANCH`: inferred. No clip has it together with any of this clip's tags, though
     `MIN_EXPECTED` are expected; it shares no family with them, and no caption names it."""
 
 
@@ -63,9 +63,9 @@ def draw_negatives(
         return -(uniform ** (1 / statistics.clips.get(negative.tag, 1)))
 
     certain = _certain(clip, statistics, vocabulary)
-    likely = _likely(clip, {one.tag for one in certain}, statistics, vocabulary)
+    inferred = _inferred(clip, {one.tag for one in certain}, statistics, vocabulary)
     drawn: list[Negative] = []
-    for negatives, quota in ((certain, (limit + 1) // 2), (likely, limit)):
+    for negatives, quota in ((certain, (limit + 1) // 2), (inferred, limit)):
         for negative in sorted(negatives, key=order):
             if len(drawn) >= quota:
                 break
@@ -87,7 +87,7 @@ def _certain(
     return negatives
 
 
-def _likely(
+def _inferred(
     clip: AnnotatedClip, certain: Set[Tag], statistics: TagStatistics, vocabulary: Vocabulary
 ) -> list[Negative]:
     tags = flatten_tags(clip.tags)

@@ -221,10 +221,10 @@ def normalize_clip(
 ) -> NormalizedClip:
     """Maps a clip's labels to tags of the vocabulary.
 
-    Denying a tag denies its descendants. A tag that is both given and denied is dropped. Ambiguous
-    are dropped tags, and tags that dropped labels name by their words. A category is exhaustive if
-    the source says so; instruments also if a label says that nothing else plays or sings. No
-    category with a dropped label or ambiguous tag is exhaustive.
+    Denying a tag denies its descendants. A tag that is both given and denied is dropped. Dropped
+    tags are ambiguous, and so are tags that a dropped label names by its words. A category is
+    exhaustive if the source says so; instruments also if a label says that nothing else plays or
+    sings. A category with a dropped label or an ambiguous tag is not exhaustive.
 
     Args:
         clip: with labels of its source.
