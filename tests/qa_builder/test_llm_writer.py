@@ -75,8 +75,10 @@ def serving(reply, models=("small-model", "other-model")):
             self.put(Status(200, json.dumps(found)))
 
         def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            sent = Sent(self.path, self.headers, body)
+            text = self.rfile.read(int(self.headers["Content-Length"]))
+            if not text:  # the client was closed
+                return
+            sent = Sent(self.path, self.headers, json.loads(text))
             log.append(sent)
             said = reply(sent, ended)
             if not isinstance(said, Status):

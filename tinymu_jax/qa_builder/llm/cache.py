@@ -3,7 +3,7 @@
 A build that was killed, or is repeated, asks only for what the log does not hold.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -21,6 +21,7 @@ from tinymu_jax.qa_builder.llm.checks import (
 from tinymu_jax.qa_builder.llm.client import LLMClient, UnansweredError
 from tinymu_jax.qa_builder.llm.prompt import WriterRequest
 from tinymu_jax.utils.jsonl import JsonlLog
+from tinymu_jax.utils.progress import Progress
 
 MAX_FAILURES = 20
 """A run ends if its first 20 clips get no usable answer, or 20 clips in a row no answer at all."""
@@ -53,35 +54,43 @@ def _read_answer(row: Any) -> str:
 
 def ask_all(
     client: LLMClient,
-    requests: Sequence[WriterRequest],
+    requests: Sequence[WriterRequest | None],
+    texts: Mapping[str, str],
     log: JsonlLog[str],
     judge: Judge,
     parallel: int,
-    progress: Callable[[int], Any],
+    progress: Progress,
 ) -> list[WriterAnswer]:
-    """Sends requests in parallel and logs each answer as it arrives.
+    """Sends the requests without a cached text, in parallel, and logs each answer as it arrives.
 
     Malformed answers are logged too, so that they are not requested again, but only once there is
     a usable one: before that, the server may be misconfigured.
 
     Returns:
-        An answer to each request, in the order of arrival.
+        An answer to each new request, in the order of arrival.
 
     Raises:
-        InputError: the server gives nothing usable, or the log cannot be written.
+        InputError: the server is down or gives nothing usable, or the log cannot be written.
     """
+    by_key = {one.key: one for one in requests if one}
+    missing = [one for key, one in by_key.items() if key not in texts]
+    cached, total = len(by_key) - len(missing), len(by_key)
+    progress(cached, total)
+    if not missing:
+        return []
+    client.models()  # fail at once, not clip by clip, if the server is down
     answers: list[WriterAnswer] = []
     unlogged: list[WriterAnswer] = []
     try:
         with log.writing(), ThreadPool(parallel) as pool:
-            for answer in pool.imap_unordered(partial(_ask, client), requests):
+            for answer in pool.imap_unordered(partial(_ask, client), missing):
                 answers.append(answer)
                 unlogged.append(answer)
                 if len(unlogged) < len(answers) or not answer.error:
                     log.append(_row(one, judge) for one in unlogged if one.text is not None)
                     unlogged = []
                 _check_failures(answers, bool(unlogged), client, log.path)
-                progress(len(answers))
+                progress(cached + len(answers), total)
     finally:
         client.close()
     return answers

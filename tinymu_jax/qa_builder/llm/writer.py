@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.question_formats import CAPTIONING, QA
 from tinymu_jax.errors import InputError
-from tinymu_jax.qa_builder.llm.cache import Judge, WriterAnswer, answer_log, ask_all
+from tinymu_jax.qa_builder.llm.cache import answer_log, ask_all
 from tinymu_jax.qa_builder.llm.checks import (
     Draft,
     MalformedAnswerError,
@@ -28,7 +28,6 @@ from tinymu_jax.qa_builder.questions.item import WRITER, QAItem
 from tinymu_jax.qa_builder.questions.seeded_choice import hash_choice, hash_int
 from tinymu_jax.qa_builder.questions.templates import Templates
 from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary
-from tinymu_jax.utils.jsonl import JsonlLog
 from tinymu_jax.utils.progress import Progress, no_progress
 
 NOTHING_KNOWN = "it has no tags and no captions"
@@ -110,8 +109,8 @@ def write_items(
 ) -> tuple[list[QAItem], WriterReport]:
     """Lets a language model write captions and questions about clips.
 
-    Only requests that the cache, a JSONL file, does not hold are sent. If it holds all and the model
-    is named, no server is needed. Cached answers are checked anew.
+    Only requests that the cache, a JSONL file, does not hold are sent. If it holds all and the
+    model is named, no server is needed. Cached answers are checked anew.
 
     Returns:
         Items in the order of the clips, captions first, and a report.
@@ -131,7 +130,7 @@ def write_items(
     judge_clip = partial(
         judge, vocabulary=vocabulary, captions=config.captions, questions=config.questions
     )
-    new_answers = _ask_missing(client, requests, texts, config, log, judge_clip, progress)
+    new_answers = ask_all(client, requests, texts, log, judge_clip, config.parallel, progress)
     texts |= {one.request.key: one.text for one in new_answers if one.text is not None}
     errors = {one.request.key: one.error for one in new_answers if one.text is None}
     items: list[QAItem] = []
@@ -150,31 +149,6 @@ def write_items(
     cached = len({one.key for one in requests if one}) - len(new_answers)
     counts = (len(new_answers), cached, captions, len(items) - captions)
     return items, WriterReport(model, *counts, dict(rejected), tuple(skipped))
-
-
-def _ask_missing(
-    client: LLMClient,
-    requests: Sequence[WriterRequest | None],
-    texts: Mapping[str, str],
-    config: WriterConfig,
-    log: JsonlLog[str],
-    judge_clip: Judge,
-    progress: Progress,
-) -> list[WriterAnswer]:
-    """Sends the requests that are not cached."""
-    by_key = {one.key: one for one in requests if one}
-    missing = [one for key, one in by_key.items() if key not in texts]
-    cached = len(by_key) - len(missing)
-    progress(cached, len(by_key))
-    if not missing:
-        return []
-    if config.model:
-        client.models()  # fail at once, not clip by clip, if the server is down
-
-    def count(done: int) -> None:
-        progress(cached + done, len(by_key))
-
-    return ask_all(client, missing, log, judge_clip, config.parallel, count)
 
 
 def _request(clip: AnnotatedClip, model: str, config: WriterConfig) -> WriterRequest | None:
