@@ -1,4 +1,4 @@
-"""Findings whose numbers can be read at sight, and a reader of the pages that report them."""
+"""A result whose numbers are easy to recognize, and a parser of report pages."""
 
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -49,8 +49,8 @@ class Page(HTMLParser):
         ]
 
 
-def findings(**fields):
-    """Returns findings of all kinds, whose numbers can be read at sight."""
+def eval_result(**fields):
+    """Returns a result with parts of all kinds, whose numbers can be read at sight."""
     radar = Radar(
         "Categories", ("melody", "mood", "lyrics"), {"m": (0.8, 0.4, 0.2), "blind": (0.3,) * 3}
     )
@@ -83,10 +83,10 @@ def findings(**fields):
     return replace(base, **fields)
 
 
-def answer(audio="", said="(B) slow", **fields):
+def answer(audio="", predicted="(B) slow", **fields):
     """Returns a wrong answer."""
     return Example(
-        str(audio), "How fast is it?", "(A) fast", said, options=("fast", "slow"), **fields
+        str(audio), "How fast is it?", "(A) fast", predicted, options=("fast", "slow"), **fields
     )
 
 

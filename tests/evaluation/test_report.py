@@ -10,38 +10,36 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import soundfile
-from report_cases import answer, findings, written
+from report_cases import answer, eval_result, written
 
-from tinymu_jax.evaluation.report.compare import checkpoint_name
-from tinymu_jax.evaluation.report.examples import marked
-from tinymu_jax.evaluation.report.markup import without_folders
-from tinymu_jax.evaluation.report.tables import figure
+from tinymu_jax.evaluation.report.examples import marked_options
+from tinymu_jax.evaluation.report.text import checkpoint_name, without_folders
 from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Radar, Table
 
 EVIL = "<script>alert('x')</script><img src=http://evil.example/x.png>"
 
 
 def test_numbers_stand_in_the_page_as_shares_with_intervals(tmp_path):
-    page, _ = written(tmp_path, findings())
+    page, _ = written(tmp_path, eval_result())
     assert page.texts("div", "card") == [
-        "accuracy58.6 %95 %: [55.8, 61.4] · n = 1,187published 59.0of a preprint",
-        "BLEU6.25",
+        "accuracy 58.6 % 95 %: [55.8, 61.4] · n = 1,187 published 59.0 of a preprint",
+        "BLEU 6.25",
     ]
     assert page.texts("tr")[:3] == [
-        "officialstrictn",
-        "all58.6 [55.8, 61.4]50.01,187",
-        "lyricsnot available1",
+        "official strict n",
+        "all 58.6 [55.8, 61.4] 50.0 1,187",
+        "lyrics not available1",
     ]
     assert page.texts("ol", "notes")[0] == "unavailable: none was asked"
     assert "Read with care." in page.texts("p", "note")
 
 
 def test_notices_stand_first(tmp_path):
-    page, text = written(tmp_path, findings())
+    page, text = written(tmp_path, eval_result())
     tags = [tag for tag, _, _ in page.elements]
     assert tags.index("aside") < tags.index("section")
     assert page.texts("aside", "notices") == [
-        "Read first2 questions are left out: a.mp3 is missing"
+        "Read first 2 questions are left out: a.mp3 is missing"
     ]
     lines = [line for line in text.splitlines() if line]
     assert lines[:2] == ["# MuChoMusic", "> **Read first**"]
@@ -49,7 +47,7 @@ def test_notices_stand_first(tmp_path):
 
 
 def test_markdown_has_the_same_tables(tmp_path):
-    _, text = written(tmp_path, findings(worst=(answer("/data/a.wav"),)))
+    _, text = written(tmp_path, eval_result(worst=(answer("/data/a.wav"),)))
     assert "| accuracy | 58.6 \\[55.8, 61.4\\] | 1,187 | 59.0 <sup>1</sup> |" in text
     assert "|  | official | strict | n |\n| --- | ---: | ---: | ---: |" in text
     assert "| lyrics | not available <sup>1</sup> |  |  |" in text
@@ -57,7 +55,7 @@ def test_markdown_has_the_same_tables(tmp_path):
     assert "| mood | 40.0 | 30.0 |" in text
     assert "| rock | 3 | 1 |" in text
     assert "| 25.0 | 20.0 | 10 |" in text
-    assert "   * option: `fast` **(right)**\n   * option: `slow` **(said)**" in text
+    assert "   * option: `fast` **(correct)**\n   * option: `slow` **(predicted)**" in text
 
 
 def test_text_from_outside_is_only_text(tmp_path):
@@ -67,7 +65,7 @@ def test_text_from_outside_is_only_text(tmp_path):
     radar = Radar(EVIL, (EVIL, "b", "c"), {EVIL: (0.1, 0.2, 0.3)})
     page, text = written(
         tmp_path,
-        findings(
+        eval_result(
             title=EVIL,
             checkpoint=EVIL,
             notices=(EVIL,),
@@ -87,14 +85,14 @@ def test_text_from_outside_is_only_text(tmp_path):
 
 
 def test_control_signs_are_written_out(tmp_path):
-    page, text = written(tmp_path, findings(worst=(answer(said="a\x00b\x1b[0m\ud800"),)))
+    page, text = written(tmp_path, eval_result(worst=(answer(predicted="a\x00b\x1b[0m\ud800"),)))
     assert "a\\x00b\\x1b[0m\\ud800" in page.texts("dd")
     assert "`a\\x00b\\x1b[0m\\ud800`" in text
 
 
 def test_a_page_needs_nothing_from_outside(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(8000), 16_000)
-    page, text = written(tmp_path, findings(worst=(answer(tmp_path / "a.wav"),)))
+    page, text = written(tmp_path, eval_result(worst=(answer(tmp_path / "a.wav"),)))
     for tag, attributes, _ in page.elements:
         for key in ("src", "href", "data", "srcset", "poster", "action", "style"):
             assert (attributes.get(key) or "data:").startswith(("data:", "#")), (tag, key)
@@ -109,7 +107,9 @@ def test_a_page_needs_nothing_from_outside(tmp_path):
 
 
 def test_a_page_is_well_built(tmp_path):
-    page, _ = written(tmp_path, findings(worst=(answer(),)), findings(kind="list", title="Own"))
+    page, _ = written(
+        tmp_path, eval_result(worst=(answer(),)), eval_result(kind="list", title="Own")
+    )
     levels = [int(tag[1]) for tag, _, _ in page.elements if re.fullmatch(r"h\d", tag)]
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
@@ -132,7 +132,7 @@ def test_the_heard_part_of_a_recording_stands_in_the_page(tmp_path):
     times = np.arange(rate * seconds) / rate
     both = np.stack([0.5 * np.sin(math.tau * 440 * times), np.zeros_like(times)], axis=1)
     soundfile.write(tmp_path / "a.wav", both, rate)
-    page, _ = written(tmp_path, findings(worst=(answer(tmp_path / "a.wav"),)))
+    page, _ = written(tmp_path, eval_result(worst=(answer(tmp_path / "a.wav"),)))
     (source,) = [one["src"] for tag, one, _ in page.elements if tag == "audio"]
     kind, data = source.split(",")
     assert kind == "data:audio/ogg;base64"
@@ -147,7 +147,7 @@ def test_the_heard_part_of_a_recording_stands_in_the_page(tmp_path):
 
 def test_a_recording_that_cannot_be_read_is_said_in_its_place(tmp_path):
     worst = (answer(tmp_path / "gone.wav"), answer(""))
-    page, _ = written(tmp_path, findings(worst=worst))
+    page, _ = written(tmp_path, eval_result(worst=worst))
     assert "audio" not in [tag for tag, _, _ in page.elements]
     missing, none = page.texts("p", "problem")
     assert missing.startswith("Cannot be played: gone.wav: no such file")
@@ -161,23 +161,6 @@ def test_a_report_with_empty_tables_and_nothing_else_is_written(tmp_path):
     assert page.texts("h2") == ["None"]
     assert "No rows." in page.texts("p")
     assert "## None\n\nNo rows." in text
-
-
-@pytest.mark.parametrize(
-    ("value", "share", "printed"),
-    [
-        (0.5864, True, "58.6"),
-        (1.0, True, "100.0"),
-        (None, True, "not available"),
-        (16.94, False, "16.9"),
-        (1187.0, False, "1,187"),
-        (3, False, "3"),
-        (6.254, False, "6.25"),
-        (-0.0123, False, "-0.012"),
-    ],
-)
-def test_figures(value, share, printed):
-    assert figure(value, share) == printed
 
 
 @pytest.mark.parametrize(
@@ -214,13 +197,15 @@ def test_only_folders_are_taken_from_a_text():
     ],
 )
 def test_an_option_is_named_by_its_words_or_its_letter(said, number):
-    options = marked(Example("", "?", "(A) fast", said, options=("(A) fast", "(B) slow")))
+    options = marked_options(
+        Example("", "?", "(A) fast", predicted, options=("(A) fast", "(B) slow"))
+    )
     assert [option.text for option in options] == ["fast", "slow"]
-    assert [option.right for option in options] == [True, False]
-    assert [option.said for option in options] == [n == number for n in range(2)]
+    assert [option.is_correct for option in options] == [True, False]
+    assert [option.is_predicted for option in options] == [n == number for n in range(2)]
 
 
 def test_words_go_before_letters():
-    options = marked(Example("", "Which key?", "A", "B", options=("C", "A", "B")))
-    assert [option.right for option in options] == [False, True, False]
-    assert [option.said for option in options] == [False, False, True]
+    options = marked_options(Example("", "Which key?", "A", "B", options=("C", "A", "B")))
+    assert [option.is_correct for option in options] == [False, True, False]
+    assert [option.is_predicted for option in options] == [False, False, True]

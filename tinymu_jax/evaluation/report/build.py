@@ -1,7 +1,4 @@
-"""The report of an evaluation: a page with pictures and sounds, Markdown, and all of it as json.
-
-Several checkpoints, evaluated alike, stand beside each other.
-"""
+"""Writes, reads and compares evaluation reports: report.html, report.md and report.json."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,117 +9,118 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.evaluation.report.compare import grouped
-from tinymu_jax.evaluation.report.examples import heard_parts
-from tinymu_jax.evaluation.report.html import page
-from tinymu_jax.evaluation.report.markdown import markdown
+from tinymu_jax.evaluation.report.compare import group_results
+from tinymu_jax.evaluation.report.examples import load_sounds
+from tinymu_jax.evaluation.report.html import render_page
+from tinymu_jax.evaluation.report.markdown import render_markdown
 from tinymu_jax.evaluation.results import EvalResult
 from tinymu_jax.utils.files import make_folder, read_json_object, write_json, write_text
 
 JSON_FILE, TEXT_FILE, PAGE_FILE = "report.json", "report.md", "report.html"
 
 FORMAT = 2
+"""Version of report.json."""
 
-AGAIN = "write it again with this version's `tinymu evaluate`"
+REMEDY = "write it again with this version's `tinymu evaluate`"
 
 
-def write_report(findings: Sequence[EvalResult], output: Path) -> Path:
-    """Writes report.json, report.md and report.html to a folder; returns the path of the page.
+def write_report(results: Sequence[EvalResult], output: Path) -> Path:
+    """Writes report.json, report.md and report.html; returns the path of the page.
 
     Args:
-        findings: of one checkpoint or several. Those of the same kind and title are compared: the
-            first checkpoint comes first.
-        output: the folder, which is made.
+        results: of one checkpoint or several. Results of the same kind and title are compared with
+            the first of them.
+        output: folder, made if it does not exist.
 
     Raises:
-        InputError: nothing was found; a table or picture has more or fewer values than columns,
-            axes or labels; the folder cannot be written to.
+        InputError: no results; a table or chart has more or fewer values than columns, axes or
+            labels; the folder cannot be written to.
     """
-    if not findings:
-        raise InputError(f"{output}: there are no findings to report; evaluate something first")
-    for one in findings:
-        _check(one)
-    folder, groups = make_folder(output), grouped(findings)
-    sounds = heard_parts(answer.audio for one in findings for answer in one.worst)
-    write_json(folder / JSON_FILE, {"format": FORMAT, "results": _to_json(findings)})
-    write_text(folder / TEXT_FILE, markdown(groups))
-    write_text(folder / PAGE_FILE, page(groups, sounds))
+    if not results:
+        raise InputError(f"{output}: there are no results to report; evaluate something first")
+    for result in results:
+        _check(result)
+    folder, groups = make_folder(output), group_results(results)
+    sounds = load_sounds(example.audio for result in results for example in result.worst)
+    write_json(folder / JSON_FILE, {"format": FORMAT, "results": _to_json(results)})
+    write_text(folder / TEXT_FILE, render_markdown(groups))
+    write_text(folder / PAGE_FILE, render_page(groups, sounds))
     return folder / PAGE_FILE
 
 
 def read_report(path: str | Path) -> list[EvalResult]:
-    """Reads report.json back as it was written; lists come back as tuples.
+    """Reads the results in a report.json; lists become tuples.
 
     Args:
-        path: of the file, or of its folder.
+        path: the file or its folder.
 
     Raises:
-        InputError: it cannot be read, or is no such report; the key is named.
+        InputError: it cannot be read or is not a report; the message names the key.
     """
     path = _report_file(Path(path))
-    content = read_json_object(path, AGAIN)
+    content = read_json_object(path, REMEDY)
     if content.get("format") != FORMAT:
         raise InputError(
-            f"{path}: has format {content.get('format')!r}, this version reads {FORMAT}; {AGAIN}"
+            f"{path}: has format {content.get('format')!r}, this version reads {FORMAT}; {REMEDY}"
         )
     try:
-        found = _from_json(Sequence[EvalResult], content.get("results"), "results")
-        for one in found:
-            _check(one)
+        results = _from_json(Sequence[EvalResult], content.get("results"), "results")
+        for result in results:
+            _check(result)
     except InputError as error:
-        raise InputError(f"{path}: {error}; {AGAIN}") from error
-    return list(found)
+        raise InputError(f"{path}: {error}; {REMEDY}") from error
+    return list(results)
 
 
 def compare_reports(reports: Sequence[str | Path], output: Path) -> Path:
-    """Writes one report of several, and returns the path of its page.
+    """Writes one report of the results of several; returns the path of its page.
 
     Args:
-        reports: their report.json, or folders; the first is what others are compared with.
-        output: folder of the new report, no one of theirs.
+        reports: report.json files or their folders; the others are compared with the first.
+        output: folder of the new report.
 
     Raises:
-        InputError: as `read_report` and `write_report`; the folder is one of theirs.
+        InputError: a report cannot be read; the folder holds one of the reports.
     """
     for report in reports:
         if _report_file(Path(report)).resolve().parent == Path(output).resolve():
             raise InputError(f"{output}: holds one of the reports; name another folder")
-    return write_report([one for report in reports for one in read_report(report)], output)
+    return write_report([result for report in reports for result in read_report(report)], output)
 
 
 def _report_file(path: Path) -> Path:
     return path / JSON_FILE if path.is_dir() else path
 
 
-def _check(one: EvalResult) -> None:
-    """Raises `InputError` where lists that belong together are not of one length, or a column
-    comes twice."""
+def _check(result: EvalResult) -> None:
+    """Raises `InputError` for lists of unequal lengths and repeated columns or axes."""
     pairs: list[tuple[str, Sequence[Any], Sequence[Any]]] = []
-    for table in one.tables:
+    for table in result.tables:
         pairs += [(f"{table.title}: row {n!r}", v, table.columns) for n, v in table.rows.items()]
-    for radar in one.radars:
-        pairs += [(f"{radar.title}: ring {n!r}", v, radar.axes) for n, v in radar.series.items()]
-    for heat in one.confusions:
-        rows = enumerate(heat.counts, 1)
-        pairs.append((f"{heat.title}: the matrix", heat.counts, heat.labels))
-        pairs += [(f"{heat.title}: row {n}", row, heat.labels) for n, row in rows]
-    for bins in one.reliabilities:
-        pairs.append((f"{bins.title}: accuracy", bins.accuracy, bins.confidence))
-        pairs.append((f"{bins.title}: counts", bins.counts, bins.confidence))
-    columns = [(t.title, t.columns) for t in one.tables] + [(r.title, r.axes) for r in one.radars]
+    for radar in result.radars:
+        pairs += [(f"{radar.title}: series {n!r}", v, radar.axes) for n, v in radar.series.items()]
+    for matrix in result.confusions:
+        rows = enumerate(matrix.counts, 1)
+        pairs.append((f"{matrix.title}: the matrix", matrix.counts, matrix.labels))
+        pairs += [(f"{matrix.title}: row {n}", row, matrix.labels) for n, row in rows]
+    for diagram in result.reliabilities:
+        pairs.append((f"{diagram.title}: accuracy", diagram.accuracy, diagram.confidence))
+        pairs.append((f"{diagram.title}: counts", diagram.counts, diagram.confidence))
+    columns = [(table.title, table.columns) for table in result.tables]
+    columns += [(radar.title, radar.axes) for radar in result.radars]
     for title, names in columns:
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if list(names).count(name) > 1)
-            raise InputError(f"{title}: has {twice!r} twice where each column or axis is another")
-    for name, values, wanted in pairs:
-        if len(values) != len(wanted):
-            raise InputError(f"{name} has {len(values)} values where {len(wanted)} belong")
+        repeated = [name for name in names if list(names).count(name) > 1]
+        if repeated:
+            raise InputError(f"{title}: has {repeated[0]!r} twice; columns and axes must differ")
+    for name, values, expected in pairs:
+        if len(values) != len(expected):
+            raise InputError(f"{name} has {len(values)} values where {len(expected)} belong")
 
 
 def _to_json(value: Any) -> Any:
-    """Returns what json can hold: numbers as they are, those that are none as null."""
+    """Returns plain containers for json; NaN and infinity become null."""
     if is_dataclass(value):
-        return {one.name: _to_json(getattr(value, one.name)) for one in fields(value)}
+        return {field.name: _to_json(getattr(value, field.name)) for field in fields(value)}
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, Integral):
@@ -133,11 +131,11 @@ def _to_json(value: Any) -> Any:
         return {str(key): _to_json(part) for key, part in value.items()}
     if isinstance(value, Iterable):
         return [_to_json(part) for part in value]
-    raise TypeError(f"{type(value).__name__} has no place in findings")
+    raise TypeError(f"{type(value).__name__} cannot be written to a report")
 
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:
-    """Returns a value of a type, `where` it stands; raises `InputError` if it is none."""
+    """Converts plain json to a type; raises `InputError` naming `where` if it does not fit."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return None if value is None else _from_json(inside[0], value, where)
@@ -153,22 +151,22 @@ def _from_json(kind: Any, value: Any, where: str) -> Any:
         return float(value)
     if type(value) is kind:
         return value
-    wanted = getattr(kind, "__name__", str(kind))
-    raise InputError(f"{where} is {type(value).__name__}, not {wanted}")
+    expected = getattr(kind, "__name__", str(kind))
+    raise InputError(f"{where} is {type(value).__name__}, not {expected}")
 
 
 def _record(kind: Any, value: Mapping[str, Any], where: str) -> Any:
-    """Returns a dataclass from its fields, of which those with defaults may be left out."""
+    """Builds a dataclass from its fields; those with defaults may be missing."""
     types = get_type_hints(kind)
-    needed = {
-        one.name
-        for one in fields(kind)
-        if one.default is MISSING and one.default_factory is MISSING
+    required = {
+        field.name
+        for field in fields(kind)
+        if field.default is MISSING and field.default_factory is MISSING
     }
-    odd = sorted((needed - set(value)) | (set(value) - set(types)))
-    if odd:
-        missing = "lacks" if odd[0] in needed else "has an unknown"
-        raise InputError(f"{where} {missing} {odd[0]!r}")
+    wrong = sorted((required - set(value)) | (set(value) - set(types)))
+    if wrong:
+        problem = "lacks" if wrong[0] in required else "has an unknown"
+        raise InputError(f"{where} {problem} {wrong[0]!r}")
     return kind(
         **{name: _from_json(types[name], v, f"{where}.{name}") for name, v in value.items()}
     )

@@ -1,302 +1,301 @@
-"""Pictures of a report as SVG elements, drawn here: a page shows them without any other file.
+"""Charts of a report: matplotlib figures, written as SVG to stand inline in the page.
 
-Colours are classes of report.css (`s0` to `s5` are series, `base` is a baseline), so that they
-follow the page's light or dark mode. Each picture says in its `desc` the numbers that it shows.
+Colours become CSS variables of report.css, so charts follow the page's light or dark theme. Text
+stays text. The same chart always gives the same SVG.
 """
 
+import io
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
-from xml.etree.ElementTree import Element
+from typing import Any, NamedTuple
 
-from tinymu_jax.evaluation.report.compare import Ring
-from tinymu_jax.evaluation.report.markup import element
-from tinymu_jax.evaluation.report.tables import figure
+from markupsafe import Markup, escape
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+from tinymu_jax.evaluation.report.compare import RadarSeries
+from tinymu_jax.evaluation.report.text import printable
 from tinymu_jax.evaluation.results import Confusion, Metric, Reliability
+from tinymu_jax.utils.numbers import percent
 
-COLOURS = 6
-"""Series that differ in colour; further ones are drawn in other dashes."""
+SERIES_COLOURS = ("#0b62a8", "#c24e00", "#00795a", "#96407c", "#7a6200", "#4a4fb5")
+"""Further series repeat the colours with other dashes."""
 
-DASHES = (None, "7 3", "2 3", "9 3 2 3")
+INK, QUIET, RULE, BASELINE, HEAT, CARD, PAPER = (
+    *("#1b1e23", "#555c66", "#d5d9df", "#70757d"),
+    *("#6aa6de", "#f5f6f8", "#fefefe"),
+)
 
-LINE = 14
-"""Height of a line of text."""
+CSS_VARIABLES = {
+    **{colour: f"var(--s{number})" for number, colour in enumerate(SERIES_COLOURS)},
+    **{INK: "var(--ink)", QUIET: "var(--quiet)", RULE: "var(--rule)", BASELINE: "var(--base)"},
+    **{HEAT: "var(--heat)", CARD: "var(--card)", PAPER: "var(--paper)"},
+}
 
-LETTER = 6.6
-"""Width of a letter, about."""
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9),
+    **dict.fromkeys(("text.color", "xtick.labelcolor", "ytick.labelcolor"), INK),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
+    **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
+    **{"axes.labelsize": 8, "axes.labelcolor": QUIET, "axes.axisbelow": True},
+    **{"axes.edgecolor": RULE, "grid.color": RULE, "grid.linewidth": 0.75},
+    **{"legend.frameon": False, "legend.borderpad": 0, "legend.borderaxespad": 1.2},
+}
+
+DASHES = ("-", (0, (4, 2)), (0, (1.5, 2)), (0, (5, 2, 1.5, 2)))
+
+LINE_HEIGHT = 10.5
+"""Points from one line of text to the next."""
 
 RADAR_AXES = range(3, 17)
-"""How many axes a radar can have: labels of more lie over each other."""
+"""Numbers of axes that a radar is drawn with; labels of more would overlap."""
 
-HEAT_LABELS = 40
-"""Rows that a confusion is drawn with, at most."""
+MAX_CONFUSION_LABELS = 40
 
-
-def _svg(width: float, height: float, title: str, numbers: str, *content: Element) -> Element:
-    """Returns a picture with what is read to those who do not see it."""
-    told = element("title", title), element("desc", numbers)
-    size = {"viewBox": f"0 0 {width:.0f} {height:.0f}", "width": f"{width:.0f}"}
-    return element("svg", *told, *content, role="img", height=f"{height:.0f}", **size)
+TOOLTIP = "tooltip:"
+"""Begins an artist's id (`gid`) whose rest becomes a tooltip in the SVG."""
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", **attributes: object) -> Element:
-    """Returns a line of text; y is its base line."""
-    place = {"x": f"{x:.1f}", "y": f"{y:.1f}", "text_anchor": anchor}
-    return element("text", text, **place, **attributes)
+class Chart(NamedTuple):
+    """A figure and what screen readers say of it."""
+
+    figure: Figure
+    title: str
+    description: str
+    """All numbers of the chart."""
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Element:
-    ends = {"x1": x1, "y1": y1, "x2": x2, "y2": y2}
-    return element("line", class_=kind, **{name: f"{end:.1f}" for name, end in ends.items()})
-
-
-def _box(x: float, y: float, width: float, height: float, kind: str, *inside: Element) -> Element:
-    sides = {"x": x, "y": y, "width": width, "height": height}
-    named = {name: f"{side:.1f}" for name, side in sides.items()}
-    return element("rect", *inside, class_=kind, **named)
-
-
-def _wrapped(text: str, letters: int, lines: int) -> list[str]:
-    """Returns the lines of a label; what has no place is left to the picture's `desc`."""
-    return textwrap.wrap(text, letters, max_lines=lines, placeholder=" …") or [""]
-
-
-def _series(number: int, ring: Ring | None = None) -> tuple[str, str | None]:
-    """Returns class and dashes of a series."""
-    if ring is not None and ring.baseline:
-        return "base", DASHES[1 + number % 3]
-    return f"s{number % COLOURS}", DASHES[number // COLOURS % len(DASHES)]
-
-
-def _legend(names: Sequence[str], styles: Sequence[tuple[str, str | None]], y: float) -> list:
-    """Returns a line for each series."""
-    found = []
-    for number, (name, (kind, dashes)) in enumerate(zip(names, styles, strict=True)):
-        at = y + (LINE + 4) * number
-        mark = _line(12, at - 4, 40, at - 4, f"stroke {kind}")
-        if dashes:
-            mark.set("stroke-dasharray", dashes)
-        found += [mark, _text(48, at, _wrapped(name, 64, 1)[0])]
-    return found
-
-
-def radar(title: str, axes: Sequence[str], rings: Sequence[Ring]) -> Element:
-    """Draws shares around a circle, from 0 at its centre.
+def to_svg(chart: Chart, salt: str) -> Markup:
+    """Returns a chart as an SVG element.
 
     Args:
-        title: said of the picture.
-        axes: what is measured, in the order of the clock, as many as `RADAR_AXES`.
-        rings: with a share for each axis; NaN leaves a gap.
+        chart: the chart.
+        salt: differs between the charts of a page, so that ids in their SVGs differ.
     """
-    radius, centre, middle = 134.0, 246.0, 188.0
-    shares = [share for ring in rings for share in ring.values if math.isfinite(share)]
-    outer = max(2, math.ceil(max(shares, default=1) * 10 - 1e-9)) / 10
-    turns = [math.tau * number / len(axes) for number in range(len(axes))]
+    file = io.StringIO()
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with rc_context(STYLE | {"svg.hashsalt": salt}):
+        chart.figure.savefig(
+            file,
+            format="svg",
+            transparent=True,
+            bbox_inches="tight",
+            pad_inches=0.05,
+            metadata=metadata,
+        )
+    svg = file.getvalue()
+    # matplotlib's style element would apply to the whole page; report.css has its one rule.
+    svg = re.sub(r"<defs>\s*<style.*?</defs>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(rf'<g id="{TOOLTIP}([^"]*)">', r"<g><title>\1</title>", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    colours = "|".join(CSS_VARIABLES)
+    svg = re.sub(rf"(?<=: )({colours})\b", lambda match: CSS_VARIABLES[match[0]], svg)
+    svg = svg.replace("'DejaVu Sans', sans-serif", "system-ui, 'DejaVu Sans', sans-serif")
+    title, description = (escape(printable(text)) for text in (chart.title, chart.description))
+    opening = f'<svg role="img"><title>{title}</title><desc>{description}</desc>'
+    attributes, rest = svg.removeprefix("<svg").split(">", 1)
+    return Markup(opening.replace('role="img"', f'role="img"{attributes}', 1) + rest)
 
-    def place(turn: float, share: float) -> tuple[float, float]:
-        reach = radius * share / outer
-        return centre + reach * math.sin(turn), middle - reach * math.cos(turn)
 
-    drawn = []
-    for step in range(1, 5):
-        corners = " ".join("{:.1f},{:.1f}".format(*place(t, outer * step / 4)) for t in turns)
-        drawn.append(element("polygon", class_="grid", points=corners))
-    drawn += [_line(centre, middle, *place(turn, outer), "grid") for turn in turns]
-    styles, alone = [], sum(not ring.baseline for ring in rings) == 1
-    for number, ring in enumerate(rings):
-        kind, dashes = _series(number, ring)
-        styles.append((kind, dashes))
-        points = [
-            place(t, v) if math.isfinite(v) else None
-            for t, v in zip(turns, ring.values, strict=True)
-        ]
-        drawn += _ring(points, kind, dashes, not ring.baseline, alone)
-    for step in (2, 4):
-        # On the middle of a side, where no axis is.
-        x, y = place(turns[1] / 2, outer * step / 4 * math.cos(turns[1] / 2))
-        scale = f"{100 * outer * step / 4:.0f} %"
-        drawn.append(_text(x, y + 4, scale, "middle", class_="scale"))
-    for axis, turn in zip(axes, turns, strict=True):
-        drawn += _axis_label(axis, turn, *place(turn, outer * (1 + 14 / radius)))
-    bottom = 2 * middle + 8
-    drawn += _legend([ring.name for ring in rings], styles, bottom)
-    numbers = "; ".join(
-        f"{ring.name}: "
-        + ", ".join(f"{a} {figure(v)}" for a, v in zip(axes, ring.values, strict=True))
-        for ring in rings
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
+    """Returns a figure of a size in points and axes that fill it; labels go outside."""
+    figure = Figure(figsize=(width / 72, height / 72))
+    return figure, figure.add_axes((0, 0, 1, 1))
+
+
+def _wrap(text: str, letters: int, lines: int = 1) -> list[str]:
+    """Returns the lines of a label, shortened to `lines`; the description has all of it."""
+    return textwrap.wrap(printable(text), letters, max_lines=lines, placeholder=" …") or [""]
+
+
+@rc_context(STYLE)
+def radar(title: str, axes: Sequence[str], series: Sequence[RadarSeries]) -> Chart:
+    """Draws fractions around a circle, from 0 at its centre.
+
+    Args:
+        title: of the chart.
+        axes: their names, clockwise from the top; as many as `RADAR_AXES` allows.
+        series: a fraction per axis each; NaN leaves a gap.
+    """
+    figure = Figure(figsize=(200 / 72, 200 / 72))
+    polar: Any = figure.add_axes((0, 0, 1, 1), projection="polar")
+    polar.set(theta_zero_location="N", theta_direction=-1)
+    finite = [value for line in series for value in line.values if math.isfinite(value)]
+    outer = max(2, math.ceil(max(finite, default=1) * 10 - 1e-9)) / 10
+    angles = [math.tau * number / len(axes) for number in range(len(axes))]
+    polar.set_xticks(angles, [""] * len(axes))
+    ticks = [outer * quarter / 4 for quarter in range(1, 5)]
+    labels = ["", f"{percent(outer / 2, 0)} %", "", f"{percent(outer, 0)} %"]
+    polar.set_yticks(ticks, labels, fontsize=8, color=QUIET)
+    polar.set_rlabel_position(180 / len(axes))
+    polar.set_ylim(0, outer)
+    only_one = sum(not line.is_baseline for line in series) == 1
+    for number, line in enumerate(series):
+        # Baselines are grey and dashed, without marks.
+        colour = BASELINE if line.is_baseline else SERIES_COLOURS[number % len(SERIES_COLOURS)]
+        dash = 1 + number % 3 if line.is_baseline else number // len(SERIES_COLOURS) % len(DASHES)
+        polar.plot(
+            [*angles, angles[0]],
+            [*line.values, line.values[0]],
+            color=colour,
+            linestyle=DASHES[dash],
+            linewidth=1.3 if line.is_baseline else 1.7,
+            marker="" if line.is_baseline else "o",
+            markersize=4,
+            label=_wrap(line.name, 64)[0],
+            clip_on=False,
+        )
+        if only_one and not line.is_baseline and all(map(math.isfinite, line.values)):
+            polar.fill(angles, line.values, color=colour, alpha=0.1)
+    for axis, angle in zip(axes, angles, strict=True):
+        lines, side, up = _wrap(axis, 16, 3), math.sin(angle), math.cos(angle)
+        # The lines stand above the circle at the top, below it at the bottom, centred at the sides.
+        polar.annotate(
+            "\n".join(lines),
+            (angle, outer),
+            (10 * side, (10 + LINE_HEIGHT * len(lines) / 2) * up),
+            textcoords="offset points",
+            ha="center" if abs(side) < 0.15 else "left" if side > 0 else "right",
+            va="center",
+        )
+    polar.legend(loc="upper left", bbox_to_anchor=(-0.4, -0.16))
+    description = "; ".join(
+        f"{line.name}: "
+        + ", ".join(f"{a} {percent(v)}" for a, v in zip(axes, line.values, strict=True))
+        for line in series
     )
-    return _svg(2 * centre, bottom + (LINE + 4) * len(rings), title, numbers, *drawn)
+    return Chart(figure, title, description)
 
 
-def _ring(
-    points: Sequence[tuple[float, float] | None],
-    kind: str,
-    dashes: str | None,
-    marked: bool,
-    alone: bool,
-) -> list[Element]:
-    """Returns a ring's line and marks; without a point there is a gap."""
-    steps = []
-    for before, point in pairwise([None, *points, points[0]]):
-        if point is not None:
-            steps.append(f"{'M' if before is None else 'L'}{point[0]:.1f},{point[1]:.1f}")
-    filled = " filled" if marked and alone and None not in points else ""
-    drawn = [element("path", class_=f"stroke {kind}{filled}", d=" ".join(steps))]
-    if dashes:
-        drawn[0].set("stroke-dasharray", dashes)
-    if marked:
-        marks = [point for point in points if point is not None]
-        drawn += [
-            element("circle", class_=f"fill {kind}", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3)
-            for x, y in marks
-        ]
-    return drawn
-
-
-def _axis_label(axis: str, turn: float, x: float, y: float) -> list[Element]:
-    """Returns the lines beside the end of an axis, outside the circle."""
-    lines = _wrapped(axis, 16, 3)
-    side, up = math.sin(turn), math.cos(turn)
-    anchor = "middle" if abs(side) < 0.15 else "start" if side > 0 else "end"
-    # The block of lines stands above the top, below the bottom, and level at the sides.
-    top = y - LINE * len(lines) * (1 + up) / 2 + 11
-    return [_text(x, top + LINE * n, line, anchor) for n, line in enumerate(lines)]
-
-
+@rc_context(STYLE)
 def bars(
     title: str, rows: Sequence[tuple[str, Sequence[Metric | None]]], series: Sequence[str]
-) -> Element:
-    """Draws shares as bars with their intervals.
+) -> Chart:
+    """Draws fractions as horizontal bars with their intervals.
 
     Args:
-        title: said of the picture.
-        rows: by their names, a measure for each series; None leaves it out.
-        series: names, in a legend where there are several.
+        title: of the chart.
+        rows: row name and a metric per series; None has no bar.
+        series: their names, in a legend where there are several.
     """
-    longest = max((len(name) for name, _ in rows), default=0)
-    left, wide, thick = min(24, longest) * LETTER + 14, 250.0, 14.0
-    drawn, y = [], 24.0
-    tops = []
-    for name, measures in rows:
-        lines = _wrapped(name, 24, 2)
-        high = max(thick * len(measures), LINE * len(lines))
-        start = y + (high - LINE * len(lines)) / 2 + 11
-        drawn += [_text(left - 8, start + LINE * n, line, "end") for n, line in enumerate(lines)]
-        tops.append(y + (high - thick * len(measures)) / 2)
-        y += high + 8
-    grid = []
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        x = left + wide * share
-        grid += [_line(x, 18, x, y, "grid"), _text(x, 12, f"{100 * share:.0f}", "middle")]
-    for (_, measures), top in zip(rows, tops, strict=True):
-        for number, measure in enumerate(measures):
-            drawn += _bar(left, top + thick * number, wide, thick, measure, number)
+    thickness, labels, middles, y = 10.5, [], [], 6.0
+    for name, _ in rows:
+        labels.append(_wrap(name, 24, 2))
+        height = max(thickness * len(series), LINE_HEIGHT * len(labels[-1]))
+        middles.append(y + height / 2)
+        y += height + 6
+    figure, axes = _figure(190, y)
+    axes.set(xlim=(0, 1), ylim=(y, 0))
+    axes.set_yticks(middles, ["\n".join(lines) for lines in labels])
+    quarters = (0, 0.25, 0.5, 0.75, 1)
+    axes.set_xticks(quarters, [percent(fraction, 0) for fraction in quarters])
+    axes.xaxis.tick_top()
+    axes.grid(axis="x")
+    for (_, metrics), middle in zip(rows, middles, strict=True):
+        for number, metric in enumerate(metrics):
+            if metric is None or metric.value is None or not math.isfinite(metric.value):
+                continue
+            at = middle + thickness * (number - (len(metrics) - 1) / 2)
+            end, low, high = (
+                min(max(value or 0.0, 0.0), 1.0)
+                for value in (metric.value, metric.low, metric.high)
+            )
+            axes.barh(at, end, thickness - 1.5, color=SERIES_COLOURS[number], alpha=0.8)
+            if metric.low is not None and metric.high is not None:
+                whisker = {"color": INK, "linewidth": 0.9, "marker": "|", "markersize": 5}
+                axes.plot((low, high), (at, at), clip_on=False, **whisker)
+            axes.text(max(end, high) + 0.02, at, percent(metric.value), va="center_baseline")
     if len(series) > 1:
-        drawn += _legend(series, [_series(number) for number in range(len(series))], y + 20)
-        y += 12 + (LINE + 4) * len(series)
-    numbers = "; ".join(
+        patches = [
+            Patch(color=colour, label=_wrap(name, 64)[0])
+            for name, colour in zip(series, SERIES_COLOURS, strict=False)
+        ]
+        axes.legend(handles=patches, loc="upper left", bbox_to_anchor=(-0.3, 0))
+    description = "; ".join(
         f"{name}: "
         + ", ".join(
-            f"{own} {figure(m.value)}" for own, m in zip(series, measures, strict=True) if m
+            f"{label} {percent(m.value)}" for label, m in zip(series, metrics, strict=True) if m
         )
-        for name, measures in rows
+        for name, metrics in rows
     )
-    return _svg(left + wide + 52, y + 10, title, numbers, *grid, *drawn)
+    return Chart(figure, title, description)
 
 
-def _bar(
-    left: float, y: float, wide: float, thick: float, measure: Metric | None, number: int
-) -> list[Element]:
-    """Returns a bar, its interval, and its number to the right of both."""
-    if measure is None or measure.value is None or not math.isfinite(measure.value):
-        return []
-    kind, _ = _series(number)
-    low, end, high = (
-        left + wide * min(max(share, 0.0), 1.0)
-        for share in (measure.low or 0, measure.value, measure.high or 0)
-    )
-    drawn = [_box(left, y + 1, end - left, thick - 2, f"bar {kind}")]
-    if measure.low is not None and measure.high is not None:
-        middle = y + thick / 2
-        drawn.append(_line(low, middle, high, middle, "whisker"))
-        drawn += [_line(x, middle - 3, x, middle + 3, "whisker") for x in (low, high)]
-    return [*drawn, _text(max(end, high) + 5, y + thick - 3, figure(measure.value))]
-
-
-def confusion(found: Confusion) -> Element:
-    """Draws counts as a heat map, shaded by their share of their row."""
-    size = len(found.labels)
-    side = 40.0 if size <= 12 else 32.0 if size <= 20 else 26.0
-    longest = max((min(len(label), 22) for label in found.labels), default=0) * LETTER
-    left, top = longest + 34, longest * 0.72 + 40
-    drawn = [
-        _text(left + side * size / 2, 12, "said", "middle", class_="scale"),
-        element("g", _text(0, 0, "right", "middle", class_="scale")),
-    ]
-    drawn[1].set("transform", f"translate(12 {top + side * size / 2:.1f}) rotate(-90)")
-    for number, label in enumerate(found.labels):
-        short, middle = _wrapped(label, 22, 1)[0], side * (number + 0.5)
-        drawn.append(_text(left - 6, top + middle + 4, short, "end"))
-        turned = element("g", _text(0, 0, short))
-        turned.set("transform", f"translate({left + middle + 3:.1f} {top - 6:.1f}) rotate(-45)")
-        drawn.append(turned)
-    small = "" if side > 30 else "small"
-    for row, (label, counts) in enumerate(zip(found.labels, found.counts, strict=True)):
+@rc_context(STYLE)
+def confusion(matrix: Confusion) -> Chart:
+    """Draws a confusion matrix as a heat map, shaded by the fraction of its row."""
+    size = len(matrix.labels)
+    side = 30.0 if size <= 12 else 24.0 if size <= 20 else 19.5
+    figure, axes = _figure(side * size, side * size)
+    names = [_wrap(label, 22)[0] for label in matrix.labels]
+    axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5))
+    axes.set_xticks(range(size), names, rotation=45, ha="left", rotation_mode="anchor")
+    axes.set_yticks(range(size), names)
+    axes.tick_params(top=False, labeltop=True, labelbottom=False)
+    axes.xaxis.set_label_position("top")
+    axes.set(xlabel="predicted", ylabel="true label")
+    axes.add_patch(Rectangle((-0.5, -0.5), size, size, facecolor=CARD))
+    edges = [number - 0.5 for number in range(size + 1)]
+    for draw in (axes.hlines, axes.vlines):
+        draw(edges, -0.5, size - 0.5, color=PAPER, linewidth=1, zorder=2)
+    for row, counts in enumerate(matrix.counts):
         total = sum(counts)
         for column, count in enumerate(counts):
-            x, y, share = left + side * column, top + side * row, count / total if total else 0
-            said = f"{label} taken for {found.labels[column]}: {count} of {total}"
-            heat = _box(x, y, side - 1, side - 1, "heat", element("title", said))
-            heat.set("fill-opacity", f"{share:.2f}")
-            drawn += [_box(x, y, side - 1, side - 1, "cell"), heat]
-            if count:
-                middle = x + (side - 1) / 2, y + side / 2 + 4
-                drawn.append(_text(*middle, str(count), "middle", class_=f"count {small}".strip()))
-    numbers = "; ".join(
+            if not count:
+                continue
+            cell = (column - 0.5, row - 0.5)
+            patch = Rectangle(cell, 1, 1, facecolor=(HEAT, count / total))
+            words = f"{matrix.labels[row]} taken for {matrix.labels[column]}: {count} of {total}"
+            patch.set_gid(TOOLTIP + printable(words))
+            axes.add_patch(patch)
+            axes.text(column, row, count, ha="center", va="center", fontsize=9 if side > 20 else 7)
+    description = "; ".join(
         f"{label}: {counts[row]} of {sum(counts)} right"
-        for row, (label, counts) in enumerate(zip(found.labels, found.counts, strict=True))
+        for row, (label, counts) in enumerate(zip(matrix.labels, matrix.counts, strict=True))
     )
-    width, height = left + side * size + longest * 0.72 + 8, top + side * size + 6
-    return _svg(width, height, found.title, numbers, *drawn)
+    return Chart(figure, matrix.title, description)
 
 
-def reliability(found: Reliability) -> Element:
-    """Draws how often answers of each confidence are right, and how many there are of each."""
-    left, top, side, strip = 56.0, 12.0, 280.0, 56.0
-    base, foot = top + side, top + side + 14 + strip
-    drawn = []
-    for step in range(6):
-        x, y = left + side * step / 5, base - side * step / 5
-        drawn += [_line(left, y, left + side, y, "grid"), _line(x, top, x, base, "grid")]
-        drawn.append(_text(left - 6, y + 4, str(20 * step), "end"))
-        drawn.append(_text(x, foot + LINE + 2, str(20 * step), "middle"))
-    bins = sorted(zip(found.confidence, found.accuracy, found.counts, strict=True))
-    # Bins are known by their means alone: a bar reaches half way to the next, 5 points at most.
-    between = [(a[0] + b[0]) / 2 for a, b in pairwise(bins)]
-    most = max((count for *_, count in bins), default=0) or 1
-    for number, (sure, right, count) in enumerate(bins):
-        low = max(sure - 0.05, 0.0, between[number - 1] if number else 0.0)
-        high = min(sure + 0.05, 1.0, between[number] if number < len(between) else 1.0)
-        x, wide = left + side * low + 0.5, max(side * (high - low) - 1, 1.5)
-        said = f"confidence {figure(sure)}: {figure(right)} right of {count}"
-        drawn.append(_box(x, base - side * right, wide, side * right, "bar s0"))
-        drawn[-1].append(element("title", said))
-        gap = sorted((right, sure))
-        drawn.append(_box(x, base - side * gap[1], wide, side * (gap[1] - gap[0]), "gap"))
-        high_count = strip * count / most
-        drawn.append(_box(x, foot - high_count, wide, high_count, "many"))
-    drawn += [
-        _line(left, base, left + side, top, "diagonal"),
-        _line(left, foot, left + side, foot, "grid"),
-        _text(left + 8, top + 18, f"ECE {figure(found.ece)} %", class_="strong"),
-        _text(left + side / 2, foot + 2 * LINE + 8, "confidence, %", "middle", class_="scale"),
-        _text(left + side + 6, foot - strip + 10, str(most), class_="scale"),
-    ]
-    for y, words in (((top + base) / 2, "right, %"), (foot - strip / 2, "answers")):
-        turned = element("g", _text(0, 0, words, "middle", class_="scale"))
-        turned.set("transform", f"translate(14 {y:.1f}) rotate(-90)")
-        drawn.append(turned)
-    numbers = "; ".join(f"confidence {figure(c)}: {figure(a)} right of {n}" for c, a, n in bins)
-    ece = f"Expected calibration error {figure(found.ece)}. {numbers}"
-    return _svg(left + side + 44, foot + 3 * LINE, found.title, ece, *drawn)
+@rc_context(STYLE)
+def reliability(diagram: Reliability) -> Chart:
+    """Draws accuracy over confidence, and the number of answers in each bin."""
+    figure = Figure(figsize=(210 / 72, 266 / 72))
+    upper: Any = figure.add_axes((0, 56 / 266, 1, 210 / 266))
+    lower: Any = figure.add_axes((0, 0, 1, 42 / 266), sharex=upper)
+    bins = sorted(zip(diagram.confidence, diagram.accuracy, diagram.counts, strict=True))
+    # Only the bins' means are known: a bar reaches half way to the next, 5 points at most.
+    between = [(left[0] + right[0]) / 2 for left, right in pairwise(bins)]
+    for number, (confidence, accuracy, count) in enumerate(bins):
+        low = max(confidence - 0.05, 0.0, between[number - 1] if number else 0.0)
+        high = min(confidence + 0.05, 1.0, between[number] if number < len(between) else 1.0)
+        place = {"x": low, "width": max(high - low - 0.003, 0.005), "align": "edge"}
+        (bar,) = upper.bar(height=accuracy, color=SERIES_COLOURS[0], alpha=0.8, **place)
+        words = f"confidence {percent(confidence)}: {percent(accuracy)} right of {count}"
+        bar.set_gid(TOOLTIP + words)
+        outline = {"facecolor": "none", "edgecolor": SERIES_COLOURS[1], "linestyle": "--"}
+        upper.bar(height=confidence - accuracy, bottom=accuracy, linewidth=0.75, **outline, **place)
+        lower.bar(height=count, color=BASELINE, **place)
+    upper.plot((0, 1), (0, 1), color=QUIET, linestyle="--", linewidth=1)
+    most = max(diagram.counts, default=0)
+    ticks = [step / 5 for step in range(6)]
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="right, %")
+    upper.set_yticks(ticks, [percent(tick, 0) for tick in ticks])
+    upper.tick_params(labelbottom=False)
+    upper.grid()
+    upper.text(0.03, 0.93, f"ECE {percent(diagram.ece)} %", fontsize=10, weight="bold")
+    lower.set(ylim=(0, most or 1), ylabel="answers", xlabel="confidence, %")
+    lower.set_xticks(ticks, [percent(tick, 0) for tick in ticks])
+    lower.set_yticks([most] if most else [], [f"{most:,}"] if most else [])
+    lower.axhline(0, color=RULE)
+    numbers = "; ".join(f"confidence {percent(c)}: {percent(a)} right of {n}" for c, a, n in bins)
+    description = f"Expected calibration error {percent(diagram.ece)}. {numbers}"
+    return Chart(figure, diagram.title, description)

@@ -1,159 +1,134 @@
-"""Checkpoints side by side: which findings belong together, and by which names."""
+"""Aligns the results of several checkpoints: groups of results, common tables and radars."""
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath, PureWindowsPath
 from typing import NamedTuple, TypeVar
 
+from tinymu_jax.evaluation.report.text import checkpoint_name
 from tinymu_jax.evaluation.results import EvalResult, Radar, Table
 
-BLIND = "blind"
-"""Begins the names of rings that are baselines."""
+BASELINE = "blind"
+"""Radar series whose names begin with this are baselines."""
 
 Titled = TypeVar("Titled", Table, Radar)
+Key = TypeVar("Key")
 
 
 class Group(NamedTuple):
-    """Findings of one evaluation, of one checkpoint or several."""
+    """Results of one evaluation, of one checkpoint or several."""
 
     title: str
     names: Sequence[str]
-    """Of the checkpoints, each another."""
-    findings: Sequence[EvalResult]
+    """Unique names of the checkpoints."""
+    results: Sequence[EvalResult]
 
     @property
-    def several(self) -> bool:
-        """Whether checkpoints are compared."""
+    def is_comparison(self) -> bool:
+        """Whether there are several checkpoints."""
         return len(self.names) > 1
 
 
-class Ring(NamedTuple):
+class RadarSeries(NamedTuple):
     """A line around a radar."""
 
     name: str
     values: Sequence[float]
-    baseline: bool
-    """Whether it is there to compare with, and no checkpoint's."""
+    is_baseline: bool
 
 
-def grouped(findings: Sequence[EvalResult]) -> list[Group]:
-    """Returns what stands side by side: findings of the same kind and title."""
-    found: dict[tuple[str, str], list[EvalResult]] = {}
-    for one in findings:
-        found.setdefault((one.kind, one.title), []).append(one)
-    return [
-        Group(title, _each_another([checkpoint_name(one.checkpoint) for one in own]), own)
-        for (_, title), own in found.items()
-    ]
-
-
-def checkpoint_name(checkpoint: str) -> str:
-    """Returns a checkpoint's name without the folders of this machine.
-
-    A step is named with its run: "/home/me/runs/sft/checkpoints/1200" is "sft/checkpoints/1200".
-    """
-    path = _path(checkpoint)
-    if not path.is_absolute():
-        return checkpoint
-    parts = path.parts[1:]
-    start = len(parts) - 1
-    while start > 0 and (parts[start].isdigit() or parts[start] == "checkpoints"):
-        start -= 1
-    return "/".join(parts[max(start, 0) :]) or checkpoint
-
-
-def file_name(path: str) -> str:
-    """Returns the last part of a path."""
-    return _path(path).name
-
-
-def _path(path: str) -> PurePosixPath | PureWindowsPath:
-    """Returns a path of whichever machine wrote the report."""
-    windows = PureWindowsPath(path)
-    return windows if windows.drive else PurePosixPath(path)
-
-
-def _each_another(names: Sequence[str]) -> list[str]:
-    """Returns names, those that come twice with a number."""
-    counts, met = Counter(names), Counter[str]()
-    found = []
-    for name in names:
-        met[name] += 1
-        found.append(name if counts[name] == 1 else f"{name} ({met[name]})")
-    return found
-
-
-def same_titles(group: Group, parts: Sequence[Sequence[Titled]]) -> list[list[tuple[str, Titled]]]:
-    """Returns what checkpoints have under the same title, with their names.
-
-    Args:
-        group: whose findings they are of.
-        parts: tables or radars of each checkpoint. Of several with one title, the first stand
-            together, and so on.
-    """
-    found: dict[tuple[str, int], list[tuple[str, Titled]]] = {}
-    for name, own in zip(group.names, parts, strict=True):
-        met = Counter[str]()
-        for part in own:
-            found.setdefault((part.title, met[part.title]), []).append((name, part))
-            met[part.title] += 1
-    return list(found.values())
-
-
-class Overlaid(NamedTuple):
-    """Rings that are drawn over each other."""
+class MergedRadar(NamedTuple):
+    """Radars of several checkpoints, drawn over each other."""
 
     title: str
     axes: Sequence[str]
-    rings: Sequence[Ring]
+    series: Sequence[RadarSeries]
 
 
-def overlaid(radars: Sequence[tuple[str, Radar]], several: bool) -> list[Overlaid]:
-    """Returns radars of one title laid over each other.
+def group_results(results: Sequence[EvalResult]) -> list[Group]:
+    """Groups results of the same kind and title."""
+    groups: dict[tuple[str, str], list[EvalResult]] = {}
+    for result in results:
+        groups.setdefault((result.kind, result.title), []).append(result)
+    return [
+        Group(title, _unique([checkpoint_name(result.checkpoint) for result in members]), members)
+        for (_, title), members in groups.items()
+    ]
 
-    Rings whose name begins with "blind" are baselines; one that several have alike is drawn once.
-    Of several checkpoints with several rings each, those of one name lie over each other.
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Numbers the names that occur more than once."""
+    counts, seen = Counter(names), Counter[str]()
+    unique = []
+    for name in names:
+        seen[name] += 1
+        unique.append(name if counts[name] == 1 else f"{name} ({seen[name]})")
+    return unique
+
+
+def by_title(group: Group, parts: Sequence[Sequence[Titled]]) -> list[list[tuple[str, Titled]]]:
+    """Groups tables or radars of the same title, each with the name of its checkpoint.
 
     Args:
-        radars: with the names of their checkpoints.
-        several: whether rings are named by checkpoints.
+        group: names the checkpoints.
+        parts: tables or radars of each checkpoint. If one has several of one title, the first ones
+            form a group, the second ones another, and so on.
     """
+    groups: dict[tuple[str, int], list[tuple[str, Titled]]] = {}
+    for name, members in zip(group.names, parts, strict=True):
+        seen = Counter[str]()
+        for part in members:
+            groups.setdefault((part.title, seen[part.title]), []).append((name, part))
+            seen[part.title] += 1
+    return list(groups.values())
+
+
+def merge_radars(group: Group) -> list[MergedRadar]:
+    """Merges the checkpoints' radars of the same title.
+
+    Equal baselines are merged. If several checkpoints have several series each, those of one name
+    form a radar of their own.
+    """
+    titled = by_title(group, [result.radars for result in group.results])
+    return [merged for radars in titled for merged in _merge(radars, group.is_comparison)]
+
+
+def _merge(radars: Sequence[tuple[str, Radar]], is_comparison: bool) -> list[MergedRadar]:
     axes = union(radar.axes for _, radar in radars)
-    found: dict[str, list[Ring]] = {}
+    separate = is_comparison and any(
+        sum(not _is_baseline(name) for name in radar.series) > 1 for _, radar in radars
+    )
+    lines: dict[str, list[RadarSeries]] = {}
     baselines: dict[str, dict[tuple[float, ...], str]] = {}
-    apart = several and any(len(_own(radar)) > 1 for _, radar in radars)
-    for name, radar in radars:
-        for ring, values in radar.series.items():
-            known = dict(zip(radar.axes, values, strict=True))
-            shares = [known.get(axis, math.nan) for axis in axes]
-            # One nan, so that equal rings are equal.
-            shares = tuple(math.nan if math.isnan(share) else share for share in shares)
-            if ring in _own(radar):
-                drawn = Ring(name if several else ring, shares, False)
-                found.setdefault(ring if apart else "", []).append(drawn)
+    for checkpoint, radar in radars:
+        for name, fractions in radar.series.items():
+            known = dict(zip(radar.axes, fractions, strict=True))
+            # The one object math.nan, so that equal series compare as equal.
+            values = tuple(
+                math.nan if math.isnan(value) else value
+                for value in (known.get(axis, math.nan) for axis in axes)
+            )
+            if _is_baseline(name):
+                baselines.setdefault(name, {}).setdefault(values, checkpoint)
             else:
-                baselines.setdefault(ring, {}).setdefault(shares, name)
-    below = [
-        Ring(ring if len(distinct) == 1 else f"{ring} ({name})", shares, True)
-        for ring, distinct in baselines.items()
-        for shares, name in distinct.items()
+                line = RadarSeries(checkpoint if is_comparison else name, values, False)
+                lines.setdefault(name if separate else "", []).append(line)
+    baseline_lines = [
+        RadarSeries(name if len(distinct) == 1 else f"{name} ({checkpoint})", values, True)
+        for name, distinct in baselines.items()
+        for values, checkpoint in distinct.items()
     ]
     title = radars[0][1].title
     return [
-        Overlaid(f"{title}: {ring}" if ring else title, axes, [*own, *below])
-        for ring, own in (found or {"": []}).items()
+        MergedRadar(f"{title}: {name}" if name else title, axes, [*members, *baseline_lines])
+        for name, members in (lines or {"": []}).items()
     ]
 
 
-def _own(radar: Radar) -> list[str]:
-    """Returns the rings that are the checkpoint's."""
-    return [ring for ring in radar.series if not ring.lower().startswith(BLIND)]
-
-
-Key = TypeVar("Key")
+def _is_baseline(name: str) -> bool:
+    return name.lower().startswith(BASELINE)
 
 
 def union(parts: Iterable[Iterable[Key]]) -> list[Key]:
-    """Returns what any of them has, once, in the order that it is met."""
-    return list(dict.fromkeys(one for part in parts for one in part))
+    """Returns the distinct elements of all parts, in order of first occurrence."""
+    return list(dict.fromkeys(element for part in parts for element in part))

@@ -1,4 +1,4 @@
-"""What is shown of a bad answer: the heard part of its recording, and its options marked."""
+"""Worst answers in a report: the audio the model heard, and the options with marks."""
 
 import base64
 import io
@@ -6,80 +6,86 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import soundfile
+
+from tinymu_jax.audio.load import read_clip
+from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.errors import InputError
-from tinymu_jax.evaluation.report.compare import file_name
-from tinymu_jax.evaluation.report.markup import without_folders
+from tinymu_jax.evaluation.report.text import file_name, without_folders
 from tinymu_jax.evaluation.results import Example
 
-HEARD = 10.0
-"""Seconds from the start."""
-
-FORMAT, CODING, KIND = "OGG", "VORBIS", "audio/ogg"
-"""About 50 kB for ten seconds of 16 kHz."""
+SECONDS = 10.0
+"""Audio of an example, from its start; about 50 kB in Ogg Vorbis at 16 kHz."""
 
 
 class Sound(NamedTuple):
     """A recording in a page."""
 
     source: str | None
-    """Its samples as a data URI; None: it cannot be read."""
+    """Samples as a data URI; None: it cannot be read."""
     problem: str = ""
-    """Why."""
+    """Why it cannot be read."""
 
 
-def heard_part(path: str) -> Sound:
-    """Returns what the model hears of a recording: its first ten seconds, one channel, 16 kHz."""
-    import soundfile
-
-    from tinymu_jax.audio.load import read_clip
-    from tinymu_jax.audio.log_mel import SAMPLE_RATE
-
+def load_sound(path: str) -> Sound:
+    """Returns the first ten seconds of a recording: one channel, 16 kHz."""
     if not path:
         return Sound(None, "no recording was given")
     try:
-        samples = read_clip(path, HEARD).samples
+        samples = read_clip(path, SECONDS).samples
     except InputError as error:
         return Sound(None, without_folders(str(error).replace(path, file_name(path))))
-    written = io.BytesIO()
-    soundfile.write(written, samples, SAMPLE_RATE, format=FORMAT, subtype=CODING)
-    return Sound(f"data:{KIND};base64,{base64.b64encode(written.getvalue()).decode()}")
+    file = io.BytesIO()
+    soundfile.write(file, samples, SAMPLE_RATE, format="OGG", subtype="VORBIS")
+    return Sound(f"data:audio/ogg;base64,{base64.b64encode(file.getvalue()).decode()}")
 
 
-def heard_parts(paths: Iterable[str]) -> dict[str, Sound]:
-    """Returns the heard part of each recording, which is read once."""
-    return {path: heard_part(path) for path in dict.fromkeys(paths)}
+def load_sounds(paths: Iterable[str]) -> dict[str, Sound]:
+    """Returns the sound of each distinct path."""
+    return {path: load_sound(path) for path in dict.fromkeys(paths)}
 
 
 class Option(NamedTuple):
-    """An option of a question, as it is shown."""
+    """An option of a question."""
 
     text: str
     """Without its letter."""
-    right: bool
-    said: bool
+    is_correct: bool
+    is_predicted: bool
+
+    @property
+    def marks(self) -> list[str]:
+        """The words "correct" and "predicted", where they apply."""
+        roles = (("correct", self.is_correct), ("predicted", self.is_predicted))
+        return [word for word, applies in roles if applies]
 
 
-def marked(answer: Example) -> list[Option]:
-    """Returns the options of a question, and which of them is right and which was said.
+def marked_options(example: Example) -> list[Option]:
+    """Returns the options of a question, with the correct and the predicted one marked.
 
-    A text names an option by its words or by its letter, as in "(B)" or "(B) slow"; one that
-    does neither marks none.
+    A text names an option by its words or its letter, as in "(B)" or "(B) slow"; other texts mark
+    none.
     """
-    bare = [re.sub(rf"^\(?{_letter(n)}\)\s*", "", one) for n, one in enumerate(answer.options)]
-    right, said = (_named(text, bare) for text in (answer.expected, answer.predicted))
-    return [Option(option, n == right, n == said) for n, option in enumerate(bare)]
+    options = [
+        re.sub(rf"^\(?{_letter(number)}\)\s*", "", text)
+        for number, text in enumerate(example.options)
+    ]
+    correct, predicted = (
+        _named_option(text, options) for text in (example.expected, example.predicted)
+    )
+    return [Option(text, n == correct, n == predicted) for n, text in enumerate(options)]
 
 
-def _named(text: str, options: Sequence[str]) -> int | None:
-    """Returns the number of the option that a text names."""
-    spoken, bare = _even(text), [_even(option) for option in options]
-    if spoken in bare:
-        return bare.index(spoken)
-    for number, option in enumerate(bare):
+def _named_option(text: str, options: Sequence[str]) -> int | None:
+    """Returns the index of the option that a text names."""
+    text, options = _normalize(text), [_normalize(option) for option in options]
+    if text in options:
+        return options.index(text)
+    for number, option in enumerate(options):
         letter = _letter(number).lower()
         openings = (f"({letter})", f"{letter})", f"{letter}.", f"{letter}:")
         forms = {letter, *openings, *(f"{opening} {option}" for opening in openings)}
-        if spoken in {_even(form) for form in forms}:
+        if text in {_normalize(form) for form in forms}:
             return number
     return None
 
@@ -88,6 +94,6 @@ def _letter(number: int) -> str:
     return chr(ord("A") + number)
 
 
-def _even(text: str) -> str:
-    """Returns a text without what does not tell it from another."""
+def _normalize(text: str) -> str:
+    """Drops case, repeated spaces and a final full stop."""
     return " ".join(text.split()).rstrip(".").casefold()

@@ -2,145 +2,116 @@
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from tinymu_jax.evaluation.report.compare import Group, file_name, overlaid, same_titles
-from tinymu_jax.evaluation.report.examples import marked
-from tinymu_jax.evaluation.report.markup import shown, without_folders
+from tinymu_jax.evaluation.report.compare import Group, by_title, merge_radars
+from tinymu_jax.evaluation.report.examples import marked_options
 from tinymu_jax.evaluation.report.tables import (
     Cell,
     Grid,
-    cell,
-    figure,
-    headline,
+    confusion_grid,
+    headline_grid,
     legend,
-    mistakes,
-    settings,
-    side_by_side,
+    merge_tables,
+    mistakes_grid,
+    notices,
+    radar_grid,
+    reliability_grid,
+    settings_grid,
 )
-from tinymu_jax.evaluation.results import Confusion, Example, Metric, Reliability
+from tinymu_jax.evaluation.report.text import file_name, printable
+from tinymu_jax.evaluation.results import Example
+from tinymu_jax.utils.numbers import number
 
-SIGNS = re.compile(r"([\\`*_\[\]|~])")
-"""What Markdown reads as more than a sign."""
+SPECIAL = re.compile(r"([\\`*_\[\]|~])")
+"""Characters with a meaning in Markdown."""
 
-MATRIX_LABELS = 12
-"""Rows that a confusion is printed with, at most."""
+MAX_MATRIX_LABELS = 12
+"""Larger confusion matrices are printed as their most frequent mistakes."""
 
 
-def markdown(groups: Sequence[Group]) -> str:
-    """Returns the report's text; notices stand right below its title."""
-    title = " · ".join(_plain(group.title) for group in groups)
+def render_markdown(groups: Sequence[Group]) -> str:
+    """Returns the text of a report; notices stand right below its title."""
+    title = " · ".join(_escape(group.title) for group in groups)
     names = list(dict.fromkeys(name for group in groups for name in group.names))
-    parts = [f"# {title}", _notices(groups), ", ".join(map(_plain, names)), legend(groups)]
+    lines = [f"> * {_escape(text)}" for text in notices(groups)]
+    warning = "\n".join(["> **Read first**", ">", *lines]) if lines else ""
+    parts = [f"# {title}", warning, ", ".join(map(_escape, names)), legend(groups)]
     for group in groups:
-        level = 3 if len(groups) > 1 else 2
         if len(groups) > 1:
-            parts.append(f"## {_plain(group.title)}")
-        parts += _part(group, "#" * level)
+            parts.append(f"## {_escape(group.title)}")
+        parts += _section(group, "###" if len(groups) > 1 else "##")
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _plain(text: str) -> str:
-    """Returns a text in one line, whose signs are read as signs."""
-    escaped = html.escape(" ".join(shown(text).split()), quote=False)
-    return SIGNS.sub(r"\\\1", escaped)
+def _escape(text: str) -> str:
+    """Returns a text as one line without markup."""
+    escaped = html.escape(" ".join(printable(text).split()), quote=False)
+    return SPECIAL.sub(r"\\\1", escaped)
 
 
-def _verbatim(text: str) -> str:
-    """Returns a text in one line as code: nothing in it is read, no name is called."""
-    words = " ".join(shown(text).split()) or "(nothing)"
+def _code(text: str) -> str:
+    """Returns a text as one line of inline code."""
+    words = " ".join(printable(text).split()) or "(nothing)"
     fence = "`" * (max((len(run) for run in re.findall("`+", words)), default=0) + 1)
     space = " " if "`" in words else ""
     return f"{fence}{space}{words}{space}{fence}"
 
 
-def _notices(groups: Sequence[Group]) -> str:
-    lines = []
-    for group in groups:
-        for name, one in zip(group.names, group.findings, strict=True):
-            before = [group.title] if len(groups) > 1 else []
-            before += [name] if group.several else []
-            opening = f"{', '.join(before)}: " if before else ""
-            lines += [f"> * {_plain(opening + without_folders(text))}" for text in one.notices]
-    return "\n".join(["> **Read first**", ">", *lines]) if lines else ""
+def _section(group: Group, heading: str) -> Iterator[str]:
+    """Yields the parts of one evaluation."""
+    headline = headline_grid(group)
+    if headline.rows:
+        yield _table(headline, heading)
+    for tables in by_title(group, [result.tables for result in group.results]):
+        yield _table(merge_tables(tables, group.is_comparison), heading)
+    for radar in merge_radars(group):
+        yield _table(radar_grid(radar), heading)
+    for name, result in zip(group.names, group.results, strict=True):
+        grids = [
+            mistakes_grid(matrix)
+            if len(matrix.labels) > MAX_MATRIX_LABELS
+            else confusion_grid(matrix)
+            for matrix in result.confusions
+        ]
+        grids += map(reliability_grid, result.reliabilities)
+        suffix = f" ({name})" if group.is_comparison else ""
+        for grid in grids:
+            yield _table(grid._replace(title=grid.title + suffix), heading)
+        if result.worst:
+            yield f"{heading} Worst answers{_escape(suffix)}"
+            yield "\n".join(_example(example) for example in result.worst)
+    if any(result.settings for result in group.results):
+        yield _table(settings_grid(group), heading)
 
 
-def _part(group: Group, sign: str) -> list[str]:
-    """Returns the parts of what was found in one evaluation."""
-    first = headline(group)
-    parts = _grid(first, sign) if first.rows else []
-    for tables in same_titles(group, [one.tables for one in group.findings]):
-        parts += _grid(side_by_side(tables, group.several), sign)
-    for radars in same_titles(group, [one.radars for one in group.findings]):
-        for title, axes, rings in overlaid(radars, group.several):
-            rows = [
-                (a, [Cell(figure(ring.values[n])) for ring in rings]) for n, a in enumerate(axes)
-            ]
-            parts += _grid(Grid(title, [(ring.name, ()) for ring in rings], rows), sign)
-    for name, one in zip(group.names, group.findings, strict=True):
-        own = f" ({name})" if group.several else ""
-        for found in one.confusions:
-            grid = _confusion(found)
-            parts += _grid(grid._replace(title=grid.title + own), sign)
-        for found in one.reliabilities:
-            grid = _reliability(found)
-            parts += _grid(grid._replace(title=grid.title + own), sign)
-        if one.worst:
-            parts.append(f"{sign} Worst answers{_plain(own)}")
-            parts.append("\n".join(_answer(answer) for answer in one.worst))
-    if any(one.settings for one in group.findings):
-        parts += _grid(settings(group), sign)
-    return parts
-
-
-def _grid(grid: Grid, sign: str) -> list[str]:
-    """Returns a table below its title, and what stands below it."""
+def _table(grid: Grid, heading: str) -> str:
+    """Returns a table with its title, footnotes and remarks."""
     columns = [
-        f"{name}: {part}" if part else name for name, below in grid.heads for part in below or ("",)
+        f"{name}: {sub}" if sub else name for name, subs in grid.columns for sub in subs or ("",)
     ]
-    lines = [["", *map(_plain, columns)], ["---", *("---:" for _ in columns)]]
-    lines += [[_plain(name), *map(_cell, cells)] for name, cells in grid.rows]
+    lines = [["", *map(_escape, columns)], ["---", *("---:" for _ in columns)]]
+    lines += [[_escape(name), *map(_cell, cells)] for name, cells in grid.rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines) if grid.rows else "No rows."
-    notes = "\n".join(f"{n}. {_plain(note)}" for n, note in enumerate(grid.notes, 1))
-    return [f"{sign} {_plain(grid.title)}", table, notes, *map(_plain, grid.remarks)]
+    notes = "\n".join(f"{n}. {_escape(note)}" for n, note in enumerate(grid.notes, 1))
+    parts = [f"{heading} {_escape(grid.title)}", table, notes, *map(_escape, grid.remarks)]
+    return "\n\n".join(filter(None, parts))
 
 
-def _cell(printed: Cell) -> str:
-    many = f"({printed.count})" if printed.count else ""
-    note = f"<sup>{printed.note}</sup>" if printed.note else ""
-    return " ".join(filter(None, (*map(_plain, (printed.text, printed.interval, many)), note)))
+def _cell(cell: Cell) -> str:
+    count = f"({cell.count})" if cell.count else ""
+    note = f"<sup>{cell.note}</sup>" if cell.note else ""
+    return " ".join(filter(None, (*map(_escape, (cell.text, cell.interval, count)), note)))
 
 
-def _confusion(found: Confusion) -> Grid:
-    """Returns a confusion, or what is most frequent in it."""
-    if len(found.labels) > MATRIX_LABELS:
-        return mistakes(found)
-    rows = [
-        (label, [Cell(f"{count:,}") for count in counts])
-        for label, counts in zip(found.labels, found.counts, strict=True)
-    ]
-    remark = "A row is the right label, a column what was said."
-    return Grid(found.title, [(label, ()) for label in found.labels], rows, remarks=[remark])
-
-
-def _reliability(found: Reliability) -> Grid:
-    rows = [
-        (figure(sure), [cell(Metric(right), []), Cell(f"{count:,}")])
-        for sure, right, count in zip(found.confidence, found.accuracy, found.counts, strict=True)
-    ]
-    remark = f"By confidence in percent. Expected calibration error: {figure(found.ece)} %."
-    return Grid(found.title, [("right", ()), ("answers", ())], rows, remarks=[remark])
-
-
-def _answer(answer: Example) -> str:
-    """Returns a question and what was answered as a point of a list."""
-    score = "" if answer.score is None else f", score {figure(answer.score, share=False)}"
-    lines = [f"1. {_verbatim(file_name(answer.audio) or 'no recording')}{score}"]
-    lines.append(f"   * question: {_verbatim(answer.question)}")
-    for option in marked(answer):
-        words = [word for word, is_so in (("right", option.right), ("said", option.said)) if is_so]
-        about = f" **({', '.join(words)})**" if words else ""
-        lines.append(f"   * option: {_verbatim(option.text)}{about}")
-    lines.append(f"   * wanted: {_verbatim(answer.expected)}")
-    lines.append(f"   * said: {_verbatim(answer.predicted)}")
+def _example(example: Example) -> str:
+    """Returns a question and its answer as an item of a list."""
+    score = "" if example.score is None else f", score {number(example.score)}"
+    lines = [f"1. {_code(file_name(example.audio) or 'no recording')}{score}"]
+    lines.append(f"   * question: {_code(example.question)}")
+    for option in marked_options(example):
+        marks = f" **({', '.join(option.marks)})**" if option.marks else ""
+        lines.append(f"   * option: {_code(option.text)}{marks}")
+    lines.append(f"   * expected: {_code(example.expected)}")
+    lines.append(f"   * predicted: {_code(example.predicted)}")
     return "\n".join(lines)

@@ -1,197 +1,233 @@
-"""What a report prints, before it is HTML or Markdown: measures as figures, tables as grids."""
+"""Tables and notices of a report as printed text, before they become HTML or Markdown."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tinymu_jax.evaluation.report.compare import Group, union
-from tinymu_jax.evaluation.report.markup import without_folders
-from tinymu_jax.evaluation.results import Confusion, Metric, Table
+from tinymu_jax.evaluation.report.compare import Group, MergedRadar, union
+from tinymu_jax.evaluation.report.text import without_folders
+from tinymu_jax.evaluation.results import Confusion, Metric, Reliability, Table
+from tinymu_jax.utils.numbers import NOT_AVAILABLE, number, percent
 
-LEGEND = "Shares are in percent; what stands in brackets is the 95 % interval."
+LEGEND = "Fractions are in percent, with 95 % confidence intervals in brackets."
+DIFFERENCE_LEGEND = "A difference is the second checkpoint minus the first."
 
-DIFFERENCE = "A difference is what the second checkpoint has more than the first."
-
-MISSING = "not available"
-
-MISTAKES = 30
-"""Listed of a confusion that is too large to be drawn."""
+MAX_MISTAKES = 30
+"""Rows listed of a confusion matrix that is too large to be drawn."""
 
 
 class Cell(NamedTuple):
-    """A measure as it is printed."""
+    """A printed metric."""
 
     text: str
     interval: str = ""
     count: str = ""
     note: int | None = None
-    """Number of the note that explains it, from 1."""
+    """Number of its footnote, from 1."""
     unit: str = ""
-    """For where it stands alone."""
+    """For a cell that stands alone."""
 
 
 class Grid(NamedTuple):
-    """A table as it is printed."""
+    """A printed table."""
 
     title: str
-    heads: Sequence[tuple[str, Sequence[str]]]
-    """Columns, and what each is divided into; () where it is one."""
+    columns: Sequence[tuple[str, Sequence[str]]]
+    """Name and subcolumns; () where it has none."""
     rows: Sequence[tuple[str, Sequence[Cell]]]
     notes: Sequence[str] = ()
+    """Footnotes."""
     remarks: Sequence[str] = ()
-    """Stand below it."""
+    """Paragraphs below the table."""
 
 
 def legend(groups: Sequence[Group]) -> str:
-    """Returns how the figures of a report are read."""
-    two = any(len(group.names) == 2 for group in groups)
-    return f"{LEGEND} {DIFFERENCE}" if two else LEGEND
+    """Explains how to read the numbers of a report."""
+    pair = any(len(group.names) == 2 for group in groups)
+    return f"{LEGEND} {DIFFERENCE_LEGEND}" if pair else LEGEND
 
 
-def figure(value: float | None, share: bool = True, signed: bool = False) -> str:
-    """Returns a number as it is printed: shares in percent with one decimal."""
-    if value is None or not math.isfinite(value):
-        return MISSING
-    sign = "+" if signed else ""
-    if share:
-        return f"{100 * value:{sign}.1f}"
-    size = abs(value)
-    decimals = 0 if value == int(value) else 1 if size >= 10 else 2 if size >= 1 else 3
-    return f"{value:{sign},.{decimals}f}"
+def notices(groups: Sequence[Group]) -> list[str]:
+    """Returns all notices, with the evaluation and the checkpoint where there are several."""
+    lines = []
+    for group in groups:
+        for name, result in zip(group.names, group.results, strict=True):
+            about = [group.title] if len(groups) > 1 else []
+            about += [name] if group.is_comparison else []
+            prefix = f"{', '.join(about)}: " if about else ""
+            lines += [prefix + without_folders(text) for text in result.notices]
+    return lines
 
 
-def cell(measure: Metric | None, notes: list[str], count: bool = False) -> Cell:
-    """Returns how a measure is printed.
+def _format(value: float | None, is_fraction: bool, signed: bool = False) -> str:
+    return percent(value, signed=signed) if is_fraction else number(value, signed)
+
+
+def metric_cell(metric: Metric | None, notes: list[str], with_count: bool = False) -> Cell:
+    """Formats a metric.
 
     Args:
-        measure: None gives an empty cell.
-        notes: get the measure's, unless it is there.
-        count: whether the number of questions stands in the cell.
+        metric: None gives an empty cell.
+        notes: footnotes so far; the metric's is appended if it is new.
+        with_count: whether the number of questions stands in the cell.
     """
-    if measure is None:
+    if metric is None:
         return Cell("")
-    text, bounds, number = figure(measure.value, measure.is_fraction), "", None
-    if measure.low is not None and measure.high is not None and text != MISSING:
-        low, high = (figure(end, measure.is_fraction) for end in (measure.low, measure.high))
-        bounds = f"[{low}, {high}]"
-    if measure.note:
-        note = without_folders(measure.note)
-        if note not in notes:
-            notes.append(note)
-        number = notes.index(note) + 1
-    many = f"n = {measure.count:,}" if count and measure.count is not None else ""
-    unit = "%" if measure.is_fraction and text != MISSING else ""
-    return Cell(text, bounds, many, number, unit)
+    text, interval, note = _format(metric.value, metric.is_fraction), "", None
+    if metric.low is not None and metric.high is not None and text != NOT_AVAILABLE:
+        low, high = (_format(bound, metric.is_fraction) for bound in (metric.low, metric.high))
+        interval = f"[{low}, {high}]"
+    if metric.note:
+        words = without_folders(metric.note)
+        if words not in notes:
+            notes.append(words)
+        note = notes.index(words) + 1
+    count = f"n = {metric.count:,}" if with_count and metric.count is not None else ""
+    unit = "%" if metric.is_fraction and text != NOT_AVAILABLE else ""
+    return Cell(text, interval, count, note, unit)
 
 
 def _difference(first: Metric | None, second: Metric | None) -> Cell:
-    """Returns how much the second is above the first; empty where one is not there."""
+    """Returns second minus first; empty where one is not available."""
     if first is None or second is None or first.is_fraction != second.is_fraction:
         return Cell("")
-    if MISSING in (figure(first.value), figure(second.value)):
+    if not all(m.value is not None and math.isfinite(m.value) for m in (first, second)):
         return Cell("")
-    text = figure(second.value - first.value, first.is_fraction, signed=True)
+    text = _format(second.value - first.value, first.is_fraction, signed=True)
+    # A rounded difference of zero has no sign.
     return Cell(text if text.strip("+-0.") else text[1:])
 
 
-def aligned(tables: Sequence[Table]) -> tuple[list[str], dict[str, list[list[Metric | None]]]]:
-    """Returns the columns of tables, and by row what each table has in each of them."""
+def align_tables(tables: Sequence[Table]) -> tuple[list[str], dict[str, list[list[Metric | None]]]]:
+    """Returns all columns of tables, and per row and column the metric of each table."""
     columns = union(table.columns for table in tables)
-    own = [
+    by_row = [
         {row: dict(zip(table.columns, cells, strict=True)) for row, cells in table.rows.items()}
         for table in tables
     ]
     return columns, {
-        row: [[table.get(row, {}).get(column) for table in own] for column in columns]
+        row: [[rows.get(row, {}).get(column) for rows in by_row] for column in columns]
         for row in union(table.rows for table in tables)
     }
 
 
-def side_by_side(tables: Sequence[tuple[str, Table]], several: bool) -> Grid:
-    """Returns tables of the same title as one; of two, with their difference.
+def merge_tables(tables: Sequence[tuple[str, Table]], is_comparison: bool) -> Grid:
+    """Prints tables of the same title as one; of two, with their difference.
 
-    The number of questions is a column of its own where a row has one number.
+    Question counts get a column if each row has a single one.
 
     Args:
         tables: with the names of their checkpoints.
-        several: whether names are printed.
+        is_comparison: whether the names are printed.
     """
-    columns, rows = aligned([table for _, table in tables])
-    below = [name for name, _ in tables] if several else []
-    two = len(below) == 2
-    heads = [(column, [*below, "difference"] if two else below) for column in columns]
-    many = _counts({row: [m for part in parts for m in part] for row, parts in rows.items()})
+    columns, rows = align_tables([table for _, table in tables])
+    subcolumns = [name for name, _ in tables] if is_comparison else []
+    is_pair = len(subcolumns) == 2
+    subcolumns += ["difference"] if is_pair else []
+    counts = _count_cells({row: [m for part in parts for m in part] for row, parts in rows.items()})
     notes, printed = list[str](), []
     for row, parts in rows.items():
         cells = []
-        for part in parts:
-            cells += [cell(measure, notes, count=many is None) for measure in part]
-            cells += [_difference(*part)] if two else []
-        printed.append((without_folders(row), [*cells, many[row]] if many else cells))
-    heads += [("n", ())] if many else []
+        for metrics in parts:
+            cells += [metric_cell(metric, notes, with_count=counts is None) for metric in metrics]
+            cells += [_difference(*metrics)] if is_pair else []
+        printed.append((without_folders(row), [*cells, counts[row]] if counts else cells))
+    heads = [(column, subcolumns) for column in columns] + ([("n", [])] if counts else [])
     remarks = union([without_folders(table.note)] for _, table in tables if table.note)
     return Grid(tables[0][1].title, heads, printed, notes, remarks)
 
 
-def _counts(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell] | None:
-    """Returns the number of questions of each row; None where a row has several."""
+def _count_cells(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell] | None:
+    """Returns the number of questions of each row; None if there are none or a row has several."""
     counts = {
-        row: {m.count for m in measures if m is not None and m.count is not None}
-        for row, measures in rows.items()
+        row: {metric.count for metric in metrics if metric and metric.count is not None}
+        for row, metrics in rows.items()
     }
-    if not any(counts.values()) or any(len(found) > 1 for found in counts.values()):
+    if not any(counts.values()) or any(len(numbers) > 1 for numbers in counts.values()):
         return None
-    return {row: Cell("".join(f"{count:,}" for count in found)) for row, found in counts.items()}
+    return {row: Cell("".join(f"{n:,}" for n in numbers)) for row, numbers in counts.items()}
 
 
-def headline(group: Group) -> Grid:
-    """Returns the few numbers of each checkpoint, beside what is published."""
-    names = union([*(f.headline for f in group.findings), *(f.published for f in group.findings)])
-    own = {name: [one.headline.get(name) for one in group.findings] for name in names}
-    many, notes, rows = _counts(own), list[str](), []
-    for name, measures in own.items():
-        cells = [cell(measure, notes, count=many is None) for measure in measures]
-        cells += [_difference(*measures)] if len(measures) == 2 else []
-        cells += [many[name]] if many else []
-        rows.append((name, [*cells, _published(group, name, notes)]))
-    heads = [*group.names] if group.several else ["value"]
-    heads += ["difference"] if len(group.names) == 2 else []
-    heads += ["n", "published"] if many else ["published"]
-    return Grid("Headline", [(head, ()) for head in heads], rows, notes)
+def headline_grid(group: Group) -> Grid:
+    """Prints the headline metrics of each checkpoint beside the published ones."""
+    results, notes, rows = group.results, list[str](), []
+    names = union([*(one.headline for one in results), *(one.published for one in results)])
+    metrics_of = {name: [one.headline.get(name) for one in results] for name in names}
+    counts = _count_cells(metrics_of)
+    for name, metrics in metrics_of.items():
+        cells = [metric_cell(metric, notes, with_count=counts is None) for metric in metrics]
+        cells += [_difference(*metrics)] if len(metrics) == 2 else []
+        cells += [counts[name]] if counts else []
+        rows.append((name, [*cells, _published_cell(group, name, notes)]))
+    columns = [*group.names] if group.is_comparison else ["value"]
+    columns += ["difference"] if len(group.names) == 2 else []
+    columns += ["n", "published"] if counts else ["published"]
+    return Grid("Headline", [(column, ()) for column in columns], rows, notes)
 
 
-def _published(group: Group, name: str, notes: list[str]) -> Cell:
-    """Returns what papers report under a name; two reports may know of different values."""
-    known = [one.published[name] for one in group.findings if name in one.published]
-    cells = union([cell(measure, notes)] for measure in known)
+def _published_cell(group: Group, name: str, notes: list[str]) -> Cell:
+    """Prints the published value of a metric; reports may have different ones."""
+    known = [one.published[name] for one in group.results if name in one.published]
+    cells = union([metric_cell(metric, notes)] for metric in known)
     if len(cells) < 2:
         return cells[0] if cells else Cell("")
     return Cell(" / ".join(f"{c.text} {c.interval}".strip() for c in cells), note=cells[0].note)
 
 
-def settings(group: Group) -> Grid:
-    """Returns what the numbers depend on, a column for each checkpoint."""
+def settings_grid(group: Group) -> Grid:
+    """Prints the settings, a column for each checkpoint."""
     rows = []
-    for name in union(one.settings for one in group.findings):
-        values = [one.settings.get(name) for one in group.findings]
-        cells = [Cell("" if v is None else without_folders(v)) for v in values]
-        cells += [Cell("differs" if len(set(values)) > 1 else "")] if group.several else []
+    for name in union(result.settings for result in group.results):
+        values = [result.settings.get(name) for result in group.results]
+        cells = [Cell("" if value is None else without_folders(value)) for value in values]
+        cells += [Cell("differs" if len(set(values)) > 1 else "")] if group.is_comparison else []
         rows.append((name, cells))
-    heads = [(name, ()) for name in group.names] if group.several else [("value", ())]
-    return Grid("Settings", [*heads, ("", ())] if group.several else heads, rows)
+    columns = [*group.names, ""] if group.is_comparison else ["value"]
+    return Grid("Settings", [(column, ()) for column in columns], rows)
 
 
-def mistakes(found: Confusion) -> Grid:
-    """Returns what was most often taken for something else, the most frequent first."""
-    pairs = sorted(
+def radar_grid(radar: MergedRadar) -> Grid:
+    """Prints a radar, a row for each axis."""
+    rows = [
+        (axis, [Cell(percent(line.values[number])) for line in radar.series])
+        for number, axis in enumerate(radar.axes)
+    ]
+    return Grid(radar.title, [(line.name, ()) for line in radar.series], rows)
+
+
+def confusion_grid(matrix: Confusion) -> Grid:
+    """Prints a confusion matrix."""
+    rows = [
+        (label, [Cell(f"{count:,}") for count in counts])
+        for label, counts in zip(matrix.labels, matrix.counts, strict=True)
+    ]
+    remark = "Rows are the true labels, columns the predicted ones."
+    return Grid(matrix.title, [(label, ()) for label in matrix.labels], rows, remarks=[remark])
+
+
+def mistakes_grid(matrix: Confusion) -> Grid:
+    """Prints the most frequent mistakes of a confusion matrix."""
+    mistakes = sorted(
         (-count, row, column)
-        for row, counts in enumerate(found.counts)
+        for row, counts in enumerate(matrix.counts)
         for column, count in enumerate(counts)
         if count and row != column
     )
     rows = [
-        (f"{found.labels[row]} taken for {found.labels[column]}", [Cell(f"{-count:,}")])
-        for count, row, column in pairs[:MISTAKES]
+        (f"{matrix.labels[row]} taken for {matrix.labels[column]}", [Cell(f"{-count:,}")])
+        for count, row, column in mistakes[:MAX_MISTAKES]
     ]
-    remark = f"The first {len(rows)} of {len(pairs)}; all are in report.json."
-    return Grid(f"{found.title}: most frequent", [("answers", ())], rows, remarks=[remark])
+    remark = f"The first {len(rows)} of {len(mistakes)}; all are in report.json."
+    return Grid(f"{matrix.title}: most frequent", [("answers", ())], rows, remarks=[remark])
+
+
+def reliability_grid(diagram: Reliability) -> Grid:
+    """Prints a reliability diagram, a row for each bin."""
+    rows = [
+        (percent(confidence), [Cell(percent(accuracy)), Cell(f"{count:,}")])
+        for confidence, accuracy, count in zip(
+            diagram.confidence, diagram.accuracy, diagram.counts, strict=True
+        )
+    ]
+    remark = f"By confidence in percent. Expected calibration error: {percent(diagram.ece)} %."
+    return Grid(diagram.title, [("right", ()), ("answers", ())], rows, remarks=[remark])
