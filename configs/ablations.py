@@ -8,8 +8,8 @@ The recipe is `tinymu_jax/quickstart/ablation_recipe.py`.
 from pathlib import Path
 
 from tinymu_jax.quickstart.ablation_recipe import stages
-from tinymu_jax.quickstart.nano_recipe import TUNE, places_of
+from tinymu_jax.quickstart.nano_recipe import TUNE, run_paths
 
 _FOLDER = Path("ablations")
 
-config = stages("lora", places_of(_FOLDER / "data", _FOLDER), vocab_size=600, minutes=8)[TUNE]
+config = stages("lora", run_paths(_FOLDER / "data", _FOLDER), vocab_size=600, minutes=8)[TUNE]

@@ -8,8 +8,8 @@ The stages before it come from `tinymu quickstart`; the recipe is
 
 from pathlib import Path
 
-from tinymu_jax.quickstart.nano_recipe import TUNE, places_of, stages
+from tinymu_jax.quickstart.nano_recipe import TUNE, run_paths, stages
 
-_FOLDER = Path("quickstart/nothing")
+_FOLDER = Path("quickstart/train")
 
-config = stages(places_of(_FOLDER / "data", _FOLDER), vocab_size=600, minutes=4)[TUNE]
+config = stages(run_paths(_FOLDER / "data", _FOLDER), vocab_size=600, minutes=4)[TUNE]

@@ -17,7 +17,7 @@ from statistics import median
 
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.quickstart import nano_recipe
-from tinymu_jax.quickstart.train_nano import make_data, train_stages, vocabulary_size
+from tinymu_jax.quickstart.train_nano import make_data, read_vocab_size, train_stages
 from tinymu_jax.utils.malloc import keep_heap
 
 CLIPS = 400
@@ -28,10 +28,9 @@ def train_briefly(folder: Path, output: Path, steps: int) -> None:
     """Does so many steps of each stage."""
     logging.getLogger("absl").setLevel(logging.ERROR)
     data = folder / "data"
-    runs = nano_recipe.stages(nano_recipe.places_of(data, output), vocabulary_size(data), 4)
+    runs = nano_recipe.stages(nano_recipe.run_paths(data, output), read_vocab_size(data), 4)
     short = {name: replace(run, steps=steps) for name, run in runs.items()}
-    for _ in train_stages(short, lambda line: None):
-        pass
+    train_stages(short)
 
 
 def milliseconds(output: Path) -> dict[str, float]:

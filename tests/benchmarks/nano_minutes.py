@@ -1,6 +1,6 @@
 """How well nano hears after so many minutes from nothing: a table and a picture of tours' results.
 
-    tinymu quickstart --output curve/4_0 --only nothing --minutes 4 --seed 0      # and so on
+    tinymu quickstart --output curve/4_0 --only train --minutes 4 --seed 0      # and so on
     python tests/benchmarks/nano_minutes.py curve/* --picture docs/pictures/nano_minutes.png
 
 Each folder is one of `tinymu quickstart`. Minutes are those of the recipe on two cores: a stage has
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tinymu_jax.quickstart.ablations import COLUMNS, percents
+from tinymu_jax.quickstart.ablations import COLUMNS, fractions_of
 from tinymu_jax.utils.files import read_json_object
 from tinymu_jax.utils.plotting import new_figure, save_figure
 
@@ -25,12 +25,16 @@ def as_table(runs: Sequence[Mapping[str, Any]]) -> str:
         "|---:|---:|" + "---:|" * len(COLUMNS),
     ]
     rows = [
-        (f"{r['of']['minutes']:g}", str(r["of"]["seed"]), percents(r["scores"]["by_format"]))
+        (
+            f"{r['options']['minutes']:g}",
+            str(r["options"]["seed"]),
+            fractions_of(r["scores"]["by_format"]),
+        )
         for r in runs
     ]
-    rows.append(("guessing", "", percents(runs[-1]["scores"]["by_format"], "chance")))
+    rows.append(("guessing", "", fractions_of(runs[-1]["scores"]["by_format"], "chance")))
     for minutes, seed, shares in rows:
-        cells = ["-" if share is None else f"{share:.1f}" for share in shares]
+        cells = ["-" if share is None else f"{100 * share:.1f}" for share in shares]
         lines.append(f"| {minutes} | {seed} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -41,15 +45,15 @@ def plot(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     for place, name in enumerate(COLUMNS.values()):
         found: dict[float, list[float]] = defaultdict(list)
         for run in runs:
-            share = percents(run["scores"]["by_format"])[place]
+            share = fractions_of(run["scores"]["by_format"])[place]
             if share is not None:
-                found[run["of"]["minutes"]].append(share)
+                found[run["options"]["minutes"]].append(100 * share)
         minutes = sorted(found)
         means = [sum(found[x]) / len(found[x]) for x in minutes]
         (line,) = axes.plot(minutes, means, label=name)
         dots = [(x, share) for x in minutes for share in found[x]]
         axes.plot(*zip(*dots, strict=True), "o", color=line.get_color(), markersize=4)
-    ticks = sorted({run["of"]["minutes"] for run in runs})
+    ticks = sorted({run["options"]["minutes"] for run in runs})
     axes.set(xscale="log", ylim=(0, 102), ylabel="right answers, percent")
     axes.set_xlabel("minutes of training from nothing, two cores")
     axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
@@ -66,9 +70,9 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", help="of tinymu quickstart")
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
-    paths = [folder / "results" / "nothing.json" for folder in args.folders]
-    runs = [read_json_object(path, "run tinymu quickstart --only nothing") for path in paths]
-    runs.sort(key=lambda run: (run["of"]["minutes"], run["of"]["seed"]))
+    paths = [folder / "results" / "train.json" for folder in args.folders]
+    runs = [read_json_object(path, "run tinymu quickstart --only train") for path in paths]
+    runs.sort(key=lambda run: (run["options"]["minutes"], run["options"]["seed"]))
     print(as_table(runs))
     if args.picture:
         plot(runs, args.picture)

@@ -12,7 +12,7 @@ from tinymu_jax.data.synthetic.generate import CLIPS
 from tinymu_jax.evaluation.synthetic.evaluate import evaluate
 from tinymu_jax.evaluation.synthetic.items import read_items
 from tinymu_jax.quickstart import nano_recipe
-from tinymu_jax.quickstart.evaluate import MOST_TOKENS, make_test_clips
+from tinymu_jax.quickstart.evaluate import MAX_NEW_TOKENS, make_test_clips
 
 CLIP_COUNT = 48
 FLOORS = {"mcq": 0.85, "mcq_scored": 0.9, "binary": 0.92, "qa": 0.9, "caption_timbre": 0.9}
@@ -22,13 +22,13 @@ FLOORS = {"mcq": 0.85, "mcq_scored": 0.9, "binary": 0.92, "qa": 0.9, "caption_ti
 def folder(tmp_path_factory):
     """Clips that no training has heard, with questions."""
     place = tmp_path_factory.mktemp("nano") / "test"
-    return make_test_clips(place, CLIP_COUNT, lambda done, total: None)
+    return make_test_clips(place, CLIP_COUNT)
 
 
 @pytest.fixture(scope="module")
 def results(folder):
     """All of its answers."""
-    return evaluate(tinymu_jax.load("nano"), folder, True, False, max_new_tokens=MOST_TOKENS)
+    return evaluate(tinymu_jax.load("nano"), folder, True, False, max_new_tokens=MAX_NEW_TOKENS)
 
 
 def test_it_takes_little_room():
@@ -74,13 +74,13 @@ def test_pytorch_gives_the_same_answers_to_a_hundred_questions(
     for item in items:
         samples = tinymu_jax.load_audio(folder / CLIPS / item.path.name, nano_recipe.SECONDS)
         ids = tokenizer.encode(item.prompt)
-        made = module.generate_cached(torch.from_numpy(np.array(samples)), ids, MOST_TOKENS)
+        made = module.generate_cached(torch.from_numpy(np.array(samples)), ids, MAX_NEW_TOKENS)
         assert tokenizer.decode(made) == answers[item.path.name, item.prompt]
 
 
 def test_int8_weights_answer_alike(folder, results):
     rounded = tinymu_jax.load("nano", decoder_dtype="int8")
-    found = evaluate(rounded, folder, False, False, max_new_tokens=MOST_TOKENS)
+    found = evaluate(rounded, folder, False, False, max_new_tokens=MAX_NEW_TOKENS)
     pairs = list(zip(results.rows, found.rows, strict=True))
     first = [a.answer.split()[:1] == b.answer.split()[:1] for a, b in pairs]
     assert np.mean(first) >= 0.95

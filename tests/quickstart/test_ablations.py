@@ -1,4 +1,4 @@
-"""Ablations: what each one's runs share with nano's recipe, and where they differ."""
+"""Ablations: which stages each one shares with nano's recipe, and which differ."""
 
 import re
 from dataclasses import replace
@@ -9,8 +9,7 @@ from helpers import refusal
 
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.generate import make_text
-from tinymu_jax.quickstart import ablations as made
-from tinymu_jax.quickstart import nano_recipe
+from tinymu_jax.quickstart import ablations, nano_recipe
 from tinymu_jax.quickstart.ablation_recipe import ABLATIONS, FULL, stages
 from tinymu_jax.quickstart.ablations import COLUMNS, TABLE, ablate, as_table, plot_ablations
 from tinymu_jax.quickstart.config import AblationsConfig
@@ -18,7 +17,7 @@ from tinymu_jax.quickstart.config import AblationsConfig
 
 def runs_of(name):
     return stages(
-        name, nano_recipe.places_of(Path("data"), Path("runs")), vocab_size=600, minutes=4
+        name, nano_recipe.run_paths(Path("data"), Path("runs")), vocab_size=600, minutes=4
     )
 
 
@@ -29,25 +28,27 @@ def frozen(run, path):
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_every_stage_begins_with_a_stage_before_it(name):
     runs = runs_of(name)
-    places = [run.output for run in runs.values()]
+    outputs = [run.output for run in runs.values()]
     for stage in (nano_recipe.WORDS, nano_recipe.JOIN, nano_recipe.TUNE):
         start = runs[stage].init
-        named = [place for place in (start.checkpoint, start.encoder, start.decoder) if place]
-        assert named
-        assert set(named) <= set(places)
+        initial = [path for path in (start.checkpoint, start.encoder, start.decoder) if path]
+        assert initial
+        assert set(initial) <= set(outputs)
 
 
-def test_what_is_shared_learns_from_what_nothing_is_left_out_of():
-    less, whole = (nano_recipe.places_of(Path(name), Path("runs")) for name in ("less", "whole"))
-    runs = stages("no_choice", less, vocab_size=600, minutes=4, whole=whole)
-    full = stages(FULL, whole, vocab_size=600, minutes=4)
+def test_shared_stages_train_on_the_full_data():
+    less, full_paths = (
+        nano_recipe.run_paths(Path(name), Path("runs")) for name in ("less", "full_data")
+    )
+    runs = stages("no_choice", less, vocab_size=600, minutes=4, full_paths=full_paths)
+    full = stages(FULL, full_paths, vocab_size=600, minutes=4)
     assert runs[nano_recipe.LABELS] == full[nano_recipe.LABELS]
     others = [run.data.train for name, run in runs.items() if name != nano_recipe.LABELS]
     assert all(place.startswith("less/") for place in others)
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
-def test_an_ablation_differs_in_what_it_says_and_shares_the_rest(name):
+def test_an_ablation_changes_one_thing_and_shares_the_rest(name):
     ablation, own, full = ABLATIONS[name], runs_of(name), runs_of(FULL)
     assert own[nano_recipe.LABELS] == full[nano_recipe.LABELS]
     for stage in (nano_recipe.LETTERS, nano_recipe.WORDS):
@@ -66,13 +67,13 @@ def test_an_ablation_differs_in_what_it_says_and_shares_the_rest(name):
     assert {stage: run.steps for stage, run in own.items()} == nano_recipe.steps_in(4)
 
 
-def test_a_format_that_is_left_out_is_not_asked_about_texts_either():
+def test_a_removed_format_is_removed_from_texts_too():
     config = SynthesisConfig(choice=0)
     tasks = {asked.task for number in range(20) for asked in make_text(config, number)[2]}
     assert tasks == {"QA", "Captioning", "Binary"}
 
 
-def test_the_table_shows_what_was_measured_beside_the_paper(tmp_path):
+def test_the_table_shows_results_beside_the_paper(tmp_path):
     keys = ("mcq", "binary", "qa", "caption_timbre", "caption_facts")
     found = {
         name: {"scores": {"by_format": {key: {"model": share} for key in keys}}}
@@ -81,23 +82,25 @@ def test_the_table_shows_what_was_measured_beside_the_paper(tmp_path):
     lines = as_table(found).splitlines()
     assert lines[2].endswith("| 93.4 | 93.4 | 93.4 | 93.4 | 93.4 | 58.6 |")
     assert lines[3].startswith("| no multiple choice | 25.0 |")
-    # A model whose captions tell nothing has no share of facts in them.
+    # A model whose captions name no facts has no score for them.
     found["lora"] = {"scores": {"by_format": {"mcq": {"model": 0.3}}}}
     assert as_table(found).splitlines()[-1].endswith("| 30.0 | - | - | - | - | 39.9 |")
     plot_ablations(found, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_table_is_of_all_that_were_done_alike(tmp_path, monkeypatch):
+def test_the_table_has_all_results_of_the_same_options(tmp_path, monkeypatch):
     shares = {"model": 0.5}
     scores = {"by_format": dict.fromkeys(COLUMNS, shares)}
-    monkeypatch.setattr(made, "_learn", lambda name, *_: {"scores": scores, "model": name})
+    monkeypatch.setattr(
+        ablations, "_train_and_test", lambda name, *_: {"scores": scores, "model": name}
+    )
     config = AblationsConfig(output=tmp_path)
-    ablate(config, ("lora",), say=lambda line: None)
-    found = ablate(config, ("frozen", FULL), say=lambda line: None)
+    ablate(config, ("lora",))
+    found = ablate(config, ("frozen", FULL))
     assert list(found) == [FULL, "lora", "frozen"]
     assert len((tmp_path / "results" / TABLE).read_text().splitlines()) == 2 + 3
-    # Of another seed: not side by side with these.
+    # Results of another seed are not mixed in.
     assert "other options" in refusal(ablate, replace(config, seed=1), (FULL,))
 
 
@@ -110,5 +113,5 @@ def test_the_table_is_of_all_that_were_done_alike(tmp_path, monkeypatch):
         ((), {"seed": 1000}, "seed 1000: give 0 to 999"),
     ],
 )
-def test_what_cannot_be_done_is_refused(names, options, message, tmp_path):
+def test_bad_options_are_refused(names, options, message, tmp_path):
     assert message in refusal(ablate, AblationsConfig(output=tmp_path, **options), names)

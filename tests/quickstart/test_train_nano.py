@@ -1,4 +1,4 @@
-"""The quickstart: nano's stages, a new timbre, PyTorch and back, what is picked up."""
+"""The quickstart: nano's stages, a new timbre, PyTorch and back, cached steps."""
 
 import re
 from dataclasses import replace
@@ -12,9 +12,9 @@ from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.evaluation.synthetic.evaluate import AnsweredItem
 from tinymu_jax.quickstart import nano_recipe, new_timbre
 from tinymu_jax.quickstart.config import TourConfig
-from tinymu_jax.quickstart.summary import screen
-from tinymu_jax.quickstart.tour import Tour, carry_over
-from tinymu_jax.quickstart.train_nano import learn, make_data, make_tokenizer
+from tinymu_jax.quickstart.summary import format_summary
+from tinymu_jax.quickstart.tour import Tour, export_and_compare
+from tinymu_jax.quickstart.train_nano import make_data, make_tokenizer, train_nano
 from tinymu_jax.tokenizer import Tokenizer
 from tinymu_jax.training.plots import plot_losses, read_losses
 from tinymu_jax.utils.tree import flatten
@@ -25,24 +25,24 @@ def work(tmp_path_factory):
     return tmp_path_factory.mktemp("quickstart")
 
 
-WHOLE = nano_recipe.model
+FULL_MODEL = nano_recipe.model
 
 
 def shallow(vocab_size):
     """Returns a nano of one layer."""
-    config = WHOLE(vocab_size)
+    config = FULL_MODEL(vocab_size)
     encoder, decoder = (replace(x, depth=1) for x in (config.encoder, config.decoder))
     return replace(config, encoder=encoder, decoder=decoder)
 
 
 @pytest.fixture(scope="module")
-def learnt(work):
-    """A shallow nano and a few steps: the folder, and what came of each stage."""
+def trained(work):
+    """A shallow nano trained for a few steps: the folder, and the seconds of each stage."""
     config = SynthesisConfig(clips=40, texts=40, seconds=1.0, workers=1)
     make_data(work / "data", config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nano_recipe, "model", shallow)
-        return work, dict(learn(work / "data", work / "runs", minutes=0.07))
+        return work, train_nano(work / "data", work / "runs", minutes=0.07)
 
 
 def weights(folder):
@@ -78,8 +78,8 @@ def test_more_minutes_are_more_steps_of_each_stage_and_words_are_known_at_some_t
         assert long[name] == nano_recipe.steps_in(1000)[name]
 
 
-def test_each_stage_changes_what_it_is_for_and_nothing_else(learnt):
-    work, done = learnt
+def test_each_stage_changes_what_it_is_for_and_nothing_else(trained):
+    work, done = trained
     assert list(done) == [
         nano_recipe.LETTERS,
         nano_recipe.WORDS,
@@ -106,70 +106,70 @@ def test_each_stage_changes_what_it_is_for_and_nothing_else(learnt):
         np.testing.assert_array_equal(start[table], runs[nano_recipe.TUNE][table])
 
 
-def test_what_is_done_is_not_done_again(learnt, monkeypatch):
-    work, _ = learnt
+def test_finished_stages_are_not_repeated(trained, monkeypatch):
+    work, _ = trained
     monkeypatch.setattr(nano_recipe, "model", shallow)
-    assert set(dict(learn(work / "data", work / "runs", minutes=0.07)).values()) == {None}
+    assert set(train_nano(work / "data", work / "runs", minutes=0.07).values()) == {None}
 
 
-def test_a_new_timbre_is_taught_to_projector_and_decoder(learnt, monkeypatch):
-    work, _ = learnt
+def test_finetuning_changes_projector_and_decoder(trained, monkeypatch):
+    work, _ = trained
     monkeypatch.setattr(new_timbre, "NEW_CLIPS", 8)
     monkeypatch.setattr(new_timbre, "USUAL_CLIPS", 8)
     monkeypatch.setattr(nano_recipe, "TIMBRE_STEPS", 1)
     monkeypatch.setattr(nano_recipe, "SECONDS", 1.0)
     base = work / "runs" / nano_recipe.TUNE
     new_timbre.make_timbre_data(work / "timbre", str(base), test_clips=3)
-    taught = new_timbre.teach(work / "timbre", str(base), work / "taught")
-    changed = parts_that_differ(weights(base), weights(taught.folder))
+    finetuned = new_timbre.finetune(work / "timbre", str(base), work / "finetuned")
+    changed = parts_that_differ(weights(base), weights(finetuned.folder))
     assert changed == {"projector", "decoder"}
     tables = [work / "timbre" / name / "facts.csv" for name in ("new", "usual", "test")]
     assert [table.read_text().count(",accordion,") for table in tables][::2] == [8, 3]
     assert ",accordion," not in tables[1].read_text().splitlines()[0]
 
 
-def test_the_instrument_is_named_where_it_is_openly_asked_for():
+def test_timbre_accuracy_counts_open_questions_about_the_timbre():
     row = AnsweredItem("a.wav", "QA", ("timbre",), "?", "bell", "bell", True, None, None, None)
     others = [row._replace(facts=("mode",)), row._replace(task="Binary")]
     wrong = row._replace(right=False)
-    assert new_timbre.share_named([row, wrong, wrong, wrong, *others]) == 1 / 4
-    assert new_timbre.share_named(others) == 0
+    assert new_timbre.timbre_accuracy([row, wrong, wrong, wrong, *others]) == 1 / 4
+    assert new_timbre.timbre_accuracy(others) == 0
 
 
-def test_to_pytorch_and_back_nothing_changes(learnt):
-    work, _ = learnt
+def test_to_pytorch_and_back_nothing_changes(trained):
+    work, _ = trained
     clips = sorted((work / "data" / "music" / "clips").glob("*.wav"))[:2]
-    found = carry_over(str(work / "runs" / nano_recipe.TUNE), work / "nano.pt", clips)
+    found = export_and_compare(str(work / "runs" / nano_recipe.TUNE), work / "nano.pt", clips)
     assert found["weights_equal"]
     assert found["equal_tokens"] == found["tokens"]
     assert found["logit_difference"] < 1e-5
 
 
-def test_a_step_is_picked_up_and_other_options_are_refused(tmp_path):
-    said, done = [], []
+def test_a_step_is_cached_and_other_options_are_refused(tmp_path, capsys):
+    done = []
 
     def do():
         done.append(1)
         return {"number": 5}
 
-    tour = Tour(TourConfig(output=tmp_path), said.append)
-    first, second = (tour.step("nothing", "a model", do) for _ in range(2))
+    tour = Tour(TourConfig(output=tmp_path))
+    first, second = (tour.run("train", "a model", do) for _ in range(2))
     assert first == second
     assert len(done) == 1
-    assert "done before" in said[1]
-    other = Tour(TourConfig(output=tmp_path, minutes=9), said.append)
-    assert "other options" in refusal(other.step, "nothing", "a model", do)
+    assert "a model: done before" in capsys.readouterr().err
+    other = Tour(TourConfig(output=tmp_path, minutes=9))
+    assert "other options" in refusal(other.run, "train", "a model", do)
 
 
-def test_the_screen_shows_shares_beside_the_best_blind_baseline(tmp_path):
+def test_the_summary_shows_accuracies_beside_the_best_baseline_baseline(tmp_path):
     def scores(share):
         score = {"model": share, "best_baseline": 0.25}
         return {"by_format": {"qa": score}, "by_fact": {"timbre": score, "tempo": score}}
 
     found = {
-        "shipped": {"scores": scores(0.93)},
-        "nothing": {"scores": scores(0.61)},
-        "timbre": {
+        "test": {"scores": scores(0.93)},
+        "train": {"scores": scores(0.61)},
+        "finetune": {
             f"{what}_{when}": {
                 **scores(share),
                 "by_format": {"caption_timbre": {"model": share}},
@@ -180,16 +180,16 @@ def test_the_screen_shows_shares_beside_the_best_blind_baseline(tmp_path):
         },
         "export": {"file": "nano.pt", "weights_equal": True, "equal_tokens": 40, "tokens": 40},
     }
-    page = screen(found, TourConfig(output=tmp_path))
+    page = format_summary(found, TourConfig(output=tmp_path))
     assert re.search(r"open questions +93 +61 +25", page)
     assert re.search(r"named when asked for +10 +90", page)
     assert re.search(r"all other facts +10 +90", page)
-    assert "every weight is the same" in page
+    assert "all weights are equal" in page
     assert str(tmp_path / "results") in page
 
 
-def test_losses_of_all_stages_are_read_and_drawn(learnt, tmp_path):
-    work, done = learnt
+def test_losses_of_all_stages_are_read_and_plotted(trained, tmp_path):
+    work, done = trained
     runs = {name: work / "runs" / name for name in done}
     steps, losses = read_losses(runs[nano_recipe.TUNE])
     assert steps[-1] == nano_recipe.steps_in(0.07)[nano_recipe.TUNE]

@@ -383,10 +383,9 @@ class SyntheticCommand:
 
     def run(self) -> int:
         """Evaluates; returns the exit code."""
-        from tinymu_jax.quickstart.evaluate import examine
+        from tinymu_jax.quickstart.evaluate import evaluate_model
 
-        with show_progress("asking") as progress:
-            result = examine(self.checkpoint, self.folder, self.output, progress, self.baselines)
+        result = evaluate_model(self.checkpoint, self.folder, self.output, self.baselines)
         print(as_text(result.scores))
         print(f"scores and answers are in {self.output}", file=sys.stderr)
         return 0

@@ -1,9 +1,9 @@
-"""The paper's ablations with nano: what each part of the recipe is worth.
+"""The paper's ablations with nano: what each part of the recipe contributes.
 
     tinymu ablate --minutes 8
 
-Each is nano's recipe but for one thing. The encoder is learnt once, and what does not differ is
-shared. LoRA and the frozen decoder begin, as all others, with a decoder that knows the words.
+Each ablation is nano's recipe with one change. The encoder is trained once, and unchanged stages
+are shared. LoRA and the frozen decoder start, like all others, from a decoder trained on text.
 """
 
 from dataclasses import dataclass, replace
@@ -13,23 +13,23 @@ from tinymu_jax.data.question_formats import MCQ, QA, YES_NO
 from tinymu_jax.models.config import ProjectorKind
 from tinymu_jax.models.lora import LORA_FROZEN_PARAMS
 from tinymu_jax.quickstart import nano_recipe
+from tinymu_jax.quickstart.nano_recipe import JOIN, LABELS, LETTERS, TUNE, WORDS
 from tinymu_jax.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """How a model's recipe differs from nano's own."""
+    """A change to nano's recipe."""
 
-    told: str
-    """The difference in words."""
+    title: str
     paper: float | None = None
-    """Percent of MuChoMusic that the paper reports (table of ablations), where it does."""
+    """Accuracy on MuChoMusic in percent, from the paper's table of ablations."""
     without: str | None = None
-    """The task that is left out of all it learns from, in words and heard."""
+    """Task removed from all training data, text and audio."""
     projector: ProjectorKind = "transformer"
-    """Kind of the projector; as many vectors of audio come out of each."""
+    """All kinds return the same number of vectors."""
     decoder: Literal["full", "lora", "frozen"] = "full"
-    """What of the decoder learns in the last stage."""
+    """How the decoder is trained in the last stage."""
 
 
 FULL = "full"
@@ -49,47 +49,43 @@ ABLATIONS = {
 
 def stages(
     name: str,
-    places: nano_recipe.Places,
+    paths: nano_recipe.RunPaths,
     vocab_size: int,
     minutes: float,
     seed: int = 0,
-    whole: nano_recipe.Places | None = None,
+    full_paths: nano_recipe.RunPaths | None = None,
 ) -> dict[str, TrainConfig]:
-    """Returns the runs of an ablation, by the names of nano's stages.
+    """Returns the config of each stage of an ablation, by the names of nano's stages.
 
     Args:
         name: of `ABLATIONS`.
-        places: of its data and of all ablations' runs: each has a folder of its name.
+        paths: data of the ablation, and the folder of all ablations, with one folder of runs each.
         vocab_size: of the tokenizer.
-        minutes: of nano's whole recipe on two cores.
+        minutes: training time of nano's full recipe on two cores.
         seed: of weights and order.
-        whole: of the data that nothing is left out of, where the ablation's is other: what is
-            shared learns from it.
+        full_paths: data with all tasks, for shared stages; default `paths`.
     """
     ablation = ABLATIONS[name]
-    full, own = (
-        nano_recipe.stages(x._replace(output=x.output / of), vocab_size, minutes, seed)
-        for of, x in ((FULL, whole or places), (name, places))
+    full, runs = (
+        nano_recipe.stages(x._replace(output=x.output / folder), vocab_size, minutes, seed)
+        for folder, x in ((FULL, full_paths or paths), (name, paths))
     )
-    own[nano_recipe.LABELS] = full[nano_recipe.LABELS]
+    runs[LABELS] = full[LABELS]
     if ablation.without is None:
-        own |= {stage: full[stage] for stage in (nano_recipe.LETTERS, nano_recipe.WORDS)}
-    join = own[nano_recipe.JOIN]
-    start = replace(
-        join.init, encoder=full[nano_recipe.LABELS].output, decoder=own[nano_recipe.WORDS].output
-    )
-    bridge = replace(join.model.projector, kind=ablation.projector)
-    own[nano_recipe.JOIN] = replace(join, init=start, model=replace(join.model, projector=bridge))
-    if ablation.without is None and bridge == join.model.projector:
-        own[nano_recipe.JOIN] = full[nano_recipe.JOIN]
-    last = own[nano_recipe.TUNE]
-    last = replace(last, init=replace(last.init, checkpoint=own[nano_recipe.JOIN].output))
+        runs |= {stage: full[stage] for stage in (LETTERS, WORDS)}
+    join = runs[JOIN]
+    init = replace(join.init, encoder=full[LABELS].output, decoder=runs[WORDS].output)
+    projector = replace(join.model.projector, kind=ablation.projector)
+    runs[JOIN] = replace(join, init=init, model=replace(join.model, projector=projector))
+    if ablation.without is None and projector == join.model.projector:
+        runs[JOIN] = full[JOIN]
+    tune = runs[TUNE]
+    tune = replace(tune, init=replace(tune.init, checkpoint=runs[JOIN].output))
     if ablation.decoder == "lora":
-        last = replace(
-            last, lora=nano_recipe.LORA, optim=replace(last.optim, frozen_params=LORA_FROZEN_PARAMS)
-        )
+        optim = replace(tune.optim, frozen_params=LORA_FROZEN_PARAMS)
+        tune = replace(tune, lora=nano_recipe.LORA, optim=optim)
     if ablation.decoder == "frozen":
-        frozen = rf"{last.optim.frozen_params}|decoder/.*"
-        last = replace(last, optim=replace(last.optim, frozen_params=frozen))
-    own[nano_recipe.TUNE] = last
-    return own
+        frozen = rf"{tune.optim.frozen_params}|decoder/.*"
+        tune = replace(tune, optim=replace(tune.optim, frozen_params=frozen))
+    runs[TUNE] = tune
+    return runs

@@ -1,4 +1,4 @@
-"""What `tinymu quickstart` shows and `tinymu ablate` compares, as frozen dataclasses."""
+"""Settings of `tinymu quickstart` and `tinymu ablate`."""
 
 import math
 from dataclasses import dataclass
@@ -7,63 +7,64 @@ from pathlib import Path
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import NANO
 
+RESULTS, TEST_CLIPS = "results", "test_clips"
+"""Folders in the output folder."""
+
 TEST_SEED = 1000
-"""Of the clips that are tested with; training has smaller ones."""
+"""Seed of the test clips; training uses smaller ones."""
+
+MIN_CLIPS = 64
+"""Fewest training clips: one batch of the encoder's stage."""
 
 
 def _check(minutes: float, test_clips: int, seed: int) -> None:
-    """Raises `InputError` for what cannot be done."""
     rules = [
         (0 < minutes < math.inf, f"minutes {minutes:g}: give more than 0"),
         (test_clips >= 1, f"test_clips {test_clips}: give 1 or more"),
         (0 <= seed < TEST_SEED, f"seed {seed}: give 0 to {TEST_SEED - 1}"),
     ]
-    for holds, message in rules:
-        if not holds:
+    for valid, message in rules:
+        if not valid:
             raise InputError(message)
 
 
 @dataclass(frozen=True)
 class TourConfig:
-    """What is shown."""
+    """Settings of `tinymu quickstart`."""
 
     output: Path = Path("quickstart")
-    """Folder of everything; a second run picks up what is there."""
+    """Output folder; a second run resumes in it."""
     checkpoint: str = NANO
-    """The model that is tested, taught and exported."""
+    """The model to test, fine-tune and export."""
     minutes: float = 4.0
-    """Training from nothing, as long as it takes on two cores; other machines do the same steps."""
+    """Training time from scratch on two cores; other machines run the same number of steps."""
     test_clips: int = 120
-    """Clips that models are tested with."""
+    """Number of test clips."""
     seed: int = 0
-    """Of training data, weights and order."""
+    """Seed of training data, weights and order."""
 
     def check(self) -> None:
-        """Raises `InputError` for what cannot be done."""
+        """Raises `InputError` for values out of range."""
         _check(self.minutes, self.test_clips, self.seed)
-
-
-LEAST_CLIPS = 64
-"""Fewer are less than a step learns labels from."""
 
 
 @dataclass(frozen=True)
 class AblationsConfig:
-    """What is compared."""
+    """Settings of `tinymu ablate`."""
 
     output: Path = Path("ablations")
-    """Folder of everything; a second run picks up what is there."""
+    """Output folder; a second run resumes in it."""
     minutes: float = 8.0
-    """Of nano's whole recipe on two cores; other machines do the same steps."""
+    """Training time of nano's full recipe on two cores; other machines run the same steps."""
     clips: int = 6000
-    """Clips that all learn from."""
+    """Number of training clips."""
     test_clips: int = 200
-    """Clips that all are tested with."""
+    """Number of test clips."""
     seed: int = 0
-    """Of training data, weights and order."""
+    """Seed of training data, weights and order."""
 
     def check(self) -> None:
-        """Raises `InputError` for what cannot be done."""
+        """Raises `InputError` for values out of range."""
         _check(self.minutes, self.test_clips, self.seed)
-        if self.clips < LEAST_CLIPS:
-            raise InputError(f"clips {self.clips}: give {LEAST_CLIPS} or more")
+        if self.clips < MIN_CLIPS:
+            raise InputError(f"clips {self.clips}: give {MIN_CLIPS} or more")

@@ -1,23 +1,21 @@
-"""Clips that no training has heard, and a model asked about them."""
+"""Makes test clips and evaluates models on them."""
 
 from pathlib import Path
 
 from tinymu_jax.data.config import SynthesisConfig
-from tinymu_jax.data.synthetic.generate import Progress, synthesize
+from tinymu_jax.data.synthetic.generate import synthesize
 from tinymu_jax.evaluation.synthetic.evaluate import SyntheticResult, evaluate, write_results
+from tinymu_jax.inference.load import load
 from tinymu_jax.quickstart import nano_recipe
 from tinymu_jax.quickstart.config import TEST_SEED
+from tinymu_jax.utils.progress import show_progress
 
-MOST_TOKENS = 48
-"""Of an answer: more than any caption has."""
+MAX_NEW_TOKENS = 48
+"""More than any caption has."""
 
 
-def make_test_clips(folder: Path, clips: int, progress: Progress) -> Path:
-    """Synthesises clips whose combinations of facts training leaves out; returns their folder.
-
-    Raises:
-        InputError: as `synthesize`.
-    """
+def make_test_clips(folder: Path, clips: int) -> Path:
+    """Synthesizes clips with combinations of facts that training leaves out; returns the folder."""
     config = SynthesisConfig(
         clips,
         seconds=nano_recipe.SECONDS,
@@ -27,27 +25,26 @@ def make_test_clips(folder: Path, clips: int, progress: Progress) -> Path:
         choice=3,
         binary=4,
     )
-    return synthesize(folder, config, progress)
+    with show_progress("synthesizing test clips") as progress:
+        return synthesize(folder, config, progress)
 
 
-def examine(
-    model: str | Path, folder: Path, output: Path, progress: Progress, whole: bool = False
+def evaluate_model(
+    checkpoint: str | Path, clips: Path, output: Path, baselines: bool = False
 ) -> SyntheticResult:
-    """Asks a model about a folder of clips, and keeps its scores and answers.
+    """Evaluates a model on a folder of synthetic clips; writes its scores and answers.
 
     Args:
-        model: a checkpoint.
-        folder: of clips that `synthesize` made.
-        output: of scores and answers.
-        progress: called with the number of answers so far, and of all.
-        whole: also score the options of multiple choice, and ask blind.
-
-    Raises:
-        InputError: as `evaluate`.
+        checkpoint: the model.
+        clips: folder that `synthesize` made.
+        output: folder of scores and answers.
+        baselines: also score the options of multiple choice, and ask without audio and with the
+            audio of other clips.
     """
-    from tinymu_jax.inference.load import load
-
-    opened = load(model)
-    results = evaluate(opened, folder, whole, whole, max_new_tokens=MOST_TOKENS, progress=progress)
+    model = load(checkpoint)
+    with show_progress(f"asking {Path(checkpoint).name}") as progress:
+        results = evaluate(
+            model, clips, baselines, baselines, max_new_tokens=MAX_NEW_TOKENS, progress=progress
+        )
     write_results(results, output)
     return results

@@ -1,11 +1,10 @@
-"""Nano: every part of TinyMU at small width, learnt from nothing on synthetic music.
+"""Nano: TinyMU at small width, trained from scratch on synthetic music.
 
-    tinymu quickstart --only nothing --minutes 4
+    tinymu quickstart --only train --minutes 4
 
-Stages as the real model had them: the decoder learns from words alone (how to answer by letter
-first, then all else), the encoder learns to tell what it hears, a projector joins the two, and
-then projector and decoder learn together, as published. (Where the encoder goes on learning too,
-that takes twice the time for the same loss.)
+Stages as for the real model: the decoder learns from text (answering by letter first), the encoder
+from labels, then the projector is trained between the two, then projector and decoder together, as
+published. Training the encoder in the last stage too takes twice the time for the same loss.
 """
 
 from dataclasses import replace
@@ -13,8 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinymu_jax.checkpoints.checkpoint import TOKENIZER_FILE
-from tinymu_jax.data.synthetic.generate import CLIPS as CLIP_FOLDER
-from tinymu_jax.data.synthetic.generate import FACTS_FILE, TEXTS
+from tinymu_jax.data.synthetic.generate import CLIPS, FACTS_FILE, TEXTS
 from tinymu_jax.models.config import (
     LORA_TARGETS,
     LoraConfig,
@@ -35,14 +33,14 @@ from tinymu_jax.training.config import (
 )
 
 SECONDS = 4.0
-"""Of a clip."""
+"""Length of a clip."""
 
 
 def model(vocab_size: int) -> TinyMUConfig:
-    """Returns the sizes: 2.4 million weights.
+    """Returns the model config: 2.4 million parameters.
 
-    The projector is the paper's transformer: of little training it makes far more than the linear
-    one that was published (README, ablations).
+    The projector is the paper's transformer variant, which learns far more in a few minutes than
+    the published linear one (docs/nano.md, ablations).
     """
     return TinyMUConfig(
         encoder=MatpacConfig(width=160, depth=4, num_heads=5, num_frames=400),
@@ -72,71 +70,72 @@ def model(vocab_size: int) -> TinyMUConfig:
 MATRICES = r"encoder/(patch_embed|transformer)/.*kernel|projector/.*kernel|decoder/body/.*kernel"
 
 CONSTANT = r"encoder/(pos_embed|log_mel/.*)"
-"""Weights of the encoder that are tables."""
+"""Fixed tables of the encoder."""
 
 OPTIM = OptimConfig(learning_rate=1.5e-3, beta2=0.98, muon_params=MATRICES, muon_learning_rate=0.02)
 
-SPELLING = replace(OPTIM, frozen_params=r"(encoder|projector)/.*", hold_fraction=0.9)
-"""Letters are learnt late, and at once: not while the rate is low."""
+# Letters are learnt late and suddenly, and not at a low learning rate.
+LETTERS_OPTIM = replace(OPTIM, frozen_params=r"(encoder|projector)/.*", hold_fraction=0.9)
 
-SPEAKING = replace(SPELLING, hold_fraction=0.4)
+WORDS_OPTIM = replace(LETTERS_OPTIM, hold_fraction=0.4)
 
-HEARING = replace(
+LABELS_OPTIM = replace(
     OPTIM,
     muon_learning_rate=0.01,
     hold_fraction=0.5,
     frozen_params=rf"(projector|decoder)/.*|{CONSTANT}",
 )
 
-JOINING = replace(OPTIM, frozen_params=r"(encoder|decoder)/.*")
+JOIN_OPTIM = replace(OPTIM, frozen_params=r"(encoder|decoder)/.*")
 
-TUNING = replace(OPTIM, learning_rate=1e-3, muon_learning_rate=0.003, frozen_params=r"encoder/.*")
-"""Higher rates undo what the decoder has learnt from words."""
+# Higher learning rates undo what the decoder has learnt from text.
+TUNE_OPTIM = replace(
+    OPTIM, learning_rate=1e-3, muon_learning_rate=0.003, frozen_params=r"encoder/.*"
+)
 
-TUNING_BRIEFLY = replace(TUNING, learning_rate=2e-3, muon_learning_rate=0.006)
+# Few steps undo little, so that a higher rate pays.
+SHORT_TUNE_OPTIM = replace(TUNE_OPTIM, learning_rate=2e-3, muon_learning_rate=0.006)
 
-BRIEF = 400
-"""Steps below which there are too few to undo much, and longer ones reach further."""
+SHORT_TUNE_STEPS = 400
 
 LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS)
 
-MUSIC, SPELT = "music", "letters"
-"""Folders of what is synthesised, and of the texts with those questions that teach letters."""
+MUSIC, LETTER_TEXTS = "music", "letters"
+"""Data folders: synthesized music and texts; prepared texts for learning letters."""
 
-# Ways of answering need many rows at once to be learnt; what is heard needs many steps.
-HEARD = PackingConfig(row_length=208, rows=6, max_clips=6, max_labels=64 * 6)
+# Formats of answers are learnt in large batches, audio in many steps.
+AUDIO_PACKING = PackingConfig(row_length=208, rows=6, max_clips=6, max_labels=64 * 6)
 
-TOLD = PackingConfig(row_length=272, rows=16, max_clips=16, max_labels=64 * 16)
+TEXT_PACKING = PackingConfig(row_length=272, rows=16, max_clips=16, max_labels=64 * 16)
 
-LABELLED = PackingConfig(max_clips=16)
+LABELS_PACKING = PackingConfig(max_clips=16)
 
-LETTERS, WORDS = "1_letters", "2_words"
+LETTERS, WORDS, LABELS, JOIN, TUNE = "1_letters", "2_words", "3_labels", "4_join", "5_tune"
+"""Stages: decoder on letters, decoder on text, encoder on labels, projector, last two together."""
 
-LABELS, JOIN, TUNE = "3_labels", "4_join", "5_tune"
+STEPS_PER_MINUTE = {LETTERS: 225, WORDS: 245, LABELS: 230, JOIN: 550, TUNE: 410}
+"""On two cores."""
 
-MINUTE = {LETTERS: 225, WORDS: 245, LABELS: 230, JOIN: 550, TUNE: 410}
-"""Steps of each stage that two cores do in a minute."""
+TEXT_FRACTION, MAX_TEXT_MINUTES = 0.46, 5.0
+"""Fraction of the time for letters and words, and minutes after which they are known."""
 
-WORDS_SHARE, WORDS_MOST = 0.46, 5.0
-"""Of the time for letters and words, and minutes after which they are known."""
+LETTERS_FRACTION = 0.5
+"""Fraction of that time for letters."""
 
-LETTERS_SHARE = 0.5
-"""Of that, for letters."""
+JOIN_FRACTION, MAX_JOIN_MINUTES = 0.11, 1.5
+"""Fraction of the time for the projector, and minutes after which it stops improving."""
 
-JOIN_SHARE, JOIN_MOST = 0.11, 1.5
-"""Of the time for the join, and minutes after which it gains nothing more."""
-
-LABELS_SHARE = 0.63
-"""Of what is left, for labels; the rest is for all together."""
+LABELS_FRACTION = 0.63
+"""Fraction of the remaining time for labels."""
 
 
-class Places(NamedTuple):
-    """Where things lie."""
+class RunPaths(NamedTuple):
+    """Data and output of the stages."""
 
     clips: Path
     """Prepared data set of clips."""
     letters: Path
-    """Prepared data set of texts, with questions that teach letters."""
+    """Prepared data set of texts for learning letters."""
     texts: Path
     """Prepared data set of texts."""
     labels: Path
@@ -147,11 +146,11 @@ class Places(NamedTuple):
     """Folder of the runs."""
 
 
-def places_of(data: Path, output: Path) -> Places:
-    """Returns where things lie: in a folder of data that the quickstart made, and one of runs."""
-    return Places(
-        clips=data / CLIP_FOLDER,
-        letters=data / SPELT,
+def run_paths(data: Path, output: Path) -> RunPaths:
+    """Returns the paths inside a data folder of the quickstart and a folder of runs."""
+    return RunPaths(
+        clips=data / CLIPS,
+        letters=data / LETTER_TEXTS,
         texts=data / TEXTS,
         labels=data / MUSIC / FACTS_FILE,
         tokenizer=data / TOKENIZER_FILE,
@@ -160,62 +159,60 @@ def places_of(data: Path, output: Path) -> Places:
 
 
 def steps_in(minutes: float) -> dict[str, int]:
-    """Returns the steps of each stage for some minutes on two cores."""
-    words = min(WORDS_SHARE * minutes, WORDS_MOST)
-    join = min(JOIN_SHARE * minutes, JOIN_MOST)
-    letters, labels = LETTERS_SHARE * words, LABELS_SHARE * (minutes - words - join)
-    spent = {LETTERS: letters, WORDS: words - letters, LABELS: labels, JOIN: join}
-    spent[TUNE] = minutes - sum(spent.values())
-    return {name: max(1, round(own * MINUTE[name])) for name, own in spent.items()}
+    """Returns the steps of each stage for a training time on two cores."""
+    text = min(TEXT_FRACTION * minutes, MAX_TEXT_MINUTES)
+    join = min(JOIN_FRACTION * minutes, MAX_JOIN_MINUTES)
+    letters, labels = LETTERS_FRACTION * text, LABELS_FRACTION * (minutes - text - join)
+    minutes_of = {LETTERS: letters, WORDS: text - letters, LABELS: labels, JOIN: join}
+    minutes_of[TUNE] = minutes - sum(minutes_of.values())
+    return {name: max(1, round(time * STEPS_PER_MINUTE[name])) for name, time in minutes_of.items()}
 
 
 def stages(
-    places: Places, vocab_size: int, minutes: float, seed: int = 0
+    paths: RunPaths, vocab_size: int, minutes: float, seed: int = 0
 ) -> dict[str, TrainConfig]:
-    """Returns the runs of all stages by name, each after those whose weights it begins with.
+    """Returns the config of each stage by name, in order.
 
     Args:
-        places: of data and runs.
+        paths: data and output.
         vocab_size: of the tokenizer.
-        minutes: of training on two cores.
+        minutes: training time on two cores.
         seed: of weights and order.
     """
-    steps, output = steps_in(minutes), places.output
-    whole = model(vocab_size)
+    steps, output = steps_in(minutes), paths.output
 
-    # A checkpoint brings its sizes.
     def run(
-        name: str,
-        start: InitConfig,
-        optim: OptimConfig,
-        sizes: TinyMUConfig = whole,
-        **data: Any,
+        name: str, init: InitConfig, optim: OptimConfig, sizes: TinyMUConfig, **data: Any
     ) -> TrainConfig:
-        own = DataConfig(train=str(places.clips), packing=HEARD, epochs=0, seed=seed, threads=2)
+        audio = DataConfig(
+            train=str(paths.clips), packing=AUDIO_PACKING, epochs=0, seed=seed, threads=2
+        )
         return TrainConfig(
             output=str(output / name),
-            init=replace(start, seed=seed),
+            init=replace(init, seed=seed),
             model=sizes,
-            data=replace(own, **data),
+            data=replace(audio, **data),
             step=StepConfig(remat="none"),
             optim=optim,
             loop=LoopConfig(validate_every=10**9, save_every=250, max_to_keep=1, tensorboard=False),
             steps=steps[name],
         )
 
-    chance = InitConfig(tokenizer=str(places.tokenizer))
+    nano, from_checkpoint = model(vocab_size), TinyMUConfig()
+    scratch = InitConfig(tokenizer=str(paths.tokenizer))
+    letters = InitConfig(checkpoint=str(output / LETTERS))
     parts = InitConfig(encoder=str(output / LABELS), decoder=str(output / WORDS))
     joined = InitConfig(checkpoint=str(output / JOIN))
-    spelt = InitConfig(checkpoint=str(output / LETTERS))
-    tuning = TUNING_BRIEFLY if steps[TUNE] < BRIEF else TUNING
-    told = {"packing": TOLD}
-    labelled = {"labels": str(places.labels), "packing": LABELLED}
+    tune_optim = SHORT_TUNE_OPTIM if steps[TUNE] < SHORT_TUNE_STEPS else TUNE_OPTIM
+    letter_data = {"train": str(paths.letters), "packing": TEXT_PACKING}
+    text_data = {"train": str(paths.texts), "packing": TEXT_PACKING}
+    label_data = {"labels": str(paths.labels), "packing": LABELS_PACKING}
     return {
-        LETTERS: run(LETTERS, chance, SPELLING, train=str(places.letters), **told),
-        WORDS: run(WORDS, spelt, SPEAKING, TinyMUConfig(), train=str(places.texts), **told),
-        LABELS: run(LABELS, chance, HEARING, **labelled),
-        JOIN: run(JOIN, parts, JOINING),
-        TUNE: run(TUNE, joined, tuning, TinyMUConfig()),
+        LETTERS: run(LETTERS, scratch, LETTERS_OPTIM, nano, **letter_data),
+        WORDS: run(WORDS, letters, WORDS_OPTIM, from_checkpoint, **text_data),
+        LABELS: run(LABELS, scratch, LABELS_OPTIM, nano, **label_data),
+        JOIN: run(JOIN, parts, JOIN_OPTIM, nano),
+        TUNE: run(TUNE, joined, tune_optim, from_checkpoint),
     }
 
 
@@ -224,19 +221,19 @@ TIMBRE_STEPS = 400
 
 
 def new_timbre(clips: Path, checkpoint: str, output: Path, seed: int = 0) -> TrainConfig:
-    """Returns the run that teaches a trained nano another timbre: LoRA, and the projector.
+    """Returns the config that teaches a trained nano another timbre, with LoRA and the projector.
 
     Args:
         clips: prepared data set with the timbre.
-        checkpoint: what is taught.
-        output: of the run.
+        checkpoint: the model to fine-tune.
+        output: folder of the run.
         seed: of new weights and order.
     """
     return TrainConfig(
         output=str(output),
         init=InitConfig(checkpoint=checkpoint, seed=seed),
         lora=LORA,
-        data=DataConfig(train=str(clips), packing=HEARD, epochs=0, seed=seed, threads=2),
+        data=DataConfig(train=str(clips), packing=AUDIO_PACKING, epochs=0, seed=seed, threads=2),
         step=StepConfig(remat="none"),
         optim=OptimConfig(learning_rate=2e-3, beta2=0.98, frozen_params=LORA_FROZEN_PARAMS),
         loop=LoopConfig(validate_every=10**9, save_every=100, max_to_keep=1, tensorboard=False),

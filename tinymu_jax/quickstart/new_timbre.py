@@ -1,4 +1,4 @@
-"""Teaching a model an instrument that it has never heard, with LoRA, in about a minute."""
+"""Fine-tunes a model on an instrument it does not know, with LoRA, in about a minute."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,37 +9,28 @@ from tinymu_jax.data.config import FeatureConfig, PrepareConfig, SynthesisConfig
 from tinymu_jax.data.prepare import prepare
 from tinymu_jax.data.question_formats import QA
 from tinymu_jax.data.synthetic.facts import FACTS, NEW_TIMBRE
-from tinymu_jax.data.synthetic.generate import CLIPS, LISTS, Progress, synthesize
+from tinymu_jax.data.synthetic.generate import CLIPS, LISTS, synthesize
 from tinymu_jax.evaluation.synthetic.evaluate import AnsweredItem
 from tinymu_jax.quickstart import nano_recipe
-from tinymu_jax.quickstart.train_nano import train_alone
+from tinymu_jax.quickstart.train_nano import train_on_one_device
 from tinymu_jax.training.run import Trained
 from tinymu_jax.utils.files import make_folder, write_text
+from tinymu_jax.utils.progress import show_progress
 
 NEW, USUAL, TEST = "new", "usual", "test"
-"""Folders of clips: all with the new timbre, with any, and others of the new one to test with."""
+"""Folders of clips: training clips with the new timbre and with any, test clips with the new one."""
 
 NEW_CLIPS, USUAL_CLIPS = 320, 960
-"""Clips of the new timbre, and of any: with fewer of these, what was known is forgotten."""
+"""Training clips; with fewer usual ones the model forgets what it knew."""
 
-OPEN = 6
-"""Open questions about each clip, of ten facts: most ask for the instrument among others."""
+OPEN_QUESTIONS = 6
+"""Per clip, about ten facts, so that most clips have a question about the instrument."""
 
 
-def make_timbre_data(
-    folder: Path,
-    checkpoint: str,
-    seed: int = 0,
-    test_clips: int = 60,
-    progress: Progress = lambda done, total: None,
-) -> None:
-    """Synthesises and prepares clips with the new timbre, among clips with any.
+def make_timbre_data(folder: Path, checkpoint: str, seed: int = 0, test_clips: int = 60) -> None:
+    """Synthesizes and prepares clips with the new timbre among clips with any timbre.
 
-    What it has learnt stays only if it is asked about the usual ones too, and they are offered the
-    new one as a wrong answer.
-
-    Raises:
-        InputError: as `synthesize` and `prepare`.
+    Questions about usual clips offer the new timbre as a wrong answer.
     """
     tokenizer = open_checkpoint(checkpoint).tokenizer
     make_folder(folder)
@@ -47,34 +38,29 @@ def make_timbre_data(
     common = {"extra": (NEW_TIMBRE,), "seconds": nano_recipe.SECONDS, "workers": 1}
     new = common | {"timbre": NEW_TIMBRE}
     parts = {
-        NEW: SynthesisConfig(NEW_CLIPS, seed=seed + 1, open=OPEN, **new),
-        USUAL: SynthesisConfig(USUAL_CLIPS, seed=seed + 2, open=OPEN, **common),
+        NEW: SynthesisConfig(NEW_CLIPS, seed=seed + 1, open=OPEN_QUESTIONS, **new),
+        USUAL: SynthesisConfig(USUAL_CLIPS, seed=seed + 2, open=OPEN_QUESTIONS, **common),
         TEST: SynthesisConfig(test_clips, seed=seed + 3, held_out=True, open=len(FACTS), **new),
     }
     for name, config in parts.items():
-        synthesize(folder / name, config, progress)
+        with show_progress(f"synthesizing {name} clips") as progress:
+            synthesize(folder / name, config, progress)
     lists = [folder / name / path for name in (NEW, USUAL) for path in LISTS.values()]
     audio = [folder / name / CLIPS for name in (NEW, USUAL) for _ in LISTS]
     features = FeatureConfig(max_seconds=nano_recipe.SECONDS)
     prepare(lists, audio, folder / CLIPS, tokenizer, PrepareConfig(features, workers=1))
 
 
-def teach(folder: Path, checkpoint: str, output: Path, seed: int = 0) -> Trained:
-    """Fine-tunes a model on what `make_timbre_data` made; goes on where it was stopped.
+def finetune(folder: Path, checkpoint: str, output: Path, seed: int = 0) -> Trained:
+    """Fine-tunes a model on the data of `make_timbre_data`; resumes if interrupted.
 
     Raises:
-        InputError: as `train_alone`.
-        KeyboardInterrupt: as `train_alone`.
+        KeyboardInterrupt: the run was asked to stop; it has been saved.
     """
-    config = nano_recipe.new_timbre(folder / CLIPS, checkpoint, output, seed)
-    return train_alone(config)
+    return train_on_one_device(nano_recipe.new_timbre(folder / CLIPS, checkpoint, output, seed))
 
 
-def share_named(rows: Sequence[AnsweredItem]) -> float:
-    """Returns the share (0 to 1) of open questions about the timbre that are answered rightly.
-
-    Args:
-        rows: answers of `evaluate`; 0 if none is such a question.
-    """
-    named = [row.right for row in rows if row.task == QA and row.facts == ("timbre",)]
-    return sum(named) / max(1, len(named))
+def timbre_accuracy(rows: Sequence[AnsweredItem]) -> float:
+    """Returns the accuracy (0 to 1) on open questions about the timbre; 0 if there are none."""
+    correct = [row.right for row in rows if row.task == QA and row.facts == ("timbre",)]
+    return sum(correct) / max(1, len(correct))

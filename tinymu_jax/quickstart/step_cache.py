@@ -1,5 +1,6 @@
-"""What has been done in a folder, and what came of it: a json file for each step."""
+"""Steps whose results are cached in a folder, one json file each."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,59 +8,69 @@ from typing import Any
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists, make_folder, read_json_object, write_json
+from tinymu_jax.utils.numbers import duration
 
 
-class Ledger:
-    """Does each step once."""
+def log(text: str) -> None:
+    """Prints a line to stderr."""
+    print(text, file=sys.stderr, flush=True)
 
-    def __init__(self, folder: Path, say: Callable[[str], Any] = print) -> None:
-        """Takes the place.
 
-        Args:
-            folder: of the json files; made where it is not there.
-            say: prints a line.
-        """
-        self.folder, self.say = make_folder(folder), say
+class StepCache:
+    """Runs each step once.
 
-    def done(self, name: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Returns what came of a step, where it was done with these options."""
-        found = self._read(name)
-        return found if found is not None and found["of"] == options else None
+    Args:
+        folder: of the json files; made if it does not exist.
+    """
 
-    def _read(self, name: str) -> dict[str, Any] | None:
-        path = self.folder / f"{name}.json"
-        return read_json_object(path, "remove it, and run again") if exists(path) else None
+    def __init__(self, folder: Path) -> None:
+        self.folder = make_folder(folder)
 
-    def step(
+    def get(self, name: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Returns the result of a step; None if it was not run with these options."""
+        result = self._read(name)
+        return result if result is not None and result["options"] == options else None
+
+    def run(
         self,
         name: str,
-        doing: str,
+        title: str,
         options: Mapping[str, Any],
-        do: Callable[[], Mapping[str, Any]],
+        compute: Callable[[], Mapping[str, Any]],
     ) -> dict[str, Any]:
-        """Does a step, or reads what came of it when it was done; says so in a line.
+        """Runs a step or reads its cached result.
 
         Args:
             name: of its file.
-            doing: the step in words.
-            options: that its numbers depend on.
-            do: returns what came of it, as plain json.
+            title: printed with the time that it took.
+            options: everything that the result depends on.
+            compute: returns the result as plain json.
+
+        Returns:
+            The result, with `options` and `seconds`.
 
         Raises:
-            InputError: it was done with other options.
+            InputError: the step was run with other options.
         """
-        found = self._read(name)
-        if found is not None:
-            if found["of"] != options:
-                raise InputError(
-                    f"{self.folder.parent}: its step {name!r} was done with other options "
-                    f"({found['of']}); give them again, or name another --output"
-                )
-            self.say(f"{doing}: done before, {found['seconds']:.0f} s")
-            return found
-        began = time.monotonic()
-        found = {"of": dict(options), **do()}
-        found["seconds"] = time.monotonic() - began
-        write_json(self.folder / f"{name}.json", found)
-        self.say(f"{doing}: {found['seconds']:.0f} s")
-        return found
+        result = self._read(name)
+        if result is None:
+            start = time.monotonic()
+            result = {"options": dict(options), **compute()}
+            result["seconds"] = time.monotonic() - start
+            write_json(self._path(name), result)
+            log(f"{title}: {duration(result['seconds'])}")
+        elif result["options"] != options:
+            raise InputError(
+                f"{self.folder.parent}: its step {name!r} was run with other options "
+                f"({result['options']}); give them again, or name another --output"
+            )
+        else:
+            log(f"{title}: done before in {duration(result['seconds'])}")
+        return result
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self._path(name)
+        return read_json_object(path, "remove it, and run again") if exists(path) else None

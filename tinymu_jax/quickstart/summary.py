@@ -1,100 +1,96 @@
-"""What `tinymu quickstart` shows at its end: scores, where files lie, what to try next."""
+"""The summary that `tinymu quickstart` prints: scores, files, what to try next."""
 
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tinymu_jax.quickstart.config import TourConfig
+from tinymu_jax.quickstart.config import RESULTS, TEST_CLIPS, TourConfig
+from tinymu_jax.utils.numbers import percent
 
 FORMATS = {
     "qa": "open questions",
     "binary": "yes or no",
     "mcq": "multiple choice, by letter",
-    "mcq_scored": "multiple choice, by score",
+    "mcq_scored": "multiple choice, by likelihood",
     "caption_timbre": "captions with the right timbre",
-    "caption_facts": "facts told in captions",
+    "caption_facts": "facts in captions",
 }
-"""Names of formats in scores, as they are shown."""
+"""Formats of `Scores` and their titles."""
+
+Scores = Mapping[str, Any]
 
 
-def _percent(score: Mapping[str, Any] | None, name: str = "model") -> str:
-    share = None if score is None else score.get(name)
-    return "-" if share is None else f"{100 * share:.0f}"
-
-
-def _table(title: str, columns: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> str:
-    """Returns the model's share in each row by column, and beside it the best blind baseline."""
-    first = next(iter(columns.values()))
-    lines = [f"{title:<34}" + "".join(f"{column:>14}" for column in [*columns, "best blind"])]
-    for key, name in names.items():
-        if key in first:
-            shares = [_percent(own.get(key)) for own in columns.values()]
-            blind = _percent(first[key], "best_baseline")
-            lines.append(f"{name:<34}" + "".join(f"{share:>14}" for share in [*shares, blind]))
-    return "\n".join(lines)
-
-
-def screen(found: Mapping[str, Mapping[str, Any]], tour: TourConfig) -> str:
-    """Returns the page for a terminal.
+def format_summary(results: Mapping[str, Mapping[str, Any]], config: TourConfig) -> str:
+    """Returns the text for the terminal.
 
     Args:
-        found: what came of each step, by its name.
-        tour: what was shown.
+        results: result of each step, by its name.
+        config: settings of the steps.
     """
-    return "\n".join(_parts(found, tour))
+    return "\n".join(_lines(results, config))
 
 
-def _parts(found: Mapping[str, Mapping[str, Any]], tour: TourConfig) -> Iterator[str]:
-    tested = {
-        title: found[name]["scores"]
-        for name, title in (("shipped", "shipped"), ("nothing", "from nothing"))
-        if name in found
-    }
-    if tested:
-        formats = {name: own["by_format"] for name, own in tested.items()}
-        facts = {name: own["by_fact"] for name, own in tested.items()}
-        yield _table("right answers, percent", formats, FORMATS)
+def _lines(results: Mapping[str, Mapping[str, Any]], config: TourConfig) -> Iterator[str]:
+    titles = {"test": "shipped", "train": "from scratch"}
+    scores = {title: results[name]["scores"] for name, title in titles.items() if name in results}
+    if scores:
+        by_format = {title: own["by_format"] for title, own in scores.items()}
+        by_fact = {title: own["by_fact"] for title, own in scores.items()}
+        yield from _table("correct answers, percent", by_format, FORMATS)
         yield ""
-        yield _table("by fact", facts, {name: name for name in next(iter(facts.values()))})
-    if "timbre" in found:
+        yield from _table("by fact", by_fact, {name: name for name in next(iter(by_fact.values()))})
+    if "finetune" in results:
         yield ""
-        yield from _taught(found["timbre"])
-    if "export" in found:
-        own = found["export"]
-        same = "every weight is the same" if own["weights_equal"] else "WEIGHTS DIFFER"
+        yield from _finetuning(results["finetune"])
+    if "export" in results:
+        result = results["export"]
+        weights = "all weights are equal" if result["weights_equal"] else "WEIGHTS DIFFER"
+        yield ""
         yield (
-            f"PyTorch: {own['file']}: {same} when it is read back, {own['equal_tokens']} of "
-            f"{own['tokens']} answer tokens too"
+            f"PyTorch: {result['file']}: {weights} when read back, {result['equal_tokens']} of "
+            f"{result['tokens']} answer tokens are equal"
         )
     yield ""
-    yield f"all answers, scores and pictures: {tour.output / 'results'}"
+    yield f"all answers, scores and plots: {config.output / RESULTS}"
     yield "try next:"
-    clip = shlex.quote(str(tour.output / "test" / "clips" / "000000.wav"))
-    named = f"{clip} --checkpoint {shlex.quote(tour.checkpoint)}"
-    yield f'  tinymu ask {named} --prompt "Describe the music in full."'
-    yield f"  tinymu score {named} --question 'Major or minor?' --option major \\"
+    clip = shlex.quote(str(config.output / TEST_CLIPS / "clips" / "000000.wav"))
+    model = f"{clip} --checkpoint {shlex.quote(config.checkpoint)}"
+    yield f'  tinymu ask {model} --prompt "Describe the music in full."'
+    yield f"  tinymu score {model} --question 'Major or minor?' --option major \\"
     yield "      --option minor"
-    yield "  tinymu quickstart --output longer --only nothing --minutes 20"
+    yield "  tinymu quickstart --output longer --only train --minutes 20"
 
 
-def _taught(own: Mapping[str, Any]) -> Iterator[str]:
-    """Yields lines about the new timbre, before and after."""
-    yield f"{'a new instrument: accordion':<34}{'before':>14}{'after':>14}"
+def _row(title: str, *cells: str) -> str:
+    return f"{title:<34}" + "".join(f"{cell:>14}" for cell in cells)
+
+
+def _table(title: str, models: Mapping[str, Scores], rows: Mapping[str, str]) -> Iterator[str]:
+    """Yields the accuracy of each model beside the best baseline without audio."""
+    yield _row(title, *models, "best blind")
+    first = next(iter(models.values()))
+    for key, name in rows.items():
+        if key in first:
+            fractions = [scores.get(key, {}).get("model") for scores in models.values()]
+            fractions.append(first[key].get("best_baseline"))
+            yield _row(name, *(percent(fraction, 0, missing="-") for fraction in fractions))
+
+
+def _finetuning(scores: Mapping[str, Scores]) -> Iterator[str]:
+    """Yields the accuracy before and after fine-tuning on the new timbre."""
     rows = {
-        "named when asked for": lambda own: own["new"]["named"],
-        "named in captions": lambda own: own["new"]["by_format"]["caption_timbre"]["model"],
-        "all questions about it": lambda own: own["new"]["by_fact"]["timbre"]["model"],
-        "usual instruments": lambda own: own["usual"]["by_fact"]["timbre"]["model"],
-        "all other facts": lambda own: _mean_of_others(own["usual"]["by_fact"]),
+        "named when asked for": lambda new, usual: new["named"],
+        "named in captions": lambda new, usual: new["by_format"]["caption_timbre"]["model"],
+        "all questions about it": lambda new, usual: new["by_fact"]["timbre"]["model"],
+        "usual instruments": lambda new, usual: usual["by_fact"]["timbre"]["model"],
+        "all other facts": lambda new, usual: _mean_without_timbre(usual["by_fact"]),
     }
-    found = [{what: own[f"{what}_{when}"] for what in ("new", "usual")} for when in WHEN]
-    for name, share in rows.items():
-        yield f"{name:<34}" + "".join(f"{100 * share(one):>14.0f}" for one in found)
+    yield _row("a new instrument: accordion", "before", "after")
+    pairs = [(scores[f"new_{when}"], scores[f"usual_{when}"]) for when in ("before", "after")]
+    for name, fraction in rows.items():
+        yield _row(name, *(percent(fraction(*pair), 0) for pair in pairs))
 
 
-WHEN = ("before", "after")
-
-
-def _mean_of_others(by_fact: Mapping[str, Any]) -> float:
-    shares = [score["model"] for fact, score in by_fact.items() if fact != "timbre"]
-    return sum(shares) / len(shares)
+def _mean_without_timbre(by_fact: Mapping[str, Scores]) -> float:
+    fractions = [score["model"] for fact, score in by_fact.items() if fact != "timbre"]
+    return sum(fractions) / len(fractions)

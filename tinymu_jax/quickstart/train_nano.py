@@ -1,9 +1,11 @@
-"""A small TinyMU learnt from nothing: its data, its tokenizer, its stages."""
+"""Trains a small TinyMU from scratch: its data, its tokenizer, its stages."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+
+import jax
 
 from tinymu_jax.checkpoints.checkpoint import CONFIG_FILE, MODEL_FOLDER, TOKENIZER_FILE
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig, SynthesisConfig
@@ -15,139 +17,116 @@ from tinymu_jax.data.synthetic.generate import (
     LISTS,
     TEXT_LISTS,
     TEXTS,
-    Progress,
     make_text,
     synthesize,
 )
 from tinymu_jax.quickstart import nano_recipe
+from tinymu_jax.quickstart.step_cache import log
 from tinymu_jax.tokenizer import train_tokenizer
 from tinymu_jax.training.config import TrainConfig
+from tinymu_jax.training.run import Trained, train
+from tinymu_jax.training.run_record import is_same_run
 from tinymu_jax.utils.files import exists, make_folder, read_text, write_text
+from tinymu_jax.utils.numbers import duration
+from tinymu_jax.utils.progress import show_progress
 
-TEACH_LETTERS = (MCQ, QA)
-"""Letters are learnt late, and later still among yes and no and captions."""
+LETTER_TASKS = (MCQ, QA)
+"""Questions of the first stage: among yes/no and captions, letters are learnt much later."""
 
 TOKENIZER_TEXTS = 2000
-"""Clips told in words that the tokenizer is made from."""
+"""Text descriptions of clips that the tokenizer is trained on."""
 
 
 def make_tokenizer() -> str:
-    """Returns the text of nano's `tokenizer.json`: always the same one."""
+    """Returns the content of nano's `tokenizer.json`; it is always the same."""
     texts = []
     for number in range(TOKENIZER_TEXTS):
-        _, told, asked = make_text(SynthesisConfig(), number)
-        texts += [told, *(text for one in asked for text in (one.prompt, one.answer))]
+        _, description, questions = make_text(SynthesisConfig(), number)
+        texts.append(description)
+        texts += [text for one in questions for text in (one.prompt, one.answer)]
     return train_tokenizer(texts)
 
 
-def make_data(
-    folder: Path, config: SynthesisConfig, progress: Progress = lambda done, total: None
-) -> None:
-    """Synthesises and prepares what nano learns from; what is there is not made again.
-
-    Raises:
-        InputError: as `synthesize` and `prepare`.
-    """
+def make_data(folder: Path, config: SynthesisConfig) -> None:
+    """Synthesizes and prepares nano's training data; existing parts are not made again."""
     tokenizer = make_folder(folder) / TOKENIZER_FILE
     if not exists(tokenizer):
         write_text(tokenizer, make_tokenizer())
-    text, music = read_text(tokenizer), folder / nano_recipe.MUSIC
-    synthesize(music, config, progress)
+    tokenizer_json, music = read_text(tokenizer), folder / nano_recipe.MUSIC
+    with show_progress("synthesizing") as progress:
+        synthesize(music, config, progress)
 
-    def gather(name: str, settings: PrepareConfig, audio: str, lists: Iterable[str]) -> None:
-        """Prepares the questions of lists, those that there are."""
-        found = [music / own for own in lists if exists(music / own)]
-        if found and not exists(folder / name / DATASET_FILE):
-            prepare(found, [music / audio], folder / name, text, settings)
+    def prepare_once(name: str, settings: PrepareConfig, audio: str, lists: Iterable[str]) -> None:
+        # A task without questions has no list.
+        existing = [music / path for path in lists if exists(music / path)]
+        if existing and not exists(folder / name / DATASET_FILE):
+            prepare(existing, [music / audio], folder / name, tokenizer_json, settings)
 
-    # More processes would take longer to start than texts take.
-    told = PrepareConfig(FeatureConfig(kind="text"), workers=1)
-    heard = PrepareConfig(FeatureConfig(max_seconds=config.seconds))
-    gather(nano_recipe.SPELT, told, TEXTS, (TEXT_LISTS[task] for task in TEACH_LETTERS))
-    gather(TEXTS, told, TEXTS, TEXT_LISTS.values())
-    gather(CLIPS, heard, CLIPS, LISTS.values())
+    # Starting more processes would take longer than preparing the texts.
+    text = PrepareConfig(FeatureConfig(kind="text"), workers=1)
+    audio = PrepareConfig(FeatureConfig(max_seconds=config.seconds))
+    letter_lists = (TEXT_LISTS[task] for task in LETTER_TASKS)
+    prepare_once(nano_recipe.LETTER_TEXTS, text, TEXTS, letter_lists)
+    prepare_once(TEXTS, text, TEXTS, TEXT_LISTS.values())
+    prepare_once(CLIPS, audio, CLIPS, LISTS.values())
 
 
-def vocabulary_size(folder: Path) -> int:
-    """Returns how many tokens the tokenizer of a data folder has."""
+def read_vocab_size(folder: Path) -> int:
+    """Returns the number of tokens of the tokenizer in a data folder."""
     return len(json.loads(read_text(folder / TOKENIZER_FILE))["model"]["vocab"])
 
 
-def is_done(run: TrainConfig) -> bool:
-    """Returns whether a run has come to its end."""
-    return exists(Path(run.output) / MODEL_FOLDER / CONFIG_FILE)
-
-
-def train_stages(
-    runs: Mapping[str, TrainConfig], say: Callable[[str], Any] = print
-) -> Iterator[tuple[str, Any]]:
-    """Does runs one after the other, from where they were stopped.
+def train_stages(stages: Mapping[str, TrainConfig]) -> dict[str, float | None]:
+    """Trains stages one after the other; resumes where it was interrupted.
 
     Args:
-        runs: by their names.
-        say: prints a line; called before each.
-
-    Yields:
-        Name of each and what came of it (`tinymu_jax.training.run.Trained`; None where it had been done
-        before).
-
-    Raises:
-        InputError: a run that was done had another config; as `train_alone`.
-        KeyboardInterrupt: as `train_alone`.
-    """
-    from tinymu_jax.training.run_record import is_same_run
-
-    for name, run in runs.items():
-        done = is_done(run)
-        if done:
-            is_same_run(Path(run.output), run, resume=True)
-        say(f"  {name}: {'done before' if done else f'{run.steps} steps'}")
-        yield name, None if done else train_alone(run)
-
-
-def train_alone(run: TrainConfig) -> Any:
-    """Does a run, or goes on with it, on one device: a step is too small to be parted.
+        stages: config of each, by name.
 
     Returns:
-        `tinymu_jax.training.run.Trained`.
+        Seconds of each stage; None if it was finished before.
 
     Raises:
-        InputError: as `tinymu_jax.training.run.train`.
-        KeyboardInterrupt: it was asked to stop; it has been saved, and what follows needs its end.
+        InputError: a finished stage had another config.
+        KeyboardInterrupt: a stage was asked to stop; it has been saved.
     """
-    import jax
+    seconds: dict[str, float | None] = {}
+    for name, config in stages.items():
+        if exists(Path(config.output) / MODEL_FOLDER / CONFIG_FILE):
+            is_same_run(Path(config.output), config, resume=True)
+            log(f"  {name}: done before")
+            seconds[name] = None
+            continue
+        log(f"  {name}: {config.steps} steps")
+        start = time.monotonic()
+        train_on_one_device(config)
+        seconds[name] = time.monotonic() - start
+        log(f"  {name}: {duration(seconds[name])}")
+    return seconds
 
-    from tinymu_jax.training.run import train
 
-    trained = train(run, True, jax.devices()[:1])
+def train_on_one_device(config: TrainConfig) -> Trained:
+    """Trains or resumes on one device; nano's steps are too small to be sharded.
+
+    Raises:
+        KeyboardInterrupt: the run was asked to stop; it has been saved.
+    """
+    trained = train(config, True, jax.devices()[:1])
     if trained.model is None:
         raise KeyboardInterrupt
     return trained
 
 
-def learn(
-    data: Path,
-    output: Path,
-    minutes: float,
-    seed: int = 0,
-    say: Callable[[str], Any] = print,
-) -> Iterator[tuple[str, Any]]:
-    """Trains nano from nothing, stage by stage, from where it was stopped; the last is the whole.
+def train_nano(data: Path, output: Path, minutes: float, seed: int = 0) -> dict[str, float | None]:
+    """Trains nano from scratch.
 
     Args:
         data: folder that `make_data` filled.
-        output: of the runs.
-        minutes: of training on two cores; a stage has so many steps, whatever the machine.
+        output: folder of the runs.
+        minutes: training time on two cores, which fixes the steps of each stage.
         seed: of weights and order.
-        say: as `train_stages`.
 
-    Yields:
-        As `train_stages`.
-
-    Raises:
-        InputError: as `train_stages`.
+    Returns:
+        Seconds of each stage, as `train_stages`.
     """
-    runs = nano_recipe.stages(
-        nano_recipe.places_of(data, output), vocabulary_size(data), minutes, seed
-    )
-    yield from train_stages(runs, say)
+    paths = nano_recipe.run_paths(data, output)
+    return train_stages(nano_recipe.stages(paths, read_vocab_size(data), minutes, seed))

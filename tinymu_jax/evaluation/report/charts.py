@@ -113,8 +113,11 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
 
 
 def _wrap(text: str, letters: int, lines: int = 1) -> list[str]:
-    """Returns the lines of a label, shortened to `lines`; the description has all of it."""
-    return textwrap.wrap(printable(text), letters, max_lines=lines, placeholder=" …") or [""]
+    """Returns a label in at most so many lines; the chart's description has all of it."""
+    wrapped = textwrap.wrap(printable(text), letters) or [""]
+    if len(wrapped) > lines:
+        wrapped[lines - 1] = wrapped[lines - 1][: letters - 2] + " …"
+    return wrapped[:lines]
 
 
 @rc_context(STYLE)

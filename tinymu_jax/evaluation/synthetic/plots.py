@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: scores by fact, and one question over what was heard."""
+"""Plots of an evaluation on synthetic music: accuracy by fact, and one question with its clip."""
 
 import textwrap
 from pathlib import Path
@@ -14,37 +14,36 @@ from tinymu_jax.evaluation.synthetic.scores import Scores
 from tinymu_jax.utils.plotting import new_figure, save_figure
 
 TITLE_WIDTH = 80
-"""Characters of one line above a picture."""
+"""Characters per line."""
 
 
 def plot_facts(scores: Scores, path: str | Path, title: str = "") -> None:
-    """Writes a picture of the accuracy by fact, each beside its best blind baseline.
+    """Plots the accuracy by fact beside the best baseline without audio.
 
     Args:
         scores: of `evaluate`.
-        path: of the picture; its suffix says the format.
-        title: above the picture.
+        path: of the plot; its suffix sets the format.
+        title: above the plot.
 
     Raises:
-        InputError: no fact was asked for; the place cannot be written
-            to.
+        InputError: there are no scores by fact; the file cannot be written.
     """
     if not scores.by_fact:
         raise InputError("no scores by fact: evaluate on questions other than captions")
-    # The best at the top, which is the last.
+    # The last row is drawn at the top.
     facts = sorted(scores.by_fact.items(), key=lambda pair: pair[1].model or 0)
-    places = np.arange(len(facts))
+    positions = np.arange(len(facts))
     figure, axes = new_figure(8, 1.2 + 0.42 * len(facts))
     bars = (
         ("model", 0.2, "tab:blue", [score.model for _, score in facts]),
         ("best blind baseline", -0.2, "lightgrey", [score.best_baseline for _, score in facts]),
     )
-    for label, above, colour, shares in bars:
-        percent = [100 * (share or 0) for share in shares]
-        drawn = axes.barh(places + above, percent, 0.38, color=colour, label=label)
+    for label, offset, colour, fractions in bars:
+        values = [100 * (fraction or 0) for fraction in fractions]
+        drawn = axes.barh(positions + offset, values, 0.38, color=colour, label=label)
         axes.bar_label(drawn, fmt="%.0f", padding=2, fontsize=8)
-    axes.set_yticks(places, [f"{name} ({score.number})" for name, score in facts])
-    axes.set(xlim=(0, 105), xlabel="right answers, percent")
+    axes.set_yticks(positions, [f"{name} ({score.number})" for name, score in facts])
+    axes.set(xlim=(0, 105), xlabel="correct answers, percent")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, parse_math=False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -52,19 +51,18 @@ def plot_facts(scores: Scores, path: str | Path, title: str = "") -> None:
 
 
 def plot_question(clip: str | Path, row: AnsweredItem, path: str | Path) -> None:
-    """Writes a picture of a clip's log-mel below a question about it and its answer.
+    """Plots a clip's log-mel below a question about it and its answer.
 
     Args:
         clip: the recording.
-        row: of `Results`.
-        path: of the picture; its suffix says the format.
+        row: the question and its answer.
+        path: of the plot; its suffix sets the format.
 
     Raises:
-        InputError: the recording cannot be read; the place cannot be
-            written to.
+        InputError: the recording cannot be read; the file cannot be written.
     """
-    mark = "right" if row.right else f"wrong, expected: {row.expected}"
-    lines = [*textwrap.wrap(row.prompt, TITLE_WIDTH)]
-    lines += textwrap.wrap(f"\u2192 {row.answer or 'no answer'} ({mark})", TITLE_WIDTH)
+    verdict = "correct" if row.right else f"wrong, expected: {row.expected}"
+    lines = textwrap.wrap(row.prompt, TITLE_WIDTH)
+    lines += textwrap.wrap(f"\u2192 {row.answer or 'no answer'} ({verdict})", TITLE_WIDTH)
     mel = log_mel(read_clip(clip, max_seconds=None).samples)
     plot_log_mel(np.asarray(mel), path, "\n".join(lines))
