@@ -146,7 +146,7 @@ def test_large_confusions_are_listed(tmp_path):
     page, text = written(tmp_path, eval_result(confusions=(Confusion("Large", labels, counts),)))
     assert "label 3 taken for label 5 7" in page.texts("tr")
     assert "| label 3 taken for label 5 | 7 |" in text
-    assert "The first 1 of 1; all are in report.json." in page.texts("p", "note")
+    assert "The 1 most frequent of 1 mistakes; all are in report.json." in page.texts("p", "note")
 
 
 def test_a_radar_of_two_axes_is_drawn_as_bars(tmp_path):

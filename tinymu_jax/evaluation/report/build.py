@@ -11,8 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.report.compare import group_results
 from tinymu_jax.evaluation.report.examples import load_sounds
-from tinymu_jax.evaluation.report.html import render_page
-from tinymu_jax.evaluation.report.markdown import render_markdown
+from tinymu_jax.evaluation.report.render import render
 from tinymu_jax.evaluation.results import EvalResult
 from tinymu_jax.utils.files import make_folder, read_json_object, write_json, write_text
 
@@ -42,9 +41,10 @@ def write_report(results: Sequence[EvalResult], output: Path) -> Path:
         _check(result)
     folder, groups = make_folder(output), group_results(results)
     sounds = load_sounds(example.audio for result in results for example in result.worst)
+    page, text = render(groups, sounds)
     write_json(folder / JSON_FILE, {"format": FORMAT, "results": _to_json(results)})
-    write_text(folder / TEXT_FILE, render_markdown(groups))
-    write_text(folder / PAGE_FILE, render_page(groups, sounds))
+    write_text(folder / TEXT_FILE, text)
+    write_text(folder / PAGE_FILE, page)
     return folder / PAGE_FILE
 
 

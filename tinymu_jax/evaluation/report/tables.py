@@ -31,7 +31,6 @@ class Cell(NamedTuple):
 class Grid(NamedTuple):
     """A printed table."""
 
-    title: str
     columns: Sequence[tuple[str, Sequence[str]]]
     """Name and subcolumns; () where it has none."""
     rows: Sequence[tuple[str, Sequence[Cell]]]
@@ -134,7 +133,7 @@ def merge_tables(tables: Sequence[tuple[str, Table]], is_comparison: bool) -> Gr
         printed.append((without_folders(row), [*cells, counts[row]] if counts else cells))
     heads = [(column, subcolumns) for column in columns] + ([("n", [])] if counts else [])
     remarks = union([without_folders(table.note)] for _, table in tables if table.note)
-    return Grid(tables[0][1].title, heads, printed, notes, remarks)
+    return Grid(heads, printed, notes, remarks)
 
 
 def _count_cells(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell] | None:
@@ -162,7 +161,7 @@ def headline_grid(group: Group) -> Grid:
     columns = [*group.names] if group.is_comparison else ["value"]
     columns += ["difference"] if len(group.names) == 2 else []
     columns += ["n", "published"] if counts else ["published"]
-    return Grid("Headline", [(column, ()) for column in columns], rows, notes)
+    return Grid([(column, ()) for column in columns], rows, notes)
 
 
 def _published_cell(group: Group, name: str, notes: list[str]) -> Cell:
@@ -183,7 +182,7 @@ def settings_grid(group: Group) -> Grid:
         cells += [Cell("differs" if len(set(values)) > 1 else "")] if group.is_comparison else []
         rows.append((name, cells))
     columns = [*group.names, ""] if group.is_comparison else ["value"]
-    return Grid("Settings", [(column, ()) for column in columns], rows)
+    return Grid([(column, ()) for column in columns], rows)
 
 
 def radar_grid(radar: MergedRadar) -> Grid:
@@ -192,7 +191,7 @@ def radar_grid(radar: MergedRadar) -> Grid:
         (axis, [Cell(percent(line.values[number])) for line in radar.series])
         for number, axis in enumerate(radar.axes)
     ]
-    return Grid(radar.title, [(line.name, ()) for line in radar.series], rows)
+    return Grid([(line.name, ()) for line in radar.series], rows)
 
 
 def confusion_grid(matrix: Confusion) -> Grid:
@@ -202,7 +201,7 @@ def confusion_grid(matrix: Confusion) -> Grid:
         for label, counts in zip(matrix.labels, matrix.counts, strict=True)
     ]
     remark = "Rows are the true labels, columns the predicted ones."
-    return Grid(matrix.title, [(label, ()) for label in matrix.labels], rows, remarks=[remark])
+    return Grid([(label, ()) for label in matrix.labels], rows, remarks=[remark])
 
 
 def mistakes_grid(matrix: Confusion) -> Grid:
@@ -217,8 +216,8 @@ def mistakes_grid(matrix: Confusion) -> Grid:
         (f"{matrix.labels[row]} taken for {matrix.labels[column]}", [Cell(f"{-count:,}")])
         for count, row, column in mistakes[:MAX_MISTAKES]
     ]
-    remark = f"The first {len(rows)} of {len(mistakes)}; all are in report.json."
-    return Grid(f"{matrix.title}: most frequent", [("answers", ())], rows, remarks=[remark])
+    remark = f"The {len(rows)} most frequent of {len(mistakes)} mistakes; all are in report.json."
+    return Grid([("answers", ())], rows, remarks=[remark])
 
 
 def reliability_grid(diagram: Reliability) -> Grid:
@@ -230,4 +229,4 @@ def reliability_grid(diagram: Reliability) -> Grid:
         )
     ]
     remark = f"By confidence in percent. Expected calibration error: {percent(diagram.ece)} %."
-    return Grid(diagram.title, [("right", ()), ("answers", ())], rows, remarks=[remark])
+    return Grid([("right", ()), ("answers", ())], rows, remarks=[remark])
