@@ -18,7 +18,7 @@ from tinymu_jax.utils.files import make_folder, write_text
 from tinymu_jax.utils.progress import show_progress
 
 NEW, USUAL, TEST = "new", "usual", "test"
-"""Folders of clips: training clips with the new timbre and with any, test clips with the new one."""
+"""Folders of clips: for training with the new timbre and with any, for testing with the new one."""
 
 NEW_CLIPS, USUAL_CLIPS = 320, 960
 """Training clips; with fewer usual ones the model forgets what it knew."""

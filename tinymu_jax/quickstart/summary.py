@@ -66,8 +66,8 @@ def _row(title: str, *cells: str) -> str:
 
 
 def _table(title: str, models: Mapping[str, Scores], rows: Mapping[str, str]) -> Iterator[str]:
-    """Yields the accuracy of each model beside the best baseline without audio."""
-    yield _row(title, *models, "best blind")
+    """Yields the accuracy of each model beside the best baseline."""
+    yield _row(title, *models, "best baseline")
     first = next(iter(models.values()))
     for key, name in rows.items():
         if key in first:

@@ -18,7 +18,7 @@ TITLE_WIDTH = 80
 
 
 def plot_facts(scores: Scores, path: str | Path, title: str = "") -> None:
-    """Plots the accuracy by fact beside the best baseline without audio.
+    """Plots the accuracy by fact beside the best baseline.
 
     Args:
         scores: of `evaluate`.
@@ -36,7 +36,7 @@ def plot_facts(scores: Scores, path: str | Path, title: str = "") -> None:
     figure, axes = new_figure(8, 1.2 + 0.42 * len(facts))
     bars = (
         ("model", 0.2, "tab:blue", [score.model for _, score in facts]),
-        ("best blind baseline", -0.2, "lightgrey", [score.best_baseline for _, score in facts]),
+        ("best baseline", -0.2, "lightgrey", [score.best_baseline for _, score in facts]),
     )
     for label, offset, colour, fractions in bars:
         values = [100 * (fraction or 0) for fraction in fractions]
