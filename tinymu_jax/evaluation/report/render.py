@@ -5,7 +5,7 @@ The page embeds its styles, charts and sounds; it runs no script and fetches not
 
 import html
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +46,7 @@ MAX_MATRIX_LABELS = 12
 MARKDOWN_CHARACTERS = re.compile(r"([\\`*_\[\]|~])")
 
 Rows = Sequence[tuple[str, Sequence[Metric | None]]]
+Draw = Callable[[charts.Chart], Markup]
 
 
 class Panel(NamedTuple):
@@ -127,36 +128,30 @@ def _code(text: str) -> Markup:
     return Markup(f"{fence}{space}{words}{space}{fence}")
 
 
-def _section(group: Group, draw: Any) -> dict[str, Any]:
+def _section(group: Group, draw: Draw) -> dict[str, Any]:
     """Returns the templates' variables for one evaluation."""
-    rows = [
-        [_headline(group, draw)],
-        _radars(group, draw),
-        *(
-            [_table(tables, group.is_comparison, draw)]
-            for tables in by_title(group, [result.tables for result in group.results])
-        ),
-        *_diagrams(group, draw),
-    ]
+    headline, settings = _headline(group, draw), Panel("Settings", settings_grid(group), "words")
+    tables = by_title(group, [result.tables for result in group.results])
+    rows = [_radars(group, draw)]
+    rows += [[_table(titled, group.is_comparison, draw)] for titled in tables]
+    rows += _diagrams(group, draw)
     worst = [
         (f"Worst answers of {name}" if group.is_comparison else "Worst answers", result.worst)
         for name, result in zip(group.names, group.results, strict=True)
         if result.worst
     ]
-    settings = Panel("Settings", settings_grid(group), "words")
-    headline, *rows = rows
     return {
         "title": group.title,
         # Cards show the headline of one checkpoint, a table compares several.
         "has_cards": not group.is_comparison,
-        "headline": headline[0] if headline[0].grid.rows else None,
+        "headline": headline if headline.grid.rows else None,
         "rows": [row for row in rows if row],
         "worst": worst,
         "settings": settings if settings.grid.rows else None,
     }
 
 
-def _headline(group: Group, draw: Any) -> Panel:
+def _headline(group: Group, draw: Draw) -> Panel:
     panel = Panel("Headline", headline_grid(group), "beside")
     if not group.is_comparison:
         return panel
@@ -165,7 +160,7 @@ def _headline(group: Group, draw: Any) -> Panel:
     return _with_bars(panel, panel.title, rows, group.names, draw)
 
 
-def _table(tables: Sequence[tuple[str, Table]], is_comparison: bool, draw: Any) -> Panel:
+def _table(tables: Sequence[tuple[str, Table]], is_comparison: bool, draw: Draw) -> Panel:
     """Returns tables of one title as one, with a bar chart."""
     panel = Panel(tables[0][1].title, merge_tables(tables, is_comparison))
     columns, rows = align_tables([table for _, table in tables])
@@ -179,7 +174,7 @@ def _table(tables: Sequence[tuple[str, Table]], is_comparison: bool, draw: Any) 
     return _with_bars(panel._replace(grid_class="beside"), title, metrics, names, draw)
 
 
-def _with_bars(panel: Panel, title: str, rows: Rows, series: Sequence[str], draw: Any) -> Panel:
+def _with_bars(panel: Panel, title: str, rows: Rows, series: Sequence[str], draw: Draw) -> Panel:
     """Adds a bar chart of the fractions among metrics, unless there are too few or too many."""
     fractions = [
         (name, [m if m and m.is_fraction and m.value is not None else None for m in metrics])
@@ -192,7 +187,7 @@ def _with_bars(panel: Panel, title: str, rows: Rows, series: Sequence[str], draw
     return panel._replace(chart=draw(charts.bars(title, drawn, series)), caption=caption)
 
 
-def _radars(group: Group, draw: Any) -> list[Panel]:
+def _radars(group: Group, draw: Draw) -> list[Panel]:
     """Returns radars; those of too few or too many axes as bars."""
     panels = []
     for radar in merge_radars(group):
@@ -211,7 +206,7 @@ def _radars(group: Group, draw: Any) -> list[Panel]:
     return panels
 
 
-def _diagrams(group: Group, draw: Any) -> Iterator[list[Panel]]:
+def _diagrams(group: Group, draw: Draw) -> Iterator[list[Panel]]:
     """Yields the confusion matrices and reliability diagrams of each checkpoint."""
     for name, result in zip(group.names, group.results, strict=True):
         suffix = f" ({name})" if group.is_comparison else ""
