@@ -1,4 +1,4 @@
-"""The report of an evaluation: what is written is what was found, and nothing else gets in."""
+"""Evaluation reports: all results are written, and text from outside stays text."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric
 EVIL = "<script>alert('x')</script><img src=http://evil.example/x.png>"
 
 
-def test_numbers_stand_in_the_page_as_shares_with_intervals(tmp_path):
+def test_numbers_are_in_percent_with_intervals(tmp_path):
     page, _ = written(tmp_path, eval_result())
     assert page.texts("div", "card") == [
         "accuracy 58.6 % 95 %: [55.8, 61.4] · n = 1,187 published 59.0 of a preprint",
@@ -34,7 +34,7 @@ def test_numbers_stand_in_the_page_as_shares_with_intervals(tmp_path):
     assert "Read with care." in page.texts("p", "note")
 
 
-def test_notices_stand_first(tmp_path):
+def test_notices_come_first(tmp_path):
     page, text = written(tmp_path, eval_result())
     tags = [tag for tag, _, _ in page.elements]
     assert tags.index("aside") < tags.index("section")
@@ -84,7 +84,7 @@ def test_text_from_outside_is_only_text(tmp_path):
     assert "<script" not in re.sub(r"`[^`]*`", "", text)
 
 
-def test_control_signs_are_written_out(tmp_path):
+def test_control_characters_are_escaped(tmp_path):
     page, text = written(tmp_path, eval_result(worst=(answer(predicted="a\x00b\x1b[0m\ud800"),)))
     assert "a\\x00b\\x1b[0m\\ud800" in page.texts("dd")
     assert "`a\\x00b\\x1b[0m\\ud800`" in text
@@ -127,7 +127,7 @@ def test_a_page_is_well_built(tmp_path):
         assert picture[1].text
 
 
-def test_the_heard_part_of_a_recording_stands_in_the_page(tmp_path):
+def test_the_first_seconds_of_a_recording_are_embedded(tmp_path):
     rate, seconds = 44_100, 12
     times = np.arange(rate * seconds) / rate
     both = np.stack([0.5 * np.sin(math.tau * 440 * times), np.zeros_like(times)], axis=1)
@@ -145,7 +145,7 @@ def test_the_heard_part_of_a_recording_stands_in_the_page(tmp_path):
     assert spectrum.argmax() / 10 == pytest.approx(440, abs=0.2)
 
 
-def test_a_recording_that_cannot_be_read_is_said_in_its_place(tmp_path):
+def test_an_unreadable_recording_is_reported_in_its_place(tmp_path):
     worst = (answer(tmp_path / "gone.wav"), answer(""))
     page, _ = written(tmp_path, eval_result(worst=worst))
     assert "audio" not in [tag for tag, _, _ in page.elements]
@@ -177,13 +177,13 @@ def test_checkpoints_are_named_without_the_folders_of_a_machine(path, name):
     assert checkpoint_name(path) == name
 
 
-def test_only_folders_are_taken_from_a_text():
+def test_only_folders_are_removed_from_a_text():
     text = "4/4 and/or https://a.example/b/c of '/home/me/a.wav', C:\\me\\b.wav"
     assert without_folders(text) == "4/4 and/or https://a.example/b/c of 'a.wav', b.wav"
 
 
 @pytest.mark.parametrize(
-    ("said", "number"),
+    ("predicted", "number"),
     [
         ("slow", 1),
         ("Slow.", 1),
@@ -196,7 +196,7 @@ def test_only_folders_are_taken_from_a_text():
         ("", None),
     ],
 )
-def test_an_option_is_named_by_its_words_or_its_letter(said, number):
+def test_an_option_is_named_by_its_words_or_its_letter(predicted, number):
     options = marked_options(
         Example("", "?", "(A) fast", predicted, options=("(A) fast", "(B) slow"))
     )

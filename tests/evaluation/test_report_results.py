@@ -1,4 +1,4 @@
-"""Findings come back from report.json as they were, and checkpoints stand side by side."""
+"""Results survive report.json unchanged, and checkpoints are compared side by side."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from tinymu_jax.evaluation.report.build import compare_reports, read_report, wri
 from tinymu_jax.evaluation.results import Confusion, Metric, Radar, Table
 
 
-def test_json_gives_back_all_that_was_found(tmp_path):
+def test_json_gives_back_the_results(tmp_path):
     found = [eval_result(worst=(answer("ü\udcff.wav", score=1 / 3),)), eval_result(kind="list")]
     write_report(found, tmp_path)
     assert read_report(tmp_path / "report.json") == found == read_report(tmp_path)
@@ -27,7 +27,7 @@ def test_numbers_of_numpy_are_numbers_in_json(tmp_path):
     assert back.confusions[0].counts == ((1, 2), (3, 4))
 
 
-def test_what_is_no_number_is_null(tmp_path):
+def test_nan_and_infinity_are_null(tmp_path):
     radar = Radar("R", ("a", "b", "c"), {"m": (math.nan, 0.5, math.inf)})
     headline = {"accuracy": Metric(math.nan)}
     write_report([eval_result(radars=(radar,), headline=headline)], tmp_path)
@@ -79,8 +79,8 @@ def test_a_report_that_lacks_a_field_or_is_missing_is_refused(tmp_path):
     assert "cannot be read" in refusal(read_report, tmp_path / "none.json")
 
 
-def test_nothing_found_and_rows_of_another_length_are_refused(tmp_path):
-    assert "no findings" in refusal(write_report, [], tmp_path)
+def test_no_results_and_rows_of_another_length_are_refused(tmp_path):
+    assert "no results" in refusal(write_report, [], tmp_path)
     short = Table("T", ("a", "b"), {"row": (Metric(0.5),)})
     assert "row 'row' has 1 values where 2" in refusal(
         write_report, [eval_result(tables=(short,))], tmp_path
@@ -136,7 +136,7 @@ def test_several_rings_of_several_checkpoints_are_compared_by_their_names(tmp_pa
     ]
 
 
-def test_checkpoints_of_one_name_are_told_apart(tmp_path):
+def test_checkpoints_of_the_same_name_are_numbered(tmp_path):
     page, _ = written(tmp_path, eval_result(checkpoint="m"), eval_result(checkpoint="m"))
     assert page.texts("tr")[0] == "m (1) m (2) difference n published"
 
