@@ -25,30 +25,47 @@ from tinymu_jax.utils.numbers import percent
 SERIES_COLOURS = ("#0b62a8", "#c24e00", "#00795a", "#96407c", "#7a6200", "#4a4fb5")
 """Further series repeat the colours with other dashes."""
 
-INK, QUIET, RULE, BASELINE, HEAT, CARD, PAPER = (
-    *("#1b1e23", "#555c66", "#d5d9df", "#70757d"),
-    *("#6aa6de", "#f5f6f8", "#fefefe"),
-)
+INK, QUIET, RULE, BASELINE = "#1b1e23", "#555c66", "#d5d9df", "#70757d"
+HEAT, CARD, PAPER = "#6aa6de", "#f5f6f8", "#fefefe"
 
-CSS_VARIABLES = {
-    **{colour: f"var(--s{number})" for number, colour in enumerate(SERIES_COLOURS)},
-    **{INK: "var(--ink)", QUIET: "var(--quiet)", RULE: "var(--rule)", BASELINE: "var(--base)"},
-    **{HEAT: "var(--heat)", CARD: "var(--card)", PAPER: "var(--paper)"},
+CSS_VARIABLES = {colour: f"var(--s{number})" for number, colour in enumerate(SERIES_COLOURS)} | {
+    INK: "var(--ink)",
+    QUIET: "var(--quiet)",
+    RULE: "var(--rule)",
+    BASELINE: "var(--base)",
+    HEAT: "var(--heat)",
+    CARD: "var(--card)",
+    PAPER: "var(--paper)",
 }
+"""What colours become in the SVG."""
 
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
+    "text.color": INK,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
-    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9),
-    **dict.fromkeys(("text.color", "xtick.labelcolor", "ytick.labelcolor"), INK),
-    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
-    **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},
-    **{"axes.labelsize": 8, "axes.labelcolor": QUIET, "axes.axisbelow": True},
-    **{"axes.edgecolor": RULE, "grid.color": RULE, "grid.linewidth": 0.75},
-    **{"legend.frameon": False, "legend.borderpad": 0, "legend.borderaxespad": 1.2},
+    "axes.axisbelow": True,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": QUIET,
+    "axes.labelsize": 8,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.spines.bottom": False,
+    "grid.color": RULE,
+    "grid.linewidth": 0.75,
+    "legend.borderaxespad": 1.2,
+    "legend.borderpad": 0,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "xtick.labelcolor": INK,
+    "xtick.labelsize": 9,
+    "xtick.major.size": 0,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 9,
+    "ytick.major.size": 0,
 }
 
 DASHES = ("-", (0, (4, 2)), (0, (1.5, 2)), (0, (5, 2, 1.5, 2)))
