@@ -27,7 +27,7 @@ def format_summary(results: Mapping[str, Mapping[str, Any]], config: TourConfig)
         results: result of each step, by its name.
         config: settings of the steps.
     """
-    return "\n".join(_lines(results, config))
+    return "\n".join(_lines(results, config)).lstrip()
 
 
 def _lines(results: Mapping[str, Mapping[str, Any]], config: TourConfig) -> Iterator[str]:
