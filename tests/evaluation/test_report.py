@@ -94,8 +94,10 @@ def test_a_page_needs_nothing_from_outside(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(8000), 16_000)
     page, text = written(tmp_path, eval_result(worst=(answer(tmp_path / "a.wav"),)))
     for tag, attributes, _ in page.elements:
-        for key in ("src", "href", "data", "srcset", "poster", "action", "style"):
+        for key in ("src", "href", "xlink:href", "data", "srcset", "poster", "action"):
             assert (attributes.get(key) or "data:").startswith(("data:", "#")), (tag, key)
+        for value in attributes.values():
+            assert "url(" not in (value or "").replace("url(#", "")
         assert not any(key.startswith("on") for key in attributes)
     (style,) = page.texts("style")
     assert "url(" not in style
@@ -115,8 +117,10 @@ def test_a_page_is_well_built(tmp_path):
     assert all(after <= before + 1 for before, after in pairwise(levels))
     heads = [attributes for tag, attributes, _ in page.elements if tag == "th"]
     assert {one.get("scope") for one in heads} == {"col", "row"}
+    ids = [one["id"] for _, one, _ in page.elements if "id" in one]
+    assert len(set(ids)) == len(ids)
     links = {one["href"][1:] for tag, one, _ in page.elements if tag == "a"}
-    assert links == {one["id"] for _, one, _ in page.elements if "id" in one}
+    assert links == {"part-1", "part-2"} <= set(ids)
     whole = (tmp_path / "out" / "report.html").read_text("utf-8")
     drawn = re.findall(r"<svg.*?</svg>", whole, re.DOTALL)
     assert drawn
