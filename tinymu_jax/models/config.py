@@ -108,7 +108,7 @@ class ProjectorConfig(ConfigBase):
             (divisible, "output_width must be a multiple of num_heads"),
         ]
 
-    def num_outputs(self, num_inputs: float) -> float:
+    def num_outputs(self, num_inputs: int | float) -> int | float:
         """Returns how many vectors come out for `num_inputs` encoder vectors."""
         return self.num_vectors if self.kind == "transformer" else num_inputs
 
