@@ -31,7 +31,7 @@ def feature_std(moments: Float[Array, "2 *rest"], count: Float[Array, ""]) -> Fl
 def step_metrics(
     sums: MetricSums,
     count: Float[Array, ""],
-    step: Int[Array, ""],
+    step: Int[Array, ""] | int,
     steps: int,
     config: SelfSupervisedConfig,
 ) -> dict[str, Float[Array, ""]]:

@@ -92,7 +92,7 @@ def ssl_loss(
     state: TeacherState,
     log_mel: Float[Array, "C frames F"],
     order: Int[Array, "C P"],
-    step: Int[Array, ""],
+    step: Int[Array, ""] | int,
     config: SelfSupervisedConfig,
 ) -> SSLOutput:
     """Returns the prediction and classification losses of a batch of crops.

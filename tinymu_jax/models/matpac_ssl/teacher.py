@@ -25,7 +25,7 @@ def ema_update(
     state: TeacherState,
     params: Tree,
     batch_mean: Float[Array, "classes"],
-    step: Int[Array, ""],
+    step: Int[Array, ""] | int,
     steps: int,
     config: SelfSupervisedConfig,
 ) -> TeacherState:
@@ -83,7 +83,7 @@ def ema_params(params: Tree) -> Tree:
 
 
 def mcl_temperature(
-    config: SelfSupervisedConfig, step: Int[Array, ""]
+    config: SelfSupervisedConfig, step: Int[Array, ""] | int
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
     """Returns the temperature of multiple choice learning, and whether only the best counts.
 
@@ -95,7 +95,9 @@ def mcl_temperature(
     return jnp.maximum(temperature, end), temperature <= end
 
 
-def teacher_temperature(config: SelfSupervisedConfig, step: Int[Array, ""]) -> Float[Array, ""]:
+def teacher_temperature(
+    config: SelfSupervisedConfig, step: Int[Array, ""] | int
+) -> Float[Array, ""]:
     """Returns the temperature of the teacher's classes, linear during its warm-up."""
     start, end, warmup = (
         config.teacher_temperature,
@@ -106,7 +108,7 @@ def teacher_temperature(config: SelfSupervisedConfig, step: Int[Array, ""]) -> F
 
 
 def ema_rates(
-    config: SelfSupervisedConfig, step: Int[Array, ""], steps: int
+    config: SelfSupervisedConfig, step: Int[Array, ""] | int, steps: int
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns the EMA rates (1 - decay) of the teacher's encoder and class head.
 
