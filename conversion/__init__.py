@@ -1,1 +1,1 @@
-"""Weights to and from PyTorch: one strict table, read in both directions."""
+"""Scripts that convert weights from and to PyTorch; the same as `tinymu convert`."""

@@ -173,10 +173,10 @@ def _convert(module, rules, config, ties=None):
     import jax.numpy as jnp
 
     from tinymu_jax.checkpoints.checkpoint import expected_shapes
-    from tinymu_jax.checkpoints.pytorch.key_map import to_ours
+    from tinymu_jax.checkpoints.pytorch.key_map import from_state_dict
 
     state = {key: value.numpy() for key, value in module.state_dict().items()}
-    params = to_ours(state, rules, expected_shapes(config), "oracle", ties)
+    params = from_state_dict(state, rules, expected_shapes(config), "oracle", ties)
     return jax.tree.map(jnp.asarray, params)
 
 
@@ -253,7 +253,7 @@ def _port_projector(module):
     import jax
     import jax.numpy as jnp
 
-    from tinymu_jax.checkpoints.pytorch.key_map import to_ours
+    from tinymu_jax.checkpoints.pytorch.key_map import from_state_dict
     from tinymu_jax.checkpoints.pytorch.tinymu import PROJECTOR_RULES
     from tinymu_jax.models.projector import make_projector
 
@@ -262,7 +262,7 @@ def _port_projector(module):
     model = make_projector(config)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *example))["params"]
     state = {key: value.numpy() for key, value in module.state_dict().items()}
-    params = to_ours(state, PROJECTOR_RULES[config.kind], shapes, "oracle")
+    params = from_state_dict(state, PROJECTOR_RULES[config.kind], shapes, "oracle")
     return config, jax.tree.map(jnp.asarray, params)
 
 

@@ -34,6 +34,7 @@ THEIRS = {
 CONVERSIONS = ("from_torch", "to_torch", "verify")
 SUBCOMMANDS = (
     *("ask", "score", "embed", "export", "push", "tag", "quickstart", "ablate"),
+    *(f"convert {name}" for name in ("from-torch", "to-torch", "verify")),
     *(f"data {name}" for name in ("synthesize", "prepare", "build", "check-leaks", "stats")),
     *(f"evaluate {name}" for name in ("probe", "muchomusic", "captions", "classification")),
     *(f"evaluate {name}" for name in ("questions", "synthetic", "report")),
@@ -177,7 +178,7 @@ def test_commands_named_in_sentences_exist(page, monkeypatch, capsys):
     for span in SPAN.findall(_prose(page)):
         words = span.split()
         if words[0] == "tinymu" and len(words) > 1:
-            groups = words[1] in ("data", "evaluate") and len(words) > 2
+            groups = words[1] in ("data", "evaluate", "convert") and len(words) > 2
             named = words[: 3 if groups else 2]
             with monkeypatch.context() as patch:
                 parse((*named, "--help"), patch)

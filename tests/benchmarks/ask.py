@@ -67,7 +67,7 @@ def make_models() -> tuple[Any, Any]:
 
     from tinymu_jax.checkpoints.checkpoint import Checkpoint, expected_shapes
     from tinymu_jax.checkpoints.pytorch import tinymu
-    from tinymu_jax.checkpoints.pytorch.key_map import to_ours
+    from tinymu_jax.checkpoints.pytorch.key_map import from_state_dict
     from tinymu_jax.models.config import TinyMUConfig
 
     use_same_device()
@@ -76,7 +76,7 @@ def make_models() -> tuple[Any, Any]:
     config = TinyMUConfig()
     state = {key: value.cpu().numpy() for key, value in published.state_dict().items()}
     shapes = expected_shapes(config)
-    params = to_ours(state, tinymu.rules(config), shapes, "random weights", tinymu.TIES)
+    params = from_state_dict(state, tinymu.rules(config), shapes, "random weights", tinymu.TIES)
     return published, Checkpoint(config, params, _tokenizer())
 
 

@@ -21,22 +21,22 @@ from helpers import (
 )
 from oracles import torch_modules as oracle
 
-from conversion.to_torch import ToTorch
 from tinymu_jax.checkpoints.checkpoint import (
     CONFIG_FILE,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     Checkpoint,
     expected_shapes,
-    in_half_precision,
     read_checkpoint,
     save_checkpoint,
+    to_float16,
 )
 from tinymu_jax.checkpoints.open import open_checkpoint
 from tinymu_jax.checkpoints.pytorch import matpac, smollm2, tinymu
+from tinymu_jax.checkpoints.pytorch.convert import write_model
 from tinymu_jax.checkpoints.pytorch.pickle_reader import read_torch_file
 from tinymu_jax.checkpoints.pytorch.pickle_writer import write_torch_file
-from tinymu_jax.checkpoints.pytorch.write import write_model
+from tinymu_jax.cli.convert import ToTorch
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import SMOLLM2_PRESETS, HeadConfig, MatpacConfig
 from tinymu_jax.utils.tree import flatten, unflatten
@@ -433,7 +433,7 @@ def test_an_unknown_decoder_without_its_sizes_is_named(tmp_path):
     path = write_tinymu(tmp_path)
     path.with_suffix(".json").unlink()
     message = refusal(tinymu.from_published, path)
-    assert message.startswith(f"{path}: decoder 'small-decoder' is no known preset; ")
+    assert message.startswith(f"{path}: decoder 'small-decoder' is not a known preset; ")
     assert "tinymu.json" in message
 
 
@@ -444,7 +444,7 @@ def test_a_missing_size_of_the_decoder_is_named(tmp_path, size):
     del content["lm"][size]
     path.with_suffix(".json").write_text(json.dumps(content))
     message = refusal(tinymu.from_published, path)
-    assert message.startswith(f"{path.with_suffix('.json')}: gives no {size}; ")
+    assert message.startswith(f"{path.with_suffix('.json')}: lacks {size}; ")
 
 
 BROKEN = {
@@ -751,7 +751,7 @@ def test_decoder_weights_in_bfloat16_are_read_exactly(tmp_path, llama):
     rounded.save_pretrained(tmp_path)
     params = smollm2.from_published(tmp_path).params
     assert {leaf.dtype for _, leaf in flatten(params)} == {np.dtype(np.float32)}
-    back = smollm2.to_theirs(params, smollm2.RULES)
+    back = smollm2.to_state_dict(params, smollm2.RULES)
     wanted = {key: value.float() for key, value in rounded.model.state_dict().items()}
     assert_same_state(back, wanted)
 
@@ -848,7 +848,7 @@ def test_a_folder_with_float16_weights_is_read_as_float32(tmp_path, checkpoint):
 
 
 def test_half_precision_rounds_weights_and_leaves_tables(tmp_path, checkpoint):
-    save_checkpoint(tmp_path, in_half_precision(checkpoint))
+    save_checkpoint(tmp_path, to_float16(checkpoint))
     again = dict(flatten(read_checkpoint(tmp_path).params))
     for path, leaf in flatten(checkpoint.params):
         table = path == "encoder/pos_embed" or "log_mel" in path
@@ -985,9 +985,10 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 def test_another_format_is_refused(tmp_path, checkpoint):
     save_checkpoint(tmp_path, checkpoint)
-    describe(tmp_path, format=2)
+    describe(tmp_path, format=1)
     message = refusal(read_checkpoint, tmp_path)
-    assert message.startswith(f"{tmp_path / CONFIG_FILE}: format 2, this version reads 1; ")
+    assert message.startswith(f"{tmp_path / CONFIG_FILE}: format 1, this version reads 2; ")
+    assert "convert the published file again" in message
 
 
 @pytest.mark.parametrize("model", ["whisper", None, 3, ["tinymu"]])
@@ -995,7 +996,7 @@ def test_another_model_is_refused(tmp_path, checkpoint, model):
     save_checkpoint(tmp_path, checkpoint)
     describe(tmp_path, model=model)
     message = refusal(read_checkpoint, tmp_path)
-    assert "names no model of tinymu, matpac, smollm2" in message
+    assert "names none of the models tinymu, matpac, smollm2" in message
 
 
 @pytest.mark.parametrize("text", ["{", "", "[]", "3", b"\xff\xfe\x00"])
@@ -1064,10 +1065,8 @@ import sys
 from pathlib import Path
 from conversion import from_torch, to_torch
 source, folder, back = sys.argv[1:]
-sys.argv = ["from_torch", source, folder]
-from_torch.main()
-sys.argv = ["to_torch", folder, back]
-to_torch.main()
+from_torch.FromTorch(Path(source), Path(folder)).run()
+to_torch.ToTorch(folder, Path(back)).run()
 assert "torch" not in sys.modules
 status = Path("/proc/self/status")
 if status.exists():

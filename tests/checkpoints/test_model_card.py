@@ -14,15 +14,13 @@ import torch
 import yaml
 from helpers import noise, refusal, run_cli
 
-from conversion.from_torch import FromTorch
-from conversion.to_torch import ToTorch
 from tinymu_jax.checkpoints.checkpoint import (
     Checkpoint,
     encoder_of,
-    in_half_precision,
     init_params,
     read_config,
     save_checkpoint,
+    to_float16,
 )
 from tinymu_jax.checkpoints.model_card import (
     CARD_FILE,
@@ -30,16 +28,17 @@ from tinymu_jax.checkpoints.model_card import (
     Origin,
     card_text,
     count_parameters,
-    made_from_run,
     origin_of,
+    origin_of_run,
     write_card,
 )
 from tinymu_jax.checkpoints.open import NANO_FOLDER
-from tinymu_jax.checkpoints.pytorch import round_trip
+from tinymu_jax.checkpoints.pytorch import convert
+from tinymu_jax.checkpoints.pytorch.convert import write_model
 from tinymu_jax.checkpoints.pytorch.pickle_reader import read_torch_file
 from tinymu_jax.checkpoints.pytorch.pickle_writer import write_torch_file
-from tinymu_jax.checkpoints.pytorch.write import write_model
 from tinymu_jax.checkpoints.safetensors import map_safetensors, read_safetensors, write_safetensors
+from tinymu_jax.cli.convert import FromTorch, ToTorch
 from tinymu_jax.evaluation.report.build import write_report
 from tinymu_jax.evaluation.results import EvalResult, Metric
 from tinymu_jax.models.config import TinyMUConfig
@@ -80,10 +79,10 @@ def test_a_bit_that_differs_is_found(source, tmp_path):
     changed = whole[place].copy()
     changed[1, 0, 0] = np.nextafter(changed[1, 0, 0], np.float32(9))
     write_safetensors(weights, {**whole, place: changed})
-    message = refusal(round_trip.check_converted, source, tmp_path / "out")
-    assert "text_decoder.lm.model.layers.1.mlp.down_proj.weight is not what it is in" in message
+    message = refusal(convert.check_converted, source, tmp_path / "out")
+    assert "text_decoder.lm.model.layers.1.mlp.down_proj.weight differs from" in message
     write_safetensors(weights, whole)
-    round_trip.check_converted(source, tmp_path / "out")
+    convert.check_converted(source, tmp_path / "out")
 
 
 def test_bits_are_compared_and_not_numbers(tmp_path, golden_checkpoint):
@@ -98,9 +97,9 @@ def test_bits_are_compared_and_not_numbers(tmp_path, golden_checkpoint):
         return golden_checkpoint._replace(params=params)
 
     write_model(with_bias(bias), tmp_path / "tinymu.pt")
-    round_trip.check_written(with_bias(bias), tmp_path / "tinymu.pt")
-    message = refusal(round_trip.check_written, with_bias(-bias), tmp_path / "tinymu.pt")
-    assert "projector.linear1.bias is not what it is" in message
+    convert.check_written(with_bias(bias), tmp_path / "tinymu.pt")
+    message = refusal(convert.check_written, with_bias(-bias), tmp_path / "tinymu.pt")
+    assert "projector.linear1.bias differs from" in message
 
 
 def test_weights_in_bfloat16_are_counted_as_widened(source, tmp_path):
@@ -111,7 +110,7 @@ def test_weights_in_bfloat16_are_counted_as_widened(source, tmp_path):
     write_torch_file(tmp_path / "half.pt", content)
     shutil.copy(source.with_suffix(".json"), tmp_path / "half.json")
     FromTorch(tmp_path / "half.pt", tmp_path / "out").run()
-    found = round_trip.check_converted(tmp_path / "half.pt", tmp_path / "out")
+    found = convert.check_converted(tmp_path / "half.pt", tmp_path / "out")
     assert found.widened == 4
     assert "(4 of them in a wider type, the same numbers)" in str(found)
 
@@ -128,7 +127,7 @@ def test_the_card_names_the_file_that_was_converted(source, tmp_path):
     # Nothing says under which licence these weights are, or what their training began with.
     assert front["license"] == "unknown"
     assert "base_model" not in front
-    assert "No evaluation lies beside these weights." in card.read_text()
+    assert "This checkpoint has not been evaluated." in card.read_text()
 
 
 def test_a_conversion_goes_over_its_own_card_and_no_other(source, tmp_path):
@@ -167,17 +166,17 @@ def test_what_is_written_for_pytorch_is_read_again(tmp_path, capsys, name):
 
 def test_a_file_for_pytorch_that_differs_is_found(tmp_path, golden_checkpoint):
     write_model(golden_checkpoint, tmp_path / "tinymu.pt")
-    found = round_trip.check_written(golden_checkpoint, tmp_path / "tinymu.pt")
+    found = convert.check_written(golden_checkpoint, tmp_path / "tinymu.pt")
     content = read_torch_file(tmp_path / "tinymu.pt")
     assert found == (len(content["model"]), 0)
     key = "projector.linear1.bias"
     content["model"][key] = content["model"][key] + np.float32(1e-3)
     write_torch_file(tmp_path / "other.pt", content)
-    message = refusal(round_trip.check_written, golden_checkpoint, tmp_path / "other.pt")
-    assert f"{key} is not what it is" in message
+    message = refusal(convert.check_written, golden_checkpoint, tmp_path / "other.pt")
+    assert f"{key} differs from" in message
     del content["model"][key]
     write_torch_file(tmp_path / "less.pt", content)
-    message = refusal(round_trip.check_written, golden_checkpoint, tmp_path / "less.pt")
+    message = refusal(convert.check_written, golden_checkpoint, tmp_path / "less.pt")
     assert f"less.pt has no {key}" in message
 
 
@@ -192,15 +191,15 @@ def test_parameters_are_counted_as_the_paper_counts_them():
 
 
 def test_the_types_of_numbers_and_what_is_lacking_are_told(tmp_path, golden_checkpoint):
-    half = in_half_precision(golden_checkpoint._replace(tokenizer=None))
+    half = to_float16(golden_checkpoint._replace(tokenizer=None))
     text = card_text(save_checkpoint(tmp_path / "half", half), Origin("Of a test."))
     assert "parameters (float16)" in text
     assert "rounded to float16" in text
-    assert "No tokenizer lies beside it" in text
+    assert "The folder has no tokenizer" in text
     whole = save_checkpoint(tmp_path / "whole", golden_checkpoint)
     text = card_text(whole, Origin("Of a test."))
     assert "float16" not in text
-    assert "No tokenizer" not in text
+    assert "no tokenizer" not in text
     hears = replace(golden_checkpoint.config, max_seconds=2.5)
     other = save_checkpoint(tmp_path / "other", golden_checkpoint._replace(config=hears))
     assert "the first 2.5 s" in card_text(other, Origin("Of a test."))
@@ -226,8 +225,8 @@ def test_a_run_is_told_with_its_config_and_its_scores(tmp_path, golden_checkpoin
     (run / "run.json").write_text(json.dumps(page))
     headline = {"right": Metric(0.625, 0.5, 0.75, 64), "words": Metric(12.5, is_fraction=False)}
     write_report([EvalResult("list", "Made", str(model), headline, [])], run)
-    text = card_text(model, made_from_run(run, 40))
-    assert "Saved after step 40 of a run" in text
+    text = card_text(model, origin_of_run(run, 40))
+    assert "Saved after step 40 of a training run" in text
     assert "encoder `enc`, decoder `someone/words`" in text
     assert "fingerprint `f00d`" in text
     assert "| Made | model | right | 62.5 % | 50.0 % to 75.0 % | 64 |" in text
@@ -235,7 +234,7 @@ def test_a_run_is_told_with_its_config_and_its_scores(tmp_path, golden_checkpoin
     assert "base_model:\n- someone/words\n---" in text
     assert "/data/mine" not in text
     # What is found around the folder later is the same, less the step, which nothing tells.
-    assert origin_of(model) == made_from_run(run)
+    assert origin_of(model) == origin_of_run(run)
 
 
 def test_folders_are_no_base_models(tmp_path, golden_checkpoint, monkeypatch):
@@ -244,14 +243,14 @@ def test_folders_are_no_base_models(tmp_path, golden_checkpoint, monkeypatch):
     save_checkpoint("mine/decoder", golden_checkpoint)
     start = {"checkpoint": "someone/else", "encoder": "runs/matpac", "decoder": "mine/decoder"}
     (tmp_path / "run.json").write_text(json.dumps({"config": {"init": start}}))
-    assert made_from_run(tmp_path).base_models == ("someone/else",)
+    assert origin_of_run(tmp_path).base_models == ("someone/else",)
 
 
 def test_places_are_cut_to_their_last_names(tmp_path):
     places = ["gs://mine/a/one", "s3://b/two/", "file:///data/three", "../../me/four"]
     config = {"data": [*places, "configs/five"], "output": "~/six"}
     (tmp_path / "run.json").write_text(json.dumps({"config": config}))
-    told = made_from_run(tmp_path).text.split("```json\n")[1].split("```")[0]
+    told = origin_of_run(tmp_path).text.split("```json\n")[1].split("```")[0]
     cut = ["one", "two", "three", "four", "configs/five"]
     assert json.loads(told) == {"data": cut, "output": "six"}
 
@@ -260,15 +259,15 @@ def test_only_the_model_of_a_run_is_what_the_run_made(tmp_path, golden_checkpoin
     (tmp_path / "run.json").write_text("{}")
     for name in ("model", "start"):
         save_checkpoint(tmp_path / name, Checkpoint(*golden_checkpoint[:3]))
-    assert "Nothing beside the weights says" in origin_of(tmp_path / "start").text
+    assert "The folder does not say" in origin_of(tmp_path / "start").text
     monkeypatch.chdir(tmp_path / "model")
-    assert "Saved of a run" in origin_of(Path(".")).text
+    assert "Saved of a training run" in origin_of(Path(".")).text
 
 
 def test_what_is_not_known_is_said_to_be_unknown(tmp_path, golden_checkpoint):
     folder = save_checkpoint(tmp_path / "model", Checkpoint(*golden_checkpoint[:3]))
     text = card_text(folder, origin_of(folder))
-    assert "Nothing beside the weights says where they come from." in text
+    assert "The folder does not say where the weights come from." in text
     assert "license: unknown" in text
 
 
@@ -332,7 +331,10 @@ def test_export_writes_the_card_of_its_step(tmp_path, golden_checkpoint, capsys,
         code, out, _ = run_cli(capsys, monkeypatch, "export", run, tmp_path / "out", "--step", step)
         assert code == 0
         assert f"after step {step} is {tmp_path}/out, described in {tmp_path}/out/README.md" in out
-        assert f"Saved after step {step} of a run" in (tmp_path / "out" / CARD_FILE).read_text()
+        assert (
+            f"Saved after step {step} of a training run"
+            in (tmp_path / "out" / CARD_FILE).read_text()
+        )
     (tmp_path / "out" / CARD_FILE).write_text("my own words")
     assert run_cli(capsys, monkeypatch, "export", run, tmp_path / "out", "--step", 20)[0] == 0
     assert (tmp_path / "out" / CARD_FILE).read_text() == "my own words"

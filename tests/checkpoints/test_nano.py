@@ -7,7 +7,7 @@ import pytest
 
 import tinymu_jax
 from tinymu_jax.checkpoints.open import NANO_FOLDER, open_checkpoint
-from tinymu_jax.checkpoints.pytorch.write import write_model
+from tinymu_jax.checkpoints.pytorch.convert import write_model
 from tinymu_jax.data.synthetic.generate import CLIPS
 from tinymu_jax.evaluation.synthetic.evaluate import evaluate
 from tinymu_jax.evaluation.synthetic.items import read_items

@@ -853,6 +853,34 @@ def test_verify_refuses_what_cannot_be_compared(run, checkpoint_file, encoder, r
         assert_refused(run(verify.main, *arguments), named)
 
 
+# --- tinymu convert ----------------------------------------------------------------------------
+
+
+def test_convert_does_what_the_scripts_do(run, checkpoint_file, recordings, work):
+    convert = (main_module.main, "convert")
+    assert run(from_torch.main, checkpoint_file, "script")[0] == 0
+    code, out, err = run(*convert, "from-torch", checkpoint_file, "folder")
+    assert (code, err) == (0, "")
+    assert out.startswith("TinyMU, 0.15 M numbers -> folder/config.json")
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert (work / "folder" / name).read_bytes() == (work / "script" / name).read_bytes()
+    assert run(to_torch.main, "script", "script.pt")[0] == 0
+    assert run(*convert, "to-torch", "folder", "folder.pt")[0] == 0
+    assert (work / "folder.pt").read_bytes() == (work / "script.pt").read_bytes()
+    code, out, _ = run(*convert, "verify", "script.pt", "folder", recordings[1])
+    assert (code, out.splitlines()[-1].split(":")[0]) == (0, "same")
+
+
+def test_convert_reports_a_difference_in_its_exit_code(run, checkpoint_file, recordings, work):
+    def change(content):
+        content["model"]["projector.linear1.weight"] *= 1.5
+
+    changed = change_weights(checkpoint_file, work / "changed.pt", change)
+    arguments = ("convert", "verify", checkpoint_file, changed, recordings[1])
+    assert run(main_module.main, *arguments)[0] == 1
+    assert_refused(run(main_module.main, "convert", "to-torch", "nothing", "x.pt"), "no such file")
+
+
 def test_a_name_that_looks_like_a_formula_is_drawn(tinymu, recordings, work):
     shutil.copy(recordings[1], work / "a $_$ b.wav")
     assert tinymu("embed", "a $_$ b.wav", "--plot")[0] == 0

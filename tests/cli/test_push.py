@@ -193,7 +193,7 @@ def test_a_generated_card_gets_the_name_and_the_licence(fake_hub, folder, push):
     assert f'tinymu_jax.load("{NAME}")' in card
     assert "before" not in card
     assert "license: apache-2.0\n" in card
-    assert "licence of the weights is not known" not in card
+    assert "licence of the weights is unknown" not in card
 
 
 def test_a_private_repository_is_private(fake_hub, folder, push):

@@ -16,7 +16,7 @@ import tinymu_jax
 from tinymu_jax.checkpoints.checkpoint import save_checkpoint
 from tinymu_jax.checkpoints.open import NANO_FOLDER, read_tokenizer
 from tinymu_jax.checkpoints.pytorch import matpac, smollm2, tinymu
-from tinymu_jax.checkpoints.pytorch.write import write_model
+from tinymu_jax.checkpoints.pytorch.convert import write_model
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.class_names import read_labels
 from tinymu_jax.inference.embedder import Embedder

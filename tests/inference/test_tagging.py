@@ -218,8 +218,7 @@ def test_outputs_follow_the_list_of_classes(config, sounds, tmp_path):
 
 
 def test_it_tags_goes_to_pytorch_and_back(config, tmp_path):
-    from conversion.from_torch import FromTorch
-    from conversion.to_torch import ToTorch
+    from tinymu_jax.cli.convert import FromTorch, ToTorch
 
     train(dataclasses.replace(endless(config), steps=2))
     listener = tinymu_jax.load(config.output)

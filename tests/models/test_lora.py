@@ -23,7 +23,7 @@ from tinymu_jax.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from tinymu_jax.checkpoints.pytorch import tinymu as tinymu_files
-from tinymu_jax.checkpoints.pytorch.key_map import to_ours
+from tinymu_jax.checkpoints.pytorch.key_map import from_state_dict
 from tinymu_jax.data.loader import Batch
 from tinymu_jax.inference.chunked_encoding import encode_clips
 from tinymu_jax.mesh import MeshConfig, make_mesh, weight_shardings
@@ -212,7 +212,7 @@ def wanted_gradients(gradients, config):
     """Converts torch's gradients of the projector and the adapters to our layout."""
     base = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, lora=None))
     plain = {key: value for key, value in gradients.items() if "lora_" not in key}
-    ours = to_ours(
+    ours = from_state_dict(
         plain, tinymu_files.rules(base), expected_shapes(base), "gradients", tinymu_files.TIES
     )
     found = {f"projector/{path}": leaf for path, leaf in flatten(ours["projector"])}
@@ -269,7 +269,7 @@ def test_an_encoder_that_is_not_frozen_gets_gradients(golden_dir, golden_checkpo
     module.text_decoder.requires_grad_(False)
     heard = [own / np.float32(32768) for own in stored]
     loss, gradients = published_step(module, heard, texts, ignore_bang=True)
-    whole = to_ours(
+    whole = from_state_dict(
         gradients, tinymu_files.rules(config), expected_shapes(config), "", tinymu_files.TIES
     )
     # The published encoder learns neither its positions nor its front end.

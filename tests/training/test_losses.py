@@ -10,7 +10,7 @@ from oracles import torch_modules as oracle
 
 from tinymu_jax.checkpoints.checkpoint import expected_shapes
 from tinymu_jax.checkpoints.pytorch import tinymu
-from tinymu_jax.checkpoints.pytorch.key_map import to_ours
+from tinymu_jax.checkpoints.pytorch.key_map import from_state_dict
 from tinymu_jax.inference.chunked_encoding import encode_clips
 from tinymu_jax.models.packing import PackedGroup, PackedQuestion, PackingConfig, build_block
 from tinymu_jax.training import losses
@@ -92,7 +92,7 @@ def test_gradients_are_those_of_the_padded_step(
     waveforms = [golden[f"{clip}/waveform"] for clip in CLIPS]
     texts = asked(questions)
     loss, gradients = published_step(published, waveforms, texts, ignore)
-    wanted = to_ours(
+    wanted = from_state_dict(
         gradients, tinymu.rules(config), expected_shapes(config), "gradients", tinymu.TIES
     )
 

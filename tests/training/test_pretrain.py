@@ -13,11 +13,10 @@ import soundfile
 from helpers import lines, logged, noise, refusal, with_part
 
 import tinymu_jax
-from conversion.from_torch import FromTorch
-from conversion.to_torch import ToTorch
-from tinymu_jax.checkpoints.checkpoint import in_half_precision, read_checkpoint, save_checkpoint
+from tinymu_jax.checkpoints.checkpoint import read_checkpoint, save_checkpoint, to_float16
 from tinymu_jax.checkpoints.open import open_checkpoint
 from tinymu_jax.checkpoints.pytorch.pickle_reader import read_torch_file
+from tinymu_jax.cli.convert import FromTorch, ToTorch
 from tinymu_jax.data.crops import CropBatches, open_corpus
 from tinymu_jax.data.prepare import prepare
 from tinymu_jax.mesh import MeshConfig
@@ -328,7 +327,7 @@ def test_a_validated_run_hands_over_its_last_step(config, recordings):
 
 
 def test_half_precision_leaves_the_centre(published):
-    found = in_half_precision(open_checkpoint(published)).params
+    found = to_float16(open_checkpoint(published)).params
     assert found["centre"].dtype == np.float32
     assert found["predictor"]["pos_embed"].dtype == np.float32
     assert found["teacher"]["class_head"]["fc1"]["bias"].dtype == np.float16

@@ -1,6 +1,6 @@
-"""Our own checkpoint folder: `model.safetensors`, `config.json` and, if known, `tokenizer.json`.
+"""Checkpoint folders: `model.safetensors`, `config.json` and, for text, `tokenizer.json`.
 
-This is what is loaded, shared and converted; training has its own states.
+Models are loaded, shared and converted in this format; training states have another one.
 """
 
 import json
@@ -29,10 +29,10 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 
 RUN_FILE, MODEL_FOLDER = "run.json", "model"
-"""A training run's folder has the one, and at its end the other, a checkpoint folder."""
+"""In a training run's folder: its record, and the checkpoint folder written when it finishes."""
 
-BESIDE = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"}
-"""What may lie in a checkpoint folder as well, and stays when it is written anew."""
+KEPT_FILES = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"}
+"""Further files of a checkpoint folder, which stay when it is overwritten."""
 
 FORMAT = 2
 """Version of the layout of `config.json`; other versions are not read."""
@@ -45,39 +45,38 @@ MODELS: dict[str, type[ModelConfig]] = {
     "smollm2": SmolLM2Config,
     "matpac_ssl": SelfSupervisedConfig,
 }
-"""The last one is all of pre-training: student, predictor, class head and what teaches."""
+"""Names in `config.json`; `matpac_ssl` is a pre-training checkpoint: student and teachers."""
 
 
 class Checkpoint(NamedTuple):
-    """A model at rest."""
+    """A model's config, weights and tokenizer."""
 
     config: ModelConfig
     """Its type says which model it is."""
     params: Tree
-    """The stacked tree, float32 numpy arrays (possibly views of a file)."""
+    """The stacked parameter tree, float32 numpy arrays (possibly views of a file)."""
     tokenizer: str | None = None
     """The text of `tokenizer.json`, if there is one."""
     source: Mapping[str, Any] = MappingProxyType({})
-    """What the file it was converted from says of itself; handed back on the way out."""
+    """Metadata of the published file it was converted from; written back by `to_published`."""
 
 
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
-    """Writes a checkpoint folder; a folder is complete once its `config.json` is there.
+    """Writes a checkpoint folder; its `config.json`, written last, marks it as complete.
 
-    A model card and a licence that lie in it stay. Weights are written as they are: float32, or
-    float16 where they have been rounded to it.
+    A model card and a licence in the folder stay. Weights keep their types (float32 or float16).
 
     Raises:
-        InputError: `folder` is a file, holds something else already, or cannot be written to.
+        InputError: `folder` is a file, holds other files, or cannot be written to.
     """
     folder = Path(folder)
     if exists(folder) and not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder to write the checkpoint to")
-    ours = {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE}
-    left_over = [
-        p for p in folder.glob("*.partial") if any(p.name.startswith(f"{name}.") for name in ours)
+    names = {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE}
+    partial = [
+        p for p in folder.glob("*.partial") if any(p.name.startswith(f"{name}.") for name in names)
     ]
-    others = {p.name for p in folder.glob("*")} - ours - BESIDE - {p.name for p in left_over}
+    others = {p.name for p in folder.glob("*")} - names - KEPT_FILES - {p.name for p in partial}
     if others:
         raise InputError(
             f"{folder}: holds other files ({sorted(others)[0]}); name a new or empty folder"
@@ -93,10 +92,10 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
         text = json.dumps(description, indent=2, sort_keys=True) + "\n"
     except TypeError as error:
         raise InputError(
-            f"{folder}: the source's config cannot be kept as json ({error}); repair its yaml"
+            f"{folder}: the source's config cannot be stored as json ({error}); repair its yaml"
         ) from error
     make_folder(folder)
-    for path in (folder / CONFIG_FILE, folder / TOKENIZER_FILE, *left_over):
+    for path in (folder / CONFIG_FILE, folder / TOKENIZER_FILE, *partial):
         remove(path)
     write_safetensors(folder / WEIGHTS_FILE, dict(flatten(checkpoint.params)))
     if checkpoint.tokenizer is not None:
@@ -105,27 +104,27 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     return folder
 
 
-TABLES = re.compile(r"((encoder|predictor)/)?(pos_embed|log_mel/.*)|.*head/norm/.*|centre")
-"""Weights that are no weights: half precision would change what is heard."""
+FLOAT32_PATHS = re.compile(r"((encoder|predictor)/)?(pos_embed|log_mel/.*)|.*head/norm/.*|centre")
+"""Fixed tables and running statistics: float16 would change the features."""
 
 
-def in_half_precision(checkpoint: Checkpoint) -> Checkpoint:
-    """Returns a checkpoint whose weights are rounded to float16: half the size, three digits.
+def to_float16(checkpoint: Checkpoint) -> Checkpoint:
+    """Returns a checkpoint with its weights rounded to float16: half the size, three digits.
 
-    Tables and running statistics stay as they are. What is read back is float32 again.
+    Fixed tables and running statistics stay float32. `read_checkpoint` returns float32 again.
     """
     leaves = {
-        path: leaf if TABLES.fullmatch(path) else np.asarray(leaf, np.float16)
+        path: leaf if FLOAT32_PATHS.fullmatch(path) else np.asarray(leaf, np.float16)
         for path, leaf in flatten(checkpoint.params)
     }
     return checkpoint._replace(params=unflatten(leaves))
 
 
 def encoder_of(checkpoint: Checkpoint) -> Checkpoint:
-    """Returns a checkpoint's encoder alone, without a head; of pre-training, the student's.
+    """Returns a checkpoint's encoder without a head; for pre-training, the student's encoder.
 
     Raises:
-        InputError: it has none.
+        InputError: the checkpoint has no encoder.
     """
     config, params = checkpoint.config, checkpoint.params
     if isinstance(config, TinyMUConfig | SelfSupervisedConfig):
@@ -133,14 +132,20 @@ def encoder_of(checkpoint: Checkpoint) -> Checkpoint:
     if isinstance(config, MatpacConfig):
         weights = {name: tree for name, tree in params.items() if name != "head"}
         return Checkpoint(replace(config, head=None), weights)
-    raise InputError("the checkpoint is a decoder alone, which hears nothing; name an encoder's")
+    raise InputError("the checkpoint is a decoder, which has no encoder; name another one")
+
+
+def published_decoder(source: Mapping[str, Any]) -> str:
+    """Returns the name of the decoder in a published file's metadata; "" if there is none."""
+    model = (source.get("config") or {}).get("model") or {}
+    return str((model.get("decoder") or {}).get("textdec_name") or "")
 
 
 def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
-    """Returns the config of a checkpoint folder, and its source.
+    """Returns the config of a checkpoint folder, and its source metadata.
 
     Raises:
-        InputError: `config.json` is missing, is no json, or describes no model of ours.
+        InputError: `config.json` is missing, not json, or of another format.
     """
     path = Path(folder) / CONFIG_FILE
     if not exists(path):
@@ -149,8 +154,8 @@ def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
     name = description.get("model")
     if not isinstance(name, str) or name not in MODELS:
         raise InputError(
-            f"{path}: names no model of {', '.join(MODELS)}; convert the checkpoint with "
-            "python -m conversion.from_torch"
+            f"{path}: names none of the models {', '.join(MODELS)}; convert the checkpoint with "
+            "tinymu convert from-torch"
         )
     if description.get("format") != FORMAT:
         raise InputError(
@@ -162,11 +167,11 @@ def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """Reads a checkpoint folder and holds it against the shapes of its config.
+    """Reads a checkpoint folder and checks it against the shapes of its config.
 
     Raises:
-        InputError: a file is missing or cut short; keys are missing, left over, or of wrong shape
-            or type.
+        InputError: a file is missing or damaged; keys are missing, left over, or of wrong shape or
+            type.
     """
     folder = Path(folder)
     config, source = read_config(folder)
@@ -175,7 +180,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     check_keys(folder / WEIGHTS_FILE, leaves, {k: v.shape for k, v in expected.items()})
     for path, leaf in leaves.items():
         if leaf.dtype == np.float16 and expected[path].dtype == np.float32:
-            # Every float16 is a float32: nothing is lost on the way in.
+            # Exact: float32 holds every float16.
             leaves[path] = leaf.astype(np.float32)
         elif leaf.dtype != expected[path].dtype:
             raise InputError(
@@ -188,49 +193,54 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 
 
 def check_keys(
-    where: str | Path, found: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]
+    where: str | Path, arrays: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]
 ) -> None:
-    """Holds the keys and shapes of a file against what its config asks for.
+    """Checks the keys and shapes of a file.
+
+    Args:
+        where: the file, for messages.
+        arrays: its content.
+        expected: the shapes that the config asks for.
 
     Raises:
         InputError: one line with the missing and left-over keys, or the wrong shapes.
     """
-    missing = [key for key in expected if key not in found]
-    left_over = [key for key in found if key not in expected]
+    missing = [key for key in expected if key not in arrays]
+    left_over = [key for key in arrays if key not in expected]
     if missing or left_over:
-        parts = [f"missing {_some(missing)}"] if missing else []
-        parts += [f"left over {_some(left_over)}"] if left_over else []
+        parts = [f"missing {_first_three(missing)}"] if missing else []
+        parts += [f"left over {_first_three(left_over)}"] if left_over else []
         raise InputError(
-            f"{where}: {'; '.join(parts)}; it is not a whole checkpoint of this model: download "
+            f"{where}: {'; '.join(parts)}; it is not a complete checkpoint of this model: download "
             "it again, or name the file that its config describes"
         )
     wrong = [
-        f"{key} {tuple(found[key].shape)} instead of {tuple(shape)}"
+        f"{key} {tuple(arrays[key].shape)} instead of {tuple(shape)}"
         for key, shape in expected.items()
-        if tuple(found[key].shape) != tuple(shape)
+        if tuple(arrays[key].shape) != tuple(shape)
     ]
     if wrong:
         raise InputError(
-            f"{where}: wrong shapes: {_some(wrong)}; give the config that these weights were "
-            "made with"
+            f"{where}: wrong shapes: {_first_three(wrong)}; give the config that these weights "
+            "were trained with"
         )
 
 
-def _some(names: list[str]) -> str:
+def _first_three(names: list[str]) -> str:
     """Lists the first three names and counts the others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
 
 def expected_shapes(config: ModelConfig) -> Tree:
-    """Returns the shapes of the model's stacked tree, without making it."""
+    """Returns the shapes and types of a model's parameter tree, without allocating it."""
     import jax
 
     return jax.eval_shape(lambda: init_params(config, 0))
 
 
 def init_params(config: ModelConfig, seed: int) -> Tree:
-    """Returns the random start of a model as its paper describes it."""
+    """Returns randomly initialised parameters of a model."""
     import jax
     import jax.numpy as jnp
 
@@ -246,8 +256,8 @@ def init_params(config: ModelConfig, seed: int) -> Tree:
     if isinstance(config, SmolLM2Config):
         example = jnp.zeros((1, 2), jnp.int32)
     else:
-        whole = isinstance(config, TinyMUConfig)
-        encoder, columns = (config.encoder, config.pooling) if whole else (config, 1)
+        has_decoder = isinstance(config, TinyMUConfig)
+        encoder, columns = (config.encoder, config.pooling) if has_decoder else (config, 1)
         example = jnp.zeros((1, columns, column_samples(encoder.patch_size)))
     key = jax.random.key(seed)
     return model(config).init(key, example, method="init_all")["params"]

@@ -10,6 +10,7 @@ from tinymu_jax.checkpoints.checkpoint import (
     CONFIG_FILE,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
+    published_decoder,
     save_checkpoint,
 )
 from tinymu_jax.errors import InputError, translate
@@ -162,10 +163,11 @@ def _convert(repo: str, revision: str | None, yaml: Path, folder: Path) -> Path:
     weights = download(repo, PUBLISHED_WEIGHTS, revision)
     _common_folder(repo, yaml, weights)
     checkpoint = tinymu.from_published(weights)
-    decoder = checkpoint.source["config"]["model"]["decoder"]["textdec_name"]
     # A tokenizer that cannot be downloaded now is asked for again when text comes in.
     with suppress(InputError):
-        checkpoint = checkpoint._replace(tokenizer=fetch_tokenizer(decoder))
+        checkpoint = checkpoint._replace(
+            tokenizer=fetch_tokenizer(published_decoder(checkpoint.source))
+        )
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}")
     try:
         save_checkpoint(temporary, checkpoint)

@@ -1,6 +1,7 @@
-"""From a name or a path to a model that answers: every format that checkpoints come in."""
+"""Opens checkpoints of every known format by a name or a path."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tinymu_jax.checkpoints import hub
@@ -11,6 +12,7 @@ from tinymu_jax.checkpoints.checkpoint import (
     TOKENIZER_FILE,
     Checkpoint,
     encoder_of,
+    published_decoder,
     read_checkpoint,
 )
 from tinymu_jax.errors import InputError
@@ -25,22 +27,27 @@ from tinymu_jax.tokenizer import Tokenizer
 from tinymu_jax.utils.files import exists, read_json_object, read_text
 
 NANO_FOLDER = Path(__file__).parent / "nano"
-"""The checkpoint that comes with the package; a folder of that name elsewhere is `./nano`."""
+"""The checkpoint in this package; another folder called nano is named `./nano`."""
 
 
-def _tokenizer_finder(
-    checkpoint: Checkpoint, given: str | Path | None, name: str
+def tokenizer_loader(
+    checkpoint: Checkpoint, tokenizer: str | Path | None, name: str
 ) -> Callable[[], Tokenizer]:
-    """Returns what finds the tokenizer when text first comes in."""
+    """Returns a function that loads the tokenizer; models call it when text first comes in.
+
+    Args:
+        checkpoint: the model's.
+        tokenizer: a tokenizer to use in place of the checkpoint's, as for `read_tokenizer`.
+        name: the checkpoint's name, for messages.
+    """
     pad = checkpoint.config.pad_token
 
-    def find() -> Tokenizer:
-        if given is not None:
-            return Tokenizer(read_tokenizer(given), pad, str(given))
+    def load_tokenizer() -> Tokenizer:
+        if tokenizer is not None:
+            return Tokenizer(read_tokenizer(tokenizer), pad, str(tokenizer))
         if checkpoint.tokenizer is not None:
             return Tokenizer(checkpoint.tokenizer, pad, name)
-        published = checkpoint.source.get("config") or {}
-        decoder = published.get("model", {}).get("decoder", {}).get("textdec_name", "")
+        decoder = published_decoder(checkpoint.source)
         advice = "put the decoder's tokenizer.json beside it, or name one (--tokenizer, tokenizer=)"
         if not hub.is_hub_name(decoder):
             raise InputError(f"{name}: has no tokenizer; {advice}")
@@ -49,78 +56,102 @@ def _tokenizer_finder(
         except InputError as error:
             raise InputError(f"{name}: has no tokenizer, and {error}; or {advice}") from error
 
-    return find
+    return load_tokenizer
 
 
-def read_tokenizer(given: str | Path) -> str:
-    """Returns the text of a tokenizer: a file's, a checkpoint's or run's, nano's, or the hub's."""
-    path = NANO_FOLDER if str(given) == NANO else Path(given)
+def read_tokenizer(name: str | Path) -> str:
+    """Returns the text of a tokenizer.
+
+    Args:
+        name: a tokenizer.json, a checkpoint's or a run's folder, `nano`, or a hub name.
+
+    Raises:
+        InputError: there is no such file, or it cannot be downloaded.
+    """
+    path = NANO_FOLDER if str(name) == NANO else Path(name)
     if exists(path):
         folder = path / MODEL_FOLDER if exists(path / RUN_FILE) else path
         return read_text(folder / TOKENIZER_FILE if path.is_dir() else path)
-    if hub.is_hub_name(str(given)):
-        return hub.fetch_tokenizer(str(given))
+    if hub.is_hub_name(str(name)):
+        return hub.fetch_tokenizer(str(name))
     raise InputError(f"{path}: no such file; name a tokenizer.json, or a decoder on the hub")
 
 
 def open_checkpoint(
     name: str | Path, revision: str | None = None, probe: str | Path | None = None
 ) -> Checkpoint:
-    """Reads a checkpoint of any known format; arguments as `load`.
+    """Reads a checkpoint of any known format.
+
+    Args:
+        name: `nano`, a hub name, a published `.pt` or `.safetensors`, a SmolLM2 folder, a
+            checkpoint folder, or the folder of a finished run.
+        revision: branch, tag or commit on the hub.
+        probe: file of a probe to add to a MATPAC encoder.
 
     Raises:
-        InputError: nothing there, or of no known format.
+        InputError: there is no such checkpoint, or it is of no known format.
     """
-    from tinymu_jax.checkpoints.pytorch import matpac as matpac_files
-    from tinymu_jax.checkpoints.pytorch import smollm2 as smollm2_files
-    from tinymu_jax.checkpoints.pytorch import tinymu as tinymu_files
-
     if str(name) == NANO:
         return read_checkpoint(NANO_FOLDER)
     path = Path(name)
-    local = exists(path)
-    if local and revision is not None:
-        raise InputError(f"{name}: is a path, which has no revision; leave it out")
-    if path.is_dir():
-        if exists(path / RUN_FILE):
-            opened = read_checkpoint(model_folder(path))
-        elif (path / hub.PUBLISHED_WEIGHTS).exists() and not (path / CONFIG_FILE).exists():
-            opened = tinymu_files.from_published(path / hub.PUBLISHED_WEIGHTS)
-        elif _is_transformers_folder(path):
-            opened = smollm2_files.from_published(path)
-        else:
-            opened = read_checkpoint(path)
-    elif local:
-        opened = _open_file(path)
-    elif smollm2_preset(str(name)) and hub.is_hub_name(str(name)):
-        opened = smollm2_files.from_published(hub.fetch_decoder(str(name), revision))
-    elif hub.is_hub_name(str(name)):
-        opened = read_checkpoint(hub.fetch(str(name), revision))
+    if exists(path):
+        if revision is not None:
+            raise InputError(f"{name}: is a path, which has no revision; leave it out")
+        opened = _open_folder(path) if path.is_dir() else _open_file(path)
     else:
-        raise InputError(
-            f"{name}: no such file or folder; name a checkpoint, or a hub repository such as "
-            f"{PUBLISHED}"
-        )
-    if probe is None:
-        return opened
-    if isinstance(opened.config, SelfSupervisedConfig):
-        opened = encoder_of(opened)
-    if not isinstance(opened.config, MatpacConfig):
-        raise InputError(f"{name}: a probe goes with a MATPAC encoder; leave it out")
-    return matpac_files.with_probe(opened, probe)
+        opened = _open_from_hub(str(name), revision)
+    return opened if probe is None else _add_probe(opened, probe, name)
+
+
+def _open_folder(path: Path) -> Checkpoint:
+    """Reads a folder: a run, a published TinyMU, a SmolLM2 or a checkpoint folder."""
+    from tinymu_jax.checkpoints.pytorch import smollm2, tinymu
+
+    if exists(path / RUN_FILE):
+        return read_checkpoint(model_folder(path))
+    if (path / hub.PUBLISHED_WEIGHTS).exists() and not (path / CONFIG_FILE).exists():
+        return tinymu.from_published(path / hub.PUBLISHED_WEIGHTS)
+    is_transformers = False
+    with suppress(InputError):  # a config.json that cannot be read is reported by read_checkpoint
+        is_transformers = "model_type" in read_json_object(path / CONFIG_FILE, "")
+    return smollm2.from_published(path) if is_transformers else read_checkpoint(path)
 
 
 def _open_file(path: Path) -> Checkpoint:
-    """Reads a published file by what it holds."""
+    """Reads a published file; its content shows which model it is."""
     from tinymu_jax.checkpoints.pytorch import matpac, matpac_ssl, tinymu
     from tinymu_jax.checkpoints.pytorch.published_files import read_published
 
     content = read_published(path)
     if tinymu.is_tinymu(content):
         return tinymu.from_published(path, content)
-    if matpac_ssl.is_training(content):
+    if matpac_ssl.is_pretraining(content):
         return matpac_ssl.from_published(path, content)
     return matpac.from_published(path, content)
+
+
+def _open_from_hub(name: str, revision: str | None) -> Checkpoint:
+    """Downloads and reads a decoder or a model."""
+    from tinymu_jax.checkpoints.pytorch import smollm2
+
+    if not hub.is_hub_name(name):
+        raise InputError(
+            f"{name}: no such file or folder; name a checkpoint, or a hub repository such as "
+            f"{PUBLISHED}"
+        )
+    if smollm2_preset(name):
+        return smollm2.from_published(hub.fetch_decoder(name, revision))
+    return read_checkpoint(hub.fetch(name, revision))
+
+
+def _add_probe(opened: Checkpoint, probe: str | Path, name: str | Path) -> Checkpoint:
+    from tinymu_jax.checkpoints.pytorch.matpac import with_probe
+
+    if isinstance(opened.config, SelfSupervisedConfig):
+        opened = encoder_of(opened)
+    if not isinstance(opened.config, MatpacConfig):
+        raise InputError(f"{name}: a probe needs a MATPAC encoder; leave it out")
+    return with_probe(opened, probe)
 
 
 def model_folder(folder: Path) -> Path:
@@ -137,11 +168,3 @@ def model_folder(folder: Path) -> Path:
             f"it: tinymu export {folder} FOLDER"
         )
     return folder / MODEL_FOLDER
-
-
-def _is_transformers_folder(folder: Path) -> bool:
-    """Tells a SmolLM2 folder by its config."""
-    try:
-        return "model_type" in read_json_object(folder / CONFIG_FILE, "")
-    except InputError:
-        return False

@@ -1,16 +1,16 @@
-"""Weights of a safetensors file as views of it: they cost no memory until they are looked at."""
+"""Reading, mapping and writing safetensors files with the safetensors library."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
-from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import exists, write_atomic
+from tinymu_jax.errors import translate
+from tinymu_jax.utils.files import write_atomic
 
-TYPES = {
+DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
     "F16": np.dtype(np.float16),
@@ -22,72 +22,72 @@ TYPES = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-"""Names of the format's types."""
+"""The format's names of data types."""
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    """Turns errors of reading into one sentence."""
+    damaged = f"{path}: is not a whole safetensors file ({{reason}}); download or convert it again"
+    missing = f"{path}: no such file; convert or download the checkpoint again"
+    with translate(damaged, {FileNotFoundError: missing}):
+        yield
+
+
+def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Returns all arrays of a safetensors file; bfloat16 as `ml_dtypes.bfloat16`.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    from safetensors.numpy import load_file
+
+    with _reading(path):
+        return load_file(path)
 
 
 def map_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Returns all arrays of a safetensors file, read-only; it must not be rewritten meanwhile.
+    """Returns all arrays of a safetensors file as read-only views of the mapped file.
+
+    They cost no memory until they are looked at. The file must not be overwritten meanwhile.
 
     Raises:
-        InputError: it is missing, or not a whole safetensors file.
+        InputError: the file is missing or damaged.
     """
-    path = Path(path)
-    try:
-        mapped = np.memmap(path, np.uint8, "r")
-        start = 8 + int(mapped[:8].view("<u8")[0])
-        header = json.loads(mapped[8:start].tobytes())
+    from safetensors import safe_open
+
+    with _reading(path):
+        with safe_open(path, "numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.offset_keys()}
+            specs = {n: (DTYPES[s.get_dtype()], tuple(s.get_shape())) for n, s in slices.items()}
+        # The library copies each array that it returns, so it only checks and describes the file
+        # here. The format stores the arrays in the order of `offset_keys`, without gaps, at the end
+        # of the file; numpy reads the ones that are not aligned, too.
+        sizes = [dtype.itemsize * int(np.prod(shape)) for dtype, shape in specs.values()]
+        data = np.memmap(path, np.uint8, "r")
+        starts = data.size - sum(sizes) + np.cumsum([0, *sizes])
         return {
-            name: _array(mapped[start:], one) for name, one in header.items() if name[:2] != "__"
+            name: np.ndarray(shape, dtype, data, int(start))
+            for (name, (dtype, shape)), start in zip(specs.items(), starts, strict=False)
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: is not a whole safetensors file ({error}); download or convert it again"
-        ) from error
-
-
-def _array(data: np.ndarray, told: dict) -> np.ndarray:
-    first, last = told["data_offsets"]
-    if last > data.size:
-        raise ValueError("it is cut short")
-    # The format does not align single numbers; numpy reads them all the same.
-    return np.ndarray(tuple(told["shape"]), TYPES[told["dtype"]], data[first:last])
-
-
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Returns all arrays of a safetensors file; bfloat16 arrays come as ml_dtypes'.
-
-    Raises:
-        InputError: it is missing, or not a whole safetensors file.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    if not exists(path):
-        raise InputError(f"{path}: no such file; convert or download the checkpoint again")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: is not a whole safetensors file ({error}); download or convert it again"
-        ) from error
 
 
 def write_safetensors(
     path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None
 ) -> None:
-    """Writes arrays, whatever their order in memory, to a safetensors file, whole or not at all.
+    """Writes arrays of any memory layout to a safetensors file, atomically.
 
     Raises:
-        InputError: the place cannot be written to.
+        InputError: the file cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
 
     def write(partial: Path) -> None:
         try:
-            save_file(whole, partial, metadata)
+            save_file(contiguous, partial, metadata)
         except SafetensorError as error:
             raise OSError(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""The `tinymu` command: ask, score, embed, tag, data, train, pretrain, and others."""
+"""The `tinymu` command line."""
 
 import io
 import sys
@@ -6,6 +6,7 @@ import sys
 import tyro
 
 from tinymu_jax.cli.ask import Ask, Embed, Score
+from tinymu_jax.cli.convert import Convert
 from tinymu_jax.cli.data import Data
 from tinymu_jax.cli.evaluate import Evaluate
 from tinymu_jax.cli.push import Push
@@ -18,7 +19,7 @@ from tinymu_jax.utils.malloc import keep_heap
 
 def main() -> None:
     """Runs the command line; bad input ends with one line and code 2."""
-    # A file's name may not be text; it is printed as far as it is.
+    # File names may hold bytes that are not text.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -27,7 +28,7 @@ def main() -> None:
         keep_heap()
     with one_line_errors():
         if name in RUNS:
-            # Their options' defaults are in a file that one of them names.
+            # The defaults of these commands' options are in the file that --config names.
             raise SystemExit(read_run(name, sys.argv[2:]).run())
         command = tyro.extras.subcommand_cli_from_dict(
             {
@@ -38,12 +39,13 @@ def main() -> None:
                 **{name: command for name, (command, _) in RUNS.items()},
                 "export": Export,
                 "push": Push,
+                "convert": Convert,
                 "tag": Tag,
                 "evaluate": Evaluate,
                 "quickstart": Quickstart,
                 "ablate": Ablate,
             },
             prog="tinymu",
-            description="TinyMU listens to music and answers questions about it.",
+            description="Music question answering with TinyMU.",
         )
         raise SystemExit(command.run())

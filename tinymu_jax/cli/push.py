@@ -14,6 +14,7 @@ from tinymu_jax.checkpoints.checkpoint import (
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     Checkpoint,
+    published_decoder,
     read_checkpoint,
 )
 from tinymu_jax.checkpoints.hub import quiet_hub
@@ -21,14 +22,15 @@ from tinymu_jax.checkpoints.model_card import (
     CARD_FILE,
     REPORT_FILE,
     card_text,
-    is_written_by_us,
+    is_generated,
     origin_of,
-    renamed,
+    with_name,
 )
 from tinymu_jax.checkpoints.open import NANO_FOLDER, model_folder
 from tinymu_jax.errors import InputError, reason_of, translate
 from tinymu_jax.models.config import NANO, SmolLM2Config, TinyMUConfig, smollm2_preset
 from tinymu_jax.utils.files import exists, read_text
+from tinymu_jax.utils.numbers import file_size
 
 UPLOADED = (
     *(CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE),
@@ -73,7 +75,7 @@ class Push:
             files[CARD_FILE] = card.encode()
         for name, content in sorted(files.items(), key=lambda item: UPLOADED.index(item[0])):
             size = len(content) if isinstance(content, bytes) else content.stat().st_size
-            print(f"{name:20}{_size(size)}")
+            print(f"{name:20}{file_size(size)}")
         if others := sorted(p.name for p in folder.iterdir() if p.name not in UPLOADED):
             print(f"skipped: {', '.join(others)}")
         if self.dry_run:
@@ -92,8 +94,8 @@ class Push:
         card = folder / CARD_FILE
         if not exists(card):
             return card_text(folder, origin_of(folder), self.name, self.license)
-        if is_written_by_us(card):
-            return renamed(read_text(card), self.name, self.license)
+        if is_generated(card):
+            return with_name(read_text(card), self.name, self.license)
         if self.license is not None:
             raise InputError(
                 f"{card}: was written by hand, and --license does not change it; write the licence "
@@ -166,8 +168,7 @@ def _check_tokenizer(folder: Path, checkpoint: Checkpoint) -> None:
         pad = config.pad_token if isinstance(config, TinyMUConfig) else 0
         Tokenizer(checkpoint.tokenizer, pad, str(folder / TOKENIZER_FILE))
         return
-    published = (checkpoint.source.get("config") or {}).get("model") or {}
-    if smollm2_preset(str((published.get("decoder") or {}).get("textdec_name", ""))) is None:
+    if smollm2_preset(published_decoder(checkpoint.source)) is None:
         raise InputError(
             f"{folder}: has no {TOKENIZER_FILE}, and names no published decoder to take it from; "
             "put the decoder's there"
@@ -211,11 +212,3 @@ def _failure(name: str, error: Exception) -> str:
             "write access (`hf auth login`)"
         )
     return f"{name}: cannot be uploaded ({reason_of(error)}); check the network and try again"
-
-
-def _size(count: int) -> str:
-    """Formats a number of bytes."""
-    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= one:
-            return f"{count / one:.1f} {unit}"
-    return f"{count} B"

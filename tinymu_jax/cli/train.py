@@ -120,12 +120,12 @@ class Export:
 
     def run(self) -> int:
         """Exports; returns the exit code."""
-        from tinymu_jax.checkpoints.model_card import made_from_run, write_card
+        from tinymu_jax.checkpoints.model_card import origin_of_run, write_card
         from tinymu_jax.training.run import export
 
         _silence_libraries()
         step = export(self.run_folder, self.output, self.step, self.dtype)
-        card = write_card(self.output, made_from_run(self.run_folder, step))
+        card = write_card(self.output, origin_of_run(self.run_folder, step))
         print(f"the model after step {step} is {self.output}, described in {card}")
         return 0
 

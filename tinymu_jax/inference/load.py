@@ -9,7 +9,7 @@ import numpy as np
 
 from tinymu_jax.audio.load import check_max_seconds
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of
-from tinymu_jax.checkpoints.open import _tokenizer_finder, open_checkpoint
+from tinymu_jax.checkpoints.open import open_checkpoint, tokenizer_loader
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.class_names import read_labels
@@ -117,7 +117,7 @@ def make_assistant(
             config.decoder, compute_dtype="bfloat16" if decoder_dtype == "bfloat16" else "float32"
         ),
     )
-    find = _tokenizer_finder(checkpoint, tokenizer, name)
+    find = tokenizer_loader(checkpoint, tokenizer, name)
     return Assistant(config, _on_device(params), find, name)
 
 

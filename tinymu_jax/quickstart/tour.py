@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinymu_jax.checkpoints.open import open_checkpoint
-from tinymu_jax.checkpoints.pytorch.write import write_model
+from tinymu_jax.checkpoints.pytorch.convert import write_model
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.generate import CLIPS
 from tinymu_jax.evaluation.synthetic.evaluate import SyntheticResult

@@ -21,9 +21,9 @@ from tinymu_jax.checkpoints.checkpoint import (
     MODEL_FOLDER,
     RUN_FILE,
     Checkpoint,
-    in_half_precision,
     read_checkpoint,
     save_checkpoint,
+    to_float16,
 )
 from tinymu_jax.data.label_batches import HEAD
 from tinymu_jax.data.remote import is_url, local_copy
@@ -265,5 +265,5 @@ def export(
     lora = None if lora is None else LoraConfig.from_dict(lora, str(folder / RUN_FILE))
     model = merge_into_model(start, checkpoints, choices[which], lora)
     checkpoints.close()
-    save_checkpoint(output, in_half_precision(model) if dtype == "float16" else model)
+    save_checkpoint(output, to_float16(model) if dtype == "float16" else model)
     return choices[which]

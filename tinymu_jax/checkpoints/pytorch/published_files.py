@@ -1,4 +1,4 @@
-"""The files that published models come in, and the json that may lie beside them."""
+"""The files of published models, and the json with further sizes that may lie beside them."""
 
 from pathlib import Path
 from typing import Any
@@ -8,23 +8,22 @@ from tinymu_jax.checkpoints.safetensors import read_safetensors
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists, read_json_object
 
-PARTS = {
+SIDECAR_SIZES = {
     "encoder": {"embed_dim", "depth", "num_heads", "mlp_ratio", "n_t"},
     "projector": {"proj_name", "d_in", "d_h", "d_out", "prefix_length", "num_layers", "num_heads"},
     "lm": set(),
     "predictor": {"num_heads"},
     "head": {"activation", "labels"},
 }
-"""The parts of the json beside a checkpoint, and the names of their sizes; those of "lm" are
-transformers', "predictor" is pre-training's, and "head" says how outputs become
-probabilities, and the names of the classes."""
+"""Entries of the json beside a checkpoint and the names that each may hold. "lm" has the names of
+transformers, "predictor" belongs to pre-training, "head" gives the activation and class names."""
 
 
 def read_published(path: str | Path) -> object:
-    """Returns what a `.pt` holds, or the weights of a `.safetensors` as the "model" of one.
+    """Returns the content of a `.pt`, or the weights of a `.safetensors` as its "model" entry.
 
     Raises:
-        InputError: as `read_torch_file` or `read_safetensors`.
+        InputError: the file is missing or damaged.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -32,23 +31,25 @@ def read_published(path: str | Path) -> object:
     return read_torch_file(path)
 
 
-def read_json_beside(path: Path) -> dict[str, dict[str, Any]]:
-    """Returns the sizes in the json of the same stem beside a checkpoint; {} if there is none.
+def read_sidecar(path: Path) -> dict[str, dict[str, Any]]:
+    """Returns the sizes in the json of the same name beside a checkpoint; {} if there is none.
 
     Raises:
-        InputError: it is no json, a part is no object, or a size has an unknown name.
+        InputError: the file is not json, an entry is not an object, or a size is unknown.
     """
-    beside = path.with_suffix(".json")
-    if not exists(beside):
+    sidecar = path.with_suffix(".json")
+    if not exists(sidecar):
         return {}
-    sizes = read_json_object(beside, "repair or remove it")
-    for part, names in PARTS.items():
-        found = sizes.get(part, {})
-        if not isinstance(found, dict):
-            raise InputError(f"{beside}: {part!r} is no object with sizes; repair or remove it")
-        unknown = sorted(set(found) - names) if names else []
+    content = read_json_object(sidecar, "repair or remove it")
+    for part, names in SIDECAR_SIZES.items():
+        sizes = content.get(part, {})
+        if not isinstance(sizes, dict):
+            raise InputError(
+                f"{sidecar}: {part!r} is not an object with sizes; repair or remove it"
+            )
+        unknown = sorted(set(sizes) - names) if names else []
         if unknown:
             raise InputError(
-                f"{beside}: unknown {part} size {unknown[0]!r}; use {', '.join(sorted(names))}"
+                f"{sidecar}: unknown {part} size {unknown[0]!r}; use {', '.join(sorted(names))}"
             )
-    return sizes
+    return content

@@ -1,4 +1,4 @@
-"""SmolLM2 folders as transformers writes them: `config.json` and safetensors."""
+"""SmolLM2 folders of the transformers library: `config.json` and safetensors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,13 @@ from tinymu_jax.checkpoints.checkpoint import (
     Checkpoint,
     expected_shapes,
 )
-from tinymu_jax.checkpoints.pytorch.key_map import Rule, linear, norm, to_ours, to_theirs
+from tinymu_jax.checkpoints.pytorch.key_map import (
+    KeyRule,
+    from_state_dict,
+    linear,
+    norm,
+    to_state_dict,
+)
 from tinymu_jax.checkpoints.safetensors import read_safetensors, write_safetensors
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import SmolLM2Config
@@ -29,7 +35,7 @@ from tinymu_jax.utils.files import (
 _LAYER = "layers.{n}"
 
 RULES = [
-    Rule("embed_tokens/embedding", "embed_tokens.weight"),
+    KeyRule("embed_tokens/embedding", "embed_tokens.weight"),
     *(
         rule
         for name in ("q_proj", "k_proj", "v_proj")
@@ -46,12 +52,12 @@ RULES = [
     *norm("body/layers/post_attention_norm", f"{_LAYER}.post_attention_layernorm", bias=False),
     *norm("body/norm", "norm", bias=False),
 ]
-"""Below `model.` of a Llama state dict."""
+"""Key map of a Llama, keys without the prefix `model.`."""
 
-FOLDER_RULES = [rule._replace(theirs=f"model.{rule.theirs}") for rule in RULES]
-"""The whole state dict, as a folder holds it."""
+FOLDER_RULES = [rule._replace(key=f"model.{rule.key}") for rule in RULES]
+"""Key map of the state dict in a folder."""
 
-_SIZES = {
+_SIZE_NAMES = {
     "vocab_size": "vocab_size",
     "hidden_size": "width",
     "num_hidden_layers": "depth",
@@ -62,32 +68,37 @@ _SIZES = {
     "rope_theta": "rope_theta",
     "rms_norm_eps": "norm_eps",
 }
-"""transformers' name of each size -> ours."""
+"""Name in transformers -> field of `SmolLM2Config`."""
 
 
 def _check_kind(sizes: Mapping[str, Any], where: str | Path) -> None:
     """Refuses a Llama whose positions or activation are not SmolLM2's."""
-    found = {"hidden_act": sizes.get("hidden_act", "silu")}
-    found["partial_rotary_factor"] = sizes.get("partial_rotary_factor") or 1
-    for name in ("rope_parameters", "rope_scaling"):
+
+    def rope_type(name: str) -> Any:
         rope = sizes.get(name) or "default"
-        if isinstance(rope, Mapping):
-            rope = rope.get("rope_type", rope.get("type", "default"))
-        found[name] = rope
-    wanted = {"hidden_act": "silu", "partial_rotary_factor": 1}
-    for name, value in found.items():
-        if value != wanted.get(name, "default"):
+        return (
+            rope.get("rope_type", rope.get("type", "default"))
+            if isinstance(rope, Mapping)
+            else rope
+        )
+
+    for name, value, expected in (
+        ("hidden_act", sizes.get("hidden_act", "silu"), "silu"),
+        ("partial_rotary_factor", sizes.get("partial_rotary_factor") or 1, 1),
+        ("rope_parameters", rope_type("rope_parameters"), "default"),
+        ("rope_scaling", rope_type("rope_scaling"), "default"),
+    ):
+        if value != expected:
             raise InputError(
-                f"{where}: {name} is {value!r}, SmolLM2 has {wanted.get(name, 'default')!r}; name "
-                "a SmolLM2 decoder"
+                f"{where}: {name} is {value!r}, SmolLM2 has {expected!r}; name a SmolLM2 decoder"
             )
 
 
 def config_from_sizes(sizes: Mapping[str, Any], where: str | Path) -> SmolLM2Config:
-    """Reads a decoder's sizes under transformers' names.
+    """Returns a decoder's config from its sizes under transformers' names.
 
     Raises:
-        InputError: a size is missing, or the decoder computes otherwise than SmolLM2 does.
+        InputError: a size is missing, or the decoder is a Llama of another kind.
     """
     _check_kind(sizes, where)
     sizes, rope = dict(sizes), sizes.get("rope_parameters")
@@ -97,28 +108,28 @@ def config_from_sizes(sizes: Mapping[str, Any], where: str | Path) -> SmolLM2Con
     width, heads = sizes.get("hidden_size"), sizes.get("num_attention_heads")
     if sizes.get("head_dim") is None and isinstance(width, int) and isinstance(heads, int):
         sizes["head_dim"] = width // max(heads, 1)
-    missing = [name for name in _SIZES if name not in sizes]
+    missing = [name for name in _SIZE_NAMES if name not in sizes]
     if missing:
         raise InputError(
-            f"{where}: gives no {', '.join(missing)}; name a json with all sizes of the decoder"
+            f"{where}: lacks {', '.join(missing)}; name a json with all sizes of the decoder"
         )
-    ours = {ours: sizes[theirs] for theirs, ours in _SIZES.items()}
-    names = {ours: theirs for theirs, ours in _SIZES.items()}
-    return SmolLM2Config.from_dict(ours, str(where), names)
+    values = {field: sizes[name] for name, field in _SIZE_NAMES.items()}
+    names = {field: name for name, field in _SIZE_NAMES.items()}
+    return SmolLM2Config.from_dict(values, str(where), names)
 
 
 def sizes_from_config(config: SmolLM2Config) -> dict[str, Any]:
     """Returns a decoder's sizes under transformers' names."""
-    return {theirs: getattr(config, ours) for theirs, ours in _SIZES.items()}
+    return {name: getattr(config, field) for name, field in _SIZE_NAMES.items()}
 
 
 def from_published(folder: str | Path) -> Checkpoint:
-    """Reads a SmolLM2 folder: `config.json`, `*.safetensors`, and `tokenizer.json` if there.
+    """Reads a SmolLM2 folder: `config.json`, `*.safetensors`, and a `tokenizer.json` if it has one.
 
-    Weights become float32 (exactly, from bfloat16 too).
+    Weights are widened to float32, which holds bfloat16 exactly.
 
     Raises:
-        InputError: files missing or broken; not a Llama with tied embeddings; keys or shapes off.
+        InputError: files missing or broken; not a Llama with tied embeddings; wrong keys or shapes.
     """
     folder = Path(folder)
     sizes = read_json_object(folder / CONFIG_FILE, "download it again")
@@ -127,7 +138,7 @@ def from_published(folder: str | Path) -> Checkpoint:
             f"{folder}: is {sizes.get('model_type')!r}, tied embeddings "
             f"{sizes.get('tie_word_embeddings', False)}; name a SmolLM2 folder"
         )
-    # What transformers leaves out has Llama's own defaults.
+    # Sizes that transformers leaves out have Llama's defaults.
     rope = sizes.get("rope_parameters")
     sizes.setdefault("rope_theta", rope.get("rope_theta", 1e4) if isinstance(rope, dict) else 1e4)
     sizes.setdefault("rms_norm_eps", 1e-6)
@@ -136,17 +147,17 @@ def from_published(folder: str | Path) -> Checkpoint:
     if not files:
         raise InputError(f"{folder}: has no .safetensors file; download the decoder again")
     state: dict[str, np.ndarray] = {}
-    origin: dict[str, Path] = {}
+    file_of: dict[str, Path] = {}
     for file in files:
         for key, value in read_safetensors(file).items():
             if key in state:
                 raise InputError(
-                    f"{file}: holds {key}, as {origin[key].name} does; remove the file that does "
+                    f"{file}: holds {key}, as {file_of[key].name} does; remove the file that does "
                     "not belong to this decoder"
                 )
-            state[key], origin[key] = value, file
+            state[key], file_of[key] = value, file
     ties = {"lm_head.weight": "model.embed_tokens.weight"} if "lm_head.weight" in state else {}
-    params = to_ours(state, FOLDER_RULES, expected_shapes(config), folder, ties)
+    params = from_state_dict(state, FOLDER_RULES, expected_shapes(config), folder, ties)
     tokenizer = folder / TOKENIZER_FILE
     return Checkpoint(config, params, read_text(tokenizer) if exists(tokenizer) else None)
 
@@ -155,10 +166,10 @@ def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:
     """Writes a folder that `LlamaForCausalLM.from_pretrained` reads.
 
     Raises:
-        InputError: the folder cannot be made or written to.
+        InputError: the folder cannot be created or written to.
     """
     folder = make_folder(folder)
-    state = to_theirs(checkpoint.params, FOLDER_RULES)
+    state = to_state_dict(checkpoint.params, FOLDER_RULES)
     write_safetensors(folder / WEIGHTS_FILE, state, {"format": "pt"})
     sizes = sizes_from_config(checkpoint.config)
     theta = sizes.pop("rope_theta")
@@ -170,7 +181,7 @@ def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:
         "max_position_embeddings": 8192,
         "bos_token_id": 0,
         "eos_token_id": 0,
-        # transformers 4 reads the first, 5 the second.
+        # transformers 4 reads the first, transformers 5 the second.
         "rope_theta": theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": theta},
         "torch_dtype": "float32",

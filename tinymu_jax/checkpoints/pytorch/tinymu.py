@@ -7,14 +7,14 @@ from typing import Any
 from tinymu_jax.checkpoints.checkpoint import TOKENIZER_FILE, Checkpoint, expected_shapes
 from tinymu_jax.checkpoints.pytorch import matpac, smollm2
 from tinymu_jax.checkpoints.pytorch.key_map import (
-    Rule,
-    as_state_dict,
+    KeyRule,
+    check_state_dict,
+    from_state_dict,
     linear,
     norm,
-    to_ours,
-    to_theirs,
+    to_state_dict,
 )
-from tinymu_jax.checkpoints.pytorch.published_files import read_json_beside, read_published
+from tinymu_jax.checkpoints.pytorch.published_files import read_published, read_sidecar
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import (
     SMOLLM2_PRESETS,
@@ -43,7 +43,7 @@ PROJECTOR_RULES = {
     ),
     "transformer": [
         *linear("linear", "linear"),
-        Rule("prefix", "prefix_const"),
+        KeyRule("prefix", "prefix_const"),
         *norm("layers/norm1", f"{_PREFIX_LAYER}.norm1"),
         *linear("layers/attn/queries", f"{_PREFIX_LAYER}.attn.to_queries", bias=False),
         *linear("layers/attn/keys_values", f"{_PREFIX_LAYER}.attn.to_keys_values", bias=False),
@@ -62,7 +62,7 @@ PUBLISHED_NAMES = {
     "hidden_width": "d_h",
     "output_width": "d_out",
 }
-"""Our name of a field -> the yaml's."""
+"""Field of our config -> name in the yaml."""
 
 PROJECTOR_KINDS = {
     "linearprojector": "linear",
@@ -70,11 +70,11 @@ PROJECTOR_KINDS = {
     "transformerprojector": "transformer",
 }
 
-PUBLISHED_KINDS = {ours: theirs for theirs, ours in PROJECTOR_KINDS.items()}
+PUBLISHED_KINDS = {kind: name for name, kind in PROJECTOR_KINDS.items()}
 
 
-def rules(config: TinyMUConfig) -> list[Rule]:
-    """Returns the whole table of a TinyMU."""
+def rules(config: TinyMUConfig) -> list[KeyRule]:
+    """Returns the key map of a TinyMU."""
     encoder = matpac.ENCODER_RULES + matpac.FRONT_END_RULES
     return [
         *(rule.under("encoder", ENCODER) for rule in encoder),
@@ -84,23 +84,23 @@ def rules(config: TinyMUConfig) -> list[Rule]:
 
 
 def from_published(path: str | Path, content: object = None) -> Checkpoint:
-    """Reads `tinymu.pt` with what lies beside it: a yaml and a json of the same stem, a tokenizer.
+    """Reads `tinymu.pt` and the files beside it: yaml and json of the same name, `tokenizer.json`.
 
     Args:
-        path: of the `.pt`, or of a `.safetensors` with the same keys and its yaml.
-        content: of the file, where it has been read already.
+        path: a `.pt`, or a `.safetensors` with the same keys and its yaml.
+        content: the content of the file, if it has been read already.
 
     Raises:
-        InputError: as `read_published`; sizes unknown; keys missing, left over or of wrong shape.
+        InputError: a file cannot be read; sizes unknown; keys missing, left over or of wrong shape.
     """
     path = Path(path)
     content = read_published(path) if content is None else content
     if not isinstance(content, dict) or "model" not in content:
         raise InputError(f'{path}: has no "model"; name a TinyMU checkpoint')
-    state = as_state_dict(content["model"], path)
-    published = _published_config(path, content)
-    config = _read_config(path, published, state)
-    params = to_ours(state, rules(config), expected_shapes(config), path, TIES)
+    state = check_state_dict(content["model"], path)
+    published = _read_description(path, content)
+    config = _infer_config(path, published, state)
+    params = from_state_dict(state, rules(config), expected_shapes(config), path, TIES)
     tokenizer = path.with_name(TOKENIZER_FILE)
     source = {"config": published, "epoch": content.get("epoch", 0)}
     text = read_text(tokenizer) if exists(tokenizer) else None
@@ -108,64 +108,64 @@ def from_published(path: str | Path, content: object = None) -> Checkpoint:
 
 
 def is_tinymu(content: object) -> bool:
-    """Tells the content of a TinyMU checkpoint from that of a MATPAC one by its keys."""
+    """Returns whether a file's content is a TinyMU, judged by its keys."""
     state = content.get("model") if isinstance(content, dict) else None
     return isinstance(state, dict) and any(str(key).startswith("text_decoder.") for key in state)
 
 
-def _published_config(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the yaml beside the checkpoint, or the config inside it."""
-    beside = path.with_suffix(".yaml")
-    if not exists(beside):
+def _read_description(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the yaml beside the checkpoint, or else the config inside it."""
+    sidecar = path.with_suffix(".yaml")
+    if not exists(sidecar):
         config = content.get("config")
         if not isinstance(config, dict) or "model" not in config:
-            raise InputError(f"{path}: holds no config; put its yaml beside it as {beside.name}")
+            raise InputError(f"{path}: holds no config; put its yaml beside it as {sidecar.name}")
         return config
     import yaml
 
     try:
-        config = yaml.safe_load(read_text(beside, "download it again"))
+        config = yaml.safe_load(read_text(sidecar, "download it again"))
     except yaml.YAMLError as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{beside}: is not yaml ({reason}); download it again") from error
+        raise InputError(f"{sidecar}: is not yaml ({reason}); download it again") from error
     if not isinstance(config, dict) or "model" not in config:
-        raise InputError(f'{beside}: has no "model"; download it again')
+        raise InputError(f'{sidecar}: has no "model"; download it again')
     return config
 
 
-def _read_config(
+def _infer_config(
     path: Path, published: Mapping[str, Any], state: Mapping[str, Any]
 ) -> TinyMUConfig:
-    """Turns the published description, the json beside and the weights into our config."""
-    model, sizes = published["model"], read_json_beside(path)
+    """Builds the config from the published description, the json beside it and the weights."""
+    model, sizes = published["model"], read_sidecar(path)
     try:
         encoder, projector, decoder = (model[key] for key in ("encoder", "projector", "decoder"))
-        named = str(projector["proj_name"]).lower()
+        projector_name = str(projector["proj_name"]).lower()
         widths = {"input_width": projector["d_in"], "output_width": projector["d_out"]}
-        name, encoder_name = str(decoder["textdec_name"]), str(encoder["audioenc_name"])
+        decoder_name, encoder_name = str(decoder["textdec_name"]), str(encoder["audioenc_name"])
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: its config lacks {error}; put the published yaml beside it"
         ) from error
-    if encoder_name.upper() != "MATPAC" or named not in PROJECTOR_KINDS:
+    kind = PROJECTOR_KINDS.get(projector_name)
+    if encoder_name.upper() != "MATPAC" or kind is None:
         raise InputError(
-            f"{path}: encoder {hearing!r} with projector {named!r}; only MATPAC with one of "
-            f"{', '.join(PROJECTOR_KINDS)} is supported"
+            f"{path}: encoder {encoder_name!r} with projector {projector_name!r}; only MATPAC with "
+            f"one of {', '.join(PROJECTOR_KINDS)} is supported"
         )
-    parts = {
+    encoder_state = {
         key.removeprefix(f"{ENCODER}."): value
         for key, value in state.items()
         if key.startswith(f"{ENCODER}.")
     }
-    heard = matpac.encoder_config(parts, path, sizes.get("encoder"))
-    bridge = widths | {"kind": PROJECTOR_KINDS[named], "hidden_width": projector.get("d_h", 1024)}
-    if bridge["kind"] == "transformer":
-        bridge |= _transformer_sizes(state, sizes.get("projector", {}))
+    projector_values = widths | {"kind": kind, "hidden_width": projector.get("d_h", 1024)}
+    if kind == "transformer":
+        projector_values |= _transformer_sizes(state, sizes.get("projector", {}))
     data = published.get("data")
     values = {
-        "encoder": heard.to_dict(),
-        "projector": bridge,
-        "decoder": _decoder_config(path, name, sizes).to_dict(),
+        "encoder": matpac.encoder_config(encoder_state, path, sizes.get("encoder")).to_dict(),
+        "projector": projector_values,
+        "decoder": _decoder_config(path, decoder_name, sizes).to_dict(),
         "pooling": encoder.get("ds_rate", 1),
         "max_text_tokens": decoder.get("max_text_token_len", 129),
         "max_seconds": data.get("max_length", 10) if isinstance(data, dict) else 10,
@@ -173,52 +173,50 @@ def _read_config(
     return TinyMUConfig.from_dict(values, f"{path}: its config (yaml)", PUBLISHED_NAMES)
 
 
-def _transformer_sizes(state: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the sizes of a transformer projector: off its weights, but for the heads."""
-    found, layers = {}, f"{PROJECTOR}.transformer.layers."
+def _transformer_sizes(state: Mapping[str, Any], sidecar: Mapping[str, Any]) -> dict[str, Any]:
+    """Infers the sizes of a transformer projector; the number of heads is in the json only."""
+    layers = f"{PROJECTOR}.transformer.layers."
     prefix, fc1 = (
-        state.get(f"{PROJECTOR}.{name}")
-        for name in ("prefix_const", "transformer.layers.0.mlp.fc1.weight")
+        state.get(key) for key in (f"{PROJECTOR}.prefix_const", f"{layers}0.mlp.fc1.weight")
     )
-    # What is missing is told where all keys are held against each other.
+    sizes = {name: sidecar[name] for name in ("num_heads",) if name in sidecar}
+    # Missing weights are reported when all keys are compared.
     if prefix is not None and fc1 is not None and prefix.ndim == fc1.ndim == 2:
-        found = {
+        sizes |= {
             "num_vectors": len(prefix),
             "depth": len({key.split(".")[3] for key in state if key.startswith(layers)}),
             "mlp_ratio": len(fc1) // prefix.shape[1],
         }
-    return found | ({"num_heads": told["num_heads"]} if "num_heads" in told else {})
+    return sizes
 
 
 def _decoder_config(path: Path, name: str, sizes: Mapping[str, Any]) -> SmolLM2Config:
-    """Returns the decoder's sizes: from the json beside, or from the preset of its name."""
+    """Returns the decoder's config: from the json beside the file, or from its name's preset."""
     if "lm" in sizes:
         return smollm2.config_from_sizes(sizes["lm"], path.with_suffix(".json"))
     preset = smollm2_preset(name)
     if preset is None:
         raise InputError(
-            f"{path}: decoder {name!r} is no known preset; put its sizes in "
+            f"{path}: decoder {name!r} is not a known preset; put its sizes in "
             f'{path.with_suffix(".json").name} beside it, under "lm"'
         )
     return preset
 
 
 def to_published(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Returns what the original reads: model, optimizer (empty), config and epoch."""
+    """Returns the content of a `.pt` for the original: model, optimizer (empty), config, epoch."""
     config = checkpoint.config
-    published = checkpoint.source.get("config") or describe(config)
     return {
-        "model": to_theirs(checkpoint.params, rules(config), TIES),
+        "model": to_state_dict(checkpoint.params, rules(config), TIES),
         "optimizer": {},
-        "config": published,
+        "config": checkpoint.source.get("config") or published_config(config),
         "epoch": checkpoint.source.get("epoch", 0),
     }
 
 
-def describe(config: TinyMUConfig) -> dict[str, Any]:
-    """Writes our config in the published yaml's terms."""
-    same = (name for name, preset in SMOLLM2_PRESETS.items() if preset == config.decoder)
-    name = next(same, "SmolLM2-custom")
+def published_config(config: TinyMUConfig) -> dict[str, Any]:
+    """Returns a config in the form of the published yaml."""
+    presets = (name for name, preset in SMOLLM2_PRESETS.items() if preset == config.decoder)
     return {
         "data": {"max_length": config.max_seconds, "max_text_token_len": config.max_text_tokens},
         "model": {
@@ -230,12 +228,10 @@ def describe(config: TinyMUConfig) -> dict[str, Any]:
             },
             "projector": {
                 "proj_name": PUBLISHED_KINDS[config.projector.kind],
-                "d_in": config.projector.input_width,
-                "d_h": config.projector.hidden_width,
-                "d_out": config.projector.output_width,
+                **_projector_widths(config.projector),
             },
             "decoder": {
-                "textdec_name": f"HuggingFaceTB/{name}",
+                "textdec_name": f"HuggingFaceTB/{next(presets, 'SmolLM2-custom')}",
                 "max_text_token_len": config.max_text_tokens,
                 "freeze": False,
             },
@@ -244,19 +240,28 @@ def describe(config: TinyMUConfig) -> dict[str, Any]:
     }
 
 
-def sizes(published: Mapping[str, Any], config: TinyMUConfig) -> dict[str, Any]:
-    """Returns what the published description does not tell, for the json beside; often nothing."""
+def _projector_widths(projector: ProjectorConfig) -> dict[str, int]:
+    """Returns a projector's widths under the yaml's names."""
+    return {
+        "d_in": projector.input_width,
+        "d_h": projector.hidden_width,
+        "d_out": projector.output_width,
+    }
+
+
+def sidecar_sizes(published: Mapping[str, Any], config: TinyMUConfig) -> dict[str, Any]:
+    """Returns the sizes that the yaml does not give, for the json beside the file; {} if none."""
     preset = smollm2_preset(str(published["model"]["decoder"]["textdec_name"]))
-    encoder, bridge = config.encoder, config.projector
-    transformer = bridge.kind == "transformer"
-    plain = not transformer or bridge.num_heads == ProjectorConfig().num_heads
-    if preset == config.decoder and not matpac.sizes(encoder) and plain:
+    encoder, projector = config.encoder, config.projector
+    transformer = projector.kind == "transformer"
+    default_heads = not transformer or projector.num_heads == ProjectorConfig().num_heads
+    if preset == config.decoder and not matpac.sidecar_sizes(encoder) and default_heads:
         return {}
-    own = {
-        "proj_name": PUBLISHED_KINDS[bridge.kind],
-        "prefix_length": bridge.num_vectors,
-        "num_layers": bridge.depth,
-        "num_heads": bridge.num_heads,
+    transformer_sizes = {
+        "proj_name": PUBLISHED_KINDS[projector.kind],
+        "prefix_length": projector.num_vectors,
+        "num_layers": projector.depth,
+        "num_heads": projector.num_heads,
     }
     return {
         "encoder": {
@@ -267,10 +272,5 @@ def sizes(published: Mapping[str, Any], config: TinyMUConfig) -> dict[str, Any]:
             "n_t": encoder.num_frames,
         },
         "lm": smollm2.sizes_from_config(config.decoder),
-        "projector": {
-            "d_in": bridge.input_width,
-            "d_h": bridge.hidden_width,
-            "d_out": bridge.output_width,
-        }
-        | (own if transformer else {}),
+        "projector": _projector_widths(projector) | (transformer_sizes if transformer else {}),
     }

@@ -1,0 +1,224 @@
+"""Writes checkpoints for PyTorch, and checks every conversion bit for bit against its source."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinymu_jax.checkpoints import hub
+from tinymu_jax.checkpoints.checkpoint import (
+    CONFIG_FILE,
+    MODEL_FOLDER,
+    RUN_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    Checkpoint,
+    read_config,
+)
+from tinymu_jax.checkpoints.pytorch import matpac, matpac_ssl, smollm2, tinymu
+from tinymu_jax.checkpoints.pytorch.key_map import to_state_dict
+from tinymu_jax.checkpoints.pytorch.pickle_reader import read_torch_file
+from tinymu_jax.checkpoints.pytorch.pickle_writer import write_torch_file
+from tinymu_jax.checkpoints.pytorch.published_files import SIDECAR_SIZES, read_sidecar
+from tinymu_jax.checkpoints.safetensors import map_safetensors, write_safetensors
+from tinymu_jax.errors import InputError
+from tinymu_jax.models.config import MatpacConfig, SelfSupervisedConfig, SmolLM2Config
+from tinymu_jax.utils.files import (
+    exists,
+    read_json_object,
+    read_text,
+    remove,
+    write_json,
+    write_text,
+)
+from tinymu_jax.utils.tree import unflatten
+
+State = Mapping[str, np.ndarray]
+
+# --- Writing -----------------------------------------------------------------------------------
+
+
+def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
+    """Writes a TinyMU, a MATPAC encoder or a pre-training checkpoint for PyTorch.
+
+    A TinyMU becomes the `.pt` that the original loads strictly, its yaml, its tokenizer, and a json
+    with the sizes that the yaml does not give. A file that ends in .safetensors gets the same keys.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: a file cannot be written, or would replace one of another model.
+    """
+    written, sidecar = [output], output.with_suffix(".json")
+    replaced_sidecar = read_sidecar(output)
+    if isinstance(checkpoint.config, MatpacConfig):
+        state = matpac.to_published(checkpoint)
+        _write_state(output, state, state)
+        sizes = matpac.sidecar_sizes(checkpoint.config, checkpoint.source.get("labels", ()))
+    elif isinstance(checkpoint.config, SelfSupervisedConfig):
+        if output.suffix == ".safetensors":
+            raise InputError(
+                f"{output}: a pre-training checkpoint holds dictionaries (its teachers), which "
+                "safetensors cannot store; name a .pt, or write the encoder alone (--encoder)"
+            )
+        write_torch_file(output, matpac_ssl.to_published(checkpoint))
+        sizes = matpac_ssl.sidecar_sizes(checkpoint.config)
+    else:
+        tokenizer = output.with_name(TOKENIZER_FILE)
+        _check_tokenizer(tokenizer, checkpoint.tokenizer, replaced=exists(output))
+        content = tinymu.to_published(checkpoint)
+        _write_state(output, content, content["model"])
+        sizes = tinymu.sidecar_sizes(content["config"], checkpoint.config)
+        written.append(_write_yaml(output.with_suffix(".yaml"), content["config"]))
+        if checkpoint.tokenizer is not None:
+            write_text(tokenizer, checkpoint.tokenizer)
+            written.append(tokenizer)
+    if replaced_sidecar.keys() & SIDECAR_SIZES.keys():
+        remove(sidecar)
+    if sizes:
+        write_json(sidecar, sizes)
+        written.append(sidecar)
+    return written
+
+
+def _check_tokenizer(path: Path, text: str | None, replaced: bool) -> None:
+    """Refuses a folder whose tokenizer belongs to another model."""
+    if not exists(path):
+        return
+    if text is None:
+        raise InputError(
+            f"{path}: lies beside a checkpoint that has no tokenizer, and would be taken for its "
+            "tokenizer; name another folder"
+        )
+    if not replaced and read_text(path) != text:
+        raise InputError(f"{path}: is another model's tokenizer; name another folder")
+
+
+def _write_state(output: Path, content: object, state: dict[str, np.ndarray]) -> None:
+    """Writes `content` as a .pt, or the state dict alone as safetensors."""
+    if output.suffix == ".safetensors":
+        write_safetensors(output, state)  # the format has no ties: tied copies are written out
+    else:
+        write_torch_file(output, content)
+
+
+def _write_yaml(path: Path, content: Mapping[str, Any]) -> Path:
+    import yaml
+
+    write_text(path, yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+# --- Checking: both sides are views of their files, so that neither is loaded whole ---------------
+
+
+class Verified(NamedTuple):
+    """The result of a comparison: all tensors are equal."""
+
+    tensors: int
+    widened: int
+    """How many of them the source stores in a narrower type; the numbers are the same."""
+
+    def __str__(self) -> str:
+        wider = f" ({self.widened} of them in a wider type, the same numbers)"
+        return f"{self.tensors} tensors bit for bit{wider if self.widened else ''}"
+
+
+def check_converted(source: Path, folder: Path, probe: Path | None = None) -> Verified:
+    """Converts a checkpoint folder back to PyTorch's keys and compares it with its source.
+
+    Args:
+        source: the file or folder that was converted.
+        folder: the checkpoint folder.
+        probe: the file of a probe that was added to the source.
+
+    Raises:
+        InputError: a tensor differs, or is missing on one side.
+    """
+    config, _ = read_config(folder)
+    leaves = map_safetensors(folder / WEIGHTS_FILE)
+    if _is_checkpoint_folder(source):
+        inner = source / MODEL_FOLDER if exists(source / RUN_FILE) else source
+        return _compare(map_safetensors(inner / WEIGHTS_FILE), leaves, source, folder)
+    expected = dict(_read_state(source))
+    if probe is not None:
+        expected |= _read_state(probe)
+    actual = dict(_to_state(Checkpoint(config, unflatten(leaves))))
+    if "lm_head.weight" in expected and isinstance(config, SmolLM2Config):
+        actual["lm_head.weight"] = actual["model.embed_tokens.weight"]
+    return _compare(expected, actual, source, folder)
+
+
+def check_written(checkpoint: Checkpoint, output: Path) -> Verified:
+    """Reads a file or folder for PyTorch again and compares it with the checkpoint.
+
+    Raises:
+        InputError: a tensor differs, or is missing on one side.
+    """
+    return _compare(_to_state(checkpoint), _read_state(output), "the checkpoint", output)
+
+
+def _is_checkpoint_folder(source: Path) -> bool:
+    """Returns whether a source is a checkpoint folder, or a run's, and not one of PyTorch."""
+    config = source / CONFIG_FILE
+    if not source.is_dir() or exists(source / RUN_FILE):
+        return source.is_dir()
+    return exists(config) and "model_type" not in read_json_object(config, "convert it again")
+
+
+def _read_state(path: Path) -> State:
+    """Returns the state dict of a PyTorch file or folder; teachers of pre-training are joined."""
+    if path.is_dir() and exists(path / hub.PUBLISHED_WEIGHTS) and not exists(path / CONFIG_FILE):
+        path = path / hub.PUBLISHED_WEIGHTS
+    if path.is_dir():
+        parts = [map_safetensors(part) for part in sorted(path.glob("*.safetensors"))]
+        return {key: value for part in parts for key, value in part.items()}
+    if path.suffix == ".safetensors":
+        return map_safetensors(path)
+    content: Any = read_torch_file(path)
+    inner = content.get("model")
+    state = inner if isinstance(inner, dict) else content
+    if matpac_ssl.is_pretraining(state):
+        return matpac_ssl.join_teachers(state, path)
+    return {key: value for key, value in state.items() if isinstance(value, np.ndarray)}
+
+
+def _to_state(checkpoint: Checkpoint) -> State:
+    """Returns a checkpoint under PyTorch's keys, as views where possible."""
+    config = checkpoint.config
+    if isinstance(config, SmolLM2Config):
+        return to_state_dict(checkpoint.params, smollm2.FOLDER_RULES)
+    if isinstance(config, MatpacConfig):
+        return matpac.to_published(checkpoint)
+    if isinstance(config, SelfSupervisedConfig):
+        model = matpac_ssl.to_published(checkpoint)["model"]
+        return matpac_ssl.join_teachers(model, Path(CONFIG_FILE))
+    return tinymu.to_published(checkpoint)["model"]
+
+
+def _compare(expected: State, actual: State, source: str | Path, output: str | Path) -> Verified:
+    """Compares two state dicts, key by key."""
+    widened = 0
+    for key in sorted(expected.keys() | actual.keys()):
+        if key not in expected or key not in actual:
+            where = output if key not in actual else source
+            raise InputError(f"{output}: came out wrong: {where} has no {key}; convert it again")
+        widened += actual[key].dtype != expected[key].dtype
+        if not _is_same(actual[key], expected[key]):
+            raise InputError(
+                f"{output}: came out wrong: {key} differs from {source}; convert it again, and if "
+                "that does not help, check the disk"
+            )
+    return Verified(len(expected), widened)
+
+
+def _is_same(actual: np.ndarray, expected: np.ndarray) -> bool:
+    """Compares bits, so that NaNs and the sign of zero count too."""
+    if actual.shape != expected.shape:
+        return False
+    if actual.dtype != expected.dtype:
+        expected = expected.astype(actual.dtype)
+    bits = f"u{actual.dtype.itemsize}"
+    return bool(np.array_equal(actual.view(bits), expected.view(bits)))

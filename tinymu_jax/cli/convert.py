@@ -1,0 +1,223 @@
+"""The `tinymu convert` commands: weights from and to PyTorch, and a comparison of two models."""
+
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import tyro
+
+from tinymu_jax.checkpoints.checkpoint import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    encoder_of,
+    save_checkpoint,
+)
+from tinymu_jax.checkpoints.model_card import (
+    count_folder_parameters,
+    count_parameters,
+    origin_of_file,
+    write_card,
+)
+from tinymu_jax.checkpoints.open import open_checkpoint, read_tokenizer
+from tinymu_jax.errors import InputError
+from tinymu_jax.models.config import SmolLM2Config
+from tinymu_jax.utils.files import exists, make_folder
+from tinymu_jax.utils.tree import flatten
+
+if TYPE_CHECKING:
+    from tinymu_jax.inference.assistant import Assistant
+
+
+@dataclass(frozen=True)
+class FromTorch:
+    """Convert a PyTorch checkpoint to a checkpoint folder, without PyTorch.
+
+    Reads a published TinyMU .pt (with its yaml and, for other sizes, a json beside it), a MATPAC or
+    MATPAC++ .pt (also a pre-training checkpoint with its teachers), or a SmolLM2 folder. The result
+    is converted back and compared with the source bit for bit. A model card is written with it.
+    """
+
+    source: tyro.conf.Positional[Path]
+    """A TinyMU or MATPAC .pt, or a SmolLM2 folder."""
+    output: tyro.conf.Positional[Path]
+    """Checkpoint folder to write."""
+    probe: Path | None = None
+    """File of a probe to add to a MATPAC encoder."""
+    tokenizer: str | None = None
+    """tokenizer.json to include; default: the one beside the source."""
+    verify: tuple[str, ...] = ()
+    """Recordings: both models answer a question about them, and the answers are compared."""
+
+    def run(self) -> int:
+        """Converts and compares; returns the exit code: 1 if the answers differ."""
+        from tinymu_jax.checkpoints.pytorch.convert import check_converted
+
+        if not exists(self.source):
+            raise InputError(f"{self.source}: no such file or folder; name a PyTorch checkpoint")
+        if self.source.is_dir() and self.source.resolve() == self.output.resolve():
+            raise InputError(f"{self.output}: is the source itself; name another folder")
+        checkpoint = open_checkpoint(self.source, probe=self.probe)
+        if self.tokenizer is not None:
+            checkpoint = checkpoint._replace(tokenizer=read_tokenizer(self.tokenizer))
+        numbers = sum(leaf.size for _, leaf in flatten(checkpoint.params))
+        kind = type(checkpoint.config).__name__.removesuffix("Config")
+        save_checkpoint(self.output, checkpoint)
+        # The comparison below maps both files. Free the copy in memory first: the unpickler holds
+        # it in a reference cycle.
+        del checkpoint
+        gc.collect()
+        verified = check_converted(self.source, self.output, self.probe)
+        print(f"{kind}, {numbers / 1e6:.2f} M numbers -> {self.output}/{CONFIG_FILE}")
+        print(
+            f"verified: {count_folder_parameters(self.output) / 1e6:.2f} M parameters; back from "
+            f"{self.output}/ to {self.source.name}: {verified}"
+        )
+        card = write_card(self.output, origin_of_file(self.source, self.probe))
+        print(f"model card: {card}")
+        if not self.verify:
+            return 0
+        return Verify(str(self.source), str(self.output), self.verify).run()
+
+
+@dataclass(frozen=True)
+class ToTorch:
+    """Convert a checkpoint for PyTorch, without PyTorch.
+
+    A TinyMU becomes the .pt that the original loads strictly, with its yaml and, for other sizes, a
+    json; or a .safetensors file with the same keys. A MATPAC encoder and a pre-training checkpoint
+    become a .pt as published, a decoder alone a SmolLM2 folder. The result is read again and
+    compared bit for bit.
+    """
+
+    checkpoint: tyro.conf.Positional[str]
+    """Checkpoint folder, hub name or .pt."""
+    output: tyro.conf.Positional[Path]
+    """File to write (.pt or .safetensors); for a decoder alone, a folder."""
+    encoder: bool = False
+    """Write only the encoder of a TinyMU, or the student's encoder of a pre-training checkpoint."""
+
+    def run(self) -> int:
+        """Converts and compares; returns the exit code."""
+        from tinymu_jax.checkpoints.pytorch import smollm2
+        from tinymu_jax.checkpoints.pytorch.convert import check_written, write_model
+
+        checkpoint = open_checkpoint(self.checkpoint)
+        if self.encoder:
+            checkpoint = encoder_of(checkpoint)
+        if isinstance(checkpoint.config, SmolLM2Config):
+            self._check_folder()
+            smollm2.write_published(self.output, checkpoint)
+            print(f"-> {self.output}/")
+        else:
+            self._check_file()
+            make_folder(self.output.parent)
+            for path in write_model(checkpoint, self.output):
+                print(f"-> {path}")
+        verified = check_written(checkpoint, self.output)
+        count = count_parameters(checkpoint.params)
+        print(
+            f"verified: {count / 1e6:.2f} M parameters; {self.output.name} read again: {verified}"
+        )
+        return 0
+
+    def _check_file(self) -> None:
+        if self.output.is_dir():
+            raise InputError(f"{self.output}: is a folder; name the .pt file to write")
+        if self.output.suffix not in (".pt", ".pth", ".safetensors"):
+            raise InputError(f"{self.output}: name a file that ends in .pt or .safetensors")
+
+    def _check_folder(self) -> None:
+        """Refuses to write a decoder over something else."""
+        if exists(self.output) and not self.output.is_dir():
+            raise InputError(f"{self.output}: is a file; a decoder is written to a folder")
+        if self.output.resolve() == Path(self.checkpoint).resolve():
+            raise InputError(f"{self.output}: is the checkpoint itself; name another folder")
+        written = {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE}
+        others = {path.name for path in self.output.glob("*")} - written
+        if others:
+            raise InputError(
+                f"{self.output}: holds other files ({min(others)}); name a new or empty folder"
+            )
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Compare two checkpoints on recordings.
+
+    Both models answer the same question about each recording; then both score the first one's
+    answer. Prints the largest logit difference and the share of equal greedy tokens.
+    """
+
+    first: tyro.conf.Positional[str]
+    """Hub name, .pt or checkpoint folder."""
+    second: tyro.conf.Positional[str]
+    """Hub name, .pt or checkpoint folder."""
+    recordings: tyro.conf.Positional[tuple[str, ...]] = ()
+    """wav, flac, ogg or mp3 files."""
+    prompt: str | None = None
+    """The question; default: fixed token ids, which need no tokenizer."""
+    tokenizer: str | None = None
+    """tokenizer.json or hub name of the decoder, if a checkpoint has no tokenizer."""
+    max_new_tokens: int = 64
+    """Greedy tokens to compare."""
+    tolerance: float = 1e-3
+    """Largest logit difference that passes."""
+
+    def run(self) -> int:
+        """Prints a line per recording and a verdict; returns 0 if the models agree, else 1."""
+        from tinymu_jax.inference.compare import compare_models
+
+        if not self.recordings:
+            raise InputError("no recording: name one or more to compare on")
+        first, second = (self._load(name) for name in (self.first, self.second))
+        if first.config.decoder.vocab_size != second.config.decoder.vocab_size:
+            raise InputError(
+                f"{self.second}: has another vocabulary than {self.first}; compare checkpoints of "
+                "one model"
+            )
+        prompt = list(range(20, 40)) if self.prompt is None else first.encode_prompt(self.prompt)
+        rows = [
+            compare_models(first, second, recording, prompt, self.max_new_tokens)
+            for recording in self.recordings
+        ]
+        for recording, row in zip(self.recordings, rows, strict=True):
+            print(
+                f"{recording}: largest logit difference {row.logit_difference:.2e}, "
+                f"equal tokens {row.equal_tokens} of {row.tokens}"
+            )
+        largest = float(np.max([row.logit_difference for row in rows]))
+        equal, tokens = (sum(row[i] for row in rows) for i in (1, 2))
+        same = largest <= self.tolerance and equal == tokens
+        print(
+            f"{'same' if same else 'DIFFERENT'}: largest logit difference {largest:.2e}, equal "
+            f"tokens {100 * equal / tokens:.1f} %"
+        )
+        return 0 if same else 1
+
+    def _load(self, name: str) -> "Assistant":
+        from tinymu_jax.inference.assistant import Assistant
+        from tinymu_jax.inference.load import load
+
+        model = load(name, tokenizer=self.tokenizer)
+        if not isinstance(model, Assistant):
+            raise InputError(f"{name}: is an encoder alone; name a TinyMU checkpoint")
+        return model
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Convert checkpoints from and to PyTorch, and compare two of them."""
+
+    command: Annotated[
+        Annotated[FromTorch, tyro.conf.subcommand("from-torch")]
+        | Annotated[ToTorch, tyro.conf.subcommand("to-torch")]
+        | Annotated[Verify, tyro.conf.subcommand("verify")],
+        tyro.conf.arg(name=""),
+    ]
+
+    def run(self) -> int:
+        """Runs the command; returns the exit code."""
+        return self.command.run()
