@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.report.compare import group_results
-from tinymu_jax.evaluation.report.examples import load_sounds
+from tinymu_jax.evaluation.report.examples import load_sound
 from tinymu_jax.evaluation.report.render import render
 from tinymu_jax.evaluation.results import EvalResult
 from tinymu_jax.utils.files import make_folder, read_json_object, write_json, write_text
@@ -40,7 +40,8 @@ def write_report(results: Sequence[EvalResult], output: Path) -> Path:
     for result in results:
         _check(result)
     folder, groups = make_folder(output), group_results(results)
-    sounds = load_sounds(example.audio for result in results for example in result.worst)
+    paths = {example.audio for result in results for example in result.worst}
+    sounds = {path: load_sound(path) for path in sorted(paths)}
     page, text = render(groups, sounds)
     write_json(folder / JSON_FILE, {"format": FORMAT, "results": _to_json(results)})
     write_text(folder / TEXT_FILE, text)

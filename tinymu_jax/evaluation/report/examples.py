@@ -1,9 +1,9 @@
-"""Worst answers in a report: the audio the model heard, and the options with marks."""
+"""Worst answers in a report: the audio, and the options with marks."""
 
 import base64
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import soundfile
@@ -38,11 +38,6 @@ def load_sound(path: str) -> Sound:
     file = io.BytesIO()
     soundfile.write(file, samples, SAMPLE_RATE, format="OGG", subtype="VORBIS")
     return Sound(f"data:audio/ogg;base64,{base64.b64encode(file.getvalue()).decode()}")
-
-
-def load_sounds(paths: Iterable[str]) -> dict[str, Sound]:
-    """Returns the sound of each distinct path."""
-    return {path: load_sound(path) for path in dict.fromkeys(paths)}
 
 
 class Option(NamedTuple):
