@@ -1,11 +1,11 @@
-"""Compiles the full-size training step for TPU pods on a machine without a TPU.
+"""Compile the full-size training step for TPU pods on a machine without a TPU.
 
-    python launch/compile_for_pod.py                                    the four pods of the README
+    python launch/compile_for_pod.py                                    the four default slices
     python launch/compile_for_pod.py --topology v5e:4x4 --mesh 4,4,1    another mesh
-    python launch/compile_for_pod.py --pretrain                         the encoder's pre-training
+    python launch/compile_for_pod.py --pretrain                         pre-training of the encoder
 
-It says whether the step fits, what is moved between the chips, and how long a step takes at the
-chips' peak rates: the time of a real step is longer. Needs libtpu (Linux x86_64):
+Prints whether the step fits into memory, the transfers between chips, and the time of a step at the
+chips' peak rates; a real step takes longer. Needs libtpu (Linux x86_64):
 pip install -e '.[tpu-aot]'.
 """
 
@@ -28,10 +28,10 @@ GB, TERA = 1e9, 1e12
 
 
 def parse_mesh(text: str) -> MeshConfig:
-    """Reads "data,fsdp,tensor".
+    """Parses "data,fsdp,tensor".
 
     Raises:
-        InputError: it is something else.
+        InputError: the text is something else.
     """
     parts = text.split(",")
     if len(parts) != 3 or not all(part.isdecimal() for part in parts):
@@ -39,122 +39,139 @@ def parse_mesh(text: str) -> MeshConfig:
     return MeshConfig(*map(int, parts))
 
 
-def as_dict(found: "Forecast") -> dict[str, Any]:
-    """Returns a forecast as plain containers, ready for json."""
-    moved = {kind: item._asdict() for kind, item in found.collectives.items()}
-    return found._asdict() | {"collectives": moved}
+def as_dict(step: "Forecast") -> dict[str, Any]:
+    """Returns a forecast as dictionaries, ready for json."""
+    collectives = {kind: total._asdict() for kind, total in step.collectives.items()}
+    return step._asdict() | {"collectives": collectives}
 
 
-def describe(found: "Forecast") -> str:
-    """Returns a forecast in words and numbers."""
-    memory, seconds = found.memory, found.seconds
-    sizes = {name: f"{size / GB:.2f}" for name, size in memory.items()}
+def describe(step: "Forecast") -> str:
+    """Returns a forecast as text."""
+    sizes = {name: f"{size / GB:.2f}" for name, size in step.memory.items()}
     lines = [
-        f"{found.topology}: {found.chips} x {found.chip}, mesh data={found.mesh[0]} "
-        f"fsdp={found.mesh[1]} tensor={found.mesh[2]}, {found.blocks} blocks a chip, "
-        f"compiled in {found.compile_seconds:.0f} s; per chip:",
+        f"{step.topology}: {step.chips} x {step.chip}, mesh data={step.mesh[0]} "
+        f"fsdp={step.mesh[1]} tensor={step.mesh[2]}, {step.blocks} blocks per chip, "
+        f"compiled in {step.compile_seconds:.0f} s; per chip:",
         f"  memory      {sizes['total']} of {sizes['chip']} GB: arguments {sizes['arguments']}, "
-        f"outputs {sizes['outputs']} ({sizes['aliased']} of them in the arguments' place), "
+        f"outputs {sizes['outputs']} ({sizes['aliased']} of them aliased to arguments), "
         f"temporaries {sizes['temporaries']}, program {sizes['program']}",
-        f"  operations  {found.flops / TERA:.2f} TFLOP needed, {found.computed_flops / TERA:.2f} "
-        f"computed (XLA, loops counted once: {found.once['flops'] / TERA:.2f})",
-        f"  traffic     {found.memory_bytes / GB:.1f} GB to and from memory "
-        f"(XLA, loops counted once: {found.once['bytes'] / GB:.1f})",
+        f"  FLOPs       {step.flops / TERA:.2f} TFLOP needed, {step.computed_flops / TERA:.2f} "
+        f"computed (XLA, loops counted once: {step.xla_cost['flops'] / TERA:.2f})",
+        f"  traffic     {step.memory_bytes / GB:.1f} GB to and from memory "
+        f"(XLA, loops counted once: {step.xla_cost['bytes'] / GB:.1f})",
     ]
     lines += [
-        f"  {kind:<18} {item.count} times, {item.size / GB:.3f} GB, of which a chip sends "
-        f"{item.sent / GB:.3f} GB"
-        for kind, item in sorted(found.collectives.items())
+        f"  {kind:<18} {total.count} times, {total.size / GB:.3f} GB, of which a chip sends "
+        f"{total.sent / GB:.3f} GB"
+        for kind, total in sorted(step.collectives.items())
     ]
-    times = ", ".join(f"{name} {1e3 * value:.1f}" for name, value in seconds.items())
+    times = ", ".join(f"{name} {1e3 * value:.1f}" for name, value in step.seconds.items())
     lines.append(
-        f"  at peak     milliseconds: {times}; MFU {100 * found.mfu:.0f} %, "
-        f"{found.rate:,.0f} {found.counted}/s in all"
+        f"  at peak     milliseconds: {times}; MFU {100 * step.mfu:.0f} %, "
+        f"{step.rate:,.0f} {step.unit}/s over all chips"
     )
     return "\n".join(lines)
 
 
 def table(forecasts: Sequence["Forecast"]) -> str:
-    """Returns forecasts as a table in markdown."""
+    """Returns forecasts as a Markdown table."""
     rows = [
-        "| slice | mesh (data, fsdp, tensor) | memory a chip | operations | memory traffic | "
-        f"between chips | step at peak rates | MFU | {forecasts[0].counted}/s |",
+        "| slice | mesh (data, fsdp, tensor) | memory per chip | FLOPs | memory traffic | "
+        f"between chips | step at peak rates | MFU | {forecasts[0].unit}/s |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for found in forecasts:
-        moved = ", ".join(
-            f"{item.count} {kind}" for kind, item in sorted(found.collectives.items())
+    for step in forecasts:
+        counts = ", ".join(
+            f"{total.count} {kind}" for kind, total in sorted(step.collectives.items())
         )
-        sent = sum(item.sent for item in found.collectives.values())
-        mesh = ", ".join(map(str, found.mesh))
-        seconds = {name: f"{1e3 * value:.0f}" for name, value in found.seconds.items()}
+        sent = sum(total.sent for total in step.collectives.values())
+        mesh = ", ".join(map(str, step.mesh))
+        times = {name: f"{1e3 * value:.0f}" for name, value in step.seconds.items()}
         rows.append(
-            f"| {found.topology}, {found.chips} x {found.chip} | {mesh} "
-            f"| {found.memory['total'] / GB:.1f} of {found.memory['chip'] / GB:.0f} GB "
-            f"| {found.computed_flops / TERA:.1f} TFLOP | {found.memory_bytes / GB:.0f} GB "
-            f"| {sent / GB:.2f} GB ({moved}) "
-            f"| {seconds['step']} ms (compute {seconds['compute']}, memory {seconds['memory']}, "
-            f"links {seconds['links']}) "
-            f"| {100 * found.mfu:.0f} % | {found.rate:,.0f} |"
+            f"| {step.topology}, {step.chips} x {step.chip} | {mesh} "
+            f"| {step.memory['total'] / GB:.1f} of {step.memory['chip'] / GB:.0f} GB "
+            f"| {step.computed_flops / TERA:.1f} TFLOP | {step.memory_bytes / GB:.0f} GB "
+            f"| {sent / GB:.2f} GB ({counts}) "
+            f"| {times['step']} ms (compute {times['compute']}, memory {times['memory']}, "
+            f"links {times['links']}) "
+            f"| {100 * step.mfu:.0f} % | {step.rate:,.0f} |"
         )
     return "\n".join(rows)
 
 
-def run(args: argparse.Namespace) -> list["Forecast"]:
-    """Compiles for every slice, and prints and saves what was found as it comes."""
+def check_options(args: argparse.Namespace) -> None:
+    """Refuses options that are out of range or do not fit together.
+
+    Raises:
+        InputError: such an option; the message names it.
+    """
+    counts = {
+        "--blocks-per-chip": args.blocks_per_chip,
+        "--grad-accum-steps": args.grad_accum_steps,
+        "--rows": args.rows,
+        "--batch": args.batch,
+    }
+    for name, value in counts.items():
+        if value < 1:
+            raise InputError(f"{name} {value}: give 1 or more")
+    if args.blocks_per_chip % args.grad_accum_steps and not args.pretrain:
+        raise InputError(
+            f"--grad-accum-steps {args.grad_accum_steps}: does not divide {args.blocks_per_chip} "
+            "blocks; give a divisor of --blocks-per-chip"
+        )
+    if args.pretrain and (args.blocks_per_chip, args.rows) != (1, PackingConfig.rows):
+        raise InputError(
+            "--blocks-per-chip and --rows are for fine-tuning; give --batch with --pretrain"
+        )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compiles for every slice; prints and saves each forecast as it comes."""
     from tinymu_jax.training.aot.compile import PRETRAINING_TOPOLOGIES, TOPOLOGIES, prepare_machine
     from tinymu_jax.training.aot.forecast import forecast, forecast_pretraining
 
     mesh = parse_mesh(args.mesh) if args.mesh else None
-    least = {"--blocks-per-chip": args.blocks_per_chip, "--accumulate": args.accumulate}
-    for name, value in (least | {"--rows": args.rows, "--batch": args.batch}).items():
-        if value < 1:
-            raise InputError(f"{name} {value}: give 1 or more")
-    if args.blocks_per_chip % args.accumulate and not args.pretrain:
-        raise InputError(
-            f"--accumulate {args.accumulate}: does not part {args.blocks_per_chip} blocks evenly; "
-            "give a divisor of --blocks-per-chip"
-        )
-    if args.pretrain and (args.blocks_per_chip, args.rows) != (1, PackingConfig.rows):
-        raise InputError(
-            "--blocks-per-chip and --rows are fine-tuning's; give --batch with --pretrain"
-        )
-    whole, packing = PackingConfig(), PackingConfig(rows=args.rows)
-    share = args.rows / whole.rows
+    check_options(args)
+    default = PackingConfig()
+    scale = args.rows / default.rows
     packing = replace(
-        packing, max_clips=round(whole.clips * share), max_labels=round(whole.labels * share)
+        default,
+        rows=args.rows,
+        max_clips=round(default.max_clips * scale),
+        max_labels=round(default.max_labels * scale),
     )
     prepare_machine()
-    found: list[Forecast] = []
+    steps: list[Forecast] = []
+    accum = args.grad_accum_steps
     for topology in args.topology or (PRETRAINING_TOPOLOGIES if args.pretrain else TOPOLOGIES):
         if args.pretrain:
-            found.append(forecast_pretraining(topology, mesh, args.batch, args.accumulate))
+            steps.append(forecast_pretraining(topology, mesh, args.batch, accum))
         else:
-            found.append(forecast(topology, mesh, args.blocks_per_chip, args.accumulate, packing))
+            steps.append(forecast(topology, mesh, args.blocks_per_chip, accum, packing))
         if not args.markdown:
-            print(describe(found[-1]), flush=True)
+            print(describe(steps[-1]), flush=True)
         if args.json:
             make_folder(args.json.parent)
-            write_text(args.json, json.dumps([as_dict(item) for item in found], indent=1) + "\n")
+            write_text(args.json, json.dumps([as_dict(step) for step in steps], indent=1) + "\n")
     if args.markdown:
-        print(table(found))
-    return found
+        print(table(steps))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the options and compiles."""
+    """Parses the options and compiles."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--topology", action="append", help="as v5e:16x16; may be repeated")
-    parser.add_argument("--mesh", help="data,fsdp,tensor; default: copies of the model alone")
-    parser.add_argument("--blocks-per-chip", type=int, default=1)
-    parser.add_argument("--accumulate", type=int, default=1, help="parts of a chip's blocks")
-    parser.add_argument("--rows", type=int, default=8, help="of a block, 1,024 slots each")
-    parser.add_argument("--pretrain", action="store_true", help="the step of pre-training")
-    parser.add_argument("--batch", type=int, default=2048, help="crops of such a step in all")
-    parser.add_argument("--json", type=Path, help="where all numbers go")
-    parser.add_argument("--markdown", action="store_true", help="print the README's table")
+    add = parser.add_argument
+    add("--topology", action="append", help="slice such as v5e:16x16; may be repeated")
+    add("--mesh", help="data,fsdp,tensor; default: data parallelism only")
+    add("--blocks-per-chip", type=int, default=1, help="blocks per chip and step (default: 1)")
+    add("--grad-accum-steps", type=int, default=1, help="gradient accumulation (default: 1)")
+    add("--rows", type=int, default=8, help="rows of 1,024 positions per block (default: 8)")
+    add("--pretrain", action="store_true", help="compile the pre-training step")
+    add("--batch", type=int, default=2048, help="crops per pre-training step (default: 2048)")
+    add("--json", type=Path, help="file to write all numbers to")
+    add("--markdown", action="store_true", help="print a Markdown table")
     args = parser.parse_args(arguments)
     with one_line_errors():
         run(args)

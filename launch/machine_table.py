@@ -1,11 +1,11 @@
-"""Prints how long the published fine-tuning takes from one GPU to a pod, by config.
+"""Print how long the published fine-tuning takes on machines from one GPU to a TPU pod.
 
-    python launch/machine_table.py                  the README's table; needs libtpu, as
-                                                    compile_for_pod.py does (minutes)
-    python launch/machine_table.py --only T4        rows whose machine has this in its name
+    python launch/machine_table.py              all machines; takes minutes and needs libtpu, like
+                                                compile_for_pod.py
+    python launch/machine_table.py --only T4    machines with this in their names
 
-TPU rows are compiled and stand for the chips' peak rates; GPU rows are estimates. A real run is
-slower than the former, and may be either side of the latter.
+TPU rows are compiled and assume the chips' peak rates: a real run is slower. GPU rows are
+estimates: a real run may be slower or faster.
 """
 
 import argparse
@@ -15,21 +15,21 @@ from tinymu_jax.errors import InputError, one_line_errors
 
 
 def run(only: str) -> None:
-    """Prints the table of the machines with this in their names."""
+    """Prints the table of the machines with `only` in their names."""
     from tinymu_jax.training.aot.compile import prepare_machine
-    from tinymu_jax.training.aot.machines import MACHINES, plan, table
+    from tinymu_jax.training.aot.machines import MACHINES, forecast_machine, table
 
-    wanted = [one for one in MACHINES if only in one.sold_as]
-    if not wanted:
-        names = ", ".join(one.sold_as for one in MACHINES)
+    machines = [machine for machine in MACHINES if only in machine.sold_as]
+    if not machines:
+        names = ", ".join(machine.sold_as for machine in MACHINES)
         raise InputError(f"--only {only}: no such machine; there are {names}")
-    if any(":" in one.device for one in wanted):
+    if any(":" in machine.device for machine in machines):
         prepare_machine()
-    print(table([plan(one) for one in wanted]))
+    print(table([forecast_machine(machine) for machine in machines]))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Reads the options and prints."""
+    """Parses the options and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -379,7 +379,7 @@ def test_a_lost_sharding_and_too_little_memory_are_refused():
         (["--mesh", "16"], "three numbers"),
         (["--mesh", "16,1,x"], "three numbers"),
         (["--blocks-per-chip", "0"], "--blocks-per-chip 0"),
-        (["--blocks-per-chip", "3", "--accumulate", "2"], "--accumulate 2"),
+        (["--blocks-per-chip", "3", "--grad-accum-steps", "2"], "--grad-accum-steps 2"),
         (["--pretrain", "--rows", "4"], "give --batch with --pretrain"),
     ],
 )

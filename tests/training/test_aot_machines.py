@@ -17,9 +17,9 @@ from tinymu_jax.training.aot.machines import (
     MACHINES,
     MEASURED_ON,
     Plan,
+    forecast_machine,
     gpu_rate,
     model_of,
-    plan,
     read_config,
     step_memory,
     table,
@@ -77,9 +77,9 @@ def test_blocks_are_parted_evenly(machine):
 
 
 def test_a_t4_has_no_bfloat16_and_room_for_a_row():
-    found = plan(MACHINES[0])
+    found = forecast_machine(MACHINES[0])
     assert (found.compute_dtype, found.compiled) == ("float32", False)
-    assert found.memory < 0.5 * found.room == 8e9
+    assert found.memory < 0.5 * found.capacity == 8e9
 
 
 def test_hours_are_those_of_all_questions_three_times():

@@ -1,6 +1,8 @@
-"""Reads the text of a compiled program: its instructions, and how often each of them runs.
+"""Parses the text of a compiled program (HLO): its instructions and how often each one runs.
 
-XLA's own analysis counts the body of a loop once; `executed` says how often it runs.
+`compiled.memory_analysis()` gives the memory, and is used for it. `compiled.cost_analysis()` counts
+the body of a loop once and does not report collectives; this module counts loops, and `traffic`
+sums bytes by collective.
 """
 
 import math
@@ -18,37 +20,38 @@ class Op(NamedTuple):
     kind: str
     """Its opcode."""
     shape: str
-    """What it gives, with layouts."""
+    """Shape of the result, with layouts."""
     operands: tuple[str, ...]
-    """Names, or the text of a constant."""
+    """Names of instructions, or the text of a constant."""
     attributes: str
     root: bool
 
 
 class Program(NamedTuple):
-    """A module: its computations by name."""
+    """A parsed HLO module."""
 
     computations: dict[str, dict[str, Op]]
+    """Instructions by the names of their computation and themselves."""
     entry: str
     devices: int
-    """That run it together."""
+    """Number of devices that run the program together."""
 
 
 def _closing(text: str) -> int:
-    """Returns where the bracket closes that a text begins with."""
+    """Returns the index of the bracket that closes the first one of a text."""
     depth = 0
-    for at, letter in enumerate(text):
+    for index, letter in enumerate(text):
         depth += (letter in "([{") - (letter in ")]}")
         if depth == 0:
-            return at
+            return index
     raise ValueError(f"unbalanced brackets in the program's text: {text[:80]}")
 
 
 def _read_op(line: str) -> Op | None:
-    found = re.match(r"\s+(ROOT )?%?([\w.\-]+) = (.*)", line)
-    if not found:
+    match = re.match(r"\s+(ROOT )?%?([\w.\-]+) = (.*)", line)
+    if not match:
         return None
-    root, name, rest = found.groups()
+    root, name, rest = match.groups()
     end = _closing(rest) + 1 if rest.startswith("(") else rest.index(" ")
     shape, rest = rest[:end], rest[end:].lstrip()
     start = rest.index("(")
@@ -60,31 +63,31 @@ def _read_op(line: str) -> Op | None:
 
 
 def read_program(text: str) -> Program:
-    """Reads what `compiled.as_text()` gives.
+    """Parses the result of `compiled.as_text()`.
 
     Raises:
-        ValueError: it has no entry.
+        ValueError: the text has no entry computation.
     """
     computations: dict[str, dict[str, Op]] = {}
-    entry, own = "", {}
+    entry, current = "", {}
     for raw in text.splitlines():
         line = re.sub(r"/\*.*?\*/", "", raw)
         head = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
         if head:
-            own = computations[head[2]] = {}
+            current = computations[head[2]] = {}
             entry = head[2] if head[1] else entry
         elif op := _read_op(line):
-            own[op.name] = op
+            current[op.name] = op
     if not entry:
         raise ValueError("the program's text has no entry")
-    found = re.findall(r"(?:num_partitions|replica_count)=(\d+)", text.split("\n", 1)[0])
-    return Program(computations, entry, math.prod(int(n) for n in found))
+    counts = re.findall(r"(?:num_partitions|replica_count)=(\d+)", text.split("\n", 1)[0])
+    return Program(computations, entry, math.prod(int(n) for n in counts))
 
 
 def shape_bytes(shape: str, memory_only: bool = False) -> float:
-    """Returns the bytes of all arrays of a shape, or of those that lie in the chip's memory.
+    """Returns the bytes of all arrays of a shape, or only of those in main memory (HBM).
 
-    `S(1)` behind a layout says that an array lies on the chip itself.
+    `S(1)` after a layout marks an array in the chip's on-chip memory.
     """
     total = 0.0
     for kind, sizes, layout in re.findall(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?", shape):
@@ -96,7 +99,7 @@ def shape_bytes(shape: str, memory_only: bool = False) -> float:
 
 
 def elements(shape: str) -> list[str]:
-    """Returns the parts of a tuple's shape, or the shape alone."""
+    """Returns the shapes of a tuple's elements; a shape that is no tuple is the only element."""
     if not shape.startswith("("):
         return [shape]
     parts, rest = [], shape[1:-1]
@@ -111,18 +114,18 @@ def elements(shape: str) -> list[str]:
 
 
 def called(op: Op) -> list[str]:
-    """Returns the computations that an instruction uses, a loop's aside."""
-    found = re.search(r"branch_computations=\{([^}]*)\}", op.attributes)
-    names = re.findall(r"%?([\w.\-]+)", found[1]) if found else []
+    """Returns the computations that an instruction calls, except a loop's."""
+    branches = re.search(r"branch_computations=\{([^}]*)\}", op.attributes)
+    names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else []
     keys = r"(?:calls|to_apply|true_computation|false_computation)"
     return names + re.findall(keys + r"=%?([\w.\-]+)", op.attributes)
 
 
 def trip_count(program: Program, loop: Op) -> int:
-    """Returns how often a loop runs: as noted, or by its condition `i < n`, i from 0 by 1.
+    """Returns how often a loop runs: XLA's annotation, or n of its condition `i < n`.
 
     Raises:
-        ValueError: neither says.
+        ValueError: neither gives the number.
     """
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
     if known:
@@ -138,9 +141,9 @@ def trip_count(program: Program, loop: Op) -> int:
 
 
 def executed(program: Program, name: str = "", times: int = 1) -> Iterator[tuple[str, int]]:
-    """Yields every computation that is run by itself, with how often: not those within fusions.
+    """Yields every computation outside of fusions with the number of its runs.
 
-    Of the branches of a condition each counts.
+    All branches of a conditional are counted.
     """
     name = name or program.entry
     yield name, times

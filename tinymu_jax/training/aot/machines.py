@@ -1,8 +1,8 @@
-"""From one GPU to a pod: how long the published fine-tuning takes, by config.
+"""Duration of the published fine-tuning on machines from one GPU to a TPU pod, by config.
 
-A TPU slice's row is read from its compiled program (`tinymu_jax.training.aot.forecast`). No GPU's
-program can be compiled without the GPU: its row is an estimate, of memory from shapes, of time from
-operations and what an H100 was seen to do of them, by the rate of the card's memory.
+TPU rows are read from the compiled program (`tinymu_jax.training.aot.forecast`). A GPU's program
+cannot be compiled without the GPU, so its row is an estimate: memory from shapes; time from FLOPs
+and the speed measured on an H100, scaled by the card's memory rate.
 """
 
 import math
@@ -17,29 +17,30 @@ from tinymu_jax.training.accelerators import CHIPS, Chip, chip_of
 from tinymu_jax.training.aot.forecast import block_flops, block_work, forecast
 from tinymu_jax.training.config import OptimConfig, TrainConfig, load_config
 from tinymu_jax.training.optim import partition_frozen
+from tinymu_jax.utils.numbers import duration
 from tinymu_jax.utils.tree import flatten
 
 QUESTIONS, EPOCHS = 3_500_000, 3
-"""Of MusicSkills-3.5M, and how often each is learnt from, as published."""
+"""Questions of MusicSkills-3.5M, and published number of epochs."""
 
 MEASURED_ON = "NVIDIA H100 80GB HBM3"
 
 MEASURED = {"float32": 32e12, "bfloat16": 81e12}
-"""Needed operations a second on that card, by what products are computed in: of a pre-training
-step of 32 crops, and of a fine-tuning step of 112 questions about 16 clips (README, Speed)."""
+"""FLOP/s measured on that card by compute dtype (without padding and recomputation): of a
+pre-training step of 32 crops, and of a fine-tuning step of 112 questions about 16 clips."""
 
 GB = 1e9
 
 
 class Machine(NamedTuple):
-    """What a config is for."""
+    """A machine and its config."""
 
     config: str
-    """A module of `configs`."""
+    """Name of a module in `configs`."""
     sold_as: str
-    """What to ask for."""
+    """Name that vendors use."""
     device: str
-    """A topology of libtpu, such as v5e:4x4, or a GPU's `device_kind`."""
+    """A topology such as v5e:4x4, or a GPU's `device_kind`."""
     devices: int
 
 
@@ -52,29 +53,29 @@ MACHINES = (
     Machine("sft_tinymu_v5e256", "v5e-256", "v5e:16x16", 256),
     Machine("sft_tinymu_v5p512", "v5p-1024", "v5p:8x8x8", 512),
 )
-"""From the smallest on. The vendor counts the cores of a v5p: 512 chips are sold as v5p-1024."""
+"""In order of size. Vendors count the cores of a v5p: 512 chips are sold as v5p-1024."""
 
 
 class Plan(NamedTuple):
-    """What is to be expected of a config on its machine."""
+    """Forecast for a config on its machine."""
 
     machine: Machine
     compute_dtype: str
     questions: float
-    """Of a step, on each device."""
-    accumulate: int
+    """Per step and device."""
+    grad_accum_steps: int
     memory: float
-    """Bytes on each device."""
-    room: float
-    """Bytes that each device has."""
+    """Bytes needed per device."""
+    capacity: float
+    """Bytes available per device."""
     rate: float
-    """Questions a second, all devices together."""
+    """Questions per second, over all devices."""
     compiled: bool
-    """Whether it was read from a compiled program, or is an estimate."""
+    """Whether the numbers come from a compiled program; else they are estimates."""
 
     @property
     def hours(self) -> float:
-        """Of the published fine-tuning."""
+        """Duration of the published fine-tuning."""
         return QUESTIONS * EPOCHS / self.rate / 3600
 
 
@@ -84,7 +85,7 @@ def read_config(name: str) -> TrainConfig:
 
 
 def model_of(config: TrainConfig) -> TinyMUConfig:
-    """Returns the published model, computed as a config says."""
+    """Returns the published model with a config's compute dtypes and remat."""
     model, step = TinyMUConfig(), config.step
     return replace(
         model,
@@ -93,40 +94,39 @@ def model_of(config: TrainConfig) -> TinyMUConfig:
     )
 
 
-def plan(machine: Machine) -> Plan:
+def forecast_machine(machine: Machine) -> Plan:
     """Compiles or estimates the step of a machine's config.
 
     Raises:
-        InputError: the slice is unknown, or its memory too small; no libtpu.
+        InputError: the topology is unknown, its memory too small, or libtpu not installed.
     """
     config = read_config(machine.config)
     blocks, packing = config.step.blocks // machine.devices, config.data.packing
     questions = block_work(packing)["questions"] * blocks
-    chip = CHIPS.get(machine.device)
+    chip, grad_accum_steps = CHIPS.get(machine.device), config.step.grad_accum_steps
     if chip is not None:
-        memory = step_memory(model_of(config), packing, blocks / config.step.grad_accum_steps)
-        rate = gpu_rate(config, chip) * machine.devices
+        memory = step_memory(model_of(config), packing, blocks / grad_accum_steps)
+        capacity, rate = chip.memory, gpu_rate(config, chip) * machine.devices
     else:
-        mesh, accumulate = MeshConfig(data=machine.devices), config.step.grad_accum_steps
-        found = forecast(machine.device, mesh, blocks, accumulate, packing, model_of(config))
-        memory, rate = found.memory["total"], found.rate
-    room = chip.memory if chip is not None else found.memory["chip"]
+        mesh = MeshConfig(data=machine.devices)
+        step = forecast(machine.device, mesh, blocks, grad_accum_steps, packing, model_of(config))
+        memory, capacity, rate = step.memory["total"], step.memory["chip"], step.rate
     return Plan(
         machine=machine,
         compute_dtype=config.step.decoder_dtype,
         questions=questions,
-        accumulate=config.step.grad_accum_steps,
+        grad_accum_steps=grad_accum_steps,
         memory=memory,
-        room=room,
+        capacity=capacity,
         rate=rate,
         compiled=chip is None,
     )
 
 
 def gpu_rate(config: TrainConfig, chip: Chip) -> float:
-    """Returns the questions a second of one GPU: operations at what an H100 did, by memory's rate.
+    """Returns the questions per second of one GPU, estimated from the speed of an H100.
 
-    Most of a step of so small a model waits for memory, not for products.
+    The speed is scaled by the memory rate: a model this small is limited by memory, not by FLOPs.
     """
     measured = chip_of(MEASURED_ON)
     assert measured is not None
@@ -136,42 +136,35 @@ def gpu_rate(config: TrainConfig, chip: Chip) -> float:
 
 
 def step_memory(model: TinyMUConfig, packing: PackingConfig, blocks: float) -> float:
-    """Returns the bytes that a step holds: weights, averages, gradients, and what is kept.
+    """Returns the bytes of a step: weights, optimizer state, gradients and activations.
 
-    Kept for the way back are the results of the decoder's products and each layer's input; the
-    encoder does not learn. Scores over the vocabulary are there twice, with their gradient.
+    The decoder's matmul results and each layer's input are stored for the backward pass; the
+    encoder is frozen. Logits count twice, with their gradient.
     """
-    trained, frozen = partition_frozen(expected_shapes(model), OptimConfig())
-    own, still = (
-        sum(math.prod(leaf.shape) for _, leaf in flatten(tree)) for tree in (trained, frozen)
+    trained, frozen = (
+        sum(math.prod(leaf.shape) for _, leaf in flatten(tree))
+        for tree in partition_frozen(expected_shapes(model), OptimConfig())
     )
     sizes = model.decoder
     heads = (sizes.num_heads + 2 * sizes.num_kv_heads) * sizes.head_width
-    kept = sizes.depth * (heads + 3 * sizes.width + 2 * sizes.mlp_width)
-    slots, scores = packing.rows * packing.row_length, 2 * packing.max_labels * sizes.vocab_size
-    return 4.0 * (4 * own + still + blocks * (slots * kept + scores))
+    activations = sizes.depth * (heads + 3 * sizes.width + 2 * sizes.mlp_width)
+    slots, logits = packing.rows * packing.row_length, 2 * packing.max_labels * sizes.vocab_size
+    return 4.0 * (4 * trained + frozen + blocks * (slots * activations + logits))
 
 
 def table(plans: list[Plan]) -> str:
-    """Returns plans as a table in markdown."""
+    """Returns plans as a Markdown table."""
     rows = [
-        "| machine | config | products | questions a step and device | parts | memory a device "
-        "| questions/s | MusicSkills-3.5M, three epochs | |",
+        "| machine | config | compute dtype | questions per step and device | accumulation steps "
+        "| memory per device | questions/s | MusicSkills-3.5M, three epochs | |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for found in plans:
-        how = "compiled, at peak rates" if found.compiled else "estimate"
+    for plan in plans:
+        source = "compiled, at peak rates" if plan.compiled else "estimate"
         rows.append(
-            f"| {found.machine.sold_as} | `configs/{found.machine.config}.py` | {found.products} "
-            f"| {found.questions:.0f} | {found.accumulate} "
-            f"| {found.memory / GB:.1f} of {found.room / GB:.0f} GB "
-            f"| {found.rate:,.0f} | {_duration(found.hours)} | {how} |"
+            f"| {plan.machine.sold_as} | `configs/{plan.machine.config}.py` | {plan.compute_dtype} "
+            f"| {plan.questions:.0f} | {plan.grad_accum_steps} "
+            f"| {plan.memory / GB:.1f} of {plan.capacity / GB:.0f} GB "
+            f"| {plan.rate:,.0f} | {duration(3600 * plan.hours)} | {source} |"
         )
     return "\n".join(rows)
-
-
-def _duration(hours: float) -> str:
-    """Returns a time in the unit that suits it."""
-    if hours >= 1:
-        return f"{hours:.1f} h"
-    return f"{60 * hours:.0f} min" if hours >= 1 / 20 else f"{3600 * hours:.0f} s"

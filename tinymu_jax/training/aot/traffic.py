@@ -1,4 +1,7 @@
-"""What a compiled program moves, per chip and run: between chips, and to and from memory."""
+"""Bytes that a compiled program moves per chip and run: between chips, and to and from memory.
+
+XLA's `cost_analysis()` has no bytes by collective, and counts the body of a loop once.
+"""
 
 import math
 import re
@@ -20,30 +23,30 @@ FREE = re.compile(
     "parameter|constant|get-tuple-element|tuple|bitcast|while|conditional|call|after-all"
     "|partition-id|replica-id|opt-barrier|async-start|async-update|.*-done"
 )
-"""Instructions that move nothing, or whose parts are counted by themselves."""
+"""Instructions that move nothing, or whose parts are counted separately."""
 
 FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")
-"""Custom calls of a TPU's programs that move nothing."""
+"""Custom calls of TPU programs that move nothing."""
 
 
 class Collective(NamedTuple):
-    """All collectives of one kind, per chip and run of the program."""
+    """Totals of one kind of collective, per chip and run of the program."""
 
     count: int
     size: float
-    """Bytes of the whole arrays: reduced, gathered, scattered or sent."""
+    """Bytes of the full arrays that are reduced, gathered, scattered or sent."""
     sent: float
-    """Bytes that a chip sends if it does so round a ring."""
+    """Bytes that a chip sends with a ring algorithm."""
 
 
 def group_size(op: Op, devices: int) -> int:
-    """Returns how many devices take part in one group of a collective.
+    """Returns the number of devices in one group of a collective.
 
     Raises:
-        ValueError: groups in a form that is not known.
+        ValueError: the groups are written in an unknown form.
     """
-    found = re.search(r"replica_groups=(.*)", op.attributes)
-    text = found[1] if found else "{}"
+    groups = re.search(r"replica_groups=(.*)", op.attributes)
+    text = groups[1] if groups else "{}"
     if text.startswith("{}"):
         return devices
     if text.startswith("{{"):
@@ -58,11 +61,11 @@ def group_size(op: Op, devices: int) -> int:
 
 
 def _collective(op: Op, inside: str, devices: int) -> tuple[str, float, float]:
-    """Returns a collective's kind, its whole array's bytes and what a chip sends of them."""
+    """Returns a collective's kind, the bytes of its full array, and the bytes that a chip sends."""
     kind, parts = op.kind.removesuffix("-start"), elements(op.shape)
-    # A started one gives its operand too, but for an all-reduce.
-    started = op.kind != kind and kind != "all-reduce" and len(parts) > 1
-    size = shape_bytes(parts[1] if started else op.shape)
+    # The result of a -start has the operand first, except for an all-reduce.
+    has_operand = op.kind != kind and kind != "all-reduce" and len(parts) > 1
+    size = shape_bytes(parts[1] if has_operand else op.shape)
     if kind in ("collective-permute", "collective-broadcast"):
         return kind, size, size
     number = group_size(op, devices)
@@ -70,15 +73,15 @@ def _collective(op: Op, inside: str, devices: int) -> tuple[str, float, float]:
     if kind == "reduce-scatter":
         return kind, size * number, size * number * share
     if kind == "all-reduce" and inside.startswith("all-reduce-scatter"):
-        # How a TPU's program writes a reduce-scatter: the sum and the own part of it, fused.
+        # TPU programs write a reduce-scatter as a fusion of an all-reduce and a slice.
         return "reduce-scatter", size, size * share
     return kind, size, size * share * (2 if kind == "all-reduce" else 1)
 
 
 def collectives(program: Program) -> dict[str, Collective]:
-    """Returns what a run moves between chips, by kind."""
-    found: dict[str, Collective] = {}
-    seen: set[str] = set()
+    """Returns the collectives of a run, by kind."""
+    totals: dict[str, Collective] = {}
+    counted: set[str] = set()
 
     def add(name: str, times: int) -> None:
         for op in program.computations[name].values():
@@ -88,57 +91,58 @@ def collectives(program: Program) -> dict[str, Collective]:
             if op.kind.removesuffix("-start") not in COLLECTIVES:
                 continue
             channel = re.search(r"channel_id=(\d+)", op.attributes)
-            own = channel[1] if channel else f"{name}/{op.name}"
-            if own in seen:
-                # One transfer in several pieces, each fused with what is computed meanwhile.
+            transfer = channel[1] if channel else f"{name}/{op.name}"
+            if transfer in counted:
+                # One transfer in several pieces, each fused with other computation.
                 continue
-            seen.add(own)
+            counted.add(transfer)
             kind, size, sent = _collective(op, name, program.devices)
-            old = found.get(kind, Collective(0, 0.0, 0.0))
-            found[kind] = Collective(
+            old = totals.get(kind, Collective(0, 0.0, 0.0))
+            totals[kind] = Collective(
                 old.count + times, old.size + times * size, old.sent + times * sent
             )
 
     for name, times in executed(program):
         add(name, times)
-    return found
+    return totals
 
 
 def memory_bytes(program: Program) -> float:
     """Returns the bytes that a run reads from and writes to the chip's main memory.
 
-    Every instruction outside of a fusion reads what it is given and writes what it makes; of what
-    it only cuts a piece from or writes a piece into, the piece counts. Arrays that XLA has put
-    into the chip's own memory count where they are copied. Padding of layouts is not known here.
+    Every instruction outside of a fusion reads its operands and writes its result. Of an array that
+    is sliced or updated in place, only the slice counts. Arrays in on-chip memory count where they
+    are copied. Padding of layouts is not included.
     """
     total = 0.0
     for name, times in executed(program):
-        own = program.computations[name]
-        total += times * sum(_moved(program, own, op) for op in own.values())
+        ops = program.computations[name]
+        total += times * sum(_moved(program, ops, op) for op in ops.values())
     return total
 
 
-def _moved(program: Program, own: dict[str, Op], op: Op) -> float:
+def _moved(program: Program, ops: dict[str, Op], op: Op) -> float:
+    """Returns the bytes that an instruction of a computation reads and writes."""
     if FREE.fullmatch(op.kind):
         return 0.0
     if any(f'custom_call_target="{name}"' in op.attributes for name in FREE_CALLS):
         return 0.0
     if op.kind.endswith("-start") and op.kind.removesuffix("-start") not in COLLECTIVES:
-        # Copies and slices: one part is where it comes from, the other where it goes.
+        # Copies and slices: one element is the source, the other the destination.
         parts = sorted(elements(op.shape)[:2], key=shape_bytes)
         size = shape_bytes(parts[0])
         return size * sum(shape_bytes(part, memory_only=True) > 0 for part in parts)
     inside = _inner(program, op)
-    given = [own[name].shape if name in own else "" for name in op.operands]
+    shapes = [ops[name].shape if name in ops else "" for name in op.operands]
     if inside is None:
         body = {op.name: op._replace(root=True)}
         return _written(body, op) + sum(
             _read(program, body, name, shape)
-            for name, shape in zip(op.operands, given, strict=True)
+            for name, shape in zip(op.operands, shapes, strict=True)
         )
     names = {int(o.operands[0]): name for name, o in inside.items() if o.kind == "parameter"}
     read = sum(
-        _read(program, inside, names[i], shape) for i, shape in enumerate(given) if i in names
+        _read(program, inside, names[i], shape) for i, shape in enumerate(shapes) if i in names
     )
     return read + _written(inside, op)
 
@@ -148,9 +152,9 @@ def _inner(program: Program, op: Op) -> dict[str, Op] | None:
 
 
 def _read(program: Program, body: dict[str, Op], name: str, shape: str) -> float:
-    """Returns the bytes that a body reads of an array that it calls `name`."""
-    whole = shape_bytes(shape, memory_only=True)
-    if not whole:
+    """Returns the bytes that a computation reads of its operand `name`."""
+    size = shape_bytes(shape, memory_only=True)
+    if not size:
         return 0.0
     total = 0.0
     for op in body.values():
@@ -171,16 +175,16 @@ def _read(program: Program, body: dict[str, Op], name: str, shape: str) -> float
                 )
                 total += _read(program, inner, parameter, shape)
             else:
-                return whole
-    return min(total, whole)
+                return size
+    return min(total, size)
 
 
 def _written(body: dict[str, Op], op: Op) -> float:
-    """Returns the bytes that a body writes of what `op` gives."""
+    """Returns the bytes that a computation writes for the result of `op`."""
     root = next(o for o in body.values() if o.root)
-    made = [body[name] for name in root.operands] if root.kind == "tuple" else [root]
+    sources = [body[name] for name in root.operands] if root.kind == "tuple" else [root]
     total = 0.0
-    for shape, source in zip(elements(op.shape), made, strict=False):
+    for shape, source in zip(elements(op.shape), sources, strict=False):
         while source.kind == "bitcast" and source.operands[0] in body:
             source = body[source.operands[0]]
         size = shape_bytes(shape, memory_only=True)
