@@ -297,7 +297,7 @@ def test_no_matrix_is_copied_that_a_step_reads_and_overwrites():
     mesh = make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1])
     text = lower_pretraining(SMALL, mesh, 1, 4).compile().as_text()
     assert "%state_params__encoder____transformer__" in text
-    assert "%state_extra_teacher__encoder____transformer__" in text
+    assert "%state_aux_state_teacher__encoder____transformer__" in text
     copied = re.findall(r"= f32\[(?:\d+,)*\d+\]\S* copy\(%(state\w+kernel)", text)
     assert copied == []
 
