@@ -47,7 +47,7 @@ def make_assistant() -> Any:
 
     config = TinyMUConfig()
     model = make_assistant(Checkpoint(config, init_params(config, 0)))
-    model._find_tokenizer = Words
+    model.engine._find_tokenizer = Words
     return model
 
 
@@ -84,11 +84,9 @@ def read_asked(questions: Path, folder: Path, count: int) -> list[Any]:
 
 def together(model: Any, asked: list[Any]) -> tuple[float, list[tuple[float, ...]]]:
     """Asks as `tinymu evaluate muchomusic` does; returns seconds and log-likelihoods."""
-    from tinymu_jax.inference.engine import BatchEngine
-
     model.audio_cache.clear()
     start = time.perf_counter()
-    replies = BatchEngine(model).ask(asked)
+    replies = model.batch_engine().ask(asked)
     return time.perf_counter() - start, [reply.log_likelihoods for reply in replies]
 
 

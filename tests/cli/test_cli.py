@@ -104,7 +104,7 @@ def test_ask_prints_the_answer_and_how_much_was_heard(tinymu, recordings, loaded
     code, out, err = tinymu("ask", recordings[0], "--prompt", PROMPT, "--max-new-tokens", 12)
     assert code == 0
     assert out == loaded.ask(recordings[0], PROMPT, max_new_tokens=12) + "\n"
-    assert err == "heard 10.0 s of 11.0 s\n"
+    assert err == "encoded 10.0 s of 11.0 s\n"
 
 
 def test_ask_labels_the_answers_of_several_recordings(tinymu, recordings, loaded):
@@ -113,7 +113,7 @@ def test_ask_labels_the_answers_of_several_recordings(tinymu, recordings, loaded
     assert code == 0
     assert out == "".join(f"{r}: {t}\n" for r, t in zip(recordings, texts, strict=True))
     assert err == (
-        f"{recordings[0]}: heard 10.0 s of 11.0 s\n{recordings[1]}: heard 3.2 s of 3.2 s\n"
+        f"{recordings[0]}: encoded 10.0 s of 11.0 s\n{recordings[1]}: encoded 3.2 s of 3.2 s\n"
     )
 
 
@@ -138,7 +138,7 @@ def test_ask_prints_json_lines(tinymu, recordings, loaded):
 def test_ask_hears_as_much_as_it_is_told(tinymu, recordings):
     options = ("--max-new-tokens", 1, "--max-seconds", 2)
     _, _, err = tinymu("ask", recordings[0], "--prompt", PROMPT, *options)
-    assert err == "heard 2.0 s of 11.0 s\n"
+    assert err == "encoded 2.0 s of 11.0 s\n"
 
 
 def test_ask_draws_by_seed(tinymu, recordings, loaded):
@@ -157,7 +157,7 @@ def test_ask_cuts_a_long_prompt_if_told(tinymu, recordings, loaded):
     ids = loaded.tokenizer.encode(LONG_PROMPT)[:129]
     tokens = loaded.generate_tokens(recordings[0], ids, max_new_tokens=6)
     assert (code, out) == (0, loaded.tokenizer.decode(tokens) + "\n")
-    assert err == "heard 10.0 s of 11.0 s\n"
+    assert err == "encoded 10.0 s of 11.0 s\n"
 
 
 def test_ask_answers_the_good_ones_of_a_batch(tinymu, recordings, loaded):
@@ -195,50 +195,43 @@ def test_ask_answers_more_recordings_than_fit_a_batch(tinymu, recordings, loaded
 # --- score -------------------------------------------------------------------------------------
 
 OPTIONS = ["a guitar", "drums", "the trumpet!"]
-SCORE = ("--question", PROMPT, *(part for option in OPTIONS for part in ("--option", option)))
+SCORE = ("--prompt", PROMPT, *(part for option in OPTIONS for part in ("--option", option)))
 
 
 def test_score_prints_a_table_the_best_first(tinymu, recordings, loaded):
     code, out, err = tinymu("score", recordings[0], *SCORE)
     heading, *rows = out.splitlines()
-    assert (code, err) == (0, f"{recordings[0]}: heard 10.0 s of 11.0 s\n")
-    assert heading.split("  ") == [
-        "",
-        "total",
-        "per token",
-        "over prior",
-        "log-likelihood",
-        "option",
-    ]
+    assert (code, err) == (0, f"{recordings[0]}: encoded 10.0 s of 11.0 s\n")
+    assert heading.split() == ["sum", "length", "pmi", "log-likelihood", "option"]
     details = loaded.score_details(recordings[0], PROMPT, OPTIONS)
     details.sort(key=lambda row: -row.probability)
     for line, row in zip(rows, details, strict=True):
-        total, per_token, over_prior, log_likelihood, option = line.split(maxsplit=4)
+        by_sum, by_length, pmi, log_likelihood, option = line.split(maxsplit=4)
         assert option == row.option
-        assert total == f"{row.probability:.3f}"
-        assert per_token == f"{row.probability_per_token:.3f}"
-        assert over_prior == f"{row.probability_over_prior:.3f}"
+        assert by_sum == f"{row.probability:.3f}"
+        assert by_length == f"{row.probability_per_token:.3f}"
+        assert pmi == f"{row.probability_over_prior:.3f}"
         assert log_likelihood == f"{row.log_likelihood:.2f}"
     assert sum(row.probability for row in details) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
-    ("by", "field"),
+    ("normalize", "field"),
     [
-        ("total", "probability"),
-        ("per-token", "probability_per_token"),
-        ("over-prior", "probability_over_prior"),
+        ("sum", "probability"),
+        ("length", "probability_per_token"),
+        ("pmi", "probability_over_prior"),
     ],
 )
-def test_score_prints_json_sorted_by_what_is_asked_for(tinymu, recordings, by, field):
-    code, out, err = tinymu("score", *recordings, *SCORE, "--by", by, "--json")
+def test_score_prints_json_sorted_by_what_is_asked_for(tinymu, recordings, normalize, field):
+    code, out, err = tinymu("score", *recordings, *SCORE, "--normalize", normalize, "--json")
     assert (code, err) == (0, "")
     for line, recording in zip(out.splitlines(), recordings, strict=True):
         content = json.loads(line)
-        assert (content["file"], content["question"], content["by"]) == (
+        assert (content["file"], content["prompt"], content["normalize"]) == (
             str(recording),
             PROMPT,
-            by,
+            normalize,
         )
         shares = [option[field] for option in content["options"]]
         assert shares == sorted(shares, reverse=True)
@@ -260,7 +253,7 @@ def test_score_goes_on_after_a_bad_recording(tinymu, recordings):
     assert out.splitlines()[0] == str(recordings[1])
     assert err.splitlines() == [
         "error: missing.wav: no such file; check the path of the recording",
-        f"{recordings[1]}: heard 3.2 s of 3.2 s",
+        f"{recordings[1]}: encoded 3.2 s of 3.2 s",
     ]
 
 
@@ -277,13 +270,13 @@ def test_embed_writes_what_the_encoder_says(tinymu, recordings, golden, work):
         wanted = golden[f"{recording.stem}/embeddings"]
         np.testing.assert_allclose(vectors, wanted, rtol=0, atol=1e-4)
     assert out.splitlines() == [
-        f"{recordings[0]}: (63, 160) in out/vectors/stereo_48k_11s.npy, heard 10.0 s of 11.0 s",
-        f"{recordings[1]}: (20, 160) in out/vectors/mono_44k_3p2s.npy, heard 3.2 s of 3.2 s",
+        f"{recordings[0]}: (63, 160) in out/vectors/stereo_48k_11s.npy, encoded 10.0 s of 11.0 s",
+        f"{recordings[1]}: (20, 160) in out/vectors/mono_44k_3p2s.npy, encoded 3.2 s of 3.2 s",
     ]
 
 
 def test_embed_writes_all_layers(tinymu, recordings, golden, work):
-    assert tinymu("embed", recordings[1], "--layers")[0] == 0
+    assert tinymu("embed", recordings[1], "--all-layers")[0] == 0
     layers = np.load(work / "embeddings" / "mono_44k_3p2s.npy")
     assert layers.shape == (2, 20, 160)
     wanted = golden["mono_44k_3p2s/layers_mean_time"]
@@ -462,7 +455,7 @@ def test_a_prompt_that_is_too_long_is_told_once_for_all_recordings(tinymu, recor
 
 
 def test_a_question_that_is_too_long_is_told_with_both_lengths(tinymu, recordings):
-    options = ("--question", LONG_PROMPT, "--option", "a", "--option", "b")
+    options = ("--prompt", LONG_PROMPT, "--option", "a", "--option", "b")
     assert_refused(tinymu("score", recordings[0], *options), "129", "--truncate-prompt")
     assert tinymu("score", recordings[0], *options, "--truncate-prompt")[0] == 0
 
@@ -470,11 +463,11 @@ def test_a_question_that_is_too_long_is_told_with_both_lengths(tinymu, recording
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("--option", "a", "--option", "b"), "no question"),
-        (("--question", "Which?"), "less than two options"),
-        (("--question", "Which?", "--option", "a"), "less than two options"),
-        (("--question", "Which?", "--option", "a", "--option", "a"), "all different"),
-        (("--question", "Which?", "--option", "a", "--option", ""), "is empty"),
+        (("--option", "a", "--option", "b"), "no prompt"),
+        (("--prompt", "Which?"), "fewer than two options"),
+        (("--prompt", "Which?", "--option", "a"), "fewer than two options"),
+        (("--prompt", "Which?", "--option", "a", "--option", "a"), "all different"),
+        (("--prompt", "Which?", "--option", "a", "--option", ""), "is empty"),
     ],
 )
 def test_options_that_cannot_be_scored_are_told(tinymu, recordings, options, named):
@@ -889,7 +882,7 @@ def test_a_name_that_looks_like_a_formula_is_drawn(tinymu, recordings, work):
 
 def test_a_prompt_that_is_no_text_is_refused(tinymu, recordings):
     prompt = os.fsdecode(b"caf\xe9")
-    assert_refused(tinymu("ask", recordings[0], "--prompt", prompt), "the prompt is no text")
+    assert_refused(tinymu("ask", recordings[0], "--prompt", prompt), "the prompt is not UTF-8")
 
 
 def test_a_name_that_is_too_long_is_told(tinymu, recordings):

@@ -17,7 +17,7 @@ def saying(answers, default="", cut=()):
             return InputError(f"{one.audio}: no such file")
         scores = () if isinstance(said, str) else tuple(said)
         text = said if isinstance(said, str) else one.options[scores.index(max(scores))]
-        return Response(text, scores, name in cut)
+        return Response(text, scores, total_seconds=float(name in cut))
 
     def put(asked):
         put.asked = list(asked)

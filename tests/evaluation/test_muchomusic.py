@@ -70,7 +70,9 @@ class Model:
         scores = [-9.0, -9.0, -9.0, -9.0]
         option, lead = self.likely[name]
         scores[option] = -9.0 + lead
-        return Response(self.said[name], tuple(scores), str(one.audio) in self.cut)
+        return Response(
+            self.said[name], tuple(scores), total_seconds=float(str(one.audio) in self.cut)
+        )
 
 
 SAID = {"a.wav, 1": "A", "a.wav, 2": "(C) y", "b.wav, 1": "x", "c.wav, 1": "nothing"}

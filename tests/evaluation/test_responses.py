@@ -25,7 +25,7 @@ class Echo:
         return [
             InputError(f"{one.audio}: is broken")
             if one.audio and "bad" in one.audio.name
-            else Response(one.prompt.split()[-1], tuple(float(len(o)) for o in one.options), False)
+            else Response(one.prompt.split()[-1], tuple(float(len(o)) for o in one.options))
             for one in asked
         ]
 

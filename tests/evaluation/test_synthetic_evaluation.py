@@ -24,7 +24,7 @@ from tinymu_jax.evaluation.synthetic.grading import (
 )
 from tinymu_jax.evaluation.synthetic.items import SyntheticItem, read_items
 from tinymu_jax.evaluation.synthetic.scores import as_text, average_scores
-from tinymu_jax.inference.engine import BatchEngine, Request, Response
+from tinymu_jax.inference.engine import Request, Response
 
 VALUES = {
     "timbre": ["pluck", "organ", "flute", "brass", "bell", "bass", "square", "voice"],
@@ -551,45 +551,46 @@ def test_answers_are_those_that_each_clip_gets_alone(assistant, clips):
         Request(clip, prompt, "QA") for clip in (clips[0], None, *clips[1:]) for prompt in prompts
     ]
     steps = []
-    replies = BatchEngine(assistant, 8).ask(asked, lambda *step: steps.append(step))
+    replies = assistant.batch_engine(8).ask(asked, lambda *step: steps.append(step))
     assert steps == [(16, 48), (32, 48), (48, 48)]
     heard = [one for one in asked if one.audio is not None]
-    wanted = assistant.ask([one.audio for one in heard], [one.prompt for one in heard], 8)
+    wanted = [assistant.ask(one.audio, one.prompt, 8) for one in heard]
     found = [reply for one, reply in zip(asked, replies, strict=True) if one.audio is not None]
-    assert found == [Response(text, (), False) for text in wanted]
+    assert [reply.text for reply in found] == wanted
     assert len({reply.text for reply in replies}) > 10
 
 
 def test_each_clip_is_listened_to_once(assistant, clips, monkeypatch):
-    from tinymu_jax.inference import audio_cache, engine
+    from tinymu_jax.inference import audio_cache, engine, generate
 
-    encoded, shapes, encode, start = [], [], audio_cache.encode_clips, engine.prefill_batch
+    encoded, shapes, encode, pad = [], [], audio_cache.encode_clips, generate.pad_questions
 
     def count(params, samples, *rest, **named):
         encoded.extend(len(one) for one in samples)
         return encode(params, samples, *rest, **named)
 
-    def note(params, rows, prompts, *rest):
-        shapes.append((len(rows), max(map(len, prompts))))
-        return start(params, rows, prompts, *rest)
+    def note(*arguments):
+        batch = pad(*arguments)
+        shapes.append(len(batch.num_audio))
+        return batch
 
     monkeypatch.setattr(audio_cache, "encode_clips", count)
     monkeypatch.setattr(audio_cache, "CACHE_SIZE", 1)
     monkeypatch.setattr(engine, "CACHE_SIZE", 2)
-    monkeypatch.setattr(engine, "prefill_batch", note)
+    monkeypatch.setattr(generate, "pad_questions", note)
     assistant.audio_cache.clear()
     prompts = [" ".join(["t5"] * n) for n in (2, 3, 4, 17, 18)]
     asked = [Request(c, p, t) for c in clips for t in ("QA", "MCQ") for p in prompts]
-    BatchEngine(assistant, 2).ask(asked)
+    assistant.batch_engine(2).ask(asked)
     assert len(encoded) == len(clips)
     # 30 questions of two sizes and formats: no batch is full, all are filled up.
-    assert [rows for rows, _ in shapes] == [16, 16]
+    assert shapes == [16, 16]
 
 
 def test_options_are_scored_as_alone_and_without_audio(assistant, clips):
     options = ("t40 t41", "t7", "t300 t2 t9", "t5")
     asked = [Request(audio, "t5 t6 t90", "MCQ", options) for audio in (clips[0], None)]
-    with_audio, without = BatchEngine(assistant, 2).ask(asked)
+    with_audio, without = assistant.batch_engine(2).ask(asked)
     wanted = assistant.score_details(clips[0], "t5 t6 t90", options)
     found = with_audio.log_likelihoods
     np.testing.assert_allclose(found, [w.log_likelihood for w in wanted], atol=1e-4)
@@ -597,12 +598,12 @@ def test_options_are_scored_as_alone_and_without_audio(assistant, clips):
 
 
 def test_what_is_to_choose_answers_with_the_most_probable_option(assistant, clips, monkeypatch):
-    monkeypatch.setattr(BatchEngine, "answer", None)  # nothing is said
+    monkeypatch.setattr("tinymu_jax.inference.engine.generate", None)  # nothing is said
     options = ("t7", "t40 t41", "t300 t2 t9", "t5")
     for audio, name in ((clips[0], "log_likelihood"), (None, "prior")):
         asked = Request(audio, "t5 t6 t90", "QA", options, score_only=True)
         details = assistant.score_details(clips[0], "t5 t6 t90", options)
-        (reply,) = BatchEngine(assistant, 2).ask([asked])
+        (reply,) = assistant.batch_engine(2).ask([asked])
         assert reply.text == max(details, key=lambda one: getattr(one, name)).option
 
 
@@ -626,7 +627,7 @@ def test_no_audio_is_the_decoder_on_the_prompt_alone(assistant, golden_dir, clip
     wanted = assistant.tokenizer.decode(made)
     # Alone, and in a row beside one that hears something.
     asked = [Request(None, "t5 t6 t90", "QA"), Request(clips[0], "t5 t6 t90", "QA")]
-    asker = BatchEngine(assistant, 6)
+    asker = assistant.batch_engine(6)
     assert asker.ask(asked[:1])[0].text == asker.ask(asked)[0].text == wanted
     assert asker.ask(asked)[1].text != wanted
 
@@ -641,10 +642,10 @@ def test_a_model_is_evaluated_on_a_folder(assistant, balanced):
 
 def test_what_was_not_heard_is_told(assistant, clips, monkeypatch):
     asked = [Request(clips[0], "t5", "QA"), Request(None, "t5", "QA")]
-    assert [reply.cut for reply in BatchEngine(assistant, 2).ask(asked)] == [False, False]
+    assert [reply.cut for reply in assistant.batch_engine(2).ask(asked)] == [False, False]
     monkeypatch.setattr(assistant.audio_cache, "config", replace(assistant.config, max_seconds=1.0))
     assistant.audio_cache.clear()
-    assert [reply.cut for reply in BatchEngine(assistant, 2).ask(asked)] == [True, False]
+    assert [reply.cut for reply in assistant.batch_engine(2).ask(asked)] == [True, False]
     assistant.audio_cache.clear()
 
 
@@ -655,9 +656,9 @@ def test_what_cannot_be_asked_stands_in_the_place_of_its_reply(assistant, clips,
         Request(clips[0], long, "QA"),
         Request(clips[0], "t5", "QA"),
     ]
-    asker = BatchEngine(assistant, 4)
+    asker = assistant.batch_engine(4)
     first, second, third = asker.ask(asked)
     assert "missing.wav: no such file" in str(first)
     assert "130 tokens, the model takes 129" in str(second)
     assert third == asker.ask(asked[2:])[0]
-    assert "max_new_tokens is 0" in refusal(BatchEngine, assistant, 0)
+    assert "max_new_tokens is 0" in refusal(assistant.batch_engine, 0)

@@ -8,7 +8,7 @@ import torch
 from oracles import torch_modules as oracle
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.inference.assistant import TokenAssistant
+from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.generate import decode, greedy, prefill, sample_top_p
 from tinymu_jax.models.sequence import PromptBatch
 
@@ -60,7 +60,7 @@ def small(port):
         },
     }
     module = port.randomise(oracle.build_tinymu(sizes), seed=3)
-    return module, TokenAssistant(*port.tinymu(module))
+    return module, Assistant(*port.tinymu(module))
 
 
 @pytest.mark.parametrize("length", [1, 128, 129])
@@ -321,7 +321,7 @@ def state(assistant):
         jax.random.key(0),
         (jnp.float32(0.8), jnp.float32(1.0)),
         config=config,
-        room=8,
+        max_new_slots=8,
         strategy="greedy",
     )
 

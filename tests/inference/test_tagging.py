@@ -373,4 +373,4 @@ def test_wrong_commands_end_with_one_line(options, message, tagger, sounds, caps
 def test_a_folder_needs_an_output(tagger, sounds, capsys, monkeypatch):
     code, _, err = run_cli(capsys, monkeypatch, "tag", sounds, "--checkpoint", tagger)
     assert code == 2
-    assert "say where its tags go with --output" in err
+    assert "name a file for its tags with --output" in err

@@ -11,7 +11,7 @@ from oracles import torch_modules as oracle
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from tinymu_jax.checkpoints.checkpoint import expected_shapes
-from tinymu_jax.inference.param_layout import by_rows, quantise, stack, unstack
+from tinymu_jax.inference.param_layout import by_rows, quantize, unstack
 from tinymu_jax.models import layers, matmul, smollm2
 from tinymu_jax.models.config import SMOLLM2_PRESETS, SmolLM2Config, smollm2_preset
 from tinymu_jax.models.smollm2 import SmolLM2, extend_cache
@@ -241,18 +241,23 @@ def test_bfloat16_is_close_but_not_equal(decoder, embedded, positions, mask):
 # --- layouts -------------------------------------------------------------------------------------
 
 
-def test_stacking_undoes_unstacking(decoder):
+def test_unstacking_splits_the_layers(decoder):
     config, params = decoder
-    again = dict(flatten(stack(unstack(params, smollm2.param_axes(config)))))
+    axes, count = smollm2.param_axes(config), 0
+    unstacked = dict(flatten(unstack(params, axes)))
     for path, leaf in flatten(params):
-        np.testing.assert_array_equal(again[path], leaf, err_msg=path)
-    assert len(again) == len(smollm2.param_axes(config))
+        layers = enumerate(leaf) if axes[path][0] == "layers" else [(None, leaf)]
+        for number, expected in layers:
+            name = path if number is None else path.replace("layers/", f"layers_{number}/")
+            np.testing.assert_array_equal(unstacked[name], expected, err_msg=name)
+            count += 1
+    assert len(unstacked) == count
 
 
 def test_quantised_rows_are_within_half_a_step():
     rows = np.random.default_rng(0).standard_normal((50, 64)).astype(np.float32)
     rows[7] = 0
-    quantised, scale = quantise(rows)
+    quantised, scale = quantize(rows)
     assert quantised.dtype == np.int8
     np.testing.assert_array_equal(np.abs(quantised[:7]).max(axis=1), 127)
     steps = np.abs(quantised * scale[:, None] - rows) / scale[:, None]

@@ -15,7 +15,7 @@ from oracles import torch_modules as oracle
 from tinymu_jax.audio.log_mel import num_frames
 from tinymu_jax.checkpoints.checkpoint import expected_shapes, init_params
 from tinymu_jax.errors import InputError
-from tinymu_jax.inference.assistant import TokenAssistant
+from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.generate import prefill
 from tinymu_jax.models import projector, smollm2, tinymu
 from tinymu_jax.models.config import (
@@ -220,7 +220,7 @@ def build(port):
             sizes = SIZES | {"projector": PROJECTORS[kind]}
             sizes["encoder"] = SIZES["encoder"] | {"ds_rate": ds_rate}
             module = port.randomise(oracle.build_tinymu(sizes))
-            made[kind, ds_rate] = module, TokenAssistant(*port.tinymu(module))
+            made[kind, ds_rate] = module, Assistant(*port.tinymu(module))
         return made[kind, ds_rate]
 
     return build
@@ -249,7 +249,9 @@ def _prefix(assistant, samples):
     from tinymu_jax.inference.chunked_encoding import encode_clips, project
 
     vectors = encode_clips(assistant.params["encoder"], [samples], assistant.config.encoder)[0][0]
-    return project({"projector": assistant.params["projector"]}, vectors, assistant.config)
+    projector = {"projector": assistant.params["projector"]}
+    prefix, count = project(projector, vectors, assistant.config)
+    return prefix[:count]
 
 
 @torch.no_grad()
@@ -293,7 +295,7 @@ def test_loss_with_and_without_exclamation_marks(build, samples, kind, ignore):
     module, assistant = build(kind)
     config = replace(assistant.config, ignore_pad_labels=ignore)
     wanted = module.loss(torch.from_numpy(samples), PROMPT, ANSWER, ignore_bang=ignore)
-    made = TokenAssistant(config, assistant.params).loss_tokens(samples, PROMPT, ANSWER)
+    made = Assistant(config, assistant.params).loss_tokens(samples, PROMPT, ANSWER)
     np.testing.assert_allclose(made, wanted.item(), rtol=1e-5)
 
 
@@ -469,7 +471,7 @@ def layout_of(config):
 
 
 def heard(config):
-    assistant = TokenAssistant(config, random_params(expected_shapes(config)))
+    assistant = Assistant(config, random_params(expected_shapes(config)))
     return assistant.embed(np.ones(4800, np.float32)).shape
 
 
@@ -485,7 +487,7 @@ def first_token(config):
         jax.random.key(0),
         (np.float32(0.8), np.float32(1.0)),
         config=config,
-        room=1,
+        max_new_slots=1,
         strategy="greedy",
     )
     return int(state.tokens[0, 0]), bool(state.done[0])

@@ -11,11 +11,11 @@ import tyro
 from tinymu_jax.cli.options import (
     Model,
     Recordings,
-    heard,
     in_batches,
-    need_recordings,
-    seconds,
-    show_fault,
+    require_recordings,
+    seconds_fields,
+    seconds_text,
+    show_error,
 )
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import check_folder, make_folder, write_atomic
@@ -32,26 +32,26 @@ class Ask:
     max_new_tokens: int = 300
     """Longest answer."""
     strategy: Literal["greedy", "top-p"] = "greedy"
-    """Take the best token, or draw from the most probable ones."""
+    """Take the most probable token, or sample from the nucleus."""
     top_p: float = 0.8
-    """Probability that top-p draws from."""
+    """Probability of the nucleus that top-p samples from."""
     temperature: float = 1.0
-    """Divides the scores before top-p; 0 or less means 1, as published."""
+    """Divides the logits before top-p; 0 or less means 1, as published."""
     seed: int = 0
-    """Of the draws."""
+    """Random seed."""
     truncate_prompt: bool = False
     """Cut a prompt of over 129 tokens instead of refusing it."""
     json: bool = False
-    """One json object a line instead of text."""
+    """Print one JSON object per recording instead of text."""
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
 
     def run(self) -> int:
         """Prints the answers; returns the exit code."""
         if not self.prompt:
             raise InputError('no prompt: ask something with --prompt "..."')
-        need_recordings(self.recordings, self.json)
+        require_recordings(self.recordings, self.json)
         model = self.model.load_assistant()
-        model.tokenizer  # noqa: B018 - a missing one is told before anything is computed
+        model.tokenizer  # noqa: B018 - a missing one is reported before anything is computed
         failed = 0
         for batch in in_batches(self.recordings, "asking"):
             answers = model.answers(
@@ -68,9 +68,9 @@ class Ask:
         return 2 if failed else 0
 
     def _show(self, recording: str, answer: Any) -> bool:
-        """Prints one answer, or its fault; returns whether it was a fault."""
+        """Prints one answer or error; returns whether it was an error."""
         if isinstance(answer, InputError):
-            show_fault(recording, answer, self.json)
+            show_error(recording, answer, self.json)
             return True
         if self.json:
             fields = {
@@ -79,11 +79,11 @@ class Ask:
                 "answer": answer.text,
                 "ended": answer.ended,
             }
-            print(json.dumps(fields | seconds(answer), ensure_ascii=False), flush=True)
+            print(json.dumps(fields | seconds_fields(answer), ensure_ascii=False), flush=True)
             return False
         label = f"{recording}: " if len(self.recordings) > 1 else ""
         print(label + answer.text, flush=True)
-        print(label + heard(answer), file=sys.stderr)
+        print(label + seconds_text(answer), file=sys.stderr)
         return False
 
 
@@ -93,82 +93,81 @@ class Score:
 
     recordings: Recordings = ()
     """wav, flac, ogg or mp3 files."""
-    question: str = ""
+    prompt: str = ""
     """The question."""
     option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """An answer to choose from; give it again for each."""
-    by: Literal["total", "per-token", "over-prior"] = "total"
-    """Which probability sorts the table."""
+    normalize: Literal["sum", "length", "pmi"] = "sum"
+    """Which probability sorts the table: of the summed log-likelihood, of its mean per token, or of
+    its difference to the log-likelihood without audio (pointwise mutual information)."""
     truncate_prompt: bool = False
-    """Cut a question of over 129 tokens instead of refusing it."""
+    """Cut a prompt of over 129 tokens instead of refusing it."""
     json: bool = False
-    """One json object a line instead of a table."""
+    """Print one JSON object per recording instead of a table."""
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
 
     def run(self) -> int:
         """Prints a table for each recording; returns the exit code."""
-        if not self.question:
-            raise InputError('no question: ask something with --question "..."')
+        if not self.prompt:
+            raise InputError('no prompt: ask something with --prompt "..."')
         if len(self.option) < 2:
-            raise InputError("less than two options: give each with --option")
-        need_recordings(self.recordings, self.json)
+            raise InputError("fewer than two options: give each with --option")
+        require_recordings(self.recordings, self.json)
         model = self.model.load_assistant()
-        model.tokenizer  # noqa: B018 - a missing one is told before anything is computed
+        model.tokenizer  # noqa: B018 - a missing one is reported before anything is computed
         failed = 0
         for batch in in_batches(self.recordings, "scoring", size=1):
             try:
-                rows = model.score_details(
-                    batch[0], self.question, self.option, self.truncate_prompt
-                )
+                rows = model.score_details(batch[0], self.prompt, self.option, self.truncate_prompt)
                 self._show(batch[0], rows, model.audio_cache.encode_one(batch[0]).clip)
             except InputError as error:
-                show_fault(batch[0], error, self.json)
+                show_error(batch[0], error, self.json)
                 failed += 1
         return 2 if failed else 0
 
     def _show(self, recording: str, rows: list[Any], clip: Any) -> None:
         """Prints the options, the most probable first."""
-        from tinymu_jax.inference.assistant import SCORES_BY
+        from tinymu_jax.inference.scoring import NORMALIZE
 
-        rows = sorted(rows, key=lambda row: -getattr(row, SCORES_BY[self.by]))
+        rows = sorted(rows, key=lambda row: -getattr(row, NORMALIZE[self.normalize]))
         if self.json:
-            fields = {"file": recording, "question": self.question, "by": self.by} | seconds(clip)
-            options = [row._asdict() for row in rows]
-            print(json.dumps(fields | {"options": options}, ensure_ascii=False), flush=True)
+            fields = {"file": recording, "prompt": self.prompt, "normalize": self.normalize}
+            fields |= seconds_fields(clip) | {"options": [row._asdict() for row in rows]}
+            print(json.dumps(fields, ensure_ascii=False), flush=True)
             return
         if len(self.recordings) > 1:
             print(recording)
-        print("  total  per token  over prior  log-likelihood  option")
+        print("    sum     length         pmi  log-likelihood  option")
         for row in rows:
             print(
                 f"{row.probability:7.3f}  {row.probability_per_token:9.3f}  "
                 f"{row.probability_over_prior:10.3f}  {row.log_likelihood:14.2f}  {row.option}",
                 flush=True,
             )
-        print(f"{recording}: {heard(clip)}", file=sys.stderr)
+        print(f"{recording}: {seconds_text(clip)}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
 class Embed:
-    """Write the encoder's vectors of recordings, one .npy file each, 160 ms a row."""
+    """Write the encoder's vectors of recordings, one .npy file each, one row per 160 ms."""
 
     recordings: Recordings = ()
     """wav, flac, ogg or mp3 files."""
     output: Path = Path("embeddings")
     """Folder for the .npy files."""
     chunking: Literal["precise", "fast", "fast-interleaved"] = "precise"
-    """Published results: precise. fast-interleaved is the published order of fast."""
-    layers: bool = False
-    """All layers, (layers, rows, width), instead of the last."""
+    """precise gives the published results; fast-interleaved has the published order of fast."""
+    all_layers: bool = False
+    """Write all layers, (layers, rows, width), instead of the last."""
     plot: bool = False
-    """Also a picture of each log-mel (.png)."""
+    """Also plot each log-mel (.png)."""
     json: bool = False
-    """One json object a line instead of text."""
+    """Print one JSON object per recording instead of text."""
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
 
     def run(self) -> int:
         """Writes the files; returns the exit code."""
-        need_recordings(self.recordings, self.json)
+        require_recordings(self.recordings, self.json)
         targets = self._targets()
         check_folder(self.output)
         model = self.model.load()
@@ -177,12 +176,12 @@ class Embed:
             try:
                 self._embed(model, batch[0], targets[batch[0]])
             except InputError as error:
-                show_fault(batch[0], error, self.json)
+                show_error(batch[0], error, self.json)
                 failed += 1
         return 2 if failed else 0
 
     def _targets(self) -> dict[str, Path]:
-        """Names the output of each recording; two recordings must not share one."""
+        """Returns the output of each recording; two recordings must not share one."""
         targets: dict[str, Path] = {}
         for recording in self.recordings:
             target = self.output / f"{Path(recording).stem}.npy"
@@ -197,7 +196,7 @@ class Embed:
         return targets
 
     def _embed(self, model: Any, recording: str, target: Path) -> None:
-        """Embeds one recording and writes what was asked for."""
+        """Embeds one recording, and writes the files."""
         import numpy as np
 
         from tinymu_jax.audio.load import read_clip
@@ -205,7 +204,7 @@ class Embed:
         from tinymu_jax.audio.plot import plot_log_mel
 
         clip = read_clip(recording, model.max_seconds)
-        vectors = model.embed(clip, self.chunking, self.layers)
+        vectors = model.embed(clip, self.chunking, self.all_layers)
         make_folder(self.output)
 
         def save(partial: Path) -> None:
@@ -222,6 +221,8 @@ class Embed:
             "shape": list(vectors.shape),
         }
         if self.json:
-            print(json.dumps(fields | seconds(clip), ensure_ascii=False), flush=True)
+            print(json.dumps(fields | seconds_fields(clip), ensure_ascii=False), flush=True)
         else:
-            print(f"{recording}: {tuple(vectors.shape)} in {target}, {heard(clip)}", flush=True)
+            print(
+                f"{recording}: {tuple(vectors.shape)} in {target}, {seconds_text(clip)}", flush=True
+            )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from tinymu_jax.audio.load import Mono
-from tinymu_jax.cli.options import DECODER, showing_progress
+from tinymu_jax.cli.options import DECODER
 from tinymu_jax.cli.qa_builder import BuildCommand, CheckLeaksCommand
 from tinymu_jax.data.config import (
     FeatureConfig,
@@ -19,6 +19,7 @@ from tinymu_jax.data.config import (
 )
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.packing import PackingConfig
+from tinymu_jax.utils.progress import show_progress
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Prepare:
         config = PrepareConfig(
             self._feature_config(), self.clips_per_shard, self.max_bad_fraction, self.workers
         )
-        with showing_progress("preparing") as progress:
+        with show_progress("preparing") as progress:
             manifest = prepare(
                 self.lists, self.audio, self.output, tokenizer, config, encoder, progress
             )
@@ -126,7 +127,7 @@ class Synthesize:
         """Synthesises; returns the exit code."""
         from tinymu_jax.data.synthetic.generate import CLIPS, FACTS_FILE, LISTS, synthesize
 
-        with showing_progress("synthesising") as progress:
+        with show_progress("synthesising") as progress:
             synthesize(self.output, self.synthesis, progress)
         paths = (self.output / name for name in LISTS.values())
         lists = " ".join(str(path) for path in paths if path.exists())

@@ -103,7 +103,7 @@ class MuchomusicCommand:
                 engine,
                 questions,
                 self.options.model.checkpoint,
-                lambda text: len(model.encode_prompt(text)),
+                lambda text: len(model.tokenizer.encode(text)),
                 ChoiceConfig(
                     self.one_shot,
                     self.generate,
@@ -228,7 +228,7 @@ class QuestionsCommand:
                 engine,
                 questions,
                 self.options.model.checkpoint,
-                lambda text: len(model.encode_prompt(text)),
+                lambda text: len(model.tokenizer.encode(text)),
                 ListConfig(model.config.max_text_tokens, self.seed),
                 settings,
             )

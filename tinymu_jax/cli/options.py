@@ -1,10 +1,9 @@
-"""What the commands about recordings share: which model, which files, how faults are shown."""
+"""Options and output that the commands about recordings share."""
 
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -12,32 +11,33 @@ import tyro
 
 from tinymu_jax.errors import InputError, report
 from tinymu_jax.models.config import PUBLISHED
+from tinymu_jax.utils.progress import show_progress
 
 DECODER = "HuggingFaceTB/SmolLM2-135M"
-"""Whose tokenizer the published model has."""
+"""The published model's decoder, and its tokenizer."""
 
 Recordings = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECORDING")]
 
 
 @dataclass(frozen=True)
 class Model:
-    """Which model answers, and how exactly."""
+    """The model and its precision."""
 
     checkpoint: str = PUBLISHED
     """Hub name, published .pt, or checkpoint folder."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 products in the encoder: faster, not exact."""
+    """bfloat16 matrix products in the encoder: faster, not exact."""
     decoder_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     """int8 weights in the decoder: smaller and faster, not exact; bfloat16 is for accelerators."""
     tokenizer: str | None = None
-    """tokenizer.json or hub name of the decoder, where the checkpoint has none."""
+    """tokenizer.json or hub name of the decoder, for a checkpoint without one."""
     max_seconds: float | None = None
-    """How much of a recording is heard (default: the checkpoint's own, 10 s)."""
+    """How much of a recording is encoded (default: the checkpoint's, 10 s)."""
     revision: str | None = None
-    """Of the hub repository."""
+    """Revision of the hub repository."""
 
     def load(self) -> Any:
-        """Loads it."""
+        """Returns the model."""
         from tinymu_jax.inference.load import load
 
         return load(
@@ -50,7 +50,7 @@ class Model:
         )
 
     def load_assistant(self) -> Any:
-        """Loads it and makes sure that it answers questions."""
+        """Returns the model if it answers questions, else raises `InputError`."""
         from tinymu_jax.inference.assistant import Assistant
 
         model = self.load()
@@ -61,66 +61,47 @@ class Model:
         return model
 
 
-def need_recordings(recordings: tuple[str, ...], as_json: bool) -> None:
-    """Ends the program before a model is loaded if there is nothing that could be heard.
+def require_recordings(recordings: tuple[str, ...], as_json: bool) -> None:
+    """Ends the program before a model is loaded if no recording exists.
 
     Raises:
         InputError: no recording was named.
-        SystemExit: none of those named is there.
+        SystemExit: none of the named ones exists.
     """
     if not recordings:
         raise InputError("no recording: name one or more wav, flac, ogg or mp3 files")
     if any(map(os.path.exists, recordings)):
         return
     for recording in recordings:
-        fault = InputError(f"{recording}: no such file; check the path of the recording")
-        show_fault(recording, fault, as_json)
+        error = InputError(f"{recording}: no such file; check the path of the recording")
+        show_error(recording, error, as_json)
     raise SystemExit(2)
 
 
-def show_fault(recording: str, error: InputError, as_json: bool) -> None:
-    """Reports a recording that could not be used; the others go on."""
+def show_error(recording: str, error: InputError, as_json: bool) -> None:
+    """Prints the error of one recording; the others continue."""
     if as_json:
         print(json.dumps({"file": recording, "error": str(error)}, ensure_ascii=False), flush=True)
     report(error)
 
 
-def seconds(clip: Any) -> dict[str, float]:
-    """Returns the json fields that say how much of a recording was heard."""
+def seconds_fields(clip: Any) -> dict[str, float]:
+    """Returns the JSON fields of how much of a recording was encoded."""
     names = ("encoded_seconds", "total_seconds")
     return {name: round(getattr(clip, name), 3) for name in names}
 
 
-def heard(clip: Any) -> str:
-    """Returns the words that say how much of a recording was heard."""
-    return f"heard {clip.encoded_seconds:.1f} s of {clip.total_seconds:.1f} s"
+def seconds_text(clip: Any) -> str:
+    """Returns how much of a recording was encoded, as printed."""
+    return f"encoded {clip.encoded_seconds:.1f} s of {clip.total_seconds:.1f} s"
 
 
-def in_batches(recordings: tuple[str, ...], doing: str, size: int = 8) -> Iterator[list[str]]:
-    """Yields recordings in groups; with a progress bar where there are many and none is seen."""
-    groups = [list(recordings[i : i + size]) for i in range(0, len(recordings), size)]
-    # On a terminal the answers themselves show how far it is.
-    if len(groups) == 1 or sys.stdout.isatty() or not sys.stderr.isatty():
-        yield from groups
-        return
-    with progress_bar() as bar:
-        yield from bar.track(groups, description=doing)
-
-
-def progress_bar() -> Any:
-    """Returns rich's bar on stderr, which leaves alone what goes to stdout."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    return Progress(console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False)
-
-
-@contextmanager
-def showing_progress(doing: str) -> Iterator[Callable[[int, int], Any]]:
-    """Yields what shows how far it is: a bar with the time left, on a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    with progress_bar() as bar:
-        task = bar.add_task(doing, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+def in_batches(recordings: tuple[str, ...], label: str, size: int = 8) -> Iterator[list[str]]:
+    """Yields recordings in batches, and shows progress where the output goes to a file."""
+    batches = [list(recordings[i : i + size]) for i in range(0, len(recordings), size)]
+    # On a terminal the answers themselves show the progress.
+    quiet = len(batches) == 1 or sys.stdout.isatty() or not sys.stderr.isatty()
+    with show_progress(label, len(batches), quiet=quiet) as progress:
+        for done, batch in enumerate(batches):
+            progress(done)
+            yield batch

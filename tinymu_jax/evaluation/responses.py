@@ -14,7 +14,7 @@ import jax
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import Assistant
-from tinymu_jax.inference.engine import BatchEngine, Engine, Progress, Request, Response
+from tinymu_jax.inference.engine import Engine, Progress, Request, Response
 from tinymu_jax.mesh import MeshConfig, make_mesh
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import exists, make_folder
@@ -49,7 +49,7 @@ def cached_engine(
         progress: called with the number of responses so far, and the total.
     """
     mesh = make_mesh(MeshConfig(), jax.local_devices()) if jax.local_device_count() > 1 else None
-    engine = BatchEngine(model, max_new_tokens, mesh)
+    engine = model.batch_engine(max_new_tokens, mesh)
     identity = {
         "config": model.config.to_dict(),
         "weights": fingerprint.of_weights(model.params),
@@ -153,4 +153,5 @@ def _row(key: str, request: Request, response: Response) -> dict[str, Any]:
 
 
 def _parse(row: Mapping[str, Any]) -> Response:
-    return Response(row["text"], tuple(row["log_likelihoods"]), row["cut"])
+    values = (row[name] for name in Response._fields)
+    return Response(*(tuple(v) if isinstance(v, list) else v for v in values))

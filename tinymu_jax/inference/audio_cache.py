@@ -1,14 +1,16 @@
-"""What was heard of recordings, as the decoder reads it; the last ones are remembered."""
+"""Encoder and projector of a TinyMU, with a cache of the last recordings' audio vectors."""
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float32
+from jaxtyping import Array, Float
 
 from tinymu_jax.audio.load import Clip, as_clip
 from tinymu_jax.errors import InputError
@@ -17,70 +19,98 @@ from tinymu_jax.inference.embedder import Audio
 from tinymu_jax.models.config import TinyMUConfig
 
 CACHE_SIZE = 16
-"""Recordings whose vectors are kept: a second question on one does not listen again."""
+"""Recordings whose audio vectors are cached."""
 
 
 class EncodedAudio(NamedTuple):
-    """A clip as the decoder reads it."""
+    """A recording's audio vectors as the decoder takes them."""
 
-    vectors: Float32[np.ndarray, "A D"]
+    vectors: Float[Array, "A D"]
+    """On the device, padded with zeros to a multiple of 16 rows."""
+    num_vectors: int
     clip: Clip
 
 
 class AudioCache:
-    """Encoder and projector of a TinyMU, and what they gave for the last recordings."""
+    """Encodes recordings and caches the last ones."""
 
     def __init__(self, config: TinyMUConfig, params: Any, mesh: Mesh | None = None) -> None:
-        """Takes the parameters of the whole model; on a mesh, they lie on all of its devices."""
+        """Takes the parameters of the whole model, replicated on all devices of a mesh."""
         self.config, self.params, self.mesh = config, params, mesh
-        self._remembered: dict[Any, EncodedAudio] = {}
+        self._cached: dict[Any, EncodedAudio] = {}
 
     def clear(self) -> None:
-        """Listens anew from here on."""
-        self._remembered.clear()
+        """Empties the cache."""
+        self._cached.clear()
 
     def encode_one(self, audio: Audio) -> EncodedAudio:
-        """Listens to one recording.
+        """Returns the audio vectors of one recording.
 
         Raises:
-            InputError: as `tinymu_jax.audio.load.as_clip`.
+            InputError: the recording cannot be read, or is too short.
         """
-        heard = self.encode([audio])[0]
-        if isinstance(heard, InputError):
-            raise heard
-        return heard
+        encoded = self.encode([audio])[0]
+        if isinstance(encoded, InputError):
+            raise encoded
+        return encoded
 
     def encode(self, audios: Iterable[Audio]) -> list[EncodedAudio | InputError]:
-        """Listens to recordings, to each only once; faults stand in their places."""
-        audios, found, kept = list(audios), {}, self._remembered
-        order = [_identity(audio) for audio in audios]
-        for key, audio in zip(order, audios, strict=True):
-            if key in found or key in kept:
+        """Returns the audio vectors of each recording, or the error in its place.
+
+        Each distinct recording is encoded once; those that are not cached, in one batch.
+        """
+        audios = list(audios)
+        keys = [_cache_key(audio) for audio in audios]
+        distinct = dict(zip(keys, audios, strict=True))
+        clips: dict[Any, Clip] = {}
+        results: dict[Any, EncodedAudio | InputError] = {}
+        for key, audio in distinct.items():
+            if key in self._cached:
+                results[key] = self._cached[key]
                 continue
             try:
-                found[key] = as_clip(audio, self.config.max_seconds)
+                clips[key] = as_clip(audio, self.config.max_seconds)
             except InputError as error:
-                found[key] = error
-        clips = {key: clip for key, clip in found.items() if isinstance(clip, Clip)}
+                results[key] = error
         samples = [clip.samples for clip in clips.values()]
         vectors = encode_clips(self.params["encoder"], samples, self.config.encoder, mesh=self.mesh)
-        fresh: dict[Any, EncodedAudio] = {}
+        projector = {"projector": self.params["projector"]}
         for (key, clip), layers in zip(clips.items(), vectors, strict=True):
             try:
-                projected = project({"projector": self.params["projector"]}, layers[0], self.config)
-                fresh[key] = EncodedAudio(projected, clip)
+                results[key] = EncodedAudio(*project(projector, layers[0], self.config), clip)
             except InputError as error:
-                audio = audios[order.index(key)]
-                name = f"{audio}: " if isinstance(audio, str | Path) else ""
-                found[key] = InputError(f"{name}{error}")
-        known = kept | fresh
-        faults = {key: e for key, e in found.items() if isinstance(e, InputError)}
-        self._remembered = dict(list(known.items())[-CACHE_SIZE:])
-        return [faults[key] if key in faults else known[key] for key in order]
+                name = f"{distinct[key]}: " if isinstance(distinct[key], str | Path) else ""
+                results[key] = InputError(f"{name}{error}")
+        encoded = {key: r for key, r in results.items() if isinstance(r, EncodedAudio)}
+        self._cached = dict(list((self._cached | encoded).items())[-CACHE_SIZE:])
+        return [results[key] for key in keys]
 
 
-def _identity(audio: Audio) -> Any:
-    """Returns what tells one recording from another, also after a file has changed."""
+def stack_audio(
+    encoded: Sequence[EncodedAudio], rows: int, min_length: int = 0
+) -> Float[Array, "B A D"]:
+    """Stacks audio vectors on the device, padded to one length.
+
+    Args:
+        encoded: one for each row; the last fills the rest, so that few shapes are compiled.
+        rows: of the result.
+        min_length: vectors of a row, at least.
+    """
+    length = max(min_length, *(len(audio.vectors) for audio in encoded))
+    padded = [
+        audio.vectors
+        if len(audio.vectors) == length
+        else jnp.pad(audio.vectors, ((0, length - len(audio.vectors)), (0, 0)))
+        for audio in encoded
+    ]
+    return _stack([*padded, *[padded[-1]] * (rows - len(padded))])
+
+
+_stack = jax.jit(lambda vectors: jnp.stack(vectors))
+
+
+def _cache_key(audio: Audio) -> Any:
+    """Returns what identifies a recording: path, time and size of a file, or a hash of samples."""
     if isinstance(audio, Clip):
         audio = audio.samples
     if isinstance(audio, str | Path):

@@ -1,8 +1,8 @@
-"""From clips of any length to audio vectors, in few compiled shapes.
+"""Encoding of clips of any length, in few compiled shapes.
 
 A clip is cut into chunks as published, and a chunk into columns of 160 ms. Chunks of all clips are
-computed together in rows of a few padded lengths; each chunk sees itself alone, so that a clip's
-vectors depend neither on padding nor on what else is in the batch.
+batched in rows of a few padded lengths. A chunk attends to itself alone, so that a clip's vectors
+depend neither on padding nor on the rest of the batch.
 """
 
 import itertools
@@ -27,68 +27,95 @@ from tinymu_jax.utils.shapes import round_up
 
 Chunking = Literal["precise", "fast", "fast-interleaved"]
 """`precise`: the last chunk is as short as the clip; the published results. `fast`: the last
-chunk is filled with zeros. `fast-interleaved`: the order of the published fast mode,
+chunk is padded with zeros. `fast-interleaved`: the order of the published fast mode,
 row = time * chunks + chunk."""
 
-ROW_STEPS = (1, 2, 4, 8, 16, 24, 32, 48)
-"""Lengths, in columns of 160 ms, that rows are padded to; a full chunk and what rides with it are
-lengths too."""
+ROW_LENGTHS = (1, 2, 4, 8, 16, 24, 32, 48)
+"""Columns that rows are padded to, beside those of a full chunk with and without a short tail."""
 
 MERGE_SHORT_TAIL = 2
-"""A last chunk of at most so many columns is computed in one row with the chunk before it: the
+"""A last chunk of at most so many columns shares a row with the chunk before it, so that the
 weights are read once for both. 10 s are 62 columns and 1."""
 
 MAX_ROWS = 8
-"""Rows computed in one call. On a processor, where one fills all cores and several do not stay in
-its cache, they come one by one."""
+"""Rows encoded in one call. On a CPU they are encoded one by one: one fills all cores, and several
+do not fit its cache."""
 
 
 class Columns(NamedTuple):
-    """A clip as the encoder takes it, or several clips' worth of rows: A columns of 160 ms."""
+    """A clip in columns of 160 ms."""
 
-    samples: Float32[np.ndarray, "*rows A n"]
-    num_frames: Int[np.ndarray, "*rows A"]
-    """Frames of log-mel in each column; those behind are zeros."""
-    place: Int[np.ndarray, "*rows A"]
-    """Of each column in its chunk."""
-    chunk: Int[np.ndarray, "*rows A"]
-    """Which chunk a column belongs to."""
+    samples: Float32[np.ndarray, "A n"]
+    num_frames: Int[np.ndarray, "A"]
+    """Log-mel frames of each column; those behind are zeros."""
+
+
+class _Row(NamedTuple):
+    """Columns `start` to `stop` of a clip."""
+
+    clip: int
+    start: int
+    stop: int
+
+
+def chunk_layout(
+    column: Int[np.ndarray, "*rows A"],
+    num_columns: Int[Array | np.ndarray, "..."],
+    config: MatpacConfig,
+) -> tuple[Int[np.ndarray, "*rows A"], Int[Array | np.ndarray, "..."]]:
+    """Returns where the columns of rows lie: the one definition for inference and training.
+
+    Args:
+        column: index of each column in its clip; a row starts where a chunk starts.
+        num_columns: of each clip or row; the columns behind are padding. Broadcasts with `column`.
+        config: of the encoder; a chunk has `config.columns`.
+
+    Returns:
+        Each column's place in its chunk, and which chunk of its row it belongs to, -1 for padding.
+    """
+    chunk = column // config.columns - column[..., :1] // config.columns
+    real = column < num_columns
+    where = jnp.where if isinstance(real, jax.Array) else np.where
+    return column % config.columns, where(real, chunk, -1)
 
 
 def to_patches(
     samples: Float32[np.ndarray, "n"], config: MatpacConfig, fast: bool = False
 ) -> Columns:
-    """Cuts a clip into columns and tells which chunk, of at most `config.columns`, each is in."""
-    side, frames = config.patch_size, log_mel.num_frames(len(samples))
-    count = -(-frames // side)
+    """Cuts a clip into columns, filled up to whole chunks if `fast`."""
+    patch, frames = config.patch_size, log_mel.num_frames(len(samples))
+    count = -(-frames // patch)
     if fast:
         count = round_up(count, config.columns)
-    step, length = side * HOP, column_samples(side)
+    step, length = patch * HOP, column_samples(patch)
     padded = np.zeros((count - 1) * step + length, np.float32)
     used = samples[: len(padded)]
     padded[: len(used)] = used
-    number = np.arange(count)
     return Columns(
         np.lib.stride_tricks.sliding_window_view(padded, length)[::step],
-        np.clip(frames - side * number, 0, side).astype(np.int32),
-        (number % config.columns).astype(np.int32),
-        (number // config.columns).astype(np.int32),
+        np.clip(frames - patch * np.arange(count), 0, patch).astype(np.int32),
     )
 
 
 @partial(jax.jit, static_argnames=("config", "num_chunks", "all_layers"))
 def encode_rows(
     params: Any,
-    rows: Columns,
+    samples: Float[Array | np.ndarray, "B A n"],
+    num_frames: Int[Array | np.ndarray, "B A"],
+    place: Int[Array | np.ndarray, "B A"],
+    chunk: Int[Array | np.ndarray, "B A"],
     *,
     config: MatpacConfig,
     num_chunks: int,
     all_layers: bool = False,
-) -> Float[Array, "L C A E"]:
-    """Runs front end and encoder over rows of one padded length."""
+) -> Float[Array, "L B A E"]:
+    """Runs log-mel and encoder on rows of one padded length."""
     return Matpac(config).apply(
         {"params": params},
-        *rows,
+        samples,
+        num_frames,
+        place,
+        chunk,
         num_chunks=num_chunks,
         all_layers=all_layers,
         method="encode_waveform",
@@ -103,104 +130,118 @@ def encode_clips(
     all_layers: bool = False,
     mesh: Mesh | None = None,
 ) -> list[Float[Array, "L _ E"]]:
-    """Returns each clip's vectors, 160 ms a row; all layers, or the last alone (L = 1).
+    """Returns each clip's vectors, one per 160 ms, of all layers or of the last (L = 1).
 
     Args:
-        params: of the encoder.
+        params: of the encoder, replicated on the mesh.
         clips: 16 kHz samples, each at least one window long.
         config: of the encoder.
         chunking: see `Chunking`.
         all_layers: return every block's output.
-        mesh: of this process, whose devices part the rows; the parameters lie on all of them.
+        mesh: of this process; its devices share the rows.
+
+    Raises:
+        InputError: unknown `chunking`.
     """
     if chunking not in get_args(Chunking):
         raise InputError(f"chunking {chunking!r}: use one of {', '.join(get_args(Chunking))}")
-    cuts = [to_patches(samples, config, fast=chunking != "precise") for samples in clips]
-    spans = [(clip, span) for clip, columns in enumerate(cuts) for span in _rows(columns, config)]
-    by_length: dict[int, list[int]] = {}
-    for i, (_, span) in enumerate(spans):
-        by_length.setdefault(_padded(span.stop - span.start, config), []).append(i)
-    vectors: dict[int, Any] = {}
-    most = 1 if mesh is None and jax.default_backend() == "cpu" else MAX_ROWS
+    columns = [to_patches(samples, config, fast=chunking != "precise") for samples in clips]
+    rows = [
+        _Row(clip, *span)
+        for clip, cut in enumerate(columns)
+        for span in _row_spans(len(cut.num_frames), config)
+    ]
+    by_length: dict[int, list[_Row]] = {}
+    for row in rows:
+        by_length.setdefault(_padded_length(row.stop - row.start, config), []).append(row)
+    vectors: dict[_Row, Any] = {}
+    batch_size = 1 if mesh is None and jax.default_backend() == "cpu" else MAX_ROWS
     for length, members in by_length.items():
-        for start in range(0, len(members), most):
-            group = members[start : start + most]
-            pieces = [Columns(*(part[spans[i][1]] for part in cuts[spans[i][0]])) for i in group]
-            out = _encode_group(pieces, length, params, config, all_layers, mesh)
-            for row, (i, piece) in enumerate(zip(group, pieces, strict=True)):
-                vectors[i] = out[:, row, : len(piece.place)]
-    joined = []
-    for clip, columns in enumerate(cuts):
-        own = [vectors[i] for i, (owner, _) in enumerate(spans) if owner == clip]
-        whole = own[0] if len(own) == 1 else jnp.concatenate(own, axis=1)
+        for start in range(0, len(members), batch_size):
+            batch = members[start : start + batch_size]
+            encoded = encode_rows(
+                params,
+                *shard_local_batch(_batch_rows(batch, columns, length, config), mesh),
+                config=config,
+                num_chunks=1 if length <= config.columns else 2,
+                all_layers=all_layers,
+            )
+            for i, row in enumerate(batch):
+                vectors[row] = encoded[:, i, : row.stop - row.start]
+    results = []
+    for clip in range(len(clips)):
+        parts = [vectors[row] for row in rows if row.clip == clip]
+        joined = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
         if chunking == "fast-interleaved":
-            layers, count, width = whole.shape
-            whole = whole.reshape(layers, columns.chunk[-1] + 1, -1, width).swapaxes(1, 2)
-            whole = whole.reshape(layers, count, width)
-        joined.append(whole)
-    return joined
+            layers, count, width = joined.shape
+            joined = joined.reshape(layers, -1, config.columns, width).swapaxes(1, 2)
+            joined = joined.reshape(layers, count, width)
+        results.append(joined)
+    return results
 
 
-def _rows(columns: Columns, config: MatpacConfig) -> list[slice]:
-    """Splits a clip's columns into rows: a chunk each, a very short last one with its neighbour."""
-    count, unit = len(columns.place), config.columns
-    edges = [*range(0, count, unit), count]
+def _row_spans(count: int, config: MatpacConfig) -> list[tuple[int, int]]:
+    """Splits a clip's columns into rows: one per chunk, a short tail with the chunk before it."""
+    edges = [*range(0, count, config.columns), count]
     if len(edges) > 2 and edges[-1] - edges[-2] <= MERGE_SHORT_TAIL:
         del edges[-2]
-    return [slice(*pair) for pair in itertools.pairwise(edges)]
+    return list(itertools.pairwise(edges))
 
 
-def _padded(length: int, config: MatpacConfig) -> int:
-    """Returns the length that a row is padded to."""
-    steps = [step for step in ROW_STEPS if step < config.columns]
-    steps += [config.columns + extra for extra in range(MERGE_SHORT_TAIL + 1)]
-    return next(step for step in steps if step >= length)
+def _padded_length(length: int, config: MatpacConfig) -> int:
+    lengths = [step for step in ROW_LENGTHS if step < config.columns]
+    lengths += [config.columns + extra for extra in range(MERGE_SHORT_TAIL + 1)]
+    return next(padded for padded in lengths if padded >= length)
 
 
-def _encode_group(
-    pieces: Sequence[Columns],
-    length: int,
-    params: Any,
-    config: MatpacConfig,
-    all_layers: bool,
-    mesh: Mesh | None,
-) -> Float[Array, "L C A E"]:
-    """Pads rows to one length and their number to a power of two, and encodes them."""
-    count = 1 << (len(pieces) - 1).bit_length()
+def _batch_rows(
+    rows: Sequence[_Row], columns: Sequence[Columns], length: int, config: MatpacConfig
+) -> tuple[np.ndarray, ...]:
+    """Pads rows to one length and their number to a power of two, as `encode_rows` takes them."""
+    count = 1 << (len(rows) - 1).bit_length()
     samples = np.zeros((count, length, column_samples(config.patch_size)), np.float32)
-    num_frames, place = np.zeros((2, count, length), np.int32)
-    chunk = np.full((count, length), -1, np.int32)
-    for row, piece in enumerate(pieces):
-        own = slice(len(piece.place))
-        samples[row, own], num_frames[row, own] = piece.samples, piece.num_frames
-        place[row, own], chunk[row, own] = piece.place, piece.chunk - piece.chunk[0]
-    return encode_rows(
-        params,
-        shard_local_batch(Columns(samples, num_frames, place, chunk), mesh),
-        config=config,
-        num_chunks=2 if length > config.columns else 1,
-        all_layers=all_layers,
-    )
+    num_frames, start, stop = np.zeros((count, length), np.int32), *np.zeros((2, count, 1), int)
+    for i, (clip, first, end) in enumerate(rows):
+        samples[i, : end - first] = columns[clip].samples[first:end]
+        num_frames[i, : end - first] = columns[clip].num_frames[first:end]
+        start[i], stop[i] = first, end
+    place, chunk = chunk_layout(start + np.arange(length), stop, config)
+    return samples, num_frames, place.astype(np.int32), chunk.astype(np.int32)
 
 
-@partial(jax.jit, static_argnames=("config",))
+@partial(jax.jit, static_argnames=("config", "length"))
 def _project(
-    params: Any, vectors: Float[Array, "B A E"], num_vectors: Int[Array, "B"], config: TinyMUConfig
-) -> Float[Array, "B P D"]:
-    return TinyMU(config).apply({"params": params}, vectors, num_vectors, method="project")[0]
+    params: Any,
+    vectors: Float[Array, "B A E"],
+    num_vectors: Int[np.ndarray, "B"],
+    config: TinyMUConfig,
+    length: int,
+) -> Float[Array, "P D"]:
+    projected, count = TinyMU(config).apply(
+        {"params": params}, vectors, num_vectors, method="project"
+    )
+    projected = jnp.where(jnp.arange(projected.shape[1])[:, None] < count, projected, 0)[0]
+    return jnp.pad(projected, ((0, max(length - len(projected), 0)), (0, 0)))[:length]
 
 
 def project(
     params: Any, vectors: Float[Array, "A E"], config: TinyMUConfig
-) -> Float32[np.ndarray, "P D"]:
-    """Turns one clip's vectors into what the decoder reads in their place."""
-    real = vectors.shape[0]
-    if real < config.pooling:
+) -> tuple[Float[Array, "P D"], int]:
+    """Projects one clip's encoder vectors to the decoder's width.
+
+    Returns:
+        The audio vectors, padded with zeros to a multiple of 16, and their number.
+
+    Raises:
+        InputError: fewer vectors than are pooled into one.
+    """
+    count = vectors.shape[0]
+    if count < config.pooling:
         raise InputError(
-            f"the recording gives {real} vectors, fewer than the {config.pooling} that this model "
+            f"the recording gives {count} vectors, fewer than the {config.pooling} that this model "
             "pools into one; give a longer recording"
         )
-    slots = round_up(real, 16)
-    padded = jnp.pad(vectors, ((0, slots - real), (0, 0)))[None]
-    projected = _project(params, padded, np.array([real], np.int32), config)
-    return np.asarray(projected[0, : config.projector.num_outputs(real // config.pooling)])
+    padded = jnp.pad(vectors, ((0, round_up(count, 16) - count), (0, 0)))[None]
+    num_outputs = config.projector.num_outputs(count // config.pooling)
+    num_vectors = np.array([count], np.int32)
+    return _project(params, padded, num_vectors, config, round_up(num_outputs, 16)), num_outputs

@@ -1,4 +1,4 @@
-"""Names of a classifier's outputs, from the file that a data set publishes them in."""
+"""Class names of a classifier, from the file that a data set publishes."""
 
 import csv
 import json
@@ -15,10 +15,10 @@ def read_labels(path: str | Path, num_classes: int | None = None) -> list[str]:
         path: AudioSet's `class_labels_indices.csv` (columns mid and display_name; the outputs
             follow the order of `mid`, not of `index`), a csv of index and name without a header,
             a json object of name -> index or index -> name, or a text file with a name a line.
-        num_classes: how many names are needed, if that is known.
+        num_classes: number of names that are needed, if known.
 
     Raises:
-        InputError: the file is missing, unreadable, or names another number of classes.
+        InputError: the file is missing or malformed, or has another number of names.
     """
     path = Path(path)
     if not exists(path):
@@ -33,7 +33,7 @@ def read_labels(path: str | Path, num_classes: int | None = None) -> list[str]:
         else:
             names = [line.strip() for line in text.splitlines() if line.strip()]
     except (ValueError, KeyError, IndexError, AttributeError, csv.Error) as error:
-        raise InputError(f"{path}: is no list of classes ({error}); {remedy}") from error
+        raise InputError(f"{path}: is not a list of classes ({error}); {remedy}") from error
     if num_classes is not None and len(names) != num_classes:
         raise InputError(
             f"{path}: names {len(names)} classes, the checkpoint has {num_classes}; name the list "
@@ -61,15 +61,15 @@ def _from_csv(rows: list[list[str]]) -> list[str]:
     return _in_order({int(row[0]): row[1] for row in rows})
 
 
-def read_places(path: str | Path) -> dict[str, int]:
-    """Returns the output of each class by its name; of AudioSet's csv by its `mid` too.
+def read_class_indices(path: str | Path) -> dict[str, int]:
+    """Returns class name -> index of its output; for AudioSet's csv, `mid` -> index too.
 
     Raises:
-        InputError: as `read_labels`.
+        InputError: the file is missing or malformed.
     """
-    places = {name: number for number, name in enumerate(read_labels(path))}
+    indices = {name: index for index, name in enumerate(read_labels(path))}
     rows = list(csv.reader(read_text(path).splitlines()))
     if Path(path).suffix == ".csv" and "mid" in rows[0]:
         mid = rows[0].index("mid")
-        places |= {name: i for i, name in enumerate(sorted(row[mid] for row in rows[1:]))}
-    return places
+        indices |= {name: i for i, name in enumerate(sorted(row[mid] for row in rows[1:]))}
+    return indices

@@ -1,7 +1,9 @@
-"""Many questions put to a model: in few compiled shapes, each recording listened to once."""
+"""The batching engine under `Assistant` and the evaluations: encodes, generates and scores."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby, repeat
+from functools import cached_property, lru_cache
+from itertools import groupby
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,222 +13,329 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tinymu_jax.audio.load import Clip
 from tinymu_jax.errors import InputError
-from tinymu_jax.inference.assistant import LONGEST, Assistant
 from tinymu_jax.inference.audio_cache import CACHE_SIZE, AudioCache, EncodedAudio
-from tinymu_jax.inference.generate import (
-    MAX_BATCH,
-    SLOT_STEP,
-    Sampling,
-    decode_until,
-    prefill_batch,
-    read_tokens,
-)
-from tinymu_jax.inference.scoring import Compared, OptionScorer
+from tinymu_jax.inference.embedder import Audio
+from tinymu_jax.inference.generate import MAX_BATCH, SLOT_STEP, Sampling, generate
+from tinymu_jax.inference.scoring import OptionScorer, OptionSet
+from tinymu_jax.models.config import TinyMUConfig
+from tinymu_jax.tokenizer import Tokenizer
+from tinymu_jax.utils.progress import Progress, no_progress
 from tinymu_jax.utils.shapes import round_up
 
-Progress = Callable[[int, int], Any]
+MAX_NEW_TOKENS = 8192
+"""Longest answer: the decoder was trained on no longer sequences."""
 
 GREEDY = Sampling()
 
 
 class Request(NamedTuple):
-    """A question as it is put."""
+    """A prompt about a recording."""
 
-    audio: Path | None
-    """The recording; None: nothing is heard, as in the prior of `tinymu_jax.inference.option_scoring`."""
-    prompt: str
-    task: str
-    """Answers of one format are about as long, and computed side by side."""
-    options: tuple[str, ...] = ()
-    """Given answers to score as well."""
+    audio: Audio | None
+    """A path, 16 kHz samples or a clip; None runs the decoder without audio (the prior)."""
+    prompt: str | tuple[int, ...]
+    """Text, or token ids."""
+    task: str = ""
+    """Answers of one task have similar lengths: its requests are batched together."""
+    options: tuple[str | tuple[int, ...], ...] = ()
+    """Answers to score, as text or token ids."""
     score_only: bool = False
-    """Nothing is said: the most probable of the options is the answer."""
+    """Generate nothing: the answer is the most probable option."""
 
 
 class Response(NamedTuple):
-    """What came back."""
+    """The answer to a request."""
 
-    text: str
+    text: str | None
+    """The answer; None if it was asked for with token ids."""
     log_likelihoods: tuple[float, ...] = ()
-    """Of the options: see `tinymu_jax.inference.option_scoring.OptionScore`."""
-    cut: bool = False
-    """Whether the recording is longer than what was heard of it."""
+    """Of each option: see `tinymu_jax.OptionScore`."""
+    tokens: tuple[int, ...] = ()
+    """The generated token ids, without the end token."""
+    ended: bool = False
+    """Whether the end token was generated within `max_new_tokens`."""
+    encoded_seconds: float = 0.0
+    """How much of the recording was encoded."""
+    total_seconds: float = 0.0
+
+    @property
+    def cut(self) -> bool:
+        """Whether only the beginning of the recording was encoded."""
+        return self.encoded_seconds < self.total_seconds
 
 
 class Engine(Protocol):
-    """What can be evaluated: anything that answers questions."""
+    """Anything that answers requests, and so can be evaluated."""
 
-    def ask(self, asked: Sequence[Request], progress: Progress) -> list[Response | InputError]:
-        """Returns the reply to each question, or what is wrong with its recording or prompt.
-
-        `progress` gets the number of those done, and of all.
-        """
+    def ask(self, requests: Sequence[Request], progress: Progress) -> list[Response | InputError]:
+        """Returns the response to each request, or the error of its recording or prompt."""
 
 
-class _Waiting(NamedTuple):
-    """A question that waits for others of its size."""
-
-    number: int
-    heard: EncodedAudio
-    ids: list[int]
+def check_max_new_tokens(max_new_tokens: int) -> None:
+    """Raises `InputError` if answers cannot have that length."""
+    if not isinstance(max_new_tokens, Integral) or not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
+        raise InputError(
+            f"max_new_tokens is {max_new_tokens}: ask for at least 1 and at most {MAX_NEW_TOKENS}"
+        )
 
 
 class BatchEngine:
-    """Puts questions to an `Assistant`, greedily; each answer is what its clip gets alone."""
+    """Answers requests in batches; each answer is the one that its recording gets alone."""
 
     def __init__(
-        self, model: Assistant, max_new_tokens: int = 128, mesh: Mesh | None = None
+        self,
+        config: TinyMUConfig,
+        params: Any,
+        find_tokenizer: Callable[[], Tokenizer] | None = None,
+        name: str = "this checkpoint",
+        *,
+        max_new_tokens: int = 128,
+        mesh: Mesh | None = None,
+        audio_cache: AudioCache | None = None,
     ) -> None:
-        """Takes the model, how long an answer may be, and devices to share the work.
+        """Takes the model and the defaults of `ask`.
 
         Args:
-            model: the assistant.
-            max_new_tokens: of an answer.
-            mesh: of this process; the model is copied to each device. None: where it lies.
+            config: of the model.
+            params: unrolled parameters (`tinymu_jax.inference.param_layout`), or stacked ones.
+            find_tokenizer: called when text is first encoded or decoded.
+            name: of the checkpoint, for error messages.
+            max_new_tokens: longest answer.
+            mesh: of this process; the parameters are replicated on its devices.
+            audio_cache: to share with another engine.
+        """
+        check_max_new_tokens(max_new_tokens)
+        if mesh is not None:
+            params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
+        self.config, self.params, self.mesh, self.name = config, params, mesh, name
+        self.max_new_tokens = max_new_tokens
+        self.audio_cache = audio_cache or AudioCache(config, params, mesh)
+        self._find_tokenizer = find_tokenizer
+        self._tokenize = lru_cache(maxsize=4096)(lambda text: tuple(self.tokenizer.encode(text)))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer.
 
         Raises:
-            InputError: no such length.
+            InputError: the checkpoint has none, and none could be downloaded.
         """
-        if not 1 <= max_new_tokens <= LONGEST:
-            raise InputError(f"max_new_tokens is {max_new_tokens}: give 1 to {LONGEST}")
-        self.model, self.max_new_tokens, self.mesh = model, max_new_tokens, mesh
-        self.params, self.audio_cache = model.params, model.audio_cache
-        if mesh is not None:
-            self.params = jax.device_put(model.params, NamedSharding(mesh, PartitionSpec()))
-            self.audio_cache = AudioCache(model.config, self.params, mesh)
-        nothing = np.zeros((0, model.config.decoder.width), np.float32)
-        self._silence = EncodedAudio(nothing, Clip(np.zeros(0, np.float32), 0.0, 0.0))
+        if self._find_tokenizer is None:
+            raise InputError(f"{self.name}: has no tokenizer; give token ids, or load it with one")
+        return self._find_tokenizer()
+
+    def encode_prompt(self, prompt: str | Sequence[int], truncate: bool = False) -> tuple[int, ...]:
+        """Returns a prompt's token ids, at most `config.max_text_tokens`.
+
+        Raises:
+            InputError: the prompt is empty, too long (unless `truncate`), not UTF-8 or not in the
+                vocabulary; there is no tokenizer.
+        """
+        if len(prompt) == 0:
+            raise InputError("the prompt is empty: ask something about the recording")
+        tokens, limit = self.encode_text(prompt, "the prompt"), self.config.max_text_tokens
+        if truncate:
+            return tokens[:limit]
+        if len(tokens) > limit:
+            raise InputError(
+                f"the prompt has {len(tokens)} tokens, the model takes {limit}: shorten it, or cut "
+                "it with --truncate-prompt (truncate_prompt=True)"
+            )
+        return tokens
+
+    def encode_text(self, text: str | Sequence[int], what: str) -> tuple[int, ...]:
+        """Returns token ids of text, or the given ones, that are in the vocabulary.
+
+        `what` is the name of the text in error messages: "an option".
+        """
+        if isinstance(text, str):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(f"{what} is not UTF-8 text: check its encoding") from error
+            tokens = self._tokenize(text)
+        else:
+            tokens = tuple(int(token) for token in text)
+        size = self.config.decoder.vocab_size
+        # Beyond the table, an embedding lookup would return its last row.
+        if tokens and not 0 <= min(tokens) <= max(tokens) < size:
+            raise InputError(
+                f"{what} holds tokens {min(tokens)} to {max(tokens)}, the vocabulary has {size}: "
+                "use this decoder's own tokenizer"
+            )
+        return tokens
 
     def ask(
-        self, asked: Sequence[Request], progress: Progress = lambda done, total: None
+        self,
+        requests: Sequence[Request],
+        progress: Progress = no_progress,
+        max_new_tokens: int | None = None,
+        sampling: Sampling = GREEDY,
+        truncate_prompt: bool = False,
     ) -> list[Response | InputError]:
-        """Asks; questions that stand together and have one recording listen to it once.
+        """Answers requests; consecutive ones about a recording encode it once.
 
         Args:
-            asked: the questions, those on one recording together.
+            requests: with those about one recording next to each other.
             progress: called with the number of answers so far, and of all.
+            max_new_tokens: longest answer; None takes the engine's.
+            sampling: how tokens are chosen.
+            truncate_prompt: cut prompts that are too long instead of refusing them.
 
         Returns:
-            A reply to each; the fault of a recording or a prompt in its place.
+            A response to each request; the error of its recording or prompt in its place.
 
         Raises:
-            InputError: no tokenizer.
+            InputError: `max_new_tokens` is out of range; there is no tokenizer.
         """
-        self.model.tokenizer  # noqa: B018 - a missing one is no fault of a question
-        run = _Run(self, asked, progress)
-        for heard, together in self._hear(asked):
-            run.take(heard, together)
+        limit = self.max_new_tokens if max_new_tokens is None else max_new_tokens
+        check_max_new_tokens(limit)
+        if any(isinstance(request.prompt, str) for request in requests):
+            self.tokenizer  # noqa: B018 - a missing one is not the fault of a single request
+        run = _Run(self, requests, progress, limit, sampling, truncate_prompt)
+        for audio, indices in self._encode_audio(requests, list(run.prompts)):
+            run.add(audio, indices)
         return run.finish()
 
-    def _hear(
-        self, asked: Sequence[Request]
+    def stream(
+        self,
+        audio: Audio,
+        prompt: str | Sequence[int],
+        max_new_tokens: int,
+        sampling: Sampling = GREEDY,
+        truncate_prompt: bool = False,
+    ) -> Iterator[tuple[int, ...]]:
+        """Yields all tokens of an answer so far, without the end token, after each new token."""
+        check_max_new_tokens(max_new_tokens)
+        rows = [self.audio_cache.encode_one(audio)], [self.encode_prompt(prompt, truncate_prompt)]
+        batches = generate(
+            self.params, *rows, max_new_tokens, sampling, self.config, stride=1, mesh=self.mesh
+        )
+        for ((tokens, _),) in batches:
+            yield tokens
+
+    def _encode_audio(
+        self, requests: Sequence[Request], indices: Sequence[int]
     ) -> Iterator[tuple[EncodedAudio | InputError, list[int]]]:
-        """Yields what is heard with the numbers of its questions, some recordings at a time."""
-        numbered = groupby(range(len(asked)), key=lambda number: asked[number].audio)
-        runs = [(audio, list(run)) for audio, run in numbered]
+        """Yields audio with the indices of its requests; encodes some recordings at a time."""
+
+        def identity(index: int) -> Any:
+            audio = requests[index].audio
+            return audio if audio is None or isinstance(audio, str | Path) else id(audio)
+
+        width = self.config.decoder.width
+        silence = EncodedAudio(
+            jax.numpy.zeros((0, width)), 0, Clip(np.zeros(0, np.float32), 0.0, 0.0)
+        )
+        runs = [list(run) for _, run in groupby(indices, key=identity)]
         for start in range(0, len(runs), CACHE_SIZE):
             window = runs[start : start + CACHE_SIZE]
-            audios = list(dict.fromkeys(audio for audio, _ in window if audio is not None))
-            heard = dict(zip(audios, self.audio_cache.encode(audios), strict=True))
-            for audio, together in window:
-                yield self._silence if audio is None else heard[audio], together
-
-    def encode(self, prompt: str) -> list[int]:
-        """Returns a prompt's tokens.
-
-        Raises:
-            InputError: the model cannot take them all.
-        """
-        ids, limit = self.model.encode_prompt(prompt), self.model.config.max_text_tokens
-        if len(ids) > limit:
-            raise InputError(
-                f"{prompt!r}: has {len(ids)} tokens, the model takes {limit}; evaluate with the "
-                "tokenizer that the model was trained with"
-            )
-        return ids
-
-    def encode_option(self, option: str) -> list[int]:
-        """Returns an option's tokens, with the end token."""
-        return [*self.model.tokenizer.encode(option), self.model.config.end_token]
-
-    def answer(self, heard: Sequence[EncodedAudio], prompts: Sequence[list[int]]) -> list[str]:
-        """Answers a batch, filled up to the size of all others."""
-        filling = MAX_BATCH - len(heard)
-        rows = [*heard, *repeat(heard[-1], filling)], [*prompts, *repeat(prompts[-1], filling)]
-        config, limit = self.model.config, self.max_new_tokens
-        state = prefill_batch(self.params, *rows, limit, GREEDY, config, self.mesh)
-        state = decode_until(self.params, state, limit, GREEDY, config)
-        decode = self.model.tokenizer.decode
-        return [decode(read_tokens(state, row, limit, config)[0]) for row, _ in enumerate(heard)]
+            audios = [requests[run[0]].audio for run in window]
+            encoded = iter(self.audio_cache.encode(a for a in audios if a is not None))
+            for audio, run in zip(audios, window, strict=True):
+                yield silence if audio is None else next(encoded), run
 
 
 class _Run:
-    """The replies of one call while they come in."""
+    """The responses of one `BatchEngine.ask` call while they are computed."""
 
-    def __init__(self, asker: BatchEngine, asked: Sequence[Request], progress: Progress) -> None:
-        self.asker, self.asked, self.progress = asker, asked, progress
-        self.scorer = OptionScorer(asker.params, asker.model.config, asker.mesh)
-        self.queues: dict[tuple[str, int], list[_Waiting]] = {}
-        self.texts: dict[int, str] = {}
+    def __init__(
+        self,
+        engine: BatchEngine,
+        requests: Sequence[Request],
+        progress: Progress,
+        max_new_tokens: int,
+        sampling: Sampling,
+        truncate_prompt: bool,
+    ) -> None:
+        self.engine, self.requests, self.progress = engine, requests, progress
+        self.max_new_tokens, self.sampling = max_new_tokens, sampling
+        self.scorer = OptionScorer(engine.params, engine.config, engine.mesh)
+        # Indices of requests that wait for a full batch, by task and padded prompt length.
+        self.queues: dict[tuple[str, int], list[int]] = {}
+        # Filled up to one size where several batches are computed: fewer shapes are compiled.
+        self.rows = 1 if engine.mesh is None and len(requests) <= MAX_BATCH else MAX_BATCH
+        self.prompts: dict[int, tuple[int, ...]] = {}
+        self.options: dict[int, list[tuple[int, ...]]] = {}
+        self.errors: dict[int, InputError] = {}
+        self.audio: dict[int, EncodedAudio] = {}  # until the answer is generated
+        self.seconds: dict[int, tuple[float, float]] = {}
+        self.answers: dict[int, tuple[tuple[int, ...], bool]] = {}
         self.scores: dict[int, tuple[float, ...]] = {}
-        self.cut: dict[int, bool] = {}
-        self.faults: dict[int, InputError] = {}
-
-    def take(self, heard: EncodedAudio | InputError, numbers: Sequence[int]) -> None:
-        """Takes the questions on one recording; computes what then fills rows or batches."""
-        if isinstance(heard, InputError):
-            self.faults |= dict.fromkeys(numbers, heard)
-            return
-        compared = []
-        for number in numbers:
-            one = self.asked[number]
+        self.num_done = 0
+        for index, request in enumerate(requests):
             try:
-                ids = self.asker.encode(one.prompt)
+                prompt = engine.encode_prompt(request.prompt, truncate_prompt)
+                options = [engine.encode_text(o, "an option") for o in request.options]
             except InputError as error:
-                self.faults[number] = error
+                self.errors[index] = error
                 continue
-            self.cut[number] = heard.clip.encoded_seconds < heard.clip.total_seconds
-            if one.options:
-                options = [self.asker.encode_option(option) for option in one.options]
-                compared.append(Compared(number, ids, options))
-            if not one.score_only:
-                self._queue(_Waiting(number, heard, ids))
-        self._count(self.scorer.add(heard, compared))
+            self.prompts[index] = prompt
+            self.options[index] = [(*option, engine.config.end_token) for option in options]
+
+    def add(self, audio: EncodedAudio | InputError, indices: Sequence[int]) -> None:
+        """Adds the requests about one recording; computes batches that are full by then."""
+        if isinstance(audio, InputError):
+            self.errors |= dict.fromkeys(indices, audio)
+            return
+        self.seconds |= dict.fromkeys(
+            indices, (audio.clip.encoded_seconds, audio.clip.total_seconds)
+        )
+        sets = [OptionSet(i, self.prompts[i], self.options[i]) for i in indices if self.options[i]]
+        self._take_scores(self.scorer.add(audio, sets))
+        for index in indices:
+            if self.requests[index].score_only:
+                continue
+            self.audio[index] = audio
+            size = self.requests[index].task, round_up(len(self.prompts[index]), SLOT_STEP)
+            queue = self.queues.setdefault(size, [])
+            queue.append(index)
+            if len(queue) == MAX_BATCH:
+                self._generate(self.queues.pop(size))
 
     def finish(self) -> list[Response | InputError]:
-        """Computes what is left, and returns all replies."""
-        self._count(self.scorer.finish())
-        # What is left of each size fills few batches together.
-        order = sorted(self.queues, key=lambda size: (size[1], size[0]))
-        rest = [one for size in order for one in self.queues[size]]
+        """Computes the rest and returns all responses."""
+        self._take_scores(self.scorer.finish())
+        # Remainders of similar prompt lengths share batches.
+        sizes = sorted(self.queues, key=lambda size: (size[1], size[0]))
+        rest = [index for size in sizes for index in self.queues[size]]
         for start in range(0, len(rest), MAX_BATCH):
-            self._answer(rest[start : start + MAX_BATCH])
-        return [
-            self.faults[number]
-            if number in self.faults
-            else Response(self.texts[number], self.scores.get(number, ()), self.cut[number])
-            for number in range(len(self.asked))
-        ]
+            self._generate(rest[start : start + MAX_BATCH])
+        return [self.errors.get(i) or self._response(i) for i in range(len(self.requests))]
 
-    def _queue(self, one: _Waiting) -> None:
-        """Lets a question wait until a batch of its size is full."""
-        size = self.asked[one.number].task, round_up(len(one.ids), SLOT_STEP)
-        queue = self.queues.setdefault(size, [])
-        queue.append(one)
-        if len(queue) == MAX_BATCH:
-            self._answer(self.queues.pop(size))
+    def _response(self, index: int) -> Response:
+        request, scores = self.requests[index], self.scores.get(index, ())
+        tokens, ended = self.answers.get(index, ((), False))
+        text = None
+        if request.score_only:
+            best = request.options[int(np.argmax(scores))]
+            text = best if isinstance(best, str) else None
+        elif isinstance(request.prompt, str):
+            text = self.engine.tokenizer.decode(tokens)
+        return Response(text, scores, tokens, ended, *self.seconds[index])
 
-    def _answer(self, batch: Sequence[_Waiting]) -> None:
-        found = self.asker.answer([one.heard for one in batch], [one.ids for one in batch])
-        self.texts |= {one.number: text for one, text in zip(batch, found, strict=True)}
-        self.progress(len(self.texts), len(self.asked))
+    def _generate(self, indices: Sequence[int]) -> None:
+        engine = self.engine
+        (answers,) = generate(
+            engine.params,
+            [self.audio.pop(index) for index in indices],
+            [self.prompts[index] for index in indices],
+            self.max_new_tokens,
+            self.sampling,
+            engine.config,
+            rows=self.rows,
+            mesh=engine.mesh,
+        )
+        self.answers |= dict(zip(indices, answers, strict=True))
+        self._advance(len(indices))
 
-    def _count(self, scored: Iterable[tuple[int, tuple[float, ...]]]) -> None:
-        """Keeps scores; where nothing is said, the most probable option is the answer."""
-        before = len(self.texts)
-        for number, own in scored:
-            self.scores[number] = own
-            if self.asked[number].score_only:
-                self.texts[number] = self.asked[number].options[int(np.argmax(own))]
-        if len(self.texts) > before:
-            self.progress(len(self.texts), len(self.asked))
+    def _take_scores(self, scores: Iterable[tuple[int, tuple[float, ...]]]) -> None:
+        scores = dict(scores)
+        self.scores |= scores
+        self._advance(sum(self.requests[index].score_only for index in scores))
+
+    def _advance(self, count: int) -> None:
+        """Reports progress."""
+        if count:
+            self.num_done += count
+            self.progress(self.num_done, len(self.requests))

@@ -1,7 +1,7 @@
-"""Answers token by token: one pass over the question, then a compiled loop with a cache."""
+"""Autoregressive generation: one prefill pass, then a compiled loop with a key/value cache."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.inference.audio_cache import EncodedAudio
+from tinymu_jax.inference.audio_cache import EncodedAudio, stack_audio
 from tinymu_jax.mesh import shard_local_batch
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.sequence import PromptBatch, build_prompt_sequence
@@ -27,22 +27,22 @@ Strategy = Literal["greedy", "top-p"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen (published: greedy, or top-p 0.8 at temperature 1)."""
+    """How the next token is chosen. Published: greedy, or top-p 0.8 at temperature 1."""
 
     strategy: Strategy = "greedy"
-    """`greedy` takes the best token; `top-p` draws from the most probable ones."""
+    """`greedy` takes the most probable token; `top-p` samples from the nucleus."""
     top_p: float = 0.8
-    """A token is dropped if those before it hold more than this probability; the first never."""
+    """A token is dropped if the more probable ones sum to more than this; the first never is."""
     temperature: float = 1.0
-    """Divides the scores before top-p; 0 or less means 1."""
+    """Divides the logits before top-p; 0 or less means 1."""
     seed: int = 0
-    """Of the draws. A clip's answer depends on it and on the clip alone, not on the batch."""
+    """Random seed. A recording's answer does not depend on the rest of its batch."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be drawn from.
+        """Checks the ranges.
 
         Raises:
-            InputError: a field out of its range; the message names it.
+            InputError: a field is out of range; the message names it.
         """
         if self.strategy not in get_args(Strategy):
             names = " or ".join(get_args(Strategy))
@@ -59,26 +59,27 @@ class Sampling:
 
 
 class DecodeState(NamedTuple):
-    """Everything that changes from one token to the next; an argument and a result."""
+    """State of the decoding loop."""
 
     step: Int[Array, ""]
     """Tokens chosen so far."""
     tokens: Int[Array, "B R"]
-    """Chosen tokens; end tokens from an answer's end on."""
+    """Chosen tokens; filled up with end tokens."""
     done: Bool[Array, "B"]
     cache: Cache
     key_mask: Bool[Array, "B S"]
-    """Slots of the question that may be looked at."""
+    """Positions of audio and prompt that are attended to."""
     start: Int[Array, "B"]
-    """Position of the first answer token."""
+    """RoPE position of the first answer token."""
     answer: Int[Array, ""]
-    """Slot of the first answer token."""
+    """Index of the first answer token in the sequence."""
     key: Array
-    """Of the draws; each step folds its number in."""
+    """Random key; `step` is folded in."""
 
 
 def greedy(logits: Float[Array, "B V"]) -> Int[Array, "B"]:
-    """Returns the first of the largest, as argmax does, in two passes that vectorise."""
+    """Returns the argmax, the first of equals."""
+    # Two passes that vectorise on a CPU, unlike argmax.
     size = logits.shape[-1]
     largest = logits.max(axis=-1, keepdims=True)
     return jnp.where(logits == largest, jnp.arange(size), size - 1).min(axis=-1)
@@ -90,19 +91,18 @@ def sample_top_p(
     top_p: Float[Array, ""],
     temperature: Float[Array, ""],
 ) -> Int[Array, "B"]:
-    """Draws from the most probable tokens, as published: temperature, then top-p.
+    """Samples a token per row from the nucleus, as published: temperature, then top-p.
 
-    Every row takes the same noise: what a clip is answered does not depend on its place in the
-    batch.
+    All rows share the noise, so that an answer does not depend on its place in the batch.
     """
     scaled = logits / jnp.where(temperature > 0, temperature, 1.0)
     order = jnp.argsort(-scaled, axis=-1, stable=True)
     descending = jnp.take_along_axis(scaled, order, axis=-1)
     probability = jax.nn.softmax(descending, axis=-1)
     before = jnp.pad(jnp.cumsum(probability, axis=-1)[:, :-1], ((0, 0), (1, 0)))
-    kept = jnp.where(before > top_p, -jnp.inf, descending).at[:, 0].set(descending[:, 0])
+    nucleus = jnp.where(before > top_p, -jnp.inf, descending).at[:, 0].set(descending[:, 0])
     noise = jax.random.gumbel(key, logits.shape[-1:])
-    choice = jnp.argmax(kept + noise, axis=-1)
+    choice = jnp.argmax(nucleus + noise, axis=-1)
     return jnp.take_along_axis(order, choice[:, None], axis=-1)[:, 0]
 
 
@@ -113,7 +113,7 @@ def _choose(
     knobs: tuple[Array, Array],
     end_token: int,
 ) -> DecodeState:
-    """Takes the next token from its scores."""
+    """Appends the next token."""
     if strategy == "greedy":
         token = greedy(logits)
     else:
@@ -127,7 +127,7 @@ def _choose(
     )
 
 
-@partial(jax.jit, static_argnames=("config", "room", "strategy"))
+@partial(jax.jit, static_argnames=("config", "max_new_slots", "strategy"))
 def prefill(
     params: Any,
     question: PromptBatch,
@@ -136,19 +136,19 @@ def prefill(
     knobs: tuple[Array, Array],
     *,
     config: TinyMUConfig,
-    room: int,
+    max_new_slots: int,
     strategy: Strategy,
 ) -> DecodeState:
-    """Computes the question and chooses the first answer token.
+    """Computes audio and prompt, and chooses the first answer token.
 
     Args:
         params: of the whole model, unrolled.
         question: the batch.
-        active: False for rows that only fill the batch up.
-        key: of the draws.
+        active: False for rows that are batch padding.
+        key: random key.
         knobs: top_p and temperature.
         config: of the model.
-        room: answer tokens that the cache has room for.
+        max_new_slots: answer tokens that the cache has space for.
         strategy: greedy or top-p.
     """
     model, batch = TinyMU(config), question.prompt.shape[0]
@@ -158,10 +158,10 @@ def prefill(
     logits = model.apply({"params": params}, last, method=lambda m, x: m.decoder.logits(x))
     state = DecodeState(
         step=jnp.int32(0),
-        tokens=jnp.full((batch, room), config.end_token, jnp.int32),
+        tokens=jnp.full((batch, max_new_slots), config.end_token, jnp.int32),
         done=~active,
-        cache=extend_cache(cache, room),
-        key_mask=jnp.pad(sequence.key_mask, ((0, 0), (0, room))),
+        cache=extend_cache(cache, max_new_slots),
+        key_mask=jnp.pad(sequence.key_mask, ((0, 0), (0, max_new_slots))),
         start=question.num_audio + config.max_text_tokens + 1,
         answer=sequence.answer_start,
         key=key,
@@ -179,29 +179,28 @@ def decode(
     config: TinyMUConfig,
     strategy: Strategy,
 ) -> DecodeState:
-    """Goes on until `until` tokens are chosen or every answer has ended.
+    """Decodes until `until` tokens are chosen or every answer has ended.
 
-    The state is given up to the call and comes back changed; calling with small steps of `until`
-    streams, with the same compiled program.
+    The state is donated. Small increments of `until` stream with the same compiled program.
     """
     model = TinyMU(config)
-    slots = jnp.arange(state.key_mask.shape[1])
+    indices = jnp.arange(state.key_mask.shape[1])
 
     def unfinished(state: DecodeState) -> Bool[Array, ""]:
         return (state.step < until) & ~state.done.all()
 
     def one_token(state: DecodeState) -> DecodeState:
-        place = state.step - 1
-        column = jax.lax.dynamic_slice_in_dim(state.tokens, place, 1, axis=1)
-        said = (slots >= state.answer) & (slots <= state.answer + place)
+        last = state.step - 1
+        column = jax.lax.dynamic_slice_in_dim(state.tokens, last, 1, axis=1)
+        answered = (indices >= state.answer) & (indices <= state.answer + last)
 
         def run(m: TinyMU) -> tuple[Array, Cache]:
             hidden, cache = m.decoder(
                 m.decoder.embed(column),
-                (state.start + place)[:, None],
-                (state.key_mask | said)[:, None],
+                (state.start + last)[:, None],
+                (state.key_mask | answered)[:, None],
                 state.cache,
-                state.answer + place,
+                state.answer + last,
             )
             return m.decoder.logits(hidden[:, 0]), cache
 
@@ -212,70 +211,88 @@ def decode(
 
 
 MAX_BATCH = 16
-"""Questions answered in one compiled call."""
+"""Prompts answered in one compiled call, at most."""
 
 SLOT_STEP = 16
-"""Audio and prompt slots are padded to multiples of this, so that few shapes are compiled."""
+"""Prompts are padded to a multiple of this, so that few shapes are compiled."""
 
-ROOM_STEP = 64
-"""The cache's room for answer tokens is padded to a multiple of this."""
+CACHE_STEP = 64
+"""The cache's length for answer tokens is padded to a multiple of this."""
 
 
 def pad_questions(
-    heard: Sequence[EncodedAudio], prompts: Sequence[Sequence[int]], config: TinyMUConfig
+    audio: Sequence[EncodedAudio],
+    prompts: Sequence[Sequence[int]],
+    config: TinyMUConfig,
+    rows: int = 1,
 ) -> PromptBatch:
-    """Pads clips and prompts to common lengths, and their number to a power of two."""
-    rows = 1 << (len(heard) - 1).bit_length()
-    audio_slots = round_up(max(len(h.vectors) for h in heard), SLOT_STEP)
-    prompt_slots = min(round_up(max(map(len, prompts)), SLOT_STEP), config.max_text_tokens)
-    audio = np.zeros((rows, audio_slots, config.decoder.width), np.float32)
-    prompt = np.zeros((rows, prompt_slots), np.int32)
+    """Pads audio and prompts to common lengths, and the batch to `rows` or a power of two."""
+    rows = max(1 << (len(audio) - 1).bit_length(), rows)
+    length = min(round_up(max(map(len, prompts)), SLOT_STEP), config.max_text_tokens)
+    prompt = np.zeros((rows, length), np.int32)
     num_audio, num_prompt = np.zeros(rows, np.int32), np.ones(rows, np.int32)
-    for row, (h, ids) in enumerate(zip(heard, prompts, strict=True)):
-        audio[row, : len(h.vectors)], num_audio[row] = h.vectors, len(h.vectors)
-        prompt[row, : len(ids)], num_prompt[row] = ids, len(ids)
-    return PromptBatch(audio, num_audio, prompt, num_prompt)
+    for row, (encoded, ids) in enumerate(zip(audio, prompts, strict=True)):
+        num_audio[row], num_prompt[row], prompt[row, : len(ids)] = (
+            encoded.num_vectors,
+            len(ids),
+            ids,
+        )
+    return PromptBatch(stack_audio(audio, rows), num_audio, prompt, num_prompt)
 
 
-def prefill_batch(
+def generate(
     params: Any,
-    heard: Sequence[EncodedAudio],
+    audio: Sequence[EncodedAudio],
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     sampling: Sampling,
     config: TinyMUConfig,
+    *,
+    stride: int | None = None,
+    rows: int = 1,
     mesh: Mesh | None = None,
-) -> DecodeState:
-    """Computes a batch of questions and the first token of each answer; a mesh parts the rows."""
-    padded = pad_questions(heard, prompts, config)
-    active = np.arange(len(padded.num_audio)) < len(heard)
-    return prefill(
+) -> Iterator[list[tuple[tuple[int, ...], bool]]]:
+    """Generates answers to a batch of prompts.
+
+    Args:
+        params: of the whole model.
+        audio: of each prompt.
+        prompts: token ids.
+        max_new_tokens: longest answer.
+        sampling: how tokens are chosen.
+        config: of the model.
+        stride: yield after every `stride` tokens (1 streams); None: once, when all are finished.
+        rows: pads the batch to at least this many rows.
+        mesh: shards the rows.
+
+    Yields:
+        Each prompt's tokens so far, without the end token, and whether the end token was reached.
+    """
+    stride = stride or max_new_tokens
+    knobs = np.float32(sampling.top_p), np.float32(sampling.temperature)
+    question = pad_questions(audio, prompts, config, rows)
+    active = np.arange(len(question.num_audio)) < len(prompts)
+    state = prefill(
         params,
-        *shard_local_batch((padded, active), mesh),
+        *shard_local_batch((question, active), mesh),
         jax.random.key(sampling.seed),
-        _knobs(sampling),
+        knobs,
         config=config,
-        room=round_up(max_new_tokens, ROOM_STEP),
+        max_new_slots=round_up(max_new_tokens, CACHE_STEP),
         strategy=sampling.strategy,
     )
+    for until in range(stride, max_new_tokens + stride, stride):
+        if until > 1:  # prefill chose the first token
+            state = decode(
+                params, state, np.int32(until), knobs, config=config, strategy=sampling.strategy
+            )
+        tokens = np.asarray(state.tokens)[: len(prompts), : min(int(state.step), max_new_tokens)]
+        yield [_before_end(row, config.end_token) for row in tokens.tolist()]
+        if bool(state.done.all()):
+            return
 
 
-def decode_until(
-    params: Any, state: DecodeState, until: int, sampling: Sampling, config: TinyMUConfig
-) -> DecodeState:
-    """Goes on to `until` tokens, or until every answer has ended."""
-    knobs, strategy = _knobs(sampling), sampling.strategy
-    return decode(params, state, np.int32(until), knobs, config=config, strategy=strategy)
-
-
-def _knobs(sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
-    return np.float32(sampling.top_p), np.float32(sampling.temperature)
-
-
-def read_tokens(
-    state: DecodeState, row: int, limit: int, config: TinyMUConfig
-) -> tuple[list[int], bool]:
-    """Returns one row's tokens before the end token, and whether that came."""
-    tokens = np.asarray(state.tokens[row])[: min(int(state.step), limit)].tolist()
-    end = config.end_token
-    return (tokens[: tokens.index(end)], True) if end in tokens else (tokens, False)
+def _before_end(tokens: list[int], end_token: int) -> tuple[tuple[int, ...], bool]:
+    """Returns the tokens before the end token, and whether there is one."""
+    ended = end_token in tokens
+    return tuple(tokens[: tokens.index(end_token)] if ended else tokens), ended

@@ -1,10 +1,11 @@
-"""From a name or a path to a model that answers: every format that checkpoints come in."""
+"""Loads a model for inference from every checkpoint format."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import jax
 import numpy as np
 
 from tinymu_jax.audio.load import check_max_seconds
@@ -14,7 +15,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.class_names import read_labels
 from tinymu_jax.inference.embedder import Embedder
-from tinymu_jax.inference.param_layout import Weights, by_rows, unstack
+from tinymu_jax.inference.param_layout import WeightDtype, by_rows, unstack
 from tinymu_jax.models import matpac, tinymu
 from tinymu_jax.models.config import (
     PUBLISHED,
@@ -30,36 +31,37 @@ def load(
     checkpoint: str | Path = PUBLISHED,
     *,
     encoder_dtype: ComputeDtype = "float32",
-    decoder_dtype: Weights = "float32",
+    decoder_dtype: WeightDtype = "float32",
     tokenizer: str | Path | None = None,
     max_seconds: float | None = None,
     revision: str | None = None,
     probe: str | Path | None = None,
     labels: str | Path | None = None,
 ) -> Assistant | Embedder:
-    """Loads a model, ready to answer.
+    """Loads a model.
 
     Args:
         checkpoint: `nano` (comes with the package), a hub name (downloaded and converted once), a
             published `.pt` (its yaml, json and tokenizer.json beside it; the same keys as
             `.safetensors`), or a checkpoint folder.
-        encoder_dtype: `bfloat16` rounds the weights of encoder and projector, multiplies in bfloat16 and
-            sums in float32: faster, not exact.
-        decoder_dtype: `int8` rounds its weights per output channel: a quarter of the memory, several
-            times faster where memory is the limit, not exact. `bfloat16` is for accelerators.
+        encoder_dtype: `bfloat16` casts the weights of encoder and projector, and multiplies in
+            bfloat16 with float32 sums: faster, not exact.
+        decoder_dtype: `int8` quantizes the weights per output channel: a quarter of the memory,
+            faster where bandwidth is the limit, not exact. `bfloat16` is for accelerators.
         tokenizer: path of a `tokenizer.json`, or the hub name of the decoder; default is the one
             beside the checkpoint, else that of the decoder that the checkpoint names.
-        max_seconds: how much of a recording is heard; default is the checkpoint's own (10 s), or
-            all of it for a MATPAC encoder.
+        max_seconds: how much of a recording is encoded; default is the checkpoint's value (10 s),
+            or everything for a MATPAC encoder.
         revision: of the hub repository.
-        probe: a probe's file, for a MATPAC encoder.
-        labels: the list of classes of a head or probe, where the checkpoint does not name them.
+        probe: file of a probe, for a MATPAC encoder.
+        labels: file of the class names of a head or probe, if the checkpoint has none.
 
     Returns:
-        An `Assistant` for TinyMU, a `Embedder` for MATPAC.
+        An `Assistant` for TinyMU, an `Embedder` for MATPAC.
 
     Raises:
-        InputError: nothing there, or nothing that can be used; the message says what to do.
+        InputError: the checkpoint is missing, malformed or of another kind, or an option does not
+            go with it; the message says what to do.
     """
     _check_options(encoder_dtype, decoder_dtype, max_seconds)
     enable_compilation_cache()
@@ -70,27 +72,20 @@ def load(
         if tokenizer is not None or decoder_dtype != "float32":
             raise InputError(f"{checkpoint}: is an encoder; leave tokenizer and decoder_dtype out")
         return _make_embedder(opened, encoder_dtype, labels, max_seconds)
-    _check_tinymu(opened, checkpoint, labels)
+    if not isinstance(opened.config, TinyMUConfig):
+        raise InputError(f"{checkpoint}: is a language model alone; name a TinyMU checkpoint")
+    if labels is not None:
+        raise InputError(f"{checkpoint}: labels given, but it has no head to name; leave them out")
     if max_seconds is not None:
         opened = opened._replace(config=replace(opened.config, max_seconds=max_seconds))
     return make_assistant(opened, encoder_dtype, decoder_dtype, tokenizer, str(checkpoint))
 
 
-def _check_tinymu(opened: Checkpoint, name: str | Path, labels: str | Path | None) -> None:
-    """Refuses what does not answer, and names of classes for what has none."""
-    if not isinstance(opened.config, TinyMUConfig):
-        raise InputError(
-            f"{name}: is a language model alone, which cannot listen; name a TinyMU checkpoint"
-        )
-    if labels is not None:
-        raise InputError(f"{name}: labels given, but it has no head to name; leave them out")
-
-
 def _check_options(encoder_dtype: str, decoder_dtype: str, max_seconds: float | None) -> None:
-    """Holds options against what they may be, before anything is read."""
+    """Raises `InputError` if an option is unknown or out of range."""
     for option, value, known in (
         ("encoder_dtype", encoder_dtype, get_args(ComputeDtype)),
-        ("decoder_dtype", decoder_dtype, get_args(Weights)),
+        ("decoder_dtype", decoder_dtype, get_args(WeightDtype)),
     ):
         if value not in known:
             raise InputError(f"{option}={value!r}: use one of {', '.join(known)}")
@@ -100,16 +95,16 @@ def _check_options(encoder_dtype: str, decoder_dtype: str, max_seconds: float | 
 def make_assistant(
     checkpoint: Checkpoint,
     encoder_dtype: ComputeDtype = "float32",
-    decoder_dtype: Weights = "float32",
+    decoder_dtype: WeightDtype = "float32",
     tokenizer: str | Path | None = None,
     name: str = "this checkpoint",
 ) -> Assistant:
-    """Lays a TinyMU's parameters out for inference; arguments as `load`."""
+    """Returns an `Assistant` for a TinyMU checkpoint; arguments as `load`."""
     config: TinyMUConfig = checkpoint.config
     _check_options(encoder_dtype, decoder_dtype, config.max_seconds)
     params = unstack(checkpoint.params, tinymu.param_axes(config))
-    kept = {"encoder": encoder_dtype, "projector": encoder_dtype, "decoder": decoder_dtype}
-    params = {part: by_rows(params[part], weights) for part, weights in kept.items()}
+    dtypes = {"encoder": encoder_dtype, "projector": encoder_dtype, "decoder": decoder_dtype}
+    params = {part: by_rows(params[part], dtype) for part, dtype in dtypes.items()}
     config = replace(
         config,
         encoder=replace(config.encoder, compute_dtype=encoder_dtype),
@@ -122,10 +117,8 @@ def make_assistant(
 
 
 def _on_device(params: Any) -> Any:
-    """Puts every array, in order of its axes, where it is computed with."""
-    import jax
-
-    # Turning 229 M numbers takes seconds on one core.
+    """Puts every array, in C order, on the default device."""
+    # Transposing 229 M numbers takes seconds on one core.
     with ThreadPoolExecutor() as pool:
         leaves, structure = jax.tree.flatten(params)
         placed = pool.map(lambda leaf: jax.device_put(np.asarray(leaf, order="C")), leaves)
@@ -138,7 +131,7 @@ def _make_embedder(
     labels: str | Path | None,
     max_seconds: float | None,
 ) -> Embedder:
-    """Lays an encoder's parameters out for inference."""
+    """Returns an `Embedder` for a MATPAC checkpoint; arguments as `load`."""
     config = replace(checkpoint.config, compute_dtype=encoder_dtype)
     params = by_rows(unstack(checkpoint.params, matpac.param_axes(config)), encoder_dtype)
     names = checkpoint.source.get("labels")

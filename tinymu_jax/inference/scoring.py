@@ -1,8 +1,8 @@
-"""Log-likelihoods of given answers to many questions, packed as in training.
+"""Log-likelihoods of given answers, computed in packed rows as in training.
 
-A clip's questions share its audio and a question's options its prompt, so that each is computed
-once; every option gets what it gets alone (`tinymu_jax.inference.option_scoring`). Rows hold several clips, and each
-device of a mesh computes rows of its own.
+Prompts about one recording share its audio, and options of one prompt share the prompt: each is
+computed once, and every option gets the log-likelihood that it has alone. A row holds several
+recordings; the devices of a mesh compute a row each.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from tinymu_jax.inference.audio_cache import EncodedAudio
+from tinymu_jax.inference.audio_cache import EncodedAudio, stack_audio
 from tinymu_jax.mesh import BATCH_AXES, shard_local_batch
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.packing import (
@@ -29,37 +29,103 @@ from tinymu_jax.models.packing import (
 from tinymu_jax.models.tinymu import TinyMU
 from tinymu_jax.utils.shapes import round_up
 
-ROW_SLOTS = 384
-"""Slots of a row: two clips of 10 s with two questions each."""
+ROW_LENGTH = 384
+"""Positions of a row: two 10 s clips with two MuChoMusic questions each."""
 
-SLOT_STEP, LABEL_STEP = 32, 32
+ROW_STEP, LABEL_STEP = 32, 32
 """Rows and labels are padded to multiples of these, so that few shapes are compiled."""
 
-WAITING = 48
-"""Groups that wait to be placed, for each device: the more, the fuller the rows."""
+BUFFER_SIZE = 48
+"""Groups per device that wait to be packed: more make fuller rows."""
 
 
-class Compared(NamedTuple):
-    """A question whose options are to be compared."""
+class OptionScore(NamedTuple):
+    """An option's log-likelihood, and its probability among the options, normalized three ways."""
 
-    number: int
-    """By which its scores are found again."""
+    option: str
+    log_likelihood: float
+    """Sum over the option's tokens and its end token."""
+    num_tokens: int
+    """Tokens of the sum, the end token included."""
+    prior: float | None
+    """The log-likelihood without audio; None if it was not computed."""
+    probability: float
+    """Softmax of `log_likelihood` over the options."""
+    probability_per_token: float
+    """Softmax of `log_likelihood / num_tokens`, which does not favour short options."""
+    probability_over_prior: float | None
+    """Softmax of `log_likelihood - prior`, the pointwise mutual information; None without prior."""
+
+
+NORMALIZE = {
+    "sum": "probability",
+    "length": "probability_per_token",
+    "pmi": "probability_over_prior",
+}
+"""Normalization -> field of `OptionScore`."""
+
+
+def to_option_scores(
+    options: Sequence[str],
+    lengths: Sequence[int],
+    with_audio: Sequence[float],
+    without_audio: Sequence[float] | None = None,
+) -> list[OptionScore]:
+    """Turns log-likelihoods into probabilities among the options.
+
+    Args:
+        options: names of the options.
+        lengths: their tokens, the end token included.
+        with_audio: log-likelihood of each option.
+        without_audio: the same without audio, the prior.
+    """
+
+    def softmax(x: np.ndarray) -> list[float]:
+        weights = np.exp(x - x.max())
+        return (weights / weights.sum()).tolist()
+
+    total, num_tokens = np.asarray(with_audio, np.float64), np.asarray(lengths)
+    prior = None if without_audio is None else np.asarray(without_audio, np.float64)
+    none = [None] * len(options)
+    columns = zip(
+        options,
+        total.tolist(),
+        num_tokens.tolist(),
+        none if prior is None else prior.tolist(),
+        softmax(total),
+        softmax(total / num_tokens),
+        none if prior is None else softmax(total - prior),
+        strict=True,
+    )
+    return [OptionScore(*values) for values in columns]
+
+
+class OptionSet(NamedTuple):
+    """A prompt and the options to score as its answer."""
+
+    index: int
+    """Identifies the scores."""
     prompt: Sequence[int]
     options: Sequence[Sequence[int]]
-    """Their tokens, with end tokens."""
+    """Token ids, with end tokens."""
 
     @property
     def question(self) -> PackedQuestion:
-        """The question as rows take it."""
+        """The prompt and its options as `build_block` takes them."""
         return PackedQuestion(self.prompt, self.options[0], self.options[1:])
 
 
 class _Group(NamedTuple):
-    """Questions that share a clip, and the slots that they take with it."""
+    """Option sets that share a recording."""
 
-    heard: EncodedAudio
-    questions: list[Compared]
-    slots: int
+    audio: EncodedAudio
+    sets: list[OptionSet]
+    length: int
+    """Positions of a row that the group takes."""
+
+
+Scores = Iterator[tuple[int, tuple[float, ...]]]
+"""Index of an option set, and the log-likelihood of each of its options."""
 
 
 @partial(jax.jit, static_argnames=("config",))
@@ -70,123 +136,117 @@ def label_log_probabilities(
 
     def run(m: TinyMU) -> Array:
         hidden = m.decode_packed(audio, block.rows)
-        picked = jnp.take_along_axis(hidden, block.label_positions[..., None], axis=1)
-        return m.decoder.logits(picked)
+        return m.decoder.logits(
+            jnp.take_along_axis(hidden, block.label_positions[..., None], axis=1)
+        )
 
     logits = TinyMU(config).apply({"params": params}, method=run)
-    chosen = jnp.take_along_axis(logits, block.labels[..., None], axis=-1)[..., 0]
-    return chosen - jax.nn.logsumexp(logits, axis=-1)
+    labels = jnp.take_along_axis(logits, block.labels[..., None], axis=-1)[..., 0]
+    return labels - jax.nn.logsumexp(logits, axis=-1)
 
 
 class OptionScorer:
-    """Collects questions until rows are full, then scores them together."""
+    """Packs option sets into rows and scores them as rows fill up."""
 
     def __init__(self, params: Any, config: TinyMUConfig, mesh: Mesh | None = None) -> None:
-        """Takes a TinyMU's parameters; on a mesh, they lie on all of its devices."""
+        """Takes the parameters of the whole model, replicated on all devices of a mesh."""
         self.params, self.config, self.mesh = params, config, mesh
-        self._rows_at_once = (
+        self._num_shards = (
             1 if mesh is None else mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]
         )
-        self._waiting: list[_Group] = []
+        self._buffer: list[_Group] = []
 
-    def add(
-        self, heard: EncodedAudio, questions: Sequence[Compared]
-    ) -> Iterator[tuple[int, tuple[float, ...]]]:
-        """Takes a clip's questions; yields number and scores of those that are computed by then."""
-        self._waiting += self._groups(heard, questions)
-        while len(self._waiting) >= WAITING * self._rows_at_once:
+    def add(self, audio: EncodedAudio, sets: Sequence[OptionSet]) -> Scores:
+        """Adds a recording's option sets; yields the scores that are computed by then."""
+        self._buffer += self._groups(audio, sets)
+        while len(self._buffer) >= BUFFER_SIZE * self._num_shards:
             yield from self._score()
 
-    def finish(self) -> Iterator[tuple[int, tuple[float, ...]]]:
-        """Yields number and scores of all that wait."""
-        while self._waiting:
+    def finish(self) -> Scores:
+        """Yields the scores of all sets that are left."""
+        while self._buffer:
             yield from self._score()
+
+    def _groups(self, audio: EncodedAudio, sets: Sequence[OptionSet]) -> Iterator[_Group]:
+        """Yields a recording's option sets, as many per group as a row takes."""
+
+        def group(members: list[OptionSet]) -> _Group:
+            text = comparison_length([member.question for member in members], self.config)
+            return _Group(audio, members, audio.num_vectors + 1 + text)
+
+        members: list[OptionSet] = []
+        for option_set in sets:
+            if members and group([*members, option_set]).length > ROW_LENGTH:
+                yield group(members)
+                members = []
+            members.append(option_set)
+        if members:
+            yield group(members)
 
     def _take_row(self) -> list[_Group]:
-        """Takes the group that waits longest, and then the largest ones that there is room for."""
-        row, left = [self._waiting.pop(0)], sorted(self._waiting, key=lambda one: -one.slots)
-        for group in left:
-            if sum(own.slots for own in row) + group.slots <= ROW_SLOTS:
+        """Removes the oldest group and the largest others that fit beside it from the buffer."""
+        row = [self._buffer.pop(0)]
+        used = row[0].length
+        for group in sorted(self._buffer, key=lambda group: -group.length):
+            if used + group.length <= ROW_LENGTH:
                 row.append(group)
+                used += group.length
         taken = {id(group) for group in row}
-        self._waiting = [group for group in self._waiting if id(group) not in taken]
+        self._buffer = [group for group in self._buffer if id(group) not in taken]
         return row
 
-    def _groups(self, heard: EncodedAudio, questions: Sequence[Compared]) -> Iterator[_Group]:
-        """Yields a clip's questions, as many together as a row takes."""
-        together: list[Compared] = []
-        for question in questions:
-            if together and self._group(heard, [*together, question]).slots > ROW_SLOTS:
-                yield self._group(heard, together)
-                together = []
-            together.append(question)
-        if together:
-            yield self._group(heard, together)
-
-    def _group(self, heard: EncodedAudio, questions: list[Compared]) -> _Group:
-        slots = comparison_length([one.question for one in questions], self.config)
-        return _Group(heard, questions, len(heard.vectors) + 1 + slots)
-
-    def _score(self) -> Iterator[tuple[int, tuple[float, ...]]]:
-        """Computes a row on each device; yields number and scores of its questions."""
-        rows = [self._take_row() for _ in range(self._rows_at_once) if self._waiting]
-        labels = [sum(_labels(group) for group in row) for row in rows]
+    def _score(self) -> Scores:
+        """Computes a row on each device; yields the scores of its sets."""
+        rows = [self._take_row() for _ in range(self._num_shards) if self._buffer]
+        labels = [
+            sum(len(option) for group in row for s in group.sets for option in s.options)
+            for row in rows
+        ]
         packing = PackingConfig(
-            row_length=round_up(max(sum(group.slots for group in row) for row in rows), SLOT_STEP),
+            row_length=round_up(max(sum(group.length for group in row) for row in rows), ROW_STEP),
             rows=1,
             max_clips=max(map(len, rows)),
             max_labels=round_up(max(labels), LABEL_STEP),
         )
-        filled = [*rows, *[()] * (self._rows_at_once - len(rows))]
-        blocks = [build_block(_placed(row), packing, self.config, compare=True) for row in filled]
+        padded = [*rows, *[()] * (self._num_shards - len(rows))]
+        blocks = [
+            build_block(_packed_groups(row), packing, self.config, compare=True) for row in padded
+        ]
         block = jax.tree.map(lambda *parts: np.stack(parts), *blocks)
-        found = label_log_probabilities(
+        log_probabilities = label_log_probabilities(
             self.params,
-            *shard_local_batch((_audio(filled, self.config.decoder.width), block), self.mesh),
+            *shard_local_batch((_row_audio(padded, packing.max_clips), block), self.mesh),
             config=self.config,
         )
-        for row, values in zip(rows, np.asarray(found, np.float64), strict=False):
-            yield from _by_option(row, values)
+        for row, values in zip(rows, np.asarray(log_probabilities, np.float64), strict=False):
+            yield from _sum_by_option(row, values)
 
 
-def _labels(group: _Group) -> int:
-    return sum(len(option) for question in group.questions for option in question.options)
-
-
-def _placed(row: Sequence[_Group]) -> list[PackedGroup]:
-    """Returns the groups of a row in the places that they get."""
+def _packed_groups(row: Sequence[_Group]) -> list[PackedGroup]:
     return [
-        PackedGroup(
-            0,
-            clip,
-            len(group.heard.vectors),
-            [one.question for one in group.questions],
-        )
+        PackedGroup(0, clip, group.audio.num_vectors, [s.question for s in group.sets])
         for clip, group in enumerate(row)
     ]
 
 
-def _audio(rows: Sequence[Sequence[_Group]], width: int) -> np.ndarray:
-    """Returns what the decoder reads of each row's clips, (N, C, A, D), padded with zeros."""
-    longest = max(len(group.heard.vectors) for row in rows for group in row)
-    # One slot more where nothing is heard: an array of none cannot be looked up.
-    shape = len(rows), max(map(len, rows)), max(round_up(longest, 16), 1), width
-    audio = np.zeros(shape, np.float32)
-    for number, row in enumerate(rows):
-        for clip, group in enumerate(row):
-            audio[number, clip, : len(group.heard.vectors)] = group.heard.vectors
-    return audio
+def _row_audio(rows: Sequence[Sequence[_Group]], clips: int) -> Float[Array, "N C A D"]:
+    """Returns the audio vectors of each row's groups; rows with fewer groups repeat any."""
+    audio = [group.audio for row in rows for group in row]
+    padded = [
+        row[clip].audio if clip < len(row) else audio[0] for row in rows for clip in range(clips)
+    ]
+    # At least one vector where no group has audio: an empty array cannot be indexed.
+    stacked = stack_audio(padded, len(padded), min_length=1)
+    return stacked.reshape(len(rows), clips, *stacked.shape[1:])
 
 
-def _by_option(
-    row: Sequence[_Group], values: np.ndarray
-) -> Iterator[tuple[int, tuple[float, ...]]]:
-    """Yields each question's number, and the sum over the labels of each of its options."""
-    at = 0
+def _sum_by_option(row: Sequence[_Group], values: np.ndarray) -> Scores:
+    """Yields each set's index, and the sum over the labels of each of its options."""
+    start = 0
     for group in row:
-        for question in group.questions:
+        for option_set in group.sets:
             scores = []
-            for option in question.options:
-                scores.append(float(values[at : at + len(option)].sum()))
-                at += len(option)
-            yield question.number, tuple(scores)
+            for option in option_set.options:
+                scores.append(float(values[start : start + len(option)].sum()))
+                start += len(option)
+            yield option_set.index, tuple(scores)

@@ -1,11 +1,11 @@
-"""Tags of recordings over windows with times, written as they are found and gone on with."""
+"""Tags of recordings in windows, and the resumable file that they are written to."""
 
 import csv
 import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tinymu_jax.audio.load import read_clip
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
@@ -15,19 +15,23 @@ from tinymu_jax.utils.files import exists, make_folder, read_text, write_text
 
 COLUMNS = ("file", "start", "end", "tag", "probability")
 
-TOGETHER = 32
-"""Windows that are heard together."""
+BATCH_SIZE = 32
+"""Windows that are encoded together."""
 
-SHORTEST = 0.5
-"""Seconds that the last window has at least; what is left of a recording beyond is not tagged."""
+MIN_SECONDS = 0.5
+"""Shortest last window; a shorter rest of a recording is not tagged."""
 
 
 class Window(NamedTuple):
-    """A stretch of a recording and its tags, the most probable first."""
+    """A window of a recording, in seconds, and its tags, the most probable first."""
 
     start: float
     end: float
     tags: list[tuple[str, float]]
+
+    def to_json(self, recording: str) -> dict[str, Any]:
+        """Returns the window as a JSON object."""
+        return {"file": recording, "start": self.start, "end": self.end, "tags": dict(self.tags)}
 
 
 def tag_windows(
@@ -37,92 +41,84 @@ def tag_windows(
 
     Args:
         model: with a head.
-        recording: its path.
+        recording: a path.
         seconds: of a window.
         hop: seconds from one window's start to the next one's.
-        top: how many tags.
+        top: number of tags.
 
     Raises:
-        InputError: as `tinymu_jax.audio.load.read_clip`; the model has no head.
+        InputError: the recording cannot be read; the model has no head.
     """
     clip = read_clip(recording, model.max_seconds)
     size, step = (round(x * SAMPLE_RATE) for x in (seconds, hop))
-    least = min(round(SHORTEST * SAMPLE_RATE), len(clip.samples))
-    starts = [s for s in range(0, len(clip.samples), step) if len(clip.samples) - s >= least]
-    tags = [
-        own
-        for first in range(0, len(starts), TOGETHER)
-        for own in model.tag_all(
-            [clip.samples[start : start + size] for start in starts[first : first + TOGETHER]], top
-        )
-    ]
-    rate = SAMPLE_RATE
-    ends = [min(start + size, len(clip.samples)) for start in starts]
-    return [Window(s / rate, e / rate, own) for s, e, own in zip(starts, ends, tags, strict=True)]
+    shortest = min(round(MIN_SECONDS * SAMPLE_RATE), len(clip.samples))
+    starts = [s for s in range(0, len(clip.samples), step) if len(clip.samples) - s >= shortest]
+    windows = []
+    for first in range(0, len(starts), BATCH_SIZE):
+        batch = starts[first : first + BATCH_SIZE]
+        samples = [clip.samples[start : start + size] for start in batch]
+        windows += [
+            Window(start / SAMPLE_RATE, (start + len(window)) / SAMPLE_RATE, tags)
+            for start, window, tags in zip(batch, samples, model.tag_all(samples, top), strict=True)
+        ]
+    return windows
 
 
 class TagFile:
-    """A csv or jsonl of tags; recordings that are in it already are not tagged again."""
+    """A csv or jsonl file of tags; `done` holds the recordings that are in it."""
 
     def __init__(self, path: Path) -> None:
-        """Opens it, or begins it. What a kill may have cut short, the last recording, is dropped.
+        """Opens or creates the file, and removes the last recording, which may be incomplete.
 
         Raises:
-            InputError: another suffix, a file that holds something else, or no place to write.
+            InputError: unknown suffix; the file holds something else, or cannot be written.
         """
         if path.suffix not in (".csv", ".jsonl"):
             raise InputError(f"{path}: name a file that ends in .csv or .jsonl")
-        self.path, self.done = path, set()
+        self.path = path
         make_folder(path.parent)
         header = ",".join(COLUMNS) + "\n" if path.suffix == ".csv" else ""
-        kept = header
-        if exists(path):
-            kept = self._whole(read_text(path, "name another file"), header)
-        write_text(path, kept)
+        text = read_text(path, "name another file") if exists(path) else header
+        if not text.startswith(header):
+            raise self._no_tags()
+        # What follows the last newline is incomplete.
+        lines = [line + "\n" for line in text[len(header) :].split("\n")[:-1]]
+        recordings = [self._recording(line) for line in lines]
+        last = recordings[-1] if recordings else None
+        self.done = set(recordings) - {last}
+        complete = (line for name, line in zip(recordings, lines, strict=True) if name != last)
+        write_text(path, header + "".join(complete))
 
-    def _whole(self, text: str, header: str) -> str:
-        """Returns the lines of all recordings but the last, which are noted as done."""
-        lines = text.splitlines(keepends=True)
-        if header and lines[:1] not in ([header], []):
-            raise InputError(f"{self.path}: holds something else than tags; name another file")
-        lines = lines[bool(header) :]
-        named = [self._file(line) for line in lines if line.endswith("\n")]
-        last = named[-1] if named else None
-        self.done = set(named) - {last}
-        return header + "".join(
-            line for name, line in zip(named, lines, strict=False) if name != last
-        )
+    def _no_tags(self) -> InputError:
+        return InputError(f"{self.path}: holds something else than tags; name another file")
 
-    def _file(self, line: str) -> str:
+    def _recording(self, line: str) -> str:
         """Returns the recording of a line."""
         try:
             if self.path.suffix == ".csv":
                 return next(csv.reader([line]))[0]
             return json.loads(line)["file"]
         except (ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
-            raise InputError(
-                f"{self.path}: holds something else than tags; name another file"
-            ) from error
+            raise self._no_tags() from error
 
     def write(self, recording: str, windows: Sequence[Window]) -> None:
-        """Adds a recording's tags at once."""
+        """Appends a recording's tags in one write."""
         out = io.StringIO()
         if self.path.suffix == ".csv":
             rows = csv.writer(out, lineterminator="\n")
             for start, end, tags in windows:
                 rows.writerows((recording, start, end, tag, f"{p:.6f}") for tag, p in tags)
         else:
-            for start, end, tags in windows:
-                page = {"file": recording, "start": start, "end": end, "tags": dict(tags)}
-                out.write(json.dumps(page, ensure_ascii=False) + "\n")
+            for window in windows:
+                out.write(json.dumps(window.to_json(recording), ensure_ascii=False) + "\n")
         with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(out.getvalue())
 
 
 def check_window(seconds: float, hop: float, top: int) -> None:
-    """Raises `InputError` where a number is out of range."""
+    """Raises `InputError` if a number is out of range."""
     for name, value in (("window", seconds), ("hop", hop)):
-        if not value >= SHORTEST:
-            raise InputError(f"{name} is {value}; give {SHORTEST} seconds or more")
+        if not value >= MIN_SECONDS:
+            raise InputError(f"{name} is {value}; give {MIN_SECONDS} seconds or more")
     if top < 1:
         raise InputError(f"top is {top}; give 1 or more")

@@ -56,7 +56,7 @@ def _lines(results: Mapping[str, Mapping[str, Any]], config: TourConfig) -> Iter
     clip = shlex.quote(str(config.output / TEST_CLIPS / "clips" / "000000.wav"))
     model = f"{clip} --checkpoint {shlex.quote(config.checkpoint)}"
     yield f'  tinymu ask {model} --prompt "Describe the music in full."'
-    yield f"  tinymu score {model} --question 'Major or minor?' --option major \\"
+    yield f"  tinymu score {model} --prompt 'Major or minor?' --option major \\"
     yield "      --option minor"
     yield "  tinymu quickstart --output longer --only train --minutes 20"
 

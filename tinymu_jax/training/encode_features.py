@@ -1,14 +1,15 @@
-"""Stored features to the encoder's vectors, inside the training step."""
+"""Encoding of stored features, inside the training step."""
 
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from tinymu_jax.audio import log_mel as log_mel_module
 from tinymu_jax.audio.log_mel import HOP, NUM_MELS, WINDOW
 from tinymu_jax.data.config import FeatureKind
-from tinymu_jax.inference.chunked_encoding import MERGE_SHORT_TAIL
+from tinymu_jax.inference.chunked_encoding import MERGE_SHORT_TAIL, chunk_layout
 from tinymu_jax.models.config import MatpacConfig
 from tinymu_jax.models.matpac import Matpac
 
@@ -20,13 +21,13 @@ def encode_features(
     store: FeatureKind,
     config: MatpacConfig,
 ) -> tuple[Float[Array, "C A E"], Int[Array, "C"]]:
-    """Returns the encoder's vectors of clips as `precise` chunking gives them, and their number.
+    """Returns the encoder's vectors of clips, in `precise` chunks, and the number of each clip's.
 
     Args:
         params: of the encoder; unused for embeddings.
-        features: (C, ...) padded, as stored.
+        features: (C, ...) as stored, padded.
         lengths: samples, frames or vectors of each clip.
-        store: what the features are.
+        store: kind of the features.
         config: of the encoder.
     """
     if store == "embeddings":
@@ -37,24 +38,22 @@ def encode_features(
     else:
         log_mel, frames = features.astype(jnp.float32), lengths
     clips, size = log_mel.shape[:2]
-    side, unit = config.patch_size, config.columns
-    count = -(-size // side)
-    # One row of a full chunk and what rides with it, or as many full chunks as are needed.
-    rows, row = (1, count) if count <= unit + MERGE_SHORT_TAIL else (-(-count // unit), unit)
+    patch, unit = config.patch_size, config.columns
+    count = -(-size // patch)
+    # One row of a full chunk and a short tail, or as many rows of one chunk as are needed.
+    rows, length = (1, count) if count <= unit + MERGE_SHORT_TAIL else (-(-count // unit), unit)
     real = jnp.arange(size) < frames[:, None]
     log_mel = jnp.where(real[..., None], log_mel, 0.0)
-    log_mel = jnp.pad(log_mel, ((0, 0), (0, rows * row * side - size), (0, 0)))
-    number = jnp.arange(rows * row)
-    vectors = -(-frames // side)
-    own = number // unit if rows == 1 else 0
-    chunk = jnp.where(number < vectors[:, None], own, -1)
-    place = jnp.broadcast_to(number % unit, chunk.shape)
-    shape = (clips * rows, row)
+    log_mel = jnp.pad(log_mel, ((0, 0), (0, rows * length * patch - size), (0, 0)))
+    vectors = -(-frames // patch)
+    column = np.arange(rows * length, dtype=np.int32).reshape(rows, length)
+    place, chunk = chunk_layout(column, vectors[:, None, None], config)
+    shape = (clips * rows, length)
     encoded = Matpac(config).apply(
         {"params": params},
-        log_mel.reshape(*shape, side, NUM_MELS),
-        place.reshape(shape),
+        log_mel.reshape(*shape, patch, NUM_MELS),
+        jnp.broadcast_to(place, chunk.shape).reshape(shape),
         chunk.reshape(shape),
-        num_chunks=1 if row <= unit else 2,
+        num_chunks=1 if length <= unit else 2,
     )[0]
-    return encoded.reshape(clips, rows * row, -1), vectors
+    return encoded.reshape(clips, rows * length, -1), vectors

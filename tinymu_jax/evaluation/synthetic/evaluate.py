@@ -34,7 +34,7 @@ from tinymu_jax.evaluation.synthetic.grading import (
 from tinymu_jax.evaluation.synthetic.items import REMEDY, SyntheticItem, read_items
 from tinymu_jax.evaluation.synthetic.scores import Scores, as_text, average_scores
 from tinymu_jax.inference.assistant import Assistant
-from tinymu_jax.inference.engine import BatchEngine, Engine, Progress, Request, Response
+from tinymu_jax.inference.engine import Engine, Progress, Request, Response
 from tinymu_jax.utils.files import make_folder, write_json, write_text
 
 SCORES_FILE, TABLE_FILE, ANSWERS_FILE = "scores.json", "scores.txt", "answers.jsonl"
@@ -90,7 +90,7 @@ def evaluate(
     Raises:
         InputError: the folder, a clip or a prompt cannot be used.
     """
-    engine = BatchEngine(model, max_new_tokens) if isinstance(model, Assistant) else model
+    engine = model.batch_engine(max_new_tokens) if isinstance(model, Assistant) else model
     items = read_items(folder, max_clips)
     for item in items:
         if parse_answer(item, item.expected) != value_from_facts(item):

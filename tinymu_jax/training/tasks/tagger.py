@@ -24,7 +24,7 @@ from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.label_batches import HEAD, LabelBatch, LabelBatches, read_label_table
 from tinymu_jax.data.loader import ClipReader
 from tinymu_jax.errors import InputError
-from tinymu_jax.inference.class_names import read_labels, read_places
+from tinymu_jax.inference.class_names import read_class_indices, read_labels
 from tinymu_jax.models import heads, matpac, tinymu
 from tinymu_jax.models.config import HeadConfig, MatpacConfig, TinyMUConfig
 from tinymu_jax.training.config import RunConfig, TagConfig, TrainConfig
@@ -277,7 +277,7 @@ def read_targets(config: TagConfig) -> dict[str, Int[np.ndarray, "classes"]]:
     index = {name: number for number, name in enumerate(read_class_names(config))}
     num_classes = len(index)
     if config.data.classes is not None:
-        index = read_places(config.data.classes)
+        index = read_class_indices(config.data.classes)
     targets: dict[str, Any] = {}
     for file, labels in read_labels_by_file(config.data.labels).items():
         unknown = [label for label in labels if label not in index]
