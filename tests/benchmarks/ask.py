@@ -145,7 +145,7 @@ def audio_cache(published: Any, ours: dict[str, Any], samples: np.ndarray, args:
     def encode(model: Any) -> Callable[[], Any]:
         def run() -> None:
             model.audio_cache.clear()
-            model.audio_cache.encode([samples])
+            model.audio_cache.encode_one(samples).vectors.block_until_ready()
 
         return run
 

@@ -13,6 +13,7 @@ from tinymu_jax.cli.options import (
     Recordings,
     in_batches,
     require_recordings,
+    run_each,
     seconds_fields,
     seconds_text,
     show_error,
@@ -52,7 +53,7 @@ class Ask:
         require_recordings(self.recordings, self.json)
         model = self.model.load_assistant()
         model.tokenizer  # noqa: B018 - a missing one is reported before anything is computed
-        failed = 0
+        num_errors = 0
         for batch in in_batches(self.recordings, "asking"):
             answers = model.answers(
                 batch,
@@ -64,8 +65,8 @@ class Ask:
                 temperature=self.temperature,
                 seed=self.seed,
             )
-            failed += sum(map(self._show, batch, answers))
-        return 2 if failed else 0
+            num_errors += sum(map(self._show, batch, answers))
+        return 2 if num_errors else 0
 
     def _show(self, recording: str, answer: Any) -> bool:
         """Prints one answer or error; returns whether it was an error."""
@@ -115,15 +116,12 @@ class Score:
         require_recordings(self.recordings, self.json)
         model = self.model.load_assistant()
         model.tokenizer  # noqa: B018 - a missing one is reported before anything is computed
-        failed = 0
-        for batch in in_batches(self.recordings, "scoring", size=1):
-            try:
-                rows = model.score_details(batch[0], self.prompt, self.option, self.truncate_prompt)
-                self._show(batch[0], rows, model.audio_cache.encode_one(batch[0]).clip)
-            except InputError as error:
-                show_error(batch[0], error, self.json)
-                failed += 1
-        return 2 if failed else 0
+
+        def score(recording: str) -> None:
+            rows = model.score_details(recording, self.prompt, self.option, self.truncate_prompt)
+            self._show(recording, rows, model.audio_cache.encode_one(recording).clip)
+
+        return run_each(self.recordings, "scoring", self.json, score)
 
     def _show(self, recording: str, rows: list[Any], clip: Any) -> None:
         """Prints the options, the most probable first."""
@@ -171,14 +169,11 @@ class Embed:
         targets = self._targets()
         check_folder(self.output)
         model = self.model.load()
-        failed = 0
-        for batch in in_batches(self.recordings, "embedding", size=1):
-            try:
-                self._embed(model, batch[0], targets[batch[0]])
-            except InputError as error:
-                show_error(batch[0], error, self.json)
-                failed += 1
-        return 2 if failed else 0
+
+        def embed(recording: str) -> None:
+            self._embed(model, recording, targets[recording])
+
+        return run_each(self.recordings, "embedding", self.json, embed)
 
     def _targets(self) -> dict[str, Path]:
         """Returns the output of each recording; two recordings must not share one."""

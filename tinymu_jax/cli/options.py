@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -94,6 +94,20 @@ def seconds_fields(clip: Any) -> dict[str, float]:
 def seconds_text(clip: Any) -> str:
     """Returns how much of a recording was encoded, as printed."""
     return f"encoded {clip.encoded_seconds:.1f} s of {clip.total_seconds:.1f} s"
+
+
+def run_each(
+    recordings: tuple[str, ...], label: str, as_json: bool, function: Callable[[str], Any]
+) -> int:
+    """Calls a function with each recording and prints its errors; returns the exit code."""
+    num_errors = 0
+    for (recording,) in in_batches(recordings, label, size=1):
+        try:
+            function(recording)
+        except InputError as error:
+            show_error(recording, error, as_json)
+            num_errors += 1
+    return 2 if num_errors else 0
 
 
 def in_batches(recordings: tuple[str, ...], label: str, size: int = 8) -> Iterator[list[str]]:

@@ -213,7 +213,7 @@ def _batch_rows(
 def _project(
     params: Any,
     vectors: Float[Array, "B A E"],
-    num_vectors: Int[np.ndarray, "B"],
+    num_vectors: Int[Array, "B"],
     config: TinyMUConfig,
     length: int,
 ) -> Float[Array, "P D"]:

@@ -209,9 +209,13 @@ class OptionScorer:
             max_labels=round_up(max(labels), LABEL_STEP),
         )
         padded = [*rows, *[()] * (self._num_shards - len(rows))]
-        blocks = [
-            build_block(_packed_groups(row), packing, self.config, compare=True) for row in padded
-        ]
+        blocks = []
+        for row in padded:
+            groups = [
+                PackedGroup(0, clip, group.audio.num_vectors, [s.question for s in group.sets])
+                for clip, group in enumerate(row)
+            ]
+            blocks.append(build_block(groups, packing, self.config, compare=True))
         block = jax.tree.map(lambda *parts: np.stack(parts), *blocks)
         log_probabilities = label_log_probabilities(
             self.params,
@@ -220,13 +224,6 @@ class OptionScorer:
         )
         for row, values in zip(rows, np.asarray(log_probabilities, np.float64), strict=False):
             yield from _sum_by_option(row, values)
-
-
-def _packed_groups(row: Sequence[_Group]) -> list[PackedGroup]:
-    return [
-        PackedGroup(0, clip, group.audio.num_vectors, [s.question for s in group.sets])
-        for clip, group in enumerate(row)
-    ]
 
 
 def _row_audio(rows: Sequence[Sequence[_Group]], clips: int) -> Float[Array, "N C A D"]:
