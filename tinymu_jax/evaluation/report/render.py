@@ -216,7 +216,7 @@ def _diagrams(group: Group, draw: Draw) -> Iterator[list[Panel]]:
             grid = mistakes_grid(matrix) if size > MAX_MATRIX_LABELS else confusion_grid(matrix)
             panel = Panel(matrix.title + suffix, grid, chart_only=True, is_wide=True)
             if size <= charts.MAX_CONFUSION_LABELS:
-                caption = "Rows are the true labels, columns the predicted ones; shaded by row"
+                caption = "Rows: true labels, columns: predicted ones; shaded by fraction of row"
                 panel = panel._replace(chart=draw(charts.confusion(matrix)), caption=caption)
             panels.append(panel)
         for diagram in result.reliabilities:
