@@ -81,7 +81,7 @@ class JointDense(nn.Module):
     def __call__(self, x: Float[Array, "*batch D"]) -> list[Float[Array, "*batch _"]]:
         if self.has_variable("params", "joined"):
             if self.lora is not None and set(self.lora.targets) & set(self.features):
-                raise InputError("lora: fused weights cannot have adapters; merge them first")
+                raise InputError("lora: fused weights cannot have adapters; merge it first")
             sizes = list(self.features.values())
             y = Dense(sum(sizes), False, self.compute_dtype, name="joined")(x)
             return jnp.split(y, list(itertools.accumulate(sizes))[:-1], axis=-1)
