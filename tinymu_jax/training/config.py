@@ -187,14 +187,14 @@ class RunConfig:
         Raises:
             InputError: a field is out of range, or fields contradict each other.
         """
-        for name, (value, minimum) in self.minimums().items():
+        for name, (value, minimum) in self._minimums().items():
             if value is not None and not value >= minimum:
                 raise InputError(f"{name} is {value}; give {minimum} or more")
-        for holds, message in self.rules():
+        for holds, message in self._rules():
             if not holds:
                 raise InputError(message)
 
-    def minimums(self) -> dict[str, tuple[float | None, float]]:
+    def _minimums(self) -> dict[str, tuple[float | None, float]]:
         """Returns (value, smallest allowed value) by option name."""
         return {
             "data.epochs": (self.data.epochs, 0 if self.steps else 1),
@@ -217,7 +217,7 @@ class RunConfig:
             "optim.layer-decay": (self.optim.layer_decay, 0),
         }
 
-    def rules(self) -> list[tuple[bool, str]]:
+    def _rules(self) -> list[tuple[bool, str]]:
         """Returns (holds, error message) of each rule between fields."""
         optim, step = self.optim, self.step
         fractions = {
@@ -276,16 +276,14 @@ class TrainConfig(RunConfig):
     step: StepConfig = field(default_factory=StepConfig)
     """How a step is computed."""
 
-    def minimums(self) -> dict[str, tuple[float | None, float]]:
-        """Returns (value, smallest allowed value) by option name."""
+    def _minimums(self) -> dict[str, tuple[float | None, float]]:
         packing = {
             f"data.packing.{name.replace('_', '-')}": (value, int(name != "questions_per_group"))
             for name, value in vars(self.data.packing).items()
         }
-        return {**super().minimums(), "init.seed": (self.init.seed, 0), **packing}
+        return {**super()._minimums(), "init.seed": (self.init.seed, 0), **packing}
 
-    def rules(self) -> list[tuple[bool, str]]:
-        """Returns (holds, error message) of each rule between fields."""
+    def _rules(self) -> list[tuple[bool, str]]:
         default, decoder = TinyMUConfig(), self.model.decoder
         unchanged = [
             self.model.ignore_pad_labels == default.ignore_pad_labels,
@@ -300,7 +298,7 @@ class TrainConfig(RunConfig):
                 "compute_dtype, remat, ignore-pad-labels and lora are set by step.* and lora, not "
                 "by model.*; set them there",
             ),
-            *super().rules(),
+            *super()._rules(),
             (bool(self.data.train), "no data.train: name a prepared data set"),
             (
                 self.init.checkpoint is None or not parts,
@@ -371,22 +369,16 @@ class PretrainConfig(RunConfig):
     optim: OptimConfig = PRETRAINING
     """Optimizer and schedule."""
 
-    def minimums(self) -> dict[str, tuple[float | None, float]]:
-        """Returns (value, smallest allowed value) by option name."""
+    def _minimums(self) -> dict[str, tuple[float | None, float]]:
         fields = {"init.seed": (self.init.seed, 0), "data.clips": (self.data.clips, 1)}
-        return super().minimums() | fields
+        return super()._minimums() | fields
 
-    def rules(self) -> list[tuple[bool, str]]:
-        """Returns (holds, error message) of each rule between fields.
-
-        Raises:
-            InputError: sizes that do not fit together.
-        """
+    def _rules(self) -> list[tuple[bool, str]]:
         # Through a dict, as from a file: sizes that do not fit together are named.
         SelfSupervisedConfig.from_dict(self.model.to_dict(), "model")
         return [
             (_same_compute(self.model.encoder, MatpacConfig()), SET_BY_STEP),
-            *super().rules(),
+            *super()._rules(),
             (
                 bool(self.data.train),
                 "no data.train: name a folder of recordings, or a prepared data set",
@@ -460,26 +452,20 @@ class TagConfig(RunConfig):
     optim: OptimConfig = TAGGING
     """Optimizer and schedule."""
 
-    def minimums(self) -> dict[str, tuple[float | None, float]]:
-        """Returns (value, smallest allowed value) by option name."""
+    def _minimums(self) -> dict[str, tuple[float | None, float]]:
         fields = {
             "init.seed": (self.init.seed, 0),
             "data.clips": (self.data.clips, 2),
             "data.seconds": (self.data.seconds, 0.1),
             "step.mixup": (self.step.mixup, 0),
         }
-        return super().minimums() | fields
+        return super()._minimums() | fields
 
-    def rules(self) -> list[tuple[bool, str]]:
-        """Returns (holds, error message) of each rule between fields.
-
-        Raises:
-            InputError: sizes that do not fit together.
-        """
+    def _rules(self) -> list[tuple[bool, str]]:
         MatpacConfig.from_dict(self.model.to_dict(), "model")
         return [
             (_same_compute(self.model, MatpacConfig()), SET_BY_STEP),
-            *super().rules(),
+            *super()._rules(),
             (bool(self.data.train), "no data.train: name a prepared data set"),
             (bool(self.data.labels), "no data.labels: name a csv of file and labels"),
             (self.model.head is None, "model.head is decided by the classes; leave it out"),

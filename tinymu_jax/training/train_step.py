@@ -87,44 +87,54 @@ def make_train_step(
         post_update: updates `aux_state`; it sees the parameters as they were before the step.
     """
 
-    def summed(params: Tree, frozen: Tree, batch: Any, context: StepContext) -> tuple:
-        loss = loss_fn(params, frozen, batch, context)
-        return loss.loss_sum, (loss.num_targets, loss.aux)
-
     def step(state: TrainState, frozen: Tree, batch: Any) -> tuple[TrainState, StepMetrics]:
         # A function of the step alone, so that a resumed run draws the same numbers.
         key = None if seed is None else jax.random.fold_in(jax.random.key(seed), state.step)
-        differentiate = jax.value_and_grad(summed, has_aux=True)
-
-        def add(total: tuple, piece: tuple[Array, Any]) -> tuple[tuple, None]:
-            number, part = piece
-            part_key = None if key is None else jax.random.fold_in(key, number)
-            context = StepContext(state.step, state.aux_state, part_key)
-            value = differentiate(state.params, frozen, part, context)
-            return jax.tree.map(jnp.add, total, value), None
-
-        def split(x: Array) -> Array:
-            # Strided, so that every device computes its blocks of the batch one after the other.
-            return jnp.moveaxis(jnp.asarray(x).reshape(-1, grad_accum_steps, *x.shape[1:]), 1, 0)
-
-        parts = jax.tree.map(split, batch)
         context = StepContext(state.step, state.aux_state, key)
-        first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(differentiate, state.params, frozen, first, context)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        pieces = (jnp.arange(grad_accum_steps), parts)
-        ((loss_sum, (num_targets, aux)), gradient), _ = jax.lax.scan(add, zeros, pieces)
-        divisor = jnp.maximum(num_targets, 1)
+        loss, gradient = _loss_and_gradient(
+            loss_fn, grad_accum_steps, state.params, frozen, batch, context
+        )
+        divisor = jnp.maximum(loss.num_targets, 1)
         gradient = jax.tree.map(lambda g: g / divisor, gradient)
-        state, aux_metrics = post_update(state, aux, divisor)
+        state, aux_metrics = post_update(state, loss.aux, divisor)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = StepMetrics(
-            loss_sum / divisor, num_targets, optax.tree.norm(gradient), aux_metrics
+            loss.loss_sum / divisor, loss.num_targets, optax.tree.norm(gradient), aux_metrics
         )
         return TrainState(state.step + 1, params, opt_state, state.aux_state), metrics
 
     return step
+
+
+def _loss_and_gradient(
+    loss_fn: LossFn, parts: int, params: Tree, frozen: Tree, batch: Any, context: StepContext
+) -> tuple[LossSum, Tree]:
+    """Returns the summed loss and its gradient, computed in parts of the batch."""
+
+    def summed(params: Tree, part: Any, context: StepContext) -> tuple:
+        loss = loss_fn(params, frozen, part, context)
+        return loss.loss_sum, (loss.num_targets, loss.aux)
+
+    differentiate = jax.value_and_grad(summed, has_aux=True)
+
+    def add(total: tuple, piece: tuple[Array, Any]) -> tuple[tuple, None]:
+        number, part = piece
+        key = None if context.key is None else jax.random.fold_in(context.key, number)
+        value = differentiate(params, part, context._replace(key=key))
+        return jax.tree.map(jnp.add, total, value), None
+
+    def split(x: Array) -> Array:
+        # Strided, so that every device computes its blocks of the batch one after the other.
+        return jnp.moveaxis(jnp.asarray(x).reshape(-1, parts, *x.shape[1:]), 1, 0)
+
+    pieces = jax.tree.map(split, batch)
+    first = jax.tree.map(lambda x: x[0], pieces)
+    shapes = jax.eval_shape(differentiate, params, first, context)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, (jnp.arange(parts), pieces))
+    (loss_sum, (num_targets, aux)), gradient = total
+    return LossSum(loss_sum, num_targets, aux), gradient
 
 
 def compile_step(step: Any, state: TrainState, frozen: Tree, batch: Any) -> Callable[..., Any]:

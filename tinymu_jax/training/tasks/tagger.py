@@ -42,15 +42,17 @@ MOMENTUM = 0.1
 
 
 class LinearHeadTask(TrainTask):
-    """Trains an encoder and a linear head."""
+    """Trains an encoder and a linear head.
+
+    Attributes:
+        encoder: config of the encoder.
+        reader_model: config that clips are read for.
+        max_seconds: length that clips are cropped to; None: that of `reader_model`.
+    """
 
     encoder: MatpacConfig
-    """Config of the encoder."""
-    targets: Mapping[str, np.ndarray]
-    """Target of each recording, by file name."""
-    clips_per_block: int
-    max_seconds: float | None
-    """Length that clips are cropped to; None: that of the model."""
+    reader_model: TinyMUConfig
+    max_seconds: float | None = None
 
     def __init__(
         self,
@@ -58,39 +60,26 @@ class LinearHeadTask(TrainTask):
         model: Any,
         params: Tree,
         targets: Mapping[str, np.ndarray],
+        clips_per_block: int,
         devices: Sequence[Any] | None = None,
     ) -> None:
         """As `TrainTask`; `targets` are those of the recordings, by file name."""
-        self.targets = targets
+        self.targets, self.clips_per_block = targets, clips_per_block
         super().__init__(config, model, params, devices)
 
     @abstractmethod
-    def reader_config(self) -> TinyMUConfig:
-        """Returns the config that clips are read for."""
+    def pool(self, vectors: Float[Array, "C A E"], valid: Bool[Array, "C A"]) -> Array:
+        """Returns the mean of each clip's valid vectors."""
 
     @abstractmethod
-    def encoder_params(self, params: Tree) -> Tree:
-        """Returns the encoder's parameters."""
-
-    @abstractmethod
-    def head_loss(
-        self,
-        params: Tree,
-        vectors: Float[Array, "C A E"],
-        valid: Bool[Array, "C A"],
-        labels: Array,
-        context: StepContext,
-        validation: bool,
-    ) -> LossSum:
+    def head_loss(self, params: Tree, mean: Array, labels: Array, running: Any) -> LossSum:
         """Returns the loss summed over C clips.
 
         Args:
             params: of encoder and head.
-            vectors: of the encoder.
-            valid: which vectors are not padding.
+            mean: of each clip's vectors.
             labels: as in `LabelBatch`.
-            context: of the step.
-            validation: whether this is the validation loss.
+            running: `aux_state` in validation; None in training.
         """
 
     def augment_batch(self, batch: LabelBatch) -> LabelBatch:
@@ -106,9 +95,8 @@ class LinearHeadTask(TrainTask):
                 "log_mel"
             )
         augment = NO_AUGMENT if validation else data.augment
-        reader = ClipReader(dataset, self.reader_config(), augment, data.seed, self.max_seconds)
         return LabelBatches(
-            reader,
+            ClipReader(dataset, self.reader_model, augment, data.seed, self.max_seconds),
             self.targets,
             self.clips_per_block,
             self.config.step.blocks,
@@ -119,8 +107,7 @@ class LinearHeadTask(TrainTask):
 
     def loss_fn(self, validation: bool) -> LossFn:
         """Returns the loss: a mean over categories or classes, summed over clips."""
-        store = Dataset(self.data_folder(validation)).features.kind
-        encoder = self.encoder
+        kind, encoder = Dataset(self.data_folder(validation)).features.kind, self.encoder
 
         def loss(params: Tree, frozen: Tree, batch: LabelBatch, context: StepContext) -> LossSum:
             merged = merge_trees(params, frozen)
@@ -128,11 +115,12 @@ class LinearHeadTask(TrainTask):
                 batch = self.augment_batch(batch)
             lengths = batch.lengths.reshape(-1)
             features = batch.features.reshape(-1, *batch.features.shape[2:])
-            vectors, count = encode_features(
-                self.encoder_params(merged), features, lengths, store, encoder
-            )
-            valid = jnp.arange(vectors.shape[1]) < count[:, None]
-            return self.head_loss(merged, vectors, valid, batch.labels, context, validation)
+            # A model of an encoder alone has its parameters at the root.
+            encoder_params = merged.get("encoder", merged)
+            vectors, count = encode_features(encoder_params, features, lengths, kind, encoder)
+            mean = self.pool(vectors, jnp.arange(vectors.shape[1]) < count[:, None])
+            running = context.aux_state if validation else None
+            return self.head_loss(merged, mean, batch.labels, running)
 
         return loss
 
@@ -162,8 +150,6 @@ class LabelTask(LinearHeadTask):
     decoder.
     """
 
-    max_seconds = None
-
     def __init__(
         self,
         config: TrainConfig,
@@ -174,27 +160,19 @@ class LabelTask(LinearHeadTask):
         """As `TrainTask`; the parameters include the head of `add_label_head`."""
         table = read_label_table(config.data.labels)
         self.num_values = [len(values) for values in table.categories.values()]
-        self.clips_per_block = config.data.packing.max_clips
-        super().__init__(config, model, params, table.of, devices)
+        clips = config.data.packing.max_clips
+        super().__init__(config, model, params, table.of, clips, devices)
 
     def with_compute_config(self, model: TinyMUConfig) -> TinyMUConfig:
         """Returns the model's config with the compute dtypes and remat of training."""
-        model = with_step_config(model, self.config.step)
-        self.encoder = model.encoder
-        return model
+        self.reader_model = with_step_config(model, self.config.step)
+        self.encoder = self.reader_model.encoder
+        return self.reader_model
 
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
         """Returns the logical axes of every parameter."""
         head = {f"{HEAD}/kernel": (None, None), f"{HEAD}/bias": (None,)}
         return {**tinymu.param_axes(self.model), **head}
-
-    def reader_config(self) -> TinyMUConfig:
-        """Returns the config that clips are read for."""
-        return self.model
-
-    def encoder_params(self, params: Tree) -> Tree:
-        """Returns the encoder's parameters."""
-        return params["encoder"]
 
     def check_trained(self, trained: Tree) -> None:
         """Refuses to train what the labels do not depend on."""
@@ -204,17 +182,12 @@ class LabelTask(LinearHeadTask):
                 "'(projector|decoder)/.*'"
             )
 
-    def head_loss(
-        self,
-        params: Tree,
-        vectors: Float[Array, "C A E"],
-        valid: Bool[Array, "C A"],
-        labels: Array,
-        context: StepContext,
-        validation: bool,
-    ) -> LossSum:
+    def pool(self, vectors: Float[Array, "C A E"], valid: Bool[Array, "C A"]) -> Array:
+        """Returns the mean over time."""
+        return heads.mean_over_time(vectors, valid)
+
+    def head_loss(self, params: Tree, mean: Array, labels: Array, running: Any) -> LossSum:
         """Returns the cross-entropy, a mean over categories, summed over clips."""
-        mean = heads.mean_over_time(vectors, valid)
         logits = mean @ params[HEAD]["kernel"] + params[HEAD]["bias"]
         parts = jnp.split(logits, np.cumsum(self.num_values)[:-1].tolist(), axis=-1)
         labels = labels.reshape(-1, len(self.num_values))
@@ -233,19 +206,12 @@ class LabelTask(LinearHeadTask):
 
 
 class NormStats(NamedTuple):
-    """Running statistics of BatchNorm."""
+    """Statistics of BatchNorm."""
 
     mean: Float[Array, "D"]
     variance: Float[Array, "D"]
-    count: Array
-    """Steps so far."""
-
-
-class BatchStats(NamedTuple):
-    """Statistics of one batch."""
-
-    mean: Float[Array, "D"]
-    variance: Float[Array, "D"]
+    count: Array | None = None
+    """Steps averaged over; None for those of one batch."""
 
 
 def read_class_names(config: TagConfig) -> list[str]:
@@ -310,15 +276,17 @@ class TagTask(LinearHeadTask):
         devices: Sequence[Any] | None = None,
     ) -> None:
         """As `TrainTask`; the parameters include the head."""
-        self.clips_per_block, self.max_seconds = config.data.clips, config.data.seconds
+        self.max_seconds = config.data.seconds
         norm = params["head"]["norm"]
         self.norm_stats = NormStats(norm["mean"], norm["variance"], norm["count"])
-        super().__init__(config, model, params, read_targets(config), devices)
+        targets, clips = read_targets(config), config.data.clips
+        super().__init__(config, model, params, targets, clips, devices)
 
     def with_compute_config(self, model: MatpacConfig) -> MatpacConfig:
         """Returns the model's config with the compute dtypes and remat of training."""
         step = self.config.step
         self.encoder = replace(model, compute_dtype=step.encoder_dtype, remat=step.remat)
+        self.reader_model = TinyMUConfig(encoder=self.encoder, max_seconds=self.max_seconds)
         return self.encoder
 
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
@@ -328,14 +296,6 @@ class TagTask(LinearHeadTask):
     def init_aux_state(self) -> NormStats:
         """Returns the running statistics before the first step."""
         return self.norm_stats
-
-    def reader_config(self) -> TinyMUConfig:
-        """Returns the config that clips are read for."""
-        return TinyMUConfig(encoder=self.model, max_seconds=self.max_seconds)
-
-    def encoder_params(self, params: Tree) -> Tree:
-        """Returns the encoder's parameters."""
-        return params
 
     def check_trained(self, trained: Tree) -> None:
         """Refuses to freeze the head, or to train statistics and front end."""
@@ -352,18 +312,13 @@ class TagTask(LinearHeadTask):
         alpha, seed = self.config.step.mixup, self.config.data.seed
         return mixup(batch, alpha, jax.random.key(seed)) if alpha else batch
 
-    def head_loss(
-        self,
-        params: Tree,
-        vectors: Float[Array, "C A E"],
-        valid: Bool[Array, "C A"],
-        labels: Array,
-        context: StepContext,
-        validation: bool,
-    ) -> LossSum:
+    def pool(self, vectors: Float[Array, "C A E"], valid: Bool[Array, "C A"]) -> Array:
+        """Returns the mean over time and patch rows."""
+        return heads.mean_of_rows(vectors, valid, self.encoder.rows)
+
+    def head_loss(self, params: Tree, mean: Array, labels: Array, running: Any) -> LossSum:
         """Returns the binary cross-entropy, a mean over classes, summed over clips."""
-        mean = heads.mean_of_rows(vectors, valid, self.encoder.rows)
-        norm = context.aux_state if validation else batch_stats(mean)
+        norm = NormStats(mean.mean(0), mean.var(0)) if running is None else running
         mean = (mean - norm.mean) * jax.lax.rsqrt(norm.variance + heads.BATCH_NORM_EPS)
         linear = params["head"]["linear"]
         logits = mean @ linear["kernel"] + linear["bias"]
@@ -372,7 +327,7 @@ class TagTask(LinearHeadTask):
         return LossSum(loss, jnp.float32(len(mean)), jax.lax.stop_gradient(norm))
 
     def post_update(
-        self, state: TrainState, aux: BatchStats, num_targets: Array
+        self, state: TrainState, aux: NormStats, num_targets: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
         """Updates the running statistics; the variance is the unbiased one, as in torch."""
         mean, variance, steps = state.aux_state
@@ -385,14 +340,9 @@ class TagTask(LinearHeadTask):
     def cost(self, step: int) -> StepCost:
         """Returns what a step computes; a class counts as a token."""
         clips = self.clips_per_step()
-        model = replace(self.reader_config(), encoder=replace(self.model, head=None))
+        model = replace(self.reader_model, encoder=replace(self.model, head=None))
         flops = encoder_flops(model, rf"encoder/(?:{self.config.optim.frozen_params})") * clips
         return StepCost(clips, clips * self.model.head.num_classes, flops)
-
-
-def batch_stats(x: Float[Array, "C D"]) -> BatchStats:
-    """Returns a batch's mean and biased variance."""
-    return BatchStats(x.mean(0), x.var(0))
 
 
 def mixup(batch: LabelBatch, alpha: float, key: Array) -> LabelBatch:
