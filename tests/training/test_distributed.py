@@ -23,7 +23,7 @@ from tinymu_jax.training.distributed import (
 )
 
 
-def test_whoever_differs_is_named_with_what_differs():
+def test_processes_that_differ_are_named_with_the_difference():
     facts = facts_of(TrainConfig(optim=OptimConfig(learning_rate=5e-5)), True)
     other = facts_of(TrainConfig(optim=OptimConfig(learning_rate=1e-4)), True)
     assert find_differences([facts, facts, other, other]) == (
@@ -33,7 +33,7 @@ def test_whoever_differs_is_named_with_what_differs():
     assert find_differences([facts] * 5) == ""
 
 
-def test_machines_may_have_the_data_in_other_places():
+def test_data_paths_may_differ_between_hosts():
     here, there = (
         facts_of(TrainConfig(output=place, data=DataConfig(train=place)), False)
         for place in ("/a", "/b")
@@ -52,7 +52,7 @@ def test_machines_may_have_the_data_in_other_places():
         ({"--lora.rank": 8}, "process 1 runs with --lora.rank 8, process 0 with null; start all "),
     ],
 )
-def test_what_counts_as_another_installation(theirs, wanted):
+def test_which_differences_count(theirs, wanted):
     mine = {"commit": "a", "package files": "1", "jax": "0.10"}
     found = find_differences([mine, mine | theirs])
     assert found.startswith(wanted)
@@ -74,7 +74,7 @@ def copy(tmp_path):
     return tree
 
 
-def test_facts_tell_commit_changes_and_code(copy):
+def test_facts_include_commit_changes_and_code(copy):
     package, config = copy / "tinymu_jax", TrainConfig()
     clean = facts_of(config, False, package)
     assert len(clean["commit"]) == 12
@@ -128,7 +128,7 @@ def errors_of(stderr):
     return [line for line in stderr.splitlines() if line.startswith("error: ")]
 
 
-def test_a_process_that_does_not_join_ends_the_start_with_a_sentence(config_file, tmp_path):  # noqa: F811
+def test_a_missing_process_ends_the_start_with_an_error(config_file, tmp_path):  # noqa: F811
     port, output = free_port(), tmp_path / "run"
     options = ["--num-processes=3", "--join-timeout=10"]
     processes = [begin_here(ROOT, config_file, output, port, i, *options) for i in (0, 1)]
@@ -141,7 +141,7 @@ def test_a_process_that_does_not_join_ends_the_start_with_a_sentence(config_file
     assert not output.exists()
 
 
-def test_a_port_that_is_taken_is_named():
+def test_a_used_port_is_an_error():
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=r"process 0 cannot listen there \("):
@@ -169,7 +169,7 @@ def in_slurm(monkeypatch, **more):
         monkeypatch.setenv(name, value)
 
 
-def test_slurm_says_where_they_meet(monkeypatch):
+def test_slurm_cluster_is_detected(monkeypatch):
     in_slurm(monkeypatch)
     # 61440 and what the job's number leaves of 4096.
     assert _detect_cluster(10) == Cluster("node003:61441", 8, 5)
@@ -188,6 +188,6 @@ def test_slurm_says_where_they_meet(monkeypatch):
         ({"SLURM_STEP_NUM_TASKS": "1"}, None),
     ],
 )
-def test_gpus_of_a_task(monkeypatch, more, devices):
+def test_local_gpus_of_a_slurm_task(monkeypatch, more, devices):
     in_slurm(monkeypatch, **more)
     assert _local_devices() == devices

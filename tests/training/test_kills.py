@@ -1,4 +1,4 @@
-"""Runs in processes of their own: killed, asked to stop, several together, on a full disk."""
+"""Runs in processes of their own: killed, stopped, distributed, on a full disk."""
 
 import json
 import os
@@ -121,7 +121,7 @@ def uninterrupted(config_file, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
-def test_kills_change_no_bit(kills, config_file, uninterrupted, tmp_path):
+def test_killed_and_resumed_runs_are_bit_identical(kills, config_file, uninterrupted, tmp_path):
     output = tmp_path / "run"
     seen = {}
     for step in sorted(random.Random(0).sample(range(1, STEPS - 1), kills)):
@@ -135,7 +135,7 @@ def test_kills_change_no_bit(kills, config_file, uninterrupted, tmp_path):
     assert losses(output) == uninterrupted
 
 
-def test_asked_to_stop_it_saves_and_says_how_to_go_on(config_file, uninterrupted, tmp_path):
+def test_sigterm_saves_and_prints_the_resume_command(config_file, uninterrupted, tmp_path):
     output = tmp_path / "run"
     process = begin(config_file, output)
     wait_for(process, output, 4)
@@ -147,13 +147,13 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(config_file, uninterrupted
     assert losses(output) == {number: uninterrupted[number] for number in range(1, step + 1)}
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(config_file, uninterrupted, tmp_path):
+def test_a_full_disk_keeps_the_last_checkpoint(config_file, uninterrupted, tmp_path):
     output = tmp_path / "run"
     ended(begin(config_file, output, "--loop.stop-after=4"))
     said = ended(begin(config_file, output, limit=100), 2)
     # The writers' threads print tracebacks at the same time: the sentence may begin behind theirs.
     (line,) = re.findall(r"error: .*a checkpoint cannot be saved.*", said)
-    assert "the last whole one is of step 4: make room" in line
+    assert "the last complete one is of step 4: make room" in line
     ended(begin(config_file, output))
     assert losses(output) == uninterrupted
 
@@ -180,7 +180,7 @@ config = PretrainConfig(
 
 
 @pytest.mark.slow
-def test_pre_training_goes_on_after_kills_teachers_included(config_file, tmp_path):
+def test_pretraining_resumes_after_kills_including_the_teacher(config_file, tmp_path):
     file = tmp_path / "pretrain.py"
     # What the other runs learn from has the recordings too; one is too short for a crop.
     file.write_text(PRETRAINING.format(data=str(config_file.parent), steps=STEPS))
@@ -224,7 +224,7 @@ def stop_one(processes, output, step, number):
     return stopped
 
 
-def test_two_processes_stop_together_and_one_goes_on(config_file, tmp_path):
+def test_two_processes_stop_together_and_one_resumes(config_file, tmp_path):
     alone = tmp_path / "alone"
     ended(begin(config_file, alone, "--step.blocks=8", devices=8))
     output = tmp_path / "run"

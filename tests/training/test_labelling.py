@@ -1,4 +1,4 @@
-"""The encoder learns what clips are: the loss by hand, runs that go on, tables that are refused."""
+"""Training an encoder on labels: loss, sampling, resuming, bad tables."""
 
 import csv
 import json
@@ -160,7 +160,7 @@ def loss_by_hand(heard, names, head):
     return total
 
 
-def test_the_loss_is_that_of_the_mean_of_the_encoders_vectors(whole, data):
+def test_loss_equals_numpy_loss_of_mean_vectors(whole, data):
     """At the end, on the clips that it learnt from: their validation loss."""
     checkpoints = Checkpoints(whole.folder / "checkpoints", read_only=True)
     head = checkpoints.restore_params(2 * EPOCHS)[HEAD]
@@ -183,7 +183,7 @@ def test_the_loss_is_that_of_the_mean_of_the_encoders_vectors(whole, data):
 # --- the order ---------------------------------------------------------------------------------
 
 
-def test_every_clip_comes_once_an_epoch_with_its_own_labels(base, golden_checkpoint):
+def test_each_epoch_has_every_clip_once_with_its_labels(base, golden_checkpoint):
     config = replace(with_data(base, packing=PackingConfig(max_clips=2)), step=StepConfig(blocks=2))
     batches = labelling(config, golden_checkpoint)[0].batches
     dataset, labels = batches.reader.dataset, read_label_table(config.data.labels)
@@ -207,7 +207,7 @@ def test_every_clip_comes_once_an_epoch_with_its_own_labels(base, golden_checkpo
         assert own == list(TABLE[int(Path(record.clip).stem)].values())[1:]
 
 
-def test_what_fills_no_step_is_left_for_another_epoch(base, golden_checkpoint):
+def test_incomplete_steps_are_dropped_but_every_clip_comes(base, golden_checkpoint):
     config = with_data(base, packing=PackingConfig(max_clips=3), epochs=40)
     batches = labelling(config, golden_checkpoint)[0].batches
     assert len(batches) == 40 * 2
@@ -221,7 +221,7 @@ def test_what_fills_no_step_is_left_for_another_epoch(base, golden_checkpoint):
     assert min(heard.values()) > 20
 
 
-def test_clips_are_changed_as_the_config_says(base, golden_checkpoint):
+def test_augmentation_changes_clips(base, golden_checkpoint):
     others = ("polarity", "gain", "stretch", "pitch")
     none = {f"{name}_probability": 0.0 for name in others}
     noisy = AugmentConfig(enabled=True, crop=False, noise_probability=1.0, **none)
@@ -232,7 +232,7 @@ def test_clips_are_changed_as_the_config_says(base, golden_checkpoint):
     assert np.mean(plain != changed) > 0.2
 
 
-def test_the_clips_of_a_batch_learnt_by_heart_are_its_own(base, golden_checkpoint):
+def test_overfit_batch_repeats_the_clips(base, golden_checkpoint):
     config = replace(base, overfit_batch=True, steps=5)
     learning, _ = labelling(config, golden_checkpoint)
     assert [learning.clip_names(step) for step in range(1, 5)] == [learning.clip_names(0)] * 4
@@ -245,7 +245,7 @@ def leaves_of(folder):
     return dict(flatten(read_checkpoint(folder).params))
 
 
-def test_the_encoder_alone_is_handed_over_without_the_head(whole, golden_checkpoint):
+def test_the_final_model_has_a_trained_encoder_and_no_head(whole, golden_checkpoint):
     found, before = leaves_of(whole.model), dict(flatten(golden_checkpoint.params))
     assert set(found) == set(before)
     learnt = {path for path in found if not np.array_equal(found[path], before[path])}
@@ -254,13 +254,13 @@ def test_the_encoder_alone_is_handed_over_without_the_head(whole, golden_checkpo
     assert not learnt & {"encoder/pos_embed", "encoder/log_mel/window"}
 
 
-def test_a_head_of_zeros_knows_nothing_and_learns_a_few_clips_by_heart(whole):
+def test_zero_head_starts_at_uniform_loss_and_overfits(whole):
     losses = lines(whole.folder)
     assert losses[1] == pytest.approx(np.mean(np.log([2, 3, 1])), rel=1e-5)
     assert (losses[2 * EPOCHS - 1] + losses[2 * EPOCHS]) / 2 < 0.15 * losses[1]
 
 
-def test_a_run_that_stopped_goes_on_as_if_it_had_not(config, whole):
+def test_a_stopped_run_resumes_bit_identically(config, whole):
     cut = replace(config, loop=replace(config.loop, stop_after=7))
     assert train(cut).model is None
     on = train(config, resume=True)
@@ -287,7 +287,7 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(config, whole):
         ("file_name,pitch\n0.wav,low\n0.wav,high\n", "0.wav"),
     ],
 )
-def test_a_table_that_is_none_is_refused(tmp_path, text, named):
+def test_bad_label_tables_are_errors(tmp_path, text, named):
     path = tmp_path / "labels.csv"
     if text is not None:
         path.write_text(text)
@@ -300,7 +300,7 @@ class Clips(list):
     folder = Path("data")
 
 
-def test_two_clips_of_one_name_are_refused(recordings):
+def test_two_clips_with_one_name_are_an_error(recordings):
     labels = read_label_table(recordings / "labels.csv").of
     clips = SimpleNamespace(dataset=Clips(["a/0.wav", "b/0.wav"]), seed=0)
     batches = LabelBatches(clips, labels, 1, 1, [0], epochs=1)
@@ -309,7 +309,7 @@ def test_two_clips_of_one_name_are_refused(recordings):
     assert "b/0.wav and a/0.wav: have the same file name" in refusal(batches._labels, "b/0.wav")
 
 
-def test_a_clip_that_is_not_in_the_table_is_refused(config, tmp_path):
+def test_a_clip_without_labels_is_an_error(config, tmp_path):
     short = write_table(tmp_path / "short.csv", TABLE[:-1])
     message = refusal(train, with_data(config, labels=str(short)))
     assert "7.wav: is not in the table of labels (data.labels); add it" in message
@@ -324,34 +324,34 @@ def begun(config, whole):
 
 
 @pytest.mark.usefixtures("begun")
-def test_another_table_is_not_mixed_in(config, tmp_path):
+def test_resuming_with_another_table_is_an_error(config, tmp_path):
     other = write_table(tmp_path / "other.csv", TABLE[::-1])
     message = refusal(train, with_data(config, labels=str(other)), True)
     assert "contents of data.labels" in message
 
 
 @pytest.mark.usefixtures("begun")
-def test_a_table_that_is_gone_is_named_when_a_run_goes_on(config, tmp_path):
+def test_resuming_without_the_table_is_an_error(config, tmp_path):
     gone = tmp_path / "gone.csv"
     assert f"{gone}: " in refusal(train, with_data(config, labels=str(gone)), True)
 
 
 @pytest.mark.parametrize("frozen", ["encoder/.*", "decoder/.*", "projector/.*"])
-def test_what_labels_do_not_depend_on_does_not_learn(base, golden_checkpoint, frozen):
+def test_training_projector_or_decoder_on_labels_is_an_error(base, golden_checkpoint, frozen):
     config = replace(base, optim=replace(base.optim, frozen_params=frozen))
     message = refusal(labelling, config, golden_checkpoint)
     assert "data.labels trains the encoder alone" in message
     assert "optim.frozen-params '(projector|decoder)/.*'" in message
 
 
-def test_fewer_clips_than_a_step_takes_are_refused(base, golden_checkpoint):
+def test_fewer_clips_than_a_step_needs_are_an_error(base, golden_checkpoint):
     config = with_data(base, packing=PackingConfig(max_clips=9))
     message = refusal(labelling, config, golden_checkpoint)
     assert "has 8 clips that can be used, and a step takes 9; lower the clips of a block" in message
 
 
 @pytest.mark.parametrize("store", ["text", "embeddings"])
-def test_what_the_encoder_does_not_hear_is_refused(base, golden_checkpoint, monkeypatch, store):
+def test_features_that_bypass_the_encoder_are_an_error(base, golden_checkpoint, monkeypatch, store):
     described = Dataset.__init__
 
     def stored(self, folder):
@@ -363,7 +363,7 @@ def test_what_the_encoder_does_not_hear_is_refused(base, golden_checkpoint, monk
     assert f"stores {store}, which bypasses the encoder; prepare log_mel" in message
 
 
-def test_muon_for_the_vectors_of_stacked_layers_is_refused(base, golden_checkpoint):
+def test_muon_on_stacked_vectors_is_an_error(base, golden_checkpoint):
     """A matrix in memory, but each row is a layer's vector of its own."""
     optim = replace(base.optim, muon_params=r"encoder/transformer/blocks/.*")
     message = refusal(labelling, replace(base, optim=optim), golden_checkpoint)

@@ -1,4 +1,4 @@
-"""Loss and gradient of packed questions are those of torch's padded step, one by one."""
+"""Loss and gradient of packed questions equal those of the padded torch model."""
 
 import json
 
@@ -82,7 +82,7 @@ def packed(questions, rows, config):
 
 @pytest.mark.parametrize("questions", [1, 3, 7])
 @pytest.mark.parametrize(("rows", "ignore"), [(1, True), (2, False)])
-def test_gradients_are_those_of_the_padded_step(
+def test_gradients_equal_those_of_the_padded_step(
     published, golden, golden_checkpoint, monkeypatch, questions, rows, ignore
 ):
     import dataclasses

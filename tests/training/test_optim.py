@@ -1,4 +1,4 @@
-"""Muon: matrices are made orthogonal layer by layer, all else follows Adam as before."""
+"""Muon updates of stacked matrices, beside Adam for all other parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +111,7 @@ def test_an_update_is_about_orthogonal(found):
             assert 0.5 < singular.min() <= singular.max() < 1.5
 
 
-def test_other_weights_follow_adam_as_without_muon(found, gradients):
+def test_other_params_follow_adam(found, gradients):
     plain = updates(OptimConfig(learning_rate=1e-3), gradients)
     for number, added in enumerate(found):
         for path in ("layers/scale", "table/embedding"):
@@ -120,7 +120,7 @@ def test_other_weights_follow_adam_as_without_muon(found, gradients):
             assert np.abs(added[path] - plain[number][path]).max() > 1e-4
 
 
-def test_clipping_decay_and_slowing_go_with_muon(found, gradients):
+def test_muon_with_clipping_decay_and_lr_multipliers(found, gradients):
     rates = {"learning_rate": 1e-3, "muon_params": MUON, "muon_learning_rate": 0.02}
     parts = {
         "lr_multipliers": {"layers/.*": 0.5},
@@ -140,7 +140,7 @@ def test_clipping_decay_and_slowing_go_with_muon(found, gradients):
 
 
 @pytest.mark.parametrize("pattern", ["layers/.*", ".*", "layers/scale"])
-def test_a_pattern_that_names_a_vector_is_refused(pattern):
+def test_muon_on_a_vector_is_an_error(pattern):
     optimiser = make_optimizer(OptimConfig(muon_params=pattern), STEPS)
     message = refusal(optimiser.init, random_tree(0))
     assert (
@@ -149,24 +149,24 @@ def test_a_pattern_that_names_a_vector_is_refused(pattern):
     )
 
 
-def test_a_pattern_that_names_nothing_is_refused():
+def test_a_muon_pattern_without_match_is_an_error():
     optimiser = make_optimizer(OptimConfig(muon_params="layer/.*"), STEPS)
     assert "optim.muon-params 'layer/.*' names no" in refusal(optimiser.init, random_tree(0))
 
 
-def test_no_regular_expression_is_refused():
+def test_an_invalid_regular_expression_is_an_error():
     optimiser = make_optimizer(OptimConfig(muon_params="("), STEPS)
     assert "is no regular expression" in refusal(optimiser.init, random_tree(0))
 
 
-def test_a_rate_below_zero_is_refused(tmp_path):
+def test_a_negative_learning_rate_is_an_error(tmp_path):
     config = TrainConfig(
         output=str(tmp_path), optim=OptimConfig(muon_params=MUON, muon_learning_rate=-1.0)
     )
     assert "optim.muon-learning-rate is -1.0; give 0 or more" in refusal(config.check)
 
 
-def test_a_rate_of_zero_for_the_others_is_refused(tmp_path):
+def test_muon_with_adam_rate_zero_is_an_error(tmp_path):
     # Muon's rate is told as a multiple of it.
     optim = OptimConfig(learning_rate=0.0, muon_params=MUON)
     config = TrainConfig(output=str(tmp_path), data=DataConfig(train="data"), optim=optim)
@@ -184,7 +184,7 @@ def assert_averages_lie_with_their_weights(part, weights):
     return set(leaves)
 
 
-def test_averages_of_muon_lie_where_their_weights_do():
+def test_muon_moments_are_sharded_as_their_params():
     config = TinyMUConfig()
     mesh = make_mesh(MeshConfig(2, 4, 1))
     trained, _ = partition_frozen(expected_shapes(config), OptimConfig())
@@ -206,7 +206,7 @@ def test_averages_of_muon_lie_where_their_weights_do():
     assert all(any(weights[path].spec) for path in orthogonal)
 
 
-def test_a_checkpoint_gives_back_the_averages(gradients, tmp_path):
+def test_a_checkpoint_restores_the_moments(gradients, tmp_path):
     optimiser, mesh = (
         make_optimizer(OptimConfig(muon_params=MUON), STEPS),
         make_mesh(MeshConfig(2, 2, 2)),

@@ -1,4 +1,4 @@
-"""A run of pre-training: PyTorch's losses, any mesh's, gone on with, handed over, put to use."""
+"""Pre-training runs: equality with PyTorch, meshes, resuming, export, use of the encoder."""
 
 import dataclasses
 import json
@@ -100,7 +100,7 @@ def crops_and_orders(config, patches=65):
         yield crops.swapaxes(1, 2), orders
 
 
-def test_twenty_steps_are_those_of_pytorch(config, published):
+def test_twenty_steps_equal_pytorch(config, published):
     torch = pytest.importorskip("torch")
     from oracles import matpac_ssl as ssl_oracle
 
@@ -149,7 +149,7 @@ def as_tensors(content, torch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("published", ["mcl"], indirect=True)
-def test_no_mesh_and_no_accumulation_changes_a_loss(config, tmp_path):
+def test_losses_do_not_depend_on_mesh_or_accumulation(config, tmp_path):
     base = with_part(dataclasses.replace(config, steps=4), "step", blocks=4)
     base = with_part(base, "data", clips=1)
     train(base)
@@ -167,7 +167,7 @@ def test_no_mesh_and_no_accumulation_changes_a_loss(config, tmp_path):
 
 
 @pytest.mark.parametrize("published", ["mcl"], indirect=True)
-def test_a_run_goes_on_to_the_last_bit_teachers_included(config, tmp_path):
+def test_resumed_runs_are_bit_identical_including_the_teacher(config, tmp_path):
     train(config)
     parted = dataclasses.replace(config, output=str(tmp_path / "parted"))
     assert train(with_part(parted, "loop", stop_after=7)).model is None
@@ -181,7 +181,7 @@ def test_a_run_goes_on_to_the_last_bit_teachers_included(config, tmp_path):
 
 
 @pytest.mark.parametrize("published", ["mcl"], indirect=True)
-def test_what_it_leaves_goes_to_pytorch_and_back_bit_for_bit(config, tmp_path):
+def test_the_final_model_round_trips_through_pytorch(config, tmp_path):
     train(dataclasses.replace(config, steps=2))
     run = Path(config.output)
     ToTorch(str(run), tmp_path / "out" / "ours.pt").run()
@@ -209,7 +209,7 @@ def test_what_it_leaves_goes_to_pytorch_and_back_bit_for_bit(config, tmp_path):
 
 
 @pytest.mark.parametrize("published", ["mcl"], indirect=True)
-def test_its_encoder_listens_and_goes_under_a_tinymu(config, tmp_path):
+def test_the_final_encoder_embeds_and_starts_a_fine_tuning(config, tmp_path):
     train(dataclasses.replace(config, steps=2))
     listener = tinymu_jax.load(config.output)
     assert listener.embed(noise(32_000)).shape == (13, 160)
@@ -238,7 +238,7 @@ def test_its_encoder_listens_and_goes_under_a_tinymu(config, tmp_path):
 
 
 @pytest.mark.parametrize("published", ["mcl"], indirect=True)
-def test_student_and_teacher_can_begin_with_an_encoder(config, golden_dir):
+def test_student_and_teacher_start_from_an_encoder(config, golden_dir):
     sizes = SelfSupervisedConfig(
         encoder=MatpacConfig(num_frames=FRAMES),
         predictor=PredictorConfig(width=24, depth=1, num_heads=4),
@@ -258,7 +258,7 @@ def test_student_and_teacher_can_begin_with_an_encoder(config, golden_dir):
 
 
 @pytest.mark.parametrize("published", ["mcl"], indirect=True)
-def test_what_cannot_be_pre_trained_is_refused(config, golden_dir, recordings, tmp_path):
+def test_bad_pretraining_configs_are_errors(config, golden_dir, recordings, tmp_path):
     start = partial(with_part, config, "init")
     message = refusal(train, start(checkpoint=str(golden_dir / "tinymu_tiny.pt")))
     assert "is another model; name a checkpoint of pre-training" in message
@@ -280,7 +280,7 @@ def test_what_cannot_be_pre_trained_is_refused(config, golden_dir, recordings, t
 
 
 @pytest.mark.parametrize("published", ["mcl"], indirect=True)
-def test_other_recordings_are_not_mixed_into_a_run(config, recordings, tmp_path):
+def test_resuming_with_other_recordings_is_an_error(config, recordings, tmp_path):
     other = shutil.copytree(recordings, tmp_path / "other")
     train(dataclasses.replace(config, steps=2))
     moved = with_part(dataclasses.replace(config, steps=2), "data", train=str(other))
@@ -290,7 +290,7 @@ def test_other_recordings_are_not_mixed_into_a_run(config, recordings, tmp_path)
 
 
 @pytest.mark.parametrize("published", ["single"], indirect=True)
-def test_it_learns_from_a_prepared_data_set_without_questions(config, recordings, tmp_path):
+def test_pretraining_on_a_prepared_data_set(config, recordings, tmp_path):
     from tinymu_jax.data.config import PrepareConfig
     from tinymu_jax.data.crops import MATPAC_FEATURES
 
@@ -305,7 +305,7 @@ def test_it_learns_from_a_prepared_data_set_without_questions(config, recordings
 
 
 @pytest.mark.parametrize("published", ["single"], indirect=True)
-def test_sizes_that_agree_with_the_checkpoints_may_be_given(config, published):
+def test_sizes_equal_to_the_checkpoints_are_accepted(config, published):
     own = open_checkpoint(published).config
     model = dataclasses.replace(SelfSupervisedConfig(), predictor=own.predictor)
     begun = open_init(dataclasses.replace(config, model=model))
@@ -313,10 +313,10 @@ def test_sizes_that_agree_with_the_checkpoints_may_be_given(config, published):
 
 
 @pytest.mark.parametrize("published", ["single"], indirect=True)
-def test_a_validated_run_hands_over_its_last_step(config, recordings):
+def test_pretraining_exports_its_last_step_despite_validation(config, recordings):
     """Losses against a teacher that changes cannot be compared."""
     short = with_part(dataclasses.replace(config, steps=4), "data", validation=str(recordings))
-    train(with_part(short, "loop", validate_every=1, save_every=1, keep=4))
+    train(with_part(short, "loop", validate_every=1, save_every=1, max_to_keep=4))
     found = lines(Path(config.output), "validation_loss")
     assert list(found) == [1, 2, 3, 4]
     kept = Checkpoints(Path(config.output) / "checkpoints", read_only=True)
@@ -326,14 +326,14 @@ def test_a_validated_run_hands_over_its_last_step(config, recordings):
     assert not np.array_equal(kept.restore_params(1)["encoder"]["patch_embed"]["kernel"], last)
 
 
-def test_half_precision_leaves_the_centre(published):
+def test_half_precision_keeps_the_centre_in_float32(published):
     found = to_float16(open_checkpoint(published)).params
     assert found["centre"].dtype == np.float32
     assert found["predictor"]["pos_embed"].dtype == np.float32
     assert found["teacher"]["class_head"]["fc1"]["bias"].dtype == np.float16
 
 
-def test_a_checkpoint_folder_keeps_all_of_it(published, tmp_path):
+def test_a_checkpoint_folder_round_trips_student_and_teacher(published, tmp_path):
     opened = open_checkpoint(published)
     save_checkpoint(tmp_path / "kept", opened)
     back = read_checkpoint(tmp_path / "kept")

@@ -1,4 +1,4 @@
-"""Runs: begun, stopped, killed, gone on with, handed over; and what is refused."""
+"""Training runs in a folder: start, stop, resume, export, and errors."""
 
 import dataclasses
 import json
@@ -90,7 +90,7 @@ def changed(config, **fields):
 # --- the whole way -----------------------------------------------------------------------------
 
 
-def test_a_run_leaves_a_model_that_answers_and_goes_back_to_torch(config, tmp_path, golden_dir):
+def test_the_final_model_answers_and_converts_to_torch(config, tmp_path, golden_dir):
     import torch
 
     import tinymu_jax
@@ -120,7 +120,7 @@ def assert_same_model(a, b):
         np.testing.assert_array_equal(dict(flatten(read_checkpoint(b).params))[path], leaf)
 
 
-def test_a_run_that_stopped_goes_on_as_if_it_had_not(config, tmp_path):
+def test_a_stopped_run_resumes_bit_identically(config, tmp_path):
     whole = train(config)
     cut = changed(config, output=str(tmp_path / "cut"), loop__stop_after=5)
     assert train(cut).model is None
@@ -133,7 +133,7 @@ def test_a_run_that_stopped_goes_on_as_if_it_had_not(config, tmp_path):
     assert_same_model(on.model, whole.model)
 
 
-def test_checkpoints_may_lie_in_another_place(config, tmp_path):
+def test_checkpoints_in_another_folder(config, tmp_path):
     whole = train(changed(config, output=str(tmp_path / "whole"), steps=8))
     place = tmp_path / "elsewhere"
     config = changed(config, checkpoints=f"file://{place}", steps=8, loop__stop_after=5)
@@ -152,7 +152,7 @@ def test_checkpoints_may_lie_in_another_place(config, tmp_path):
     assert said.endswith("name another --checkpoints")
 
 
-def test_a_bucket_that_cannot_be_reached_is_told_in_a_sentence(monkeypatch):
+def test_an_unreachable_bucket_is_an_error(monkeypatch):
     class Away:
         def glob(self, pattern):
             raise OSError("no route to host")
@@ -162,7 +162,7 @@ def test_a_bucket_that_cannot_be_reached_is_told_in_a_sentence(monkeypatch):
     assert said.startswith("gs://bucket/run: cannot be listed (no route to host); check the")
 
 
-def test_a_bucket_marks_what_is_whole(tmp_path, monkeypatch):
+def test_complete_checkpoints_on_a_bucket_are_marked(tmp_path, monkeypatch):
     for step in (4, 5):
         (tmp_path / str(step)).mkdir()
     (tmp_path / "4" / "commit_success.txt").touch()
@@ -177,13 +177,13 @@ def test_a_bucket_marks_what_is_whole(tmp_path, monkeypatch):
     assert complete_steps("gs://bucket/run") == [4]
 
 
-def test_checkpoints_go_to_no_other_kind_of_bucket():
+def test_checkpoints_on_other_buckets_are_an_error():
     assert "s3://b/run: checkpoints go to a folder or to gs://" in refusal(
         complete_steps, "s3://b/run"
     )
 
 
-def test_the_best_and_the_latest_checkpoints_are_kept(tmp_path):
+def test_best_and_latest_checkpoints_are_kept(tmp_path):
     optimiser = make_optimizer(OptimConfig(), 10)
     state = init_state({"a": {"kernel": np.ones((2, 3), np.float32)}}, optimiser)
     checkpoints = Checkpoints(tmp_path / "checkpoints", max_to_keep=2)
@@ -199,7 +199,7 @@ def test_the_best_and_the_latest_checkpoints_are_kept(tmp_path):
     checkpoints.close()
 
 
-def test_the_best_model_is_handed_over_and_any_kept_one_exported(config, data):
+def test_the_best_model_is_final_and_others_can_be_exported(config, data):
     config = changed(config, data__validation=str(data), loop__validate_every=5)
     trained = train(config)
     found = lines(trained.folder, "validation_loss")
@@ -230,7 +230,7 @@ def test_validation_is_the_loss_of_all_questions(config, data):
     assert found == pytest.approx(mean, rel=1e-6)
 
 
-def test_one_batch_is_learnt_by_heart(config, golden_dir):
+def test_one_batch_can_be_overfitted(config, golden_dir):
     config = changed(
         config, steps=150, overfit_batch=True, loop__save_every=1000, optim__learning_rate=1e-2
     )
@@ -253,7 +253,7 @@ def test_lora_is_merged_into_the_model_at_the_end(config, tmp_path, golden_check
 
 
 @pytest.mark.parametrize("of_a_whole", [False, True])
-def test_parts_are_joined_with_what_starts_at_random(
+def test_pretrained_parts_are_joined_with_random_ones(
     config, tmp_path, golden_checkpoint, of_a_whole
 ):
     from tinymu_jax.checkpoints.checkpoint import Checkpoint, save_checkpoint
@@ -275,7 +275,7 @@ def test_parts_are_joined_with_what_starts_at_random(
 # --- what is refused ---------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_no_number_stops_the_run(config):
+def test_a_nan_loss_stops_the_run(config):
     config = changed(
         config, optim__learning_rate=1e38, loop__save_every=1, optim__warmup_fraction=0.0
     )
@@ -290,12 +290,12 @@ def test_a_loss_that_is_no_number_stops_the_run(config):
     assert complete_steps(Path(config.output) / "checkpoints")[-1] == step - 1
 
 
-def test_a_folder_with_a_run_is_not_begun_again(config):
+def test_starting_over_in_a_run_folder_is_an_error(config):
     train(changed(config, loop__stop_after=4))
     assert "holds a run, saved at step 4; continue it with --resume" in refusal(train, config)
 
 
-def test_another_config_is_not_mixed_in(config):
+def test_resuming_with_another_config_is_an_error(config):
     train(changed(config, loop__stop_after=4))
     other = changed(config, optim__learning_rate=2e-3, data__epochs=13, lora=LoraConfig())
     message = refusal(train, other, resume=True)
@@ -306,7 +306,7 @@ def test_another_config_is_not_mixed_in(config):
     assert train(free, resume=True).steps == 12
 
 
-def test_other_data_is_not_mixed_in(config, data, tmp_path):
+def test_resuming_with_other_data_is_an_error(config, data, tmp_path):
     import shutil
 
     train(changed(config, loop__stop_after=4))
@@ -319,13 +319,13 @@ def test_other_data_is_not_mixed_in(config, data, tmp_path):
     assert "contents of data.train" in message
 
 
-def test_checkpoints_of_nobody_knows_which_run_are_not_gone_on_with(config):
+def test_checkpoints_without_run_json_are_an_error(config):
     folder = train(changed(config, loop__stop_after=4)).folder
     (folder / "run.json").unlink()
     assert f"has checkpoints, but {folder} has no run.json" in refusal(train, config, resume=True)
 
 
-def test_validation_on_longer_clips_than_the_crops_is_refused(config, data, tmp_path):
+def test_validation_clips_longer_than_crops_are_an_error(config, data, tmp_path):
     recordings = tmp_path / "recordings"
     recordings.mkdir()
     path = write_lists(recordings, [2.0, 3.0])
@@ -343,7 +343,7 @@ def test_validation_on_longer_clips_than_the_crops_is_refused(config, data, tmp_
     assert train(changed(config, data__validation=None)).steps == 12
 
 
-def test_two_runs_do_not_share_a_folder(config):
+def test_two_runs_in_one_folder_are_an_error(config):
     Path(config.output).mkdir()
     with folder_lock(Path(config.output)):
         assert "another process is writing it" in refusal(train, config)
@@ -379,11 +379,11 @@ def test_two_runs_do_not_share_a_folder(config):
         ({"model__ignore_pad_labels": False}, "are set by step.*"),
     ],
 )
-def test_what_cannot_be_is_named(config, fields, named):
+def test_bad_configs_are_errors(config, fields, named):
     assert named in refusal(train, changed(config, **fields))
 
 
-def test_a_checkpoint_of_another_model_is_named(config, tmp_path, golden_checkpoint):
+def test_a_checkpoint_of_another_model_is_an_error(config, tmp_path, golden_checkpoint):
     from tinymu_jax.checkpoints.checkpoint import Checkpoint, save_checkpoint
 
     encoder = Checkpoint(golden_checkpoint.config.encoder, golden_checkpoint.params["encoder"])
@@ -392,6 +392,6 @@ def test_a_checkpoint_of_another_model_is_named(config, tmp_path, golden_checkpo
     assert "is another model; name a whole TinyMU there" in refusal(train, config)
 
 
-def test_sizes_beside_a_whole_checkpoint_are_refused(config):
+def test_sizes_beside_a_whole_checkpoint_are_an_error(config):
     config = changed(config, model__pooling=2)
     assert "decides the sizes; leave model.* out" in refusal(train, config)

@@ -1,4 +1,4 @@
-"""The loop, its log and its stops over counts instead of weights; configs and commands."""
+"""The training loop on a fake task, its log and its stops; configs and commands."""
 
 import dataclasses
 import signal
@@ -54,7 +54,7 @@ def run_loop(folder, validate, stopping, steps=4):
     return end, complete_steps(folder / "checkpoints")
 
 
-def test_asked_to_stop_while_it_validates_it_saves_at_once(tmp_path):
+def test_a_stop_during_validation_saves_at_once(tmp_path):
     stopping = StopRequest()
 
     def validate(state, stopped):
@@ -66,7 +66,7 @@ def test_asked_to_stop_while_it_validates_it_saves_at_once(tmp_path):
     assert not lines(tmp_path, "validation_loss")
 
 
-def test_a_validation_that_is_no_number_is_not_the_best(tmp_path, capsys):
+def test_a_nan_validation_is_not_the_best(tmp_path, capsys):
     losses = iter([float("nan"), 1.0])
     run_loop(tmp_path, lambda *_: {"validation_loss": next(losses)}, StopRequest())
     assert lines(tmp_path, "validation_loss") == {4: 1.0}
@@ -76,7 +76,7 @@ def test_a_validation_that_is_no_number_is_not_the_best(tmp_path, capsys):
     assert "step 1/4  loss 1.0000\n" in said
 
 
-def test_a_log_that_cannot_be_written_is_named(tmp_path):
+def test_an_unwritable_log_is_an_error(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     log = MetricsLog.__new__(MetricsLog)
     log.path, log.writers, log.wandb = tmp_path / "metrics.jsonl", [], None
@@ -94,11 +94,11 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
         (("host", 2, 0), "give it as host:port"),
     ],
 )
-def test_processes_that_cannot_meet_are_told(arguments, named):
+def test_bad_cluster_options_are_errors(arguments, named):
     assert named in refusal(join_processes, *arguments)
 
 
-def test_a_config_may_build_on_one_beside_it(tmp_path):
+def test_a_config_may_import_one_beside_it(tmp_path):
     (tmp_path / "base.py").write_text(
         "from tinymu_jax.training.config import TrainConfig\nconfig = TrainConfig(steps=3)\n"
     )
@@ -118,7 +118,7 @@ def test_a_config_may_build_on_one_beside_it(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[a-z]*.py")), ids=lambda p: p.stem)
-def test_every_recipe_can_be_read_and_checked(path):
+def test_every_shipped_config_loads_and_passes_its_checks(path):
     config = load_config(path.stem, RunConfig)
     command = next(name for name, (_, kind) in RUNS.items() if type(config) is kind)
     named = {"labels": "tags.csv"} if command == "train-tagger" else {}
@@ -128,7 +128,7 @@ def test_every_recipe_can_be_read_and_checked(path):
     assert f"tinymu {command} --config {path.stem}" in path.read_text()
 
 
-def test_a_name_that_is_no_config_lists_those_that_come_along():
+def test_an_unknown_config_name_lists_the_shipped_ones():
     message = refusal(load_config, "sft_lore")
     assert message.startswith("sft_lore: no such config")
     assert "sft_lora, sft_tinymu, " in message
@@ -139,6 +139,6 @@ def test_a_name_that_is_no_config_lists_those_that_come_along():
     assert read_run("train", ["--config", "sft_lora"]).run_config.lora.rank == 32
 
 
-def test_the_command_to_resume_leaves_out_what_stopped_the_run():
+def test_the_resume_command_omits_stop_after():
     given = ["train", "--resume", "--loop.stop-after", "5", "--steps", "9", "--loop.stop-after=5"]
     assert _without(given, "--resume", "--loop.stop-after") == ["train", "--steps", "9"]

@@ -1,4 +1,4 @@
-"""Training steps: the same numbers as torch's Adam on the published loss, whatever the batching."""
+"""Train steps equal torch's Adam on the published loss, whatever the batching."""
 
 import json
 
@@ -70,7 +70,7 @@ def make_batches(dataset, config, epochs=2, blocks=1, own=None, packing=PACKING)
 # --- the loader --------------------------------------------------------------------------------
 
 
-def test_every_answer_is_a_label_once_an_epoch(datasets, golden_checkpoint):
+def test_each_epoch_has_every_answer_once(datasets, golden_checkpoint):
     config, dataset = golden_checkpoint.config, datasets["log_mel"]
     batches = make_batches(dataset, config, epochs=2)
     seen = []
@@ -87,7 +87,7 @@ def test_every_answer_is_a_label_once_an_epoch(datasets, golden_checkpoint):
 
 
 @pytest.mark.parametrize("parts", [[[0], [1], [2], [3]], [[0, 1], [2, 3]], [[0, 1, 2], [3]]])
-def test_processes_together_read_what_one_reads(datasets, golden_checkpoint, parts):
+def test_processes_together_read_the_batches_of_one(datasets, golden_checkpoint, parts):
     config, dataset = golden_checkpoint.config, datasets["log_mel"]
     whole = make_batches(dataset, config, blocks=4)
     shares = [make_batches(dataset, config, blocks=4, own=own) for own in parts]
@@ -105,7 +105,7 @@ def test_the_last_step_may_have_empty_blocks(datasets, golden_checkpoint):
     assert (last.records[-1] == -1).all()
 
 
-def test_going_on_at_a_step_gives_what_would_have_come(datasets, golden_checkpoint):
+def test_resumed_batches_equal_uninterrupted_ones(datasets, golden_checkpoint):
     batches = make_batches(datasets["log_mel"], golden_checkpoint.config)
     later = list(iterate(batches, start=3, threads=2))
     assert len(later) == len(batches) - 3
@@ -119,7 +119,7 @@ def test_going_on_at_a_step_gives_what_would_have_come(datasets, golden_checkpoi
 @pytest.mark.parametrize(
     ("store", "tolerance"), [("waveform", 1e-4), ("log_mel", 1e-2), ("embeddings", 2e-2)]
 )
-def test_clips_are_heard_as_outside_of_training(
+def test_training_encodes_clips_as_inference_does(
     datasets, lists, golden_checkpoint, assistant, store, tolerance
 ):
     config, dataset = golden_checkpoint.config, datasets[store]
@@ -136,7 +136,7 @@ def test_clips_are_heard_as_outside_of_training(
         np.testing.assert_allclose(vectors[clip, : len(wanted)], wanted, rtol=0, atol=tolerance)
 
 
-def test_a_clip_of_several_chunks_is_heard_in_as_many_rows(golden_checkpoint):
+def test_a_clip_of_several_chunks_is_encoded_in_rows(golden_checkpoint):
     from tinymu_jax.inference.chunked_encoding import encode_clips
 
     config, encoder = golden_checkpoint.config.encoder, golden_checkpoint.params["encoder"]
@@ -196,9 +196,7 @@ def torch_losses(golden_dir, dataset, batches, config, steps, optim):
     return losses
 
 
-def test_losses_are_those_of_torchs_adam_on_the_padded_model(
-    golden_dir, datasets, golden_checkpoint
-):
+def test_losses_equal_torch_adam_on_the_padded_model(golden_dir, datasets, golden_checkpoint):
     config, dataset = golden_checkpoint.config, datasets["waveform"]
     optim = OptimConfig(learning_rate=1e-3, warmup_fraction=0.25)
     batches = make_batches(dataset, config, epochs=12)
@@ -219,7 +217,7 @@ def test_losses_are_those_of_torchs_adam_on_the_padded_model(
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
-def test_accumulated_steps_are_the_whole_step(datasets, golden_checkpoint, accumulate):
+def test_gradient_accumulation_equals_one_step(datasets, golden_checkpoint, accumulate):
     config, dataset = golden_checkpoint.config, datasets["embeddings"]
     batches = make_batches(dataset, config, epochs=3, blocks=4)
     optim = OptimConfig()
@@ -239,7 +237,7 @@ def test_accumulated_steps_are_the_whole_step(datasets, golden_checkpoint, accum
 
 
 @pytest.mark.parametrize("remat", ["attention", "full"])
-def test_what_is_computed_again_is_what_was_kept(datasets, golden_checkpoint, remat):
+def test_remat_changes_memory_but_no_number(datasets, golden_checkpoint, remat):
     import dataclasses
 
     base, dataset = golden_checkpoint.config, datasets["embeddings"]
@@ -304,7 +302,7 @@ def update(config, params, gradient, steps=1):
     return {path: np.round(leaf / first, 4) for path, leaf in flatten(updates)}
 
 
-def test_weights_decay_learn_slower_and_are_frozen_by_their_paths():
+def test_decay_lr_multipliers_and_freezing_by_path():
     ones = np.ones(3, np.float32)
     params = {"a": {"kernel": 2 * ones, "bias": 2 * ones}, "b": {"kernel": 2 * ones}}
     gradient = {"a": {"kernel": ones, "bias": ones}, "b": {"kernel": ones}}
@@ -325,7 +323,7 @@ def test_weights_decay_learn_slower_and_are_frozen_by_their_paths():
     assert dict(flatten(merge_trees(trained, frozen))).keys() == dict(flatten(params)).keys()
 
 
-def test_long_gradients_are_shortened():
+def test_gradients_are_clipped():
     params = {"a": np.zeros(4, np.float32)}
     config = OptimConfig(max_grad_norm=1.0, eps=1.0)
     # With so large an eps Adam's first step is the gradient over (its size + 1).
@@ -336,6 +334,6 @@ def test_long_gradients_are_shortened():
 @pytest.mark.parametrize(
     ("pattern", "named"), [(".*", "freezes everything"), ("(", "is no regular expression")]
 )
-def test_patterns_that_cannot_be_are_refused(pattern, named):
+def test_bad_patterns_are_errors(pattern, named):
     config = OptimConfig(frozen_params=pattern)
     assert named in refusal(partition_frozen, {"a": np.zeros(1)}, config)
