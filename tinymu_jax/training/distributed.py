@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinymu_jax.errors import InputError, reason_of
+from tinymu_jax.errors import InputError, reason_of, translate
 from tinymu_jax.training.config import RunConfig
 from tinymu_jax.utils.tree import flatten
 
@@ -182,17 +182,15 @@ def _detect_cluster(timeout: float) -> Cluster | None:
     }
     known = inspect.signature(environment.get_coordinator_address).parameters
     options = {name: value for name, value in options.items() if name in known}
-    try:
+    with translate(
+        "the other processes cannot be detected ({reason}); name them with --coordinator, "
+        "--num-processes and --process-id"
+    ):
         num_processes = environment.get_process_count()
         if num_processes == 1:
             return None
         coordinator = environment.get_coordinator_address(**options)
         return Cluster(coordinator, num_processes, environment.get_process_id())
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise InputError(
-            f"the other processes cannot be detected ({reason_of(error)}); name them with "
-            "--coordinator, --num-processes and --process-id"
-        ) from error
 
 
 def _local_devices() -> list[int] | None:
