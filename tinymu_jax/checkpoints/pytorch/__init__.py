@@ -1,1 +1,1 @@
-"""Converting PyTorch checkpoints to and from ours, without torch."""
+"""Conversion of checkpoints from and to PyTorch, without torch."""

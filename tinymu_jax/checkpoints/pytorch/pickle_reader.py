@@ -4,8 +4,8 @@ A checkpoint is a zip archive with uncompressed records: ``<root>/data.pkl``, a 
 in which each tensor names its storage, ``<root>/data/<key>``, the bytes of one storage each,
 ``<root>/byteorder`` and ``<root>/version``.
 
-A pickle is a program. The reader therefore runs only the opcodes that build plain values and calls
-only the functions of its own table; whatever else a file asks for is refused, never looked up.
+A pickle is a program. The reader runs only opcodes that build plain values and calls only functions
+of a fixed table; anything else in a file is refused, never looked up.
 
 Source: torch/serialization.py and torch/_utils.py (``_rebuild_tensor_v2``) of PyTorch 2.6 to 2.13.
 """
@@ -58,11 +58,11 @@ _OPCODES = (
 
 
 def read_torch_file(path: str | Path) -> object:
-    """Reads what ``torch.save`` wrote.
+    """Reads a file that ``torch.save`` wrote.
 
     Tensors and parameters become numpy arrays of the same shape, strides and data type (bfloat16:
-    `ml_dtypes.bfloat16`). They are read-only views of the mapped file, which costs no memory until
-    they are looked at: the file must not be rewritten in place meanwhile. Two tensors with the same
+    `ml_dtypes.bfloat16`). They are read-only views of the mapped file and cost no memory until they
+    are looked at; the file must not be overwritten in place meanwhile. Tensors with the same
     storage, offset, size and stride (tied weights) are the same array object. ``torch.Size``
     becomes a tuple; ``torch.device`` and ``torch.dtype`` become strings, e.g. ``"torch.float32"``.
 
@@ -73,8 +73,8 @@ def read_torch_file(path: str | Path) -> object:
         The saved tree of dicts, lists, tuples, sets, plain values, numpy scalars and arrays.
 
     Raises:
-        InputError: the file is missing, damaged, of another format, or asks for anything else
-            than tensors and plain values.
+        InputError: the file is missing, damaged, of another format, or holds anything else than
+            tensors and plain values.
     """
     path = Path(path)
     try:
@@ -124,7 +124,7 @@ def _refused(what: str) -> InputError:
 
 
 class _Unpickler(pickle._Unpickler):
-    """The restricted pickle machine; the Python one, as its opcodes can be chosen."""
+    """A restricted unpickler, based on the Python one, whose opcodes can be chosen."""
 
     dispatch: ClassVar = {opcode: pickle._Unpickler.dispatch[opcode] for opcode in _OPCODES}
 
@@ -145,10 +145,10 @@ class _Unpickler(pickle._Unpickler):
         }
 
     def find_class(self, module: str, name: str) -> object:
-        asked = f"{_OLD_MODULES.get(module, module)}.{name}"
-        if asked not in self._globals:
-            raise _refused(asked)
-        return self._globals[asked]
+        function = f"{_OLD_MODULES.get(module, module)}.{name}"
+        if function not in self._globals:
+            raise _refused(function)
+        return self._globals[function]
 
     def load_build(self) -> None:
         # Of state dicts the metadata is set. Numpy's data types carry a state too: its byte order

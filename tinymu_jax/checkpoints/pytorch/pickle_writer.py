@@ -1,4 +1,4 @@
-"""Writes PyTorch's zip checkpoints without PyTorch; `torch_file` says how they are laid out."""
+"""Writes PyTorch's zip checkpoints without PyTorch; `pickle_reader` describes the format."""
 
 import io
 import pickle
@@ -33,17 +33,17 @@ _WRITABLE = (dict, OrderedDict, list, tuple, str, int, float, bool, type(None))
 def write_torch_file(path: str | Path, obj: object) -> None:
     """Writes a checkpoint that ``torch.load(path, weights_only=True)`` reads.
 
-    Arrays become CPU tensors of the same shape, contiguous, bit for bit; an array object that
-    occurs twice becomes one tensor. Numpy scalars become Python numbers. The file appears at once
-    when it is complete, and the same content gives the same bytes.
+    Arrays become contiguous CPU tensors of the same shape, bit for bit; an array object that occurs
+    twice becomes one tensor. Numpy scalars become Python numbers. The file is written atomically,
+    and the same content gives the same bytes.
 
     Args:
-        path: the file to write or replace; its folder exists.
+        path: the file to write or replace, in an existing folder.
         obj: a tree of dict, OrderedDict, list, tuple, str, bytes, int, float, bool, None and numpy
             arrays of float16/32/64, bfloat16, int8/16/32/64, uint8 or bool.
 
     Raises:
-        InputError: something else is in `obj`, or the file cannot be written.
+        InputError: `obj` holds another type, or the file cannot be written.
     """
     path = Path(path)
     pickled = io.BytesIO()
@@ -112,7 +112,7 @@ class _Pickler(pickle._Pickler):
 
 
 def _write_record(archive: zipfile.ZipFile, name: str, data: memoryview) -> None:
-    info = zipfile.ZipInfo(f"archive/{name}")  # ZipInfo's time is 1980 unless told
+    info = zipfile.ZipInfo(f"archive/{name}")  # with ZipInfo's default time, 1980
     info.create_system, info.file_size = 3, data.nbytes
     zip64 = data.nbytes > zipfile.ZIP64_LIMIT // 2  # zipfile itself decides at LIMIT / 1.05
     header = 30 + len(info.filename) + (20 if zip64 else 0) + 4
