@@ -21,6 +21,7 @@ from tinymu_jax.evaluation.captioning import (
     read_musiccaps_captions,
 )
 from tinymu_jax.evaluation.report.build import write_report
+from tinymu_jax.evaluation.responses import EvalModel
 
 
 def clips(*captions):
@@ -34,7 +35,9 @@ FOUR = clips(
 
 def test_captions_are_asked_for_once_and_scored_against_all_references():
     put = saying({"0.wav": "a slow piano tune", "1.wav": "a slow tune", "": "slow"}, "silence")
-    found = evaluate_captions(put, CaptionSet("Four", FOUR), "model", CaptionConfig("Say it."))
+    found = evaluate_captions(
+        EvalModel("model", put), CaptionSet("Four", FOUR), CaptionConfig("Say it.")
+    )
     assert [(one.audio, one.prompt) for one in put.asked] == [
         *((clip.audio, "Say it.") for clip in FOUR),
         (None, "Say it."),
@@ -76,7 +79,7 @@ def test_central_captions_are_found_in_a_sample(monkeypatch):
 
 def test_missing_cut_and_unanswered_recordings_are_told():
     put = saying({"0.wav": None, "1.wav": " ", "2.wav": "a slow piano piece"}, "x", cut={"2.wav"})
-    found = evaluate_captions(put, CaptionSet("Four", FOUR), "model")
+    found = evaluate_captions(EvalModel("model", put), CaptionSet("Four", FOUR))
     assert found.missing == 1
     assert found.notices == [
         "1 of 4 recordings skipped: 1 whose recording is missing or broken; they are listed below",
@@ -92,15 +95,19 @@ def test_missing_cut_and_unanswered_recordings_are_told():
     everything_but_silence = saying({"": "x"}, None)
     message = "no question could be asked: 0.wav: no such file"
     assert message in refusal(
-        evaluate_captions, everything_but_silence, CaptionSet("Four", FOUR), "m"
+        evaluate_captions, EvalModel("m", everything_but_silence), CaptionSet("Four", FOUR)
     )
-    assert "no such file" in refusal(evaluate_captions, everything, CaptionSet("Four", FOUR), "m")
+    assert "no such file" in refusal(
+        evaluate_captions, EvalModel("m", everything), CaptionSet("Four", FOUR)
+    )
 
 
 def test_twenty_worst_captions_go_to_the_report(tmp_path):
     soundfile.write(tmp_path / "0.wav", noise(1600), 16_000)
     many = [CaptionedClip(tmp_path / "0.wav", (f"tune {number}",)) for number in range(30)]
-    found = evaluate_captions(saying({}, "tune"), CaptionSet("M", many, music_caps=True), "model")
+    found = evaluate_captions(
+        EvalModel("model", saying({}, "tune")), CaptionSet("M", many, music_caps=True)
+    )
     assert len(found.worst) == 20
     assert {name: one.value for name, one in found.published.items()} == {
         "METEOR": 0.169,

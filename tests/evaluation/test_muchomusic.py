@@ -14,6 +14,7 @@ from tinymu_jax.evaluation.multiple_choice.muchomusic import (
     evaluate_muchomusic,
 )
 from tinymu_jax.evaluation.multiple_choice.questions import KINDS, ChoiceQuestion, read_choices
+from tinymu_jax.evaluation.responses import EvalModel
 from tinymu_jax.inference.engine import Response
 
 # --- prompts -----------------------------------------------------------------------------------
@@ -85,7 +86,7 @@ def words(prompt):
 
 def evaluate(model, questions=QUESTIONS, **options):
     config = ChoiceConfig(**options)
-    return evaluate_muchomusic(model, questions, "tiny", words, config)
+    return evaluate_muchomusic(EvalModel("tiny", model, words), questions, config)
 
 
 def values(table):
@@ -284,12 +285,8 @@ def test_lists_without_tags_say_so(tmp_path):
     path = tmp_path / "q.jsonl"
     record = {"audio": "a.wav", "question": "Which?", "choices": ["x", "y", "z"], "answer": "C"}
     path.write_text("".join(json.dumps(record | {"audio": name}) + "\n" for name in ("a", "b")))
-    found = evaluate_muchomusic(
-        lambda asked: [Response("C", (-1.0, -2.0, -3.0))] * len(asked),
-        read_choices(path, "clips"),
-        "tiny",
-        words,
-    )
+    model = EvalModel("tiny", lambda asked: [Response("C", (-1.0, -2.0, -3.0))] * len(asked), words)
+    found = evaluate_muchomusic(model, read_choices(path, "clips"))
     assert "No question has tags of knowledge or of reasoning" in found.notices[0]
     assert list(by_title(found)) == [
         "Accuracy by rule",
@@ -304,7 +301,7 @@ def test_lists_without_tags_say_so(tmp_path):
 
 def test_answers_are_kept_with_the_order_of_options(tmp_path):
     path = tmp_path / "answers.jsonl"
-    evaluate_muchomusic(Model(SAID, LIKELY), QUESTIONS, "tiny", words, answers=path)
+    evaluate_muchomusic(EvalModel("tiny", Model(SAID, LIKELY), words), QUESTIONS, answers=path)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["id"] for line in lines] == ["a.wav#1", "b.wav#1", "a.wav#2", "c.wav#1"]
     assert lines[2] == {
@@ -332,7 +329,7 @@ def test_real_questions_through_the_run(shared_dir):
         ]
 
     found = evaluate_muchomusic(
-        by_texts, questions, "perfect", words, ChoiceConfig(text_only=False)
+        EvalModel("perfect", by_texts, words), questions, ChoiceConfig(text_only=False)
     )
     shares = {name: 100 * measure.value for name, measure in found.headline.items()}
     assert shares["accuracy"] == pytest.approx(81.3, abs=0.1)

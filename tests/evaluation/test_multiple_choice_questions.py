@@ -126,7 +126,7 @@ def test_jsonl_keeps_its_order(tmp_path):
         (dict.fromkeys(NEEDED[2:5], ""), "1 option;"),
         ({"correct_answer": ""}, "empty correct_answer"),
         ({"question": " "}, "asks nothing"),
-        ({"dataset_identifier": ""}, "empty dataset or dataset_identifier"),
+        ({"dataset_identifier": ""}, "empty dataset_identifier"),
         ({"music_knowledge": "['melody'"}, "music_knowledge is \"['melody'\""),
         ({"music_reasoning": "[1]"}, "music_reasoning"),
     ],
@@ -150,9 +150,9 @@ def test_csv_that_is_broken(tmp_path, audio):
     path = write_csv(tmp_path / "q.csv", {})
     whole = path.read_text()
     path.write_text(whole + "8,only two\n")
-    assert "line 3: has more or fewer fields" in refusal(read_choices, path, audio)
+    assert "line 3 has 2 fields where there are" in refusal(read_choices, path, audio)
     path.write_text(whole.replace("Oboe", '"Oboe'))
-    assert "a quote that is not closed" in refusal(read_choices, path, audio)
+    assert "line 2 is malformed" in refusal(read_choices, path, audio)
 
 
 @pytest.mark.parametrize(
@@ -166,10 +166,10 @@ def test_csv_that_is_broken(tmp_path, audio):
         ({"choices": list("vwxyz")}, "5 options"),
         ({"choices": ["x", ""]}, "an empty option"),
         ({"choices": ["x", "y", "X"]}, "twice"),
-        ({"choices": "xyz"}, "no texts"),
-        ({"choices": ["x", 3]}, "no texts"),
+        ({"choices": "xyz"}, "not texts"),
+        ({"choices": ["x", 3]}, "not texts"),
         ({"audio": ""}, "names no audio"),
-        ({"question": None}, "no texts"),
+        ({"question": None}, "not texts"),
     ],
 )
 def test_bad_lines_are_named(tmp_path, change, problem):
@@ -182,9 +182,9 @@ def test_bad_lines_are_named(tmp_path, change, problem):
 def test_jsonl_that_is_none(tmp_path):
     path = tmp_path / "q.jsonl"
     path.write_text('\n{"audio": \n')
-    assert "line 2: is no json" in refusal(read_choices, path, "clips")
+    assert "line 2: is not json" in refusal(read_choices, path, "clips")
     path.write_text('["a.wav"]\n')
-    assert "line 1: is no object with audio" in refusal(read_choices, path, "clips")
+    assert "line 1: is not an object with audio" in refusal(read_choices, path, "clips")
     path.write_text("\n")
     assert "has no questions" in refusal(read_choices, path, "clips")
     assert "name a .csv" in refusal(read_choices, tmp_path / "q.txt", "clips")

@@ -1,6 +1,5 @@
 """Lists in MusicSkills' format: how questions are read, asked and marked."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -11,13 +10,13 @@ from helpers import noise, refusal
 
 from tinymu_jax.data.question_formats import LETTERS
 from tinymu_jax.evaluation.question_lists import (
-    ListConfig,
     ListQuestion,
     QuestionList,
     evaluate_list,
     read_questions,
 )
 from tinymu_jax.evaluation.report.build import write_report
+from tinymu_jax.evaluation.responses import EvalModel
 
 CHOICE = "Which? Options: (A) Oboe (B) Bassoon (C) Horn. The correct answer is:"
 
@@ -43,9 +42,9 @@ def words(prompt):
     return len(prompt.split())
 
 
-def evaluate(asked, answers, default="", **options):
-    put = saying(answers, default)
-    return evaluate_list(put, asked, "model", words, **options)
+def evaluate(asked, answers, default="", seed=0, **options):
+    model = EvalModel("model", saying(answers, default), words)
+    return evaluate_list(model._replace(**options), asked, seed)
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -79,6 +78,17 @@ def test_records_own_options_come_first(tmp_path):
     (question,) = read(tmp_path, own).questions
     assert question.options == ("one", "two")
     assert question.category == "mood"
+
+
+def test_letters_of_the_records_options_are_no_part_of_them(tmp_path):
+    options = ["(A) Oboe", "(B) Bassoon", "(C) Horn"]
+    asked = read(tmp_path, record("a.wav", CHOICE, "(B) Bassoon", "MCQ", options=options))
+    assert (asked.questions[0].options, asked.questions[0].right) == (
+        ("Oboe", "Bassoon", "Horn"),
+        1,
+    )
+    found = evaluate(asked, {"a.wav": "(B) Bassoon"})
+    assert found.headline["Multiple choice"].value == 1
 
 
 @pytest.mark.parametrize(
@@ -256,17 +266,16 @@ def test_what_was_left_out_is_told(tmp_path):
     assert "L: no question could be asked: " in refusal(evaluate, only_long, {})
 
 
-def test_every_field_of_the_config_counts():
+def test_seed_and_prompt_limit_count():
     made = ListQuestion(Path("a.wav"), "?", "QA", ("a b c d e f g",), "Made")
     asked = QuestionList("L", [made._replace(audio=Path(f"{n}.wav")) for n in range(7)], 0)
     answers = {f"{number}.wav": "a b c d e f g"[: 2 * number] + "x y z" for number in range(7)}
 
     def found(**fields):
-        return evaluate(asked, answers, config=dataclasses.replace(ListConfig(), **fields))
+        return evaluate(asked, answers, **fields)
 
     assert found(seed=1).headline != found().headline
     assert "no question could be asked" in refusal(found, max_prompt_tokens=0)
-    assert {field.name for field in dataclasses.fields(ListConfig)} == {"max_prompt_tokens", "seed"}
 
 
 def test_worst_answers_are_taken_from_every_task():

@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from tinymu_jax.data.annotations.labelled import LabelledClip, LabelledSet
 from tinymu_jax.evaluation.calibration import calibration, softmax
 from tinymu_jax.evaluation.report.build import write_report
+from tinymu_jax.evaluation.responses import EvalModel
 from tinymu_jax.evaluation.zero_shot import (
     OVER_PRIOR,
     PROMPTS,
@@ -88,7 +89,7 @@ def test_class_scores_are_sklearns():
 
 def test_labels_are_compared_with_and_without_audio():
     put = saying(LOUD)
-    evaluate_classification(put, TWO, "model")
+    evaluate_classification(EvalModel("model", put), TWO)
     assert [str(one.audio) for one in put.asked] == ["a.wav", "b.wav", "c.wav", "None"]
     assert {one.prompt for one in put.asked} == {PROMPTS["GTZAN"]}
     assert {one.options for one in put.asked} == {("Hip-hop", "Rock")}
@@ -96,7 +97,7 @@ def test_labels_are_compared_with_and_without_audio():
 
 
 def test_prior_that_is_taken_off_flips_a_clip():
-    found = evaluate_classification(saying(LOUD), TWO, "model")
+    found = evaluate_classification(EvalModel("model", saying(LOUD)), TWO)
     over, left_in = found.confusions
     # Rows and columns are hip-hop and rock: b is right once the prior is off, and a is not.
     assert (over.title, over.counts) == (f"Labels, {OVER_PRIOR}", [[1, 0], [2, 0]])
@@ -116,7 +117,9 @@ def test_prior_that_is_taken_off_flips_a_clip():
 
 
 def test_calibration_is_of_the_probabilities_over_the_prior():
-    found = evaluate_classification(saying(LOUD), TWO, "model", ClassificationConfig(bins=10))
+    found = evaluate_classification(
+        EvalModel("model", saying(LOUD)), TWO, ClassificationConfig(bins=10)
+    )
     over = found.reliabilities[0]
     # Differences of 1, 1.5 and 6: 0.731, 0.818 and 0.998, of which the second is right.
     sure = 1 / (1 + np.exp([-1, -1.5, -6]))
@@ -127,7 +130,7 @@ def test_calibration_is_of_the_probabilities_over_the_prior():
 
 
 def test_table_of_labels():
-    found = evaluate_classification(saying(LOUD), TWO, "model")
+    found = evaluate_classification(EvalModel("model", saying(LOUD)), TWO)
     table = found.tables[1]
     assert list(cells(table, "hiphop").values()) == [1, 0, round(1 / 3, 4), 0.5]
     # No recording was taken for rock: there is no precision.
@@ -136,7 +139,7 @@ def test_table_of_labels():
 
 
 def test_worst_are_the_most_confident_wrong_ones():
-    found = evaluate_classification(saying(LOUD), TWO, "model")
+    found = evaluate_classification(EvalModel("model", saying(LOUD)), TWO)
     assert [one.audio for one in found.worst] == ["c.wav", "a.wav"]
     assert (found.worst[0].expected, found.worst[0].predicted) == ("Rock", "Hip-hop")
     # tanh(x / 2) is the difference of the two probabilities.
@@ -147,7 +150,7 @@ def test_missing_recordings_are_told_and_the_rest_is_scored(tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(1600), 16_000)
     some = TWO._replace(clips=items(tmp_path, a="rock", b="hiphop", c="rock"))
     put = saying(LOUD | {"b.wav": None}, cut={"a.wav"})
-    found = evaluate_classification(put, some, "model")
+    found = evaluate_classification(EvalModel("model", put), some)
     assert found.missing == 1
     assert found.notices == [
         "1 of 3 recordings skipped: 1 whose recording is missing or broken; they are listed below",
@@ -159,16 +162,18 @@ def test_missing_recordings_are_told_and_the_rest_is_scored(tmp_path):
     assert found.confusions[0].counts == [[0, 0], [2, 0]]
     assert write_report([found], tmp_path / "report").is_file()
     nothing = saying({"": (-1.0, -2.0)}, None)
-    assert "no question could be asked: " in refusal(evaluate_classification, nothing, some, "m")
+    assert "no question could be asked: " in refusal(
+        evaluate_classification, EvalModel("m", nothing), some
+    )
     no_prompt = saying(LOUD | {"": None})
-    assert "no such file" in refusal(evaluate_classification, no_prompt, some, "m")
+    assert "no such file" in refusal(evaluate_classification, EvalModel("m", no_prompt), some)
 
 
 def test_prompt_and_words_can_be_changed(tmp_path):
     (tmp_path / "words.csv").write_text("label,text\nhiphop,It is rap.\n")
     put = saying(LOUD)
     config = ClassificationConfig("What is it?", str(tmp_path / "words.csv"))
-    found = evaluate_classification(put, TWO, "model", config, {"more": "x"})
+    found = evaluate_classification(EvalModel("model", put, settings={"more": "x"}), TWO, config)
     assert {(one.prompt, one.options) for one in put.asked} == {
         ("What is it?", ("It is rap.", "Rock"))
     }
@@ -184,7 +189,7 @@ def test_every_field_of_the_config_counts(tmp_path):
 
     def results(**fields):
         config = dataclasses.replace(ClassificationConfig(), **fields)
-        return evaluate_classification(saying(scores), found, "model", config)
+        return evaluate_classification(EvalModel("model", saying(scores)), found, config)
 
     changes = {
         "prompt": "?",
@@ -280,11 +285,14 @@ def test_labels_as_words(label, wanted):
     [
         ("label,name\na,b\n", "has no column text; its first line is to name label,text"),
         ("", "has no column label, text"),
-        ("label,text\nrok,Rock\n", "line 2: 'rok' is no label of the data set; use hiphop, rock"),
-        ("label,text\nrock,\n", "line 2 has empty or more fields"),
-        ("label,text\nrock\n", "line 2 has empty or more fields"),
-        ("label,text\nrock,A,B\n", "line 2 has empty or more fields"),
-        ("label,text\nrock,A\nrock,B\n", "line 3: names 'rock' twice"),
+        (
+            "label,text\nrok,Rock\n",
+            "line 2 has the label 'rok', which the data set lacks; use hiphop, rock",
+        ),
+        ("label,text\nrock,\n", "line 2 has an empty text"),
+        ("label,text\nrock\n", "line 2 has 1 fields where there are 2 columns"),
+        ("label,text\nrock,A,B\n", "line 2 has 3 fields where there are 2 columns"),
+        ("label,text\nrock,A\nrock,B\n", "line 3 names 'rock' again"),
         ("label,text\nrock,Hip-hop\n", "'hiphop' and 'rock' have the same text 'Hip-hop'"),
     ],
 )

@@ -3,20 +3,47 @@
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
+from tinymu_jax.checkpoints.checkpoint import (
+    Checkpoint,
+    encoder_of,
+    init_params,
+    save_checkpoint,
+)
+from tinymu_jax.checkpoints.open import open_checkpoint
 from tinymu_jax.cli.options import Model
 from tinymu_jax.data.annotations.labelled import LabelledSet, validate
 from tinymu_jax.data.annotations.labelled_archives import read_labelled_sets
 from tinymu_jax.errors import InputError
-from tinymu_jax.evaluation.probe.probe import ProbeConfig, ProbeResult
+from tinymu_jax.evaluation.captioning import (
+    CaptionConfig,
+    evaluate_captions,
+    read_list_captions,
+    read_musiccaps_captions,
+)
+from tinymu_jax.evaluation.multiple_choice.muchomusic import ChoiceConfig, evaluate_muchomusic
+from tinymu_jax.evaluation.multiple_choice.questions import read_choices
+from tinymu_jax.evaluation.probe.probe import ProbeConfig, ProbeResult, run_probe
+from tinymu_jax.evaluation.probe.vectors import mean_vectors
+from tinymu_jax.evaluation.question_lists import evaluate_list, read_questions
+from tinymu_jax.evaluation.report.build import compare_reports, write_report
+from tinymu_jax.evaluation.responses import EvalModel, cached_engine
+from tinymu_jax.evaluation.results import EvalResult, Metric
 from tinymu_jax.evaluation.synthetic.scores import as_text
-from tinymu_jax.models.config import NANO
+from tinymu_jax.evaluation.zero_shot import (
+    ClassificationConfig,
+    evaluate_classification,
+    read_recordings,
+)
+from tinymu_jax.models.config import NANO, HeadConfig
+from tinymu_jax.quickstart.evaluate import examine
+from tinymu_jax.utils.files import make_folder, write_json
 from tinymu_jax.utils.numbers import percent
 from tinymu_jax.utils.progress import show_progress
 
@@ -32,22 +59,20 @@ class EvalOptions:
     max_new_tokens: int = 64
     """Maximum length of an answer."""
 
-    def run(self, evaluate: Callable[[Any, Callable, dict[str, str]], Any]) -> int:
-        """Loads the model, evaluates it and writes the report; returns the exit code.
-
-        Args:
-            evaluate: called with the model, its cached engine and the settings for the report;
-                returns an `EvalResult`.
-        """
-        from tinymu_jax.evaluation.report.build import write_report
-        from tinymu_jax.evaluation.responses import cached_engine
-
+    def run(self, evaluate: Callable[[EvalModel], EvalResult]) -> int:
+        """Loads the model, evaluates it and writes the report; returns the exit code."""
         model = self.model.load_assistant()
         settings = {name: str(value) for name, value in vars(self.model).items()}
-        settings["max_new_tokens"] = str(self.max_new_tokens)
         with show_progress("asking") as progress:
-            engine = cached_engine(model, self.output, self.max_new_tokens, progress)
-            result = evaluate(model, engine, settings)
+            result = evaluate(
+                EvalModel(
+                    self.model.checkpoint,
+                    cached_engine(model, self.output, self.max_new_tokens, progress),
+                    lambda text: len(model.tokenizer.encode(text)),
+                    model.config.max_text_tokens,
+                    settings | {"max_new_tokens": str(self.max_new_tokens)},
+                )
+            )
         page = write_report([result], self.output)
         for notice in result.notices:
             print(f"note: {notice}", file=sys.stderr)
@@ -57,7 +82,7 @@ class EvalOptions:
         return 3 if result.missing else 0
 
 
-def format_metric(metric: Any) -> str:
+def format_metric(metric: Metric) -> str:
     """Returns a metric with its interval, in percent if it is a fraction."""
     if metric.value is None:
         return metric.note
@@ -79,41 +104,15 @@ class MuchomusicCommand:
     """Its csv, or a JSONL of audio, question, choices and answer."""
     audio: Path
     """Folder of the recordings; their names contain the identifiers."""
-    one_shot: bool = False
-    """Put a worked example before each question, as the official configuration does."""
-    generate: bool = True
-    """Generate answers; else only the options' likelihoods are compared."""
-    text_only: bool = True
-    """Also evaluate the model without audio, as a baseline."""
-    seed: int = 0
-    """Of the order of the options, and of the intervals."""
+    config: Annotated[ChoiceConfig, tyro.conf.arg(name="")] = field(default_factory=ChoiceConfig)
     options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(default_factory=EvalOptions)
 
     def run(self) -> int:
         """Evaluates; returns the exit code."""
-        from tinymu_jax.evaluation.multiple_choice.muchomusic import (
-            ChoiceConfig,
-            evaluate_muchomusic,
-        )
-        from tinymu_jax.evaluation.multiple_choice.questions import read_choices
-
-        questions = read_choices(self.questions, self.audio, self.seed)
+        questions = read_choices(self.questions, self.audio, self.config.seed)
+        answers = self.options.output / "answers.jsonl"
         return self.options.run(
-            lambda model, engine, settings: evaluate_muchomusic(
-                engine,
-                questions,
-                self.options.model.checkpoint,
-                lambda text: len(model.tokenizer.encode(text)),
-                ChoiceConfig(
-                    self.one_shot,
-                    self.generate,
-                    self.text_only,
-                    model.config.max_text_tokens,
-                    self.seed,
-                ),
-                settings,
-                self.options.output / "answers.jsonl",
-            )
+            lambda model: evaluate_muchomusic(model, questions, self.config, answers)
         )
 
 
@@ -131,29 +130,18 @@ class CaptionsCommand:
     """Folder of the recordings."""
     split: Literal["eval", "balanced", "all"] = "eval"
     """Of MusicCaps: AudioSet's evaluation set, its balanced subset, or all."""
-    prompt: str = "Describe the music you hear."
-    """The question."""
-    seed: int = 0
-    """Of the intervals."""
+    config: Annotated[CaptionConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionConfig)
     options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(
         default_factory=lambda: EvalOptions(max_new_tokens=128)
     )
 
     def run(self) -> int:
         """Evaluates; returns the exit code."""
-        from tinymu_jax.evaluation import captioning
-
         if self.captions.suffix.lower() == ".csv":
-            captions = captioning.read_musiccaps_captions(self.captions, self.audio, self.split)
+            captions = read_musiccaps_captions(self.captions, self.audio, self.split)
         else:
-            captions = captioning.read_list_captions(self.captions, self.audio)
-        config = captioning.CaptionConfig(self.prompt, self.seed)
-        name = self.options.model.checkpoint
-        return self.options.run(
-            lambda _, engine, settings: captioning.evaluate_captions(
-                engine, captions, name, config, settings
-            )
-        )
+            captions = read_list_captions(self.captions, self.audio)
+        return self.options.run(lambda model: evaluate_captions(model, captions, self.config))
 
 
 @dataclass(frozen=True)
@@ -172,36 +160,15 @@ class ClassificationCommand:
     """Data set in the folder: gtzan, nsynth, medleysolos, esc50, urbansound8k."""
     label_column: str | None = None
     """The csv's column of labels, if not label."""
-    prompt: str | None = None
-    """The question; default by data set."""
-    label_texts: str | None = None
-    """A csv of label and text, with the answer for each label."""
-    all_splits: bool = False
-    """Classify the recordings of all splits, not only the test split."""
-    bins: int = 15
-    """Bins of confidence, for the calibration error."""
-    seed: int = 0
-    """Of the intervals."""
+    config: Annotated[ClassificationConfig, tyro.conf.arg(name="")] = field(
+        default_factory=ClassificationConfig
+    )
     options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(default_factory=EvalOptions)
 
     def run(self) -> int:
         """Evaluates; returns the exit code."""
-        from tinymu_jax.evaluation.zero_shot import (
-            ClassificationConfig,
-            evaluate_classification,
-            read_recordings,
-        )
-
         dataset = read_recordings(self.data, self.audio, self.dataset, self.label_column)
-        config = ClassificationConfig(
-            self.prompt, self.label_texts, self.all_splits, self.bins, self.seed
-        )
-        name = self.options.model.checkpoint
-        return self.options.run(
-            lambda _, engine, settings: evaluate_classification(
-                engine, dataset, name, config, settings
-            )
-        )
+        return self.options.run(lambda model: evaluate_classification(model, dataset, self.config))
 
 
 @dataclass(frozen=True)
@@ -220,19 +187,8 @@ class QuestionsCommand:
 
     def run(self) -> int:
         """Evaluates; returns the exit code."""
-        from tinymu_jax.evaluation.question_lists import ListConfig, evaluate_list, read_questions
-
         questions = read_questions(self.lists, self.audio)
-        return self.options.run(
-            lambda model, engine, settings: evaluate_list(
-                engine,
-                questions,
-                self.options.model.checkpoint,
-                lambda text: len(model.tokenizer.encode(text)),
-                ListConfig(model.config.max_text_tokens, self.seed),
-                settings,
-            )
-        )
+        return self.options.run(lambda model: evaluate_list(model, questions, self.seed))
 
 
 @dataclass(frozen=True)
@@ -246,8 +202,6 @@ class ReportCommand:
 
     def run(self) -> int:
         """Compares; returns the exit code."""
-        from tinymu_jax.evaluation.report.build import compare_reports
-
         if len(self.reports) < 2:
             raise InputError("less than two reports: name the folders of two evaluations or more")
         print(f"the report is {compare_reports(self.reports, self.output)}")
@@ -286,10 +240,6 @@ class ProbeCommand:
 
     def run(self) -> int:
         """Probes; returns the exit code."""
-        from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of, init_params
-        from tinymu_jax.checkpoints.open import open_checkpoint
-        from tinymu_jax.utils.files import make_folder
-
         self.probe.check()
         datasets = read_labelled_sets(self.data, self.audio, self.dataset, self.label_column)
         encoder = encoder_of(open_checkpoint(self.checkpoint))
@@ -305,9 +255,6 @@ class ProbeCommand:
         self, datasets: list[LabelledSet], encoder: Any, vectors: Path, output: Path | None
     ) -> dict[str, ProbeResult]:
         """Trains a probe for each data set, and saves it if there is an `output` folder."""
-        from tinymu_jax.evaluation.probe.probe import run_probe
-        from tinymu_jax.evaluation.probe.vectors import mean_vectors
-
         paths = [clip.path for clip in datasets[0].clips]
         with show_progress("encoding") as progress:
             means = mean_vectors(encoder, paths, vectors, progress, self.max_bad_fraction)
@@ -322,11 +269,6 @@ class ProbeCommand:
 
     def _save(self, data: LabelledSet, encoder: Any, result: ProbeResult, output: Path) -> None:
         """Saves encoder and probe as a checkpoint with the names of the classes."""
-        from dataclasses import replace
-
-        from tinymu_jax.checkpoints.checkpoint import Checkpoint, save_checkpoint
-        from tinymu_jax.models.config import HeadConfig
-
         name = data.name.replace(", ", "_").replace("/", "_")
         activation = "sigmoid" if data.multi_label else "softmax"
         head = HeadConfig("probe", len(data.classes), activation)
@@ -338,8 +280,6 @@ class ProbeCommand:
 
     def _report(self, results: dict[str, dict[str, ProbeResult]], output: Path) -> None:
         """Prints the results and writes them to `PROBE_FILE`."""
-        from tinymu_jax.utils.files import write_json
-
         page: dict[str, Any] = {"checkpoint": self.checkpoint, "data": str(self.data)}
         for encoder, by_name in results.items():
             page[encoder] = {
@@ -383,9 +323,8 @@ class SyntheticCommand:
 
     def run(self) -> int:
         """Evaluates; returns the exit code."""
-        from tinymu_jax.quickstart.evaluate import evaluate_model
-
-        result = evaluate_model(self.checkpoint, self.folder, self.output, self.baselines)
+        with show_progress("asking") as progress:
+            result = examine(self.checkpoint, self.folder, self.output, progress, self.baselines)
         print(as_text(result.scores))
         print(f"scores and answers are in {self.output}", file=sys.stderr)
         return 0

@@ -14,7 +14,7 @@ from tinymu_jax.data.annotations.musiccaps import TEST_SETS, read_musiccaps
 from tinymu_jax.data.musicskills import read_list
 from tinymu_jax.data.question_formats import CAPTIONING
 from tinymu_jax.errors import InputError
-from tinymu_jax.evaluation.responses import CachedEngine
+from tinymu_jax.evaluation.responses import EvalModel
 from tinymu_jax.evaluation.results import EvalResult, Example, Metric, Table
 from tinymu_jax.evaluation.skipped import (
     Answers,
@@ -120,7 +120,7 @@ def read_list_captions(path: str | Path, audio: str | Path) -> CaptionSet:
         InputError: it is no such list, or has no captions.
     """
     if not Path(audio).is_dir():
-        raise InputError(f"{audio}: is no folder; name the one with the audio of {path}")
+        raise InputError(f"{audio}: is not a folder; name the one with the audio of {path}")
     captions: dict[Path, dict[str, None]] = {}
     for number, record in enumerate(read_list(Path(path))):
         if record["task"] != CAPTIONING:
@@ -137,27 +137,16 @@ def read_list_captions(path: str | Path, audio: str | Path) -> CaptionSet:
 
 
 def evaluate_captions(
-    engine: CachedEngine,
-    captions: CaptionSet,
-    checkpoint: str,
-    config: CaptionConfig | None = None,
-    settings: Mapping[str, str] | None = None,
+    model: EvalModel, captions: CaptionSet, config: CaptionConfig | None = None
 ) -> EvalResult:
     """Captions all recordings and scores the captions.
-
-    Args:
-        engine: called once; recordings whose response is an `InputError` are skipped.
-        captions: at least one recording.
-        checkpoint: name of the model.
-        config: the evaluation's settings.
-        settings: further settings for the report.
 
     Raises:
         InputError: no recording could be captioned.
     """
     config = config or CaptionConfig()
     requests = [Request(clip.audio, config.prompt, CAPTIONING) for clip in captions.clips]
-    *responses, text_only = engine([*requests, Request(None, config.prompt, CAPTIONING)])
+    *responses, text_only = model.engine([*requests, Request(None, config.prompt, CAPTIONING)])
     if isinstance(text_only, InputError):
         raise text_only
     answers = collect_answers(captions.clips, responses)
@@ -168,22 +157,22 @@ def evaluate_captions(
     scored = {
         name: score_texts(texts, references, groups, config.seed) for name, texts in rows.items()
     }
-    model = scored["this model"]
+    scores = scored["this model"]
     return EvalResult(
         kind="captions",
         title=captions.name,
-        checkpoint=checkpoint,
-        headline={name: model.metrics[name] for name in HEADLINE},
+        checkpoint=model.name,
+        headline={name: scores.metrics[name] for name in HEADLINE},
         tables=[_table(rows, scored, clips), *skipped_tables(answers.missing)],
         notices=_notices(answers),
         missing=len(answers.missing),
-        worst=_worst(answers, model, config.prompt),
+        worst=_worst(answers, scores, config.prompt),
         published={
             name: Metric(value, note=PUBLISHED_NOTE)
             for name, value in PUBLISHED.items()
             if captions.music_caps
         },
-        settings={"prompt": config.prompt, **model.settings, **(settings or {})},
+        settings={"prompt": config.prompt, **scores.settings, **model.settings},
     )
 
 

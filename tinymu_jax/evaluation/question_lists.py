@@ -4,8 +4,7 @@ Multiple choice is graded by the letter, yes or no by the first word, all else b
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from tinymu_jax.evaluation.answer_parsing import (
     read_yes_no,
 )
 from tinymu_jax.evaluation.bootstrap import interval_note, mean_metrics
-from tinymu_jax.evaluation.responses import CachedEngine
+from tinymu_jax.evaluation.responses import EvalModel
 from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Table
 from tinymu_jax.evaluation.skipped import (
     Answers,
@@ -101,16 +100,6 @@ class QuestionList(NamedTuple):
     """Records dropped because they repeat a question and its answer."""
 
 
-@dataclass(frozen=True)
-class ListConfig:
-    """Settings of an evaluation of lists."""
-
-    max_prompt_tokens: int = 129
-    """Questions with longer prompts are skipped."""
-    seed: int = 0
-    """Of the intervals' resamples."""
-
-
 # --- reading -------------------------------------------------------------------------------------
 
 
@@ -184,6 +173,9 @@ def _options(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
     options = record.get("options") or _options_in(record["input_text"])
     if not isinstance(options, list | tuple) or not all(isinstance(text, str) for text in options):
         raise InputError(f"{where}: its options are not a list of texts; {_REMEDY}")
+    letters = [f"({letter}) " for letter in LETTERS[: len(options)]]
+    if len(letters) == len(options) and all(map(str.startswith, options, letters)):
+        options = [text.removeprefix(x) for text, x in zip(options, letters, strict=True)]
     if not 2 <= len(options) <= len(LETTERS):
         count = f"{len(options) or 'no'} option{'s' * (len(options) != 1)}"
         raise InputError(f"{where}: has {count}, and needs 2 to {len(LETTERS)}; {_REMEDY}")
@@ -223,43 +215,31 @@ def _right_option(options: Sequence[str], answer: str) -> int | None:
 # --- evaluation ----------------------------------------------------------------------------------
 
 
-def evaluate_list(
-    engine: CachedEngine,
-    asked: QuestionList,
-    checkpoint: str,
-    count_tokens: Callable[[str], int],
-    config: ListConfig | None = None,
-    settings: Mapping[str, str] | None = None,
-) -> EvalResult:
+def evaluate_list(model: EvalModel, asked: QuestionList, seed: int = 0) -> EvalResult:
     """Asks all questions of a list and grades the answers.
 
     Args:
-        engine: called once; questions whose response is an `InputError` are skipped.
+        model: the model.
         asked: at least one question.
-        checkpoint: name of the model.
-        count_tokens: of a prompt.
-        config: the evaluation's settings.
-        settings: further settings for the report.
+        seed: of the intervals' resamples.
 
     Raises:
         InputError: no question could be asked.
     """
-    config = config or ListConfig()
     fitting, too_long = skip_long_prompts(
         asked.questions,
         [question.prompt for question in asked.questions],
         [f"{question.audio}: {question.prompt!r}" for question in asked.questions],
-        count_tokens,
-        config.max_prompt_tokens,
+        model,
     )
     if not fitting:
         raise InputError(f"{asked.name}: no question could be asked: {too_long[0]}")
-    responses = engine([Request(one.audio, one.prompt, one.task) for one in fitting])
+    responses = model.engine([Request(one.audio, one.prompt, one.task) for one in fitting])
     answers = collect_answers(fitting, responses)
     tasks = sorted({q.task for q in answers.items}, key=lambda task: (_place(task), task))
     scores = {task: _scores(task, answers) for task in tasks}
     recordings = [question.audio for question in answers.items]
-    metrics = mean_metrics(dict(_cell_scores(answers.items, scores)), recordings, config.seed)
+    metrics = mean_metrics(dict(_cell_scores(answers.items, scores)), recordings, seed)
     bleu_settings: dict[str, str] = {}
     for task in (task for task in tasks if task not in TITLES):
         bleu_metrics, bleu_settings[f"BLEU of {task}"] = _bleu(task, answers)
@@ -267,7 +247,7 @@ def evaluate_list(
     return EvalResult(
         kind="list",
         title=asked.name,
-        checkpoint=checkpoint,
+        checkpoint=model.name,
         headline=_headline(metrics, tasks),
         tables=[*_tables(metrics, tasks), *skipped_tables([*answers.missing, *too_long])],
         notices=_notices(answers, too_long, asked.repeated),
@@ -276,8 +256,8 @@ def evaluate_list(
         worst=_worst(answers, scores),
         settings={
             "prompts": "those of the list",
-            "intervals": f"{interval_note(config.seed)}; BLEU has none",
-            **(settings or {}),
+            "intervals": f"{interval_note(seed)}; BLEU has none",
+            **model.settings,
             **({ROUGE_L: SETTINGS[ROUGE_L]} if bleu_settings else {}),
             **bleu_settings,
         },

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,21 @@ RECORDINGS_PER_WRITE = 64
 
 CachedEngine = Callable[[Sequence[Request]], list[Response | InputError]]
 """Returns the response to each request, or what is wrong with its recording or prompt."""
+
+
+class EvalModel(NamedTuple):
+    """A model under evaluation."""
+
+    name: str
+    """Of its checkpoint."""
+    engine: CachedEngine
+    """Called once by each evaluation."""
+    count_tokens: Callable[[str], int] = len
+    """Of a prompt."""
+    max_prompt_tokens: int = 129
+    """Questions with longer prompts are skipped."""
+    settings: Mapping[str, str] = MappingProxyType({})
+    """For the report."""
 
 
 class ResponseCache(NamedTuple):

@@ -1,10 +1,11 @@
 """Questions without an answer: counted in a report's notices and listed in its last table."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from tinymu_jax.errors import InputError
+from tinymu_jax.evaluation.responses import EvalModel
 from tinymu_jax.evaluation.results import Metric, Table
 from tinymu_jax.inference.engine import Response
 
@@ -30,11 +31,7 @@ class Answers(NamedTuple, Generic[Item]):
 
 
 def skip_long_prompts(
-    items: Sequence[Item],
-    prompts: Sequence[str],
-    names: Sequence[str],
-    count_tokens: Callable[[str], int],
-    max_tokens: int,
+    items: Sequence[Item], prompts: Sequence[str], names: Sequence[str], model: EvalModel
 ) -> tuple[list[Item], list[str]]:
     """Returns the questions whose prompts fit the model, and an error for each other one.
 
@@ -42,16 +39,15 @@ def skip_long_prompts(
         items: the questions.
         prompts: of each.
         names: of each, for the errors.
-        count_tokens: of a prompt.
-        max_tokens: that the model takes.
+        model: its tokenizer and limit.
     """
     fitting, too_long = [], []
     for item, prompt, name in zip(items, prompts, names, strict=True):
-        length = count_tokens(prompt)
-        if length <= max_tokens:
+        length, limit = model.count_tokens(prompt), model.max_prompt_tokens
+        if length <= limit:
             fitting.append(item)
         else:
-            too_long.append(f"{name} has {length} tokens, the model takes {max_tokens}")
+            too_long.append(f"{name} has {length} tokens, the model takes {limit}")
     return fitting, too_long
 
 

@@ -4,8 +4,6 @@ A label's log-likelihood without audio, its prior, is subtracted, since some lab
 answers to anything: log P(label | audio, prompt) - log P(label | prompt). Both are scored.
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +15,11 @@ from jaxtyping import Bool, Float, Int
 
 from tinymu_jax.data.annotations.labelled import SPLITS, LabelledClip, LabelledSet, read_label_rows
 from tinymu_jax.data.annotations.labelled_archives import read_labelled_set
+from tinymu_jax.data.annotations.tables import read_rows
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.bootstrap import interval_note, mean_metrics
 from tinymu_jax.evaluation.calibration import BINS, calibration, softmax
-from tinymu_jax.evaluation.responses import CachedEngine
+from tinymu_jax.evaluation.responses import EvalModel
 from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Reliability, Table
 from tinymu_jax.evaluation.skipped import (
     Answers,
@@ -31,7 +30,6 @@ from tinymu_jax.evaluation.skipped import (
 )
 from tinymu_jax.evaluation.tables import MAX_WORST
 from tinymu_jax.inference.engine import Request
-from tinymu_jax.utils.files import read_text
 
 PROMPTS = {
     "GTZAN": "What is the genre of this music?",
@@ -179,26 +177,15 @@ def read_label_texts(classes: Iterable[str], path: str | Path | None = None) -> 
 
 def _read_texts(path: str | Path, labels: Iterable[str]) -> dict[str, str]:
     """Returns the texts in a csv, by label."""
-    content = read_text(path, f"name a csv of {','.join(COLUMNS)}").removeprefix("\ufeff")
-    rows = csv.DictReader(io.StringIO(content))
-    missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
-    if missing:
-        raise InputError(
-            f"{path}: has no column {', '.join(missing)}; its first line is to name "
-            f"{','.join(COLUMNS)}"
-        )
+    remedy = f"its first line is to name {','.join(COLUMNS)}"
     texts: dict[str, str] = {}
-    for row in rows:
-        where = f"{path}: line {rows.line_num}"
-        label, text = ((row[column] or "").strip() for column in COLUMNS)
-        if None in row or not label or not text:
-            raise InputError(f"{where} has empty or more fields; repair it")
+    for row in read_rows(Path(path), COLUMNS, remedy):
+        label, text = map(row.filled, COLUMNS)
         if label not in labels:
-            raise InputError(
-                f"{where}: {label!r} is no label of the data set; use {', '.join(sorted(labels))}"
-            )
+            known = ", ".join(sorted(labels))
+            raise row.fault(f"has the label {label!r}, which the data set lacks; use {known}")
         if label in texts:
-            raise InputError(f"{where}: names {label!r} twice; keep one line of each label")
+            raise row.fault(f"names {label!r} again; keep one line of each label")
         texts[label] = text
     return texts
 
@@ -291,20 +278,9 @@ def class_scores(
 
 
 def evaluate_classification(
-    engine: CachedEngine,
-    dataset: LabelledSet,
-    checkpoint: str,
-    config: ClassificationConfig | None = None,
-    settings: Mapping[str, str] | None = None,
+    model: EvalModel, dataset: LabelledSet, config: ClassificationConfig | None = None
 ) -> EvalResult:
-    """Classifies the recordings of a data set's test split.
-
-    Args:
-        engine: called once; recordings whose response is an `InputError` are skipped.
-        dataset: each recording with one label: see `read_recordings`.
-        checkpoint: name of the model.
-        config: the evaluation's settings.
-        settings: further settings for the report.
+    """Classifies the recordings of a data set's test split, each with one label.
 
     Raises:
         InputError: no test split; labels with the same text; no bins; no recording could be
@@ -319,7 +295,7 @@ def evaluate_classification(
     prompt = config.prompt or PROMPTS.get(dataset.name, PROMPT)
     without = Request(None, prompt, TASK, tuple(texts.values()), score_only=True)
     requests = [without._replace(audio=item.path) for item in items]
-    *responses, text_only = engine([*requests, without])
+    *responses, text_only = model.engine([*requests, without])
     if isinstance(text_only, InputError):
         raise text_only
     answers = collect_answers(items, responses)
@@ -341,7 +317,7 @@ def evaluate_classification(
     return EvalResult(
         kind="classification",
         title=dataset.name,
-        checkpoint=checkpoint,
+        checkpoint=model.name,
         headline=headline,
         tables=[table, _by_class(classified, scores), *skipped_tables(answers.missing)],
         notices=[
@@ -362,7 +338,7 @@ def evaluate_classification(
             "split": "all" if config.all_splits or dataset.folds else "test",
             "probabilities": f"softmax over the labels; {config.bins} bins of equal width",
             "intervals": interval_note(config.seed),
-            **(settings or {}),
+            **model.settings,
         },
     )
 

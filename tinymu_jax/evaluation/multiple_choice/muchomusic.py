@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.answer_parsing import RULES, Reading, read_answer
 from tinymu_jax.evaluation.multiple_choice.metrics import Graded, Outcome, choice_result
 from tinymu_jax.evaluation.multiple_choice.questions import ChoiceQuestion
-from tinymu_jax.evaluation.responses import CachedEngine
+from tinymu_jax.evaluation.responses import CachedEngine, EvalModel
 from tinymu_jax.evaluation.results import EvalResult
 from tinymu_jax.evaluation.skipped import skip_long_prompts
 from tinymu_jax.inference.engine import Request, Response
@@ -38,10 +38,8 @@ class ChoiceConfig:
     """Generate answers; else only the options' likelihoods are compared."""
     text_only: bool = True
     """Also evaluate without audio, as a baseline."""
-    max_prompt_tokens: int = 129
-    """Questions with longer prompts are skipped."""
     seed: int = 0
-    """Of the intervals' resamples."""
+    """Of the order of the options, and of the intervals' resamples."""
 
 
 def choice_prompt(question: ChoiceQuestion, one_shot: bool = False) -> str:
@@ -54,24 +52,17 @@ def choice_prompt(question: ChoiceQuestion, one_shot: bool = False) -> str:
 
 
 def evaluate_muchomusic(
-    engine: CachedEngine,
+    model: EvalModel,
     questions: Sequence[ChoiceQuestion],
-    checkpoint: str,
-    count_tokens: Callable[[str], int],
     config: ChoiceConfig | None = None,
-    settings: Mapping[str, str] | None = None,
     answers: str | Path | None = None,
 ) -> EvalResult:
     """Asks all questions and scores the answers by every rule.
 
     Args:
-        engine: called once, with questions grouped by recording and those without audio last;
-            questions whose response is an `InputError` are skipped.
+        model: its engine gets questions grouped by recording, and those without audio last.
         questions: in any order.
-        checkpoint: name of the model.
-        count_tokens: of a prompt.
         config: the evaluation's settings.
-        settings: further settings for the report.
         answers: JSONL file to write, a line per question: its options in the order shown, the
             answer, and the option that each rule reads.
 
@@ -85,11 +76,12 @@ def evaluate_muchomusic(
         questions,
         [choice_prompt(question, config.one_shot) for question in questions],
         [f"{question.id}: its prompt" for question in questions],
-        count_tokens,
-        config.max_prompt_tokens,
+        model,
     )
     graded, missing = [], []
-    for question, (response, text_only) in zip(fitting, _ask(engine, fitting, config), strict=True):
+    for question, (response, text_only) in zip(
+        fitting, _ask(model.engine, fitting, config), strict=True
+    ):
         if isinstance(response, InputError):
             missing.append(str(response))
         else:
@@ -99,7 +91,8 @@ def evaluate_muchomusic(
     if answers is not None:
         _write_answers(answers, graded, config.generate)
     outcome = Outcome(graded, too_long, missing, config.generate)
-    return choice_result(outcome, checkpoint, _settings(config) | dict(settings or {}), config.seed)
+    settings = _settings(config) | dict(model.settings)
+    return choice_result(outcome, model.name, settings, config.seed)
 
 
 def _ask(

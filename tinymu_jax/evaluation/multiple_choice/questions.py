@@ -1,9 +1,7 @@
 """Reads multiple-choice questions about recordings: MuChoMusic's csv, or JSONL."""
 
 import ast
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tinymu_jax.data.annotations.audio_index import AudioIndex, find_audio, index_audio
+from tinymu_jax.data.annotations.tables import TableRow, read_rows
 from tinymu_jax.data.question_formats import LETTERS
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import read_text
@@ -82,42 +81,25 @@ def read_choices(path: str | Path, audio: str | Path, seed: int = 0) -> list[Cho
 
 def _read_csv(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
     """Yields the questions of a csv, the right option first."""
-    text = read_text(path, "name a csv in MuChoMusic's form").removeprefix("\ufeff")
-    rows = csv.DictReader(io.StringIO(text), strict=True)
-    try:
-        missing = [name for name in NEEDED if name not in (rows.fieldnames or ())]
-        if missing:
-            raise InputError(
-                f"{path}: has no column {', '.join(missing)}; its first line is to name "
-                f"{', '.join(NEEDED)}"
-            )
-        index = index_audio(audio)
-        for row in rows:
-            yield _from_row(row, index, f"{path}: line {rows.line_num}")
-    except csv.Error as error:
-        raise InputError(
-            f"{path}: line {rows.line_num}: is no csv ({error}); look for a quote that is not "
-            "closed"
-        ) from error
+    index = index_audio(audio)
+    remedy = f"name a csv in MuChoMusic's form, with the columns {', '.join(NEEDED)}"
+    for row in read_rows(Path(path), NEEDED, remedy):
+        yield _from_row(row, index)
 
 
-def _from_row(row: Mapping[str, Any], index: AudioIndex, where: str) -> ChoiceQuestion:
+def _from_row(row: TableRow, index: AudioIndex) -> ChoiceQuestion:
     """Returns the question of a csv row."""
-    if None in row or None in row.values():
-        raise InputError(f"{where}: has more or fewer fields than columns; repair it")
-    dataset, identifier = row["dataset"].strip(), row["dataset_identifier"].strip()
-    if not dataset or not identifier:
-        raise InputError(f"{where}: has an empty dataset or dataset_identifier; fill it in")
-    name = identifier.removesuffix(".json")
-    answers = [(row[c].strip(), kind) for c, kind in zip(ANSWERS, KINDS, strict=True)]
-    if not answers[0][0] and any(text for text, _ in answers):
-        raise InputError(f"{where}: has an empty correct_answer; fill it in")
+    dataset, name = row.filled("dataset"), row.filled("dataset_identifier").removesuffix(".json")
+    answers = [(row.text(c), kind) for c, kind in zip(ANSWERS, KINDS, strict=True)]
+    if any(text for text, _ in answers):
+        row.filled(ANSWERS[0])
     answers = [(text, kind) for text, kind in answers if text]
-    labels = {label: _tags(row[column], column, where) for label, column in COLUMNS.items()}
+    where = f"{row.path}: line {row.line}"
+    labels = {label: _tags(row.text(column), column, where) for label, column in COLUMNS.items()}
     question = ChoiceQuestion(
         id=f"{dataset}/{name}",
         audio=find_audio(index, dataset, name) or index.folder / dataset / f"{name}.wav",
-        question=row["question"].strip(),
+        question=row.text("question"),
         options=tuple(text for text, _ in answers),
         right=0,
         labels=labels | {DATASET: (dataset,)},
@@ -128,7 +110,6 @@ def _from_row(row: Mapping[str, Any], index: AudioIndex, where: str) -> ChoiceQu
 
 def _tags(text: str, column: str, where: str) -> tuple[str, ...]:
     """Returns a field's tags: a Python list, or comma-separated; a genre is a single name."""
-    text = text.strip()
     if not text.startswith("["):
         parts = [text] if column == COLUMNS[GENRE] else text.split(",")
     else:
@@ -151,9 +132,9 @@ def _read_jsonl(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"{where}: is no json ({error}); repair it") from error
+            raise InputError(f"{where}: is not json ({error}); repair it") from error
         if not isinstance(record, dict) or not set(FIELDS) <= set(record):
-            raise InputError(f"{where}: is no object with {', '.join(FIELDS)}; repair it")
+            raise InputError(f"{where}: is not an object with {', '.join(FIELDS)}; repair it")
         yield _from_record(record, Path(audio), where)
 
 
@@ -162,7 +143,7 @@ def _from_record(record: Mapping[str, Any], audio: Path, where: str) -> ChoiceQu
     name, text, choices, answer = (record[field] for field in FIELDS)
     texts = [name, text, *choices] if isinstance(choices, list) else [None]
     if not all(isinstance(value, str) for value in texts):
-        raise InputError(f"{where}: audio, question or choices are no texts; repair it")
+        raise InputError(f"{where}: audio, question or choices are not texts; repair it")
     if not name:
         raise InputError(f"{where}: names no audio; fill it in")
     options = tuple(choice.strip() for choice in choices)
