@@ -134,7 +134,7 @@ def test_captions_are_scored(music, tmp_path, capsys, monkeypatch):
 
 
 def test_checkpoints_stand_beside_each_other(music, tmp_path, capsys, monkeypatch):
-    arguments = ("list", music / "binary.json", "--audio", music / "clips")
+    arguments = ("questions", music / "binary.json", "--audio", music / "clips")
     for name in ("one", "two"):
         evaluate(capsys, monkeypatch, tmp_path / name, *arguments)
     code, out, _ = run_cli(
@@ -196,7 +196,7 @@ def test_a_list_is_learnt_by_heart(made, request, tmp_path, capsys, monkeypatch)
         check=False,
     )
     assert process.returncode == 0, process.stderr
-    arguments = ("evaluate", "list", questions, "--audio", audio, "--output", tmp_path / "out")
+    arguments = ("evaluate", "questions", questions, "--audio", audio, "--output", tmp_path / "out")
     code, _, err = run_cli(capsys, monkeypatch, *arguments, "--checkpoint", tmp_path / "run")
     assert code == 0, err
     (findings,) = read_report(tmp_path / "out")

@@ -123,11 +123,11 @@ def test_jsonl_keeps_its_order(tmp_path):
         ({"distractor_1_answer": "oboe "}, "twice"),
         ({"distractor_3_answer": "Bassoon"}, "'Bassoon' twice"),
         (dict.fromkeys(NEEDED[1:5], ""), "no options"),
-        (dict.fromkeys(NEEDED[2:5], ""), "1 option;"),
+        (dict.fromkeys(NEEDED[2:5], ""), "1 option, and"),
         ({"correct_answer": ""}, "empty correct_answer"),
         ({"question": " "}, "asks nothing"),
         ({"dataset_identifier": ""}, "empty dataset_identifier"),
-        ({"music_knowledge": "['melody'"}, "music_knowledge is \"['melody'\""),
+        ({"music_knowledge": "['melody'"}, "\"['melody'\" as music_knowledge"),
         ({"music_reasoning": "[1]"}, "music_reasoning"),
     ],
 )

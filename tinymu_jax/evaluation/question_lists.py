@@ -23,6 +23,7 @@ from tinymu_jax.evaluation.answer_parsing import (
     read_yes_no,
 )
 from tinymu_jax.evaluation.bootstrap import interval_note, mean_metrics
+from tinymu_jax.evaluation.multiple_choice.questions import check_options
 from tinymu_jax.evaluation.responses import EvalModel
 from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Table
 from tinymu_jax.evaluation.skipped import (
@@ -176,18 +177,8 @@ def _options(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
     letters = [f"({letter}) " for letter in LETTERS[: len(options)]]
     if len(letters) == len(options) and all(map(str.startswith, options, letters)):
         options = [text.removeprefix(x) for text, x in zip(options, letters, strict=True)]
-    if not 2 <= len(options) <= len(LETTERS):
-        count = f"{len(options) or 'no'} option{'s' * (len(options) != 1)}"
-        raise InputError(f"{where}: has {count}, and needs 2 to {len(LETTERS)}; {_REMEDY}")
     words = [normalize_words(text) or text.strip() for text in options]
-    if not all(words):
-        raise InputError(f"{where}: has an empty option; {_REMEDY}")
-    repeated = [text for text, own in zip(options, words, strict=True) if words.count(own) > 1]
-    if repeated:
-        raise InputError(
-            f"{where}: has the option {repeated[0]!r} twice, so that one answer may be right and "
-            f"wrong; {_REMEDY}"
-        )
+    check_options(options, words, where, _REMEDY)
     return tuple(options)
 
 

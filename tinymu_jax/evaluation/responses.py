@@ -15,11 +15,12 @@ import jax
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import Assistant
-from tinymu_jax.inference.engine import Engine, Progress, Request, Response
+from tinymu_jax.inference.engine import Engine, Request, Response
 from tinymu_jax.mesh import MeshConfig, make_mesh
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import exists, make_folder
 from tinymu_jax.utils.jsonl import JsonlLog
+from tinymu_jax.utils.progress import Progress, no_progress
 
 RESPONSES_FILE = "responses.jsonl"
 
@@ -80,7 +81,7 @@ def run_cached(
     engine: Engine,
     requests: Sequence[Request],
     cache: ResponseCache,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> list[Response | InputError]:
     """Runs the requests that are not in the cache, and adds their responses to it.
 

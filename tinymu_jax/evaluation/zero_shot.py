@@ -102,7 +102,9 @@ def read_recordings(
         )
     else:
         _, rows = read_label_rows(data, label)
-        items = [LabelledClip(Path(audio) / file, own, split or TEST) for file, own, split in rows]
+        items = [
+            LabelledClip(Path(audio) / file, labels, split or TEST) for file, labels, split in rows
+        ]
         # No data set's name, for which there are published figures; one title per column.
         title = ", ".join(filter(None, (Path(data).name, label)))
         dataset = LabelledSet(title, items, multi_label=False)

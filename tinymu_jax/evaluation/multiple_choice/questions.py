@@ -1,9 +1,8 @@
 """Reads multiple-choice questions about recordings: MuChoMusic's csv, or JSONL."""
 
-import ast
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -94,8 +93,7 @@ def _from_row(row: TableRow, index: AudioIndex) -> ChoiceQuestion:
     if any(text for text, _ in answers):
         row.filled(ANSWERS[0])
     answers = [(text, kind) for text, kind in answers if text]
-    where = f"{row.path}: line {row.line}"
-    labels = {label: _tags(row.text(column), column, where) for label, column in COLUMNS.items()}
+    labels = {label: _tags(row, column) for label, column in COLUMNS.items()}
     question = ChoiceQuestion(
         id=f"{dataset}/{name}",
         audio=find_audio(index, dataset, name) or index.folder / dataset / f"{name}.wav",
@@ -105,21 +103,17 @@ def _from_row(row: TableRow, index: AudioIndex) -> ChoiceQuestion:
         labels=labels | {DATASET: (dataset,)},
         kinds=tuple(kind for _, kind in answers),
     )
-    return _checked(question, where)
+    return _checked(question, f"{row.path}: line {row.line}")
 
 
-def _tags(text: str, column: str, where: str) -> tuple[str, ...]:
+def _tags(row: TableRow, column: str) -> tuple[str, ...]:
     """Returns a field's tags: a Python list, or comma-separated; a genre is a single name."""
-    if not text.startswith("["):
-        parts = [text] if column == COLUMNS[GENRE] else text.split(",")
+    text = row.text(column)
+    if text.startswith("["):
+        tags = row.python_list(column, str)
     else:
-        try:
-            parts = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            parts = [None]
-        if not all(isinstance(part, str) for part in parts):
-            raise InputError(f"{where}: {column} is {text!r}; write a list of names")
-    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+        tags = [text] if column == COLUMNS[GENRE] else text.split(",")
+    return tuple(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
 
 
 def _read_jsonl(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
@@ -156,22 +150,40 @@ def _from_record(record: Mapping[str, Any], audio: Path, where: str) -> ChoiceQu
 
 def _checked(question: ChoiceQuestion, where: str) -> ChoiceQuestion:
     """Returns the question, or raises `InputError` if it is invalid."""
-    options = question.options
     if not question.question:
         raise InputError(f"{where}: asks nothing; fill in the question")
+    check_options(question.options, [option.lower() for option in question.options], where)
+    return question
+
+
+def check_options(
+    options: Sequence[str],
+    keys: Sequence[str],
+    where: str,
+    remedy: str = "repair it or take it out",
+) -> None:
+    """Checks the options of a question.
+
+    Args:
+        options: their texts.
+        keys: their normalized texts, which must differ.
+        where: the question's place, for errors.
+        remedy: what to do about it.
+
+    Raises:
+        InputError: not two to four options, an empty one, or two equal ones.
+    """
     if not 2 <= len(options) <= len(LETTERS):
-        count = f"{len(options)} option{'s' * (len(options) > 1)}" if options else "no options"
-        raise InputError(f"{where}: has {count}; give 2 to {len(LETTERS)}, or take it out")
-    if not all(options):
-        raise InputError(f"{where}: has an empty option; fill it in or take it out")
-    lower = [option.lower() for option in options]
-    repeated = [option for option in options if lower.count(option.lower()) > 1]
+        count = f"{len(options) or 'no'} option{'s' * (len(options) != 1)}"
+        raise InputError(f"{where}: has {count}, and needs 2 to {len(LETTERS)}; {remedy}")
+    if not all(keys):
+        raise InputError(f"{where}: has an empty option; {remedy}")
+    repeated = [option for option, key in zip(options, keys, strict=True) if keys.count(key) > 1]
     if repeated:
         raise InputError(
             f"{where}: has the option {repeated[0]!r} twice, so that one answer may be right and "
-            "wrong; make them differ"
+            f"wrong; {remedy}"
         )
-    return question
 
 
 def _shuffled(question: ChoiceQuestion, seed: int) -> ChoiceQuestion:

@@ -4,7 +4,7 @@ vectors.json        the encoder and the recordings that they belong to
 vectors-00000.npy   embeddings of `FILE_SIZE` recordings; existing files are not computed again
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from tinymu_jax.utils.files import (
     write_atomic,
     write_json,
 )
+from tinymu_jax.utils.progress import Progress, no_progress
 
 INFO_FILE = "vectors.json"
 
@@ -37,14 +38,12 @@ BATCH_SIZE = 16
 FILE_SIZE = 256
 """Embeddings in one file."""
 
-Progress = Callable[[int, int], Any]
-
 
 def mean_vectors(
     checkpoint: Checkpoint,
     paths: Sequence[Path],
     folder: Path,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
     max_bad_fraction: float = 0.001,
 ) -> Float[np.ndarray, "R E"]:
     """Returns each recording's embeddings averaged over time; NaN for unusable recordings.

@@ -34,8 +34,9 @@ from tinymu_jax.evaluation.synthetic.grading import (
 from tinymu_jax.evaluation.synthetic.items import REMEDY, SyntheticItem, read_items
 from tinymu_jax.evaluation.synthetic.scores import Scores, as_text, average_scores
 from tinymu_jax.inference.assistant import Assistant
-from tinymu_jax.inference.engine import Engine, Progress, Request, Response
+from tinymu_jax.inference.engine import Engine, Request, Response
 from tinymu_jax.utils.files import make_folder, write_json, write_text
+from tinymu_jax.utils.progress import Progress, no_progress
 
 SCORES_FILE, TABLE_FILE, ANSWERS_FILE = "scores.json", "scores.txt", "answers.jsonl"
 
@@ -73,7 +74,7 @@ def evaluate(
     text_only: bool = True,
     max_clips: int | None = None,
     max_new_tokens: int = 128,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> SyntheticResult:
     """Asks a model all questions of a folder of synthetic music, and grades the answers.
 
@@ -105,8 +106,8 @@ def evaluate(
             raise reply
     response_to = dict(zip(requests, replies, strict=True))
     responses = {
-        condition: [response_to[request] for request in own]
-        for condition, own in conditions.items()
+        condition: [response_to[request] for request in group]
+        for condition, group in conditions.items()
     }
     cut = {request.audio for request, response in response_to.items() if response.cut}
     scores = _scores(items, responses, len(clips), len(cut))
@@ -169,16 +170,16 @@ def _scores(
 ) -> Scores:
     extra = extra_timbres(items)
     graded = {
-        condition: [_grade(*pair, extra) for pair in zip(items, own, strict=True)]
-        for condition, own in responses.items()
+        condition: [_grade(*pair, extra) for pair in zip(items, replies, strict=True)]
+        for condition, replies in responses.items()
     }
     for condition in graded.keys() - {"model"}:
         texts = [response.text for response in responses[condition]]
         rows = zip(items, graded["model"], graded[condition], texts, strict=True)
         graded[condition] = [match_caption_facts(*row, extra) for row in rows]
     scores = {
-        condition: [score for item_scores in own for score in item_scores]
-        for condition, own in graded.items()
+        condition: [score for item_scores in by_item for score in item_scores]
+        for condition, by_item in graded.items()
     }
     scores |= {
         baseline.__name__: baseline(items, graded["model"])
