@@ -42,7 +42,7 @@ from tinymu_jax.evaluation.zero_shot import (
     read_recordings,
 )
 from tinymu_jax.models.config import NANO, HeadConfig
-from tinymu_jax.quickstart.evaluate import examine
+from tinymu_jax.quickstart.evaluate import evaluate_model
 from tinymu_jax.utils.files import make_folder, write_json
 from tinymu_jax.utils.numbers import percent
 from tinymu_jax.utils.progress import show_progress
@@ -323,8 +323,7 @@ class SyntheticCommand:
 
     def run(self) -> int:
         """Evaluates; returns the exit code."""
-        with show_progress("asking") as progress:
-            result = examine(self.checkpoint, self.folder, self.output, progress, self.baselines)
+        result = evaluate_model(self.checkpoint, self.folder, self.output, self.baselines)
         print(as_text(result.scores))
         print(f"scores and answers are in {self.output}", file=sys.stderr)
         return 0
