@@ -209,7 +209,7 @@ def _port_decoder(lm):
     from tinymu_jax.checkpoints.pytorch.smollm2 import RULES
 
     config = _decoder_config(lm)
-    rules = [rule._replace(theirs=f"model.{rule.theirs}") for rule in RULES]
+    rules = [rule._replace(key=f"model.{rule.key}") for rule in RULES]
     return config, _convert(lm, rules, config, {"lm_head.weight": "model.embed_tokens.weight"})
 
 

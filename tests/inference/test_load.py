@@ -366,7 +366,7 @@ def test_a_bfloat16_encoder_alone_is_close(tmp_path, port, waveform):
 def test_an_unknown_precision_of_an_encoder_alone_is_refused(tmp_path, port):
     write_encoder(tmp_path / "matpac.pt", port)
     message = refusal(tinymu_jax.load, tmp_path / "matpac.pt", encoder_dtype="float16")
-    assert message.startswith("encoder='float16': use one of float32, bfloat16")
+    assert message.startswith("encoder_dtype='float16': use one of float32, bfloat16")
 
 
 @pytest.mark.parametrize("option", ["probe", "labels"])
@@ -435,7 +435,7 @@ def test_a_file_that_is_no_list_of_labels_is_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
     message = refusal(read_labels, path, 2)
-    assert message.startswith(f"{path}: is no ")
+    assert message.startswith(f"{path}: is not ")
     assert "; give csv, json or one name a line" in message
 
 
