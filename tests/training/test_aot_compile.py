@@ -281,7 +281,7 @@ def test_operations_of_pre_training_are_those_that_xla_counts():
 
     def lost(params):
         seen = ssl_loss(params, teaching, crops, order, jnp.int32(3), config)
-        return seen.prediction.sum() + seen.classes.sum()
+        return seen.prediction_loss.sum() + seen.class_loss.sum()
 
     counted = jax.jit(jax.grad(lost)).lower(params).compile().cost_analysis()["flops"]
     assert counted == pytest.approx(4 * pretraining_flops(config), rel=0.06)
