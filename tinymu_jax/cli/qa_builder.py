@@ -20,22 +20,22 @@ NO_TOKENIZER = "none"
 
 @dataclass(frozen=True)
 class TestSetFiles:
-    """Files that list the contents of test sets."""
+    """Files that list the recordings, texts and artists of test sets."""
 
     musiccaps: Path | None = None
-    """musiccaps-public.csv: its balanced rows, which MuChoMusic asks about, and its rows from
-    AudioSet's evaluation set."""
+    """musiccaps-public.csv. Its test material: the balanced clips, which MuChoMusic asks about, and
+    the clips from AudioSet's evaluation set."""
     muchomusic: Path | None = None
-    """MuChoMusic's csv, or a jsonl of its questions."""
+    """MuChoMusic's csv file, or a jsonl file of its questions."""
     audioset_eval: Path | None = None
-    """eval_segments.csv."""
+    """AudioSet's eval_segments.csv."""
     song_describer: Path | None = None
-    """song_describer.csv."""
+    """Song Describer's song_describer.csv."""
     gtzan: Path | None = None
-    """GTZAN's folder, or a csv with the columns file, artist and title."""
+    """GTZAN's folder, or a csv file with the columns file, artist and title."""
 
     def read(self) -> list[Any]:
-        """Reads the test sets whose files are given."""
+        """Reads and returns the test sets whose files are given."""
         from tinymu_jax.qa_builder.contamination.test_sets import read_test_sets
 
         return read_test_sets(**vars(self))
@@ -43,20 +43,20 @@ class TestSetFiles:
 
 @dataclass(frozen=True)
 class CheckLeaksCommand:
-    """Check lists of questions for test material, by recording, text and artist.
+    """Check lists of questions for recordings, texts and artists of test sets.
 
-    Exits with code 1 if there is any.
+    Exits with code 1 if a question leaks from a test set.
     """
 
     lists: tyro.conf.Positional[tuple[Path, ...]]
-    """JSON files of MusicSkills records."""
+    """Lists to check: JSON files of MusicSkills records."""
     test_sets: TestSetFiles = field(default_factory=TestSetFiles)
-    """Test sets to check against."""
+    """Test sets to check the lists against."""
     output: Path = Path("leak_report.json")
-    """File for the report."""
+    """JSON file to write the report to."""
 
     def run(self) -> int:
-        """Checks the lists; returns the exit code."""
+        """Checks the lists, prints and writes the report, and returns the exit code (1: leaks)."""
         from tinymu_jax.qa_builder.contamination.check import check_leaks, read_records
         from tinymu_jax.utils.files import write_json
 
@@ -76,57 +76,57 @@ class CheckLeaksCommand:
 class BuildCommand:
     """Build questions and answers from tags and captions, in the MusicSkills format.
 
-    Give one or more sources. Clips that a source marks as test material are skipped, and the
-    questions are checked against the given test sets: a leak is an error.
+    Give one or more sources. Clips that their source marks as test material are left out, and the
+    questions are checked against the given test sets: a question that leaks from one is an error.
     """
 
     musiccaps: Path | None = None
-    """musiccaps-public.csv."""
+    """MusicCaps: musiccaps-public.csv."""
     magnatagatune: Path | None = None
-    """Folder with annotations_final.csv (and clip_info_final.csv for the artists)."""
+    """MagnaTagATune: folder with annotations_final.csv and, for artists, clip_info_final.csv."""
     fma: Path | None = None
-    """Folder with tracks.csv and genres.csv."""
+    """FMA: folder with tracks.csv and genres.csv."""
     audioset: Path | None = None
-    """A csv of AudioSet segments; needs --ontology."""
+    """AudioSet: csv file of segments; needs --ontology."""
     ontology: Path | None = None
-    """AudioSet's ontology.json."""
+    """AudioSet's ontology.json, for --audioset."""
     jamendo: Path | None = None
-    """A tsv of MTG-Jamendo."""
+    """MTG-Jamendo: tsv file of tracks and their tags."""
     song_describer: Path | None = None
-    """song_describer.csv; a test set, only used with --keep-held-out."""
+    """Song Describer: song_describer.csv. It is a test set, used only with --keep-held-out."""
     user_table: Path | None = None
-    """Your csv: file, and any of caption, tags, not, instrument, genre, mood, tempo, voice, rhythm,
-    production, function, clip, start, end, artist, licence, exhaustive."""
+    """Your csv file. Columns: file, and any of caption, tags, not, instrument, genre, mood, tempo,
+    voice, rhythm, production, function, clip, start, end, artist, licence, exhaustive."""
     user_folder: Path | None = None
-    """Folder of your recordings; their ID3 tags are read."""
+    """Folder of your recordings; their genres and artists are read from their ID3 tags."""
     output: Path = Path("data/built")
-    """Folder for the lists, stats.md, data_card.md and leak_report.json."""
+    """Folder to write the lists, stats.md, data_card.md and leak_report.json to."""
     build: Annotated[BuildConfig, tyro.conf.arg(name="")] = field(default_factory=BuildConfig)
     vocabulary: Path | None = None
-    """A csv of category, name, parents, synonyms that extends the built-in vocabulary."""
+    """Csv file with tags to add to the vocabulary; columns: category, name, parents, synonyms."""
     tokenizer: str = DECODER
-    """tokenizer.json or hub name of the decoder, to measure lengths; none: do not check lengths."""
+    """tokenizer.json or hub name of the decoder, to count tokens. none: lengths are not checked."""
     test_sets: TestSetFiles = field(default_factory=TestSetFiles)
-    """Test sets to check against. MusicCaps and Song Describer are added where they are sources."""
+    """Test sets to check the questions against; MusicCaps and Song Describer also if sources."""
     keep_held_out: bool = False
     """Also use clips that their source marks as test material."""
     on_leak: Literal["fail", "drop", "keep"] = "fail"
-    """What to do with questions that leak from a test set."""
+    """If questions leak from a test set: build nothing, drop these questions, or keep them."""
     llm_url: str | None = None
-    """Server with an OpenAI-compatible API (http://localhost:8000/v1) that writes more captions and
-    questions, which are checked against tags and captions."""
+    """URL of an OpenAI-compatible server (http://localhost:8000/v1) whose model writes more captions
+    and questions, which are checked against the clip's tags and captions."""
     llm_model: str | None = None
-    """Model of that server; default: the first it lists."""
+    """Name of a language model on that server; default: the first model that the server lists."""
     tfds: bool = False
-    """Also write the lists as a TensorFlow Datasets data set (array_record) into OUTPUT/tfds."""
+    """Also write the questions as a TensorFlow Datasets data set (array_record) to OUTPUT/tfds."""
     beam: bool = False
-    """Build with Apache Beam (pip install -e '.[beam]')."""
+    """Build with Apache Beam (pip install -e '.[beam]'), which can use several machines."""
     beam_options: tuple[str, ...] = ()
-    """Beam pipeline options without dashes: --beam-options runner=DataflowRunner project=P region=R
-    temp_location=gs://B/tmp."""
+    """Options of the Beam pipeline, without dashes: --beam-options runner=DataflowRunner project=P
+    region=R temp_location=gs://B/tmp."""
 
     def run(self) -> int:
-        """Builds the set; returns the exit code."""
+        """Builds the questions, checks them for leaks, writes them, and returns the exit code 0."""
         from tinymu_jax.qa_builder.build import drop_items
         from tinymu_jax.qa_builder.contamination.check import check_leaks
         from tinymu_jax.qa_builder.output import LEAK_REPORT, STATS, write_set
@@ -165,7 +165,7 @@ class BuildCommand:
         return 0
 
     def _check_options(self) -> None:
-        """Rejects options that have no effect without another one."""
+        """Raises an `InputError` if an option lacks another that it needs, or excludes another."""
         for unused, name, needed in (
             (self.ontology and not self.audioset, "ontology", "audioset"),
             (self.llm_model and not self.llm_url, "llm-model", "llm-url"),
@@ -225,7 +225,7 @@ class BuildCommand:
             return build(sources, context, self.keep_held_out, self._writer(context), progress)
 
     def _token_counter(self) -> Callable[[str], int] | None:
-        """Returns a function that counts the tokens of a text; None if lengths are unchecked."""
+        """Returns a function that counts the tokens of a text; None if lengths are not checked."""
         if self.tokenizer == NO_TOKENIZER:
             return None
         from tinymu_jax.checkpoints.open import read_tokenizer
@@ -238,7 +238,7 @@ class BuildCommand:
         return lambda text: len(tokenizer.encode(text))
 
     def _writer(self, context: Any) -> Callable[[Sequence[Any]], Sequence[Any]]:
-        """Returns a function from clips to language-model questions (none without a server)."""
+        """Returns a function from clips to a language model's questions; without a server, to none."""
         if self.llm_url is None:
             return lambda clips: ()
         from tinymu_jax.qa_builder.llm.writer import WriterConfig, write_items
@@ -257,7 +257,7 @@ class BuildCommand:
         return write
 
     def _settings(self) -> dict[str, Any]:
-        """Returns the settings that determine the lists, without paths (for reproducibility)."""
+        """Returns the settings that determine the lists, with file names in place of paths."""
         return {
             **json.loads(json.dumps(self.build.to_dict())),
             "sources": {name: path.name for name, path in self._source_paths().items()},

@@ -1,1 +1,1 @@
-"""Builds question-answer sets from annotated recordings."""
+"""Builds sets of questions and answers from annotations of recordings."""

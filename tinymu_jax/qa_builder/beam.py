@@ -1,8 +1,8 @@
-"""The same build as an Apache Beam pipeline, for sets that outgrow one machine.
+"""Builds a question-answer set with Apache Beam, for sets that are too large for one machine.
 
-The steps are those of `tinymu_jax.qa_builder.build`, and the lists are the same, byte for byte. The
-runner is set by Beam's options (`--runner DataflowRunner --project ...`); the default runs on the
-cores of this machine. Workers need this package installed.
+The pipeline has the same steps as `tinymu_jax.qa_builder.build` and gives the same lists, byte for
+byte. Beam's options select the runner (`--runner DataflowRunner --project ...`); the default runner
+uses the cores of this machine. Every worker needs this package installed.
 """
 
 import json
@@ -47,22 +47,22 @@ COUNTED = ("candidates", "fitting")
 
 
 class NumberedItem(NamedTuple):
-    """A candidate with its position, by which the order of the build is restored."""
+    """A candidate question with its position among all candidates, which Beam does not keep."""
 
     clip: int
-    """Index of its clip."""
+    """Index of the candidate's clip among all clips."""
     place: int
-    """Index among the clip's candidates."""
+    """Index of the candidate among the candidates of its clip."""
     item: QAItem
 
     @property
     def position(self) -> tuple[int, int]:
-        """Returns the sort key."""
+        """Returns the indices (clip, place), by which candidates are sorted."""
         return self.clip, self.place
 
 
 class _CountTags(beam.CombineFn):
-    """`count_tags` over distributed clips."""
+    """Combines the sets of implied tags of distributed clips into `TagStatistics`."""
 
     def create_accumulator(self) -> Counter[frozenset]:
         return Counter()
@@ -87,12 +87,12 @@ def _candidates(
 
 
 def _duplicate_scope(one: NumberedItem) -> str:
-    """Returns the group in which duplicates are searched: free texts, or the clip."""
+    """Returns the scope in which a candidate's duplicates are searched: free texts, or its clip."""
     return "free texts" if is_free_text(one.item) else f"clip {one.clip}"
 
 
 def _distinct(_: Any, group: Iterable[NumberedItem]) -> Iterator[Any]:
-    """Yields the candidates of a scope without duplicates, and a tagged report."""
+    """Yields a scope's candidates without duplicates, then a report with the tag "duplicates"."""
     ordered = sorted(group, key=lambda one: one.position)
     items, report = remove_duplicates([one.item for one in ordered])
     remaining = {item.identity for item in items}
@@ -120,7 +120,7 @@ def _cap_per_answer(
 def _thresholds(
     keys: Iterable[tuple[Stratum, list[int]]], config: BuildConfig
 ) -> Iterator[tuple[Stratum, int]]:
-    """Yields the key threshold of each stratum."""
+    """Yields each stratum with the largest key of the candidates to select from it."""
     by_stratum = dict(keys)
     sizes = stratum_sizes({part: len(members) for part, members in by_stratum.items()}, config)
     for part, members in by_stratum.items():
@@ -136,7 +136,7 @@ def _count_tasks(items: Any, name: str) -> Any:
 
 
 def _balance(distinct: Any, config: BuildConfig) -> Any:
-    """Returns the selected candidates, as `tinymu_jax.qa_builder.questions.balance.balance`."""
+    """Returns the candidates that `tinymu_jax.qa_builder.questions.balance.balance` selects."""
     counts = beam.pvalue.AsDict(_count_tasks(distinct, "distinct"))
     grouped = (
         distinct
@@ -167,10 +167,12 @@ def _balance(distinct: Any, config: BuildConfig) -> Any:
 def add_steps(
     pipeline: beam.Pipeline, clips: Sequence[AnnotatedClip], context: BuildContext
 ) -> tuple[Any, dict[str, Any]]:
-    """Adds the steps of a build to a pipeline.
+    """Adds the steps of a build, from clips to selected questions, to a pipeline.
 
     Returns:
-        The collection of selected `NumberedItem`s, and collections of counts and reports by name.
+        The collection of selected `NumberedItem`s; and a mapping from names to further collections:
+        "candidates" and "fitting" (candidates that are short enough) to pairs of a format and a
+        count, "duplicates" to `DuplicateReport`s.
     """
     numbered = pipeline | "clips" >> beam.Create(list(enumerate(clips)))
     statistics = (
@@ -203,13 +205,17 @@ def build_with_beam(
     options: Sequence[str] = (),
     keep_held_out: bool = False,
 ) -> BuildResult:
-    """Builds the same set as `tinymu_jax.qa_builder.build.build`, with Beam.
+    """Builds a question-answer set with Beam; same result as `tinymu_jax.qa_builder.build.build`.
 
-    Intermediate files are in `output`, unless `options` (each as `--name=value`) set
-    `temp_location`.
+    Args:
+        sources: the annotated clips of each data set.
+        context: the vocabulary, templates, token counter and settings.
+        output: the folder for intermediate files, unless `options` set `temp_location`.
+        options: Beam's pipeline options, each as `--name=value`.
+        keep_held_out: whether to use clips that their source marks as test material.
 
     Raises:
-        InputError: no clip with a tag or caption; no question is left.
+        InputError: no clip has a tag or caption, or no question is left.
     """
     normalized = normalize_clips(sources, context, keep_held_out)
     settings = PipelineOptions(list(options), save_main_session=False)
@@ -238,7 +244,7 @@ def build_with_beam(
 
 
 def _to_line(one: NumberedItem) -> str:
-    """Returns an item as JSON, with the index of its clip in place of the clip."""
+    """Returns a candidate as JSON, with the index of its clip in place of the clip."""
     fields = one.item._asdict()
     del fields["clip"]
     return json.dumps([one.clip, one.place, fields])
@@ -255,7 +261,7 @@ def _writer(prefix: str, shards: int = 0) -> Any:
 
 
 def _read(prefix: str) -> Iterator[Any]:
-    """Yields the JSON lines of all files with a prefix, local or in a bucket."""
+    """Yields the parsed lines of all JSONL files with a path prefix, local or in a bucket."""
     for match in FileSystems.match([f"{prefix}-*.jsonl"])[0].metadata_list:
         with FileSystems.open(match.path) as file:
             yield from map(json.loads, file.read().splitlines())

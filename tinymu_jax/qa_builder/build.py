@@ -1,7 +1,8 @@
-"""Builds a question-answering set from tags and captions.
+"""Builds a question-answer set from the tags and captions of clips.
 
-Steps: normalize labels, make candidates, drop long and duplicate ones, balance. Each is a function
-of a clip or of statistics over clips, so that `tinymu_jax.qa_builder.beam` can distribute them.
+The steps: map labels to tags, make candidate questions, drop candidates that are too long or repeat
+another, select a balanced mix. Each step is a function of one clip or of statistics over all clips,
+so that `tinymu_jax.qa_builder.beam` can distribute the build.
 """
 
 from collections import Counter
@@ -23,49 +24,51 @@ from tinymu_jax.qa_builder.tags.vocabulary import frequent_labels, normalize_cli
 from tinymu_jax.utils.progress import Progress, no_progress
 
 FREE_TEXT_SOURCES = ("MusicCaps",)
-"""Sources whose labels are free text: rare ones are dropped."""
+"""Names of the sources whose labels are free text; their rare labels are dropped."""
 
 
 @dataclass(frozen=True)
 class NormalizedClips:
-    """The clips of all sources with tags of the vocabulary, and counts of what was skipped."""
+    """The clips of all sources with tags of the vocabulary, and counts of the data left out."""
 
     clips: list[AnnotatedClip]
     unknown: Counter[str] = field(default_factory=Counter)
-    """Number of clips by label that is not in the vocabulary."""
+    """Number of clips that have each label that is not in the vocabulary."""
     rare: int = 0
-    """Labels skipped because too few clips have them."""
+    """Number of labels left out because too few clips have them, summed over clips."""
     contradicted: int = 0
-    """Tags skipped because another label of the clip denies them."""
+    """Number of tags left out because another label of the same clip denies them."""
     test_sets: Counter[str] = field(default_factory=Counter)
-    """Clips skipped, by the test set that they belong to according to their source."""
+    """Number of clips left out because their source marks them as test material, by test set."""
     empty: int = 0
-    """Clips without tags and captions."""
+    """Number of clips left out because they have no tags and no captions."""
     unusable: tuple[str, ...] = ()
-    """Recordings that a source could not read."""
+    """Paths of recordings that could not be read."""
     no_music: int = 0
-    """Rows about sounds other than music."""
+    """Number of rows of the sources left out because they are about sounds other than music."""
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """A built set, and how it came about."""
+    """The questions of a built set, and counts of the clips, labels and candidates left out."""
 
     items: list[QAItem]
     normalized: NormalizedClips
     candidates: Counter[str]
-    """Number of candidates by format."""
+    """Number of candidate questions by format."""
     too_long: Counter[str]
-    """Number of candidates with too many tokens, by format."""
+    """Number of candidates dropped because they have too many tokens, by format."""
     duplicates: DuplicateReport
     leaked: Counter[str] = field(default_factory=Counter)
-    """Number of questions dropped as test-set leaks, by format."""
+    """Number of questions dropped because they leak from a test set, by format."""
 
 
 def normalize_clips(
     sources: Sequence[Source], context: BuildContext, keep_held_out: bool
 ) -> NormalizedClips:
-    """Maps the labels of all clips to the vocabulary; skips test material.
+    """Maps labels of clips to tags; leaves out clips without tags and captions, and test material.
+
+    Test material is kept if `keep_held_out` is true.
 
     Raises:
         InputError: no clip with a tag or caption is left.
@@ -75,7 +78,7 @@ def normalize_clips(
     test_sets: Counter[str] = Counter()
     rare = empty = contradicted = 0
     for source in sources:
-        # Test material counts for the frequencies: they only reveal how a word is used.
+        # The frequencies of labels include test material: they only reveal how a word is used.
         is_free_text = source.name in FREE_TEXT_SOURCES
         minimum = context.config.min_clips_per_label
         frequent = frequent_labels(source.clips, minimum) if is_free_text else None
@@ -109,7 +112,7 @@ def normalize_clips(
 def make_candidates(
     clip: AnnotatedClip, statistics: TagStatistics, context: BuildContext
 ) -> list[QAItem]:
-    """Returns a clip's rule-based candidates, capped per format."""
+    """Returns the rule-based candidate questions about a clip, at most the maximum per format."""
     items = [
         *captions(clip, context),
         *open_questions(clip, context),
@@ -120,7 +123,7 @@ def make_candidates(
 
 
 def is_short_enough(item: QAItem, context: BuildContext) -> bool:
-    """Returns whether prompt and answer are within the model's maximum length."""
+    """Returns whether an item's prompt and answer each have at most `max_tokens` tokens."""
     count = context.count_tokens
     if count is None:
         return True
@@ -134,17 +137,17 @@ def build(
     write: Callable[[Sequence[AnnotatedClip]], Sequence[QAItem]] = lambda clips: (),
     progress: Progress = no_progress,
 ) -> BuildResult:
-    """Builds a set.
+    """Builds a question-answer set from the annotated clips of one or more sources.
 
     Args:
-        sources: annotations of recordings.
-        context: vocabulary, templates, settings.
-        keep_held_out: also use clips that their source marks as test material.
-        write: returns more candidates about the clips (a language model's).
-        progress: called with the number of finished clips and of all.
+        sources: the annotated clips of each data set.
+        context: the vocabulary, templates, token counter and settings.
+        keep_held_out: whether to use clips that their source marks as test material.
+        write: a function from clips to more candidates, for example from a language model.
+        progress: a function called with the number of finished clips and the number of all clips.
 
     Raises:
-        InputError: no clip with a tag or caption; no question is left.
+        InputError: no clip has a tag or caption, or no question is left.
     """
     context.config.check()
     normalized = normalize_clips(sources, context, keep_held_out)
@@ -166,7 +169,7 @@ def build(
 
 
 def require_items(result: BuildResult) -> BuildResult:
-    """Returns the result; raises an `InputError` if it has no questions."""
+    """Returns a build's result unchanged; raises an `InputError` if it has no questions."""
     if not result.items:
         raise InputError(
             "no question is left with this mix; add sources, or change the mix (--mix 0 0 0 0 "
@@ -176,7 +179,10 @@ def require_items(result: BuildResult) -> BuildResult:
 
 
 def drop_items(result: BuildResult, indices: Iterable[int]) -> BuildResult:
-    """Returns a set without some of its questions, and without the other halves of yes/no pairs.
+    """Returns a build's result without its leaking questions, whose indices are given.
+
+    If a yes/no question is dropped, the question that is paired with it is dropped too, so that
+    yes and no stay balanced. `leaked` counts all dropped questions.
 
     Raises:
         InputError: no question is left.

@@ -1,4 +1,4 @@
-"""The pages of a built set: stats.md and the data card."""
+"""Writes the Markdown pages about a built set: stats.md and the data card."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from tinymu_jax.qa_builder.questions.negatives import OTHER_BRANCH
 from tinymu_jax.utils.numbers import percent
 
 MAX_UNKNOWN_LABELS = 40
-"""Unknown labels on the page; unknown_labels.csv has all."""
+"""Maximum number of unknown labels in stats.md; unknown_labels.csv has all."""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
@@ -24,14 +24,14 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
 
 
 def stats_page(result: BuildResult) -> str:
-    """Returns stats.md: sizes by source and format, text-only baselines, what was dropped."""
+    """Returns the text of stats.md: numbers of questions, baselines without audio, dropped data."""
     lines = ["# Statistics", "", *_sizes(result.items), *_baselines(result.items)]
     lines += [*_kinds(result.items), *_dropped(result)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _sizes(items: Sequence[QAItem]) -> list[str]:
-    """Returns the table of clips and questions by source and format."""
+    """Returns the table of the numbers of clips and questions, by source and format."""
     rows = []
     for source in (*dict.fromkeys(item.clip.source for item in items), "total"):
         selected = [item for item in items if source in (item.clip.source, "total")]
@@ -102,8 +102,10 @@ def _dropped(result: BuildResult) -> list[str]:
 def data_card(
     result: BuildResult, licences: Mapping[str, str], leaks: str, settings: Mapping[str, str]
 ) -> str:
-    """Returns the data card: contents, sources with licences, how answers are known, the summary of
-    the leak check, settings."""
+    """Returns the text of the data card of a built set.
+
+    `licences` has the licences by source; `leaks` is the summary of the check for test-set leaks.
+    """
     items = result.items
     by_task = Counter(item.task for item in items)
     clips = len({item.clip_id for item in items})

@@ -1,4 +1,4 @@
-"""Settings of a build."""
+"""Settings of the build of a question-answer set."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from tinymu_jax.utils.config_base import ConfigBase
 
 @dataclass(frozen=True)
 class BuildConfig(ConfigBase):
-    """Settings of a build: caps, balance, size and mix of formats."""
+    """Settings of a build: maximum numbers of questions, size and mix of formats."""
 
     seed: int = 0
-    """Random seed. The same files and settings give the same lists, byte for byte."""
+    """Random seed. The same source files and settings give the same lists, byte for byte."""
     min_clips_per_label: int = 20
-    """Labels of free-text sources (MusicCaps) that occur in fewer clips are ignored. 470 of the
-    13,219 MusicCaps aspects occur in 20 or more."""
+    """Minimum number of clips in which a label of a free-text source (MusicCaps) must occur; rarer
+    labels are ignored. 470 of the 13,219 labels of MusicCaps occur in 20 or more clips."""
     max_yes_per_clip: int = 4
     """Maximum number of yes/no questions per clip whose answer is yes."""
     max_open_per_clip: int = 3
@@ -24,25 +24,26 @@ class BuildConfig(ConfigBase):
     max_captions_per_clip: int = 5
     """Maximum number of captions per clip."""
     max_tag_ratio: float = 1.3
-    """Maximum ratio between how often one tag is the right option and the mean over tags. A tag
-    that is right far more often than others can be guessed without audio."""
+    """Maximum number of multiple-choice questions in which the same tag is the right option, as a
+    multiple of the mean over tags. A tag that is right far more often than others can be guessed
+    without audio."""
     max_answer_percent: float = 2.0
-    """Maximum percentage of open questions with the same answer, and of yes/no questions about the
-    same tag."""
+    """Maximum percentage of open questions that have the same answer, and of yes/no questions that
+    ask about the same tag."""
     mix: tuple[float, float, float, float] = (16.0, 31.0, 36.0, 18.0)
-    """Relative shares of captions, open, multiple-choice and yes/no questions (default: those of
-    MusicSkills). All zeros: keep every question."""
+    """Relative shares of captions, open, multiple-choice and yes/no questions (default: the shares
+    in MusicSkills). All zeros: keep every question."""
     size: int = 0
-    """Total number of questions. 0: as many as the mix allows."""
+    """Maximum total number of questions, if a mix is given. 0: as many as the mix allows."""
     max_tokens: int = 129
-    """Maximum length of a prompt or an answer in tokens. Longer ones are dropped, because the
-    published model would truncate them."""
+    """Maximum number of tokens of a prompt or an answer. Questions with a longer prompt or answer
+    are dropped, because the published model would truncate it."""
 
     def check(self) -> None:
-        """Validates the settings.
+        """Checks that every setting is in its range.
 
         Raises:
-            InputError: a field is out of range; the message names it.
+            InputError: a setting is out of range; the message names the setting.
         """
         at_least_one = ("min_clips_per_label", "max_tokens", "max_tag_ratio")
         for name, value in self.to_dict().items():

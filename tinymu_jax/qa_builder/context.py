@@ -1,4 +1,4 @@
-"""What the steps of a build share."""
+"""Defines the data that all steps of a build use."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,10 +9,10 @@ from tinymu_jax.qa_builder.tags.vocabulary import Vocabulary
 
 
 class BuildContext(NamedTuple):
-    """Vocabulary, templates and settings."""
+    """The vocabulary, templates, token counter and settings of a build."""
 
     vocabulary: Vocabulary
     templates: Templates
     count_tokens: Callable[[str], int] | None
-    """None: lengths are not checked."""
+    """Returns the number of tokens of a text; None: the lengths of texts are not checked."""
     config: BuildConfig

@@ -1,11 +1,11 @@
-"""Writes a built set to a folder.
+"""Writes a built question-answer set to a folder.
 
-lists/<source>.json   the MusicSkills list of each source
-stats.md              sizes, baselines without audio, what was dropped
-data_card.md          sources, licences, how answers are known
-leak_report.json      test sets and leaks
-unknown_labels.csv    labels that are not in the vocabulary
-build.json            settings
+lists/<source>.json   questions about the clips of one source, as a MusicSkills list
+stats.md              numbers of questions, accuracies of baselines without audio, dropped data
+data_card.md          sources, licences, evidence for the answers, settings
+leak_report.json      number and examples of the questions that leak from each test set
+unknown_labels.csv    labels that are not in the vocabulary, with their numbers of clips
+build.json            settings of the build
 """
 
 import csv
@@ -29,17 +29,18 @@ LEAK_REPORT, UNKNOWN_LABELS, SETTINGS = "leak_report.json", "unknown_labels.csv"
 
 
 def list_name(source: str) -> str:
-    """Returns the file name of a source's list."""
+    """Returns the file name of the list of questions about the clips of a source."""
     return re.sub(r"[^\w-]+", "_", source).strip("_") + ".json"
 
 
 def write_set(
     output: Path, result: BuildResult, leaks: LeakReport, settings: Mapping[str, Any]
 ) -> list[Path]:
-    """Writes the folder, replacing an earlier build; returns the paths of the lists.
+    """Writes a built set to a folder, in place of an earlier one; returns the paths of its lists.
 
     Raises:
-        InputError: the folder cannot be written, or has lists that no build wrote.
+        InputError: the folder cannot be written, or has lists of other sources but no build.json,
+            so that no build wrote them.
     """
     output = make_folder(output)
     names = {list_name(item.clip.source) for item in result.items}
@@ -65,7 +66,7 @@ def write_set(
 
 
 def _write_lists(folder: Path, items: Sequence[QAItem]) -> list[Path]:
-    """Writes the list of each source, one record per line; returns the paths."""
+    """Writes a list of items for each source, one record per line; returns the lists' paths."""
     make_folder(folder)
     paths = []
     for source in dict.fromkeys(item.clip.source for item in items):
@@ -77,7 +78,7 @@ def _write_lists(folder: Path, items: Sequence[QAItem]) -> list[Path]:
 
 
 def _licences(items: Sequence[QAItem]) -> dict[str, str]:
-    """Returns the licences of each source's clips, the most frequent first."""
+    """Returns the licences of each source's clips, joined by commas, most frequent first."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for item in items:
         counts[item.clip.source][item.clip.licence or "not stated"] += 1

@@ -1,7 +1,8 @@
-"""Writes lists as a TensorFlow Datasets data set of array_record files, without TensorFlow.
+"""Writes MusicSkills lists as a TensorFlow Datasets (TFDS) data set, without TensorFlow.
 
-Read it with `tfds.data_source("musicskills", data_dir=FOLDER, split="train")`, with or without this
-package. As everywhere in TFDS, texts are bytes.
+The files have the format array_record. Read the data set with
+`tfds.data_source("musicskills", data_dir=FOLDER, split="train")`, with or without this package. As
+everywhere in TFDS, texts are bytes.
 """
 
 import shutil
@@ -20,13 +21,13 @@ NAME, SPLIT = "musicskills", "train"
 
 
 class Musicskills(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of questions and answers about recordings."""
+    """TFDS builder of a data set of questions and answers about recordings."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Lists written by `tinymu data build`."}
 
     def __init__(self, *, lists: Sequence[str | Path] = (), **options: Any) -> None:
-        """Takes MusicSkills lists, and the options of every TFDS builder."""
+        """Creates the builder for the MusicSkills lists at some paths; `options` go to TFDS."""
         self.lists = [Path(path) for path in lists]
         # The default format, tfrecord, needs TensorFlow.
         super().__init__(file_format="array_record", **options)
@@ -54,10 +55,12 @@ class Musicskills(tfds.core.GeneratorBasedBuilder):
 
 
 def write_tfds(lists: Sequence[Path], output: Path) -> Path:
-    """Writes lists in order as a TFDS data set below a folder, replacing an earlier one.
+    """Writes MusicSkills lists, in their order, as a TFDS data set below the folder `output`.
+
+    An earlier data set is replaced.
 
     Returns:
-        The folder, to be given as `data_dir`.
+        The folder, with which TFDS finds the data set if it is given as `data_dir`.
 
     Raises:
         InputError: a list cannot be read.

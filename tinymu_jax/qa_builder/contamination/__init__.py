@@ -1,1 +1,1 @@
-"""Finds test-set leaks and duplicates."""
+"""Finds questions that leak from test sets, and duplicate questions."""

@@ -1,13 +1,14 @@
-"""Checks lists of questions for test-set leaks by recording, by text and by artist.
+"""Checks lists of questions for leaks from test sets: by recording, by text and by artist.
 
-id       the clip's identifier or file name belongs to a recording of the test set
-text     question, options or answer nearly duplicate a caption of the test set, or the question one
-         of its questions (`tinymu_jax.qa_builder.contamination.near_duplicates`)
-artist   the clip's artist is one of the test set's
+id       the identifier or file name of the question's clip names a recording of the test set
+text     the question, its options or its answer nearly duplicate a caption of the test set, or the
+         question nearly duplicates a question of the test set (module `near_duplicates`)
+artist   the artist of the question's clip is an artist of the test set
 
-Generic questions ("What is the tempo of the song?") are no leak. A near-duplicate question is one
-only with all options of the original; or, if the test sets ask it once, with the right answer among
-the options or in the answer, provided that question and answer have `MIN_WORDS` words or more.
+Generic questions ("What is the tempo of the song?") are no leaks: a question that nearly duplicates
+a test question leaks only if its options include all options of the test question; or if the test
+question occurs only once in the test sets, has `MIN_WORDS` words or more together with its right
+answer, and this right answer is among the options or in the answer of the checked question.
 """
 
 import re
@@ -29,10 +30,11 @@ ID, TEXT, ARTIST = KINDS = ("id", "text", "artist")
 MIN_WORDS = 12
 
 MAX_EXAMPLES = 20
-"""Per kind and test set."""
+"""Maximum number of examples in a report for each test set and kind of leak."""
 
 Finder = Callable[[Mapping[str, Any]], Iterable[tuple[int, str]]]
-"""Returns the numbers of the test sets that a record leaks from, with the matching entries."""
+"""Function from a record to the test sets that it leaks from: pairs of a test set's index and the
+matching identifier, text or artist."""
 
 _LETTER = re.compile(r"^\s*\(?[A-D]\)\s*")
 _QUESTION = re.compile(r"\bquestion\s*:", re.IGNORECASE)
@@ -44,35 +46,35 @@ class LeakExample:
     """A question that leaks from a test set."""
 
     item: int
-    """Index of the question in the list."""
+    """Index of the question among all checked questions."""
     file_name: str
     match: str
-    """Identifier, text or artist of the test set."""
+    """Identifier, text or artist of the test set that the question repeats."""
     prompt: str
     answer: str
 
 
 @dataclass(frozen=True)
 class TestSetLeaks:
-    """The leaks from one test set."""
+    """The leaks from one test set into the checked questions."""
 
     name: str
     searched: Mapping[str, int]
-    """Number of recordings, captions, questions and artists searched for."""
+    """Number of the test set's "recordings", "captions", "questions" and "artists"."""
     leaks: Mapping[str, int]
-    """Number of questions by kind of leak."""
+    """Number of leaking questions by kind of leak."""
     examples: Mapping[str, tuple[LeakExample, ...]]
-    """The first `MAX_EXAMPLES` by kind."""
+    """The first `MAX_EXAMPLES` leaking questions of each kind of leak."""
 
 
 @dataclass(frozen=True)
 class LeakReport:
-    """The leaks in a list of questions."""
+    """The leaks from test sets into the checked questions."""
 
     items: int
     """Number of questions checked."""
     indices: tuple[int, ...]
-    """Indices of those that leak."""
+    """Indices of the questions that leak."""
     test_sets: tuple[TestSetLeaks, ...]
 
     @property
@@ -90,7 +92,7 @@ class LeakReport:
         }
 
     def summary(self) -> str:
-        """Returns the number of leaks, with a line for each test set."""
+        """Returns a text with the number of leaking questions and a line for each test set."""
         if not self.test_sets:
             return "No test set was given: nothing was checked."
         lines = [f"{self.leaks:,} of {self.items:,} questions leak from a test set:", ""]
@@ -102,11 +104,11 @@ class LeakReport:
 
 
 def read_records(paths: Iterable[str | Path]) -> Iterator[dict[str, Any]]:
-    """Yields the records of MusicSkills lists.
+    """Yields the records of all MusicSkills lists at some paths.
 
     Raises:
-        InputError: a malformed list; a record without a required key, or whose `clip` or `artist`
-            is not a string.
+        InputError: a list is malformed, or a record lacks a required key or has a `clip` or an
+            `artist` that is not a string.
     """
     for path in paths:
         for number, record in enumerate(read_list(Path(path))):
@@ -119,9 +121,9 @@ def read_records(paths: Iterable[str | Path]) -> Iterator[dict[str, Any]]:
 
 
 def check_leaks(records: Iterable[Mapping[str, Any]], test_sets: Sequence[TestSet]) -> LeakReport:
-    """Searches MusicSkills records for contents of test sets.
+    """Finds the MusicSkills records that leak from a test set, and returns a report.
 
-    The optional keys `clip`, `artist` and `options` are used too.
+    The optional keys `clip`, `artist` and `options` of a record are checked too.
     """
     finders = {
         ID: _id_finder(test_sets),
@@ -162,7 +164,7 @@ def check_leaks(records: Iterable[Mapping[str, Any]], test_sets: Sequence[TestSe
 
 
 def _index(values: Iterable[Iterable[str]]) -> dict[str, list[int]]:
-    """Returns the numbers of the test sets that contain each value."""
+    """Maps each value to the indices of the test sets whose values contain it."""
     numbers: dict[str, list[int]] = defaultdict(list)
     for number, contents in enumerate(values):
         for value in dict.fromkeys(contents):
@@ -173,7 +175,10 @@ def _index(values: Iterable[Iterable[str]]) -> dict[str, list[int]]:
 def _name_finder(
     contents: Iterable[frozenset[str]], names_of: Callable[..., frozenset[str]]
 ) -> Callable[..., list[tuple[int, str]]]:
-    """Returns a cached function from the arguments of `names_of` to the matching contents."""
+    """Returns a cached function from the arguments of `names_of` to matches in the test sets.
+
+    A match is the index of a test set, and a result of `names_of` that is in its `contents`.
+    """
     index = _index(contents)
 
     @cache
@@ -198,18 +203,18 @@ def _artist_finder(test_sets: Sequence[TestSet]) -> Finder:
 
 
 class _KnownQuestion(NamedTuple):
-    """A question of a test set; texts in `plain_words`."""
+    """A question of a test set; options and right answer are normalized by `plain_words`."""
 
     test_set: int
-    """Number of the test set."""
+    """Index of the test set."""
     shown: str
     options: tuple[str, ...]
     right: str
     distinctive: bool
-    """Question and right answer together are long enough, and asked once."""
+    """Whether it is asked once, and question and right answer have `MIN_WORDS` words or more."""
 
     def leaks_into(self, options: str, answer: str) -> bool:
-        """Returns whether a near-duplicate with these options and answer is a leak."""
+        """Returns whether a near-duplicate of the question with these options and answer leaks."""
         options, answer = f" {options} ", f" {answer} "
         if all(f" {option} " in options for option in self.options):
             return True
@@ -217,7 +222,7 @@ class _KnownQuestion(NamedTuple):
 
 
 def _known_questions(test_sets: Sequence[TestSet]) -> dict[str, list[_KnownQuestion]]:
-    """Returns the questions of test sets by text."""
+    """Maps the text of each question in the test sets to the questions with this text."""
     times = Counter(plain_words(question.text) for one in test_sets for question in one.questions)
     questions: dict[str, list[_KnownQuestion]] = defaultdict(list)
     for number, test_set in enumerate(test_sets):
@@ -240,7 +245,7 @@ def _text_finder(test_sets: Sequence[TestSet]) -> Finder:
     def find(record: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
         question, options = _split_prompt(record)
         answer = _LETTER.sub("", record["target_text"])
-        # Rule-based answers list tags, and captions contain such lists by coincidence.
+        # Rule-based answers list tags, and captions contain the same lists by coincidence.
         is_free_text = record.get("by") != RULE or record["task"] == CAPTIONING
         for text in (answer, question, options) if is_free_text else ():
             for caption in find_captions(text):
@@ -256,7 +261,7 @@ def _text_finder(test_sets: Sequence[TestSet]) -> Finder:
 
 
 def _split_prompt(record: Mapping[str, Any]) -> tuple[str, str]:
-    """Returns the last question of a prompt, and its options."""
+    """Returns the last question in a record's prompt, and the text of the question's options."""
     question = _QUESTION.split(record["input_text"])[-1]
     start = _OPTIONS.search(question)
     end = start.start() if start else len(question)

@@ -1,10 +1,10 @@
-"""Removes questions that repeat an earlier one, exactly or nearly.
+"""Removes questions that repeat an earlier question, exactly or nearly.
 
-Exact duplicates share clip, prompt and answer. Near duplicates are searched among free texts only
-(captions and language-model texts), because rules repeat their templates on purpose: two free texts
-are near if the Jaccard similarity of their word 3-grams is at least `MIN_SIMILARITY`. Texts of
-fewer than `MIN_WORDS` words may coincide for different clips; they are compared within their clip
-only and must be equal.
+Exact duplicates have the same clip, prompt and answer. Near duplicates are searched only among free
+texts (captions and language-model texts), because rule-based questions repeat templates on purpose.
+Two free texts are near duplicates if the Jaccard similarity of their sets of word 3-grams is at
+least `MIN_SIMILARITY`. Texts of fewer than `MIN_WORDS` words may coincide for different clips; they
+are near duplicates only if they have the same words and the same clip.
 """
 
 import zlib
@@ -19,19 +19,20 @@ from tinymu_jax.qa_builder.questions.item import WRITER, QAItem
 MIN_SIMILARITY, NGRAM, MIN_WORDS = 0.9, 3, 8
 
 BANDS, ROWS = 16, 4
-"""Of MinHash LSH, which misses one in 20 million pairs at `MIN_SIMILARITY`. Candidates are compared
-exactly."""
+"""Numbers of bands and of rows per band in MinHash LSH, which misses one in 20 million pairs with a
+similarity of `MIN_SIMILARITY`. The pairs of texts that it finds are then compared exactly."""
 
 SEED = 1
 
 MAX_EXAMPLES = 20
-"""Per kind: the first in alphabetical order, so that the reports of parts can be merged."""
+"""Maximum number of examples in a report for each kind of duplicate. They are the first in
+alphabetical order, so that reports on parts of a set can be merged."""
 
 EXACT, NEAR = "exact", "near"
 
 
 class DuplicateExample(NamedTuple):
-    """A removed question, and the earlier one that it repeats."""
+    """A removed question, and the earlier question that it repeats."""
 
     kind: str
     source: str
@@ -43,17 +44,17 @@ class DuplicateExample(NamedTuple):
 
 
 class DuplicateReport(NamedTuple):
-    """Counts of removed questions. As JSON it is a list, which `merge` reads."""
+    """Numbers and examples of removed questions. As JSON it is a list, which `merge` reads."""
 
     exact: int
     near: int
     by_task: Counter[str]
-    """Exact and near, by format."""
+    """Number of exact and near duplicates together, by format of the question."""
     examples: tuple[DuplicateExample, ...]
 
     @classmethod
     def merge(cls, parts: Iterable[Sequence[Any]]) -> "DuplicateReport":
-        """Merges the reports of parts of a set, given as objects or as JSON."""
+        """Adds up the reports on parts of a set, given as `DuplicateReport`s or as parsed JSON."""
         parts = [cls(*part) for part in parts]
         by_task = sum((Counter(part.by_task) for part in parts), Counter())
         examples = (DuplicateExample(*example) for part in parts for example in part.examples)
@@ -67,7 +68,7 @@ def is_free_text(item: QAItem) -> bool:
 
 
 def remove_duplicates(items: Sequence[QAItem]) -> tuple[list[QAItem], DuplicateReport]:
-    """Returns the questions that repeat no earlier one, in their order, and a report."""
+    """Returns the questions that repeat no earlier question, and a report on the removed ones."""
     duplicates = {number: (EXACT, first) for number, first in _exact(items)}
     distinct = [number for number in range(len(items)) if number not in duplicates]
     duplicates |= {number: (NEAR, first) for number, first in _near(items, distinct)}
@@ -91,7 +92,7 @@ def _source_and_text(item: QAItem) -> tuple[str, str, str]:
 
 
 def _exact(items: Sequence[QAItem]) -> Iterator[tuple[int, int]]:
-    """Yields the indices of exact duplicates and of their originals."""
+    """Yields the index of each exact duplicate, and of the first question that it repeats."""
     seen: dict[tuple[str, ...], int] = {}
     for number, item in enumerate(items):
         first = seen.setdefault(item.identity, number)
@@ -100,7 +101,7 @@ def _exact(items: Sequence[QAItem]) -> Iterator[tuple[int, int]]:
 
 
 def _near(items: Sequence[QAItem], numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yields the indices of near duplicates and of their originals, which are kept themselves."""
+    """Yields the index of each near duplicate at `numbers`, and of the question that it repeats."""
     free = [number for number in numbers if is_free_text(items[number])]
     if not free:
         return

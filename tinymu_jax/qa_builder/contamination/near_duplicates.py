@@ -1,9 +1,9 @@
-"""Exact search for near-duplicate texts by shared word n-grams.
+"""Finds near-duplicate texts by their shared word n-grams, with an exact search.
 
-Two texts are near-duplicates if they have the same words, at least `MIN_WORDS`; or if they share at
-least `MIN_SHARED` n-grams of `NGRAM` words and half of those of the text with fewer. N-grams that
-more than `MAX_TEXTS` of the texts contain are stock phrases ("can be heard in the background") and
-do not count at all.
+Two texts are near-duplicates if they are the same sequence of words, at least `MIN_WORDS`; or if
+they share at least `MIN_SHARED` n-grams of `NGRAM` words, and at least half of the n-grams of the
+text that has fewer. N-grams that occur in more than `MAX_TEXTS` of the searched texts are stock
+phrases ("can be heard in the background") and are ignored.
 """
 
 import re
@@ -21,12 +21,12 @@ def plain_words(text: str) -> str:
 
 
 def ngrams(words: Sequence[str], size: int) -> set[str]:
-    """Returns all sequences of `size` adjacent words."""
+    """Returns all sequences of `size` adjacent words, each joined by spaces."""
     return {" ".join(words[n : n + size]) for n in range(len(words) - size + 1)}
 
 
 def near_duplicate_finder(texts: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
-    """Returns a function that finds near-duplicates of a text in `texts`, the nearest first."""
+    """Returns a function from a text to its near-duplicates among `texts`, the nearest first."""
     by_words: dict[str, list[str]] = defaultdict(list)
     for text in dict.fromkeys(texts):
         by_words[plain_words(text)].append(text)

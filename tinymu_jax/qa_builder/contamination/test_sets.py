@@ -1,7 +1,7 @@
-"""Reads the contents of test sets that must not be trained on.
+"""Reads the contents of test sets, to find them in training data.
 
-Recordings and artists have different names in different lists; `recording_ids` and `artist_names`
-normalize the names of test sets and of the lists that are checked.
+A recording or an artist has different names in different lists; `recording_ids` and `artist_names`
+normalize the names in test sets and in the lists that are checked.
 """
 
 import json
@@ -25,23 +25,23 @@ CAPS_SETS = {
     "is_balanced_subset": "MusicCaps balanced",
     "is_audioset_eval": "MusicCaps/AudioSet eval",
 }
-"""Test sets in MusicCaps by column. AudioSet's list of its evaluation set has more clips, but no
-captions."""
+"""Names of the test sets in MusicCaps, by the column that marks their clips. AudioSet's own list of
+its evaluation set has more clips, but no captions."""
 
 OPTIONS = ("correct_answer", *(f"distractor_{number}_answer" for number in (1, 2, 3)))
 QUESTION_COLUMNS = ("question", *OPTIONS, "dataset", "dataset_identifier")
 
 QUESTION_FIELDS = ("audio", "question", "choices", "answer")
-"""Keys of a line in a jsonl of MuChoMusic's questions."""
+"""Keys of the object in each line of a jsonl file of MuChoMusic's questions."""
 
 JAMENDO_DATASETS = ("jamendo", "songdescriber", "sdd", "muchomusic")
-"""Parts of the names (letters only) of data sets whose numbers are Jamendo track ids."""
+"""Parts of the names (letters only) of data sets that number recordings by Jamendo track id."""
 
 OTHER_NUMBERS = ("fma", "freemusicarchive", "magnatagatune")
-"""Data sets whose numbers are other ids."""
+"""First letters of the names of data sets whose recordings have other numbers."""
 
 MIN_DIGITS = 6
-"""Other numbers with at least this many digits are taken for Jamendo track ids."""
+"""Minimum length of a number that is taken for a Jamendo track id in any other data set."""
 
 UNKNOWN_ARTISTS = frozenset(
     (
@@ -50,7 +50,7 @@ UNKNOWN_ARTISTS = frozenset(
         *("traditional", "trad", "untitled", "unsigned"),
     )
 )
-"""Placeholders for an unknown artist."""
+"""Normalized names that stand for an unknown artist."""
 
 _AUDIO = re.compile(r"\.(wav|flac|ogg|opus|mp3|m4a|aac|au|npy|npz|json)$", re.IGNORECASE)
 _YOUTUBE = re.compile(r"(?=([A-Za-z0-9_-]{11}))")
@@ -71,32 +71,33 @@ class TestQuestion(NamedTuple):
 
     text: str
     answer: str
-    """The right option."""
+    """Text of the right option."""
     options: tuple[str, ...]
     """Texts of all options."""
 
 
 class TestSet(NamedTuple):
-    """The contents of a test set."""
+    """The recordings, captions, artists and questions of a test set."""
 
     name: str
     ids: frozenset[str] = frozenset()
-    """Normalized by `recording_ids`."""
+    """Identifiers of the recordings, normalized by `recording_ids`."""
     texts: tuple[str, ...] = ()
-    """Captions."""
+    """Captions of the recordings."""
     artists: frozenset[str] = frozenset()
-    """Normalized by `artist_names`."""
+    """Names of the artists, normalized by `artist_names`."""
     questions: tuple[TestQuestion, ...] = ()
 
 
 def recording_ids(name: str, dataset: str = "") -> frozenset[str]:
-    """Returns all identifiers that a recording's name may stand for.
+    """Returns all identifiers that the name of a recording in a data set may stand for.
 
-    * `blues.00000`: GTZAN.
-    * `jamendo 1004034`: a Jamendo track, written `track_1004034`, `34/1004034.mp3` (folders are the
-      last two digits), or as a number of `MIN_DIGITS` digits or more, unless the data set has
-      numbers of its own.
-    * Every substring of eleven letters that could be a YouTube id.
+    * `blues.00000`: a GTZAN file.
+    * `jamendo 1004034`: a Jamendo track. Its name is `track_1004034`, `34/1004034.mp3` (the folder
+      is the last two digits) or a number. In a data set that is not known to have Jamendo tracks,
+      the number needs `MIN_DIGITS` digits or more; in the data sets `OTHER_NUMBERS`, numbers are
+      no Jamendo tracks.
+    * Every substring of eleven characters that could be a YouTube id.
     * The name without folder and suffix.
     """
     path = _AUDIO.sub("", name.strip().replace("\\", "/"))
@@ -123,10 +124,10 @@ def recording_ids(name: str, dataset: str = "") -> frozenset[str]:
 
 
 def artist_names(text: str, dataset: str = "") -> frozenset[str]:
-    """Returns the artists of a credit, without case, accents, punctuation and "the".
+    """Returns the artists that a credit names, without case, accents, punctuation and "the".
 
-    `artist_000224`, or 224 in a data set of Jamendo tracks, is `jamendo artist 224`. Names of fewer
-    than three letters and `UNKNOWN_ARTISTS` are dropped.
+    `artist_000224`, or 224 in a data set of Jamendo tracks, gives `jamendo artist 224`. Names of
+    fewer than three characters and names in `UNKNOWN_ARTISTS` are dropped.
     """
     number = _JAMENDO_ARTIST.fullmatch(text.strip())
     if number is not None and (number[1] or _is_of_jamendo(_letters(dataset))):
@@ -159,15 +160,15 @@ def read_test_sets(
     """Reads the test sets whose files are given.
 
     Args:
-        musiccaps: musiccaps-public.csv; gives two sets: its balanced clips, which MuChoMusic asks
-            about, and those of AudioSet's evaluation set.
-        muchomusic: MuChoMusic's csv, or a jsonl of its questions, which has no identifiers.
-        audioset_eval: eval_segments.csv.
-        song_describer: song_describer.csv.
-        gtzan: GTZAN's folder, or a csv of file, artist and title.
+        musiccaps: the path of musiccaps-public.csv, which gives two test sets: the balanced clips,
+            which MuChoMusic asks about, and the clips of AudioSet's evaluation set.
+        muchomusic: MuChoMusic's csv, or a jsonl of its questions, which names no recordings.
+        audioset_eval: AudioSet's eval_segments.csv.
+        song_describer: Song Describer's song_describer.csv.
+        gtzan: GTZAN's folder, or a csv with the columns file, artist and title.
 
     Raises:
-        InputError: a file of another format; the message names file and line.
+        InputError: a file does not have the expected format; the message names file and line.
     """
     readers: list[tuple[OptionalPath, Callable[[Path], Iterable[TestSet]]]] = [
         (musiccaps, _read_musiccaps),
@@ -246,7 +247,7 @@ def _questions_of_csv(path: Path) -> Iterator[tuple[TestQuestion, str]]:
 
 
 def _identifier(row: TableRow) -> str:
-    """Returns the identifier of a question's recording."""
+    """Returns the identifier of the recording that a row of MuChoMusic's csv asks about."""
     name, dataset = row.filled("dataset_identifier"), row.filled("dataset")
     if _letters(dataset) != "musiccaps":
         return _track_id(name)
@@ -283,7 +284,7 @@ def _question(line: str, where: str) -> TestQuestion:
 
 
 def _non_empty(contents: Any, path: Path, remedy: str) -> Any:
-    """Returns the contents of a file, sets as frozensets; raises an `InputError` if empty."""
+    """Returns a file's contents, a set as a frozenset; raises an `InputError` if they are empty."""
     if not contents:
         raise InputError(f"{path}: holds nothing to search for; {remedy}")
     return frozenset(contents) if isinstance(contents, set) else contents

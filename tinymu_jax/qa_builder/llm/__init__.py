@@ -1,1 +1,1 @@
-"""Questions and answers written by a language model behind an OpenAI-style API."""
+"""Captions and questions written by a language model on an OpenAI-compatible server."""

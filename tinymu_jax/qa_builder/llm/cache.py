@@ -1,6 +1,7 @@
-"""Asks a language model about clips in parallel; every answer goes to a resumable log.
+"""Sends requests about clips to a language model in parallel, and logs every answer.
 
-A build that was killed, or is repeated, asks only for what the log does not hold.
+A build that is repeated, or started again after a kill, sends only the requests whose answers are
+not in the log.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,24 +25,24 @@ from tinymu_jax.utils.jsonl import JsonlLog
 from tinymu_jax.utils.progress import Progress
 
 MAX_FAILURES = 20
-"""A run ends if its first 20 clips get no usable answer, or 20 clips in a row no answer at all."""
+"""A run ends if its first 20 requests get no usable answer, or 20 in a row get no answer."""
 
 
 class WriterAnswer(NamedTuple):
-    """The answer to a request."""
+    """The answer of the language model to a request."""
 
     request: WriterRequest
     text: str | None
-    """None: the server gave no answer."""
+    """Text of the answer; None: the server gave no answer."""
     error: str = ""
-    """Why the answer is missing or unusable."""
+    """Reason why the answer is missing or unusable; "" if it is usable."""
 
 
 Judge = Callable[[Sequence[Draft], AnnotatedClip], JudgedDrafts]
 
 
 def answer_log(path: Path) -> JsonlLog[str]:
-    """Returns the log of answers (as texts), keyed by request."""
+    """Returns the log at a path, which maps the keys of requests to the texts of their answers."""
     remedy = "move the file away, or name another folder"
     return JsonlLog(path, _read_answer, "a cached answer", remedy)
 
@@ -61,16 +62,18 @@ def ask_all(
     parallel: int,
     progress: Progress,
 ) -> list[WriterAnswer]:
-    """Sends the requests without a cached text, in parallel, and logs each answer as it arrives.
+    """Sends the requests whose answers are not in `texts`, and logs each answer as it arrives.
 
-    Malformed answers are logged too, so that they are not requested again, but only once there is
-    a usable one: before that, the server may be misconfigured.
+    `texts` has the texts of logged answers by the keys of their requests; `judge` accepts or
+    rejects the drafts in an answer, for the log; at most `parallel` requests are sent at a time.
+    Malformed answers are logged too, so that they are not requested again, but only once a usable
+    answer has arrived: before that, the server may be misconfigured.
 
     Returns:
-        An answer to each new request, in the order of arrival.
+        The answers to all requests that were sent, in the order of arrival.
 
     Raises:
-        InputError: the server is down or gives nothing usable, or the log cannot be written.
+        InputError: the server is down or gives no usable answer, or the log cannot be written.
     """
     by_key = {one.key: one for one in requests if one}
     missing = [one for key, one in by_key.items() if key not in texts]
@@ -78,7 +81,7 @@ def ask_all(
     progress(cached, total)
     if not missing:
         return []
-    client.models()  # fail at once, not clip by clip, if the server is down
+    client.models()  # fails at once, not request by request, if the server is down
     answers: list[WriterAnswer] = []
     unlogged: list[WriterAnswer] = []
     try:
@@ -97,7 +100,7 @@ def ask_all(
 
 
 def _ask(client: LLMClient, request: WriterRequest) -> WriterAnswer:
-    """Asks about a clip; retries malformed answers with other seeds."""
+    """Sends a request and returns the answer; if malformed, sends it again with another seed."""
     answer = WriterAnswer(request, None)
     for attempt in range(client.retries + 1):
         settings = dict(request.settings) | {"seed": request.settings["seed"] + attempt}
@@ -119,7 +122,7 @@ def _ask(client: LLMClient, request: WriterRequest) -> WriterAnswer:
 def _check_failures(
     answers: Sequence[WriterAnswer], none_usable: bool, client: LLMClient, path: Path
 ) -> None:
-    """Ends a run whose server gives nothing usable."""
+    """Raises an `InputError`, which ends the run, if the first or last answers are all failures."""
     last = answers[-MAX_FAILURES:]
     if len(last) < MAX_FAILURES:
         return
@@ -136,7 +139,7 @@ def _check_failures(
 
 
 def _row(answer: WriterAnswer, judge: Judge) -> dict[str, Any]:
-    """Returns the line of an answer in the log."""
+    """Returns the log's entry for an answer, with the texts that `judge` accepts and rejects."""
     clip = answer.request.clip
     judged = JudgedDrafts((), ())
     if not answer.error:

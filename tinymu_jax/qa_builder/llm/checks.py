@@ -1,6 +1,6 @@
-"""Checks of language-model texts against what is known of the clip.
+"""Checks the texts of a language model against the tags and captions of the clip.
 
-A text that fails a check is rejected and counted by the reason; none is repaired.
+A text that fails a check is rejected, with the reason; no text is repaired.
 """
 
 import json
@@ -12,10 +12,10 @@ from tinymu_jax.data.annotations.clip import CATEGORIES, AnnotatedClip
 from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary, flatten_tags
 
 MAX_WORDS = 60
-"""Maximum length of a caption, question or answer."""
+"""Maximum number of words of a caption, question or answer."""
 
 CHECKED_CATEGORIES = ("instrument", "genre", "voice")
-"""A text may name a tag of these categories only if the clip's tags or captions do."""
+"""Categories of tags that a text may name only if the clip's tags or captions name them."""
 
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -38,7 +38,7 @@ SCHEMA: Mapping[str, Any] = {
     "required": ["captions", "questions"],
     "additionalProperties": False,
 }
-"""JSON schema of an answer."""
+"""JSON schema of the language model's answer to a request."""
 
 _FENCE = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.DOTALL | re.IGNORECASE)
 _YES_NO = re.compile(r"(yes|no)\s*([.,;:!-]|$)", re.IGNORECASE)
@@ -59,24 +59,24 @@ _NUMBERS = {
     "hundred": "100",
     "thousand": "1000",
 }
-"""Numbers in words. "one" is missing because it is usually a pronoun."""
+"""Digits of number words. "one" is missing because it is usually a pronoun."""
 
 Fault = tuple[str, str]
-"""The reason to reject a text, and the offending tag, number or word."""
+"""The reason to reject a text, and the tag, number or word in the text that is the reason."""
 
 
 class Draft(NamedTuple):
-    """A written caption, or a question with its answer."""
+    """A caption, or a question with its answer, that a language model wrote."""
 
     answer: str
-    """The answer or caption."""
+    """Text of the answer or caption."""
     question: str | None = None
-    """None: a caption."""
+    """Text of the question; None: the draft is a caption."""
     category: str = ""
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Returns the question, if any, and the answer."""
+        """Returns the question, if there is one, and the answer or caption."""
         return (self.answer,) if self.question is None else (self.question, self.answer)
 
 
@@ -86,43 +86,43 @@ class RejectedDraft(NamedTuple):
     draft: Draft
     reason: str
     detail: str = ""
-    """The offending tag, number or word."""
+    """The tag, number or word in the draft that is the reason."""
 
 
 class JudgedDrafts(NamedTuple):
-    """The accepted and rejected drafts of an answer."""
+    """The accepted and the rejected drafts in a language model's answer."""
 
     accepted: tuple[Draft, ...]
     rejected: tuple[RejectedDraft, ...]
 
 
 class MalformedAnswerError(Exception):
-    """The answer is not of the requested form; the message says why."""
+    """The language model's answer does not have the requested form; the message says why."""
 
 
 class KnownFacts(NamedTuple):
-    """What is known of a clip."""
+    """The tags, denied tags and captions of a clip, against which drafts are checked."""
 
     tags: tuple[Tag, ...]
     denied: tuple[Tag, ...]
     names: tuple[str, ...]
-    """Names of the tags."""
+    """Names of the clip's tags, without the denied tags."""
     texts: tuple[str, ...]
-    """Captions and names; a draft may repeat anything they name."""
+    """Captions and names of tags; a draft may repeat every tag and number in these texts."""
 
     @classmethod
     def of(cls, clip: AnnotatedClip) -> "KnownFacts":
-        """Returns the facts of a clip."""
+        """Returns the facts that a clip's annotations state."""
         tags = flatten_tags(clip.tags)
         names = tuple(tag.name for tag in tags)
         return cls(tags, flatten_tags(clip.denied), names, (*clip.captions, *names))
 
 
 def parse(text: str) -> list[Draft]:
-    """Parses an answer, JSON with or without a code fence, into captions, then questions.
+    """Parses an answer, JSON with or without a code fence, into drafts, the captions first.
 
     Raises:
-        MalformedAnswerError: it is not JSON, not of the schema or empty.
+        MalformedAnswerError: the answer is not JSON, does not follow `SCHEMA` or has no draft.
     """
     fenced = _FENCE.fullmatch(text)
     try:
@@ -149,9 +149,10 @@ def judge(
     captions: int,
     questions: int,
 ) -> JudgedDrafts:
-    """Separates drafts that follow from what is known of a clip from those that do not.
+    """Accepts drafts that follow from a clip's tags and captions, and rejects all other drafts.
 
-    At most `captions` captions and `questions` questions, as many as requested, are accepted.
+    Drafts after the first `captions` captions and `questions` questions are rejected too: they were
+    not requested. So are repeated drafts.
     """
     facts = KnownFacts.of(clip)
     accepted: dict[tuple[str, ...], Draft] = {}
@@ -175,7 +176,7 @@ def judge(
 
 
 def _fault(draft: Draft, facts: KnownFacts, vocabulary: Vocabulary) -> Fault | None:
-    """Returns the first reason to reject a draft."""
+    """Returns the first reason to reject a draft; None if there is no reason."""
     if draft.question is not None and draft.category not in CATEGORIES:
         return "unknown category", draft.category
     for text in draft.texts:
@@ -200,7 +201,7 @@ def _form_fault(text: str) -> Fault | None:
 
 
 def _tag_fault(text: str, facts: KnownFacts, vocabulary: Vocabulary) -> Fault | None:
-    """Returns the first tag that a text names without support by the facts."""
+    """Returns a fault with the first tag that a text names and the facts do not support."""
 
     def named_in(texts: Sequence[str], tag: Tag) -> bool:
         return any(vocabulary.mentions(one, tag) for one in texts)
@@ -230,7 +231,7 @@ def _word_fault(text: str, facts: KnownFacts) -> Fault | None:
 
 
 def _numbers(text: str) -> list[str]:
-    """Returns the distinct numbers of a text, in digits and in words."""
+    """Returns the distinct numbers in a text as digits, whether written in digits or words."""
     words = [_NUMBERS[word] for word in _words(text) if word in _NUMBERS]
     return list(dict.fromkeys([*_DIGITS.findall(text), *words]))
 

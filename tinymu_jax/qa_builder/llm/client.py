@@ -1,4 +1,4 @@
-"""Chat client for servers with an OpenAI-compatible API, on top of the openai package."""
+"""Chat client for servers with an OpenAI-compatible API; uses the openai package."""
 
 import json
 import os
@@ -9,23 +9,23 @@ from urllib.parse import urlsplit
 from tinymu_jax.errors import InputError, reason_of
 
 SCHEMA_REJECTED = (400, 422)
-"""Status codes of servers that do not support structured output."""
+"""HTTP status codes with which servers reject a request for structured output."""
 
 MIN_KEY_LENGTH = 8
-"""Keys of at least this length are removed from messages; shorter ones are placeholders."""
+"""Minimum length of an API key that is removed from error messages; shorter keys are no secrets."""
 
 MALFORMED = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)
-"""Errors on malformed answers, which the openai package does not validate."""
+"""Exceptions that malformed responses cause; the openai package does not validate responses."""
 
 T = TypeVar("T")
 
 
 class UnansweredError(Exception):
-    """The server gave no answer; the message says why, in one line.
+    """The server gave no answer to a request; the message says why, in one line.
 
     Attributes:
-        status: HTTP status code, where the server answered with an error.
-        retry: whether the same request may still succeed.
+        status: the HTTP status code, if the server responded with an error.
+        retry: whether the same request may succeed if it is sent again.
     """
 
     def __init__(self, reason: str, status: int | None = None, retry: bool = False) -> None:
@@ -34,10 +34,10 @@ class UnansweredError(Exception):
 
 
 class LLMClient:
-    """Thread-safe chat client.
+    """Thread-safe chat client for one server.
 
-    The openai package retries servers that are unreachable, slow, busy (429) or broken (5xx), with
-    exponential backoff and `Retry-After`.
+    If the server is unreachable, slow, busy (429) or broken (5xx), the openai package repeats the
+    request, after the time in `Retry-After` or with exponential backoff.
     """
 
     def __init__(
@@ -47,13 +47,14 @@ class LLMClient:
         retries: int = 3,
         key_variable: str = "OPENAI_API_KEY",
     ) -> None:
-        """Creates the client; sends nothing.
+        """Creates the client without sending a request.
 
         Args:
-            url: base URL of the server, usually ending in `/v1`.
-            timeout: seconds to wait for an answer.
-            retries: attempts after the first one.
-            key_variable: environment variable with the API key; may be unset for local servers.
+            url: the base URL of the server, usually ending in `/v1`.
+            timeout: the seconds to wait for an answer.
+            retries: the maximum number of attempts after the first one.
+            key_variable: the environment variable that holds the API key; a local server may need
+                no key.
 
         Raises:
             InputError: the openai package is missing, the URL is malformed or the key has
@@ -73,17 +74,17 @@ class LLMClient:
             api_key=self._key or "none",
             timeout=timeout,
             max_retries=retries,
-            # A redirect would hand the key to another server.
+            # Following a redirect would send the key to another server.
             http_client=openai.DefaultHttpxClient(follow_redirects=False),
         )
         self._headers = {} if self._key else {"Authorization": openai.Omit()}
         self._supports_schema = True
 
     def models(self) -> list[str]:
-        """Returns the names of the server's models.
+        """Returns the names of the models that the server lists.
 
         Raises:
-            InputError: the server cannot be asked.
+            InputError: the server gives no answer.
         """
         try:
             return self._call(
@@ -98,18 +99,18 @@ class LLMClient:
     def complete(
         self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any], **settings: Any
     ) -> str:
-        """Returns the model's answer; "" if it is empty.
+        """Sends messages to the model and returns the text of its answer; "" if it is empty.
 
-        If the server rejects structured output, the schema is sent in the system message, from
-        then on at once.
+        If the server rejects structured output, the schema is sent as text in the system message;
+        if this succeeds, it is sent as text in all later requests.
 
         Args:
-            messages: each with `role` and `content`; the system message first.
-            schema: JSON schema of the answer.
-            settings: model, temperature, seed.
+            messages: the chat messages, each with `role` and `content`; the system message first.
+            schema: the JSON schema that the answer should follow.
+            settings: the other fields of the request: model, temperature, seed.
 
         Raises:
-            UnansweredError: no answer after all retries.
+            UnansweredError: the server gave no answer after all retries.
         """
         if self._supports_schema:
             json_schema = {"name": "answer", "strict": True, "schema": schema}
@@ -125,18 +126,18 @@ class LLMClient:
         schema_text = f"\nThe JSON schema of the answer: {json.dumps(schema)}"
         system = dict(messages[0]) | {"content": messages[0]["content"] + schema_text}
         text = self._chat(messages=[system, *messages[1:]], **settings)
-        self._supports_schema = False  # only now: the error may have been the request's fault
+        self._supports_schema = False  # after a success: the request may have been at fault
         return text
 
     def close(self) -> None:
-        """Closes the connections; pending retries fail without another request."""
+        """Closes the connections; a request that waits for its next attempt fails at once."""
         self._client.close()
 
     def _chat(self, **request: Any) -> str:
         return self._call(self._client.chat.completions.create, _answer_text, **request)
 
     def _call(self, method: Callable[..., Any], read: Callable[[Any], T], **request: Any) -> T:
-        """Sends a request and reads the answer; translates the errors of both."""
+        """Sends a request and returns `read(response)`; turns errors into `UnansweredError`s."""
         openai = self._openai
         try:
             return read(method(extra_headers=self._headers, **request))
@@ -154,11 +155,11 @@ class LLMClient:
             raise UnansweredError(reason, retry=True) from error
 
     def _message(self, error: Any) -> str:
-        """Returns a server's error message in one printable line, without the key."""
+        """Returns the error message of a server in one printable line, without the API key."""
         text = error.response.text
         if isinstance(error.body, Mapping) and "message" in error.body:
             text = str(error.body["message"])
-        if self._key and len(self._key) >= MIN_KEY_LENGTH:  # some servers repeat it
+        if self._key and len(self._key) >= MIN_KEY_LENGTH:  # some servers repeat the key
             text = text.replace(self._key, "...")
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
 

@@ -1,4 +1,4 @@
-"""The request that is sent to a language model about a clip: its tags and captions."""
+"""Builds the request to a language model for texts about a clip, from its tags and captions."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from tinymu_jax.qa_builder.questions.seeded_choice import hash_int
 from tinymu_jax.utils import fingerprint
 
 MAX_SEED = 2**30
-"""Limit of request seeds. Servers accept 31 bits, which leaves room for the seeds of retries."""
+"""Limit of request seeds. Servers accept 31 bits; larger seeds are left for repeated requests."""
 
 SYSTEM = f"""You write texts about music, from which a listening model learns.
 You are given facts about one recording as JSON: "heard" is what it has, by kind; "not heard" is \
@@ -30,26 +30,26 @@ Answer with one JSON object: "captions", a list of texts, and "questions", a lis
 
 
 class WriterRequest(NamedTuple):
-    """A request about a clip."""
+    """A request to a language model for captions and questions about a clip."""
 
     clip: AnnotatedClip
     messages: tuple[Mapping[str, str], ...]
     settings: Mapping[str, Any]
-    """Model, temperature and seed."""
+    """Model, temperature and seed of the request."""
     key: str
-    """Cache key: a hash of everything the answer depends on, except the server."""
+    """Key of the answer in the cache: a hash of messages, settings and the answer's schema."""
 
 
 def make_request(
     clip: AnnotatedClip, model: str, captions: int, questions: int, temperature: float, seed: int
 ) -> WriterRequest:
-    """Returns the request about a clip for at most so many captions and questions.
+    """Returns a request for at most `captions` captions and `questions` questions about a clip.
 
-    Its seed is derived from the build's and the clip.
+    The request's seed is a hash of the build's `seed` and the clip.
     """
     facts = {
-        "heard": _sorted(clip.tags),
-        "not heard": _sorted(clip.denied),
+        "heard": _names_by_category(clip.tags),
+        "not heard": _names_by_category(clip.denied),
         "said": [" ".join(caption.split()) for caption in clip.captions],
     }
     facts = {kind: fact for kind, fact in facts.items() if fact}
@@ -64,8 +64,8 @@ def make_request(
     return WriterRequest(clip, messages, settings, key)
 
 
-def _sorted(tags: Tags) -> dict[str, list[str]]:
-    """Returns the tag names by category; tags without a category are "other"."""
+def _names_by_category(tags: Tags) -> dict[str, list[str]]:
+    """Returns lists of tag names by category; tags without a category are under "other"."""
     return {
         "other" if category == UNSORTED else category: list(names)
         for category, names in tags.items()

@@ -1,7 +1,7 @@
-"""Captions and questions written by a language model, in addition to the rules.
+"""Lets a language model write captions and questions, in addition to the rule-based ones.
 
-The model sees what is known of a clip (module `prompt`); its texts are checked against that
-(`checks`), and its answers cached (`cache`).
+The model is given the tags and captions of a clip (module `prompt`), its texts are checked against
+these (module `checks`), and its answers are stored in a cache (module `cache`).
 """
 
 import math
@@ -35,19 +35,19 @@ NOTHING_KNOWN = "it has no tags and no captions"
 
 @dataclass(frozen=True)
 class WriterConfig:
-    """Which server writes, and how much."""
+    """The server and the model, settings of requests, and maximum numbers of texts."""
 
     url: str
-    """Base URL of a server with an OpenAI-compatible API, as http://localhost:8000/v1."""
+    """Base URL of a server with an OpenAI-compatible API: http://localhost:8000/v1."""
     model: str | None = None
-    """None: the first model that the server lists."""
+    """Name of the model; None: the first model that the server lists."""
     key_variable: str = "OPENAI_API_KEY"
-    """Environment variable with the API key, if the server needs one. The key itself is in no
-    config, so that it cannot be saved with one."""
+    """Environment variable that holds the API key, if the server needs one. The key itself is not a
+    setting, so that it is never saved with the settings."""
     timeout: float = 60.0
     """Seconds to wait for an answer."""
     retries: int = 3
-    """Attempts after the first one, if the server fails or the answer is malformed."""
+    """Number of further attempts, if the server fails or its answer is malformed."""
     parallel: int = 8
     """Maximum number of concurrent requests."""
     captions: int = 2
@@ -56,10 +56,10 @@ class WriterConfig:
     """Maximum number of questions per clip."""
     temperature: float = 0.7
     seed: int = 0
-    """Seeds of requests are derived from it and the clip."""
+    """Random seed; the seed of each request is a hash of this seed and the clip."""
 
     def check(self) -> None:
-        """Raises an `InputError` if a field is out of range."""
+        """Raises an `InputError` if a setting is out of its range."""
         minimums = {"retries": 0, "parallel": 1, "captions": 0, "questions": 0}
         for name, minimum in minimums.items():
             if not minimum <= getattr(self, name) < math.inf:
@@ -73,24 +73,24 @@ class WriterConfig:
 
 
 class WriterReport(NamedTuple):
-    """What the language model wrote."""
+    """Numbers of the texts that the language model wrote and of the clips it wrote about."""
 
     model: str
     requested: int
-    """Clips sent to the server in this run."""
+    """Number of clips that were sent to the server in this run."""
     cached: int
-    """Clips whose answers were cached."""
+    """Number of clips whose answers were in the cache."""
     captions: int
-    """Accepted captions."""
+    """Number of accepted captions."""
     questions: int
-    """Accepted questions."""
+    """Number of accepted questions."""
     rejected: Mapping[str, int]
-    """Rejected texts by reason; the cache lists them."""
+    """Number of rejected texts by reason; the cache lists the texts."""
     skipped: tuple[tuple[AnnotatedClip, str], ...]
-    """Clips without texts, each with the reason."""
+    """Clips for which there is no usable answer, each with the reason."""
 
     def summary(self, cache: Path) -> str:
-        """Returns the counts in one line."""
+        """Returns the counts of the report in one line, which names the file of the cache."""
         rejected = ", ".join(f"{reason}: {n}" for reason, n in sorted(self.rejected.items()))
         return (
             f"{self.model} wrote {self.captions} captions and {self.questions} questions "
@@ -109,15 +109,16 @@ def write_items(
 ) -> tuple[list[QAItem], WriterReport]:
     """Lets a language model write captions and questions about clips.
 
-    Only requests that the cache, a JSONL file, does not hold are sent. If it holds all and the
-    model is named, no server is needed. Cached answers are checked anew.
+    Requests are only sent if `cache`, a JSONL file, does not hold their answers. If it holds all
+    answers and `config` names the model, no server is needed. Cached answers are checked again.
 
     Returns:
-        Items in the order of the clips, captions first, and a report.
+        The accepted captions and questions, in the order of the clips, the captions of a clip
+        first; and a report.
 
     Raises:
-        InputError: a setting out of range; the server cannot be reached or gives nothing usable;
-            the cache is malformed or cannot be written.
+        InputError: a setting is out of its range; the server cannot be reached or gives no usable
+            answer; or the cache is malformed or cannot be written.
     """
     config.check()
     client = LLMClient(config.url, config.timeout, config.retries, config.key_variable)
@@ -152,7 +153,7 @@ def write_items(
 
 
 def _request(clip: AnnotatedClip, model: str, config: WriterConfig) -> WriterRequest | None:
-    """Returns the request about a clip; None if nothing is known of it."""
+    """Returns the request about a clip; None if the clip has no tags and no captions."""
     if not clip.captions and not any(clip.tags.values()):
         return None
     amounts = config.captions, config.questions
@@ -162,7 +163,7 @@ def _request(clip: AnnotatedClip, model: str, config: WriterConfig) -> WriterReq
 def _drafts(
     request: WriterRequest | None, texts: Mapping[str, str], errors: Mapping[str, str]
 ) -> list[Draft]:
-    """Returns the drafts about a clip; raises `MalformedAnswerError` if there are none."""
+    """Returns the drafts in a request's answer; raises `MalformedAnswerError` if it has none."""
     if request is None:
         raise MalformedAnswerError(NOTHING_KNOWN)
     if request.key in errors:
@@ -177,13 +178,13 @@ def _items(
     templates: Templates,
     seed: int,
 ) -> list[QAItem]:
-    """Converts accepted drafts."""
+    """Converts the accepted drafts about a clip into items of the set."""
     items = []
     for draft in drafts:
         tags: tuple[str, ...] = ()
         if draft.question is None:
             task = CAPTIONING
-            # Captions come first: the number of items so far is the caption's number.
+            # Captions come first: the number of items so far is the index of the caption.
             about = (seed, clip.source, clip.clip, len(items))
             prompt = hash_choice(templates.of("caption"), *about)
         else:

@@ -1,1 +1,1 @@
-"""Rule-based questions and answers from tags and captions."""
+"""Makes questions and answers from tags and captions by rules, and selects among them."""

@@ -1,4 +1,4 @@
-"""Subsamples candidates: caps per clip and per answer, balanced yes/no, the configured mix.
+"""Selects questions among candidates: limits per clip and answer, balanced yes/no, configured mix.
 
 Candidates are selected by their keys, smallest first, never by their order: with Beam, parts of a
 large set are balanced on different machines (`tinymu_jax.qa_builder.beam`).
@@ -16,14 +16,14 @@ from tinymu_jax.qa_builder.questions.multiple_choice import RIGHT
 from tinymu_jax.qa_builder.questions.seeded_choice import hash_int
 
 TASKS = (CAPTIONING, QA, MCQ, YES_NO)
-"""In the order of `BuildConfig.mix`."""
+"""Formats of questions, in the order of `BuildConfig.mix`."""
 
 Stratum = tuple[str, int]
-"""A format and the number of a part of it; all parts of a format get the same size."""
+"""A format and an index; the strata of a format get the same number of questions."""
 
 
 def cap_per_clip(items: Iterable[QAItem], config: BuildConfig) -> list[QAItem]:
-    """Returns a clip's candidates, at most the configured number of each format."""
+    """Returns at most the configured number of a clip's candidates for each format."""
     limits = {
         CAPTIONING: config.max_captions_per_clip,
         QA: config.max_open_per_clip,
@@ -40,12 +40,12 @@ def cap_per_clip(items: Iterable[QAItem], config: BuildConfig) -> list[QAItem]:
 
 
 def answer_group(item: QAItem) -> tuple[str, ...]:
-    """Returns what questions with the same answer share; captions are all in one group."""
+    """Returns format, category and tags, which are equal for questions with the same answer."""
     return (item.task, item.category, *item.tags)
 
 
 def max_per_answer(task: str, candidates: int, groups: int, config: BuildConfig) -> int:
-    """Returns the maximum size of an answer group, given the counts of its format."""
+    """Returns the maximum size of an answer group of a format with these numbers of candidates and groups."""
     if task == MCQ:
         return math.ceil(candidates / groups * config.max_tag_ratio)
     percent = config.max_answer_percent if task in (QA, YES_NO) else 100
@@ -53,9 +53,10 @@ def max_per_answer(task: str, candidates: int, groups: int, config: BuildConfig)
 
 
 def cap_per_answer(items: Sequence[QAItem], limit: int) -> list[QAItem]:
-    """Returns the selected candidates of an answer group; yes/no questions in pairs.
+    """Returns at most `limit` candidates of an answer group, selected by their keys.
 
-    Both questions of a pair get the same key, so that later steps keep or drop them together.
+    Yes/no questions are selected in pairs of a yes and a no; both get the same key, so that later
+    steps keep or drop them together.
     """
     ordered = sorted(items, key=lambda item: item.key)
     if not ordered or ordered[0].task != YES_NO:
@@ -67,10 +68,10 @@ def cap_per_answer(items: Sequence[QAItem], limit: int) -> list[QAItem]:
 
 
 def stratum_of(item: QAItem) -> Stratum:
-    """Returns the stratum of a question.
+    """Returns the stratum to which a question belongs.
 
-    Multiple-choice questions are stratified by the number of options shorter than the right one
-    (ties at random), so that neither the shortest nor the longest is right more often.
+    The index of a multiple-choice question is the number of options that are shorter than the right
+    option (ties at random), so that neither the shortest nor the longest is right more often.
     """
     if not item.kinds:
         return item.task, 0
@@ -81,9 +82,10 @@ def stratum_of(item: QAItem) -> Stratum:
 
 
 def stratum_sizes(available: Mapping[Stratum, int], config: BuildConfig) -> dict[Stratum, int]:
-    """Returns the number of questions to select from each stratum, for the configured mix.
+    """Returns the number of questions to select from each stratum to get the configured mix.
 
-    Formats without candidates are left out of the mix.
+    `available` has the number of candidates in each stratum. A format without candidates is left
+    out of the mix.
     """
     strata = {task: sorted(part for part in available if part[0] == task) for task in TASKS}
     sizes = {t: min((available[part] for part in parts), default=0) for t, parts in strata.items()}
@@ -100,13 +102,13 @@ def stratum_sizes(available: Mapping[Stratum, int], config: BuildConfig) -> dict
 
 
 def key_threshold(keys: Iterable[int], size: int) -> int:
-    """Returns the largest key among the `size` smallest; -1 if none is selected."""
+    """Returns the largest of the `size` smallest keys; -1 if there are no keys to select."""
     ordered = sorted(keys)
     return ordered[min(size, len(ordered)) - 1] if size and ordered else -1
 
 
 def balance(items: Sequence[QAItem], config: BuildConfig) -> list[QAItem]:
-    """Returns the selected candidates, in their order."""
+    """Returns the candidates within the limits per answer and the mix, in their order."""
     counts = Counter(item.task for item in items)
     groups = Counter(group[0] for group in {answer_group(item) for item in items})
     keys: dict[tuple[str, ...], int] = {}

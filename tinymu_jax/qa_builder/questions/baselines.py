@@ -1,4 +1,4 @@
-"""Scores of rules that ignore the audio; on a good set they are no better than random."""
+"""Accuracies of rules that answer without the audio; on a good set they are near chance."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from tinymu_jax.qa_builder.questions.item import YES, QAItem
 from tinymu_jax.qa_builder.questions.multiple_choice import OFF, RIGHT
 
 MIN_QUESTIONS = 100
-"""Number of yes/no questions about a tag from which on its share of yes is reported."""
+"""Minimum number of yes/no questions about a tag for which the share of yes is reported."""
 
 
 def choice_baselines(items: Sequence[QAItem]) -> dict[str, float]:
-    """Returns the accuracies of rules on multiple-choice questions, without audio.
+    """Returns the accuracies of rules that answer multiple-choice questions without audio.
 
-    Rules: always one letter; the shortest and the longest option (ties share); the option that is
-    right in most other questions; and any option that answers the question, which is what language
-    understanding alone achieves.
+    Rules: always one letter; the shortest option; the longest option (a tie counts in part); the
+    option that is right in most other questions; and a random option that fits the question, the
+    accuracy of language understanding alone.
     """
     asked = [item for item in items if item.task == MCQ and item.options]
     if not asked:
@@ -35,11 +35,11 @@ def choice_baselines(items: Sequence[QAItem]) -> dict[str, float]:
 
 
 def _most_often_right(asked: Sequence[QAItem], right: Sequence[int]) -> float:
-    """Returns how many questions the option that is most often right elsewhere gets right."""
+    """Returns how often the right option is the one most often right in other questions."""
     wins = Counter(item.options[place] for item, place in zip(asked, right, strict=True))
     correct = 0.0
     for item, place in zip(asked, right, strict=True):
-        # A question's answer does not count for itself.
+        # The right option of the question itself does not count.
         elsewhere = [wins[option] - (number == place) for number, option in enumerate(item.options)]
         if elsewhere[place] == max(elsewhere):
             correct += 1 / elsewhere.count(max(elsewhere))
@@ -47,7 +47,10 @@ def _most_often_right(asked: Sequence[QAItem], right: Sequence[int]) -> float:
 
 
 def yes_rates(items: Sequence[QAItem]) -> tuple[float | None, dict[str, tuple[int, float]]]:
-    """Returns the share of yes overall, and count and share by tag with `MIN_QUESTIONS` or more."""
+    """Returns the share of yes in all yes/no questions, and (number, share of yes) by tag.
+
+    Tags with fewer than `MIN_QUESTIONS` questions are left out.
+    """
     by_tag: dict[str, list[bool]] = {}
     for item in items:
         if item.task == YES_NO and item.tags:

@@ -1,8 +1,7 @@
-"""Rule-based captions, open questions and yes/no questions.
+"""Makes captions, open questions and yes/no questions about a clip by rules.
 
-All random choices are hashed from the seed and the clip
-(`tinymu_jax.qa_builder.questions.seeded_choice`). A clip yields more candidates than needed;
-`tinymu_jax.qa_builder.questions.balance` selects.
+Every random choice is a hash of the seed and the clip (module `seeded_choice`). There are more
+candidates than needed; module `balance` selects questions among them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,11 +17,11 @@ from tinymu_jax.qa_builder.tags.cooccurrence import TagStatistics
 from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary, flatten_tags
 
 COMPLETE = ("instrument", "voice")
-"""Categories in which the answer to an open question must be complete."""
+"""Categories in which the answer to an open question must name all tags that apply."""
 
 
 def captions(clip: AnnotatedClip, context: BuildContext) -> Iterator[QAItem]:
-    """Yields a clip's captions as answers."""
+    """Yields an item for each caption of a clip, with the caption as the answer to a prompt."""
     for number, caption in enumerate(clip.captions):
         key = (context.config.seed, CAPTIONING, clip.source, clip.clip, number)
         prompt = hash_choice(context.templates.of("caption"), *key, "wording")
@@ -30,10 +29,11 @@ def captions(clip: AnnotatedClip, context: BuildContext) -> Iterator[QAItem]:
 
 
 def open_questions(clip: AnnotatedClip, context: BuildContext) -> Iterator[QAItem]:
-    """Yields questions for the tags of each category, and for the family they belong to.
+    """Yields questions about a clip's tags in each category, and about the family of these tags.
 
-    An answer names all tags of its category except ancestors of others: "choir" makes "vocals"
-    redundant. No complete answer is asked for where captions or ambiguous labels name further tags.
+    An answer names all tags of the category except ancestors of other tags: "choir" makes "vocals"
+    redundant. A question whose answer must be complete is left out if captions or ambiguous labels
+    name more tags of the category.
     """
     vocabulary = context.vocabulary
     for category, names in clip.tags.items():
@@ -51,19 +51,19 @@ def open_questions(clip: AnnotatedClip, context: BuildContext) -> Iterator[QAIte
 
 
 def _is_family(tag: Tag, vocabulary: Vocabulary) -> bool:
-    """Returns whether a tag is a family ("strings") rather than a kind of thing ("a guitar")."""
+    """Returns whether a tag is a family ("strings") rather than a single thing ("a guitar")."""
     return vocabulary.askable(tag) and not vocabulary.phrase(tag).startswith(("a ", "an "))
 
 
 def _mentioned(clip: AnnotatedClip, category: str, vocabulary: Vocabulary) -> set[Tag]:
-    """Returns the tags of a category that captions or ambiguous labels name."""
+    """Returns the tags of a category that a clip's captions or ambiguous labels name."""
     named = {tag for caption in clip.captions for tag in vocabulary.named(caption)}
     ambiguous = {Tag(category, name) for name in clip.ambiguous.get(category, ())}
     return {tag for tag in named if tag.category == category} | ambiguous
 
 
 def _has_more(mentioned: Iterable[Tag], tags: Iterable[Tag], vocabulary: Vocabulary) -> bool:
-    """Returns whether a mentioned tag is unrelated to all of `tags`."""
+    """Returns whether at least one mentioned tag is unrelated to every tag in `tags`."""
     return any(not any(vocabulary.related(other, tag) for tag in tags) for other in mentioned)
 
 
@@ -83,13 +83,13 @@ def _open(clip: AnnotatedClip, format: str, tags: list[Tag], context: BuildConte
 def yes_or_no(
     clip: AnnotatedClip, statistics: TagStatistics, context: BuildContext
 ) -> Iterator[QAItem]:
-    """Yields yes/no questions; those answered by no carry their evidence."""
+    """Yields yes/no questions about a clip; questions answered by no come with evidence."""
     vocabulary, templates, _, config = context
     tags = [tag for tag in flatten_tags(clip.tags) if vocabulary.askable(tag)]
     limit = config.max_yes_per_clip
     present = shuffled(tags, config.seed, YES_NO, clip.source, clip.clip)[:limit]
     answers = [(tag, YES, "") for tag in present]
-    # Twice as many: balancing needs as many for each tag as there are questions answered by yes.
+    # Twice the limit: balancing pairs each yes with a no about the same tag, from any clip.
     negatives = draw_negatives(clip, 2 * limit, statistics, vocabulary, config.seed)
     answers += [(negative.tag, NO, negative.evidence) for negative in negatives]
     for tag, answer, evidence in answers:

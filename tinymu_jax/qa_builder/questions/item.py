@@ -1,4 +1,4 @@
-"""A question about a clip, and its record in a list."""
+"""A question about a clip, and its conversion into a MusicSkills record."""
 
 from typing import Any, NamedTuple
 
@@ -13,23 +13,23 @@ class QAItem(NamedTuple):
 
     clip: AnnotatedClip
     task: str
-    """Format: one of the four of `tinymu_jax.data.question_formats`."""
+    """Format of the question, one of the formats in `tinymu_jax.data.question_formats`."""
     prompt: str
     answer: str
     category: str = ""
-    """Category of the tags; "" for captions."""
+    """Category of `tags`; "" for captions."""
     tags: tuple[str, ...] = ()
-    """The tag that a yes/no question asks about, else the tags of the answer."""
+    """Name of the tag that a yes/no question asks about, else names of the tags in the answer."""
     options: tuple[str, ...] = ()
     """Texts of a multiple-choice question's options, in the order of the letters."""
     kinds: tuple[str, ...] = ()
     """Kind of each option; see `tinymu_jax.qa_builder.questions.multiple_choice`."""
     evidence: str = ""
-    """Why the answer is no; see `tinymu_jax.qa_builder.questions.negatives`."""
+    """Evidence for the answer "No."; see `tinymu_jax.qa_builder.questions.negatives`."""
     by: str = RULE
-    """`RULE` or `WRITER`."""
+    """Author of the question: `RULE` or `WRITER`."""
     key: int = 0
-    """Hash used for subsampling: the items with the smallest keys are selected."""
+    """Hash by which items are selected: the items with the smallest keys are kept."""
 
     @property
     def clip_id(self) -> tuple[str, str]:
@@ -38,11 +38,11 @@ class QAItem(NamedTuple):
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
-        """Returns the fields in which an item differs from all others."""
+        """Returns source, clip, prompt and answer, which exact duplicates have in common."""
         return (*self.clip_id, self.prompt, self.answer)
 
     def to_record(self) -> dict[str, Any]:
-        """Returns the MusicSkills record, with additional keys that its loader ignores."""
+        """Returns the item as a MusicSkills record, with keys that MusicSkills loaders ignore."""
         clip = self.clip
         record: dict[str, Any] = {
             "file_name": clip.file,

@@ -1,13 +1,13 @@
 """Multiple-choice questions with MuChoMusic's kinds of distractors (arXiv 2408.01337, section 3).
 
-right              the right option
-near               a similar tag of the same category: incorrect but related
-far                any other tag of the same category: incorrect
-off the question   a tag of the clip from another category: true, but not an answer
+right              the right option, a tag of the clip
+near               distractor: a wrong tag of the same category, similar to the right tag
+far                distractor: any other wrong tag of the same category
+off the question   distractor: a tag of the clip from another category, true, but not an answer
 
-A tag may be true of a clip although no source says so. No wrong option is therefore a tag that
-often occurs with one of the clip's, nor a more frequent one that shares a label with the right one:
-"vocal harmony" leaves open whether women sing.
+A tag may apply to a clip although no source says so. A tag is therefore not used as a wrong option
+if it often occurs together with a tag of the clip, or if it shares a label with the right tag and
+is more frequent: "vocal harmony" leaves open whether women sing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,20 +32,20 @@ from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary, flatten_tags
 RIGHT, NEAR, FAR, OFF = "right", "near", "far", "off the question"
 
 FREQUENCY_POWER = 0.75
-"""Distractors are drawn with weights frequency ** 0.75, so that a tag is right about as often as
-it is offered as a wrong option."""
+"""Distractors are drawn with weights frequency ** 0.75, so that a tag is the right option about as
+often as it is a wrong option."""
 
 LENGTH_TOLERANCE = 0.3
 """Maximum relative difference in length between a distractor and the right option."""
 
 MIN_LIFT = 2.0
-"""Two tags "go together" if they co-occur this many times as often as under independence."""
+"""Two tags go together if they co-occur at least this many times as often as independent tags."""
 
 MIN_COOCCURRENCES = 3
-"""Number of clips with both tags below which `MIN_LIFT` means nothing."""
+"""Minimum number of clips with both tags; of rarer pairs, `MIN_LIFT` says nothing."""
 
 CAPTIONED_CATEGORIES = ("instrument", "tempo", "voice")
-"""Categories that captions name completely; moods and genres are often left out."""
+"""Categories whose tags captions name completely; moods and genres are often left out."""
 
 BLURRED_CATEGORIES = ("mood",)
 """Categories in which near tags are nearly synonyms: "aggressive" music is also "powerful"."""
@@ -59,11 +59,11 @@ CONFUSABLE: Mapping[str, tuple[str, ...]] = {
     "production": ("instrument", "mood", "tempo", "voice", "rhythm"),
     "function": ("genre",),
 }
-"""Categories whose tags could pass for an answer to a question about another category ("How does it
-sound?" "Reverberant", but also "aggressive" or "slow"), and are not used as off the question."""
+"""By category of a question, other categories whose tags could pass for an answer ("How does it
+sound?" "Reverberant", but also "aggressive" or "slow"). They give no options off the question."""
 
 LETTER_ONLY_RATE = 6
-"""One in this many questions asks for the letter only."""
+"""One in this many questions asks only for the letter of the right option."""
 
 
 class _Distractor(NamedTuple):
@@ -74,10 +74,10 @@ class _Distractor(NamedTuple):
 def choices(
     clip: AnnotatedClip, statistics: TagStatistics, context: BuildContext
 ) -> Iterator[QAItem]:
-    """Yields a question for each tag of a clip that has three distractors."""
+    """Yields a question about each tag of a clip for which three distractors exist."""
     vocabulary, tags = context.vocabulary, flatten_tags(clip.tags)
 
-    @cache  # the questions of a category share their candidates
+    @cache  # questions about one category test the same tags
     def is_wrong(tag: Tag) -> bool:
         captioned = clip.captions and tag.category in CAPTIONED_CATEGORIES
         blurred = tag.category in BLURRED_CATEGORIES and any(vocabulary.near(tag, t) for t in tags)
@@ -93,7 +93,7 @@ def choices(
 
 
 def _goes_with(tag: Tag, tags: Sequence[Tag], statistics: TagStatistics) -> bool:
-    """Returns whether a tag often co-occurs with one of a clip's tags of its category."""
+    """Returns whether a tag often co-occurs with a tag of the clip from the same category."""
     for other in tags:
         both = statistics.together[tag].get(other, 0) if other.category == tag.category else 0
         expected = statistics.clips[tag] * statistics.clips[other] / statistics.total
@@ -109,12 +109,12 @@ def _pools(
     statistics: TagStatistics,
     vocabulary: Vocabulary,
 ) -> dict[str, list[Tag]]:
-    """Returns the candidates of each kind with about the length of the right option."""
+    """Returns the possible distractors by kind, all about as long as the right option."""
     length, frequency = len(vocabulary.option_text(right)), statistics.clips
 
     def fits(tag: Tag) -> bool:
         difference = abs(len(vocabulary.option_text(tag)) - length)
-        # A rarer tag that shares a label with the right one is mostly absent.
+        # A rarer tag that shares a label with the right tag mostly does not apply.
         rarer = tag.category == right.category and frequency[tag] < frequency[right]
         return (
             difference <= LENGTH_TOLERANCE * length
@@ -138,12 +138,12 @@ def _draw_distractors(
     vocabulary: Vocabulary,
     key: Sequence[object],
 ) -> list[_Distractor]:
-    """Draws one distractor of each kind; fewer if there are not enough.
+    """Draws a distractor of each kind; returns fewer than three if there are not enough.
 
     The number of distractors shorter than the right option is drawn first, so that neither the
-    shortest nor the longest option is right more often than others. Where a kind has no tag on its
-    side of that length, one of the same length is taken, then one of another kind, then one on the
-    other side.
+    shortest nor the longest option is right more often than others. If a kind has no shorter (or
+    longer) tag, as drawn, a tag of the same length is used, then a tag of another kind, then a
+    longer (or shorter) tag.
     """
     length = len(vocabulary.option_text(right))
     num_shorter = hash_int(*key, "shorter") % len(LETTERS)
@@ -167,7 +167,7 @@ def _draw_distractors(
 
 
 def _search_order(kind: str, is_shorter: bool) -> Iterator[tuple[str, int]]:
-    """Yields kinds and sides (-1 shorter, 0 equal, 1 longer) in the order of preference."""
+    """Yields (kind, length: -1 shorter, 0 equal, 1 longer) of a distractor, the best pair first."""
     kinds = [kind, *(other for other in (FAR, NEAR) if other != kind)]
     side = -1 if is_shorter else 1
     yield from product(kinds, (side, 0))
@@ -181,7 +181,7 @@ def _question(
     context: BuildContext,
     key: Sequence[object],
 ) -> QAItem:
-    """Returns the question with the right option at a random place."""
+    """Returns a question about a tag, with the right option at a random place among the options."""
     vocabulary, templates, _, _ = context
     options = [(vocabulary.option_text(one.tag), one.kind) for one in distractors]
     place = hash_int(*key, "place") % len(LETTERS)

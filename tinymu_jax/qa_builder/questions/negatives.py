@@ -1,4 +1,4 @@
-"""Tags that a clip does not have, with the evidence: a missing tag alone is not a "no"."""
+"""Finds tags that a clip does not have, with evidence: a missing tag alone is not a "no"."""
 
 from collections.abc import Set
 from typing import NamedTuple
@@ -11,15 +11,15 @@ from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary, flatten_tags
 DENIED, EXHAUSTIVE, OTHER_BRANCH = "denied", "exhaustive", "other branch"
 
 INFERRED_CATEGORIES = ("instrument", "genre", "mood", "tempo", "voice")
-"""Categories in which absence may be inferred from co-occurrence. Production and function are left
-untagged too often."""
+"""Categories in which the absence of a tag may be inferred from co-occurrence. In other categories,
+clips too often lack tags that apply to them."""
 
 INDEPENDENT_CATEGORIES = ("voice",)
-"""Categories in which one label combines independent tags ("male rap")."""
+"""Categories in which one label may combine independent tags ("male rap")."""
 
 MIN_EXPECTED = 3.0
-"""Number of clips with both tags expected under independence, from which on their never occurring
-together is evidence."""
+"""That no clip has two tags together is evidence only if at least this number of clips would have
+both tags if the tags were independent."""
 
 
 class Negative(NamedTuple):
@@ -27,16 +27,17 @@ class Negative(NamedTuple):
 
     tag: Tag
     evidence: str
-    """`DENIED`: the source says so. `EXHAUSTIVE`: the source names everything of this category.
-    `OTHER_BRANCH`: inferred. No clip has it together with any of this clip's tags, though
-    `MIN_EXPECTED` are expected; it shares no family with them, and no caption names it."""
+    """`DENIED`: the source denies the tag. `EXHAUSTIVE`: the source names all tags of the category.
+    `OTHER_BRANCH`: inferred, because no clip has the tag together with a tag of this clip, although
+    `MIN_EXPECTED` clips or more are expected to; the tag is in another family than this clip's tags
+    and no caption names it."""
 
 
 def is_unrelated(clip: AnnotatedClip, tag: Tag, vocabulary: Vocabulary) -> bool:
-    """Returns whether nothing about a clip suggests a tag.
+    """Returns whether nothing in a clip's annotations suggests that a tag applies to the clip.
 
-    The tag is not related to one of the clip's, not ambiguous, not named by a caption, and no label
-    means it together with one of the clip's tags: a drum kit may include a snare drum.
+    The tag is not related to a tag of the clip, is not ambiguous, is not named by a caption, and no
+    label means it together with a tag of the clip: a drum kit may include a snare drum.
     """
     tags = flatten_tags(clip.tags)
     related = any(vocabulary.related(tag, other) for other in tags)
@@ -51,9 +52,10 @@ def is_unrelated(clip: AnnotatedClip, tag: Tag, vocabulary: Vocabulary) -> bool:
 def draw_negatives(
     clip: AnnotatedClip, limit: int, statistics: TagStatistics, vocabulary: Vocabulary, seed: int
 ) -> list[Negative]:
-    """Draws tags that a clip does not have, at most `limit`, weighted by frequency.
+    """Draws at most `limit` tags that a clip does not have, with weights given by frequency.
 
-    At least half are certain (denied or exhaustive), if there are enough.
+    Half of `limit` is drawn from certain tags (denied or exhaustive), if there are enough; the rest
+    is inferred.
     """
 
     def order(negative: Negative) -> float:

@@ -1,6 +1,6 @@
-"""Order-independent randomness: every random choice is a hash of the seed and a key.
+"""Makes random choices by hashing a key, which contains the seed and the object of the choice.
 
-Choices are therefore the same on every machine, in any order, whatever else is built.
+A choice is therefore the same on every machine, in any order, whatever else is built.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 SIZE = 2**63
-"""Range of the hashes: they fit into signed 64-bit integers."""
+"""Number of possible hashes, which fit into signed 64-bit integers."""
 
 
 def hash_int(*key: object) -> int:
@@ -20,17 +20,17 @@ def hash_int(*key: object) -> int:
 
 
 def hash_choice(options: Sequence[T], *key: object) -> T:
-    """Returns one of the options, uniformly."""
+    """Returns the option that the hash of a key selects; all are equally probable."""
     return options[hash_int(*key) % len(options)]
 
 
 def shuffled(options: Sequence[T], *key: object) -> list[T]:
-    """Returns the options in random order."""
+    """Returns the options in a random order, which depends on the key."""
     return sorted(options, key=lambda option: hash_int(*key, option))
 
 
 def weighted_choice(options: Sequence[T], weights: Sequence[float], *key: object) -> T:
-    """Returns one of the options with probability proportional to its weight."""
+    """Returns the option that the hash of a key selects, with probabilities given by weights."""
     threshold = hash_int(*key) / SIZE * sum(weights)
     for option, weight in zip(options, weights, strict=True):
         threshold -= weight

@@ -1,9 +1,10 @@
-"""Templates of questions and answers, from templates.csv.
+"""Reads the templates of questions and answers in templates.csv.
 
-format     open, choice, binary: a question; family: asks which family the tags belong to; answer:
-           an answer sentence; caption: asks for a caption; letter: asks for the letter only
+format     open, choice, binary: an open, multiple-choice or yes/no question; family: a question for
+           the family of tags; answer: a sentence that answers an open question; caption: a request
+           for a caption; letter: a request for the letter only
 category   category of the tags; empty for caption and letter
-wording    the text; "{}" is the tag's phrase, in binary and answer
+wording    text of the template; in binary and answer, "{}" stands for the tags
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ BUILT_IN = Path(__file__).with_name("templates.csv")
 COLUMNS = ("format", "category", "wording")
 
 FAMILIES = ("instrument", "genre")
-"""Categories whose tags form families that can be asked about."""
+"""Categories whose tags form families that questions can ask for."""
 
 FORMATS: Mapping[str, Sequence[str]] = {
     "open": CATEGORIES,
@@ -29,7 +30,7 @@ FORMATS: Mapping[str, Sequence[str]] = {
     "caption": ("",),
     "letter": ("",),
 }
-"""Categories of each format."""
+"""Categories that need templates, by format."""
 
 FORMATS_WITH_PHRASE = ("binary", "answer")
 PLACEHOLDER = "{}"
@@ -37,21 +38,21 @@ _REMEDY = f"name a csv of {', '.join(COLUMNS)}"
 
 
 class Templates(NamedTuple):
-    """All templates."""
+    """All templates of questions and answers."""
 
     by_format: Mapping[tuple[str, str], tuple[str, ...]]
-    """By format and category."""
+    """Templates by (format, category)."""
 
     def of(self, format: str, category: str = "") -> tuple[str, ...]:
-        """Returns the templates of a format for a category."""
+        """Returns the templates of a format for a category; "" if the format has no categories."""
         return self.by_format[format, category]
 
 
 def read_templates(path: Path = BUILT_IN) -> Templates:
-    """Reads templates.
+    """Reads and checks the templates in a csv file.
 
     Raises:
-        InputError: the table cannot be read or lacks a column; a row has an unknown format or
+        InputError: the file cannot be read or lacks a column; a row has an unknown format or
             category, or an empty, repeated or malformed template; a format has no template for a
             category.
     """
@@ -72,7 +73,7 @@ def read_templates(path: Path = BUILT_IN) -> Templates:
 
 
 def _checked(row: TableRow, previous: Sequence[str]) -> str:
-    """Returns the template of a row."""
+    """Returns the template in a row of the file; raises an `InputError` if it is unusable."""
     text = row.filled("wording")
     if text in previous:
         raise row.fault(f"repeats the template {text!r}; remove it")
@@ -85,6 +86,6 @@ def _checked(row: TableRow, previous: Sequence[str]) -> str:
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Joins names for a sentence: "a, b and c"."""
+    """Returns names as an enumeration in a sentence: "a, b and c"."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last

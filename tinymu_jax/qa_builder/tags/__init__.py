@@ -1,1 +1,1 @@
-"""The tag vocabulary and tag co-occurrence."""
+"""The vocabulary of tags, and counts of the clips that have them."""

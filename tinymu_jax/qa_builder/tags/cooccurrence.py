@@ -1,4 +1,4 @@
-"""Frequencies of tags in a set of clips, alone and together."""
+"""Counts the clips that have a tag, and the clips that have two tags together."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,31 +9,31 @@ from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary, flatten_tags
 
 
 class TagStatistics(NamedTuple):
-    """Counts over clips with tags of the vocabulary."""
+    """Numbers of clips by tag and by pair of tags."""
 
     clips: Mapping[Tag, int]
-    """Number of clips with a tag or a descendant of it."""
+    """Number of clips that have the tag or a descendant of it."""
     together: Mapping[Tag, Mapping[Tag, int]]
-    """Number of clips with both tags, where it is not zero; includes the tag itself."""
+    """`together[a][b]`: number of clips with both tags, if not zero; `b` may be `a` itself."""
     total: int
-    """Number of clips."""
+    """Number of all clips."""
 
 
 def implied_tags(clip: AnnotatedClip, vocabulary: Vocabulary) -> frozenset[Tag]:
-    """Returns a clip's tags and their ancestors: an electric guitar is a guitar."""
+    """Returns a clip's tags and all ancestors of the tags: an electric guitar is a guitar."""
     return vocabulary.with_ancestors(flatten_tags(clip.tags))
 
 
 def count_tags(implied: Iterable[frozenset[Tag]]) -> TagStatistics:
-    """Counts tags over clips, each given by its `implied_tags`."""
+    """Counts tags and pairs of tags over clips; each clip is given as its `implied_tags`."""
     clips: Counter[Tag] = Counter()
     together: dict[Tag, Counter[Tag]] = {}
-    # Many clips have the same set of tags: each set is processed once.
+    # Many clips have the same set of tags: each distinct set is processed once.
     counted = Counter(implied)
     for tags, times in counted.items():
         for tag in tags:
             clips[tag] += times
             together.setdefault(tag, Counter()).update(dict.fromkeys(tags, times))
-    # Sorted, so that draws do not depend on the order of the clips.
+    # Tags are sorted, so that random draws do not depend on the order of the clips.
     plain = {tag: dict(others) for tag, others in together.items()}
     return TagStatistics(dict(sorted(clips.items())), plain, counted.total())

@@ -1,12 +1,13 @@
-"""Reads the table of tags (tags.csv) and a user's additions.
+"""Reads the table of tags (tags.csv) and a user's table with more tags and labels.
 
-category   one of `CATEGORIES`; or quality, ignored: labels without a question; denial: the labels
-           deny the tags in name; only: the labels say that nothing else plays
-name       of the tag; for denial, several separated by "|"
-parents    tags of the same category that it belongs to, separated by "|"
-synonyms   labels that mean it, separated by "|"; a label may occur with several tags
-group      yes: not asked about (optional column)
-phrase     the tag in a sentence, where it differs from its category's rule (optional column)
+category   category of the tag, one of `CATEGORIES`; or the kind of the row's labels: "quality" and
+           "ignored" (no question asks about the label), "denial" (the label denies the tags in
+           name), "only" (the label says that nothing else plays)
+name       name of the tag; for "denial", names of tags, separated by "|"
+parents    names of broader tags of the same category, separated by "|"
+synonyms   labels that mean the tag, separated by "|"; several tags may have the same label
+group      "yes": no question asks about the tag, which only groups others (optional column)
+phrase     wording of the tag in a sentence, if its category's rule does not fit (optional column)
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,14 +22,14 @@ from tinymu_jax.qa_builder.tags.words import label_key
 COLUMNS = ("category", "name", "parents", "synonyms")
 
 IGNORED = ("quality", "ignored")
-"""Categories of labels that are not asked about."""
+"""Categories of labels that no question asks about."""
 
 DENIAL, ONLY = "denial", "only"
 _REMEDY = f"name a csv of {', '.join(COLUMNS)}"
 
 
 class Tag(NamedTuple):
-    """A name of the vocabulary that questions can be about."""
+    """An instrument, genre, mood or other property of music that questions can ask about."""
 
     category: str
     """One of `CATEGORIES`."""
@@ -36,38 +37,38 @@ class Tag(NamedTuple):
 
 
 class LabelMeaning(NamedTuple):
-    """What a label says about a recording."""
+    """The tags that a label gives and denies, and what else it says about a recording."""
 
     tags: tuple[Tag, ...] = ()
     denied: tuple[Tag, ...] = ()
     """Tags that the recording does not have."""
     only: bool = False
-    """Nothing plays that is not named."""
+    """Whether the label says that nothing else plays than the recording's labels name."""
     ignored: bool = False
-    """Not asked about: recording quality, video, non-musical words."""
+    """Whether no question asks about the label: recording quality, video, non-musical words."""
 
 
 @dataclass(frozen=True, eq=False)
 class TagTable:
-    """The contents of one or more tables."""
+    """The tags and labels of one or more tables."""
 
     parents: Mapping[Tag, tuple[Tag, ...]]
-    """Parents of every tag, in the order of `CATEGORIES`, then of names."""
+    """Parents of every tag; the tags are in the order of `CATEGORIES`, then of their names."""
     meanings: Mapping[str, LabelMeaning]
-    """By `label_key`."""
+    """Meaning of every label, by the label's `label_key`."""
     groups: frozenset[Tag] = frozenset()
-    """Tags that are not asked about and only group others."""
+    """Tags that no question asks about and that only group other tags."""
     phrases: Mapping[Tag, str] = field(default_factory=dict)
-    """Tags in a sentence, where they differ from their category's rule."""
+    """Wordings of tags in a sentence, for the tags that their category's rule does not fit."""
 
 
 def read_table(paths: Iterable[Path]) -> TagTable:
-    """Reads tables; later ones may add parents, labels and a phrase to tags of earlier ones.
+    """Reads and merges tables; a later table may add parents, labels and a phrase to a tag.
 
     Raises:
-        InputError: a file is not such a table; a row has an unknown category, no name, a parent or
-            denied tag that is not in a table, a name that another row of the file and category has,
-            or a label without a word; a tag is its own ancestor.
+        InputError: a file is no csv with these columns; a row has an unknown category, no name, a
+            parent or denied tag that is not in a table, a name that another row of the same file
+            and category has, or a label without a word; or a tag is its own ancestor.
     """
     rows = [row for path in paths for row in _checked_rows(path)]
     tag_rows = [row for row in rows if row.text("category") in CATEGORIES]
@@ -135,7 +136,7 @@ def _check_acyclic(rows: Sequence[TableRow], parents: Mapping[Tag, tuple[Tag, ..
 
 
 def _meanings(rows: Sequence[TableRow], tags: Mapping[Tag, object]) -> dict[str, LabelMeaning]:
-    """Returns the meanings of all labels, merged over rows."""
+    """Returns the meaning of each label, merged over all rows that have the label."""
     meanings: dict[str, LabelMeaning] = {}
     for row in rows:
         added, labels = _meaning(row, tags), _split(row.text("synonyms"))
@@ -154,7 +155,7 @@ def _meanings(rows: Sequence[TableRow], tags: Mapping[Tag, object]) -> dict[str,
 
 
 def _meaning(row: TableRow, tags: Mapping[Tag, object]) -> LabelMeaning:
-    """Returns what one row adds to the meanings of its labels."""
+    """Returns the meaning that one row of a table gives to all its labels."""
     category = row.text("category")
     if category in CATEGORIES:
         return LabelMeaning(tags=(_tag(row),))

@@ -1,8 +1,8 @@
-"""The vocabulary of tags, and its application to the labels of data sets.
+"""The vocabulary of tags, and functions that map the labels of data sets to tags.
 
 The built-in tags are in tags.csv (columns: `tinymu_jax.qa_builder.tags.table`); `read_vocabulary`
-adds a user's. Labels are matched by their normalized words, or by their letters where a source
-joins words ("drumnbass"). A label may mean several tags ("passionate male vocal"), deny some
+adds a user's tags. A label is looked up by its normalized words, or by its letters if the data set
+joins words ("drumnbass"). A label may mean several tags ("passionate male vocal"), deny tags
 ("instrumental"), say that no other instrument plays, or be ignored ("low quality").
 """
 
@@ -20,38 +20,39 @@ from tinymu_jax.qa_builder.tags.words import label_key, words_of
 BUILT_IN = Path(__file__).with_name("tags.csv")
 
 NEGATIONS = ("no", "not", "without", "non")
-"""First words of labels that deny the rest."""
+"""First words of labels that deny the rest of the label."""
 
 BARE_CATEGORIES = ("genre", "mood", "tempo", "function")
 """Categories whose tags take no article in a sentence."""
 
 
 class NormalizedClip(NamedTuple):
-    """A clip with tags of the vocabulary, and the labels that were dropped."""
+    """A clip whose labels were replaced by tags of the vocabulary, and the dropped labels."""
 
     clip: AnnotatedClip
     unknown: tuple[str, ...] = ()
-    """Labels that are not in the vocabulary."""
+    """Labels that were dropped because they are not in the vocabulary."""
     rare: int = 0
-    """Number of labels that too few clips have."""
+    """Number of labels that were dropped because too few clips have them."""
     contradicted: tuple[Tag, ...] = ()
-    """Tags that one label gives and another denies."""
+    """Tags that were dropped because one label gives and another denies them."""
 
 
 class Vocabulary(TagTable):
-    """A table of tags with lookups by label and by relation."""
+    """A table of tags, with methods that find tags by label, text or relation to other tags."""
 
     @property
     def tags(self) -> tuple[Tag, ...]:
-        """Returns all tags, including groups."""
+        """Returns all tags, including groups, which no question asks about."""
         return tuple(self.parents)
 
     def meaning(self, label: str, category: str = "") -> LabelMeaning | None:
-        """Returns the meaning of a label; None if it is unknown.
+        """Returns the meaning of a label; None if the label is unknown.
 
         Args:
-            label: as its source writes it.
-            category: its category in the source; selects among several tags.
+            label: the label, as the data set writes it.
+            category: the label's category in the data set. If the label means tags of several
+                categories, only the tags of this category are returned, if there are any.
         """
         key = label_key(label)
         meaning = self.meanings.get(key) or self._meanings_without_spaces.get(key.replace(" ", ""))
@@ -62,9 +63,10 @@ class Vocabulary(TagTable):
         return self.negated_meaning(rest, category) if first in NEGATIONS and rest else None
 
     def negated_meaning(self, label: str, category: str = "") -> LabelMeaning | None:
-        """Returns the meaning of denying a label; None if it is unclear.
+        """Returns the meaning of denying a label; None if the label or the denial is unclear.
 
-        Denying a label of several words and tags ("passionate male vocal") does not deny each tag.
+        The denial of a label of several words and tags ("passionate male vocal") is unclear: it
+        does not deny each tag.
         """
         meaning = self.meaning(label, category)
         if meaning is None or meaning.only or (len(meaning.tags) > 1 and " " in label_key(label)):
@@ -72,60 +74,60 @@ class Vocabulary(TagTable):
         return meaning._replace(tags=meaning.denied, denied=meaning.tags)
 
     def ancestors(self, tag: Tag) -> frozenset[Tag]:
-        """Returns all ancestors of a tag."""
+        """Returns the parents of a tag, the parents of these, and so on."""
         return self._ancestors.get(tag, frozenset())
 
     def descendants(self, tag: Tag) -> frozenset[Tag]:
-        """Returns all descendants of a tag."""
+        """Returns all tags that have a tag as an ancestor."""
         return self._descendants.get(tag, frozenset())
 
     def with_ancestors(self, tags: Iterable[Tag]) -> frozenset[Tag]:
-        """Returns tags and all their ancestors."""
+        """Returns the given tags and all ancestors of these tags."""
         tags = frozenset(tags)
         return tags.union(*map(self.ancestors, tags))
 
     def related(self, a: Tag, b: Tag) -> bool:
-        """Returns whether the tags are equal or one is an ancestor of the other."""
+        """Returns whether two tags are equal or one is an ancestor of the other."""
         return a == b or a in self.ancestors(b) or b in self.ancestors(a)
 
     def share_label(self, a: Tag, b: Tag) -> bool:
-        """Returns whether a label means both tags, as "male choir" a choir and a male voice."""
+        """Returns whether one label means both tags: "male choir" means choir and male voice."""
         return b in self._label_partners.get(a, ())
 
     def near(self, a: Tag, b: Tag) -> bool:
-        """Returns whether unrelated tags of a category share a parent or grandparent."""
+        """Returns whether two tags of the same category are unrelated but share a (grand)parent."""
         if a.category != b.category or self.related(a, b):
             return False
         return not self._two_generations(a).isdisjoint(self._two_generations(b))
 
     def branch(self, tag: Tag) -> Tag:
-        """Returns the root reached through first parents; the tag itself if it has none."""
+        """Returns the last ancestor of a tag along first parents; the tag itself if it has none."""
         parents = self.parents.get(tag)
         return self.branch(parents[0]) if parents else tag
 
     def askable(self, tag: Tag) -> bool:
-        """Returns whether questions may be about a tag."""
+        """Returns whether questions may ask about a tag: it is in the vocabulary and no group."""
         return tag in self.parents and tag not in self.groups
 
     def finest(self, tags: Iterable[Tag]) -> tuple[Tag, ...]:
-        """Returns the tags that are not ancestors of others among them."""
+        """Returns the given tags that are not ancestors of other given tags."""
         tags = tuple(tags)
         ancestors = frozenset[Tag]().union(*map(self.ancestors, tags))
         return tuple(tag for tag in tags if tag not in ancestors)
 
     def named(self, text: str) -> frozenset[Tag]:
-        """Returns the tags that a text names by any label, as whole words, and their ancestors.
+        """Returns the tags whose labels occur in a text as whole words, and the tags' ancestors.
 
-        Errs towards too many: "bass drum" also names the bass.
+        May return too many tags: "bass drum" also gives the bass.
         """
         return _named(self, text)
 
     def mentions(self, text: str, tag: Tag) -> bool:
-        """Returns whether a text names a tag or a descendant; see `named`."""
+        """Returns whether a text names a tag or a descendant of the tag, according to `named`."""
         return tag in _named(self, text)
 
     def phrase(self, tag: Tag) -> str:
-        """Returns a tag as it stands in a sentence: "a piano", "drums", "sad"."""
+        """Returns the wording of a tag in a sentence: "a piano", "drums", "sad"."""
         if tag in self.phrases:
             return self.phrases[tag]
         name = tag.name
@@ -134,7 +136,7 @@ class Vocabulary(TagTable):
         return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
     def option_text(self, tag: Tag) -> str:
-        """Returns a tag as a multiple-choice option."""
+        """Returns the text of a tag as a multiple-choice option: "Piano", "Slow tempo"."""
         text = f"{tag.name} tempo" if tag.category == "tempo" else tag.name
         return text[0].upper() + text[1:]
 
@@ -174,7 +176,7 @@ class Vocabulary(TagTable):
 
     @cached_property
     def _meanings_without_spaces(self) -> dict[str, LabelMeaning]:
-        """Meanings by labels without spaces; the first of labels that become equal."""
+        """Meanings by label without spaces; of labels that become equal, the first is used."""
         return {key.replace(" ", ""): self.meanings[key] for key in reversed(self.meanings)}
 
     @cached_property
@@ -182,7 +184,7 @@ class Vocabulary(TagTable):
         return max((key.count(" ") + 1 for key in self.meanings), default=0)
 
 
-@lru_cache(maxsize=4096)  # the same caption is looked up hundreds of times in a row
+@lru_cache(maxsize=4096)  # one caption is looked up hundreds of times in a row
 def _named(vocabulary: Vocabulary, text: str) -> frozenset[Tag]:
     words = words_of(text)
     tags: set[Tag] = set()
@@ -195,7 +197,7 @@ def _named(vocabulary: Vocabulary, text: str) -> frozenset[Tag]:
 
 
 def read_vocabulary(extra: Path | None = None) -> Vocabulary:
-    """Returns the built-in vocabulary, extended by a user's table of tags and labels.
+    """Returns the built-in vocabulary, extended by the user's table of tags at `extra`, if given.
 
     Raises:
         InputError: a table is malformed; see `tinymu_jax.qa_builder.tags.table.read_table`.
@@ -204,13 +206,13 @@ def read_vocabulary(extra: Path | None = None) -> Vocabulary:
 
 
 def frequent_labels(clips: Iterable[AnnotatedClip], minimum: int) -> frozenset[str]:
-    """Returns the labels that occur at least `minimum` times in the clips."""
+    """Returns the labels that occur at least `minimum` times, counted over all clips."""
     counts = Counter(label for clip in clips for _, label, _ in _labels(clip))
     return frozenset(label for label, count in counts.items() if count >= minimum)
 
 
 def _labels(clip: AnnotatedClip) -> Iterator[tuple[str, str, bool]]:
-    """Yields (category, label, whether it is denied)."""
+    """Yields each label of a clip as (category, label, whether the clip denies the label)."""
     for tags, denied in ((clip.tags, False), (clip.denied, True)):
         for category, labels in tags.items():
             yield from ((category, label, denied) for label in labels)
@@ -219,17 +221,18 @@ def _labels(clip: AnnotatedClip) -> Iterator[tuple[str, str, bool]]:
 def normalize_clip(
     clip: AnnotatedClip, vocabulary: Vocabulary, frequent: frozenset[str] | None = None
 ) -> NormalizedClip:
-    """Maps a clip's labels to tags of the vocabulary.
+    """Replaces a clip's labels by tags of the vocabulary.
 
-    Denying a tag denies its descendants. A tag that is both given and denied is dropped. Dropped
-    tags are ambiguous, and so are tags that a dropped label names by its words. A category is
-    exhaustive if the source says so; instruments also if a label says that nothing else plays or
-    sings. A category with a dropped label or an ambiguous tag is not exhaustive.
+    Unknown labels and labels that are not in `frequent` are dropped. A label that denies a tag also
+    denies the tag's descendants. A tag that is both given and denied is dropped. In the result,
+    dropped tags are ambiguous, and so are other tags that a dropped label names by its words. A
+    category is exhaustive if the source says so; instruments also if a label says that nothing else
+    plays or sings. A category with a dropped label or an ambiguous tag is not exhaustive.
 
     Args:
-        clip: with labels of its source.
-        vocabulary: to look them up in.
-        frequent: labels to use; None: all.
+        clip: the clip, with the labels of its source.
+        vocabulary: the vocabulary in which the labels are looked up.
+        frequent: the labels to use; None: all labels are used.
     """
     meanings: list[LabelMeaning] = []
     unknown: dict[str, None] = {}
@@ -250,7 +253,7 @@ def normalize_clip(
     ambiguous = {tag for label in dropped for tag in vocabulary.named(label)}
     ambiguous = (ambiguous - vocabulary.with_ancestors(tags)).union(contradicted)
     incomplete = {*dropped.values(), *(tag.category for tag in ambiguous)}
-    # "No other instruments" says nothing where the instruments that play are unknown.
+    # "No other instruments" says nothing if none of the clip's instruments is known.
     has_instrument = any(tag.category == "instrument" for tag in tags)
     only_voice = any(m.only and any(tag.category == "voice" for tag in m.tags) for m in meanings)
     only = only_voice or (has_instrument and any(meaning.only for meaning in meanings))
@@ -268,7 +271,7 @@ def normalize_clip(
 def _resolve(
     meanings: Iterable[LabelMeaning], vocabulary: Vocabulary
 ) -> tuple[set[Tag], set[Tag], tuple[Tag, ...]]:
-    """Returns the tags given, those denied, and those dropped for being both."""
+    """Returns the tags that labels give, that labels deny, and that are dropped for being both."""
     meanings = tuple(meanings)
     plain = {tag for meaning in meanings if not meaning.denied for tag in meaning.tags}
     tags, denied = set(plain), set[Tag]()
@@ -283,12 +286,12 @@ def _resolve(
 
 
 def by_category(tags: Iterable[Tag]) -> Tags:
-    """Returns the names of tags by category, both in order."""
+    """Groups tags by category; returns the sorted names of the tags in each category."""
     ordered = sorted(tags)
     names = {c: tuple(tag.name for tag in ordered if tag.category == c) for c in CATEGORIES}
     return {category: group for category, group in names.items() if group}
 
 
 def flatten_tags(tags: Tags) -> tuple[Tag, ...]:
-    """Returns the tags of a mapping from categories to names."""
+    """Converts a mapping from categories to names of tags into `Tag`s; inverse of `by_category`."""
     return tuple(Tag(category, name) for category, names in tags.items() for name in names)
