@@ -76,7 +76,7 @@ def test_missing_recordings_are_said_first(music, tmp_path, capsys, monkeypatch)
     code, _, findings = evaluate(capsys, monkeypatch, tmp_path / "out", *arguments)
     assert code == 3
     assert findings.missing == 9
-    assert findings.notices[0].startswith("9 of 36 questions left out")
+    assert findings.notices[0].startswith("9 of 36 questions skipped")
     assert findings.headline["accuracy, likelihood"].count == 27
 
 
@@ -171,7 +171,7 @@ def test_a_list_is_learnt_by_heart(made, request, tmp_path, capsys, monkeypatch)
             asked = {"input_text": prompts.get(task, "What is it?"), "target_text": answer}
             records.append({"file_name": f"{number}.wav", "dataset": "Made", "task": task} | asked)
         questions.write_text(json.dumps(records))
-    nano = ROOT / "tinymu_jax" / "nano" / "tokenizer.json"
+    nano = ROOT / "tinymu_jax" / "checkpoints" / "nano" / "tokenizer.json"
     prepare = ("data", "prepare", "--lists", questions, "--audio", audio, "--tokenizer", nano)
     prepare += ("--output", tmp_path / "data", "--workers", 1, "--max-seconds", 4)
     assert run_cli(capsys, monkeypatch, *prepare)[0] == 0

@@ -426,7 +426,9 @@ def test_a_clip_alone_has_no_other(balanced):
 
 
 def test_clips_that_were_cut_are_counted(balanced):
-    fake = Fake(lambda one: ("", (), one.audio is not None and one.audio.stem == "2"))
+    fake = Fake(
+        lambda one: ("", (), (), True, 4.0, 5.0 if one.audio and one.audio.stem == "2" else 4.0)
+    )
     scores = evaluate(fake, balanced).scores
     assert scores.cut_clips == 1
     assert "Of 1 clips only the beginning was encoded" in as_text(scores)
