@@ -1,9 +1,10 @@
-"""The paper's ablations with nano: what each part of the recipe contributes.
+"""Training configs of the paper's ablations, repeated with nano.
 
     tinymu ablate --minutes 8
 
-Each ablation is nano's recipe with one change. The encoder is trained once, and unchanged stages
-are shared. LoRA and the frozen decoder start, like all others, from a decoder trained on text.
+Each ablation changes one part of nano's recipe. All ablations share one trained encoder, and every
+other stage that the change does not affect. In all of them, LoRA and the frozen decoder included,
+the decoder has been trained on text before it meets audio.
 """
 
 from dataclasses import dataclass, replace
@@ -19,17 +20,17 @@ from tinymu_jax.training.config import TrainConfig
 
 @dataclass(frozen=True)
 class Ablation:
-    """A change to nano's recipe."""
+    """One change to nano's training recipe."""
 
     title: str
     paper: float | None = None
-    """Accuracy on MuChoMusic in percent, from the paper's table of ablations."""
+    """Accuracy on MuChoMusic in percent that the paper reports for this ablation, if it does."""
     without: str | None = None
-    """Task removed from all training data, text and audio."""
+    """Task whose questions are removed from all training data, text and audio."""
     projector: ProjectorKind = "transformer"
-    """All kinds return the same number of vectors."""
+    """Kind of projector; every kind returns the same number of vectors per clip."""
     decoder: Literal["full", "lora", "frozen"] = "full"
-    """How the decoder is trained in the last stage."""
+    """What the last stage trains of the decoder: all weights, LoRA matrices or nothing."""
 
 
 FULL = "full"
@@ -44,7 +45,7 @@ ABLATIONS = {
     "linear": Ablation("linear projector", projector="linear"),
     "residual": Ablation("residual projector", projector="residual"),
 }
-"""By name, in the order of the table."""
+"""The ablations by name, in the order of the rows of the results table."""
 
 
 def stages(
@@ -55,15 +56,17 @@ def stages(
     seed: int = 0,
     full_paths: nano_recipe.RunPaths | None = None,
 ) -> dict[str, TrainConfig]:
-    """Returns the config of each stage of an ablation, by the names of nano's stages.
+    """Returns the training config of each stage of an ablation, by the stage's name.
 
     Args:
-        name: of `ABLATIONS`.
-        paths: data of the ablation, and the folder of all ablations, with one folder of runs each.
-        vocab_size: of the tokenizer.
-        minutes: training time of nano's full recipe on two cores.
-        seed: of weights and order.
-        full_paths: data with all tasks, for shared stages; default `paths`.
+        name: the ablation's name, a key of `ABLATIONS`.
+        paths: the ablation's training data, and the folder that gets one folder of runs for each
+            ablation.
+        vocab_size: the number of tokens of the tokenizer.
+        minutes: the training time of nano's full recipe on two CPU cores, which sets the steps.
+        seed: the seed of the initial weights and the data order.
+        full_paths: the training data with all tasks, for stages shared with the full recipe;
+            default `paths`.
     """
     ablation = ABLATIONS[name]
     full, runs = (

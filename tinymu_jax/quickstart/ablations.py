@@ -1,9 +1,9 @@
-"""Runs the paper's ablations with nano one after the other; writes a table and a plot.
+"""Trains and tests nano with each of the paper's ablations; writes a table and a plot of accuracy.
 
-data/, data_<name>/     training data; without a task where it is removed
-full/, lora/, ...       runs of each ablation
-test_clips/             clips that all are tested on
-results/                results (json) and answers of each, the table, the plot
+data/, data_<name>/     training data of all tasks; without the task that the ablation removes
+full/, lora/, ...       training runs of each ablation
+test_clips/             clips on which every ablation is tested
+results/                results (json) and answers of each ablation, the table, the plot
 """
 
 from collections.abc import Mapping
@@ -33,26 +33,29 @@ COLUMNS = {
     "caption_timbre": "captions' timbre",
     "caption_facts": "captions' facts",
 }
-"""Formats of `Scores` and their titles."""
+"""Question formats of `Scores`, and the titles of their columns in the table."""
 
 COUNT_FIELD = {MCQ: "choice", YES_NO: "binary", QA: "open"}
-"""Field of `SynthesisConfig` with the number of questions of each task."""
+"""The field of `SynthesisConfig` that sets the number of questions of each task."""
 
 TABLE, PLOT = "ablations.md", "ablations.png"
 
 
 def ablate(config: AblationsConfig, names: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
-    """Trains and tests nano with each ablation; finished ones are not repeated.
+    """Trains and tests nano with each ablation, and writes a table and a plot of the results.
+
+    Ablations that an earlier call finished are not run again.
 
     Args:
-        config: settings.
-        names: some of `ABLATIONS`; default all.
+        config: the settings of all ablations.
+        names: the ablations to run, keys of `ABLATIONS`; default all.
 
     Returns:
-        Result of each finished ablation, by name.
+        The result of each ablation that this or an earlier call finished, by the ablation's name.
 
     Raises:
-        InputError: a setting out of range, or no such ablation.
+        InputError: a setting is out of range, a name is unknown, or an ablation was finished with
+            other settings.
     """
     config.check()
     unknown = set(names) - set(ABLATIONS)
@@ -65,7 +68,7 @@ def ablate(config: AblationsConfig, names: tuple[str, ...] = ()) -> dict[str, di
     for name in names or ABLATIONS:
         title = ABLATIONS[name].title
         cache.run(name, title, options, lambda name=name: _train_and_test(name, config, folder))
-    # Also those of earlier calls.
+    # Includes the results of earlier calls.
     cached = {name: cache.get(name, options) for name in ABLATIONS}
     results = {name: result for name, result in cached.items() if result is not None}
     write_text(folder / TABLE, as_table(results))
@@ -74,7 +77,13 @@ def ablate(config: AblationsConfig, names: tuple[str, ...] = ()) -> dict[str, di
 
 
 def _train_and_test(name: str, config: AblationsConfig, folder: Path) -> dict[str, Any]:
-    """Trains and tests one ablation; returns its scores and the path of its model."""
+    """Trains nano with an ablation and tests it; returns the scores and the model's path.
+
+    Args:
+        name: the ablation's name.
+        config: the settings of all ablations.
+        folder: the results folder, below which the answers are written.
+    """
     music = SynthesisConfig(
         clips=config.clips, texts=config.clips, seconds=nano_recipe.SECONDS, seed=config.seed
     )
@@ -95,17 +104,17 @@ def _train_and_test(name: str, config: AblationsConfig, folder: Path) -> dict[st
 
 
 def fractions_of(by_format: Mapping[str, Any], kind: str = "model") -> list[float | None]:
-    """Returns the fraction of correct answers in each column; None without any answer.
+    """Returns the fraction of correct answers for each format in `COLUMNS`; None without answers.
 
     Args:
-        by_format: of `Scores`.
-        kind: "model" or the name of a baseline.
+        by_format: the scores by format, of `Scores.to_dict`.
+        kind: whose answers count: "model", or the name of a baseline.
     """
     return [by_format[key][kind] if key in by_format else None for key in COLUMNS]
 
 
 def as_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns the correct answers in percent as a Markdown table."""
+    """Returns the results of `ablate` as a Markdown table: percent correct, a row per ablation."""
     lines = [
         f"| | {' | '.join(COLUMNS.values())} | the paper, MuChoMusic |",
         "|---|" + "---:|" * (len(COLUMNS) + 1),
@@ -120,7 +129,7 @@ def as_table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def plot_ablations(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Plots the correct answers in percent, a group of bars for each ablation.
+    """Plots the results of `ablate`: percent of correct answers, a group of bars per ablation.
 
     Raises:
         InputError: the file cannot be written.

@@ -8,13 +8,13 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import NANO
 
 RESULTS, TEST_CLIPS = "results", "test_clips"
-"""Folders in the output folder."""
+"""Names of the folders for results and for test clips, inside the output folder."""
 
 TEST_SEED = 1000
-"""Seed of the test clips; training uses smaller ones."""
+"""Seed of the test clips. Seeds of training clips must be smaller, so that the clips differ."""
 
 MIN_CLIPS = 64
-"""Fewest training clips: one batch of the encoder's stage."""
+"""Smallest allowed number of training clips: one batch of the stage that trains the encoder."""
 
 
 def _check(minutes: float, test_clips: int, seed: int) -> None:
@@ -33,18 +33,19 @@ class TourConfig:
     """Settings of `tinymu quickstart`."""
 
     output: Path = Path("quickstart")
-    """Output folder; a second run resumes in it."""
+    """Output folder; a second run with the same folder continues where the first one stopped."""
     checkpoint: str = NANO
-    """The model to test, fine-tune and export."""
+    """Model to test, fine-tune and export."""
     minutes: float = 4.0
-    """Training time from scratch on two cores; other machines run the same number of steps."""
+    """Time to train a model from scratch, on two CPU cores. It sets the number of training steps,
+    which is the same on every machine."""
     test_clips: int = 120
     """Number of test clips."""
     seed: int = 0
-    """Seed of training data, weights and order."""
+    """Seed of the training data, the initial weights and the data order."""
 
     def check(self) -> None:
-        """Raises `InputError` for values out of range."""
+        """Raises `InputError` if a setting is out of range."""
         _check(self.minutes, self.test_clips, self.seed)
 
 
@@ -53,18 +54,19 @@ class AblationsConfig:
     """Settings of `tinymu ablate`."""
 
     output: Path = Path("ablations")
-    """Output folder; a second run resumes in it."""
+    """Output folder; a second run with the same folder continues where the first one stopped."""
     minutes: float = 8.0
-    """Training time of nano's full recipe on two cores; other machines run the same steps."""
+    """Training time of nano's full recipe, on two CPU cores. It sets the number of training steps,
+    which is the same on every machine."""
     clips: int = 6000
     """Number of training clips."""
     test_clips: int = 200
     """Number of test clips."""
     seed: int = 0
-    """Seed of training data, weights and order."""
+    """Seed of the training data, the initial weights and the data order."""
 
     def check(self) -> None:
-        """Raises `InputError` for values out of range."""
+        """Raises `InputError` if a setting is out of range."""
         _check(self.minutes, self.test_clips, self.seed)
         if self.clips < MIN_CLIPS:
             raise InputError(f"clips {self.clips}: give {MIN_CLIPS} or more")

@@ -1,4 +1,4 @@
-"""Makes test clips and evaluates models on them."""
+"""Synthesizes test clips, and evaluates models on synthetic clips."""
 
 from pathlib import Path
 
@@ -11,11 +11,14 @@ from tinymu_jax.quickstart.config import TEST_SEED
 from tinymu_jax.utils.progress import show_progress
 
 MAX_NEW_TOKENS = 48
-"""More than any caption has."""
+"""Maximum number of tokens of an answer; even captions have fewer."""
 
 
 def make_test_clips(folder: Path, clips: int) -> Path:
-    """Synthesizes clips with combinations of facts that training leaves out; returns the folder."""
+    """Writes a folder of test clips with questions, unless it is complete; returns the folder.
+
+    The clips have combinations of facts that no training clip has.
+    """
     config = SynthesisConfig(
         clips,
         seconds=nano_recipe.SECONDS,
@@ -32,14 +35,14 @@ def make_test_clips(folder: Path, clips: int) -> Path:
 def evaluate_model(
     checkpoint: str | Path, clips: Path, output: Path, baselines: bool = False
 ) -> SyntheticResult:
-    """Evaluates a model on a folder of synthetic clips; writes its scores and answers.
+    """Asks a model all questions about a folder of synthetic clips, and grades the answers.
 
     Args:
-        checkpoint: the model.
-        clips: folder that `synthesize` made.
-        output: folder of scores and answers.
-        baselines: also score the options of multiple choice, and ask without audio and with the
-            audio of other clips.
+        checkpoint: the name or path of the model's checkpoint.
+        clips: the folder that `synthesize` wrote.
+        output: the folder to which the scores and answers are written.
+        baselines: whether to also score the options of multiple-choice questions by likelihood, and
+            to ask every question without audio and with the next clip's audio.
     """
     model = load(checkpoint)
     with show_progress(f"asking {Path(checkpoint).name}") as progress:

@@ -1,10 +1,11 @@
-"""Nano: TinyMU at small width, trained from scratch on synthetic music.
+"""Training recipe of nano, a small TinyMU trained from scratch on synthetic music.
 
     tinymu quickstart --only train --minutes 4
 
-Stages as for the real model: the decoder learns from text (answering by letter first), the encoder
-from labels, then the projector is trained between the two, then projector and decoder together, as
-published. Training the encoder in the last stage too takes twice the time for the same loss.
+The decoder first learns from text to answer by letter, then to answer all questions; the encoder
+learns from labels. Then the projector is trained between the frozen encoder and decoder, and last,
+as published, projector and decoder are trained together. Training the encoder in the last stage
+too would take twice the time for the same loss.
 """
 
 from dataclasses import replace
@@ -33,14 +34,14 @@ from tinymu_jax.training.config import (
 )
 
 SECONDS = 4.0
-"""Length of a clip."""
+"""Length of a clip in seconds."""
 
 
 def model(vocab_size: int) -> TinyMUConfig:
-    """Returns the model config: 2.4 million parameters.
+    """Returns nano's model config, for 2.4 million parameters.
 
     The projector is the paper's transformer variant, which learns far more in a few minutes than
-    the published linear one (docs/nano.md, ablations).
+    the published linear projector (docs/nano.md, ablations).
     """
     return TinyMUConfig(
         encoder=MatpacConfig(width=160, depth=4, num_heads=5, num_frames=400),
@@ -70,11 +71,11 @@ def model(vocab_size: int) -> TinyMUConfig:
 MATRICES = r"encoder/(patch_embed|transformer)/.*kernel|projector/.*kernel|decoder/body/.*kernel"
 
 CONSTANT = r"encoder/(pos_embed|log_mel/.*)"
-"""Fixed tables of the encoder."""
+"""Pattern of the names of the encoder's fixed tables, which are never trained."""
 
 OPTIM = OptimConfig(learning_rate=1.5e-3, beta2=0.98, muon_params=MATRICES, muon_learning_rate=0.02)
 
-# Letters are learnt late and suddenly, and not at a low learning rate.
+# Answering by letter is learnt late and suddenly, and never at a low learning rate.
 LETTERS_OPTIM = replace(OPTIM, frozen_params=r"(encoder|projector)/.*", hold_fraction=0.9)
 
 WORDS_OPTIM = replace(LETTERS_OPTIM, hold_fraction=0.4)
@@ -93,7 +94,7 @@ TUNE_OPTIM = replace(
     OPTIM, learning_rate=1e-3, muon_learning_rate=0.003, frozen_params=r"encoder/.*"
 )
 
-# Few steps undo little, so that a higher rate pays.
+# A short stage undoes little of it, so a higher learning rate gives a better model.
 SHORT_TUNE_OPTIM = replace(TUNE_OPTIM, learning_rate=2e-3, muon_learning_rate=0.006)
 
 SHORT_TUNE_STEPS = 400
@@ -101,9 +102,9 @@ SHORT_TUNE_STEPS = 400
 LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS)
 
 MUSIC, LETTER_TEXTS = "music", "letters"
-"""Data folders: synthesized music and texts; prepared texts for learning letters."""
+"""Data folders: synthesized music and texts; texts prepared for learning to answer by letter."""
 
-# Formats of answers are learnt in large batches, audio in many steps.
+# The formats of answers are learnt best in large batches, audio in many small steps.
 AUDIO_PACKING = PackingConfig(row_length=208, rows=6, max_clips=6, max_labels=64 * 6)
 
 TEXT_PACKING = PackingConfig(row_length=272, rows=16, max_clips=16, max_labels=64 * 16)
@@ -111,43 +112,52 @@ TEXT_PACKING = PackingConfig(row_length=272, rows=16, max_clips=16, max_labels=6
 LABELS_PACKING = PackingConfig(max_clips=16)
 
 LETTERS, WORDS, LABELS, JOIN, TUNE = "1_letters", "2_words", "3_labels", "4_join", "5_tune"
-"""Stages: decoder on letters, decoder on text, encoder on labels, projector, last two together."""
+"""Names of the stages and their runs, in order.
+
+Trained are: the decoder to answer by letter, the decoder on all texts, the encoder on labels, the
+projector alone, projector and decoder together.
+"""
 
 STEPS_PER_MINUTE = {LETTERS: 225, WORDS: 245, LABELS: 230, JOIN: 550, TUNE: 410}
-"""On two cores."""
+"""Training steps per minute of each stage on two CPU cores."""
 
 TEXT_FRACTION, MAX_TEXT_MINUTES = 0.46, 5.0
-"""Fraction of the time for letters and words, and minutes after which they are known."""
+"""Fraction of the training time for the two text stages, and their maximum in minutes."""
 
 LETTERS_FRACTION = 0.5
-"""Fraction of that time for letters."""
+"""Fraction of the text stages' time for the first one, answering by letter."""
 
 JOIN_FRACTION, MAX_JOIN_MINUTES = 0.11, 1.5
-"""Fraction of the time for the projector, and minutes after which it stops improving."""
+"""Fraction of the training time for the projector's stage, and its maximum in minutes."""
 
 LABELS_FRACTION = 0.63
-"""Fraction of the remaining time for labels."""
+"""Fraction of the remaining time for the encoder's stage; the last stage gets the rest."""
 
 
 class RunPaths(NamedTuple):
-    """Data and output of the stages."""
+    """Paths of the training data and of the output of all stages."""
 
     clips: Path
-    """Prepared data set of clips."""
+    """Folder of the prepared data set of clips."""
     letters: Path
-    """Prepared data set of texts for learning letters."""
+    """Folder of the prepared data set of texts for learning to answer by letter."""
     texts: Path
-    """Prepared data set of texts."""
+    """Folder of the prepared data set of texts with all questions."""
     labels: Path
-    """Table of the clips' facts."""
+    """Csv of the clips' facts, the labels from which the encoder learns."""
     tokenizer: Path
-    """A tokenizer.json."""
+    """Path of the tokenizer.json."""
     output: Path
-    """Folder of the runs."""
+    """Folder that gets one training run per stage."""
 
 
 def run_paths(data: Path, output: Path) -> RunPaths:
-    """Returns the paths inside a data folder of the quickstart and a folder of runs."""
+    """Returns the paths of the training data, inside a folder that `make_data` filled.
+
+    Args:
+        data: the folder of training data.
+        output: the folder that gets one training run per stage.
+    """
     return RunPaths(
         clips=data / CLIPS,
         letters=data / LETTER_TEXTS,
@@ -159,7 +169,7 @@ def run_paths(data: Path, output: Path) -> RunPaths:
 
 
 def steps_in(minutes: float) -> dict[str, int]:
-    """Returns the steps of each stage for a training time on two cores."""
+    """Returns the number of steps of each stage that fit into a training time on two CPU cores."""
     text = min(TEXT_FRACTION * minutes, MAX_TEXT_MINUTES)
     join = min(JOIN_FRACTION * minutes, MAX_JOIN_MINUTES)
     letters, labels = LETTERS_FRACTION * text, LABELS_FRACTION * (minutes - text - join)
@@ -171,13 +181,13 @@ def steps_in(minutes: float) -> dict[str, int]:
 def stages(
     paths: RunPaths, vocab_size: int, minutes: float, seed: int = 0
 ) -> dict[str, TrainConfig]:
-    """Returns the config of each stage by name, in order.
+    """Returns the training config of each stage by the stage's name, in order.
 
     Args:
-        paths: data and output.
-        vocab_size: of the tokenizer.
-        minutes: training time on two cores.
-        seed: of weights and order.
+        paths: the paths of the training data and of the output.
+        vocab_size: the number of tokens of the tokenizer.
+        minutes: the training time of all stages on two CPU cores, which sets the steps.
+        seed: the seed of the initial weights and the data order.
     """
     steps, output = steps_in(minutes), paths.output
 
@@ -217,17 +227,17 @@ def stages(
 
 
 TIMBRE_STEPS = 400
-"""About a minute on two cores."""
+"""Training steps of `new_timbre`, about a minute on two CPU cores."""
 
 
 def new_timbre(clips: Path, checkpoint: str, output: Path, seed: int = 0) -> TrainConfig:
-    """Returns the config that teaches a trained nano another timbre, with LoRA and the projector.
+    """Returns the config that fine-tunes a nano on a new timbre, training LoRA and the projector.
 
     Args:
-        clips: prepared data set with the timbre.
-        checkpoint: the model to fine-tune.
-        output: folder of the run.
-        seed: of new weights and order.
+        clips: the folder of a prepared data set that includes clips with the new timbre.
+        checkpoint: the name or path of the model to fine-tune.
+        output: the folder of the training run.
+        seed: the seed of the LoRA weights and the data order.
     """
     return TrainConfig(
         output=str(output),

@@ -1,4 +1,4 @@
-"""Fine-tunes a model on an instrument it does not know, with LoRA, in about a minute."""
+"""Fine-tunes a model with LoRA on an instrument that it does not know, in about a minute."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,19 +18,29 @@ from tinymu_jax.utils.files import make_folder, write_text
 from tinymu_jax.utils.progress import show_progress
 
 NEW, USUAL, TEST = "new", "usual", "test"
-"""Folders of clips: for training with the new timbre and with any, for testing with the new one."""
+"""Folders of clips: training clips with the new timbre, with any timbre, and test clips with it."""
 
 NEW_CLIPS, USUAL_CLIPS = 320, 960
-"""Training clips; with fewer usual ones the model forgets what it knew."""
+"""Numbers of training clips with the new timbre and with any timbre.
+
+With fewer clips of any timbre, the model forgets the instruments that it knew.
+"""
 
 OPEN_QUESTIONS = 6
-"""Per clip, about ten facts, so that most clips have a question about the instrument."""
+"""Open questions per clip about its ten or so facts: most clips get one about the instrument."""
 
 
 def make_timbre_data(folder: Path, checkpoint: str, seed: int = 0, test_clips: int = 60) -> None:
-    """Synthesizes and prepares clips with the new timbre among clips with any timbre.
+    """Synthesizes training and test clips for a new timbre, and prepares the training data set.
 
-    Questions about usual clips offer the new timbre as a wrong answer.
+    Training clips have the new timbre or any timbre. Questions about clips with another timbre
+    offer the new one as a wrong answer.
+
+    Args:
+        folder: the folder to write.
+        checkpoint: the model to fine-tune, whose tokenizer is used.
+        seed: the seed of the clips.
+        test_clips: the number of test clips, all with the new timbre.
     """
     tokenizer = open_checkpoint(checkpoint).tokenizer
     make_folder(folder)
@@ -52,7 +62,13 @@ def make_timbre_data(folder: Path, checkpoint: str, seed: int = 0, test_clips: i
 
 
 def finetune(folder: Path, checkpoint: str, output: Path, seed: int = 0) -> Trained:
-    """Fine-tunes a model on the data of `make_timbre_data`; resumes if interrupted.
+    """Fine-tunes a model on the data that `make_timbre_data` wrote; resumes an interrupted run.
+
+    Args:
+        folder: the folder that `make_timbre_data` wrote.
+        checkpoint: the name or path of the model to fine-tune.
+        output: the folder of the training run.
+        seed: the seed of the LoRA weights and the data order.
 
     Raises:
         KeyboardInterrupt: the run was asked to stop; it has been saved.
@@ -61,6 +77,6 @@ def finetune(folder: Path, checkpoint: str, output: Path, seed: int = 0) -> Trai
 
 
 def timbre_accuracy(rows: Sequence[AnsweredItem]) -> float:
-    """Returns the accuracy (0 to 1) on open questions about the timbre; 0 if there are none."""
+    """Returns the fraction of open questions about the timbre answered right; 0 without any."""
     correct = [row.right for row in rows if row.task == QA and row.facts == ("timbre",)]
     return sum(correct) / max(1, len(correct))

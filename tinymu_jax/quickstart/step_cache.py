@@ -1,4 +1,4 @@
-"""Steps whose results are cached in a folder, one json file each."""
+"""Caches the results of steps in a folder, in one json file per step."""
 
 import sys
 import time
@@ -12,22 +12,22 @@ from tinymu_jax.utils.numbers import duration
 
 
 def log(text: str) -> None:
-    """Prints a line to stderr."""
+    """Prints a line of text to stderr at once."""
     print(text, file=sys.stderr, flush=True)
 
 
 class StepCache:
-    """Runs each step once.
+    """A folder of step results: each step is computed once, then read from its json file.
 
     Args:
-        folder: of the json files; made if it does not exist.
+        folder: the folder of the json files; created if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = make_folder(folder)
 
     def get(self, name: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Returns the result of a step; None if it was not run with these options."""
+        """Returns the cached result of a step; None if it was not run with these options."""
         result = self._read(name)
         return result if result is not None and result["options"] == options else None
 
@@ -38,19 +38,19 @@ class StepCache:
         options: Mapping[str, Any],
         compute: Callable[[], Mapping[str, Any]],
     ) -> dict[str, Any]:
-        """Runs a step or reads its cached result.
+        """Returns the cached result of a step, or else computes and caches it.
 
         Args:
-            name: of its file.
-            title: printed with the time that it took.
-            options: everything that the result depends on.
-            compute: returns the result as plain json.
+            name: the name of the step and of its json file.
+            title: the step's title, printed with the time that the step took.
+            options: all options that the result depends on.
+            compute: a function that runs the step and returns its result as plain json.
 
         Returns:
-            The result, with `options` and `seconds`.
+            The result, with the entries `options` and `seconds` added.
 
         Raises:
-            InputError: the step was run with other options.
+            InputError: the cached result was computed with other options.
         """
         result = self._read(name)
         if result is None:

@@ -1,4 +1,4 @@
-"""The summary that `tinymu quickstart` prints: scores, files, what to try next."""
+"""The summary that `tinymu quickstart` prints: scores, file names and commands to try next."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -15,17 +15,17 @@ FORMATS = {
     "caption_timbre": "captions with the right timbre",
     "caption_facts": "facts in captions",
 }
-"""Formats of `Scores` and their titles."""
+"""Question formats of `Scores`, and their titles in the summary."""
 
 Scores = Mapping[str, Any]
 
 
 def format_summary(results: Mapping[str, Mapping[str, Any]], config: TourConfig) -> str:
-    """Returns the text for the terminal.
+    """Returns the summary of all steps as text for the terminal.
 
     Args:
-        results: result of each step, by its name.
-        config: settings of the steps.
+        results: the result of each step that was run, by the step's name.
+        config: the settings of the steps.
     """
     return "\n".join(_lines(results, config)).lstrip()
 
@@ -66,7 +66,13 @@ def _row(title: str, *cells: str) -> str:
 
 
 def _table(title: str, models: Mapping[str, Scores], rows: Mapping[str, str]) -> Iterator[str]:
-    """Yields the accuracy of each model beside the best baseline."""
+    """Yields a table's lines: the accuracy of each model in percent, then the best baseline's.
+
+    Args:
+        title: the title of the table.
+        models: the scores of each model, by the model's name.
+        rows: the titles of the table's rows, by their keys in the scores.
+    """
     yield _row(title, *models, "best baseline")
     first = next(iter(models.values()))
     for key, name in rows.items():
@@ -77,7 +83,7 @@ def _table(title: str, models: Mapping[str, Scores], rows: Mapping[str, str]) ->
 
 
 def _finetuning(scores: Mapping[str, Scores]) -> Iterator[str]:
-    """Yields the accuracy before and after fine-tuning on the new timbre."""
+    """Yields a table's lines: the accuracy in percent before and after learning the new timbre."""
     rows = {
         "named when asked for": lambda new, usual: new["named"],
         "named in captions": lambda new, usual: new["by_format"]["caption_timbre"]["model"],

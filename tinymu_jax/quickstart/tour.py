@@ -1,9 +1,9 @@
-"""The steps of `tinymu quickstart`; finished steps are not repeated.
+"""The steps of `tinymu quickstart`: each runs once and caches its result in the output folder.
 
-test_clips/      clips with combinations of facts that no training data has
-train/           data and runs of the model trained from scratch
-finetune/        data and run of the new instrument
-export/          the shipped model for PyTorch
+test_clips/      clips with combinations of facts that no training clip has
+train/           training data and training runs of the model trained from scratch
+finetune/        training data and training run for the new instrument
+export/          the shipped model, exported to PyTorch
 results/         result of each step (json), all answers, plots
 """
 
@@ -32,16 +32,16 @@ from tinymu_jax.utils.files import make_folder
 from tinymu_jax.utils.tree import flatten
 
 CLIPS_PER_MINUTE = 1200
-"""Clips synthesized per minute of training, up to `MAX_CLIPS`."""
+"""Training clips synthesized per minute of training time, up to `MAX_CLIPS` in all."""
 
 MAX_CLIPS = 24_000
 
 
 class Tour:
-    """All steps, in one folder.
+    """The steps of the quickstart, which write to one output folder.
 
     Raises:
-        InputError: a setting out of range.
+        InputError: a setting is out of range.
     """
 
     def __init__(self, config: TourConfig) -> None:
@@ -53,7 +53,15 @@ class Tour:
     def run(
         self, name: str, title: str, compute: Callable[[], Mapping[str, Any]]
     ) -> dict[str, Any]:
-        """Runs a step once (`StepCache.run`), with the options that its result depends on."""
+        """Returns a step's cached result, or else computes it; see `StepCache.run`.
+
+        The result is cached with the settings and the checkpoint's weights that it depends on.
+
+        Args:
+            name: the step's name.
+            title: the step's title, printed with the time that the step took.
+            compute: a function that runs the step and returns its result as plain json.
+        """
         config, options = self.config, {"test_clips": self.config.test_clips}
         if name in ("train", "finetune"):
             options["seed"] = config.seed
@@ -66,22 +74,29 @@ class Tour:
         return self.cache.run(name, title, options, compute)
 
     def test_clips(self) -> Path:
-        """Returns the folder of test clips, which are made if they do not exist."""
+        """Returns the folder of test clips; synthesizes them if they do not exist."""
         return make_test_clips(self.folder / TEST_CLIPS, self.config.test_clips)
 
     def evaluate(
         self, name: str, model: str | Path, clips: Path, baselines: bool = False
     ) -> SyntheticResult:
-        """Evaluates a model (`evaluate_model`); writes scores and answers below `results`."""
+        """Evaluates a model on synthetic clips with `evaluate_model`.
+
+        Args:
+            name: the folder below the results that gets the scores and answers.
+            model: the name or path of the model's checkpoint.
+            clips: the folder of synthetic clips.
+            baselines: whether to evaluate baselines too.
+        """
         return evaluate_model(model, clips, self.results / name, baselines)
 
     def test(self) -> dict[str, Any]:
-        """Tests the shipped model; plots its scores and one of its answers."""
+        """Tests the shipped model and plots its accuracy; returns scores and one of its answers."""
 
         def compute() -> dict[str, Any]:
             clips = self.test_clips()
             results = self.evaluate("test", self.config.checkpoint, clips, baselines=True)
-            # A correct answer if there is one.
+            # Prefer an open question with a correct answer.
             row = max((row for row in results.rows if row.task == "QA"), key=lambda r: r.right)
             plot_question(clips / CLIPS / row.clip, row, self.results / "question.png")
             title = "Accuracy by fact, shipped nano"
@@ -92,7 +107,7 @@ class Tour:
         return self.run("test", "test the shipped model on new clips", compute)
 
     def train(self) -> dict[str, Any]:
-        """Trains a model from scratch and tests it."""
+        """Trains a model from scratch and tests it; returns scores, seconds per stage and path."""
         config, folder = self.config, self.folder / "train"
 
         def compute() -> dict[str, Any]:
@@ -109,7 +124,10 @@ class Tour:
         return self.run("train", f"train from scratch, {config.minutes:g} minutes", compute)
 
     def finetune(self) -> dict[str, Any]:
-        """Fine-tunes the shipped model on a new timbre; tests it before and after."""
+        """Fine-tunes the shipped model on a new timbre; returns the scores before and after.
+
+        Both models are tested on clips with the new timbre and on the usual test clips.
+        """
         config, folder = self.config, self.folder / "finetune"
 
         def compute() -> dict[str, Any]:
@@ -129,7 +147,7 @@ class Tour:
         return self.run("finetune", "fine-tune the shipped model on a new instrument", compute)
 
     def export(self) -> dict[str, Any]:
-        """Writes the shipped model for PyTorch, reads it back, and compares the two."""
+        """Exports the shipped model to PyTorch, reads it back, and returns a comparison of both."""
 
         def compute() -> dict[str, Any]:
             clips = sorted((self.test_clips() / CLIPS).glob("*.wav"))[:5]
@@ -140,7 +158,16 @@ class Tour:
 
 
 def export_and_compare(checkpoint: str, target: Path, clips: Sequence[Path]) -> dict[str, Any]:
-    """Writes a checkpoint for PyTorch, reads it back, and compares weights and answers.
+    """Exports a checkpoint to PyTorch, reads it back, and compares weights and answers.
+
+    Args:
+        checkpoint: the name or path of the checkpoint.
+        target: the PyTorch file to write.
+        clips: the clips that both models describe.
+
+    Returns:
+        The file, whether all weights are equal, the largest logit difference, and the number of
+        equal tokens among all tokens of the answers.
 
     Raises:
         InputError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Trains a small TinyMU from scratch: its data, its tokenizer, its stages."""
+"""Trains nano, a small TinyMU, from scratch: makes its tokenizer and data, runs its stages."""
 
 import json
 import time
@@ -31,14 +31,14 @@ from tinymu_jax.utils.numbers import duration
 from tinymu_jax.utils.progress import show_progress
 
 LETTER_TASKS = (MCQ, QA)
-"""Questions of the first stage: among yes/no and captions, letters are learnt much later."""
+"""Tasks of the first stage. Mixed with yes/no and captions, letters are learnt much later."""
 
 TOKENIZER_TEXTS = 2000
-"""Text descriptions of clips that the tokenizer is trained on."""
+"""Number of clip descriptions that the tokenizer is trained on."""
 
 
 def make_tokenizer() -> str:
-    """Returns the content of nano's `tokenizer.json`; it is always the same."""
+    """Trains nano's tokenizer on clip descriptions; returns its `tokenizer.json`, always equal."""
     texts = []
     for number in range(TOKENIZER_TEXTS):
         _, description, questions = make_text(SynthesisConfig(), number)
@@ -48,7 +48,14 @@ def make_tokenizer() -> str:
 
 
 def make_data(folder: Path, config: SynthesisConfig) -> None:
-    """Synthesizes and prepares nano's training data; existing parts are not made again."""
+    """Writes nano's tokenizer, synthetic music and three prepared data sets into a folder.
+
+    Files and data sets that exist already are kept.
+
+    Args:
+        folder: the folder to fill; see `nano_recipe.run_paths` for its content.
+        config: the settings of the synthesis.
+    """
     tokenizer = make_folder(folder) / TOKENIZER_FILE
     if not exists(tokenizer):
         write_text(tokenizer, make_tokenizer())
@@ -72,22 +79,22 @@ def make_data(folder: Path, config: SynthesisConfig) -> None:
 
 
 def read_vocab_size(folder: Path) -> int:
-    """Returns the number of tokens of the tokenizer in a data folder."""
+    """Returns the number of tokens of the tokenizer in a folder that `make_data` filled."""
     return len(json.loads(read_text(folder / TOKENIZER_FILE))["model"]["vocab"])
 
 
 def train_stages(stages: Mapping[str, TrainConfig]) -> dict[str, float | None]:
-    """Trains stages one after the other; resumes where it was interrupted.
+    """Trains stages one after the other; skips finished stages and resumes an interrupted one.
 
     Args:
-        stages: config of each, by name.
+        stages: the training config of each stage, by the stage's name.
 
     Returns:
-        Seconds of each stage; None if it was finished before.
+        The training time of each stage in seconds; None for stages that were already finished.
 
     Raises:
-        InputError: a finished stage had another config.
-        KeyboardInterrupt: a stage was asked to stop; it has been saved.
+        InputError: a stage was finished with another config.
+        KeyboardInterrupt: training was asked to stop; the state of the stage has been saved.
     """
     seconds: dict[str, float | None] = {}
     for name, config in stages.items():
@@ -105,10 +112,10 @@ def train_stages(stages: Mapping[str, TrainConfig]) -> dict[str, float | None]:
 
 
 def train_on_one_device(config: TrainConfig) -> Trained:
-    """Trains or resumes on one device; nano's steps are too small to be sharded.
+    """Trains a model on one device, or resumes its run; nano's steps are too small for several.
 
     Raises:
-        KeyboardInterrupt: the run was asked to stop; it has been saved.
+        KeyboardInterrupt: training was asked to stop; the run has been saved.
     """
     trained = train(config, True, jax.devices()[:1])
     if trained.model is None:
@@ -117,16 +124,16 @@ def train_on_one_device(config: TrainConfig) -> Trained:
 
 
 def train_nano(data: Path, output: Path, minutes: float, seed: int = 0) -> dict[str, float | None]:
-    """Trains nano from scratch.
+    """Trains nano from scratch, in all stages of its recipe.
 
     Args:
-        data: folder that `make_data` filled.
-        output: folder of the runs.
-        minutes: training time on two cores, which fixes the steps of each stage.
-        seed: of weights and order.
+        data: the folder that `make_data` filled.
+        output: the folder that gets one training run per stage.
+        minutes: the training time on two CPU cores, which sets the steps of each stage.
+        seed: the seed of the initial weights and the data order.
 
     Returns:
-        Seconds of each stage, as `train_stages`.
+        The training time of each stage in seconds; None for stages that were already finished.
     """
     paths = nano_recipe.run_paths(data, output)
     return train_stages(nano_recipe.stages(paths, read_vocab_size(data), minutes, seed))
