@@ -47,7 +47,7 @@ def make_assistant() -> Any:
 
     config = TinyMUConfig()
     model = make_assistant(Checkpoint(config, init_params(config, 0)))
-    model.engine._find_tokenizer = Words
+    model.engine.prompts._find_tokenizer = Words
     return model
 
 

@@ -84,8 +84,9 @@ def test_a_killed_evaluation_goes_on(music, tmp_path):
     command = [sys.executable, "-m", "tinymu_jax", "evaluate", "muchomusic"]
     command += ["--questions", music / "muchomusic.csv", "--audio", music / "clips"]
     command += ["--checkpoint", "nano", "--output", tmp_path, "--no-text-only"]
-    # Replies are kept recording by recording.
-    start = "import sys; from tinymu_jax.evaluation import responses; responses.RECORDINGS_PER_WRITE = 1; "
+    # Write responses recording by recording.
+    start = "import sys; from tinymu_jax.evaluation import responses; "
+    start += "responses.RECORDINGS_PER_WRITE = 1; "
     start += "from tinymu_jax.cli.main import main; sys.argv[0] = 'tinymu'; main()"
     command[1:3] = ["-c", start]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

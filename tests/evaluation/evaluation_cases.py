@@ -1,13 +1,13 @@
-"""Models that say what a test wants them to, as evaluations ask them."""
+"""Engines that give fixed answers, for tests of evaluations."""
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.engine import Response
 
 
 def saying(answers, default="", cut=()):
-    """Returns a `device_put_tree` that answers by the recording's name; "" is what is said without audio.
+    """Returns an engine that answers by the recording's name; "" is the answer without audio.
 
-    An answer of None is a recording that is missing. What it was asked stands in `put.asked`.
+    An answer of None is a missing recording. The requests are stored in `put.asked`.
     """
 
     def answer(one):

@@ -56,7 +56,7 @@ class Assistant:
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer; `InputError` if there is none."""
-        return self.engine.tokenizer
+        return self.engine.prompts.tokenizer
 
     @property
     def max_seconds(self) -> float:
@@ -205,8 +205,8 @@ class Assistant:
         )
 
     def encode_prompt(self, prompt: str, truncate: bool = False) -> list[int]:
-        """Returns a prompt's token ids; see `BatchEngine.encode_prompt`."""
-        return list(self.engine.encode_prompt(prompt, truncate))
+        """Returns a prompt's token ids; see `PromptEncoder.encode_prompt`."""
+        return list(self.engine.prompts.encode_prompt(prompt, truncate))
 
     def generate_tokens(
         self, audio: Audio, prompt: Sequence[int], max_new_tokens: int = 300, **sampling: Any
@@ -287,7 +287,9 @@ class Assistant:
             return _raise_first(responses)[0].log_likelihoods
 
         with_audio, without_audio = log_likelihoods(audio), log_likelihoods(None) if prior else None
-        lengths = [len(self.engine.encode_text(option, "an option")) + 1 for option in options]
+        lengths = [
+            len(self.engine.prompts.encode_text(option, "an option")) + 1 for option in options
+        ]
         return to_option_scores(names, lengths, with_audio, without_audio)
 
     def _teacher_forced(
@@ -295,12 +297,15 @@ class Assistant:
     ) -> tuple[jax.Array, list[int]]:
         """Returns logits (1, R, V) and the labels they predict, end token added as published."""
         limit = self.config.max_text_tokens
-        labels = list(self.engine.encode_text(target, "the answer")[:limit])
+        labels = list(self.engine.prompts.encode_text(target, "the answer")[:limit])
         if len(labels) < limit:
             labels.append(self.config.end_token)
         answer = np.zeros((1, min(round_up(len(labels), SLOT_STEP), limit)), np.int32)
         answer[0, : len(labels)] = labels
-        encoded, prompt = self.audio_cache.encode_one(audio), self.engine.encode_prompt(prompt)
+        encoded, prompt = (
+            self.audio_cache.encode_one(audio),
+            self.engine.prompts.encode_prompt(prompt),
+        )
         question = pad_questions([encoded], [prompt], self.config)
         num_labels = np.array([len(labels)], np.int32)
         return _answer_logits(self.params, question, answer, num_labels, self.config), labels

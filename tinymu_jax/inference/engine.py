@@ -1,7 +1,6 @@
 """The batching engine under `Assistant` and the evaluations: encodes, generates and scores."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, lru_cache
 from itertools import groupby
 from numbers import Integral
 from pathlib import Path
@@ -16,6 +15,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.inference.audio_cache import CACHE_SIZE, AudioCache, EncodedAudio
 from tinymu_jax.inference.embedder import Audio
 from tinymu_jax.inference.generate import MAX_BATCH, SLOT_STEP, Sampling, generate
+from tinymu_jax.inference.prompts import PromptEncoder
 from tinymu_jax.inference.scoring import OptionScorer, OptionSet
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.tokenizer import Tokenizer
@@ -107,63 +107,10 @@ class BatchEngine:
         check_max_new_tokens(max_new_tokens)
         if mesh is not None:
             params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-        self.config, self.params, self.mesh, self.name = config, params, mesh, name
+        self.config, self.params, self.mesh = config, params, mesh
         self.max_new_tokens = max_new_tokens
         self.audio_cache = audio_cache or AudioCache(config, params, mesh)
-        self._find_tokenizer = find_tokenizer
-        self._tokenize = lru_cache(maxsize=4096)(lambda text: tuple(self.tokenizer.encode(text)))
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer.
-
-        Raises:
-            InputError: the checkpoint has none, and none could be downloaded.
-        """
-        if self._find_tokenizer is None:
-            raise InputError(f"{self.name}: has no tokenizer; give token ids, or load it with one")
-        return self._find_tokenizer()
-
-    def encode_prompt(self, prompt: str | Sequence[int], truncate: bool = False) -> tuple[int, ...]:
-        """Returns a prompt's token ids, at most `config.max_text_tokens`.
-
-        Raises:
-            InputError: the prompt is empty, too long (unless `truncate`), not UTF-8 or not in the
-                vocabulary; there is no tokenizer.
-        """
-        if len(prompt) == 0:
-            raise InputError("the prompt is empty: ask something about the recording")
-        tokens, limit = self.encode_text(prompt, "the prompt"), self.config.max_text_tokens
-        if truncate:
-            return tokens[:limit]
-        if len(tokens) > limit:
-            raise InputError(
-                f"the prompt has {len(tokens)} tokens, the model takes {limit}: shorten it, or cut "
-                "it with --truncate-prompt (truncate_prompt=True)"
-            )
-        return tokens
-
-    def encode_text(self, text: str | Sequence[int], what: str) -> tuple[int, ...]:
-        """Returns token ids of text, or the given ones, that are in the vocabulary.
-
-        `what` is the name of the text in error messages: "an option".
-        """
-        if isinstance(text, str):
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise InputError(f"{what} is not UTF-8 text: check its encoding") from error
-            tokens = self._tokenize(text)
-        else:
-            tokens = tuple(int(token) for token in text)
-        size = self.config.decoder.vocab_size
-        # Beyond the table, an embedding lookup would return its last row.
-        if tokens and not 0 <= min(tokens) <= max(tokens) < size:
-            raise InputError(
-                f"{what} holds tokens {min(tokens)} to {max(tokens)}, the vocabulary has {size}: "
-                "use this decoder's own tokenizer"
-            )
-        return tokens
+        self.prompts = PromptEncoder(config, find_tokenizer, name)
 
     def ask(
         self,
@@ -191,7 +138,7 @@ class BatchEngine:
         limit = self.max_new_tokens if max_new_tokens is None else max_new_tokens
         check_max_new_tokens(limit)
         if any(isinstance(request.prompt, str) for request in requests):
-            self.tokenizer  # noqa: B018 - a missing one is not the fault of a single request
+            self.prompts.tokenizer  # noqa: B018 - a missing one is not the fault of a single request
         run = _Run(self, requests, progress, limit, sampling, truncate_prompt)
         for audio, indices in self._encode_audio(requests, list(run.prompts)):
             run.add(audio, indices)
@@ -207,7 +154,10 @@ class BatchEngine:
     ) -> Iterator[tuple[int, ...]]:
         """Yields all tokens of an answer so far, without the end token, after each new token."""
         check_max_new_tokens(max_new_tokens)
-        rows = [self.audio_cache.encode_one(audio)], [self.encode_prompt(prompt, truncate_prompt)]
+        rows = (
+            [self.audio_cache.encode_one(audio)],
+            [self.prompts.encode_prompt(prompt, truncate_prompt)],
+        )
         batches = generate(
             self.params, *rows, max_new_tokens, sampling, self.config, stride=1, mesh=self.mesh
         )
@@ -265,8 +215,8 @@ class _Run:
         self.num_done = 0
         for index, request in enumerate(requests):
             try:
-                prompt = engine.encode_prompt(request.prompt, truncate_prompt)
-                options = [engine.encode_text(o, "an option") for o in request.options]
+                prompt = engine.prompts.encode_prompt(request.prompt, truncate_prompt)
+                options = [engine.prompts.encode_text(o, "an option") for o in request.options]
             except InputError as error:
                 self.errors[index] = error
                 continue
@@ -311,7 +261,7 @@ class _Run:
             best = request.options[int(np.argmax(scores))]
             text = best if isinstance(best, str) else None
         elif isinstance(request.prompt, str):
-            text = self.engine.tokenizer.decode(tokens)
+            text = self.engine.prompts.tokenizer.decode(tokens)
         return Response(text, scores, tokens, ended, *self.seconds[index])
 
     def _generate(self, indices: Sequence[int]) -> None:

@@ -1,0 +1,80 @@
+"""Prompts and options as token ids: validated in one place, tokenized once per text."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+
+from tinymu_jax.errors import InputError
+from tinymu_jax.models.config import TinyMUConfig
+from tinymu_jax.tokenizer import Tokenizer
+
+
+class PromptEncoder:
+    """Turns prompts and options into token ids that a model accepts, or says why it cannot."""
+
+    def __init__(
+        self,
+        config: TinyMUConfig,
+        find_tokenizer: Callable[[], Tokenizer] | None = None,
+        name: str = "this checkpoint",
+    ) -> None:
+        """Takes the model's limits and its tokenizer.
+
+        Args:
+            config: the model's config.
+            find_tokenizer: returns the tokenizer; called when text is first encoded or decoded.
+            name: the checkpoint's name, for error messages.
+        """
+        self.config, self.name, self._find_tokenizer = config, name, find_tokenizer
+        self._tokenize = lru_cache(maxsize=4096)(lambda text: tuple(self.tokenizer.encode(text)))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            InputError: the checkpoint has none, and none could be downloaded.
+        """
+        if self._find_tokenizer is None:
+            raise InputError(f"{self.name}: has no tokenizer; give token ids, or load it with one")
+        return self._find_tokenizer()
+
+    def encode_prompt(self, prompt: str | Sequence[int], truncate: bool = False) -> tuple[int, ...]:
+        """Returns a prompt's token ids, at most `config.max_text_tokens`.
+
+        Raises:
+            InputError: the prompt is empty, too long (unless `truncate`), not UTF-8 or not in the
+                vocabulary; there is no tokenizer.
+        """
+        if len(prompt) == 0:
+            raise InputError("the prompt is empty: ask something about the recording")
+        tokens, limit = self.encode_text(prompt, "the prompt"), self.config.max_text_tokens
+        if truncate:
+            return tokens[:limit]
+        if len(tokens) > limit:
+            raise InputError(
+                f"the prompt has {len(tokens)} tokens, the model takes {limit}: shorten it, or cut "
+                "it with --truncate-prompt (truncate_prompt=True)"
+            )
+        return tokens
+
+    def encode_text(self, text: str | Sequence[int], what: str) -> tuple[int, ...]:
+        """Returns token ids of text, or the given ones, that are in the vocabulary.
+
+        `what` is the name of the text in error messages: "an option".
+        """
+        if isinstance(text, str):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(f"{what} is not UTF-8 text: check its encoding") from error
+            tokens = self._tokenize(text)
+        else:
+            tokens = tuple(int(token) for token in text)
+        size = self.config.decoder.vocab_size
+        # Beyond the table, an embedding lookup would return its last row.
+        if tokens and not 0 <= min(tokens) <= max(tokens) < size:
+            raise InputError(
+                f"{what} holds tokens {min(tokens)} to {max(tokens)}, the vocabulary has {size}: "
+                "use this decoder's own tokenizer"
+            )
+        return tokens
