@@ -107,14 +107,14 @@ class BuildCommand:
     tokenizer: str = DECODER
     """tokenizer.json or hub name of the decoder, to count tokens. none: lengths are not checked."""
     test_sets: TestSetFiles = field(default_factory=TestSetFiles)
-    """Test sets to check the questions against; MusicCaps and Song Describer also if sources."""
+    """Test sets to check against. MusicCaps and Song Describer are added if they are sources."""
     keep_held_out: bool = False
     """Also use clips that their source marks as test material."""
     on_leak: Literal["fail", "drop", "keep"] = "fail"
-    """If questions leak from a test set: build nothing, drop these questions, or keep them."""
+    """If questions leak from a test set: build nothing (fail), drop the questions or keep them."""
     llm_url: str | None = None
-    """URL of an OpenAI-compatible server (http://localhost:8000/v1) whose model writes more captions
-    and questions, which are checked against the clip's tags and captions."""
+    """URL of an OpenAI-compatible server (http://localhost:8000/v1). Its language model writes more
+    captions and questions, which are checked against the clip's tags and captions."""
     llm_model: str | None = None
     """Name of a language model on that server; default: the first model that the server lists."""
     tfds: bool = False
@@ -238,7 +238,7 @@ class BuildCommand:
         return lambda text: len(tokenizer.encode(text))
 
     def _writer(self, context: Any) -> Callable[[Sequence[Any]], Sequence[Any]]:
-        """Returns a function from clips to a language model's questions; without a server, to none."""
+        """Returns a function from clips to items by a language model (none without a server)."""
         if self.llm_url is None:
             return lambda clips: ()
         from tinymu_jax.qa_builder.llm.writer import WriterConfig, write_items

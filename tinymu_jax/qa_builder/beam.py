@@ -92,7 +92,7 @@ def _duplicate_scope(one: NumberedItem) -> str:
 
 
 def _distinct(_: Any, group: Iterable[NumberedItem]) -> Iterator[Any]:
-    """Yields a scope's candidates without duplicates, then a report with the tag "duplicates"."""
+    """Yields the candidates of one duplicate scope without duplicates, then a tagged report."""
     ordered = sorted(group, key=lambda one: one.position)
     items, report = remove_duplicates([one.item for one in ordered])
     remaining = {item.identity for item in items}
@@ -136,7 +136,7 @@ def _count_tasks(items: Any, name: str) -> Any:
 
 
 def _balance(distinct: Any, config: BuildConfig) -> Any:
-    """Returns the candidates that `tinymu_jax.qa_builder.questions.balance.balance` selects."""
+    """Returns the collection of candidates that `questions.balance.balance` would select."""
     counts = beam.pvalue.AsDict(_count_tasks(distinct, "distinct"))
     grouped = (
         distinct
@@ -170,9 +170,9 @@ def add_steps(
     """Adds the steps of a build, from clips to selected questions, to a pipeline.
 
     Returns:
-        The collection of selected `NumberedItem`s; and a mapping from names to further collections:
-        "candidates" and "fitting" (candidates that are short enough) to pairs of a format and a
-        count, "duplicates" to `DuplicateReport`s.
+        The collection of selected `NumberedItem`s; and a dictionary of collections. "candidates"
+        and "fitting" hold, as pairs of a format and a count, the numbers of all candidates and of
+        candidates that are short enough; "duplicates" holds `DuplicateReport`s.
     """
     numbered = pipeline | "clips" >> beam.Create(list(enumerate(clips)))
     statistics = (

@@ -33,7 +33,7 @@ class NormalizedClips:
 
     clips: list[AnnotatedClip]
     unknown: Counter[str] = field(default_factory=Counter)
-    """Number of clips that have each label that is not in the vocabulary."""
+    """Number of clips by label, for the labels that are not in the vocabulary."""
     rare: int = 0
     """Number of labels left out because too few clips have them, summed over clips."""
     contradicted: int = 0
@@ -179,7 +179,7 @@ def require_items(result: BuildResult) -> BuildResult:
 
 
 def drop_items(result: BuildResult, indices: Iterable[int]) -> BuildResult:
-    """Returns a build's result without its leaking questions, whose indices are given.
+    """Returns a build's result without the questions at `indices`, which leak from test sets.
 
     If a yes/no question is dropped, the question that is paired with it is dropped too, so that
     yes and no stay balanced. `leaked` counts all dropped questions.

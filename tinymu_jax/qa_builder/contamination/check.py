@@ -211,7 +211,7 @@ class _KnownQuestion(NamedTuple):
     options: tuple[str, ...]
     right: str
     distinctive: bool
-    """Whether it is asked once, and question and right answer have `MIN_WORDS` words or more."""
+    """Whether the question occurs once and has, with its right answer, at least `MIN_WORDS` words."""
 
     def leaks_into(self, options: str, answer: str) -> bool:
         """Returns whether a near-duplicate of the question with these options and answer leaks."""

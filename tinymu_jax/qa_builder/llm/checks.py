@@ -151,8 +151,8 @@ def judge(
 ) -> JudgedDrafts:
     """Accepts drafts that follow from a clip's tags and captions, and rejects all other drafts.
 
-    Drafts after the first `captions` captions and `questions` questions are rejected too: they were
-    not requested. So are repeated drafts.
+    Drafts after the first `captions` captions and `questions` questions, which were not requested,
+    and repeated drafts are rejected too.
     """
     facts = KnownFacts.of(clip)
     accepted: dict[tuple[str, ...], Draft] = {}

@@ -40,12 +40,12 @@ def cap_per_clip(items: Iterable[QAItem], config: BuildConfig) -> list[QAItem]:
 
 
 def answer_group(item: QAItem) -> tuple[str, ...]:
-    """Returns format, category and tags, which are equal for questions with the same answer."""
+    """Returns the key of the question's answer group: format, category and tags of the answer."""
     return (item.task, item.category, *item.tags)
 
 
 def max_per_answer(task: str, candidates: int, groups: int, config: BuildConfig) -> int:
-    """Returns the maximum size of an answer group of a format with these numbers of candidates and groups."""
+    """Returns the maximum number of questions of one format that may have the same answer."""
     if task == MCQ:
         return math.ceil(candidates / groups * config.max_tag_ratio)
     percent = config.max_answer_percent if task in (QA, YES_NO) else 100
@@ -53,7 +53,7 @@ def max_per_answer(task: str, candidates: int, groups: int, config: BuildConfig)
 
 
 def cap_per_answer(items: Sequence[QAItem], limit: int) -> list[QAItem]:
-    """Returns at most `limit` candidates of an answer group, selected by their keys.
+    """Returns the candidates of an answer group with the smallest keys, at most `limit`.
 
     Yes/no questions are selected in pairs of a yes and a no; both get the same key, so that later
     steps keep or drop them together.
@@ -70,7 +70,7 @@ def cap_per_answer(items: Sequence[QAItem], limit: int) -> list[QAItem]:
 def stratum_of(item: QAItem) -> Stratum:
     """Returns the stratum to which a question belongs.
 
-    The index of a multiple-choice question is the number of options that are shorter than the right
+    Multiple-choice questions are divided by the number of options that are shorter than the right
     option (ties at random), so that neither the shortest nor the longest is right more often.
     """
     if not item.kinds:

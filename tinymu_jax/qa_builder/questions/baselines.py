@@ -35,7 +35,7 @@ def choice_baselines(items: Sequence[QAItem]) -> dict[str, float]:
 
 
 def _most_often_right(asked: Sequence[QAItem], right: Sequence[int]) -> float:
-    """Returns how often the right option is the one most often right in other questions."""
+    """Returns how many questions are answered right by the option right in most other questions."""
     wins = Counter(item.options[place] for item, place in zip(asked, right, strict=True))
     correct = 0.0
     for item, place in zip(asked, right, strict=True):

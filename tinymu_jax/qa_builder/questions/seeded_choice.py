@@ -20,7 +20,7 @@ def hash_int(*key: object) -> int:
 
 
 def hash_choice(options: Sequence[T], *key: object) -> T:
-    """Returns the option that the hash of a key selects; all are equally probable."""
+    """Returns the option that the hash of a key selects; all options are equally probable."""
     return options[hash_int(*key) % len(options)]
 
 
@@ -30,7 +30,7 @@ def shuffled(options: Sequence[T], *key: object) -> list[T]:
 
 
 def weighted_choice(options: Sequence[T], weights: Sequence[float], *key: object) -> T:
-    """Returns the option that the hash of a key selects, with probabilities given by weights."""
+    """Returns the option that the hash of a key selects; its probability is its share of weight."""
     threshold = hash_int(*key) / SIZE * sum(weights)
     for option, weight in zip(options, weights, strict=True):
         threshold -= weight

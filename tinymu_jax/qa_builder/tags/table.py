@@ -43,9 +43,9 @@ class LabelMeaning(NamedTuple):
     denied: tuple[Tag, ...] = ()
     """Tags that the recording does not have."""
     only: bool = False
-    """Whether the label says that nothing else plays than the recording's labels name."""
+    """Whether the label says that nothing plays but the instruments in the recording's labels."""
     ignored: bool = False
-    """Whether no question asks about the label: recording quality, video, non-musical words."""
+    """Whether no question can ask about the label: recording quality, video, non-musical words."""
 
 
 @dataclass(frozen=True, eq=False)
