@@ -92,7 +92,7 @@ def _duplicate_scope(one: NumberedItem) -> str:
 
 
 def _distinct(_: Any, group: Iterable[NumberedItem]) -> Iterator[Any]:
-    """Yields the candidates of one duplicate scope without duplicates, then a tagged report."""
+    """Yields the candidates of one duplicate scope without duplicates, then a `DuplicateReport`."""
     ordered = sorted(group, key=lambda one: one.position)
     items, report = remove_duplicates([one.item for one in ordered])
     remaining = {item.identity for item in items}

@@ -60,7 +60,7 @@ class TestSetLeaks:
 
     name: str
     searched: Mapping[str, int]
-    """Number of the test set's "recordings", "captions", "questions" and "artists"."""
+    """Numbers of recordings, captions, questions and artists in the test set, by these words."""
     leaks: Mapping[str, int]
     """Number of leaking questions by kind of leak."""
     examples: Mapping[str, tuple[LeakExample, ...]]
@@ -211,10 +211,10 @@ class _KnownQuestion(NamedTuple):
     options: tuple[str, ...]
     right: str
     distinctive: bool
-    """Whether the question occurs once and has, with its right answer, at least `MIN_WORDS` words."""
+    """Whether the question occurs once and has `MIN_WORDS` words or more with its answer."""
 
     def leaks_into(self, options: str, answer: str) -> bool:
-        """Returns whether a near-duplicate of the question with these options and answer leaks."""
+        """Returns whether a near-duplicate question, given by its options and answer, is a leak."""
         options, answer = f" {options} ", f" {answer} "
         if all(f" {option} " in options for option in self.options):
             return True

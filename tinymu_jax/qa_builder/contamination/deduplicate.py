@@ -92,7 +92,7 @@ def _source_and_text(item: QAItem) -> tuple[str, str, str]:
 
 
 def _exact(items: Sequence[QAItem]) -> Iterator[tuple[int, int]]:
-    """Yields the index of each exact duplicate, and of the first question that it repeats."""
+    """Yields index pairs: an exact duplicate, and its original, the first item equal to it."""
     seen: dict[tuple[str, ...], int] = {}
     for number, item in enumerate(items):
         first = seen.setdefault(item.identity, number)
@@ -101,7 +101,7 @@ def _exact(items: Sequence[QAItem]) -> Iterator[tuple[int, int]]:
 
 
 def _near(items: Sequence[QAItem], numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yields the index of each near duplicate at `numbers`, and of the question that it repeats."""
+    """Yields index pairs: a near duplicate among the items at `numbers`, and its original."""
     free = [number for number in numbers if is_free_text(items[number])]
     if not free:
         return

@@ -38,10 +38,10 @@ JAMENDO_DATASETS = ("jamendo", "songdescriber", "sdd", "muchomusic")
 """Parts of the names (letters only) of data sets that number recordings by Jamendo track id."""
 
 OTHER_NUMBERS = ("fma", "freemusicarchive", "magnatagatune")
-"""First letters of the names of data sets whose recordings have other numbers."""
+"""Beginnings of the names (letters only) of data sets that number recordings in other ways."""
 
 MIN_DIGITS = 6
-"""Minimum length of a number that is taken for a Jamendo track id in any other data set."""
+"""Minimum number of digits of a file name that counts as a Jamendo track id in other data sets."""
 
 UNKNOWN_ARTISTS = frozenset(
     (

@@ -122,7 +122,7 @@ def _ask(client: LLMClient, request: WriterRequest) -> WriterAnswer:
 def _check_failures(
     answers: Sequence[WriterAnswer], none_usable: bool, client: LLMClient, path: Path
 ) -> None:
-    """Raises an `InputError`, which ends the run, if the first or last answers are all failures."""
+    """Raises an `InputError` if the first answers are all unusable, or the last are all missing."""
     last = answers[-MAX_FAILURES:]
     if len(last) < MAX_FAILURES:
         return

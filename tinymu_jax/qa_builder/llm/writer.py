@@ -38,7 +38,7 @@ class WriterConfig:
     """The server and the model, settings of requests, and maximum numbers of texts."""
 
     url: str
-    """Base URL of a server with an OpenAI-compatible API: http://localhost:8000/v1."""
+    """Base URL of a server with an OpenAI-compatible API, for example http://localhost:8000/v1."""
     model: str | None = None
     """Name of the model; None: the first model that the server lists."""
     key_variable: str = "OPENAI_API_KEY"

@@ -19,7 +19,7 @@ TASKS = (CAPTIONING, QA, MCQ, YES_NO)
 """Formats of questions, in the order of `BuildConfig.mix`."""
 
 Stratum = tuple[str, int]
-"""A format and an index; the strata of a format get the same number of questions."""
+"""A format and the index of a subset of its questions; all its subsets get the same size."""
 
 
 def cap_per_clip(items: Iterable[QAItem], config: BuildConfig) -> list[QAItem]:
@@ -108,7 +108,7 @@ def key_threshold(keys: Iterable[int], size: int) -> int:
 
 
 def balance(items: Sequence[QAItem], config: BuildConfig) -> list[QAItem]:
-    """Returns the candidates within the limits per answer and the mix, in their order."""
+    """Returns the candidates that the limits per answer and the configured mix admit, in order."""
     counts = Counter(item.task for item in items)
     groups = Counter(group[0] for group in {answer_group(item) for item in items})
     keys: dict[tuple[str, ...], int] = {}

@@ -38,7 +38,7 @@ class QAItem(NamedTuple):
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
-        """Returns source, clip, prompt and answer, which exact duplicates have in common."""
+        """Returns the source, clip, prompt and answer, in which exact duplicates agree."""
         return (*self.clip_id, self.prompt, self.answer)
 
     def to_record(self) -> dict[str, Any]:

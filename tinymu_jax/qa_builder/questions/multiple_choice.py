@@ -42,7 +42,7 @@ MIN_LIFT = 2.0
 """Two tags go together if they co-occur at least this many times as often as independent tags."""
 
 MIN_COOCCURRENCES = 3
-"""Minimum number of clips with both tags; of rarer pairs, `MIN_LIFT` says nothing."""
+"""Two tags go together only if at least this number of clips have both tags."""
 
 CAPTIONED_CATEGORIES = ("instrument", "tempo", "voice")
 """Categories whose tags captions name completely; moods and genres are often left out."""
@@ -167,7 +167,7 @@ def _draw_distractors(
 
 
 def _search_order(kind: str, is_shorter: bool) -> Iterator[tuple[str, int]]:
-    """Yields (kind, length: -1 shorter, 0 equal, 1 longer) of a distractor, the best pair first."""
+    """Yields pairs of a distractor's kind and length (-1 shorter, 0 equal, 1 longer), best first."""
     kinds = [kind, *(other for other in (FAR, NEAR) if other != kind)]
     side = -1 if is_shorter else 1
     yield from product(kinds, (side, 0))

@@ -30,7 +30,7 @@ def shuffled(options: Sequence[T], *key: object) -> list[T]:
 
 
 def weighted_choice(options: Sequence[T], weights: Sequence[float], *key: object) -> T:
-    """Returns the option that the hash of a key selects; its probability is its share of weight."""
+    """Returns an option selected by the hash of a key, with probability proportional to weight."""
     threshold = hash_int(*key) / SIZE * sum(weights)
     for option, weight in zip(options, weights, strict=True):
         threshold -= weight
