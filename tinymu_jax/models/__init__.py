@@ -1,4 +1,4 @@
-"""The models, one file per box of the paper's figure: MATPAC++, projector, SmolLM2, TinyMU.
+"""The models: MATPAC++ encoder, projector, SmolLM2 decoder, and TinyMU, which combines them.
 
 Axis letters in shape annotations, throughout the project:
 
@@ -10,9 +10,9 @@ Axis letters in shape annotations, throughout the project:
 
 Other axes are spelled out: `prompt`, `answer`, `rows`, `labels`, `classes`, `hypotheses`.
 
-Parameters come in one of two layouts, and every module accepts both:
+Parameters have one of two layouts, and every module accepts both:
 
     stacked   training and checkpoints: one array per weight for all layers, leading axis L
-    unrolled  inference (`tinymu_jax.inference.param_layout`): one subtree per layer, projections
-              of the same input fused, weights optionally in bfloat16 or int8
+    unrolled  inference (`tinymu_jax.inference.param_layout`): one subtree per layer, fused weights
+              of layers with the same input, weights optionally in bfloat16 or int8
 """

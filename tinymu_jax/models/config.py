@@ -1,4 +1,4 @@
-"""Sizes and options of every model as frozen dataclasses, and presets of the published sizes."""
+"""Frozen dataclasses with the sizes and options of every model, and SmolLM2's published sizes."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,45 +14,47 @@ ProjectorKind = Literal["linear", "residual", "transformer"]
 
 @dataclass(frozen=True)
 class HeadConfig(ConfigBase):
-    """A classifier on top of the encoder: MATPAC++'s AudioSet head, or a linear probe."""
+    """Config of a classifier of encoder outputs: MATPAC++'s AudioSet head, or a linear probe."""
 
     kind: Literal["audioset", "probe"] = "audioset"
-    """`audioset`: mean over patch rows, BatchNorm, linear; `probe`: linear on all patch rows."""
+    """Layers after averaging over time: `audioset` averages the patches of different mel bands and
+    applies BatchNorm and a linear layer; `probe` concatenates them and applies a linear layer."""
     num_classes: int = 527
     """Number of classes."""
     activation: Literal["softmax", "sigmoid"] = "softmax"
-    """`softmax`, as published, or `sigmoid` for several labels per clip."""
+    """Final activation: `softmax`, as published, or `sigmoid` if a clip may have several labels."""
 
 
 @dataclass(frozen=True)
 class MatpacConfig(ConfigBase):
-    """The MATPAC++ encoder: a ViT over log-mel patches (arXiv 2508.12709, section III)."""
+    """Config of MATPAC++'s encoder, a ViT over log-mel patches (arXiv 2508.12709, section III)."""
 
     width: int = 768
     """Model width D."""
     depth: int = 12
     """Number of transformer blocks L."""
     num_heads: int = 12
-    """Attention heads N, each width / num_heads wide."""
+    """Number of attention heads N; the width of a head is `width` / `num_heads`."""
     mlp_ratio: int = 4
-    """Hidden width of an MLP relative to `width`."""
+    """Hidden width of an MLP, divided by `width`."""
     num_mels: int = 80
-    """Mel bands F, a multiple of `patch_size`."""
+    """Number of mel bands F; must be 80."""
     num_frames: int = 992
-    """Log-mel frames per chunk (n_t): 992 in AudioSet-tuned checkpoints, 608 in self-supervised."""
+    """Number of log-mel frames per chunk, a multiple of `patch_size`: 992 in checkpoints fine-tuned
+    on AudioSet, 608 in self-supervised checkpoints."""
     patch_size: int = 16
-    """Side of a square patch, in mel bands and in frames."""
+    """Number of mel bands, and number of frames, of a square patch."""
     compute_dtype: ComputeDtype = "float32"
-    """Inputs of matrix products: `bfloat16` is faster and accumulates in float32, with about 3
-    significant digits instead of 7. `load` overrides it."""
+    """Data type of the inputs of matrix products; sums are float32. `bfloat16` is faster, but has
+    about 3 significant digits instead of 7. `load` overrides the checkpoint's value."""
     remat: Remat = "none"
-    """Gradient checkpointing: `attention` saves only the outputs of dense layers, `full` only the
-    input of each layer."""
+    """Gradient checkpointing: `none` saves all activations for the backward pass, `attention` only
+    the outputs of dense layers, `full` only the input of each layer."""
     head: HeadConfig | None = nested(HeadConfig, default=False)
-    """The classifier, if the checkpoint has one."""
+    """Config of the classifier; None if the checkpoint has no classifier."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns the constraints between fields."""
+        """Returns whether each constraint on the fields holds, and the constraint's wording."""
         return [
             (self.width % self.num_heads == 0, "width must be a multiple of num_heads"),
             (self.width % 4 == 0, "width must be a multiple of 4"),
@@ -63,45 +65,49 @@ class MatpacConfig(ConfigBase):
 
     @property
     def rows(self) -> int:
-        """Patches along the frequency axis (5)."""
+        """Number of patches along the frequency axis (5 at the published sizes)."""
         return self.num_mels // self.patch_size
 
     @property
     def columns(self) -> int:
-        """Patches along the time axis of a full chunk (62 for 992 frames)."""
+        """Number of patches along the time axis of a full chunk (62 for 992 frames)."""
         return self.num_frames // self.patch_size
 
     @property
     def output_width(self) -> int:
-        """Width E of one output vector: the patches of one column, concatenated (3840)."""
+        """Width E of an output vector, which concatenates a column's patch embeddings (3840)."""
         return self.rows * self.width
 
 
 @dataclass(frozen=True)
 class ProjectorConfig(ConfigBase):
-    """Maps encoder outputs to the decoder's width (TinyMU, arXiv 2604.15849, section 3)."""
+    """Config of the projector, which maps encoder outputs to the decoder's width.
+
+    See TinyMU (arXiv 2604.15849), section 3.
+    """
 
     kind: ProjectorKind = "linear"
-    """`linear` is the published projector; the others are the paper's ablations."""
+    """Architecture: `linear`, as published, or the paper's ablations `residual` and
+    `transformer`."""
     input_width: int = 3840
-    """Width E of the encoder's output."""
+    """Width E of the encoder's output vectors."""
     hidden_width: int = 2048
-    """Hidden width; `linear` only."""
+    """Width of the hidden layer; `linear` only."""
     output_width: int = 576
     """Model width D of the decoder."""
     dropout: float = 0.5
     """Dropout rate in training; `residual` only."""
     num_vectors: int = 32
-    """Output vectors for a clip of any length; `transformer` only."""
+    """Number of output vectors, the same for clips of any length; `transformer` only."""
     depth: int = 8
-    """Number of layers; `transformer` only."""
+    """Number of transformer layers; `transformer` only."""
     num_heads: int = 8
-    """Attention heads; `transformer` only."""
+    """Number of attention heads; `transformer` only."""
     mlp_ratio: int = 2
-    """Hidden width of an MLP relative to `output_width`; `transformer` only."""
+    """Hidden width of an MLP, divided by `output_width`; `transformer` only."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns the constraints between fields."""
+        """Returns whether each constraint on the fields holds, and the constraint's wording."""
         divisible = self.output_width % self.num_heads == 0 or self.kind != "transformer"
         return [
             (self.dropout < 1, "dropout must be below 1"),
@@ -109,17 +115,17 @@ class ProjectorConfig(ConfigBase):
         ]
 
     def num_outputs(self, num_inputs: int | float) -> int | float:
-        """Returns how many vectors come out for `num_inputs` encoder vectors."""
+        """Returns the number of output vectors for `num_inputs` input vectors."""
         return self.num_vectors if self.kind == "transformer" else num_inputs
 
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Linear layers of the decoder that LoRA can adapt."""
+"""Names of the decoder's linear layers to which LoRA adapters can be added."""
 
 
 @dataclass(frozen=True)
 class LoraConfig(ConfigBase):
-    """Low-rank adaptation: W x + (alpha / rank) B A dropout(x) (LoRA, arXiv 2106.09685).
+    """Config of LoRA adapters, W x + (alpha / rank) B A dropout(x) (arXiv 2106.09685).
 
     The defaults are TinyMU's published values.
     """
@@ -127,14 +133,14 @@ class LoraConfig(ConfigBase):
     rank: int = 32
     """Rank r of the factors A and B."""
     alpha: float = 128.0
-    """Scale of the update, divided by `rank`."""
+    """Scale of an adapter's output, before the division by `rank`."""
     dropout: float = 0.1
-    """Dropout rate of the adapter's input in training."""
+    """Dropout rate of an adapter's input in training."""
     targets: tuple[str, ...] = ("q_proj", "v_proj")
-    """Adapted layers, from `LORA_TARGETS`."""
+    """Names of the layers that get adapters, from `LORA_TARGETS`."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns the constraints on the fields."""
+        """Returns whether each constraint on the fields holds, and the constraint's wording."""
         unknown = [name for name in self.targets if name not in LORA_TARGETS]
         return [
             (self.dropout < 1, "dropout must be below 1"),
@@ -145,7 +151,7 @@ class LoraConfig(ConfigBase):
 
 @dataclass(frozen=True)
 class SmolLM2Config(ConfigBase):
-    """A SmolLM2 decoder: Llama's architecture with tied embeddings."""
+    """Config of a SmolLM2 decoder, which has Llama's architecture and tied embeddings."""
 
     vocab_size: int = 49152
     """Vocabulary size V."""
@@ -154,9 +160,9 @@ class SmolLM2Config(ConfigBase):
     depth: int = 30
     """Number of layers L."""
     num_heads: int = 9
-    """Query heads N, a multiple of `num_kv_heads`."""
+    """Number of query heads N, a multiple of `num_kv_heads`."""
     num_kv_heads: int = 3
-    """Key/value heads K."""
+    """Number of key/value heads K."""
     head_width: int = 64
     """Head width H."""
     mlp_width: int = 1536
@@ -164,16 +170,16 @@ class SmolLM2Config(ConfigBase):
     rope_theta: float = 100_000.0
     """Base of the RoPE frequencies."""
     norm_eps: float = 1e-5
-    """Epsilon of RMSNorm."""
+    """Epsilon that RMSNorm adds to the mean square."""
     compute_dtype: ComputeDtype = "float32"
     """See `MatpacConfig.compute_dtype`."""
     remat: Remat = "none"
     """See `MatpacConfig.remat`."""
     lora: LoraConfig | None = nested(LoraConfig, default=False)
-    """LoRA adapters that are not merged into the weights yet."""
+    """Config of LoRA adapters that are not merged into the weights; None without adapters."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns the constraints between fields."""
+        """Returns whether each constraint on the fields holds, and the constraint's wording."""
         divisible = self.num_heads % self.num_kv_heads == 0
         return [
             (divisible, "num_heads must be a multiple of num_kv_heads"),
@@ -183,31 +189,32 @@ class SmolLM2Config(ConfigBase):
 
 @dataclass(frozen=True)
 class TinyMUConfig(ConfigBase):
-    """The full model and the layout of its token sequence (published code: m2t.py)."""
+    """Config of the full model, and of its token sequence (published code: m2t.py)."""
 
     encoder: MatpacConfig = nested(MatpacConfig)
-    """The frozen audio encoder."""
+    """Config of the audio encoder."""
     projector: ProjectorConfig = nested(ProjectorConfig)
-    """Maps encoder outputs to the decoder's width."""
+    """Config of the projector, which maps encoder outputs to the decoder's width."""
     decoder: SmolLM2Config = nested(SmolLM2Config)
-    """The language model."""
+    """Config of the language model."""
     pooling: int = 1
-    """Encoder vectors averaged into one before the projector (published: `ds_rate`)."""
+    """Number of consecutive encoder vectors that are averaged into one before the projector
+    (published: `ds_rate`)."""
     max_text_tokens: int = 129
-    """Length that prompts are padded to, and maximum length of answers, in tokens."""
+    """Number of tokens that prompts are padded to; also the maximum number of answer tokens."""
     pad_token: int = 17
-    """Token that pads prompts: the real token "!"."""
+    """Id of the token that pads prompts: "!", which may also occur in texts."""
     separator_token: int = 0
-    """Token between audio and prompt."""
+    """Id of the token between audio and prompt."""
     end_token: int = 0
-    """Token that ends an answer."""
+    """Id of the token that ends an answer."""
     max_seconds: float = 10.0
-    """Seconds of a recording that are encoded, from its start."""
+    """Maximum number of seconds that are encoded, from the start of a recording."""
     ignore_pad_labels: bool = True
-    """Exclude every "!" of an answer from the loss, as the published code does."""
+    """Whether the loss ignores every "!" of an answer, as in the published code."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns the constraints between the parts."""
+        """Returns whether each constraint on the fields holds, and the constraint's wording."""
         projector, encoded = self.projector, self.encoder.output_width
         special = max(self.pad_token, self.separator_token, self.end_token)
         return [
@@ -224,10 +231,10 @@ class TinyMUConfig(ConfigBase):
 
 
 PUBLISHED = "AndreasXi/TinyMU"
-"""Hub name of the published checkpoint."""
+"""Name of the published checkpoint on the Hugging Face hub."""
 
 NANO = "nano"
-"""Name of the small checkpoint in the package."""
+"""Name of the small checkpoint that the package contains."""
 
 SMOLLM2_PRESETS: dict[str, SmolLM2Config] = {
     "SmolLM2-135M": SmolLM2Config(),
@@ -246,27 +253,27 @@ SMOLLM2_PRESETS: dict[str, SmolLM2Config] = {
 
 
 def smollm2_preset(name: str) -> SmolLM2Config | None:
-    """Returns the config of a hub model such as "HuggingFaceTB/SmolLM2-135M", or None."""
+    """Returns the preset for a hub name such as "HuggingFaceTB/SmolLM2-135M"; None if unknown."""
     return SMOLLM2_PRESETS.get(name.rsplit("/", 1)[-1].removesuffix("-Instruct"))
 
 
 @dataclass(frozen=True)
 class PredictorConfig(ConfigBase):
-    """Predicts the embeddings of masked patches from those of visible patches."""
+    """Config of the network that predicts masked patches' embeddings from visible patches."""
 
     width: int = 512
     """Model width D."""
     depth: int = 8
     """Number of transformer blocks."""
     num_heads: int = 16
-    """Attention heads N, each width / num_heads wide."""
+    """Number of attention heads N; the width of a head is `width` / `num_heads`."""
     mlp_ratio: int = 4
-    """Hidden width of an MLP relative to `width`."""
+    """Hidden width of an MLP, divided by `width`."""
     hypotheses: int = 5
-    """Predictions per patch: 1 is MATPAC, more is MATPAC++ (multiple choice learning)."""
+    """Predictions per patch: 1 in MATPAC, more in MATPAC++ (multiple choice learning)."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns the constraints between fields."""
+        """Returns whether each constraint on the fields holds, and the constraint's wording."""
         return [
             (self.width % self.num_heads == 0, "width must be a multiple of num_heads"),
             (self.width % 4 == 0, "width must be a multiple of 4"),
@@ -276,51 +283,58 @@ class PredictorConfig(ConfigBase):
 
 @dataclass(frozen=True)
 class ClassHeadConfig(ConfigBase):
-    """Assigns embeddings to unsupervised classes, as in DINO (arXiv 2104.14294)."""
+    """Config of the network that classifies patch embeddings, as in DINO (arXiv 2104.14294).
+
+    The classes are learned without labels.
+    """
 
     hidden_width: int = 2048
     """Width of the two hidden layers."""
     bottleneck: int = 256
-    """Width of the normalized embeddings that are compared with the classes."""
+    """Width of the layer whose normalized output the last layer compares with each class."""
     num_classes: int = 2048
     """Number of classes."""
 
 
 @dataclass(frozen=True)
 class SelfSupervisedConfig(ConfigBase):
-    """MATPAC pre-training: predict masked patches, and classify them as the teacher does."""
+    """Config of MATPAC's pre-training.
+
+    A student predicts the embeddings and the classes that a teacher gives to masked patches.
+    """
 
     encoder: MatpacConfig = field(
         default_factory=lambda: MatpacConfig(num_frames=608), metadata={"config": MatpacConfig}
     )
-    """The encoder; its `num_frames` is the length of a training crop."""
+    """Config of the encoder; its `num_frames` is the length of a training crop."""
     predictor: PredictorConfig = nested(PredictorConfig)
-    """Predicts masked patches from visible ones."""
+    """Config of the network that predicts masked patches' embeddings from visible patches."""
     class_head: ClassHeadConfig = nested(ClassHeadConfig)
-    """Classifies patch embeddings."""
+    """Config of the network that classifies patch embeddings."""
     mask_ratio: float = 0.7
-    """Fraction of the patches hidden from the student."""
+    """Fraction of a crop's patches that are hidden from the student."""
     class_loss_weight: float = 0.5
-    """Weight of the classification loss; the prediction loss gets the rest."""
+    """Weight w of the classification loss; the prediction loss has weight 1 - w."""
     mcl_temperature: float = 0.1
-    """Softmax temperature of the hypothesis weights (multiple choice learning) at step 0."""
+    """Temperature at step 0 of the softmax that weights the losses of a patch's hypotheses
+    (multiple choice learning)."""
     mcl_temperature_decay: float = 0.99997
-    """Factor applied to that temperature at each step."""
+    """Factor by which the temperature of the hypothesis weights is multiplied at each step."""
     mcl_temperature_end: float = 1e-4
-    """At and below this temperature only the best hypothesis counts."""
+    """Temperature at and below which only the loss of a patch's best hypothesis counts."""
     student_temperature: float = 0.1
     """Softmax temperature of the student's class logits."""
     teacher_temperature: float = 0.04
     """Softmax temperature of the teacher's class logits at step 0."""
     teacher_temperature_end: float = 0.07
-    """Softmax temperature of the teacher's class logits after its warm-up."""
+    """Softmax temperature of the teacher's class logits from step `teacher_warmup` on."""
     teacher_warmup: int = 9827
-    """Steps over which the teacher's temperature rises."""
+    """Number of steps over which the temperature of the teacher's class logits rises linearly."""
     centre: Literal["probabilities", "logits"] = "probabilities"
-    """What the running mean that centres the teacher's logits averages: `probabilities`, as
-    published, or `logits`, as in DINO (arXiv 2104.14294)."""
+    """The running mean of these outputs of the teacher is subtracted from its class logits:
+    `probabilities`, as published, or `logits`, as in DINO (arXiv 2104.14294)."""
     centre_momentum: float = 0.9
-    """Momentum of that running mean."""
+    """Weight of the previous value when the running mean of the teacher's outputs is updated."""
     encoder_ema_decay: float = 0.99995
     """EMA decay of the teacher's encoder at step 0."""
     encoder_ema_decay_end: float = 0.99999
@@ -328,11 +342,11 @@ class SelfSupervisedConfig(ConfigBase):
     head_ema_decay: float = 0.998
     """EMA decay of the teacher's class head at step 0."""
     head_ema_decay_end: float = 1.0
-    """EMA decay of the teacher's class head at the last step. Beyond the last step,
-    `encoder_ema_decay_end` applies to both, as published."""
+    """EMA decay of the teacher's class head at the last step. After the last step, the class head
+    uses `encoder_ema_decay_end`, as published, unless its decay is constant."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns the constraints between fields."""
+        """Returns whether each constraint on the fields holds, and the constraint's wording."""
         fractions = ("class_loss_weight", "centre_momentum", "encoder_ema_decay")
         fractions += ("encoder_ema_decay_end", "head_ema_decay", "head_ema_decay_end")
         temperatures = ("mcl_temperature", "mcl_temperature_end", "student_temperature")
@@ -349,10 +363,10 @@ class SelfSupervisedConfig(ConfigBase):
 
     @property
     def patches(self) -> int:
-        """Patches per crop (190 for 608 frames)."""
+        """Number of patches per crop (190 for 608 frames)."""
         return self.encoder.rows * self.encoder.columns
 
     @property
     def visible(self) -> int:
-        """Patches per crop that the student encodes (57)."""
+        """Number of patches per crop that the student encodes (57 at the published sizes)."""
         return int(self.patches * (1 - self.mask_ratio))

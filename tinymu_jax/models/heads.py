@@ -1,4 +1,4 @@
-"""Classifiers on top of the encoder: the AudioSet head and linear probes."""
+"""Classifiers of encoder outputs: the AudioSet head and linear probes."""
 
 import flax.linen as nn
 import jax
@@ -22,7 +22,7 @@ HEAD_AXES = {
     },
     "probe": _LINEAR_AXES,
 }
-"""Logical axes of the weights of each kind of head."""
+"""Logical axes of each weight by path, for each `HeadConfig.kind`."""
 
 BATCH_NORM_EPS = 1e-5
 """Epsilon of the AudioSet head's BatchNorm."""
@@ -31,7 +31,7 @@ BATCH_NORM_EPS = 1e-5
 def mean_over_time(
     vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"]
 ) -> Float[Array, "B E"]:
-    """Returns the mean of each clip's valid vectors."""
+    """Returns the mean over time of each clip's valid vectors; zeros if none is valid."""
     count = jnp.maximum(valid.sum(1, keepdims=True), 1)
     return jnp.where(valid[..., None], vectors, 0).sum(1) / count
 
@@ -39,14 +39,21 @@ def mean_over_time(
 def mean_of_rows(
     vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"], rows: int
 ) -> Float[Array, "B D"]:
-    """Returns the mean of each clip's vectors over time and over the `rows` of patches in each."""
+    """Returns each clip's patch embeddings, averaged over valid vectors and frequency.
+
+    Args:
+        vectors: encoder outputs; each concatenates `rows` patch embeddings of width D.
+        valid: False for padding.
+        rows: number of patches along the frequency axis.
+    """
     return mean_over_time(vectors.reshape(*vectors.shape[:2], rows, -1).mean(2), valid)
 
 
 class Classifier(nn.Module):
-    """Class probabilities from encoder vectors: the AudioSet head, or a linear probe.
+    """Computes class probabilities from encoder vectors by the AudioSet head or a linear probe.
 
-    Output i of the AudioSet head is the i-th class of the label csv sorted by `mid`.
+    The AudioSet head orders the classes by the column `mid` of AudioSet's label csv. The field
+    `rows` is the number of patch embeddings that a vector concatenates.
     """
 
     config: HeadConfig
@@ -69,7 +76,7 @@ class Classifier(nn.Module):
 
 
 class FrozenBatchNorm(nn.Module):
-    """BatchNorm with fixed running statistics and no affine parameters."""
+    """BatchNorm with fixed running statistics, without a learned scale and offset."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:

@@ -1,6 +1,6 @@
 """Layers shared by the encoder, the projectors and the decoder.
 
-The package docstring has the legend of axis letters and the two parameter layouts.
+The docstring of `tinymu_jax.models` explains the axis letters and the two parameter layouts.
 """
 
 import itertools
@@ -20,24 +20,24 @@ from tinymu_jax.models.lora import LoraFactors
 from tinymu_jax.models.matmul import DENSE_OUTPUT, int8_matmul, matmul, matmul_transposed
 
 MASKED = -1e30
-"""Score of a masked key. Finite, so that a fully masked row gives no NaN."""
+"""Attention score of a masked key; finite, so that a query without visible keys gives no NaN."""
 
 CACHED_SCORES = 3 * 2**17
-"""Attention scores that fit into a CPU's cache (1.5 MB)."""
+"""Number of float32 attention scores that fit into a CPU's cache (1.5 MB)."""
 
 QUERY_BLOCK = 128
-"""Queries per block of `causal_attention`."""
+"""Number of queries that `causal_attention` processes together."""
 
 MAX_UNROLLED_LAYERS = 6
-"""Up to this depth `nn.scan` is unrolled, which saves writes into the stacked activations."""
+"""Maximum number of layers whose `nn.scan` is unrolled, which avoids copies of activations."""
 
 
 class Dense(nn.Module):
-    """A linear layer with float32 input and output: `kernel` (D, M) and `bias` (M,).
+    """A linear layer with float32 input and output, and parameters `kernel` (D, M), `bias` (M,).
 
-    The unrolled layout has `rows` (M, D) instead of the kernel: float32, bfloat16, or int8 with a
-    `scale` (M,). If `lora` targets this layer's name, there are also `lora/a` (D, r) and
-    `lora/b` (r, M).
+    The unrolled layout replaces the kernel by its transpose `rows` (M, D): float32, bfloat16, or
+    int8 with a `scale` (M,). If `lora.targets` contains the layer's name, the layer has a LoRA
+    adapter with the factors `lora/a` (D, r) and `lora/b` (r, M).
     """
 
     features: int
@@ -66,10 +66,11 @@ class Dense(nn.Module):
 
 
 class JointDense(nn.Module):
-    """Several linear layers of the same input, without biases: `<name>/kernel` (D, M) each.
+    """Applies several linear layers without biases to the same input; returns a list of outputs.
 
-    The unrolled layout fuses them into one weight `joined`: on a CPU the overhead of a small
-    matrix product exceeds its compute.
+    `features` maps the name of each layer to its output width M; the layer's weight is
+    `<name>/kernel` (D, M). The unrolled layout fuses the kernels into one weight, `joined`, since
+    on a CPU the overhead of a small matrix product exceeds its compute.
     """
 
     features: Mapping[str, int]
@@ -92,12 +93,12 @@ class JointDense(nn.Module):
 
 
 def gelu(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """Returns the exact GELU, in torch's erf form (three times cheaper than by erfc)."""
+    """Returns the exact GELU, computed by erf as in torch (three times faster than by erfc)."""
     return x * (0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5))))
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalization with a `scale` (D,)."""
+    """Divides vectors by their root mean square and multiplies them by a weight `scale` (D,)."""
 
     eps: float
 
@@ -108,7 +109,7 @@ class RMSNorm(nn.Module):
 
 
 def layer_norm(eps: float, name: str) -> nn.LayerNorm:
-    """Returns a LayerNorm that computes the variance as torch does, around the mean."""
+    """Returns a LayerNorm whose variance is the mean of (x - mean)^2, computed as in torch."""
     return nn.LayerNorm(epsilon=eps, use_fast_variance=False, name=name)
 
 
@@ -119,21 +120,21 @@ def attend(
     mask: Bool[Array, "B #T S"] | None = None,
     compute_dtype: ComputeDtype = "float32",
 ) -> Float[Array, "B T N*H"]:
-    """Returns grouped-query softmax attention, with scores scaled by H**-0.5.
+    """Returns the output of grouped-query softmax attention, with scores scaled by H**-0.5.
 
     Args:
-        query: queries; N / K query heads share a key/value head.
-        key: keys, with leading axes (B, K), or (B*K,) as in a cache.
-        value: values, with the axes of `key`.
-        mask: True where query t may attend to key s.
-        compute_dtype: inputs of the matrix products; see `matmul`.
+        query: queries of N heads; N / K query heads share a key/value head.
+        key: keys; their leading axes are (B, K), or (B*K,) in a key/value cache.
+        value: values, with the same leading axes as the keys.
+        mask: True where query t may attend to key s; None masks no keys.
+        compute_dtype: data type of the inputs of the matrix products; see `matmul`.
     """
     batch, num_queries, num_heads, width = query.shape
-    # XLA copies a cache that is reshaped between its update and its use, hence the two forms.
+    # XLA would copy a cache that is reshaped between its update and its use: accept both shapes.
     heads, num_keys = key.shape[:-2], key.shape[-2]
     head_block = max(1, CACHED_SCORES // (num_queries * num_keys))
     if heads == (1, num_heads) and head_block < num_heads:
-        # One long sequence: a few heads at a time, so that their scores stay in the cache.
+        # For one long sequence, compute a few heads at a time: their scores fit into the cache.
         blocks = [slice(i, i + head_block) for i in range(0, num_heads, head_block)]
         outputs = [
             attend(query[:, :, b], key[:, b], value[:, b], mask, compute_dtype) for b in blocks
@@ -165,9 +166,9 @@ def causal_attention(
     mask: Bool[Array, "B T T"],
     compute_dtype: ComputeDtype = "float32",
 ) -> Float[Array, "B T N*H"]:
-    """Returns `attend` for a causal mask with about half the work.
+    """Returns the output of `attend` for a causal mask, at about half the cost.
 
-    Queries are processed in blocks of `QUERY_BLOCK`; keys after a block are not computed.
+    Queries are processed in blocks of `QUERY_BLOCK`, which skip all keys after the block.
     """
     ends = [*range(QUERY_BLOCK, query.shape[1], QUERY_BLOCK), query.shape[1]]
     outputs = [
@@ -188,21 +189,23 @@ def run_layers(
     per_layer: Any = None,
     remat: Remat = "none",
 ) -> tuple[Array, Any]:
-    """Applies `depth` layers to x, with stacked or unrolled parameters.
+    """Applies `depth` layers one after another to x, with stacked or unrolled parameters.
 
     Args:
         parent: the module that owns the layers.
         layer: module class, called as `layer(**options)(x, per_layer[i], *shared) -> (x, out_i)`.
-        options: fields of the layer.
+        options: keyword arguments of the constructor of `layer`.
         depth: number of layers L.
-        name: `<name>` holds the stacked parameters, `<name>_<i>` the unrolled ones.
+        name: name of the stacked parameters; the unrolled parameters of layer i are `<name>_<i>`.
         x: input of the first layer.
-        shared: arguments that are the same for all layers.
-        per_layer: a tree with a leading axis L (stacked), a list of trees (unrolled), or None.
+        shared: arguments that every layer gets.
+        per_layer: arguments that differ by layer: a tree of arrays with a leading axis L (stacked
+            layout), a list of one tree per layer (unrolled layout), or None.
         remat: gradient checkpointing of stacked layers; see `MatpacConfig.remat`.
 
     Returns:
-        The last layer's x, and the outputs of all layers: stacked, or a list.
+        The last layer's x; and `out_i` of every layer, stacked along a leading axis L (stacked
+        layout) or in a list (unrolled layout).
     """
     if parent.has_variable("params", f"{name}_0"):
         outputs = []
@@ -223,7 +226,7 @@ def run_layers(
         split_rngs={"params": True, "dropout": True},
         in_axes=(0, *(nn.broadcast for _ in shared)),
         length=depth,
-        # Unrolled, XLA would merge the recomputation with the forward pass (prevent_cse is off).
+        # In an unrolled scan, XLA would merge recomputation and forward pass (prevent_cse=False).
         unroll=depth if depth <= MAX_UNROLLED_LAYERS and remat == "none" else 1,
     )
     return scanned(**options, name=name)(x, per_layer, *shared)

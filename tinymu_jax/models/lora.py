@@ -1,4 +1,4 @@
-"""LoRA adapters (arXiv 2106.09685): their parameters, and how they are added and merged."""
+"""LoRA adapters (arXiv 2106.09685): initializes their factors, adds and merges the adapters."""
 
 import dataclasses
 import zlib
@@ -18,23 +18,23 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 Axes = tuple[str | None, ...]
 
 LORA_FROZEN_PARAMS = r"encoder/.*|decoder/(?!.*/lora/[ab]$).*"
-"""`OptimConfig.frozen_params` that trains only the projector and the decoder's adapters."""
+"""Value of `OptimConfig.frozen_params` that trains only the projector and the LoRA adapters."""
 
 
 def init_lora_a(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
-    """Returns an initial A (..., D, r), uniform in +-1/sqrt(D) as PEFT's Kaiming init (sqrt(5)).
+    """Returns an initial LoRA factor A (..., D, r), uniform in +-1/sqrt(D) as in PEFT.
 
-    B starts at zero, so that fresh adapters do not change the model.
+    The factor B starts at zero, so that new adapters do not change the model's outputs.
     """
     limit = shape[-2] ** -0.5
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 class LoraFactors(nn.Module):
-    """The factors `a` (D, r) and `b` (r, M) of one layer's adapter.
+    """The factors `a` (D, r) and `b` (r, M) of one layer's LoRA adapter.
 
-    Returns the input after dropout (only if there is a "dropout" rng), A scaled by alpha / r, and
-    B. A is scaled because it is the smallest of the operands.
+    Returns x after dropout (applied only if there is a "dropout" rng), the factor A multiplied by
+    alpha / r, and the factor B. The product of the three is the adapter's output.
     """
 
     features: int
@@ -52,11 +52,11 @@ class LoraFactors(nn.Module):
 
 
 def lora_axes(table: Mapping[str, Axes], config: LoraConfig | None) -> dict[str, Axes]:
-    """Returns the logical axes of the adapters' weights, derived from those of the kernels.
+    """Returns the logical axes of the adapters' factors by path, derived from the kernels' axes.
 
     Args:
-        table: logical axes by path; a kernel's last two are its input and output.
-        config: which layers have adapters; None gives an empty table.
+        table: logical axes of each weight by path; a kernel's last two axes are input and output.
+        config: config of the adapters; None gives an empty mapping.
     """
     rows: dict[str, Axes] = {}
     for path, axes in table.items():
@@ -72,20 +72,20 @@ def lora_axes(table: Mapping[str, Axes], config: LoraConfig | None) -> dict[str,
 def add_lora(
     params: Mapping[str, Any], config: TinyMUConfig, lora: LoraConfig, seed: int
 ) -> tuple[Tree, TinyMUConfig]:
-    """Adds fresh adapters to a model; its outputs do not change.
+    """Adds new LoRA adapters to a model's decoder; the model's outputs do not change.
 
     Args:
         params: stacked parameters of the full model; they are not copied.
         config: config of the model without adapters.
-        lora: the adapters.
-        seed: seed of the factors A; each depends only on it and its path.
+        lora: config of the adapters.
+        seed: seed of the factors A; each factor depends only on the seed and the factor's path.
 
     Returns:
-        The parameters with `<layer>/lora/a` (L, D, r) and `<layer>/lora/b` (L, r, M) beside each
-        target's kernel, float32 numpy arrays; and the new config.
+        The parameters, with float32 numpy arrays `<layer>/lora/a` (L, D, r) and `<layer>/lora/b`
+        (L, r, M) beside each target's kernel; and the config of the model with adapters.
 
     Raises:
-        InputError: the model has adapters already, or `lora` is invalid.
+        InputError: the model already has adapters, or `lora` is invalid.
     """
     if config.decoder.lora is not None:
         raise InputError("decoder.lora: the model has LoRA already; merge it first")
@@ -106,14 +106,15 @@ def add_lora(
 
 
 def merge_lora(params: Mapping[str, Any], config: TinyMUConfig) -> tuple[Tree, TinyMUConfig]:
-    """Merges adapters into the kernels: W + (alpha / r) A B, in float32.
+    """Merges LoRA adapters into the decoder's kernels: W + (alpha / r) A B, in float32.
 
     Args:
         params: stacked parameters of the full model.
-        config: config of the model; without adapters nothing changes.
+        config: config of the model; if it has no adapters, the parameters do not change.
 
     Returns:
-        The parameters without adapters, merged kernels as numpy arrays; and the new config.
+        The parameters without adapters, with merged kernels as numpy arrays; and the config of the
+        model without adapters.
     """
     lora, leaves = config.decoder.lora, dict(flatten(params))
     if lora is None:

@@ -1,4 +1,4 @@
-"""Matrix products with weights: float32, bfloat16 or int8 inputs, float32 results."""
+"""Matrix products of activations and weights in float32, bfloat16 or int8; results in float32."""
 
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int8
 from tinymu_jax.models.config import ComputeDtype
 
 DENSE_OUTPUT = "dense_output"
-"""checkpoint_name of the outputs of `matmul`."""
+"""Name that `checkpoint_name` gives to the outputs of `matmul`, for gradient checkpointing."""
 
 
 def matmul(
@@ -20,8 +20,8 @@ def matmul(
     """Returns `x @ kernel` in float32.
 
     Args:
-        x: inputs.
-        kernel: weights, (D, M).
+        x: activations.
+        kernel: weights (D, M).
         compute_dtype: `float32` computes in full float32 on every platform (a TPU's default is
             bfloat16); `bfloat16` rounds both operands and accumulates in float32.
     """
@@ -40,7 +40,10 @@ def dot(
     b_axes: tuple[int, ...],
     compute_dtype: ComputeDtype,
 ) -> Float[Array, "..."]:
-    """Returns a and b contracted over `a_axes` and `b_axes`, in float32; see `matmul`."""
+    """Returns the contraction of axes `a_axes` of a with axes `b_axes` of b, in float32.
+
+    `compute_dtype` is the data type of the inputs; see `matmul`.
+    """
     if compute_dtype == "bfloat16":
         a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
     return jax.lax.dot_general(
@@ -65,8 +68,8 @@ def _matmul_backward(
     x, grad = _cpu_barrier(x, grad)
     batch_axes = tuple(range(x.ndim - 1))
     x_grad = dot(grad, kernel, (grad.ndim - 1,), (1,), compute_dtype)
-    # dot_general transposes its first operand: let that be the narrower one. (XLA's CPU compiler
-    # cannot fuse the final transpose into a bfloat16 product, hence the second barrier.)
+    # dot_general transposes its first operand, so the narrower array goes first. (XLA's CPU
+    # compiler cannot fuse the final transpose into a bfloat16 product, hence the second barrier.)
     if x.shape[-1] > grad.shape[-1]:
         (transposed,) = _cpu_barrier(dot(grad, x, batch_axes, batch_axes, compute_dtype))
         kernel_grad = transposed.T
@@ -76,7 +79,7 @@ def _matmul_backward(
 
 
 def _cpu_barrier(*arrays: Array) -> tuple[Array, ...]:
-    """Returns the arrays; on CPUs they are computed before anything that uses them."""
+    """Returns the arrays unchanged; on CPUs, XLA does not fuse their producers with their users."""
     return jax.lax.platform_dependent(
         *arrays, cpu=lambda *same: jax.lax.optimization_barrier(same), default=lambda *same: same
     )
@@ -88,18 +91,22 @@ _matmul.defvjp(_matmul_forward, _matmul_backward)
 def matmul_transposed(
     x: Float[Array, "*batch D"], rows: Float[Array, "M D"], compute_dtype: ComputeDtype = "float32"
 ) -> Float[Array, "*batch M"]:
-    """Returns `x @ rows.T`; each output's weights are contiguous, which is faster on CPUs."""
+    """Returns `x @ rows.T` in float32, faster than `matmul` on CPUs as `rows` are contiguous.
+
+    `compute_dtype` is the data type of the inputs; see `matmul`.
+    """
     return dot(x, rows, (x.ndim - 1,), (1,), compute_dtype)
 
 
 def int8_matmul(
     x: Float[Array, "*batch D"], rows: Int8[Array, "M D"], scale: Float[Array, "M"]
 ) -> Float[Array, "*batch M"]:
-    """Returns `x @ (rows * scale).T` without dequantizing the weights.
+    """Returns `(x @ rows.T) * scale` in float32 without dequantizing the int8 weights `rows`.
 
-    Each x is written as three int8 digits to base 128 times one float. Their products with the
-    weights are exact integer sums, which CPUs compute several times faster than they convert int8
-    to float32. The rounding error is 2^-21 of the largest value of x.
+    Each value of x is split into three int8 digits to base 128, times one float per vector of x.
+    The products of digits and weights are exact integer sums, which CPUs compute several times
+    faster than they convert int8 to float32. The rounding error of a value is 2^-21 of the largest
+    absolute value in the vector.
     """
     unit = jnp.maximum(jnp.max(jnp.abs(x), axis=-1, keepdims=True), 1e-30) / 127
     rest, digits = x / unit, []
@@ -110,7 +117,7 @@ def int8_matmul(
     stacked = jnp.stack(digits).reshape(-1, x.shape[-1])
     contract = (((1,), (1,)), ((), ()))
     if stacked.shape[0] == 3:
-        # A single vector: with the weights first, they are read in place.
+        # x is a single vector: as the first operand, the weights are read in place.
         sums = jax.lax.dot_general(rows, stacked, contract, preferred_element_type=jnp.int32).T
     else:
         sums = jax.lax.dot_general(stacked, rows, contract, preferred_element_type=jnp.int32)
