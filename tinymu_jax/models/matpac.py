@@ -28,7 +28,7 @@ _BLOCK_AXES = {
 
 
 def param_axes(config: MatpacConfig) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of every weight, by path in the stacked layout."""
+    """Returns the logical axes of each encoder weight by its path in the stacked layout."""
     axes = {
         "cls_token": (None, None, "embed"),
         "pos_embed": (None, None, "embed"),
@@ -49,7 +49,7 @@ def _dense(config: MatpacConfig, features: int, name: str | None = None) -> Dens
 
 
 class Mlp(nn.Module):
-    """Linear, exact GELU, Linear."""
+    """The MLP of a block: a linear layer, the exact GELU and a second linear layer."""
 
     config: MatpacConfig
 
@@ -61,7 +61,7 @@ class Mlp(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with a fused QKV projection."""
+    """Multi-head self-attention with one linear layer for queries, keys and values."""
 
     config: MatpacConfig
 
@@ -78,7 +78,7 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block; also returns its output per layer if `keep` is set."""
+    """A pre-norm transformer block; returns its output, twice if `keep` is set, else with None."""
 
     config: MatpacConfig
     keep: bool
@@ -93,9 +93,10 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """All blocks and the final norm.
+    """All transformer blocks and the final norm.
 
-    Returns the last layer (L = 1), or all layers' outputs if `all_layers` is set.
+    Returns the normalized output of the last block (L = 1). If `all_layers` is set, returns the
+    outputs of all blocks, of which only the last is normalized.
     """
 
     config: MatpacConfig
@@ -115,7 +116,7 @@ class Transformer(nn.Module):
 
 
 class LogMel(nn.Module):
-    """The log-mel front end, with the window and filterbank of the checkpoint."""
+    """Computes log-mels with the window and the filterbank that are stored as parameters."""
 
     @nn.compact
     def __call__(self, samples: Float[Array, "*batch n"]) -> Float[Array, "*batch frames F"]:
@@ -125,7 +126,7 @@ class LogMel(nn.Module):
 
 
 class Matpac(nn.Module):
-    """The encoder. A chunk has at most `config.columns` columns of patches."""
+    """The MATPAC++ encoder of audio chunks, each of at most `config.columns` columns of patches."""
 
     config: MatpacConfig
 
@@ -149,21 +150,21 @@ class Matpac(nn.Module):
         num_chunks: int = 1,
         all_layers: bool = False,
     ) -> Float[Array, "L C A E"]:
-        """Encodes rows of log-mel columns.
+        """Encodes C sequences of log-mel columns, and returns one vector per column.
 
-        A row holds one chunk, or several chunks and padding. Attention stays within a chunk, so
-        that its vectors do not depend on the rest of the row.
+        A sequence contains one chunk, or several chunks and padding. Attention stays within a
+        chunk, so that the chunk's vectors do not depend on the rest of the sequence.
 
         Args:
-            log_mel: normalized, A columns of t = `config.patch_size` frames.
+            log_mel: normalized log-mels; a column has t = `config.patch_size` frames.
             column: index of each column in its chunk, below `config.columns`; default 0, 1, 2, ...
-            chunk: index of each column's chunk in the row, -1 for padding; default: one chunk.
-            num_chunks: maximum number of chunks in a row.
-            all_layers: whether to return every block's output, the last one normalized.
+            chunk: index of each column's chunk in its sequence, -1 for padding; default: one chunk.
+            num_chunks: maximum number of chunks in a sequence.
+            all_layers: whether to return every block's output; only the last is normalized.
 
         Returns:
-            One vector per column (160 ms), its rows of patches concatenated; L = 1 unless
-            `all_layers` is set.
+            One vector per column (160 ms), which concatenates the column's patch embeddings from
+            low to high frequency; L = 1 unless `all_layers` is set.
         """
         config, (batch, columns, _, _) = self.config, log_mel.shape
         x = self.embed(log_mel, column)
@@ -179,7 +180,10 @@ class Matpac(nn.Module):
     def embed(
         self, log_mel: Float[Array, "C A t F"], column: Int[Array, "C A"] | None = None
     ) -> Float[Array, "C P D"]:
-        """Returns patch embeddings with positions, lowest bands first; see `__call__`."""
+        """Returns embeddings of all patches, with position embeddings added.
+
+        The patches are ordered by mel band, then by time. See `__call__` for the arguments.
+        """
         config, (batch, columns, size, _) = self.config, log_mel.shape
         rows, width = config.rows, config.width
         # (C, columns, time, rows, band) -> frequency-major patches of (band, time)
@@ -196,7 +200,10 @@ class Matpac(nn.Module):
         num_chunks: int = 1,
         all_layers: bool = False,
     ) -> Float[Array, "L C T D"]:
-        """Runs the transformer over one class token per chunk, followed by the patches."""
+        """Applies the transformer to one class token per chunk, followed by patch embeddings.
+
+        Query t attends to key s where `mask` is True. Returns the outputs of all T tokens.
+        """
         cls_token = self.cls_token + self.pos_embed[:, :1]
         cls_token = jnp.broadcast_to(cls_token, (len(patches), num_chunks, self.config.width))
         x = jnp.concatenate([cls_token, patches], axis=1)
@@ -211,10 +218,10 @@ class Matpac(nn.Module):
         num_chunks: int = 1,
         all_layers: bool = False,
     ) -> Float[Array, "L C A E"]:
-        """Encodes columns of 16 kHz samples (n = `tinymu_jax.audio.log_mel.column_samples`).
+        """Encodes columns of n 16 kHz samples, and returns one vector per column.
 
-        Frames from `num_frames` on are set to zero in each column, as published. See `__call__`
-        for the other arguments.
+        n is `tinymu_jax.audio.log_mel.column_samples(config.patch_size)`. In each column, frames
+        from `num_frames` on are set to zero, as published. See `__call__` for the other arguments.
         """
         log_mel = self.log_mel(samples)
         valid = jnp.arange(log_mel.shape[2]) < num_frames[..., None]
@@ -224,11 +231,14 @@ class Matpac(nn.Module):
     def classify(
         self, vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"] | None = None
     ) -> Float[Array, "B classes"]:
-        """Returns class probabilities from a clip's vectors; `config.head` must be set."""
+        """Returns each clip's class probabilities from its valid encoder vectors.
+
+        `config.head` must be set.
+        """
         return self.head(vectors, valid)
 
     def init_all(self, samples: Float[Array, "C A n"]) -> Array:
-        """Uses every parameter, for `init`; returns the vectors."""
+        """Calls every submodule, so that `init` creates all parameters; returns encoder vectors."""
         num_frames = jnp.full(samples.shape[:2], self.config.patch_size)
         vectors = self.encode_waveform(samples, num_frames)[-1]
         if self.config.head:

@@ -1,8 +1,9 @@
-"""Packs the questions of many clips into rows of a fixed length, the unit of a training step.
+"""Packs the questions about many clips into rows of a fixed number of positions.
 
-A *group* is a clip's audio and some of its questions, `[audio sep | Q pad A | Q pad A ...]`. A
-*row* is a sequence of groups. A *block* is a few rows and the clips they need, read by one process
-and computed on one device. `tinymu_jax.data.sampler` assigns groups to rows.
+A *group* is a clip's audio and some of the questions about the clip,
+`[audio sep | Q pad A | Q pad A ...]`. A *row* is a sequence of groups and padding. A *block* is a
+few rows and the clips of their groups; one process reads a block, and one device computes it.
+`tinymu_jax.data.sampler` assigns groups to rows.
 """
 
 import itertools
@@ -19,76 +20,85 @@ from tinymu_jax.models.sequence import PackedRows
 
 @dataclass(frozen=True)
 class PackingConfig:
-    """Size of a block."""
+    """Size of a block, and options for the assignment of groups to rows."""
 
     row_length: int = 1024
-    """Positions per row. Dense attention costs its square, so little more than the longest group
-    is best there."""
+    """Positions per row. The cost of dense attention grows with the square of the row length, so
+    choose little more than the length of the longest group."""
     rows: int = 8
-    """Rows per block."""
+    """Number of rows per block."""
     max_clips: int = 24
-    """Clips per block, each encoded once."""
+    """Maximum number of clips per block; each clip is encoded once."""
     max_labels: int = 4096
-    """Answer tokens per block whose logits are computed."""
+    """Maximum number of answer tokens per block; logits are computed for this number."""
     questions_per_group: int = 0
-    """Questions that share one copy of their clip's audio; 0 means all of the clip's questions."""
+    """Maximum number of questions that share one copy of their clip's audio; 0 means all."""
     buffer_size: int = 512
-    """Groups in the bin-packing buffer: larger means fuller rows and a less random order."""
+    """Number of groups among which rows are filled (bin packing): a larger number gives fuller
+    rows and a less random order."""
 
 
 class PackedQuestion(NamedTuple):
-    """Token ids of a question and its answer."""
+    """Token ids of a question and of its answer."""
 
     prompt: Sequence[int]
-    """1 to `max_text_tokens` tokens."""
+    """Token ids of the question, 1 to `TinyMUConfig.max_text_tokens`."""
     labels: Sequence[int]
-    """The answer, with the end token unless it was truncated."""
+    """Token ids of the answer, including the end token unless the answer was truncated."""
     alternatives: Sequence[Sequence[int]] = ()
-    """Other answer options to be scored beside `labels`; no option attends to another."""
+    """Token ids of further answer options to be scored; no option attends to another."""
 
 
 class PackedGroup(NamedTuple):
-    """A group and the row and clip it is assigned to."""
+    """A clip's questions, and the row of the block that they are assigned to."""
 
     row: int
     """Index of the row in the block."""
     clip: int
-    """Index of the clip in the block."""
+    """Index of the clip among the clips of the block."""
     num_audio: int
     """Number of the clip's audio vectors."""
     questions: Sequence[PackedQuestion]
 
 
 class PackedBlock(NamedTuple):
-    """One block as arrays; in a batch all have a leading axis of blocks."""
+    """One block as arrays. In a batch of blocks, every array has a leading axis of blocks."""
 
     rows: PackedRows
     label_positions: Int[np.ndarray, "labels"]
-    """Position indices, counted through all rows, whose outputs predict the labels."""
+    """Indices, into the block's concatenated rows, of the positions that predict the labels."""
     labels: Int[np.ndarray, "labels"]
     label_mask: Bool[np.ndarray, "labels"]
-    """False for padding."""
+    """False for labels that are padding."""
 
 
 def question_length(
     prompt: Int[np.ndarray, "Q"], labels: Int[np.ndarray, "Q"], config: TinyMUConfig
 ) -> Int[np.ndarray, "Q"]:
-    """Returns the positions that questions take, by the lengths of their prompts and labels.
+    """Returns the number of positions that each question takes up in a row.
 
-    These are the prompt, its last pad token unless the prompt is full, and the answer without its
-    last token, which predicts nothing. Audio and separator belong to the group.
+    The positions are the prompt, its last pad token unless the prompt has the maximum length, and
+    the answer without its last token, which predicts nothing. Audio and separator are excluded.
+
+    Args:
+        prompt: number of prompt tokens of each question.
+        labels: number of answer tokens of each question.
+        config: maximum prompt length.
     """
     return prompt + (prompt < config.max_text_tokens) + labels - 1
 
 
 def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
-    """Returns the length of the longest common prefix."""
+    """Returns the length of the longest prefix that all sequences share."""
     columns = zip(*sequences, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def comparison_length(questions: Sequence[PackedQuestion], config: TinyMUConfig) -> int:
-    """Returns the positions of a group's questions in `build_block(..., compare=True)`."""
+    """Returns the number of positions of a group's questions in `build_block(..., compare=True)`.
+
+    Audio and separator are excluded.
+    """
     length = _shared_prompt_length(questions) * (1 - len(questions))
     for prompt, labels, alternatives in questions:
         answers = [ids[:-1] for ids in (labels, *alternatives)]
@@ -98,7 +108,7 @@ def comparison_length(questions: Sequence[PackedQuestion], config: TinyMUConfig)
 
 
 def _shared_prompt_length(questions: Sequence[PackedQuestion]) -> int:
-    """Returns the common prefix length of prompts, excluding the last token of each."""
+    """Returns the length of the longest common prefix of the prompts without their last tokens."""
     return common_prefix_length([question.prompt[:-1] for question in questions])
 
 
@@ -108,9 +118,10 @@ def build_block(
     config: TinyMUConfig,
     compare: bool = False,
 ) -> PackedBlock:
-    """Writes groups into the rows of a block.
+    """Returns a block whose rows contain the given groups.
 
-    Example: 2 audio vectors, a prompt of 1 token with 2 labels, and one of 2 tokens with 1 label:
+    Example of a group with 2 audio vectors, a prompt of 1 token with 2 labels, and a prompt of 2
+    tokens with 1 label:
 
         index      0   1   2    3   4      5      6   7   8
         content    a0  a1  sep  p0  pad    r0     p0  p1  pad
@@ -119,18 +130,18 @@ def build_block(
         key_mask   x   x   x    x          x      x   x
         predicts                    r0     r1             r0
 
-    The questions of a group share its audio and separator. Labels are ordered by question, then by
-    answer option.
+    All questions of a group share the group's audio and separator. Labels are ordered by question,
+    then by answer option.
 
     Args:
-        groups: groups and their rows.
+        groups: groups, with the row of each.
         packing: size of the block.
-        config: special tokens and lengths.
-        compare: whether questions may have several answer options. Common prefixes of a clip's
-            prompts, and of a question's options, are then computed once.
+        config: ids of the special tokens, and maximum prompt length.
+        compare: whether questions may have several answer options. If so, the common prefix of a
+            group's prompts and the common prefix of a question's options occur only once.
 
     Raises:
-        ValueError: the groups do not fit, so the plan is wrong.
+        ValueError: the groups do not fit into the block.
     """
     rows = _Rows(packing, config)
     for group in groups:
@@ -153,7 +164,7 @@ def build_block(
 
 
 class _Rows:
-    """The rows of a block, filled from left to right."""
+    """Collects the rows and labels of a block; rows are filled from left to right."""
 
     def __init__(self, packing: PackingConfig, config: TinyMUConfig) -> None:
         shape = (packing.rows, packing.row_length)
@@ -173,7 +184,7 @@ class _Rows:
         question: int,
         option: int = 0,
     ) -> int:
-        """Appends tokens to a row and returns the index of the first."""
+        """Appends tokens with position ids to a row; returns the index of the first in the row."""
         start, rows = int(self.used[row]), self.packed
         span = slice(start, start + len(positions))
         if span.stop > self.row_length:
@@ -185,7 +196,7 @@ class _Rows:
         return start
 
     def begin_group(self, group: PackedGroup) -> None:
-        """Writes the audio and separator of a group."""
+        """Appends a group's audio positions and separator to the group's row."""
         row, audio = group.row, int(group.num_audio)
         self.groups[row] += 1
         start = self.write(row, 0, range(audio), 0)
@@ -193,20 +204,20 @@ class _Rows:
         self.write(row, self.config.separator_token, [audio], 0)
 
     def write_prompt(self, group: PackedGroup, ids: Sequence[int], number: int, start: int) -> None:
-        """Writes the tokens of a prompt from its token `start` on."""
+        """Appends `ids`, tokens `start`, `start` + 1, ... of question `number`'s prompt."""
         first = group.num_audio + 1 + start
         self.write(group.row, ids, range(first, first + len(ids)), number)
 
     def add_question(
         self, group: PackedGroup, number: int, question: PackedQuestion, shared: int
     ) -> None:
-        """Writes a prompt from its token `shared` on, its last pad token, and the answers."""
+        """Appends a question: its prompt from token `shared` on, last pad token, and answers."""
         row, audio, limit = group.row, int(group.num_audio), self.config.max_text_tokens
         self.write_prompt(group, question.prompt[shared:], number, shared)
         if len(question.prompt) < limit:
             pad = self.write(row, self.config.pad_token, [audio + limit], number)
             self.packed.key_mask[row, pad] = False
-        # The position before the answers predicts the first token of each.
+        # The position before the answers predicts the first token of each answer.
         answers = (question.labels, *question.alternatives)
         before, position = int(self.used[row]) - 1, audio + limit + 1
         prefix = common_prefix_length([ids[:-1] for ids in answers]) if len(answers) > 1 else 0

@@ -1,14 +1,15 @@
-"""Position embeddings of patches."""
+"""Two-dimensional position embeddings of log-mel patches."""
 
 import numpy as np
 from jaxtyping import Float
 
 
 def sincos_positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "1 P D"]:
-    """Returns the 2-D sine-cosine position embedding, with zeros for the class token first.
+    """Returns zeros for the class token, then sine-cosine embeddings of a grid of patches.
 
-    Computed in float64, as published (`get_2d_sincos_pos_embed`): the first half of the width
-    encodes the column (time), the second the row (frequency), each as [sin | cos].
+    Patches are ordered by row (frequency), then column (time). The first half of an embedding
+    encodes the column, the second half the row, each as [sin | cos]. Embeddings are computed in
+    float64, as published (`get_2d_sincos_pos_embed`), and returned in float32.
     """
     omega = 1.0 / 10_000 ** (np.arange(width // 4) / (width / 4))
 
@@ -24,10 +25,10 @@ def sincos_positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "
 def resize_positions(
     table: Float[np.ndarray, "1 P D"], rows: int, columns: int
 ) -> Float[np.ndarray, "1 Q D"]:
-    """Returns a position embedding for another number of columns.
+    """Returns a table of position embeddings, resized along time to `columns` columns.
 
-    Columns are cut at the end, or continued with sine-cosine embeddings, which do not depend on
-    the number of columns.
+    If there are fewer columns in `table`, sine-cosine embeddings are appended, since they do not
+    depend on the number of columns; if there are more, the last columns are removed.
     """
     width = table.shape[-1]
     old = table[:, 1:].reshape(1, rows, -1, width)[:, :, :columns]

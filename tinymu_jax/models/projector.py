@@ -1,4 +1,4 @@
-"""Projectors from encoder to decoder: the published one and the paper's ablations."""
+"""Projectors of encoder vectors to the decoder's width: as published, and the paper's ablations."""
 
 import flax.linen as nn
 import jax
@@ -42,7 +42,7 @@ _TRANSFORMER_AXES = {
 
 
 def param_axes(config: ProjectorConfig) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of every weight, by path in the stacked layout."""
+    """Returns the logical axes of each projector weight by its path in the stacked layout."""
     return {
         "linear": _LINEAR_AXES,
         "residual": _RESIDUAL_AXES,
@@ -53,7 +53,7 @@ def param_axes(config: ProjectorConfig) -> dict[str, tuple[str | None, ...]]:
 def _torch_linear(
     features: int, fan_in: int, compute_dtype: ComputeDtype, name: str, use_bias: bool = True
 ) -> Dense:
-    """Returns a Dense with torch.nn.Linear's init: uniform in +-1/sqrt(fan_in)."""
+    """Returns a linear layer with torch.nn.Linear's initialization: uniform in +-1/sqrt(fan_in)."""
     limit = fan_in**-0.5
 
     def uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
@@ -63,7 +63,7 @@ def _torch_linear(
 
 
 class LinearProjector(nn.Module):
-    """Linear, ReLU, Linear."""
+    """The published projector: a linear layer, ReLU and a second linear layer."""
 
     config: ProjectorConfig
     compute_dtype: ComputeDtype = "float32"
@@ -79,7 +79,7 @@ class LinearProjector(nn.Module):
 
 
 class ResidualProjector(nn.Module):
-    """LN(e + dropout(linear2(gelu(e)))) with e = linear1(x)."""
+    """Returns LayerNorm(e + dropout(linear2(gelu(e)))) with e = linear1(x)."""
 
     config: ProjectorConfig
     compute_dtype: ComputeDtype = "float32"
@@ -96,7 +96,7 @@ class ResidualProjector(nn.Module):
 
 
 class PrefixAttention(nn.Module):
-    """Self-attention with one projection for queries and one for keys and values."""
+    """Multi-head self-attention with a linear layer for queries and one for keys and values."""
 
     config: ProjectorConfig
     compute_dtype: ComputeDtype
@@ -115,7 +115,7 @@ class PrefixAttention(nn.Module):
 
 
 class PrefixMlp(nn.Module):
-    """Linear, ReLU, Linear."""
+    """The MLP of a `PrefixLayer`: a linear layer, ReLU and a second linear layer."""
 
     config: ProjectorConfig
     compute_dtype: ComputeDtype
@@ -128,7 +128,7 @@ class PrefixMlp(nn.Module):
 
 
 class PrefixLayer(nn.Module):
-    """A pre-norm transformer layer."""
+    """A pre-norm transformer layer of `TransformerProjector`."""
 
     config: ProjectorConfig
     compute_dtype: ComputeDtype
@@ -144,7 +144,7 @@ class PrefixLayer(nn.Module):
 
 
 class TransformerProjector(nn.Module):
-    """A transformer over the audio and learned query vectors; returns the latter's outputs."""
+    """Applies a transformer to audio vectors and learned queries; returns the queries' outputs."""
 
     config: ProjectorConfig
     compute_dtype: ComputeDtype = "float32"
@@ -165,7 +165,10 @@ class TransformerProjector(nn.Module):
 
 
 def make_projector(config: ProjectorConfig, compute_dtype: ComputeDtype = "float32") -> nn.Module:
-    """Returns the projector of the config's kind: (B, A, E), valid (B, A) -> (B, vectors, D)."""
+    """Returns the projector that `config.kind` selects.
+
+    The projector maps vectors (B, A, E) and their validity (B, A) to vectors (B, vectors, D).
+    """
     kinds = {
         "linear": LinearProjector,
         "residual": ResidualProjector,

@@ -1,6 +1,6 @@
-"""The decoder's input sequence: tokens, positions and masks of one prompt, or of packed rows.
+"""Builds the decoder's inputs: tokens, positions and masks of separate prompts or of packed rows.
 
-A position index is a place in the computed arrays; `positions` are the position ids of RoPE.
+A position index is an index into the computed arrays; `positions` are the position ids of RoPE.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class TokenSequence(NamedTuple):
     positions: Int[Array, "B A+T"]
     """Position ids for RoPE."""
     key_mask: Bool[Array, "B A+T"]
-    """Positions that later positions attend to."""
+    """True at positions that later positions may attend to."""
     mask: Bool[Array, "B A+T A+T"]
     """Attention mask: True where query t attends to key s."""
     first_logit_position: Int[Array, "B"]
@@ -38,12 +38,12 @@ def build_sequence(
     audio_length: int,
     config: TinyMUConfig,
 ) -> TokenSequence:
-    """Lays out audio, separator, prompt, last pad token and answer.
+    """Returns decoder sequences of audio, separator, prompt, last pad token and answer.
 
     The published model pads every prompt to 129 tokens, masks the padding, and counts it in the
     position ids (m2t.py passes none). Only the last pad token matters, since its output predicts
-    the first answer token; the others are not computed here, and position ids are explicit. For 2
-    of 3 audio vectors, 2 of 3 prompt tokens and 1 of 2 answer tokens:
+    the first answer token; the other pad tokens are omitted here, and position ids are explicit.
+    Example with 2 of 3 audio vectors, 2 of 3 prompt tokens and 1 of 2 answer tokens:
 
         index      0   1   2   3    4   5   6   7      8        9
         content    a0  a1  -   sep  p0  p1  -   pad    r0       -
@@ -54,13 +54,13 @@ def build_sequence(
     causal within `key_mask`; nothing attends to the pad token, not even itself.
 
     Args:
-        num_audio: audio vectors per clip, at most `audio_length`.
-        prompt: token ids; padding may have any value.
-        num_prompt: prompt lengths, 1 to `config.max_text_tokens`.
-        answer: token ids, possibly none; padding may have any value.
-        num_answer: answer lengths.
-        audio_length: padded number of audio vectors A.
-        config: special tokens and the padded prompt length.
+        num_audio: number of audio vectors of each clip, at most `audio_length`.
+        prompt: token ids of the prompts; padding may have any value.
+        num_prompt: number of tokens of each prompt, 1 to `config.max_text_tokens`.
+        answer: token ids of the answers, possibly none; padding may have any value.
+        num_answer: number of tokens of each answer.
+        audio_length: number A of audio positions, including padding.
+        config: ids of the special tokens, and the published model's padded prompt length.
 
     Returns:
         Sequences of A + 1 + prompt + 1 + answer positions.
@@ -93,7 +93,7 @@ def build_sequence(
 
 
 class PromptBatch(NamedTuple):
-    """A batch of prompts about projected audio, padded to common lengths."""
+    """Projected audio vectors and prompts of a batch, padded to common lengths."""
 
     audio: Float[Array, "B A D"]
     num_audio: Int[Array, "B"]
@@ -102,7 +102,7 @@ class PromptBatch(NamedTuple):
 
 
 def build_prompt_sequence(batch: PromptBatch, config: TinyMUConfig) -> TokenSequence:
-    """Returns the sequence of prompts without answers; see `build_sequence`."""
+    """Returns decoder sequences of audio and prompts, without answers; see `build_sequence`."""
     audio, num_audio, prompt, num_prompt = batch
     answer = jnp.zeros((len(prompt), 0), jnp.int32)
     num_answer = jnp.zeros((len(prompt),), jnp.int32)
@@ -110,33 +110,34 @@ def build_prompt_sequence(batch: PromptBatch, config: TinyMUConfig) -> TokenSequ
 
 
 class PackedRows(NamedTuple):
-    """Rows of T positions with the questions of several clips; see `models.packing`.
+    """Rows of T positions with the audio and questions of several clips; see `models.packing`.
 
-    A group is a clip's audio and the questions that share it.
+    A group is a clip's audio and the questions that share the audio.
     """
 
     tokens: Int[Array | np.ndarray, "*blocks rows T"]
     """Token ids; 0 at audio positions."""
     clip: Int[Array | np.ndarray, "*blocks rows T"]
-    """Index of the clip in its block at audio positions; -1 elsewhere."""
+    """At audio positions, index of the clip among the block's clips; -1 elsewhere."""
     positions: Int[Array | np.ndarray, "*blocks rows T"]
-    """Position ids, as in `build_sequence`; at audio positions also the index of the vector."""
+    """Position ids for RoPE; at audio positions also the index of the clip's audio vector."""
     group: Int[Array | np.ndarray, "*blocks rows T"]
-    """Number of the group in its row, from 1; 0 for padding."""
+    """Number of the position's group in the row, from 1; 0 for padding."""
     question: Int[Array | np.ndarray, "*blocks rows T"]
-    """Number of the question in its group, from 1; 0 for positions that all questions share."""
+    """Number of the position's question in the group, from 1; 0 if all questions share it."""
     key_mask: Bool[Array | np.ndarray, "*blocks rows T"]
-    """Positions that later positions attend to: all but last pad tokens and padding."""
+    """True at positions that later positions may attend to: not at pad tokens and padding."""
     option: Int[Array | np.ndarray, "*blocks rows T"] | None = None
-    """Number of the answer option in its question, from 1; 0 for positions that all options share.
+    """Number of the position's answer option in the question, from 1; 0 if all options share it.
     None if no question has several options."""
 
 
 def packed_mask(rows: PackedRows) -> Bool[Array | np.ndarray, "*blocks rows T T"]:
-    """Returns the attention mask of packed rows.
+    """Returns the attention mask of packed rows: True where query t attends to key s.
 
-    Attention is causal within `key_mask`. A question sees its group's audio and separator and
-    itself, an answer option its question's prompt and itself: the same keys as when computed alone.
+    Attention is causal and limited to `key_mask`. A question attends to its group's audio and
+    separator and to itself; an answer option also attends to its question's prompt, but not to
+    other options. Each thus attends to the same keys as if it were computed separately.
     """
 
     def same_or_shared(ids: Array | np.ndarray) -> Array | np.ndarray:

@@ -1,4 +1,4 @@
-"""The SmolLM2 decoder: Llama's architecture with tied embeddings and an explicit cache."""
+"""The SmolLM2 decoder: Llama's architecture with tied embeddings and a key/value cache."""
 
 from typing import Any
 
@@ -35,19 +35,19 @@ _AXES: dict[str, tuple[str | None, ...]] = {
 
 
 def param_axes(config: SmolLM2Config) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of every weight, by path in the stacked layout."""
+    """Returns the logical axes of each decoder weight by its path in the stacked layout."""
     return _AXES | lora_axes(_AXES, config.lora)
 
 
 KeyValue = tuple[Float[Array, "BK S H"], Float[Array, "BK S H"]]
 
 Cache = Any
-"""Keys and values of all layers: a list of `KeyValue` (unrolled layout), or one `KeyValue` with a
-leading axis L (stacked layout)."""
+"""Key/value cache of all layers: a list with a `KeyValue` for each layer (unrolled layout), or one
+`KeyValue` whose arrays have a leading axis L (stacked layout)."""
 
 
 def extend_cache(cache: Cache, length: int) -> Cache:
-    """Returns the cache with `length` empty positions appended."""
+    """Returns the key/value cache with `length` positions of zeros appended."""
 
     def pad(x: Array) -> Array:
         return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, length), (0, 0)])
@@ -58,7 +58,7 @@ def extend_cache(cache: Cache, length: int) -> Cache:
 def rope_angles(
     positions: Int[Array, "B T"], config: SmolLM2Config
 ) -> tuple[Float[Array, "B T 1 half"], Float[Array, "B T 1 half"]]:
-    """Returns the cosine and sine of RoPE's rotations, computed once for all layers."""
+    """Returns the cosines and sines of RoPE's rotation angles at the given position ids."""
     half = config.head_width // 2
     frequency = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angles = positions[..., None, None].astype(jnp.float32) * frequency
@@ -68,13 +68,13 @@ def rope_angles(
 def rotate(
     x: Float[Array, "B T N H"], cosine: Float[Array, "B T 1 half"], sine: Float[Array, "B T 1 half"]
 ) -> Float[Array, "B T N H"]:
-    """Applies RoPE to the two halves of each head, as in Llama."""
+    """Rotates queries or keys by RoPE's angles; elements i and i + H/2 of a head form a pair."""
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
 
 
 class Attention(nn.Module):
-    """Grouped-query attention; returns its keys and values, or the updated cache."""
+    """Grouped-query attention; returns its output, and its new keys and values or updated cache."""
 
     config: SmolLM2Config
 
@@ -131,7 +131,7 @@ class GatedMlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """A pre-norm decoder layer."""
+    """A pre-norm decoder layer; returns its output, and its new keys/values or updated cache."""
 
     config: SmolLM2Config
 
@@ -153,9 +153,9 @@ class Layer(nn.Module):
 
 
 class Embedding(nn.Module):
-    """The token embedding, tied to the output projection: `embedding` (V, D).
+    """The token embedding `embedding` (V, D), which is also the weight of the output projection.
 
-    The unrolled layout may have `rows` (V, D) in int8 and `scale` (V,) instead.
+    The unrolled layout may have int8 `rows` (V, D) and a `scale` (V,) instead.
     """
 
     config: SmolLM2Config
@@ -178,14 +178,14 @@ class Embedding(nn.Module):
         return self.embedding[tokens].astype(jnp.float32)
 
     def logits(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
-        """Returns the logits of every token of the vocabulary."""
+        """Returns the logits of all vocabulary tokens for hidden states x."""
         if self.int8:
             return int8_matmul(x, self.rows, self.scale)
         return matmul_transposed(x, self.embedding, self.config.compute_dtype)
 
 
 class Layers(nn.Module):
-    """All layers and the final norm."""
+    """All decoder layers and the final norm; returns hidden states and the key/value cache."""
 
     config: SmolLM2Config
 
@@ -201,7 +201,7 @@ class Layers(nn.Module):
 
 
 class SmolLM2(nn.Module):
-    """The decoder; its inputs are embeddings, so that audio vectors and tokens can be mixed."""
+    """The decoder. Its inputs are embeddings, so that audio vectors and tokens can be mixed."""
 
     config: SmolLM2Config
 
@@ -221,28 +221,28 @@ class SmolLM2(nn.Module):
         cache: Cache = None,
         cache_index: Int[Array, ""] | int = 0,
     ) -> tuple[Float[Array, "B T D"], Cache]:
-        """Applies all layers.
+        """Returns the hidden states of T positions, and the key/value cache.
 
         Args:
-            x: embeddings.
-            positions: position ids; they need be neither contiguous nor sorted.
-            mask: True where query t attends to key s; causal. Without a cache S = T.
-            cache: keys and values of S positions, or None.
-            cache_index: where in the cache the T new keys and values are written.
+            x: embeddings of tokens, or projected audio vectors.
+            positions: position ids for RoPE; they need be neither contiguous nor sorted.
+            mask: True where query t attends to key s; must be causal. Without a cache S = T.
+            cache: key/value cache of S positions, or None.
+            cache_index: index in the cache from which the T new keys and values are written.
 
         Returns:
-            Normalized hidden states, and the updated cache (without a cache: the new keys and
-            values).
+            Hidden states after the final norm, and the updated cache (without a cache: the new keys
+            and values).
         """
         angles = rope_angles(positions, self.config)
         return self.body(x, cache, angles, mask, jnp.asarray(cache_index))
 
     def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
-        """Returns the logits of hidden states; compute them only where they are needed."""
+        """Returns the logits of all vocabulary tokens for hidden states."""
         return self.embed_tokens.logits(hidden)
 
     def init_all(self, tokens: Int[Array, "B T"]) -> Array:
-        """Uses every parameter, for `init`; returns logits."""
+        """Calls every submodule, so that `init` creates all parameters; returns logits."""
         batch, steps = tokens.shape
         positions = jnp.broadcast_to(jnp.arange(steps), (batch, steps))
         mask = jnp.ones((batch, steps, steps), bool)

@@ -1,4 +1,4 @@
-"""TinyMU (arXiv 2604.15849): encoder, projector and decoder."""
+"""TinyMU (arXiv 2604.15849), which combines encoder, projector and decoder, and its loss."""
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ from tinymu_jax.models.smollm2 import SmolLM2
 
 
 def param_axes(config: TinyMUConfig) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of every weight, by path in the stacked layout."""
+    """Returns the logical axes of each weight of the full model by its path in stacked layout."""
     parts = {
         "encoder": matpac.param_axes(config.encoder),
         "projector": projector.param_axes(config.projector),
@@ -26,7 +26,7 @@ def param_axes(config: TinyMUConfig) -> dict[str, tuple[str | None, ...]]:
 
 
 class TinyMU(nn.Module):
-    """Encoder, projector and decoder."""
+    """The full model: encoder, projector and decoder."""
 
     config: TinyMUConfig
 
@@ -41,7 +41,10 @@ class TinyMU(nn.Module):
         num_vectors: Int[Array, "B"],
         train: bool = False,
     ) -> tuple[Float[Array, "B vectors D"], Int[Array, "B"]]:
-        """Pools and projects encoder vectors; returns them and their number per clip."""
+        """Averages every `config.pooling` encoder vectors, and projects the averages.
+
+        Returns the projected vectors, and the number of each clip's projected vectors.
+        """
         pooling = self.config.pooling
         if pooling > 1:
             groups = vectors.shape[1] // pooling
@@ -57,25 +60,28 @@ class TinyMU(nn.Module):
     def decode(
         self, audio: Float[Array, "B A D"], sequence: TokenSequence
     ) -> tuple[Float[Array, "B T D"], smollm2.Cache]:
-        """Runs the decoder over a sequence without a cache; returns hidden states and the cache."""
+        """Runs the decoder over audio vectors and the sequence's text, without a previous cache.
+
+        Returns the hidden states of all positions, and the new key/value cache.
+        """
         x = jnp.concatenate([audio, self.decoder.embed(sequence.tokens)], axis=1)
         return self.decoder(x, sequence.positions, sequence.mask)
 
     def decode_packed(
         self, audio: Float[Array, "blocks C A D"], rows: PackedRows
     ) -> Float[Array, "blocks _ D"]:
-        """Runs the decoder over packed rows.
+        """Returns the decoder's hidden states of all positions of packed rows.
 
         Args:
-            audio: projected vectors of the C clips of each block.
-            rows: rows of all blocks.
+            audio: projected audio vectors of the C clips of each block.
+            rows: packed rows of all blocks.
 
         Returns:
-            Hidden states, the rows of a block concatenated.
+            Hidden states; the rows of a block are concatenated.
         """
         blocks, num_rows, length = rows.tokens.shape
         flat = (blocks * num_rows, length)
-        # Clips are indexed within their block, so the gather needs no data of other devices.
+        # Clips are indexed within their block, so the gather needs no data from other devices.
         audio = constrain(audio, "batch", None, None, None)
         audio_inputs = jax.vmap(lambda clips, clip, vector: clips[clip, vector])(
             audio,
@@ -98,7 +104,10 @@ class TinyMU(nn.Module):
         answer: Int[Array, "B answer"],
         num_answer: Int[Array, "B"],
     ) -> Float[Array, "B answer V"]:
-        """Returns the logits that predict each answer token (teacher forcing)."""
+        """Returns the logits that predict each answer token, given the previous ones (teacher forcing).
+
+        See `build_sequence` for the arguments.
+        """
         # The last answer token predicts nothing and is not computed.
         sequence = build_sequence(
             num_audio,
@@ -115,7 +124,7 @@ class TinyMU(nn.Module):
         return self.decoder.logits(jnp.concatenate([first, rest], axis=1))
 
     def init_all(self, samples: Float[Array, "C A n"]) -> Array:
-        """Uses every parameter, for `init`; returns logits."""
+        """Calls every submodule, so that `init` creates all parameters; returns logits."""
         vectors = self.encoder.init_all(samples)
         self.project(vectors, jnp.full((vectors.shape[0],), vectors.shape[1]))
         return self.decoder.init_all(jnp.zeros((1, 2), jnp.int32))
@@ -126,10 +135,10 @@ def loss_mask(
     valid: Bool[Array | np.ndarray, "*batch answer"],
     config: TinyMUConfig,
 ) -> Bool[Array | np.ndarray, "*batch answer"]:
-    """Returns which labels count in the loss.
+    """Returns a mask that is True for the labels that count in the loss.
 
-    The published code ignores padding by its id 17, and thereby every real "!";
-    `config.ignore_pad_labels` reproduces this.
+    The published code ignores all labels with the id of padding (17), and thus every "!" of an
+    answer; `config.ignore_pad_labels` reproduces this.
     """
     return valid & (labels != config.pad_token) if config.ignore_pad_labels else valid
 
@@ -143,10 +152,10 @@ def label_loss(
     """Returns the mean cross-entropy over all answer tokens of a batch.
 
     Args:
-        logits: predictions of the labels.
-        labels: token ids; padding may have any value.
-        num_labels: labels per answer.
-        config: decides which labels count; see `loss_mask`.
+        logits: logits that predict the labels.
+        labels: token ids of the answers; padding may have any value.
+        num_labels: number of labels of each answer.
+        config: selects the labels that count; see `loss_mask`.
     """
     mask = loss_mask(labels, jnp.arange(labels.shape[1]) < num_labels[:, None], config)
     log_probs = jax.nn.log_softmax(logits)
