@@ -1,1 +1,1 @@
-"""Audio: decoding, resampling, the log-mel front end, and its plot."""
+"""Audio: decoding and resampling of recordings, the log-mel front end, and plots of log-mels."""

@@ -1,6 +1,6 @@
-"""Reading recordings as 16 kHz mono samples, exactly as the published code does.
+"""Reads recordings as 16 kHz mono samples, exactly as the published code does.
 
-That is the first channel, cropped at the file's sample rate, then torchaudio's default resampler.
+The first channel is cropped at the file's sample rate, then resampled as by torchaudio's default.
 """
 
 import os
@@ -22,33 +22,33 @@ from tinymu_jax.utils.files import exists
 Mono = Literal["first", "mean"]
 
 SAMPLE_RATE_RANGE = (1_000, 768_000)
-"""Accepted sample rates; others mean a broken header."""
+"""Lowest and highest accepted sample rate of a file; others mean a broken header."""
 
 MAX_CLIP_SECONDS = 86_400
-"""Upper limit of `max_seconds`."""
+"""Upper limit of `max_seconds`: one day."""
 
 
 class Clip(NamedTuple):
     """The part of a recording that is encoded."""
 
     samples: Float32[np.ndarray, "n"]
-    """16 kHz, one channel."""
+    """Samples of the part at 16 kHz, one channel."""
     encoded_seconds: float
-    """Length of that part."""
+    """Duration of the part."""
     total_seconds: float
-    """Length of the recording."""
+    """Duration of the whole recording."""
 
 
 def load_audio(
     path: str | Path, max_seconds: float | None = 10.0, silence_if_short: bool = False
 ) -> Float32[np.ndarray, "n"]:
-    """Reads the first channel of a recording at 16 kHz, as published.
+    """Reads the first channel of a recording and resamples it to 16 kHz, as published.
 
     Args:
-        path: wav, flac, ogg or mp3; other formats are read by librosa.
-        max_seconds: crop from the start, before resampling; None reads everything.
-        silence_if_short: reproduce a bug of the published loader: a clip of less than 1,600
-            samples (before resampling) becomes `max_seconds` of zeros.
+        path: path of a wav, flac, ogg or mp3 file; other formats are read by librosa.
+        max_seconds: duration that is read from the start of the recording; None reads everything.
+        silence_if_short: whether to reproduce a bug of the published loader: a clip of less than
+            1,600 samples (before resampling) becomes `max_seconds` of zeros.
 
     Returns:
         Samples at 16 kHz, nominally in [-1, 1].
@@ -66,14 +66,15 @@ def read_clip(
     mono: Mono = "first",
     resampler: Resampler = RESAMPLERS["torchaudio"],
 ) -> Clip:
-    """Reads a recording like `load_audio`, with its length and more options.
+    """Reads a recording at 16 kHz, and returns its samples and durations.
 
     Args:
         path: see `load_audio`.
         max_seconds: see `load_audio`.
         silence_if_short: see `load_audio`.
-        mono: `first` channel, as in TinyMU, or `mean` of all, as in MATPAC's pre-training.
-        resampler: resampling kernel.
+        mono: `first` takes the first channel, as in TinyMU; `mean` averages all channels, as in
+            MATPAC's pre-training.
+        resampler: settings of the resampling kernel.
 
     Raises:
         InputError: see `load_audio`.
@@ -96,10 +97,10 @@ def read_clip(
 
 
 def as_clip(audio: "str | Path | np.ndarray | Clip", max_seconds: float | None = 10.0) -> Clip:
-    """Returns the clip of a path or of an array of 16 kHz samples; a `Clip` is returned unchanged.
+    """Returns the `Clip` of a recording's path or of 16 kHz samples; returns a `Clip` unchanged.
 
     Raises:
-        InputError: see `load_audio`; or the array is not of shape (n,), or has NaN.
+        InputError: see `load_audio`; or the array is not of shape (n,), or not finite floats.
     """
     if isinstance(audio, Clip):
         return audio
@@ -120,7 +121,7 @@ def as_clip(audio: "str | Path | np.ndarray | Clip", max_seconds: float | None =
 
 
 def check_max_seconds(max_seconds: float | None) -> None:
-    """Raises `InputError` if `max_seconds` is shorter than one window, or longer than a day."""
+    """Raises `InputError` if `max_seconds` is less than one window (25 ms) or more than a day."""
     if max_seconds is not None and not WINDOW / SAMPLE_RATE <= max_seconds <= MAX_CLIP_SECONDS:
         raise InputError(
             f"max_seconds is {max_seconds}: give {WINDOW / SAMPLE_RATE} (one window) to "
@@ -129,7 +130,11 @@ def check_max_seconds(max_seconds: float | None) -> None:
 
 
 def check_samples(samples: np.ndarray, name: str) -> Float32[np.ndarray, "n"]:
-    """Returns the samples; raises `InputError` if they are too short or not finite."""
+    """Returns 16 kHz samples unchanged.
+
+    Raises:
+        InputError: there are too few samples for one window, or one is NaN or infinite.
+    """
     if len(samples) < WINDOW:
         raise InputError(
             f"{name}: {len(samples)} samples at 16 kHz are less than one window of {WINDOW} "
@@ -160,11 +165,14 @@ def _check_file(path: Path) -> None:
 def decode(
     path: Path, max_seconds: float | None
 ) -> tuple[Float32[np.ndarray, "n channels"], int, int]:
-    """Returns all channels of the crop, the sample rate, and the file's length in samples.
+    """Decodes the start of a recording, without resampling.
 
     Args:
-        path: a recording.
-        max_seconds: length of the crop; None reads everything.
+        path: path of a recording.
+        max_seconds: duration that is decoded; None decodes everything.
+
+    Returns:
+        Samples of all channels, the sample rate, and the number of samples of the whole recording.
 
     Raises:
         InputError: the file is missing, empty, or cannot be decoded.
@@ -173,7 +181,7 @@ def decode(
     import soundfile
 
     try:
-        # As bytes, since a file name may be in any encoding.
+        # The path is passed as bytes, since a file name may be in any encoding.
         with _quiet_decoders(), soundfile.SoundFile(os.fsencode(path)) as file:
             rate, total = file.samplerate, file.frames
             frames = -1 if max_seconds is None else int(max_seconds * rate)
@@ -190,8 +198,8 @@ _STDERR_LOCK = threading.Lock()
 
 @contextmanager
 def _quiet_decoders() -> Iterator[None]:
-    """Silences stderr, where C decoders print about broken files; errors are raised instead."""
-    # stderr belongs to the whole process.
+    """Discards output to stderr in the context, since C decoders print there about broken files."""
+    # stderr belongs to the whole process, so only one thread at a time may redirect it.
     with _STDERR_LOCK:
         try:
             stderr = os.dup(2)
@@ -213,7 +221,7 @@ def _quiet_decoders() -> Iterator[None]:
 def _decode_with_librosa(
     path: Path, max_seconds: float | None
 ) -> tuple[Float32[np.ndarray, "n channels"], int, int]:
-    """Decodes formats that libsndfile cannot read, such as m4a."""
+    """Decodes a file that libsndfile cannot read, such as m4a; see `decode`."""
     import warnings
 
     import librosa
@@ -237,10 +245,10 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def list_audio_files(folder: str | Path) -> list[Path]:
-    """Returns all recordings below a folder, sorted.
+    """Returns the sorted paths of all recordings in a folder and its subfolders.
 
     Raises:
-        InputError: there are none.
+        InputError: there are no recordings.
     """
     paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
     if not paths:

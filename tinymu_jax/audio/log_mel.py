@@ -11,22 +11,22 @@ from jaxtyping import Array, Float, Float32
 SAMPLE_RATE = 16_000
 
 WINDOW = 400
-"""Samples per window, and FFT length (25 ms)."""
+"""Samples per window (25 ms), and length of the FFT."""
 
 HOP = 160
-"""Samples between frames (10 ms)."""
+"""Samples from the start of a frame to the start of the next (10 ms)."""
 
 NUM_MELS = 80
 
 LOG_OFFSET = float(np.finfo(np.float32).eps)
 
 MEAN, DEVIATION = -7.056, 4.193
-"""Mean and standard deviation of MATPAC's training log-mels, used for normalization."""
+"""Mean and standard deviation of the log-mels that MATPAC was trained on, for normalization."""
 
 
 @lru_cache(maxsize=1)
 def hann_window() -> Float32[np.ndarray, "400"]:
-    """Returns the periodic Hann window, within one rounding of torch's."""
+    """Returns the periodic Hann window, which differs from torch's by at most one rounding."""
     angles = np.arange(WINDOW, dtype=np.float32) * np.float32(2 * math.pi / WINDOW)
     cosines = np.cos(angles.astype(np.float64)).astype(np.float32)
     return np.float32(0.5) - np.float32(0.5) * cosines
@@ -34,12 +34,12 @@ def hann_window() -> Float32[np.ndarray, "400"]:
 
 @lru_cache(maxsize=1)
 def mel_filterbank() -> Float32[np.ndarray, "201 80"]:
-    """Returns the Slaney mel filterbank from 50 to 8000 Hz, each band of equal area.
+    """Returns the Slaney mel filterbank from 50 to 8000 Hz, whose bands have equal areas.
 
-    It equals the published checkpoints' table bit for bit, hence the float32 operations in
-    torchaudio's order.
+    The float32 operations are in torchaudio's order, so that the filterbank equals the filterbank
+    in the published checkpoints bit for bit.
     """
-    # Not by librosa.filters.mel: its first call takes seconds to compile.
+    # librosa.filters.mel is not used, since its first call takes seconds to compile.
     single = np.float32
     hertz_per_mel, knee, step = 200 / 3, 15.0, math.log(6.4) / 27
     low = single(50.0 / hertz_per_mel)
@@ -58,7 +58,7 @@ def mel_filterbank() -> Float32[np.ndarray, "201 80"]:
 
 
 def num_frames(num_samples: int) -> int:
-    """Returns the number of log-mel frames of `num_samples` samples (998 for 10 s)."""
+    """Returns the number of log-mel frames of `num_samples` samples at 16 kHz (998 for 10 s)."""
     return 1 + (num_samples - WINDOW) // HOP
 
 
@@ -72,15 +72,15 @@ def log_mel(
     window: Float[Array | np.ndarray, "400"] | None = None,
     filterbank: Float[Array | np.ndarray, "201 80"] | None = None,
 ) -> Float[Array, "*batch frames 80"]:
-    """Returns MATPAC's normalized log-mel.
+    """Returns MATPAC's normalized log-mel of 16 kHz samples.
 
     Args:
-        samples: 16 kHz samples, at least one window of 400.
-        window: window of a frame; default `hann_window()`.
-        filterbank: mel filterbank; default `mel_filterbank()`.
+        samples: 16 kHz samples, at least 400 (one window).
+        window: factors of a frame's samples; default `hann_window()`.
+        filterbank: weights of the frequencies in each mel band; default `mel_filterbank()`.
 
     Returns:
-        `(log(mel + 1.19e-7) + 7.056) / 4.193`, `num_frames(n)` frames of 80 bands.
+        `(log(mel + 1.19e-7) + 7.056) / 4.193`: `num_frames(n)` frames of 80 mel bands.
     """
     window = hann_window() if window is None else window
     filterbank = mel_filterbank() if filterbank is None else filterbank

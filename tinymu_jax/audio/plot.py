@@ -12,11 +12,11 @@ from tinymu_jax.utils.plotting import new_figure, save_figure
 def plot_log_mel(
     log_mel: Float[np.ndarray, "frames 80"], path: str | Path, title: str = ""
 ) -> None:
-    """Plots a normalized log-mel over seconds and hertz.
+    """Writes an image of a normalized log-mel, with axes in seconds and hertz.
 
     Args:
         log_mel: result of `tinymu_jax.log_mel`.
-        path: image file; its suffix selects the format.
+        path: path of the image; its suffix selects the format.
         title: title of the plot.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Windowed-sinc resampling that reproduces torchaudio's numbers."""
+"""Windowed-sinc resampling that reproduces torchaudio's results."""
 
 import math
 from functools import lru_cache
@@ -12,33 +12,33 @@ class Resampler(NamedTuple):
     """Settings of the resampling kernel; the default is torchaudio's (`sinc_interp_hann`)."""
 
     zero_crossings: int = 6
-    """Zero crossings of the sinc on either side (torchaudio: `lowpass_filter_width`)."""
+    """Number of zero crossings on each side of the sinc (torchaudio: `lowpass_filter_width`)."""
     rolloff: float = 0.99
-    """Cutoff as a fraction of the lower Nyquist frequency."""
+    """Cutoff frequency, as a fraction of the lower of the two Nyquist frequencies."""
     beta: float | None = None
-    """Beta of a Kaiser window; None is a Hann window."""
+    """Beta of the Kaiser window; None selects a Hann window."""
 
 
 RESAMPLERS = {
     "torchaudio": Resampler(),
     "kaiser-best": Resampler(64, 0.9475937167399596, 14.769656459379492),
 }
-"""Used by TinyMU (`torchaudio`) and by MATPAC's pre-training (`kaiser-best`)."""
+"""Resamplers by name: TinyMU uses `torchaudio`, MATPAC's pre-training uses `kaiser-best`."""
 
 
 @lru_cache(maxsize=8)
 def _sinc_kernels(
     old: int, new: int, resampler: Resampler
 ) -> tuple[Float32[np.ndarray, "phases taps"], np.ndarray, np.ndarray]:
-    """Returns the non-zero taps of torchaudio's windowed-sinc kernels.
+    """Returns torchaudio's windowed-sinc kernels for resampling by new / old, without zero taps.
 
-    torchaudio has one kernel of old + 2 * width taps for each of the `new` output phases, of which
-    all but about 2 * width are zero. It computes in float64, except for the phase offset, a float32
-    division that is repeated here.
+    torchaudio has one kernel of old + 2 * width taps for each of the `new` output phases; all but
+    about 2 * width of the taps are zero. torchaudio computes them in float64, except for the phase
+    offset, which is a float32 division in torchaudio and here.
 
     Returns:
-        The kernels, the first tap of each phase relative to the start of its block of `old` input
-        samples, and the padding needed before and after the signal.
+        The kernels; the index of each phase's first tap, relative to the start of the block of
+        `old` input samples; and the numbers of padding samples before and after the signal.
     """
     crossings = resampler.zero_crossings
     base = min(old, new) * resampler.rolloff
@@ -58,7 +58,7 @@ def _sinc_kernels(
 
 
 def _window(t: np.ndarray, resampler: Resampler) -> np.ndarray:
-    """Returns the window at t zero crossings."""
+    """Returns the values of the window at t, measured in zero crossings from the centre."""
     if resampler.beta is None:
         return np.cos(t * math.pi / resampler.zero_crossings / 2) ** 2
     # torchaudio stores beta, and the normalization of the window, in float32.
@@ -73,9 +73,9 @@ def resample(
     new_rate: int = 16_000,
     resampler: Resampler = RESAMPLERS["torchaudio"],
 ) -> Float32[np.ndarray, "m"]:
-    """Returns what `torchaudio.functional.resample` returns for the resampler's settings.
+    """Resamples a signal from `rate` to `new_rate` Hz as `torchaudio.functional.resample` does.
 
-    That is ceil(float32(n * new_rate / rate)) samples, or the input itself if the rates are equal.
+    Returns ceil(float32(n * new_rate / rate)) samples, or `samples` itself if the rates are equal.
     """
     if rate == new_rate:
         return samples
@@ -92,5 +92,5 @@ def resample(
             padded[start:], (blocks, kernels.shape[1]), (old * padded.itemsize, padded.itemsize)
         )
         out[:, phase] = windows @ kernels[phase]
-    # torchaudio rounds this quotient to float32, which costs some lengths a sample.
+    # torchaudio rounds this quotient to float32, so that some results are one sample shorter.
     return out.reshape(-1)[: math.ceil(np.float32(new * len(samples) / old))]

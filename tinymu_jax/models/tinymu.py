@@ -104,7 +104,7 @@ class TinyMU(nn.Module):
         answer: Int[Array, "B answer"],
         num_answer: Int[Array, "B"],
     ) -> Float[Array, "B answer V"]:
-        """Returns the logits that predict each answer token, given the previous ones (teacher forcing).
+        """Returns the logits that predict each answer token, computed by teacher forcing.
 
         See `build_sequence` for the arguments.
         """

@@ -1,7 +1,7 @@
-"""Masking, and the pre-training losses of each masked patch.
+"""Masking of patches, and the prediction and classification losses of masked patches.
 
-A patch order (C, P) is a permutation of the patches of each crop: visible patches first, then the
-masked ones.
+A patch order (C, P) is a permutation of the patch indices of each crop: visible patches first, then
+masked patches.
 """
 
 import jax
@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 EPS = 1e-12
-"""Minimum norm in `normalize`, as in torch's F.normalize."""
+"""Minimum norm that `normalize` divides a vector by, as in torch's F.normalize."""
 
 
 def normalize(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """Returns vectors scaled to length 1; zeros stay zeros, with a finite gradient."""
+    """Scales each vector to length 1; zero vectors stay zero, with a finite gradient."""
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, EPS**2))
 
@@ -21,19 +21,24 @@ def normalize(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
 def prediction_losses(
     predictions: Float[Array, "C masked hypotheses D"], targets: Float[Array, "C masked D"]
 ) -> Float[Array, "C masked hypotheses"]:
-    """Returns 2 - 2 cos(prediction, target) of each hypothesis; both inputs are normalized."""
+    """Returns 2 - 2 cos(prediction, target) for each hypothesis of each masked patch.
+
+    Predictions and targets must be normalized.
+    """
     return 2 - 2 * jnp.einsum("CMYD,CMD->CMY", predictions, targets)
 
 
 def mcl_loss(
     losses: Float[Array, "C masked hypotheses"], temperature: Float[Array, ""], hard: Array
 ) -> tuple[Float[Array, "C masked"], Int[Array, "C masked"]]:
-    """Returns the multiple choice learning loss, and the index of the best hypothesis.
+    """Returns each patch's multiple choice learning loss, and the index of its best hypothesis.
+
+    The loss is the sum of the hypotheses' losses, weighted by the softmax of the negative losses.
 
     Args:
         losses: losses of the hypotheses.
-        temperature: softmax temperature of the hypothesis weights, which get no gradient.
-        hard: whether only the best hypothesis counts.
+        temperature: softmax temperature of the weights, which get no gradient.
+        hard: whether only the loss of the best hypothesis counts.
     """
     best = jnp.argmin(losses, axis=-1)
     soft = jax.nn.softmax(-jax.lax.stop_gradient(losses) / temperature, axis=-1)
@@ -46,28 +51,28 @@ def class_losses(
     teacher: Float[Array, "C masked classes"],
     temperature: float,
 ) -> Float[Array, "C masked"]:
-    """Returns the cross-entropy of the student's classes with the teacher's.
+    """Returns the cross-entropy between the teacher's and the student's classes for each patch.
 
     Args:
-        student: logits.
-        teacher: probabilities.
-        temperature: softmax temperature of the student.
+        student: class logits of the student.
+        teacher: class probabilities of the teacher.
+        temperature: softmax temperature of the student's logits.
     """
     return -jnp.sum(teacher * jax.nn.log_softmax(student / temperature, axis=-1), axis=-1)
 
 
 def random_patch_orders(key: Array, clips: int, patches: int) -> Int[Array, "C P"]:
-    """Returns a random patch order for each crop."""
+    """Returns a random permutation of the patch indices for each crop."""
     return patch_order(jax.random.uniform(key, (clips, patches)))
 
 
 def patch_order(noise: Float[Array, "C P"]) -> Int[Array, "C P"]:
-    """Returns the patches sorted by noise (published: `random_unstructured_mask`)."""
+    """Returns each crop's patch indices sorted by noise (published: `random_unstructured_mask`)."""
     return jnp.argsort(noise, axis=1)
 
 
 def gather_patches(
     patches: Float[Array, "C P D"], order: Int[Array, "C part"]
 ) -> Float[Array, "C part D"]:
-    """Returns the patches of each crop with the given indices."""
+    """Returns the patches of each crop at the indices `order`, in that order."""
     return jnp.take_along_axis(patches, order[..., None], axis=1)

@@ -1,4 +1,4 @@
-"""Metrics of a pre-training step, from sums over its masked patches."""
+"""Computes the metrics of a pre-training step from sums over the step's masked patches."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -8,19 +8,19 @@ from tinymu_jax.models.matpac_ssl import teacher
 from tinymu_jax.models.matpac_ssl.student_teacher import MetricSums
 
 MAX_WIN_RATE = 0.98
-"""Win rate of a single hypothesis above which the others have collapsed."""
+"""Fraction of patches won by one hypothesis, above which the other hypotheses have collapsed."""
 
 MIN_CLASS_PERPLEXITY = 2.0
-"""Perplexity of the teacher's classes below which they have collapsed."""
+"""Perplexity of the teacher's mean class probabilities, below which the classes have collapsed."""
 
 
 def feature_std(moments: Float[Array, "2 *rest"], count: Float[Array, ""]) -> Float[Array, ""]:
-    """Returns the standard deviation over patches, averaged over features.
+    """Returns the standard deviation of features over patches, averaged over features.
 
-    It is near 0 when the features have collapsed (published: `compute_var`).
+    The result is near 0 if the features have collapsed (published: `compute_var`).
 
     Args:
-        moments: sums over patches of the features and of their squares.
+        moments: sums over patches of the features (index 0) and of the squared features (1).
         count: number of patches.
     """
     total, square = moments
@@ -35,13 +35,13 @@ def step_metrics(
     steps: int,
     config: SelfSupervisedConfig,
 ) -> dict[str, Float[Array, ""]]:
-    """Returns the metrics of a step by name.
+    """Returns the metrics of a pre-training step by name.
 
     Args:
         sums: sums over the step's masked patches.
-        count: number of masked patches.
-        step: steps done before this one.
-        steps: steps of the run.
+        count: number of the step's masked patches.
+        step: number of steps done before this one.
+        steps: number of steps of the run.
         config: schedules and sizes.
     """
     encoder_rate, head_rate = teacher.ema_rates(config, step, steps)
@@ -68,7 +68,7 @@ def step_metrics(
 
 
 def collapse_warning(metrics: dict[str, float]) -> str | None:
-    """Returns a warning if hypotheses or classes have collapsed."""
+    """Returns a warning if the metrics show collapsed hypotheses or classes, else None."""
     win_rate = max((v for name, v in metrics.items() if name.startswith("wins_")), default=0.0)
     if win_rate > MAX_WIN_RATE:
         return (

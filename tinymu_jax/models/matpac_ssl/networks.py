@@ -15,7 +15,7 @@ from tinymu_jax.models.positions import sincos_positions
 
 
 class Predictor(nn.Module):
-    """Predicts the embeddings of masked patches from those of visible patches."""
+    """Predicts the embeddings of masked patches from the embeddings of visible patches."""
 
     config: SelfSupervisedConfig
 
@@ -23,11 +23,11 @@ class Predictor(nn.Module):
     def __call__(
         self, visible: Float[Array, "C T D"], order: Int[Array, "C P"]
     ) -> Float[Array, "C masked hypotheses D"]:
-        """Predicts the masked patches.
+        """Returns predictions (hypotheses) of the embedding of each masked patch.
 
         Args:
-            visible: the student's outputs for the class token and the visible patches.
-            order: patch order, visible patches first.
+            visible: outputs of the student's encoder for the class token and visible patches.
+            order: patch indices of each crop, visible patches first.
         """
         encoder, config = self.config.encoder, self.config.predictor
         xavier, dtype = nn.initializers.xavier_uniform(), encoder.compute_dtype
@@ -37,7 +37,7 @@ class Predictor(nn.Module):
         positions = self.param("pos_embed", lambda _: jnp.asarray(table))[0]
         num_masked = order.shape[1] - (visible.shape[1] - 1)
         mask_tokens = jnp.broadcast_to(mask_token, (len(x), num_masked, config.width))
-        # Attention ignores the order of the patches, so they stay in `order` with their positions.
+        # Attention ignores the order of patches: they stay in `order`, with position embeddings.
         cls_position = jnp.broadcast_to(positions[:1], (len(x), 1, config.width))
         patch_positions = jnp.concatenate([cls_position, positions[1 + order]], axis=1)
         x = jnp.concatenate([x, mask_tokens], axis=1) + patch_positions
@@ -52,7 +52,7 @@ class Predictor(nn.Module):
 
 
 class Hypotheses(nn.Module):
-    """Several linear layers of the same input: `kernel` (hypotheses, D, M), `bias` likewise."""
+    """`count` linear layers of one input, with `kernel` (count, D, M) and `bias` (count, M)."""
 
     count: int
     features: int
@@ -69,7 +69,10 @@ class Hypotheses(nn.Module):
 
 
 class ClassHead(nn.Module):
-    """DINO's head: an MLP, normalization, and a weight-normalized linear layer."""
+    """DINO's head, which computes class logits of patch embeddings.
+
+    It consists of an MLP, normalization to length 1, and a weight-normalized linear layer.
+    """
 
     config: SelfSupervisedConfig
     kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
@@ -84,7 +87,7 @@ class ClassHead(nn.Module):
 
 
 class NormedDense(nn.Module):
-    """A weight-normalized linear layer: columns of `length` (1, M) and `direction` (D, M)."""
+    """A linear layer whose weight is `direction` (D, M) with columns scaled to `length` (1, M)."""
 
     features: int
     compute_dtype: ComputeDtype
@@ -99,7 +102,7 @@ class NormedDense(nn.Module):
 
 
 def predictor_encoder_config(config: SelfSupervisedConfig) -> MatpacConfig:
-    """Returns the config of the predictor's transformer, as an encoder's."""
+    """Returns an encoder config with the sizes of the predictor's transformer."""
     predictor = config.predictor
     return replace(
         config.encoder,

@@ -1,8 +1,9 @@
 """Student and teacher of MATPAC and MATPAC++ (arXiv 2502.12031, 2508.12709), and their losses.
 
 The student encodes the visible patches of a crop and predicts the embeddings that the teacher, a
-moving average of the student, computes for the masked patches. Both classify these embeddings.
-Patches are gathered, so that the student's cost depends on the visible patches only.
+moving average of the student, computes for the masked patches. Student and teacher both classify
+their embeddings of these patches. Visible and masked patches are gathered before encoding, so that
+the cost of the student depends on the number of visible patches only.
 """
 
 from typing import NamedTuple
@@ -36,7 +37,7 @@ _CLASS_HEAD_AXES: dict[str, tuple[str | None, ...]] = {
 
 
 def param_axes(config: SelfSupervisedConfig) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of every weight, by path in the stacked layout."""
+    """Returns the logical axes of each student weight by its path in the stacked layout."""
     encoder = matpac.param_axes(config.encoder)
     blocks = {path: axes for path, axes in encoder.items() if path.startswith("transformer/")}
     predictor = {
@@ -55,32 +56,32 @@ def param_axes(config: SelfSupervisedConfig) -> dict[str, tuple[str | None, ...]
 
 
 class MetricSums(NamedTuple):
-    """Sums over the masked patches of a step, added up over devices."""
+    """Sums over the masked patches of a step, from which metrics are computed."""
 
     prediction_loss: Float[Array, ""]
-    """Prediction losses."""
+    """Sum of the prediction losses."""
     class_loss: Float[Array, ""]
-    """Classification losses."""
+    """Sum of the classification losses."""
     predictions: Float[Array, "2 hypotheses D"]
-    """Normalized predictions and their squares."""
+    """Sum of the student's normalized predictions (index 0), and of their squares (1)."""
     targets: Float[Array, "2 D"]
-    """The teacher's normalized embeddings and their squares."""
+    """Sum of the teacher's normalized embeddings (index 0), and of their squares (1)."""
     student_probs: Float[Array, "2 classes"]
-    """The student's class probabilities and their squares."""
+    """Sum of the student's class probabilities (index 0), and of their squares (1)."""
     teacher_probs: Float[Array, "2 classes"]
-    """The teacher's class probabilities and their squares."""
+    """Sum of the teacher's class probabilities (index 0), and of their squares (1)."""
     teacher_logits: Float[Array, "classes"]
-    """The teacher's class logits before centring."""
+    """Sum of the teacher's class logits, before the centre is subtracted."""
     class_counts: Float[Array, "2 classes"]
-    """How often each class is the most likely one, by student and by teacher."""
+    """Number of patches whose most likely class is this one, by student (0) and teacher (1)."""
     agreements: Float[Array, ""]
-    """How often student and teacher choose the same class."""
+    """Number of patches whose most likely class is the same by student and teacher."""
     wins: Float[Array, "hypotheses"]
-    """How often each hypothesis is the best."""
+    """Number of patches for which each hypothesis has the lowest prediction loss."""
 
 
 class SSLOutput(NamedTuple):
-    """Losses of each masked patch, and the sums for metrics."""
+    """Losses of each masked patch, and sums from which metrics are computed."""
 
     prediction_loss: Float[Array, "C masked"]
     class_loss: Float[Array, "C masked"]
@@ -95,14 +96,14 @@ def ssl_loss(
     step: Int[Array, ""] | int,
     config: SelfSupervisedConfig,
 ) -> SSLOutput:
-    """Returns the prediction and classification losses of a batch of crops.
+    """Returns the prediction and classification losses of the masked patches of a batch of crops.
 
     Args:
-        params: the student's encoder, predictor and class head.
-        state: the teacher; it gets no gradient.
-        log_mel: normalized crops.
-        order: patch order of each crop, visible patches first.
-        step: steps done before this one, for the temperatures.
+        params: parameters of the student's encoder, predictor and class head.
+        state: state of the teacher, which gets no gradient.
+        log_mel: normalized log-mels of the crops.
+        order: patch indices of each crop, visible patches first.
+        step: number of steps done before this one, which determines the temperatures.
         config: sizes and schedules.
     """
     targets, hypotheses = _targets_and_hypotheses(params, state, log_mel, order, config)
@@ -110,7 +111,7 @@ def ssl_loss(
     hypothesis_losses = losses.prediction_losses(predictions, normal_targets)
     temperature, hard = schedules.mcl_temperature(config, step)
     prediction_loss, best = losses.mcl_loss(hypothesis_losses, temperature, hard)
-    # The best hypothesis is classified as it is, not normalized.
+    # The best hypothesis is classified without normalization.
     winner = jnp.take_along_axis(hypotheses, best[..., None, None], axis=2)[:, :, 0]
     head = ClassHead(config)
     student_logits = head.apply({"params": params["class_head"]}, winner)
@@ -143,7 +144,7 @@ def _targets_and_hypotheses(
     order: Int[Array, "C P"],
     config: SelfSupervisedConfig,
 ) -> tuple[Float[Array, "C masked D"], Float[Array, "C masked hypotheses D"]]:
-    """Returns the teacher's embeddings of the masked patches, and the student's hypotheses."""
+    """Returns the masked patches' embeddings by the teacher, and the student's hypotheses."""
     encoder, student = Matpac(config.encoder), params["encoder"]
     columns = log_mel.reshape(len(log_mel), -1, config.encoder.patch_size, log_mel.shape[-1])
     patches = encoder.apply({"params": student}, columns, method="embed")
@@ -160,7 +161,7 @@ def _targets_and_hypotheses(
 
 
 def _moments(x: Float[Array, "C masked *rest"]) -> Float[Array, "2 *rest"]:
-    """Returns the sums over patches of x and of its squares."""
+    """Returns the sums of x (index 0) and of x squared (1) over patches."""
     return jnp.stack([x.sum((0, 1)), jnp.square(x).sum((0, 1))])
 
 
@@ -169,7 +170,7 @@ def _counts(indices: Int[Array, "C masked"], length: int) -> Float[Array, "_"]:
 
 
 def init_params(config: SelfSupervisedConfig, seed: int) -> Tree:
-    """Returns the student's initial parameters, as published."""
+    """Returns the student's initial random parameters, distributed as published."""
     return jax.jit(lambda: _init_student(config, seed))()
 
 
@@ -192,8 +193,8 @@ def _init_encoder(config: SelfSupervisedConfig, key: Array) -> Tree:
 def init_teacher(config: SelfSupervisedConfig, params: Tree, seed: int) -> TeacherState:
     """Returns the teacher's initial state, as published.
 
-    Its encoder is an independent draw, not a copy of the student's; its class head has smaller
-    weights, and the student's last layer.
+    The encoder's weights are random and independent of the student's. The class head has smaller
+    random weights than the student's, except for the last layer, copied from `params`.
     """
     return jax.jit(lambda last: _init_teacher(config, last, seed))(params["class_head"]["last"])
 
@@ -208,7 +209,7 @@ def _init_teacher(config: SelfSupervisedConfig, last: Tree, seed: int) -> Teache
 
 
 def init_student_and_teacher(config: SelfSupervisedConfig, seed: int) -> Tree:
-    """Returns student and teacher as one tree, the content of a checkpoint."""
+    """Returns the initial student and teacher as one tree, in the form of a checkpoint."""
     params = init_params(config, seed)
     return {**params, **init_teacher(config, params, seed)._asdict()}
 

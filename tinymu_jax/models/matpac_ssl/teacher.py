@@ -1,4 +1,4 @@
-"""The teacher: a moving average of the student, and the centre of its class logits."""
+"""The teacher of pre-training: its moving averages, and the schedules of their rates."""
 
 import math
 from typing import NamedTuple
@@ -12,13 +12,13 @@ from tinymu_jax.utils.tree import Tree
 
 
 class TeacherState(NamedTuple):
-    """State of the teacher; it gets no gradient."""
+    """State of the teacher, which gets no gradient."""
 
     teacher: Tree
-    """EMA of the student's weights, under the same paths: `encoder/transformer` (blocks and final
-    norm) and `class_head`."""
+    """Moving average (EMA) of the student's weights in `encoder/transformer` (blocks and final
+    norm) and `class_head`, with the student's paths."""
     centre: Float[Array, "classes"]
-    """Running mean of the teacher's class probabilities or logits."""
+    """Running mean of the teacher's class probabilities or logits, subtracted from its logits."""
 
 
 def ema_update(
@@ -32,12 +32,13 @@ def ema_update(
     """Returns the teacher's state after a step.
 
     Args:
-        state: the state before the step.
-        params: the student's parameters before its update.
-        batch_mean: mean over the step's patches of the teacher's class probabilities or logits.
-        step: steps done before this one.
-        steps: steps of the run.
-        config: EMA decays and momentum.
+        state: state of the teacher before the step.
+        params: parameters of the student before the step.
+        batch_mean: mean of the teacher's class probabilities or logits over the step's patches. If
+            it is not finite, the teacher's weights do not change.
+        step: number of steps done before this one.
+        steps: number of steps of the run.
+        config: EMA decays, and momentum of the centre.
     """
     encoder_rate, head_rate = ema_rates(config, step, steps)
     # The rates depend on batch_mean, hence on the old teacher: XLA then overwrites the teacher in
@@ -59,11 +60,11 @@ def ema_update(
 
 
 def order_after_teacher(params: Tree, state: TeacherState) -> Tree:
-    """Makes the student's parameters depend on the updated teacher; their values do not change.
+    """Returns the student's parameters, unchanged but with a data dependency on the new teacher.
 
-    Without this dependency XLA cannot see that the teacher reads the student's donated weights
-    before they are overwritten, and copies them (0.36 GB at the published sizes). Only a NaN in
-    the teacher propagates to the student.
+    Without the dependency, XLA does not know that the teacher's update reads the student's donated
+    weights before they are overwritten, and copies the weights (0.36 GB at the published sizes).
+    NaNs in the teacher are copied to the student.
     """
 
     def tie(weight: Array, teacher: Array) -> Array:
@@ -75,7 +76,7 @@ def order_after_teacher(params: Tree, state: TeacherState) -> Tree:
 
 
 def ema_params(params: Tree) -> Tree:
-    """Returns the student's parameters that the teacher averages, by their paths."""
+    """Returns the subtree of the student's parameters that the teacher's moving average covers."""
     return {
         "encoder": {"transformer": params["encoder"]["transformer"]},
         "class_head": params["class_head"],
@@ -85,11 +86,12 @@ def ema_params(params: Tree) -> Tree:
 def mcl_temperature(
     config: SelfSupervisedConfig, step: Int[Array, ""] | int
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """Returns the temperature of multiple choice learning, and whether only the best counts.
+    """Returns the temperature of multiple choice learning at a step.
 
-    It decays exponentially (MATPAC++, arXiv 2508.12709; published: `models/mcl.py`).
+    Also returns whether only the best hypothesis counts, since the temperature has reached its end
+    value. It decays exponentially (MATPAC++, arXiv 2508.12709; published: `models/mcl.py`).
     """
-    # In float32 a power of 0.99997 would lose digits that its logarithm keeps.
+    # A power of 0.99997 in float32 would lose digits that the logarithm of 0.99997 keeps.
     temperature = config.mcl_temperature * jnp.exp(step * math.log(config.mcl_temperature_decay))
     end = config.mcl_temperature_end
     return jnp.maximum(temperature, end), temperature <= end
@@ -98,7 +100,7 @@ def mcl_temperature(
 def teacher_temperature(
     config: SelfSupervisedConfig, step: Int[Array, ""] | int
 ) -> Float[Array, ""]:
-    """Returns the temperature of the teacher's classes, linear during its warm-up."""
+    """Returns the softmax temperature of the teacher's class logits at a step (linear warm-up)."""
     start, end, warmup = (
         config.teacher_temperature,
         config.teacher_temperature_end,
@@ -110,17 +112,18 @@ def teacher_temperature(
 def ema_rates(
     config: SelfSupervisedConfig, step: Int[Array, ""] | int, steps: int
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Returns the EMA rates (1 - decay) of the teacher's encoder and class head.
+    """Returns the EMA rates (1 - decay) of the teacher's encoder and class head at a step.
 
-    Decays are linear over the run. The rate is 0 at step 0, where the teacher has its own initial
-    weights, and beyond the last step it is 1 - `encoder_ema_decay_end` for both, as published
-    (`models/model.py`, do_ema_step). float32 holds a rate to more digits than a decay near 1.
+    The rates change linearly over the run. At step 0 they are 0, as the teacher keeps its initial
+    weights; from step `steps` on they are 1 - `encoder_ema_decay_end`, except for constant decays,
+    as published (`models/model.py`, do_ema_step). float32 represents a small rate more precisely
+    than a decay near 1.
     """
     progress = step / steps
 
     def rate(start: float, end: float) -> Float[Array, ""]:
         linear = (1 - start) + progress * (start - end)
-        # The published code keeps a constant decay beyond the last step.
+        # After the last step, the published code keeps a decay that is constant.
         last = 1 - (config.encoder_ema_decay_end if start != end else end)
         return jnp.where(step == 0, 0.0, jnp.where(step >= steps, last, linear))
 
