@@ -181,8 +181,7 @@ def require_items(result: BuildResult) -> BuildResult:
 def drop_items(result: BuildResult, indices: Iterable[int]) -> BuildResult:
     """Returns a build's result without the questions at `indices`, which leak from test sets.
 
-    If a yes/no question is dropped, the question that is paired with it is dropped too, so that
-    yes and no stay balanced. `leaked` counts all dropped questions.
+    Both questions of a yes/no pair are dropped together. `leaked` counts all dropped questions.
 
     Raises:
         InputError: no question is left.

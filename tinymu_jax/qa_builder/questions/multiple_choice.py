@@ -167,7 +167,7 @@ def _draw_distractors(
 
 
 def _search_order(kind: str, is_shorter: bool) -> Iterator[tuple[str, int]]:
-    """Yields pairs of a distractor's kind and length (-1 shorter, 0 equal, 1 longer), best first."""
+    """Yields pairs of a distractor's kind and length (-1 shorter, 0 equal, 1 longer) to try."""
     kinds = [kind, *(other for other in (FAR, NEAR) if other != kind)]
     side = -1 if is_shorter else 1
     yield from product(kinds, (side, 0))
