@@ -239,7 +239,7 @@ def test_an_answer_that_ends_at_the_limit_has_ended(golden, assistant, long_clip
     # The end token is the one behind the answer's last.
     for limit, ended in ((len(wanted), False), (len(wanted) + 1, True)):
         answer = assistant.answers(long_clip, prompt, limit)[0]
-        assert (answer.tokens, answer.ended) == (wanted, ended)
+        assert (list(answer.tokens), answer.ended) == (wanted, ended)
 
 
 @pytest.mark.parametrize("how", ["generate_tokens", "stream_tokens"])

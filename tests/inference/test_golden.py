@@ -116,7 +116,9 @@ def test_answers_tell_whether_they_ended(golden, waveforms, assistant):
     prompts = [golden[f"{case}/prompt"].tolist() for case in cases]
     texts = [assistant.tokenizer.decode(prompt) for prompt in prompts]
     answers = assistant.answers(clip, texts, NEW_TOKENS)
-    assert [a.tokens for a in answers] == [golden[f"{case}/greedy"].tolist() for case in cases]
+    assert [list(a.tokens) for a in answers] == [
+        golden[f"{case}/greedy"].tolist() for case in cases
+    ]
     assert [a.ended for a in answers] == [bool(golden[f"{case}/ended"]) for case in cases]
 
 
