@@ -1,22 +1,26 @@
-"""The error of bad input: raised by the library, printed in one line by the commands."""
+"""The exception for bad input, and functions that raise it or print it in one line."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 Message = str | Callable[[Exception], str]
-"""A sentence, in which "{reason}" stands for what the caught error says; or a function of it."""
+"""Error message in which "{reason}" stands for the caught exception's message; or a function that
+returns the message for the caught exception."""
 
 
 class InputError(ValueError):
-    """The input cannot be used; the message names the file, key or record and the remedy.
+    """The input cannot be used; the message names the file, key or record, and the remedy.
 
     Commands print the message in one line and exit with code 2.
     """
 
 
 def reason_of(error: Exception, max_length: int = 200) -> str:
-    """Returns an exception's message in one line, or its class name if it has no message."""
+    """Returns an exception's message in one line, cut to `max_length` characters.
+
+    If the message is empty, returns the name of the exception's class.
+    """
     return " ".join(str(error).split())[:max_length] or type(error).__name__
 
 
@@ -24,9 +28,9 @@ def reason_of(error: Exception, max_length: int = 200) -> str:
 def translate(
     message: Message, specific: Mapping[type[Exception], Message] | None = None
 ) -> Iterator[None]:
-    """Turns the exceptions of other libraries into an `InputError`; an `InputError` passes.
+    """Converts any exception in the context to an `InputError`; an `InputError` passes unchanged.
 
-    Disks, clouds and HTTP clients each raise classes of their own, so all exceptions are caught::
+    All exceptions are caught, since disks, clouds and HTTP clients each raise other classes::
 
         with translate(
             f"{url}: cannot be copied ({{reason}}); check the address",
@@ -35,8 +39,8 @@ def translate(
             files.get(url, folder)
 
     Args:
-        message: of the `InputError`: what failed, and the remedy.
-        specific: messages for single classes of exceptions; the first that matches is used.
+        message: message of the `InputError`, which says what failed, and the remedy.
+        specific: other messages for some exception classes; the first matching class is used.
     """
     try:
         yield
@@ -50,13 +54,16 @@ def translate(
 
 
 def report(error: Exception) -> None:
-    """Prints an error to stderr in one line."""
+    """Prints an error's message to stderr in one line."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Prints errors of a command in one line and exits: 2 for bad input, 130 for an interrupt."""
+    """Prints an error in the context in one line, and exits the process.
+
+    The exit code is 2 for bad input or an OSError, 130 for Ctrl-C, and 1 if the output is closed.
+    """
     try:
         yield
     except InputError as error:
@@ -66,7 +73,7 @@ def one_line_errors() -> Iterator[None]:
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:
-        # The reader of our output has gone (`| head`): there is nowhere to write to.
+        # The process that reads the output has ended (`| head`), so nothing can be printed.
         sys.stderr.close()
         raise SystemExit(1) from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The device mesh, and the sharding of weights and batches on it."""
+"""Creates the device mesh, and shards weights, batches and activations over it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.utils.tree import flatten
 
 MESH_AXES = ("data", "fsdp", "tensor")
-"""Mesh axes: data parallelism, fully sharded data parallelism (weights are sharded along their
-width), and tensor parallelism (heads and hidden units). Batches are sharded over the first two."""
+"""Mesh axes of data parallelism, fully sharded data parallelism (which shards weights along the
+model width) and tensor parallelism (which shards heads and hidden units)."""
 
 LOGICAL_AXIS_RULES: dict[str, str | None] = {
     "layers": None,
@@ -28,10 +28,10 @@ LOGICAL_AXIS_RULES: dict[str, str | None] = {
     "vocab": None,
     "vocab_embed": None,
 }
-"""Mesh axis of each logical axis of a weight."""
+"""Mesh axis over which each logical axis of a weight is sharded; None for a replicated axis."""
 
 BATCH_AXES = ("data", "fsdp")
-"""Mesh axes that a batch is sharded over."""
+"""Mesh axes over which the first axis of a batch is sharded."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,18 @@ class MeshConfig:
     """Sizes of the mesh axes; their product is the number of devices."""
 
     data: int = 0
-    """Data-parallel size; 0 uses all remaining devices."""
+    """Size of the data-parallel axis; 0 uses all devices that the other two axes leave."""
     fsdp: int = 1
-    """Devices that weights and optimizer state are sharded over; also shards the batch."""
+    """Number of devices over which weights, optimizer state and the batch are sharded."""
     tensor: int = 1
-    """Devices that the heads and hidden units of a layer are sharded over."""
+    """Number of devices over which the heads and hidden units of a layer are sharded."""
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Returns a mesh of the given devices, by default of all.
+    """Returns a mesh of the given devices, or of all devices if `devices` is None.
 
     Raises:
-        InputError: the product of the sizes is not the number of devices.
+        InputError: the product of the axis sizes is not the number of devices.
     """
     devices = list(jax.devices()) if devices is None else list(devices)
     rest = config.fsdp * config.tensor
@@ -67,18 +67,18 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 def weight_shardings(
     shapes: Mapping[str, Any], table: Mapping[str, tuple[str | None, ...]], mesh: Mesh
 ) -> dict[str, NamedSharding]:
-    """Returns the sharding of every weight, by path.
+    """Returns the sharding of each weight of a tree, by path.
 
     Matrices are sharded; vectors are replicated, since gathering them costs more than storing them.
 
     Args:
-        shapes: a tree of weights, or a part of it; leaves need a `shape`.
-        table: logical axes of each weight.
-        mesh: the mesh.
+        shapes: tree of weights, or a part of the tree; its leaves need a `shape`.
+        table: logical axes of each weight, by path.
+        mesh: device mesh.
 
     Raises:
-        InputError: an axis is not divisible by its mesh axis.
-        ValueError: an unknown logical axis.
+        InputError: the size of a weight's axis is not a multiple of the size of its mesh axis.
+        ValueError: a logical axis is unknown.
     """
     shardings = {}
     for path, leaf in flatten(shapes):
@@ -100,10 +100,10 @@ def weight_shardings(
 
 
 def tree_shardings(tree: Any, weights: Mapping[str, NamedSharding], mesh: Mesh) -> Any:
-    """Returns the sharding of every leaf of a training state.
+    """Returns a tree with the sharding of every leaf of a training state.
 
-    A leaf whose dictionary keys form the path of a weight, such as an optimizer moment, is sharded
-    like that weight; all others are replicated.
+    A leaf whose dictionary keys, joined by "/", are a path in `weights`, such as an optimizer
+    moment, is sharded like the weight at this path; all other leaves are replicated.
     """
     replicated = NamedSharding(mesh, PartitionSpec())
 
@@ -115,23 +115,23 @@ def tree_shardings(tree: Any, weights: Mapping[str, NamedSharding], mesh: Mesh) 
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a batch along its first axis."""
+    """Returns the sharding of a batch: its first axis is sharded over `BATCH_AXES`."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def constrain(x: Array, *axes: str | None) -> Array:
-    """Constrains the sharding of an activation; its values do not change.
+    """Returns an activation with the same values, constrained to the sharding of the given axes.
 
-    Where weights and batch share a mesh axis, XLA may otherwise shard activations by width and
-    replicate the batch. The mesh is that of `jax.set_mesh`; without one x is returned unchanged.
+    If weights and batch share a mesh axis, XLA may otherwise shard activations along the width and
+    replicate the batch. `jax.set_mesh` sets the mesh; without a mesh, x is returned unchanged.
 
     Args:
-        x: an activation.
+        x: activation.
         axes: logical axis of each axis of x: "batch", one of `LOGICAL_AXIS_RULES`, or None for a
             replicated axis.
 
     Raises:
-        ValueError: an unknown logical axis, or a wrong number of them.
+        ValueError: a logical axis is unknown, or their number is not the number of axes of x.
     """
     if len(axes) != x.ndim:
         raise ValueError(f"{len(axes)} logical axes for an array of {x.ndim}: {axes}")
@@ -146,7 +146,7 @@ def constrain(x: Array, *axes: str | None) -> Array:
 
 
 def make_global_batch(batch: Any, mesh: Mesh) -> Any:
-    """Returns the global batch of which this process has loaded `batch`, on the devices."""
+    """Returns the global batch on the devices, assembled from the `batch` of each process."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
@@ -154,10 +154,15 @@ def make_global_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def local_block_ids(mesh: Mesh, blocks: int, accumulate: int = 1) -> list[int]:
-    """Returns the indices of the blocks of a step that this process loads.
+    """Returns the indices of the blocks that this process loads at each training step.
+
+    Args:
+        mesh: device mesh.
+        blocks: number of blocks of a step, over all processes.
+        accumulate: number of gradient accumulation steps.
 
     Raises:
-        InputError: the blocks cannot be divided evenly.
+        InputError: the blocks cannot be divided evenly among devices and accumulation steps.
     """
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
     if blocks % (devices * accumulate):
@@ -171,7 +176,7 @@ def local_block_ids(mesh: Mesh, blocks: int, accumulate: int = 1) -> list[int]:
 
 
 def device_put_tree(tree: Any, shardings: Any) -> Any:
-    """Puts a tree that every process holds onto the devices; each gets only its shards."""
+    """Puts a tree, which every process must hold, onto the devices; each gets only its shards."""
     return jax.tree.map(
         lambda x, to: jax.make_array_from_callback(x.shape, to, lambda part: np.asarray(x[part])),
         tree,
@@ -180,9 +185,9 @@ def device_put_tree(tree: Any, shardings: Any) -> Any:
 
 
 def shard_local_batch(tree: Any, mesh: Mesh | None) -> Any:
-    """Puts a batch on this process's mesh; arrays are sharded where the first axis is divisible.
+    """Puts a batch onto a mesh of this process's devices; without a mesh, returns it unchanged.
 
-    Without a mesh, the batch is returned unchanged.
+    Arrays whose first axis cannot be divided evenly over `BATCH_AXES` are replicated.
     """
     if mesh is None:
         return tree

@@ -1,4 +1,4 @@
-"""Helpers of the notebooks in launch/colab: example data, csv tables, plots, recordings."""
+"""Helpers for the notebooks in launch/colab: example data, csv tables, plots, recordings."""
 
 import base64
 import csv
@@ -28,16 +28,16 @@ QUESTION_FACTS = ("timbre", "drums", "dynamics")
 """Facts that `make_example_questions` asks about."""
 
 MIN_TSNE = 12
-"""Fewest recordings for which t-SNE is plotted beside PCA."""
+"""Minimum number of recordings for which `plot_embeddings` plots t-SNE beside PCA."""
 
 NUM_COLOURS = 10
-"""Labels that differ in colour; further ones differ in marker."""
+"""Number of colours that distinguish labels; further labels repeat them with another marker."""
 
 
 def best_compute_dtype() -> ComputeDtype:
-    """Returns bfloat16 if the first device supports it natively, else float32.
+    """Returns "bfloat16" if the first device computes in it natively, else "float32".
 
-    These are TPUs, and NVIDIA GPUs from compute capability 8.0 on; a T4 (7.5) emulates it.
+    TPUs and NVIDIA GPUs from compute capability 8.0 on do; a T4 (7.5) emulates bfloat16.
     """
     import jax
 
@@ -49,13 +49,13 @@ def best_compute_dtype() -> ComputeDtype:
 
 
 def make_example_questions(folder: str | Path, clips: int, seconds: float, seed: int = 0) -> Path:
-    """Synthesizes clips and writes questions.csv about them, for users without data.
+    """Synthesizes clips of music, and writes a csv of questions and answers about them.
 
-    Half of the clips have a timbre that nano does not know (`NEW_TIMBRE`). Each clip has questions
-    about its instrument, drums and dynamics.
+    Half of the clips have a timbre that the checkpoint nano does not know (`NEW_TIMBRE`). Each clip
+    has questions about its instrument, drums and dynamics.
 
     Returns:
-        The path of the csv, which lies beside the clips.
+        The path of `questions.csv` in `folder`, which also contains the clips.
     """
     from tinymu_jax.data.question_formats import QA
     from tinymu_jax.data.synthetic.generate import CLIPS, LISTS, synthesize
@@ -91,7 +91,7 @@ def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> Path:
 
 
 def read_questions(path: str | Path) -> list[dict[str, str]]:
-    """Reads a csv with columns file, question and answer as records in MusicSkills' format.
+    """Reads a csv with the columns file, question, answer; returns records in MusicSkills' format.
 
     Raises:
         InputError: the file cannot be read, lacks a column, has no rows, or has an empty field.
@@ -109,10 +109,14 @@ def read_questions(path: str | Path) -> list[dict[str, str]]:
 
 
 def label_by_folder(folder: str | Path, path: str | Path) -> Path:
-    """Writes a csv of file and label for recordings sorted into one folder per label.
+    """Writes a csv with the file and the label of each recording, and returns the csv's path.
+
+    Args:
+        folder: folder with one subfolder for each label, which contains the label's recordings.
+        path: path of the csv.
 
     Raises:
-        InputError: there are no recordings, or one is not in a label's folder.
+        InputError: there are no recordings, or one is not in a subfolder.
     """
     rows = [("file", "label")]
     for recording in list_audio_files(folder):
@@ -126,7 +130,7 @@ def label_by_folder(folder: str | Path, path: str | Path) -> Path:
 
 
 def html_table(columns: Mapping[str, Sequence[str]]) -> str:
-    """Returns a table as HTML, from columns by name."""
+    """Returns an HTML table; `columns` maps the heading of each column to its cells."""
 
     def row(tag: str, texts: Sequence[str]) -> str:
         cells = (f"<{tag} style='text-align:left'>{html.escape(text)}</{tag}>" for text in texts)
@@ -137,7 +141,7 @@ def html_table(columns: Mapping[str, Sequence[str]]) -> str:
 
 
 def plot_percentages(fractions: Mapping[str, float], path: str | Path, title: str = "") -> None:
-    """Plots fractions (0 to 1) as horizontal bars in percent, the first one at the top."""
+    """Writes an image of fractions (0 to 1) as horizontal bars in percent, the first at the top."""
     figure, axes = new_figure(8, 0.9 + 0.45 * len(fractions))
     percent = [100 * fraction for fraction in fractions.values()]
     places = np.arange(len(percent))[::-1]
@@ -150,7 +154,7 @@ def plot_percentages(fractions: Mapping[str, float], path: str | Path, title: st
 
 
 def pca_2d(vectors: Float[np.ndarray, "B E"]) -> Float[np.ndarray, "B 2"]:
-    """Returns the first two principal components of vectors."""
+    """Returns the projection of each vector onto the vectors' first two principal components."""
     left, singular_values, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
     return (left * singular_values)[:, :2]
 
@@ -161,13 +165,15 @@ def plot_embeddings(
     path: str | Path,
     wrong: Sequence[int] = (),
 ) -> None:
-    """Plots the embeddings of recordings by PCA, and by t-SNE if there are `MIN_TSNE`.
+    """Writes an image of recordings' embeddings in two dimensions by PCA.
+
+    A second plot shows the embeddings by t-SNE if there are at least `MIN_TSNE`.
 
     Args:
         vectors: embedding of each recording.
         labels: label of each recording, shown by colour and marker.
-        path: image file; its suffix selects the format.
-        wrong: indices of recordings to be ringed.
+        path: path of the image; its suffix selects the format.
+        wrong: indices of recordings that a probe classifies wrongly, marked by rings.
     """
     panels = {"PCA: directions of largest variance": pca_2d(vectors)}
     if len(vectors) >= MIN_TSNE:
@@ -219,25 +225,25 @@ RECORDER = """
   return btoa(text);
 })()
 """
-"""JavaScript that records the microphone; returns 16-bit samples in base64."""
+"""JavaScript that records the microphone for SECONDS; returns 16-bit samples at RATE in base64."""
 
 
 def in_colab() -> bool:
-    """Returns whether this runs in Colab."""
+    """Returns whether this process runs in Google Colab."""
     return find_spec("google") is not None and find_spec("google.colab") is not None
 
 
 def get_recording(source: str, folder: str | Path, seconds: float = 10.0) -> Path:
-    """Returns the path of a recording.
+    """Uploads, records, synthesizes or finds a recording, and returns its path.
 
     Args:
-        source: `upload` or `record` (in Colab; elsewhere asks for a path), `example` (synthesized),
-            or a path.
+        source: `upload` or `record` (in Colab; elsewhere the user is asked for a path), `example`
+            for a synthesized clip, or the path of a recording.
         folder: folder for uploaded, recorded or synthesized files.
-        seconds: length of a recorded or synthesized clip.
+        seconds: duration of a recorded or synthesized clip.
 
     Raises:
-        InputError: nothing was chosen, there is no such file, or there is no microphone.
+        InputError: nothing was chosen, the file does not exist, or there is no microphone.
     """
     if source == "example":
         return synthesize_recording(make_folder(folder) / "example.wav", seconds)
@@ -254,7 +260,7 @@ def get_recording(source: str, folder: str | Path, seconds: float = 10.0) -> Pat
 
 
 def upload(folder: str | Path) -> Path:
-    """Asks for a file in Colab and returns its new path.
+    """Asks the user to upload a file in Colab, saves it in `folder`, and returns its path.
 
     Raises:
         InputError: nothing was uploaded.
@@ -271,10 +277,10 @@ def upload(folder: str | Path) -> Path:
 
 
 def record(path: Path, seconds: float) -> Path:
-    """Records the microphone in Colab to a 16 kHz wav file.
+    """Records the microphone in Colab to a 16 kHz wav file, and returns the file's path.
 
     Raises:
-        InputError: there is no microphone, or no sound.
+        InputError: there is no microphone, or the browser sends no samples.
     """
     from google.colab import output
 
@@ -293,7 +299,7 @@ def record(path: Path, seconds: float) -> Path:
 
 
 def synthesize_recording(path: Path, seconds: float) -> Path:
-    """Writes a clip of synthetic music to a wav file."""
+    """Writes a clip of synthetic music to a 16 kHz wav file, and returns the file's path."""
     from tinymu_jax.data.synthetic.generate import make_clip
 
     return _write_wav(path, make_clip(SynthesisConfig(seconds=seconds), 0)[1])

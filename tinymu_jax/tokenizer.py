@@ -1,4 +1,4 @@
-"""SmolLM2's tokenizer as TinyMU uses it, and tokenizers trained in its format."""
+"""SmolLM2's tokenizer as TinyMU uses it, and training of new tokenizers in the same format."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,18 +8,18 @@ END_TEXT = "<|endoftext|>"
 
 
 class Tokenizer:
-    """Converts text to token ids and back. "!" is a special token; none is added to a text."""
+    """Converts text to token ids and back. "!" is a special token, as in the published code."""
 
     def __init__(self, text: str, pad_token: int = 17, source: str = "tokenizer.json") -> None:
         """Creates a tokenizer from the content of a `tokenizer.json`.
 
         Args:
             text: content of the file.
-            pad_token: expected id of "!".
-            source: name of the file, for error messages.
+            pad_token: expected token id of "!".
+            source: name of the file in error messages.
 
         Raises:
-            InputError: the content is not a tokenizer, or "!" is not `pad_token`.
+            InputError: the content is not a tokenizer, or the token id of "!" is not `pad_token`.
         """
         from tokenizers import AddedToken
         from tokenizers import Tokenizer as Fast
@@ -32,11 +32,11 @@ class Tokenizer:
                 f"{source}: is not a tokenizer ({str(error).splitlines()[0]}); use the decoder's "
                 "tokenizer.json"
             ) from error
-        # A file may have been saved with these enabled.
+        # The file may have been saved with padding or truncation enabled.
         self._fast.no_padding()
         self._fast.no_truncation()
-        # The published code declares "!" the pad token, hence a special token. Those are split off
-        # before byte pairs are merged: "!!" becomes two tokens.
+        # The published code declares "!" the pad token, hence a special token. Special tokens are
+        # split off before byte pairs are merged: "!!" becomes two tokens.
         self._fast.add_special_tokens([AddedToken("!", special=True, normalized=False)])
         if self._fast.token_to_id("!") != pad_token:
             raise InputError(
@@ -45,11 +45,11 @@ class Tokenizer:
             )
 
     def encode(self, text: str) -> list[int]:
-        """Returns the token ids of a text."""
+        """Returns the token ids of a text; no special tokens are added."""
         return self._fast.encode(text, add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Returns the text of token ids up to the end token, including special tokens."""
+        """Returns the text of the token ids before the first end token, with special tokens."""
         return self._fast.decode(list(tokens), skip_special_tokens=False).split(END_TEXT)[0]
 
 
@@ -72,11 +72,11 @@ SPECIAL_TOKENS = (
     "<jupyter_script>",
     "<empty_output>",
 )
-"""Tokens 0 to 16. The next one is "!", token 17, which TinyMU pads with."""
+"""Tokens with the ids 0 to 16. Id 17 is "!", with which TinyMU pads prompts."""
 
 
 def train_tokenizer(texts: Iterable[str], size: int = 768) -> str:
-    """Trains a byte-level BPE tokenizer and returns the content of a `tokenizer.json`.
+    """Trains a byte-level BPE tokenizer, and returns the content of its `tokenizer.json`.
 
     Args:
         texts: training texts.
@@ -85,7 +85,7 @@ def train_tokenizer(texts: Iterable[str], size: int = 768) -> str:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    # As in SmolLM2: single digits, then bytes.
+    # As in SmolLM2, digits are split first; the rest is split into words of bytes.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),

@@ -1,1 +1,1 @@
-"""Helpers that know nothing about music or models."""
+"""General helpers, independent of music and models."""

@@ -1,4 +1,4 @@
-"""The cache folder, and JAX's compilation cache in it."""
+"""Finds the cache folder, and enables JAX's compilation cache in it."""
 
 import os
 import tempfile
@@ -9,19 +9,22 @@ from tinymu_jax.utils.files import make_folder
 
 
 def cache_folder() -> Path:
-    """Returns the folder of converted checkpoints and compiled programs (`TINYMU_CACHE`)."""
+    """Returns the folder for converted checkpoints and compiled programs.
+
+    It is `TINYMU_CACHE` if set, else a subfolder of the user's cache or of the temporary folder.
+    """
     if folder := os.environ.get("TINYMU_CACHE"):
         return Path(folder)
-    # Without a home directory, "~" is not expanded.
+    # Without a home directory, "~" is not expanded, and the path stays relative.
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(base if os.path.isabs(base) else tempfile.gettempdir()) / "tinymu_jax"
 
 
 def enable_compilation_cache() -> None:
-    """Enables JAX's persistent compilation cache, so that later processes start fast.
+    """Enables JAX's persistent compilation cache, so that later processes start faster.
 
-    The user's settings take precedence (`JAX_COMPILATION_CACHE_DIR`). If the default folder is not
-    writable, there is no cache.
+    The user's settings, such as `JAX_COMPILATION_CACHE_DIR`, take precedence. If the default folder
+    is not writable, the cache stays disabled.
 
     Raises:
         InputError: the folder in `TINYMU_CACHE` is not writable.

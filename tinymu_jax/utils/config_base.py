@@ -10,10 +10,10 @@ from tinymu_jax.errors import InputError
 
 
 class ConfigBase:
-    """Base of configs that are stored as json; unknown keys and invalid values are errors."""
+    """Base class of frozen dataclasses that are stored as json, and validated when read."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain containers, ready for json."""
+        """Returns the fields by name, with nested configs as dictionaries; json can store them."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -23,16 +23,16 @@ class ConfigBase:
         where: str = "config",
         names: Mapping[str, str] = MappingProxyType({}),
     ) -> Self:
-        """Builds a config from the result of `to_dict()`.
+        """Returns a config with the given values. Inverse of `to_dict`.
 
         Args:
-            values: values by field; missing fields get their defaults.
-            where: prefix of error messages.
-            names: names that users know fields by, where these differ.
+            values: values by field name; missing fields get their defaults.
+            where: start of error messages, which names the source of the values.
+            names: names of fields in error messages, by field name; default: the field name.
 
         Raises:
-            InputError: an unknown key, a value of the wrong type or out of range, or a violated
-                rule.
+            InputError: a key is unknown, a value has the wrong type or is out of range, or the
+                values violate one of `rules`.
         """
         if not isinstance(values, dict):
             raise InputError(f"{where}: expected an object with fields, found {values!r}")
@@ -58,19 +58,19 @@ class ConfigBase:
         return config
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns the constraints between fields: whether each holds, and its wording."""
+        """Returns whether each constraint on the fields holds, and the constraint's wording."""
         return []
 
 
 _MAY_BE_ZERO = ("_token", "dropout", "_weight", "_momentum", "_warmup", "_decay")
-"""Endings of the names of numbers that may be 0; all others must be positive."""
+"""Endings of the names of numeric fields that may be 0; all other numbers must be positive."""
 
 
 def _checked(value: Any, kind: Any, name: str) -> Any:
-    """Returns a field's value, converted to its type.
+    """Returns the value of the field `name`, converted from json's types to the type `kind`.
 
     Raises:
-        InputError: the value is of another type, or out of range.
+        InputError: the value has another type, or is out of range.
     """
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
@@ -91,7 +91,7 @@ def _checked(value: Any, kind: Any, name: str) -> Any:
 
 
 def nested(config: type, default: bool = True) -> Any:
-    """Returns a field of another config's type, with its defaults or (no `default`) None."""
+    """Returns a field for a nested config: by default `config()`, or None without `default`."""
     if default:
         return field(default_factory=config, metadata={"config": config})
     return field(default=None, metadata={"config": config})

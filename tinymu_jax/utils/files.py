@@ -1,4 +1,4 @@
-"""Reading and writing files, with errors that name the file and the remedy."""
+"""Reads and writes files; error messages name the file and the remedy."""
 
 import fcntl
 import json
@@ -12,10 +12,10 @@ from tinymu_jax.errors import InputError
 
 
 def exists(path: str | Path) -> bool:
-    """Returns whether there is a file or folder.
+    """Returns whether a file or folder exists at the path.
 
     Raises:
-        InputError: the path is invalid, or a folder in it is not accessible.
+        InputError: the path is invalid, or one of its folders is not accessible.
     """
     try:
         os.stat(path)
@@ -28,11 +28,11 @@ def exists(path: str | Path) -> bool:
 
 
 def read_text(path: str | Path, remedy: str = "download or write it again") -> str:
-    """Returns the text of a UTF-8 file.
+    """Returns the text in a UTF-8 file.
 
     Args:
-        path: the file.
-        remedy: the end of the error message of a binary file.
+        path: path of the file.
+        remedy: end of the error message for a file that is not UTF-8.
 
     Raises:
         InputError: the file cannot be read, or is not UTF-8.
@@ -46,19 +46,23 @@ def read_text(path: str | Path, remedy: str = "download or write it again") -> s
 
 
 def read_json_object(path: str | Path, remedy: str) -> dict[str, Any]:
-    """Returns the object in a json file; `remedy` is the end of the error message.
+    """Returns the object in a json file.
+
+    Args:
+        path: path of the file.
+        remedy: end of the error message for a file with other content.
 
     Raises:
-        InputError: the file cannot be read, is not json, or has something else.
+        InputError: the file cannot be read, is not json, or does not contain an object.
     """
     return _read_json(path, dict, "json object", remedy)
 
 
 def read_json_list(path: str | Path, remedy: str) -> list[Any]:
-    """Returns the list of records in a json file; see `read_json_object`.
+    """Returns the list of records in a json file; for the arguments see `read_json_object`.
 
     Raises:
-        InputError: the file cannot be read, is not json, or has something else.
+        InputError: the file cannot be read, is not json, or does not contain a list.
     """
     return _read_json(path, list, "list of records", remedy)
 
@@ -74,10 +78,10 @@ def _read_json(path: str | Path, kind: type, noun: str, remedy: str) -> Any:
 
 
 def check_folder(path: str | Path) -> None:
-    """Checks that a folder can be created: no file has its path or a parent's.
+    """Checks that a folder exists or can be created: neither it nor a parent is a file.
 
     Raises:
-        InputError: one has.
+        InputError: the path, or its nearest existing parent, is a file.
     """
     nearest = next(p for p in (Path(path), *Path(path).absolute().parents) if exists(p))
     if not nearest.is_dir():
@@ -86,10 +90,10 @@ def check_folder(path: str | Path) -> None:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Creates a folder and its parents, if they do not exist.
+    """Creates a folder and its parents if they do not exist, and returns the folder's path.
 
     Raises:
-        InputError: a file is in the way, or the location is not writable.
+        InputError: a file has the path of the folder or a parent, or the location is not writable.
     """
     path = Path(path)
     try:
@@ -106,10 +110,10 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Holds an exclusive lock on a folder; it is released when the process ends.
+    """Holds an exclusive lock on a folder during the context; the end of the process releases it.
 
     Raises:
-        InputError: another process holds it.
+        InputError: another process holds the lock, or the file system has no locks.
     """
     with (folder / LOCK_FILE).open("w") as lock:
         try:
@@ -130,7 +134,7 @@ def remove(path: Path) -> None:
     """Removes a file if it exists.
 
     Raises:
-        InputError: it cannot be removed.
+        InputError: the file cannot be removed.
     """
     try:
         path.unlink(missing_ok=True)
@@ -141,9 +145,9 @@ def remove(path: Path) -> None:
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file atomically: `write` gets a temporary path, which then replaces `path`.
+    """Writes a file atomically: calls `write` with a temporary path, then renames it to `path`.
 
-    The file gets the default permissions, even if `write` makes it private.
+    The file gets the default permissions, even if `write` makes the temporary file private.
 
     Raises:
         InputError: the file cannot be written.
@@ -160,15 +164,15 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
         problem = f"cannot be written ({error.strerror or error})"
         raise InputError(f"{path}: {problem}; name a writable location") from error
     finally:
-        with suppress(OSError):  # it was renamed
+        with suppress(OSError):  # the file was renamed
             partial.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file; see `write_atomic`."""
+    """Writes a text to a UTF-8 file atomically; see `write_atomic`."""
     write_atomic(path, lambda partial: partial.write_text(text, "utf-8"))
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Writes a json file; see `write_atomic`."""
+    """Writes an object to a json file atomically; see `write_atomic`."""
     write_text(path, json.dumps(content, indent=2) + "\n")

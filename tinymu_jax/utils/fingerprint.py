@@ -1,4 +1,4 @@
-"""SHA-256 fingerprints of texts, files and weights."""
+"""SHA-256 fingerprints of texts, files and weights, as hexadecimal digits."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from tinymu_jax.utils.tree import flatten
 
 
 def of_text(text: str) -> str:
-    """Returns the fingerprint of a text."""
+    """Returns the SHA-256 fingerprint of a text."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def of_file(path: str | Path) -> str:
-    """Returns the fingerprint of a file's bytes; raises `InputError` if it cannot be read."""
+    """Returns the SHA-256 fingerprint of a file; raises `InputError` if the file is unreadable."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
@@ -25,7 +25,7 @@ def of_file(path: str | Path) -> str:
 
 
 def of_weights(params: Mapping[str, Any]) -> str:
-    """Returns the fingerprint of a tree's weights and their paths."""
+    """Returns the SHA-256 fingerprint of the paths and values of all weights in a tree."""
     digest = hashlib.sha256()
     for path, leaf in flatten(params):
         digest.update(path.encode())

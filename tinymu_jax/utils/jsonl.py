@@ -1,4 +1,4 @@
-"""Append-only JSONL log of keyed records: what a killed run has written, the next one reads."""
+"""Append-only JSONL log of records with keys, from which a restarted run continues."""
 
 import fcntl
 import json
@@ -19,25 +19,26 @@ KEY = "key"
 class JsonlLog(Generic[Record]):
     """A file with one JSON object per line, each with a `key`.
 
-    A kill may cut off the last line: a line counts once its newline is written.
+    If a process is killed while it writes, the last line may lack its end: a line without a newline
+    is ignored.
     """
 
     def __init__(
         self, path: Path, parse: Callable[[Mapping[str, Any]], Record], contents: str, remedy: str
     ) -> None:
-        """Names a log; the file is created by `writing`.
+        """Describes a log; `writing` creates the file.
 
         Args:
-            path: of the file.
-            parse: makes a record from a line's object; raises `LookupError`, `TypeError` or
-                `ValueError` where it is malformed.
-            contents: what a line holds, with its article, for error messages: "a response".
-            remedy: what to do about a file that holds something else.
+            path: path of the file.
+            parse: converts a line's JSON object to a record; raises `LookupError`, `TypeError` or
+                `ValueError` if the object is malformed.
+            contents: name of a line's content in error messages, such as "a response".
+            remedy: end of the error message for a file with a malformed line.
         """
         self.path, self.parse, self.contents, self.remedy = path, parse, contents, remedy
 
     def read(self) -> dict[str, Record]:
-        """Returns the records by key, the last one of each key; {} if there is no file.
+        """Returns the last record with each key, by key; {} if there is no file.
 
         Raises:
             InputError: the file cannot be read, or a complete line is malformed.
@@ -58,10 +59,12 @@ class JsonlLog(Generic[Record]):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Locks the file for `append`, creates it if needed and removes an incomplete last line.
+        """Locks the file during the context, as `append` requires.
+
+        First creates the file if there is none, or removes its last line if that is incomplete.
 
         Raises:
-            InputError: another process is writing the file, or it cannot be written.
+            InputError: another process has locked the file, or the file cannot be written.
         """
         make_folder(self.path.parent)
         try:
@@ -84,13 +87,13 @@ class JsonlLog(Generic[Record]):
             yield
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Writes rows, each a JSON object with its `key`, inside `writing`.
+        """Appends JSON objects, each with a `key`, to the file, inside a `writing` context.
 
         Raises:
-            InputError: the disk is full, or the place is gone.
+            InputError: the disk is full, or the file is no longer accessible.
         """
-        # ASCII: a kill cannot leave half a character. Closed each time: a mounted bucket keeps
-        # only what was closed.
+        # ASCII, so that a kill cannot leave half a character. The file is closed each time, since
+        # a mounted bucket keeps only closed files.
         text = "".join(json.dumps(row) + "\n" for row in rows)
         try:
             with self.path.open("a", encoding="ascii") as file:
@@ -104,7 +107,7 @@ class JsonlLog(Generic[Record]):
 
 
 def complete_lines(path: Path) -> list[bytes]:
-    """Returns a file's lines that end with a newline; [] if there is no file.
+    """Returns the lines of a file that end with a newline, as bytes; [] if there is no file.
 
     Raises:
         InputError: the file cannot be read.
@@ -115,5 +118,5 @@ def complete_lines(path: Path) -> list[bytes]:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    # Only "\n" ends a line: texts may hold other separators.
+    # Lines are split at "\n" only, since texts may contain other line separators.
     return [line + b"\n" for line in lines[:-1]]

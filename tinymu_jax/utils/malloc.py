@@ -13,32 +13,32 @@ _KEEP = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 1 << 26}
 _MMAP_LARGE = {_MMAP_MAX: 1 << 16, _MMAP_THRESHOLD: 32 << 20}
 
 _LARGE_STEP = 512 << 20
-"""Temporary memory of a step, in bytes, above which it is not kept on the heap."""
+"""Bytes of a step's temporary memory, above which `trim_heap` stops keeping it on the heap."""
 
 _ACCELERATORS = ("nvidia[0-9]*", "kfd", "dxg", "accel[0-9]*", "vfio/[0-9]*")
 """Device files of NVIDIA and AMD GPUs (dxg: under WSL) and of TPUs."""
 
 
 def keep_heap() -> bool:
-    """Makes malloc keep freed memory for reuse; call it before threads start.
+    """Makes glibc's malloc keep freed memory for reuse; must be called before threads start.
 
-    XLA allocates a step's temporary arrays at each step. By default glibc returns them to the
-    system afterwards, and the kernel clears every page again, which takes up to half the time of
-    a small step (`tests/benchmarks/heap.py`).
+    XLA allocates the temporary arrays of a training step at each step. By default glibc returns
+    their memory to the system after the step, and the kernel clears every page before the next
+    step, which takes up to half the time of a small step (`tests/benchmarks/heap.py`).
 
     Returns:
-        Whether the settings were applied. They are not if there is an accelerator, if the C
+        Whether the settings were applied. Nothing is changed if there is an accelerator, if the C
         library is not glibc, or if the environment configures malloc (`MALLOC_ARENA_MAX` etc.).
     """
     return _is_configurable() and _set(_KEEP)
 
 
 def trim_heap(step_bytes: int) -> None:
-    """Returns freed memory to the system once: compilation leaves up to half a GB behind.
+    """Returns freed memory to the system; call it after compilation, which frees up to half a GB.
 
     Args:
-        step_bytes: temporary memory of a training step. That of a large step is not kept from
-            then on: two steps overlap, so it would be held twice, for little gain.
+        step_bytes: bytes of a training step's temporary memory. If the step is large, malloc no
+            longer keeps them: two steps overlap and would hold them twice, for little gain.
     """
     if not _is_configurable():
         return

@@ -1,4 +1,4 @@
-"""Matplotlib figures without a display."""
+"""Creates and saves matplotlib figures without a display."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from tinymu_jax.utils.files import write_atomic
 
 
 def new_figure(width: float, height: float) -> tuple[Any, Any]:
-    """Returns an empty matplotlib figure, its size in inches, and its axes."""
+    """Returns an empty matplotlib figure of the given size in inches, and the figure's axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -15,7 +15,7 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
-    """Writes a figure; the path's suffix selects the format.
+    """Writes a figure to an image file; the path's suffix selects the format, by default png.
 
     Raises:
         InputError: the file cannot be written.

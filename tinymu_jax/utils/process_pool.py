@@ -10,22 +10,22 @@ from typing import Any
 from tinymu_jax.errors import InputError
 
 SPAWN = multiprocessing.get_context("spawn")
-"""A fork would copy the locks of JAX's threads."""
+"""Context that starts new processes; a fork would copy the locks of JAX's threads."""
 
 
 @contextmanager
 def worker_pool(
     workers: int, initializer: Callable[..., Any] | None = None, arguments: tuple[Any, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """Opens a pool of processes; on an error or Ctrl-C pending work is cancelled.
+    """Opens a pool of worker processes; on an error or Ctrl-C, cancels pending work.
 
     Args:
         workers: number of processes.
-        initializer: called first in each process.
+        initializer: function that each process calls first.
         arguments: arguments of `initializer`.
 
     Raises:
-        InputError: a process died.
+        InputError: a worker process died.
     """
     pool = ProcessPoolExecutor(workers, SPAWN, initializer, arguments)
     try:

@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: a bar on a terminal, a line now and then elsewhere."""
+"""Shows progress on stderr: a bar on a terminal, else a line every `LINE_EVERY` seconds."""
 
 import math
 import sys
@@ -10,34 +10,34 @@ from typing import Any
 from tinymu_jax.utils.numbers import clock
 
 LINE_EVERY = 30.0
-"""Seconds between lines where stderr is not a terminal."""
+"""Seconds between lines of progress if stderr is not a terminal."""
 
 Progress = Callable[[int, int], Any]
-"""(done, total): what long work calls as it advances. A `ProgressDisplay` is one."""
+"""Function of (done, total) that long-running work calls as it advances."""
 
 
 def no_progress(done: int, total: int) -> None:
-    """Ignores progress; the default of functions that take a `Progress`."""
+    """Ignores its arguments; the default of functions that take a `Progress`."""
 
 
 class ProgressDisplay:
-    """Shows "done of total" with speed and time left; this base class shows nothing."""
+    """Base class of displays of finished and total units, speed and time left; shows nothing."""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         """Updates the display.
 
         Args:
-            done: units finished, including those finished before this process started.
-            total: units in all; None if it was given to `show_progress`.
-            note: metrics to show beside the count.
+            done: number of finished units, including units that a previous process finished.
+            total: total number of units; None if it was given to `show_progress`.
+            note: text, such as metrics, to show beside the count.
         """
 
     def print(self, text: str) -> None:
-        """Prints a line without disturbing the display."""
+        """Prints a line of text without disturbing the display."""
 
 
 class _Bar(ProgressDisplay):
-    """A rich progress bar."""
+    """Shows progress as a bar of the library rich."""
 
     def __init__(self, bar: Any, label: str, done: int, total: int | None, note: str) -> None:
         self.bar, self.label, self.task = bar, label, None
@@ -46,7 +46,7 @@ class _Bar(ProgressDisplay):
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         if self.task is None:
-            # Work done before must not count as speed, so the task starts at the first count.
+            # Units finished earlier must not raise the speed: the task starts at the first count.
             self.task = self.bar.add_task(self.label, completed=done, total=total, note=note)
         changed = {} if total is None else {"total": total}
         self.bar.update(self.task, completed=done, note=note, **changed)
@@ -56,7 +56,7 @@ class _Bar(ProgressDisplay):
 
 
 class _Lines(ProgressDisplay):
-    """A line every `LINE_EVERY` seconds, and one at the end if there was one before."""
+    """Prints a line every `LINE_EVERY` seconds, and a last one if it has printed any before."""
 
     def __init__(self, label: str, total: int | None, first_line: bool) -> None:
         self.label, self.total = label, total
@@ -66,7 +66,7 @@ class _Lines(ProgressDisplay):
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         now, total = time.monotonic(), self.total if total is None else total
-        # Speed is measured from the first count: a first training step includes compilation.
+        # Speed is measured from the first count, as the first training step includes compilation.
         first_done, began = self.first = self.first or (done, now)
         ended = self.printed and done == total
         if now - self.printed_at < LINE_EVERY and not ended:
@@ -92,16 +92,16 @@ def show_progress(
     first_line: bool = False,
     quiet: bool = False,
 ) -> Iterator[ProgressDisplay]:
-    """Yields a display to call with (done, total) as the work advances.
+    """Yields a progress display, to be called with (done, total) as work advances.
 
     Args:
-        label: what is done, such as "preparing" or "step".
-        total: units in all; None: the first call says it.
-        done: units finished before.
-        note: shown beside the bar until the first call.
-        first_line: where there is no terminal, print a line at the first call already, not only
-            after `LINE_EVERY` seconds.
-        quiet: show nothing.
+        label: name of the work or of its units, such as "preparing" or "step".
+        total: total number of units; None if calls of the display give it.
+        done: number of units finished before.
+        note: text to show beside the bar until the first call.
+        first_line: whether to print a line at the first call already, and not only after
+            `LINE_EVERY` seconds, if stderr is not a terminal.
+        quiet: whether to show nothing.
     """
     if quiet:
         yield ProgressDisplay()
@@ -139,7 +139,7 @@ def _rich_bar() -> Any:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        # The mean over minutes: seconds alone would be thrown off by validations and checkpoints.
+        # Speed is averaged over minutes, since validations and checkpoints take seconds.
         speed_estimate_period=300,
         redirect_stdout=False,
         redirect_stderr=False,

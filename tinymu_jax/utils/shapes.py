@@ -1,4 +1,4 @@
-"""Padding of array lengths, so that few shapes are compiled."""
+"""Rounds array lengths up, so that programs are compiled for few different shapes."""
 
 
 def round_up(number: int, step: int) -> int:

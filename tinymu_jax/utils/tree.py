@@ -1,4 +1,4 @@
-"""Trees of parameters as flat mappings of paths to arrays."""
+"""Converts trees of parameters to flat sequences of paths and arrays, and back."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ Tree = dict[str, Any]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every leaf with its path, the names joined by "/"."""
+    """Yields the path and value of every leaf of a tree; "/" joins the names in a path."""
     for name, value in tree.items():
         path = f"{prefix}/{name}" if prefix else name
         if isinstance(value, Mapping):
@@ -18,7 +18,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def unflatten(leaves: Mapping[str, Any]) -> Tree:
-    """Returns the nested dictionaries of a mapping of paths, the inverse of `flatten`."""
+    """Returns nested dictionaries from leaves by path ("a/b/c"). Inverse of `flatten`."""
     tree: Tree = {}
     for path, leaf in leaves.items():
         *names, last = path.split("/")
