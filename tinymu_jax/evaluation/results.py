@@ -1,4 +1,4 @@
-"""Results of an evaluation, in one form for every benchmark; input of `write_report`.
+"""Data classes of evaluation results, the same for every benchmark; the input of `write_report`.
 
 Fractions are 0 to 1; a report prints them in percent.
 """
@@ -9,29 +9,29 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Metric:
-    """A number, with its 95 % confidence interval if there is one."""
+    """The value of a metric, with its 95 % confidence interval if there is one."""
 
     value: float | None
-    """None: not available; `note` says why."""
+    """None if the metric is not available; `note` says why."""
     low: float | None = None
     high: float | None = None
     count: int | None = None
-    """Number of questions."""
+    """Number of questions that the value was computed from."""
     note: str = ""
     is_fraction: bool = True
-    """False for a metric on a scale of its own, such as BLEU."""
+    """Whether the value is a fraction of 1, printed in percent; a mean number of words is not."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of metrics."""
+    """A table of metrics."""
 
     title: str
     columns: Sequence[str]
     rows: Mapping[str, Sequence[Metric | None]]
-    """Row name to one metric per column; None is an empty cell."""
+    """One metric per column for each row, by the row's name; None is an empty cell."""
     note: str = ""
-    """Printed below the table."""
+    """Text printed below the table."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +41,26 @@ class Radar:
     title: str
     axes: Sequence[str]
     series: Mapping[str, Sequence[float]]
-    """Series name to one fraction per axis; NaN is a gap."""
+    """One fraction per axis for each series, by the series' name; NaN leaves a gap."""
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """A confusion matrix."""
+    """A confusion matrix: how often each label was predicted for each true label."""
 
     title: str
     labels: Sequence[str]
     counts: Sequence[Sequence[int]]
-    """Rows are the true labels, columns the predicted ones."""
+    """Rows are the true labels, columns the predicted labels."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """A reliability diagram: accuracy by bins of confidence. Empty bins are omitted."""
+    """A reliability diagram: the accuracy in each bin of confidence. Empty bins are omitted."""
 
     title: str
     confidence: Sequence[float]
-    """Mean of each bin."""
+    """Mean confidence of the answers in each bin."""
     accuracy: Sequence[float]
     counts: Sequence[int]
     ece: float
@@ -69,7 +69,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Example:
-    """A question with the model's answer."""
+    """A question with the expected and the predicted answer."""
 
     audio: str
     """Path of the recording."""
@@ -77,7 +77,7 @@ class Example:
     expected: str
     predicted: str
     score: float | None = None
-    """Higher is better; None where an answer is only right or wrong."""
+    """Score of the predicted answer, higher is better; None if answers are only right or wrong."""
     options: Sequence[str] = ()
 
 
@@ -86,22 +86,22 @@ class EvalResult:
     """Result of one evaluation of one checkpoint."""
 
     kind: str
-    """"MuChoMusic", "captions", "classification" or "list"."""
+    """Kind of evaluation: "MuChoMusic", "captions", "classification" or "list"."""
     title: str
     checkpoint: str
     headline: Mapping[str, Metric]
-    """The few metrics by which checkpoints are compared."""
+    """The few metrics by which checkpoints are compared, by name."""
     tables: Sequence[Table]
     notices: Sequence[str] = ()
-    """Warnings at the top of the report: skipped questions, missing recordings."""
+    """Warnings for the top of the report, such as skipped questions or missing recordings."""
     missing: int = 0
     """Number of questions whose recording is missing or broken."""
     radars: Sequence[Radar] = ()
     confusions: Sequence[Confusion] = ()
     reliabilities: Sequence[Reliability] = ()
     worst: Sequence[Example] = ()
-    """The twenty worst answers."""
+    """The worst answers, twenty at most."""
     published: Mapping[str, Metric] = field(default_factory=dict)
-    """Published values of metrics in `headline`."""
+    """Published values of some metrics in `headline`, by the metric's name."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Everything the numbers depend on."""
+    """All settings that the metrics depend on, by name."""

@@ -18,22 +18,22 @@ from tinymu_jax.utils.files import make_folder, read_json_object, write_json, wr
 JSON_FILE, TEXT_FILE, PAGE_FILE = "report.json", "report.md", "report.html"
 
 FORMAT = 2
-"""Version of report.json."""
+"""Version of the format of report.json."""
 
 REMEDY = "write it again with this version's `tinymu evaluate`"
 
 
 def write_report(results: Sequence[EvalResult], output: Path) -> Path:
-    """Writes report.json, report.md and report.html; returns the path of the page.
+    """Writes report.json, report.md and report.html; returns the path of the HTML page.
 
     Args:
-        results: of one checkpoint or several. Results of the same kind and title are compared with
-            the first of them.
-        output: folder, made if it does not exist.
+        results: the results of one checkpoint or several. Results of the same kind and title form
+            one section, which compares their checkpoints.
+        output: the folder of the report, created if it does not exist.
 
     Raises:
-        InputError: no results; a table or chart has more or fewer values than columns, axes or
-            labels; the folder cannot be written to.
+        InputError: there are no results; a table or chart has more or fewer values than columns,
+            axes or labels; the folder cannot be written to.
     """
     if not results:
         raise InputError(f"{output}: there are no results to report; evaluate something first")
@@ -50,13 +50,13 @@ def write_report(results: Sequence[EvalResult], output: Path) -> Path:
 
 
 def read_report(path: str | Path) -> list[EvalResult]:
-    """Reads the results in a report.json; lists become tuples.
+    """Reads the evaluation results from a report.json; lists become tuples.
 
     Args:
-        path: the file or its folder.
+        path: the report.json, or the folder that holds it.
 
     Raises:
-        InputError: it cannot be read or is not a report; the message names the key.
+        InputError: the file cannot be read or is not a report; the message names the wrong key.
     """
     path = _report_file(Path(path))
     content = read_json_object(path, REMEDY)
@@ -74,14 +74,14 @@ def read_report(path: str | Path) -> list[EvalResult]:
 
 
 def compare_reports(reports: Sequence[str | Path], output: Path) -> Path:
-    """Writes one report of the results of several; returns the path of its page.
+    """Writes one report with the results of several reports; returns the path of its HTML page.
 
     Args:
-        reports: report.json files or their folders; the others are compared with the first.
-        output: folder of the new report.
+        reports: the report.json files, or the folders that hold them, in the order of the columns.
+        output: the folder of the new report.
 
     Raises:
-        InputError: a report cannot be read; the folder holds one of the reports.
+        InputError: a report cannot be read, or lies in the folder of the new report.
     """
     for report in reports:
         if _report_file(Path(report)).resolve().parent == Path(output).resolve():
@@ -94,7 +94,10 @@ def _report_file(path: Path) -> Path:
 
 
 def _check(result: EvalResult) -> None:
-    """Raises `InputError` for lists of unequal lengths and repeated columns or axes."""
+    """Raises `InputError` if a table or chart of a result is malformed.
+
+    The number of values must match the columns, axes or labels, and no column or axis may repeat.
+    """
     pairs: list[tuple[str, Sequence[Any], Sequence[Any]]] = []
     for table in result.tables:
         pairs += [(f"{table.title}: row {n!r}", v, table.columns) for n, v in table.rows.items()]
@@ -119,7 +122,7 @@ def _check(result: EvalResult) -> None:
 
 
 def _to_json(value: Any) -> Any:
-    """Returns plain containers for json; NaN and infinity become null."""
+    """Converts dataclasses, containers and numbers to plain json; NaN and infinity become null."""
     if is_dataclass(value):
         return {field.name: _to_json(getattr(value, field.name)) for field in fields(value)}
     if value is None or isinstance(value, str | bool):
@@ -136,7 +139,10 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:
-    """Converts plain json to a type; raises `InputError` naming `where` if it does not fit."""
+    """Converts plain json to the type `kind`.
+
+    Raises `InputError` with `where`, the value's place in the file, if the value does not fit.
+    """
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return None if value is None else _from_json(inside[0], value, where)
@@ -157,7 +163,7 @@ def _from_json(kind: Any, value: Any, where: str) -> Any:
 
 
 def _record(kind: Any, value: Mapping[str, Any], where: str) -> Any:
-    """Builds a dataclass from its fields; those with defaults may be missing."""
+    """Builds the dataclass `kind` from a json object; fields with defaults may be missing."""
     types = get_type_hints(kind)
     required = {
         field.name

@@ -1,7 +1,7 @@
-"""Charts of a report: matplotlib figures, written as SVG to stand inline in the page.
+"""Draws a report's charts with matplotlib, and converts them to SVG to be inlined in HTML.
 
 Colours become CSS variables of report.css, so charts follow the page's light or dark theme. Text
-stays text. The same chart always gives the same SVG.
+is not converted to outlines. The same chart always gives the same SVG.
 """
 
 import io
@@ -23,7 +23,7 @@ from tinymu_jax.evaluation.results import Confusion, Metric, Reliability
 from tinymu_jax.utils.numbers import percent
 
 SERIES_COLOURS = ("#0b62a8", "#c24e00", "#00795a", "#96407c", "#7a6200", "#4a4fb5")
-"""Further series repeat the colours with other dashes."""
+"""Colours of the series of a chart; further series repeat them with other dashes."""
 
 INK, QUIET, RULE, BASELINE = "#1b1e23", "#555c66", "#d5d9df", "#70757d"
 HEAT, CARD, PAPER = "#6aa6de", "#f5f6f8", "#fefefe"
@@ -37,7 +37,7 @@ CSS_VARIABLES = {colour: f"var(--s{number})" for number, colour in enumerate(SER
     CARD: "var(--card)",
     PAPER: "var(--paper)",
 }
-"""What colours become in the SVG."""
+"""The CSS variable that replaces each colour in the SVG."""
 
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -71,32 +71,32 @@ STYLE: dict[str, Any] = {
 DASHES = ("-", (0, (4, 2)), (0, (1.5, 2)), (0, (5, 2, 1.5, 2)))
 
 LINE_HEIGHT = 10.5
-"""Points from one line of text to the next."""
+"""Distance from one line of text to the next, in points."""
 
 RADAR_AXES = range(3, 17)
-"""Numbers of axes that a radar is drawn with; labels of more would overlap."""
+"""The numbers of axes for which a radar chart is drawn; the labels of more would overlap."""
 
 MAX_CONFUSION_LABELS = 40
 
 TOOLTIP = "tooltip:"
-"""Begins an artist's id (`gid`) whose rest becomes a tooltip in the SVG."""
+"""Prefix of an artist's id (`gid`); the rest of the id becomes a tooltip in the SVG."""
 
 
 class Chart(NamedTuple):
-    """A figure and what screen readers say of it."""
+    """A figure, with its title and description for screen readers."""
 
     figure: Figure
     title: str
     description: str
-    """All numbers of the chart."""
+    """All numbers of the chart as text."""
 
 
 def to_svg(chart: Chart, salt: str) -> Markup:
-    """Returns a chart as an SVG element.
+    """Converts a chart to an SVG element for an HTML page.
 
     Args:
-        chart: the chart.
-        salt: differs between the charts of a page, so that ids in their SVGs differ.
+        chart: the chart to convert.
+        salt: a text that is different for each chart of a page, so that no SVG ids collide.
     """
     file = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -124,13 +124,13 @@ def to_svg(chart: Chart, salt: str) -> Markup:
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
-    """Returns a figure of a size in points and axes that fill it; labels go outside."""
+    """Returns a figure (size in points), and axes that fill it; labels lie outside the figure."""
     figure = Figure(figsize=(width / 72, height / 72))
     return figure, figure.add_axes((0, 0, 1, 1))
 
 
 def _wrap(text: str, letters: int, lines: int = 1) -> list[str]:
-    """Returns a label in at most so many lines; the chart's description has all of it."""
+    """Wraps a label to at most `lines` lines of `letters` characters; the rest becomes "…"."""
     wrapped = textwrap.wrap(printable(text), letters) or [""]
     if len(wrapped) > lines:
         wrapped[lines - 1] = wrapped[lines - 1][: letters - 2] + " …"
@@ -139,12 +139,12 @@ def _wrap(text: str, letters: int, lines: int = 1) -> list[str]:
 
 @rc_context(STYLE)
 def radar(title: str, axes: Sequence[str], series: Sequence[RadarSeries]) -> Chart:
-    """Draws fractions around a circle, from 0 at its centre.
+    """Draws a radar chart of fractions, with 0 at the centre.
 
     Args:
-        title: of the chart.
-        axes: their names, clockwise from the top; as many as `RADAR_AXES` allows.
-        series: a fraction per axis each; NaN leaves a gap.
+        title: the chart's title.
+        axes: the names of the axes, clockwise from the top; their number is in `RADAR_AXES`.
+        series: the lines of the chart, with a fraction for each axis; NaN leaves a gap.
     """
     figure = Figure(figsize=(200 / 72, 200 / 72))
     polar: Any = figure.add_axes((0, 0, 1, 1), projection="polar")
@@ -178,7 +178,7 @@ def radar(title: str, axes: Sequence[str], series: Sequence[RadarSeries]) -> Cha
             polar.fill(angles, line.values, color=colour, alpha=0.1)
     for axis, angle in zip(axes, angles, strict=True):
         lines, side, up = _wrap(axis, 16, 3), math.sin(angle), math.cos(angle)
-        # The lines stand above the circle at the top, below it at the bottom, centred at the sides.
+        # Labels stand above the circle at the top, below it at the bottom, beside it at the sides.
         polar.annotate(
             "\n".join(lines),
             (angle, outer),
@@ -200,12 +200,12 @@ def radar(title: str, axes: Sequence[str], series: Sequence[RadarSeries]) -> Cha
 def bars(
     title: str, rows: Sequence[tuple[str, Sequence[Metric | None]]], series: Sequence[str]
 ) -> Chart:
-    """Draws fractions as horizontal bars with their intervals.
+    """Draws fractions as horizontal bars with confidence intervals.
 
     Args:
-        title: of the chart.
-        rows: row name and a metric per series; None has no bar.
-        series: their names, in a legend where there are several.
+        title: the chart's title.
+        rows: the name of each row, and its metric for each series; None gives no bar.
+        series: the names of the series, shown in a legend if there are several.
     """
     thickness, labels, middles, y = 10.5, [], [], 6.0
     for name, _ in rows:
@@ -252,7 +252,7 @@ def bars(
 
 @rc_context(STYLE)
 def confusion(matrix: Confusion) -> Chart:
-    """Draws a confusion matrix as a heat map, shaded by the fraction of its row."""
+    """Draws a confusion matrix as a heat map; shading shows a count's fraction of its row."""
     size = len(matrix.labels)
     side = 30.0 if size <= 12 else 24.0 if size <= 20 else 19.5
     figure, axes = _figure(side * size, side * size)
@@ -287,12 +287,12 @@ def confusion(matrix: Confusion) -> Chart:
 
 @rc_context(STYLE)
 def reliability(diagram: Reliability) -> Chart:
-    """Draws accuracy over confidence, and the number of answers in each bin."""
+    """Draws the accuracy in each bin of confidence, and below it the bin's number of answers."""
     figure = Figure(figsize=(210 / 72, 266 / 72))
     upper: Any = figure.add_axes((0, 56 / 266, 1, 210 / 266))
     lower: Any = figure.add_axes((0, 0, 1, 42 / 266), sharex=upper)
     bins = sorted(zip(diagram.confidence, diagram.accuracy, diagram.counts, strict=True))
-    # Only the bins' means are known: a bar reaches half way to the next, 5 points at most.
+    # Bins have means but no edges: a bar reaches half way to the next bin, at most 5 points.
     between = [(left[0] + right[0]) / 2 for left, right in pairwise(bins)]
     for number, (confidence, accuracy, count) in enumerate(bins):
         low = max(confidence - 0.05, 0.0, between[number - 1] if number else 0.0)

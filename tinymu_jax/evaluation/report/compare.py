@@ -1,4 +1,4 @@
-"""Aligns the results of several checkpoints: groups of results, common tables and radars."""
+"""Groups the results of several checkpoints by evaluation, and merges their radar charts."""
 
 import math
 from collections import Counter
@@ -9,28 +9,28 @@ from tinymu_jax.evaluation.report.text import checkpoint_name
 from tinymu_jax.evaluation.results import EvalResult, Radar, Table
 
 BASELINE = "blind"
-"""Radar series whose names begin with this are baselines."""
+"""Beginning of the name of each radar series that is a baseline."""
 
 Titled = TypeVar("Titled", Table, Radar)
 Key = TypeVar("Key")
 
 
 class Group(NamedTuple):
-    """Results of one evaluation, of one checkpoint or several."""
+    """The results of one evaluation, for one checkpoint or several."""
 
     title: str
     names: Sequence[str]
-    """Unique names of the checkpoints."""
+    """Name of each result's checkpoint, unique in the group."""
     results: Sequence[EvalResult]
 
     @property
     def is_comparison(self) -> bool:
-        """Whether there are several checkpoints."""
+        """Whether the group has the results of several checkpoints."""
         return len(self.names) > 1
 
 
 class RadarSeries(NamedTuple):
-    """A line around a radar."""
+    """One line of a radar chart, with a value for each axis."""
 
     name: str
     values: Sequence[float]
@@ -38,7 +38,7 @@ class RadarSeries(NamedTuple):
 
 
 class MergedRadar(NamedTuple):
-    """Radars of several checkpoints, drawn over each other."""
+    """A radar chart in which the lines of all checkpoints are drawn over each other."""
 
     title: str
     axes: Sequence[str]
@@ -46,7 +46,7 @@ class MergedRadar(NamedTuple):
 
 
 def group_results(results: Sequence[EvalResult]) -> list[Group]:
-    """Groups results of the same kind and title."""
+    """Groups results that have the same kind and the same title."""
     groups: dict[tuple[str, str], list[EvalResult]] = {}
     for result in results:
         groups.setdefault((result.kind, result.title), []).append(result)
@@ -57,7 +57,7 @@ def group_results(results: Sequence[EvalResult]) -> list[Group]:
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """Numbers the names that occur more than once."""
+    """Appends a number to each name that occurs more than once, as in "sft (2)"."""
     counts, seen = Counter(names), Counter[str]()
     unique = []
     for name in names:
@@ -67,12 +67,12 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 
 def by_title(group: Group, parts: Sequence[Sequence[Titled]]) -> list[list[tuple[str, Titled]]]:
-    """Groups tables or radars of the same title, each with the name of its checkpoint.
+    """Groups tables or radars by title, and pairs each one with the name of its checkpoint.
 
     Args:
-        group: names the checkpoints.
-        parts: tables or radars of each checkpoint. If one has several of one title, the first ones
-            form a group, the second ones another, and so on.
+        group: the group of results, which has the names of the checkpoints.
+        parts: the tables or the radars of each checkpoint. If checkpoints have several of one
+            title, the first one of each checkpoint forms a group, the second one another, etc.
     """
     groups: dict[tuple[str, int], list[tuple[str, Titled]]] = {}
     for name, members in zip(group.names, parts, strict=True):
@@ -84,10 +84,10 @@ def by_title(group: Group, parts: Sequence[Sequence[Titled]]) -> list[list[tuple
 
 
 def merge_radars(group: Group) -> list[MergedRadar]:
-    """Merges the checkpoints' radars of the same title.
+    """Merges the radar charts of all checkpoints that have the same title into one.
 
-    Equal baselines are merged. If several checkpoints have several series each, those of one name
-    form a radar of their own.
+    Baselines with equal values are drawn once. If a checkpoint of several has more than one series
+    beside baselines, each name of a series gets its own chart, with one line per checkpoint.
     """
     titled = by_title(group, [result.radars for result in group.results])
     return [merged for radars in titled for merged in _merge(radars, group.is_comparison)]
@@ -103,7 +103,7 @@ def _merge(radars: Sequence[tuple[str, Radar]], is_comparison: bool) -> list[Mer
     for checkpoint, radar in radars:
         for name, fractions in radar.series.items():
             known = dict(zip(radar.axes, fractions, strict=True))
-            # The one object math.nan, so that equal series compare as equal.
+            # Each NaN becomes the same object, math.nan, so that equal series compare as equal.
             values = tuple(
                 math.nan if math.isnan(value) else value
                 for value in (known.get(axis, math.nan) for axis in axes)
@@ -130,5 +130,5 @@ def _is_baseline(name: str) -> bool:
 
 
 def union(parts: Iterable[Iterable[Key]]) -> list[Key]:
-    """Returns the distinct elements of all parts, in order of first occurrence."""
+    """Returns the distinct elements of several iterables, in order of first occurrence."""
     return list(dict.fromkeys(element for part in parts for element in part))

@@ -1,4 +1,4 @@
-"""Worst answers in a report: the audio, and the options with marks."""
+"""Prepares the worst answers for a report: encodes their audio and marks their options."""
 
 import base64
 import io
@@ -15,20 +15,20 @@ from tinymu_jax.evaluation.report.text import file_name, without_folders
 from tinymu_jax.evaluation.results import Example
 
 SECONDS = 10.0
-"""Audio of an example, from its start; about 50 kB in Ogg Vorbis at 16 kHz."""
+"""Seconds of audio embedded per answer, from its start; about 50 kB in Ogg Vorbis at 16 kHz."""
 
 
 class Sound(NamedTuple):
-    """A recording in a page."""
+    """The audio of a recording, to be embedded in a report's HTML page."""
 
     source: str | None
-    """Samples as a data URI; None: it cannot be read."""
+    """Ogg Vorbis as a data URI; None if the recording cannot be read."""
     problem: str = ""
-    """Why it cannot be read."""
+    """Why the recording cannot be read, if so."""
 
 
 def load_sound(path: str) -> Sound:
-    """Returns the first ten seconds of a recording: one channel, 16 kHz."""
+    """Returns the first ten seconds of a recording (mono, 16 kHz), or why it cannot be read."""
     if not path:
         return Sound(None, "no recording was given")
     try:
@@ -41,25 +41,25 @@ def load_sound(path: str) -> Sound:
 
 
 class Option(NamedTuple):
-    """An option of a question."""
+    """An option of a multiple-choice question, as a report shows it."""
 
     text: str
-    """Without its letter."""
+    """The option's words, without its letter."""
     is_correct: bool
     is_predicted: bool
 
     @property
     def marks(self) -> list[str]:
-        """The words "correct" and "predicted", where they apply."""
+        """The words "correct" and "predicted", each if it applies to the option."""
         roles = (("correct", self.is_correct), ("predicted", self.is_predicted))
         return [word for word, applies in roles if applies]
 
 
 def marked_options(example: Example) -> list[Option]:
-    """Returns the options of a question, with the correct and the predicted one marked.
+    """Returns the options of a question, with the correct and the predicted option marked.
 
-    A text names an option by its words or its letter, as in "(B)" or "(B) slow"; other texts mark
-    none.
+    An answer names an option by words or letter, as in "slow", "(B)" or "(B) slow"; any other
+    answer marks no option.
     """
     options = [
         re.sub(rf"^\(?{_letter(number)}\)\s*", "", text)
@@ -72,7 +72,7 @@ def marked_options(example: Example) -> list[Option]:
 
 
 def _named_option(text: str, options: Sequence[str]) -> int | None:
-    """Returns the index of the option that a text names."""
+    """Returns the index of the option that an answer names by words or letter, if it does."""
     text, options = _normalize(text), [_normalize(option) for option in options]
     if text in options:
         return options.index(text)
@@ -90,5 +90,5 @@ def _letter(number: int) -> str:
 
 
 def _normalize(text: str) -> str:
-    """Drops case, repeated spaces and a final full stop."""
+    """Returns a text in lower case, without repeated spaces and final full stops."""
     return " ".join(text.split()).rstrip(".").casefold()

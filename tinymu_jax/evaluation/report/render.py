@@ -1,6 +1,6 @@
 """Renders a report as one HTML page and as Markdown, with the jinja2 templates of this folder.
 
-The page embeds its styles, charts and sounds; it runs no script and fetches nothing.
+The HTML page embeds its styles, charts and audio; it runs no scripts and loads no other files.
 """
 
 import html
@@ -36,12 +36,12 @@ from tinymu_jax.utils.numbers import NOT_AVAILABLE, number
 FOLDER = Path(__file__).parent
 
 BAR_ROWS = range(2, 41)
-"""Numbers of rows that a table's bar chart is drawn with."""
+"""The numbers of rows for which a table gets a bar chart."""
 
 MAX_BAR_COLUMNS = 4
 
 MAX_MATRIX_LABELS = 12
-"""Larger confusion matrices are printed in Markdown as their most frequent mistakes."""
+"""Of a confusion matrix with more labels, Markdown lists only the most frequent mistakes."""
 
 MARKDOWN_CHARACTERS = re.compile(r"([\\`*_\[\]|~])")
 
@@ -50,7 +50,7 @@ Draw = Callable[[charts.Chart], Markup]
 
 
 class Panel(NamedTuple):
-    """A titled part of a report: a table, a chart or both."""
+    """A titled part of a report that shows a table, a chart or both."""
 
     title: str
     grid: Grid
@@ -58,17 +58,17 @@ class Panel(NamedTuple):
     chart: Markup | None = None
     caption: str = ""
     chart_only: bool = False
-    """Whether the page shows the chart instead of the table. Markdown has tables only."""
+    """Whether the HTML page shows the chart instead of the table; Markdown shows the table."""
     is_wide: bool = False
-    """Whether the chart scrolls sideways instead of shrinking to fit."""
+    """Whether a wide chart scrolls sideways instead of shrinking to the width of the page."""
 
 
 def render(groups: Sequence[Group], sounds: Mapping[str, Sound]) -> tuple[str, str]:
-    """Returns the HTML page and the Markdown text of a report.
+    """Returns a report as the text of an HTML page and as Markdown.
 
     Args:
-        groups: what to show.
-        sounds: the recording of each shown answer, by its path.
+        groups: the results to show, one section for each group.
+        sounds: the audio of each recording behind a shown answer, by the recording's path.
     """
     numbers = count()
 
@@ -113,7 +113,7 @@ def _printable(value: Any) -> Any:
 
 
 def _escape_markdown(value: Any) -> Any:
-    """Returns a text as one line without markup."""
+    """Returns a text on one line, with Markdown and HTML characters escaped; else the value."""
     if type(value) is not str:
         return value
     escaped = html.escape(" ".join(printable(value).split()), quote=False)
@@ -121,7 +121,7 @@ def _escape_markdown(value: Any) -> Any:
 
 
 def _code(text: str) -> Markup:
-    """Returns a text as one line of inline code of Markdown."""
+    """Returns a text on one line as Markdown's inline code."""
     words = " ".join(printable(text).split()) or "(nothing)"
     fence = "`" * (max((len(run) for run in re.findall("`+", words)), default=0) + 1)
     space = " " if "`" in words else ""
@@ -129,7 +129,7 @@ def _code(text: str) -> Markup:
 
 
 def _section(group: Group, draw: Draw) -> dict[str, Any]:
-    """Returns the templates' variables for one evaluation."""
+    """Returns the template variables of a report's section, which shows one evaluation."""
     headline, settings = _headline(group, draw), Panel("Settings", settings_grid(group), "words")
     tables = by_title(group, [result.tables for result in group.results])
     rows = [_radars(group, draw)]
@@ -142,7 +142,7 @@ def _section(group: Group, draw: Draw) -> dict[str, Any]:
     ]
     return {
         "title": group.title,
-        # Cards show the headline of one checkpoint, a table compares several.
+        # The headline of one checkpoint is shown as cards, of several as a table.
         "has_cards": not group.is_comparison,
         "headline": headline if headline.grid.rows else None,
         "rows": [row for row in rows if row],
@@ -161,7 +161,13 @@ def _headline(group: Group, draw: Draw) -> Panel:
 
 
 def _table(tables: Sequence[tuple[str, Table]], is_comparison: bool, draw: Draw) -> Panel:
-    """Returns tables of one title as one, with a bar chart."""
+    """Merges the checkpoints' tables of one title into one, and adds a bar chart.
+
+    Args:
+        tables: pairs of a checkpoint's name and its table.
+        is_comparison: whether the tables belong to several checkpoints.
+        draw: a function that converts a chart to SVG.
+    """
     panel = Panel(tables[0][1].title, merge_tables(tables, is_comparison))
     columns, rows = align_tables([table for _, table in tables])
     if not is_comparison:
@@ -175,7 +181,7 @@ def _table(tables: Sequence[tuple[str, Table]], is_comparison: bool, draw: Draw)
 
 
 def _with_bars(panel: Panel, title: str, rows: Rows, series: Sequence[str], draw: Draw) -> Panel:
-    """Adds a bar chart of the fractions among metrics, unless there are too few or too many."""
+    """Adds a bar chart of all fractions to a panel, unless rows or series are too few or many."""
     fractions = [
         (name, [m if m and m.is_fraction and m.value is not None else None for m in metrics])
         for name, metrics in rows
@@ -188,7 +194,7 @@ def _with_bars(panel: Panel, title: str, rows: Rows, series: Sequence[str], draw
 
 
 def _radars(group: Group, draw: Draw) -> list[Panel]:
-    """Returns radars; those of too few or too many axes as bars."""
+    """Returns a panel for each radar chart; bars replace a radar with too few or too many axes."""
     panels = []
     for radar in merge_radars(group):
         panel = Panel(radar.title, radar_grid(radar), chart_only=True)
@@ -207,7 +213,7 @@ def _radars(group: Group, draw: Draw) -> list[Panel]:
 
 
 def _diagrams(group: Group, draw: Draw) -> Iterator[list[Panel]]:
-    """Yields the confusion matrices and reliability diagrams of each checkpoint."""
+    """Yields the panels of each checkpoint's confusion matrices and reliability diagrams."""
     for name, result in zip(group.names, group.results, strict=True):
         suffix = f" ({name})" if group.is_comparison else ""
         panels = []

@@ -1,4 +1,4 @@
-"""Tables and notices of a report as printed text, before they become HTML or Markdown."""
+"""Formats the tables and notices of a report as text, before they become HTML or Markdown."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,41 +13,41 @@ LEGEND = "Fractions are in percent, with 95 % confidence intervals in brackets."
 DIFFERENCE_LEGEND = "A difference is the second checkpoint minus the first."
 
 MAX_MISTAKES = 30
-"""Rows listed of a confusion matrix that is too large to be drawn."""
+"""Maximum number of mistakes listed for a confusion matrix with too many labels."""
 
 
 class Cell(NamedTuple):
-    """A printed metric."""
+    """A table cell with a formatted metric."""
 
     text: str
     interval: str = ""
     count: str = ""
     note: int | None = None
-    """Number of its footnote, from 1."""
+    """Number of the cell's footnote, from 1."""
     unit: str = ""
-    """For a cell that stands alone."""
+    """Unit, shown only where the cell stands outside a table."""
 
 
 class Grid(NamedTuple):
-    """A printed table."""
+    """A table of formatted cells."""
 
     columns: Sequence[tuple[str, Sequence[str]]]
-    """Name and subcolumns; () where it has none."""
+    """Name of each column, and the names of its subcolumns, if any."""
     rows: Sequence[tuple[str, Sequence[Cell]]]
     notes: Sequence[str] = ()
-    """Footnotes."""
+    """Footnotes, in the order of their numbers."""
     remarks: Sequence[str] = ()
     """Paragraphs below the table."""
 
 
 def legend(groups: Sequence[Group]) -> str:
-    """Explains how to read the numbers of a report."""
+    """Returns the sentences that explain how to read the numbers of a report."""
     pair = any(len(group.names) == 2 for group in groups)
     return f"{LEGEND} {DIFFERENCE_LEGEND}" if pair else LEGEND
 
 
 def notices(groups: Sequence[Group]) -> list[str]:
-    """Returns all notices, with the evaluation and the checkpoint where there are several."""
+    """Returns all notices, prefixed by evaluation and checkpoint if the report has several."""
     lines = []
     for group in groups:
         for name, result in zip(group.names, group.results, strict=True):
@@ -63,12 +63,12 @@ def _format(value: float | None, is_fraction: bool, signed: bool = False) -> str
 
 
 def metric_cell(metric: Metric | None, notes: list[str], with_count: bool = False) -> Cell:
-    """Formats a metric.
+    """Formats a metric as a table cell.
 
     Args:
-        metric: None gives an empty cell.
-        notes: footnotes so far; the metric's is appended if it is new.
-        with_count: whether the number of questions stands in the cell.
+        metric: the metric; None gives an empty cell.
+        notes: the table's footnotes so far; the metric's note is appended if it is new.
+        with_count: whether the cell shows the metric's number of questions.
     """
     if metric is None:
         return Cell("")
@@ -87,18 +87,22 @@ def metric_cell(metric: Metric | None, notes: list[str], with_count: bool = Fals
 
 
 def _difference(first: Metric | None, second: Metric | None) -> Cell:
-    """Returns second minus first; empty where one is not available."""
+    """Formats the second metric minus the first; an empty cell if either is not available."""
     if first is None or second is None or first.is_fraction != second.is_fraction:
         return Cell("")
     if not all(m.value is not None and math.isfinite(m.value) for m in (first, second)):
         return Cell("")
     text = _format(second.value - first.value, first.is_fraction, signed=True)
-    # A rounded difference of zero has no sign.
+    # A difference that rounds to zero is printed without a sign.
     return Cell(text if text.strip("+-0.") else text[1:])
 
 
 def align_tables(tables: Sequence[Table]) -> tuple[list[str], dict[str, list[list[Metric | None]]]]:
-    """Returns all columns of tables, and per row and column the metric of each table."""
+    """Aligns tables by the names of their rows and columns.
+
+    Returns the names of all columns; and for each row's name, for each column, one metric per
+    table, or None where the table has no such cell.
+    """
     columns = union(table.columns for table in tables)
     by_row = [
         {row: dict(zip(table.columns, cells, strict=True)) for row, cells in table.rows.items()}
@@ -111,13 +115,13 @@ def align_tables(tables: Sequence[Table]) -> tuple[list[str], dict[str, list[lis
 
 
 def merge_tables(tables: Sequence[tuple[str, Table]], is_comparison: bool) -> Grid:
-    """Prints tables of the same title as one; of two, with their difference.
+    """Formats tables of the same title as one table, with the difference if there are two.
 
-    Question counts get a column if each row has a single one.
+    The numbers of questions get their own column if all metrics of each row agree on it.
 
     Args:
-        tables: with the names of their checkpoints.
-        is_comparison: whether the names are printed.
+        tables: pairs of a checkpoint's name and its table.
+        is_comparison: whether each column gets subcolumns with the names of the checkpoints.
     """
     columns, rows = align_tables([table for _, table in tables])
     subcolumns = [name for name, _ in tables] if is_comparison else []
@@ -137,7 +141,10 @@ def merge_tables(tables: Sequence[tuple[str, Table]], is_comparison: bool) -> Gr
 
 
 def _count_cells(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell] | None:
-    """Returns the number of questions of each row; None if there are none or a row has several."""
+    """Returns a cell with each row's number of questions; None if metrics of a row disagree on it.
+
+    Returns None, too, if no metric has a number of questions.
+    """
     counts = {
         row: {metric.count for metric in metrics if metric and metric.count is not None}
         for row, metrics in rows.items()
@@ -148,7 +155,7 @@ def _count_cells(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell]
 
 
 def headline_grid(group: Group) -> Grid:
-    """Prints the headline metrics of each checkpoint beside the published ones."""
+    """Formats the headline metrics, a row each: every checkpoint's value, then the published."""
     results, notes, rows = group.results, list[str](), []
     names = union([*(one.headline for one in results), *(one.published for one in results)])
     metrics_of = {name: [one.headline.get(name) for one in results] for name in names}
@@ -165,7 +172,7 @@ def headline_grid(group: Group) -> Grid:
 
 
 def _published_cell(group: Group, name: str, notes: list[str]) -> Cell:
-    """Prints the published value of a metric; reports may have different ones."""
+    """Formats the published value of a metric; if results have different ones, all of them."""
     known = [one.published[name] for one in group.results if name in one.published]
     cells = union([metric_cell(metric, notes)] for metric in known)
     if len(cells) < 2:
@@ -174,7 +181,7 @@ def _published_cell(group: Group, name: str, notes: list[str]) -> Cell:
 
 
 def settings_grid(group: Group) -> Grid:
-    """Prints the settings, a column for each checkpoint."""
+    """Formats the evaluation's settings, a row for each setting, a column for each checkpoint."""
     rows = []
     for name in union(result.settings for result in group.results):
         values = [result.settings.get(name) for result in group.results]
@@ -186,7 +193,7 @@ def settings_grid(group: Group) -> Grid:
 
 
 def radar_grid(radar: MergedRadar) -> Grid:
-    """Prints a radar, a row for each axis."""
+    """Formats a radar chart as a table, a row for each axis, a column for each series."""
     rows = [
         (axis, [Cell(percent(line.values[number])) for line in radar.series])
         for number, axis in enumerate(radar.axes)
@@ -195,7 +202,7 @@ def radar_grid(radar: MergedRadar) -> Grid:
 
 
 def confusion_grid(matrix: Confusion) -> Grid:
-    """Prints a confusion matrix."""
+    """Formats a confusion matrix as a table, a row for each true label."""
     rows = [
         (label, [Cell(f"{count:,}") for count in counts])
         for label, counts in zip(matrix.labels, matrix.counts, strict=True)
@@ -205,7 +212,7 @@ def confusion_grid(matrix: Confusion) -> Grid:
 
 
 def mistakes_grid(matrix: Confusion) -> Grid:
-    """Prints the most frequent mistakes of a confusion matrix."""
+    """Formats the most frequent mistakes of a confusion matrix as a table, a row for each."""
     mistakes = sorted(
         (-count, row, column)
         for row, counts in enumerate(matrix.counts)
@@ -221,7 +228,7 @@ def mistakes_grid(matrix: Confusion) -> Grid:
 
 
 def reliability_grid(diagram: Reliability) -> Grid:
-    """Prints a reliability diagram, a row for each bin."""
+    """Formats a reliability diagram as a table, a row for each bin of confidence."""
     rows = [
         (percent(confidence), [Cell(percent(accuracy)), Cell(f"{count:,}")])
         for confidence, accuracy, count in zip(

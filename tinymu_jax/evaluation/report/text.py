@@ -1,13 +1,13 @@
-"""Makes text from outside fit for a report: no control characters, no folders of this machine."""
+"""Cleans text for a report: escapes control characters, removes the folders of local paths."""
 
 import re
 from pathlib import PurePosixPath, PureWindowsPath
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-"""Characters that neither HTML nor XML may hold."""
+"""Pattern of the characters that neither HTML nor XML allows."""
 
 FOLDERS = re.compile(r"(?<![\w/.:<])(?:/|[A-Za-z]:\\)(?:[^/\\\s'\"]+[/\\])+(?=[^/\\\s'\"])")
-"""The folders of an absolute path in running text."""
+"""Pattern of the folders of an absolute path inside running text."""
 
 
 def printable(text: str) -> str:
@@ -16,20 +16,20 @@ def printable(text: str) -> str:
 
 
 def without_folders(text: str) -> str:
-    """Returns a text with absolute paths cut to file names, since reports are passed on."""
+    """Returns a text with absolute paths cut to file names, so that reports can be passed on."""
     return FOLDERS.sub("", text)
 
 
 def file_name(path: str) -> str:
-    """Returns the last part of a path."""
+    """Returns the last part of a POSIX or Windows path."""
     return _path(path).name
 
 
 def checkpoint_name(checkpoint: str) -> str:
-    """Returns a checkpoint's name without the folders of this machine.
+    """Returns the name of a checkpoint's folder without the folders above; other names unchanged.
 
-    A step keeps the name of its run: "/home/me/runs/sft/checkpoints/1200" gives
-    "sft/checkpoints/1200".
+    A checkpoint of a training run keeps the name of the run:
+    "/home/me/runs/sft/checkpoints/1200" gives "sft/checkpoints/1200".
     """
     path = _path(checkpoint)
     if not path.is_absolute():
@@ -42,6 +42,6 @@ def checkpoint_name(checkpoint: str) -> str:
 
 
 def _path(path: str) -> PurePosixPath | PureWindowsPath:
-    """Parses a path of whichever system wrote the report."""
+    """Parses a path as a Windows path if it has a drive, else as a POSIX path."""
     windows = PureWindowsPath(path)
     return windows if windows.drive else PurePosixPath(path)
