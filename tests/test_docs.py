@@ -170,7 +170,7 @@ def test_commands_are_read_off_a_block():
 
 def test_pages_have_commands():
     assert len(OURS) > 30
-    assert len(MODULES) > 3
+    assert any("convert" in words for words in OURS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
