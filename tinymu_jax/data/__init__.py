@@ -1,1 +1,1 @@
-"""Data sets on disk and the Grain loaders that feed audio features."""
+"""Prepared data sets on disk, and the Grain loaders that read training batches from them."""

@@ -1,8 +1,8 @@
 """Random augmentation of waveforms during training.
 
-Effects, order and ranges are those of the published data set class (`AudioDataset` with `wav_aug`
-on). Tempo and pitch are changed with librosa's phase vocoder; the published code (audiomentations
-0.40) uses Signalsmith's stretcher, whose artefacts differ.
+Effects, their order and their ranges equal the published data set class (`AudioDataset` with
+`wav_aug` on). Tempo and pitch are changed with librosa's phase vocoder; the published code
+(audiomentations 0.40) uses Signalsmith's stretcher, which leaves other artefacts.
 """
 
 import threading
@@ -21,17 +21,18 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
 
 FRAME = 2048
-"""Window of the phase vocoder in samples, librosa's default; shorter for shorter clips."""
+"""The phase vocoder's window in samples, librosa's default; clips below it get a shorter window."""
 
 
 def max_columns(dataset: Dataset, config: TinyMUConfig, augment: AugmentConfig) -> int | None:
-    """Returns the most encoder outputs of a cropped clip, or None if clips are not cropped.
+    """Checks that a data set can be augmented, and returns a crop's number of encoder outputs.
 
-    Packing must be planned from lengths with this cap: `dataset.lengths(config, cap)`.
+    Returns None if clips are not cropped. Packing must be planned from lengths that are capped at
+    this number: `dataset.lengths(config, cap)`.
 
     Raises:
-        InputError: a probability or range is invalid; the data set does not hold waveforms, or
-            none that are longer than the crop.
+        InputError: a probability or range is invalid; the data set does not store waveforms, or
+            stores none that are longer than a crop.
     """
     if not augment.enabled:
         return None
@@ -56,20 +57,20 @@ def max_columns(dataset: Dataset, config: TinyMUConfig, augment: AugmentConfig) 
 
 
 def crop_length(config: TinyMUConfig) -> int:
-    """Returns the samples of a clip that a model takes."""
+    """Returns the length of a crop in samples: the model's `max_seconds` at 16 kHz."""
     return int(config.max_seconds * SAMPLE_RATE)
 
 
 def clip_rng(seed: int, block: int, clip: int) -> np.random.Generator:
-    """Returns the random generator for a clip in a block of a run, both by index."""
-    # A spawn key, since the plan's order is seeded with [seed, epoch], equal to [seed, epoch, 0].
+    """Returns the random generator for clip number `clip` of block number `block` of a run."""
+    # A spawn key, since the list [seed, epoch, 0] would seed like [seed, epoch] of the clip order.
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block, clip)))
 
 
 def augment_stored(
     stored: Int16[np.ndarray, "n"], rng: np.random.Generator, config: AugmentConfig, length: int
 ) -> Int16[np.ndarray, "m"]:
-    """Crops a stored waveform to `length` and augments it; values beyond 16 bits are clipped."""
+    """Crops a waveform to `length` samples if configured, augments it, and clips it to 16 bits."""
     if config.crop:
         stored = crop(stored, rng, length)
     samples = augment(stored / np.float32(32768), rng, config)
@@ -79,7 +80,7 @@ def augment_stored(
 def crop(
     samples: Shaped[np.ndarray, "n"], rng: np.random.Generator, length: int
 ) -> Shaped[np.ndarray, "m"]:
-    """Returns a random stretch of `length` samples; shorter clips are returned unchanged."""
+    """Returns `length` consecutive samples from a random start; returns shorter clips unchanged."""
     if len(samples) <= length:
         return samples
     start = int(rng.integers(len(samples) - length + 1))
@@ -89,7 +90,10 @@ def crop(
 def augment(
     samples: Float32[np.ndarray, "n"], rng: np.random.Generator, config: AugmentConfig
 ) -> Float32[np.ndarray, "n"]:
-    """Applies each effect with its probability to samples of -1 to 1; the length stays the same."""
+    """Applies each effect to samples in -1 to 1 with the probability and range in the config.
+
+    The number of samples stays the same.
+    """
     if rng.random() < config.polarity_probability:
         samples = -samples
     if rng.random() < config.noise_probability:
@@ -106,31 +110,34 @@ def augment(
 def add_noise(
     samples: Float32[np.ndarray, "n"], rng: np.random.Generator, amplitude: float
 ) -> Float32[np.ndarray, "n"]:
-    """Adds Gaussian noise with standard deviation `amplitude`."""
+    """Adds Gaussian noise with standard deviation `amplitude` to samples in -1 to 1."""
     noise = rng.standard_normal(len(samples), np.float32)
     return samples + np.float32(amplitude) * noise
 
 
 def gain(samples: Float32[np.ndarray, "n"], decibels: float) -> Float32[np.ndarray, "n"]:
-    """Raises the level by decibels."""
+    """Raises the level of a waveform by a number of decibels, which may be negative."""
     return samples * np.float32(10 ** (decibels / 20))
 
 
 def stretch(samples: Float32[np.ndarray, "n"], rate: float) -> Float32[np.ndarray, "n"]:
-    """Plays `rate` times as fast at the same pitch; the end is cut or padded with zeros."""
+    """Plays a waveform `rate` times as fast at the same pitch.
+
+    The result is cut, or padded with zeros, to the original number of samples.
+    """
     played = _effects().time_stretch(samples, rate=rate, n_fft=_frame(samples))[: len(samples)]
     return np.pad(played, (0, len(samples) - len(played)))
 
 
 def shift_pitch(samples: Float32[np.ndarray, "n"], semitones: float) -> Float32[np.ndarray, "n"]:
-    """Raises the pitch at the same tempo."""
+    """Raises the pitch of a waveform by a number of semitones at the same tempo."""
     return _effects().pitch_shift(
         samples, sr=SAMPLE_RATE, n_steps=semitones, res_type="soxr_hq", n_fft=_frame(samples)
     )
 
 
 def _frame(samples: np.ndarray) -> int:
-    """Returns the phase vocoder's window, no longer than the clip."""
+    """Returns the phase vocoder's window in samples: `FRAME`, or less for clips below `FRAME`."""
     return min(FRAME, 1 << (len(samples).bit_length() - 1))
 
 
@@ -139,7 +146,7 @@ _IMPORT_LOCK = threading.Lock()
 
 
 def _effects() -> ModuleType:
-    """Returns `librosa.effects`, initialized once for all threads."""
+    """Returns the module `librosa.effects`, initialized by the first thread that calls this."""
     with _IMPORT_LOCK:
         return _initialized_effects()
 

@@ -1,4 +1,4 @@
-"""Text-only baselines of multiple choice: the shortest option, always the same letter."""
+"""Text-only baselines for multiple choice: answer the shortest option, or always one letter."""
 
 from collections.abc import Sequence
 
@@ -6,9 +6,10 @@ from tinymu_jax.data.question_formats import LETTERS
 
 
 def length_baseline(options: Sequence[str], right: int, longest: bool = False) -> float:
-    """Returns the probability that the shortest or longest option is right; ties are shared.
+    """Returns the probability that choosing the shortest (or longest) option is right.
 
-    Lengths are in characters; `right` is an index.
+    Lengths are in characters; among equal lengths, an option is chosen at random. `right` is the
+    index of the right option.
     """
     lengths = [len(option) for option in options]
     chosen = max(lengths) if longest else min(lengths)
@@ -16,7 +17,10 @@ def length_baseline(options: Sequence[str], right: int, longest: bool = False) -
 
 
 def option_baselines(questions: Sequence[tuple[Sequence[str], int]]) -> dict[str, list[float]]:
-    """Returns the probability that each baseline is right, per (options, index of the right)."""
+    """Returns the name of each baseline -> the probability, per question, that it is right.
+
+    A question is a pair: its options, and the index of the right option.
+    """
     most = max(len(options) for options, _ in questions)
     return {
         "shortest option": [length_baseline(*question) for question in questions],

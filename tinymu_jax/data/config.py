@@ -1,4 +1,4 @@
-"""Configs of data sets: features, preparation, augmentation and synthesis."""
+"""Configs for preparing data sets, augmenting stored waveforms and synthesizing music."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,47 +13,48 @@ Resampling = Literal["torchaudio", "kaiser-best"]
 
 @dataclass(frozen=True)
 class FeatureConfig(ConfigBase):
-    """How recordings are read, and what is stored of them."""
+    """How recordings are read, and which features of them a prepared data set stores."""
 
     kind: FeatureKind = "log_mel"
-    """waveform (int16, 16 kHz): 320 kB for 10 s, can be augmented; log_mel (float16): 160 kB;
-    embeddings of the frozen encoder (bfloat16): 480 kB, the training step skips the encoder;
-    text: token ids of a text file in place of audio, for text-only training of the decoder."""
+    """Stored features of a clip. waveform (int16, 16 kHz): 320 kB for 10 s, can be augmented;
+    log_mel (float16): 160 kB; embeddings of the frozen encoder (bfloat16): 480 kB, the training
+    step skips the encoder; text: token ids of a text file, for text-only decoder training."""
     mono: Mono = "first"
-    """The first channel, as TinyMU is trained, or the mean of all, as MATPAC is."""
+    """How channels become one: first takes the first channel (training of TinyMU), mean averages
+    all channels (training of MATPAC)."""
     resampler: Resampling = "torchaudio"
-    """torchaudio's default, as TinyMU is trained, or kaiser-best, as MATPAC is."""
+    """Resampling filter: torchaudio's default (training of TinyMU) or kaiser-best (MATPAC)."""
     max_seconds: float = 10.0
-    """Recordings are cut to this length."""
+    """Longest stored clip in seconds; the rest of a recording is cut off."""
 
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """How a data set is prepared."""
+    """How a data set is prepared from recordings and questions."""
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
-    """What is stored of each clip."""
+    """How recordings are read, and which features of them are stored."""
     clips_per_shard: int = 1024
-    """Clips in one file; an unfinished shard is redone after an interruption."""
+    """Clips in one shard (a file); after an interruption, unfinished shards are written again."""
     max_bad_fraction: float = 0.001
     """Largest fraction of recordings that may be missing or unusable."""
     workers: int = 0
-    """Processes; 0 means one per core."""
+    """Number of processes that read recordings; 0 means one per core."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig(ConfigBase):
     """Random augmentation of stored waveforms during training.
 
-    Probabilities and ranges are the published ones; effects are applied in this order.
+    Default probabilities and ranges are published; effects are applied in the order of the fields.
     """
 
     enabled: bool = False
-    """Whether clips are augmented at all."""
+    """Whether clips are cropped and changed at random; if False, all other fields are unused."""
     crop: bool = True
-    """Take a random crop of the model's `max_seconds` from clips that are stored longer."""
+    """Whether to take a random crop of the model's `max_seconds` from clips longer than that."""
     polarity_probability: float = 0.3
-    """Probability of inverting the sign."""
+    """Probability of inverting the sign of all samples."""
     noise_probability: float = 0.3
     """Probability of adding Gaussian noise."""
     noise_min: float = 0.001
@@ -67,16 +68,16 @@ class AugmentConfig(ConfigBase):
     stretch_probability: float = 0.5
     """Probability of changing the tempo at constant pitch."""
     stretch_min: float = 0.95
-    """Lowest tempo factor."""
+    """Lowest tempo factor; 1 keeps the tempo."""
     stretch_max: float = 1.05
-    """Highest tempo factor."""
+    """Highest tempo factor; 1 keeps the tempo."""
     pitch_probability: float = 0.5
     """Probability of changing the pitch at constant tempo."""
     semitones: float = 2.0
     """Largest change of the pitch in semitones, up or down."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns (whether it holds, description) of each constraint on the values."""
+        """Returns, for each constraint on the fields, whether it holds and its description."""
         effects = ("polarity", "noise", "gain", "stretch", "pitch")
         probabilities = [f"{name}_probability" for name in effects]
         return [
@@ -95,34 +96,35 @@ class AugmentConfig(ConfigBase):
 
 
 NO_AUGMENT = AugmentConfig()
-"""Clips as they are stored."""
+"""Augmentation that is off: clips are used as they are stored."""
 
 
 @dataclass(frozen=True)
 class SynthesisConfig:
-    """What is synthesised."""
+    """Which synthetic clips and questions are generated."""
 
     clips: int = 1000
-    """Number of clips."""
+    """Number of synthesized clips."""
     texts: int = 0
-    """Number of clips that are only described in text."""
+    """Number of clips that are described in a text file instead of synthesized."""
     seconds: float = 4.0
-    """Length of a clip; below 2.5 s, slow clips have neither a metre nor a contour."""
+    """Length of a clip in seconds; below 2.5 s, slow clips are too short for metre and contour."""
     seed: int = 0
-    """Random seed."""
+    """Random seed for the facts, sounds and questions of all clips."""
     held_out: bool = False
-    """Use only the combinations of facts reserved for tests, instead of only the others."""
+    """Draw clips only from the combinations of facts that are reserved for tests; if False, only
+    from the other combinations."""
     captions: int = 1
-    """Captions per clip."""
+    """Number of captions per clip."""
     open: int = 2
-    """Open questions per clip."""
+    """Number of open questions per clip."""
     choice: int = 3
-    """Multiple-choice questions per clip; the first is about the timbre."""
+    """Number of multiple-choice questions per clip; the first is about the timbre."""
     binary: int = 5
-    """Yes/no questions per clip."""
+    """Number of yes/no questions per clip."""
     timbre: str | None = None
-    """Use this timbre for all clips."""
+    """Timbre of all clips; None draws the timbre of each clip."""
     extra: tuple[str, ...] = ()
     """Additional timbres (accordion) for clips and answer options."""
     workers: int = 0
-    """Processes; 0 means one per core."""
+    """Number of processes that synthesize clips; 0 means one per core."""

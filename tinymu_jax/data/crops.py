@@ -1,4 +1,4 @@
-"""Random crops of log-mels for pre-training the encoder, by step number."""
+"""Batches of random log-mel crops, by step number, for pre-training the encoder."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -22,39 +22,39 @@ from tinymu_jax.utils.files import exists
 MATPAC_FEATURES = FeatureConfig(
     "log_mel", mono="mean", resampler="kaiser-best", max_seconds=float(MAX_CLIP_SECONDS)
 )
-"""How MATPAC's pre-training reads recordings: whole, and the mean of their channels."""
+"""How MATPAC's pre-training reads recordings: whole, averaging their channels."""
 
 MAX_UNUSABLE = 10
-"""Consecutive unusable recordings before an error."""
+"""Number of consecutive unusable recordings after which reading a crop fails with an error."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Recordings with at least as many frames as a crop."""
+    """The recordings of a folder that have at least as many frames as a crop."""
 
     folder: Path
     size: int
     name: Callable[[int], str]
-    """Returns the name of a recording."""
+    """Returns the name of the recording with an index."""
     log_mel: Callable[[int], Float[np.ndarray, "frames F"]]
-    """Returns the normalized log-mel of a whole recording, float16; raises `InputError` if it
-    cannot be read."""
+    """Returns the normalized float16 log-mel of the whole recording with an index; raises
+    `InputError` if the recording cannot be read."""
     num_short: int
-    """Skipped recordings with too few frames."""
+    """Number of recordings that were skipped since they have fewer frames than a crop."""
     num_unusable: int = 0
-    """Skipped recordings that cannot be read."""
+    """Number of recordings that were skipped since they cannot be read."""
 
     def __len__(self) -> int:
         return self.size
 
 
 def open_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
-    """Opens a prepared data set of log-mels, or a folder of recordings.
+    """Opens the recordings of a prepared data set of log-mels, or of a folder of audio files.
 
     Args:
-        folder: of the data set or the recordings.
-        frames: of a crop.
-        patch_size: frames per encoder output, the unit of the data set's index.
+        folder: folder of the data set or of the audio files.
+        frames: number of frames of a crop; shorter recordings are skipped.
+        patch_size: frames per encoder output, in which a data set's index measures lengths.
 
     Raises:
         InputError: the data set has no log-mels, or no recording has enough frames.
@@ -71,7 +71,7 @@ def open_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
 
 
 def stored_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
-    """Opens a prepared data set; see `open_corpus`."""
+    """Opens the recordings of a prepared data set of log-mels; see `open_corpus`."""
     dataset = Dataset(folder)
     if dataset.features.kind != "log_mel":
         raise InputError(
@@ -79,7 +79,7 @@ def stored_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
             "prepare it with --features log_mel"
         )
     columns = dataset.index.columns
-    # The last patch may be partial, so recordings near the limit are measured.
+    # The index counts a partial last patch as whole, so recordings near the limit are read.
     candidates = np.flatnonzero((columns - 1) * patch_size < frames).tolist()
     short = {i for i in candidates if len(dataset[i].features) < frames}
     records = [i for i in range(len(columns)) if i not in short]
@@ -93,7 +93,10 @@ def stored_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
 
 
 def folder_corpus(folder: str | Path, frames: int) -> Corpus:
-    """Lists the recordings below a folder, which are decoded at every access."""
+    """Lists the audio files below a folder that, by their headers, have the frames of a crop.
+
+    An audio file is decoded at every access.
+    """
     folder = Path(folder)
     lengths = {path: _frames_by_header(path) for path in list_audio_files(folder)}
     paths = [path for path, length in lengths.items() if length >= frames]
@@ -109,7 +112,7 @@ def folder_corpus(folder: str | Path, frames: int) -> Corpus:
 
 
 def _frames_by_header(path: Path) -> int:
-    """Returns a recording's number of frames according to its header; -1 if unreadable."""
+    """Returns the number of log-mel frames by an audio file's header, or -1 if unreadable."""
     import soundfile
 
     try:
@@ -121,16 +124,16 @@ def _frames_by_header(path: Path) -> int:
 
 
 class CropBatch(NamedTuple):
-    """N blocks of C crops."""
+    """One step's random crops: N blocks of C crops."""
 
     log_mel: Float[np.ndarray, "N C frames F"]
-    """float16, normalized."""
+    """The normalized log-mel of each crop, float16."""
     number: Int[np.ndarray, "N"]
-    """Index of each block in the run, which seeds its masks."""
+    """Index of each block in the run, which seeds the block's masks."""
 
 
 class CropBatches(EpochBatches):
-    """Batches of random crops."""
+    """Batches of random log-mel crops from a corpus, by step number."""
 
     def __init__(
         self,
@@ -143,24 +146,27 @@ class CropBatches(EpochBatches):
         steps: int,
         seed: int,
     ) -> None:
-        """Takes a corpus and the number of frames of a crop; see `EpochBatches`."""
+        """Plans batches of crops of `frames` frames from a corpus.
+
+        See `EpochBatches` for the other arguments.
+        """
         self.corpus, self.frames = corpus, frames
         self._reported: set[int] = set()
         super().__init__(corpus.folder, len(corpus), clips, blocks, block_ids, seed, epochs, steps)
 
     def name(self, number: int) -> str:
-        """Returns the name of a recording."""
+        """Returns the name of the recording with an index in the corpus."""
         return self.corpus.name(number)
 
     def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> CropBatch:
-        """Reads a block; see `EpochBatches`."""
+        """Reads a random crop of each recording of a block; see `EpochBatches.read_block`."""
         crops = [self._crop(int(clip), block, index) for index, clip in enumerate(numbers)]
         return CropBatch(np.array(crops), np.int32(block))
 
     def _crop(self, clip: int, block: int, index: int) -> Float[np.ndarray, "frames F"]:
-        """Returns a random crop, seeded by block and index.
+        """Returns a random crop of a recording; the block's and the crop's index seed its position.
 
-        An unusable recording is replaced by the next one.
+        If the recording is unusable, the next usable recording in the corpus takes its place.
         """
         candidates = ((clip + offset) % len(self.corpus) for offset in range(MAX_UNUSABLE))
         log_mel = next((x for x in map(self._try_read, candidates) if x is not None), None)
@@ -174,7 +180,7 @@ class CropBatches(EpochBatches):
         return log_mel[start : start + self.frames]
 
     def _try_read(self, clip: int) -> Float[np.ndarray, "frames F"] | None:
-        """Returns a recording's log-mel, or None if it is unusable, which is reported once."""
+        """Returns a recording's log-mel; None if it is unusable, reported once per recording."""
         try:
             log_mel = self.corpus.log_mel(clip)
             if len(log_mel) >= self.frames:

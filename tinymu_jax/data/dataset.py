@@ -1,10 +1,10 @@
-"""A prepared data set: shards of records and a manifest.
+"""Random access to a prepared data set, a folder with shards of records and a manifest.
 
 dataset.json                  manifest: features, preprocessing, counts, shards; written last
-index.npz                     lengths of all records, for planning the packing
-bad.jsonl                     recordings that could not be used, with the reason
-shard-00000.array_record      records, see `tinymu_jax.data.records`
-shard-00000.json              the shard's part of the manifest and the index
+index.npz                     lengths of all clips and questions, for planning the packing
+bad.jsonl                     paths of unusable recordings, each with the reason
+shard-00000.array_record      records (clips with questions), see `tinymu_jax.data.records`
+shard-00000.json              part of the manifest and index that describes this shard
 """
 
 from collections.abc import Mapping
@@ -30,27 +30,27 @@ RERUN = "run `tinymu data prepare` again, it continues where something is missin
 
 
 class DatasetIndex(NamedTuple):
-    """Lengths of R records and their Q questions, before truncation."""
+    """Lengths of the R clips of a data set and of their Q questions, before truncation."""
 
     columns: Int[np.ndarray, "R"]
-    """Encoder outputs of each clip."""
+    """Number of encoder outputs of each clip (of tokens, if the clips are texts)."""
     first: Int[np.ndarray, "R1"]
-    """Index of each record's first question, followed by Q."""
+    """Index of each clip's first question, followed by Q."""
     prompt: Int[np.ndarray, "Q"]
-    """Prompt tokens."""
+    """Number of prompt tokens of each question."""
     answer: Int[np.ndarray, "Q"]
-    """Answer tokens, without the end token."""
+    """Number of answer tokens of each question, without the end token."""
 
     def lengths(
         self, config: TinyMUConfig, max_columns: int | None = None, text: bool = False
     ) -> SequenceLengths:
-        """Returns the lengths that a model sees, prompts and answers truncated as published.
+        """Returns the decoder's lengths of audio, prompts and answers, truncated as published.
 
         Args:
-            config: of the model.
-            max_columns: cap on a clip's columns, where longer clips are cropped
-                (`tinymu_jax.data.augment.max_columns`).
-            text: clips are texts, whose tokens go to the decoder without projection.
+            config: config of the model.
+            max_columns: number of encoder outputs to which longer clips are cropped
+                (`tinymu_jax.data.augment.max_columns`); None: clips are not cropped.
+            text: whether the clips are texts, whose tokens the decoder takes without projection.
         """
         limit = config.max_text_tokens
         audio = self.columns if max_columns is None else np.minimum(self.columns, max_columns)
@@ -62,13 +62,13 @@ class DatasetIndex(NamedTuple):
 
 
 class Dataset:
-    """Random access to the records of a prepared data set."""
+    """The records (clips with questions) of a prepared data set, by index."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Opens a folder and checks its shards against the manifest.
+        """Opens the folder of a data set and compares the shards' sizes with the manifest.
 
         Raises:
-            InputError: it is not a data set, or a shard is missing or truncated.
+            InputError: the folder holds no data set, or a shard is missing or truncated.
         """
         self.folder = Path(folder)
         path = self.folder / DATASET_FILE
@@ -94,11 +94,11 @@ class Dataset:
         return len(self.index.columns)
 
     def lengths(self, config: TinyMUConfig, max_columns: int | None = None) -> SequenceLengths:
-        """Returns the lengths that a model sees; see `DatasetIndex.lengths`."""
+        """Returns the decoder's lengths of all clips and questions; see `DatasetIndex.lengths`."""
         return self.index.lengths(config, max_columns, self.features.kind == "text")
 
     def __getitem__(self, number: int) -> Record:
-        """Reads a record."""
+        """Reads the record with an index: a clip's features and questions."""
         if self._source is None:
             from grain.sources import ArrayRecordDataSource
 
@@ -107,15 +107,15 @@ class Dataset:
         return decode_record(self._source[number])
 
     def __getstate__(self) -> Mapping[str, Any]:
-        """Drops the open files when the object is pickled."""
+        """Returns the state to pickle, without the open shard files."""
         return self.__dict__ | {"_source": None}
 
     def check_model(self, tokenizer: str, encoder: Mapping[str, Any]) -> None:
-        """Raises `InputError` if the data set was prepared for another tokenizer or encoder.
+        """Raises `InputError` if the data set was prepared with another tokenizer or encoder.
 
         Args:
             tokenizer: contents of the model's `tokenizer.json`.
-            encoder: encoder params.
+            encoder: parameters of the model's encoder; compared if the data set stores embeddings.
         """
         if fingerprint.of_text(tokenizer) != self.manifest["tokenizer"]:
             raise InputError(

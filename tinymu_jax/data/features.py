@@ -1,4 +1,4 @@
-"""Features stored of a clip: waveform, log-mel, encoder embeddings, or tokens of a text."""
+"""Computes the features that data sets store: waveforms, log-mels, embeddings or text tokens."""
 
 from pathlib import Path
 
@@ -17,14 +17,17 @@ from tinymu_jax.utils.shapes import round_up
 
 
 def read_recording(path: str | Path, config: FeatureConfig) -> Clip:
-    """Reads a recording with the config's channel, resampler and length; see `read_clip`."""
+    """Reads a recording with the config's channel mixing, resampler and maximum length.
+
+    See `read_clip` for errors.
+    """
     return read_clip(
         path, config.max_seconds, mono=config.mono, resampler=RESAMPLERS[config.resampler]
     )
 
 
 def as_waveform(clip: Clip) -> np.ndarray:
-    """Returns (n,) int16, exact for files of 16 bits at 16 kHz."""
+    """Converts a clip to int16 samples (n,), without loss if its file has 16 bits at 16 kHz."""
     return np.clip(np.round(clip.samples * 32768), -32768, 32767).astype(np.int16)
 
 
@@ -32,8 +35,8 @@ _log_mel = jax.jit(log_mel)
 
 
 def as_log_mel(clip: Clip) -> np.ndarray:
-    """Returns (frames, 80) float16, normalized."""
-    # Padding to whole seconds keeps the number of compiled shapes small; frames are independent.
+    """Computes the normalized log-mel of a clip: (frames, 80) float16."""
+    # Padding to whole seconds leaves few shapes to compile, and does not change the clip's frames.
     padded = np.zeros(round_up(len(clip.samples), SAMPLE_RATE), np.float32)
     padded[: len(clip.samples)] = clip.samples
     frames = np.asarray(_log_mel(padded))[: num_frames(len(clip.samples))]
@@ -41,10 +44,10 @@ def as_log_mel(clip: Clip) -> np.ndarray:
 
 
 def read_text_tokens(path: str | Path, tokenizer: Tokenizer) -> np.ndarray:
-    """Returns (A,) int32, the tokens of a text file.
+    """Reads a text file and returns its token ids, (A,) int32.
 
     Raises:
-        InputError: it is missing, empty, or not text.
+        InputError: the file is missing, empty, or not text.
     """
     tokens = tokenizer.encode(read_text(path, "name a folder with the texts"))
     if not tokens:
@@ -53,12 +56,15 @@ def read_text_tokens(path: str | Path, tokenizer: Tokenizer) -> np.ndarray:
 
 
 def as_embeddings(vectors: np.ndarray) -> np.ndarray:
-    """Returns the encoder's last layer (A, E) in bfloat16."""
+    """Converts the encoder's embeddings of a clip, (A, E), to bfloat16 for storing."""
     return np.asarray(vectors).astype(ml_dtypes.bfloat16)
 
 
 def num_columns(features: np.ndarray, kind: FeatureKind, patch_size: int) -> int:
-    """Returns the number of encoder outputs (one per `patch_size` frames), or of text tokens."""
+    """Returns the number of encoder outputs for stored features, or of tokens if they are text.
+
+    `patch_size` is the number of log-mel frames per encoder output.
+    """
     if kind in ("embeddings", "text"):
         return len(features)
     frames = num_frames(len(features)) if kind == "waveform" else len(features)

@@ -1,4 +1,4 @@
-"""Batches of clips with labels, for training the encoder on labels."""
+"""Batches of clips with labels, by step number, for training the encoder to predict labels."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,25 +12,25 @@ from tinymu_jax.data.loader import ClipReader, EpochBatches
 from tinymu_jax.errors import InputError
 
 HEAD = "labels"
-"""Name of the linear head among the params."""
+"""Key of the linear classification head in the parameter tree."""
 
 FILE_COLUMN = "file_name"
 
 
 class LabelTable(NamedTuple):
-    """One value of each of K categories per clip."""
+    """A table of labels: one value of each of K categories for every clip."""
 
     categories: Mapping[str, Sequence[str]]
-    """Sorted values of each category."""
+    """Name of each category -> its possible values, sorted."""
     of: Mapping[str, Int[np.ndarray, "K"]]
-    """Indices of a clip's values, by file name."""
+    """File name of each clip -> the index of the clip's value in every category."""
 
 
 def read_label_table(path: str | Path) -> LabelTable:
-    """Reads a csv with the column `file_name` and one column per category.
+    """Reads a table of labels from a csv with the column `file_name` and one column per category.
 
     Raises:
-        InputError: it cannot be read, lacks a column, has an empty field, or repeats a file.
+        InputError: the csv cannot be read, lacks a column, has an empty field or repeats a file.
     """
     remedy = f"name a csv whose first line names {FILE_COLUMN} and categories"
     rows = list(read_rows(Path(path), (FILE_COLUMN,), remedy))
@@ -54,19 +54,19 @@ def read_label_table(path: str | Path) -> LabelTable:
 
 
 class LabelBatch(NamedTuple):
-    """N blocks of C clips with their labels."""
+    """One step's clips with their labels: N blocks of C clips."""
 
     features: np.ndarray
-    """(N, C, ...) as stored."""
+    """Stored features of the clips, (N, C, ...), padded with zeros."""
     lengths: Int[np.ndarray, "N C"]
     labels: np.ndarray
-    """(N, C, K) index of each category's value, or (N, C, classes) multi-hot."""
+    """Index of the clip's value in each category, (N, C, K), or multi-hot, (N, C, classes)."""
     number: Int[np.ndarray, "N"]
-    """Index of each block in the run, which seeds its randomness."""
+    """Index of each block in the run, which seeds the block's randomness."""
 
 
 class LabelBatches(EpochBatches):
-    """Batches of clips with their labels."""
+    """Batches of a data set's clips with their labels, by step number."""
 
     def __init__(
         self,
@@ -78,7 +78,10 @@ class LabelBatches(EpochBatches):
         epochs: int,
         steps: int = 0,
     ) -> None:
-        """Takes a reader of clips and their labels by file name; see `EpochBatches`."""
+        """Plans batches of the clips of a reader's data set.
+
+        `labels` maps a clip's file name to its label array; see `EpochBatches` for the others.
+        """
         self.reader, self.labels, dataset = reader, labels, reader.dataset
         super().__init__(
             dataset.folder, len(dataset), clips, blocks, block_ids, reader.seed, epochs, steps
@@ -86,11 +89,11 @@ class LabelBatches(EpochBatches):
         self._paths: dict[str, str] = {}
 
     def name(self, number: int) -> str:
-        """Returns the path of a clip's recording."""
+        """Returns the path of the recording of the clip with an index in the data set."""
         return self.reader.dataset[number].clip
 
     def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> LabelBatch:
-        """Reads a block; see `EpochBatches`."""
+        """Reads the features and labels of a block's clips; see `EpochBatches.read_block`."""
         records = [self.reader.dataset[int(number)] for number in numbers]
         features, lengths = self.reader.read(records, block, self.size)
         labels = np.stack([self._labels(record.clip) for record in records])

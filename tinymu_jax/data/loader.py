@@ -1,4 +1,4 @@
-"""Batches by step number, independent of the number of processes."""
+"""Training batches by step number; a step's clips do not depend on the number of processes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -21,21 +21,21 @@ from tinymu_jax.models.packing import PackedBlock, PackedGroup, PackingConfig, b
 
 
 class Batch(NamedTuple):
-    """N blocks of C clips each."""
+    """One step's clips and questions: N blocks of C clips."""
 
     features: np.ndarray
-    """(N, C, ...) as stored, padded with zeros: waveform (n,), log_mel (frames, F),
-    embeddings (A, E) or text (A,)."""
+    """Stored features of the clips, (N, C, ...), padded with zeros. The axes of a clip are (n,)
+    for waveform, (frames, F) for log_mel, (A, E) for embeddings and (A,) for text."""
     lengths: Int[np.ndarray, "N C"]
-    """Samples, frames, vectors or tokens of each clip; 0 for padding clips."""
+    """Number of samples, frames, embeddings or tokens of each clip; 0 for padding clips."""
     records: Int[np.ndarray, "N C"]
-    """Record numbers of the clips; -1 for padding clips."""
+    """Index of each clip's record in the data set; -1 for padding clips."""
     blocks: PackedBlock
-    """Packed questions, with a leading axis N."""
+    """The blocks' packed questions; each array has a leading axis N."""
 
 
 class ClipReader:
-    """Stacks clips of a data set, padded to the longest clip of the data set."""
+    """Stacks features of clips, padded to the (cropped) length of the data set's longest clip."""
 
     def __init__(
         self,
@@ -45,7 +45,10 @@ class ClipReader:
         seed: int = 0,
         seconds: float | None = None,
     ) -> None:
-        """See `PackedBatches`; clips are cut to `seconds`."""
+        """Prepares to read clips of a data set, cutting them to `seconds` if given.
+
+        See `PackedBatches` for the other arguments and errors.
+        """
         self.dataset, self.config = dataset, config
         self.augment, self.seed = augment, seed
         self.cap = max_columns(dataset, config, augment)
@@ -65,12 +68,15 @@ class ClipReader:
     def read(
         self, records: Sequence[Record], block: int, num_clips: int
     ) -> tuple[np.ndarray, Int[np.ndarray, "C"]]:
-        """Returns features (C, ...) and their lengths, padded with zeros.
+        """Augments and stacks the features of a block's clips, padded with zeros.
 
         Args:
-            records: at most C.
-            block: index of their block in the run, which seeds the augmentation.
-            num_clips: C.
+            records: the clips' records, at most `num_clips`.
+            block: index of the block in the run, which seeds the augmentation.
+            num_clips: number of clips C that the block is padded to.
+
+        Returns:
+            The features (C, ...), and the length of each clip, 0 for padding clips.
         """
         features = np.zeros((num_clips, self.size, *self.shape), self.dtype)
         lengths = np.zeros(num_clips, np.int32)
@@ -85,7 +91,10 @@ class ClipReader:
 
 
 class PackedBatches:
-    """The batches of a run by step number, as far as this process computes them."""
+    """The batches of packed questions of a run, by step number.
+
+    A batch holds only the blocks that this process computes.
+    """
 
     def __init__(
         self,
@@ -98,17 +107,18 @@ class PackedBatches:
         augment: AugmentConfig = NO_AUGMENT,
         seed: int = 0,
     ) -> None:
-        """Takes a plan, which must be the same in all processes.
+        """Splits the blocks of a packing plan into steps.
 
         Args:
             dataset: prepared data set.
-            plan: of all epochs, made from lengths with the cap of `max_columns`.
+            plan: packing plan of all epochs, the same in all processes, made from lengths that
+                are capped at `max_columns`.
             packing: settings that the plan was made with.
-            config: of the model.
-            blocks: blocks per step, over all processes.
-            block_ids: which blocks of a step this process computes; default: all.
+            config: config of the model.
+            blocks: number of blocks per step, over all processes.
+            block_ids: indices, within a step, of the blocks that this process computes; None: all.
             augment: waveform augmentation.
-            seed: of the augmentation.
+            seed: seed of the augmentation.
 
         Raises:
             InputError: see `tinymu_jax.data.augment.max_columns`.
@@ -120,16 +130,16 @@ class PackedBatches:
         self.num_audio = dataset.lengths(config, self.reader.cap).audio
 
     def __len__(self) -> int:
-        """Returns the number of steps; blocks of the last may be empty."""
+        """Returns the number of steps in the run; blocks of the last step may be empty."""
         return -(-self.plan.num_blocks // self.blocks)
 
     def __getitem__(self, step: int) -> Batch:
-        """Reads a step's clips and lays out its questions."""
+        """Reads the clips and packs the questions of this process's blocks of a step."""
         blocks = [self._block(step * self.blocks + i) for i in self.block_ids]
         return jax.tree.map(lambda *parts: np.stack(parts), *blocks)
 
     def _block(self, number: int) -> Batch:
-        """Reads one block, without axis N; blocks beyond the plan are empty."""
+        """Reads the block with an index in the run, without axis N; empty beyond the plan's end."""
         plan, packing = self.plan, self.packing
         entries = plan.entries(number)
         groups = plan.group[entries].tolist()
@@ -150,7 +160,7 @@ class PackedBatches:
 
 
 class EpochBatches(ABC):
-    """Batches of clips by step number, as far as this process computes them.
+    """Batches of clips by step number; a batch holds only the blocks that this process computes.
 
     Clips are shuffled anew each epoch; an epoch's incomplete last step is dropped.
     """
@@ -166,17 +176,17 @@ class EpochBatches(ABC):
         epochs: int,
         steps: int,
     ) -> None:
-        """Computes the number of steps.
+        """Plans the steps of a run.
 
         Args:
-            folder: of the clips, for messages.
-            total: number of clips.
-            clips: C, clips per block.
-            blocks: N, blocks per step, over all processes.
-            block_ids: which blocks of a step this process computes.
-            seed: of the order.
-            epochs: passes over the clips; 0: as many as `steps` needs.
-            steps: of the run, if `epochs` is 0.
+            folder: folder of the clips, for error messages.
+            total: number of clips in the folder.
+            clips: number of clips C per block.
+            blocks: number of blocks N per step, over all processes.
+            block_ids: indices, within a step, of the blocks that this process computes.
+            seed: seed of the clips' order.
+            epochs: number of passes over the clips; 0: as many as `steps` needs.
+            steps: number of steps of the run, used if `epochs` is 0.
 
         Raises:
             InputError: there are fewer clips than a step takes.
@@ -201,37 +211,37 @@ class EpochBatches(ABC):
         return type(blocks[0])(*map(np.stack, zip(*blocks, strict=True)))
 
     def numbers(self, step: int) -> Int[np.ndarray, "N C"]:
-        """Returns the clips of a step."""
+        """Returns the indices of the clips in each of a step's blocks, over all processes."""
         epoch, index = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(self.total)
         count = self.blocks * self.size
         return order[index * count : (index + 1) * count].reshape(self.blocks, self.size)
 
     def names(self, step: int) -> list[str]:
-        """Returns the names of a step's recordings."""
+        """Returns the names of the recordings of all clips of a step, over all processes."""
         return [self.name(int(number)) for number in self.numbers(step).reshape(-1)]
 
     @abstractmethod
     def name(self, number: int) -> str:
-        """Returns the name of a clip's recording."""
+        """Returns the name of the recording of the clip with an index."""
 
     @abstractmethod
     def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> tuple[Any, ...]:
-        """Reads a block, without axis N.
+        """Reads the clips of one block; returns a named tuple of arrays without axis N.
 
         Args:
-            numbers: its clips.
-            block: its index in the run, which seeds its randomness.
+            numbers: indices of the block's clips.
+            block: index of the block in the run, which seeds the block's randomness.
         """
 
 
 def iterate(
     batches: PackedBatches | EpochBatches, start: int = 0, threads: int = 8, prefetch: int = 2
 ) -> Iterator[Any]:
-    """Yields batches from a step on, prefetched with Grain.
+    """Yields the batches of steps `start`, `start + 1`, ..., reading `prefetch` batches ahead.
 
-    The step number is the whole state: continuing at it, on any number of processes, repeats and
-    skips no example. `prefetch` batches are read ahead.
+    The step number is the loader's whole state: a run that continues at a step, on any number of
+    processes, repeats and skips no example.
     """
     import grain
 

@@ -1,8 +1,8 @@
-"""MusicSkills question lists.
+"""Reads question lists in the format of MusicSkills.
 
-A list is a JSON array of records with the keys of `FIELDS`, whose recordings lie in one folder.
-The published loader looks the folder up by the first record's data set, so that the last list of
-a data set sets the folder of all; here every list has its own folder.
+A list is a JSON array of records (questions) with the keys `FIELDS`; the recordings of a list lie
+in one folder. The published loader keeps one folder per data set, so that the last list of a data
+set replaces the folder of the earlier lists; here every list has its own folder.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ FIELDS = ("file_name", "input_text", "target_text", "dataset", "task")
 
 
 class QuestionAnswer(NamedTuple):
-    """A question and its reference answer."""
+    """A question about a recording, its reference answer, and the name of its task."""
 
     prompt: str
     answer: str
@@ -29,23 +29,25 @@ class ClipQuestions(NamedTuple):
 
     path: Path
     dataset: str
-    """Data set named by the first list with this recording."""
+    """Name of the recording's data set, from the first list that contains the recording."""
     questions: tuple[QuestionAnswer, ...]
 
 
 class QuestionLists(NamedTuple):
-    """The contents of several lists."""
+    """The recordings and questions of several lists."""
 
     clips: list[ClipQuestions]
-    """In the order of the lists."""
+    """Recordings with their questions, in the order in which the lists first name them."""
     repeated: int
-    """Skipped duplicates: same clip, question and answer."""
+    """Number of skipped questions: an earlier one has the same recording, prompt, answer, task."""
 
 
 def pair_with_folders(
     lists: Sequence[str | Path], folders: Sequence[str | Path]
 ) -> list[tuple[Path, Path]]:
-    """Pairs each list with the folder of its recordings: one for all, or one per list.
+    """Returns pairs of each list and the folder of its recordings.
+
+    `folders` holds one folder for all lists, or one per list in the same order.
 
     Raises:
         InputError: there is no list, the number of folders is wrong, or a folder does not exist.
@@ -67,7 +69,7 @@ def pair_with_folders(
 
 
 def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> QuestionLists:
-    """Reads lists and joins the questions about each recording.
+    """Reads question lists and collects all questions about each recording.
 
     See `pair_with_folders` and `read_list` for arguments and errors.
     """
@@ -85,10 +87,10 @@ def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> Qu
 
 
 def list_recordings(folders: Sequence[str | Path]) -> QuestionLists:
-    """Returns all recordings below some folders, without questions.
+    """Lists all recordings below several folders, without questions.
 
     Raises:
-        InputError: there is no folder, or one has no recordings.
+        InputError: no folder is given, or a folder has no recordings.
     """
     if not folders:
         raise InputError(
@@ -103,10 +105,10 @@ def list_recordings(folders: Sequence[str | Path]) -> QuestionLists:
 
 
 def read_list(path: Path) -> list[dict[str, str]]:
-    """Returns the records of a list.
+    """Reads the records of one question list.
 
     Raises:
-        InputError: it is not a list, is empty, or a record lacks a key.
+        InputError: the file is not a list of records, is empty, or has a record that lacks a field.
     """
     remedy = "name a list of questions, or download it again"
     records = read_json_list(path, remedy)
@@ -118,7 +120,7 @@ def read_list(path: Path) -> list[dict[str, str]]:
 
 
 def _check_record(record: Any, where: str) -> None:
-    """Raises `InputError` for a record with a missing or empty field."""
+    """Raises `InputError`, which begins with `where`, if a record's field is missing or empty."""
     if not isinstance(record, dict):
         raise InputError(f"{where}: is not an object; each has {', '.join(FIELDS)}")
     for key in FIELDS:

@@ -1,4 +1,4 @@
-"""Preparing a data set from question lists and recordings, in parallel and resumable."""
+"""Prepares data sets from question lists and recordings, in parallel and resumable."""
 
 import json
 from collections.abc import Sequence
@@ -30,7 +30,8 @@ from tinymu_jax.utils.files import (
 from tinymu_jax.utils.progress import Progress, no_progress
 
 STARTED_FILE = "preparing.json"
-"""The inputs of the data set, written first, so that other inputs cannot be mixed in."""
+"""File with the settings and fingerprints of a data set's inputs, written first: a rerun with other
+inputs is refused."""
 
 Manifest = dict[str, Any]
 
@@ -47,17 +48,17 @@ def prepare(
     """Prepares a data set, or continues an interrupted one; returns the manifest (dataset.json).
 
     Args:
-        lists: JSON files of MusicSkills records; none to prepare the recordings alone.
-        folders: of the recordings: one for all lists, or one per list.
+        lists: JSON files of MusicSkills records; empty to prepare recordings without questions.
+        folders: folders of the recordings: one for all lists, or one per list.
         output: folder of the data set.
-        tokenizer: contents of the decoder's `tokenizer.json`; None without lists.
-        config: settings.
-        encoder: computes the embeddings, if `config.features.kind` is embeddings.
-        progress: called with the clips done and in all.
+        tokenizer: contents of the decoder's `tokenizer.json`; None without questions and texts.
+        config: settings of the preparation.
+        encoder: checkpoint of the encoder, if `config.features.kind` is embeddings; else None.
+        progress: called with the number of clips done and the number of all clips.
 
     Raises:
         InputError: lists or folders are invalid; the output folder holds another data set, or
-            another process writes it; too many recordings are unusable (see `bad.jsonl`).
+            another process writes to it; too many recordings are unusable (see `bad.jsonl`).
     """
     if (config.features.kind == "embeddings") != (encoder is not None):
         raise InputError(
@@ -88,7 +89,7 @@ def prepare(
 def _split(
     output: Path, clips: Sequence[ClipQuestions], tokenizer: str | None, config: PrepareConfig
 ) -> list[Shard]:
-    """Splits clips into shards."""
+    """Splits clips into shards of `config.clips_per_shard` clips, named in the output folder."""
     size = config.clips_per_shard
     return [
         Shard(
@@ -102,10 +103,10 @@ def _split(
 
 
 def _check_inputs(output: Path, inputs: Manifest) -> None:
-    """Records the inputs of the data set, or compares them with those of an interrupted run.
+    """Writes the data set's inputs to `STARTED_FILE`, or compares them with an earlier run's.
 
     Raises:
-        InputError: the folder holds a data set of other inputs, which are named, or other files.
+        InputError: an input differs from the earlier run's; the folder holds unrelated files.
     """
     started = output / STARTED_FILE
     if exists(started):
@@ -131,7 +132,11 @@ def _make_shards(
     encoder: Checkpoint | None,
     progress: Progress,
 ) -> list[Manifest]:
-    """Writes the shards that are missing; returns the manifests of all."""
+    """Writes the shards that are missing in the output folder; returns all shards' manifests.
+
+    Raises:
+        InputError: too many recordings are unusable.
+    """
     manifests = [_read_manifest(shard.path) for shard in shards]
     missing = [index for index, manifest in enumerate(manifests) if manifest is None]
     total = sum(len(shard.clips) for shard in shards)
@@ -156,7 +161,7 @@ def _make_shards(
 
 
 def _read_manifest(path: Path) -> Manifest | None:
-    """Returns the manifest of a complete shard, else None."""
+    """Returns the manifest of the shard with a path, or None if the shard is not complete."""
     manifest_path = path.with_suffix(".json")
     if not (exists(path) and exists(manifest_path)):
         return None
@@ -167,7 +172,11 @@ def _read_manifest(path: Path) -> Manifest | None:
 def _check_bad(
     manifests: Sequence[Manifest | None], total: int, max_fraction: float, output: Path
 ) -> None:
-    """Writes bad.jsonl; raises `InputError` if too many recordings are unusable."""
+    """Writes the unusable recordings of finished shards to bad.jsonl.
+
+    Raises:
+        InputError: the number of unusable recordings exceeds `max_fraction` of `total` clips.
+    """
     bad = [fault for manifest in manifests if manifest for fault in manifest["bad"]]
     lines = "".join(json.dumps(fault, ensure_ascii=False) + "\n" for fault in bad)
     write_text(output / BAD_FILE, lines)
@@ -180,7 +189,10 @@ def _check_bad(
 
 
 def _finish(output: Path, inputs: Manifest, shards: Sequence[Manifest]) -> Manifest:
-    """Writes the index and, last, the manifest."""
+    """Joins the shards' manifests; writes the data set's index and, last, its manifest.
+
+    Returns the manifest.
+    """
     counts = [len(lengths) for shard in shards for lengths in shard["prompts"]]
     prompt, answer = (
         np.array([n for shard in shards for lengths in shard[key] for n in lengths], np.int32)

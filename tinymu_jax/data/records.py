@@ -1,4 +1,4 @@
-"""Serialization of records: a clip's features with all its questions."""
+"""Serializes records, the entries of a data set: a clip's features with all questions about it."""
 
 from typing import Any, NamedTuple
 
@@ -16,31 +16,31 @@ _DTYPES = {np.dtype(t).name: np.dtype(t) for t in (np.int16, np.int32, np.float1
 
 
 class StoredQuestion(NamedTuple):
-    """A question and its answer, as text and as tokens of the data set's tokenizer."""
+    """A question and its answer, as text and as token ids from the data set's tokenizer."""
 
     prompt: str
     answer: str
     task: str
     prompt_ids: Int[np.ndarray, "P"]
-    """Not truncated; see `as_packed_question`."""
+    """Token ids of the whole prompt; `as_packed_question` truncates them."""
     answer_ids: Int[np.ndarray, "Y"]
-    """Without the end token."""
+    """Token ids of the whole answer, without the end token."""
 
 
 class Record(NamedTuple):
-    """A clip and its questions."""
+    """A clip's stored features, and all questions about the clip."""
 
     clip: str
     """Path of the recording."""
     dataset: str
     features: np.ndarray
-    """waveform (n,) int16, log_mel (frames, 80) float16, embeddings (A, E) bfloat16, or
-    text (A,) int32."""
+    """The features of the data set's kind: waveform (n,) int16, log_mel (frames, 80) float16,
+    embeddings (A, E) bfloat16, or text (A,) int32."""
     questions: tuple[StoredQuestion, ...]
 
 
 def encode_record(record: Record) -> bytes:
-    """Serializes a record."""
+    """Serializes a record to bytes. Inverse of `decode_record`."""
     features = np.ascontiguousarray(record.features)
     content = {
         "clip": record.clip,
@@ -57,7 +57,7 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(content: bytes) -> Record:
-    """Deserializes a record; its features are a view of the bytes."""
+    """Deserializes a record from bytes, of which the record's arrays are read-only views."""
     fields: dict[str, Any] = msgpack.unpackb(content)
     features = np.frombuffer(fields["features"], _DTYPES[fields["type"]])
     questions = tuple(
@@ -68,9 +68,9 @@ def decode_record(content: bytes) -> Record:
 
 
 def as_packed_question(stored: StoredQuestion, config: TinyMUConfig) -> PackedQuestion:
-    """Truncates a question and its answer to `max_text_tokens`, as published.
+    """Truncates a prompt and its answer to `max_text_tokens` tokens each, as published.
 
-    The end token follows answers that are shorter than the limit, and no others.
+    The end token is appended only to answers that are shorter than the limit.
     """
     limit = config.max_text_tokens
     labels = [*stored.answer_ids.tolist(), config.end_token][:limit]

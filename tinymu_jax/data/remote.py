@@ -1,7 +1,7 @@
-"""Data sets on buckets (gs://, s3://, any URL of fsspec), copied to the local disk.
+"""Copies data sets from buckets (gs://, s3://, any URL of fsspec) to the local disk.
 
-ArrayRecord needs random access and opens local files only. One of the processes on a machine makes
-the copy, the others wait for it.
+ArrayRecord needs random access and opens local files only. Of the processes on a host, one copies
+the data set, while the others wait for the copy.
 """
 
 import fcntl
@@ -21,35 +21,34 @@ PARALLEL_FILES = 8
 LOCK_FILE = "lock"
 
 IN_PROGRESS_FILE = "copying.json"
-"""Manifest of the data set that is being copied; renamed to `dataset.json` when all is there."""
+"""Name of the manifest in an incomplete copy; renamed to `dataset.json` after the last file."""
 
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"}
-"""Packages that fsspec needs, by protocol."""
+"""Name of the package that fsspec needs to open URLs, by the URL's protocol."""
 
 
 def is_url(place: str) -> bool:
-    """Returns whether a string is a URL (gs://bucket/folder) and not a path."""
+    """Returns whether a string is a URL (gs://bucket/folder) instead of a local path."""
     return re.match(r"[a-z][a-z0-9+.-]*://", place) is not None
 
 
 def local_path(place: str) -> Path:
-    """Returns a path, or the path of a URL's local copy."""
+    """Returns a local path as it is; copies the data set at a URL, and returns the copy's path."""
     return local_copy(place) if is_url(place) else Path(place)
 
 
 def local_copy(url: str) -> Path:
-    """Copies a data set to the cache folder, as far as files are missing or have changed.
+    """Copies a data set from a URL to the cache folder, and returns the folder of the copy.
 
-    An interrupted copy is continued.
+    A complete copy is reused if the data set's manifest is unchanged; an interrupted copy is
+    continued.
 
     Args:
-        url: of a data set's folder, such as gs://bucket/data.
-
-    Returns:
-        The folder of the copy.
+        url: URL of the data set's folder, such as gs://bucket/data.
 
     Raises:
-        InputError: there is no data set, the package for such URLs is missing, or copying fails.
+        InputError: the URL holds no data set, the package for its protocol is missing, or copying
+            fails.
     """
     files, root = _open_url(url)
     root = root.rstrip("/")
@@ -70,7 +69,7 @@ def local_copy(url: str) -> Path:
 
 
 def _open_url(url: str) -> tuple[Any, str]:
-    """Returns the file system of a URL, and the path in it."""
+    """Returns the fsspec file system that a URL names, and the URL's path in this file system."""
     from fsspec.core import url_to_fs
 
     protocol = url.split(":", 1)[0]
@@ -86,7 +85,7 @@ def _open_url(url: str) -> tuple[Any, str]:
 
 
 def _copy(files: Any, root: str, folder: Path, url: str) -> None:
-    """Copies the files of a data set that the folder lacks."""
+    """Copies the files of the data set at `root` that the folder lacks; `url` is for messages."""
     remote_manifest = f"{root}/{DATASET_FILE}"
     try:
         manifest = files.cat_file(remote_manifest)
@@ -98,7 +97,7 @@ def _copy(files: Any, root: str, folder: Path, url: str) -> None:
     if complete.exists() and complete.read_bytes() == manifest:
         return
     if not (in_progress.exists() and in_progress.read_bytes() == manifest):
-        # Shards of an earlier data set at this URL would have the same names.
+        # Files left from an earlier data set at this URL may have the same names and sizes.
         for old in folder.iterdir():
             if old.is_file() and old.name != LOCK_FILE:
                 old.unlink()
@@ -111,8 +110,8 @@ def _copy(files: Any, root: str, folder: Path, url: str) -> None:
             raise InputError(f"{url}: {path} would leave the copy's folder; rename it there")
         if target.exists() and target.stat().st_size == listing[path]["size"]:
             return
-        # Some file systems write blocks out of order: the size shows completeness only after a
-        # rename.
+        # Some file systems write blocks out of order, so that a partial file may have full size:
+        # only complete files are renamed to their final name.
         part = target.with_name(f"{target.name}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
         files.get_file(path, str(part))

@@ -1,7 +1,7 @@
-"""Deterministic packed-batch sampler, derived from sequence lengths.
+"""Plans which questions are packed into which row and block, from the questions' lengths alone.
 
-All processes compute the same plan. The position in the data is a block number, which does not
-depend on the number of processes.
+All processes compute the same plan. The position of a run in the data is a block number, which does
+not depend on the number of processes.
 """
 
 import bisect
@@ -17,73 +17,79 @@ from tinymu_jax.models.packing import PackingConfig, question_length
 
 
 class SequenceLengths(NamedTuple):
-    """Lengths of R records and their Q questions."""
+    """Lengths, as the decoder takes them, of the R clips and Q questions of a data set."""
 
     audio: Int[np.ndarray, "R"]
-    """Projected audio vectors of each clip."""
+    """Number of projected audio vectors of each clip."""
     first: Int[np.ndarray, "R1"]
     """Index of each clip's first question, followed by Q."""
     prompt: Int[np.ndarray, "Q"]
-    """Prompt tokens."""
+    """Number of prompt tokens of each question."""
     labels: Int[np.ndarray, "Q"]
-    """Answer tokens, including the end token."""
+    """Number of answer tokens of each question, including the end token."""
 
 
 class QuestionGroups(NamedTuple):
-    """Questions grouped by clip, in the order of the records: N groups.
+    """The N groups into which a data set's questions are split, in the order of the clips.
 
-    A group is a clip's audio and consecutive questions about it that fit into one row.
+    A group is a clip's audio and consecutive questions about the clip that fit into one row.
     """
 
     record: Int[np.ndarray, "N"]
     first: Int[np.ndarray, "N"]
-    """Index of the first question."""
+    """Index of each group's first question."""
     stop: Int[np.ndarray, "N"]
-    """Index after the last question."""
+    """Index after each group's last question."""
     slots: Int[np.ndarray, "N"]
-    """Decoder positions, including audio and separator."""
+    """Number of decoder positions of each group, including audio and separator."""
     labels: Int[np.ndarray, "N"]
 
 
 class BlockCounts(NamedTuple):
-    """Sizes of some blocks without padding."""
+    """What several blocks hold together, without padding."""
 
     questions: int
     slots: int
-    """Decoder positions, including audio."""
+    """Number of decoder positions in use, including audio."""
     labels: int
     clips: int
-    """Clips that are encoded."""
+    """Number of clips to encode; a clip counts once in every block that contains it."""
 
 
 class PackingPlan(NamedTuple):
-    """The groups of B blocks, in the order of computation: N entries, one per group and epoch."""
+    """The packing of a run: which groups of questions are in which row of which of B blocks.
+
+    The plan has N entries, one per group and epoch, in the order of the blocks.
+    """
 
     groups: QuestionGroups
     group: Int[np.ndarray, "N"]
-    """Index of the group."""
+    """Index in `groups` of each entry's group."""
     row: Int[np.ndarray, "N"]
-    """Row in the block."""
+    """Row of the block in which each entry is packed."""
     start: Int[np.ndarray, "B1"]
-    """First entry of each block, followed by N."""
+    """Index of each block's first entry, followed by N."""
 
     @property
     def num_blocks(self) -> int:
-        """Blocks in all epochs."""
+        """Number of blocks B in all epochs."""
         return len(self.start) - 1
 
     def entries(self, first: int, stop: int | None = None) -> slice:
-        """Returns the entries of block `first`, or of blocks `first` to `stop`; past B none."""
+        """Returns the slice of the plan's entries in blocks `first` to before `stop`.
+
+        `stop` is `first + 1` by default; blocks from B on have no entries.
+        """
         stop = first + 1 if stop is None else stop
         return slice(*(self.start[min(number, self.num_blocks)] for number in (first, stop)))
 
     def records(self, first: int, stop: int) -> list[int]:
-        """Returns the distinct records of some blocks."""
+        """Returns the indices, each once, of the records in blocks `first` to before `stop`."""
         groups = self.group[self.entries(first, stop)]
         return list(dict.fromkeys(self.groups.record[groups].tolist()))
 
     def counts(self, first: int, stop: int) -> BlockCounts:
-        """Returns the sizes of some blocks; blocks past B are empty."""
+        """Counts what blocks `first` to before `stop` hold; blocks from B on are empty."""
         groups = self.group[self.entries(first, stop)]
         questions = self.groups.stop[groups] - self.groups.first[groups]
         sums = (questions, self.groups.slots[groups], self.groups.labels[groups])
@@ -91,7 +97,7 @@ class PackingPlan(NamedTuple):
         return BlockCounts(*(int(numbers.sum()) for numbers in sums), clips)
 
     def fill(self, packing: PackingConfig) -> dict[str, float]:
-        """Returns the fractions of slots, clips and labels in use over all blocks."""
+        """Returns the fractions of the slots, clips and labels of all blocks that are in use."""
         counts = self.counts(0, self.num_blocks)
         capacity = {
             "slots": packing.rows * packing.row_length,
@@ -107,10 +113,10 @@ class PackingPlan(NamedTuple):
 def make_groups(
     lengths: SequenceLengths, packing: PackingConfig, config: TinyMUConfig
 ) -> QuestionGroups:
-    """Splits each clip's questions into as few groups as rows and blocks allow.
+    """Splits each clip's questions into groups, each as long as a row and a block allow.
 
     Raises:
-        InputError: a question does not fit into a row or block.
+        InputError: a question with its clip's audio does not fit into a row or block.
     """
     sizes = question_length(lengths.prompt, lengths.labels, config)
     max_questions = packing.questions_per_group or len(sizes)
@@ -139,7 +145,10 @@ def make_groups(
 
 
 def shuffled(groups: QuestionGroups, seed: int, epochs: int) -> Iterator[int]:
-    """Yields every group once per epoch, clips in random order, a clip's groups together."""
+    """Yields the index of every group once per epoch, with clips in random order.
+
+    The groups of one clip follow each other.
+    """
     edges = np.flatnonzero(np.diff(groups.record, prepend=-1, append=-1))
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(edges) - 1)
@@ -150,13 +159,13 @@ def shuffled(groups: QuestionGroups, seed: int, epochs: int) -> Iterator[int]:
 def make_plan(
     groups: QuestionGroups, packing: PackingConfig, seed: int, epochs: int
 ) -> PackingPlan:
-    """Packs the shuffled groups of all epochs into rows and blocks.
+    """Shuffles the groups of all epochs and packs them into rows and blocks.
 
-    A row starts with the oldest group of the buffer and is filled with the longest that fit. A
-    block ends when its rows are full, or its clips or labels.
+    A row begins with the groups that have waited longest in a buffer, and ends with the one or two
+    that fill it best. A block ends when its rows are full or it holds the most clips or labels.
 
     Raises:
-        InputError: there are no questions.
+        InputError: the data set has no questions.
     """
     if len(groups.record) == 0:
         raise InputError("the data set has no questions; prepare it from lists that have some")
@@ -175,10 +184,10 @@ def make_plan(
 
 
 class _RowPacker:
-    """Packs rows from a buffer of groups, which is indexed by age and by length.
+    """Packs groups into rows from a buffer of groups, which is indexed by age and by length.
 
-    A group's age is its position in the shuffled order: the buffer may hold the same group of two
-    epochs.
+    A group's age is its position in the shuffled order of all epochs. It identifies a buffered
+    group, as the buffer may hold the same group for two epochs.
     """
 
     def __init__(
@@ -188,14 +197,14 @@ class _RowPacker:
         self.slots, self.labels = groups.slots.tolist(), groups.labels.tolist()
         self.record = groups.record.tolist()
         self.by_age: dict[int, int] = {}
-        # Buffered groups, sorted by length.
+        # Lengths and ages of the buffered groups, sorted by length.
         self.lengths: list[int] = []
         self.ages: list[int] = []
         self.next_age = self.total_length = 0
         self.begin_block()
 
     def fill_buffer(self) -> bool:
-        """Fills the buffer; returns whether it holds any group."""
+        """Fills the buffer with the next groups of the order; returns whether it holds any."""
         while len(self.by_age) < self.packing.buffer_size:
             group = next(self.order, None)
             if group is None:
@@ -209,16 +218,16 @@ class _RowPacker:
         return bool(self.by_age)
 
     def begin_block(self) -> None:
-        """Starts an empty block."""
+        """Starts a block without clips and labels."""
         self.clips: set[int] = set()
         self.labels_left = self.packing.max_labels
 
     def pack_row(self) -> list[int]:
-        """Returns the groups of a row, which are taken from the buffer."""
+        """Takes the groups of the block's next row from the buffer; returns their indices."""
         row: list[int] = []
         room = self.packing.row_length
         while self.fill_buffer() and self.lengths[0] <= room:
-            # The oldest group while three more would fit, then the one or two that fit best.
+            # Take the oldest group while three of average length would fit, then the best fit.
             roomy = not row or room * len(self.lengths) > 3 * self.total_length
             ages = self._oldest(room) if roomy else self._best_fit(room) or self._oldest(room)
             if not ages:
@@ -230,7 +239,7 @@ class _RowPacker:
         return row
 
     def _take(self, age: int) -> int:
-        """Moves a group from the buffer to the block."""
+        """Moves the group with an age from the buffer to the block; returns the group's index."""
         group = self.by_age.pop(age)
         index = self.ages.index(age, bisect.bisect_left(self.lengths, self.slots[group]))
         del self.lengths[index], self.ages[index]
@@ -240,11 +249,14 @@ class _RowPacker:
         return group
 
     def _oldest(self, room: int) -> list[int]:
-        """Returns the age of the oldest group that fits, or nothing."""
+        """Returns the age of the oldest group that fits into `room` positions; [] if none fits."""
         return next(([age] for age in self.by_age if self._fit([age], room)), [])
 
     def _best_fit(self, room: int) -> list[int]:
-        """Returns the ages of the one or two groups that leave least room, if they fit."""
+        """Returns the ages of the one or two groups that leave least of `room` positions empty.
+
+        Returns [] if these groups do not fit into the block.
+        """
         single = bisect.bisect_right(self.lengths, room) - 1
         if single < 0:
             return []
@@ -260,7 +272,7 @@ class _RowPacker:
         return [self.ages[single]] if self._fit([self.ages[single]], room) else []
 
     def _fit(self, ages: Sequence[int], room: int) -> bool:
-        """Returns whether groups fit into `room` positions and into the block."""
+        """Returns whether groups, given by age, fit into `room` positions and into the block."""
         groups = [self.by_age[age] for age in ages]
         return (
             sum(self.slots[group] for group in groups) <= room

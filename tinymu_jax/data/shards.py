@@ -1,4 +1,4 @@
-"""Writing shards of a prepared data set; each is written atomically by one process."""
+"""Writes the shards of a prepared data set; one process writes a shard, and does so atomically."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,33 +27,39 @@ from tinymu_jax.utils.files import write_atomic, write_json
 from tinymu_jax.utils.process_pool import SPAWN, worker_pool
 
 ENCODE_BATCH = 8
-"""Clips per call of the encoder."""
+"""Number of clips per call of the encoder."""
 
 ClipFeatures = tuple[ClipQuestions, np.ndarray | InputError]
-"""A clip with its features, or with the error of reading it."""
+"""A clip with its questions, and its features or the error of reading its recording."""
 
 FinishedShard = tuple[int, dict[str, Any]]
-"""Index and manifest of a shard."""
+"""A written shard: its index among the given shards, and its manifest."""
 
 ReportDone = Callable[[int], Any]
-"""Called with the number of clips done so far."""
+"""Called with the number of clips that are done so far."""
 
 
 class Shard(NamedTuple):
-    """A shard to write."""
+    """A shard to write: the clips that it holds, and how to read and tokenize them."""
 
     path: Path
-    """Of the `.array_record` file."""
+    """Path of the `.array_record` file."""
     clips: Sequence[ClipQuestions]
     features: FeatureConfig
     tokenizer: str | None
-    """Contents of a `tokenizer.json`; None without questions."""
+    """Contents of a `tokenizer.json`; None if there are neither questions nor texts to encode."""
 
 
 def write_shard(
     shard: Shard, clip_features: Iterable[ClipFeatures], patch_size: int = 16
 ) -> dict[str, Any]:
-    """Writes a shard and its manifest (a .json file beside it); returns the manifest."""
+    """Writes a shard and its manifest (a .json file beside the shard), and returns the manifest.
+
+    Args:
+        shard: the shard's path, kind of features and tokenizer.
+        clip_features: the shard's clips, in order; the manifest lists those with errors as bad.
+        patch_size: number of log-mel frames per encoder output.
+    """
     from array_record.python.array_record_module import ArrayRecordWriter
 
     tokenizer = None if shard.tokenizer is None else Tokenizer(shard.tokenizer)
@@ -85,7 +91,10 @@ def write_shard(
 
 
 def read_features(shard: Shard, done: Callable[[], Any]) -> Iterator[ClipFeatures]:
-    """Yields the waveform, log-mel or text tokens of each clip, and calls `done` after it."""
+    """Yields the waveform, log-mel or text tokens of each clip of a shard, or the reading error.
+
+    Calls `done` after each clip.
+    """
     kind = shard.features.kind
     convert = as_waveform if kind == "waveform" else as_log_mel
     tokenizer = None if shard.tokenizer is None else Tokenizer(shard.tokenizer)
@@ -100,7 +109,7 @@ def read_features(shard: Shard, done: Callable[[], Any]) -> Iterator[ClipFeature
         done()
 
 
-# In a worker process: clips done by all workers.
+# In a worker process: the shared counter of the clips that all workers have done.
 _clips_done: Any = None
 
 
@@ -122,7 +131,10 @@ def _read_and_write(shard: Shard) -> dict[str, Any]:
 def make_shards(
     shards: Sequence[Shard], workers: int, report_done: ReportDone
 ) -> Iterator[FinishedShard]:
-    """Writes shards in processes; yields each as it is finished."""
+    """Writes shards of waveforms, log-mels or texts in `workers` processes (0: one per core).
+
+    Yields the index and manifest of each shard when it is finished.
+    """
     if not shards:
         return
     counter = SPAWN.Value("q", 0)
@@ -141,7 +153,10 @@ def make_shards(
 def encode_shards(
     shards: Sequence[Shard], encoder: Checkpoint, report_done: ReportDone
 ) -> Iterator[FinishedShard]:
-    """Writes shards of embeddings; recordings are read in threads and encoded in batches."""
+    """Writes shards of encoder embeddings one by one; yields the index and manifest of each.
+
+    Recordings are read in threads and encoded in batches.
+    """
     import jax
 
     from tinymu_jax.inference.chunked_encoding import encode_clips

@@ -1,4 +1,4 @@
-"""Index of the audio files below a folder, by the clip identifiers of data sets."""
+"""An index from a data set's clip identifiers to the audio files below a folder."""
 
 import re
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ from tinymu_jax.audio.load import list_audio_files
 from tinymu_jax.errors import InputError
 
 MUSICCAPS = "musiccaps"
-"""Identifiers are a YouTube id, "_" and the clip's first second."""
+"""Data set whose clip identifiers consist of a YouTube id, "_" and the clip's first second."""
 
 _CAPS_FILE = re.compile(r"\[?(.{11})\]?-\[\d+-\d+\]")
-"""MuChoMusic's file names of MusicCaps clips: "[id]-[30-40]"."""
+"""Matches the file names that MuChoMusic gives to MusicCaps clips, such as "[id]-[30-40]"."""
 
 
 class AudioIndex(NamedTuple):
-    """The recordings below a folder, by identifier."""
+    """The recordings below a folder: the paths of the files that each clip identifier names."""
 
     folder: Path
     files: Mapping[str, tuple[Path, ...]]
@@ -25,11 +25,11 @@ class AudioIndex(NamedTuple):
 def index_audio(folder: str | Path) -> AudioIndex:
     """Indexes the recordings below a folder by the identifiers in their names.
 
-    "7.wav" is 7, "04/1004034.2min.mp3" is 1004034 (Song Describer), and "[id]-[30-40].wav" is a
-    YouTube id (MusicCaps, as MuChoMusic names it).
+    "7.wav" has the identifier 7, "04/1004034.2min.mp3" (Song Describer) has 1004034, and
+    "[id]-[30-40].wav" (a MusicCaps clip in MuChoMusic) has the YouTube id between the brackets.
 
     Raises:
-        InputError: there are no recordings.
+        InputError: the folder holds no recordings.
     """
     files: dict[str, tuple[Path, ...]] = {}
     for path in list_audio_files(folder):
@@ -41,13 +41,13 @@ def index_audio(folder: str | Path) -> AudioIndex:
 
 
 def find_audio(index: AudioIndex, dataset: str, identifier: str) -> Path | None:
-    """Returns the recording of an identifier, or None.
+    """Returns the path of the recording that a data set's clip identifier names, or None.
 
-    Files in a folder with the data set's name are preferred. MusicCaps files may be named without
-    the clip's first second.
+    If several files match, only files in a folder with the data set's name count. The name of a
+    MusicCaps file may lack the clip's first second.
 
     Raises:
-        InputError: several recordings match.
+        InputError: more than one recording matches the identifier.
     """
     name = identifier.removesuffix(".json")
     names = [name, name.rpartition("_")[0]] if dataset == MUSICCAPS else [name]

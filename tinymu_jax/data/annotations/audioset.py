@@ -1,4 +1,4 @@
-"""AudioSet: segments with music, labelled by the leaves of its ontology (Gemmeke et al.)."""
+"""Reader of AudioSet's music segments, labelled with leaves of its ontology (Gemmeke et al.)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,15 +14,15 @@ NAME = "AudioSet"
 LICENCE = "CC BY 4.0, ontology CC BY-SA 4.0"
 
 MUSIC = "/m/04rlf"
-"""Identifier of the class Music."""
+"""Identifier of AudioSet's class Music."""
 
 NOT_USED = "blacklist"
-"""Restriction of classes that no segment is labelled with."""
+"""Value in a class's `restrictions`: AudioSet labels no segment with the class."""
 
 COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
 
 TEST_SETS = {"eval_segments.csv": ("AudioSet eval",)}
-"""By file name."""
+"""Names of the test sets that the segments of a csv belong to, by the csv's file name."""
 
 _SEGMENTS = f"name a csv of AudioSet's segments ({', '.join(COLUMNS)})"
 
@@ -30,23 +30,23 @@ _ONTOLOGY = "name AudioSet's ontology.json"
 
 
 class Ontology(NamedTuple):
-    """AudioSet's classes, by identifier."""
+    """AudioSet's ontology: names and children of its classes, which have identifiers."""
 
     names: Mapping[str, str]
-    """Lower-case names of all classes."""
+    """Identifier of a class -> its lower-case name, for all classes."""
     children: Mapping[str, tuple[str, ...]]
-    """Children of Music and of its descendants."""
+    """Identifier of Music or of a descendant of Music -> identifiers of the class's children."""
     leaves: frozenset[str]
-    """Descendants of Music without a child that segments are labelled with."""
+    """Identifiers of the descendants of Music whose children, if any, label no segment."""
 
 
 def read_ontology(path: Path) -> Ontology:
-    """Reads AudioSet's ontology.
+    """Reads AudioSet's ontology.json.
 
     A class whose children are all blacklisted ("Saxophone") counts as a leaf.
 
     Raises:
-        InputError: the file is something else, or a class is missing.
+        InputError: the file is not an ontology, or lacks Music or the child of a class.
     """
     classes = {}
     for number, record in enumerate(read_json_list(path, _ONTOLOGY)):
@@ -78,14 +78,15 @@ def _is_class(record: Any) -> bool:
 
 
 def read_audioset(path: Path, ontology: Path) -> Source:
-    """Reads the segments that are labelled Music or a descendant of it.
+    """Reads the segments in a csv of AudioSet that are labelled Music or a descendant of Music.
 
-    Labels are the names of the leaves under Music, as in the paper, without categories.
+    A clip's tags are its labels that are leaves below Music, as in the paper; they are unsorted.
+    `ontology` is the path of ontology.json.
     """
     known = read_ontology(ontology)
     clips: list[tuple[TableRow, AnnotatedClip]] = []
     no_music = 0
-    # The column names are in the last of the lines that begin with "#".
+    # Lines that begin with "#", one of which names the columns, are skipped: columns are fixed.
     lines = (line for line in read_lines(path, _SEGMENTS) if not line[1][0].startswith("#"))
     for row in to_rows(path, lines, COLUMNS, COLUMNS, _SEGMENTS):
         labels = [label.strip() for label in row.filled("positive_labels").split(",")]

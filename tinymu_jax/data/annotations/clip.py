@@ -1,7 +1,7 @@
-"""Annotations of a recording, in one form for all data sets.
+"""The annotations of a recording, in one form for all data sets.
 
-Readers (`tinymu_jax.data.annotations.registry`) give a data set's own labels; the vocabulary
-(`tinymu_jax.qa_builder.tags.vocabulary`) normalizes them and sorts them into categories.
+Readers (`tinymu_jax.data.annotations.registry`) return the data set's own labels; the vocabulary
+(`tinymu_jax.qa_builder.tags.vocabulary`) normalizes these labels and sorts them into categories.
 """
 
 from collections.abc import Mapping
@@ -18,23 +18,23 @@ CATEGORIES = (
     "function",
 )
 """Categories of tags. Production: how a recording sounds or was made (live, distorted, dry);
-function: what music is used for, or where it is heard."""
+function: the purpose of the music, or the place where it is heard."""
 
 UNSORTED = ""
-"""Category of labels whose data set has no categories; the vocabulary sorts them."""
+"""Category of all labels of a data set without categories, until the vocabulary sorts them."""
 
 Tags = Mapping[str, tuple[str, ...]]
-"""Labels by category."""
+"""A recording's labels, by category."""
 
 
 @dataclass(frozen=True)
 class AnnotatedClip:
-    """A recording, or a part of one, with its annotations."""
+    """A recording, or a part of a recording, with its annotations."""
 
     clip: str
-    """Identifier in the data set: a YouTube id, a track number."""
+    """Identifier of the recording in its data set, such as a YouTube id or a track number."""
     file: str
-    """Audio file, below the data set's folder."""
+    """Path of the audio file, relative to the data set's folder."""
     source: str
     """Name of the data set."""
     licence: str
@@ -43,14 +43,15 @@ class AnnotatedClip:
     denied: Tags = field(default_factory=dict)
     """Tags that are annotated as absent."""
     ambiguous: Tags = field(default_factory=dict)
-    """Tags that may or may not apply (contradicting or unused labels); never used as wrong."""
+    """Tags that may or may not apply, since labels contradict each other or are not used; no
+    question offers an ambiguous tag as a wrong answer."""
     captions: tuple[str, ...] = ()
     start: float | None = None
-    """Start in the recording named by `clip`, in seconds; None: its beginning."""
+    """Start in the recording named by `clip`, in seconds; None: the recording's beginning."""
     end: float | None = None
-    """End in seconds; None: the end of the recording."""
+    """End in the recording named by `clip`, in seconds; None: the recording's end."""
     artist: str | None = None
     exhaustive: tuple[str, ...] = ()
-    """Categories in which all tags that apply are annotated."""
+    """Categories in which every tag that applies to the clip is annotated."""
     test_sets: tuple[str, ...] = ()
-    """Test sets that the clip belongs to: "AudioSet eval", "MusicCaps balanced"."""
+    """Names of the test sets that contain the clip: "AudioSet eval", "MusicCaps balanced"."""

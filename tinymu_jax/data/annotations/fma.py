@@ -1,4 +1,4 @@
-"""FMA: 106,574 tracks of the Free Music Archive with 161 genres (Defferrard et al.)."""
+"""Reader of FMA: 106,574 tracks of the Free Music Archive with 161 genres (Defferrard et al.)."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,13 +25,15 @@ COLUMNS = (
     "track/license",
     "artist/name",
 )
-"""Columns read from tracks.csv: its first two header lines, joined."""
+"""Columns that are read from tracks.csv. The first two header lines, joined by "/", name a column;
+the third names the first column."""
 
 
 def read_fma(path: Path) -> Source:
-    """Reads tracks.csv, and the genres.csv beside it.
+    """Reads FMA's tracks from tracks.csv (or its folder) and genre names from genres.csv beside it.
 
-    A track's genres are followed by their ancestors. Licences are those of the tracks.
+    A track's own genres come first, then the ancestors of these genres, then the top genre. A
+    clip's licence is the licence of the track.
     """
     tracks = path / TRACKS if path.is_dir() else path
     remedy = f"put FMA's {GENRES} beside its {TRACKS}"
@@ -66,7 +68,7 @@ def _genres(row: TableRow, titles: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _rows(path: Path) -> Iterator[TableRow]:
-    """Yields the rows below the three header lines."""
+    """Yields the rows of tracks.csv below the three header lines."""
     remedy = f"name FMA's {TRACKS}, which has three lines of names"
     lines = read_lines(path, remedy)
     groups, names, third = (next(lines, (1, [""]))[1] for _ in range(3))

@@ -1,4 +1,5 @@
-"""MTG-Jamendo: 55,000 tracks with tags of genre, instrument, mood and theme (Bogdanov et al.)."""
+"""Reader of MTG-Jamendo: 55,000 tracks tagged by genre, instrument, mood and theme (Bogdanov et
+al.)."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -20,16 +21,16 @@ LICENCE = "CC BY-NC-SA 4.0"
 COLUMNS = ("TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS")
 
 KINDS = {"genre": "genre", "instrument": "instrument", "mood/theme": "mood"}
-"""Categories by the prefix of a tag, before `---`."""
+"""Category of a tag, by the tag's prefix: the part before `---`."""
 
 _REMEDY = f"name a tsv of MTG-Jamendo ({', '.join(COLUMNS)})"
 
 
 def read_jamendo(path: Path) -> Source:
-    """Reads a tsv of MTG-Jamendo. Licences are those of the tags."""
+    """Reads the tracks in a tsv of MTG-Jamendo; a clip's licence is the licence of the tags."""
     lines = read_lines(path, _REMEDY, TAB)
     head = next(lines, (1, []))[1]
-    # A row has one cell per tag; they are joined to one field.
+    # A row has one cell per tag; the cells of all tags are joined into the field TAGS.
     single = len(COLUMNS) - 1
     joined = (
         (line, [*cells[:single], TAB.join(cells[single:])] if len(cells) >= single else cells)

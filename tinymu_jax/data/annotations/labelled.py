@@ -1,4 +1,4 @@
-"""Recordings with labels and splits, for probes and taggers."""
+"""Data sets of recordings with labels and splits, for training and testing probes and taggers."""
 
 import zlib
 from collections.abc import Sequence
@@ -21,14 +21,15 @@ SPLIT_ALIASES = {"val": "valid", "validation": "valid", "dev": "valid", "eval": 
 
 
 class LabelledClip(NamedTuple):
-    """A recording with labels."""
+    """A recording with its labels and split."""
 
     path: Path
     labels: tuple[str, ...]
     split: str
     """One of `SPLITS`, or the name of a fold."""
     denied: tuple[str, ...] | None = None
-    """Labels known to be absent, if the others are unknown; None: all others are absent."""
+    """Labels known to be absent; labels neither in `labels` nor here are unknown. None: all labels
+    that are not in `labels` are absent."""
 
 
 class LabelledSet(NamedTuple):
@@ -37,22 +38,22 @@ class LabelledSet(NamedTuple):
     name: str
     clips: Sequence[LabelledClip]
     multi_label: bool
-    """Whether recordings have any number of labels (metric: mean average precision), instead of
-    one (metric: accuracy)."""
+    """Whether a recording has any number of labels (metric: mean average precision) instead of
+    exactly one (metric: accuracy)."""
 
     @property
     def classes(self) -> list[str]:
-        """All labels, sorted: the order of a probe's outputs."""
+        """The labels of all recordings, each once, sorted; a probe has one output per class."""
         return sorted({label for clip in self.clips for label in clip.labels})
 
     @property
     def folds(self) -> list[str]:
-        """Names of the folds for cross-validation; [] if the data set has splits instead."""
+        """Sorted names of the cross-validation folds; [] if the data set has splits instead."""
         names = {clip.split for clip in self.clips}
         return [] if names <= set(SPLITS) else sorted(names)
 
     def targets(self) -> tuple[Bool[np.ndarray, "R classes"], Bool[np.ndarray, "R classes"]]:
-        """Returns multi-hot labels of the recordings, and which of them are known."""
+        """Returns the recordings' multi-hot labels, and a mask that is True for known labels."""
         index = {name: number for number, name in enumerate(self.classes)}
         targets = np.zeros((len(self.clips), len(index)), bool)
         known = np.ones_like(targets)
@@ -64,16 +65,16 @@ class LabelledSet(NamedTuple):
         return targets, known
 
     def indices(self, split: str) -> Int[np.ndarray, "_"]:
-        """Returns the indices of the recordings of a split or fold."""
+        """Returns the indices in `clips` of the recordings of a split or fold."""
         return np.flatnonzero([clip.split == split for clip in self.clips])
 
 
 def validate(dataset: LabelledSet) -> LabelledSet:
-    """Returns a data set after checking that a probe can be trained and tested on it.
+    """Checks that a probe can be trained and tested on a data set, and returns the data set.
 
     Raises:
-        InputError: it has fewer than two classes, splits are missing or mixed with folds, or a
-            recording of a single-label data set does not have one label.
+        InputError: the data set has fewer than two classes; splits are missing or mixed with
+            folds; a recording of a single-label data set has no label or several.
     """
     name, folds, num_classes = dataset.name, dataset.folds, len(dataset.classes)
     if num_classes < 2:
@@ -100,16 +101,18 @@ def validate(dataset: LabelledSet) -> LabelledSet:
 def read_labelled_table(
     path: str | Path, folder: str | Path, label: str | None = None
 ) -> LabelledSet:
-    """Reads a csv: `file` (or `file_name`), `label` or `labels` (separated by ";"), and `split`.
+    """Reads a data set from a csv with the columns file, label and, optionally, split.
 
     Args:
-        path: of the csv. Its `split` is train, valid or test, or a fold's name; without the column
-            a tenth is used for validation and a fifth for the test, by a hash of the file names.
-        folder: of the recordings.
-        label: column of labels, if it has another name.
+        path: path of the csv. `file` (or `file_name`) is relative to `folder`. `label` holds one
+            label; `labels`, any number, separated by ";". `split` is train, valid, test or a fold;
+            where it is empty or missing, a hash of the file name puts a tenth of the recordings
+            into valid and a fifth into test.
+        folder: folder of the recordings.
+        label: name of the column that holds the label, if it is neither `label` nor `labels`.
 
     Raises:
-        InputError: the file or a column is missing, or a field is empty; see also `validate`.
+        InputError: the csv or a column is missing, or a field is empty; see also `validate`.
     """
     column, rows = read_label_rows(path, label)
     clips = [
@@ -121,7 +124,11 @@ def read_labelled_table(
 
 
 def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
-    """Returns the labels in such a csv by file name; raises `InputError` if one is repeated."""
+    """Reads the labels of each file from a csv, see `read_labelled_table`, by file name.
+
+    Raises:
+        InputError: the csv is invalid, or names a file twice.
+    """
     labels_by_file: dict[str, tuple[str, ...]] = {}
     for file, labels, _ in read_label_rows(path, None)[1]:
         if file in labels_by_file:
@@ -133,7 +140,12 @@ def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
 def read_label_rows(
     path: str | Path, label: str | None
 ) -> tuple[str, list[tuple[str, tuple[str, ...], str]]]:
-    """Returns the column of labels, and the file, labels and split ("" if none) of each row."""
+    """Reads the rows of a csv with labels, see `read_labelled_table`.
+
+    Returns:
+        The name of the column that holds the labels; the file, the labels and the split of each
+        row, the split being "" where the csv gives none.
+    """
     rows = list(read_rows(Path(path), (), "name a csv of file, label, split"))
     columns = rows[0].fields if rows else {}
     file = next((name for name in FILE_COLUMNS if name in columns), None)
@@ -154,6 +166,6 @@ def read_label_rows(
 
 
 def _hash_split(name: str) -> str:
-    """Returns the split of a recording, by a hash of its name."""
+    """Returns the split (train, valid or test) that a hash of the file name gives a recording."""
     number = zlib.crc32(name.encode()) % 10
     return "valid" if number == 0 else "test" if number < 3 else "train"

@@ -1,4 +1,4 @@
-"""Data sets for probes, in the layout of their published archives."""
+"""Readers of public data sets for probes, from folders to which the archives were unpacked."""
 
 import json
 from collections import Counter
@@ -19,25 +19,26 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists, read_text
 
 MTT_TAGS = 50
-"""MagnaTagATune is evaluated on its most frequent tags."""
+"""Number of MagnaTagATune's most frequent tags; a probe predicts only these."""
 
 MTT_SPLITS = {
     **dict.fromkeys("0123456789ab", "train"),
     "c": "valid",
     **dict.fromkeys("def", "test"),
 }
-"""By folder of the recordings."""
+"""MagnaTagATune's splits, by the name of the folder that holds the recordings."""
 
 MIN_RELEVANCE = 0.5
-"""Relevance from which an instrument of OpenMIC counts as present."""
+"""Relevance, 0 to 1, from which an instrument in an OpenMIC recording counts as present."""
 
 _REMEDY = "name the folder that the data set's archives were unpacked to"
 
 
 def gtzan(folder: Path) -> LabelledSet:
-    """GTZAN: ten genres, a folder each; fault-filtered splits (Kereliuk et al.).
+    """Reads GTZAN: ten genres, with the recordings of each genre in one folder.
 
-    The splits are in `train_filtered.txt`, `valid_filtered.txt` and `test_filtered.txt`.
+    `train_filtered.txt`, `valid_filtered.txt` and `test_filtered.txt` list the recordings of the
+    fault-filtered splits (Kereliuk et al.).
     """
     clips = []
     root = next((p for p in (folder / "genres_original", folder / "genres") if exists(p)), folder)
@@ -57,7 +58,7 @@ def gtzan(folder: Path) -> LabelledSet:
 
 
 def nsynth(folder: Path) -> LabelledSet:
-    """NSynth: eleven families of instruments; `nsynth-train`, `nsynth-valid`, `nsynth-test`."""
+    """Reads NSynth, notes of eleven instrument families: `nsynth-train`, `-valid` and `-test`."""
     clips = []
     for split in SPLITS:
         part = folder / f"nsynth-{split}"
@@ -70,7 +71,7 @@ def nsynth(folder: Path) -> LabelledSet:
 
 
 def openmic(folder: Path) -> LabelledSet:
-    """OpenMIC-2018: twenty instruments, some of which are annotated per recording."""
+    """Reads OpenMIC-2018; each recording is annotated for some of twenty instruments."""
     splits = {
         key: split
         for split in ("train", "test")
@@ -95,7 +96,10 @@ def openmic(folder: Path) -> LabelledSet:
 
 
 def magnatagatune(folder: Path) -> LabelledSet:
-    """MagnaTagATune: its fifty most frequent tags; splits by folder, 0-b, c, d-f."""
+    """Reads MagnaTagATune with its fifty most frequent tags.
+
+    The folders 0 to b are the training split, c is the validation split, d to f the test split.
+    """
     annotated = read_magnatagatune(_existing(folder / ANNOTATIONS)).clips
     counts = Counter(tag for clip in annotated for tag in clip.tags.get(UNSORTED, ()))
     top = sorted(sorted(counts), key=lambda tag: -counts[tag])[:MTT_TAGS]
@@ -108,7 +112,7 @@ def magnatagatune(folder: Path) -> LabelledSet:
 
 
 def fsd50k(folder: Path) -> LabelledSet:
-    """FSD50K: 200 classes of sounds; `FSD50K.ground_truth`, `.dev_audio`, `.eval_audio`."""
+    """Reads FSD50K, 200 classes of sounds: `FSD50K.ground_truth`, `.dev_audio`, `.eval_audio`."""
     clips = []
     for part in ("dev", "eval"):
         for row in _rows(folder / "FSD50K.ground_truth" / f"{part}.csv"):
@@ -119,7 +123,7 @@ def fsd50k(folder: Path) -> LabelledSet:
 
 
 def esc50(folder: Path) -> LabelledSet:
-    """ESC-50: fifty sounds in five folds."""
+    """Reads ESC-50: fifty classes of environmental sounds in five cross-validation folds."""
     clips = [
         LabelledClip(folder / "audio" / row["filename"], (row["category"],), row["fold"])
         for row in _rows(folder / "meta" / "esc50.csv")
@@ -128,7 +132,7 @@ def esc50(folder: Path) -> LabelledSet:
 
 
 def urbansound8k(folder: Path) -> LabelledSet:
-    """UrbanSound8K: ten sounds of cities in ten folds."""
+    """Reads UrbanSound8K: ten classes of city sounds in ten cross-validation folds."""
     clips = []
     for row in _rows(folder / "metadata" / "UrbanSound8K.csv"):
         path = folder / "audio" / f"fold{row['fold']}" / row["slice_file_name"]
@@ -137,7 +141,7 @@ def urbansound8k(folder: Path) -> LabelledSet:
 
 
 def medleysolos(folder: Path) -> LabelledSet:
-    """Medley-Solos-DB: eight solo instruments, in clips of three seconds."""
+    """Reads Medley-Solos-DB: clips of three seconds, each of one of eight solo instruments."""
     splits = {"training": "train", "validation": "valid", "test": "test"}
     root = next((p for p in (folder / "audio", folder / "Medley-solos-DB") if exists(p)), folder)
     clips = []
@@ -155,7 +159,7 @@ READERS: Mapping[str, Callable[[Path], LabelledSet]] = {
 
 
 def read_labelled_set(name: str, folder: str | Path) -> LabelledSet:
-    """Reads a data set by name.
+    """Reads the data set with a name of `READERS` from the folder that its archives unpacked to.
 
     Raises:
         InputError: the name is unknown, or a file is missing or malformed; see also `validate`.
@@ -176,7 +180,13 @@ def read_labelled_set(name: str, folder: str | Path) -> LabelledSet:
 def read_labelled_sets(
     data: Path, audio: Path, name: str | None, labels: Sequence[str]
 ) -> list[LabelledSet]:
-    """Reads a data set by name, or a csv, as one data set per column of labels.
+    """Reads a named public data set, or a csv as one data set for each of several label columns.
+
+    Args:
+        data: folder of the public data set, or path of the csv.
+        audio: folder of the csv's recordings.
+        name: name of the public data set, see `read_labelled_set`; None for a csv.
+        labels: names of the csv's label columns; empty: `label` or `labels`.
 
     Raises:
         InputError: see `read_labelled_set` and `read_labelled_table`.

@@ -1,4 +1,4 @@
-"""MagnaTagATune: 25,863 clips with 188 tags that players of TagATune agreed on (Law et al.)."""
+"""Reader of MagnaTagATune: 25,863 clips, 188 tags from the game TagATune (Law et al.)."""
 
 from pathlib import Path
 
@@ -14,15 +14,16 @@ LICENCE = "CC BY-NC-SA 3.0"
 ANNOTATIONS, INFO = "annotations_final.csv", "clip_info_final.csv"
 
 OTHER_COLUMNS = ("clip_id", "mp3_path")
-"""Columns of the annotations that are not tags."""
+"""Columns of annotations_final.csv that are not tags."""
 
 _REMEDY = f"name MagnaTagATune's {ANNOTATIONS}, whose fields stand between tabs"
 
 
 def read_magnatagatune(path: Path) -> Source:
-    """Reads annotations_final.csv, and artists from clip_info_final.csv if it is beside it.
+    """Reads clips from annotations_final.csv, and their artists from clip_info_final.csv if any.
 
-    Tags have no categories; negative ones ("no vocals") are given unchanged.
+    `path` is annotations_final.csv or the folder of both. Tags have no categories; negative tags
+    ("no vocals") stay as they are.
     """
     annotations = path / ANNOTATIONS if path.is_dir() else path
     artists = _read_artists(annotations.with_name(INFO))
@@ -43,7 +44,7 @@ def _clip(row: TableRow, artists: dict[str, str]) -> AnnotatedClip:
 
 
 def _tags(row: TableRow) -> tuple[str, ...]:
-    """Returns the names of the columns that hold a 1."""
+    """Returns a clip's tags: the lower-case names of the tag columns that hold a 1 in its row."""
     values = {name: value for name, value in row.fields.items() if name not in OTHER_COLUMNS}
     if not values:
         raise InputError(f"{row.path}: has no columns of tags; {_REMEDY}")
@@ -54,7 +55,7 @@ def _tags(row: TableRow) -> tuple[str, ...]:
 
 
 def _read_artists(path: Path) -> dict[str, str]:
-    """Returns artists by clip; empty if there is no such table."""
+    """Reads the artist of each clip_id from clip_info_final.csv; {} if the file does not exist."""
     if not exists(path):
         return {}
     remedy = f"put MagnaTagATune's {INFO} there, or take this one away"

@@ -1,4 +1,4 @@
-"""MusicCaps: 5,521 clips of AudioSet, described by musicians (Agostinelli et al.)."""
+"""Reader of MusicCaps: 5,521 clips of AudioSet, described by musicians (Agostinelli et al.)."""
 
 from pathlib import Path
 
@@ -20,13 +20,14 @@ COLUMNS = (
 )
 
 TEST_SETS = {"is_audioset_eval": "AudioSet eval", "is_balanced_subset": "MusicCaps balanced"}
-"""By column."""
+"""Column of musiccaps-public.csv -> name of the test set of the clips for which it is True."""
 
 
 def read_musiccaps(path: Path, extension: str = "wav") -> Source:
-    """Reads musiccaps-public.csv; recordings are named by their YouTube ids and `extension`.
+    """Reads the clips in musiccaps-public.csv.
 
-    Aspects are free-form and have no categories; repeated ones are kept.
+    A clip's file is its YouTube id with `extension`; its tags are the free-form aspects, without
+    categories and with repetitions.
     """
     rows = read_rows(path, COLUMNS, "name MusicCaps' musiccaps-public.csv")
     return Source(NAME, unique_clips((row, _clip(row, extension)) for row in rows))

@@ -1,4 +1,4 @@
-"""Reading annotations by the name of their source: public data sets or a user's recordings."""
+"""Reads annotations by the name of a source: a public data set or a user's recordings."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from tinymu_jax.data.annotations.user import read_user_folder, read_user_table
 from tinymu_jax.errors import InputError
 
 AUDIOSET = "audioset"
-"""The source that also needs an ontology."""
+"""Name of the source that is read with an ontology in addition to its table."""
 
 READERS: Mapping[str, Callable[..., Source]] = {
     "musiccaps": read_musiccaps,
@@ -26,17 +26,18 @@ READERS: Mapping[str, Callable[..., Source]] = {
     "user_table": read_user_table,
     "user_folder": read_user_folder,
 }
-"""Readers by name. Given another file or an invalid row, they raise an `InputError` that names it.
-A path may also be the table's folder, where a data set has several tables."""
+"""Reader of each source, by the source's name. A reader takes the path of the table; if the data
+set has several tables, the path may be the tables' folder. A reader raises an `InputError` that
+names the file or row it cannot read."""
 
 
 def read_source(name: str, path: str | Path, ontology: str | Path | None = None) -> Source:
-    """Reads the annotations of a source.
+    """Reads the annotations of a public data set or of a user's recordings.
 
     Args:
-        name: a key of `READERS`.
-        path: of its table or folder.
-        ontology: path of AudioSet's ontology.json, only for AudioSet.
+        name: the source's name, a key of `READERS`.
+        path: path of the source's table or folder.
+        ontology: path of AudioSet's ontology.json; needed for AudioSet, unused for other sources.
 
     Raises:
         InputError: the name is unknown, the ontology is missing, or no clips can be read.

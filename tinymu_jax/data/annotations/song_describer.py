@@ -1,4 +1,4 @@
-"""Song Describer: 1,106 captions of 706 tracks of MTG-Jamendo, a test set (Manco et al.)."""
+"""Reader of Song Describer: a test set of 706 tracks with 1,106 captions (Manco et al.)."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ COLUMNS = ("caption_id", "track_id", "caption", "artist_id", "path")
 
 
 def read_song_describer(path: Path) -> Source:
-    """Reads song_describer.csv; the captions of a track are joined in one clip."""
+    """Reads song_describer.csv, returning one clip per track with all captions of the track."""
     tracks: dict[str, list[TableRow]] = {}
     captions: dict[str, int] = {}
     for row in read_rows(path, COLUMNS, "name Song Describer's song_describer.csv"):

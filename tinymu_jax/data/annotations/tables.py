@@ -1,4 +1,4 @@
-"""Reading csv and tsv tables: rows with line numbers, typed fields, and unique clips."""
+"""Reads csv and tsv tables as rows with typed fields, whose errors name the file and line."""
 
 import ast
 import csv
@@ -14,54 +14,54 @@ from tinymu_jax.errors import InputError
 TAB = "\t"
 
 Lines = Iterator[tuple[int, list[str]]]
-"""Line numbers and cells of a table's rows."""
+"""For each row of a table: the number of the row's first line, from 1, and the row's cells."""
 
 
 class Source(NamedTuple):
-    """A data set's annotations."""
+    """The annotations read from a public data set or from a user's recordings."""
 
     name: str
     clips: list[AnnotatedClip]
     unusable: tuple[str, ...] = ()
-    """Recordings that cannot be read."""
+    """Paths of the recordings that cannot be read."""
     no_music: int = 0
-    """Skipped rows without music."""
+    """Number of table rows that were skipped since they are not labelled as music."""
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a table."""
+    """A row of a table, with methods that convert its fields."""
 
     path: Path
     line: int
-    """The row's first line, from 1."""
+    """Number of the row's first line in the file, from 1."""
     fields: Mapping[str, str]
-    """By column name."""
+    """The row's text in each column, by column name."""
 
     def fault(self, problem: str) -> InputError:
-        """Returns an error that names the row."""
+        """Returns an error that names the file and line and continues with the problem."""
         return InputError(f"{self.path}: line {self.line} {problem}")
 
     def text(self, column: str) -> str:
-        """Returns a field, stripped; "" if there is no such column."""
+        """Returns the row's text in a column, stripped; "" if the table lacks the column."""
         return self.fields.get(column, "").strip()
 
     def filled(self, column: str) -> str:
-        """Returns a field; raises `InputError` if it is empty."""
+        """Returns the row's text in a column, stripped; raises `InputError` if it is empty."""
         text = self.text(column)
         if not text:
             raise self.fault(f"has an empty {column}; fill it in or take the line out")
         return text
 
     def boolean(self, column: str) -> bool:
-        """Returns a field of True or False; raises `InputError` for others."""
+        """Converts the text True or False in a column; raises `InputError` for any other text."""
         value = {"true": True, "false": False}.get(self.text(column).lower())
         if value is None:
             raise self.fault(f"has {self.text(column)!r} as {column}; give True or False")
         return value
 
     def python_list(self, column: str, kind: type) -> list[Any]:
-        """Returns a field that holds a Python list of `kind`; raises `InputError` for others."""
+        """Parses a Python list in a column; raises `InputError` unless all items are a `kind`."""
         text = self.text(column)
         try:
             items = ast.literal_eval(text)
@@ -73,10 +73,10 @@ class TableRow:
         return items
 
     def time_span(self, start: str, end: str) -> tuple[float | None, float | None]:
-        """Returns the seconds in two fields, each None if empty.
+        """Returns the start and end in seconds from the columns with these names; None if empty.
 
         Raises:
-            InputError: a field is not a number from 0 on, or the end is not after the start.
+            InputError: a time is not a number from 0 on, or the end is not after the start.
         """
         first, last = self._seconds(start), self._seconds(end)
         if last is not None and last <= (first or 0.0):
@@ -97,22 +97,23 @@ class TableRow:
 
 
 def split_labels(text: str, separator: str) -> tuple[str, ...]:
-    """Splits a field into labels, in lower case and stripped."""
+    """Splits text at a separator into stripped lower-case labels, dropping empty ones."""
     return tuple(part.strip().lower() for part in text.split(separator) if part.strip())
 
 
 def read_lines(path: Path, remedy: str, delimiter: str = ",") -> Lines:
-    """Yields the rows of a table with the number of their first line; skips empty rows.
+    """Yields the cells of each non-empty row of a table, with the number of the row's first line.
 
     Rows are streamed, as some tables have hundreds of megabytes.
 
     Args:
-        path: of the table.
-        remedy: what to do if it is not a table.
-        delimiter: between fields. With tabs, quotes have no meaning except around a whole field.
+        path: path of the table.
+        remedy: advice to the user that ends error messages.
+        delimiter: character between cells. In tables with tabs, quotes are removed around a whole
+            cell and have no meaning elsewhere.
 
     Raises:
-        InputError: it cannot be read, is not text, or a quote is not closed.
+        InputError: the file cannot be read, is not text, or has a quote that is not closed.
     """
     tabs = delimiter == TAB
     quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
@@ -141,7 +142,7 @@ def _unquote(cell: str) -> str:
 def read_rows(
     path: Path, columns: Sequence[str], remedy: str, delimiter: str = ","
 ) -> Iterator[TableRow]:
-    """Yields the rows of a table whose first line names the columns.
+    """Reads a table whose first line names the columns, and yields the rows below that line.
 
     See `read_lines` and `to_rows` for arguments and errors.
     """
@@ -153,14 +154,14 @@ def read_rows(
 def to_rows(
     path: Path, lines: Lines, head: Sequence[str], columns: Sequence[str], remedy: str
 ) -> Iterator[TableRow]:
-    """Yields rows with named fields.
+    """Names the cells of each row of a table by column, and yields the rows.
 
     Args:
-        path: of the table, for messages.
-        lines: of the table, see `read_lines`.
-        head: column names.
-        columns: required columns.
-        remedy: what to do if they are missing.
+        path: path of the table, for error messages.
+        lines: numbered rows of cells, see `read_lines`.
+        head: names of all columns, in the order of the cells.
+        columns: names of the columns that the table must have.
+        remedy: advice to the user that ends error messages.
 
     Raises:
         InputError: a column is missing or occurs twice, or a row has too many or too few fields.
@@ -181,10 +182,13 @@ def to_rows(
 
 
 def unique_clips(clips: Iterable[tuple[TableRow, AnnotatedClip]]) -> list[AnnotatedClip]:
-    """Returns clips, given with their rows, after checking for duplicates.
+    """Checks that no clip occurs twice, and returns the clips without their rows.
+
+    Args:
+        clips: pairs of a clip and the table row it was read from, which error messages name.
 
     Raises:
-        InputError: two have the same identifier or file.
+        InputError: two clips from different lines have the same identifier or file.
     """
     lines: dict[tuple[str, str], int] = {}
     unique = []

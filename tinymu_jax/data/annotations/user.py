@@ -1,4 +1,4 @@
-"""Annotations of a user's recordings: a csv, or the tags in the audio files of a folder."""
+"""Reads annotations of a user's recordings from a csv, or from tags inside the audio files."""
 
 import os
 import re
@@ -19,10 +19,10 @@ from tinymu_jax.errors import InputError
 CAPTION_SEPARATOR = "|"
 
 GENRE_SEPARATORS = re.compile(r"[;/,]")
-"""Between the genres in a file's tag."""
+"""Matches a separator between two genres in the genre tag of an audio file."""
 
 TAG_COLUMNS = {UNSORTED: "tags"} | {category: category for category in CATEGORIES}
-"""By category."""
+"""Name of the csv column that holds a category's labels, by category."""
 
 OTHER_COLUMNS = ("clip", "start", "end", "artist", "licence", "caption", "not", "exhaustive")
 
@@ -32,11 +32,12 @@ _REMEDY = f"name a csv with file (or file_name) and any of {', '.join(COLUMNS[2:
 
 
 def read_user_table(path: Path) -> Source:
-    """Reads a user's csv; the source has its name.
+    """Reads the annotations in a user's csv; the source is named after the csv.
 
-    Columns are `file` (or `file_name`) and any of `COLUMNS`: labels by category, separated by ";",
-    with `tags` for labels without a category, `not` for absent ones, `caption` with captions
-    separated by "|", and `exhaustive` for categories that are annotated completely.
+    The csv has the column `file` (or `file_name`) and any others of `COLUMNS`: a column per
+    category with labels, `tags` with labels of no category, `not` with absent labels, `exhaustive`
+    with the categories in which all labels are annotated (each separated by ";"), `caption` with
+    captions separated by "|", `clip`, `start` and `end` in seconds, `artist` and `licence`.
     """
     rows = read_rows(path, (), _REMEDY)
     return Source(path.stem, unique_clips((row, _clip(row)) for row in rows))
@@ -78,10 +79,10 @@ def _clip(row: TableRow) -> AnnotatedClip:
 
 
 def read_user_folder(path: Path) -> Source:
-    """Reads genre and artist from the tags of all recordings below a folder.
+    """Reads genre and artist from the metadata tags inside all audio files below a folder.
 
-    The source has the folder's name. Recordings without tags give clips without tags; files
-    without audio are listed as unusable.
+    The source is named after the folder. A file without metadata gives a clip without labels; a
+    file without audio is listed in `unusable`.
     """
     if not path.is_dir():
         raise InputError(f"{path}: is not a folder; name one with recordings")
@@ -109,7 +110,7 @@ def read_user_folder(path: Path) -> Source:
 
 
 def _read_file_tags(path: Path) -> tuple[list[str], list[str]] | None:
-    """Returns the genres and artists in an audio file's tags; None if it has no audio."""
+    """Returns the genres and the artists in an audio file's metadata; None if it has no audio."""
     import mutagen
     import soundfile
     from mutagen.wave import WAVE

@@ -1,1 +1,1 @@
-"""Synthesised music with known facts, and questions about it."""
+"""Synthesizes music with known facts (timbre, tempo, ...), and writes questions about the facts."""

@@ -1,4 +1,4 @@
-"""Rendering a clip from its facts: melody, instrument, drums, reverb and level."""
+"""Renders the waveform of a clip from its facts: melody, instrument, drums, reverb and level."""
 
 from typing import NamedTuple
 
@@ -13,33 +13,34 @@ TEMPO_BPM = {"slow": (70, 82), "medium": (104, 118), "fast": (150, 170)}
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 
 TONICS = {"low": 64, "high": 82}
-"""Lowest tonic of a register, as a MIDI note."""
+"""MIDI note of each register's lowest tonic."""
 
 KEYS = (0, 2, 4)
-"""Semitones from the lowest tonic to the possible ones; major and minor thirds never coincide."""
+"""Semitones from the register's lowest tonic to the possible tonics, chosen so that the major third
+of one key is never the minor third of another."""
 
 FIRST, HALF, WEAK = 1.0, 0.7, 0.3
-"""Strengths of a bar's first beat, of the third of four, and of all others."""
+"""Loudness of notes on a bar's first beat, on the third of four beats, and on all other beats."""
 
 BARS = {"three": (FIRST, WEAK, WEAK), "four": (FIRST, WEAK, HALF, WEAK)}
 
 CHORD = (0, 2, 4, 7, 9)
-"""Scale degrees of the melody's chord tones."""
+"""Scale degrees, above the tonic, of the chord tones that melodies consist of."""
 
 
 class Note(NamedTuple):
-    """A note of the melody."""
+    """A note of a melody, before it is rendered in a key."""
 
     start: float
     """Onset in seconds."""
     seconds: float
     degree: int
-    """Scale degree above the tonic."""
+    """Number of scale degrees above the tonic."""
     strength: float
 
 
 def _heights(contour: str, count: int) -> list[float]:
-    """Returns the height of each beat, from 0 to a maximum of 1."""
+    """Returns the melody's height (0 to 1) at each of `count` beats of a contour; the peak is 1."""
     shares = [number / max(count - 1, 1) for number in range(count)]
     heights = {
         "rising": shares,
@@ -50,7 +51,10 @@ def _heights(contour: str, count: int) -> list[float]:
 
 
 def write_melody(facts: Facts, seconds: float, rng: np.random.Generator) -> list[Note]:
-    """Writes a melody of chord tones and neighbours, one note per beat, some split in two."""
+    """Composes a melody with a clip's tempo, metre and contour, as long as the clip.
+
+    A beat has one note, or two short ones; notes are chord tones or their neighbours in the scale.
+    """
     low, high = TEMPO_BPM[facts.tempo]
     beat = 60 / (low + (high - low) * rng.random())
     start = 0.02 + 0.1 * rng.random()
@@ -80,7 +84,10 @@ def _frequency(facts: Facts, tonic: float, degree: int) -> float:
 
 
 def play(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) -> Samples:
-    """Renders a melody on the clip's instrument, solo or in chords, in a random key."""
+    """Renders a melody to `count` samples on the clip's instrument, solo or in chords.
+
+    The key is drawn from the possible tonics of the clip's register.
+    """
     key = KEYS[int(rng.random() * len(KEYS))]
     tonic = TONICS[facts.register] + key + 0.3 * (rng.random() - 0.5)
     instrument = INSTRUMENTS[facts.timbre]
@@ -99,7 +106,10 @@ def play(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) 
 
 
 def play_drums(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) -> Samples:
-    """Renders drums: a kick on the first beat, a snare on the third of four, hats on the others."""
+    """Renders a drum part for a melody to `count` samples, with a hit at each note.
+
+    The first beat of a bar has kick and hat, the third of four beats a snare, other beats a hat.
+    """
     mix = np.zeros(count, np.float32)
     level = np.float32(0.7 + 0.3 * rng.random())
     for note in notes:
@@ -112,11 +122,12 @@ def play_drums(facts: Facts, notes: list[Note], count: int, rng: np.random.Gener
 
 
 ECHOES = ((1116, 0.84), (1188, 0.83), (1277, 0.82), (1356, 0.81))
-"""Delays in samples, to be scaled by the room's size, and feedback of the combs (Schroeder)."""
+"""Delay in samples, to be scaled by the room's size, and feedback of each of Schroeder's comb
+filters."""
 
 
 def add_reverb(dry: Samples, rng: np.random.Generator) -> Samples:
-    """Adds Schroeder reverb: parallel comb filters, then all-pass filters."""
+    """Adds the reverb of a room of random size: Schroeder's comb filters, then all-pass filters."""
     size = 0.45 + 0.15 * rng.random()
     wet = np.zeros_like(dry)
     for delay, feedback in ECHOES:
@@ -129,7 +140,10 @@ def add_reverb(dry: Samples, rng: np.random.Generator) -> Samples:
 
 
 def _delay_line(x: Samples, delay: int, feedback: np.float32) -> Samples:
-    """Returns the contents of a delay line with feedback: `delay` zeros, then its inputs."""
+    """Feeds samples through a delay line: line[t + delay] = x[t] + feedback * line[t].
+
+    The line begins with `delay` zeros and is `delay` samples longer than `x`.
+    """
     line = np.zeros(len(x) + delay, np.float32)
     for start in range(0, len(x), delay):
         stop = min(start + delay, len(x))
@@ -140,7 +154,7 @@ def _delay_line(x: Samples, delay: int, feedback: np.float32) -> Samples:
 
 
 def set_level(facts: Facts, mix: Samples, rng: np.random.Generator) -> Samples:
-    """Scales a mix to the clip's dynamics and adds a little noise."""
+    """Scales a mix to the level of the clip's dynamics and adds soft noise."""
     peak = np.float32(np.abs(mix).max() or 1)
     share = np.arange(len(mix), dtype=np.float32) / len(mix)
     loud, soft = 0.6 + 0.35 * rng.random(), 0.04 + 0.04 * rng.random()
@@ -154,7 +168,7 @@ def set_level(facts: Facts, mix: Samples, rng: np.random.Generator) -> Samples:
 
 
 def compose(facts: Facts, seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """Renders a clip; returns int16 samples at 16 kHz."""
+    """Renders a clip with the given facts and length; returns int16 samples at 16 kHz."""
     count = round(seconds * SAMPLE_RATE)
     notes = write_melody(facts, seconds, rng)
     mix = play(facts, notes, count, rng)

@@ -1,4 +1,4 @@
-"""Facts of synthetic clips: ten independent attributes."""
+"""The facts of a synthetic clip: the values of ten independent musical attributes."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "voices": ("one", "several"),
     "room": ("dry", "room"),
 }
-"""Values of each fact."""
+"""Name of each fact -> its possible values."""
 
 NEW_TIMBRE = "accordion"
-"""A timbre for finetuning a trained model. Clips have it only on request; texts name it, so that
-its word is known and its sound is not."""
+"""A timbre to finetune a trained model on. Clips have this timbre only on request, but texts name
+it, so that the model knows the word "accordion" and not the sound."""
 
 HELD_OUT = 8
-"""One combination of values in `HELD_OUT` is reserved for tests."""
+"""One in `HELD_OUT` combinations of fact values is reserved for tests."""
 
 
 class Facts(NamedTuple):
-    """The facts of a clip."""
+    """The facts of a clip: one of the values in `FACTS` for each name."""
 
     timbre: str
     drums: str
@@ -44,7 +44,7 @@ class Facts(NamedTuple):
 
 
 def is_held_out(facts: Facts) -> bool:
-    """Returns whether a combination of values is reserved for tests."""
+    """Returns whether a combination of fact values is reserved for tests, by its hash."""
     digest = hashlib.sha256("/".join(facts).encode()).digest()
     return digest[0] % HELD_OUT == 0
 
@@ -55,9 +55,13 @@ def draw_facts(
     timbre: str | None = None,
     extra: tuple[str, ...] = (),
 ) -> Facts:
-    """Draws facts from the combinations reserved for tests, or from all others.
+    """Draws the facts of a clip at random.
 
-    The timbre may be fixed, or drawn from `extra` timbres too.
+    Args:
+        rng: source of randomness.
+        held_out: draw from the combinations reserved for tests; if False, from all others.
+        timbre: the clip's timbre; None draws a timbre.
+        extra: timbres to draw from in addition to the timbres in `FACTS`.
     """
     choices = {**FACTS, "timbre": (*FACTS["timbre"], *extra)}
     while True:

@@ -1,12 +1,12 @@
-"""Synthetic music with questions: a folder of recordings and MusicSkills lists.
+"""Writes a folder of synthetic clips and MusicSkills lists of questions about the clips.
 
-clips/000000.wav      16 kHz, mono, 16 bits
-captioning.json       MusicSkills lists, one per format (qa.json, mcq.json, binary.json)
-facts.csv             name and facts of each clip
-texts/000000.txt      clips that are described instead of rendered
-texts_mcq.json, ...   questions about these, for text-only training of the decoder
+clips/000000.wav      a clip: 16 kHz, mono, 16 bits
+captioning.json       a MusicSkills list; also qa.json, mcq.json, binary.json (one per format)
+facts.csv             file name and facts of each clip
+texts/000000.txt      description of a clip that is not rendered
+texts_mcq.json, ...   lists of questions about the texts, for text-only training of the decoder
 
-A clip depends only on the seed and its number, and is identical on every machine.
+A clip depends only on the settings, the seed and its number, and is identical on every machine.
 """
 
 import csv
@@ -53,13 +53,13 @@ LISTS = {
     MCQ: "mcq.json",
     YES_NO: "binary.json",
 }
-"""Lists of questions about clips, by task."""
+"""File name of the list of questions about clips, by task."""
 
 TEXT_LISTS = {task: f"texts_{name}" for task, name in LISTS.items()}
-"""Lists of questions about texts, by task."""
+"""File name of the list of questions about texts, by task."""
 
 TEXT_MIX = QuestionMix(captions=1, open=2, choice=4, binary=8)
-"""Questions about a text: mostly the formats that take longest to learn."""
+"""Numbers of questions about a text: most are in the formats that take longest to learn."""
 
 FACTS_FILE, DONE_FILE = "facts.csv", "synthetic.json"
 
@@ -69,27 +69,31 @@ FORMAT = 1
 
 
 def question_mix(config: SynthesisConfig) -> QuestionMix:
-    """Returns the number of questions of each kind per clip."""
+    """Returns the numbers of questions per clip, by format, in a config."""
     return QuestionMix(config.captions, config.open, config.choice, config.binary)
 
 
 def draw_clip_facts(
     config: SynthesisConfig, number: int, text: bool = False
 ) -> tuple[Facts, np.random.Generator]:
-    """Returns the facts of a clip, and the generator for the rest of its randomness."""
+    """Draws the facts of the clip (or text) with a number.
+
+    Returns:
+        The facts, and the random generator for the sound and questions of the clip.
+    """
     rng = np.random.default_rng([config.seed, int(config.held_out), int(text), number])
     return draw_facts(rng, config.held_out, config.timbre, _extra(config, text)), rng
 
 
 def _extra(config: SynthesisConfig, text: bool) -> tuple[str, ...]:
-    """Returns the additional timbres; texts always name the new one."""
+    """Returns the timbres beyond `FACTS` for clips or texts; texts always have `NEW_TIMBRE`."""
     return config.extra or (NEW_TIMBRE,) if text else config.extra
 
 
 def make_clip(
     config: SynthesisConfig, number: int
 ) -> tuple[Facts, np.ndarray, list[SyntheticQuestion]]:
-    """Returns facts, samples (int16) and questions of a clip."""
+    """Renders the clip with a number; returns its facts, samples (int16, 16 kHz) and questions."""
     facts, rng = draw_clip_facts(config, number)
     sound, words = rng.spawn(2)
     questions = make_questions(words, facts, question_mix(config), config.extra)
@@ -97,9 +101,9 @@ def make_clip(
 
 
 def make_text(config: SynthesisConfig, number: int) -> tuple[Facts, str, list[SyntheticQuestion]]:
-    """Returns facts, description and questions of a clip that is not rendered."""
+    """Describes the text clip with a number; returns its facts, description and questions."""
     facts, rng = draw_clip_facts(config, number, text=True)
-    # Formats that are off for clips are off for texts.
+    # A format without questions about clips has no questions about texts.
     mix = QuestionMix(
         *(n if on else 0 for n, on in zip(TEXT_MIX, question_mix(config), strict=True))
     )
@@ -110,11 +114,11 @@ def make_text(config: SynthesisConfig, number: int) -> tuple[Facts, str, list[Sy
 def synthesize(
     output: str | Path, config: SynthesisConfig, progress: Progress = no_progress
 ) -> Path:
-    """Writes a folder of clips and lists, unless it is complete; returns the folder.
+    """Writes a folder of clips and question lists unless it is complete, and returns the folder.
 
     Raises:
-        InputError: a setting is invalid; the folder holds something else, cannot be written to, or
-            is being written by another process.
+        InputError: a setting is invalid; the folder holds other files or clips of other settings,
+            cannot be written to, or is being written by another process.
     """
     _check_config(config)
     output = make_folder(output)
@@ -132,7 +136,7 @@ def synthesize(
 
 
 def _check_config(config: SynthesisConfig) -> None:
-    """Raises `InputError` if a setting is invalid."""
+    """Raises `InputError` if a setting of the synthesis is invalid."""
     mix, usual, extra = question_mix(config), FACTS["timbre"], config.extra
     timbres = extra if config.timbre is None else (config.timbre, *extra)
     rules = [
@@ -160,7 +164,11 @@ def _check_config(config: SynthesisConfig) -> None:
 
 
 def _check_folder(output: Path, manifest: dict[str, Any]) -> bool:
-    """Returns whether the folder is complete; raises `InputError` if it holds something else."""
+    """Returns whether the output folder is complete; removes partial files if it is not.
+
+    Raises:
+        InputError: the folder holds clips whose settings differ from `manifest`, or other files.
+    """
     for name in (DONE_FILE, STARTED_FILE):
         if exists(output / name) and read_json_object(output / name, "name another") != manifest:
             raise InputError(
@@ -182,7 +190,7 @@ ClipSummary = tuple[str, Facts, list[SyntheticQuestion]]
 
 
 def _write_clips(output: Path, config: SynthesisConfig, progress: Progress) -> None:
-    """Writes clips, lists about them, and the table of facts."""
+    """Writes all clips, the lists of questions about the clips, and the table of facts."""
     records, table = [], [("file_name", *FACTS)]
     for name, facts, questions in _render_clips(output, config, progress):
         table.append((name, *facts))
@@ -196,7 +204,7 @@ def _write_clips(output: Path, config: SynthesisConfig, progress: Progress) -> N
 def _render_clips(
     output: Path, config: SynthesisConfig, progress: Progress
 ) -> Iterator[ClipSummary]:
-    """Renders and writes clips, in processes if there are many."""
+    """Renders and writes all clips, in several processes from 200 clips on; yields summaries."""
     folder = make_folder(output / CLIPS)
     work = [(config, folder, number) for number in range(config.clips)]
     workers = config.workers or os.cpu_count() or 1
@@ -226,7 +234,7 @@ def _render_clip(work: tuple[SynthesisConfig, Path, int]) -> ClipSummary:
 
 
 def _write_texts(output: Path, config: SynthesisConfig) -> None:
-    """Writes descriptions of clips, and lists of questions about them."""
+    """Writes the texts that describe clips, and the lists of questions about the texts."""
     folder, records = make_folder(output / TEXTS), []
     for number in range(config.texts):
         _, text, questions = make_text(config, number)
@@ -237,7 +245,10 @@ def _write_texts(output: Path, config: SynthesisConfig) -> None:
 
 
 def _record(name: str, question: SyntheticQuestion) -> dict[str, Any]:
-    """Returns the keys of MusicSkills, and two more for the evaluation."""
+    """Returns a question about the file `name` as a MusicSkills record.
+
+    Beyond MusicSkills' keys, the record has `facts` and `options`, which the evaluation uses.
+    """
     return {
         "file_name": name,
         "input_text": question.prompt,
@@ -250,7 +261,7 @@ def _record(name: str, question: SyntheticQuestion) -> dict[str, Any]:
 
 
 def _write_lists(output: Path, lists: Mapping[str, str], records: Sequence[dict[str, Any]]) -> None:
-    """Writes one list per task that has questions."""
+    """Writes the records of each task that has any to the task's list in the output folder."""
     for task, name in lists.items():
         lines = [json.dumps(record) for record in records if record["task"] == task]
         if lines:

@@ -1,6 +1,7 @@
-"""Timbres: notes synthesised with numpy, identical on every machine.
+"""Synthesizes notes of each timbre and drum hits with numpy, identically on every machine.
 
-Wavetables of high notes have fewer harmonics, which avoids aliasing.
+Notes are read from wavetables (one period of a wave); wavetables for high notes have fewer
+harmonics, which avoids aliasing.
 """
 
 import math
@@ -15,18 +16,18 @@ from tinymu_jax.audio.log_mel import SAMPLE_RATE
 Samples = Float32[np.ndarray, "n"]
 
 TABLE = 2048
-"""Samples of a wavetable's period."""
+"""Number of samples in a wavetable's period."""
 
 HIGHEST = 7600.0
-"""Highest frequency of a harmonic, in Hz."""
+"""Highest frequency of a note's harmonics, in Hz."""
 
 
 def read_table(table: Samples, cycles: np.ndarray) -> Samples:
-    """Reads a wavetable at positions in periods, with linear interpolation."""
+    """Reads a wavetable with linear interpolation at positions given in periods."""
     position = (cycles - np.floor(cycles)).astype(np.float32) * TABLE
     index = position.astype(np.int32)
     fraction = position - index
-    # Rounding may have turned a position just below a period into a whole one.
+    # Rounding to float32 may turn a position just below `TABLE` into `TABLE`.
     index = index & (TABLE - 1)
     here = table[index]
     return here + (table[index + 1] - here) * fraction
@@ -34,7 +35,10 @@ def read_table(table: Samples, cycles: np.ndarray) -> Samples:
 
 @lru_cache(maxsize=512)
 def _sum_of_sines(amplitudes: tuple[float, ...]) -> Samples:
-    """Returns a wavetable of harmonics, peak 1; its first sample is repeated at the end."""
+    """Returns a wavetable with peak 1 that sums harmonics 1, 2, ... with the given amplitudes.
+
+    Its first sample is repeated at the end.
+    """
     cycle = np.arange(TABLE + 1) / TABLE
     wave = sum(
         a * np.sin(2 * np.pi * (k * cycle + 0.17 * k * k)) for k, a in enumerate(amplitudes, 1) if a
@@ -54,7 +58,7 @@ def _seconds(count: int) -> np.ndarray:
 
 
 def _attack_release(count: int, attack: float, release: float) -> Samples:
-    """Returns a linear envelope; attack and release are in seconds."""
+    """Returns an envelope of `count` samples with a linear attack and release, in seconds."""
     number = np.arange(count, dtype=np.float32)
     rising = number / np.float32(max(1.0, attack * SAMPLE_RATE))
     falling = (count - number) / np.float32(max(1.0, release * SAMPLE_RATE))
@@ -62,12 +66,15 @@ def _attack_release(count: int, attack: float, release: float) -> Samples:
 
 
 def _decay(count: int, seconds: float) -> Samples:
-    """Returns an exponential decay with a time constant in seconds."""
+    """Returns an exponential decay from 1 over `count` samples; `seconds` is the time constant."""
     return np.exp(-_seconds(count) / seconds).astype(np.float32)
 
 
 def _cycles(frequency: float, count: int, vibrato: float = 0.0, phase: float = 0.0) -> np.ndarray:
-    """Returns the phase of each sample in periods; vibrato has 5.5 Hz, its depth is in periods."""
+    """Returns the phase, in periods, of each of `count` samples of a tone, starting at `phase`.
+
+    `vibrato` is the depth, in periods, of a vibrato of 5.5 Hz.
+    """
     seconds = _seconds(count)
     cycles = frequency * seconds + phase
     if vibrato:
@@ -76,9 +83,9 @@ def _cycles(frequency: float, count: int, vibrato: float = 0.0, phase: float = 0
 
 
 def pluck(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """A plucked string (Karplus and Strong)."""
+    """Renders a note of a plucked string (Karplus and Strong)."""
     string = _string(int(rng.random() * STRINGS), frequency > 500)
-    # Each averaging delays by half a sample, which lowers the pitch.
+    # Averaging two samples per period delays by half a sample, which lowers the pitch.
     speed = frequency * PERIOD / (1 - 0.5 / PERIOD)
     position = np.minimum(_seconds(count) * speed, len(string) - 2)
     index = position.astype(np.int32)
@@ -89,12 +96,15 @@ def pluck(frequency: float, count: int, rng: np.random.Generator) -> Samples:
 
 
 STRINGS, PERIOD = 32, 64
-"""Number of initial noises, and length of the string."""
+"""Number of different plucked strings, and length of a string in samples."""
 
 
 @lru_cache(maxsize=2 * STRINGS)
 def _string(number: int, high: bool) -> Samples:
-    """Returns a plucked string of `PERIOD` samples (Karplus-Strong); high ones start smoother."""
+    """Returns 1000 periods, of `PERIOD` samples each, of a plucked string (Karplus-Strong).
+
+    `number` seeds the initial noise, which is smoother for high notes.
+    """
     state = np.random.default_rng([7, number]).random(PERIOD) - 0.5
     for _ in range(3 if high else 1):
         state = (state + np.roll(state, 1)) / 2
@@ -107,7 +117,7 @@ def _string(number: int, high: bool) -> Samples:
 
 
 def organ(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Octaves and fifths with a steep envelope."""
+    """Renders a note of an organ: octaves and fifths above it, with a steep envelope."""
     drawbars = (1.0, 0.8, 0.6, 0.6, 0.0, 0.4, 0.0, 0.5)
     table = _sum_of_sines(drawbars[: len(_harmonics(frequency, 8))])
     wave = read_table(table, _cycles(frequency, count, 0, rng.random()))
@@ -115,7 +125,7 @@ def organ(frequency: float, count: int, rng: np.random.Generator) -> Samples:
 
 
 def flute(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """A near sine with vibrato and breath noise."""
+    """Renders a note of a flute: nearly a sine, with vibrato and breath noise."""
     table = _sum_of_sines((1.0, 0.12, 0.05)[: len(_harmonics(frequency, 3))])
     wave = read_table(table, _cycles(frequency, count, frequency * 0.0006, rng.random()))
     breath = noise(count, rng) * np.float32(0.06)
@@ -130,7 +140,7 @@ def _between(
 
 
 def brass(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Harmonics that enter one after the other."""
+    """Renders a note of a brass instrument: high harmonics grow during the attack."""
     numbers = _harmonics(frequency, 16)
     bright = _sum_of_sines(tuple(k**-0.5 for k in numbers))
     dull = _sum_of_sines(tuple(k**-2.5 for k in numbers))
@@ -140,7 +150,7 @@ def brass(frequency: float, count: int, rng: np.random.Generator) -> Samples:
 
 
 def bell(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Frequency modulation at an inharmonic ratio, decaying."""
+    """Renders a note of a bell: decaying frequency modulation at an inharmonic ratio."""
     fading = _decay(count, 0.25)
     modulated = 0.35 * fading * read_table(SINE, _cycles(3.53 * frequency, count, 0, rng.random()))
     wave = read_table(SINE, _cycles(frequency, count) + modulated)
@@ -150,7 +160,7 @@ def bell(frequency: float, count: int, rng: np.random.Generator) -> Samples:
 
 
 def bass(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """A sawtooth under a low-pass filter that closes fast."""
+    """Renders a note of a synthesizer bass: a sawtooth whose high harmonics decay fast."""
     numbers = _harmonics(frequency, 24)
     bright = _sum_of_sines(tuple(1 / k for k in numbers))
     dull = _sum_of_sines(tuple(k**-3.5 for k in numbers))
@@ -160,14 +170,14 @@ def bass(frequency: float, count: int, rng: np.random.Generator) -> Samples:
 
 
 def square(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Odd harmonics, steady."""
+    """Renders a note of a square wave: odd harmonics at a steady level."""
     amplitudes = tuple((k % 2) / k for k in _harmonics(frequency, 31))
     wave = read_table(_sum_of_sines(amplitudes), _cycles(frequency, count, 0, rng.random()))
     return 0.55 * wave * _attack_release(count, 0.004, 0.01)
 
 
 FORMANTS = ((750.0, 1.0, 90.0), (1180.0, 0.6, 110.0), (2600.0, 0.3, 160.0), (3400.0, 0.15, 200.0))
-"""Formants of an open vowel: Hz, strength, half width in Hz."""
+"""Centre in Hz, strength, and half width in Hz of each formant of an open vowel."""
 
 
 @lru_cache(maxsize=256)
@@ -182,14 +192,14 @@ def _vowel(semitone: int) -> Samples:
 
 
 def voice(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """A vowel with wide vibrato and a slow attack."""
+    """Renders a sung note: an open vowel with wide vibrato and a slow attack."""
     table = _vowel(round(12 * math.log2(frequency / 55)))
     wave = read_table(table, _cycles(frequency, count, frequency * 0.0012, rng.random()))
     return 0.8 * wave * _attack_release(count, 0.08, 0.07)
 
 
 def accordion(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Two detuned reeds, which beat."""
+    """Renders a note of an accordion: two reeds detuned by 9 Hz, which beat."""
     table = _sum_of_sines(tuple(k**-0.8 for k in _harmonics(frequency, 20)))
     start = rng.random()
     wave = read_table(table, _cycles(frequency, count, 0, start))
@@ -203,7 +213,8 @@ INSTRUMENTS: Mapping[str, Instrument] = {
     instrument.__name__: instrument
     for instrument in (pluck, organ, flute, brass, bell, bass, square, voice, accordion)
 }
-"""By timbre: (frequency in Hz, samples, random generator) -> a note, peak at most about 1."""
+"""Function that renders a note, by timbre. It takes the frequency in Hz, the number of samples and
+a random generator, and returns samples with a peak of at most about 1."""
 
 
 @lru_cache(maxsize=1)
@@ -212,26 +223,26 @@ def _noise() -> Samples:
 
 
 def noise(count: int, rng: np.random.Generator) -> Samples:
-    """Returns uniform noise in -1 to 1, a random stretch of a fixed sequence."""
+    """Returns `count` samples of uniform noise in -1 to 1, from a random place in a fixed noise."""
     sequence = _noise()
     start = int(rng.random() * max(len(sequence) - count, 0))
     return np.resize(sequence[start : start + count], count)
 
 
 def kick(rng: np.random.Generator) -> Samples:
-    """A drum with a falling pitch."""
+    """Renders a hit of a kick drum: a decaying sine with a falling pitch."""
     seconds = _seconds(int(0.18 * SAMPLE_RATE))
     cycles = 48 * seconds + 2.6 * (1 - np.exp(-seconds / 0.03))
     return 0.9 * read_table(SINE, cycles) * _decay(len(seconds), 0.06)
 
 
 def snare(rng: np.random.Generator) -> Samples:
-    """A burst of noise."""
+    """Renders a hit of a snare drum: a burst of noise."""
     count = int(0.14 * SAMPLE_RATE)
     return 0.5 * noise(count, rng) * _decay(count, 0.04)
 
 
 def hat(rng: np.random.Generator) -> Samples:
-    """A short burst of high-passed noise."""
+    """Renders a hit of a hi-hat: a short burst of high-passed noise."""
     count = int(0.05 * SAMPLE_RATE)
     return 0.35 * np.diff(noise(count + 1, rng)) * _decay(count, 0.012)

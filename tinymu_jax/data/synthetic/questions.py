@@ -1,6 +1,7 @@
-"""Questions about facts in MusicSkills' four formats, with balanced answers.
+"""Asks questions about a clip's facts in MusicSkills' four formats, with balanced answers.
 
-Which question is asked is independent of the answer, so that text alone is no better than chance.
+The wording of a question is independent of the right answer, so that a model without audio does no
+better than chance.
 """
 
 from collections.abc import Sequence
@@ -14,20 +15,20 @@ from tinymu_jax.data.synthetic.templates import BINARY, CAPTION, CHOICE, NAMES, 
 
 
 class SyntheticQuestion(NamedTuple):
-    """A question about a clip."""
+    """A question about a synthetic clip, with its answer."""
 
     task: str
-    """One of MusicSkills' four."""
+    """MusicSkills' name of the question's format, such as "MCQ"."""
     prompt: str
     answer: str
     facts: tuple[str, ...]
-    """The facts it is about."""
+    """Names of the facts that the question is about."""
     options: tuple[str, ...] = ()
-    """Of multiple choice."""
+    """The lettered options of a multiple-choice question; empty in other formats."""
 
 
 class QuestionMix(NamedTuple):
-    """Number of questions of each kind per clip."""
+    """Numbers of questions per clip, by format."""
 
     captions: int = 1
     open: int = 3
@@ -44,25 +45,25 @@ def _shuffle(rng: np.random.Generator, items: Sequence[str]) -> list[str]:
 
 
 def name_of(fact: str, value: str) -> str:
-    """Returns the name of a value."""
+    """Returns the word for a fact's value in questions and answers ("trumpet" for brass)."""
     return NAMES[fact][value]
 
 
 def values_of(fact: str, extra: Sequence[str] = ()) -> tuple[str, ...]:
-    """Returns the values of a fact; `extra` values belong to the timbre."""
+    """Returns the possible values of a fact; `extra` timbres are added to those of the timbre."""
     return (*FACTS[fact], *extra) if fact == "timbre" else FACTS[fact]
 
 
 def _wrong_values(
     rng: np.random.Generator, facts: Facts, fact: str, extra: Sequence[str], count: int = 1
 ) -> list[str]:
-    """Draws values that a fact does not have."""
+    """Draws at most `count` values of a fact that the clip does not have, without repetition."""
     wrong = [value for value in values_of(fact, extra) if value != getattr(facts, fact)]
     return _shuffle(rng, wrong)[:count]
 
 
 def ask_open(rng: np.random.Generator, facts: Facts, fact: str) -> SyntheticQuestion:
-    """Asks for the value of a fact."""
+    """Writes an open question about a fact; the answer is the word for the clip's value."""
     answer = name_of(fact, getattr(facts, fact))
     return SyntheticQuestion(QA, _pick(rng, OPEN[fact]), answer, (fact,))
 
@@ -70,7 +71,7 @@ def ask_open(rng: np.random.Generator, facts: Facts, fact: str) -> SyntheticQues
 def ask_binary(
     rng: np.random.Generator, facts: Facts, fact: str, extra: Sequence[str] = ()
 ) -> SyntheticQuestion:
-    """Asks whether a fact has a value; yes and no are equally likely."""
+    """Writes a yes/no question whether a fact has a value; both answers are equally likely."""
     true = rng.random() < 0.5
     value = getattr(facts, fact) if true else _wrong_values(rng, facts, fact, extra)[0]
     prompt = _pick(rng, BINARY[fact]).format(name_of(fact, value))
@@ -80,14 +81,14 @@ def ask_binary(
 def ask_choice(
     rng: np.random.Generator, facts: Facts, about: Sequence[str], extra: Sequence[str] = ()
 ) -> SyntheticQuestion:
-    """Asks which of four options is right.
+    """Writes a multiple-choice question with four options in random order, one of them right.
 
     Args:
         rng: source of randomness.
-        facts: of the clip.
-        about: one fact with at least four values; or four facts, of which the first gives the
-            right option and the others the wrong ones.
-        extra: timbres in addition to those of `FACTS`.
+        facts: the clip's facts.
+        about: one fact with at least four values, which gives all options; or four facts, of which
+            the first gives the right option and each of the others a wrong option.
+        extra: timbres for wrong options in addition to the timbres in `FACTS`.
     """
     right = name_of(about[0], getattr(facts, about[0]))
     if len(about) == 1:
@@ -105,12 +106,12 @@ def _sentence(facts: Facts, names: Sequence[str]) -> str:
 
 
 def describe(rng: np.random.Generator, facts: Facts) -> str:
-    """Returns a sentence with all facts in random order."""
+    """Returns a sentence that names the values of all of a clip's facts in random order."""
     return _sentence(facts, _shuffle(rng, list(FACTS)))
 
 
 def ask_caption(rng: np.random.Generator, facts: Facts) -> SyntheticQuestion:
-    """Asks for a caption of the facts that the prompt implies."""
+    """Writes a captioning question; its answer names the values of the facts in its prompt."""
     prompt = _pick(rng, list(CAPTION))
     return SyntheticQuestion(CAPTIONING, prompt, _sentence(facts, CAPTION[prompt]), CAPTION[prompt])
 
@@ -118,7 +119,10 @@ def ask_caption(rng: np.random.Generator, facts: Facts) -> SyntheticQuestion:
 def make_questions(
     rng: np.random.Generator, facts: Facts, mix: QuestionMix, extra: Sequence[str] = ()
 ) -> list[SyntheticQuestion]:
-    """Returns questions about a clip in all formats, each format about randomly drawn facts."""
+    """Writes the numbers of questions in `mix` about a clip, each about randomly drawn facts.
+
+    The first multiple-choice question is about the timbre. `extra` timbres may be wrong answers.
+    """
 
     def draw(count: int) -> list[str]:
         return _shuffle(rng, list(FACTS))[:count]

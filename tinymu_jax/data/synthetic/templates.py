@@ -1,6 +1,6 @@
-"""Wordings of facts: names of values, questions and captions.
+"""Words for the values of facts, and wordings of questions and captions.
 
-Every value has one word, so that the language is learned in a few minutes.
+Every value of a fact has a single word, so that a model learns the language in a few minutes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     "voices": {"one": "solo", "several": "chords"},
     "room": {"dry": "dry", "room": "echoing"},
 }
-"""The name of each value: one word, all distinct."""
+"""Name of each fact -> value -> the word for it in questions and answers; all words differ."""
 
 OPEN: Mapping[str, Sequence[str]] = {
     "timbre": ("What instrument is playing?", "Which instrument do you hear?", "What plays?"),
@@ -45,7 +45,7 @@ OPEN: Mapping[str, Sequence[str]] = {
     "voices": ("Solo or chords?", "How many voices sound?", "What is the texture?"),
     "room": ("Dry or echoing?", "How does the room sound?", "How are the acoustics?"),
 }
-"""Open questions about a fact; the answer is the name of its value."""
+"""Name of each fact -> wordings of open questions, whose answer is the word for a value."""
 
 BINARY: Mapping[str, Sequence[str]] = {
     "timbre": ("Is it {}?", "Do you hear {}?", "Is the instrument {}?"),
@@ -59,14 +59,14 @@ BINARY: Mapping[str, Sequence[str]] = {
     "voices": ("Is it {}?", "Do you hear {}?"),
     "room": ("Is it {}?", "Is the room {}?"),
 }
-"""Yes/no questions about the name of a value."""
+"""Name of each fact -> wordings of yes/no questions; {} stands for the word for a value."""
 
 CHOICE: Sequence[str] = ("Which is right?", "Which fits?", "What do you hear?")
-"""Beginnings of multiple-choice questions."""
+"""Wordings of multiple-choice questions; the options follow."""
 
 CAPTION: Mapping[str, Sequence[str]] = {
     "Caption the music": ("timbre", "drums", "tempo", "dynamics", "room"),
     "Describe the melody.": ("timbre", "contour", "register", "mode", "metre", "voices"),
     "Describe the music in full.": tuple(NAMES),
 }
-"""Prompts for captions, with the facts that the caption names."""
+"""Prompt that asks for a caption -> names of the facts whose values the caption gives."""
