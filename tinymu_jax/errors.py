@@ -17,10 +17,7 @@ class InputError(ValueError):
 
 
 def reason_of(error: Exception, max_length: int = 200) -> str:
-    """Returns an exception's message in one line, cut to `max_length` characters.
-
-    If the message is empty, returns the name of the exception's class.
-    """
+    """Returns an exception's message, or the class name if there is no message, in one line."""
     return " ".join(str(error).split())[:max_length] or type(error).__name__
 
 

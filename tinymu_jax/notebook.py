@@ -109,11 +109,7 @@ def read_questions(path: str | Path) -> list[dict[str, str]]:
 
 
 def label_by_folder(folder: str | Path, path: str | Path) -> Path:
-    """Writes a csv with the file and the label of each recording, and returns the csv's path.
-
-    Args:
-        folder: folder with one subfolder for each label, which contains the label's recordings.
-        path: path of the csv.
+    """Writes a csv of recordings, each labelled by its subfolder's name; returns the csv's path.
 
     Raises:
         InputError: there are no recordings, or one is not in a subfolder.

@@ -66,14 +66,13 @@ def read_clip(
     mono: Mono = "first",
     resampler: Resampler = RESAMPLERS["torchaudio"],
 ) -> Clip:
-    """Reads a recording at 16 kHz, and returns its samples and durations.
+    """Reads a recording, resamples it to 16 kHz, and returns its samples and durations.
 
     Args:
         path: see `load_audio`.
         max_seconds: see `load_audio`.
         silence_if_short: see `load_audio`.
-        mono: `first` takes the first channel, as in TinyMU; `mean` averages all channels, as in
-            MATPAC's pre-training.
+        mono: `first` channel, as in TinyMU, or `mean` of all channels, as in MATPAC.
         resampler: settings of the resampling kernel.
 
     Raises:
@@ -97,7 +96,7 @@ def read_clip(
 
 
 def as_clip(audio: "str | Path | np.ndarray | Clip", max_seconds: float | None = 10.0) -> Clip:
-    """Returns the `Clip` of a recording's path or of 16 kHz samples; returns a `Clip` unchanged.
+    """Converts a recording's path, or 16 kHz samples, to a `Clip`; returns a `Clip` unchanged.
 
     Raises:
         InputError: see `load_audio`; or the array is not of shape (n,), or not finite floats.
@@ -130,11 +129,7 @@ def check_max_seconds(max_seconds: float | None) -> None:
 
 
 def check_samples(samples: np.ndarray, name: str) -> Float32[np.ndarray, "n"]:
-    """Returns 16 kHz samples unchanged.
-
-    Raises:
-        InputError: there are too few samples for one window, or one is NaN or infinite.
-    """
+    """Returns 16 kHz samples; raises `InputError` if they are less than a window or not finite."""
     if len(samples) < WINDOW:
         raise InputError(
             f"{name}: {len(samples)} samples at 16 kHz are less than one window of {WINDOW} "
@@ -165,14 +160,14 @@ def _check_file(path: Path) -> None:
 def decode(
     path: Path, max_seconds: float | None
 ) -> tuple[Float32[np.ndarray, "n channels"], int, int]:
-    """Decodes the start of a recording, without resampling.
+    """Decodes all channels of the start of a recording, without resampling.
 
     Args:
-        path: path of a recording.
+        path: path of the recording.
         max_seconds: duration that is decoded; None decodes everything.
 
     Returns:
-        Samples of all channels, the sample rate, and the number of samples of the whole recording.
+        Decoded samples, the sample rate, and the number of samples of the whole recording.
 
     Raises:
         InputError: the file is missing, empty, or cannot be decoded.

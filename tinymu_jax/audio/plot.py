@@ -30,7 +30,7 @@ def plot_log_mel(
     bands = [int(np.abs(centres - hertz).argmin()) for hertz in (100, 300, 1000, 3000, 7000)]
     axes.set_yticks([band + 0.5 for band in bands], [f"{centres[band]:.0f}" for band in bands])
     axes.set(xlabel="seconds", ylabel="hertz")
-    # A file name may contain "$".
+    # The title may be a file name that contains "$".
     axes.set_title(title, parse_math=False)
     figure.colorbar(image, ax=axes, label="log energy, normalized")
     save_figure(figure, path)

@@ -17,8 +17,8 @@ class HeadConfig(ConfigBase):
     """Config of a classifier of encoder outputs: MATPAC++'s AudioSet head, or a linear probe."""
 
     kind: Literal["audioset", "probe"] = "audioset"
-    """Layers after averaging over time: `audioset` averages the patches of different mel bands and
-    applies BatchNorm and a linear layer; `probe` concatenates them and applies a linear layer."""
+    """Layers: `audioset` averages patch embeddings over time and frequency, and applies BatchNorm
+    and a linear layer; `probe` averages encoder outputs over time, and applies a linear layer."""
     num_classes: int = 527
     """Number of classes."""
     activation: Literal["softmax", "sigmoid"] = "softmax"
@@ -40,8 +40,7 @@ class MatpacConfig(ConfigBase):
     num_mels: int = 80
     """Number of mel bands F; must be 80."""
     num_frames: int = 992
-    """Number of log-mel frames per chunk, a multiple of `patch_size`: 992 in checkpoints fine-tuned
-    on AudioSet, 608 in self-supervised checkpoints."""
+    """Log-mel frames per chunk: 992 in checkpoints tuned on AudioSet, 608 if self-supervised."""
     patch_size: int = 16
     """Number of mel bands, and number of frames, of a square patch."""
     compute_dtype: ComputeDtype = "float32"
@@ -81,14 +80,10 @@ class MatpacConfig(ConfigBase):
 
 @dataclass(frozen=True)
 class ProjectorConfig(ConfigBase):
-    """Config of the projector, which maps encoder outputs to the decoder's width.
-
-    See TinyMU (arXiv 2604.15849), section 3.
-    """
+    """Config of the projector from encoder to decoder (TinyMU, arXiv 2604.15849, section 3)."""
 
     kind: ProjectorKind = "linear"
-    """Architecture: `linear`, as published, or the paper's ablations `residual` and
-    `transformer`."""
+    """Architecture: `linear`, as published; `residual` and `transformer` are paper ablations."""
     input_width: int = 3840
     """Width E of the encoder's output vectors."""
     hidden_width: int = 2048
@@ -125,7 +120,7 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 @dataclass(frozen=True)
 class LoraConfig(ConfigBase):
-    """Config of LoRA adapters, W x + (alpha / rank) B A dropout(x) (arXiv 2106.09685).
+    """Config of LoRA (arXiv 2106.09685), which computes W x + (alpha / rank) B A dropout(x).
 
     The defaults are TinyMU's published values.
     """
@@ -198,8 +193,7 @@ class TinyMUConfig(ConfigBase):
     decoder: SmolLM2Config = nested(SmolLM2Config)
     """Config of the language model."""
     pooling: int = 1
-    """Number of consecutive encoder vectors that are averaged into one before the projector
-    (published: `ds_rate`)."""
+    """Number of encoder vectors averaged into one before the projector (published: `ds_rate`)."""
     max_text_tokens: int = 129
     """Number of tokens that prompts are padded to; also the maximum number of answer tokens."""
     pad_token: int = 17
@@ -253,7 +247,7 @@ SMOLLM2_PRESETS: dict[str, SmolLM2Config] = {
 
 
 def smollm2_preset(name: str) -> SmolLM2Config | None:
-    """Returns the preset for a hub name such as "HuggingFaceTB/SmolLM2-135M"; None if unknown."""
+    """Returns the config for a hub name ("HuggingFaceTB/SmolLM2-135M"), or None if unknown."""
     return SMOLLM2_PRESETS.get(name.rsplit("/", 1)[-1].removesuffix("-Instruct"))
 
 
@@ -283,10 +277,7 @@ class PredictorConfig(ConfigBase):
 
 @dataclass(frozen=True)
 class ClassHeadConfig(ConfigBase):
-    """Config of the network that classifies patch embeddings, as in DINO (arXiv 2104.14294).
-
-    The classes are learned without labels.
-    """
+    """Config of the network that classifies patches without labels (DINO, arXiv 2104.14294)."""
 
     hidden_width: int = 2048
     """Width of the two hidden layers."""
@@ -298,10 +289,7 @@ class ClassHeadConfig(ConfigBase):
 
 @dataclass(frozen=True)
 class SelfSupervisedConfig(ConfigBase):
-    """Config of MATPAC's pre-training.
-
-    A student predicts the embeddings and the classes that a teacher gives to masked patches.
-    """
+    """Config of MATPAC's pre-training: a student predicts a teacher's outputs of masked patches."""
 
     encoder: MatpacConfig = field(
         default_factory=lambda: MatpacConfig(num_frames=608), metadata={"config": MatpacConfig}
@@ -316,8 +304,7 @@ class SelfSupervisedConfig(ConfigBase):
     class_loss_weight: float = 0.5
     """Weight w of the classification loss; the prediction loss has weight 1 - w."""
     mcl_temperature: float = 0.1
-    """Temperature at step 0 of the softmax that weights the losses of a patch's hypotheses
-    (multiple choice learning)."""
+    """Softmax temperature of the weights of a patch's hypotheses at step 0 (MATPAC++)."""
     mcl_temperature_decay: float = 0.99997
     """Factor by which the temperature of the hypothesis weights is multiplied at each step."""
     mcl_temperature_end: float = 1e-4
@@ -343,7 +330,7 @@ class SelfSupervisedConfig(ConfigBase):
     """EMA decay of the teacher's class head at step 0."""
     head_ema_decay_end: float = 1.0
     """EMA decay of the teacher's class head at the last step. After the last step, the class head
-    uses `encoder_ema_decay_end`, as published, unless its decay is constant."""
+    uses `encoder_ema_decay_end`, as published, unless the class head's decay is constant."""
 
     def rules(self) -> list[tuple[bool, str]]:
         """Returns whether each constraint on the fields holds, and the constraint's wording."""

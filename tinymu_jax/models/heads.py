@@ -39,13 +39,7 @@ def mean_over_time(
 def mean_of_rows(
     vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"], rows: int
 ) -> Float[Array, "B D"]:
-    """Returns each clip's patch embeddings, averaged over valid vectors and frequency.
-
-    Args:
-        vectors: encoder outputs; each concatenates `rows` patch embeddings of width D.
-        valid: False for padding.
-        rows: number of patches along the frequency axis.
-    """
+    """Returns each clip's patch embeddings, averaged over time and a vector's `rows` patches."""
     return mean_over_time(vectors.reshape(*vectors.shape[:2], rows, -1).mean(2), valid)
 
 

@@ -168,7 +168,7 @@ def causal_attention(
 ) -> Float[Array, "B T N*H"]:
     """Returns the output of `attend` for a causal mask, at about half the cost.
 
-    Queries are processed in blocks of `QUERY_BLOCK`, which skip all keys after the block.
+    Queries are processed in blocks of `QUERY_BLOCK`; each block skips all keys after the block.
     """
     ends = [*range(QUERY_BLOCK, query.shape[1], QUERY_BLOCK), query.shape[1]]
     outputs = [

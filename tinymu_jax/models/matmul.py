@@ -40,10 +40,7 @@ def dot(
     b_axes: tuple[int, ...],
     compute_dtype: ComputeDtype,
 ) -> Float[Array, "..."]:
-    """Returns the contraction of axes `a_axes` of a with axes `b_axes` of b, in float32.
-
-    `compute_dtype` is the data type of the inputs; see `matmul`.
-    """
+    """Returns a and b contracted over `a_axes` of a and `b_axes` of b, in float32; see `matmul`."""
     if compute_dtype == "bfloat16":
         a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
     return jax.lax.dot_general(
@@ -91,10 +88,7 @@ _matmul.defvjp(_matmul_forward, _matmul_backward)
 def matmul_transposed(
     x: Float[Array, "*batch D"], rows: Float[Array, "M D"], compute_dtype: ComputeDtype = "float32"
 ) -> Float[Array, "*batch M"]:
-    """Returns `x @ rows.T` in float32, faster than `matmul` on CPUs as `rows` are contiguous.
-
-    `compute_dtype` is the data type of the inputs; see `matmul`.
-    """
+    """Returns `x @ rows.T` in float32; contiguous `rows` make it faster than `matmul` on CPUs."""
     return dot(x, rows, (x.ndim - 1,), (1,), compute_dtype)
 
 
@@ -105,8 +99,7 @@ def int8_matmul(
 
     Each value of x is split into three int8 digits to base 128, times one float per vector of x.
     The products of digits and weights are exact integer sums, which CPUs compute several times
-    faster than they convert int8 to float32. The rounding error of a value is 2^-21 of the largest
-    absolute value in the vector.
+    faster than they convert int8 to float32. The rounding error is 2^-21 of a vector's largest |x|.
     """
     unit = jnp.maximum(jnp.max(jnp.abs(x), axis=-1, keepdims=True), 1e-30) / 127
     rest, digits = x / unit, []

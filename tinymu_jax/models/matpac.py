@@ -78,7 +78,7 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block; returns its output, twice if `keep` is set, else with None."""
+    """A pre-norm transformer block; returns its output, and a copy if `keep` is set, else None."""
 
     config: MatpacConfig
     keep: bool
@@ -180,10 +180,7 @@ class Matpac(nn.Module):
     def embed(
         self, log_mel: Float[Array, "C A t F"], column: Int[Array, "C A"] | None = None
     ) -> Float[Array, "C P D"]:
-        """Returns embeddings of all patches, with position embeddings added.
-
-        The patches are ordered by mel band, then by time. See `__call__` for the arguments.
-        """
+        """Returns patch embeddings plus position embeddings, ordered by frequency, then time."""
         config, (batch, columns, size, _) = self.config, log_mel.shape
         rows, width = config.rows, config.width
         # (C, columns, time, rows, band) -> frequency-major patches of (band, time)
@@ -218,7 +215,7 @@ class Matpac(nn.Module):
         num_chunks: int = 1,
         all_layers: bool = False,
     ) -> Float[Array, "L C A E"]:
-        """Encodes columns of n 16 kHz samples, and returns one vector per column.
+        """Encodes columns of n samples at 16 kHz, and returns one vector per column.
 
         n is `tinymu_jax.audio.log_mel.column_samples(config.patch_size)`. In each column, frames
         from `num_frames` on are set to zero, as published. See `__call__` for the other arguments.
@@ -231,10 +228,7 @@ class Matpac(nn.Module):
     def classify(
         self, vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"] | None = None
     ) -> Float[Array, "B classes"]:
-        """Returns each clip's class probabilities from its valid encoder vectors.
-
-        `config.head` must be set.
-        """
+        """Returns class probabilities from each clip's valid vectors; needs `config.head`."""
         return self.head(vectors, valid)
 
     def init_all(self, samples: Float[Array, "C A n"]) -> Array:

@@ -78,12 +78,8 @@ def question_length(
     """Returns the number of positions that each question takes up in a row.
 
     The positions are the prompt, its last pad token unless the prompt has the maximum length, and
-    the answer without its last token, which predicts nothing. Audio and separator are excluded.
-
-    Args:
-        prompt: number of prompt tokens of each question.
-        labels: number of answer tokens of each question.
-        config: maximum prompt length.
+    the answer without its last token, which predicts nothing. `prompt` and `labels` are the numbers
+    of prompt and answer tokens of each question.
     """
     return prompt + (prompt < config.max_text_tokens) + labels - 1
 
@@ -95,10 +91,7 @@ def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
 
 
 def comparison_length(questions: Sequence[PackedQuestion], config: TinyMUConfig) -> int:
-    """Returns the number of positions of a group's questions in `build_block(..., compare=True)`.
-
-    Audio and separator are excluded.
-    """
+    """Counts the positions of a group's questions in `build_block(..., compare=True)`."""
     length = _shared_prompt_length(questions) * (1 - len(questions))
     for prompt, labels, alternatives in questions:
         answers = [ids[:-1] for ids in (labels, *alternatives)]
@@ -204,7 +197,7 @@ class _Rows:
         self.write(row, self.config.separator_token, [audio], 0)
 
     def write_prompt(self, group: PackedGroup, ids: Sequence[int], number: int, start: int) -> None:
-        """Appends `ids`, tokens `start`, `start` + 1, ... of question `number`'s prompt."""
+        """Appends `ids`, the tokens of question `number`'s prompt from index `start` on."""
         first = group.num_audio + 1 + start
         self.write(group.row, ids, range(first, first + len(ids)), number)
 

@@ -60,10 +60,7 @@ class TinyMU(nn.Module):
     def decode(
         self, audio: Float[Array, "B A D"], sequence: TokenSequence
     ) -> tuple[Float[Array, "B T D"], smollm2.Cache]:
-        """Runs the decoder over audio vectors and the sequence's text, without a previous cache.
-
-        Returns the hidden states of all positions, and the new key/value cache.
-        """
+        """Runs the decoder over audio vectors, then text; returns hidden states and a new cache."""
         x = jnp.concatenate([audio, self.decoder.embed(sequence.tokens)], axis=1)
         return self.decoder(x, sequence.positions, sequence.mask)
 
@@ -104,10 +101,7 @@ class TinyMU(nn.Module):
         answer: Int[Array, "B answer"],
         num_answer: Int[Array, "B"],
     ) -> Float[Array, "B answer V"]:
-        """Returns the logits that predict each answer token, computed by teacher forcing.
-
-        See `build_sequence` for the arguments.
-        """
+        """Returns the logits that predict each answer token, computed by teacher forcing."""
         # The last answer token predicts nothing and is not computed.
         sequence = build_sequence(
             num_audio,

@@ -9,10 +9,7 @@ from tinymu_jax.utils.files import make_folder
 
 
 def cache_folder() -> Path:
-    """Returns the folder for converted checkpoints and compiled programs.
-
-    It is `TINYMU_CACHE` if set, else a subfolder of the user's cache or of the temporary folder.
-    """
+    """Returns the folder for converted checkpoints and compiled programs (`TINYMU_CACHE`)."""
     if folder := os.environ.get("TINYMU_CACHE"):
         return Path(folder)
     # Without a home directory, "~" is not expanded, and the path stays relative.

@@ -13,7 +13,7 @@ class ConfigBase:
     """Base class of frozen dataclasses that are stored as json, and validated when read."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields by name, with nested configs as dictionaries; json can store them."""
+        """Returns the values of all fields by name, ready for json."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -91,7 +91,7 @@ def _checked(value: Any, kind: Any, name: str) -> Any:
 
 
 def nested(config: type, default: bool = True) -> Any:
-    """Returns a field for a nested config: by default `config()`, or None without `default`."""
+    """Returns a dataclass field whose default is `config()`, or None if `default` is False."""
     if default:
         return field(default_factory=config, metadata={"config": config})
     return field(default=None, metadata={"config": config})

@@ -46,11 +46,7 @@ def read_text(path: str | Path, remedy: str = "download or write it again") -> s
 
 
 def read_json_object(path: str | Path, remedy: str) -> dict[str, Any]:
-    """Returns the object in a json file.
-
-    Args:
-        path: path of the file.
-        remedy: end of the error message for a file with other content.
+    """Returns the object in a json file; `remedy` ends the error message for other content.
 
     Raises:
         InputError: the file cannot be read, is not json, or does not contain an object.

@@ -19,8 +19,7 @@ KEY = "key"
 class JsonlLog(Generic[Record]):
     """A file with one JSON object per line, each with a `key`.
 
-    If a process is killed while it writes, the last line may lack its end: a line without a newline
-    is ignored.
+    A killed process may leave an incomplete last line: a line without a newline is ignored.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class JsonlLog(Generic[Record]):
         self.path, self.parse, self.contents, self.remedy = path, parse, contents, remedy
 
     def read(self) -> dict[str, Record]:
-        """Returns the last record with each key, by key; {} if there is no file.
+        """Returns the records by key, of repeated keys the last record; {} if there is no file.
 
         Raises:
             InputError: the file cannot be read, or a complete line is malformed.
@@ -59,9 +58,7 @@ class JsonlLog(Generic[Record]):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Locks the file during the context, as `append` requires.
-
-        First creates the file if there is none, or removes its last line if that is incomplete.
+        """Creates the file or removes its incomplete last line, and locks it for `append`.
 
         Raises:
             InputError: another process has locked the file, or the file cannot be written.

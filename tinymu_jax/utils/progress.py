@@ -21,10 +21,10 @@ def no_progress(done: int, total: int) -> None:
 
 
 class ProgressDisplay:
-    """Base class of displays of finished and total units, speed and time left; shows nothing."""
+    """Displays finished and total units, speed and time left; this base class shows nothing."""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Updates the display.
+        """Shows new numbers of finished and total units.
 
         Args:
             done: number of finished units, including units that a previous process finished.

@@ -1,7 +1,6 @@
 """Masking of patches, and the prediction and classification losses of masked patches.
 
-A patch order (C, P) is a permutation of the patch indices of each crop: visible patches first, then
-masked patches.
+A patch order (C, P) is a permutation of the patch indices of each crop, visible patches first.
 """
 
 import jax
@@ -21,10 +20,7 @@ def normalize(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
 def prediction_losses(
     predictions: Float[Array, "C masked hypotheses D"], targets: Float[Array, "C masked D"]
 ) -> Float[Array, "C masked hypotheses"]:
-    """Returns 2 - 2 cos(prediction, target) for each hypothesis of each masked patch.
-
-    Predictions and targets must be normalized.
-    """
+    """Returns 2 - 2 cos(prediction, target) of each hypothesis; both inputs must be normalized."""
     return 2 - 2 * jnp.einsum("CMYD,CMD->CMY", predictions, targets)
 
 

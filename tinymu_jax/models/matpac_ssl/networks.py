@@ -69,10 +69,7 @@ class Hypotheses(nn.Module):
 
 
 class ClassHead(nn.Module):
-    """DINO's head, which computes class logits of patch embeddings.
-
-    It consists of an MLP, normalization to length 1, and a weight-normalized linear layer.
-    """
+    """DINO's head: an MLP, normalization to length 1, and a weight-normalized linear layer."""
 
     config: SelfSupervisedConfig
     kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()

@@ -29,7 +29,7 @@ def ema_update(
     steps: int,
     config: SelfSupervisedConfig,
 ) -> TeacherState:
-    """Returns the teacher's state after a step.
+    """Returns the teacher's state after a training step, with its moving averages updated.
 
     Args:
         state: state of the teacher before the step.
@@ -86,10 +86,10 @@ def ema_params(params: Tree) -> Tree:
 def mcl_temperature(
     config: SelfSupervisedConfig, step: Int[Array, ""] | int
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """Returns the temperature of multiple choice learning at a step.
+    """Returns the softmax temperature of the hypotheses' weights, and whether it is at its end.
 
-    Also returns whether only the best hypothesis counts, since the temperature has reached its end
-    value. It decays exponentially (MATPAC++, arXiv 2508.12709; published: `models/mcl.py`).
+    The temperature decays exponentially over the steps (MATPAC++, arXiv 2508.12709; published:
+    `models/mcl.py`). At its end value, only the best hypothesis counts.
     """
     # A power of 0.99997 in float32 would lose digits that the logarithm of 0.99997 keeps.
     temperature = config.mcl_temperature * jnp.exp(step * math.log(config.mcl_temperature_decay))
