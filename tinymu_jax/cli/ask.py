@@ -89,7 +89,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreCommand:
     """Score given answers to a question about one or more recordings."""
 
     recordings: Recordings = ()

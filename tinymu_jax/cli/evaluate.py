@@ -10,12 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from tinymu_jax.checkpoints.checkpoint import (
-    Checkpoint,
-    encoder_of,
-    init_params,
-    save_checkpoint,
-)
+from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of, init_params, save_checkpoint
 from tinymu_jax.checkpoints.open import open_checkpoint
 from tinymu_jax.cli.options import Model
 from tinymu_jax.data.annotations.labelled import LabelledSet, validate

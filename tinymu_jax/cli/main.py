@@ -2,50 +2,65 @@
 
 import io
 import sys
+from importlib import import_module
+from typing import Any
 
 import tyro
 
-from tinymu_jax.cli.ask import Ask, Embed, Score
-from tinymu_jax.cli.convert import Convert
-from tinymu_jax.cli.data import Data
-from tinymu_jax.cli.evaluate import Evaluate
-from tinymu_jax.cli.push import Push
-from tinymu_jax.cli.quickstart import Ablate, Quickstart
-from tinymu_jax.cli.tag import Tag
-from tinymu_jax.cli.train import RUNS, Export, read_run
 from tinymu_jax.errors import one_line_errors
 from tinymu_jax.utils.malloc import keep_heap
 
+COMMANDS = {
+    "ask": "ask.Ask",
+    "score": "ask.ScoreCommand",
+    "embed": "ask.Embed",
+    "data": "data.Data",
+    "train": "train.Train",
+    "pretrain": "train.Pretrain",
+    "train-tagger": "train.TrainTagger",
+    "export": "train.Export",
+    "push": "push.Push",
+    "convert": "convert.Convert",
+    "tag": "tag.TagCommand",
+    "evaluate": "evaluate.Evaluate",
+    "quickstart": "quickstart.Quickstart",
+    "ablate": "quickstart.Ablate",
+}
+"""Module below `tinymu_jax.cli` and class of each command."""
+CONFIG_FILE_COMMANDS = ("train", "pretrain", "train-tagger")
+"""Commands whose options have their defaults in the file that --config names."""
+
 
 def main() -> None:
-    """Runs the command line; bad input ends with one line and code 2."""
+    """Runs the command line; bad input ends with one line and exit code 2."""
     # File names may hold bytes that are not text.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     name = "".join(sys.argv[1:2])
-    if name in (*RUNS, "quickstart", "ablate"):
+    if name in (*CONFIG_FILE_COMMANDS, "quickstart", "ablate"):
         keep_heap()
     with one_line_errors():
-        if name in RUNS:
-            # The defaults of these commands' options are in the file that --config names.
+        if name in CONFIG_FILE_COMMANDS:
+            from tinymu_jax.cli.train import read_run
+
             raise SystemExit(read_run(name, sys.argv[2:]).run())
         command = tyro.extras.subcommand_cli_from_dict(
-            {
-                "ask": Ask,
-                "score": Score,
-                "embed": Embed,
-                "data": Data,
-                **{name: command for name, (command, _) in RUNS.items()},
-                "export": Export,
-                "push": Push,
-                "convert": Convert,
-                "tag": Tag,
-                "evaluate": Evaluate,
-                "quickstart": Quickstart,
-                "ablate": Ablate,
-            },
+            _command_classes(name),
             prog="tinymu",
             description="Music question answering with TinyMU.",
         )
         raise SystemExit(command.run())
+
+
+def _command_classes(name: str) -> dict[str, Any]:
+    """Imports the class of the named command, or those of all commands if the name is unknown.
+
+    Each command imports only what it needs, so that it starts quickly.
+    """
+    names = (name,) if name in COMMANDS else tuple(COMMANDS)
+    classes = {}
+    for command in names:
+        module, _, attribute = COMMANDS[command].partition(".")
+        classes[command] = getattr(import_module(f"tinymu_jax.cli.{module}"), attribute)
+    return classes

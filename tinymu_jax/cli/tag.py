@@ -42,7 +42,7 @@ class Tagger:
 
 
 @dataclass(frozen=True)
-class Tag:
+class TagCommand:
     """Print the tags of recordings, window by window, or write them to a csv or jsonl file."""
 
     recordings: Recordings = ()

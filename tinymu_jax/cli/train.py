@@ -20,7 +20,7 @@ from tinymu_jax.training.config import (
 
 
 @dataclass(frozen=True)
-class _Run:
+class _RunCommand:
     """Options of all commands that train."""
 
     config: str | None = None
@@ -72,7 +72,7 @@ class _Run:
 
 
 @dataclass(frozen=True)
-class Train(_Run):
+class Train(_RunCommand):
     """Fine-tune TinyMU. Options override the fields of the config.
 
     The same command with --resume continues after a kill, on any number of devices.
@@ -87,7 +87,7 @@ class Train(_Run):
 
 
 @dataclass(frozen=True)
-class Pretrain(_Run):
+class Pretrain(_RunCommand):
     """Pre-train an encoder on recordings alone (MATPAC, MATPAC++).
 
     Options override the fields of the config. The same command with --resume continues after a
@@ -131,7 +131,7 @@ class Export:
 
 
 @dataclass(frozen=True)
-class TrainTagger(_Run):
+class TrainTagger(_RunCommand):
     """Train an encoder to tag, between pre-training and fine-tuning.
 
     Options override the fields of the config. The same command with --resume continues after a
