@@ -16,12 +16,7 @@ from tinymu_jax.data.choice_baselines import option_baselines
 from tinymu_jax.data.musicskills import pair_with_folders, read_list
 from tinymu_jax.data.question_formats import LETTERS, MCQ, YES_NO
 from tinymu_jax.errors import InputError
-from tinymu_jax.evaluation.answer_parsing import (
-    ANNOUNCEMENT,
-    YES_OR_NO,
-    read_letter,
-    read_yes_no,
-)
+from tinymu_jax.evaluation.answer_parsing import ANNOUNCEMENT, YES_OR_NO, read_letter, read_yes_no
 from tinymu_jax.evaluation.bootstrap import interval_note, mean_metrics
 from tinymu_jax.evaluation.multiple_choice.questions import check_options
 from tinymu_jax.evaluation.responses import EvalModel
@@ -40,7 +35,7 @@ from tinymu_jax.evaluation.tables import (
     BASELINES_TITLE,
     MAX_WORST,
     UNANSWERED,
-    Cell,
+    MetricPlace,
     QuestionScores,
     cells_to_table,
     choice_confusion,
@@ -313,16 +308,16 @@ def _rows(
 
 def _cell_scores(
     questions: Sequence[ListQuestion], scores: Mapping[str, Mapping[str, QuestionScores]]
-) -> Iterator[tuple[Cell, QuestionScores]]:
+) -> Iterator[tuple[MetricPlace, QuestionScores]]:
     """Yields the scores that each cell is the mean of."""
     for task, columns in scores.items():
         for row, group in _rows(task, questions):
             for column, values in columns.items():
-                yield Cell(task, row, column), np.where(group, values, np.nan)
+                yield MetricPlace(task, row, column), np.where(group, values, np.nan)
     for task in (task for task in scores if task in TITLES):
         numbers = [number for number, question in enumerate(questions) if question.task == task]
         for rule, values in _baselines(task, [questions[number] for number in numbers]).items():
-            cell = Cell(BASELINES_TITLE, f"{TITLES[task].lower()}: {rule}", ACCURACY)
+            cell = MetricPlace(BASELINES_TITLE, f"{TITLES[task].lower()}: {rule}", ACCURACY)
             yield cell, _scatter(values, numbers, len(questions))
 
 
@@ -336,7 +331,7 @@ def _baselines(task: str, questions: Sequence[ListQuestion]) -> Mapping[str, Seq
     return option_baselines([(question.options, question.right) for question in questions])
 
 
-def _bleu(task: str, answers: Answers[ListQuestion]) -> tuple[dict[Cell, Metric], str]:
+def _bleu(task: str, answers: Answers[ListQuestion]) -> tuple[dict[MetricPlace, Metric], str]:
     """Returns BLEU of each row of a task's table, and sacrebleu's signature of the first row."""
     questions, texts = answers.items, answers.texts
     metrics, signature = {}, ""
@@ -346,22 +341,22 @@ def _bleu(task: str, answers: Answers[ListQuestion]) -> tuple[dict[Cell, Metric]
             [texts[n] for n in numbers], [questions[n].answers for n in numbers]
         )
         signature = signature or settings["BLEU"]
-        metrics |= {Cell(task, row, name): orders[name] for name in BLEU_COLUMNS}
+        metrics |= {MetricPlace(task, row, name): orders[name] for name in BLEU_COLUMNS}
     return metrics, signature
 
 
-def _headline(metrics: Mapping[Cell, Metric], tasks: Sequence[str]) -> dict[str, Metric]:
+def _headline(metrics: Mapping[MetricPlace, Metric], tasks: Sequence[str]) -> dict[str, Metric]:
     headline = {}
     for task in tasks:
         if task in TITLES:
-            headline[TITLES[task]] = metrics[Cell(task, ALL, ACCURACY)]
+            headline[TITLES[task]] = metrics[MetricPlace(task, ALL, ACCURACY)]
         else:
             for column in (EXACT, ROUGE_L):
-                headline[f"{task}, {column}"] = metrics[Cell(task, ALL, column)]
+                headline[f"{task}, {column}"] = metrics[MetricPlace(task, ALL, column)]
     return headline
 
 
-def _tables(metrics: Mapping[Cell, Metric], tasks: Sequence[str]) -> list[Table]:
+def _tables(metrics: Mapping[MetricPlace, Metric], tasks: Sequence[str]) -> list[Table]:
     """Returns a table for each task, and one of baselines."""
     tables = [
         cells_to_table(metrics, task, TITLES.get(task, task), NOTES.get(task, TEXT_NOTE))

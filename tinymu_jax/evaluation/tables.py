@@ -21,7 +21,7 @@ QuestionScores = Float[np.ndarray, "Q"]
 """A score per question, 1 for right and 0 for wrong; NaN where a question does not count."""
 
 
-class Cell(NamedTuple):
+class MetricPlace(NamedTuple):
     """The place of a metric."""
 
     table: str
@@ -30,13 +30,13 @@ class Cell(NamedTuple):
 
 
 def cells_to_table(
-    metrics: Mapping[Cell, Metric], key: str, title: str, note: str = ""
+    metrics: Mapping[MetricPlace, Metric], key: str, title: str, note: str = ""
 ) -> Table | None:
     """Returns a table's metrics, rows and columns in their first order; None if it has none."""
     cells = {cell: metric for cell, metric in metrics.items() if cell.table == key}
     columns = list(dict.fromkeys(cell.column for cell in cells))
     rows = {
-        row: [cells.get(Cell(key, row, column)) for column in columns]
+        row: [cells.get(MetricPlace(key, row, column)) for column in columns]
         for row in dict.fromkeys(cell.row for cell in cells)
     }
     return Table(title, columns, rows, note) if cells else None

@@ -26,7 +26,7 @@ from tinymu_jax.evaluation.tables import (
     BASELINES_TITLE,
     MAX_WORST,
     UNANSWERED,
-    Cell,
+    MetricPlace,
     QuestionScores,
     cells_to_table,
     choice_confusion,
@@ -150,21 +150,21 @@ def _right(graded: Sequence[Graded], rule: str) -> QuestionScores:
     return np.array([float(number == one.question.right) for one, number in choices])
 
 
-def _cell_scores(outcome: Outcome) -> Iterator[tuple[Cell, QuestionScores]]:
+def _cell_scores(outcome: Outcome) -> Iterator[tuple[MetricPlace, QuestionScores]]:
     """Yields the scores that each cell is the mean of, in the order of tables, rows, columns."""
     graded, groups = outcome.graded, _groups(outcome.graded)
     for rule in outcome.rules:
         right = _right(graded, rule)
         for name, group in groups.items():
-            yield Cell(ACCURACY, name, rule), np.where(group, right, np.nan)
+            yield MetricPlace(ACCURACY, name, rule), np.where(group, right, np.nan)
         for label in BY_LABEL:
             for tag in sorted({tag for one in graded for tag in _tags(one, label)}):
                 has_tag = [tag in _tags(one, label) for one in graded]
-                yield Cell(label, tag, rule), np.where(has_tag, right, np.nan)
+                yield MetricPlace(label, tag, rule), np.where(has_tag, right, np.nan)
         yield from _chosen_kinds(graded, rule)
     for row, scores in _baselines(outcome).items():
         for name, group in groups.items():
-            yield Cell(BASELINES, row, name), np.where(group, scores, np.nan)
+            yield MetricPlace(BASELINES, row, name), np.where(group, scores, np.nan)
 
 
 def _tags(graded: Graded, label: str) -> tuple[str, ...]:
@@ -181,7 +181,9 @@ def _groups(graded: Sequence[Graded]) -> Mapping[str, Bool[np.ndarray, "Q"]]:
     return {name: group for name, group in groups.items() if group.any()}
 
 
-def _chosen_kinds(graded: Sequence[Graded], rule: str) -> Iterator[tuple[Cell, QuestionScores]]:
+def _chosen_kinds(
+    graded: Sequence[Graded], rule: str
+) -> Iterator[tuple[MetricPlace, QuestionScores]]:
     """Yields which kinds of options are chosen, and how often none is."""
     choices = _choices(graded, rule)
     pairs = [(one.question.kinds, number) for one, number in zip(graded, choices, strict=True)]
@@ -191,8 +193,11 @@ def _chosen_kinds(graded: Sequence[Graded], rule: str) -> Iterator[tuple[Cell, Q
             float(number is not None and kinds[number] == kind) if kinds else np.nan
             for kinds, number in pairs
         ]
-        yield Cell(CHOSEN, kind, rule), np.array(scores)
-    yield Cell(CHOSEN, UNANSWERED, rule), np.array([float(number is None) for number in choices])
+        yield MetricPlace(CHOSEN, kind, rule), np.array(scores)
+    yield (
+        MetricPlace(CHOSEN, UNANSWERED, rule),
+        np.array([float(number is None) for number in choices]),
+    )
 
 
 def _baselines(outcome: Outcome) -> Mapping[str, Float[np.ndarray, "Q"]]:
@@ -209,15 +214,15 @@ def _baselines(outcome: Outcome) -> Mapping[str, Float[np.ndarray, "Q"]]:
     return rows
 
 
-def _headline(metrics: Mapping[Cell, Metric]) -> dict[str, Metric]:
+def _headline(metrics: Mapping[MetricPlace, Metric]) -> dict[str, Metric]:
     """Returns the headline; rules that do not apply have a note and no value."""
     cells = {
-        ACCURACY: Cell(ACCURACY, ALL, OFFICIAL),
-        KNOWLEDGE: Cell(ACCURACY, KNOWLEDGE, OFFICIAL),
-        REASONING: Cell(ACCURACY, REASONING, OFFICIAL),
-        f"{ACCURACY}, {STRICT}": Cell(ACCURACY, ALL, STRICT),
-        f"{ACCURACY}, {LIKELIHOOD}": Cell(ACCURACY, ALL, LIKELIHOOD),
-        UNANSWERED: Cell(CHOSEN, UNANSWERED, OFFICIAL),
+        ACCURACY: MetricPlace(ACCURACY, ALL, OFFICIAL),
+        KNOWLEDGE: MetricPlace(ACCURACY, KNOWLEDGE, OFFICIAL),
+        REASONING: MetricPlace(ACCURACY, REASONING, OFFICIAL),
+        f"{ACCURACY}, {STRICT}": MetricPlace(ACCURACY, ALL, STRICT),
+        f"{ACCURACY}, {LIKELIHOOD}": MetricPlace(ACCURACY, ALL, LIKELIHOOD),
+        UNANSWERED: MetricPlace(CHOSEN, UNANSWERED, OFFICIAL),
     }
     unavailable = Metric(None, note="no answers were generated")
     return {
@@ -228,7 +233,7 @@ def _headline(metrics: Mapping[Cell, Metric]) -> dict[str, Metric]:
     }
 
 
-def _notices(outcome: Outcome, metrics: Mapping[Cell, Metric]) -> list[str]:
+def _notices(outcome: Outcome, metrics: Mapping[MetricPlace, Metric]) -> list[str]:
     notices = skipped_notices(outcome.total, outcome.missing, outcome.too_long)
     untagged = [label for label in (KNOWLEDGE, REASONING) if not _tags_of(metrics, label)]
     if untagged:
@@ -239,17 +244,19 @@ def _notices(outcome: Outcome, metrics: Mapping[Cell, Metric]) -> list[str]:
     return notices + cut_notices((one.question.audio, one.cut) for one in outcome.graded)
 
 
-def _tags_of(metrics: Mapping[Cell, Metric], label: str) -> list[str]:
+def _tags_of(metrics: Mapping[MetricPlace, Metric], label: str) -> list[str]:
     """Returns the tags with a row in a label's table."""
     return list(dict.fromkeys(cell.row for cell in metrics if cell.table == label))
 
 
-def _radars(metrics: Mapping[Cell, Metric], rules: Sequence[str]) -> list[Radar]:
+def _radars(metrics: Mapping[MetricPlace, Metric], rules: Sequence[str]) -> list[Radar]:
     """Returns accuracy by tag, from three tags on."""
     axes = [(label, tag) for label in (KNOWLEDGE, REASONING) for tag in _tags_of(metrics, label)]
     if len(axes) < 3:
         return []
-    series = {rule: [metrics[Cell(*axis, rule)].value or 0.0 for axis in axes] for rule in rules}
+    series = {
+        rule: [metrics[MetricPlace(*axis, rule)].value or 0.0 for axis in axes] for rule in rules
+    }
     tags = [tag for _, tag in axes]
     names = [tag if tags.count(tag) == 1 else f"{label}: {tag}" for label, tag in axes]
     return [Radar("Accuracy by tag", names, series)]
