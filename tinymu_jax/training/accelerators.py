@@ -1,4 +1,4 @@
-"""Peak rates of accelerators by `device_kind`."""
+"""Peak compute, memory and link rates of accelerators, by jax's `device_kind`."""
 
 from typing import NamedTuple
 
@@ -6,22 +6,23 @@ GB, GIB = 1e9, 2**30
 
 
 class Chip(NamedTuple):
-    """Peak rates of one device as jax counts devices.
+    """Peak rates and memory size of one jax device.
 
-    TPUs: the tables of cloud.google.com/tpu/docs (v4, v5e, v5p, v6e). NVIDIA: the data sheets,
-    dense rates, without sparsity.
+    TPU numbers are from the tables of cloud.google.com/tpu/docs (v4, v5e, v5p, v6e); GPU numbers
+    are the dense rates, without sparsity, of NVIDIA's data sheets.
     """
 
     name: str
-    """As sold."""
+    """Vendor's name of the device."""
     flops: float
-    """bfloat16 FLOP/s (float16 on chips without bfloat16)."""
+    """Peak FLOP/s in bfloat16, or in float16 on chips without bfloat16."""
     memory: float
-    """Bytes of main memory."""
+    """Size of the main memory in bytes."""
     memory_rate: float
-    """Bytes/s of main memory."""
+    """Bandwidth of the main memory in bytes/s."""
     link_rate: float
-    """Bytes/s sent over all links, one way: a TPU's interconnect, NVLink, or else PCIe."""
+    """Bytes/s that the device can send over all its links together: the TPU interconnect, NVLink,
+    or PCIe on GPUs without NVLink."""
 
 
 _V4 = Chip("TPU v4", 275e12, 32 * GIB, 1228 * GB, 300 * GB)
@@ -67,9 +68,9 @@ CHIPS: dict[str, Chip] = {
     "Tesla V100-SXM2-32GB": _V100._replace(memory=32 * GB),
     "Tesla T4": _T4,
 }
-"""By `device_kind`."""
+"""Known devices by jax's `device_kind`."""
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """Returns the rates of a device, or None for unknown chips."""
+    """Returns the peak rates of the device with a `device_kind`; None for an unknown device."""
     return CHIPS.get(device_kind)

@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a run: parameters, optimizer state and position in the data."""
+"""Orbax checkpoints of a training run: parameters, optimizer state, auxiliary state and step."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -14,43 +14,43 @@ from tinymu_jax.training.train_step import TrainState
 from tinymu_jax.utils.tree import Tree
 
 BEST_METRIC = "validation_loss"
-"""The checkpoint with the lowest value is kept beside the latest."""
+"""Metric that selects the best checkpoint: the one with the lowest value is kept."""
 
 COMMITTED = "commit_success.txt"
-"""Orbax's mark of a complete checkpoint on a bucket."""
+"""File with which Orbax marks a checkpoint on a bucket as complete."""
 
 
 class Checkpoints:
-    """The latest checkpoints of a run and its best one, by steps done.
+    """Saves and restores a run's latest checkpoints and its best one, numbered by steps done.
 
-    A checkpoint is written under another name and renamed when it is complete, so that what a kill
-    or a full disk leaves behind is never taken for one. Saving is asynchronous.
+    A checkpoint is written under a temporary name and renamed when complete, so that a partial
+    one, left by a kill or a full disk, is never restored. Saving is asynchronous.
     """
 
     def __init__(self, folder: str | Path, max_to_keep: int = 2, read_only: bool = False) -> None:
-        """Opens the checkpoints of a folder, or creates it.
+        """Opens a folder of checkpoints, and creates the folder if it does not exist.
 
         Args:
-            folder: that all processes see, or its gs:// address.
-            max_to_keep: latest checkpoints to keep.
-            read_only: whether another process may be writing them.
+            folder: a folder visible to all processes, or a gs:// address.
+            max_to_keep: number of latest checkpoints to keep, in addition to the best one.
+            read_only: open without writing, because another process may be saving to the folder.
 
         Raises:
             InputError: the folder cannot be opened.
         """
-        # Orbax takes seconds to import; only runs should wait for it.
+        # Imported here because Orbax takes seconds to import and only training runs need it.
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
         def loss(metrics: Mapping[str, float]) -> float:
             return metrics[BEST_METRIC]
 
-        # `max_to_keep` together with `best_fn` would delete the latest one.
+        # Orbax's options `max_to_keep` and `best_fn` together would delete the latest checkpoint.
         best = policy.BestN(
             get_metric_fn=loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
         keep = policy.AnyPreservationPolicy([policy.LatestN(n=max_to_keep), best])
-        # Compression saves a twelfth of the size and takes ten times as long.
+        # Compression makes a checkpoint only a twelfth smaller and takes ten times as long.
         handler = ocp.PyTreeCheckpointHandler(use_compression=False)
         self.ocp, self.folder = ocp, checkpoint_path(folder)
         with self._translate("opened"):
@@ -63,23 +63,23 @@ class Checkpoints:
             )
 
     def latest(self) -> int | None:
-        """Returns the step of the latest checkpoint."""
+        """Returns the step of the latest checkpoint; None without checkpoints."""
         return self.manager.latest_step()
 
     def best(self) -> int | None:
-        """Returns the step of the best checkpoint; None without a validation."""
+        """Returns the step of the checkpoint with the lowest `BEST_METRIC`; None without any."""
         return self.manager.best_step()
 
     def save(self, state: TrainState, step: int, metrics: Mapping[str, float]) -> None:
-        """Starts saving; the state may be donated right after.
+        """Starts saving a checkpoint, unless it exists; the state may be donated on return.
 
         Args:
-            state: after `step` steps.
-            step: also the position in the data.
-            metrics: of the validation at this step, {} if there was none.
+            state: the training state after `step` steps.
+            step: the number of steps done, which is also the position in the data.
+            metrics: the validation metrics at this step, {} without a validation.
 
         Raises:
-            InputError: this checkpoint or the one before cannot be written.
+            InputError: this checkpoint or the previous one cannot be written.
         """
         if step in self.manager.all_steps():
             return
@@ -91,14 +91,14 @@ class Checkpoints:
             )
 
     def restore(self, step: int, state: TrainState) -> TrainState:
-        """Reads a checkpoint onto the devices.
+        """Reads the training state of a checkpoint onto the devices.
 
         Args:
-            step: of the checkpoint.
-            state: shapes, dtypes and shardings.
+            step: the checkpoint's step.
+            state: the shapes, dtypes and shardings of the state, as `jax.ShapeDtypeStruct` leaves.
 
         Raises:
-            InputError: it cannot be read, or belongs to another model.
+            InputError: the checkpoint cannot be read, or belongs to another model.
         """
         args, utils = self.ocp.args, self.ocp.checkpoint_utils
         items = {
@@ -112,18 +112,18 @@ class Checkpoints:
         return TrainState(rest["step"], restored.params, rest["opt_state"], aux_state)
 
     def restore_params(self, step: int) -> Tree:
-        """Reads the trained parameters alone, as numpy arrays.
+        """Reads only the trained parameters of a checkpoint, as a tree of numpy arrays.
 
         Raises:
-            InputError: they cannot be read.
+            InputError: the parameters cannot be read.
         """
         return self._restore_arrays(step, "params", lambda tree: tree)
 
     def restore_aux_state(self, step: int) -> Tree:
-        """Reads `aux_state` alone as a tree of numpy arrays; {} if there is none.
+        """Reads only the `aux_state` of a checkpoint, as a tree of numpy arrays; {} without any.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: the checkpoint cannot be read.
         """
         rest = self._restore_arrays(
             step, "rest", lambda tree: {k: v for k, v in tree.items() if k == "aux_state"}
@@ -141,7 +141,7 @@ class Checkpoints:
             return self.manager.restore(step, args=args.Composite(**{item: restore}))[item]
 
     def wait(self) -> None:
-        """Waits until everything is saved.
+        """Waits until all checkpoints are saved.
 
         Raises:
             InputError: a checkpoint cannot be written.
@@ -150,12 +150,12 @@ class Checkpoints:
             self.manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and releases the folder."""
+        """Waits until all checkpoints are saved, and closes the folder."""
         self.wait()
         self.manager.close()
 
     def _translate(self, action: str) -> AbstractContextManager[None]:
-        """Turns the errors of disks and of Orbax into an `InputError`."""
+        """Returns a context that turns any error into an `InputError`, "cannot be {action}"."""
 
         def message(error: Exception) -> str:
             steps = complete_steps(self.folder) if hasattr(self, "manager") else []
@@ -169,12 +169,12 @@ class Checkpoints:
 
 
 def checkpoint_path(folder: str | Path) -> Any:
-    """Returns the path of a folder, or of one on a bucket, as Orbax takes it.
+    """Returns the `epath.Path` that Orbax needs for a local folder or a gs:// address.
 
     Raises:
-        InputError: a URL that is not gs://.
+        InputError: the folder is a URL that is neither file:// nor gs://.
     """
-    # Imported here to keep orbax-less commands light.
+    # Imported here so that commands without checkpoints start faster.
     from etils import epath
 
     text = str(folder).removeprefix("file://")
@@ -186,7 +186,7 @@ def checkpoint_path(folder: str | Path) -> Any:
 
 
 def complete_steps(folder: str | Path) -> list[int]:
-    """Returns the steps of complete checkpoints, sorted, without opening them.
+    """Lists the steps of the complete checkpoints in a folder, sorted, without opening them.
 
     Raises:
         InputError: the bucket cannot be reached.
@@ -198,13 +198,16 @@ def complete_steps(folder: str | Path) -> list[int]:
     ):
         paths = [path for path in place.glob("*") if path.name.isdigit()]
         if is_url(str(place)):
-            # A bucket has no folders to rename: Orbax marks complete checkpoints with a file.
+            # Folders on a bucket cannot be renamed: Orbax marks complete checkpoints with a file.
             paths = [path for path in paths if (path / COMMITTED).exists()]
         return sorted(int(path.name) for path in paths)
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """Returns what is saved of a state; `aux_state` only if it is not empty."""
+    """Returns the trees that a checkpoint stores of a state, by item: "params" and "rest".
+
+    "rest" holds `opt_state`, `step`, and `aux_state` if that has arrays.
+    """
     rest = {"opt_state": state.opt_state, "step": state.step}
     if jax.tree.leaves(state.aux_state):
         rest["aux_state"] = state.aux_state

@@ -1,4 +1,4 @@
-"""Configs of training runs as frozen dataclasses, and `load_config` for config files."""
+"""Frozen dataclasses that configure training runs, and `load_config` to read a config file."""
 
 import runpy
 import sys
@@ -22,167 +22,170 @@ from tinymu_jax.models.packing import PackingConfig
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Adam with the published schedule; Muon for the matrices of `muon_params`."""
+    """Optimizer: Adam with warmup and cosine decay, and Muon for the matrices `muon_params`."""
 
     learning_rate: float = 1e-4
     """Peak learning rate."""
     warmup_fraction: float = 0.05
-    """Fraction of the steps with linear warmup; half a cosine follows."""
+    """Fraction of the run's steps in which the learning rate rises linearly to its peak. After
+    warmup and hold it falls to 0 along half a cosine."""
     hold_fraction: float = 0.0
-    """Fraction of the steps at the peak, after warmup; 0 as published."""
+    """Fraction of the run's steps, after warmup, at the peak learning rate; published: 0."""
     beta1: float = 0.9
-    """Decay of the gradient's moving average."""
+    """Adam: decay rate of the moving average of gradients."""
     beta2: float = 0.999
-    """Decay of the squared gradient's moving average."""
+    """Adam: decay rate of the moving average of squared gradients."""
     eps: float = 1e-8
-    """Added to the root of the squared gradient's average."""
+    """Adam: term added to the denominator, the root of the average squared gradient."""
     weight_decay: float = 0.0
-    """Decoupled weight decay (AdamW) of `weight_decay_params`; 0 as published."""
+    """Decoupled weight decay (AdamW) of the parameters `weight_decay_params`; published: 0."""
     weight_decay_params: str = r".*/kernel|.*/embedding"
     """Regular expression for the paths of parameters with weight decay (full match)."""
     frozen_params: str = r"encoder/.*"
-    """Regular expression for the paths of frozen parameters."""
+    """Regular expression for the paths of parameters that are not trained (full match)."""
     lr_multipliers: dict[str, float] = field(default_factory=dict)
-    """Learning rate multipliers by regular expressions of paths."""
+    """Learning rate factors by regular expression for parameter paths; the first match counts."""
     layer_decay: float = 1.0
-    """Layer-wise learning rate decay of the encoder: the multiplier of each layer relative to the
-    one above it; the embedding counts as the lowest layer (arXiv 2106.08254)."""
+    """Layer-wise learning rate decay of the encoder: ratio of a layer's learning rate to that of
+    the layer above it; the embedding counts as the lowest layer (arXiv 2106.08254)."""
     muon_params: str | None = None
-    """Regular expression for the paths of matrices that are trained with Muon (arXiv 2502.16982);
-    it needs a fraction of Adam's steps when training from scratch."""
+    """Regular expression for the paths of matrices that are trained with Muon instead of Adam
+    (arXiv 2502.16982; full match). From scratch, Muon needs a fraction of Adam's steps."""
     muon_learning_rate: float = 0.02
     """Peak learning rate of Muon."""
     max_grad_norm: float | None = None
-    """Gradients are clipped to this global norm; None: no clipping."""
+    """Global norm to which larger gradients are scaled down; None: no clipping."""
 
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Initial parameters; what has no checkpoint is random."""
+    """Checkpoints that a fine-tuning run starts from; parts without one start at random."""
 
     checkpoint: str | None = None
-    """A whole TinyMU: hub name, published .pt, or checkpoint folder. It decides the sizes."""
+    """Checkpoint of a whole TinyMU: hub name, published .pt file, or checkpoint folder. Its sizes
+    replace those of `model`."""
     encoder: str | None = None
-    """A MATPAC or MATPAC++ encoder, from pre-training or from a TinyMU, if there is no
-    `checkpoint`. It keeps its chunk length, unless `model.encoder.num_frames` is not the default:
-    then positions are cut or added."""
+    """Checkpoint of the encoder, without `checkpoint`: a MATPAC, MATPAC++, pre-training run or
+    TinyMU. It keeps its chunk length unless `model.encoder.num_frames` differs from the default;
+    then its positional embeddings are cut or extended to that length."""
     decoder: str | None = None
-    """A SmolLM2 folder or hub name, or a TinyMU's, if there is no `checkpoint`."""
+    """Checkpoint of the decoder, without `checkpoint`: name or folder of a SmolLM2 or TinyMU."""
     tokenizer: str | None = None
-    """tokenizer.json or hub name of the decoder, if the checkpoint has none."""
+    """tokenizer.json file, or hub name of a decoder with one; None: the checkpoint's tokenizer."""
     seed: int = 0
-    """Seed of random parameters, and of dropout."""
+    """Seed of random initial parameters and of dropout."""
 
 
 @dataclass(frozen=True)
 class ReadConfig:
-    """What is read, and in which order."""
+    """Data sets of a run, and how they are read."""
 
     train: str = ""
-    """A prepared data set (`tinymu data prepare`), or its URL on a bucket (gs://..., s3://...),
-    which every host copies to local disk first."""
+    """Folder of a prepared data set (`tinymu data prepare`), or its URL on a bucket (gs://...,
+    s3://...), which every host copies to local disk first."""
     validation: str | None = None
-    """Data set of the validation loss."""
+    """Folder or URL of the data set for the validation loss; None: no validation."""
     epochs: int = 3
-    """Passes over the data; 0: as many as `steps` needs."""
+    """Passes over the training data; 0: as many as `steps` needs."""
     seed: int = 0
     """Seed of shuffling, crops and augmentation."""
     threads: int = 8
     """Reader threads in each process."""
     prefetch: int = 2
-    """Batches that are read ahead."""
+    """Number of batches that each process reads ahead."""
 
 
 @dataclass(frozen=True)
 class DataConfig(ReadConfig):
-    """Questions, or labels of clips."""
+    """Data sets for fine-tuning on questions, or for training the encoder on clip labels."""
 
     packing: PackingConfig = field(default_factory=PackingConfig)
     """How questions are packed into rows, and rows into blocks."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Waveform augmentation; off as published."""
+    """Waveform augmentation of training clips; published: off."""
     labels: str | None = None
-    """A csv of clips' labels: `file_name` and one column per category. If set, the encoder is
-    trained to predict them, and questions are ignored."""
+    """Csv file of clip labels: a column `file_name` and one column per category. If set, only the
+    encoder is trained, to predict the categories, and questions are ignored."""
 
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """How one step is computed."""
+    """How a training step is computed: batch size, dtypes and gradient checkpointing."""
 
     blocks: int = 1
-    """Blocks per step over all devices (batch size); a multiple of the data-parallel devices."""
+    """Batch size: blocks per step over all devices; a multiple of the data-parallel devices."""
     grad_accum_steps: int = 1
-    """Parts that a step is computed in: less memory, same results."""
+    """Gradient accumulation: number of parts in which a step's batch is computed one after the
+    other, which saves memory and keeps the result."""
     encoder_dtype: ComputeDtype = "float32"
-    """Dtype of the encoder's matmuls, and of everything in pre-training; bfloat16 accumulates in
-    float32. Parameters and moments are always float32."""
+    """Dtype of the encoder's matmuls, and in pre-training of all matmuls; bfloat16 accumulates in
+    float32. Parameters and optimizer state are always float32."""
     remat: Remat = "attention"
     """Gradient checkpointing of encoder and decoder; see `MatpacConfig`. `attention` is fastest for
-    deep models, `none` for shallow ones, `full` needs the least memory."""
+    deep models, `none` is fastest for shallow models, `full` needs the least memory."""
 
 
 @dataclass(frozen=True)
 class StepConfig(ComputeConfig):
-    """How one step of fine-tuning is computed."""
+    """How a fine-tuning step is computed."""
 
     decoder_dtype: ComputeDtype = "float32"
-    """Dtype of the decoder's matmuls; see `encoder_dtype`."""
+    """Dtype of the decoder's matmuls; bfloat16 accumulates in float32."""
     ignore_pad_labels: bool = True
-    """Exclude every "!" of an answer from the loss, as published."""
+    """Exclude the token "!", which is also the padding token, from the loss (published: yes)."""
     dropout: bool = True
-    """Use dropout where the model has it (residual projector, LoRA)."""
+    """Apply the dropout of the residual projector and of LoRA in training."""
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """Logging, validation and checkpoints; nothing here changes what is learnt."""
+    """Logging, validation and checkpoints; no field changes the trained parameters of a step."""
 
     log_every: int = 10
-    """Steps between lines of metrics."""
+    """Steps between lines in metrics.jsonl."""
     validate_every: int = 3000
-    """Steps between validations; the last step is always validated."""
+    """Steps between validations; the run's last step is always validated."""
     save_every: int = 1000
-    """Steps between checkpoints; validations and the last step are always saved."""
+    """Steps between checkpoints; validated steps and the run's last step are always saved."""
     max_to_keep: int = 2
-    """Latest checkpoints to keep, beside the best one by validation."""
+    """Number of latest checkpoints to keep, in addition to the one with the best validation."""
     tensorboard: bool = True
     """Write metrics for TensorBoard."""
     wandb: str | None = None
     """Weights & Biases project to log to; needs the wandb package."""
     stop_after: int | None = None
-    """Save and stop after this step, as after a SIGTERM."""
+    """Step after which the run saves a checkpoint and stops, as after a SIGTERM; None: the end."""
     profile_start: int | None = None
-    """First step of a profile, written to the run's folder."""
+    """First step that jax's profiler records, in the run's folder `profile`; None: no profile."""
     profile_steps: int = 5
-    """Steps of the profile."""
+    """Number of steps that the profiler records."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Config of any run: everything that its results depend on."""
+    """Config of a training run, with the fields that all kinds of runs have."""
 
     output: str = ""
-    """Folder of the run, visible to all processes."""
+    """Folder that the run writes to, visible to all processes."""
     checkpoints: str | None = None
     """Folder or gs:// address of the checkpoints, visible to all processes; None: in `output`."""
     data: ReadConfig = field(default_factory=ReadConfig)
-    """Data sets."""
+    """Data sets, and how they are read."""
     step: ComputeConfig = field(default_factory=ComputeConfig)
-    """How a step is computed."""
+    """How a training step is computed."""
     optim: OptimConfig = field(default_factory=OptimConfig)
-    """Optimizer and schedule."""
+    """Optimizer and learning rate schedule."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    """How devices share the work."""
+    """How data and parameters are sharded over devices."""
     loop: LoopConfig = field(default_factory=LoopConfig)
     """Logging, validation and checkpoints."""
     steps: int = 0
-    """Steps of the run and of its schedule; 0: all epochs."""
+    """Training steps, over which the learning rate schedule runs; 0: all of `data.epochs`."""
     overfit_batch: bool = False
     """Train on the first batch only, to check that the model can learn; needs `steps`."""
 
     def check(self) -> None:
-        """Checks ranges of fields and combinations of them.
+        """Checks the values of all fields and their combinations.
 
         Raises:
             InputError: a field is out of range, or fields contradict each other.
@@ -195,7 +198,7 @@ class RunConfig:
                 raise InputError(message)
 
     def _minimums(self) -> dict[str, tuple[float | None, float]]:
-        """Returns (value, smallest allowed value) by option name."""
+        """Returns each numeric option's value and smallest allowed value, by option name."""
         return {
             "data.epochs": (self.data.epochs, 0 if self.steps else 1),
             "data.threads": (self.data.threads, 1),
@@ -218,7 +221,7 @@ class RunConfig:
         }
 
     def _rules(self) -> list[tuple[bool, str]]:
-        """Returns (holds, error message) of each rule between fields."""
+        """Returns for each rule on the fields whether it holds, and the message if it does not."""
         optim, step = self.optim, self.step
         fractions = {
             "warmup-fraction": optim.warmup_fraction,
@@ -263,18 +266,18 @@ SET_BY_STEP = "compute_dtype and remat are set by step.*, not by model.*; set th
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """A run of fine-tuning, or of an encoder on labels (`tinymu train`)."""
+    """Config of a run that fine-tunes TinyMU, or its encoder on labels (`tinymu train`)."""
 
     init: InitConfig = field(default_factory=InitConfig)
-    """Initial parameters."""
+    """Checkpoints that the run starts from."""
     model: TinyMUConfig = field(default_factory=TinyMUConfig)
-    """Sizes, unless `init.checkpoint` decides them."""
+    """Sizes of the model, unless `init.checkpoint` decides them."""
     lora: LoraConfig | None = None
-    """LoRA of the decoder; freeze the rest with `optim.frozen-params`."""
+    """LoRA of the decoder, whose weights `optim.frozen-params` should freeze; None: no LoRA."""
     data: DataConfig = field(default_factory=DataConfig)
     """Data sets, packing and augmentation."""
     step: StepConfig = field(default_factory=StepConfig)
-    """How a step is computed."""
+    """How a training step is computed."""
 
     def _minimums(self) -> dict[str, tuple[float | None, float]]:
         packing = {
@@ -309,29 +312,30 @@ class TrainConfig(RunConfig):
 
 
 def _same_compute(model: object, default: object) -> bool:
+    """Returns whether two model configs have the same `compute_dtype` and `remat`."""
     return (model.compute_dtype, model.remat) == (default.compute_dtype, default.remat)
 
 
 @dataclass(frozen=True)
 class PretrainInitConfig:
-    """Initial parameters; what has no checkpoint is random."""
+    """Checkpoints that a pre-training run starts from; parts without one start at random."""
 
     checkpoint: str | None = None
-    """Student, predictor, heads and teacher of pre-training: a published .pt, a checkpoint folder
-    or a run. It decides the sizes."""
+    """Checkpoint of pre-training, with student, predictor, heads and teacher: a published .pt file,
+    a checkpoint folder, or a run's folder. Its sizes replace those of `model`."""
     encoder: str | None = None
-    """A MATPAC or MATPAC++ encoder, or that of a TinyMU, for student and teacher, if there is no
-    `checkpoint`."""
+    """Checkpoint of the encoder of both student and teacher, without `checkpoint`: a MATPAC,
+    MATPAC++ or TinyMU."""
     seed: int = 0
-    """Seed of random parameters."""
+    """Seed of random initial parameters."""
 
 
 @dataclass(frozen=True)
 class CropsConfig(ReadConfig):
-    """Crops of recordings for pre-training."""
+    """Recordings for pre-training, and how they are cropped."""
 
     train: str = ""
-    """A prepared data set that stores log_mel, or a folder of recordings."""
+    """Folder of a prepared data set that stores log-mel spectrograms, or of audio files."""
     clips: int = 32
     """Crops per block."""
     epochs: int = 0
@@ -348,33 +352,34 @@ PRETRAINING = OptimConfig(
     frozen_params=r".*/pos_embed|encoder/log_mel/.*",
     max_grad_norm=3.0,
 )
-"""As published: AdamW, also on biases and norms."""
+"""Published optimizer of pre-training: AdamW, with weight decay of biases and norms, too."""
 
 UNUSED = r"predictor/single/.*"
-"""A layer in published checkpoints of several hypotheses that gets no gradient."""
+"""Regular expression for the parameters of a layer that published checkpoints with several
+hypotheses contain, but that is not used and gets no gradient."""
 
 
 @dataclass(frozen=True)
 class PretrainConfig(RunConfig):
-    """A run of self-supervised pre-training (`tinymu pretrain`)."""
+    """Config of a run of self-supervised pre-training (`tinymu pretrain`)."""
 
     init: PretrainInitConfig = field(default_factory=PretrainInitConfig)
-    """Initial parameters."""
+    """Checkpoints that the run starts from."""
     model: SelfSupervisedConfig = field(default_factory=SelfSupervisedConfig)
-    """Sizes, unless `init.checkpoint` decides them, and the method."""
+    """Settings of the method, and the sizes unless `init.checkpoint` decides them."""
     data: CropsConfig = field(default_factory=CropsConfig)
-    """Recordings."""
+    """Recordings, and how they are cropped and read."""
     step: ComputeConfig = field(default_factory=ComputeConfig)
-    """How a step is computed."""
+    """How a training step is computed."""
     optim: OptimConfig = PRETRAINING
-    """Optimizer and schedule."""
+    """Optimizer and learning rate schedule."""
 
     def _minimums(self) -> dict[str, tuple[float | None, float]]:
         fields = {"init.seed": (self.init.seed, 0), "data.clips": (self.data.clips, 1)}
         return super()._minimums() | fields
 
     def _rules(self) -> list[tuple[bool, str]]:
-        # Through a dict, as from a file: sizes that do not fit together are named.
+        # Parsing the config from a dict raises an error that names sizes that do not fit together.
         SelfSupervisedConfig.from_dict(self.model.to_dict(), "model")
         return [
             (_same_compute(self.model.encoder, MatpacConfig()), SET_BY_STEP),
@@ -392,13 +397,14 @@ class PretrainConfig(RunConfig):
 
 @dataclass(frozen=True)
 class TagInitConfig:
-    """Initial parameters."""
+    """Checkpoint that a tagging run starts from; the head always starts at random."""
 
     encoder: str | None = None
-    """An encoder: of pre-training, a MATPAC or a TinyMU. It decides the sizes except
-    `model.num_frames`, to which its positions are cut or added. None: random."""
+    """Checkpoint of the encoder: a pre-training run, MATPAC or TinyMU; None: random. Its sizes
+    replace those of `model` except `num_frames`, to which its positional embeddings are cut or
+    extended."""
     seed: int = 0
-    """Seed of random parameters."""
+    """Seed of random initial parameters."""
 
 
 @dataclass(frozen=True)
@@ -406,24 +412,26 @@ class TagDataConfig(ReadConfig):
     """Recordings and their tags."""
 
     labels: str = ""
-    """A csv of `file` (or `file_name`) and `labels`, separated by ";"."""
+    """Csv file with the columns `file` (or `file_name`) and `labels`, a recording's tags separated
+    by ";"."""
     classes: str | None = None
-    """List of all classes in the order of the outputs: AudioSet's csv (by `mid`), a json, or a text
-    file with one per line. None: the sorted labels."""
+    """File of all classes in the order of the model's outputs: AudioSet's csv (ordered by `mid`), a
+    json file, or a text file with one class per line. None: all tags in `labels`, sorted."""
     clips: int = 16
     """Clips per block."""
     seconds: float = 10.0
-    """Longest clip; longer recordings are cropped, at random if `augment` is on."""
+    """Length to which longer recordings are cropped, at random if `augment` is on."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Waveform augmentation."""
+    """Waveform augmentation of training clips."""
 
 
 @dataclass(frozen=True)
 class TagStepConfig(ComputeConfig):
-    """How one step of tagging is computed."""
+    """How a training step of tagging is computed."""
 
     mixup: float = 0.5
-    """Parameter of the Beta distribution of mixup (arXiv 1710.09412); 0: no mixup."""
+    """Parameter alpha of the Beta distribution that draws the weights of mixup (arXiv 1710.09412);
+    0: no mixup."""
 
 
 TAGGING = OptimConfig(
@@ -434,23 +442,23 @@ TAGGING = OptimConfig(
     layer_decay=0.75,
     frozen_params=r"pos_embed|log_mel/.*|head/norm/.*",
 )
-"""AdamW with lower learning rates for lower, pretrained layers."""
+"""Default optimizer of tagging: AdamW with smaller learning rates in the encoder's lower layers."""
 
 
 @dataclass(frozen=True)
 class TagConfig(RunConfig):
-    """A run that trains an encoder to tag (`tinymu train-tagger`)."""
+    """Config of a run that trains an encoder to predict tags (`tinymu train-tagger`)."""
 
     init: TagInitConfig = field(default_factory=TagInitConfig)
-    """Initial parameters."""
+    """Checkpoint that the run starts from."""
     model: MatpacConfig = field(default_factory=MatpacConfig)
-    """Sizes, unless `init.encoder` decides them."""
+    """Sizes of the encoder, unless `init.encoder` decides them."""
     data: TagDataConfig = field(default_factory=TagDataConfig)
     """Recordings and their tags."""
     step: TagStepConfig = field(default_factory=TagStepConfig)
-    """How a step is computed."""
+    """How a training step is computed."""
     optim: OptimConfig = TAGGING
-    """Optimizer and schedule."""
+    """Optimizer and learning rate schedule."""
 
     def _minimums(self) -> dict[str, tuple[float | None, float]]:
         fields = {
@@ -481,26 +489,27 @@ Config = TypeVar("Config", bound=RunConfig)
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Returns the paths of the configs that come with the package, by name."""
+    """Returns the paths of the config files that come with the package, by config name."""
     package = Path(__file__).parents[1]
-    # The wheel has them inside the package, a clone beside it.
+    # The folder `configs` is inside the package in a wheel, and beside the package in a clone.
     folders = (package / "configs", package.parent / "configs")
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     return {path.stem: path for path in sorted(folder.glob("[a-z]*.py"))}
 
 
 def load_config(name_or_path: str | Path, kind: type[Config] = RunConfig) -> Config:
-    """Returns the `config` of a Python file.
+    """Runs a Python config file and returns its variable `config`.
 
-    Configs that build on another one use it, too: `base = load_config("sft_tinymu", TrainConfig)`.
+    A config file can load another config to build on it:
+    `base = load_config("sft_tinymu", TrainConfig)`.
 
     Args:
-        name_or_path: name of a config that comes with the package, such as "sft_lora", or the path
-            of a .py file.
-        kind: expected class of the config.
+        name_or_path: the name of a config that comes with the package, such as "sft_lora", or the
+            path of a .py file.
+        kind: the expected class of the config.
 
     Raises:
-        InputError: there is no such config, the file fails, or its `config` is of another kind.
+        InputError: the config does not exist, its file fails, or `config` is not a `kind`.
     """
     shipped = shipped_configs()
     path = shipped.get(str(name_or_path), Path(name_or_path))
@@ -509,7 +518,7 @@ def load_config(name_or_path: str | Path, kind: type[Config] = RunConfig) -> Con
             f"{name_or_path}: no such config in {Path.cwd()}; give the path of a .py file, or one "
             f"of {', '.join(shipped)}"
         )
-    # A config may import modules beside it.
+    # A config file may import modules from its own folder.
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:

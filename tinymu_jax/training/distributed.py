@@ -1,7 +1,7 @@
-"""Joins the processes of a distributed run (TPU pod, SLURM, or named addresses).
+"""Joins the processes of a distributed run on a TPU pod, on SLURM, or at a given address.
 
-After joining, all processes compare commit, code, options and library versions in one all-gather,
-so that a run never starts on hosts that differ.
+After joining, all processes compare their commit, code, options and library versions, so that a
+run never starts on hosts that differ in these.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ from tinymu_jax.training.config import RunConfig
 from tinymu_jax.utils.tree import flatten
 
 JOIN_TIMEOUT = 300.0
-"""Seconds in which all processes must join."""
+"""Default number of seconds within which all processes must join."""
 
 GRACE = 5.0
-"""Seconds that process 0, which hosts jax's coordination service, waits longer than the others:
-they would be aborted without a message if the service ended first."""
+"""Seconds that process 0 waits longer than the other processes. It hosts jax's coordination
+service; if the service ended first, jax would abort the others without a message."""
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -40,14 +40,14 @@ LOCAL_FIELDS = (
     "output",
     *(f"data/{name}" for name in ("train", "validation", "labels", "classes")),
 )
-"""Config fields that may differ between hosts: paths of the data and of the run's folder."""
+"""Config fields that may differ between hosts: the paths of the data and of the run's folder."""
 
 HostFacts = dict[str, Any]
-"""What must be equal on all hosts, by the names that users know."""
+"""Facts that must be equal on all hosts, such as versions and options, by name in messages."""
 
 
 class Cluster(NamedTuple):
-    """The processes of a run."""
+    """The address, size and own index that `jax.distributed.initialize` needs."""
 
     coordinator: str
     """"host:port" of process 0."""
@@ -64,14 +64,15 @@ def join_processes(
 ) -> None:
     """Joins the other processes of this run, if there are any; call it before using jax.
 
-    Without arguments the processes are detected from the variables of SLURM or of a TPU pod.
+    Without `coordinator`, `num_processes` and `process_id`, the processes are detected from the
+    environment variables of SLURM or of a TPU pod; elsewhere the function does nothing.
 
     Args:
         coordinator: "host:port" of process 0.
-        num_processes: processes in all.
-        process_id: index of this process, from 0.
-        timeout: seconds in which all processes must join.
-        facts: what must be equal in all processes; see `facts_of`.
+        num_processes: the total number of processes.
+        process_id: the index of this process, from 0.
+        timeout: the number of seconds within which all processes must join.
+        facts: this process's facts that must be equal in all processes; see `facts_of`.
 
     Raises:
         InputError: an argument is missing or out of range, a process did not join, or the
@@ -97,7 +98,7 @@ def join_processes(
 
 
 def _initialize(cluster: Cluster, timeout: float) -> None:
-    """Runs `jax.distributed.initialize`, for at most `timeout` seconds."""
+    """Joins jax's cluster, or raises an `InputError` if that fails or exceeds `timeout` seconds."""
     import jax
 
     if cluster.process_id == 0:
@@ -114,8 +115,8 @@ def _initialize(cluster: Cluster, timeout: float) -> None:
         except Exception as error:
             errors.append(error)
 
-    # When jax's timeout is over it aborts the process from C++, which cannot be caught. So it
-    # joins in a thread, and this one gives up earlier.
+    # On its own timeout, jax aborts the process from C++, which cannot be caught. So jax joins in
+    # another thread, and this thread gives up earlier.
     thread = threading.Thread(target=initialize, daemon=True)
     thread.start()
     thread.join(timeout + (GRACE if cluster.process_id == 0 else 0.0))
@@ -134,7 +135,7 @@ def _initialize(cluster: Cluster, timeout: float) -> None:
 
 
 def _check_port(coordinator: str) -> None:
-    """Raises where process 0 cannot listen at the coordinator's port; jax would crash."""
+    """Raises an `InputError` if process 0 cannot listen at its port, where jax would crash."""
     port = int(coordinator.rpartition(":")[2])
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
@@ -150,7 +151,7 @@ def _check_port(coordinator: str) -> None:
 def _named_cluster(
     coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> Cluster:
-    """Returns the cluster that the command's options name."""
+    """Returns the cluster that the command's options give, after checking the options."""
     if coordinator is None or num_processes is None or process_id is None:
         raise InputError(
             "--coordinator, --num-processes and --process-id go together; give all three, or none "
@@ -167,8 +168,8 @@ def _named_cluster(
 
 
 def _detect_cluster(timeout: float) -> Cluster | None:
-    """Returns the cluster of SLURM's or a pod's variables; None for a single process."""
-    # jax has no public way to ask for it before joining.
+    """Detects the cluster from the variables of SLURM or a TPU pod; None for a single process."""
+    # jax has no public function that returns the cluster before joining it.
     from jax._src.clusters import ClusterEnv
 
     kinds = (kind for kind in ClusterEnv._cluster_types if not kind.opt_in_only_method)
@@ -194,11 +195,11 @@ def _detect_cluster(timeout: float) -> Cluster | None:
 
 
 def _local_devices() -> list[int] | None:
-    """Returns the GPUs of this process; None: all visible ones.
+    """Returns the indices of the GPUs that this process uses; None for all visible GPUs.
 
-    By default jax gives every SLURM task one GPU, the one with the task's number on its node. That
-    is wrong where one task has the node to itself, and where each task sees only its GPU, as
-    number 0 (--gpus-per-task, --gpu-bind).
+    By default jax gives every SLURM task the one GPU whose index is the task's index on its node.
+    That is wrong if a node runs a single task, which should use all GPUs, and if each task sees
+    only its own GPU, as number 0 (--gpus-per-task, --gpu-bind).
     """
     if not _in_slurm_step() or "JAX_LOCAL_DEVICE_IDS" in os.environ:
         return None
@@ -214,29 +215,29 @@ def _local_devices() -> list[int] | None:
 
 
 def _gpus_of_node() -> list[int] | None:
-    """Returns the GPUs allocated on this SLURM node, if their number is known."""
+    """Returns the indices of the GPUs allocated on this SLURM node; None if unknown."""
     count = os.environ.get("SLURM_GPUS_ON_NODE", "")
     return list(range(int(count))) if count.isdigit() and int(count) else None
 
 
 def _in_slurm_step() -> bool:
-    """Returns whether this is a task of an `srun` of several; a shell of `salloc` is not."""
+    """Returns whether this process is one of several tasks of `srun`, not a shell of `salloc`."""
     return "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def _has_tpu() -> bool:
-    """Returns whether this host has TPU chips, and so may be one of several."""
+    """Returns whether this host has TPU chips and libtpu, and so may be part of a TPU pod."""
     chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
     return bool(chips) and find_spec("libtpu") is not None
 
 
 def facts_of(config: RunConfig, resume: bool, package: Path = PACKAGE) -> HostFacts:
-    """Returns what must be equal in all processes of a run: code, versions and options.
+    """Returns this process's facts that must be equal in all: code, versions and options.
 
     Args:
-        config: of the run.
+        config: the run's config.
         resume: whether the run resumes.
-        package: folder of the code.
+        package: the folder of the package whose code is compared.
     """
     fields = flatten(json.loads(json.dumps(asdict(config), default=str)))
     options = {
@@ -256,11 +257,11 @@ def facts_of(config: RunConfig, resume: bool, package: Path = PACKAGE) -> HostFa
 
 
 def _gather(facts: HostFacts) -> list[HostFacts]:
-    """Returns the facts of all processes, by process id."""
+    """Returns the facts of all processes, ordered by process id."""
     from jax.experimental.multihost_utils import process_allgather
 
     data = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    # All-gather needs equal shapes, so the lengths come first.
+    # An all-gather needs equal shapes: the lengths are gathered first, then the padded texts.
     lengths = process_allgather(np.int32(len(data))).reshape(-1)
     rows = process_allgather(np.pad(data, (0, lengths.max() - len(data))))
     rows = rows.reshape(len(lengths), -1)
@@ -268,7 +269,10 @@ def _gather(facts: HostFacts) -> list[HostFacts]:
 
 
 def find_differences(hosts: Sequence[HostFacts]) -> str:
-    """Returns a sentence that names the processes that differ from process 0; "" if none does."""
+    """Describes which processes differ from process 0 in which facts, and what to do.
+
+    Returns "" without differences. `hosts` holds the facts of each process, by process id.
+    """
     reference = hosts[0]
     differing: dict[tuple[str, str, str], list[int]] = {}
     for process_id, facts in enumerate(hosts):
@@ -288,21 +292,21 @@ def find_differences(hosts: Sequence[HostFacts]) -> str:
 
 
 def _differing(reference: HostFacts, facts: HostFacts) -> Iterator[tuple[str, str, str]]:
-    """Yields name, value of process 0 and value of another process of each fact that differs."""
+    """Yields each differing fact's name, its value in `reference`, and its value in `facts`."""
     for name in reference | facts:
         expected, value = reference.get(name), facts.get(name)
         if expected == value:
             continue
         if name == "commit" and None in (expected, value):
-            continue  # no clone, or no git there: the package files decide
+            continue  # one host has no clone or no git: compare only the package files
         commits = {reference.get("commit"), facts.get("commit")} - {None}
         if name == "package files" and len(commits) > 1:
-            continue  # follows from the other commit
+            continue  # different commits explain different files
         yield name, _shown(expected), _shown(value)
 
 
 def _shown(value: Any) -> str:
-    """Returns a value as it is given on a command line."""
+    """Returns a fact's value as text: strings unchanged, everything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -313,7 +317,7 @@ def _processes(ids: list[int]) -> str:
 
 
 def _code_digest(package: Path) -> str:
-    """Returns twelve digits of a hash of all python files of the package."""
+    """Returns twelve hex digits of a SHA-256 over paths and contents of a package's .py files."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
@@ -322,7 +326,7 @@ def _code_digest(package: Path) -> str:
 
 
 def _commit(package: Path) -> str | None:
-    """Returns the commit of the package; None outside a clone."""
+    """Returns the git commit of a package, marked if files changed; None outside a clone."""
     tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
     commit = _git(package, "rev-parse", "--short=12", "HEAD")
     if tracked is None or commit is None:
@@ -332,7 +336,7 @@ def _commit(package: Path) -> str | None:
 
 
 def _git(package: Path, *arguments: str) -> str | None:
-    """Returns git's output; None if it fails."""
+    """Runs git in a folder and returns its output; None if it fails or takes over 20 s."""
     command = ["git", "-C", str(package), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
@@ -342,7 +346,7 @@ def _git(package: Path, *arguments: str) -> str | None:
 
 
 def _version(name: str) -> str:
-    """Returns the installed version of a library."""
+    """Returns the installed version of a library, or "none"."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

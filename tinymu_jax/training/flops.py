@@ -1,7 +1,7 @@
-"""FLOPs of a training step, without recomputation and padding.
+"""FLOPs of a training step, not counting recomputation and padding.
 
-A matmul with M weights takes 2 M FLOPs per vector in the forward pass, and as many for each of its
-two gradients that are needed.
+A matmul with M weights takes 2 M FLOPs per input vector in the forward pass, and another 2 M for
+each gradient that is needed: of the weights if they are trained, and of the input vector.
 """
 
 import math
@@ -22,14 +22,14 @@ from tinymu_jax.utils.tree import flatten
 
 
 class Flops(NamedTuple):
-    """FLOPs of the parts of a step, forward and backward."""
+    """FLOPs of a training step per unit of work, forward and backward."""
 
     slot: float
-    """Of a decoder position: its layers and its attention."""
+    """FLOPs of the decoder's layers per position."""
     label: float
-    """Of a position with logits."""
+    """FLOPs of the logits per answer token."""
     clip: float
-    """Of a clip: encoder and projector."""
+    """FLOPs of encoder and projector per clip."""
 
 
 def training_flops(
@@ -42,17 +42,17 @@ def training_flops(
     seen: float | None = None,
     frozen: str = OptimConfig.frozen_params,
 ) -> float:
-    """Returns the FLOPs of a step, without padding.
+    """Returns the FLOPs of a fine-tuning step, forward and backward, without padding.
 
     Args:
-        config: of the model.
-        slots: decoder positions, audio included.
-        labels: answer tokens.
-        clips: clips encoded.
-        store: stored features; the encoder does not run on embeddings.
-        columns: encoder vectors of a clip; default those of `config.max_seconds`.
-        seen: mean number of keys that a position attends to; default the audio of its clip.
-        frozen: regular expression for frozen parameters (`optim.frozen-params`).
+        config: the model's config.
+        slots: the step's number of decoder positions, including those of audio vectors.
+        labels: the step's number of answer tokens.
+        clips: the step's number of clips.
+        store: the kind of stored features; the encoder does not run on embeddings or text.
+        columns: the encoder's output vectors per clip; default: for `config.max_seconds`.
+        seen: the mean number of keys that a position attends to; default: a clip's audio vectors.
+        frozen: regular expression for the paths of frozen parameters (`optim.frozen-params`).
     """
     cost = flops_of(config, store, columns, seen, frozen)
     return cost.slot * slots + cost.label * labels + cost.clip * clips
@@ -66,7 +66,7 @@ def flops_of(
     seen: float | None = None,
     frozen: str = OptimConfig.frozen_params,
 ) -> Flops:
-    """Returns the FLOPs of the parts of a step; arguments as in `training_flops`."""
+    """Returns the FLOPs per position, per label and per clip; arguments as in `training_flops`."""
     if columns is None:
         columns = _columns(config)
     vectors = config.projector.num_outputs(columns / config.pooling)
@@ -89,29 +89,29 @@ def flops_of(
 
 
 def encoder_flops(config: TinyMUConfig, frozen: str = OptimConfig.frozen_params) -> float:
-    """Returns the FLOPs of training the encoder on a clip of `config.max_seconds`."""
+    """Returns the encoder's FLOPs, forward and backward, for a clip of `config.max_seconds`."""
     return _encoder_passes(config, "log_mel", _columns(config), frozen)[0]
 
 
 def encoder_attention(config: TinyMUConfig, columns: float | None = None) -> float:
-    """Returns the FLOPs of the encoder's attention on a clip, forward.
+    """Returns the forward FLOPs of the encoder's attention products for a clip.
 
     Args:
-        config: of the model.
-        columns: of patches; default those of `config.max_seconds`.
+        config: the model's config.
+        columns: the clip's number of patch columns; default: for `config.max_seconds`.
     """
     _, pairs = _patches(config.encoder, _columns(config) if columns is None else columns)
     return 4 * config.encoder.depth * config.encoder.width * pairs
 
 
 def _columns(config: TinyMUConfig) -> int:
-    """Returns the columns of patches of a clip of `config.max_seconds`."""
+    """Returns the number of patch columns of a clip of `config.max_seconds`."""
     frames = num_frames(int(config.max_seconds * SAMPLE_RATE))
     return -(-frames // config.encoder.patch_size)
 
 
 def pretraining_flops(config: SelfSupervisedConfig) -> float:
-    """Returns the FLOPs of pre-training on a crop: student, teacher, predictor and heads."""
+    """Returns a pre-training step's FLOPs per crop: student, teacher, predictor and heads."""
     encoder, predictor, head = config.encoder, config.predictor, config.class_head
     width, masked = encoder.width, config.patches - config.visible
 
@@ -134,7 +134,7 @@ def pretraining_flops(config: SelfSupervisedConfig) -> float:
 def _encoder_passes(
     config: TinyMUConfig, store: FeatureKind, columns: float, frozen: str
 ) -> tuple[float, bool]:
-    """Returns the encoder's FLOPs for a clip, and whether any of it is trained."""
+    """Returns the encoder's FLOPs per clip, and whether any encoder parameter is trained."""
     if store in ("embeddings", "text"):
         return 0.0, False
     part = _Part(config, "encoder", frozen, False)
@@ -144,7 +144,10 @@ def _encoder_passes(
 
 
 def _patches(encoder: MatpacConfig, columns: float) -> tuple[float, float]:
-    """Returns a clip's tokens (patches and a class token per chunk), and attended pairs."""
+    """Returns the encoder's number of tokens for a clip, and of query-key pairs in attention.
+
+    The tokens are the clip's patches and one class token for each chunk of `encoder.columns`.
+    """
     full, rest = divmod(columns, encoder.columns)
     chunks = [encoder.columns] * int(full) + ([rest] if rest else [])
     lengths = [1 + encoder.rows * chunk for chunk in chunks]
@@ -152,10 +155,15 @@ def _patches(encoder: MatpacConfig, columns: float) -> tuple[float, float]:
 
 
 class _Part:
-    """The matrices of a part of the model, and which of them are trained."""
+    """Counts the FLOPs of one part of the model: encoder, projector or decoder.
+
+    Attributes:
+        trained: whether the part or anything before it in the model is trained.
+        passes: matmuls per attention product: 3 if gradients flow through it, else 1.
+    """
 
     def __init__(self, config: TinyMUConfig, part: str, frozen: str, before: bool) -> None:
-        """`before`: whether something before it is trained, so that its input needs a gradient."""
+        """Reads matrix sizes; `before`: whether the part's input needs a gradient."""
         self.sizes = {
             path.removeprefix(f"{part}/"): (size, re.fullmatch(frozen, path) is None)
             for path, size in _matrices(config).items()
@@ -166,11 +174,11 @@ class _Part:
         self.passes = 3 if self.trained else 1
 
     def matmul_flops(self, pattern: str) -> float:
-        """Returns the FLOPs of one vector through the matrices whose paths match."""
+        """Returns the FLOPs per vector, forward and backward, of the matrices whose paths match."""
         total = 0.0
         for path, (size, trained) in self.sizes.items():
             if re.fullmatch(pattern, path):
-                # The first matrix passes a gradient on only if something before it is trained.
+                # The part's first matrix needs a gradient of its input only if `before` is set.
                 first = re.match(r"linear1?/|patch_embed/", path) is not None
                 to_input = self.before if first else self.trained
                 total += 2 * size * (1 + trained + to_input)
@@ -179,7 +187,7 @@ class _Part:
 
 @cache
 def _matrices(config: TinyMUConfig) -> dict[str, int]:
-    """Returns the number of parameters of every matrix, all layers together, by path."""
+    """Returns the number of parameters of every weight matrix, summed over layers, by path."""
     from tinymu_jax.checkpoints.checkpoint import expected_shapes
 
     return {

@@ -1,4 +1,4 @@
-"""Initial parameters of a run: from a checkpoint, from pretrained parts, or random."""
+"""Makes a run's initial parameters from a checkpoint, from checkpoints of parts, or at random."""
 
 from dataclasses import replace
 
@@ -14,14 +14,14 @@ from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig, Tra
 from tinymu_jax.training.tasks.tagger import read_class_names, tagger_config
 
 SSL_PARTS = ("encoder", "predictor", "class_head")
-"""Parts of a model of pre-training whose sizes a checkpoint decides."""
+"""Fields of `SelfSupervisedConfig` whose sizes are taken from `init.checkpoint` if it is set."""
 
 
 def open_init(config: RunConfig) -> Checkpoint:
-    """Returns the parameters that a run starts from; for TinyMU with its tokenizer.
+    """Returns the initial model of a run: its config, parameters and, for TinyMU, tokenizer.
 
     Raises:
-        InputError: a checkpoint of another model, or no tokenizer.
+        InputError: a checkpoint holds another kind of model, or a TinyMU has no tokenizer.
     """
     if isinstance(config, PretrainConfig):
         return _init_pretraining(config)
@@ -46,7 +46,11 @@ def open_init(config: RunConfig) -> Checkpoint:
 
 
 def _open_as(name: str, kind: type, field: str, expected: str) -> Checkpoint:
-    """Opens a checkpoint of one kind of model."""
+    """Opens the checkpoint `name` and checks that its config is a `kind`.
+
+    For `SmolLM2Config`, a TinyMU's decoder is returned. `field` (the config field that holds the
+    name) and `expected` (the kind of model in words) are for the message.
+    """
     checkpoint = open_checkpoint(name)
     model = checkpoint.config
     if isinstance(model, TinyMUConfig) and kind is SmolLM2Config:
@@ -58,7 +62,7 @@ def _open_as(name: str, kind: type, field: str, expected: str) -> Checkpoint:
 
 
 def _open_encoder(name: str, num_frames: int | None) -> Checkpoint:
-    """Opens the encoder of a checkpoint; None keeps its chunk length."""
+    """Opens a checkpoint's encoder and resizes it to chunks of `num_frames` frames, if given."""
     try:
         encoder = encoder_of(open_checkpoint(name))
         return encoder if num_frames is None else with_frames(encoder, num_frames)
@@ -67,10 +71,12 @@ def _open_encoder(name: str, num_frames: int | None) -> Checkpoint:
 
 
 def with_frames(encoder: Checkpoint, num_frames: int) -> Checkpoint:
-    """Returns an encoder for chunks of `num_frames` frames, with positions cut or added.
+    """Returns an encoder resized to chunks of `num_frames` frames.
+
+    The positional embeddings are cut, or extended, to the new number of patch columns.
 
     Raises:
-        InputError: not a whole number of patches.
+        InputError: `num_frames` is not a whole number of patches.
     """
     config = replace(encoder.config, num_frames=num_frames)
     config = type(config).from_dict(config.to_dict(), "model.encoder")
@@ -79,7 +85,7 @@ def with_frames(encoder: Checkpoint, num_frames: int) -> Checkpoint:
 
 
 def _init_pretraining(config: PretrainConfig) -> Checkpoint:
-    """Returns student, predictor, heads and teacher."""
+    """Returns the initial student, predictor, heads and teacher of pre-training."""
     init, model = config.init, config.model
     if init.checkpoint is not None:
         expected = "a checkpoint of pre-training (init.encoder takes an encoder alone)"
@@ -107,7 +113,7 @@ def _init_pretraining(config: PretrainConfig) -> Checkpoint:
 
 
 def _init_tagger(config: TagConfig) -> Checkpoint:
-    """Returns an encoder with a new head."""
+    """Returns the initial encoder of tagging, with a random head for the config's classes."""
     init, encoder = config.init, None
     if init.encoder is not None:
         encoder = _open_encoder(init.encoder, config.model.num_frames)
@@ -121,7 +127,7 @@ def _init_tagger(config: TagConfig) -> Checkpoint:
 
 
 def _init_from_parts(config: TrainConfig) -> Checkpoint:
-    """Joins a pretrained encoder and decoder; the rest is random."""
+    """Returns a TinyMU of the encoder and decoder that `config.init` names; the rest is random."""
     model, init, parts, tokenizer = config.model, config.init, {}, None
     if init.encoder is not None:
         num_frames = model.encoder.num_frames
@@ -138,7 +144,7 @@ def _init_from_parts(config: TrainConfig) -> Checkpoint:
         input_width=model.encoder.output_width,
         output_width=model.decoder.width,
     )
-    # Through a dict, as from a file: sizes that do not fit together are named.
+    # Parsing the config from a dict raises an error that names sizes that do not fit together.
     model = TinyMUConfig.from_dict(replace(model, projector=projector).to_dict(), "model")
     params = jax.tree.map(jax.device_get, init_params(model, init.seed)) | parts
     return Checkpoint(model, params, tokenizer)

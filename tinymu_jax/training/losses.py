@@ -1,4 +1,4 @@
-"""Fine-tuning loss: cross-entropy of the answer tokens."""
+"""Loss of fine-tuning: cross-entropy of the answer tokens of packed blocks."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,17 +13,21 @@ from tinymu_jax.models.packing import PackedBlock
 from tinymu_jax.models.tinymu import TinyMU, loss_mask
 
 CHUNK = 512
-"""Labels of a block whose logits exist at a time: 49,152 float32 numbers each."""
+"""Maximum number of labels per block whose logits (49,152 float32 numbers each) are in memory at
+a time."""
 
 
 class LossSum(NamedTuple):
-    """Sums over blocks, devices and accumulated steps; the loss is their quotient."""
+    """Summed loss and number of targets, which add up over blocks, devices and accumulated steps.
+
+    The mean loss is `loss_sum / num_targets`.
+    """
 
     loss_sum: Float[Array, ""]
     num_targets: Float[Array, ""]
-    """Tokens, clips or patches that count."""
+    """Number of tokens, clips or patches that `loss_sum` sums over."""
     aux: Any = ()
-    """A tree of further sums, for `TrainTask.post_update`."""
+    """Tree of further sums over the batch, for `TrainTask.post_update`."""
 
 
 def sum_loss(
@@ -34,15 +38,16 @@ def sum_loss(
     config: TinyMUConfig,
     key: Array | None = None,
 ) -> LossSum:
-    """Returns the summed cross-entropy of all labels of N blocks.
+    """Returns the summed cross-entropy and the number of the counted labels of N blocks.
 
     Args:
-        params: of projector and decoder; other parts are ignored.
-        vectors: the encoder's, of each block's clips; or token ids of texts in their place.
-        num_vectors: valid ones of each clip.
-        blocks: with a leading axis N.
-        config: of the model.
-        key: of dropout (projector and LoRA); None disables it.
+        params: parameters of the model, of which projector and decoder are used.
+        vectors: the encoder's output vectors for C clips per block; or, in place of each clip, the
+            token ids of a text.
+        num_vectors: number of valid vectors of each clip.
+        blocks: N blocks of packed questions, stacked.
+        config: the model's config.
+        key: random key of the dropout in projector and LoRA; None disables dropout.
     """
     model = TinyMU(config)
     rngs = {} if key is None else {"dropout": key}
@@ -73,17 +78,17 @@ def cross_entropy(
     counted: Bool[Array, "N Y"],
     compute_dtype: ComputeDtype = "float32",
 ) -> Float[Array, ""]:
-    """Returns the summed cross-entropy, computed in chunks of labels.
+    """Returns the cross-entropy, summed over the counted labels and computed in chunks of labels.
 
-    Gradients are computed in the forward pass, chunk by chunk, so that the full (labels,
-    vocabulary) logits are never materialized.
+    The forward pass also computes the gradients, chunk by chunk, so that the (labels, vocabulary)
+    logits are never in memory as a whole.
 
     Args:
-        hidden: states that predict the labels.
-        table: the decoder's token embedding, which is also its output layer.
-        labels: token ids.
-        counted: which labels are summed.
-        compute_dtype: as in `tinymu_jax.models.matmul.matmul`.
+        hidden: the decoder's output states at the positions that predict the labels.
+        table: the decoder's token embeddings, which are also its output layer.
+        labels: token ids to predict.
+        counted: whether each label is included in the sum.
+        compute_dtype: dtype of the matmuls; see `tinymu_jax.models.matmul.matmul`.
     """
 
     def add(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, None]:
@@ -95,7 +100,7 @@ def cross_entropy(
 def _forward(
     hidden: Array, table: Array, labels: Array, counted: Array, compute_dtype: ComputeDtype
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Returns the sum, and its gradients with respect to hidden states and table."""
+    """Returns the summed cross-entropy, and its gradients for `hidden` and `table`."""
 
     def add(carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]) -> tuple:
         total, d_table = carry
@@ -112,6 +117,7 @@ def _forward(
 
 
 def _backward(compute_dtype: ComputeDtype, gradients: tuple[Array, Array], factor: Array) -> tuple:
+    """Multiplies the gradients that `_forward` computed by the gradient of the loss, `factor`."""
     d_hidden, d_table = gradients
     return factor * d_hidden, factor * d_table, None, None
 
@@ -122,7 +128,7 @@ cross_entropy.defvjp(_forward, _backward)
 def _chunk_loss(
     table: Array, compute_dtype: ComputeDtype, hidden: Array, labels: Array, counted: Array
 ) -> tuple[Array, Array]:
-    """Returns a chunk's summed loss, and its gradient with respect to the logits, (N, y, V)."""
+    """Returns a chunk's summed cross-entropy, and the gradient (N, y, V) of the chunk's logits."""
     logits = matmul_transposed(hidden, table, compute_dtype)
     norm = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)
@@ -132,7 +138,7 @@ def _chunk_loss(
 
 
 def _chunks(*arrays: Array) -> tuple[Array, ...]:
-    """Splits the label axis of each array into chunks of equal length, zero-padded at the end."""
+    """Splits axis 1 (labels) of arrays into zero-padded chunks, which become the first axis."""
     count = arrays[0].shape[1]
     chunks = -(-count // CHUNK)
     size = -(-count // chunks)

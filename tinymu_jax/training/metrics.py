@@ -1,4 +1,4 @@
-"""Metrics of a run: metrics.jsonl, TensorBoard, Weights & Biases."""
+"""Writes a run's metrics to metrics.jsonl, TensorBoard and Weights & Biases."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,10 @@ METRICS_FILE, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
 class MetricsLog:
-    """Writes metrics; a run that resumes before its last log replaces the later lines."""
+    """Log of a run's metrics in metrics.jsonl and, if configured, TensorBoard and W&B.
+
+    A run that resumes at a step before the last logged one replaces the later entries.
+    """
 
     def __init__(
         self,
@@ -25,17 +28,17 @@ class MetricsLog:
         wandb: str | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Opens the files of a run.
+        """Opens the log files of a run.
 
         Args:
-            folder: of the run.
-            start: steps done; lines of later steps, which run again, are removed.
-            tensorboard: whether to write for TensorBoard.
-            wandb: project of Weights & Biases, or None.
-            config: of the run, for Weights & Biases.
+            folder: the run's folder.
+            start: the number of steps done; entries of later steps, which run again, are removed.
+            tensorboard: whether to write TensorBoard files.
+            wandb: the Weights & Biases project to log to, or None.
+            config: the run's config, to be stored by Weights & Biases.
 
         Raises:
-            InputError: the files cannot be written.
+            InputError: a file cannot be written.
         """
         self.path = folder / METRICS_FILE
         if exists(self.path):
@@ -55,7 +58,7 @@ class MetricsLog:
             InputError: the disk is full, or the folder is gone.
         """
         try:
-            # Closed each time: a mounted bucket keeps only what was closed.
+            # Closed after each line, because a mounted bucket stores a file only when it is closed.
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step} | dict(metrics)) + "\n")
         except OSError as error:
@@ -70,7 +73,7 @@ class MetricsLog:
             self.wandb.log(dict(metrics), step=step)
 
     def close(self) -> None:
-        """Closes all writers."""
+        """Closes the TensorBoard files and ends the Weights & Biases run."""
         for writer in self.writers:
             with suppress(OSError):  # reported by `write`
                 writer.close()
@@ -79,7 +82,7 @@ class MetricsLog:
 
 
 def _lines_up_to(path: Path, start: int) -> list[str]:
-    """Returns the complete lines of steps up to `start`."""
+    """Returns the complete lines of a metrics.jsonl for steps up to `start`."""
     lines = []
     for line in complete_lines(path):
         with suppress(ValueError, KeyError, TypeError):
@@ -89,7 +92,7 @@ def _lines_up_to(path: Path, start: int) -> list[str]:
 
 
 def summarize_metrics(metrics: Mapping[str, float]) -> str:
-    """Returns the metrics to show beside the progress bar, those that are there."""
+    """Formats the most important metrics, as far as present, for the progress bar."""
     shown = (
         ("loss", "loss {:.4f}"),
         ("validation_loss", "validation {:.4f}"),
@@ -103,10 +106,10 @@ def summarize_metrics(metrics: Mapping[str, float]) -> str:
 
 
 def need_wandb(project: str | None) -> None:
-    """Checks that wandb is installed if it is configured.
+    """Checks that the package wandb is installed if a Weights & Biases project is given.
 
     Raises:
-        InputError: it is not.
+        InputError: a project is given, but wandb is not installed.
     """
     if project is not None and find_spec("wandb") is None:
         raise InputError(
@@ -117,7 +120,7 @@ def need_wandb(project: str | None) -> None:
 def _open_wandb(project: str, folder: Path, config: Mapping[str, Any] | None) -> Any:
     import wandb
 
-    # The same id continues the same curve.
+    # With the same id, a resumed run continues its curves.
     name = folder.absolute().name
     return wandb.init(
         project=project, id=name, name=name, dir=folder, config=config, resume="allow"

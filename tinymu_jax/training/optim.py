@@ -1,4 +1,4 @@
-"""Adam with the published schedule, or Muon for chosen matrices."""
+"""Optimizer of a run (Adam, optionally Muon) and its learning rate schedule."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -18,16 +18,16 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 def published_schedule(
     peak: float, steps: int, warmup: float, hold: float = 0.0
 ) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
-    """Returns the learning rate by step: linear warmup, optional plateau, half a cosine.
+    """Returns a function from step to learning rate: linear warmup, plateau, half a cosine to 0.
 
-    Warmup is `peak (s + 1) / W` (published code, `src/utils.py`, cosine_lr): step 0 already
-    learns, unlike in optax's schedules.
+    In W warmup steps, the rate at step s is `peak (s + 1) / W`, as in the published code
+    (`src/utils.py`, cosine_lr). It is above 0 at step 0, unlike in optax's schedules.
 
     Args:
-        peak: highest learning rate.
-        steps: of the run.
-        warmup: fraction of the steps in which the rate rises.
-        hold: fraction of the steps at the peak.
+        peak: the highest learning rate.
+        steps: the number of steps of the run.
+        warmup: the fraction of the steps in which the rate rises.
+        hold: the fraction of the steps at the peak, after warmup.
     """
     warmup_end = int(warmup * steps)
     hold_end = warmup_end + int(hold * steps)
@@ -42,7 +42,7 @@ def published_schedule(
 
 
 def partition_frozen(params: Mapping[str, Any], config: OptimConfig) -> tuple[Tree, Tree]:
-    """Splits parameters into trained and frozen ones.
+    """Splits parameters into trained and frozen ones, in this order, by `config.frozen_params`.
 
     Raises:
         InputError: everything is frozen, or the pattern is not a regular expression.
@@ -58,13 +58,13 @@ def partition_frozen(params: Mapping[str, Any], config: OptimConfig) -> tuple[Tr
 
 
 def merge_trees(*trees: Mapping[str, Any]) -> Tree:
-    """Merges disjoint parts of a tree; the inverse of `partition_frozen`."""
+    """Merges trees without common paths into one tree. Inverse of `partition_frozen`."""
     return unflatten(dict(pair for tree in trees for pair in flatten(tree)))
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Returns the optimizer of a run of `steps` steps: Adam, and Muon for `muon_params`."""
-    # As in torch, optax adds eps to the root of the bias-corrected second moment.
+    """Returns the configured optimizer, with its schedule, for a run of `steps` steps."""
+    # Like torch, optax adds eps to the root of the bias-corrected second moment.
 
     def decayed(params: Tree) -> Tree:
         return _by_path(params, lambda path: _matches(config.weight_decay_params, path))
@@ -101,10 +101,10 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
 
 
 def _muon_mask(params: Tree, pattern: str, inverted: bool = False) -> Tree:
-    """Returns for each parameter whether the pattern matches it, or does not if `inverted`.
+    """Returns a tree that says which parameters' paths match; if `inverted`, which do not.
 
     Raises:
-        InputError: the pattern matches nothing, or something that is no matrix.
+        InputError: the pattern matches no parameter, or a parameter that is not a matrix.
     """
     mask = _by_path(params, lambda path: _matches(pattern, path))
     for (path, leaf), (_, matched) in zip(flatten(params), flatten(mask), strict=True):
@@ -122,10 +122,15 @@ def _no_matrix(pattern: str | None, path: str) -> InputError:
 def check_muon(
     config: OptimConfig, trained: Tree, axes: Mapping[str, tuple[str | None, ...]]
 ) -> None:
-    """Refuses Muon for stacked vectors, which are matrices in memory only.
+    """Checks that `config.muon_params` matches no vectors, stacked over layers or not.
+
+    Args:
+        config: the optimizer's config.
+        trained: the trained parameters.
+        axes: the logical axes of each parameter, by path.
 
     Raises:
-        InputError: the pattern matches one.
+        InputError: it matches a parameter with fewer than two axes besides "layers".
     """
     for path, _ in flatten(trained):
         matched = config.muon_params is not None and _matches(config.muon_params, path)
@@ -134,7 +139,7 @@ def check_muon(
 
 
 def _muon(lr_ratio: float) -> optax.GradientTransformation:
-    """Returns Muon for stacked matrices, at `lr_ratio` times the learning rate of Adam."""
+    """Returns Muon for matrices, single or stacked, at `lr_ratio` times Adam's learning rate."""
     from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
     def last_two(updates: Tree) -> Tree:
@@ -151,7 +156,7 @@ def _muon(lr_ratio: float) -> optax.GradientTransformation:
 
 
 def _scale_by_path(factors: Callable[[Tree], Tree]) -> optax.GradientTransformation:
-    """Multiplies each update by a factor that depends on its path."""
+    """Returns a transformation that multiplies updates by `factors(updates)`, leaf by leaf."""
 
     def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
         scale = dict(flatten(factors(updates)))
@@ -170,16 +175,19 @@ def _lr_multiplier(config: OptimConfig, path: str) -> float:
 
 
 LAYERS = re.compile(r"(encoder/)?transformer/blocks/")
-"""Stacked layers of the encoder."""
+"""Matches the start of the paths of the encoder's stacked layers."""
 
 EMBEDDINGS = re.compile(r"(encoder/)?(cls_token|pos_embed|patch_embed/)")
-"""What comes before the first layer."""
+"""Matches the start of the paths of the encoder's parameters before the first layer."""
 
 
 def _layer_decay(
     config: OptimConfig, path: str, depth: int, ndim: int
 ) -> float | Float[np.ndarray, "..."]:
-    """Returns the layer-wise factor of a parameter; of a stack one for each layer."""
+    """Returns the factor by which layer-wise decay scales a parameter's learning rate.
+
+    For a parameter stacked over `depth` layers, with `ndim` axes, it is an array that broadcasts.
+    """
     if LAYERS.match(path):
         layers_above = np.arange(depth, 0, -1).reshape(-1, *[1] * (ndim - 1))
         return (config.layer_decay**layers_above).astype(np.float32)

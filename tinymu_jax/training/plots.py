@@ -1,4 +1,4 @@
-"""Plots of training losses."""
+"""Plots the training losses of runs."""
 
 import json
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from tinymu_jax.utils.plotting import new_figure, save_figure
 
 
 def read_losses(run: str | Path) -> tuple[list[int], list[float]]:
-    """Returns the logged steps of a run's folder, and their losses.
+    """Returns the steps that a run's metrics.jsonl logs a loss for, and the losses.
 
     Raises:
-        InputError: it has no metrics.
+        InputError: the run's folder has no metrics.jsonl.
     """
     rows = [json.loads(line) for line in read_text(Path(run) / METRICS_FILE).splitlines()]
     rows = [row for row in rows if "loss" in row]
@@ -21,12 +21,12 @@ def read_losses(run: str | Path) -> tuple[list[int], list[float]]:
 
 
 def plot_losses(runs: Mapping[str, str | Path], path: str | Path, title: str = "") -> None:
-    """Plots the losses of runs that follow each other.
+    """Plots the losses of consecutive runs, one after the other on a common axis of steps.
 
     Args:
-        runs: folders by the names of the runs.
-        path: of the image; its suffix says the format.
-        title: above the plot.
+        runs: the runs' folders, by name in the legend.
+        path: the image file to write, in the format of its suffix.
+        title: the title of the plot.
 
     Raises:
         InputError: a run has no metrics, or the image cannot be written.

@@ -1,4 +1,4 @@
-"""Stops a run cleanly on SIGTERM (preemption) or Ctrl-C."""
+"""Turns SIGTERM (preemption) and Ctrl-C into a request to stop a run after the current step."""
 
 import signal
 import threading
@@ -10,19 +10,19 @@ import jax
 
 
 class StopRequest:
-    """Whether a signal has asked the run to stop; all processes agree on the step."""
+    """Records whether a signal asked the run to stop; all processes stop after the same step."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     def receive(self, number: int, frame: Any = None) -> None:
-        """Handles a signal; a second Ctrl-C does not wait for the end of the step."""
+        """Records a signal; on a second Ctrl-C raises `KeyboardInterrupt` to stop at once."""
         if self.signal == signal.SIGINT == number:
             raise KeyboardInterrupt
         self.signal = number
 
     def reached(self, step: int) -> bool:
-        """Returns whether to stop after this step; every process calls it after every step."""
+        """Returns whether to stop after this step; every process must call it after every step."""
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
@@ -32,10 +32,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Handles SIGTERM and Ctrl-C while the run lasts.
+    """Yields a `StopRequest` that receives SIGTERM and Ctrl-C inside the context.
 
-    With several processes jax handles SIGTERM, and Ctrl-C ends the process at once. Outside the
-    main thread no signal can be handled.
+    With several processes jax handles SIGTERM instead, and Ctrl-C ends the process at once.
+    Outside the main thread, where Python cannot handle signals, the request receives none.
     """
     request = StopRequest()
     able = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()

@@ -1,11 +1,11 @@
-"""Training runs in a folder: start, resume, export.
+"""Starts and resumes training runs, and exports their models. The folder of a run contains:
 
-run.json        config and hashes of the data; a run with another config is refused
-start/          initial parameters, as a checkpoint folder
-checkpoints/    training state, unless the config names another place
-metrics.jsonl   one line for every logged step
-tensorboard/    the same for TensorBoard
-model/          the trained model at the end, as a checkpoint folder
+run.json        config and hashes of the data; the run resumes only if they are unchanged
+start/          initial model, as a checkpoint folder
+checkpoints/    training states, unless the config names another folder for them
+metrics.jsonl   metrics, one line for every logged step
+tensorboard/    the same metrics for TensorBoard
+model/          trained model, as a checkpoint folder, written when the run is complete
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,26 +51,26 @@ START = "start"
 
 
 class Trained(NamedTuple):
-    """Result of a run."""
+    """Result of `train`."""
 
     folder: Path
     steps: int
     """Steps done."""
     model: Path | None
-    """The trained model; None if the run was stopped before its end."""
+    """Folder of the trained model; None if the run was stopped before its last step."""
 
 
 def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None = None) -> Trained:
-    """Trains from the start, or from the latest checkpoint; every process calls it.
+    """Starts or resumes a run and trains to its end; every process must call it.
 
     Args:
-        config: of the run.
-        resume: continue the run in the folder, if there is one.
-        devices: of the mesh; default all.
+        config: the run's config.
+        resume: continue the run in `config.output`, if there is one, from its latest checkpoint.
+        devices: the devices to train on; default: all.
 
     Raises:
-        InputError: bad config or data, the folder belongs to another run, a loss is not finite, or
-            a checkpoint cannot be written.
+        InputError: config or data are invalid, the folder belongs to another run, a loss is not
+            finite, or a checkpoint cannot be written.
     """
     config.check()
     config = with_local_data(config)
@@ -92,7 +92,7 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
         checkpoints = Checkpoints(place, config.loop.max_to_keep)
         done = checkpoints.latest() or 0
         state = checkpoints.restore(done, task.abstract_state) if done else task.init(params)
-        # They are on the devices now; the export reads the start again.
+        # Frees host memory: the devices have the parameters, and the export reads them again.
         del start, params
         progress = stack.enter_context(
             show_progress(
@@ -114,7 +114,7 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
 
 
 def with_local_data(config: RunConfig) -> RunConfig:
-    """Returns a config with local paths: data sets on buckets are copied first."""
+    """Copies the data sets that are on buckets to local disk; returns a config with local paths."""
     folders = {name: getattr(config.data, name) or "" for name in ("train", "validation")}
     copies = {name: str(local_copy(url)) for name, url in folders.items() if is_url(url)}
     return replace(config, data=replace(config.data, **copies))
@@ -123,7 +123,7 @@ def with_local_data(config: RunConfig) -> RunConfig:
 def _make_task(
     config: RunConfig, start: Checkpoint, devices: Sequence[Any] | None
 ) -> tuple[TrainTask, Tree]:
-    """Returns the task, and the parameters that it starts with."""
+    """Returns the training task of a config, and the parameters to initialize its state with."""
     if isinstance(config, PretrainConfig):
         params, teacher_state = split_teacher(start.params)
         return PretrainTask(config, start.config, params, teacher_state, devices), params
@@ -139,7 +139,7 @@ def _make_task(
 
 
 def _claim_folder(stack: ExitStack, folder: Path, config: RunConfig, resume: bool) -> bool:
-    """Locks the folder, and returns whether it holds this run; process 0 decides for all.
+    """Locks a folder on process 0 until `stack` closes; returns whether it holds this run.
 
     Raises:
         InputError: the folder is in use or holds another run.
@@ -164,6 +164,7 @@ def _claim_folder(stack: ExitStack, folder: Path, config: RunConfig, resume: boo
 
 @contextmanager
 def _metrics_log(folder: Path, done: int, config: RunConfig) -> Iterator[MetricsLog]:
+    """Yields the metrics log of a run with `done` steps, and closes it afterwards."""
     loop = config.loop
     log = MetricsLog(folder, done, loop.tensorboard, loop.wandb, asdict(config))
     try:
@@ -174,7 +175,7 @@ def _metrics_log(folder: Path, done: int, config: RunConfig) -> Iterator[Metrics
 
 @contextmanager
 def _explain_out_of_memory() -> Iterator[None]:
-    """Turns jax's out-of-memory error into one with remedies."""
+    """Turns jax's out-of-memory error into an `InputError` that names remedies."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -188,7 +189,7 @@ def _explain_out_of_memory() -> Iterator[None]:
 
 
 def _sync_processes(name: str) -> None:
-    """Waits until all processes are here."""
+    """Waits until all processes have called this function with the same name."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -196,7 +197,10 @@ def _sync_processes(name: str) -> None:
 
 
 def export_final(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> Path:
-    """Writes the best model, or the last one without validation; every process calls it."""
+    """Writes the model of the best checkpoint and returns its folder; every process must call it.
+
+    Without validation, and for pre-training, it is the model of the latest checkpoint.
+    """
     # Losses of pre-training are not comparable between steps, because the teacher changes.
     use_last = config.overfit_batch or isinstance(config, PretrainConfig)
     best = None if use_last else checkpoints.best()
@@ -211,7 +215,10 @@ def export_final(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> P
 def merge_into_model(
     start: Checkpoint, checkpoints: Checkpoints, step: int, lora: LoraConfig | None
 ) -> Checkpoint:
-    """Returns the whole model: initial parameters replaced by the trained ones of a step."""
+    """Returns the initial model `start` with the trained parameters of the checkpoint at `step`.
+
+    If the run trains LoRA adapters, configured by `lora`, they are merged into the weights.
+    """
     params, model, trained = start.params, start.config, checkpoints.restore_params(step)
     if isinstance(model, SelfSupervisedConfig):
         trained = {**trained, **checkpoints.restore_aux_state(step)}
@@ -237,16 +244,16 @@ def export(
     """Writes the model of one of a run's checkpoints as a checkpoint folder.
 
     Args:
-        folder: of the run, which may still be training.
-        output: a new or empty folder.
+        folder: the run's folder; the run may still be training.
+        output: the folder to write to, which must be new or empty.
         which: "best", "latest", or the step of a checkpoint.
-        dtype: float16 rounds the parameters.
+        dtype: the dtype of the written parameters.
 
     Returns:
         The step of the checkpoint.
 
     Raises:
-        InputError: no such run or checkpoint.
+        InputError: the run or the checkpoint does not exist.
     """
     record = read_json_object(folder / RUN_FILE, "name the folder of a run")
     place = checkpoints_in(folder, record["config"].get("checkpoints"))
@@ -255,7 +262,7 @@ def export(
         raise InputError(f"{folder}: has no checkpoint yet; wait for the first")
     checkpoints = Checkpoints(place, read_only=True)
     start = read_checkpoint(folder / START)
-    # As in `export_final`.
+    # Losses of pre-training are not comparable between steps; see `export_final`.
     best = None if isinstance(start.config, SelfSupervisedConfig) else checkpoints.best()
     choices = {"latest": max(steps), "best": best or max(steps)}
     choices |= {str(step): step for step in steps}

@@ -1,4 +1,4 @@
-"""The record of a run (run.json): a folder is only resumed with the config that it began with."""
+"""The record of a run (run.json), which ensures that a run resumes with its original config."""
 
 import json
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ from tinymu_jax.utils.files import exists, read_json_object, read_text
 from tinymu_jax.utils.tree import flatten
 
 CHECKPOINTS = "checkpoints"
-"""Folder of the checkpoints, unless the config names another place."""
+"""Subfolder of a run's folder for checkpoints, unless the config names another folder."""
 
 FORMAT = 2
-"""Version of run.json and of the checkpoints."""
+"""Version of the formats of run.json and of the checkpoints."""
 
 FREE_FIELDS = (
     "output",
@@ -33,16 +33,17 @@ FREE_FIELDS = (
     "data/labels",
     "data/classes",
 )
-"""Fields that may change when a run resumes; of data sets the paths may, the contents may not."""
+"""Config fields that may change when a run resumes. Data may move, but its contents, which the
+record holds hashes of, may not change."""
 
 
 def checkpoints_in(folder: Path, configured: str | None) -> str | Path:
-    """Returns where a run's checkpoints are: the configured place, or in the run's folder."""
+    """Returns the folder or address of a run's checkpoints; default: inside the run's folder."""
     return configured or folder / CHECKPOINTS
 
 
 def run_record(config: RunConfig) -> dict[str, Any]:
-    """Returns what the numbers of a run depend on: its config and hashes of its data."""
+    """Returns the contents of run.json: format version, the run's config and hashes of its data."""
     data = {
         name: None if folder is None else fingerprint.of_text(_contents(Path(folder)))
         for name, folder in (("train", config.data.train), ("validation", config.data.validation))
@@ -55,7 +56,7 @@ def run_record(config: RunConfig) -> dict[str, Any]:
 
 
 def _contents(folder: Path) -> str:
-    """Returns the description of a data set; of a folder of recordings their names and sizes."""
+    """Returns a data set's description file, or a list of recordings with sizes, as text."""
     if exists(folder / DATASET_FILE):
         return read_text(folder / DATASET_FILE)
     return "\n".join(
@@ -64,7 +65,7 @@ def _contents(folder: Path) -> str:
 
 
 def _fixed_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a record that must not change, by the names of their options."""
+    """Returns the fields of a run's record that must not change on resuming, by option name."""
     fields = flatten({**record["config"], "contents of data": record["data"]})
     return {
         name.replace("/", "."): value
@@ -74,10 +75,11 @@ def _fixed_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_same_run(folder: Path, config: RunConfig, resume: bool) -> bool:
-    """Returns whether the folder holds this run; False for a new folder.
+    """Returns True if a folder holds a run with this config, and False if it holds no run.
 
     Raises:
-        InputError: it holds a run and `resume` is not set, or a run with another config.
+        InputError: the folder holds a run and `resume` is False, it holds a run with another
+            config, or a data set is not prepared.
     """
     for name in filter(None, (config.data.train, config.data.validation)):
         if isinstance(config, TrainConfig) and not exists(Path(name) / DATASET_FILE):

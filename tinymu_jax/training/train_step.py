@@ -1,4 +1,4 @@
-"""One training step: a pure function of state, frozen parameters and batch."""
+"""The training step: a pure function of training state, frozen parameters and batch."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -15,57 +15,57 @@ from tinymu_jax.utils.tree import Tree
 
 
 class TrainState(NamedTuple):
-    """What changes from step to step."""
+    """Training state: everything that a step updates."""
 
     step: Int[Array, ""]
     """Steps done."""
     params: Tree
-    """Trained parameters, layers stacked."""
+    """Trained parameters; those of a part's layers are stacked."""
     opt_state: Any
     aux_state: Any = ()
-    """Other state of the task: teacher, centres, running statistics."""
+    """State of the task that is not trained: teacher and centres, or running statistics."""
 
 
 class StepMetrics(NamedTuple):
-    """Metrics of one step."""
+    """Metrics of one training step."""
 
     loss: Float[Array, ""]
     """Mean loss over the batch's targets: answer tokens, clips or masked patches."""
     tokens: Float[Array, ""]
-    """Number of targets."""
+    """Number of targets in the batch."""
     gradient_norm: Float[Array, ""]
     aux: Mapping[str, Float[Array, ""]] = MappingProxyType({})
-    """Metrics of the task, by name."""
+    """Further metrics that the task defines, by name."""
 
     def by_name(self) -> dict[str, Float[Array, ""]]:
-        """Returns all metrics by name."""
+        """Returns all metrics by name, those in `aux` included."""
         metrics = self._asdict()
         return metrics | metrics.pop("aux")
 
 
 class StepContext(NamedTuple):
-    """What a loss may depend on besides parameters and batch."""
+    """Inputs of a loss besides parameters and batch."""
 
     step: Int[Array, ""]
     """Steps done."""
     aux_state: Any = ()
-    """As in `TrainState`."""
+    """The `aux_state` of `TrainState`."""
     key: Array | None = None
-    """Dropout key; None disables dropout."""
+    """Random key of dropout; None disables dropout."""
 
 
 LossFn = Callable[[Tree, Tree, Any, StepContext], LossSum]
-"""(trained, frozen, batch, context) -> summed loss of the batch."""
+"""(trained parameters, frozen parameters, batch, context) -> loss summed over the batch."""
 
 PostUpdate = Callable[[TrainState, Any, Array], tuple[TrainState, Mapping[str, Array]]]
-"""(state before the step, summed aux of the loss, number of targets) -> the state with updated
-`aux_state` (params unchanged), and further metrics."""
+"""(state before the step, `LossSum.aux` summed over the batch, number of targets) -> (the state
+with updated `aux_state` and unchanged params, further metrics by name)."""
 
 
 def init_state(
     params: Tree, optimizer: optax.GradientTransformation, aux_state: Any = ()
 ) -> TrainState:
-    """Returns the state before the first step."""
+    """Returns the training state before the first step, from the trained parameters `params`."""
     return TrainState(jnp.int32(0), params, optimizer.init(params), aux_state)
 
 
@@ -76,19 +76,21 @@ def make_train_step(
     seed: int | None = None,
     post_update: PostUpdate = lambda state, aux, num_targets: (state, {}),
 ) -> Callable[[TrainState, Tree, Any], tuple[TrainState, StepMetrics]]:
-    """Returns the train step; jit it with the state donated.
+    """Returns the function (state, frozen parameters, batch) -> (next state, metrics) of a step.
+
+    The caller jits it, with the state donated.
 
     Args:
-        loss_fn: loss to minimise.
-        optimizer: over the trained parameters.
-        grad_accum_steps: parts that a batch is computed in, one after the other. Loss sums and
-            target counts add up and are divided once, so that the result does not depend on it.
-        seed: of dropout; None disables dropout.
-        post_update: updates `aux_state`; it sees the parameters as they were before the step.
+        loss_fn: the loss to minimize.
+        optimizer: the optimizer of the trained parameters.
+        grad_accum_steps: number of parts in which a batch is computed, one after the other. Losses
+            and target counts are summed and divided once: the result does not depend on it.
+        seed: the seed of dropout; None disables dropout.
+        post_update: updates `aux_state`, given the parameters before the step.
     """
 
     def step(state: TrainState, frozen: Tree, batch: Any) -> tuple[TrainState, StepMetrics]:
-        # A function of the step alone, so that a resumed run draws the same numbers.
+        # The key depends only on seed and step, so that a resumed run draws the same dropout.
         key = None if seed is None else jax.random.fold_in(jax.random.key(seed), state.step)
         context = StepContext(state.step, state.aux_state, key)
         loss, gradient = _loss_and_gradient(
@@ -110,7 +112,7 @@ def make_train_step(
 def _loss_and_gradient(
     loss_fn: LossFn, parts: int, params: Tree, frozen: Tree, batch: Any, context: StepContext
 ) -> tuple[LossSum, Tree]:
-    """Returns the summed loss and its gradient, computed in parts of the batch."""
+    """Returns the loss summed over a batch and its gradient for `params`, computed in parts."""
 
     def summed(params: Tree, part: Any, context: StepContext) -> tuple:
         loss = loss_fn(params, frozen, part, context)
@@ -125,7 +127,7 @@ def _loss_and_gradient(
         return jax.tree.map(jnp.add, total, value), None
 
     def split(x: Array) -> Array:
-        # Strided, so that every device computes its blocks of the batch one after the other.
+        # Part i has the blocks i, i + parts, ..., so that every device has blocks in every part.
         return jnp.moveaxis(jnp.asarray(x).reshape(-1, parts, *x.shape[1:]), 1, 0)
 
     pieces = jax.tree.map(split, batch)
@@ -138,7 +140,7 @@ def _loss_and_gradient(
 
 
 def compile_step(step: Any, state: TrainState, frozen: Tree, batch: Any) -> Callable[..., Any]:
-    """Compiles a jitted step for given arguments, and returns the compiler's memory to the OS."""
+    """Compiles a jitted step for its arguments, then returns free host memory to the OS."""
     compiled = step.lower(state, frozen, batch).compile()
     sizes = compiled.memory_analysis()
     trim_heap(0 if sizes is None else sizes.temp_size_in_bytes)

@@ -1,4 +1,4 @@
-"""The training loop: steps, metrics, validation, checkpoints, stops."""
+"""The training loop: runs steps, logs metrics, validates and saves, and stops on request."""
 
 import math
 import time
@@ -22,21 +22,21 @@ from tinymu_jax.utils.progress import ProgressDisplay
 FAULT_FILE = "not_finite.json"
 
 UNHEALTHY_LOGS = 3
-"""Consecutive unhealthy logs before a warning; the first steps often are."""
+"""Consecutive logged steps with a problem before a warning; first steps often have problems."""
 
 
 class TrainResult(NamedTuple):
-    """How a loop ended."""
+    """Result of `Trainer.run`."""
 
     state: TrainState
     step: int
-    """Steps done, all saved."""
+    """Steps done; the state after this step is saved."""
     stopped: bool
-    """Whether it ended before the task's last step."""
+    """Whether the loop ended before the task's last step."""
 
 
 class Trainer:
-    """Runs a task from a step on until its end, or until a stop is requested."""
+    """Runs the steps of a task until its last step, or until a stop is requested."""
 
     def __init__(
         self,
@@ -54,11 +54,11 @@ class Trainer:
         self.profiling, self.unhealthy_logs = False, 0
 
     def run(self, state: TrainState, start: int) -> TrainResult:
-        """Runs the loop.
+        """Runs the training loop.
 
         Args:
-            state: after `start` steps; it is donated.
-            start: steps done.
+            state: the training state after `start` steps; it is donated.
+            start: the number of steps done.
 
         Raises:
             InputError: a loss is not finite, or a checkpoint cannot be written.
@@ -71,13 +71,13 @@ class Trainer:
             ):
                 self._profile(step)
                 state, metrics = self.task.run_step(state, batch)
-                # A step's metrics are fetched while the next one is computed.
+                # The previous step's metrics are fetched while the devices compute this step.
                 if pending is not None:
                     self._report(*pending)
                 pending = (step, metrics)
                 stopping = self.stop.reached(step)
                 if stopping or step == last or self._saves(step):
-                    # Nothing is saved before its loss is known to be finite.
+                    # Checks that the loss is finite before the state is saved.
                     self._report(*pending)
                     pending = None
                     self._validate_and_save(state, step, stopping)
@@ -89,22 +89,23 @@ class Trainer:
         return TrainResult(state, step, step < self.task.steps)
 
     def _saves(self, step: int) -> bool:
-        """Returns whether a step is validated or saved."""
+        """Returns whether a checkpoint is due after a step; one is due after every validation."""
         return self._validates(step) or step % self.config.save_every == 0
 
     def _validates(self, step: int) -> bool:
+        """Returns whether a validation is due after a step."""
         due = step % self.config.validate_every == 0 or step == self.task.steps
         return self.task.validate is not None and due
 
     def _validate_and_save(self, state: TrainState, step: int, stopping: bool) -> None:
-        """Validates where it is due, unless the run is stopping, and saves."""
+        """Validates the state if that is due and the run is not stopping, and saves it."""
         with self.speed.paused():
             metrics: Mapping[str, float] = {}
             if self._validates(step) and not stopping:
                 metrics = self.task.validate(state, lambda: self.stop.signal is not None)
             bad = [name for name, value in metrics.items() if not math.isfinite(value)]
             if bad:
-                # NaN would compare neither better nor worse than other checkpoints.
+                # A NaN cannot be compared with the losses of other checkpoints.
                 self.progress.print(f"step {step}: {bad[0]} is not finite; ignored")
                 metrics = {}
             if metrics:
@@ -114,7 +115,7 @@ class Trainer:
             self.checkpoints.save(state, step, metrics)
 
     def _report(self, step: int, step_metrics: StepMetrics) -> None:
-        """Fetches a step's metrics, shows and logs them; ends the run where one is not finite."""
+        """Shows and logs a step's metrics; raises an `InputError` if one is not finite."""
         metrics = {name: float(value) for name, value in step_metrics.by_name().items()}
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
@@ -127,18 +128,18 @@ class Trainer:
             self._warn(step, self.task.diagnose(metrics))
 
     def _warn(self, step: int, problem: str | None) -> None:
-        """Prints a problem once it has lasted for several logs; again only after it went away."""
+        """Prints a problem once, when `UNHEALTHY_LOGS` consecutive logged steps had a problem."""
         self.unhealthy_logs = 0 if problem is None else self.unhealthy_logs + 1
         if self.unhealthy_logs == UNHEALTHY_LOGS:
             self.progress.print(f"step {step}: warning: {problem}")
 
     def _log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Logs metrics, on process 0."""
+        """Writes metrics to the log, which only process 0 has."""
         if self.log is not None:
             self.log.write(step, metrics)
 
     def _fail(self, step: int, name: str, value: float) -> None:
-        """Writes the clips of a step whose metrics are not finite, and raises."""
+        """Writes a step's clips to `FAULT_FILE` and raises: the metric `name` is not finite."""
         clips = self.task.clip_names(step - 1)
         self.checkpoints.wait()
         good = self.checkpoints.latest()
@@ -153,7 +154,7 @@ class Trainer:
         )
 
     def _profile(self, step: int) -> None:
-        """Starts and stops the profiler at the configured steps."""
+        """Starts or stops jax's profiler if the config says so for a step."""
         first = self.config.profile_start
         if first is not None and step == first:
             jax.profiler.start_trace(str(self.folder / "profile"))
@@ -169,7 +170,7 @@ class Trainer:
 
 
 class _Speed:
-    """Steps, units, tokens and FLOPs per second since the last log, without compilation."""
+    """Measures a run's speed since the last log, without the first step, which compiles."""
 
     def __init__(self, task: TrainTask) -> None:
         self.task = task
@@ -181,7 +182,10 @@ class _Speed:
         self.total, self.since = StepCost(0, 0, 0.0), time.perf_counter()
 
     def measure(self, step: int, restart: bool) -> dict[str, float]:
-        """Returns the speed up to a step; `restart` begins a new measurement after it."""
+        """Returns speed metrics (seconds per step, tokens and units per second, MFU) by name.
+
+        They cover the steps since the last call with `restart`, which starts a new measurement.
+        """
         if not self.started:
             self.started = True
             self._restart(step)
@@ -204,7 +208,7 @@ class _Speed:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Excludes the time spent inside."""
+        """Excludes the time spent inside the context from the measurement."""
         began = time.perf_counter()
         yield
         self.since += time.perf_counter() - began

@@ -1,1 +1,1 @@
-"""What a run trains: answers, self-supervision, or a linear head on the encoder."""
+"""Training tasks: fine-tuning on questions, pre-training, and encoder training on labels."""

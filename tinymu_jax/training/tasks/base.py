@@ -1,4 +1,4 @@
-"""The base of all training tasks: mesh, parameters, optimizer, train step and validation."""
+"""The base class of training tasks: mesh, parameters, optimizer, train step and validation."""
 
 import itertools
 import math
@@ -37,29 +37,30 @@ from tinymu_jax.utils.tree import Tree
 
 
 class StepCost(NamedTuple):
-    """What one step computes over all processes, without padding."""
+    """Amount of work of one step, summed over all processes, without padding."""
 
     units: int
-    """Questions, crops or clips; see `TrainTask.unit`."""
+    """Number of questions, crops or clips; see `TrainTask.unit`."""
     tokens: int
-    """Decoder positions, labels or masked patches."""
+    """Number of decoder positions, labels or masked patches."""
     flops: float
-    """Without recomputation."""
+    """FLOPs, without recomputation."""
 
 
 class TrainTask(ABC):
     """A training run that is ready to start; subclasses define its batches and its loss.
 
     Attributes:
-        steps: steps of the whole run.
-        batches: batches of this process, by step.
-        abstract_state: shapes, dtypes and shardings of the state.
-        validate: (state, stopped) -> metrics, {} once `stopped()`; None without validation data.
-        peak_flops: FLOP/s of all devices; None for unknown chips.
+        steps: the number of steps of the whole run.
+        batches: this process's batches as a sequence, one per step.
+        abstract_state: shapes, dtypes and shardings of the training state.
+        validate: a function (state, stopped) -> metrics, or None without validation data. It
+            returns {} early once `stopped()` is true.
+        peak_flops: peak FLOP/s of all devices together; None for an unknown kind of device.
     """
 
     unit = "questions"
-    """What `StepCost.units` counts."""
+    """Name of the units that `StepCost.units` counts."""
 
     def __init__(
         self,
@@ -68,16 +69,16 @@ class TrainTask(ABC):
         params: Tree,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """Checks that all parts fit together and puts the frozen parameters on the devices.
+        """Opens the data, builds the step and puts the frozen parameters on the devices.
 
         Args:
-            config: of the run.
-            model: config of the model.
-            params: all parameters before the first step, layers stacked.
-            devices: of the mesh; default all.
+            config: the run's config.
+            model: the model's config.
+            params: all initial parameters, trained and frozen, with layers stacked.
+            devices: the devices of the mesh; default: all.
 
         Raises:
-            InputError: data, mesh, batch and model do not fit together.
+            InputError: data, mesh, batch size and model do not fit together.
         """
         self.config = config
         self.model = self.with_compute_config(model)
@@ -94,42 +95,42 @@ class TrainTask(ABC):
 
     @abstractmethod
     def with_compute_config(self, model: Any) -> Any:
-        """Returns the model's config with the compute dtypes and remat of training."""
+        """Returns a model's config with the compute dtypes and remat of the run's config."""
 
     @abstractmethod
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
-        """Returns the logical axes of every parameter."""
+        """Returns the logical axes of every parameter, by path."""
 
     @abstractmethod
     def make_batches(self, folder: str, epochs: int, validation: bool) -> Any:
-        """Returns this process's batches of a data set, a sequence by step."""
+        """Returns this process's batches of a data set, as a sequence with one batch per step."""
 
     @abstractmethod
     def check_trained(self, trained: Tree) -> None:
-        """Checks that what is trained fits the data.
+        """Checks that the trained parameters fit the data and the loss.
 
         Raises:
-            InputError: it does not.
+            InputError: parameters are trained that should be frozen, or the other way round.
         """
 
     @abstractmethod
     def loss_fn(self, validation: bool) -> LossFn:
-        """Returns the loss of training, or of validation."""
+        """Returns the loss function of training, or of validation."""
 
     @abstractmethod
     def cost(self, step: int) -> StepCost:
-        """Returns what a step computes."""
+        """Returns the amount of work of a step."""
 
     @abstractmethod
     def clip_names(self, step: int) -> list[str]:
-        """Returns the names of the recordings of a step."""
+        """Returns the names of the recordings in a step's batch."""
 
     def dropout_seed(self) -> int | None:
-        """Returns the seed of dropout; None without dropout."""
+        """Returns the seed of dropout; None disables dropout."""
         return None
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
-        """Returns what is wrong with the training by a step's metrics, or None."""
+        """Returns a description of a problem that a step's metrics reveal, or None."""
         return None
 
     def init_aux_state(self) -> Any:
@@ -139,19 +140,20 @@ class TrainTask(ABC):
     def post_update(
         self, state: TrainState, aux: Any, num_targets: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
-        """Updates `aux_state`; see `train_step.PostUpdate`."""
+        """Returns the state with updated `aux_state`, and metrics; see `train_step.PostUpdate`."""
         return state, {}
 
     def local_blocks(self) -> Sequence[int]:
-        """Returns the blocks of a step that this process reads."""
+        """Returns the indices of the blocks that this process reads of every step's batch."""
         step = self.config.step
         return local_block_ids(self.mesh, step.blocks, step.grad_accum_steps)
 
     def data_folder(self, validation: bool) -> str:
-        """Returns the data set of training, or of validation."""
+        """Returns the folder of the training data set, or of the validation data set."""
         return self.config.data.validation if validation else self.config.data.train
 
     def _count_steps(self) -> int:
+        """Returns the run's number of steps; raises an `InputError` if the data has too few."""
         requested, available = self.config.steps, len(self.batches)
         if requested > available and not self.config.overfit_batch:
             raise InputError(
@@ -161,7 +163,7 @@ class TrainTask(ABC):
         return requested or available
 
     def _place(self, trained: Tree, frozen: Tree) -> None:
-        """Decides all shardings and jits the step; nothing is compiled yet."""
+        """Shards the state, puts frozen parameters on the devices and jits the step uncompiled."""
         mesh, axes = self.mesh, self.param_axes()
         check_muon(self.config.optim, trained, axes)
         self.start_aux_state = self.init_aux_state()
@@ -190,13 +192,14 @@ class TrainTask(ABC):
         )
 
     def _init_state(self, trained: Tree, aux_state: Any) -> TrainState:
+        """Returns the training state before the first step."""
         return init_state(trained, self.optimizer, aux_state)
 
     def init(self, params: Tree) -> TrainState:
-        """Returns the state before the first step, on the devices.
+        """Returns the training state before the first step, on the devices.
 
         Args:
-            params: those that the task was made with; it does not keep them.
+            params: the initial parameters that the task was created with, which it does not keep.
         """
         trained, _ = partition_frozen(params, self.config.optim)
         placed = (
@@ -206,14 +209,14 @@ class TrainTask(ABC):
         return jax.jit(self._init_state, out_shardings=self.state_sharding)(*placed)
 
     def run_step(self, state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
-        """Runs one step; the state is donated."""
+        """Runs one training step, compiling it on the first call; the state is donated."""
         with jax.set_mesh(self.mesh):
             if self.compiled is None:
                 self.compiled = compile_step(self.step, state, self.frozen, batch)
             return self.compiled(state, self.frozen, batch)
 
     def load_batches(self, start: int) -> Iterator[Any]:
-        """Yields batches from a step on, on the devices."""
+        """Yields the global batches of all steps after the first `start`, on the devices."""
         data = self.config.data
         if self.config.overfit_batch:
             batch = make_global_batch(self.batches[0], self.mesh)
@@ -223,6 +226,7 @@ class TrainTask(ABC):
             yield make_global_batch(batch, self.mesh)
 
     def _make_validate(self) -> Callable[[TrainState, Callable[[], bool]], dict[str, float]]:
+        """Returns the attribute `validate`, which averages the loss over the validation data."""
         data = self.config.data
         batches = self.make_batches(data.validation, epochs=1, validation=True)
         loss_fn = self.loss_fn(validation=True)

@@ -23,7 +23,7 @@ from tinymu_jax.utils.tree import Tree
 
 
 def with_step_config(model: TinyMUConfig, step: StepConfig) -> TinyMUConfig:
-    """Returns a model's config with the compute dtypes and remat of training."""
+    """Returns a model's config with the compute dtypes, remat and label rule of `step`."""
     return replace(
         model,
         ignore_pad_labels=step.ignore_pad_labels,
@@ -33,13 +33,13 @@ def with_step_config(model: TinyMUConfig, step: StepConfig) -> TinyMUConfig:
 
 
 def answer_loss(config: TinyMUConfig, store: FeatureKind) -> LossFn:
-    """Returns the summed cross-entropy of a batch's answer tokens.
+    """Returns a loss function: the cross-entropy summed over a batch's answer tokens.
 
-    Any part of the model may be trained, frozen, or some of both.
+    Each parameter of the model may be either trained or frozen.
 
     Args:
-        config: of the model.
-        store: which features the data set stores.
+        config: the model's config.
+        store: the kind of features that the data set stores.
     """
 
     def loss(params: Tree, frozen: Tree, batch: Batch, context: StepContext) -> LossSum:
@@ -63,7 +63,7 @@ def answer_loss(config: TinyMUConfig, store: FeatureKind) -> LossFn:
 
 
 class FinetuneTask(TrainTask):
-    """Learns the answers of prepared questions."""
+    """Trains a TinyMU to answer the questions of a prepared data set."""
 
     def __init__(
         self,
@@ -73,21 +73,21 @@ class FinetuneTask(TrainTask):
         tokenizer: str,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """As `TrainTask`; `tokenizer` is the text of `tokenizer.json`."""
+        """Initializes a `TrainTask`; `tokenizer`, the text of tokenizer.json, must fit the data."""
         for folder in filter(None, (config.data.train, config.data.validation)):
             Dataset(folder).check_model(tokenizer, params["encoder"])
         super().__init__(config, model, params, devices)
 
     def with_compute_config(self, model: TinyMUConfig) -> TinyMUConfig:
-        """Returns the model's config with the compute dtypes and remat of training."""
+        """Returns a model's config with the compute dtypes and remat of the run's config."""
         return with_step_config(model, self.config.step)
 
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
-        """Returns the logical axes of every parameter."""
+        """Returns the logical axes of every parameter, by path."""
         return tinymu.param_axes(self.model)
 
     def make_batches(self, folder: str, epochs: int, validation: bool) -> PackedBatches:
-        """Plans all epochs of a data set; this process reads its part of each step."""
+        """Packs all epochs of a data set into blocks; returns this process's batches of them."""
         step, data = self.config.step, self.config.data
         dataset = Dataset(folder)
         augment = NO_AUGMENT if validation else data.augment
@@ -105,7 +105,7 @@ class FinetuneTask(TrainTask):
             epochs = -(-num_blocks // per_epoch) + 1
         plan = make_plan(groups, data.packing, data.seed, epochs)
         while plan.num_blocks < num_blocks:
-            # Epochs that are packed together fill fewer blocks than each by itself.
+            # Several epochs packed together fill fewer blocks than the same epochs one by one.
             epochs += max(1, epochs * (num_blocks - plan.num_blocks) // plan.num_blocks)
             plan = make_plan(groups, data.packing, data.seed, epochs)
         return PackedBatches(
@@ -120,7 +120,7 @@ class FinetuneTask(TrainTask):
         )
 
     def check_trained(self, trained: Tree) -> None:
-        """Refuses to train parts of the model that the stored features bypass."""
+        """Raises an `InputError` if a part is trained that the stored features bypass."""
         bypassed = {"embeddings": ("encoder",), "text": ("encoder", "projector")}
         for folder in filter(None, (self.config.data.train, self.config.data.validation)):
             store = Dataset(folder).features.kind
@@ -133,15 +133,15 @@ class FinetuneTask(TrainTask):
                     )
 
     def dropout_seed(self) -> int | None:
-        """Returns the seed of dropout; None without dropout."""
+        """Returns the seed of dropout; None disables dropout."""
         return self.config.init.seed if self.config.step.dropout else None
 
     def loss_fn(self, validation: bool) -> LossFn:
-        """Returns the cross-entropy of the answers."""
+        """Returns the loss function: the cross-entropy summed over a batch's answer tokens."""
         return answer_loss(self.model, Dataset(self.data_folder(validation)).features.kind)
 
     def cost(self, step: int) -> StepCost:
-        """Returns what a step computes."""
+        """Returns the amount of work of a step, in questions and decoder positions."""
         counts = self.batches.plan.counts(*self._blocks(step))
         flops = training_flops(
             self.model,
@@ -154,11 +154,11 @@ class FinetuneTask(TrainTask):
         return StepCost(counts.questions, counts.slots, flops)
 
     def clip_names(self, step: int) -> list[str]:
-        """Returns the names of a step's recordings."""
+        """Returns the names of the recordings in a step's batch."""
         records = self.batches.plan.records(*self._blocks(step))
         return [self.batches.dataset[record].clip for record in records]
 
     def _blocks(self, step: int) -> tuple[int, int]:
-        """Returns the first block of a step, and the first of the next."""
+        """Returns the index of a step's first block in the plan, and of the next step's."""
         first = 0 if self.config.overfit_batch else step * self.batches.blocks
         return first, first + self.batches.blocks

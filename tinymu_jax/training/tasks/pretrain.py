@@ -26,17 +26,17 @@ from tinymu_jax.training.train_step import LossFn, PostUpdate, StepContext, Trai
 from tinymu_jax.utils.tree import Tree, flatten
 
 ALWAYS_FROZEN = r"encoder/log_mel/.*"
-"""No log-mel is computed in a step."""
+"""Parameters of the log-mel front end, which no pre-training step runs: batches hold log-mels."""
 
 
 def freeze_unused(optim: OptimConfig, model: SelfSupervisedConfig) -> OptimConfig:
-    """Returns the optimizer's config with parameters frozen that get no gradient."""
+    """Returns the optimizer's config with `frozen_params` extended to all without a gradient."""
     unused = f"|{UNUSED}" if model.predictor.hypotheses > 1 else ""
     return replace(optim, frozen_params=f"{optim.frozen_params}|{ALWAYS_FROZEN}{unused}")
 
 
 class PretrainTask(TrainTask):
-    """Learns from crops of recordings and from a moving average of itself."""
+    """Trains a student encoder on crops to predict the outputs of a teacher, its moving average."""
 
     unit = "crops"
 
@@ -48,27 +48,27 @@ class PretrainTask(TrainTask):
         teacher_state: TeacherState,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """As `TrainTask`; `teacher_state` is the one before the first step."""
+        """Initializes a `TrainTask`; `teacher_state` is the teacher before the first step."""
         self.teacher_state = teacher_state
         config = replace(config, optim=freeze_unused(config.optim, model))
         super().__init__(config, model, params, devices)
 
     def with_compute_config(self, model: SelfSupervisedConfig) -> SelfSupervisedConfig:
-        """Returns the model's config with the compute dtype and remat of training."""
+        """Returns a model's config with the compute dtype and remat of the run's config."""
         step = self.config.step
         encoder = replace(model.encoder, compute_dtype=step.encoder_dtype, remat=step.remat)
         return replace(model, encoder=encoder)
 
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
-        """Returns the logical axes of every parameter."""
+        """Returns the logical axes of every parameter, by path."""
         return student_teacher.param_axes(self.model)
 
     def init_aux_state(self) -> TeacherState:
-        """Returns the teacher before the first step."""
+        """Returns the state of the teacher before the first step."""
         return self.teacher_state
 
     def make_batches(self, folder: str, epochs: int, validation: bool) -> CropBatches:
-        """Returns the crops of a data set, or of a folder of recordings."""
+        """Returns this process's batches of crops from a data set or a folder of recordings."""
         data, encoder = self.config.data, self.model.encoder
         return CropBatches(
             open_corpus(folder, encoder.num_frames, encoder.patch_size),
@@ -82,7 +82,7 @@ class PretrainTask(TrainTask):
         )
 
     def check_trained(self, trained: Tree) -> None:
-        """Refuses to freeze parameters that the teacher averages."""
+        """Raises an `InputError` if a student parameter is frozen that the teacher averages."""
         trained_paths = {path for path, _ in flatten(trained)}
         for path, _ in flatten(self.teacher_state.teacher):
             if path not in trained_paths:
@@ -92,36 +92,36 @@ class PretrainTask(TrainTask):
                 )
 
     def loss_fn(self, validation: bool) -> LossFn:
-        """Returns the pre-training loss; masks depend on the block's number alone."""
+        """Returns the loss function, which draws a block's masks from the block's number."""
         return pretraining_loss(self.model, self.config.data.seed)
 
     def post_update(
         self, state: TrainState, aux: MetricSums, num_targets: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
-        """Updates the teacher."""
+        """Returns the state with an updated teacher, and the step's metrics."""
         return update_teacher(self.model, self.steps)(state, aux, num_targets)
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
-        """Returns a warning where hypotheses or classes collapse, or None."""
+        """Returns a warning if a step's metrics show a collapse of hypotheses or classes."""
         return collapse_warning(dict(metrics))
 
     def cost(self, step: int) -> StepCost:
-        """Returns what a step computes."""
+        """Returns the amount of work of a step, in crops and masked patches."""
         crops = self.batches.blocks * self.config.data.clips
         patches = crops * (self.model.patches - self.model.visible)
         return StepCost(crops, patches, pretraining_flops(self.model) * crops)
 
     def clip_names(self, step: int) -> list[str]:
-        """Returns the names of a step's recordings."""
+        """Returns the names of the recordings in a step's batch."""
         return self.batches.names(0 if self.config.overfit_batch else step)
 
 
 def pretraining_loss(config: SelfSupervisedConfig, seed: int) -> LossFn:
-    """Returns the weighted sum of prediction and class loss over a batch's masked patches.
+    """Returns a loss function: prediction and class loss, weighted and summed over masked patches.
 
     Args:
-        config: of the model.
-        seed: of the masks.
+        config: the model's config, with the weight of the class loss.
+        seed: the seed of the random masks.
     """
     key = jax.random.key(seed)
 
@@ -144,7 +144,7 @@ def pretraining_loss(config: SelfSupervisedConfig, seed: int) -> LossFn:
 
 
 def update_teacher(config: SelfSupervisedConfig, steps: int) -> PostUpdate:
-    """Returns the teacher's update in a run of `steps` steps."""
+    """Returns the `PostUpdate` that updates the teacher in a run of `steps` steps."""
 
     def post_update(
         state: TrainState, aux: MetricSums, num_targets: Array

@@ -1,9 +1,8 @@
-"""Training of an encoder through a linear head on the mean of its vectors.
+"""Trains an encoder with a linear head on the mean of the encoder's output vectors.
 
-`LabelTask` predicts categories with softmaxes and drops the head afterwards. `TagTask` predicts
-AudioSet-style tags with sigmoids: head and normalisation are those of the published AudioSet
-encoder (mean over patch rows and time, BatchNorm without weights, linear layer), and the running
-statistics are `aux_state`.
+`LabelTask` predicts categories with one softmax each, and its head is not kept. `TagTask` predicts
+tags with sigmoids. It has the head of the published AudioSet encoder: mean over patch rows and
+time, BatchNorm without weights, linear layer. BatchNorm's running statistics are in `aux_state`.
 """
 
 from abc import abstractmethod
@@ -38,16 +37,16 @@ from tinymu_jax.training.train_step import LossFn, StepContext, TrainState
 from tinymu_jax.utils.tree import Tree
 
 MOMENTUM = 0.1
-"""Of BatchNorm, as in torch."""
+"""Weight of a batch in BatchNorm's running statistics, torch's default."""
 
 
 class LinearHeadTask(TrainTask):
-    """Trains an encoder and a linear head.
+    """Base class of tasks that train an encoder with a linear head on clip labels.
 
     Attributes:
-        encoder: config of the encoder.
-        reader_model: config that clips are read for.
-        max_seconds: length that clips are cropped to; None: that of `reader_model`.
+        encoder: the encoder's config.
+        reader_model: config of the model whose input sizes the clips are read in.
+        max_seconds: seconds that clips are cropped to; None: `reader_model.max_seconds`.
     """
 
     encoder: MatpacConfig
@@ -63,31 +62,31 @@ class LinearHeadTask(TrainTask):
         clips_per_block: int,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """As `TrainTask`; `targets` are those of the recordings, by file name."""
+        """Initializes a `TrainTask`; `targets` holds each recording's labels by file name."""
         self.targets, self.clips_per_block = targets, clips_per_block
         super().__init__(config, model, params, devices)
 
     @abstractmethod
     def pool(self, vectors: Float[Array, "C A E"], valid: Bool[Array, "C A"]) -> Array:
-        """Returns the mean of each clip's valid vectors."""
+        """Returns the mean of each clip's vectors, as the head's input, without padding."""
 
     @abstractmethod
     def head_loss(self, params: Tree, mean: Array, labels: Array, running: Any) -> LossSum:
-        """Returns the loss summed over C clips.
+        """Returns the loss of the head's predictions, summed over C clips.
 
         Args:
-            params: of encoder and head.
-            mean: of each clip's vectors.
-            labels: as in `LabelBatch`.
-            running: `aux_state` in validation; None in training.
+            params: parameters of encoder and head.
+            mean: the output of `pool`, one vector per clip.
+            labels: the labels of a `LabelBatch`.
+            running: the running statistics (`aux_state`) in validation; None in training.
         """
 
     def augment_batch(self, batch: LabelBatch) -> LabelBatch:
-        """Changes a training batch on the device."""
+        """Returns a training batch augmented on the device; by default unchanged."""
         return batch
 
     def make_batches(self, folder: str, epochs: int, validation: bool) -> LabelBatches:
-        """Returns this process's batches of a data set."""
+        """Returns this process's batches of a data set's clips and their labels."""
         data, dataset = self.config.data, Dataset(folder)
         if dataset.features.kind not in ("log_mel", "waveform"):
             raise InputError(
@@ -106,7 +105,7 @@ class LinearHeadTask(TrainTask):
         )
 
     def loss_fn(self, validation: bool) -> LossFn:
-        """Returns the loss: a mean over categories or classes, summed over clips."""
+        """Returns the loss function: encodes a batch's clips and sums `head_loss` over them."""
         kind, encoder = Dataset(self.data_folder(validation)).features.kind, self.encoder
 
         def loss(params: Tree, frozen: Tree, batch: LabelBatch, context: StepContext) -> LossSum:
@@ -115,7 +114,7 @@ class LinearHeadTask(TrainTask):
                 batch = self.augment_batch(batch)
             lengths = batch.lengths.reshape(-1)
             features = batch.features.reshape(-1, *batch.features.shape[2:])
-            # A model of an encoder alone has its parameters at the root.
+            # If the model is only an encoder, its parameters are not below "encoder".
             encoder_params = merged.get("encoder", merged)
             vectors, count = encode_features(encoder_params, features, lengths, kind, encoder)
             mean = self.pool(vectors, jnp.arange(vectors.shape[1]) < count[:, None])
@@ -125,16 +124,16 @@ class LinearHeadTask(TrainTask):
         return loss
 
     def clips_per_step(self) -> int:
-        """Returns the clips of a step, over all processes."""
+        """Returns the number of clips of a step, over all processes."""
         return self.batches.blocks * self.batches.size
 
     def clip_names(self, step: int) -> list[str]:
-        """Returns the names of a step's recordings."""
+        """Returns the names of the recordings in a step's batch."""
         return self.batches.names(0 if self.config.overfit_batch else step)
 
 
 def add_label_head(params: Mapping[str, Any], model: TinyMUConfig, labels: str | Path) -> Tree:
-    """Returns a model's parameters with a zero head for the categories of a table."""
+    """Returns parameters with a zero head for all values of the categories in a csv of labels."""
     outputs = sum(map(len, read_label_table(labels).categories.values()))
     head = {
         "kernel": np.zeros((model.encoder.output_width, outputs), np.float32),
@@ -144,10 +143,10 @@ def add_label_head(params: Mapping[str, Any], model: TinyMUConfig, labels: str |
 
 
 class LabelTask(LinearHeadTask):
-    """Trains the encoder of a TinyMU to predict categories: a softmax for each.
+    """Trains the encoder of a TinyMU to predict categories, with one softmax each.
 
-    It stands where the published recipe trains MATPAC++ on AudioSet: before the encoder meets the
-    decoder.
+    In the published recipe, training of MATPAC++ on AudioSet is in this place: after pre-training
+    and before the encoder is connected to the decoder.
     """
 
     def __init__(
@@ -157,25 +156,25 @@ class LabelTask(LinearHeadTask):
         params: Tree,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """As `TrainTask`; the parameters include the head of `add_label_head`."""
+        """Initializes a `TrainTask`; `params` must include the head of `add_label_head`."""
         table = read_label_table(config.data.labels)
         self.num_values = [len(values) for values in table.categories.values()]
         clips = config.data.packing.max_clips
         super().__init__(config, model, params, table.of, clips, devices)
 
     def with_compute_config(self, model: TinyMUConfig) -> TinyMUConfig:
-        """Returns the model's config with the compute dtypes and remat of training."""
+        """Returns a model's config with the compute dtypes and remat of the run's config."""
         self.reader_model = with_step_config(model, self.config.step)
         self.encoder = self.reader_model.encoder
         return self.reader_model
 
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
-        """Returns the logical axes of every parameter."""
+        """Returns the logical axes of every parameter, by path."""
         head = {f"{HEAD}/kernel": (None, None), f"{HEAD}/bias": (None,)}
         return {**tinymu.param_axes(self.model), **head}
 
     def check_trained(self, trained: Tree) -> None:
-        """Refuses to train what the labels do not depend on."""
+        """Raises an `InputError` if projector or decoder, which labels do not need, are trained."""
         if {"projector", "decoder"} & set(trained):
             raise InputError(
                 "data.labels trains the encoder alone; freeze the rest: optim.frozen-params "
@@ -183,11 +182,11 @@ class LabelTask(LinearHeadTask):
             )
 
     def pool(self, vectors: Float[Array, "C A E"], valid: Bool[Array, "C A"]) -> Array:
-        """Returns the mean over time."""
+        """Returns the mean of each clip's valid vectors over time."""
         return heads.mean_over_time(vectors, valid)
 
     def head_loss(self, params: Tree, mean: Array, labels: Array, running: Any) -> LossSum:
-        """Returns the cross-entropy, a mean over categories, summed over clips."""
+        """Returns the cross-entropy, averaged over categories and summed over clips."""
         logits = mean @ params[HEAD]["kernel"] + params[HEAD]["bias"]
         parts = jnp.split(logits, np.cumsum(self.num_values)[:-1].tolist(), axis=-1)
         labels = labels.reshape(-1, len(self.num_values))
@@ -198,7 +197,7 @@ class LabelTask(LinearHeadTask):
         return LossSum(sum(losses) / len(losses), jnp.float32(len(mean)))
 
     def cost(self, step: int) -> StepCost:
-        """Returns what a step computes; a label counts as a question of one token."""
+        """Returns the amount of work of a step; each label counts as a question of one token."""
         clips = self.clips_per_step()
         flops = encoder_flops(self.model, self.config.optim.frozen_params) * clips
         labels = clips * len(self.num_values)
@@ -206,16 +205,16 @@ class LabelTask(LinearHeadTask):
 
 
 class NormStats(NamedTuple):
-    """Statistics of BatchNorm."""
+    """Means and variances of BatchNorm's inputs, of one batch or running over batches."""
 
     mean: Float[Array, "D"]
     variance: Float[Array, "D"]
     count: Array | None = None
-    """Steps averaged over; None for those of one batch."""
+    """Number of batches that running statistics have seen; None for one batch's statistics."""
 
 
 def read_class_names(config: TagConfig) -> list[str]:
-    """Returns the names of all classes in the order of the outputs.
+    """Returns the names of all classes of a tagging run, in the order of the model's outputs.
 
     Raises:
         InputError: the list cannot be read, or names a class twice.
@@ -230,15 +229,15 @@ def read_class_names(config: TagConfig) -> list[str]:
 
 
 def tagger_config(encoder: MatpacConfig, num_classes: int) -> MatpacConfig:
-    """Returns an encoder's config with a tagging head."""
+    """Returns an encoder's config with a sigmoid head for `num_classes` classes."""
     return replace(encoder, head=HeadConfig("audioset", num_classes, "sigmoid"))
 
 
 def read_targets(config: TagConfig) -> dict[str, Int[np.ndarray, "classes"]]:
-    """Returns a multi-hot vector of each recording's classes, by file name.
+    """Returns a multi-hot vector of classes for each recording, by file name.
 
     Raises:
-        InputError: a label is no class, or two recordings have the same name.
+        InputError: a label is not in the list of classes, or two recordings have the same name.
     """
     index = {name: number for number, name in enumerate(read_class_names(config))}
     num_classes = len(index)
@@ -264,7 +263,7 @@ def read_targets(config: TagConfig) -> dict[str, Int[np.ndarray, "classes"]]:
 
 
 class TagTask(LinearHeadTask):
-    """Trains an encoder to tag: a sigmoid for each class."""
+    """Trains an encoder to predict a recording's tags, with one sigmoid per class."""
 
     unit = "clips"
 
@@ -275,7 +274,7 @@ class TagTask(LinearHeadTask):
         params: Tree,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """As `TrainTask`; the parameters include the head."""
+        """Initializes a `TrainTask`; `params` must include the head."""
         self.max_seconds = config.data.seconds
         norm = params["head"]["norm"]
         self.norm_stats = NormStats(norm["mean"], norm["variance"], norm["count"])
@@ -283,22 +282,22 @@ class TagTask(LinearHeadTask):
         super().__init__(config, model, params, targets, clips, devices)
 
     def with_compute_config(self, model: MatpacConfig) -> MatpacConfig:
-        """Returns the model's config with the compute dtypes and remat of training."""
+        """Returns a model's config with the compute dtype and remat of the run's config."""
         step = self.config.step
         self.encoder = replace(model, compute_dtype=step.encoder_dtype, remat=step.remat)
         self.reader_model = TinyMUConfig(encoder=self.encoder, max_seconds=self.max_seconds)
         return self.encoder
 
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
-        """Returns the logical axes of every parameter."""
+        """Returns the logical axes of every parameter, by path."""
         return matpac.param_axes(self.model)
 
     def init_aux_state(self) -> NormStats:
-        """Returns the running statistics before the first step."""
+        """Returns BatchNorm's running statistics before the first step."""
         return self.norm_stats
 
     def check_trained(self, trained: Tree) -> None:
-        """Refuses to freeze the head, or to train statistics and front end."""
+        """Raises an `InputError` if the head is frozen, or log-mel or BatchNorm are trained."""
         if "head" not in trained:
             raise InputError("optim.frozen-params freezes the head, which is random; narrow it")
         if "log_mel" in trained or "norm" in trained["head"]:
@@ -308,16 +307,19 @@ class TagTask(LinearHeadTask):
             )
 
     def augment_batch(self, batch: LabelBatch) -> LabelBatch:
-        """Applies mixup."""
+        """Returns a training batch with clips and labels mixed by mixup, if configured."""
         alpha, seed = self.config.step.mixup, self.config.data.seed
         return mixup(batch, alpha, jax.random.key(seed)) if alpha else batch
 
     def pool(self, vectors: Float[Array, "C A E"], valid: Bool[Array, "C A"]) -> Array:
-        """Returns the mean over time and patch rows."""
+        """Returns the mean of each clip's valid vectors over time and patch rows."""
         return heads.mean_of_rows(vectors, valid, self.encoder.rows)
 
     def head_loss(self, params: Tree, mean: Array, labels: Array, running: Any) -> LossSum:
-        """Returns the binary cross-entropy, a mean over classes, summed over clips."""
+        """Returns the binary cross-entropy, averaged over classes and summed over clips.
+
+        BatchNorm uses the statistics `running`, or if None the batch's, which are the sum's `aux`.
+        """
         norm = NormStats(mean.mean(0), mean.var(0)) if running is None else running
         mean = (mean - norm.mean) * jax.lax.rsqrt(norm.variance + heads.BATCH_NORM_EPS)
         linear = params["head"]["linear"]
@@ -329,7 +331,7 @@ class TagTask(LinearHeadTask):
     def post_update(
         self, state: TrainState, aux: NormStats, num_targets: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
-        """Updates the running statistics; the variance is the unbiased one, as in torch."""
+        """Updates BatchNorm's running mean and, like torch, its running unbiased variance."""
         mean, variance, steps = state.aux_state
         unbiased = aux.variance * (num_targets / (num_targets - 1))
         keep = 1 - MOMENTUM
@@ -338,7 +340,7 @@ class TagTask(LinearHeadTask):
         return state._replace(aux_state=NormStats(mean, variance, steps + 1)), {}
 
     def cost(self, step: int) -> StepCost:
-        """Returns what a step computes; a class counts as a token."""
+        """Returns the amount of work of a step; each class of a clip counts as a token."""
         clips = self.clips_per_step()
         model = replace(self.reader_model, encoder=replace(self.model, head=None))
         flops = encoder_flops(model, rf"encoder/(?:{self.config.optim.frozen_params})") * clips
@@ -346,12 +348,13 @@ class TagTask(LinearHeadTask):
 
 
 def mixup(batch: LabelBatch, alpha: float, key: Array) -> LabelBatch:
-    """Mixes each clip with the one before it in its block, and their labels (arXiv 1710.09412).
+    """Mixes each clip and its labels with the previous clip in its block (arXiv 1710.09412).
 
     Args:
-        batch: N blocks.
-        alpha: of the Beta distribution of the weights; a clip's own weight is the larger one.
-        key: the weights depend on it and on the block's number alone.
+        batch: a batch of N blocks of clips.
+        alpha: parameter of the Beta distribution that draws two weights per clip, of which the clip
+            itself gets the larger one and the previous clip the other.
+        key: the random key, which is combined with each block's number.
     """
 
     def mix(features: Array, lengths: Array, labels: Array, number: Array) -> tuple:
