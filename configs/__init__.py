@@ -1,1 +1,1 @@
-"""One file per experiment; its docstring has the command. `--config NAME` takes the file's name."""
+"""Configs, one file each, whose docstrings give the command; `--config NAME` names the file."""

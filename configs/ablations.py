@@ -1,8 +1,8 @@
-"""Last stage of the LoRA ablation alone, in the folder of `tinymu ablate`.
+"""Runs the last stage of the LoRA ablation again, in the folder `ablations` of `tinymu ablate`.
 
     tinymu train --config ablations
 
-The recipe is `tinymu_jax/quickstart/ablation_recipe.py`.
+All stages are defined in `tinymu_jax/quickstart/ablation_recipe.py`.
 """
 
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Last stage of nano (projector and decoder) again, in the folder of `tinymu quickstart`.
+"""Runs the last training stage of the model nano again: fine-tuning of projector and decoder.
 
     tinymu train --config nano --output runs/tune_again
 
-The stages before it come from `tinymu quickstart`; the recipe is
-`tinymu_jax/quickstart/nano_recipe.py`.
+It needs the earlier stages of `tinymu quickstart`, in the folder `quickstart`. All stages are
+defined in `tinymu_jax/quickstart/nano_recipe.py`.
 """
 
 from pathlib import Path

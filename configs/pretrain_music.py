@@ -1,12 +1,14 @@
-"""MATPAC++ on about 100,000 recordings of music on eight GPUs, from scratch or from a checkpoint.
+"""Pre-trains MATPAC++ on about 100,000 music recordings on eight GPUs.
+
+The run starts from scratch (first command) or from a published checkpoint (second command):
 
     tinymu pretrain --config pretrain_music --data.train music/
     tinymu pretrain --config pretrain_music --data.train data/music \\
         --init.checkpoint matpac_plus.pt
 
-Half the crops per step and a third of the steps of the published run; annealing and warmup take
-the same fractions of it. A prepared data set (`tinymu data prepare --audio music/`) is read many
-times faster than a folder of recordings.
+The run has half the crops per step and a third of the steps of the published run. Annealing and
+warmup take the same fractions of the run. A prepared data set
+(`tinymu data prepare --audio music/`) is read many times faster than a folder of recordings.
 """
 
 from tinymu_jax.models.config import SelfSupervisedConfig

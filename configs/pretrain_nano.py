@@ -1,13 +1,13 @@
-"""Pre-training of a small encoder (0.3 million parameters), in ten minutes on two CPU cores.
+"""Pre-trains a small encoder (0.3 million parameters) in ten minutes on two CPU cores.
 
     tinymu pretrain --config pretrain_nano --data.train CLIPS
 
 CLIPS is a folder of recordings of at least 2.1 s, or a prepared data set
 (tests/benchmarks/pretrain_nano.py synthesizes one and probes the encoder).
 
-With thousands of steps instead of the published 294,816, matrices are trained with Muon, the
-moving averages decay faster, and the centre is that of DINO: the published one, a mean of
-probabilities, moves logits too little, and so few steps end in a handful of classes.
+Because the run has 2,400 steps instead of the published 294,816, it trains matrices with Muon, its
+moving averages decay faster, and its centre is a mean of logits, as in DINO. With the published
+centre, a mean of probabilities, a run this short would use only a handful of classes.
 """
 
 from dataclasses import replace

@@ -1,9 +1,9 @@
-"""Fine-tuning with LoRA as published: rank 32, alpha 128, dropout 0.1 on queries and values.
+"""Fine-tunes with LoRA as published: rank 32, alpha 128, dropout 0.1, on queries and values.
 
     tinymu train --config sft_lora --data.train DATA --init.checkpoint AndreasXi/TinyMU
 
-Trains projector and LoRA on your data, on one GPU or in a notebook. The final model has LoRA
-merged.
+It trains the projector and LoRA on one GPU or in a notebook. In the final model, LoRA is merged
+into the decoder's weights.
 """
 
 from dataclasses import replace

@@ -1,12 +1,12 @@
-"""The published fine-tuning (arXiv 2604.15849, section 4): Adam, 1e-4, three epochs, float32.
+"""Fine-tunes as published (arXiv 2604.15849, section 4): Adam, 1e-4, three epochs, float32.
 
     tinymu train --config sft_tinymu --data.train DATA --data.validation HELD_OUT \\
         --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-The published batch is 64 questions, 32 on each of two GPUs. A block here is three rows of 1,024
-positions: about 60 questions on nine clips, whose audio is encoded once.
-`--data.packing.questions-per-group 1` gives every question its audio again and draws the batch
-from all questions, as published; it costs two to three times as much.
+The published batch is 64 questions, 32 on each of two GPUs. Here, a batch is one block of three
+rows of 1,024 positions: about 60 questions on nine clips, each of which is encoded once.
+`--data.packing.questions-per-group 1` encodes a clip again for every question and draws the batch
+from all questions, as published; a step then takes two to three times as long.
 """
 
 from tinymu_jax.models.packing import PackingConfig

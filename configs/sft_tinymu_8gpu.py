@@ -1,10 +1,10 @@
-"""Fine-tuning on one machine with eight GPUs: data parallel, bfloat16 compute.
+"""Fine-tunes on one machine with eight GPUs, with data parallelism and bfloat16 compute.
 
     tinymu train --config sft_tinymu_8gpu --data.train DATA --data.validation HELD_OUT \\
         --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
 One block per GPU: 480 questions a step, 7.5 times the published batch; the learning rate grows
-with its root. Parameters, moments and sums stay float32.
+with the root of the batch. Parameters, optimizer state and accumulation of sums stay float32.
 """
 
 from dataclasses import replace

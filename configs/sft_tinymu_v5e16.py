@@ -1,10 +1,10 @@
-"""Fine-tuning on a TPU v5e slice of 16 chips (four hosts): bfloat16 compute.
+"""Fine-tunes on a TPU v5e slice of 16 chips (four hosts), with bfloat16 compute.
 
     tinymu train --config sft_tinymu_v5e16 --data.train DATA --data.validation HELD_OUT \\
         --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-Run it on every host of the slice; all must see the --output folder. One block per chip: 960
-questions a step, 15 times the published batch; the learning rate grows with its root.
+Run the command on every host; the --output folder must be visible to all. One block per chip: 960
+questions a step, 15 times the published batch; the learning rate grows with the root of the batch.
 """
 
 from dataclasses import replace

@@ -1,10 +1,10 @@
-"""Fine-tuning on a TPU v5e slice of four chips (one host): bfloat16 compute.
+"""Fine-tunes on a TPU v5e slice of four chips (one host), with bfloat16 compute.
 
     tinymu train --config sft_tinymu_v5e4 --data.train DATA --data.validation HELD_OUT \\
         --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
 One block per chip: 240 questions a step, 3.75 times the published batch; the learning rate grows
-with its root.
+with the root of the batch.
 """
 
 from dataclasses import replace

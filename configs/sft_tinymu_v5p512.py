@@ -1,11 +1,11 @@
-"""Fine-tuning on 512 TPU v5p chips (sold as v5p-1024): bfloat16 compute.
+"""Fine-tunes on 512 TPU v5p chips (sold as v5p-1024), with bfloat16 compute.
 
     tinymu train --config sft_tinymu_v5p512 --data.train DATA --data.validation HELD_OUT \\
         --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-Run it on every host of the slice (`launch/tpu_pod.sh` does); all must see the --output folder. One
-row per chip: 10,000 questions a step, 1,050 steps in three epochs. A run of minutes, limited by
-the model rather than the slice: meant for larger data, or for comparing many recipes in a day.
+Run the command on every host (`launch/tpu_pod.sh` does); the --output folder must be visible to
+all. One row per chip: 10,000 questions a step, 1,050 steps in three epochs. A run takes minutes;
+the slice is meant for larger data sets, or for comparing many recipes in a day.
 """
 
 from dataclasses import replace

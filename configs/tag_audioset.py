@@ -1,11 +1,11 @@
-"""The encoder of TinyMU: MATPAC++ trained on the 527 classes of AudioSet, 9.92 s at a time.
+"""Trains a pre-trained MATPAC++ to predict the 527 classes of AudioSet, as TinyMU's encoder was.
 
     tinymu train-tagger --config tag_audioset --data.train data/audioset \\
         --data.labels audioset.csv --data.classes class_labels_indices.csv \\
         --init.encoder runs/pretrain_matpac_plus_plus
 
-`audioset.csv` names the classes of each recording (`file,labels`, by name or `mid`, separated by
-";"). Outputs are in the order of the classes' `mid`.
+`audioset.csv` has the columns `file` and `labels`: a recording's classes, by name or `mid`,
+separated by ";". The model's outputs are in the order of the classes' `mid`.
 """
 
 from tinymu_jax.training.config import LoopConfig, TagConfig, TagDataConfig, TagStepConfig

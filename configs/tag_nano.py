@@ -1,4 +1,4 @@
-"""Trains nano's encoder to tag, after its pre-training.
+"""Trains the encoder of the model nano to predict tags, after its pre-training.
 
     tinymu train-tagger --config tag_nano --data.train DATA --data.labels TAGS.csv \\
         --init.encoder runs/pretrain_nano

@@ -1,8 +1,8 @@
-"""A model of 2.4 million parameters: checks the whole pipeline on a CPU in a minute.
+"""Trains a random model of 2.4 million parameters on a CPU in a minute, to check the pipeline.
 
     tinymu train --config tiny --data.train DATA --init.tokenizer tokenizer.json
 
-It learns nothing useful; it shows that data, training, checkpoints and export work.
+The model learns nothing useful; the run shows that data, training, checkpoints and export work.
 """
 
 from tinymu_jax.models.config import MatpacConfig, ProjectorConfig, SmolLM2Config, TinyMUConfig

@@ -28,10 +28,10 @@ GB, TERA = 1e9, 1e12
 
 
 def parse_mesh(text: str) -> MeshConfig:
-    """Parses "data,fsdp,tensor".
+    """Parses the sizes of a mesh, "data,fsdp,tensor".
 
     Raises:
-        InputError: the text is something else.
+        InputError: the text is not three numbers separated by commas.
     """
     parts = text.split(",")
     if len(parts) != 3 or not all(part.isdecimal() for part in parts):
@@ -40,13 +40,13 @@ def parse_mesh(text: str) -> MeshConfig:
 
 
 def as_dict(step: "Forecast") -> dict[str, Any]:
-    """Returns a forecast as dictionaries, ready for json."""
+    """Converts a forecast to nested dictionaries that json can store."""
     collectives = {kind: total._asdict() for kind, total in step.collectives.items()}
     return step._asdict() | {"collectives": collectives}
 
 
 def describe(step: "Forecast") -> str:
-    """Returns a forecast as text."""
+    """Formats a forecast as several lines of text."""
     sizes = {name: f"{size / GB:.2f}" for name, size in step.memory.items()}
     lines = [
         f"{step.topology}: {step.chips} x {step.chip}, mesh data={step.mesh[0]} "
@@ -74,7 +74,7 @@ def describe(step: "Forecast") -> str:
 
 
 def table(forecasts: Sequence["Forecast"]) -> str:
-    """Returns forecasts as a Markdown table."""
+    """Formats forecasts as a Markdown table with one row per slice."""
     rows = [
         "| slice | mesh (data, fsdp, tensor) | memory per chip | FLOPs | memory traffic | "
         f"between chips | step at peak rates | MFU | {forecasts[0].unit}/s |",
@@ -100,10 +100,10 @@ def table(forecasts: Sequence["Forecast"]) -> str:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Refuses options that are out of range or do not fit together.
+    """Checks the ranges and the combination of the command's options.
 
     Raises:
-        InputError: such an option; the message names it.
+        InputError: an option is out of range, or options do not fit together.
     """
     counts = {
         "--blocks-per-chip": args.blocks_per_chip,
@@ -126,7 +126,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Compiles for every slice; prints and saves each forecast as it comes."""
+    """Compiles the step for every slice, and prints and saves each forecast when it is ready."""
     from tinymu_jax.training.aot.compile import PRETRAINING_TOPOLOGIES, TOPOLOGIES, prepare_machine
     from tinymu_jax.training.aot.forecast import forecast, forecast_pretraining
 
@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the options and compiles."""
+    """Parses the command line, compiles the step for every slice and prints the forecasts."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -2,7 +2,7 @@
 
     python launch/machine_table.py              all machines; takes minutes and needs libtpu, like
                                                 compile_for_pod.py
-    python launch/machine_table.py --only T4    machines with this in their names
+    python launch/machine_table.py --only T4    machines with T4 in their names
 
 TPU rows are compiled and assume the chips' peak rates: a real run is slower. GPU rows are
 estimates: a real run may be slower or faster.
@@ -15,7 +15,7 @@ from tinymu_jax.errors import InputError, one_line_errors
 
 
 def run(only: str) -> None:
-    """Prints the table of the machines with `only` in their names."""
+    """Prints the table for all machines whose names contain `only`."""
     from tinymu_jax.training.aot.compile import prepare_machine
     from tinymu_jax.training.aot.machines import MACHINES, forecast_machine, table
 
@@ -29,7 +29,7 @@ def run(only: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the options and prints the table."""
+    """Parses the command line and prints the table of machines."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Starts and resumes training runs, and exports their models. The folder of a run contains:
+"""Starts and resumes training runs in a folder each, and exports their models.
 
 run.json        config and hashes of the data; the run resumes only if they are unchanged
 start/          initial model, as a checkpoint folder

@@ -1,1 +1,1 @@
-"""Training steps compiled ahead of time for TPU topologies, and forecasts of their speed."""
+"""Compiles training steps ahead of time for TPU topologies and forecasts their speed."""

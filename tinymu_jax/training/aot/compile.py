@@ -1,6 +1,6 @@
-"""Ahead-of-time compilation of training steps for TPU topologies, without TPUs.
+"""Compiles training steps ahead of time for TPU topologies, on a machine without TPUs.
 
-libtpu compiles for a topology by its name, from shapes alone.
+libtpu needs only the name of the topology and the shapes of a step's arguments.
 """
 
 import importlib.util
@@ -34,17 +34,18 @@ from tinymu_jax.training.tasks.pretrain import freeze_unused, pretraining_loss, 
 from tinymu_jax.training.train_step import init_state, make_train_step
 
 TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8")
-"""16, 256, 256 and 512 chips; the last one is sold as v5p-1024, after its number of cores."""
+"""Default topologies for fine-tuning, of 16, 256, 256 and 512 chips. The last one is sold as
+v5p-1024, after its number of cores."""
 
 PRETRAINING_TOPOLOGIES = ("v5e:8x8", "v5e:16x16")
-"""Topologies for pre-training with its batch of 2,048 crops."""
+"""Default topologies for pre-training with the published batch of 2,048 crops."""
 
 FULL_GATHER = "Involuntary full rematerialization"
-"""XLA's warning that it gathers a whole array because two shardings do not fit together."""
+"""Text of XLA's warning that it gathers a whole array to change from one sharding to another."""
 
 
 def prepare_machine() -> None:
-    """Prepares libtpu for a machine without TPUs; call it before jax looks for devices.
+    """Sets up jax and libtpu to compile without TPUs; call it before jax looks for devices.
 
     Raises:
         InputError: libtpu is not installed.
@@ -54,16 +55,16 @@ def prepare_machine() -> None:
         raise InputError(
             f"libtpu is not installed ({where}): on Linux x86_64, pip install -e '.[tpu-aot]'"
         )
-    # Do not ask the metadata service which TPU this machine has.
+    # libtpu should not ask the cloud's metadata service which TPU this machine has.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    # Every process with jax loads libtpu, which would refuse the second one; no device is used.
+    # libtpu lets only one process load it, but two may compile at once, as neither uses a TPU.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     jax.config.update("jax_platforms", "cpu")
 
 
 @contextmanager
 def captured_stderr(lines: list[str]) -> Iterator[None]:
-    """Appends to `lines` what is written to stderr, also by C++ libraries."""
+    """Captures stderr inside the context, also of C++ code, and appends its lines to `lines`."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as file:
         stderr = os.dup(2)
@@ -79,7 +80,7 @@ def captured_stderr(lines: list[str]) -> Iterator[None]:
 
 
 def topology_devices(topology: str) -> list[Any]:
-    """Returns the devices of a topology such as v5e:16x16.
+    """Returns jax's descriptions of the devices of a topology such as v5e:16x16.
 
     Raises:
         InputError: libtpu does not know the topology.
@@ -92,7 +93,7 @@ def topology_devices(topology: str) -> list[Any]:
 
 
 def batch_shapes(config: TinyMUConfig, packing: PackingConfig, blocks: int) -> Batch:
-    """Returns the shapes of a batch of stored log-mels; clips have `config.max_seconds`."""
+    """Returns the shapes of a batch of log-mels and questions; clips last `config.max_seconds`."""
     side = config.encoder.patch_size
     frames = num_frames(int(config.max_seconds * SAMPLE_RATE))
     frames = -(-frames // side) * side
@@ -105,7 +106,7 @@ def batch_shapes(config: TinyMUConfig, packing: PackingConfig, blocks: int) -> B
 def lower_step(
     config: TinyMUConfig, packing: PackingConfig, mesh: Mesh, blocks: int, grad_accum_steps: int = 1
 ) -> Any:
-    """Returns the fine-tuning step with `blocks` blocks over all devices, lowered for a mesh."""
+    """Lowers the fine-tuning step for a mesh, with `blocks` blocks per step over all devices."""
     optim = OptimConfig()
     optimizer = make_optimizer(optim, 1000)
     step = make_train_step(answer_loss(config, "log_mel"), optimizer, grad_accum_steps)
@@ -117,7 +118,7 @@ def lower_step(
 def lower_pretraining(
     config: SelfSupervisedConfig, mesh: Mesh, blocks: int, crops: int, grad_accum_steps: int = 1
 ) -> Any:
-    """Returns the pre-training step with `blocks` blocks of `crops` crops, lowered for a mesh."""
+    """Lowers the pre-training step for a mesh, with `blocks` blocks of `crops` crops each."""
     optim = freeze_unused(PRETRAINING, config)
     optimizer = make_optimizer(optim, 1000)
     loss, post_update = pretraining_loss(config, seed=0), update_teacher(config, steps=1000)
@@ -140,7 +141,10 @@ def _lower(
     batch: Any,
     mesh: Mesh,
 ) -> Any:
-    """Returns a step lowered for a mesh; `weights` are the trained and the frozen shapes."""
+    """Lowers a step of `make_train_step` for a mesh, with shapes in place of arrays.
+
+    `weights` are the trained and the frozen parameters, `axes` their logical axes by path.
+    """
     trained, frozen = weights
     state = jax.eval_shape(lambda params: init_state(params, optimizer, aux_state), trained)
     state_shardings, frozen_shardings = (
@@ -158,10 +162,10 @@ def _lower(
 
 
 def compile_step(lowered: Any, name: str) -> Any:
-    """Compiles a lowered step; `name` begins the messages.
+    """Compiles a lowered training step; `name` is the topology, for messages.
 
     Raises:
-        InputError: the step does not fit into the chips' memory, or a sharding was lost.
+        InputError: the step does not fit into a chip's memory, or gathers a whole sharded array.
     """
     lines: list[str] = []
     try:

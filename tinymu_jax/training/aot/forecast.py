@@ -1,6 +1,6 @@
-"""Forecasts of a training step on TPU pods, from its compiled program.
+"""Forecasts memory, traffic and time of a training step on TPU pods, from its compiled program.
 
-The predicted time assumes the chips' peak rates:
+The predicted time of a step assumes the chips' peak rates:
 seconds = max(FLOPs / peak, memory bytes / memory rate) + bytes sent / link rate.
 """
 
@@ -33,18 +33,18 @@ from tinymu_jax.training.flops import (
 )
 
 SLOTS_PER_QUESTION, LABELS_PER_QUESTION, QUESTIONS_PER_CLIP = 51, 20, 7
-"""Averages of MusicSkills: positions, including the question's share of its clip's 63 audio
-vectors; answer tokens; and questions that share a clip."""
+"""Averages over MusicSkills: decoder positions per question, including the question's share of its
+clip's 63 audio vectors; answer tokens per question; and questions about one clip."""
 
 PRETRAINING_BATCH = 2048
 """Published number of crops per pre-training step."""
 
 FILL = 0.97
-"""Fraction of a block's positions that are not padding."""
+"""Average fraction of a block's decoder positions that are not padding."""
 
 
 class Forecast(NamedTuple):
-    """Numbers of a compiled step, per chip and step (except `rate`)."""
+    """Forecast of a training step on a slice; all numbers except `rate` are per chip and step."""
 
     topology: str
     chip: str
@@ -56,29 +56,29 @@ class Forecast(NamedTuple):
     compile_seconds: float
     memory: dict[str, int]
     """Bytes of `arguments`, `outputs`, `temporaries`, `aliased` (outputs that reuse the arguments'
-    memory) and `program`, their `total`, and those of the `chip`."""
+    memory) and `program`; their `total`; and the memory size of the `chip`."""
     collectives: dict[str, Collective]
-    """Transfers between chips, by kind."""
+    """Transfers between chips, by kind of collective."""
     xla_cost: dict[str, float]
-    """`flops` and `bytes` of XLA's cost analysis, which counts the body of a loop once."""
+    """`flops` and `bytes` by XLA's cost analysis, which counts a loop as one iteration."""
     flops: float
     """FLOPs without padding and recomputation."""
     computed_flops: float
     """FLOPs with padding and recomputation."""
     memory_bytes: float
-    """Bytes to and from the chip's memory."""
+    """Bytes read from and written to the chip's memory."""
     seconds: dict[str, float]
-    """Times at peak rates of `compute`, `memory` and `links`, and of the whole `step`."""
+    """Predicted seconds for `compute`, `memory` traffic, `links`, and the whole `step`."""
     mfu: float
-    """`flops` over the chip's peak FLOPs in the predicted time."""
+    """`flops` as a fraction of the chip's peak FLOPs in the predicted time."""
     unit: str
-    """What `rate` counts: questions or crops."""
+    """Name of the units that `rate` counts: questions or crops."""
     rate: float
-    """Units per second, over all chips."""
+    """Units trained per second, over all chips."""
 
 
 def pod_config() -> TinyMUConfig:
-    """Returns the published model as pods train it: bfloat16, with attention rematerialized."""
+    """Returns the published model's config for pods: bfloat16, with attention rematerialized."""
     base = TinyMUConfig()
     return replace(
         base,
@@ -88,16 +88,16 @@ def pod_config() -> TinyMUConfig:
 
 
 def default_mesh(chips: int) -> MeshConfig:
-    """Returns the default mesh of a slice: pure data parallelism.
+    """Returns the default mesh of a slice of `chips` chips, which is pure data parallelism.
 
-    Weights and optimizer state take 2.1 GB, which fits every chip. Only gradients are exchanged:
-    on 512 chips as many bytes per chip as on 16.
+    Every chip holds all weights and optimizer state (2.1 GB). Chips exchange only gradients, whose
+    bytes per chip hardly depend on the number of chips.
     """
     return MeshConfig(data=chips)
 
 
 def memory_of(compiled: Any, chip: Chip) -> dict[str, int]:
-    """Returns the bytes of a compiled program by kind, per chip."""
+    """Returns the bytes of memory that a compiled program needs per chip; see `Forecast.memory`."""
     analysis = compiled.memory_analysis()
     sizes = {
         "arguments": analysis.argument_size_in_bytes,
@@ -126,10 +126,10 @@ def block_work(packing: PackingConfig) -> dict[str, float]:
 
 
 def block_flops(config: TinyMUConfig, packing: PackingConfig) -> tuple[float, float]:
-    """Returns a block's FLOPs without and with padding and recomputation."""
+    """Returns a block's FLOPs, first without and then with padding and recomputation."""
     work = block_work(packing)
     needed = training_flops(config, work["slots"], work["labels"], work["clips"])
-    # A query attends to all keys up to the end of its chunk of the row.
+    # Queries are computed in chunks: one attends to all keys of its row up to its chunk's end.
     seen = (packing.row_length + min(QUERY_BLOCK, packing.row_length)) / 2
     slots, cost = packing.rows * packing.row_length, flops_of(config, seen=seen)
     attention = cost.slot - flops_of(config, seen=0).slot
@@ -145,7 +145,11 @@ def block_flops(config: TinyMUConfig, packing: PackingConfig) -> tuple[float, fl
 
 
 def step_seconds(chip: Chip, flops: float, moved: float, sent: float) -> dict[str, float]:
-    """Returns a step's times at peak rates; compute and memory overlap, transfers do not."""
+    """Returns the seconds of a step at a chip's peak rates; see `Forecast.seconds`.
+
+    The chip computes `flops` FLOPs while `moved` bytes go to and from its memory, and then sends
+    `sent` bytes to other chips.
+    """
     compute, memory = flops / chip.flops, moved / chip.memory_rate
     links = sent / chip.link_rate
     step = max(compute, memory) + links
@@ -153,7 +157,7 @@ def step_seconds(chip: Chip, flops: float, moved: float, sent: float) -> dict[st
 
 
 def slice_of(topology: str, config: MeshConfig | None = None) -> tuple[Chip, Mesh]:
-    """Returns a slice's chip and the mesh of its devices (default: `default_mesh`).
+    """Returns a slice's kind of chip, and the mesh of its devices (default: `default_mesh`).
 
     Raises:
         InputError: the topology or its chip is unknown, or the mesh does not fit it.
@@ -178,12 +182,12 @@ def forecast(
     """Compiles the fine-tuning step for a slice and forecasts its speed.
 
     Args:
-        topology: libtpu's name of the slice.
-        mesh_config: default: `default_mesh`.
-        blocks: blocks per chip; chips of one `tensor` group share their blocks.
-        grad_accum_steps: number of parts that they are computed in.
-        packing: size of a block.
-        config: the model; default: `pod_config`.
+        topology: libtpu's name of the slice, such as v5e:4x4.
+        mesh_config: sizes of the mesh; default: `default_mesh`.
+        blocks: blocks per step and chip; with tensor parallelism, per group of chips.
+        grad_accum_steps: number of parts in which a chip computes its blocks.
+        packing: sizes of a block; default: `PackingConfig()`.
+        config: the model's config; default: `pod_config`.
 
     Raises:
         InputError: the topology is unknown, or the step does not fit it.
@@ -208,11 +212,11 @@ def forecast_pretraining(
     """Compiles the pre-training step for a slice and forecasts its speed.
 
     Args:
-        topology: libtpu's name of the slice.
-        mesh_config: default: `default_mesh`.
+        topology: libtpu's name of the slice, such as v5e:4x4.
+        mesh_config: sizes of the mesh; default: `default_mesh`.
         batch: crops per step, over all chips.
-        grad_accum_steps: number of parts that they are computed in.
-        config: default: the published one, in bfloat16.
+        grad_accum_steps: number of parts in which a chip computes its crops.
+        config: the model's config, computed in bfloat16; default: the published sizes.
 
     Raises:
         InputError: the topology is unknown, the batch cannot be split evenly, or the step does not
@@ -231,7 +235,7 @@ def forecast_pretraining(
             f"fsdp x grad-accum-steps); give a multiple of {all_blocks}"
         )
     lowered = lower_pretraining(config, mesh, all_blocks, crops, grad_accum_steps)
-    # Without padding and recomputation.
+    # Crops have no padding; recomputation is not counted here.
     flops = (pretraining_flops(config) * batch / mesh.size,) * 2
     return _read_forecast(
         lowered, topology, chip, mesh, grad_accum_steps, flops, "crops", float(batch)
@@ -251,14 +255,14 @@ def _read_forecast(
     """Compiles a lowered step and computes its forecast.
 
     Args:
-        lowered: the step.
-        topology: name of the slice.
-        chip: the slice's.
-        mesh: the slice's.
-        blocks: blocks per chip.
-        flops: FLOPs per chip, without and with padding and recomputation.
-        unit: what the rate counts.
-        units: number of units per step, over all chips.
+        lowered: the lowered step.
+        topology: the name of the slice.
+        chip: the slice's kind of chip.
+        mesh: the mesh of the slice's devices.
+        blocks: the number of blocks per chip.
+        flops: FLOPs per chip, first without and then with padding and recomputation.
+        unit: the name of the units of work, "questions" or "crops".
+        units: the number of units per step, over all chips.
     """
     start = time.perf_counter()
     compiled = compile_step(lowered, topology)

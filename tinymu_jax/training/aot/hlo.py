@@ -1,8 +1,7 @@
-"""Parses the text of a compiled program (HLO): its instructions and how often each one runs.
+"""Parses the text of a compiled program (HLO): its instructions, and how often each one runs.
 
-`compiled.memory_analysis()` gives the memory, and is used for it. `compiled.cost_analysis()` counts
-the body of a loop once and does not report collectives; this module counts loops, and `traffic`
-sums bytes by collective.
+jax's `cost_analysis()` counts a loop as one iteration and does not report collectives. This module
+counts the iterations, and `traffic` uses them to sum the bytes of collectives and memory traffic.
 """
 
 import math
@@ -14,15 +13,15 @@ BITS = {"pred": 8, "bf16": 16, "token": 0, "opaque": 0}
 
 
 class Op(NamedTuple):
-    """One instruction."""
+    """One HLO instruction."""
 
     name: str
     kind: str
-    """Its opcode."""
+    """Opcode, such as "fusion" or "all-reduce"."""
     shape: str
-    """Shape of the result, with layouts."""
+    """Text of the result's shape, with data type and layout."""
     operands: tuple[str, ...]
-    """Names of instructions, or the text of a constant."""
+    """Names of the operands' instructions; of a constant or parameter, its value or number."""
     attributes: str
     root: bool
 
@@ -31,14 +30,15 @@ class Program(NamedTuple):
     """A parsed HLO module."""
 
     computations: dict[str, dict[str, Op]]
-    """Instructions by the names of their computation and themselves."""
+    """Each computation's instructions: computation name -> instruction name -> instruction."""
     entry: str
+    """Name of the computation that the program starts with."""
     devices: int
     """Number of devices that run the program together."""
 
 
 def _closing(text: str) -> int:
-    """Returns the index of the bracket that closes the first one of a text."""
+    """Returns the index of the bracket that closes the bracket at the start of a text."""
     depth = 0
     for index, letter in enumerate(text):
         depth += (letter in "([{") - (letter in ")]}")
@@ -48,6 +48,7 @@ def _closing(text: str) -> int:
 
 
 def _read_op(line: str) -> Op | None:
+    """Parses a line of HLO text; None if it is not an instruction."""
     match = re.match(r"\s+(ROOT )?%?([\w.\-]+) = (.*)", line)
     if not match:
         return None
@@ -63,7 +64,7 @@ def _read_op(line: str) -> Op | None:
 
 
 def read_program(text: str) -> Program:
-    """Parses the result of `compiled.as_text()`.
+    """Parses the HLO text of a program, the result of `compiled.as_text()`.
 
     Raises:
         ValueError: the text has no entry computation.
@@ -85,9 +86,9 @@ def read_program(text: str) -> Program:
 
 
 def shape_bytes(shape: str, memory_only: bool = False) -> float:
-    """Returns the bytes of all arrays of a shape, or only of those in main memory (HBM).
+    """Returns the bytes of all arrays in a shape's text; `memory_only` counts main memory (HBM).
 
-    `S(1)` after a layout marks an array in the chip's on-chip memory.
+    A layout with `S(1)` or higher marks an array in on-chip memory, which `memory_only` leaves out.
     """
     total = 0.0
     for kind, sizes, layout in re.findall(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?", shape):
@@ -99,7 +100,7 @@ def shape_bytes(shape: str, memory_only: bool = False) -> float:
 
 
 def elements(shape: str) -> list[str]:
-    """Returns the shapes of a tuple's elements; a shape that is no tuple is the only element."""
+    """Splits a tuple's shape into the shapes of its elements; any other shape is returned alone."""
     if not shape.startswith("("):
         return [shape]
     parts, rest = [], shape[1:-1]
@@ -114,7 +115,7 @@ def elements(shape: str) -> list[str]:
 
 
 def called(op: Op) -> list[str]:
-    """Returns the computations that an instruction calls, except a loop's."""
+    """Returns the names of the computations that an instruction calls, but not of a loop's body."""
     branches = re.search(r"branch_computations=\{([^}]*)\}", op.attributes)
     names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else []
     keys = r"(?:calls|to_apply|true_computation|false_computation)"
@@ -122,10 +123,10 @@ def called(op: Op) -> list[str]:
 
 
 def trip_count(program: Program, loop: Op) -> int:
-    """Returns how often a loop runs: XLA's annotation, or n of its condition `i < n`.
+    """Returns a loop's number of iterations: XLA's annotation, or n of the condition `i < n`.
 
     Raises:
-        ValueError: neither gives the number.
+        ValueError: the loop has no annotation, and its condition has another form.
     """
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
     if known:
@@ -141,9 +142,9 @@ def trip_count(program: Program, loop: Op) -> int:
 
 
 def executed(program: Program, name: str = "", times: int = 1) -> Iterator[tuple[str, int]]:
-    """Yields every computation outside of fusions with the number of its runs.
+    """Yields the name of every executed computation except fusions, and how often it runs.
 
-    All branches of a conditional are counted.
+    All branches of a conditional count. `name` (default: the entry) is run `times` times.
     """
     name = name or program.entry
     yield name, times

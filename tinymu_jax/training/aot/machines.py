@@ -1,8 +1,8 @@
-"""Duration of the published fine-tuning on machines from one GPU to a TPU pod, by config.
+"""Predicts how long the published fine-tuning takes on machines from one GPU to a TPU pod.
 
-TPU rows are read from the compiled program (`tinymu_jax.training.aot.forecast`). A GPU's program
-cannot be compiled without the GPU, so its row is an estimate: memory from shapes; time from FLOPs
-and the speed measured on an H100, scaled by the card's memory rate.
+For TPUs the numbers are read from the compiled program (`tinymu_jax.training.aot.forecast`). GPU
+programs cannot be compiled without the GPU, so their numbers are estimates: memory from shapes;
+time from FLOPs and the speed measured on an H100, scaled by the memory bandwidth of the GPU.
 """
 
 import math
@@ -21,26 +21,26 @@ from tinymu_jax.utils.numbers import duration
 from tinymu_jax.utils.tree import flatten
 
 QUESTIONS, EPOCHS = 3_500_000, 3
-"""Questions of MusicSkills-3.5M, and published number of epochs."""
+"""Number of questions in MusicSkills-3.5M, and published number of epochs."""
 
 MEASURED_ON = "NVIDIA H100 80GB HBM3"
 
 MEASURED = {"float32": 32e12, "bfloat16": 81e12}
-"""FLOP/s measured on that card by compute dtype (without padding and recomputation): of a
-pre-training step of 32 crops, and of a fine-tuning step of 112 questions about 16 clips."""
+"""FLOP/s measured on `MEASURED_ON` by compute dtype, without padding and recomputation: float32 in
+a pre-training step of 32 crops, bfloat16 in a fine-tuning step of 112 questions on 16 clips."""
 
 GB = 1e9
 
 
 class Machine(NamedTuple):
-    """A machine and its config."""
+    """A machine, and the config for fine-tuning on it."""
 
     config: str
     """Name of a module in `configs`."""
     sold_as: str
-    """Name that vendors use."""
+    """Vendor's name of the machine."""
     device: str
-    """A topology such as v5e:4x4, or a GPU's `device_kind`."""
+    """TPU topology such as v5e:4x4, or a GPU's `device_kind`."""
     devices: int
 
 
@@ -53,16 +53,16 @@ MACHINES = (
     Machine("sft_tinymu_v5e256", "v5e-256", "v5e:16x16", 256),
     Machine("sft_tinymu_v5p512", "v5p-1024", "v5p:8x8x8", 512),
 )
-"""In order of size. Vendors count the cores of a v5p: 512 chips are sold as v5p-1024."""
+"""Machines in order of size. A v5p is named after its cores: 512 chips are sold as v5p-1024."""
 
 
 class Plan(NamedTuple):
-    """Forecast for a config on its machine."""
+    """Predicted memory and speed of fine-tuning on a machine with its config."""
 
     machine: Machine
     compute_dtype: str
     questions: float
-    """Per step and device."""
+    """Questions per step and device."""
     grad_accum_steps: int
     memory: float
     """Bytes needed per device."""
@@ -71,11 +71,11 @@ class Plan(NamedTuple):
     rate: float
     """Questions per second, over all devices."""
     compiled: bool
-    """Whether the numbers come from a compiled program; else they are estimates."""
+    """Whether the numbers come from a compiled program, not from an estimate."""
 
     @property
     def hours(self) -> float:
-        """Duration of the published fine-tuning."""
+        """Hours that the published fine-tuning takes."""
         return QUESTIONS * EPOCHS / self.rate / 3600
 
 
@@ -85,7 +85,7 @@ def read_config(name: str) -> TrainConfig:
 
 
 def model_of(config: TrainConfig) -> TinyMUConfig:
-    """Returns the published model with a config's compute dtypes and remat."""
+    """Returns the published model's config with the compute dtypes and remat of a run's config."""
     model, step = TinyMUConfig(), config.step
     return replace(
         model,
@@ -95,10 +95,10 @@ def model_of(config: TrainConfig) -> TinyMUConfig:
 
 
 def forecast_machine(machine: Machine) -> Plan:
-    """Compiles or estimates the step of a machine's config.
+    """Predicts memory and speed of fine-tuning on a machine: compiled for TPUs, else estimated.
 
     Raises:
-        InputError: the topology is unknown, its memory too small, or libtpu not installed.
+        InputError: the topology is unknown, its memory is too small, or libtpu is not installed.
     """
     config = read_config(machine.config)
     blocks, packing = config.step.blocks // machine.devices, config.data.packing
@@ -124,9 +124,9 @@ def forecast_machine(machine: Machine) -> Plan:
 
 
 def gpu_rate(config: TrainConfig, chip: Chip) -> float:
-    """Returns the questions per second of one GPU, estimated from the speed of an H100.
+    """Returns the questions per second of fine-tuning on one GPU, estimated from an H100.
 
-    The speed is scaled by the memory rate: a model this small is limited by memory, not by FLOPs.
+    The H100's speed is scaled by memory bandwidth, which limits a model as small as TinyMU.
     """
     measured = chip_of(MEASURED_ON)
     assert measured is not None
@@ -136,10 +136,10 @@ def gpu_rate(config: TrainConfig, chip: Chip) -> float:
 
 
 def step_memory(model: TinyMUConfig, packing: PackingConfig, blocks: float) -> float:
-    """Returns the bytes of a step: weights, optimizer state, gradients and activations.
+    """Estimates the bytes of a step: weights, optimizer state, gradients and activations.
 
-    The decoder's matmul results and each layer's input are stored for the backward pass; the
-    encoder is frozen. Logits count twice, with their gradient.
+    It assumes a frozen encoder. Activations are the decoder's matmul results, the input of each
+    layer, and the logits with their gradient, of `blocks` blocks on the device.
     """
     trained, frozen = (
         sum(math.prod(leaf.shape) for _, leaf in flatten(tree))
@@ -153,7 +153,7 @@ def step_memory(model: TinyMUConfig, packing: PackingConfig, blocks: float) -> f
 
 
 def table(plans: list[Plan]) -> str:
-    """Returns plans as a Markdown table."""
+    """Formats plans as a Markdown table with one row per machine."""
     rows = [
         "| machine | config | compute dtype | questions per step and device | accumulation steps "
         "| memory per device | questions/s | MusicSkills-3.5M, three epochs | |",

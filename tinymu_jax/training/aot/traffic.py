@@ -1,6 +1,6 @@
-"""Bytes that a compiled program moves per chip and run: between chips, and to and from memory.
+"""Counts the bytes that a chip moves in a run of a program: to other chips, and to and from memory.
 
-XLA's `cost_analysis()` has no bytes by collective, and counts the body of a loop once.
+XLA's `cost_analysis()` does not count bytes by collective, and counts a loop as one iteration.
 """
 
 import math
@@ -23,27 +23,28 @@ FREE = re.compile(
     "parameter|constant|get-tuple-element|tuple|bitcast|while|conditional|call|after-all"
     "|partition-id|replica-id|opt-barrier|async-start|async-update|.*-done"
 )
-"""Instructions that move nothing, or whose parts are counted separately."""
+"""Opcodes of instructions that move no bytes themselves; the computations they call are counted."""
 
 FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")
-"""Custom calls of TPU programs that move nothing."""
+"""Custom calls of TPU programs that move no bytes."""
 
 
 class Collective(NamedTuple):
     """Totals of one kind of collective, per chip and run of the program."""
 
     count: int
+    """Number of executions."""
     size: float
     """Bytes of the full arrays that are reduced, gathered, scattered or sent."""
     sent: float
-    """Bytes that a chip sends with a ring algorithm."""
+    """Bytes that a chip sends if the devices form a ring."""
 
 
 def group_size(op: Op, devices: int) -> int:
-    """Returns the number of devices in one group of a collective.
+    """Returns the number of devices that exchange data in a collective; `devices` means all.
 
     Raises:
-        ValueError: the groups are written in an unknown form.
+        ValueError: the instruction's replica groups are written in an unknown form.
     """
     groups = re.search(r"replica_groups=(.*)", op.attributes)
     text = groups[1] if groups else "{}"
@@ -61,9 +62,12 @@ def group_size(op: Op, devices: int) -> int:
 
 
 def _collective(op: Op, inside: str, devices: int) -> tuple[str, float, float]:
-    """Returns a collective's kind, the bytes of its full array, and the bytes that a chip sends."""
+    """Returns a collective's kind, the bytes of its full array, and the bytes that a chip sends.
+
+    `inside` is the name of the computation that holds the collective.
+    """
     kind, parts = op.kind.removesuffix("-start"), elements(op.shape)
-    # The result of a -start has the operand first, except for an all-reduce.
+    # A "-start" instruction returns its operand before its result, except for an all-reduce.
     has_operand = op.kind != kind and kind != "all-reduce" and len(parts) > 1
     size = shape_bytes(parts[1] if has_operand else op.shape)
     if kind in ("collective-permute", "collective-broadcast"):
@@ -79,7 +83,7 @@ def _collective(op: Op, inside: str, devices: int) -> tuple[str, float, float]:
 
 
 def collectives(program: Program) -> dict[str, Collective]:
-    """Returns the collectives of a run, by kind."""
+    """Returns the totals of the collectives that one run of a program executes, by kind."""
     totals: dict[str, Collective] = {}
     counted: set[str] = set()
 
@@ -93,7 +97,7 @@ def collectives(program: Program) -> dict[str, Collective]:
             channel = re.search(r"channel_id=(\d+)", op.attributes)
             transfer = channel[1] if channel else f"{name}/{op.name}"
             if transfer in counted:
-                # One transfer in several pieces, each fused with other computation.
+                # Another piece of a transfer that XLA split and fused with other computation.
                 continue
             counted.add(transfer)
             kind, size, sent = _collective(op, name, program.devices)
@@ -108,11 +112,11 @@ def collectives(program: Program) -> dict[str, Collective]:
 
 
 def memory_bytes(program: Program) -> float:
-    """Returns the bytes that a run reads from and writes to the chip's main memory.
+    """Returns the bytes that a chip reads from and writes to its main memory in one run.
 
-    Every instruction outside of a fusion reads its operands and writes its result. Of an array that
-    is sliced or updated in place, only the slice counts. Arrays in on-chip memory count where they
-    are copied. Padding of layouts is not included.
+    Every instruction outside of a fusion reads its operands and writes its result. If an array is
+    sliced or updated in place, only the slice counts. Arrays in on-chip memory count only when they
+    are copied from or to main memory. Padding of layouts is not included.
     """
     total = 0.0
     for name, times in executed(program):
@@ -122,13 +126,13 @@ def memory_bytes(program: Program) -> float:
 
 
 def _moved(program: Program, ops: dict[str, Op], op: Op) -> float:
-    """Returns the bytes that an instruction of a computation reads and writes."""
+    """Returns the bytes that `op`, one of a computation's instructions `ops`, reads and writes."""
     if FREE.fullmatch(op.kind):
         return 0.0
     if any(f'custom_call_target="{name}"' in op.attributes for name in FREE_CALLS):
         return 0.0
     if op.kind.endswith("-start") and op.kind.removesuffix("-start") not in COLLECTIVES:
-        # Copies and slices: one element is the source, the other the destination.
+        # A copy or slice returns its source and destination, of which the smaller one is moved.
         parts = sorted(elements(op.shape)[:2], key=shape_bytes)
         size = shape_bytes(parts[0])
         return size * sum(shape_bytes(part, memory_only=True) > 0 for part in parts)
@@ -148,11 +152,12 @@ def _moved(program: Program, ops: dict[str, Op], op: Op) -> float:
 
 
 def _inner(program: Program, op: Op) -> dict[str, Op] | None:
+    """Returns the instructions inside a fusion; None for any other instruction."""
     return program.computations[called(op)[0]] if op.kind == "fusion" else None
 
 
 def _read(program: Program, body: dict[str, Op], name: str, shape: str) -> float:
-    """Returns the bytes that a computation reads of its operand `name`."""
+    """Returns the bytes that a computation's instructions `body` read of `name`, with a `shape`."""
     size = shape_bytes(shape, memory_only=True)
     if not size:
         return 0.0
@@ -180,7 +185,7 @@ def _read(program: Program, body: dict[str, Op], name: str, shape: str) -> float
 
 
 def _written(body: dict[str, Op], op: Op) -> float:
-    """Returns the bytes that a computation writes for the result of `op`."""
+    """Returns the bytes that the instructions `body`, called by `op`, write for its result."""
     root = next(o for o in body.values() if o.root)
     sources = [body[name] for name in root.operands] if root.kind == "tuple" else [root]
     total = 0.0
