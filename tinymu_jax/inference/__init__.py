@@ -1,1 +1,1 @@
-"""Answers, option scores, embeddings and tags from a loaded checkpoint."""
+"""Loads checkpoints, and computes answers, option scores, embeddings and tags with them."""

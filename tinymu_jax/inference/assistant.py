@@ -1,4 +1,4 @@
-"""The object that users hold: `tinymu_jax.load()` returns it for a TinyMU checkpoint."""
+"""The class `Assistant`, which `tinymu_jax.load()` returns for a TinyMU checkpoint."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -34,10 +34,10 @@ def _answer_logits(
 
 
 class Assistant:
-    """A TinyMU that answers questions about recordings.
+    """A TinyMU model that answers questions about recordings.
 
-    Methods that take text need a tokenizer; those named `*_tokens` take and return token ids. All
-    raise `InputError` if a recording or prompt cannot be used: the message names it.
+    Methods that take text need a tokenizer; methods named `*_tokens` take and return token ids. All
+    methods raise an `InputError` that names the recording or prompt if it cannot be used.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Assistant:
         find_tokenizer: Callable[[], Tokenizer] | None = None,
         name: str = "this checkpoint",
     ) -> None:
-        """Takes what `BatchEngine` takes."""
+        """Builds an assistant from a model; see `BatchEngine` for the arguments."""
         self.engine = BatchEngine(config, params, find_tokenizer, name)
         self.config, self.params, self.name = config, params, name
         self.audio_cache = self.engine.audio_cache
@@ -55,12 +55,12 @@ class Assistant:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer; `InputError` if there is none."""
+        """The decoder's tokenizer; raises `InputError` if the checkpoint has none."""
         return self.engine.prompts.tokenizer
 
     @property
     def max_seconds(self) -> float:
-        """How much of a recording is encoded."""
+        """Length in seconds to which recordings are cut before they are encoded."""
         return self.config.max_seconds
 
     def ask(
@@ -70,17 +70,19 @@ class Assistant:
         max_new_tokens: int = 300,
         **options: Any,
     ) -> str | list[str]:
-        """Answers a question about a recording, or a batch of questions.
+        """Answers one question about one recording, or several questions in a batch.
 
         Args:
-            audio: a path or 16 kHz samples, or a list of them.
-            prompt: the question; a list goes with a list of recordings, or with one recording.
-            max_new_tokens: longest answer.
+            audio: a recording (a path or 16 kHz samples), or a list of recordings.
+            prompt: a question or a list of questions. Two lists are paired; a single recording or
+                question is paired with every element of the other argument.
+            max_new_tokens: maximum number of tokens of an answer.
             options: `strategy`, `top_p`, `temperature` and `seed` of `Sampling`;
                 `truncate_prompt=True` cuts prompts that are too long instead of refusing them.
 
         Returns:
-            The answer's text, or a list of texts. An answer does not depend on its batch.
+            The text of the answer, or a list of texts if an argument is a list. An answer does not
+            depend on the other questions in the batch.
         """
         responses = _raise_first(self.answers(audio, prompt, max_new_tokens, **options))
         texts = [response.text for response in responses]
@@ -94,7 +96,10 @@ class Assistant:
         truncate_prompt: bool = False,
         **sampling: Any,
     ) -> list[Response | InputError]:
-        """Does what `ask` does, and returns a recording's or prompt's error in its place."""
+        """Answers questions like `ask`, and returns a list with a response or error per question.
+
+        The error is the `InputError` of a question's recording or prompt.
+        """
         audios = [audio] if _is_single(audio) else list(audio)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if _is_single(audio):
@@ -117,16 +122,16 @@ class Assistant:
         truncate_prompt: bool = False,
         **sampling: Any,
     ) -> Iterator[str]:
-        """Yields the answer in pieces as it is generated; joined, they are `ask`'s answer.
+        """Yields pieces of the answer's text as they are generated; see `ask` for the arguments.
 
-        Arguments as `ask`, for one recording.
+        The joined pieces equal the answer that `ask` returns.
         """
         text = yielded = ""
         for tokens in self.engine.stream(
             audio, prompt, max_new_tokens, Sampling(**sampling), truncate_prompt
         ):
             text = self.tokenizer.decode(tokens)
-            # A character of several bytes is held back until all of them are there.
+            # A character of several bytes is held back until all its bytes are generated.
             complete = text.rstrip("\ufffd")
             if len(complete) > len(yielded):
                 yield complete[len(yielded) :]
@@ -142,18 +147,20 @@ class Assistant:
         normalize: str = "sum",
         truncate_prompt: bool = False,
     ) -> dict[str, float]:
-        """Returns the probability of each option as the answer.
+        """Returns each option's probability of being the answer; the probabilities sum to 1.
 
         Args:
-            audio: a path or 16 kHz samples.
+            audio: path of the recording, or 16 kHz samples.
             prompt: the question.
             options: the answers to choose from, at least two, all different.
-            normalize: `sum` compares log-likelihoods; `length` divides each by its number of
-                tokens; `pmi` subtracts the option's log-likelihood without audio.
+            normalize: what the softmax over the options takes. `sum`: each option's log-likelihood;
+                `length`: the log-likelihood divided by the option's number of tokens; `pmi`: the
+                log-likelihood minus the option's log-likelihood without audio.
             truncate_prompt: cut a prompt that is too long instead of refusing it.
 
         Raises:
-            InputError: fewer than two options, or equal or empty ones; an unknown `normalize`.
+            InputError: there are fewer than two options, two options are equal, an option is empty,
+                or `normalize` is unknown.
         """
         if normalize not in NORMALIZE:
             raise InputError(f"normalize {normalize!r}: use one of {', '.join(NORMALIZE)}")
@@ -169,9 +176,9 @@ class Assistant:
         truncate_prompt: bool = False,
         prior: bool = True,
     ) -> list[OptionScore]:
-        """Returns log-likelihood and normalized probabilities of each option.
+        """Returns each option's log-likelihood as the answer, and its probabilities.
 
-        Arguments as `score`; `prior` adds a pass without audio.
+        `prior` also computes the log-likelihoods without audio; see `score` for other arguments.
         """
         if isinstance(options, str) or len(options) < 2 or len(set(options)) < len(options):
             raise InputError(f"options {options!r}: give at least two, all different")
@@ -187,12 +194,12 @@ class Assistant:
         return self._embedder.embed(audio, chunking, all_layers)
 
     def batch_engine(self, max_new_tokens: int = 128, mesh: Mesh | None = None) -> BatchEngine:
-        """Returns an engine for many requests, greedy by default.
+        """Returns a batch engine with this model, for answering many requests.
 
         Args:
-            max_new_tokens: longest answer.
-            mesh: replicates the model on its devices, which share the work; None: the default
-                device, and this assistant's audio cache.
+            max_new_tokens: maximum number of tokens of an answer.
+            mesh: devices on which the model is replicated and which share the work; None: the
+                default device, with this assistant's audio cache.
         """
         return BatchEngine(
             self.config,
@@ -205,13 +212,13 @@ class Assistant:
         )
 
     def encode_prompt(self, prompt: str, truncate: bool = False) -> list[int]:
-        """Returns a prompt's token ids; see `PromptEncoder.encode_prompt`."""
+        """Returns the token ids of a prompt's text; see `PromptEncoder.encode_prompt`."""
         return list(self.engine.prompts.encode_prompt(prompt, truncate))
 
     def generate_tokens(
         self, audio: Audio, prompt: Sequence[int], max_new_tokens: int = 300, **sampling: Any
     ) -> list[int]:
-        """Returns the answer to 1 to `config.max_text_tokens` token ids, without the end token."""
+        """Answers a prompt of token ids; returns the answer's token ids, without the end token."""
         return self.generate_token_batch([audio], [prompt], max_new_tokens, **sampling)[0]
 
     def generate_token_batch(
@@ -221,7 +228,7 @@ class Assistant:
         max_new_tokens: int = 300,
         **sampling: Any,
     ) -> list[list[int]]:
-        """Does what `generate_tokens` does for many recordings, each with its prompt."""
+        """Returns the answer's token ids for each pair of a recording and a prompt of token ids."""
         requests = _pair(audios, [tuple(prompt) for prompt in prompts])
         responses = self.engine.ask(
             requests, max_new_tokens=max_new_tokens, sampling=Sampling(**sampling)
@@ -231,7 +238,7 @@ class Assistant:
     def stream_tokens(
         self, audio: Audio, prompt: Sequence[int], max_new_tokens: int = 300, **sampling: Any
     ) -> Iterator[list[int]]:
-        """Yields all token ids so far, without the end token, after each new token."""
+        """Yields, after each new token, all token ids of the answer so far, without end token."""
         for tokens in self.engine.stream(audio, prompt, max_new_tokens, Sampling(**sampling)):
             yield list(tokens)
 
@@ -243,9 +250,9 @@ class Assistant:
         names: Sequence[str] | None = None,
         prior: bool = True,
     ) -> list[OptionScore]:
-        """Does what `score_details` does for token ids, without end tokens.
+        """Scores options that are token ids, without end tokens, like `score_details`.
 
-        `names` are those of the options in the result, by default their token ids.
+        `names` are the options' names in the result; by default, each option's token ids as text.
         """
         if not options or not all(map(len, options)):
             raise InputError("an option has no tokens: give each at least one")
@@ -255,16 +262,16 @@ class Assistant:
     def target_logits(
         self, audio: Audio, prompt: Sequence[int], target: Sequence[int]
     ) -> Float32[np.ndarray, "T V"]:
-        """Returns the logits that predict each target token, end token included.
+        """Returns the logits that predict each token of a given answer, `target`, to a prompt.
 
-        The end token is appended as published: a target of `config.max_text_tokens` or more is cut
-        to that and gets none.
+        The answer is cut to `config.max_text_tokens`, and the end token is appended only if the
+        answer is shorter than that (as published).
         """
         logits, labels = self._teacher_forced(audio, prompt, target)
         return np.asarray(logits[0, : len(labels)])
 
     def loss_tokens(self, audio: Audio, prompt: Sequence[int], target: Sequence[int]) -> float:
-        """Returns the mean cross-entropy of the target tokens, end token included."""
+        """Returns the mean cross-entropy of a given answer's tokens, end token included."""
         logits, labels = self._teacher_forced(audio, prompt, target)
         padded = np.zeros((1, logits.shape[1]), np.int32)
         padded[0, : len(labels)] = labels
@@ -279,7 +286,7 @@ class Assistant:
         truncate_prompt: bool,
         prior: bool,
     ) -> list[OptionScore]:
-        """Scores options with audio and, for the prior, without."""
+        """Scores options as answers to a prompt with audio and, if `prior`, without audio too."""
 
         def log_likelihoods(source: Audio | None) -> tuple[float, ...]:
             request = Request(source, prompt, "", tuple(options), score_only=True)
@@ -295,7 +302,7 @@ class Assistant:
     def _teacher_forced(
         self, audio: Audio, prompt: Sequence[int], target: Sequence[int]
     ) -> tuple[jax.Array, list[int]]:
-        """Returns logits (1, R, V) and the labels they predict, end token added as published."""
+        """Returns the logits (1, padded, V) for an answer, and its tokens, see `target_logits`."""
         limit = self.config.max_text_tokens
         labels = list(self.engine.prompts.encode_text(target, "the answer")[:limit])
         if len(labels) < limit:
@@ -312,7 +319,7 @@ class Assistant:
 
 
 def _raise_first(responses: list[Response | InputError]) -> list[Response]:
-    """Raises the first error among responses."""
+    """Returns responses that hold no error; raises the first error otherwise."""
     for response in responses:
         if isinstance(response, InputError):
             raise response
@@ -324,7 +331,7 @@ def _is_single(audio: Audio | Sequence[Audio]) -> bool:
 
 
 def _pair(audios: Sequence[Audio], prompts: Sequence[Any]) -> list[Request]:
-    """Returns a request for each recording and its prompt."""
+    """Returns requests, pairing each recording with the prompt at the same position."""
     if len(audios) != len(prompts) or not audios:
         raise InputError(
             f"{len(audios)} recordings and {len(prompts)} prompts: give one prompt for all, or "

@@ -1,4 +1,4 @@
-"""Encoder and projector of a TinyMU, with a cache of the last recordings' audio vectors."""
+"""Encodes recordings with TinyMU's encoder and projector, and caches the latest audio vectors."""
 
 import hashlib
 import os
@@ -19,23 +19,23 @@ from tinymu_jax.inference.embedder import Audio
 from tinymu_jax.models.config import TinyMUConfig
 
 CACHE_SIZE = 16
-"""Recordings whose audio vectors are cached."""
+"""Maximum number of recordings whose audio vectors are cached."""
 
 
 class EncodedAudio(NamedTuple):
-    """A recording's audio vectors as the decoder takes them."""
+    """A recording's projected audio vectors, which the decoder takes as input."""
 
     vectors: Float[Array, "A D"]
-    """On the device, padded with zeros to a multiple of 16 rows."""
+    """The audio vectors on the device, padded with zero vectors to a multiple of 16."""
     num_vectors: int
     clip: Clip
 
 
 class AudioCache:
-    """Encodes recordings and caches the last ones."""
+    """Encodes recordings to audio vectors, and caches the vectors of the latest recordings."""
 
     def __init__(self, config: TinyMUConfig, params: Any, mesh: Mesh | None = None) -> None:
-        """Takes the parameters of the whole model, replicated on all devices of a mesh."""
+        """Takes the whole model's parameters, replicated on a mesh's devices if there is a mesh."""
         self.config, self.params, self.mesh = config, params, mesh
         self._cached: dict[Any, EncodedAudio] = {}
 
@@ -44,7 +44,7 @@ class AudioCache:
         self._cached.clear()
 
     def encode_one(self, audio: Audio) -> EncodedAudio:
-        """Returns the audio vectors of one recording.
+        """Returns the audio vectors of one recording, encoding it if it is not cached.
 
         Raises:
             InputError: the recording cannot be read, or is too short.
@@ -55,9 +55,9 @@ class AudioCache:
         return encoded
 
     def encode(self, audios: Iterable[Audio]) -> list[EncodedAudio | InputError]:
-        """Returns the audio vectors of each recording, or the error in its place.
+        """Returns, for each recording, its audio vectors or the error of reading it.
 
-        Each distinct recording is encoded once; those that are not cached, in one batch.
+        Recordings that are not cached are encoded in one batch, each distinct recording once.
         """
         audios = list(audios)
         keys = [_cache_key(audio) for audio in audios]
@@ -89,12 +89,12 @@ class AudioCache:
 def stack_audio(
     encoded: Sequence[EncodedAudio], rows: int, min_length: int = 0
 ) -> Float[Array, "B A D"]:
-    """Stacks audio vectors on the device, padded to one length.
+    """Stacks the audio vectors of recordings on the device, padded to a common length.
 
     Args:
-        encoded: one for each row; the last fills the rest, so that few shapes are compiled.
-        rows: of the result.
-        min_length: vectors of a row, at least.
+        encoded: one recording per row, at most `rows`; the last recording fills further rows.
+        rows: number of rows B of the result.
+        min_length: minimum number of audio vectors A of a row.
     """
     length = max(min_length, *(len(audio.vectors) for audio in encoded))
     padded = [
@@ -110,7 +110,7 @@ _stack = jax.jit(lambda vectors: jnp.stack(vectors))
 
 
 def _cache_key(audio: Audio) -> Any:
-    """Returns what identifies a recording: path, time and size of a file, or a hash of samples."""
+    """Returns a recording's cache key: a file's path, time and size, or a hash of the samples."""
     if isinstance(audio, Clip):
         audio = audio.samples
     if isinstance(audio, str | Path):

@@ -1,8 +1,8 @@
-"""Encoding of clips of any length, in few compiled shapes.
+"""Runs the encoder on clips of any length with few compiled shapes.
 
-A clip is cut into chunks as published, and a chunk into columns of 160 ms. Chunks of all clips are
-batched in rows of a few padded lengths. A chunk attends to itself alone, so that a clip's vectors
-depend neither on padding nor on the rest of the batch.
+A clip is cut into chunks as published, and a chunk into columns of 160 ms. Each chunk becomes a row
+(a short last chunk shares a row); rows are padded to a few lengths and batched over all clips. A
+chunk attends only to itself, so that padding and other clips do not change a clip's embeddings.
 """
 
 import itertools
@@ -26,32 +26,34 @@ from tinymu_jax.models.tinymu import TinyMU
 from tinymu_jax.utils.shapes import round_up
 
 Chunking = Literal["precise", "fast", "fast-interleaved"]
-"""`precise`: the last chunk is as short as the clip; the published results. `fast`: the last
-chunk is padded with zeros. `fast-interleaved`: the order of the published fast mode,
-row = time * chunks + chunk."""
+"""How a clip is cut into chunks. `precise`: the last chunk ends with the clip, as in the published
+results. `fast`: the last chunk is padded with zeros. `fast-interleaved`: `fast`, with embeddings in
+the order of the published fast mode, which puts column t of chunk c at t * chunks + c."""
 
 ROW_LENGTHS = (1, 2, 4, 8, 16, 24, 32, 48)
-"""Columns that rows are padded to, beside those of a full chunk with and without a short tail."""
+"""Numbers of columns, beside a full chunk, to which rows shorter than a chunk are padded. Longer
+rows, a chunk with or without a short tail, are not padded."""
 
 MERGE_SHORT_TAIL = 2
-"""A last chunk of at most so many columns shares a row with the chunk before it, so that the
-weights are read once for both. 10 s are 62 columns and 1."""
+"""Maximum number of columns of a short tail: a last chunk that shares a row with the chunk before,
+so that the weights are read once for both. A clip of 10 s has a chunk of 62 columns and a tail of
+1."""
 
 MAX_ROWS = 8
-"""Rows encoded in one call. On a CPU they are encoded one by one: one fills all cores, and several
-do not fit its cache."""
+"""Maximum number of rows per call of the encoder. On a CPU each call encodes one row, which fills
+all cores; several rows would not fit into the CPU's cache."""
 
 
 class Columns(NamedTuple):
-    """A clip in columns of 160 ms."""
+    """The waveform of a clip, cut into A columns of 160 ms, which overlap as log-mel windows do."""
 
     samples: Float32[np.ndarray, "A n"]
     num_frames: Int[np.ndarray, "A"]
-    """Log-mel frames of each column; those behind are zeros."""
+    """Number of log-mel frames of each column; the column's further frames are padding."""
 
 
 class _Row(NamedTuple):
-    """Columns `start` to `stop` of a clip."""
+    """A row of the encoder's batch: columns `start` to before `stop` of a clip."""
 
     clip: int
     start: int
@@ -63,15 +65,16 @@ def chunk_layout(
     num_columns: Int[Array | np.ndarray, "..."],
     config: MatpacConfig,
 ) -> tuple[Int[np.ndarray, "*rows A"], Int[Array | np.ndarray, "..."]]:
-    """Returns where the columns of rows lie: the one definition for inference and training.
+    """Returns the chunk to which each column of a row belongs, for inference and for training.
 
     Args:
         column: index of each column in its clip; a row starts where a chunk starts.
-        num_columns: of each clip or row; the columns behind are padding. Broadcasts with `column`.
-        config: of the encoder; a chunk has `config.columns`.
+        num_columns: number of columns of each clip, or the end of each row; columns with this index
+            or a larger one are padding. Broadcasts with `column`.
+        config: config of the encoder; a chunk has `config.columns` columns.
 
     Returns:
-        Each column's place in its chunk, and which chunk of its row it belongs to, -1 for padding.
+        The index of each column in its chunk, and the index of the chunk in its row (-1: padding).
     """
     chunk = column // config.columns - column[..., :1] // config.columns
     real = column < num_columns
@@ -82,7 +85,7 @@ def chunk_layout(
 def to_patches(
     samples: Float32[np.ndarray, "n"], config: MatpacConfig, fast: bool = False
 ) -> Columns:
-    """Cuts a clip into columns, filled up to whole chunks if `fast`."""
+    """Cuts the samples of a clip into columns, padded with zeros to whole chunks if `fast`."""
     patch, frames = config.patch_size, log_mel.num_frames(len(samples))
     count = -(-frames // patch)
     if fast:
@@ -109,7 +112,11 @@ def encode_rows(
     num_chunks: int,
     all_layers: bool = False,
 ) -> Float[Array, "L B A E"]:
-    """Runs log-mel and encoder on rows of one padded length."""
+    """Computes the encoder's embeddings of B rows of A columns from the columns' samples.
+
+    `place` and `chunk` are each column's index in its chunk and its chunk's index in the row, see
+    `chunk_layout`; a row has up to `num_chunks` chunks. `all_layers` returns all L blocks' outputs.
+    """
     return Matpac(config).apply(
         {"params": params},
         samples,
@@ -130,18 +137,18 @@ def encode_clips(
     all_layers: bool = False,
     mesh: Mesh | None = None,
 ) -> list[Float[Array, "L _ E"]]:
-    """Returns each clip's vectors, one per 160 ms, of all layers or of the last (L = 1).
+    """Returns the encoder's embeddings of each clip, one per 160 ms.
 
     Args:
-        params: of the encoder, replicated on the mesh.
-        clips: 16 kHz samples, each at least one window long.
-        config: of the encoder.
-        chunking: see `Chunking`.
-        all_layers: return every block's output.
-        mesh: of this process; its devices share the rows.
+        params: parameters of the encoder, replicated on the mesh.
+        clips: 16 kHz samples of each clip, at least one log-mel window long.
+        config: config of the encoder.
+        chunking: how clips are cut into chunks, see `Chunking`.
+        all_layers: return the output of every encoder block (L blocks) instead of the last (L = 1).
+        mesh: mesh of this process's devices, which share the rows; None: the default device.
 
     Raises:
-        InputError: unknown `chunking`.
+        InputError: `chunking` is unknown.
     """
     if chunking not in get_args(Chunking):
         raise InputError(f"chunking {chunking!r}: use one of {', '.join(get_args(Chunking))}")
@@ -181,7 +188,7 @@ def encode_clips(
 
 
 def _row_spans(count: int, config: MatpacConfig) -> list[tuple[int, int]]:
-    """Splits a clip's columns into rows: one per chunk, a short tail with the chunk before it."""
+    """Splits `count` columns into rows, one per chunk (and short tail); returns (start, stop)."""
     edges = [*range(0, count, config.columns), count]
     if len(edges) > 2 and edges[-1] - edges[-2] <= MERGE_SHORT_TAIL:
         del edges[-2]
@@ -197,7 +204,7 @@ def _padded_length(length: int, config: MatpacConfig) -> int:
 def _batch_rows(
     rows: Sequence[_Row], columns: Sequence[Columns], length: int, config: MatpacConfig
 ) -> tuple[np.ndarray, ...]:
-    """Pads rows to one length and their number to a power of two, as `encode_rows` takes them."""
+    """Pads rows to `length` columns and the batch to a power of 2; returns `encode_rows`' arrays."""
     count = 1 << (len(rows) - 1).bit_length()
     samples = np.zeros((count, length, column_samples(config.patch_size)), np.float32)
     num_frames, start, stop = np.zeros((count, length), np.int32), *np.zeros((2, count, 1), int)
@@ -227,13 +234,14 @@ def _project(
 def project(
     params: Any, vectors: Float[Array, "A E"], config: TinyMUConfig
 ) -> tuple[Float[Array, "P D"], int]:
-    """Projects one clip's encoder vectors to the decoder's width.
+    """Pools one clip's embeddings and projects them to the decoder's width.
 
     Returns:
-        The audio vectors, padded with zeros to a multiple of 16, and their number.
+        The audio vectors, padded with zero vectors to a multiple of 16, and the number of audio
+        vectors without padding.
 
     Raises:
-        InputError: fewer vectors than are pooled into one.
+        InputError: the clip has fewer embeddings than the model pools into one audio vector.
     """
     count = vectors.shape[0]
     if count < config.pooling:

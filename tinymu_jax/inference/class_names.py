@@ -1,4 +1,4 @@
-"""Class names of a classifier, from the file that a data set publishes."""
+"""Reads the names of a classifier's classes from a file that the data set publishes."""
 
 import csv
 import json
@@ -9,16 +9,16 @@ from tinymu_jax.utils.files import exists, read_text
 
 
 def read_labels(path: str | Path, num_classes: int | None = None) -> list[str]:
-    """Reads class names in the order of the outputs.
+    """Reads class names from a file, and returns them in the order of a classifier's outputs.
 
     Args:
-        path: AudioSet's `class_labels_indices.csv` (columns mid and display_name; the outputs
-            follow the order of `mid`, not of `index`), a csv of index and name without a header,
-            a json object of name -> index or index -> name, or a text file with a name a line.
-        num_classes: number of names that are needed, if known.
+        path: AudioSet's `class_labels_indices.csv` (columns mid and display_name; the outputs are
+            in the order of `mid`, not of `index`), a csv of index and name without a header, a json
+            object of name -> index or index -> name, or a text file with one name per line.
+        num_classes: number of the classifier's classes; None: any number of names is accepted.
 
     Raises:
-        InputError: the file is missing or malformed, or has another number of names.
+        InputError: the file is missing or malformed, or does not have `num_classes` names.
     """
     path = Path(path)
     if not exists(path):
@@ -62,7 +62,7 @@ def _from_csv(rows: list[list[str]]) -> list[str]:
 
 
 def read_class_indices(path: str | Path) -> dict[str, int]:
-    """Returns class name -> index of its output; for AudioSet's csv, `mid` -> index too.
+    """Reads class name -> output index (for AudioSet's csv, also `mid` -> index) from a file.
 
     Raises:
         InputError: the file is missing or malformed.

@@ -1,4 +1,4 @@
-"""Comparison of two checkpoints: logits and greedy tokens on the same recordings."""
+"""Compares the logits and the greedily generated tokens of two models on a recording."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,10 +9,10 @@ from tinymu_jax.inference.assistant import Assistant
 
 
 class Comparison(NamedTuple):
-    """Differences of two models on one recording."""
+    """Differences between two models on one prompt about one recording."""
 
     logit_difference: float
-    """Largest absolute difference."""
+    """Largest absolute difference between the two models' logits."""
     equal_tokens: int
     tokens: int
 
@@ -24,11 +24,12 @@ def compare_models(
     prompt: list[int],
     max_new_tokens: int = 64,
 ) -> Comparison:
-    """Compares two models on one prompt about one recording.
+    """Compares two models on one prompt (token ids) about one recording.
 
     Returns:
-        The largest difference of the logits along the first model's answer, and how many greedy
-        tokens are equal, position by position (ends at different positions are different).
+        The largest difference between the models' logits for the first model's answer, the number
+        of positions at which the greedy answers have equal tokens (end tokens included), and the
+        number of tokens of the longer answer.
     """
     answers = [
         model.generate_tokens(recording, prompt, max_new_tokens) for model in (first, second)

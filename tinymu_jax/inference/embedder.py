@@ -1,4 +1,4 @@
-"""The object that `tinymu_jax.load()` returns for a MATPAC checkpoint: embeddings and tags."""
+"""The class `Embedder`, which `tinymu_jax.load()` returns for a MATPAC checkpoint."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ from tinymu_jax.models.config import MatpacConfig
 from tinymu_jax.models.matpac import Matpac
 
 Audio = str | Path | np.ndarray | Clip
-"""A path, 16 kHz samples of one channel, or a clip from `audio.load.read_clip`."""
+"""A recording: its path, 16 kHz samples of one channel, or a clip from `audio.load.read_clip`."""
 
 
 class Embedder:
-    """A MATPAC encoder: embeds recordings, and tags them if it has a head."""
+    """A MATPAC encoder that embeds recordings, and tags them if it has a classification head."""
 
     def __init__(
         self,
@@ -27,13 +27,13 @@ class Embedder:
         labels: Sequence[str] | None = None,
         max_seconds: float | None = None,
     ) -> None:
-        """Takes the model.
+        """Builds an embedder from an encoder.
 
         Args:
-            config: of the encoder.
-            params: unrolled parameters (`tinymu_jax.inference.param_layout`).
-            labels: names of the head's classes.
-            max_seconds: how much of a recording is encoded; None: everything.
+            config: config of the encoder.
+            params: encoder parameters in the layout of `tinymu_jax.inference.param_layout`.
+            labels: names of the head's classes, in the order of its outputs; None: "class 0", ....
+            max_seconds: length to which recordings are cut; None: recordings are not cut.
         """
         self.config, self.params, self.labels = config, params, labels
         self.max_seconds = max_seconds
@@ -41,12 +41,12 @@ class Embedder:
     def embed(
         self, audio: Audio, chunking: Chunking = "precise", all_layers: bool = False
     ) -> Float32[np.ndarray, "... A E"]:
-        """Returns a recording's embeddings, one per 160 ms: (A, 5 * width).
+        """Returns the embeddings of a recording, one per 160 ms: (A, 5 * width).
 
         Args:
-            audio: a path, or 16 kHz samples.
-            chunking: see `tinymu_jax.inference.chunked_encoding.Chunking`.
-            all_layers: return every block's output, (L, A, 5 * width).
+            audio: path of the recording, or 16 kHz samples.
+            chunking: kind of chunks, see `tinymu_jax.inference.chunked_encoding.Chunking`.
+            all_layers: return the output of each of the encoder's L blocks, (L, A, 5 * width).
 
         Raises:
             InputError: the recording cannot be read, or is too short.
@@ -56,11 +56,11 @@ class Embedder:
         return np.asarray(vectors if all_layers else vectors[0])
 
     def tag(self, audio: Audio, top: int | None = 5) -> list[tuple[str, float]]:
-        """Returns the most probable classes of a recording and their probabilities.
+        """Returns the names and probabilities of a recording's most probable classes, best first.
 
         Args:
-            audio: a path, or 16 kHz samples.
-            top: number of classes; None: all.
+            audio: path of the recording, or 16 kHz samples.
+            top: number of classes to return; None: all.
 
         Raises:
             InputError: the encoder has no head; the recording cannot be read, or is too short.
@@ -70,7 +70,7 @@ class Embedder:
     def tag_all(
         self, clips: Sequence[Float32[np.ndarray, "_"]], top: int | None = 5
     ) -> list[list[tuple[str, float]]]:
-        """Does what `tag` does for several clips of 16 kHz samples, encoded in one batch."""
+        """Returns the most probable classes of each of several clips (16 kHz), like `tag`."""
         if self.config.head is None:
             raise InputError(
                 "this encoder has no head to tag with; load one with its head, or give probe="

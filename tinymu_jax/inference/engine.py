@@ -1,4 +1,4 @@
-"""The batching engine under `Assistant` and the evaluations: encodes, generates and scores."""
+"""Answers many requests about recordings in batches; `Assistant` and the evaluations use it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
@@ -23,39 +23,39 @@ from tinymu_jax.utils.progress import Progress, no_progress
 from tinymu_jax.utils.shapes import round_up
 
 MAX_NEW_TOKENS = 8192
-"""Longest answer: the decoder was trained on no longer sequences."""
+"""Upper limit for `max_new_tokens`: the decoder was trained on sequences of up to this length."""
 
 GREEDY = Sampling()
 
 
 class Request(NamedTuple):
-    """A prompt about a recording."""
+    """A prompt about a recording, to be answered with generated text or with one of its options."""
 
     audio: Audio | None
-    """A path, 16 kHz samples or a clip; None runs the decoder without audio (the prior)."""
+    """The recording (a path, 16 kHz samples or a clip); None: the decoder gets no audio."""
     prompt: str | tuple[int, ...]
-    """Text, or token ids."""
+    """The prompt's text or token ids."""
     task: str = ""
-    """Answers of one task have similar lengths: its requests are batched together."""
+    """Name of the task. Requests of one task are batched, as their answers have similar lengths."""
     options: tuple[str | tuple[int, ...], ...] = ()
-    """Answers to score, as text or token ids."""
+    """Texts or token ids of possible answers whose log-likelihoods are computed."""
     score_only: bool = False
-    """Generate nothing: the answer is the most probable option."""
+    """Whether to answer with the most probable option instead of generating an answer."""
 
 
 class Response(NamedTuple):
     """The answer to a request."""
 
     text: str | None
-    """The answer; None if it was asked for with token ids."""
+    """Text of the answer; None if the prompt (with `score_only`: the best option) is token ids."""
     log_likelihoods: tuple[float, ...] = ()
-    """Of each option: see `tinymu_jax.OptionScore`."""
+    """Log-likelihood of each of the request's options: see `tinymu_jax.OptionScore`."""
     tokens: tuple[int, ...] = ()
-    """The generated token ids, without the end token."""
+    """Token ids of the generated answer, without the end token."""
     ended: bool = False
     """Whether the end token was generated within `max_new_tokens`."""
     encoded_seconds: float = 0.0
-    """How much of the recording was encoded."""
+    """Length in seconds of the part of the recording that was encoded."""
     total_seconds: float = 0.0
 
     @property
@@ -65,14 +65,14 @@ class Response(NamedTuple):
 
 
 class Engine(Protocol):
-    """Anything that answers requests, and so can be evaluated."""
+    """Interface of objects that answer requests; the evaluations take any such object."""
 
     def ask(self, requests: Sequence[Request], progress: Progress) -> list[Response | InputError]:
-        """Returns the response to each request, or the error of its recording or prompt."""
+        """Returns, for each request, the response or the error of its recording or prompt."""
 
 
 def check_max_new_tokens(max_new_tokens: int) -> None:
-    """Raises `InputError` if answers cannot have that length."""
+    """Raises `InputError` unless `max_new_tokens` is an integer from 1 to `MAX_NEW_TOKENS`."""
     if not isinstance(max_new_tokens, Integral) or not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
         raise InputError(
             f"max_new_tokens is {max_new_tokens}: ask for at least 1 and at most {MAX_NEW_TOKENS}"
@@ -80,7 +80,7 @@ def check_max_new_tokens(max_new_tokens: int) -> None:
 
 
 class BatchEngine:
-    """Answers requests in batches; each answer is the one that its recording gets alone."""
+    """Answers requests in batches; an answer does not depend on the other requests in its batch."""
 
     def __init__(
         self,
@@ -93,16 +93,16 @@ class BatchEngine:
         mesh: Mesh | None = None,
         audio_cache: AudioCache | None = None,
     ) -> None:
-        """Takes the model and the defaults of `ask`.
+        """Builds an engine from a model.
 
         Args:
-            config: of the model.
-            params: unrolled parameters (`tinymu_jax.inference.param_layout`), or stacked ones.
-            find_tokenizer: called when text is first encoded or decoded.
-            name: of the checkpoint, for error messages.
-            max_new_tokens: longest answer.
-            mesh: of this process; the parameters are replicated on its devices.
-            audio_cache: to share with another engine.
+            config: config of the model.
+            params: model parameters, stacked or as `tinymu_jax.inference.param_layout` lays out.
+            find_tokenizer: returns the tokenizer; called when text is first encoded or decoded.
+            name: name of the checkpoint, for error messages.
+            max_new_tokens: default maximum number of tokens of an answer.
+            mesh: mesh of this process's devices, on which the parameters are replicated.
+            audio_cache: cache of audio vectors to share with another engine; None: a new cache.
         """
         check_max_new_tokens(max_new_tokens)
         if mesh is not None:
@@ -120,17 +120,17 @@ class BatchEngine:
         sampling: Sampling = GREEDY,
         truncate_prompt: bool = False,
     ) -> list[Response | InputError]:
-        """Answers requests; consecutive ones about a recording encode it once.
+        """Answers requests in batches, encoding a recording once for consecutive requests about it.
 
         Args:
-            requests: with those about one recording next to each other.
-            progress: called with the number of answers so far, and of all.
-            max_new_tokens: longest answer; None takes the engine's.
-            sampling: how tokens are chosen.
+            requests: requests, those about one recording next to each other.
+            progress: called with the number of requests answered so far and of all requests.
+            max_new_tokens: maximum number of tokens of an answer; None: the engine's default.
+            sampling: how the next token is chosen.
             truncate_prompt: cut prompts that are too long instead of refusing them.
 
         Returns:
-            A response to each request; the error of its recording or prompt in its place.
+            For each request, the response or the error of its recording or prompt.
 
         Raises:
             InputError: `max_new_tokens` is out of range; there is no tokenizer.
@@ -138,7 +138,7 @@ class BatchEngine:
         limit = self.max_new_tokens if max_new_tokens is None else max_new_tokens
         check_max_new_tokens(limit)
         if any(isinstance(request.prompt, str) for request in requests):
-            self.prompts.tokenizer  # noqa: B018 - a missing one is not the fault of a single request
+            self.prompts.tokenizer  # noqa: B018 - if it is missing, `ask` fails, not each request
         run = _Run(self, requests, progress, limit, sampling, truncate_prompt)
         for audio, indices in self._encode_audio(requests, list(run.prompts)):
             run.add(audio, indices)
@@ -152,7 +152,7 @@ class BatchEngine:
         sampling: Sampling = GREEDY,
         truncate_prompt: bool = False,
     ) -> Iterator[tuple[int, ...]]:
-        """Yields all tokens of an answer so far, without the end token, after each new token."""
+        """Yields, after each new token, all token ids of the answer so far, without end token."""
         check_max_new_tokens(max_new_tokens)
         rows = (
             [self.audio_cache.encode_one(audio)],
@@ -167,7 +167,7 @@ class BatchEngine:
     def _encode_audio(
         self, requests: Sequence[Request], indices: Sequence[int]
     ) -> Iterator[tuple[EncodedAudio | InputError, list[int]]]:
-        """Yields audio with the indices of its requests; encodes some recordings at a time."""
+        """Yields each recording's audio vectors or error, and its consecutive requests' indices."""
 
         def identity(index: int) -> Any:
             audio = requests[index].audio
@@ -201,9 +201,9 @@ class _Run:
         self.engine, self.requests, self.progress = engine, requests, progress
         self.max_new_tokens, self.sampling = max_new_tokens, sampling
         self.scorer = OptionScorer(engine.params, engine.config, engine.mesh)
-        # Indices of requests that wait for a full batch, by task and padded prompt length.
+        # Requests, by index, that wait for a full batch of one task and padded prompt length.
         self.queues: dict[tuple[str, int], list[int]] = {}
-        # Filled up to one size where several batches are computed: fewer shapes are compiled.
+        # Several batches are padded to the same number of rows, so that fewer shapes are compiled.
         self.rows = 1 if engine.mesh is None and len(requests) <= MAX_BATCH else MAX_BATCH
         self.prompts: dict[int, tuple[int, ...]] = {}
         self.options: dict[int, list[tuple[int, ...]]] = {}
@@ -224,7 +224,7 @@ class _Run:
             self.options[index] = [(*option, engine.config.end_token) for option in options]
 
     def add(self, audio: EncodedAudio | InputError, indices: Sequence[int]) -> None:
-        """Adds the requests about one recording; computes batches that are full by then."""
+        """Adds the requests about one recording, and computes the batches that are now full."""
         if isinstance(audio, InputError):
             self.errors |= dict.fromkeys(indices, audio)
             return
@@ -244,9 +244,9 @@ class _Run:
                 self._generate(self.queues.pop(size))
 
     def finish(self) -> list[Response | InputError]:
-        """Computes the rest and returns all responses."""
+        """Computes the batches that are not full; returns the response or error of each request."""
         self._take_scores(self.scorer.finish())
-        # Remainders of similar prompt lengths share batches.
+        # Waiting requests of different tasks, sorted by prompt length, share batches.
         sizes = sorted(self.queues, key=lambda size: (size[1], size[0]))
         rest = [index for size in sizes for index in self.queues[size]]
         for start in range(0, len(rest), MAX_BATCH):
@@ -285,7 +285,7 @@ class _Run:
         self._advance(sum(self.requests[index].score_only for index in scores))
 
     def _advance(self, count: int) -> None:
-        """Reports progress."""
+        """Reports that `count` more requests are answered."""
         if count:
             self.num_done += count
             self.progress(self.num_done, len(self.requests))

@@ -1,4 +1,4 @@
-"""Autoregressive generation: one prefill pass, then a compiled loop with a key/value cache."""
+"""Generates answers: one prefill pass, then a compiled decoding loop with a key/value cache."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -30,16 +30,18 @@ class Sampling:
     """How the next token is chosen. Published: greedy, or top-p 0.8 at temperature 1."""
 
     strategy: Strategy = "greedy"
-    """`greedy` takes the most probable token; `top-p` samples from the nucleus."""
+    """`greedy` takes the most probable token; `top-p` samples a token from the nucleus: the most
+    probable tokens, as far as `top_p` reaches."""
     top_p: float = 0.8
-    """A token is dropped if the more probable ones sum to more than this; the first never is."""
+    """A token is in the nucleus if the probabilities of all more probable tokens sum to at most
+    `top_p`; the most probable token always is."""
     temperature: float = 1.0
-    """Divides the logits before top-p; 0 or less means 1."""
+    """Number by which logits are divided before top-p; 0 or less means 1."""
     seed: int = 0
-    """Random seed. A recording's answer does not depend on the rest of its batch."""
+    """Random seed for top-p. An answer does not depend on the other prompts in its batch."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges.
+        """Checks that every field is in its range.
 
         Raises:
             InputError: a field is out of range; the message names it.
@@ -59,27 +61,27 @@ class Sampling:
 
 
 class DecodeState(NamedTuple):
-    """State of the decoding loop."""
+    """State of the decoding loop for a batch of B answers."""
 
     step: Int[Array, ""]
-    """Tokens chosen so far."""
+    """Number of tokens of each answer that are chosen so far."""
     tokens: Int[Array, "B R"]
-    """Chosen tokens; filled up with end tokens."""
+    """Token ids of each answer, padded with end tokens."""
     done: Bool[Array, "B"]
     cache: Cache
     key_mask: Bool[Array, "B S"]
-    """Positions of audio and prompt that are attended to."""
+    """Mask of the audio and prompt positions that are attended to."""
     start: Int[Array, "B"]
-    """RoPE position of the first answer token."""
+    """RoPE position of each answer's first token."""
     answer: Int[Array, ""]
-    """Index of the first answer token in the sequence."""
+    """Index of the first answer token in the sequence and the cache."""
     key: Array
-    """Random key; `step` is folded in."""
+    """Random key; the number of a step is folded in to sample its token."""
 
 
 def greedy(logits: Float[Array, "B V"]) -> Int[Array, "B"]:
-    """Returns the argmax, the first of equals."""
-    # Two passes that vectorise on a CPU, unlike argmax.
+    """Returns the index of each row's largest logit, the lowest index among equal logits."""
+    # Maximum and minimum are vectorized on a CPU, and argmax is not.
     size = logits.shape[-1]
     largest = logits.max(axis=-1, keepdims=True)
     return jnp.where(logits == largest, jnp.arange(size), size - 1).min(axis=-1)
@@ -91,9 +93,9 @@ def sample_top_p(
     top_p: Float[Array, ""],
     temperature: Float[Array, ""],
 ) -> Int[Array, "B"]:
-    """Samples a token per row from the nucleus, as published: temperature, then top-p.
+    """Samples a token per row: divides the logits by the temperature, then applies top-p.
 
-    All rows share the noise, so that an answer does not depend on its place in the batch.
+    All rows share the random noise, so that an answer does not depend on its row in the batch.
     """
     scaled = logits / jnp.where(temperature > 0, temperature, 1.0)
     order = jnp.argsort(-scaled, axis=-1, stable=True)
@@ -113,7 +115,7 @@ def _choose(
     knobs: tuple[Array, Array],
     end_token: int,
 ) -> DecodeState:
-    """Appends the next token."""
+    """Chooses each answer's next token; returns the state with it. `knobs`: top_p, temperature."""
     if strategy == "greedy":
         token = greedy(logits)
     else:
@@ -139,16 +141,16 @@ def prefill(
     max_new_slots: int,
     strategy: Strategy,
 ) -> DecodeState:
-    """Computes audio and prompt, and chooses the first answer token.
+    """Runs the decoder on audio and prompts, and chooses the first token of each answer.
 
     Args:
-        params: of the whole model, unrolled.
-        question: the batch.
-        active: False for rows that are batch padding.
-        key: random key.
+        params: parameters of the whole model, one subtree per layer.
+        question: audio vectors and prompts of the batch.
+        active: mask of the rows that are not batch padding.
+        key: random key for sampling.
         knobs: top_p and temperature.
-        config: of the model.
-        max_new_slots: answer tokens that the cache has space for.
+        config: config of the model.
+        max_new_slots: number of answer tokens for which the key/value cache has space.
         strategy: greedy or top-p.
     """
     model, batch = TinyMU(config), question.prompt.shape[0]
@@ -179,9 +181,10 @@ def decode(
     config: TinyMUConfig,
     strategy: Strategy,
 ) -> DecodeState:
-    """Decodes until `until` tokens are chosen or every answer has ended.
+    """Runs the decoding loop until each answer has `until` tokens or all answers have ended.
 
-    The state is donated. Small increments of `until` stream with the same compiled program.
+    Calls with growing `until` stream the answers, with a single compiled program. The state is
+    donated; `knobs` are top_p and temperature.
     """
     model = TinyMU(config)
     indices = jnp.arange(state.key_mask.shape[1])
@@ -211,13 +214,13 @@ def decode(
 
 
 MAX_BATCH = 16
-"""Prompts answered in one compiled call, at most."""
+"""Maximum number of prompts that are answered in one compiled call."""
 
 SLOT_STEP = 16
-"""Prompts are padded to a multiple of this, so that few shapes are compiled."""
+"""Prompts are padded to a multiple of this number of tokens, so that few shapes are compiled."""
 
 CACHE_STEP = 64
-"""The cache's length for answer tokens is padded to a multiple of this."""
+"""The key/value cache has space for a multiple of this number of answer tokens."""
 
 
 def pad_questions(
@@ -226,7 +229,7 @@ def pad_questions(
     config: TinyMUConfig,
     rows: int = 1,
 ) -> PromptBatch:
-    """Pads audio and prompts to common lengths, and the batch to `rows` or a power of two."""
+    """Pads audio and prompts to common lengths, and their number to a power of two >= `rows`."""
     rows = max(1 << (len(audio) - 1).bit_length(), rows)
     length = min(round_up(max(map(len, prompts)), SLOT_STEP), config.max_text_tokens)
     prompt = np.zeros((rows, length), np.int32)
@@ -255,18 +258,19 @@ def generate(
     """Generates answers to a batch of prompts.
 
     Args:
-        params: of the whole model.
-        audio: of each prompt.
-        prompts: token ids.
-        max_new_tokens: longest answer.
-        sampling: how tokens are chosen.
-        config: of the model.
-        stride: yield after every `stride` tokens (1 streams); None: once, when all are finished.
-        rows: pads the batch to at least this many rows.
-        mesh: shards the rows.
+        params: parameters of the whole model.
+        audio: audio vectors for each prompt.
+        prompts: token ids of each prompt.
+        max_new_tokens: maximum number of tokens of an answer.
+        sampling: how the next token is chosen.
+        config: config of the model.
+        stride: number of tokens after which to yield (1 streams); None: yield once, at the end.
+        rows: minimum number of rows to which the batch is padded.
+        mesh: mesh whose devices share the rows; None: the default device.
 
     Yields:
-        Each prompt's tokens so far, without the end token, and whether the end token was reached.
+        For each prompt, the answer's token ids so far, without the end token, and whether the end
+        token was generated.
     """
     stride = stride or max_new_tokens
     knobs = np.float32(sampling.top_p), np.float32(sampling.temperature)
@@ -293,6 +297,6 @@ def generate(
 
 
 def _before_end(tokens: list[int], end_token: int) -> tuple[tuple[int, ...], bool]:
-    """Returns the tokens before the end token, and whether there is one."""
+    """Returns the tokens before the first end token, and whether there is an end token."""
     ended = end_token in tokens
     return tuple(tokens[: tokens.index(end_token)] if ended else tokens), ended

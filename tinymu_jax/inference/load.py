@@ -1,4 +1,4 @@
-"""Loads a model for inference from every checkpoint format."""
+"""Loads a model for inference from a checkpoint of any format."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -38,30 +38,30 @@ def load(
     probe: str | Path | None = None,
     labels: str | Path | None = None,
 ) -> Assistant | Embedder:
-    """Loads a model.
+    """Loads a model for inference from a checkpoint.
 
     Args:
-        checkpoint: `nano` (comes with the package), a hub name (downloaded and converted once), a
-            published `.pt` (its yaml, json and tokenizer.json beside it; the same keys as
-            `.safetensors`), or a checkpoint folder.
+        checkpoint: `nano` (part of the package), a hub name (downloaded and converted once), a
+            published `.pt` file (with its yaml, json and tokenizer.json in the same folder), a
+            `.safetensors` file with the keys of the `.pt` file, or a checkpoint folder.
         encoder_dtype: `bfloat16` casts the weights of encoder and projector, and multiplies in
             bfloat16 with float32 sums: faster, not exact.
         decoder_dtype: `int8` quantizes the weights per output channel: a quarter of the memory,
             faster where bandwidth is the limit, not exact. `bfloat16` is for accelerators.
-        tokenizer: path of a `tokenizer.json`, or the hub name of the decoder; default is the one
-            beside the checkpoint, else that of the decoder that the checkpoint names.
-        max_seconds: how much of a recording is encoded; default is the checkpoint's value (10 s),
-            or everything for a MATPAC encoder.
-        revision: of the hub repository.
-        probe: file of a probe, for a MATPAC encoder.
-        labels: file of the class names of a head or probe, if the checkpoint has none.
+        tokenizer: path of a `tokenizer.json`, or hub name of a decoder with a tokenizer; None: the
+            tokenizer.json beside the checkpoint, else from the decoder that the checkpoint names.
+        max_seconds: length to which recordings are cut; None: the checkpoint's value (10 s) for
+            TinyMU; MATPAC does not cut recordings.
+        revision: revision of the hub repository.
+        probe: path of a probe's file, for a MATPAC encoder.
+        labels: path of a file with the class names of a head or probe, if the checkpoint has none.
 
     Returns:
-        An `Assistant` for TinyMU, an `Embedder` for MATPAC.
+        An `Assistant` for a TinyMU checkpoint, an `Embedder` for a MATPAC checkpoint.
 
     Raises:
         InputError: the checkpoint is missing, malformed or of another kind, or an option does not
-            go with it; the message says what to do.
+            apply to the checkpoint; the message says what to do.
     """
     _check_options(encoder_dtype, decoder_dtype, max_seconds)
     enable_compilation_cache()
@@ -82,7 +82,7 @@ def load(
 
 
 def _check_options(encoder_dtype: str, decoder_dtype: str, max_seconds: float | None) -> None:
-    """Raises `InputError` if an option is unknown or out of range."""
+    """Raises `InputError` if a dtype is unknown or `max_seconds` is out of range."""
     for option, value, known in (
         ("encoder_dtype", encoder_dtype, get_args(ComputeDtype)),
         ("decoder_dtype", decoder_dtype, get_args(WeightDtype)),
@@ -99,7 +99,7 @@ def make_assistant(
     tokenizer: str | Path | None = None,
     name: str = "this checkpoint",
 ) -> Assistant:
-    """Returns an `Assistant` for a TinyMU checkpoint; arguments as `load`."""
+    """Returns an `Assistant` for an open TinyMU checkpoint; see `load` for the other arguments."""
     config: TinyMUConfig = checkpoint.config
     _check_options(encoder_dtype, decoder_dtype, config.max_seconds)
     params = unstack(checkpoint.params, tinymu.param_axes(config))
@@ -117,8 +117,8 @@ def make_assistant(
 
 
 def _on_device(params: Any) -> Any:
-    """Puts every array, in C order, on the default device."""
-    # Transposing 229 M numbers takes seconds on one core.
+    """Copies every array of a parameter tree, in C order, to the default device."""
+    # In threads, since transposing 229 M numbers takes seconds on one core.
     with ThreadPoolExecutor() as pool:
         leaves, structure = jax.tree.flatten(params)
         placed = pool.map(lambda leaf: jax.device_put(np.asarray(leaf, order="C")), leaves)
@@ -131,7 +131,7 @@ def _make_embedder(
     labels: str | Path | None,
     max_seconds: float | None,
 ) -> Embedder:
-    """Returns an `Embedder` for a MATPAC checkpoint; arguments as `load`."""
+    """Returns an `Embedder` for an open MATPAC checkpoint; see `load` for the other arguments."""
     config = replace(checkpoint.config, compute_dtype=encoder_dtype)
     params = by_rows(unstack(checkpoint.params, matpac.param_axes(config)), encoder_dtype)
     names = checkpoint.source.get("labels")

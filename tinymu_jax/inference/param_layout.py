@@ -1,8 +1,8 @@
-"""Parameters for inference: one subtree per layer, fused projections, optional int8.
+"""Converts parameters to the layout for inference: one subtree per layer, fused projections.
 
-On a CPU, decoding is bound by reading the weights. A slice of a stacked array would be copied
-first; projections of one input are fused; kernels are transposed, so that a row holds the weights
-of one output; int8 is a quarter of the bytes.
+On a CPU, decoding is limited by reading the weights. Layers get their own arrays, as a slice of a
+stacked array would be copied first; projections of the same input are fused; kernels are
+transposed, so that a row holds the weights of one output; int8 weights take a quarter of the bytes.
 """
 
 from collections.abc import Mapping
@@ -16,18 +16,18 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 WeightDtype = Literal["float32", "bfloat16", "int8"]
 
 FUSED = {"qkv": ("q_proj", "k_proj", "v_proj"), "gate_up": ("gate_proj", "up_proj")}
-"""Name of a `JointDense` -> its children in the order in which they are fused."""
+"""Name of a `JointDense` module -> names of its projections, in the order of their fusion."""
 
 STACKS = ("layers", "blocks")
-"""Modules whose weights have a leading layer axis."""
+"""Names of the modules whose weights have a leading layer axis."""
 
 
 def unstack(params: Mapping[str, Any], axes: Mapping[str, tuple[str | None, ...]]) -> Tree:
     """Splits stacked weights into one subtree per layer: `layers/x` becomes `layers_0/x`, ....
 
     Args:
-        params: the stacked tree.
-        axes: logical axes of each weight; those with a leading "layers" axis are split.
+        params: parameter tree with stacked weights.
+        axes: logical axes of each weight, by path; weights whose first axis is "layers" are split.
     """
     leaves = {}
     for path, leaf in flatten(params):
@@ -42,19 +42,19 @@ def unstack(params: Mapping[str, Any], axes: Mapping[str, tuple[str | None, ...]
 
 
 def quantize(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds rows to int8; returns (M, D) and a scale (M,), whose product approximates them."""
+    """Quantizes a matrix (M, D) to int8 by rows; returns the int8 matrix and the scales (M,)."""
     scale = np.maximum(np.abs(rows).max(axis=1), 1e-30) / np.float32(127)
     return np.round(rows / scale[:, None]).astype(np.int8), scale.astype(np.float32)
 
 
 def by_rows(params: Mapping[str, Any], dtype: WeightDtype = "float32") -> Tree:
-    """Fuses and transposes the kernels of an unstacked part of the model, and casts them.
+    """Fuses, transposes and casts the kernels of an unstacked parameter tree.
 
-    Rows may be transposed views, which are copied when they are put on the device.
+    A `kernel` (D, M) becomes `rows` (M, D), which may be a view that is not in C order.
 
     Args:
-        params: unstacked; `kernel` (D, M) becomes `rows` (M, D).
-        dtype: of rows and embeddings; int8 adds a `scale` per row.
+        params: parameter tree with one subtree per layer, as `unstack` returns it.
+        dtype: dtype of rows and embeddings; int8 adds a `scale` per row.
     """
     tree: Tree = {}
     for name, value in params.items():
@@ -72,7 +72,7 @@ def by_rows(params: Mapping[str, Any], dtype: WeightDtype = "float32") -> Tree:
 
 
 def _rows(rows: np.ndarray, dtype: WeightDtype) -> Tree:
-    """Returns the parameters of a `Dense` from its rows."""
+    """Casts the rows of a `Dense` module to a dtype, and returns the module's parameters."""
     if dtype == "int8":
         quantized, scale = quantize(rows)
         return {"rows": quantized, "scale": scale}

@@ -1,4 +1,4 @@
-"""Prompts and options as token ids: validated in one place, tokenized once per text."""
+"""Tokenizes and validates the texts that the decoder takes: prompts and options."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
@@ -9,7 +9,7 @@ from tinymu_jax.tokenizer import Tokenizer
 
 
 class PromptEncoder:
-    """Turns prompts and options into token ids that a model accepts, or says why it cannot."""
+    """Converts prompts and options to token ids; raises `InputError` if the model takes none."""
 
     def __init__(
         self,
@@ -17,29 +17,29 @@ class PromptEncoder:
         find_tokenizer: Callable[[], Tokenizer] | None = None,
         name: str = "this checkpoint",
     ) -> None:
-        """Takes the model's limits and its tokenizer.
+        """Builds an encoder for the prompts of a model.
 
         Args:
-            config: the model's config.
+            config: config of the model.
             find_tokenizer: returns the tokenizer; called when text is first encoded or decoded.
-            name: the checkpoint's name, for error messages.
+            name: name of the checkpoint, for error messages.
         """
         self.config, self.name, self._find_tokenizer = config, name, find_tokenizer
         self._tokenize = lru_cache(maxsize=4096)(lambda text: tuple(self.tokenizer.encode(text)))
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer.
+        """The decoder's tokenizer.
 
         Raises:
-            InputError: the checkpoint has none, and none could be downloaded.
+            InputError: the checkpoint has no tokenizer, and it could not be downloaded.
         """
         if self._find_tokenizer is None:
             raise InputError(f"{self.name}: has no tokenizer; give token ids, or load it with one")
         return self._find_tokenizer()
 
     def encode_prompt(self, prompt: str | Sequence[int], truncate: bool = False) -> tuple[int, ...]:
-        """Returns a prompt's token ids, at most `config.max_text_tokens`.
+        """Returns the token ids, at most `config.max_text_tokens`, of a prompt's text or token ids.
 
         Raises:
             InputError: the prompt is empty, too long (unless `truncate`), not UTF-8 or not in the
@@ -58,9 +58,9 @@ class PromptEncoder:
         return tokens
 
     def encode_text(self, text: str | Sequence[int], what: str) -> tuple[int, ...]:
-        """Returns token ids of text, or the given ones, that are in the vocabulary.
+        """Tokenizes a text, or takes token ids, and checks that they are in the vocabulary.
 
-        `what` is the name of the text in error messages: "an option".
+        `what` is the name of the text in error messages, such as "an option".
         """
         if isinstance(text, str):
             try:
@@ -71,7 +71,7 @@ class PromptEncoder:
         else:
             tokens = tuple(int(token) for token in text)
         size = self.config.decoder.vocab_size
-        # Beyond the table, an embedding lookup would return its last row.
+        # For an id beyond the vocabulary, a lookup would return the last token's embedding.
         if tokens and not 0 <= min(tokens) <= max(tokens) < size:
             raise InputError(
                 f"{what} holds tokens {min(tokens)} to {max(tokens)}, the vocabulary has {size}: "

@@ -1,8 +1,8 @@
-"""Log-likelihoods of given answers, computed in packed rows as in training.
+"""Computes log-likelihoods of given answers (options) in packed rows, as in training.
 
-Prompts about one recording share its audio, and options of one prompt share the prompt: each is
-computed once, and every option gets the log-likelihood that it has alone. A row holds several
-recordings; the devices of a mesh compute a row each.
+The decoder processes a recording's audio once for all its prompts, and a prompt once for all its
+options; packing does not change log-likelihoods. A row holds several recordings; each device of a
+mesh computes a row.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,25 +30,26 @@ from tinymu_jax.models.tinymu import TinyMU
 from tinymu_jax.utils.shapes import round_up
 
 ROW_LENGTH = 384
-"""Positions of a row: two 10 s clips with two MuChoMusic questions each."""
+"""Decoder positions in a row: enough for two clips of 10 s with two MuChoMusic questions each."""
 
 ROW_STEP, LABEL_STEP = 32, 32
-"""Rows and labels are padded to multiples of these, so that few shapes are compiled."""
+"""The positions of a row and its labels are padded to multiples of these numbers, so that few
+shapes are compiled."""
 
 BUFFER_SIZE = 48
-"""Groups per device that wait to be packed: more make fuller rows."""
+"""Number of groups per device that wait to be packed; a larger buffer makes rows fuller."""
 
 
 class OptionScore(NamedTuple):
-    """An option's log-likelihood, and its probability among the options, normalized three ways."""
+    """An option's log-likelihood, and three differently normalized probabilities of the option."""
 
     option: str
     log_likelihood: float
-    """Sum over the option's tokens and its end token."""
+    """Sum of the log-probabilities of the option's tokens and of the end token."""
     num_tokens: int
-    """Tokens of the sum, the end token included."""
+    """Number of the option's tokens, including the end token."""
     prior: float | None
-    """The log-likelihood without audio; None if it was not computed."""
+    """Log-likelihood of the option without audio; None if it was not computed."""
     probability: float
     """Softmax of `log_likelihood` over the options."""
     probability_per_token: float
@@ -62,7 +63,7 @@ NORMALIZE = {
     "length": "probability_per_token",
     "pmi": "probability_over_prior",
 }
-"""Normalization -> field of `OptionScore`."""
+"""Name of each normalization -> field of `OptionScore` with the normalized probability."""
 
 
 def to_option_scores(
@@ -71,13 +72,13 @@ def to_option_scores(
     with_audio: Sequence[float],
     without_audio: Sequence[float] | None = None,
 ) -> list[OptionScore]:
-    """Turns log-likelihoods into probabilities among the options.
+    """Computes the probabilities of options from their log-likelihoods.
 
     Args:
         options: names of the options.
-        lengths: their tokens, the end token included.
+        lengths: number of tokens of each option, including the end token.
         with_audio: log-likelihood of each option.
-        without_audio: the same without audio, the prior.
+        without_audio: log-likelihood of each option without audio, the prior; None if unknown.
     """
 
     def softmax(x: np.ndarray) -> list[float]:
@@ -101,38 +102,38 @@ def to_option_scores(
 
 
 class OptionSet(NamedTuple):
-    """A prompt and the options to score as its answer."""
+    """A prompt, and the options to score as answers to the prompt."""
 
     index: int
-    """Identifies the scores."""
+    """Number that identifies the option set's scores."""
     prompt: Sequence[int]
     options: Sequence[Sequence[int]]
-    """Token ids, with end tokens."""
+    """Token ids of each option, including the end token."""
 
     @property
     def question(self) -> PackedQuestion:
-        """The prompt and its options as `build_block` takes them."""
+        """The prompt and its options in the form that `build_block` packs."""
         return PackedQuestion(self.prompt, self.options[0], self.options[1:])
 
 
 class _Group(NamedTuple):
-    """Option sets that share a recording."""
+    """Option sets about one recording that are packed into one row."""
 
     audio: EncodedAudio
     sets: list[OptionSet]
     length: int
-    """Positions of a row that the group takes."""
+    """Number of decoder positions that the group takes in a row."""
 
 
 Scores = Iterator[tuple[int, tuple[float, ...]]]
-"""Index of an option set, and the log-likelihood of each of its options."""
+"""Pairs of an option set's `index` and the log-likelihoods of its options."""
 
 
 @partial(jax.jit, static_argnames=("config",))
 def label_log_probabilities(
     params: Any, audio: Float[Array, "N C A D"], block: PackedBlock, *, config: TinyMUConfig
 ) -> Float[Array, "N Y"]:
-    """Returns the log-probability of every label of N blocks."""
+    """Returns the log-probability of each label (answer token) of N packed blocks of C clips."""
 
     def run(m: TinyMU) -> Array:
         hidden = m.decode_packed(audio, block.rows)
@@ -146,10 +147,10 @@ def label_log_probabilities(
 
 
 class OptionScorer:
-    """Packs option sets into rows and scores them as rows fill up."""
+    """Packs option sets into rows, and scores the options when enough sets wait to fill rows."""
 
     def __init__(self, params: Any, config: TinyMUConfig, mesh: Mesh | None = None) -> None:
-        """Takes the parameters of the whole model, replicated on all devices of a mesh."""
+        """Takes the whole model's parameters, replicated on a mesh's devices if there is a mesh."""
         self.params, self.config, self.mesh = params, config, mesh
         self._num_shards = (
             1 if mesh is None else mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]
@@ -157,18 +158,18 @@ class OptionScorer:
         self._buffer: list[_Group] = []
 
     def add(self, audio: EncodedAudio, sets: Sequence[OptionSet]) -> Scores:
-        """Adds a recording's option sets; yields the scores that are computed by then."""
+        """Adds option sets about a recording, and yields the scores of the sets computed now."""
         self._buffer += self._groups(audio, sets)
         while len(self._buffer) >= BUFFER_SIZE * self._num_shards:
             yield from self._score()
 
     def finish(self) -> Scores:
-        """Yields the scores of all sets that are left."""
+        """Yields the scores of all option sets that are not computed yet."""
         while self._buffer:
             yield from self._score()
 
     def _groups(self, audio: EncodedAudio, sets: Sequence[OptionSet]) -> Iterator[_Group]:
-        """Yields a recording's option sets, as many per group as a row takes."""
+        """Splits the option sets about a recording into groups, each with as many as fit a row."""
 
         def group(members: list[OptionSet]) -> _Group:
             text = comparison_length([member.question for member in members], self.config)
@@ -184,7 +185,7 @@ class OptionScorer:
             yield group(members)
 
     def _take_row(self) -> list[_Group]:
-        """Removes the oldest group and the largest others that fit beside it from the buffer."""
+        """Takes a row's groups from the buffer: the oldest, then the longest that still fit."""
         row = [self._buffer.pop(0)]
         used = row[0].length
         for group in sorted(self._buffer, key=lambda group: -group.length):
@@ -196,7 +197,7 @@ class OptionScorer:
         return row
 
     def _score(self) -> Scores:
-        """Computes a row on each device; yields the scores of its sets."""
+        """Computes one row of groups on each device; yields the scores of the rows' option sets."""
         rows = [self._take_row() for _ in range(self._num_shards) if self._buffer]
         labels = [
             sum(len(option) for group in row for s in group.sets for option in s.options)
@@ -227,18 +228,18 @@ class OptionScorer:
 
 
 def _row_audio(rows: Sequence[Sequence[_Group]], clips: int) -> Float[Array, "N C A D"]:
-    """Returns the audio vectors of each row's groups; rows with fewer groups repeat any."""
+    """Stacks the audio vectors of each row's groups, padded to `clips` groups with any audio."""
     audio = [group.audio for row in rows for group in row]
     padded = [
         row[clip].audio if clip < len(row) else audio[0] for row in rows for clip in range(clips)
     ]
-    # At least one vector where no group has audio: an empty array cannot be indexed.
+    # If no group has audio, one zero vector stands for it: an empty array cannot be indexed.
     stacked = stack_audio(padded, len(padded), min_length=1)
     return stacked.reshape(len(rows), clips, *stacked.shape[1:])
 
 
 def _sum_by_option(row: Sequence[_Group], values: np.ndarray) -> Scores:
-    """Yields each set's index, and the sum over the labels of each of its options."""
+    """Sums the log-probabilities of a row's labels over each option; yields each set's scores."""
     start = 0
     for group in row:
         for option_set in group.sets:

@@ -1,4 +1,4 @@
-"""Tags of recordings in windows, and the resumable file that they are written to."""
+"""Tags recordings window by window, and writes the tags to a file that can be continued."""
 
 import csv
 import io
@@ -16,35 +16,35 @@ from tinymu_jax.utils.files import exists, make_folder, read_text, write_text
 COLUMNS = ("file", "start", "end", "tag", "probability")
 
 BATCH_SIZE = 32
-"""Windows that are encoded together."""
+"""Number of windows that are encoded together."""
 
 MIN_SECONDS = 0.5
-"""Shortest last window; a shorter rest of a recording is not tagged."""
+"""Minimum length of a window; a shorter rest at the end of a recording is not tagged."""
 
 
 class Window(NamedTuple):
-    """A window of a recording, in seconds, and its tags, the most probable first."""
+    """A window of a recording, with times in seconds, and its (tag, probability), best first."""
 
     start: float
     end: float
     tags: list[tuple[str, float]]
 
     def to_json(self, recording: str) -> dict[str, Any]:
-        """Returns the window as a JSON object."""
+        """Returns the window as a JSON object with the keys file, start, end and tags."""
         return {"file": recording, "start": self.start, "end": self.end, "tags": dict(self.tags)}
 
 
 def tag_windows(
     model: Embedder, recording: str | Path, seconds: float, hop: float, top: int
 ) -> list[Window]:
-    """Returns the tags of each window of a recording.
+    """Cuts a recording into windows, and returns each window with its most probable tags.
 
     Args:
-        model: with a head.
-        recording: a path.
-        seconds: of a window.
-        hop: seconds from one window's start to the next one's.
-        top: number of tags.
+        model: encoder with a classification head.
+        recording: path of the recording.
+        seconds: length of a window.
+        hop: seconds between the starts of consecutive windows.
+        top: number of tags per window.
 
     Raises:
         InputError: the recording cannot be read; the model has no head.
@@ -65,13 +65,13 @@ def tag_windows(
 
 
 class TagFile:
-    """A csv or jsonl file of tags; `done` holds the recordings that are in it."""
+    """A csv or jsonl file of tags; `done` holds the recordings that it was opened with."""
 
     def __init__(self, path: Path) -> None:
-        """Opens or creates the file, and removes the last recording, which may be incomplete.
+        """Opens or creates the file, and removes the last recording's tags: they may be incomplete.
 
         Raises:
-            InputError: unknown suffix; the file holds something else, or cannot be written.
+            InputError: the suffix is unknown; the file holds no tags, or cannot be written.
         """
         if path.suffix not in (".csv", ".jsonl"):
             raise InputError(f"{path}: name a file that ends in .csv or .jsonl")
@@ -81,7 +81,7 @@ class TagFile:
         text = read_text(path, "name another file") if exists(path) else header
         if not text.startswith(header):
             raise self._no_tags()
-        # What follows the last newline is incomplete.
+        # Text after the last newline is an incomplete line.
         lines = [line + "\n" for line in text[len(header) :].split("\n")[:-1]]
         recordings = [self._recording(line) for line in lines]
         last = recordings[-1] if recordings else None
@@ -93,7 +93,7 @@ class TagFile:
         return InputError(f"{self.path}: holds something else than tags; name another file")
 
     def _recording(self, line: str) -> str:
-        """Returns the recording of a line."""
+        """Returns the recording that a line of the file is about; raises `InputError` if none."""
         try:
             if self.path.suffix == ".csv":
                 return next(csv.reader([line]))[0]
@@ -102,7 +102,7 @@ class TagFile:
             raise self._no_tags() from error
 
     def write(self, recording: str, windows: Sequence[Window]) -> None:
-        """Appends a recording's tags in one write."""
+        """Appends the tags of all windows of a recording to the file in one write."""
         out = io.StringIO()
         if self.path.suffix == ".csv":
             rows = csv.writer(out, lineterminator="\n")
@@ -116,7 +116,7 @@ class TagFile:
 
 
 def check_window(seconds: float, hop: float, top: int) -> None:
-    """Raises `InputError` if a number is out of range."""
+    """Raises `InputError` if the window's length, the hop or the number of tags is too small."""
     for name, value in (("window", seconds), ("hop", hop)):
         if not value >= MIN_SECONDS:
             raise InputError(f"{name} is {value}; give {MIN_SECONDS} seconds or more")

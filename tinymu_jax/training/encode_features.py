@@ -1,4 +1,4 @@
-"""Encoding of stored features, inside the training step."""
+"""Runs the encoder on the stored features of a batch, inside the compiled training step."""
 
 from typing import Any
 
@@ -21,14 +21,17 @@ def encode_features(
     store: FeatureKind,
     config: MatpacConfig,
 ) -> tuple[Float[Array, "C A E"], Int[Array, "C"]]:
-    """Returns the encoder's vectors of clips, in `precise` chunks, and the number of each clip's.
+    """Computes the encoder's embeddings of clips from stored features, in `precise` chunks.
 
     Args:
-        params: of the encoder; unused for embeddings.
-        features: (C, ...) as stored, padded.
-        lengths: samples, frames or vectors of each clip.
-        store: kind of the features.
-        config: of the encoder.
+        params: parameters of the encoder; unused if the features are embeddings.
+        features: stored features of each clip, (C, ...), padded.
+        lengths: number of samples, frames or embeddings of each clip.
+        store: kind of the stored features.
+        config: config of the encoder.
+
+    Returns:
+        The embeddings, padded, and the number of embeddings of each clip.
     """
     if store == "embeddings":
         return features.astype(jnp.float32), lengths
@@ -40,7 +43,7 @@ def encode_features(
     clips, size = log_mel.shape[:2]
     patch, unit = config.patch_size, config.columns
     count = -(-size // patch)
-    # One row of a full chunk and a short tail, or as many rows of one chunk as are needed.
+    # A clip is one row if it is at most a chunk and a short tail; else it has one row per chunk.
     rows, length = (1, count) if count <= unit + MERGE_SHORT_TAIL else (-(-count // unit), unit)
     real = jnp.arange(size) < frames[:, None]
     log_mel = jnp.where(real[..., None], log_mel, 0.0)
