@@ -90,10 +90,7 @@ def crop(
 def augment(
     samples: Float32[np.ndarray, "n"], rng: np.random.Generator, config: AugmentConfig
 ) -> Float32[np.ndarray, "n"]:
-    """Applies each effect to samples in -1 to 1 with the probability and range in the config.
-
-    The number of samples stays the same.
-    """
+    """Applies each effect to samples in -1 to 1 with its probability and range in the config."""
     if rng.random() < config.polarity_probability:
         samples = -samples
     if rng.random() < config.noise_probability:
@@ -121,10 +118,7 @@ def gain(samples: Float32[np.ndarray, "n"], decibels: float) -> Float32[np.ndarr
 
 
 def stretch(samples: Float32[np.ndarray, "n"], rate: float) -> Float32[np.ndarray, "n"]:
-    """Plays a waveform `rate` times as fast at the same pitch.
-
-    The result is cut, or padded with zeros, to the original number of samples.
-    """
+    """Speeds a waveform up by `rate` at the same pitch; cuts or pads it to the same length."""
     played = _effects().time_stretch(samples, rate=rate, n_fft=_frame(samples))[: len(samples)]
     return np.pad(played, (0, len(samples) - len(played)))
 

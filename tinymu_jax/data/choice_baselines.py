@@ -17,10 +17,7 @@ def length_baseline(options: Sequence[str], right: int, longest: bool = False) -
 
 
 def option_baselines(questions: Sequence[tuple[Sequence[str], int]]) -> dict[str, list[float]]:
-    """Returns the name of each baseline -> the probability, per question, that it is right.
-
-    A question is a pair: its options, and the index of the right option.
-    """
+    """Returns each baseline's probability of being right per (options, index of right option)."""
     most = max(len(options) for options, _ in questions)
     return {
         "shortest option": [length_baseline(*question) for question in questions],

@@ -20,8 +20,7 @@ class FeatureConfig(ConfigBase):
     log_mel (float16): 160 kB; embeddings of the frozen encoder (bfloat16): 480 kB, the training
     step skips the encoder; text: token ids of a text file, for text-only decoder training."""
     mono: Mono = "first"
-    """How channels become one: first takes the first channel (training of TinyMU), mean averages
-    all channels (training of MATPAC)."""
+    """Stored channel: the first (as in TinyMU's training), or the mean of all (as in MATPAC's)."""
     resampler: Resampling = "torchaudio"
     """Resampling filter: torchaudio's default (training of TinyMU) or kaiser-best (MATPAC)."""
     max_seconds: float = 10.0
@@ -112,8 +111,7 @@ class SynthesisConfig:
     seed: int = 0
     """Random seed for the facts, sounds and questions of all clips."""
     held_out: bool = False
-    """Draw clips only from the combinations of facts that are reserved for tests; if False, only
-    from the other combinations."""
+    """Whether to draw the combinations of facts reserved for tests, instead of all others."""
     captions: int = 1
     """Number of captions per clip."""
     open: int = 2

@@ -93,10 +93,7 @@ def stored_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
 
 
 def folder_corpus(folder: str | Path, frames: int) -> Corpus:
-    """Lists the audio files below a folder that, by their headers, have the frames of a crop.
-
-    An audio file is decoded at every access.
-    """
+    """Lists a folder's audio files of at least `frames` frames; each access decodes the file."""
     folder = Path(folder)
     lengths = {path: _frames_by_header(path) for path in list_audio_files(folder)}
     paths = [path for path, length in lengths.items() if length >= frames]
@@ -146,10 +143,7 @@ class CropBatches(EpochBatches):
         steps: int,
         seed: int,
     ) -> None:
-        """Plans batches of crops of `frames` frames from a corpus.
-
-        See `EpochBatches` for the other arguments.
-        """
+        """Plans batches of crops of `frames` frames; see `EpochBatches` for other arguments."""
         self.corpus, self.frames = corpus, frames
         self._reported: set[int] = set()
         super().__init__(corpus.folder, len(corpus), clips, blocks, block_ids, seed, epochs, steps)

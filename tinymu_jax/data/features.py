@@ -17,10 +17,7 @@ from tinymu_jax.utils.shapes import round_up
 
 
 def read_recording(path: str | Path, config: FeatureConfig) -> Clip:
-    """Reads a recording with the config's channel mixing, resampler and maximum length.
-
-    See `read_clip` for errors.
-    """
+    """Reads a recording with `read_clip`, using the config's mono, resampler and max_seconds."""
     return read_clip(
         path, config.max_seconds, mono=config.mono, resampler=RESAMPLERS[config.resampler]
     )
@@ -61,10 +58,7 @@ def as_embeddings(vectors: np.ndarray) -> np.ndarray:
 
 
 def num_columns(features: np.ndarray, kind: FeatureKind, patch_size: int) -> int:
-    """Returns the number of encoder outputs for stored features, or of tokens if they are text.
-
-    `patch_size` is the number of log-mel frames per encoder output.
-    """
+    """Returns a clip's number of encoder outputs (one per `patch_size` frames) or text tokens."""
     if kind in ("embeddings", "text"):
         return len(features)
     frames = num_frames(len(features)) if kind == "waveform" else len(features)

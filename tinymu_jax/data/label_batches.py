@@ -78,9 +78,9 @@ class LabelBatches(EpochBatches):
         epochs: int,
         steps: int = 0,
     ) -> None:
-        """Plans batches of the clips of a reader's data set.
+        """Plans batches of the clips of a reader's data set; see `EpochBatches` for the rest.
 
-        `labels` maps a clip's file name to its label array; see `EpochBatches` for the others.
+        `labels` maps a clip's file name to the array of the clip's labels.
         """
         self.reader, self.labels, dataset = reader, labels, reader.dataset
         super().__init__(

@@ -45,10 +45,7 @@ class ClipReader:
         seed: int = 0,
         seconds: float | None = None,
     ) -> None:
-        """Prepares to read clips of a data set, cutting them to `seconds` if given.
-
-        See `PackedBatches` for the other arguments and errors.
-        """
+        """Prepares to read clips, cut to `seconds` if given; see `PackedBatches` for the rest."""
         self.dataset, self.config = dataset, config
         self.augment, self.seed = augment, seed
         self.cap = max_columns(dataset, config, augment)
@@ -68,15 +65,12 @@ class ClipReader:
     def read(
         self, records: Sequence[Record], block: int, num_clips: int
     ) -> tuple[np.ndarray, Int[np.ndarray, "C"]]:
-        """Augments and stacks the features of a block's clips, padded with zeros.
+        """Augments and stacks a block's clips; returns features (C, ...) and each clip's length.
 
         Args:
             records: the clips' records, at most `num_clips`.
             block: index of the block in the run, which seeds the augmentation.
             num_clips: number of clips C that the block is padded to.
-
-        Returns:
-            The features (C, ...), and the length of each clip, 0 for padding clips.
         """
         features = np.zeros((num_clips, self.size, *self.shape), self.dtype)
         lengths = np.zeros(num_clips, np.int32)
@@ -91,10 +85,7 @@ class ClipReader:
 
 
 class PackedBatches:
-    """The batches of packed questions of a run, by step number.
-
-    A batch holds only the blocks that this process computes.
-    """
+    """Batches of packed questions by step number, with only the blocks this process computes."""
 
     def __init__(
         self,

@@ -45,9 +45,7 @@ class QuestionLists(NamedTuple):
 def pair_with_folders(
     lists: Sequence[str | Path], folders: Sequence[str | Path]
 ) -> list[tuple[Path, Path]]:
-    """Returns pairs of each list and the folder of its recordings.
-
-    `folders` holds one folder for all lists, or one per list in the same order.
+    """Pairs each list with the folder of its recordings; `folders` has one for all, or one each.
 
     Raises:
         InputError: there is no list, the number of folders is wrong, or a folder does not exist.

@@ -30,8 +30,7 @@ from tinymu_jax.utils.files import (
 from tinymu_jax.utils.progress import Progress, no_progress
 
 STARTED_FILE = "preparing.json"
-"""File with the settings and fingerprints of a data set's inputs, written first: a rerun with other
-inputs is refused."""
+"""File with a data set's settings and inputs, written first: a rerun with others is refused."""
 
 Manifest = dict[str, Any]
 
@@ -132,11 +131,7 @@ def _make_shards(
     encoder: Checkpoint | None,
     progress: Progress,
 ) -> list[Manifest]:
-    """Writes the shards that are missing in the output folder; returns all shards' manifests.
-
-    Raises:
-        InputError: too many recordings are unusable.
-    """
+    """Writes the shards that are missing in the output folder; returns all shards' manifests."""
     manifests = [_read_manifest(shard.path) for shard in shards]
     missing = [index for index, manifest in enumerate(manifests) if manifest is None]
     total = sum(len(shard.clips) for shard in shards)
@@ -172,11 +167,7 @@ def _read_manifest(path: Path) -> Manifest | None:
 def _check_bad(
     manifests: Sequence[Manifest | None], total: int, max_fraction: float, output: Path
 ) -> None:
-    """Writes the unusable recordings of finished shards to bad.jsonl.
-
-    Raises:
-        InputError: the number of unusable recordings exceeds `max_fraction` of `total` clips.
-    """
+    """Writes bad.jsonl; raises `InputError` if it lists more than `max_fraction` of all clips."""
     bad = [fault for manifest in manifests if manifest for fault in manifest["bad"]]
     lines = "".join(json.dumps(fault, ensure_ascii=False) + "\n" for fault in bad)
     write_text(output / BAD_FILE, lines)
@@ -189,10 +180,7 @@ def _check_bad(
 
 
 def _finish(output: Path, inputs: Manifest, shards: Sequence[Manifest]) -> Manifest:
-    """Joins the shards' manifests; writes the data set's index and, last, its manifest.
-
-    Returns the manifest.
-    """
+    """Writes the index and, last, the manifest of the data set; returns the manifest."""
     counts = [len(lengths) for shard in shards for lengths in shard["prompts"]]
     prompt, answer = (
         np.array([n for shard in shards for lengths in shard[key] for n in lengths], np.int32)

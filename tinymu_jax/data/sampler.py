@@ -57,10 +57,7 @@ class BlockCounts(NamedTuple):
 
 
 class PackingPlan(NamedTuple):
-    """The packing of a run: which groups of questions are in which row of which of B blocks.
-
-    The plan has N entries, one per group and epoch, in the order of the blocks.
-    """
+    """The packing of all epochs: B blocks, and the row of each group in each epoch (N entries)."""
 
     groups: QuestionGroups
     group: Int[np.ndarray, "N"]
@@ -76,10 +73,7 @@ class PackingPlan(NamedTuple):
         return len(self.start) - 1
 
     def entries(self, first: int, stop: int | None = None) -> slice:
-        """Returns the slice of the plan's entries in blocks `first` to before `stop`.
-
-        `stop` is `first + 1` by default; blocks from B on have no entries.
-        """
+        """Returns the slice of entries in block `first`, or in blocks `first` to before `stop`."""
         stop = first + 1 if stop is None else stop
         return slice(*(self.start[min(number, self.num_blocks)] for number in (first, stop)))
 
@@ -145,10 +139,7 @@ def make_groups(
 
 
 def shuffled(groups: QuestionGroups, seed: int, epochs: int) -> Iterator[int]:
-    """Yields the index of every group once per epoch, with clips in random order.
-
-    The groups of one clip follow each other.
-    """
+    """Yields each group's index once per epoch, with clips in random order and kept together."""
     edges = np.flatnonzero(np.diff(groups.record, prepend=-1, append=-1))
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(edges) - 1)
@@ -253,10 +244,7 @@ class _RowPacker:
         return next(([age] for age in self.by_age if self._fit([age], room)), [])
 
     def _best_fit(self, room: int) -> list[int]:
-        """Returns the ages of the one or two groups that leave least of `room` positions empty.
-
-        Returns [] if these groups do not fit into the block.
-        """
+        """Returns the ages of the one or two groups that fill `room` best; [] if none fits."""
         single = bisect.bisect_right(self.lengths, room) - 1
         if single < 0:
             return []

@@ -53,12 +53,9 @@ class Shard(NamedTuple):
 def write_shard(
     shard: Shard, clip_features: Iterable[ClipFeatures], patch_size: int = 16
 ) -> dict[str, Any]:
-    """Writes a shard and its manifest (a .json file beside the shard), and returns the manifest.
+    """Writes a shard's clips and its manifest (a .json file beside it); returns the manifest.
 
-    Args:
-        shard: the shard's path, kind of features and tokenizer.
-        clip_features: the shard's clips, in order; the manifest lists those with errors as bad.
-        patch_size: number of log-mel frames per encoder output.
+    The manifest lists clips whose features are an error as bad.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -91,10 +88,7 @@ def write_shard(
 
 
 def read_features(shard: Shard, done: Callable[[], Any]) -> Iterator[ClipFeatures]:
-    """Yields the waveform, log-mel or text tokens of each clip of a shard, or the reading error.
-
-    Calls `done` after each clip.
-    """
+    """Yields each clip's waveform, log-mel, text tokens or error; calls `done` after each clip."""
     kind = shard.features.kind
     convert = as_waveform if kind == "waveform" else as_log_mel
     tokenizer = None if shard.tokenizer is None else Tokenizer(shard.tokenizer)
@@ -131,10 +125,7 @@ def _read_and_write(shard: Shard) -> dict[str, Any]:
 def make_shards(
     shards: Sequence[Shard], workers: int, report_done: ReportDone
 ) -> Iterator[FinishedShard]:
-    """Writes shards of waveforms, log-mels or texts in `workers` processes (0: one per core).
-
-    Yields the index and manifest of each shard when it is finished.
-    """
+    """Writes shards in `workers` processes (0: one per core); yields each index and manifest."""
     if not shards:
         return
     counter = SPAWN.Value("q", 0)
@@ -153,10 +144,7 @@ def make_shards(
 def encode_shards(
     shards: Sequence[Shard], encoder: Checkpoint, report_done: ReportDone
 ) -> Iterator[FinishedShard]:
-    """Writes shards of encoder embeddings one by one; yields the index and manifest of each.
-
-    Recordings are read in threads and encoded in batches.
-    """
+    """Writes shards of embeddings, reading clips in threads; yields each index and manifest."""
     import jax
 
     from tinymu_jax.inference.chunked_encoding import encode_clips

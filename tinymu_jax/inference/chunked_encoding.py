@@ -204,7 +204,7 @@ def _padded_length(length: int, config: MatpacConfig) -> int:
 def _batch_rows(
     rows: Sequence[_Row], columns: Sequence[Columns], length: int, config: MatpacConfig
 ) -> tuple[np.ndarray, ...]:
-    """Pads rows to `length` columns and the batch to a power of 2; returns `encode_rows`' arrays."""
+    """Pads rows to `length` columns, the batch to a power of 2; returns `encode_rows`' arrays."""
     count = 1 << (len(rows) - 1).bit_length()
     samples = np.zeros((count, length, column_samples(config.patch_size)), np.float32)
     num_frames, start, stop = np.zeros((count, length), np.int32), *np.zeros((2, count, 1), int)

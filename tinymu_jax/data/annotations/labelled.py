@@ -124,10 +124,10 @@ def read_labelled_table(
 
 
 def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
-    """Reads the labels of each file from a csv, see `read_labelled_table`, by file name.
+    """Returns the labels of each file in a csv, by file name.
 
     Raises:
-        InputError: the csv is invalid, or names a file twice.
+        InputError: the csv is invalid, see `read_labelled_table`, or names a file twice.
     """
     labels_by_file: dict[str, tuple[str, ...]] = {}
     for file, labels, _ in read_label_rows(path, None)[1]:
@@ -140,11 +140,9 @@ def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
 def read_label_rows(
     path: str | Path, label: str | None
 ) -> tuple[str, list[tuple[str, tuple[str, ...], str]]]:
-    """Reads the rows of a csv with labels, see `read_labelled_table`.
+    """Returns the name of a csv's label column, and the file, labels and split of each row.
 
-    Returns:
-        The name of the column that holds the labels; the file, the labels and the split of each
-        row, the split being "" where the csv gives none.
+    A split that the csv does not give is "". See `read_labelled_table` for the columns.
     """
     rows = list(read_rows(Path(path), (), "name a csv of file, label, split"))
     columns = rows[0].fields if rows else {}

@@ -96,10 +96,7 @@ def openmic(folder: Path) -> LabelledSet:
 
 
 def magnatagatune(folder: Path) -> LabelledSet:
-    """Reads MagnaTagATune with its fifty most frequent tags.
-
-    The folders 0 to b are the training split, c is the validation split, d to f the test split.
-    """
+    """Reads MagnaTagATune with its fifty most frequent tags; splits are `MTT_SPLITS`."""
     annotated = read_magnatagatune(_existing(folder / ANNOTATIONS)).clips
     counts = Counter(tag for clip in annotated for tag in clip.tags.get(UNSORTED, ()))
     top = sorted(sorted(counts), key=lambda tag: -counts[tag])[:MTT_TAGS]
@@ -180,13 +177,10 @@ def read_labelled_set(name: str, folder: str | Path) -> LabelledSet:
 def read_labelled_sets(
     data: Path, audio: Path, name: str | None, labels: Sequence[str]
 ) -> list[LabelledSet]:
-    """Reads a named public data set, or a csv as one data set for each of several label columns.
+    """Reads one public data set, or a csv as one data set per label column.
 
-    Args:
-        data: folder of the public data set, or path of the csv.
-        audio: folder of the csv's recordings.
-        name: name of the public data set, see `read_labelled_set`; None for a csv.
-        labels: names of the csv's label columns; empty: `label` or `labels`.
+    `data` is the folder of the public data set `name`; if `name` is None, `data` is a csv with the
+    columns `labels` (if empty: the default column), whose recordings are in the folder `audio`.
 
     Raises:
         InputError: see `read_labelled_set` and `read_labelled_table`.

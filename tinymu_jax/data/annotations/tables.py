@@ -182,10 +182,7 @@ def to_rows(
 
 
 def unique_clips(clips: Iterable[tuple[TableRow, AnnotatedClip]]) -> list[AnnotatedClip]:
-    """Checks that no clip occurs twice, and returns the clips without their rows.
-
-    Args:
-        clips: pairs of a clip and the table row it was read from, which error messages name.
+    """Checks pairs of a table row and its clip for repeated clips, and returns the clips.
 
     Raises:
         InputError: two clips from different lines have the same identifier or file.

@@ -16,8 +16,8 @@ TONICS = {"low": 64, "high": 82}
 """MIDI note of each register's lowest tonic."""
 
 KEYS = (0, 2, 4)
-"""Semitones from the register's lowest tonic to the possible tonics, chosen so that the major third
-of one key is never the minor third of another."""
+"""Possible tonics in semitones above a register's lowest tonic. They differ by whole tones, so that
+the major third of one key is never the minor third of another."""
 
 FIRST, HALF, WEAK = 1.0, 0.7, 0.3
 """Loudness of notes on a bar's first beat, on the third of four beats, and on all other beats."""
@@ -51,10 +51,7 @@ def _heights(contour: str, count: int) -> list[float]:
 
 
 def write_melody(facts: Facts, seconds: float, rng: np.random.Generator) -> list[Note]:
-    """Composes a melody with a clip's tempo, metre and contour, as long as the clip.
-
-    A beat has one note, or two short ones; notes are chord tones or their neighbours in the scale.
-    """
+    """Composes a melody of chord tones and their neighbours, with one or two notes per beat."""
     low, high = TEMPO_BPM[facts.tempo]
     beat = 60 / (low + (high - low) * rng.random())
     start = 0.02 + 0.1 * rng.random()
@@ -84,10 +81,7 @@ def _frequency(facts: Facts, tonic: float, degree: int) -> float:
 
 
 def play(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) -> Samples:
-    """Renders a melody to `count` samples on the clip's instrument, solo or in chords.
-
-    The key is drawn from the possible tonics of the clip's register.
-    """
+    """Renders a melody to `count` samples on the clip's instrument, in a random key."""
     key = KEYS[int(rng.random() * len(KEYS))]
     tonic = TONICS[facts.register] + key + 0.3 * (rng.random() - 0.5)
     instrument = INSTRUMENTS[facts.timbre]
@@ -106,10 +100,7 @@ def play(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) 
 
 
 def play_drums(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) -> Samples:
-    """Renders a drum part for a melody to `count` samples, with a hit at each note.
-
-    The first beat of a bar has kick and hat, the third of four beats a snare, other beats a hat.
-    """
+    """Renders drums to `count` samples, with hits at each note, chosen by the note's strength."""
     mix = np.zeros(count, np.float32)
     level = np.float32(0.7 + 0.3 * rng.random())
     for note in notes:
@@ -122,8 +113,7 @@ def play_drums(facts: Facts, notes: list[Note], count: int, rng: np.random.Gener
 
 
 ECHOES = ((1116, 0.84), (1188, 0.83), (1277, 0.82), (1356, 0.81))
-"""Delay in samples, to be scaled by the room's size, and feedback of each of Schroeder's comb
-filters."""
+"""Delay in samples, for a room of size 1, and feedback of each of Schroeder's comb filters."""
 
 
 def add_reverb(dry: Samples, rng: np.random.Generator) -> Samples:
@@ -140,10 +130,7 @@ def add_reverb(dry: Samples, rng: np.random.Generator) -> Samples:
 
 
 def _delay_line(x: Samples, delay: int, feedback: np.float32) -> Samples:
-    """Feeds samples through a delay line: line[t + delay] = x[t] + feedback * line[t].
-
-    The line begins with `delay` zeros and is `delay` samples longer than `x`.
-    """
+    """Returns `delay` zeros, then samples with line[t + delay] = x[t] + feedback * line[t]."""
     line = np.zeros(len(x) + delay, np.float32)
     for start in range(0, len(x), delay):
         stop = min(start + delay, len(x))

@@ -55,13 +55,9 @@ def draw_facts(
     timbre: str | None = None,
     extra: tuple[str, ...] = (),
 ) -> Facts:
-    """Draws the facts of a clip at random.
+    """Draws a clip's facts from the combinations reserved for tests (`held_out`), or all others.
 
-    Args:
-        rng: source of randomness.
-        held_out: draw from the combinations reserved for tests; if False, from all others.
-        timbre: the clip's timbre; None draws a timbre.
-        extra: timbres to draw from in addition to the timbres in `FACTS`.
+    The timbre is `timbre`; if None, it is drawn from the timbres in `FACTS` and `extra`.
     """
     choices = {**FACTS, "timbre": (*FACTS["timbre"], *extra)}
     while True:

@@ -76,11 +76,7 @@ def question_mix(config: SynthesisConfig) -> QuestionMix:
 def draw_clip_facts(
     config: SynthesisConfig, number: int, text: bool = False
 ) -> tuple[Facts, np.random.Generator]:
-    """Draws the facts of the clip (or text) with a number.
-
-    Returns:
-        The facts, and the random generator for the sound and questions of the clip.
-    """
+    """Draws a clip's (or text's) facts; returns them, and the generator for sound and questions."""
     rng = np.random.default_rng([config.seed, int(config.held_out), int(text), number])
     return draw_facts(rng, config.held_out, config.timbre, _extra(config, text)), rng
 
@@ -164,11 +160,7 @@ def _check_config(config: SynthesisConfig) -> None:
 
 
 def _check_folder(output: Path, manifest: dict[str, Any]) -> bool:
-    """Returns whether the output folder is complete; removes partial files if it is not.
-
-    Raises:
-        InputError: the folder holds clips whose settings differ from `manifest`, or other files.
-    """
+    """Returns whether the folder is complete; raises `InputError` if it holds anything else."""
     for name in (DONE_FILE, STARTED_FILE):
         if exists(output / name) and read_json_object(output / name, "name another") != manifest:
             raise InputError(
@@ -245,10 +237,7 @@ def _write_texts(output: Path, config: SynthesisConfig) -> None:
 
 
 def _record(name: str, question: SyntheticQuestion) -> dict[str, Any]:
-    """Returns a question about the file `name` as a MusicSkills record.
-
-    Beyond MusicSkills' keys, the record has `facts` and `options`, which the evaluation uses.
-    """
+    """Returns a MusicSkills record of a question; `facts` and `options` are for the evaluation."""
     return {
         "file_name": name,
         "input_text": question.prompt,

@@ -1,7 +1,6 @@
 """Synthesizes notes of each timbre and drum hits with numpy, identically on every machine.
 
-Notes are read from wavetables (one period of a wave); wavetables for high notes have fewer
-harmonics, which avoids aliasing.
+Wavetables (one period of a wave) for high notes have fewer harmonics, which avoids aliasing.
 """
 
 import math
@@ -35,10 +34,7 @@ def read_table(table: Samples, cycles: np.ndarray) -> Samples:
 
 @lru_cache(maxsize=512)
 def _sum_of_sines(amplitudes: tuple[float, ...]) -> Samples:
-    """Returns a wavetable with peak 1 that sums harmonics 1, 2, ... with the given amplitudes.
-
-    Its first sample is repeated at the end.
-    """
+    """Returns a wavetable, peak 1, of harmonics 1, 2, ...; it ends with its first sample again."""
     cycle = np.arange(TABLE + 1) / TABLE
     wave = sum(
         a * np.sin(2 * np.pi * (k * cycle + 0.17 * k * k)) for k, a in enumerate(amplitudes, 1) if a
@@ -71,7 +67,7 @@ def _decay(count: int, seconds: float) -> Samples:
 
 
 def _cycles(frequency: float, count: int, vibrato: float = 0.0, phase: float = 0.0) -> np.ndarray:
-    """Returns the phase, in periods, of each of `count` samples of a tone, starting at `phase`.
+    """Returns the phase, in periods, of each of `count` samples of a tone.
 
     `vibrato` is the depth, in periods, of a vibrato of 5.5 Hz.
     """
@@ -101,10 +97,7 @@ STRINGS, PERIOD = 32, 64
 
 @lru_cache(maxsize=2 * STRINGS)
 def _string(number: int, high: bool) -> Samples:
-    """Returns 1000 periods, of `PERIOD` samples each, of a plucked string (Karplus-Strong).
-
-    `number` seeds the initial noise, which is smoother for high notes.
-    """
+    """Returns a plucked string of `PERIOD` samples over 1000 periods; high ones start smoother."""
     state = np.random.default_rng([7, number]).random(PERIOD) - 0.5
     for _ in range(3 if high else 1):
         state = (state + np.roll(state, 1)) / 2
@@ -213,8 +206,7 @@ INSTRUMENTS: Mapping[str, Instrument] = {
     instrument.__name__: instrument
     for instrument in (pluck, organ, flute, brass, bell, bass, square, voice, accordion)
 }
-"""Function that renders a note, by timbre. It takes the frequency in Hz, the number of samples and
-a random generator, and returns samples with a peak of at most about 1."""
+"""By timbre: function of (Hz, number of samples, generator) that renders a note, peak about 1."""
 
 
 @lru_cache(maxsize=1)

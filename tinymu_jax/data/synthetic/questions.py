@@ -1,7 +1,6 @@
 """Asks questions about a clip's facts in MusicSkills' four formats, with balanced answers.
 
-The wording of a question is independent of the right answer, so that a model without audio does no
-better than chance.
+A question's wording is independent of its answer: without audio, no model is better than chance.
 """
 
 from collections.abc import Sequence
@@ -119,10 +118,7 @@ def ask_caption(rng: np.random.Generator, facts: Facts) -> SyntheticQuestion:
 def make_questions(
     rng: np.random.Generator, facts: Facts, mix: QuestionMix, extra: Sequence[str] = ()
 ) -> list[SyntheticQuestion]:
-    """Writes the numbers of questions in `mix` about a clip, each about randomly drawn facts.
-
-    The first multiple-choice question is about the timbre. `extra` timbres may be wrong answers.
-    """
+    """Writes questions about random facts of a clip, as many in each format as `mix` says."""
 
     def draw(count: int) -> list[str]:
         return _shuffle(rng, list(FACTS))[:count]
