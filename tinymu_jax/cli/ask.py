@@ -1,4 +1,4 @@
-"""`tinymu ask`, `tinymu score`, `tinymu embed`."""
+"""The `tinymu ask`, `tinymu score` and `tinymu embed` commands."""
 
 import json
 import sys
@@ -31,15 +31,15 @@ class Ask:
     prompt: str = ""
     """The question."""
     max_new_tokens: int = 300
-    """Longest answer."""
+    """Maximum number of tokens of an answer."""
     strategy: Literal["greedy", "top-p"] = "greedy"
-    """Take the most probable token, or sample from the nucleus."""
+    """How to choose each token: greedy takes the most probable one, top-p samples one."""
     top_p: float = 0.8
-    """Probability of the nucleus that top-p samples from."""
+    """Total probability of the most probable tokens from which top-p samples."""
     temperature: float = 1.0
-    """Divides the logits before top-p; 0 or less means 1, as published."""
+    """Divisor of the logits for top-p sampling; 0 or less means 1, as published."""
     seed: int = 0
-    """Random seed."""
+    """Seed of the sampling."""
     truncate_prompt: bool = False
     """Cut a prompt of over 129 tokens instead of refusing it."""
     json: bool = False
@@ -47,7 +47,7 @@ class Ask:
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
 
     def run(self) -> int:
-        """Prints the answers; returns the exit code."""
+        """Asks the model about each recording and prints the answers; returns the exit code."""
         if not self.prompt:
             raise InputError('no prompt: ask something with --prompt "..."')
         require_recordings(self.recordings, self.json)
@@ -69,7 +69,7 @@ class Ask:
         return 2 if num_errors else 0
 
     def _show(self, recording: str, answer: Any) -> bool:
-        """Prints one answer or error; returns whether it was an error."""
+        """Prints the answer or error for one recording; returns whether it was an error."""
         if isinstance(answer, InputError):
             show_error(recording, answer, self.json)
             return True
@@ -97,10 +97,10 @@ class ScoreCommand:
     prompt: str = ""
     """The question."""
     option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """An answer to choose from; give it again for each."""
+    """An answer to score; repeat the option for each answer."""
     normalize: Literal["sum", "length", "pmi"] = "sum"
-    """Which probability sorts the table: of the summed log-likelihood, of its mean per token, or of
-    its difference to the log-likelihood without audio (pointwise mutual information)."""
+    """Score whose probability sorts the table: sum (log-likelihood), length (log-likelihood per
+    token) or pmi (log-likelihood minus that without audio, pointwise mutual information)."""
     truncate_prompt: bool = False
     """Cut a prompt of over 129 tokens instead of refusing it."""
     json: bool = False
@@ -108,7 +108,7 @@ class ScoreCommand:
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
 
     def run(self) -> int:
-        """Prints a table for each recording; returns the exit code."""
+        """Scores the answers for each recording and prints tables; returns the exit code."""
         if not self.prompt:
             raise InputError('no prompt: ask something with --prompt "..."')
         if len(self.option) < 2:
@@ -124,7 +124,7 @@ class ScoreCommand:
         return run_each(self.recordings, "scoring", self.json, score)
 
     def _show(self, recording: str, rows: list[Any], clip: Any) -> None:
-        """Prints the options, the most probable first."""
+        """Prints the scored answers for a recording, the most probable first."""
         from tinymu_jax.inference.scoring import NORMALIZE
 
         rows = sorted(rows, key=lambda row: -getattr(row, NORMALIZE[self.normalize]))
@@ -147,24 +147,25 @@ class ScoreCommand:
 
 @dataclass(frozen=True)
 class Embed:
-    """Write the encoder's vectors of recordings, one .npy file each, one row per 160 ms."""
+    """Write the encoder's embeddings of recordings: a .npy file each, with a row per 160 ms."""
 
     recordings: Recordings = ()
     """wav, flac, ogg or mp3 files."""
     output: Path = Path("embeddings")
     """Folder for the .npy files."""
     chunking: Literal["precise", "fast", "fast-interleaved"] = "precise"
-    """precise gives the published results; fast-interleaved has the published order of fast."""
+    """How long recordings are encoded in chunks: precise gives the published results; fast pads the
+    last chunk; fast-interleaved is fast with the rows in the published order."""
     all_layers: bool = False
-    """Write all layers, (layers, rows, width), instead of the last."""
+    """Write the outputs of all layers, (layers, rows, width), instead of the last layer's."""
     plot: bool = False
-    """Also plot each log-mel (.png)."""
+    """Also plot the log-mel spectrogram of each recording (.png)."""
     json: bool = False
     """Print one JSON object per recording instead of text."""
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
 
     def run(self) -> int:
-        """Writes the files; returns the exit code."""
+        """Embeds each recording and writes its file; returns the exit code."""
         require_recordings(self.recordings, self.json)
         targets = self._targets()
         check_folder(self.output)
@@ -176,7 +177,7 @@ class Embed:
         return run_each(self.recordings, "embedding", self.json, embed)
 
     def _targets(self) -> dict[str, Path]:
-        """Returns the output of each recording; two recordings must not share one."""
+        """Returns the output file of each recording; raises `InputError` if two are the same."""
         targets: dict[str, Path] = {}
         for recording in self.recordings:
             target = self.output / f"{Path(recording).stem}.npy"
@@ -191,7 +192,7 @@ class Embed:
         return targets
 
     def _embed(self, model: Any, recording: str, target: Path) -> None:
-        """Embeds one recording, and writes the files."""
+        """Embeds a recording, writes the embeddings to `target` and, if asked, a plot beside it."""
         import numpy as np
 
         from tinymu_jax.audio.load import read_clip

@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FromTorch:
-    """Convert a PyTorch checkpoint to a checkpoint folder, without PyTorch.
+    """Convert a PyTorch checkpoint to a checkpoint folder; PyTorch need not be installed.
 
     Reads a published TinyMU .pt (with its yaml and, for other sizes, a json beside it), a MATPAC or
-    MATPAC++ .pt (also a pre-training checkpoint with its teachers), or a SmolLM2 folder. The result
-    is converted back and compared with the source bit for bit. A model card is written with it.
+    MATPAC++ .pt (also a pre-training checkpoint with its teachers), or a SmolLM2 folder. Writes the
+    folder with a model card, converts it back, and compares the weights with the source bit for
+    bit.
     """
 
     source: tyro.conf.Positional[Path]
@@ -47,12 +48,15 @@ class FromTorch:
     probe: Path | None = None
     """File of a probe to add to a MATPAC encoder."""
     tokenizer: str | None = None
-    """tokenizer.json to include; default: the one beside the source."""
+    """tokenizer.json to include; default: the tokenizer.json beside the source."""
     verify: tuple[str, ...] = ()
-    """Recordings: both models answer a question about them, and the answers are compared."""
+    """Recordings about which both models answer a question, so that the answers are compared."""
 
     def run(self) -> int:
-        """Converts and compares; returns the exit code: 1 if the answers differ."""
+        """Converts the checkpoint and compares it with the source bit for bit.
+
+        Returns the exit code, which is 1 if the models' answers about recordings differ.
+        """
         from tinymu_jax.checkpoints.pytorch.convert import check_converted
 
         if not exists(self.source):
@@ -65,8 +69,8 @@ class FromTorch:
         numbers = sum(leaf.size for _, leaf in flatten(checkpoint.params))
         kind = type(checkpoint.config).__name__.removesuffix("Config")
         save_checkpoint(self.output, checkpoint)
-        # The comparison below maps both files. Free the copy in memory first: the unpickler holds
-        # it in a reference cycle.
+        # Free the weights before the comparison maps both files into memory. The unpickler holds
+        # the weights in a reference cycle, which only the garbage collector frees.
         del checkpoint
         gc.collect()
         verified = check_converted(self.source, self.output, self.probe)
@@ -84,12 +88,12 @@ class FromTorch:
 
 @dataclass(frozen=True)
 class ToTorch:
-    """Convert a checkpoint for PyTorch, without PyTorch.
+    """Convert a checkpoint to a PyTorch checkpoint; PyTorch need not be installed.
 
-    A TinyMU becomes the .pt that the original loads strictly, with its yaml and, for other sizes, a
-    json; or a .safetensors file with the same keys. A MATPAC encoder and a pre-training checkpoint
-    become a .pt as published, a decoder alone a SmolLM2 folder. The result is read again and
-    compared bit for bit.
+    A TinyMU becomes a .pt that the original code loads strictly, with its yaml and, for other
+    sizes, a json; or a .safetensors file with the same keys. A MATPAC encoder or a pre-training
+    checkpoint becomes a .pt in the published format; a decoder alone becomes a SmolLM2 folder. The
+    result is read again and compared with the checkpoint bit for bit.
     """
 
     checkpoint: tyro.conf.Positional[str]
@@ -100,7 +104,7 @@ class ToTorch:
     """Write only the encoder of a TinyMU, or the student's encoder of a pre-training checkpoint."""
 
     def run(self) -> int:
-        """Converts and compares; returns the exit code."""
+        """Converts the checkpoint, compares it with the result and returns the exit code."""
         from tinymu_jax.checkpoints.pytorch import smollm2
         from tinymu_jax.checkpoints.pytorch.convert import check_written, write_model
 
@@ -130,7 +134,7 @@ class ToTorch:
             raise InputError(f"{self.output}: name a file that ends in .pt or .safetensors")
 
     def _check_folder(self) -> None:
-        """Refuses to write a decoder over something else."""
+        """Raises `InputError` if the output folder holds anything but a decoder."""
         if exists(self.output) and not self.output.is_dir():
             raise InputError(f"{self.output}: is a file; a decoder is written to a folder")
         if self.output.resolve() == Path(self.checkpoint).resolve():
@@ -145,9 +149,9 @@ class ToTorch:
 
 @dataclass(frozen=True)
 class Verify:
-    """Compare two checkpoints on recordings.
+    """Compare two checkpoints by their answers about recordings.
 
-    Both models answer the same question about each recording; then both score the first one's
+    Both models answer the same question about each recording; then both score the first model's
     answer. Prints the largest logit difference and the share of equal greedy tokens.
     """
 
@@ -162,12 +166,12 @@ class Verify:
     tokenizer: str | None = None
     """tokenizer.json or hub name of the decoder, if a checkpoint has no tokenizer."""
     max_new_tokens: int = 64
-    """Greedy tokens to compare."""
+    """Maximum number of tokens of an answer, generated greedily."""
     tolerance: float = 1e-3
     """Largest logit difference that passes."""
 
     def run(self) -> int:
-        """Prints a line per recording and a verdict; returns 0 if the models agree, else 1."""
+        """Compares the models on each recording; returns the exit code: 0 if they agree, else 1."""
         from tinymu_jax.inference.compare import compare_models
 
         if not self.recordings:
@@ -209,7 +213,7 @@ class Verify:
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert checkpoints from and to PyTorch, and compare two of them."""
+    """Convert checkpoints from and to PyTorch, and compare two checkpoints."""
 
     command: Annotated[
         Annotated[FromTorch, tyro.conf.subcommand("from-torch")]
@@ -219,5 +223,5 @@ class Convert:
     ]
 
     def run(self) -> int:
-        """Runs the command; returns the exit code."""
+        """Runs the chosen subcommand; returns its exit code."""
         return self.command.run()

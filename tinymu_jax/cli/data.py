@@ -26,29 +26,30 @@ from tinymu_jax.utils.progress import show_progress
 class Prepare:
     """Turn question lists and their recordings into shards for training.
 
-    Without lists, the recordings alone are prepared for pre-training the encoder: whole
-    recordings, the mean of their channels, resampled with kaiser-best, unless options say
-    otherwise. An interrupted command continues when it is run again.
+    Without lists, the recordings alone are prepared for pre-training the encoder. By default, they
+    are then kept whole, and their channels are averaged and resampled with kaiser-best. If the
+    command is interrupted, run it again to continue.
     """
 
     lists: tuple[Path, ...] = ()
     """JSON files of MusicSkills records; none for pre-training."""
     audio: tuple[Path, ...] = ()
     """Folders of the recordings: one for all lists, or one per list in the same order. Without
-    lists, all recordings below these folders."""
+    lists, all recordings below these folders are prepared."""
     output: Path = Path("data/prepared")
-    """Folder of the data set."""
+    """Folder for the prepared data set."""
     features: FeatureKind | None = None
     """What to store. waveform (int16, 16 kHz): 320 kB for 10 s, can be augmented; log_mel (float16,
     the default): 160 kB; embeddings of the frozen encoder (bfloat16): 480 kB, the training step
     skips the encoder; text: token ids of text files in place of audio, for text-only training."""
     mono: Mono | None = None
-    """The first channel, as TinyMU is trained (the default with lists), or the mean of all, as
-    MATPAC is (the default without)."""
+    """Which channel to use: the first, as in TinyMU's training (default with lists), or the mean of
+    all channels, as in MATPAC's training (default without lists)."""
     resampler: Resampling | None = None
-    """torchaudio's default, as TinyMU is trained (with lists), or kaiser-best, as MATPAC is."""
+    """How to resample: by torchaudio's default, as in TinyMU's training (default with lists), or
+    with kaiser-best, as in MATPAC's training (default without lists)."""
     max_seconds: float | None = None
-    """Cut recordings to this length; default: 10 s with lists, no limit without."""
+    """Cut recordings to this length; default: 10 s with lists, no limit without lists."""
     checkpoint: str | None = None
     """Checkpoint whose encoder computes the embeddings, for --features embeddings."""
     tokenizer: str = DECODER
@@ -57,14 +58,14 @@ class Prepare:
     max_bad_fraction: float = 0.001
     """Largest fraction of recordings that may be missing or unusable."""
     clips_per_shard: int = 1024
-    """Clips in one file."""
+    """Number of clips in one shard."""
     workers: int = 0
-    """Processes; 0 means one per core."""
+    """Number of processes; 0 means one per CPU core."""
     json: bool = False
-    """Print the manifest (dataset.json) instead of text."""
+    """Print the data set's manifest (dataset.json) instead of text."""
 
     def run(self) -> int:
-        """Prepares the data set; returns the exit code."""
+        """Prepares the data set and prints its size; returns the exit code."""
         from tinymu_jax.checkpoints.open import open_checkpoint, read_tokenizer
         from tinymu_jax.data.dataset import BAD_FILE
         from tinymu_jax.data.prepare import prepare
@@ -96,7 +97,7 @@ class Prepare:
         return 0
 
     def _feature_config(self) -> FeatureConfig:
-        """Returns the published config of TinyMU or, without lists, of MATPAC, with overrides."""
+        """Returns TinyMU's published feature config (MATPAC's without lists), with the options."""
         from tinymu_jax.data.crops import MATPAC_FEATURES
 
         if not self.lists and self.features == "text":
@@ -115,16 +116,16 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Synthesize:
-    """Synthesise clips from known facts, with questions about them, for training and tests."""
+    """Synthesise music clips from known facts, and questions about them, for training and tests."""
 
     output: tyro.conf.Positional[Path]
-    """A new or empty folder."""
+    """Folder to write; a new or empty one."""
     synthesis: Annotated[SynthesisConfig, tyro.conf.arg(name="")] = field(
         default_factory=SynthesisConfig
     )
 
     def run(self) -> int:
-        """Synthesises; returns the exit code."""
+        """Synthesises the folder and prints what to do next; returns the exit code."""
         from tinymu_jax.data.synthetic.generate import CLIPS, FACTS_FILE, LISTS, synthesize
 
         with show_progress("synthesising") as progress:
@@ -141,17 +142,17 @@ class Synthesize:
 
 @dataclass(frozen=True)
 class Stats:
-    """Print the sizes of a prepared data set, and how full its packed rows will be."""
+    """Print the size of a prepared data set, and how full its packed rows will be in training."""
 
     folder: tyro.conf.Positional[str]
     """Folder of the data set, or its URL on a bucket."""
     packing: PackingConfig = field(default_factory=PackingConfig)
-    """How questions will be packed."""
+    """How training will pack questions into rows."""
     json: bool = False
     """Print JSON instead of text."""
 
     def run(self) -> int:
-        """Prints the figures; returns the exit code."""
+        """Computes and prints the data set's figures; returns the exit code."""
         from tinymu_jax.data.dataset import Dataset
         from tinymu_jax.data.remote import local_path
         from tinymu_jax.data.sampler import make_groups, make_plan
@@ -181,7 +182,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Data:
-    """Build questions, synthesise clips, prepare data sets for training, and inspect them."""
+    """Build questions, synthesise clips, prepare data sets for training, and inspect data sets."""
 
     command: Annotated[
         Annotated[Synthesize, tyro.conf.subcommand("synthesize")]
@@ -193,5 +194,5 @@ class Data:
     ]
 
     def run(self) -> int:
-        """Runs the command; returns the exit code."""
+        """Runs the chosen subcommand; returns its exit code."""
         return self.command.run()

@@ -1,4 +1,4 @@
-"""`tinymu evaluate`: benchmarks of a TinyMU, and linear probes of an encoder."""
+"""The `tinymu evaluate` commands: benchmarks of a TinyMU, and linear probes of an encoder."""
 
 import math
 import sys
@@ -45,17 +45,20 @@ from tinymu_jax.utils.progress import show_progress
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """The model to evaluate, and the output folder."""
+    """Options of all benchmarks: the model to evaluate and the output folder."""
 
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
     output: Path = Path("evaluation")
     """Folder for report.html, report.md, report.json and all responses (responses.jsonl), from
     which a stopped run resumes."""
     max_new_tokens: int = 64
-    """Maximum length of an answer."""
+    """Maximum number of tokens of an answer."""
 
     def run(self, evaluate: Callable[[EvalModel], EvalResult]) -> int:
-        """Loads the model, evaluates it and writes the report; returns the exit code."""
+        """Loads the model, calls `evaluate`, writes a report and returns the exit code.
+
+        The code is 3 if recordings were missing.
+        """
         model = self.model.load_assistant()
         settings = {name: str(value) for name, value in vars(self.model).items()}
         with show_progress("asking") as progress:
@@ -78,7 +81,7 @@ class EvalOptions:
 
 
 def format_metric(metric: Metric) -> str:
-    """Returns a metric with its interval, in percent if it is a fraction."""
+    """Returns a metric and its confidence interval as text, in percent if it is a fraction."""
     if metric.value is None:
         return metric.note
     text = percent if metric.is_fraction else "{:.1f}".format
@@ -92,18 +95,18 @@ def format_metric(metric: Metric) -> str:
 class MuchomusicCommand:
     """Ask MuChoMusic's questions, and score the answers by three rules.
 
-    Ends with exit code 3 if recordings were missing; the report then says so first.
+    If recordings are missing, the exit code is 3, and the report says so at the top.
     """
 
     questions: Path
-    """Its csv, or a JSONL of audio, question, choices and answer."""
+    """MuChoMusic's csv, or a JSONL file with audio, question, choices and answer in each line."""
     audio: Path
-    """Folder of the recordings; their names contain the identifiers."""
+    """Folder of the recordings, whose file names contain MuChoMusic's identifiers."""
     config: Annotated[ChoiceConfig, tyro.conf.arg(name="")] = field(default_factory=ChoiceConfig)
     options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(default_factory=EvalOptions)
 
     def run(self) -> int:
-        """Evaluates; returns the exit code."""
+        """Evaluates the model on the questions and writes a report; returns the exit code."""
         questions = read_choices(self.questions, self.audio, self.config.seed)
         answers = self.options.output / "answers.jsonl"
         return self.options.run(
@@ -113,25 +116,25 @@ class MuchomusicCommand:
 
 @dataclass(frozen=True)
 class CaptionsCommand:
-    """Caption recordings, and score the captions against references.
+    """Caption recordings, and score the captions against reference captions.
 
-    BLEU, ROUGE-L, METEOR (if WordNet is installed: python -m nltk.downloader wordnet) and
-    BERTScore (if its package and model are installed).
+    The scores are BLEU, ROUGE-L, METEOR (if WordNet is installed: python -m nltk.downloader
+    wordnet) and BERTScore (if its package and model are installed).
     """
 
     captions: Path
-    """musiccaps-public.csv, or a list in MusicSkills' format."""
+    """Reference captions: musiccaps-public.csv, or a list in MusicSkills' format."""
     audio: Path
     """Folder of the recordings."""
     split: Literal["eval", "balanced", "all"] = "eval"
-    """Of MusicCaps: AudioSet's evaluation set, its balanced subset, or all."""
+    """Part of MusicCaps: AudioSet's evaluation set, its balanced subset, or all."""
     config: Annotated[CaptionConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionConfig)
     options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(
         default_factory=lambda: EvalOptions(max_new_tokens=128)
     )
 
     def run(self) -> int:
-        """Evaluates; returns the exit code."""
+        """Evaluates the model on the recordings and writes a report; returns the exit code."""
         if self.captions.suffix.lower() == ".csv":
             captions = read_musiccaps_captions(self.captions, self.audio, self.split)
         else:
@@ -141,10 +144,11 @@ class CaptionsCommand:
 
 @dataclass(frozen=True)
 class ClassificationCommand:
-    """Zero-shot classification of recordings, by the likelihood of each label as the answer.
+    """Classify recordings zero-shot: choose the label that is the likeliest answer.
 
-    Scored with and without subtracting each label's log-likelihood without audio. DATA is a csv of
-    file, label and split, with --audio; or the unpacked folder of a data set, with --dataset.
+    Labels are chosen by two rules: with and without subtracting each label's log-likelihood without
+    audio. DATA is a csv with the columns file, label and split, given with --audio; or the unpacked
+    folder of a data set, given with --dataset.
     """
 
     data: tyro.conf.Positional[Path]
@@ -152,16 +156,16 @@ class ClassificationCommand:
     audio: Path = Path(".")
     """Folder of the recordings that a csv names."""
     dataset: str | None = None
-    """Data set in the folder: gtzan, nsynth, medleysolos, esc50, urbansound8k."""
+    """Name of the data set in the folder: gtzan, nsynth, medleysolos, esc50, urbansound8k."""
     label_column: str | None = None
-    """The csv's column of labels, if not label."""
+    """Name of the csv's column of labels; default: label."""
     config: Annotated[ClassificationConfig, tyro.conf.arg(name="")] = field(
         default_factory=ClassificationConfig
     )
     options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(default_factory=EvalOptions)
 
     def run(self) -> int:
-        """Evaluates; returns the exit code."""
+        """Evaluates the model on the recordings and writes a report; returns the exit code."""
         dataset = read_recordings(self.data, self.audio, self.dataset, self.label_column)
         return self.options.run(lambda model: evaluate_classification(model, dataset, self.config))
 
@@ -171,32 +175,32 @@ class QuestionsCommand:
     """Ask the questions of lists in MusicSkills' format, and grade each answer by its task."""
 
     lists: tyro.conf.Positional[tuple[Path, ...]]
-    """Json files of records."""
+    """JSON files of MusicSkills records."""
     audio: tuple[Path, ...]
-    """Folders of the recordings: one for all lists, or one for each, in their order."""
+    """Folders of the recordings: one for all lists, or one per list in the same order."""
     seed: int = 0
-    """Of the intervals."""
+    """Seed of the resamples for the confidence intervals."""
     options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(
         default_factory=lambda: EvalOptions(max_new_tokens=128)
     )
 
     def run(self) -> int:
-        """Evaluates; returns the exit code."""
+        """Evaluates the model on the questions and writes a report; returns the exit code."""
         questions = read_questions(self.lists, self.audio)
         return self.options.run(lambda model: evaluate_list(model, questions, self.seed))
 
 
 @dataclass(frozen=True)
 class ReportCommand:
-    """Compare reports of several checkpoints."""
+    """Write a report that compares the evaluations of several checkpoints."""
 
     reports: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of earlier evaluations, or their report.json."""
+    """Folders of earlier evaluations, or their report.json files; two or more."""
     output: Path = Path("comparison")
-    """Folder for the report."""
+    """Folder for the new report."""
 
     def run(self) -> int:
-        """Compares; returns the exit code."""
+        """Reads the reports and writes one that compares them; returns the exit code."""
         if len(self.reports) < 2:
             raise InputError("less than two reports: name the folders of two evaluations or more")
         print(f"the report is {compare_reports(self.reports, self.output)}")
@@ -210,31 +214,32 @@ PROBE_FILE = "probe.json"
 class ProbeCommand:
     """Train and test a linear layer on a frozen encoder's embeddings.
 
-    DATA is a csv of file, label (or labels, separated by ";") and split, with --audio; or the
-    unpacked folder of a data set, with --dataset.
+    DATA is a csv with the columns file, label (or labels, separated by ";") and split, given with
+    --audio; or the unpacked folder of a data set, given with --dataset.
     """
 
     data: tyro.conf.Positional[Path]
     """The csv, or the data set's folder."""
     checkpoint: str
-    """With the encoder: a MATPAC, a pre-training checkpoint, or a TinyMU."""
+    """Checkpoint with the encoder: a MATPAC, a pre-training checkpoint, or a TinyMU."""
     audio: Path = Path(".")
     """Folder of the recordings that a csv names."""
     dataset: str | None = None
-    """Data set in the folder: gtzan, nsynth, medleysolos, openmic, magnatagatune, fsd50k, esc50,
-    urbansound8k."""
+    """Name of the data set in the folder: gtzan, nsynth, medleysolos, openmic, magnatagatune,
+    fsd50k, esc50, urbansound8k."""
     label_column: tuple[str, ...] = ()
-    """Columns of the csv, one probe each; default label or labels."""
+    """Columns of the csv with labels, for each of which a probe is trained; default: label or
+    labels."""
     output: Path = Path("probes")
-    """Folder for results, probes and embeddings; existing embeddings are not computed again."""
+    """Folder for results, probes and embeddings; existing embeddings are used again."""
     random_baseline: bool = False
     """Also probe the same encoder with random weights."""
     max_bad_fraction: float = 0.001
-    """Fraction of recordings that may be missing or unusable; they are skipped."""
+    """Largest fraction of recordings that may be missing or unusable; these are skipped."""
     probe: Annotated[ProbeConfig, tyro.conf.arg(name="")] = field(default_factory=ProbeConfig)
 
     def run(self) -> int:
-        """Probes; returns the exit code."""
+        """Trains and tests the probes, saves and prints the results, and returns the exit code."""
         self.probe.check()
         datasets = read_labelled_sets(self.data, self.audio, self.dataset, self.label_column)
         encoder = encoder_of(open_checkpoint(self.checkpoint))
@@ -249,7 +254,14 @@ class ProbeCommand:
     def _probe(
         self, datasets: list[LabelledSet], encoder: Any, vectors: Path, output: Path | None
     ) -> dict[str, ProbeResult]:
-        """Trains a probe for each data set, and saves it if there is an `output` folder."""
+        """Trains and tests a probe of an encoder on each data set; returns results by data set.
+
+        Args:
+            datasets: the data sets, which have the same recordings and different labels.
+            encoder: the checkpoint of the encoder.
+            vectors: the folder that caches the recordings' mean embeddings.
+            output: the folder to which the probes are saved; None saves none.
+        """
         paths = [clip.path for clip in datasets[0].clips]
         with show_progress("encoding") as progress:
             means = mean_vectors(encoder, paths, vectors, progress, self.max_bad_fraction)
@@ -263,7 +275,7 @@ class ProbeCommand:
         return results
 
     def _save(self, data: LabelledSet, encoder: Any, result: ProbeResult, output: Path) -> None:
-        """Saves encoder and probe as a checkpoint with the names of the classes."""
+        """Saves an encoder with a probe as its head as a checkpoint that names the classes."""
         name = data.name.replace(", ", "_").replace("/", "_")
         activation = "sigmoid" if data.multi_label else "softmax"
         head = HeadConfig("probe", len(data.classes), activation)
@@ -274,7 +286,7 @@ class ProbeCommand:
         save_checkpoint(output / name, Checkpoint(config, params, source=source))
 
     def _report(self, results: dict[str, dict[str, ProbeResult]], output: Path) -> None:
-        """Prints the results and writes them to `PROBE_FILE`."""
+        """Prints the results, given by encoder and data set, and writes them to `PROBE_FILE`."""
         page: dict[str, Any] = {"checkpoint": self.checkpoint, "data": str(self.data)}
         for encoder, by_name in results.items():
             page[encoder] = {
@@ -297,7 +309,7 @@ class ProbeCommand:
 
 
 def _percent(result: ProbeResult) -> str:
-    """Returns the mean, and half of its 95 % interval if there are several seeds."""
+    """Returns a probe's mean metric in percent, with half its 95 % interval for several seeds."""
     interval = "" if math.isnan(result.interval) else f" ± {percent(result.interval)}"
     return f"{percent(result.mean)}{interval}"
 
@@ -307,17 +319,17 @@ class SyntheticCommand:
     """Ask a TinyMU about synthetic clips, whose facts are known, and grade its answers."""
 
     folder: tyro.conf.Positional[Path]
-    """Written by `tinymu data synthesize`."""
+    """Folder of clips and questions that `tinymu data synthesize` wrote."""
     checkpoint: str = NANO
     """Model to evaluate; nano is part of the package."""
     output: Path = Path("scores")
     """Folder for the table, the scores and all answers."""
     baselines: bool = False
-    """Also score the options of multiple choice, and ask without audio and with the next clip's
-    audio."""
+    """Also score the options of multiple choice by likelihood, and ask each question without audio
+    and with the next clip's audio."""
 
     def run(self) -> int:
-        """Evaluates; returns the exit code."""
+        """Evaluates the model, prints and writes its scores, and returns the exit code."""
         result = evaluate_model(self.checkpoint, self.folder, self.output, self.baselines)
         print(as_text(result.scores))
         print(f"scores and answers are in {self.output}", file=sys.stderr)
@@ -326,7 +338,7 @@ class SyntheticCommand:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate models: benchmarks, synthetic clips, linear probes."""
+    """Evaluate models by benchmarks, on synthetic clips, or by linear probes."""
 
     command: Annotated[
         Annotated[ProbeCommand, tyro.conf.subcommand("probe")]
@@ -340,5 +352,5 @@ class Evaluate:
     ]
 
     def run(self) -> int:
-        """Runs the command; returns the exit code."""
+        """Runs the chosen subcommand; returns its exit code."""
         return self.command.run()

@@ -1,4 +1,4 @@
-"""The `tinymu` command line."""
+"""The entry point of the `tinymu` command line, with all its commands."""
 
 import io
 import sys
@@ -26,14 +26,14 @@ COMMANDS = {
     "quickstart": "quickstart.Quickstart",
     "ablate": "quickstart.Ablate",
 }
-"""Module below `tinymu_jax.cli` and class of each command."""
+"""The module in `tinymu_jax.cli` and the class of each command, by the command's name."""
 CONFIG_FILE_COMMANDS = ("train", "pretrain", "train-tagger")
 """Commands whose options have their defaults in the file that --config names."""
 
 
 def main() -> None:
-    """Runs the command line; bad input ends with one line and exit code 2."""
-    # File names may hold bytes that are not text.
+    """Runs the command that the arguments name; bad input prints one line, with exit code 2."""
+    # File names may contain bytes that are no text, but must be printed.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -54,9 +54,9 @@ def main() -> None:
 
 
 def _command_classes(name: str) -> dict[str, Any]:
-    """Imports the class of the named command, or those of all commands if the name is unknown.
+    """Returns the class of the named command, or of every command if the name is unknown.
 
-    Each command imports only what it needs, so that it starts quickly.
+    Only the modules of the returned classes are imported, so that a command starts quickly.
     """
     names = (name,) if name in COMMANDS else tuple(COMMANDS)
     classes = {}

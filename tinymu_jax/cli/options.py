@@ -1,4 +1,4 @@
-"""Options and output that the commands about recordings share."""
+"""Options and printing functions of the commands that process recordings."""
 
 import json
 import os
@@ -14,30 +14,32 @@ from tinymu_jax.models.config import PUBLISHED
 from tinymu_jax.utils.progress import show_progress
 
 DECODER = "HuggingFaceTB/SmolLM2-135M"
-"""The published model's decoder, and its tokenizer."""
+"""Hub name of the published model's decoder, which has the model's tokenizer."""
 
 Recordings = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECORDING")]
 
 
 @dataclass(frozen=True)
 class Model:
-    """The model and its precision."""
+    """Options that select the model and its precision."""
 
     checkpoint: str = PUBLISHED
     """Hub name, published .pt, or checkpoint folder."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 matrix products in the encoder: faster, not exact."""
+    """Precision of the encoder's matrix products; bfloat16 is faster, but not exact."""
     decoder_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
-    """int8 weights in the decoder: smaller and faster, not exact; bfloat16 is for accelerators."""
+    """Precision of the decoder. int8 weights are smaller and faster, but not exact; bfloat16 is
+    meant for accelerators."""
     tokenizer: str | None = None
-    """tokenizer.json or hub name of the decoder, for a checkpoint without one."""
+    """tokenizer.json or hub name of the decoder, for a checkpoint without a tokenizer."""
     max_seconds: float | None = None
-    """How much of a recording is encoded (default: the checkpoint's, 10 s)."""
+    """Seconds of a recording that are encoded, from its start (default: the checkpoint's limit,
+    10 s)."""
     revision: str | None = None
-    """Revision of the hub repository."""
+    """Revision of the hub repository that has the checkpoint."""
 
     def load(self) -> Any:
-        """Returns the model."""
+        """Loads the model that the options select."""
         from tinymu_jax.inference.load import load
 
         return load(
@@ -50,7 +52,7 @@ class Model:
         )
 
     def load_assistant(self) -> Any:
-        """Returns the model if it answers questions, else raises `InputError`."""
+        """Loads the model; raises `InputError` if it is an encoder, which answers no questions."""
         from tinymu_jax.inference.assistant import Assistant
 
         model = self.load()
@@ -62,11 +64,15 @@ class Model:
 
 
 def require_recordings(recordings: tuple[str, ...], as_json: bool) -> None:
-    """Ends the program before a model is loaded if no recording exists.
+    """Ends the program if none of the recordings exists; called before a model is loaded.
+
+    Args:
+        recordings: the paths of the recordings.
+        as_json: whether to print the errors as JSON too.
 
     Raises:
         InputError: no recording was named.
-        SystemExit: none of the named ones exists.
+        SystemExit: none of the named recordings exists; an error was printed for each.
     """
     if not recordings:
         raise InputError("no recording: name one or more wav, flac, ogg or mp3 files")
@@ -79,27 +85,37 @@ def require_recordings(recordings: tuple[str, ...], as_json: bool) -> None:
 
 
 def show_error(recording: str, error: InputError, as_json: bool) -> None:
-    """Prints the error of one recording; the others continue."""
+    """Prints the error of one recording to stderr and, if `as_json`, to stdout as JSON."""
     if as_json:
         print(json.dumps({"file": recording, "error": str(error)}, ensure_ascii=False), flush=True)
     report(error)
 
 
 def seconds_fields(clip: Any) -> dict[str, float]:
-    """Returns the JSON fields of how much of a recording was encoded."""
+    """Returns a clip's encoded and total seconds, as fields of a JSON object."""
     names = ("encoded_seconds", "total_seconds")
     return {name: round(getattr(clip, name), 3) for name in names}
 
 
 def seconds_text(clip: Any) -> str:
-    """Returns how much of a recording was encoded, as printed."""
+    """Returns a text that says how many seconds of a clip were encoded."""
     return f"encoded {clip.encoded_seconds:.1f} s of {clip.total_seconds:.1f} s"
 
 
 def run_each(
     recordings: tuple[str, ...], label: str, as_json: bool, function: Callable[[str], Any]
 ) -> int:
-    """Calls a function with each recording and prints its errors; returns the exit code."""
+    """Calls a function with each recording, and prints the `InputError`s that it raises.
+
+    Args:
+        recordings: the paths of the recordings.
+        label: the name of the work, for the progress display.
+        as_json: whether to print the errors as JSON too.
+        function: called with the path of a recording.
+
+    Returns:
+        The exit code: 2 if there were errors, else 0.
+    """
     num_errors = 0
     for (recording,) in in_batches(recordings, label, size=1):
         try:
@@ -111,9 +127,9 @@ def run_each(
 
 
 def in_batches(recordings: tuple[str, ...], label: str, size: int = 8) -> Iterator[list[str]]:
-    """Yields recordings in batches, and shows progress where the output goes to a file."""
+    """Yields recordings in batches of `size`; shows progress if stdout is not a terminal."""
     batches = [list(recordings[i : i + size]) for i in range(0, len(recordings), size)]
-    # On a terminal the answers themselves show the progress.
+    # On a terminal, the printed answers show the progress already.
     quiet = len(batches) == 1 or sys.stdout.isatty() or not sys.stderr.isatty()
     with show_progress(label, len(batches), quiet=quiet) as progress:
         for done, batch in enumerate(batches):

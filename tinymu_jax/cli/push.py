@@ -36,14 +36,14 @@ UPLOADED = (
     *(CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE),
     *("LICENSE", "LICENSE.md", "LICENSE.txt", REPORT_FILE, "report.md"),
 )
-"""The files of a checkpoint; optimizer states, data and hidden files are not uploaded."""
+"""Names of the files to upload; optimizer states, data and all other files stay where they are."""
 
 
 @dataclass(frozen=True)
 class Push:
     """Upload a checkpoint folder to the Hugging Face hub.
 
-    The checkpoint is read and checked first. If the folder has no model card, one is generated.
+    The checkpoint is read and checked first. If the folder has no model card, a card is generated.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -53,7 +53,7 @@ class Push:
     private: bool = False
     """Create a private repository."""
     revision: str | None = None
-    """Branch, created if it does not exist; default: main."""
+    """Branch to upload to, created if it does not exist; default: main."""
     message: str = "Upload a checkpoint of tinymu_jax"
     """Commit message."""
     license: str | None = None
@@ -62,12 +62,12 @@ class Push:
     """Check the checkpoint and list the files without uploading them."""
 
     def run(self) -> int:
-        """Uploads the folder; returns the exit code."""
+        """Checks the checkpoint, lists its files and uploads them; returns the exit code."""
         _check_name(self.name)
         folder = _checkpoint_folder(self.folder)
         _check_tokenizer(folder, read_checkpoint(folder))
         card = self._card(folder)
-        # The card is not written to the folder, which stays as it is if the upload fails.
+        # The card is not written to the folder, so that a failed upload leaves the folder as it is.
         files: dict[str, Path | bytes] = {
             name: folder / name for name in UPLOADED if (folder / name).is_file()
         }
@@ -90,7 +90,7 @@ class Push:
         return 0
 
     def _card(self, folder: Path) -> str | None:
-        """Returns the model card to upload; None if the folder has one that somebody wrote."""
+        """Returns the text of the model card to generate; None if the folder has a written card."""
         card = folder / CARD_FILE
         if not exists(card):
             return card_text(folder, origin_of(folder), self.name, self.license)
@@ -104,7 +104,12 @@ class Push:
         return None
 
     def _upload(self, files: Mapping[str, Path | bytes], token: str) -> str:
-        """Uploads the files in one commit and returns their URL."""
+        """Uploads files to the repository in one commit; returns the URL of the repository.
+
+        Args:
+            files: the path or the content of each file, by its name in the repository.
+            token: the user's token for the hub.
+        """
         from huggingface_hub import CommitOperationAdd, HfApi
 
         api = HfApi(token=token, library_name="tinymu_jax")
@@ -127,7 +132,7 @@ class Push:
 
 
 def _check_name(name: str) -> None:
-    """Refuses a name that the hub does not allow, before anything is read."""
+    """Raises `InputError` if the hub does not allow a name for a repository."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -145,7 +150,7 @@ def _check_name(name: str) -> None:
 
 
 def _checkpoint_folder(folder: Path) -> Path:
-    """Returns the checkpoint folder: the folder itself, or the model of a finished run."""
+    """Returns the checkpoint folder: the folder itself, or the model's in a finished run."""
     if str(folder) == NANO:
         return NANO_FOLDER
     if not exists(folder):
@@ -158,7 +163,7 @@ def _checkpoint_folder(folder: Path) -> Path:
 
 
 def _check_tokenizer(folder: Path, checkpoint: Checkpoint) -> None:
-    """Refuses a language model without a usable tokenizer."""
+    """Raises `InputError` if a checkpoint with a language model has no usable tokenizer."""
     from tinymu_jax.tokenizer import Tokenizer
 
     config = checkpoint.config
@@ -176,7 +181,7 @@ def _check_tokenizer(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _token() -> str:
-    """Returns the user's token for the hub."""
+    """Returns the user's token for the hub; raises `InputError` if there is none."""
     from huggingface_hub import get_token
 
     token = get_token()
@@ -187,7 +192,7 @@ def _token() -> str:
 
 @contextmanager
 def _progress_on_terminals() -> Iterator[None]:
-    """Disables progress bars where stderr is no terminal, unless the user has chosen already."""
+    """Disables the hub's progress bars if stderr is no terminal and the user set no preference."""
     from huggingface_hub import constants, utils
 
     chosen = constants.HF_HUB_DISABLE_PROGRESS_BARS is not None
@@ -199,8 +204,8 @@ def _progress_on_terminals() -> Iterator[None]:
 
 
 def _failure(name: str, error: Exception) -> str:
-    """Returns why an upload failed, and what to do."""
-    # The client wraps the error of a single file in a RuntimeError that gives no reason.
+    """Returns a message for a failed upload to a repository: the reason and what to do."""
+    # The hub's client wraps the error of a single file in a RuntimeError without the reason.
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     status = getattr(getattr(error, "response", None), "status_code", None)

@@ -15,16 +15,16 @@ Step = Literal["test", "train", "finetune", "export"]
 class Quickstart:
     """Test, train, fine-tune and export a small TinyMU, in minutes and without a download.
 
-    Tests the small model of the package on synthetic music, trains one from scratch, fine-tunes
-    the first one on a new instrument, and exports it to PyTorch and back.
+    Tests the package's small model on synthetic music, trains a model from scratch, fine-tunes the
+    package's model on a new instrument, exports it to PyTorch and reads it back.
     """
 
     tour: Annotated[TourConfig, tyro.conf.arg(name="")] = field(default_factory=TourConfig)
     only: tyro.conf.UseAppendAction[tuple[Step, ...]] = ()
-    """Run a single step; repeat for several. Default all."""
+    """Run only this step; repeat the option for several steps. Default: all steps."""
 
     def run(self) -> int:
-        """Runs the steps; returns the exit code."""
+        """Runs the steps and prints a summary of the results; returns the exit code."""
         from tinymu_jax.quickstart.summary import format_summary
         from tinymu_jax.quickstart.tour import Tour
 
@@ -43,16 +43,16 @@ class Quickstart:
 
 @dataclass(frozen=True)
 class Ablate:
-    """The paper's ablations with the small model: each trained from scratch and tested."""
+    """Repeat the paper's ablations with a small TinyMU: train each from scratch and test it."""
 
     ablations: Annotated[AblationsConfig, tyro.conf.arg(name="")] = field(
         default_factory=AblationsConfig
     )
     only: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Run a single ablation (docs/nano.md); repeat for several. Default all."""
+    """Run only this ablation (see docs/nano.md); repeat the option for several. Default: all."""
 
     def run(self) -> int:
-        """Trains and tests; prints the table; returns the exit code."""
+        """Trains and tests the ablations, prints a table of results, and returns the exit code."""
         from tinymu_jax.quickstart.ablations import ablate, as_table
 
         logging.getLogger("absl").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""The `tinymu tag` command."""
+"""The `tinymu tag` command, which tags recordings with an encoder and its classification head."""
 
 import json
 import os
@@ -15,19 +15,19 @@ from tinymu_jax.utils.progress import show_progress
 
 @dataclass(frozen=True)
 class Tagger:
-    """The encoder with its head."""
+    """Options that select the encoder and its classification head."""
 
     checkpoint: str
-    """Encoder with its AudioSet head, or with a probe: .pt or checkpoint folder."""
+    """Encoder with a head for AudioSet's classes or with a probe: .pt or checkpoint folder."""
     labels: Path | None = None
     """Names of the classes: AudioSet's csv, a json, or a text file with one name per line."""
     probe: Path | None = None
-    """File of a probe, for an encoder without head."""
+    """File of a probe, for an encoder without a head."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: faster, not exact."""
+    """Precision of the encoder's matrix products; bfloat16 is faster, but not exact."""
 
     def load(self) -> Any:
-        """Returns the model if it has a head, else raises `InputError`."""
+        """Loads the encoder with its head; raises `InputError` if it has no head."""
         from tinymu_jax.inference.embedder import Embedder
         from tinymu_jax.inference.load import load
 
@@ -43,24 +43,24 @@ class Tagger:
 
 @dataclass(frozen=True)
 class TagCommand:
-    """Print the tags of recordings, window by window, or write them to a csv or jsonl file."""
+    """Print the tags of each window of recordings, or write them to a csv or jsonl file."""
 
     recordings: Recordings = ()
     """wav, flac, ogg or mp3 files, or folders of them."""
     model: Annotated[Tagger, tyro.conf.arg(name="")] = field(default_factory=lambda: Tagger(""))
     window: float = 10.0
-    """Seconds of a window."""
+    """Length of a window in seconds."""
     hop: float | None = None
-    """Seconds from one window's start to the next one's (default: a window)."""
+    """Seconds from the start of a window to the start of the next (default: the window length)."""
     top: int = 5
-    """Number of tags."""
+    """Number of tags per window, the most probable first."""
     output: Path | None = None
-    """A .csv or .jsonl file to write; recordings in it already are not tagged again."""
+    """A .csv or .jsonl file to write; recordings that it already contains are not tagged again."""
     json: bool = False
     """Print one JSON object per window instead of text."""
 
     def run(self) -> int:
-        """Tags the recordings; returns the exit code."""
+        """Tags the recordings, prints or writes the tags, and returns the exit code."""
         from tinymu_jax.inference.tagging import TagFile, check_window, tag_windows
 
         hop = self.window if self.hop is None else self.hop
@@ -89,7 +89,7 @@ class TagCommand:
         return 2 if num_errors else 0
 
     def _list_recordings(self) -> list[str]:
-        """Returns all recordings, those in folders included."""
+        """Returns the paths of all recordings, including the recordings in the given folders."""
         from tinymu_jax.audio.load import list_audio_files
 
         folders = [name for name in self.recordings if os.path.isdir(name)]
@@ -102,7 +102,7 @@ class TagCommand:
         ]
 
     def _show(self, recording: str, windows: list[Any]) -> None:
-        """Prints a recording's windows."""
+        """Prints the tags of each window of a recording."""
         if not self.json:
             print(recording)
         for window in windows:

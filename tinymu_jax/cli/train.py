@@ -24,20 +24,20 @@ class _RunCommand:
     """Options of all commands that train."""
 
     config: str | None = None
-    """A config that comes with the package, such as sft_lora, or a Python file with a `config`."""
+    """Name of a config in the package, such as sft_lora, or a Python file that defines `config`."""
     resume: bool = False
-    """Continue the run in the output folder, if there is one."""
+    """Continue the training run in the output folder, if there is one."""
     coordinator: str | None = None
     """host:port of process 0; detected under SLURM and on TPU pods."""
     num_processes: int | None = None
-    """Processes in all; detected likewise."""
+    """Total number of processes; detected under SLURM and on TPU pods."""
     process_id: int | None = None
-    """Index of this process, from 0; detected likewise."""
+    """Index of this process, from 0; detected under SLURM and on TPU pods."""
     join_timeout: float = 300.0
-    """Seconds in which all processes must join."""
+    """Seconds within which all processes must join."""
 
     def run(self) -> int:
-        """Trains; returns the exit code."""
+        """Joins the other processes, trains the model and returns the exit code."""
         from tinymu_jax.training.distributed import facts_of, join_processes
 
         facts = facts_of(self.run_config, self.resume)
@@ -55,7 +55,7 @@ class _RunCommand:
         return 0
 
     def _report(self, trained: Any) -> None:
-        """Prints the result, and what to do next."""
+        """Prints where the model or the stopped run was saved, and the command to run next."""
         if trained.model is None:
             again = _without(sys.argv[1:], "--resume", "--loop.stop-after")
             print(
@@ -75,7 +75,7 @@ class _RunCommand:
 class Train(_RunCommand):
     """Fine-tune TinyMU. Options override the fields of the config.
 
-    The same command with --resume continues after a kill, on any number of devices.
+    If the run was stopped, the same command with --resume continues it, on any number of devices.
     """
 
     run_config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
@@ -88,10 +88,10 @@ class Train(_RunCommand):
 
 @dataclass(frozen=True)
 class Pretrain(_RunCommand):
-    """Pre-train an encoder on recordings alone (MATPAC, MATPAC++).
+    """Pre-train an encoder on recordings without labels (MATPAC, MATPAC++).
 
-    Options override the fields of the config. The same command with --resume continues after a
-    kill, on any number of devices.
+    Options override the fields of the config. If the run was stopped, the same command with
+    --resume continues it, on any number of devices.
     """
 
     run_config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(
@@ -107,19 +107,19 @@ class Pretrain(_RunCommand):
 
 @dataclass(frozen=True)
 class Export:
-    """Write the model of one of a run's checkpoints as a checkpoint folder."""
+    """Write the model from one checkpoint of a training run as a checkpoint folder."""
 
     run_folder: tyro.conf.Positional[Path]
-    """Folder of the run, which may still be training."""
+    """Folder of the training run, which may still be in progress."""
     output: tyro.conf.Positional[Path]
-    """A new or empty folder, or one with a checkpoint; a model card that you wrote is kept."""
+    """Folder to write: new, empty, or with a checkpoint. A model card that you wrote is kept."""
     step: str = "best"
-    """best (by validation, else the latest), latest, or the step of a checkpoint."""
+    """Checkpoint to export: best (by validation, else the latest), latest, or its step number."""
     dtype: Literal["float32", "float16"] = "float32"
-    """float16 halves the size and keeps three digits instead of seven."""
+    """Precision of the weights; float16 halves the size and keeps three digits, not seven."""
 
     def run(self) -> int:
-        """Exports; returns the exit code."""
+        """Writes the model and its model card; returns the exit code."""
         from tinymu_jax.checkpoints.model_card import origin_of_run, write_card
         from tinymu_jax.training.run import export
 
@@ -132,10 +132,10 @@ class Export:
 
 @dataclass(frozen=True)
 class TrainTagger(_RunCommand):
-    """Train an encoder to tag, between pre-training and fine-tuning.
+    """Train an encoder to tag recordings, between pre-training and fine-tuning.
 
-    Options override the fields of the config. The same command with --resume continues after a
-    kill, on any number of devices.
+    Options override the fields of the config. If the run was stopped, the same command with
+    --resume continues it, on any number of devices.
     """
 
     run_config: Annotated[TagConfig, tyro.conf.arg(name="")] = field(default_factory=TagConfig)
@@ -152,14 +152,18 @@ RUNS: dict[str, tuple[type[Any], type[RunConfig]]] = {
     "pretrain": (Pretrain, PretrainConfig),
     "train-tagger": (TrainTagger, TagConfig),
 }
-"""Command and config class by the name of the command."""
+"""The class of each training command and of its config, by the command's name."""
 
 
 def read_run(name: str, arguments: Sequence[str]) -> Train | Pretrain | TrainTagger:
-    """Parses the options of a training command; their defaults are the fields of --config.
+    """Parses the arguments of a training command; the config's fields are the options' defaults.
+
+    Args:
+        name: the name of the command.
+        arguments: the arguments behind the name; --config names the config.
 
     Raises:
-        InputError: there is no such config, or it is one of another command.
+        InputError: the config does not exist, or belongs to another command.
     """
     config, (command, kind) = _config_option(arguments), RUNS[name]
     start = kind() if config is None else load_config(config, kind)
@@ -174,7 +178,7 @@ def read_run(name: str, arguments: Sequence[str]) -> Train | Pretrain | TrainTag
 
 
 def _without(arguments: Sequence[str], flag: str, option: str) -> list[str]:
-    """Returns arguments without a flag, and without an option and its value."""
+    """Returns the arguments without the given flag, and without the given option and its value."""
     rest, skipped = [], False
     for argument in arguments:
         if not skipped and argument != flag and argument.partition("=")[0] != option:
@@ -184,7 +188,7 @@ def _without(arguments: Sequence[str], flag: str, option: str) -> list[str]:
 
 
 def _config_option(arguments: Sequence[str]) -> str | None:
-    """Returns --config, which decides the defaults of the other options."""
+    """Returns the value of --config among command-line arguments; None if it is not given."""
     for number, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name == "--config":
@@ -196,5 +200,5 @@ def _config_option(arguments: Sequence[str]) -> str | None:
 
 
 def _silence_libraries() -> None:
-    """Hides the log messages of the libraries that save checkpoints."""
+    """Hides log messages below errors of the libraries that save checkpoints."""
     logging.getLogger("absl").setLevel(logging.ERROR)

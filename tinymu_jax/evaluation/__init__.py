@@ -1,1 +1,1 @@
-"""Benchmarks and their metrics, with baselines that need no audio."""
+"""Benchmarks for models, their metrics, and baselines that use no audio."""

@@ -1,8 +1,8 @@
-"""Rules that read an answer's option: MuChoMusic's official one, a strict one, and likelihood.
+"""Rules that decide which option an answer chooses: MuChoMusic's official rule and two others.
 
-The official rule takes any capital A to D for a letter, the "A" of "Acoustic guitar" too: a perfect
-model that answers with the options' texts gets 81.3 % of MuChoMusic's 1,187 questions. The other
-two have no such flaw.
+The official rule takes any capital A to D for a letter, even the "A" of "Acoustic guitar". A model
+that always answers with the right option's text would get only 81.3 % of MuChoMusic's 1,187
+questions. The strict letter rule and the comparison of likelihoods do not have this flaw.
 """
 
 import re
@@ -14,10 +14,10 @@ from tinymu_jax.data.question_formats import LETTERS
 OFFICIAL, STRICT, LIKELIHOOD = "official rule", "strict letter rule", "likelihood"
 
 RULES = (OFFICIAL, STRICT, LIKELIHOOD)
-"""Their names, in the order of `Reading`."""
+"""The names of all rules, in the order of the fields of `Reading`."""
 
 ANNOUNCEMENT = "The correct answer is:"
-"""The end of a prompt; only what follows an answer's last one is read."""
+"""Words that end a prompt. If an answer repeats them, only the text behind them is read."""
 
 YES_OR_NO = ("yes", "no")
 
@@ -29,7 +29,7 @@ _FIRST_WORD = re.compile(r"\w[\w'-]*")
 
 
 class Reading(NamedTuple):
-    """The option that each rule reads in an answer, from 0; None: it reads none."""
+    """The index of the option that each rule reads in an answer; None if the rule reads none."""
 
     official: int | None
     strict: int | None
@@ -37,12 +37,12 @@ class Reading(NamedTuple):
 
 
 def read_answer(options: Sequence[str], answer: str, log_likelihoods: Sequence[float]) -> Reading:
-    """Reads an answer by all rules.
+    """Reads the chosen option from an answer, by each rule.
 
     Args:
-        options: their texts, in the order shown.
+        options: the texts of the question's options, in the order shown.
         answer: the generated text.
-        log_likelihoods: of the options; () where they were not scored.
+        log_likelihoods: the log-likelihood of each option; () if the options were not scored.
     """
     return Reading(
         read_officially(options, answer),
@@ -52,10 +52,11 @@ def read_answer(options: Sequence[str], answer: str, log_likelihoods: Sequence[f
 
 
 def read_officially(options: Sequence[str], answer: str) -> int | None:
-    """Returns the option that MuChoMusic's official rule reads in an answer.
+    """Returns the index of the option that MuChoMusic's official rule reads in an answer.
 
-    It is the only letter of those shown that occurs in the answer, as any character; where none or
-    several do, the first option whose text occurs in it, ignoring case.
+    If exactly one of the options' capital letters occurs anywhere in the answer, even inside a
+    word, the rule reads this option. Otherwise it reads the first option whose text occurs in the
+    answer, ignoring case; None if no option's text does.
     """
     text = _after_announcement(answer)
     letters = [number for number in range(len(options)) if LETTERS[number] in text]
@@ -67,11 +68,11 @@ def read_officially(options: Sequence[str], answer: str) -> int | None:
 
 
 def read_letter(options: Sequence[str], answer: str) -> int | None:
-    """Returns the option whose letter an answer gives: the strict letter rule.
+    """Returns the index of the option whose letter an answer gives, by the strict letter rule.
 
-    A letter is "(B)" anywhere, and "B", "B)" or "B." at the beginning. None for two different
-    letters, for a letter without an option, and for an option's whole text: "A. Vivaldi" begins
-    like a letter.
+    A letter counts as "(B)" anywhere, or as "B", "B)" or "B." at the beginning. Returns None if no
+    letter or two different letters count, if the letter has no option, or if the answer is the
+    whole text of an option: "A. Vivaldi" is a text that begins like a letter.
     """
     text = _after_announcement(answer)
     if len(text) > 1 and text.casefold() in (option.strip().casefold() for option in options):
@@ -85,14 +86,14 @@ def read_letter(options: Sequence[str], answer: str) -> int | None:
 
 
 def read_yes_no(answer: str) -> str | None:
-    """Returns "yes" or "no" if that is the first word, ignoring case."""
+    """Returns "yes" or "no" if it is the first word of the answer, ignoring case; else None."""
     first = _FIRST_WORD.search(answer)
     word = first[0].lower() if first else None
     return word if word in YES_OR_NO else None
 
 
 def most_probable(log_likelihoods: Sequence[float]) -> int:
-    """Returns the most probable option; the first of equal ones."""
+    """Returns the index of the option with the highest log-likelihood; the first one of a tie."""
     return max(range(len(log_likelihoods)), key=log_likelihoods.__getitem__)
 
 

@@ -1,6 +1,7 @@
-"""95 % intervals of means: the percentile bootstrap over recordings.
+"""Computes 95 % confidence intervals of mean scores with the percentile bootstrap.
 
-Answers about one recording are correlated, so recordings are resampled with all their questions.
+Answers about one recording are correlated. Therefore recordings are resampled instead of
+questions, each with all questions about it.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -16,7 +17,7 @@ RESAMPLES = 10_000
 LEVEL = 0.95
 
 _BLOCK_SIZE = 4_000_000
-"""Numbers drawn at once, which bounds the memory."""
+"""Random numbers drawn at once, which limits the use of memory."""
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -27,13 +28,13 @@ def mean_metrics(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[Name, Metric]:
-    """Returns the mean of each row of scores, with its 95 % interval.
+    """Returns the mean of each row of scores, with its 95 % confidence interval.
 
     Args:
-        scores: rows of a score per question; NaN where a question does not count.
-        groups: what each question belongs to, such as its recording.
-        seed: of the resamples, which all rows share.
-        resamples: their number.
+        scores: the score of each question, for each named row; NaN if the question does not count.
+        groups: the group of each question, such as its recording; groups are resampled.
+        seed: the seed of the resamples, which all rows share.
+        resamples: the number of resamples.
     """
     if not scores:
         return {}
@@ -57,10 +58,16 @@ def bootstrap(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> tuple[Float[np.ndarray, "columns"], Float[np.ndarray, "columns"]]:
-    """Returns the ends of the interval of each column's mean; NaN if it has a single group.
+    """Returns the lower and the upper end of the 95 % interval of each column's mean.
 
-    Arguments as `mean_metrics`, with a column for each row. A resample in which no question of a
-    column counts is ignored for that column.
+    The ends are NaN for a column whose questions that count are all in one group. A resample in
+    which no question of a column counts is ignored for that column.
+
+    Args:
+        scores: the score of each question in each column; NaN if the question does not count.
+        groups: the group of each question, such as its recording; groups are resampled.
+        seed: the seed of the resamples, which all columns share.
+        resamples: the number of resamples.
     """
     number_of = {group: number for number, group in enumerate(dict.fromkeys(groups))}
     group_ids = np.array([number_of[group] for group in groups])
@@ -79,7 +86,10 @@ def bootstrap(
 def _resampled_means(
     totals: Float[np.ndarray, "groups 2 columns"], seed: int, resamples: int
 ) -> Float[np.ndarray, "resamples columns"]:
-    """Returns the means of resamples, from the sum and the count of each group's scores."""
+    """Draws resamples of groups; returns the mean of each column in each resample.
+
+    `totals` has the sum and the count of the scores of each group; means without scores are NaN.
+    """
     rng, size = np.random.default_rng(seed), len(totals)
     block = max(1, _BLOCK_SIZE // size)
     flat, means = totals.reshape(size, -1), []
@@ -93,5 +103,5 @@ def _resampled_means(
 
 
 def interval_note(seed: int) -> str:
-    """Returns how intervals were computed, for a report's settings."""
+    """Returns a text for a report's settings: how its confidence intervals were computed."""
     return f"95 %, {RESAMPLES:,} resamples of recordings, seed {seed}"

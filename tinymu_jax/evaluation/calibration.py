@@ -1,4 +1,4 @@
-"""Calibration: whether confident answers are right as often (Guo et al., arXiv 1706.04599)."""
+"""Calibration: how far confidence differs from accuracy (Guo et al., arXiv 1706.04599)."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -10,7 +10,7 @@ BINS = 15
 
 
 def softmax(log_likelihoods: Float[np.ndarray, "R C"]) -> Float[np.ndarray, "R C"]:
-    """Returns the probabilities among the options of each row."""
+    """Converts log-likelihoods to probabilities that sum to 1 over the options of each row."""
     weights = np.exp(log_likelihoods - log_likelihoods.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 
@@ -21,16 +21,17 @@ def calibration(
     right: Bool[np.ndarray, "R"],
     bins: int = BINS,
 ) -> Reliability:
-    """Returns the accuracy by bins of confidence, and the expected calibration error.
+    """Returns the accuracy in each bin of confidence, and the expected calibration error.
 
     Args:
-        title: of the diagram.
-        confidence: probability of each answer, 0 to 1.
-        right: whether it is right.
-        bins: of equal width, each open below and closed above; empty ones are skipped.
+        title: the title of the reliability diagram.
+        confidence: the probability of each answer, 0 to 1.
+        right: whether each answer is right.
+        bins: the number of bins of equal width, each open below and closed above; empty bins are
+            left out.
 
     Raises:
-        InputError: no bins.
+        InputError: `bins` is less than 1.
     """
     if bins < 1:
         raise InputError(f"bins is {bins}: give 1 or more")

@@ -1,4 +1,4 @@
-"""Captioning: each recording is captioned once and scored against its reference captions."""
+"""Captioning: captions each recording once, and scores the captions against reference captions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ SPLITS = {
     "balanced": TEST_SETS["is_balanced_subset"],
     "all": None,
 }
-"""MusicCaps' splits by the test set that their rows belong to."""
+"""For each split of MusicCaps, the test set to which its rows belong; None for all rows."""
 
 PUBLISHED = {METEOR: 0.169, BERT_SCORE: 0.873}
 
@@ -51,26 +51,26 @@ PUBLISHED_NOTE = "TinyMU (arXiv 2604.15849) on MusicCaps"
 HEADLINE = (BLEU[-1], ROUGE_L, METEOR, BERT_SCORE)
 
 WORDS = "words"
-"""Column of the mean length."""
+"""Name of the column with the mean number of words."""
 
 CENTRAL_SAMPLE = 200
-"""Captions among which the most central one is searched."""
+"""Maximum number of captions among which the most central caption is searched."""
 
 
 class CaptionedClip(NamedTuple):
-    """A recording and its reference captions."""
+    """A recording, with its reference captions."""
 
     audio: Path
     references: tuple[str, ...]
 
 
 class CaptionSet(NamedTuple):
-    """Recordings to caption."""
+    """A named collection of recordings to caption."""
 
     name: str
     clips: Sequence[CaptionedClip]
     music_caps: bool = False
-    """Whether they are MusicCaps', for which there are published figures."""
+    """Whether the recordings are from MusicCaps, for which there are published figures."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +79,21 @@ class CaptionConfig:
 
     prompt: str = PROMPT
     seed: int = 0
-    """Of the intervals' resamples, and of the sample for the most central caption."""
+    """Seed of the confidence intervals' resamples and of the choice of the most central caption."""
 
 
 def read_musiccaps_captions(path: str | Path, audio: str | Path, split: str = "eval") -> CaptionSet:
-    """Reads MusicCaps' csv.
+    """Reads recordings and reference captions from MusicCaps' csv.
 
     Args:
-        path: of musiccaps-public.csv.
-        audio: folder of the recordings, named by their YouTube ids; see
+        path: the path of musiccaps-public.csv.
+        audio: the folder of the recordings, named by their YouTube ids; see
             `tinymu_jax.data.annotations.audio_index.index_audio`.
         split: "eval" (AudioSet's evaluation clips), "balanced" (a subset of these) or "all".
 
     Raises:
-        InputError: unknown or empty split, another table, or no recordings.
+        InputError: the split is unknown or empty, the csv is another table, or the folder has no
+            recordings.
     """
     if split not in SPLITS:
         raise InputError(f"split {split!r}: use one of {', '.join(SPLITS)}")
@@ -110,14 +111,14 @@ def read_musiccaps_captions(path: str | Path, audio: str | Path, split: str = "e
 
 
 def read_list_captions(path: str | Path, audio: str | Path) -> CaptionSet:
-    """Reads the captions of a list in MusicSkills' format, grouped by recording.
+    """Reads reference captions from a question list in MusicSkills' format, by recording.
 
     Args:
-        path: of the list.
-        audio: folder of its recordings.
+        path: the path of the list.
+        audio: the folder of the list's recordings.
 
     Raises:
-        InputError: it is no such list, or has no captions.
+        InputError: the list cannot be read or has no captions, or the folder does not exist.
     """
     if not Path(audio).is_dir():
         raise InputError(f"{audio}: is not a folder; name the one with the audio of {path}")
@@ -139,7 +140,7 @@ def read_list_captions(path: str | Path, audio: str | Path) -> CaptionSet:
 def evaluate_captions(
     model: EvalModel, captions: CaptionSet, config: CaptionConfig | None = None
 ) -> EvalResult:
-    """Captions all recordings and scores the captions.
+    """Captions all recordings, and scores the captions against the references, with baselines.
 
     Raises:
         InputError: no recording could be captioned.
@@ -177,10 +178,11 @@ def evaluate_captions(
 
 
 def caption_baselines(clips: Sequence[CaptionedClip], seed: int = 0) -> dict[str, list[str]]:
-    """Returns captions for each recording that do not depend on its audio; {} for a single one.
+    """Returns two captions for each recording that ignore its audio, by baseline.
 
-    They are the next recording's first caption, and the caption most similar to all others (for
-    its recording, the second most similar one).
+    They are the first caption of the next recording; and the most central caption, which is the
+    most similar one to all others, replaced for its own recording by the second most similar. With
+    fewer than two recordings there are no baselines.
     """
     if len(clips) < 2:
         return {}
@@ -193,9 +195,10 @@ def caption_baselines(clips: Sequence[CaptionedClip], seed: int = 0) -> dict[str
 
 
 def central_captions(clips: Sequence[CaptionedClip], seed: int = 0) -> tuple[int, int]:
-    """Returns the two recordings whose first captions have the best mean ROUGE-L to the others'.
+    """Returns the indices of the recordings with the two most central captions.
 
-    At most `CENTRAL_SAMPLE` captions, drawn with the seed, are compared.
+    Centrality is a first caption's mean ROUGE-L with the first captions of all other recordings, or
+    of a sample of `CENTRAL_SAMPLE` recordings that is drawn with `seed`.
     """
     size = min(len(clips), CENTRAL_SAMPLE)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(clips))[:size])
@@ -214,7 +217,7 @@ def _table(
     scored: Mapping[str, Scored],
     clips: Sequence[CaptionedClip],
 ) -> Table:
-    """Returns the scores of the model and of the baselines."""
+    """Returns a table of the scores of the model and of each baseline, and of caption lengths."""
     columns = [*BLEU, ROUGE_L, METEOR, BERT_SCORE]
 
     def words(texts: Sequence[str]) -> Metric:
@@ -241,7 +244,7 @@ def _notices(answers: Answers[CaptionedClip]) -> list[str]:
 
 
 def _worst(answers: Answers[CaptionedClip], scored: Scored, prompt: str) -> list[Example]:
-    """Returns the captions with the lowest ROUGE-L."""
+    """Returns the captions with the lowest ROUGE-L as examples."""
     worst = []
     for number in np.argsort(scored.rouge_l, kind="stable")[:MAX_WORST]:
         clip, response = answers.answered[number]

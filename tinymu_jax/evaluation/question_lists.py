@@ -1,6 +1,7 @@
-"""Any list in MusicSkills' format, asked with its prompts and graded by the task of each question.
+"""Evaluation on question lists in MusicSkills' format: asks each question, grades it by its task.
 
-Multiple choice is graded by the letter, yes or no by the first word, all else by text metrics.
+Multiple choice is graded by the answer's letter, yes or no by the answer's first word, and all
+other tasks by text metrics.
 """
 
 import re
@@ -56,7 +57,7 @@ ACCURACY, EXACT = "accuracy", "exact"
 BLEU_COLUMNS = (BLEU[0], BLEU[-1])
 
 TITLES = {MCQ: "Multiple choice", YES_NO: "Yes or no"}
-"""Of tasks graded as right or wrong, which come first; other tasks go by their names."""
+"""Titles of the tasks that are graded as right or wrong; other tasks are titled by their names."""
 
 NOTES = {
     MCQ: "Right is a letter, as (B), B) or B.; an answer by the option's text alone has none.",
@@ -71,45 +72,48 @@ _LABEL = re.compile(r"\(([A-Z])\)")
 
 
 class ListQuestion(NamedTuple):
-    """A question of a list."""
+    """A question about a recording, with its reference answers."""
 
     audio: Path
     prompt: str
     task: str
     answers: tuple[str, ...]
-    """Reference answers: one for multiple choice and yes or no, else one or more."""
+    """Reference answers: exactly one for multiple choice and yes or no, else one or more."""
     dataset: str
     category: str = ""
-    """Its subject, where the list has one."""
+    """Subject of the question, if the list has categories."""
     options: tuple[str, ...] = ()
-    """Of multiple choice, in the order of the letters; of yes or no, these two words."""
+    """Options of multiple choice in the order of their letters; for yes or no, these words."""
     right: int = -1
-    """Index of the right option."""
+    """Index of the right option; -1 without options."""
 
 
 class QuestionList(NamedTuple):
-    """The questions of one or more lists."""
+    """The distinct questions of one or more lists."""
 
     name: str
     questions: Sequence[ListQuestion]
     repeated: int
-    """Records dropped because they repeat a question and its answer."""
+    """Number of records that were dropped because they repeat a question and its answer."""
 
 
 # --- reading -------------------------------------------------------------------------------------
 
 
 def read_questions(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> QuestionList:
-    """Reads lists; a question with several answers in several records gets all as references.
+    """Reads the questions of lists in MusicSkills' format.
+
+    Records that ask the same open question about a recording become one question, with the answers
+    of all records as references.
 
     Args:
-        lists: json files.
-        folders: with the recordings: one for all lists, or one for each.
+        lists: the json files.
+        folders: the folders of the recordings: one for all lists, or one for each list.
 
     Raises:
-        InputError: an unreadable list; a question that cannot be graded, with its record: multiple
-            choice without two to four different options or without one right one, yes or no with
-            another answer, or either of them with two answers.
+        InputError: a list cannot be read, or a record's question cannot be graded: multiple choice
+            without two to four different options or without exactly one right option, yes or no
+            with another answer, or two records with contradicting answers to either.
     """
     questions: dict[tuple[Path, str, str], ListQuestion] = {}
     repeated = 0
@@ -165,7 +169,7 @@ def _to_question(record: Mapping[str, Any], folder: Path, where: str) -> ListQue
 
 
 def _options(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Returns the options of multiple choice: the record's `options`, or those of its prompt."""
+    """Returns a multiple-choice record's options, from its field `options` or else its prompt."""
     options = record.get("options") or _options_in(record["input_text"])
     if not isinstance(options, list | tuple) or not all(isinstance(text, str) for text in options):
         raise InputError(f"{where}: its options are not a list of texts; {_REMEDY}")
@@ -183,15 +187,15 @@ def _options_in(prompt: str) -> tuple[str, ...]:
     letters, texts = parts[::2], parts[1::2]
     if "".join(letters) != "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(letters)]:
         return ()
-    # A line behind the last option is not part of it.
+    # Text on a new line behind an option does not belong to the option.
     return tuple(text.strip().partition("\n")[0].strip(" ,;.") for text in texts)
 
 
 def _right_option(options: Sequence[str], answer: str) -> int | None:
-    """Returns the option that an answer names by its whole text, or else by its letter."""
+    """Returns the index of the option that an answer names by its whole text or by its letter."""
     words = [normalize_words(option) for option in options]
     text = normalize_words(answer)
-    # "A. Vivaldi" may be an option; a single letter is the letter.
+    # The text "A. Vivaldi" may be an option; a single letter always means the option's letter.
     if len(text) > 1 and text in words:
         return words.index(text)
     number = read_letter(options, answer)
@@ -202,12 +206,12 @@ def _right_option(options: Sequence[str], answer: str) -> int | None:
 
 
 def evaluate_list(model: EvalModel, asked: QuestionList, seed: int = 0) -> EvalResult:
-    """Asks all questions of a list and grades the answers.
+    """Asks a model all questions of lists, grades the answers, and computes all metrics.
 
     Args:
-        model: the model.
-        asked: at least one question.
-        seed: of the intervals' resamples.
+        model: the model to evaluate.
+        asked: the questions, at least one.
+        seed: the seed of the resamples for the confidence intervals.
 
     Raises:
         InputError: no question could be asked.
@@ -251,12 +255,12 @@ def evaluate_list(model: EvalModel, asked: QuestionList, seed: int = 0) -> EvalR
 
 
 def _place(task: str) -> int:
-    """Returns a task's place in the report: those graded as right or wrong come first."""
+    """Returns a sort key by which tasks that are graded as right or wrong come first."""
     return [*TITLES, task].index(task)
 
 
 def _choice(question: ListQuestion, answer: str) -> int | None:
-    """Returns the option that an answer chooses; None if it chooses none."""
+    """Returns the index of the option that an answer chooses; None if it chooses none."""
     if question.task == MCQ:
         return read_letter(question.options, answer)
     word = read_yes_no(answer)
@@ -264,7 +268,7 @@ def _choice(question: ListQuestion, answer: str) -> int | None:
 
 
 def _scores(task: str, answers: Answers[ListQuestion]) -> dict[str, QuestionScores]:
-    """Returns the scores of a task's questions by column; NaN for other tasks' questions."""
+    """Returns the score of each question by each of a task's metrics; NaN for other tasks."""
     questions, texts = answers.items, answers.texts
     numbers = [number for number, question in enumerate(questions) if question.task == task]
     if task in TITLES:
@@ -282,7 +286,7 @@ def _scores(task: str, answers: Answers[ListQuestion]) -> dict[str, QuestionScor
 
 
 def _scatter(values: Sequence[float], numbers: Sequence[int], total: int) -> QuestionScores:
-    """Returns scores of some questions among all, NaN for the others."""
+    """Returns an array of `total` scores: the given values at the indices `numbers`, else NaN."""
     scores = np.full(total, np.nan)
     scores[list(numbers)] = values
     return scores
@@ -291,7 +295,10 @@ def _scatter(values: Sequence[float], numbers: Sequence[int], total: int) -> Que
 def _rows(
     task: str, questions: Sequence[ListQuestion]
 ) -> Iterator[tuple[str, Bool[np.ndarray, "Q"]]]:
-    """Yields the rows of a task's table: all, by data set if there are several, by category."""
+    """Yields the name of each row of a task's table, and which questions belong to the row.
+
+    There is a row for all questions, for each data set if there are several, for each category.
+    """
     in_task = np.array([question.task == task for question in questions])
     yield ALL, in_task
     columns = {
@@ -309,7 +316,7 @@ def _rows(
 def _cell_scores(
     questions: Sequence[ListQuestion], scores: Mapping[str, Mapping[str, QuestionScores]]
 ) -> Iterator[tuple[MetricPlace, QuestionScores]]:
-    """Yields the scores that each cell is the mean of."""
+    """Yields each cell of the report's tables with the scores whose mean it shows."""
     for task, columns in scores.items():
         for row, group in _rows(task, questions):
             for column, values in columns.items():
@@ -322,7 +329,10 @@ def _cell_scores(
 
 
 def _baselines(task: str, questions: Sequence[ListQuestion]) -> Mapping[str, Sequence[float]]:
-    """Returns the probability that each rule without audio is right, for each question."""
+    """Returns for each rule that ignores the audio the probability that it answers right.
+
+    The probabilities are per question, by the name of the rule, such as "always yes".
+    """
     if task == YES_NO:
         return {
             f"always {word}": [float(question.right == number) for question in questions]
@@ -332,7 +342,7 @@ def _baselines(task: str, questions: Sequence[ListQuestion]) -> Mapping[str, Seq
 
 
 def _bleu(task: str, answers: Answers[ListQuestion]) -> tuple[dict[MetricPlace, Metric], str]:
-    """Returns BLEU of each row of a task's table, and sacrebleu's signature of the first row."""
+    """Returns the BLEU metrics of each row of a task's table, and sacrebleu's signature."""
     questions, texts = answers.items, answers.texts
     metrics, signature = {}, ""
     for row, group in _rows(task, questions):
@@ -357,7 +367,7 @@ def _headline(metrics: Mapping[MetricPlace, Metric], tasks: Sequence[str]) -> di
 
 
 def _tables(metrics: Mapping[MetricPlace, Metric], tasks: Sequence[str]) -> list[Table]:
-    """Returns a table for each task, and one of baselines."""
+    """Returns a table of metrics for each task, then a table of the baselines without audio."""
     tables = [
         cells_to_table(metrics, task, TITLES.get(task, task), NOTES.get(task, TEXT_NOTE))
         for task in tasks
@@ -387,11 +397,14 @@ def _confusion(task: str, answers: Answers[ListQuestion]) -> Confusion:
 def _worst(
     answers: Answers[ListQuestion], scores: Mapping[str, Mapping[str, Float[np.ndarray, "Q"]]]
 ) -> list[Example]:
-    """Returns wrong answers and those of the lowest ROUGE-L, taking tasks in turn."""
+    """Returns the worst answers as examples, one of each task in turn.
+
+    They are wrong answers of tasks graded as right or wrong, and else answers with low ROUGE-L.
+    """
     by_task = []
     for task, columns in scores.items():
         score = columns[ACCURACY if task in TITLES else ROUGE_L]
-        order = np.argsort(score, kind="stable")  # NaN, of other tasks, comes last
+        order = np.argsort(score, kind="stable")  # NaN, for questions of other tasks, sorts last
         by_task.append([int(number) for number in order if score[number] < 1])
     in_turn = [n for n in chain.from_iterable(zip_longest(*by_task)) if n is not None]
     worst = []

@@ -1,6 +1,6 @@
-"""Engine with a resumable response cache on disk: a killed evaluation continues.
+"""An engine that caches each response in a file, so that a killed evaluation can be continued.
 
-A response's key covers everything that it depends on: model, settings, recording and question.
+A response is reused only for the same model, settings, recording and question.
 """
 
 import json
@@ -25,45 +25,45 @@ from tinymu_jax.utils.progress import Progress, no_progress
 RESPONSES_FILE = "responses.jsonl"
 
 RECORDINGS_PER_WRITE = 64
-"""Recordings whose responses are written together: a kill loses at most these."""
+"""Recordings whose responses are written together; a killed evaluation loses no more."""
 
 CachedEngine = Callable[[Sequence[Request]], list[Response | InputError]]
-"""Returns the response to each request, or what is wrong with its recording or prompt."""
+"""A function that returns the response to each request, or its recording's or prompt's error."""
 
 
 class EvalModel(NamedTuple):
     """A model under evaluation."""
 
     name: str
-    """Of its checkpoint."""
+    """Name or path of the model's checkpoint."""
     engine: CachedEngine
-    """Called once by each evaluation."""
+    """Function that answers requests; each evaluation calls it once, with all requests."""
     count_tokens: Callable[[str], int] = len
-    """Of a prompt."""
+    """Function that returns the number of tokens of a prompt."""
     max_prompt_tokens: int = 129
-    """Questions with longer prompts are skipped."""
+    """Maximum number of tokens of a prompt; questions with longer prompts are skipped."""
     settings: Mapping[str, str] = MappingProxyType({})
-    """For the report."""
+    """Settings of the model, for the report."""
 
 
 class ResponseCache(NamedTuple):
-    """A file of responses."""
+    """The file that caches responses, and the model that gave them."""
 
     path: Path
     model: str
-    """Identifies the model and its settings: responses of another one are not used."""
+    """Text that identifies the model and its settings; only responses with the same are reused."""
 
 
 def cached_engine(
     model: Assistant, output: Path, max_new_tokens: int, progress: Progress
 ) -> CachedEngine:
-    """Returns an engine over all local devices that caches responses in a folder.
+    """Returns an engine that runs a model on all local devices and caches its responses.
 
     Args:
-        model: the assistant.
-        output: folder of the evaluation.
-        max_new_tokens: of a response.
-        progress: called with the number of responses so far, and the total.
+        model: the model that answers.
+        output: the folder of the evaluation, which gets the cache.
+        max_new_tokens: the maximum number of tokens of a response.
+        progress: called with the number of responses so far and the total number.
     """
     mesh = make_mesh(MeshConfig(), jax.local_devices()) if jax.local_device_count() > 1 else None
     engine = model.batch_engine(max_new_tokens, mesh)
@@ -83,20 +83,20 @@ def run_cached(
     cache: ResponseCache,
     progress: Progress = no_progress,
 ) -> list[Response | InputError]:
-    """Runs the requests that are not in the cache, and adds their responses to it.
+    """Reads responses from the cache, runs the other requests, and caches their responses.
 
     Args:
-        engine: the model.
-        requests: in any order; equal ones run once.
-        cache: read first, then appended to.
-        progress: called with the number of responses so far, and the total.
+        engine: the engine that runs the model.
+        requests: the requests in any order; equal requests run once.
+        cache: the cache, to which new responses are appended.
+        progress: called with the number of responses so far and the total number.
 
     Returns:
-        A response to each request; the error of a recording or prompt in its place, which is not
+        The response to each request, or the error of its recording or prompt. Errors are not
         cached.
 
     Raises:
-        InputError: the file holds something else, or cannot be written.
+        InputError: the cache's file holds something else, or cannot be written.
     """
     log = JsonlLog(
         cache.path, _parse, "a response", "move the file away, or name another output folder"
@@ -125,7 +125,7 @@ def run_cached(
 
 
 def _keys(requests: Sequence[Request], model: str) -> list[str]:
-    """Returns a hash of everything that each request's response depends on."""
+    """Returns the cache key of each request, a hash of all that its response depends on."""
     recordings = {request.audio: _file_state(request.audio) for request in requests}
     return [
         fingerprint.of_text(
@@ -136,7 +136,7 @@ def _keys(requests: Sequence[Request], model: str) -> list[str]:
 
 
 def _file_state(audio: Path | None) -> list[Any]:
-    """Returns a recording's path, time and size: one that was replaced is encoded again."""
+    """Returns a recording's path, time of change and size, which tell whether it was replaced."""
     if audio is None or not exists(audio):
         return [str(audio)]
     status = os.stat(audio)
@@ -144,7 +144,10 @@ def _file_state(audio: Path | None) -> list[Any]:
 
 
 def _batches(requests: Mapping[str, Request]) -> Iterator[dict[str, Request]]:
-    """Yields all requests on some recordings at a time; without audio, as many requests."""
+    """Splits requests by key into batches of `RECORDINGS_PER_WRITE` recordings.
+
+    A batch has all requests about its recordings; a request without audio counts as a recording.
+    """
 
     def recording(item: tuple[str, Request]) -> str:
         return "" if item[1].audio is None else str(item[1].audio)
@@ -159,7 +162,7 @@ def _batches(requests: Mapping[str, Request]) -> Iterator[dict[str, Request]]:
 
 
 def _row(key: str, request: Request, response: Response) -> dict[str, Any]:
-    """Returns the line of a response, with its request for the reader."""
+    """Returns a response as a line of the cache, with its request for human readers."""
     return {
         "key": key,
         "audio": None if request.audio is None else str(request.audio),

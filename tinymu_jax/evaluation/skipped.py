@@ -1,4 +1,4 @@
-"""Questions without an answer: counted in a report's notices and listed in its last table."""
+"""Counts questions without a response in a report's notices, and lists them in its last table."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 
 class Answers(NamedTuple, Generic[Item]):
-    """The responses to some questions."""
+    """The questions of an evaluation with their responses, and the errors of the others."""
 
     answered: list[tuple[Item, Response]]
     missing: list[str]
@@ -21,25 +21,25 @@ class Answers(NamedTuple, Generic[Item]):
 
     @property
     def items(self) -> list[Item]:
-        """Returns the answered questions."""
+        """Returns the questions that got a response."""
         return [item for item, _ in self.answered]
 
     @property
     def texts(self) -> list[str]:
-        """Returns their responses' texts."""
+        """Returns the text of the response to each question in `items`."""
         return [response.text for _, response in self.answered]
 
 
 def skip_long_prompts(
     items: Sequence[Item], prompts: Sequence[str], names: Sequence[str], model: EvalModel
 ) -> tuple[list[Item], list[str]]:
-    """Returns the questions whose prompts fit the model, and an error for each other one.
+    """Returns the questions whose prompts the model can take, and an error for each other question.
 
     Args:
         items: the questions.
-        prompts: of each.
-        names: of each, for the errors.
-        model: its tokenizer and limit.
+        prompts: the prompt of each question.
+        names: the name of each question in its error.
+        model: the model, which counts and limits the tokens of a prompt.
     """
     fitting, too_long = [], []
     for item, prompt, name in zip(items, prompts, names, strict=True):
@@ -54,10 +54,14 @@ def skip_long_prompts(
 def collect_answers(
     items: Sequence[Item], responses: Sequence[Response | InputError]
 ) -> Answers[Item]:
-    """Separates responses from errors.
+    """Pairs each question with its response, and collects the errors of the other questions.
+
+    Args:
+        items: the questions.
+        responses: the response to each question, or its error.
 
     Raises:
-        InputError: there are no responses.
+        InputError: no question got a response.
     """
     pairs = list(zip(items, responses, strict=True))
     answered = [(item, response) for item, response in pairs if isinstance(response, Response)]
@@ -70,13 +74,13 @@ def collect_answers(
 def skipped_notices(
     total: int, missing: Sequence[str], too_long: Sequence[str] = (), noun: str = "questions"
 ) -> list[str]:
-    """Returns one line on what was skipped, or none if nothing was.
+    """Returns a report's notice on how many questions were skipped, as a list; empty if none were.
 
     Args:
-        total: of all questions.
-        missing: errors of recordings.
-        too_long: errors of prompts.
-        noun: what is counted.
+        total: the number of all questions.
+        missing: the errors of questions whose recording is missing or broken.
+        too_long: the errors of questions whose prompt is too long.
+        noun: the word for the counted things.
     """
     parts = [
         f"{len(missing):,} whose recording is missing or broken" if missing else "",
@@ -88,10 +92,11 @@ def skipped_notices(
 
 
 def cut_notices(recordings: Iterable[tuple[Hashable, bool]]) -> list[str]:
-    """Returns one line on recordings of which only the beginning was encoded, or none.
+    """Returns a report's notice on how many recordings were cut, as a list; empty if none were.
 
     Args:
-        recordings: each with whether it was cut; repeated ones count once.
+        recordings: pairs of a recording, which may be repeated, and whether it was cut: whether
+            only its beginning was encoded.
     """
     cut_of = dict(recordings)
     cut = sum(cut_of.values())
@@ -100,6 +105,6 @@ def cut_notices(recordings: Iterable[tuple[Hashable, bool]]) -> list[str]:
 
 
 def skipped_tables(errors: Iterable[str]) -> list[Table]:
-    """Returns a table of errors and their counts; no table without errors."""
+    """Returns a list of one table with each error and its number; an empty list without errors."""
     rows = {error: [Metric(n, is_fraction=False)] for error, n in Counter(errors).items()}
     return [Table("Skipped", ["questions"], rows)] if rows else []

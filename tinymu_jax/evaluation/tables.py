@@ -1,4 +1,4 @@
-"""What evaluations share: tables and confusion matrices over questions."""
+"""Builds tables and confusion matrices from the scores of questions, for several evaluations."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,18 +11,18 @@ from tinymu_jax.evaluation.results import Confusion, Metric, Table
 ALL, UNANSWERED = "all", "unanswered"
 
 MAX_WORST = 20
-"""Worst answers that a report shows."""
+"""Maximum number of worst answers in a report."""
 
 BASELINES_TITLE = "Without audio, by the same questions"
 
 BASELINES_NOTE = "Of options that are equally short or long, each is chosen as often."
 
 QuestionScores = Float[np.ndarray, "Q"]
-"""A score per question, 1 for right and 0 for wrong; NaN where a question does not count."""
+"""A score for each question, 1 if right and 0 if wrong; NaN for questions that do not count."""
 
 
 class MetricPlace(NamedTuple):
-    """The place of a metric."""
+    """The place of a metric in the tables of a report, by names."""
 
     table: str
     row: str
@@ -32,7 +32,14 @@ class MetricPlace(NamedTuple):
 def cells_to_table(
     metrics: Mapping[MetricPlace, Metric], key: str, title: str, note: str = ""
 ) -> Table | None:
-    """Returns a table's metrics, rows and columns in their first order; None if it has none."""
+    """Collects the metrics of one table, in the order of their cells; None if there are none.
+
+    Args:
+        metrics: the metrics of all tables, by cell.
+        key: the `MetricPlace.table` of the table's cells.
+        title: the table's title.
+        note: the text below the table.
+    """
     cells = {cell: metric for cell, metric in metrics.items() if cell.table == key}
     columns = list(dict.fromkeys(cell.column for cell in cells))
     rows = {
@@ -45,13 +52,13 @@ def cells_to_table(
 def choice_confusion(
     title: str, labels: Sequence[str], expected: Sequence[int], chosen: Sequence[int | None]
 ) -> Confusion:
-    """Returns which option was chosen (columns) where which is right (rows).
+    """Returns the confusion matrix of right options (rows) and chosen options (columns).
 
     Args:
-        title: of the matrix.
-        labels: of the options.
-        expected: the right option of each question.
-        chosen: the chosen one; None is counted as unanswered.
+        title: the matrix's title.
+        labels: the name of each option.
+        expected: the index of each question's right option.
+        chosen: the index of each question's chosen option; None counts as unanswered.
     """
     from sklearn.metrics import confusion_matrix
 

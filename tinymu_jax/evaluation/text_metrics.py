@@ -1,7 +1,7 @@
-"""Text metrics against references, by established libraries: BLEU, ROUGE-L, METEOR, BERTScore.
+"""Scores texts against references with established libraries: BLEU, ROUGE-L, METEOR, BERTScore.
 
 A score whose library or data (WordNet for METEOR, a language model for BERTScore) is not installed
-is reported as unavailable; nothing is downloaded and no score is approximated.
+is reported as unavailable. Nothing is downloaded, and no score is approximated.
 """
 
 import re
@@ -26,7 +26,7 @@ NO_WORDNET = (
 NO_BERT_SCORE = "unavailable: package bert_score is not installed; pip install bert-score"
 
 BERT_NAMES, BERT_LAYERS = ("roberta-large", "FacebookAI/roberta-large"), 17
-"""bert_score's model for English, by its names at the hub, and the layer that it compares."""
+"""Hub names of bert_score's model for English, and the layer whose embeddings are compared."""
 
 NO_BERT_MODEL = (
     f"unavailable: {BERT_NAMES[0]} is not in the hub's local cache; hf download {BERT_NAMES[0]}"
@@ -38,20 +38,20 @@ SETTINGS = {
     BERT_SCORE: f"F1 of bert_score, layer {BERT_LAYERS} of {BERT_NAMES[0]}, not weighted by idf, "
     "not rescaled; of several references the best",
 }
-"""Settings that the scores depend on, for the report."""
+"""How each score is computed, for the settings of the report."""
 
 Scores = Float[np.ndarray, "Q"]
-"""0 to 1, for each text."""
+"""A score for each text, 0 to 1."""
 
 References = Sequence[Sequence[str]]
-"""For each text, one or more."""
+"""One or more reference texts for each text."""
 
 
 class Scored(NamedTuple):
-    """Scores of some texts."""
+    """All scores of a sequence of texts."""
 
     metrics: dict[str, Metric]
-    """Corpus BLEU and means of the others; an unavailable score has a note and no value."""
+    """BLEU of the corpus, and means of the other scores; an unavailable score has only a note."""
     rouge_l: Scores
     settings: dict[str, str]
 
@@ -59,13 +59,13 @@ class Scored(NamedTuple):
 def score_texts(
     texts: Sequence[str], references: References, groups: Sequence[Hashable], seed: int = 0
 ) -> Scored:
-    """Computes every available score.
+    """Computes every available score of texts against their references.
 
     Args:
-        texts: at least one; each may be empty.
-        references: of each text; none is blank.
-        groups: for the intervals: what each text belongs to, such as its recording.
-        seed: of the intervals' resamples.
+        texts: the texts to score, at least one; each may be empty.
+        references: the references of each text; none is blank.
+        groups: the group of each text, such as its recording; confidence intervals resample groups.
+        seed: the seed of the resamples for the confidence intervals.
     """
     metrics, settings = bleu(texts, references)
     rouge = rouge_l(texts, references)
@@ -86,9 +86,9 @@ def score_texts(
 
 
 def bleu(texts: Sequence[str], references: References) -> tuple[dict[str, Metric], dict[str, str]]:
-    """Returns lower-case corpus BLEU-1 to BLEU-4, and sacrebleu's signature.
+    """Returns BLEU-1 to BLEU-4 of the corpus, ignoring case, and sacrebleu's signature.
 
-    An order with more words than any text is 0.
+    BLEU-N is 0 if no text has N words.
     """
     from sacrebleu.metrics import BLEU as SacreBLEU
 
@@ -112,7 +112,7 @@ def bleu(texts: Sequence[str], references: References) -> tuple[dict[str, Metric
 
 
 def rouge_l(texts: Sequence[str], references: References) -> Scores:
-    """Returns ROUGE-L's F of each text."""
+    """Returns the F-measure of ROUGE-L of each text, with its best reference."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"])
@@ -123,13 +123,13 @@ def rouge_l(texts: Sequence[str], references: References) -> Scores:
 
 
 def meteor(texts: Sequence[str], references: References) -> Scores | str:
-    """Returns METEOR of each text, or why it is unavailable."""
+    """Returns the METEOR score of each text, or why METEOR is unavailable."""
     import nltk.data
     from nltk.tokenize import wordpunct_tokenize
     from nltk.translate.meteor_score import meteor_score
 
     try:
-        # The downloader leaves a zip: a file inside it is found, the folder is not.
+        # nltk's downloader leaves a zip archive, in which `find` finds files but no folders.
         nltk.data.find("corpora/wordnet/lexnames")
     except LookupError:
         return NO_WORDNET
@@ -145,12 +145,13 @@ def bert_score_f1(
     references: References,
     find_model: Callable[[], Path | None] | None = None,
 ) -> Scores | str:
-    """Returns BERTScore's F1 of each text, or why it is unavailable.
+    """Returns the F1 of BERTScore of each text, or why BERTScore is unavailable.
 
     Args:
-        texts: see `score_texts`.
-        references: see `score_texts`.
-        find_model: returns the folder of the language model, or None; default the hub's cache.
+        texts: the texts to score; each may be empty.
+        references: the references of each text.
+        find_model: a function that returns the folder of the language model, or None if there is
+            none; default: a search of the hub's local cache.
     """
     try:
         from bert_score import score
@@ -159,7 +160,7 @@ def bert_score_f1(
     folder = (find_model or _cached_model)()
     if folder is None:
         return NO_BERT_MODEL
-    # bert_score gives empty texts 0 too, but newer tokenizers fail on them.
+    # bert_score would give empty texts 0 too, but fails on them with newer tokenizers.
     filled = [number for number, text in enumerate(texts) if text.strip()]
     scores = np.zeros(len(texts))
     if filled:
@@ -167,14 +168,14 @@ def bert_score_f1(
         try:
             *_, f1 = score(*pairs, model_type=str(folder), num_layers=BERT_LAYERS)
         except Exception as error:
-            # One failing score must not lose hours of answers.
+            # An error of one score must not lose hours of answers.
             return f"unavailable: bert_score ended with {type(error).__name__} ({error})"
         scores[filled] = np.asarray(f1, np.float64)
     return scores
 
 
 def _cached_model() -> Path | None:
-    """Returns the folder of BERTScore's model in the hub's cache, if it is there."""
+    """Returns the folder of BERTScore's language model in the hub's local cache, if it is there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -187,14 +188,14 @@ def _cached_model() -> Path | None:
 
 
 def normalize_words(text: str) -> str:
-    """Returns a text's words in lower case, without punctuation, joined by spaces."""
+    """Returns the words of a text in lower case, without punctuation, joined by spaces."""
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def exact_match(texts: Sequence[str], references: References) -> Scores:
-    """Returns 1 for each text whose normalized words are those of a reference, else 0.
+    """Returns 1 for each text with the same normalized words as one of its references, else 0.
 
-    A text without words matches nothing.
+    A text without words gets 0.
     """
     pairs = ((normalize_words(text), refs) for text, refs in zip(texts, references, strict=True))
     return np.array(

@@ -1,7 +1,8 @@
-"""Zero-shot classification: the label with the highest likelihood as the answer.
+"""Zero-shot classification: chooses the label that is the likeliest answer about a recording.
 
-A label's log-likelihood without audio, its prior, is subtracted, since some labels are probable
-answers to anything: log P(label | audio, prompt) - log P(label | prompt). Both are scored.
+Some labels are probable answers to any recording. Therefore one rule subtracts each label's prior,
+its log-likelihood without audio: log P(label | audio, prompt) - log P(label | prompt). A second
+rule does not subtract it. Results are reported by both rules.
 """
 
 from collections import Counter
@@ -36,23 +37,23 @@ PROMPTS = {
     "NSynth": "Which instrument is playing?",
     "Medley-Solos-DB": "Which instrument is playing?",
 }
-"""By data set."""
+"""The prompt for each data set, by the data set's name."""
 
 PROMPT = "What do you hear in this recording?"
-"""For other data sets."""
+"""The prompt for all other data sets."""
 
 TASK = "Classification"
 
 TEST = "test"
 
 LABEL_TEXTS = {"hiphop": "Hip-hop", "rnb": "R&B"}
-"""Labels whose text does not follow from their spelling."""
+"""Answer texts of labels, in lower case, from whose spelling the text does not follow."""
 
 COLUMNS = ("label", "text")
-"""Of a csv of label texts."""
+"""Columns of a csv with the answer text of each label."""
 
 OVER_PRIOR, WITH_PRIOR = "prior subtracted", "prior included"
-"""The two rules that choose a label."""
+"""Names of the two rules that choose a label."""
 
 ACCURACY, MACRO_F1, CALIBRATION_ERROR = "accuracy", "macro F1", "calibration error"
 
@@ -66,15 +67,15 @@ class ClassificationConfig:
     """Settings of a zero-shot classification."""
 
     prompt: str | None = None
-    """None: one of `PROMPTS`."""
+    """The question about each recording; default: the prompt for the data set."""
     label_texts: str | None = None
-    """Path of a csv of label,text with the answer for each label."""
+    """Path of a csv with the columns label and text: the answer that stands for each label."""
     all_splits: bool = False
-    """Classify the recordings of all splits, not only the test split."""
+    """Classify the recordings of all splits, not only of the test split."""
     bins: int = BINS
-    """Bins of confidence, for the calibration error."""
+    """Number of bins of confidence for the calibration error."""
     seed: int = 0
-    """Of the intervals' resamples."""
+    """Seed of the resamples for the confidence intervals."""
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -83,16 +84,19 @@ class ClassificationConfig:
 def read_recordings(
     data: str | Path, audio: str | Path = ".", name: str | None = None, label: str | None = None
 ) -> LabelledSet:
-    """Reads a data set by its name, or a csv of `file`, `label` and optionally `split`.
+    """Reads labelled recordings from the folder of a known data set, or from a csv.
 
     Args:
-        data: folder of the data set, or the csv. All recordings of a csv without splits are tested.
-        audio: folder of the recordings that a csv names.
-        name: of the data set: see `tinymu_jax.data.annotations.labelled_archives.READERS`.
-        label: name of the csv's column of labels, if not `label`.
+        data: the folder of the data set; or a csv with columns `file`, `label` and optionally
+            `split`, without which all recordings are in the test split.
+        audio: the folder of the recordings that the csv names.
+        name: the name of the data set, of `tinymu_jax.data.annotations.labelled_archives.READERS`;
+            None for a csv.
+        label: the csv's column of labels, if its name is not `label`.
 
     Raises:
-        InputError: it cannot be read; fewer than two labels; a recording without exactly one label.
+        InputError: the data cannot be read, have fewer than two labels, or have a recording with no
+            label or several.
     """
     if name is not None:
         dataset = read_labelled_set(name, data)
@@ -105,7 +109,7 @@ def read_recordings(
         items = [
             LabelledClip(Path(audio) / file, labels, split or TEST) for file, labels, split in rows
         ]
-        # No data set's name, for which there are published figures; one title per column.
+        # The title is never the name of a known data set, so it gets no published figures.
         title = ", ".join(filter(None, (Path(data).name, label)))
         dataset = LabelledSet(title, items, multi_label=False)
     invalid = next((item for item in dataset.clips if len(item.labels) != 1), None)
@@ -123,14 +127,14 @@ def read_recordings(
 
 
 def recordings_to_test(dataset: LabelledSet, all_splits: bool = False) -> list[LabelledClip]:
-    """Returns the recordings of the test split; all of a data set in folds.
+    """Returns the recordings of a data set's test split; of a data set in folds, all recordings.
 
     Args:
-        dataset: with splits or folds.
-        all_splits: return the recordings of the other splits too.
+        dataset: a data set with splits or folds.
+        all_splits: whether to return the recordings of the other splits too.
 
     Raises:
-        InputError: there is no test split, or splits and folds are mixed.
+        InputError: the data set has no test split, or has both splits and folds.
     """
     folds = set(dataset.folds)
     if folds & set(SPLITS) and folds - set(SPLITS):
@@ -147,21 +151,21 @@ def recordings_to_test(dataset: LabelledSet, all_splits: bool = False) -> list[L
 
 
 def default_text(label: str) -> str:
-    """Returns a label as an answer would name it: "synth_lead" as "Synth lead"."""
+    """Returns the answer text of a label, derived from its spelling: "synth_lead", "Synth lead"."""
     text = LABEL_TEXTS.get(label.lower()) or " ".join(label.replace("_", " ").split())
     return text[:1].upper() + text[1:]
 
 
 def read_label_texts(classes: Iterable[str], path: str | Path | None = None) -> dict[str, str]:
-    """Returns the answer text of each label: from a csv, or else `default_text`.
+    """Returns the answer text of each label: from a csv, or if not there, from `default_text`.
 
     Args:
         classes: the labels.
-        path: of a csv of `COLUMNS`, which may omit labels.
+        path: the csv, with the columns `COLUMNS`; it may omit labels.
 
     Raises:
-        InputError: it is no such csv; it has an unknown label, or one twice; two labels have the
-            same text.
+        InputError: the csv cannot be read, or has an unknown or a repeated label; or two labels
+            have the same text.
     """
     texts = {label: default_text(label) for label in classes}
     if path is not None:
@@ -178,7 +182,7 @@ def read_label_texts(classes: Iterable[str], path: str | Path | None = None) -> 
 
 
 def _read_texts(path: str | Path, labels: Iterable[str]) -> dict[str, str]:
-    """Returns the texts in a csv, by label."""
+    """Reads a csv with the columns `COLUMNS`; returns the answer text of each of its labels."""
     remedy = f"its first line is to name {','.join(COLUMNS)}"
     texts: dict[str, str] = {}
     for row in read_rows(Path(path), COLUMNS, remedy):
@@ -196,7 +200,7 @@ def _read_texts(path: str | Path, labels: Iterable[str]) -> dict[str, str]:
 
 
 class Choice(NamedTuple):
-    """The labels that a rule chooses, by their index among the classes."""
+    """The label that a rule chooses for each recording, as index of its class."""
 
     predicted: Int[np.ndarray, "R"]
     probabilities: Float[np.ndarray, "R C"]
@@ -204,32 +208,32 @@ class Choice(NamedTuple):
 
     @property
     def confidence(self) -> Float[np.ndarray, "R"]:
-        """Returns the probability of each chosen label."""
+        """Returns the probability of the chosen label, for each recording."""
         return self.probabilities.max(axis=1)
 
 
 class Classified(NamedTuple):
-    """All recordings with their true and chosen labels."""
+    """The true label of each recording, and the label that each rule chooses."""
 
     classes: Sequence[str]
     expected: Int[np.ndarray, "R"]
     prior: int
-    """The most probable class without audio."""
+    """Index of the most probable class without audio."""
     by_rule: Mapping[str, Choice]
 
 
 class ClassScores(NamedTuple):
-    """Scores of each class; NaN where undefined."""
+    """Recall, precision and F1 of each class; NaN where undefined."""
 
     counts: Int[np.ndarray, "C C"]
-    """Confusion matrix: true labels in rows."""
+    """Confusion matrix; rows are the true labels, columns the chosen ones."""
     recall: Float[np.ndarray, "C"]
     precision: Float[np.ndarray, "C"]
     f1: Float[np.ndarray, "C"]
 
     @property
     def macro_f1(self) -> float:
-        """Returns the mean F1 over the classes that occur as a true or chosen label."""
+        """Returns the mean F1 over all classes that occur among the true or the chosen labels."""
         return float(np.nanmean(self.f1))
 
 
@@ -239,13 +243,13 @@ def classify(
     with_audio: Float[np.ndarray, "R C"],
     text_only: Float[np.ndarray, "C"],
 ) -> Classified:
-    """Chooses a label for each recording by both rules.
+    """Chooses a label for each recording, by both rules.
 
     Args:
         classes: all labels.
-        labels: the true one of each recording.
-        with_audio: log-likelihoods of the classes.
-        text_only: the same without audio.
+        labels: the true label of each recording.
+        with_audio: the log-likelihood of each class for each recording.
+        text_only: the log-likelihood of each class without audio.
     """
     expected = np.array([classes.index(label) for label in labels])
 
@@ -260,12 +264,12 @@ def classify(
 def class_scores(
     expected: Int[np.ndarray, "R"], predicted: Int[np.ndarray, "R"], num_classes: int
 ) -> ClassScores:
-    """Returns the scores of each class.
+    """Returns the recall, precision and F1 of each class, and the confusion matrix.
 
     Args:
-        expected: indices of the true classes.
-        predicted: indices of the chosen classes.
-        num_classes: their number.
+        expected: the index of each recording's true class.
+        predicted: the index of each recording's chosen class.
+        num_classes: the number of classes.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -282,11 +286,11 @@ def class_scores(
 def evaluate_classification(
     model: EvalModel, dataset: LabelledSet, config: ClassificationConfig | None = None
 ) -> EvalResult:
-    """Classifies the recordings of a data set's test split, each with one label.
+    """Chooses a label for each recording of a data set's test split, and computes all metrics.
 
     Raises:
-        InputError: no test split; labels with the same text; no bins; no recording could be
-            classified.
+        InputError: there is no test split, two labels have the same text, `bins` is less than 1, or
+            no recording could be classified.
     """
     config = config or ClassificationConfig()
     if config.bins < 1:
@@ -356,7 +360,7 @@ def _accuracy(
     diagrams: Mapping[str, Reliability],
     seed: int,
 ) -> Table:
-    """Returns the scores of both rules, and the accuracy of baselines without audio."""
+    """Returns a table: the metrics of both rules, and the accuracy of baselines without audio."""
     expected, classes, prior = classified.expected, classified.classes, classified.prior
     # The first of equally frequent classes.
     majority = int(np.bincount(expected, minlength=len(classes)).argmax())
@@ -377,11 +381,11 @@ def _accuracy(
 
 
 def _by_class(classified: Classified, scores: Mapping[str, ClassScores]) -> Table:
-    """Returns the scores of each class."""
+    """Returns a table of the recall, precision and F1 of each class."""
     over, with_prior = scores[OVER_PRIOR], scores[WITH_PRIOR]
     expected = Counter(classified.expected.tolist())
     predicted = Counter(classified.by_rule[OVER_PRIOR].predicted.tolist())
-    # Precision is a fraction of the chosen labels, the others of the true ones.
+    # Counts: precision is a fraction of the chosen labels, recall and F1 go with the true labels.
     columns = {
         f"recall, {OVER_PRIOR}": (over.recall, expected),
         f"recall, {WITH_PRIOR}": (with_prior.recall, expected),
@@ -401,7 +405,10 @@ def _by_class(classified: Classified, scores: Mapping[str, ClassScores]) -> Tabl
 def _worst(
     classified: Classified, answers: Answers[LabelledClip], texts: Mapping[str, str], prompt: str
 ) -> list[Example]:
-    """Returns the wrong choices of highest confidence; the score is the right label's deficit."""
+    """Returns the wrong choices with the highest confidence as examples.
+
+    An example's score is the probability of the true label minus that of the chosen label.
+    """
     choice = classified.by_rule[OVER_PRIOR]
     wrong = np.flatnonzero(~choice.right)
     worst = []

@@ -1,4 +1,4 @@
-"""Metrics, tables and charts of graded multiple-choice answers."""
+"""Computes the metrics, tables and charts of graded multiple-choice answers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -35,7 +35,7 @@ from tinymu_jax.evaluation.tables import (
 BY_LABEL = (KNOWLEDGE, REASONING, GENRE, DATASET)
 
 ACCURACY, BASELINES, CHOSEN = "accuracy", "baselines", "chosen"
-"""Tables, beside those of `BY_LABEL`."""
+"""Keys of the tables that do not belong to a kind of label in `BY_LABEL`."""
 
 TITLES = {
     ACCURACY: (
@@ -55,62 +55,62 @@ TITLES = {
         "rule.",
     ),
 }
-"""Titles and notes of the tables, in their order."""
+"""Title and note of each table, in the order of the report."""
 
 PUBLISHED = {ACCURACY: 0.586, KNOWLEDGE: 0.583, REASONING: 0.596}
-"""By the names of the headline."""
+"""Published fractions by the names of the headline's metrics."""
 
 PUBLISHED_NOTE = "TinyMU (arXiv 2604.15849) on all of MuChoMusic"
 
 QUESTIONS = 1187
-"""Of MuChoMusic: the published figures hold for no other list."""
+"""Number of questions of MuChoMusic; results on fewer or more are not compared with PUBLISHED."""
 
 
 class Graded(NamedTuple):
-    """A question with its answer, read by every rule."""
+    """A question with the model's answer, and the option that each rule reads in the answer."""
 
     question: ChoiceQuestion
     answer: str
     log_likelihoods: tuple[float, ...]
     reading: Reading
     text_only: Reading | None
-    """Of the answer without audio; None where that was not evaluated."""
+    """Options that the rules read in the answer without audio; None if there is no such answer."""
     cut: bool
     """Whether only the beginning of the recording was encoded."""
 
 
 class Outcome(NamedTuple):
-    """All questions of an evaluation."""
+    """All questions of an evaluation: the graded ones, and the errors of the skipped ones."""
 
     graded: Sequence[Graded]
     too_long: Sequence[str]
-    """The error of each question skipped for its prompt."""
+    """The error of each question that was skipped because its prompt is too long."""
     missing: Sequence[str]
-    """The error of each question skipped for its recording."""
+    """The error of each question that was skipped because its recording cannot be read."""
     generated: bool
-    """Whether answers were generated; else there is only the likelihood."""
+    """Whether answers were generated; otherwise the options' likelihoods were compared only."""
 
     @property
     def total(self) -> int:
-        """Returns the number of questions, with those skipped."""
+        """Returns the number of questions, including skipped questions."""
         return len(self.graded) + len(self.too_long) + len(self.missing)
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """Returns the names of the rules that apply."""
+        """Returns the names of the rules that can read the answers."""
         return RULES if self.generated else (LIKELIHOOD,)
 
 
 def choice_result(
     outcome: Outcome, checkpoint: str, settings: Mapping[str, str], seed: int = 0
 ) -> EvalResult:
-    """Computes the metrics of graded answers.
+    """Computes all metrics, tables and charts of an evaluation from the graded answers.
 
     Args:
-        outcome: with at least one graded answer.
-        checkpoint: name of the model.
-        settings: of the evaluation, for the report.
-        seed: of the intervals' resamples.
+        outcome: the questions, at least one of which is graded.
+        checkpoint: the name or path of the model's checkpoint.
+        settings: the settings of the evaluation, for the report.
+        seed: the seed of the resamples for the confidence intervals.
     """
     recordings = [one.question.audio for one in outcome.graded]
     metrics = mean_metrics(dict(_cell_scores(outcome)), recordings, seed)
@@ -140,18 +140,18 @@ def choice_result(
 
 
 def _choices(graded: Sequence[Graded], rule: str) -> list[int | None]:
-    """Returns the option that a rule reads in each answer."""
+    """Returns the index of the option that a rule reads in each answer; None if it reads none."""
     return [one.reading[RULES.index(rule)] for one in graded]
 
 
 def _right(graded: Sequence[Graded], rule: str) -> QuestionScores:
-    """Returns 1 for each answer that is right by a rule; one without an option is wrong."""
+    """Returns 1 for each answer in which a rule reads the right option, else 0."""
     choices = zip(graded, _choices(graded, rule), strict=True)
     return np.array([float(number == one.question.right) for one, number in choices])
 
 
 def _cell_scores(outcome: Outcome) -> Iterator[tuple[MetricPlace, QuestionScores]]:
-    """Yields the scores that each cell is the mean of, in the order of tables, rows, columns."""
+    """Yields each cell of the report's tables with the scores whose mean it shows, in order."""
     graded, groups = outcome.graded, _groups(outcome.graded)
     for rule in outcome.rules:
         right = _right(graded, rule)
@@ -172,7 +172,10 @@ def _tags(graded: Graded, label: str) -> tuple[str, ...]:
 
 
 def _groups(graded: Sequence[Graded]) -> Mapping[str, Bool[np.ndarray, "Q"]]:
-    """Returns all questions, those with a knowledge tag and those with a reasoning tag."""
+    """Returns masks by name: all questions, questions with knowledge tags, with reasoning tags.
+
+    Groups without questions are left out.
+    """
     groups = {ALL: np.ones(len(graded), bool)}
     groups |= {
         label: np.array([bool(_tags(one, label)) for one in graded])
@@ -184,7 +187,7 @@ def _groups(graded: Sequence[Graded]) -> Mapping[str, Bool[np.ndarray, "Q"]]:
 def _chosen_kinds(
     graded: Sequence[Graded], rule: str
 ) -> Iterator[tuple[MetricPlace, QuestionScores]]:
-    """Yields which kinds of options are chosen, and how often none is."""
+    """Yields, for each kind of option and for no option, the questions for which it is chosen."""
     choices = _choices(graded, rule)
     pairs = [(one.question.kinds, number) for one, number in zip(graded, choices, strict=True)]
     known = {kind for kinds, _ in pairs for kind in kinds}
@@ -201,7 +204,7 @@ def _chosen_kinds(
 
 
 def _baselines(outcome: Outcome) -> Mapping[str, Float[np.ndarray, "Q"]]:
-    """Returns the scores of the model and of baselines that do not use the audio."""
+    """Returns each question's score by row: of the model, and of baselines without audio."""
     graded = outcome.graded
     rows = {f"this model, {rule}": _right(graded, rule) for rule in outcome.rules}
     by_rule = option_baselines([(one.question.options, one.question.right) for one in graded])
@@ -215,7 +218,7 @@ def _baselines(outcome: Outcome) -> Mapping[str, Float[np.ndarray, "Q"]]:
 
 
 def _headline(metrics: Mapping[MetricPlace, Metric]) -> dict[str, Metric]:
-    """Returns the headline; rules that do not apply have a note and no value."""
+    """Returns the headline metrics by name; without generated answers, some have only a note."""
     cells = {
         ACCURACY: MetricPlace(ACCURACY, ALL, OFFICIAL),
         KNOWLEDGE: MetricPlace(ACCURACY, KNOWLEDGE, OFFICIAL),
@@ -228,7 +231,7 @@ def _headline(metrics: Mapping[MetricPlace, Metric]) -> dict[str, Metric]:
     return {
         name: metrics.get(cell, unavailable)
         for name, cell in cells.items()
-        # Without questions of a group there is no such metric by any rule.
+        # If no question is in a cell's group, the headline does not have the metric at all.
         if cell._replace(column=LIKELIHOOD) in metrics
     }
 
@@ -245,12 +248,12 @@ def _notices(outcome: Outcome, metrics: Mapping[MetricPlace, Metric]) -> list[st
 
 
 def _tags_of(metrics: Mapping[MetricPlace, Metric], label: str) -> list[str]:
-    """Returns the tags with a row in a label's table."""
+    """Returns the tags that have a row in the table of a kind of label."""
     return list(dict.fromkeys(cell.row for cell in metrics if cell.table == label))
 
 
 def _radars(metrics: Mapping[MetricPlace, Metric], rules: Sequence[str]) -> list[Radar]:
-    """Returns accuracy by tag, from three tags on."""
+    """Returns a radar chart of the accuracy by tag, as a list; empty for fewer than three tags."""
     axes = [(label, tag) for label in (KNOWLEDGE, REASONING) for tag in _tags_of(metrics, label)]
     if len(axes) < 3:
         return []
@@ -263,14 +266,18 @@ def _radars(metrics: Mapping[MetricPlace, Metric], rules: Sequence[str]) -> list
 
 
 def _letters(graded: Sequence[Graded], rule: str) -> Confusion:
-    """Returns the letters chosen by a rule against the right ones."""
+    """Returns the confusion matrix of right letters and the letters that a rule reads."""
     letters = LETTERS[: max(len(one.question.options) for one in graded)]
     right = [one.question.right for one in graded]
     return choice_confusion(f"Letters, {rule}", letters, right, _choices(graded, rule))
 
 
 def _worst(outcome: Outcome) -> list[Example]:
-    """Returns wrong answers, those first whose likeliest wrong option leads by most."""
+    """Returns wrong answers as examples, most certain first.
+
+    An example's score is the log-likelihood of the right option minus that of the likeliest wrong
+    option.
+    """
     rule = outcome.rules[0]
     wrong = []
     for one, right in zip(outcome.graded, _right(outcome.graded, rule), strict=True):

@@ -1,5 +1,6 @@
-"""MuChoMusic: 1,187 multiple-choice questions about music, asked and scored as officially.
+"""Evaluation on MuChoMusic, 1,187 multiple-choice questions about music.
 
+Prompts and one of the rules that read the answers are those of MuChoMusic's official script.
 `.questions` reads the questions, `tinymu_jax.evaluation.answer_parsing` the answers.
 """
 
@@ -25,7 +26,7 @@ WORKED_EXAMPLE = (
     "(C) Muted trumpet. (D) Long notes on the off-beat. \n "
     "The correct answer is: B"
 )
-"""In the form of the official one."""
+"""Example question with its answer, in the form of the official worked example."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,18 @@ class ChoiceConfig:
     one_shot: bool = False
     """Put a worked example before each question, as the official configuration does."""
     generate: bool = True
-    """Generate answers; else only the options' likelihoods are compared."""
+    """Generate answers; otherwise, only compare the likelihoods of the options."""
     text_only: bool = True
-    """Also evaluate without audio, as a baseline."""
+    """Also ask each question without audio, as a baseline."""
     seed: int = 0
-    """Of the order of the options, and of the intervals' resamples."""
+    """Seed of the order of the options and of the resamples for the confidence intervals."""
 
 
 def choice_prompt(question: ChoiceQuestion, one_shot: bool = False) -> str:
-    """Returns a question in the form of MuChoMusic's script; see `ChoiceConfig.one_shot`."""
+    """Returns the prompt that asks a question in the form of MuChoMusic's official script.
+
+    `one_shot` puts a worked example before the question.
+    """
     prompt = (
         f"Question: {question.question}\n Options: {' '.join(question.lettered)} \n "
         "The correct answer is: "
@@ -57,14 +61,15 @@ def evaluate_muchomusic(
     config: ChoiceConfig | None = None,
     answers: str | Path | None = None,
 ) -> EvalResult:
-    """Asks all questions and scores the answers by every rule.
+    """Asks a model all questions, reads the answers by every rule, and computes all metrics.
 
     Args:
-        model: its engine gets questions grouped by recording, and those without audio last.
-        questions: in any order.
-        config: the evaluation's settings.
-        answers: JSONL file to write, a line per question: its options in the order shown, the
-            answer, and the option that each rule reads.
+        model: the model. Its engine gets the requests grouped by recording, and the requests
+            without audio last.
+        questions: the questions, in any order.
+        config: the settings of the evaluation.
+        answers: a JSONL file to write, with a line for each question: its options in the order
+            shown, the model's answer, and the option that each rule reads.
 
     Raises:
         InputError: no question could be asked, or `answers` cannot be written.
@@ -98,7 +103,7 @@ def evaluate_muchomusic(
 def _ask(
     engine: CachedEngine, questions: Sequence[ChoiceQuestion], config: ChoiceConfig
 ) -> list[tuple[Response | InputError, Response | InputError | None]]:
-    """Returns each question's response, and its response without audio if configured."""
+    """Returns each question's response or error, and its response without audio if configured."""
     if not questions:
         return []
     first: dict[Path, int] = {}
@@ -129,7 +134,10 @@ def _grade(
     text_only: Response | InputError | None,
     generated: bool,
 ) -> Graded:
-    """Reads a question's answers; without generation by likelihood only."""
+    """Reads a question's answers with and without audio, by all rules that apply.
+
+    If answers were not generated, only the rule that compares likelihoods applies.
+    """
     if isinstance(text_only, InputError):
         raise text_only
 

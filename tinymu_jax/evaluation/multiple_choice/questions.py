@@ -1,4 +1,4 @@
-"""Reads multiple-choice questions about recordings: MuChoMusic's csv, or JSONL."""
+"""Reads multiple-choice questions about recordings from MuChoMusic's csv or from JSONL."""
 
 import hashlib
 import json
@@ -14,56 +14,59 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import read_text
 
 KINDS = ("right", "incorrect but related", "correct but unrelated", "incorrect and unrelated")
-"""Kinds of options, in the order of `ANSWERS`."""
+"""Kinds of options in MuChoMusic, in the order of the csv's columns `ANSWERS`."""
 
 ANSWERS = ("correct_answer", *(f"distractor_{number}_answer" for number in (1, 2, 3)))
 
 KNOWLEDGE, REASONING, GENRE, DATASET = "knowledge", "reasoning", "genre", "dataset"
-"""Labels of a question."""
+"""Names of the kinds of labels that a question may have."""
 
 COLUMNS = {KNOWLEDGE: "music_knowledge", REASONING: "music_reasoning", GENRE: "genre"}
-"""Their columns in the csv."""
+"""The csv's column of each kind of label."""
 
 NEEDED = ("question", *ANSWERS, "dataset", "dataset_identifier", *COLUMNS.values())
 
 FIELDS = ("audio", "question", "choices", "answer")
-"""Keys of a line of JSONL."""
+"""Keys of a question in JSONL."""
 
 
 class ChoiceQuestion(NamedTuple):
-    """A question with its options."""
+    """A multiple-choice question about a recording."""
 
     id: str
-    """The recording's identifier and the number of the question about it."""
+    """Identifier of the recording, and number of the question among those about it."""
     audio: Path
     """Path of the recording, which may be missing."""
     question: str
     options: tuple[str, ...]
-    """Their texts in the order shown, 2 to 4."""
+    """Texts of the 2 to 4 options, in the order shown."""
     right: int
     """Index of the right option."""
     labels: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    """Knowledge and reasoning tags, genre and data set, as far as known."""
+    """Tags by kind of label: knowledge, reasoning, genre and data set, as far as known."""
     kinds: tuple[str, ...] = ()
-    """One of `KINDS` for each option; () where unknown."""
+    """One of `KINDS` for each option; () if unknown."""
 
     @property
     def lettered(self) -> tuple[str, ...]:
-        """Returns the options as shown and scored: "(A) text"."""
+        """Returns the options as the model sees them, with letters: "(A) text"."""
         return tuple(f"({x}) {text}" for x, text in zip(LETTERS, self.options, strict=False))
 
 
 def read_choices(path: str | Path, audio: str | Path, seed: int = 0) -> list[ChoiceQuestion]:
-    """Reads MuChoMusic's csv, or a JSONL of `FIELDS`: options in order, the right one's letter.
+    """Reads multiple-choice questions from a csv in MuChoMusic's format, or from JSONL.
+
+    A line of JSONL has the keys `FIELDS`; its answer is the letter of the right choice.
 
     Args:
-        path: of the list.
-        audio: folder of the recordings; see `index_audio` for their names.
-        seed: the order in which the csv's options are shown is a hash of it and the question's
-            identifier.
+        path: the path of the .csv or .jsonl file.
+        audio: the folder of the recordings; for a csv, see `index_audio` for their names.
+        seed: the seed of the order in which a csv's options are shown. The order also depends on
+            the question's identifier; options of JSONL keep their order.
 
     Raises:
-        InputError: a file of another format, or an invalid question, with its line.
+        InputError: the file has another format, or a question is invalid; the message names its
+            line.
     """
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl}
     reader = readers.get(Path(path).suffix.lower())
@@ -79,7 +82,7 @@ def read_choices(path: str | Path, audio: str | Path, seed: int = 0) -> list[Cho
 
 
 def _read_csv(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
-    """Yields the questions of a csv, the right option first."""
+    """Yields the questions of a csv in MuChoMusic's format, with the right option first."""
     index = index_audio(audio)
     remedy = f"name a csv in MuChoMusic's form, with the columns {', '.join(NEEDED)}"
     for row in read_rows(Path(path), NEEDED, remedy):
@@ -87,7 +90,7 @@ def _read_csv(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
 
 
 def _from_row(row: TableRow, index: AudioIndex) -> ChoiceQuestion:
-    """Returns the question of a csv row."""
+    """Converts a row of MuChoMusic's csv to a question, with the right option first."""
     dataset, name = row.filled("dataset"), row.filled("dataset_identifier").removesuffix(".json")
     answers = [(row.text(c), kind) for c, kind in zip(ANSWERS, KINDS, strict=True)]
     if any(text for text, _ in answers):
@@ -107,7 +110,7 @@ def _from_row(row: TableRow, index: AudioIndex) -> ChoiceQuestion:
 
 
 def _tags(row: TableRow, column: str) -> tuple[str, ...]:
-    """Returns a field's tags: a Python list, or comma-separated; a genre is a single name."""
+    """Returns the distinct tags in a csv field: a Python list, comma-separated, or one genre."""
     text = row.text(column)
     if text.startswith("["):
         tags = row.python_list(column, str)
@@ -117,7 +120,7 @@ def _tags(row: TableRow, column: str) -> tuple[str, ...]:
 
 
 def _read_jsonl(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
-    """Yields the questions of a JSONL, options in their order."""
+    """Yields the questions of a JSONL file, with the options in the file's order."""
     text = read_text(path, f"name a jsonl with {', '.join(FIELDS)} on each line")
     for number, line in enumerate(text.split("\n"), 1):
         where = f"{path}: line {number}"
@@ -133,7 +136,7 @@ def _read_jsonl(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]
 
 
 def _from_record(record: Mapping[str, Any], audio: Path, where: str) -> ChoiceQuestion:
-    """Returns the question of a JSON object."""
+    """Converts a JSON object with the keys `FIELDS` to a question; `where` is its place."""
     name, text, choices, answer = (record[field] for field in FIELDS)
     texts = [name, text, *choices] if isinstance(choices, list) else [None]
     if not all(isinstance(value, str) for value in texts):
@@ -149,7 +152,7 @@ def _from_record(record: Mapping[str, Any], audio: Path, where: str) -> ChoiceQu
 
 
 def _checked(question: ChoiceQuestion, where: str) -> ChoiceQuestion:
-    """Returns the question, or raises `InputError` if it is invalid."""
+    """Returns the question, or raises `InputError` if its text or its options are invalid."""
     if not question.question:
         raise InputError(f"{where}: asks nothing; fill in the question")
     check_options(question.options, [option.lower() for option in question.options], where)
@@ -162,16 +165,17 @@ def check_options(
     where: str,
     remedy: str = "repair it or take it out",
 ) -> None:
-    """Checks the options of a question.
+    """Checks that a question has two to four different options.
 
     Args:
-        options: their texts.
-        keys: their normalized texts, which must differ.
-        where: the question's place, for errors.
-        remedy: what to do about it.
+        options: the texts of the options.
+        keys: the normalized texts of the options, which must differ and not be empty.
+        where: the place of the question, for the error.
+        remedy: the advice that ends the error.
 
     Raises:
-        InputError: not two to four options, an empty one, or two equal ones.
+        InputError: there are fewer than two options or more than four, or an option is empty or
+            repeated.
     """
     if not 2 <= len(options) <= len(LETTERS):
         count = f"{len(options) or 'no'} option{'s' * (len(options) != 1)}"
@@ -187,7 +191,7 @@ def check_options(
 
 
 def _shuffled(question: ChoiceQuestion, seed: int) -> ChoiceQuestion:
-    """Returns the question with its options in the order of their hashes."""
+    """Returns the question with its options in an order that the seed and its id determine."""
 
     def digest(number: int) -> bytes:
         return hashlib.sha256(f"{seed}/{question.id}/{number}".encode()).digest()

@@ -1,1 +1,1 @@
-"""Linear probes on the encoder's embeddings."""
+"""Linear probes: classifiers trained on the embeddings of a frozen encoder."""

@@ -1,7 +1,7 @@
-"""Linear probes: how much a frozen encoder's embeddings tell about labels.
+"""Linear probes: measure how well a frozen encoder's embeddings predict labels.
 
-As published: a linear layer on a recording's embeddings averaged over time, accuracy or mean
-average precision, and the mean over seeds with its 95 % interval.
+As published, a linear layer is trained on the time average of a recording's embeddings. Results are
+accuracy or mean average precision, as the mean over seeds with its 95 % confidence interval.
 """
 
 from collections.abc import Sequence
@@ -19,68 +19,68 @@ from tinymu_jax.data.annotations.labelled import LabelledSet
 from tinymu_jax.errors import InputError
 
 VALIDATION_FRACTION = 0.1
-"""Of the training recordings, where a data set has no validation split."""
+"""Fraction of the training recordings for validation, if a data set has no validation split."""
 
 MIN_EPOCH_STEPS = 20
-"""An epoch of a small data set passes over it several times."""
+"""Minimum number of steps of an epoch; over a small data set, an epoch makes several passes."""
 
 MIN_STD = 1e-6
-"""Dimensions with a smaller standard deviation are ignored."""
+"""Dimensions of the embeddings with a smaller standard deviation are ignored."""
 
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """How a probe is trained."""
+    """Settings of the training of probes."""
 
     seeds: int = 5
-    """Probes to train, each with its own initial weights and order."""
+    """Number of probes to train, each with its own initial weights and data order."""
     max_epochs: int = 100
-    """At most; an epoch has at least 20 steps."""
+    """Maximum number of epochs; an epoch has 20 steps or more."""
     patience: int = 10
     """Epochs without a lower validation loss before training stops; the best weights are used."""
     batch: int = 128
     """Recordings per step."""
     learning_rate: float = 1e-3
-    """Of Adam, on standardized embeddings."""
+    """Learning rate of Adam, on standardized embeddings."""
 
     def check(self) -> None:
-        """Raises `InputError` where a number is out of range."""
+        """Raises `InputError` if a setting is not above 0."""
         for name, value in vars(self).items():
             if not value > 0:
                 raise InputError(f"{name.replace('_', '-')} is {value}; give a number above 0")
 
 
 class Probe(NamedTuple):
-    """A linear layer on a recording's mean embedding."""
+    """The weights of a linear layer from a recording's mean embedding to class logits."""
 
     kernel: Float[np.ndarray, "E classes"]
     bias: Float[np.ndarray, "classes"]
 
     def scores(self, vectors: Float[np.ndarray, "R E"]) -> Float[np.ndarray, "R classes"]:
-        """Returns the logits of each recording."""
+        """Returns the logits of each recording, given its mean embedding."""
         return vectors @ self.kernel + self.bias
 
 
 class ProbeResult(NamedTuple):
-    """Test results of a probe."""
+    """Test results of the probes of all seeds on a data set."""
 
     metric: str
-    """accuracy, or mAP."""
+    """Name of the metric: "accuracy" or "mAP"."""
     values: list[float]
-    """Of each seed; the mean over folds."""
+    """Value of the metric for each seed, averaged over folds."""
     chance: float
-    """Of constant scores, the training labels' frequencies."""
+    """Value of the metric if each class is scored by its frequency in the training labels."""
     probe: Probe
-    """Of the first seed (and the first fold)."""
+    """The probe of the first seed and the first fold."""
 
     @property
     def mean(self) -> float:
-        """The mean over seeds."""
+        """The mean of the metric over seeds."""
         return float(np.mean(self.values))
 
     @property
     def interval(self) -> float:
-        """Half of the mean's 95 % interval, by Student's t; NaN for a single seed."""
+        """Half the width of the mean's 95 % interval, by Student's t; NaN for a single seed."""
         from scipy.stats import t
 
         count = len(self.values)
@@ -92,12 +92,12 @@ class ProbeResult(NamedTuple):
 def run_probe(
     vectors: Float[np.ndarray, "R E"], data: LabelledSet, config: ProbeConfig
 ) -> ProbeResult:
-    """Trains and tests a probe for each seed and fold.
+    """Trains and tests a probe for each seed and each fold of a data set.
 
     Args:
-        vectors: mean embedding of every recording, in the order of the data set.
-        data: with splits or folds.
-        config: of the training.
+        vectors: the mean embedding of each recording, in the order of the data set.
+        data: the labelled recordings, with splits or folds.
+        config: the settings of the training.
     """
     labels, known = data.targets()
     folds: Sequence[str] = data.folds or ["test"]
@@ -118,7 +118,11 @@ def run_probe(
 
 
 def _split(data: LabelledSet, fold: str, seed: int) -> tuple[Any, Any, Any]:
-    """Returns the indices of the training, validation and test recordings."""
+    """Returns the indices of the recordings for training, validation and test.
+
+    `fold` is the fold or split to test on. Without a validation split, a random part of the
+    training recordings is used for validation.
+    """
     test = data.indices(fold)
     if data.folds:
         train, valid = np.setdiff1d(np.arange(len(data.clips)), test), test[:0]
@@ -139,12 +143,14 @@ def probe_metric(
     scores: Float[np.ndarray, "R classes"],
     multi_label: bool,
 ) -> float:
-    """Returns accuracy, or mean average precision over the classes that have examples.
+    """Returns the accuracy; for several labels, the mean average precision over classes.
+
+    Classes without a positive example are left out of the mean.
 
     Args:
-        labels: of each recording.
-        known: which of these labels are known; the others do not count.
-        scores: logits or probabilities.
+        labels: whether each recording has each label.
+        known: whether each entry of `labels` is known; unknown entries do not count.
+        scores: the logit or probability of each class for each recording.
         multi_label: whether a recording may have several labels.
     """
     if not multi_label:
@@ -169,22 +175,22 @@ def fit_probe(
     config: ProbeConfig,
     seed: int,
 ) -> Probe:
-    """Trains one probe on standardized embeddings; the scaling is folded into its weights.
+    """Trains a probe on standardized embeddings, and folds the standardization into its weights.
 
     Args:
-        vectors: of all recordings.
-        labels: see `probe_metric`.
-        known: see `probe_metric`.
-        train: indices of the training recordings.
-        valid: indices of the recordings that stop the training.
-        multi_label: see `probe_metric`.
-        config: of the training.
-        seed: of the initial weights and the order.
+        vectors: the mean embeddings of all recordings.
+        labels: whether each recording has each label.
+        known: whether each entry of `labels` is known; unknown entries do not count.
+        train: the indices of the training recordings.
+        valid: the indices of the validation recordings, whose loss stops the training.
+        multi_label: whether a recording may have several labels.
+        config: the settings of the training.
+        seed: the seed of the initial weights and the data order.
     """
     inputs = vectors[train]
     mean, std = inputs.mean(0), inputs.std(0)
     scale = np.where(std > MIN_STD, 1 / np.maximum(std, MIN_STD), 0).astype(np.float32)
-    # In place: there may be hundreds of thousands.
+    # In place to save memory: there may be hundreds of thousands of embeddings.
     inputs -= mean
     inputs *= scale
     x = jnp.asarray(inputs)
@@ -212,7 +218,10 @@ def fit_probe(
 
 
 def _batches(rng: np.random.Generator, number: int, batch: int) -> Int[np.ndarray, "steps size"]:
-    """Returns the batches of an epoch: as many passes as `MIN_EPOCH_STEPS` needs."""
+    """Returns the indices of each batch of an epoch, which has `MIN_EPOCH_STEPS` or more.
+
+    An epoch is one pass over `number` recordings in random order, or several if they are few.
+    """
     size = min(batch, number)
     passes = -(-MIN_EPOCH_STEPS // (number // size))
     order = [rng.permutation(number)[: number // size * size] for _ in range(passes)]
@@ -227,7 +236,7 @@ def _loss(
     known: Array,
     multi_label: bool,
 ) -> Float[Array, ""]:
-    """Returns the mean cross-entropy over known labels."""
+    """Returns the cross-entropy; for several labels, the binary one averaged over known labels."""
     logits = x @ params[0] + params[1]
     labels, known = labels.astype(float), known.astype(float)
     if multi_label:
@@ -247,7 +256,7 @@ def _train_epoch(
     learning_rate: float,
     multi_label: bool,
 ) -> tuple[Any, Any]:
-    """Returns parameters and optimizer state after one step per batch."""
+    """Trains for one step on each batch; returns the new parameters and optimizer state."""
     optimizer = optax.adam(learning_rate)
 
     def step(carry: Any, rows: Array) -> tuple[Any, None]:

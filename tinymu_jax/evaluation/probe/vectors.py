@@ -1,7 +1,7 @@
-"""Mean embeddings of recordings, the input of probes, cached on disk.
+"""Computes the mean embeddings of recordings, the input of probes, and caches them in a folder.
 
-vectors.json        the encoder and the recordings that they belong to
-vectors-00000.npy   embeddings of `FILE_SIZE` recordings; existing files are not computed again
+vectors.json        fingerprints of the encoder and of the list of recordings
+vectors-00000.npy   mean embeddings of `FILE_SIZE` recordings; existing files are not recomputed
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ BATCH_SIZE = 16
 """Recordings in one call of the encoder."""
 
 FILE_SIZE = 256
-"""Embeddings in one file."""
+"""Mean embeddings in one file."""
 
 
 def mean_vectors(
@@ -49,14 +49,15 @@ def mean_vectors(
     """Returns each recording's embeddings averaged over time; NaN for unusable recordings.
 
     Args:
-        checkpoint: with an encoder.
-        paths: of the recordings.
-        folder: of the cache.
-        progress: called with the number of recordings so far, and the total.
-        max_bad_fraction: of the recordings that may be unusable.
+        checkpoint: a checkpoint that has an encoder.
+        paths: the paths of the recordings.
+        folder: the folder that caches the mean embeddings.
+        progress: called with the number of recordings so far and the total number.
+        max_bad_fraction: the largest fraction of the recordings that may be unusable.
 
     Raises:
-        InputError: more recordings are unusable; the folder holds other embeddings.
+        InputError: too many recordings are unusable, or the folder holds the embeddings of another
+            encoder or of other recordings.
     """
     encoder = encoder_of(checkpoint)
     info = {
@@ -89,7 +90,7 @@ def mean_vectors(
 def _check_bad(
     vectors: Float[np.ndarray, "R E"], paths: Sequence[Path], max_bad_fraction: float
 ) -> None:
-    """Raises `InputError` when too many recordings are unusable."""
+    """Raises `InputError` if too many embeddings are NaN, of recordings that are unusable."""
     bad = np.flatnonzero(np.isnan(vectors[:, 0]))
     if len(bad) > max_bad_fraction * len(paths):
         raise InputError(
@@ -100,7 +101,7 @@ def _check_bad(
 
 
 def _encode(params: Any, paths: Sequence[Path], config: Any) -> Float[np.ndarray, "R E"]:
-    """Returns mean embeddings of recordings; prints the errors of unusable ones."""
+    """Returns recordings' mean embeddings; for unusable ones NaN, and their errors are printed."""
     means = np.full((len(paths), config.output_width), np.nan, np.float32)
 
     def try_read(path: Path) -> Float[np.ndarray, "n"] | None:

@@ -1,1 +1,1 @@
-"""Evaluation on synthesised clips, where every fact is known."""
+"""Evaluation on synthesised clips, for which every fact is known."""

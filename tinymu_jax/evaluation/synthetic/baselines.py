@@ -1,7 +1,7 @@
-"""Baselines without audio: chance, the most frequent answer, the shortest option.
+"""Scores baselines that use no audio: chance, the most frequent answer, the shortest option.
 
-A baseline gets a score for each of the model's: the same questions and, in captions, the facts
-that the model's caption states.
+For each score of the model, a baseline gets a score on the same question or, in captions, on the
+same fact that the model's caption states.
 """
 
 from collections import Counter
@@ -20,16 +20,16 @@ from tinymu_jax.evaluation.synthetic.grading import (
 from tinymu_jax.evaluation.synthetic.items import SyntheticItem
 
 ItemScores = Sequence[Sequence[FormatScore]]
-"""The model's scores of each question."""
+"""The scores of the model's answer to each question."""
 
 
 def extra_timbres(items: Sequence[SyntheticItem]) -> list[str]:
-    """Returns the clips' timbres that are not in `FACTS`, sorted."""
+    """Returns the sorted timbres of the questions' clips that are not in `FACTS`."""
     return sorted({item.truth.timbre for item in items} - set(FACTS["timbre"]))
 
 
 def chance(items: Sequence[SyntheticItem], model_scores: ItemScores) -> list[FormatScore]:
-    """Returns the probability that a random guess is right."""
+    """Returns for each score of the model the probability that a random guess is right."""
     extra = extra_timbres(items)
 
     def value(item: SyntheticItem, score: FormatScore) -> float:
@@ -41,10 +41,10 @@ def chance(items: Sequence[SyntheticItem], model_scores: ItemScores) -> list[For
 
 
 def most_frequent(items: Sequence[SyntheticItem], model_scores: ItemScores) -> list[FormatScore]:
-    """Returns the scores of the most frequent right answer: of each format, in QA of each fact.
+    """Returns the scores of always giving the most frequent right answer.
 
-    For captions it is the most frequent timbre among them, and the most frequent value of any other
-    fact that is stated.
+    This answer is found for each task; in open questions, for each fact. For captions, it is the
+    most frequent value, in the captioned clips, of the timbre and of each fact that is stated.
     """
     answers: dict[tuple[str, ...], Counter[str | None]] = {}
     for item in items:
@@ -62,7 +62,10 @@ def most_frequent(items: Sequence[SyntheticItem], model_scores: ItemScores) -> l
 
 
 def shortest_option(items: Sequence[SyntheticItem], model_scores: ItemScores) -> list[FormatScore]:
-    """Returns the scores of the shortest option, split between equal ones; none without options."""
+    """Returns the scores of choosing the shortest option of each multiple-choice question.
+
+    Options of equal length share the score; questions of other tasks get none.
+    """
     pairs = [
         (item, scores) for item, scores in zip(items, model_scores, strict=True) if item.task == MCQ
     ]
@@ -80,16 +83,16 @@ def match_caption_facts(
     answer: str,
     extra_timbres: Sequence[str],
 ) -> list[FormatScore]:
-    """Returns a baseline's scores, in captions for the facts that the model's caption states.
+    """Replaces the facts on which a baseline's caption is scored by those of the model's caption.
 
-    A fact that the baseline's caption does not state, or states twice, is guessed.
+    A fact that the baseline's caption does not state, or states twice, is scored as a guess.
 
     Args:
         item: the question.
-        model_scores: of the model's answer.
-        baseline_scores: of the baseline's answer.
+        model_scores: the scores of the model's answer.
+        baseline_scores: the scores of the baseline's answer.
         answer: the baseline's answer.
-        extra_timbres: see `extra_timbres`.
+        extra_timbres: the timbres to add to those in `FACTS`.
     """
 
     def value(fact: str) -> float:
@@ -109,12 +112,12 @@ def match_caption_facts(
 
 
 def _answer_group(item: SyntheticItem) -> tuple[str, ...]:
-    """Returns the group of questions that share one most frequent answer."""
+    """Returns the key of the group of questions within which the most frequent answer is found."""
     return (item.task, *item.facts) if item.task == QA else (item.task,)
 
 
 def _most_common(counts: Counter[str | None]) -> str | None:
-    """Returns the most frequent one; of equals the first in alphabetical order."""
+    """Returns the most frequent answer; in a tie, the first one in alphabetical order."""
     return min(counts, key=lambda answer: (-counts[answer], str(answer)))
 
 

@@ -1,9 +1,9 @@
-"""Evaluation on synthetic music, whose facts are known.
+"""Evaluates a model on synthetic music, whose facts are known.
 
 As baselines, every question is also asked with the next clip's audio and without audio: a model
-that uses the audio is right with its clip, and no better than a guess otherwise. Without audio a
-model often gives no valid answer, which would be worse than a guess, so it chooses among the
-possible ones by likelihood.
+that uses the audio is right about its clip, and no better than a guess otherwise. Without audio,
+models often generate no valid answer, which would make the baseline worse than a guess. Therefore
+the most likely of the possible answers is taken instead.
 """
 
 import json
@@ -42,7 +42,7 @@ SCORES_FILE, TABLE_FILE, ANSWERS_FILE = "scores.json", "scores.txt", "answers.js
 
 
 class AnsweredItem(NamedTuple):
-    """A question with the model's answers."""
+    """A question about a synthetic clip, with the expected answer and the model's answers."""
 
     clip: str
     task: str
@@ -52,16 +52,16 @@ class AnsweredItem(NamedTuple):
     answer: str
     right: bool
     scored: str | None
-    """Letter of the most probable option, if options were scored."""
+    """Letter of the most probable option, if the options were scored."""
     no_audio: str | None
-    """The answer without audio, if there is one: generated, or the most probable possible one."""
+    """Answer without audio, if asked: generated text, or the most probable possible answer."""
     other_clip: str | None
-    """The answer with the next clip's audio."""
+    """Answer to the question with the next clip's audio, if asked."""
 
 
 @dataclass(frozen=True)
 class SyntheticResult:
-    """Scores and answers."""
+    """Scores of a model on synthetic music, and its answers to all questions."""
 
     scores: Scores
     rows: tuple[AnsweredItem, ...]
@@ -76,17 +76,18 @@ def evaluate(
     max_new_tokens: int = 128,
     progress: Progress = no_progress,
 ) -> SyntheticResult:
-    """Asks a model all questions of a folder of synthetic music, and grades the answers.
+    """Asks a model all questions about a folder of synthetic clips, and grades the answers.
 
     Args:
-        model: an assistant, or another engine.
-        folder: written by `tinymu_jax.data.synthetic.generate.synthesize`.
-        score_options: also compare the options of multiple choice by likelihood; slower.
-        text_only: also ask without audio and with the next clip's audio; up to three times as many
-            questions.
-        max_clips: use at most so many clips.
-        max_new_tokens: of an assistant's answer.
-        progress: called with the number of answers so far, and the total.
+        model: the model, as an assistant or as an engine.
+        folder: the folder that `tinymu_jax.data.synthetic.generate.synthesize` wrote.
+        score_options: whether to also compare the options of multiple choice by likelihood, which
+            is slower.
+        text_only: whether to also ask each question without audio and with the next clip's audio,
+            which takes up to three times as long.
+        max_clips: the maximum number of clips to ask about; default all.
+        max_new_tokens: the maximum number of tokens of an answer, for an assistant.
+        progress: called with the number of answers so far and the total number.
 
     Raises:
         InputError: the folder, a clip or a prompt cannot be used.
@@ -117,7 +118,10 @@ def evaluate(
 def _requests(
     items: Sequence[SyntheticItem], clips: Sequence[Path], score_options: bool, text_only: bool
 ) -> dict[str, list[Request]]:
-    """Returns each question's request with its clip, without audio, and with the next clip."""
+    """Returns a request for each question, by condition.
+
+    The conditions are "model" (the question's clip), "no_audio" and "other_clip" (the next clip).
+    """
     requests = [
         Request(item.path, item.prompt, item.task, item.options if score_options else ())
         for item in items
@@ -142,10 +146,10 @@ def _requests(
 
 
 def _by_clip(conditions: Mapping[str, list[Request]], clips: Sequence[Path]) -> list[Request]:
-    """Returns all different requests, clip by clip.
+    """Returns the distinct requests of all conditions, ordered by clip.
 
-    Those without audio follow the clip of their question: batches without any audio would have a
-    shape of their own.
+    A request without audio follows the requests about its question's clip. A batch of requests
+    without any audio would have another shape, and be compiled again.
     """
     place = {clip: number for number, clip in enumerate(clips)}
     pairs = [
@@ -189,9 +193,10 @@ def _scores(
 
 
 def _grade(item: SyntheticItem, response: Response, extra: Sequence[str]) -> list[FormatScore]:
-    """Returns an answer's scores; a caption's timbre by its most probable prefix, if scored.
+    """Returns the scores of the response to a question.
 
-    Without audio, a generated caption may name no timbre, which would be worse than a guess.
+    If a caption's possible prefixes were scored, its timbre is graded by the most probable prefix:
+    without audio, a generated caption may name no timbre, which would be worse than a guess.
     """
     scores = grade(item, response.text, response.log_likelihoods)
     prefixes = caption_prefixes(item, extra)
@@ -229,7 +234,7 @@ def _rows(
 
 
 def write_results(result: SyntheticResult, output: str | Path) -> Path:
-    """Writes the scores (scores.json, scores.txt) and all answers (answers.jsonl) into a folder.
+    """Writes scores (scores.json, scores.txt) and answers (answers.jsonl); returns their folder.
 
     Raises:
         InputError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Grades answers about synthetic clips, whose facts are known."""
+"""Grades answers to questions about synthetic clips, whose facts are known."""
 
 import re
 from collections.abc import Sequence
@@ -16,8 +16,11 @@ CHOICE, CHOICE_SCORED, BINARY, OPEN = "mcq", "mcq_scored", "binary", "qa"
 CAPTION, CAPTION_FACTS = "caption_timbre", "caption_facts"
 
 FORMATS = (CHOICE, CHOICE_SCORED, BINARY, OPEN, CAPTION, CAPTION_FACTS)
-"""What is scored: answers by their format; multiple choice also by the options' likelihoods;
-captions by their timbre, and by every fact that they state."""
+"""Formats by which scores are averaged.
+
+Multiple choice is scored by the generated letter and by the options' likelihoods; captions by the
+timbre that they name, and by all facts that they state.
+"""
 
 FORMAT_OF = {MCQ: CHOICE, YES_NO: BINARY, QA: OPEN, CAPTIONING: CAPTION}
 
@@ -28,16 +31,16 @@ class FormatScore(NamedTuple):
     format: str
     """One of `FORMATS`."""
     facts: tuple[str, ...]
-    """The facts in question."""
+    """The facts that the question or the caption's statement is about."""
     value: float
-    """1 if right, 0 if wrong; of a guess, its probability of being right."""
+    """1 if right, 0 if wrong; for a guess, the probability of being right."""
 
 
 _NEGATED = "".join(
     rf"(?<!\b{word}\s)(?<!\b{word}\sa\s)(?<!\b{word}\san\s)" for word in ("no", "not", "without")
 )
 
-# Whole words ("low" is inside "slow") that are not negated.
+# The patterns match whole words ("low" is inside "slow") that are not negated.
 _NAMES = {
     fact: {
         value: re.compile(rf"{_NEGATED}(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
@@ -48,19 +51,20 @@ _NAMES = {
 
 
 def named_values(text: str, fact: str) -> list[str]:
-    """Returns the values of a fact that a text names; "no drums" and "not slow" name none."""
+    """Returns the values of a fact that a text names; "no drums" and "not slow" name no value."""
     return [value for value, pattern in _NAMES[fact].items() if pattern.search(text)]
 
 
 def stated_facts(text: str) -> list[tuple[str, str]]:
-    """Returns every fact that a text states, with its value; twice if it names two values."""
+    """Returns each pair of a fact and a value that a text states; a fact may have two values."""
     return [(fact, value) for fact in FACTS for value in named_values(text, fact)]
 
 
 def parse_answer(item: SyntheticItem, answer: str) -> str | None:
-    """Returns an answer's letter, its yes or no, or the only value of the fact that it names.
+    """Returns the value that an answer gives, in the form that the question's task asks for.
 
-    None if it has no letter, or names no value of the fact or several.
+    It is the letter for multiple choice, "yes" or "no", and otherwise the value that the answer
+    names for the question's main fact. None if the answer gives no value, or several.
     """
     if item.task == MCQ:
         number = read_letter(item.option_texts, answer)
@@ -72,14 +76,17 @@ def parse_answer(item: SyntheticItem, answer: str) -> str | None:
 
 
 def expected_value(item: SyntheticItem) -> str | None:
-    """Returns what `parse_answer` returns for the right answer."""
+    """Returns the value that `parse_answer` finds in the right answer to a question."""
     if item.task in (MCQ, YES_NO):
         return parse_answer(item, item.expected)
     return getattr(item.truth, item.main_fact)
 
 
 def value_from_facts(item: SyntheticItem) -> str | None:
-    """Returns the expected value by the clip's facts alone; None where no option is true."""
+    """Returns the right value computed from the clip's facts, not from the list's answer.
+
+    It has the form that `parse_answer` returns; None if no option is true.
+    """
     truth = getattr(item.truth, item.main_fact)
     if item.task == YES_NO:
         return "yes" if truth in named_values(item.prompt, item.facts[0]) else "no"
@@ -90,11 +97,11 @@ def value_from_facts(item: SyntheticItem) -> str | None:
 
 
 def possible_answers(item: SyntheticItem, extra_timbres: Sequence[str] = ()) -> tuple[str, ...]:
-    """Returns all short answers: yes and no, or the names of a fact's values; () if not short.
+    """Returns all valid answers to a yes/no or open question; () for other tasks.
 
     Args:
         item: the question.
-        extra_timbres: beside those of `FACTS`.
+        extra_timbres: the timbres to add to those in `FACTS`.
     """
     if item.task == YES_NO:
         return ("Yes.", "No.")
@@ -105,11 +112,11 @@ def possible_answers(item: SyntheticItem, extra_timbres: Sequence[str] = ()) -> 
 
 
 def caption_prefixes(item: SyntheticItem, extra_timbres: Sequence[str] = ()) -> tuple[str, ...]:
-    """Returns a caption's first words for each timbre; () for other tasks.
+    """Returns the first words of a caption for each possible timbre; () for other tasks.
 
     Args:
         item: the question.
-        extra_timbres: beside those of `FACTS`.
+        extra_timbres: the timbres to add to those in `FACTS`.
     """
     if item.task != CAPTIONING:
         return ()
@@ -118,7 +125,7 @@ def caption_prefixes(item: SyntheticItem, extra_timbres: Sequence[str] = ()) -> 
 
 
 def is_right(item: SyntheticItem, answer: str) -> bool:
-    """Returns whether an answer is right; one that cannot be parsed is wrong."""
+    """Returns whether an answer to a question is right; an answer without a value is wrong."""
     value = parse_answer(item, answer)
     return value is not None and value == expected_value(item)
 
@@ -126,12 +133,12 @@ def is_right(item: SyntheticItem, answer: str) -> bool:
 def grade(
     item: SyntheticItem, answer: str, log_likelihoods: Sequence[float] = ()
 ) -> list[FormatScore]:
-    """Returns all scores of an answer.
+    """Returns the scores of an answer to a question, in every format that applies.
 
     Args:
         item: the question.
         answer: the generated text.
-        log_likelihoods: of the options of multiple choice, if they were scored.
+        log_likelihoods: the log-likelihood of each option of multiple choice, if scored.
     """
     facts = ("timbre",) if item.task == CAPTIONING else item.facts
     scores = [FormatScore(FORMAT_OF[item.task], facts, float(is_right(item, answer)))]

@@ -1,4 +1,4 @@
-"""Reads questions about synthetic music, with the facts that grade any answer."""
+"""Reads questions about synthetic music, with the clips' facts by which answers are graded."""
 
 import csv
 import io
@@ -17,29 +17,29 @@ REMEDY = "synthesise the folder again (tinymu data synthesize)"
 
 
 class SyntheticItem(NamedTuple):
-    """A question about a clip with known facts."""
+    """A question about a synthetic clip, whose facts are known."""
 
     path: Path
-    """Of the clip."""
+    """Path of the clip."""
     truth: Facts
     task: str
-    """One of MusicSkills' four."""
+    """One of MusicSkills' four tasks."""
     facts: tuple[str, ...]
-    """The facts in question."""
+    """Names of the facts that the question is about."""
     prompt: str
     expected: str
-    """The list's answer."""
+    """The answer in the list of questions."""
     options: tuple[str, ...] = ()
-    """Of multiple choice, as they may be answered, in the order of their letters."""
+    """Options of multiple choice with their letters, as in an answer, in order."""
 
     @property
     def option_texts(self) -> list[str]:
-        """Returns the options without their letters."""
+        """Returns the texts of the options, without letters."""
         return [option.partition(" ")[2] for option in self.options]
 
     @property
     def main_fact(self) -> str:
-        """Returns the fact whose value an open answer or a caption must name."""
+        """Returns the name of the fact whose value a right answer or caption names."""
         return "timbre" if self.task == CAPTIONING else self.facts[0]
 
 
@@ -47,14 +47,14 @@ def read_items(folder: str | Path, max_clips: int | None = None) -> list[Synthet
     """Reads all questions of a folder that `tinymu_jax.data.synthetic.generate.synthesize` wrote.
 
     Args:
-        folder: with lists, facts and clips.
-        max_clips: read the questions of at most so many clips.
+        folder: the folder with question lists, facts and clips.
+        max_clips: the maximum number of clips whose questions are read; default all.
 
     Returns:
-        The questions, grouped by clip; clips in the order of the table of facts.
+        The questions grouped by clip, with the clips in the order of the table of facts.
 
     Raises:
-        InputError: a missing or invalid file; no questions.
+        InputError: a file is missing or invalid, or there are no questions.
     """
     folder = Path(folder)
     if max_clips is not None and max_clips < 1:
@@ -63,7 +63,7 @@ def read_items(folder: str | Path, max_clips: int | None = None) -> list[Synthet
     by_clip: dict[str, list[SyntheticItem]] = {name: [] for name in list(truths)[:max_clips]}
     for task, name in LISTS.items():
         if not exists(folder / name):
-            continue  # there are no questions of this format
+            continue  # The folder has no questions of this task.
         for number, record in enumerate(read_json_list(folder / name, REMEDY)):
             where = f"{folder / name}: record {number}"
             _check_record(record, task, where)
@@ -81,7 +81,7 @@ def read_items(folder: str | Path, max_clips: int | None = None) -> list[Synthet
 
 
 def _read_facts(path: Path) -> dict[str, Facts]:
-    """Returns the facts of each clip, by its name."""
+    """Reads the csv of facts; returns the facts of each clip, by the clip's file name."""
     rows = list(csv.reader(io.StringIO(read_text(path, REMEDY))))
     if not rows or tuple(rows[0]) != ("file_name", *FACTS):
         raise InputError(f"{path}: is not a table of facts; {REMEDY}")
@@ -97,7 +97,7 @@ def _read_facts(path: Path) -> dict[str, Facts]:
 
 
 def _check_record(record: Any, task: str, where: str) -> None:
-    """Raises `InputError` for a record that could not be asked or graded."""
+    """Raises `InputError` if a list's record cannot be asked or graded as a question of a task."""
     if not isinstance(record, dict):
         raise InputError(f"{where}: is not an object; {REMEDY}")
     for key in FIELDS:

@@ -1,4 +1,4 @@
-"""Plots of an evaluation on synthetic music: accuracy by fact, and one question with its clip."""
+"""Plots for an evaluation on synthetic music: the accuracy by fact, and one question's clip."""
 
 import textwrap
 from pathlib import Path
@@ -14,23 +14,23 @@ from tinymu_jax.evaluation.synthetic.scores import Scores
 from tinymu_jax.utils.plotting import new_figure, save_figure
 
 TITLE_WIDTH = 80
-"""Characters per line."""
+"""Maximum number of characters per line of a title."""
 
 
 def plot_facts(scores: Scores, path: str | Path, title: str = "") -> None:
-    """Plots the accuracy by fact beside the best baseline.
+    """Plots for each fact the accuracy of the model and of the best baseline, as bars.
 
     Args:
-        scores: of `evaluate`.
-        path: of the plot; its suffix sets the format.
-        title: above the plot.
+        scores: the scores that `evaluate` returned.
+        path: the path of the plot; its suffix sets the format.
+        title: the title above the plot.
 
     Raises:
-        InputError: there are no scores by fact; the file cannot be written.
+        InputError: there are no scores by fact, or the file cannot be written.
     """
     if not scores.by_fact:
         raise InputError("no scores by fact: evaluate on questions other than captions")
-    # The last row is drawn at the top.
+    # In ascending order, because the last row is drawn at the top.
     facts = sorted(scores.by_fact.items(), key=lambda pair: pair[1].model or 0)
     positions = np.arange(len(facts))
     figure, axes = new_figure(8, 1.2 + 0.42 * len(facts))
@@ -51,15 +51,15 @@ def plot_facts(scores: Scores, path: str | Path, title: str = "") -> None:
 
 
 def plot_question(clip: str | Path, row: AnsweredItem, path: str | Path) -> None:
-    """Plots a clip's log-mel below a question about it and its answer.
+    """Plots a clip's log-mel spectrogram, with a question and the model's answer as the title.
 
     Args:
-        clip: the recording.
-        row: the question and its answer.
-        path: of the plot; its suffix sets the format.
+        clip: the path of the clip.
+        row: a question about the clip, and the model's answer.
+        path: the path of the plot; its suffix sets the format.
 
     Raises:
-        InputError: the recording cannot be read; the file cannot be written.
+        InputError: the clip cannot be read, or the file cannot be written.
     """
     verdict = "correct" if row.right else f"wrong, expected: {row.expected}"
     lines = textwrap.wrap(row.prompt, TITLE_WIDTH)

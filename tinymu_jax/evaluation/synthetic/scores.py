@@ -1,4 +1,4 @@
-"""Scores by format and by fact, each beside its baselines without audio."""
+"""Averages scores by question format and by fact, for a model and its baselines."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,41 +8,41 @@ from tinymu_jax.data.synthetic.facts import FACTS
 from tinymu_jax.evaluation.synthetic.grading import BINARY, CHOICE, FORMATS, OPEN, FormatScore
 
 BASELINES = ("most_frequent", "shortest_option", "no_audio", "other_clip")
-"""Fields of `Score`."""
+"""Fields of `Score` with the baselines' fractions."""
 
 BY_FACT_FORMATS = (CHOICE, BINARY, OPEN)
-"""The formats that count in the scores by fact."""
+"""The question formats over which the scores by fact are averaged."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Fractions of right answers; None where there are no answers."""
+    """Fractions of right answers of a model and its baselines; None without answers."""
 
     number: int
-    """Questions; for captions' facts, facts that the captions state."""
+    """Number of questions; in the format of captions' facts, of facts that captions state."""
     model: float | None
     chance: float | None
-    """A random guess."""
+    """Fraction right of random guesses."""
     most_frequent: float | None = None
-    """The most frequent right answer."""
+    """Fraction right if the most frequent right answer is always given."""
     shortest_option: float | None = None
-    """Of multiple choice only, not by fact."""
+    """Fraction right if the shortest option is chosen; for multiple choice only, not by fact."""
     no_audio: float | None = None
-    """The model without audio: letters and captions as generated, other answers the most probable
-    possible one; for captions' facts, those stated with audio."""
+    """Fraction right of the model without audio. Letters and captions are generated; other answers
+    are the most probable possible answers. Captions are graded on the facts stated with audio."""
     other_clip: float | None = None
-    """The model with the next clip's audio; captions' facts as above."""
+    """Fraction right of the model with the next clip's audio. Captions are graded likewise."""
 
     @property
     def best_baseline(self) -> float | None:
-        """The best of the baselines."""
+        """The highest fraction of the baselines in `BASELINES`; None if there is none."""
         values = (getattr(self, name) for name in BASELINES)
         return max((value for value in values if value is not None), default=None)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a model on a folder of questions."""
+    """Scores of a model and its baselines on a folder of synthetic music."""
 
     clips: int
     questions: int
@@ -50,11 +50,11 @@ class Scores:
     """Clips of which only the beginning was encoded."""
     by_format: Mapping[str, Score]
     by_fact: Mapping[str, Score]
-    """Over multiple choice (generated), yes or no, and open questions; a question about two facts
-    counts for both."""
+    """Scores of each fact over multiple choice (generated), yes or no and open questions. A
+    question about two facts counts for both."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the content of scores.json."""
+        """Returns the scores as plain json, the content of scores.json."""
         parts = {
             part: {
                 name: asdict(score) | {"best_baseline": score.best_baseline}
@@ -69,27 +69,27 @@ class Scores:
 def average_scores(
     scores: Mapping[str, Sequence[FormatScore]], clips: int, questions: int, cut_clips: int = 0
 ) -> Scores:
-    """Averages scores by format and by fact.
+    """Averages the scores of answers by format and by fact.
 
     Args:
-        scores: of the model, of chance and of the baselines, by the fields of `Score`.
-        clips: their number.
-        questions: their number.
-        cut_clips: clips of which only the beginning was encoded.
+        scores: the scores of the model, of chance and of each baseline, by the field of `Score`.
+        clips: the number of clips.
+        questions: the number of questions.
+        cut_clips: the number of clips of which only the beginning was encoded.
     """
     by_format, by_fact = {}, {}
     for format in FORMATS:
         groups = {
             name: [s.value for s in values if s.format == format] for name, values in scores.items()
         }
-        # A format counts if the model or any baseline has a score: captions may state no facts.
+        # The model's captions may state no facts; a format is kept if any baseline has a score.
         if any(groups.values()):
             by_format[format] = _average(groups)
     for fact in FACTS:
         groups = {
             name: [s.value for s in values if fact in s.facts and s.format in BY_FACT_FORMATS]
             for name, values in scores.items()
-            # It answers only some of these questions, so it does not compare with the others.
+            # This baseline answers only multiple choice, so it cannot be compared with the others.
             if name != "shortest_option"
         }
         if any(groups.values()):
@@ -116,13 +116,13 @@ COLUMNS = {
     "no_audio": "no audio",
     "other_clip": "next clip",
 }
-"""Fields of `Score` and their titles."""
+"""Fields of `Score`, and the titles of their columns in the text tables."""
 
 NAME_WIDTH = 15
 
 
 def as_text(scores: Scores) -> str:
-    """Returns plain-text tables by format and by fact, with all baselines."""
+    """Returns the scores of the model and all baselines as text, in tables by format and fact."""
     by_format = {name.replace("_", " "): score for name, score in scores.by_format.items()}
     lines = []
     for title, rows in (("by format", by_format), ("by fact", scores.by_fact)):
