@@ -1,1 +1,1 @@
-"""Scripts that convert weights from and to PyTorch; the same as `tinymu convert`."""
+"""Scripts that run the commands of `tinymu convert`: from PyTorch, to PyTorch, verify."""

@@ -1,6 +1,6 @@
-"""From PyTorch to a checkpoint folder: python -m conversion.from_torch tinymu.pt OUT/.
+"""Convert a PyTorch file to a checkpoint folder: python -m conversion.from_torch tinymu.pt OUT/.
 
-The same as `tinymu convert from-torch`.
+The script runs `tinymu convert from-torch`.
 """
 
 import tyro
@@ -10,7 +10,7 @@ from tinymu_jax.errors import one_line_errors
 
 
 def main() -> None:
-    """Runs the command."""
+    """Runs `tinymu convert from-torch` with the script's arguments, and exits."""
     with one_line_errors():
         raise SystemExit(tyro.cli(FromTorch, prog="python -m conversion.from_torch").run())
 

@@ -1,6 +1,6 @@
-"""From a checkpoint to PyTorch: python -m conversion.to_torch CHECKPOINT tinymu.pt.
+"""Convert a checkpoint to a PyTorch file: python -m conversion.to_torch CHECKPOINT tinymu.pt.
 
-The same as `tinymu convert to-torch`.
+The script runs `tinymu convert to-torch`.
 """
 
 import tyro
@@ -10,7 +10,7 @@ from tinymu_jax.errors import one_line_errors
 
 
 def main() -> None:
-    """Runs the command."""
+    """Runs `tinymu convert to-torch` with the script's arguments, and exits."""
     with one_line_errors():
         raise SystemExit(tyro.cli(ToTorch, prog="python -m conversion.to_torch").run())
 

@@ -1,6 +1,6 @@
-"""Compare two checkpoints: python -m conversion.verify A B recording.wav ...
+"""Compare two checkpoints on recordings: python -m conversion.verify A B recording.wav ...
 
-The same as `tinymu convert verify`.
+The script runs `tinymu convert verify`.
 """
 
 import tyro
@@ -10,7 +10,7 @@ from tinymu_jax.errors import one_line_errors
 
 
 def main() -> None:
-    """Runs the command."""
+    """Runs `tinymu convert verify` with the script's arguments, and exits."""
     with one_line_errors():
         raise SystemExit(tyro.cli(Verify, prog="python -m conversion.verify").run())
 

@@ -1,1 +1,1 @@
-"""Weights on disk: our format, the hub, the model that ships with the package, PyTorch."""
+"""Reads, downloads, converts and writes checkpoints: this project's format and PyTorch's."""

@@ -1,6 +1,7 @@
-"""Checkpoint folders: `model.safetensors`, `config.json` and, for text, `tokenizer.json`.
+"""Checkpoint folders: `model.safetensors`, `config.json` and, with a decoder, `tokenizer.json`.
 
-Models are loaded, shared and converted in this format; training states have another one.
+Models are loaded, published and converted in this format. Training states are saved in another
+format, by `tinymu_jax.training.checkpointing`.
 """
 
 import json
@@ -29,13 +30,14 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 
 RUN_FILE, MODEL_FOLDER = "run.json", "model"
-"""In a training run's folder: its record, and the checkpoint folder written when it finishes."""
+"""Names in a training run's folder: the run's record, and the checkpoint folder of the trained
+model."""
 
 KEPT_FILES = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"}
-"""Further files of a checkpoint folder, which stay when it is overwritten."""
+"""Files that a checkpoint folder may also hold, which are kept when the folder is overwritten."""
 
 FORMAT = 2
-"""Version of the layout of `config.json`; other versions are not read."""
+"""Version of the layout of `config.json`; files of other versions are refused."""
 
 ModelConfig = TinyMUConfig | MatpacConfig | SmolLM2Config | SelfSupervisedConfig
 
@@ -45,26 +47,28 @@ MODELS: dict[str, type[ModelConfig]] = {
     "smollm2": SmolLM2Config,
     "matpac_ssl": SelfSupervisedConfig,
 }
-"""Names in `config.json`; `matpac_ssl` is a pre-training checkpoint: student and teachers."""
+"""Config classes by the model's name in `config.json`; `matpac_ssl` is a pre-training checkpoint
+with student and teachers."""
 
 
 class Checkpoint(NamedTuple):
     """A model's config, weights and tokenizer."""
 
     config: ModelConfig
-    """Its type says which model it is."""
+    """The model's config, whose class tells the kind of model."""
     params: Tree
-    """The stacked parameter tree, float32 numpy arrays (possibly views of a file)."""
+    """Parameters with layers stacked: float32 numpy arrays, possibly views of a file."""
     tokenizer: str | None = None
-    """The text of `tokenizer.json`, if there is one."""
+    """Text of the model's `tokenizer.json`, or None."""
     source: Mapping[str, Any] = MappingProxyType({})
-    """Metadata of the published file it was converted from; written back by `to_published`."""
+    """Metadata of the published file that was converted; `to_published` writes it back."""
 
 
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
-    """Writes a checkpoint folder; its `config.json`, written last, marks it as complete.
+    """Writes a checkpoint folder and returns its path.
 
-    A model card and a licence in the folder stay. Weights keep their types (float32 or float16).
+    `config.json` is written last: a folder without it is incomplete. The files `KEPT_FILES` are
+    kept if the folder has them. Weights keep their dtypes (float32 or float16).
 
     Raises:
         InputError: `folder` is a file, holds other files, or cannot be written to.
@@ -105,13 +109,14 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
 
 
 FLOAT32_PATHS = re.compile(r"((encoder|predictor)/)?(pos_embed|log_mel/.*)|.*head/norm/.*|centre")
-"""Fixed tables and running statistics: float16 would change the features."""
+"""Matches the paths of fixed tables and running statistics, which stay float32 in a float16
+checkpoint because rounding them would change the features."""
 
 
 def to_float16(checkpoint: Checkpoint) -> Checkpoint:
-    """Returns a checkpoint with its weights rounded to float16: half the size, three digits.
+    """Rounds a checkpoint's weights to float16, which halves its size and keeps three digits.
 
-    Fixed tables and running statistics stay float32. `read_checkpoint` returns float32 again.
+    Fixed tables and running statistics stay float32. `read_checkpoint` widens the weights again.
     """
     leaves = {
         path: leaf if FLOAT32_PATHS.fullmatch(path) else np.asarray(leaf, np.float16)
@@ -121,7 +126,7 @@ def to_float16(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def encoder_of(checkpoint: Checkpoint) -> Checkpoint:
-    """Returns a checkpoint's encoder without a head; for pre-training, the student's encoder.
+    """Returns the encoder in a checkpoint, without a head; of pre-training, the student's encoder.
 
     Raises:
         InputError: the checkpoint has no encoder.
@@ -136,13 +141,13 @@ def encoder_of(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def published_decoder(source: Mapping[str, Any]) -> str:
-    """Returns the name of the decoder in a published file's metadata; "" if there is none."""
+    """Returns the decoder's name in the metadata of a published TinyMU; "" if there is none."""
     model = (source.get("config") or {}).get("model") or {}
     return str((model.get("decoder") or {}).get("textdec_name") or "")
 
 
 def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
-    """Returns the config of a checkpoint folder, and its source metadata.
+    """Reads `config.json` of a checkpoint folder; returns the model's config and `source` metadata.
 
     Raises:
         InputError: `config.json` is missing, not json, or of another format.
@@ -167,11 +172,13 @@ def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """Reads a checkpoint folder and checks it against the shapes of its config.
+    """Reads a checkpoint folder and checks that the weights have the shapes of the config.
+
+    float16 weights are widened to float32.
 
     Raises:
-        InputError: a file is missing or damaged; keys are missing, left over, or of wrong shape or
-            type.
+        InputError: a file is missing or damaged, or weights are missing, unexpected or of the wrong
+            shape or dtype.
     """
     folder = Path(folder)
     config, source = read_config(folder)
@@ -180,7 +187,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     check_keys(folder / WEIGHTS_FILE, leaves, {k: v.shape for k, v in expected.items()})
     for path, leaf in leaves.items():
         if leaf.dtype == np.float16 and expected[path].dtype == np.float32:
-            # Exact: float32 holds every float16.
+            # float32 holds every float16 number exactly.
             leaves[path] = leaf.astype(np.float32)
         elif leaf.dtype != expected[path].dtype:
             raise InputError(
@@ -195,15 +202,15 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 def check_keys(
     where: str | Path, arrays: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]
 ) -> None:
-    """Checks the keys and shapes of a file.
+    """Checks that the arrays of a weights file have the expected keys and shapes.
 
     Args:
-        where: the file, for messages.
-        arrays: its content.
-        expected: the shapes that the config asks for.
+        where: the file's path, for messages.
+        arrays: the file's arrays, by key.
+        expected: the shapes that the config requires, by key.
 
     Raises:
-        InputError: one line with the missing and left-over keys, or the wrong shapes.
+        InputError: keys are missing or unexpected, or arrays have the wrong shape.
     """
     missing = [key for key in expected if key not in arrays]
     left_over = [key for key in arrays if key not in expected]
@@ -227,20 +234,20 @@ def check_keys(
 
 
 def _first_three(names: list[str]) -> str:
-    """Lists the first three names and counts the others."""
+    """Formats a list of names as the first three names and the number of the others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
 
 def expected_shapes(config: ModelConfig) -> Tree:
-    """Returns the shapes and types of a model's parameter tree, without allocating it."""
+    """Returns a model's parameter tree with shapes and dtypes in place of arrays."""
     import jax
 
     return jax.eval_shape(lambda: init_params(config, 0))
 
 
 def init_params(config: ModelConfig, seed: int) -> Tree:
-    """Returns randomly initialised parameters of a model."""
+    """Returns random initial parameters of a model, with layers stacked."""
     import jax
     import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""Checkpoints and tokenizers from the Hugging Face hub, cached; published TinyMUs are converted."""
+"""Downloads checkpoints and tokenizers from the Hugging Face hub; converts and caches TinyMUs."""
 
 import os
 import shutil
@@ -22,11 +22,11 @@ PUBLISHED_WEIGHTS, PUBLISHED_CONFIG = "tinymu.pt", "tinymu.yaml"
 
 
 class FileMissingError(InputError):
-    """The repository exists, but has no such file."""
+    """A hub repository exists, but does not have the requested file."""
 
 
 def is_hub_name(name: str) -> bool:
-    """Returns whether a name looks like "owner/name" on the hub, and not like a path."""
+    """Returns whether a name looks like a hub repository, "owner/name", and not like a path."""
     owner, _, repo = name.partition("/")
     is_file = Path(repo).suffix in (".pt", ".pth", ".ckpt", ".json", ".safetensors")
     return bool(owner and repo) and "/" not in repo and owner[0] not in "./~" and not is_file
@@ -34,7 +34,7 @@ def is_hub_name(name: str) -> bool:
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Silences the hub client's log, which prints a line for every retry."""
+    """Silences the hub client's log, with its line for every retry, inside the context."""
     from huggingface_hub import logging
 
     verbosity = logging.get_verbosity()
@@ -50,7 +50,7 @@ def download(repo: str, file: str, revision: str | None = None) -> Path:
 
     Raises:
         FileMissingError: the repository has no such file.
-        InputError: the file cannot be downloaded; the message says why, and what to do.
+        InputError: the file cannot be downloaded.
     """
     from huggingface_hub import errors, hf_hub_download
 
@@ -77,13 +77,13 @@ def fetch_tokenizer(repo: str) -> str:
     """Downloads the `tokenizer.json` of a decoder on the hub and returns its text.
 
     Raises:
-        InputError: it cannot be downloaded, or is not text.
+        InputError: the file cannot be downloaded, or is not text.
     """
     return read_text(download(repo, TOKENIZER_FILE))
 
 
 def fetch_decoder(repo: str, revision: str | None = None) -> Path:
-    """Downloads a decoder (config, weights, tokenizer) and returns its folder.
+    """Downloads a decoder (config, weights, tokenizer) and returns its folder in the hub's cache.
 
     Raises:
         InputError: a file cannot be downloaded.
@@ -93,13 +93,13 @@ def fetch_decoder(repo: str, revision: str | None = None) -> Path:
 
 
 def fetch(repo: str, revision: str | None = None) -> Path:
-    """Returns the checkpoint folder of a model on the hub.
+    """Downloads a model from the hub and returns the path of its checkpoint folder.
 
-    A checkpoint folder (uploaded with `tinymu push`) is downloaded as it is. A published TinyMU
-    (`.pt` and yaml) is downloaded and converted on the first call.
+    A repository with a checkpoint folder (uploaded by `tinymu push`) is downloaded unchanged. One
+    with a published TinyMU (`.pt` and yaml) is downloaded and converted on the first call.
 
     Raises:
-        InputError: the repository has neither, or it cannot be downloaded or converted.
+        InputError: the repository has neither, or cannot be downloaded or converted.
     """
     folder = cache_folder() / "hub" / f"{repo.replace('/', '--')}@{revision or 'main'}"
     if (folder / CONFIG_FILE).exists():
@@ -119,17 +119,17 @@ def fetch(repo: str, revision: str | None = None) -> Path:
 
 
 def _is_checkpoint_config(path: Path) -> bool:
-    """Returns whether a config.json is this project's, and not that of another library."""
+    """Returns whether a config.json belongs to a checkpoint folder, not to another library."""
     with suppress(InputError):
         return read_json_object(path, "").keys() >= {"format", "model", "config"}
     return False
 
 
 def _has_cached_checkpoint(repo: str, revision: str | None) -> bool:
-    """Returns whether a checkpoint folder of the repository was downloaded before.
+    """Returns whether the hub's cache has a checkpoint folder of a repository.
 
-    Such a repository is not asked for the published files: without a connection, a missing file
-    could not be told from an unreachable one.
+    If so, `fetch` does not look for a published TinyMU: without a connection, the hub client
+    cannot tell a missing file from an unreachable one.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -141,29 +141,32 @@ def _has_cached_checkpoint(repo: str, revision: str | None) -> bool:
 
 
 def _fetch_checkpoint(repo: str, revision: str | None) -> Path:
-    """Downloads a checkpoint folder, the newest one if the hub can be reached."""
+    """Downloads a repository's checkpoint folder and returns its path in the hub's cache.
+
+    Without a connection to the hub, it returns the folder that was downloaded last.
+    """
     files = [download(repo, name, revision) for name in (CONFIG_FILE, WEIGHTS_FILE)]
-    # Encoders have no tokenizer; a language model that lacks one reports it when text comes in.
+    # Encoders have no tokenizer. A decoder without one raises an error on its first text.
     with suppress(InputError):
         files.append(download(repo, TOKENIZER_FILE, revision))
     return _common_folder(repo, *files)
 
 
 def _common_folder(repo: str, *files: Path) -> Path:
-    """Returns the snapshot folder of the files: each commit of a repository has its own."""
+    """Returns the folder that holds all files; raises if they are of different commits."""
     if len({file.parent for file in files}) > 1:
         raise InputError(f"{repo}: changed while it was downloaded; try again")
     return files[0].parent
 
 
 def _convert(repo: str, revision: str | None, yaml: Path, folder: Path) -> Path:
-    """Converts a published TinyMU to the checkpoint `folder`."""
+    """Downloads and converts a published TinyMU; writes the checkpoint to `folder`, returned."""
     from tinymu_jax.checkpoints.pytorch import tinymu
 
     weights = download(repo, PUBLISHED_WEIGHTS, revision)
     _common_folder(repo, yaml, weights)
     checkpoint = tinymu.from_published(weights)
-    # A tokenizer that cannot be downloaded now is asked for again when text comes in.
+    # If the tokenizer cannot be downloaded now, the model tries again on its first text.
     with suppress(InputError):
         checkpoint = checkpoint._replace(
             tokenizer=fetch_tokenizer(published_decoder(checkpoint.source))
@@ -176,7 +179,7 @@ def _convert(repo: str, revision: str | None, yaml: Path, folder: Path) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     except OSError:
-        # Another process was faster, or a killed one left a folder without a config.
+        # `folder` exists: another process was faster, or a killed process left it incomplete.
         if (folder / CONFIG_FILE).exists():
             shutil.rmtree(temporary)
             return folder

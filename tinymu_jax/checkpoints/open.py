@@ -1,4 +1,4 @@
-"""Opens checkpoints of every known format by a name or a path."""
+"""Opens a checkpoint of any supported format, and its tokenizer, by name or path."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,17 +27,20 @@ from tinymu_jax.tokenizer import Tokenizer
 from tinymu_jax.utils.files import exists, read_json_object, read_text
 
 NANO_FOLDER = Path(__file__).parent / "nano"
-"""The checkpoint in this package; another folder called nano is named `./nano`."""
+"""Checkpoint folder of the model `nano` in this package; write `./nano` for a local folder."""
 
 
 def tokenizer_loader(
     checkpoint: Checkpoint, tokenizer: str | Path | None, name: str
 ) -> Callable[[], Tokenizer]:
-    """Returns a function that loads the tokenizer; models call it when text first comes in.
+    """Returns a function that loads a model's tokenizer, so that loading can wait for a text.
+
+    The tokenizer is the given one, the checkpoint's, or the published decoder's from the hub.
 
     Args:
-        checkpoint: the model's.
-        tokenizer: a tokenizer to use in place of the checkpoint's, as for `read_tokenizer`.
+        checkpoint: the model's checkpoint.
+        tokenizer: name or path of a tokenizer to use instead of the checkpoint's; see
+            `read_tokenizer`.
         name: the checkpoint's name, for messages.
     """
     pad = checkpoint.config.pad_token
@@ -60,13 +63,14 @@ def tokenizer_loader(
 
 
 def read_tokenizer(name: str | Path) -> str:
-    """Returns the text of a tokenizer.
+    """Returns the text of a tokenizer.json.
 
     Args:
-        name: a tokenizer.json, a checkpoint's or a run's folder, `nano`, or a hub name.
+        name: path of a tokenizer.json, of a checkpoint folder or of a run's folder; `nano`; or the
+            hub name of a repository with a tokenizer.json.
 
     Raises:
-        InputError: there is no such file, or it cannot be downloaded.
+        InputError: the file does not exist, or cannot be downloaded.
     """
     path = NANO_FOLDER if str(name) == NANO else Path(name)
     if exists(path):
@@ -80,16 +84,16 @@ def read_tokenizer(name: str | Path) -> str:
 def open_checkpoint(
     name: str | Path, revision: str | None = None, probe: str | Path | None = None
 ) -> Checkpoint:
-    """Reads a checkpoint of any known format.
+    """Reads a checkpoint of any supported format.
 
     Args:
-        name: `nano`, a hub name, a published `.pt` or `.safetensors`, a SmolLM2 folder, a
-            checkpoint folder, or the folder of a finished run.
-        revision: branch, tag or commit on the hub.
-        probe: file of a probe to add to a MATPAC encoder.
+        name: `nano`, a hub name, or the path of a published `.pt` or `.safetensors` file, a SmolLM2
+            folder, a checkpoint folder, or the folder of a finished run.
+        revision: branch, tag or commit of a hub repository.
+        probe: path of a `.pt` file with a probe (a linear head) to add to a MATPAC encoder.
 
     Raises:
-        InputError: there is no such checkpoint, or it is of no known format.
+        InputError: the checkpoint does not exist, or its format is unknown.
     """
     if str(name) == NANO:
         return read_checkpoint(NANO_FOLDER)
@@ -104,7 +108,7 @@ def open_checkpoint(
 
 
 def _open_folder(path: Path) -> Checkpoint:
-    """Reads a folder: a run, a published TinyMU, a SmolLM2 or a checkpoint folder."""
+    """Reads the folder of a run, a published TinyMU, a SmolLM2 or a checkpoint."""
     from tinymu_jax.checkpoints.pytorch import smollm2, tinymu
 
     if exists(path / RUN_FILE):
@@ -118,7 +122,7 @@ def _open_folder(path: Path) -> Checkpoint:
 
 
 def _open_file(path: Path) -> Checkpoint:
-    """Reads a published file; its content shows which model it is."""
+    """Reads a published file of a TinyMU, an encoder or pre-training, told apart by its keys."""
     from tinymu_jax.checkpoints.pytorch import matpac, matpac_ssl, tinymu
     from tinymu_jax.checkpoints.pytorch.published_files import read_published
 
@@ -131,7 +135,7 @@ def _open_file(path: Path) -> Checkpoint:
 
 
 def _open_from_hub(name: str, revision: str | None) -> Checkpoint:
-    """Downloads and reads a decoder or a model."""
+    """Downloads and reads a SmolLM2 decoder or any other model from the hub."""
     from tinymu_jax.checkpoints.pytorch import smollm2
 
     if not hub.is_hub_name(name):
@@ -145,6 +149,7 @@ def _open_from_hub(name: str, revision: str | None) -> Checkpoint:
 
 
 def _add_probe(opened: Checkpoint, probe: str | Path, name: str | Path) -> Checkpoint:
+    """Adds a probe, as the head, to the encoder in a checkpoint; `name` is for messages."""
     from tinymu_jax.checkpoints.pytorch.matpac import with_probe
 
     if isinstance(opened.config, SelfSupervisedConfig):
@@ -155,7 +160,7 @@ def _add_probe(opened: Checkpoint, probe: str | Path, name: str | Path) -> Check
 
 
 def model_folder(folder: Path) -> Path:
-    """Returns the checkpoint folder that is in a run's folder; any other folder as it is.
+    """Returns the trained model's checkpoint folder in a run's folder; any other folder unchanged.
 
     Raises:
         InputError: the run has not finished.

@@ -1,4 +1,4 @@
-"""Reading, mapping and writing safetensors files with the safetensors library."""
+"""Reads, memory-maps and writes safetensors files."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,12 +22,12 @@ DTYPES = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
-"""The format's names of data types."""
+"""Numpy data types by their names in safetensors files."""
 
 
 @contextmanager
 def _reading(path: str | Path) -> Iterator[None]:
-    """Turns errors of reading into one sentence."""
+    """Turns errors raised inside the context while reading `path` into an `InputError`."""
     damaged = f"{path}: is not a whole safetensors file ({{reason}}); download or convert it again"
     missing = f"{path}: no such file; convert or download the checkpoint again"
     with translate(damaged, {FileNotFoundError: missing}):
@@ -35,7 +35,7 @@ def _reading(path: str | Path) -> Iterator[None]:
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Returns all arrays of a safetensors file; bfloat16 as `ml_dtypes.bfloat16`.
+    """Reads all arrays of a safetensors file, by name; bfloat16 is `ml_dtypes.bfloat16`.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -47,9 +47,9 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def map_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Returns all arrays of a safetensors file as read-only views of the mapped file.
+    """Memory-maps a safetensors file and returns its arrays as read-only views, by name.
 
-    They cost no memory until they are looked at. The file must not be overwritten meanwhile.
+    The views take no memory until they are read. The file must not be overwritten meanwhile.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -60,9 +60,9 @@ def map_safetensors(path: str | Path) -> dict[str, np.ndarray]:
         with safe_open(path, "numpy") as file:
             slices = {name: file.get_slice(name) for name in file.offset_keys()}
             specs = {n: (DTYPES[s.get_dtype()], tuple(s.get_shape())) for n, s in slices.items()}
-        # The library copies each array that it returns, so it only checks and describes the file
-        # here. The format stores the arrays in the order of `offset_keys`, without gaps, at the end
-        # of the file; numpy reads the ones that are not aligned, too.
+        # The library would copy each array, so it is used only to check the file and to list names,
+        # data types and shapes. The arrays are at the end of the file, in the order of
+        # `offset_keys` and without gaps; numpy can also read unaligned arrays.
         sizes = [dtype.itemsize * int(np.prod(shape)) for dtype, shape in specs.values()]
         data = np.memmap(path, np.uint8, "r")
         starts = data.size - sum(sizes) + np.cumsum([0, *sizes])
@@ -75,7 +75,7 @@ def map_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 def write_safetensors(
     path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None
 ) -> None:
-    """Writes arrays of any memory layout to a safetensors file, atomically.
+    """Writes arrays, by name, to a safetensors file atomically; any memory layout is accepted.
 
     Raises:
         InputError: the file cannot be written.

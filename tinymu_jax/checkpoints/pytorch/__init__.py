@@ -1,1 +1,1 @@
-"""Conversion of checkpoints from and to PyTorch, without torch."""
+"""Converts checkpoints from and to PyTorch's formats, without the package torch."""

@@ -1,4 +1,4 @@
-"""Writes checkpoints for PyTorch, and checks every conversion bit for bit against its source."""
+"""Writes checkpoints for PyTorch, and compares conversions with their sources bit for bit."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,14 +42,15 @@ State = Mapping[str, np.ndarray]
 def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
     """Writes a TinyMU, a MATPAC encoder or a pre-training checkpoint for PyTorch.
 
-    A TinyMU becomes the `.pt` that the original loads strictly, its yaml, its tokenizer, and a json
-    with the sizes that the yaml does not give. A file that ends in .safetensors gets the same keys.
+    For a TinyMU, the files are the `.pt`, which the original code loads strictly, a yaml with the
+    config, and the tokenizer. A json holds the sizes that other files do not show, if there are
+    any. If `output` ends in .safetensors, the state dict is written with the same keys.
 
     Returns:
-        The files written.
+        The paths of the written files.
 
     Raises:
-        InputError: a file cannot be written, or would replace one of another model.
+        InputError: a file cannot be written, or would replace a file of another model.
     """
     written, sidecar = [output], output.with_suffix(".json")
     replaced_sidecar = read_sidecar(output)
@@ -84,7 +85,10 @@ def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
 
 
 def _check_tokenizer(path: Path, text: str | None, replaced: bool) -> None:
-    """Refuses a folder whose tokenizer belongs to another model."""
+    """Raises an `InputError` if the tokenizer at `path` exists and belongs to another model.
+
+    `text` is the checkpoint's tokenizer; `replaced` says whether an older checkpoint is replaced.
+    """
     if not exists(path):
         return
     if text is None:
@@ -97,29 +101,31 @@ def _check_tokenizer(path: Path, text: str | None, replaced: bool) -> None:
 
 
 def _write_state(output: Path, content: object, state: dict[str, np.ndarray]) -> None:
-    """Writes `content` as a .pt, or the state dict alone as safetensors."""
+    """Writes `content` to a .pt file, or only the state dict to a .safetensors file."""
     if output.suffix == ".safetensors":
-        write_safetensors(output, state)  # the format has no ties: tied copies are written out
+        write_safetensors(output, state)  # tied weights are written twice: the format has no ties
     else:
         write_torch_file(output, content)
 
 
 def _write_yaml(path: Path, content: Mapping[str, Any]) -> Path:
+    """Writes a config to a yaml file and returns the path."""
     import yaml
 
     write_text(path, yaml.safe_dump(content, sort_keys=False))
     return path
 
 
-# --- Checking: both sides are views of their files, so that neither is loaded whole ---------------
+# --- Checking: tensors are views of mapped files, so that no file is loaded as a whole ------------
 
 
 class Verified(NamedTuple):
-    """The result of a comparison: all tensors are equal."""
+    """Counts of a comparison in which all tensors were equal."""
 
     tensors: int
+    """Number of tensors compared."""
     widened: int
-    """How many of them the source stores in a narrower type; the numbers are the same."""
+    """Number of tensors that have a wider type than in the source, with the same values."""
 
     def __str__(self) -> str:
         wider = f" ({self.widened} of them in a wider type, the same numbers)"
@@ -127,12 +133,15 @@ class Verified(NamedTuple):
 
 
 def check_converted(source: Path, folder: Path, probe: Path | None = None) -> Verified:
-    """Converts a checkpoint folder back to PyTorch's keys and compares it with its source.
+    """Compares a converted checkpoint folder with its source, tensor by tensor and bit for bit.
+
+    The folder's weights are converted back to the source's keys. A folder made from a checkpoint
+    folder is compared directly.
 
     Args:
         source: the file or folder that was converted.
-        folder: the checkpoint folder.
-        probe: the file of a probe that was added to the source.
+        folder: the checkpoint folder that the conversion wrote.
+        probe: the file of a probe that the conversion added.
 
     Raises:
         InputError: a tensor differs, or is missing on one side.
@@ -152,7 +161,7 @@ def check_converted(source: Path, folder: Path, probe: Path | None = None) -> Ve
 
 
 def check_written(checkpoint: Checkpoint, output: Path) -> Verified:
-    """Reads a file or folder for PyTorch again and compares it with the checkpoint.
+    """Reads back a file or folder written for PyTorch and compares it with its checkpoint.
 
     Raises:
         InputError: a tensor differs, or is missing on one side.
@@ -161,7 +170,7 @@ def check_written(checkpoint: Checkpoint, output: Path) -> Verified:
 
 
 def _is_checkpoint_folder(source: Path) -> bool:
-    """Returns whether a source is a checkpoint folder, or a run's, and not one of PyTorch."""
+    """Returns whether a path is a checkpoint folder or a run's folder, not PyTorch's format."""
     config = source / CONFIG_FILE
     if not source.is_dir() or exists(source / RUN_FILE):
         return source.is_dir()
@@ -169,7 +178,7 @@ def _is_checkpoint_folder(source: Path) -> bool:
 
 
 def _read_state(path: Path) -> State:
-    """Returns the state dict of a PyTorch file or folder; teachers of pre-training are joined."""
+    """Reads the flat state dict of a PyTorch file or folder, with the teachers of pre-training."""
     if path.is_dir() and exists(path / hub.PUBLISHED_WEIGHTS) and not exists(path / CONFIG_FILE):
         path = path / hub.PUBLISHED_WEIGHTS
     if path.is_dir():
@@ -186,7 +195,7 @@ def _read_state(path: Path) -> State:
 
 
 def _to_state(checkpoint: Checkpoint) -> State:
-    """Returns a checkpoint under PyTorch's keys, as views where possible."""
+    """Returns a checkpoint's weights as a PyTorch state dict, of views where possible."""
     config = checkpoint.config
     if isinstance(config, SmolLM2Config):
         return to_state_dict(checkpoint.params, smollm2.FOLDER_RULES)
@@ -199,7 +208,7 @@ def _to_state(checkpoint: Checkpoint) -> State:
 
 
 def _compare(expected: State, actual: State, source: str | Path, output: str | Path) -> Verified:
-    """Compares two state dicts, key by key."""
+    """Compares two state dicts, named `source` and `output` in messages; raises if they differ."""
     widened = 0
     for key in sorted(expected.keys() | actual.keys()):
         if key not in expected or key not in actual:
@@ -215,7 +224,7 @@ def _compare(expected: State, actual: State, source: str | Path, output: str | P
 
 
 def _is_same(actual: np.ndarray, expected: np.ndarray) -> bool:
-    """Compares bits, so that NaNs and the sign of zero count too."""
+    """Returns whether shapes and bits are equal after `expected` is cast to `actual`'s dtype."""
     if actual.shape != expected.shape:
         return False
     if actual.dtype != expected.dtype:

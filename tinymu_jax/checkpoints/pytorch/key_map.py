@@ -1,7 +1,7 @@
-"""Key maps between PyTorch state dicts and parameter trees, read in both directions.
+"""Converts between PyTorch state dicts and parameter trees by key maps, in both directions.
 
-A `KeyRule` ties a path of the stacked parameter tree to a key of a state dict. Every key and every
-path must be named by exactly one rule; missing and left-over names on either side are errors.
+A key map is a list of `KeyRule`s, each of which connects a path of the stacked parameter tree to a
+key of the state dict. Exactly one rule must name each path and each key.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +16,14 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
 
 class WeightLayout(NamedTuple):
-    """How one weight is laid out on both sides; both directions keep every bit."""
+    """Functions that convert a weight's layout from and to PyTorch without changing any bit."""
 
     from_torch: Callable[[np.ndarray], np.ndarray]
     to_torch: Callable[[np.ndarray], np.ndarray]
 
 
 def _kernel_to_patches(kernel: np.ndarray) -> np.ndarray:
+    """Reshapes a linear kernel (side * side, out) to a convolution weight (out, 1, side, side)."""
     side = round(kernel.shape[0] ** 0.5)
     return kernel.T.reshape(-1, 1, side, side)
 
@@ -30,51 +31,53 @@ def _kernel_to_patches(kernel: np.ndarray) -> np.ndarray:
 SAME = WeightLayout(lambda weight: weight, lambda weight: weight)
 
 LINEAR = WeightLayout(np.transpose, np.transpose)
-"""(out, in) in PyTorch, (in, out) here."""
+"""Layout of a linear layer: (out, in) in PyTorch, (in, out) in the parameter tree."""
 
 PATCH = WeightLayout(lambda weight: weight.reshape(len(weight), -1).T, _kernel_to_patches)
-"""A convolution over patches, (out, 1, side, side) in PyTorch, is a linear layer here."""
+"""Layout of the patch embedding: a convolution (out, 1, side, side) in PyTorch, a linear kernel
+(side * side, out) in the parameter tree."""
 
 INTEGER = WeightLayout(
     lambda weight: weight.astype(np.int32), lambda weight: weight.astype(np.int64)
 )
-"""A counter: int64 in PyTorch, int32 here."""
+"""Layout of a counter: int64 in PyTorch, int32 in the parameter tree."""
 
 LOSSLESS = {"float32": ("float32", "float16", "bfloat16"), "int32": ("int32", "int64")}
-"""The types of a file that each parameter type holds exactly (int64: checked by value)."""
+"""Dtypes in files whose values a parameter's dtype (the key) holds exactly; values of int64 are
+checked one by one."""
 
 
 class KeyRule(NamedTuple):
-    """One row of a key map."""
+    """One entry of a key map: a weight's path, its key in PyTorch, and its layout."""
 
     path: str
     """Path in the stacked parameter tree."""
     key: str
-    """Key in the state dict; "{n}" counts the layers, which the tree has on a leading axis."""
+    """Key in the state dict; "{n}" stands for the index of a layer, the tree's first axis."""
     layout: WeightLayout = SAME
 
     def under(self, path: str, key: str) -> "KeyRule":
-        """Returns the rule with a prefix before both names."""
+        """Returns the rule with the prefixes `path` and `key` added to its path and key."""
         return self._replace(path=f"{path}/{self.path}", key=f"{key}.{self.key}")
 
 
 def linear(path: str, key: str, bias: bool = True) -> list[KeyRule]:
-    """Returns the rules of a linear layer."""
+    """Returns the rules of a linear layer with the prefixes `path` and `key`."""
     rules = [KeyRule(f"{path}/kernel", f"{key}.weight", LINEAR)]
     return rules + ([KeyRule(f"{path}/bias", f"{key}.bias")] if bias else [])
 
 
 def norm(path: str, key: str, bias: bool = True) -> list[KeyRule]:
-    """Returns the rules of a LayerNorm, or of an RMSNorm (no bias)."""
+    """Returns the rules of a LayerNorm, or without bias an RMSNorm, with prefixes `path`, `key`."""
     rules = [KeyRule(f"{path}/scale", f"{key}.weight")]
     return rules + ([KeyRule(f"{path}/bias", f"{key}.bias")] if bias else [])
 
 
 def check_state_dict(content: object, where: str | Path) -> dict[str, np.ndarray]:
-    """Returns the content of a file if it is a state dict: names and arrays.
+    """Returns a file's content after checking that it is a state dict of arrays by name.
 
     Raises:
-        InputError: it is something else.
+        InputError: the content is empty, or is not a dict from strings to arrays.
     """
     if not isinstance(content, dict) or not content:
         raise InputError(f"{where}: holds no state dict; name a checkpoint's file")
@@ -97,15 +100,15 @@ def from_state_dict(
     """Turns a PyTorch state dict into a stacked parameter tree.
 
     Args:
-        state: the state dict, numpy arrays.
+        state: numpy arrays by key.
         rules: the key map.
-        shapes: the expected tree; its leaves have a `shape` and a `dtype`.
-        where: the file, for messages.
-        ties: tied copies: keys that must hold the same numbers as another key.
+        shapes: the expected parameter tree, with leaves that have a `shape` and a `dtype`.
+        where: the file's path, for messages.
+        ties: tied weights: keys of copies, with the keys of the weights that they must equal.
 
     Raises:
-        InputError: keys missing or left over, wrong shapes, types that cannot be held exactly, tied
-            copies that differ.
+        InputError: keys are missing or unexpected, shapes are wrong, a dtype cannot be converted
+            exactly, or tied weights differ.
     """
     ties, leaves = ties or {}, dict(flatten(shapes))
     _check_paths(rules, leaves)
@@ -125,13 +128,13 @@ def from_state_dict(
 
 
 def _check_paths(rules: Sequence[KeyRule], leaves: Mapping[str, object]) -> None:
-    """Raises a ValueError if the key map and the tree do not name the same weights."""
+    """Raises a ValueError if the paths of a key map are not the paths of a parameter tree."""
     if odd := sorted({rule.path for rule in rules} ^ set(leaves)):
         raise ValueError(f"the key map and the model differ in {odd}")
 
 
 def _split(rule: KeyRule, leaf: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Returns the keys and arrays that a leaf becomes in a state dict: one per layer if stacked."""
+    """Returns the state dict's items for a leaf of the parameter tree: one per stacked layer."""
     if "{n}" not in rule.key:
         return [(rule.key, rule.layout.to_torch(leaf))]
     return [(rule.key.format(n=n), rule.layout.to_torch(layer)) for n, layer in enumerate(leaf)]
@@ -140,7 +143,7 @@ def _split(rule: KeyRule, leaf: np.ndarray) -> list[tuple[str, np.ndarray]]:
 def _gather(
     state: Mapping[str, np.ndarray], rule: KeyRule, leaf: Tree, where: str | Path
 ) -> np.ndarray:
-    """Returns one leaf of the parameter tree, layers stacked."""
+    """Returns a rule's weight from `state`, stacked over layers; `leaf` has its shape and dtype."""
 
     def convert(key: str) -> np.ndarray:
         weight, lossless = state[key], LOSSLESS[np.dtype(leaf.dtype).name]
@@ -153,7 +156,7 @@ def _gather(
         return array
 
     if "{n}" not in rule.key:
-        # A copy: the state may be a view of a file that is overwritten later.
+        # Copied, because `state` may hold views of a file that is overwritten later.
         return np.array(convert(rule.key), leaf.dtype, order="C")
     out = np.empty(leaf.shape, leaf.dtype)
     for n in range(leaf.shape[0]):
@@ -164,13 +167,13 @@ def _gather(
 def to_state_dict(
     params: Tree, rules: Sequence[KeyRule], ties: Mapping[str, str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Turns a stacked parameter tree into a PyTorch state dict, keys in the key map's order.
+    """Turns a stacked parameter tree into a PyTorch state dict, in the order of the key map.
 
-    Arrays are views where possible. A tied copy is the same object as its original, so that a file
-    stores it once.
+    Arrays are views where possible. Tied weights (see `from_state_dict`) are the same array object,
+    so that a .pt file stores them once.
 
     Raises:
-        ValueError: the key map and the tree do not name the same weights.
+        ValueError: the paths of the key map are not the paths of the tree.
     """
     leaves = {path: np.asarray(leaf) for path, leaf in flatten(params)}
     _check_paths(rules, leaves)

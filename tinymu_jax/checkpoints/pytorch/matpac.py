@@ -1,4 +1,4 @@
-"""MATPAC and MATPAC++ checkpoints: the encoder alone, with the AudioSet head, with a probe."""
+"""Converts MATPAC encoders, with an AudioSet head, a probe or neither, from and to PyTorch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,7 +35,7 @@ BLOCK_RULES = [
     *linear("blocks/mlp/fc1", "mlp.fc1"),
     *linear("blocks/mlp/fc2", "mlp.fc2"),
 ]
-"""Key map of a transformer's blocks; shared with pre-training, which has two more transformers."""
+"""Key map of a transformer's blocks, without prefixes; pre-training has two more transformers."""
 
 ENCODER_RULES = [
     KeyRule("cls_token", "cls_token"),
@@ -67,13 +67,16 @@ TRAINING_KEYS = ("mcl_heads.", "cls_student_head.", "cls_head_loss.", "decoder."
 def encoder_config(
     state: Mapping[str, np.ndarray], where: Path, sizes: Mapping[str, Any] | None = None
 ) -> MatpacConfig:
-    """Infers the encoder's sizes from the shapes of its weights.
+    """Infers the encoder's config from the shapes of its weights and its number of heads.
 
-    The number of heads does not show in them. It is read from `sizes`, the "encoder" entry of the
-    json beside the file; by default, heads are 64 wide, as in every published checkpoint.
+    Args:
+        state: the encoder's state dict.
+        where: the file's path, for messages.
+        sizes: the entry "encoder" of the json beside the file, which may hold `num_heads`; default:
+            heads of width 64, as in all published checkpoints.
 
     Raises:
-        InputError: a needed weight is missing or of another rank; sizes contradict each other.
+        InputError: a weight is missing or has the wrong number of axes, or sizes do not fit.
     """
     fc1 = _BLOCK.format(n=0) + ".mlp.fc1.weight"
     ranks = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4, fc1: 2}
@@ -113,14 +116,14 @@ def encoder_config(
 
 
 def from_published(path: str | Path, content: object = None) -> Checkpoint:
-    """Reads a published MATPAC encoder, and the json of the same name beside it if there is one.
+    """Reads a published MATPAC encoder, and further sizes from a json of the same name beside it.
 
     Args:
         path: the file (such as `matpac_10_2048.pt`), with or without the AudioSet head.
-        content: the content of the file, if it has been read already.
+        content: the file's content, if it was read before.
 
     Raises:
-        InputError: the file cannot be read; keys missing, left over or of wrong shape.
+        InputError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
     """
     path = Path(path)
     content = read_published(path) if content is None else content
@@ -152,15 +155,15 @@ def from_published(path: str | Path, content: object = None) -> Checkpoint:
 
 
 def default_front_end() -> Tree:
-    """Returns the params of the log-mel front end, which files of an encoder alone do not hold."""
+    """Returns the log-mel front end's parameters, which files of only an encoder do not hold."""
     return {"log_mel": {"window": hann_window(), "filterbank": mel_filterbank()}}
 
 
 def with_probe(checkpoint: Checkpoint, path: str | Path) -> Checkpoint:
-    """Adds a probe from its file (`probe.weight`, `probe.bias`) to an encoder.
+    """Adds a probe, read from a file with `probe.weight` and `probe.bias`, to an encoder.
 
     Raises:
-        InputError: the encoder has a head already; keys missing, left over or of wrong shape.
+        InputError: the encoder has a head already, or the file's keys or shapes are wrong.
     """
     if checkpoint.config.head is not None:
         raise InputError(f"{path}: the encoder has a head already; load it without a probe")
@@ -173,18 +176,16 @@ def with_probe(checkpoint: Checkpoint, path: str | Path) -> Checkpoint:
 
 
 def to_published(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """Returns the state dict of an encoder, with its head or probe if it has one."""
+    """Returns an encoder's weights, including a head or probe, as a PyTorch state dict."""
     params: Tree = {key: value for key, value in checkpoint.params.items() if key != "log_mel"}
     head = checkpoint.config.head
     return to_state_dict(params, ENCODER_RULES + (HEAD_RULES[head.kind] if head else []))
 
 
 def sidecar_sizes(config: MatpacConfig, labels: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns the sizes that the weights do not show, for the json beside the file; {} if none.
+    """Returns what weights do not tell, for the json beside a file; {} if nothing.
 
-    Args:
-        config: the encoder's.
-        labels: names of the head's classes, if they are known.
+    It is an unusual number of attention heads, and the classification head's activation and labels.
     """
     sizes: dict[str, Any] = {}
     if config.width != 64 * config.num_heads:

@@ -1,4 +1,4 @@
-"""MATPAC and MATPAC++ pre-training checkpoints: student, predictor, heads, and both teachers."""
+"""Converts MATPAC and MATPAC++ pre-training checkpoints, with their teachers, from and to torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,18 +23,19 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import SelfSupervisedConfig
 
 TEACHERS = ("_ema", "_cls_head_ema")
-"""Keys of a pre-training checkpoint whose values are dictionaries: the teachers' state dicts."""
+"""Keys of a pre-training checkpoint whose values are the state dicts of the two teachers."""
 
 CENTRE = WeightLayout(lambda weight: weight.reshape(-1), lambda weight: weight.reshape(1, 1, -1))
 
 
 def _blocks(path: str, blocks: str, last_norm: str) -> list[KeyRule]:
-    """Returns the rules of transformer blocks and the norm after them."""
+    """Returns the rules of a transformer at `path`: all blocks, and the norm after them."""
     rules = [rule.under(path, f"{blocks}.{{n}}") for rule in matpac.BLOCK_RULES]
     return rules + norm(f"{path}/norm", last_norm)
 
 
 def _class_head(path: str, key: str) -> list[KeyRule]:
+    """Returns the rules of a class head with the prefixes `path` and `key`."""
     return [
         *linear(f"{path}/fc1", f"{key}.mlp.0"),
         *linear(f"{path}/fc2", f"{key}.mlp.2"),
@@ -45,7 +46,7 @@ def _class_head(path: str, key: str) -> list[KeyRule]:
 
 
 def rules(hypotheses: int) -> list[KeyRule]:
-    """Returns the key map; teachers' keys have the prefixes that `join_teachers` gives them."""
+    """Returns the key map of a pre-training checkpoint flattened by `join_teachers`."""
     heads = linear("predictor/heads", "mcl_heads.mcl_heads.{n}") if hypotheses > 1 else []
     return [
         *(rule._replace(path=f"encoder/{rule.path}") for rule in matpac.ENCODER_RULES),
@@ -63,7 +64,7 @@ def rules(hypotheses: int) -> list[KeyRule]:
 
 
 def join_teachers(content: Mapping[str, Any], where: Path) -> dict[str, np.ndarray]:
-    """Returns a pre-training checkpoint as one flat state dict, teachers' names as prefixes.
+    """Flattens a pre-training checkpoint: the teachers' keys get `_ema.` or `_cls_head_ema.`.
 
     Raises:
         InputError: a teacher is missing, or a value is not a tensor.
@@ -77,7 +78,7 @@ def join_teachers(content: Mapping[str, Any], where: Path) -> dict[str, np.ndarr
 
 
 def split_teachers(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Undoes `join_teachers`."""
+    """Moves the keys of teachers to a nested dict for each teacher. Inverse of `join_teachers`."""
     content: dict[str, Any] = {}
     teachers: dict[str, Any] = {name: {} for name in TEACHERS}
     for key, value in state.items():
@@ -92,13 +93,13 @@ def split_teachers(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def infer_config(
     state: Mapping[str, np.ndarray], where: Path, sidecar: Mapping[str, Any]
 ) -> SelfSupervisedConfig:
-    """Infers all sizes from the shapes of the weights.
+    """Infers the config of a pre-training checkpoint from the shapes of its weights.
 
-    The numbers of heads do not show in them; if they are not the published ones, `sidecar`, the
-    json beside the file, gives them.
+    The numbers of heads are taken from `sidecar`, the content of the json beside the file; by
+    default heads have the published widths.
 
     Raises:
-        InputError: a needed weight is missing or of another rank.
+        InputError: a weight is missing or has the wrong number of axes.
     """
     block = "decoder.decoder_blocks."
     ranks = {
@@ -140,20 +141,20 @@ def is_pretraining(content: object) -> bool:
 
 
 def _state_of(content: object) -> Any:
-    """Returns the state dict of a file: its "model" entry if it has one, else all of it."""
+    """Returns the state dict in a file's content: its entry "model", or else the whole content."""
     inner = content.get("model") if isinstance(content, dict) else None
     return inner if isinstance(inner, dict) else content
 
 
 def from_published(path: str | Path, content: object = None) -> Checkpoint:
-    """Reads a pre-training checkpoint, and the json of the same name beside it if there is one.
+    """Reads a pre-training checkpoint, and further sizes from a json of the same name beside it.
 
     Args:
-        path: the file.
-        content: the content of the file, if it has been read already.
+        path: the checkpoint's file.
+        content: the file's content, if it was read before.
 
     Raises:
-        InputError: the file cannot be read; keys missing, left over or of wrong shape.
+        InputError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
     """
     path = Path(path)
     content = read_published(path) if content is None else content
@@ -167,7 +168,7 @@ def from_published(path: str | Path, content: object = None) -> Checkpoint:
 
 
 def to_published(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Returns the content of a file that `from_published` reads: the state dict as "model"."""
+    """Returns the content of a pre-training checkpoint's .pt file. Inverse of `from_published`."""
     config, params = checkpoint.config, checkpoint.params
     encoder = {name: leaf for name, leaf in params["encoder"].items() if name != "log_mel"}
     state = to_state_dict({**params, "encoder": encoder}, rules(config.predictor.hypotheses))
@@ -175,7 +176,7 @@ def to_published(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def sidecar_sizes(config: SelfSupervisedConfig) -> dict[str, Any]:
-    """Returns the sizes that the weights do not show, for the json beside the file; {} if none."""
+    """Returns the numbers of heads for the json beside a file; {} if they are as published."""
     sizes = matpac.sidecar_sizes(config.encoder)
     if config.predictor.width != 32 * config.predictor.num_heads:
         sizes["predictor"] = {"num_heads": config.predictor.num_heads}

@@ -1,11 +1,11 @@
 """Reads PyTorch's zip checkpoints (``torch.save`` since 1.6) without PyTorch.
 
-A checkpoint is a zip archive with uncompressed records: ``<root>/data.pkl``, a pickle of the tree
-in which each tensor names its storage, ``<root>/data/<key>``, the bytes of one storage each,
-``<root>/byteorder`` and ``<root>/version``.
+A checkpoint is a zip archive of uncompressed records. ``<root>/data.pkl`` is a pickle of the saved
+tree, in which a tensor refers to its storage by a key; ``<root>/data/<key>`` has the bytes of the
+storage. The other records are ``<root>/byteorder`` and ``<root>/version``.
 
-A pickle is a program. The reader runs only opcodes that build plain values and calls only functions
-of a fixed table; anything else in a file is refused, never looked up.
+A pickle is a program that could run any code. This reader executes only opcodes that build plain
+values, and calls only the functions in a fixed table; it refuses files with anything else.
 
 Source: torch/serialization.py and torch/_utils.py (``_rebuild_tensor_v2``) of PyTorch 2.6 to 2.13.
 """
@@ -45,8 +45,9 @@ _ZIP_START = b"PK\x03\x04"
 
 _LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # the magic number before 1.6
 
-# Opcodes that build plain values, fetch a global through find_class, or call one (REDUCE). Not
-# here: INST, OBJ, NEWOBJ (make instances of classes), EXT (copyreg's cache bypasses find_class).
+# Allowed opcodes: they build plain values, look up a global through find_class, or call a global
+# (REDUCE). Not allowed: INST, OBJ and NEWOBJ, which make instances of classes, and EXT, which
+# bypasses find_class by copyreg's cache.
 _OPCODES = (
     b"\x80\x95.(01"  # PROTO, FRAME, STOP, MARK, POP, POP_MARK
     b"N\x88\x89GJKM\x8a\x8b"  # NONE, NEWTRUE, NEWFALSE, BINFLOAT, BININT*, LONG1, LONG4
@@ -61,19 +62,19 @@ def read_torch_file(path: str | Path) -> object:
     """Reads a file that ``torch.save`` wrote.
 
     Tensors and parameters become numpy arrays of the same shape, strides and data type (bfloat16:
-    `ml_dtypes.bfloat16`). They are read-only views of the mapped file and cost no memory until they
-    are looked at; the file must not be overwritten in place meanwhile. Tensors with the same
-    storage, offset, size and stride (tied weights) are the same array object. ``torch.Size``
+    `ml_dtypes.bfloat16`). The arrays are read-only views of the memory-mapped file and take no
+    memory until they are read; the file must not be overwritten in place meanwhile. Tensors with
+    the same storage, offset, size and stride (tied weights) become one array object. ``torch.Size``
     becomes a tuple; ``torch.device`` and ``torch.dtype`` become strings, e.g. ``"torch.float32"``.
 
     Args:
-        path: a file in the zip format, i.e. of PyTorch 1.6 or later.
+        path: a file in the zip format of PyTorch 1.6 or later.
 
     Returns:
         The saved tree of dicts, lists, tuples, sets, plain values, numpy scalars and arrays.
 
     Raises:
-        InputError: the file is missing, damaged, of another format, or holds anything else than
+        InputError: the file is missing, damaged or of another format, or holds objects other than
             tensors and plain values.
     """
     path = Path(path)
@@ -94,11 +95,12 @@ def read_torch_file(path: str | Path) -> object:
 
 
 def file_error(path: Path, text: str) -> InputError:
-    """Returns the error of a file; the message is one line whatever a file or exception says."""
+    """Returns an `InputError` whose message is "path: text" in one line, without line breaks."""
     return InputError(" ".join(f"{path}: {text}".split()))
 
 
 def _check_start(start: bytes) -> None:
+    """Raises an `InputError` if a file's first bytes are not those of a zip archive."""
     if not start:
         raise InputError("the file is empty; copy or download it again")
     if start == _LEGACY_START:
@@ -109,6 +111,7 @@ def _check_start(start: bytes) -> None:
 
 
 def _find_root(names: list[str]) -> str:
+    """Returns the folder `<root>` of a checkpoint in a zip archive, from its records' names."""
     root = next((n.removesuffix("/data.pkl") for n in names if n.endswith("/data.pkl")), None)
     if root is None:
         raise InputError("a zip but not a PyTorch checkpoint; give a file that torch.save wrote")
@@ -119,12 +122,13 @@ def _find_root(names: list[str]) -> str:
 
 
 def _refused(what: str) -> InputError:
+    """Returns the error of a file whose pickle asks for `what`, which is not allowed."""
     remedy = "save it again as tensors and plain values, e.g. a state_dict"
     return InputError(f"asks for {ascii(what)[1:-1][:100]}: refused, it could run code; {remedy}")
 
 
 class _Unpickler(pickle._Unpickler):
-    """A restricted unpickler, based on the Python one, whose opcodes can be chosen."""
+    """An unpickler that executes only `_OPCODES`, based on pickle's implementation in Python."""
 
     dispatch: ClassVar = {opcode: pickle._Unpickler.dispatch[opcode] for opcode in _OPCODES}
 
@@ -132,7 +136,7 @@ class _Unpickler(pickle._Unpickler):
         names = archive.namelist()
         root = _find_root(names)
         super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
-        order = f"{root}/byteorder"  # old files lack it and are little-endian
+        order = f"{root}/byteorder"  # old files have no such record and are little-endian
         self._byteorder = archive.read(order).decode() if order in names else "little"
         if self._byteorder not in ("little", "big"):
             raise ValueError(f"unknown byte order {self._byteorder!a}")
@@ -151,8 +155,8 @@ class _Unpickler(pickle._Unpickler):
         return self._globals[function]
 
     def load_build(self) -> None:
-        # Of state dicts the metadata is set. Numpy's data types carry a state too: its byte order
-        # is checked and the rest ignored, as plain numbers have nothing else.
+        # Two uses of BUILD are allowed: setting the `_metadata` of a state dict, and the state of a
+        # numpy data type, of which only the byte order matters for plain numbers.
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is OrderedDict and type(state) is dict and state.keys() == {"_metadata"}:
             target._metadata = state["_metadata"]
@@ -171,6 +175,7 @@ class _Unpickler(pickle._Unpickler):
         return self._storages[key, dtype]
 
     def _storage(self, name: str, dtype: np.dtype, numel: int) -> np.ndarray:
+        """Returns a record's first `numel` numbers; a view of the mapped file if uncompressed."""
         info = self._archive.getinfo(name)
         if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:  # 1: encrypted
             buffer, start = self._mapped, _data_start(self._mapped, info)
@@ -184,13 +189,14 @@ class _Unpickler(pickle._Unpickler):
         return array if self._byteorder == sys.byteorder else array.byteswap()
 
     def _tensor(self, storage: np.ndarray, offset: int, size: tuple, stride: tuple, *rest: object):
-        # The rest is requires_grad and hooks, of use to training only, then the metadata: bits
-        # by which torch conjugates or negates the values when they are looked at.
+        # `rest` is requires_grad and hooks, which only training uses, and metadata that says
+        # whether torch conjugates or negates the values when it reads them.
         if any(rest[2:]):
             remedy = "save it again after resolve_conj() and resolve_neg()"
             raise InputError(f"a tensor is conjugated or negated lazily; {remedy}")
         numbers = (offset, *size, *stride)
-        # A view may pose as a storage: with gaps or repeats its size would not bound its memory.
+        # A file may give a view in place of a storage. With gaps or repeats, the view's size would
+        # not bound the memory that the new tensor reaches.
         sound = storage.ndim == 1 and storage.flags.c_contiguous
         if not (sound and all(type(n) is int and n >= 0 for n in numbers)):
             raise ValueError("a tensor with an unknown storage, offset, size or stride")
@@ -207,7 +213,8 @@ class _Unpickler(pickle._Unpickler):
 
 
 def _data_start(mapped: mmap.mmap, info: zipfile.ZipInfo) -> int:
-    # The local header's extra field (padding) differs from the central directory's.
+    # Offset of a record's data in the file. It is read from the local header, whose extra field
+    # (padding) may have another length than in the central directory.
     header = mapped[info.header_offset : info.header_offset + 30]
     if not header.startswith(_ZIP_START):
         raise zipfile.BadZipFile(f"no local header of {info.filename}")
@@ -215,7 +222,7 @@ def _data_start(mapped: mmap.mmap, info: zipfile.ZipInfo) -> int:
 
 
 def _plain(value: object, *types: type) -> object:
-    # Containers are built from plain containers only: no endless iterators, no huge allocations.
+    # Refuses other types: a container built from them could be endless or huge.
     if type(value) not in types:
         raise TypeError(f"unexpected {type(value).__name__}")
     return value

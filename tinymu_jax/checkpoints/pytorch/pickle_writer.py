@@ -1,4 +1,4 @@
-"""Writes PyTorch's zip checkpoints without PyTorch; `pickle_reader` describes the format."""
+"""Writes PyTorch's zip checkpoints without PyTorch; see `pickle_reader` for the format."""
 
 import io
 import pickle
@@ -14,9 +14,10 @@ from tinymu_jax.checkpoints.pytorch.pickle_reader import STORAGES, file_error
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import write_atomic
 
-_ALIGNMENT = 64  # of the data of a record, as torch.save does it: mapped tensors stay aligned
+# Like torch.save, aligns the data of every record, so that memory-mapped tensors are aligned.
+_ALIGNMENT = 64
 
-# What the pickler writes as a module's name, importable here or not, and as a tensor's storage.
+# Objects that the pickler writes as a global, which need not be importable, and as a storage.
 _Global = namedtuple("_Global", "module name")
 
 _Storage = namedtuple("_Storage", "tag type key location numel")
@@ -33,9 +34,9 @@ _WRITABLE = (dict, OrderedDict, list, tuple, str, int, float, bool, type(None))
 def write_torch_file(path: str | Path, obj: object) -> None:
     """Writes a checkpoint that ``torch.load(path, weights_only=True)`` reads.
 
-    Arrays become contiguous CPU tensors of the same shape, bit for bit; an array object that occurs
-    twice becomes one tensor. Numpy scalars become Python numbers. The file is written atomically,
-    and the same content gives the same bytes.
+    Arrays become contiguous CPU tensors with the same shape and bits; an array object that occurs
+    several times becomes one tensor. Numpy scalars become Python numbers. The file is written
+    atomically, and equal content gives equal bytes.
 
     Args:
         path: the file to write or replace, in an existing folder.
@@ -43,7 +44,7 @@ def write_torch_file(path: str | Path, obj: object) -> None:
             arrays of float16/32/64, bfloat16, int8/16/32/64, uint8 or bool.
 
     Raises:
-        InputError: `obj` holds another type, or the file cannot be written.
+        InputError: `obj` contains an object of another type, or the file cannot be written.
     """
     path = Path(path)
     pickled = io.BytesIO()
@@ -66,21 +67,25 @@ def write_torch_file(path: str | Path, obj: object) -> None:
 
 
 class _Pickler(pickle._Pickler):
-    """Pickles the tree as torch.save does and collects the arrays; the C one has no such hooks."""
+    """Pickles a tree like torch.save and collects its arrays in `arrays`.
+
+    It extends pickle's implementation in Python, because the one in C has no hooks for this.
+    """
 
     def __init__(self, file: io.BytesIO):
-        super().__init__(file, protocol=2)  # the protocol of torch.save
+        super().__init__(file, protocol=2)  # the default protocol of torch.save
         self.arrays: list[np.ndarray] = []
 
     def save(self, obj: object, save_persistent_id: bool = True) -> None:
         obj = obj.item() if isinstance(obj, np.generic) else obj
-        # The memo goes by identity: equal strings must be one for equal trees to give equal bytes.
+        # Pickle refers back to identical objects only. Equal strings are made identical, so that
+        # equal trees give equal bytes.
         obj = sys.intern(obj) if type(obj) is str else obj
         if id(obj) in self.memo or type(obj) in _WRITABLE or obj is OrderedDict:
             super().save(obj, save_persistent_id)
         elif isinstance(obj, np.ndarray):
             self._save_call(_REBUILD_TENSOR, self._tensor(obj), obj)
-        elif type(obj) is bytes:  # protocol 2 has no bytes
+        elif type(obj) is bytes:  # protocol 2 has no opcode for bytes
             self._save_call(_ENCODE, (obj.decode("latin-1"), "latin1"), obj)
         elif type(obj) is _Storage:
             self.save_pers(tuple(obj))
@@ -92,12 +97,14 @@ class _Pickler(pickle._Pickler):
             raise InputError(f"{problem}; convert it to numpy arrays and plain values")
 
     def _save_call(self, function: _Global, arguments: tuple, obj: object) -> None:
+        """Pickles `obj` as the result of calling `function` with `arguments`."""
         self.save(function)
         self.save(arguments)
         self.write(pickle.REDUCE)
         self.memoize(obj)
 
     def _tensor(self, array: np.ndarray) -> tuple:
+        """Adds an array to `arrays`; returns the arguments of `_REBUILD_TENSOR` for it."""
         if array.dtype not in _STORAGE_GLOBALS:
             problem = f"an array of shape {array.shape} has data type {array.dtype}"
             remedy = f"convert it to one of {', '.join(map(str, _STORAGE_GLOBALS))}"
@@ -112,9 +119,10 @@ class _Pickler(pickle._Pickler):
 
 
 def _write_record(archive: zipfile.ZipFile, name: str, data: memoryview) -> None:
-    info = zipfile.ZipInfo(f"archive/{name}")  # with ZipInfo's default time, 1980
+    """Writes an uncompressed record, padded so that its data is aligned to `_ALIGNMENT` bytes."""
+    info = zipfile.ZipInfo(f"archive/{name}")  # ZipInfo's default time (1980) keeps bytes equal
     info.create_system, info.file_size = 3, data.nbytes
-    zip64 = data.nbytes > zipfile.ZIP64_LIMIT // 2  # zipfile itself decides at LIMIT / 1.05
+    zip64 = data.nbytes > zipfile.ZIP64_LIMIT // 2  # below zipfile's own threshold, LIMIT / 1.05
     header = 30 + len(info.filename) + (20 if zip64 else 0) + 4
     padding = -(archive.start_dir + header) % _ALIGNMENT
     info.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding  # torch's padding field

@@ -1,4 +1,4 @@
-"""The files of published models, and the json with further sizes that may lie beside them."""
+"""Reads the files of published models, and the json with further sizes beside a file."""
 
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ SIDECAR_SIZES = {
     "predictor": {"num_heads"},
     "head": {"activation", "labels"},
 }
-"""Entries of the json beside a checkpoint and the names that each may hold. "lm" has the names of
-transformers, "predictor" belongs to pre-training, "head" gives the activation and class names."""
+"""Entries of the json beside a checkpoint, with the names that each entry may hold. "lm" may hold
+any name that transformers uses; "predictor" is for pre-training checkpoints."""
 
 
 def read_published(path: str | Path) -> object:
-    """Returns the content of a `.pt`, or the weights of a `.safetensors` as its "model" entry.
+    """Returns the content of a `.pt` file, or {"model": weights} of a `.safetensors` file.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -32,10 +32,10 @@ def read_published(path: str | Path) -> object:
 
 
 def read_sidecar(path: Path) -> dict[str, dict[str, Any]]:
-    """Returns the sizes in the json of the same name beside a checkpoint; {} if there is none.
+    """Reads the entries `SIDECAR_SIZES` from the json of the same name beside a file; {} if none.
 
     Raises:
-        InputError: the file is not json, an entry is not an object, or a size is unknown.
+        InputError: the file is not json, an entry is not an object, or a size has an unknown name.
     """
     sidecar = path.with_suffix(".json")
     if not exists(sidecar):

@@ -1,4 +1,4 @@
-"""SmolLM2 folders of the transformers library: `config.json` and safetensors."""
+"""Reads and writes SmolLM2 folders in the format of the transformers library."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,10 +52,10 @@ RULES = [
     *norm("body/layers/post_attention_norm", f"{_LAYER}.post_attention_layernorm", bias=False),
     *norm("body/norm", "norm", bias=False),
 ]
-"""Key map of a Llama, keys without the prefix `model.`."""
+"""Key map of a Llama decoder without its output layer; keys have no prefix `model.`."""
 
 FOLDER_RULES = [rule._replace(key=f"model.{rule.key}") for rule in RULES]
-"""Key map of the state dict in a folder."""
+"""Key map of the state dict in a SmolLM2 folder; keys have the prefix `model.`."""
 
 _SIZE_NAMES = {
     "vocab_size": "vocab_size",
@@ -68,11 +68,11 @@ _SIZE_NAMES = {
     "rope_theta": "rope_theta",
     "rms_norm_eps": "norm_eps",
 }
-"""Name in transformers -> field of `SmolLM2Config`."""
+"""Fields of `SmolLM2Config` by their names in transformers."""
 
 
 def _check_kind(sizes: Mapping[str, Any], where: str | Path) -> None:
-    """Refuses a Llama whose positions or activation are not SmolLM2's."""
+    """Raises an `InputError` if a Llama's activation or rotary embedding differs from SmolLM2's."""
 
     def rope_type(name: str) -> Any:
         rope = sizes.get(name) or "default"
@@ -95,10 +95,12 @@ def _check_kind(sizes: Mapping[str, Any], where: str | Path) -> None:
 
 
 def config_from_sizes(sizes: Mapping[str, Any], where: str | Path) -> SmolLM2Config:
-    """Returns a decoder's config from its sizes under transformers' names.
+    """Returns the config of a decoder whose sizes are given under transformers' names.
+
+    Missing values of `head_dim`, `rope_theta` and `rms_norm_eps` are filled in.
 
     Raises:
-        InputError: a size is missing, or the decoder is a Llama of another kind.
+        InputError: another size is missing, or the decoder has an architecture not SmolLM2's.
     """
     _check_kind(sizes, where)
     sizes, rope = dict(sizes), sizes.get("rope_parameters")
@@ -119,17 +121,18 @@ def config_from_sizes(sizes: Mapping[str, Any], where: str | Path) -> SmolLM2Con
 
 
 def sizes_from_config(config: SmolLM2Config) -> dict[str, Any]:
-    """Returns a decoder's sizes under transformers' names."""
+    """Returns a decoder's sizes under transformers' names. Inverse of `config_from_sizes`."""
     return {name: getattr(config, field) for name, field in _SIZE_NAMES.items()}
 
 
 def from_published(folder: str | Path) -> Checkpoint:
-    """Reads a SmolLM2 folder: `config.json`, `*.safetensors`, and a `tokenizer.json` if it has one.
+    """Reads a SmolLM2 folder: `config.json`, `*.safetensors` and, if it exists, `tokenizer.json`.
 
     Weights are widened to float32, which holds bfloat16 exactly.
 
     Raises:
-        InputError: files missing or broken; not a Llama with tied embeddings; wrong keys or shapes.
+        InputError: a file is missing or damaged, the model is not a Llama with tied embeddings, or
+            keys or shapes are wrong.
     """
     folder = Path(folder)
     sizes = read_json_object(folder / CONFIG_FILE, "download it again")
@@ -138,7 +141,7 @@ def from_published(folder: str | Path) -> Checkpoint:
             f"{folder}: is {sizes.get('model_type')!r}, tied embeddings "
             f"{sizes.get('tie_word_embeddings', False)}; name a SmolLM2 folder"
         )
-    # Sizes that transformers leaves out have Llama's defaults.
+    # config.json may omit values that equal transformers' defaults for Llama.
     rope = sizes.get("rope_parameters")
     sizes.setdefault("rope_theta", rope.get("rope_theta", 1e4) if isinstance(rope, dict) else 1e4)
     sizes.setdefault("rms_norm_eps", 1e-6)
@@ -163,7 +166,7 @@ def from_published(folder: str | Path) -> Checkpoint:
 
 
 def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:
-    """Writes a folder that `LlamaForCausalLM.from_pretrained` reads.
+    """Writes a decoder to a folder that transformers' `LlamaForCausalLM.from_pretrained` reads.
 
     Raises:
         InputError: the folder cannot be created or written to.
@@ -181,7 +184,7 @@ def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:
         "max_position_embeddings": 8192,
         "bos_token_id": 0,
         "eos_token_id": 0,
-        # transformers 4 reads the first, transformers 5 the second.
+        # transformers 4 reads `rope_theta`, transformers 5 reads `rope_parameters`.
         "rope_theta": theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": theta},
         "torch_dtype": "float32",

@@ -1,4 +1,4 @@
-"""The published TinyMU checkpoint: `tinymu.pt` and the yaml that describes it."""
+"""Converts TinyMU from and to the published format: `tinymu.pt` and a yaml with the config."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +62,7 @@ PUBLISHED_NAMES = {
     "hidden_width": "d_h",
     "output_width": "d_out",
 }
-"""Field of our config -> name in the yaml."""
+"""Names in the published yaml by field of `TinyMUConfig` and `ProjectorConfig`."""
 
 PROJECTOR_KINDS = {
     "linearprojector": "linear",
@@ -74,7 +74,7 @@ PUBLISHED_KINDS = {kind: name for name, kind in PROJECTOR_KINDS.items()}
 
 
 def rules(config: TinyMUConfig) -> list[KeyRule]:
-    """Returns the key map of a TinyMU."""
+    """Returns the key map of a TinyMU: encoder with front end, projector and decoder."""
     encoder = matpac.ENCODER_RULES + matpac.FRONT_END_RULES
     return [
         *(rule.under("encoder", ENCODER) for rule in encoder),
@@ -84,14 +84,15 @@ def rules(config: TinyMUConfig) -> list[KeyRule]:
 
 
 def from_published(path: str | Path, content: object = None) -> Checkpoint:
-    """Reads `tinymu.pt` and the files beside it: yaml and json of the same name, `tokenizer.json`.
+    """Reads a published TinyMU: `tinymu.pt` and, from its folder, yaml, json and tokenizer.
 
     Args:
-        path: a `.pt`, or a `.safetensors` with the same keys and its yaml.
-        content: the content of the file, if it has been read already.
+        path: a `.pt` file, or a `.safetensors` file with the same keys and a yaml beside it.
+        content: the file's content, if it was read before.
 
     Raises:
-        InputError: a file cannot be read; sizes unknown; keys missing, left over or of wrong shape.
+        InputError: a file cannot be read, the sizes cannot be determined, or keys are missing,
+            unexpected or of the wrong shape.
     """
     path = Path(path)
     content = read_published(path) if content is None else content
@@ -108,13 +109,13 @@ def from_published(path: str | Path, content: object = None) -> Checkpoint:
 
 
 def is_tinymu(content: object) -> bool:
-    """Returns whether a file's content is a TinyMU, judged by its keys."""
+    """Returns whether a file's content has the keys of a published TinyMU."""
     state = content.get("model") if isinstance(content, dict) else None
     return isinstance(state, dict) and any(str(key).startswith("text_decoder.") for key in state)
 
 
 def _read_description(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the yaml beside the checkpoint, or else the config inside it."""
+    """Returns the published config from the yaml beside a checkpoint, or else from its content."""
     sidecar = path.with_suffix(".yaml")
     if not exists(sidecar):
         config = content.get("config")
@@ -136,7 +137,7 @@ def _read_description(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 def _infer_config(
     path: Path, published: Mapping[str, Any], state: Mapping[str, Any]
 ) -> TinyMUConfig:
-    """Builds the config from the published description, the json beside it and the weights."""
+    """Builds a TinyMU's config from its published config, the json beside it and its weights."""
     model, sizes = published["model"], read_sidecar(path)
     try:
         encoder, projector, decoder = (model[key] for key in ("encoder", "projector", "decoder"))
@@ -174,13 +175,13 @@ def _infer_config(
 
 
 def _transformer_sizes(state: Mapping[str, Any], sidecar: Mapping[str, Any]) -> dict[str, Any]:
-    """Infers the sizes of a transformer projector; the number of heads is in the json only."""
+    """Infers a transformer projector's sizes from its weights, and its heads from `sidecar`."""
     layers = f"{PROJECTOR}.transformer.layers."
     prefix, fc1 = (
         state.get(key) for key in (f"{PROJECTOR}.prefix_const", f"{layers}0.mlp.fc1.weight")
     )
     sizes = {name: sidecar[name] for name in ("num_heads",) if name in sidecar}
-    # Missing weights are reported when all keys are compared.
+    # Missing weights are reported later, by `from_state_dict`.
     if prefix is not None and fc1 is not None and prefix.ndim == fc1.ndim == 2:
         sizes |= {
             "num_vectors": len(prefix),
@@ -191,7 +192,7 @@ def _transformer_sizes(state: Mapping[str, Any], sidecar: Mapping[str, Any]) -> 
 
 
 def _decoder_config(path: Path, name: str, sizes: Mapping[str, Any]) -> SmolLM2Config:
-    """Returns the decoder's config: from the json beside the file, or from its name's preset."""
+    """Returns the decoder's config from the json's `sizes`, or else the preset called `name`."""
     if "lm" in sizes:
         return smollm2.config_from_sizes(sizes["lm"], path.with_suffix(".json"))
     preset = smollm2_preset(name)
@@ -204,7 +205,7 @@ def _decoder_config(path: Path, name: str, sizes: Mapping[str, Any]) -> SmolLM2C
 
 
 def to_published(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Returns the content of a `.pt` for the original: model, optimizer (empty), config, epoch."""
+    """Returns the content of a `.pt` file for the original code: weights, config and epoch."""
     config = checkpoint.config
     return {
         "model": to_state_dict(checkpoint.params, rules(config), TIES),
@@ -215,7 +216,7 @@ def to_published(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def published_config(config: TinyMUConfig) -> dict[str, Any]:
-    """Returns a config in the form of the published yaml."""
+    """Returns a TinyMU's config in the form of the published yaml."""
     presets = (name for name, preset in SMOLLM2_PRESETS.items() if preset == config.decoder)
     return {
         "data": {"max_length": config.max_seconds, "max_text_token_len": config.max_text_tokens},
@@ -241,7 +242,7 @@ def published_config(config: TinyMUConfig) -> dict[str, Any]:
 
 
 def _projector_widths(projector: ProjectorConfig) -> dict[str, int]:
-    """Returns a projector's widths under the yaml's names."""
+    """Returns a projector's widths under the names in the published yaml."""
     return {
         "d_in": projector.input_width,
         "d_h": projector.hidden_width,
@@ -250,7 +251,7 @@ def _projector_widths(projector: ProjectorConfig) -> dict[str, int]:
 
 
 def sidecar_sizes(published: Mapping[str, Any], config: TinyMUConfig) -> dict[str, Any]:
-    """Returns the sizes that the yaml does not give, for the json beside the file; {} if none."""
+    """Returns a model's sizes for the json beside its file; {} if weights and yaml tell all."""
     preset = smollm2_preset(str(published["model"]["decoder"]["textdec_name"]))
     encoder, projector = config.encoder, config.projector
     transformer = projector.kind == "transformer"
