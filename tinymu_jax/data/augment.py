@@ -21,7 +21,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
 
 FRAME = 2048
-"""The phase vocoder's window in samples, librosa's default; clips below it get a shorter window."""
+"""The phase vocoder's window in samples, librosa's default; shorter clips get a shorter window."""
 
 
 def max_columns(dataset: Dataset, config: TinyMUConfig, augment: AugmentConfig) -> int | None:
@@ -63,7 +63,7 @@ def crop_length(config: TinyMUConfig) -> int:
 
 def clip_rng(seed: int, block: int, clip: int) -> np.random.Generator:
     """Returns the random generator for clip number `clip` of block number `block` of a run."""
-    # A spawn key, since the list [seed, epoch, 0] would seed like [seed, epoch] of the clip order.
+    # The list [seed, block, 0] would seed like [seed, epoch], which seeds the order of the clips.
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block, clip)))
 
 

@@ -17,7 +17,7 @@ def length_baseline(options: Sequence[str], right: int, longest: bool = False) -
 
 
 def option_baselines(questions: Sequence[tuple[Sequence[str], int]]) -> dict[str, list[float]]:
-    """Returns each baseline's probability of being right per (options, index of right option)."""
+    """Returns, by baseline, the probability of a right answer to each (options, right index)."""
     most = max(len(options) for options, _ in questions)
     return {
         "shortest option": [length_baseline(*question) for question in questions],

@@ -35,9 +35,9 @@ class Corpus:
     folder: Path
     size: int
     name: Callable[[int], str]
-    """Returns the name of the recording with an index."""
+    """Returns the name of the recording with a given index."""
     log_mel: Callable[[int], Float[np.ndarray, "frames F"]]
-    """Returns the normalized float16 log-mel of the whole recording with an index; raises
+    """Returns the normalized float16 log-mel of the whole recording with a given index; raises
     `InputError` if the recording cannot be read."""
     num_short: int
     """Number of recordings that were skipped since they have fewer frames than a crop."""
@@ -149,7 +149,7 @@ class CropBatches(EpochBatches):
         super().__init__(corpus.folder, len(corpus), clips, blocks, block_ids, seed, epochs, steps)
 
     def name(self, number: int) -> str:
-        """Returns the name of the recording with an index in the corpus."""
+        """Returns the name of the recording with a given index in the corpus."""
         return self.corpus.name(number)
 
     def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> CropBatch:

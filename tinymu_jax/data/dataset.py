@@ -98,7 +98,7 @@ class Dataset:
         return self.index.lengths(config, max_columns, self.features.kind == "text")
 
     def __getitem__(self, number: int) -> Record:
-        """Reads the record with an index: a clip's features and questions."""
+        """Reads the record with a given index: a clip's features and questions."""
         if self._source is None:
             from grain.sources import ArrayRecordDataSource
 

@@ -89,7 +89,7 @@ class LabelBatches(EpochBatches):
         self._paths: dict[str, str] = {}
 
     def name(self, number: int) -> str:
-        """Returns the path of the recording of the clip with an index in the data set."""
+        """Returns the path of the recording of the clip with a given index in the data set."""
         return self.reader.dataset[number].clip
 
     def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> LabelBatch:

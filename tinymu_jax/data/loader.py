@@ -130,7 +130,7 @@ class PackedBatches:
         return jax.tree.map(lambda *parts: np.stack(parts), *blocks)
 
     def _block(self, number: int) -> Batch:
-        """Reads the block with an index in the run, without axis N; empty beyond the plan's end."""
+        """Reads block `number` of the run, without axis N; blocks beyond the plan are empty."""
         plan, packing = self.plan, self.packing
         entries = plan.entries(number)
         groups = plan.group[entries].tolist()
@@ -214,7 +214,7 @@ class EpochBatches(ABC):
 
     @abstractmethod
     def name(self, number: int) -> str:
-        """Returns the name of the recording of the clip with an index."""
+        """Returns the name of the recording of the clip with a given index."""
 
     @abstractmethod
     def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> tuple[Any, ...]:

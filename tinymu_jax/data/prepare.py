@@ -30,7 +30,7 @@ from tinymu_jax.utils.files import (
 from tinymu_jax.utils.progress import Progress, no_progress
 
 STARTED_FILE = "preparing.json"
-"""File with a data set's settings and inputs, written first: a rerun with others is refused."""
+"""File with a data set's settings and inputs, written first to refuse reruns with other inputs."""
 
 Manifest = dict[str, Any]
 
@@ -156,7 +156,7 @@ def _make_shards(
 
 
 def _read_manifest(path: Path) -> Manifest | None:
-    """Returns the manifest of the shard with a path, or None if the shard is not complete."""
+    """Returns the manifest of the shard at a path, or None if the shard is not complete."""
     manifest_path = path.with_suffix(".json")
     if not (exists(path) and exists(manifest_path)):
         return None

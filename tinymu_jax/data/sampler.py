@@ -230,7 +230,7 @@ class _RowPacker:
         return row
 
     def _take(self, age: int) -> int:
-        """Moves the group with an age from the buffer to the block; returns the group's index."""
+        """Moves the group of a given age from the buffer to the block; returns its index."""
         group = self.by_age.pop(age)
         index = self.ages.index(age, bisect.bisect_left(self.lengths, self.slots[group]))
         del self.lengths[index], self.ages[index]

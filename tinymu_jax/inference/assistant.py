@@ -250,7 +250,7 @@ class Assistant:
         names: Sequence[str] | None = None,
         prior: bool = True,
     ) -> list[OptionScore]:
-        """Scores options that are token ids, without end tokens, like `score_details`.
+        """Returns log-likelihoods and probabilities of options that are token ids (no end token).
 
         `names` are the options' names in the result; by default, each option's token ids as text.
         """
@@ -302,7 +302,7 @@ class Assistant:
     def _teacher_forced(
         self, audio: Audio, prompt: Sequence[int], target: Sequence[int]
     ) -> tuple[jax.Array, list[int]]:
-        """Returns the logits (1, padded, V) for an answer, and its tokens, see `target_logits`."""
+        """Returns logits (1, padded length, V) and the answer's tokens; see `target_logits`."""
         limit = self.config.max_text_tokens
         labels = list(self.engine.prompts.encode_text(target, "the answer")[:limit])
         if len(labels) < limit:
@@ -319,7 +319,7 @@ class Assistant:
 
 
 def _raise_first(responses: list[Response | InputError]) -> list[Response]:
-    """Returns responses that hold no error; raises the first error otherwise."""
+    """Raises the first error in a list of responses; returns the list if it holds none."""
     for response in responses:
         if isinstance(response, InputError):
             raise response

@@ -36,8 +36,7 @@ rows, a chunk with or without a short tail, are not padded."""
 
 MERGE_SHORT_TAIL = 2
 """Maximum number of columns of a short tail: a last chunk that shares a row with the chunk before,
-so that the weights are read once for both. A clip of 10 s has a chunk of 62 columns and a tail of
-1."""
+so that the weights are read once for both. 10 s are a chunk of 62 columns and a tail of 1."""
 
 MAX_ROWS = 8
 """Maximum number of rows per call of the encoder. On a CPU each call encodes one row, which fills
@@ -65,7 +64,7 @@ def chunk_layout(
     num_columns: Int[Array | np.ndarray, "..."],
     config: MatpacConfig,
 ) -> tuple[Int[np.ndarray, "*rows A"], Int[Array | np.ndarray, "..."]]:
-    """Returns the chunk to which each column of a row belongs, for inference and for training.
+    """Assigns the columns of a row to chunks; inference and training share this definition.
 
     Args:
         column: index of each column in its clip; a row starts where a chunk starts.

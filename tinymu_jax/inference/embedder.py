@@ -33,7 +33,7 @@ class Embedder:
             config: config of the encoder.
             params: encoder parameters in the layout of `tinymu_jax.inference.param_layout`.
             labels: names of the head's classes, in the order of its outputs; None: "class 0", ....
-            max_seconds: length to which recordings are cut; None: recordings are not cut.
+            max_seconds: length in seconds to which recordings are cut; None: no limit.
         """
         self.config, self.params, self.labels = config, params, labels
         self.max_seconds = max_seconds

@@ -44,7 +44,7 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """The answer to a request."""
+    """The answer to a request, and the log-likelihoods of the request's options."""
 
     text: str | None
     """Text of the answer; None if the prompt (with `score_only`: the best option) is token ids."""
@@ -97,7 +97,7 @@ class BatchEngine:
 
         Args:
             config: config of the model.
-            params: model parameters, stacked or as `tinymu_jax.inference.param_layout` lays out.
+            params: model parameters, stacked or in the layout of `inference.param_layout`.
             find_tokenizer: returns the tokenizer; called when text is first encoded or decoded.
             name: name of the checkpoint, for error messages.
             max_new_tokens: default maximum number of tokens of an answer.
@@ -208,7 +208,7 @@ class _Run:
         self.prompts: dict[int, tuple[int, ...]] = {}
         self.options: dict[int, list[tuple[int, ...]]] = {}
         self.errors: dict[int, InputError] = {}
-        self.audio: dict[int, EncodedAudio] = {}  # until the answer is generated
+        self.audio: dict[int, EncodedAudio] = {}  # entries are kept until the answer is generated
         self.seconds: dict[int, tuple[float, float]] = {}
         self.answers: dict[int, tuple[tuple[int, ...], bool]] = {}
         self.scores: dict[int, tuple[float, ...]] = {}

@@ -30,11 +30,10 @@ class Sampling:
     """How the next token is chosen. Published: greedy, or top-p 0.8 at temperature 1."""
 
     strategy: Strategy = "greedy"
-    """`greedy` takes the most probable token; `top-p` samples a token from the nucleus: the most
-    probable tokens, as far as `top_p` reaches."""
+    """`greedy` takes the most probable token; `top-p` samples from the nucleus, see `top_p`."""
     top_p: float = 0.8
     """A token is in the nucleus if the probabilities of all more probable tokens sum to at most
-    `top_p`; the most probable token always is."""
+    `top_p`; the most probable token is always in the nucleus."""
     temperature: float = 1.0
     """Number by which logits are divided before top-p; 0 or less means 1."""
     seed: int = 0
@@ -76,7 +75,7 @@ class DecodeState(NamedTuple):
     answer: Int[Array, ""]
     """Index of the first answer token in the sequence and the cache."""
     key: Array
-    """Random key; the number of a step is folded in to sample its token."""
+    """Random key; `step` is folded in to sample the token of that step."""
 
 
 def greedy(logits: Float[Array, "B V"]) -> Int[Array, "B"]:
@@ -115,7 +114,7 @@ def _choose(
     knobs: tuple[Array, Array],
     end_token: int,
 ) -> DecodeState:
-    """Chooses each answer's next token; returns the state with it. `knobs`: top_p, temperature."""
+    """Returns the state with each answer's next token; `knobs` are top_p and temperature."""
     if strategy == "greedy":
         token = greedy(logits)
     else:

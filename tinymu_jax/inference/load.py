@@ -50,8 +50,8 @@ def load(
             faster where bandwidth is the limit, not exact. `bfloat16` is for accelerators.
         tokenizer: path of a `tokenizer.json`, or hub name of a decoder with a tokenizer; None: the
             tokenizer.json beside the checkpoint, else from the decoder that the checkpoint names.
-        max_seconds: length to which recordings are cut; None: the checkpoint's value (10 s) for
-            TinyMU; MATPAC does not cut recordings.
+        max_seconds: length in seconds to which recordings are cut; None: the checkpoint's value
+            (10 s) for TinyMU, no limit for MATPAC.
         revision: revision of the hub repository.
         probe: path of a probe's file, for a MATPAC encoder.
         labels: path of a file with the class names of a head or probe, if the checkpoint has none.

@@ -9,7 +9,7 @@ from tinymu_jax.tokenizer import Tokenizer
 
 
 class PromptEncoder:
-    """Converts prompts and options to token ids; raises `InputError` if the model takes none."""
+    """Converts prompts and options to token ids, and checks that the model can take them."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class PromptEncoder:
         """The decoder's tokenizer.
 
         Raises:
-            InputError: the checkpoint has no tokenizer, and it could not be downloaded.
+            InputError: the checkpoint has no tokenizer, or the tokenizer cannot be downloaded.
         """
         if self._find_tokenizer is None:
             raise InputError(f"{self.name}: has no tokenizer; give token ids, or load it with one")

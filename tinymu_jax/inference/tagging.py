@@ -23,7 +23,7 @@ MIN_SECONDS = 0.5
 
 
 class Window(NamedTuple):
-    """A window of a recording, with times in seconds, and its (tag, probability), best first."""
+    """A window of a recording, in seconds, with (tag, probability) pairs, most probable first."""
 
     start: float
     end: float

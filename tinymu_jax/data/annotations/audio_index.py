@@ -43,8 +43,8 @@ def index_audio(folder: str | Path) -> AudioIndex:
 def find_audio(index: AudioIndex, dataset: str, identifier: str) -> Path | None:
     """Returns the path of the recording that a data set's clip identifier names, or None.
 
-    If several files match, only files in a folder with the data set's name count. The name of a
-    MusicCaps file may lack the clip's first second.
+    Of several files that match, files in a folder with the data set's name are preferred. The name
+    of a MusicCaps file may lack the clip's first second.
 
     Raises:
         InputError: more than one recording matches the identifier.

@@ -30,7 +30,7 @@ _ONTOLOGY = "name AudioSet's ontology.json"
 
 
 class Ontology(NamedTuple):
-    """AudioSet's ontology: names and children of its classes, which have identifiers."""
+    """AudioSet's ontology: the names and children of its classes, by class identifier."""
 
     names: Mapping[str, str]
     """Identifier of a class -> its lower-case name, for all classes."""
@@ -86,7 +86,7 @@ def read_audioset(path: Path, ontology: Path) -> Source:
     known = read_ontology(ontology)
     clips: list[tuple[TableRow, AnnotatedClip]] = []
     no_music = 0
-    # Lines that begin with "#", one of which names the columns, are skipped: columns are fixed.
+    # Lines that begin with "#" are skipped, though the last of them names the columns.
     lines = (line for line in read_lines(path, _SEGMENTS) if not line[1][0].startswith("#"))
     for row in to_rows(path, lines, COLUMNS, COLUMNS, _SEGMENTS):
         labels = [label.strip() for label in row.filled("positive_labels").split(",")]

@@ -105,9 +105,9 @@ def read_labelled_table(
 
     Args:
         path: path of the csv. `file` (or `file_name`) is relative to `folder`. `label` holds one
-            label; `labels`, any number, separated by ";". `split` is train, valid, test or a fold;
-            where it is empty or missing, a hash of the file name puts a tenth of the recordings
-            into valid and a fifth into test.
+            label, `labels` any number of labels separated by ";". `split` is train, valid, test or
+            the name of a fold; where it is empty or missing, a hash of the file name puts a tenth
+            of the recordings into valid and a fifth into test.
         folder: folder of the recordings.
         label: name of the column that holds the label, if it is neither `label` nor `labels`.
 

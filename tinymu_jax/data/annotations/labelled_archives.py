@@ -156,7 +156,7 @@ READERS: Mapping[str, Callable[[Path], LabelledSet]] = {
 
 
 def read_labelled_set(name: str, folder: str | Path) -> LabelledSet:
-    """Reads the data set with a name of `READERS` from the folder that its archives unpacked to.
+    """Reads the data set that a name selects in `READERS` from the folder of its archives' content.
 
     Raises:
         InputError: the name is unknown, or a file is missing or malformed; see also `validate`.

@@ -89,7 +89,7 @@ def _extra(config: SynthesisConfig, text: bool) -> tuple[str, ...]:
 def make_clip(
     config: SynthesisConfig, number: int
 ) -> tuple[Facts, np.ndarray, list[SyntheticQuestion]]:
-    """Renders the clip with a number; returns its facts, samples (int16, 16 kHz) and questions."""
+    """Renders clip `number`; returns the clip's facts, samples (int16, 16 kHz) and questions."""
     facts, rng = draw_clip_facts(config, number)
     sound, words = rng.spawn(2)
     questions = make_questions(words, facts, question_mix(config), config.extra)
@@ -97,7 +97,7 @@ def make_clip(
 
 
 def make_text(config: SynthesisConfig, number: int) -> tuple[Facts, str, list[SyntheticQuestion]]:
-    """Describes the text clip with a number; returns its facts, description and questions."""
+    """Describes text `number`; returns the facts, the description and the questions."""
     facts, rng = draw_clip_facts(config, number, text=True)
     # A format without questions about clips has no questions about texts.
     mix = QuestionMix(
@@ -160,7 +160,7 @@ def _check_config(config: SynthesisConfig) -> None:
 
 
 def _check_folder(output: Path, manifest: dict[str, Any]) -> bool:
-    """Returns whether the folder is complete; raises `InputError` if it holds anything else."""
+    """Returns whether the output is complete; raises `InputError` if it holds unrelated files."""
     for name in (DONE_FILE, STARTED_FILE):
         if exists(output / name) and read_json_object(output / name, "name another") != manifest:
             raise InputError(

@@ -110,7 +110,7 @@ def _string(number: int, high: bool) -> Samples:
 
 
 def organ(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Renders a note of an organ: octaves and fifths above it, with a steep envelope."""
+    """Renders a note of an organ: harmonics at octaves and fifths, with a steep envelope."""
     drawbars = (1.0, 0.8, 0.6, 0.6, 0.0, 0.4, 0.0, 0.5)
     table = _sum_of_sines(drawbars[: len(_harmonics(frequency, 8))])
     wave = read_table(table, _cycles(frequency, count, 0, rng.random()))
