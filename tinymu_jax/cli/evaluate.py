@@ -55,10 +55,7 @@ class EvalOptions:
     """Maximum number of tokens of an answer."""
 
     def run(self, evaluate: Callable[[EvalModel], EvalResult]) -> int:
-        """Loads the model, calls `evaluate`, writes a report and returns the exit code.
-
-        The code is 3 if recordings were missing.
-        """
+        """Loads the model, calls `evaluate`, writes a report; returns 3 for missing recordings."""
         model = self.model.load_assistant()
         settings = {name: str(value) for name, value in vars(self.model).items()}
         with show_progress("asking") as progress:
@@ -254,13 +251,9 @@ class ProbeCommand:
     def _probe(
         self, datasets: list[LabelledSet], encoder: Any, vectors: Path, output: Path | None
     ) -> dict[str, ProbeResult]:
-        """Trains and tests a probe of an encoder on each data set; returns results by data set.
+        """Probes an encoder on data sets with the same recordings; returns results by data set.
 
-        Args:
-            datasets: the data sets, which have the same recordings and different labels.
-            encoder: the checkpoint of the encoder.
-            vectors: the folder that caches the recordings' mean embeddings.
-            output: the folder to which the probes are saved; None saves none.
+        Embeddings are cached in the folder `vectors`; probes are saved to `output`, if given.
         """
         paths = [clip.path for clip in datasets[0].clips]
         with show_progress("encoding") as progress:

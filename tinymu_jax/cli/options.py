@@ -66,10 +66,6 @@ class Model:
 def require_recordings(recordings: tuple[str, ...], as_json: bool) -> None:
     """Ends the program if none of the recordings exists; called before a model is loaded.
 
-    Args:
-        recordings: the paths of the recordings.
-        as_json: whether to print the errors as JSON too.
-
     Raises:
         InputError: no recording was named.
         SystemExit: none of the named recordings exists; an error was printed for each.
@@ -107,14 +103,7 @@ def run_each(
 ) -> int:
     """Calls a function with each recording, and prints the `InputError`s that it raises.
 
-    Args:
-        recordings: the paths of the recordings.
-        label: the name of the work, for the progress display.
-        as_json: whether to print the errors as JSON too.
-        function: called with the path of a recording.
-
-    Returns:
-        The exit code: 2 if there were errors, else 0.
+    Returns the exit code: 2 if there were errors, else 0. `label` names the work in the progress.
     """
     num_errors = 0
     for (recording,) in in_batches(recordings, label, size=1):

@@ -104,12 +104,7 @@ class Push:
         return None
 
     def _upload(self, files: Mapping[str, Path | bytes], token: str) -> str:
-        """Uploads files to the repository in one commit; returns the URL of the repository.
-
-        Args:
-            files: the path or the content of each file, by its name in the repository.
-            token: the user's token for the hub.
-        """
+        """Uploads files, paths or contents by name, in one commit; returns the repository's URL."""
         from huggingface_hub import CommitOperationAdd, HfApi
 
         api = HfApi(token=token, library_name="tinymu_jax")

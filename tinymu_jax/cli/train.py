@@ -156,11 +156,7 @@ RUNS: dict[str, tuple[type[Any], type[RunConfig]]] = {
 
 
 def read_run(name: str, arguments: Sequence[str]) -> Train | Pretrain | TrainTagger:
-    """Parses the arguments of a training command; the config's fields are the options' defaults.
-
-    Args:
-        name: the name of the command.
-        arguments: the arguments behind the name; --config names the config.
+    """Parses the arguments of a training command; defaults come from the config after --config.
 
     Raises:
         InputError: the config does not exist, or belongs to another command.

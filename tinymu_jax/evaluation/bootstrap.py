@@ -1,7 +1,6 @@
 """Computes 95 % confidence intervals of mean scores with the percentile bootstrap.
 
-Answers about one recording are correlated. Therefore recordings are resampled instead of
-questions, each with all questions about it.
+Answers about one recording are correlated, so recordings are resampled with all their questions.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -60,8 +59,8 @@ def bootstrap(
 ) -> tuple[Float[np.ndarray, "columns"], Float[np.ndarray, "columns"]]:
     """Returns the lower and the upper end of the 95 % interval of each column's mean.
 
-    The ends are NaN for a column whose questions that count are all in one group. A resample in
-    which no question of a column counts is ignored for that column.
+    The ends are NaN for a column whose scores are all in one group. A resample in which a column
+    has only NaN is ignored for that column.
 
     Args:
         scores: the score of each question in each column; NaN if the question does not count.
@@ -86,10 +85,7 @@ def bootstrap(
 def _resampled_means(
     totals: Float[np.ndarray, "groups 2 columns"], seed: int, resamples: int
 ) -> Float[np.ndarray, "resamples columns"]:
-    """Draws resamples of groups; returns the mean of each column in each resample.
-
-    `totals` has the sum and the count of the scores of each group; means without scores are NaN.
-    """
+    """Resamples groups, given each group's sum and count of scores; returns the columns' means."""
     rng, size = np.random.default_rng(seed), len(totals)
     block = max(1, _BLOCK_SIZE // size)
     flat, means = totals.reshape(size, -1), []

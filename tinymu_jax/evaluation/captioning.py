@@ -92,8 +92,7 @@ def read_musiccaps_captions(path: str | Path, audio: str | Path, split: str = "e
         split: "eval" (AudioSet's evaluation clips), "balanced" (a subset of these) or "all".
 
     Raises:
-        InputError: the split is unknown or empty, the csv is another table, or the folder has no
-            recordings.
+        InputError: the split is unknown or empty, or the csv or the folder cannot be read.
     """
     if split not in SPLITS:
         raise InputError(f"split {split!r}: use one of {', '.join(SPLITS)}")
@@ -180,9 +179,8 @@ def evaluate_captions(
 def caption_baselines(clips: Sequence[CaptionedClip], seed: int = 0) -> dict[str, list[str]]:
     """Returns two captions for each recording that ignore its audio, by baseline.
 
-    They are the first caption of the next recording; and the most central caption, which is the
-    most similar one to all others, replaced for its own recording by the second most similar. With
-    fewer than two recordings there are no baselines.
+    They are the first caption of the next recording; and the caption most similar to all others, or
+    for its own recording the second most similar. A single recording has no baselines.
     """
     if len(clips) < 2:
         return {}

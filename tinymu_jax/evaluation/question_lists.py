@@ -103,8 +103,7 @@ class QuestionList(NamedTuple):
 def read_questions(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> QuestionList:
     """Reads the questions of lists in MusicSkills' format.
 
-    Records that ask the same open question about a recording become one question, with the answers
-    of all records as references.
+    Records that repeat an open question become one question with all their answers as references.
 
     Args:
         lists: the json files.
@@ -295,10 +294,7 @@ def _scatter(values: Sequence[float], numbers: Sequence[int], total: int) -> Que
 def _rows(
     task: str, questions: Sequence[ListQuestion]
 ) -> Iterator[tuple[str, Bool[np.ndarray, "Q"]]]:
-    """Yields the name of each row of a task's table, and which questions belong to the row.
-
-    There is a row for all questions, for each data set if there are several, for each category.
-    """
+    """Yields the rows of a task's table, each with its name and the mask of its questions."""
     in_task = np.array([question.task == task for question in questions])
     yield ALL, in_task
     columns = {
@@ -329,10 +325,7 @@ def _cell_scores(
 
 
 def _baselines(task: str, questions: Sequence[ListQuestion]) -> Mapping[str, Sequence[float]]:
-    """Returns for each rule that ignores the audio the probability that it answers right.
-
-    The probabilities are per question, by the name of the rule, such as "always yes".
-    """
+    """Returns the probability that each rule without audio answers each question right."""
     if task == YES_NO:
         return {
             f"always {word}": [float(question.right == number) for question in questions]
@@ -397,10 +390,7 @@ def _confusion(task: str, answers: Answers[ListQuestion]) -> Confusion:
 def _worst(
     answers: Answers[ListQuestion], scores: Mapping[str, Mapping[str, Float[np.ndarray, "Q"]]]
 ) -> list[Example]:
-    """Returns the worst answers as examples, one of each task in turn.
-
-    They are wrong answers of tasks graded as right or wrong, and else answers with low ROUGE-L.
-    """
+    """Returns wrong answers and answers with low ROUGE-L as examples, one of each task in turn."""
     by_task = []
     for task, columns in scores.items():
         score = columns[ACCURACY if task in TITLES else ROUGE_L]

@@ -56,10 +56,6 @@ def collect_answers(
 ) -> Answers[Item]:
     """Pairs each question with its response, and collects the errors of the other questions.
 
-    Args:
-        items: the questions.
-        responses: the response to each question, or its error.
-
     Raises:
         InputError: no question got a response.
     """
@@ -95,8 +91,7 @@ def cut_notices(recordings: Iterable[tuple[Hashable, bool]]) -> list[str]:
     """Returns a report's notice on how many recordings were cut, as a list; empty if none were.
 
     Args:
-        recordings: pairs of a recording, which may be repeated, and whether it was cut: whether
-            only its beginning was encoded.
+        recordings: pairs of a recording (may repeat) and whether only its beginning was encoded.
     """
     cut_of = dict(recordings)
     cut = sum(cut_of.values())

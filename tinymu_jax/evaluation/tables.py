@@ -32,13 +32,9 @@ class MetricPlace(NamedTuple):
 def cells_to_table(
     metrics: Mapping[MetricPlace, Metric], key: str, title: str, note: str = ""
 ) -> Table | None:
-    """Collects the metrics of one table, in the order of their cells; None if there are none.
+    """Builds the table of all metrics whose place has the given key; None if there are none.
 
-    Args:
-        metrics: the metrics of all tables, by cell.
-        key: the `MetricPlace.table` of the table's cells.
-        title: the table's title.
-        note: the text below the table.
+    Rows and columns have the order in which they first occur.
     """
     cells = {cell: metric for cell, metric in metrics.items() if cell.table == key}
     columns = list(dict.fromkeys(cell.column for cell in cells))

@@ -90,8 +90,7 @@ def read_recordings(
         data: the folder of the data set; or a csv with columns `file`, `label` and optionally
             `split`, without which all recordings are in the test split.
         audio: the folder of the recordings that the csv names.
-        name: the name of the data set, of `tinymu_jax.data.annotations.labelled_archives.READERS`;
-            None for a csv.
+        name: the data set's key in `tinymu_jax.data.annotations.labelled_archives.READERS`, if any.
         label: the csv's column of labels, if its name is not `label`.
 
     Raises:
@@ -405,9 +404,9 @@ def _by_class(classified: Classified, scores: Mapping[str, ClassScores]) -> Tabl
 def _worst(
     classified: Classified, answers: Answers[LabelledClip], texts: Mapping[str, str], prompt: str
 ) -> list[Example]:
-    """Returns the wrong choices with the highest confidence as examples.
+    """Returns the most confident wrong choices as examples.
 
-    An example's score is the probability of the true label minus that of the chosen label.
+    The score is the probability of the true label minus the probability of the chosen label.
     """
     choice = classified.by_rule[OVER_PRIOR]
     wrong = np.flatnonzero(~choice.right)

@@ -42,9 +42,7 @@ TABLE, PLOT = "ablations.md", "ablations.png"
 
 
 def ablate(config: AblationsConfig, names: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
-    """Trains and tests nano with each ablation, and writes a table and a plot of the results.
-
-    Ablations that an earlier call finished are not run again.
+    """Trains and tests nano with each ablation that is not finished; writes a table and a plot.
 
     Args:
         config: the settings of all ablations.
@@ -77,13 +75,7 @@ def ablate(config: AblationsConfig, names: tuple[str, ...] = ()) -> dict[str, di
 
 
 def _train_and_test(name: str, config: AblationsConfig, folder: Path) -> dict[str, Any]:
-    """Trains nano with an ablation and tests it; returns the scores and the model's path.
-
-    Args:
-        name: the ablation's name.
-        config: the settings of all ablations.
-        folder: the results folder, below which the answers are written.
-    """
+    """Trains nano with an ablation, tests it, and returns the scores and the model's path."""
     music = SynthesisConfig(
         clips=config.clips, texts=config.clips, seconds=nano_recipe.SECONDS, seed=config.seed
     )

@@ -15,10 +15,7 @@ MAX_NEW_TOKENS = 48
 
 
 def make_test_clips(folder: Path, clips: int) -> Path:
-    """Writes a folder of test clips with questions, unless it is complete; returns the folder.
-
-    The clips have combinations of facts that no training clip has.
-    """
+    """Synthesizes test clips with combinations of facts unseen in training; returns the folder."""
     config = SynthesisConfig(
         clips,
         seconds=nano_recipe.SECONDS,

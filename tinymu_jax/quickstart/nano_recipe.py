@@ -112,11 +112,8 @@ TEXT_PACKING = PackingConfig(row_length=272, rows=16, max_clips=16, max_labels=6
 LABELS_PACKING = PackingConfig(max_clips=16)
 
 LETTERS, WORDS, LABELS, JOIN, TUNE = "1_letters", "2_words", "3_labels", "4_join", "5_tune"
-"""Names of the stages and their runs, in order.
-
-Trained are: the decoder to answer by letter, the decoder on all texts, the encoder on labels, the
-projector alone, projector and decoder together.
-"""
+"""Names of the stages, which train: the decoder on letters, the decoder on all texts, the encoder
+on labels, the projector alone, the projector and the decoder together."""
 
 STEPS_PER_MINUTE = {LETTERS: 225, WORDS: 245, LABELS: 230, JOIN: 550, TUNE: 410}
 """Training steps per minute of each stage on two CPU cores."""
@@ -152,12 +149,7 @@ class RunPaths(NamedTuple):
 
 
 def run_paths(data: Path, output: Path) -> RunPaths:
-    """Returns the paths of the training data, inside a folder that `make_data` filled.
-
-    Args:
-        data: the folder of training data.
-        output: the folder that gets one training run per stage.
-    """
+    """Returns the paths of the training data in a folder that `make_data` filled, and `output`."""
     return RunPaths(
         clips=data / CLIPS,
         letters=data / LETTER_TEXTS,

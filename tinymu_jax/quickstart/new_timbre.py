@@ -21,26 +21,18 @@ NEW, USUAL, TEST = "new", "usual", "test"
 """Folders of clips: training clips with the new timbre, with any timbre, and test clips with it."""
 
 NEW_CLIPS, USUAL_CLIPS = 320, 960
-"""Numbers of training clips with the new timbre and with any timbre.
-
-With fewer clips of any timbre, the model forgets the instruments that it knew.
-"""
+"""Numbers of training clips with the new timbre and with any timbre. With fewer clips with any
+timbre, the model forgets the instruments that it knew."""
 
 OPEN_QUESTIONS = 6
 """Open questions per clip about its ten or so facts: most clips get one about the instrument."""
 
 
 def make_timbre_data(folder: Path, checkpoint: str, seed: int = 0, test_clips: int = 60) -> None:
-    """Synthesizes training and test clips for a new timbre, and prepares the training data set.
+    """Synthesizes training and test clips with a new timbre, and prepares the training data set.
 
-    Training clips have the new timbre or any timbre. Questions about clips with another timbre
-    offer the new one as a wrong answer.
-
-    Args:
-        folder: the folder to write.
-        checkpoint: the model to fine-tune, whose tokenizer is used.
-        seed: the seed of the clips.
-        test_clips: the number of test clips, all with the new timbre.
+    Training clips with other timbres are added; questions about them offer the new timbre as a
+    wrong answer. The tokenizer is taken from the checkpoint.
     """
     tokenizer = open_checkpoint(checkpoint).tokenizer
     make_folder(folder)
@@ -62,13 +54,9 @@ def make_timbre_data(folder: Path, checkpoint: str, seed: int = 0, test_clips: i
 
 
 def finetune(folder: Path, checkpoint: str, output: Path, seed: int = 0) -> Trained:
-    """Fine-tunes a model on the data that `make_timbre_data` wrote; resumes an interrupted run.
+    """Fine-tunes a checkpoint on the data that `make_timbre_data` wrote to `folder`.
 
-    Args:
-        folder: the folder that `make_timbre_data` wrote.
-        checkpoint: the name or path of the model to fine-tune.
-        output: the folder of the training run.
-        seed: the seed of the LoRA weights and the data order.
+    An interrupted run in the folder `output` is resumed.
 
     Raises:
         KeyboardInterrupt: the run was asked to stop; it has been saved.

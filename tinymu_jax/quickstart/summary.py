@@ -66,13 +66,7 @@ def _row(title: str, *cells: str) -> str:
 
 
 def _table(title: str, models: Mapping[str, Scores], rows: Mapping[str, str]) -> Iterator[str]:
-    """Yields a table's lines: the accuracy of each model in percent, then the best baseline's.
-
-    Args:
-        title: the title of the table.
-        models: the scores of each model, by the model's name.
-        rows: the titles of the table's rows, by their keys in the scores.
-    """
+    """Yields a table's lines: the accuracy of each model in percent, then the best baseline's."""
     yield _row(title, *models, "best baseline")
     first = next(iter(models.values()))
     for key, name in rows.items():

@@ -53,14 +53,9 @@ class Tour:
     def run(
         self, name: str, title: str, compute: Callable[[], Mapping[str, Any]]
     ) -> dict[str, Any]:
-        """Returns a step's cached result, or else computes it; see `StepCache.run`.
+        """Returns a step's cached result, or else computes and caches it (`StepCache.run`).
 
-        The result is cached with the settings and the checkpoint's weights that it depends on.
-
-        Args:
-            name: the step's name.
-            title: the step's title, printed with the time that the step took.
-            compute: a function that runs the step and returns its result as plain json.
+        It is cached with the settings and the weights of the checkpoint that it depends on.
         """
         config, options = self.config, {"test_clips": self.config.test_clips}
         if name in ("train", "finetune"):
@@ -80,14 +75,7 @@ class Tour:
     def evaluate(
         self, name: str, model: str | Path, clips: Path, baselines: bool = False
     ) -> SyntheticResult:
-        """Evaluates a model on synthetic clips with `evaluate_model`.
-
-        Args:
-            name: the folder below the results that gets the scores and answers.
-            model: the name or path of the model's checkpoint.
-            clips: the folder of synthetic clips.
-            baselines: whether to evaluate baselines too.
-        """
+        """Evaluates a model with `evaluate_model`; writes scores and answers to results/`name`."""
         return evaluate_model(model, clips, self.results / name, baselines)
 
     def test(self) -> dict[str, Any]:
@@ -124,10 +112,7 @@ class Tour:
         return self.run("train", f"train from scratch, {config.minutes:g} minutes", compute)
 
     def finetune(self) -> dict[str, Any]:
-        """Fine-tunes the shipped model on a new timbre; returns the scores before and after.
-
-        Both models are tested on clips with the new timbre and on the usual test clips.
-        """
+        """Fine-tunes the shipped model on a new timbre; returns the scores before and after."""
         config, folder = self.config, self.folder / "finetune"
 
         def compute() -> dict[str, Any]:
@@ -158,16 +143,10 @@ class Tour:
 
 
 def export_and_compare(checkpoint: str, target: Path, clips: Sequence[Path]) -> dict[str, Any]:
-    """Exports a checkpoint to PyTorch, reads it back, and compares weights and answers.
+    """Exports a checkpoint to the PyTorch file `target`, reads it back, and compares the models.
 
-    Args:
-        checkpoint: the name or path of the checkpoint.
-        target: the PyTorch file to write.
-        clips: the clips that both models describe.
-
-    Returns:
-        The file, whether all weights are equal, the largest logit difference, and the number of
-        equal tokens among all tokens of the answers.
+    Returns whether all weights are equal, the largest logit difference, and the number of equal
+    tokens in the models' descriptions of the clips.
 
     Raises:
         InputError: the file cannot be written.

@@ -51,10 +51,6 @@ def make_data(folder: Path, config: SynthesisConfig) -> None:
     """Writes nano's tokenizer, synthetic music and three prepared data sets into a folder.
 
     Files and data sets that exist already are kept.
-
-    Args:
-        folder: the folder to fill; see `nano_recipe.run_paths` for its content.
-        config: the settings of the synthesis.
     """
     tokenizer = make_folder(folder) / TOKENIZER_FILE
     if not exists(tokenizer):

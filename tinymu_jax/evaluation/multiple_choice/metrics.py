@@ -172,10 +172,7 @@ def _tags(graded: Graded, label: str) -> tuple[str, ...]:
 
 
 def _groups(graded: Sequence[Graded]) -> Mapping[str, Bool[np.ndarray, "Q"]]:
-    """Returns masks by name: all questions, questions with knowledge tags, with reasoning tags.
-
-    Groups without questions are left out.
-    """
+    """Returns masks of questions: all, with knowledge tags, with reasoning tags; no empty ones."""
     groups = {ALL: np.ones(len(graded), bool)}
     groups |= {
         label: np.array([bool(_tags(one, label)) for one in graded])
@@ -273,10 +270,9 @@ def _letters(graded: Sequence[Graded], rule: str) -> Confusion:
 
 
 def _worst(outcome: Outcome) -> list[Example]:
-    """Returns wrong answers as examples, most certain first.
+    """Returns wrong answers as examples, worst first.
 
-    An example's score is the log-likelihood of the right option minus that of the likeliest wrong
-    option.
+    The score is the right option's log-likelihood minus the likeliest wrong option's.
     """
     rule = outcome.rules[0]
     wrong = []

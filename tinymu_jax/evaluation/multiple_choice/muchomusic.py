@@ -1,7 +1,7 @@
 """Evaluation on MuChoMusic, 1,187 multiple-choice questions about music.
 
-Prompts and one of the rules that read the answers are those of MuChoMusic's official script.
-`.questions` reads the questions, `tinymu_jax.evaluation.answer_parsing` the answers.
+Prompts and one rule for reading answers are those of MuChoMusic's official script. `.questions`
+reads the questions, `tinymu_jax.evaluation.answer_parsing` the answers.
 """
 
 import json
@@ -44,10 +44,7 @@ class ChoiceConfig:
 
 
 def choice_prompt(question: ChoiceQuestion, one_shot: bool = False) -> str:
-    """Returns the prompt that asks a question in the form of MuChoMusic's official script.
-
-    `one_shot` puts a worked example before the question.
-    """
+    """Returns a question's prompt in MuChoMusic's official form, optionally behind an example."""
     prompt = (
         f"Question: {question.question}\n Options: {' '.join(question.lettered)} \n "
         "The correct answer is: "
@@ -134,10 +131,7 @@ def _grade(
     text_only: Response | InputError | None,
     generated: bool,
 ) -> Graded:
-    """Reads a question's answers with and without audio, by all rules that apply.
-
-    If answers were not generated, only the rule that compares likelihoods applies.
-    """
+    """Reads the chosen options from a question's responses with and without audio, by each rule."""
     if isinstance(text_only, InputError):
         raise text_only
 

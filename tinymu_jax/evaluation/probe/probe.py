@@ -118,11 +118,7 @@ def run_probe(
 
 
 def _split(data: LabelledSet, fold: str, seed: int) -> tuple[Any, Any, Any]:
-    """Returns the indices of the recordings for training, validation and test.
-
-    `fold` is the fold or split to test on. Without a validation split, a random part of the
-    training recordings is used for validation.
-    """
+    """Returns the indices of the training, validation and test recordings; tests on `fold`."""
     test = data.indices(fold)
     if data.folds:
         train, valid = np.setdiff1d(np.arange(len(data.clips)), test), test[:0]
@@ -143,9 +139,7 @@ def probe_metric(
     scores: Float[np.ndarray, "R classes"],
     multi_label: bool,
 ) -> float:
-    """Returns the accuracy; for several labels, the mean average precision over classes.
-
-    Classes without a positive example are left out of the mean.
+    """Returns the accuracy; for several labels, mean average precision over classes with examples.
 
     Args:
         labels: whether each recording has each label.
@@ -218,10 +212,7 @@ def fit_probe(
 
 
 def _batches(rng: np.random.Generator, number: int, batch: int) -> Int[np.ndarray, "steps size"]:
-    """Returns the indices of each batch of an epoch, which has `MIN_EPOCH_STEPS` or more.
-
-    An epoch is one pass over `number` recordings in random order, or several if they are few.
-    """
+    """Returns the recordings' indices in each batch of an epoch, `MIN_EPOCH_STEPS` or more."""
     size = min(batch, number)
     passes = -(-MIN_EPOCH_STEPS // (number // size))
     order = [rng.permutation(number)[: number // size * size] for _ in range(passes)]

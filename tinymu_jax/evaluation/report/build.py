@@ -94,9 +94,9 @@ def _report_file(path: Path) -> Path:
 
 
 def _check(result: EvalResult) -> None:
-    """Raises `InputError` if a table or chart of a result is malformed.
+    """Raises `InputError` for a table or chart with repeated columns or axes.
 
-    The number of values must match the columns, axes or labels, and no column or axis may repeat.
+    Also raises it if the number of values is not the number of columns, axes or labels.
     """
     pairs: list[tuple[str, Sequence[Any], Sequence[Any]]] = []
     for table in result.tables:
@@ -139,10 +139,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:
-    """Converts plain json to the type `kind`.
-
-    Raises `InputError` with `where`, the value's place in the file, if the value does not fit.
-    """
+    """Converts plain json to the type `kind`; raises `InputError` with its place if it cannot."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return None if value is None else _from_json(inside[0], value, where)

@@ -161,13 +161,7 @@ def _headline(group: Group, draw: Draw) -> Panel:
 
 
 def _table(tables: Sequence[tuple[str, Table]], is_comparison: bool, draw: Draw) -> Panel:
-    """Merges the checkpoints' tables of one title into one, and adds a bar chart.
-
-    Args:
-        tables: pairs of a checkpoint's name and its table.
-        is_comparison: whether the tables belong to several checkpoints.
-        draw: a function that converts a chart to SVG.
-    """
+    """Returns a panel with the named checkpoints' tables merged into one, and a bar chart."""
     panel = Panel(tables[0][1].title, merge_tables(tables, is_comparison))
     columns, rows = align_tables([table for _, table in tables])
     if not is_comparison:

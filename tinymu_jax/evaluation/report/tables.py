@@ -100,8 +100,7 @@ def _difference(first: Metric | None, second: Metric | None) -> Cell:
 def align_tables(tables: Sequence[Table]) -> tuple[list[str], dict[str, list[list[Metric | None]]]]:
     """Aligns tables by the names of their rows and columns.
 
-    Returns the names of all columns; and for each row's name, for each column, one metric per
-    table, or None where the table has no such cell.
+    Returns all columns' names; and for each row and each column, one metric or None per table.
     """
     columns = union(table.columns for table in tables)
     by_row = [
@@ -141,10 +140,7 @@ def merge_tables(tables: Sequence[tuple[str, Table]], is_comparison: bool) -> Gr
 
 
 def _count_cells(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell] | None:
-    """Returns a cell with each row's number of questions; None if metrics of a row disagree on it.
-
-    Returns None, too, if no metric has a number of questions.
-    """
+    """Returns a cell with each row's number of questions; None if unknown or not one per row."""
     counts = {
         row: {metric.count for metric in metrics if metric and metric.count is not None}
         for row, metrics in rows.items()

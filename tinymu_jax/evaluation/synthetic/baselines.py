@@ -62,10 +62,7 @@ def most_frequent(items: Sequence[SyntheticItem], model_scores: ItemScores) -> l
 
 
 def shortest_option(items: Sequence[SyntheticItem], model_scores: ItemScores) -> list[FormatScore]:
-    """Returns the scores of choosing the shortest option of each multiple-choice question.
-
-    Options of equal length share the score; questions of other tasks get none.
-    """
+    """Returns the scores of choosing the shortest option in multiple choice; ties are shared."""
     pairs = [
         (item, scores) for item, scores in zip(items, model_scores, strict=True) if item.task == MCQ
     ]

@@ -148,8 +148,7 @@ def _requests(
 def _by_clip(conditions: Mapping[str, list[Request]], clips: Sequence[Path]) -> list[Request]:
     """Returns the distinct requests of all conditions, ordered by clip.
 
-    A request without audio follows the requests about its question's clip. A batch of requests
-    without any audio would have another shape, and be compiled again.
+    A request without audio follows its question's clip: batches without audio have other shapes.
     """
     place = {clip: number for number, clip in enumerate(clips)}
     pairs = [

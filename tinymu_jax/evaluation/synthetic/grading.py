@@ -16,10 +16,8 @@ CHOICE, CHOICE_SCORED, BINARY, OPEN = "mcq", "mcq_scored", "binary", "qa"
 CAPTION, CAPTION_FACTS = "caption_timbre", "caption_facts"
 
 FORMATS = (CHOICE, CHOICE_SCORED, BINARY, OPEN, CAPTION, CAPTION_FACTS)
-"""Formats by which scores are averaged.
-
-Multiple choice is scored by the generated letter and by the options' likelihoods; captions by the
-timbre that they name, and by all facts that they state.
+"""Formats by which scores are averaged. Multiple choice is scored by the generated letter and by
+the options' likelihoods; captions by the timbre that they name, and by all facts that they state.
 """
 
 FORMAT_OF = {MCQ: CHOICE, YES_NO: BINARY, QA: OPEN, CAPTIONING: CAPTION}
@@ -61,10 +59,9 @@ def stated_facts(text: str) -> list[tuple[str, str]]:
 
 
 def parse_answer(item: SyntheticItem, answer: str) -> str | None:
-    """Returns the value that an answer gives, in the form that the question's task asks for.
+    """Returns the value that an answer gives; None if it gives no value, or several.
 
-    It is the letter for multiple choice, "yes" or "no", and otherwise the value that the answer
-    names for the question's main fact. None if the answer gives no value, or several.
+    It is a letter for multiple choice, "yes" or "no", else the named value of the main fact.
     """
     if item.task == MCQ:
         number = read_letter(item.option_texts, answer)
@@ -83,10 +80,7 @@ def expected_value(item: SyntheticItem) -> str | None:
 
 
 def value_from_facts(item: SyntheticItem) -> str | None:
-    """Returns the right value computed from the clip's facts, not from the list's answer.
-
-    It has the form that `parse_answer` returns; None if no option is true.
-    """
+    """Returns the right value, computed from the clip's facts alone; None if no option is true."""
     truth = getattr(item.truth, item.main_fact)
     if item.task == YES_NO:
         return "yes" if truth in named_values(item.prompt, item.facts[0]) else "no"
