@@ -1,13 +1,11 @@
-"""Pre-trains MATPAC++ on about 100,000 music recordings on eight GPUs.
-
-The run starts from scratch (first command) or from a published checkpoint (second command):
+"""Pre-trains MATPAC++ on about 100,000 music recordings, from scratch or from a checkpoint.
 
     tinymu pretrain --config pretrain_music --data.train music/
     tinymu pretrain --config pretrain_music --data.train data/music \\
         --init.checkpoint matpac_plus.pt
 
-The run has half the crops per step and a third of the steps of the published run. Annealing and
-warmup take the same fractions of the run. A prepared data set
+For eight GPUs: half the crops per step and a third of the steps of the published run. Annealing
+and warmup take the same fractions of the run. A prepared data set
 (`tinymu data prepare --audio music/`) is read many times faster than a folder of recordings.
 """
 

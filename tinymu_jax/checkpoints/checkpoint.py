@@ -1,7 +1,6 @@
 """Checkpoint folders: `model.safetensors`, `config.json` and, with a decoder, `tokenizer.json`.
 
-Models are loaded, published and converted in this format. Training states are saved in another
-format, by `tinymu_jax.training.checkpointing`.
+Models are loaded, published and converted in this format; training states have another format.
 """
 
 import json
@@ -30,8 +29,7 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 
 RUN_FILE, MODEL_FOLDER = "run.json", "model"
-"""Names in a training run's folder: the run's record, and the checkpoint folder of the trained
-model."""
+"""Names in a run's folder: the run's record, and the checkpoint folder of the trained model."""
 
 KEPT_FILES = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"}
 """Files that a checkpoint folder may also hold, which are kept when the folder is overwritten."""
@@ -47,8 +45,7 @@ MODELS: dict[str, type[ModelConfig]] = {
     "smollm2": SmolLM2Config,
     "matpac_ssl": SelfSupervisedConfig,
 }
-"""Config classes by the model's name in `config.json`; `matpac_ssl` is a pre-training checkpoint
-with student and teachers."""
+"""Config classes by the model's name in `config.json`; `matpac_ssl` is for pre-training."""
 
 
 class Checkpoint(NamedTuple):
@@ -109,8 +106,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
 
 
 FLOAT32_PATHS = re.compile(r"((encoder|predictor)/)?(pos_embed|log_mel/.*)|.*head/norm/.*|centre")
-"""Matches the paths of fixed tables and running statistics, which stay float32 in a float16
-checkpoint because rounding them would change the features."""
+"""Paths of fixed tables and running statistics that stay float32: float16 would change features."""
 
 
 def to_float16(checkpoint: Checkpoint) -> Checkpoint:
@@ -172,9 +168,7 @@ def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """Reads a checkpoint folder and checks that the weights have the shapes of the config.
-
-    float16 weights are widened to float32.
+    """Reads a checkpoint folder, widens float16 weights to float32 and checks their shapes.
 
     Raises:
         InputError: a file is missing or damaged, or weights are missing, unexpected or of the wrong

@@ -141,10 +141,7 @@ def _has_cached_checkpoint(repo: str, revision: str | None) -> bool:
 
 
 def _fetch_checkpoint(repo: str, revision: str | None) -> Path:
-    """Downloads a repository's checkpoint folder and returns its path in the hub's cache.
-
-    Without a connection to the hub, it returns the folder that was downloaded last.
-    """
+    """Downloads a checkpoint folder and returns its path; without a connection, the cached one."""
     files = [download(repo, name, revision) for name in (CONFIG_FILE, WEIGHTS_FILE)]
     # Encoders have no tokenizer. A decoder without one raises an error on its first text.
     with suppress(InputError):

@@ -85,10 +85,7 @@ def is_generated(card: Path) -> bool:
 def write_card(
     folder: Path, origin: Origin, name: str | None = None, license: str | None = None
 ) -> Path:
-    """Writes the card of a checkpoint folder, unless one is written by hand; returns its path.
-
-    `name` is the model's hub name (default: the folder's name), `license` its licence.
-    """
+    """Writes a checkpoint folder's card, but keeps a hand-written one; returns the card's path."""
     card = folder / CARD_FILE
     if not exists(card) or is_generated(card):
         write_text(card, card_text(folder, origin, name, license))
@@ -108,7 +105,7 @@ def with_name(text: str, name: str, license: str | None = None) -> str:
 def card_text(
     folder: Path, origin: Origin, name: str | None = None, license: str | None = None
 ) -> str:
-    """Returns the text of a checkpoint folder's card; arguments as in `write_card`."""
+    """Returns the text of a checkpoint folder's card; `name` defaults to the folder's name."""
     config, source = read_config(folder)
     leaves = map_safetensors(folder / WEIGHTS_FILE)
     kind = _kind(config)
@@ -240,10 +237,7 @@ def _percent(fraction: float | None) -> str:
 
 
 def origin_of_file(source: Path, probe: Path | None = None) -> Origin:
-    """Returns the origin of a converted PyTorch file or folder: names and sha256 of all files.
-
-    `probe` is the file of a probe that was added. A run's folder gives `origin_of_run`.
-    """
+    """Returns the origin of a converted file or folder: names and sha256 of files, or its run."""
     if source.is_dir() and exists(source / RUN_FILE):
         return origin_of_run(source)
     files = [source] if source.is_file() else sorted(source.glob("*.safetensors"))
@@ -302,7 +296,6 @@ def origin_of(folder: Path) -> Origin:
 
 
 def _report_in(folder: Path) -> Path | None:
-    """Returns the path of the evaluation's report.json in a folder; None if there is none."""
     report = folder / REPORT_FILE
     return report if exists(report) else None
 

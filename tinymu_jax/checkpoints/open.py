@@ -33,14 +33,11 @@ NANO_FOLDER = Path(__file__).parent / "nano"
 def tokenizer_loader(
     checkpoint: Checkpoint, tokenizer: str | Path | None, name: str
 ) -> Callable[[], Tokenizer]:
-    """Returns a function that loads a model's tokenizer, so that loading can wait for a text.
-
-    The tokenizer is the given one, the checkpoint's, or the published decoder's from the hub.
+    """Returns a function that loads a model's tokenizer: given, the checkpoint's or the decoder's.
 
     Args:
         checkpoint: the model's checkpoint.
-        tokenizer: name or path of a tokenizer to use instead of the checkpoint's; see
-            `read_tokenizer`.
+        tokenizer: a tokenizer to use instead of the checkpoint's, as in `read_tokenizer`.
         name: the checkpoint's name, for messages.
     """
     pad = checkpoint.config.pad_token
@@ -66,8 +63,7 @@ def read_tokenizer(name: str | Path) -> str:
     """Returns the text of a tokenizer.json.
 
     Args:
-        name: path of a tokenizer.json, of a checkpoint folder or of a run's folder; `nano`; or the
-            hub name of a repository with a tokenizer.json.
+        name: path of a tokenizer.json, a checkpoint folder or a run's folder; a hub name; `nano`.
 
     Raises:
         InputError: the file does not exist, or cannot be downloaded.

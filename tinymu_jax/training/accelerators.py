@@ -21,8 +21,7 @@ class Chip(NamedTuple):
     memory_rate: float
     """Bandwidth of the main memory in bytes/s."""
     link_rate: float
-    """Bytes/s that the device can send over all its links together: the TPU interconnect, NVLink,
-    or PCIe on GPUs without NVLink."""
+    """Bytes/s sent over all links together: a TPU's interconnect, NVLink, or without it PCIe."""
 
 
 _V4 = Chip("TPU v4", 275e12, 32 * GIB, 1228 * GB, 300 * GB)

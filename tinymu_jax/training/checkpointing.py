@@ -204,10 +204,7 @@ def complete_steps(folder: str | Path) -> list[int]:
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """Returns the trees that a checkpoint stores of a state, by item: "params" and "rest".
-
-    "rest" holds `opt_state`, `step`, and `aux_state` if that has arrays.
-    """
+    """Returns the trees to save: "params", and "rest" (`opt_state`, `step`, any `aux_state`)."""
     rest = {"opt_state": state.opt_state, "step": state.step}
     if jax.tree.leaves(state.aux_state):
         rest["aux_state"] = state.aux_state

@@ -115,8 +115,7 @@ class ComputeConfig:
     blocks: int = 1
     """Batch size: blocks per step over all devices; a multiple of the data-parallel devices."""
     grad_accum_steps: int = 1
-    """Gradient accumulation: number of parts in which a step's batch is computed one after the
-    other, which saves memory and keeps the result."""
+    """Gradient accumulation: number of parts in which a batch is computed, with the same result."""
     encoder_dtype: ComputeDtype = "float32"
     """Dtype of the encoder's matmuls, and in pre-training of all matmuls; bfloat16 accumulates in
     float32. Parameters and optimizer state are always float32."""
@@ -355,8 +354,7 @@ PRETRAINING = OptimConfig(
 """Published optimizer of pre-training: AdamW, with weight decay of biases and norms, too."""
 
 UNUSED = r"predictor/single/.*"
-"""Regular expression for the parameters of a layer that published checkpoints with several
-hypotheses contain, but that is not used and gets no gradient."""
+"""Parameters that published checkpoints with several hypotheses hold, but that are not used."""
 
 
 @dataclass(frozen=True)
@@ -400,9 +398,8 @@ class TagInitConfig:
     """Checkpoint that a tagging run starts from; the head always starts at random."""
 
     encoder: str | None = None
-    """Checkpoint of the encoder: a pre-training run, MATPAC or TinyMU; None: random. Its sizes
-    replace those of `model` except `num_frames`, to which its positional embeddings are cut or
-    extended."""
+    """Checkpoint of the encoder (pre-training run, MATPAC or TinyMU). It decides all sizes except
+    `num_frames`, to which its positional embeddings are cut or extended. None: random."""
     seed: int = 0
     """Seed of random initial parameters."""
 
@@ -412,8 +409,7 @@ class TagDataConfig(ReadConfig):
     """Recordings and their tags."""
 
     labels: str = ""
-    """Csv file with the columns `file` (or `file_name`) and `labels`, a recording's tags separated
-    by ";"."""
+    """Csv file with the columns `file` (or `file_name`) and `labels`, tags separated by ";"."""
     classes: str | None = None
     """File of all classes in the order of the model's outputs: AudioSet's csv (ordered by `mid`), a
     json file, or a text file with one class per line. None: all tags in `labels`, sorted."""
@@ -430,8 +426,7 @@ class TagStepConfig(ComputeConfig):
     """How a training step of tagging is computed."""
 
     mixup: float = 0.5
-    """Parameter alpha of the Beta distribution that draws the weights of mixup (arXiv 1710.09412);
-    0: no mixup."""
+    """Parameter alpha of the Beta distribution of mixup's weights (arXiv 1710.09412); 0: off."""
 
 
 TAGGING = OptimConfig(
@@ -500,8 +495,7 @@ def shipped_configs() -> dict[str, Path]:
 def load_config(name_or_path: str | Path, kind: type[Config] = RunConfig) -> Config:
     """Runs a Python config file and returns its variable `config`.
 
-    A config file can load another config to build on it:
-    `base = load_config("sft_tinymu", TrainConfig)`.
+    A config file can build on another: `base = load_config("sft_tinymu", TrainConfig)`.
 
     Args:
         name_or_path: the name of a config that comes with the package, such as "sft_lora", or the

@@ -269,10 +269,7 @@ def _gather(facts: HostFacts) -> list[HostFacts]:
 
 
 def find_differences(hosts: Sequence[HostFacts]) -> str:
-    """Describes which processes differ from process 0 in which facts, and what to do.
-
-    Returns "" without differences. `hosts` holds the facts of each process, by process id.
-    """
+    """Returns a sentence on the facts in which processes differ from process 0; "" if none does."""
     reference = hosts[0]
     differing: dict[tuple[str, str, str], list[int]] = {}
     for process_id, facts in enumerate(hosts):

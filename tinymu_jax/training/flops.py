@@ -144,10 +144,7 @@ def _encoder_passes(
 
 
 def _patches(encoder: MatpacConfig, columns: float) -> tuple[float, float]:
-    """Returns the encoder's number of tokens for a clip, and of query-key pairs in attention.
-
-    The tokens are the clip's patches and one class token for each chunk of `encoder.columns`.
-    """
+    """Returns a clip's number of encoder tokens, class tokens included, and of query-key pairs."""
     full, rest = divmod(columns, encoder.columns)
     chunks = [encoder.columns] * int(full) + ([rest] if rest else [])
     lengths = [1 + encoder.rows * chunk for chunk in chunks]
@@ -155,12 +152,7 @@ def _patches(encoder: MatpacConfig, columns: float) -> tuple[float, float]:
 
 
 class _Part:
-    """Counts the FLOPs of one part of the model: encoder, projector or decoder.
-
-    Attributes:
-        trained: whether the part or anything before it in the model is trained.
-        passes: matmuls per attention product: 3 if gradients flow through it, else 1.
-    """
+    """Counts the FLOPs of one part of the model: encoder, projector or decoder."""
 
     def __init__(self, config: TinyMUConfig, part: str, frozen: str, before: bool) -> None:
         """Reads matrix sizes; `before`: whether the part's input needs a gradient."""

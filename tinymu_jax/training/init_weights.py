@@ -48,8 +48,7 @@ def open_init(config: RunConfig) -> Checkpoint:
 def _open_as(name: str, kind: type, field: str, expected: str) -> Checkpoint:
     """Opens the checkpoint `name` and checks that its config is a `kind`.
 
-    For `SmolLM2Config`, a TinyMU's decoder is returned. `field` (the config field that holds the
-    name) and `expected` (the kind of model in words) are for the message.
+    For `SmolLM2Config`, a TinyMU's decoder is taken. `field` and `expected` are for the message.
     """
     checkpoint = open_checkpoint(name)
     model = checkpoint.config
@@ -71,9 +70,7 @@ def _open_encoder(name: str, num_frames: int | None) -> Checkpoint:
 
 
 def with_frames(encoder: Checkpoint, num_frames: int) -> Checkpoint:
-    """Returns an encoder resized to chunks of `num_frames` frames.
-
-    The positional embeddings are cut, or extended, to the new number of patch columns.
+    """Returns an encoder for chunks of `num_frames` frames, with resized positional embeddings.
 
     Raises:
         InputError: `num_frames` is not a whole number of patches.

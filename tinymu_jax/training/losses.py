@@ -13,15 +13,11 @@ from tinymu_jax.models.packing import PackedBlock
 from tinymu_jax.models.tinymu import TinyMU, loss_mask
 
 CHUNK = 512
-"""Maximum number of labels per block whose logits (49,152 float32 numbers each) are in memory at
-a time."""
+"""Maximum number of labels per block whose logits, 49,152 numbers each, are in memory at once."""
 
 
 class LossSum(NamedTuple):
-    """Summed loss and number of targets, which add up over blocks, devices and accumulated steps.
-
-    The mean loss is `loss_sum / num_targets`.
-    """
+    """Loss and number of targets, summed over a batch; their quotient is the mean loss."""
 
     loss_sum: Float[Array, ""]
     num_targets: Float[Array, ""]

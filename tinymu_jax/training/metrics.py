@@ -15,10 +15,7 @@ METRICS_FILE, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
 class MetricsLog:
-    """Log of a run's metrics in metrics.jsonl and, if configured, TensorBoard and W&B.
-
-    A run that resumes at a step before the last logged one replaces the later entries.
-    """
+    """Log of a run's metrics; a resumed run replaces the entries of steps that run again."""
 
     def __init__(
         self,

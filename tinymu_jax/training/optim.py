@@ -122,12 +122,7 @@ def _no_matrix(pattern: str | None, path: str) -> InputError:
 def check_muon(
     config: OptimConfig, trained: Tree, axes: Mapping[str, tuple[str | None, ...]]
 ) -> None:
-    """Checks that `config.muon_params` matches no vectors, stacked over layers or not.
-
-    Args:
-        config: the optimizer's config.
-        trained: the trained parameters.
-        axes: the logical axes of each parameter, by path.
+    """Checks that `config.muon_params` matches only matrices, given all parameters' logical axes.
 
     Raises:
         InputError: it matches a parameter with fewer than two axes besides "layers".
@@ -184,10 +179,7 @@ EMBEDDINGS = re.compile(r"(encoder/)?(cls_token|pos_embed|patch_embed/)")
 def _layer_decay(
     config: OptimConfig, path: str, depth: int, ndim: int
 ) -> float | Float[np.ndarray, "..."]:
-    """Returns the factor by which layer-wise decay scales a parameter's learning rate.
-
-    For a parameter stacked over `depth` layers, with `ndim` axes, it is an array that broadcasts.
-    """
+    """Returns a parameter's learning rate factor by layer-wise decay; if stacked, one per layer."""
     if LAYERS.match(path):
         layers_above = np.arange(depth, 0, -1).reshape(-1, *[1] * (ndim - 1))
         return (config.layer_decay**layers_above).astype(np.float32)

@@ -197,10 +197,7 @@ def _sync_processes(name: str) -> None:
 
 
 def export_final(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> Path:
-    """Writes the model of the best checkpoint and returns its folder; every process must call it.
-
-    Without validation, and for pre-training, it is the model of the latest checkpoint.
-    """
+    """Writes the best (or else latest) model and returns its folder; every process must call it."""
     # Losses of pre-training are not comparable between steps, because the teacher changes.
     use_last = config.overfit_batch or isinstance(config, PretrainConfig)
     best = None if use_last else checkpoints.best()
@@ -215,10 +212,7 @@ def export_final(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> P
 def merge_into_model(
     start: Checkpoint, checkpoints: Checkpoints, step: int, lora: LoraConfig | None
 ) -> Checkpoint:
-    """Returns the initial model `start` with the trained parameters of the checkpoint at `step`.
-
-    If the run trains LoRA adapters, configured by `lora`, they are merged into the weights.
-    """
+    """Returns the initial model `start` with a checkpoint's parameters, and any LoRA merged."""
     params, model, trained = start.params, start.config, checkpoints.restore_params(step)
     if isinstance(model, SelfSupervisedConfig):
         trained = {**trained, **checkpoints.restore_aux_state(step)}

@@ -33,8 +33,7 @@ FREE_FIELDS = (
     "data/labels",
     "data/classes",
 )
-"""Config fields that may change when a run resumes. Data may move, but its contents, which the
-record holds hashes of, may not change."""
+"""Config fields that may change when a run resumes, such as the paths of data, not its contents."""
 
 
 def checkpoints_in(folder: Path, configured: str | None) -> str | Path:

@@ -182,10 +182,7 @@ class _Speed:
         self.total, self.since = StepCost(0, 0, 0.0), time.perf_counter()
 
     def measure(self, step: int, restart: bool) -> dict[str, float]:
-        """Returns speed metrics (seconds per step, tokens and units per second, MFU) by name.
-
-        They cover the steps since the last call with `restart`, which starts a new measurement.
-        """
+        """Returns speed metrics up to a step, by name; `restart` starts a new measurement."""
         if not self.started:
             self.started = True
             self._restart(step)

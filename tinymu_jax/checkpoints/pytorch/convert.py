@@ -85,10 +85,7 @@ def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
 
 
 def _check_tokenizer(path: Path, text: str | None, replaced: bool) -> None:
-    """Raises an `InputError` if the tokenizer at `path` exists and belongs to another model.
-
-    `text` is the checkpoint's tokenizer; `replaced` says whether an older checkpoint is replaced.
-    """
+    """Raises an `InputError` if the tokenizer at `path` exists and belongs to another model."""
     if not exists(path):
         return
     if text is None:
@@ -109,7 +106,6 @@ def _write_state(output: Path, content: object, state: dict[str, np.ndarray]) ->
 
 
 def _write_yaml(path: Path, content: Mapping[str, Any]) -> Path:
-    """Writes a config to a yaml file and returns the path."""
     import yaml
 
     write_text(path, yaml.safe_dump(content, sort_keys=False))
@@ -133,10 +129,7 @@ class Verified(NamedTuple):
 
 
 def check_converted(source: Path, folder: Path, probe: Path | None = None) -> Verified:
-    """Compares a converted checkpoint folder with its source, tensor by tensor and bit for bit.
-
-    The folder's weights are converted back to the source's keys. A folder made from a checkpoint
-    folder is compared directly.
+    """Converts a checkpoint folder's weights back and compares them with their source bit for bit.
 
     Args:
         source: the file or folder that was converted.

@@ -34,8 +34,7 @@ LINEAR = WeightLayout(np.transpose, np.transpose)
 """Layout of a linear layer: (out, in) in PyTorch, (in, out) in the parameter tree."""
 
 PATCH = WeightLayout(lambda weight: weight.reshape(len(weight), -1).T, _kernel_to_patches)
-"""Layout of the patch embedding: a convolution (out, 1, side, side) in PyTorch, a linear kernel
-(side * side, out) in the parameter tree."""
+"""Layout of patch embeddings: (out, 1, side, side) in PyTorch, (side * side, out) in the tree."""
 
 INTEGER = WeightLayout(
     lambda weight: weight.astype(np.int32), lambda weight: weight.astype(np.int64)
@@ -43,8 +42,7 @@ INTEGER = WeightLayout(
 """Layout of a counter: int64 in PyTorch, int32 in the parameter tree."""
 
 LOSSLESS = {"float32": ("float32", "float16", "bfloat16"), "int32": ("int32", "int64")}
-"""Dtypes in files whose values a parameter's dtype (the key) holds exactly; values of int64 are
-checked one by one."""
+"""Dtypes of files that each parameter dtype (the key) holds exactly (int64: checked by value)."""
 
 
 class KeyRule(NamedTuple):

@@ -69,11 +69,8 @@ def encoder_config(
 ) -> MatpacConfig:
     """Infers the encoder's config from the shapes of its weights and its number of heads.
 
-    Args:
-        state: the encoder's state dict.
-        where: the file's path, for messages.
-        sizes: the entry "encoder" of the json beside the file, which may hold `num_heads`; default:
-            heads of width 64, as in all published checkpoints.
+    `sizes`, the entry "encoder" of the json beside the file, may hold the number of heads; by
+    default, heads are 64 wide, as in all published checkpoints.
 
     Raises:
         InputError: a weight is missing or has the wrong number of axes, or sizes do not fit.

@@ -14,8 +14,7 @@ from tinymu_jax.checkpoints.pytorch.pickle_reader import STORAGES, file_error
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import write_atomic
 
-# Like torch.save, aligns the data of every record, so that memory-mapped tensors are aligned.
-_ALIGNMENT = 64
+_ALIGNMENT = 64  # bytes, as in torch.save: tensors in a memory-mapped file are aligned
 
 # Objects that the pickler writes as a global, which need not be importable, and as a storage.
 _Global = namedtuple("_Global", "module name")
@@ -67,10 +66,7 @@ def write_torch_file(path: str | Path, obj: object) -> None:
 
 
 class _Pickler(pickle._Pickler):
-    """Pickles a tree like torch.save and collects its arrays in `arrays`.
-
-    It extends pickle's implementation in Python, because the one in C has no hooks for this.
-    """
+    """Pickles a tree like torch.save and collects its arrays; pickle's C version has no hooks."""
 
     def __init__(self, file: io.BytesIO):
         super().__init__(file, protocol=2)  # the default protocol of torch.save

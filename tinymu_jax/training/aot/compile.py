@@ -34,8 +34,7 @@ from tinymu_jax.training.tasks.pretrain import freeze_unused, pretraining_loss, 
 from tinymu_jax.training.train_step import init_state, make_train_step
 
 TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8")
-"""Default topologies for fine-tuning, of 16, 256, 256 and 512 chips. The last one is sold as
-v5p-1024, after its number of cores."""
+"""Default topologies: 16, 256, 256 and 512 chips; the last is sold as v5p-1024, after its cores."""
 
 PRETRAINING_TOPOLOGIES = ("v5e:8x8", "v5e:16x16")
 """Default topologies for pre-training with the published batch of 2,048 crops."""
@@ -141,10 +140,7 @@ def _lower(
     batch: Any,
     mesh: Mesh,
 ) -> Any:
-    """Lowers a step of `make_train_step` for a mesh, with shapes in place of arrays.
-
-    `weights` are the trained and the frozen parameters, `axes` their logical axes by path.
-    """
+    """Lowers a step for a mesh; `weights` are the shapes of trained and of frozen parameters."""
     trained, frozen = weights
     state = jax.eval_shape(lambda params: init_state(params, optimizer, aux_state), trained)
     state_shardings, frozen_shardings = (

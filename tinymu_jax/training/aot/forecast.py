@@ -145,11 +145,7 @@ def block_flops(config: TinyMUConfig, packing: PackingConfig) -> tuple[float, fl
 
 
 def step_seconds(chip: Chip, flops: float, moved: float, sent: float) -> dict[str, float]:
-    """Returns the seconds of a step at a chip's peak rates; see `Forecast.seconds`.
-
-    The chip computes `flops` FLOPs while `moved` bytes go to and from its memory, and then sends
-    `sent` bytes to other chips.
-    """
+    """Returns `Forecast.seconds` for a chip's FLOPs, memory bytes `moved` and link bytes `sent`."""
     compute, memory = flops / chip.flops, moved / chip.memory_rate
     links = sent / chip.link_rate
     step = max(compute, memory) + links

@@ -54,8 +54,7 @@ class TrainTask(ABC):
         steps: the number of steps of the whole run.
         batches: this process's batches as a sequence, one per step.
         abstract_state: shapes, dtypes and shardings of the training state.
-        validate: a function (state, stopped) -> metrics, or None without validation data. It
-            returns {} early once `stopped()` is true.
+        validate: (state, stopped) -> metrics, or {} once `stopped()` is true; None without data.
         peak_flops: peak FLOP/s of all devices together; None for an unknown kind of device.
     """
 
@@ -192,7 +191,6 @@ class TrainTask(ABC):
         )
 
     def _init_state(self, trained: Tree, aux_state: Any) -> TrainState:
-        """Returns the training state before the first step."""
         return init_state(trained, self.optimizer, aux_state)
 
     def init(self, params: Tree) -> TrainState:

@@ -316,10 +316,7 @@ class TagTask(LinearHeadTask):
         return heads.mean_of_rows(vectors, valid, self.encoder.rows)
 
     def head_loss(self, params: Tree, mean: Array, labels: Array, running: Any) -> LossSum:
-        """Returns the binary cross-entropy, averaged over classes and summed over clips.
-
-        BatchNorm uses the statistics `running`, or if None the batch's, which are the sum's `aux`.
-        """
+        """Returns the binary cross-entropy, averaged over classes and summed over clips."""
         norm = NormStats(mean.mean(0), mean.var(0)) if running is None else running
         mean = (mean - norm.mean) * jax.lax.rsqrt(norm.variance + heads.BATCH_NORM_EPS)
         linear = params["head"]["linear"]
@@ -352,8 +349,7 @@ def mixup(batch: LabelBatch, alpha: float, key: Array) -> LabelBatch:
 
     Args:
         batch: a batch of N blocks of clips.
-        alpha: parameter of the Beta distribution that draws two weights per clip, of which the clip
-            itself gets the larger one and the previous clip the other.
+        alpha: parameter of the Beta distribution of weights; the clip itself gets at least 1/2.
         key: the random key, which is combined with each block's number.
     """
 
