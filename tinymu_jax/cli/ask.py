@@ -154,7 +154,7 @@ class Embed:
     output: Path = Path("embeddings")
     """Folder for the .npy files."""
     chunking: Literal["precise", "fast", "fast-interleaved"] = "precise"
-    """How long recordings are encoded in chunks: precise gives the published results; fast pads the
+    """How to encode long recordings in chunks: precise gives the published results; fast pads the
     last chunk; fast-interleaved is fast with the rows in the published order."""
     all_layers: bool = False
     """Write the outputs of all layers, (layers, rows, width), instead of the last layer's."""

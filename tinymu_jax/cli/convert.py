@@ -50,7 +50,7 @@ class FromTorch:
     tokenizer: str | None = None
     """tokenizer.json to include; default: the tokenizer.json beside the source."""
     verify: tuple[str, ...] = ()
-    """Recordings about which both models answer a question, so that the answers are compared."""
+    """Recordings; both models answer a question about each, and the answers are compared."""
 
     def run(self) -> int:
         """Converts the checkpoint and compares it with the source bit for bit.

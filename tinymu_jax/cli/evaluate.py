@@ -55,7 +55,10 @@ class EvalOptions:
     """Maximum number of tokens of an answer."""
 
     def run(self, evaluate: Callable[[EvalModel], EvalResult]) -> int:
-        """Loads the model, calls `evaluate`, writes a report; returns 3 for missing recordings."""
+        """Loads the model, calls `evaluate`, writes a report and returns the exit code.
+
+        The exit code is 3 if recordings were missing, else 0.
+        """
         model = self.model.load_assistant()
         settings = {name: str(value) for name, value in vars(self.model).items()}
         with show_progress("asking") as progress:

@@ -28,7 +28,7 @@ COMMANDS = {
 }
 """The module in `tinymu_jax.cli` and the class of each command, by the command's name."""
 CONFIG_FILE_COMMANDS = ("train", "pretrain", "train-tagger")
-"""Commands whose options have their defaults in the file that --config names."""
+"""Commands that read the defaults of their options from the file that --config names."""
 
 
 def main() -> None:

@@ -103,7 +103,7 @@ def run_each(
 ) -> int:
     """Calls a function with each recording, and prints the `InputError`s that it raises.
 
-    Returns the exit code: 2 if there were errors, else 0. `label` names the work in the progress.
+    Returns the exit code, 2 if there were errors. `label` names the work in the progress display.
     """
     num_errors = 0
     for (recording,) in in_batches(recordings, label, size=1):

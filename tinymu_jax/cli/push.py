@@ -90,7 +90,7 @@ class Push:
         return 0
 
     def _card(self, folder: Path) -> str | None:
-        """Returns the text of the model card to generate; None if the folder has a written card."""
+        """Returns the text of the model card to upload; None if the folder's is written by hand."""
         card = folder / CARD_FILE
         if not exists(card):
             return card_text(folder, origin_of(folder), self.name, self.license)
@@ -104,7 +104,7 @@ class Push:
         return None
 
     def _upload(self, files: Mapping[str, Path | bytes], token: str) -> str:
-        """Uploads files, paths or contents by name, in one commit; returns the repository's URL."""
+        """Uploads files (path or content, by name) in one commit; returns the repository's URL."""
         from huggingface_hub import CommitOperationAdd, HfApi
 
         api = HfApi(token=token, library_name="tinymu_jax")

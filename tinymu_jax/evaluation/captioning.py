@@ -177,7 +177,7 @@ def evaluate_captions(
 
 
 def caption_baselines(clips: Sequence[CaptionedClip], seed: int = 0) -> dict[str, list[str]]:
-    """Returns two captions for each recording that ignore its audio, by baseline.
+    """Returns the captions of two baselines that ignore the audio, by the baseline's name.
 
     They are the first caption of the next recording; and the caption most similar to all others, or
     for its own recording the second most similar. A single recording has no baselines.

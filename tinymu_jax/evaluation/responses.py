@@ -144,7 +144,7 @@ def _file_state(audio: Path | None) -> list[Any]:
 
 
 def _batches(requests: Mapping[str, Request]) -> Iterator[dict[str, Request]]:
-    """Splits requests by key into batches of `RECORDINGS_PER_WRITE` recordings.
+    """Splits requests, given by cache key, into batches of `RECORDINGS_PER_WRITE` recordings.
 
     A batch has all requests about its recordings; a request without audio counts as a recording.
     """

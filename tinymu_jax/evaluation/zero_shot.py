@@ -150,7 +150,7 @@ def recordings_to_test(dataset: LabelledSet, all_splits: bool = False) -> list[L
 
 
 def default_text(label: str) -> str:
-    """Returns the answer text of a label, derived from its spelling: "synth_lead", "Synth lead"."""
+    """Returns the answer text of a label by its spelling: "synth_lead" gives "Synth lead"."""
     text = LABEL_TEXTS.get(label.lower()) or " ".join(label.replace("_", " ").split())
     return text[:1].upper() + text[1:]
 
@@ -199,7 +199,7 @@ def _read_texts(path: str | Path, labels: Iterable[str]) -> dict[str, str]:
 
 
 class Choice(NamedTuple):
-    """The label that a rule chooses for each recording, as index of its class."""
+    """The label that a rule chooses for each recording, as the index of a class."""
 
     predicted: Int[np.ndarray, "R"]
     probabilities: Float[np.ndarray, "R C"]
@@ -361,7 +361,7 @@ def _accuracy(
 ) -> Table:
     """Returns a table: the metrics of both rules, and the accuracy of baselines without audio."""
     expected, classes, prior = classified.expected, classified.classes, classified.prior
-    # The first of equally frequent classes.
+    # Of equally frequent classes, the first one is taken.
     majority = int(np.bincount(expected, minlength=len(classes)).argmax())
     right = {_row_name(rule): choice.right for rule, choice in classified.by_rule.items()}
     right |= {

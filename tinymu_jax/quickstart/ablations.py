@@ -96,7 +96,7 @@ def _train_and_test(name: str, config: AblationsConfig, folder: Path) -> dict[st
 
 
 def fractions_of(by_format: Mapping[str, Any], kind: str = "model") -> list[float | None]:
-    """Returns the fraction of correct answers for each format in `COLUMNS`; None without answers.
+    """Returns the fraction of correct answers for each of `COLUMNS`; None if it has no answers.
 
     Args:
         by_format: the scores by format, of `Scores.to_dict`.

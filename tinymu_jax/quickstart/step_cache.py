@@ -12,7 +12,7 @@ from tinymu_jax.utils.numbers import duration
 
 
 def log(text: str) -> None:
-    """Prints a line of text to stderr at once."""
+    """Prints a line of text to stderr, and flushes it."""
     print(text, file=sys.stderr, flush=True)
 
 

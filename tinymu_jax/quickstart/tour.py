@@ -55,7 +55,7 @@ class Tour:
     ) -> dict[str, Any]:
         """Returns a step's cached result, or else computes and caches it (`StepCache.run`).
 
-        It is cached with the settings and the weights of the checkpoint that it depends on.
+        The cache includes the settings and a fingerprint of the weights that the result depends on.
         """
         config, options = self.config, {"test_clips": self.config.test_clips}
         if name in ("train", "finetune"):

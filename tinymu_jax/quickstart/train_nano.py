@@ -38,7 +38,7 @@ TOKENIZER_TEXTS = 2000
 
 
 def make_tokenizer() -> str:
-    """Trains nano's tokenizer on clip descriptions; returns its `tokenizer.json`, always equal."""
+    """Trains nano's tokenizer on clip descriptions; returns its `tokenizer.json`, a constant."""
     texts = []
     for number in range(TOKENIZER_TEXTS):
         _, description, questions = make_text(SynthesisConfig(), number)

@@ -172,7 +172,7 @@ def _tags(graded: Graded, label: str) -> tuple[str, ...]:
 
 
 def _groups(graded: Sequence[Graded]) -> Mapping[str, Bool[np.ndarray, "Q"]]:
-    """Returns masks of questions: all, with knowledge tags, with reasoning tags; no empty ones."""
+    """Returns named masks of all questions, of questions with knowledge or with reasoning tags."""
     groups = {ALL: np.ones(len(graded), bool)}
     groups |= {
         label: np.array([bool(_tags(one, label)) for one in graded])
@@ -184,7 +184,7 @@ def _groups(graded: Sequence[Graded]) -> Mapping[str, Bool[np.ndarray, "Q"]]:
 def _chosen_kinds(
     graded: Sequence[Graded], rule: str
 ) -> Iterator[tuple[MetricPlace, QuestionScores]]:
-    """Yields, for each kind of option and for no option, the questions for which it is chosen."""
+    """Yields a score per question for each kind of option and for no option: 1 if it is chosen."""
     choices = _choices(graded, rule)
     pairs = [(one.question.kinds, number) for one, number in zip(graded, choices, strict=True)]
     known = {kind for kinds, _ in pairs for kind in kinds}

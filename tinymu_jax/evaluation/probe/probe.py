@@ -227,7 +227,7 @@ def _loss(
     known: Array,
     multi_label: bool,
 ) -> Float[Array, ""]:
-    """Returns the cross-entropy; for several labels, the binary one averaged over known labels."""
+    """Returns the mean softmax cross-entropy; for several labels, the binary over known labels."""
     logits = x @ params[0] + params[1]
     labels, known = labels.astype(float), known.astype(float)
     if multi_label:

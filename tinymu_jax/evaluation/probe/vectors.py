@@ -90,7 +90,7 @@ def mean_vectors(
 def _check_bad(
     vectors: Float[np.ndarray, "R E"], paths: Sequence[Path], max_bad_fraction: float
 ) -> None:
-    """Raises `InputError` if too many embeddings are NaN, of recordings that are unusable."""
+    """Raises `InputError` if too many recordings are unusable: if their embeddings are NaN."""
     bad = np.flatnonzero(np.isnan(vectors[:, 0]))
     if len(bad) > max_bad_fraction * len(paths):
         raise InputError(

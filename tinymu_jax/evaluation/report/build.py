@@ -139,7 +139,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:
-    """Converts plain json to the type `kind`; raises `InputError` with its place if it cannot."""
+    """Converts plain json to the type `kind`; raises `InputError` with `where` if it cannot."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return None if value is None else _from_json(inside[0], value, where)

@@ -86,8 +86,8 @@ def by_title(group: Group, parts: Sequence[Sequence[Titled]]) -> list[list[tuple
 def merge_radars(group: Group) -> list[MergedRadar]:
     """Merges the radar charts of all checkpoints that have the same title into one.
 
-    Baselines with equal values are drawn once. If a checkpoint of several has more than one series
-    beside baselines, each name of a series gets its own chart, with one line per checkpoint.
+    Baselines with equal values are drawn once. If several checkpoints are compared and one has more
+    than one series beside baselines, each series gets a chart, with one line per checkpoint.
     """
     titled = by_title(group, [result.radars for result in group.results])
     return [merged for radars in titled for merged in _merge(radars, group.is_comparison)]

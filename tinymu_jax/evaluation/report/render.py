@@ -113,7 +113,7 @@ def _printable(value: Any) -> Any:
 
 
 def _escape_markdown(value: Any) -> Any:
-    """Returns a text on one line, with Markdown and HTML characters escaped; else the value."""
+    """Puts a text on one line and escapes Markdown and HTML characters; keeps other values."""
     if type(value) is not str:
         return value
     escaped = html.escape(" ".join(printable(value).split()), quote=False)
@@ -167,7 +167,7 @@ def _table(tables: Sequence[tuple[str, Table]], is_comparison: bool, draw: Draw)
     if not is_comparison:
         metrics = [(row, [m for (m,) in cells[:MAX_BAR_COLUMNS]]) for row, cells in rows.items()]
         return _with_bars(panel, panel.title, metrics, columns[:MAX_BAR_COLUMNS], draw)
-    # The chart compares the checkpoints in the first column.
+    # The chart compares the checkpoints by the metrics in the table's first column.
     metrics = [(row, cells[0]) for row, cells in rows.items() if cells]
     title = f"{panel.title}: {''.join(columns[:1])}"
     names = [name for name, _ in tables]

@@ -140,7 +140,7 @@ def merge_tables(tables: Sequence[tuple[str, Table]], is_comparison: bool) -> Gr
 
 
 def _count_cells(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell] | None:
-    """Returns a cell with each row's number of questions; None if unknown or not one per row."""
+    """Returns each row's number of questions as a cell; None if unknown or ambiguous in a row."""
     counts = {
         row: {metric.count for metric in metrics if metric and metric.count is not None}
         for row, metrics in rows.items()
@@ -151,7 +151,7 @@ def _count_cells(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell]
 
 
 def headline_grid(group: Group) -> Grid:
-    """Formats the headline metrics, a row each: every checkpoint's value, then the published."""
+    """Formats the headline metrics as a table, with the value of each checkpoint and published."""
     results, notes, rows = group.results, list[str](), []
     names = union([*(one.headline for one in results), *(one.published for one in results)])
     metrics_of = {name: [one.headline.get(name) for one in results] for name in names}

@@ -80,7 +80,7 @@ def match_caption_facts(
     answer: str,
     extra_timbres: Sequence[str],
 ) -> list[FormatScore]:
-    """Replaces the facts on which a baseline's caption is scored by those of the model's caption.
+    """Returns a baseline's scores, with captions scored on facts that the model's caption states.
 
     A fact that the baseline's caption does not state, or states twice, is scored as a guess.
 

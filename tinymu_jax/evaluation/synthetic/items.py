@@ -28,7 +28,7 @@ class SyntheticItem(NamedTuple):
     """Names of the facts that the question is about."""
     prompt: str
     expected: str
-    """The answer in the list of questions."""
+    """The right answer, from the list of questions."""
     options: tuple[str, ...] = ()
     """Options of multiple choice with their letters, as in an answer, in order."""
 
@@ -97,7 +97,7 @@ def _read_facts(path: Path) -> dict[str, Facts]:
 
 
 def _check_record(record: Any, task: str, where: str) -> None:
-    """Raises `InputError` if a list's record cannot be asked or graded as a question of a task."""
+    """Raises `InputError` if a record of a task's list cannot be asked or graded."""
     if not isinstance(record, dict):
         raise InputError(f"{where}: is not an object; {REMEDY}")
     for key in FIELDS:

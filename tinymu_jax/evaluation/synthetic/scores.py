@@ -19,19 +19,21 @@ class Score:
     """Fractions of right answers of a model and its baselines; None without answers."""
 
     number: int
-    """Number of questions; in the format of captions' facts, of facts that captions state."""
+    """Number of questions; for captions' facts, the number of facts that the captions state."""
     model: float | None
     chance: float | None
-    """Fraction right of random guesses."""
+    """Expected fraction of right answers by random guessing."""
     most_frequent: float | None = None
     """Fraction right if the most frequent right answer is always given."""
     shortest_option: float | None = None
     """Fraction right if the shortest option is chosen; for multiple choice only, not by fact."""
     no_audio: float | None = None
-    """Fraction right of the model without audio. Letters and captions are generated; other answers
-    are the most probable possible answers. Captions are graded on the facts stated with audio."""
+    """Fraction right of the model without audio. It generates letters and captions; its other
+    answers, and the timbre of captions, are the most probable of all possible ones. Captions' facts
+    are scored on the facts that the captions with audio state."""
     other_clip: float | None = None
-    """Fraction right of the model with the next clip's audio. Captions are graded likewise."""
+    """Fraction right of the model with the next clip's audio. Captions' facts are scored on the
+    facts that the captions with the right audio state."""
 
     @property
     def best_baseline(self) -> float | None:
