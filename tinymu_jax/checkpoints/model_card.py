@@ -237,7 +237,7 @@ def _percent(fraction: float | None) -> str:
 
 
 def origin_of_file(source: Path, probe: Path | None = None) -> Origin:
-    """Returns the origin of a converted file or folder: names and sha256 of files, or its run."""
+    """Returns the origin of a converted file or folder: its files' sha256, or its training run."""
     if source.is_dir() and exists(source / RUN_FILE):
         return origin_of_run(source)
     files = [source] if source.is_file() else sorted(source.glob("*.safetensors"))

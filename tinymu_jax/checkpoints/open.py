@@ -33,7 +33,9 @@ NANO_FOLDER = Path(__file__).parent / "nano"
 def tokenizer_loader(
     checkpoint: Checkpoint, tokenizer: str | Path | None, name: str
 ) -> Callable[[], Tokenizer]:
-    """Returns a function that loads a model's tokenizer: given, the checkpoint's or the decoder's.
+    """Returns a function that loads a model's tokenizer, so that loading can wait for a text.
+
+    If the checkpoint has no tokenizer, the published decoder's is downloaded from the hub.
 
     Args:
         checkpoint: the model's checkpoint.

@@ -1,1 +1,1 @@
-"""Training runs: configuration, train step, trainer loop, checkpoints."""
+"""Trains models: configs of runs, tasks, the training step and loop, and training checkpoints."""

@@ -269,7 +269,10 @@ def _gather(facts: HostFacts) -> list[HostFacts]:
 
 
 def find_differences(hosts: Sequence[HostFacts]) -> str:
-    """Returns a sentence on the facts in which processes differ from process 0; "" if none does."""
+    """Returns a sentence on how processes differ from process 0; "" if all facts are equal.
+
+    `hosts` holds the facts of each process, ordered by process id.
+    """
     reference = hosts[0]
     differing: dict[tuple[str, str, str], list[int]] = {}
     for process_id, facts in enumerate(hosts):

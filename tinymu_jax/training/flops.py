@@ -152,10 +152,14 @@ def _patches(encoder: MatpacConfig, columns: float) -> tuple[float, float]:
 
 
 class _Part:
-    """Counts the FLOPs of one part of the model: encoder, projector or decoder."""
+    """Counts the FLOPs of one part of the model: encoder, projector or decoder.
+
+    `trained` says whether the part or anything before it is trained, and `passes` is the ratio of
+    a step's FLOPs to the forward pass's for products without weights (attention).
+    """
 
     def __init__(self, config: TinyMUConfig, part: str, frozen: str, before: bool) -> None:
-        """Reads matrix sizes; `before`: whether the part's input needs a gradient."""
+        """Reads the part's matrix sizes; `before` says whether its input needs a gradient."""
         self.sizes = {
             path.removeprefix(f"{part}/"): (size, re.fullmatch(frozen, path) is None)
             for path, size in _matrices(config).items()

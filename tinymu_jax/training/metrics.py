@@ -49,10 +49,10 @@ class MetricsLog:
         self.wandb = None if wandb is None else _open_wandb(wandb, folder, config)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes the metrics of a step.
+        """Adds the metrics of a step, by name, to all logs.
 
         Raises:
-            InputError: the disk is full, or the folder is gone.
+            InputError: metrics.jsonl cannot be written, for example because the disk is full.
         """
         try:
             # Closed after each line, because a mounted bucket stores a file only when it is closed.

@@ -179,7 +179,10 @@ EMBEDDINGS = re.compile(r"(encoder/)?(cls_token|pos_embed|patch_embed/)")
 def _layer_decay(
     config: OptimConfig, path: str, depth: int, ndim: int
 ) -> float | Float[np.ndarray, "..."]:
-    """Returns a parameter's learning rate factor by layer-wise decay; if stacked, one per layer."""
+    """Returns the factor by which layer-wise decay scales a parameter's learning rate.
+
+    For a parameter stacked over `depth` layers, it is an array with one factor per layer.
+    """
     if LAYERS.match(path):
         layers_above = np.arange(depth, 0, -1).reshape(-1, *[1] * (ndim - 1))
         return (config.layer_decay**layers_above).astype(np.float32)

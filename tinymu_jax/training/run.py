@@ -197,7 +197,10 @@ def _sync_processes(name: str) -> None:
 
 
 def export_final(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> Path:
-    """Writes the best (or else latest) model and returns its folder; every process must call it."""
+    """Writes the model of the best checkpoint and returns its folder; every process must call it.
+
+    Without validation, and for pre-training, the latest checkpoint counts as the best.
+    """
     # Losses of pre-training are not comparable between steps, because the teacher changes.
     use_last = config.overfit_batch or isinstance(config, PretrainConfig)
     best = None if use_last else checkpoints.best()
@@ -212,7 +215,10 @@ def export_final(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> P
 def merge_into_model(
     start: Checkpoint, checkpoints: Checkpoints, step: int, lora: LoraConfig | None
 ) -> Checkpoint:
-    """Returns the initial model `start` with a checkpoint's parameters, and any LoRA merged."""
+    """Returns the initial model `start` with the trained parameters of the checkpoint at `step`.
+
+    LoRA matrices, if the run trains them as configured by `lora`, are merged into the weights.
+    """
     params, model, trained = start.params, start.config, checkpoints.restore_params(step)
     if isinstance(model, SelfSupervisedConfig):
         trained = {**trained, **checkpoints.restore_aux_state(step)}

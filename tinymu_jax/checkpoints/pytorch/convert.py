@@ -85,7 +85,10 @@ def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
 
 
 def _check_tokenizer(path: Path, text: str | None, replaced: bool) -> None:
-    """Raises an `InputError` if the tokenizer at `path` exists and belongs to another model."""
+    """Raises an `InputError` if the tokenizer at `path` exists and belongs to another model.
+
+    `text` is the tokenizer to write. If `replaced`, a different one may be overwritten.
+    """
     if not exists(path):
         return
     if text is None:

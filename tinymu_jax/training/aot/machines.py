@@ -80,7 +80,7 @@ class Plan(NamedTuple):
 
 
 def read_config(name: str) -> TrainConfig:
-    """Returns a config that comes with the package."""
+    """Loads a fine-tuning config that comes with the package, by its name."""
     return load_config(name, TrainConfig)
 
 

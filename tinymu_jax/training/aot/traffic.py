@@ -62,7 +62,10 @@ def group_size(op: Op, devices: int) -> int:
 
 
 def _collective(op: Op, inside: str, devices: int) -> tuple[str, float, float]:
-    """Returns a collective's kind, the bytes of its full array, and the bytes that a chip sends."""
+    """Returns a collective's kind, the bytes of its full array, and the bytes that a chip sends.
+
+    `inside` is the name of the computation that contains the collective.
+    """
     kind, parts = op.kind.removesuffix("-start"), elements(op.shape)
     # A "-start" instruction returns its operand before its result, except for an all-reduce.
     has_operand = op.kind != kind and kind != "all-reduce" and len(parts) > 1

@@ -1,4 +1,4 @@
-"""Fine-tuning of TinyMU on prepared questions."""
+"""The task of fine-tuning TinyMU on the questions of a prepared data set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Self-supervised pre-training of the encoder (MATPAC, MATPAC++) on recordings alone."""
+"""The task of pre-training an encoder (MATPAC, MATPAC++) on recordings without labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
