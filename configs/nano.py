@@ -11,5 +11,4 @@ from pathlib import Path
 from tinymu_jax.quickstart.nano_recipe import TUNE, run_paths, stages
 
 _FOLDER = Path("quickstart/train")
-
 config = stages(run_paths(_FOLDER / "data", _FOLDER), vocab_size=600, minutes=4)[TUNE]

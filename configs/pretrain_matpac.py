@@ -9,7 +9,6 @@ from tinymu_jax.models.config import PredictorConfig, SelfSupervisedConfig
 from tinymu_jax.training.config import PretrainConfig, load_config
 
 plus_plus = load_config("pretrain_matpac_plus_plus", PretrainConfig)
-
 config = replace(
     plus_plus,
     output="runs/pretrain_matpac",

@@ -19,11 +19,9 @@ from tinymu_jax.training.config import (
 )
 
 published = load_config("pretrain_matpac_plus_plus", PretrainConfig)
-
 STEPS = 98_272
 SHARE = STEPS / published.steps
 plain = SelfSupervisedConfig()
-
 config = PretrainConfig(
     output="runs/pretrain_music",
     model=SelfSupervisedConfig(

@@ -30,7 +30,6 @@ MATRICES = (
     r"encoder/(patch_embed|transformer/.*)/kernel|class_head/fc\d/kernel|"
     r"predictor/(embed|transformer/.*|heads)/kernel"
 )
-
 config = PretrainConfig(
     output="runs/pretrain_nano",
     model=SelfSupervisedConfig(

@@ -13,7 +13,6 @@ from tinymu_jax.models.lora import LORA_FROZEN_PARAMS
 from tinymu_jax.training.config import InitConfig, OptimConfig, TrainConfig, load_config
 
 published = load_config("sft_tinymu", TrainConfig)
-
 config = replace(
     published,
     output="runs/sft_lora",

@@ -15,7 +15,6 @@ from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.config import StepConfig, TrainConfig, load_config
 
 published = load_config("sft_tinymu", TrainConfig)
-
 config = replace(
     published,
     output="runs/sft_tinymu_t4",

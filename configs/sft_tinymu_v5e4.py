@@ -12,7 +12,6 @@ from dataclasses import replace
 from tinymu_jax.training.config import OptimConfig, StepConfig, TrainConfig, load_config
 
 published = load_config("sft_tinymu", TrainConfig)
-
 config = replace(
     published,
     output="runs/sft_tinymu_v5e4",

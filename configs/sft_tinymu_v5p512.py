@@ -13,7 +13,6 @@ from dataclasses import replace
 from tinymu_jax.training.config import OptimConfig, StepConfig, TrainConfig, load_config
 
 pod = load_config("sft_tinymu_v5e256", TrainConfig)
-
 config = replace(
     pod,
     output="runs/sft_tinymu_v5p512",

@@ -17,7 +17,6 @@ from tinymu_jax.training.config import (
 )
 
 pretraining = load_config("pretrain_nano", PretrainConfig)
-
 config = TagConfig(
     output="runs/tag_nano",
     model=replace(pretraining.model.encoder, num_frames=400),

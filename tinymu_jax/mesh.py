@@ -15,7 +15,6 @@ from tinymu_jax.utils.tree import flatten
 MESH_AXES = ("data", "fsdp", "tensor")
 """Mesh axes of data parallelism, fully sharded data parallelism (which shards weights along the
 model width) and tensor parallelism (which shards heads and hidden units)."""
-
 LOGICAL_AXIS_RULES: dict[str, str | None] = {
     "layers": None,
     "embed": "fsdp",
@@ -29,7 +28,6 @@ LOGICAL_AXIS_RULES: dict[str, str | None] = {
     "vocab_embed": None,
 }
 """Mesh axis over which each logical axis of a weight is sharded; None for a replicated axis."""
-
 BATCH_AXES = ("data", "fsdp")
 """Mesh axes over which the first axis of a batch is sharded."""
 

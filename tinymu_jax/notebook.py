@@ -23,13 +23,10 @@ from tinymu_jax.utils.files import make_folder, read_text, write_atomic, write_t
 from tinymu_jax.utils.plotting import new_figure, save_figure
 
 QUESTION_COLUMNS = ("file", "question", "answer")
-
 QUESTION_FACTS = ("timbre", "drums", "dynamics")
 """Facts that `make_example_questions` asks about."""
-
 MIN_TSNE = 12
 """Minimum number of recordings for which `plot_embeddings` plots t-SNE beside PCA."""
-
 NUM_COLOURS = 10
 """Number of colours that distinguish labels; further labels repeat them with another marker."""
 

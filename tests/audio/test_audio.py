@@ -202,10 +202,7 @@ FILES = {
     "missing.wav": (lambda path: None, "no such file; check the path"),
     "folder.wav": (lambda path: path.mkdir(), "is a folder; name the recordings"),
     "empty.wav": (lambda path: path.write_bytes(b""), "is empty; replace"),
-    "text.wav": (
-        lambda path: path.write_text("no\nsound\n" * 300),
-        "cannot be decoded; convert",
-    ),
+    "text.wav": (lambda path: path.write_text("no\nsound\n" * 300), "cannot be decoded; convert"),
     "header_only.wav": (
         lambda path: soundfile.write(path, np.zeros(0, np.float32), 16_000),
         "has no samples; replace",

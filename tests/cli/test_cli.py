@@ -383,11 +383,7 @@ def test_synthesize_refuses_what_cannot_be(run, work):
 
 # --- bad recordings ----------------------------------------------------------------------------
 
-COMMANDS = {
-    "ask": ("--prompt", PROMPT, "--max-new-tokens", 2),
-    "score": SCORE,
-    "embed": (),
-}
+COMMANDS = {"ask": ("--prompt", PROMPT, "--max-new-tokens", 2), "score": SCORE, "embed": ()}
 BAD_RECORDINGS = {
     "missing.wav": "no such file",
     "empty.wav": "is empty",

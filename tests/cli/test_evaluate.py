@@ -183,14 +183,7 @@ def test_a_list_is_learnt_by_heart(made, request, tmp_path, capsys, monkeypatch)
     train += ("--data.packing.row-length", 512, "--data.packing.rows", 1)
     train += ("--data.packing.max-clips", 8, "--data.packing.max-labels", 256)
     process = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tinymu_jax",
-            *map(str, train),
-            "--output",
-            str(tmp_path / "run"),
-        ],
+        [sys.executable, "-m", "tinymu_jax", *map(str, train), "--output", str(tmp_path / "run")],
         env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -58,10 +58,7 @@ def test_the_only_series_is_filled():
 
 
 def test_a_baseline_is_dashed_and_grey():
-    series = [
-        RadarSeries("m", (0.1, 0.2, 0.3), False),
-        RadarSeries("blind", (0.3, 0.3, 0.3), True),
-    ]
+    series = [RadarSeries("m", (0.1, 0.2, 0.3), False), RadarSeries("blind", (0.3, 0.3, 0.3), True)]
     line, baseline = radar("R", "abc", series).figure.axes[0].lines
     assert not line.is_dashed()
     assert baseline.is_dashed()

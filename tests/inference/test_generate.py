@@ -329,12 +329,7 @@ def state(assistant):
 def go_on(assistant, state, until):
     knobs = jnp.float32(0.8), jnp.float32(1.0)
     return decode(
-        assistant.params,
-        state,
-        jnp.int32(until),
-        knobs,
-        config=assistant.config,
-        strategy="greedy",
+        assistant.params, state, jnp.int32(until), knobs, config=assistant.config, strategy="greedy"
     )
 
 

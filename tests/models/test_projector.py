@@ -77,8 +77,7 @@ def test_padding_after_a_clip_changes_nothing(projectors, vectors, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "layout"),
-    [("transformer", "unrolled"), *((kind, "by_rows") for kind in ORACLES)],
+    ("kind", "layout"), [("transformer", "unrolled"), *((kind, "by_rows") for kind in ORACLES)]
 )
 def test_other_layouts_give_the_same(port, projectors, vectors, kind, layout):
     _, config, params = projectors[kind]

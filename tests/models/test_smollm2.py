@@ -337,11 +337,7 @@ def test_int8_product_of_zeros_is_zero():
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [
-        ("SmolLM2-135M", 134_515_008),
-        ("SmolLM2-360M", 361_821_120),
-        ("SmolLM2-1.7B", 1_711_376_384),
-    ],
+    [("SmolLM2-135M", 134_515_008), ("SmolLM2-360M", 361_821_120), ("SmolLM2-1.7B", 1_711_376_384)],
 )
 def test_presets_have_the_published_number_of_parameters(name, count):
     shapes = expected_shapes(SMOLLM2_PRESETS[name])

@@ -91,11 +91,7 @@ def test_an_ambiguous_tag_is_no_negative():
 
 
 def test_certain_negatives_come_first():
-    known = replace(
-        PIANISTS[0],
-        denied={"mood": ("aggressive",)},
-        exhaustive=("instrument",),
-    )
+    known = replace(PIANISTS[0], denied={"mood": ("aggressive",)}, exhaustive=("instrument",))
     statistics = statistics_of(known, *BANDS[1:])
     found = {one.tag: one.evidence for one in negatives(known, statistics)}
     assert found[Tag("mood", "aggressive")] == "denied"

@@ -65,12 +65,7 @@ def test_supported_texts_are_accepted(text, fields):
             "guitar",
             {"denied": {"instrument": ("guitar",)}, "captions": ("No guitar is heard.",)},
         ),
-        (
-            "Sad piano.",
-            "names a denied tag",
-            "sad",
-            {"denied": {"mood": ("sad",)}},
-        ),
+        ("Sad piano.", "names a denied tag", "sad", {"denied": {"mood": ("sad",)}}),
         ("It has 120 bpm.", "unknown number", "120", {}),
         ("Number 7 from 1985.", "unknown number", "1985", {}),
         ("Two pianos.", "unknown number", "2", {}),

@@ -398,10 +398,7 @@ def test_a_user_adds_tags_labels_and_parents(tmp_path, own):
     [
         ("colour,red,,,,", "line 2 has the category 'colour'; use one of instrument, genre"),
         ("mood,,,,,", "line 2 has an empty name"),
-        (
-            "mood,sad,dark,,,",
-            "line 2 has the parent 'dark', which is not a tag",
-        ),
+        ("mood,sad,dark,,,", "line 2 has the parent 'dark', which is not a tag"),
         ("genre,dark,,,,\nmood,sad,dark,,,", "line 3 has the parent 'dark'"),
         ("mood,sad,,,,\nmood,sad,,blue,,", "line 3 repeats the name 'sad' of line 2"),
         ("mood,sad,sad,,,", "line 2 makes 'sad' its own ancestor"),

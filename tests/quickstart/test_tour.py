@@ -71,12 +71,7 @@ def test_the_quickstart_stops_when_asked_and_resumes(small, tmp_path, monkeypatc
     ):
         assert line in shown.out
     results = tmp_path / "q/results"
-    assert {path.stem for path in results.glob("*.json")} == {
-        "test",
-        "train",
-        "finetune",
-        "export",
-    }
+    assert {path.stem for path in results.glob("*.json")} == {"test", "train", "finetune", "export"}
     found = json.loads((results / "export.json").read_text())
     assert found["weights_equal"]
     assert found["equal_tokens"] == found["tokens"] > 0

@@ -64,9 +64,7 @@ def copy(tmp_path):
     """A clone of the package with a commit of its own."""
     tree = tmp_path / "clone"
     shutil.copytree(
-        ROOT / "tinymu_jax",
-        tree / "tinymu_jax",
-        ignore=shutil.ignore_patterns("__pycache__"),
+        ROOT / "tinymu_jax", tree / "tinymu_jax", ignore=shutil.ignore_patterns("__pycache__")
     )
     git = ["git", "-C", str(tree), "-c", "user.name=a", "-c", "user.email=a@b.c"]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "one"]):

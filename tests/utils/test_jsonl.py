@@ -79,9 +79,7 @@ def test_two_processes_do_not_write_at_once(log):
         "    print('locked', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
-        [sys.executable, "-c", code, log.path, ROOT],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        [sys.executable, "-c", code, log.path, ROOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert other.stdout.readline() == b"locked\n"
     assert "another process is writing it" in refusal(log.writing().__enter__)

@@ -20,10 +20,8 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists
 
 Mono = Literal["first", "mean"]
-
 SAMPLE_RATE_RANGE = (1_000, 768_000)
 """Lowest and highest accepted sample rate of a file; others mean a broken header."""
-
 MAX_CLIP_SECONDS = 86_400
 """Upper limit of `max_seconds`: one day."""
 

@@ -9,17 +9,12 @@ import numpy as np
 from jaxtyping import Array, Float, Float32
 
 SAMPLE_RATE = 16_000
-
 WINDOW = 400
 """Samples per window (25 ms), and length of the FFT."""
-
 HOP = 160
 """Samples from the start of a frame to the start of the next (10 ms)."""
-
 NUM_MELS = 80
-
 LOG_OFFSET = float(np.finfo(np.float32).eps)
-
 MEAN, DEVIATION = -7.056, 4.193
 """Mean and standard deviation of the log-mels that MATPAC was trained on, for normalization."""
 

@@ -27,18 +27,13 @@ from tinymu_jax.utils.files import (
 from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
-
 RUN_FILE, MODEL_FOLDER = "run.json", "model"
 """Names in a run's folder: the run's record, and the checkpoint folder of the trained model."""
-
 KEPT_FILES = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"}
 """Files that a checkpoint folder may also hold, which are kept when the folder is overwritten."""
-
 FORMAT = 2
 """Version of the layout of `config.json`; files of other versions are refused."""
-
 ModelConfig = TinyMUConfig | MatpacConfig | SmolLM2Config | SelfSupervisedConfig
-
 MODELS: dict[str, type[ModelConfig]] = {
     "tinymu": TinyMUConfig,
     "matpac": MatpacConfig,

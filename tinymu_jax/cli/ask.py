@@ -211,11 +211,7 @@ class Embed:
         if self.plot:
             picture = target.with_suffix(".png")
             plot_log_mel(np.asarray(log_mel(clip.samples)), picture, Path(recording).name)
-        fields = {
-            "file": recording,
-            "output": str(target),
-            "shape": list(vectors.shape),
-        }
+        fields = {"file": recording, "output": str(target), "shape": list(vectors.shape)}
         if self.json:
             print(json.dumps(fields | seconds_fields(clip), ensure_ascii=False), flush=True)
         else:

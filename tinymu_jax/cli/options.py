@@ -15,7 +15,6 @@ from tinymu_jax.utils.progress import show_progress
 
 DECODER = "HuggingFaceTB/SmolLM2-135M"
 """Hub name of the published model's decoder, which has the model's tokenizer."""
-
 Recordings = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECORDING")]
 
 

@@ -7,7 +7,6 @@ from tinymu_jax.audio.load import Mono
 from tinymu_jax.utils.config_base import ConfigBase
 
 FeatureKind = Literal["waveform", "log_mel", "embeddings", "text"]
-
 Resampling = Literal["torchaudio", "kaiser-best"]
 
 

@@ -23,7 +23,6 @@ MATPAC_FEATURES = FeatureConfig(
     "log_mel", mono="mean", resampler="kaiser-best", max_seconds=float(MAX_CLIP_SECONDS)
 )
 """How MATPAC's pre-training reads recordings: whole, averaging their channels."""
-
 MAX_UNUSABLE = 10
 """Number of consecutive unusable recordings after which reading a crop fails with an error."""
 

@@ -23,9 +23,7 @@ from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import exists, read_json_object
 
 DATASET_FILE, INDEX_FILE, BAD_FILE = "dataset.json", "index.npz", "bad.jsonl"
-
 FORMAT = 2
-
 RERUN = "run `tinymu data prepare` again, it continues where something is missing"
 
 

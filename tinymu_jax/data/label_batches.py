@@ -13,7 +13,6 @@ from tinymu_jax.errors import InputError
 
 HEAD = "labels"
 """Key of the linear classification head in the parameter tree."""
-
 FILE_COLUMN = "file_name"
 
 

@@ -31,7 +31,6 @@ from tinymu_jax.utils.progress import Progress, no_progress
 
 STARTED_FILE = "preparing.json"
 """File with a data set's settings and inputs, written first to refuse reruns with other inputs."""
-
 Manifest = dict[str, Any]
 
 

@@ -17,12 +17,9 @@ from tinymu_jax.utils.compilation_cache import cache_folder
 from tinymu_jax.utils.files import make_folder
 
 PARALLEL_FILES = 8
-
 LOCK_FILE = "lock"
-
 IN_PROGRESS_FILE = "copying.json"
 """Name of the manifest in an incomplete copy; renamed to `dataset.json` after the last file."""
-
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"}
 """Name of the package that fsspec needs to open URLs, by the URL's protocol."""
 
@@ -59,10 +56,7 @@ def local_copy(url: str) -> Path:
         "on the disk, and run the command again: it continues"
     )
     missing = f"{url}: {{reason}} does not exist; check the URL"
-    with (
-        translate(message, {FileNotFoundError: missing}),
-        open(folder / LOCK_FILE, "w") as lock,
-    ):
+    with translate(message, {FileNotFoundError: missing}), open(folder / LOCK_FILE, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         _copy(files, root, folder, url)
     return folder

@@ -28,13 +28,10 @@ from tinymu_jax.utils.process_pool import SPAWN, worker_pool
 
 ENCODE_BATCH = 8
 """Number of clips per call of the encoder."""
-
 ClipFeatures = tuple[ClipQuestions, np.ndarray | InputError]
 """A clip with its questions, and its features or the error of reading its recording."""
-
 FinishedShard = tuple[int, dict[str, Any]]
 """A written shard: its index among the given shards, and its manifest."""
-
 ReportDone = Callable[[int], Any]
 """Called with the number of clips that are done so far."""
 

@@ -12,19 +12,13 @@ from typing import NamedTuple
 from tinymu_jax.data.question_formats import LETTERS
 
 OFFICIAL, STRICT, LIKELIHOOD = "official rule", "strict letter rule", "likelihood"
-
 RULES = (OFFICIAL, STRICT, LIKELIHOOD)
 """The names of all rules, in the order of the fields of `Reading`."""
-
 ANNOUNCEMENT = "The correct answer is:"
 """Words that end a prompt. If an answer repeats them, only the text behind them is read."""
-
 YES_OR_NO = ("yes", "no")
-
 _BRACKETED = re.compile(rf"\(([{LETTERS}])\)")
-
 _LEADING = re.compile(rf"([{LETTERS}])(?:[).](?!\S)|$)")
-
 _FIRST_WORD = re.compile(r"\w[\w'-]*")
 
 

@@ -12,12 +12,9 @@ from jaxtyping import Float
 from tinymu_jax.evaluation.results import Metric
 
 RESAMPLES = 10_000
-
 LEVEL = 0.95
-
 _BLOCK_SIZE = 4_000_000
 """Random numbers drawn at once, which limits the use of memory."""
-
 Name = TypeVar("Name", bound=Hashable)
 
 

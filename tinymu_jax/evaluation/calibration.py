@@ -16,10 +16,7 @@ def softmax(log_likelihoods: Float[np.ndarray, "R C"]) -> Float[np.ndarray, "R C
 
 
 def calibration(
-    title: str,
-    confidence: Float[np.ndarray, "R"],
-    right: Bool[np.ndarray, "R"],
-    bins: int = BINS,
+    title: str, confidence: Float[np.ndarray, "R"], right: Bool[np.ndarray, "R"], bins: int = BINS
 ) -> Reliability:
     """Returns the accuracy in each bin of confidence, and the expected calibration error.
 

@@ -36,23 +36,17 @@ from tinymu_jax.evaluation.text_metrics import (
 from tinymu_jax.inference.engine import Request
 
 PROMPT = "Describe the music you hear."
-
 SPLITS = {
     "eval": TEST_SETS["is_audioset_eval"],
     "balanced": TEST_SETS["is_balanced_subset"],
     "all": None,
 }
 """For each split of MusicCaps, the test set to which its rows belong; None for all rows."""
-
 PUBLISHED = {METEOR: 0.169, BERT_SCORE: 0.873}
-
 PUBLISHED_NOTE = "TinyMU (arXiv 2604.15849) on MusicCaps"
-
 HEADLINE = (BLEU[-1], ROUGE_L, METEOR, BERT_SCORE)
-
 WORDS = "words"
 """Name of the column with the mean number of words."""
-
 CENTRAL_SAMPLE = 200
 """Maximum number of captions among which the most central caption is searched."""
 
@@ -211,9 +205,7 @@ def central_captions(clips: Sequence[CaptionedClip], seed: int = 0) -> tuple[int
 
 
 def _table(
-    rows: Mapping[str, Sequence[str]],
-    scored: Mapping[str, Scored],
-    clips: Sequence[CaptionedClip],
+    rows: Mapping[str, Sequence[str]], scored: Mapping[str, Scored], clips: Sequence[CaptionedClip]
 ) -> Table:
     """Returns a table of the scores of the model and of each baseline, and of caption lengths."""
     columns = [*BLEU, ROUGE_L, METEOR, BERT_SCORE]

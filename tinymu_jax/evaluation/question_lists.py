@@ -53,21 +53,15 @@ from tinymu_jax.evaluation.text_metrics import (
 from tinymu_jax.inference.engine import Request
 
 ACCURACY, EXACT = "accuracy", "exact"
-
 BLEU_COLUMNS = (BLEU[0], BLEU[-1])
-
 TITLES = {MCQ: "Multiple choice", YES_NO: "Yes or no"}
 """Titles of the tasks that are graded as right or wrong; other tasks are titled by their names."""
-
 NOTES = {
     MCQ: "Right is a letter, as (B), B) or B.; an answer by the option's text alone has none.",
     YES_NO: "Right is the first word.",
 }
-
 TEXT_NOTE = "Exact: the same words, upper case or lower, without punctuation."
-
 _REMEDY = "repair the record or take it out"
-
 _LABEL = re.compile(r"\(([A-Z])\)")
 
 

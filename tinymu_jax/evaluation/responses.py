@@ -23,10 +23,8 @@ from tinymu_jax.utils.jsonl import JsonlLog
 from tinymu_jax.utils.progress import Progress, no_progress
 
 RESPONSES_FILE = "responses.jsonl"
-
 RECORDINGS_PER_WRITE = 64
 """Recordings whose responses are written together; a killed evaluation loses no more."""
-
 CachedEngine = Callable[[Sequence[Request]], list[Response | InputError]]
 """A function that returns the response to each request, or its recording's or prompt's error."""
 

@@ -9,14 +9,10 @@ from jaxtyping import Float
 from tinymu_jax.evaluation.results import Confusion, Metric, Table
 
 ALL, UNANSWERED = "all", "unanswered"
-
 MAX_WORST = 20
 """Maximum number of worst answers in a report."""
-
 BASELINES_TITLE = "Without audio, by the same questions"
-
 BASELINES_NOTE = "Of options that are equally short or long, each is chosen as often."
-
 QuestionScores = Float[np.ndarray, "Q"]
 """A score for each question, 1 if right and 0 if wrong; NaN for questions that do not count."""
 

@@ -16,22 +16,16 @@ from tinymu_jax.evaluation.bootstrap import interval_note, mean_metrics
 from tinymu_jax.evaluation.results import Metric
 
 ROUGE_L, METEOR, BERT_SCORE = "ROUGE-L", "METEOR", "BERTScore"
-
 BLEU = tuple(f"BLEU-{order}" for order in (1, 2, 3, 4))
-
 NO_WORDNET = (
     "unavailable: WordNet is not installed; install it with python -m nltk.downloader wordnet"
 )
-
 NO_BERT_SCORE = "unavailable: package bert_score is not installed; pip install bert-score"
-
 BERT_NAMES, BERT_LAYERS = ("roberta-large", "FacebookAI/roberta-large"), 17
 """Hub names of bert_score's model for English, and the layer whose embeddings are compared."""
-
 NO_BERT_MODEL = (
     f"unavailable: {BERT_NAMES[0]} is not in the hub's local cache; hf download {BERT_NAMES[0]}"
 )
-
 SETTINGS = {
     ROUGE_L: "F of rouge_score, without stemming; of several references the best",
     METEOR: "nltk's, words and punctuation by wordpunct_tokenize; of several references the best",
@@ -39,10 +33,8 @@ SETTINGS = {
     "not rescaled; of several references the best",
 }
 """How each score is computed, for the settings of the report."""
-
 Scores = Float[np.ndarray, "Q"]
 """A score for each text, 0 to 1."""
-
 References = Sequence[Sequence[str]]
 """One or more reference texts for each text."""
 

@@ -38,27 +38,18 @@ PROMPTS = {
     "Medley-Solos-DB": "Which instrument is playing?",
 }
 """The prompt for each data set, by the data set's name."""
-
 PROMPT = "What do you hear in this recording?"
 """The prompt for all other data sets."""
-
 TASK = "Classification"
-
 TEST = "test"
-
 LABEL_TEXTS = {"hiphop": "Hip-hop", "rnb": "R&B"}
 """Answer texts of labels, in lower case, from whose spelling the text does not follow."""
-
 COLUMNS = ("label", "text")
 """Columns of a csv with the answer text of each label."""
-
 OVER_PRIOR, WITH_PRIOR = "prior subtracted", "prior included"
 """Names of the two rules that choose a label."""
-
 ACCURACY, MACRO_F1, CALIBRATION_ERROR = "accuracy", "macro F1", "calibration error"
-
 PUBLISHED = {"GTZAN": 0.657, "Medley-Solos-DB": 0.951}
-
 PUBLISHED_NOTE = "TinyMU (arXiv 2604.15849), zero-shot"
 
 

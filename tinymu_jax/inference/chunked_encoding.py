@@ -29,15 +29,12 @@ Chunking = Literal["precise", "fast", "fast-interleaved"]
 """How a clip is cut into chunks. `precise`: the last chunk ends with the clip, as in the published
 results. `fast`: the last chunk is padded with zeros. `fast-interleaved`: `fast`, with embeddings in
 the order of the published fast mode, which puts column t of chunk c at t * chunks + c."""
-
 ROW_LENGTHS = (1, 2, 4, 8, 16, 24, 32, 48)
 """Numbers of columns, beside a full chunk, to which rows shorter than a chunk are padded. Longer
 rows, a chunk with or without a short tail, are not padded."""
-
 MERGE_SHORT_TAIL = 2
 """Maximum number of columns of a short tail: a last chunk that shares a row with the chunk before,
 so that the weights are read once for both. 10 s are a chunk of 62 columns and a tail of 1."""
-
 MAX_ROWS = 8
 """Maximum number of rows per call of the encoder. On a CPU each call encodes one row, which fills
 all cores; several rows would not fit into the CPU's cache."""

@@ -24,7 +24,6 @@ from tinymu_jax.utils.shapes import round_up
 
 MAX_NEW_TOKENS = 8192
 """Upper limit for `max_new_tokens`: the decoder was trained on sequences of up to this length."""
-
 GREEDY = Sampling()
 
 

@@ -87,10 +87,7 @@ def greedy(logits: Float[Array, "B V"]) -> Int[Array, "B"]:
 
 
 def sample_top_p(
-    logits: Float[Array, "B V"],
-    key: Array,
-    top_p: Float[Array, ""],
-    temperature: Float[Array, ""],
+    logits: Float[Array, "B V"], key: Array, top_p: Float[Array, ""], temperature: Float[Array, ""]
 ) -> Int[Array, "B"]:
     """Samples a token per row: divides the logits by the temperature, then applies top-p.
 
@@ -214,10 +211,8 @@ def decode(
 
 MAX_BATCH = 16
 """Maximum number of prompts that are answered in one compiled call."""
-
 SLOT_STEP = 16
 """Prompts are padded to a multiple of this number of tokens, so that few shapes are compiled."""
-
 CACHE_STEP = 64
 """The key/value cache has space for a multiple of this number of answer tokens."""
 

@@ -14,10 +14,8 @@ import numpy as np
 from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
 WeightDtype = Literal["float32", "bfloat16", "int8"]
-
 FUSED = {"qkv": ("q_proj", "k_proj", "v_proj"), "gate_up": ("gate_proj", "up_proj")}
 """Name of a `JointDense` module -> names of its projections, in the order of their fusion."""
-
 STACKS = ("layers", "blocks")
 """Names of the modules whose weights have a leading layer axis."""
 

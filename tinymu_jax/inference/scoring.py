@@ -31,11 +31,9 @@ from tinymu_jax.utils.shapes import round_up
 
 ROW_LENGTH = 384
 """Decoder positions in a row: enough for two clips of 10 s with two MuChoMusic questions each."""
-
 ROW_STEP, LABEL_STEP = 32, 32
 """The positions of a row and its labels are padded to multiples of these numbers, so that few
 shapes are compiled."""
-
 BUFFER_SIZE = 48
 """Number of groups per device that wait to be packed; a larger buffer makes rows fuller."""
 

@@ -14,10 +14,8 @@ from tinymu_jax.inference.embedder import Embedder
 from tinymu_jax.utils.files import exists, make_folder, read_text, write_text
 
 COLUMNS = ("file", "start", "end", "tag", "probability")
-
 BATCH_SIZE = 32
 """Number of windows that are encoded together."""
-
 MIN_SECONDS = 0.5
 """Minimum length of a window; a shorter rest at the end of a recording is not tagged."""
 

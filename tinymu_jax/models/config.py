@@ -6,9 +6,7 @@ from typing import Literal
 from tinymu_jax.utils.config_base import ConfigBase, nested
 
 ComputeDtype = Literal["float32", "bfloat16"]
-
 Remat = Literal["none", "attention", "full"]
-
 ProjectorKind = Literal["linear", "residual", "transformer"]
 
 
@@ -226,22 +224,15 @@ class TinyMUConfig(ConfigBase):
 
 PUBLISHED = "AndreasXi/TinyMU"
 """Name of the published checkpoint on the Hugging Face hub."""
-
 NANO = "nano"
 """Name of the small checkpoint that the package contains."""
-
 SMOLLM2_PRESETS: dict[str, SmolLM2Config] = {
     "SmolLM2-135M": SmolLM2Config(),
     "SmolLM2-360M": SmolLM2Config(
         width=960, depth=32, num_heads=15, num_kv_heads=5, mlp_width=2560
     ),
     "SmolLM2-1.7B": SmolLM2Config(
-        width=2048,
-        depth=24,
-        num_heads=32,
-        num_kv_heads=32,
-        mlp_width=8192,
-        rope_theta=130_000.0,
+        width=2048, depth=24, num_heads=32, num_kv_heads=32, mlp_width=8192, rope_theta=130_000.0
     ),
 }
 

@@ -8,11 +8,7 @@ from jaxtyping import Array, Bool, Float
 from tinymu_jax.models.config import HeadConfig
 from tinymu_jax.models.layers import Dense
 
-_LINEAR_AXES = {
-    "head/linear/kernel": (None, "classes"),
-    "head/linear/bias": ("classes",),
-}
-
+_LINEAR_AXES = {"head/linear/kernel": (None, "classes"), "head/linear/bias": ("classes",)}
 HEAD_AXES = {
     "audioset": {
         "head/norm/mean": (None,),
@@ -23,7 +19,6 @@ HEAD_AXES = {
     "probe": _LINEAR_AXES,
 }
 """Logical axes of each weight by path, for each `HeadConfig.kind`."""
-
 BATCH_NORM_EPS = 1e-5
 """Epsilon of the AudioSet head's BatchNorm."""
 

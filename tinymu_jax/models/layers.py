@@ -21,13 +21,10 @@ from tinymu_jax.models.matmul import DENSE_OUTPUT, int8_matmul, matmul, matmul_t
 
 MASKED = -1e30
 """Attention score of a masked key; finite, so that a query without visible keys gives no NaN."""
-
 CACHED_SCORES = 3 * 2**17
 """Number of float32 attention scores that fit into a CPU's cache (1.5 MB)."""
-
 QUERY_BLOCK = 128
 """Number of queries that `causal_attention` processes together."""
-
 MAX_UNROLLED_LAYERS = 6
 """Maximum number of layers whose `nn.scan` is unrolled, which avoids copies of activations."""
 
@@ -144,10 +141,7 @@ def attend(
     grouped = query.reshape(batch, num_queries, num_kv_heads, -1, width).transpose(0, 2, 3, 1, 4)
     grouped = (grouped * width**-0.5).reshape(*heads, -1, num_queries, width)
     dtype = jnp.bfloat16 if compute_dtype == "bfloat16" else jnp.float32
-    options = {
-        "precision": jax.lax.Precision.HIGHEST,
-        "preferred_element_type": jnp.float32,
-    }
+    options = {"precision": jax.lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
     scores = jnp.einsum("...GTH,...SH->...GTS", grouped.astype(dtype), key.astype(dtype), **options)
     if mask is not None:
         mask = jnp.broadcast_to(mask[:, None, None], (batch, num_kv_heads, 1, *mask.shape[1:]))

@@ -16,7 +16,6 @@ from tinymu_jax.models.config import LoraConfig, TinyMUConfig
 from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
 Axes = tuple[str | None, ...]
-
 LORA_FROZEN_PARAMS = r"encoder/.*|decoder/(?!.*/lora/[ab]$).*"
 """Value of `OptimConfig.frozen_params` that trains only the projector and the LoRA adapters."""
 

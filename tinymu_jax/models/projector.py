@@ -14,14 +14,12 @@ _LINEAR_AXES = {
     "linear2/kernel": ("mlp", "embed"),
     "linear2/bias": ("embed",),
 }
-
 _RESIDUAL_AXES = {
     "linear1/kernel": ("mlp", "embed"),
     "linear2/kernel": ("embed", "mlp"),
     "norm/scale": ("embed",),
     "norm/bias": ("embed",),
 }
-
 _TRANSFORMER_AXES = {
     "linear/kernel": ("mlp", "embed"),
     "linear/bias": ("embed",),
@@ -43,11 +41,9 @@ _TRANSFORMER_AXES = {
 
 def param_axes(config: ProjectorConfig) -> dict[str, tuple[str | None, ...]]:
     """Returns the logical axes of each projector weight by its path in the stacked layout."""
-    return {
-        "linear": _LINEAR_AXES,
-        "residual": _RESIDUAL_AXES,
-        "transformer": _TRANSFORMER_AXES,
-    }[config.kind]
+    return {"linear": _LINEAR_AXES, "residual": _RESIDUAL_AXES, "transformer": _TRANSFORMER_AXES}[
+        config.kind
+    ]
 
 
 def _torch_linear(

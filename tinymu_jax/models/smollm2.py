@@ -40,7 +40,6 @@ def param_axes(config: SmolLM2Config) -> dict[str, tuple[str | None, ...]]:
 
 
 KeyValue = tuple[Float[Array, "BK S H"], Float[Array, "BK S H"]]
-
 Cache = Any
 """Key/value cache of all layers: a list with a `KeyValue` for each layer (unrolled layout), or one
 `KeyValue` whose arrays have a leading axis L (stacked layout)."""

@@ -36,10 +36,7 @@ class TinyMU(nn.Module):
         self.decoder = SmolLM2(self.config.decoder)
 
     def project(
-        self,
-        vectors: Float[Array, "B A E"],
-        num_vectors: Int[Array, "B"],
-        train: bool = False,
+        self, vectors: Float[Array, "B A E"], num_vectors: Int[Array, "B"], train: bool = False
     ) -> tuple[Float[Array, "B vectors D"], Int[Array, "B"]]:
         """Averages every `config.pooling` encoder vectors, and projects the averages.
 
@@ -81,9 +78,7 @@ class TinyMU(nn.Module):
         # Clips are indexed within their block, so the gather needs no data from other devices.
         audio = constrain(audio, "batch", None, None, None)
         audio_inputs = jax.vmap(lambda clips, clip, vector: clips[clip, vector])(
-            audio,
-            jnp.maximum(rows.clip, 0),
-            jnp.where(rows.clip >= 0, rows.positions, 0),
+            audio, jnp.maximum(rows.clip, 0), jnp.where(rows.clip >= 0, rows.positions, 0)
         ).reshape(*flat, -1)
         text_inputs = self.decoder.embed(rows.tokens.reshape(flat))
         is_audio = (rows.clip >= 0).reshape(flat)[..., None]

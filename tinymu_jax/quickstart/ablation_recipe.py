@@ -34,7 +34,6 @@ class Ablation:
 
 
 FULL = "full"
-
 ABLATIONS = {
     FULL: Ablation("nano's recipe: full fine-tuning", 58.6),
     "lora": Ablation("LoRA, rank 8", 39.9, decoder="lora"),

@@ -34,10 +34,8 @@ COLUMNS = {
     "caption_facts": "captions' facts",
 }
 """Question formats of `Scores`, and the titles of their columns in the table."""
-
 COUNT_FIELD = {MCQ: "choice", YES_NO: "binary", QA: "open"}
 """The field of `SynthesisConfig` that sets the number of questions of each task."""
-
 TABLE, PLOT = "ablations.md", "ablations.png"
 
 

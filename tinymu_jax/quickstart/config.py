@@ -9,10 +9,8 @@ from tinymu_jax.models.config import NANO
 
 RESULTS, TEST_CLIPS = "results", "test_clips"
 """Names of the folders for results and for test clips, inside the output folder."""
-
 TEST_SEED = 1000
 """Seed of the test clips. Seeds of training clips must be smaller, so that the clips differ."""
-
 MIN_CLIPS = 64
 """Smallest allowed number of training clips: one batch of the stage that trains the encoder."""
 

@@ -69,24 +69,19 @@ def model(vocab_size: int) -> TinyMUConfig:
 
 
 MATRICES = r"encoder/(patch_embed|transformer)/.*kernel|projector/.*kernel|decoder/body/.*kernel"
-
 CONSTANT = r"encoder/(pos_embed|log_mel/.*)"
 """Pattern of the names of the encoder's fixed tables, which are never trained."""
-
 OPTIM = OptimConfig(learning_rate=1.5e-3, beta2=0.98, muon_params=MATRICES, muon_learning_rate=0.02)
 
 # Answering by letter is learnt late and suddenly, and never at a low learning rate.
 LETTERS_OPTIM = replace(OPTIM, frozen_params=r"(encoder|projector)/.*", hold_fraction=0.9)
-
 WORDS_OPTIM = replace(LETTERS_OPTIM, hold_fraction=0.4)
-
 LABELS_OPTIM = replace(
     OPTIM,
     muon_learning_rate=0.01,
     hold_fraction=0.5,
     frozen_params=rf"(projector|decoder)/.*|{CONSTANT}",
 )
-
 JOIN_OPTIM = replace(OPTIM, frozen_params=r"(encoder|decoder)/.*")
 
 # Higher learning rates undo what the decoder has learnt from text.
@@ -96,37 +91,26 @@ TUNE_OPTIM = replace(
 
 # A short stage undoes little of it, so a higher learning rate gives a better model.
 SHORT_TUNE_OPTIM = replace(TUNE_OPTIM, learning_rate=2e-3, muon_learning_rate=0.006)
-
 SHORT_TUNE_STEPS = 400
-
 LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS)
-
 MUSIC, LETTER_TEXTS = "music", "letters"
 """Data folders: synthesized music and texts; texts prepared for learning to answer by letter."""
 
 # The formats of answers are learnt best in large batches, audio in many small steps.
 AUDIO_PACKING = PackingConfig(row_length=208, rows=6, max_clips=6, max_labels=64 * 6)
-
 TEXT_PACKING = PackingConfig(row_length=272, rows=16, max_clips=16, max_labels=64 * 16)
-
 LABELS_PACKING = PackingConfig(max_clips=16)
-
 LETTERS, WORDS, LABELS, JOIN, TUNE = "1_letters", "2_words", "3_labels", "4_join", "5_tune"
 """Names of the stages, which train: the decoder on letters, the decoder on all texts, the encoder
 on labels, the projector alone, the projector and the decoder together."""
-
 STEPS_PER_MINUTE = {LETTERS: 225, WORDS: 245, LABELS: 230, JOIN: 550, TUNE: 410}
 """Training steps per minute of each stage on two CPU cores."""
-
 TEXT_FRACTION, MAX_TEXT_MINUTES = 0.46, 5.0
 """Fraction of the training time for the two text stages, and their maximum in minutes."""
-
 LETTERS_FRACTION = 0.5
 """Fraction of the text stages' time for the first one, answering by letter."""
-
 JOIN_FRACTION, MAX_JOIN_MINUTES = 0.11, 1.5
 """Fraction of the training time for the projector's stage, and its maximum in minutes."""
-
 LABELS_FRACTION = 0.63
 """Fraction of the remaining time for the encoder's stage; the last stage gets the rest."""
 

@@ -19,11 +19,9 @@ from tinymu_jax.utils.progress import show_progress
 
 NEW, USUAL, TEST = "new", "usual", "test"
 """Folders of clips: training clips with the new timbre, with any timbre, and test clips with it."""
-
 NEW_CLIPS, USUAL_CLIPS = 320, 960
 """Numbers of training clips with the new timbre and with any timbre. With fewer clips with any
 timbre, the model forgets the instruments that it knew."""
-
 OPEN_QUESTIONS = 6
 """Open questions per clip about its ten or so facts: most clips get one about the instrument."""
 

@@ -16,7 +16,6 @@ FORMATS = {
     "caption_facts": "facts in captions",
 }
 """Question formats of `Scores`, and their titles in the summary."""
-
 Scores = Mapping[str, Any]
 
 

@@ -33,7 +33,6 @@ from tinymu_jax.utils.tree import flatten
 
 CLIPS_PER_MINUTE = 1200
 """Training clips synthesized per minute of training time, up to `MAX_CLIPS` in all."""
-
 MAX_CLIPS = 24_000
 
 

@@ -32,7 +32,6 @@ from tinymu_jax.utils.progress import show_progress
 
 LETTER_TASKS = (MCQ, QA)
 """Tasks of the first stage. Mixed with yes/no and captions, letters are learnt much later."""
-
 TOKENIZER_TEXTS = 2000
 """Number of clip descriptions that the tokenizer is trained on."""
 

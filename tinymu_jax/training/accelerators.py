@@ -42,7 +42,6 @@ _L4 = Chip("L4", 121e12, 24 * GB, 300 * GB, 32 * GB)
 _L40S = Chip("L40S", 362e12, 48 * GB, 864 * GB, 32 * GB)
 _V100 = Chip("V100 SXM", 125e12, 16 * GB, 900 * GB, 150 * GB)
 _T4 = Chip("T4", 65e12, 16 * GB, 320 * GB, 16 * GB)
-
 CHIPS: dict[str, Chip] = {
     "TPU v4": _V4,
     "TPU v5 lite": _V5E,

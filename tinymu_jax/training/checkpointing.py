@@ -15,7 +15,6 @@ from tinymu_jax.utils.tree import Tree
 
 BEST_METRIC = "validation_loss"
 """Metric that selects the best checkpoint: the one with the lowest value is kept."""
-
 COMMITTED = "commit_success.txt"
 """File with which Orbax marks a checkpoint on a bucket as complete."""
 

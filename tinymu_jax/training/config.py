@@ -352,7 +352,6 @@ PRETRAINING = OptimConfig(
     max_grad_norm=3.0,
 )
 """Published optimizer of pre-training: AdamW, with weight decay of biases and norms, too."""
-
 UNUSED = r"predictor/single/.*"
 """Parameters that published checkpoints with several hypotheses hold, but that are not used."""
 

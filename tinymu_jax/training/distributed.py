@@ -27,21 +27,16 @@ from tinymu_jax.utils.tree import flatten
 
 JOIN_TIMEOUT = 300.0
 """Default number of seconds within which all processes must join."""
-
 GRACE = 5.0
 """Seconds that process 0 waits longer than the other processes. It hosts jax's coordination
 service; if the service ended first, jax would abort the others without a message."""
-
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-
 PACKAGE = Path(__file__).parents[1]
-
 LOCAL_FIELDS = (
     "output",
     *(f"data/{name}" for name in ("train", "validation", "labels", "classes")),
 )
 """Config fields that may differ between hosts: the paths of the data and of the run's folder."""
-
 HostFacts = dict[str, Any]
 """Facts that must be equal on all hosts, such as versions and options, by name in messages."""
 

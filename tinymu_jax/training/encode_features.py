@@ -15,11 +15,7 @@ from tinymu_jax.models.matpac import Matpac
 
 
 def encode_features(
-    params: Any,
-    features: Array,
-    lengths: Int[Array, "C"],
-    store: FeatureKind,
-    config: MatpacConfig,
+    params: Any, features: Array, lengths: Int[Array, "C"], store: FeatureKind, config: MatpacConfig
 ) -> tuple[Float[Array, "C A E"], Int[Array, "C"]]:
     """Computes the encoder's embeddings of clips from stored features, in `precise` chunks.
 

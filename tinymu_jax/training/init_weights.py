@@ -137,9 +137,7 @@ def _init_from_parts(config: TrainConfig) -> Checkpoint:
         model, tokenizer = replace(model, decoder=decoder.config), decoder.tokenizer
         parts["decoder"] = decoder.params
     projector = replace(
-        model.projector,
-        input_width=model.encoder.output_width,
-        output_width=model.decoder.width,
+        model.projector, input_width=model.encoder.output_width, output_width=model.decoder.width
     )
     # Parsing the config from a dict raises an error that names sizes that do not fit together.
     model = TinyMUConfig.from_dict(replace(model, projector=projector).to_dict(), "model")

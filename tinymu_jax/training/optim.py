@@ -171,7 +171,6 @@ def _lr_multiplier(config: OptimConfig, path: str) -> float:
 
 LAYERS = re.compile(r"(encoder/)?transformer/blocks/")
 """Matches the start of the paths of the encoder's stacked layers."""
-
 EMBEDDINGS = re.compile(r"(encoder/)?(cls_token|pos_embed|patch_embed/)")
 """Matches the start of the paths of the encoder's parameters before the first layer."""
 

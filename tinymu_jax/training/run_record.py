@@ -18,10 +18,8 @@ from tinymu_jax.utils.tree import flatten
 
 CHECKPOINTS = "checkpoints"
 """Subfolder of a run's folder for checkpoints, unless the config names another folder."""
-
 FORMAT = 2
 """Version of the formats of run.json and of the checkpoints."""
-
 FREE_FIELDS = (
     "output",
     "mesh",

@@ -56,7 +56,6 @@ class StepContext(NamedTuple):
 
 LossFn = Callable[[Tree, Tree, Any, StepContext], LossSum]
 """(trained parameters, frozen parameters, batch, context) -> loss summed over the batch."""
-
 PostUpdate = Callable[[TrainState, Any, Array], tuple[TrainState, Mapping[str, Array]]]
 """(state before the step, `LossSum.aux` summed over the batch, number of targets) -> (the state
 with updated `aux_state` and unchanged params, further metrics by name)."""

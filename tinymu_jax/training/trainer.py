@@ -20,7 +20,6 @@ from tinymu_jax.utils.files import write_json
 from tinymu_jax.utils.progress import ProgressDisplay
 
 FAULT_FILE = "not_finite.json"
-
 UNHEALTHY_LOGS = 3
 """Consecutive logged steps with a problem before a warning; first steps often have problems."""
 

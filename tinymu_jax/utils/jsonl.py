@@ -12,7 +12,6 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists, make_folder
 
 Record = TypeVar("Record")
-
 KEY = "key"
 
 

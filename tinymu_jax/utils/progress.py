@@ -11,7 +11,6 @@ from tinymu_jax.utils.numbers import clock
 
 LINE_EVERY = 30.0
 """Seconds between lines of progress if stderr is not a terminal."""
-
 Progress = Callable[[int, int], Any]
 """Function of (done, total) that long-running work calls as it advances."""
 

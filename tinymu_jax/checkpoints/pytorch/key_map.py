@@ -29,18 +29,14 @@ def _kernel_to_patches(kernel: np.ndarray) -> np.ndarray:
 
 
 SAME = WeightLayout(lambda weight: weight, lambda weight: weight)
-
 LINEAR = WeightLayout(np.transpose, np.transpose)
 """Layout of a linear layer: (out, in) in PyTorch, (in, out) in the parameter tree."""
-
 PATCH = WeightLayout(lambda weight: weight.reshape(len(weight), -1).T, _kernel_to_patches)
 """Layout of patch embeddings: (out, 1, side, side) in PyTorch, (side * side, out) in the tree."""
-
 INTEGER = WeightLayout(
     lambda weight: weight.astype(np.int32), lambda weight: weight.astype(np.int64)
 )
 """Layout of a counter: int64 in PyTorch, int32 in the parameter tree."""
-
 LOSSLESS = {"float32": ("float32", "float16", "bfloat16"), "int32": ("int32", "int64")}
 """Dtypes of files that each parameter dtype (the key) holds exactly (int64: checked by value)."""
 

@@ -26,7 +26,6 @@ from tinymu_jax.models.config import HeadConfig, MatpacConfig
 from tinymu_jax.utils.tree import Tree
 
 _BLOCK = "student_encoder.blocks.{n}"
-
 BLOCK_RULES = [
     *norm("blocks/norm1", "norm1"),
     *linear("blocks/attn/qkv", "attn.qkv"),
@@ -36,7 +35,6 @@ BLOCK_RULES = [
     *linear("blocks/mlp/fc2", "mlp.fc2"),
 ]
 """Key map of a transformer's blocks, without prefixes; pre-training has two more transformers."""
-
 ENCODER_RULES = [
     KeyRule("cls_token", "cls_token"),
     KeyRule("pos_embed", "pos_embed"),
@@ -45,12 +43,10 @@ ENCODER_RULES = [
     *(rule.under("transformer", _BLOCK) for rule in BLOCK_RULES),
     *norm("transformer/norm", "student_encoder.norm"),
 ]
-
 FRONT_END_RULES = [
     KeyRule("log_mel/window", "log_mel.MelSpectrogram.spectrogram.window"),
     KeyRule("log_mel/filterbank", "log_mel.MelSpectrogram.mel_scale.fb"),
 ]
-
 HEAD_RULES = {
     "audioset": [
         KeyRule("head/norm/mean", "head_norm.running_mean"),
@@ -60,7 +56,6 @@ HEAD_RULES = {
     ],
     "probe": linear("head/linear", "probe"),
 }
-
 TRAINING_KEYS = ("mcl_heads.", "cls_student_head.", "cls_head_loss.", "decoder.")
 
 

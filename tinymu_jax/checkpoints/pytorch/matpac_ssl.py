@@ -24,7 +24,6 @@ from tinymu_jax.models.config import SelfSupervisedConfig
 
 TEACHERS = ("_ema", "_cls_head_ema")
 """Keys of a pre-training checkpoint whose values are the state dicts of the two teachers."""
-
 CENTRE = WeightLayout(lambda weight: weight.reshape(-1), lambda weight: weight.reshape(1, 1, -1))
 
 

@@ -38,11 +38,8 @@ STORAGES = {
     "ByteStorage": np.dtype(np.uint8),
     "BoolStorage": np.dtype(np.bool_),
 }
-
 _OLD_MODULES = {"__builtin__": "builtins", "numpy.core.multiarray": "numpy._core.multiarray"}
-
 _ZIP_START = b"PK\x03\x04"
-
 _LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # the magic number before 1.6
 
 # Allowed opcodes: they build plain values, look up a global through find_class, or call a global

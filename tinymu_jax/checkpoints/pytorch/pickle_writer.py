@@ -18,15 +18,10 @@ _ALIGNMENT = 64  # bytes, as in torch.save: tensors in a memory-mapped file are 
 
 # Objects that the pickler writes as a global, which need not be importable, and as a storage.
 _Global = namedtuple("_Global", "module name")
-
 _Storage = namedtuple("_Storage", "tag type key location numel")
-
 _STORAGE_GLOBALS = {dtype: _Global("torch", name) for name, dtype in STORAGES.items()}
-
 _REBUILD_TENSOR = _Global("torch._utils", "_rebuild_tensor_v2")
-
 _ENCODE = _Global("_codecs", "encode")
-
 _WRITABLE = (dict, OrderedDict, list, tuple, str, int, float, bool, type(None))
 
 

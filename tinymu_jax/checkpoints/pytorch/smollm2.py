@@ -33,7 +33,6 @@ from tinymu_jax.utils.files import (
 )
 
 _LAYER = "layers.{n}"
-
 RULES = [
     KeyRule("embed_tokens/embedding", "embed_tokens.weight"),
     *(
@@ -53,10 +52,8 @@ RULES = [
     *norm("body/norm", "norm", bias=False),
 ]
 """Key map of a Llama decoder without its output layer; keys have no prefix `model.`."""
-
 FOLDER_RULES = [rule._replace(key=f"model.{rule.key}") for rule in RULES]
 """Key map of the state dict in a SmolLM2 folder; keys have the prefix `model.`."""
-
 _SIZE_NAMES = {
     "vocab_size": "vocab_size",
     "hidden_size": "width",

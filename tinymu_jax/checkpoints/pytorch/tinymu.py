@@ -26,14 +26,11 @@ from tinymu_jax.models.config import (
 from tinymu_jax.utils.files import exists, read_text
 
 ENCODER, PROJECTOR, DECODER = "audio_encoder.enc", "projector", "text_decoder.lm.model"
-
 TIES = {
     "text_decoder.lm.lm_head.weight": f"{DECODER}.embed_tokens.weight",
     "text_decoder.embed_fn.weight": f"{DECODER}.embed_tokens.weight",
 }
-
 _PREFIX_LAYER = "transformer.layers.{n}"
-
 PROJECTOR_RULES = {
     "linear": linear("linear1", "linear1") + linear("linear2", "linear2"),
     "residual": (
@@ -53,7 +50,6 @@ PROJECTOR_RULES = {
         *linear("layers/mlp/fc2", f"{_PREFIX_LAYER}.mlp.fc2"),
     ],
 }
-
 PUBLISHED_NAMES = {
     "pooling": "ds_rate",
     "max_text_tokens": "max_text_token_len",
@@ -63,13 +59,11 @@ PUBLISHED_NAMES = {
     "output_width": "d_out",
 }
 """Names in the published yaml by field of `TinyMUConfig` and `ProjectorConfig`."""
-
 PROJECTOR_KINDS = {
     "linearprojector": "linear",
     "reslinearprojector": "residual",
     "transformerprojector": "transformer",
 }
-
 PUBLISHED_KINDS = {kind: name for name, kind in PROJECTOR_KINDS.items()}
 
 

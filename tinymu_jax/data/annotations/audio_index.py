@@ -10,7 +10,6 @@ from tinymu_jax.errors import InputError
 
 MUSICCAPS = "musiccaps"
 """Data set whose clip identifiers consist of a YouTube id, "_" and the clip's first second."""
-
 _CAPS_FILE = re.compile(r"\[?(.{11})\]?-\[\d+-\d+\]")
 """Matches the file names that MuChoMusic gives to MusicCaps clips, such as "[id]-[30-40]"."""
 

@@ -10,22 +10,15 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import read_json_list
 
 NAME = "AudioSet"
-
 LICENCE = "CC BY 4.0, ontology CC BY-SA 4.0"
-
 MUSIC = "/m/04rlf"
 """Identifier of AudioSet's class Music."""
-
 NOT_USED = "blacklist"
 """Value in a class's `restrictions`: AudioSet labels no segment with the class."""
-
 COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
-
 TEST_SETS = {"eval_segments.csv": ("AudioSet eval",)}
 """Names of the test sets that the segments of a csv belong to, by the csv's file name."""
-
 _SEGMENTS = f"name a csv of AudioSet's segments ({', '.join(COLUMNS)})"
-
 _ONTOLOGY = "name AudioSet's ontology.json"
 
 

@@ -7,22 +7,11 @@ Readers (`tinymu_jax.data.annotations.registry`) return the data set's own label
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-CATEGORIES = (
-    "instrument",
-    "genre",
-    "mood",
-    "tempo",
-    "voice",
-    "rhythm",
-    "production",
-    "function",
-)
+CATEGORIES = ("instrument", "genre", "mood", "tempo", "voice", "rhythm", "production", "function")
 """Categories of tags. Production: how a recording sounds or was made (live, distorted, dry);
 function: the purpose of the music, or the place where it is heard."""
-
 UNSORTED = ""
 """Category of all labels of a data set without categories, until the vocabulary sorts them."""
-
 Tags = Mapping[str, tuple[str, ...]]
 """A recording's labels, by category."""
 

@@ -14,9 +14,7 @@ from tinymu_jax.data.annotations.tables import (
 )
 
 NAME = "FMA"
-
 TRACKS, GENRES = "tracks.csv", "genres.csv"
-
 COLUMNS = (
     "track_id",
     "track/genre_top",

@@ -15,14 +15,10 @@ from tinymu_jax.data.annotations.tables import (
 )
 
 NAME = "MTG-Jamendo"
-
 LICENCE = "CC BY-NC-SA 4.0"
-
 COLUMNS = ("TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS")
-
 KINDS = {"genre": "genre", "instrument": "instrument", "mood/theme": "mood"}
 """Category of a tag, by the tag's prefix: the part before `---`."""
-
 _REMEDY = f"name a tsv of MTG-Jamendo ({', '.join(COLUMNS)})"
 
 

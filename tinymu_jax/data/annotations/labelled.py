@@ -12,11 +12,8 @@ from tinymu_jax.data.annotations.tables import read_rows
 from tinymu_jax.errors import InputError
 
 FILE_COLUMNS, LABEL_COLUMNS = ("file", "file_name"), ("label", "labels")
-
 LABEL_SEPARATOR = ";"
-
 SPLITS = ("train", "valid", "test")
-
 SPLIT_ALIASES = {"val": "valid", "validation": "valid", "dev": "valid", "eval": "test"}
 
 

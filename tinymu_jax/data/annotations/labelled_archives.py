@@ -20,17 +20,14 @@ from tinymu_jax.utils.files import exists, read_text
 
 MTT_TAGS = 50
 """Number of MagnaTagATune's most frequent tags; a probe predicts only these."""
-
 MTT_SPLITS = {
     **dict.fromkeys("0123456789ab", "train"),
     "c": "valid",
     **dict.fromkeys("def", "test"),
 }
 """MagnaTagATune's splits, by the name of the folder that holds the recordings."""
-
 MIN_RELEVANCE = 0.5
 """Relevance, 0 to 1, from which an instrument in an OpenMIC recording counts as present."""
-
 _REMEDY = "name the folder that the data set's archives were unpacked to"
 
 

@@ -8,14 +8,10 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists
 
 NAME = "MagnaTagATune"
-
 LICENCE = "CC BY-NC-SA 3.0"
-
 ANNOTATIONS, INFO = "annotations_final.csv", "clip_info_final.csv"
-
 OTHER_COLUMNS = ("clip_id", "mp3_path")
 """Columns of annotations_final.csv that are not tags."""
-
 _REMEDY = f"name MagnaTagATune's {ANNOTATIONS}, whose fields stand between tabs"
 
 

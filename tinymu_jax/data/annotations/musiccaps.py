@@ -6,9 +6,7 @@ from tinymu_jax.data.annotations.clip import UNSORTED, AnnotatedClip
 from tinymu_jax.data.annotations.tables import Source, TableRow, read_rows, unique_clips
 
 NAME = "MusicCaps"
-
 LICENCE = "CC BY-SA 4.0"
-
 COLUMNS = (
     "ytid",
     "start_s",
@@ -18,7 +16,6 @@ COLUMNS = (
     "is_balanced_subset",
     "is_audioset_eval",
 )
-
 TEST_SETS = {"is_audioset_eval": "AudioSet eval", "is_balanced_subset": "MusicCaps balanced"}
 """Column of musiccaps-public.csv -> name of the test set of the clips for which it is True."""
 

@@ -15,7 +15,6 @@ from tinymu_jax.errors import InputError
 
 AUDIOSET = "audioset"
 """Name of the source that is read with an ontology in addition to its table."""
-
 READERS: Mapping[str, Callable[..., Source]] = {
     "musiccaps": read_musiccaps,
     "magnatagatune": read_magnatagatune,

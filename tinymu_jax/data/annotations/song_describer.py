@@ -6,9 +6,7 @@ from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.annotations.tables import Source, TableRow, read_rows, unique_clips
 
 NAME = "Song Describer"
-
 LICENCE = "CC BY-SA 4.0"
-
 COLUMNS = ("caption_id", "track_id", "caption", "artist_id", "path")
 
 

@@ -12,7 +12,6 @@ from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.errors import InputError
 
 TAB = "\t"
-
 Lines = Iterator[tuple[int, list[str]]]
 """For each row of a table: the number of the row's first line, from 1, and the row's cells."""
 

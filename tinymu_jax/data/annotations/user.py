@@ -17,17 +17,12 @@ from tinymu_jax.data.annotations.tables import (
 from tinymu_jax.errors import InputError
 
 CAPTION_SEPARATOR = "|"
-
 GENRE_SEPARATORS = re.compile(r"[;/,]")
 """Matches a separator between two genres in the genre tag of an audio file."""
-
 TAG_COLUMNS = {UNSORTED: "tags"} | {category: category for category in CATEGORIES}
 """Name of the csv column that holds a category's labels, by category."""
-
 OTHER_COLUMNS = ("clip", "start", "end", "artist", "licence", "caption", "not", "exhaustive")
-
 COLUMNS = (*FILE_COLUMNS, *OTHER_COLUMNS, *TAG_COLUMNS.values())
-
 _REMEDY = f"name a csv with file (or file_name) and any of {', '.join(COLUMNS[2:])}"
 
 

@@ -9,21 +9,15 @@ from tinymu_jax.data.synthetic.facts import Facts
 from tinymu_jax.data.synthetic.instruments import INSTRUMENTS, Samples, hat, kick, noise, snare
 
 TEMPO_BPM = {"slow": (70, 82), "medium": (104, 118), "fast": (150, 170)}
-
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
-
 TONICS = {"low": 64, "high": 82}
 """MIDI note of each register's lowest tonic."""
-
 KEYS = (0, 2, 4)
 """Possible tonics in semitones above a register's lowest tonic. They differ by whole tones, so that
 the major third of one key is never the minor third of another."""
-
 FIRST, HALF, WEAK = 1.0, 0.7, 0.3
 """Loudness of notes on a bar's first beat, on the third of four beats, and on all other beats."""
-
 BARS = {"three": (FIRST, WEAK, WEAK), "four": (FIRST, WEAK, HALF, WEAK)}
-
 CHORD = (0, 2, 4, 7, 9)
 """Scale degrees, above the tonic, of the chord tones that melodies consist of."""
 

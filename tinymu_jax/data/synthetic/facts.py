@@ -19,11 +19,9 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "room": ("dry", "room"),
 }
 """Name of each fact -> its possible values."""
-
 NEW_TIMBRE = "accordion"
 """A timbre to finetune a trained model on. Clips have this timbre only on request, but texts name
 it, so that the model knows the word "accordion" and not the sound."""
-
 HELD_OUT = 8
 """One in `HELD_OUT` combinations of fact values is reserved for tests."""
 
@@ -50,10 +48,7 @@ def is_held_out(facts: Facts) -> bool:
 
 
 def draw_facts(
-    rng: np.random.Generator,
-    held_out: bool,
-    timbre: str | None = None,
-    extra: tuple[str, ...] = (),
+    rng: np.random.Generator, held_out: bool, timbre: str | None = None, extra: tuple[str, ...] = ()
 ) -> Facts:
     """Draws a clip's facts from the combinations reserved for tests (`held_out`), or all others.
 

@@ -46,25 +46,14 @@ from tinymu_jax.utils.process_pool import worker_pool
 from tinymu_jax.utils.progress import Progress, no_progress
 
 CLIPS, TEXTS = "clips", "texts"
-
-LISTS = {
-    CAPTIONING: "captioning.json",
-    QA: "qa.json",
-    MCQ: "mcq.json",
-    YES_NO: "binary.json",
-}
+LISTS = {CAPTIONING: "captioning.json", QA: "qa.json", MCQ: "mcq.json", YES_NO: "binary.json"}
 """File name of the list of questions about clips, by task."""
-
 TEXT_LISTS = {task: f"texts_{name}" for task, name in LISTS.items()}
 """File name of the list of questions about texts, by task."""
-
 TEXT_MIX = QuestionMix(captions=1, open=2, choice=4, binary=8)
 """Numbers of questions about a text: most are in the formats that take longest to learn."""
-
 FACTS_FILE, DONE_FILE = "facts.csv", "synthetic.json"
-
 STARTED_FILE = "synthesizing.json"
-
 FORMAT = 1
 
 

@@ -13,10 +13,8 @@ from jaxtyping import Float32
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
 
 Samples = Float32[np.ndarray, "n"]
-
 TABLE = 2048
 """Number of samples in a wavetable's period."""
-
 HIGHEST = 7600.0
 """Highest frequency of a note's harmonics, in Hz."""
 
@@ -201,7 +199,6 @@ def accordion(frequency: float, count: int, rng: np.random.Generator) -> Samples
 
 
 Instrument = Callable[[float, int, np.random.Generator], Samples]
-
 INSTRUMENTS: Mapping[str, Instrument] = {
     instrument.__name__: instrument
     for instrument in (pluck, organ, flute, brass, bell, bass, square, voice, accordion)

@@ -28,7 +28,6 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     "room": {"dry": "dry", "room": "echoing"},
 }
 """Name of each fact -> value -> the word for it in questions and answers; all words differ."""
-
 OPEN: Mapping[str, Sequence[str]] = {
     "timbre": ("What instrument is playing?", "Which instrument do you hear?", "What plays?"),
     "drums": ("Drums or drumless?", "Drumless or drums?", "With drums or drumless?"),
@@ -46,7 +45,6 @@ OPEN: Mapping[str, Sequence[str]] = {
     "room": ("Dry or echoing?", "How does the room sound?", "How are the acoustics?"),
 }
 """Name of each fact -> wordings of open questions, whose answer is the word for a value."""
-
 BINARY: Mapping[str, Sequence[str]] = {
     "timbre": ("Is it {}?", "Do you hear {}?", "Is the instrument {}?"),
     "drums": ("Is it {}?", "Is the music {}?"),
@@ -60,10 +58,8 @@ BINARY: Mapping[str, Sequence[str]] = {
     "room": ("Is it {}?", "Is the room {}?"),
 }
 """Name of each fact -> wordings of yes/no questions; {} stands for the word for a value."""
-
 CHOICE: Sequence[str] = ("Which is right?", "Which fits?", "What do you hear?")
 """Wordings of multiple-choice questions; the options follow."""
-
 CAPTION: Mapping[str, Sequence[str]] = {
     "Caption the music": ("timbre", "drums", "tempo", "dynamics", "room"),
     "Describe the melody.": ("timbre", "contour", "register", "mode", "metre", "voices"),

@@ -33,10 +33,8 @@ from tinymu_jax.evaluation.tables import (
 )
 
 BY_LABEL = (KNOWLEDGE, REASONING, GENRE, DATASET)
-
 ACCURACY, BASELINES, CHOSEN = "accuracy", "baselines", "chosen"
 """Keys of the tables that do not belong to a kind of label in `BY_LABEL`."""
-
 TITLES = {
     ACCURACY: (
         "Accuracy by rule",
@@ -56,12 +54,9 @@ TITLES = {
     ),
 }
 """Title and note of each table, in the order of the report."""
-
 PUBLISHED = {ACCURACY: 0.586, KNOWLEDGE: 0.583, REASONING: 0.596}
 """Published fractions by the names of the headline's metrics."""
-
 PUBLISHED_NOTE = "TinyMU (arXiv 2604.15849) on all of MuChoMusic"
-
 QUESTIONS = 1187
 """Number of questions of MuChoMusic; results on fewer or more are not compared with PUBLISHED."""
 

@@ -15,17 +15,12 @@ from tinymu_jax.utils.files import read_text
 
 KINDS = ("right", "incorrect but related", "correct but unrelated", "incorrect and unrelated")
 """Kinds of options in MuChoMusic, in the order of the csv's columns `ANSWERS`."""
-
 ANSWERS = ("correct_answer", *(f"distractor_{number}_answer" for number in (1, 2, 3)))
-
 KNOWLEDGE, REASONING, GENRE, DATASET = "knowledge", "reasoning", "genre", "dataset"
 """Names of the kinds of labels that a question may have."""
-
 COLUMNS = {KNOWLEDGE: "music_knowledge", REASONING: "music_reasoning", GENRE: "genre"}
 """The csv's column of each kind of label."""
-
 NEEDED = ("question", *ANSWERS, "dataset", "dataset_identifier", *COLUMNS.values())
-
 FIELDS = ("audio", "question", "choices", "answer")
 """Keys of a question in JSONL."""
 

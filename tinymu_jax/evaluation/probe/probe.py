@@ -20,10 +20,8 @@ from tinymu_jax.errors import InputError
 
 VALIDATION_FRACTION = 0.1
 """Fraction of the training recordings for validation, if a data set has no validation split."""
-
 MIN_EPOCH_STEPS = 20
 """Minimum number of steps of an epoch; over a small data set, an epoch makes several passes."""
-
 MIN_STD = 1e-6
 """Dimensions of the embeddings with a smaller standard deviation are ignored."""
 
@@ -221,11 +219,7 @@ def _batches(rng: np.random.Generator, number: int, batch: int) -> Int[np.ndarra
 
 @partial(jax.jit, static_argnames="multi_label")
 def _loss(
-    params: Any,
-    x: Float[Array, "R E"],
-    labels: Array,
-    known: Array,
-    multi_label: bool,
+    params: Any, x: Float[Array, "R E"], labels: Array, known: Array, multi_label: bool
 ) -> Float[Array, ""]:
     """Returns the mean softmax cross-entropy; for several labels, the binary over known labels."""
     logits = x @ params[0] + params[1]

@@ -31,10 +31,8 @@ from tinymu_jax.utils.files import (
 from tinymu_jax.utils.progress import Progress, no_progress
 
 INFO_FILE = "vectors.json"
-
 BATCH_SIZE = 16
 """Recordings in one call of the encoder."""
-
 FILE_SIZE = 256
 """Mean embeddings in one file."""
 

@@ -16,10 +16,8 @@ from tinymu_jax.evaluation.results import EvalResult
 from tinymu_jax.utils.files import make_folder, read_json_object, write_json, write_text
 
 JSON_FILE, TEXT_FILE, PAGE_FILE = "report.json", "report.md", "report.html"
-
 FORMAT = 2
 """Version of the format of report.json."""
-
 REMEDY = "write it again with this version's `tinymu evaluate`"
 
 

@@ -24,10 +24,8 @@ from tinymu_jax.utils.numbers import percent
 
 SERIES_COLOURS = ("#0b62a8", "#c24e00", "#00795a", "#96407c", "#7a6200", "#4a4fb5")
 """Colours of the series of a chart; further series repeat them with other dashes."""
-
 INK, QUIET, RULE, BASELINE = "#1b1e23", "#555c66", "#d5d9df", "#70757d"
 HEAT, CARD, PAPER = "#6aa6de", "#f5f6f8", "#fefefe"
-
 CSS_VARIABLES = {colour: f"var(--s{number})" for number, colour in enumerate(SERIES_COLOURS)} | {
     INK: "var(--ink)",
     QUIET: "var(--quiet)",
@@ -38,7 +36,6 @@ CSS_VARIABLES = {colour: f"var(--s{number})" for number, colour in enumerate(SER
     PAPER: "var(--paper)",
 }
 """The CSS variable that replaces each colour in the SVG."""
-
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -67,17 +64,12 @@ STYLE: dict[str, Any] = {
     "ytick.labelsize": 9,
     "ytick.major.size": 0,
 }
-
 DASHES = ("-", (0, (4, 2)), (0, (1.5, 2)), (0, (5, 2, 1.5, 2)))
-
 LINE_HEIGHT = 10.5
 """Distance from one line of text to the next, in points."""
-
 RADAR_AXES = range(3, 17)
 """The numbers of axes for which a radar chart is drawn; the labels of more would overlap."""
-
 MAX_CONFUSION_LABELS = 40
-
 TOOLTIP = "tooltip:"
 """Prefix of an artist's id (`gid`); the rest of the id becomes a tooltip in the SVG."""
 

@@ -10,7 +10,6 @@ from tinymu_jax.evaluation.results import EvalResult, Radar, Table
 
 BASELINE = "blind"
 """Beginning of the name of each radar series that is a baseline."""
-
 Titled = TypeVar("Titled", Table, Radar)
 Key = TypeVar("Key")
 

@@ -34,17 +34,12 @@ from tinymu_jax.evaluation.results import Metric, Table
 from tinymu_jax.utils.numbers import NOT_AVAILABLE, number
 
 FOLDER = Path(__file__).parent
-
 BAR_ROWS = range(2, 41)
 """The numbers of rows for which a table gets a bar chart."""
-
 MAX_BAR_COLUMNS = 4
-
 MAX_MATRIX_LABELS = 12
 """Of a confusion matrix with more labels, Markdown lists only the most frequent mistakes."""
-
 MARKDOWN_CHARACTERS = re.compile(r"([\\`*_\[\]|~])")
-
 Rows = Sequence[tuple[str, Sequence[Metric | None]]]
 Draw = Callable[[charts.Chart], Markup]
 

@@ -11,7 +11,6 @@ from tinymu_jax.utils.numbers import NOT_AVAILABLE, number, percent
 
 LEGEND = "Fractions are in percent, with 95 % confidence intervals in brackets."
 DIFFERENCE_LEGEND = "A difference is the second checkpoint minus the first."
-
 MAX_MISTAKES = 30
 """Maximum number of mistakes listed for a confusion matrix with too many labels."""
 

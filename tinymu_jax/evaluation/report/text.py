@@ -5,7 +5,6 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 """Pattern of the characters that neither HTML nor XML allows."""
-
 FOLDERS = re.compile(r"(?<![\w/.:<])(?:/|[A-Za-z]:\\)(?:[^/\\\s'\"]+[/\\])+(?=[^/\\\s'\"])")
 """Pattern of the folders of an absolute path inside running text."""
 

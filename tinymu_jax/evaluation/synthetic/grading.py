@@ -12,14 +12,11 @@ from tinymu_jax.evaluation.answer_parsing import most_probable, read_letter, rea
 from tinymu_jax.evaluation.synthetic.items import SyntheticItem
 
 CHOICE, CHOICE_SCORED, BINARY, OPEN = "mcq", "mcq_scored", "binary", "qa"
-
 CAPTION, CAPTION_FACTS = "caption_timbre", "caption_facts"
-
 FORMATS = (CHOICE, CHOICE_SCORED, BINARY, OPEN, CAPTION, CAPTION_FACTS)
 """Formats by which scores are averaged. Multiple choice is scored by the generated letter and by
 the options' likelihoods; captions by the timbre that they name, and by all facts that they state.
 """
-
 FORMAT_OF = {MCQ: CHOICE, YES_NO: BINARY, QA: OPEN, CAPTIONING: CAPTION}
 
 

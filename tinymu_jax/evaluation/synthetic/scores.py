@@ -9,7 +9,6 @@ from tinymu_jax.evaluation.synthetic.grading import BINARY, CHOICE, FORMATS, OPE
 
 BASELINES = ("most_frequent", "shortest_option", "no_audio", "other_clip")
 """Fields of `Score` with the baselines' fractions."""
-
 BY_FACT_FORMATS = (CHOICE, BINARY, OPEN)
 """The question formats over which the scores by fact are averaged."""
 
@@ -119,7 +118,6 @@ COLUMNS = {
     "other_clip": "next clip",
 }
 """Fields of `Score`, and the titles of their columns in the text tables."""
-
 NAME_WIDTH = 15
 
 

@@ -9,7 +9,6 @@ from tinymu_jax.models.matpac_ssl.student_teacher import MetricSums
 
 MAX_WIN_RATE = 0.98
 """Fraction of patches won by one hypothesis, above which the other hypotheses have collapsed."""
-
 MIN_CLASS_PERPLEXITY = 2.0
 """Perplexity of the teacher's mean class probabilities, below which the classes have collapsed."""
 

@@ -28,14 +28,11 @@ from tinymu_jax.qa_builder.questions.item import RULE
 
 ID, TEXT, ARTIST = KINDS = ("id", "text", "artist")
 MIN_WORDS = 12
-
 MAX_EXAMPLES = 20
 """Maximum number of examples in a report for each test set and kind of leak."""
-
 Finder = Callable[[Mapping[str, Any]], Iterable[tuple[int, str]]]
 """Function from a record to the test sets that it leaks from: pairs of a test set's index and the
 matching identifier, text or artist."""
-
 _LETTER = re.compile(r"^\s*\(?[A-D]\)\s*")
 _QUESTION = re.compile(r"\bquestion\s*:", re.IGNORECASE)
 _OPTIONS = re.compile(r"\boptions?\s*:|\([A-D]\)|\n\s*[A-D][.)]\s", re.IGNORECASE)

@@ -17,17 +17,13 @@ from tinymu_jax.qa_builder.contamination.near_duplicates import ngrams, plain_wo
 from tinymu_jax.qa_builder.questions.item import WRITER, QAItem
 
 MIN_SIMILARITY, NGRAM, MIN_WORDS = 0.9, 3, 8
-
 BANDS, ROWS = 16, 4
 """Numbers of bands and of rows per band in MinHash LSH, which misses one in 20 million pairs with a
 similarity of `MIN_SIMILARITY`. The pairs of texts that it finds are then compared exactly."""
-
 SEED = 1
-
 MAX_EXAMPLES = 20
 """Maximum number of examples in a report for each kind of duplicate. They are the first in
 alphabetical order, so that reports on parts of a set can be merged."""
-
 EXACT, NEAR = "exact", "near"
 
 

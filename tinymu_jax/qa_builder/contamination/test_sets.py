@@ -20,29 +20,22 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import read_text
 
 AUDIOSET_EVAL, GTZAN, MUCHOMUSIC = "AudioSet eval", "GTZAN", "MuChoMusic"
-
 CAPS_SETS = {
     "is_balanced_subset": "MusicCaps balanced",
     "is_audioset_eval": "MusicCaps/AudioSet eval",
 }
 """Names of the test sets in MusicCaps, by the column that marks their clips. AudioSet's own list of
 its evaluation set has more clips, but no captions."""
-
 OPTIONS = ("correct_answer", *(f"distractor_{number}_answer" for number in (1, 2, 3)))
 QUESTION_COLUMNS = ("question", *OPTIONS, "dataset", "dataset_identifier")
-
 QUESTION_FIELDS = ("audio", "question", "choices", "answer")
 """Keys of the object in each line of a jsonl file of MuChoMusic's questions."""
-
 JAMENDO_DATASETS = ("jamendo", "songdescriber", "sdd", "muchomusic")
 """Parts of the names (letters only) of data sets that number recordings by Jamendo track id."""
-
 OTHER_NUMBERS = ("fma", "freemusicarchive", "magnatagatune")
 """Beginnings of the names (letters only) of data sets that number recordings in other ways."""
-
 MIN_DIGITS = 6
 """Minimum number of digits of a file name that counts as a Jamendo track id in other data sets."""
-
 UNKNOWN_ARTISTS = frozenset(
     (
         *("unknown", "unknown artist", "various", "various artist", "various artists", "v a"),
@@ -51,16 +44,13 @@ UNKNOWN_ARTISTS = frozenset(
     )
 )
 """Normalized names that stand for an unknown artist."""
-
 _AUDIO = re.compile(r"\.(wav|flac|ogg|opus|mp3|m4a|aac|au|npy|npz|json)$", re.IGNORECASE)
 _YOUTUBE = re.compile(r"(?=([A-Za-z0-9_-]{11}))")
 _TRACK = re.compile(r"(track_(?=\d{7}))?0*(\d+)(?:\.2min|\.low)?")
-
 _GTZAN = re.compile(
     r"(?<![a-z])(blues|classical|country|disco|hiphop|jazz|metal|pop|reggae|rock)"
     r"([._ -]?)(\d{5})(?!\d)"
 )
-
 _JAMENDO_ARTIST = re.compile(r"(artist_(?=\d{6}))?0*(\d+)")
 _COLLABORATION = re.compile(r";|\b(?:feat|ft|featuring)\b\.?", re.IGNORECASE)
 OptionalPath = str | Path | None

@@ -13,10 +13,8 @@ from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary, flatten_tags
 
 MAX_WORDS = 60
 """Maximum number of words of a caption, question or answer."""
-
 CHECKED_CATEGORIES = ("instrument", "genre", "voice")
 """Categories of tags that a text may name only if the clip's tags or captions name them."""
-
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
@@ -39,14 +37,12 @@ SCHEMA: Mapping[str, Any] = {
     "additionalProperties": False,
 }
 """JSON schema of the language model's answer to a request."""
-
 _FENCE = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.DOTALL | re.IGNORECASE)
 _YES_NO = re.compile(r"(yes|no)\s*([.,;:!-]|$)", re.IGNORECASE)
 _DIGITS = re.compile(r"\d+(?:[.,:/]\d+)*")
 _METADATA = re.compile(
     r"\b(tags?|tagged|captions?|captioned|metadata|descriptions?|annotat\w+|labell?ed)\b"
 )
-
 _TO_NINETEEN = (
     *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
     *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
@@ -60,7 +56,6 @@ _NUMBERS = {
     "thousand": "1000",
 }
 """Digits of number words. "one" is missing because it is usually a pronoun."""
-
 Fault = tuple[str, str]
 """The reason to reject a text, and the tag, number or word in the text that is the reason."""
 

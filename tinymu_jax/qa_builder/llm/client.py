@@ -10,13 +10,10 @@ from tinymu_jax.errors import InputError, reason_of
 
 SCHEMA_REJECTED = (400, 422)
 """HTTP status codes with which servers reject a request for structured output."""
-
 MIN_KEY_LENGTH = 8
 """Minimum length of an API key that is removed from error messages; shorter keys are no secrets."""
-
 MALFORMED = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)
 """Exceptions that malformed responses cause; the openai package does not validate responses."""
-
 T = TypeVar("T")
 
 

@@ -16,12 +16,7 @@ from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.data.question_formats import CAPTIONING, QA
 from tinymu_jax.errors import InputError
 from tinymu_jax.qa_builder.llm.cache import answer_log, ask_all
-from tinymu_jax.qa_builder.llm.checks import (
-    Draft,
-    MalformedAnswerError,
-    judge,
-    parse,
-)
+from tinymu_jax.qa_builder.llm.checks import Draft, MalformedAnswerError, judge, parse
 from tinymu_jax.qa_builder.llm.client import LLMClient
 from tinymu_jax.qa_builder.llm.prompt import WriterRequest, make_request
 from tinymu_jax.qa_builder.questions.item import WRITER, QAItem

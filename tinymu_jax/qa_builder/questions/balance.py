@@ -17,7 +17,6 @@ from tinymu_jax.qa_builder.questions.seeded_choice import hash_int
 
 TASKS = (CAPTIONING, QA, MCQ, YES_NO)
 """Formats of questions, in the order of `BuildConfig.mix`."""
-
 Stratum = tuple[str, int]
 """A format and the index of a subset of its questions; all its subsets get the same size."""
 

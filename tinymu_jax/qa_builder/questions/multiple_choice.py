@@ -30,26 +30,19 @@ from tinymu_jax.qa_builder.tags.cooccurrence import TagStatistics
 from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary, flatten_tags
 
 RIGHT, NEAR, FAR, OFF = "right", "near", "far", "off the question"
-
 FREQUENCY_POWER = 0.75
 """Distractors are drawn with weights frequency ** 0.75, so that a tag is the right option about as
 often as it is a wrong option."""
-
 LENGTH_TOLERANCE = 0.3
 """Maximum relative difference in length between a distractor and the right option."""
-
 MIN_LIFT = 2.0
 """Two tags go together if they co-occur at least this many times as often as independent tags."""
-
 MIN_COOCCURRENCES = 3
 """Two tags go together only if at least this number of clips have both tags."""
-
 CAPTIONED_CATEGORIES = ("instrument", "tempo", "voice")
 """Categories whose tags captions name completely; moods and genres are often left out."""
-
 BLURRED_CATEGORIES = ("mood",)
 """Categories in which near tags are nearly synonyms: "aggressive" music is also "powerful"."""
-
 CONFUSABLE: Mapping[str, tuple[str, ...]] = {
     "instrument": ("production", "voice"),
     "genre": ("production", "function"),
@@ -61,7 +54,6 @@ CONFUSABLE: Mapping[str, tuple[str, ...]] = {
 }
 """By category of a question, other categories whose tags could pass for an answer ("How does it
 sound?" "Reverberant", but also "aggressive" or "slow"). They give no options off the question."""
-
 LETTER_ONLY_RATE = 6
 """One in this many questions asks only for the letter of the right option."""
 

@@ -9,14 +9,11 @@ from tinymu_jax.qa_builder.tags.cooccurrence import TagStatistics, implied_tags
 from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary, flatten_tags
 
 DENIED, EXHAUSTIVE, OTHER_BRANCH = "denied", "exhaustive", "other branch"
-
 INFERRED_CATEGORIES = ("instrument", "genre", "mood", "tempo", "voice")
 """Categories in which the absence of a tag may be inferred from co-occurrence. In other categories,
 clips too often lack tags that apply to them."""
-
 INDEPENDENT_CATEGORIES = ("voice",)
 """Categories in which one label may combine independent tags ("male rap")."""
-
 MIN_EXPECTED = 3.0
 """That no clip has two tags together is evidence only if at least this number of clips would have
 both tags if the tags were independent."""

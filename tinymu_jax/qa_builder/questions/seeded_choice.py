@@ -8,7 +8,6 @@ from hashlib import blake2b
 from typing import TypeVar
 
 T = TypeVar("T")
-
 SIZE = 2**63
 """Number of possible hashes, which fit into signed 64-bit integers."""
 

@@ -17,10 +17,8 @@ from tinymu_jax.errors import InputError
 
 BUILT_IN = Path(__file__).with_name("templates.csv")
 COLUMNS = ("format", "category", "wording")
-
 FAMILIES = ("instrument", "genre")
 """Categories whose tags form families that questions can ask for."""
-
 FORMATS: Mapping[str, Sequence[str]] = {
     "open": CATEGORIES,
     "family": FAMILIES,
@@ -31,7 +29,6 @@ FORMATS: Mapping[str, Sequence[str]] = {
     "letter": ("",),
 }
 """Categories that need templates, by format."""
-
 FORMATS_WITH_PHRASE = ("binary", "answer")
 PLACEHOLDER = "{}"
 _REMEDY = f"name a csv of {', '.join(COLUMNS)}"

@@ -20,10 +20,8 @@ from tinymu_jax.data.annotations.tables import TableRow, read_rows
 from tinymu_jax.qa_builder.tags.words import label_key
 
 COLUMNS = ("category", "name", "parents", "synonyms")
-
 IGNORED = ("quality", "ignored")
 """Categories of labels that no question asks about."""
-
 DENIAL, ONLY = "denial", "only"
 _REMEDY = f"name a csv of {', '.join(COLUMNS)}"
 

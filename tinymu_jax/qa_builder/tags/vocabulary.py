@@ -18,10 +18,8 @@ from tinymu_jax.qa_builder.tags.table import LabelMeaning, Tag, TagTable, read_t
 from tinymu_jax.qa_builder.tags.words import label_key, words_of
 
 BUILT_IN = Path(__file__).with_name("tags.csv")
-
 NEGATIONS = ("no", "not", "without", "non")
 """First words of labels that deny the rest of the label."""
-
 BARE_CATEGORIES = ("genre", "mood", "tempo", "function")
 """Categories whose tags take no article in a sentence."""
 

@@ -5,7 +5,6 @@ import unicodedata
 
 _WORDS = re.compile(r"[^\W_]+(?:&[^\W_]+)*|&")
 _APOSTROPHES = re.compile("['`\u2018\u2019\u00b4]")
-
 _NOT_PLURAL = ("ss", "us", "is", "blues")
 """Endings of words that end in "s" although they are singular."""
 

@@ -35,10 +35,8 @@ from tinymu_jax.training.train_step import init_state, make_train_step
 
 TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8")
 """Default topologies: 16, 256, 256 and 512 chips; the last is sold as v5p-1024, after its cores."""
-
 PRETRAINING_TOPOLOGIES = ("v5e:8x8", "v5e:16x16")
 """Default topologies for pre-training with the published batch of 2,048 crops."""
-
 FULL_GATHER = "Involuntary full rematerialization"
 """Text of XLA's warning that it gathers a whole array to change from one sharding to another."""
 

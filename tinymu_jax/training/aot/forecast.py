@@ -35,10 +35,8 @@ from tinymu_jax.training.flops import (
 SLOTS_PER_QUESTION, LABELS_PER_QUESTION, QUESTIONS_PER_CLIP = 51, 20, 7
 """Averages over MusicSkills: decoder positions per question, including the question's share of its
 clip's 63 audio vectors; answer tokens per question; and questions about one clip."""
-
 PRETRAINING_BATCH = 2048
 """Published number of crops per pre-training step."""
-
 FILL = 0.97
 """Average fraction of a block's decoder positions that are not padding."""
 

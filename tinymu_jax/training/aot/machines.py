@@ -22,13 +22,10 @@ from tinymu_jax.utils.tree import flatten
 
 QUESTIONS, EPOCHS = 3_500_000, 3
 """Number of questions in MusicSkills-3.5M, and published number of epochs."""
-
 MEASURED_ON = "NVIDIA H100 80GB HBM3"
-
 MEASURED = {"float32": 32e12, "bfloat16": 81e12}
 """FLOP/s measured on `MEASURED_ON` by compute dtype, without padding and recomputation: float32 in
 a pre-training step of 32 crops, bfloat16 in a fine-tuning step of 112 questions on 16 clips."""
-
 GB = 1e9
 
 

@@ -18,13 +18,11 @@ COLLECTIVES = (
     "collective-permute",
     "collective-broadcast",
 )
-
 FREE = re.compile(
     "parameter|constant|get-tuple-element|tuple|bitcast|while|conditional|call|after-all"
     "|partition-id|replica-id|opt-barrier|async-start|async-update|.*-done"
 )
 """Opcodes of instructions that move no bytes themselves; the computations they call are counted."""
-
 FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")
 """Custom calls of TPU programs that move no bytes."""
 

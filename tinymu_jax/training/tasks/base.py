@@ -62,11 +62,7 @@ class TrainTask(ABC):
     """Name of the units that `StepCost.units` counts."""
 
     def __init__(
-        self,
-        config: RunConfig,
-        model: Any,
-        params: Tree,
-        devices: Sequence[Any] | None = None,
+        self, config: RunConfig, model: Any, params: Tree, devices: Sequence[Any] | None = None
     ) -> None:
         """Opens the data, builds the step and puts the frozen parameters on the devices.
 
