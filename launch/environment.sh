@@ -45,7 +45,7 @@ use_environment() {
     mkdir -p "$venv" || fail "$venv cannot be created; set TINYMU_VENV to a writable path"
     free="$(df -Pk "$venv" | awk 'NR == 2 { print $4 }')"
     [ "${free:-0}" -gt 4000000 ] || fail "less than 4 GB free for $venv; free some space, or set TINYMU_VENV to another disk"
-    echo "installing into $venv with $("$python" --version) (a minute or two) ..."
+    echo "installing into $venv with $("$python" --version) (a few minutes, up to 4 GB) ..."
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" || fail "$python cannot make a virtual environment in $venv"
     {
       "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt &&

@@ -10,6 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
+help_if_asked "$@"
 use_environment test
 if [ "$(uname -sm)" = "Linux x86_64" ]; then
   # Outside the environment's site-packages: with libtpu installed, jax always probes for a TPU,

@@ -1,6 +1,7 @@
 """The projectors at full width match the published ones."""
 
 from functools import partial
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ import pytest
 import torch
 from oracles import torch_modules as oracle
 
+from tinymu_jax.checkpoints.pytorch.tinymu import PROJECTOR_RULES, PUBLISHED_KINDS
 from tinymu_jax.models import projector
-from tinymu_jax.models.config import ProjectorConfig
+from tinymu_jax.models.config import ProjectorConfig, ProjectorKind
 from tinymu_jax.models.projector import make_projector
 
 INPUT, OUTPUT = 3840, 576
@@ -178,3 +180,11 @@ def test_query_vector_init_is_normal(starts):
 def test_layers_are_initialized_independently(starts):
     for weights in jax.tree.leaves(starts["transformer"]["layers"]["mlp"]):
         assert (weights[0] != weights[1]).any()
+
+
+@pytest.mark.parametrize("kind", get_args(ProjectorKind))
+def test_every_kind_is_converted_and_compared_with_torch(kind):
+    assert kind in PROJECTOR_RULES
+    assert kind in PUBLISHED_KINDS
+    assert kind in ORACLES
+    assert projector.param_axes(ProjectorConfig(kind))

@@ -138,8 +138,8 @@ def _open_from_hub(name: str, revision: str | None) -> Checkpoint:
 
     if not hub.is_hub_name(name):
         raise InputError(
-            f"{name}: no such file or folder; name a checkpoint, or a hub repository such as "
-            f"{PUBLISHED}"
+            f"{name}: no such file or folder; name a checkpoint, {NANO}, or a hub repository such "
+            f"as {PUBLISHED}"
         )
     if smollm2_preset(name):
         return smollm2.from_published(hub.fetch_decoder(name, revision))

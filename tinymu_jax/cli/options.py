@@ -23,7 +23,7 @@ class Model:
     """Options that select the model and its precision."""
 
     checkpoint: str = PUBLISHED
-    """Hub name, published .pt, or checkpoint folder."""
+    """Hub name, published .pt, checkpoint or run folder, or nano (the model in the package)."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the encoder's matrix products; bfloat16 is faster, but not exact."""
     decoder_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
@@ -33,7 +33,7 @@ class Model:
     """tokenizer.json or hub name of the decoder, for a checkpoint without a tokenizer."""
     max_seconds: float | None = None
     """Seconds of a recording that are encoded, from its start (default: the checkpoint's limit,
-    10 s)."""
+    10 s as published; nano 4 s)."""
     revision: str | None = None
     """Revision of the hub repository that has the checkpoint."""
 

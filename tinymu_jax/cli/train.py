@@ -82,7 +82,7 @@ class Train(_RunCommand):
 
     NEXT: ClassVar[str] = (
         "ask it with `tinymu ask song.mp3 --checkpoint {model} --prompt ...`, convert it to "
-        "PyTorch with `python -m conversion.to_torch {model} tinymu.pt`"
+        "PyTorch with `tinymu convert to-torch {model} tinymu.pt`"
     )
 
 
@@ -101,7 +101,7 @@ class Pretrain(_RunCommand):
     NEXT: ClassVar[str] = (
         "embed with `tinymu embed song.mp3 --checkpoint {model}`, fine-tune a TinyMU on it with "
         "`tinymu train --init.encoder {model}`, convert it to PyTorch with "
-        "`python -m conversion.to_torch {model} matpac.pt`"
+        "`tinymu convert to-torch {model} matpac.pt`"
     )
 
 
@@ -143,7 +143,7 @@ class TrainTagger(_RunCommand):
     NEXT: ClassVar[str] = (
         "tag with `tinymu tag song.mp3 --checkpoint {model}`, fine-tune a TinyMU on it with "
         "`tinymu train --init.encoder {model}`, convert it to PyTorch with "
-        "`python -m conversion.to_torch {model} matpac.pt`"
+        "`tinymu convert to-torch {model} matpac.pt`"
     )
 
 

@@ -301,7 +301,10 @@ class TrainConfig(RunConfig):
                 "by model.*; set them there",
             ),
             *super()._rules(),
-            (bool(self.data.train), "no data.train: name a prepared data set"),
+            (
+                bool(self.data.train),
+                "no data.train: give --data.train FOLDER, made by `tinymu data prepare`",
+            ),
             (
                 self.init.checkpoint is None or not parts,
                 "init.checkpoint is a whole model; leave init.encoder and init.decoder out, or "
@@ -468,7 +471,10 @@ class TagConfig(RunConfig):
         return [
             (_same_compute(self.model, MatpacConfig()), SET_BY_STEP),
             *super()._rules(),
-            (bool(self.data.train), "no data.train: name a prepared data set"),
+            (
+                bool(self.data.train),
+                "no data.train: give --data.train FOLDER, made by `tinymu data prepare`",
+            ),
             (bool(self.data.labels), "no data.labels: name a csv of file and labels"),
             (self.model.head is None, "model.head is decided by the classes; leave it out"),
             (
@@ -505,11 +511,13 @@ def load_config(name_or_path: str | Path, kind: type[Config] = RunConfig) -> Con
         InputError: the config does not exist, its file fails, or `config` is not a `kind`.
     """
     shipped = shipped_configs()
-    path = shipped.get(str(name_or_path), Path(name_or_path))
+    path = Path(name_or_path)
+    if not path.is_file():
+        path = shipped.get(path.stem, path)
     if not path.is_file():
         raise InputError(
-            f"{name_or_path}: no such config in {Path.cwd()}; give the path of a .py file, or one "
-            f"of {', '.join(shipped)}"
+            f"{name_or_path}: no such file, and no config of that name; give a path, or one of "
+            f" {', '.join(shipped)}"
         )
     # A config file may import modules from its own folder.
     folder = str(path.resolve().parent)
@@ -521,6 +529,7 @@ def load_config(name_or_path: str | Path, kind: type[Config] = RunConfig) -> Con
         sys.path.remove(folder)
     if not isinstance(config, kind):
         raise InputError(
-            f"{path}: has no `config` that is a {kind.__name__}; see those in configs/"
+            f"{path}: has no `config` that is a {kind.__name__}, but {type(config).__name__}; use "
+            "the command that takes it, or one of configs/"
         )
     return config
