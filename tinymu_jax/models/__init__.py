@@ -13,6 +13,6 @@ Other axes are spelled out: `prompt`, `answer`, `rows`, `labels`, `classes`, `hy
 Parameters have one of two layouts, and every module accepts both:
 
     stacked   training and checkpoints: one array per weight for all layers, leading axis L
-    unrolled  inference (`tinymu_jax.inference.param_layout`): one subtree per layer, fused weights
-              of layers with the same input, weights optionally in bfloat16 or int8
+    unrolled  inference (`tinymu_jax.inference.param_layout`): one subtree per layer; the weights of
+              linear layers with the same input are fused, and weights may be bfloat16 or int8
 """

@@ -38,9 +38,9 @@ class MatpacConfig(ConfigBase):
     num_mels: int = 80
     """Number of mel bands F; must be 80."""
     num_frames: int = 992
-    """Log-mel frames per chunk: 992 in checkpoints tuned on AudioSet, 608 if self-supervised."""
+    """Number of log-mel frames per chunk: 992 after tuning on AudioSet, 608 after pre-training."""
     patch_size: int = 16
-    """Number of mel bands, and number of frames, of a square patch."""
+    """Side of a square patch: the number of mel bands and also the number of frames."""
     compute_dtype: ComputeDtype = "float32"
     """Data type of the inputs of matrix products; sums are float32. `bfloat16` is faster, but has
     about 3 significant digits instead of 7. `load` overrides the checkpoint's value."""
@@ -51,7 +51,7 @@ class MatpacConfig(ConfigBase):
     """Config of the classifier; None if the checkpoint has no classifier."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns whether each constraint on the fields holds, and the constraint's wording."""
+        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         return [
             (self.width % self.num_heads == 0, "width must be a multiple of num_heads"),
             (self.width % 4 == 0, "width must be a multiple of 4"),
@@ -81,7 +81,7 @@ class ProjectorConfig(ConfigBase):
     """Config of the projector from encoder to decoder (TinyMU, arXiv 2604.15849, section 3)."""
 
     kind: ProjectorKind = "linear"
-    """Architecture: `linear`, as published; `residual` and `transformer` are paper ablations."""
+    """Architecture: `linear`, as published, or an ablation of the paper: `residual`, `transformer`."""
     input_width: int = 3840
     """Width E of the encoder's output vectors."""
     hidden_width: int = 2048
@@ -100,7 +100,7 @@ class ProjectorConfig(ConfigBase):
     """Hidden width of an MLP, divided by `output_width`; `transformer` only."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns whether each constraint on the fields holds, and the constraint's wording."""
+        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         divisible = self.output_width % self.num_heads == 0 or self.kind != "transformer"
         return [
             (self.dropout < 1, "dropout must be below 1"),
@@ -126,14 +126,14 @@ class LoraConfig(ConfigBase):
     rank: int = 32
     """Rank r of the factors A and B."""
     alpha: float = 128.0
-    """Scale of an adapter's output, before the division by `rank`."""
+    """Numerator of the factor `alpha` / `rank`, which scales an adapter's output."""
     dropout: float = 0.1
     """Dropout rate of an adapter's input in training."""
     targets: tuple[str, ...] = ("q_proj", "v_proj")
     """Names of the layers that get adapters, from `LORA_TARGETS`."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns whether each constraint on the fields holds, and the constraint's wording."""
+        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         unknown = [name for name in self.targets if name not in LORA_TARGETS]
         return [
             (self.dropout < 1, "dropout must be below 1"),
@@ -172,7 +172,7 @@ class SmolLM2Config(ConfigBase):
     """Config of LoRA adapters that are not merged into the weights; None without adapters."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns whether each constraint on the fields holds, and the constraint's wording."""
+        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         divisible = self.num_heads % self.num_kv_heads == 0
         return [
             (divisible, "num_heads must be a multiple of num_kv_heads"),
@@ -193,7 +193,7 @@ class TinyMUConfig(ConfigBase):
     pooling: int = 1
     """Number of encoder vectors averaged into one before the projector (published: `ds_rate`)."""
     max_text_tokens: int = 129
-    """Number of tokens that prompts are padded to; also the maximum number of answer tokens."""
+    """Padded length of a prompt in tokens; also the maximum number of answer tokens."""
     pad_token: int = 17
     """Id of the token that pads prompts: "!", which may also occur in texts."""
     separator_token: int = 0
@@ -206,7 +206,7 @@ class TinyMUConfig(ConfigBase):
     """Whether the loss ignores every "!" of an answer, as in the published code."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns whether each constraint on the fields holds, and the constraint's wording."""
+        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         projector, encoded = self.projector, self.encoder.output_width
         special = max(self.pad_token, self.separator_token, self.end_token)
         return [
@@ -255,10 +255,10 @@ class PredictorConfig(ConfigBase):
     mlp_ratio: int = 4
     """Hidden width of an MLP, divided by `width`."""
     hypotheses: int = 5
-    """Predictions per patch: 1 in MATPAC, more in MATPAC++ (multiple choice learning)."""
+    """Number of predictions per patch: 1 in MATPAC, 5 in MATPAC++ (multiple choice learning)."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns whether each constraint on the fields holds, and the constraint's wording."""
+        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         return [
             (self.width % self.num_heads == 0, "width must be a multiple of num_heads"),
             (self.width % 4 == 0, "width must be a multiple of 4"),
@@ -268,19 +268,19 @@ class PredictorConfig(ConfigBase):
 
 @dataclass(frozen=True)
 class ClassHeadConfig(ConfigBase):
-    """Config of the network that classifies patches without labels (DINO, arXiv 2104.14294)."""
+    """Config of the network that assigns patches to learned classes (DINO, arXiv 2104.14294)."""
 
     hidden_width: int = 2048
     """Width of the two hidden layers."""
     bottleneck: int = 256
-    """Width of the layer whose normalized output the last layer compares with each class."""
+    """Width of the last layer's input, which is normalized to length 1."""
     num_classes: int = 2048
     """Number of classes."""
 
 
 @dataclass(frozen=True)
 class SelfSupervisedConfig(ConfigBase):
-    """Config of MATPAC's pre-training: a student predicts a teacher's outputs of masked patches."""
+    """Config of MATPAC's pre-training: a student predicts a teacher's output for masked patches."""
 
     encoder: MatpacConfig = field(
         default_factory=lambda: MatpacConfig(num_frames=608), metadata={"config": MatpacConfig}
@@ -295,11 +295,11 @@ class SelfSupervisedConfig(ConfigBase):
     class_loss_weight: float = 0.5
     """Weight w of the classification loss; the prediction loss has weight 1 - w."""
     mcl_temperature: float = 0.1
-    """Softmax temperature of the weights of a patch's hypotheses at step 0 (MATPAC++)."""
+    """Temperature, at step 0, of the softmax that weights a patch's hypotheses (MATPAC++)."""
     mcl_temperature_decay: float = 0.99997
     """Factor by which the temperature of the hypothesis weights is multiplied at each step."""
     mcl_temperature_end: float = 1e-4
-    """Temperature at and below which only the loss of a patch's best hypothesis counts."""
+    """At this temperature and below, only the loss of a patch's best hypothesis counts."""
     student_temperature: float = 0.1
     """Softmax temperature of the student's class logits."""
     teacher_temperature: float = 0.04
@@ -309,7 +309,7 @@ class SelfSupervisedConfig(ConfigBase):
     teacher_warmup: int = 9827
     """Number of steps over which the temperature of the teacher's class logits rises linearly."""
     centre: Literal["probabilities", "logits"] = "probabilities"
-    """The running mean of these outputs of the teacher is subtracted from its class logits:
+    """Outputs of the teacher whose running mean is subtracted from the teacher's class logits:
     `probabilities`, as published, or `logits`, as in DINO (arXiv 2104.14294)."""
     centre_momentum: float = 0.9
     """Weight of the previous value when the running mean of the teacher's outputs is updated."""
@@ -324,7 +324,7 @@ class SelfSupervisedConfig(ConfigBase):
     uses `encoder_ema_decay_end`, as published, unless the class head's decay is constant."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns whether each constraint on the fields holds, and the constraint's wording."""
+        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         fractions = ("class_loss_weight", "centre_momentum", "encoder_ema_decay")
         fractions += ("encoder_ema_decay_end", "head_ema_decay", "head_ema_decay_end")
         temperatures = ("mcl_temperature", "mcl_temperature_end", "student_temperature")

@@ -26,7 +26,7 @@ CACHED_SCORES = 3 * 2**17
 QUERY_BLOCK = 128
 """Number of queries that `causal_attention` processes together."""
 MAX_UNROLLED_LAYERS = 6
-"""Maximum number of layers whose `nn.scan` is unrolled, which avoids copies of activations."""
+"""Models with at most this number of layers unroll `nn.scan`, to avoid copying activations."""
 
 
 class Dense(nn.Module):

@@ -1,4 +1,4 @@
-"""LoRA adapters (arXiv 2106.09685): initializes their factors, adds and merges the adapters."""
+"""LoRA adapters (arXiv 2106.09685): adds them to a model, and merges them into its weights."""
 
 import dataclasses
 import zlib
@@ -17,7 +17,7 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
 Axes = tuple[str | None, ...]
 LORA_FROZEN_PARAMS = r"encoder/.*|decoder/(?!.*/lora/[ab]$).*"
-"""Value of `OptimConfig.frozen_params` that trains only the projector and the LoRA adapters."""
+"""Value of `OptimConfig.frozen_params` for training only the projector and the LoRA adapters."""
 
 
 def init_lora_a(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
@@ -32,8 +32,8 @@ def init_lora_a(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float
 class LoraFactors(nn.Module):
     """The factors `a` (D, r) and `b` (r, M) of one layer's LoRA adapter.
 
-    Returns x after dropout (applied only if there is a "dropout" rng), the factor A multiplied by
-    alpha / r, and the factor B. The product of the three is the adapter's output.
+    Returns three arrays, whose product is the adapter's output: x after dropout (applied only if
+    there is a "dropout" rng), the factor A multiplied by alpha / r, and the factor B.
     """
 
     features: int

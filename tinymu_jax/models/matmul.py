@@ -40,7 +40,7 @@ def dot(
     b_axes: tuple[int, ...],
     compute_dtype: ComputeDtype,
 ) -> Float[Array, "..."]:
-    """Returns a and b contracted over `a_axes` of a and `b_axes` of b, in float32; see `matmul`."""
+    """Contracts `a_axes` of a with `b_axes` of b; returns float32. See `matmul` for the dtype."""
     if compute_dtype == "bfloat16":
         a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
     return jax.lax.dot_general(
@@ -60,8 +60,8 @@ def _matmul_backward(
     compute_dtype: ComputeDtype, residuals: Any, grad: Array
 ) -> tuple[Array, Array]:
     x, kernel = residuals
-    # Without the barrier XLA's CPU compiler fuses the producers of x and grad into the transposed
-    # read of the kernel's gradient: one element at a time, on one core.
+    # Without the barrier, XLA's CPU compiler fuses the operations that produce x and grad into the
+    # transposed product for the kernel, and computes them one element at a time on one core.
     x, grad = _cpu_barrier(x, grad)
     batch_axes = tuple(range(x.ndim - 1))
     x_grad = dot(grad, kernel, (grad.ndim - 1,), (1,), compute_dtype)
@@ -76,7 +76,7 @@ def _matmul_backward(
 
 
 def _cpu_barrier(*arrays: Array) -> tuple[Array, ...]:
-    """Returns the arrays unchanged; on CPUs, XLA does not fuse their producers with their users."""
+    """Returns the arrays unchanged; on CPUs, keeps XLA from fusing producers with consumers."""
     return jax.lax.platform_dependent(
         *arrays, cpu=lambda *same: jax.lax.optimization_barrier(same), default=lambda *same: same
     )

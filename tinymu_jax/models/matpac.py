@@ -78,7 +78,7 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block; returns its output, and a copy if `keep` is set, else None."""
+    """A pre-norm transformer block; returns (output, output) with `keep`, else (output, None)."""
 
     config: MatpacConfig
     keep: bool
@@ -158,7 +158,7 @@ class Matpac(nn.Module):
         Args:
             log_mel: normalized log-mels; a column has t = `config.patch_size` frames.
             column: index of each column in its chunk, below `config.columns`; default 0, 1, 2, ...
-            chunk: index of each column's chunk in its sequence, -1 for padding; default: one chunk.
+            chunk: index of each column's chunk in the sequence, -1 for padding; default: all 0.
             num_chunks: maximum number of chunks in a sequence.
             all_layers: whether to return every block's output; only the last is normalized.
 

@@ -30,11 +30,11 @@ class PackingConfig:
     max_clips: int = 24
     """Maximum number of clips per block; each clip is encoded once."""
     max_labels: int = 4096
-    """Maximum number of answer tokens per block; logits are computed for this number."""
+    """Maximum number of answer tokens per block; logits are always computed for this number."""
     questions_per_group: int = 0
-    """Maximum number of questions that share one copy of their clip's audio; 0 means all."""
+    """Maximum number of questions that share one copy of a clip's audio; 0 means no limit."""
     buffer_size: int = 512
-    """Number of groups among which rows are filled (bin packing): a larger number gives fuller
+    """Number of groups from which a row is filled by bin packing; a larger number gives fuller
     rows and a less random order."""
 
 
@@ -91,7 +91,7 @@ def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
 
 
 def comparison_length(questions: Sequence[PackedQuestion], config: TinyMUConfig) -> int:
-    """Counts the positions of a group's questions in `build_block(..., compare=True)`."""
+    """Counts the positions that a group's questions take up in `build_block(..., compare=True)`."""
     length = _shared_prompt_length(questions) * (1 - len(questions))
     for prompt, labels, alternatives in questions:
         answers = [ids[:-1] for ids in (labels, *alternatives)]
@@ -127,7 +127,7 @@ def build_block(
     then by answer option.
 
     Args:
-        groups: groups, with the row of each.
+        groups: groups, each with the index of the row to write it to.
         packing: size of the block.
         config: ids of the special tokens, and maximum prompt length.
         compare: whether questions may have several answer options. If so, the common prefix of a
@@ -177,7 +177,7 @@ class _Rows:
         question: int,
         option: int = 0,
     ) -> int:
-        """Appends tokens with position ids to a row; returns the index of the first in the row."""
+        """Appends tokens with position ids to a row; returns the first token's index in the row."""
         start, rows = int(self.used[row]), self.packed
         span = slice(start, start + len(positions))
         if span.stop > self.row_length:
@@ -197,14 +197,14 @@ class _Rows:
         self.write(row, self.config.separator_token, [audio], 0)
 
     def write_prompt(self, group: PackedGroup, ids: Sequence[int], number: int, start: int) -> None:
-        """Appends `ids`, the tokens of question `number`'s prompt from index `start` on."""
+        """Appends `ids`, the part of question `number`'s prompt that begins at token `start`."""
         first = group.num_audio + 1 + start
         self.write(group.row, ids, range(first, first + len(ids)), number)
 
     def add_question(
         self, group: PackedGroup, number: int, question: PackedQuestion, shared: int
     ) -> None:
-        """Appends a question: its prompt from token `shared` on, last pad token, and answers."""
+        """Appends a question: the prompt from token `shared` on, a pad token and the answers."""
         row, audio, limit = group.row, int(group.num_audio), self.config.max_text_tokens
         self.write_prompt(group, question.prompt[shared:], number, shared)
         if len(question.prompt) < limit:

@@ -27,8 +27,8 @@ def resize_positions(
 ) -> Float[np.ndarray, "1 Q D"]:
     """Returns a table of position embeddings, resized along time to `columns` columns.
 
-    If there are fewer columns in `table`, sine-cosine embeddings are appended, since they do not
-    depend on the number of columns; if there are more, the last columns are removed.
+    If `table` has fewer columns, sine-cosine embeddings are appended, which do not depend on the
+    number of columns; if `table` has more, its last columns are removed.
     """
     width = table.shape[-1]
     old = table[:, 1:].reshape(1, rows, -1, width)[:, :, :columns]

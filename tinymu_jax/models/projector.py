@@ -163,7 +163,8 @@ class TransformerProjector(nn.Module):
 def make_projector(config: ProjectorConfig, compute_dtype: ComputeDtype = "float32") -> nn.Module:
     """Returns the projector that `config.kind` selects.
 
-    The projector maps vectors (B, A, E) and their validity (B, A) to vectors (B, vectors, D).
+    The projector maps vectors (B, A, E) and the mask of valid vectors (B, A) to vectors
+    (B, vectors, D).
     """
     kinds = {
         "linear": LinearProjector,

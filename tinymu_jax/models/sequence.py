@@ -24,7 +24,7 @@ class TokenSequence(NamedTuple):
     mask: Bool[Array, "B A+T A+T"]
     """Attention mask: True where query t attends to key s."""
     first_logit_position: Int[Array, "B"]
-    """Position index whose output predicts the first answer token."""
+    """Index of the position whose output predicts the first answer token."""
     answer_start: Int[Array, ""]
     """Position index of the first answer token."""
 
@@ -40,8 +40,8 @@ def build_sequence(
 ) -> TokenSequence:
     """Returns decoder sequences of audio, separator, prompt, last pad token and answer.
 
-    The published model pads every prompt to 129 tokens, masks the padding, and counts it in the
-    position ids (m2t.py passes none). Only the last pad token matters, since its output predicts
+    The published model (m2t.py) pads every prompt to 129 tokens, masks the padding, and counts the
+    padding in the position ids. Only the last pad token matters, since its output predicts
     the first answer token; the other pad tokens are omitted here, and position ids are explicit.
     Example with 2 of 3 audio vectors, 2 of 3 prompt tokens and 1 of 2 answer tokens:
 
@@ -137,7 +137,7 @@ def packed_mask(rows: PackedRows) -> Bool[Array | np.ndarray, "*blocks rows T T"
 
     Attention is causal and limited to `key_mask`. A question attends to its group's audio and
     separator and to itself; an answer option also attends to its question's prompt, but not to
-    other options. Each thus attends to the same keys as if it were computed separately.
+    other options. Each question and option thus attends to the same keys as in a separate row.
     """
 
     def same_or_shared(ids: Array | np.ndarray) -> Array | np.ndarray:

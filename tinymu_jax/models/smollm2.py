@@ -73,7 +73,7 @@ def rotate(
 
 
 class Attention(nn.Module):
-    """Grouped-query attention; returns its output, and its new keys and values or updated cache."""
+    """Grouped-query attention; returns its output and the updated cache, or new keys and values."""
 
     config: SmolLM2Config
 
@@ -130,7 +130,7 @@ class GatedMlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """A pre-norm decoder layer; returns its output, and its new keys/values or updated cache."""
+    """A pre-norm decoder layer; returns its output and the updated cache or new keys and values."""
 
     config: SmolLM2Config
 

@@ -38,7 +38,7 @@ class TinyMU(nn.Module):
     def project(
         self, vectors: Float[Array, "B A E"], num_vectors: Int[Array, "B"], train: bool = False
     ) -> tuple[Float[Array, "B vectors D"], Int[Array, "B"]]:
-        """Averages every `config.pooling` encoder vectors, and projects the averages.
+        """Averages each `config.pooling` consecutive encoder vectors, and projects the averages.
 
         Returns the projected vectors, and the number of each clip's projected vectors.
         """
@@ -57,7 +57,7 @@ class TinyMU(nn.Module):
     def decode(
         self, audio: Float[Array, "B A D"], sequence: TokenSequence
     ) -> tuple[Float[Array, "B T D"], smollm2.Cache]:
-        """Runs the decoder over audio vectors, then text; returns hidden states and a new cache."""
+        """Runs the decoder on audio vectors, then text; returns all hidden states and a new cache."""
         x = jnp.concatenate([audio, self.decoder.embed(sequence.tokens)], axis=1)
         return self.decoder(x, sequence.positions, sequence.mask)
 
@@ -138,7 +138,7 @@ def label_loss(
     num_labels: Int[Array | np.ndarray, "B"],
     config: TinyMUConfig,
 ) -> Float[Array, ""]:
-    """Returns the mean cross-entropy over all answer tokens of a batch.
+    """Returns the cross-entropy, averaged over the answer tokens of a batch that count.
 
     Args:
         logits: logits that predict the labels.

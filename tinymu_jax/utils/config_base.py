@@ -58,7 +58,7 @@ class ConfigBase:
         return config
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns whether each constraint on the fields holds, and the constraint's wording."""
+        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         return []
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 EPS = 1e-12
-"""Minimum norm that `normalize` divides a vector by, as in torch's F.normalize."""
+"""`normalize` divides a vector by its norm, but at least by this value (as torch does)."""
 
 
 def normalize(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
@@ -20,7 +20,7 @@ def normalize(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
 def prediction_losses(
     predictions: Float[Array, "C masked hypotheses D"], targets: Float[Array, "C masked D"]
 ) -> Float[Array, "C masked hypotheses"]:
-    """Returns 2 - 2 cos(prediction, target) of each hypothesis; both inputs must be normalized."""
+    """Returns 2 - 2 cos(prediction, target) per hypothesis; all inputs must have length 1."""
     return 2 - 2 * jnp.einsum("CMYD,CMD->CMY", predictions, targets)
 
 
@@ -70,5 +70,5 @@ def patch_order(noise: Float[Array, "C P"]) -> Int[Array, "C P"]:
 def gather_patches(
     patches: Float[Array, "C P D"], order: Int[Array, "C part"]
 ) -> Float[Array, "C part D"]:
-    """Returns the patches of each crop at the indices `order`, in that order."""
+    """Returns each crop's patches at the indices in `order`, in the order of the indices."""
     return jnp.take_along_axis(patches, order[..., None], axis=1)

@@ -8,9 +8,9 @@ from tinymu_jax.models.matpac_ssl import teacher
 from tinymu_jax.models.matpac_ssl.student_teacher import MetricSums
 
 MAX_WIN_RATE = 0.98
-"""Fraction of patches won by one hypothesis, above which the other hypotheses have collapsed."""
+"""If one hypothesis wins more than this fraction of patches, the others have collapsed."""
 MIN_CLASS_PERPLEXITY = 2.0
-"""Perplexity of the teacher's mean class probabilities, below which the classes have collapsed."""
+"""If the teacher's mean class probabilities have a lower perplexity, the classes have collapsed."""
 
 
 def feature_std(moments: Float[Array, "2 *rest"], count: Float[Array, ""]) -> Float[Array, ""]:

@@ -23,7 +23,7 @@ class Predictor(nn.Module):
     def __call__(
         self, visible: Float[Array, "C T D"], order: Int[Array, "C P"]
     ) -> Float[Array, "C masked hypotheses D"]:
-        """Returns predictions (hypotheses) of the embedding of each masked patch.
+        """Returns several predictions (hypotheses) of each masked patch's embedding.
 
         Args:
             visible: outputs of the student's encoder for the class token and visible patches.
@@ -37,7 +37,7 @@ class Predictor(nn.Module):
         positions = self.param("pos_embed", lambda _: jnp.asarray(table))[0]
         num_masked = order.shape[1] - (visible.shape[1] - 1)
         mask_tokens = jnp.broadcast_to(mask_token, (len(x), num_masked, config.width))
-        # Attention ignores the order of patches: they stay in `order`, with position embeddings.
+        # Attention ignores the order of patches, so they stay in `order`, as do their positions.
         cls_position = jnp.broadcast_to(positions[:1], (len(x), 1, config.width))
         patch_positions = jnp.concatenate([cls_position, positions[1 + order]], axis=1)
         x = jnp.concatenate([x, mask_tokens], axis=1) + patch_positions
@@ -52,7 +52,7 @@ class Predictor(nn.Module):
 
 
 class Hypotheses(nn.Module):
-    """`count` linear layers of one input, with `kernel` (count, D, M) and `bias` (count, M)."""
+    """Applies `count` linear layers to x, with `kernel` (count, D, M) and `bias` (count, M)."""
 
     count: int
     features: int
@@ -84,7 +84,7 @@ class ClassHead(nn.Module):
 
 
 class NormedDense(nn.Module):
-    """A linear layer whose weight is `direction` (D, M) with columns scaled to `length` (1, M)."""
+    """A linear layer: the columns of `direction` (D, M), scaled to the norms in `length` (1, M)."""
 
     features: int
     compute_dtype: ComputeDtype

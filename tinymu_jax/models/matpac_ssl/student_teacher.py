@@ -73,9 +73,9 @@ class MetricSums(NamedTuple):
     teacher_logits: Float[Array, "classes"]
     """Sum of the teacher's class logits, before the centre is subtracted."""
     class_counts: Float[Array, "2 classes"]
-    """Number of patches whose most likely class is this one, by student (0) and teacher (1)."""
+    """Number of patches assigned to each class by the student (0) and by the teacher (1)."""
     agreements: Float[Array, ""]
-    """Number of patches whose most likely class is the same by student and teacher."""
+    """Number of patches that the student and the teacher assign to the same class."""
     wins: Float[Array, "hypotheses"]
     """Number of patches for which each hypothesis has the lowest prediction loss."""
 
@@ -144,7 +144,7 @@ def _targets_and_hypotheses(
     order: Int[Array, "C P"],
     config: SelfSupervisedConfig,
 ) -> tuple[Float[Array, "C masked D"], Float[Array, "C masked hypotheses D"]]:
-    """Returns the masked patches' embeddings by the teacher, and the student's hypotheses."""
+    """Returns the teacher's embeddings of masked patches, and the student's predictions of them."""
     encoder, student = Matpac(config.encoder), params["encoder"]
     columns = log_mel.reshape(len(log_mel), -1, config.encoder.patch_size, log_mel.shape[-1])
     patches = encoder.apply({"params": student}, columns, method="embed")
@@ -193,8 +193,8 @@ def _init_encoder(config: SelfSupervisedConfig, key: Array) -> Tree:
 def init_teacher(config: SelfSupervisedConfig, params: Tree, seed: int) -> TeacherState:
     """Returns the teacher's initial state, as published.
 
-    The encoder's weights are random and independent of the student's. The class head has smaller
-    random weights than the student's, except for the last layer, copied from `params`.
+    The encoder's weights are random and independent of the student's. The class head's
+    weights are random, with a smaller scale; its last layer is a copy of the student's in `params`.
     """
     return jax.jit(lambda last: _init_teacher(config, last, seed))(params["class_head"]["last"])
 

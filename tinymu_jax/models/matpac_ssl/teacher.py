@@ -41,8 +41,8 @@ def ema_update(
         config: EMA decays, and momentum of the centre.
     """
     encoder_rate, head_rate = ema_rates(config, step, steps)
-    # The rates depend on batch_mean, hence on the old teacher: XLA then overwrites the teacher in
-    # place, after its last use.
+    # The rates depend on batch_mean, and batch_mean on the old teacher: XLA can thus overwrite the
+    # teacher in place after the teacher's last use.
     finite = jnp.isfinite(batch_mean.sum())
     rates = {
         "encoder": jnp.where(finite, encoder_rate, 0),
@@ -86,10 +86,10 @@ def ema_params(params: Tree) -> Tree:
 def mcl_temperature(
     config: SelfSupervisedConfig, step: Int[Array, ""] | int
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """Returns the softmax temperature of the hypotheses' weights, and whether it is at its end.
+    """Returns the softmax temperature of the hypotheses' weights, and whether it is at its minimum.
 
     The temperature decays exponentially over the steps (MATPAC++, arXiv 2508.12709; published:
-    `models/mcl.py`). At its end value, only the best hypothesis counts.
+    `models/mcl.py`). At the minimum, only the best hypothesis counts.
     """
     # A power of 0.99997 in float32 would lose digits that the logarithm of 0.99997 keeps.
     temperature = config.mcl_temperature * jnp.exp(step * math.log(config.mcl_temperature_decay))
@@ -114,10 +114,10 @@ def ema_rates(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns the EMA rates (1 - decay) of the teacher's encoder and class head at a step.
 
-    The rates change linearly over the run. At step 0 they are 0, as the teacher keeps its initial
-    weights; from step `steps` on they are 1 - `encoder_ema_decay_end`, except for constant decays,
-    as published (`models/model.py`, do_ema_step). float32 represents a small rate more precisely
-    than a decay near 1.
+    The rates change linearly over the run. At step 0 they are 0, so that the teacher keeps its
+    initial weights. From step `steps` on they are 1 - `encoder_ema_decay_end`, unless a decay is
+    constant, as published (`models/model.py`, do_ema_step). float32 represents a small rate more
+    precisely than a decay near 1.
     """
     progress = step / steps
 
