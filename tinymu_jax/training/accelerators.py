@@ -21,7 +21,7 @@ class Chip(NamedTuple):
     memory_rate: float
     """Bandwidth of the main memory in bytes/s."""
     link_rate: float
-    """Bytes/s sent over all links together: a TPU's interconnect, NVLink, or without it PCIe."""
+    """Bytes/s sent over all links together: of a TPU's interconnect, of NVLink, or else of PCIe."""
 
 
 _V4 = Chip("TPU v4", 275e12, 32 * GIB, 1228 * GB, 300 * GB)
@@ -70,5 +70,5 @@ CHIPS: dict[str, Chip] = {
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """Returns the peak rates of the device with a `device_kind`; None for an unknown device."""
+    """Returns the rates and memory of the device that jax calls `device_kind`; None if unknown."""
     return CHIPS.get(device_kind)

@@ -14,16 +14,16 @@ from tinymu_jax.training.train_step import TrainState
 from tinymu_jax.utils.tree import Tree
 
 BEST_METRIC = "validation_loss"
-"""Metric that selects the best checkpoint: the one with the lowest value is kept."""
+"""Metric that selects the best checkpoint, which has the lowest value."""
 COMMITTED = "commit_success.txt"
 """File with which Orbax marks a checkpoint on a bucket as complete."""
 
 
 class Checkpoints:
-    """Saves and restores a run's latest checkpoints and its best one, numbered by steps done.
+    """Saves and restores the latest checkpoints and the best checkpoint of a run, by step.
 
-    A checkpoint is written under a temporary name and renamed when complete, so that a partial
-    one, left by a kill or a full disk, is never restored. Saving is asynchronous.
+    A checkpoint is written under a temporary name and renamed when it is complete. A checkpoint
+    that a killed process or a full disk left incomplete is never restored. Saving is asynchronous.
     """
 
     def __init__(self, folder: str | Path, max_to_keep: int = 2, read_only: bool = False) -> None:
@@ -62,15 +62,15 @@ class Checkpoints:
             )
 
     def latest(self) -> int | None:
-        """Returns the step of the latest checkpoint; None without checkpoints."""
+        """Returns the step of the latest checkpoint; None if there is none."""
         return self.manager.latest_step()
 
     def best(self) -> int | None:
-        """Returns the step of the checkpoint with the lowest `BEST_METRIC`; None without any."""
+        """Returns the step of the checkpoint with the lowest `BEST_METRIC`; None if none."""
         return self.manager.best_step()
 
     def save(self, state: TrainState, step: int, metrics: Mapping[str, float]) -> None:
-        """Starts saving a checkpoint, unless it exists; the state may be donated on return.
+        """Starts saving a checkpoint, unless it exists; the caller may then donate `state`.
 
         Args:
             state: the training state after `step` steps.
@@ -119,7 +119,7 @@ class Checkpoints:
         return self._restore_arrays(step, "params", lambda tree: tree)
 
     def restore_aux_state(self, step: int) -> Tree:
-        """Reads only the `aux_state` of a checkpoint, as a tree of numpy arrays; {} without any.
+        """Reads only the `aux_state` of a checkpoint, as a tree of numpy arrays; {} if empty.
 
         Raises:
             InputError: the checkpoint cannot be read.
@@ -154,7 +154,7 @@ class Checkpoints:
         self.manager.close()
 
     def _translate(self, action: str) -> AbstractContextManager[None]:
-        """Returns a context that turns any error into an `InputError`, "cannot be {action}"."""
+        """Returns a context that turns errors into `InputError`s, which name the failed `action`."""
 
         def message(error: Exception) -> str:
             steps = complete_steps(self.folder) if hasattr(self, "manager") else []
@@ -185,7 +185,7 @@ def checkpoint_path(folder: str | Path) -> Any:
 
 
 def complete_steps(folder: str | Path) -> list[int]:
-    """Lists the steps of the complete checkpoints in a folder, sorted, without opening them.
+    """Returns the sorted steps of the complete checkpoints in a folder, without opening any.
 
     Raises:
         InputError: the bucket cannot be reached.

@@ -22,15 +22,15 @@ from tinymu_jax.models.packing import PackingConfig
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Optimizer: Adam with warmup and cosine decay, and Muon for the matrices `muon_params`."""
+    """Optimizer (Adam, and Muon for the matrices `muon_params`) and learning rate schedule."""
 
     learning_rate: float = 1e-4
     """Peak learning rate."""
     warmup_fraction: float = 0.05
     """Fraction of the run's steps in which the learning rate rises linearly to its peak. After
-    warmup and hold it falls to 0 along half a cosine."""
+    warmup and hold, the learning rate falls to 0 along half a cosine."""
     hold_fraction: float = 0.0
-    """Fraction of the run's steps, after warmup, at the peak learning rate; published: 0."""
+    """Fraction of the run's steps at the peak learning rate, after warmup; published: 0."""
     beta1: float = 0.9
     """Adam: decay rate of the moving average of gradients."""
     beta2: float = 0.999
@@ -38,13 +38,14 @@ class OptimConfig:
     eps: float = 1e-8
     """Adam: term added to the denominator, the root of the average squared gradient."""
     weight_decay: float = 0.0
-    """Decoupled weight decay (AdamW) of the parameters `weight_decay_params`; published: 0."""
+    """Decoupled weight decay (AdamW) of parameters matching `weight_decay_params`; published: 0."""
     weight_decay_params: str = r".*/kernel|.*/embedding"
     """Regular expression for the paths of parameters with weight decay (full match)."""
     frozen_params: str = r"encoder/.*"
     """Regular expression for the paths of parameters that are not trained (full match)."""
     lr_multipliers: dict[str, float] = field(default_factory=dict)
-    """Learning rate factors by regular expression for parameter paths; the first match counts."""
+    """Factors of the learning rate, by regular expression for parameter paths. The first expression
+    that matches a path counts (full match)."""
     layer_decay: float = 1.0
     """Layer-wise learning rate decay of the encoder: ratio of a layer's learning rate to that of
     the layer above it; the embedding counts as the lowest layer (arXiv 2106.08254)."""
@@ -59,19 +60,19 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Checkpoints that a fine-tuning run starts from; parts without one start at random."""
+    """Checkpoints that a fine-tuning run starts from; parts without a checkpoint are random."""
 
     checkpoint: str | None = None
     """Checkpoint of a whole TinyMU: hub name, published .pt file, or checkpoint folder. Its sizes
-    replace those of `model`."""
+    replace the sizes in `model`."""
     encoder: str | None = None
-    """Checkpoint of the encoder, without `checkpoint`: a MATPAC, MATPAC++, pre-training run or
-    TinyMU. It keeps its chunk length unless `model.encoder.num_frames` differs from the default;
-    then its positional embeddings are cut or extended to that length."""
+    """Checkpoint of the encoder, if `checkpoint` is None: a MATPAC, MATPAC++, TinyMU or run of
+    pre-training. The encoder keeps its chunk length unless `model.encoder.num_frames` differs from
+    the default; then its positional embeddings are cut or extended to that length."""
     decoder: str | None = None
-    """Checkpoint of the decoder, without `checkpoint`: name or folder of a SmolLM2 or TinyMU."""
+    """Checkpoint of the decoder, if `checkpoint` is None: name or folder of a SmolLM2 or TinyMU."""
     tokenizer: str | None = None
-    """tokenizer.json file, or hub name of a decoder with one; None: the checkpoint's tokenizer."""
+    """tokenizer.json, or hub name of a decoder that has one; None: the checkpoint's tokenizer."""
     seed: int = 0
     """Seed of random initial parameters and of dropout."""
 
@@ -113,9 +114,9 @@ class ComputeConfig:
     """How a training step is computed: batch size, dtypes and gradient checkpointing."""
 
     blocks: int = 1
-    """Batch size: blocks per step over all devices; a multiple of the data-parallel devices."""
+    """Batch size: number of blocks per step, a multiple of the number of data-parallel devices."""
     grad_accum_steps: int = 1
-    """Gradient accumulation: number of parts in which a batch is computed, with the same result."""
+    """Gradient accumulation: number of parts of a batch, which does not change the result."""
     encoder_dtype: ComputeDtype = "float32"
     """Dtype of the encoder's matmuls, and in pre-training of all matmuls; bfloat16 accumulates in
     float32. Parameters and optimizer state are always float32."""
@@ -138,7 +139,7 @@ class StepConfig(ComputeConfig):
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """Logging, validation and checkpoints; no field changes the trained parameters of a step."""
+    """Logging, validation and checkpoints; no field changes the computation of a step."""
 
     log_every: int = 10
     """Steps between lines in metrics.jsonl."""
@@ -147,15 +148,17 @@ class LoopConfig:
     save_every: int = 1000
     """Steps between checkpoints; validated steps and the run's last step are always saved."""
     max_to_keep: int = 2
-    """Number of latest checkpoints to keep, in addition to the one with the best validation."""
+    """Number of latest checkpoints to keep, in addition to the checkpoint with the lowest
+    validation loss."""
     tensorboard: bool = True
     """Write metrics for TensorBoard."""
     wandb: str | None = None
     """Weights & Biases project to log to; needs the wandb package."""
     stop_after: int | None = None
-    """Step after which the run saves a checkpoint and stops, as after a SIGTERM; None: the end."""
+    """Step after which the run saves a checkpoint and stops, as after a SIGTERM; None: its last."""
     profile_start: int | None = None
-    """First step that jax's profiler records, in the run's folder `profile`; None: no profile."""
+    """First step that jax's profiler records, in the subfolder `profile` of the run's folder; None:
+    no profile."""
     profile_steps: int = 5
     """Number of steps that the profiler records."""
 
@@ -179,7 +182,7 @@ class RunConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     """Logging, validation and checkpoints."""
     steps: int = 0
-    """Training steps, over which the learning rate schedule runs; 0: all of `data.epochs`."""
+    """Number of steps, and length of the learning rate schedule; 0: all steps of `data.epochs`."""
     overfit_batch: bool = False
     """Train on the first batch only, to check that the model can learn; needs `steps`."""
 
@@ -220,7 +223,7 @@ class RunConfig:
         }
 
     def _rules(self) -> list[tuple[bool, str]]:
-        """Returns for each rule on the fields whether it holds, and the message if it does not."""
+        """Returns for each rule on the fields whether it holds, and the message if it is broken."""
         optim, step = self.optim, self.step
         fractions = {
             "warmup-fraction": optim.warmup_fraction,
@@ -265,14 +268,15 @@ SET_BY_STEP = "compute_dtype and remat are set by step.*, not by model.*; set th
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """Config of a run that fine-tunes TinyMU, or its encoder on labels (`tinymu train`)."""
+    """Config of a run that trains TinyMU on questions or its encoder on labels: `tinymu train`."""
 
     init: InitConfig = field(default_factory=InitConfig)
     """Checkpoints that the run starts from."""
     model: TinyMUConfig = field(default_factory=TinyMUConfig)
     """Sizes of the model, unless `init.checkpoint` decides them."""
     lora: LoraConfig | None = None
-    """LoRA of the decoder, whose weights `optim.frozen-params` should freeze; None: no LoRA."""
+    """LoRA of the decoder; None: no LoRA. `optim.frozen-params` should freeze the decoder's own
+    weights."""
     data: DataConfig = field(default_factory=DataConfig)
     """Data sets, packing and augmentation."""
     step: StepConfig = field(default_factory=StepConfig)
@@ -320,14 +324,14 @@ def _same_compute(model: object, default: object) -> bool:
 
 @dataclass(frozen=True)
 class PretrainInitConfig:
-    """Checkpoints that a pre-training run starts from; parts without one start at random."""
+    """Checkpoints that a pre-training run starts from; parts without a checkpoint are random."""
 
     checkpoint: str | None = None
     """Checkpoint of pre-training, with student, predictor, heads and teacher: a published .pt file,
-    a checkpoint folder, or a run's folder. Its sizes replace those of `model`."""
+    a checkpoint folder, or a run's folder. Its sizes replace the sizes in `model`."""
     encoder: str | None = None
-    """Checkpoint of the encoder of both student and teacher, without `checkpoint`: a MATPAC,
-    MATPAC++ or TinyMU."""
+    """Checkpoint of the encoder that both student and teacher start with, if `checkpoint` is None:
+    a MATPAC, MATPAC++ or TinyMU."""
     seed: int = 0
     """Seed of random initial parameters."""
 
@@ -339,7 +343,7 @@ class CropsConfig(ReadConfig):
     train: str = ""
     """Folder of a prepared data set that stores log-mel spectrograms, or of audio files."""
     clips: int = 32
-    """Crops per block."""
+    """Number of crops per block."""
     epochs: int = 0
     """Passes over the recordings, with new crops each time; 0: as many as `steps` needs."""
 
@@ -354,9 +358,9 @@ PRETRAINING = OptimConfig(
     frozen_params=r".*/pos_embed|encoder/log_mel/.*",
     max_grad_norm=3.0,
 )
-"""Published optimizer of pre-training: AdamW, with weight decay of biases and norms, too."""
+"""Published optimizer of pre-training: AdamW, with weight decay also of biases and norms."""
 UNUSED = r"predictor/single/.*"
-"""Parameters that published checkpoints with several hypotheses hold, but that are not used."""
+"""Matches paths of unused parameters in published checkpoints with several hypotheses."""
 
 
 @dataclass(frozen=True)
@@ -366,7 +370,7 @@ class PretrainConfig(RunConfig):
     init: PretrainInitConfig = field(default_factory=PretrainInitConfig)
     """Checkpoints that the run starts from."""
     model: SelfSupervisedConfig = field(default_factory=SelfSupervisedConfig)
-    """Settings of the method, and the sizes unless `init.checkpoint` decides them."""
+    """Settings of the method, and sizes of the model unless `init.checkpoint` decides them."""
     data: CropsConfig = field(default_factory=CropsConfig)
     """Recordings, and how they are cropped and read."""
     step: ComputeConfig = field(default_factory=ComputeConfig)
@@ -416,9 +420,9 @@ class TagDataConfig(ReadConfig):
     """File of all classes in the order of the model's outputs: AudioSet's csv (ordered by `mid`), a
     json file, or a text file with one class per line. None: all tags in `labels`, sorted."""
     clips: int = 16
-    """Clips per block."""
+    """Number of clips per block."""
     seconds: float = 10.0
-    """Length to which longer recordings are cropped, at random if `augment` is on."""
+    """Length to which longer recordings are cropped, at a random position if `augment` is on."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Waveform augmentation of training clips."""
 

@@ -28,8 +28,8 @@ from tinymu_jax.utils.tree import flatten
 JOIN_TIMEOUT = 300.0
 """Default number of seconds within which all processes must join."""
 GRACE = 5.0
-"""Seconds that process 0 waits longer than the other processes. It hosts jax's coordination
-service; if the service ended first, jax would abort the others without a message."""
+"""Seconds that process 0 waits longer than the other processes. Process 0 hosts jax's coordination
+service; if this service ended first, jax would abort the other processes without a message."""
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 PACKAGE = Path(__file__).parents[1]
 LOCAL_FIELDS = (
@@ -42,7 +42,7 @@ HostFacts = dict[str, Any]
 
 
 class Cluster(NamedTuple):
-    """The address, size and own index that `jax.distributed.initialize` needs."""
+    """Arguments of `jax.distributed.initialize` that identify a run and this process in it."""
 
     coordinator: str
     """"host:port" of process 0."""
@@ -130,7 +130,7 @@ def _initialize(cluster: Cluster, timeout: float) -> None:
 
 
 def _check_port(coordinator: str) -> None:
-    """Raises an `InputError` if process 0 cannot listen at its port, where jax would crash."""
+    """Raises an `InputError`, before jax crashes, if process 0 cannot listen at its port."""
     port = int(coordinator.rpartition(":")[2])
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
@@ -146,7 +146,7 @@ def _check_port(coordinator: str) -> None:
 def _named_cluster(
     coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> Cluster:
-    """Returns the cluster that the command's options give, after checking the options."""
+    """Checks the options --coordinator, --num-processes and --process-id; returns the cluster."""
     if coordinator is None or num_processes is None or process_id is None:
         raise InputError(
             "--coordinator, --num-processes and --process-id go together; give all three, or none "
@@ -190,11 +190,11 @@ def _detect_cluster(timeout: float) -> Cluster | None:
 
 
 def _local_devices() -> list[int] | None:
-    """Returns the indices of the GPUs that this process uses; None for all visible GPUs.
+    """Returns the indices of the GPUs that this process uses; None leaves the choice to jax.
 
     By default jax gives every SLURM task the one GPU whose index is the task's index on its node.
-    That is wrong if a node runs a single task, which should use all GPUs, and if each task sees
-    only its own GPU, as number 0 (--gpus-per-task, --gpu-bind).
+    This is wrong if a node runs a single task, which should use all GPUs, or if each task sees only
+    its own GPU, as number 0 (--gpus-per-task, --gpu-bind).
     """
     if not _in_slurm_step() or "JAX_LOCAL_DEVICE_IDS" in os.environ:
         return None
@@ -227,7 +227,7 @@ def _has_tpu() -> bool:
 
 
 def facts_of(config: RunConfig, resume: bool, package: Path = PACKAGE) -> HostFacts:
-    """Returns this process's facts that must be equal in all: code, versions and options.
+    """Returns the facts that must be equal in all processes: code, versions and options.
 
     Args:
         config: the run's config.
@@ -321,7 +321,7 @@ def _code_digest(package: Path) -> str:
 
 
 def _commit(package: Path) -> str | None:
-    """Returns the git commit of a package, marked if files changed; None outside a clone."""
+    """Returns a package's git commit, with a mark if files changed; None outside a clone."""
     tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
     commit = _git(package, "rev-parse", "--short=12", "HEAD")
     if tracked is None or commit is None:
@@ -331,7 +331,7 @@ def _commit(package: Path) -> str | None:
 
 
 def _git(package: Path, *arguments: str) -> str | None:
-    """Runs git in a folder and returns its output; None if it fails or takes over 20 s."""
+    """Runs git in a folder and returns its output; None if git fails or takes over 20 s."""
     command = ["git", "-C", str(package), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)

@@ -1,7 +1,8 @@
 """FLOPs of a training step, not counting recomputation and padding.
 
-A matmul with M weights takes 2 M FLOPs per input vector in the forward pass, and another 2 M for
-each gradient that is needed: of the weights if they are trained, and of the input vector.
+A matmul with M weights takes 2 M FLOPs per input vector in the forward pass. The backward pass
+takes 2 M for the gradient of the weights, if they are trained, and 2 M for the gradient of the
+input vector, if it is needed.
 """
 
 import math
@@ -50,8 +51,8 @@ def training_flops(
         labels: the step's number of answer tokens.
         clips: the step's number of clips.
         store: the kind of stored features; the encoder does not run on embeddings or text.
-        columns: the encoder's output vectors per clip; default: for `config.max_seconds`.
-        seen: the mean number of keys that a position attends to; default: a clip's audio vectors.
+        columns: number of encoder outputs per clip; default: for a clip of `config.max_seconds`.
+        seen: mean number of keys that a position attends to; default: number of audio vectors.
         frozen: regular expression for the paths of frozen parameters (`optim.frozen-params`).
     """
     cost = flops_of(config, store, columns, seen, frozen)
@@ -66,7 +67,7 @@ def flops_of(
     seen: float | None = None,
     frozen: str = OptimConfig.frozen_params,
 ) -> Flops:
-    """Returns the FLOPs per position, per label and per clip; arguments as in `training_flops`."""
+    """Returns a step's FLOPs per position, label and clip; see `training_flops` for arguments."""
     if columns is None:
         columns = _columns(config)
     vectors = config.projector.num_outputs(columns / config.pooling)
@@ -94,11 +95,11 @@ def encoder_flops(config: TinyMUConfig, frozen: str = OptimConfig.frozen_params)
 
 
 def encoder_attention(config: TinyMUConfig, columns: float | None = None) -> float:
-    """Returns the forward FLOPs of the encoder's attention products for a clip.
+    """Returns the forward FLOPs of the encoder's attention for a clip, without the projections.
 
     Args:
         config: the model's config.
-        columns: the clip's number of patch columns; default: for `config.max_seconds`.
+        columns: the clip's number of patch columns; default: for a clip of `config.max_seconds`.
     """
     _, pairs = _patches(config.encoder, _columns(config) if columns is None else columns)
     return 4 * config.encoder.depth * config.encoder.width * pairs
@@ -144,7 +145,7 @@ def _encoder_passes(
 
 
 def _patches(encoder: MatpacConfig, columns: float) -> tuple[float, float]:
-    """Returns a clip's number of encoder tokens, class tokens included, and of query-key pairs."""
+    """Returns a clip's number of encoder tokens, with class tokens, and of query-key pairs."""
     full, rest = divmod(columns, encoder.columns)
     chunks = [encoder.columns] * int(full) + ([rest] if rest else [])
     lengths = [1 + encoder.rows * chunk for chunk in chunks]
@@ -154,12 +155,12 @@ def _patches(encoder: MatpacConfig, columns: float) -> tuple[float, float]:
 class _Part:
     """Counts the FLOPs of one part of the model: encoder, projector or decoder.
 
-    `trained` says whether the part or anything before it is trained, and `passes` is the ratio of
-    a step's FLOPs to the forward pass's for products without weights (attention).
+    `trained` says whether a parameter of this part or of an earlier part is trained. `passes` is
+    the ratio of a step's FLOPs to the forward pass's, for attention without projections.
     """
 
     def __init__(self, config: TinyMUConfig, part: str, frozen: str, before: bool) -> None:
-        """Reads the part's matrix sizes; `before` says whether its input needs a gradient."""
+        """Reads the part's matrix sizes; `before`: whether the part's input needs a gradient."""
         self.sizes = {
             path.removeprefix(f"{part}/"): (size, re.fullmatch(frozen, path) is None)
             for path, size in _matrices(config).items()

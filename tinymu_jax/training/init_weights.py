@@ -48,7 +48,8 @@ def open_init(config: RunConfig) -> Checkpoint:
 def _open_as(name: str, kind: type, field: str, expected: str) -> Checkpoint:
     """Opens the checkpoint `name` and checks that its config is a `kind`.
 
-    For `SmolLM2Config`, a TinyMU's decoder is taken. `field` and `expected` are for the message.
+    If `kind` is `SmolLM2Config`, returns the decoder of a TinyMU. The error message names the
+    config's `field` and the `expected` model.
     """
     checkpoint = open_checkpoint(name)
     model = checkpoint.config

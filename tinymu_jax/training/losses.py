@@ -17,7 +17,7 @@ CHUNK = 512
 
 
 class LossSum(NamedTuple):
-    """Loss and number of targets, summed over a batch; their quotient is the mean loss."""
+    """Sum of the loss over a batch, and number of targets; their quotient is the mean loss."""
 
     loss_sum: Float[Array, ""]
     num_targets: Float[Array, ""]
@@ -34,12 +34,12 @@ def sum_loss(
     config: TinyMUConfig,
     key: Array | None = None,
 ) -> LossSum:
-    """Returns the summed cross-entropy and the number of the counted labels of N blocks.
+    """Returns the cross-entropy, summed over the counted labels of N blocks, and their number.
 
     Args:
         params: parameters of the model, of which projector and decoder are used.
-        vectors: the encoder's output vectors for C clips per block; or, in place of each clip, the
-            token ids of a text.
+        vectors: the encoder's A output vectors of width E for each of the C clips of a block. For
+            texts instead of clips: the token ids of each text.
         num_vectors: number of valid vectors of each clip.
         blocks: N blocks of packed questions, stacked.
         config: the model's config.
@@ -80,7 +80,7 @@ def cross_entropy(
     logits are never in memory as a whole.
 
     Args:
-        hidden: the decoder's output states at the positions that predict the labels.
+        hidden: the decoder's output states at the positions that predict the Y labels of N blocks.
         table: the decoder's token embeddings, which are also its output layer.
         labels: token ids to predict.
         counted: whether each label is included in the sum.
@@ -124,7 +124,7 @@ cross_entropy.defvjp(_forward, _backward)
 def _chunk_loss(
     table: Array, compute_dtype: ComputeDtype, hidden: Array, labels: Array, counted: Array
 ) -> tuple[Array, Array]:
-    """Returns a chunk's summed cross-entropy, and the gradient (N, y, V) of the chunk's logits."""
+    """Returns the cross-entropy, summed over a chunk of labels, and its gradient for the logits."""
     logits = matmul_transposed(hidden, table, compute_dtype)
     norm = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)
@@ -134,7 +134,7 @@ def _chunk_loss(
 
 
 def _chunks(*arrays: Array) -> tuple[Array, ...]:
-    """Splits axis 1 (labels) of arrays into zero-padded chunks, which become the first axis."""
+    """Splits axis 1 (labels) of arrays, zero-padded, into chunks, which become the first axis."""
     count = arrays[0].shape[1]
     chunks = -(-count // CHUNK)
     size = -(-count // chunks)

@@ -15,7 +15,7 @@ METRICS_FILE, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
 class MetricsLog:
-    """Log of a run's metrics; a resumed run replaces the entries of steps that run again."""
+    """Log of a run's metrics; a resumed run replaces the entries of the steps that it repeats."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class MetricsLog:
 
         Args:
             folder: the run's folder.
-            start: the number of steps done; entries of later steps, which run again, are removed.
+            start: the number of steps done; entries of later steps are removed.
             tensorboard: whether to write TensorBoard files.
             wandb: the Weights & Biases project to log to, or None.
             config: the run's config, to be stored by Weights & Biases.
@@ -89,7 +89,7 @@ def _lines_up_to(path: Path, start: int) -> list[str]:
 
 
 def summarize_metrics(metrics: Mapping[str, float]) -> str:
-    """Formats the most important metrics, as far as present, for the progress bar."""
+    """Returns the most important of the given metrics as text for the progress bar."""
     shown = (
         ("loss", "loss {:.4f}"),
         ("validation_loss", "validation {:.4f}"),

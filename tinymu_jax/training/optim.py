@@ -20,14 +20,14 @@ def published_schedule(
 ) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
     """Returns a function from step to learning rate: linear warmup, plateau, half a cosine to 0.
 
-    In W warmup steps, the rate at step s is `peak (s + 1) / W`, as in the published code
-    (`src/utils.py`, cosine_lr). It is above 0 at step 0, unlike in optax's schedules.
+    During the W warmup steps, the rate at step s is `peak (s + 1) / W`, as in the published
+    code (`src/utils.py`, cosine_lr). It is above 0 at step 0, unlike in optax's schedules.
 
     Args:
         peak: the highest learning rate.
         steps: the number of steps of the run.
         warmup: the fraction of the steps in which the rate rises.
-        hold: the fraction of the steps at the peak, after warmup.
+        hold: the fraction of the steps, after warmup, in which the rate stays at the peak.
     """
     warmup_end = int(warmup * steps)
     hold_end = warmup_end + int(hold * steps)
@@ -42,7 +42,7 @@ def published_schedule(
 
 
 def partition_frozen(params: Mapping[str, Any], config: OptimConfig) -> tuple[Tree, Tree]:
-    """Splits parameters into trained and frozen ones, in this order, by `config.frozen_params`.
+    """Splits parameters by `config.frozen_params`; returns the trained and the frozen parameters.
 
     Raises:
         InputError: everything is frozen, or the pattern is not a regular expression.
@@ -101,7 +101,7 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
 
 
 def _muon_mask(params: Tree, pattern: str, inverted: bool = False) -> Tree:
-    """Returns a tree that says which parameters' paths match; if `inverted`, which do not.
+    """Returns a tree of booleans: whether each path matches `pattern`, or not if `inverted`.
 
     Raises:
         InputError: the pattern matches no parameter, or a parameter that is not a matrix.
@@ -122,10 +122,10 @@ def _no_matrix(pattern: str | None, path: str) -> InputError:
 def check_muon(
     config: OptimConfig, trained: Tree, axes: Mapping[str, tuple[str | None, ...]]
 ) -> None:
-    """Checks that `config.muon_params` matches only matrices, given all parameters' logical axes.
+    """Checks that `config.muon_params` matches only matrices; `axes` are all logical axes by path.
 
     Raises:
-        InputError: it matches a parameter with fewer than two axes besides "layers".
+        InputError: it matches a parameter with fewer than two axes, not counting "layers".
     """
     for path, _ in flatten(trained):
         matched = config.muon_params is not None and _matches(config.muon_params, path)
@@ -134,7 +134,7 @@ def check_muon(
 
 
 def _muon(lr_ratio: float) -> optax.GradientTransformation:
-    """Returns Muon for matrices, single or stacked, at `lr_ratio` times Adam's learning rate."""
+    """Returns Muon, for single or stacked matrices, with `lr_ratio` times Adam's learning rate."""
     from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
     def last_two(updates: Tree) -> Tree:

@@ -10,7 +10,7 @@ from tinymu_jax.utils.plotting import new_figure, save_figure
 
 
 def read_losses(run: str | Path) -> tuple[list[int], list[float]]:
-    """Returns the steps that a run's metrics.jsonl logs a loss for, and the losses.
+    """Reads a run's metrics.jsonl and returns the steps with a logged loss, and the losses.
 
     Raises:
         InputError: the run's folder has no metrics.jsonl.
@@ -24,7 +24,7 @@ def plot_losses(runs: Mapping[str, str | Path], path: str | Path, title: str = "
     """Plots the losses of consecutive runs, one after the other on a common axis of steps.
 
     Args:
-        runs: the runs' folders, by name in the legend.
+        runs: the folders of the runs, by the names that the legend shows.
         path: the image file to write, in the format of its suffix.
         title: the title of the plot.
 

@@ -1,4 +1,4 @@
-"""Starts and resumes training runs in a folder each, and exports their models.
+"""Starts and resumes training runs, each in a folder of its own, and exports their models.
 
 run.json        config and hashes of the data; the run resumes only if they are unchanged
 start/          initial model, as a checkpoint folder
@@ -65,7 +65,7 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
 
     Args:
         config: the run's config.
-        resume: continue the run in `config.output`, if there is one, from its latest checkpoint.
+        resume: whether to continue a run in `config.output` from its latest checkpoint.
         devices: the devices to train on; default: all.
 
     Raises:
@@ -197,9 +197,9 @@ def _sync_processes(name: str) -> None:
 
 
 def export_final(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> Path:
-    """Writes the model of the best checkpoint and returns its folder; every process must call it.
+    """Writes the model of the best checkpoint and returns the folder; every process must call it.
 
-    Without validation, and for pre-training, the latest checkpoint counts as the best.
+    Without validation, with `overfit_batch` and for pre-training, the latest checkpoint is written.
     """
     # Losses of pre-training are not comparable between steps, because the teacher changes.
     use_last = config.overfit_batch or isinstance(config, PretrainConfig)
@@ -217,7 +217,7 @@ def merge_into_model(
 ) -> Checkpoint:
     """Returns the initial model `start` with the trained parameters of the checkpoint at `step`.
 
-    LoRA matrices, if the run trains them as configured by `lora`, are merged into the weights.
+    If the run trains LoRA, which `lora` configures, its matrices are merged into the weights.
     """
     params, model, trained = start.params, start.config, checkpoints.restore_params(step)
     if isinstance(model, SelfSupervisedConfig):
@@ -241,7 +241,7 @@ def export(
     which: str = "best",
     dtype: Literal["float32", "float16"] = "float32",
 ) -> int:
-    """Writes the model of one of a run's checkpoints as a checkpoint folder.
+    """Writes the model of a run, as of one of the run's checkpoints, to a checkpoint folder.
 
     Args:
         folder: the run's folder; the run may still be training.

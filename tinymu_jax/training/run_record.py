@@ -31,7 +31,8 @@ FREE_FIELDS = (
     "data/labels",
     "data/classes",
 )
-"""Config fields that may change when a run resumes, such as the paths of data, not its contents."""
+"""Config fields that may change when a run resumes. The paths of the data may change, but not the
+contents."""
 
 
 def checkpoints_in(folder: Path, configured: str | None) -> str | Path:
@@ -53,7 +54,7 @@ def run_record(config: RunConfig) -> dict[str, Any]:
 
 
 def _contents(folder: Path) -> str:
-    """Returns a data set's description file, or a list of recordings with sizes, as text."""
+    """Returns the text of a data set's description file, or a list of recordings and sizes."""
     if exists(folder / DATASET_FILE):
         return read_text(folder / DATASET_FILE)
     return "\n".join(
@@ -75,8 +76,8 @@ def is_same_run(folder: Path, config: RunConfig, resume: bool) -> bool:
     """Returns True if a folder holds a run with this config, and False if it holds no run.
 
     Raises:
-        InputError: the folder holds a run and `resume` is False, it holds a run with another
-            config, or a data set is not prepared.
+        InputError: the folder holds a run although `resume` is False, a run with another config or
+            checkpoints without a run, or a data set is not prepared.
     """
     for name in filter(None, (config.data.train, config.data.validation)):
         if isinstance(config, TrainConfig) and not exists(Path(name) / DATASET_FILE):

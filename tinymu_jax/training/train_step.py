@@ -20,10 +20,10 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
     """Steps done."""
     params: Tree
-    """Trained parameters; those of a part's layers are stacked."""
+    """Trained parameters; parameters of equal layers are stacked."""
     opt_state: Any
     aux_state: Any = ()
-    """State of the task that is not trained: teacher and centres, or running statistics."""
+    """State that is updated without gradients: teacher and centres, or running statistics."""
 
 
 class StepMetrics(NamedTuple):
@@ -38,13 +38,13 @@ class StepMetrics(NamedTuple):
     """Further metrics that the task defines, by name."""
 
     def by_name(self) -> dict[str, Float[Array, ""]]:
-        """Returns all metrics by name, those in `aux` included."""
+        """Returns all metrics by name, including the metrics in `aux`."""
         metrics = self._asdict()
         return metrics | metrics.pop("aux")
 
 
 class StepContext(NamedTuple):
-    """Inputs of a loss besides parameters and batch."""
+    """Inputs of a loss function in addition to parameters and batch."""
 
     step: Int[Array, ""]
     """Steps done."""
@@ -82,10 +82,10 @@ def make_train_step(
     Args:
         loss_fn: the loss to minimize.
         optimizer: the optimizer of the trained parameters.
-        grad_accum_steps: number of parts in which a batch is computed, one after the other. Losses
-            and target counts are summed and divided once: the result does not depend on it.
+        grad_accum_steps: number of consecutive parts in which a batch is computed. The gradient is
+            divided by the number of targets of the whole batch, so that the result is the same.
         seed: the seed of dropout; None disables dropout.
-        post_update: updates `aux_state`, given the parameters before the step.
+        post_update: the function that updates `aux_state` from the state before the step.
     """
 
     def step(state: TrainState, frozen: Tree, batch: Any) -> tuple[TrainState, StepMetrics]:

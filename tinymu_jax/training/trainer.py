@@ -21,7 +21,8 @@ from tinymu_jax.utils.progress import ProgressDisplay
 
 FAULT_FILE = "not_finite.json"
 UNHEALTHY_LOGS = 3
-"""Consecutive logged steps with a problem before a warning; first steps often have problems."""
+"""Number of consecutive logged steps with a problem that gives a warning. The first steps of a run
+often have a problem."""
 
 
 class TrainResult(NamedTuple):
@@ -138,7 +139,7 @@ class Trainer:
             self.log.write(step, metrics)
 
     def _fail(self, step: int, name: str, value: float) -> None:
-        """Writes a step's clips to `FAULT_FILE` and raises: the metric `name` is not finite."""
+        """Writes the step's clips to `FAULT_FILE`, then raises an `InputError` about the metric."""
         clips = self.task.clip_names(step - 1)
         self.checkpoints.wait()
         good = self.checkpoints.latest()
@@ -153,7 +154,7 @@ class Trainer:
         )
 
     def _profile(self, step: int) -> None:
-        """Starts or stops jax's profiler if the config says so for a step."""
+        """Starts or stops jax's profiler at the steps that the config sets."""
         first = self.config.profile_start
         if first is not None and step == first:
             jax.profiler.start_trace(str(self.folder / "profile"))
@@ -169,7 +170,7 @@ class Trainer:
 
 
 class _Speed:
-    """Measures a run's speed since the last log, without the first step, which compiles."""
+    """Measures a run's speed since the last logged step, except the first step, which compiles."""
 
     def __init__(self, task: TrainTask) -> None:
         self.task = task
@@ -181,7 +182,7 @@ class _Speed:
         self.total, self.since = StepCost(0, 0, 0.0), time.perf_counter()
 
     def measure(self, step: int, restart: bool) -> dict[str, float]:
-        """Returns speed metrics up to a step, by name; `restart` starts a new measurement."""
+        """Returns the speed up to a step as metrics by name; with `restart`, then starts anew."""
         if not self.started:
             self.started = True
             self._restart(step)

@@ -34,7 +34,7 @@ from tinymu_jax.training.tasks.pretrain import freeze_unused, pretraining_loss, 
 from tinymu_jax.training.train_step import init_state, make_train_step
 
 TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8")
-"""Default topologies: 16, 256, 256 and 512 chips; the last is sold as v5p-1024, after its cores."""
+"""Default topologies, of 16, 256, 256 and 512 chips; v5p:8x8x8 has 1024 cores, sold as v5p-1024."""
 PRETRAINING_TOPOLOGIES = ("v5e:8x8", "v5e:16x16")
 """Default topologies for pre-training with the published batch of 2,048 crops."""
 FULL_GATHER = "Involuntary full rematerialization"

@@ -127,7 +127,7 @@ def block_flops(config: TinyMUConfig, packing: PackingConfig) -> tuple[float, fl
     """Returns a block's FLOPs, first without and then with padding and recomputation."""
     work = block_work(packing)
     needed = training_flops(config, work["slots"], work["labels"], work["clips"])
-    # Queries are computed in chunks: one attends to all keys of its row up to its chunk's end.
+    # Queries are computed in chunks: each attends to all keys of its row up to its chunk's end.
     seen = (packing.row_length + min(QUERY_BLOCK, packing.row_length)) / 2
     slots, cost = packing.rows * packing.row_length, flops_of(config, seen=seen)
     attention = cost.slot - flops_of(config, seen=0).slot
@@ -178,7 +178,7 @@ def forecast(
     Args:
         topology: libtpu's name of the slice, such as v5e:4x4.
         mesh_config: sizes of the mesh; default: `default_mesh`.
-        blocks: blocks per step and chip; with tensor parallelism, per group of chips.
+        blocks: number of blocks per step and chip, or per group of tensor-parallel chips.
         grad_accum_steps: number of parts in which a chip computes its blocks.
         packing: sizes of a block; default: `PackingConfig()`.
         config: the model's config; default: `pod_config`.

@@ -21,7 +21,8 @@ class Op(NamedTuple):
     shape: str
     """Text of the result's shape, with data type and layout."""
     operands: tuple[str, ...]
-    """Names of the operands' instructions; of a constant or parameter, its value or number."""
+    """Names of the instructions that give the operands; for a constant, its value; for a parameter,
+    its number."""
     attributes: str
     root: bool
 
@@ -86,7 +87,7 @@ def read_program(text: str) -> Program:
 
 
 def shape_bytes(shape: str, memory_only: bool = False) -> float:
-    """Returns the bytes of all arrays in a shape's text; `memory_only` counts main memory (HBM).
+    """Returns the bytes of all arrays in a shape's text, or only of arrays in main memory (HBM).
 
     A layout with `S(1)` or higher marks an array in on-chip memory, which `memory_only` leaves out.
     """
@@ -115,7 +116,7 @@ def elements(shape: str) -> list[str]:
 
 
 def called(op: Op) -> list[str]:
-    """Returns the names of the computations that an instruction calls, but not of a loop's body."""
+    """Returns the names of the computations that an instruction calls, except a loop's body."""
     branches = re.search(r"branch_computations=\{([^}]*)\}", op.attributes)
     names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else []
     keys = r"(?:calls|to_apply|true_computation|false_computation)"
@@ -123,7 +124,7 @@ def called(op: Op) -> list[str]:
 
 
 def trip_count(program: Program, loop: Op) -> int:
-    """Returns a loop's number of iterations: XLA's annotation, or n of the condition `i < n`.
+    """Returns a loop's number of iterations, from XLA's annotation or from its condition `i < n`.
 
     Raises:
         ValueError: the loop has no annotation, and its condition has another form.
@@ -142,9 +143,10 @@ def trip_count(program: Program, loop: Op) -> int:
 
 
 def executed(program: Program, name: str = "", times: int = 1) -> Iterator[tuple[str, int]]:
-    """Yields the name of every executed computation except fusions, and how often it runs.
+    """Yields each executed computation's name and number of runs; fusions are left out.
 
-    All branches of a conditional count. `name` (default: the entry) is run `times` times.
+    The computation `name` (default: the entry) runs `times` times. All branches of a conditional
+    are counted as executed.
     """
     name = name or program.entry
     yield name, times

@@ -92,7 +92,7 @@ def model_of(config: TrainConfig) -> TinyMUConfig:
 
 
 def forecast_machine(machine: Machine) -> Plan:
-    """Predicts memory and speed of fine-tuning on a machine: compiled for TPUs, else estimated.
+    """Predicts memory and speed of fine-tuning on a machine, for TPUs from a compiled program.
 
     Raises:
         InputError: the topology is unknown, its memory is too small, or libtpu is not installed.
@@ -135,8 +135,8 @@ def gpu_rate(config: TrainConfig, chip: Chip) -> float:
 def step_memory(model: TinyMUConfig, packing: PackingConfig, blocks: float) -> float:
     """Estimates the bytes of a step: weights, optimizer state, gradients and activations.
 
-    It assumes a frozen encoder. Activations are the decoder's matmul results, the input of each
-    layer, and the logits with their gradient, of `blocks` blocks on the device.
+    It assumes a frozen encoder and `blocks` blocks on the device. Activations are the decoder's
+    matmul results, the inputs of its layers, and the logits with their gradient.
     """
     trained, frozen = (
         sum(math.prod(leaf.shape) for _, leaf in flatten(tree))

@@ -39,7 +39,7 @@ class Collective(NamedTuple):
 
 
 def group_size(op: Op, devices: int) -> int:
-    """Returns the number of devices that exchange data in a collective; `devices` means all.
+    """Returns the size of a collective's groups of devices; `devices` is the number of devices.
 
     Raises:
         ValueError: the instruction's replica groups are written in an unknown form.
@@ -155,7 +155,7 @@ def _inner(program: Program, op: Op) -> dict[str, Op] | None:
 
 
 def _read(program: Program, body: dict[str, Op], name: str, shape: str) -> float:
-    """Returns the bytes that a computation's instructions `body` read of `name`, with a `shape`."""
+    """Returns the bytes that the instructions `body` read of the array `name`, of shape `shape`."""
     size = shape_bytes(shape, memory_only=True)
     if not size:
         return 0.0
@@ -183,7 +183,7 @@ def _read(program: Program, body: dict[str, Op], name: str, shape: str) -> float
 
 
 def _written(body: dict[str, Op], op: Op) -> float:
-    """Returns the bytes that the instructions `body`, called by `op`, write for its result."""
+    """Returns the bytes that `op` writes for its result, which the instructions `body` compute."""
     root = next(o for o in body.values() if o.root)
     sources = [body[name] for name in root.operands] if root.kind == "tuple" else [root]
     total = 0.0

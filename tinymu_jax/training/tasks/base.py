@@ -54,7 +54,8 @@ class TrainTask(ABC):
         steps: the number of steps of the whole run.
         batches: this process's batches as a sequence, one per step.
         abstract_state: shapes, dtypes and shardings of the training state.
-        validate: (state, stopped) -> metrics, or {} once `stopped()` is true; None without data.
+        validate: function (state, stopped) -> metrics, which returns {} as soon as `stopped()` is
+            true; None without validation data.
         peak_flops: peak FLOP/s of all devices together; None for an unknown kind of device.
     """
 
@@ -139,7 +140,7 @@ class TrainTask(ABC):
         return state, {}
 
     def local_blocks(self) -> Sequence[int]:
-        """Returns the indices of the blocks that this process reads of every step's batch."""
+        """Returns the indices, in every step's batch, of the blocks that this process reads."""
         step = self.config.step
         return local_block_ids(self.mesh, step.blocks, step.grad_accum_steps)
 
@@ -158,7 +159,7 @@ class TrainTask(ABC):
         return requested or available
 
     def _place(self, trained: Tree, frozen: Tree) -> None:
-        """Shards the state, puts frozen parameters on the devices and jits the step uncompiled."""
+        """Sets the shardings, puts the frozen parameters on the devices and jits the step."""
         mesh, axes = self.mesh, self.param_axes()
         check_muon(self.config.optim, trained, axes)
         self.start_aux_state = self.init_aux_state()
@@ -193,7 +194,7 @@ class TrainTask(ABC):
         """Returns the training state before the first step, on the devices.
 
         Args:
-            params: the initial parameters that the task was created with, which it does not keep.
+            params: the same initial parameters with which the task was created.
         """
         trained, _ = partition_frozen(params, self.config.optim)
         placed = (
@@ -210,7 +211,7 @@ class TrainTask(ABC):
             return self.compiled(state, self.frozen, batch)
 
     def load_batches(self, start: int) -> Iterator[Any]:
-        """Yields the global batches of all steps after the first `start`, on the devices."""
+        """Yields the global batches of all steps except the first `start` steps, on the devices."""
         data = self.config.data
         if self.config.overfit_batch:
             batch = make_global_batch(self.batches[0], self.mesh)
@@ -220,7 +221,7 @@ class TrainTask(ABC):
             yield make_global_batch(batch, self.mesh)
 
     def _make_validate(self) -> Callable[[TrainState, Callable[[], bool]], dict[str, float]]:
-        """Returns the attribute `validate`, which averages the loss over the validation data."""
+        """Returns the function `validate`, which averages the loss over the validation data."""
         data = self.config.data
         batches = self.make_batches(data.validation, epochs=1, validation=True)
         loss_fn = self.loss_fn(validation=True)

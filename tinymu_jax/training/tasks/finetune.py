@@ -23,7 +23,7 @@ from tinymu_jax.utils.tree import Tree
 
 
 def with_step_config(model: TinyMUConfig, step: StepConfig) -> TinyMUConfig:
-    """Returns a model's config with the compute dtypes, remat and label rule of `step`."""
+    """Returns a model's config with the compute dtypes, remat and `ignore_pad_labels` of `step`."""
     return replace(
         model,
         ignore_pad_labels=step.ignore_pad_labels,
@@ -87,7 +87,7 @@ class FinetuneTask(TrainTask):
         return tinymu.param_axes(self.model)
 
     def make_batches(self, folder: str, epochs: int, validation: bool) -> PackedBatches:
-        """Packs all epochs of a data set into blocks; returns this process's batches of them."""
+        """Packs all epochs of a data set into blocks; returns this process's batches of blocks."""
         step, data = self.config.step, self.config.data
         dataset = Dataset(folder)
         augment = NO_AUGMENT if validation else data.augment
@@ -120,7 +120,7 @@ class FinetuneTask(TrainTask):
         )
 
     def check_trained(self, trained: Tree) -> None:
-        """Raises an `InputError` if a part is trained that the stored features bypass."""
+        """Raises an `InputError` if the stored features bypass a trained part of the model."""
         bypassed = {"embeddings": ("encoder",), "text": ("encoder", "projector")}
         for folder in filter(None, (self.config.data.train, self.config.data.validation)):
             store = Dataset(folder).features.kind
@@ -159,6 +159,6 @@ class FinetuneTask(TrainTask):
         return [self.batches.dataset[record].clip for record in records]
 
     def _blocks(self, step: int) -> tuple[int, int]:
-        """Returns the index of a step's first block in the plan, and of the next step's."""
+        """Returns the indices of the first block of a step and of the next step in the plan."""
         first = 0 if self.config.overfit_batch else step * self.batches.blocks
         return first, first + self.batches.blocks

@@ -26,17 +26,17 @@ from tinymu_jax.training.train_step import LossFn, PostUpdate, StepContext, Trai
 from tinymu_jax.utils.tree import Tree, flatten
 
 ALWAYS_FROZEN = r"encoder/log_mel/.*"
-"""Parameters of the log-mel front end, which no pre-training step runs: batches hold log-mels."""
+"""Matches the log-mel front end, which pre-training does not run: batches hold log-mels."""
 
 
 def freeze_unused(optim: OptimConfig, model: SelfSupervisedConfig) -> OptimConfig:
-    """Returns the optimizer's config with `frozen_params` extended to all without a gradient."""
+    """Returns the optimizer's config, with all parameters that get no gradient frozen, too."""
     unused = f"|{UNUSED}" if model.predictor.hypotheses > 1 else ""
     return replace(optim, frozen_params=f"{optim.frozen_params}|{ALWAYS_FROZEN}{unused}")
 
 
 class PretrainTask(TrainTask):
-    """Trains a student encoder on crops to predict the outputs of a teacher, its moving average."""
+    """Trains a student encoder to predict the outputs of a teacher, a moving average of itself."""
 
     unit = "crops"
 
@@ -82,7 +82,7 @@ class PretrainTask(TrainTask):
         )
 
     def check_trained(self, trained: Tree) -> None:
-        """Raises an `InputError` if a student parameter is frozen that the teacher averages."""
+        """Raises an `InputError` if a parameter is frozen of which the teacher is an average."""
         trained_paths = {path for path, _ in flatten(trained)}
         for path, _ in flatten(self.teacher_state.teacher):
             if path not in trained_paths:
@@ -92,7 +92,7 @@ class PretrainTask(TrainTask):
                 )
 
     def loss_fn(self, validation: bool) -> LossFn:
-        """Returns the loss function, which draws a block's masks from the block's number."""
+        """Returns the loss function; the number of a block determines the block's random masks."""
         return pretraining_loss(self.model, self.config.data.seed)
 
     def post_update(
@@ -117,7 +117,7 @@ class PretrainTask(TrainTask):
 
 
 def pretraining_loss(config: SelfSupervisedConfig, seed: int) -> LossFn:
-    """Returns a loss function: prediction and class loss, weighted and summed over masked patches.
+    """Returns a loss function: the weighted sum of prediction and class loss of masked patches.
 
     Args:
         config: the model's config, with the weight of the class loss.

@@ -1,8 +1,9 @@
 """Trains an encoder with a linear head on the mean of the encoder's output vectors.
 
-`LabelTask` predicts categories with one softmax each, and its head is not kept. `TagTask` predicts
-tags with sigmoids. It has the head of the published AudioSet encoder: mean over patch rows and
-time, BatchNorm without weights, linear layer. BatchNorm's running statistics are in `aux_state`.
+`LabelTask` predicts a value for each category of labels, with one softmax per category. Its head is
+not kept. `TagTask` predicts tags with one sigmoid per tag. Its head is the head of the published
+AudioSet encoder: mean over patch rows and time, BatchNorm without weights, linear layer. The
+running statistics of BatchNorm are in `aux_state`.
 """
 
 from abc import abstractmethod
@@ -45,7 +46,7 @@ class LinearHeadTask(TrainTask):
 
     Attributes:
         encoder: the encoder's config.
-        reader_model: config of the model whose input sizes the clips are read in.
+        reader_model: config of a model; clips are read with its input sizes.
         max_seconds: seconds that clips are cropped to; None: `reader_model.max_seconds`.
     """
 
@@ -68,7 +69,7 @@ class LinearHeadTask(TrainTask):
 
     @abstractmethod
     def pool(self, vectors: Float[Array, "C A E"], valid: Bool[Array, "C A"]) -> Array:
-        """Returns the mean of each clip's vectors, as the head's input, without padding."""
+        """Returns the head's input for C clips: the mean of a clip's valid vectors (A x E)."""
 
     @abstractmethod
     def head_loss(self, params: Tree, mean: Array, labels: Array, running: Any) -> LossSum:
@@ -105,7 +106,7 @@ class LinearHeadTask(TrainTask):
         )
 
     def loss_fn(self, validation: bool) -> LossFn:
-        """Returns the loss function: encodes a batch's clips and sums `head_loss` over them."""
+        """Returns the loss function: encodes a batch's clips and computes `head_loss`."""
         kind, encoder = Dataset(self.data_folder(validation)).features.kind, self.encoder
 
         def loss(params: Tree, frozen: Tree, batch: LabelBatch, context: StepContext) -> LossSum:
@@ -133,7 +134,7 @@ class LinearHeadTask(TrainTask):
 
 
 def add_label_head(params: Mapping[str, Any], model: TinyMUConfig, labels: str | Path) -> Tree:
-    """Returns parameters with a zero head for all values of the categories in a csv of labels."""
+    """Adds a head of zeros, with an output for each value of each category in a csv of labels."""
     outputs = sum(map(len, read_label_table(labels).categories.values()))
     head = {
         "kernel": np.zeros((model.encoder.output_width, outputs), np.float32),
@@ -143,10 +144,10 @@ def add_label_head(params: Mapping[str, Any], model: TinyMUConfig, labels: str |
 
 
 class LabelTask(LinearHeadTask):
-    """Trains the encoder of a TinyMU to predict categories, with one softmax each.
+    """Trains the encoder of a TinyMU to predict a value for each category, with a softmax.
 
-    In the published recipe, training of MATPAC++ on AudioSet is in this place: after pre-training
-    and before the encoder is connected to the decoder.
+    In the published recipe, MATPAC++ is trained on AudioSet instead, also after pre-training and
+    before the encoder is connected to the decoder.
     """
 
     def __init__(
@@ -205,7 +206,7 @@ class LabelTask(LinearHeadTask):
 
 
 class NormStats(NamedTuple):
-    """Means and variances of BatchNorm's inputs, of one batch or running over batches."""
+    """Means and variances of BatchNorm's D inputs, over one batch or as running averages."""
 
     mean: Float[Array, "D"]
     variance: Float[Array, "D"]
@@ -328,7 +329,7 @@ class TagTask(LinearHeadTask):
     def post_update(
         self, state: TrainState, aux: NormStats, num_targets: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
-        """Updates BatchNorm's running mean and, like torch, its running unbiased variance."""
+        """Returns the state with updated BatchNorm statistics, with unbiased variances as in torch."""
         mean, variance, steps = state.aux_state
         unbiased = aux.variance * (num_targets / (num_targets - 1))
         keep = 1 - MOMENTUM
