@@ -1,1 +1,1 @@
-"""Configs, one file each, whose docstrings give the command; `--config NAME` names the file."""
+"""Training configs, one per file; a file's docstring shows the command that uses the config."""

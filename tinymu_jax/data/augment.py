@@ -1,7 +1,7 @@
 """Random augmentation of waveforms during training.
 
-Effects, their order and their ranges equal the published data set class (`AudioDataset` with
-`wav_aug` on). Tempo and pitch are changed with librosa's phase vocoder; the published code
+Effects, order and ranges are the same as in the published class `AudioDataset` with `wav_aug` on.
+ Tempo and pitch are changed with librosa's phase vocoder; the published code
 (audiomentations 0.40) uses Signalsmith's stretcher, which leaves other artefacts.
 """
 
@@ -70,7 +70,7 @@ def clip_rng(seed: int, block: int, clip: int) -> np.random.Generator:
 def augment_stored(
     stored: Int16[np.ndarray, "n"], rng: np.random.Generator, config: AugmentConfig, length: int
 ) -> Int16[np.ndarray, "m"]:
-    """Crops a waveform to `length` samples if configured, augments it, and clips it to 16 bits."""
+    """Crops a waveform to `length` samples if configured, augments it, and converts it to int16."""
     if config.crop:
         stored = crop(stored, rng, length)
     samples = augment(stored / np.float32(32768), rng, config)
@@ -90,7 +90,7 @@ def crop(
 def augment(
     samples: Float32[np.ndarray, "n"], rng: np.random.Generator, config: AugmentConfig
 ) -> Float32[np.ndarray, "n"]:
-    """Applies each effect to samples in -1 to 1 with its probability and range in the config."""
+    """Applies each effect with its probability and a random strength to samples in -1 to 1."""
     if rng.random() < config.polarity_probability:
         samples = -samples
     if rng.random() < config.noise_probability:
@@ -118,13 +118,13 @@ def gain(samples: Float32[np.ndarray, "n"], decibels: float) -> Float32[np.ndarr
 
 
 def stretch(samples: Float32[np.ndarray, "n"], rate: float) -> Float32[np.ndarray, "n"]:
-    """Speeds a waveform up by `rate` at the same pitch; cuts or pads it to the same length."""
+    """Speeds a waveform up by the factor `rate` at constant pitch, and keeps the array's length."""
     played = _effects().time_stretch(samples, rate=rate, n_fft=_frame(samples))[: len(samples)]
     return np.pad(played, (0, len(samples) - len(played)))
 
 
 def shift_pitch(samples: Float32[np.ndarray, "n"], semitones: float) -> Float32[np.ndarray, "n"]:
-    """Raises the pitch of a waveform by a number of semitones at the same tempo."""
+    """Raises the pitch of a waveform by a number of semitones at constant tempo."""
     return _effects().pitch_shift(
         samples, sr=SAMPLE_RATE, n_steps=semitones, res_type="soxr_hq", n_fft=_frame(samples)
     )

@@ -6,10 +6,10 @@ from tinymu_jax.data.question_formats import LETTERS
 
 
 def length_baseline(options: Sequence[str], right: int, longest: bool = False) -> float:
-    """Returns the probability that choosing the shortest (or longest) option is right.
+    """Returns the probability of a right answer if the shortest option is chosen.
 
-    Lengths are in characters; among equal lengths, an option is chosen at random. `right` is the
-    index of the right option.
+    If `longest`, the longest option is chosen. Lengths are in characters; among options of equal
+    length, one is chosen at random. `right` is the index of the right option.
     """
     lengths = [len(option) for option in options]
     chosen = max(lengths) if longest else min(lengths)
@@ -17,7 +17,10 @@ def length_baseline(options: Sequence[str], right: int, longest: bool = False) -
 
 
 def option_baselines(questions: Sequence[tuple[Sequence[str], int]]) -> dict[str, list[float]]:
-    """Returns, by baseline, the probability of a right answer to each (options, right index)."""
+    """Returns each baseline's probability of a right answer to each question, by baseline.
+
+    A question is its options and the index of the right option.
+    """
     most = max(len(options) for options, _ in questions)
     return {
         "shortest option": [length_baseline(*question) for question in questions],

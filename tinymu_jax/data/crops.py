@@ -53,7 +53,7 @@ def open_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
     Args:
         folder: folder of the data set or of the audio files.
         frames: number of frames of a crop; shorter recordings are skipped.
-        patch_size: frames per encoder output, in which a data set's index measures lengths.
+        patch_size: number of frames per encoder output; a data set's index counts outputs.
 
     Raises:
         InputError: the data set has no log-mels, or no recording has enough frames.
@@ -78,7 +78,7 @@ def stored_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
             "prepare it with --features log_mel"
         )
     columns = dataset.index.columns
-    # The index counts a partial last patch as whole, so recordings near the limit are read.
+    # The index counts a partial last patch as whole, so recordings near the limit are measured.
     candidates = np.flatnonzero((columns - 1) * patch_size < frames).tolist()
     short = {i for i in candidates if len(dataset[i].features) < frames}
     records = [i for i in range(len(columns)) if i not in short]
@@ -108,7 +108,7 @@ def folder_corpus(folder: str | Path, frames: int) -> Corpus:
 
 
 def _frames_by_header(path: Path) -> int:
-    """Returns the number of log-mel frames by an audio file's header, or -1 if unreadable."""
+    """Computes an audio file's number of log-mel frames from its header; -1 if it is unreadable."""
     import soundfile
 
     try:
@@ -142,7 +142,7 @@ class CropBatches(EpochBatches):
         steps: int,
         seed: int,
     ) -> None:
-        """Plans batches of crops of `frames` frames; see `EpochBatches` for other arguments."""
+        """Plans batches of crops, each of `frames` frames; see `EpochBatches` for the arguments."""
         self.corpus, self.frames = corpus, frames
         self._reported: set[int] = set()
         super().__init__(corpus.folder, len(corpus), clips, blocks, block_ids, seed, epochs, steps)
@@ -157,7 +157,7 @@ class CropBatches(EpochBatches):
         return CropBatch(np.array(crops), np.int32(block))
 
     def _crop(self, clip: int, block: int, index: int) -> Float[np.ndarray, "frames F"]:
-        """Returns a random crop of a recording; the block's and the crop's index seed its position.
+        """Returns a crop of a recording; the indices of block and crop seed its random position.
 
         If the recording is unusable, the next usable recording in the corpus takes its place.
         """
@@ -173,7 +173,7 @@ class CropBatches(EpochBatches):
         return log_mel[start : start + self.frames]
 
     def _try_read(self, clip: int) -> Float[np.ndarray, "frames F"] | None:
-        """Returns a recording's log-mel; None if it is unusable, reported once per recording."""
+        """Returns a recording's log-mel; if it is unusable, reports that once and returns None."""
         try:
             log_mel = self.corpus.log_mel(clip)
             if len(log_mel) >= self.frames:

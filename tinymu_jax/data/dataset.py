@@ -4,7 +4,7 @@ dataset.json                  manifest: features, preprocessing, counts, shards;
 index.npz                     lengths of all clips and questions, for planning the packing
 bad.jsonl                     paths of unusable recordings, each with the reason
 shard-00000.array_record      records (clips with questions), see `tinymu_jax.data.records`
-shard-00000.json              part of the manifest and index that describes this shard
+shard-00000.json              entries of this shard in the manifest and the index
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class DatasetIndex(NamedTuple):
     """Lengths of the R clips of a data set and of their Q questions, before truncation."""
 
     columns: Int[np.ndarray, "R"]
-    """Number of encoder outputs of each clip (of tokens, if the clips are texts)."""
+    """Number of encoder outputs of each clip; number of tokens if the clips are texts."""
     first: Int[np.ndarray, "R1"]
     """Index of each clip's first question, followed by Q."""
     prompt: Int[np.ndarray, "Q"]
@@ -42,7 +42,7 @@ class DatasetIndex(NamedTuple):
     def lengths(
         self, config: TinyMUConfig, max_columns: int | None = None, text: bool = False
     ) -> SequenceLengths:
-        """Returns the decoder's lengths of audio, prompts and answers, truncated as published.
+        """Returns the decoder positions of each clip, prompt and answer, truncated as published.
 
         Args:
             config: config of the model.
@@ -92,7 +92,7 @@ class Dataset:
         return len(self.index.columns)
 
     def lengths(self, config: TinyMUConfig, max_columns: int | None = None) -> SequenceLengths:
-        """Returns the decoder's lengths of all clips and questions; see `DatasetIndex.lengths`."""
+        """Returns the decoder positions of each clip and question; see `DatasetIndex.lengths`."""
         return self.index.lengths(config, max_columns, self.features.kind == "text")
 
     def __getitem__(self, number: int) -> Record:

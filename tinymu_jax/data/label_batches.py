@@ -17,7 +17,7 @@ FILE_COLUMN = "file_name"
 
 
 class LabelTable(NamedTuple):
-    """A table of labels: one value of each of K categories for every clip."""
+    """A table of labels: every clip has one value in each of K categories."""
 
     categories: Mapping[str, Sequence[str]]
     """Name of each category -> its possible values, sorted."""
@@ -59,7 +59,8 @@ class LabelBatch(NamedTuple):
     """Stored features of the clips, (N, C, ...), padded with zeros."""
     lengths: Int[np.ndarray, "N C"]
     labels: np.ndarray
-    """Index of the clip's value in each category, (N, C, K), or multi-hot, (N, C, classes)."""
+    """Index of each clip's value in each of K categories, (N, C, K). For clips with any number of
+    labels: multi-hot labels, (N, C, classes)."""
     number: Int[np.ndarray, "N"]
     """Index of each block in the run, which seeds the block's randomness."""
 
@@ -77,7 +78,7 @@ class LabelBatches(EpochBatches):
         epochs: int,
         steps: int = 0,
     ) -> None:
-        """Plans batches of the clips of a reader's data set; see `EpochBatches` for the rest.
+        """Plans batches of all clips in a reader's data set; see `EpochBatches` for the arguments.
 
         `labels` maps a clip's file name to the array of the clip's labels.
         """
@@ -88,7 +89,7 @@ class LabelBatches(EpochBatches):
         self._paths: dict[str, str] = {}
 
     def name(self, number: int) -> str:
-        """Returns the path of the recording of the clip with a given index in the data set."""
+        """Returns the path of the recording from which clip `number` of the data set was read."""
         return self.reader.dataset[number].clip
 
     def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> LabelBatch:

@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
 
 class ClipReader:
-    """Stacks features of clips, padded to the (cropped) length of the data set's longest clip."""
+    """Stacks features of clips, padded to the length of the data set's longest clip or crop."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class ClipReader:
         seed: int = 0,
         seconds: float | None = None,
     ) -> None:
-        """Prepares to read clips, cut to `seconds` if given; see `PackedBatches` for the rest."""
+        """Prepares to read clips, cut to `seconds` if given; see `PackedBatches` for arguments."""
         self.dataset, self.config = dataset, config
         self.augment, self.seed = augment, seed
         self.cap = max_columns(dataset, config, augment)
@@ -85,7 +85,7 @@ class ClipReader:
 
 
 class PackedBatches:
-    """Batches of packed questions by step number, with only the blocks this process computes."""
+    """Batches of packed questions, by step number; a batch holds only this process's blocks."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class PackedBatches:
             dataset: prepared data set.
             plan: packing plan of all epochs, the same in all processes, made from lengths that
                 are capped at `max_columns`.
-            packing: settings that the plan was made with.
+            packing: packing settings with which the plan was made.
             config: config of the model.
             blocks: number of blocks per step, over all processes.
             block_ids: indices, within a step, of the blocks that this process computes; None: all.
@@ -130,7 +130,7 @@ class PackedBatches:
         return jax.tree.map(lambda *parts: np.stack(parts), *blocks)
 
     def _block(self, number: int) -> Batch:
-        """Reads block `number` of the run, without axis N; blocks beyond the plan are empty."""
+        """Reads block `number` of the run as a batch without axis N; empty beyond the plan."""
         plan, packing = self.plan, self.packing
         entries = plan.entries(number)
         groups = plan.group[entries].tolist()
@@ -214,7 +214,7 @@ class EpochBatches(ABC):
 
     @abstractmethod
     def name(self, number: int) -> str:
-        """Returns the name of the recording of the clip with a given index."""
+        """Returns the name of the recording from which clip `number` is read."""
 
     @abstractmethod
     def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> tuple[Any, ...]:

@@ -1,8 +1,8 @@
 """Reads question lists in the format of MusicSkills.
 
 A list is a JSON array of records (questions) with the keys `FIELDS`; the recordings of a list lie
-in one folder. The published loader keeps one folder per data set, so that the last list of a data
-set replaces the folder of the earlier lists; here every list has its own folder.
+in one folder. The published loader knows one folder per data set: for several lists of a data set,
+it searches all recordings in the last list's folder. Here, every list has its own folder.
 """
 
 from collections.abc import Sequence
@@ -39,13 +39,15 @@ class QuestionLists(NamedTuple):
     clips: list[ClipQuestions]
     """Recordings with their questions, in the order in which the lists first name them."""
     repeated: int
-    """Number of skipped questions: an earlier one has the same recording, prompt, answer, task."""
+    """Number of skipped questions, which repeat an earlier recording, prompt, answer and task."""
 
 
 def pair_with_folders(
     lists: Sequence[str | Path], folders: Sequence[str | Path]
 ) -> list[tuple[Path, Path]]:
-    """Pairs each list with the folder of its recordings; `folders` has one for all, or one each.
+    """Pairs each list with the folder of its recordings.
+
+    `folders` has one folder for all lists, or one folder per list, in the same order.
 
     Raises:
         InputError: there is no list, the number of folders is wrong, or a folder does not exist.

@@ -30,7 +30,7 @@ from tinymu_jax.utils.files import (
 from tinymu_jax.utils.progress import Progress, no_progress
 
 STARTED_FILE = "preparing.json"
-"""File with a data set's settings and inputs, written first to refuse reruns with other inputs."""
+"""File that records a data set's settings and inputs; a rerun with other inputs is refused."""
 Manifest = dict[str, Any]
 
 
@@ -49,7 +49,7 @@ def prepare(
         lists: JSON files of MusicSkills records; empty to prepare recordings without questions.
         folders: folders of the recordings: one for all lists, or one per list.
         output: folder of the data set.
-        tokenizer: contents of the decoder's `tokenizer.json`; None without questions and texts.
+        tokenizer: contents of the decoder's `tokenizer.json`; None if there is no text to encode.
         config: settings of the preparation.
         encoder: checkpoint of the encoder, if `config.features.kind` is embeddings; else None.
         progress: called with the number of clips done and the number of all clips.
@@ -87,7 +87,7 @@ def prepare(
 def _split(
     output: Path, clips: Sequence[ClipQuestions], tokenizer: str | None, config: PrepareConfig
 ) -> list[Shard]:
-    """Splits clips into shards of `config.clips_per_shard` clips, named in the output folder."""
+    """Splits clips into shards of `config.clips_per_shard` clips, with paths in the folder."""
     size = config.clips_per_shard
     return [
         Shard(

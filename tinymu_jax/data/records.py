@@ -34,8 +34,8 @@ class Record(NamedTuple):
     """Path of the recording."""
     dataset: str
     features: np.ndarray
-    """The features of the data set's kind: waveform (n,) int16, log_mel (frames, 80) float16,
-    embeddings (A, E) bfloat16, or text (A,) int32."""
+    """The clip's features, by the data set's kind: waveform (n,) int16, log_mel (frames, 80)
+    float16, embeddings (A, E) bfloat16, or text (A,) int32."""
     questions: tuple[StoredQuestion, ...]
 
 
@@ -57,7 +57,7 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(content: bytes) -> Record:
-    """Deserializes a record from bytes, of which the record's arrays are read-only views."""
+    """Deserializes a record from bytes; the record's arrays are read-only views of the bytes."""
     fields: dict[str, Any] = msgpack.unpackb(content)
     features = np.frombuffer(fields["features"], _DTYPES[fields["type"]])
     questions = tuple(

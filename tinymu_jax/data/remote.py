@@ -21,7 +21,7 @@ LOCK_FILE = "lock"
 IN_PROGRESS_FILE = "copying.json"
 """Name of the manifest in an incomplete copy; renamed to `dataset.json` after the last file."""
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"}
-"""Name of the package that fsspec needs to open URLs, by the URL's protocol."""
+"""Protocol of a URL -> name of the package that fsspec needs to open the URL."""
 
 
 def is_url(place: str) -> bool:
@@ -30,7 +30,7 @@ def is_url(place: str) -> bool:
 
 
 def local_path(place: str) -> Path:
-    """Returns a local path as it is; copies the data set at a URL, and returns the copy's path."""
+    """Returns the local path of a data set; if `place` is a URL, copies the data set from there."""
     return local_copy(place) if is_url(place) else Path(place)
 
 
@@ -79,7 +79,7 @@ def _open_url(url: str) -> tuple[Any, str]:
 
 
 def _copy(files: Any, root: str, folder: Path, url: str) -> None:
-    """Copies the files of the data set at `root` that the folder lacks; `url` is for messages."""
+    """Copies the files at `root` that `folder` lacks; error messages name the data set as `url`."""
     remote_manifest = f"{root}/{DATASET_FILE}"
     try:
         manifest = files.cat_file(remote_manifest)

@@ -17,7 +17,7 @@ from tinymu_jax.models.packing import PackingConfig, question_length
 
 
 class SequenceLengths(NamedTuple):
-    """Lengths, as the decoder takes them, of the R clips and Q questions of a data set."""
+    """Numbers of decoder positions of a data set's R clips and Q questions."""
 
     audio: Int[np.ndarray, "R"]
     """Number of projected audio vectors of each clip."""
@@ -36,6 +36,7 @@ class QuestionGroups(NamedTuple):
     """
 
     record: Int[np.ndarray, "N"]
+    """Index of each group's record (clip) in the data set."""
     first: Int[np.ndarray, "N"]
     """Index of each group's first question."""
     stop: Int[np.ndarray, "N"]
@@ -46,7 +47,7 @@ class QuestionGroups(NamedTuple):
 
 
 class BlockCounts(NamedTuple):
-    """What several blocks hold together, without padding."""
+    """The sums of questions, slots, labels and clips in several blocks, without padding."""
 
     questions: int
     slots: int
@@ -57,7 +58,7 @@ class BlockCounts(NamedTuple):
 
 
 class PackingPlan(NamedTuple):
-    """The packing of all epochs: B blocks, and the row of each group in each epoch (N entries)."""
+    """The packing of all epochs into B blocks: N entries, each of which puts a group into a row."""
 
     groups: QuestionGroups
     group: Int[np.ndarray, "N"]
@@ -73,17 +74,20 @@ class PackingPlan(NamedTuple):
         return len(self.start) - 1
 
     def entries(self, first: int, stop: int | None = None) -> slice:
-        """Returns the slice of entries in block `first`, or in blocks `first` to before `stop`."""
+        """Returns the slice of entries in blocks `first` to `stop - 1` (by default one block)."""
         stop = first + 1 if stop is None else stop
         return slice(*(self.start[min(number, self.num_blocks)] for number in (first, stop)))
 
     def records(self, first: int, stop: int) -> list[int]:
-        """Returns the indices, each once, of the records in blocks `first` to before `stop`."""
+        """Returns the distinct indices of the records (clips) in blocks `first` to `stop - 1`."""
         groups = self.group[self.entries(first, stop)]
         return list(dict.fromkeys(self.groups.record[groups].tolist()))
 
     def counts(self, first: int, stop: int) -> BlockCounts:
-        """Counts what blocks `first` to before `stop` hold; blocks from B on are empty."""
+        """Counts the questions, slots, labels and clips in blocks `first` to `stop - 1`.
+
+        Blocks from B on are empty.
+        """
         groups = self.group[self.entries(first, stop)]
         questions = self.groups.stop[groups] - self.groups.first[groups]
         sums = (questions, self.groups.slots[groups], self.groups.labels[groups])
@@ -91,7 +95,7 @@ class PackingPlan(NamedTuple):
         return BlockCounts(*(int(numbers.sum()) for numbers in sums), clips)
 
     def fill(self, packing: PackingConfig) -> dict[str, float]:
-        """Returns the fractions of the slots, clips and labels of all blocks that are in use."""
+        """Returns the fractions in use of all blocks' slots, clips and labels, by name."""
         counts = self.counts(0, self.num_blocks)
         capacity = {
             "slots": packing.rows * packing.row_length,
@@ -107,7 +111,7 @@ class PackingPlan(NamedTuple):
 def make_groups(
     lengths: SequenceLengths, packing: PackingConfig, config: TinyMUConfig
 ) -> QuestionGroups:
-    """Splits each clip's questions into groups, each as long as a row and a block allow.
+    """Splits each clip's questions into groups, each as large as a row and a block allow.
 
     Raises:
         InputError: a question with its clip's audio does not fit into a row or block.
@@ -139,7 +143,7 @@ def make_groups(
 
 
 def shuffled(groups: QuestionGroups, seed: int, epochs: int) -> Iterator[int]:
-    """Yields each group's index once per epoch, with clips in random order and kept together."""
+    """Yields each group's index once per epoch: clips in random order, each with all its groups."""
     edges = np.flatnonzero(np.diff(groups.record, prepend=-1, append=-1))
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(edges) - 1)
@@ -152,8 +156,9 @@ def make_plan(
 ) -> PackingPlan:
     """Shuffles the groups of all epochs and packs them into rows and blocks.
 
-    A row begins with the groups that have waited longest in a buffer, and ends with the one or two
-    that fill it best. A block ends when its rows are full or it holds the most clips or labels.
+    Groups wait in a buffer. A row first takes the groups that have waited longest, then the one or
+    two groups that best fill its rest. A block ends when its rows are full, or when it holds as
+    many clips or labels as `packing` allows.
 
     Raises:
         InputError: the data set has no questions.
@@ -209,12 +214,12 @@ class _RowPacker:
         return bool(self.by_age)
 
     def begin_block(self) -> None:
-        """Starts a block without clips and labels."""
+        """Starts the next block, which holds no clips and labels yet."""
         self.clips: set[int] = set()
         self.labels_left = self.packing.max_labels
 
     def pack_row(self) -> list[int]:
-        """Takes the groups of the block's next row from the buffer; returns their indices."""
+        """Takes groups from the buffer for the block's next row; returns the groups' indices."""
         row: list[int] = []
         room = self.packing.row_length
         while self.fill_buffer() and self.lengths[0] <= room:

@@ -1,4 +1,4 @@
-"""Writes the shards of a prepared data set; one process writes a shard, and does so atomically."""
+"""Writes the shards of a prepared data set; a shard is written atomically by one process."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,9 +29,9 @@ from tinymu_jax.utils.process_pool import SPAWN, worker_pool
 ENCODE_BATCH = 8
 """Number of clips per call of the encoder."""
 ClipFeatures = tuple[ClipQuestions, np.ndarray | InputError]
-"""A clip with its questions, and its features or the error of reading its recording."""
+"""A clip with its questions, and either its features or the error that reading them raised."""
 FinishedShard = tuple[int, dict[str, Any]]
-"""A written shard: its index among the given shards, and its manifest."""
+"""The index of a written shard in the sequence of shards to write, and the shard's manifest."""
 ReportDone = Callable[[int], Any]
 """Called with the number of clips that are done so far."""
 
@@ -52,7 +52,7 @@ def write_shard(
 ) -> dict[str, Any]:
     """Writes a shard's clips and its manifest (a .json file beside it); returns the manifest.
 
-    The manifest lists clips whose features are an error as bad.
+    A clip whose features are an error is not written, but listed under `bad` in the manifest.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -122,7 +122,7 @@ def _read_and_write(shard: Shard) -> dict[str, Any]:
 def make_shards(
     shards: Sequence[Shard], workers: int, report_done: ReportDone
 ) -> Iterator[FinishedShard]:
-    """Writes shards in `workers` processes (0: one per core); yields each index and manifest."""
+    """Writes shards in `workers` processes (0: one per core), yielding each when it is finished."""
     if not shards:
         return
     counter = SPAWN.Value("q", 0)
@@ -141,7 +141,7 @@ def make_shards(
 def encode_shards(
     shards: Sequence[Shard], encoder: Checkpoint, report_done: ReportDone
 ) -> Iterator[FinishedShard]:
-    """Writes shards of embeddings, reading clips in threads; yields each index and manifest."""
+    """Encodes clips and writes shards of embeddings, yielding each shard when it is finished."""
     import jax
 
     from tinymu_jax.inference.chunked_encoding import encode_clips

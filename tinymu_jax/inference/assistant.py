@@ -96,9 +96,9 @@ class Assistant:
         truncate_prompt: bool = False,
         **sampling: Any,
     ) -> list[Response | InputError]:
-        """Answers questions like `ask`, and returns a list with a response or error per question.
+        """Answers one or more questions, and returns the response or error of each question.
 
-        The error is the `InputError` of a question's recording or prompt.
+        See `ask` for the arguments. An `InputError` tells what is wrong with a recording or prompt.
         """
         audios = [audio] if _is_single(audio) else list(audio)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -250,7 +250,7 @@ class Assistant:
         names: Sequence[str] | None = None,
         prior: bool = True,
     ) -> list[OptionScore]:
-        """Returns log-likelihoods and probabilities of options that are token ids (no end token).
+        """Returns log-likelihoods and probabilities of options, given as ids without the end token.
 
         `names` are the options' names in the result; by default, each option's token ids as text.
         """
@@ -262,10 +262,10 @@ class Assistant:
     def target_logits(
         self, audio: Audio, prompt: Sequence[int], target: Sequence[int]
     ) -> Float32[np.ndarray, "T V"]:
-        """Returns the logits that predict each token of a given answer, `target`, to a prompt.
+        """Returns the logits (vocabulary size V) that predict each of the T tokens of `target`.
 
-        The answer is cut to `config.max_text_tokens`, and the end token is appended only if the
-        answer is shorter than that (as published).
+        `target` is a given answer to the prompt. It is cut to `config.max_text_tokens`, and the end
+        token is appended only if the answer is shorter than that (as published).
         """
         logits, labels = self._teacher_forced(audio, prompt, target)
         return np.asarray(logits[0, : len(labels)])
@@ -302,7 +302,7 @@ class Assistant:
     def _teacher_forced(
         self, audio: Audio, prompt: Sequence[int], target: Sequence[int]
     ) -> tuple[jax.Array, list[int]]:
-        """Returns logits (1, padded length, V) and the answer's tokens; see `target_logits`."""
+        """Returns logits (1, padded length, V) and the labels of `target`; see `target_logits`."""
         limit = self.config.max_text_tokens
         labels = list(self.engine.prompts.encode_text(target, "the answer")[:limit])
         if len(labels) < limit:

@@ -35,7 +35,7 @@ class AudioCache:
     """Encodes recordings to audio vectors, and caches the vectors of the latest recordings."""
 
     def __init__(self, config: TinyMUConfig, params: Any, mesh: Mesh | None = None) -> None:
-        """Takes the whole model's parameters, replicated on a mesh's devices if there is a mesh."""
+        """Builds an empty cache; `params` are the whole model's, replicated on `mesh` if given."""
         self.config, self.params, self.mesh = config, params, mesh
         self._cached: dict[Any, EncodedAudio] = {}
 
@@ -89,7 +89,7 @@ class AudioCache:
 def stack_audio(
     encoded: Sequence[EncodedAudio], rows: int, min_length: int = 0
 ) -> Float[Array, "B A D"]:
-    """Stacks the audio vectors of recordings on the device, padded to a common length.
+    """Stacks the audio vectors (width D) of recordings on the device, padded to a common length.
 
     Args:
         encoded: one recording per row, at most `rows`; the last recording fills further rows.

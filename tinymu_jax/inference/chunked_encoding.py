@@ -30,8 +30,8 @@ Chunking = Literal["precise", "fast", "fast-interleaved"]
 results. `fast`: the last chunk is padded with zeros. `fast-interleaved`: `fast`, with embeddings in
 the order of the published fast mode, which puts column t of chunk c at t * chunks + c."""
 ROW_LENGTHS = (1, 2, 4, 8, 16, 24, 32, 48)
-"""Numbers of columns, beside a full chunk, to which rows shorter than a chunk are padded. Longer
-rows, a chunk with or without a short tail, are not padded."""
+"""Numbers of columns to which rows are padded if they are shorter than a chunk; the length of a
+chunk is another. Longer rows (a chunk with or without a short tail) are not padded."""
 MERGE_SHORT_TAIL = 2
 """Maximum number of columns of a short tail: a last chunk that shares a row with the chunk before,
 so that the weights are read once for both. 10 s are a chunk of 62 columns and a tail of 1."""
@@ -49,7 +49,7 @@ class Columns(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A row of the encoder's batch: columns `start` to before `stop` of a clip."""
+    """A row of the encoder's batch: columns `start` to `stop - 1` of a clip."""
 
     clip: int
     start: int
@@ -110,8 +110,9 @@ def encode_rows(
 ) -> Float[Array, "L B A E"]:
     """Computes the encoder's embeddings of B rows of A columns from the columns' samples.
 
-    `place` and `chunk` are each column's index in its chunk and its chunk's index in the row, see
-    `chunk_layout`; a row has up to `num_chunks` chunks. `all_layers` returns all L blocks' outputs.
+    `place` is each column's index in its chunk, and `chunk` is the chunk's index in the row (see
+    `chunk_layout`); a row has up to `num_chunks` chunks. Returns the output of the last encoder
+    block (L = 1), or with `all_layers` the outputs of all L blocks.
     """
     return Matpac(config).apply(
         {"params": params},
@@ -184,7 +185,10 @@ def encode_clips(
 
 
 def _row_spans(count: int, config: MatpacConfig) -> list[tuple[int, int]]:
-    """Splits `count` columns into rows, one per chunk (and short tail); returns (start, stop)."""
+    """Splits a clip of `count` columns into rows; returns the first column of each and its end.
+
+    A row is a chunk; a short tail shares the row of the chunk before.
+    """
     edges = [*range(0, count, config.columns), count]
     if len(edges) > 2 and edges[-1] - edges[-2] <= MERGE_SHORT_TAIL:
         del edges[-2]
@@ -200,7 +204,7 @@ def _padded_length(length: int, config: MatpacConfig) -> int:
 def _batch_rows(
     rows: Sequence[_Row], columns: Sequence[Columns], length: int, config: MatpacConfig
 ) -> tuple[np.ndarray, ...]:
-    """Pads rows to `length` columns, the batch to a power of 2; returns `encode_rows`' arrays."""
+    """Returns `encode_rows`' arrays for a batch of rows, padded to a power of 2 and to `length`."""
     count = 1 << (len(rows) - 1).bit_length()
     samples = np.zeros((count, length, column_samples(config.patch_size)), np.float32)
     num_frames, start, stop = np.zeros((count, length), np.int32), *np.zeros((2, count, 1), int)
@@ -230,7 +234,7 @@ def _project(
 def project(
     params: Any, vectors: Float[Array, "A E"], config: TinyMUConfig
 ) -> tuple[Float[Array, "P D"], int]:
-    """Pools one clip's embeddings and projects them to the decoder's width.
+    """Pools one clip's A embeddings and projects them to P audio vectors of the decoder's width D.
 
     Returns:
         The audio vectors, padded with zero vectors to a multiple of 16, and the number of audio

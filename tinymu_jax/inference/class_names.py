@@ -62,7 +62,9 @@ def _from_csv(rows: list[list[str]]) -> list[str]:
 
 
 def read_class_indices(path: str | Path) -> dict[str, int]:
-    """Reads class name -> output index (for AudioSet's csv, also `mid` -> index) from a file.
+    """Reads class names from a file, and returns the output index of each name.
+
+    For AudioSet's csv, the result also maps each `mid` to an index. See `read_labels` for `path`.
 
     Raises:
         InputError: the file is missing or malformed.

@@ -41,7 +41,7 @@ class Embedder:
     def embed(
         self, audio: Audio, chunking: Chunking = "precise", all_layers: bool = False
     ) -> Float32[np.ndarray, "... A E"]:
-        """Returns the embeddings of a recording, one per 160 ms: (A, 5 * width).
+        """Returns the A embeddings of a recording, one per 160 ms: (A, 5 * width).
 
         Args:
             audio: path of the recording, or 16 kHz samples.

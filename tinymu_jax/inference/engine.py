@@ -35,9 +35,9 @@ class Request(NamedTuple):
     prompt: str | tuple[int, ...]
     """The prompt's text or token ids."""
     task: str = ""
-    """Name of the task. Requests of one task are batched, as their answers have similar lengths."""
+    """Name of the task. Requests of one task share batches, as the answers have similar lengths."""
     options: tuple[str | tuple[int, ...], ...] = ()
-    """Texts or token ids of possible answers whose log-likelihoods are computed."""
+    """Possible answers, as texts or token ids, for which log-likelihoods are computed."""
     score_only: bool = False
     """Whether to answer with the most probable option instead of generating an answer."""
 
@@ -46,7 +46,8 @@ class Response(NamedTuple):
     """The answer to a request, and the log-likelihoods of the request's options."""
 
     text: str | None
-    """Text of the answer; None if the prompt (with `score_only`: the best option) is token ids."""
+    """Text of the answer; None if the prompt is token ids. With `score_only`: the most probable
+    option; None if this option is token ids."""
     log_likelihoods: tuple[float, ...] = ()
     """Log-likelihood of each of the request's options: see `tinymu_jax.OptionScore`."""
     tokens: tuple[int, ...] = ()
@@ -122,8 +123,8 @@ class BatchEngine:
         """Answers requests in batches, encoding a recording once for consecutive requests about it.
 
         Args:
-            requests: requests, those about one recording next to each other.
-            progress: called with the number of requests answered so far and of all requests.
+            requests: the requests, ordered so that requests about one recording are consecutive.
+            progress: called with the number of answered requests and the number of all requests.
             max_new_tokens: maximum number of tokens of an answer; None: the engine's default.
             sampling: how the next token is chosen.
             truncate_prompt: cut prompts that are too long instead of refusing them.
@@ -186,7 +187,7 @@ class BatchEngine:
 
 
 class _Run:
-    """The responses of one `BatchEngine.ask` call while they are computed."""
+    """State of one `BatchEngine.ask` call: requests that wait, and results computed so far."""
 
     def __init__(
         self,

@@ -63,13 +63,13 @@ class DecodeState(NamedTuple):
     """State of the decoding loop for a batch of B answers."""
 
     step: Int[Array, ""]
-    """Number of tokens of each answer that are chosen so far."""
+    """Number of tokens chosen so far for each answer."""
     tokens: Int[Array, "B R"]
-    """Token ids of each answer, padded with end tokens."""
+    """Token ids of each answer, padded with end tokens to R tokens."""
     done: Bool[Array, "B"]
     cache: Cache
     key_mask: Bool[Array, "B S"]
-    """Mask of the audio and prompt positions that are attended to."""
+    """Mask of the cache's S positions: True at audio and prompt tokens, False at padding."""
     start: Int[Array, "B"]
     """RoPE position of each answer's first token."""
     answer: Int[Array, ""]
@@ -79,7 +79,7 @@ class DecodeState(NamedTuple):
 
 
 def greedy(logits: Float[Array, "B V"]) -> Int[Array, "B"]:
-    """Returns the index of each row's largest logit, the lowest index among equal logits."""
+    """Returns the index of each row's largest logit (of V), the lowest index of equal logits."""
     # Maximum and minimum are vectorized on a CPU, and argmax is not.
     size = logits.shape[-1]
     largest = logits.max(axis=-1, keepdims=True)
@@ -89,7 +89,7 @@ def greedy(logits: Float[Array, "B V"]) -> Int[Array, "B"]:
 def sample_top_p(
     logits: Float[Array, "B V"], key: Array, top_p: Float[Array, ""], temperature: Float[Array, ""]
 ) -> Int[Array, "B"]:
-    """Samples a token per row: divides the logits by the temperature, then applies top-p.
+    """Samples a token from each row's V logits, divided by the temperature, with top-p.
 
     All rows share the random noise, so that an answer does not depend on its row in the batch.
     """
@@ -223,7 +223,7 @@ def pad_questions(
     config: TinyMUConfig,
     rows: int = 1,
 ) -> PromptBatch:
-    """Pads audio and prompts to common lengths, and their number to a power of two >= `rows`."""
+    """Pads audio and prompts to common lengths, and their number to a power of two or to `rows`."""
     rows = max(1 << (len(audio) - 1).bit_length(), rows)
     length = min(round_up(max(map(len, prompts)), SLOT_STEP), config.max_text_tokens)
     prompt = np.zeros((rows, length), np.int32)

@@ -54,7 +54,7 @@ def load(
             (10 s) for TinyMU, no limit for MATPAC.
         revision: revision of the hub repository.
         probe: path of a probe's file, for a MATPAC encoder.
-        labels: path of a file with the class names of a head or probe, if the checkpoint has none.
+        labels: path of a file of class names, for a head or probe without class names.
 
     Returns:
         An `Assistant` for a TinyMU checkpoint, an `Embedder` for a MATPAC checkpoint.

@@ -40,7 +40,7 @@ def unstack(params: Mapping[str, Any], axes: Mapping[str, tuple[str | None, ...]
 
 
 def quantize(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Quantizes a matrix (M, D) to int8 by rows; returns the int8 matrix and the scales (M,)."""
+    """Quantizes each row of a matrix (M, D) to int8; returns the int8 matrix and M scales."""
     scale = np.maximum(np.abs(rows).max(axis=1), 1e-30) / np.float32(127)
     return np.round(rows / scale[:, None]).astype(np.int8), scale.astype(np.float32)
 
@@ -48,7 +48,7 @@ def quantize(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def by_rows(params: Mapping[str, Any], dtype: WeightDtype = "float32") -> Tree:
     """Fuses, transposes and casts the kernels of an unstacked parameter tree.
 
-    A `kernel` (D, M) becomes `rows` (M, D), which may be a view that is not in C order.
+    A `kernel` (D inputs, M outputs) becomes `rows` (M, D), which may be a view not in C order.
 
     Args:
         params: parameter tree with one subtree per layer, as `unstack` returns it.

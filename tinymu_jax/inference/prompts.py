@@ -39,7 +39,7 @@ class PromptEncoder:
         return self._find_tokenizer()
 
     def encode_prompt(self, prompt: str | Sequence[int], truncate: bool = False) -> tuple[int, ...]:
-        """Returns the token ids, at most `config.max_text_tokens`, of a prompt's text or token ids.
+        """Converts a prompt (text or token ids) to at most `config.max_text_tokens` token ids.
 
         Raises:
             InputError: the prompt is empty, too long (unless `truncate`), not UTF-8 or not in the
@@ -58,7 +58,7 @@ class PromptEncoder:
         return tokens
 
     def encode_text(self, text: str | Sequence[int], what: str) -> tuple[int, ...]:
-        """Tokenizes a text, or takes token ids, and checks that they are in the vocabulary.
+        """Converts a text (or token ids) to token ids, and checks that they are in the vocabulary.
 
         `what` is the name of the text in error messages, such as "an option".
         """

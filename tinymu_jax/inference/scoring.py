@@ -131,7 +131,7 @@ Scores = Iterator[tuple[int, tuple[float, ...]]]
 def label_log_probabilities(
     params: Any, audio: Float[Array, "N C A D"], block: PackedBlock, *, config: TinyMUConfig
 ) -> Float[Array, "N Y"]:
-    """Returns the log-probability of each label (answer token) of N packed blocks of C clips."""
+    """Returns the log-probability of each of Y labels (answer tokens) in N packed blocks."""
 
     def run(m: TinyMU) -> Array:
         hidden = m.decode_packed(audio, block.rows)
@@ -148,7 +148,7 @@ class OptionScorer:
     """Packs option sets into rows, and scores the options when enough sets wait to fill rows."""
 
     def __init__(self, params: Any, config: TinyMUConfig, mesh: Mesh | None = None) -> None:
-        """Takes the whole model's parameters, replicated on a mesh's devices if there is a mesh."""
+        """Builds a scorer; `params` are the whole model's, replicated on `mesh` if given."""
         self.params, self.config, self.mesh = params, config, mesh
         self._num_shards = (
             1 if mesh is None else mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]
@@ -156,18 +156,18 @@ class OptionScorer:
         self._buffer: list[_Group] = []
 
     def add(self, audio: EncodedAudio, sets: Sequence[OptionSet]) -> Scores:
-        """Adds option sets about a recording, and yields the scores of the sets computed now."""
+        """Adds option sets about a recording; once enough wait, scores rows, yielding scores."""
         self._buffer += self._groups(audio, sets)
         while len(self._buffer) >= BUFFER_SIZE * self._num_shards:
             yield from self._score()
 
     def finish(self) -> Scores:
-        """Yields the scores of all option sets that are not computed yet."""
+        """Scores all option sets that still wait, and yields the scores."""
         while self._buffer:
             yield from self._score()
 
     def _groups(self, audio: EncodedAudio, sets: Sequence[OptionSet]) -> Iterator[_Group]:
-        """Splits the option sets about a recording into groups, each with as many as fit a row."""
+        """Splits the option sets about a recording into groups, each as large as fits into a row."""
 
         def group(members: list[OptionSet]) -> _Group:
             text = comparison_length([member.question for member in members], self.config)
@@ -237,7 +237,7 @@ def _row_audio(rows: Sequence[Sequence[_Group]], clips: int) -> Float[Array, "N 
 
 
 def _sum_by_option(row: Sequence[_Group], values: np.ndarray) -> Scores:
-    """Sums the log-probabilities of a row's labels over each option; yields each set's scores."""
+    """Sums the log-probabilities of each option's tokens; yields the sums by option set."""
     start = 0
     for group in row:
         for option_set in group.sets:

@@ -63,7 +63,7 @@ def tag_windows(
 
 
 class TagFile:
-    """A csv or jsonl file of tags; `done` holds the recordings that it was opened with."""
+    """A csv or jsonl file of recordings' tags; `done` holds the recordings tagged before."""
 
     def __init__(self, path: Path) -> None:
         """Opens or creates the file, and removes the last recording's tags: they may be incomplete.
@@ -91,7 +91,7 @@ class TagFile:
         return InputError(f"{self.path}: holds something else than tags; name another file")
 
     def _recording(self, line: str) -> str:
-        """Returns the recording that a line of the file is about; raises `InputError` if none."""
+        """Returns the recording that a line names; raises `InputError` if it names none."""
         try:
             if self.path.suffix == ".csv":
                 return next(csv.reader([line]))[0]

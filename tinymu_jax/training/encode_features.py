@@ -17,7 +17,7 @@ from tinymu_jax.models.matpac import Matpac
 def encode_features(
     params: Any, features: Array, lengths: Int[Array, "C"], store: FeatureKind, config: MatpacConfig
 ) -> tuple[Float[Array, "C A E"], Int[Array, "C"]]:
-    """Computes the encoder's embeddings of clips from stored features, in `precise` chunks.
+    """Computes the encoder's embeddings of C clips from stored features, in `precise` chunks.
 
     Args:
         params: parameters of the encoder; unused if the features are embeddings.
@@ -27,7 +27,7 @@ def encode_features(
         config: config of the encoder.
 
     Returns:
-        The embeddings, padded, and the number of embeddings of each clip.
+        The embeddings (width E), padded to A per clip, and the number of embeddings of each clip.
     """
     if store == "embeddings":
         return features.astype(jnp.float32), lengths

@@ -15,7 +15,7 @@ _CAPS_FILE = re.compile(r"\[?(.{11})\]?-\[\d+-\d+\]")
 
 
 class AudioIndex(NamedTuple):
-    """The recordings below a folder: the paths of the files that each clip identifier names."""
+    """The recordings below a folder, grouped by the clip identifiers in the file names."""
 
     folder: Path
     files: Mapping[str, tuple[Path, ...]]
@@ -40,9 +40,9 @@ def index_audio(folder: str | Path) -> AudioIndex:
 
 
 def find_audio(index: AudioIndex, dataset: str, identifier: str) -> Path | None:
-    """Returns the path of the recording that a data set's clip identifier names, or None.
+    """Returns the path of the recording with a data set's clip identifier; None if it is missing.
 
-    Of several files that match, files in a folder with the data set's name are preferred. The name
+    If several files match, files in a folder with the data set's name are preferred. The name
     of a MusicCaps file may lack the clip's first second.
 
     Raises:

@@ -14,10 +14,10 @@ LICENCE = "CC BY 4.0, ontology CC BY-SA 4.0"
 MUSIC = "/m/04rlf"
 """Identifier of AudioSet's class Music."""
 NOT_USED = "blacklist"
-"""Value in a class's `restrictions`: AudioSet labels no segment with the class."""
+"""Value in the `restrictions` of a class with which AudioSet labels no segment."""
 COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
 TEST_SETS = {"eval_segments.csv": ("AudioSet eval",)}
-"""Names of the test sets that the segments of a csv belong to, by the csv's file name."""
+"""File name of a csv -> names of the test sets that contain the csv's segments."""
 _SEGMENTS = f"name a csv of AudioSet's segments ({', '.join(COLUMNS)})"
 _ONTOLOGY = "name AudioSet's ontology.json"
 
@@ -30,7 +30,7 @@ class Ontology(NamedTuple):
     children: Mapping[str, tuple[str, ...]]
     """Identifier of Music or of a descendant of Music -> identifiers of the class's children."""
     leaves: frozenset[str]
-    """Identifiers of the descendants of Music whose children, if any, label no segment."""
+    """Identifiers of the descendants of Music without children that label segments."""
 
 
 def read_ontology(path: Path) -> Ontology:
@@ -39,7 +39,7 @@ def read_ontology(path: Path) -> Ontology:
     A class whose children are all blacklisted ("Saxophone") counts as a leaf.
 
     Raises:
-        InputError: the file is not an ontology, or lacks Music or the child of a class.
+        InputError: the file is not an ontology, or lacks the class Music or a class's child.
     """
     classes = {}
     for number, record in enumerate(read_json_list(path, _ONTOLOGY)):
@@ -71,10 +71,10 @@ def _is_class(record: Any) -> bool:
 
 
 def read_audioset(path: Path, ontology: Path) -> Source:
-    """Reads the segments in a csv of AudioSet that are labelled Music or a descendant of Music.
+    """Reads a csv of AudioSet's segments, and skips segments without a label of music.
 
-    A clip's tags are its labels that are leaves below Music, as in the paper; they are unsorted.
-    `ontology` is the path of ontology.json.
+    Labels of music are Music and its descendants. A clip's tags are its labels that are leaves, as
+    in the paper; they have no categories. `ontology` is the path of ontology.json.
     """
     known = read_ontology(ontology)
     clips: list[tuple[TableRow, AnnotatedClip]] = []

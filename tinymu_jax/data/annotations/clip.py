@@ -32,8 +32,8 @@ class AnnotatedClip:
     denied: Tags = field(default_factory=dict)
     """Tags that are annotated as absent."""
     ambiguous: Tags = field(default_factory=dict)
-    """Tags that may or may not apply, since labels contradict each other or are not used; no
-    question offers an ambiguous tag as a wrong answer."""
+    """Tags that may or may not apply, since labels contradict each other or the vocabulary drops a
+    label; no question offers an ambiguous tag as a wrong answer."""
     captions: tuple[str, ...] = ()
     start: float | None = None
     """Start in the recording named by `clip`, in seconds; None: the recording's beginning."""

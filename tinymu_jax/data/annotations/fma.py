@@ -23,15 +23,15 @@ COLUMNS = (
     "track/license",
     "artist/name",
 )
-"""Columns that are read from tracks.csv. The first two header lines, joined by "/", name a column;
-the third names the first column."""
+"""Columns that are read from tracks.csv. A column's name joins its cells in the first two header
+lines with "/"; the third line names the first column."""
 
 
 def read_fma(path: Path) -> Source:
     """Reads FMA's tracks from tracks.csv (or its folder) and genre names from genres.csv beside it.
 
-    A track's own genres come first, then the ancestors of these genres, then the top genre. A
-    clip's licence is the licence of the track.
+    A clip's tags are the track's own genres, then the ancestors of these genres, then the top
+    genre. A clip's licence is the licence of the track.
     """
     tracks = path / TRACKS if path.is_dir() else path
     remedy = f"put FMA's {GENRES} beside its {TRACKS}"
@@ -66,7 +66,7 @@ def _genres(row: TableRow, titles: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _rows(path: Path) -> Iterator[TableRow]:
-    """Yields the rows of tracks.csv below the three header lines."""
+    """Reads tracks.csv, and yields the rows below its three header lines."""
     remedy = f"name FMA's {TRACKS}, which has three lines of names"
     lines = read_lines(path, remedy)
     groups, names, third = (next(lines, (1, [""]))[1] for _ in range(3))

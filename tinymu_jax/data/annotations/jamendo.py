@@ -23,7 +23,7 @@ _REMEDY = f"name a tsv of MTG-Jamendo ({', '.join(COLUMNS)})"
 
 
 def read_jamendo(path: Path) -> Source:
-    """Reads the tracks in a tsv of MTG-Jamendo; a clip's licence is the licence of the tags."""
+    """Reads the tracks from one of MTG-Jamendo's tsv files, with tags by category."""
     lines = read_lines(path, _REMEDY, TAB)
     head = next(lines, (1, []))[1]
     # A row has one cell per tag; the cells of all tags are joined into the field TAGS.

@@ -25,8 +25,8 @@ class LabelledClip(NamedTuple):
     split: str
     """One of `SPLITS`, or the name of a fold."""
     denied: tuple[str, ...] | None = None
-    """Labels known to be absent; labels neither in `labels` nor here are unknown. None: all labels
-    that are not in `labels` are absent."""
+    """Labels that are known to be absent; a label neither in `labels` nor in `denied` is unknown.
+    If None, all labels that are not in `labels` are absent."""
 
 
 class LabelledSet(NamedTuple):
@@ -40,7 +40,7 @@ class LabelledSet(NamedTuple):
 
     @property
     def classes(self) -> list[str]:
-        """The labels of all recordings, each once, sorted; a probe has one output per class."""
+        """The distinct labels of all recordings, sorted; a probe has one output per class."""
         return sorted({label for clip in self.clips for label in clip.labels})
 
     @property
@@ -50,7 +50,7 @@ class LabelledSet(NamedTuple):
         return [] if names <= set(SPLITS) else sorted(names)
 
     def targets(self) -> tuple[Bool[np.ndarray, "R classes"], Bool[np.ndarray, "R classes"]]:
-        """Returns the recordings' multi-hot labels, and a mask that is True for known labels."""
+        """Returns the multi-hot labels of the R recordings, and a mask that is True where known."""
         index = {name: number for number, name in enumerate(self.classes)}
         targets = np.zeros((len(self.clips), len(index)), bool)
         known = np.ones_like(targets)
@@ -121,7 +121,7 @@ def read_labelled_table(
 
 
 def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
-    """Returns the labels of each file in a csv, by file name.
+    """Reads a csv of files and labels, and returns the labels of each file, by file name.
 
     Raises:
         InputError: the csv is invalid, see `read_labelled_table`, or names a file twice.
@@ -137,9 +137,9 @@ def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
 def read_label_rows(
     path: str | Path, label: str | None
 ) -> tuple[str, list[tuple[str, tuple[str, ...], str]]]:
-    """Returns the name of a csv's label column, and the file, labels and split of each row.
+    """Reads a csv; returns its label column's name, and the file, labels and split of each row.
 
-    A split that the csv does not give is "". See `read_labelled_table` for the columns.
+    A missing split is "". See `read_labelled_table` for the columns.
     """
     rows = list(read_rows(Path(path), (), "name a csv of file, label, split"))
     columns = rows[0].fields if rows else {}
@@ -161,6 +161,6 @@ def read_label_rows(
 
 
 def _hash_split(name: str) -> str:
-    """Returns the split (train, valid or test) that a hash of the file name gives a recording."""
+    """Assigns a recording to a split (train, valid or test) by a hash of its file name."""
     number = zlib.crc32(name.encode()) % 10
     return "valid" if number == 0 else "test" if number < 3 else "train"

@@ -1,4 +1,4 @@
-"""Readers of public data sets for probes, from folders to which the archives were unpacked."""
+"""Reads public data sets for probes, each from the folder with its unpacked archives."""
 
 import json
 from collections import Counter
@@ -19,13 +19,13 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists, read_text
 
 MTT_TAGS = 50
-"""Number of MagnaTagATune's most frequent tags; a probe predicts only these."""
+"""Number of tags that a probe predicts for MagnaTagATune: the most frequent tags."""
 MTT_SPLITS = {
     **dict.fromkeys("0123456789ab", "train"),
     "c": "valid",
     **dict.fromkeys("def", "test"),
 }
-"""MagnaTagATune's splits, by the name of the folder that holds the recordings."""
+"""Name of a folder of MagnaTagATune's recordings -> split of these recordings."""
 MIN_RELEVANCE = 0.5
 """Relevance, 0 to 1, from which an instrument in an OpenMIC recording counts as present."""
 _REMEDY = "name the folder that the data set's archives were unpacked to"
@@ -55,7 +55,7 @@ def gtzan(folder: Path) -> LabelledSet:
 
 
 def nsynth(folder: Path) -> LabelledSet:
-    """Reads NSynth, notes of eleven instrument families: `nsynth-train`, `-valid` and `-test`."""
+    """Reads NSynth (notes of eleven instrument families) from its folder for each split."""
     clips = []
     for split in SPLITS:
         part = folder / f"nsynth-{split}"
@@ -68,7 +68,7 @@ def nsynth(folder: Path) -> LabelledSet:
 
 
 def openmic(folder: Path) -> LabelledSet:
-    """Reads OpenMIC-2018; each recording is annotated for some of twenty instruments."""
+    """Reads OpenMIC-2018, which labels some of twenty instruments as present or absent."""
     splits = {
         key: split
         for split in ("train", "test")
@@ -93,7 +93,7 @@ def openmic(folder: Path) -> LabelledSet:
 
 
 def magnatagatune(folder: Path) -> LabelledSet:
-    """Reads MagnaTagATune with its fifty most frequent tags; splits are `MTT_SPLITS`."""
+    """Reads MagnaTagATune with its fifty most frequent tags and the splits `MTT_SPLITS`."""
     annotated = read_magnatagatune(_existing(folder / ANNOTATIONS)).clips
     counts = Counter(tag for clip in annotated for tag in clip.tags.get(UNSORTED, ()))
     top = sorted(sorted(counts), key=lambda tag: -counts[tag])[:MTT_TAGS]
@@ -106,7 +106,7 @@ def magnatagatune(folder: Path) -> LabelledSet:
 
 
 def fsd50k(folder: Path) -> LabelledSet:
-    """Reads FSD50K, 200 classes of sounds: `FSD50K.ground_truth`, `.dev_audio`, `.eval_audio`."""
+    """Reads FSD50K: sounds of 200 classes, with any number of classes per recording."""
     clips = []
     for part in ("dev", "eval"):
         for row in _rows(folder / "FSD50K.ground_truth" / f"{part}.csv"):
@@ -153,7 +153,7 @@ READERS: Mapping[str, Callable[[Path], LabelledSet]] = {
 
 
 def read_labelled_set(name: str, folder: str | Path) -> LabelledSet:
-    """Reads the data set that a name selects in `READERS` from the folder of its archives' content.
+    """Reads the data set with a name in `READERS` from the folder with its unpacked archives.
 
     Raises:
         InputError: the name is unknown, or a file is missing or malformed; see also `validate`.
@@ -176,8 +176,8 @@ def read_labelled_sets(
 ) -> list[LabelledSet]:
     """Reads one public data set, or a csv as one data set per label column.
 
-    `data` is the folder of the public data set `name`; if `name` is None, `data` is a csv with the
-    columns `labels` (if empty: the default column), whose recordings are in the folder `audio`.
+    `data` is the folder of the public data set `name`. If `name` is None, `data` is a csv of
+    recordings in the folder `audio`, and `labels` names its label columns (if empty: the default).
 
     Raises:
         InputError: see `read_labelled_set` and `read_labelled_table`.

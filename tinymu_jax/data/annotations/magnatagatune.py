@@ -16,10 +16,10 @@ _REMEDY = f"name MagnaTagATune's {ANNOTATIONS}, whose fields stand between tabs"
 
 
 def read_magnatagatune(path: Path) -> Source:
-    """Reads clips from annotations_final.csv, and their artists from clip_info_final.csv if any.
+    """Reads clips from annotations_final.csv, and artists from clip_info_final.csv if it exists.
 
-    `path` is annotations_final.csv or the folder of both. Tags have no categories; negative tags
-    ("no vocals") stay as they are.
+    `path` is annotations_final.csv or the folder of both files. Tags have no categories; negative
+    tags ("no vocals") are kept as tags.
     """
     annotations = path / ANNOTATIONS if path.is_dir() else path
     artists = _read_artists(annotations.with_name(INFO))

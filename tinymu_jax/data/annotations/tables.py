@@ -1,4 +1,4 @@
-"""Reads csv and tsv tables as rows with typed fields, whose errors name the file and line."""
+"""Reads csv and tsv tables as rows of typed fields; error messages name the file and line."""
 
 import ast
 import csv
@@ -38,7 +38,7 @@ class TableRow:
     """The row's text in each column, by column name."""
 
     def fault(self, problem: str) -> InputError:
-        """Returns an error that names the file and line and continues with the problem."""
+        """Returns an error whose message is the file, the row's line and then `problem`."""
         return InputError(f"{self.path}: line {self.line} {problem}")
 
     def text(self, column: str) -> str:
@@ -72,7 +72,7 @@ class TableRow:
         return items
 
     def time_span(self, start: str, end: str) -> tuple[float | None, float | None]:
-        """Returns the start and end in seconds from the columns with these names; None if empty.
+        """Returns the times in seconds in two columns, given by name; None for an empty field.
 
         Raises:
             InputError: a time is not a number from 0 on, or the end is not after the start.
@@ -153,7 +153,7 @@ def read_rows(
 def to_rows(
     path: Path, lines: Lines, head: Sequence[str], columns: Sequence[str], remedy: str
 ) -> Iterator[TableRow]:
-    """Names the cells of each row of a table by column, and yields the rows.
+    """Yields each row of a table as a `TableRow`, with its cells by column name.
 
     Args:
         path: path of the table, for error messages.
@@ -181,7 +181,7 @@ def to_rows(
 
 
 def unique_clips(clips: Iterable[tuple[TableRow, AnnotatedClip]]) -> list[AnnotatedClip]:
-    """Checks pairs of a table row and its clip for repeated clips, and returns the clips.
+    """Returns the clips from (table row, clip) pairs; raises an error if a clip is repeated.
 
     Raises:
         InputError: two clips from different lines have the same identifier or file.

@@ -20,7 +20,7 @@ CAPTION_SEPARATOR = "|"
 GENRE_SEPARATORS = re.compile(r"[;/,]")
 """Matches a separator between two genres in the genre tag of an audio file."""
 TAG_COLUMNS = {UNSORTED: "tags"} | {category: category for category in CATEGORIES}
-"""Name of the csv column that holds a category's labels, by category."""
+"""Category -> name of the csv column that holds the category's labels."""
 OTHER_COLUMNS = ("clip", "start", "end", "artist", "licence", "caption", "not", "exhaustive")
 COLUMNS = (*FILE_COLUMNS, *OTHER_COLUMNS, *TAG_COLUMNS.values())
 _REMEDY = f"name a csv with file (or file_name) and any of {', '.join(COLUMNS[2:])}"
@@ -29,10 +29,10 @@ _REMEDY = f"name a csv with file (or file_name) and any of {', '.join(COLUMNS[2:
 def read_user_table(path: Path) -> Source:
     """Reads the annotations in a user's csv; the source is named after the csv.
 
-    The csv has the column `file` (or `file_name`) and any others of `COLUMNS`: a column per
-    category with labels, `tags` with labels of no category, `not` with absent labels, `exhaustive`
-    with the categories in which all labels are annotated (each separated by ";"), `caption` with
-    captions separated by "|", `clip`, `start` and `end` in seconds, `artist` and `licence`.
+    The csv has the column `file` (or `file_name`) and any others of `COLUMNS`. A category's column
+    holds its labels, `tags` labels without category, `not` absent labels, and `exhaustive` the
+    categories in which all labels are annotated; ";" separates entries. `caption` holds captions
+    separated by "|". `start` and `end` are in seconds.
     """
     rows = read_rows(path, (), _REMEDY)
     return Source(path.stem, unique_clips((row, _clip(row)) for row in rows))

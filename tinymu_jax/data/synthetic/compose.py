@@ -19,7 +19,7 @@ FIRST, HALF, WEAK = 1.0, 0.7, 0.3
 """Loudness of notes on a bar's first beat, on the third of four beats, and on all other beats."""
 BARS = {"three": (FIRST, WEAK, WEAK), "four": (FIRST, WEAK, HALF, WEAK)}
 CHORD = (0, 2, 4, 7, 9)
-"""Scale degrees, above the tonic, of the chord tones that melodies consist of."""
+"""Scale degrees above the tonic of the chord tones in melodies."""
 
 
 class Note(NamedTuple):
@@ -34,7 +34,7 @@ class Note(NamedTuple):
 
 
 def _heights(contour: str, count: int) -> list[float]:
-    """Returns the melody's height (0 to 1) at each of `count` beats of a contour; the peak is 1."""
+    """Returns the height (0 to 1, peak 1) of a melody with a contour at each of `count` beats."""
     shares = [number / max(count - 1, 1) for number in range(count)]
     heights = {
         "rising": shares,
@@ -94,7 +94,7 @@ def play(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) 
 
 
 def play_drums(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) -> Samples:
-    """Renders drums to `count` samples, with hits at each note, chosen by the note's strength."""
+    """Renders drums to `count` samples; the strength of a note selects the hits at its start."""
     mix = np.zeros(count, np.float32)
     level = np.float32(0.7 + 0.3 * rng.random())
     for note in notes:
@@ -107,7 +107,7 @@ def play_drums(facts: Facts, notes: list[Note], count: int, rng: np.random.Gener
 
 
 ECHOES = ((1116, 0.84), (1188, 0.83), (1277, 0.82), (1356, 0.81))
-"""Delay in samples, for a room of size 1, and feedback of each of Schroeder's comb filters."""
+"""Delay (in samples, in a room of size 1) and feedback of each of Schroeder's comb filters."""
 
 
 def add_reverb(dry: Samples, rng: np.random.Generator) -> Samples:
@@ -124,7 +124,7 @@ def add_reverb(dry: Samples, rng: np.random.Generator) -> Samples:
 
 
 def _delay_line(x: Samples, delay: int, feedback: np.float32) -> Samples:
-    """Returns `delay` zeros, then samples with line[t + delay] = x[t] + feedback * line[t]."""
+    """Returns `line`: `delay` zeros, then line[t + delay] = x[t] + feedback * line[t]."""
     line = np.zeros(len(x) + delay, np.float32)
     for start in range(0, len(x), delay):
         stop = min(start + delay, len(x))

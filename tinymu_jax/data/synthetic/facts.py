@@ -42,7 +42,7 @@ class Facts(NamedTuple):
 
 
 def is_held_out(facts: Facts) -> bool:
-    """Returns whether a combination of fact values is reserved for tests, by its hash."""
+    """Returns whether a combination of fact values is reserved for tests; its hash decides."""
     digest = hashlib.sha256("/".join(facts).encode()).digest()
     return digest[0] % HELD_OUT == 0
 

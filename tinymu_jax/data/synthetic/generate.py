@@ -47,9 +47,9 @@ from tinymu_jax.utils.progress import Progress, no_progress
 
 CLIPS, TEXTS = "clips", "texts"
 LISTS = {CAPTIONING: "captioning.json", QA: "qa.json", MCQ: "mcq.json", YES_NO: "binary.json"}
-"""File name of the list of questions about clips, by task."""
+"""Task -> file name of the list of questions about clips."""
 TEXT_LISTS = {task: f"texts_{name}" for task, name in LISTS.items()}
-"""File name of the list of questions about texts, by task."""
+"""Task -> file name of the list of questions about texts."""
 TEXT_MIX = QuestionMix(captions=1, open=2, choice=4, binary=8)
 """Numbers of questions about a text: most are in the formats that take longest to learn."""
 FACTS_FILE, DONE_FILE = "facts.csv", "synthetic.json"
@@ -58,14 +58,14 @@ FORMAT = 1
 
 
 def question_mix(config: SynthesisConfig) -> QuestionMix:
-    """Returns the numbers of questions per clip, by format, in a config."""
+    """Returns the config's numbers of questions per clip, by format."""
     return QuestionMix(config.captions, config.open, config.choice, config.binary)
 
 
 def draw_clip_facts(
     config: SynthesisConfig, number: int, text: bool = False
 ) -> tuple[Facts, np.random.Generator]:
-    """Draws a clip's (or text's) facts; returns them, and the generator for sound and questions."""
+    """Draws the facts of clip or text `number`; returns them and the generator for its content."""
     rng = np.random.default_rng([config.seed, int(config.held_out), int(text), number])
     return draw_facts(rng, config.held_out, config.timbre, _extra(config, text)), rng
 
@@ -86,7 +86,7 @@ def make_clip(
 
 
 def make_text(config: SynthesisConfig, number: int) -> tuple[Facts, str, list[SyntheticQuestion]]:
-    """Describes text `number`; returns the facts, the description and the questions."""
+    """Writes text `number`; returns the facts, the text that describes them, and the questions."""
     facts, rng = draw_clip_facts(config, number, text=True)
     # A format without questions about clips has no questions about texts.
     mix = QuestionMix(
@@ -121,7 +121,7 @@ def synthesize(
 
 
 def _check_config(config: SynthesisConfig) -> None:
-    """Raises `InputError` if a setting of the synthesis is invalid."""
+    """Raises `InputError` if a config field is out of range or names an unknown timbre."""
     mix, usual, extra = question_mix(config), FACTS["timbre"], config.extra
     timbres = extra if config.timbre is None else (config.timbre, *extra)
     rules = [
@@ -149,7 +149,11 @@ def _check_config(config: SynthesisConfig) -> None:
 
 
 def _check_folder(output: Path, manifest: dict[str, Any]) -> bool:
-    """Returns whether the output is complete; raises `InputError` if it holds unrelated files."""
+    """Returns whether the output folder is complete; if not, removes its partial files.
+
+    Raises:
+        InputError: the folder holds clips of other settings, or unrelated files.
+    """
     for name in (DONE_FILE, STARTED_FILE):
         if exists(output / name) and read_json_object(output / name, "name another") != manifest:
             raise InputError(
@@ -185,7 +189,7 @@ def _write_clips(output: Path, config: SynthesisConfig, progress: Progress) -> N
 def _render_clips(
     output: Path, config: SynthesisConfig, progress: Progress
 ) -> Iterator[ClipSummary]:
-    """Renders and writes all clips, in several processes from 200 clips on; yields summaries."""
+    """Renders and writes all clips, 200 or more in several processes; yields their summaries."""
     folder = make_folder(output / CLIPS)
     work = [(config, folder, number) for number in range(config.clips)]
     workers = config.workers or os.cpu_count() or 1
@@ -239,7 +243,7 @@ def _record(name: str, question: SyntheticQuestion) -> dict[str, Any]:
 
 
 def _write_lists(output: Path, lists: Mapping[str, str], records: Sequence[dict[str, Any]]) -> None:
-    """Writes the records of each task that has any to the task's list in the output folder."""
+    """Writes each task's records to that task's list in `output`; skips tasks without records."""
     for task, name in lists.items():
         lines = [json.dumps(record) for record in records if record["task"] == task]
         if lines:

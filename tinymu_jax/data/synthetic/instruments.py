@@ -20,7 +20,7 @@ HIGHEST = 7600.0
 
 
 def read_table(table: Samples, cycles: np.ndarray) -> Samples:
-    """Reads a wavetable with linear interpolation at positions given in periods."""
+    """Returns the values of a wavetable, linearly interpolated, at positions given in periods."""
     position = (cycles - np.floor(cycles)).astype(np.float32) * TABLE
     index = position.astype(np.int32)
     fraction = position - index
@@ -32,7 +32,7 @@ def read_table(table: Samples, cycles: np.ndarray) -> Samples:
 
 @lru_cache(maxsize=512)
 def _sum_of_sines(amplitudes: tuple[float, ...]) -> Samples:
-    """Returns a wavetable, peak 1, of harmonics 1, 2, ...; it ends with its first sample again."""
+    """Returns a wavetable (peak 1) of harmonics 1, 2, ...; its last sample repeats the first."""
     cycle = np.arange(TABLE + 1) / TABLE
     wave = sum(
         a * np.sin(2 * np.pi * (k * cycle + 0.17 * k * k)) for k, a in enumerate(amplitudes, 1) if a
@@ -77,7 +77,7 @@ def _cycles(frequency: float, count: int, vibrato: float = 0.0, phase: float = 0
 
 
 def pluck(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Renders a note of a plucked string (Karplus and Strong)."""
+    """Renders `count` samples of a plucked string at a frequency in Hz (Karplus and Strong)."""
     string = _string(int(rng.random() * STRINGS), frequency > 500)
     # Averaging two samples per period delays by half a sample, which lowers the pitch.
     speed = frequency * PERIOD / (1 - 0.5 / PERIOD)
@@ -95,7 +95,7 @@ STRINGS, PERIOD = 32, 64
 
 @lru_cache(maxsize=2 * STRINGS)
 def _string(number: int, high: bool) -> Samples:
-    """Returns a plucked string of `PERIOD` samples over 1000 periods; high ones start smoother."""
+    """Returns 1000 periods of a plucked string; if `high`, it starts from smoother noise."""
     state = np.random.default_rng([7, number]).random(PERIOD) - 0.5
     for _ in range(3 if high else 1):
         state = (state + np.roll(state, 1)) / 2
@@ -203,7 +203,7 @@ INSTRUMENTS: Mapping[str, Instrument] = {
     instrument.__name__: instrument
     for instrument in (pluck, organ, flute, brass, bell, bass, square, voice, accordion)
 }
-"""By timbre: function of (Hz, number of samples, generator) that renders a note, peak about 1."""
+"""Timbre -> function that renders a note (peak about 1); see `pluck` for its arguments."""
 
 
 @lru_cache(maxsize=1)
@@ -212,7 +212,7 @@ def _noise() -> Samples:
 
 
 def noise(count: int, rng: np.random.Generator) -> Samples:
-    """Returns `count` samples of uniform noise in -1 to 1, from a random place in a fixed noise."""
+    """Returns `count` samples of uniform noise in -1 to 1, a random part of fixed noise."""
     sequence = _noise()
     start = int(rng.random() * max(len(sequence) - count, 0))
     return np.resize(sequence[start : start + count], count)

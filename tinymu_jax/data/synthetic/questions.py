@@ -49,7 +49,7 @@ def name_of(fact: str, value: str) -> str:
 
 
 def values_of(fact: str, extra: Sequence[str] = ()) -> tuple[str, ...]:
-    """Returns the possible values of a fact; `extra` timbres are added to those of the timbre."""
+    """Returns the possible values of a fact; for the timbre, they include `extra` timbres."""
     return (*FACTS[fact], *extra) if fact == "timbre" else FACTS[fact]
 
 
@@ -70,7 +70,7 @@ def ask_open(rng: np.random.Generator, facts: Facts, fact: str) -> SyntheticQues
 def ask_binary(
     rng: np.random.Generator, facts: Facts, fact: str, extra: Sequence[str] = ()
 ) -> SyntheticQuestion:
-    """Writes a yes/no question whether a fact has a value; both answers are equally likely."""
+    """Writes a yes/no question about the value of a fact; both answers are equally likely."""
     true = rng.random() < 0.5
     value = getattr(facts, fact) if true else _wrong_values(rng, facts, fact, extra)[0]
     prompt = _pick(rng, BINARY[fact]).format(name_of(fact, value))
@@ -118,7 +118,7 @@ def ask_caption(rng: np.random.Generator, facts: Facts) -> SyntheticQuestion:
 def make_questions(
     rng: np.random.Generator, facts: Facts, mix: QuestionMix, extra: Sequence[str] = ()
 ) -> list[SyntheticQuestion]:
-    """Writes questions about random facts of a clip, as many in each format as `mix` says."""
+    """Writes questions about random facts of a clip; `mix` gives the number in each format."""
 
     def draw(count: int) -> list[str]:
         return _shuffle(rng, list(FACTS))[:count]

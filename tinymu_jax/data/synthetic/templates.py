@@ -27,7 +27,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     "voices": {"one": "solo", "several": "chords"},
     "room": {"dry": "dry", "room": "echoing"},
 }
-"""Name of each fact -> value -> the word for it in questions and answers; all words differ."""
+"""Name of each fact -> value -> word for the value in texts; all words differ."""
 OPEN: Mapping[str, Sequence[str]] = {
     "timbre": ("What instrument is playing?", "Which instrument do you hear?", "What plays?"),
     "drums": ("Drums or drumless?", "Drumless or drums?", "With drums or drumless?"),
