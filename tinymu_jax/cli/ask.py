@@ -99,8 +99,8 @@ class ScoreCommand:
     option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """An answer to score; repeat the option for each answer."""
     normalize: Literal["sum", "length", "pmi"] = "sum"
-    """Score whose probability sorts the table: sum (log-likelihood), length (log-likelihood per
-    token) or pmi (log-likelihood minus that without audio, pointwise mutual information)."""
+    """Score by whose probability the table is sorted: sum (log-likelihood), length (log-likelihood
+    per token) or pmi (pointwise mutual information: minus the log-likelihood without audio)."""
     truncate_prompt: bool = False
     """Cut a prompt of over 129 tokens instead of refusing it."""
     json: bool = False
@@ -165,7 +165,7 @@ class Embed:
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
 
     def run(self) -> int:
-        """Embeds each recording and writes its file; returns the exit code."""
+        """Embeds each recording, writes its embeddings to a file, and returns the exit code."""
         require_recordings(self.recordings, self.json)
         targets = self._targets()
         check_folder(self.output)

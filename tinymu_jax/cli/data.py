@@ -97,7 +97,10 @@ class Prepare:
         return 0
 
     def _feature_config(self) -> FeatureConfig:
-        """Returns TinyMU's published feature config (MATPAC's without lists), with the options."""
+        """Returns the published feature config, with the given options in place of its values.
+
+        It is TinyMU's config with lists, MATPAC's config without lists.
+        """
         from tinymu_jax.data.crops import MATPAC_FEATURES
 
         if not self.lists and self.features == "text":
@@ -125,7 +128,7 @@ class Synthesize:
     )
 
     def run(self) -> int:
-        """Synthesises the folder and prints what to do next; returns the exit code."""
+        """Synthesises clips and questions, prints the next command, and returns the exit code."""
         from tinymu_jax.data.synthetic.generate import CLIPS, FACTS_FILE, LISTS, synthesize
 
         with show_progress("synthesising") as progress:

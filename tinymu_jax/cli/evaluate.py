@@ -271,7 +271,7 @@ class ProbeCommand:
         return results
 
     def _save(self, data: LabelledSet, encoder: Any, result: ProbeResult, output: Path) -> None:
-        """Saves an encoder with a probe as its head as a checkpoint that names the classes."""
+        """Saves a checkpoint with the encoder, the probe as its head, and the classes' names."""
         name = data.name.replace(", ", "_").replace("/", "_")
         activation = "sigmoid" if data.multi_label else "softmax"
         head = HeadConfig("probe", len(data.classes), activation)
@@ -305,7 +305,7 @@ class ProbeCommand:
 
 
 def _percent(result: ProbeResult) -> str:
-    """Returns a probe's mean metric in percent, with half its 95 % interval for several seeds."""
+    """Returns a probe's mean metric in percent, with ± half its interval for several seeds."""
     interval = "" if math.isnan(result.interval) else f" ± {percent(result.interval)}"
     return f"{percent(result.mean)}{interval}"
 

@@ -90,7 +90,7 @@ class Push:
         return 0
 
     def _card(self, folder: Path) -> str | None:
-        """Returns the text of the model card to upload; None if the folder's is written by hand."""
+        """Returns the text of the model card to upload; None if the folder's card is handwritten."""
         card = folder / CARD_FILE
         if not exists(card):
             return card_text(folder, origin_of(folder), self.name, self.license)
@@ -127,7 +127,7 @@ class Push:
 
 
 def _check_name(name: str) -> None:
-    """Raises `InputError` if the hub does not allow a name for a repository."""
+    """Raises `InputError` if a name is not a valid repository name (OWNER/NAME) on the hub."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -145,7 +145,7 @@ def _check_name(name: str) -> None:
 
 
 def _checkpoint_folder(folder: Path) -> Path:
-    """Returns the checkpoint folder: the folder itself, or the model's in a finished run."""
+    """Returns the checkpoint's folder: the given folder, or the model folder of a finished run."""
     if str(folder) == NANO:
         return NANO_FOLDER
     if not exists(folder):

@@ -165,7 +165,7 @@ class BuildCommand:
         return 0
 
     def _check_options(self) -> None:
-        """Raises an `InputError` if an option lacks another that it needs, or excludes another."""
+        """Raises an `InputError` if an option needs a missing option or excludes a given one."""
         for unused, name, needed in (
             (self.ontology and not self.audioset, "ontology", "audioset"),
             (self.llm_model and not self.llm_url, "llm-model", "llm-url"),
@@ -238,7 +238,7 @@ class BuildCommand:
         return lambda text: len(tokenizer.encode(text))
 
     def _writer(self, context: Any) -> Callable[[Sequence[Any]], Sequence[Any]]:
-        """Returns a function from clips to items by a language model (none without a server)."""
+        """Returns a function that writes items about clips with the language model, if any."""
         if self.llm_url is None:
             return lambda clips: ()
         from tinymu_jax.qa_builder.llm.writer import WriterConfig, write_items

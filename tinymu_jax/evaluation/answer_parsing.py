@@ -1,8 +1,8 @@
 """Rules that decide which option an answer chooses: MuChoMusic's official rule and two others.
 
-The official rule takes any capital A to D for a letter, even the "A" of "Acoustic guitar". A model
-that always answers with the right option's text would get only 81.3 % of MuChoMusic's 1,187
-questions. The strict letter rule and the comparison of likelihoods do not have this flaw.
+The official rule takes any capital A to D for an option's letter, even the "A" of "Acoustic
+guitar". By this rule, a model that always answers with the right option's text gets only 81.3 % of
+MuChoMusic's 1,187 questions right. The other two rules do not have this flaw.
 """
 
 import re
@@ -50,7 +50,7 @@ def read_officially(options: Sequence[str], answer: str) -> int | None:
 
     If exactly one of the options' capital letters occurs anywhere in the answer, even inside a
     word, the rule reads this option. Otherwise it reads the first option whose text occurs in the
-    answer, ignoring case; None if no option's text does.
+    answer, ignoring case. It reads None if the answer contains no option's text.
     """
     text = _after_announcement(answer)
     letters = [number for number in range(len(options)) if LETTERS[number] in text]
@@ -65,8 +65,8 @@ def read_letter(options: Sequence[str], answer: str) -> int | None:
     """Returns the index of the option whose letter an answer gives, by the strict letter rule.
 
     A letter counts as "(B)" anywhere, or as "B", "B)" or "B." at the beginning. Returns None if no
-    letter or two different letters count, if the letter has no option, or if the answer is the
-    whole text of an option: "A. Vivaldi" is a text that begins like a letter.
+    letter or two different letters count, if no option has the letter, or if the answer is the
+    whole text of an option, such as "A. Vivaldi".
     """
     text = _after_announcement(answer)
     if len(text) > 1 and text.casefold() in (option.strip().casefold() for option in options):

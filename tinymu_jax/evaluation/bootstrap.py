@@ -14,7 +14,7 @@ from tinymu_jax.evaluation.results import Metric
 RESAMPLES = 10_000
 LEVEL = 0.95
 _BLOCK_SIZE = 4_000_000
-"""Random numbers drawn at once, which limits the use of memory."""
+"""Maximum number of random numbers drawn at once, to limit the use of memory."""
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -24,10 +24,10 @@ def mean_metrics(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[Name, Metric]:
-    """Returns the mean of each row of scores, with its 95 % confidence interval.
+    """Returns the mean score of each row with its 95 % confidence interval, by the row's name.
 
     Args:
-        scores: the score of each question, for each named row; NaN if the question does not count.
+        scores: the rows by name, each with a score per question; NaN if a question does not count.
         groups: the group of each question, such as its recording; groups are resampled.
         seed: the seed of the resamples, which all rows share.
         resamples: the number of resamples.
@@ -54,7 +54,7 @@ def bootstrap(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> tuple[Float[np.ndarray, "columns"], Float[np.ndarray, "columns"]]:
-    """Returns the lower and the upper end of the 95 % interval of each column's mean.
+    """Returns the lower and the upper end of the 95 % confidence interval of each column's mean.
 
     The ends are NaN for a column whose scores are all in one group. A resample in which a column
     has only NaN is ignored for that column.
@@ -82,7 +82,10 @@ def bootstrap(
 def _resampled_means(
     totals: Float[np.ndarray, "groups 2 columns"], seed: int, resamples: int
 ) -> Float[np.ndarray, "resamples columns"]:
-    """Resamples groups, given each group's sum and count of scores; returns the columns' means."""
+    """Returns the mean score of each column in each resample of the groups.
+
+    `totals` has the sum and the number of the scores of each group in each column.
+    """
     rng, size = np.random.default_rng(seed), len(totals)
     block = max(1, _BLOCK_SIZE // size)
     flat, means = totals.reshape(size, -1), []
@@ -96,5 +99,5 @@ def _resampled_means(
 
 
 def interval_note(seed: int) -> str:
-    """Returns a text for a report's settings: how its confidence intervals were computed."""
+    """Describes how the confidence intervals were computed, as text for a report's settings."""
     return f"95 %, {RESAMPLES:,} resamples of recordings, seed {seed}"

@@ -10,7 +10,7 @@ BINS = 15
 
 
 def softmax(log_likelihoods: Float[np.ndarray, "R C"]) -> Float[np.ndarray, "R C"]:
-    """Converts log-likelihoods to probabilities that sum to 1 over the options of each row."""
+    """Converts R rows of C log-likelihoods to probabilities that sum to 1 in each row."""
     weights = np.exp(log_likelihoods - log_likelihoods.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 

@@ -104,7 +104,7 @@ def read_musiccaps_captions(path: str | Path, audio: str | Path, split: str = "e
 
 
 def read_list_captions(path: str | Path, audio: str | Path) -> CaptionSet:
-    """Reads reference captions from a question list in MusicSkills' format, by recording.
+    """Reads recordings and their reference captions from a question list in MusicSkills' format.
 
     Args:
         path: the path of the list.
@@ -133,7 +133,7 @@ def read_list_captions(path: str | Path, audio: str | Path) -> CaptionSet:
 def evaluate_captions(
     model: EvalModel, captions: CaptionSet, config: CaptionConfig | None = None
 ) -> EvalResult:
-    """Captions all recordings, and scores the captions against the references, with baselines.
+    """Captions all recordings, and scores captions and baselines against the reference captions.
 
     Raises:
         InputError: no recording could be captioned.
@@ -171,10 +171,11 @@ def evaluate_captions(
 
 
 def caption_baselines(clips: Sequence[CaptionedClip], seed: int = 0) -> dict[str, list[str]]:
-    """Returns the captions of two baselines that ignore the audio, by the baseline's name.
+    """Returns each recording's caption by two baselines that ignore the audio, by baseline name.
 
-    They are the first caption of the next recording; and the caption most similar to all others, or
-    for its own recording the second most similar. A single recording has no baselines.
+    One baseline takes the first caption of the next recording. The other takes the most central
+    caption (see `central_captions`), and for the recording of this caption the second most central
+    caption. A single recording has no baselines.
     """
     if len(clips) < 2:
         return {}
@@ -189,8 +190,9 @@ def caption_baselines(clips: Sequence[CaptionedClip], seed: int = 0) -> dict[str
 def central_captions(clips: Sequence[CaptionedClip], seed: int = 0) -> tuple[int, int]:
     """Returns the indices of the recordings with the two most central captions.
 
-    Centrality is a first caption's mean ROUGE-L with the first captions of all other recordings, or
-    of a sample of `CENTRAL_SAMPLE` recordings that is drawn with `seed`.
+    Only the first caption of each recording is used. Its centrality is its mean ROUGE-L with the
+    captions of all other recordings. If there are more than `CENTRAL_SAMPLE` recordings, only a
+    random sample is searched.
     """
     size = min(len(clips), CENTRAL_SAMPLE)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(clips))[:size])
@@ -207,7 +209,7 @@ def central_captions(clips: Sequence[CaptionedClip], seed: int = 0) -> tuple[int
 def _table(
     rows: Mapping[str, Sequence[str]], scored: Mapping[str, Scored], clips: Sequence[CaptionedClip]
 ) -> Table:
-    """Returns a table of the scores of the model and of each baseline, and of caption lengths."""
+    """Returns a table of the scores and the mean caption lengths of the model and the baselines."""
     columns = [*BLEU, ROUGE_L, METEOR, BERT_SCORE]
 
     def words(texts: Sequence[str]) -> Metric:

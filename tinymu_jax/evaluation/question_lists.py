@@ -1,4 +1,4 @@
-"""Evaluation on question lists in MusicSkills' format: asks each question, grades it by its task.
+"""Evaluation on question lists in MusicSkills' format: asks the questions and grades the answers.
 
 Multiple choice is graded by the answer's letter, yes or no by the answer's first word, and all
 other tasks by text metrics.
@@ -77,7 +77,7 @@ class ListQuestion(NamedTuple):
     category: str = ""
     """Subject of the question, if the list has categories."""
     options: tuple[str, ...] = ()
-    """Options of multiple choice in the order of their letters; for yes or no, these words."""
+    """Options of multiple choice in the order of their letters; for yes or no, both words."""
     right: int = -1
     """Index of the right option; -1 without options."""
 
@@ -97,16 +97,16 @@ class QuestionList(NamedTuple):
 def read_questions(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> QuestionList:
     """Reads the questions of lists in MusicSkills' format.
 
-    Records that repeat an open question become one question with all their answers as references.
+    Records with the same open question become one question, whose references are all answers.
 
     Args:
         lists: the json files.
         folders: the folders of the recordings: one for all lists, or one for each list.
 
     Raises:
-        InputError: a list cannot be read, or a record's question cannot be graded: multiple choice
-            without two to four different options or without exactly one right option, yes or no
-            with another answer, or two records with contradicting answers to either.
+        InputError: a list cannot be read; multiple choice lacks two to four different options or
+            exactly one right option; a yes-or-no question has another answer; or two records answer
+            one multiple-choice or yes-or-no question differently.
     """
     questions: dict[tuple[Path, str, str], ListQuestion] = {}
     repeated = 0
@@ -248,7 +248,7 @@ def evaluate_list(model: EvalModel, asked: QuestionList, seed: int = 0) -> EvalR
 
 
 def _place(task: str) -> int:
-    """Returns a sort key by which tasks that are graded as right or wrong come first."""
+    """Returns a task's sort key, which puts the tasks that are graded as right or wrong first."""
     return [*TITLES, task].index(task)
 
 
@@ -261,7 +261,7 @@ def _choice(question: ListQuestion, answer: str) -> int | None:
 
 
 def _scores(task: str, answers: Answers[ListQuestion]) -> dict[str, QuestionScores]:
-    """Returns the score of each question by each of a task's metrics; NaN for other tasks."""
+    """Returns all questions' scores by each metric of a task; NaN for questions of other tasks."""
     questions, texts = answers.items, answers.texts
     numbers = [number for number, question in enumerate(questions) if question.task == task]
     if task in TITLES:
@@ -288,7 +288,7 @@ def _scatter(values: Sequence[float], numbers: Sequence[int], total: int) -> Que
 def _rows(
     task: str, questions: Sequence[ListQuestion]
 ) -> Iterator[tuple[str, Bool[np.ndarray, "Q"]]]:
-    """Yields the rows of a task's table, each with its name and the mask of its questions."""
+    """Yields the name of each row of a task's table, and the mask of the questions in the row."""
     in_task = np.array([question.task == task for question in questions])
     yield ALL, in_task
     columns = {
@@ -306,7 +306,7 @@ def _rows(
 def _cell_scores(
     questions: Sequence[ListQuestion], scores: Mapping[str, Mapping[str, QuestionScores]]
 ) -> Iterator[tuple[MetricPlace, QuestionScores]]:
-    """Yields each cell of the report's tables with the scores whose mean it shows."""
+    """Yields the place of each metric in the report's tables, and the scores that it averages."""
     for task, columns in scores.items():
         for row, group in _rows(task, questions):
             for column, values in columns.items():
@@ -319,7 +319,7 @@ def _cell_scores(
 
 
 def _baselines(task: str, questions: Sequence[ListQuestion]) -> Mapping[str, Sequence[float]]:
-    """Returns the probability that each rule without audio answers each question right."""
+    """Returns for each rule without audio the probability that it answers each question right."""
     if task == YES_NO:
         return {
             f"always {word}": [float(question.right == number) for question in questions]

@@ -24,9 +24,9 @@ from tinymu_jax.utils.progress import Progress, no_progress
 
 RESPONSES_FILE = "responses.jsonl"
 RECORDINGS_PER_WRITE = 64
-"""Recordings whose responses are written together; a killed evaluation loses no more."""
+"""Number of recordings whose responses are written together, the most that a kill can lose."""
 CachedEngine = Callable[[Sequence[Request]], list[Response | InputError]]
-"""A function that returns the response to each request, or its recording's or prompt's error."""
+"""A function that returns the response to each request, or the error of its recording or prompt."""
 
 
 class EvalModel(NamedTuple):
@@ -49,7 +49,7 @@ class ResponseCache(NamedTuple):
 
     path: Path
     model: str
-    """Text that identifies the model and its settings; only responses with the same are reused."""
+    """Text that identifies the model and its settings; responses are reused only if it is equal."""
 
 
 def cached_engine(
@@ -59,7 +59,7 @@ def cached_engine(
 
     Args:
         model: the model that answers.
-        output: the folder of the evaluation, which gets the cache.
+        output: the folder of the evaluation, to which the cache is written.
         max_new_tokens: the maximum number of tokens of a response.
         progress: called with the number of responses so far and the total number.
     """
@@ -94,7 +94,7 @@ def run_cached(
         cached.
 
     Raises:
-        InputError: the cache's file holds something else, or cannot be written.
+        InputError: the cache's file holds anything but responses, or cannot be written.
     """
     log = JsonlLog(
         cache.path, _parse, "a response", "move the file away, or name another output folder"
@@ -123,7 +123,7 @@ def run_cached(
 
 
 def _keys(requests: Sequence[Request], model: str) -> list[str]:
-    """Returns the cache key of each request, a hash of all that its response depends on."""
+    """Returns the cache key of each request: a hash of everything that the response depends on."""
     recordings = {request.audio: _file_state(request.audio) for request in requests}
     return [
         fingerprint.of_text(
@@ -134,7 +134,7 @@ def _keys(requests: Sequence[Request], model: str) -> list[str]:
 
 
 def _file_state(audio: Path | None) -> list[Any]:
-    """Returns a recording's path, time of change and size, which tell whether it was replaced."""
+    """Returns a recording's path, modification time and size, which show if it was replaced."""
     if audio is None or not exists(audio):
         return [str(audio)]
     status = os.stat(audio)

@@ -19,7 +19,7 @@ class Metric:
     """Number of questions that the value was computed from."""
     note: str = ""
     is_fraction: bool = True
-    """Whether the value is a fraction of 1, printed in percent; a mean number of words is not."""
+    """Whether the value is a fraction, printed in percent. A mean number of words is none."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Counts questions without a response in a report's notices, and lists them in its last table."""
+"""Reports the questions that got no response: a notice counts them, a table lists their errors."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
@@ -13,9 +13,10 @@ Item = TypeVar("Item")
 
 
 class Answers(NamedTuple, Generic[Item]):
-    """The questions of an evaluation with their responses, and the errors of the others."""
+    """The answered questions of an evaluation, and the errors of all other questions."""
 
     answered: list[tuple[Item, Response]]
+    """Each answered question with its response."""
     missing: list[str]
     """The error of each question without a response."""
 
@@ -38,7 +39,7 @@ def skip_long_prompts(
     Args:
         items: the questions.
         prompts: the prompt of each question.
-        names: the name of each question in its error.
+        names: the name of each question, for its error.
         model: the model, which counts and limits the tokens of a prompt.
     """
     fitting, too_long = [], []
@@ -70,13 +71,13 @@ def collect_answers(
 def skipped_notices(
     total: int, missing: Sequence[str], too_long: Sequence[str] = (), noun: str = "questions"
 ) -> list[str]:
-    """Returns a report's notice on how many questions were skipped, as a list; empty if none were.
+    """Returns a list with one notice of how many questions were skipped; empty if none were.
 
     Args:
         total: the number of all questions.
         missing: the errors of questions whose recording is missing or broken.
         too_long: the errors of questions whose prompt is too long.
-        noun: the word for the counted things.
+        noun: the word for the counted items, such as "recordings".
     """
     parts = [
         f"{len(missing):,} whose recording is missing or broken" if missing else "",
@@ -88,10 +89,11 @@ def skipped_notices(
 
 
 def cut_notices(recordings: Iterable[tuple[Hashable, bool]]) -> list[str]:
-    """Returns a report's notice on how many recordings were cut, as a list; empty if none were.
+    """Returns a list with one notice of how many recordings were cut; empty if none were.
 
     Args:
-        recordings: pairs of a recording (may repeat) and whether only its beginning was encoded.
+        recordings: pairs of a recording and whether only its beginning was encoded; the same pair
+            may occur several times.
     """
     cut_of = dict(recordings)
     cut = sum(cut_of.values())
@@ -100,6 +102,6 @@ def cut_notices(recordings: Iterable[tuple[Hashable, bool]]) -> list[str]:
 
 
 def skipped_tables(errors: Iterable[str]) -> list[Table]:
-    """Returns a list of one table with each error and its number; an empty list without errors."""
+    """Returns a list with one table of how often each error occurs; empty without errors."""
     rows = {error: [Metric(n, is_fraction=False)] for error, n in Counter(errors).items()}
     return [Table("Skipped", ["questions"], rows)] if rows else []

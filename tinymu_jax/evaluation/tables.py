@@ -1,4 +1,4 @@
-"""Builds tables and confusion matrices from the scores of questions, for several evaluations."""
+"""Builds the tables and confusion matrices of several evaluations from the scores of questions."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -18,7 +18,7 @@ QuestionScores = Float[np.ndarray, "Q"]
 
 
 class MetricPlace(NamedTuple):
-    """The place of a metric in the tables of a report, by names."""
+    """The place of a metric in a report: the names of its table, row and column."""
 
     table: str
     row: str
@@ -28,7 +28,7 @@ class MetricPlace(NamedTuple):
 def cells_to_table(
     metrics: Mapping[MetricPlace, Metric], key: str, title: str, note: str = ""
 ) -> Table | None:
-    """Builds the table of all metrics whose place has the given key; None if there are none.
+    """Builds a table of all metrics whose place names the table `key`; None if there are none.
 
     Rows and columns have the order in which they first occur.
     """

@@ -104,7 +104,7 @@ def bleu(texts: Sequence[str], references: References) -> tuple[dict[str, Metric
 
 
 def rouge_l(texts: Sequence[str], references: References) -> Scores:
-    """Returns the F-measure of ROUGE-L of each text, with its best reference."""
+    """Returns the ROUGE-L F-measure of each text and the best of the text's references."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"])
@@ -115,7 +115,7 @@ def rouge_l(texts: Sequence[str], references: References) -> Scores:
 
 
 def meteor(texts: Sequence[str], references: References) -> Scores | str:
-    """Returns the METEOR score of each text, or why METEOR is unavailable."""
+    """Returns the METEOR score of each text, or the reason why METEOR is unavailable."""
     import nltk.data
     from nltk.tokenize import wordpunct_tokenize
     from nltk.translate.meteor_score import meteor_score
@@ -137,7 +137,7 @@ def bert_score_f1(
     references: References,
     find_model: Callable[[], Path | None] | None = None,
 ) -> Scores | str:
-    """Returns the F1 of BERTScore of each text, or why BERTScore is unavailable.
+    """Returns the BERTScore F1 of each text, or the reason why BERTScore is unavailable.
 
     Args:
         texts: the texts to score; each may be empty.

@@ -1,8 +1,8 @@
 """Zero-shot classification: chooses the label that is the likeliest answer about a recording.
 
-Some labels are probable answers to any recording. Therefore one rule subtracts each label's prior,
-its log-likelihood without audio: log P(label | audio, prompt) - log P(label | prompt). A second
-rule does not subtract it. Results are reported by both rules.
+Some labels are probable answers about any recording. Therefore one rule subtracts each label's
+prior, its log-likelihood without audio: log P(label | audio, prompt) - log P(label | prompt). A
+second rule does not subtract the prior. Results are reported by both rules.
 """
 
 from collections import Counter
@@ -43,9 +43,9 @@ PROMPT = "What do you hear in this recording?"
 TASK = "Classification"
 TEST = "test"
 LABEL_TEXTS = {"hiphop": "Hip-hop", "rnb": "R&B"}
-"""Answer texts of labels, in lower case, from whose spelling the text does not follow."""
+"""Answer texts that cannot be derived from the label's spelling, by the label in lower case."""
 COLUMNS = ("label", "text")
-"""Columns of a csv with the answer text of each label."""
+"""Columns of the csv that gives the answer text of each label."""
 OVER_PRIOR, WITH_PRIOR = "prior subtracted", "prior included"
 """Names of the two rules that choose a label."""
 ACCURACY, MACRO_F1, CALIBRATION_ERROR = "accuracy", "macro F1", "calibration error"
@@ -78,15 +78,15 @@ def read_recordings(
     """Reads labelled recordings from the folder of a known data set, or from a csv.
 
     Args:
-        data: the folder of the data set; or a csv with columns `file`, `label` and optionally
-            `split`, without which all recordings are in the test split.
+        data: the folder of the data set, or a csv with the columns `file`, `label` and optionally
+            `split`. If there is no column `split`, all recordings are in the test split.
         audio: the folder of the recordings that the csv names.
         name: the data set's key in `tinymu_jax.data.annotations.labelled_archives.READERS`, if any.
         label: the csv's column of labels, if its name is not `label`.
 
     Raises:
-        InputError: the data cannot be read, have fewer than two labels, or have a recording with no
-            label or several.
+        InputError: the data cannot be read, there are fewer than two labels, or a recording has no
+            label or several labels.
     """
     if name is not None:
         dataset = read_labelled_set(name, data)
@@ -141,13 +141,13 @@ def recordings_to_test(dataset: LabelledSet, all_splits: bool = False) -> list[L
 
 
 def default_text(label: str) -> str:
-    """Returns the answer text of a label by its spelling: "synth_lead" gives "Synth lead"."""
+    """Derives a label's answer text from its spelling: "synth_lead" gives "Synth lead"."""
     text = LABEL_TEXTS.get(label.lower()) or " ".join(label.replace("_", " ").split())
     return text[:1].upper() + text[1:]
 
 
 def read_label_texts(classes: Iterable[str], path: str | Path | None = None) -> dict[str, str]:
-    """Returns the answer text of each label: from a csv, or if not there, from `default_text`.
+    """Returns the answer text of each label, from a csv or else from `default_text`.
 
     Args:
         classes: the labels.
@@ -190,7 +190,7 @@ def _read_texts(path: str | Path, labels: Iterable[str]) -> dict[str, str]:
 
 
 class Choice(NamedTuple):
-    """The label that a rule chooses for each recording, as the index of a class."""
+    """The index of the class that a rule chooses for each of R recordings, among C classes."""
 
     predicted: Int[np.ndarray, "R"]
     probabilities: Float[np.ndarray, "R C"]
@@ -213,7 +213,7 @@ class Classified(NamedTuple):
 
 
 class ClassScores(NamedTuple):
-    """Recall, precision and F1 of each class; NaN where undefined."""
+    """Recall, precision and F1 of each of C classes; NaN where undefined."""
 
     counts: Int[np.ndarray, "C C"]
     """Confusion matrix; rows are the true labels, columns the chosen ones."""
@@ -350,7 +350,7 @@ def _accuracy(
     diagrams: Mapping[str, Reliability],
     seed: int,
 ) -> Table:
-    """Returns a table: the metrics of both rules, and the accuracy of baselines without audio."""
+    """Returns a table of both rules' metrics, and of the accuracy of baselines without audio."""
     expected, classes, prior = classified.expected, classified.classes, classified.prior
     # Of equally frequent classes, the first one is taken.
     majority = int(np.bincount(expected, minlength=len(classes)).argmax())
@@ -375,7 +375,7 @@ def _by_class(classified: Classified, scores: Mapping[str, ClassScores]) -> Tabl
     over, with_prior = scores[OVER_PRIOR], scores[WITH_PRIOR]
     expected = Counter(classified.expected.tolist())
     predicted = Counter(classified.by_rule[OVER_PRIOR].predicted.tolist())
-    # Counts: precision is a fraction of the chosen labels, recall and F1 go with the true labels.
+    # Precision is shown with the count of the chosen label, recall and F1 with the true label's.
     columns = {
         f"recall, {OVER_PRIOR}": (over.recall, expected),
         f"recall, {WITH_PRIOR}": (with_prior.recall, expected),

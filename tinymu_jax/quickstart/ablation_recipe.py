@@ -3,8 +3,8 @@
     tinymu ablate --minutes 8
 
 Each ablation changes one part of nano's recipe. All ablations share one trained encoder, and every
-other stage that the change does not affect. In all of them, LoRA and the frozen decoder included,
-the decoder has been trained on text before it meets audio.
+other stage that the change does not affect. In all ablations, LoRA and the frozen decoder included,
+the decoder is trained on text before it is trained or used with audio.
 """
 
 from dataclasses import dataclass, replace

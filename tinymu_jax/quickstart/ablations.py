@@ -1,6 +1,7 @@
 """Trains and tests nano with each of the paper's ablations; writes a table and a plot of accuracy.
 
-data/, data_<name>/     training data of all tasks; without the task that the ablation removes
+data/                   training data of all tasks
+data_<name>/            training data without the task that an ablation removes
 full/, lora/, ...       training runs of each ablation
 test_clips/             clips on which every ablation is tested
 results/                results (json) and answers of each ablation, the table, the plot
@@ -94,11 +95,11 @@ def _train_and_test(name: str, config: AblationsConfig, folder: Path) -> dict[st
 
 
 def fractions_of(by_format: Mapping[str, Any], kind: str = "model") -> list[float | None]:
-    """Returns the fraction of correct answers for each of `COLUMNS`; None if it has no answers.
+    """Returns the fraction of correct answers for each format in `COLUMNS`; None without answers.
 
     Args:
         by_format: the scores by format, of `Scores.to_dict`.
-        kind: whose answers count: "model", or the name of a baseline.
+        kind: whose answers are counted: "model", or the name of a baseline.
     """
     return [by_format[key][kind] if key in by_format else None for key in COLUMNS]
 

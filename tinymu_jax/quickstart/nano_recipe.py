@@ -89,7 +89,7 @@ TUNE_OPTIM = replace(
     OPTIM, learning_rate=1e-3, muon_learning_rate=0.003, frozen_params=r"encoder/.*"
 )
 
-# A short stage undoes little of it, so a higher learning rate gives a better model.
+# A short stage undoes little of this, so a higher learning rate gives a better model.
 SHORT_TUNE_OPTIM = replace(TUNE_OPTIM, learning_rate=2e-3, muon_learning_rate=0.006)
 SHORT_TUNE_STEPS = 400
 LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS)
@@ -133,7 +133,7 @@ class RunPaths(NamedTuple):
 
 
 def run_paths(data: Path, output: Path) -> RunPaths:
-    """Returns the paths of the training data in a folder that `make_data` filled, and `output`."""
+    """Returns the paths of the training data that `make_data` wrote to `data`, and the output."""
     return RunPaths(
         clips=data / CLIPS,
         letters=data / LETTER_TEXTS,
@@ -207,7 +207,7 @@ TIMBRE_STEPS = 400
 
 
 def new_timbre(clips: Path, checkpoint: str, output: Path, seed: int = 0) -> TrainConfig:
-    """Returns the config that fine-tunes a nano on a new timbre, training LoRA and the projector.
+    """Returns the config that trains LoRA and the projector of a nano model on a new timbre.
 
     Args:
         clips: the folder of a prepared data set that includes clips with the new timbre.

@@ -18,12 +18,13 @@ from tinymu_jax.utils.files import make_folder, write_text
 from tinymu_jax.utils.progress import show_progress
 
 NEW, USUAL, TEST = "new", "usual", "test"
-"""Folders of clips: training clips with the new timbre, with any timbre, and test clips with it."""
+"""Folders of training clips with the new timbre, training clips with any timbre, and test clips
+with the new timbre."""
 NEW_CLIPS, USUAL_CLIPS = 320, 960
 """Numbers of training clips with the new timbre and with any timbre. With fewer clips with any
 timbre, the model forgets the instruments that it knew."""
 OPEN_QUESTIONS = 6
-"""Open questions per clip about its ten or so facts: most clips get one about the instrument."""
+"""Open questions per clip. A clip has about ten facts, so most clips get one about the timbre."""
 
 
 def make_timbre_data(folder: Path, checkpoint: str, seed: int = 0, test_clips: int = 60) -> None:
@@ -63,6 +64,6 @@ def finetune(folder: Path, checkpoint: str, output: Path, seed: int = 0) -> Trai
 
 
 def timbre_accuracy(rows: Sequence[AnsweredItem]) -> float:
-    """Returns the fraction of open questions about the timbre answered right; 0 without any."""
+    """Returns the fraction of right answers to open questions about the timbre; 0 without any."""
     correct = [row.right for row in rows if row.task == QA and row.facts == ("timbre",)]
     return sum(correct) / max(1, len(correct))

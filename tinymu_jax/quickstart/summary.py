@@ -65,7 +65,7 @@ def _row(title: str, *cells: str) -> str:
 
 
 def _table(title: str, models: Mapping[str, Scores], rows: Mapping[str, str]) -> Iterator[str]:
-    """Yields a table's lines: the accuracy of each model in percent, then the best baseline's."""
+    """Yields a table's lines: the accuracy of each model and of the best baseline in percent."""
     yield _row(title, *models, "best baseline")
     first = next(iter(models.values()))
     for key, name in rows.items():

@@ -54,7 +54,7 @@ class Tour:
     ) -> dict[str, Any]:
         """Returns a step's cached result, or else computes and caches it (`StepCache.run`).
 
-        The cache includes the settings and a fingerprint of the weights that the result depends on.
+        A result is reused only for equal settings and an equal fingerprint of the model's weights.
         """
         config, options = self.config, {"test_clips": self.config.test_clips}
         if name in ("train", "finetune"):
@@ -94,7 +94,7 @@ class Tour:
         return self.run("test", "test the shipped model on new clips", compute)
 
     def train(self) -> dict[str, Any]:
-        """Trains a model from scratch and tests it; returns scores, seconds per stage and path."""
+        """Trains a model from scratch and tests it; returns scores, stage times and its path."""
         config, folder = self.config, self.folder / "train"
 
         def compute() -> dict[str, Any]:

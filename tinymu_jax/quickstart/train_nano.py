@@ -33,11 +33,11 @@ from tinymu_jax.utils.progress import show_progress
 LETTER_TASKS = (MCQ, QA)
 """Tasks of the first stage. Mixed with yes/no and captions, letters are learnt much later."""
 TOKENIZER_TEXTS = 2000
-"""Number of clip descriptions that the tokenizer is trained on."""
+"""Number of clips whose descriptions and questions the tokenizer is trained on."""
 
 
 def make_tokenizer() -> str:
-    """Trains nano's tokenizer on clip descriptions; returns its `tokenizer.json`, a constant."""
+    """Trains nano's tokenizer on synthetic texts; returns its `tokenizer.json`, always the same."""
     texts = []
     for number in range(TOKENIZER_TEXTS):
         _, description, questions = make_text(SynthesisConfig(), number)
@@ -107,7 +107,7 @@ def train_stages(stages: Mapping[str, TrainConfig]) -> dict[str, float | None]:
 
 
 def train_on_one_device(config: TrainConfig) -> Trained:
-    """Trains a model on one device, or resumes its run; nano's steps are too small for several.
+    """Trains a model on one device, or resumes its run; nano's steps are too small for more.
 
     Raises:
         KeyboardInterrupt: training was asked to stop; the run has been saved.

@@ -55,7 +55,7 @@ TITLES = {
 }
 """Title and note of each table, in the order of the report."""
 PUBLISHED = {ACCURACY: 0.586, KNOWLEDGE: 0.583, REASONING: 0.596}
-"""Published fractions by the names of the headline's metrics."""
+"""Published fractions of right answers, by the name of the headline's metric."""
 PUBLISHED_NOTE = "TinyMU (arXiv 2604.15849) on all of MuChoMusic"
 QUESTIONS = 1187
 """Number of questions of MuChoMusic; results on fewer or more are not compared with PUBLISHED."""
@@ -69,7 +69,7 @@ class Graded(NamedTuple):
     log_likelihoods: tuple[float, ...]
     reading: Reading
     text_only: Reading | None
-    """Options that the rules read in the answer without audio; None if there is no such answer."""
+    """Options that the rules read in the answer without audio; None if not asked without audio."""
     cut: bool
     """Whether only the beginning of the recording was encoded."""
 
@@ -83,7 +83,7 @@ class Outcome(NamedTuple):
     missing: Sequence[str]
     """The error of each question that was skipped because its recording cannot be read."""
     generated: bool
-    """Whether answers were generated; otherwise the options' likelihoods were compared only."""
+    """Whether answers were generated; otherwise, only the options' likelihoods were compared."""
 
     @property
     def total(self) -> int:
@@ -146,7 +146,7 @@ def _right(graded: Sequence[Graded], rule: str) -> QuestionScores:
 
 
 def _cell_scores(outcome: Outcome) -> Iterator[tuple[MetricPlace, QuestionScores]]:
-    """Yields each cell of the report's tables with the scores whose mean it shows, in order."""
+    """Yields the place of each metric in the report's tables, and the scores that it averages."""
     graded, groups = outcome.graded, _groups(outcome.graded)
     for rule in outcome.rules:
         right = _right(graded, rule)
@@ -167,7 +167,10 @@ def _tags(graded: Graded, label: str) -> tuple[str, ...]:
 
 
 def _groups(graded: Sequence[Graded]) -> Mapping[str, Bool[np.ndarray, "Q"]]:
-    """Returns named masks of all questions, of questions with knowledge or with reasoning tags."""
+    """Returns the mask of each group of questions: all, with knowledge tags, with reasoning tags.
+
+    Groups without questions are omitted.
+    """
     groups = {ALL: np.ones(len(graded), bool)}
     groups |= {
         label: np.array([bool(_tags(one, label)) for one in graded])
@@ -179,7 +182,10 @@ def _groups(graded: Sequence[Graded]) -> Mapping[str, Bool[np.ndarray, "Q"]]:
 def _chosen_kinds(
     graded: Sequence[Graded], rule: str
 ) -> Iterator[tuple[MetricPlace, QuestionScores]]:
-    """Yields a score per question for each kind of option and for no option: 1 if it is chosen."""
+    """Yields for each kind of option the scores of all questions: 1 if the kind is chosen, else 0.
+
+    The last scores are for unanswered questions: 1 if no option is chosen.
+    """
     choices = _choices(graded, rule)
     pairs = [(one.question.kinds, number) for one, number in zip(graded, choices, strict=True)]
     known = {kind for kinds, _ in pairs for kind in kinds}
@@ -196,7 +202,7 @@ def _chosen_kinds(
 
 
 def _baselines(outcome: Outcome) -> Mapping[str, Float[np.ndarray, "Q"]]:
-    """Returns each question's score by row: of the model, and of baselines without audio."""
+    """Returns the scores of all questions for the model and each baseline, by the row's name."""
     graded = outcome.graded
     rows = {f"this model, {rule}": _right(graded, rule) for rule in outcome.rules}
     by_rule = option_baselines([(one.question.options, one.question.right) for one in graded])
@@ -245,7 +251,7 @@ def _tags_of(metrics: Mapping[MetricPlace, Metric], label: str) -> list[str]:
 
 
 def _radars(metrics: Mapping[MetricPlace, Metric], rules: Sequence[str]) -> list[Radar]:
-    """Returns a radar chart of the accuracy by tag, as a list; empty for fewer than three tags."""
+    """Returns a list with one radar chart of the accuracy by tag; empty for one or two tags."""
     axes = [(label, tag) for label in (KNOWLEDGE, REASONING) for tag in _tags_of(metrics, label)]
     if len(axes) < 3:
         return []
@@ -258,7 +264,7 @@ def _radars(metrics: Mapping[MetricPlace, Metric], rules: Sequence[str]) -> list
 
 
 def _letters(graded: Sequence[Graded], rule: str) -> Confusion:
-    """Returns the confusion matrix of right letters and the letters that a rule reads."""
+    """Returns the confusion matrix of the right letters and the letters that a rule reads."""
     letters = LETTERS[: max(len(one.question.options) for one in graded)]
     right = [one.question.right for one in graded]
     return choice_confusion(f"Letters, {rule}", letters, right, _choices(graded, rule))

@@ -1,6 +1,6 @@
 """Evaluation on MuChoMusic, 1,187 multiple-choice questions about music.
 
-Prompts and one rule for reading answers are those of MuChoMusic's official script. `.questions`
+The prompts and one of the rules that read answers follow MuChoMusic's official script. `.questions`
 reads the questions, `tinymu_jax.evaluation.answer_parsing` the answers.
 """
 
@@ -44,7 +44,7 @@ class ChoiceConfig:
 
 
 def choice_prompt(question: ChoiceQuestion, one_shot: bool = False) -> str:
-    """Returns a question's prompt in MuChoMusic's official form, optionally behind an example."""
+    """Returns a question's prompt in MuChoMusic's official form; one-shot adds a worked example."""
     prompt = (
         f"Question: {question.question}\n Options: {' '.join(question.lettered)} \n "
         "The correct answer is: "
@@ -100,7 +100,10 @@ def evaluate_muchomusic(
 def _ask(
     engine: CachedEngine, questions: Sequence[ChoiceQuestion], config: ChoiceConfig
 ) -> list[tuple[Response | InputError, Response | InputError | None]]:
-    """Returns each question's response or error, and its response without audio if configured."""
+    """Asks each question with audio and, if configured, without; returns each question's responses.
+
+    An error takes the place of a response that failed, None of a response that was not asked for.
+    """
     if not questions:
         return []
     first: dict[Path, int] = {}

@@ -29,7 +29,7 @@ class ChoiceQuestion(NamedTuple):
     """A multiple-choice question about a recording."""
 
     id: str
-    """Identifier of the recording, and number of the question among those about it."""
+    """Identifier of the recording, and the question's number among the recording's questions."""
     audio: Path
     """Path of the recording, which may be missing."""
     question: str
@@ -105,7 +105,7 @@ def _from_row(row: TableRow, index: AudioIndex) -> ChoiceQuestion:
 
 
 def _tags(row: TableRow, column: str) -> tuple[str, ...]:
-    """Returns the distinct tags in a csv field: a Python list, comma-separated, or one genre."""
+    """Returns the distinct tags of a csv field, which is a Python list, "tag, tag" or one genre."""
     text = row.text(column)
     if text.startswith("["):
         tags = row.python_list(column, str)

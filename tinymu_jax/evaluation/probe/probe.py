@@ -1,7 +1,7 @@
 """Linear probes: measure how well a frozen encoder's embeddings predict labels.
 
-As published, a linear layer is trained on the time average of a recording's embeddings. Results are
-accuracy or mean average precision, as the mean over seeds with its 95 % confidence interval.
+As published, a linear layer is trained on the time average of a recording's embeddings. The result
+is the accuracy or the mean average precision, averaged over seeds, with a 95 % confidence interval.
 """
 
 from collections.abc import Sequence
@@ -49,13 +49,13 @@ class ProbeConfig:
 
 
 class Probe(NamedTuple):
-    """The weights of a linear layer from a recording's mean embedding to class logits."""
+    """A linear layer that maps a recording's mean embedding, of width E, to class logits."""
 
     kernel: Float[np.ndarray, "E classes"]
     bias: Float[np.ndarray, "classes"]
 
     def scores(self, vectors: Float[np.ndarray, "R E"]) -> Float[np.ndarray, "R classes"]:
-        """Returns the logits of each recording, given its mean embedding."""
+        """Returns the logits of R recordings, given their mean embeddings."""
         return vectors @ self.kernel + self.bias
 
 
@@ -116,7 +116,7 @@ def run_probe(
 
 
 def _split(data: LabelledSet, fold: str, seed: int) -> tuple[Any, Any, Any]:
-    """Returns the indices of the training, validation and test recordings; tests on `fold`."""
+    """Returns the indices of training, validation and test recordings, the last from `fold`."""
     test = data.indices(fold)
     if data.folds:
         train, valid = np.setdiff1d(np.arange(len(data.clips)), test), test[:0]
@@ -137,7 +137,9 @@ def probe_metric(
     scores: Float[np.ndarray, "R classes"],
     multi_label: bool,
 ) -> float:
-    """Returns the accuracy; for several labels, mean average precision over classes with examples.
+    """Returns the accuracy or, with `multi_label`, the mean average precision.
+
+    The mean is over the classes with at least one positive recording.
 
     Args:
         labels: whether each recording has each label.
@@ -210,7 +212,10 @@ def fit_probe(
 
 
 def _batches(rng: np.random.Generator, number: int, batch: int) -> Int[np.ndarray, "steps size"]:
-    """Returns the recordings' indices in each batch of an epoch, `MIN_EPOCH_STEPS` or more."""
+    """Draws the batches of an epoch; returns the indices of the recordings in each batch.
+
+    There are `MIN_EPOCH_STEPS` batches or more, with at most `batch` of the `number` recordings.
+    """
     size = min(batch, number)
     passes = -(-MIN_EPOCH_STEPS // (number // size))
     order = [rng.permutation(number)[: number // size * size] for _ in range(passes)]
@@ -221,7 +226,10 @@ def _batches(rng: np.random.Generator, number: int, batch: int) -> Int[np.ndarra
 def _loss(
     params: Any, x: Float[Array, "R E"], labels: Array, known: Array, multi_label: bool
 ) -> Float[Array, ""]:
-    """Returns the mean softmax cross-entropy; for several labels, the binary over known labels."""
+    """Returns the softmax cross-entropy, averaged over recordings.
+
+    With `multi_label`, it is the binary cross-entropy, averaged over all known labels.
+    """
     logits = x @ params[0] + params[1]
     labels, known = labels.astype(float), known.astype(float)
     if multi_label:

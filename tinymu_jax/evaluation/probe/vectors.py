@@ -88,7 +88,7 @@ def mean_vectors(
 def _check_bad(
     vectors: Float[np.ndarray, "R E"], paths: Sequence[Path], max_bad_fraction: float
 ) -> None:
-    """Raises `InputError` if too many recordings are unusable: if their embeddings are NaN."""
+    """Raises `InputError` if the embeddings of too many recordings are NaN (unusable)."""
     bad = np.flatnonzero(np.isnan(vectors[:, 0]))
     if len(bad) > max_bad_fraction * len(paths):
         raise InputError(
@@ -99,7 +99,10 @@ def _check_bad(
 
 
 def _encode(params: Any, paths: Sequence[Path], config: Any) -> Float[np.ndarray, "R E"]:
-    """Returns recordings' mean embeddings; for unusable ones NaN, and their errors are printed."""
+    """Returns the mean embedding of each recording.
+
+    For an unusable recording, prints the error and returns NaN.
+    """
     means = np.full((len(paths), config.output_width), np.nan, np.float32)
 
     def try_read(path: Path) -> Float[np.ndarray, "n"] | None:

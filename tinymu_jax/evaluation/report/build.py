@@ -31,7 +31,7 @@ def write_report(results: Sequence[EvalResult], output: Path) -> Path:
 
     Raises:
         InputError: there are no results; a table or chart has more or fewer values than columns,
-            axes or labels; the folder cannot be written to.
+            axes or labels, or repeats one of these; or the folder cannot be written to.
     """
     if not results:
         raise InputError(f"{output}: there are no results to report; evaluate something first")
@@ -92,9 +92,9 @@ def _report_file(path: Path) -> Path:
 
 
 def _check(result: EvalResult) -> None:
-    """Raises `InputError` for a table or chart with repeated columns or axes.
+    """Raises `InputError` if a table has two equal columns or a chart has two equal axes.
 
-    Also raises it if the number of values is not the number of columns, axes or labels.
+    Also raises it if the number of values differs from the number of columns, axes or labels.
     """
     pairs: list[tuple[str, Sequence[Any], Sequence[Any]]] = []
     for table in result.tables:
@@ -137,7 +137,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:
-    """Converts plain json to the type `kind`; raises `InputError` with `where` if it cannot."""
+    """Converts plain json to the type `kind`; raises `InputError` naming `where` if it cannot."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return None if value is None else _from_json(inside[0], value, where)

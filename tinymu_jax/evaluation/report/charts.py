@@ -68,7 +68,7 @@ DASHES = ("-", (0, (4, 2)), (0, (1.5, 2)), (0, (5, 2, 1.5, 2)))
 LINE_HEIGHT = 10.5
 """Distance from one line of text to the next, in points."""
 RADAR_AXES = range(3, 17)
-"""The numbers of axes for which a radar chart is drawn; the labels of more would overlap."""
+"""The numbers of axes for which a radar chart is drawn; with more axes, labels would overlap."""
 MAX_CONFUSION_LABELS = 40
 TOOLTIP = "tooltip:"
 """Prefix of an artist's id (`gid`); the rest of the id becomes a tooltip in the SVG."""
@@ -196,7 +196,7 @@ def bars(
 
     Args:
         title: the chart's title.
-        rows: the name of each row, and its metric for each series; None gives no bar.
+        rows: pairs of a row's name and its metrics, one for each series; None gives no bar.
         series: the names of the series, shown in a legend if there are several.
     """
     thickness, labels, middles, y = 10.5, [], [], 6.0

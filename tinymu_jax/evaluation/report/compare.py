@@ -66,12 +66,12 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 
 def by_title(group: Group, parts: Sequence[Sequence[Titled]]) -> list[list[tuple[str, Titled]]]:
-    """Groups tables or radars by title, and pairs each one with the name of its checkpoint.
+    """Groups tables or radar charts by title, and pairs each one with its checkpoint's name.
 
     Args:
         group: the group of results, which has the names of the checkpoints.
-        parts: the tables or the radars of each checkpoint. If checkpoints have several of one
-            title, the first one of each checkpoint forms a group, the second one another, etc.
+        parts: the tables or the radar charts of each checkpoint. If a checkpoint has several with
+            one title, the first ones of all checkpoints form one group, the second ones another.
     """
     groups: dict[tuple[str, int], list[tuple[str, Titled]]] = {}
     for name, members in zip(group.names, parts, strict=True):
@@ -83,10 +83,11 @@ def by_title(group: Group, parts: Sequence[Sequence[Titled]]) -> list[list[tuple
 
 
 def merge_radars(group: Group) -> list[MergedRadar]:
-    """Merges the radar charts of all checkpoints that have the same title into one.
+    """Merges the radar charts of all checkpoints, so that each title has one chart.
 
-    Baselines with equal values are drawn once. If several checkpoints are compared and one has more
-    than one series beside baselines, each series gets a chart, with one line per checkpoint.
+    Baselines with equal values are drawn once. If several checkpoints are compared, and a chart of
+    one has several series beside baselines, each series gets its own chart with one line per
+    checkpoint.
     """
     titled = by_title(group, [result.radars for result in group.results])
     return [merged for radars in titled for merged in _merge(radars, group.is_comparison)]

@@ -24,11 +24,11 @@ class Sound(NamedTuple):
     source: str | None
     """Ogg Vorbis as a data URI; None if the recording cannot be read."""
     problem: str = ""
-    """Why the recording cannot be read, if so."""
+    """Reason why the recording cannot be read; empty if it can be read."""
 
 
 def load_sound(path: str) -> Sound:
-    """Returns the first ten seconds of a recording (mono, 16 kHz), or why it cannot be read."""
+    """Returns the first ten seconds of a recording (mono, 16 kHz), or why they cannot be read."""
     if not path:
         return Sound(None, "no recording was given")
     try:
@@ -50,7 +50,7 @@ class Option(NamedTuple):
 
     @property
     def marks(self) -> list[str]:
-        """The words "correct" and "predicted", each if it applies to the option."""
+        """The words "correct" and "predicted", as far as they apply to the option."""
         roles = (("correct", self.is_correct), ("predicted", self.is_predicted))
         return [word for word, applies in roles if applies]
 
@@ -72,7 +72,7 @@ def marked_options(example: Example) -> list[Option]:
 
 
 def _named_option(text: str, options: Sequence[str]) -> int | None:
-    """Returns the index of the option that an answer names by words or letter, if it does."""
+    """Returns the index of the option that an answer names by words or letter, or None."""
     text, options = _normalize(text), [_normalize(option) for option in options]
     if text in options:
         return options.index(text)

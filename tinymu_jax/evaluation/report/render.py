@@ -63,7 +63,7 @@ def render(groups: Sequence[Group], sounds: Mapping[str, Sound]) -> tuple[str, s
 
     Args:
         groups: the results to show, one section for each group.
-        sounds: the audio of each recording behind a shown answer, by the recording's path.
+        sounds: the audio of each recording whose answer is shown, by the recording's path.
     """
     numbers = count()
 
@@ -156,7 +156,7 @@ def _headline(group: Group, draw: Draw) -> Panel:
 
 
 def _table(tables: Sequence[tuple[str, Table]], is_comparison: bool, draw: Draw) -> Panel:
-    """Returns a panel with the named checkpoints' tables merged into one, and a bar chart."""
+    """Returns a panel with one table, merged from all checkpoints' tables, and its bar chart."""
     panel = Panel(tables[0][1].title, merge_tables(tables, is_comparison))
     columns, rows = align_tables([table for _, table in tables])
     if not is_comparison:
@@ -170,7 +170,7 @@ def _table(tables: Sequence[tuple[str, Table]], is_comparison: bool, draw: Draw)
 
 
 def _with_bars(panel: Panel, title: str, rows: Rows, series: Sequence[str], draw: Draw) -> Panel:
-    """Adds a bar chart of all fractions to a panel, unless rows or series are too few or many."""
+    """Adds a bar chart of fractions to a panel, unless there are too few or many rows or series."""
     fractions = [
         (name, [m if m and m.is_fraction and m.value is not None else None for m in metrics])
         for name, metrics in rows
@@ -183,7 +183,7 @@ def _with_bars(panel: Panel, title: str, rows: Rows, series: Sequence[str], draw
 
 
 def _radars(group: Group, draw: Draw) -> list[Panel]:
-    """Returns a panel for each radar chart; bars replace a radar with too few or too many axes."""
+    """Returns a panel for each radar chart, with bars instead if axes are too few or too many."""
     panels = []
     for radar in merge_radars(group):
         panel = Panel(radar.title, radar_grid(radar), chart_only=True)

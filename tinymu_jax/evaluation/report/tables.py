@@ -99,7 +99,8 @@ def _difference(first: Metric | None, second: Metric | None) -> Cell:
 def align_tables(tables: Sequence[Table]) -> tuple[list[str], dict[str, list[list[Metric | None]]]]:
     """Aligns tables by the names of their rows and columns.
 
-    Returns all columns' names; and for each row and each column, one metric or None per table.
+    Returns the names of all columns, and a mapping from each row's name to a list per column, which
+    has one metric or None per table.
     """
     columns = union(table.columns for table in tables)
     by_row = [
@@ -113,9 +114,9 @@ def align_tables(tables: Sequence[Table]) -> tuple[list[str], dict[str, list[lis
 
 
 def merge_tables(tables: Sequence[tuple[str, Table]], is_comparison: bool) -> Grid:
-    """Formats tables of the same title as one table, with the difference if there are two.
+    """Formats tables with the same title as one table; two tables get their difference too.
 
-    The numbers of questions get their own column if all metrics of each row agree on it.
+    The number of questions gets its own column if it is the same for all metrics of each row.
 
     Args:
         tables: pairs of a checkpoint's name and its table.
@@ -139,7 +140,10 @@ def merge_tables(tables: Sequence[tuple[str, Table]], is_comparison: bool) -> Gr
 
 
 def _count_cells(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell] | None:
-    """Returns each row's number of questions as a cell; None if unknown or ambiguous in a row."""
+    """Returns a cell with the number of questions for each row.
+
+    Returns None if no metric has this number, or if it differs between the metrics of a row.
+    """
     counts = {
         row: {metric.count for metric in metrics if metric and metric.count is not None}
         for row, metrics in rows.items()
@@ -150,7 +154,7 @@ def _count_cells(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell]
 
 
 def headline_grid(group: Group) -> Grid:
-    """Formats the headline metrics as a table, with the value of each checkpoint and published."""
+    """Formats the headline metrics as a table of each checkpoint's and the published values."""
     results, notes, rows = group.results, list[str](), []
     names = union([*(one.headline for one in results), *(one.published for one in results)])
     metrics_of = {name: [one.headline.get(name) for one in results] for name in names}
@@ -167,7 +171,7 @@ def headline_grid(group: Group) -> Grid:
 
 
 def _published_cell(group: Group, name: str, notes: list[str]) -> Cell:
-    """Formats the published value of a metric; if results have different ones, all of them."""
+    """Formats the published value of a metric; if the results disagree, all published values."""
     known = [one.published[name] for one in group.results if name in one.published]
     cells = union([metric_cell(metric, notes)] for metric in known)
     if len(cells) < 2:

@@ -25,7 +25,7 @@ def file_name(path: str) -> str:
 
 
 def checkpoint_name(checkpoint: str) -> str:
-    """Returns the name of a checkpoint's folder without the folders above; other names unchanged.
+    """Shortens a checkpoint's absolute path to its last folder; returns other names unchanged.
 
     A checkpoint of a training run keeps the name of the run:
     "/home/me/runs/sft/checkpoints/1200" gives "sft/checkpoints/1200".

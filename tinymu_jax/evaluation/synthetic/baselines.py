@@ -1,7 +1,7 @@
 """Scores baselines that use no audio: chance, the most frequent answer, the shortest option.
 
-For each score of the model, a baseline gets a score on the same question or, in captions, on the
-same fact that the model's caption states.
+A baseline gets one score for each score of the model: on the same question or, for captions, on
+the fact that the model's caption states.
 """
 
 from collections import Counter
@@ -43,8 +43,8 @@ def chance(items: Sequence[SyntheticItem], model_scores: ItemScores) -> list[For
 def most_frequent(items: Sequence[SyntheticItem], model_scores: ItemScores) -> list[FormatScore]:
     """Returns the scores of always giving the most frequent right answer.
 
-    This answer is found for each task; in open questions, for each fact. For captions, it is the
-    most frequent value, in the captioned clips, of the timbre and of each fact that is stated.
+    Answers are counted separately for each task and, in open questions, for each fact. In captions,
+    the answer is the most frequent value of the timbre or the stated fact in the captioned clips.
     """
     answers: dict[tuple[str, ...], Counter[str | None]] = {}
     for item in items:
@@ -62,7 +62,10 @@ def most_frequent(items: Sequence[SyntheticItem], model_scores: ItemScores) -> l
 
 
 def shortest_option(items: Sequence[SyntheticItem], model_scores: ItemScores) -> list[FormatScore]:
-    """Returns the scores of choosing the shortest option in multiple choice; ties are shared."""
+    """Returns the scores of choosing the shortest option in multiple choice.
+
+    If several options are shortest, the score is the probability that a random one is right.
+    """
     pairs = [
         (item, scores) for item, scores in zip(items, model_scores, strict=True) if item.task == MCQ
     ]
@@ -80,9 +83,9 @@ def match_caption_facts(
     answer: str,
     extra_timbres: Sequence[str],
 ) -> list[FormatScore]:
-    """Returns a baseline's scores, with captions scored on facts that the model's caption states.
+    """Returns a baseline's scores, with its caption scored on the facts that the model's states.
 
-    A fact that the baseline's caption does not state, or states twice, is scored as a guess.
+    If the baseline's caption gives no value or several values of a fact, a guess is scored.
 
     Args:
         item: the question.
@@ -109,7 +112,7 @@ def match_caption_facts(
 
 
 def _answer_group(item: SyntheticItem) -> tuple[str, ...]:
-    """Returns the key of the group of questions within which the most frequent answer is found."""
+    """Returns the key of a question's group; each group has its own most frequent answer."""
     return (item.task, *item.facts) if item.task == QA else (item.task,)
 
 

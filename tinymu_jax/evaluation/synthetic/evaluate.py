@@ -1,9 +1,9 @@
 """Evaluates a model on synthetic music, whose facts are known.
 
-As baselines, every question is also asked with the next clip's audio and without audio: a model
-that uses the audio is right about its clip, and no better than a guess otherwise. Without audio,
-models often generate no valid answer, which would make the baseline worse than a guess. Therefore
-the most likely of the possible answers is taken instead.
+As baselines, every question is also asked with the next clip's audio and without audio: with
+these, a model that uses the audio should be no better than a guess. Without audio, models often
+generate no valid answer, which would make the baseline worse than a guess. Therefore the most
+likely of the possible answers is taken instead.
 """
 
 import json
@@ -118,7 +118,7 @@ def evaluate(
 def _requests(
     items: Sequence[SyntheticItem], clips: Sequence[Path], score_options: bool, text_only: bool
 ) -> dict[str, list[Request]]:
-    """Returns a request for each question, by condition.
+    """Returns for each condition a request for each question.
 
     The conditions are "model" (the question's clip), "no_audio" and "other_clip" (the next clip).
     """
@@ -148,7 +148,8 @@ def _requests(
 def _by_clip(conditions: Mapping[str, list[Request]], clips: Sequence[Path]) -> list[Request]:
     """Returns the distinct requests of all conditions, ordered by clip.
 
-    A request without audio follows its question's clip: batches without audio have other shapes.
+    Requests without audio follow all requests with the audio of their question's clip, because
+    batches without audio have other shapes.
     """
     place = {clip: number for number, clip in enumerate(clips)}
     pairs = [

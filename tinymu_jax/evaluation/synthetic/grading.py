@@ -58,7 +58,8 @@ def stated_facts(text: str) -> list[tuple[str, str]]:
 def parse_answer(item: SyntheticItem, answer: str) -> str | None:
     """Returns the value that an answer gives; None if it gives no value, or several.
 
-    It is a letter for multiple choice, "yes" or "no", else the named value of the main fact.
+    The value is a letter for multiple choice and "yes" or "no" for yes-or-no questions. For other
+    tasks, it is the value of the main fact that the answer names.
     """
     if item.task == MCQ:
         number = read_letter(item.option_texts, answer)
@@ -77,7 +78,7 @@ def expected_value(item: SyntheticItem) -> str | None:
 
 
 def value_from_facts(item: SyntheticItem) -> str | None:
-    """Returns the right value, computed from the clip's facts alone; None if no option is true."""
+    """Computes the right value from the clip's facts alone; returns None if no option is right."""
     truth = getattr(item.truth, item.main_fact)
     if item.task == YES_NO:
         return "yes" if truth in named_values(item.prompt, item.facts[0]) else "no"

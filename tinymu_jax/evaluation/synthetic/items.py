@@ -39,7 +39,7 @@ class SyntheticItem(NamedTuple):
 
     @property
     def main_fact(self) -> str:
-        """Returns the name of the fact whose value a right answer or caption names."""
+        """Returns the name of the fact by whose value an answer or a caption is graded."""
         return "timbre" if self.task == CAPTIONING else self.facts[0]
 
 

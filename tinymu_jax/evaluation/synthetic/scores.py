@@ -27,11 +27,11 @@ class Score:
     shortest_option: float | None = None
     """Fraction right if the shortest option is chosen; for multiple choice only, not by fact."""
     no_audio: float | None = None
-    """Fraction right of the model without audio. It generates letters and captions; its other
+    """Fraction right if the model gets no audio. It generates letters and captions; its other
     answers, and the timbre of captions, are the most probable of all possible ones. Captions' facts
     are scored on the facts that the captions with audio state."""
     other_clip: float | None = None
-    """Fraction right of the model with the next clip's audio. Captions' facts are scored on the
+    """Fraction right if the model gets the next clip's audio. Captions' facts are scored on the
     facts that the captions with the right audio state."""
 
     @property
