@@ -27,7 +27,7 @@ def translate(
 ) -> Iterator[None]:
     """Converts any exception in the context to an `InputError`; an `InputError` passes unchanged.
 
-    All exceptions are caught, since disks, clouds and HTTP clients each raise other classes::
+    All exceptions are caught, since disks, clouds and HTTP clients each raise different classes::
 
         with translate(
             f"{url}: cannot be copied ({{reason}}); check the address",
@@ -57,7 +57,7 @@ def report(error: Exception) -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Prints an error in the context in one line, and exits the process.
+    """Catches an error in the context, prints it in one line, and exits the process.
 
     The exit code is 2 for bad input or an OSError, 130 for Ctrl-C, and 1 if the output is closed.
     """

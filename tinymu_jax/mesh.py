@@ -37,7 +37,7 @@ class MeshConfig:
     """Sizes of the mesh axes; their product is the number of devices."""
 
     data: int = 0
-    """Size of the data-parallel axis; 0 uses all devices that the other two axes leave."""
+    """Size of the data-parallel axis; 0 means the largest size that the devices allow."""
     fsdp: int = 1
     """Number of devices over which weights, optimizer state and the batch are sharded."""
     tensor: int = 1
@@ -129,7 +129,7 @@ def constrain(x: Array, *axes: str | None) -> Array:
             replicated axis.
 
     Raises:
-        ValueError: a logical axis is unknown, or their number is not the number of axes of x.
+        ValueError: a logical axis is unknown, or `axes` does not name every axis of x.
     """
     if len(axes) != x.ndim:
         raise ValueError(f"{len(axes)} logical axes for an array of {x.ndim}: {axes}")

@@ -28,13 +28,13 @@ QUESTION_FACTS = ("timbre", "drums", "dynamics")
 MIN_TSNE = 12
 """Minimum number of recordings for which `plot_embeddings` plots t-SNE beside PCA."""
 NUM_COLOURS = 10
-"""Number of colours that distinguish labels; further labels repeat them with another marker."""
+"""Number of colours that distinguish labels; further labels reuse them with another marker."""
 
 
 def best_compute_dtype() -> ComputeDtype:
     """Returns "bfloat16" if the first device computes in it natively, else "float32".
 
-    TPUs and NVIDIA GPUs from compute capability 8.0 on do; a T4 (7.5) emulates bfloat16.
+    TPUs, and NVIDIA GPUs from compute capability 8.0 on, support it; a T4 (7.5) emulates bfloat16.
     """
     import jax
 
@@ -160,7 +160,7 @@ def plot_embeddings(
 ) -> None:
     """Writes an image of recordings' embeddings in two dimensions by PCA.
 
-    A second plot shows the embeddings by t-SNE if there are at least `MIN_TSNE`.
+    For at least `MIN_TSNE` recordings, a second plot shows the embeddings by t-SNE.
 
     Args:
         vectors: embedding of each recording.
@@ -218,7 +218,7 @@ RECORDER = """
   return btoa(text);
 })()
 """
-"""JavaScript that records the microphone for SECONDS; returns 16-bit samples at RATE in base64."""
+"""JavaScript: records the microphone for SECONDS; returns 16-bit samples (RATE Hz) as base64."""
 
 
 def in_colab() -> bool:

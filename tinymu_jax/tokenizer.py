@@ -49,7 +49,7 @@ class Tokenizer:
         return self._fast.encode(text, add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Returns the text of the token ids before the first end token, with special tokens."""
+        """Returns the text of the token ids before the first end token; keeps special tokens."""
         return self._fast.decode(list(tokens), skip_special_tokens=False).split(END_TEXT)[0]
 
 
@@ -85,7 +85,7 @@ def train_tokenizer(texts: Iterable[str], size: int = 768) -> str:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    # As in SmolLM2, digits are split first; the rest is split into words of bytes.
+    # As in SmolLM2, digits are split off first; the rest is split into words of bytes.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),

@@ -1,6 +1,6 @@
 """Reads recordings as 16 kHz mono samples, exactly as the published code does.
 
-The first channel is cropped at the file's sample rate, then resampled as by torchaudio's default.
+The first channel is cropped at the file's rate, then resampled with torchaudio's defaults.
 """
 
 import os
@@ -97,7 +97,7 @@ def as_clip(audio: "str | Path | np.ndarray | Clip", max_seconds: float | None =
     """Converts a recording's path, or 16 kHz samples, to a `Clip`; returns a `Clip` unchanged.
 
     Raises:
-        InputError: see `load_audio`; or the array is not of shape (n,), or not finite floats.
+        InputError: see `load_audio`; or the samples are not finite floats of shape (n,).
     """
     if isinstance(audio, Clip):
         return audio
@@ -127,7 +127,7 @@ def check_max_seconds(max_seconds: float | None) -> None:
 
 
 def check_samples(samples: np.ndarray, name: str) -> Float32[np.ndarray, "n"]:
-    """Returns 16 kHz samples; raises `InputError` if they are less than a window or not finite."""
+    """Returns 16 kHz `samples`, or raises `InputError` if they are too short or not finite."""
     if len(samples) < WINDOW:
         raise InputError(
             f"{name}: {len(samples)} samples at 16 kHz are less than one window of {WINDOW} "
@@ -191,7 +191,7 @@ _STDERR_LOCK = threading.Lock()
 
 @contextmanager
 def _quiet_decoders() -> Iterator[None]:
-    """Discards output to stderr in the context, since C decoders print there about broken files."""
+    """Discards output to stderr in the context, as decoders in C print messages on broken files."""
     # stderr belongs to the whole process, so only one thread at a time may redirect it.
     with _STDERR_LOCK:
         try:

@@ -71,7 +71,7 @@ def log_mel(
 
     Args:
         samples: 16 kHz samples, at least 400 (one window).
-        window: factors of a frame's samples; default `hann_window()`.
+        window: weights of the samples in a frame; default `hann_window()`.
         filterbank: weights of the frequencies in each mel band; default `mel_filterbank()`.
 
     Returns:

@@ -30,7 +30,7 @@ CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", 
 RUN_FILE, MODEL_FOLDER = "run.json", "model"
 """Names in a run's folder: the run's record, and the checkpoint folder of the trained model."""
 KEPT_FILES = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"}
-"""Files that a checkpoint folder may also hold, which are kept when the folder is overwritten."""
+"""Further files of a checkpoint folder, which are kept when the folder is overwritten."""
 FORMAT = 2
 """Version of the layout of `config.json`; files of other versions are refused."""
 ModelConfig = TinyMUConfig | MatpacConfig | SmolLM2Config | SelfSupervisedConfig
@@ -47,7 +47,7 @@ class Checkpoint(NamedTuple):
     """A model's config, weights and tokenizer."""
 
     config: ModelConfig
-    """The model's config, whose class tells the kind of model."""
+    """The model's config; its class determines the kind of model."""
     params: Tree
     """Parameters with layers stacked: float32 numpy arrays, possibly views of a file."""
     tokenizer: str | None = None
@@ -59,8 +59,8 @@ class Checkpoint(NamedTuple):
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     """Writes a checkpoint folder and returns its path.
 
-    `config.json` is written last: a folder without it is incomplete. The files `KEPT_FILES` are
-    kept if the folder has them. Weights keep their dtypes (float32 or float16).
+    `config.json` is written last: a folder without it is incomplete. Existing files in
+    `KEPT_FILES` are kept. Weights keep their dtypes (float32 or float16).
 
     Raises:
         InputError: `folder` is a file, holds other files, or cannot be written to.
@@ -107,7 +107,7 @@ FLOAT32_PATHS = re.compile(r"((encoder|predictor)/)?(pos_embed|log_mel/.*)|.*hea
 def to_float16(checkpoint: Checkpoint) -> Checkpoint:
     """Rounds a checkpoint's weights to float16, which halves its size and keeps three digits.
 
-    Fixed tables and running statistics stay float32. `read_checkpoint` widens the weights again.
+    Fixed tables and running statistics stay float32. `read_checkpoint` converts float16 to float32.
     """
     leaves = {
         path: leaf if FLOAT32_PATHS.fullmatch(path) else np.asarray(leaf, np.float16)
@@ -117,7 +117,7 @@ def to_float16(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def encoder_of(checkpoint: Checkpoint) -> Checkpoint:
-    """Returns the encoder in a checkpoint, without a head; of pre-training, the student's encoder.
+    """Returns the encoder of a checkpoint (in pre-training: of the student), without a head.
 
     Raises:
         InputError: the checkpoint has no encoder.
@@ -163,7 +163,7 @@ def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """Reads a checkpoint folder, widens float16 weights to float32 and checks their shapes.
+    """Reads a checkpoint folder, widens float16 weights to float32 and checks all shapes.
 
     Raises:
         InputError: a file is missing or damaged, or weights are missing, unexpected or of the wrong

@@ -34,7 +34,7 @@ def is_hub_name(name: str) -> bool:
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Silences the hub client's log, with its line for every retry, inside the context."""
+    """Silences the hub client's log, which reports every retry, inside the context."""
     from huggingface_hub import logging
 
     verbosity = logging.get_verbosity()
@@ -95,8 +95,8 @@ def fetch_decoder(repo: str, revision: str | None = None) -> Path:
 def fetch(repo: str, revision: str | None = None) -> Path:
     """Downloads a model from the hub and returns the path of its checkpoint folder.
 
-    A repository with a checkpoint folder (uploaded by `tinymu push`) is downloaded unchanged. One
-    with a published TinyMU (`.pt` and yaml) is downloaded and converted on the first call.
+    A repository with a checkpoint folder (uploaded by `tinymu push`) is downloaded unchanged. A
+    published TinyMU (`.pt` and yaml) is downloaded and converted on the first call.
 
     Raises:
         InputError: the repository has neither, or cannot be downloaded or converted.
@@ -141,7 +141,7 @@ def _has_cached_checkpoint(repo: str, revision: str | None) -> bool:
 
 
 def _fetch_checkpoint(repo: str, revision: str | None) -> Path:
-    """Downloads a checkpoint folder and returns its path; without a connection, the cached one."""
+    """Downloads a checkpoint folder, or finds it in the cache if offline, and returns its path."""
     files = [download(repo, name, revision) for name in (CONFIG_FILE, WEIGHTS_FILE)]
     # Encoders have no tokenizer. A decoder without one raises an error on its first text.
     with suppress(InputError):
@@ -150,14 +150,14 @@ def _fetch_checkpoint(repo: str, revision: str | None) -> Path:
 
 
 def _common_folder(repo: str, *files: Path) -> Path:
-    """Returns the folder that holds all files; raises if they are of different commits."""
+    """Returns the files' folder; raises `InputError` if the files are of different commits."""
     if len({file.parent for file in files}) > 1:
         raise InputError(f"{repo}: changed while it was downloaded; try again")
     return files[0].parent
 
 
 def _convert(repo: str, revision: str | None, yaml: Path, folder: Path) -> Path:
-    """Downloads and converts a published TinyMU; writes the checkpoint to `folder`, returned."""
+    """Downloads a published TinyMU, converts it to a checkpoint `folder`, and returns `folder`."""
     from tinymu_jax.checkpoints.pytorch import tinymu
 
     weights = download(repo, PUBLISHED_WEIGHTS, revision)

@@ -90,7 +90,7 @@ def write_card(
 
 
 def with_name(text: str, name: str, license: str | None = None) -> str:
-    """Returns the text of a generated card with hub name and, if given, licence replaced."""
+    """Returns a generated card's text with a new hub name and, if given, a new licence."""
     text = re.sub(r"^# .*$", f"# {name.rsplit('/', 1)[-1]}", text, count=1, flags=re.MULTILINE)
     text = re.sub(r'(load|open_checkpoint)\("[^"]*"\)', rf'\1("{name}")', text)
     if license is None:
@@ -175,7 +175,7 @@ def _kind(config: ModelConfig) -> _Kind:
 
 
 def _published_details(source: Mapping[str, Any]) -> str:
-    """Returns sentences with the decoder and the epoch that a published file's metadata names."""
+    """Returns sentences on the decoder and the epoch in a published file's metadata."""
     decoder = published_decoder(source)
     sentences = []
     if smollm2_preset(decoder):
@@ -186,7 +186,7 @@ def _published_details(source: Mapping[str, Any]) -> str:
 
 
 def _limits(config: ModelConfig, folder: Path, is_float16: bool, license: str | None) -> str:
-    """Returns a Markdown list of the model's limits and of the unknown facts."""
+    """Returns a Markdown list of a model's limits and of unknown facts about the model."""
     lines = []
     if isinstance(config, TinyMUConfig):
         lines += [
@@ -234,7 +234,7 @@ def _percent(fraction: float | None) -> str:
 
 
 def origin_of_file(source: Path, probe: Path | None = None) -> Origin:
-    """Returns the origin of a converted file or folder: its files' sha256, or its training run."""
+    """Returns the origin of a converted file or folder: the files' sha256, or the training run."""
     if source.is_dir() and exists(source / RUN_FILE):
         return origin_of_run(source)
     files = [source] if source.is_file() else sorted(source.glob("*.safetensors"))
@@ -298,7 +298,7 @@ def _report_in(folder: Path) -> Path | None:
 
 
 def _is_on_hub(name: str) -> bool:
-    """Returns whether a name is a hub name, not the path of a folder here or elsewhere (runs/)."""
+    """Returns whether a name is a hub name, not an existing path or a path in runs/."""
     return is_hub_name(name) and not name.startswith("runs/") and not exists(name)
 
 

@@ -27,19 +27,19 @@ from tinymu_jax.tokenizer import Tokenizer
 from tinymu_jax.utils.files import exists, read_json_object, read_text
 
 NANO_FOLDER = Path(__file__).parent / "nano"
-"""Checkpoint folder of the model `nano` in this package; write `./nano` for a local folder."""
+"""Checkpoint folder that the name `nano` selects; write `./nano` for a folder of that name."""
 
 
 def tokenizer_loader(
     checkpoint: Checkpoint, tokenizer: str | Path | None, name: str
 ) -> Callable[[], Tokenizer]:
-    """Returns a function that loads a model's tokenizer, so that loading can wait for a text.
+    """Returns a function that loads a model's tokenizer, to be called when a text needs it.
 
-    If the checkpoint has no tokenizer, the published decoder's is downloaded from the hub.
+    If the checkpoint has no tokenizer, the published decoder's tokenizer is downloaded.
 
     Args:
         checkpoint: the model's checkpoint.
-        tokenizer: a tokenizer to use instead of the checkpoint's, as in `read_tokenizer`.
+        tokenizer: name or path for `read_tokenizer`, or None to use the checkpoint's tokenizer.
         name: the checkpoint's name, for messages.
     """
     pad = checkpoint.config.pad_token
@@ -65,7 +65,7 @@ def read_tokenizer(name: str | Path) -> str:
     """Returns the text of a tokenizer.json.
 
     Args:
-        name: path of a tokenizer.json, a checkpoint folder or a run's folder; a hub name; `nano`.
+        name: path of a tokenizer.json, a checkpoint folder or a run; or a hub name or `nano`.
 
     Raises:
         InputError: the file does not exist, or cannot be downloaded.
@@ -120,7 +120,7 @@ def _open_folder(path: Path) -> Checkpoint:
 
 
 def _open_file(path: Path) -> Checkpoint:
-    """Reads a published file of a TinyMU, an encoder or pre-training, told apart by its keys."""
+    """Reads a published TinyMU, encoder or pre-training file; the file's keys tell which it is."""
     from tinymu_jax.checkpoints.pytorch import matpac, matpac_ssl, tinymu
     from tinymu_jax.checkpoints.pytorch.published_files import read_published
 

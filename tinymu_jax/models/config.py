@@ -81,7 +81,7 @@ class ProjectorConfig(ConfigBase):
     """Config of the projector from encoder to decoder (TinyMU, arXiv 2604.15849, section 3)."""
 
     kind: ProjectorKind = "linear"
-    """Architecture: `linear`, as published, or an ablation of the paper: `residual`, `transformer`."""
+    """Architecture: `linear`, as published; the paper's ablations are `residual`, `transformer`."""
     input_width: int = 3840
     """Width E of the encoder's output vectors."""
     hidden_width: int = 2048

@@ -57,7 +57,7 @@ class TinyMU(nn.Module):
     def decode(
         self, audio: Float[Array, "B A D"], sequence: TokenSequence
     ) -> tuple[Float[Array, "B T D"], smollm2.Cache]:
-        """Runs the decoder on audio vectors, then text; returns all hidden states and a new cache."""
+        """Runs the decoder on audio vectors, then text; returns hidden states and a new cache."""
         x = jnp.concatenate([audio, self.decoder.embed(sequence.tokens)], axis=1)
         return self.decoder(x, sequence.positions, sequence.mask)
 

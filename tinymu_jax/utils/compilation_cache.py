@@ -9,7 +9,7 @@ from tinymu_jax.utils.files import make_folder
 
 
 def cache_folder() -> Path:
-    """Returns the folder for converted checkpoints and compiled programs (`TINYMU_CACHE`)."""
+    """Returns the folder of converted checkpoints and compiled programs (`TINYMU_CACHE` if set)."""
     if folder := os.environ.get("TINYMU_CACHE"):
         return Path(folder)
     # Without a home directory, "~" is not expanded, and the path stays relative.

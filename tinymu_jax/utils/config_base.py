@@ -28,7 +28,7 @@ class ConfigBase:
         Args:
             values: values by field name; missing fields get their defaults.
             where: start of error messages, which names the source of the values.
-            names: names of fields in error messages, by field name; default: the field name.
+            names: maps field names to other names for error messages.
 
         Raises:
             InputError: a key is unknown, a value has the wrong type or is out of range, or the

@@ -106,7 +106,7 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Holds an exclusive lock on a folder during the context; the end of the process releases it.
+    """Holds an exclusive lock on a folder until the context ends or the process dies.
 
     Raises:
         InputError: another process holds the lock, or the file system has no locks.

@@ -1,4 +1,4 @@
-"""Append-only JSONL log of records with keys, from which a restarted run continues."""
+"""An append-only JSONL log of records with keys, which lets a restarted run continue."""
 
 import fcntl
 import json
@@ -24,19 +24,19 @@ class JsonlLog(Generic[Record]):
     def __init__(
         self, path: Path, parse: Callable[[Mapping[str, Any]], Record], contents: str, remedy: str
     ) -> None:
-        """Describes a log; `writing` creates the file.
+        """Stores the arguments; `writing` creates the file.
 
         Args:
             path: path of the file.
             parse: converts a line's JSON object to a record; raises `LookupError`, `TypeError` or
                 `ValueError` if the object is malformed.
-            contents: name of a line's content in error messages, such as "a response".
+            contents: noun for a record in error messages, such as "a response".
             remedy: end of the error message for a file with a malformed line.
         """
         self.path, self.parse, self.contents, self.remedy = path, parse, contents, remedy
 
     def read(self) -> dict[str, Record]:
-        """Returns the records by key, of repeated keys the last record; {} if there is no file.
+        """Returns the records by key (the last record of a repeated key), or {} without a file.
 
         Raises:
             InputError: the file cannot be read, or a complete line is malformed.

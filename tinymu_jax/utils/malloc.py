@@ -10,9 +10,9 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, 
 _KEEP = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 1 << 26}
 _MMAP_LARGE = {_MMAP_MAX: 1 << 16, _MMAP_THRESHOLD: 32 << 20}
 _LARGE_STEP = 512 << 20
-"""Bytes of a step's temporary memory, above which `trim_heap` stops keeping it on the heap."""
+"""If a step's temporary memory has more bytes, `trim_heap` makes malloc return it when freed."""
 _ACCELERATORS = ("nvidia[0-9]*", "kfd", "dxg", "accel[0-9]*", "vfio/[0-9]*")
-"""Device files of NVIDIA and AMD GPUs (dxg: under WSL) and of TPUs."""
+"""Patterns of the files in /dev that show NVIDIA or AMD GPUs (dxg: under WSL), or TPUs."""
 
 
 def keep_heap() -> bool:
@@ -33,8 +33,8 @@ def trim_heap(step_bytes: int) -> None:
     """Returns freed memory to the system; call it after compilation, which frees up to half a GB.
 
     Args:
-        step_bytes: bytes of a training step's temporary memory. If the step is large, malloc no
-            longer keeps them: two steps overlap and would hold them twice, for little gain.
+        step_bytes: bytes of a training step's temporary memory. Above 512 MiB, malloc no longer
+            keeps this memory: two steps overlap and would hold it twice, for little gain.
     """
     if not _is_configurable():
         return

@@ -17,7 +17,7 @@ SPAWN = multiprocessing.get_context("spawn")
 def worker_pool(
     workers: int, initializer: Callable[..., Any] | None = None, arguments: tuple[Any, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """Opens a pool of worker processes; on an error or Ctrl-C, cancels pending work.
+    """Opens a pool of worker processes; an error or Ctrl-C cancels the tasks not yet started.
 
     Args:
         workers: number of processes.

@@ -12,11 +12,11 @@ from tinymu_jax.utils.numbers import clock
 LINE_EVERY = 30.0
 """Seconds between lines of progress if stderr is not a terminal."""
 Progress = Callable[[int, int], Any]
-"""Function of (done, total) that long-running work calls as it advances."""
+"""Function that long-running work calls with the numbers of finished and of all units."""
 
 
 def no_progress(done: int, total: int) -> None:
-    """Ignores its arguments; the default of functions that take a `Progress`."""
+    """Does nothing; the default value of `Progress` arguments."""
 
 
 class ProgressDisplay:
@@ -55,7 +55,7 @@ class _Bar(ProgressDisplay):
 
 
 class _Lines(ProgressDisplay):
-    """Prints a line every `LINE_EVERY` seconds, and a last one if it has printed any before."""
+    """Prints a line every `LINE_EVERY` seconds, and a last line unless it would be the only one."""
 
     def __init__(self, label: str, total: int | None, first_line: bool) -> None:
         self.label, self.total = label, total
@@ -91,15 +91,15 @@ def show_progress(
     first_line: bool = False,
     quiet: bool = False,
 ) -> Iterator[ProgressDisplay]:
-    """Yields a progress display, to be called with (done, total) as work advances.
+    """Yields a progress display, which the caller calls with (done, total) as work advances.
 
     Args:
         label: name of the work or of its units, such as "preparing" or "step".
-        total: total number of units; None if calls of the display give it.
+        total: total number of units; None if each call of the display passes it.
         done: number of units finished before.
         note: text to show beside the bar until the first call.
-        first_line: whether to print a line at the first call already, and not only after
-            `LINE_EVERY` seconds, if stderr is not a terminal.
+        first_line: if stderr is not a terminal, whether to print the first line at the first call
+            instead of after `LINE_EVERY` seconds.
         quiet: whether to show nothing.
     """
     if quiet:

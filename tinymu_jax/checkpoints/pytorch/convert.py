@@ -43,8 +43,8 @@ def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
     """Writes a TinyMU, a MATPAC encoder or a pre-training checkpoint for PyTorch.
 
     For a TinyMU, the files are the `.pt`, which the original code loads strictly, a yaml with the
-    config, and the tokenizer. A json holds the sizes that other files do not show, if there are
-    any. If `output` ends in .safetensors, the state dict is written with the same keys.
+    config, and the tokenizer. Sizes that these files do not show are written to a json. If
+    `output` ends in .safetensors, a state dict with the same keys replaces the `.pt`.
 
     Returns:
         The paths of the written files.
@@ -87,7 +87,7 @@ def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
 def _check_tokenizer(path: Path, text: str | None, replaced: bool) -> None:
     """Raises an `InputError` if the tokenizer at `path` exists and belongs to another model.
 
-    `text` is the tokenizer to write. If `replaced`, a different one may be overwritten.
+    `text` is the tokenizer to write. If `replaced`, any tokenizer may be overwritten by `text`.
     """
     if not exists(path):
         return
@@ -124,7 +124,7 @@ class Verified(NamedTuple):
     tensors: int
     """Number of tensors compared."""
     widened: int
-    """Number of tensors that have a wider type than in the source, with the same values."""
+    """Number of tensors whose type is wider than in the source, with equal values."""
 
     def __str__(self) -> str:
         wider = f" ({self.widened} of them in a wider type, the same numbers)"
@@ -174,7 +174,7 @@ def _is_checkpoint_folder(source: Path) -> bool:
 
 
 def _read_state(path: Path) -> State:
-    """Reads the flat state dict of a PyTorch file or folder, with the teachers of pre-training."""
+    """Reads a PyTorch file or folder as one flat state dict, including pre-training's teachers."""
     if path.is_dir() and exists(path / hub.PUBLISHED_WEIGHTS) and not exists(path / CONFIG_FILE):
         path = path / hub.PUBLISHED_WEIGHTS
     if path.is_dir():
@@ -191,7 +191,7 @@ def _read_state(path: Path) -> State:
 
 
 def _to_state(checkpoint: Checkpoint) -> State:
-    """Returns a checkpoint's weights as a PyTorch state dict, of views where possible."""
+    """Returns a checkpoint's weights as a PyTorch state dict, without copies where possible."""
     config = checkpoint.config
     if isinstance(config, SmolLM2Config):
         return to_state_dict(checkpoint.params, smollm2.FOLDER_RULES)
@@ -220,7 +220,7 @@ def _compare(expected: State, actual: State, source: str | Path, output: str | P
 
 
 def _is_same(actual: np.ndarray, expected: np.ndarray) -> bool:
-    """Returns whether shapes and bits are equal after `expected` is cast to `actual`'s dtype."""
+    """Returns whether shapes and bits are equal once `expected` is cast to `actual`'s dtype."""
     if actual.shape != expected.shape:
         return False
     if actual.dtype != expected.dtype:

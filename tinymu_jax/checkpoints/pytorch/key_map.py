@@ -1,7 +1,7 @@
 """Converts between PyTorch state dicts and parameter trees by key maps, in both directions.
 
 A key map is a list of `KeyRule`s, each of which connects a path of the stacked parameter tree to a
-key of the state dict. Exactly one rule must name each path and each key.
+key of the state dict. Each path and each key must occur in exactly one rule.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ INTEGER = WeightLayout(
 )
 """Layout of a counter: int64 in PyTorch, int32 in the parameter tree."""
 LOSSLESS = {"float32": ("float32", "float16", "bfloat16"), "int32": ("int32", "int64")}
-"""Dtypes of files that each parameter dtype (the key) holds exactly (int64: checked by value)."""
+"""For each parameter dtype, the file dtypes that it can hold exactly; int64 values are checked."""
 
 
 class KeyRule(NamedTuple):
@@ -62,7 +62,7 @@ def linear(path: str, key: str, bias: bool = True) -> list[KeyRule]:
 
 
 def norm(path: str, key: str, bias: bool = True) -> list[KeyRule]:
-    """Returns the rules of a LayerNorm, or without bias an RMSNorm, with prefixes `path`, `key`."""
+    """Returns the rules of a LayerNorm (without bias: RMSNorm) with prefixes `path` and `key`."""
     rules = [KeyRule(f"{path}/scale", f"{key}.weight")]
     return rules + ([KeyRule(f"{path}/bias", f"{key}.bias")] if bias else [])
 
@@ -98,7 +98,7 @@ def from_state_dict(
         rules: the key map.
         shapes: the expected parameter tree, with leaves that have a `shape` and a `dtype`.
         where: the file's path, for messages.
-        ties: tied weights: keys of copies, with the keys of the weights that they must equal.
+        ties: tied weights: maps a copy's key to the key of the weight that the copy must equal.
 
     Raises:
         InputError: keys are missing or unexpected, shapes are wrong, a dtype cannot be converted
@@ -128,7 +128,7 @@ def _check_paths(rules: Sequence[KeyRule], leaves: Mapping[str, object]) -> None
 
 
 def _split(rule: KeyRule, leaf: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Returns the state dict's items for a leaf of the parameter tree: one per stacked layer."""
+    """Returns the state dict's keys and arrays for a leaf: one pair for each stacked layer."""
     if "{n}" not in rule.key:
         return [(rule.key, rule.layout.to_torch(leaf))]
     return [(rule.key.format(n=n), rule.layout.to_torch(layer)) for n, layer in enumerate(leaf)]
@@ -137,7 +137,7 @@ def _split(rule: KeyRule, leaf: np.ndarray) -> list[tuple[str, np.ndarray]]:
 def _gather(
     state: Mapping[str, np.ndarray], rule: KeyRule, leaf: Tree, where: str | Path
 ) -> np.ndarray:
-    """Returns a rule's weight from `state`, stacked over layers; `leaf` has its shape and dtype."""
+    """Returns a rule's weight, stacked over layers; `leaf` gives the weight's shape and dtype."""
 
     def convert(key: str) -> np.ndarray:
         weight, lossless = state[key], LOSSLESS[np.dtype(leaf.dtype).name]

@@ -68,7 +68,7 @@ def encoder_config(
     default, heads are 64 wide, as in all published checkpoints.
 
     Raises:
-        InputError: a weight is missing or has the wrong number of axes, or sizes do not fit.
+        InputError: a weight is missing or has the wrong number of axes, or `sizes` does not fit.
     """
     fc1 = _BLOCK.format(n=0) + ".mlp.fc1.weight"
     ranks = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4, fc1: 2}
@@ -147,7 +147,7 @@ def from_published(path: str | Path, content: object = None) -> Checkpoint:
 
 
 def default_front_end() -> Tree:
-    """Returns the log-mel front end's parameters, which files of only an encoder do not hold."""
+    """Returns the parameters of the log-mel front end, which encoder files do not contain."""
     return {"log_mel": {"window": hann_window(), "filterbank": mel_filterbank()}}
 
 
@@ -175,9 +175,9 @@ def to_published(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
 
 
 def sidecar_sizes(config: MatpacConfig, labels: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns what weights do not tell, for the json beside a file; {} if nothing.
+    """Returns the content of the json beside a file: facts that the weights do not show, or {}.
 
-    It is an unusual number of attention heads, and the classification head's activation and labels.
+    The facts are an unusual number of attention heads, and a classifier's activation and labels.
     """
     sizes: dict[str, Any] = {}
     if config.width != 64 * config.num_heads:

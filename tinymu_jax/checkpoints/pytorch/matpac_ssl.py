@@ -63,7 +63,7 @@ def rules(hypotheses: int) -> list[KeyRule]:
 
 
 def join_teachers(content: Mapping[str, Any], where: Path) -> dict[str, np.ndarray]:
-    """Flattens a pre-training checkpoint: the teachers' keys get `_ema.` or `_cls_head_ema.`.
+    """Flattens a pre-training checkpoint; adds `_ema.` or `_cls_head_ema.` to the teachers' keys.
 
     Raises:
         InputError: a teacher is missing, or a value is not a tensor.
@@ -77,7 +77,7 @@ def join_teachers(content: Mapping[str, Any], where: Path) -> dict[str, np.ndarr
 
 
 def split_teachers(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Moves the keys of teachers to a nested dict for each teacher. Inverse of `join_teachers`."""
+    """Moves each teacher's weights to a nested dict. Inverse of `join_teachers`."""
     content: dict[str, Any] = {}
     teachers: dict[str, Any] = {name: {} for name in TEACHERS}
     for key, value in state.items():
@@ -95,7 +95,7 @@ def infer_config(
     """Infers the config of a pre-training checkpoint from the shapes of its weights.
 
     The numbers of heads are taken from `sidecar`, the content of the json beside the file; by
-    default heads have the published widths.
+    default, heads have the published widths.
 
     Raises:
         InputError: a weight is missing or has the wrong number of axes.
@@ -175,7 +175,7 @@ def to_published(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def sidecar_sizes(config: SelfSupervisedConfig) -> dict[str, Any]:
-    """Returns the numbers of heads for the json beside a file; {} if they are as published."""
+    """Returns the content of the json beside a file: numbers of heads, or {} if as published."""
     sizes = matpac.sidecar_sizes(config.encoder)
     if config.predictor.width != 32 * config.predictor.num_heads:
         sizes["predictor"] = {"num_heads": config.predictor.num_heads}

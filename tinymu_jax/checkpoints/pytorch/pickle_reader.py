@@ -5,7 +5,7 @@ tree, in which a tensor refers to its storage by a key; ``<root>/data/<key>`` ha
 storage. The other records are ``<root>/byteorder`` and ``<root>/version``.
 
 A pickle is a program that could run any code. This reader executes only opcodes that build plain
-values, and calls only the functions in a fixed table; it refuses files with anything else.
+values, and calls only the functions in a fixed table; it refuses all other files.
 
 Source: torch/serialization.py and torch/_utils.py (``_rebuild_tensor_v2``) of PyTorch 2.6 to 2.13.
 """
@@ -119,7 +119,7 @@ def _find_root(names: list[str]) -> str:
 
 
 def _refused(what: str) -> InputError:
-    """Returns the error of a file whose pickle asks for `what`, which is not allowed."""
+    """Returns the error for a file whose pickle requests `what`, which this reader refuses."""
     remedy = "save it again as tensors and plain values, e.g. a state_dict"
     return InputError(f"asks for {ascii(what)[1:-1][:100]}: refused, it could run code; {remedy}")
 
@@ -172,7 +172,7 @@ class _Unpickler(pickle._Unpickler):
         return self._storages[key, dtype]
 
     def _storage(self, name: str, dtype: np.dtype, numel: int) -> np.ndarray:
-        """Returns a record's first `numel` numbers; a view of the mapped file if uncompressed."""
+        """Returns a record's first `numel` numbers; if the record is uncompressed, as a view."""
         info = self._archive.getinfo(name)
         if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:  # 1: encrypted
             buffer, start = self._mapped, _data_start(self._mapped, info)
@@ -219,7 +219,7 @@ def _data_start(mapped: mmap.mmap, info: zipfile.ZipInfo) -> int:
 
 
 def _plain(value: object, *types: type) -> object:
-    # Refuses other types: a container built from them could be endless or huge.
+    # Refuses other types, since a container built from their values could be endless or huge.
     if type(value) not in types:
         raise TypeError(f"unexpected {type(value).__name__}")
     return value

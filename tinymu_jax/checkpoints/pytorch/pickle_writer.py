@@ -16,7 +16,7 @@ from tinymu_jax.utils.files import write_atomic
 
 _ALIGNMENT = 64  # bytes, as in torch.save: tensors in a memory-mapped file are aligned
 
-# Objects that the pickler writes as a global, which need not be importable, and as a storage.
+# The pickler writes a `_Global` as a global, importable or not, and a `_Storage` as a storage's id.
 _Global = namedtuple("_Global", "module name")
 _Storage = namedtuple("_Storage", "tag type key location numel")
 _STORAGE_GLOBALS = {dtype: _Global("torch", name) for name, dtype in STORAGES.items()}

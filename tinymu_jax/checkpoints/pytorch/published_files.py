@@ -32,7 +32,7 @@ def read_published(path: str | Path) -> object:
 
 
 def read_sidecar(path: Path) -> dict[str, dict[str, Any]]:
-    """Reads the entries `SIDECAR_SIZES` from the json of the same name beside a file; {} if none.
+    """Returns the json of the same name beside a file, or {}; checks the entries `SIDECAR_SIZES`.
 
     Raises:
         InputError: the file is not json, an entry is not an object, or a size has an unknown name.

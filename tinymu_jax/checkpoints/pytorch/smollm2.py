@@ -97,7 +97,7 @@ def config_from_sizes(sizes: Mapping[str, Any], where: str | Path) -> SmolLM2Con
     Missing values of `head_dim`, `rope_theta` and `rms_norm_eps` are filled in.
 
     Raises:
-        InputError: another size is missing, or the decoder has an architecture not SmolLM2's.
+        InputError: another size is missing, or the architecture differs from SmolLM2's.
     """
     _check_kind(sizes, where)
     sizes, rope = dict(sizes), sizes.get("rope_parameters")

@@ -58,7 +58,7 @@ PUBLISHED_NAMES = {
     "hidden_width": "d_h",
     "output_width": "d_out",
 }
-"""Names in the published yaml by field of `TinyMUConfig` and `ProjectorConfig`."""
+"""Names in the published yaml, by the fields of `TinyMUConfig` and `ProjectorConfig`."""
 PROJECTOR_KINDS = {
     "linearprojector": "linear",
     "reslinearprojector": "residual",
@@ -131,7 +131,7 @@ def _read_description(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 def _infer_config(
     path: Path, published: Mapping[str, Any], state: Mapping[str, Any]
 ) -> TinyMUConfig:
-    """Builds a TinyMU's config from its published config, the json beside it and its weights."""
+    """Builds a TinyMU's config from the published config, the json beside `path` and weights."""
     model, sizes = published["model"], read_sidecar(path)
     try:
         encoder, projector, decoder = (model[key] for key in ("encoder", "projector", "decoder"))
@@ -169,7 +169,7 @@ def _infer_config(
 
 
 def _transformer_sizes(state: Mapping[str, Any], sidecar: Mapping[str, Any]) -> dict[str, Any]:
-    """Infers a transformer projector's sizes from its weights, and its heads from `sidecar`."""
+    """Infers a transformer projector's sizes from weights; `sidecar` gives the number of heads."""
     layers = f"{PROJECTOR}.transformer.layers."
     prefix, fc1 = (
         state.get(key) for key in (f"{PROJECTOR}.prefix_const", f"{layers}0.mlp.fc1.weight")
@@ -245,7 +245,7 @@ def _projector_widths(projector: ProjectorConfig) -> dict[str, int]:
 
 
 def sidecar_sizes(published: Mapping[str, Any], config: TinyMUConfig) -> dict[str, Any]:
-    """Returns a model's sizes for the json beside its file; {} if weights and yaml tell all."""
+    """Returns the sizes for the json beside a model, or {} if weights and yaml determine them."""
     preset = smollm2_preset(str(published["model"]["decoder"]["textdec_name"]))
     encoder, projector = config.encoder, config.projector
     transformer = projector.kind == "transformer"
