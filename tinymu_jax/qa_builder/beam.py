@@ -47,7 +47,7 @@ COUNTED = ("candidates", "fitting")
 
 
 class NumberedItem(NamedTuple):
-    """A candidate question with its position among all candidates, which Beam does not keep."""
+    """A candidate question and its place in the order of candidates, which Beam does not keep."""
 
     clip: int
     """Index of the candidate's clip among all clips."""
@@ -87,7 +87,7 @@ def _candidates(
 
 
 def _duplicate_scope(one: NumberedItem) -> str:
-    """Returns the scope in which a candidate's duplicates are searched: free texts, or its clip."""
+    """Returns the scope for duplicates of a candidate: all free texts, or the candidate's clip."""
     return "free texts" if is_free_text(one.item) else f"clip {one.clip}"
 
 
@@ -171,8 +171,8 @@ def add_steps(
 
     Returns:
         The collection of selected `NumberedItem`s; and a dictionary of collections. "candidates"
-        and "fitting" hold, as pairs of a format and a count, the numbers of all candidates and of
-        candidates that are short enough; "duplicates" holds `DuplicateReport`s.
+        counts all candidates, and "fitting" counts the candidates that are short enough; both hold
+        pairs of a format and a number. "duplicates" holds `DuplicateReport`s.
     """
     numbered = pipeline | "clips" >> beam.Create(list(enumerate(clips)))
     statistics = (
@@ -244,7 +244,7 @@ def build_with_beam(
 
 
 def _to_line(one: NumberedItem) -> str:
-    """Returns a candidate as JSON, with the index of its clip in place of the clip."""
+    """Returns a candidate as JSON, which has the index of the clip instead of the clip."""
     fields = one.item._asdict()
     del fields["clip"]
     return json.dumps([one.clip, one.place, fields])

@@ -66,9 +66,9 @@ class BuildResult:
 def normalize_clips(
     sources: Sequence[Source], context: BuildContext, keep_held_out: bool
 ) -> NormalizedClips:
-    """Maps labels of clips to tags; leaves out clips without tags and captions, and test material.
+    """Maps labels of clips to tags; leaves out clips that have neither tags nor captions.
 
-    Test material is kept if `keep_held_out` is true.
+    Test material is left out, too, unless `keep_held_out` is true.
 
     Raises:
         InputError: no clip with a tag or caption is left.
@@ -112,7 +112,7 @@ def normalize_clips(
 def make_candidates(
     clip: AnnotatedClip, statistics: TagStatistics, context: BuildContext
 ) -> list[QAItem]:
-    """Returns the rule-based candidate questions about a clip, at most the maximum per format."""
+    """Returns rule-based candidate questions about a clip, up to the maximum for each format."""
     items = [
         *captions(clip, context),
         *open_questions(clip, context),

@@ -36,11 +36,11 @@ def list_name(source: str) -> str:
 def write_set(
     output: Path, result: BuildResult, leaks: LeakReport, settings: Mapping[str, Any]
 ) -> list[Path]:
-    """Writes a built set to a folder, in place of an earlier one; returns the paths of its lists.
+    """Writes a built set to a folder and replaces an earlier set; returns the paths of the lists.
 
     Raises:
-        InputError: the folder cannot be written, or has lists of other sources but no build.json,
-            so that no build wrote them.
+        InputError: the folder cannot be written, or it has lists that no build wrote: lists of
+            other sources, but no build.json.
     """
     output = make_folder(output)
     names = {list_name(item.clip.source) for item in result.items}
@@ -78,7 +78,7 @@ def _write_lists(folder: Path, items: Sequence[QAItem]) -> list[Path]:
 
 
 def _licences(items: Sequence[QAItem]) -> dict[str, str]:
-    """Returns the licences of each source's clips, joined by commas, most frequent first."""
+    """Returns for each source the licences of the clips, joined by commas, most frequent first."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for item in items:
         counts[item.clip.source][item.clip.licence or "not stated"] += 1

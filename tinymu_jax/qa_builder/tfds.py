@@ -60,7 +60,7 @@ def write_tfds(lists: Sequence[Path], output: Path) -> Path:
     An earlier data set is replaced.
 
     Returns:
-        The folder, with which TFDS finds the data set if it is given as `data_dir`.
+        The folder `output`, which TFDS needs as `data_dir` to read the data set.
 
     Raises:
         InputError: a list cannot be read.

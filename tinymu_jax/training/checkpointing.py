@@ -154,7 +154,7 @@ class Checkpoints:
         self.manager.close()
 
     def _translate(self, action: str) -> AbstractContextManager[None]:
-        """Returns a context that turns errors into `InputError`s, which name the failed `action`."""
+        """Returns a context that turns errors into `InputError`s that name the failed `action`."""
 
         def message(error: Exception) -> str:
             steps = complete_steps(self.folder) if hasattr(self, "manager") else []

@@ -5,10 +5,10 @@ text     the question, its options or its answer nearly duplicate a caption of t
          question nearly duplicates a question of the test set (module `near_duplicates`)
 artist   the artist of the question's clip is an artist of the test set
 
-Generic questions ("What is the tempo of the song?") are no leaks: a question that nearly duplicates
-a test question leaks only if its options include all options of the test question; or if the test
-question occurs only once in the test sets, has `MIN_WORDS` words or more together with its right
-answer, and this right answer is among the options or in the answer of the checked question.
+Generic questions ("What is the tempo of the song?") are no leaks. A question that nearly duplicates
+a test question leaks only in two cases: its options include all options of the test question; or
+its options or its answer include the right answer of the test question, and the test question is
+distinctive (it occurs once in the test sets, and has `MIN_WORDS` words or more with this answer).
 """
 
 import re
@@ -57,7 +57,7 @@ class TestSetLeaks:
 
     name: str
     searched: Mapping[str, int]
-    """Numbers of recordings, captions, questions and artists in the test set, by these words."""
+    """Numbers of "recordings", "captions", "questions" and "artists" in the test set."""
     leaks: Mapping[str, int]
     """Number of leaking questions by kind of leak."""
     examples: Mapping[str, tuple[LeakExample, ...]]
@@ -172,9 +172,10 @@ def _index(values: Iterable[Iterable[str]]) -> dict[str, list[int]]:
 def _name_finder(
     contents: Iterable[frozenset[str]], names_of: Callable[..., frozenset[str]]
 ) -> Callable[..., list[tuple[int, str]]]:
-    """Returns a cached function from the arguments of `names_of` to matches in the test sets.
+    """Returns a cached function that searches the names that `names_of` finds in test sets.
 
-    A match is the index of a test set, and a result of `names_of` that is in its `contents`.
+    `contents` has the names in each test set. The function takes the arguments of `names_of`, and
+    returns a pair for each match: the index of the test set, and the name.
     """
     index = _index(contents)
 
@@ -200,7 +201,7 @@ def _artist_finder(test_sets: Sequence[TestSet]) -> Finder:
 
 
 class _KnownQuestion(NamedTuple):
-    """A question of a test set; options and right answer are normalized by `plain_words`."""
+    """A question of a test set; `plain_words` normalized the options and the right answer."""
 
     test_set: int
     """Index of the test set."""
@@ -208,7 +209,7 @@ class _KnownQuestion(NamedTuple):
     options: tuple[str, ...]
     right: str
     distinctive: bool
-    """Whether the question occurs once and has `MIN_WORDS` words or more with its answer."""
+    """Whether the question occurs only once, and has `MIN_WORDS` words or more with its answer."""
 
     def leaks_into(self, options: str, answer: str) -> bool:
         """Returns whether a near-duplicate question, given by its options and answer, is a leak."""

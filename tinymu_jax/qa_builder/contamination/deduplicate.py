@@ -19,7 +19,7 @@ from tinymu_jax.qa_builder.questions.item import WRITER, QAItem
 MIN_SIMILARITY, NGRAM, MIN_WORDS = 0.9, 3, 8
 BANDS, ROWS = 16, 4
 """Numbers of bands and of rows per band in MinHash LSH, which misses one in 20 million pairs with a
-similarity of `MIN_SIMILARITY`. The pairs of texts that it finds are then compared exactly."""
+similarity of `MIN_SIMILARITY`. The pairs that LSH finds are then compared exactly."""
 SEED = 1
 MAX_EXAMPLES = 20
 """Maximum number of examples in a report for each kind of duplicate. They are the first in
@@ -88,7 +88,7 @@ def _source_and_text(item: QAItem) -> tuple[str, str, str]:
 
 
 def _exact(items: Sequence[QAItem]) -> Iterator[tuple[int, int]]:
-    """Yields index pairs: an exact duplicate, and its original, the first item equal to it."""
+    """Yields the indices of each exact duplicate and of its original, the first equal item."""
     seen: dict[tuple[str, ...], int] = {}
     for number, item in enumerate(items):
         first = seen.setdefault(item.identity, number)
@@ -97,7 +97,7 @@ def _exact(items: Sequence[QAItem]) -> Iterator[tuple[int, int]]:
 
 
 def _near(items: Sequence[QAItem], numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yields index pairs: a near duplicate among the items at `numbers`, and its original."""
+    """Yields the indices of each near duplicate and of its original, among `numbers`."""
     free = [number for number in numbers if is_free_text(items[number])]
     if not free:
         return

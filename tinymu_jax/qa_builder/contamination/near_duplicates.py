@@ -1,9 +1,9 @@
 """Finds near-duplicate texts by their shared word n-grams, with an exact search.
 
-Two texts are near-duplicates if they are the same sequence of words, at least `MIN_WORDS`; or if
-they share at least `MIN_SHARED` n-grams of `NGRAM` words, and at least half of the n-grams of the
-text that has fewer. N-grams that occur in more than `MAX_TEXTS` of the searched texts are stock
-phrases ("can be heard in the background") and are ignored.
+Two texts are near-duplicates if they are the same sequence of `MIN_WORDS` words or more. They are
+also near-duplicates if they share `MIN_SHARED` or more n-grams of `NGRAM` words, and the shared
+n-grams are at least half of the n-grams of one of the texts. N-grams that occur in more than
+`MAX_TEXTS` of the searched texts are ignored as stock phrases ("can be heard in the background").
 """
 
 import re

@@ -31,11 +31,11 @@ QUESTION_COLUMNS = ("question", *OPTIONS, "dataset", "dataset_identifier")
 QUESTION_FIELDS = ("audio", "question", "choices", "answer")
 """Keys of the object in each line of a jsonl file of MuChoMusic's questions."""
 JAMENDO_DATASETS = ("jamendo", "songdescriber", "sdd", "muchomusic")
-"""Parts of the names (letters only) of data sets that number recordings by Jamendo track id."""
+"""A data set has Jamendo track ids if its name, letters only, contains one of these."""
 OTHER_NUMBERS = ("fma", "freemusicarchive", "magnatagatune")
-"""Beginnings of the names (letters only) of data sets that number recordings in other ways."""
+"""A data set has other numbers if its name, letters only, begins with one of these."""
 MIN_DIGITS = 6
-"""Minimum number of digits of a file name that counts as a Jamendo track id in other data sets."""
+"""Minimum number of digits with which a file name in other data sets is a Jamendo track id."""
 UNKNOWN_ARTISTS = frozenset(
     (
         *("unknown", "unknown artist", "various", "various artist", "various artists", "v a"),
@@ -114,7 +114,7 @@ def recording_ids(name: str, dataset: str = "") -> frozenset[str]:
 
 
 def artist_names(text: str, dataset: str = "") -> frozenset[str]:
-    """Returns the artists that a credit names, without case, accents, punctuation and "the".
+    """Returns the artists in a credit, in lower case without accents, punctuation and "the".
 
     `artist_000224`, or 224 in a data set of Jamendo tracks, gives `jamendo artist 224`. Names of
     fewer than three characters and names in `UNKNOWN_ARTISTS` are dropped.
@@ -274,7 +274,7 @@ def _question(line: str, where: str) -> TestQuestion:
 
 
 def _non_empty(contents: Any, path: Path, remedy: str) -> Any:
-    """Returns a file's contents, a set as a frozenset; raises an `InputError` if they are empty."""
+    """Returns a file's contents (sets as frozensets); raises an `InputError` if there are none."""
     if not contents:
         raise InputError(f"{path}: holds nothing to search for; {remedy}")
     return frozenset(contents) if isinstance(contents, set) else contents

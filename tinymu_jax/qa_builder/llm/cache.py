@@ -64,10 +64,10 @@ def ask_all(
 ) -> list[WriterAnswer]:
     """Sends the requests whose answers are not in `texts`, and logs each answer as it arrives.
 
-    `texts` has the texts of logged answers by the keys of their requests; `judge` accepts or
-    rejects the drafts in an answer, for the log; at most `parallel` requests are sent at a time.
-    Malformed answers are logged too, so that they are not requested again, but only once a usable
-    answer has arrived: before that, the server may be misconfigured.
+    `texts` has the texts of logged answers by the keys of their requests. `judge` accepts or
+    rejects drafts, for the log. At most `parallel` requests are sent at a time. Malformed answers
+    are also logged, so that they are not requested again, but only after a usable answer has
+    arrived: before that, the server may be misconfigured.
 
     Returns:
         The answers to all requests that were sent, in the order of arrival.
@@ -122,7 +122,7 @@ def _ask(client: LLMClient, request: WriterRequest) -> WriterAnswer:
 def _check_failures(
     answers: Sequence[WriterAnswer], none_usable: bool, client: LLMClient, path: Path
 ) -> None:
-    """Raises an `InputError` if the first answers are all unusable, or the last are all missing."""
+    """Raises an `InputError` if the first answers are all unusable or the last all missing."""
     last = answers[-MAX_FAILURES:]
     if len(last) < MAX_FAILURES:
         return
@@ -139,7 +139,7 @@ def _check_failures(
 
 
 def _row(answer: WriterAnswer, judge: Judge) -> dict[str, Any]:
-    """Returns the log's entry for an answer, with the texts that `judge` accepts and rejects."""
+    """Returns the log's entry for an answer, with the drafts that `judge` accepts and rejects."""
     clip = answer.request.clip
     judged = JudgedDrafts((), ())
     if not answer.error:

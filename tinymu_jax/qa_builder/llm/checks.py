@@ -114,7 +114,7 @@ class KnownFacts(NamedTuple):
 
 
 def parse(text: str) -> list[Draft]:
-    """Parses an answer, JSON with or without a code fence, into drafts, the captions first.
+    """Parses an answer (JSON, maybe in a code fence) into drafts, with the captions first.
 
     Raises:
         MalformedAnswerError: the answer is not JSON, does not follow `SCHEMA` or has no draft.
@@ -144,7 +144,7 @@ def judge(
     captions: int,
     questions: int,
 ) -> JudgedDrafts:
-    """Accepts drafts that follow from a clip's tags and captions, and rejects all other drafts.
+    """Accepts the drafts that follow from a clip's tags and captions; rejects all other drafts.
 
     Drafts after the first `captions` captions and `questions` questions, which were not requested,
     and repeated drafts are rejected too.
@@ -196,7 +196,7 @@ def _form_fault(text: str) -> Fault | None:
 
 
 def _tag_fault(text: str, facts: KnownFacts, vocabulary: Vocabulary) -> Fault | None:
-    """Returns a fault with the first tag that a text names and the facts do not support."""
+    """Returns a fault if a text names a tag that the facts do not support; None if not."""
 
     def named_in(texts: Sequence[str], tag: Tag) -> bool:
         return any(vocabulary.mentions(one, tag) for one in texts)

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class UnansweredError(Exception):
-    """The server gave no answer to a request; the message says why, in one line.
+    """The server gave no answer to a request; the message gives the reason in one line.
 
     Attributes:
         status: the HTTP status code, if the server responded with an error.
@@ -99,7 +99,7 @@ class LLMClient:
         """Sends messages to the model and returns the text of its answer; "" if it is empty.
 
         If the server rejects structured output, the schema is sent as text in the system message;
-        if this succeeds, it is sent as text in all later requests.
+        if this succeeds, all later requests have the schema as text.
 
         Args:
             messages: the chat messages, each with `role` and `content`; the system message first.

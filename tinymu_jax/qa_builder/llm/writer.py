@@ -85,7 +85,7 @@ class WriterReport(NamedTuple):
     """Clips for which there is no usable answer, each with the reason."""
 
     def summary(self, cache: Path) -> str:
-        """Returns the counts of the report in one line, which names the file of the cache."""
+        """Returns the numbers of the report and the path of the cache in one line."""
         rejected = ", ".join(f"{reason}: {n}" for reason, n in sorted(self.rejected.items()))
         return (
             f"{self.model} wrote {self.captions} captions and {self.questions} questions "
@@ -158,7 +158,7 @@ def _request(clip: AnnotatedClip, model: str, config: WriterConfig) -> WriterReq
 def _drafts(
     request: WriterRequest | None, texts: Mapping[str, str], errors: Mapping[str, str]
 ) -> list[Draft]:
-    """Returns the drafts in a request's answer; raises `MalformedAnswerError` if it has none."""
+    """Returns the drafts in a request's answer; raises `MalformedAnswerError` if there are none."""
     if request is None:
         raise MalformedAnswerError(NOTHING_KNOWN)
     if request.key in errors:

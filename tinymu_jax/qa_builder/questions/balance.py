@@ -18,11 +18,11 @@ from tinymu_jax.qa_builder.questions.seeded_choice import hash_int
 TASKS = (CAPTIONING, QA, MCQ, YES_NO)
 """Formats of questions, in the order of `BuildConfig.mix`."""
 Stratum = tuple[str, int]
-"""A format and the index of a subset of its questions; all its subsets get the same size."""
+"""A format, and the index of a subset of its questions. A format's subsets get equal sizes."""
 
 
 def cap_per_clip(items: Iterable[QAItem], config: BuildConfig) -> list[QAItem]:
-    """Returns at most the configured number of a clip's candidates for each format."""
+    """Selects from a clip's candidates, for each format, at most the configured number."""
     limits = {
         CAPTIONING: config.max_captions_per_clip,
         QA: config.max_open_per_clip,
@@ -52,7 +52,7 @@ def max_per_answer(task: str, candidates: int, groups: int, config: BuildConfig)
 
 
 def cap_per_answer(items: Sequence[QAItem], limit: int) -> list[QAItem]:
-    """Returns the candidates of an answer group with the smallest keys, at most `limit`.
+    """Returns the candidates with the smallest keys in an answer group, at most `limit`.
 
     Yes/no questions are selected in pairs of a yes and a no; both get the same key, so that later
     steps keep or drop them together.
@@ -107,7 +107,7 @@ def key_threshold(keys: Iterable[int], size: int) -> int:
 
 
 def balance(items: Sequence[QAItem], config: BuildConfig) -> list[QAItem]:
-    """Returns the candidates that the limits per answer and the configured mix admit, in order."""
+    """Selects candidates by the limits per answer and the configured mix; keeps their order."""
     counts = Counter(item.task for item in items)
     groups = Counter(group[0] for group in {answer_group(item) for item in items})
     keys: dict[tuple[str, ...], int] = {}

@@ -35,7 +35,7 @@ def choice_baselines(items: Sequence[QAItem]) -> dict[str, float]:
 
 
 def _most_often_right(asked: Sequence[QAItem], right: Sequence[int]) -> float:
-    """Returns how many questions are answered right by the option right in most other questions."""
+    """Counts right answers of a rule: choose the option that is right in most other questions."""
     wins = Counter(item.options[place] for item, place in zip(asked, right, strict=True))
     correct = 0.0
     for item, place in zip(asked, right, strict=True):
@@ -47,7 +47,7 @@ def _most_often_right(asked: Sequence[QAItem], right: Sequence[int]) -> float:
 
 
 def yes_rates(items: Sequence[QAItem]) -> tuple[float | None, dict[str, tuple[int, float]]]:
-    """Returns the share of yes in all yes/no questions; and (number, share) by frequent tag."""
+    """Returns the share of yes over all questions; and (questions, share) for each frequent tag."""
     by_tag: dict[str, list[bool]] = {}
     for item in items:
         if item.task == YES_NO and item.tags:

@@ -32,8 +32,8 @@ def open_questions(clip: AnnotatedClip, context: BuildContext) -> Iterator[QAIte
     """Yields questions about a clip's tags in each category, and about the family of these tags.
 
     An answer names all tags of the category except ancestors of other tags: "choir" makes "vocals"
-    redundant. A question whose answer must be complete is left out if captions or ambiguous labels
-    name more tags of the category.
+    redundant. A question whose answer must be complete is left out if more tags of the category are
+    named in captions or are ambiguous.
     """
     vocabulary = context.vocabulary
     for category, names in clip.tags.items():
@@ -56,7 +56,7 @@ def _is_family(tag: Tag, vocabulary: Vocabulary) -> bool:
 
 
 def _mentioned(clip: AnnotatedClip, category: str, vocabulary: Vocabulary) -> set[Tag]:
-    """Returns the tags of a category that a clip's captions or ambiguous labels name."""
+    """Returns the tags of one category that are named in a clip's captions, or are ambiguous."""
     named = {tag for caption in clip.captions for tag in vocabulary.named(caption)}
     ambiguous = {Tag(category, name) for name in clip.ambiguous.get(category, ())}
     return {tag for tag in named if tag.category == category} | ambiguous

@@ -6,8 +6,8 @@ far                distractor: any other wrong tag of the same category
 off the question   distractor: a tag of the clip from another category, true, but not an answer
 
 A tag may apply to a clip although no source says so. A tag is therefore not used as a wrong option
-if it often occurs together with a tag of the clip, or if it shares a label with the right tag and
-is more frequent: "vocal harmony" leaves open whether women sing.
+if it often occurs together with a tag of the clip. It is not used either if it shares a label with
+the right tag and is more frequent: the label "vocal harmony" leaves open whether women sing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,11 +36,11 @@ often as it is a wrong option."""
 LENGTH_TOLERANCE = 0.3
 """Maximum relative difference in length between a distractor and the right option."""
 MIN_LIFT = 2.0
-"""Two tags go together if they co-occur at least this many times as often as independent tags."""
+"""Two tags go together if clips with both are this many times as frequent as by chance, or more."""
 MIN_COOCCURRENCES = 3
-"""Two tags go together only if at least this number of clips have both tags."""
+"""Minimum number of clips with both of two tags that go together."""
 CAPTIONED_CATEGORIES = ("instrument", "tempo", "voice")
-"""Categories whose tags captions name completely; moods and genres are often left out."""
+"""Categories of which captions name all tags; captions often leave out moods and genres."""
 BLURRED_CATEGORIES = ("mood",)
 """Categories in which near tags are nearly synonyms: "aggressive" music is also "powerful"."""
 CONFUSABLE: Mapping[str, tuple[str, ...]] = {
@@ -52,8 +52,8 @@ CONFUSABLE: Mapping[str, tuple[str, ...]] = {
     "production": ("instrument", "mood", "tempo", "voice", "rhythm"),
     "function": ("genre",),
 }
-"""By category of a question, other categories whose tags could pass for an answer ("How does it
-sound?" "Reverberant", but also "aggressive" or "slow"). They give no options off the question."""
+"""By category of a question, the other categories whose tags could pass for an answer ("How does it
+sound?" "Reverberant", but also "aggressive" or "slow"). Their tags are never options `OFF`."""
 LETTER_ONLY_RATE = 6
 """One in this many questions asks only for the letter of the right option."""
 
@@ -133,9 +133,9 @@ def _draw_distractors(
     """Draws a distractor of each kind; returns fewer than three if there are not enough.
 
     The number of distractors shorter than the right option is drawn first, so that neither the
-    shortest nor the longest option is right more often than others. If a kind has no shorter (or
-    longer) tag, as drawn, a tag of the same length is used, then a tag of another kind, then a
-    longer (or shorter) tag.
+    shortest nor the longest option is right more often than others. If a kind has no tag of the
+    drawn side (shorter or longer), a tag of the same length is used instead; or else a tag of
+    another kind; or else a tag of the other side.
     """
     length = len(vocabulary.option_text(right))
     num_shorter = hash_int(*key, "shorter") % len(LETTERS)
@@ -159,7 +159,7 @@ def _draw_distractors(
 
 
 def _search_order(kind: str, is_shorter: bool) -> Iterator[tuple[str, int]]:
-    """Yields pairs of a distractor's kind and length (-1 shorter, 0 equal, 1 longer) to try."""
+    """Yields the pairs (kind, side) to try; sides are -1 (shorter), 0 (equal) and 1 (longer)."""
     kinds = [kind, *(other for other in (FAR, NEAR) if other != kind)]
     side = -1 if is_shorter else 1
     yield from product(kinds, (side, 0))

@@ -15,8 +15,8 @@ clips too often lack tags that apply to them."""
 INDEPENDENT_CATEGORIES = ("voice",)
 """Categories in which one label may combine independent tags ("male rap")."""
 MIN_EXPECTED = 3.0
-"""That no clip has two tags together is evidence only if at least this number of clips would have
-both tags if the tags were independent."""
+"""Minimum number of clips that would have both of two tags if the tags were independent. Otherwise,
+it proves nothing that no clip has both tags."""
 
 
 class Negative(NamedTuple):
@@ -26,15 +26,15 @@ class Negative(NamedTuple):
     evidence: str
     """`DENIED`: the source denies the tag. `EXHAUSTIVE`: the source names all tags of the category.
     `OTHER_BRANCH`: inferred, because no clip has the tag together with a tag of this clip, although
-    `MIN_EXPECTED` clips or more are expected to; the tag is in another family than this clip's tags
-    and no caption names it."""
+    `MIN_EXPECTED` clips or more would have both by chance. The tag is in another family than this
+    clip's tags, and no caption names it."""
 
 
 def is_unrelated(clip: AnnotatedClip, tag: Tag, vocabulary: Vocabulary) -> bool:
     """Returns whether nothing in a clip's annotations suggests that a tag applies to the clip.
 
-    The tag is not related to a tag of the clip, is not ambiguous, is not named by a caption, and no
-    label means it together with a tag of the clip: a drum kit may include a snare drum.
+    The tag is not related to a tag of the clip, is not ambiguous and is not named in a caption. Nor
+    does any label mean both this tag and a tag of the clip: a drum kit may include a snare drum.
     """
     tags = flatten_tags(clip.tags)
     related = any(vocabulary.related(tag, other) for other in tags)
@@ -49,10 +49,10 @@ def is_unrelated(clip: AnnotatedClip, tag: Tag, vocabulary: Vocabulary) -> bool:
 def draw_negatives(
     clip: AnnotatedClip, limit: int, statistics: TagStatistics, vocabulary: Vocabulary, seed: int
 ) -> list[Negative]:
-    """Draws at most `limit` tags that a clip does not have, with weights given by frequency.
+    """Draws at most `limit` tags that a clip does not have; frequent tags are more probable.
 
-    Half of `limit` is drawn from certain tags (denied or exhaustive), if there are enough; the rest
-    is inferred.
+    Half of the tags have certain evidence (`DENIED` or `EXHAUSTIVE`), if enough tags have it. The
+    evidence of the other tags is inferred.
     """
 
     def order(negative: Negative) -> float:

@@ -70,7 +70,7 @@ def read_templates(path: Path = BUILT_IN) -> Templates:
 
 
 def _checked(row: TableRow, previous: Sequence[str]) -> str:
-    """Returns the template in a row of the file; raises an `InputError` if malformed."""
+    """Returns the template in a row of the file; raises an `InputError` if it is malformed."""
     text = row.filled("wording")
     if text in previous:
         raise row.fault(f"repeats the template {text!r}; remove it")

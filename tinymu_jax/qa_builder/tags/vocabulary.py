@@ -76,7 +76,7 @@ class Vocabulary(TagTable):
         return self._ancestors.get(tag, frozenset())
 
     def descendants(self, tag: Tag) -> frozenset[Tag]:
-        """Returns all tags that have a tag as an ancestor."""
+        """Returns all tags of which a tag is an ancestor."""
         return self._descendants.get(tag, frozenset())
 
     def with_ancestors(self, tags: Iterable[Tag]) -> frozenset[Tag]:
@@ -99,7 +99,7 @@ class Vocabulary(TagTable):
         return not self._two_generations(a).isdisjoint(self._two_generations(b))
 
     def branch(self, tag: Tag) -> Tag:
-        """Returns the last ancestor of a tag along first parents; the tag itself if it has none."""
+        """Returns the end of a tag's chain of first parents; the tag itself if it has no parent."""
         parents = self.parents.get(tag)
         return self.branch(parents[0]) if parents else tag
 
@@ -174,7 +174,7 @@ class Vocabulary(TagTable):
 
     @cached_property
     def _meanings_without_spaces(self) -> dict[str, LabelMeaning]:
-        """Meanings by label without spaces; of labels that become equal, the first is used."""
+        """Meanings by label without spaces; if two labels become equal, the first label is used."""
         return {key.replace(" ", ""): self.meanings[key] for key in reversed(self.meanings)}
 
     @cached_property
@@ -223,9 +223,9 @@ def normalize_clip(
 
     Unknown labels and labels that are not in `frequent` are dropped. A label that denies a tag also
     denies the tag's descendants. A tag that is both given and denied is dropped. In the result,
-    dropped tags are ambiguous, and so are other tags that a dropped label names by its words. A
-    category is exhaustive if the source says so; instruments also if a label says that nothing else
-    plays or sings. A category with a dropped label or an ambiguous tag is not exhaustive.
+    dropped tags are ambiguous, and so are tags named by words of dropped labels. A category is
+    exhaustive if the source says so; instruments also if a label says that nothing else plays or
+    sings. A category with a dropped label or an ambiguous tag is not exhaustive.
 
     Args:
         clip: the clip, with the labels of its source.
@@ -269,7 +269,7 @@ def normalize_clip(
 def _resolve(
     meanings: Iterable[LabelMeaning], vocabulary: Vocabulary
 ) -> tuple[set[Tag], set[Tag], tuple[Tag, ...]]:
-    """Returns the tags that labels give, that labels deny, and that are dropped for being both."""
+    """Returns the given tags, the denied tags, and the tags dropped because they were both."""
     meanings = tuple(meanings)
     plain = {tag for meaning in meanings if not meaning.denied for tag in meaning.tags}
     tags, denied = set(plain), set[Tag]()
