@@ -52,7 +52,7 @@ class Ask:
             raise InputError('no prompt: ask something with --prompt "..."')
         require_recordings(self.recordings, self.json)
         model = self.model.load_assistant()
-        model.tokenizer  # noqa: B018 - a missing one is reported before anything is computed
+        model.tokenizer  # noqa: B018 - a missing tokenizer is reported before anything is computed
         num_errors = 0
         for batch in in_batches(self.recordings, "asking"):
             answers = model.answers(
@@ -100,7 +100,7 @@ class ScoreCommand:
     """An answer to score; repeat the option for each answer."""
     normalize: Literal["sum", "length", "pmi"] = "sum"
     """Score by whose probability the table is sorted: sum (log-likelihood), length (log-likelihood
-    per token) or pmi (pointwise mutual information: minus the log-likelihood without audio)."""
+    per token) or pmi (log-likelihood with audio minus log-likelihood without audio)."""
     truncate_prompt: bool = False
     """Cut a prompt of over 129 tokens instead of refusing it."""
     json: bool = False
@@ -115,7 +115,7 @@ class ScoreCommand:
             raise InputError("fewer than two options: give each with --option")
         require_recordings(self.recordings, self.json)
         model = self.model.load_assistant()
-        model.tokenizer  # noqa: B018 - a missing one is reported before anything is computed
+        model.tokenizer  # noqa: B018 - a missing tokenizer is reported before anything is computed
 
         def score(recording: str) -> None:
             rows = model.score_details(recording, self.prompt, self.option, self.truncate_prompt)

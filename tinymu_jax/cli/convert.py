@@ -104,7 +104,7 @@ class ToTorch:
     """Write only the encoder of a TinyMU, or the student's encoder of a pre-training checkpoint."""
 
     def run(self) -> int:
-        """Converts the checkpoint, compares the result with it, and returns the exit code."""
+        """Converts the checkpoint, checks the result against it, and returns the exit code."""
         from tinymu_jax.checkpoints.pytorch import smollm2
         from tinymu_jax.checkpoints.pytorch.convert import check_written, write_model
 

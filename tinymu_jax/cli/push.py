@@ -90,7 +90,7 @@ class Push:
         return 0
 
     def _card(self, folder: Path) -> str | None:
-        """Returns the text of the model card to upload; None if the folder's card is handwritten."""
+        """Returns the model card to upload as text; None if the folder's card is handwritten."""
         card = folder / CARD_FILE
         if not exists(card):
             return card_text(folder, origin_of(folder), self.name, self.license)

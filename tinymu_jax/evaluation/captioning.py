@@ -171,7 +171,7 @@ def evaluate_captions(
 
 
 def caption_baselines(clips: Sequence[CaptionedClip], seed: int = 0) -> dict[str, list[str]]:
-    """Returns each recording's caption by two baselines that ignore the audio, by baseline name.
+    """Returns all recordings' captions from two baselines that ignore the audio, by baseline name.
 
     One baseline takes the first caption of the next recording. The other takes the most central
     caption (see `central_captions`), and for the recording of this caption the second most central

@@ -77,7 +77,7 @@ class ListQuestion(NamedTuple):
     category: str = ""
     """Subject of the question, if the list has categories."""
     options: tuple[str, ...] = ()
-    """Options of multiple choice in the order of their letters; for yes or no, both words."""
+    """Options of multiple choice in the order of their letters; otherwise `YES_OR_NO` or ()."""
     right: int = -1
     """Index of the right option; -1 without options."""
 
@@ -97,16 +97,16 @@ class QuestionList(NamedTuple):
 def read_questions(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> QuestionList:
     """Reads the questions of lists in MusicSkills' format.
 
-    Records with the same open question become one question, whose references are all answers.
+    Records with the same open question become one question, with all answers as its references.
 
     Args:
         lists: the json files.
         folders: the folders of the recordings: one for all lists, or one for each list.
 
     Raises:
-        InputError: a list cannot be read; multiple choice lacks two to four different options or
-            exactly one right option; a yes-or-no question has another answer; or two records answer
-            one multiple-choice or yes-or-no question differently.
+        InputError: a list cannot be read; a multiple-choice question does not have two to four
+            different options, exactly one of them right; a yes-or-no question has another answer;
+            or two records answer the same one of these questions differently.
     """
     questions: dict[tuple[Path, str, str], ListQuestion] = {}
     repeated = 0

@@ -19,7 +19,7 @@ class Metric:
     """Number of questions that the value was computed from."""
     note: str = ""
     is_fraction: bool = True
-    """Whether the value is a fraction, printed in percent. A mean number of words is none."""
+    """Whether the value is a fraction, which is printed in percent; a mean length is not one."""
 
 
 @dataclass(frozen=True)

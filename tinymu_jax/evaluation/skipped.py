@@ -71,7 +71,7 @@ def collect_answers(
 def skipped_notices(
     total: int, missing: Sequence[str], too_long: Sequence[str] = (), noun: str = "questions"
 ) -> list[str]:
-    """Returns a list with one notice of how many questions were skipped; empty if none were.
+    """Returns a list with one notice of how many questions were skipped; empty if none was skipped.
 
     Args:
         total: the number of all questions.
@@ -89,7 +89,7 @@ def skipped_notices(
 
 
 def cut_notices(recordings: Iterable[tuple[Hashable, bool]]) -> list[str]:
-    """Returns a list with one notice of how many recordings were cut; empty if none were.
+    """Returns a list with one notice of how many recordings were cut; empty if none was cut.
 
     Args:
         recordings: pairs of a recording and whether only its beginning was encoded; the same pair

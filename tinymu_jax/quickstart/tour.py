@@ -94,7 +94,7 @@ class Tour:
         return self.run("test", "test the shipped model on new clips", compute)
 
     def train(self) -> dict[str, Any]:
-        """Trains a model from scratch and tests it; returns scores, stage times and its path."""
+        """Trains a model from scratch and tests it; returns scores, stage times and model path."""
         config, folder = self.config, self.folder / "train"
 
         def compute() -> dict[str, Any]:

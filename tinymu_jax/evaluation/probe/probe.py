@@ -116,7 +116,10 @@ def run_probe(
 
 
 def _split(data: LabelledSet, fold: str, seed: int) -> tuple[Any, Any, Any]:
-    """Returns the indices of training, validation and test recordings, the last from `fold`."""
+    """Returns the indices of the training, validation and test recordings.
+
+    `fold` is the fold for testing; "test" if the data set has splits.
+    """
     test = data.indices(fold)
     if data.folds:
         train, valid = np.setdiff1d(np.arange(len(data.clips)), test), test[:0]

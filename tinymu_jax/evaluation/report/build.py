@@ -92,7 +92,7 @@ def _report_file(path: Path) -> Path:
 
 
 def _check(result: EvalResult) -> None:
-    """Raises `InputError` if a table has two equal columns or a chart has two equal axes.
+    """Raises `InputError` if the columns of a table or the axes of a chart are not distinct.
 
     Also raises it if the number of values differs from the number of columns, axes or labels.
     """
@@ -137,7 +137,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:
-    """Converts plain json to the type `kind`; raises `InputError` naming `where` if it cannot."""
+    """Converts plain json to the type `kind`; an `InputError` for another type names `where`."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return None if value is None else _from_json(inside[0], value, where)

@@ -154,7 +154,7 @@ def _count_cells(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell]
 
 
 def headline_grid(group: Group) -> Grid:
-    """Formats the headline metrics as a table of each checkpoint's and the published values."""
+    """Formats the headline metrics as a table of all checkpoints' values and published values."""
     results, notes, rows = group.results, list[str](), []
     names = union([*(one.headline for one in results), *(one.published for one in results)])
     metrics_of = {name: [one.headline.get(name) for one in results] for name in names}

@@ -83,7 +83,7 @@ def match_caption_facts(
     answer: str,
     extra_timbres: Sequence[str],
 ) -> list[FormatScore]:
-    """Returns a baseline's scores, with its caption scored on the facts that the model's states.
+    """Returns a baseline's scores; a caption is scored on the facts in the model's caption.
 
     If the baseline's caption gives no value or several values of a fact, a guess is scored.
 

@@ -1,7 +1,7 @@
 """Evaluates a model on synthetic music, whose facts are known.
 
-As baselines, every question is also asked with the next clip's audio and without audio: with
-these, a model that uses the audio should be no better than a guess. Without audio, models often
+As baselines, every question is also asked with the next clip's audio and without audio. In both
+cases, a model that uses the audio should be no better than a guess. Without audio, models often
 generate no valid answer, which would make the baseline worse than a guess. Therefore the most
 likely of the possible answers is taken instead.
 """
