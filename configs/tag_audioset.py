@@ -1,4 +1,4 @@
-"""Trains a pre-trained MATPAC++ to predict AudioSet's 527 classes, as for TinyMU's encoder.
+"""Trains a pre-trained MATPAC++ to predict AudioSet's 527 classes, like TinyMU's encoder.
 
     tinymu train-tagger --config tag_audioset --data.train data/audioset \\
         --data.labels audioset.csv --data.classes class_labels_indices.csv \\

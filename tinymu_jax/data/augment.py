@@ -1,8 +1,8 @@
 """Random augmentation of waveforms during training.
 
 Effects, order and ranges are the same as in the published class `AudioDataset` with `wav_aug` on.
- Tempo and pitch are changed with librosa's phase vocoder; the published code
-(audiomentations 0.40) uses Signalsmith's stretcher, which leaves other artefacts.
+Tempo and pitch are changed with librosa's phase vocoder; the published code (audiomentations 0.40)
+uses Signalsmith's stretcher, which leaves other artefacts.
 """
 
 import threading
@@ -118,7 +118,7 @@ def gain(samples: Float32[np.ndarray, "n"], decibels: float) -> Float32[np.ndarr
 
 
 def stretch(samples: Float32[np.ndarray, "n"], rate: float) -> Float32[np.ndarray, "n"]:
-    """Speeds a waveform up by the factor `rate` at constant pitch, and keeps the array's length."""
+    """Speeds a waveform up by a factor at constant pitch, then cuts or pads it to its old length."""
     played = _effects().time_stretch(samples, rate=rate, n_fft=_frame(samples))[: len(samples)]
     return np.pad(played, (0, len(samples) - len(played)))
 

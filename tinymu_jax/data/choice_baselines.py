@@ -17,7 +17,7 @@ def length_baseline(options: Sequence[str], right: int, longest: bool = False) -
 
 
 def option_baselines(questions: Sequence[tuple[Sequence[str], int]]) -> dict[str, list[float]]:
-    """Returns each baseline's probability of a right answer to each question, by baseline.
+    """Returns the probability of a right answer to each question, for each baseline by name.
 
     A question is its options and the index of the right option.
     """

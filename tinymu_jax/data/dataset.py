@@ -42,7 +42,7 @@ class DatasetIndex(NamedTuple):
     def lengths(
         self, config: TinyMUConfig, max_columns: int | None = None, text: bool = False
     ) -> SequenceLengths:
-        """Returns the decoder positions of each clip, prompt and answer, truncated as published.
+        """Counts the decoder positions of each clip, prompt and answer, truncated as published.
 
         Args:
             config: config of the model.
@@ -92,7 +92,7 @@ class Dataset:
         return len(self.index.columns)
 
     def lengths(self, config: TinyMUConfig, max_columns: int | None = None) -> SequenceLengths:
-        """Returns the decoder positions of each clip and question; see `DatasetIndex.lengths`."""
+        """Counts the decoder positions of each clip and question; see `DatasetIndex.lengths`."""
         return self.index.lengths(config, max_columns, self.features.kind == "text")
 
     def __getitem__(self, number: int) -> Record:

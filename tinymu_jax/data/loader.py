@@ -130,7 +130,7 @@ class PackedBatches:
         return jax.tree.map(lambda *parts: np.stack(parts), *blocks)
 
     def _block(self, number: int) -> Batch:
-        """Reads block `number` of the run as a batch without axis N; empty beyond the plan."""
+        """Reads block `number` of the run, without axis N; the block is empty if the plan has ended."""
         plan, packing = self.plan, self.packing
         entries = plan.entries(number)
         groups = plan.group[entries].tolist()

@@ -2,7 +2,7 @@
 
 A list is a JSON array of records (questions) with the keys `FIELDS`; the recordings of a list lie
 in one folder. The published loader knows one folder per data set: for several lists of a data set,
-it searches all recordings in the last list's folder. Here, every list has its own folder.
+it looks for all recordings in the last list's folder. Here, every list has its own folder.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class QuestionLists(NamedTuple):
     clips: list[ClipQuestions]
     """Recordings with their questions, in the order in which the lists first name them."""
     repeated: int
-    """Number of skipped questions, which repeat an earlier recording, prompt, answer and task."""
+    """Number of skipped questions, equal to earlier ones in recording, prompt, answer and task."""
 
 
 def pair_with_folders(

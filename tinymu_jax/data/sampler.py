@@ -47,7 +47,7 @@ class QuestionGroups(NamedTuple):
 
 
 class BlockCounts(NamedTuple):
-    """The sums of questions, slots, labels and clips in several blocks, without padding."""
+    """Numbers of questions, slots, labels and clips in several blocks together, without padding."""
 
     questions: int
     slots: int
@@ -74,7 +74,7 @@ class PackingPlan(NamedTuple):
         return len(self.start) - 1
 
     def entries(self, first: int, stop: int | None = None) -> slice:
-        """Returns the slice of entries in blocks `first` to `stop - 1` (by default one block)."""
+        """Returns the slice of the entries in blocks `first` to `stop - 1`, by default in one block."""
         stop = first + 1 if stop is None else stop
         return slice(*(self.start[min(number, self.num_blocks)] for number in (first, stop)))
 
@@ -95,7 +95,7 @@ class PackingPlan(NamedTuple):
         return BlockCounts(*(int(numbers.sum()) for numbers in sums), clips)
 
     def fill(self, packing: PackingConfig) -> dict[str, float]:
-        """Returns the fractions in use of all blocks' slots, clips and labels, by name."""
+        """Returns, by name, which fraction of all blocks' slots, clips and labels is in use."""
         counts = self.counts(0, self.num_blocks)
         capacity = {
             "slots": packing.rows * packing.row_length,

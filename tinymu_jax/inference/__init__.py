@@ -1,1 +1,1 @@
-"""Loads checkpoints, and computes answers, option scores, embeddings and tags with them."""
+"""Loads models from checkpoints, and computes answers, option scores, embeddings and tags."""

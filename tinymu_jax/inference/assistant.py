@@ -250,7 +250,7 @@ class Assistant:
         names: Sequence[str] | None = None,
         prior: bool = True,
     ) -> list[OptionScore]:
-        """Returns log-likelihoods and probabilities of options, given as ids without the end token.
+        """Returns log-likelihoods and probabilities of options, given as token ids without end token.
 
         `names` are the options' names in the result; by default, each option's token ids as text.
         """

@@ -30,8 +30,8 @@ Chunking = Literal["precise", "fast", "fast-interleaved"]
 results. `fast`: the last chunk is padded with zeros. `fast-interleaved`: `fast`, with embeddings in
 the order of the published fast mode, which puts column t of chunk c at t * chunks + c."""
 ROW_LENGTHS = (1, 2, 4, 8, 16, 24, 32, 48)
-"""Numbers of columns to which rows are padded if they are shorter than a chunk; the length of a
-chunk is another. Longer rows (a chunk with or without a short tail) are not padded."""
+"""Rows shorter than a chunk are padded to the next of these numbers of columns, or to a chunk.
+Longer rows (a chunk with or without a short tail) are not padded."""
 MERGE_SHORT_TAIL = 2
 """Maximum number of columns of a short tail: a last chunk that shares a row with the chunk before,
 so that the weights are read once for both. 10 s are a chunk of 62 columns and a tail of 1."""
@@ -185,9 +185,9 @@ def encode_clips(
 
 
 def _row_spans(count: int, config: MatpacConfig) -> list[tuple[int, int]]:
-    """Splits a clip of `count` columns into rows; returns the first column of each and its end.
+    """Splits a clip of `count` columns into rows; returns the (start, stop) columns of each row.
 
-    A row is a chunk; a short tail shares the row of the chunk before.
+    A row holds one chunk; a short tail shares the row of the chunk before.
     """
     edges = [*range(0, count, config.columns), count]
     if len(edges) > 2 and edges[-1] - edges[-2] <= MERGE_SHORT_TAIL:
@@ -204,7 +204,7 @@ def _padded_length(length: int, config: MatpacConfig) -> int:
 def _batch_rows(
     rows: Sequence[_Row], columns: Sequence[Columns], length: int, config: MatpacConfig
 ) -> tuple[np.ndarray, ...]:
-    """Returns `encode_rows`' arrays for a batch of rows, padded to a power of 2 and to `length`."""
+    """Stacks rows, padded to `length` columns and a power of 2 rows, as arrays for `encode_rows`."""
     count = 1 << (len(rows) - 1).bit_length()
     samples = np.zeros((count, length, column_samples(config.patch_size)), np.float32)
     num_frames, start, stop = np.zeros((count, length), np.int32), *np.zeros((2, count, 1), int)

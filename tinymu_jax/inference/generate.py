@@ -79,7 +79,7 @@ class DecodeState(NamedTuple):
 
 
 def greedy(logits: Float[Array, "B V"]) -> Int[Array, "B"]:
-    """Returns the index of each row's largest logit (of V), the lowest index of equal logits."""
+    """Returns the index of the largest logit in each row; of equal logits, the lowest index."""
     # Maximum and minimum are vectorized on a CPU, and argmax is not.
     size = logits.shape[-1]
     largest = logits.max(axis=-1, keepdims=True)
@@ -89,7 +89,7 @@ def greedy(logits: Float[Array, "B V"]) -> Int[Array, "B"]:
 def sample_top_p(
     logits: Float[Array, "B V"], key: Array, top_p: Float[Array, ""], temperature: Float[Array, ""]
 ) -> Int[Array, "B"]:
-    """Samples a token from each row's V logits, divided by the temperature, with top-p.
+    """Divides logits by the temperature, and samples a token per row from the top-p nucleus.
 
     All rows share the random noise, so that an answer does not depend on its row in the batch.
     """
@@ -223,7 +223,10 @@ def pad_questions(
     config: TinyMUConfig,
     rows: int = 1,
 ) -> PromptBatch:
-    """Pads audio and prompts to common lengths, and their number to a power of two or to `rows`."""
+    """Pads audio and prompts to common lengths and to a batch of few possible sizes.
+
+    The batch has the next power of two from the number of prompts, but at least `rows` rows.
+    """
     rows = max(1 << (len(audio) - 1).bit_length(), rows)
     length = min(round_up(max(map(len, prompts)), SLOT_STEP), config.max_text_tokens)
     prompt = np.zeros((rows, length), np.int32)

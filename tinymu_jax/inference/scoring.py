@@ -148,7 +148,7 @@ class OptionScorer:
     """Packs option sets into rows, and scores the options when enough sets wait to fill rows."""
 
     def __init__(self, params: Any, config: TinyMUConfig, mesh: Mesh | None = None) -> None:
-        """Builds a scorer; `params` are the whole model's, replicated on `mesh` if given."""
+        """Builds a scorer for a model with parameters `params`, replicated on `mesh` if given."""
         self.params, self.config, self.mesh = params, config, mesh
         self._num_shards = (
             1 if mesh is None else mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]
@@ -167,7 +167,7 @@ class OptionScorer:
             yield from self._score()
 
     def _groups(self, audio: EncodedAudio, sets: Sequence[OptionSet]) -> Iterator[_Group]:
-        """Splits the option sets about a recording into groups, each as large as fits into a row."""
+        """Splits the option sets about a recording into groups, each as large as fits a row."""
 
         def group(members: list[OptionSet]) -> _Group:
             text = comparison_length([member.question for member in members], self.config)

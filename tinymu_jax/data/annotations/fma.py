@@ -23,8 +23,8 @@ COLUMNS = (
     "track/license",
     "artist/name",
 )
-"""Columns that are read from tracks.csv. A column's name joins its cells in the first two header
-lines with "/"; the third line names the first column."""
+"""Names of the columns that are read from tracks.csv. A name joins the column's cells in the first
+two header lines by "/"; the name of the first column is in the third line."""
 
 
 def read_fma(path: Path) -> Source:

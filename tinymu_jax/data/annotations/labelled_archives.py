@@ -55,7 +55,7 @@ def gtzan(folder: Path) -> LabelledSet:
 
 
 def nsynth(folder: Path) -> LabelledSet:
-    """Reads NSynth (notes of eleven instrument families) from its folder for each split."""
+    """Reads NSynth (notes of eleven instrument families) from the folders of its three splits."""
     clips = []
     for split in SPLITS:
         part = folder / f"nsynth-{split}"
@@ -153,7 +153,7 @@ READERS: Mapping[str, Callable[[Path], LabelledSet]] = {
 
 
 def read_labelled_set(name: str, folder: str | Path) -> LabelledSet:
-    """Reads the data set with a name in `READERS` from the folder with its unpacked archives.
+    """Reads the data set `name` (a key of `READERS`) from the folder with its unpacked archives.
 
     Raises:
         InputError: the name is unknown, or a file is missing or malformed; see also `validate`.

@@ -17,7 +17,7 @@ COLUMNS = (
     "is_audioset_eval",
 )
 TEST_SETS = {"is_audioset_eval": "AudioSet eval", "is_balanced_subset": "MusicCaps balanced"}
-"""Column of musiccaps-public.csv -> name of a test set, which has the clips with True in it."""
+"""Column of musiccaps-public.csv -> test set that contains a clip if the column is True."""
 
 
 def read_musiccaps(path: Path, extension: str = "wav") -> Source:

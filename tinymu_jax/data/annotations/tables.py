@@ -72,7 +72,7 @@ class TableRow:
         return items
 
     def time_span(self, start: str, end: str) -> tuple[float | None, float | None]:
-        """Returns the times in seconds in two columns, given by name; None for an empty field.
+        """Returns the row's start and end in seconds from two columns; None for an empty field.
 
         Raises:
             InputError: a time is not a number from 0 on, or the end is not after the start.
@@ -181,7 +181,7 @@ def to_rows(
 
 
 def unique_clips(clips: Iterable[tuple[TableRow, AnnotatedClip]]) -> list[AnnotatedClip]:
-    """Returns the clips from (table row, clip) pairs; raises an error if a clip is repeated.
+    """Returns the clips of (table row, clip) pairs after checking that no clip is repeated.
 
     Raises:
         InputError: two clips from different lines have the same identifier or file.

@@ -65,7 +65,7 @@ def question_mix(config: SynthesisConfig) -> QuestionMix:
 def draw_clip_facts(
     config: SynthesisConfig, number: int, text: bool = False
 ) -> tuple[Facts, np.random.Generator]:
-    """Draws the facts of clip or text `number`; returns them and the generator for its content."""
+    """Draws the facts of a clip or text; returns them and the generator for sound and questions."""
     rng = np.random.default_rng([config.seed, int(config.held_out), int(text), number])
     return draw_facts(rng, config.held_out, config.timbre, _extra(config, text)), rng
 
