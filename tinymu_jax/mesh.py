@@ -174,7 +174,7 @@ def local_block_ids(mesh: Mesh, blocks: int, accumulate: int = 1) -> list[int]:
 
 
 def device_put_tree(tree: Any, shardings: Any) -> Any:
-    """Puts a tree, which every process must hold, onto the devices; each gets only its shards."""
+    """Puts a tree that every process holds onto the devices; a device gets only its shards."""
     return jax.tree.map(
         lambda x, to: jax.make_array_from_callback(x.shape, to, lambda part: np.asarray(x[part])),
         tree,

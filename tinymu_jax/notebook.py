@@ -109,7 +109,7 @@ def label_by_folder(folder: str | Path, path: str | Path) -> Path:
     """Writes a csv of recordings, each labelled by its subfolder's name; returns the csv's path.
 
     Raises:
-        InputError: there are no recordings, or one is not in a subfolder.
+        InputError: there are no recordings, or a recording is not in a subfolder.
     """
     rows = [("file", "label")]
     for recording in list_audio_files(folder):

@@ -122,13 +122,13 @@ class PackedRows(NamedTuple):
     positions: Int[Array | np.ndarray, "*blocks rows T"]
     """Position ids for RoPE; at audio positions also the index of the clip's audio vector."""
     group: Int[Array | np.ndarray, "*blocks rows T"]
-    """Number of the position's group in the row, from 1; 0 for padding."""
+    """Index, from 1, of the position's group in the row; 0 for padding."""
     question: Int[Array | np.ndarray, "*blocks rows T"]
-    """Number of the position's question in the group, from 1; 0 if all questions share it."""
+    """Index, from 1, of the position's question in the group; 0 if all questions share it."""
     key_mask: Bool[Array | np.ndarray, "*blocks rows T"]
     """True at positions that later positions may attend to: not at pad tokens and padding."""
     option: Int[Array | np.ndarray, "*blocks rows T"] | None = None
-    """Number of the position's answer option in the question, from 1; 0 if all options share it.
+    """Index, from 1, of the position's answer option in the question; 0 if all options share it.
     None if no question has several options."""
 
 

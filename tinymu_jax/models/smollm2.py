@@ -73,7 +73,10 @@ def rotate(
 
 
 class Attention(nn.Module):
-    """Grouped-query attention; returns its output and the updated cache, or new keys and values."""
+    """Grouped-query attention; returns its output and the updated key/value cache.
+
+    If `cache` is None, the second result contains the new keys and values.
+    """
 
     config: SmolLM2Config
 
@@ -130,7 +133,7 @@ class GatedMlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """A pre-norm decoder layer; returns its output and the updated cache or new keys and values."""
+    """A pre-norm decoder layer; returns its output and the second result of `Attention`."""
 
     config: SmolLM2Config
 

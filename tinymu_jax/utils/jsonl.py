@@ -57,7 +57,7 @@ class JsonlLog(Generic[Record]):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Creates the file or removes its incomplete last line, and locks it for `append`.
+        """Locks the file for `append`; creates the file, or removes its incomplete last line.
 
         Raises:
             InputError: another process has locked the file, or the file cannot be written.

@@ -132,7 +132,7 @@ class Verified(NamedTuple):
 
 
 def check_converted(source: Path, folder: Path, probe: Path | None = None) -> Verified:
-    """Converts a checkpoint folder's weights back and compares them with their source bit for bit.
+    """Converts a checkpoint folder's weights back and compares them bit for bit with the source.
 
     Args:
         source: the file or folder that was converted.

@@ -94,7 +94,7 @@ def _check_kind(sizes: Mapping[str, Any], where: str | Path) -> None:
 def config_from_sizes(sizes: Mapping[str, Any], where: str | Path) -> SmolLM2Config:
     """Returns the config of a decoder whose sizes are given under transformers' names.
 
-    Missing values of `head_dim`, `rope_theta` and `rms_norm_eps` are filled in.
+    Missing values of `head_dim`, `rope_theta` and `rms_norm_eps` get defaults.
 
     Raises:
         InputError: another size is missing, or the architecture differs from SmolLM2's.

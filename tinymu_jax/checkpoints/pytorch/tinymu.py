@@ -109,7 +109,7 @@ def is_tinymu(content: object) -> bool:
 
 
 def _read_description(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the published config from the yaml beside a checkpoint, or else from its content."""
+    """Returns the published config from the yaml beside a checkpoint, or else from `content`."""
     sidecar = path.with_suffix(".yaml")
     if not exists(sidecar):
         config = content.get("config")

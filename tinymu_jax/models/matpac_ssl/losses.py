@@ -47,7 +47,7 @@ def class_losses(
     teacher: Float[Array, "C masked classes"],
     temperature: float,
 ) -> Float[Array, "C masked"]:
-    """Returns the cross-entropy between the teacher's and the student's classes for each patch.
+    """Returns each patch's cross-entropy between teacher's and student's class probabilities.
 
     Args:
         student: class logits of the student.

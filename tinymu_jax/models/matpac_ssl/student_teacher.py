@@ -209,7 +209,7 @@ def _init_teacher(config: SelfSupervisedConfig, last: Tree, seed: int) -> Teache
 
 
 def init_student_and_teacher(config: SelfSupervisedConfig, seed: int) -> Tree:
-    """Returns the initial student and teacher as one tree, in the form of a checkpoint."""
+    """Returns the initial student and teacher as one tree, as a checkpoint stores them."""
     params = init_params(config, seed)
     return {**params, **init_teacher(config, params, seed)._asdict()}
 
