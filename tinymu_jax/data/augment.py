@@ -118,7 +118,7 @@ def gain(samples: Float32[np.ndarray, "n"], decibels: float) -> Float32[np.ndarr
 
 
 def stretch(samples: Float32[np.ndarray, "n"], rate: float) -> Float32[np.ndarray, "n"]:
-    """Speeds a waveform up by a factor at constant pitch, then cuts or pads it to its old length."""
+    """Speeds a waveform up by a factor at constant pitch; cuts or pads it to its old length."""
     played = _effects().time_stretch(samples, rate=rate, n_fft=_frame(samples))[: len(samples)]
     return np.pad(played, (0, len(samples) - len(played)))
 

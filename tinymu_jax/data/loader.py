@@ -130,7 +130,10 @@ class PackedBatches:
         return jax.tree.map(lambda *parts: np.stack(parts), *blocks)
 
     def _block(self, number: int) -> Batch:
-        """Reads block `number` of the run, without axis N; the block is empty if the plan has ended."""
+        """Reads block `number` of the run, without axis N.
+
+        A block after the end of the plan is empty.
+        """
         plan, packing = self.plan, self.packing
         entries = plan.entries(number)
         groups = plan.group[entries].tolist()

@@ -47,7 +47,7 @@ class QuestionGroups(NamedTuple):
 
 
 class BlockCounts(NamedTuple):
-    """Numbers of questions, slots, labels and clips in several blocks together, without padding."""
+    """Total contents of several blocks, not counting padding."""
 
     questions: int
     slots: int

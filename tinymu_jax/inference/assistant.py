@@ -250,9 +250,10 @@ class Assistant:
         names: Sequence[str] | None = None,
         prior: bool = True,
     ) -> list[OptionScore]:
-        """Returns log-likelihoods and probabilities of options, given as token ids without end token.
+        """Returns log-likelihoods and probabilities of options that are given as token ids.
 
-        `names` are the options' names in the result; by default, each option's token ids as text.
+        `options` have no end tokens. `names` are the options' names in the result; by default, each
+        option's token ids as text.
         """
         if not options or not all(map(len, options)):
             raise InputError("an option has no tokens: give each at least one")

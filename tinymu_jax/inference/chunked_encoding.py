@@ -204,7 +204,10 @@ def _padded_length(length: int, config: MatpacConfig) -> int:
 def _batch_rows(
     rows: Sequence[_Row], columns: Sequence[Columns], length: int, config: MatpacConfig
 ) -> tuple[np.ndarray, ...]:
-    """Stacks rows, padded to `length` columns and a power of 2 rows, as arrays for `encode_rows`."""
+    """Stacks rows as arrays for `encode_rows`, padded to `length` columns.
+
+    The number of rows is padded to a power of 2.
+    """
     count = 1 << (len(rows) - 1).bit_length()
     samples = np.zeros((count, length, column_samples(config.patch_size)), np.float32)
     num_frames, start, stop = np.zeros((count, length), np.int32), *np.zeros((2, count, 1), int)

@@ -224,7 +224,7 @@ class _Run:
             self.options[index] = [(*option, engine.config.end_token) for option in options]
 
     def add(self, audio: EncodedAudio | InputError, indices: Sequence[int]) -> None:
-        """Adds the requests about one recording, and computes the batches that are now full."""
+        """Queues the requests about one recording, and answers the batches that are full."""
         if isinstance(audio, InputError):
             self.errors |= dict.fromkeys(indices, audio)
             return
@@ -244,7 +244,7 @@ class _Run:
                 self._generate(self.queues.pop(size))
 
     def finish(self) -> list[Response | InputError]:
-        """Computes the batches that are not full; returns the response or error of each request."""
+        """Answers all queued requests; returns the response or error of each request."""
         self._take_scores(self.scorer.finish())
         # Waiting requests of different tasks, sorted by prompt length, share batches.
         sizes = sorted(self.queues, key=lambda size: (size[1], size[0]))

@@ -148,7 +148,7 @@ class OptionScorer:
     """Packs option sets into rows, and scores the options when enough sets wait to fill rows."""
 
     def __init__(self, params: Any, config: TinyMUConfig, mesh: Mesh | None = None) -> None:
-        """Builds a scorer for a model with parameters `params`, replicated on `mesh` if given."""
+        """Builds a scorer for a model whose parameters are replicated on `mesh` (if given)."""
         self.params, self.config, self.mesh = params, config, mesh
         self._num_shards = (
             1 if mesh is None else mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]
@@ -226,7 +226,7 @@ class OptionScorer:
 
 
 def _row_audio(rows: Sequence[Sequence[_Group]], clips: int) -> Float[Array, "N C A D"]:
-    """Stacks the audio vectors of each row's groups, padded to `clips` groups with any audio."""
+    """Stacks the audio vectors of each row's groups; pads each row to `clips` groups."""
     audio = [group.audio for row in rows for group in row]
     padded = [
         row[clip].audio if clip < len(row) else audio[0] for row in rows for clip in range(clips)

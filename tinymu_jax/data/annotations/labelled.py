@@ -50,7 +50,7 @@ class LabelledSet(NamedTuple):
         return [] if names <= set(SPLITS) else sorted(names)
 
     def targets(self) -> tuple[Bool[np.ndarray, "R classes"], Bool[np.ndarray, "R classes"]]:
-        """Returns the multi-hot labels of the R recordings, and a mask that is True where known."""
+        """Returns the multi-hot labels of the R recordings, and a mask of the known labels."""
         index = {name: number for number, name in enumerate(self.classes)}
         targets = np.zeros((len(self.clips), len(index)), bool)
         known = np.ones_like(targets)

@@ -60,7 +60,7 @@ class TableRow:
         return value
 
     def python_list(self, column: str, kind: type) -> list[Any]:
-        """Parses a Python list in a column; raises `InputError` unless all items are a `kind`."""
+        """Parses a Python list in a column; raises `InputError` if an item is no `kind`."""
         text = self.text(column)
         try:
             items = ast.literal_eval(text)
