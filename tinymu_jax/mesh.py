@@ -67,7 +67,7 @@ def weight_shardings(
 ) -> dict[str, NamedSharding]:
     """Returns the sharding of each weight of a tree, by path.
 
-    Matrices are sharded; vectors are replicated, since gathering them costs more than storing them.
+    Matrices are sharded; vectors are replicated, since gathering costs more than storing a vector.
 
     Args:
         shapes: tree of weights, or a part of the tree; its leaves need a `shape`.

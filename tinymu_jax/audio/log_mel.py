@@ -29,7 +29,7 @@ def hann_window() -> Float32[np.ndarray, "400"]:
 
 @lru_cache(maxsize=1)
 def mel_filterbank() -> Float32[np.ndarray, "201 80"]:
-    """Returns the Slaney mel filterbank from 50 to 8000 Hz, whose bands have equal areas.
+    """Returns the Slaney mel filterbank from 50 to 8000 Hz; all bands have equal areas.
 
     The float32 operations are in torchaudio's order, so that the filterbank equals the filterbank
     in the published checkpoints bit for bit.

@@ -101,7 +101,7 @@ def comparison_length(questions: Sequence[PackedQuestion], config: TinyMUConfig)
 
 
 def _shared_prompt_length(questions: Sequence[PackedQuestion]) -> int:
-    """Returns the length of the longest common prefix of the prompts without their last tokens."""
+    """Returns the length of the prompts' longest common prefix that excludes every last token."""
     return common_prefix_length([question.prompt[:-1] for question in questions])
 
 

@@ -1,4 +1,4 @@
-"""The teacher of pre-training: its moving averages, and the schedules of their rates."""
+"""The moving averages of the teacher in pre-training, and the schedules of the averages' rates."""
 
 import math
 from typing import NamedTuple
