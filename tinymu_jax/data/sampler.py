@@ -47,7 +47,7 @@ class QuestionGroups(NamedTuple):
 
 
 class BlockCounts(NamedTuple):
-    """Total contents of several blocks, not counting padding."""
+    """Totals of several blocks, not counting padding: questions, slots, labels and clips."""
 
     questions: int
     slots: int
@@ -58,7 +58,7 @@ class BlockCounts(NamedTuple):
 
 
 class PackingPlan(NamedTuple):
-    """The packing of all epochs into B blocks: N entries, each of which puts a group into a row."""
+    """The packing of all epochs into B blocks: N entries, each of a group and its row."""
 
     groups: QuestionGroups
     group: Int[np.ndarray, "N"]
@@ -74,7 +74,7 @@ class PackingPlan(NamedTuple):
         return len(self.start) - 1
 
     def entries(self, first: int, stop: int | None = None) -> slice:
-        """Returns the slice of the entries in blocks `first` to `stop - 1`, by default in one block."""
+        """Returns the slice of the entries in blocks `first` to `stop - 1` (default: `first`)."""
         stop = first + 1 if stop is None else stop
         return slice(*(self.start[min(number, self.num_blocks)] for number in (first, stop)))
 

@@ -35,7 +35,7 @@ class AudioCache:
     """Encodes recordings to audio vectors, and caches the vectors of the latest recordings."""
 
     def __init__(self, config: TinyMUConfig, params: Any, mesh: Mesh | None = None) -> None:
-        """Builds an empty cache for a model whose parameters are replicated on `mesh` (if given)."""
+        """Builds an empty cache of a model; `params` are replicated on a mesh if given."""
         self.config, self.params, self.mesh = config, params, mesh
         self._cached: dict[Any, EncodedAudio] = {}
 

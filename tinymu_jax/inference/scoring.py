@@ -148,7 +148,7 @@ class OptionScorer:
     """Packs option sets into rows, and scores the options when enough sets wait to fill rows."""
 
     def __init__(self, params: Any, config: TinyMUConfig, mesh: Mesh | None = None) -> None:
-        """Builds a scorer for a model whose parameters are replicated on `mesh` (if given)."""
+        """Builds a scorer for a model; `params` are replicated on the mesh if one is given."""
         self.params, self.config, self.mesh = params, config, mesh
         self._num_shards = (
             1 if mesh is None else mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]
