@@ -116,7 +116,7 @@ class ComputeConfig:
     blocks: int = 1
     """Batch size: number of blocks per step, a multiple of the number of data-parallel devices."""
     grad_accum_steps: int = 1
-    """Gradient accumulation: number of parts of a batch, which does not change the result."""
+    """Gradient accumulation: number of parts to split a batch into, with the same result."""
     encoder_dtype: ComputeDtype = "float32"
     """Dtype of the encoder's matmuls, and in pre-training of all matmuls; bfloat16 accumulates in
     float32. Parameters and optimizer state are always float32."""
@@ -155,7 +155,7 @@ class LoopConfig:
     wandb: str | None = None
     """Weights & Biases project to log to; needs the wandb package."""
     stop_after: int | None = None
-    """Step after which the run saves a checkpoint and stops, as after a SIGTERM; None: its last."""
+    """Step after which the run saves and stops, as after a SIGTERM; None: the run's last step."""
     profile_start: int | None = None
     """First step that jax's profiler records, in the subfolder `profile` of the run's folder; None:
     no profile."""

@@ -65,7 +65,7 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
 
     Args:
         config: the run's config.
-        resume: whether to continue a run in `config.output` from its latest checkpoint.
+        resume: whether to continue the run in `config.output`, if any, at its latest checkpoint.
         devices: the devices to train on; default: all.
 
     Raises:
@@ -241,7 +241,7 @@ def export(
     which: str = "best",
     dtype: Literal["float32", "float16"] = "float32",
 ) -> int:
-    """Writes the model of a run, as of one of the run's checkpoints, to a checkpoint folder.
+    """Converts one of a run's checkpoints into a model and writes it to a checkpoint folder.
 
     Args:
         folder: the run's folder; the run may still be training.

@@ -82,8 +82,8 @@ def make_train_step(
     Args:
         loss_fn: the loss to minimize.
         optimizer: the optimizer of the trained parameters.
-        grad_accum_steps: number of consecutive parts in which a batch is computed. The gradient is
-            divided by the number of targets of the whole batch, so that the result is the same.
+        grad_accum_steps: number of consecutive parts in which a batch is computed. Sums over
+            the parts are divided once at the end: the result does not depend on their number.
         seed: the seed of dropout; None disables dropout.
         post_update: the function that updates `aux_state` from the state before the step.
     """

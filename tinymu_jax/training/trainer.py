@@ -21,8 +21,8 @@ from tinymu_jax.utils.progress import ProgressDisplay
 
 FAULT_FILE = "not_finite.json"
 UNHEALTHY_LOGS = 3
-"""Number of consecutive logged steps with a problem that gives a warning. The first steps of a run
-often have a problem."""
+"""Number of consecutive logged steps with a problem after which a warning is printed. The first
+steps of a run often have a problem."""
 
 
 class TrainResult(NamedTuple):

@@ -172,7 +172,7 @@ def _index(values: Iterable[Iterable[str]]) -> dict[str, list[int]]:
 def _name_finder(
     contents: Iterable[frozenset[str]], names_of: Callable[..., frozenset[str]]
 ) -> Callable[..., list[tuple[int, str]]]:
-    """Returns a cached function that searches the names that `names_of` finds in test sets.
+    """Returns a cached function that looks up the results of `names_of` in the test sets.
 
     `contents` has the names in each test set. The function takes the arguments of `names_of`, and
     returns a pair for each match: the index of the test set, and the name.

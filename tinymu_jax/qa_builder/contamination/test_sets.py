@@ -33,7 +33,7 @@ QUESTION_FIELDS = ("audio", "question", "choices", "answer")
 JAMENDO_DATASETS = ("jamendo", "songdescriber", "sdd", "muchomusic")
 """A data set has Jamendo track ids if its name, letters only, contains one of these."""
 OTHER_NUMBERS = ("fma", "freemusicarchive", "magnatagatune")
-"""A data set has other numbers if its name, letters only, begins with one of these."""
+"""A data set has no Jamendo ids if its name, letters only, begins with one of these."""
 MIN_DIGITS = 6
 """Minimum number of digits with which a file name in other data sets is a Jamendo track id."""
 UNKNOWN_ARTISTS = frozenset(

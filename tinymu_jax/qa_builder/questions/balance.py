@@ -22,7 +22,7 @@ Stratum = tuple[str, int]
 
 
 def cap_per_clip(items: Iterable[QAItem], config: BuildConfig) -> list[QAItem]:
-    """Selects from a clip's candidates, for each format, at most the configured number."""
+    """Returns a clip's candidates, at most the configured number of each format."""
     limits = {
         CAPTIONING: config.max_captions_per_clip,
         QA: config.max_open_per_clip,

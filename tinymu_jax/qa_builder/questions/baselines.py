@@ -47,7 +47,7 @@ def _most_often_right(asked: Sequence[QAItem], right: Sequence[int]) -> float:
 
 
 def yes_rates(items: Sequence[QAItem]) -> tuple[float | None, dict[str, tuple[int, float]]]:
-    """Returns the share of yes over all questions; and (questions, share) for each frequent tag."""
+    """Returns the share of yes in all yes/no questions; and (questions, share) by frequent tag."""
     by_tag: dict[str, list[bool]] = {}
     for item in items:
         if item.task == YES_NO and item.tags:

@@ -36,7 +36,7 @@ often as it is a wrong option."""
 LENGTH_TOLERANCE = 0.3
 """Maximum relative difference in length between a distractor and the right option."""
 MIN_LIFT = 2.0
-"""Two tags go together if clips with both are this many times as frequent as by chance, or more."""
+"""Minimum ratio of observed to expected clips with both of two tags that go together."""
 MIN_COOCCURRENCES = 3
 """Minimum number of clips with both of two tags that go together."""
 CAPTIONED_CATEGORIES = ("instrument", "tempo", "voice")

@@ -15,8 +15,8 @@ clips too often lack tags that apply to them."""
 INDEPENDENT_CATEGORIES = ("voice",)
 """Categories in which one label may combine independent tags ("male rap")."""
 MIN_EXPECTED = 3.0
-"""Minimum number of clips that would have both of two tags if the tags were independent. Otherwise,
-it proves nothing that no clip has both tags."""
+"""Minimum number of clips that would have both of two tags if the tags were independent. With
+fewer expected clips, the lack of clips with both tags is no evidence."""
 
 
 class Negative(NamedTuple):
@@ -34,7 +34,8 @@ def is_unrelated(clip: AnnotatedClip, tag: Tag, vocabulary: Vocabulary) -> bool:
     """Returns whether nothing in a clip's annotations suggests that a tag applies to the clip.
 
     The tag is not related to a tag of the clip, is not ambiguous and is not named in a caption. Nor
-    does any label mean both this tag and a tag of the clip: a drum kit may include a snare drum.
+    does any label mean both this tag and one of the clip's tags from the same category; this is not
+    required in `INDEPENDENT_CATEGORIES`.
     """
     tags = flatten_tags(clip.tags)
     related = any(vocabulary.related(tag, other) for other in tags)

@@ -7,7 +7,7 @@ name       name of the tag; for "denial", names of tags, separated by "|"
 parents    names of broader tags of the same category, separated by "|"
 synonyms   labels that mean the tag, separated by "|"; several tags may have the same label
 group      "yes": no question asks about the tag, which only groups others (optional column)
-phrase     wording of the tag in a sentence, if not by the rule of its category (optional column)
+phrase     wording of the tag in a sentence, if its category's rule is wrong (optional column)
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +41,7 @@ class LabelMeaning(NamedTuple):
     denied: tuple[Tag, ...] = ()
     """Tags that the recording does not have."""
     only: bool = False
-    """Whether the label says that no other instrument plays than the recording's labels name."""
+    """Whether the label says that only the instruments in the recording's labels play."""
     ignored: bool = False
     """Whether no question can ask about the label: recording quality, video, non-musical words."""
 

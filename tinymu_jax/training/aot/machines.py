@@ -92,7 +92,7 @@ def model_of(config: TrainConfig) -> TinyMUConfig:
 
 
 def forecast_machine(machine: Machine) -> Plan:
-    """Predicts memory and speed of fine-tuning on a machine, for TPUs from a compiled program.
+    """Predicts a machine's memory use and speed: for TPUs by compiling, for GPUs by estimates.
 
     Raises:
         InputError: the topology is unknown, its memory is too small, or libtpu is not installed.

@@ -30,13 +30,13 @@ ALWAYS_FROZEN = r"encoder/log_mel/.*"
 
 
 def freeze_unused(optim: OptimConfig, model: SelfSupervisedConfig) -> OptimConfig:
-    """Returns the optimizer's config, with all parameters that get no gradient frozen, too."""
+    """Adds all parameters that get no gradient to `optim.frozen_params`; returns the new config."""
     unused = f"|{UNUSED}" if model.predictor.hypotheses > 1 else ""
     return replace(optim, frozen_params=f"{optim.frozen_params}|{ALWAYS_FROZEN}{unused}")
 
 
 class PretrainTask(TrainTask):
-    """Trains a student encoder to predict the outputs of a teacher, a moving average of itself."""
+    """Trains a student encoder to predict the outputs of its moving average, the teacher."""
 
     unit = "crops"
 
@@ -82,7 +82,7 @@ class PretrainTask(TrainTask):
         )
 
     def check_trained(self, trained: Tree) -> None:
-        """Raises an `InputError` if a parameter is frozen of which the teacher is an average."""
+        """Raises an `InputError` if a student parameter that the teacher averages is frozen."""
         trained_paths = {path for path, _ in flatten(trained)}
         for path, _ in flatten(self.teacher_state.teacher):
             if path not in trained_paths:
@@ -117,7 +117,7 @@ class PretrainTask(TrainTask):
 
 
 def pretraining_loss(config: SelfSupervisedConfig, seed: int) -> LossFn:
-    """Returns a loss function: the weighted sum of prediction and class loss of masked patches.
+    """Returns a loss function: a weighted sum of prediction and class loss over masked patches.
 
     Args:
         config: the model's config, with the weight of the class loss.

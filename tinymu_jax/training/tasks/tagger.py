@@ -134,7 +134,7 @@ class LinearHeadTask(TrainTask):
 
 
 def add_label_head(params: Mapping[str, Any], model: TinyMUConfig, labels: str | Path) -> Tree:
-    """Adds a head of zeros, with an output for each value of each category in a csv of labels."""
+    """Returns `params` with a head of zeros for all values of the categories in a csv of labels."""
     outputs = sum(map(len, read_label_table(labels).categories.values()))
     head = {
         "kernel": np.zeros((model.encoder.output_width, outputs), np.float32),
@@ -329,7 +329,7 @@ class TagTask(LinearHeadTask):
     def post_update(
         self, state: TrainState, aux: NormStats, num_targets: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
-        """Returns the state with updated BatchNorm statistics; like torch, with unbiased variances."""
+        """Updates BatchNorm's running statistics in the state; like torch, unbiases variances."""
         mean, variance, steps = state.aux_state
         unbiased = aux.variance * (num_targets / (num_targets - 1))
         keep = 1 - MOMENTUM
