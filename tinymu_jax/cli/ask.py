@@ -192,7 +192,7 @@ class Embed:
         return targets
 
     def _embed(self, model: Any, recording: str, target: Path) -> None:
-        """Embeds a recording, writes the embeddings to `target` and, if asked, a plot beside it."""
+        """Embeds a recording and writes the embeddings to `target`; also plots it if asked to."""
         import numpy as np
 
         from tinymu_jax.audio.load import read_clip

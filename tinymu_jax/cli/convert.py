@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 class FromTorch:
     """Convert a PyTorch checkpoint to a checkpoint folder; PyTorch need not be installed.
 
-    Reads a published TinyMU .pt (with its yaml and, for other sizes, a json beside it), a MATPAC or
-    MATPAC++ .pt (also a pre-training checkpoint with its teachers), or a SmolLM2 folder. Writes the
-    folder with a model card, converts it back, and compares the weights with the source bit for
-    bit.
+    Reads a published TinyMU .pt (with its yaml and, for unpublished sizes, a json beside it), a
+    MATPAC or MATPAC++ .pt (also a pre-training checkpoint with its teachers), or a SmolLM2 folder.
+    Writes the folder with a model card, converts it back, and compares the weights with the source
+    bit for bit.
     """
 
     source: tyro.conf.Positional[Path]
@@ -90,7 +90,7 @@ class FromTorch:
 class ToTorch:
     """Convert a checkpoint to a PyTorch checkpoint; PyTorch need not be installed.
 
-    A TinyMU becomes a .pt that the original code loads strictly, with its yaml and, for other
+    A TinyMU becomes a .pt that the original code loads strictly, with its yaml and, for unpublished
     sizes, a json; or a .safetensors file with the same keys. A MATPAC encoder or a pre-training
     checkpoint becomes a .pt in the published format; a decoder alone becomes a SmolLM2 folder. The
     result is read again and compared with the checkpoint bit for bit.
@@ -134,7 +134,7 @@ class ToTorch:
             raise InputError(f"{self.output}: name a file that ends in .pt or .safetensors")
 
     def _check_folder(self) -> None:
-        """Raises `InputError` if the output folder holds anything but a decoder."""
+        """Raises `InputError` if the output is a file or the checkpoint, or holds other files."""
         if exists(self.output) and not self.output.is_dir():
             raise InputError(f"{self.output}: is a file; a decoder is written to a folder")
         if self.output.resolve() == Path(self.checkpoint).resolve():

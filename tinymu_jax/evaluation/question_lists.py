@@ -261,7 +261,7 @@ def _choice(question: ListQuestion, answer: str) -> int | None:
 
 
 def _scores(task: str, answers: Answers[ListQuestion]) -> dict[str, QuestionScores]:
-    """Returns all questions' scores by each metric of a task; NaN for questions of other tasks."""
+    """Returns the scores of all questions by a task's metrics; NaN for questions of other tasks."""
     questions, texts = answers.items, answers.texts
     numbers = [number for number, question in enumerate(questions) if question.task == task]
     if task in TITLES:
@@ -384,7 +384,7 @@ def _confusion(task: str, answers: Answers[ListQuestion]) -> Confusion:
 def _worst(
     answers: Answers[ListQuestion], scores: Mapping[str, Mapping[str, Float[np.ndarray, "Q"]]]
 ) -> list[Example]:
-    """Returns wrong answers and answers with low ROUGE-L as examples, one of each task in turn."""
+    """Returns as examples wrong answers, and answers with low ROUGE-L, taking tasks in turn."""
     by_task = []
     for task, columns in scores.items():
         score = columns[ACCURACY if task in TITLES else ROUGE_L]

@@ -167,7 +167,7 @@ def bert_score_f1(
 
 
 def _cached_model() -> Path | None:
-    """Returns the folder of BERTScore's language model in the hub's local cache, if it is there."""
+    """Returns the folder of BERTScore's language model in the hub's local cache; None if absent."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -185,7 +185,7 @@ def normalize_words(text: str) -> str:
 
 
 def exact_match(texts: Sequence[str], references: References) -> Scores:
-    """Returns 1 for each text with the same normalized words as one of its references, else 0.
+    """Returns 1 for each text whose normalized words equal a reference's words, else 0.
 
     A text without words gets 0.
     """

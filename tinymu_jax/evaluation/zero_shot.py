@@ -117,7 +117,7 @@ def read_recordings(
 
 
 def recordings_to_test(dataset: LabelledSet, all_splits: bool = False) -> list[LabelledClip]:
-    """Returns the recordings of a data set's test split; of a data set in folds, all recordings.
+    """Returns the recordings of a data set's test split, or all recordings if it has folds.
 
     Args:
         dataset: a data set with splits or folds.

@@ -131,7 +131,7 @@ def _read_jsonl(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]
 
 
 def _from_record(record: Mapping[str, Any], audio: Path, where: str) -> ChoiceQuestion:
-    """Converts a JSON object with the keys `FIELDS` to a question; `where` is its place."""
+    """Converts a JSON object with the keys `FIELDS` to a question; errors begin with `where`."""
     name, text, choices, answer = (record[field] for field in FIELDS)
     texts = [name, text, *choices] if isinstance(choices, list) else [None]
     if not all(isinstance(value, str) for value in texts):

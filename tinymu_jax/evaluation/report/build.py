@@ -137,7 +137,10 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:
-    """Converts plain json to the type `kind`; an `InputError` for another type names `where`."""
+    """Converts plain json to the type `kind`.
+
+    Raises `InputError` if the json has another type; the error names its place, `where`.
+    """
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return None if value is None else _from_json(inside[0], value, where)

@@ -83,11 +83,10 @@ def by_title(group: Group, parts: Sequence[Sequence[Titled]]) -> list[list[tuple
 
 
 def merge_radars(group: Group) -> list[MergedRadar]:
-    """Merges the radar charts of all checkpoints, so that each title has one chart.
+    """Merges the radar charts of all checkpoints: charts with the same title become one chart.
 
-    Baselines with equal values are drawn once. If several checkpoints are compared, and a chart of
-    one has several series beside baselines, each series gets its own chart with one line per
-    checkpoint.
+    Baselines with equal values are drawn once. If several checkpoints are compared, and a chart has
+    several series beside baselines, each series gets its own chart with one line per checkpoint.
     """
     titled = by_title(group, [result.radars for result in group.results])
     return [merged for radars in titled for merged in _merge(radars, group.is_comparison)]

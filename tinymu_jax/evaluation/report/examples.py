@@ -72,7 +72,7 @@ def marked_options(example: Example) -> list[Option]:
 
 
 def _named_option(text: str, options: Sequence[str]) -> int | None:
-    """Returns the index of the option that an answer names by words or letter, or None."""
+    """Returns the index of the option that an answer names by words or letter; None if none."""
     text, options = _normalize(text), [_normalize(option) for option in options]
     if text in options:
         return options.index(text)

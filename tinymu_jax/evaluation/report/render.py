@@ -156,7 +156,7 @@ def _headline(group: Group, draw: Draw) -> Panel:
 
 
 def _table(tables: Sequence[tuple[str, Table]], is_comparison: bool, draw: Draw) -> Panel:
-    """Returns a panel with one table, merged from all checkpoints' tables, and its bar chart."""
+    """Merges the tables of all checkpoints; returns a panel of the table and its bar chart."""
     panel = Panel(tables[0][1].title, merge_tables(tables, is_comparison))
     columns, rows = align_tables([table for _, table in tables])
     if not is_comparison:

@@ -46,7 +46,7 @@ def legend(groups: Sequence[Group]) -> str:
 
 
 def notices(groups: Sequence[Group]) -> list[str]:
-    """Returns all notices, prefixed by evaluation and checkpoint if the report has several."""
+    """Returns all notices; names the evaluation and the checkpoint if the report has several."""
     lines = []
     for group in groups:
         for name, result in zip(group.names, group.results, strict=True):
@@ -99,8 +99,8 @@ def _difference(first: Metric | None, second: Metric | None) -> Cell:
 def align_tables(tables: Sequence[Table]) -> tuple[list[str], dict[str, list[list[Metric | None]]]]:
     """Aligns tables by the names of their rows and columns.
 
-    Returns the names of all columns, and a mapping from each row's name to a list per column, which
-    has one metric or None per table.
+    Returns the names of all columns, and a mapping from each row's name to its metrics: a list
+    per column, with one metric or None per table.
     """
     columns = union(table.columns for table in tables)
     by_row = [
@@ -211,7 +211,7 @@ def confusion_grid(matrix: Confusion) -> Grid:
 
 
 def mistakes_grid(matrix: Confusion) -> Grid:
-    """Formats the most frequent mistakes of a confusion matrix as a table, a row for each."""
+    """Formats the most frequent mistakes of a confusion matrix as a table, one mistake per row."""
     mistakes = sorted(
         (-count, row, column)
         for row, counts in enumerate(matrix.counts)

@@ -85,7 +85,7 @@ def match_caption_facts(
 ) -> list[FormatScore]:
     """Returns a baseline's scores; a caption is scored on the facts in the model's caption.
 
-    If the baseline's caption gives no value or several values of a fact, a guess is scored.
+    If the baseline's caption states none or several values of a fact, a guess is scored.
 
     Args:
         item: the question.
