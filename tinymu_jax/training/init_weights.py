@@ -125,7 +125,7 @@ def _init_tagger(config: TagConfig) -> Checkpoint:
 
 
 def _init_from_parts(config: TrainConfig) -> Checkpoint:
-    """Returns a TinyMU of the encoder and decoder that `config.init` names; the rest is random."""
+    """Builds a TinyMU from the encoder and decoder in `config.init`; the rest is random."""
     model, init, parts, tokenizer = config.model, config.init, {}, None
     if init.encoder is not None:
         num_frames = model.encoder.num_frames

@@ -63,7 +63,7 @@ def merge_trees(*trees: Mapping[str, Any]) -> Tree:
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Returns the configured optimizer, with its schedule, for a run of `steps` steps."""
+    """Returns the optimizer, including the learning rate schedule, for a run of `steps` steps."""
     # Like torch, optax adds eps to the root of the bias-corrected second moment.
 
     def decayed(params: Tree) -> Tree:

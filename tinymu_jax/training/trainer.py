@@ -89,7 +89,7 @@ class Trainer:
         return TrainResult(state, step, step < self.task.steps)
 
     def _saves(self, step: int) -> bool:
-        """Returns whether a checkpoint is due after a step; one is due after every validation."""
+        """Returns whether a checkpoint is due after a step: regularly, and after each validation."""
         return self._validates(step) or step % self.config.save_every == 0
 
     def _validates(self, step: int) -> bool:
@@ -98,7 +98,7 @@ class Trainer:
         return self.task.validate is not None and due
 
     def _validate_and_save(self, state: TrainState, step: int, stopping: bool) -> None:
-        """Validates the state if that is due and the run is not stopping, and saves it."""
+        """Validates the state, if that is due and the run is not stopping; then saves it."""
         with self.speed.paused():
             metrics: Mapping[str, float] = {}
             if self._validates(step) and not stopping:

@@ -134,7 +134,7 @@ class LLMClient:
         return self._call(self._client.chat.completions.create, _answer_text, **request)
 
     def _call(self, method: Callable[..., Any], read: Callable[[Any], T], **request: Any) -> T:
-        """Sends a request and returns `read(response)`; turns errors into `UnansweredError`s."""
+        """Sends a request and returns `read(response)`; raises `UnansweredError` if this fails."""
         openai = self._openai
         try:
             return read(method(extra_headers=self._headers, **request))

@@ -35,7 +35,7 @@ def choice_baselines(items: Sequence[QAItem]) -> dict[str, float]:
 
 
 def _most_often_right(asked: Sequence[QAItem], right: Sequence[int]) -> float:
-    """Counts right answers of a rule: choose the option that is right in most other questions."""
+    """Counts the right answers of the rule to choose the option right in most other questions."""
     wins = Counter(item.options[place] for item, place in zip(asked, right, strict=True))
     correct = 0.0
     for item, place in zip(asked, right, strict=True):

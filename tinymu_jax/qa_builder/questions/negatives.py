@@ -33,9 +33,9 @@ class Negative(NamedTuple):
 def is_unrelated(clip: AnnotatedClip, tag: Tag, vocabulary: Vocabulary) -> bool:
     """Returns whether nothing in a clip's annotations suggests that a tag applies to the clip.
 
-    The tag is not related to a tag of the clip, is not ambiguous and is not named in a caption. Nor
-    does any label mean both this tag and one of the clip's tags from the same category; this is not
-    required in `INDEPENDENT_CATEGORIES`.
+    The tag is not related to a tag of the clip, is not ambiguous and is not named in a caption.
+    Except in `INDEPENDENT_CATEGORIES`, it also shares no label with a tag of the clip from the same
+    category.
     """
     tags = flatten_tags(clip.tags)
     related = any(vocabulary.related(tag, other) for other in tags)

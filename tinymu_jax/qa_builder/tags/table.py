@@ -64,9 +64,9 @@ def read_table(paths: Iterable[Path]) -> TagTable:
     """Reads and merges tables; a later table may add parents, labels and a phrase to a tag.
 
     Raises:
-        InputError: a file is no csv with these columns; a row has an unknown category, no name, a
-            parent or denied tag that is not in a table, a name that another row of the same file
-            and category has, or a label without a word; or a tag is its own ancestor.
+        InputError: a file is no csv with the columns `COLUMNS`; a row has an unknown category, no
+            name, a parent or denied tag that is not in a table, a name that another row of the same
+            file and category has, or a label without a word; or a tag is its own ancestor.
     """
     rows = [row for path in paths for row in _checked_rows(path)]
     tag_rows = [row for row in rows if row.text("category") in CATEGORIES]

@@ -329,7 +329,7 @@ class TagTask(LinearHeadTask):
     def post_update(
         self, state: TrainState, aux: NormStats, num_targets: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
-        """Updates BatchNorm's running statistics in the state; like torch, unbiases variances."""
+        """Updates BatchNorm's running statistics, with unbiased variances as in torch."""
         mean, variance, steps = state.aux_state
         unbiased = aux.variance * (num_targets / (num_targets - 1))
         keep = 1 - MOMENTUM
