@@ -89,7 +89,7 @@ class Trainer:
         return TrainResult(state, step, step < self.task.steps)
 
     def _saves(self, step: int) -> bool:
-        """Returns whether a checkpoint is due after a step: regularly, and after each validation."""
+        """Returns whether a checkpoint is due after a step; always after a validation."""
         return self._validates(step) or step % self.config.save_every == 0
 
     def _validates(self, step: int) -> bool:
