@@ -66,7 +66,7 @@ class EvalOptions:
                 EvalModel(
                     self.model.checkpoint,
                     cached_engine(model, self.output, self.max_new_tokens, progress),
-                    lambda text: len(model.tokenizer.encode(text)),
+                    lambda text: len(model.engine.prompts.encode_text(text, "the text")),
                     model.config.max_text_tokens,
                     settings | {"max_new_tokens": str(self.max_new_tokens)},
                 )

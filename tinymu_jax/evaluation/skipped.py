@@ -44,7 +44,11 @@ def skip_long_prompts(
     """
     fitting, too_long = [], []
     for item, prompt, name in zip(items, prompts, names, strict=True):
-        length, limit = model.count_tokens(prompt), model.max_prompt_tokens
+        limit = model.max_prompt_tokens
+        try:
+            length = model.count_tokens(prompt)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
         if length <= limit:
             fitting.append(item)
         else:

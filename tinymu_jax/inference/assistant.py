@@ -106,6 +106,8 @@ class Assistant:
             audios = audios * len(prompts)
         if isinstance(prompt, str):
             prompts = prompts * len(audios)
+        if not audios and not prompts:
+            raise InputError("0 recordings and 0 prompts: give at least one of each")
         requests = _pair(audios, prompts)
         return self.engine.ask(
             requests,
@@ -229,7 +231,7 @@ class Assistant:
         **sampling: Any,
     ) -> list[list[int]]:
         """Returns the answer's token ids for each pair of a recording and a prompt of token ids."""
-        requests = _pair(audios, [tuple(prompt) for prompt in prompts])
+        requests = _pair(list(audios), [tuple(prompt) for prompt in prompts])
         responses = self.engine.ask(
             requests, max_new_tokens=max_new_tokens, sampling=Sampling(**sampling)
         )
@@ -255,10 +257,11 @@ class Assistant:
         `options` have no end tokens. `names` are the options' names in the result; by default, each
         option's token ids as text.
         """
-        if not options or not all(map(len, options)):
+        options = [tuple(option) for option in options]
+        if not options or not all(options):
             raise InputError("an option has no tokens: give each at least one")
         names = names or [str(list(option)) for option in options]
-        return self._score(audio, tuple(prompt), [tuple(o) for o in options], names, False, prior)
+        return self._score(audio, tuple(prompt), options, names, False, prior)
 
     def target_logits(
         self, audio: Audio, prompt: Sequence[int], target: Sequence[int]
@@ -333,7 +336,7 @@ def _is_single(audio: Audio | Sequence[Audio]) -> bool:
 
 def _pair(audios: Sequence[Audio], prompts: Sequence[Any]) -> list[Request]:
     """Returns requests, pairing each recording with the prompt at the same position."""
-    if len(audios) != len(prompts) or not audios:
+    if len(audios) != len(prompts):
         raise InputError(
             f"{len(audios)} recordings and {len(prompts)} prompts: give one prompt for all, or "
             "one for each"

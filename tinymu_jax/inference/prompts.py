@@ -52,8 +52,8 @@ class PromptEncoder:
             return tokens[:limit]
         if len(tokens) > limit:
             raise InputError(
-                f"the prompt has {len(tokens)} tokens, the model takes {limit}: shorten it, or cut "
-                "it with --truncate-prompt (truncate_prompt=True)"
+                f"the prompt has {len(tokens)} tokens, the model takes {limit}: shorten it, or "
+                "have ask or score cut it with --truncate-prompt (truncate_prompt=True)"
             )
         return tokens
 

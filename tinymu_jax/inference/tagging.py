@@ -76,7 +76,7 @@ class TagFile:
         self.path = path
         make_folder(path.parent)
         header = ",".join(COLUMNS) + "\n" if path.suffix == ".csv" else ""
-        text = read_text(path, "name another file") if exists(path) else header
+        text = (read_text(path, "name another file") if exists(path) else "") or header
         if not text.startswith(header):
             raise self._no_tags()
         # Text after the last newline is an incomplete line.
