@@ -384,7 +384,7 @@ def _confusion(task: str, answers: Answers[ListQuestion]) -> Confusion:
 def _worst(
     answers: Answers[ListQuestion], scores: Mapping[str, Mapping[str, Float[np.ndarray, "Q"]]]
 ) -> list[Example]:
-    """Returns as examples wrong answers, and answers with low ROUGE-L, taking tasks in turn."""
+    """Picks example answers that are wrong or have a low ROUGE-L, taking tasks in turn."""
     by_task = []
     for task, columns in scores.items():
         score = columns[ACCURACY if task in TITLES else ROUGE_L]

@@ -41,7 +41,10 @@ all cores; several rows would not fit into the CPU's cache."""
 
 
 class Columns(NamedTuple):
-    """The waveform of a clip, cut into A columns of 160 ms, which overlap as log-mel windows do."""
+    """A clip's waveform, cut into columns of 160 ms that overlap as log-mel windows do.
+
+    A is the number of columns.
+    """
 
     samples: Float32[np.ndarray, "A n"]
     num_frames: Int[np.ndarray, "A"]

@@ -29,7 +29,7 @@ class StepCache:
     def get(self, name: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
         """Returns the cached result of a step; None if it was not run with these options."""
         result = self._read(name)
-        return result if result is not None and result["options"] == options else None
+        return result if result is not None and result.get("options") == options else None
 
     def run(
         self,
@@ -59,10 +59,10 @@ class StepCache:
             result["seconds"] = time.monotonic() - start
             write_json(self._path(name), result)
             log(f"{title}: {duration(result['seconds'])}")
-        elif result["options"] != options:
+        elif result.get("options") != options:
             raise InputError(
                 f"{self.folder.parent}: its step {name!r} was run with other options "
-                f"({result['options']}); give them again, or name another --output"
+                f"({result.get('options')}); give them again, or name another --output"
             )
         else:
             log(f"{title}: done before in {duration(result['seconds'])}")

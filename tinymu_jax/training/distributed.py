@@ -119,8 +119,8 @@ def _initialize(cluster: Cluster, timeout: float) -> None:
     if thread.is_alive():
         raise InputError(
             f"{where}: not all processes joined within {timeout:g} s; see the output of each of "
-            "them for one that failed or never started, check that the coordinator's address can "
-            "be reached from all hosts, and start all of them together"
+            "them for one that failed, never started or has the --process-id of another, check that "
+            "the coordinator's address can be reached from all hosts, and start all of them together"
         )
     if errors:
         raise InputError(
@@ -157,7 +157,7 @@ def _named_cluster(
             f"--process-id {process_id} of {num_processes}: give 0 to {num_processes - 1}"
         )
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise InputError(f"--coordinator {coordinator}: give it as host:port")
     return Cluster(coordinator, num_processes, process_id)
 

@@ -122,5 +122,6 @@ def _read_file_tags(path: Path) -> tuple[list[str], list[str]] | None:
             genres = tags["TCON"].genres if "TCON" in tags else [sound.genre]
             artists = tags["TPE1"].text if "TPE1" in tags else [sound.artist]
         return list(filter(None, genres)), list(filter(None, artists))
-    except (OSError, mutagen.MutagenError, soundfile.LibsndfileError):
+    # mutagen also raises IndexError and others for damaged files.
+    except Exception:
         return None

@@ -34,7 +34,7 @@ class LLMClient:
     """Thread-safe chat client for one server.
 
     If the server is unreachable, slow, busy (429) or broken (5xx), the openai package repeats the
-    request, after the time in `Retry-After` or with exponential backoff.
+    request, after the time in `Retry-After` (up to two minutes) or with exponential backoff.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class LLMClient:
 
         Args:
             url: the base URL of the server, usually ending in `/v1`.
-            timeout: the seconds to wait for an answer.
+            timeout: the seconds to wait for each part that the server sends.
             retries: the maximum number of attempts after the first one.
             key_variable: the environment variable that holds the API key; a local server may need
                 no key.

@@ -47,7 +47,10 @@ def _most_often_right(asked: Sequence[QAItem], right: Sequence[int]) -> float:
 
 
 def yes_rates(items: Sequence[QAItem]) -> tuple[float | None, dict[str, tuple[int, float]]]:
-    """Returns the share of yes in all yes/no questions; and (questions, share) by frequent tag."""
+    """Returns the share of yes answers: of all yes/no questions, and by frequent tag.
+
+    Each frequent tag is mapped to its number of yes/no questions and their share of yes.
+    """
     by_tag: dict[str, list[bool]] = {}
     for item in items:
         if item.task == YES_NO and item.tags:

@@ -222,10 +222,11 @@ def normalize_clip(
     """Replaces a clip's labels by tags of the vocabulary.
 
     Unknown labels and labels that are not in `frequent` are dropped. A label that denies a tag also
-    denies the tag's descendants. A tag that is both given and denied is dropped. In the result,
-    dropped tags are ambiguous, and so are tags named by words of dropped labels. A category is
-    exhaustive if the source says so; instruments also if a label says that nothing else plays or
-    sings. A category with a dropped label or an ambiguous tag is not exhaustive.
+    denies the tag's descendants. A tag that is both given and denied is dropped. The result
+    lists each dropped tag, and each tag that a word of a dropped label names, as ambiguous: neither
+    given nor denied. A category is exhaustive if the source says so; the instruments are also
+    exhaustive if a label says that nothing else plays or sings. A category with a dropped label or
+    an ambiguous tag is not exhaustive.
 
     Args:
         clip: the clip, with the labels of its source.
