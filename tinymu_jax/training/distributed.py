@@ -118,9 +118,9 @@ def _initialize(cluster: Cluster, timeout: float) -> None:
     where = f"process {cluster.process_id} of {cluster.num_processes} at {cluster.coordinator}"
     if thread.is_alive():
         raise InputError(
-            f"{where}: not all processes joined within {timeout:g} s; see the output of each of "
-            "them for one that failed, never started or has the --process-id of another, check that "
-            "the coordinator's address can be reached from all hosts, and start all of them together"
+            f"{where}: not all processes joined within {timeout:g} s; see the output of each "
+            "for one that failed, never started or has the --process-id of another, check that "
+            "all hosts can reach the coordinator's address, and start all of them together"
         )
     if errors:
         raise InputError(
