@@ -3,7 +3,7 @@
     tinymu train --config sft_tinymu_t4 --data.train DATA --data.validation HELD_OUT \\
         --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-A batch has about 60 questions (published: 64), in three parts of one row each. A T4 only
+A batch has about 60 questions, in three parts of one row each (published: 64). A T4 only
 emulates bfloat16, which is slower than float32; on an L4 or A10G add
 `--step.encoder-dtype bfloat16 --step.decoder-dtype bfloat16`. With stored embeddings
 (`tinymu data prepare --features embeddings`) the encoder does not run.
