@@ -179,7 +179,7 @@ def test_a_list_is_learnt_by_heart(made, request, tmp_path, capsys, monkeypatch)
     train = ("train", "--config", ROOT / "configs" / "sft_tinymu.py", "--overfit-batch")
     train += ("--data.train", tmp_path / "data", "--init.checkpoint", "nano")
     train += ("--init.encoder", "None", "--init.decoder", "None", "--step.remat", "none")
-    train += ("--steps", 200, "--step.blocks", 1, "--optim.learning-rate", 2e-3)
+    train += ("--steps", 300, "--step.blocks", 1, "--optim.learning-rate", 4e-3)
     train += ("--data.packing.row-length", 512, "--data.packing.rows", 1)
     train += ("--data.packing.max-clips", 8, "--data.packing.max-labels", 256)
     process = subprocess.run(
