@@ -301,11 +301,14 @@ def evaluate_classification(
         np.array([response.log_likelihoods for _, response in answers.answered], np.float64),
         np.array(text_only.log_likelihoods, np.float64),
     )
-    scores, diagrams = {}, {}
-    for rule, choice in classified.by_rule.items():
-        scores[rule] = class_scores(classified.expected, choice.predicted, len(classes))
-        title = f"Calibration, {rule}"
-        diagrams[rule] = calibration(title, choice.confidence, choice.right, config.bins)
+    scores = {
+        rule: class_scores(classified.expected, choice.predicted, len(classes))
+        for rule, choice in classified.by_rule.items()
+    }
+    diagrams = {
+        rule: calibration(f"Calibration, {rule}", choice.confidence, choice.right, config.bins)
+        for rule, choice in classified.by_rule.items()
+    }
     table = _accuracy(classified, answers, scores, diagrams, config.seed)
     headline = dict(zip(table.columns, table.rows[_row_name(OVER_PRIOR)], strict=True))
     headline |= {f"{ACCURACY}, {WITH_PRIOR}": table.rows[_row_name(WITH_PRIOR)][0]}
@@ -328,15 +331,21 @@ def evaluate_classification(
         reliabilities=list(diagrams.values()),
         worst=_worst(classified, answers, texts, prompt),
         published={ACCURACY: published} if dataset.name in PUBLISHED else {},
-        settings={
-            "prompt": prompt,
-            "labels": "; ".join(f"{label}: {text}" for label, text in texts.items()),
-            "split": "all" if config.all_splits or dataset.folds else "test",
-            "probabilities": f"softmax over the labels; {config.bins} bins of equal width",
-            "intervals": interval_note(config.seed),
-            **model.settings,
-        },
+        settings=_settings(prompt, texts, dataset, config) | dict(model.settings),
     )
+
+
+def _settings(
+    prompt: str, texts: Mapping[str, str], dataset: LabelledSet, config: ClassificationConfig
+) -> dict[str, str]:
+    """Returns how the labels were compared, for the settings of the report."""
+    return {
+        "prompt": prompt,
+        "labels": "; ".join(f"{label}: {text}" for label, text in texts.items()),
+        "split": "all" if config.all_splits or dataset.folds else "test",
+        "probabilities": f"softmax over the labels; {config.bins} bins of equal width",
+        "intervals": interval_note(config.seed),
+    }
 
 
 def _row_name(rule: str) -> str:
