@@ -6,7 +6,8 @@ tinymu pretrain --config pretrain_matpac --data.train data/audioset
 from dataclasses import replace
 
 from tinymu_jax.models.config import PredictorConfig, SelfSupervisedConfig
-from tinymu_jax.training.config import PretrainConfig, load_config
+from tinymu_jax.training.config import PretrainConfig
+from tinymu_jax.training.config_files import load_config
 
 plus_plus = load_config("pretrain_matpac_plus_plus", PretrainConfig)
 config = replace(

@@ -10,13 +10,8 @@ and warmup take the same fractions of the run. A prepared data set
 """
 
 from tinymu_jax.models.config import SelfSupervisedConfig
-from tinymu_jax.training.config import (
-    ComputeConfig,
-    CropsConfig,
-    LoopConfig,
-    PretrainConfig,
-    load_config,
-)
+from tinymu_jax.training.config import ComputeConfig, CropsConfig, LoopConfig, PretrainConfig
+from tinymu_jax.training.config_files import load_config
 
 published = load_config("pretrain_matpac_plus_plus", PretrainConfig)
 STEPS = 98_272

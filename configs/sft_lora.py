@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from tinymu_jax.models.config import PUBLISHED, LoraConfig
 from tinymu_jax.models.lora import LORA_FROZEN_PARAMS
-from tinymu_jax.training.config import InitConfig, OptimConfig, TrainConfig, load_config
+from tinymu_jax.training.config import InitConfig, OptimConfig, TrainConfig
+from tinymu_jax.training.config_files import load_config
 
 published = load_config("sft_tinymu", TrainConfig)
 config = replace(

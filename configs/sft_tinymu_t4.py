@@ -12,7 +12,8 @@ emulates bfloat16, which is slower than float32; on an L4 or A10G add
 from dataclasses import replace
 
 from tinymu_jax.models.packing import PackingConfig
-from tinymu_jax.training.config import StepConfig, TrainConfig, load_config
+from tinymu_jax.training.config import StepConfig, TrainConfig
+from tinymu_jax.training.config_files import load_config
 
 published = load_config("sft_tinymu", TrainConfig)
 config = replace(

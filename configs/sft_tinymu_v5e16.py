@@ -9,7 +9,8 @@ questions a step, 15 times the published batch; the learning rate grows with the
 
 from dataclasses import replace
 
-from tinymu_jax.training.config import OptimConfig, StepConfig, TrainConfig, load_config
+from tinymu_jax.training.config import OptimConfig, StepConfig, TrainConfig
+from tinymu_jax.training.config_files import load_config
 
 published = load_config("sft_tinymu", TrainConfig)
 config = replace(

@@ -12,7 +12,8 @@ this size are untested: watch the validation loss.
 from dataclasses import replace
 
 from tinymu_jax.models.packing import PackingConfig
-from tinymu_jax.training.config import OptimConfig, StepConfig, TrainConfig, load_config
+from tinymu_jax.training.config import OptimConfig, StepConfig, TrainConfig
+from tinymu_jax.training.config_files import load_config
 
 published = load_config("sft_tinymu", TrainConfig)
 config = replace(

@@ -9,7 +9,8 @@ with the root of the batch.
 
 from dataclasses import replace
 
-from tinymu_jax.training.config import OptimConfig, StepConfig, TrainConfig, load_config
+from tinymu_jax.training.config import OptimConfig, StepConfig, TrainConfig
+from tinymu_jax.training.config_files import load_config
 
 published = load_config("sft_tinymu", TrainConfig)
 config = replace(

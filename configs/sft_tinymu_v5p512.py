@@ -10,7 +10,8 @@ the slice is meant for larger data sets, or for comparing many recipes in a day.
 
 from dataclasses import replace
 
-from tinymu_jax.training.config import OptimConfig, StepConfig, TrainConfig, load_config
+from tinymu_jax.training.config import OptimConfig, StepConfig, TrainConfig
+from tinymu_jax.training.config_files import load_config
 
 pod = load_config("sft_tinymu_v5e256", TrainConfig)
 config = replace(

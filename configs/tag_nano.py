@@ -13,8 +13,8 @@ from tinymu_jax.training.config import (
     TagConfig,
     TagDataConfig,
     TagStepConfig,
-    load_config,
 )
+from tinymu_jax.training.config_files import load_config
 
 pretraining = load_config("pretrain_nano", PretrainConfig)
 config = TagConfig(

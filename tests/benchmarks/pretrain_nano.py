@@ -69,7 +69,8 @@ def main() -> None:
     from tinymu_jax.data.synthetic.generate import CLIPS, FACTS_FILE
     from tinymu_jax.evaluation.probe.probe import ProbeConfig, run_probe
     from tinymu_jax.evaluation.probe.vectors import mean_vectors
-    from tinymu_jax.training.config import PretrainConfig, load_config
+    from tinymu_jax.training.config import PretrainConfig
+    from tinymu_jax.training.config_files import load_config
     from tinymu_jax.training.run import train
     from tinymu_jax.utils.malloc import keep_heap
 

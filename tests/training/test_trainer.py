@@ -10,13 +10,8 @@ from helpers import ROOT, lines, refusal
 
 from tinymu_jax.cli.train import RUNS, _without, read_run
 from tinymu_jax.training.checkpointing import Checkpoints, complete_steps
-from tinymu_jax.training.config import (
-    LoopConfig,
-    OptimConfig,
-    PretrainConfig,
-    RunConfig,
-    load_config,
-)
+from tinymu_jax.training.config import LoopConfig, OptimConfig, PretrainConfig, RunConfig
+from tinymu_jax.training.config_files import load_config
 from tinymu_jax.training.distributed import join_processes
 from tinymu_jax.training.metrics import MetricsLog
 from tinymu_jax.training.optim import make_optimizer

@@ -10,13 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
-from tinymu_jax.training.config import (
-    PretrainConfig,
-    RunConfig,
-    TagConfig,
-    TrainConfig,
-    load_config,
-)
+from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig, TrainConfig
+from tinymu_jax.training.config_files import load_config
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.accelerators import CHIPS, Chip, chip_of
 from tinymu_jax.training.aot.forecast import block_flops, block_work, forecast
-from tinymu_jax.training.config import OptimConfig, TrainConfig, load_config
+from tinymu_jax.training.config import OptimConfig, TrainConfig
+from tinymu_jax.training.config_files import load_config
 from tinymu_jax.training.optim import partition_frozen
 from tinymu_jax.utils.numbers import duration
 from tinymu_jax.utils.tree import flatten
