@@ -139,12 +139,12 @@ def compiled_programs_stay_here(tmp_path_factory):
     """Keeps `load` from naming a folder for the compiled programs of the whole run."""
     import jax
 
-    own = {
+    part = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
         "jax_persistent_cache_min_compile_time_secs": 0.2,
     }
-    before = {name: getattr(jax.config, name) for name in own}
-    for name, value in own.items():
+    before = {name: getattr(jax.config, name) for name in part}
+    for name, value in part.items():
         jax.config.update(name, value)
     yield
     for name, value in before.items():
@@ -234,17 +234,17 @@ def _port_decoder(lm):
 def _decoder_config(lm):
     from tinymu_jax.models.config import SmolLM2Config
 
-    theirs = lm.config
+    reference = lm.config
     return SmolLM2Config(
-        vocab_size=theirs.vocab_size,
-        width=theirs.hidden_size,
-        depth=theirs.num_hidden_layers,
-        num_heads=theirs.num_attention_heads,
-        num_kv_heads=theirs.num_key_value_heads,
-        head_width=theirs.head_dim,
-        mlp_width=theirs.intermediate_size,
-        rope_theta=theirs.rope_parameters["rope_theta"],
-        norm_eps=theirs.rms_norm_eps,
+        vocab_size=reference.vocab_size,
+        width=reference.hidden_size,
+        depth=reference.num_hidden_layers,
+        num_heads=reference.num_attention_heads,
+        num_kv_heads=reference.num_key_value_heads,
+        head_width=reference.head_dim,
+        mlp_width=reference.intermediate_size,
+        rope_theta=reference.rope_parameters["rope_theta"],
+        norm_eps=reference.rms_norm_eps,
     )
 
 

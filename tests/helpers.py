@@ -87,8 +87,8 @@ def write_lists(folder, seconds):
 def lines(folder, field="loss"):
     """Returns a number of every logged step."""
     text = (folder / "metrics.jsonl").read_text()
-    found = map(json.loads, text.splitlines())
-    return {line["step"]: line[field] for line in found if field in line}
+    actual = map(json.loads, text.splitlines())
+    return {line["step"]: line[field] for line in actual if field in line}
 
 
 def refusal(function, *arguments, **options):
@@ -102,8 +102,8 @@ def refusal(function, *arguments, **options):
 
 def with_part(config, part, **fields):
     """Returns a run's config with fields of one of its parts set."""
-    own = dataclasses.replace(getattr(config, part), **fields)
-    return dataclasses.replace(config, **{part: own})
+    local = dataclasses.replace(getattr(config, part), **fields)
+    return dataclasses.replace(config, **{part: local})
 
 
 def logged(config):

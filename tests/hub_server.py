@@ -141,8 +141,8 @@ class Hub:
         if files is None:
             return self.send(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
         if route == "preupload":
-            found = [self.upload_mode(file["path"]) for file in json.loads(body)["files"]]
-            return self.reply(request, {"files": found})
+            result = [self.upload_mode(file["path"]) for file in json.loads(body)["files"]]
+            return self.reply(request, {"files": result})
         for line in body.splitlines():
             self.put(files, json.loads(line))
         url = f"{self.address}/{owner}/{name}/commit/{self.commit(f'{owner}/{name}', revision)}"
@@ -167,11 +167,11 @@ class Hub:
         return {"path": path, "uploadMode": mode, "shouldIgnore": False}
 
     def batch(self, asked):
-        def told(one):
+        def reported(one):
             upload = {"href": f"{self.address}/store/{one['oid']}"}
             return {**one, "actions": {"upload": upload}}
 
-        return {"transfer": "basic", "objects": [told(one) for one in asked["objects"]]}
+        return {"transfer": "basic", "objects": [reported(one) for one in asked["objects"]]}
 
     def put(self, files, line):
         key, value = line["key"], line["value"]

@@ -57,11 +57,11 @@ def _prose(page):
 
 def _slugs(page):
     """The anchors of a page's headings, as both GitHub and the site make them."""
-    found = set()
+    result = set()
     for title in re.findall(r"^#+ (.+)$", _prose(page), re.MULTILINE):
         plain = re.sub(r"[^\w\s-]", "", title.replace("`", "").lower()).strip()
-        found |= {plain.replace(" ", "-"), re.sub(r"[-\s]+", "-", plain)}
-    return found
+        result |= {plain.replace(" ", "-"), re.sub(r"[-\s]+", "-", plain)}
+    return result
 
 
 def _blocks(page, *languages):
@@ -72,7 +72,7 @@ def _blocks(page, *languages):
 
 def commands_of(block):
     """The commands of a block of shell, each a list of words."""
-    found = []
+    result = []
     for line in block.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
@@ -83,9 +83,9 @@ def commands_of(block):
                 continue
             # What stands behind an arrow is a file.
             if words and before[0] not in "<>":
-                found.append(_without_variables(words))
+                result.append(_without_variables(words))
             words, before = [], word
-    return found
+    return result
 
 
 def _without_variables(words):
@@ -96,12 +96,12 @@ def _without_variables(words):
 
 def _all_commands():
     """Every command of README and documentation once, with the first page that has it."""
-    found = {}
+    result = {}
     for page in PAGES:
         for block in _blocks(page, "bash", "sh", "shell"):
             for words in commands_of(block):
-                found.setdefault(tuple(word for word in words if word != "..."), _name(page))
-    return found
+                result.setdefault(tuple(word for word in words if word != "..."), _name(page))
+    return result
 
 
 COMMANDS = _all_commands()

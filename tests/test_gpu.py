@@ -41,14 +41,14 @@ def test_answer_logits_match_the_authors(
     assistant = make_assistant(golden_checkpoint, compute_dtype, compute_dtype)
     for name in CASES:
         made = assistant.target_logits(*inputs(golden, waveforms, name))
-        wanted = golden[f"{name}/target_logits"]
-        assert np.linalg.norm(made - wanted) < near * np.linalg.norm(wanted), name
+        expected = golden[f"{name}/target_logits"]
+        assert np.linalg.norm(made - expected) < near * np.linalg.norm(expected), name
 
 
 def test_a_pretraining_step_matches_the_cpu(case):  # noqa: F811
     with jax.default_device(jax.devices("cpu")[0]):
-        wanted = jax.tree.map(np.asarray, one_step(case, 2000))
-    found = one_step(case, 2000)
-    for own, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        expected = jax.tree.map(np.asarray, one_step(case, 2000))
+    result = one_step(case, 2000)
+    for part, other in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
         scale = max(float(np.abs(other).max()), 1e-6)
-        np.testing.assert_allclose(own, other, rtol=0, atol=1e-4 * scale)
+        np.testing.assert_allclose(part, other, rtol=0, atol=1e-4 * scale)

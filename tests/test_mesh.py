@@ -58,9 +58,9 @@ def mesh_of(data, fsdp, tensor):
 def test_shardings_of_all_weights():
     config = TinyMUConfig()
     shapes = expected_shapes(config)
-    found = weight_shardings(shapes, tinymu.param_axes(config), mesh_of(2, 4, 1))
-    assert set(found) == {path for path, _ in flatten(shapes)}
-    assert {path: tuple(s.spec) for path, s in found.items() if any(s.spec)} == SHARDED
+    result = weight_shardings(shapes, tinymu.param_axes(config), mesh_of(2, 4, 1))
+    assert set(result) == {path for path, _ in flatten(shapes)}
+    assert {path: tuple(s.spec) for path, s in result.items() if any(s.spec)} == SHARDED
     whole = sum(leaf.size for path, leaf in flatten(shapes) if path not in SHARDED)
     assert whole / 229e6 < 0.13  # the table of words is an eighth of the model
 
@@ -72,10 +72,10 @@ def test_optimizer_state_is_sharded_like_its_weights():
     weights = weight_shardings(trained, tinymu.param_axes(config), mesh)
     optimiser = make_optimizer(OptimConfig(weight_decay=0.1), 10)
     state = jax.eval_shape(lambda p: init_state(p, optimiser), trained)
-    found = tree_shardings(state, weights, mesh)
-    for tree in (found.params, found.opt_state[0].mu, found.opt_state[0].nu):
+    result = tree_shardings(state, weights, mesh)
+    for tree in (result.params, result.opt_state[0].mu, result.opt_state[0].nu):
         assert dict(flatten(tree)) == weights
-    assert not found.opt_state[0].count.spec
+    assert not result.opt_state[0].count.spec
 
 
 @pytest.mark.parametrize("sizes", [(3, 1, 1), (0, 3, 1), (8, 2, 1), (-1, 1, 1), (0, 16, 1)])
@@ -186,11 +186,11 @@ def moved(config, sizes, accumulate=1):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_every_device_keeps_its_own_blocks(golden_checkpoint, accumulate):
     # Sums of gradients are all that is exchanged, once for each part of a step.
-    found = moved(golden_checkpoint.config, (8, 1, 1), accumulate)
-    assert set(found) == {"all-reduce"}
+    result = moved(golden_checkpoint.config, (8, 1, 1), accumulate)
+    assert set(result) == {"all-reduce"}
     trained, _ = partition_frozen(golden_checkpoint.params, OptimConfig())
     learnt = sum(leaf.size for _, leaf in flatten(trained))
-    assert found["all-reduce"].size < accumulate * 4 * learnt * 1.5
+    assert result["all-reduce"].size < accumulate * 4 * learnt * 1.5
 
 
 def test_batches_stay_sharded_with_sharded_weights(golden_checkpoint, monkeypatch):
@@ -200,7 +200,7 @@ def test_batches_stay_sharded_with_sharded_weights(golden_checkpoint, monkeypatc
     def sent():
         return sum(item.sent for item in moved(golden_checkpoint.config, (1, 8, 1)).values())
 
-    found = sent()
+    result = sent()
     for module in (tinymu, layers):
         monkeypatch.setattr(module, "constrain", lambda x, *axes: x, raising=False)
-    assert found < 0.9 * sent()
+    assert result < 0.9 * sent()

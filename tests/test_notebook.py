@@ -76,9 +76,9 @@ def test_a_recording_comes_from_a_browser_or_a_path(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", colab)
     monkeypatch.setattr(notebook, "in_colab", lambda: True)
     recorded = notebook.get_recording("record", tmp_path / "new", 3)
-    kept, rate = soundfile.read(recorded, dtype="int16")
+    remaining, rate = soundfile.read(recorded, dtype="int16")
     assert rate == 16_000
-    np.testing.assert_array_equal(kept, samples)
+    np.testing.assert_array_equal(remaining, samples)
     assert "sent no sound" in refusal(notebook.get_recording, "record", tmp_path, 3)
     assert "denied" in refusal(notebook.get_recording, "record", tmp_path, 3)
     uploaded = notebook.get_recording("upload", tmp_path / "new")
@@ -87,7 +87,7 @@ def test_a_recording_comes_from_a_browser_or_a_path(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("platform", "capability", "wanted"),
+    ("platform", "capability", "expected"),
     [
         ("cpu", None, "float32"),
         ("gpu", "7.5", "float32"),
@@ -97,12 +97,12 @@ def test_a_recording_comes_from_a_browser_or_a_path(tmp_path, monkeypatch):
         ("tpu", None, "bfloat16"),
     ],
 )
-def test_best_compute_dtype(platform, capability, wanted, monkeypatch):
+def test_best_compute_dtype(platform, capability, expected, monkeypatch):
     device = SimpleNamespace(platform=platform)
     if capability:
         device.compute_capability = capability
     monkeypatch.setattr("jax.devices", lambda: [device])
-    assert notebook.best_compute_dtype() == wanted
+    assert notebook.best_compute_dtype() == expected
 
 
 def test_pca_keeps_the_directions_of_largest_variance():
@@ -111,8 +111,8 @@ def test_pca_keeps_the_directions_of_largest_variance():
     turned = np.linalg.qr(rng.standard_normal((8, 8)))[0][:2]
     flat = notebook.pca_2d((plane @ turned + 5).astype(np.float32))
     distances = np.linalg.norm(plane[:, None] - plane[None], axis=-1)
-    found = np.linalg.norm(flat[:, None] - flat[None], axis=-1)
-    np.testing.assert_allclose(found, distances, atol=1e-3)
+    result = np.linalg.norm(flat[:, None] - flat[None], axis=-1)
+    np.testing.assert_allclose(result, distances, atol=1e-3)
 
 
 def test_html_table_escapes_texts():

@@ -49,10 +49,10 @@ def run_notebook(name, folder, kernels):
     files = {"transport": "ipc", "connection_file": str(kernels / f"{name}.json")}
     kernel = AsyncKernelManager(kernel_name="tests", kernel_spec_manager=specs, **files)
     page = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    own = {"TINYMU_TINY": "1", "TINYMU_CACHE": folder / "cache", "IPYTHONDIR": folder / "ipython"}
+    part = {"TINYMU_TINY": "1", "TINYMU_CACHE": folder / "cache", "IPYTHONDIR": folder / "ipython"}
     env = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     # The hub's client is told to download nothing.
-    env |= {"HF_HUB_OFFLINE": "1"} | {key: str(value) for key, value in own.items()}
+    env |= {"HF_HUB_OFFLINE": "1"} | {key: str(value) for key, value in part.items()}
     place = {"metadata": {"path": str(folder)}}
     waits = {"timeout": SECONDS, "startup_timeout": SECONDS}
     client = NotebookClient(page, km=kernel, resources=place, **waits)
@@ -78,15 +78,15 @@ def shown(run, kind):
 
 def pictures(run):
     """Returns the displayed images; each must have some content."""
-    found = []
+    result = []
     for text in shown(run, "image/png"):
         pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(text)), "png")[..., :3]
         assert pixels.shape[0] > 150
         assert pixels.shape[1] > 800
         # Ink, and not only lines and letters.
         assert 0.02 < (pixels.min(-1) < 0.9).mean() < 0.98
-        found.append(pixels)
-    return found
+        result.append(pixels)
+    return result
 
 
 @pytest.fixture(scope="module")

@@ -64,8 +64,8 @@ def test_encode_matches_transformers(tokenizer, reference, text):
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)
 def test_decode_matches_transformers_up_to_the_end_token(tokenizer, reference, text):
     ids = reference(text)["input_ids"]
-    wanted = reference.decode(ids, skip_special_tokens=False).split("<|endoftext|>")[0]
-    assert tokenizer.decode(ids) == wanted
+    expected = reference.decode(ids, skip_special_tokens=False).split("<|endoftext|>")[0]
+    assert tokenizer.decode(ids) == expected
 
 
 def test_an_exclamation_mark_is_never_merged(tokenizer):

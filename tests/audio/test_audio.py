@@ -39,10 +39,10 @@ def tone(hertz, rate, seconds):
 @pytest.mark.parametrize("rate", RATES)
 def test_resamples_as_torchaudio(rate):
     samples = noise(int(0.31 * rate))
-    wanted = oracle.resample(torch.from_numpy(samples), rate).numpy()
+    expected = oracle.resample(torch.from_numpy(samples), rate).numpy()
     made = resample(samples, rate)
     assert made.dtype == np.float32
-    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-6)
 
 
 def test_resamples_an_awkward_rate():
@@ -59,8 +59,8 @@ def test_resamples_an_awkward_rate():
         time = (np.arange(len(samples)) / rate - (block + offset)) * cutoff
         inside = np.abs(time) < 6
         weights = np.sinc(time) * np.cos(time * np.pi / 12) ** 2 * (cutoff / rate)
-        wanted = (samples.astype(np.float64) * weights)[inside].sum()
-        np.testing.assert_allclose(made[m], wanted, rtol=0, atol=1e-6)
+        expected = (samples.astype(np.float64) * weights)[inside].sum()
+        np.testing.assert_allclose(made[m], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [8000, 44_099, 44_100])
@@ -93,9 +93,11 @@ def test_16_khz_is_untouched(tmp_path):
 def test_resamples_as_torchaudio_with_a_kaiser_window(rate):
     samples = noise(rate)
     beta = 14.769656459379492
-    wanted = oracle.resample(torch.from_numpy(samples), rate, 16_000, 64, 0.9475937167399596, beta)
+    expected = oracle.resample(
+        torch.from_numpy(samples), rate, 16_000, 64, 0.9475937167399596, beta
+    )
     made = resample(samples, rate, resampler=RESAMPLERS["kaiser-best"])
-    np.testing.assert_allclose(made, wanted.numpy(), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(made, expected.numpy(), rtol=0, atol=1e-6)
 
 
 def test_mean_of_channels(tmp_path):
@@ -160,9 +162,9 @@ def test_reads_every_format(tmp_path, ending, tolerance):
     samples = tone(440, 32_000, 1) + 0.5 * tone(1333, 32_000, 1)
     path = tmp_path / f"clip.{ending}"
     soundfile.write(path, samples, 32_000)
-    made, wanted = load_audio(path), resample(samples, 32_000)
-    assert made.shape == wanted.shape
-    np.testing.assert_allclose(made[500:-500], wanted[500:-500], rtol=0, atol=tolerance)
+    made, expected = load_audio(path), resample(samples, 32_000)
+    assert made.shape == expected.shape
+    np.testing.assert_allclose(made[500:-500], expected[500:-500], rtol=0, atol=tolerance)
 
 
 def test_arrays_are_taken_as_samples():
@@ -301,14 +303,14 @@ SOUNDS = {
 
 @pytest.mark.parametrize("sound", SOUNDS)
 def test_log_mel_matches_the_published_one(sound):
-    wanted = oracle.LogMel()(torch.from_numpy(SOUNDS[sound])[None])[0].T
+    expected = oracle.LogMel()(torch.from_numpy(SOUNDS[sound])[None])[0].T
     made = log_mel(jnp.asarray(SOUNDS[sound]))
-    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-4)
 
 
 def test_log_mel_of_silence():
-    wanted = (np.log(2.0**-23) + 7.056) / 4.193
-    np.testing.assert_allclose(log_mel(jnp.zeros(400)), wanted, rtol=1e-6)
+    expected = (np.log(2.0**-23) + 7.056) / 4.193
+    np.testing.assert_allclose(log_mel(jnp.zeros(400)), expected, rtol=1e-6)
 
 
 def test_log_mel_of_a_batch():
@@ -333,8 +335,8 @@ def test_log_mel_takes_the_tables_of_a_checkpoint():
     filterbank = jnp.asarray(mel_filterbank())
     made = log_mel(samples, 2 * window, 3 * filterbank)
     power = np.exp(np.asarray(log_mel(samples), np.float64) * 4.193 - 7.056) - 2.0**-23
-    wanted = (np.log(12 * power + 2.0**-23) + 7.056) / 4.193
-    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-5)
+    expected = (np.log(12 * power + 2.0**-23) + 7.056) / 4.193
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("samples", [400, 559, 560, 719, 720, 16_000, 51_200, 160_000])
@@ -358,18 +360,18 @@ def test_column_samples_give_exactly_their_frames(frames):
 
 def test_filterbank_matches_librosa_and_the_published_one(golden_checkpoint):
     made = mel_filterbank()
-    wanted = librosa.filters.mel(
+    expected = librosa.filters.mel(
         sr=16_000, n_fft=400, n_mels=80, fmin=50, fmax=8000, htk=False, norm="slaney"
     ).T
-    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(made, oracle.mel_filters().numpy())
     stored = golden_checkpoint.params["encoder"]["log_mel"]["filterbank"]
     np.testing.assert_array_equal(made, stored)
 
 
 def test_window_matches_torch():
-    wanted = torch.hann_window(400).numpy()
-    np.testing.assert_allclose(hann_window(), wanted, rtol=0, atol=1e-7)
+    expected = torch.hann_window(400).numpy()
+    np.testing.assert_allclose(hann_window(), expected, rtol=0, atol=1e-7)
 
 
 def test_shapes_of_signatures_are_enforced_in_tests():

@@ -15,9 +15,9 @@ PROMPT = [30, 31, 32, 33]
 
 @pytest.fixture(scope="module")
 def recordings(shared_dir):
-    found = sorted((shared_dir / "audio").glob("*.ogg"))
-    assert len(found) == 7
-    return found
+    result = sorted((shared_dir / "audio").glob("*.ogg"))
+    assert len(result) == 7
+    return result
 
 
 def test_batched_recordings_match_single_ones(recordings, assistant):
@@ -35,17 +35,17 @@ def test_batched_crops_of_different_length_match_single_ones(recordings, assista
 def test_questions_about_one_recording_encode_it_once(recordings, assistant, monkeypatch):
     from tinymu_jax.inference import audio_cache
 
-    heard = []
+    encoded = []
     encode = audio_cache.encode_clips
     monkeypatch.setattr(
         audio_cache,
         "encode_clips",
-        lambda p, clips, *a, **k: heard.append(len(clips)) or encode(p, clips, *a, **k),
+        lambda p, clips, *a, **k: encoded.append(len(clips)) or encode(p, clips, *a, **k),
     )
     assistant.audio_cache.clear()
     prompts = [PROMPT, PROMPT[:2], PROMPT[1:]]
     together = assistant.generate_token_batch([recordings[0]] * 3, prompts, 8)
-    assert sum(heard) == 1
+    assert sum(encoded) == 1
     assert together == [assistant.generate_tokens(recordings[0], p, 8) for p in prompts]
 
 
@@ -75,7 +75,7 @@ def test_a_probe_distinguishes_recordings_by_their_windows(
     arguments += [checkpoint_file, "--label-column", "recording", "music", "--seeds", "2"]
     code, out, _ = run_cli(capsys, monkeypatch, *arguments, "--output", tmp_path / "out")
     assert code == 0, out
-    found = json.loads((tmp_path / "out" / "probe.json").read_text())["trained"]
+    result = json.loads((tmp_path / "out" / "probe.json").read_text())["trained"]
     # The golden encoder's weights are random: what it hears is still not the same.
-    assert found["windows, recording"]["mean"] > found["windows, recording"]["chance"] + 0.3
-    assert found["windows, music"]["mean"] > found["windows, music"]["chance"], found
+    assert result["windows, recording"]["mean"] > result["windows, recording"]["chance"] + 0.3
+    assert result["windows, music"]["mean"] > result["windows, music"]["chance"], result

@@ -99,7 +99,7 @@ def _tokenizer() -> str:
     return made.to_str()
 
 
-def decoding(published: Any, ours: dict[str, Any], samples: np.ndarray, args: Any) -> dict:
+def decoding(published: Any, actual: dict[str, Any], samples: np.ndarray, args: Any) -> dict:
     """Times whole answers: audio in, tokens out."""
     import torch
 
@@ -113,16 +113,16 @@ def decoding(published: Any, ours: dict[str, Any], samples: np.ndarray, args: An
 
         return run
 
-    runs = {name: answer(model) for name, model in ours.items()}
+    runs = {name: answer(model) for name, model in actual.items()}
     with torch.no_grad():
         runs["torch, cache"] = lambda: published.generate_cached(
             waveform, [PROMPT], tokens, stop=False
         )
-        found = medians(runs, args.repeats)
+        result = medians(runs, args.repeats)
         slow = {
             "torch, as published": lambda: published.generate_published(waveform, [PROMPT], tokens)
         }
-        return found | medians(slow, args.repeats, warm_up=False)
+        return result | medians(slow, args.repeats, warm_up=False)
 
 
 def bfloat16_torch(published: Any, samples: np.ndarray, args: Any) -> float:
@@ -136,7 +136,7 @@ def bfloat16_torch(published: Any, samples: np.ndarray, args: Any) -> float:
         return medians({"run": run}, 1)["run"]
 
 
-def audio_cache(published: Any, ours: dict[str, Any], samples: np.ndarray, args: Any) -> dict:
+def audio_cache(published: Any, actual: dict[str, Any], samples: np.ndarray, args: Any) -> dict:
     """Times log-mel, encoder and projector of one 10 s clip."""
     import torch
 
@@ -149,7 +149,7 @@ def audio_cache(published: Any, ours: dict[str, Any], samples: np.ndarray, args:
 
         return run
 
-    runs = {name: encode(model) for name, model in ours.items()}
+    runs = {name: encode(model) for name, model in actual.items()}
     with torch.no_grad():
         runs["torch"] = lambda: published.audio(waveform)
         return medians(runs, 3 * args.repeats)
@@ -213,11 +213,11 @@ def new_processes(checkpoint: Any, recording: Path, folder: Path) -> dict[str, A
     }
 
 
-def table(found: dict[str, Any], tokens: int) -> str:
+def table(result: dict[str, Any], tokens: int) -> str:
     """Lays the figures out as the README shows them."""
-    whole, audio, processes = found["answer"], found["audio_cache"], found.get("processes", {})
+    whole, audio, processes = result["answer"], result["audio_cache"], result.get("processes", {})
     published, cached = whole["torch, as published"], whole["torch, cache"]
-    limit = found["weights bytes"] / found["bandwidth"]
+    limit = result["weights bytes"] / result["bandwidth"]
     rows = [
         ("what", "seconds", "tokens/s", "against (a)", "against (b)"),
         *(
@@ -247,7 +247,7 @@ def table(found: dict[str, Any], tokens: int) -> str:
             )
             for name, s in audio.items()
         ),
-        ("8 tokens, 10 s file to text, warm", f"{found['short answer']:.2f}", "", "", ""),
+        ("8 tokens, 10 s file to text, warm", f"{result['short answer']:.2f}", "", "", ""),
         *((name, f"{value:.2f}", "", "", "") for name, value in processes.items()),
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -266,33 +266,33 @@ def main() -> None:
 
     from tinymu_jax.inference.load import make_assistant
 
-    found: dict[str, Any] = {"device": device_name(), "bandwidth": memory_bandwidth()}
+    result: dict[str, Any] = {"device": device_name(), "bandwidth": memory_bandwidth()}
     published, checkpoint = make_models()
     exact = make_assistant(checkpoint)
-    found["weights bytes"] = 4 * sum(p.numel() for p in published.text_decoder.lm.parameters())
+    result["weights bytes"] = 4 * sum(p.numel() for p in published.text_decoder.lm.parameters())
     noise = np.random.default_rng(0).standard_normal(160_000).astype(np.float32) * 0.1
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recording = folder / "noise.wav"
         soundfile.write(recording, noise, 16_000)
         if not args.answers_only:
-            found["processes"] = new_processes(checkpoint, recording, folder)
+            result["processes"] = new_processes(checkpoint, recording, folder)
         small = {
             "int8 decoder": make_assistant(checkpoint, decoder_dtype="int8"),
             "int8 decoder, bfloat16 encoder": make_assistant(checkpoint, "bfloat16", "int8"),
         }
-        found["short answer"] = short_answer(exact, recording, args)
-        found["bandwidth"] = max(found["bandwidth"], memory_bandwidth())
-        found["answer"] = decoding(published, {"float32": exact} | small, noise, args)
-        ours = {"float32": exact, "bfloat16 products": small["int8 decoder, bfloat16 encoder"]}
-        found["audio_cache"] = audio_cache(published, ours, noise, args)
-    found["bandwidth"] = max(found["bandwidth"], memory_bandwidth())
-    found["answer"]["torch, cache, bfloat16"] = bfloat16_torch(published, noise, args)
-    print(table(found, args.tokens))
-    print(f"{found['device']}, {found['bandwidth'] / 1e9:.1f} GB/s")
+        result["short answer"] = short_answer(exact, recording, args)
+        result["bandwidth"] = max(result["bandwidth"], memory_bandwidth())
+        result["answer"] = decoding(published, {"float32": exact} | small, noise, args)
+        actual = {"float32": exact, "bfloat16 products": small["int8 decoder, bfloat16 encoder"]}
+        result["audio_cache"] = audio_cache(published, actual, noise, args)
+    result["bandwidth"] = max(result["bandwidth"], memory_bandwidth())
+    result["answer"]["torch, cache, bfloat16"] = bfloat16_torch(published, noise, args)
+    print(table(result, args.tokens))
+    print(f"{result['device']}, {result['bandwidth'] / 1e9:.1f} GB/s")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -69,17 +69,17 @@ def read_asked(questions: Path, folder: Path, count: int) -> list[Any]:
 
     rows = [json.loads(line) for line in questions.read_text().splitlines()]
     paths = write_clips(folder, count)
-    found = []
+    result = []
     for number, row in enumerate(rows):
         clip = number * CLIPS // len(rows)
         if clip < count:
             one = ChoiceQuestion(
                 str(number), paths[clip], row["question"], tuple(row["choices"]), 0, {}, ()
             )
-            found.append(
+            result.append(
                 Request(one.audio, choice_prompt(one), "MCQ", one.lettered, score_only=True)
             )
-    return found
+    return result
 
 
 def together(model: Any, asked: list[Any]) -> tuple[float, list[tuple[float, ...]]]:
@@ -92,18 +92,18 @@ def together(model: Any, asked: list[Any]) -> tuple[float, list[tuple[float, ...
 
 def one_by_one(model: Any, asked: list[Any]) -> tuple[float, list[tuple[float, ...]]]:
     """Asks each question by itself; returns seconds and log-likelihoods."""
-    found = []
+    result = []
     start = time.perf_counter()
     for one in asked:
         model.audio_cache.clear()
         rows = model.score_details(one.audio, one.prompt, one.options, prior=False)
-        found.append(tuple(row.log_likelihood for row in rows))
-    return time.perf_counter() - start, found
+        result.append(tuple(row.log_likelihood for row in rows))
+    return time.perf_counter() - start, result
 
 
 def option_by_option(model: Any, asked: list[Any]) -> tuple[float, list[tuple[float, ...]]]:
     """Computes each option's loss by itself; returns seconds and log-likelihoods."""
-    encode, found = model.tokenizer.encode, []
+    encode, result = model.tokenizer.encode, []
     start = time.perf_counter()
     for one in asked:
         model.audio_cache.clear()
@@ -112,8 +112,8 @@ def option_by_option(model: Any, asked: list[Any]) -> tuple[float, list[tuple[fl
             ids = encode(option)
             loss = model.loss_tokens(one.audio, encode(one.prompt), ids)
             scores.append(-loss * (len(ids) + 1))
-        found.append(tuple(scores))
-    return time.perf_counter() - start, found
+        result.append(tuple(scores))
+    return time.perf_counter() - start, result
 
 
 def main() -> None:
@@ -137,12 +137,12 @@ def main() -> None:
             ask(model, asked[:8])
         runs: dict[str, list[float]] = {name: [] for name in ("together", *sides)}
         for _ in range(args.repeats):
-            seconds, found = together(model, asked)
+            seconds, result = together(model, asked)
             runs["together"].append(seconds)
             for name, ask in sides.items():
-                seconds, wanted = ask(model, asked)
+                seconds, expected = ask(model, asked)
                 runs[name].append(seconds)
-                np.testing.assert_allclose(found, wanted, atol=1e-3)
+                np.testing.assert_allclose(result, expected, atol=1e-3)
     medians = {name: statistics.median(seconds) for name, seconds in runs.items()}
     print(f"{len(asked)} questions, {args.clips} clips, {os.cpu_count()} cores")
     for name, seconds in medians.items():

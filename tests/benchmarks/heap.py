@@ -35,11 +35,11 @@ def train_briefly(folder: Path, output: Path, steps: int) -> None:
 
 def milliseconds(output: Path) -> dict[str, float]:
     """Returns the median time of a step, by stage; the first ten steps compile."""
-    found = {}
+    result = {}
     for path in sorted(output.glob("*/metrics.jsonl")):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        found[path.parent.name] = 1e3 * median(line["seconds_per_step"] for line in lines[1:])
-    return found
+        result[path.parent.name] = 1e3 * median(line["seconds_per_step"] for line in lines[1:])
+    return result
 
 
 def main() -> None:
@@ -61,16 +61,16 @@ def main() -> None:
         clips = SynthesisConfig(clips=CLIPS, texts=CLIPS, seconds=nano_recipe.SECONDS)
         make_data(folder / "data", clips)
         for turn in range(args.turns):
-            for how, own in taken.items():
+            for how, part in taken.items():
                 output = folder / f"{turn} {how}"
                 command = [sys.executable, __file__, "--steps", str(args.steps)]
                 subprocess.run([*command, "--child", place, str(output), how], check=True)
                 for stage, time in milliseconds(output).items():
-                    own.setdefault(stage, []).append(time)
+                    part.setdefault(stage, []).append(time)
     print("| stage | memory given back, ms a step | kept | |\n| --- | ---: | ---: | ---: |")
     for stage, times in taken[GIVEN_BACK].items():
-        without, kept = median(times), median(taken[KEPT][stage])
-        print(f"| {stage} | {without:.0f} | {kept:.0f} | {without / kept:.2f} x |")
+        without, remaining = median(times), median(taken[KEPT][stage])
+        print(f"| {stage} | {without:.0f} | {remaining:.0f} | {without / remaining:.2f} x |")
 
 
 if __name__ == "__main__":

@@ -43,15 +43,15 @@ def plot(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Writes the picture: a line for each format over the minutes, seeds as dots."""
     figure, axes = new_figure(7, 4)
     for place, name in enumerate(COLUMNS.values()):
-        found: dict[float, list[float]] = defaultdict(list)
+        result: dict[float, list[float]] = defaultdict(list)
         for run in runs:
             share = fractions_of(run["scores"]["by_format"])[place]
             if share is not None:
-                found[run["options"]["minutes"]].append(100 * share)
-        minutes = sorted(found)
-        means = [sum(found[x]) / len(found[x]) for x in minutes]
+                result[run["options"]["minutes"]].append(100 * share)
+        minutes = sorted(result)
+        means = [sum(result[x]) / len(result[x]) for x in minutes]
         (line,) = axes.plot(minutes, means, label=name)
-        dots = [(x, share) for x in minutes for share in found[x]]
+        dots = [(x, share) for x in minutes for share in result[x]]
         axes.plot(*zip(*dots, strict=True), "o", color=line.get_color(), markersize=4)
     ticks = sorted({run["options"]["minutes"] for run in runs})
     axes.set(xscale="log", ylim=(0, 102), ylabel="right answers, percent")

@@ -59,7 +59,7 @@ def published(batch: int, compute_dtype: str) -> Callable[[], Any]:
     return step
 
 
-def ours(batch: int, compute_dtype: str) -> Callable[[], Any]:
+def actual(batch: int, compute_dtype: str) -> Callable[[], Any]:
     """Returns our step, as the loop runs it."""
     from tinymu_jax.data.crops import CropBatch
     from tinymu_jax.models.config import SelfSupervisedConfig
@@ -94,7 +94,7 @@ def ours(batch: int, compute_dtype: str) -> Callable[[], Any]:
 def make(side: str, batch: int) -> Callable[[], Any]:
     """Returns a side's step."""
     whose, compute_dtype = SIDES[side]
-    return (published if whose == "torch" else ours)(batch, compute_dtype)
+    return (published if whose == "torch" else actual)(batch, compute_dtype)
 
 
 def seconds_of(step: Callable[[], Any]) -> float:
@@ -151,8 +151,8 @@ def main() -> None:
     for _ in range(args.repeats):
         for side, step in steps.items():
             taken[side].append(seconds_of(step))
-    median = {side: float(np.median(own)) for side, own in taken.items()}
-    found = {
+    median = {side: float(np.median(part)) for side, part in taken.items()}
+    result = {
         "device": device_name(),
         "batch": args.batch,
         "seconds a step": median,
@@ -162,10 +162,10 @@ def main() -> None:
             side: memory["published"] / m for side, m in memory.items()
         },
     }
-    print(json.dumps(found, indent=1))
+    print(json.dumps(result, indent=1))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

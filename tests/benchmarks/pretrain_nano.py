@@ -27,10 +27,10 @@ def prepare_clips(folder: Path, clips: int, probed: int) -> None:
     from tinymu_jax.data.prepare import prepare
     from tinymu_jax.data.synthetic.generate import CLIPS, synthesize
 
-    heard = SynthesisConfig(clips, captions=0, open=1, choice=0, binary=0)
-    synthesize(folder / "music", heard, lambda done, total: None)
+    encoded = SynthesisConfig(clips, captions=0, open=1, choice=0, binary=0)
+    synthesize(folder / "music", encoded, lambda done, total: None)
     prepare([], [folder / "music" / CLIPS], folder / "data", None, PrepareConfig(MATPAC_FEATURES))
-    held = replace(heard, clips=probed, held_out=True, seed=7)
+    held = replace(encoded, clips=probed, held_out=True, seed=7)
     synthesize(folder / "probed", held, lambda done, total: None)
 
 
@@ -99,13 +99,14 @@ def main() -> None:
     sets = [read_labelled_table(table, folder / "probed" / CLIPS, fact) for fact in FACTS]
     paths = [item.path for item in sets[0].clips]
     vectors = {
-        name: mean_vectors(own, paths, folder / f"vectors {name}") for name, own in encoders.items()
+        name: mean_vectors(part, paths, folder / f"vectors {name}")
+        for name, part in encoders.items()
     }
     print("| fact | pre-trained | at random | most frequent value |\n|---|---:|---:|---:|")
-    for fact, own in zip(FACTS, sets, strict=True):
-        found = [run_probe(v, own, ProbeConfig(seeds=args.seeds)) for v in vectors.values()]
-        cells = [f"{100 * r.mean:.1f} ± {100 * r.interval:.1f}" for r in found]
-        print(f"| {fact} | {' | '.join(cells)} | {100 * found[0].chance:.1f} |", flush=True)
+    for fact, part in zip(FACTS, sets, strict=True):
+        result = [run_probe(v, part, ProbeConfig(seeds=args.seeds)) for v in vectors.values()]
+        cells = [f"{100 * r.mean:.1f} ± {100 * r.interval:.1f}" for r in result]
+        print(f"| {fact} | {' | '.join(cells)} | {100 * result[0].chance:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

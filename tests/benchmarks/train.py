@@ -56,15 +56,15 @@ def make_batch(
     from tinymu_jax.models.packing import PackedGroup, PackingConfig, build_block, question_length
 
     config = TinyMUConfig()
-    flat = [q for own in questions for q in own]
+    flat = [q for local in questions for q in local]
     sizes = (np.array([len(q[part]) for q in flat]) for part in (0, 1))
-    own = question_length(*sizes, config).reshape(len(questions), -1).sum(1) + 64
+    local = question_length(*sizes, config).reshape(len(questions), -1).sum(1) + 64
     # The longest with the shortest: rows of nearly one length.
-    order = np.argsort(-own, kind="stable")
+    order = np.argsort(-local, kind="stable")
     half = len(order) // groups_in_row
     turned = [order[i * half : (i + 1) * half][:: (-1) ** i] for i in range(groups_in_row)]
     rows = list(zip(*turned, strict=True))
-    longest = max(int(sum(own[clip] for clip in row)) for row in rows)
+    longest = max(int(sum(local[clip] for clip in row)) for row in rows)
     labels = sum(len(q.labels) for q in flat)
     packing = PackingConfig(longest, len(rows), len(questions), labels)
     placed = [
@@ -72,7 +72,7 @@ def make_batch(
         for number, row in enumerate(rows)
         for clip in row
     ]
-    print(f"{longest} slots a row, {own.sum() / (longest * len(rows)):.1%} used", flush=True)
+    print(f"{longest} slots a row, {local.sum() / (longest * len(rows)):.1%} used", flush=True)
     block = build_block(placed, packing, config)
     if store == "embeddings":
         features = np.stack([as_embeddings(encode(w)) for w in waveforms])
@@ -100,7 +100,7 @@ def published_step(
     device = torch.get_default_device()
     weights = [w for w in model.parameters() if w.requires_grad]
     adam = adam or torch.optim.Adam(weights, lr=1e-4)
-    pairs = [(w, q) for w, own in zip(waveforms, questions, strict=True) for q in own]
+    pairs = [(w, q) for w, local in zip(waveforms, questions, strict=True) for q in local]
     start = time.perf_counter()
     for at in range(0, len(pairs), together):
         some = pairs[at : at + together]
@@ -187,7 +187,7 @@ def peak_memory(side: str, each: int, args: Any) -> None:
 
 def measure_memory() -> dict[str, dict[str, float]]:
     """Returns the gigabytes of each side, by questions in a step."""
-    found = {}
+    result = {}
     for each in (2, 7):
         sides = {}
         for side in ("ours", "published"):
@@ -195,8 +195,8 @@ def measure_memory() -> dict[str, dict[str, float]]:
             command += ["--repeats", "1"]
             said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             sides[side] = int(said.splitlines()[-1]) / 1e9
-        found[f"{2 * each} questions"] = sides
-    return found
+        result[f"{2 * each} questions"] = sides
+    return result
 
 
 def loader_rate(clips: int = 600) -> float:
@@ -277,17 +277,17 @@ def main() -> None:
     if args.memory:
         peak_memory(args.memory, args.each, args)
         return
-    found: dict[str, Any] = {"device": device_name(), "clips": args.clips}
+    result: dict[str, Any] = {"device": device_name(), "clips": args.clips}
     if not args.steps_only:
-        found["loader, clips a second and core"] = loader_rate()
+        result["loader, clips a second and core"] = loader_rate()
     if not args.ours_only and not args.steps_only:
-        found["peak memory, GB"] = measure_memory()
-    print(json.dumps(found, indent=1), flush=True)
-    found |= measure_steps(args)
-    print(json.dumps(found, indent=1), flush=True)
+        result["peak memory, GB"] = measure_memory()
+    print(json.dumps(result, indent=1), flush=True)
+    result |= measure_steps(args)
+    print(json.dumps(result, indent=1), flush=True)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def measure_steps(args: Any) -> dict[str, dict[str, float]]:
@@ -299,7 +299,7 @@ def measure_steps(args: Any) -> dict[str, dict[str, float]]:
     published, checkpoint = make_models()
     published.audio_encoder.requires_grad_(False)
     embed = make_assistant(checkpoint).embed
-    found = {}
+    result = {}
     for each, clips in ((args.each, args.clips), (1, 2 * args.clips)):
         waveforms, questions = make_waveforms(clips), make_questions(clips, each)
         number, rates = clips * each, {}
@@ -308,13 +308,13 @@ def measure_steps(args: Any) -> dict[str, dict[str, float]]:
             batch = make_batch(questions, waveforms, store, embed, in_row)
             rates[f"ours, {store}"] = number / our_step(checkpoint, batch, store, args)
         if not args.ours_only:
-            given = (published, questions, waveforms, None, args.together, args.compute_dtype)
+            inputs = (published, questions, waveforms, None, args.together, args.compute_dtype)
             if jax.default_backend() == "gpu":
-                published_step(*given)  # loads kernels
-            rates["published"] = number / published_step(*given)
-        found[f"{each} questions a clip"] = rates
-        print(json.dumps(found, indent=1), flush=True)
-    return found
+                published_step(*inputs)  # loads kernels
+            rates["published"] = number / published_step(*inputs)
+        result[f"{each} questions a clip"] = rates
+        print(json.dumps(result, indent=1), flush=True)
+    return result
 
 
 if __name__ == "__main__":

@@ -102,24 +102,24 @@ def raw(value):
     return np.array(value, order="C").tobytes()
 
 
-def assert_same_state(found, wanted):
+def assert_same_state(result, expected):
     """Holds every key, data type, shape and byte of two state dicts against each other."""
-    assert list(found) == list(wanted) or set(found) == set(wanted)
-    for key, value in wanted.items():
-        assert str(found[key].dtype).removeprefix("torch.") == str(value.dtype).removeprefix(
+    assert list(result) == list(expected) or set(result) == set(expected)
+    for key, value in expected.items():
+        assert str(result[key].dtype).removeprefix("torch.") == str(value.dtype).removeprefix(
             "torch."
         ), key
-        assert tuple(found[key].shape) == tuple(value.shape), key
-        assert raw(found[key]) == raw(value), key
+        assert tuple(result[key].shape) == tuple(value.shape), key
+        assert raw(result[key]) == raw(value), key
 
 
-def assert_same_tree(found, wanted):
-    found, wanted = dict(flatten(found)), dict(flatten(wanted))
-    assert found.keys() == wanted.keys()
-    for path, leaf in wanted.items():
-        assert np.asarray(found[path]).dtype == leaf.dtype, path
-        assert np.asarray(found[path]).shape == leaf.shape, path
-        assert raw(found[path]) == raw(leaf), path
+def assert_same_tree(result, expected):
+    result, expected = dict(flatten(result)), dict(flatten(expected))
+    assert result.keys() == expected.keys()
+    for path, leaf in expected.items():
+        assert np.asarray(result[path]).dtype == leaf.dtype, path
+        assert np.asarray(result[path]).shape == leaf.shape, path
+        assert raw(result[path]) == raw(leaf), path
 
 
 # --- TinyMU ------------------------------------------------------------------------------------
@@ -233,8 +233,8 @@ def test_weights_saved_in_bfloat16_are_read_exactly(tmp_path):
     path = write_tinymu(tmp_path, change=change)
     kernel = tinymu.from_published(path).params["projector"]["linear1"]["kernel"]
     assert kernel.dtype == np.float32
-    wanted = torch.load(path)["model"][WEIGHTS].float().numpy().T
-    assert raw(kernel) == raw(wanted)
+    expected = torch.load(path)["model"][WEIGHTS].float().numpy().T
+    assert raw(kernel) == raw(expected)
 
 
 def test_weights_in_double_precision_are_not_rounded_silently(tmp_path):
@@ -377,9 +377,9 @@ def test_wrong_shapes_are_named_with_both_shapes(tmp_path, key):
 
     path = write_tinymu(tmp_path, change=change)
     shape = tuple(torch.load(path)["model"][key].shape)
-    wanted = (shape[0] + 1, *shape[1:])
+    expected = (shape[0] + 1, *shape[1:])
     message = refusal(tinymu.from_published, path)
-    assert message.startswith(f"{path}: wrong shapes: {key} {shape} instead of {wanted}; ")
+    assert message.startswith(f"{path}: wrong shapes: {key} {shape} instead of {expected}; ")
     assert "give the config" in message
 
 
@@ -752,8 +752,8 @@ def test_decoder_weights_in_bfloat16_are_read_exactly(tmp_path, llama):
     params = smollm2.from_published(tmp_path).params
     assert {leaf.dtype for _, leaf in flatten(params)} == {np.dtype(np.float32)}
     back = smollm2.to_state_dict(params, smollm2.RULES)
-    wanted = {key: value.float() for key, value in rounded.model.state_dict().items()}
-    assert_same_state(back, wanted)
+    expected = {key: value.float() for key, value in rounded.model.state_dict().items()}
+    assert_same_state(back, expected)
 
 
 def test_the_tokenizer_of_a_decoder_is_taken_along(tmp_path, llama):
@@ -852,8 +852,8 @@ def test_half_precision_rounds_weights_and_leaves_tables(tmp_path, checkpoint):
     again = dict(flatten(read_checkpoint(tmp_path).params))
     for path, leaf in flatten(checkpoint.params):
         table = path == "encoder/pos_embed" or "log_mel" in path
-        wanted = leaf if table else torch.tensor(np.array(leaf)).half().float().numpy()
-        np.testing.assert_array_equal(again[path], wanted)
+        expected = leaf if table else torch.tensor(np.array(leaf)).half().float().numpy()
+        np.testing.assert_array_equal(again[path], expected)
 
 
 def test_a_count_in_float16_is_refused(tmp_path):
@@ -962,11 +962,11 @@ def test_a_write_that_was_killed_does_not_block_the_next(tmp_path, checkpoint):
     assert sorted(p.name for p in tmp_path.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
 
 
-@pytest.mark.parametrize("kept", [0, 7, 8, 1000, -1])
-def test_truncated_weights_are_refused(tmp_path, checkpoint, kept):
+@pytest.mark.parametrize("remaining", [0, 7, 8, 1000, -1])
+def test_truncated_weights_are_refused(tmp_path, checkpoint, remaining):
     save_checkpoint(tmp_path, checkpoint)
     weights = tmp_path / WEIGHTS_FILE
-    weights.write_bytes(weights.read_bytes()[:kept])
+    weights.write_bytes(weights.read_bytes()[:remaining])
     message = refusal(read_checkpoint, tmp_path)
     assert message.startswith(f"{weights}: is not a whole safetensors file")
     assert "download or convert it again" in message

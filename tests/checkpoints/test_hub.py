@@ -231,12 +231,12 @@ def test_a_revision_that_does_not_exist_is_named(fake_hub, cache):
 def test_a_tokenizer_that_cannot_be_had_is_missed_when_text_comes_in(fake_hub, cache):
     """Who gives token ids, or a tokenizer of their own, needs none."""
     files = fake_hub.files[DECODER, "main"]
-    kept = dict(files)
+    remaining = dict(files)
     files.clear()
     model = tinymu_jax.load(REPO)
     message = refusal(lambda: model.tokenizer)
     assert message.startswith(f"{REPO}: has no tokenizer, and {DECODER}: has no tokenizer.json; ")
-    files.update(kept)
+    files.update(remaining)
     assert tinymu_jax.load(REPO).tokenizer.encode("!!") == [17, 17]
 
 

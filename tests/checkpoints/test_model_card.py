@@ -110,9 +110,9 @@ def test_weights_in_bfloat16_are_counted_as_widened(source, tmp_path):
     write_torch_file(tmp_path / "half.pt", content)
     shutil.copy(source.with_suffix(".json"), tmp_path / "half.json")
     FromTorch(tmp_path / "half.pt", tmp_path / "out").run()
-    found = convert.check_converted(tmp_path / "half.pt", tmp_path / "out")
-    assert found.widened == 4
-    assert "(4 of them in a wider type, the same numbers)" in str(found)
+    result = convert.check_converted(tmp_path / "half.pt", tmp_path / "out")
+    assert result.widened == 4
+    assert "(4 of them in a wider type, the same numbers)" in str(result)
 
 
 def test_the_card_names_the_file_that_was_converted(source, tmp_path):
@@ -166,9 +166,9 @@ def test_what_is_written_for_pytorch_is_read_again(tmp_path, capsys, name):
 
 def test_a_file_for_pytorch_that_differs_is_found(tmp_path, golden_checkpoint):
     write_model(golden_checkpoint, tmp_path / "tinymu.pt")
-    found = convert.check_written(golden_checkpoint, tmp_path / "tinymu.pt")
+    result = convert.check_written(golden_checkpoint, tmp_path / "tinymu.pt")
     content = read_torch_file(tmp_path / "tinymu.pt")
-    assert found == (len(content["model"]), 0)
+    assert result == (len(content["model"]), 0)
     key = "projector.linear1.bias"
     content["model"][key] = content["model"][key] + np.float32(1e-3)
     write_torch_file(tmp_path / "other.pt", content)
@@ -250,9 +250,9 @@ def test_places_are_cut_to_their_last_names(tmp_path):
     places = ["gs://mine/a/one", "s3://b/two/", "file:///data/three", "../../me/four"]
     config = {"data": [*places, "configs/five"], "output": "~/six"}
     (tmp_path / "run.json").write_text(json.dumps({"config": config}))
-    told = origin_of_run(tmp_path).text.split("```json\n")[1].split("```")[0]
+    reported = origin_of_run(tmp_path).text.split("```json\n")[1].split("```")[0]
     cut = ["one", "two", "three", "four", "configs/five"]
-    assert json.loads(told) == {"data": cut, "output": "six"}
+    assert json.loads(reported) == {"data": cut, "output": "six"}
 
 
 def test_only_the_model_of_a_run_is_what_the_run_made(tmp_path, golden_checkpoint, monkeypatch):
@@ -277,15 +277,15 @@ def test_somebodys_own_card_stays(tmp_path, golden_checkpoint):
     write_card(folder, Origin("second"))
     card = folder / CARD_FILE
     assert "second" in card.read_text()
-    own = card.read_text().replace(MARK, "")
-    card.write_text(own)
+    part = card.read_text().replace(MARK, "")
+    card.write_text(part)
     write_card(folder, Origin("third"))
-    assert card.read_text() == own
+    assert card.read_text() == part
     # Weights that are saved anew, as at the end of a run that goes on, leave it and a licence.
     (folder / "LICENSE").write_text("as you like")
     save_checkpoint(folder, golden_checkpoint._replace(source={"epoch": 9}))
     assert read_config(folder)[1] == {"epoch": 9}
-    assert card.read_text() == own
+    assert card.read_text() == part
     assert (folder / "LICENSE").read_text() == "as you like"
     assert MARK not in (NANO_FOLDER / CARD_FILE).read_text()
 
@@ -306,10 +306,10 @@ def test_views_are_what_the_library_reads(tmp_path, golden_checkpoint):
         np.testing.assert_array_equal(views[name], value)
 
 
-@pytest.mark.parametrize("kept", [0, 4, 100, -1])
-def test_a_file_that_is_cut_short_is_no_view(tmp_path, kept):
+@pytest.mark.parametrize("remaining", [0, 4, 100, -1])
+def test_a_file_that_is_cut_short_is_no_view(tmp_path, remaining):
     whole = (NANO_FOLDER / "model.safetensors").read_bytes()
-    (tmp_path / "cut").write_bytes(whole[:kept])
+    (tmp_path / "cut").write_bytes(whole[:remaining])
     assert "cut: is not a whole safetensors file" in refusal(map_safetensors, tmp_path / "cut")
 
 

@@ -36,8 +36,8 @@ def test_it_takes_little_room():
 
 
 def test_it_hears_what_it_was_not_trained_on(results):
-    found = {name: results.scores.by_format[name].model for name in FLOORS}
-    short = {name: share for name, share in found.items() if share < FLOORS[name]}
+    result = {name: results.scores.by_format[name].model for name in FLOORS}
+    short = {name: share for name, share in result.items() if share < FLOORS[name]}
     assert not short
     for fact, score in results.scores.by_fact.items():
         assert score.model > score.most_frequent + 0.3, fact
@@ -80,8 +80,8 @@ def test_pytorch_gives_the_same_answers_to_a_hundred_questions(
 
 def test_int8_weights_answer_alike(folder, results):
     rounded = tinymu_jax.load("nano", decoder_dtype="int8")
-    found = evaluate(rounded, folder, False, False, max_new_tokens=MAX_NEW_TOKENS)
-    pairs = list(zip(results.rows, found.rows, strict=True))
+    result = evaluate(rounded, folder, False, False, max_new_tokens=MAX_NEW_TOKENS)
+    pairs = list(zip(results.rows, result.rows, strict=True))
     first = [a.answer.split()[:1] == b.answer.split()[:1] for a, b in pairs]
     assert np.mean(first) >= 0.95
     right = [np.mean([row.right for row in rows]) for rows in zip(*pairs, strict=True)]

@@ -83,8 +83,8 @@ def case_inputs(golden, case: str) -> tuple[torch.Tensor, list[int], list[int]]:
     return waveform, golden[f"{case}/prompt"].tolist(), answer.tolist()
 
 
-def close(actual: torch.Tensor, wanted: np.ndarray, rtol: float, atol: float) -> None:
-    np.testing.assert_allclose(actual.detach().numpy(), wanted, rtol=rtol, atol=atol)
+def close(actual: torch.Tensor, expected: np.ndarray, rtol: float, atol: float) -> None:
+    np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=rtol, atol=atol)
 
 
 # --- against the golden numbers ----------------------------------------------------------------
@@ -168,8 +168,8 @@ def test_a_batch_gives_each_question_what_it_gets_alone(model, golden):
         pairs = [(first, [*answer, oracle.END]), (second, other[:129])]
         counts = [sum(token != oracle.PAD for token in target) for _, target in pairs]
         losses = [model.loss(waveform, first, answer), model.loss(waveform, second, other)]
-    wanted = sum(n * x.item() for n, x in zip(counts, losses, strict=True)) / sum(counts)
-    np.testing.assert_allclose(both.item(), wanted, rtol=0, atol=1e-4)
+    expected = sum(n * x.item() for n, x in zip(counts, losses, strict=True)) / sum(counts)
+    np.testing.assert_allclose(both.item(), expected, rtol=0, atol=1e-4)
 
 
 @needs_golden
@@ -182,11 +182,11 @@ def test_only_padding_is_ignored_on_request(model, golden):
         torch.tensor(target),
         reduction="none",
     )
-    heard = torch.tensor([token != oracle.PAD for token in target])
-    assert not heard.all()
+    encoded = torch.tensor([token != oracle.PAD for token in target])
+    assert not encoded.all()
     published = model.loss(waveform, prompt, answer)
     complete = model.loss(waveform, prompt, answer, ignore_bang=False)
-    torch.testing.assert_close(published, losses[heard].mean(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(published, losses[encoded].mean(), rtol=0, atol=1e-4)
     torch.testing.assert_close(complete, losses.mean(), rtol=0, atol=1e-4)
 
 
@@ -203,8 +203,8 @@ def test_bfloat16_runs_with_float32_front_end_and_positions(model, golden):
     target = golden["text/greedy_ends/target"].tolist()
     with torch.no_grad():
         logits = half.target_logits(waveform, prompt, target).float()
-    wanted = golden["text/greedy_ends/target_logits"]
-    assert np.abs(logits.numpy() - wanted).max() < 0.05 * np.abs(wanted).max()
+    expected = golden["text/greedy_ends/target_logits"]
+    assert np.abs(logits.numpy() - expected).max() < 0.05 * np.abs(expected).max()
     assert len(half.generate_cached(waveform, prompt, 3)) <= 3
 
     mixed = copy.deepcopy(model)
@@ -243,8 +243,8 @@ def test_rope_theta_is_in_force():
         vocab_size=32,
         head_dim=8,
     )
-    wanted = 100_000.0 ** (-np.arange(0, 8, 2) / 8)
-    np.testing.assert_allclose(lm.model.rotary_emb.inv_freq.numpy(), wanted, rtol=1e-6)
+    expected = 100_000.0 ** (-np.arange(0, 8, 2) / 8)
+    np.testing.assert_allclose(lm.model.rotary_emb.inv_freq.numpy(), expected, rtol=1e-6)
     assert lm.config.rms_norm_eps == 1e-5
 
 
@@ -254,8 +254,8 @@ def test_resample_keeps_a_tone(rate):
     tone = torch.from_numpy(np.sin(2 * np.pi * 440 * time)).float()
     out = oracle.resample(tone, rate)
     assert len(out) == 8000
-    wanted = np.sin(2 * np.pi * 440 * np.arange(8000) / 16_000)
-    np.testing.assert_allclose(out.numpy()[200:-200], wanted[200:-200], atol=5e-3)
+    expected = np.sin(2 * np.pi * 440 * np.arange(8000) / 16_000)
+    np.testing.assert_allclose(out.numpy()[200:-200], expected[200:-200], atol=5e-3)
 
 
 @pytest.mark.parametrize(
@@ -281,8 +281,8 @@ def test_projectors():
     inner = first * 0.5 * (1 + torch.erf(first / 2**0.5))
     total = first + inner @ residual.linear2.weight.T
     spread = (total.var(dim=-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
-    wanted = (total - total.mean(dim=-1, keepdim=True)) / spread
-    torch.testing.assert_close(residual(x), wanted)
+    expected = (total - total.mean(dim=-1, keepdim=True)) / spread
+    torch.testing.assert_close(residual(x), expected)
 
     transformer = oracle.TransformerProjector(12, 16).eval()
     keys = set(transformer.state_dict())
@@ -330,8 +330,8 @@ def test_average_pooling_and_heads():
     tagger.head_norm.running_var.uniform_(0.5, 2)
     clip = tagger(waveform).reshape(2, 5, 5, 16).mean(dim=(1, 2))
     norm = (clip - tagger.head_norm.running_mean) / (tagger.head_norm.running_var + 1e-5).sqrt()
-    wanted = (norm @ tagger.head.weight.T + tagger.head.bias).softmax(dim=-1)
-    torch.testing.assert_close(tagger.class_probabilities(waveform), wanted)
+    expected = (norm @ tagger.head.weight.T + tagger.head.bias).softmax(dim=-1)
+    torch.testing.assert_close(tagger.class_probabilities(waveform), expected)
     assert {k for k in tagger.state_dict() if k.startswith("head")} == {
         "head_norm.running_mean",
         "head_norm.running_var",
@@ -341,5 +341,5 @@ def test_average_pooling_and_heads():
     }
 
     probe = oracle.Matpac(**small, probe_classes=7).eval()
-    wanted = probe.probe(probe(waveform).mean(dim=1)).softmax(dim=-1)
-    torch.testing.assert_close(probe.class_probabilities(waveform), wanted)
+    expected = probe.probe(probe(waveform).mean(dim=1)).softmax(dim=-1)
+    torch.testing.assert_close(probe.class_probabilities(waveform), expected)

@@ -267,8 +267,8 @@ def test_embed_writes_what_the_encoder_says(tinymu, recordings, golden, work):
     for recording in recordings:
         vectors = np.load(work / "out" / "vectors" / f"{recording.stem}.npy")
         assert vectors.dtype == np.float32
-        wanted = golden[f"{recording.stem}/embeddings"]
-        np.testing.assert_allclose(vectors, wanted, rtol=0, atol=1e-4)
+        expected = golden[f"{recording.stem}/embeddings"]
+        np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-4)
     assert out.splitlines() == [
         f"{recordings[0]}: (63, 160) in out/vectors/stereo_48k_11s.npy, encoded 10.0 s of 11.0 s",
         f"{recordings[1]}: (20, 160) in out/vectors/mono_44k_3p2s.npy, encoded 3.2 s of 3.2 s",
@@ -279,15 +279,15 @@ def test_embed_writes_all_layers(tinymu, recordings, golden, work):
     assert tinymu("embed", recordings[1], "--all-layers")[0] == 0
     layers = np.load(work / "embeddings" / "mono_44k_3p2s.npy")
     assert layers.shape == (2, 20, 160)
-    wanted = golden["mono_44k_3p2s/layers_mean_time"]
-    np.testing.assert_allclose(layers.mean(axis=1), wanted, rtol=0, atol=1e-4)
+    expected = golden["mono_44k_3p2s/layers_mean_time"]
+    np.testing.assert_allclose(layers.mean(axis=1), expected, rtol=0, atol=1e-4)
 
 
 def test_embed_cuts_into_chunks_as_told(tinymu, recordings, golden, work):
     assert tinymu("embed", recordings[0], "--chunking", "fast-interleaved")[0] == 0
-    wanted = golden["stereo_48k_11s/embeddings_fast"]
+    expected = golden["stereo_48k_11s/embeddings_fast"]
     vectors = np.load(work / "embeddings" / "stereo_48k_11s.npy")
-    np.testing.assert_allclose(vectors, wanted, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-4)
 
 
 def test_embed_prints_json_lines(tinymu, recordings):
@@ -535,9 +535,9 @@ def test_a_bad_checkpoint_is_named(run, recordings, checkpoint_file, work, comma
     assert files(work) == before
 
 
-@pytest.mark.parametrize("kept", [0, 1, 100, 5000, -100, -1])
-def test_a_truncated_checkpoint_is_named(run, recordings, checkpoint_file, work, kept):
-    (work / "cut.pt").write_bytes(checkpoint_file.read_bytes()[:kept])
+@pytest.mark.parametrize("remaining", [0, 1, 100, 5000, -100, -1])
+def test_a_truncated_checkpoint_is_named(run, recordings, checkpoint_file, work, remaining):
+    (work / "cut.pt").write_bytes(checkpoint_file.read_bytes()[:remaining])
     outcome = run(main_module.main, "embed", recordings[1], "--checkpoint", "cut.pt")
     assert_refused(outcome, "cut.pt: ")
     assert files(work) == ["cut.pt"]

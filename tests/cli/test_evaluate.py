@@ -107,8 +107,8 @@ def test_a_killed_evaluation_goes_on(music, tmp_path):
 
 def test_recordings_are_classified_by_their_labels(music, tmp_path, capsys, monkeypatch):
     words = tmp_path / "words.csv"
-    found = {row["timbre"] for row in csv.DictReader((music / "facts.csv").open())}
-    rows = [f"{value},{name}" for value, name in NAMES["timbre"].items() if value in found]
+    result = {row["timbre"] for row in csv.DictReader((music / "facts.csv").open())}
+    rows = [f"{value},{name}" for value, name in NAMES["timbre"].items() if value in result]
     words.write_text("\n".join(["label,text", *rows]))
     arguments = (
         "classification",

@@ -72,13 +72,13 @@ def test_what_was_pushed_is_loaded_by_its_name_and_answers_the_same(fake_hub, fo
     assert sorted(sent) == sorted([*WEIGHTS, "README.md"])
     for name in WEIGHTS:
         assert sent[name] == (folder / name).read_bytes()
-    mine, theirs = tinymu_jax.load(folder), tinymu_jax.load(NAME)
+    mine, reference = tinymu_jax.load(folder), tinymu_jax.load(NAME)
     waveform = noise(32_000)
-    for model in (mine, theirs):
+    for model in (mine, reference):
         model.prompt = model.encode_prompt(PROMPT)
-    wanted = mine.generate_tokens(waveform, mine.prompt, 12)
-    assert wanted
-    assert theirs.generate_tokens(waveform, theirs.prompt, 12) == wanted
+    expected = mine.generate_tokens(waveform, mine.prompt, 12)
+    assert expected
+    assert reference.generate_tokens(waveform, reference.prompt, 12) == expected
 
 
 def test_it_goes_on_serving_when_the_hub_is_out_of_reach(fake_hub, folder, push):
@@ -106,8 +106,8 @@ def test_an_encoder_is_pushed_and_loaded_without_a_tokenizer(fake_hub, tmp_path,
     folder = save_checkpoint(tmp_path / "encoder", made)
     assert push(folder, NAME)[0] == 0
     assert "pipeline_tag: feature-extraction" in fake_hub.files[NAME, "main"]["README.md"].decode()
-    mine, theirs = (tinymu_jax.load(name).embed(noise(16_000)) for name in (folder, NAME))
-    np.testing.assert_array_equal(mine, theirs)
+    mine, reference = (tinymu_jax.load(name).embed(noise(16_000)) for name in (folder, NAME))
+    np.testing.assert_array_equal(mine, reference)
     fake_hub.close()
     np.testing.assert_array_equal(tinymu_jax.load(NAME).embed(noise(16_000)), mine)
 

@@ -619,10 +619,10 @@ def test_real_ontology(shared_dir, tmp_path):
     inner = {above for name in music for above in tree[name]}
     rows = [f'{number}, 0.000, 10.000, "{mid}"' for number, mid in enumerate(classes)]
     source = read_source("audioset", write(tmp_path, "s.csv", *SEGMENTS, *rows), path)
-    found = {label for clip in source.clips for label in clip.tags.get(UNSORTED, ())}
-    assert found == music - inner
-    assert len(found) == 118
-    assert found & children == {
+    result = {label for clip in source.clips for label in clip.tags.get(UNSORTED, ())}
+    assert result == music - inner
+    assert len(result) == 118
+    assert result & children == {
         "ambient music",
         "saxophone",
         "electric piano",

@@ -103,12 +103,12 @@ def test_stretch_changes_the_tempo_and_keeps_pitch_and_length(rate):
     loudness = np.exp(-0.5 * ((time[:, None] - beats) / 0.1) ** 2).sum(axis=1)
     changed = stretch((loudness * noise(len(time))).astype(np.float32), rate)
     assert len(changed) == len(time)
-    beats, found = beats[beats / rate < 9.5], []
+    beats, result = beats[beats / rate < 9.5], []
     for beat in beats / rate:
         near = np.abs(time - beat) < 0.4
-        found.append(np.average(time[near], weights=changed[near] ** 2))
-    np.testing.assert_allclose(found, beats / rate, rtol=0, atol=0.02)
-    assert np.polyfit(beats, found, 1)[0] == pytest.approx(1 / rate, rel=2e-3)
+        result.append(np.average(time[near], weights=changed[near] ** 2))
+    np.testing.assert_allclose(result, beats / rate, rtol=0, atol=0.02)
+    assert np.polyfit(beats, result, 1)[0] == pytest.approx(1 / rate, rel=2e-3)
     assert loudest_hertz(stretch(sine(440.0), rate)) == pytest.approx(440, abs=0.5)
 
 
@@ -125,8 +125,8 @@ def test_pitch_changes_by_semitones_and_the_tempo_stays(semitones):
     samples[RATE:] *= 0.2
     changed = shift_pitch(samples, semitones)
     assert len(changed) == len(samples)
-    wanted = 440 * 2 ** (semitones / 12)
-    assert loudest_hertz(changed) == pytest.approx(wanted, rel=2e-3)
+    expected = 440 * 2 ** (semitones / 12)
+    assert loudest_hertz(changed) == pytest.approx(expected, rel=2e-3)
     energy = np.convolve(changed**2, np.ones(400) / 400, "same")
     falls = np.flatnonzero(energy[800:-800] < 0.5 * energy[RATE // 2]) + 800
     assert falls[0] / RATE == pytest.approx(1.0, abs=0.05)
@@ -158,9 +158,9 @@ def test_effects_have_the_published_order_and_probabilities(monkeypatch):
         for effect in happened:
             counts[effect] += 1
         orders.add(tuple(happened))
-    wanted = {"polarity": 0.3, "noise": 0.3, "gain": 0.5, "stretch": 0.5, "pitch": 0.5}
+    expected = {"polarity": 0.3, "noise": 0.3, "gain": 0.5, "stretch": 0.5, "pitch": 0.5}
     assert {name: count / runs for name, count in counts.items()} == pytest.approx(
-        wanted, abs=0.035
+        expected, abs=0.035
     )
     assert len(orders) == 16
     assert all(list(order) == [name for name in names if name in order] for order in orders)
@@ -201,10 +201,10 @@ def test_every_field_changes_something():
     values |= {f"{name}_probability": 0.0 for name in EFFECTS}
     assert {*values, "enabled"} == {field.name for field in dataclasses.fields(AugmentConfig)}
     stored = (noise(6000) * 32768).astype(np.int16)
-    wanted = augment_stored(stored, rng(), base, 5000)
+    expected = augment_stored(stored, rng(), base, 5000)
     for name, value in values.items():
         config = dataclasses.replace(base, **{name: value})
-        assert not np.array_equal(augment_stored(stored, rng(), config, 5000), wanted), name
+        assert not np.array_equal(augment_stored(stored, rng(), config, 5000), expected), name
 
 
 # --- the crop ----------------------------------------------------------------------------------
@@ -214,9 +214,9 @@ def test_crops_start_anywhere():
     samples = np.arange(12)
     starts = set()
     for number in range(200):
-        found = crop(samples, rng(number), 9)
-        np.testing.assert_array_equal(found, found[0] + np.arange(9))
-        starts.add(int(found[0]))
+        result = crop(samples, rng(number), 9)
+        np.testing.assert_array_equal(result, result[0] + np.arange(9))
+        starts.add(int(result[0]))
     assert starts == {0, 1, 2, 3}
 
 
@@ -258,17 +258,17 @@ def model(golden_checkpoint):
 QUICK = only("polarity", "noise", "gain", crop=True)
 
 
-def make_batches(dataset, model, augment=QUICK, blocks=1, own=None, seed=0):
+def make_batches(dataset, model, augment=QUICK, blocks=1, part=None, seed=0):
     lengths = dataset.lengths(model, max_columns(dataset, model, augment))
     plan = make_plan(make_groups(lengths, PACKING, model), PACKING, 0, epochs=3)
-    return PackedBatches(dataset, plan, PACKING, model, blocks, own, augment, seed)
+    return PackedBatches(dataset, plan, PACKING, model, blocks, part, augment, seed)
 
 
-def assert_same(found, wanted):
-    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+def assert_same(result, expected):
+    jax.tree.map(np.testing.assert_array_equal, result, expected)
 
 
-def heard(batches):
+def encoded(batches):
     """Yields record and samples of every clip of a run."""
     for step in range(len(batches)):
         batch = batches[step]
@@ -279,13 +279,13 @@ def heard(batches):
 
 def test_the_default_does_not_augment(datasets, model):
     dataset = datasets["waveform"]
-    for record, samples in heard(make_batches(dataset, model, AugmentConfig())):
+    for record, samples in encoded(make_batches(dataset, model, AugmentConfig())):
         np.testing.assert_array_equal(samples, dataset[record].features)
 
 
 def test_clips_are_crops_of_stored_ones(datasets, model):
     dataset, seen = datasets["waveform"], set()
-    for record, samples in heard(make_batches(dataset, model, only(crop=True))):
+    for record, samples in encoded(make_batches(dataset, model, only(crop=True))):
         stored = dataset[record].features
         assert len(samples) == min(len(stored), HEARD * RATE)
         starts = [
@@ -299,14 +299,14 @@ def test_clips_are_crops_of_stored_ones(datasets, model):
 
 
 def test_a_clip_is_never_augmented_the_same_way_twice(datasets, model):
-    clips = [samples.tobytes() for _, samples in heard(make_batches(datasets["waveform"], model))]
+    clips = [samples.tobytes() for _, samples in encoded(make_batches(datasets["waveform"], model))]
     assert len(clips) > len(SECONDS)
     assert len(set(clips)) == len(clips)
 
 
 def test_clips_of_a_block_are_augmented_independently(datasets, model):
     dataset, factors = datasets["waveform"], []
-    for record, samples in heard(make_batches(dataset, model, only("gain"))):
+    for record, samples in encoded(make_batches(dataset, model, only("gain"))):
         stored = dataset[record].features.astype(np.float64)
         factors.append(round(samples @ stored / (stored @ stored), 4))
     assert len(set(factors)) == len(factors)
@@ -332,7 +332,7 @@ def test_another_seed_augments_differently(datasets, model):
 def test_augmentation_does_not_depend_on_the_number_of_processes(datasets, model, parts):
     dataset = datasets["waveform"]
     whole = make_batches(dataset, model, blocks=3)
-    shares = [make_batches(dataset, model, blocks=3, own=own) for own in parts]
+    shares = [make_batches(dataset, model, blocks=3, part=part) for part in parts]
     for step in range(len(whole)):
         joined = jax.tree.map(lambda *x: np.concatenate(x), *(share[step] for share in shares))
         assert_same(joined, whole[step])

@@ -49,14 +49,14 @@ def stored(folder, tmp_path_factory):
     return place / "data"
 
 
-def batches_of(corpus, clips=2, blocks=2, own=(0, 1), epochs=3, steps=0, seed=4):
-    return CropBatches(corpus, FRAMES, clips, blocks, own, epochs, steps, seed)
+def batches_of(corpus, clips=2, blocks=2, part=(0, 1), epochs=3, steps=0, seed=4):
+    return CropBatches(corpus, FRAMES, clips, blocks, part, epochs, steps, seed)
 
 
 def test_short_and_unusable_recordings_are_skipped_and_counted(folder, stored):
-    found = open_corpus(folder, FRAMES, 16)
-    assert (len(found), found.num_short, found.num_unusable) == (5, 1, 1)
-    assert sorted(found.name(i) for i in range(5)) == sorted(
+    result = open_corpus(folder, FRAMES, 16)
+    assert (len(result), result.num_short, result.num_unusable) == (5, 1, 1)
+    assert sorted(result.name(i) for i in range(5)) == sorted(
         f"below/{n}.flac" if n % 2 else f"{n}.wav" for n in LONG
     )
     same = open_corpus(stored, FRAMES, 16)
@@ -70,20 +70,20 @@ def test_recordings_are_long_enough_to_the_frame(stored):
 
 
 def test_a_folder_and_a_data_set_give_the_same_log_mels(folder, stored):
-    found, same = open_corpus(folder, FRAMES, 16), open_corpus(stored, FRAMES, 16)
+    result, same = open_corpus(folder, FRAMES, 16), open_corpus(stored, FRAMES, 16)
     by_name = {Path(same.name(i)).name: same.log_mel(i) for i in range(len(same))}
-    for i in range(len(found)):
-        np.testing.assert_array_equal(found.log_mel(i), by_name[Path(found.name(i)).name])
+    for i in range(len(result)):
+        np.testing.assert_array_equal(result.log_mel(i), by_name[Path(result.name(i)).name])
     # The mean of both channels, and not the first.
-    wanted = read_clip(folder / "0.wav", None, mono="mean")
-    number = [found.name(i) for i in range(5)].index("0.wav")
-    heard = np.asarray(log_mel(wanted.samples))
-    assert np.abs(found.log_mel(number) - heard)[:, :70].mean() < 0.05
+    expected = read_clip(folder / "0.wav", None, mono="mean")
+    number = [result.name(i) for i in range(5)].index("0.wav")
+    encoded = np.asarray(log_mel(expected.samples))
+    assert np.abs(result.log_mel(number) - encoded)[:, :70].mean() < 0.05
 
 
 def test_every_recording_is_used_once_per_epoch_and_steps_are_reproducible(stored):
     corpus = open_corpus(stored, FRAMES, 16)
-    batches = batches_of(corpus, clips=1, blocks=5, own=range(5), epochs=4)
+    batches = batches_of(corpus, clips=1, blocks=5, part=range(5), epochs=4)
     assert len(batches) == 4
     steps = [batches[step] for step in range(4)]
     for step, batch in enumerate(steps):
@@ -100,16 +100,16 @@ def test_crops_start_anywhere_in_their_recordings(stored):
     corpus = open_corpus(stored, FRAMES, 16)
     whole = {corpus.name(i): corpus.log_mel(i) for i in range(len(corpus))}
     starts = set()
-    batches = batches_of(corpus, clips=5, blocks=1, own=[0], epochs=0, steps=12)
+    batches = batches_of(corpus, clips=5, blocks=1, part=[0], epochs=0, steps=12)
     for step in range(12):
         for name, crop in zip(batches.names(step), batches[step].log_mel[0], strict=True):
-            found = [
+            result = [
                 start
                 for start in range(len(whole[name]) - FRAMES + 1)
                 if np.array_equal(whole[name][start : start + FRAMES], crop)
             ]
-            assert len(found) == 1
-            starts |= {(name, found[0])}
+            assert len(result) == 1
+            starts |= {(name, result[0])}
     longest = max(whole, key=lambda name: len(whole[name]))
     assert len({start for name, start in starts if name == longest}) > 6
 
@@ -121,19 +121,19 @@ def test_unusable_recordings_are_replaced_and_reported_once(folder, tmp_path, ca
     cut = place / "0.wav"
     whole = cut.read_bytes()
     corpus = open_corpus(place, FRAMES, 16)
-    wanted = {name: i for i, name in enumerate(corpus.name(i) for i in range(5))}
+    expected = {name: i for i, name in enumerate(corpus.name(i) for i in range(5))}
     # The header says what is no longer there.
     cut.write_bytes(whole[: len(whole) // 3])
-    batches = batches_of(corpus, clips=5, blocks=1, own=[0], epochs=3)
+    batches = batches_of(corpus, clips=5, blocks=1, part=[0], epochs=3)
     for step in range(3):
         assert batches[step].log_mel.shape == (1, 5, FRAMES, 80)
     said = capsys.readouterr().err
     assert said.count("0.wav") == 1
     assert "another recording is used in its place" in said
     first, place_of = batches[0].log_mel[0], batches.names(0).index("0.wav")
-    heard = corpus.log_mel((wanted["0.wav"] + 1) % 5)
-    starts = range(len(heard) - FRAMES + 1)
-    assert any(np.array_equal(heard[s : s + FRAMES], first[place_of]) for s in starts)
+    encoded = corpus.log_mel((expected["0.wav"] + 1) % 5)
+    starts = range(len(encoded) - FRAMES + 1)
+    assert any(np.array_equal(encoded[s : s + FRAMES], first[place_of]) for s in starts)
 
 
 def test_a_corpus_without_usable_recordings_is_rejected(folder, stored, tmp_path):

@@ -34,14 +34,14 @@ def write(tmp_path):
 def test_questions_of_a_recording_are_joined_in_the_order_of_the_lists(write, tmp_path):
     first, folder = write("a", [record("x.wav"), record("y.wav"), record("x.wav", "Which key?")])
     second, _ = write("b", [record("y.wav", "Is it fast?", "Yes.", task="Binary")])
-    found = read_lists([first, second], [folder])
-    assert [clip.path for clip in found.clips] == [folder / "x.wav", folder / "y.wav"]
-    assert found.clips[0].questions == (
+    result = read_lists([first, second], [folder])
+    assert [clip.path for clip in result.clips] == [folder / "x.wav", folder / "y.wav"]
+    assert result.clips[0].questions == (
         QuestionAnswer("What is it?", "A trumpet.", "QA"),
         QuestionAnswer("Which key?", "A trumpet.", "QA"),
     )
-    assert found.clips[1].questions[1] == QuestionAnswer("Is it fast?", "Yes.", "Binary")
-    assert found.repeated == 0
+    assert result.clips[1].questions[1] == QuestionAnswer("Is it fast?", "Yes.", "Binary")
+    assert result.repeated == 0
 
 
 def test_lists_of_one_data_set_may_have_several_folders(write):
@@ -55,8 +55,8 @@ def test_lists_of_one_data_set_may_have_several_folders(write):
 
 def test_repeated_questions_are_counted(write):
     path, folder = write("a", [record("x.wav"), record("x.wav"), record("x.wav", answer="Horn.")])
-    found = read_lists([path], [folder])
-    assert (len(found.clips[0].questions), found.repeated) == (2, 1)
+    result = read_lists([path], [folder])
+    assert (len(result.clips[0].questions), result.repeated) == (2, 1)
 
 
 def test_the_example_list_is_read(shared_dir):

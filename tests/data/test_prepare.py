@@ -85,10 +85,10 @@ def test_records_hold_the_log_mel_and_all_questions(prepared, recordings):
         record = prepared[number]
         assert record.clip == str(recordings / name)
         assert record.dataset == "Made"
-        wanted = np.asarray(log_mel(load_audio(recordings / name)))
+        expected = np.asarray(log_mel(load_audio(recordings / name)))
         assert record.features.dtype == np.float16
-        assert record.features.shape == wanted.shape
-        np.testing.assert_allclose(record.features, wanted, atol=4e-3)
+        assert record.features.shape == expected.shape
+        np.testing.assert_allclose(record.features, expected, atol=4e-3)
         assert [(q.prompt, q.answer) for q in record.questions] == pairs
         for question in record.questions:
             assert question.prompt_ids.tolist() == tokenizer.encode(question.prompt)
@@ -114,8 +114,8 @@ def test_manifest_and_index(prepared, golden_checkpoint):
 def test_a_16_bit_waveform_is_stored_exactly(recordings, tmp_path):
     make(recordings, tmp_path / "out", "waveform")
     dataset = Dataset(tmp_path / "out")
-    wanted, _ = soundfile.read(recordings / "long.wav", dtype="int16")
-    np.testing.assert_array_equal(dataset[0].features, wanted[:160_000])
+    expected, _ = soundfile.read(recordings / "long.wav", dtype="int16")
+    np.testing.assert_array_equal(dataset[0].features, expected[:160_000])
     assert dataset[0].features.dtype == np.int16
     assert dataset.index.columns.tolist() == [63, 12, 4, 13]
 
@@ -126,8 +126,8 @@ def test_embeddings_are_the_encoders(recordings, tmp_path, golden_checkpoint, as
     for number, name in enumerate(QUESTIONS):
         features = dataset[number].features
         assert features.dtype == ml_dtypes.bfloat16
-        wanted = assistant.embed(recordings / name).astype(ml_dtypes.bfloat16)
-        difference = np.abs(features.astype(np.float32) - wanted.astype(np.float32))
+        expected = assistant.embed(recordings / name).astype(ml_dtypes.bfloat16)
+        difference = np.abs(features.astype(np.float32) - expected.astype(np.float32))
         assert difference.max() < 0.02
     assert dataset.index.columns.tolist() == [63, 12, 4, 13]
 
@@ -275,10 +275,10 @@ def copy(prepared, tmp_path):
     return shutil.copytree(prepared.folder, tmp_path / "copy")
 
 
-@pytest.mark.parametrize("kept", [0, 1000, -1])
-def test_a_truncated_shard_is_named_and_repaired(copy, recordings, kept):
+@pytest.mark.parametrize("remaining", [0, 1000, -1])
+def test_a_truncated_shard_is_named_and_repaired(copy, recordings, remaining):
     shard = copy / "shard-00001.array_record"
-    shard.write_bytes(shard.read_bytes()[:kept])
+    shard.write_bytes(shard.read_bytes()[:remaining])
     message = refusal(Dataset, copy)
     assert message.startswith(f"{shard}: has ")
     assert "run `tinymu data prepare` again" in message
@@ -313,9 +313,9 @@ def test_another_tokenizer_is_rejected(prepared):
 def test_stats_print_how_full_rows_are(prepared, capsys, monkeypatch):
     arguments = ("stats", prepared.folder, "--packing.rows", 1, "--json")
     code, out, _ = run_cli(capsys, monkeypatch, "data", *arguments)
-    found = json.loads(out)
-    assert (code, found["clips"], found["questions"]) == (0, 4, 6)
-    assert 0.2 < found["slots used"] <= 1
+    result = json.loads(out)
+    assert (code, result["clips"], result["questions"]) == (0, 4, 6)
+    assert 0.2 < result["slots used"] <= 1
     code, out, _ = run_cli(capsys, monkeypatch, "data", *arguments[:-1])
     assert "questions a clip   1.500" in out
 
@@ -349,14 +349,14 @@ def test_the_end_of_a_worker_is_one_sentence():
 
 
 @pytest.mark.parametrize(
-    ("options", "wanted"),
+    ("options", "expected"),
     [
         ([], ("log_mel", "mean", "kaiser-best", 86_400.0)),
         (["--max-seconds", "10", "--mono", "first"], ("log_mel", "first", "kaiser-best", 10.0)),
     ],
 )
 def test_recordings_without_lists_are_read_as_in_pre_training(
-    options, wanted, tmp_path, capsys, monkeypatch
+    options, expected, tmp_path, capsys, monkeypatch
 ):
     (tmp_path / "music").mkdir()
     soundfile.write(tmp_path / "music" / "a.wav", noise(16_000), 16_000)
@@ -364,5 +364,5 @@ def test_recordings_without_lists_are_read_as_in_pre_training(
     code, _, err = run_cli(capsys, monkeypatch, "data", *arguments)
     assert code == 0, err
     features = Dataset(tmp_path / "data").features
-    found = (features.kind, features.mono, features.resampler, features.max_seconds)
-    assert found == wanted
+    result = (features.kind, features.mono, features.resampler, features.max_seconds)
+    assert result == expected

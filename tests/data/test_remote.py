@@ -48,8 +48,8 @@ def fetched(monkeypatch):
 
 
 def contents(folder):
-    ours = (remote.LOCK_FILE,)
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in ours]
+    actual = (remote.LOCK_FILE,)
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in actual]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -117,9 +117,9 @@ def test_local_folders_are_not_copied(whole, own_cache):
 
 def test_training_reads_the_copies(bucket, whole):
     data = DataConfig(train=ADDRESS, validation=str(whole))
-    found = with_local_data(TrainConfig(output="run", data=data)).data
-    assert contents(Path(found.train)) == contents(whole)
-    assert found.validation == str(whole)
+    result = with_local_data(TrainConfig(output="run", data=data)).data
+    assert contents(Path(result.train)) == contents(whole)
+    assert result.validation == str(whole)
     assert with_local_data(TrainConfig(data=DataConfig(train="x"))).data.validation is None
 
 

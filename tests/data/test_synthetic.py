@@ -93,12 +93,12 @@ def test_all_clips_have_the_requested_timbre(timbre):
 
 
 def test_the_new_timbre_is_in_texts_but_not_in_clips():
-    told = [make_text(SynthesisConfig(), number) for number in range(200)]
-    named = [text for facts, text, _ in told if facts.timbre == NEW_TIMBRE]
+    reported = [make_text(SynthesisConfig(), number) for number in range(200)]
+    named = [text for facts, text, _ in reported if facts.timbre == NEW_TIMBRE]
     assert len(named) > 10
     assert all(NEW_TIMBRE in text for text in named)
-    heard = [draw_clip_facts(SynthesisConfig(), number)[0].timbre for number in range(200)]
-    assert set(heard) == set(FACTS["timbre"])
+    encoded = [draw_clip_facts(SynthesisConfig(), number)[0].timbre for number in range(200)]
+    assert set(encoded) == set(FACTS["timbre"])
 
 
 # --- clips -------------------------------------------------------------------------------------
@@ -131,9 +131,9 @@ def test_audio_does_not_depend_on_the_questions():
     config = SynthesisConfig(seconds=1.0)
     facts, samples, _ = make_clip(config, 0)
     for other in (replace(config, choice=0), replace(config, open=10), replace(config, clips=5)):
-        again, heard, _ = make_clip(other, 0)
+        again, encoded, _ = make_clip(other, 0)
         assert again == facts
-        np.testing.assert_array_equal(heard, samples)
+        np.testing.assert_array_equal(encoded, samples)
 
 
 def test_clips_are_the_same_on_every_machine():
@@ -184,11 +184,11 @@ def notes_in(samples):
     return [(a / 200, pitch_of(samples[80 * a + 160 : 80 * b - 80])) for a, b in spans]
 
 
-def draw_clips(count, **given):
+def draw_clips(count, **inputs):
     """Yields facts and samples of clips that have some facts in common."""
     for number in range(count):
         rng = np.random.default_rng([5, number])
-        facts = Facts(**{n: v[rng.integers(len(v))] for n, v in FACTS.items()})._replace(**given)
+        facts = Facts(**{n: v[rng.integers(len(v))] for n, v in FACTS.items()})._replace(**inputs)
         yield facts, compose(facts, 4.0, rng)
 
 
@@ -201,21 +201,21 @@ def melodies():
 
 
 def test_loud_is_louder_than_soft():
-    found = {"loud": [], "soft": []}
-    for dynamics, own in found.items():
-        own += [level(samples) for _, samples in draw_clips(30, dynamics=dynamics)]
-    assert min(found["loud"]) > 1.2 * max(found["soft"])
-    assert np.median(found["loud"]) > 8 * np.median(found["soft"])
+    result = {"loud": [], "soft": []}
+    for dynamics, local in result.items():
+        local += [level(samples) for _, samples in draw_clips(30, dynamics=dynamics)]
+    assert min(result["loud"]) > 1.2 * max(result["soft"])
+    assert np.median(result["loud"]) > 8 * np.median(result["soft"])
 
 
 def test_swelling_clips_get_louder():
-    found = {}
+    result = {}
     for dynamics in FACTS["dynamics"]:
         clips = [samples for _, samples in draw_clips(40, dynamics=dynamics)]
-        found[dynamics] = [level(x[-RATE:]) / level(x[:RATE]) for x in clips]
-    steady = found["loud"] + found["soft"]
+        result[dynamics] = [level(x[-RATE:]) / level(x[:RATE]) for x in clips]
+    steady = result["loud"] + result["soft"]
     assert np.mean(np.array(steady) < 2) > 0.95
-    assert np.mean(np.array(found["swelling"]) > 2) > 0.9
+    assert np.mean(np.array(result["swelling"]) > 2) > 0.9
 
 
 def test_the_register_is_the_height_of_the_lowest_note(melodies):
@@ -229,10 +229,10 @@ def test_the_contour_is_the_way_from_the_first_note_to_the_last(melodies):
         pitches = [pitch for _, pitch in notes]
         first, last = pitches[0], pitches[-1]
         if max(pitches) > 1.25 * max(first, last):
-            found = "arched"
+            result = "arched"
         else:
-            found = "rising" if last > first else "falling"
-        assert found == facts.contour, (facts, pitches)
+            result = "rising" if last > first else "falling"
+        assert result == facts.contour, (facts, pitches)
 
 
 def beat_of(notes):
@@ -244,8 +244,8 @@ def beat_of(notes):
 def test_the_tempo_is_the_time_between_notes(melodies):
     for facts, _, notes in melodies:
         beats = 60 / beat_of(notes)
-        found = "slow" if beats < 92 else "medium" if beats < 132 else "fast"
-        assert found == facts.tempo, (facts, beats)
+        result = "slow" if beats < 92 else "medium" if beats < 132 else "fast"
+        assert result == facts.tempo, (facts, beats)
 
 
 def test_the_metre_is_the_strength_of_the_third_beat(melodies):
@@ -256,15 +256,15 @@ def test_the_metre_is_the_strength_of_the_third_beat(melodies):
 
 
 def test_the_mode_is_the_third_above_the_tonic(melodies):
-    told = 0
+    reported = 0
     for facts, _, notes in melodies:
         pitches = np.array([pitch for _, pitch in notes])
         tonic = pitches[0] if facts.contour != "falling" else pitches.min()
         steps = {round(step) % 12 for step in 12 * np.log2(pitches / tonic)}
         if {3, 4} & steps:
-            told += 1
+            reported += 1
             assert ("major" if 4 in steps else "minor") == facts.mode, (facts, steps)
-    assert told > 0.9 * len(melodies)
+    assert reported > 0.9 * len(melodies)
 
 
 def test_every_melody_has_a_note_that_shows_its_mode():
@@ -279,22 +279,22 @@ def test_every_melody_has_a_note_that_shows_its_mode():
 
 
 def test_reverb_sounds_between_notes():
-    found = {"dry": [], "room": []}
-    given = PLAIN | {"timbre": "organ"}
-    for room, own in found.items():
-        clips = draw_clips(20, **given | {"room": room})
-        own += [np.percentile(envelope(samples), 10) for _, samples in clips]
-    assert max(found["dry"]) < 0.005 < 0.01 < min(found["room"])
+    result = {"dry": [], "room": []}
+    inputs = PLAIN | {"timbre": "organ"}
+    for room, local in result.items():
+        clips = draw_clips(20, **inputs | {"room": room})
+        local += [np.percentile(envelope(samples), 10) for _, samples in clips]
+    assert max(result["dry"]) < 0.005 < 0.01 < min(result["room"])
 
 
 def test_drums_sound_below_every_voice():
-    found = {"drums": [], "none": []}
-    for drums, own in found.items():
+    result = {"drums": [], "none": []}
+    for drums, local in result.items():
         for _, samples in draw_clips(20, drums=drums, room="dry"):
             power = np.abs(np.fft.rfft(samples.astype(float))) ** 2
             hertz = np.fft.rfftfreq(len(samples), 1 / RATE)
-            own.append(power[(hertz > 40) & (hertz < 110)].sum() / power.sum())
-    assert max(found["none"]) < 1e-3 < 5e-3 < min(found["drums"])
+            local.append(power[(hertz > 40) & (hertz < 110)].sum() / power.sum())
+    assert max(result["none"]) < 1e-3 < 5e-3 < min(result["drums"])
 
 
 # --- instruments -------------------------------------------------------------------------------
@@ -336,27 +336,27 @@ def test_a_note_stays_within_full_scale(name):
 def test_high_notes_have_no_aliasing(name, hertz):
     steady = play(name, hertz)[2000:14_000]
     power = np.abs(np.fft.rfft(steady * np.blackman(len(steady)))) ** 2
-    found = np.fft.rfftfreq(len(steady), 1 / RATE)
-    between = np.abs(found - np.round(found / hertz) * hertz) > 80
-    beyond = found > instruments.HIGHEST + 100
+    result = np.fft.rfftfreq(len(steady), 1 / RATE)
+    between = np.abs(result - np.round(result / hertz) * hertz) > 80
+    beyond = result > instruments.HIGHEST + 100
     for part in (between, beyond):
         assert 10 * np.log10(power[part].sum() / power.sum()) < -40
 
 
 def bands(wave):
     """Returns the levels in dB of octaves, in each quarter of a note."""
-    found = []
+    result = []
     for part in np.array_split(wave, 4):
         power = np.abs(np.fft.rfft(part * np.hanning(len(part)), 8192)) ** 2
         octaves = np.add.reduceat(power, [10 * 2**k for k in range(9)])
-        found.append(10 * np.log10(octaves / 1e4 + 1e-4))
-    return np.concatenate(found)
+        result.append(10 * np.log10(octaves / 1e4 + 1e-4))
+    return np.concatenate(result)
 
 
 def test_instruments_sound_different():
-    found = {name: bands(play(name, 440.0, 8000)) for name in INSTRUMENTS}
-    for one, other in itertools.combinations(found, 2):
-        distance = np.sqrt(((found[one] - found[other]) ** 2).mean())
+    result = {name: bands(play(name, 440.0, 8000)) for name in INSTRUMENTS}
+    for one, other in itertools.combinations(result, 2):
+        distance = np.sqrt(((result[one] - result[other]) ** 2).mean())
         assert distance > 1.5, (one, other, distance)
 
 
@@ -374,14 +374,14 @@ def contents(folder):
 
 def test_lists_are_read_as_those_of_musicskills(made):
     lists = [made / name for name in LISTS.values()]
-    found = read_lists(lists, [made / "clips"])
-    assert [clip.path.name for clip in found.clips] == [f"{n:06d}.wav" for n in range(6)]
-    for number, clip in enumerate(found.clips):
+    result = read_lists(lists, [made / "clips"])
+    assert [clip.path.name for clip in result.clips] == [f"{n:06d}.wav" for n in range(6)]
+    for number, clip in enumerate(result.clips):
         _, samples, asked = make_clip(SMALL, number)
         assert set(clip.questions) == {(q.prompt, q.answer, q.task) for q in asked}
-        heard, rate = soundfile.read(clip.path, dtype="int16")
+        encoded, rate = soundfile.read(clip.path, dtype="int16")
         assert (rate, soundfile.info(clip.path).subtype) == (RATE, "PCM_16")
-        np.testing.assert_array_equal(heard, samples)
+        np.testing.assert_array_equal(encoded, samples)
     for task, name in LISTS.items():
         assert {record["task"] for record in json.loads((made / name).read_text())} == {task}
 
@@ -397,9 +397,9 @@ def test_the_table_holds_the_facts_of_each_clip(made):
 
 def test_texts_name_all_facts_and_have_questions(made):
     lists = [made / name for name in TEXT_LISTS.values()]
-    found = read_lists(lists, [made / "texts"] * len(lists))
-    assert [clip.path.name for clip in found.clips] == [f"{n:06d}.txt" for n in range(SMALL.texts)]
-    for number, clip in enumerate(found.clips):
+    result = read_lists(lists, [made / "texts"] * len(lists))
+    assert [clip.path.name for clip in result.clips] == [f"{n:06d}.txt" for n in range(SMALL.texts)]
+    for number, clip in enumerate(result.clips):
         facts, text, asked = make_text(SMALL, number)
         assert clip.path.read_text() == text
         assert len(text.split(", ")) == len(facts)
@@ -473,9 +473,9 @@ def test_a_clip_that_cannot_be_written_is_named(tmp_path):
 
 def test_processes_render_the_same_clips(tmp_path):
     config = SynthesisConfig(clips=200, seconds=1.0, **ONLY_OPEN, workers=2)
-    told = []
-    synthesize(tmp_path, config, lambda done, total: told.append((done, total)))
-    assert told == [(done, 200) for done in range(1, 201)]
+    reported = []
+    synthesize(tmp_path, config, lambda done, total: reported.append((done, total)))
+    assert reported == [(done, 200) for done in range(1, 201)]
     questions = Counter(r["file_name"] for r in json.loads((tmp_path / "qa.json").read_text()))
     assert questions == {f"{number:06d}.wav": 4 for number in range(200)}
     assert {p.name for p in tmp_path.iterdir()} == {
@@ -486,8 +486,8 @@ def test_processes_render_the_same_clips(tmp_path):
         "synthetic.json",
     }
     for number in (0, 31, 32, 150, 199):
-        heard, _ = soundfile.read(tmp_path / "clips" / f"{number:06d}.wav", dtype="int16")
-        np.testing.assert_array_equal(heard, make_clip(config, number)[1])
+        encoded, _ = soundfile.read(tmp_path / "clips" / f"{number:06d}.wav", dtype="int16")
+        np.testing.assert_array_equal(encoded, make_clip(config, number)[1])
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def tested():
 
 
 def of_task(asked, task):
-    return [(facts, q) for facts, own in asked for q in own if q.task == task]
+    return [(facts, q) for facts, part in asked for q in part if q.task == task]
 
 
 def in_words(name, text):
@@ -62,7 +62,7 @@ def share_error(count, share):
 
 
 def test_no_name_is_part_of_another():
-    names = [name for own in NAMES.values() for name in own.values()]
+    names = [name for part in NAMES.values() for name in part.values()]
     assert len(set(names)) == len(names) == sum(map(len, FACTS.values())) + 1
     for one, other in permutations(names, 2):
         assert not in_words(one, other), (one, other)
@@ -78,12 +78,12 @@ def test_every_value_has_a_name_and_every_fact_its_questions():
 
 
 def test_the_prompt_implies_the_facts():
-    prompts = Counter(prompt for own in OPEN.values() for prompt in own)
+    prompts = Counter(prompt for part in OPEN.values() for prompt in part)
     prompts += Counter(list(CAPTION))
     prompts += Counter(
         prompt.format(name)
-        for fact, own in BINARY.items()
-        for prompt in own
+        for fact, part in BINARY.items()
+        for prompt in part
         for name in NAMES[fact].values()
     )
     assert prompts.most_common(1)[0][1] == 1
@@ -101,21 +101,21 @@ def assert_is_answered(facts, question):
     prompt, true = question.prompt, names_of(facts)
     if question.task == QA:
         (fact,) = (fact for fact, prompts in OPEN.items() if prompt in prompts)
-        wanted = NAMES[fact][getattr(facts, fact)]
+        expected = NAMES[fact][getattr(facts, fact)]
     elif question.task == YES_NO:
         (name,) = (name for name in FACT_OF if in_words(name, prompt))
-        wanted = "Yes." if name in true else "No."
+        expected = "Yes." if name in true else "No."
     elif question.task == MCQ:
         assert PROMPT.fullmatch(prompt)
         options = OPTION.findall(prompt)
         (right,) = ((x, text) for x, text in options if true.issuperset(text.split(", ")))
-        wanted = "({}) {}".format(*right)
+        expected = "({}) {}".format(*right)
         assert [f"({x}) {text}" for x, text in options] == list(question.options)
     else:
-        told = [NAMES[fact][getattr(facts, fact)] for fact in CAPTION[prompt]]
-        assert NAMES["timbre"][facts.timbre] in told
-        wanted = f"You hear {', '.join(told)}."
-    assert question.answer == wanted, question
+        reported = [NAMES[fact][getattr(facts, fact)] for fact in CAPTION[prompt]]
+        assert NAMES["timbre"][facts.timbre] in reported
+        expected = f"You hear {', '.join(reported)}."
+    assert question.answer == expected, question
 
 
 def test_answers_follow_from_prompt_and_facts(learnt):
@@ -154,7 +154,7 @@ def test_a_description_names_all_facts():
     facts = draw_facts(rng, held_out=False)
     texts = [describe(rng, facts).removeprefix("You hear ").removesuffix(".") for _ in range(20)]
     tellings = [text.split(", ") for text in texts]
-    assert all(set(told) == names_of(facts) and len(told) == 10 for told in tellings)
+    assert all(set(reported) == names_of(facts) and len(reported) == 10 for reported in tellings)
     assert len(set(map(tuple, tellings))) == 20
 
 
@@ -215,10 +215,10 @@ def mean_of(hits):
 
 def most_often(pairs):
     """Returns, for each key, what goes with it most often."""
-    found = defaultdict(Counter)
+    result = defaultdict(Counter)
     for key, value in pairs:
-        found[key][value] += 1
-    return {key: values.most_common(1)[0][0] for key, values in found.items()}
+        result[key][value] += 1
+    return {key: values.most_common(1)[0][0] for key, values in result.items()}
 
 
 def test_letters_and_lengths_of_options_are_uninformative(learnt, tested):
@@ -230,8 +230,8 @@ def test_letters_and_lengths_of_options_are_uninformative(learnt, tested):
             best = pick(map(len, question.options))
             tied = [option for option in question.options if len(option) == best]
             hits[name].append((question.answer in tied) / len(tied))
-    for name, own in hits.items():
-        assert mean_of(own) == pytest.approx(25, abs=4), name
+    for name, part in hits.items():
+        assert mean_of(part) == pytest.approx(25, abs=4), name
 
 
 def test_options_that_were_often_right_are_no_better(learnt, tested):

@@ -167,8 +167,8 @@ def loss_one_by_one(params, dataset, config, reach):
     prompts, num_prompts = padded([question.prompt for _, question in asked])
     labels, num_labels = padded([question.labels for _, question in asked])
     audio = params["decoder"]["embed_tokens"]["embedding"][texts]
-    given = jax.lax.stop_gradient(audio)
-    audio = given + reach * (audio - given)
+    inputs = jax.lax.stop_gradient(audio)
+    audio = inputs + reach * (audio - inputs)
     arguments = (audio, num_texts, prompts, num_prompts, labels, num_labels)
     logits = TinyMU(config).apply({"params": params}, *arguments, method="answer_logits")
     return label_loss(logits, labels, num_labels, config)
@@ -200,8 +200,8 @@ def compared(prepared, golden_checkpoint):
 
 
 def test_the_loss_equals_that_of_single_questions(compared):
-    (found, gradient), (wanted, by_hand), _ = compared
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    (result, gradient), (target, by_hand), _ = compared
+    np.testing.assert_allclose(result, target, rtol=1e-6)
     targets = dict(flatten(by_hand))
     for path, leaf in flatten(gradient):
         largest = np.abs(targets[path]).max()
@@ -210,7 +210,7 @@ def test_the_loss_equals_that_of_single_questions(compared):
 
 
 def test_the_gradient_reaches_the_embedding_through_the_texts(compared, prepared):
-    tables = [found[1]["decoder"]["embed_tokens"]["embedding"] for found in compared]
+    tables = [result[1]["decoder"]["embed_tokens"]["embedding"] for result in compared]
     packed, _, unreached = tables
     largest = np.abs(packed).max()
     differing = set(np.flatnonzero(np.abs(packed - unreached).max(1) > 1e-5 * largest).tolist())

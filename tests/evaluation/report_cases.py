@@ -90,8 +90,8 @@ def answer(audio="", predicted="(B) slow", **fields):
     )
 
 
-def written(tmp_path, *found):
+def written(tmp_path, *result):
     """Returns the page of a report and its Markdown."""
-    path = write_report(found, tmp_path / "out")
+    path = write_report(result, tmp_path / "out")
     assert path == tmp_path / "out" / "report.html"
     return Page(path.read_text("utf-8")), (tmp_path / "out" / "report.md").read_text("utf-8")

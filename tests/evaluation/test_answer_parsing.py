@@ -18,7 +18,7 @@ A, B, C, D = range(4)
 
 
 @pytest.mark.parametrize(
-    ("said", "wanted"),
+    ("said", "expected"),
     [
         ("B", B),
         ("(B) Two congas", B),
@@ -38,8 +38,8 @@ A, B, C, D = range(4)
         ("The correct answer is: ", None),
     ],
 )
-def test_official_rule(said, wanted):
-    assert read_officially(DRUMS, said) == wanted
+def test_official_rule(said, expected):
+    assert read_officially(DRUMS, said) == expected
 
 
 def test_announcement_is_cut_in_its_own_case_alone():
@@ -54,7 +54,7 @@ def test_official_rule_counts_letters_that_are_shown():
 
 
 @pytest.mark.parametrize(
-    ("said", "wanted"),
+    ("said", "expected"),
     [
         ("B", B),
         (" B ", B),
@@ -86,8 +86,8 @@ def test_official_rule_counts_letters_that_are_shown():
         ("", None),
     ],
 )
-def test_strict_letter_rule(said, wanted):
-    assert read_letter(DRUMS, said) == wanted
+def test_strict_letter_rule(said, expected):
+    assert read_letter(DRUMS, said) == expected
 
 
 def test_letter_of_no_option_is_none():
@@ -156,8 +156,8 @@ def test_strict_rule_reads_perfect_letters_and_no_texts(real):
 
 
 def test_blind_rules_on_the_real_questions(real):
-    found = option_baselines([(question.options, question.right) for question in real[1]])
-    shares = {name: 100 * sum(marks) / 1187 for name, marks in found.items()}
+    result = option_baselines([(question.options, question.right) for question in real[1]])
+    shares = {name: 100 * sum(marks) / 1187 for name, marks in result.items()}
     assert shares["shortest option"] == pytest.approx(34.3, abs=0.1)
     assert shares["always D"] == pytest.approx(27.8, abs=0.05)
     assert sum(shares[f"always {letter}"] for letter in "ABCD") == pytest.approx(100)

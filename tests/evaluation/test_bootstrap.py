@@ -9,11 +9,11 @@ from tinymu_jax.evaluation.bootstrap import bootstrap, mean_metrics
 def test_independent_questions_have_the_binomial_interval():
     marks = np.zeros(800)
     marks[:480] = 1
-    found = mean_metrics({"all": marks}, range(800))["all"]
+    result = mean_metrics({"all": marks}, range(800))["all"]
     half = 1.96 * np.sqrt(0.6 * 0.4 / 800)
-    assert (found.value, found.count) == (0.6, 800)
-    assert found.low == pytest.approx(0.6 - half, abs=0.003)
-    assert found.high == pytest.approx(0.6 + half, abs=0.003)
+    assert (result.value, result.count) == (0.6, 800)
+    assert result.low == pytest.approx(0.6 - half, abs=0.003)
+    assert result.high == pytest.approx(0.6 + half, abs=0.003)
 
 
 def test_questions_of_one_recording_stand_together():
@@ -31,14 +31,14 @@ def test_recordings_of_unequal_size_have_the_ratio_interval():
     sizes = rng.integers(1, 6, 600)
     groups = np.repeat(np.arange(600), sizes)
     marks = (rng.random(len(groups)) < rng.random(600)[groups]).astype(float)
-    found = mean_metrics({"all": marks}, groups)["all"]
+    result = mean_metrics({"all": marks}, groups)["all"]
     # The linearised variance of a ratio of sums over recordings.
     sums = np.bincount(groups, marks)
     ratio = marks.mean()
     half = 1.96 * np.sqrt(np.sum((sums - ratio * sizes) ** 2)) / len(groups)
-    assert found.value == pytest.approx(ratio)
-    assert found.low == pytest.approx(ratio - half, abs=0.004)
-    assert found.high == pytest.approx(ratio + half, abs=0.004)
+    assert result.value == pytest.approx(ratio)
+    assert result.low == pytest.approx(ratio - half, abs=0.004)
+    assert result.high == pytest.approx(ratio + half, abs=0.004)
 
 
 def test_two_recordings_by_hand():
@@ -50,11 +50,11 @@ def test_two_recordings_by_hand():
 def test_what_does_not_count_is_left_out():
     nan = np.nan
     marks = {"some": [1, 0, nan, nan], "none": [nan] * 4, "one": [nan, nan, nan, 0.5]}
-    found = mean_metrics(marks, list("abcd"))
-    assert (found["some"].value, found["some"].count) == (0.5, 2)
-    assert (found["some"].low, found["some"].high) == (0, 1)
-    assert found["none"].value is None
-    assert (found["one"].value, found["one"].low, found["one"].high) == (0.5, None, None)
+    result = mean_metrics(marks, list("abcd"))
+    assert (result["some"].value, result["some"].count) == (0.5, 2)
+    assert (result["some"].low, result["some"].high) == (0, 1)
+    assert result["none"].value is None
+    assert (result["one"].value, result["one"].low, result["one"].high) == (0.5, None, None)
 
 
 def test_no_marks_at_all():

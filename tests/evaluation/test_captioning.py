@@ -25,7 +25,7 @@ from tinymu_jax.evaluation.responses import EvalModel
 
 
 def clips(*captions):
-    return [CaptionedClip(Path(f"{n}.wav"), tuple(own)) for n, own in enumerate(captions)]
+    return [CaptionedClip(Path(f"{n}.wav"), tuple(part)) for n, part in enumerate(captions)]
 
 
 FOUR = clips(
@@ -35,38 +35,43 @@ FOUR = clips(
 
 def test_captions_are_asked_for_once_and_scored_against_all_references():
     put = saying({"0.wav": "a slow piano tune", "1.wav": "a slow tune", "": "slow"}, "silence")
-    found = evaluate_captions(
+    result = evaluate_captions(
         EvalModel("model", put), CaptionSet("Four", FOUR), CaptionConfig("Say it.")
     )
     assert [(one.audio, one.prompt) for one in put.asked] == [
         *((clip.audio, "Say it.") for clip in FOUR),
         (None, "Say it."),
     ]
-    table = found.tables[0]
-    assert list(found.headline) == ["BLEU-4", "ROUGE-L", "METEOR", "BERTScore"]
+    table = result.tables[0]
+    assert list(result.headline) == ["BLEU-4", "ROUGE-L", "METEOR", "BERTScore"]
     assert cells(table, "this model")["ROUGE-L"] == 0.5
     assert cells(table, "this model")["words"] == (4 + 3 + 1 + 1) / 4
     # "slow": one word of 4, of 3 and of 4; F = 2 / 5, 2 / 4, 2 / 5.
     assert cells(table, "this model without audio")["ROUGE-L"] == round(1.3 / 4, 4)
-    assert found.published == {}
-    assert found.settings["prompt"] == "Say it."
-    assert (found.kind, found.title, found.missing, found.notices) == ("captions", "Four", 0, [])
+    assert result.published == {}
+    assert result.settings["prompt"] == "Say it."
+    assert (result.kind, result.title, result.missing, result.notices) == (
+        "captions",
+        "Four",
+        0,
+        [],
+    )
 
 
 def test_blind_captions_are_the_next_one_and_the_most_central_one():
     # Of 0, 1, 2: "a slow piano" is shared by 0 and 2; "loud drums" has nothing of them.
     assert set(central_captions(FOUR)) == {0, 2}
-    found = caption_baselines(FOUR)
-    assert found["the next recording's caption"] == [
+    result = caption_baselines(FOUR)
+    assert result["the next recording's caption"] == [
         "loud drums",
         "a slow piano piece",
         "whales",
         "a slow piano tune",
     ]
     first, second = (FOUR[number].references[0] for number in central_captions(FOUR))
-    own = central_captions(FOUR)[0]
-    wanted = [second if number == own else first for number in range(4)]
-    assert found["the most central caption"] == wanted
+    part = central_captions(FOUR)[0]
+    expected = [second if number == part else first for number in range(4)]
+    assert result["the most central caption"] == expected
     assert caption_baselines(FOUR[:1]) == {}
 
 
@@ -79,18 +84,18 @@ def test_central_captions_are_found_in_a_sample(monkeypatch):
 
 def test_missing_cut_and_unanswered_recordings_are_told():
     put = saying({"0.wav": None, "1.wav": " ", "2.wav": "a slow piano piece"}, "x", cut={"2.wav"})
-    found = evaluate_captions(EvalModel("model", put), CaptionSet("Four", FOUR))
-    assert found.missing == 1
-    assert found.notices == [
+    result = evaluate_captions(EvalModel("model", put), CaptionSet("Four", FOUR))
+    assert result.missing == 1
+    assert result.notices == [
         "1 of 4 recordings skipped: 1 whose recording is missing or broken; they are listed below",
         "1 of 3 captions are empty",
         "Of 1 of 3 recordings only the beginning was encoded",
     ]
-    assert list(found.tables[-1].rows) == ["0.wav: no such file"]
-    assert cells(found.tables[0], "this model")["ROUGE-L"] == round(1 / 3, 4)
-    assert [one.audio for one in found.worst] == ["1.wav", "3.wav", "2.wav"]
-    assert found.worst[0].expected == "loud drums / a slow tune"
-    assert found.worst[2].score == 1
+    assert list(result.tables[-1].rows) == ["0.wav: no such file"]
+    assert cells(result.tables[0], "this model")["ROUGE-L"] == round(1 / 3, 4)
+    assert [one.audio for one in result.worst] == ["1.wav", "3.wav", "2.wav"]
+    assert result.worst[0].expected == "loud drums / a slow tune"
+    assert result.worst[2].score == 1
     everything = saying({}, None)
     everything_but_silence = saying({"": "x"}, None)
     message = "no question could be asked: 0.wav: no such file"
@@ -105,15 +110,15 @@ def test_missing_cut_and_unanswered_recordings_are_told():
 def test_twenty_worst_captions_go_to_the_report(tmp_path):
     soundfile.write(tmp_path / "0.wav", noise(1600), 16_000)
     many = [CaptionedClip(tmp_path / "0.wav", (f"tune {number}",)) for number in range(30)]
-    found = evaluate_captions(
+    result = evaluate_captions(
         EvalModel("model", saying({}, "tune")), CaptionSet("M", many, music_caps=True)
     )
-    assert len(found.worst) == 20
-    assert {name: one.value for name, one in found.published.items()} == {
+    assert len(result.worst) == 20
+    assert {name: one.value for name, one in result.published.items()} == {
         "METEOR": 0.169,
         "BERTScore": 0.873,
     }
-    assert write_report([found], tmp_path / "report").is_file()
+    assert write_report([result], tmp_path / "report").is_file()
 
 
 # --- where captions come from -------------------------------------------------------------------
@@ -136,14 +141,14 @@ def write_caps(folder):
 
 
 @pytest.mark.parametrize(
-    ("rows", "wanted"),
+    ("rows", "expected"),
     [("eval", ["One.", "Two."]), ("balanced", ["One."]), ("all", ["One.", "Two.", "Three."])],
 )
-def test_rows_of_musiccaps(rows, wanted, tmp_path):
-    found = read_musiccaps_captions(*write_caps(tmp_path), rows)
-    assert [clip.references for clip in found.clips] == [(text,) for text in wanted]
-    assert found.clips[0].audio.name == "[-0000000000]-[30-40].wav"
-    assert found.music_caps
+def test_rows_of_musiccaps(rows, expected, tmp_path):
+    result = read_musiccaps_captions(*write_caps(tmp_path), rows)
+    assert [clip.references for clip in result.clips] == [(text,) for text in expected]
+    assert result.clips[0].audio.name == "[-0000000000]-[30-40].wav"
+    assert result.music_caps
 
 
 def test_musiccaps_without_such_rows_or_recordings_is_refused(tmp_path):
@@ -190,12 +195,12 @@ def test_captions_of_a_recording_stand_together(tmp_path):
         record("a.wav", "One."),
         record("a.wav", "Yes.", "Binary"),
     )
-    found = read_list_captions(path, tmp_path)
-    assert found.clips == [
+    result = read_list_captions(path, tmp_path)
+    assert result.clips == [
         CaptionedClip(tmp_path / "a.wav", ("One.", "Three.")),
         CaptionedClip(tmp_path / "b.wav", ("Two.",)),
     ]
-    assert (found.name, found.music_caps) == ("list", False)
+    assert (result.name, result.music_caps) == ("list", False)
 
 
 @pytest.mark.parametrize(

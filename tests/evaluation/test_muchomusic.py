@@ -96,8 +96,8 @@ def values(table):
     }
 
 
-def by_title(found):
-    return {table.title: table for table in found.tables}
+def by_title(result):
+    return {table.title: table for table in result.tables}
 
 
 def test_questions_are_put_once_and_by_recording():
@@ -112,9 +112,9 @@ def test_questions_are_put_once_and_by_recording():
 
 
 def test_headline_by_hand():
-    found = evaluate(Model(SAID, LIKELY))
+    result = evaluate(Model(SAID, LIKELY))
     # Officially a1, a2 and b1 (by its text) are right; by letter a1 and a2; by likelihood a1, b1.
-    assert {name: m.value for name, m in found.headline.items()} == {
+    assert {name: m.value for name, m in result.headline.items()} == {
         "accuracy": 0.75,
         "knowledge": 1.0,
         "reasoning": 1.0,
@@ -122,20 +122,20 @@ def test_headline_by_hand():
         "accuracy, likelihood": 0.5,
         "unanswered": 0.25,
     }
-    assert {name: m.count for name, m in found.headline.items() if m.count != 4} == {
+    assert {name: m.count for name, m in result.headline.items() if m.count != 4} == {
         "knowledge": 2,
         "reasoning": 2,
     }
-    accuracy = found.headline["accuracy"]
+    accuracy = result.headline["accuracy"]
     assert 0 <= accuracy.low <= 0.75 <= accuracy.high <= 1
-    assert not found.notices
+    assert not result.notices
 
 
 def test_published_figures_stand_beside_all_questions_alone(monkeypatch):
     assert not evaluate(Model(SAID, LIKELY)).published
     monkeypatch.setattr(metrics, "QUESTIONS", 4)
-    found = evaluate(Model(SAID, LIKELY))
-    assert {name: m.value for name, m in found.published.items()} == {
+    result = evaluate(Model(SAID, LIKELY))
+    assert {name: m.value for name, m in result.published.items()} == {
         "accuracy": 0.586,
         "knowledge": 0.583,
         "reasoning": 0.596,
@@ -172,28 +172,28 @@ def test_baselines_stand_beside_the_model():
     table = by_title(evaluate(Model(SAID, LIKELY)))["Without audio, by the same questions"]
     assert list(table.columns) == ["all", "knowledge", "reasoning"]
     quarter = [0.25, 0.25, 0.25]
-    found = values(table)
-    assert found["this model, official rule"] == [0.75, 1, 1]
-    assert found["shortest option"] == found["longest option"] == quarter
-    assert found["always A"] == [0.25, 0.5, 0]
-    assert found["always C"] == [0.25, 0, 0.5]
-    assert found["this model without audio, official rule"] == [0.25, 0.5, 0]
-    assert found["this model without audio, likelihood"] == [0.25, 0.5, 0]
+    result = values(table)
+    assert result["this model, official rule"] == [0.75, 1, 1]
+    assert result["shortest option"] == result["longest option"] == quarter
+    assert result["always A"] == [0.25, 0.5, 0]
+    assert result["always C"] == [0.25, 0, 0.5]
+    assert result["this model without audio, official rule"] == [0.25, 0.5, 0]
+    assert result["this model without audio, likelihood"] == [0.25, 0.5, 0]
 
 
 def test_without_blind_model():
     model = Model(SAID, LIKELY)
-    found = by_title(evaluate(model, text_only=False))
+    result = by_title(evaluate(model, text_only=False))
     assert len(model.calls[0]) == 4
-    rows = values(found["Without audio, by the same questions"])
+    rows = values(result["Without audio, by the same questions"])
     assert "always D" in rows
     assert not any("without audio" in name for name in rows)
 
 
 def test_kinds_of_what_is_chosen():
-    found = values(by_title(evaluate(Model(SAID, LIKELY)))["What is chosen"])
+    result = values(by_title(evaluate(Model(SAID, LIKELY)))["What is chosen"])
     # By likelihood: a1 and b1 right; a2 has x, c1 has w: second and first of the wrong kinds.
-    assert found == {
+    assert result == {
         "right": [0.75, 0.5, 0.5],
         "incorrect but related": [0, 0, 0.25],
         "correct but unrelated": [0, 0, 0.25],
@@ -203,11 +203,11 @@ def test_kinds_of_what_is_chosen():
 
 
 def test_radar_and_letters():
-    found = evaluate(Model(SAID, LIKELY))
-    (radar,) = found.radars
+    result = evaluate(Model(SAID, LIKELY))
+    (radar,) = result.radars
     assert list(radar.axes) == ["melody", "lyrics", "mood"]
     assert radar.series["strict letter rule"] == [0.5, 1, 0.5]
-    letters = {one.title: one for one in found.confusions}["Letters, official rule"]
+    letters = {one.title: one for one in result.confusions}["Letters, official rule"]
     assert letters.labels == [*"ABCD", "unanswered"]
     assert [row.index(1) for row in letters.counts[:4]] == [0, 1, 2, 4]
 
@@ -231,22 +231,22 @@ def test_at_most_twenty_worst():
 
 def test_likelihood_alone():
     model = Model(SAID, LIKELY)
-    found = evaluate(model, generate=False)
+    result = evaluate(model, generate=False)
     assert all(one.score_only for one in model.calls[0])
-    assert found.headline["accuracy, likelihood"].value == 0.5
+    assert result.headline["accuracy, likelihood"].value == 0.5
     for name in ("accuracy", "knowledge", "accuracy, strict letter rule", "unanswered"):
-        assert found.headline[name].value is None
-        assert "no answers were generated" in found.headline[name].note
-    assert list(by_title(found)["Accuracy by rule"].columns) == ["likelihood"]
+        assert result.headline[name].value is None
+        assert "no answers were generated" in result.headline[name].note
+    assert list(by_title(result)["Accuracy by rule"].columns) == ["likelihood"]
 
 
 def test_missing_audio_is_told_first_and_the_rest_scored():
-    found = evaluate(Model(SAID, LIKELY, missing=["a.wav"], cut=["b.wav"]))
-    assert found.notices[0].startswith("2 of 4 questions skipped: 2 whose recording is missing")
-    assert found.notices[1] == "Of 1 of 2 recordings only the beginning was encoded"
-    assert found.headline["accuracy"].count == 2
-    assert found.headline["accuracy"].value == 0.5
-    rows = by_title(found)["Skipped"].rows
+    result = evaluate(Model(SAID, LIKELY, missing=["a.wav"], cut=["b.wav"]))
+    assert result.notices[0].startswith("2 of 4 questions skipped: 2 whose recording is missing")
+    assert result.notices[1] == "Of 1 of 2 recordings only the beginning was encoded"
+    assert result.headline["accuracy"].count == 2
+    assert result.headline["accuracy"].value == 0.5
+    rows = by_title(result)["Skipped"].rows
     assert {name: row[0].value for name, row in rows.items()} == {
         "a.wav: no such file; check the path": 2
     }
@@ -261,11 +261,11 @@ def test_no_audio_at_all():
 def test_long_prompts_are_left_out_and_told():
     model = Model(SAID, LIKELY)
     long = QUESTIONS[1]._replace(question="About b.wav, 1? " + "now " * 129)
-    found = evaluate(model, [QUESTIONS[0], long, *QUESTIONS[2:]])
+    result = evaluate(model, [QUESTIONS[0], long, *QUESTIONS[2:]])
     assert len(model.calls[0]) == 2 * 3
     assert not any("now" in one.prompt for one in model.calls[0])
-    assert found.notices[0].startswith("1 of 4 questions skipped: 1 whose prompt is too long")
-    (why,) = by_title(found)["Skipped"].rows
+    assert result.notices[0].startswith("1 of 4 questions skipped: 1 whose prompt is too long")
+    (why,) = by_title(result)["Skipped"].rows
     assert why.startswith("b.wav#1: its prompt has ")
     # A prompt of just 129 is asked.
     length = words(choice_prompt(QUESTIONS[0]))
@@ -276,9 +276,9 @@ def test_long_prompts_are_left_out_and_told():
 
 def test_example_stands_before_each_prompt():
     model = Model(SAID, LIKELY)
-    found = evaluate(model, one_shot=True)
+    result = evaluate(model, one_shot=True)
     assert all(one.prompt.count("Options:") == 2 for one in model.calls[0])
-    assert found.settings["prompt"] == "as official, with a worked example"
+    assert result.settings["prompt"] == "as official, with a worked example"
 
 
 def test_lists_without_tags_say_so(tmp_path):
@@ -286,17 +286,17 @@ def test_lists_without_tags_say_so(tmp_path):
     record = {"audio": "a.wav", "question": "Which?", "choices": ["x", "y", "z"], "answer": "C"}
     path.write_text("".join(json.dumps(record | {"audio": name}) + "\n" for name in ("a", "b")))
     model = EvalModel("tiny", lambda asked: [Response("C", (-1.0, -2.0, -3.0))] * len(asked), words)
-    found = evaluate_muchomusic(model, read_choices(path, "clips"))
-    assert "No question has tags of knowledge or of reasoning" in found.notices[0]
-    assert list(by_title(found)) == [
+    result = evaluate_muchomusic(model, read_choices(path, "clips"))
+    assert "No question has tags of knowledge or of reasoning" in result.notices[0]
+    assert list(by_title(result)) == [
         "Accuracy by rule",
         "Without audio, by the same questions",
         "What is chosen",
     ]
-    assert list(by_title(found)["What is chosen"].rows) == ["unanswered"]
-    assert not found.published
-    assert "knowledge" not in found.headline
-    assert not found.radars
+    assert list(by_title(result)["What is chosen"].rows) == ["unanswered"]
+    assert not result.published
+    assert "knowledge" not in result.headline
+    assert not result.radars
 
 
 def test_answers_are_kept_with_the_order_of_options(tmp_path):
@@ -322,18 +322,18 @@ def test_real_questions_through_the_run(shared_dir):
     right = {choice_prompt(one): one for one in questions}
 
     def by_texts(asked):
-        found = [right[one.prompt] for one in asked]
+        result = [right[one.prompt] for one in asked]
         return [
             Response(q.options[q.right], tuple(float(n == q.right) for n in range(4)))
-            for q in found
+            for q in result
         ]
 
-    found = evaluate_muchomusic(
+    result = evaluate_muchomusic(
         EvalModel("perfect", by_texts, words), questions, ChoiceConfig(text_only=False)
     )
-    shares = {name: 100 * measure.value for name, measure in found.headline.items()}
+    shares = {name: 100 * measure.value for name, measure in result.headline.items()}
     assert shares["accuracy"] == pytest.approx(81.3, abs=0.1)
     assert shares["accuracy, likelihood"] == 100
     assert shares["accuracy, strict letter rule"] == 0
-    low, high = found.headline["accuracy"].low, found.headline["accuracy"].high
+    low, high = result.headline["accuracy"].low, result.headline["accuracy"].high
     assert high - low == pytest.approx(2 * 1.96 * (0.813 * 0.187 / 1187) ** 0.5, rel=0.05)

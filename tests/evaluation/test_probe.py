@@ -31,20 +31,20 @@ def write(path, text):
 
 def test_average_precision_counts_what_is_known():
     rng = np.random.default_rng(0)
-    wanted, known = rng.random((40, 3)) < 0.4, rng.random((40, 3)) < 0.7
+    expected, known = rng.random((40, 3)) < 0.4, rng.random((40, 3)) < 0.7
     scores = rng.normal(size=(40, 3))
     by_hand = []
     for column in range(3):
         rows = np.flatnonzero(known[:, column])
         order = rows[np.argsort(-scores[rows, column])]
-        right = wanted[order, column]
+        right = expected[order, column]
         precision = np.cumsum(right) / np.arange(1, len(right) + 1)
         by_hand.append(precision[right].mean())
-    assert probe_metric(wanted, known, scores, True) == pytest.approx(np.mean(by_hand))
-    wanted[:, 1] = False  # nobody has it: it cannot be found
+    assert probe_metric(expected, known, scores, True) == pytest.approx(np.mean(by_hand))
+    expected[:, 1] = False  # nobody has it: it cannot be found
     rows = known[:, 0]
-    first = average_precision_score(wanted[rows, 0], scores[rows, 0])
-    assert probe_metric(wanted, known, scores, True) == pytest.approx((first + by_hand[2]) / 2)
+    first = average_precision_score(expected[rows, 0], scores[rows, 0])
+    assert probe_metric(expected, known, scores, True) == pytest.approx((first + by_hand[2]) / 2)
 
 
 def clusters(rng, several=False, spread=1.0):
@@ -80,14 +80,14 @@ def test_labels_by_chance_are_not_told():
 
 def test_it_is_as_good_as_sklearns_layer():
     vectors, data = clusters(np.random.default_rng(2), spread=12.0)
-    wanted, known = data.targets()
+    expected, known = data.targets()
     learn, valid, test = (data.indices(name) for name in ("train", "valid", "test"))
-    probe = fit_probe(vectors, wanted, known, learn, valid, False, ProbeConfig(), 0)
-    mine = probe_metric(wanted[test], known[test], probe.scores(vectors[test]), False)
+    probe = fit_probe(vectors, expected, known, learn, valid, False, ProbeConfig(), 0)
+    mine = probe_metric(expected[test], known[test], probe.scores(vectors[test]), False)
     scaled = (vectors - vectors[learn].mean(0)) / vectors[learn].std(0)
-    theirs = LogisticRegression(max_iter=1000).fit(scaled[learn], wanted[learn].argmax(1))
+    reference = LogisticRegression(max_iter=1000).fit(scaled[learn], expected[learn].argmax(1))
     assert 0.5 < mine < 0.99
-    assert mine == pytest.approx(theirs.score(scaled[test], wanted[test].argmax(1)), abs=0.08)
+    assert mine == pytest.approx(reference.score(scaled[test], expected[test].argmax(1)), abs=0.08)
 
 
 def test_folds_are_tested_in_turn_and_held_out_recordings_are_not_learnt():
@@ -118,26 +118,26 @@ def test_the_interval_is_students():
 def test_a_table_of_several_labels(tmp_path):
     text = "file,labels,split\n1.wav,a; b,train\n2.wav,,train\n3.wav,b,test\n"
     write(tmp_path / "t.csv", text)
-    found = read_labelled_table(tmp_path / "t.csv", "sounds")
-    assert found.multi_label
-    assert found.classes == ["a", "b"]
-    assert str(found.clips[0].path) == "sounds/1.wav"
-    np.testing.assert_array_equal(found.targets()[0], [[1, 1], [0, 0], [0, 1]])
+    actual = read_labelled_table(tmp_path / "t.csv", "sounds")
+    assert actual.multi_label
+    assert actual.classes == ["a", "b"]
+    assert str(actual.clips[0].path) == "sounds/1.wav"
+    np.testing.assert_array_equal(actual.targets()[0], [[1, 1], [0, 0], [0, 1]])
 
 
 def test_other_names_of_parts_are_known(tmp_path):
     rows = ["1.wav,a,train", "2.wav,b,train", "3.wav,a,val", "4.wav,b,eval"]
     write(tmp_path / "t.csv", "\n".join(["file,label,split", *rows]))
-    found = read_labelled_table(tmp_path / "t.csv", ".")
-    assert [item.split for item in found.clips] == ["train", "train", "valid", "test"]
-    assert found.folds == []
+    actual = read_labelled_table(tmp_path / "t.csv", ".")
+    assert [item.split for item in actual.clips] == ["train", "train", "valid", "test"]
+    assert actual.folds == []
 
 
 def test_a_table_without_splits_is_split_by_names(tmp_path):
     rows = [f"{n}.wav,{'ab'[n % 2]},x" for n in range(300)]
     write(tmp_path / "t.csv", "\n".join(["file_name,kind,other", *rows]))
-    found = read_labelled_table(tmp_path / "t.csv", ".", "kind")
-    shares = [len(found.indices(part)) / 300 for part in ("train", "valid", "test")]
+    actual = read_labelled_table(tmp_path / "t.csv", ".", "kind")
+    shares = [len(actual.indices(part)) / 300 for part in ("train", "valid", "test")]
     np.testing.assert_allclose(shares, [0.7, 0.1, 0.2], atol=0.06)
 
 
@@ -186,8 +186,8 @@ def unpack_openmic(folder):
     write(folder / "openmic-2018-aggregated-labels.csv", table)
     write(folder / "partitions" / "split01_train.csv", "000046_1\n")
     write(folder / "partitions" / "split01_test.csv", "000135_2\n")
-    wanted = [("audio/000/000046_1.ogg", ("clarinet",), "train")]
-    return wanted, ["clarinet", "flute"]
+    expected = [("audio/000/000046_1.ogg", ("clarinet",), "train")]
+    return expected, ["clarinet", "flute"]
 
 
 def unpack_magnatagatune(folder):
@@ -201,8 +201,8 @@ def unpack_fsd50k(folder):
     dev = 'fname,labels,mids,split\n1,"Bark,Dog","/m/1,/m/2",train\n2,Dog,/m/2,val\n'
     write(folder / "FSD50K.ground_truth" / "dev.csv", dev)
     write(folder / "FSD50K.ground_truth" / "eval.csv", "fname,labels,mids\n9,Bark,/m/1\n")
-    wanted = [("FSD50K.dev_audio/1.wav", ("Bark", "Dog"), "train")]
-    return [*wanted, ("FSD50K.eval_audio/9.wav", ("Bark",), "test")], ["Bark", "Dog"]
+    expected = [("FSD50K.dev_audio/1.wav", ("Bark", "Dog"), "train")]
+    return [*expected, ("FSD50K.eval_audio/9.wav", ("Bark",), "test")], ["Bark", "Dog"]
 
 
 def unpack_esc50(folder):
@@ -221,18 +221,18 @@ def unpack_medleysolos(folder):
     rows = ["subset,instrument,instrument_id,song_id,uuid4", "training,piano,4,7,a-1"]
     rows += ["validation,female singer,2,8,b-2", "test,female singer,2,9,c-3"]
     write(folder / "Medley-solos-DB_metadata.csv", "\n".join(rows))
-    wanted = [("Medley-solos-DB_test-2_c-3.wav", ("female singer",), "test")]
-    wanted += [("Medley-solos-DB_training-4_a-1.wav", ("piano",), "train")]
-    return wanted, ["female singer", "piano"]
+    expected = [("Medley-solos-DB_test-2_c-3.wav", ("female singer",), "test")]
+    expected += [("Medley-solos-DB_training-4_a-1.wav", ("piano",), "train")]
+    return expected, ["female singer", "piano"]
 
 
 @pytest.mark.parametrize("name", sorted(READERS))
 def test_data_sets_are_read_as_they_unpack(name, tmp_path):
-    wanted, classes = globals()[f"unpack_{name}"](tmp_path)
-    found = read_labelled_set(name, tmp_path)
-    items = {(str(i.path.relative_to(tmp_path)), i.labels, i.split) for i in found.clips}
-    assert set(wanted) <= items
-    assert found.classes == classes
+    expected, classes = globals()[f"unpack_{name}"](tmp_path)
+    actual = read_labelled_set(name, tmp_path)
+    items = {(str(i.path.relative_to(tmp_path)), i.labels, i.split) for i in actual.clips}
+    assert set(expected) <= items
+    assert actual.classes == classes
 
 
 def test_medley_solos_may_have_a_folder_of_audio(tmp_path):
@@ -254,8 +254,8 @@ def test_what_is_not_known_of_openmic_does_not_count(tmp_path):
 @pytest.mark.parametrize("name", sorted(READERS))
 def test_an_empty_folder_is_no_data_set(name, tmp_path):
     message = refusal(read_labelled_set, name, tmp_path)
-    wanted = "put train_filtered.txt" if name == "gtzan" else "no such file; name the folder that"
-    assert wanted in message
+    expected = "put train_filtered.txt" if name == "gtzan" else "no such file; name the folder that"
+    assert expected in message
 
 
 def test_gtzans_lists_are_asked_for(tmp_path):
@@ -309,8 +309,8 @@ def test_the_command_probes_keeps_and_goes_on(sounds, tmp_path, capsys, monkeypa
     assert listener.tag(str(sounds / "1.wav"))[0][0] == "loud"
     assert listener.tag(str(sounds / "2.wav"))[0][0] == "soft"
     # Vectors that are there are not made again, and not taken for those of another encoder.
-    (kept,) = (tmp_path / "out" / "vectors").glob("*.npy")
-    np.save(kept, 0 * np.load(kept))
+    (remaining,) = (tmp_path / "out" / "vectors").glob("*.npy")
+    np.save(remaining, 0 * np.load(remaining))
     run_cli(capsys, monkeypatch, *arguments)
     page = json.loads((tmp_path / "out" / "probe.json").read_text())
     assert page["trained"]["table"]["mean"] == 0.5
@@ -323,8 +323,8 @@ def test_few_unusable_recordings_are_left_out_and_many_are_an_error(sounds, tmp_
     (tmp_path / "bad.wav").write_bytes(b"no sound")
     encoder = tinymu_jax.checkpoints.open.open_checkpoint(sounds / "encoder")
     paths = [sounds / "0.wav", tmp_path / "bad.wav", sounds / "1.wav"]
-    found = mean_vectors(encoder, paths, tmp_path / "some", max_bad_fraction=0.5)
-    np.testing.assert_array_equal(np.isnan(found).any(1), [False, True, False])
+    actual = mean_vectors(encoder, paths, tmp_path / "some", max_bad_fraction=0.5)
+    np.testing.assert_array_equal(np.isnan(actual).any(1), [False, True, False])
     assert "bad.wav: cannot be decoded" in capsys.readouterr().err
     message = refusal(mean_vectors, encoder, paths, tmp_path / "none")
     assert f"the first is {tmp_path / 'bad.wav'}: repair them, or allow more" in message
@@ -333,11 +333,11 @@ def test_few_unusable_recordings_are_left_out_and_many_are_an_error(sounds, tmp_
 def test_vectors_are_means_over_time(sounds, tmp_path):
     encoder = tinymu_jax.checkpoints.open.open_checkpoint(sounds / "encoder")
     paths = [sounds / f"{n}.wav" for n in range(20)]
-    found = mean_vectors(encoder, paths, tmp_path)
+    actual = mean_vectors(encoder, paths, tmp_path)
     listener = tinymu_jax.load(sounds / "encoder")
     for number in (0, 7, 19):
-        wanted = listener.embed(str(paths[number])).mean(0)
-        np.testing.assert_allclose(found[number], wanted, rtol=2e-4, atol=2e-5)
+        expected = listener.embed(str(paths[number])).mean(0)
+        np.testing.assert_allclose(actual[number], expected, rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def test_right_option_is_named_by_letter_or_text(answer, right, tmp_path):
 
 
 def test_records_own_options_come_first(tmp_path):
-    own = record("a.wav", CHOICE, "(B) two", "MCQ", options=["one", "two"], category="mood")
-    (question,) = read(tmp_path, own).questions
+    part = record("a.wav", CHOICE, "(B) two", "MCQ", options=["one", "two"], category="mood")
+    (question,) = read(tmp_path, part).questions
     assert question.options == ("one", "two")
     assert question.category == "mood"
 
@@ -87,8 +87,8 @@ def test_letters_of_the_records_options_are_no_part_of_them(tmp_path):
         ("Oboe", "Bassoon", "Horn"),
         1,
     )
-    found = evaluate(asked, {"a.wav": "(B) Bassoon"})
-    assert found.headline["Multiple choice"].value == 1
+    result = evaluate(asked, {"a.wav": "(B) Bassoon"})
+    assert result.headline["Multiple choice"].value == 1
 
 
 @pytest.mark.parametrize(
@@ -110,10 +110,10 @@ def test_letters_of_the_records_options_are_no_part_of_them(tmp_path):
     ],
 )
 def test_questions_that_cannot_be_marked_are_refused(one, message, tmp_path):
-    found = refusal(read, tmp_path, record("a", "?", "Yes.", "Binary"), one)
-    assert message in found
-    assert "list.json: record 1: " in found
-    assert found.endswith("repair the record or take it out")
+    result = refusal(read, tmp_path, record("a", "?", "Yes.", "Binary"), one)
+    assert message in result
+    assert "list.json: record 1: " in result
+    assert result.endswith("repair the record or take it out")
 
 
 @pytest.mark.parametrize(
@@ -150,10 +150,10 @@ def test_lists_may_have_a_folder_each(tmp_path):
         text = json.dumps([record("a.wav", "?", "Yes.", "Binary")])
         (tmp_path / f"{name}.json").write_text(text)
     lists, folders = [tmp_path / "one.json", tmp_path / "two.json"], [tmp_path / "one"]
-    found = read_questions(lists, folders)
-    assert (found.name, len(found.questions), found.repeated) == ("one, two", 1, 1)
-    found = read_questions(lists, [*folders, tmp_path / "two"])
-    assert [question.audio.parent.name for question in found.questions] == ["one", "two"]
+    result = read_questions(lists, folders)
+    assert (result.name, len(result.questions), result.repeated) == ("one, two", 1, 1)
+    result = read_questions(lists, [*folders, tmp_path / "two"])
+    assert [question.audio.parent.name for question in result.questions] == ["one", "two"]
     assert "2 lists and 3 audio folders" in refusal(read_questions, lists, [*folders] * 3)
     assert "no list: name one or more json files" in refusal(read_questions, [], folders)
     assert "is not a folder" in refusal(read_questions, lists, [tmp_path / "no"])
@@ -172,11 +172,11 @@ def test_multiple_choice_by_the_letter():
     asked = QuestionList("L", questions, 0)
     # Right; right; wrong; the option's text has no letter.
     answers = {"0.wav": "(B) Bassoon", "1.wav": "B", "2.wav": "(A) Bassoon", "3.wav": "Bassoon"}
-    found = evaluate(asked, answers)
-    assert cells(found.tables[0], "all") == {"accuracy": 0.5, "unanswered": 0.25}
-    assert found.headline["Multiple choice"].value == 0.5
-    assert found.headline["Multiple choice"].count == 4
-    (confusion,) = found.confusions
+    result = evaluate(asked, answers)
+    assert cells(result.tables[0], "all") == {"accuracy": 0.5, "unanswered": 0.25}
+    assert result.headline["Multiple choice"].value == 0.5
+    assert result.headline["Multiple choice"].count == 4
+    (confusion,) = result.confusions
     assert confusion.labels == ["A", "B", "C", "unanswered"]
     assert confusion.counts == [[0] * 4, [1, 2, 0, 1], [0] * 4, [0] * 4]
 
@@ -185,24 +185,24 @@ def test_yes_or_no_by_the_first_word():
     made = ListQuestion(Path("a.wav"), "Is it?", "Binary", ("No.",), "Made", "", ("yes", "no"), 1)
     questions = [made._replace(audio=Path(f"{n}.wav")) for n in range(4)]
     answers = {"0.wav": "No, it is slow.", "1.wav": "yes", "2.wav": "It is no.", "3.wav": "NO"}
-    found = evaluate(QuestionList("L", questions, 0), answers)
-    assert cells(found.tables[0], "all") == {"accuracy": 0.5, "unanswered": 0.25}
-    assert found.confusions[0].counts == [[0, 0, 0], [1, 2, 1], [0, 0, 0]]
+    result = evaluate(QuestionList("L", questions, 0), answers)
+    assert cells(result.tables[0], "all") == {"accuracy": 0.5, "unanswered": 0.25}
+    assert result.confusions[0].counts == [[0, 0, 0], [1, 2, 1], [0, 0, 0]]
 
 
 def test_other_answers_are_compared_with_all_wanted_texts():
     made = ListQuestion(Path("a.wav"), "?", "QA", ("It is slow.", "A slow tune"), "Made")
     questions = [made._replace(audio=Path(f"{n}.wav")) for n in range(3)]
     answers = {"0.wav": "it is SLOW", "1.wav": "a slow song", "2.wav": ""}
-    found = evaluate(QuestionList("L", questions, 0), answers)
-    table = found.tables[0]
+    result = evaluate(QuestionList("L", questions, 0), answers)
+    table = result.tables[0]
     # ROUGE-L: 1; 2 of 3 words; 0. BLEU-1: 5 of 6 words, with 6 said of 9.
     assert cells(table, "all")["exact"] == round(1 / 3, 4)
     assert cells(table, "all")["ROUGE-L"] == round((1 + 2 / 3) / 3, 4)
     assert list(cells(table, "all")) == ["exact", "ROUGE-L", "BLEU-1", "BLEU-4"]
-    assert list(found.headline) == ["QA, exact", "QA, ROUGE-L"]
-    assert "nrefs:2" in found.settings["BLEU of QA"]
-    assert found.confusions == []
+    assert list(result.headline) == ["QA, exact", "QA, ROUGE-L"]
+    assert "nrefs:2" in result.settings["BLEU of QA"]
+    assert result.confusions == []
 
 
 def test_rows_are_by_data_set_and_category():
@@ -212,8 +212,8 @@ def test_rows_are_by_data_set_and_category():
         choice("2.wav", 1, category="mood"),
         choice("3.wav", 1),
     ]
-    found = evaluate(QuestionList("L", questions, 0), {}, "(A)")
-    accuracies = {row: cells(found.tables[0], row)["accuracy"] for row in found.tables[0].rows}
+    result = evaluate(QuestionList("L", questions, 0), {}, "(A)")
+    accuracies = {row: cells(result.tables[0], row)["accuracy"] for row in result.tables[0].rows}
     assert accuracies == {
         "all": 0.25,
         "data set Made": round(1 / 3, 4),
@@ -228,8 +228,8 @@ def test_rows_are_by_data_set_and_category():
 def test_rules_that_do_not_listen_stand_beside():
     made = ListQuestion(Path("a.wav"), "Is it?", "Binary", ("No.",), "Made", "", ("yes", "no"), 1)
     questions = [choice("0.wav", 0), choice("1.wav", 2), choice("2.wav", 1), made]
-    found = evaluate(QuestionList("L", questions, 0), {})
-    table = found.tables[-1]
+    result = evaluate(QuestionList("L", questions, 0), {})
+    table = result.tables[-1]
     assert {row: cells(table, row)["accuracy"] for row in table.rows} == {
         # Oboe and Horn are equally short: half of a hit for the first two each.
         "multiple choice: shortest option": round(1 / 3, 4),
@@ -245,20 +245,20 @@ def test_what_was_left_out_is_told(tmp_path):
     long = ListQuestion(tmp_path / "2.wav", "too " * 130, "QA", ("x",), "Made")
     questions = [choice(tmp_path / f"{n}.wav", 1) for n in range(2)]
     asked = QuestionList("L", [*questions, long], 3)
-    found = evaluate(asked, {"1.wav": None}, "(B)")
-    assert found.missing == 1
-    assert found.notices == [
+    result = evaluate(asked, {"1.wav": None}, "(B)")
+    assert result.missing == 1
+    assert result.notices == [
         "2 of 3 questions skipped: 1 whose recording is missing or broken, 1 whose prompt is too "
         "long for the model; they are listed below",
         "3 records that repeat another one are asked once",
     ]
-    assert [why.split(":")[0] for why in found.tables[-1].rows] == [
+    assert [why.split(":")[0] for why in result.tables[-1].rows] == [
         str(tmp_path / "1.wav"),
         str(tmp_path / "2.wav"),
     ]
-    assert cells(found.tables[0], "all")["accuracy"] == 1
-    assert found.tables[0].rows["all"][0].count == 1
-    assert write_report([found], tmp_path / "report").is_file()
+    assert cells(result.tables[0], "all")["accuracy"] == 1
+    assert result.tables[0].rows["all"][0].count == 1
+    assert write_report([result], tmp_path / "report").is_file()
     assert "no question could be asked" in refusal(evaluate, asked, {}, None)
     only_long = QuestionList("L", [long], 0)
     assert "L: no question could be asked: " in refusal(evaluate, only_long, {})
@@ -269,11 +269,11 @@ def test_seed_and_prompt_limit_count():
     asked = QuestionList("L", [made._replace(audio=Path(f"{n}.wav")) for n in range(7)], 0)
     answers = {f"{number}.wav": "a b c d e f g"[: 2 * number] + "x y z" for number in range(7)}
 
-    def found(**fields):
+    def result(**fields):
         return evaluate(asked, answers, **fields)
 
-    assert found(seed=1).headline != found().headline
-    assert "no question could be asked" in refusal(found, max_prompt_tokens=0)
+    assert result(seed=1).headline != result().headline
+    assert "no question could be asked" in refusal(result, max_prompt_tokens=0)
 
 
 def test_worst_answers_are_taken_from_every_task():
@@ -281,12 +281,18 @@ def test_worst_answers_are_taken_from_every_task():
     questions = [choice(f"{n}.wav", 1) for n in range(30)]
     questions += [made._replace(audio=Path(f"t{n}.wav")) for n in range(3)]
     answers = {"t0.wav": "a b c d", "t1.wav": "a b c x", "t2.wav": "x"}
-    found = evaluate(QuestionList("L", questions, 0), answers, "(A) Oboe")
-    assert [one.audio for one in found.worst[:5]] == ["0.wav", "t2.wav", "1.wav", "t1.wav", "2.wav"]
-    assert len(found.worst) == 20
-    assert (found.worst[0].score, found.worst[3].score) == (None, 0.75)
-    assert found.worst[0].options == ("Oboe", "Bassoon", "Horn")
-    assert found.worst[1].options == ()
+    result = evaluate(QuestionList("L", questions, 0), answers, "(A) Oboe")
+    assert [one.audio for one in result.worst[:5]] == [
+        "0.wav",
+        "t2.wav",
+        "1.wav",
+        "t1.wav",
+        "2.wav",
+    ]
+    assert len(result.worst) == 20
+    assert (result.worst[0].score, result.worst[3].score) == (None, 0.75)
+    assert result.worst[0].options == ("Oboe", "Bassoon", "Horn")
+    assert result.worst[1].options == ()
 
 
 def test_the_real_example_list(shared_dir, tmp_path):
@@ -294,10 +300,10 @@ def test_the_real_example_list(shared_dir, tmp_path):
     asked = read_questions([path], [shared_dir / "audio"])
     assert all(question.audio.is_file() for question in asked.questions)
     records = json.loads(path.read_text())
-    told = {(one["file_name"], one["input_text"]): one["target_text"] for one in records}
-    found = evaluate(asked, told)
+    reported = {(one["file_name"], one["input_text"]): one["target_text"] for one in records}
+    result = evaluate(asked, reported)
     assert len(asked.questions) == len(records) == 6
-    assert {name: one.value for name, one in found.headline.items()} == {
+    assert {name: one.value for name, one in result.headline.items()} == {
         "Multiple choice": 1,
         "Yes or no": 1,
         "Captioning, exact": 1,
@@ -305,4 +311,4 @@ def test_the_real_example_list(shared_dir, tmp_path):
         "QA, exact": 1,
         "QA, ROUGE-L": 1,
     }
-    assert found.worst == []
+    assert result.worst == []

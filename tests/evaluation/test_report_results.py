@@ -13,9 +13,9 @@ from tinymu_jax.evaluation.results import Confusion, Metric, Radar, Table
 
 
 def test_json_gives_back_the_results(tmp_path):
-    found = [eval_result(worst=(answer("ü\udcff.wav", score=1 / 3),)), eval_result(kind="list")]
-    write_report(found, tmp_path)
-    assert read_report(tmp_path / "report.json") == found == read_report(tmp_path)
+    result = [eval_result(worst=(answer("ü\udcff.wav", score=1 / 3),)), eval_result(kind="list")]
+    write_report(result, tmp_path)
+    assert read_report(tmp_path / "report.json") == result == read_report(tmp_path)
 
 
 def test_numbers_of_numpy_are_numbers_in_json(tmp_path):
@@ -115,8 +115,8 @@ def test_two_checkpoints_stand_side_by_side_with_their_difference(tmp_path):
 
 def test_radars_are_overlaid_and_a_baseline_of_both_is_drawn_once(tmp_path):
     page, _ = written(tmp_path, eval_result(checkpoint="one"), eval_result(checkpoint="two"))
-    (told,) = [text for text in page.texts("desc") if "melody" in text]
-    assert told == (
+    (reported,) = [text for text in page.texts("desc") if "melody" in text]
+    assert reported == (
         "one: melody 80.0, mood 40.0, lyrics 20.0; two: melody 80.0, mood 40.0, lyrics 20.0; "
         "blind: melody 30.0, mood 30.0, lyrics 30.0"
     )
@@ -130,10 +130,9 @@ def test_several_rings_of_several_checkpoints_are_compared_by_their_names(tmp_pa
     page, _ = written(tmp_path, *both)
     titles = [title for title in page.texts("title") if title.startswith("Tags")]
     assert titles == ["Tags: official", "Tags: strict"]
-    assert [told.count("blind, shortest") for told in page.texts("desc") if "mood" in told] == [
-        1,
-        1,
-    ]
+    assert [
+        reported.count("blind, shortest") for reported in page.texts("desc") if "mood" in reported
+    ] == [1, 1]
 
 
 def test_checkpoints_of_the_same_name_are_numbered(tmp_path):

@@ -40,13 +40,13 @@ def asked(tmp_path):
 
 
 @pytest.fixture
-def kept(tmp_path):
+def remaining(tmp_path):
     return ResponseCache(tmp_path / "answers.jsonl", "model 1")
 
 
-def test_replies_come_in_the_order_of_the_questions(asked, kept):
+def test_replies_come_in_the_order_of_the_questions(asked, remaining):
     echo, steps = Echo(), []
-    replies = run_cached(echo, asked, kept, lambda *step: steps.append(step))
+    replies = run_cached(echo, asked, remaining, lambda *step: steps.append(step))
     assert [reply.text for reply in replies] == ["0"] * 4 + ["1"] * 4 + ["2"] * 4
     assert {reply.log_likelihoods for reply in replies} == {(1.0, 2.0)}
     assert steps[-1] == (12, 12)
@@ -55,70 +55,70 @@ def test_replies_come_in_the_order_of_the_questions(asked, kept):
     assert names == sorted(names)
 
 
-def test_a_killed_run_goes_on(asked, kept, monkeypatch):
+def test_a_killed_run_goes_on(asked, remaining, monkeypatch):
     monkeypatch.setattr(responses, "RECORDINGS_PER_WRITE", 1)
     with pytest.raises(KeyboardInterrupt):
-        run_cached(Echo(stop_after=6), asked, kept)
-    with kept.path.open("a") as file:
+        run_cached(Echo(stop_after=6), asked, remaining)
+    with remaining.path.open("a") as file:
         file.write('{"key": "cut in the mid')
     echo = Echo()
-    replies = run_cached(echo, asked, kept)
+    replies = run_cached(echo, asked, remaining)
     assert len(echo.asked) == 6
     assert [reply.text for reply in replies] == ["0"] * 4 + ["1"] * 4 + ["2"] * 4
     again = Echo()
-    assert run_cached(again, asked, kept) == replies
+    assert run_cached(again, asked, remaining) == replies
     assert again.asked == []
-    assert len([json.loads(line) for line in kept.path.read_text().splitlines()]) == 12
+    assert len([json.loads(line) for line in remaining.path.read_text().splitlines()]) == 12
 
 
-def test_nothing_is_taken_from_another_model_recording_or_question(asked, kept):
-    run_cached(Echo(), asked, kept)
-    for changed in (kept._replace(model="model 2"), kept):
+def test_nothing_is_taken_from_another_model_recording_or_question(asked, remaining):
+    run_cached(Echo(), asked, remaining)
+    for changed in (remaining._replace(model="model 2"), remaining):
         echo = Echo()
-        if changed == kept:
+        if changed == remaining:
             asked[0].audio.write_bytes(b"another")
         run_cached(echo, asked, changed)
-        assert len(echo.asked) == (12 if changed != kept else 3)
+        assert len(echo.asked) == (12 if changed != remaining else 3)
     echo = Echo()
-    run_cached(echo, [asked[0]._replace(options=("x", "z"))], kept)
+    run_cached(echo, [asked[0]._replace(options=("x", "z"))], remaining)
     assert len(echo.asked) == 1
 
 
-def test_faults_stand_in_their_places_and_are_asked_again(asked, kept, tmp_path):
+def test_faults_stand_in_their_places_and_are_asked_again(asked, remaining, tmp_path):
     bad = Request(tmp_path / "bad.wav", "what is bad", "QA")
-    replies = run_cached(Echo(), [asked[0], bad], kept)
+    replies = run_cached(Echo(), [asked[0], bad], remaining)
     assert isinstance(replies[0], Response)
     assert "is broken" in str(replies[1])
     echo = Echo()
-    run_cached(echo, [asked[0], bad], kept)
+    run_cached(echo, [asked[0], bad], remaining)
     assert echo.asked == [bad]
 
 
-def test_equal_questions_are_asked_once(kept):
+def test_equal_questions_are_asked_once(remaining):
     prior = Request(None, "what is it", "MCQ", ("a", "b"), score_only=True)
     echo = Echo()
-    assert len(run_cached(echo, [prior] * 3, kept)) == 3
+    assert len(run_cached(echo, [prior] * 3, remaining)) == 3
     assert echo.asked == [prior]
 
 
-def test_another_file_in_its_place_is_refused(asked, kept):
-    kept.path.write_text('{"text": "no key"}\n')
+def test_another_file_in_its_place_is_refused(asked, remaining):
+    remaining.path.write_text('{"text": "no key"}\n')
     assert "line 1 is not a response; move the file away" in refusal(
-        run_cached, Echo(), asked, kept
+        run_cached, Echo(), asked, remaining
     )
 
 
-def test_a_kill_loses_few_of_those_asked_without_audio(kept, monkeypatch):
+def test_a_kill_loses_few_of_those_asked_without_audio(remaining, monkeypatch):
     monkeypatch.setattr(responses, "RECORDINGS_PER_WRITE", 4)
     unheard = [Request(None, f"what is {n}", "MCQ", ("a", "b")) for n in range(12)]
     with pytest.raises(KeyboardInterrupt):
-        run_cached(Echo(stop_after=8), unheard, kept)
-    assert kept.path.read_text().count("\n") == 8
+        run_cached(Echo(stop_after=8), unheard, remaining)
+    assert remaining.path.read_text().count("\n") == 8
 
 
-def test_separators_inside_texts_end_no_line(kept):
+def test_separators_inside_texts_end_no_line(remaining):
     asked = [Request(None, "say \u2028\x85", "QA"), Request(None, "say é", "QA")]
-    replies = run_cached(Echo(), asked, kept)
+    replies = run_cached(Echo(), asked, remaining)
     again = Echo()
-    assert run_cached(again, asked, kept) == replies
+    assert run_cached(again, asked, remaining) == replies
     assert again.asked == []

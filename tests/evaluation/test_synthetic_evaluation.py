@@ -43,9 +43,9 @@ OPTIONS = ("(A) flute", "(B) bell", "(C) organ", "(D) singer")
 FILES = {"Captioning": "captioning", "QA": "qa", "MCQ": "mcq", "Binary": "binary"}
 
 
-def item(task, fact, wanted="", truth=TRUTH, options=(), clip="a.wav", prompt="?"):
+def item(task, fact, expected="", truth=TRUTH, options=(), clip="a.wav", prompt="?"):
     facts = (fact,) if isinstance(fact, str) else tuple(fact)
-    return SyntheticItem(clip, truth, task, facts, prompt, wanted, options)
+    return SyntheticItem(clip, truth, task, facts, prompt, expected, options)
 
 
 def choice(letter, options=OPTIONS, facts=("timbre",)):
@@ -118,15 +118,22 @@ def test_captions_tell_one_timbre():
 def test_all_that_a_caption_tells_is_counted():
     # Two values of one fact are two stated_facts; "slow" is not "low".
     text = "You hear bell, a flute, slow, triple, major, solo, not falling."
-    told = [("timbre", "flute"), ("timbre", "bell"), ("tempo", "slow"), ("metre", "three")]
-    told += [("mode", "major"), ("voices", "one")]
-    assert sorted(stated_facts(text)) == sorted(told)
+    reported = [("timbre", "flute"), ("timbre", "bell"), ("tempo", "slow"), ("metre", "three")]
+    reported += [("mode", "major"), ("voices", "one")]
+    assert sorted(stated_facts(text)) == sorted(reported)
     marked = grade(item("Captioning", "timbre"), text)
     assert marked[0] == FormatScore("caption_timbre", ("timbre",), 0)
     assert {p.format for p in marked[1:]} == {"caption_facts"}
     by_fact = sorted((p.facts[0], p.value) for p in marked[1:])
-    wanted = [("metre", 1), ("mode", 0), ("tempo", 1), ("timbre", 0), ("timbre", 1), ("voices", 1)]
-    assert by_fact == wanted
+    expected = [
+        ("metre", 1),
+        ("mode", 0),
+        ("tempo", 1),
+        ("timbre", 0),
+        ("timbre", 1),
+        ("voices", 1),
+    ]
+    assert by_fact == expected
 
 
 def test_scored_options_are_marked_beside_the_answer():
@@ -177,8 +184,8 @@ def test_captions_are_guessed_by_what_is_most_frequent():
     items += [item("QA", "timbre")] * 3
     answers = ["major, low", "minor", "an organ"] + [""] * 3
     # Each caption: its timbre, then what the model told; "bell" and "major" are most frequent.
-    wanted = [0, 0, 1] + [1, 1] + [1, 1] + [1] * 3
-    assert shares(baselines.most_frequent, items, answers) == wanted
+    expected = [0, 0, 1] + [1, 1] + [1, 1] + [1] * 3
+    assert shares(baselines.most_frequent, items, answers) == expected
 
 
 def test_a_blind_caption_is_marked_by_what_the_model_told():
@@ -187,12 +194,12 @@ def test_a_blind_caption_is_marked_by_what_the_model_told():
     # It tells the tempo right, the timbre wrong, two of a kind of the mode, and nothing of drums;
     # what else it tells does not count.
     said = "You hear bell, slow, high, major, minor."
-    found = baselines.match_caption_facts(
+    result = baselines.match_caption_facts(
         question, model, grade(question, said), said, ["accordion"]
     )
-    shares = {p.facts[0]: p.value for p in found if p.format == "caption_facts"}
+    shares = {p.facts[0]: p.value for p in result if p.format == "caption_facts"}
     assert shares == {"timbre": 0, "drums": 1 / 2, "tempo": 1, "mode": 1 / 2}
-    assert [p.value for p in found if p.format == "caption_timbre"] == [0]
+    assert [p.value for p in result if p.format == "caption_timbre"] == [0]
     silent = baselines.match_caption_facts(question, model, grade(question, ""), "", ["accordion"])
     assert [p.value for p in silent if p.facts == ("timbre",)] == [0, 1 / 9]
 
@@ -223,8 +230,8 @@ def test_scores_are_means_by_format_and_by_fact():
     shortest = [point._replace(value=0.75) for point in model[:2]]
     points = {"model": model, "chance": chance, "shortest_option": shortest}
     scores = average_scores(points, clips=1, questions=5)
-    found = {name: (s.number, s.model) for name, s in scores.by_format.items()}
-    assert found == {
+    result = {name: (s.number, s.model) for name, s in scores.by_format.items()}
+    assert result == {
         "mcq": (1, 1),
         "mcq_scored": (1, 0),
         "binary": (1, 0),
@@ -254,20 +261,20 @@ def write_folder(folder, truths, records):
         table.append(",".join((f"{number}.wav", *truth)))
     (folder / "facts.csv").write_text("\n".join(table) + "\n")
     lists = {}
-    for clip, task, facts, prompt, wanted, options in records:
+    for clip, task, facts, prompt, expected, options in records:
         lists.setdefault(task, []).append(
             {
                 "file_name": f"{clip}.wav",
                 "input_text": prompt,
-                "target_text": wanted,
+                "target_text": expected,
                 "dataset": "Made",
                 "task": task,
                 "facts": facts,
                 "options": options,
             }
         )
-    for task, own in lists.items():
-        (folder / f"{FILES[task]}.json").write_text(json.dumps(own))
+    for task, part in lists.items():
+        (folder / f"{FILES[task]}.json").write_text(json.dumps(part))
     return folder
 
 
@@ -321,16 +328,16 @@ def knowing(one):
 
 def test_who_knows_the_clips_is_always_right(balanced):
     fake, steps = Fake(knowing), []
-    found = evaluate(fake, balanced, score_options=True, progress=lambda *step: steps.append(step))
-    by_format = found.scores.by_format
+    result = evaluate(fake, balanced, score_options=True, progress=lambda *step: steps.append(step))
+    by_format = result.scores.by_format
     for name in ("mcq", "mcq_scored", "binary", "qa", "caption_timbre"):
         assert by_format[name].model == 1, name
         assert by_format[name].number == 4
     # Timbre and tempo are right, the register never is.
     assert by_format["caption_facts"].model == pytest.approx(2 / 3)
     assert by_format["caption_facts"].number == 12
-    assert {n: s.model for n, s in found.scores.by_fact.items()} == {"timbre": 1, "mode": 1}
-    assert (found.scores.clips, found.scores.questions, found.scores.cut_clips) == (4, 16, 0)
+    assert {n: s.model for n, s in result.scores.by_fact.items()} == {"timbre": 1, "mode": 1}
+    assert (result.scores.clips, result.scores.questions, result.scores.cut_clips) == (4, 16, 0)
     assert steps == [(len(fake.asked), len(fake.asked))]
 
 
@@ -348,7 +355,7 @@ def test_who_knows_the_clips_is_blind_on_others(balanced):
 
 
 @pytest.mark.parametrize(
-    ("answer", "wanted"),
+    ("answer", "expected"),
     [
         ("Yes.", {"binary": 1 / 2}),
         ("(C)", {"mcq": 1 / 4}),
@@ -357,42 +364,42 @@ def test_who_knows_the_clips_is_blind_on_others(balanced):
         ("I cannot hear it", {}),
     ],
 )
-def test_who_always_says_the_same_gets_chance(balanced, answer, wanted):
+def test_who_always_says_the_same_gets_chance(balanced, answer, expected):
     scores = evaluate(Fake(lambda one: (answer, (-1.0,) * len(one.options))), balanced).scores
     for name, score in scores.by_format.items():
-        assert score.model == score.other_clip == wanted.get(name, 0), name
+        assert score.model == score.other_clip == expected.get(name, 0), name
         # Hearing nothing it is made to choose, here the first of what could be said; of timbres
         # that is one that no clip has.
         chosen = {"binary": 1 / 2, "qa": 1 / 2, "caption_timbre": 0}
         assert score.no_audio == chosen.get(name, score.model), name
-    assert ("caption_facts" in scores.by_format) == ("caption_facts" in wanted)
+    assert ("caption_facts" in scores.by_format) == ("caption_facts" in expected)
     assert scores.by_format["binary"].most_frequent == 1 / 2
     assert scores.by_format["mcq"].most_frequent == scores.by_format["mcq"].chance == 1 / 4
 
 
 def test_each_question_is_asked_of_its_clip_the_next_and_none(balanced):
     fake = Fake(knowing)
-    found = evaluate(fake, balanced)
-    heard = Counter((one.task, one.audio and one.audio.name) for one in fake.asked)
+    result = evaluate(fake, balanced)
+    audio_seen = Counter((one.task, one.audio and one.audio.name) for one in fake.asked)
     # All clips are asked the same but for nothing: what is asked without audio is asked once.
-    assert set(heard.values()) == {1}
-    assert len(heard) == 4 * (4 + 1)
-    row = next(row for row in found.rows if row.clip == "1.wav" and row.task == "MCQ")
+    assert set(audio_seen.values()) == {1}
+    assert len(audio_seen) == 4 * (4 + 1)
+    row = next(row for row in result.rows if row.clip == "1.wav" and row.task == "MCQ")
     assert (row.answer, row.other_clip, row.no_audio) == (OPTIONS[1], OPTIONS[2], OPTIONS[0])
     assert (row.right, row.expected, row.scored, row.facts) == (True, OPTIONS[1], None, ("timbre",))
 
 
 def test_without_audio_one_of_the_possible_answers_is_chosen(balanced):
     fake = Fake(lambda one: ("nothing at all",))
-    found = evaluate(fake, balanced)
-    said = {(row.task, row.no_audio) for row in found.rows}
+    result = evaluate(fake, balanced)
+    said = {(row.task, row.no_audio) for row in result.rows}
     assert said == {
         ("Binary", "Yes."),
         ("QA", "major"),
         ("MCQ", "nothing at all"),
         ("Captioning", "nothing at all"),
     }
-    assert found.scores.by_format["qa"].no_audio == 1 / 2
+    assert result.scores.by_format["qa"].no_audio == 1 / 2
     silent = {one.task: one for one in fake.asked if one.audio is None}
     offered = {task: one.options for task, one in silent.items() if one.score_only}
     assert offered == {"QA": ("major", "minor"), "Binary": ("Yes.", "No.")}
@@ -411,12 +418,14 @@ def test_a_new_timbre_is_a_possible_answer():
 
 def test_what_is_not_asked_for_is_left_out(balanced):
     fake = Fake(knowing)
-    found = evaluate(fake, balanced, text_only=False, max_clips=2)
+    result = evaluate(fake, balanced, text_only=False, max_clips=2)
     assert {one.audio.name for one in fake.asked} == {"0.wav", "1.wav"}
-    assert len(fake.asked) == len(found.rows) == 8
+    assert len(fake.asked) == len(result.rows) == 8
     assert not any(one.options for one in fake.asked)
-    assert found.scores.by_format["qa"].no_audio is found.scores.by_format["qa"].other_clip is None
-    assert "mcq_scored" not in found.scores.by_format
+    assert (
+        result.scores.by_format["qa"].no_audio is result.scores.by_format["qa"].other_clip is None
+    )
+    assert "mcq_scored" not in result.scores.by_format
 
 
 def test_a_clip_alone_has_no_other(balanced):
@@ -435,11 +444,11 @@ def test_clips_that_were_cut_are_counted(balanced):
 
 
 def test_results_are_written_whole(balanced, tmp_path):
-    found = evaluate(Fake(knowing), balanced, score_options=True)
-    folder = write_results(found, tmp_path / "out")
-    assert json.loads((folder / "scores.json").read_text()) == found.scores.to_dict()
+    result = evaluate(Fake(knowing), balanced, score_options=True)
+    folder = write_results(result, tmp_path / "out")
+    assert json.loads((folder / "scores.json").read_text()) == result.scores.to_dict()
     rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
-    assert [row["answer"] for row in rows] == [row.answer for row in found.rows]
+    assert [row["answer"] for row in rows] == [row.answer for row in result.rows]
     assert [row["scored"] for row in rows if row["task"] == "MCQ"] == list("ABCD")
 
 
@@ -493,8 +502,8 @@ def test_every_answer_of_a_synthesised_folder_is_right(tmp_path):
     table = list(csv.DictReader((folder / "facts.csv").open()))
     assert list(dict.fromkeys(i.path.name for i in items)) == [row["file_name"] for row in table]
     assert Counter(i.task for i in items) == {"Captioning": 24, "QA": 60, "MCQ": 36, "Binary": 48}
-    wanted = {(i.path, i.prompt): i.expected for i in items}
-    fake = Fake(lambda one: (wanted.get((one.audio, one.prompt), ""),))
+    expected = {(i.path, i.prompt): i.expected for i in items}
+    fake = Fake(lambda one: (expected.get((one.audio, one.prompt), ""),))
     scores = evaluate(fake, folder).scores
     assert all(s.model == 1 for s in [*scores.by_format.values(), *scores.by_fact.values()])
     # Clip by clip, so that each is listened to once; what hears nothing stands in between.
@@ -502,8 +511,8 @@ def test_every_answer_of_a_synthesised_folder_is_right(tmp_path):
     assert [audio for audio in runs if audio] == list(dict.fromkeys(i.path for i in items))
     assert runs.count(None) > 6
     # What a caption tells is told once, and is all true.
-    told = sum(i.expected.count(",") + 1 for i in items if i.task == "Captioning")
-    assert scores.by_format["caption_facts"].number == told
+    reported = sum(i.expected.count(",") + 1 for i in items if i.task == "Captioning")
+    assert scores.by_format["caption_facts"].number == reported
 
 
 # --- what is shown -----------------------------------------------------------------------------
@@ -524,9 +533,9 @@ def test_pictures_show_scores_and_questions(balanced, tmp_path):
     pytest.importorskip("matplotlib")
     from tinymu_jax.evaluation.synthetic.plots import plot_facts, plot_question
 
-    found = evaluate(Fake(knowing), balanced)
-    plot_facts(found.scores, tmp_path / "facts.svg", "by fact: $")
-    plot_question(balanced / "clips" / "0.wav", found.rows[0], tmp_path / "clip.png")
+    result = evaluate(Fake(knowing), balanced)
+    plot_facts(result.scores, tmp_path / "facts.svg", "by fact: $")
+    plot_question(balanced / "clips" / "0.wav", result.rows[0], tmp_path / "clip.png")
     assert (tmp_path / "facts.svg").read_text().startswith("<?xml")
     assert (tmp_path / "clip.png").read_bytes().startswith(b"\x89PNG")
     nothing = average_scores({"model": []}, 0, 0)
@@ -555,10 +564,10 @@ def test_answers_are_those_that_each_clip_gets_alone(assistant, clips):
     steps = []
     replies = assistant.batch_engine(8).ask(asked, lambda *step: steps.append(step))
     assert steps == [(16, 48), (32, 48), (48, 48)]
-    heard = [one for one in asked if one.audio is not None]
-    wanted = [assistant.ask(one.audio, one.prompt, 8) for one in heard]
-    found = [reply for one, reply in zip(asked, replies, strict=True) if one.audio is not None]
-    assert [reply.text for reply in found] == wanted
+    audio_seen = [one for one in asked if one.audio is not None]
+    expected = [assistant.ask(one.audio, one.prompt, 8) for one in audio_seen]
+    result = [reply for one, reply in zip(asked, replies, strict=True) if one.audio is not None]
+    assert [reply.text for reply in result] == expected
     assert len({reply.text for reply in replies}) > 10
 
 
@@ -593,10 +602,10 @@ def test_options_are_scored_as_alone_and_without_audio(assistant, clips):
     options = ("t40 t41", "t7", "t300 t2 t9", "t5")
     asked = [Request(audio, "t5 t6 t90", "MCQ", options) for audio in (clips[0], None)]
     with_audio, without = assistant.batch_engine(2).ask(asked)
-    wanted = assistant.score_details(clips[0], "t5 t6 t90", options)
-    found = with_audio.log_likelihoods
-    np.testing.assert_allclose(found, [w.log_likelihood for w in wanted], atol=1e-4)
-    np.testing.assert_allclose(without.log_likelihoods, [w.prior for w in wanted], atol=1e-4)
+    expected = assistant.score_details(clips[0], "t5 t6 t90", options)
+    result = with_audio.log_likelihoods
+    np.testing.assert_allclose(result, [w.log_likelihood for w in expected], atol=1e-4)
+    np.testing.assert_allclose(without.log_likelihoods, [w.prior for w in expected], atol=1e-4)
 
 
 def test_what_is_to_choose_answers_with_the_most_probable_option(assistant, clips, monkeypatch):
@@ -626,20 +635,20 @@ def test_no_audio_is_the_decoder_on_the_prompt_alone(assistant, golden_dir, clip
                 input_ids=torch.tensor([tokens]), attention_mask=torch.tensor([seen])
             ).logits
         made.append(int(logits[0, -1].argmax()))
-    wanted = assistant.tokenizer.decode(made)
+    expected = assistant.tokenizer.decode(made)
     # Alone, and in a row beside one that hears something.
     asked = [Request(None, "t5 t6 t90", "QA"), Request(clips[0], "t5 t6 t90", "QA")]
     asker = assistant.batch_engine(6)
-    assert asker.ask(asked[:1])[0].text == asker.ask(asked)[0].text == wanted
-    assert asker.ask(asked)[1].text != wanted
+    assert asker.ask(asked[:1])[0].text == asker.ask(asked)[0].text == expected
+    assert asker.ask(asked)[1].text != expected
 
 
 def test_a_model_is_evaluated_on_a_folder(assistant, balanced):
-    found = evaluate(assistant, balanced, max_clips=2, score_options=True, max_new_tokens=4)
-    assert [row.scored in set("ABCD") for row in found.rows if row.task == "MCQ"] == [True, True]
-    assert all(isinstance(row.no_audio, str) for row in found.rows)
+    result = evaluate(assistant, balanced, max_clips=2, score_options=True, max_new_tokens=4)
+    assert [row.scored in set("ABCD") for row in result.rows if row.task == "MCQ"] == [True, True]
+    assert all(isinstance(row.no_audio, str) for row in result.rows)
     alone = assistant.ask(balanced / "clips" / "0.wav", "Major or minor?", 4)
-    assert found.rows[1].answer == alone
+    assert result.rows[1].answer == alone
 
 
 def test_what_was_not_heard_is_told(assistant, clips, monkeypatch):

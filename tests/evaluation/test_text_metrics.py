@@ -28,17 +28,17 @@ def values(said, references):
 def test_bleu_by_hand():
     # "the cat is on the mat": words 5 of 6, pairs 3 of 5, triples 1 of 4, fours 0 of 3; the last
     # counts as half of one by exponential smoothing. Both have six words: no brevity penalty.
-    found = values(["The cat sat on the mat"], [["the cat is on the MAT"]])
+    result = values(["The cat sat on the mat"], [["the cat is on the MAT"]])
     precisions = [5 / 6, 3 / 5, 1 / 4, 1 / (2 * 3)]
     for order in (1, 2, 3, 4):
-        wanted = math.prod(precisions[:order]) ** (1 / order)
-        assert found[f"BLEU-{order}"] == pytest.approx(wanted)
+        expected = math.prod(precisions[:order]) ** (1 / order)
+        assert result[f"BLEU-{order}"] == pytest.approx(expected)
 
 
 def test_bleu_is_of_the_corpus_with_brevity_penalty():
     # Together 3 of 3 words, 3 said where 6 are wanted: exp(1 - 6 / 3).
-    found = values(["a b", "c"], [["a b x"], ["c y z"]])
-    assert found["BLEU-1"] == pytest.approx(math.exp(-1))
+    result = values(["a b", "c"], [["a b x"], ["c y z"]])
+    assert result["BLEU-1"] == pytest.approx(math.exp(-1))
 
 
 def test_bleu_takes_different_numbers_of_references():
@@ -64,10 +64,10 @@ def test_nothing_said_scores_nothing():
 
 
 def test_exact_answers_differ_in_case_and_punctuation_alone():
-    found = exact_match(
+    result = exact_match(
         ["Hip-hop!", "hip hop", "hop"], [["hip hop"], ["rock", "Hip-Hop."], ["hip hop"]]
     )
-    np.testing.assert_array_equal(found, [1, 1, 0])
+    np.testing.assert_array_equal(result, [1, 1, 0])
 
 
 WORDNET = Path("corpora") / "wordnet"
@@ -98,7 +98,7 @@ def write_wordnet(folder):
 def test_meteor_by_hand_knows_stems_and_synonyms(tmp_path, monkeypatch):
     write_wordnet(tmp_path)
     monkeypatch.setenv("NLTK_DATA", str(tmp_path))
-    found = run_python(
+    result = run_python(
         "import json; from tinymu_jax.evaluation.text_metrics import meteor;"
         "print(json.dumps(list(meteor("
         "['The cars play.', 'the car', 'a b', ''],"
@@ -108,7 +108,7 @@ def test_meteor_by_hand_knows_stems_and_synonyms(tmp_path, monkeypatch):
     # in one piece: precision 1, recall 1/2, F = 10 P R / (R + 9 P), times 1 - 0.5 (1 / 2)^3.
     whole = 1 - 0.5 / 64
     half = 10 * 0.5 / (0.5 + 9) * (1 - 0.5 / 8)
-    np.testing.assert_allclose(json.loads(found), [whole, half, 0, 0])
+    np.testing.assert_allclose(json.loads(result), [whole, half, 0, 0])
 
 
 @pytest.fixture
@@ -145,8 +145,8 @@ def test_bert_score_is_asked_for_what_was_said(monkeypatch, tmp_path):
         return np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]])  # precision, recall, F1
 
     give_bert_score(monkeypatch, score)
-    found = bert_score_f1(["a", " ", "b"], [("x", "y"), ("w",), ("z",)], lambda: tmp_path)
-    np.testing.assert_array_equal(found, [0.5, 0, 0.6])
+    result = bert_score_f1(["a", " ", "b"], [("x", "y"), ("w",), ("z",)], lambda: tmp_path)
+    np.testing.assert_array_equal(result, [0.5, 0, 0.6])
 
 
 def test_bert_score_without_model_or_with_a_fault_is_unavailable(monkeypatch, tmp_path):
@@ -157,5 +157,5 @@ def test_bert_score_without_model_or_with_a_fault_is_unavailable(monkeypatch, tm
     assert "not in the hub's local cache" in bert_score_f1(["a"], [["a"]], lambda: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert text_metrics._cached_model() is None
-    found = bert_score_f1(["a"], [["a"]], lambda: tmp_path)
-    assert found == "unavailable: bert_score ended with OverflowError (too big)"
+    result = bert_score_f1(["a"], [["a"]], lambda: tmp_path)
+    assert result == "unavailable: bert_score ended with OverflowError (too big)"

@@ -46,11 +46,11 @@ LOUD = {"a.wav": (-3.0, -2.0), "b.wav": (-3.0, -2.5), "c.wav": (-1.0, -5.0), "":
 
 def test_calibration_error_by_hand():
     # Ten bins: 0.95 and 1 in the last, one of them right; 0.7 in the one that ends there, right.
-    found = calibration("C", np.array([0.95, 1.0, 0.7]), np.array([True, False, True]), 10)
-    np.testing.assert_allclose(found.confidence, [0.7, 0.975])
-    np.testing.assert_allclose(found.accuracy, [1, 0.5])
-    assert found.counts == [1, 2]
-    assert found.ece == pytest.approx((0.3 * 1 + 0.475 * 2) / 3)
+    result = calibration("C", np.array([0.95, 1.0, 0.7]), np.array([True, False, True]), 10)
+    np.testing.assert_allclose(result.confidence, [0.7, 0.975])
+    np.testing.assert_allclose(result.accuracy, [1, 0.5])
+    assert result.counts == [1, 2]
+    assert result.ece == pytest.approx((0.3 * 1 + 0.475 * 2) / 3)
 
 
 def test_a_bin_takes_its_upper_end():
@@ -62,9 +62,9 @@ def test_a_bin_takes_its_upper_end():
 
 
 def test_softmax_of_small_likelihoods():
-    wanted = [[0.75, 0.25], [0.5, 0.5]]
+    expected = [[0.75, 0.25], [0.5, 0.5]]
     rows = np.array([[-1000 + np.log(3), -1000], [-2, -2]])
-    np.testing.assert_allclose(softmax(rows), wanted)
+    np.testing.assert_allclose(softmax(rows), expected)
 
 
 # --- figures of classes ------------------------------------------------------------------------
@@ -72,16 +72,18 @@ def test_softmax_of_small_likelihoods():
 
 def test_class_scores_are_sklearns():
     rng = np.random.default_rng(0)
-    wanted, chosen = rng.integers(0, 4, 50), rng.integers(1, 5, 50)
-    found = class_scores(wanted, chosen, 6)
-    np.testing.assert_array_equal(found.counts, confusion_matrix(wanted, chosen, labels=range(6)))
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        wanted, chosen, labels=range(6), zero_division=np.nan
+    expected, chosen = rng.integers(0, 4, 50), rng.integers(1, 5, 50)
+    result = class_scores(expected, chosen, 6)
+    np.testing.assert_array_equal(
+        result.counts, confusion_matrix(expected, chosen, labels=range(6))
     )
-    np.testing.assert_allclose(found.precision, precision)
-    np.testing.assert_allclose(found.recall, recall)
-    np.testing.assert_allclose(found.f1[:5], f1[:5])
-    assert found.macro_f1 == pytest.approx(np.mean(f1[:5]))  # the sixth never occurs
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        expected, chosen, labels=range(6), zero_division=np.nan
+    )
+    np.testing.assert_allclose(result.precision, precision)
+    np.testing.assert_allclose(result.recall, recall)
+    np.testing.assert_allclose(result.f1[:5], f1[:5])
+    assert result.macro_f1 == pytest.approx(np.mean(f1[:5]))  # the sixth never occurs
 
 
 # --- classification ----------------------------------------------------------------------------
@@ -97,12 +99,12 @@ def test_labels_are_compared_with_and_without_audio():
 
 
 def test_prior_that_is_taken_off_flips_a_clip():
-    found = evaluate_classification(EvalModel("model", saying(LOUD)), TWO)
-    over, left_in = found.confusions
+    result = evaluate_classification(EvalModel("model", saying(LOUD)), TWO)
+    over, left_in = result.confusions
     # Rows and columns are hip-hop and rock: b is right once the prior is off, and a is not.
     assert (over.title, over.counts) == (f"Labels, {OVER_PRIOR}", [[1, 0], [2, 0]])
     assert (left_in.title, left_in.counts) == (f"Labels, {WITH_PRIOR}", [[0, 1], [1, 1]])
-    table = found.tables[0]
+    table = result.tables[0]
     assert cells(table, "this model, prior subtracted")["accuracy"] == round(1 / 3, 4)
     # Hip-hop: precision 1/3, recall 1, F1 1/2; rock 0.
     assert cells(table, "this model, prior subtracted")["macro F1"] == 0.25
@@ -111,27 +113,27 @@ def test_prior_that_is_taken_off_flips_a_clip():
     name = "always the likeliest label without audio (rock)"
     assert cells(table, name)["accuracy"] == round(2 / 3, 4)
     assert cells(table, "chance")["accuracy"] == 0.5
-    assert found.headline["accuracy"].value == pytest.approx(1 / 3)
-    assert found.headline["accuracy"].count == 3
-    assert found.published["accuracy"].value == 0.657
+    assert result.headline["accuracy"].value == pytest.approx(1 / 3)
+    assert result.headline["accuracy"].count == 3
+    assert result.published["accuracy"].value == 0.657
 
 
 def test_calibration_is_of_the_probabilities_over_the_prior():
-    found = evaluate_classification(
+    result = evaluate_classification(
         EvalModel("model", saying(LOUD)), TWO, ClassificationConfig(bins=10)
     )
-    over = found.reliabilities[0]
+    over = result.reliabilities[0]
     # Differences of 1, 1.5 and 6: 0.731, 0.818 and 0.998, of which the second is right.
     sure = 1 / (1 + np.exp([-1, -1.5, -6]))
     np.testing.assert_allclose(over.confidence, sure)
     assert over.accuracy == [0, 1, 0]
     assert over.ece == pytest.approx((sure[0] + 1 - sure[1] + sure[2]) / 3)
-    assert found.headline["calibration error"].value == over.ece
+    assert result.headline["calibration error"].value == over.ece
 
 
 def test_table_of_labels():
-    found = evaluate_classification(EvalModel("model", saying(LOUD)), TWO)
-    table = found.tables[1]
+    result = evaluate_classification(EvalModel("model", saying(LOUD)), TWO)
+    table = result.tables[1]
     assert list(cells(table, "hiphop").values()) == [1, 0, round(1 / 3, 4), 0.5]
     # No recording was taken for rock: there is no precision.
     assert list(cells(table, "rock").values()) == [0, 0.5, None, 0]
@@ -139,28 +141,28 @@ def test_table_of_labels():
 
 
 def test_worst_are_the_most_confident_wrong_ones():
-    found = evaluate_classification(EvalModel("model", saying(LOUD)), TWO)
-    assert [one.audio for one in found.worst] == ["c.wav", "a.wav"]
-    assert (found.worst[0].expected, found.worst[0].predicted) == ("Rock", "Hip-hop")
+    result = evaluate_classification(EvalModel("model", saying(LOUD)), TWO)
+    assert [one.audio for one in result.worst] == ["c.wav", "a.wav"]
+    assert (result.worst[0].expected, result.worst[0].predicted) == ("Rock", "Hip-hop")
     # tanh(x / 2) is the difference of the two probabilities.
-    assert found.worst[0].score == pytest.approx(-np.tanh(3))
+    assert result.worst[0].score == pytest.approx(-np.tanh(3))
 
 
 def test_missing_recordings_are_told_and_the_rest_is_scored(tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(1600), 16_000)
     some = TWO._replace(clips=items(tmp_path, a="rock", b="hiphop", c="rock"))
     put = saying(LOUD | {"b.wav": None}, cut={"a.wav"})
-    found = evaluate_classification(EvalModel("model", put), some)
-    assert found.missing == 1
-    assert found.notices == [
+    result = evaluate_classification(EvalModel("model", put), some)
+    assert result.missing == 1
+    assert result.notices == [
         "1 of 3 recordings skipped: 1 whose recording is missing or broken; they are listed below",
         "Of 1 of 2 recordings only the beginning was encoded",
     ]
-    assert list(found.tables[-1].rows) == [f"{tmp_path / 'b.wav'}: no such file"]
-    assert found.headline["accuracy"].count == 2
+    assert list(result.tables[-1].rows) == [f"{tmp_path / 'b.wav'}: no such file"]
+    assert result.headline["accuracy"].count == 2
     # Hip-hop, which is left without a recording, is still a label that is chosen.
-    assert found.confusions[0].counts == [[0, 0], [2, 0]]
-    assert write_report([found], tmp_path / "report").is_file()
+    assert result.confusions[0].counts == [[0, 0], [2, 0]]
+    assert write_report([result], tmp_path / "report").is_file()
     nothing = saying({"": (-1.0, -2.0)}, None)
     assert "no question could be asked: " in refusal(
         evaluate_classification, EvalModel("m", nothing), some
@@ -173,23 +175,23 @@ def test_prompt_and_words_can_be_changed(tmp_path):
     (tmp_path / "words.csv").write_text("label,text\nhiphop,It is rap.\n")
     put = saying(LOUD)
     config = ClassificationConfig("What is it?", str(tmp_path / "words.csv"))
-    found = evaluate_classification(EvalModel("model", put, settings={"more": "x"}), TWO, config)
+    result = evaluate_classification(EvalModel("model", put, settings={"more": "x"}), TWO, config)
     assert {(one.prompt, one.options) for one in put.asked} == {
         ("What is it?", ("It is rap.", "Rock"))
     }
-    assert found.settings["labels"] == "hiphop: It is rap.; rock: Rock"
-    assert found.settings["more"] == "x"
+    assert result.settings["labels"] == "hiphop: It is rap.; rock: Rock"
+    assert result.settings["more"] == "x"
 
 
 def test_every_field_of_the_config_counts(tmp_path):
     (tmp_path / "words.csv").write_text("label,text\nhiphop,Rap\n")
     train = LabelledClip(Path("d.wav"), ("rock",), "train")
-    found = TWO._replace(clips=[*TWO.clips, train])
+    result = TWO._replace(clips=[*TWO.clips, train])
     scores = LOUD | {"d.wav": (-9.0, -1.0)}
 
     def results(**fields):
         config = dataclasses.replace(ClassificationConfig(), **fields)
-        return evaluate_classification(EvalModel("model", saying(scores)), found, config)
+        return evaluate_classification(EvalModel("model", saying(scores)), result, config)
 
     changes = {
         "prompt": "?",
@@ -210,9 +212,9 @@ def test_every_field_of_the_config_counts(tmp_path):
 
 def test_test_part_or_all_folds_are_asked_about():
     def chosen(*splits, **options):
-        own = [LabelledClip(Path(str(n)), ("ab"[n % 2],), split) for n, split in enumerate(splits)]
-        found = LabelledSet("Made", own, multi_label=False)
-        return [item.split for item in recordings_to_test(found, **options)]
+        part = [LabelledClip(Path(str(n)), ("ab"[n % 2],), split) for n, split in enumerate(splits)]
+        result = LabelledSet("Made", part, multi_label=False)
+        return [item.split for item in recordings_to_test(result, **options)]
 
     assert chosen("train", "test", "valid") == ["test"]
     assert chosen("train", "test", all_splits=True) == ["train", "test"]
@@ -228,14 +230,14 @@ def write_table(folder, text):
 
 def test_a_table_without_splits_is_tested_whole(tmp_path):
     path = write_table(tmp_path, "file,label\n1.wav,a\n2.wav,b\n3.wav,a\n")
-    found = read_recordings(path, tmp_path)
-    assert [item.path for item in recordings_to_test(found)] == [
+    result = read_recordings(path, tmp_path)
+    assert [item.path for item in recordings_to_test(result)] == [
         tmp_path / name for name in ("1.wav", "2.wav", "3.wav")
     ]
     path = write_table(tmp_path, "file,kind,label,split\n1.wav,a,x,eval\n2.wav,b,x,train\n")
-    found = read_recordings(path, tmp_path, label="kind")
-    assert found.classes == ["a", "b"]
-    assert [item.labels for item in recordings_to_test(found)] == [("a",)]
+    result = read_recordings(path, tmp_path, label="kind")
+    assert result.classes == ["a", "b"]
+    assert [item.labels for item in recordings_to_test(result)] == [("a",)]
 
 
 @pytest.mark.parametrize(
@@ -261,23 +263,23 @@ def test_data_sets_are_read_by_their_names(tmp_path):
     rows = ["subset,instrument,instrument_id,song_id,uuid4", "training,piano,4,7,a"]
     rows += ["validation,piano,4,8,b", "test,tenor saxophone,5,9,c"]
     (tmp_path / "Medley-solos-DB_metadata.csv").write_text("\n".join(rows))
-    found = read_recordings(tmp_path, name="medleysolos")
-    assert [item.path.name for item in recordings_to_test(found)] == [
+    result = read_recordings(tmp_path, name="medleysolos")
+    assert [item.path.name for item in recordings_to_test(result)] == [
         "Medley-solos-DB_test-5_c.wav"
     ]
-    assert found.name in PROMPTS
-    assert read_label_texts(found.classes)["tenor saxophone"] == "Tenor saxophone"
+    assert result.name in PROMPTS
+    assert read_label_texts(result.classes)["tenor saxophone"] == "Tenor saxophone"
 
 
 # --- labels as words ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("label", "wanted"),
+    ("label", "expected"),
     [("hiphop", "Hip-hop"), ("synth_lead", "Synth lead"), ("R&B", "R&B"), (" a  b", "A b")],
 )
-def test_labels_as_words(label, wanted):
-    assert default_text(label) == wanted
+def test_labels_as_words(label, expected):
+    assert default_text(label) == expected
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,9 @@ def test_greedy_is_the_published_decoding(small, length):
     rng = np.random.default_rng(length + 1)
     samples = (0.1 * rng.standard_normal(9000)).astype(np.float32)
     prompt = rng.integers(1, 48, length).tolist()
-    wanted = module.generate_published(torch.from_numpy(samples), prompt, 24)
-    assert len(wanted) > 0
-    assert assistant.generate_tokens(samples, prompt, 24) == wanted
+    target = module.generate_published(torch.from_numpy(samples), prompt, 24)
+    assert len(target) > 0
+    assert assistant.generate_tokens(samples, prompt, 24) == target
 
 
 # --- sampling ------------------------------------------------------------------------------------
@@ -82,12 +82,12 @@ def kept_probabilities(logits, top_p, temperature):
     scaled = np.asarray(logits, np.float64) / (temperature if temperature > 0 else 1.0)
     probability = np.exp(scaled - scaled.max())
     probability /= probability.sum()
-    kept, before = np.zeros_like(probability), 0.0
-    for place, token in enumerate(sorted(range(len(kept)), key=lambda i: -probability[i])):
+    remaining, before = np.zeros_like(probability), 0.0
+    for place, token in enumerate(sorted(range(len(remaining)), key=lambda i: -probability[i])):
         if place == 0 or before <= top_p:
-            kept[token] = probability[token]
+            remaining[token] = probability[token]
         before += probability[token]
-    return kept / kept.sum()
+    return remaining / remaining.sum()
 
 
 LOGITS = np.array([0.3, 2.0, -1.0, 1.4, 0.9, -0.2, 1.7, -3.0], np.float32)
@@ -105,11 +105,11 @@ SETTINGS = [(0.8, 1.0), (0.5, 1.0), (0.8, 0.5), (0.9, 2.0), (0.8, 0.0), (0.8, -1
 
 @pytest.mark.parametrize(("top_p", "temperature"), SETTINGS)
 def test_draws_follow_the_kept_probabilities(top_p, temperature):
-    count, wanted = 4000, kept_probabilities(LOGITS, top_p, temperature)
-    found = np.bincount(draws(LOGITS, count, top_p, temperature), minlength=len(LOGITS))
-    assert found[wanted == 0].sum() == 0
-    expected = count * wanted[wanted > 0]
-    chi_square = ((found[wanted > 0] - expected) ** 2 / expected).sum()
+    count, target = 4000, kept_probabilities(LOGITS, top_p, temperature)
+    result = np.bincount(draws(LOGITS, count, top_p, temperature), minlength=len(LOGITS))
+    assert result[target == 0].sum() == 0
+    expected = count * target[target > 0]
+    chi_square = ((result[target > 0] - expected) ** 2 / expected).sum()
     # Exceeded by chance once in 10,000, for the 7 degrees of freedom that there are at most.
     assert chi_square < 30
 
@@ -119,8 +119,8 @@ def test_draws_follow_the_kept_probabilities(top_p, temperature):
 )
 def test_a_token_is_kept_if_those_before_it_hold_no_more_than_top_p(top_p, allowed):
     # The two best hold 0.336 and 0.249.
-    found = set(draws(LOGITS, 4000, top_p, 1.0).tolist())
-    assert found == set(np.argsort(-LOGITS)[:allowed].tolist())
+    result = set(draws(LOGITS, 4000, top_p, 1.0).tolist())
+    assert result == set(np.argsort(-LOGITS)[:allowed].tolist())
 
 
 def test_the_best_token_is_never_dropped():
@@ -134,8 +134,8 @@ def test_temperature_comes_before_top_p():
     assert (kept_probabilities(LOGITS, 0.8, 4.0) > 0).sum() > (
         kept_probabilities(LOGITS, 0.8, 1.0) > 0
     ).sum()
-    found = set(draws(LOGITS, 4000, 0.8, 4.0).tolist())
-    assert found == set(np.flatnonzero(kept_probabilities(LOGITS, 0.8, 4.0)).tolist())
+    result = set(draws(LOGITS, 4000, 0.8, 4.0).tolist())
+    assert result == set(np.flatnonzero(kept_probabilities(LOGITS, 0.8, 4.0)).tolist())
 
 
 def test_rows_of_a_batch_take_the_same_noise():
@@ -204,19 +204,19 @@ def test_more_questions_than_fit_in_one_batch(assistant, clip, long_clip, prompt
 @pytest.mark.parametrize("case", ["greedy_ends", "bang_in_answer"])
 def test_a_stream_gives_the_answer_token_by_token(golden, assistant, long_clip, case):
     prompt = golden[f"text/{case}/prompt"].tolist()
-    wanted = golden[f"text/{case}/greedy"].tolist()
+    target = golden[f"text/{case}/greedy"].tolist()
     pieces = list(assistant.stream_tokens(long_clip, prompt, 40))
-    assert pieces[-1] == wanted
+    assert pieces[-1] == target
     for piece in pieces:
-        assert piece == wanted[: len(piece)]
+        assert piece == target[: len(piece)]
     lengths = [len(piece) for piece in pieces]
-    assert lengths[: len(wanted)] == list(range(1, len(wanted) + 1))
+    assert lengths[: len(target)] == list(range(1, len(target) + 1))
 
 
 def test_a_sampled_stream_is_the_sampled_answer(assistant, clip, prompts):
     options = {"strategy": "top-p", "seed": 2}
-    wanted = assistant.generate_tokens(clip, prompts[0], 12, **options)
-    assert list(assistant.stream_tokens(clip, prompts[0], 12, **options))[-1] == wanted
+    target = assistant.generate_tokens(clip, prompts[0], 12, **options)
+    assert list(assistant.stream_tokens(clip, prompts[0], 12, **options))[-1] == target
 
 
 def test_a_streamed_text_is_the_answers_text(assistant, clip, prompts):
@@ -235,11 +235,11 @@ def test_an_answer_is_as_long_as_asked(assistant, clip, prompts, limit):
 
 def test_an_answer_that_ends_at_the_limit_has_ended(golden, assistant, long_clip):
     prompt = assistant.tokenizer.decode(golden["text/greedy_ends/prompt"].tolist())
-    wanted = golden["text/greedy_ends/greedy"].tolist()
+    target = golden["text/greedy_ends/greedy"].tolist()
     # The end token is the one behind the answer's last.
-    for limit, ended in ((len(wanted), False), (len(wanted) + 1, True)):
+    for limit, ended in ((len(target), False), (len(target) + 1, True)):
         answer = assistant.answers(long_clip, prompt, limit)[0]
-        assert (list(answer.tokens), answer.ended) == (wanted, ended)
+        assert (list(answer.tokens), answer.ended) == (target, ended)
 
 
 @pytest.mark.parametrize("how", ["generate_tokens", "stream_tokens"])

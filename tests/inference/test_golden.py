@@ -29,16 +29,16 @@ def waveforms(golden_dir):
 def inputs(golden, waveforms, case):
     """Returns a case's waveform, prompt and answer, the answer without its end token."""
     clip = case if case in CLIPS else str(golden["text/audio"])
-    given = golden.get(f"{case}/answer_given")
-    answer = golden[f"{case}/target"][:-1] if given is None else given
+    arguments = golden.get(f"{case}/answer_given")
+    answer = golden[f"{case}/target"][:-1] if arguments is None else arguments
     return waveforms[clip], golden[f"{case}/prompt"].tolist(), answer.tolist()
 
 
 @pytest.mark.parametrize("clip", CLIPS)
 def test_waveform(golden, waveforms, clip):
-    wanted = golden[f"{clip}/waveform"]
+    expected = golden[f"{clip}/waveform"]
     assert waveforms[clip].dtype == np.float32
-    np.testing.assert_allclose(waveforms[clip], wanted, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(waveforms[clip], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("clip", CLIPS)
@@ -61,10 +61,10 @@ def test_fast_embeddings_in_the_published_order(golden, waveforms, assistant, cl
 
 @pytest.mark.parametrize("clip", CLIPS)
 def test_fast_embeddings_in_time_order(golden, waveforms, assistant, clip):
-    wanted = golden[f"{clip}/embeddings_fast"]
+    expected = golden[f"{clip}/embeddings_fast"]
     columns = assistant.config.encoder.columns
-    chunks = len(wanted) // columns
-    in_time = [wanted[t * chunks + chunk] for chunk in range(chunks) for t in range(columns)]
+    chunks = len(expected) // columns
+    in_time = [expected[t * chunks + chunk] for chunk in range(chunks) for t in range(columns)]
     made = assistant.embed(waveforms[clip], "fast")
     np.testing.assert_allclose(made, np.stack(in_time), rtol=0, atol=1e-4)
 
@@ -72,8 +72,8 @@ def test_fast_embeddings_in_time_order(golden, waveforms, assistant, clip):
 @pytest.mark.parametrize("clip", CLIPS)
 def test_every_layer(golden, waveforms, assistant, clip):
     made = assistant.embed(waveforms[clip], all_layers=True)
-    wanted = golden[f"{clip}/layers_mean_time"]
-    np.testing.assert_allclose(made.mean(axis=1), wanted, rtol=0, atol=1e-4)
+    expected = golden[f"{clip}/layers_mean_time"]
+    np.testing.assert_allclose(made.mean(axis=1), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("clip", CLIPS)

@@ -54,8 +54,8 @@ def target_logits(model, question, golden):
 def test_a_published_file_gives_the_published_answer(loaded, question, golden):
     assert isinstance(loaded, Assistant)
     assert greedy(loaded, question) == golden[f"{CLIP}/greedy"].tolist()
-    wanted = golden[f"{CLIP}/target_logits"]
-    np.testing.assert_allclose(target_logits(loaded, question, golden), wanted, rtol=0, atol=1e-4)
+    expected = golden[f"{CLIP}/target_logits"]
+    np.testing.assert_allclose(target_logits(loaded, question, golden), expected, rtol=0, atol=1e-4)
 
 
 def test_a_converted_folder_gives_the_same_answer(checkpoint_file, question, golden, tmp_path):
@@ -196,13 +196,13 @@ def rounded(checkpoint_file):
 
 def test_int8_is_the_model_with_rounded_weights(checkpoint_file, loaded, rounded, question, golden):
     small = tinymu_jax.load(checkpoint_file, decoder_dtype="int8")
-    found, wanted, exact = (
+    result, expected, exact = (
         target_logits(model, question, golden) for model in (small, rounded, loaded)
     )
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4)
     assert greedy(small, question) == greedy(rounded, question)
-    difference = np.abs(found - exact)
-    first = found.argmax(axis=1) == exact.argmax(axis=1)
+    difference = np.abs(result - exact)
+    first = result.argmax(axis=1) == exact.argmax(axis=1)
     print(
         f"int8 to float32: logits {difference.max():.4f} at most, {difference.mean():.4f} on "
         f"average; best token equal at {first.sum()} of {len(first)} places"
@@ -222,8 +222,8 @@ def test_int8_holds_every_decoder_weight_in_a_quarter_of_the_bytes(checkpoint_fi
 
 def test_a_bfloat16_decoder_is_close(checkpoint_file, loaded, question, golden):
     rough = tinymu_jax.load(checkpoint_file, decoder_dtype="bfloat16")
-    found, exact = (target_logits(model, question, golden) for model in (rough, loaded))
-    difference = np.abs(found - exact)
+    result, exact = (target_logits(model, question, golden) for model in (rough, loaded))
+    difference = np.abs(result - exact)
     assert difference.max() > 1e-3
     assert difference.mean() < 0.02 * exact.std()
     np.testing.assert_array_equal(rough.embed(question[0]), loaded.embed(question[0]))
@@ -231,9 +231,9 @@ def test_a_bfloat16_decoder_is_close(checkpoint_file, loaded, question, golden):
 
 def test_a_bfloat16_encoder_is_close(checkpoint_file, loaded, recording):
     rough = tinymu_jax.load(checkpoint_file, encoder_dtype="bfloat16")
-    found, exact = rough.embed(recording), loaded.embed(recording)
-    assert found.dtype == np.float32
-    assert 1e-4 < np.abs(found - exact).max() < 0.1
+    result, exact = rough.embed(recording), loaded.embed(recording)
+    assert result.dtype == np.float32
+    assert 1e-4 < np.abs(result - exact).max() < 0.1
 
 
 @pytest.mark.parametrize(
@@ -302,9 +302,9 @@ def test_audioset_tags_are_named_by_sorted_mid(tmp_path, port, waveform):
     with torch.no_grad():
         shares = module.class_probabilities(torch.from_numpy(waveform)[None])[0].numpy()
     order = np.argsort(-shares)
-    found = model.tag(waveform, top=3)
-    assert [name for name, _ in found] == [f"Class /m/{i:04d}, by mid" for i in order[:3]]
-    np.testing.assert_allclose([share for _, share in found], shares[order[:3]], rtol=1e-4)
+    result = model.tag(waveform, top=3)
+    assert [name for name, _ in result] == [f"Class /m/{i:04d}, by mid" for i in order[:3]]
+    np.testing.assert_allclose([share for _, share in result], shares[order[:3]], rtol=1e-4)
     everything = model.tag(waveform, top=None)
     assert len(everything) == 527
     assert abs(sum(share for _, share in everything) - 1) < 1e-5
@@ -323,9 +323,9 @@ def test_a_probe_of_its_own_file_tags_like_the_original(tmp_path, port, waveform
     with torch.no_grad():
         shares = module.class_probabilities(torch.from_numpy(waveform)[None])[0].numpy()
     names = ["drums", "bass", "voice", "piano", "flute"]
-    found = dict(model.tag(waveform))
+    result = dict(model.tag(waveform))
     for name, share in zip(names, shares, strict=True):
-        assert found[name] == pytest.approx(share, rel=1e-4)
+        assert result[name] == pytest.approx(share, rel=1e-4)
 
 
 def test_a_probe_of_its_own_file_goes_with_a_converted_encoder_too(tmp_path, port, waveform):
@@ -460,9 +460,9 @@ def test_a_decoder_alone_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["nothing", "no/such/folder", "missing.pt", "folder/missing.pt"])
 def test_a_path_that_does_not_exist_is_refused(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    for given in (name, str(tmp_path / name), tmp_path / name):
-        message = refusal(tinymu_jax.load, given)
-        assert message.startswith(f"{given}: no such file or folder; ")
+    for inputs in (name, str(tmp_path / name), tmp_path / name):
+        message = refusal(tinymu_jax.load, inputs)
+        assert message.startswith(f"{inputs}: no such file or folder; ")
         assert "AndreasXi/TinyMU" in message
 
 

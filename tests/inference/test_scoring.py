@@ -46,8 +46,8 @@ def model(golden_dir):
 
 def test_the_prior_is_left_out_where_it_is_not_asked_for(assistant, clip, prompt, scores):
     bare = assistant.score_tokens(clip, prompt, OPTIONS, prior=False)
-    for found, wanted in zip(bare, scores, strict=True):
-        assert found == wanted._replace(prior=None, probability_over_prior=None)
+    for result, correct in zip(bare, scores, strict=True):
+        assert result == correct._replace(prior=None, probability_over_prior=None)
     assert all(score.prior < 0 for score in scores)
 
 
@@ -91,12 +91,12 @@ def test_probabilities_are_shares_of_the_options(scores):
     with_audio = np.array([score.log_likelihood for score in scores])
     lengths = np.array([len(option) + 1 for option in OPTIONS])
     prior = np.array([score.prior for score in scores])
-    wanted = {
+    correct = {
         "probability": with_audio,
         "probability_per_token": with_audio / lengths,
         "probability_over_prior": with_audio - prior,
     }
-    for name, evidence in wanted.items():
+    for name, evidence in correct.items():
         shares = np.exp(evidence - evidence.max())
         made = [getattr(score, name) for score in scores]
         np.testing.assert_allclose(made, shares / shares.sum(), rtol=1e-6, atol=1e-12)
@@ -112,9 +112,9 @@ def test_order_of_the_options_does_not_matter(assistant, clip, prompt, scores):
 
 def test_other_options_change_nothing_but_the_shares(assistant, clip, prompt, scores):
     others = assistant.score_tokens(clip, prompt, [*OPTIONS[1:3], [300], [301, 302]])
-    for made, wanted in zip(others[:2], scores[1:3], strict=True):
-        np.testing.assert_allclose(made.log_likelihood, wanted.log_likelihood, atol=1e-4)
-        np.testing.assert_allclose(made.prior, wanted.prior, atol=1e-4)
+    for made, correct in zip(others[:2], scores[1:3], strict=True):
+        np.testing.assert_allclose(made.log_likelihood, correct.log_likelihood, atol=1e-4)
+        np.testing.assert_allclose(made.prior, correct.prior, atol=1e-4)
 
 
 def test_options_carry_their_names(assistant, clip, prompt, scores):
@@ -128,10 +128,10 @@ def test_probabilities_of_very_unlikely_options_are_finite():
     made = to_option_scores(
         ["a", "b"], [2, 2], np.array([-2000.0, -2001.0]), np.array([-3.0, -3.0])
     )
-    wanted = 1 / (1 + np.exp(-1))
-    np.testing.assert_allclose(made[0].probability, wanted)
+    correct = 1 / (1 + np.exp(-1))
+    np.testing.assert_allclose(made[0].probability, correct)
     np.testing.assert_allclose(made[0].probability_per_token, 1 / (1 + np.exp(-0.5)))
-    np.testing.assert_allclose(made[0].probability_over_prior, wanted)
+    np.testing.assert_allclose(made[0].probability_over_prior, correct)
 
 
 @pytest.mark.parametrize("options", [[[1], []], [], [[600], [1]], [[-1], [1]]])
@@ -156,9 +156,9 @@ def test_score_by_text(assistant, clip, prompt, normalize):
     question = assistant.tokenizer.decode(prompt)
     made = assistant.score(clip, question, TEXTS, normalize)
     encoded = [[40, 41, 42], [40, 41], [300], [5, 17, 6]]
-    wanted = assistant.score_tokens(clip, prompt, encoded)
+    correct = assistant.score_tokens(clip, prompt, encoded)
     assert list(made) == TEXTS
-    shares = [getattr(score, NORMALIZE[normalize]) for score in wanted]
+    shares = [getattr(score, NORMALIZE[normalize]) for score in correct]
     np.testing.assert_allclose(list(made.values()), shares, rtol=1e-6)
 
 
@@ -242,15 +242,15 @@ def log_likelihoods(replies):
 
 
 def test_packed_options_score_as_alone(assistant, asked, monkeypatch):
-    wanted = alone(assistant, asked)
+    correct = alone(assistant, asked)
     replies = assistant.batch_engine().ask(asked)
-    np.testing.assert_allclose(log_likelihoods(replies), wanted, atol=1e-4)
+    np.testing.assert_allclose(log_likelihoods(replies), correct, atol=1e-4)
     for one, reply in zip(asked, replies, strict=True):
         assert reply.text == one.options[int(np.argmax(reply.log_likelihoods))]
     # Rows so short that a clip's questions go into several, and one question is longer than a row.
     monkeypatch.setattr(scoring, "ROW_LENGTH", 120)
     np.testing.assert_allclose(
-        log_likelihoods(assistant.batch_engine().ask(asked)), wanted, atol=1e-4
+        log_likelihoods(assistant.batch_engine().ask(asked)), correct, atol=1e-4
     )
 
 
@@ -258,10 +258,13 @@ def test_packed_options_score_as_alone(assistant, asked, monkeypatch):
 def test_devices_share_the_rows(assistant, asked, monkeypatch, sizes):
     monkeypatch.setattr(scoring, "ROW_LENGTH", 200)
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[: int(np.prod(sizes))])
-    told = [one._replace(score_only=False) for one in asked]
-    wanted, found = assistant.batch_engine(6).ask(told), assistant.batch_engine(6, mesh).ask(told)
-    np.testing.assert_allclose(log_likelihoods(found), log_likelihoods(wanted), atol=1e-4)
-    assert [reply.text for reply in found] == [reply.text for reply in wanted]
+    reported = [one._replace(score_only=False) for one in asked]
+    correct, result = (
+        assistant.batch_engine(6).ask(reported),
+        assistant.batch_engine(6, mesh).ask(reported),
+    )
+    np.testing.assert_allclose(log_likelihoods(result), log_likelihoods(correct), atol=1e-4)
+    assert [reply.text for reply in result] == [reply.text for reply in correct]
     placed = shard_local_batch(np.zeros((8, 3)), mesh)
     assert len(placed.addressable_shards) == np.prod(sizes)
     assert placed.addressable_shards[0].data.shape == (8 // np.prod(sizes), 3)

@@ -112,14 +112,14 @@ def test_head_loss_and_statistics_are_those_of_pytorch(config, sounds):
     listener = tinymu_jax.load(sounds / "encoder")
     # All six clips are in every step: their order does not matter.
     paths = [sounds / f"{number}.wav" for number in range(6)]
-    heard = [listener.embed(str(path)).reshape(-1, 5, 32).mean((0, 1)) for path in paths]
-    x = torch.from_numpy(np.stack(heard))
+    encoded = [listener.embed(str(path)).reshape(-1, 5, 32).mean((0, 1)) for path in paths]
+    x = torch.from_numpy(np.stack(encoded))
     names = ["drums", "fast", "loud"]
-    wanted = torch.tensor([[float(name in tags.split(";")) for name in names] for tags in TAGS])
-    for step, found in enumerate(logged(config)):
+    expected = torch.tensor([[float(name in tags.split(";")) for name in names] for tags in TAGS])
+    for step, result in enumerate(logged(config)):
         scores = linear(norm(x))
-        lost = torch.nn.functional.binary_cross_entropy_with_logits(scores, wanted)
-        assert found == pytest.approx(lost.item(), abs=2e-3)
+        lost = torch.nn.functional.binary_cross_entropy_with_logits(scores, expected)
+        assert result == pytest.approx(lost.item(), abs=2e-3)
         # A rise of int(0.1 * 6) steps is none: half a cosine from the first step on.
         optimiser.param_groups[0]["lr"] = 1e-3 * 0.5 * (1 + np.cos(np.pi * step / 6))
         optimiser.zero_grad()
@@ -145,12 +145,12 @@ def test_lower_layers_learn_more_slowly():
     optimiser = make_optimizer(config, 10)
     updates, _ = optimiser.update(params, optimiser.init(params), params)
     # Adam's first step is as long as the rate.
-    found = {path: -leaf for path, leaf in flatten(updates)}
-    np.testing.assert_allclose(found["patch_embed/kernel"], 0.5**4, rtol=1e-5)
+    result = {path: -leaf for path, leaf in flatten(updates)}
+    np.testing.assert_allclose(result["patch_embed/kernel"], 0.5**4, rtol=1e-5)
     for layer, factor in enumerate([0.5**3, 0.5**2, 0.5]):
-        np.testing.assert_allclose(found["transformer/blocks/fc/kernel"][layer], factor, rtol=1e-5)
-    np.testing.assert_allclose(found["transformer/norm/b"], 1, rtol=1e-5)
-    np.testing.assert_allclose(found["head/linear/kernel"], 1, rtol=1e-5)
+        np.testing.assert_allclose(result["transformer/blocks/fc/kernel"][layer], factor, rtol=1e-5)
+    np.testing.assert_allclose(result["transformer/norm/b"], 1, rtol=1e-5)
+    np.testing.assert_allclose(result["head/linear/kernel"], 1, rtol=1e-5)
 
 
 def test_mixed_clips_have_both_clips_labels_in_their_shares():
@@ -161,21 +161,21 @@ def test_mixed_clips_have_both_clips_labels_in_their_shares():
         np.eye(3, dtype=np.int32)[None].repeat(2, 0),
         np.array([8, 9]),
     )
-    found = mixup(batch, 0.5, jax.random.key(0))
-    shares = np.array(found.labels)
+    result = mixup(batch, 0.5, jax.random.key(0))
+    shares = np.array(result.labels)
     for block in range(2):
         for clip in range(3):
-            own, other = shares[block, clip, clip], shares[block, clip, clip - 1]
-            assert own + other == pytest.approx(1)
-            assert own >= 0.5
-            wanted = own * batch.features[block, clip].astype(np.float32)
-            wanted += other * batch.features[block, clip - 1].astype(np.float32)
-            np.testing.assert_allclose(found.features[block, clip], wanted, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(found.lengths, [[5, 5, 4], [2, 5, 5]])
+            local, other = shares[block, clip, clip], shares[block, clip, clip - 1]
+            assert local + other == pytest.approx(1)
+            assert local >= 0.5
+            expected = local * batch.features[block, clip].astype(np.float32)
+            expected += other * batch.features[block, clip - 1].astype(np.float32)
+            np.testing.assert_allclose(result.features[block, clip], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(result.lengths, [[5, 5, 4], [2, 5, 5]])
     assert len(np.unique(shares)) > 6
     # The same block has the same shares wherever it is computed.
     alone = mixup(jax.tree.map(lambda x: x[1:], batch), 0.5, jax.random.key(0))
-    np.testing.assert_array_equal(alone.labels[0], found.labels[1])
+    np.testing.assert_array_equal(alone.labels[0], result.labels[1])
 
 
 @pytest.mark.slow
@@ -203,17 +203,19 @@ def test_outputs_follow_the_list_of_classes(config, sounds, tmp_path):
     assert read_class_names(config) == ["drums", "fast", "loud"]
     rows = "index,mid,display_name\n0,/m/z,drums\n1,/m/a,loud\n2,/m/k,fast\n3,/m/b,never\n"
     (tmp_path / "classes.csv").write_text(rows)
-    own = with_part(config, "data", classes=str(tmp_path / "classes.csv"))
-    assert read_class_names(own) == ["loud", "never", "fast", "drums"]  # by mid
-    np.testing.assert_array_equal(read_targets(own)["0.wav"], [0, 0, 1, 1])
+    local = with_part(config, "data", classes=str(tmp_path / "classes.csv"))
+    assert read_class_names(local) == ["loud", "never", "fast", "drums"]  # by mid
+    np.testing.assert_array_equal(read_targets(local)["0.wav"], [0, 0, 1, 1])
     (tmp_path / "mids.csv").write_text("file,labels\n0.wav,/m/z;/m/a\n")
-    by_mid = with_part(own, "data", labels=str(tmp_path / "mids.csv"))
+    by_mid = with_part(local, "data", labels=str(tmp_path / "mids.csv"))
     np.testing.assert_array_equal(read_targets(by_mid)["0.wav"], [1, 0, 0, 1])
     (tmp_path / "few.csv").write_text("index,mid,display_name\n0,/m/z,drums\n1,/m/a,loud\n")
     (tmp_path / "twice.txt").write_text("drums\nloud\ndrums\n")
-    message = refusal(read_class_names, with_part(own, "data", classes=str(tmp_path / "twice.txt")))
+    message = refusal(
+        read_class_names, with_part(local, "data", classes=str(tmp_path / "twice.txt"))
+    )
     assert "names a class twice" in message
-    message = refusal(train, with_part(own, "data", classes=str(tmp_path / "few.csv")))
+    message = refusal(train, with_part(local, "data", classes=str(tmp_path / "few.csv")))
     assert "0.wav is 'fast', which is no class of" in message
 
 
@@ -225,12 +227,12 @@ def test_it_tags_goes_to_pytorch_and_back(config, tmp_path):
     assert listener.labels == ["drums", "fast", "loud"]
     ToTorch(config.output, tmp_path / "out" / "tagger.pt").run()
     FromTorch(tmp_path / "out" / "tagger.pt", tmp_path / "back").run()
-    wanted = dict(flatten(read_checkpoint(Path(config.output) / "model").params))
+    expected = dict(flatten(read_checkpoint(Path(config.output) / "model").params))
     back = read_checkpoint(tmp_path / "back")
     assert back.config.head == HeadConfig("audioset", 3, "sigmoid")
     assert back.source["labels"] == ["drums", "fast", "loud"]
     for path, leaf in flatten(back.params):
-        np.testing.assert_array_equal(leaf, wanted[path], err_msg=path)
+        np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
 
 
 @pytest.mark.parametrize(
@@ -283,13 +285,13 @@ def tagger(sounds):
 
 def test_windows_are_tagged_as_clips_of_their_own(tagger, sounds):
     model = tinymu_jax.load(tagger)
-    found = tag_windows(model, sounds / "long.wav", 1.0, 1.0, 4)
-    assert [(w.start, w.end) for w in found] == [(0.0, 1.0), (1.0, 2.0), (2.0, 2.7)]
+    result = tag_windows(model, sounds / "long.wav", 1.0, 1.0, 4)
+    assert [(w.start, w.end) for w in result] == [(0.0, 1.0), (1.0, 2.0), (2.0, 2.7)]
     samples = tinymu_jax.audio.load.read_clip(sounds / "long.wav", None).samples
-    for window in found:
+    for window in result:
         start, end = (round(16_000 * x) for x in (window.start, window.end))
-        own = dict(model.tag(samples[start:end], 4))
-        assert dict(window.tags) == pytest.approx(own, abs=1e-5)
+        local = dict(model.tag(samples[start:end], 4))
+        assert dict(window.tags) == pytest.approx(local, abs=1e-5)
     # What is left over is too short to be told.
     assert len(tag_windows(model, sounds / "long.wav", 1.25, 1.25, 2)) == 2
 

@@ -157,10 +157,10 @@ class Worker:
             timeout=240,
         )
 
-    def comes(self, read, wanted):
+    def comes(self, read, expected):
         """Tells whether `read()` comes to hold what is wanted."""
         for _ in range(4800):
-            if wanted in read():
+            if expected in read():
                 return True
             time.sleep(0.05)
         return False

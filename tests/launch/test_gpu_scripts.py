@@ -142,9 +142,9 @@ def test_a_job_goes_on_after_a_kill_with_the_losses_of_one_process(
         process.send_signal(signal.SIGUSR1)
         assert "is requeued" in output_of(process)
     assert "done; the model is" in output_of(job(tmp_path, tinymu, **variables))
-    wanted, found = losses(alone), losses(output)
-    assert list(found) == list(wanted) == list(range(1, 17))
-    np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=2e-5)
+    expected, result = losses(alone), losses(output)
+    assert list(result) == list(expected) == list(range(1, 17))
+    np.testing.assert_allclose(list(result.values()), list(expected.values()), rtol=2e-5)
 
 
 # --- one machine -------------------------------------------------------------------------------

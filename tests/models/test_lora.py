@@ -147,9 +147,9 @@ def small(port):
 def test_logits_match_an_independent_model(port, small, lora):
     params, config = with_lora(small, lora)
     lm = adapt(build_llama(port), params, lora)
-    wanted = lm(input_ids=torch.from_numpy(TOKENS), use_cache=False).logits
+    expected = lm(input_ids=torch.from_numpy(TOKENS), use_cache=False).logits
     made = logits_of(params, config)
-    np.testing.assert_allclose(made, wanted.numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(made, expected.numpy(), rtol=0, atol=1e-5)
     without = logits_of(small.params, small.config)
     assert np.abs(made - without).max() > 0.1
 
@@ -177,7 +177,7 @@ def asked(questions):
 
 def packed(texts, sizes, config):
     """Packs two clips' questions into two blocks; the second clip is used by both."""
-    cut = [[PackedQuestion(prompt, [*answer, 0]) for prompt, answer in own] for own in texts]
+    cut = [[PackedQuestion(prompt, [*answer, 0]) for prompt, answer in local] for local in texts]
     half = (len(cut[1]) + 1) // 2
     first = [PackedGroup(0, 0, sizes[0], cut[0]), PackedGroup(1, 1, sizes[1], cut[1][:half])]
     second = [PackedGroup(0, 1, sizes[1], cut[1][half:])] if cut[1][half:] else []
@@ -194,13 +194,13 @@ def waveforms(golden):
 def make_batch(golden_checkpoint, waveforms):
     """A function that packs questions about two clips, stored as embeddings."""
     config = golden_checkpoint.config
-    found = [
+    result = [
         x[0] for x in encode_clips(golden_checkpoint.params["encoder"], waveforms, config.encoder)
     ]
-    features = np.zeros((2, 3, 63, found[0].shape[-1]), np.float32)
-    lengths = np.array([[*map(len, found), 0]] * 2)
-    for clip, own in enumerate(found):
-        features[:, clip, : len(own)] = own
+    features = np.zeros((2, 3, 63, result[0].shape[-1]), np.float32)
+    lengths = np.array([[*map(len, result), 0]] * 2)
+    for clip, local in enumerate(result):
+        features[:, clip, : len(local)] = local
 
     def make(texts):
         return Batch(features, lengths, np.zeros((2, 3), int), packed(texts, lengths[0], config))
@@ -212,28 +212,28 @@ def wanted_gradients(gradients, config):
     """Converts torch's gradients of the projector and the adapters to our layout."""
     base = dataclasses.replace(config, decoder=dataclasses.replace(config.decoder, lora=None))
     plain = {key: value for key, value in gradients.items() if "lora_" not in key}
-    ours = from_state_dict(
+    actual = from_state_dict(
         plain, tinymu_files.rules(base), expected_shapes(base), "gradients", tinymu_files.TIES
     )
-    found = {f"projector/{path}": leaf for path, leaf in flatten(ours["projector"])}
+    result = {f"projector/{path}": leaf for path, leaf in flatten(actual["projector"])}
     for path, axes in tinymu.param_axes(config).items():
         if is_lora(path):
             part, name = path.split("/")[3], path.split("/")[-3]
             parent = "self_attn" if part == "attn" else "mlp"
             key = "text_decoder.lm.model.layers.{n}." + f"{parent}.{name}.lora_{path[-1]}"
             layers = range(config.decoder.depth)
-            found[path] = np.stack([gradients[key.format(n=n)].T for n in layers])
-            assert found[path].ndim == len(axes)
-    return found
+            result[path] = np.stack([gradients[key.format(n=n)].T for n in layers])
+            assert result[path].ndim == len(axes)
+    return result
 
 
-def assert_gradients(found, wanted, tolerance=1e-5):
-    found = dict(flatten(found))
-    assert found.keys() == wanted.keys()
-    for path, target in wanted.items():
+def assert_gradients(result, expected, tolerance=1e-5):
+    result = dict(flatten(result))
+    assert result.keys() == expected.keys()
+    for path, target in expected.items():
         largest = np.abs(target).max()
         assert largest > 0, path
-        assert np.abs(found[path] - target).max() / largest <= tolerance, path
+        assert np.abs(result[path] - target).max() / largest <= tolerance, path
 
 
 @pytest.mark.parametrize(
@@ -259,16 +259,16 @@ def test_an_encoder_that_is_not_frozen_gets_gradients(golden_dir, golden_checkpo
     stored = [np.round(w[:24_000] * 32768).astype(np.int16) for w in waveforms]
     stored[1] = stored[1][:20_000]
     features = np.zeros((1, 3, 24_000), np.int16)
-    for clip, own in enumerate(stored):
-        features[0, clip, : len(own)] = own
+    for clip, local in enumerate(stored):
+        features[0, clip, : len(local)] = local
     sizes = [10, 8]
     blocks = jax.tree.map(lambda x: x[:1], packed(texts, sizes, config))
     lengths = np.array([[24_000, 20_000, 0]])
     batch = Batch(features, lengths, np.zeros((1, 3), int), blocks)
     module = build_published(golden_dir)
     module.text_decoder.requires_grad_(False)
-    heard = [own / np.float32(32768) for own in stored]
-    loss, gradients = published_step(module, heard, texts, ignore_bang=True)
+    encoded = [local / np.float32(32768) for local in stored]
+    loss, gradients = published_step(module, encoded, texts, ignore_bang=True)
     whole = from_state_dict(
         gradients, tinymu_files.rules(config), expected_shapes(config), "", tinymu_files.TIES
     )
@@ -280,21 +280,21 @@ def test_an_encoder_that_is_not_frozen_gets_gradients(golden_dir, golden_checkpo
     step = jax.jit(make_train_step(answer_loss(config, "waveform"), KEEP))
     state, metrics = step(init_state(trained, KEEP), frozen, batch)
     np.testing.assert_allclose(metrics.loss, loss, rtol=1e-5)
-    wanted = {path: leaf for path, leaf in flatten(whole) if path in dict(flatten(trained))}
-    assert sum(path.startswith("encoder/") for path in wanted) > 10
+    expected = {path: leaf for path, leaf in flatten(whole) if path in dict(flatten(trained))}
+    assert sum(path.startswith("encoder/") for path in expected) > 10
     # Looser: each side makes its log-mel itself.
-    assert_gradients(state.opt_state, wanted, 1e-4)
+    assert_gradients(state.opt_state, expected, 1e-4)
 
 
 def test_only_trained_params_have_optimizer_state(golden_checkpoint):
     params, _ = add_lora(golden_checkpoint.params, golden_checkpoint.config, LORA, 0)
     trained, frozen = partition_frozen(params, OptimConfig(frozen_params=LORA_FROZEN_PARAMS))
     state = make_optimizer(OptimConfig(weight_decay=0.1), 10).init(trained)
-    wanted = {p for p, _ in flatten(params) if p.startswith("projector/") or is_lora(p)}
-    assert len(wanted) == 4 + 4
+    expected = {p for p, _ in flatten(params) if p.startswith("projector/") or is_lora(p)}
+    assert len(expected) == 4 + 4
     for averages in (state[0].mu, state[0].nu):
-        assert {path for path, _ in flatten(averages)} == wanted
-    assert {p for p, _ in flatten(frozen)} == {p for p, _ in flatten(params)} - wanted
+        assert {path for path, _ in flatten(averages)} == expected
+    assert {p for p, _ in flatten(frozen)} == {p for p, _ in flatten(params)} - expected
 
 
 def test_number_of_published_adapter_params():
@@ -351,12 +351,12 @@ def test_a_merged_model_computes_the_same(small, lora):
     params, config = with_lora(small, lora)
     merged, plain = merge_lora(params, config)
     assert plain == small.config
-    old, found = dict(flatten(small.params)), dict(flatten(merged))
-    assert found.keys() == old.keys()
-    changed = {path.split("/")[-2] for path in old if found[path] is not old[path]}
+    old, result = dict(flatten(small.params)), dict(flatten(merged))
+    assert result.keys() == old.keys()
+    changed = {path.split("/")[-2] for path in old if result[path] is not old[path]}
     assert changed == set(lora.targets)
-    made, wanted = logits_of(merged, plain), logits_of(params, config)
-    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-5)
+    made, expected = logits_of(merged, plain), logits_of(params, config)
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-5)
 
 
 def test_merging_fresh_adapters_changes_no_bit(small):
@@ -364,8 +364,8 @@ def test_merging_fresh_adapters_changes_no_bit(small):
     merged, config = merge_lora(*add_lora(before.params, before.config, EVERYWHERE, 0))
     assert config == before.config
     for path, leaf in flatten(before.params):
-        found = dict(flatten(merged))[path]
-        assert (found.dtype, found.tobytes()) == (leaf.dtype, leaf.tobytes()), path
+        result = dict(flatten(merged))[path]
+        assert (result.dtype, result.tobytes()) == (leaf.dtype, leaf.tobytes()), path
     again, same = merge_lora(merged, config)
     assert same is config
     assert dict(flatten(again)).keys() == dict(flatten(merged)).keys()
@@ -456,10 +456,10 @@ def test_dropout_depends_on_the_step_and_survives_remat(golden_checkpoint, make_
         later, others = step(state, frozen, batch)
         return [float(m.loss) for m in (metrics, others)], state.opt_state, later.opt_state
 
-    (losses, *kept), (again, *anew) = run("none"), run("attention")
+    (losses, *remaining), (again, *anew) = run("none"), run("attention")
     assert abs(losses[0] - losses[1]) > 1e-3
     np.testing.assert_allclose(again, losses, rtol=1e-6)
-    for one, two in zip(anew, kept, strict=True):
+    for one, two in zip(anew, remaining, strict=True):
         assert_gradients(one, dict(flatten(two)))
 
 
@@ -478,10 +478,10 @@ def test_every_adapter_weight_has_axes(golden_checkpoint):
     assert table[f"{down}/b"] == ("layers", "rank", "embed")
     plain = tinymu.param_axes(golden_checkpoint.config)
     assert plain == {path: axes for path, axes in table.items() if not is_lora(path)}
-    found = weight_shardings(shapes, table, make_mesh(MeshConfig(2, 2, 2)))
-    assert tuple(found[f"{FIRST}/lora/a"].spec) == (None, "fsdp", None)
-    assert tuple(found[f"{FIRST}/lora/b"].spec) == (None, None, "tensor")
-    assert tuple(found[f"{down}/a"].spec) == (None, "tensor", None)
+    result = weight_shardings(shapes, table, make_mesh(MeshConfig(2, 2, 2)))
+    assert tuple(result[f"{FIRST}/lora/a"].spec) == (None, "fsdp", None)
+    assert tuple(result[f"{FIRST}/lora/b"].spec) == (None, None, "tensor")
+    assert tuple(result[f"{down}/a"].spec) == (None, "tensor", None)
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(), EVERYWHERE])

@@ -65,8 +65,8 @@ def hidden():
     return torch.randn(2, 21, 768, generator=torch.Generator().manual_seed(1))
 
 
-def assert_close(made, wanted, tolerance):
-    np.testing.assert_allclose(made, wanted.detach().numpy(), rtol=0, atol=tolerance)
+def assert_close(made, expected, tolerance):
+    np.testing.assert_allclose(made, expected.detach().numpy(), rtol=0, atol=tolerance)
 
 
 # --- layers --------------------------------------------------------------------------------------
@@ -122,25 +122,25 @@ def test_attention_of_long_sequences_is_computed_by_heads(heads, steps):
     made = jax.jit(layers.attend)(query.swapaxes(1, 2), key, value, mask)
     scores = np.where(mask[:, None], query @ key.swapaxes(2, 3) / 8**0.5, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
-    wanted = (weights / weights.sum(-1, keepdims=True)) @ value
-    wanted = wanted.swapaxes(1, 2).reshape(1, steps, heads * 8)
-    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-5)
+    expected = (weights / weights.sum(-1, keepdims=True)) @ value
+    expected = expected.swapaxes(1, 2).reshape(1, steps, heads * 8)
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-5)
 
 
 def test_block(torch_encoder, block, hidden):
     config, params = block
-    made, kept = matpac.Block(config, keep=True).apply(
+    made, remaining = matpac.Block(config, keep=True).apply(
         {"params": params}, jnp.asarray(hidden.numpy()), None, None
     )
     assert_close(made, torch_encoder.student_encoder.blocks[0](hidden), 1e-5)
-    np.testing.assert_array_equal(made, kept)
+    np.testing.assert_array_equal(made, remaining)
 
 
 @pytest.mark.parametrize("columns", [62, 38, 13])
 @pytest.mark.parametrize("width", [768, 32])
 def test_positions_are_the_published_ones(columns, width):
-    wanted = oracle.sincos_positions(5, columns, width).numpy()
-    np.testing.assert_array_equal(matpac.sincos_positions(5, columns, width), wanted)
+    expected = oracle.sincos_positions(5, columns, width).numpy()
+    np.testing.assert_array_equal(matpac.sincos_positions(5, columns, width), expected)
 
 
 # --- the encoder ---------------------------------------------------------------------------------
@@ -151,10 +151,10 @@ def test_positions_are_the_published_ones(columns, width):
 def test_every_length(torch_encoder, encoder, length):
     config, params = encoder
     samples = sound(LENGTHS[length])
-    wanted = torch_encoder(torch.from_numpy(samples)[None])
+    expected = torch_encoder(torch.from_numpy(samples)[None])
     made = encode_clips(params, [samples], config)[0]
-    assert made.shape == wanted.shape
-    assert_close(made, wanted, 1e-4)
+    assert made.shape == expected.shape
+    assert_close(made, expected, 1e-4)
 
 
 @torch.no_grad()
@@ -203,10 +203,10 @@ def test_other_layouts_give_the_same(port, encoder, layout, all_layers):
     other = getattr(port, layout)(params, matpac.param_axes(config))
     qkv = other["transformer"]["blocks_1"]["attn"]["qkv"]
     assert set(qkv) == {"bias", "rows" if layout == "by_rows" else "kernel"}
-    made, wanted = (
+    made, expected = (
         encode_clips(p, [sound(51_200)], config, all_layers=all_layers)[0] for p in (other, params)
     )
-    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-5)
 
 
 def test_batched_clips_match_single_clips(encoder):
@@ -261,8 +261,8 @@ def test_frames_after_a_clip_are_zero(encoder):
     config, params = encoder
     samples = sound(4000)  # 23 frames: the second of two columns has 7 of its own
     made = encode_clips(params, [samples], config)[0][0]
-    wanted = encode(params, log_mel_columns(samples), config=config)[0]
-    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-5)
+    expected = encode(params, log_mel_columns(samples), config=config)[0]
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-5)
 
 
 def test_bfloat16_is_close_but_not_equal(encoder):
@@ -290,20 +290,20 @@ def tagger(request, port):
 def test_class_probabilities(tagger):
     model, config, params = tagger
     samples = sound(51_200)
-    wanted = model.class_probabilities(torch.from_numpy(samples)[None])[0].numpy()
-    names = [f"class {i}" for i in range(len(wanted))]
+    expected = model.class_probabilities(torch.from_numpy(samples)[None])[0].numpy()
+    names = [f"class {i}" for i in range(len(expected))]
     made = dict(Embedder(config, params, names).tag(samples, top=None))
     assert set(made) == set(names)
-    np.testing.assert_allclose([made[name] for name in names], wanted, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose([made[name] for name in names], expected, rtol=1e-4, atol=1e-7)
 
 
 @torch.no_grad()
 def test_tags_come_most_probable_first(tagger):
     model, config, params = tagger
     samples = sound(51_200)
-    wanted = model.class_probabilities(torch.from_numpy(samples)[None])[0]
+    expected = model.class_probabilities(torch.from_numpy(samples)[None])[0]
     made = Embedder(config, params).tag(samples, top=3)
-    assert [name for name, _ in made] == [f"class {i}" for i in wanted.topk(3).indices.tolist()]
+    assert [name for name, _ in made] == [f"class {i}" for i in expected.topk(3).indices.tolist()]
 
 
 def test_classification_ignores_padding(tagger):
@@ -342,8 +342,8 @@ def test_initial_encoder():
     biases = [leaf for path, leaf in flatten(params) if path.endswith("bias")]
     assert all((bias == 0).all() for bias in biases)
     np.testing.assert_allclose(params["cls_token"].std(), 0.02, rtol=0.3)
-    wanted = oracle.sincos_positions(5, 62, 64).numpy()
-    np.testing.assert_array_equal(params["pos_embed"], wanted)
+    expected = oracle.sincos_positions(5, 62, 64).numpy()
+    np.testing.assert_array_equal(params["pos_embed"], expected)
     first, second = blocks["attn"]["qkv"]["kernel"]
     assert (first != second).any()
 
@@ -363,7 +363,7 @@ def test_remat_changes_no_gradient(remat):
         slope = jax.grad(total, (0, 1))
         return jax.jit(slope)(params, x), str(jax.make_jaxpr(slope)(params, x)).count("= erf ")
 
-    (kept, once), (again, twice) = slopes("none"), slopes(remat)
+    (remaining, once), (again, twice) = slopes("none"), slopes(remat)
     assert (once, twice) == (1, 2), "GELU is computed on the way there, and on the way back"
-    for a, b in zip(*map(jax.tree.leaves, (again, kept)), strict=True):
+    for a, b in zip(*map(jax.tree.leaves, (again, remaining)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

@@ -45,10 +45,10 @@ class Case(NamedTuple):
 def case(request, golden_dir, tmp_path_factory):
     path = tmp_path_factory.mktemp("ssl") / f"matpac_ssl_{request.param}_tiny.pt"
     shutil.copy(golden_dir / path.name, path)
-    given = json.loads((golden_dir / "matpac_ssl_tiny.json").read_text())
+    inputs = json.loads((golden_dir / "matpac_ssl_tiny.json").read_text())
     sizes = {
-        "encoder": {"num_heads": given["encoder"]["num_heads"]},
-        "predictor": {"num_heads": given["predictor"]["decoder_num_heads"]},
+        "encoder": {"num_heads": inputs["encoder"]["num_heads"]},
+        "predictor": {"num_heads": inputs["predictor"]["decoder_num_heads"]},
     }
     path.with_suffix(".json").write_text(json.dumps(sizes))
     content = read_torch_file(path)["model"]
@@ -78,8 +78,8 @@ def _one_step(params, teaching, log_mel, order, step, config):
         return share * seen.class_loss.mean() + (1 - share) * seen.prediction_loss.mean(), seen
 
     (lost, seen), gradient = jax.value_and_grad(total, has_aux=True)(params)
-    told = seen.sums.teacher_probs[0] / seen.class_loss.size
-    return lost, seen, gradient, ema_update(teaching, params, told, step, STEPS, config)
+    reported = seen.sums.teacher_probs[0] / seen.class_loss.size
+    return lost, seen, gradient, ema_update(teaching, params, reported, step, STEPS, config)
 
 
 # --- the authors' numbers ----------------------------------------------------------------------
@@ -94,18 +94,18 @@ def test_losses_of_each_patch(case):
 
 def test_gradients_teachers_and_centre(case):
     _, _, gradient, after = one_step(case, 2000)
-    found = to_published(Checkpoint(case.config, gradient | after._asdict()))["model"]
+    result = to_published(Checkpoint(case.config, gradient | after._asdict()))["model"]
     checked = 0
-    for name, wanted in case.golden.items():
+    for name, expected in case.golden.items():
         kind, _, key = name.partition("/")
-        place = {"grad": found, "teacher_after": found["_ema"]}
-        place["cls_teacher_after"] = found["_cls_head_ema"]
+        place = {"grad": result, "teacher_after": result["_ema"]}
+        place["cls_teacher_after"] = result["_cls_head_ema"]
         if kind in place:
-            scale = np.abs(wanted).max()
-            np.testing.assert_allclose(place[kind][key], wanted, rtol=0, atol=1e-4 * scale)
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(place[kind][key], expected, rtol=0, atol=1e-4 * scale)
             checked += 1
     assert checked == 11
-    np.testing.assert_allclose(found["cls_head_loss.center"], case.golden["center_after"], **NEAR)
+    np.testing.assert_allclose(result["cls_head_loss.center"], case.golden["center_after"], **NEAR)
 
 
 def test_a_training_checkpoint_comes_back_bit_for_bit(case):
@@ -113,11 +113,11 @@ def test_a_training_checkpoint_comes_back_bit_for_bit(case):
     back = to_published(Checkpoint(case.config, whole))["model"]
     assert set(back) == set(case.content)
     for key, value in case.content.items():
-        own = value if isinstance(value, dict) else {key: value}
-        found = back[key] if isinstance(value, dict) else back
-        for name, weight in own.items():
-            assert found[name].dtype == weight.dtype
-            np.testing.assert_array_equal(found[name], weight)
+        part = value if isinstance(value, dict) else {key: value}
+        result = back[key] if isinstance(value, dict) else back
+        for name, weight in part.items():
+            assert result[name].dtype == weight.dtype
+            np.testing.assert_array_equal(result[name], weight)
 
 
 # --- plain PyTorch, at every step --------------------------------------------------------------
@@ -129,19 +129,19 @@ def module(case):
     torch = pytest.importorskip("torch")
     from oracles import matpac_ssl as ssl_oracle
 
-    own = case.config
+    part = case.config
     made = ssl_oracle.SelfSupervised(
-        {"embed_dim": own.encoder.width, "depth": own.encoder.depth, "num_heads": 2}
-        | {"mlp_ratio": own.encoder.mlp_ratio},
-        {"decoder_embed_dim": own.predictor.width, "decoder_depth": own.predictor.depth}
-        | {"decoder_num_heads": 4, "mlp_ratio": own.predictor.mlp_ratio},
+        {"embed_dim": part.encoder.width, "depth": part.encoder.depth, "num_heads": 2}
+        | {"mlp_ratio": part.encoder.mlp_ratio},
+        {"decoder_embed_dim": part.predictor.width, "decoder_depth": part.predictor.depth}
+        | {"decoder_num_heads": 4, "mlp_ratio": part.predictor.mlp_ratio},
         {
-            "head_dim_out": own.class_head.num_classes,
-            "hidden_dim": own.class_head.hidden_width,
-            "bottleneck_dim": own.class_head.bottleneck,
+            "head_dim_out": part.class_head.num_classes,
+            "hidden_dim": part.class_head.hidden_width,
+            "bottleneck_dim": part.class_head.bottleneck,
         },
-        own.predictor.hypotheses,
-        own.encoder.num_frames,
+        part.predictor.hypotheses,
+        part.encoder.num_frames,
     )
 
     def as_tensors(content):
@@ -165,25 +165,25 @@ def test_steps_match_pytorch(case, module, step):
     made.zero_grad(set_to_none=True)
     image = torch.from_numpy(np.array(case.log_mel.swapaxes(1, 2)))
     order = torch.from_numpy(np.array(case.order)).long()
-    prediction, classes, told = made(image, order, step)
+    prediction, classes, reported = made(image, order, step)
     (0.5 * prediction.mean() + 0.5 * classes.mean()).backward()
-    made.teach(told, step, STEPS)
+    made.teach(reported, step, STEPS)
 
     _, seen, gradient, after = one_step(case, step)
     np.testing.assert_allclose(seen.prediction_loss, prediction.detach(), **NEAR)
     np.testing.assert_allclose(seen.class_loss, classes.detach(), **NEAR)
-    found = to_published(Checkpoint(case.config, gradient | after._asdict()))["model"]
+    result = to_published(Checkpoint(case.config, gradient | after._asdict()))["model"]
     for name, weight in made.named_parameters():
         if weight.requires_grad and weight.grad is not None:
             scale = max(float(weight.grad.abs().max()), 1e-3)
             np.testing.assert_allclose(
-                found[name], weight.grad, rtol=0, atol=2e-4 * scale, err_msg=name
+                result[name], weight.grad, rtol=0, atol=2e-4 * scale, err_msg=name
             )
     for key, teacher in (("_ema", made.teacher), ("_cls_head_ema", made.class_teacher)):
         for name, weight in teacher.state_dict().items():
-            np.testing.assert_allclose(found[key][name], weight, rtol=0, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(result[key][name], weight, rtol=0, atol=1e-6, err_msg=name)
     centre = made.cls_head_loss.center
-    np.testing.assert_allclose(found["cls_head_loss.center"], centre, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(result["cls_head_loss.center"], centre, rtol=0, atol=1e-6)
 
 
 def test_only_trained_params_have_gradients(case):
@@ -223,8 +223,8 @@ def test_silence_and_constant_signals_have_finite_losses_and_gradients(case, kin
 
 
 def test_normalizing_zeros_gives_no_nan():
-    found, gradient = jax.value_and_grad(lambda x: losses.normalize(x).sum())(jnp.zeros((2, 3)))
-    assert found == 0
+    result, gradient = jax.value_and_grad(lambda x: losses.normalize(x).sum())(jnp.zeros((2, 3)))
+    assert result == 0
     assert np.isfinite(gradient).all()
 
 
@@ -263,11 +263,11 @@ def test_initial_teacher_is_as_published():
     bound = np.sqrt(6 / (32 + 64))
     assert bound * 0.9 < np.abs(params["class_head"]["fc1"]["kernel"]).max() <= bound
     for name in ("length", "direction"):
-        own, other = (
+        part, other = (
             params["class_head"]["last"][name],
             teaching.teacher["class_head"]["last"][name],
         )
-        np.testing.assert_array_equal(own, other)
+        np.testing.assert_array_equal(part, other)
     assert (params["class_head"]["last"]["length"] == 1).all()
     assert (teaching.centre == 0).all()
 
@@ -294,20 +294,22 @@ def test_metrics_match_pytorch(case, module):
     made.load_published(content)
     _, seen, _, _ = one_step(case, 2000)
     count = seen.prediction_loss.size
-    found = step_metrics(seen.sums, jnp.float32(count), jnp.int32(2000), STEPS, case.config)
+    result = step_metrics(seen.sums, jnp.float32(count), jnp.int32(2000), STEPS, case.config)
     with torch.no_grad():
         image = torch.from_numpy(np.array(case.log_mel.swapaxes(1, 2)))
         order = torch.from_numpy(np.array(case.order)).long()
         patches = made.patch_embed(image) + made.pos_embed[:, 1:]
         shuffled = patches.gather(1, order[..., None].expand_as(patches))
         visible = shuffled[:, : made.visible]
-        told = made._predict(made._encode(made.student_encoder, visible), order)
-        wanted = made._encode(made.teacher, shuffled[:, made.visible :])[:, 1:]
-        best = F.cosine_similarity(told, wanted[:, :, None], dim=-1).argmax(-1)
-        winner = told.gather(2, best[..., None, None].expand(-1, -1, 1, told.shape[-1]))[:, :, 0]
+        reported = made._predict(made._encode(made.student_encoder, visible), order)
+        expected = made._encode(made.teacher, shuffled[:, made.visible :])[:, 1:]
+        best = F.cosine_similarity(reported, expected[:, :, None], dim=-1).argmax(-1)
+        winner = reported.gather(2, best[..., None, None].expand(-1, -1, 1, reported.shape[-1]))[
+            :, :, 0
+        ]
         student = (made.cls_student_head(winner) / 0.1).softmax(-1).flatten(0, 1)
         sharp = 0.04 + 0.03 * 2000 / 9827
-        logits = made.class_teacher(wanted) - made.cls_head_loss.center
+        logits = made.class_teacher(expected) - made.cls_head_loss.center
         teacher = (logits / sharp).softmax(-1).flatten(0, 1)
 
     def spread(x):
@@ -315,8 +317,8 @@ def test_metrics_match_pytorch(case, module):
 
     mean = teacher.mean(0)
     checked = {
-        "prediction_std": spread(F.normalize(told, dim=-1).flatten(0, 1)),
-        "target_std": spread(F.normalize(wanted, dim=-1).flatten(0, 1)),
+        "prediction_std": spread(F.normalize(reported, dim=-1).flatten(0, 1)),
+        "target_std": spread(F.normalize(expected, dim=-1).flatten(0, 1)),
         "student_class_std": spread(student),
         "teacher_class_std": spread(teacher),
         "classes_used": len(teacher.argmax(-1).unique()),
@@ -326,13 +328,13 @@ def test_metrics_match_pytorch(case, module):
         "encoder_ema_decay": 0.99995 + 0.00004 * 2000 / STEPS,
         "head_ema_decay": 0.998 + 0.002 * 2000 / STEPS,
     }
-    if told.shape[2] > 1:
-        shares = torch.bincount(best.flatten(), minlength=told.shape[2]) / count
+    if reported.shape[2] > 1:
+        shares = torch.bincount(best.flatten(), minlength=reported.shape[2]) / count
         checked |= {f"wins_{head}": share.item() for head, share in enumerate(shares)}
         checked["mcl_temperature"] = 0.1 * 0.99997**2000
     for name, value in checked.items():
-        assert float(found[name]) == pytest.approx(value, rel=2e-4), name
-    assert set(found) == {"prediction_loss", "class_loss", *checked}
+        assert float(result[name]) == pytest.approx(value, rel=2e-4), name
+    assert set(result) == {"prediction_loss", "class_loss", *checked}
 
 
 def test_collapse_warnings():
@@ -354,7 +356,7 @@ def test_bfloat16_gradients_are_close_to_float32(into, out):
     def total(x, kernel):
         return (matmul(x, kernel, "bfloat16") ** 2).sum() / 2
 
-    found = jax.jit(jax.grad(total, (0, 1)))(x, kernel)
+    result = jax.jit(jax.grad(total, (0, 1)))(x, kernel)
     y = x @ kernel
-    for one, wanted in zip(found, (y @ kernel.T, np.einsum("cti,cto->io", x, y)), strict=True):
-        np.testing.assert_allclose(one, wanted, atol=0.02 * np.abs(wanted).max())
+    for one, expected in zip(result, (y @ kernel.T, np.einsum("cti,cto->io", x, y)), strict=True):
+        np.testing.assert_allclose(one, expected, atol=0.02 * np.abs(expected).max())

@@ -68,29 +68,31 @@ def test_a_packed_question_matches_its_sequence_alone(placed, block):
             CONFIG,
         )
         # build_sequence has an unused pad position even if the prompt is full.
-        kept = np.arange(alone.positions.shape[1])
+        remaining = np.arange(alone.positions.shape[1])
         if len(asked.prompt) == 129:
-            kept = np.delete(kept, place.num_audio + 1 + 129)
+            remaining = np.delete(remaining, place.num_audio + 1 + 129)
         audio = place.num_audio
-        own = np.array([*range(start, start + audio + 1), *slots])
+        local = np.array([*range(start, start + audio + 1), *slots])
         rows = [part[place.row] for part in block.rows if part is not None]
-        tokens, clip, positions, _, number, key_mask = (part[own] for part in rows)
-        np.testing.assert_array_equal(tokens[audio:], alone.tokens[0, kept[audio:] - audio])
-        np.testing.assert_array_equal(positions, alone.positions[0, kept])
-        np.testing.assert_array_equal(key_mask, alone.key_mask[0, kept])
+        tokens, clip, positions, _, number, key_mask = (part[local] for part in rows)
+        np.testing.assert_array_equal(tokens[audio:], alone.tokens[0, remaining[audio:] - audio])
+        np.testing.assert_array_equal(positions, alone.positions[0, remaining])
+        np.testing.assert_array_equal(key_mask, alone.key_mask[0, remaining])
         np.testing.assert_array_equal(clip, [place.clip] * audio + [-1] * (1 + len(slots)))
         assert set(number[: audio + 1]) == {0}
         assert len(set(number[audio + 1 :])) == 1
         mask = np.asarray(packed_mask(block.rows))[place.row]
-        np.testing.assert_array_equal(mask[np.ix_(own, own)], alone.mask[0][np.ix_(kept, kept)])
-        others = np.setdiff1d(np.arange(PACKING.row_length), own)
+        np.testing.assert_array_equal(
+            mask[np.ix_(local, local)], alone.mask[0][np.ix_(remaining, remaining)]
+        )
+        others = np.setdiff1d(np.arange(PACKING.row_length), local)
         assert not mask[np.ix_(slots, others)].any()
 
 
 def test_labels_are_predicted_by_the_position_before(placed, block):
-    wanted = [label for place in placed for asked in place.questions for label in asked.labels]
-    assert block.labels[block.label_mask].tolist() == wanted
-    assert block.label_mask.sum() == len(wanted)
+    expected = [label for place in placed for asked in place.questions for label in asked.labels]
+    assert block.labels[block.label_mask].tolist() == expected
+    assert block.label_mask.sum() == len(expected)
     predicting = []
     for place, asked, _, slots in questions_of(placed):
         last = slots[-1] + place.row * PACKING.row_length

@@ -55,9 +55,9 @@ def _run(params, x, valid, rngs, config, train=False):
 @pytest.mark.parametrize("kind", ORACLES)
 def test_as_published(projectors, vectors, kind):
     module, config, params = projectors[kind]
-    wanted = module(torch.from_numpy(vectors)).numpy()
+    expected = module(torch.from_numpy(vectors)).numpy()
     made = run(config, params, vectors)
-    np.testing.assert_allclose(made, wanted, rtol=0, atol=TOLERANCE[kind])
+    np.testing.assert_allclose(made, expected, rtol=0, atol=TOLERANCE[kind])
 
 
 @pytest.mark.parametrize("kind", ORACLES)
@@ -86,8 +86,8 @@ def test_other_layouts_give_the_same(port, projectors, vectors, kind, layout):
     other = getattr(port, layout)(params, projector.param_axes(config))
     first = other["linear"] if kind == "transformer" else other["linear1"]
     assert ("rows" if layout == "by_rows" else "kernel") in first
-    made, wanted = (run(config, p, vectors) for p in (other, params))
-    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-5)
+    made, expected = (run(config, p, vectors) for p in (other, params))
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-5)
 
 
 def test_dropout_acts_in_training_only(projectors, vectors):

@@ -91,9 +91,9 @@ def run(params, x, positions, mask, cache, slot, config):
     return SmolLM2(config).apply({"params": params}, method=whole)
 
 
-def assert_close(made, wanted, tolerance):
-    wanted = wanted.detach().numpy() if isinstance(wanted, torch.Tensor) else wanted
-    np.testing.assert_allclose(made, wanted, rtol=0, atol=tolerance)
+def assert_close(made, target, tolerance):
+    target = target.detach().numpy() if isinstance(target, torch.Tensor) else target
+    np.testing.assert_allclose(made, target, rtol=0, atol=tolerance)
 
 
 # --- layers --------------------------------------------------------------------------------------
@@ -113,8 +113,8 @@ def test_rotary_positions(llama, decoder, positions):
     query, key = (torch.randn(BATCH, STEPS, n, 64) for n in (9, 3))
     angles = smollm2.rope_angles(jnp.asarray(positions), config)
     turned = llama.model.rotary_emb(query, torch.from_numpy(positions))
-    wanted = apply_rotary_pos_emb(query, key, *turned, unsqueeze_dim=2)
-    for x, want in zip((query, key), wanted, strict=True):
+    target = apply_rotary_pos_emb(query, key, *turned, unsqueeze_dim=2)
+    for x, want in zip((query, key), target, strict=True):
         assert_close(smollm2.rotate(jnp.asarray(x.numpy()), *angles), want, 1e-4)
 
 
@@ -129,8 +129,8 @@ def test_attention(llama, decoder, embedded, positions, mask):
     x = torch.from_numpy(embedded)
     turned = llama.model.rotary_emb(x, torch.from_numpy(positions))
     attention = llama.model.layers[0].self_attn
-    wanted, _ = attention(x, position_embeddings=turned, attention_mask=additive(mask))
-    assert_close(made, wanted, 1e-5)
+    target, _ = attention(x, position_embeddings=turned, attention_mask=additive(mask))
+    assert_close(made, target, 1e-5)
 
 
 @torch.no_grad()
@@ -149,7 +149,7 @@ def test_mlp(llama, decoder, embedded):
 def test_logits_of_tokens(llama, decoder, layouts, layout):
     config, _ = decoder
     tokens = np.random.default_rng(1).integers(0, 1000, (BATCH, STEPS))
-    wanted = llama(input_ids=torch.from_numpy(tokens), use_cache=False).logits
+    target = llama(input_ids=torch.from_numpy(tokens), use_cache=False).logits
 
     def whole(model):
         places = jnp.broadcast_to(jnp.arange(STEPS), tokens.shape)
@@ -157,7 +157,7 @@ def test_logits_of_tokens(llama, decoder, layouts, layout):
         return model.logits(model(model.embed(jnp.asarray(tokens)), places, causal)[0])
 
     made = SmolLM2(config).apply({"params": layouts[layout]}, method=whole)
-    assert_close(made, wanted, 1e-4)
+    assert_close(made, target, 1e-4)
 
 
 @torch.no_grad()
@@ -179,10 +179,10 @@ def test_explicit_positions_and_masks(llama, decoder, layouts, embedded, positio
 def test_positions_matter(decoder, embedded, positions, mask):
     config, params = decoder
     contiguous = np.broadcast_to(np.arange(STEPS), positions.shape)
-    made, wanted = (
+    made, target = (
         run(params, embedded, p, mask, None, 0, config)[0] for p in (positions, contiguous)
     )
-    assert np.abs(made - wanted).max() > 0.1
+    assert np.abs(made - target).max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -298,10 +298,10 @@ def test_int8_matches_its_rounded_weights(decoder, int8, embedded, positions, ma
 def test_int8_embeddings_are_the_rounded_rows(decoder, int8):
     config, _ = decoder
     tokens = jnp.arange(1000)[None]
-    made, wanted = (
+    made, target = (
         SmolLM2(config).apply({"params": params}, tokens, method="embed") for params in int8
     )
-    np.testing.assert_allclose(made, wanted, rtol=1e-6)
+    np.testing.assert_allclose(made, target, rtol=1e-6)
 
 
 def test_int8_differs_from_float32(decoder, layouts, int8, embedded, positions, mask):
@@ -322,9 +322,9 @@ def test_int8_products_keep_six_digits(shape, scale):
     rows = rng.integers(-127, 128, (32, 64)).astype(np.int8)
     unit = rng.uniform(0.5, 2, 32).astype(np.float32)
     made = matmul.int8_matmul(jnp.asarray(x), jnp.asarray(rows), jnp.asarray(unit))
-    wanted = x.astype(np.float64) @ (rows * unit[:, None]).T.astype(np.float64)
-    largest = np.abs(wanted).max()
-    np.testing.assert_allclose(made / largest, wanted / largest, rtol=0, atol=1e-6)
+    target = x.astype(np.float64) @ (rows * unit[:, None]).T.astype(np.float64)
+    largest = np.abs(target).max()
+    np.testing.assert_allclose(made / largest, target / largest, rtol=0, atol=1e-6)
 
 
 def test_int8_product_of_zeros_is_zero():

@@ -80,12 +80,12 @@ def published(num_audio, prompt, answer):
     size = len(holds)
     sees = [[bool(real[s]) and s <= t for s in range(size)] for t in range(size)]
     last_of_prompt = num_audio + 129
-    kept = [t for t in range(size) if real[t] or t == last_of_prompt]
+    remaining = [t for t in range(size) if real[t] or t == last_of_prompt]
     return (
-        [holds[t] for t in kept],
-        kept,
-        np.array([[sees[t][s] for s in kept] for t in kept]),
-        kept.index(last_of_prompt),
+        [holds[t] for t in remaining],
+        remaining,
+        np.array([[sees[t][s] for s in remaining] for t in remaining]),
+        remaining.index(last_of_prompt),
     )
 
 
@@ -138,8 +138,8 @@ def test_rows_of_a_batch_are_independent():
         alone = sequence(
             [2 + row], prompts[row : row + 1], [2 + 2 * row], answers[row : row + 1], [1 + row], 4
         )
-        for made, wanted in zip(together[:5], alone[:5], strict=True):
-            np.testing.assert_array_equal(made[row], wanted[0])
+        for made, expected in zip(together[:5], alone[:5], strict=True):
+            np.testing.assert_array_equal(made[row], expected[0])
 
 
 # --- parameters ----------------------------------------------------------------------------------
@@ -239,10 +239,10 @@ PROMPT, ANSWER = [5, 17, 6, 33, 7], [40, 17, 41, 42, 17, 17, 3]
 @pytest.mark.parametrize(("kind", "ds_rate"), [("linear", 2), ("residual", 1), ("transformer", 1)])
 def test_audio_prefix(build, samples, kind, ds_rate):
     module, assistant = build(kind, ds_rate)
-    wanted = module.audio(torch.from_numpy(samples))[0].numpy()
+    expected = module.audio(torch.from_numpy(samples))[0].numpy()
     made = _prefix(assistant, samples)
-    assert made.shape == wanted.shape
-    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-4)
+    assert made.shape == expected.shape
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-4)
 
 
 def _prefix(assistant, samples):
@@ -261,8 +261,8 @@ def test_pooling_drops_incomplete_groups(build, samples):
     vectors = encoder(torch.from_numpy(samples)[None])[0]
     assert len(vectors) == 5
     pairs = (vectors[0:4:2] + vectors[1:4:2]) / 2
-    wanted = module.projector(pairs).numpy()
-    np.testing.assert_allclose(_prefix(assistant, samples), wanted, rtol=0, atol=1e-4)
+    expected = module.projector(pairs).numpy()
+    np.testing.assert_allclose(_prefix(assistant, samples), expected, rtol=0, atol=1e-4)
 
 
 def test_a_clip_shorter_than_a_pooling_group_is_refused(build, samples):
@@ -283,9 +283,9 @@ def test_a_clip_shorter_than_a_pooling_group_does_not_end_the_batch(build, sampl
 @pytest.mark.parametrize(("kind", "ds_rate"), [("linear", 2), ("residual", 1), ("transformer", 1)])
 def test_target_logits(build, samples, kind, ds_rate):
     module, assistant = build(kind, ds_rate)
-    wanted = module.target_logits(torch.from_numpy(samples), PROMPT, [*ANSWER, 0])
+    expected = module.target_logits(torch.from_numpy(samples), PROMPT, [*ANSWER, 0])
     made = assistant.target_logits(samples, PROMPT, ANSWER)
-    np.testing.assert_allclose(made, wanted.numpy(), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(made, expected.numpy(), rtol=0, atol=1e-4)
 
 
 @torch.no_grad()
@@ -294,9 +294,9 @@ def test_target_logits(build, samples, kind, ds_rate):
 def test_loss_with_and_without_exclamation_marks(build, samples, kind, ignore):
     module, assistant = build(kind)
     config = replace(assistant.config, ignore_pad_labels=ignore)
-    wanted = module.loss(torch.from_numpy(samples), PROMPT, ANSWER, ignore_bang=ignore)
+    expected = module.loss(torch.from_numpy(samples), PROMPT, ANSWER, ignore_bang=ignore)
     made = Assistant(config, assistant.params).loss_tokens(samples, PROMPT, ANSWER)
-    np.testing.assert_allclose(made, wanted.item(), rtol=1e-5)
+    np.testing.assert_allclose(made, expected.item(), rtol=1e-5)
 
 
 @torch.no_grad()
@@ -305,16 +305,16 @@ def test_loss_of_answers_at_the_maximum_length(build, samples, length):
     # Up to 128 tokens an end token follows; beyond that the answer is cut without one.
     module, assistant = build("linear")
     answer = np.random.default_rng(0).integers(18, 64, length).tolist()
-    wanted = module.loss(torch.from_numpy(samples), PROMPT, answer)
+    expected = module.loss(torch.from_numpy(samples), PROMPT, answer)
     made = assistant.loss_tokens(samples, PROMPT, answer)
-    np.testing.assert_allclose(made, wanted.item(), rtol=1e-5)
+    np.testing.assert_allclose(made, expected.item(), rtol=1e-5)
 
 
 @torch.no_grad()
 def test_loss_of_a_batch_is_the_mean_over_its_tokens(build, samples):
     module, assistant = build("linear")
     prompts, answers = [[5, 6, 7], [8] * 9], [[40, 17, 41], [42, 43, 44, 45, 46]]
-    wanted = module.loss(torch.from_numpy(np.stack([samples] * 2)), prompts, answers)
+    expected = module.loss(torch.from_numpy(np.stack([samples] * 2)), prompts, answers)
     prefix = np.stack([_prefix(assistant, samples)] * 2)
     prompt, labels = np.zeros((2, 9), np.int32), np.full((2, 8), 50, np.int32)
     for row in range(2):
@@ -326,7 +326,7 @@ def test_loss_of_a_batch_is_the_mean_over_its_tokens(build, samples):
     params = {part: assistant.params[part] for part in ("projector", "decoder")}
     logits = jnp.asarray(run(TinyMU(assistant.config), params, *arrays, method="answer_logits"))
     made = label_loss(logits, jnp.asarray(labels), jnp.asarray(num_labels), assistant.config)
-    np.testing.assert_allclose(made, wanted.item(), rtol=1e-5)
+    np.testing.assert_allclose(made, expected.item(), rtol=1e-5)
 
 
 def test_loss_without_any_label_is_zero():
@@ -470,7 +470,7 @@ def layout_of(config):
     return [x.tolist() for x in made]
 
 
-def heard(config):
+def encoded(config):
     assistant = Assistant(config, random_params(expected_shapes(config)))
     return assistant.embed(np.ones(4800, np.float32)).shape
 
@@ -594,7 +594,7 @@ CHANGES = {
         "pad_token": (SMALL, 18, layout_of),
         "separator_token": (SMALL, 1, layout_of),
         "end_token": (SMALL, None, first_token),
-        "max_seconds": (SMALL, 0.1, heard),
+        "max_seconds": (SMALL, 0.1, encoded),
         "ignore_pad_labels": (SMALL, False, loss_of),
     },
 }
@@ -610,10 +610,10 @@ def test_every_field_is_in_the_table_of_changes(config):
 )
 def test_every_field_changes_something(config, name):
     before, value, observe = CHANGES[config][name]
-    found = observe(before)
+    result = observe(before)
     if name == "end_token":
-        value = found[0]  # the first token now ends the answer
-    assert observe(replace(before, **{name: value})) != found
+        value = result[0]  # the first token now ends the answer
+    assert observe(replace(before, **{name: value})) != result
 
 
 def test_axes_of_a_projector_follow_its_kind():

@@ -45,8 +45,8 @@ def write_table(path, rows):
         for n in range(rows):
             genre, played = genres[n % 8], instruments[n % 8 // 4 * 4 + n // 8 % 4]
             mood = ["happy", "sad", "calm", "dark"][n % 8 // 4 * 2 + n // 32 % 2]
-            told = " ".join(f"word{n * 7 % 391}of{place}and{n}" for place in range(9))
-            table.writerow([f"{n}.wav", genre, played, mood, told, f"Artist {n}", "CC0"])
+            reported = " ".join(f"word{n * 7 % 391}of{place}and{n}" for place in range(9))
+            table.writerow([f"{n}.wav", genre, played, mood, reported, f"Artist {n}", "CC0"])
     return path
 
 
@@ -102,8 +102,8 @@ def check_blind(records):
     for name, best in (("shortest", min), ("longest", max)):
         lengths = [list(map(len, record["options"])) for record in asked]
         rules[name] = sum(
-            (own[place] == best(own)) / own.count(best(own))
-            for own, place in zip(lengths, right, strict=True)
+            (local[place] == best(local)) / local.count(best(local))
+            for local, place in zip(lengths, right, strict=True)
         )
     for name, wins in rules.items():
         assert abs(wins / len(asked) - 0.25) < 0.02, name
@@ -134,8 +134,8 @@ def test_every_balanced_row_leaks_with_keep_held_out(musiccaps, tmp_path, capsys
     assert balanced["leaks"]["id"] == 1000
     code, _, _ = run_cli(capsys, monkeypatch, *arguments, "--on-leak", "drop")
     assert code == 0
-    kept = json.loads((tmp_path / "lists" / "MusicCaps.json").read_text())
-    assert len(kept) == 5521 - 2858
+    remaining = json.loads((tmp_path / "lists" / "MusicCaps.json").read_text())
+    assert len(remaining) == 5521 - 2858
 
 
 # --- user files --------------------------------------------------------------------------------
@@ -170,10 +170,10 @@ def test_tfds_gives_the_same_records(table, tmp_path, capsys, monkeypatch):
     records, _ = build(capsys, monkeypatch, tmp_path, "--user-table", table, "--tfds")
     source = tfds.data_source("musicskills", data_dir=str(tmp_path / "tfds"), split="train")
     assert len(source) == len(records)
-    for found, wanted in zip(source, records, strict=True):
+    for result, expected in zip(source, records, strict=True):
         for name in ("file_name", "input_text", "target_text", "dataset", "task", "clip"):
-            assert found[name].decode() == wanted[name]
-        assert [option.decode() for option in found["options"]] == wanted.get("options", [])
+            assert result[name].decode() == expected[name]
+        assert [option.decode() for option in result["options"]] == expected.get("options", [])
     assert "tensorflow" not in sys.modules
     # A set that is built anew takes the place of the old one.
     fewer, _ = build(capsys, monkeypatch, tmp_path, "--user-table", table, "--tfds", "--size", 40)

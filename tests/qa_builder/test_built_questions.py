@@ -54,57 +54,57 @@ BANDS = [*PIANISTS, *ROCKERS]
 def test_a_missing_tag_alone_is_no_negative():
     # One clip has both: from then on nothing is known of who has one of them.
     both = clip("both", instrument=("electric guitar", "piano"))
-    found = negatives(PIANISTS[0], statistics_of(*BANDS, both))
-    assert Tag("instrument", "electric guitar") not in {one.tag for one in found}
+    result = negatives(PIANISTS[0], statistics_of(*BANDS, both))
+    assert Tag("instrument", "electric guitar") not in {one.tag for one in result}
 
 
 def test_a_tag_that_never_cooccurs_is_a_negative():
-    found = negatives(PIANISTS[0], statistics_of(*BANDS))
-    assert ("instrument", "electric guitar") in {one.tag for one in found}
-    assert {one.evidence for one in found} == {"other branch"}
+    result = negatives(PIANISTS[0], statistics_of(*BANDS))
+    assert ("instrument", "electric guitar") in {one.tag for one in result}
+    assert {one.evidence for one in result} == {"other branch"}
 
 
 def test_never_cooccurring_is_no_evidence_for_rare_tags():
     # 20 pianists and 1 rocker among 400 clips: a twentieth of a clip with both is expected.
     others = [clip(f"o{n}", instrument=("flute",)) for n in range(379)]
-    found = negatives(PIANISTS[0], statistics_of(*PIANISTS, ROCKERS[0], *others))
-    assert Tag("instrument", "electric guitar") not in {one.tag for one in found}
+    result = negatives(PIANISTS[0], statistics_of(*PIANISTS, ROCKERS[0], *others))
+    assert Tag("instrument", "electric guitar") not in {one.tag for one in result}
 
 
 def test_a_tag_of_the_same_family_is_no_negative():
     strummers = [clip(f"a{n}", instrument=("acoustic guitar",)) for n in range(20)]
-    found = {one.tag for one in negatives(ROCKERS[0], statistics_of(*BANDS, *strummers))}
-    assert Tag("instrument", "acoustic guitar") not in found
-    assert Tag("instrument", "piano") in found
+    result = {one.tag for one in negatives(ROCKERS[0], statistics_of(*BANDS, *strummers))}
+    assert Tag("instrument", "acoustic guitar") not in result
+    assert Tag("instrument", "piano") in result
 
 
 def test_a_tag_in_a_caption_is_no_negative():
-    told = replace(PIANISTS[0], captions=("Someone also plays electric guitars.",))
-    found = negatives(told, statistics_of(told, *BANDS[1:]))
-    assert Tag("instrument", "electric guitar") not in {one.tag for one in found}
+    reported = replace(PIANISTS[0], captions=("Someone also plays electric guitars.",))
+    result = negatives(reported, statistics_of(reported, *BANDS[1:]))
+    assert Tag("instrument", "electric guitar") not in {one.tag for one in result}
 
 
 def test_an_ambiguous_tag_is_no_negative():
     doubtful = replace(PIANISTS[0], ambiguous={"instrument": ("electric guitar",)})
-    found = negatives(doubtful, statistics_of(doubtful, *BANDS[1:]))
-    assert Tag("instrument", "electric guitar") not in {one.tag for one in found}
+    result = negatives(doubtful, statistics_of(doubtful, *BANDS[1:]))
+    assert Tag("instrument", "electric guitar") not in {one.tag for one in result}
 
 
 def test_certain_negatives_come_first():
     known = replace(PIANISTS[0], denied={"mood": ("aggressive",)}, exhaustive=("instrument",))
     statistics = statistics_of(known, *BANDS[1:])
-    found = {one.tag: one.evidence for one in negatives(known, statistics)}
-    assert found[Tag("mood", "aggressive")] == "denied"
-    assert found[Tag("instrument", "electric guitar")] == "exhaustive"
-    assert Tag("instrument", "piano") not in found
+    result = {one.tag: one.evidence for one in negatives(known, statistics)}
+    assert result[Tag("mood", "aggressive")] == "denied"
+    assert result[Tag("instrument", "electric guitar")] == "exhaustive"
+    assert Tag("instrument", "piano") not in result
     evidence = [one.evidence for one in negatives(known, statistics, most=2)]
     assert evidence[0] in ("denied", "exhaustive")
 
 
 def test_production_is_never_inferred_to_be_absent():
     live = [clip(f"l{n}", production=("live performance",)) for n in range(20)]
-    found = negatives(PIANISTS[0], statistics_of(*BANDS, *live))
-    assert all(one.tag.category != "production" for one in found)
+    result = negatives(PIANISTS[0], statistics_of(*BANDS, *live))
+    assert all(one.tag.category != "production" for one in result)
 
 
 # --- open questions, yes or no -----------------------------------------------------------------
@@ -112,13 +112,13 @@ def test_production_is_never_inferred_to_be_absent():
 
 def test_an_open_answer_names_the_most_specific_tags_of_its_category():
     one = clip(instrument=("electric guitar", "guitar", "piano"), tempo=("slow",))
-    found = {
+    result = {
         i.category: i
         for i in open_questions(one, CONTEXT)
         if "guitar" in i.answer or i.category == "tempo"
     }
-    assert set(found) == {"instrument", "tempo"}
-    answer = found["instrument"].answer
+    assert set(result) == {"instrument", "tempo"}
+    answer = result["instrument"].answer
     assert "electric guitar" in answer
     assert "piano" in answer
     assert answer.count("guitar") == 1
@@ -187,11 +187,11 @@ def test_options_have_similar_length(offered):
         assert len(set(item.options)) == 4
         for option in item.options:
             assert abs(len(option) - len(right)) <= 0.3 * len(right)
-        own = [VOCABULARY.option_text(Tag(c, n)) for c, ns in item.clip.tags.items() for n in ns]
+        local = [VOCABULARY.option_text(Tag(c, n)) for c, ns in item.clip.tags.items() for n in ns]
         wrong = [o for o, kind in zip(item.options, item.kinds, strict=True) if kind != "right"]
         off = [o for o, kind in zip(item.options, item.kinds, strict=True) if "off" in kind]
         # What is off the question is true of the clip; nothing else that is wrong is.
-        assert set(off) == set(wrong) & set(own)
+        assert set(off) == set(wrong) & set(local)
 
 
 def test_near_options_share_an_ancestor_and_far_ones_do_not(offered):
@@ -220,11 +220,11 @@ def test_the_answer_is_the_letter_with_or_without_text(offered):
 
 
 def test_no_rule_without_audio_beats_chance(offered):
-    kept = balance(offered, replace(CONFIG, mix=(0, 0, 0, 0), max_tag_ratio=9))
-    found = choice_baselines(kept)
-    assert len(kept) > 300
+    remaining = balance(offered, replace(CONFIG, mix=(0, 0, 0, 0), max_tag_ratio=9))
+    result = choice_baselines(remaining)
+    assert len(remaining) > 300
     for name in [*(f"always {letter}" for letter in "ABCD"), "shortest option", "longest option"]:
-        assert 0.18 < found[name] < 0.32
+        assert 0.18 < result[name] < 0.32
 
 
 def test_baselines_by_hand():
@@ -237,14 +237,14 @@ def test_baselines_by_hand():
         item(1, "aaa", "a", "b", "c"),
         item(1, "b", "a", "c", "d"),
     ]
-    found = choice_baselines(items)
-    assert found["always A"] == pytest.approx(1 / 3)
-    assert found["always B"] == pytest.approx(2 / 3)
+    result = choice_baselines(items)
+    assert result["always A"] == pytest.approx(1 / 3)
+    assert result["always B"] == pytest.approx(2 / 3)
     # Shortest: right alone; one of three; one of four.
-    assert found["shortest option"] == pytest.approx((1 + 1 / 3 + 1 / 4) / 3)
-    assert found["longest option"] == pytest.approx((0 + 0 + 1 / 4) / 3)
+    assert result["shortest option"] == pytest.approx((1 + 1 / 3 + 1 / 4) / 3)
+    assert result["longest option"] == pytest.approx((0 + 0 + 1 / 4) / 3)
     # "a" is right in all three: elsewhere twice, more than any other option.
-    assert found["option most often right"] == pytest.approx(1)
+    assert result["option most often right"] == pytest.approx(1)
 
 
 def test_a_clip_without_distractors_gives_no_choice():
@@ -272,14 +272,14 @@ def made(task, number, tags=("x",), answer="", kinds=(), options=()):
 
 def test_yes_is_as_often_as_no_for_every_tag():
     items = [made(YES_NO, n, (f"tag {n % 3}",), "Yes." if n % 7 else "No.") for n in range(700)]
-    kept = balance(items, replace(CONFIG, mix=(0, 0, 0, 0), max_answer_percent=100))
-    overall, _ = yes_rates(kept)
+    remaining = balance(items, replace(CONFIG, mix=(0, 0, 0, 0), max_answer_percent=100))
+    overall, _ = yes_rates(remaining)
     assert overall == 0.5
-    by_tag = sorted(kept, key=lambda item: item.tags)
-    for _, own in groupby(by_tag, key=lambda item: item.tags):
-        answers = Counter(item.answer for item in own)
+    by_tag = sorted(remaining, key=lambda item: item.tags)
+    for _, local in groupby(by_tag, key=lambda item: item.tags):
+        answers = Counter(item.answer for item in local)
         assert answers["Yes."] == answers["No."] > 30
-    assert len(kept) == 200
+    assert len(remaining) == 200
     # A part of them comes in pairs too.
     some = balance(items, replace(CONFIG, mix=(0, 0, 0, 1), size=51, max_answer_percent=100))
     assert Counter(item.answer for item in some) == {"Yes.": 25, "No.": 25}
@@ -288,8 +288,8 @@ def test_yes_is_as_often_as_no_for_every_tag():
 def test_formats_come_in_the_wanted_mix():
     available = {(CAPTIONING, 0): 100, (QA, 0): 1000, (YES_NO, 0): 1000}
     available |= {(MCQ, part): 250 for part in range(4)}
-    found = stratum_sizes(available, replace(CONFIG, mix=(10, 30, 40, 20)))
-    assert found == {(CAPTIONING, 0): 100, (QA, 0): 300, (YES_NO, 0): 200} | {
+    result = stratum_sizes(available, replace(CONFIG, mix=(10, 30, 40, 20)))
+    assert result == {(CAPTIONING, 0): 100, (QA, 0): 300, (YES_NO, 0): 200} | {
         (MCQ, part): 100 for part in range(4)
     }
     limited = stratum_sizes(available, replace(CONFIG, mix=(10, 30, 40, 20), size=500))
@@ -299,33 +299,33 @@ def test_formats_come_in_the_wanted_mix():
     assert stratum_sizes(less, replace(CONFIG, mix=(10, 30, 40, 30)))[QA, 0] == 750
     # The scarcest part of multiple choice decides for all.
     scarce = available | {(MCQ, 2): 20}
-    found = stratum_sizes(scarce, replace(CONFIG, mix=(0, 0, 1, 0)))
-    assert {found[MCQ, part] for part in range(4)} == {20}
+    result = stratum_sizes(scarce, replace(CONFIG, mix=(0, 0, 1, 0)))
+    assert {result[MCQ, part] for part in range(4)} == {20}
 
 
 def test_answers_are_capped():
     items = [made(QA, n, ("often",) if n < 900 else (f"rare {n}",)) for n in range(1000)]
-    kept = balance(items, replace(CONFIG, mix=(0, 0, 0, 0), max_answer_percent=5))
-    assert Counter(item.tags for item in kept)["often",] == 50
-    assert len(kept) == 150
+    remaining = balance(items, replace(CONFIG, mix=(0, 0, 0, 0), max_answer_percent=5))
+    assert Counter(item.tags for item in remaining)["often",] == 50
+    assert len(remaining) == 150
 
 
 def test_right_options_are_capped_per_tag():
     kinds, options = ("right", "far", "far", "far"), ("a", "bb", "cc", "dd")
     often = [made(MCQ, n, ("often",), "", kinds, options) for n in range(90)]
     rare = [made(MCQ, 100 + n, (f"rare {n}",), "", kinds, options) for n in range(10)]
-    kept = balance(often + rare, replace(CONFIG, mix=(0, 0, 0, 0), max_tag_ratio=2))
+    remaining = balance(often + rare, replace(CONFIG, mix=(0, 0, 0, 0), max_tag_ratio=2))
     # The mean of 11 tags is 100 / 11.
-    assert Counter(item.tags for item in kept)["often",] == 19
-    assert len(kept) == 29
+    assert Counter(item.tags for item in remaining)["often",] == 19
+    assert len(remaining) == 29
 
 
 def test_questions_are_capped_per_clip():
     items = [made(QA, 1, (f"t{n}",))._replace(key=n) for n in range(9)]
     items += [made(CAPTIONING, 1, ())._replace(key=n) for n in range(9)]
-    kept = cap_per_clip(items, replace(CONFIG, max_open_per_clip=2, max_captions_per_clip=4))
-    assert Counter(item.task for item in kept) == {QA: 2, CAPTIONING: 4}
-    assert {item.key for item in kept if item.task == QA} == {0, 1}
+    remaining = cap_per_clip(items, replace(CONFIG, max_open_per_clip=2, max_captions_per_clip=4))
+    assert Counter(item.task for item in remaining) == {QA: 2, CAPTIONING: 4}
+    assert {item.key for item in remaining if item.task == QA} == {0, 1}
 
 
 def test_strata_count_shorter_options():
@@ -371,16 +371,16 @@ def offered_to(one, *clips, right):
 
 def drawn_for(ones, *clips, right):
     """Returns all distractors of some clips."""
-    found = [offered_to(one, *clips, right=right) for one in ones]
-    return {text for own in found for text, kind in own.items() if kind != "right"}
+    result = [offered_to(one, *clips, right=right) for one in ones]
+    return {text for local in result for text, kind in local.items() if kind != "right"}
 
 
 OTHERS = [clip(f"o{n}", instrument=("tuba",)) for n in range(400)]
 
 
-@pytest.mark.parametrize("told", [False, True])
-def test_often_cooccurring_tags_are_no_distractors(told):
-    captions = ("Some music.",) if told else ()
+@pytest.mark.parametrize("reported", [False, True])
+def test_often_cooccurring_tags_are_no_distractors(reported):
+    captions = ("Some music.",) if reported else ()
     pairs = [clip(f"b{n}", genre=("metal", "blues"), instrument=("flute", "piano")) for n in "xyz"]
     pairs += [clip(f"b{n}", genre=("metal", "blues"), instrument=("flute", "piano")) for n in MANY]
     metal = [clip(f"a{n}", captions, genre=("metal",)) for n in range(30)]
@@ -390,7 +390,7 @@ def test_often_cooccurring_tags_are_no_distractors(told):
     assert "Blues" not in drawn_for(metal, *MANY, *pairs, *OTHERS, right="metal")
     # Who writes a caption names the instruments: what is not named there is not heard.
     piano = "Piano" in drawn_for(flutes, *MANY, *pairs, *OTHERS, right="flute")
-    assert piano == told
+    assert piano == reported
 
 
 def test_two_cooccurrences_are_not_often():
@@ -404,10 +404,10 @@ def test_two_cooccurrences_are_not_often():
 def test_a_near_mood_is_no_distractor():
     moods = ("nostalgic", "suspenseful", "energetic", "mysterious", "adventurous", "aggressive")
     clips = [clip(f"m{n}", mood=(mood,)) for mood in moods for n in range(10)]
-    own, right = Tag("mood", "melancholic"), "melancholic"
-    found = drawn_for([clip(f"a{n}", mood=(right,)) for n in range(30)], *clips, right=right)
-    assert [m for m in moods if VOCABULARY.near(Tag("mood", m), own)] == ["nostalgic"]
-    assert found == {mood.capitalize() for mood in moods if mood != "nostalgic"}
+    local, right = Tag("mood", "melancholic"), "melancholic"
+    result = drawn_for([clip(f"a{n}", mood=(right,)) for n in range(30)], *clips, right=right)
+    assert [m for m in moods if VOCABULARY.near(Tag("mood", m), local)] == ["nostalgic"]
+    assert result == {mood.capitalize() for mood in moods if mood != "nostalgic"}
 
 
 def test_a_possible_part_of_a_tag_is_no_distractor_and_no_negative():
@@ -416,9 +416,9 @@ def test_a_possible_part_of_a_tag_is_no_distractor_and_no_negative():
     kits = [
         clip(f"k{n}", instrument=("acoustic drums",), exhaustive=("instrument",)) for n in range(30)
     ]
-    found = drawn_for(kits, *clips, right="acoustic drums")
-    assert "Acoustic guitar" in found
-    assert "Snare drum" not in found
+    result = drawn_for(kits, *clips, right="acoustic drums")
+    assert "Acoustic guitar" in result
+    assert "Snare drum" not in result
     denied = {one.tag.name for one in negatives(kits[0], statistics_of(*kits, *clips))}
     assert denied & set(parts) == set(parts) - {"snare drum"}
 
@@ -428,8 +428,8 @@ def test_singers_are_no_distractors_of_vocal_styles():
     voices |= {"whispering": 3, "beatboxing": 3, "throat singing": 3, "scat singing": 3}
     clips = [clip(f"{v}{n}", voice=(v,)) for v, count in voices.items() for n in range(count)]
     harmony = [clip(f"a{n}", voice=("vocal harmony",)) for n in range(12)]
-    found = drawn_for(harmony, *clips, right="vocal harmony")
-    assert found == {"Beatboxing", "Whispering", "Throat singing", "Scat singing"}
+    result = drawn_for(harmony, *clips, right="vocal harmony")
+    assert result == {"Beatboxing", "Whispering", "Throat singing", "Scat singing"}
     men = [clip(f"a{n}", ("A man.",), voice=("male voice",)) for n in range(30)]
     assert {"Female voice", "Rapping"} <= drawn_for(men, *clips, right="male voice")
 
@@ -514,10 +514,10 @@ def test_dropped_leaks_are_counted():
         made(YES_NO, n, answer=answer)._replace(key=7) for n, answer in ((1, "Yes."), (2, "No."))
     ]
     items = [*pair, made(QA, 3), made(QA, 4)]
-    found = drop_items(built_of(items), [0, 3])
-    assert found.items == [items[2]]
-    assert found.leaked == {YES_NO: 2, QA: 1}
-    page = stats_page(found)
+    result = drop_items(built_of(items), [0, 3])
+    assert result.items == [items[2]]
+    assert result.leaked == {YES_NO: 2, QA: 1}
+    page = stats_page(result)
     assert "| test-set leaks | 3 |" in page
     assert "| Binary: not selected (caps, balance, mix) | 0 |" in page
 

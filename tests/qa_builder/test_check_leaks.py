@@ -112,16 +112,16 @@ def test_near_duplicates_equal_a_brute_force_search():
     find = near_duplicate_finder([" ".join(text) for text in texts])
     found_any = 0
     for other in others:
-        wanted = set()
+        expected = set()
         for text in texts:
-            mine, theirs = runs(other) - known, runs(text) - known
-            both = len(mine & theirs)
+            mine, reference = runs(other) - known, runs(text) - known
+            both = len(mine & reference)
             if (other == text and len(text) >= 4) or (
-                both >= 5 and 2 * both >= min(len(mine), len(theirs))
+                both >= 5 and 2 * both >= min(len(mine), len(reference))
             ):
-                wanted.add(" ".join(text))
-        assert set(find(" ".join(other))) == wanted
-        found_any += bool(wanted)
+                expected.add(" ".join(text))
+        assert set(find(" ".join(other))) == expected
+        found_any += bool(expected)
     assert known
     assert 10 < found_any < len(others)
 
@@ -233,14 +233,14 @@ def test_without_leaks_the_report_names_what_was_searched():
 
 def test_records_are_read_from_lists_in_order(tmp_path):
     paths = [tmp_path / name for name in ("a.json", "b.json")]
-    own = [[record(answer="one", clip="c", artist=None)], [record(answer="two")]]
-    for path, records in zip(paths, own, strict=True):
+    part = [[record(answer="one", clip="c", artist=None)], [record(answer="two")]]
+    for path, records in zip(paths, part, strict=True):
         path.write_text(json.dumps(records))
-    assert list(read_records(paths)) == own[0] + own[1]
+    assert list(read_records(paths)) == part[0] + part[1]
 
 
 @pytest.mark.parametrize(
-    ("content", "wanted"),
+    ("content", "expected"),
     [
         ({"a": 1}, "list of records"),
         ([record(), record(answer="")], "record 1"),
@@ -248,12 +248,12 @@ def test_records_are_read_from_lists_in_order(tmp_path):
         ([record(clip=7)], "record 0: 'clip' is not a string"),
     ],
 )
-def test_other_lists_are_refused(tmp_path, content, wanted):
+def test_other_lists_are_refused(tmp_path, content, expected):
     path = tmp_path / "list.json"
     path.write_text(json.dumps(content))
     message = refusal(lambda: list(read_records([path])))
     assert str(path) in message
-    assert wanted in message
+    assert expected in message
 
 
 @pytest.fixture(scope="module")

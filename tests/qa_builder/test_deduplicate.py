@@ -27,9 +27,9 @@ def item(name, answer, prompt="Describe it.", task="Captioning", source="Caps", 
 
 def removed(*items):
     """Returns the indices of the removed questions."""
-    kept, duplicates = remove_duplicates(items)
-    assert duplicates.exact + duplicates.near == len(items) - len(kept)
-    kept_ids = list(map(id, kept))
+    remaining, duplicates = remove_duplicates(items)
+    assert duplicates.exact + duplicates.near == len(items) - len(remaining)
+    kept_ids = list(map(id, remaining))
     assert kept_ids == [id(one) for one in items if id(one) in set(kept_ids)]
     return [number for number, one in enumerate(items) if id(one) not in set(kept_ids)]
 
@@ -103,12 +103,12 @@ def test_short_texts_are_compared_within_their_clip():
 
 def test_a_language_models_questions_are_compared_with_their_answers():
     asked = words(0, 12)
-    own = [
+    local = [
         item("a", words(20, 32), asked, "QA", by=WRITER),
         item("b", words(40, 52), asked, "QA", by=WRITER),
         item("c", words(20, 32), f"{asked}?", "QA", by=WRITER),
     ]
-    assert removed(*own) == [2]
+    assert removed(*local) == [2]
 
 
 def test_removed_duplicates_are_reported():
@@ -146,8 +146,8 @@ def test_near_captions_equal_a_brute_force_search():
     rng.shuffle(texts)
     runs = [{tuple(text[n : n + 3]) for n in range(len(text) - 2)} for text in texts]
     stay = []
-    for number, own in enumerate(runs):
-        if all(10 * len(own & runs[one]) < 9 * len(own | runs[one]) for one in stay):
+    for number, local in enumerate(runs):
+        if all(10 * len(local & runs[one]) < 9 * len(local | runs[one]) for one in stay):
             stay.append(number)
     gone = [number for number in range(len(texts)) if number not in stay]
     assert 30 < len(gone) < 150

@@ -9,9 +9,9 @@ from tinymu_jax.qa_builder.llm.checks import Draft, judge
 
 def judged(draft, **fields):
     """Returns reason and detail of a rejection; None if the draft is accepted."""
-    found = judge([draft], make_clip(7, **fields), WORDS, 1, 1)
-    assert len(found.accepted) + len(found.rejected) == 1
-    return tuple(found.rejected[0])[1:] if found.rejected else None
+    result = judge([draft], make_clip(7, **fields), WORDS, 1, 1)
+    assert len(result.accepted) + len(result.rejected) == 1
+    return tuple(result.rejected[0])[1:] if result.rejected else None
 
 
 def ask(question, answer, category="mood"):
@@ -108,9 +108,9 @@ def test_questions(draft, fault):
 
 def test_surplus_and_duplicate_drafts_are_rejected():
     drafts = [Draft("A."), Draft("a."), Draft("B."), Draft("C."), ask("D?", "E."), ask("D?", "F.")]
-    found = judge(drafts, make_clip(), WORDS, 3, 1)
-    assert [draft.answer for draft in found.accepted] == ["A.", "B.", "E."]
-    assert [(one.draft.answer, one.reason) for one in found.rejected] == [
+    result = judge(drafts, make_clip(), WORDS, 3, 1)
+    assert [draft.answer for draft in result.accepted] == ["A.", "B.", "E."]
+    assert [(one.draft.answer, one.reason) for one in result.rejected] == [
         ("a.", "duplicate"),
         ("C.", "more than requested"),
         ("F.", "more than requested"),

@@ -71,8 +71,8 @@ def serving(reply, models=("small-model", "other-model")):
             if isinstance(models, Status):
                 self.put(models)
                 return
-            found = {"object": "list", "data": [{"id": name} for name in models]}
-            self.put(Status(200, json.dumps(found)))
+            result = {"object": "list", "data": [{"id": name} for name in models]}
+            self.put(Status(200, json.dumps(result)))
 
         def do_POST(self):
             text = self.rfile.read(int(self.headers["Content-Length"]))
@@ -449,13 +449,13 @@ def test_a_server_without_models_is_an_error(cache, models):
 def test_twenty_failures_at_the_start_end_the_run(cache, said):
     with serving(always(good())) as (url, _):
         write(url, [make_clip(100)], cache)
-    kept = cache.read_text()
+    remaining = cache.read_text()
     with serving(always(said)) as (url, log):
         clips = [make_clip(n) for n in range(60)]
         message = refusal(write, url, clips, cache, retries=0)
     assert f"{url}: the first 20 clips got no usable answer" in message
     assert str(cache) in message
-    assert cache.read_text() == kept
+    assert cache.read_text() == remaining
     assert len({sent.number for sent in chats(log)}) <= 20 + 2 * 2
 
 
@@ -613,16 +613,16 @@ def test_a_killed_run_resumes(cache, tmp_path):
 
     with serving(reply) as (url, _), pytest.raises(KeyboardInterrupt):
         write(url, clips, cache, progress=kill, parallel=1)
-    kept = cache.read_bytes()
-    assert kept.count(b"\n") == 3
-    cache.write_bytes(kept[:-20])  # as where the kill came while the third line was written
+    remaining = cache.read_bytes()
+    assert remaining.count(b"\n") == 3
+    cache.write_bytes(remaining[:-20])  # as where the kill came while the third line was written
     with serving(reply) as (url, log):
         items, report = write(url, clips, cache, parallel=1)
         assert [sent.number for sent in chats(log)] == [2, 3, 4, 5]
         assert (report.requested, report.cached) == (4, 2)
         whole, _ = write(url, clips, tmp_path / "whole")
     assert items == whole
-    assert cache.read_bytes().startswith(b"".join(kept.splitlines(keepends=True)[:2]))
+    assert cache.read_bytes().startswith(b"".join(remaining.splitlines(keepends=True)[:2]))
     assert len(cache.read_text().splitlines()) == 6
 
 
@@ -639,11 +639,11 @@ def test_a_full_cache_needs_no_server(cache):
     clips = [make_clip(0), make_clip(1)]
     with serving(always(good())) as (url, _):
         first, _ = write(url, clips, cache, model="small-model")
-    kept = cache.read_bytes()
+    remaining = cache.read_bytes()
     again, report = write(url, clips, cache, model="small-model")
     assert again == first
     assert (report.requested, report.cached) == (0, 2)
-    assert cache.read_bytes() == kept
+    assert cache.read_bytes() == remaining
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tinymu_jax.qa_builder.tags.vocabulary import read_vocabulary
 
 
 @pytest.fixture(scope="module")
-def own():
+def part():
     return read_templates()
 
 
@@ -30,29 +30,29 @@ def table(folder, lines, head="format,category,wording"):
 
 @pytest.mark.parametrize("format", ["open", "choice", "binary", "answer"])
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_there_are_twelve_wordings_of_each_kind_and_category(own, format, category):
-    found = own.of(format, category)
-    assert len({wording.lower() for wording in found}) == len(found) >= 12
+def test_there_are_twelve_wordings_of_each_kind_and_category(part, format, category):
+    result = part.of(format, category)
+    assert len({wording.lower() for wording in result}) == len(result) >= 12
 
 
 @pytest.mark.parametrize(
     ("format", "category", "least"),
     [("family", "instrument", 12), ("family", "genre", 12), ("caption", "", 12), ("letter", "", 3)],
 )
-def test_there_are_wordings_of_the_other_formats(own, format, category, least):
-    found = own.of(format, category)
-    assert len({wording.lower() for wording in found}) == len(found) >= least
+def test_there_are_wordings_of_the_other_formats(part, format, category, least):
+    result = part.of(format, category)
+    assert len({wording.lower() for wording in result}) == len(result) >= least
 
 
-def test_only_binary_and_answer_templates_have_a_placeholder(own):
-    for (format, _), wordings in own.by_format.items():
+def test_only_binary_and_answer_templates_have_a_placeholder(part):
+    for (format, _), wordings in part.by_format.items():
         for wording in wordings:
             assert wording.count("{}") == (format in ("binary", "answer")), wording
             assert wording.replace("{}", "").count("{") == 0
 
 
-def test_wordings_are_whole_sentences(own):
-    for (format, _), wordings in own.by_format.items():
+def test_wordings_are_whole_sentences(part):
+    for (format, _), wordings in part.by_format.items():
         for wording in wordings:
             assert wording == wording.strip()
             assert "  " not in wording
@@ -63,16 +63,16 @@ def test_wordings_are_whole_sentences(own):
                 assert wording.endswith(("?", "."))
 
 
-def test_some_answers_are_the_phrase_itself(own):
+def test_some_answers_are_the_phrase_itself(part):
     for category in CATEGORIES:
-        assert "{}" in own.of("answer", category)
+        assert "{}" in part.of("answer", category)
 
 
-def test_no_wording_of_a_question_answers_it(own):
+def test_no_wording_of_a_question_answers_it(part):
     vocabulary = read_vocabulary()
     asked = {"instrument", "genre", "mood", "voice"}
     general = {"vocals", "speech"}
-    for (format, category), wordings in own.by_format.items():
+    for (format, category), wordings in part.by_format.items():
         if format in ("open", "choice", "family") and category in asked:
             for wording in wordings:
                 named = {tag.name for tag in vocabulary.named(wording) if tag.category == category}
@@ -81,9 +81,9 @@ def test_no_wording_of_a_question_answers_it(own):
 
 def test_wordings_are_read_in_the_order_of_the_table(tmp_path):
     lines = [*rows().values(), 'open,mood,"How, then?"']
-    found = read_templates(table(tmp_path, lines))
-    assert found.of("open", "mood") == ("Well?", "How, then?")
-    assert found.of("letter") == ("Well?",)
+    result = read_templates(table(tmp_path, lines))
+    assert result.of("open", "mood") == ("Well?", "How, then?")
+    assert result.of("letter") == ("Well?",)
 
 
 @pytest.mark.parametrize(

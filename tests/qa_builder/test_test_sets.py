@@ -18,7 +18,7 @@ JAMENDO = "jamendo 1004034"
 
 
 @pytest.mark.parametrize(
-    ("name", "dataset", "wanted"),
+    ("name", "dataset", "expected"),
     [
         ("34/1004034.mp3", "", JAMENDO),
         ("music/34/1004034.mp3", "", JAMENDO),
@@ -45,8 +45,8 @@ JAMENDO = "jamendo 1004034"
         ("folder/test_7.wav", "", "test_7"),
     ],
 )
-def test_recording_names_are_normalized(name, dataset, wanted):
-    assert wanted in recording_ids(name, dataset)
+def test_recording_names_are_normalized(name, dataset, expected):
+    assert expected in recording_ids(name, dataset)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_recording_names_are_normalized(name, dataset, wanted):
     ],
 )
 def test_other_recording_names_have_no_id(name, dataset):
-    found = recording_ids(name, dataset)
-    assert not [one for one in found if re.fullmatch(r"jamendo .*|(jazz|rock)\.\d{5}", one)]
+    result = recording_ids(name, dataset)
+    assert not [one for one in result if re.fullmatch(r"jamendo .*|(jazz|rock)\.\d{5}", one)]
 
 
 def test_youtube_ids_keep_their_case():
@@ -74,7 +74,7 @@ def test_youtube_ids_keep_their_case():
 
 
 @pytest.mark.parametrize(
-    ("text", "dataset", "wanted"),
+    ("text", "dataset", "expected"),
     [
         ("The Beatles", "", {"beatles"}),
         ("Beatles, The", "", {"beatles"}),
@@ -91,8 +91,8 @@ def test_youtube_ids_keep_their_case():
         ("", "", set()),
     ],
 )
-def test_artist_names_are_normalized(text, dataset, wanted):
-    assert artist_names(text, dataset) == wanted
+def test_artist_names_are_normalized(text, dataset, expected):
+    assert artist_names(text, dataset) == expected
 
 
 CAPS_HEAD = "ytid,start_s,end_s,aspect_list,caption,is_balanced_subset,is_audioset_eval"
@@ -135,15 +135,15 @@ def test_muchomusic_gives_questions_and_from_its_csv_the_recordings(tmp_path):
         "Which?,Oboe,Horn,Loud,,musiccaps,-0Gj8-vB1q4_30.json",
         '"Why, then?",Sad,Gay,Flute,Drum,sdd,1004034',
     )
-    (found,) = read_test_sets(muchomusic=path)
-    assert found.ids == {"-0Gj8-vB1q4", JAMENDO}
-    assert found.questions == (
+    (result,) = read_test_sets(muchomusic=path)
+    assert result.ids == {"-0Gj8-vB1q4", JAMENDO}
+    assert result.questions == (
         TestQuestion("Which?", "Oboe", ("Oboe", "Horn", "Loud")),
         TestQuestion("Why, then?", "Sad", ("Sad", "Gay", "Flute", "Drum")),
     )
     line = {"audio": "test_0.wav", "question": "Which?", "choices": ["Horn", "Oboe"], "answer": "B"}
-    (found,) = read_test_sets(muchomusic=write(tmp_path, "asked.jsonl", json.dumps(line), ""))
-    assert found == TestSet(
+    (result,) = read_test_sets(muchomusic=write(tmp_path, "asked.jsonl", json.dumps(line), ""))
+    assert result == TestSet(
         "MuChoMusic", questions=(TestQuestion("Which?", "Oboe", ("Horn", "Oboe")),)
     )
 
@@ -169,8 +169,8 @@ def test_song_describer_gives_tracks_captions_and_artists(tmp_path):
         "1,1004034,A waltz.,224,34/1004034.mp3",
         "2,1004034,A slow waltz.,224,34/1004034.mp3",
     )
-    (found,) = read_test_sets(song_describer=path)
-    assert found == TestSet(
+    (result,) = read_test_sets(song_describer=path)
+    assert result == TestSet(
         "Song Describer",
         frozenset({JAMENDO}),
         ("A waltz.", "A slow waltz."),
@@ -192,7 +192,7 @@ def test_gtzan_is_read_from_its_folder_or_from_an_index(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("option", "name", "lines", "wanted"),
+    ("option", "name", "lines", "expected"),
     [
         ("musiccaps", "a.csv", ["ytid,caption", "a,b"], "has no column"),
         ("muchomusic", "a.txt", ["x"], "MuChoMusic's csv"),
@@ -221,11 +221,11 @@ def test_gtzan_is_read_from_its_folder_or_from_an_index(tmp_path):
         ("gtzan", "a.csv", ["name,genre", "a,b"], "has no column file"),
     ],
 )
-def test_other_files_are_refused(tmp_path, option, name, lines, wanted):
+def test_other_files_are_refused(tmp_path, option, name, lines, expected):
     path = write(tmp_path, name, *lines)
     message = refusal(read_test_sets, **{option: path})
     assert str(path) in message
-    assert wanted in message
+    assert expected in message
 
 
 def test_missing_files_and_empty_folders_are_refused(tmp_path):

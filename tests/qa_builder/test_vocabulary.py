@@ -69,7 +69,7 @@ def words(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def own():
+def part():
     return read_vocabulary()
 
 
@@ -143,8 +143,8 @@ def test_labels_may_deny(words, label, denied):
 
 
 def test_a_label_may_deny_one_tag_and_mean_another(words):
-    found = words.meaning("instrumental")
-    assert found == LabelMeaning(tags("production instrumental"), tags("voice vocals"))
+    result = words.meaning("instrumental")
+    assert result == LabelMeaning(tags("production instrumental"), tags("voice vocals"))
 
 
 def test_denying_a_label_of_several_words_and_tags_denies_none(words):
@@ -241,23 +241,23 @@ def test_texts_name_tags_by_whole_words(words, text, named):
     assert {tag for tag in words.tags if words.mentions(text, tag)} == named
 
 
-def clip(given=(), denied=(), **fields):
+def clip(inputs=(), denied=(), **fields):
     """Returns a clip with labels that have no category."""
-    found = {"tags": {"": tuple(given)}, "denied": {"": tuple(denied)}} | fields
-    return AnnotatedClip("c", "c.wav", "Made", "CC0", **found)
+    result = {"tags": {"": tuple(inputs)}, "denied": {"": tuple(denied)}} | fields
+    return AnnotatedClip("c", "c.wav", "Made", "CC0", **result)
 
 
 def test_labels_are_mapped_to_tags(words):
     labels = {"": ("slow tempo", "e-guitar", "tabla"), "genre": ("ambient", "hard rock")}
-    found = normalize_clip(clip(tags=labels, captions=("A caption.",), artist="A"), words)
-    assert found.clip.tags == {
+    result = normalize_clip(clip(tags=labels, captions=("A caption.",), artist="A"), words)
+    assert result.clip.tags == {
         "instrument": ("electric guitar", "tabla"),
         "genre": ("ambient", "hard rock"),
         "tempo": ("slow",),
     }
-    assert list(found.clip.tags) == ["instrument", "genre", "tempo"]
-    assert (found.clip.captions, found.clip.artist) == (("A caption.",), "A")
-    assert found[1:] == ((), 0, ())
+    assert list(result.clip.tags) == ["instrument", "genre", "tempo"]
+    assert (result.clip.captions, result.clip.artist) == (("A caption.",), "A")
+    assert result[1:] == ((), 0, ())
 
 
 def test_two_labels_of_one_tag_give_it_once(words):
@@ -267,9 +267,9 @@ def test_two_labels_of_one_tag_give_it_once(words):
 
 
 def test_denying_a_tag_denies_its_descendants(words):
-    found = normalize_clip(clip(["no percussion"], ["guitar"]), words).clip
-    assert found.tags == {}
-    assert found.denied == {
+    result = normalize_clip(clip(["no percussion"], ["guitar"]), words).clip
+    assert result.tags == {}
+    assert result.denied == {
         "instrument": (
             "acoustic guitar",
             "drums",
@@ -282,47 +282,47 @@ def test_denying_a_tag_denies_its_descendants(words):
 
 
 def test_denying_a_denial_gives_the_tag(words):
-    found = normalize_clip(clip(denied=["instrumental"]), words).clip
-    assert found.tags == {"voice": ("vocals",)}
-    assert found.denied == {"production": ("instrumental",)}
+    result = normalize_clip(clip(denied=["instrumental"]), words).clip
+    assert result.tags == {"voice": ("vocals",)}
+    assert result.denied == {"production": ("instrumental",)}
 
 
 def test_contradicted_tags_are_dropped(words):
-    found = normalize_clip(clip(["no percussion", "tabla", "guitar"]), words)
-    assert found.clip.tags == {"instrument": ("guitar",)}
-    assert found.clip.denied == {}
-    assert found.contradicted == tuple(sorted((TABLA, DRUMS, PERCUSSION)))
-    assert set(flatten_tags(found.clip.ambiguous)) == {TABLA, DRUMS, PERCUSSION}
+    result = normalize_clip(clip(["no percussion", "tabla", "guitar"]), words)
+    assert result.clip.tags == {"instrument": ("guitar",)}
+    assert result.clip.denied == {}
+    assert result.contradicted == tuple(sorted((TABLA, DRUMS, PERCUSSION)))
+    assert set(flatten_tags(result.clip.ambiguous)) == {TABLA, DRUMS, PERCUSSION}
 
 
 def test_denying_a_part_does_not_contradict_the_whole(words):
-    found = normalize_clip(clip(["percussion", "no tabla"]), words)
-    assert found.clip.tags == {"instrument": ("percussion",)}
-    assert found.clip.denied == {"instrument": ("tabla",)}
-    assert found.contradicted == ()
+    result = normalize_clip(clip(["percussion", "no tabla"]), words)
+    assert result.clip.tags == {"instrument": ("percussion",)}
+    assert result.clip.denied == {"instrument": ("tabla",)}
+    assert result.contradicted == ()
 
 
 def test_instrumental_is_ignored_where_somebody_sings(words):
-    found = normalize_clip(clip(["instrumental", "man"]), words)
-    assert found.clip.tags == {}
-    assert found.clip.denied == {}
-    assert {tag.name for tag in found.contradicted} == {"vocals", "male voice"}
-    found = normalize_clip(clip(["instrumental"]), words)
-    assert found.clip.tags == {"production": ("instrumental",)}
+    result = normalize_clip(clip(["instrumental", "man"]), words)
+    assert result.clip.tags == {}
+    assert result.clip.denied == {}
+    assert {tag.name for tag in result.contradicted} == {"vocals", "male voice"}
+    result = normalize_clip(clip(["instrumental"]), words)
+    assert result.clip.tags == {"production": ("instrumental",)}
 
 
 def test_unknown_labels_are_listed_and_their_tags_ambiguous(words):
-    found = normalize_clip(clip(["kazoo", "kazoo", "crazy tabla", "guitar"], ["theremin"]), words)
-    assert found.unknown == ("kazoo", "crazy tabla", "theremin")
-    assert found.clip.tags == {"instrument": ("guitar",)}
-    assert set(flatten_tags(found.clip.ambiguous)) == {TABLA, DRUMS, PERCUSSION}
+    result = normalize_clip(clip(["kazoo", "kazoo", "crazy tabla", "guitar"], ["theremin"]), words)
+    assert result.unknown == ("kazoo", "crazy tabla", "theremin")
+    assert result.clip.tags == {"instrument": ("guitar",)}
+    assert set(flatten_tags(result.clip.ambiguous)) == {TABLA, DRUMS, PERCUSSION}
 
 
 def test_rare_labels_are_counted_and_dropped(words):
-    found = normalize_clip(clip(["tabla", "guitar", "kazoo"]), words, frozenset({"guitar"}))
-    assert found.clip.tags == {"instrument": ("guitar",)}
-    assert (found.rare, found.unknown) == (2, ())
-    assert set(flatten_tags(found.clip.ambiguous)) == {TABLA, DRUMS, PERCUSSION}
+    result = normalize_clip(clip(["tabla", "guitar", "kazoo"]), words, frozenset({"guitar"}))
+    assert result.clip.tags == {"instrument": ("guitar",)}
+    assert (result.rare, result.unknown) == (2, ())
+    assert set(flatten_tags(result.clip.ambiguous)) == {TABLA, DRUMS, PERCUSSION}
 
 
 @pytest.mark.parametrize(
@@ -350,8 +350,8 @@ def test_only_labels_make_instruments_exhaustive_unless_a_label_is_dropped(
 
 def test_a_category_is_exhaustive_only_where_all_its_labels_are_known(words):
     labels = {"instrument": ("guitar", "pianno"), "genre": ("rock",)}
-    found = normalize_clip(clip(tags=labels, exhaustive=("genre", "instrument")), words)
-    assert found.clip.exhaustive == ("genre",)
+    result = normalize_clip(clip(tags=labels, exhaustive=("genre", "instrument")), words)
+    assert result.clip.exhaustive == ("genre",)
 
 
 def test_labels_are_counted_in_all_clips_and_each_time():
@@ -382,15 +382,15 @@ def test_tags_stand_in_sentences_and_as_options(words, tag, phrase, option):
     assert words.option_text(tag) == option
 
 
-def test_a_user_adds_tags_labels_and_parents(tmp_path, own):
+def test_a_user_adds_tags_labels_and_parents(tmp_path, part):
     rows = 'instrument,kazoo,wind instruments,"kazoos, all"\ninstrument,piano,,joanna\n'
     path = table(tmp_path, rows, "category,name,parents,synonyms")
-    found = read_vocabulary(path)
-    assert own.meaning("joanna") is None
-    assert found.meaning("joanna") == LabelMeaning(tags("instrument piano"))
-    assert found.meaning("kazoos, all") == LabelMeaning(tags("instrument kazoo"))
-    assert found.branch(Tag("instrument", "kazoo")) == Tag("instrument", "wind instruments")
-    assert found.branch(Tag("instrument", "piano")) == own.branch(Tag("instrument", "piano"))
+    result = read_vocabulary(path)
+    assert part.meaning("joanna") is None
+    assert result.meaning("joanna") == LabelMeaning(tags("instrument piano"))
+    assert result.meaning("kazoos, all") == LabelMeaning(tags("instrument kazoo"))
+    assert result.branch(Tag("instrument", "kazoo")) == Tag("instrument", "wind instruments")
+    assert result.branch(Tag("instrument", "piano")) == part.branch(Tag("instrument", "piano"))
 
 
 @pytest.mark.parametrize(
@@ -422,28 +422,28 @@ def test_a_table_without_a_column_or_a_file_is_refused(tmp_path):
     assert "cannot be read" in refusal(read_vocabulary, tmp_path / "none.csv")
 
 
-def test_built_in_tags_have_distinct_phrases_and_options(own):
-    asked = [tag for tag in own.tags if own.askable(tag)]
+def test_built_in_tags_have_distinct_phrases_and_options(part):
+    asked = [tag for tag in part.tags if part.askable(tag)]
     for category in CATEGORIES:
-        phrases = [own.phrase(tag) for tag in asked if tag.category == category]
+        phrases = [part.phrase(tag) for tag in asked if tag.category == category]
         assert len(phrases) == len(set(phrases))
-    options = [own.option_text(tag).lower() for tag in asked]
+    options = [part.option_text(tag).lower() for tag in asked]
     assert len(options) == len(set(options))
 
 
-def test_built_in_tags_are_found_by_name_and_phrase(own):
-    for tag in own.tags:
-        assert tag in own.meaning(tag.name, tag.category).tags
-        assert own.mentions(f"It is {tag.name}.", tag)
+def test_built_in_tags_are_found_by_name_and_phrase(part):
+    for tag in part.tags:
+        assert tag in part.meaning(tag.name, tag.category).tags
+        assert part.mentions(f"It is {tag.name}.", tag)
         if tag.category not in ("genre", "function"):
-            assert own.mentions(own.phrase(tag), tag)
+            assert part.mentions(part.phrase(tag), tag)
 
 
-def test_labels_with_several_tags_of_a_category_have_several_words(own):
+def test_labels_with_several_tags_of_a_category_have_several_words(part):
     """ "male choir" is a male voice and a choir; single words are listed here."""
     several = {
         key
-        for key, meaning in own.meanings.items()
+        for key, meaning in part.meanings.items()
         for category in CATEGORIES
         if sum(tag.category == category for tag in meaning.tags) > 1 and " " not in key
     }
@@ -467,11 +467,11 @@ def test_labels_with_several_tags_of_a_category_have_several_words(own):
         ("instrumental", ["production instrumental arrangement"], ["voice vocals"]),
     ],
 )
-def test_labels_of_real_sources(own, label, meant, denied):
-    assert own.meaning(label) == LabelMeaning(tags(*meant), tags(*denied))
+def test_labels_of_real_sources(part, label, meant, denied):
+    assert part.meaning(label) == LabelMeaning(tags(*meant), tags(*denied))
 
 
-def test_the_built_in_hierarchy(own):
+def test_the_built_in_hierarchy(part):
     instrument = dict(
         zip(
             "egpxvt",
@@ -491,53 +491,53 @@ def test_the_built_in_hierarchy(own):
             strict=True,
         )
     )
-    assert {instrument["g"], instrument["p"]} < own.ancestors(instrument["e"])
-    assert Tag("instrument", "percussion") in own.ancestors(DRUMS)
-    heavy = own.ancestors(Tag("genre", "heavy metal"))
+    assert {instrument["g"], instrument["p"]} < part.ancestors(instrument["e"])
+    assert Tag("instrument", "percussion") in part.ancestors(DRUMS)
+    heavy = part.ancestors(Tag("genre", "heavy metal"))
     assert heavy == {*tags("genre metal", "genre rock")}
-    assert not own.related(instrument["v"], instrument["t"])
-    assert own.branch(instrument["v"]) != own.branch(instrument["t"])
+    assert not part.related(instrument["v"], instrument["t"])
+    assert part.branch(instrument["v"]) != part.branch(instrument["t"])
 
 
-def test_tags_are_found_in_real_captions(shared_dir, own):
+def test_tags_are_found_in_real_captions(shared_dir, part):
     """Against a search for the name itself, letter by letter."""
     from tinymu_jax.data.annotations.musiccaps import read_musiccaps
 
     captions = [clip.captions[0] for clip in read_musiccaps(_musiccaps(shared_dir)).clips[::20]]
-    found = 0
-    for tag in own.tags:
+    result = 0
+    for tag in part.tags:
         pattern = re.compile(rf"(?<![\w&'-]){re.escape(tag.name)}(?![\w&'-])", re.IGNORECASE)
         for caption in captions:
             if pattern.search(caption):
-                found += 1
-                assert own.mentions(caption, tag), (tag, caption)
-    assert found > 1000
+                result += 1
+                assert part.mentions(caption, tag), (tag, caption)
+    assert result > 1000
 
 
 def _musiccaps(shared_dir):
     return shared_dir / "data" / "musiccaps-public.csv"
 
 
-def test_every_frequent_aspect_of_musiccaps_is_known(shared_dir, own):
+def test_every_frequent_aspect_of_musiccaps_is_known(shared_dir, part):
     from tinymu_jax.data.annotations.musiccaps import read_musiccaps
 
     clips = read_musiccaps(_musiccaps(shared_dir)).clips
     frequent = frequent_labels(clips, 20)
     assert len(frequent) == 470
     assert len(frequent_labels(clips, 1)) == 13_219
-    assert [label for label in sorted(frequent) if own.meaning(label) is None] == []
-    found = [normalize_clip(clip, own, frequent) for clip in clips]
-    assert not any(one.unknown for one in found)
-    for one in found:
-        given = {(kind, name) for kind, names in one.clip.tags.items() for name in names}
+    assert [label for label in sorted(frequent) if part.meaning(label) is None] == []
+    result = [normalize_clip(clip, part, frequent) for clip in clips]
+    assert not any(one.unknown for one in result)
+    for one in result:
+        inputs = {(kind, name) for kind, names in one.clip.tags.items() for name in names}
         denied = {(kind, name) for kind, names in one.clip.denied.items() for name in names}
-        assert not given & denied
+        assert not inputs & denied
         assert "instrument" not in one.clip.exhaustive or not any(
             tag.category == "instrument" for tag in flatten_tags(one.clip.ambiguous)
         )
 
 
-def test_every_tag_of_jamendo_is_known(shared_dir, own):
+def test_every_tag_of_jamendo_is_known(shared_dir, part):
     from tinymu_jax.data.annotations.jamendo import read_jamendo
 
     clips = read_jamendo(shared_dir / "data" / "mtg_jamendo_sample.tsv").clips
@@ -545,10 +545,10 @@ def test_every_tag_of_jamendo_is_known(shared_dir, own):
         (kind, label) for clip in clips for kind, names in clip.tags.items() for label in names
     }
     assert len(labels) == 183
-    assert [label for label in sorted(labels) if own.meaning(label[1], label[0]) is None] == []
+    assert [label for label in sorted(labels) if part.meaning(label[1], label[0]) is None] == []
 
 
-def test_every_class_of_audioset_below_music_is_known(shared_dir, own):
+def test_every_class_of_audioset_below_music_is_known(shared_dir, part):
     classes = json.loads((shared_dir / "data" / "audioset_ontology.json").read_text())
     by_id = {one["id"]: one for one in classes}
     waiting, names, leaves = ["/m/04rlf"], set(), set()
@@ -557,13 +557,13 @@ def test_every_class_of_audioset_below_music_is_known(shared_dir, own):
         waiting += one["child_ids"]
         names.add(one["name"].lower())
         leaves |= set() if one["child_ids"] else {one["name"].lower()}
-    assert [name for name in sorted(names) if own.meaning(name) is None] == []
+    assert [name for name in sorted(names) if part.meaning(name) is None] == []
     # What a segment is labelled with asks something, but for the concepts of music.
-    silent = {name for name in leaves if own.meaning(name).ignored}
+    silent = {name for name in leaves if part.meaning(name).ignored}
     assert silent == {"song", "melody", "musical note", "chord", "harmony", "musical ensemble"}
 
 
-def test_label_keys_are_idempotent(own):
+def test_label_keys_are_idempotent(part):
     for label in (
         "Glasses",
         "blues",
@@ -574,7 +574,7 @@ def test_label_keys_are_idempotent(own):
     ):
         assert label_key(label_key(label)) == label_key(label)
     assert label_key("Brass, Bass, Blues & Chorus") == "brass bass blues & chorus"
-    assert all(label_key(key) == key for key in own.meanings)
+    assert all(label_key(key) == key for key in part.meanings)
 
 
 def test_a_vocabulary_can_be_pickled(words):
@@ -638,18 +638,18 @@ Tango| Fado| Christmas| Instrumental
     ],
 )
 def test_the_tags_of_magnatagatune_and_the_genres_of_fma_are_known(
-    own, text, separator, count, category, unheard
+    part, text, separator, count, category, unheard
 ):
     labels = [" ".join(label.split()) for label in text.split(separator)]
     assert len(set(labels)) == len(labels) == count
-    found = {label: own.meaning(label, category) for label in labels}
-    assert [label for label, meaning in found.items() if meaning is None] == []
-    silent = {label for label, meaning in found.items() if meaning.ignored}
+    result = {label: part.meaning(label, category) for label in labels}
+    assert [label for label, meaning in result.items() if meaning is None] == []
+    silent = {label for label, meaning in result.items() if meaning.ignored}
     assert silent == unheard | ({"english", "not english"} if not category else set())
     for label in labels:
         if label.startswith(("no ", "not ")) and label not in silent:
-            assert found[label].denied
-            assert not found[label].tags
+            assert result[label].denied
+            assert not result[label].tags
 
 
 TAKEN_OTHERWISE = {

@@ -33,5 +33,5 @@ PIANO = {"instrument": ("piano",), "genre": ("jazz",), "mood": ("calm",)}
 
 
 def make_clip(number=0, **fields):
-    own = {"tags": PIANO, "captions": (f"A piano plays a calm tune, number {number}.",)}
-    return AnnotatedClip(f"c{number}", f"c{number}.wav", "Made", "CC0", **own | fields)
+    part = {"tags": PIANO, "captions": (f"A piano plays a calm tune, number {number}.",)}
+    return AnnotatedClip(f"c{number}", f"c{number}.wav", "Made", "CC0", **part | fields)

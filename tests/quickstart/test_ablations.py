@@ -49,14 +49,14 @@ def test_shared_stages_train_on_the_full_data():
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_changes_one_thing_and_shares_the_rest(name):
-    ablation, own, full = ABLATIONS[name], runs_of(name), runs_of(FULL)
-    assert own[nano_recipe.LABELS] == full[nano_recipe.LABELS]
+    ablation, part, full = ABLATIONS[name], runs_of(name), runs_of(FULL)
+    assert part[nano_recipe.LABELS] == full[nano_recipe.LABELS]
     for stage in (nano_recipe.LETTERS, nano_recipe.WORDS):
-        assert (own[stage] == full[stage]) == (ablation.without is None)
+        assert (part[stage] == full[stage]) == (ablation.without is None)
     alike = ablation.without is None and ablation.projector == "transformer"
-    assert (own[nano_recipe.JOIN] == full[nano_recipe.JOIN]) == alike
-    assert own[nano_recipe.JOIN].model.projector.kind == ablation.projector
-    last = own[nano_recipe.TUNE]
+    assert (part[nano_recipe.JOIN] == full[nano_recipe.JOIN]) == alike
+    assert part[nano_recipe.JOIN].model.projector.kind == ablation.projector
+    last = part[nano_recipe.TUNE]
     layer = "decoder/body/layers/attn/qkv/q_proj"
     assert frozen(last, f"{layer}/kernel") == (ablation.decoder != "full")
     assert not frozen(last, "projector/layers/attn/queries/kernel")
@@ -64,7 +64,7 @@ def test_an_ablation_changes_one_thing_and_shares_the_rest(name):
     if last.lora is not None:
         assert not frozen(last, f"{layer}/lora/a")
     assert (last.output == full[nano_recipe.TUNE].output) == (name == FULL)
-    assert {stage: run.steps for stage, run in own.items()} == nano_recipe.steps_in(4)
+    assert {stage: run.steps for stage, run in part.items()} == nano_recipe.steps_in(4)
 
 
 def test_a_removed_format_is_removed_from_texts_too():
@@ -75,17 +75,17 @@ def test_a_removed_format_is_removed_from_texts_too():
 
 def test_the_table_shows_results_beside_the_paper(tmp_path):
     keys = ("mcq", "binary", "qa", "caption_timbre", "caption_facts")
-    found = {
+    result = {
         name: {"scores": {"by_format": {key: {"model": share} for key in keys}}}
         for name, share in (("full", 0.934), ("no_choice", 0.25))
     }
-    lines = as_table(found).splitlines()
+    lines = as_table(result).splitlines()
     assert lines[2].endswith("| 93.4 | 93.4 | 93.4 | 93.4 | 93.4 | 58.6 |")
     assert lines[3].startswith("| no multiple choice | 25.0 |")
     # A model whose captions name no facts has no score for them.
-    found["lora"] = {"scores": {"by_format": {"mcq": {"model": 0.3}}}}
-    assert as_table(found).splitlines()[-1].endswith("| 30.0 | - | - | - | - | 39.9 |")
-    plot_ablations(found, tmp_path / "picture.png")
+    result["lora"] = {"scores": {"by_format": {"mcq": {"model": 0.3}}}}
+    assert as_table(result).splitlines()[-1].endswith("| 30.0 | - | - | - | - | 39.9 |")
+    plot_ablations(result, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -97,8 +97,8 @@ def test_the_table_has_all_results_of_the_same_options(tmp_path, monkeypatch):
     )
     config = AblationsConfig(output=tmp_path)
     ablate(config, ("lora",))
-    found = ablate(config, ("frozen", FULL))
-    assert list(found) == [FULL, "lora", "frozen"]
+    result = ablate(config, ("frozen", FULL))
+    assert list(result) == [FULL, "lora", "frozen"]
     assert len((tmp_path / "results" / TABLE).read_text().splitlines()) == 2 + 3
     # Results of another seed are not mixed in.
     assert "other options" in refusal(ablate, replace(config, seed=1), (FULL,))

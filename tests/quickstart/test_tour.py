@@ -72,9 +72,9 @@ def test_the_quickstart_stops_when_asked_and_resumes(small, tmp_path, monkeypatc
         assert line in shown.out
     results = tmp_path / "q/results"
     assert {path.stem for path in results.glob("*.json")} == {"test", "train", "finetune", "export"}
-    found = json.loads((results / "export.json").read_text())
-    assert found["weights_equal"]
-    assert found["equal_tokens"] == found["tokens"] > 0
+    result = json.loads((results / "export.json").read_text())
+    assert result["weights_equal"]
+    assert result["equal_tokens"] == result["tokens"] > 0
     assert (results / "test/scores.txt").read_text().startswith("by format")
 
     # Printed again from the cache; stages of other minutes are not mixed in.
@@ -99,8 +99,8 @@ def test_an_ablation_is_trained_and_printed(small, tmp_path, monkeypatch, capsys
 
 @pytest.mark.parametrize("command", ["train", "quickstart", "ablate", "ask"])
 def test_commands_that_train_keep_freed_memory(command, monkeypatch):
-    kept = []
-    monkeypatch.setattr(command_line, "keep_heap", lambda: kept.append(True))
+    remaining = []
+    monkeypatch.setattr(command_line, "keep_heap", lambda: remaining.append(True))
     assert run(monkeypatch, command, "--no-such-option") == 2
-    assert bool(kept) == (command != "ask")
+    assert bool(remaining) == (command != "ask")
     assert malloc.keep_heap is not command_line.keep_heap

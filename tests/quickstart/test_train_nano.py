@@ -139,10 +139,10 @@ def test_timbre_accuracy_counts_open_questions_about_the_timbre():
 def test_to_pytorch_and_back_nothing_changes(trained):
     work, _ = trained
     clips = sorted((work / "data" / "music" / "clips").glob("*.wav"))[:2]
-    found = export_and_compare(str(work / "runs" / nano_recipe.TUNE), work / "nano.pt", clips)
-    assert found["weights_equal"]
-    assert found["equal_tokens"] == found["tokens"]
-    assert found["logit_difference"] < 1e-5
+    result = export_and_compare(str(work / "runs" / nano_recipe.TUNE), work / "nano.pt", clips)
+    assert result["weights_equal"]
+    assert result["equal_tokens"] == result["tokens"]
+    assert result["logit_difference"] < 1e-5
 
 
 def test_a_step_is_cached_and_other_options_are_refused(tmp_path, capsys):
@@ -166,7 +166,7 @@ def test_the_summary_shows_accuracies_beside_the_best_baseline_baseline(tmp_path
         score = {"model": share, "best_baseline": 0.25}
         return {"by_format": {"qa": score}, "by_fact": {"timbre": score, "tempo": score}}
 
-    found = {
+    result = {
         "test": {"scores": scores(0.93)},
         "train": {"scores": scores(0.61)},
         "finetune": {
@@ -180,7 +180,7 @@ def test_the_summary_shows_accuracies_beside_the_best_baseline_baseline(tmp_path
         },
         "export": {"file": "nano.pt", "weights_equal": True, "equal_tokens": 40, "tokens": 40},
     }
-    page = format_summary(found, TourConfig(output=tmp_path))
+    page = format_summary(result, TourConfig(output=tmp_path))
     assert re.search(r"open questions +93 +61 +25", page)
     assert re.search(r"named when asked for +10 +90", page)
     assert re.search(r"all other facts +10 +90", page)

@@ -237,11 +237,11 @@ def test_operations_are_six_for_each_number_that_learns():
 
 def test_operations_follow_what_is_stored_and_what_learns():
     config = TinyMUConfig()
-    stored, heard = (flops_of(config, store) for store in ("embeddings", "log_mel"))
-    assert stored.clip < 0.05 * heard.clip
-    assert stored.slot == heard.slot
+    stored, encoded = (flops_of(config, store) for store in ("embeddings", "log_mel"))
+    assert stored.clip < 0.05 * encoded.clip
+    assert stored.slot == encoded.slot
     all_learn = flops_of(config, frozen="nothing")
-    assert all_learn.clip == pytest.approx(3 * (heard.clip - stored.clip), rel=0.02)
+    assert all_learn.clip == pytest.approx(3 * (encoded.clip - stored.clip), rel=0.02)
     lora = replace(config, decoder=replace(config.decoder, lora=LoraConfig()))
     rank = flops_of(lora, frozen=r"encoder/.*|decoder/(?!.*/lora/).*", seen=0)
     assert 4 / 6 < rank.slot / flops_of(config, seen=0).slot < 4 / 6 * 1.06
@@ -320,8 +320,8 @@ def test_an_unknown_chip_is_not_guessed_at():
 
 def test_a_step_takes_what_it_computes_or_reads_and_what_it_sends():
     chip = chip_of("TPU v5 lite")
-    found = forecast.step_seconds(chip, 197e9, 819e6 * 3, 200e6)
-    assert found == pytest.approx({"compute": 1e-3, "memory": 3e-3, "links": 1e-3, "step": 4e-3})
+    actual = forecast.step_seconds(chip, 197e9, 819e6 * 3, 200e6)
+    assert actual == pytest.approx({"compute": 1e-3, "memory": 3e-3, "links": 1e-3, "step": 4e-3})
 
 
 def test_a_block_holds_what_its_scarcest_part_allows():
@@ -398,21 +398,21 @@ def test_options_that_cannot_be_are_refused_in_one_line(options, named, capsys):
 def compile_on_its_own(folder, *options):
     """Returns what the command says and finds, in a process that sees libtpu."""
     clean = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
-    given = filter(None, [os.environ.get("TINYMU_LIBTPU")])
+    inputs = filter(None, [os.environ.get("TINYMU_LIBTPU")])
     options = [*options, "--json", folder / "found.json"]
     result = subprocess.run(
         [sys.executable, COMMAND, *map(str, options)],
-        env=clean | {"PYTHONPATH": os.pathsep.join([str(ROOT), *given])},
+        env=clean | {"PYTHONPATH": os.pathsep.join([str(ROOT), *inputs])},
         capture_output=True,
         text=True,
         check=False,
     )
     # What lost its sharding ends the command.
     assert result.returncode == 0, result.stderr
-    (found,) = json.loads((folder / "found.json").read_text())
-    assert found["memory"]["total"] < 0.75 * found["memory"]["chip"]
-    assert set(found["collectives"]) == {"all-reduce"}
-    return result.stdout, found
+    (actual,) = json.loads((folder / "found.json").read_text())
+    assert actual["memory"]["total"] < 0.75 * actual["memory"]["chip"]
+    assert set(actual["collectives"]) == {"all-reduce"}
+    return result.stdout, actual
 
 
 on_linux = pytest.mark.skipif(
@@ -428,14 +428,14 @@ with_libtpu = pytest.mark.skipif(
 @on_linux
 @with_libtpu
 def test_the_full_size_step_compiles_for_sixteen_chips_and_fits(tmp_path):
-    said, found = compile_on_its_own(tmp_path, "--topology", "v5e:4x4")
+    said, actual = compile_on_its_own(tmp_path, "--topology", "v5e:4x4")
     assert "16 x TPU v5e, mesh data=16 fsdp=1 tensor=1" in said
     # Sums of gradients and of the loss, and nothing else: every weight once, the table of words,
     # which is read at both ends, twice.
     sizes = {path: math.prod(x.shape) for path, x in flatten(expected_shapes(TinyMUConfig()))}
     learnt = sum(n for path, n in sizes.items() if not path.startswith("encoder/"))
     learnt += sizes["decoder/embed_tokens/embedding"]
-    assert found["collectives"]["all-reduce"]["size"] == pytest.approx(4 * learnt, rel=1e-3)
+    assert actual["collectives"]["all-reduce"]["size"] == pytest.approx(4 * learnt, rel=1e-3)
 
 
 @pytest.mark.slow
@@ -443,7 +443,7 @@ def test_the_full_size_step_compiles_for_sixteen_chips_and_fits(tmp_path):
 @on_linux
 @with_libtpu
 def test_the_step_of_pre_training_compiles_for_sixty_four_chips_and_fits(tmp_path):
-    _, found = compile_on_its_own(tmp_path, "--pretrain", "--topology", "v5e:8x8")
+    _, actual = compile_on_its_own(tmp_path, "--pretrain", "--topology", "v5e:8x8")
     # Every weight's gradient once; what is told of a step is small beside it.
     params, _ = split_teacher(expected_shapes(SelfSupervisedConfig()))
     still = ("pos_embed", "log_mel", "single")
@@ -452,4 +452,4 @@ def test_the_step_of_pre_training_compiles_for_sixty_four_chips_and_fits(tmp_pat
         for path, leaf in flatten(params)
         if not any(name in path for name in still)
     )
-    assert found["collectives"]["all-reduce"]["size"] == pytest.approx(4 * learnt, rel=0.01)
+    assert actual["collectives"]["all-reduce"]["size"] == pytest.approx(4 * learnt, rel=0.01)

@@ -43,8 +43,8 @@ def test_a_part_of_a_step_needs_less():
 
 def test_an_h100_is_as_fast_as_it_was_seen_to_be():
     # tests/benchmarks/train.py there: 1,840 questions a second, seven about a clip.
-    found = gpu_rate(read_config("sft_tinymu_8gpu"), CHIPS[MEASURED_ON])
-    assert found == pytest.approx(1840, rel=0.1)
+    result = gpu_rate(read_config("sft_tinymu_8gpu"), CHIPS[MEASURED_ON])
+    assert result == pytest.approx(1840, rel=0.1)
 
 
 def test_a_card_is_as_fast_as_its_memory():
@@ -77,9 +77,9 @@ def test_blocks_are_parted_evenly(machine):
 
 
 def test_a_t4_has_no_bfloat16_and_room_for_a_row():
-    found = forecast_machine(MACHINES[0])
-    assert (found.compute_dtype, found.compiled) == ("float32", False)
-    assert found.memory < 0.5 * found.capacity == 8e9
+    result = forecast_machine(MACHINES[0])
+    assert (result.compute_dtype, result.compiled) == ("float32", False)
+    assert result.memory < 0.5 * result.capacity == 8e9
 
 
 def test_hours_are_those_of_all_questions_three_times():

@@ -42,7 +42,7 @@ def test_data_paths_may_differ_between_hosts():
 
 
 @pytest.mark.parametrize(
-    ("theirs", "wanted"),
+    ("reference", "expected"),
     [
         ({"jax": "0.9"}, "process 1 runs with jax 0.9, process 0 with 0.10; install the same "),
         ({"commit": "b with changes"}, "process 1 runs with commit b with changes, process 0 with"),
@@ -52,11 +52,11 @@ def test_data_paths_may_differ_between_hosts():
         ({"--lora.rank": 8}, "process 1 runs with --lora.rank 8, process 0 with null; start all "),
     ],
 )
-def test_which_differences_count(theirs, wanted):
+def test_which_differences_count(reference, expected):
     mine = {"commit": "a", "package files": "1", "jax": "0.10"}
-    found = find_differences([mine, mine | theirs])
-    assert found.startswith(wanted)
-    assert bool(found) == bool(wanted)
+    result = find_differences([mine, mine | reference])
+    assert result.startswith(expected)
+    assert bool(result) == bool(expected)
 
 
 @pytest.fixture
@@ -110,14 +110,14 @@ def test_another_config_or_commit_stops_the_start(differing, config_file, copy, 
         begin_here(ROOT, config_file, output, port, 0),
         begin_here(place, config_file, output, port, 1, *options),
     ]
-    wanted = {
+    expected = {
         "config": ["process 1 runs with --optim.learning-rate 0.0002, process 0 with 0.001"],
         # Whether the tests themselves lie in a clone.
         "commit": ["process 1 runs with commit", "process 1 runs with package files"],
     }[differing]
     for process in processes:
         (said,) = errors_of(ended(process, 2))
-        assert any(words in said for words in wanted), said
+        assert any(words in said for words in expected), said
     assert not output.exists()
 
 

@@ -83,15 +83,15 @@ def begin(config_file, output, *options, devices=1, limit=None, command="train")
 
 def losses(output):
     """Returns the loss of every step that was logged whole."""
-    path, found = Path(output) / "metrics.jsonl", {}
+    path, result = Path(output) / "metrics.jsonl", {}
     if path.exists():
         for line in path.read_text().splitlines():
             try:
                 fields = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            found[fields["step"]] = fields["loss"]
-    return found
+            result[fields["step"]] = fields["loss"]
+    return result
 
 
 def wait_for(process, output, step):
@@ -115,9 +115,9 @@ def uninterrupted(config_file, tmp_path_factory):
     """Losses of a run that nothing befell, on one device."""
     output = tmp_path_factory.mktemp("whole") / "run"
     ended(begin(config_file, output))
-    found = losses(output)
-    assert list(found) == list(range(1, STEPS + 1))
-    return found
+    result = losses(output)
+    assert list(result) == list(range(1, STEPS + 1))
+    return result
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
@@ -185,21 +185,21 @@ def test_pretraining_resumes_after_kills_including_the_teacher(config_file, tmp_
     # What the other runs learn from has the recordings too; one is too short for a crop.
     file.write_text(PRETRAINING.format(data=str(config_file.parent), steps=STEPS))
     ended(begin(file, tmp_path / "whole", command="pretrain"))
-    wanted, output = losses(tmp_path / "whole"), tmp_path / "run"
-    assert len(set(wanted.values())) == STEPS
+    expected, output = losses(tmp_path / "whole"), tmp_path / "run"
+    assert len(set(expected.values())) == STEPS
     process = begin(file, output, command="pretrain")
     wait_for(process, output, 17)
     process.send_signal(signal.SIGKILL)
     ended(process, -signal.SIGKILL)
     ended(begin(file, output, command="pretrain"))
-    assert losses(output) == wanted
-    ours, theirs = (
+    assert losses(output) == expected
+    actual, reference = (
         dict(flatten(read_checkpoint(folder / "model").params))
         for folder in (output, tmp_path / "whole")
     )
-    assert any(path.startswith("teacher/") for path in ours)
-    for path, leaf in theirs.items():
-        np.testing.assert_array_equal(ours[path], leaf, err_msg=path)
+    assert any(path.startswith("teacher/") for path in actual)
+    for path, leaf in reference.items():
+        np.testing.assert_array_equal(actual[path], leaf, err_msg=path)
 
 
 # --- several processes -------------------------------------------------------------------------
@@ -232,6 +232,6 @@ def test_two_processes_stop_together_and_one_resumes(config_file, tmp_path):
     stopped = stop_one(begin_two(config_file, output), output, stopped + 3, number=0)
     assert stopped < STEPS
     ended(begin(config_file, output, "--step.blocks=8", devices=8))
-    wanted, found = losses(alone), losses(output)
-    assert list(found) == list(wanted) == list(range(1, STEPS + 1))
-    np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=1e-6)
+    expected, result = losses(alone), losses(output)
+    assert list(result) == list(expected) == list(range(1, STEPS + 1))
+    np.testing.assert_allclose(list(result.values()), list(expected.values()), rtol=1e-6)

@@ -142,20 +142,20 @@ def log_softmax(scores):
     return scores - np.log(np.exp(scores).sum(-1, keepdims=True))
 
 
-def loss_by_hand(heard, names, head):
+def loss_by_hand(encoded, names, head):
     """Returns the loss of clips by the encoder's vectors of each, and by its name in the table."""
     values = {
         name: sorted({row[name] for row in TABLE}) for name in TABLE[0] if name != "file_name"
     }
     rows = {row["file_name"]: row for row in TABLE}
     total = 0.0
-    for vectors, name in zip(heard, names, strict=True):
+    for vectors, name in zip(encoded, names, strict=True):
         scores = vectors.astype(np.float64).mean(0) @ head["kernel"] + head["bias"]
         start, lost = 0, []
-        for category, own in values.items():
-            part = log_softmax(scores[start : start + len(own)])
-            lost.append(-part[own.index(rows[name][category])])
-            start += len(own)
+        for category, local in values.items():
+            part = log_softmax(scores[start : start + len(local)])
+            lost.append(-part[local.index(rows[name][category])])
+            start += len(local)
         total += np.mean(lost)
     return total
 
@@ -170,14 +170,14 @@ def test_loss_equals_numpy_loss_of_mean_vectors(whole, data):
     assert all(np.abs(leaf).max() > 0 for leaf in head.values())
     records = [dataset[number] for number in range(len(dataset))]
     waveforms = [record.features / np.float32(32768) for record in records]
-    heard = [
+    encoded = [
         np.asarray(x[0])
         for x in encode_clips(model.params["encoder"], waveforms, model.config.encoder)
     ]
     names = [Path(record.clip).name for record in records]
-    found = lines(whole.folder, "validation_loss")
-    wanted = loss_by_hand(heard, names, head) / len(records)
-    assert found == {2 * EPOCHS: pytest.approx(wanted, rel=1e-4)}
+    result = lines(whole.folder, "validation_loss")
+    expected = loss_by_hand(encoded, names, head) / len(records)
+    assert result == {2 * EPOCHS: pytest.approx(expected, rel=1e-4)}
 
 
 # --- the order ---------------------------------------------------------------------------------
@@ -200,25 +200,25 @@ def test_each_epoch_has_every_clip_once_with_its_labels(base, golden_checkpoint)
         record = dataset[int(numbers[place])]
         length = batch.lengths[place]
         np.testing.assert_array_equal(batch.features[place][:length], record.features)
-        own = [
+        local = [
             sorted(values)[i]
             for values, i in zip(labels.categories.values(), batch.labels[place], strict=True)
         ]
-        assert own == list(TABLE[int(Path(record.clip).stem)].values())[1:]
+        assert local == list(TABLE[int(Path(record.clip).stem)].values())[1:]
 
 
 def test_incomplete_steps_are_dropped_but_every_clip_comes(base, golden_checkpoint):
     config = with_data(base, packing=PackingConfig(max_clips=3), epochs=40)
     batches = labelling(config, golden_checkpoint)[0].batches
     assert len(batches) == 40 * 2
-    heard = Counter()
+    encoded = Counter()
     for epoch in range(40):
         numbers = [batches.numbers(step) for step in (2 * epoch, 2 * epoch + 1)]
-        own = np.concatenate(numbers).reshape(-1).tolist()
-        assert len(set(own)) == len(own) == 6
-        heard.update(own)
-    assert len(heard) == len(SECONDS)
-    assert min(heard.values()) > 20
+        local = np.concatenate(numbers).reshape(-1).tolist()
+        assert len(set(local)) == len(local) == 6
+        encoded.update(local)
+    assert len(encoded) == len(SECONDS)
+    assert min(encoded.values()) > 20
 
 
 def test_augmentation_changes_clips(base, golden_checkpoint):
@@ -246,9 +246,9 @@ def leaves_of(folder):
 
 
 def test_the_final_model_has_a_trained_encoder_and_no_head(whole, golden_checkpoint):
-    found, before = leaves_of(whole.model), dict(flatten(golden_checkpoint.params))
-    assert set(found) == set(before)
-    learnt = {path for path in found if not np.array_equal(found[path], before[path])}
+    result, before = leaves_of(whole.model), dict(flatten(golden_checkpoint.params))
+    assert set(result) == set(before)
+    learnt = {path for path in result if not np.array_equal(result[path], before[path])}
     assert learnt
     assert all(path.startswith("encoder/") for path in learnt)
     assert not learnt & {"encoder/pos_embed", "encoder/log_mel/window"}
@@ -265,9 +265,9 @@ def test_a_stopped_run_resumes_bit_identically(config, whole):
     assert train(cut).model is None
     on = train(config, resume=True)
     assert lines(on.folder) == lines(whole.folder)
-    found, wanted = leaves_of(on.model), leaves_of(whole.model)
-    for path, leaf in wanted.items():
-        np.testing.assert_array_equal(found[path], leaf)
+    result, expected = leaves_of(on.model), leaves_of(whole.model)
+    for path, leaf in expected.items():
+        np.testing.assert_array_equal(result[path], leaf)
 
 
 # --- what is refused ---------------------------------------------------------------------------

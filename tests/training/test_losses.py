@@ -48,8 +48,8 @@ def published_step(model, waveforms, questions, ignore_bang):
     """Returns loss and gradient, the mean over all answer tokens, of questions one by one."""
     model.zero_grad()
     total, count = 0.0, 0
-    for waveform, own in zip(waveforms, questions, strict=True):
-        for prompt, answer in own:
+    for waveform, local in zip(waveforms, questions, strict=True):
+        for prompt, answer in local:
             labels = [*answer, 0] if len(answer) < 129 else answer[:129]
             number = sum(label != 17 or not ignore_bang for label in labels)
             loss = model.loss(torch.from_numpy(waveform), prompt, answer, ignore_bang) * number
@@ -68,9 +68,9 @@ def packed(questions, rows, config):
     cut = [
         [
             PackedQuestion(prompt, [*answer, 0] if len(answer) < 129 else answer[:129])
-            for prompt, answer in own
+            for prompt, answer in local
         ]
-        for own in questions
+        for local in questions
     ]
     half = (len(cut[1]) + 1) // 2
     first = [PackedGroup(0, 0, 20, cut[0]), PackedGroup(rows - 1, 1, 63, cut[1][:half])]
@@ -92,16 +92,16 @@ def test_gradients_equal_those_of_the_padded_step(
     waveforms = [golden[f"{clip}/waveform"] for clip in CLIPS]
     texts = asked(questions)
     loss, gradients = published_step(published, waveforms, texts, ignore)
-    wanted = from_state_dict(
+    expected = from_state_dict(
         gradients, tinymu.rules(config), expected_shapes(config), "gradients", tinymu.TIES
     )
 
     encoder = golden_checkpoint.params["encoder"]
-    found = [x[0] for x in encode_clips(encoder, waveforms, config.encoder)]
-    vectors = np.zeros((2, 2, 63, found[0].shape[-1]), np.float32)
-    for clip, own in enumerate(found):
-        vectors[:, clip, : len(own)] = own
-    num_vectors = np.array([[len(own) for own in found]] * 2)
+    result = [x[0] for x in encode_clips(encoder, waveforms, config.encoder)]
+    vectors = np.zeros((2, 2, 63, result[0].shape[-1]), np.float32)
+    for clip, local in enumerate(result):
+        vectors[:, clip, : len(local)] = local
+    num_vectors = np.array([[len(local) for local in result]] * 2)
     assert num_vectors[0].tolist() == [20, 63]
     blocks = packed(texts, rows, config)
     trained = {part: golden_checkpoint.params[part] for part in ("projector", "decoder")}
@@ -117,7 +117,7 @@ def test_gradients_equal_those_of_the_padded_step(
     value, gradient = step(trained, vectors, num_vectors, blocks)
     np.testing.assert_allclose(value, loss, rtol=1e-5)
     for path, leaf in flatten(gradient):
-        target = dict(flatten(wanted))[path]
+        target = dict(flatten(expected))[path]
         largest = np.abs(target).max()
         assert largest > 0
         assert np.abs(leaf - target).max() / largest < 1e-5, path

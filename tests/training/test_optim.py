@@ -47,12 +47,12 @@ def random_tree(seed):
 
 def updates(config, gradients):
     """Returns what is added to the weights in each of the first steps."""
-    optimiser, params, found = make_optimizer(config, STEPS), random_tree(0), []
+    optimiser, params, result = make_optimizer(config, STEPS), random_tree(0), []
     state, update = optimiser.init(params), jax.jit(optimiser.update)
     for gradient in gradients:
         added, state = update(gradient, state, params)
-        found.append(dict(flatten(added)))
-    return found
+        result.append(dict(flatten(added)))
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def gradients():
 
 
 @pytest.fixture(scope="module")
-def found(gradients):
+def result(gradients):
     return updates(
         OptimConfig(learning_rate=1e-3, muon_params=MUON, muon_learning_rate=0.02), gradients
     )
@@ -83,44 +83,46 @@ def newton_schulz(matrix):
 
 def averaged(gradients, beta=0.95):
     """Returns the gradient's average after each step, one step ahead (Nesterov, as in NAdam)."""
-    average, found = 0.0, []
+    average, result = 0.0, []
     for number, gradient in enumerate(gradients, 1):
         average = beta * average + (1 - beta) * gradient.astype(np.float64)
         ahead = beta * average / (1 - beta ** (number + 1))
-        found.append(ahead + (1 - beta) * gradient / (1 - beta**number))
-    return found
+        result.append(ahead + (1 - beta) * gradient / (1 - beta**number))
+    return result
 
 
 @pytest.mark.parametrize("path", ["layers/wide", "layers/tall", "single/kernel"])
-def test_an_update_is_newton_schulz_of_each_layer(found, gradients, path):
-    own = [dict(flatten(gradient))[path] for gradient in gradients]
-    into, out = own[0].shape[-2:]
+def test_an_update_is_newton_schulz_of_each_layer(result, gradients, path):
+    local = [dict(flatten(gradient))[path] for gradient in gradients]
+    into, out = local[0].shape[-2:]
     rate = published_schedule(0.02, STEPS, OptimConfig().warmup_fraction)
-    for number, average in enumerate(averaged(own)):
+    for number, average in enumerate(averaged(local)):
         layers = average.reshape(-1, into, out)
-        wanted = np.stack([newton_schulz(layer) for layer in layers]).reshape(average.shape)
-        wanted = -float(rate(number)) * max(1, out / into) ** 0.5 * wanted
-        np.testing.assert_allclose(found[number][path], wanted, atol=1e-4 * np.abs(wanted).max())
+        expected = np.stack([newton_schulz(layer) for layer in layers]).reshape(average.shape)
+        expected = -float(rate(number)) * max(1, out / into) ** 0.5 * expected
+        np.testing.assert_allclose(
+            result[number][path], expected, atol=1e-4 * np.abs(expected).max()
+        )
 
 
-def test_an_update_is_about_orthogonal(found):
+def test_an_update_is_about_orthogonal(result):
     rate = published_schedule(0.02, STEPS, OptimConfig().warmup_fraction)
-    for number, added in enumerate(found):
+    for number, added in enumerate(result):
         for layer in np.asarray(added["layers/tall"]) / float(rate(number)):
             singular = np.linalg.svd(layer, compute_uv=False)
             assert 0.5 < singular.min() <= singular.max() < 1.5
 
 
-def test_other_params_follow_adam(found, gradients):
+def test_other_params_follow_adam(result, gradients):
     plain = updates(OptimConfig(learning_rate=1e-3), gradients)
-    for number, added in enumerate(found):
+    for number, added in enumerate(result):
         for path in ("layers/scale", "table/embedding"):
             np.testing.assert_array_equal(added[path], plain[number][path])
         for path in ("layers/wide", "layers/tall", "single/kernel"):
             assert np.abs(added[path] - plain[number][path]).max() > 1e-4
 
 
-def test_muon_with_clipping_decay_and_lr_multipliers(found, gradients):
+def test_muon_with_clipping_decay_and_lr_multipliers(result, gradients):
     rates = {"learning_rate": 1e-3, "muon_params": MUON, "muon_learning_rate": 0.02}
     parts = {
         "lr_multipliers": {"layers/.*": 0.5},
@@ -132,8 +134,8 @@ def test_muon_with_clipping_decay_and_lr_multipliers(found, gradients):
     rate = float(published_schedule(1e-3, STEPS, OptimConfig().warmup_fraction)(0))
     for path, factor, decay in (("layers/wide", 0.5, 0.0), ("single/kernel", 1.0, 0.1)):
         weight = dict(flatten(random_tree(0)))[path]
-        wanted = factor * np.asarray(found[0][path]) - rate * decay * weight
-        np.testing.assert_allclose(added[path], wanted, atol=1e-3 * np.abs(wanted).max())
+        expected = factor * np.asarray(result[0][path]) - rate * decay * weight
+        np.testing.assert_allclose(added[path], expected, atol=1e-3 * np.abs(expected).max())
 
 
 # --- what is refused ---------------------------------------------------------------------------
@@ -191,9 +193,9 @@ def test_muon_moments_are_sharded_as_their_params():
     weights = weight_shardings(trained, tinymu.param_axes(config), mesh)
     optimiser = make_optimizer(OptimConfig(muon_params=DECODER), 10)
     state = jax.eval_shape(lambda p: init_state(p, optimiser), trained)
-    found = tree_shardings(state, weights, mesh)
-    assert dict(flatten(found.params)) == weights
-    muon, adam = (part.inner_state for part in found.opt_state[:2])
+    result = tree_shardings(state, weights, mesh)
+    assert dict(flatten(result.params)) == weights
+    muon, adam = (part.inner_state for part in result.opt_state[:2])
     orthogonal = assert_averages_lie_with_their_weights(muon[0].mu, weights)
     divided = assert_averages_lie_with_their_weights(adam.mu, weights)
     assert assert_averages_lie_with_their_weights(adam.nu, weights) == divided
@@ -229,6 +231,6 @@ def test_a_checkpoint_restores_the_moments(gradients, tmp_path):
     restored = again.restore(1, abstract)
     again.close()
     assert jax.tree.structure(restored) == jax.tree.structure(state)
-    for found, wanted in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
-        assert found.sharding == wanted.sharding
-        np.testing.assert_array_equal(found, wanted)
+    for result, expected in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
+        assert result.sharding == expected.sharding
+        np.testing.assert_array_equal(result, expected)

@@ -107,7 +107,7 @@ def test_twenty_steps_equal_pytorch(config, published):
     train(config)
     content = read_torch_file(published)["model"]
     heads = sum("mcl_heads" in key and "weight" in key for key in content)
-    own = open_checkpoint(published).config
+    part = open_checkpoint(published).config
     made = ssl_oracle.SelfSupervised(
         {"embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 4},
         {"decoder_embed_dim": 24, "decoder_depth": 1, "decoder_num_heads": 4, "mlp_ratio": 4},
@@ -115,7 +115,7 @@ def test_twenty_steps_equal_pytorch(config, published):
         max(heads, 1),
         FRAMES,
     )
-    assert own.predictor.hypotheses == max(heads, 1)
+    assert part.predictor.hypotheses == max(heads, 1)
     made.load_published(as_tensors(content, torch))
     optimiser = ssl_oracle.make_optimizer(made)
     predictions, sorted_as = (
@@ -127,8 +127,8 @@ def test_twenty_steps_equal_pytorch(config, published):
         optimiser.param_groups[0]["lr"] = ssl_oracle.published_rate(step + 1, STEPS + 1, WARMUP)
         if step >= WARMUP:
             optimiser.param_groups[0]["lr"] = ssl_oracle.published_rate(step, STEPS, WARMUP)
-        given = torch.from_numpy(image), torch.from_numpy(order.astype(np.int64))
-        prediction, classes = ssl_oracle.train_step(made, optimiser, *given, step, STEPS)
+        inputs = torch.from_numpy(image), torch.from_numpy(order.astype(np.int64))
+        prediction, classes = ssl_oracle.train_step(made, optimiser, *inputs, step, STEPS)
         assert predictions[step] == pytest.approx(prediction, abs=1e-4)
         assert sorted_as[step] == pytest.approx(classes, abs=1e-3)
     # What teaches has followed alike.
@@ -174,10 +174,10 @@ def test_resumed_runs_are_bit_identical_including_the_teacher(config, tmp_path):
     train(parted, resume=True)
     assert logged(parted) == logged(config)
     whole, again = (read_checkpoint(Path(c.output) / "model") for c in (config, parted))
-    wanted = dict(flatten(whole.params))
-    assert {"teacher/class_head/fc1/bias", "centre"} <= set(wanted)
+    expected = dict(flatten(whole.params))
+    assert {"teacher/class_head/fc1/bias", "centre"} <= set(expected)
     for path, leaf in flatten(again.params):
-        np.testing.assert_array_equal(leaf, wanted[path], err_msg=path)
+        np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
 
 
 @pytest.mark.parametrize("published", ["mcl"], indirect=True)
@@ -187,10 +187,10 @@ def test_the_final_model_round_trips_through_pytorch(config, tmp_path):
     ToTorch(str(run), tmp_path / "out" / "ours.pt").run()
     FromTorch(tmp_path / "out" / "ours.pt", tmp_path / "back").run()
     mine, back = read_checkpoint(run / "model"), read_checkpoint(tmp_path / "back")
-    wanted = dict(flatten(mine.params))
-    assert set(wanted) == {path for path, _ in flatten(back.params)}
+    expected = dict(flatten(mine.params))
+    assert set(expected) == {path for path, _ in flatten(back.params)}
     for path, leaf in flatten(back.params):
-        np.testing.assert_array_equal(leaf, wanted[path], err_msg=path)
+        np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
     assert back.config == SelfSupervisedConfig(
         back.config.encoder, back.config.predictor, back.config.class_head
     )
@@ -203,7 +203,7 @@ def test_the_final_model_round_trips_through_pytorch(config, tmp_path):
     encoder = open_checkpoint(tmp_path / "out" / "enconly.pt")
     assert isinstance(encoder.config, MatpacConfig)
     for path, leaf in flatten(encoder.params):
-        np.testing.assert_array_equal(leaf, wanted[f"encoder/{path}"], err_msg=path)
+        np.testing.assert_array_equal(leaf, expected[f"encoder/{path}"], err_msg=path)
     message = refusal(ToTorch(str(run), tmp_path / "out" / "x.safetensors").run)
     assert "name a .pt, or write the encoder alone (--encoder)" in message
 
@@ -213,7 +213,7 @@ def test_the_final_encoder_embeds_and_starts_a_fine_tuning(config, tmp_path):
     train(dataclasses.replace(config, steps=2))
     listener = tinymu_jax.load(config.output)
     assert listener.embed(noise(32_000)).shape == (13, 160)
-    own = read_checkpoint(Path(config.output) / "model").params["encoder"]
+    part = read_checkpoint(Path(config.output) / "model").params["encoder"]
     sizes = TinyMUConfig(
         encoder=MatpacConfig(num_frames=320), projector=ProjectorConfig(hidden_width=8)
     )
@@ -233,7 +233,7 @@ def test_the_final_encoder_embeds_and_starts_a_fine_tuning(config, tmp_path):
         opened.params["encoder"]["pos_embed"], sincos_positions(5, 20, 32), atol=1e-6
     )
     np.testing.assert_array_equal(
-        opened.params["encoder"]["patch_embed"]["kernel"], own["patch_embed"]["kernel"]
+        opened.params["encoder"]["patch_embed"]["kernel"], part["patch_embed"]["kernel"]
     )
 
 
@@ -245,10 +245,10 @@ def test_student_and_teacher_start_from_an_encoder(config, golden_dir):
     )
     start = PretrainInitConfig(encoder=str(golden_dir / "tinymu_tiny.pt"))
     begun = open_init(dataclasses.replace(config, init=start, model=sizes))
-    wanted = open_checkpoint(golden_dir / "tinymu_tiny.pt").params["encoder"]["transformer"]
+    expected = open_checkpoint(golden_dir / "tinymu_tiny.pt").params["encoder"]["transformer"]
     for tree in (begun.params["encoder"], begun.params["teacher"]["encoder"]):
         for (path, leaf), (_, other) in zip(
-            flatten(tree["transformer"]), flatten(wanted), strict=True
+            flatten(tree["transformer"]), flatten(expected), strict=True
         ):
             np.testing.assert_array_equal(leaf, other, err_msg=path)
     assert begun.config.encoder.num_frames == FRAMES
@@ -306,10 +306,10 @@ def test_pretraining_on_a_prepared_data_set(config, recordings, tmp_path):
 
 @pytest.mark.parametrize("published", ["single"], indirect=True)
 def test_sizes_equal_to_the_checkpoints_are_accepted(config, published):
-    own = open_checkpoint(published).config
-    model = dataclasses.replace(SelfSupervisedConfig(), predictor=own.predictor)
+    part = open_checkpoint(published).config
+    model = dataclasses.replace(SelfSupervisedConfig(), predictor=part.predictor)
     begun = open_init(dataclasses.replace(config, model=model))
-    assert begun.config.predictor == own.predictor
+    assert begun.config.predictor == part.predictor
 
 
 @pytest.mark.parametrize("published", ["single"], indirect=True)
@@ -317,20 +317,20 @@ def test_pretraining_exports_its_last_step_despite_validation(config, recordings
     """Losses against a teacher that changes cannot be compared."""
     short = with_part(dataclasses.replace(config, steps=4), "data", validation=str(recordings))
     train(with_part(short, "loop", validate_every=1, save_every=1, max_to_keep=4))
-    found = lines(Path(config.output), "validation_loss")
-    assert list(found) == [1, 2, 3, 4]
-    kept = Checkpoints(Path(config.output) / "checkpoints", read_only=True)
-    last = kept.restore_params(4)["encoder"]["patch_embed"]["kernel"]
+    result = lines(Path(config.output), "validation_loss")
+    assert list(result) == [1, 2, 3, 4]
+    remaining = Checkpoints(Path(config.output) / "checkpoints", read_only=True)
+    last = remaining.restore_params(4)["encoder"]["patch_embed"]["kernel"]
     made = read_checkpoint(Path(config.output) / "model").params["encoder"]["patch_embed"]["kernel"]
     np.testing.assert_array_equal(made, last)
-    assert not np.array_equal(kept.restore_params(1)["encoder"]["patch_embed"]["kernel"], last)
+    assert not np.array_equal(remaining.restore_params(1)["encoder"]["patch_embed"]["kernel"], last)
 
 
 def test_half_precision_keeps_the_centre_in_float32(published):
-    found = to_float16(open_checkpoint(published)).params
-    assert found["centre"].dtype == np.float32
-    assert found["predictor"]["pos_embed"].dtype == np.float32
-    assert found["teacher"]["class_head"]["fc1"]["bias"].dtype == np.float16
+    result = to_float16(open_checkpoint(published)).params
+    assert result["centre"].dtype == np.float32
+    assert result["predictor"]["pos_embed"].dtype == np.float32
+    assert result["teacher"]["class_head"]["fc1"]["bias"].dtype == np.float16
 
 
 def test_a_checkpoint_folder_round_trips_student_and_teacher(published, tmp_path):

@@ -202,9 +202,9 @@ def test_best_and_latest_checkpoints_are_kept(tmp_path):
 def test_the_best_model_is_final_and_others_can_be_exported(config, data):
     config = changed(config, data__validation=str(data), loop__validate_every=5)
     trained = train(config)
-    found = lines(trained.folder, "validation_loss")
-    assert list(found) == [5, 10, 12]
-    best = min(found, key=found.get)
+    actual = lines(trained.folder, "validation_loss")
+    assert list(actual) == [5, 10, 12]
+    best = min(actual, key=actual.get)
     folder = trained.folder.parent
     assert export(trained.folder, folder / "best") == best
     assert_same_model(folder / "best", trained.model)
@@ -226,8 +226,8 @@ def test_validation_is_the_loss_of_all_questions(config, data):
     trained = train(config)
     losses, tokens = lines(trained.folder), lines(trained.folder, "tokens")
     mean = sum(losses[step] * tokens[step] for step in losses) / sum(tokens.values())
-    (found,) = set(lines(trained.folder, "validation_loss").values())
-    assert found == pytest.approx(mean, rel=1e-6)
+    (actual,) = set(lines(trained.folder, "validation_loss").values())
+    assert actual == pytest.approx(mean, rel=1e-6)
 
 
 def test_one_batch_can_be_overfitted(config, golden_dir):

@@ -135,5 +135,5 @@ def test_an_unknown_config_name_lists_the_shipped_ones():
 
 
 def test_the_resume_command_omits_stop_after():
-    given = ["train", "--resume", "--loop.stop-after", "5", "--steps", "9", "--loop.stop-after=5"]
-    assert _without(given, "--resume", "--loop.stop-after") == ["train", "--steps", "9"]
+    inputs = ["train", "--resume", "--loop.stop-after", "5", "--steps", "9", "--loop.stop-after=5"]
+    assert _without(inputs, "--resume", "--loop.stop-after") == ["train", "--steps", "9"]

@@ -57,14 +57,14 @@ def datasets(lists, tmp_path_factory, golden_checkpoint):
     return made
 
 
-def assert_same(found, wanted):
-    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+def assert_same(result, expected):
+    jax.tree.map(np.testing.assert_array_equal, result, expected)
 
 
-def make_batches(dataset, config, epochs=2, blocks=1, own=None, packing=PACKING):
+def make_batches(dataset, config, epochs=2, blocks=1, part=None, packing=PACKING):
     groups = make_groups(dataset.lengths(config), packing, config)
     plan = make_plan(groups, packing, 0, epochs)
-    return PackedBatches(dataset, plan, packing, config, blocks, own)
+    return PackedBatches(dataset, plan, packing, config, blocks, part)
 
 
 # --- the loader --------------------------------------------------------------------------------
@@ -77,20 +77,20 @@ def test_each_epoch_has_every_answer_once(datasets, golden_checkpoint):
     for step in range(len(batches)):
         block = batches[step].blocks
         seen += block.labels[block.label_mask].tolist()
-    wanted = [
+    expected = [
         label
         for number in range(len(dataset))
         for question in dataset[number].questions
         for label in as_packed_question(question, config).labels
     ]
-    assert sorted(seen) == sorted(wanted * 2)
+    assert sorted(seen) == sorted(expected * 2)
 
 
 @pytest.mark.parametrize("parts", [[[0], [1], [2], [3]], [[0, 1], [2, 3]], [[0, 1, 2], [3]]])
 def test_processes_together_read_the_batches_of_one(datasets, golden_checkpoint, parts):
     config, dataset = golden_checkpoint.config, datasets["log_mel"]
     whole = make_batches(dataset, config, blocks=4)
-    shares = [make_batches(dataset, config, blocks=4, own=own) for own in parts]
+    shares = [make_batches(dataset, config, blocks=4, part=part) for part in parts]
     for step in range(len(whole)):
         joined = jax.tree.map(lambda *x: np.concatenate(x), *(share[step] for share in shares))
         assert_same(joined, whole[step])
@@ -131,9 +131,9 @@ def test_training_encodes_clips_as_inference_does(
         if record < 0:
             assert count[clip] == 0
             continue
-        wanted = assistant.embed(lists / f"{record}.wav")
-        assert count[clip] == len(wanted)
-        np.testing.assert_allclose(vectors[clip, : len(wanted)], wanted, rtol=0, atol=tolerance)
+        expected = assistant.embed(lists / f"{record}.wav")
+        assert count[clip] == len(expected)
+        np.testing.assert_allclose(vectors[clip, : len(expected)], expected, rtol=0, atol=tolerance)
 
 
 def test_a_clip_of_several_chunks_is_encoded_in_rows(golden_checkpoint):
@@ -147,10 +147,10 @@ def test_a_clip_of_several_chunks_is_encoded_in_rows(golden_checkpoint):
         features[row, : len(clip)] = clip * 32768
     lengths = np.array([len(clip) for clip in clips])
     vectors, count = hear(encoder, features, lengths, "waveform", config)
-    for row, wanted in enumerate(encode_clips(encoder, clips, config)):
-        assert count[row] == wanted.shape[1]
-        own = vectors[row, : wanted.shape[1]]
-        np.testing.assert_allclose(own, wanted[0], rtol=0, atol=1e-4)
+    for row, expected in enumerate(encode_clips(encoder, clips, config)):
+        assert count[row] == expected.shape[1]
+        part = vectors[row, : expected.shape[1]]
+        np.testing.assert_allclose(part, expected[0], rtol=0, atol=1e-4)
 
 
 # --- the step ----------------------------------------------------------------------------------
@@ -210,8 +210,8 @@ def test_losses_equal_torch_adam_on_the_padded_model(golden_dir, datasets, golde
     for number in range(steps):
         state, metrics = step(state, frozen, batches[number])
         losses.append(float(metrics.loss))
-    wanted = torch_losses(golden_dir, dataset, batches, config, steps, optim)
-    np.testing.assert_allclose(losses, wanted, rtol=0, atol=1e-4)
+    expected = torch_losses(golden_dir, dataset, batches, config, steps, optim)
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-4)
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
     assert int(state.step) == steps
 
@@ -250,12 +250,12 @@ def test_remat_changes_memory_but_no_number(datasets, golden_checkpoint, remat):
         lowered = step.lower(init_state(trained, sgd), frozen, batch).compile()
         results.append(step(init_state(trained, sgd), frozen, batch))
         results.append(lowered.memory_analysis().temp_size_in_bytes)
-    (kept, _), memory, (again, _), less = results
+    (remaining, _), memory, (again, _), less = results
     assert less < 0.9 * memory
-    before, wanted = dict(flatten(trained)), dict(flatten(kept.params))
+    before, expected = dict(flatten(trained)), dict(flatten(remaining.params))
     for path, leaf in flatten(again.params):
-        largest = np.abs(wanted[path] - before[path]).max()
-        assert np.abs(leaf - wanted[path]).max() < 1e-5 * largest, path
+        largest = np.abs(expected[path] - before[path]).max()
+        assert np.abs(leaf - expected[path]).max() < 1e-5 * largest, path
 
 
 def test_a_step_without_questions_changes_nothing(datasets, golden_checkpoint):
@@ -327,8 +327,8 @@ def test_gradients_are_clipped():
     params = {"a": np.zeros(4, np.float32)}
     config = OptimConfig(max_grad_norm=1.0, eps=1.0)
     # With so large an eps Adam's first step is the gradient over (its size + 1).
-    found = update(config, params, {"a": np.full(4, 50.0, np.float32)})
-    assert float(found["a"][0]) == pytest.approx(-0.5 / 1.5, abs=1e-4)
+    result = update(config, params, {"a": np.full(4, 50.0, np.float32)})
+    assert float(result["a"][0]) == pytest.approx(-0.5 / 1.5, abs=1e-4)
 
 
 @pytest.mark.parametrize(
