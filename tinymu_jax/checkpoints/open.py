@@ -41,6 +41,8 @@ def tokenizer_loader(
         checkpoint: the model's checkpoint.
         tokenizer: name or path for `read_tokenizer`, or None to use the checkpoint's tokenizer.
         name: the checkpoint's name, for messages.
+
+    The returned function raises `InputError` if there is no tokenizer and none can be downloaded.
     """
     pad = checkpoint.config.pad_token
 

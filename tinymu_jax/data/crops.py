@@ -70,7 +70,11 @@ def open_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
 
 
 def stored_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
-    """Opens the recordings of a prepared data set of log-mels; see `open_corpus`."""
+    """Opens the recordings of a prepared data set of log-mels; see `open_corpus`.
+
+    Raises:
+        InputError: the data set stores other features.
+    """
     dataset = Dataset(folder)
     if dataset.features.kind != "log_mel":
         raise InputError(

@@ -180,7 +180,8 @@ class Assistant:
     ) -> list[OptionScore]:
         """Returns each option's log-likelihood as the answer, and its probabilities.
 
-        `prior` also computes the log-likelihoods without audio; see `score` for other arguments.
+        `prior` also computes the log-likelihoods without audio; see `score` for other arguments
+        and for the errors.
         """
         if isinstance(options, str) or len(options) < 2 or len(set(options)) < len(options):
             raise InputError(f"options {options!r}: give at least two, all different")
@@ -292,16 +293,16 @@ class Assistant:
     ) -> list[OptionScore]:
         """Scores options as answers to a prompt with audio and, if `prior`, without audio too."""
 
-        def log_likelihoods(source: Audio | None) -> tuple[float, ...]:
-            request = Request(source, prompt, "", tuple(options), score_only=True)
-            responses = self.engine.ask([request], truncate_prompt=truncate_prompt)
-            return _raise_first(responses)[0].log_likelihoods
-
-        with_audio, without_audio = log_likelihoods(audio), log_likelihoods(None) if prior else None
+        requests = [
+            Request(source, prompt, "", tuple(options), score_only=True)
+            for source in ((audio, None) if prior else (audio,))
+        ]
+        responses = _raise_first(self.engine.ask(requests, truncate_prompt=truncate_prompt))
+        with_audio, *without_audio = (response.log_likelihoods for response in responses)
         lengths = [
             len(self.engine.prompts.encode_text(option, "an option")) + 1 for option in options
         ]
-        return to_option_scores(names, lengths, with_audio, without_audio)
+        return to_option_scores(names, lengths, with_audio, *without_audio)
 
     def _teacher_forced(
         self, audio: Audio, prompt: Sequence[int], target: Sequence[int]

@@ -70,7 +70,11 @@ class Embedder:
     def tag_all(
         self, clips: Sequence[Float32[np.ndarray, "_"]], top: int | None = 5
     ) -> list[list[tuple[str, float]]]:
-        """Returns the most probable classes of each of several clips (16 kHz), like `tag`."""
+        """Returns the most probable classes of each of several clips (16 kHz), like `tag`.
+
+        Raises:
+            InputError: the encoder has no head.
+        """
         if self.config.head is None:
             raise InputError(
                 "this encoder has no head to tag with; load one with its head, or give probe="

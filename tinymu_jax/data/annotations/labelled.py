@@ -140,6 +140,9 @@ def read_label_rows(
     """Reads a csv; returns its label column's name, and the file, labels and split of each row.
 
     A missing split is "". See `read_labelled_table` for the columns.
+
+    Raises:
+        InputError: the csv cannot be read, has no file or label column, or a row lacks a value.
     """
     rows = list(read_rows(Path(path), (), "name a csv of file, label, split"))
     columns = rows[0].fields if rows else {}

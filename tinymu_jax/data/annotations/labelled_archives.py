@@ -36,6 +36,9 @@ def gtzan(folder: Path) -> LabelledSet:
 
     `train_filtered.txt`, `valid_filtered.txt` and `test_filtered.txt` list the recordings of the
     fault-filtered splits (Kereliuk et al.).
+
+    Raises:
+        InputError: one of these lists is missing.
     """
     clips = []
     root = next((p for p in (folder / "genres_original", folder / "genres") if exists(p)), folder)

@@ -78,6 +78,9 @@ def read_user_folder(path: Path) -> Source:
 
     The source is named after the folder. A file without metadata gives a clip without labels; a
     file without audio is listed in `unusable`.
+
+    Raises:
+        InputError: `path` is not a folder, or has no audio files.
     """
     if not path.is_dir():
         raise InputError(f"{path}: is not a folder; name one with recordings")

@@ -87,7 +87,11 @@ class FinetuneTask(TrainTask):
         return tinymu.param_axes(self.model)
 
     def make_batches(self, folder: str, epochs: int, validation: bool) -> PackedBatches:
-        """Packs all epochs of a data set into blocks; returns this process's batches of blocks."""
+        """Packs all epochs of a data set into blocks; returns this process's batches of blocks.
+
+        Raises:
+            InputError: validation clips are longer than training crops, or a question is too long.
+        """
         step, data = self.config.step, self.config.data
         dataset = Dataset(folder)
         augment = NO_AUGMENT if validation else data.augment

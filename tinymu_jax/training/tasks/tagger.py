@@ -87,7 +87,11 @@ class LinearHeadTask(TrainTask):
         return batch
 
     def make_batches(self, folder: str, epochs: int, validation: bool) -> LabelBatches:
-        """Returns this process's batches of a data set's clips and their labels."""
+        """Returns this process's batches of a data set's clips and their labels.
+
+        Raises:
+            InputError: the data set stores neither log-mels nor waveforms.
+        """
         data, dataset = self.config.data, Dataset(folder)
         if dataset.features.kind not in ("log_mel", "waveform"):
             raise InputError(
