@@ -1,8 +1,8 @@
 """Rules that decide which option an answer chooses: MuChoMusic's official rule and two others.
 
 The official rule takes any capital A to D for an option's letter, even the "A" of "Acoustic
-guitar". By this rule, a model that always answers with the right option's text gets only 81.3 % of
-MuChoMusic's 1,187 questions right. The other two rules do not have this flaw.
+guitar". A model that always answers with the text of the right option therefore gets only 81.3 % of
+MuChoMusic's 1,187 questions right.
 """
 
 import re
@@ -13,9 +13,9 @@ from tinymu_jax.data.question_formats import LETTERS
 
 OFFICIAL, STRICT, LIKELIHOOD = "official rule", "strict letter rule", "likelihood"
 RULES = (OFFICIAL, STRICT, LIKELIHOOD)
-"""The names of all rules, in the order of the fields of `Reading`."""
+"""Names of all rules, in the order of the fields of `Reading`."""
 ANNOUNCEMENT = "The correct answer is:"
-"""Words that end a prompt. If an answer repeats them, only the text behind them is read."""
+"""Last words of a prompt. If an answer repeats them, only the text after them is read."""
 YES_OR_NO = ("yes", "no")
 _BRACKETED = re.compile(rf"\(([{LETTERS}])\)")
 _LEADING = re.compile(rf"([{LETTERS}])(?:[).](?!\S)|$)")
@@ -23,7 +23,7 @@ _FIRST_WORD = re.compile(r"\w[\w'-]*")
 
 
 class Reading(NamedTuple):
-    """The index of the option that each rule reads in an answer; None if the rule reads none."""
+    """Index of the option that an answer chooses, by each rule; None if it chooses none."""
 
     official: int | None
     strict: int | None
@@ -31,12 +31,10 @@ class Reading(NamedTuple):
 
 
 def read_answer(options: Sequence[str], answer: str, log_likelihoods: Sequence[float]) -> Reading:
-    """Reads the chosen option from an answer, by each rule.
+    """Return the index of the option that an answer chooses, by each rule in `RULES`.
 
-    Args:
-        options: the texts of the question's options, in the order shown.
-        answer: the generated text.
-        log_likelihoods: the log-likelihood of each option; () if the options were not scored.
+    `options` are the option texts in the order shown. `log_likelihoods` has one value per option;
+    () if the options were not scored.
     """
     return Reading(
         read_officially(options, answer),
@@ -46,11 +44,11 @@ def read_answer(options: Sequence[str], answer: str, log_likelihoods: Sequence[f
 
 
 def read_officially(options: Sequence[str], answer: str) -> int | None:
-    """Returns the index of the option that MuChoMusic's official rule reads in an answer.
+    """Return the index of the option that an answer chooses, by MuChoMusic's official rule.
 
-    If exactly one of the options' capital letters occurs anywhere in the answer, even inside a
-    word, the rule reads this option. Otherwise it reads the first option whose text occurs in the
-    answer, ignoring case. It reads None if the answer contains no option's text.
+    The rule looks for the capital letters of the options, even inside words. If exactly one letter
+    occurs, the answer chooses the option with this letter. Otherwise, the answer chooses the first
+    option whose text it contains, ignoring case. Return None if it contains no option's text.
     """
     text = _after_announcement(answer)
     letters = [number for number in range(len(options)) if LETTERS[number] in text]
@@ -62,11 +60,11 @@ def read_officially(options: Sequence[str], answer: str) -> int | None:
 
 
 def read_letter(options: Sequence[str], answer: str) -> int | None:
-    """Returns the index of the option whose letter an answer gives, by the strict letter rule.
+    """Return the index of the option whose letter an answer gives, by the strict letter rule.
 
-    A letter counts as "(B)" anywhere, or as "B", "B)" or "B." at the beginning. Returns None if no
-    letter or two different letters count, if no option has the letter, or if the answer is the
-    whole text of an option, such as "A. Vivaldi".
+    A letter must be written as "(B)" anywhere, as "B)" or "B." at the beginning, or as "B" alone.
+    Return None if there is no such letter, if there are several, or if the answer is the whole text
+    of an option, such as "A. Vivaldi".
     """
     text = _after_announcement(answer)
     if len(text) > 1 and text.casefold() in (option.strip().casefold() for option in options):
@@ -80,14 +78,14 @@ def read_letter(options: Sequence[str], answer: str) -> int | None:
 
 
 def read_yes_no(answer: str) -> str | None:
-    """Returns "yes" or "no" if it is the first word of the answer, ignoring case; else None."""
+    """Return "yes" or "no" if it is the first word of an answer, ignoring case; else None."""
     first = _FIRST_WORD.search(answer)
     word = first[0].lower() if first else None
     return word if word in YES_OR_NO else None
 
 
 def most_probable(log_likelihoods: Sequence[float]) -> int:
-    """Returns the index of the option with the highest log-likelihood; the first one of a tie."""
+    """Return the index of the highest log-likelihood; in a tie, the first."""
     return max(range(len(log_likelihoods)), key=log_likelihoods.__getitem__)
 
 

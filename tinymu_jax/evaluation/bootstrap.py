@@ -1,4 +1,4 @@
-"""Computes 95 % confidence intervals of mean scores with the percentile bootstrap.
+"""Confidence intervals (95 %) of mean scores, by the percentile bootstrap.
 
 Answers about one recording are correlated, so recordings are resampled with all their questions.
 """
@@ -14,7 +14,7 @@ from tinymu_jax.evaluation.results import Metric
 RESAMPLES = 10_000
 LEVEL = 0.95
 _BLOCK_SIZE = 4_000_000
-"""Maximum number of random numbers drawn at once, to limit the use of memory."""
+"""Maximum number of random numbers drawn at once, to limit memory use."""
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -24,13 +24,10 @@ def mean_metrics(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[Name, Metric]:
-    """Returns the mean score of each row with its 95 % confidence interval, by the row's name.
+    """Return the mean of each row of scores with its 95 % confidence interval, by row name.
 
-    Args:
-        scores: the rows by name, each with a score per question; NaN if a question does not count.
-        groups: the group of each question, such as its recording; groups are resampled.
-        seed: the seed of the resamples, which all rows share.
-        resamples: the number of resamples.
+    A row has one score per question; NaN if the question does not count. `groups` has one key per
+    question, usually its recording. Each resample draws whole groups, the same ones for all rows.
     """
     if not scores:
         return {}
@@ -54,14 +51,14 @@ def bootstrap(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> tuple[Float[np.ndarray, "columns"], Float[np.ndarray, "columns"]]:
-    """Returns the lower and the upper end of the 95 % confidence interval of each column's mean.
+    """Return the lower and upper ends of the 95 % confidence interval of each column's mean.
 
     The ends are NaN for a column whose scores are all in one group. A resample in which a column
     has only NaN is ignored for that column.
 
     Args:
-        scores: the score of each question in each column; NaN if the question does not count.
-        groups: the group of each question, such as its recording; groups are resampled.
+        scores: a row for each of Q questions; NaN if a question does not count in a column.
+        groups: a key for each question, usually its recording; whole groups are resampled.
         seed: the seed of the resamples, which all columns share.
         resamples: the number of resamples.
     """
@@ -82,10 +79,7 @@ def bootstrap(
 def _resampled_means(
     totals: Float[np.ndarray, "groups 2 columns"], seed: int, resamples: int
 ) -> Float[np.ndarray, "resamples columns"]:
-    """Returns the mean score of each column in each resample of the groups.
-
-    `totals` has the sum and the number of the scores of each group in each column.
-    """
+    """Return mean scores per resample and column; `totals` has each group's score sum and count."""
     rng, size = np.random.default_rng(seed), len(totals)
     block = max(1, _BLOCK_SIZE // size)
     flat, means = totals.reshape(size, -1), []
@@ -99,5 +93,5 @@ def _resampled_means(
 
 
 def interval_note(seed: int) -> str:
-    """Describes how the confidence intervals were computed, as text for a report's settings."""
+    """Return how the confidence intervals are computed, as a text for the report."""
     return f"95 %, {RESAMPLES:,} resamples of recordings, seed {seed}"

@@ -10,7 +10,7 @@ BINS = 15
 
 
 def softmax(log_likelihoods: Float[np.ndarray, "R C"]) -> Float[np.ndarray, "R C"]:
-    """Converts R rows of C log-likelihoods to probabilities that sum to 1 in each row."""
+    """Convert R rows of C log-likelihoods to probabilities that sum to 1 in each row."""
     weights = np.exp(log_likelihoods - log_likelihoods.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
 
@@ -18,14 +18,10 @@ def softmax(log_likelihoods: Float[np.ndarray, "R C"]) -> Float[np.ndarray, "R C
 def calibration(
     title: str, confidence: Float[np.ndarray, "R"], right: Bool[np.ndarray, "R"], bins: int = BINS
 ) -> Reliability:
-    """Returns the accuracy in each bin of confidence, and the expected calibration error.
+    """Return the accuracy in each bin of confidence, and the expected calibration error.
 
-    Args:
-        title: the title of the reliability diagram.
-        confidence: the probability of each answer, 0 to 1.
-        right: whether each answer is right.
-        bins: the number of bins of equal width, each open below and closed above; empty bins are
-            left out.
+    `confidence` is the probability of each of R answers, 0 to 1. The bins have equal width; a value
+    on the edge of two bins is in the lower bin. Empty bins are omitted.
 
     Raises:
         InputError: `bins` is less than 1.

@@ -1,4 +1,4 @@
-"""Captioning: captions each recording once, and scores the captions against reference captions."""
+"""Captioning: caption each recording, and score the captions against reference captions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,18 +41,18 @@ SPLITS = {
     "balanced": TEST_SETS["is_balanced_subset"],
     "all": None,
 }
-"""For each split of MusicCaps, the test set to which its rows belong; None for all rows."""
+"""Name of the test set for each split of MusicCaps; None for all rows."""
 PUBLISHED = {METEOR: 0.169, BERT_SCORE: 0.873}
 PUBLISHED_NOTE = "TinyMU (arXiv 2604.15849) on MusicCaps"
 HEADLINE = (BLEU[-1], ROUGE_L, METEOR, BERT_SCORE)
 WORDS = "words"
-"""Name of the column with the mean number of words."""
+"""Column with the mean number of words."""
 CENTRAL_SAMPLE = 200
-"""Maximum number of captions among which the most central caption is searched."""
+"""Maximum number of captions that are compared to find the most central caption."""
 
 
 class CaptionedClip(NamedTuple):
-    """A recording, with its reference captions."""
+    """A recording with its reference captions."""
 
     audio: Path
     references: tuple[str, ...]
@@ -64,7 +64,7 @@ class CaptionSet(NamedTuple):
     name: str
     clips: Sequence[CaptionedClip]
     music_caps: bool = False
-    """Whether the recordings are from MusicCaps, for which there are published figures."""
+    """Whether the recordings are from MusicCaps, for which there are published results."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,14 @@ class CaptionConfig:
 
 
 def read_musiccaps_captions(path: str | Path, audio: str | Path, split: str = "eval") -> CaptionSet:
-    """Reads recordings and reference captions from MusicCaps' csv.
+    """Read recordings and reference captions from MusicCaps' csv.
 
     Args:
         path: the path of musiccaps-public.csv.
         audio: the folder of the recordings, named by their YouTube ids; see
             `tinymu_jax.data.annotations.audio_index.index_audio`.
-        split: "eval" (AudioSet's evaluation clips), "balanced" (a subset of these) or "all".
+        split: "eval" (AudioSet's evaluation clips), "balanced" (MusicCaps' balanced subset) or
+            "all".
 
     Raises:
         InputError: the split is unknown or empty, or the csv or the folder cannot be read.
@@ -104,11 +105,9 @@ def read_musiccaps_captions(path: str | Path, audio: str | Path, split: str = "e
 
 
 def read_list_captions(path: str | Path, audio: str | Path) -> CaptionSet:
-    """Reads recordings and their reference captions from a question list in MusicSkills' format.
+    """Read recordings and reference captions from a question list in MusicSkills' format.
 
-    Args:
-        path: the path of the list.
-        audio: the folder of the list's recordings.
+    `path` is the list, and `audio` the folder of its recordings.
 
     Raises:
         InputError: the list cannot be read or has no captions, or the folder does not exist.
@@ -133,7 +132,7 @@ def read_list_captions(path: str | Path, audio: str | Path) -> CaptionSet:
 def evaluate_captions(
     model: EvalModel, captions: CaptionSet, config: CaptionConfig | None = None
 ) -> EvalResult:
-    """Captions all recordings, and scores captions and baselines against the reference captions.
+    """Caption all recordings, and score captions and baselines against the reference captions.
 
     Raises:
         InputError: no recording could be captioned.
@@ -171,10 +170,10 @@ def evaluate_captions(
 
 
 def caption_baselines(clips: Sequence[CaptionedClip], seed: int = 0) -> dict[str, list[str]]:
-    """Returns all recordings' captions from two baselines that ignore the audio, by baseline name.
+    """Return a caption for each recording from two baselines without audio, by baseline name.
 
-    One baseline takes the first caption of the next recording. The other takes the most central
-    caption (see `central_captions`), and for the recording of this caption the second most central
+    One baseline gives the first caption of the next recording. The other gives the most central
+    caption (see `central_captions`). The recording of this caption gets the second most central
     caption. A single recording has no baselines.
     """
     if len(clips) < 2:
@@ -188,11 +187,11 @@ def caption_baselines(clips: Sequence[CaptionedClip], seed: int = 0) -> dict[str
 
 
 def central_captions(clips: Sequence[CaptionedClip], seed: int = 0) -> tuple[int, int]:
-    """Returns the indices of the recordings with the two most central captions.
+    """Return the indices of the recordings with the two most central captions.
 
-    Only the first caption of each recording is used. Its centrality is its mean ROUGE-L with the
-    captions of all other recordings. If there are more than `CENTRAL_SAMPLE` recordings, only a
-    random sample is searched.
+    A caption's centrality is its mean ROUGE-L with the captions of all other recordings. Each
+    recording counts with its first caption. If there are more than `CENTRAL_SAMPLE` recordings, a
+    random sample is used.
     """
     size = min(len(clips), CENTRAL_SAMPLE)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(clips))[:size])
@@ -209,7 +208,7 @@ def central_captions(clips: Sequence[CaptionedClip], seed: int = 0) -> tuple[int
 def _table(
     rows: Mapping[str, Sequence[str]], scored: Mapping[str, Scored], clips: Sequence[CaptionedClip]
 ) -> Table:
-    """Returns a table of the scores and the mean caption lengths of the model and the baselines."""
+    """Return a table of the scores and mean lengths (in words) of the model and the baselines."""
     columns = [*BLEU, ROUGE_L, METEOR, BERT_SCORE]
 
     def words(texts: Sequence[str]) -> Metric:
@@ -236,7 +235,7 @@ def _notices(answers: Answers[CaptionedClip]) -> list[str]:
 
 
 def _worst(answers: Answers[CaptionedClip], scored: Scored, prompt: str) -> list[Example]:
-    """Returns the captions with the lowest ROUGE-L as examples."""
+    """Return the captions with the lowest ROUGE-L, for the report."""
     worst = []
     for number in np.argsort(scored.rouge_l, kind="stable")[:MAX_WORST]:
         clip, response = answers.answered[number]

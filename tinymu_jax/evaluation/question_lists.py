@@ -1,7 +1,7 @@
-"""Evaluation on question lists in MusicSkills' format: asks the questions and grades the answers.
+"""Evaluation on question lists in MusicSkills' format: ask the questions and grade the answers.
 
-Multiple choice is graded by the answer's letter, yes or no by the answer's first word, and all
-other tasks by text metrics.
+Multiple choice is graded by the answer's letter, yes or no by its first word, and other tasks by
+text metrics.
 """
 
 import re
@@ -55,7 +55,7 @@ from tinymu_jax.inference.engine import Request
 ACCURACY, EXACT = "accuracy", "exact"
 BLEU_COLUMNS = (BLEU[0], BLEU[-1])
 TITLES = {MCQ: "Multiple choice", YES_NO: "Yes or no"}
-"""Titles of the tasks that are graded as right or wrong; other tasks are titled by their names."""
+"""Titles of the tasks whose answers are right or wrong; other tasks are titled by their names."""
 NOTES = {
     MCQ: "Right is a letter, as (B), B) or B.; an answer by the option's text alone has none.",
     YES_NO: "Right is the first word.",
@@ -72,12 +72,12 @@ class ListQuestion(NamedTuple):
     prompt: str
     task: str
     answers: tuple[str, ...]
-    """Reference answers: exactly one for multiple choice and yes or no, else one or more."""
+    """Reference answers; exactly one for multiple choice and yes or no."""
     dataset: str
     category: str = ""
-    """Subject of the question, if the list has categories."""
+    """Subject of the question; empty if unknown."""
     options: tuple[str, ...] = ()
-    """Options of multiple choice in the order of their letters; otherwise `YES_OR_NO` or ()."""
+    """Options of multiple choice in letter order; `YES_OR_NO` for yes or no; else ()."""
     right: int = -1
     """Index of the right option; -1 without options."""
 
@@ -95,18 +95,18 @@ class QuestionList(NamedTuple):
 
 
 def read_questions(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> QuestionList:
-    """Reads the questions of lists in MusicSkills' format.
+    """Read the questions of JSON lists in MusicSkills' format.
 
-    Records with the same open question become one question, with all answers as its references.
+    Records with the same open question become one question with several reference answers. A
+    multiple-choice question must have two to four different options.
 
     Args:
-        lists: the json files.
+        lists: the paths of the lists.
         folders: the folders of the recordings: one for all lists, or one for each list.
 
     Raises:
-        InputError: a list cannot be read; a multiple-choice question does not have two to four
-            different options, exactly one of them right; a yes-or-no question has another answer;
-            or two records answer the same one of these questions differently.
+        InputError: a list cannot be read, a record's options or answer are invalid, or two records
+            give different answers to a multiple-choice or yes-or-no question.
     """
     questions: dict[tuple[Path, str, str], ListQuestion] = {}
     repeated = 0
@@ -162,7 +162,7 @@ def _to_question(record: Mapping[str, Any], folder: Path, where: str) -> ListQue
 
 
 def _options(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Returns a multiple-choice record's options, from its field `options` or else its prompt."""
+    """Return a multiple-choice record's options, from its field `options` or else its prompt."""
     options = record.get("options") or _options_in(record["input_text"])
     if not isinstance(options, list | tuple) or not all(isinstance(text, str) for text in options):
         raise InputError(f"{where}: its options are not a list of texts; {_REMEDY}")
@@ -175,7 +175,7 @@ def _options(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
 
 
 def _options_in(prompt: str) -> tuple[str, ...]:
-    """Returns the options that a prompt lists as "(A) one (B) another"; () if it lists none."""
+    """Return the options that a prompt lists as "(A) one (B) another"; () if it lists none."""
     _, *parts = _LABEL.split(prompt.split(ANNOUNCEMENT)[0])
     letters, texts = parts[::2], parts[1::2]
     if "".join(letters) != "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(letters)]:
@@ -185,7 +185,7 @@ def _options_in(prompt: str) -> tuple[str, ...]:
 
 
 def _right_option(options: Sequence[str], answer: str) -> int | None:
-    """Returns the index of the option that an answer names by its whole text or by its letter."""
+    """Return the index of the option that an answer names by its whole text or by its letter."""
     words = [normalize_words(option) for option in options]
     text = normalize_words(answer)
     # The text "A. Vivaldi" may be an option; a single letter always means the option's letter.
@@ -199,12 +199,9 @@ def _right_option(options: Sequence[str], answer: str) -> int | None:
 
 
 def evaluate_list(model: EvalModel, asked: QuestionList, seed: int = 0) -> EvalResult:
-    """Asks a model all questions of lists, grades the answers, and computes all metrics.
+    """Ask a model all questions of a list, grade the answers, and compute all metrics.
 
-    Args:
-        model: the model to evaluate.
-        asked: the questions, at least one.
-        seed: the seed of the resamples for the confidence intervals.
+    `seed` sets the resamples for the confidence intervals.
 
     Raises:
         InputError: no question could be asked.
@@ -248,12 +245,12 @@ def evaluate_list(model: EvalModel, asked: QuestionList, seed: int = 0) -> EvalR
 
 
 def _place(task: str) -> int:
-    """Returns a task's sort key, which puts the tasks that are graded as right or wrong first."""
+    """Return a task's sort key; tasks whose answers are right or wrong come first."""
     return [*TITLES, task].index(task)
 
 
 def _choice(question: ListQuestion, answer: str) -> int | None:
-    """Returns the index of the option that an answer chooses; None if it chooses none."""
+    """Return the index of the option that an answer chooses; None if it chooses none."""
     if question.task == MCQ:
         return read_letter(question.options, answer)
     word = read_yes_no(answer)
@@ -261,7 +258,7 @@ def _choice(question: ListQuestion, answer: str) -> int | None:
 
 
 def _scores(task: str, answers: Answers[ListQuestion]) -> dict[str, QuestionScores]:
-    """Returns the scores of all questions by a task's metrics; NaN for questions of other tasks."""
+    """Return every question's score in each metric of a task; NaN for questions of other tasks."""
     questions, texts = answers.items, answers.texts
     numbers = [number for number, question in enumerate(questions) if question.task == task]
     if task in TITLES:
@@ -279,7 +276,7 @@ def _scores(task: str, answers: Answers[ListQuestion]) -> dict[str, QuestionScor
 
 
 def _scatter(values: Sequence[float], numbers: Sequence[int], total: int) -> QuestionScores:
-    """Returns an array of `total` scores: the given values at the indices `numbers`, else NaN."""
+    """Return `total` scores: the given values at the indices `numbers`, NaN elsewhere."""
     scores = np.full(total, np.nan)
     scores[list(numbers)] = values
     return scores
@@ -288,7 +285,7 @@ def _scatter(values: Sequence[float], numbers: Sequence[int], total: int) -> Que
 def _rows(
     task: str, questions: Sequence[ListQuestion]
 ) -> Iterator[tuple[str, Bool[np.ndarray, "Q"]]]:
-    """Yields the name of each row of a task's table, and the mask of the questions in the row."""
+    """Yield the name of each row of a task's table, and the mask of the row's questions."""
     in_task = np.array([question.task == task for question in questions])
     yield ALL, in_task
     columns = {
@@ -306,7 +303,7 @@ def _rows(
 def _cell_scores(
     questions: Sequence[ListQuestion], scores: Mapping[str, Mapping[str, QuestionScores]]
 ) -> Iterator[tuple[MetricPlace, QuestionScores]]:
-    """Yields the place of each metric in the report's tables, and the scores that it averages."""
+    """Yield each metric's place in the report, and the question scores that the metric averages."""
     for task, columns in scores.items():
         for row, group in _rows(task, questions):
             for column, values in columns.items():
@@ -319,7 +316,7 @@ def _cell_scores(
 
 
 def _baselines(task: str, questions: Sequence[ListQuestion]) -> Mapping[str, Sequence[float]]:
-    """Returns for each rule without audio the probability that it answers each question right."""
+    """Return each text-only baseline's probability of a right answer to each question, by name."""
     if task == YES_NO:
         return {
             f"always {word}": [float(question.right == number) for question in questions]
@@ -329,7 +326,7 @@ def _baselines(task: str, questions: Sequence[ListQuestion]) -> Mapping[str, Seq
 
 
 def _bleu(task: str, answers: Answers[ListQuestion]) -> tuple[dict[MetricPlace, Metric], str]:
-    """Returns the BLEU metrics of each row of a task's table, and sacrebleu's signature."""
+    """Return the BLEU metrics of each row of a task's table, and sacrebleu's signature."""
     questions, texts = answers.items, answers.texts
     metrics, signature = {}, ""
     for row, group in _rows(task, questions):
@@ -354,7 +351,7 @@ def _headline(metrics: Mapping[MetricPlace, Metric], tasks: Sequence[str]) -> di
 
 
 def _tables(metrics: Mapping[MetricPlace, Metric], tasks: Sequence[str]) -> list[Table]:
-    """Returns a table of metrics for each task, then a table of the baselines without audio."""
+    """Return a table of metrics for each task, then a table of the text-only baselines."""
     tables = [
         cells_to_table(metrics, task, TITLES.get(task, task), NOTES.get(task, TEXT_NOTE))
         for task in tasks
@@ -384,7 +381,7 @@ def _confusion(task: str, answers: Answers[ListQuestion]) -> Confusion:
 def _worst(
     answers: Answers[ListQuestion], scores: Mapping[str, Mapping[str, Float[np.ndarray, "Q"]]]
 ) -> list[Example]:
-    """Picks example answers that are wrong or have a low ROUGE-L, taking tasks in turn."""
+    """Return example answers that are wrong or have a low ROUGE-L, alternating between tasks."""
     by_task = []
     for task, columns in scores.items():
         score = columns[ACCURACY if task in TITLES else ROUGE_L]

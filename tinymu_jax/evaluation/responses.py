@@ -1,7 +1,4 @@
-"""An engine that caches each response in a file, so that a killed evaluation can be continued.
-
-A response is reused only for the same model, settings, recording and question.
-"""
+"""Cache the responses of an evaluation in a file, so that a killed run can be continued."""
 
 import json
 import os
@@ -24,44 +21,41 @@ from tinymu_jax.utils.progress import Progress, no_progress
 
 RESPONSES_FILE = "responses.jsonl"
 RECORDINGS_PER_WRITE = 64
-"""Number of recordings whose responses are written together, the most that a kill can lose."""
+"""Number of recordings whose responses are written at once; a kill loses at most this many."""
 CachedEngine = Callable[[Sequence[Request]], list[Response | InputError]]
-"""A function that returns the response to each request, or the error of its recording or prompt."""
+"""Function that returns a response to each request, or the error of a failed request."""
 
 
 class EvalModel(NamedTuple):
     """A model under evaluation."""
 
     name: str
-    """Name or path of the model's checkpoint."""
+    """Name or path of the checkpoint."""
     engine: CachedEngine
-    """Function that answers requests; each evaluation calls it once, with all requests."""
+    """Function that answers requests; an evaluation passes all its requests in one call."""
     count_tokens: Callable[[str], int] = len
     """Function that returns the number of tokens of a prompt."""
     max_prompt_tokens: int = 129
-    """Maximum number of tokens of a prompt; questions with longer prompts are skipped."""
+    """Maximum number of tokens of a prompt; a question with a longer prompt is skipped."""
     settings: Mapping[str, str] = MappingProxyType({})
-    """Settings of the model, for the report."""
+    """Settings of the model by name, for the report."""
 
 
 class ResponseCache(NamedTuple):
-    """The file that caches responses, and the model that gave them."""
+    """A file that caches responses, and the model whose responses may be reused."""
 
     path: Path
     model: str
-    """Text that identifies the model and its settings; responses are reused only if it is equal."""
+    """Text that identifies the model and its settings; responses of other models are not reused."""
 
 
 def cached_engine(
     model: Assistant, output: Path, max_new_tokens: int, progress: Progress
 ) -> CachedEngine:
-    """Returns an engine that runs a model on all local devices and caches its responses.
+    """Return a function that answers requests on all local devices and caches the responses.
 
-    Args:
-        model: the model that answers.
-        output: the folder of the evaluation, to which the cache is written.
-        max_new_tokens: the maximum number of tokens of a response.
-        progress: called with the number of responses so far and the total number.
+    The folder `output` holds the cache. `progress` is called with the number of responses so far
+    and the total number.
     """
     mesh = make_mesh(MeshConfig(), jax.local_devices()) if jax.local_device_count() > 1 else None
     engine = model.batch_engine(max_new_tokens, mesh)
@@ -81,20 +75,13 @@ def run_cached(
     cache: ResponseCache,
     progress: Progress = no_progress,
 ) -> list[Response | InputError]:
-    """Reads responses from the cache, runs the other requests, and caches their responses.
+    """Return the response to each request, or its error, from the cache or else from the engine.
 
-    Args:
-        engine: the engine that runs the model.
-        requests: the requests in any order; equal requests run once.
-        cache: the cache, to which new responses are appended.
-        progress: called with the number of responses so far and the total number.
-
-    Returns:
-        The response to each request, or the error of its recording or prompt. Errors are not
-        cached.
+    New responses are appended to the cache, errors are not. Equal requests run once. `progress` is
+    called with the number of responses so far and the total number.
 
     Raises:
-        InputError: the cache's file holds anything but responses, or cannot be written.
+        InputError: the cache holds anything but responses, or cannot be read or written.
     """
     log = JsonlLog(
         cache.path, _parse, "a response", "move the file away, or name another output folder"
@@ -123,7 +110,7 @@ def run_cached(
 
 
 def _keys(requests: Sequence[Request], model: str) -> list[str]:
-    """Returns the cache key of each request: a hash of everything that the response depends on."""
+    """Return each request's cache key: a hash of everything that determines the response."""
     recordings = {request.audio: _file_state(request.audio) for request in requests}
     return [
         fingerprint.of_text(
@@ -134,7 +121,7 @@ def _keys(requests: Sequence[Request], model: str) -> list[str]:
 
 
 def _file_state(audio: Path | None) -> list[Any]:
-    """Returns a recording's path, modification time and size, which show if it was replaced."""
+    """Return a recording's path, modification time and size, to detect a replaced file."""
     if audio is None or not exists(audio):
         return [str(audio)]
     status = os.stat(audio)
@@ -142,10 +129,7 @@ def _file_state(audio: Path | None) -> list[Any]:
 
 
 def _batches(requests: Mapping[str, Request]) -> Iterator[dict[str, Request]]:
-    """Splits requests, given by cache key, into batches of `RECORDINGS_PER_WRITE` recordings.
-
-    A batch has all requests about its recordings; a request without audio counts as a recording.
-    """
+    """Yield batches (cache key to request); each has all requests about its recordings."""
 
     def recording(item: tuple[str, Request]) -> str:
         return "" if item[1].audio is None else str(item[1].audio)
@@ -160,7 +144,7 @@ def _batches(requests: Mapping[str, Request]) -> Iterator[dict[str, Request]]:
 
 
 def _row(key: str, request: Request, response: Response) -> dict[str, Any]:
-    """Returns a response as a line of the cache, with its request for human readers."""
+    """Return a response as a JSON object; the request is included for human readers."""
     return {
         "key": key,
         "audio": None if request.audio is None else str(request.audio),

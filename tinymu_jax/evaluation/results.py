@@ -1,7 +1,4 @@
-"""Data classes of evaluation results, the same for every benchmark; the input of `write_report`.
-
-Fractions are 0 to 1; a report prints them in percent.
-"""
+"""Evaluation results, from which a report is written. Fractions are 0 to 1."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,17 +6,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Metric:
-    """The value of a metric, with its 95 % confidence interval if there is one."""
+    """The value of a metric; `low` and `high` bound its 95 % confidence interval, if any."""
 
     value: float | None
-    """None if the metric is not available; `note` says why."""
+    """None if the metric is unavailable; `note` says why."""
     low: float | None = None
     high: float | None = None
     count: int | None = None
-    """Number of questions that the value was computed from."""
+    """Number of questions from which the value was computed."""
     note: str = ""
     is_fraction: bool = True
-    """Whether the value is a fraction, which is printed in percent; a mean length is not one."""
+    """Whether the value is a fraction, which a report prints in percent."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +26,9 @@ class Table:
     title: str
     columns: Sequence[str]
     rows: Mapping[str, Sequence[Metric | None]]
-    """One metric per column for each row, by the row's name; None is an empty cell."""
+    """Metrics of each row, one per column, by the row's name; None is an empty cell."""
     note: str = ""
-    """Text printed below the table."""
+    """Text below the table."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Radar:
     title: str
     axes: Sequence[str]
     series: Mapping[str, Sequence[float]]
-    """One fraction per axis for each series, by the series' name; NaN leaves a gap."""
+    """Fractions of each line of the chart, one per axis, by the line's name; NaN leaves a gap."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +61,12 @@ class Reliability:
     accuracy: Sequence[float]
     counts: Sequence[int]
     ece: float
-    """Expected calibration error."""
+    """Expected calibration error, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A question with the expected and the predicted answer."""
+    """A question with the expected answer and the model's answer, to be shown in a report."""
 
     audio: str
     """Path of the recording."""
@@ -77,31 +74,31 @@ class Example:
     expected: str
     predicted: str
     score: float | None = None
-    """Score of the predicted answer, higher is better; None if answers are only right or wrong."""
+    """Score of the model's answer, higher is better; None if answers are only right or wrong."""
     options: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Result of one evaluation of one checkpoint."""
+    """The result of one evaluation of one checkpoint."""
 
     kind: str
     """Kind of evaluation: "MuChoMusic", "captions", "classification" or "list"."""
     title: str
     checkpoint: str
     headline: Mapping[str, Metric]
-    """The few metrics by which checkpoints are compared, by name."""
+    """Main metrics by name, shown at the top of the report."""
     tables: Sequence[Table]
     notices: Sequence[str] = ()
-    """Warnings for the top of the report, such as skipped questions or missing recordings."""
+    """Warnings at the top of the report, such as skipped questions."""
     missing: int = 0
     """Number of questions whose recording is missing or broken."""
     radars: Sequence[Radar] = ()
     confusions: Sequence[Confusion] = ()
     reliabilities: Sequence[Reliability] = ()
     worst: Sequence[Example] = ()
-    """The worst answers, twenty at most."""
+    """Examples of the worst answers, at most twenty."""
     published: Mapping[str, Metric] = field(default_factory=dict)
-    """Published values of some metrics in `headline`, by the metric's name."""
+    """Published values of metrics in `headline`, by the metric's name."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """All settings that the metrics depend on, by name."""

@@ -1,4 +1,4 @@
-"""Reports the questions that got no response: a notice counts them, a table lists their errors."""
+"""Count skipped questions and cut recordings, as warnings and tables of a report."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
@@ -13,34 +13,33 @@ Item = TypeVar("Item")
 
 
 class Answers(NamedTuple, Generic[Item]):
-    """The answered questions of an evaluation, and the errors of all other questions."""
+    """The answered questions of an evaluation, and the errors of its other questions."""
 
     answered: list[tuple[Item, Response]]
     """Each answered question with its response."""
     missing: list[str]
-    """The error of each question without a response."""
+    """Error message of each question without a response."""
 
     @property
     def items(self) -> list[Item]:
-        """Returns the questions that got a response."""
+        """The answered questions."""
         return [item for item, _ in self.answered]
 
     @property
     def texts(self) -> list[str]:
-        """Returns the text of the response to each question in `items`."""
+        """The text of the response to each question in `items`."""
         return [response.text for _, response in self.answered]
 
 
 def skip_long_prompts(
     items: Sequence[Item], prompts: Sequence[str], names: Sequence[str], model: EvalModel
 ) -> tuple[list[Item], list[str]]:
-    """Returns the questions whose prompts the model can take, and an error for each other question.
+    """Return the questions whose prompts fit the model, and an error for each other question.
 
-    Args:
-        items: the questions.
-        prompts: the prompt of each question.
-        names: the name of each question, for its error.
-        model: the model, which counts and limits the tokens of a prompt.
+    `prompts` and `names` have one text per question; an error begins with the question's name.
+
+    Raises:
+        InputError: the model cannot tokenize a prompt.
     """
     fitting, too_long = [], []
     for item, prompt, name in zip(items, prompts, names, strict=True):
@@ -59,7 +58,7 @@ def skip_long_prompts(
 def collect_answers(
     items: Sequence[Item], responses: Sequence[Response | InputError]
 ) -> Answers[Item]:
-    """Pairs each question with its response, and collects the errors of the other questions.
+    """Pair each question with its response, and collect the error messages of the other questions.
 
     Raises:
         InputError: no question got a response.
@@ -75,13 +74,13 @@ def collect_answers(
 def skipped_notices(
     total: int, missing: Sequence[str], too_long: Sequence[str] = (), noun: str = "questions"
 ) -> list[str]:
-    """Returns a list with one notice of how many questions were skipped; empty if none was skipped.
+    """Return a list with one warning that counts the skipped questions; empty if none was skipped.
 
     Args:
         total: the number of all questions.
-        missing: the errors of questions whose recording is missing or broken.
-        too_long: the errors of questions whose prompt is too long.
-        noun: the word for the counted items, such as "recordings".
+        missing: an error for each question whose recording is missing or broken.
+        too_long: an error for each question whose prompt is too long.
+        noun: the word for what is counted, such as "recordings".
     """
     parts = [
         f"{len(missing):,} whose recording is missing or broken" if missing else "",
@@ -93,11 +92,10 @@ def skipped_notices(
 
 
 def cut_notices(recordings: Iterable[tuple[Hashable, bool]]) -> list[str]:
-    """Returns a list with one notice of how many recordings were cut; empty if none was cut.
+    """Return a list with one warning that counts the cut recordings; empty if none is cut.
 
-    Args:
-        recordings: pairs of a recording and whether only its beginning was encoded; the same pair
-            may occur several times.
+    A recording is cut if only its beginning was encoded. `recordings` has pairs of a recording and
+    whether it is cut; the same pair may occur several times.
     """
     cut_of = dict(recordings)
     cut = sum(cut_of.values())
@@ -106,6 +104,6 @@ def cut_notices(recordings: Iterable[tuple[Hashable, bool]]) -> list[str]:
 
 
 def skipped_tables(errors: Iterable[str]) -> list[Table]:
-    """Returns a list with one table of how often each error occurs; empty without errors."""
+    """Return a list with one table that counts each error message; empty without errors."""
     rows = {error: [Metric(n, is_fraction=False)] for error, n in Counter(errors).items()}
     return [Table("Skipped", ["questions"], rows)] if rows else []

@@ -1,4 +1,4 @@
-"""Builds the tables and confusion matrices of several evaluations from the scores of questions."""
+"""Build tables and confusion matrices from the scores of questions, for several evaluations."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ MAX_WORST = 20
 BASELINES_TITLE = "Without audio, by the same questions"
 BASELINES_NOTE = "Of options that are equally short or long, each is chosen as often."
 QuestionScores = Float[np.ndarray, "Q"]
-"""A score for each question, 1 if right and 0 if wrong; NaN for questions that do not count."""
+"""Score of each of Q questions, 0 (wrong) to 1 (right); NaN for questions that do not count."""
 
 
 class MetricPlace(NamedTuple):
@@ -28,9 +28,9 @@ class MetricPlace(NamedTuple):
 def cells_to_table(
     metrics: Mapping[MetricPlace, Metric], key: str, title: str, note: str = ""
 ) -> Table | None:
-    """Builds a table of all metrics whose place names the table `key`; None if there are none.
+    """Return a table of the metrics whose `MetricPlace.table` is `key`; None if there are none.
 
-    Rows and columns have the order in which they first occur.
+    Rows and columns keep the order in which they first occur.
     """
     cells = {cell: metric for cell, metric in metrics.items() if cell.table == key}
     columns = list(dict.fromkeys(cell.column for cell in cells))
@@ -44,13 +44,10 @@ def cells_to_table(
 def choice_confusion(
     title: str, labels: Sequence[str], expected: Sequence[int], chosen: Sequence[int | None]
 ) -> Confusion:
-    """Returns the confusion matrix of right options (rows) and chosen options (columns).
+    """Return the confusion matrix of right options (rows) and chosen options (columns).
 
-    Args:
-        title: the matrix's title.
-        labels: the name of each option.
-        expected: the index of each question's right option.
-        chosen: the index of each question's chosen option; None counts as unanswered.
+    `expected` and `chosen` have the index of one option per question. A chosen None counts as
+    unanswered. `labels` names the options.
     """
     from sklearn.metrics import confusion_matrix
 

@@ -1,7 +1,7 @@
-"""Scores texts against references with established libraries: BLEU, ROUGE-L, METEOR, BERTScore.
+"""Score texts against references with standard libraries: BLEU, ROUGE-L, METEOR, BERTScore.
 
-A score whose library or data (WordNet for METEOR, a language model for BERTScore) is not installed
-is reported as unavailable. Nothing is downloaded, and no score is approximated.
+A score whose library or data is not installed is reported as unavailable. METEOR needs WordNet, and
+BERTScore a language model. Nothing is downloaded.
 """
 
 import re
@@ -22,7 +22,7 @@ NO_WORDNET = (
 )
 NO_BERT_SCORE = "unavailable: package bert_score is not installed; pip install bert-score"
 BERT_NAMES, BERT_LAYERS = ("roberta-large", "FacebookAI/roberta-large"), 17
-"""Hub names of bert_score's model for English, and the layer whose embeddings are compared."""
+"""Hugging Face names of BERTScore's English model, and the layer whose embeddings are compared."""
 NO_BERT_MODEL = (
     f"unavailable: {BERT_NAMES[0]} is not in the hub's local cache; hf download {BERT_NAMES[0]}"
 )
@@ -32,18 +32,18 @@ SETTINGS = {
     BERT_SCORE: f"F1 of bert_score, layer {BERT_LAYERS} of {BERT_NAMES[0]}, not weighted by idf, "
     "not rescaled; of several references the best",
 }
-"""How each score is computed, for the settings of the report."""
+"""How each score is computed, as a text for the report."""
 Scores = Float[np.ndarray, "Q"]
-"""A score for each text, 0 to 1."""
+"""A score for each of Q texts, 0 to 1."""
 References = Sequence[Sequence[str]]
-"""One or more reference texts for each text."""
+"""One or more references for each text."""
 
 
 class Scored(NamedTuple):
-    """All scores of a sequence of texts."""
+    """All scores of several texts."""
 
     metrics: dict[str, Metric]
-    """BLEU of the corpus, and means of the other scores; an unavailable score has only a note."""
+    """Corpus BLEU and the means of the other scores; an unavailable score has only a note."""
     rouge_l: Scores
     settings: dict[str, str]
 
@@ -51,12 +51,12 @@ class Scored(NamedTuple):
 def score_texts(
     texts: Sequence[str], references: References, groups: Sequence[Hashable], seed: int = 0
 ) -> Scored:
-    """Computes every available score of texts against their references.
+    """Compute every available score of texts against their references.
 
     Args:
-        texts: the texts to score, at least one; each may be empty.
+        texts: at least one text; each may be empty.
         references: the references of each text; none is blank.
-        groups: the group of each text, such as its recording; confidence intervals resample groups.
+        groups: a key for each text, usually its recording; confidence intervals resample groups.
         seed: the seed of the resamples for the confidence intervals.
     """
     metrics, settings = bleu(texts, references)
@@ -78,7 +78,7 @@ def score_texts(
 
 
 def bleu(texts: Sequence[str], references: References) -> tuple[dict[str, Metric], dict[str, str]]:
-    """Returns BLEU-1 to BLEU-4 of the corpus, ignoring case, and sacrebleu's signature.
+    """Return corpus BLEU-1 to BLEU-4, ignoring case, and sacrebleu's signature for the report.
 
     BLEU-N is 0 if no text has N words.
     """
@@ -104,7 +104,7 @@ def bleu(texts: Sequence[str], references: References) -> tuple[dict[str, Metric
 
 
 def rouge_l(texts: Sequence[str], references: References) -> Scores:
-    """Returns the ROUGE-L F-measure of each text and the best of the text's references."""
+    """Return the ROUGE-L F-measure of each text with its most similar reference."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"])
@@ -115,7 +115,7 @@ def rouge_l(texts: Sequence[str], references: References) -> Scores:
 
 
 def meteor(texts: Sequence[str], references: References) -> Scores | str:
-    """Returns the METEOR score of each text, or the reason why METEOR is unavailable."""
+    """Return the METEOR score of each text, or the reason why METEOR is unavailable."""
     import nltk.data
     from nltk.tokenize import wordpunct_tokenize
     from nltk.translate.meteor_score import meteor_score
@@ -137,13 +137,10 @@ def bert_score_f1(
     references: References,
     find_model: Callable[[], Path | None] | None = None,
 ) -> Scores | str:
-    """Returns the BERTScore F1 of each text, or the reason why BERTScore is unavailable.
+    """Return the BERTScore F1 of each text, or the reason why BERTScore is unavailable.
 
-    Args:
-        texts: the texts to score; each may be empty.
-        references: the references of each text.
-        find_model: a function that returns the folder of the language model, or None if there is
-            none; default: a search of the hub's local cache.
+    An empty text scores 0. `find_model` returns the folder of the language model, or None if there
+    is none; by default, the local Hugging Face cache is searched.
     """
     try:
         from bert_score import score
@@ -167,7 +164,7 @@ def bert_score_f1(
 
 
 def _cached_model() -> Path | None:
-    """Returns the folder of BERTScore's language model in the hub's local cache; None if absent."""
+    """Return the folder of BERTScore's model in the local Hugging Face cache; None if absent."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -180,15 +177,12 @@ def _cached_model() -> Path | None:
 
 
 def normalize_words(text: str) -> str:
-    """Returns the words of a text in lower case, without punctuation, joined by spaces."""
+    """Return the words of a text in lower case, without punctuation, joined by spaces."""
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def exact_match(texts: Sequence[str], references: References) -> Scores:
-    """Returns 1 for each text whose normalized words equal a reference's words, else 0.
-
-    A text without words gets 0.
-    """
+    """Return 1 for each text with the same words as a reference (see `normalize_words`), else 0."""
     pairs = ((normalize_words(text), refs) for text, refs in zip(texts, references, strict=True))
     return np.array(
         [float(words != "" and words in map(normalize_words, refs)) for words, refs in pairs]

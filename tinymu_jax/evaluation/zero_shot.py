@@ -1,8 +1,8 @@
-"""Zero-shot classification: chooses the label that is the likeliest answer about a recording.
+"""Zero-shot classification: choose the label that is the likeliest answer about a recording.
 
-Some labels are probable answers about any recording. Therefore one rule subtracts each label's
-prior, its log-likelihood without audio: log P(label | audio, prompt) - log P(label | prompt). A
-second rule does not subtract the prior. Results are reported by both rules.
+Some labels are likely answers about any recording. One rule therefore subtracts a label's prior,
+its log-likelihood without audio: log P(label | audio, prompt) - log P(label | prompt). A second
+rule does not subtract the prior.
 """
 
 from collections import Counter
@@ -37,13 +37,13 @@ PROMPTS = {
     "NSynth": "Which instrument is playing?",
     "Medley-Solos-DB": "Which instrument is playing?",
 }
-"""The prompt for each data set, by the data set's name."""
+"""Prompt of each known data set, by the data set's name."""
 PROMPT = "What do you hear in this recording?"
-"""The prompt for all other data sets."""
+"""Prompt of all other data sets."""
 TASK = "Classification"
 TEST = "test"
 LABEL_TEXTS = {"hiphop": "Hip-hop", "rnb": "R&B"}
-"""Answer texts that cannot be derived from the label's spelling, by the label in lower case."""
+"""Answer texts that cannot be derived from a label's spelling, by the label in lower case."""
 COLUMNS = ("label", "text")
 """Columns of the csv that gives the answer text of each label."""
 OVER_PRIOR, WITH_PRIOR = "prior subtracted", "prior included"
@@ -60,11 +60,11 @@ class ClassificationConfig:
     prompt: str | None = None
     """The question about each recording; default: the prompt for the data set."""
     label_texts: str | None = None
-    """Path of a csv with the columns label and text: the answer that stands for each label."""
+    """Path of a csv with the columns label and text: the answer text of each label."""
     all_splits: bool = False
     """Classify the recordings of all splits, not only of the test split."""
     bins: int = BINS
-    """Number of bins of confidence for the calibration error."""
+    """Number of confidence bins for the calibration error."""
     seed: int = 0
     """Seed of the resamples for the confidence intervals."""
 
@@ -75,18 +75,19 @@ class ClassificationConfig:
 def read_recordings(
     data: str | Path, audio: str | Path = ".", name: str | None = None, label: str | None = None
 ) -> LabelledSet:
-    """Reads labelled recordings from the folder of a known data set, or from a csv.
+    """Read labelled recordings from the folder of a known data set, or from a csv.
 
     Args:
         data: the folder of the data set, or a csv with the columns `file`, `label` and optionally
-            `split`. If there is no column `split`, all recordings are in the test split.
+            `split`. Rows without a split are in the test split.
         audio: the folder of the recordings that the csv names.
-        name: the data set's key in `tinymu_jax.data.annotations.labelled_archives.READERS`, if any.
+        name: the data set's key in `tinymu_jax.data.annotations.labelled_archives.READERS`; None
+            for a csv.
         label: the csv's column of labels, if its name is not `label`.
 
     Raises:
-        InputError: the data cannot be read, there are fewer than two labels, or a recording has no
-            label or several labels.
+        InputError: the data cannot be read or has fewer than two labels, or a recording does not
+            have exactly one label.
     """
     if name is not None:
         dataset = read_labelled_set(name, data)
@@ -117,11 +118,9 @@ def read_recordings(
 
 
 def recordings_to_test(dataset: LabelledSet, all_splits: bool = False) -> list[LabelledClip]:
-    """Returns the recordings of a data set's test split, or all recordings if it has folds.
+    """Return the recordings of the test split, or all recordings if the data set has folds.
 
-    Args:
-        dataset: a data set with splits or folds.
-        all_splits: whether to return the recordings of the other splits too.
+    With `all_splits`, the recordings of the other splits are returned too.
 
     Raises:
         InputError: the data set has no test split, or has both splits and folds.
@@ -141,21 +140,19 @@ def recordings_to_test(dataset: LabelledSet, all_splits: bool = False) -> list[L
 
 
 def default_text(label: str) -> str:
-    """Derives a label's answer text from its spelling: "synth_lead" gives "Synth lead"."""
+    """Derive a label's answer text from its spelling: "synth_lead" becomes "Synth lead"."""
     text = LABEL_TEXTS.get(label.lower()) or " ".join(label.replace("_", " ").split())
     return text[:1].upper() + text[1:]
 
 
 def read_label_texts(classes: Iterable[str], path: str | Path | None = None) -> dict[str, str]:
-    """Returns the answer text of each label, from a csv or else from `default_text`.
+    """Return each label's answer text ("Hip-hop" for "hiphop"), from a csv or else `default_text`.
 
-    Args:
-        classes: the labels.
-        path: the csv, with the columns `COLUMNS`; it may omit labels.
+    The csv `path` has the columns label and text, and may omit labels.
 
     Raises:
-        InputError: the csv cannot be read, or has an unknown or a repeated label; or two labels
-            have the same text.
+        InputError: the csv cannot be read, names an unknown label or names a label twice; or two
+            labels have the same text.
     """
     texts = {label: default_text(label) for label in classes}
     if path is not None:
@@ -172,7 +169,7 @@ def read_label_texts(classes: Iterable[str], path: str | Path | None = None) -> 
 
 
 def _read_texts(path: str | Path, labels: Iterable[str]) -> dict[str, str]:
-    """Reads a csv with the columns `COLUMNS`; returns the answer text of each of its labels."""
+    """Read the answer text of each label in a csv with the columns label and text."""
     remedy = f"its first line is to name {','.join(COLUMNS)}"
     texts: dict[str, str] = {}
     for row in read_rows(Path(path), COLUMNS, remedy):
@@ -190,7 +187,7 @@ def _read_texts(path: str | Path, labels: Iterable[str]) -> dict[str, str]:
 
 
 class Choice(NamedTuple):
-    """The index of the class that a rule chooses for each of R recordings, among C classes."""
+    """The label that a rule chooses for each of R recordings, as an index into C classes."""
 
     predicted: Int[np.ndarray, "R"]
     probabilities: Float[np.ndarray, "R C"]
@@ -198,12 +195,12 @@ class Choice(NamedTuple):
 
     @property
     def confidence(self) -> Float[np.ndarray, "R"]:
-        """Returns the probability of the chosen label, for each recording."""
+        """The probability of the chosen label, for each recording."""
         return self.probabilities.max(axis=1)
 
 
 class Classified(NamedTuple):
-    """The true label of each recording, and the label that each rule chooses."""
+    """The true class index of each of R recordings, and the choices of each rule."""
 
     classes: Sequence[str]
     expected: Int[np.ndarray, "R"]
@@ -216,14 +213,14 @@ class ClassScores(NamedTuple):
     """Recall, precision and F1 of each of C classes; NaN where undefined."""
 
     counts: Int[np.ndarray, "C C"]
-    """Confusion matrix; rows are the true labels, columns the chosen ones."""
+    """Confusion matrix; rows are the true labels, columns the chosen labels."""
     recall: Float[np.ndarray, "C"]
     precision: Float[np.ndarray, "C"]
     f1: Float[np.ndarray, "C"]
 
     @property
     def macro_f1(self) -> float:
-        """Returns the mean F1 over all classes that occur among the true or the chosen labels."""
+        """The mean F1 of all classes that occur among the true or the chosen labels."""
         return float(np.nanmean(self.f1))
 
 
@@ -233,13 +230,13 @@ def classify(
     with_audio: Float[np.ndarray, "R C"],
     text_only: Float[np.ndarray, "C"],
 ) -> Classified:
-    """Chooses a label for each recording, by both rules.
+    """Choose a label for each of R recordings, by both rules.
 
     Args:
-        classes: all labels.
+        classes: all C labels.
         labels: the true label of each recording.
-        with_audio: the log-likelihood of each class for each recording.
-        text_only: the log-likelihood of each class without audio.
+        with_audio: the log-likelihood of each label for each recording.
+        text_only: the log-likelihood of each label without audio.
     """
     expected = np.array([classes.index(label) for label in labels])
 
@@ -254,13 +251,7 @@ def classify(
 def class_scores(
     expected: Int[np.ndarray, "R"], predicted: Int[np.ndarray, "R"], num_classes: int
 ) -> ClassScores:
-    """Returns the recall, precision and F1 of each class, and the confusion matrix.
-
-    Args:
-        expected: the index of each recording's true class.
-        predicted: the index of each recording's chosen class.
-        num_classes: the number of classes.
-    """
+    """Return the confusion matrix, recall, precision and F1 of true and chosen class indices."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     labels = range(num_classes)
@@ -276,7 +267,7 @@ def class_scores(
 def evaluate_classification(
     model: EvalModel, dataset: LabelledSet, config: ClassificationConfig | None = None
 ) -> EvalResult:
-    """Chooses a label for each recording of a data set's test split, and computes all metrics.
+    """Classify the recordings that `recordings_to_test` selects, and compute all metrics.
 
     Raises:
         InputError: there is no test split, two labels have the same text, `bins` is less than 1, or
@@ -338,7 +329,7 @@ def evaluate_classification(
 def _settings(
     prompt: str, texts: Mapping[str, str], dataset: LabelledSet, config: ClassificationConfig
 ) -> dict[str, str]:
-    """Returns how the labels were compared, for the settings of the report."""
+    """Return the prompt, the labels' texts and other settings, for the report."""
     return {
         "prompt": prompt,
         "labels": "; ".join(f"{label}: {text}" for label, text in texts.items()),
@@ -359,9 +350,9 @@ def _accuracy(
     diagrams: Mapping[str, Reliability],
     seed: int,
 ) -> Table:
-    """Returns a table of both rules' metrics, and of the accuracy of baselines without audio."""
+    """Return a table of both rules' metrics, and of the accuracy of baselines without audio."""
     expected, classes, prior = classified.expected, classified.classes, classified.prior
-    # Of equally frequent classes, the first one is taken.
+    # Ties go to the first class.
     majority = int(np.bincount(expected, minlength=len(classes)).argmax())
     right = {_row_name(rule): choice.right for rule, choice in classified.by_rule.items()}
     right |= {
@@ -380,7 +371,7 @@ def _accuracy(
 
 
 def _by_class(classified: Classified, scores: Mapping[str, ClassScores]) -> Table:
-    """Returns a table of the recall, precision and F1 of each class."""
+    """Return a table of the recall, precision and F1 of each class."""
     over, with_prior = scores[OVER_PRIOR], scores[WITH_PRIOR]
     expected = Counter(classified.expected.tolist())
     predicted = Counter(classified.by_rule[OVER_PRIOR].predicted.tolist())
@@ -404,10 +395,7 @@ def _by_class(classified: Classified, scores: Mapping[str, ClassScores]) -> Tabl
 def _worst(
     classified: Classified, answers: Answers[LabelledClip], texts: Mapping[str, str], prompt: str
 ) -> list[Example]:
-    """Returns the most confident wrong choices as examples.
-
-    The score is the probability of the true label minus the probability of the chosen label.
-    """
+    """Return wrong choices, the most confident first, for the report."""
     choice = classified.by_rule[OVER_PRIOR]
     wrong = np.flatnonzero(~choice.right)
     worst = []

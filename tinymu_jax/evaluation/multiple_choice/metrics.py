@@ -1,4 +1,4 @@
-"""Computes the metrics, tables and charts of graded multiple-choice answers."""
+"""Compute the metrics, tables and charts of graded multiple-choice answers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -34,7 +34,7 @@ from tinymu_jax.evaluation.tables import (
 
 BY_LABEL = (KNOWLEDGE, REASONING, GENRE, DATASET)
 ACCURACY, BASELINES, CHOSEN = "accuracy", "baselines", "chosen"
-"""Keys of the tables that do not belong to a kind of label in `BY_LABEL`."""
+"""Keys of the tables that do not list the accuracy by tag."""
 TITLES = {
     ACCURACY: (
         "Accuracy by rule",
@@ -55,57 +55,53 @@ TITLES = {
 }
 """Title and note of each table, in the order of the report."""
 PUBLISHED = {ACCURACY: 0.586, KNOWLEDGE: 0.583, REASONING: 0.596}
-"""Published fractions of right answers, by the name of the headline's metric."""
+"""Published fractions of right answers, by metric name."""
 PUBLISHED_NOTE = "TinyMU (arXiv 2604.15849) on all of MuChoMusic"
 QUESTIONS = 1187
-"""Number of questions of MuChoMusic; results on fewer or more are not compared with PUBLISHED."""
+"""Number of questions of MuChoMusic; results on fewer are not compared with `PUBLISHED`."""
 
 
 class Graded(NamedTuple):
-    """A question with the model's answer, and the option that each rule reads in the answer."""
+    """A question with the model's answer, and the option that the answer chooses by each rule."""
 
     question: ChoiceQuestion
     answer: str
     log_likelihoods: tuple[float, ...]
     reading: Reading
     text_only: Reading | None
-    """Options that the rules read in the answer without audio; None if not asked without audio."""
+    """Options that the answer without audio chooses, by each rule; None if not asked."""
     cut: bool
     """Whether only the beginning of the recording was encoded."""
 
 
 class Outcome(NamedTuple):
-    """All questions of an evaluation: the graded ones, and the errors of the skipped ones."""
+    """The graded questions of an evaluation, and the errors of the skipped questions."""
 
     graded: Sequence[Graded]
     too_long: Sequence[str]
-    """The error of each question that was skipped because its prompt is too long."""
+    """Error of each question that was skipped because its prompt is too long."""
     missing: Sequence[str]
-    """The error of each question that was skipped because its recording cannot be read."""
+    """Error of each question that was skipped because its recording cannot be read."""
     generated: bool
-    """Whether answers were generated; otherwise, only the options' likelihoods were compared."""
+    """Whether answers were generated; if not, only the options' likelihoods were compared."""
 
     @property
     def total(self) -> int:
-        """Returns the number of questions, including skipped questions."""
+        """The number of questions, including skipped questions."""
         return len(self.graded) + len(self.too_long) + len(self.missing)
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """Returns the names of the rules that can read the answers."""
+        """The names of the grading rules; only the likelihood rule if no answers were generated."""
         return RULES if self.generated else (LIKELIHOOD,)
 
 
 def choice_result(
     outcome: Outcome, checkpoint: str, settings: Mapping[str, str], seed: int = 0
 ) -> EvalResult:
-    """Computes all metrics, tables and charts of an evaluation from the graded answers.
+    """Return all metrics, tables and charts of an evaluation with at least one graded question.
 
-    Args:
-        outcome: the questions, at least one of which is graded.
-        checkpoint: the name or path of the model's checkpoint.
-        settings: the settings of the evaluation, for the report.
-        seed: the seed of the resamples for the confidence intervals.
+    The report shows `settings`. `seed` sets the resamples for the confidence intervals.
     """
     recordings = [one.question.audio for one in outcome.graded]
     metrics = mean_metrics(dict(_cell_scores(outcome)), recordings, seed)
@@ -135,18 +131,18 @@ def choice_result(
 
 
 def _choices(graded: Sequence[Graded], rule: str) -> list[int | None]:
-    """Returns the index of the option that a rule reads in each answer; None if it reads none."""
+    """Return the index of the option that each answer chooses by a rule; None if none is chosen."""
     return [one.reading[RULES.index(rule)] for one in graded]
 
 
 def _right(graded: Sequence[Graded], rule: str) -> QuestionScores:
-    """Returns 1 for each answer in which a rule reads the right option, else 0."""
+    """Return 1 for each answer that chooses the right option by a rule, else 0."""
     choices = zip(graded, _choices(graded, rule), strict=True)
     return np.array([float(number == one.question.right) for one, number in choices])
 
 
 def _cell_scores(outcome: Outcome) -> Iterator[tuple[MetricPlace, QuestionScores]]:
-    """Yields the place of each metric in the report's tables, and the scores that it averages."""
+    """Yield each metric's place in the report, and the question scores that the metric averages."""
     graded, groups = outcome.graded, _groups(outcome.graded)
     for rule in outcome.rules:
         right = _right(graded, rule)
@@ -167,10 +163,7 @@ def _tags(graded: Graded, label: str) -> tuple[str, ...]:
 
 
 def _groups(graded: Sequence[Graded]) -> Mapping[str, Bool[np.ndarray, "Q"]]:
-    """Returns the mask of each group of questions: all, with knowledge tags, with reasoning tags.
-
-    Groups without questions are omitted.
-    """
+    """Return the mask of each non-empty group: all, knowledge and reasoning questions."""
     groups = {ALL: np.ones(len(graded), bool)}
     groups |= {
         label: np.array([bool(_tags(one, label)) for one in graded])
@@ -182,9 +175,9 @@ def _groups(graded: Sequence[Graded]) -> Mapping[str, Bool[np.ndarray, "Q"]]:
 def _chosen_kinds(
     graded: Sequence[Graded], rule: str
 ) -> Iterator[tuple[MetricPlace, QuestionScores]]:
-    """Yields for each kind of option the scores of all questions: 1 if the kind is chosen, else 0.
+    """Yield whether each kind of option was chosen: 0 or 1 per question, NaN if kinds are unknown.
 
-    The last scores are for unanswered questions: 1 if no option is chosen.
+    The last scores tell whether no option was chosen.
     """
     choices = _choices(graded, rule)
     pairs = [(one.question.kinds, number) for one, number in zip(graded, choices, strict=True)]
@@ -202,7 +195,7 @@ def _chosen_kinds(
 
 
 def _baselines(outcome: Outcome) -> Mapping[str, Float[np.ndarray, "Q"]]:
-    """Returns the scores of all questions for the model and each baseline, by the row's name."""
+    """Return the question scores of the model and of each baseline, by the row's name."""
     graded = outcome.graded
     rows = {f"this model, {rule}": _right(graded, rule) for rule in outcome.rules}
     by_rule = option_baselines([(one.question.options, one.question.right) for one in graded])
@@ -216,7 +209,7 @@ def _baselines(outcome: Outcome) -> Mapping[str, Float[np.ndarray, "Q"]]:
 
 
 def _headline(metrics: Mapping[MetricPlace, Metric]) -> dict[str, Metric]:
-    """Returns the headline metrics by name; without generated answers, some have only a note."""
+    """Return the main metrics by name; without generated answers, some have only a note."""
     cells = {
         ACCURACY: MetricPlace(ACCURACY, ALL, OFFICIAL),
         KNOWLEDGE: MetricPlace(ACCURACY, KNOWLEDGE, OFFICIAL),
@@ -229,7 +222,7 @@ def _headline(metrics: Mapping[MetricPlace, Metric]) -> dict[str, Metric]:
     return {
         name: metrics.get(cell, unavailable)
         for name, cell in cells.items()
-        # If no question is in a cell's group, the headline does not have the metric at all.
+        # The headline omits metrics of groups without questions.
         if cell._replace(column=LIKELIHOOD) in metrics
     }
 
@@ -246,12 +239,12 @@ def _notices(outcome: Outcome, metrics: Mapping[MetricPlace, Metric]) -> list[st
 
 
 def _tags_of(metrics: Mapping[MetricPlace, Metric], label: str) -> list[str]:
-    """Returns the tags that have a row in the table of a kind of label."""
+    """Return the tags that have a row in the table of a kind of label, such as knowledge."""
     return list(dict.fromkeys(cell.row for cell in metrics if cell.table == label))
 
 
 def _radars(metrics: Mapping[MetricPlace, Metric], rules: Sequence[str]) -> list[Radar]:
-    """Returns a list with one radar chart of the accuracy by tag; empty for one or two tags."""
+    """Return a list with one radar chart of the accuracy by tag; empty for one or two tags."""
     axes = [(label, tag) for label in (KNOWLEDGE, REASONING) for tag in _tags_of(metrics, label)]
     if len(axes) < 3:
         return []
@@ -264,14 +257,14 @@ def _radars(metrics: Mapping[MetricPlace, Metric], rules: Sequence[str]) -> list
 
 
 def _letters(graded: Sequence[Graded], rule: str) -> Confusion:
-    """Returns the confusion matrix of the right letters and the letters that a rule reads."""
+    """Return the confusion matrix of right letters and letters that answers choose by a rule."""
     letters = LETTERS[: max(len(one.question.options) for one in graded)]
     right = [one.question.right for one in graded]
     return choice_confusion(f"Letters, {rule}", letters, right, _choices(graded, rule))
 
 
 def _worst(outcome: Outcome) -> list[Example]:
-    """Returns wrong answers as examples, worst first.
+    """Return wrong answers as examples, worst first.
 
     The score is the right option's log-likelihood minus the likeliest wrong option's.
     """

@@ -1,7 +1,6 @@
 """Evaluation on MuChoMusic, 1,187 multiple-choice questions about music.
 
-The prompts and one of the rules that read answers follow MuChoMusic's official script. `.questions`
-reads the questions, `tinymu_jax.evaluation.answer_parsing` the answers.
+The prompts and one of the grading rules follow MuChoMusic's official script.
 """
 
 import json
@@ -26,7 +25,7 @@ WORKED_EXAMPLE = (
     "(C) Muted trumpet. (D) Long notes on the off-beat. \n "
     "The correct answer is: B"
 )
-"""Example question with its answer, in the form of the official worked example."""
+"""Example question with its answer, in the form of the official one-shot example."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class ChoiceConfig:
 
 
 def choice_prompt(question: ChoiceQuestion, one_shot: bool = False) -> str:
-    """Returns a question's prompt in MuChoMusic's official form; one-shot adds a worked example."""
+    """Return a question's prompt in MuChoMusic's official form; `one_shot` adds an example."""
     prompt = (
         f"Question: {question.question}\n Options: {' '.join(question.lettered)} \n "
         "The correct answer is: "
@@ -58,15 +57,10 @@ def evaluate_muchomusic(
     config: ChoiceConfig | None = None,
     answers: str | Path | None = None,
 ) -> EvalResult:
-    """Asks a model all questions, reads the answers by every rule, and computes all metrics.
+    """Ask a model all questions, grade the answers by every rule, and compute all metrics.
 
-    Args:
-        model: the model. Its engine gets the requests grouped by recording, and the requests
-            without audio last.
-        questions: the questions, in any order.
-        config: the settings of the evaluation.
-        answers: a JSONL file to write, with a line for each question: its options in the order
-            shown, the model's answer, and the option that each rule reads.
+    `answers` is a JSONL file to write. Each line has a question's options in the order shown, the
+    model's answer, and the option that the answer chooses by each rule.
 
     Raises:
         InputError: no question could be asked, or `answers` cannot be written.
@@ -100,10 +94,7 @@ def evaluate_muchomusic(
 def _ask(
     engine: CachedEngine, questions: Sequence[ChoiceQuestion], config: ChoiceConfig
 ) -> list[tuple[Response | InputError, Response | InputError | None]]:
-    """Asks each question with audio and, if configured, without; returns each question's responses.
-
-    An error takes the place of a response that failed, None of a response that was not asked for.
-    """
+    """Return each question's response or error, with audio and without (None if not asked)."""
     if not questions:
         return []
     first: dict[Path, int] = {}
@@ -134,7 +125,7 @@ def _grade(
     text_only: Response | InputError | None,
     generated: bool,
 ) -> Graded:
-    """Reads the chosen options from a question's responses with and without audio, by each rule."""
+    """Grade a question's responses with and without audio, by each rule."""
     if isinstance(text_only, InputError):
         raise text_only
 

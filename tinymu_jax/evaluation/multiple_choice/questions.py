@@ -1,4 +1,4 @@
-"""Reads multiple-choice questions about recordings from MuChoMusic's csv or from JSONL."""
+"""Read multiple-choice questions about recordings from MuChoMusic's csv or from JSONL."""
 
 import hashlib
 import json
@@ -17,9 +17,9 @@ KINDS = ("right", "incorrect but related", "correct but unrelated", "incorrect a
 """Kinds of options in MuChoMusic, in the order of the csv's columns `ANSWERS`."""
 ANSWERS = ("correct_answer", *(f"distractor_{number}_answer" for number in (1, 2, 3)))
 KNOWLEDGE, REASONING, GENRE, DATASET = "knowledge", "reasoning", "genre", "dataset"
-"""Names of the kinds of labels that a question may have."""
+"""Kinds of labels (tags) that a question may have."""
 COLUMNS = {KNOWLEDGE: "music_knowledge", REASONING: "music_reasoning", GENRE: "genre"}
-"""The csv's column of each kind of label."""
+"""Column of the csv for each kind of label."""
 NEEDED = ("question", *ANSWERS, "dataset", "dataset_identifier", *COLUMNS.values())
 FIELDS = ("audio", "question", "choices", "answer")
 """Keys of a question in JSONL."""
@@ -29,39 +29,38 @@ class ChoiceQuestion(NamedTuple):
     """A multiple-choice question about a recording."""
 
     id: str
-    """Identifier of the recording, and the question's number among the recording's questions."""
+    """Recording, and the question's number for this recording, such as "sdd/1004034#2"."""
     audio: Path
     """Path of the recording, which may be missing."""
     question: str
     options: tuple[str, ...]
-    """Texts of the 2 to 4 options, in the order shown."""
+    """Texts of the two to four options, in the order shown."""
     right: int
     """Index of the right option."""
     labels: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    """Tags by kind of label: knowledge, reasoning, genre and data set, as far as known."""
+    """Known tags by kind of label: knowledge, reasoning, genre and data set."""
     kinds: tuple[str, ...] = ()
-    """One of `KINDS` for each option; () if unknown."""
+    """Kind of each option, one of `KINDS`; () if unknown."""
 
     @property
     def lettered(self) -> tuple[str, ...]:
-        """Returns the options as the model sees them, with letters: "(A) text"."""
+        """The options with letters, as the model sees them: "(A) text"."""
         return tuple(f"({x}) {text}" for x, text in zip(LETTERS, self.options, strict=False))
 
 
 def read_choices(path: str | Path, audio: str | Path, seed: int = 0) -> list[ChoiceQuestion]:
-    """Reads multiple-choice questions from a csv in MuChoMusic's format, or from JSONL.
+    """Read multiple-choice questions from a csv in MuChoMusic's format, or from JSONL.
 
-    A line of JSONL has the keys `FIELDS`; its answer is the letter of the right choice.
+    A line of JSONL has the keys `FIELDS`; its answer is the letter of the right choice. Options of
+    a csv are shuffled; options of JSONL keep their order.
 
     Args:
         path: the path of the .csv or .jsonl file.
         audio: the folder of the recordings; for a csv, see `index_audio` for their names.
-        seed: the seed of the order in which a csv's options are shown. The order also depends on
-            the question's identifier; options of JSONL keep their order.
+        seed: the seed of the shuffling, which also depends on the question's id.
 
     Raises:
-        InputError: the file has another format, or a question is invalid; the message names its
-            line.
+        InputError: the file has another format, or a question is invalid.
     """
     readers = {".csv": _read_csv, ".jsonl": _read_jsonl}
     reader = readers.get(Path(path).suffix.lower())
@@ -77,7 +76,7 @@ def read_choices(path: str | Path, audio: str | Path, seed: int = 0) -> list[Cho
 
 
 def _read_csv(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
-    """Yields the questions of a csv in MuChoMusic's format, with the right option first."""
+    """Yield the questions of a csv in MuChoMusic's format, with the right option first."""
     index = index_audio(audio)
     remedy = f"name a csv in MuChoMusic's form, with the columns {', '.join(NEEDED)}"
     for row in read_rows(Path(path), NEEDED, remedy):
@@ -85,7 +84,7 @@ def _read_csv(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
 
 
 def _from_row(row: TableRow, index: AudioIndex) -> ChoiceQuestion:
-    """Converts a row of MuChoMusic's csv to a question, with the right option first."""
+    """Convert a row of MuChoMusic's csv to a question, with the right option first."""
     dataset, name = row.filled("dataset"), row.filled("dataset_identifier").removesuffix(".json")
     answers = [(row.text(c), kind) for c, kind in zip(ANSWERS, KINDS, strict=True)]
     if any(text for text, _ in answers):
@@ -105,7 +104,7 @@ def _from_row(row: TableRow, index: AudioIndex) -> ChoiceQuestion:
 
 
 def _tags(row: TableRow, column: str) -> tuple[str, ...]:
-    """Returns the distinct tags of a csv field, which is a Python list, "tag, tag" or one genre."""
+    """Return the distinct tags of a csv field: a Python list, comma-separated tags or one genre."""
     text = row.text(column)
     if text.startswith("["):
         tags = row.python_list(column, str)
@@ -115,7 +114,7 @@ def _tags(row: TableRow, column: str) -> tuple[str, ...]:
 
 
 def _read_jsonl(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
-    """Yields the questions of a JSONL file, with the options in the file's order."""
+    """Yield the questions of a JSONL file, with the options in the file's order."""
     text = read_text(path, f"name a jsonl with {', '.join(FIELDS)} on each line")
     for number, line in enumerate(text.split("\n"), 1):
         where = f"{path}: line {number}"
@@ -131,7 +130,7 @@ def _read_jsonl(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]
 
 
 def _from_record(record: Mapping[str, Any], audio: Path, where: str) -> ChoiceQuestion:
-    """Converts a JSON object with the keys `FIELDS` to a question; errors begin with `where`."""
+    """Convert a JSON object with the keys `FIELDS` to a question; errors begin with `where`."""
     name, text, choices, answer = (record[field] for field in FIELDS)
     texts = [name, text, *choices] if isinstance(choices, list) else [None]
     if not all(isinstance(value, str) for value in texts):
@@ -147,7 +146,7 @@ def _from_record(record: Mapping[str, Any], audio: Path, where: str) -> ChoiceQu
 
 
 def _checked(question: ChoiceQuestion, where: str) -> ChoiceQuestion:
-    """Returns the question, or raises `InputError` if its text or its options are invalid."""
+    """Return the question; raise `InputError` if its text or its options are invalid."""
     if not question.question:
         raise InputError(f"{where}: asks nothing; fill in the question")
     check_options(question.options, [option.lower() for option in question.options], where)
@@ -160,17 +159,10 @@ def check_options(
     where: str,
     remedy: str = "repair it or take it out",
 ) -> None:
-    """Checks that a question has two to four different options.
+    """Raise `InputError` unless a question has two to four different, non-empty options.
 
-    Args:
-        options: the texts of the options.
-        keys: the normalized texts of the options, which must differ and not be empty.
-        where: the place of the question, for the error.
-        remedy: the advice that ends the error.
-
-    Raises:
-        InputError: there are fewer than two options or more than four, or an option is empty or
-            repeated.
+    `keys` are the option texts in normalized form, which are compared. The error begins with
+    `where` (the question's file and line) and ends with `remedy`.
     """
     if not 2 <= len(options) <= len(LETTERS):
         count = f"{len(options) or 'no'} option{'s' * (len(options) != 1)}"
@@ -186,7 +178,7 @@ def check_options(
 
 
 def _shuffled(question: ChoiceQuestion, seed: int) -> ChoiceQuestion:
-    """Returns the question with its options in an order that the seed and its id determine."""
+    """Return the question with shuffled options; the seed and the question's id set the order."""
 
     def digest(number: int) -> bytes:
         return hashlib.sha256(f"{seed}/{question.id}/{number}".encode()).digest()

@@ -1,7 +1,7 @@
 """Linear probes: measure how well a frozen encoder's embeddings predict labels.
 
-As published, a linear layer is trained on the time average of a recording's embeddings. The result
-is the accuracy or the mean average precision, averaged over seeds, with a 95 % confidence interval.
+A linear layer is trained on each recording's embeddings, averaged over time. The result is the
+accuracy or the mean average precision over several seeds, with a 95 % confidence interval.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from tinymu_jax.data.annotations.labelled import LabelledSet
 from tinymu_jax.errors import InputError
 
 VALIDATION_FRACTION = 0.1
-"""Fraction of the training recordings for validation, if a data set has no validation split."""
+"""Fraction of training recordings used for validation if a data set has no validation split."""
 MIN_EPOCH_STEPS = 20
-"""Minimum number of steps of an epoch; over a small data set, an epoch makes several passes."""
+"""Minimum number of steps of an epoch; an epoch over a small data set makes several passes."""
 MIN_STD = 1e-6
-"""Dimensions of the embeddings with a smaller standard deviation are ignored."""
+"""Embedding dimensions with a smaller standard deviation are ignored."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ProbeConfig:
     """Learning rate of Adam, on standardized embeddings."""
 
     def check(self) -> None:
-        """Raises `InputError` if a setting is not above 0."""
+        """Raise `InputError` unless all settings are above 0."""
         for name, value in vars(self).items():
             if not value > 0:
                 raise InputError(f"{name.replace('_', '-')} is {value}; give a number above 0")
@@ -55,12 +55,12 @@ class Probe(NamedTuple):
     bias: Float[np.ndarray, "classes"]
 
     def scores(self, vectors: Float[np.ndarray, "R E"]) -> Float[np.ndarray, "R classes"]:
-        """Returns the logits of R recordings, given their mean embeddings."""
+        """Return the logits of R recordings, given their mean embeddings of width E."""
         return vectors @ self.kernel + self.bias
 
 
 class ProbeResult(NamedTuple):
-    """Test results of the probes of all seeds on a data set."""
+    """Test results of probes on a data set, with one value per seed."""
 
     metric: str
     """Name of the metric: "accuracy" or "mAP"."""
@@ -90,12 +90,9 @@ class ProbeResult(NamedTuple):
 def run_probe(
     vectors: Float[np.ndarray, "R E"], data: LabelledSet, config: ProbeConfig
 ) -> ProbeResult:
-    """Trains and tests a probe for each seed and each fold of a data set.
+    """Train and test a probe for each seed and each fold of a data set.
 
-    Args:
-        vectors: the mean embedding of each recording, in the order of the data set.
-        data: the labelled recordings, with splits or folds.
-        config: the settings of the training.
+    `vectors` are the mean embeddings of the R recordings (width E), in the order of the data set.
     """
     labels, known = data.targets()
     folds: Sequence[str] = data.folds or ["test"]
@@ -116,10 +113,7 @@ def run_probe(
 
 
 def _split(data: LabelledSet, fold: str, seed: int) -> tuple[Any, Any, Any]:
-    """Returns the indices of the training, validation and test recordings.
-
-    `fold` is the fold for testing; "test" if the data set has splits.
-    """
+    """Return the training, validation and test indices; `fold` is the test fold, or "test"."""
     test = data.indices(fold)
     if data.folds:
         train, valid = np.setdiff1d(np.arange(len(data.clips)), test), test[:0]
@@ -140,13 +134,13 @@ def probe_metric(
     scores: Float[np.ndarray, "R classes"],
     multi_label: bool,
 ) -> float:
-    """Returns the accuracy or, with `multi_label`, the mean average precision.
+    """Return the accuracy or, with `multi_label`, the mean average precision (mAP).
 
-    The mean is over the classes with at least one positive recording.
+    The mAP averages over the classes that have at least one positive among R recordings.
 
     Args:
         labels: whether each recording has each label.
-        known: whether each entry of `labels` is known; unknown entries do not count.
+        known: whether each entry of `labels` is known; mAP ignores unknown entries.
         scores: the logit or probability of each class for each recording.
         multi_label: whether a recording may have several labels.
     """
@@ -172,12 +166,12 @@ def fit_probe(
     config: ProbeConfig,
     seed: int,
 ) -> Probe:
-    """Trains a probe on standardized embeddings, and folds the standardization into its weights.
+    """Train a probe on standardized embeddings, and fold the standardization into its weights.
 
     Args:
-        vectors: the mean embeddings of all recordings.
+        vectors: the mean embeddings of all R recordings, of width E.
         labels: whether each recording has each label.
-        known: whether each entry of `labels` is known; unknown entries do not count.
+        known: whether each entry of `labels` is known; `multi_label` ignores unknown entries.
         train: the indices of the training recordings.
         valid: the indices of the validation recordings, whose loss stops the training.
         multi_label: whether a recording may have several labels.
@@ -215,10 +209,7 @@ def fit_probe(
 
 
 def _batches(rng: np.random.Generator, number: int, batch: int) -> Int[np.ndarray, "steps size"]:
-    """Draws the batches of an epoch; returns the indices of the recordings in each batch.
-
-    There are `MIN_EPOCH_STEPS` batches or more, with at most `batch` of the `number` recordings.
-    """
+    """Return at least `MIN_EPOCH_STEPS` random batches for one epoch, as indices of recordings."""
     size = min(batch, number)
     passes = -(-MIN_EPOCH_STEPS // (number // size))
     order = [rng.permutation(number)[: number // size * size] for _ in range(passes)]
@@ -229,10 +220,7 @@ def _batches(rng: np.random.Generator, number: int, batch: int) -> Int[np.ndarra
 def _loss(
     params: Any, x: Float[Array, "R E"], labels: Array, known: Array, multi_label: bool
 ) -> Float[Array, ""]:
-    """Returns the softmax cross-entropy, averaged over recordings.
-
-    With `multi_label`, it is the binary cross-entropy, averaged over all known labels.
-    """
+    """Return the mean cross-entropy: softmax or, with `multi_label`, binary over known labels."""
     logits = x @ params[0] + params[1]
     labels, known = labels.astype(float), known.astype(float)
     if multi_label:
@@ -252,7 +240,7 @@ def _train_epoch(
     learning_rate: float,
     multi_label: bool,
 ) -> tuple[Any, Any]:
-    """Trains for one step on each batch; returns the new parameters and optimizer state."""
+    """Train for one step on each batch; return the new parameters and optimizer state."""
     optimizer = optax.adam(learning_rate)
 
     def step(carry: Any, rows: Array) -> tuple[Any, None]:

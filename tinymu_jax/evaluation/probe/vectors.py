@@ -1,4 +1,4 @@
-"""Computes the mean embeddings of recordings, the input of probes, and caches them in a folder.
+"""Compute the mean embeddings of recordings for linear probes, and cache them in a folder.
 
 vectors.json        fingerprints of the encoder and of the list of recordings
 vectors-00000.npy   mean embeddings of `FILE_SIZE` recordings; existing files are not recomputed
@@ -32,9 +32,9 @@ from tinymu_jax.utils.progress import Progress, no_progress
 
 INFO_FILE = "vectors.json"
 BATCH_SIZE = 16
-"""Recordings in one call of the encoder."""
+"""Recordings per call of the encoder."""
 FILE_SIZE = 256
-"""Mean embeddings in one file."""
+"""Mean embeddings per file."""
 
 
 def mean_vectors(
@@ -44,11 +44,11 @@ def mean_vectors(
     progress: Progress = no_progress,
     max_bad_fraction: float = 0.001,
 ) -> Float[np.ndarray, "R E"]:
-    """Returns each recording's embeddings averaged over time; NaN for unusable recordings.
+    """Return each recording's embedding, averaged over time; NaN for unusable recordings.
 
     Args:
-        checkpoint: a checkpoint that has an encoder.
-        paths: the paths of the recordings.
+        checkpoint: a checkpoint that has an encoder, whose embeddings have width E.
+        paths: the paths of R recordings.
         folder: the folder that caches the mean embeddings.
         progress: called with the number of recordings so far and the total number.
         max_bad_fraction: the largest fraction of the recordings that may be unusable.
@@ -88,7 +88,7 @@ def mean_vectors(
 def _check_bad(
     vectors: Float[np.ndarray, "R E"], paths: Sequence[Path], max_bad_fraction: float
 ) -> None:
-    """Raises `InputError` if the embeddings of too many recordings are NaN (unusable)."""
+    """Raise `InputError` if the embeddings of too many recordings are NaN (unusable)."""
     bad = np.flatnonzero(np.isnan(vectors[:, 0]))
     if len(bad) > max_bad_fraction * len(paths):
         raise InputError(
@@ -99,10 +99,7 @@ def _check_bad(
 
 
 def _encode(params: Any, paths: Sequence[Path], config: Any) -> Float[np.ndarray, "R E"]:
-    """Returns the mean embedding of each recording.
-
-    For an unusable recording, prints the error and returns NaN.
-    """
+    """Return each recording's mean embedding; print an error and return NaN if it is unusable."""
     means = np.full((len(paths), config.output_width), np.nan, np.float32)
 
     def try_read(path: Path) -> Float[np.ndarray, "n"] | None:

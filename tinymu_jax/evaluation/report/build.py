@@ -1,4 +1,4 @@
-"""Writes, reads and compares evaluation reports: report.html, report.md and report.json."""
+"""Write, read and compare evaluation reports: report.html, report.md and report.json."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,16 +22,13 @@ REMEDY = "write it again with this version's `tinymu evaluate`"
 
 
 def write_report(results: Sequence[EvalResult], output: Path) -> Path:
-    """Writes report.json, report.md and report.html; returns the path of the HTML page.
+    """Write report.json, report.md and report.html to a folder; return the path of the HTML page.
 
-    Args:
-        results: the results of one checkpoint or several. Results of the same kind and title form
-            one section, which compares their checkpoints.
-        output: the folder of the report, created if it does not exist.
+    Results with the same kind and title form one section, which compares their checkpoints.
 
     Raises:
-        InputError: there are no results; a table or chart has more or fewer values than columns,
-            axes or labels, or repeats one of these; or the folder cannot be written to.
+        InputError: there are no results; a table or chart repeats a column or axis, or has a wrong
+            number of values; or the folder cannot be written to.
     """
     if not results:
         raise InputError(f"{output}: there are no results to report; evaluate something first")
@@ -48,10 +45,7 @@ def write_report(results: Sequence[EvalResult], output: Path) -> Path:
 
 
 def read_report(path: str | Path) -> list[EvalResult]:
-    """Reads the evaluation results from a report.json; lists become tuples.
-
-    Args:
-        path: the report.json, or the folder that holds it.
+    """Read the evaluation results from a report.json, or from the folder that holds it.
 
     Raises:
         InputError: the file cannot be read or is not a report; the message names the wrong key.
@@ -72,10 +66,10 @@ def read_report(path: str | Path) -> list[EvalResult]:
 
 
 def compare_reports(reports: Sequence[str | Path], output: Path) -> Path:
-    """Writes one report with the results of several reports; returns the path of its HTML page.
+    """Write one report with the results of several reports; return the path of its HTML page.
 
     Args:
-        reports: the report.json files, or the folders that hold them, in the order of the columns.
+        reports: the report.json files or their folders, in the order of the columns.
         output: the folder of the new report.
 
     Raises:
@@ -92,10 +86,7 @@ def _report_file(path: Path) -> Path:
 
 
 def _check(result: EvalResult) -> None:
-    """Raises `InputError` if the columns of a table or the axes of a chart are not distinct.
-
-    Also raises it if the number of values differs from the number of columns, axes or labels.
-    """
+    """Raise `InputError` if columns or axes repeat, or if the number of values is wrong."""
     pairs: list[tuple[str, Sequence[Any], Sequence[Any]]] = []
     for table in result.tables:
         pairs += [(f"{table.title}: row {n!r}", v, table.columns) for n, v in table.rows.items()]
@@ -120,7 +111,7 @@ def _check(result: EvalResult) -> None:
 
 
 def _to_json(value: Any) -> Any:
-    """Converts dataclasses, containers and numbers to plain json; NaN and infinity become null."""
+    """Convert dataclasses, containers and numbers to plain JSON; NaN and infinity become null."""
     if is_dataclass(value):
         return {field.name: _to_json(getattr(value, field.name)) for field in fields(value)}
     if value is None or isinstance(value, str | bool):
@@ -137,10 +128,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:
-    """Converts plain json to the type `kind`.
-
-    Raises `InputError` if the json has another type; the error names its place, `where`.
-    """
+    """Convert JSON to the type `kind`; an `InputError` names the place `where` of a wrong value."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return None if value is None else _from_json(inside[0], value, where)
@@ -161,7 +149,7 @@ def _from_json(kind: Any, value: Any, where: str) -> Any:
 
 
 def _record(kind: Any, value: Mapping[str, Any], where: str) -> Any:
-    """Builds the dataclass `kind` from a json object; fields with defaults may be missing."""
+    """Build the dataclass `kind` from a JSON object; fields with defaults may be missing."""
     types = get_type_hints(kind)
     required = {
         field.name

@@ -1,7 +1,7 @@
-"""Draws a report's charts with matplotlib, and converts them to SVG to be inlined in HTML.
+"""Draw a report's charts with matplotlib, and convert them to SVG for the HTML page.
 
-Colours become CSS variables of report.css, so charts follow the page's light or dark theme. Text
-is not converted to outlines. The same chart always gives the same SVG.
+Colours become CSS variables of report.css, so that charts follow the page's light or dark theme.
+Text is not converted to outlines. The same chart always gives the same SVG.
 """
 
 import io
@@ -23,7 +23,7 @@ from tinymu_jax.evaluation.results import Confusion, Metric, Reliability
 from tinymu_jax.utils.numbers import percent
 
 SERIES_COLOURS = ("#0b62a8", "#c24e00", "#00795a", "#96407c", "#7a6200", "#4a4fb5")
-"""Colours of the series of a chart; further series repeat them with other dashes."""
+"""Colours of a chart's lines or bars; further lines repeat the colours with other dashes."""
 INK, QUIET, RULE, BASELINE = "#1b1e23", "#555c66", "#d5d9df", "#70757d"
 HEAT, CARD, PAPER = "#6aa6de", "#f5f6f8", "#fefefe"
 CSS_VARIABLES = {colour: f"var(--s{number})" for number, colour in enumerate(SERIES_COLOURS)} | {
@@ -35,7 +35,7 @@ CSS_VARIABLES = {colour: f"var(--s{number})" for number, colour in enumerate(SER
     CARD: "var(--card)",
     PAPER: "var(--paper)",
 }
-"""The CSS variable that replaces each colour in the SVG."""
+"""CSS variable that replaces each colour in the SVG."""
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -68,7 +68,7 @@ DASHES = ("-", (0, (4, 2)), (0, (1.5, 2)), (0, (5, 2, 1.5, 2)))
 LINE_HEIGHT = 10.5
 """Distance from one line of text to the next, in points."""
 RADAR_AXES = range(3, 17)
-"""The numbers of axes for which a radar chart is drawn; with more axes, labels would overlap."""
+"""Numbers of axes that a radar chart may have; the labels of more axes would overlap."""
 MAX_CONFUSION_LABELS = 40
 TOOLTIP = "tooltip:"
 """Prefix of an artist's id (`gid`); the rest of the id becomes a tooltip in the SVG."""
@@ -84,11 +84,9 @@ class Chart(NamedTuple):
 
 
 def to_svg(chart: Chart, salt: str) -> Markup:
-    """Converts a chart to an SVG element for an HTML page.
+    """Convert a chart to an SVG element for an HTML page.
 
-    Args:
-        chart: the chart to convert.
-        salt: a text that is different for each chart of a page, so that no SVG ids collide.
+    `salt` must be different for each chart of a page, so that no SVG ids collide.
     """
     file = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -102,7 +100,7 @@ def to_svg(chart: Chart, salt: str) -> Markup:
             metadata=metadata,
         )
     svg = file.getvalue()
-    # matplotlib's style element would apply to the whole page; report.css has its one rule.
+    # matplotlib's style element would apply to the whole page; report.css has its rule instead.
     svg = re.sub(r"<defs>\s*<style.*?</defs>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(rf'<g id="{TOOLTIP}([^"]*)">', r"<g><title>\1</title>", svg)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
@@ -116,13 +114,13 @@ def to_svg(chart: Chart, salt: str) -> Markup:
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
-    """Returns a figure (size in points), and axes that fill it; labels lie outside the figure."""
+    """Return a figure (size in points) and axes that fill it; labels lie outside the figure."""
     figure = Figure(figsize=(width / 72, height / 72))
     return figure, figure.add_axes((0, 0, 1, 1))
 
 
 def _wrap(text: str, letters: int, lines: int = 1) -> list[str]:
-    """Wraps a label to at most `lines` lines of `letters` characters; the rest becomes "…"."""
+    """Wrap a label to at most `lines` lines of `letters` characters; the rest becomes "…"."""
     wrapped = textwrap.wrap(printable(text), letters) or [""]
     if len(wrapped) > lines:
         wrapped[lines - 1] = wrapped[lines - 1][: letters - 2] + " …"
@@ -131,12 +129,10 @@ def _wrap(text: str, letters: int, lines: int = 1) -> list[str]:
 
 @rc_context(STYLE)
 def radar(title: str, axes: Sequence[str], series: Sequence[RadarSeries]) -> Chart:
-    """Draws a radar chart of fractions, with 0 at the centre.
+    """Draw a radar chart of fractions, with 0 at the centre.
 
-    Args:
-        title: the chart's title.
-        axes: the names of the axes, clockwise from the top; their number is in `RADAR_AXES`.
-        series: the lines of the chart, with a fraction for each axis; NaN leaves a gap.
+    `axes` has the names of the axes, clockwise from the top; their number is in `RADAR_AXES`. Each
+    line in `series` has a fraction per axis; NaN leaves a gap.
     """
     figure = Figure(figsize=(200 / 72, 200 / 72))
     polar: Any = figure.add_axes((0, 0, 1, 1), projection="polar")
@@ -152,7 +148,6 @@ def radar(title: str, axes: Sequence[str], series: Sequence[RadarSeries]) -> Cha
     polar.set_ylim(0, outer)
     only_one = sum(not line.is_baseline for line in series) == 1
     for number, line in enumerate(series):
-        # Baselines are grey and dashed, without marks.
         colour = BASELINE if line.is_baseline else SERIES_COLOURS[number % len(SERIES_COLOURS)]
         dash = 1 + number % 3 if line.is_baseline else number // len(SERIES_COLOURS) % len(DASHES)
         polar.plot(
@@ -192,12 +187,10 @@ def radar(title: str, axes: Sequence[str], series: Sequence[RadarSeries]) -> Cha
 def bars(
     title: str, rows: Sequence[tuple[str, Sequence[Metric | None]]], series: Sequence[str]
 ) -> Chart:
-    """Draws fractions as horizontal bars with confidence intervals.
+    """Draw fractions as horizontal bars with confidence intervals.
 
-    Args:
-        title: the chart's title.
-        rows: pairs of a row's name and its metrics, one for each series; None gives no bar.
-        series: the names of the series, shown in a legend if there are several.
+    A row is a name and one metric per series; None gives no bar. `series` has the names of the
+    series.
     """
     thickness, labels, middles, y = 10.5, [], [], 6.0
     for name, _ in rows:
@@ -244,7 +237,7 @@ def bars(
 
 @rc_context(STYLE)
 def confusion(matrix: Confusion) -> Chart:
-    """Draws a confusion matrix as a heat map; shading shows a count's fraction of its row."""
+    """Draw a confusion matrix as a heat map; shading shows a count's fraction of its row."""
     size = len(matrix.labels)
     side = 30.0 if size <= 12 else 24.0 if size <= 20 else 19.5
     figure, axes = _figure(side * size, side * size)
@@ -279,7 +272,7 @@ def confusion(matrix: Confusion) -> Chart:
 
 @rc_context(STYLE)
 def reliability(diagram: Reliability) -> Chart:
-    """Draws the accuracy in each bin of confidence, and below it the bin's number of answers."""
+    """Draw the accuracy in each bin of confidence, and below it the bin's number of answers."""
     figure = Figure(figsize=(210 / 72, 266 / 72))
     upper: Any = figure.add_axes((0, 56 / 266, 1, 210 / 266))
     lower: Any = figure.add_axes((0, 0, 1, 42 / 266), sharex=upper)

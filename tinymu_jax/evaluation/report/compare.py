@@ -1,4 +1,4 @@
-"""Groups the results of several checkpoints by evaluation, and merges their radar charts."""
+"""Group the results of several checkpoints by evaluation, and merge their radar charts."""
 
 import math
 from collections import Counter
@@ -9,7 +9,7 @@ from tinymu_jax.evaluation.report.text import checkpoint_name
 from tinymu_jax.evaluation.results import EvalResult, Radar, Table
 
 BASELINE = "blind"
-"""Beginning of the name of each radar series that is a baseline."""
+"""Prefix of the names of radar chart lines that show a baseline."""
 Titled = TypeVar("Titled", Table, Radar)
 Key = TypeVar("Key")
 
@@ -45,7 +45,7 @@ class MergedRadar(NamedTuple):
 
 
 def group_results(results: Sequence[EvalResult]) -> list[Group]:
-    """Groups results that have the same kind and the same title."""
+    """Group results that have the same kind and the same title."""
     groups: dict[tuple[str, str], list[EvalResult]] = {}
     for result in results:
         groups.setdefault((result.kind, result.title), []).append(result)
@@ -56,7 +56,7 @@ def group_results(results: Sequence[EvalResult]) -> list[Group]:
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """Appends a number to each name that occurs more than once, as in "sft (2)"."""
+    """Append a number to each name that occurs more than once, as in "sft (2)"."""
     counts, seen = Counter(names), Counter[str]()
     unique = []
     for name in names:
@@ -66,12 +66,10 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 
 def by_title(group: Group, parts: Sequence[Sequence[Titled]]) -> list[list[tuple[str, Titled]]]:
-    """Groups tables or radar charts by title, and pairs each one with its checkpoint's name.
+    """Group tables or radar charts by title, each with its checkpoint's name.
 
-    Args:
-        group: the group of results, which has the names of the checkpoints.
-        parts: the tables or the radar charts of each checkpoint. If a checkpoint has several with
-            one title, the first ones of all checkpoints form one group, the second ones another.
+    `parts` has the tables or charts of each checkpoint in `group`. If checkpoints have two with the
+    same title, the first ones form one group and the second ones another.
     """
     groups: dict[tuple[str, int], list[tuple[str, Titled]]] = {}
     for name, members in zip(group.names, parts, strict=True):
@@ -83,10 +81,10 @@ def by_title(group: Group, parts: Sequence[Sequence[Titled]]) -> list[list[tuple
 
 
 def merge_radars(group: Group) -> list[MergedRadar]:
-    """Merges the radar charts of all checkpoints: charts with the same title become one chart.
+    """Merge the radar charts of all checkpoints: charts with the same title become one chart.
 
-    Baselines with equal values are drawn once. If several checkpoints are compared, and a chart has
-    several series beside baselines, each series gets its own chart with one line per checkpoint.
+    Baselines with equal values are drawn once. If checkpoints are compared, a chart with several
+    lines beside baselines is split: each line name gets a chart with one line per checkpoint.
     """
     titled = by_title(group, [result.radars for result in group.results])
     return [merged for radars in titled for merged in _merge(radars, group.is_comparison)]
@@ -129,5 +127,5 @@ def _is_baseline(name: str) -> bool:
 
 
 def union(parts: Iterable[Iterable[Key]]) -> list[Key]:
-    """Returns the distinct elements of several iterables, in order of first occurrence."""
+    """Return the distinct elements of several iterables, in order of first occurrence."""
     return list(dict.fromkeys(element for part in parts for element in part))

@@ -1,4 +1,4 @@
-"""Prepares the worst answers for a report: encodes their audio and marks their options."""
+"""Prepare the worst answers for a report: encode their audio and mark their options."""
 
 import base64
 import io
@@ -28,7 +28,7 @@ class Sound(NamedTuple):
 
 
 def load_sound(path: str) -> Sound:
-    """Returns the first ten seconds of a recording (mono, 16 kHz), or why they cannot be read."""
+    """Return the first ten seconds of a recording (mono, 16 kHz), or why they cannot be read."""
     if not path:
         return Sound(None, "no recording was given")
     try:
@@ -56,10 +56,9 @@ class Option(NamedTuple):
 
 
 def marked_options(example: Example) -> list[Option]:
-    """Returns the options of a question, with the correct and the predicted option marked.
+    """Return the options of a question, with the correct and the predicted option marked.
 
-    An answer names an option by words or letter, as in "slow", "(B)" or "(B) slow"; any other
-    answer marks no option.
+    An answer marks the option that it names by words or letter, as in "slow", "(B)" or "(B) slow".
     """
     options = [
         re.sub(rf"^\(?{_letter(number)}\)\s*", "", text)
@@ -72,7 +71,7 @@ def marked_options(example: Example) -> list[Option]:
 
 
 def _named_option(text: str, options: Sequence[str]) -> int | None:
-    """Returns the index of the option that an answer names by words or letter; None if none."""
+    """Return the index of the option that an answer names by words or letter; None if none."""
     text, options = _normalize(text), [_normalize(option) for option in options]
     if text in options:
         return options.index(text)
@@ -90,5 +89,5 @@ def _letter(number: int) -> str:
 
 
 def _normalize(text: str) -> str:
-    """Returns a text in lower case, without repeated spaces and final full stops."""
+    """Return a text in lower case, without repeated spaces and final full stops."""
     return " ".join(text.split()).rstrip(".").casefold()

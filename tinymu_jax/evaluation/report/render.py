@@ -1,4 +1,4 @@
-"""Renders a report as one HTML page and as Markdown, with the jinja2 templates of this folder.
+"""Render a report as one HTML page and as Markdown, with the jinja2 templates of this folder.
 
 The HTML page embeds its styles, charts and audio; it runs no scripts and loads no other files.
 """
@@ -35,10 +35,10 @@ from tinymu_jax.utils.numbers import NOT_AVAILABLE, number
 
 FOLDER = Path(__file__).parent
 BAR_ROWS = range(2, 41)
-"""The numbers of rows for which a table gets a bar chart."""
+"""Numbers of rows that a table with a bar chart may have."""
 MAX_BAR_COLUMNS = 4
 MAX_MATRIX_LABELS = 12
-"""Of a confusion matrix with more labels, Markdown lists only the most frequent mistakes."""
+"""Maximum number of labels of a confusion matrix that is printed as a table."""
 MARKDOWN_CHARACTERS = re.compile(r"([\\`*_\[\]|~])")
 Rows = Sequence[tuple[str, Sequence[Metric | None]]]
 Draw = Callable[[charts.Chart], Markup]
@@ -59,11 +59,9 @@ class Panel(NamedTuple):
 
 
 def render(groups: Sequence[Group], sounds: Mapping[str, Sound]) -> tuple[str, str]:
-    """Returns a report as the text of an HTML page and as Markdown.
+    """Return a report as the text of an HTML page and as Markdown, with one section per group.
 
-    Args:
-        groups: the results to show, one section for each group.
-        sounds: the audio of each recording whose answer is shown, by the recording's path.
+    `sounds` has the audio of each recording whose answer is shown, by the recording's path.
     """
     numbers = count()
 
@@ -108,7 +106,7 @@ def _printable(value: Any) -> Any:
 
 
 def _escape_markdown(value: Any) -> Any:
-    """Puts a text on one line and escapes Markdown and HTML characters; keeps other values."""
+    """Put a text on one line and escape Markdown and HTML; return other types unchanged."""
     if type(value) is not str:
         return value
     escaped = html.escape(" ".join(printable(value).split()), quote=False)
@@ -116,7 +114,7 @@ def _escape_markdown(value: Any) -> Any:
 
 
 def _code(text: str) -> Markup:
-    """Returns a text on one line as Markdown's inline code."""
+    """Return a text on one line as Markdown's inline code."""
     words = " ".join(printable(text).split()) or "(nothing)"
     fence = "`" * (max((len(run) for run in re.findall("`+", words)), default=0) + 1)
     space = " " if "`" in words else ""
@@ -124,7 +122,7 @@ def _code(text: str) -> Markup:
 
 
 def _section(group: Group, draw: Draw) -> dict[str, Any]:
-    """Returns the template variables of a report's section, which shows one evaluation."""
+    """Return the template variables of a report's section, which shows one evaluation."""
     headline, settings = _headline(group, draw), Panel("Settings", settings_grid(group), "words")
     tables = by_title(group, [result.tables for result in group.results])
     rows = [_radars(group, draw)]
@@ -137,7 +135,7 @@ def _section(group: Group, draw: Draw) -> dict[str, Any]:
     ]
     return {
         "title": group.title,
-        # The headline of one checkpoint is shown as cards, of several as a table.
+        # The headline is shown as cards for one checkpoint, as a table for several.
         "has_cards": not group.is_comparison,
         "headline": headline if headline.grid.rows else None,
         "rows": [row for row in rows if row],
@@ -156,7 +154,7 @@ def _headline(group: Group, draw: Draw) -> Panel:
 
 
 def _table(tables: Sequence[tuple[str, Table]], is_comparison: bool, draw: Draw) -> Panel:
-    """Merges the tables of all checkpoints; returns a panel of the table and its bar chart."""
+    """Return a panel with the merged table of all checkpoints and its bar chart."""
     panel = Panel(tables[0][1].title, merge_tables(tables, is_comparison))
     columns, rows = align_tables([table for _, table in tables])
     if not is_comparison:
@@ -170,7 +168,7 @@ def _table(tables: Sequence[tuple[str, Table]], is_comparison: bool, draw: Draw)
 
 
 def _with_bars(panel: Panel, title: str, rows: Rows, series: Sequence[str], draw: Draw) -> Panel:
-    """Adds a bar chart of fractions to a panel, unless there are too few or many rows or series."""
+    """Add a bar chart of fractions to a panel if the numbers of rows and series allow it."""
     fractions = [
         (name, [m if m and m.is_fraction and m.value is not None else None for m in metrics])
         for name, metrics in rows
@@ -183,7 +181,7 @@ def _with_bars(panel: Panel, title: str, rows: Rows, series: Sequence[str], draw
 
 
 def _radars(group: Group, draw: Draw) -> list[Panel]:
-    """Returns a panel for each radar chart, with bars instead if axes are too few or too many."""
+    """Return a panel for each radar chart; too few or too many axes give a bar chart instead."""
     panels = []
     for radar in merge_radars(group):
         panel = Panel(radar.title, radar_grid(radar), chart_only=True)
@@ -202,7 +200,7 @@ def _radars(group: Group, draw: Draw) -> list[Panel]:
 
 
 def _diagrams(group: Group, draw: Draw) -> Iterator[list[Panel]]:
-    """Yields the panels of each checkpoint's confusion matrices and reliability diagrams."""
+    """Yield the panels of each checkpoint's confusion matrices and reliability diagrams."""
     for name, result in zip(group.names, group.results, strict=True):
         suffix = f" ({name})" if group.is_comparison else ""
         panels = []

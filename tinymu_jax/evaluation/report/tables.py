@@ -1,4 +1,4 @@
-"""Formats the tables and notices of a report as text, before they become HTML or Markdown."""
+"""Format the tables and warnings of a report as text, before they become HTML or Markdown."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from tinymu_jax.utils.numbers import NOT_AVAILABLE, number, percent
 LEGEND = "Fractions are in percent, with 95 % confidence intervals in brackets."
 DIFFERENCE_LEGEND = "A difference is the second checkpoint minus the first."
 MAX_MISTAKES = 30
-"""Maximum number of mistakes listed for a confusion matrix with too many labels."""
+"""Maximum number of mistakes that are listed for a large confusion matrix."""
 
 
 class Cell(NamedTuple):
@@ -24,7 +24,7 @@ class Cell(NamedTuple):
     note: int | None = None
     """Number of the cell's footnote, from 1."""
     unit: str = ""
-    """Unit, shown only where the cell stands outside a table."""
+    """Unit, shown only if the cell is outside a table."""
 
 
 class Grid(NamedTuple):
@@ -40,13 +40,13 @@ class Grid(NamedTuple):
 
 
 def legend(groups: Sequence[Group]) -> str:
-    """Returns the sentences that explain how to read the numbers of a report."""
+    """Return the sentences that explain how to read the numbers of a report."""
     pair = any(len(group.names) == 2 for group in groups)
     return f"{LEGEND} {DIFFERENCE_LEGEND}" if pair else LEGEND
 
 
 def notices(groups: Sequence[Group]) -> list[str]:
-    """Returns all notices; names the evaluation and the checkpoint if the report has several."""
+    """Return all warnings; name the evaluation and checkpoint if the report has several."""
     lines = []
     for group in groups:
         for name, result in zip(group.names, group.results, strict=True):
@@ -62,12 +62,10 @@ def _format(value: float | None, is_fraction: bool, signed: bool = False) -> str
 
 
 def metric_cell(metric: Metric | None, notes: list[str], with_count: bool = False) -> Cell:
-    """Formats a metric as a table cell.
+    """Format a metric as a table cell; None gives an empty cell.
 
-    Args:
-        metric: the metric; None gives an empty cell.
-        notes: the table's footnotes so far; the metric's note is appended if it is new.
-        with_count: whether the cell shows the metric's number of questions.
+    `notes` has the table's footnotes so far; the metric's note is appended if it is new.
+    `with_count` adds the number of questions to the cell.
     """
     if metric is None:
         return Cell("")
@@ -86,7 +84,7 @@ def metric_cell(metric: Metric | None, notes: list[str], with_count: bool = Fals
 
 
 def _difference(first: Metric | None, second: Metric | None) -> Cell:
-    """Formats the second metric minus the first; an empty cell if either is not available."""
+    """Format the second metric minus the first; the cell is empty if either is not available."""
     if first is None or second is None or first.is_fraction != second.is_fraction:
         return Cell("")
     if not all(m.value is not None and math.isfinite(m.value) for m in (first, second)):
@@ -97,10 +95,10 @@ def _difference(first: Metric | None, second: Metric | None) -> Cell:
 
 
 def align_tables(tables: Sequence[Table]) -> tuple[list[str], dict[str, list[list[Metric | None]]]]:
-    """Aligns tables by the names of their rows and columns.
+    """Align tables by the names of their rows and columns.
 
-    Returns the names of all columns, and a mapping from each row's name to its metrics: a list
-    per column, with one metric or None per table.
+    Return the names of all columns, and the metrics of each row by its name. A row has a list per
+    column, with one metric or None per table.
     """
     columns = union(table.columns for table in tables)
     by_row = [
@@ -114,13 +112,11 @@ def align_tables(tables: Sequence[Table]) -> tuple[list[str], dict[str, list[lis
 
 
 def merge_tables(tables: Sequence[tuple[str, Table]], is_comparison: bool) -> Grid:
-    """Formats tables with the same title as one table; two tables get their difference too.
+    """Format tables with the same title as one table; two tables get their difference too.
 
-    The number of questions gets its own column if it is the same for all metrics of each row.
-
-    Args:
-        tables: pairs of a checkpoint's name and its table.
-        is_comparison: whether each column gets subcolumns with the names of the checkpoints.
+    `tables` pairs each checkpoint's name with its table. With `is_comparison`, each column gets one
+    subcolumn per checkpoint. The number of questions gets its own column if it is the same for all
+    metrics of each row.
     """
     columns, rows = align_tables([table for _, table in tables])
     subcolumns = [name for name, _ in tables] if is_comparison else []
@@ -140,10 +136,7 @@ def merge_tables(tables: Sequence[tuple[str, Table]], is_comparison: bool) -> Gr
 
 
 def _count_cells(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell] | None:
-    """Returns a cell with the number of questions for each row.
-
-    Returns None if no metric has this number, or if it differs between the metrics of a row.
-    """
+    """Return each row's number of questions as a cell; None if missing or if a row has several."""
     counts = {
         row: {metric.count for metric in metrics if metric and metric.count is not None}
         for row, metrics in rows.items()
@@ -154,7 +147,7 @@ def _count_cells(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell]
 
 
 def headline_grid(group: Group) -> Grid:
-    """Formats the headline metrics as a table of all checkpoints' values and published values."""
+    """Format the main metrics as a table, with a column per checkpoint and the published values."""
     results, notes, rows = group.results, list[str](), []
     names = union([*(one.headline for one in results), *(one.published for one in results)])
     metrics_of = {name: [one.headline.get(name) for one in results] for name in names}
@@ -171,7 +164,7 @@ def headline_grid(group: Group) -> Grid:
 
 
 def _published_cell(group: Group, name: str, notes: list[str]) -> Cell:
-    """Formats the published value of a metric; if the results disagree, all published values."""
+    """Format the published value of a metric; if the results disagree, all published values."""
     known = [one.published[name] for one in group.results if name in one.published]
     cells = union([metric_cell(metric, notes)] for metric in known)
     if len(cells) < 2:
@@ -180,7 +173,7 @@ def _published_cell(group: Group, name: str, notes: list[str]) -> Cell:
 
 
 def settings_grid(group: Group) -> Grid:
-    """Formats the evaluation's settings, a row for each setting, a column for each checkpoint."""
+    """Format the settings as a table, a row for each setting, a column for each checkpoint."""
     rows = []
     for name in union(result.settings for result in group.results):
         values = [result.settings.get(name) for result in group.results]
@@ -192,7 +185,7 @@ def settings_grid(group: Group) -> Grid:
 
 
 def radar_grid(radar: MergedRadar) -> Grid:
-    """Formats a radar chart as a table, a row for each axis, a column for each series."""
+    """Format a radar chart as a table, a row for each axis, a column for each of its lines."""
     rows = [
         (axis, [Cell(percent(line.values[number])) for line in radar.series])
         for number, axis in enumerate(radar.axes)
@@ -201,7 +194,7 @@ def radar_grid(radar: MergedRadar) -> Grid:
 
 
 def confusion_grid(matrix: Confusion) -> Grid:
-    """Formats a confusion matrix as a table, a row for each true label."""
+    """Format a confusion matrix as a table, a row for each true label."""
     rows = [
         (label, [Cell(f"{count:,}") for count in counts])
         for label, counts in zip(matrix.labels, matrix.counts, strict=True)
@@ -211,7 +204,7 @@ def confusion_grid(matrix: Confusion) -> Grid:
 
 
 def mistakes_grid(matrix: Confusion) -> Grid:
-    """Formats the most frequent mistakes of a confusion matrix as a table, one mistake per row."""
+    """Format the most frequent mistakes of a confusion matrix as a table, one mistake per row."""
     mistakes = sorted(
         (-count, row, column)
         for row, counts in enumerate(matrix.counts)
@@ -227,7 +220,7 @@ def mistakes_grid(matrix: Confusion) -> Grid:
 
 
 def reliability_grid(diagram: Reliability) -> Grid:
-    """Formats a reliability diagram as a table, a row for each bin of confidence."""
+    """Format a reliability diagram as a table, a row for each bin of confidence."""
     rows = [
         (percent(confidence), [Cell(percent(accuracy)), Cell(f"{count:,}")])
         for confidence, accuracy, count in zip(

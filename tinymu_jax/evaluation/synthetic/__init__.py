@@ -1,1 +1,1 @@
-"""Evaluation on synthesised clips, for which every fact is known."""
+"""Evaluation on synthetic clips, whose musical attributes ("facts") are all known."""

@@ -1,7 +1,7 @@
-"""Scores baselines that use no audio: chance, the most frequent answer, the shortest option.
+"""Score baselines that use no audio: chance, the most frequent answer, the shortest option.
 
-A baseline gets one score for each score of the model: on the same question or, for captions, on
-the fact that the model's caption states.
+A baseline gets one score for each score of the model. For captions, a score is about one fact
+(musical attribute) that the model's caption states.
 """
 
 from collections import Counter
@@ -20,16 +20,16 @@ from tinymu_jax.evaluation.synthetic.grading import (
 from tinymu_jax.evaluation.synthetic.items import SyntheticItem
 
 ItemScores = Sequence[Sequence[FormatScore]]
-"""The scores of the model's answer to each question."""
+"""Scores of the model's answer to each question."""
 
 
 def extra_timbres(items: Sequence[SyntheticItem]) -> list[str]:
-    """Returns the sorted timbres of the questions' clips that are not in `FACTS`."""
+    """Return the sorted timbres of the clips that are not among the standard timbres in `FACTS`."""
     return sorted({item.truth.timbre for item in items} - set(FACTS["timbre"]))
 
 
 def chance(items: Sequence[SyntheticItem], model_scores: ItemScores) -> list[FormatScore]:
-    """Returns for each score of the model the probability that a random guess is right."""
+    """Return, for each score of the model, the probability that a random guess is right."""
     extra = extra_timbres(items)
 
     def value(item: SyntheticItem, score: FormatScore) -> float:
@@ -41,10 +41,11 @@ def chance(items: Sequence[SyntheticItem], model_scores: ItemScores) -> list[For
 
 
 def most_frequent(items: Sequence[SyntheticItem], model_scores: ItemScores) -> list[FormatScore]:
-    """Returns the scores of always giving the most frequent right answer.
+    """Return the scores of always giving the most frequent right answer.
 
-    Answers are counted separately for each task and, in open questions, for each fact. In captions,
-    the answer is the most frequent value of the timbre or the stated fact in the captioned clips.
+    Answers are counted separately for each task and, in open questions, for each fact (musical
+    attribute). For captions, the answer is the most frequent value of the scored fact in the
+    captioned clips.
     """
     answers: dict[tuple[str, ...], Counter[str | None]] = {}
     for item in items:
@@ -62,10 +63,7 @@ def most_frequent(items: Sequence[SyntheticItem], model_scores: ItemScores) -> l
 
 
 def shortest_option(items: Sequence[SyntheticItem], model_scores: ItemScores) -> list[FormatScore]:
-    """Returns the scores of choosing the shortest option in multiple choice.
-
-    If several options are shortest, the score is the probability that a random one is right.
-    """
+    """Return the expected scores of the shortest option in multiple choice, at random in a tie."""
     pairs = [
         (item, scores) for item, scores in zip(items, model_scores, strict=True) if item.task == MCQ
     ]
@@ -83,16 +81,11 @@ def match_caption_facts(
     answer: str,
     extra_timbres: Sequence[str],
 ) -> list[FormatScore]:
-    """Returns a baseline's scores; a caption is scored on the facts in the model's caption.
+    """Return a baseline's scores; a caption is scored on the facts that the model's caption states.
 
-    If the baseline's caption states none or several values of a fact, a guess is scored.
-
-    Args:
-        item: the question.
-        model_scores: the scores of the model's answer.
-        baseline_scores: the scores of the baseline's answer.
-        answer: the baseline's answer.
-        extra_timbres: the timbres to add to those in `FACTS`.
+    If the baseline's caption (`answer`) states no value or several values of a fact, the score is
+    the probability of a right guess. `extra_timbres` are possible timbres beside the standard
+    timbres in `FACTS`.
     """
 
     def value(fact: str) -> float:
@@ -112,12 +105,12 @@ def match_caption_facts(
 
 
 def _answer_group(item: SyntheticItem) -> tuple[str, ...]:
-    """Returns the key of a question's group; each group has its own most frequent answer."""
+    """Return the key of a question's group; each group has its own most frequent answer."""
     return (item.task, *item.facts) if item.task == QA else (item.task,)
 
 
 def _most_common(counts: Counter[str | None]) -> str | None:
-    """Returns the most frequent answer; in a tie, the first one in alphabetical order."""
+    """Return the most frequent answer; of ties, the first in alphabetical order."""
     return min(counts, key=lambda answer: (-counts[answer], str(answer)))
 
 

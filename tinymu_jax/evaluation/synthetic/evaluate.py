@@ -1,9 +1,8 @@
-"""Evaluates a model on synthetic music, whose facts are known.
+"""Evaluate a model on synthetic music, whose facts (musical attributes) are known.
 
-As baselines, every question is also asked with the next clip's audio and without audio. In both
-cases, a model that uses the audio should be no better than a guess. Without audio, models often
-generate no valid answer, which would make the baseline worse than a guess. Therefore the most
-likely of the possible answers is taken instead.
+As baselines, every question is also asked without audio and with the next clip's audio. Without
+audio, models often generate no valid answer, which would be worse than a guess. The baseline
+therefore takes the most likely of the possible answers.
 """
 
 import json
@@ -52,7 +51,7 @@ class AnsweredItem(NamedTuple):
     answer: str
     right: bool
     scored: str | None
-    """Letter of the most probable option, if the options were scored."""
+    """Letter of the most probable option; None if the options were not scored."""
     no_audio: str | None
     """Answer without audio, if asked: generated text, or the most probable possible answer."""
     other_clip: str | None
@@ -76,17 +75,16 @@ def evaluate(
     max_new_tokens: int = 128,
     progress: Progress = no_progress,
 ) -> SyntheticResult:
-    """Asks a model all questions about a folder of synthetic clips, and grades the answers.
+    """Ask a model all questions about a folder of synthetic clips, and grade the answers.
 
     Args:
-        model: the model, as an assistant or as an engine.
+        model: the model that answers.
         folder: the folder that `tinymu_jax.data.synthetic.generate.synthesize` wrote.
-        score_options: whether to also compare the options of multiple choice by likelihood, which
-            is slower.
-        text_only: whether to also ask each question without audio and with the next clip's audio,
-            which takes up to three times as long.
+        score_options: whether to also compare multiple-choice options by likelihood (slower).
+        text_only: whether to also ask without audio and with the next clip's audio, which takes up
+            to three times as long.
         max_clips: the maximum number of clips to ask about; default all.
-        max_new_tokens: the maximum number of tokens of an answer, for an assistant.
+        max_new_tokens: the maximum number of tokens of an answer; ignored if `model` is an engine.
         progress: called with the number of answers so far and the total number.
 
     Raises:
@@ -118,10 +116,7 @@ def evaluate(
 def _requests(
     items: Sequence[SyntheticItem], clips: Sequence[Path], score_options: bool, text_only: bool
 ) -> dict[str, list[Request]]:
-    """Returns for each condition a request for each question.
-
-    The conditions are "model" (the question's clip), "no_audio" and "other_clip" (the next clip).
-    """
+    """Return the requests by condition: with the clip, without audio, with the next clip."""
     requests = [
         Request(item.path, item.prompt, item.task, item.options if score_options else ())
         for item in items
@@ -146,11 +141,7 @@ def _requests(
 
 
 def _by_clip(conditions: Mapping[str, list[Request]], clips: Sequence[Path]) -> list[Request]:
-    """Returns the distinct requests of all conditions, ordered by clip.
-
-    Requests without audio follow all requests with the audio of their question's clip, because
-    batches without audio have other shapes.
-    """
+    """Sort the distinct requests by clip; a clip's requests without audio come last."""
     place = {clip: number for number, clip in enumerate(clips)}
     pairs = [
         (original, request)
@@ -193,10 +184,10 @@ def _scores(
 
 
 def _grade(item: SyntheticItem, response: Response, extra: Sequence[str]) -> list[FormatScore]:
-    """Returns the scores of the response to a question.
+    """Return the scores of the response to a question.
 
-    If a caption's possible prefixes were scored, its timbre is graded by the most probable prefix:
-    without audio, a generated caption may name no timbre, which would be worse than a guess.
+    If the possible beginnings of a caption were scored, the most probable beginning decides the
+    timbre.
     """
     scores = grade(item, response.text, response.log_likelihoods)
     prefixes = caption_prefixes(item, extra)
@@ -234,7 +225,7 @@ def _rows(
 
 
 def write_results(result: SyntheticResult, output: str | Path) -> Path:
-    """Writes scores (scores.json, scores.txt) and answers (answers.jsonl); returns their folder.
+    """Write scores.json, scores.txt and answers.jsonl to a folder; return the folder.
 
     Raises:
         InputError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Grades answers to questions about synthetic clips, whose facts are known."""
+"""Grade answers to questions about synthetic clips, whose facts (musical attributes) are known."""
 
 import re
 from collections.abc import Sequence
@@ -14,19 +14,18 @@ from tinymu_jax.evaluation.synthetic.items import SyntheticItem
 CHOICE, CHOICE_SCORED, BINARY, OPEN = "mcq", "mcq_scored", "binary", "qa"
 CAPTION, CAPTION_FACTS = "caption_timbre", "caption_facts"
 FORMATS = (CHOICE, CHOICE_SCORED, BINARY, OPEN, CAPTION, CAPTION_FACTS)
-"""Formats by which scores are averaged. Multiple choice is scored by the generated letter and by
-the options' likelihoods; captions by the timbre that they name, and by all facts that they state.
-"""
+"""Formats by which scores are averaged: multiple choice by generated letter and by likelihood, yes
+or no, open questions, the timbre that captions name, and all facts that captions state."""
 FORMAT_OF = {MCQ: CHOICE, YES_NO: BINARY, QA: OPEN, CAPTIONING: CAPTION}
 
 
 class FormatScore(NamedTuple):
-    """The score of one answer, or of one fact that a caption states."""
+    """The score of one answer, or of one fact (musical attribute) that a caption states."""
 
     format: str
     """One of `FORMATS`."""
     facts: tuple[str, ...]
-    """The facts that the question or the caption's statement is about."""
+    """Names of the facts that the question or the caption's statement is about."""
     value: float
     """1 if right, 0 if wrong; for a guess, the probability of being right."""
 
@@ -46,20 +45,20 @@ _NAMES = {
 
 
 def named_values(text: str, fact: str) -> list[str]:
-    """Returns the values of a fact that a text names; "no drums" and "not slow" name no value."""
+    """Return the values of a fact (musical attribute) that a text names; "no drums" names none."""
     return [value for value, pattern in _NAMES[fact].items() if pattern.search(text)]
 
 
 def stated_facts(text: str) -> list[tuple[str, str]]:
-    """Returns each pair of a fact and a value that a text states; a fact may have two values."""
+    """Return all pairs of fact and value that a text states, such as ("tempo", "slow")."""
     return [(fact, value) for fact in FACTS for value in named_values(text, fact)]
 
 
 def parse_answer(item: SyntheticItem, answer: str) -> str | None:
-    """Returns the value that an answer gives; None if it gives no value, or several.
+    """Return the value that an answer gives; None if it gives no value, or several.
 
-    The value is a letter for multiple choice and "yes" or "no" for yes-or-no questions. For other
-    tasks, it is the value of the main fact that the answer names.
+    The value is a letter for multiple choice, and "yes" or "no" for yes-or-no questions. For other
+    tasks, it is a value of the fact (musical attribute) that is asked for, such as "slow".
     """
     if item.task == MCQ:
         number = read_letter(item.option_texts, answer)
@@ -71,14 +70,14 @@ def parse_answer(item: SyntheticItem, answer: str) -> str | None:
 
 
 def expected_value(item: SyntheticItem) -> str | None:
-    """Returns the value that `parse_answer` finds in the right answer to a question."""
+    """Return the value that `parse_answer` finds in the right answer to a question."""
     if item.task in (MCQ, YES_NO):
         return parse_answer(item, item.expected)
     return getattr(item.truth, item.main_fact)
 
 
 def value_from_facts(item: SyntheticItem) -> str | None:
-    """Computes the right value from the clip's facts alone; returns None if no option is right."""
+    """Compute the right answer's value from the clip's facts alone; None if no option is right."""
     truth = getattr(item.truth, item.main_fact)
     if item.task == YES_NO:
         return "yes" if truth in named_values(item.prompt, item.facts[0]) else "no"
@@ -89,11 +88,9 @@ def value_from_facts(item: SyntheticItem) -> str | None:
 
 
 def possible_answers(item: SyntheticItem, extra_timbres: Sequence[str] = ()) -> tuple[str, ...]:
-    """Returns all valid answers to a yes/no or open question; () for other tasks.
+    """Return all valid answers to a yes-or-no or open question; () for other tasks.
 
-    Args:
-        item: the question.
-        extra_timbres: the timbres to add to those in `FACTS`.
+    `extra_timbres` are possible timbres beside the standard timbres in `FACTS`.
     """
     if item.task == YES_NO:
         return ("Yes.", "No.")
@@ -104,11 +101,9 @@ def possible_answers(item: SyntheticItem, extra_timbres: Sequence[str] = ()) -> 
 
 
 def caption_prefixes(item: SyntheticItem, extra_timbres: Sequence[str] = ()) -> tuple[str, ...]:
-    """Returns the first words of a caption for each possible timbre; () for other tasks.
+    """Return a caption's first words ("You hear ...") for each possible timbre; () for other tasks.
 
-    Args:
-        item: the question.
-        extra_timbres: the timbres to add to those in `FACTS`.
+    `extra_timbres` are possible timbres beside the standard timbres in `FACTS`.
     """
     if item.task != CAPTIONING:
         return ()
@@ -117,7 +112,7 @@ def caption_prefixes(item: SyntheticItem, extra_timbres: Sequence[str] = ()) -> 
 
 
 def is_right(item: SyntheticItem, answer: str) -> bool:
-    """Returns whether an answer to a question is right; an answer without a value is wrong."""
+    """Return whether an answer to a question is right; an answer without a value is wrong."""
     value = parse_answer(item, answer)
     return value is not None and value == expected_value(item)
 
@@ -125,12 +120,9 @@ def is_right(item: SyntheticItem, answer: str) -> bool:
 def grade(
     item: SyntheticItem, answer: str, log_likelihoods: Sequence[float] = ()
 ) -> list[FormatScore]:
-    """Returns the scores of an answer to a question, in every format that applies.
+    """Return the scores of an answer to a question, in every format that applies.
 
-    Args:
-        item: the question.
-        answer: the generated text.
-        log_likelihoods: the log-likelihood of each option of multiple choice, if scored.
+    `log_likelihoods` has one value per multiple-choice option; () if the options were not scored.
     """
     facts = ("timbre",) if item.task == CAPTIONING else item.facts
     scores = [FormatScore(FORMAT_OF[item.task], facts, float(is_right(item, answer)))]

@@ -1,4 +1,4 @@
-"""Reads questions about synthetic music, with the clips' facts by which answers are graded."""
+"""Read questions about synthetic clips, with the facts (musical attributes) of the clips."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ REMEDY = "synthesise the folder again (tinymu data synthesize)"
 
 
 class SyntheticItem(NamedTuple):
-    """A question about a synthetic clip, whose facts are known."""
+    """A question about a synthetic clip, whose facts (musical attributes) are known."""
 
     path: Path
     """Path of the clip."""
@@ -28,33 +28,28 @@ class SyntheticItem(NamedTuple):
     """Names of the facts that the question is about."""
     prompt: str
     expected: str
-    """The right answer, from the list of questions."""
+    """The right answer."""
     options: tuple[str, ...] = ()
-    """Options of multiple choice with their letters, as in an answer, in order."""
+    """Options of multiple choice, each with its letter: "(A) text"."""
 
     @property
     def option_texts(self) -> list[str]:
-        """Returns the texts of the options, without letters."""
+        """The texts of the options, without letters."""
         return [option.partition(" ")[2] for option in self.options]
 
     @property
     def main_fact(self) -> str:
-        """Returns the name of the fact by whose value an answer or a caption is graded."""
+        """The name of the fact by whose value an answer is graded; for captions, the timbre."""
         return "timbre" if self.task == CAPTIONING else self.facts[0]
 
 
 def read_items(folder: str | Path, max_clips: int | None = None) -> list[SyntheticItem]:
-    """Reads all questions of a folder that `tinymu_jax.data.synthetic.generate.synthesize` wrote.
+    """Read all questions of a folder that `tinymu_jax.data.synthetic.generate.synthesize` wrote.
 
-    Args:
-        folder: the folder with question lists, facts and clips.
-        max_clips: the maximum number of clips whose questions are read; default all.
-
-    Returns:
-        The questions grouped by clip, with the clips in the order of the table of facts.
+    The questions are grouped by clip. `max_clips` limits the number of clips.
 
     Raises:
-        InputError: a file is missing or invalid, or there are no questions.
+        InputError: a file is missing or invalid, there are no questions, or `max_clips` is below 1.
     """
     folder = Path(folder)
     if max_clips is not None and max_clips < 1:
@@ -81,7 +76,7 @@ def read_items(folder: str | Path, max_clips: int | None = None) -> list[Synthet
 
 
 def _read_facts(path: Path) -> dict[str, Facts]:
-    """Reads the csv of facts; returns the facts of each clip, by the clip's file name."""
+    """Read the csv of facts; return the facts of each clip, by the clip's file name."""
     rows = list(csv.reader(io.StringIO(read_text(path, REMEDY))))
     if not rows or tuple(rows[0]) != ("file_name", *FACTS):
         raise InputError(f"{path}: is not a table of facts; {REMEDY}")
@@ -97,7 +92,7 @@ def _read_facts(path: Path) -> dict[str, Facts]:
 
 
 def _check_record(record: Any, task: str, where: str) -> None:
-    """Raises `InputError` if a record of a task's list cannot be asked or graded."""
+    """Raise `InputError` if a record of a task's question list cannot be asked or graded."""
     if not isinstance(record, dict):
         raise InputError(f"{where}: is not an object; {REMEDY}")
     for key in FIELDS:

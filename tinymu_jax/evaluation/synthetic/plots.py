@@ -18,12 +18,9 @@ TITLE_WIDTH = 80
 
 
 def plot_facts(scores: Scores, path: str | Path, title: str = "") -> None:
-    """Plots for each fact the accuracy of the model and of the best baseline, as bars.
+    """Plot, for each fact (musical attribute), the accuracy of the model and of the best baseline.
 
-    Args:
-        scores: the scores that `evaluate` returned.
-        path: the path of the plot; its suffix sets the format.
-        title: the title above the plot.
+    The suffix of `path` sets the image format.
 
     Raises:
         InputError: there are no scores by fact, or the file cannot be written.
@@ -51,12 +48,9 @@ def plot_facts(scores: Scores, path: str | Path, title: str = "") -> None:
 
 
 def plot_question(clip: str | Path, row: AnsweredItem, path: str | Path) -> None:
-    """Plots a clip's log-mel spectrogram, with a question and the model's answer as the title.
+    """Plot a clip's log-mel spectrogram, with a question and the model's answer as the title.
 
-    Args:
-        clip: the path of the clip.
-        row: a question about the clip, and the model's answer.
-        path: the path of the plot; its suffix sets the format.
+    The suffix of `path` sets the image format.
 
     Raises:
         InputError: the clip cannot be read, or the file cannot be written.

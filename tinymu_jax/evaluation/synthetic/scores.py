@@ -1,4 +1,4 @@
-"""Averages scores by question format and by fact, for a model and its baselines."""
+"""Average scores by question format and by fact (musical attribute), for a model and baselines."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,9 +8,9 @@ from tinymu_jax.data.synthetic.facts import FACTS
 from tinymu_jax.evaluation.synthetic.grading import BINARY, CHOICE, FORMATS, OPEN, FormatScore
 
 BASELINES = ("most_frequent", "shortest_option", "no_audio", "other_clip")
-"""Fields of `Score` with the baselines' fractions."""
+"""Fields of `Score` that are baselines."""
 BY_FACT_FORMATS = (CHOICE, BINARY, OPEN)
-"""The question formats over which the scores by fact are averaged."""
+"""Question formats that count in the scores by fact."""
 
 
 @dataclass(frozen=True)
@@ -18,21 +18,20 @@ class Score:
     """Fractions of right answers of a model and its baselines; None without answers."""
 
     number: int
-    """Number of questions; for captions' facts, the number of facts that the captions state."""
+    """Number of questions. For the facts in captions: number of facts that the model's captions
+    state; baselines are scored on the same facts."""
     model: float | None
     chance: float | None
     """Expected fraction of right answers by random guessing."""
     most_frequent: float | None = None
     """Fraction right if the most frequent right answer is always given."""
     shortest_option: float | None = None
-    """Fraction right if the shortest option is chosen; for multiple choice only, not by fact."""
+    """Fraction right if the shortest option is chosen; only for multiple choice, not by fact."""
     no_audio: float | None = None
-    """Fraction right if the model gets no audio. It generates letters and captions; its other
-    answers, and the timbre of captions, are the most probable of all possible ones. Captions' facts
-    are scored on the facts that the captions with audio state."""
+    """Fraction right without audio. Letters and captions are generated; other answers, and the
+    timbre of captions, are the most probable of all possible ones."""
     other_clip: float | None = None
-    """Fraction right if the model gets the next clip's audio. Captions' facts are scored on the
-    facts that the captions with the right audio state."""
+    """Fraction right with the next clip's audio."""
 
     @property
     def best_baseline(self) -> float | None:
@@ -48,14 +47,14 @@ class Scores:
     clips: int
     questions: int
     cut_clips: int
-    """Clips of which only the beginning was encoded."""
+    """Number of clips of which only the beginning was encoded."""
     by_format: Mapping[str, Score]
     by_fact: Mapping[str, Score]
-    """Scores of each fact over multiple choice (generated), yes or no and open questions. A
-    question about two facts counts for both."""
+    """Scores by fact (musical attribute), over generated multiple choice, yes-or-no and open
+    questions. A question about two facts counts for both."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the scores as plain json, the content of scores.json."""
+        """Return the scores as plain JSON, the content of scores.json."""
         parts = {
             part: {
                 name: asdict(score) | {"best_baseline": score.best_baseline}
@@ -70,13 +69,10 @@ class Scores:
 def average_scores(
     scores: Mapping[str, Sequence[FormatScore]], clips: int, questions: int, cut_clips: int = 0
 ) -> Scores:
-    """Averages the scores of answers by format and by fact.
+    """Average the scores of answers by format and by fact (musical attribute).
 
-    Args:
-        scores: the scores of the model, of chance and of each baseline, by the field of `Score`.
-        clips: the number of clips.
-        questions: the number of questions.
-        cut_clips: the number of clips of which only the beginning was encoded.
+    `scores` has the scores of the model, of chance and of each baseline, by field name in `Score`.
+    Only the beginning of `cut_clips` clips was encoded.
     """
     by_format, by_fact = {}, {}
     for format in FORMATS:
@@ -122,7 +118,7 @@ NAME_WIDTH = 15
 
 
 def as_text(scores: Scores) -> str:
-    """Returns the scores of the model and all baselines as text, in tables by format and fact."""
+    """Return the scores of the model and all baselines as text tables, by format and by fact."""
     by_format = {name.replace("_", " "): score for name, score in scores.by_format.items()}
     lines = []
     for title, rows in (("by format", by_format), ("by fact", scores.by_fact)):
