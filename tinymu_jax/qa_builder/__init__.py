@@ -1,1 +1,1 @@
-"""Builds sets of questions and answers from annotations of recordings."""
+"""Build sets of questions and answers from annotations of recordings."""

@@ -1,8 +1,7 @@
-"""Builds a question-answer set with Apache Beam, for sets that are too large for one machine.
+"""Build a question-answer set with Apache Beam, for data sets too large for one machine.
 
-The pipeline has the same steps as `tinymu_jax.qa_builder.build` and gives the same lists, byte for
-byte. Beam's options select the runner (`--runner DataflowRunner --project ...`); the default runner
-uses the cores of this machine. Every worker needs this package installed.
+Beam options choose the runner (`--runner DataflowRunner --project ...`); the default runner uses
+the cores of this machine. Every worker needs this package installed.
 """
 
 import json
@@ -47,22 +46,20 @@ COUNTED = ("candidates", "fitting")
 
 
 class NumberedItem(NamedTuple):
-    """A candidate question and its place in the order of candidates, which Beam does not keep."""
+    """A question, the index of its clip, and its index among the questions about this clip."""
 
     clip: int
-    """Index of the candidate's clip among all clips."""
     place: int
-    """Index of the candidate among the candidates of its clip."""
     item: QAItem
 
     @property
     def position(self) -> tuple[int, int]:
-        """Returns the indices (clip, place), by which candidates are sorted."""
+        """Return (clip, place), the sort key that restores the order of questions after Beam."""
         return self.clip, self.place
 
 
 class _CountTags(beam.CombineFn):
-    """Combines the sets of implied tags of distributed clips into `TagStatistics`."""
+    """Beam combiner that counts tags; each input is the set of tags that apply to one clip."""
 
     def create_accumulator(self) -> Counter[frozenset]:
         return Counter()
@@ -87,12 +84,12 @@ def _candidates(
 
 
 def _duplicate_scope(one: NumberedItem) -> str:
-    """Returns the scope for duplicates of a candidate: all free texts, or the candidate's clip."""
+    """Return the group to search for duplicates: all free texts, or the question's clip."""
     return "free texts" if is_free_text(one.item) else f"clip {one.clip}"
 
 
 def _distinct(_: Any, group: Iterable[NumberedItem]) -> Iterator[Any]:
-    """Yields the candidates of one duplicate scope without duplicates, then a `DuplicateReport`."""
+    """Yield the questions of one duplicate group without duplicates, then a `DuplicateReport`."""
     ordered = sorted(group, key=lambda one: one.position)
     items, report = remove_duplicates([one.item for one in ordered])
     remaining = {item.identity for item in items}
@@ -120,7 +117,7 @@ def _cap_per_answer(
 def _thresholds(
     keys: Iterable[tuple[Stratum, list[int]]], config: BuildConfig
 ) -> Iterator[tuple[Stratum, int]]:
-    """Yields each stratum with the largest key of the candidates to select from it."""
+    """Yield for each stratum (subset of a question format) the largest `QAItem.key` to select."""
     by_stratum = dict(keys)
     sizes = stratum_sizes({part: len(members) for part, members in by_stratum.items()}, config)
     for part, members in by_stratum.items():
@@ -136,7 +133,7 @@ def _count_tasks(items: Any, name: str) -> Any:
 
 
 def _balance(distinct: Any, config: BuildConfig) -> Any:
-    """Returns the collection of candidates that `questions.balance.balance` would select."""
+    """Return a Beam collection of the questions that `questions.balance.balance` would select."""
     counts = beam.pvalue.AsDict(_count_tasks(distinct, "distinct"))
     grouped = (
         distinct
@@ -167,12 +164,11 @@ def _balance(distinct: Any, config: BuildConfig) -> Any:
 def add_steps(
     pipeline: beam.Pipeline, clips: Sequence[AnnotatedClip], context: BuildContext
 ) -> tuple[Any, dict[str, Any]]:
-    """Adds the steps of a build, from clips to selected questions, to a pipeline.
+    """Add the build steps to a pipeline; return the selected `NumberedItem`s and statistics.
 
-    Returns:
-        The collection of selected `NumberedItem`s; and a dictionary of collections. "candidates"
-        counts all candidates, and "fitting" counts the candidates that are short enough; both hold
-        pairs of a format and a number. "duplicates" holds `DuplicateReport`s.
+    The statistics are Beam collections by name. "candidates" and "fitting" count all questions, and
+    the questions within the token limit, as pairs (question format, count). "duplicates" holds
+    `DuplicateReport`s.
     """
     numbered = pipeline | "clips" >> beam.Create(list(enumerate(clips)))
     statistics = (
@@ -205,14 +201,11 @@ def build_with_beam(
     options: Sequence[str] = (),
     keep_held_out: bool = False,
 ) -> BuildResult:
-    """Builds a question-answer set with Beam; same result as `tinymu_jax.qa_builder.build.build`.
+    """Build a question-answer set with Beam; the result equals that of `build.build`.
 
-    Args:
-        sources: the annotated clips of each data set.
-        context: the vocabulary, templates, token counter and settings.
-        output: the folder for intermediate files, unless `options` set `temp_location`.
-        options: Beam's pipeline options, each as `--name=value`.
-        keep_held_out: whether to use clips that their source marks as test material.
+    `options` are Beam pipeline options (`--name=value`). Intermediate files go to the option
+    `temp_location`, or else to the folder `output`. `keep_held_out` keeps clips that their data set
+    marks as test material.
 
     Raises:
         InputError: no clip has a tag or caption, or no question is left.
@@ -244,7 +237,7 @@ def build_with_beam(
 
 
 def _to_line(one: NumberedItem) -> str:
-    """Returns a candidate as JSON, which has the index of the clip instead of the clip."""
+    """Return a question as one line of JSON, with the index of its clip instead of the clip."""
     fields = one.item._asdict()
     del fields["clip"]
     return json.dumps([one.clip, one.place, fields])
@@ -261,7 +254,7 @@ def _writer(prefix: str, shards: int = 0) -> Any:
 
 
 def _read(prefix: str) -> Iterator[Any]:
-    """Yields the parsed lines of all JSONL files with a path prefix, local or in a bucket."""
+    """Yield the parsed lines of the JSONL files `<prefix>-*.jsonl`, local or in a bucket."""
     for match in FileSystems.match([f"{prefix}-*.jsonl"])[0].metadata_list:
         with FileSystems.open(match.path) as file:
             yield from map(json.loads, file.read().splitlines())

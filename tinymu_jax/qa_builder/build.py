@@ -1,8 +1,6 @@
-"""Builds a question-answer set from the tags and captions of clips.
+"""Build a question-answer set from the tags and captions of clips.
 
-The steps: map labels to tags, make candidate questions, drop candidates that are too long or repeat
-another, select a balanced mix. Each step is a function of one clip or of statistics over all clips,
-so that `tinymu_jax.qa_builder.beam` can distribute the build.
+Steps: map labels to tags, make questions, drop long and repeated questions, select a mix.
 """
 
 from collections import Counter
@@ -24,61 +22,58 @@ from tinymu_jax.qa_builder.tags.vocabulary import frequent_labels, normalize_cli
 from tinymu_jax.utils.progress import Progress, no_progress
 
 FREE_TEXT_SOURCES = ("MusicCaps",)
-"""Names of the sources whose labels are free text; their rare labels are dropped."""
+"""Data sets whose labels are free text; their rare labels are dropped."""
 
 
 @dataclass(frozen=True)
 class NormalizedClips:
-    """The clips of all sources with tags of the vocabulary, and counts of the data left out."""
+    """Clips with their labels mapped to tags of the vocabulary, and counts of the dropped data."""
 
     clips: list[AnnotatedClip]
     unknown: Counter[str] = field(default_factory=Counter)
-    """Number of clips by label, for the labels that are not in the vocabulary."""
+    """Number of clips by label, for labels that are not in the vocabulary."""
     rare: int = 0
-    """Number of labels left out because too few clips have them, summed over clips."""
+    """Number of dropped labels that too few clips have, summed over clips."""
     contradicted: int = 0
-    """Number of tags left out because another label of the same clip denies them."""
+    """Number of dropped tags that another label of the same clip denies."""
     test_sets: Counter[str] = field(default_factory=Counter)
-    """Number of clips left out because their source marks them as test material, by test set."""
+    """Number of dropped test clips, by test set."""
     empty: int = 0
-    """Number of clips left out because they have no tags and no captions."""
+    """Number of dropped clips without tags and captions."""
     unusable: tuple[str, ...] = ()
     """Paths of recordings that could not be read."""
     no_music: int = 0
-    """Number of rows of the sources left out because they are about sounds other than music."""
+    """Number of dropped data-set rows about sounds other than music."""
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """The questions of a built set, and counts of the clips, labels and candidates left out."""
+    """Questions of a built set, and counts of the dropped data."""
 
     items: list[QAItem]
     normalized: NormalizedClips
     candidates: Counter[str]
-    """Number of candidate questions by format."""
+    """Number of questions before selection, by question format."""
     too_long: Counter[str]
-    """Number of candidates dropped because they have too many tokens, by format."""
+    """Number of questions dropped for too many tokens, by question format."""
     duplicates: DuplicateReport
     leaked: Counter[str] = field(default_factory=Counter)
-    """Number of questions dropped because they leak from a test set, by format."""
+    """Number of questions dropped because they leak from a test set, by question format."""
 
 
 def normalize_clips(
     sources: Sequence[Source], context: BuildContext, keep_held_out: bool
 ) -> NormalizedClips:
-    """Maps labels of clips to tags; leaves out clips that have neither tags nor captions.
+    """Map the labels of clips to tags; drop test clips and clips without tags and captions.
 
-    Test material is left out, too, unless `keep_held_out` is true.
-
-    Raises:
-        InputError: no clip with a tag or caption is left.
+    `keep_held_out` keeps the test clips. Raises `InputError` if no clip is left.
     """
     clips: list[AnnotatedClip] = []
     unknown: Counter[str] = Counter()
     test_sets: Counter[str] = Counter()
     rare = empty = contradicted = 0
     for source in sources:
-        # The frequencies of labels include test material: they only reveal how a word is used.
+        # Label frequencies include test clips: they only tell how common a word is.
         is_free_text = source.name in FREE_TEXT_SOURCES
         minimum = context.config.min_clips_per_label
         frequent = frequent_labels(source.clips, minimum) if is_free_text else None
@@ -112,7 +107,7 @@ def normalize_clips(
 def make_candidates(
     clip: AnnotatedClip, statistics: TagStatistics, context: BuildContext
 ) -> list[QAItem]:
-    """Returns rule-based candidate questions about a clip, up to the maximum for each format."""
+    """Return rule-based questions about a clip, at most the configured number per format."""
     items = [
         *captions(clip, context),
         *open_questions(clip, context),
@@ -123,7 +118,7 @@ def make_candidates(
 
 
 def is_short_enough(item: QAItem, context: BuildContext) -> bool:
-    """Returns whether an item's prompt and answer each have at most `max_tokens` tokens."""
+    """Return whether prompt and answer each have at most `BuildConfig.max_tokens` tokens."""
     count = context.count_tokens
     if count is None:
         return True
@@ -137,14 +132,14 @@ def build(
     write: Callable[[Sequence[AnnotatedClip]], Sequence[QAItem]] = lambda clips: (),
     progress: Progress = no_progress,
 ) -> BuildResult:
-    """Builds a question-answer set from the annotated clips of one or more sources.
+    """Build a question-answer set from the annotated clips of one or more data sets.
 
     Args:
-        sources: the annotated clips of each data set.
-        context: the vocabulary, templates, token counter and settings.
-        keep_held_out: whether to use clips that their source marks as test material.
-        write: a function from clips to more candidates, for example from a language model.
-        progress: a function called with the number of finished clips and the number of all clips.
+        sources: annotated clips of each data set.
+        context: vocabulary, templates, token counter and settings.
+        keep_held_out: whether to use clips that their data set marks as test material.
+        write: function from clips to further questions, for example from a language model.
+        progress: function called with the number of finished clips and the number of all clips.
 
     Raises:
         InputError: no clip has a tag or caption, or no question is left.
@@ -169,7 +164,7 @@ def build(
 
 
 def require_items(result: BuildResult) -> BuildResult:
-    """Returns a build's result unchanged; raises an `InputError` if it has no questions."""
+    """Return `result` unchanged; raise `InputError` if it has no questions."""
     if not result.items:
         raise InputError(
             "no question is left with this mix; add sources, or change the mix (--mix 0 0 0 0 "
@@ -179,12 +174,10 @@ def require_items(result: BuildResult) -> BuildResult:
 
 
 def drop_items(result: BuildResult, indices: Iterable[int]) -> BuildResult:
-    """Returns a build's result without the questions at `indices`, which leak from test sets.
+    """Return a build's result without the questions at `indices`, which leak from test sets.
 
-    Both questions of a yes/no pair are dropped together. `leaked` counts all dropped questions.
-
-    Raises:
-        InputError: no question is left.
+    Yes/no questions come in pairs of a yes and a no, which are dropped together. The field `leaked`
+    counts all dropped questions. Raises `InputError` if no question is left.
     """
     dropped = set(indices)
     pair_keys = {result.items[n].key for n in dropped if result.items[n].task == YES_NO}

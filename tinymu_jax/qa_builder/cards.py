@@ -1,4 +1,4 @@
-"""Writes the Markdown pages about a built set: stats.md and the data card."""
+"""Write the Markdown pages about a built question-answer set: stats.md and the data card."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,21 +17,20 @@ MAX_UNKNOWN_LABELS = 40
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Returns the lines of a Markdown table; all columns but the first are right-aligned."""
+    """Return the lines of a Markdown table; every column but the first is right-aligned."""
     alignment = ["---", *["---:"] * (len(head) - 1)]
     cells = [head, alignment, *([str(cell) for cell in row] for row in rows)]
     return [f"| {' | '.join(row)} |" for row in cells] + [""]
 
 
 def stats_page(result: BuildResult) -> str:
-    """Returns the text of stats.md: numbers of questions, baselines without audio, dropped data."""
+    """Return the text of stats.md: question counts, baselines without audio, dropped data."""
     lines = ["# Statistics", "", *_sizes(result.items), *_baselines(result.items)]
     lines += [*_kinds(result.items), *_dropped(result)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _sizes(items: Sequence[QAItem]) -> list[str]:
-    """Returns the table of the numbers of clips and questions, by source and format."""
     rows = []
     for source in (*dict.fromkeys(item.clip.source for item in items), "total"):
         selected = [item for item in items if source in (item.clip.source, "total")]
@@ -102,9 +101,9 @@ def _dropped(result: BuildResult) -> list[str]:
 def data_card(
     result: BuildResult, licences: Mapping[str, str], leaks: str, settings: Mapping[str, str]
 ) -> str:
-    """Returns the text of the data card of a built set.
+    """Return the Markdown text of the data card of a built set.
 
-    `licences` has the licences by source; `leaks` is the summary of the check for test-set leaks.
+    `licences` maps data sets to licences; `leaks` is the text of `LeakReport.summary`.
     """
     items = result.items
     by_task = Counter(item.task for item in items)

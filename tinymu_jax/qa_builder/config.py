@@ -8,13 +8,12 @@ from tinymu_jax.utils.config_base import ConfigBase
 
 @dataclass(frozen=True)
 class BuildConfig(ConfigBase):
-    """Settings of a build: maximum numbers of questions, size and mix of formats."""
+    """Settings of a build: limits per clip and answer, size, and mix of question formats."""
 
     seed: int = 0
     """Random seed. The same source files and settings give the same lists, byte for byte."""
     min_clips_per_label: int = 20
-    """Minimum number of clips in which a label of a free-text source (MusicCaps) must occur; rarer
-    labels are ignored. 470 of the 13,219 labels of MusicCaps occur in 20 or more clips."""
+    """Free-text labels (MusicCaps) that occur in fewer clips than this number are ignored."""
     max_yes_per_clip: int = 4
     """Maximum number of yes/no questions per clip whose answer is yes."""
     max_open_per_clip: int = 3
@@ -24,27 +23,21 @@ class BuildConfig(ConfigBase):
     max_captions_per_clip: int = 5
     """Maximum number of captions per clip."""
     max_tag_ratio: float = 1.3
-    """Maximum number of multiple-choice questions in which the same tag is the right option, as a
-    multiple of the mean over tags. A tag that is right far more often than others can be guessed
-    without audio."""
+    """Maximum number of multiple-choice questions in which one tag is the right option, as a
+    multiple of the mean over tags. A tag that is right too often can be guessed without audio."""
     max_answer_percent: float = 2.0
-    """Maximum percentage of open questions that have the same answer, and of yes/no questions that
-    ask about the same tag."""
+    """Maximum percentage of open questions with the same answer (yes/no: about the same tag)."""
     mix: tuple[float, float, float, float] = (16.0, 31.0, 36.0, 18.0)
-    """Relative shares of captions, open, multiple-choice and yes/no questions (default: the shares
-    in MusicSkills). All zeros: keep every question."""
+    """Relative shares of captions, open, multiple-choice and yes/no questions; the default is the
+    mix of MusicSkills. All zeros: keep every question."""
     size: int = 0
     """Maximum total number of questions, if a mix is given. 0: as many as the mix allows."""
     max_tokens: int = 129
-    """Maximum number of tokens of a prompt or an answer. Questions with a longer prompt or answer
-    are dropped, because the published model would truncate it."""
+    """Maximum number of tokens of a prompt or an answer, as in the published model. Questions with
+    longer texts are dropped."""
 
     def check(self) -> None:
-        """Checks that every setting is in its range.
-
-        Raises:
-            InputError: a setting is out of range; the message names the setting.
-        """
+        """Raise `InputError` if a setting is out of its range; the message names the setting."""
         at_least_one = ("min_clips_per_label", "max_tokens", "max_tag_ratio")
         for name, value in self.to_dict().items():
             minimum = 1 if name in at_least_one else 0

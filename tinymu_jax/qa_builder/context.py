@@ -1,4 +1,4 @@
-"""Defines the data that all steps of a build use."""
+"""Inputs that all steps of a build share."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,10 +9,10 @@ from tinymu_jax.qa_builder.tags.vocabulary import Vocabulary
 
 
 class BuildContext(NamedTuple):
-    """The vocabulary, templates, token counter and settings of a build."""
+    """Vocabulary, question templates, token counter and settings of a build."""
 
     vocabulary: Vocabulary
     templates: Templates
     count_tokens: Callable[[str], int] | None
-    """Returns the number of tokens of a text; None: the lengths of texts are not checked."""
+    """Function that counts the tokens of a text; None: text lengths are not checked."""
     config: BuildConfig

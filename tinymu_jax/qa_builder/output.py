@@ -1,8 +1,8 @@
-"""Writes a built question-answer set to a folder.
+"""Write a built question-answer set to a folder.
 
-lists/<source>.json   questions about the clips of one source, as a MusicSkills list
+lists/<source>.json   questions about the clips of one data set, as a MusicSkills list
 stats.md              numbers of questions, accuracies of baselines without audio, dropped data
-data_card.md          sources, licences, evidence for the answers, settings
+data_card.md          data sets, licences, evidence for the answers, settings
 leak_report.json      number and examples of the questions that leak from each test set
 unknown_labels.csv    labels that are not in the vocabulary, with their numbers of clips
 build.json            settings of the build
@@ -29,18 +29,16 @@ LEAK_REPORT, UNKNOWN_LABELS, SETTINGS = "leak_report.json", "unknown_labels.csv"
 
 
 def list_name(source: str) -> str:
-    """Returns the file name of the list of questions about the clips of a source."""
+    """Return the file name of the list of questions about one data set's clips."""
     return re.sub(r"[^\w-]+", "_", source).strip("_") + ".json"
 
 
 def write_set(
     output: Path, result: BuildResult, leaks: LeakReport, settings: Mapping[str, Any]
 ) -> list[Path]:
-    """Writes a built set to a folder and replaces an earlier set; returns the paths of the lists.
+    """Write a built set to a folder, replacing an earlier set; return the paths of the lists.
 
-    Raises:
-        InputError: the folder cannot be written, or it has lists that no build wrote: lists of
-            other sources, but no build.json.
+    Raises `InputError` if the folder cannot be written, or has other lists but no build.json.
     """
     output = make_folder(output)
     names = {list_name(item.clip.source) for item in result.items}
@@ -66,7 +64,6 @@ def write_set(
 
 
 def _write_lists(folder: Path, items: Sequence[QAItem]) -> list[Path]:
-    """Writes a list of items for each source, one record per line; returns the lists' paths."""
     make_folder(folder)
     paths = []
     for source in dict.fromkeys(item.clip.source for item in items):
@@ -78,7 +75,7 @@ def _write_lists(folder: Path, items: Sequence[QAItem]) -> list[Path]:
 
 
 def _licences(items: Sequence[QAItem]) -> dict[str, str]:
-    """Returns for each source the licences of the clips, joined by commas, most frequent first."""
+    """Return the licences of each data set's clips, joined by commas, most frequent first."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for item in items:
         counts[item.clip.source][item.clip.licence or "not stated"] += 1

@@ -1,8 +1,8 @@
-"""Writes MusicSkills lists as a TensorFlow Datasets (TFDS) data set, without TensorFlow.
+"""Write MusicSkills lists as a TensorFlow Datasets (TFDS) data set, without TensorFlow.
 
-The files have the format array_record. Read the data set with
-`tfds.data_source("musicskills", data_dir=FOLDER, split="train")`, with or without this package. As
-everywhere in TFDS, texts are bytes.
+The files are in array_record format. Read them with `tfds.data_source("musicskills",
+data_dir=FOLDER, split="train")`; this package is not needed. Texts are bytes, as everywhere in
+TFDS.
 """
 
 import shutil
@@ -27,7 +27,7 @@ class Musicskills(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Lists written by `tinymu data build`."}
 
     def __init__(self, *, lists: Sequence[str | Path] = (), **options: Any) -> None:
-        """Creates the builder for the MusicSkills lists at some paths; `options` go to TFDS."""
+        """Create the builder for the lists at the paths `lists`; `options` go to TFDS."""
         self.lists = [Path(path) for path in lists]
         # The default format, tfrecord, needs TensorFlow.
         super().__init__(file_format="array_record", **options)
@@ -55,15 +55,10 @@ class Musicskills(tfds.core.GeneratorBasedBuilder):
 
 
 def write_tfds(lists: Sequence[Path], output: Path) -> Path:
-    """Writes MusicSkills lists, in their order, as a TFDS data set below the folder `output`.
+    """Write MusicSkills lists, in order, as a TFDS data set below the folder `output`.
 
-    An earlier data set is replaced.
-
-    Returns:
-        The folder `output`, which TFDS needs as `data_dir` to read the data set.
-
-    Raises:
-        InputError: a list cannot be read.
+    Replaces an earlier data set. Returns `output`, which TFDS takes as `data_dir`. Raises
+    `InputError` if a list cannot be read.
     """
     shutil.rmtree(output / NAME, ignore_errors=True)
     tfds.disable_progress_bar()

@@ -1,10 +1,10 @@
-"""Training configs of the paper's ablations, repeated with nano.
+"""Training configs of the paper's ablations, repeated with nano, a small TinyMU.
 
     tinymu ablate --minutes 8
 
-Each ablation changes one part of nano's recipe. All ablations share one trained encoder, and every
-other stage that the change does not affect. In all ablations, LoRA and the frozen decoder included,
-the decoder is trained on text before it is trained or used with audio.
+Each ablation changes one part of nano's training recipe. Training stages that the change does not
+affect, such as the encoder's, are shared. The decoder is always trained on text before it is used
+with audio, also in the ablations with LoRA and a frozen decoder.
 """
 
 from dataclasses import dataclass, replace
@@ -20,17 +20,17 @@ from tinymu_jax.training.config import TrainConfig
 
 @dataclass(frozen=True)
 class Ablation:
-    """One change to nano's training recipe."""
+    """One change to the training recipe of nano, a small TinyMU."""
 
     title: str
     paper: float | None = None
-    """Accuracy on MuChoMusic in percent that the paper reports for this ablation, if it does."""
+    """Accuracy on MuChoMusic in percent that the paper reports for this ablation, or None."""
     without: str | None = None
-    """Task whose questions are removed from all training data, text and audio."""
+    """Question format that is removed from all training data (text and audio), or None."""
     projector: ProjectorKind = "transformer"
     """Kind of projector; every kind returns the same number of vectors per clip."""
     decoder: Literal["full", "lora", "frozen"] = "full"
-    """What the last stage trains of the decoder: all weights, LoRA matrices or nothing."""
+    """Part of the decoder that the last stage trains: all weights, LoRA matrices or nothing."""
 
 
 FULL = "full"
@@ -44,7 +44,7 @@ ABLATIONS = {
     "linear": Ablation("linear projector", projector="linear"),
     "residual": Ablation("residual projector", projector="residual"),
 }
-"""The ablations by name, in the order of the rows of the results table."""
+"""Ablations by name, in the order of the rows of the results table."""
 
 
 def stages(
@@ -55,17 +55,11 @@ def stages(
     seed: int = 0,
     full_paths: nano_recipe.RunPaths | None = None,
 ) -> dict[str, TrainConfig]:
-    """Returns the training config of each stage of an ablation, by the stage's name.
+    """Return the training configs of an ablation (key of `ABLATIONS`) by stage name, in order.
 
-    Args:
-        name: the ablation's name, a key of `ABLATIONS`.
-        paths: the ablation's training data, and the folder that gets one folder of runs for each
-            ablation.
-        vocab_size: the number of tokens of the tokenizer.
-        minutes: the training time of nano's full recipe on two CPU cores, which sets the steps.
-        seed: the seed of the initial weights and the data order.
-        full_paths: the training data with all tasks, for stages shared with the full recipe;
-            default `paths`.
+    `paths.output` gets one folder of runs per ablation. `minutes` is the time of nano's full recipe
+    on two CPU cores, which sets the training steps. `full_paths` has the training data for stages
+    that are shared with the full recipe; default `paths`.
     """
     ablation = ABLATIONS[name]
     full, runs = (

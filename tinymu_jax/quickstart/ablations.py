@@ -1,10 +1,10 @@
-"""Trains and tests nano with each of the paper's ablations; writes a table and a plot of accuracy.
+"""Train and test nano, a small TinyMU, with the paper's ablations; write a table and a plot.
 
-data/                   training data of all tasks
-data_<name>/            training data without the task that an ablation removes
-full/, lora/, ...       training runs of each ablation
-test_clips/             clips on which every ablation is tested
-results/                results (json) and answers of each ablation, the table, the plot
+data/               training data of all question formats
+data_<name>/        training data without the question format that an ablation removes
+full/, lora/, ...   training runs of each ablation
+test_clips/         clips on which every ablation is tested
+results/            results (JSON) and answers of each ablation, the table, the plot
 """
 
 from collections.abc import Mapping
@@ -34,21 +34,17 @@ COLUMNS = {
     "caption_timbre": "captions' timbre",
     "caption_facts": "captions' facts",
 }
-"""Question formats of `Scores`, and the titles of their columns in the table."""
+"""Question formats in `Scores.by_format`, and the titles of their columns in the table."""
 COUNT_FIELD = {MCQ: "choice", YES_NO: "binary", QA: "open"}
-"""The field of `SynthesisConfig` that sets the number of questions of each task."""
+"""Field of `SynthesisConfig` with the number of questions per clip, by question format."""
 TABLE, PLOT = "ablations.md", "ablations.png"
 
 
 def ablate(config: AblationsConfig, names: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
-    """Trains and tests nano with each ablation that is not finished; writes a table and a plot.
+    """Train and test nano with each ablation that is not finished; write a table and a plot.
 
-    Args:
-        config: the settings of all ablations.
-        names: the ablations to run, keys of `ABLATIONS`; default all.
-
-    Returns:
-        The result of each ablation that this or an earlier call finished, by the ablation's name.
+    `names` are keys of `ABLATIONS`; default all. Returns the results of all finished ablations by
+    name, including earlier calls, with the keys "scores", "model" (path), "options" and "seconds".
 
     Raises:
         InputError: a setting is out of range, a name is unknown, or an ablation was finished with
@@ -74,7 +70,7 @@ def ablate(config: AblationsConfig, names: tuple[str, ...] = ()) -> dict[str, di
 
 
 def _train_and_test(name: str, config: AblationsConfig, folder: Path) -> dict[str, Any]:
-    """Trains nano with an ablation, tests it, and returns the scores and the model's path."""
+    """Train and test nano with an ablation; return the scores and the model's path."""
     music = SynthesisConfig(
         clips=config.clips, texts=config.clips, seconds=nano_recipe.SECONDS, seed=config.seed
     )
@@ -95,17 +91,15 @@ def _train_and_test(name: str, config: AblationsConfig, folder: Path) -> dict[st
 
 
 def fractions_of(by_format: Mapping[str, Any], kind: str = "model") -> list[float | None]:
-    """Returns the fraction of correct answers for each format in `COLUMNS`; None without answers.
+    """Return the fraction of correct answers for each format in `COLUMNS`; None without answers.
 
-    Args:
-        by_format: the scores by format, of `Scores.to_dict`.
-        kind: whose answers are counted: "model", or the name of a baseline.
+    `by_format` has the scores of `Scores.to_dict`; `kind` is "model" or the name of a baseline.
     """
     return [by_format[key][kind] if key in by_format else None for key in COLUMNS]
 
 
 def as_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns the results of `ablate` as a Markdown table: percent correct, a row per ablation."""
+    """Return the results of `ablate` as a Markdown table: percent correct, a row per ablation."""
     lines = [
         f"| | {' | '.join(COLUMNS.values())} | the paper, MuChoMusic |",
         "|---|" + "---:|" * (len(COLUMNS) + 1),
@@ -120,11 +114,7 @@ def as_table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def plot_ablations(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Plots the results of `ablate`: percent of correct answers, a group of bars per ablation.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Plot the results of `ablate` in percent correct; raise `InputError` if writing fails."""
     figure, axes = new_figure(9, 1.5 + 0.62 * len(results))
     rows = [fractions_of(result["scores"]["by_format"]) for result in results.values()]
     positions, height = np.arange(len(results)), 0.84 / len(COLUMNS)

@@ -8,11 +8,10 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import NANO
 
 RESULTS, TEST_CLIPS = "results", "test_clips"
-"""Names of the folders for results and for test clips, inside the output folder."""
 TEST_SEED = 1000
 """Seed of the test clips. Seeds of training clips must be smaller, so that the clips differ."""
 MIN_CLIPS = 64
-"""Smallest allowed number of training clips: one batch of the stage that trains the encoder."""
+"""Minimum number of training clips: one batch of the encoder's training stage."""
 
 
 def _check(minutes: float, test_clips: int, seed: int) -> None:
@@ -35,15 +34,14 @@ class TourConfig:
     checkpoint: str = NANO
     """Model to test, fine-tune and export."""
     minutes: float = 4.0
-    """Time to train a model from scratch, on two CPU cores. It sets the number of training steps,
-    which is the same on every machine."""
+    """Minutes to train from scratch on two CPU cores; sets the number of training steps."""
     test_clips: int = 120
     """Number of test clips."""
     seed: int = 0
     """Seed of the training data, the initial weights and the data order."""
 
     def check(self) -> None:
-        """Raises `InputError` if a setting is out of range."""
+        """Raise `InputError` if a setting is out of its range."""
         _check(self.minutes, self.test_clips, self.seed)
 
 
@@ -54,8 +52,7 @@ class AblationsConfig:
     output: Path = Path("ablations")
     """Output folder; a second run with the same folder continues where the first one stopped."""
     minutes: float = 8.0
-    """Training time of nano's full recipe, on two CPU cores. It sets the number of training steps,
-    which is the same on every machine."""
+    """Minutes to train the full recipe on two CPU cores; sets the number of training steps."""
     clips: int = 6000
     """Number of training clips."""
     test_clips: int = 200
@@ -64,7 +61,7 @@ class AblationsConfig:
     """Seed of the training data, the initial weights and the data order."""
 
     def check(self) -> None:
-        """Raises `InputError` if a setting is out of range."""
+        """Raise `InputError` if a setting is out of its range."""
         _check(self.minutes, self.test_clips, self.seed)
         if self.clips < MIN_CLIPS:
             raise InputError(f"clips {self.clips}: give {MIN_CLIPS} or more")

@@ -1,4 +1,4 @@
-"""Synthesizes test clips, and evaluates models on synthetic clips."""
+"""Synthesize test clips, and evaluate models on synthetic clips."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ MAX_NEW_TOKENS = 48
 
 
 def make_test_clips(folder: Path, clips: int) -> Path:
-    """Synthesizes test clips with combinations of facts unseen in training; returns the folder."""
+    """Synthesize test clips with attribute combinations unseen in training; return the folder."""
     config = SynthesisConfig(
         clips,
         seconds=nano_recipe.SECONDS,
@@ -32,14 +32,11 @@ def make_test_clips(folder: Path, clips: int) -> Path:
 def evaluate_model(
     checkpoint: str | Path, clips: Path, output: Path, baselines: bool = False
 ) -> SyntheticResult:
-    """Asks a model all questions about a folder of synthetic clips, and grades the answers.
+    """Ask a model all questions about a folder of synthetic clips, and grade the answers.
 
-    Args:
-        checkpoint: the name or path of the model's checkpoint.
-        clips: the folder that `synthesize` wrote.
-        output: the folder to which the scores and answers are written.
-        baselines: whether to also score the options of multiple-choice questions by likelihood, and
-            to ask every question without audio and with the next clip's audio.
+    `clips` is a folder that `synthesize` wrote; scores and answers go to `output`. With
+    `baselines`, multiple-choice options are also scored by likelihood, and every question is also
+    asked without audio and with the next clip's audio.
     """
     model = load(checkpoint)
     with show_progress(f"asking {Path(checkpoint).name}") as progress:

@@ -2,10 +2,10 @@
 
     tinymu quickstart --only train --minutes 4
 
-The decoder first learns from text to answer by letter, then to answer all questions; the encoder
-learns from labels. Then the projector is trained between the frozen encoder and decoder, and last,
-as published, projector and decoder are trained together. Training the encoder in the last stage
-too would take twice the time for the same loss.
+The decoder first learns from text: to answer by letter, then to answer all questions. The encoder
+learns from labels. Then the projector is trained between the frozen encoder and decoder. Last, as
+published, projector and decoder are trained together. Training the encoder in the last stage too
+would take twice the time for the same loss.
 """
 
 from dataclasses import replace
@@ -38,10 +38,10 @@ SECONDS = 4.0
 
 
 def model(vocab_size: int) -> TinyMUConfig:
-    """Returns nano's model config, for 2.4 million parameters.
+    """Return nano's model config, for 2.4 million parameters.
 
-    The projector is the paper's transformer variant, which learns far more in a few minutes than
-    the published linear projector (docs/nano.md, ablations).
+    The projector is the paper's transformer variant. In a few minutes it learns far more than the
+    published linear projector (docs/nano.md, ablations).
     """
     return TinyMUConfig(
         encoder=MatpacConfig(width=160, depth=4, num_heads=5, num_frames=400),
@@ -70,7 +70,7 @@ def model(vocab_size: int) -> TinyMUConfig:
 
 MATRICES = r"encoder/(patch_embed|transformer)/.*kernel|projector/.*kernel|decoder/body/.*kernel"
 CONSTANT = r"encoder/(pos_embed|log_mel/.*)"
-"""Pattern of the names of the encoder's fixed tables, which are never trained."""
+"""Pattern of the parameter names of the encoder's fixed tables, which are never trained."""
 OPTIM = OptimConfig(learning_rate=1.5e-3, beta2=0.98, muon_params=MATRICES, muon_learning_rate=0.02)
 
 # Answering by letter is learnt late and suddenly, and never at a low learning rate.
@@ -89,14 +89,14 @@ TUNE_OPTIM = replace(
     OPTIM, learning_rate=1e-3, muon_learning_rate=0.003, frozen_params=r"encoder/.*"
 )
 
-# A short stage undoes little of this, so a higher learning rate gives a better model.
+# A short stage undoes little, so a higher learning rate gives a better model.
 SHORT_TUNE_OPTIM = replace(TUNE_OPTIM, learning_rate=2e-3, muon_learning_rate=0.006)
 SHORT_TUNE_STEPS = 400
 LORA = LoraConfig(rank=8, alpha=16.0, dropout=0.0, targets=LORA_TARGETS)
 MUSIC, LETTER_TEXTS = "music", "letters"
 """Data folders: synthesized music and texts; texts prepared for learning to answer by letter."""
 
-# The formats of answers are learnt best in large batches, audio in many small steps.
+# Large batches are best for learning the format of answers, many small steps for audio.
 AUDIO_PACKING = PackingConfig(row_length=208, rows=6, max_clips=6, max_labels=64 * 6)
 TEXT_PACKING = PackingConfig(row_length=272, rows=16, max_clips=16, max_labels=64 * 16)
 LABELS_PACKING = PackingConfig(max_clips=16)
@@ -108,32 +108,31 @@ STEPS_PER_MINUTE = {LETTERS: 225, WORDS: 245, LABELS: 230, JOIN: 550, TUNE: 410}
 TEXT_FRACTION, MAX_TEXT_MINUTES = 0.46, 5.0
 """Fraction of the training time for the two text stages, and their maximum in minutes."""
 LETTERS_FRACTION = 0.5
-"""Fraction of the text stages' time for the first one, answering by letter."""
+"""Fraction of the text stages' time for the stage `LETTERS`."""
 JOIN_FRACTION, MAX_JOIN_MINUTES = 0.11, 1.5
-"""Fraction of the training time for the projector's stage, and its maximum in minutes."""
+"""Fraction of the training time for the stage `JOIN`, and its maximum in minutes."""
 LABELS_FRACTION = 0.63
-"""Fraction of the remaining time for the encoder's stage; the last stage gets the rest."""
+"""Fraction of the remaining time for the stage `LABELS`; the stage `TUNE` gets the rest."""
 
 
 class RunPaths(NamedTuple):
-    """Paths of the training data and of the output of all stages."""
+    """Paths of the training data and of the output."""
 
     clips: Path
     """Folder of the prepared data set of clips."""
     letters: Path
-    """Folder of the prepared data set of texts for learning to answer by letter."""
+    """Folder of the prepared texts for learning to answer by letter."""
     texts: Path
-    """Folder of the prepared data set of texts with all questions."""
+    """Folder of the prepared texts with all questions."""
     labels: Path
-    """Csv of the clips' facts, the labels from which the encoder learns."""
+    """Csv of the clips' musical facts, the labels from which the encoder learns."""
     tokenizer: Path
-    """Path of the tokenizer.json."""
     output: Path
     """Folder that gets one training run per stage."""
 
 
 def run_paths(data: Path, output: Path) -> RunPaths:
-    """Returns the paths of the training data that `make_data` wrote to `data`, and the output."""
+    """Return the paths of the training data that `make_data` wrote to `data`, and the output."""
     return RunPaths(
         clips=data / CLIPS,
         letters=data / LETTER_TEXTS,
@@ -145,7 +144,7 @@ def run_paths(data: Path, output: Path) -> RunPaths:
 
 
 def steps_in(minutes: float) -> dict[str, int]:
-    """Returns the number of steps of each stage that fit into a training time on two CPU cores."""
+    """Return the number of training steps of each stage that fits `minutes` on two CPU cores."""
     text = min(TEXT_FRACTION * minutes, MAX_TEXT_MINUTES)
     join = min(JOIN_FRACTION * minutes, MAX_JOIN_MINUTES)
     letters, labels = LETTERS_FRACTION * text, LABELS_FRACTION * (minutes - text - join)
@@ -157,13 +156,9 @@ def steps_in(minutes: float) -> dict[str, int]:
 def stages(
     paths: RunPaths, vocab_size: int, minutes: float, seed: int = 0
 ) -> dict[str, TrainConfig]:
-    """Returns the training config of each stage by the stage's name, in order.
+    """Return the training configs by stage name, in training order.
 
-    Args:
-        paths: the paths of the training data and of the output.
-        vocab_size: the number of tokens of the tokenizer.
-        minutes: the training time of all stages on two CPU cores, which sets the steps.
-        seed: the seed of the initial weights and the data order.
+    The training steps of all stages fit into `minutes` on two CPU cores.
     """
     steps, output = steps_in(minutes), paths.output
 
@@ -207,13 +202,9 @@ TIMBRE_STEPS = 400
 
 
 def new_timbre(clips: Path, checkpoint: str, output: Path, seed: int = 0) -> TrainConfig:
-    """Returns the config that trains LoRA and the projector of a nano model on a new timbre.
+    """Return the config that trains LoRA and the projector of a nano model on a new timbre.
 
-    Args:
-        clips: the folder of a prepared data set that includes clips with the new timbre.
-        checkpoint: the name or path of the model to fine-tune.
-        output: the folder of the training run.
-        seed: the seed of the LoRA weights and the data order.
+    `clips` is the folder of a prepared data set that includes clips with the new timbre.
     """
     return TrainConfig(
         output=str(output),

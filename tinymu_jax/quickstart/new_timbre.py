@@ -1,4 +1,4 @@
-"""Fine-tunes a model with LoRA on an instrument that it does not know, in about a minute."""
+"""Fine-tune a model with LoRA on an instrument that it does not know, in about a minute."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,20 +18,19 @@ from tinymu_jax.utils.files import make_folder, write_text
 from tinymu_jax.utils.progress import show_progress
 
 NEW, USUAL, TEST = "new", "usual", "test"
-"""Folders of training clips with the new timbre, training clips with any timbre, and test clips
-with the new timbre."""
+"""Folders: training clips with the new timbre, training clips with any timbre, test clips."""
 NEW_CLIPS, USUAL_CLIPS = 320, 960
-"""Numbers of training clips with the new timbre and with any timbre. With fewer clips with any
+"""Numbers of training clips with the new timbre and with any timbre. With fewer clips of any
 timbre, the model forgets the instruments that it knew."""
 OPEN_QUESTIONS = 6
-"""Open questions per clip. A clip has about ten facts, so most clips get one about the timbre."""
+"""Open questions per clip. A clip has ten facts, so most clips get a question about the timbre."""
 
 
 def make_timbre_data(folder: Path, checkpoint: str, seed: int = 0, test_clips: int = 60) -> None:
-    """Synthesizes training and test clips with a new timbre, and prepares the training data set.
+    """Synthesize training and test clips with a new timbre, and prepare the training data set.
 
-    Training clips with other timbres are added; questions about them offer the new timbre as a
-    wrong answer. The tokenizer is taken from the checkpoint.
+    The training data set also has clips with other timbres, and questions about them offer the new
+    timbre as a wrong answer. The tokenizer is taken from the checkpoint.
     """
     tokenizer = open_checkpoint(checkpoint).tokenizer
     make_folder(folder)
@@ -53,17 +52,17 @@ def make_timbre_data(folder: Path, checkpoint: str, seed: int = 0, test_clips: i
 
 
 def finetune(folder: Path, checkpoint: str, output: Path, seed: int = 0) -> Trained:
-    """Fine-tunes a checkpoint on the data that `make_timbre_data` wrote to `folder`.
+    """Fine-tune a checkpoint on the data in `folder`, or resume the run in `output`.
 
-    An interrupted run in the folder `output` is resumed.
+    `make_timbre_data` writes the data.
 
     Raises:
-        KeyboardInterrupt: the run was asked to stop; it has been saved.
+        KeyboardInterrupt: a stop was requested; the run has been saved.
     """
     return train_on_one_device(nano_recipe.new_timbre(folder / CLIPS, checkpoint, output, seed))
 
 
 def timbre_accuracy(rows: Sequence[AnsweredItem]) -> float:
-    """Returns the fraction of right answers to open questions about the timbre; 0 without any."""
+    """Return the fraction of right answers to open questions about the timbre; 0 without any."""
     correct = [row.right for row in rows if row.task == QA and row.facts == ("timbre",)]
     return sum(correct) / max(1, len(correct))

@@ -1,4 +1,4 @@
-"""Caches the results of steps in a folder, in one json file per step."""
+"""Cache the results of steps in a folder, in one JSON file per step."""
 
 import sys
 import time
@@ -12,22 +12,18 @@ from tinymu_jax.utils.numbers import duration
 
 
 def log(text: str) -> None:
-    """Prints a line of text to stderr, and flushes it."""
+    """Print a line of text to stderr, and flush it."""
     print(text, file=sys.stderr, flush=True)
 
 
 class StepCache:
-    """A folder of step results: each step is computed once, then read from its json file.
-
-    Args:
-        folder: the folder of the json files; created if it does not exist.
-    """
+    """Cache of step results: JSON files in `folder`, which is created if it does not exist."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = make_folder(folder)
 
     def get(self, name: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Returns the cached result of a step; None if it was not run with these options."""
+        """Return the cached result of a step; None if it was not run with these options."""
         result = self._read(name)
         return result if result is not None and result.get("options") == options else None
 
@@ -38,16 +34,11 @@ class StepCache:
         options: Mapping[str, Any],
         compute: Callable[[], Mapping[str, Any]],
     ) -> dict[str, Any]:
-        """Returns the cached result of a step, or else computes and caches it.
+        """Return the cached result of a step, or else compute and cache it.
 
-        Args:
-            name: the name of the step and of its json file.
-            title: the step's title, printed with the time that the step took.
-            options: all options that the result depends on.
-            compute: a function that runs the step and returns its result as plain json.
-
-        Returns:
-            The result, with the entries `options` and `seconds` added.
+        `title` is printed with the time that the step took. `options` are all options that the
+        result depends on. `compute` returns a JSON object, to which `options` and `seconds` are
+        added.
 
         Raises:
             InputError: the cached result was computed with other options.

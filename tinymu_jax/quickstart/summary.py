@@ -15,17 +15,12 @@ FORMATS = {
     "caption_timbre": "captions with the right timbre",
     "caption_facts": "facts in captions",
 }
-"""Question formats of `Scores`, and their titles in the summary."""
+"""Question formats in `Scores.by_format`, and their titles in the summary."""
 Scores = Mapping[str, Any]
 
 
 def format_summary(results: Mapping[str, Mapping[str, Any]], config: TourConfig) -> str:
-    """Returns the summary of all steps as text for the terminal.
-
-    Args:
-        results: the result of each step that was run, by the step's name.
-        config: the settings of the steps.
-    """
+    """Return a summary for the terminal; `results` has the result of each step by step name."""
     return "\n".join(_lines(results, config)).lstrip()
 
 
@@ -65,7 +60,7 @@ def _row(title: str, *cells: str) -> str:
 
 
 def _table(title: str, models: Mapping[str, Scores], rows: Mapping[str, str]) -> Iterator[str]:
-    """Yields a table's lines: the accuracy of each model and of the best baseline in percent."""
+    """Yield the lines of a table: percent correct of each model and of the best baseline."""
     yield _row(title, *models, "best baseline")
     first = next(iter(models.values()))
     for key, name in rows.items():
@@ -76,7 +71,7 @@ def _table(title: str, models: Mapping[str, Scores], rows: Mapping[str, str]) ->
 
 
 def _finetuning(scores: Mapping[str, Scores]) -> Iterator[str]:
-    """Yields a table's lines: the accuracy in percent before and after learning the new timbre."""
+    """Yield the lines of a table: percent correct before and after learning the new timbre."""
     rows = {
         "named when asked for": lambda new, usual: new["named"],
         "named in captions": lambda new, usual: new["by_format"]["caption_timbre"]["model"],

@@ -1,10 +1,10 @@
 """The steps of `tinymu quickstart`: each runs once and caches its result in the output folder.
 
-test_clips/      clips with combinations of facts that no training clip has
-train/           training data and training runs of the model trained from scratch
-finetune/        training data and training run for the new instrument
-export/          the shipped model, exported to PyTorch
-results/         result of each step (json), all answers, plots
+test_clips/   clips with combinations of musical facts that no training clip has
+train/        training data and training runs of the model trained from scratch
+finetune/     training data and training run for the new instrument
+export/       the tested checkpoint, exported to PyTorch
+results/      result of each step (JSON), all answers, plots
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,11 +37,7 @@ MAX_CLIPS = 24_000
 
 
 class Tour:
-    """The steps of the quickstart, which write to one output folder.
-
-    Raises:
-        InputError: a setting is out of range.
-    """
+    """Steps of the quickstart in one output folder; raises `InputError` for invalid settings."""
 
     def __init__(self, config: TourConfig) -> None:
         config.check()
@@ -52,9 +48,9 @@ class Tour:
     def run(
         self, name: str, title: str, compute: Callable[[], Mapping[str, Any]]
     ) -> dict[str, Any]:
-        """Returns a step's cached result, or else computes and caches it (`StepCache.run`).
+        """Return a step's cached result, or else compute and cache it.
 
-        A result is reused only for equal settings and an equal fingerprint of the model's weights.
+        Raises `InputError` if the settings or, except for "train", the model weights have changed.
         """
         config, options = self.config, {"test_clips": self.config.test_clips}
         if name in ("train", "finetune"):
@@ -68,17 +64,17 @@ class Tour:
         return self.cache.run(name, title, options, compute)
 
     def test_clips(self) -> Path:
-        """Returns the folder of test clips; synthesizes them if they do not exist."""
+        """Return the folder of test clips; synthesize them if they do not exist."""
         return make_test_clips(self.folder / TEST_CLIPS, self.config.test_clips)
 
     def evaluate(
         self, name: str, model: str | Path, clips: Path, baselines: bool = False
     ) -> SyntheticResult:
-        """Evaluates a model with `evaluate_model`; writes scores and answers to results/`name`."""
+        """Evaluate a model with `evaluate_model`; write scores and answers to results/`name`."""
         return evaluate_model(model, clips, self.results / name, baselines)
 
     def test(self) -> dict[str, Any]:
-        """Tests the shipped model and plots its accuracy; returns scores and one of its answers."""
+        """Test `config.checkpoint` and plot its accuracy; return the scores and one answer."""
 
         def compute() -> dict[str, Any]:
             clips = self.test_clips()
@@ -94,7 +90,7 @@ class Tour:
         return self.run("test", "test the shipped model on new clips", compute)
 
     def train(self) -> dict[str, Any]:
-        """Trains a model from scratch and tests it; returns scores, stage times and model path."""
+        """Train a model from scratch and test it; return scores, stage times and model path."""
         config, folder = self.config, self.folder / "train"
 
         def compute() -> dict[str, Any]:
@@ -111,7 +107,7 @@ class Tour:
         return self.run("train", f"train from scratch, {config.minutes:g} minutes", compute)
 
     def finetune(self) -> dict[str, Any]:
-        """Fine-tunes the shipped model on a new timbre; returns the scores before and after."""
+        """Fine-tune `config.checkpoint` on a new timbre; return the scores before and after."""
         config, folder = self.config, self.folder / "finetune"
 
         def compute() -> dict[str, Any]:
@@ -131,7 +127,7 @@ class Tour:
         return self.run("finetune", "fine-tune the shipped model on a new instrument", compute)
 
     def export(self) -> dict[str, Any]:
-        """Exports the shipped model to PyTorch, reads it back, and returns a comparison of both."""
+        """Export `config.checkpoint` to PyTorch, read it back, and return a comparison of both."""
 
         def compute() -> dict[str, Any]:
             clips = sorted((self.test_clips() / CLIPS).glob("*.wav"))[:5]
@@ -142,7 +138,7 @@ class Tour:
 
 
 def export_and_compare(checkpoint: str, target: Path, clips: Sequence[Path]) -> dict[str, Any]:
-    """Exports a checkpoint to the PyTorch file `target`, reads it back, and compares the models.
+    """Export a checkpoint to the PyTorch file `target`, read it back, and compare the models.
 
     Returns whether all weights are equal, the largest logit difference, and the number of equal
     tokens in the models' descriptions of the clips.

@@ -1,4 +1,4 @@
-"""Trains nano, a small TinyMU, from scratch: makes its tokenizer and data, runs its stages."""
+"""Train nano, a small TinyMU, from scratch: tokenizer, data and all training stages."""
 
 import json
 import time
@@ -31,13 +31,14 @@ from tinymu_jax.utils.numbers import duration
 from tinymu_jax.utils.progress import show_progress
 
 LETTER_TASKS = (MCQ, QA)
-"""Tasks of the first stage. Mixed with yes/no and captions, letters are learnt much later."""
+"""Question formats of the first stage, in which the decoder learns to answer by letter. With more
+formats, it learns this much later."""
 TOKENIZER_TEXTS = 2000
 """Number of clips whose descriptions and questions the tokenizer is trained on."""
 
 
 def make_tokenizer() -> str:
-    """Trains nano's tokenizer on synthetic texts; returns its `tokenizer.json`, always the same."""
+    """Train nano's tokenizer on fixed synthetic texts; return the content of tokenizer.json."""
     texts = []
     for number in range(TOKENIZER_TEXTS):
         _, description, questions = make_text(SynthesisConfig(), number)
@@ -47,10 +48,7 @@ def make_tokenizer() -> str:
 
 
 def make_data(folder: Path, config: SynthesisConfig) -> None:
-    """Writes nano's tokenizer, synthetic music and three prepared data sets into a folder.
-
-    Files and data sets that exist already are kept.
-    """
+    """Write nano's tokenizer, synthetic music and data sets to a folder, unless they exist."""
     tokenizer = make_folder(folder) / TOKENIZER_FILE
     if not exists(tokenizer):
         write_text(tokenizer, make_tokenizer())
@@ -59,7 +57,7 @@ def make_data(folder: Path, config: SynthesisConfig) -> None:
         synthesize(music, config, progress)
 
     def prepare_once(name: str, settings: PrepareConfig, audio: str, lists: Iterable[str]) -> None:
-        # A task without questions has no list.
+        # A question format without questions has no list.
         existing = [music / path for path in lists if exists(music / path)]
         if existing and not exists(folder / name / DATASET_FILE):
             prepare(existing, [music / audio], folder / name, tokenizer_json, settings)
@@ -74,22 +72,18 @@ def make_data(folder: Path, config: SynthesisConfig) -> None:
 
 
 def read_vocab_size(folder: Path) -> int:
-    """Returns the number of tokens of the tokenizer in a folder that `make_data` filled."""
+    """Return the number of tokens of the tokenizer in a folder that `make_data` wrote."""
     return len(json.loads(read_text(folder / TOKENIZER_FILE))["model"]["vocab"])
 
 
 def train_stages(stages: Mapping[str, TrainConfig]) -> dict[str, float | None]:
-    """Trains stages one after the other; skips finished stages and resumes an interrupted one.
+    """Train stages one after the other; skip finished stages and resume an interrupted one.
 
-    Args:
-        stages: the training config of each stage, by the stage's name.
-
-    Returns:
-        The training time of each stage in seconds; None for stages that were already finished.
+    Returns the training time of each stage in seconds; None for stages that were already finished.
 
     Raises:
         InputError: a stage was finished with another config.
-        KeyboardInterrupt: training was asked to stop; the state of the stage has been saved.
+        KeyboardInterrupt: a stop was requested; the state of the stage has been saved.
     """
     seconds: dict[str, float | None] = {}
     for name, config in stages.items():
@@ -107,10 +101,10 @@ def train_stages(stages: Mapping[str, TrainConfig]) -> dict[str, float | None]:
 
 
 def train_on_one_device(config: TrainConfig) -> Trained:
-    """Trains a model on one device, or resumes its run; nano's steps are too small for more.
+    """Train a model on one device, or resume its run; nano is too small for more devices.
 
     Raises:
-        KeyboardInterrupt: training was asked to stop; the run has been saved.
+        KeyboardInterrupt: a stop was requested; the run has been saved.
     """
     trained = train(config, True, jax.devices()[:1])
     if trained.model is None:
@@ -119,16 +113,10 @@ def train_on_one_device(config: TrainConfig) -> Trained:
 
 
 def train_nano(data: Path, output: Path, minutes: float, seed: int = 0) -> dict[str, float | None]:
-    """Trains nano from scratch, in all stages of its recipe.
+    """Train nano, a small TinyMU, from scratch in `minutes` on two CPU cores.
 
-    Args:
-        data: the folder that `make_data` filled.
-        output: the folder that gets one training run per stage.
-        minutes: the training time on two CPU cores, which sets the steps of each stage.
-        seed: the seed of the initial weights and the data order.
-
-    Returns:
-        The training time of each stage in seconds; None for stages that were already finished.
+    `data` is the folder that `make_data` wrote; `output` gets one training run per stage. Returns
+    the training time of each stage in seconds; None for stages that were already finished.
     """
     paths = nano_recipe.run_paths(data, output)
     return train_stages(nano_recipe.stages(paths, read_vocab_size(data), minutes, seed))

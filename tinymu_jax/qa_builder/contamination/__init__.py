@@ -1,1 +1,1 @@
-"""Finds questions that leak from test sets, and duplicate questions."""
+"""Find questions that leak from test sets, and duplicate questions."""

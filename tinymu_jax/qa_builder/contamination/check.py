@@ -1,14 +1,15 @@
-"""Checks lists of questions for leaks from test sets: by recording, by text and by artist.
+"""Check lists of questions for leaks from test sets, of three kinds.
 
-id       the identifier or file name of the question's clip names a recording of the test set
-text     the question, its options or its answer nearly duplicate a caption of the test set, or the
-         question nearly duplicates a question of the test set (module `near_duplicates`)
-artist   the artist of the question's clip is an artist of the test set
+id       the identifier or file name of the clip names a recording of the test set
+text     question, options or answer nearly duplicate a caption or question of the test set
+artist   the artist of the clip is an artist of the test set
 
-Generic questions ("What is the tempo of the song?") are no leaks. A question that nearly duplicates
-a test question leaks only in two cases: its options include all options of the test question; or
-its options or its answer include the right answer of the test question, and the test question is
-distinctive (it occurs once in the test sets, and has `MIN_WORDS` words or more with this answer).
+A question that nearly duplicates a test question is a leak only in two cases, because generic
+questions ("What is the tempo of the song?") are no leaks:
+
+* Its options include all options of the test question.
+* Its options or answer include the test question's right answer, and the test question is unique in
+  the test sets and, with its answer, has at least `MIN_WORDS` words.
 """
 
 import re
@@ -31,8 +32,7 @@ MIN_WORDS = 12
 MAX_EXAMPLES = 20
 """Maximum number of examples in a report for each test set and kind of leak."""
 Finder = Callable[[Mapping[str, Any]], Iterable[tuple[int, str]]]
-"""Function from a record to the test sets that it leaks from: pairs of a test set's index and the
-matching identifier, text or artist."""
+"""Function from a record to its leaks: pairs (index of the test set, matching text)."""
 _LETTER = re.compile(r"^\s*\(?[A-D]\)\s*")
 _QUESTION = re.compile(r"\bquestion\s*:", re.IGNORECASE)
 _OPTIONS = re.compile(r"\boptions?\s*:|\([A-D]\)|\n\s*[A-D][.)]\s", re.IGNORECASE)
@@ -46,41 +46,40 @@ class LeakExample:
     """Index of the question among all checked questions."""
     file_name: str
     match: str
-    """Identifier, text or artist of the test set that the question repeats."""
+    """Identifier, text or artist that the question shares with the test set."""
     prompt: str
     answer: str
 
 
 @dataclass(frozen=True)
 class TestSetLeaks:
-    """The leaks from one test set into the checked questions."""
+    """Leaks from one test set into the checked questions."""
 
     name: str
     searched: Mapping[str, int]
     """Numbers of "recordings", "captions", "questions" and "artists" in the test set."""
     leaks: Mapping[str, int]
-    """Number of leaking questions by kind of leak."""
+    """Number of leaking questions by kind of leak: "id", "text" or "artist"."""
     examples: Mapping[str, tuple[LeakExample, ...]]
-    """The first `MAX_EXAMPLES` leaking questions of each kind of leak."""
+    """The first `MAX_EXAMPLES` leaking questions, by kind of leak."""
 
 
 @dataclass(frozen=True)
 class LeakReport:
-    """The leaks from test sets into the checked questions."""
+    """Leaks from test sets into the checked questions."""
 
     items: int
-    """Number of questions checked."""
     indices: tuple[int, ...]
     """Indices of the questions that leak."""
     test_sets: tuple[TestSetLeaks, ...]
 
     @property
     def leaks(self) -> int:
-        """Returns the number of questions that leak."""
+        """Return the number of questions that leak."""
         return len(self.indices)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the report as a JSON object."""
+        """Return the report as a JSON object."""
         return {
             "items": self.items,
             "leaks": self.leaks,
@@ -89,7 +88,7 @@ class LeakReport:
         }
 
     def summary(self) -> str:
-        """Returns a text with the number of leaking questions and a line for each test set."""
+        """Return a text with the number of leaking questions and one line per test set."""
         if not self.test_sets:
             return "No test set was given: nothing was checked."
         lines = [f"{self.leaks:,} of {self.items:,} questions leak from a test set:", ""]
@@ -101,12 +100,7 @@ class LeakReport:
 
 
 def read_records(paths: Iterable[str | Path]) -> Iterator[dict[str, Any]]:
-    """Yields the records of all MusicSkills lists at some paths.
-
-    Raises:
-        InputError: a list is malformed, or a record lacks a required key or has a `clip` or an
-            `artist` that is not a string.
-    """
+    """Yield the records of MusicSkills lists; raise `InputError` if one is malformed."""
     for path in paths:
         for number, record in enumerate(read_list(Path(path))):
             for key in ("clip", "artist"):
@@ -118,7 +112,7 @@ def read_records(paths: Iterable[str | Path]) -> Iterator[dict[str, Any]]:
 
 
 def check_leaks(records: Iterable[Mapping[str, Any]], test_sets: Sequence[TestSet]) -> LeakReport:
-    """Finds the MusicSkills records that leak from a test set, and returns a report.
+    """Return a report on the MusicSkills records that leak from a test set.
 
     The optional keys `clip`, `artist` and `options` of a record are checked too.
     """
@@ -161,7 +155,7 @@ def check_leaks(records: Iterable[Mapping[str, Any]], test_sets: Sequence[TestSe
 
 
 def _index(values: Iterable[Iterable[str]]) -> dict[str, list[int]]:
-    """Maps each value to the indices of the test sets whose values contain it."""
+    """Return for each value the indices of the test sets that contain it."""
     numbers: dict[str, list[int]] = defaultdict(list)
     for number, contents in enumerate(values):
         for value in dict.fromkeys(contents):
@@ -172,10 +166,10 @@ def _index(values: Iterable[Iterable[str]]) -> dict[str, list[int]]:
 def _name_finder(
     contents: Iterable[frozenset[str]], names_of: Callable[..., frozenset[str]]
 ) -> Callable[..., list[tuple[int, str]]]:
-    """Returns a cached function that looks up the results of `names_of` in the test sets.
+    """Return a cached function that finds names in the test sets; `contents` has each set's names.
 
-    `contents` has the names in each test set. The function takes the arguments of `names_of`, and
-    returns a pair for each match: the index of the test set, and the name.
+    The function passes its arguments to `names_of`. For each resulting name that is in a test set,
+    it returns the pair (index of the test set, name).
     """
     index = _index(contents)
 
@@ -201,18 +195,17 @@ def _artist_finder(test_sets: Sequence[TestSet]) -> Finder:
 
 
 class _KnownQuestion(NamedTuple):
-    """A question of a test set; `plain_words` normalized the options and the right answer."""
+    """A question of a test set; options and right answer are normalized by `plain_words`."""
 
     test_set: int
-    """Index of the test set."""
     shown: str
     options: tuple[str, ...]
     right: str
     distinctive: bool
-    """Whether the question occurs only once, and has `MIN_WORDS` words or more with its answer."""
+    """Whether the question is unique and, with its answer, has at least `MIN_WORDS` words."""
 
     def leaks_into(self, options: str, answer: str) -> bool:
-        """Returns whether a near-duplicate question, given by its options and answer, is a leak."""
+        """Return whether a near-duplicate question with these options and this answer is a leak."""
         options, answer = f" {options} ", f" {answer} "
         if all(f" {option} " in options for option in self.options):
             return True
@@ -220,7 +213,6 @@ class _KnownQuestion(NamedTuple):
 
 
 def _known_questions(test_sets: Sequence[TestSet]) -> dict[str, list[_KnownQuestion]]:
-    """Maps the text of each question in the test sets to the questions with this text."""
     times = Counter(plain_words(question.text) for one in test_sets for question in one.questions)
     questions: dict[str, list[_KnownQuestion]] = defaultdict(list)
     for number, test_set in enumerate(test_sets):
@@ -259,7 +251,7 @@ def _text_finder(test_sets: Sequence[TestSet]) -> Finder:
 
 
 def _split_prompt(record: Mapping[str, Any]) -> tuple[str, str]:
-    """Returns the last question in a record's prompt, and the text of the question's options."""
+    """Return the last question in a record's prompt, and the text of its options."""
     question = _QUESTION.split(record["input_text"])[-1]
     start = _OPTIONS.search(question)
     end = start.start() if start else len(question)

@@ -1,10 +1,9 @@
-"""Removes questions that repeat an earlier question, exactly or nearly.
+"""Remove questions that repeat an earlier question, exactly or nearly.
 
-Exact duplicates have the same clip, prompt and answer. Near duplicates are searched only among free
-texts (captions and language-model texts), because rule-based questions repeat templates on purpose.
-Two free texts are near duplicates if the Jaccard similarity of their sets of word 3-grams is at
-least `MIN_SIMILARITY`. Texts of fewer than `MIN_WORDS` words may coincide for different clips; they
-are near duplicates only if they have the same words and the same clip.
+Exact duplicates have the same clip, prompt and answer. Near duplicates are searched only among
+captions and language-model texts, because rule-based questions repeat templates. Two texts are near
+duplicates if the Jaccard similarity of their word 3-grams is at least `MIN_SIMILARITY`. Texts under
+`MIN_WORDS` words are near duplicates only with the same words and the same clip.
 """
 
 import zlib
@@ -18,12 +17,10 @@ from tinymu_jax.qa_builder.questions.item import WRITER, QAItem
 
 MIN_SIMILARITY, NGRAM, MIN_WORDS = 0.9, 3, 8
 BANDS, ROWS = 16, 4
-"""Numbers of bands and of rows per band in MinHash LSH, which misses one in 20 million pairs with a
-similarity of `MIN_SIMILARITY`. The pairs that LSH finds are then compared exactly."""
+"""Bands and rows per band of MinHash LSH; 1 in 26 million pairs at `MIN_SIMILARITY` is missed."""
 SEED = 1
 MAX_EXAMPLES = 20
-"""Maximum number of examples in a report for each kind of duplicate. They are the first in
-alphabetical order, so that reports on parts of a set can be merged."""
+"""Maximum number of examples per kind of duplicate, the first in alphabetical order."""
 EXACT, NEAR = "exact", "near"
 
 
@@ -45,12 +42,12 @@ class DuplicateReport(NamedTuple):
     exact: int
     near: int
     by_task: Counter[str]
-    """Number of exact and near duplicates together, by format of the question."""
+    """Number of exact and near duplicates together, by question format."""
     examples: tuple[DuplicateExample, ...]
 
     @classmethod
     def merge(cls, parts: Iterable[Sequence[Any]]) -> "DuplicateReport":
-        """Adds up the reports on parts of a set, given as `DuplicateReport`s or as parsed JSON."""
+        """Return the sum of reports, each given as a `DuplicateReport` or as its parsed JSON."""
         parts = [cls(*part) for part in parts]
         by_task = sum((Counter(part.by_task) for part in parts), Counter())
         examples = (DuplicateExample(*example) for part in parts for example in part.examples)
@@ -59,12 +56,12 @@ class DuplicateReport(NamedTuple):
 
 
 def is_free_text(item: QAItem) -> bool:
-    """Returns whether a question is a caption or was written by a language model."""
+    """Return whether a question is a caption or was written by a language model."""
     return item.task == CAPTIONING or item.by == WRITER
 
 
 def remove_duplicates(items: Sequence[QAItem]) -> tuple[list[QAItem], DuplicateReport]:
-    """Returns the questions that repeat no earlier question, and a report on the removed ones."""
+    """Return the questions that repeat no earlier one, and a report on the removed questions."""
     duplicates = {number: (EXACT, first) for number, first in _exact(items)}
     distinct = [number for number in range(len(items)) if number not in duplicates]
     duplicates |= {number: (NEAR, first) for number, first in _near(items, distinct)}
@@ -88,7 +85,7 @@ def _source_and_text(item: QAItem) -> tuple[str, str, str]:
 
 
 def _exact(items: Sequence[QAItem]) -> Iterator[tuple[int, int]]:
-    """Yields the indices of each exact duplicate and of its original, the first equal item."""
+    """Yield the index of each exact duplicate with the index of the first equal question."""
     seen: dict[tuple[str, ...], int] = {}
     for number, item in enumerate(items):
         first = seen.setdefault(item.identity, number)
@@ -97,7 +94,7 @@ def _exact(items: Sequence[QAItem]) -> Iterator[tuple[int, int]]:
 
 
 def _near(items: Sequence[QAItem], numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yields the indices of each near duplicate and of its original, among `numbers`."""
+    """Yield the index of each near duplicate with the index of its original, among `numbers`."""
     free = [number for number in numbers if is_free_text(items[number])]
     if not free:
         return

@@ -1,9 +1,9 @@
-"""Finds near-duplicate texts by their shared word n-grams, with an exact search.
+"""Find near-duplicate texts by shared word n-grams, with an exact search.
 
-Two texts are near-duplicates if they are the same sequence of `MIN_WORDS` words or more. They are
-also near-duplicates if they share `MIN_SHARED` or more n-grams of `NGRAM` words, and the shared
-n-grams are at least half of the n-grams of one of the texts. N-grams that occur in more than
-`MAX_TEXTS` of the searched texts are ignored as stock phrases ("can be heard in the background").
+Two texts of at least `MIN_WORDS` words are near duplicates if their words are the same. They are
+also near duplicates if they share at least `MIN_SHARED` n-grams of `NGRAM` words, and the shared
+n-grams are at least half of the n-grams of one text. N-grams in more than `MAX_TEXTS` of the
+searched texts are ignored as stock phrases ("can be heard in the background").
 """
 
 import re
@@ -16,17 +16,17 @@ MIN_WORDS = 4
 
 
 def plain_words(text: str) -> str:
-    """Returns a text's words in lower case without punctuation, joined by spaces."""
+    """Return the lower-case words of a text without punctuation, joined by spaces."""
     return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def ngrams(words: Sequence[str], size: int) -> set[str]:
-    """Returns all sequences of `size` adjacent words, each joined by spaces."""
+    """Return all sequences of `size` adjacent words, each joined by spaces."""
     return {" ".join(words[n : n + size]) for n in range(len(words) - size + 1)}
 
 
 def near_duplicate_finder(texts: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
-    """Returns a function from a text to its near-duplicates among `texts`, the nearest first."""
+    """Return a function from a text to its near duplicates among `texts`, the nearest first."""
     by_words: dict[str, list[str]] = defaultdict(list)
     for text in dict.fromkeys(texts):
         by_words[plain_words(text)].append(text)

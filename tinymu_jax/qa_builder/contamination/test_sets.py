@@ -1,8 +1,4 @@
-"""Reads the contents of test sets, to find them in training data.
-
-A recording or an artist has different names in different lists; `recording_ids` and `artist_names`
-normalize the names in test sets and in the lists that are checked.
-"""
+"""Read the contents of test sets, to find them in training data."""
 
 import json
 import re
@@ -24,18 +20,17 @@ CAPS_SETS = {
     "is_balanced_subset": "MusicCaps balanced",
     "is_audioset_eval": "MusicCaps/AudioSet eval",
 }
-"""Names of the test sets in MusicCaps, by the column that marks their clips. AudioSet's own list of
-its evaluation set has more clips, but no captions."""
+"""Names of the test sets in MusicCaps, by the column that marks their clips."""
 OPTIONS = ("correct_answer", *(f"distractor_{number}_answer" for number in (1, 2, 3)))
 QUESTION_COLUMNS = ("question", *OPTIONS, "dataset", "dataset_identifier")
 QUESTION_FIELDS = ("audio", "question", "choices", "answer")
-"""Keys of the object in each line of a jsonl file of MuChoMusic's questions."""
+"""Keys of each JSON object in a .jsonl file of MuChoMusic's questions."""
 JAMENDO_DATASETS = ("jamendo", "songdescriber", "sdd", "muchomusic")
-"""A data set has Jamendo track ids if its name, letters only, contains one of these."""
+"""A data set has Jamendo track ids if the letters of its name contain one of these words."""
 OTHER_NUMBERS = ("fma", "freemusicarchive", "magnatagatune")
-"""A data set has no Jamendo ids if its name, letters only, begins with one of these."""
+"""A data set has no Jamendo track ids if the letters of its name begin with one of these words."""
 MIN_DIGITS = 6
-"""Minimum number of digits with which a file name in other data sets is a Jamendo track id."""
+"""In data sets that may have Jamendo track ids, a number needs this many digits to be one."""
 UNKNOWN_ARTISTS = frozenset(
     (
         *("unknown", "unknown artist", "various", "various artist", "various artists", "v a"),
@@ -43,7 +38,6 @@ UNKNOWN_ARTISTS = frozenset(
         *("traditional", "trad", "untitled", "unsigned"),
     )
 )
-"""Normalized names that stand for an unknown artist."""
 _AUDIO = re.compile(r"\.(wav|flac|ogg|opus|mp3|m4a|aac|au|npy|npz|json)$", re.IGNORECASE)
 _YOUTUBE = re.compile(r"(?=([A-Za-z0-9_-]{11}))")
 _TRACK = re.compile(r"(track_(?=\d{7}))?0*(\d+)(?:\.2min|\.low)?")
@@ -57,13 +51,11 @@ OptionalPath = str | Path | None
 
 
 class TestQuestion(NamedTuple):
-    """A question of a test set."""
+    """A multiple-choice question of a test set; `answer` is the text of the right option."""
 
     text: str
     answer: str
-    """Text of the right option."""
     options: tuple[str, ...]
-    """Texts of all options."""
 
 
 class TestSet(NamedTuple):
@@ -73,20 +65,18 @@ class TestSet(NamedTuple):
     ids: frozenset[str] = frozenset()
     """Identifiers of the recordings, normalized by `recording_ids`."""
     texts: tuple[str, ...] = ()
-    """Captions of the recordings."""
     artists: frozenset[str] = frozenset()
     """Names of the artists, normalized by `artist_names`."""
     questions: tuple[TestQuestion, ...] = ()
 
 
 def recording_ids(name: str, dataset: str = "") -> frozenset[str]:
-    """Returns all identifiers that the name of a recording in a data set may stand for.
+    """Return all identifiers that the name of a recording in a data set may stand for.
 
     * `blues.00000`: a GTZAN file.
-    * `jamendo 1004034`: a Jamendo track. Its name is `track_1004034`, `34/1004034.mp3` (the folder
-      is the last two digits) or a number. In a data set that is not known to have Jamendo tracks,
-      the number needs `MIN_DIGITS` digits or more; in the data sets `OTHER_NUMBERS`, numbers are
-      no Jamendo tracks.
+    * `jamendo 1004034`: a Jamendo track, named `track_1004034`, `34/1004034.mp3` (the folder is the
+      last two digits) or `1004034`. Numbers count only in some data sets; see `JAMENDO_DATASETS`,
+      `OTHER_NUMBERS` and `MIN_DIGITS`.
     * Every substring of eleven characters that could be a YouTube id.
     * The name without folder and suffix.
     """
@@ -114,7 +104,7 @@ def recording_ids(name: str, dataset: str = "") -> frozenset[str]:
 
 
 def artist_names(text: str, dataset: str = "") -> frozenset[str]:
-    """Returns the artists in a credit, in lower case without accents, punctuation and "the".
+    """Return the artists in a credit, in lower case without accents, punctuation and "the".
 
     `artist_000224`, or 224 in a data set of Jamendo tracks, gives `jamendo artist 224`. Names of
     fewer than three characters and names in `UNKNOWN_ARTISTS` are dropped.
@@ -147,18 +137,15 @@ def read_test_sets(
     song_describer: OptionalPath = None,
     gtzan: OptionalPath = None,
 ) -> list[TestSet]:
-    """Reads the test sets whose files are given.
+    """Read the test sets whose files are given; raise `InputError` if a file is malformed.
 
     Args:
-        musiccaps: the path of musiccaps-public.csv, which gives two test sets: the balanced clips,
-            which MuChoMusic asks about, and the clips of AudioSet's evaluation set.
-        muchomusic: MuChoMusic's csv, or a jsonl of its questions, which names no recordings.
-        audioset_eval: AudioSet's eval_segments.csv.
-        song_describer: Song Describer's song_describer.csv.
-        gtzan: GTZAN's folder, or a csv with the columns file, artist and title.
-
-    Raises:
-        InputError: a file does not have the expected format; the message names file and line.
+        musiccaps: path of musiccaps-public.csv. It gives two test sets: the balanced clips, which
+            MuChoMusic asks about, and the clips of AudioSet's evaluation set.
+        muchomusic: path of MuChoMusic's csv, or of a .jsonl of its questions without recordings.
+        audioset_eval: path of AudioSet's eval_segments.csv.
+        song_describer: path of song_describer.csv.
+        gtzan: path of GTZAN's folder, or of a csv with the columns file, artist and title.
     """
     readers: list[tuple[OptionalPath, Callable[[Path], Iterable[TestSet]]]] = [
         (musiccaps, _read_musiccaps),
@@ -237,7 +224,6 @@ def _questions_of_csv(path: Path) -> Iterator[tuple[TestQuestion, str]]:
 
 
 def _identifier(row: TableRow) -> str:
-    """Returns the identifier of the recording that a row of MuChoMusic's csv asks about."""
     name, dataset = row.filled("dataset_identifier"), row.filled("dataset")
     if _letters(dataset) != "musiccaps":
         return _track_id(name)
@@ -274,7 +260,7 @@ def _question(line: str, where: str) -> TestQuestion:
 
 
 def _non_empty(contents: Any, path: Path, remedy: str) -> Any:
-    """Returns a file's contents (sets as frozensets); raises an `InputError` if there are none."""
+    """Return `contents`, sets as frozensets; raise `InputError` if it is empty."""
     if not contents:
         raise InputError(f"{path}: holds nothing to search for; {remedy}")
     return frozenset(contents) if isinstance(contents, set) else contents

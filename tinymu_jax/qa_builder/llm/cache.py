@@ -1,7 +1,6 @@
-"""Sends requests about clips to a language model in parallel, and logs every answer.
+"""Send requests about clips to a language model in parallel, and log every answer.
 
-A build that is repeated, or started again after a kill, sends only the requests whose answers are
-not in the log.
+A repeated or resumed build sends only the requests whose answers are not in the log.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,15 +24,15 @@ from tinymu_jax.utils.jsonl import JsonlLog
 from tinymu_jax.utils.progress import Progress
 
 MAX_FAILURES = 20
-"""A run ends if its first 20 requests get no usable answer, or 20 in a row get no answer."""
+"""A build fails if its first 20 requests get no usable answer, or 20 in a row get no answer."""
 
 
 class WriterAnswer(NamedTuple):
-    """The answer of the language model to a request."""
+    """Answer of the language model to a request."""
 
     request: WriterRequest
     text: str | None
-    """Text of the answer; None: the server gave no answer."""
+    """Text of the answer; None if the server gave no answer."""
     error: str = ""
     """Reason why the answer is missing or unusable; "" if it is usable."""
 
@@ -42,7 +41,7 @@ Judge = Callable[[Sequence[Draft], AnnotatedClip], JudgedDrafts]
 
 
 def answer_log(path: Path) -> JsonlLog[str]:
-    """Returns the log at a path, which maps the keys of requests to the texts of their answers."""
+    """Return the log file at a path, which maps request keys to answer texts."""
     remedy = "move the file away, or name another folder"
     return JsonlLog(path, _read_answer, "a cached answer", remedy)
 
@@ -62,15 +61,12 @@ def ask_all(
     parallel: int,
     progress: Progress,
 ) -> list[WriterAnswer]:
-    """Sends the requests whose answers are not in `texts`, and logs each answer as it arrives.
+    """Send the requests whose answers are not in `texts`; log and return the new answers.
 
-    `texts` has the texts of logged answers by the keys of their requests. `judge` accepts or
-    rejects drafts, for the log. At most `parallel` requests are sent at a time. Malformed answers
-    are also logged, so that they are not requested again, but only after a usable answer has
-    arrived: before that, the server may be misconfigured.
-
-    Returns:
-        The answers to all requests that were sent, in the order of arrival.
+    `texts` maps request keys to logged answers. `judge` accepts or rejects the captions and
+    questions in an answer, for the log. At most `parallel` requests run at a time. Malformed
+    answers are logged too, so that they are not requested again. They are logged only after the
+    first usable answer, because a misconfigured server may give malformed answers only.
 
     Raises:
         InputError: the server is down or gives no usable answer, or the log cannot be written.
@@ -100,7 +96,7 @@ def ask_all(
 
 
 def _ask(client: LLMClient, request: WriterRequest) -> WriterAnswer:
-    """Sends a request and returns the answer; if malformed, sends it again with another seed."""
+    """Return the answer to a request; request malformed answers again with other seeds."""
     answer = WriterAnswer(request, None)
     for attempt in range(client.retries + 1):
         settings = dict(request.settings) | {"seed": request.settings["seed"] + attempt}
@@ -122,7 +118,7 @@ def _ask(client: LLMClient, request: WriterRequest) -> WriterAnswer:
 def _check_failures(
     answers: Sequence[WriterAnswer], none_usable: bool, client: LLMClient, path: Path
 ) -> None:
-    """Raises an `InputError` if the first answers are all unusable or the last all missing."""
+    """Raise `InputError` if the first answers are all unusable or the last answers all missing."""
     last = answers[-MAX_FAILURES:]
     if len(last) < MAX_FAILURES:
         return
@@ -139,7 +135,7 @@ def _check_failures(
 
 
 def _row(answer: WriterAnswer, judge: Judge) -> dict[str, Any]:
-    """Returns the log's entry for an answer, with the drafts that `judge` accepts and rejects."""
+    """Return the log entry of an answer, with its accepted and rejected drafts."""
     clip = answer.request.clip
     judged = JudgedDrafts((), ())
     if not answer.error:

@@ -1,7 +1,4 @@
-"""Checks the texts of a language model against the tags and captions of the clip.
-
-A text that fails a check is rejected, with the reason; no text is repaired.
-"""
+"""Check the texts of a language model against the tags and captions of the clip."""
 
 import json
 import re
@@ -14,7 +11,7 @@ from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary, flatten_tags
 MAX_WORDS = 60
 """Maximum number of words of a caption, question or answer."""
 CHECKED_CATEGORIES = ("instrument", "genre", "voice")
-"""Categories of tags that a text may name only if the clip's tags or captions name them."""
+"""A text may name a tag of these categories only if the clip's tags or captions name it."""
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
@@ -55,9 +52,9 @@ _NUMBERS = {
     "hundred": "100",
     "thousand": "1000",
 }
-"""Digits of number words. "one" is missing because it is usually a pronoun."""
+"""Digits of number words, without "one", which is usually a pronoun."""
 Fault = tuple[str, str]
-"""The reason to reject a text, and the tag, number or word in the text that is the reason."""
+"""Reason to reject a text, and the offending tag, number or word in the text."""
 
 
 class Draft(NamedTuple):
@@ -66,12 +63,12 @@ class Draft(NamedTuple):
     answer: str
     """Text of the answer or caption."""
     question: str | None = None
-    """Text of the question; None: the draft is a caption."""
+    """Text of the question; None for a caption."""
     category: str = ""
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Returns the question, if there is one, and the answer or caption."""
+        """Return the question, if there is one, and the answer or caption."""
         return (self.answer,) if self.question is None else (self.question, self.answer)
 
 
@@ -81,11 +78,11 @@ class RejectedDraft(NamedTuple):
     draft: Draft
     reason: str
     detail: str = ""
-    """The tag, number or word in the draft that is the reason."""
+    """The offending tag, number or word in the draft."""
 
 
 class JudgedDrafts(NamedTuple):
-    """The accepted and the rejected drafts in a language model's answer."""
+    """Accepted and rejected drafts in a language model's answer."""
 
     accepted: tuple[Draft, ...]
     rejected: tuple[RejectedDraft, ...]
@@ -96,29 +93,24 @@ class MalformedAnswerError(Exception):
 
 
 class KnownFacts(NamedTuple):
-    """The tags, denied tags and captions of a clip, against which drafts are checked."""
+    """Tags, denied tags and captions of a clip, against which drafts are checked."""
 
     tags: tuple[Tag, ...]
     denied: tuple[Tag, ...]
     names: tuple[str, ...]
-    """Names of the clip's tags, without the denied tags."""
     texts: tuple[str, ...]
-    """Captions and names of tags; a draft may repeat every tag and number in these texts."""
+    """Captions and tag names; a draft may repeat every tag and number in these texts."""
 
     @classmethod
     def of(cls, clip: AnnotatedClip) -> "KnownFacts":
-        """Returns the facts that a clip's annotations state."""
+        """Return the facts in a clip's annotations."""
         tags = flatten_tags(clip.tags)
         names = tuple(tag.name for tag in tags)
         return cls(tags, flatten_tags(clip.denied), names, (*clip.captions, *names))
 
 
 def parse(text: str) -> list[Draft]:
-    """Parses an answer (JSON, maybe in a code fence) into drafts, with the captions first.
-
-    Raises:
-        MalformedAnswerError: the answer is not JSON, does not follow `SCHEMA` or has no draft.
-    """
+    """Parse a JSON answer into drafts, captions first; raise `MalformedAnswerError` if it fails."""
     fenced = _FENCE.fullmatch(text)
     try:
         content = json.loads(fenced[1] if fenced else text)
@@ -144,10 +136,10 @@ def judge(
     captions: int,
     questions: int,
 ) -> JudgedDrafts:
-    """Accepts the drafts that follow from a clip's tags and captions; rejects all other drafts.
+    """Accept the drafts that follow from a clip's tags and captions; reject all other drafts.
 
-    Drafts after the first `captions` captions and `questions` questions, which were not requested,
-    and repeated drafts are rejected too.
+    Repeated drafts, and drafts beyond the first `captions` captions and `questions` questions, are
+    rejected too.
     """
     facts = KnownFacts.of(clip)
     accepted: dict[tuple[str, ...], Draft] = {}
@@ -171,7 +163,7 @@ def judge(
 
 
 def _fault(draft: Draft, facts: KnownFacts, vocabulary: Vocabulary) -> Fault | None:
-    """Returns the first reason to reject a draft; None if there is no reason."""
+    """Return the first reason to reject a draft, or None."""
     if draft.question is not None and draft.category not in CATEGORIES:
         return "unknown category", draft.category
     for text in draft.texts:
@@ -196,7 +188,7 @@ def _form_fault(text: str) -> Fault | None:
 
 
 def _tag_fault(text: str, facts: KnownFacts, vocabulary: Vocabulary) -> Fault | None:
-    """Returns a fault if a text names a tag that the facts do not support; None if not."""
+    """Return a fault if a text names a tag that the clip's facts do not support, else None."""
 
     def named_in(texts: Sequence[str], tag: Tag) -> bool:
         return any(vocabulary.mentions(one, tag) for one in texts)
@@ -226,7 +218,7 @@ def _word_fault(text: str, facts: KnownFacts) -> Fault | None:
 
 
 def _numbers(text: str) -> list[str]:
-    """Returns the distinct numbers in a text as digits, whether written in digits or words."""
+    """Return the distinct numbers in a text as digits; number words count too."""
     words = [_NUMBERS[word] for word in _words(text) if word in _NUMBERS]
     return list(dict.fromkeys([*_DIGITS.findall(text), *words]))
 

@@ -1,4 +1,4 @@
-"""Chat client for servers with an OpenAI-compatible API; uses the openai package."""
+"""Chat client for servers with an OpenAI-compatible API, based on the openai package."""
 
 import json
 import os
@@ -9,20 +9,19 @@ from urllib.parse import urlsplit
 from tinymu_jax.errors import InputError, reason_of
 
 SCHEMA_REJECTED = (400, 422)
-"""HTTP status codes with which servers reject a request for structured output."""
+"""HTTP status codes of servers that reject a request for structured output."""
 MIN_KEY_LENGTH = 8
-"""Minimum length of an API key that is removed from error messages; shorter keys are no secrets."""
+"""Shortest API key, in characters, that error messages hide; shorter keys are no secrets."""
 MALFORMED = (AttributeError, LookupError, TypeError, ValueError, RuntimeError)
-"""Exceptions that malformed responses cause; the openai package does not validate responses."""
+"""Exceptions caused by malformed responses, which the openai package does not validate."""
 T = TypeVar("T")
 
 
 class UnansweredError(Exception):
     """The server gave no answer to a request; the message gives the reason in one line.
 
-    Attributes:
-        status: the HTTP status code, if the server responded with an error.
-        retry: whether the same request may succeed if it is sent again.
+    `status` is the HTTP status code of an error response, else None. `retry` tells whether the same
+    request may succeed if it is sent again.
     """
 
     def __init__(self, reason: str, status: int | None = None, retry: bool = False) -> None:
@@ -33,8 +32,8 @@ class UnansweredError(Exception):
 class LLMClient:
     """Thread-safe chat client for one server.
 
-    If the server is unreachable, slow, busy (429) or broken (5xx), the openai package repeats the
-    request, after the time in `Retry-After` (up to two minutes) or with exponential backoff.
+    The openai package repeats a request if the server is unreachable, slow, busy (429) or broken
+    (5xx). It waits for the time in `Retry-After` (up to two minutes), or with exponential backoff.
     """
 
     def __init__(
@@ -44,14 +43,13 @@ class LLMClient:
         retries: int = 3,
         key_variable: str = "OPENAI_API_KEY",
     ) -> None:
-        """Creates the client without sending a request.
+        """Create the client without sending a request.
 
         Args:
-            url: the base URL of the server, usually ending in `/v1`.
-            timeout: the seconds to wait for each part that the server sends.
-            retries: the maximum number of attempts after the first one.
-            key_variable: the environment variable that holds the API key; a local server may need
-                no key.
+            url: base URL of the server, usually ending in `/v1`.
+            timeout: seconds to wait for each part of a response.
+            retries: maximum number of attempts after the first.
+            key_variable: environment variable of the API key, which a local server may not need.
 
         Raises:
             InputError: the openai package is missing, the URL is malformed or the key has
@@ -78,11 +76,7 @@ class LLMClient:
         self._supports_schema = True
 
     def models(self) -> list[str]:
-        """Returns the names of the models that the server lists.
-
-        Raises:
-            InputError: the server gives no answer.
-        """
+        """Return the model names that the server lists; raise `InputError` on failure."""
         try:
             return self._call(
                 self._client.models.list, lambda page: [str(model.id) for model in page.data]
@@ -96,15 +90,11 @@ class LLMClient:
     def complete(
         self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any], **settings: Any
     ) -> str:
-        """Sends messages to the model and returns the text of its answer; "" if it is empty.
+        """Send chat messages to the model; return the text of its answer, or "" if it is empty.
 
-        If the server rejects structured output, the schema is sent as text in the system message;
-        if this succeeds, all later requests have the schema as text.
-
-        Args:
-            messages: the chat messages, each with `role` and `content`; the system message first.
-            schema: the JSON schema that the answer should follow.
-            settings: the other fields of the request: model, temperature, seed.
+        The first message is the system message. `settings` are further fields of the request:
+        model, temperature, seed. If the server rejects structured output, the schema is sent as
+        text in the system message. If this succeeds, all later requests do the same.
 
         Raises:
             UnansweredError: the server gave no answer after all retries.
@@ -123,18 +113,18 @@ class LLMClient:
         schema_text = f"\nThe JSON schema of the answer: {json.dumps(schema)}"
         system = dict(messages[0]) | {"content": messages[0]["content"] + schema_text}
         text = self._chat(messages=[system, *messages[1:]], **settings)
-        self._supports_schema = False  # after a success: the request may have been at fault
+        self._supports_schema = False  # only after a success, since the request itself may be wrong
         return text
 
     def close(self) -> None:
-        """Closes the connections; a request that waits for its next attempt fails at once."""
+        """Close the connections; a request that waits for its next attempt fails at once."""
         self._client.close()
 
     def _chat(self, **request: Any) -> str:
         return self._call(self._client.chat.completions.create, _answer_text, **request)
 
     def _call(self, method: Callable[..., Any], read: Callable[[Any], T], **request: Any) -> T:
-        """Sends a request and returns `read(response)`; raises `UnansweredError` if this fails."""
+        """Send a request and return `read(response)`; raise `UnansweredError` if this fails."""
         openai = self._openai
         try:
             return read(method(extra_headers=self._headers, **request))
@@ -152,7 +142,7 @@ class LLMClient:
             raise UnansweredError(reason, retry=True) from error
 
     def _message(self, error: Any) -> str:
-        """Returns the error message of a server in one printable line, without the API key."""
+        """Return the server's error message in one printable line, without the API key."""
         text = error.response.text
         if isinstance(error.body, Mapping) and "message" in error.body:
             text = str(error.body["message"])

@@ -1,7 +1,6 @@
-"""Lets a language model write captions and questions, in addition to the rule-based ones.
+"""Add captions and questions that a language model writes to the rule-based ones.
 
-The model is given the tags and captions of a clip (module `prompt`), its texts are checked against
-these (module `checks`), and its answers are stored in a cache (module `cache`).
+Module `prompt` makes requests, `checks` rejects unsupported texts, `cache` stores answers.
 """
 
 import math
@@ -30,19 +29,18 @@ NOTHING_KNOWN = "it has no tags and no captions"
 
 @dataclass(frozen=True)
 class WriterConfig:
-    """The server and the model, settings of requests, and maximum numbers of texts."""
+    """Settings of the language model: server, model name, requests, and limits per clip."""
 
     url: str
     """Base URL of a server with an OpenAI-compatible API, for example http://localhost:8000/v1."""
     model: str | None = None
     """Name of the model; None: the first model that the server lists."""
     key_variable: str = "OPENAI_API_KEY"
-    """Environment variable that holds the API key, if the server needs one. The key itself is not a
-    setting, so that it is never saved with the settings."""
+    """Environment variable that holds the API key; saved settings contain only this name."""
     timeout: float = 60.0
     """Seconds to wait for an answer."""
     retries: int = 3
-    """Number of further attempts, if the server fails or its answer is malformed."""
+    """Number of further attempts if the server fails or its answer is malformed."""
     parallel: int = 8
     """Maximum number of concurrent requests."""
     captions: int = 2
@@ -54,7 +52,7 @@ class WriterConfig:
     """Random seed; the seed of each request is a hash of this seed and the clip."""
 
     def check(self) -> None:
-        """Raises an `InputError` if a setting is out of its range."""
+        """Raise `InputError` if a setting is out of its range."""
         minimums = {"retries": 0, "parallel": 1, "captions": 0, "questions": 0}
         for name, minimum in minimums.items():
             if not minimum <= getattr(self, name) < math.inf:
@@ -68,24 +66,22 @@ class WriterConfig:
 
 
 class WriterReport(NamedTuple):
-    """Numbers of the texts that the language model wrote and of the clips it wrote about."""
+    """Numbers of requested clips, and of accepted and rejected captions and questions."""
 
     model: str
     requested: int
-    """Number of clips that were sent to the server in this run."""
+    """Number of clips sent to the server in this run."""
     cached: int
     """Number of clips whose answers were in the cache."""
     captions: int
-    """Number of accepted captions."""
     questions: int
-    """Number of accepted questions."""
     rejected: Mapping[str, int]
     """Number of rejected texts by reason; the cache lists the texts."""
     skipped: tuple[tuple[AnnotatedClip, str], ...]
-    """Clips for which there is no usable answer, each with the reason."""
+    """Clips without a usable answer, each with the reason."""
 
     def summary(self, cache: Path) -> str:
-        """Returns the numbers of the report and the path of the cache in one line."""
+        """Return the numbers of the report and the path of the cache in one line."""
         rejected = ", ".join(f"{reason}: {n}" for reason, n in sorted(self.rejected.items()))
         return (
             f"{self.model} wrote {self.captions} captions and {self.questions} questions "
@@ -102,18 +98,15 @@ def write_items(
     cache: Path,
     progress: Progress = no_progress,
 ) -> tuple[list[QAItem], WriterReport]:
-    """Lets a language model write captions and questions about clips.
+    """Return captions and questions about clips, written by a language model, and a report.
 
-    Requests are only sent if `cache`, a JSONL file, does not hold their answers. If it holds all
-    answers and `config` names the model, no server is needed. Cached answers are checked again.
-
-    Returns:
-        The accepted captions and questions, in the order of the clips, the captions of a clip
-        first; and a report.
+    Requests are sent only if `cache`, a JSONL file, does not hold their answers. No server is
+    needed if the cache holds all answers and `config` names the model. Cached answers are checked
+    again. Texts are in the order of the clips, with the captions of a clip first.
 
     Raises:
-        InputError: a setting is out of its range; the server cannot be reached or gives no usable
-            answer; or the cache is malformed or cannot be written.
+        InputError: a setting is out of its range, the server gives no usable answer, or the cache
+            is malformed or cannot be written.
     """
     config.check()
     client = LLMClient(config.url, config.timeout, config.retries, config.key_variable)
@@ -148,7 +141,6 @@ def write_items(
 
 
 def _request(clip: AnnotatedClip, model: str, config: WriterConfig) -> WriterRequest | None:
-    """Returns the request about a clip; None if the clip has no tags and no captions."""
     if not clip.captions and not any(clip.tags.values()):
         return None
     amounts = config.captions, config.questions
@@ -158,7 +150,7 @@ def _request(clip: AnnotatedClip, model: str, config: WriterConfig) -> WriterReq
 def _drafts(
     request: WriterRequest | None, texts: Mapping[str, str], errors: Mapping[str, str]
 ) -> list[Draft]:
-    """Returns the drafts in a request's answer; raises `MalformedAnswerError` if there are none."""
+    """Return the drafts in the answer to a request; raise `MalformedAnswerError` if it has none."""
     if request is None:
         raise MalformedAnswerError(NOTHING_KNOWN)
     if request.key in errors:
@@ -173,7 +165,6 @@ def _items(
     templates: Templates,
     seed: int,
 ) -> list[QAItem]:
-    """Converts the accepted drafts about a clip into items of the set."""
     items = []
     for draft in drafts:
         tags: tuple[str, ...] = ()

@@ -1,1 +1,1 @@
-"""Makes questions and answers from tags and captions by rules, and selects among them."""
+"""Make questions and answers from tags and captions by rules, and select among them."""

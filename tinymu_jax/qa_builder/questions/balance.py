@@ -1,7 +1,7 @@
-"""Selects questions among candidates: limits per clip and answer, balanced yes/no, configured mix.
+"""Select questions by limits per clip and answer, pairs of yes and no, and the configured mix.
 
-Candidates are selected by their keys, smallest first, never by their order: with Beam, parts of a
-large set are balanced on different machines (`tinymu_jax.qa_builder.beam`).
+Questions with the smallest hash keys are selected. Their order does not matter, so Beam can balance
+parts of a set on different machines (`tinymu_jax.qa_builder.beam`).
 """
 
 import math
@@ -16,13 +16,13 @@ from tinymu_jax.qa_builder.questions.multiple_choice import RIGHT
 from tinymu_jax.qa_builder.questions.seeded_choice import hash_int
 
 TASKS = (CAPTIONING, QA, MCQ, YES_NO)
-"""Formats of questions, in the order of `BuildConfig.mix`."""
+"""Question formats, in the order of `BuildConfig.mix`."""
 Stratum = tuple[str, int]
-"""A format, and the index of a subset of its questions. A format's subsets get equal sizes."""
+"""A question format and the index of one of its subsets. A format's subsets get equal sizes."""
 
 
 def cap_per_clip(items: Iterable[QAItem], config: BuildConfig) -> list[QAItem]:
-    """Returns a clip's candidates, at most the configured number of each format."""
+    """Return the questions about one clip, at most the configured number of each format."""
     limits = {
         CAPTIONING: config.max_captions_per_clip,
         QA: config.max_open_per_clip,
@@ -39,12 +39,12 @@ def cap_per_clip(items: Iterable[QAItem], config: BuildConfig) -> list[QAItem]:
 
 
 def answer_group(item: QAItem) -> tuple[str, ...]:
-    """Returns the key of the question's answer group: format, category and tags of the answer."""
+    """Return (format, category, *tags), which is the same for questions with the same answer."""
     return (item.task, item.category, *item.tags)
 
 
 def max_per_answer(task: str, candidates: int, groups: int, config: BuildConfig) -> int:
-    """Returns the maximum number of questions of one format that may have the same answer."""
+    """Return the maximum questions per answer, for `candidates` questions with `groups` answers."""
     if task == MCQ:
         return math.ceil(candidates / groups * config.max_tag_ratio)
     percent = config.max_answer_percent if task in (QA, YES_NO) else 100
@@ -52,10 +52,9 @@ def max_per_answer(task: str, candidates: int, groups: int, config: BuildConfig)
 
 
 def cap_per_answer(items: Sequence[QAItem], limit: int) -> list[QAItem]:
-    """Returns the candidates with the smallest keys in an answer group, at most `limit`.
+    """Return at most `limit` questions with the same answer, those with the smallest keys.
 
-    Yes/no questions are selected in pairs of a yes and a no; both get the same key, so that later
-    steps keep or drop them together.
+    Yes/no questions are kept or dropped in pairs of a yes and a no, which get the same key.
     """
     ordered = sorted(items, key=lambda item: item.key)
     if not ordered or ordered[0].task != YES_NO:
@@ -67,10 +66,10 @@ def cap_per_answer(items: Sequence[QAItem], limit: int) -> list[QAItem]:
 
 
 def stratum_of(item: QAItem) -> Stratum:
-    """Returns the stratum to which a question belongs.
+    """Return the format of a question, and the index of the subset it belongs to.
 
-    Multiple-choice questions are divided by the number of options that are shorter than the right
-    option (ties at random), so that neither the shortest nor the longest is right more often.
+    Multiple-choice questions are divided by the number of options shorter than the right option
+    (ties at random). Subsets of equal size prevent guessing by the length of the options.
     """
     if not item.kinds:
         return item.task, 0
@@ -81,10 +80,10 @@ def stratum_of(item: QAItem) -> Stratum:
 
 
 def stratum_sizes(available: Mapping[Stratum, int], config: BuildConfig) -> dict[Stratum, int]:
-    """Returns the number of questions to select from each stratum to get the configured mix.
+    """Return the number of questions to select from each stratum (subset of a question format).
 
-    `available` has the number of candidates in each stratum. A format without candidates is left
-    out of the mix.
+    The numbers give the configured mix of formats. A format without questions is left out.
+    `available` has the number of questions in each stratum.
     """
     strata = {task: sorted(part for part in available if part[0] == task) for task in TASKS}
     sizes = {t: min((available[part] for part in parts), default=0) for t, parts in strata.items()}
@@ -101,13 +100,14 @@ def stratum_sizes(available: Mapping[Stratum, int], config: BuildConfig) -> dict
 
 
 def key_threshold(keys: Iterable[int], size: int) -> int:
-    """Returns the largest of the `size` smallest keys; -1 if there are no keys to select."""
+    """Return the largest of the `size` smallest keys; -1 if there are no keys to select."""
     ordered = sorted(keys)
     return ordered[min(size, len(ordered)) - 1] if size and ordered else -1
 
 
 def balance(items: Sequence[QAItem], config: BuildConfig) -> list[QAItem]:
-    """Selects candidates by the limits per answer and the configured mix; keeps their order."""
+    """Return the questions selected by the limits per answer and the configured mix, in given
+    order."""
     counts = Counter(item.task for item in items)
     groups = Counter(group[0] for group in {answer_group(item) for item in items})
     keys: dict[tuple[str, ...], int] = {}

@@ -1,4 +1,4 @@
-"""Accuracies of rules that answer without the audio; on a good set they are near chance."""
+"""Accuracies of rules that answer without audio; on a good set they are near chance."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from tinymu_jax.qa_builder.questions.item import YES, QAItem
 from tinymu_jax.qa_builder.questions.multiple_choice import OFF, RIGHT
 
 MIN_QUESTIONS = 100
-"""Minimum number of yes/no questions about a tag for which the share of yes is reported."""
+"""Minimum number of yes/no questions about a tag to report its share of yes."""
 
 
 def choice_baselines(items: Sequence[QAItem]) -> dict[str, float]:
-    """Returns the accuracies of rules that answer multiple-choice questions without audio.
+    """Return the accuracies of rules that answer multiple-choice questions without audio.
 
-    Rules: always one letter; the shortest option; the longest option (a tie counts in part); the
-    option that is right in most other questions; and a random option that fits the question, the
-    accuracy of language understanding alone.
+    Rules: always one letter; the shortest option; the longest option; the option that is right in
+    most other questions; a random option that fits the question (language understanding alone).
+    Ties count in part.
     """
     asked = [item for item in items if item.task == MCQ and item.options]
     if not asked:
@@ -35,7 +35,7 @@ def choice_baselines(items: Sequence[QAItem]) -> dict[str, float]:
 
 
 def _most_often_right(asked: Sequence[QAItem], right: Sequence[int]) -> float:
-    """Counts the right answers of the rule to choose the option right in most other questions."""
+    """Count the correct answers of the rule "choose the option right in most other questions"."""
     wins = Counter(item.options[place] for item, place in zip(asked, right, strict=True))
     correct = 0.0
     for item, place in zip(asked, right, strict=True):
@@ -47,9 +47,10 @@ def _most_often_right(asked: Sequence[QAItem], right: Sequence[int]) -> float:
 
 
 def yes_rates(items: Sequence[QAItem]) -> tuple[float | None, dict[str, tuple[int, float]]]:
-    """Returns the share of yes answers: of all yes/no questions, and by frequent tag.
+    """Return the share of yes answers over all yes/no questions, and by frequent tag.
 
-    Each frequent tag is mapped to its number of yes/no questions and their share of yes.
+    The share is None if there are no yes/no questions. The dictionary maps each frequent tag to its
+    number of questions and their share of yes.
     """
     by_tag: dict[str, list[bool]] = {}
     for item in items:

@@ -1,7 +1,6 @@
-"""Makes captions, open questions and yes/no questions about a clip by rules.
+"""Make captions, open questions and yes/no questions about a clip by rules.
 
-Every random choice is a hash of the seed and the clip (module `seeded_choice`). There are more
-candidates than needed; module `balance` selects questions among them.
+Random choices are hashes of the seed and the clip (module `seeded_choice`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,7 @@ COMPLETE = ("instrument", "voice")
 
 
 def captions(clip: AnnotatedClip, context: BuildContext) -> Iterator[QAItem]:
-    """Yields an item for each caption of a clip, with the caption as the answer to a prompt."""
+    """Yield a question for each caption of a clip: a prompt, with the caption as the answer."""
     for number, caption in enumerate(clip.captions):
         key = (context.config.seed, CAPTIONING, clip.source, clip.clip, number)
         prompt = hash_choice(context.templates.of("caption"), *key, "wording")
@@ -29,11 +28,11 @@ def captions(clip: AnnotatedClip, context: BuildContext) -> Iterator[QAItem]:
 
 
 def open_questions(clip: AnnotatedClip, context: BuildContext) -> Iterator[QAItem]:
-    """Yields questions about a clip's tags in each category, and about the family of these tags.
+    """Yield open questions about a clip's tags in each category, and about the family of the tags.
 
     An answer names all tags of the category except ancestors of other tags: "choir" makes "vocals"
-    redundant. A question whose answer must be complete is left out if more tags of the category are
-    named in captions or are ambiguous.
+    redundant. A question that needs a complete answer is left out if the clip may have more tags:
+    tags that are ambiguous or that its captions name.
     """
     vocabulary = context.vocabulary
     for category, names in clip.tags.items():
@@ -51,19 +50,19 @@ def open_questions(clip: AnnotatedClip, context: BuildContext) -> Iterator[QAIte
 
 
 def _is_family(tag: Tag, vocabulary: Vocabulary) -> bool:
-    """Returns whether a tag is a family ("strings") rather than a single thing ("a guitar")."""
+    """Return whether a tag is a family ("strings") rather than a single thing ("a guitar")."""
     return vocabulary.askable(tag) and not vocabulary.phrase(tag).startswith(("a ", "an "))
 
 
 def _mentioned(clip: AnnotatedClip, category: str, vocabulary: Vocabulary) -> set[Tag]:
-    """Returns the tags of one category that are named in a clip's captions, or are ambiguous."""
+    """Return the tags of one category that a clip's captions name or that are ambiguous."""
     named = {tag for caption in clip.captions for tag in vocabulary.named(caption)}
     ambiguous = {Tag(category, name) for name in clip.ambiguous.get(category, ())}
     return {tag for tag in named if tag.category == category} | ambiguous
 
 
 def _has_more(mentioned: Iterable[Tag], tags: Iterable[Tag], vocabulary: Vocabulary) -> bool:
-    """Returns whether at least one mentioned tag is unrelated to every tag in `tags`."""
+    """Return whether at least one mentioned tag is unrelated to every tag in `tags`."""
     return any(not any(vocabulary.related(other, tag) for tag in tags) for other in mentioned)
 
 
@@ -83,7 +82,7 @@ def _open(clip: AnnotatedClip, format: str, tags: list[Tag], context: BuildConte
 def yes_or_no(
     clip: AnnotatedClip, statistics: TagStatistics, context: BuildContext
 ) -> Iterator[QAItem]:
-    """Yields yes/no questions about a clip; questions answered by no come with evidence."""
+    """Yield yes/no questions about a clip; each question answered by no states its evidence."""
     vocabulary, templates, _, config = context
     tags = [tag for tag in flatten_tags(clip.tags) if vocabulary.askable(tag)]
     limit = config.max_yes_per_clip

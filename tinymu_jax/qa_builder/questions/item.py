@@ -1,4 +1,4 @@
-"""A question about a clip, and its conversion into a MusicSkills record."""
+"""A question about a clip, and its conversion to a MusicSkills record."""
 
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ class QAItem(NamedTuple):
 
     clip: AnnotatedClip
     task: str
-    """Format of the question, one of the formats in `tinymu_jax.data.question_formats`."""
+    """Question format, one of the names in `tinymu_jax.data.question_formats`."""
     prompt: str
     answer: str
     category: str = ""
@@ -21,7 +21,7 @@ class QAItem(NamedTuple):
     tags: tuple[str, ...] = ()
     """Name of the tag that a yes/no question asks about, else names of the tags in the answer."""
     options: tuple[str, ...] = ()
-    """Texts of a multiple-choice question's options, in the order of the letters."""
+    """Option texts of a multiple-choice question, in the order of the letters."""
     kinds: tuple[str, ...] = ()
     """Kind of each option; see `tinymu_jax.qa_builder.questions.multiple_choice`."""
     evidence: str = ""
@@ -29,20 +29,20 @@ class QAItem(NamedTuple):
     by: str = RULE
     """Author of the question: `RULE` or `WRITER`."""
     key: int = 0
-    """Hash by which items are selected: the items with the smallest keys are kept."""
+    """Hash by which questions are selected: the smallest keys are kept."""
 
     @property
     def clip_id(self) -> tuple[str, str]:
-        """Returns the source and identifier of the clip."""
+        """Return the data set and identifier of the clip."""
         return self.clip.source, self.clip.clip
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
-        """Returns the source, clip, prompt and answer, in which exact duplicates agree."""
+        """Return data set, clip, prompt and answer, which exact duplicates share."""
         return (*self.clip_id, self.prompt, self.answer)
 
     def to_record(self) -> dict[str, Any]:
-        """Returns the item as a MusicSkills record, with keys that MusicSkills loaders ignore."""
+        """Return a MusicSkills record of the question, with extra keys that loaders ignore."""
         clip = self.clip
         record: dict[str, Any] = {
             "file_name": clip.file,

@@ -5,9 +5,8 @@ near               distractor: a wrong tag of the same category, similar to the 
 far                distractor: any other wrong tag of the same category
 off the question   distractor: a tag of the clip from another category, true, but not an answer
 
-A tag may apply to a clip although no source says so. A tag is therefore not used as a wrong option
-if it often occurs together with a tag of the clip. It is not used either if it shares a label with
-the right tag and is more frequent: the label "vocal harmony" leaves open whether women sing.
+A tag may apply to a clip although no data set says so. Tags that often occur together with a tag of
+the clip are therefore not used as wrong tags.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,14 +30,13 @@ from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary, flatten_tags
 
 RIGHT, NEAR, FAR, OFF = "right", "near", "far", "off the question"
 FREQUENCY_POWER = 0.75
-"""Distractors are drawn with weights frequency ** 0.75, so that a tag is the right option about as
-often as it is a wrong option."""
+"""Distractors are drawn by frequency ** 0.75, so that tags are right about as often as wrong."""
 LENGTH_TOLERANCE = 0.3
-"""Maximum relative difference in length between a distractor and the right option."""
+"""Maximum length difference of a distractor, as a fraction of the right option's length."""
 MIN_LIFT = 2.0
-"""Minimum ratio of observed to expected clips with both of two tags that go together."""
+"""Two tags go together only if this many times more clips have both than expected by chance."""
 MIN_COOCCURRENCES = 3
-"""Minimum number of clips with both of two tags that go together."""
+"""Two tags go together only if at least this many clips have both."""
 CAPTIONED_CATEGORIES = ("instrument", "tempo", "voice")
 """Categories of which captions name all tags; captions often leave out moods and genres."""
 BLURRED_CATEGORIES = ("mood",)
@@ -52,8 +50,8 @@ CONFUSABLE: Mapping[str, tuple[str, ...]] = {
     "production": ("instrument", "mood", "tempo", "voice", "rhythm"),
     "function": ("genre",),
 }
-"""By category of a question, the other categories whose tags could pass for an answer ("How does it
-sound?" "Reverberant", but also "aggressive" or "slow"). Their tags are never options `OFF`."""
+"""By category of a question: other categories whose tags could also answer it, and therefore are no
+`OFF` options. A sound may be "reverberant", but also "aggressive" or "slow"."""
 LETTER_ONLY_RATE = 6
 """One in this many questions asks only for the letter of the right option."""
 
@@ -66,7 +64,7 @@ class _Distractor(NamedTuple):
 def choices(
     clip: AnnotatedClip, statistics: TagStatistics, context: BuildContext
 ) -> Iterator[QAItem]:
-    """Yields a question about each tag of a clip for which three distractors exist."""
+    """Yield a multiple-choice question about each tag of a clip, if three distractors exist."""
     vocabulary, tags = context.vocabulary, flatten_tags(clip.tags)
 
     @cache  # questions about one category test the same tags
@@ -85,7 +83,7 @@ def choices(
 
 
 def _goes_with(tag: Tag, tags: Sequence[Tag], statistics: TagStatistics) -> bool:
-    """Returns whether a tag often co-occurs with a tag of the clip from the same category."""
+    """Return whether a tag often occurs together with a tag in `tags` of the same category."""
     for other in tags:
         both = statistics.together[tag].get(other, 0) if other.category == tag.category else 0
         expected = statistics.clips[tag] * statistics.clips[other] / statistics.total
@@ -101,7 +99,7 @@ def _pools(
     statistics: TagStatistics,
     vocabulary: Vocabulary,
 ) -> dict[str, list[Tag]]:
-    """Returns the possible distractors by kind, all about as long as the right option."""
+    """Return the possible distractors by kind; they are about as long as the right option."""
     length, frequency = len(vocabulary.option_text(right)), statistics.clips
 
     def fits(tag: Tag) -> bool:
@@ -130,12 +128,12 @@ def _draw_distractors(
     vocabulary: Vocabulary,
     key: Sequence[object],
 ) -> list[_Distractor]:
-    """Draws a distractor of each kind; returns fewer than three if there are not enough.
+    """Draw a distractor of each kind; return fewer than three if there are not enough.
 
-    The number of distractors shorter than the right option is drawn first, so that neither the
-    shortest nor the longest option is right more often than others. If a kind has no tag of the
-    drawn side (shorter or longer), a tag of the same length is used instead; or else a tag of
-    another kind; or else a tag of the other side.
+    The number of distractors shorter than the right option is drawn first, so that the length of
+    the options does not tell the answer. If a kind has no tag of the drawn side (shorter or
+    longer), the search continues with tags of equal length, then with other kinds, then with the
+    other side.
     """
     length = len(vocabulary.option_text(right))
     num_shorter = hash_int(*key, "shorter") % len(LETTERS)
@@ -159,7 +157,7 @@ def _draw_distractors(
 
 
 def _search_order(kind: str, is_shorter: bool) -> Iterator[tuple[str, int]]:
-    """Yields the pairs (kind, side) to try; sides are -1 (shorter), 0 (equal) and 1 (longer)."""
+    """Yield pairs (kind, side) in search order; side is -1 (shorter), 0 (equal) or 1 (longer)."""
     kinds = [kind, *(other for other in (FAR, NEAR) if other != kind)]
     side = -1 if is_shorter else 1
     yield from product(kinds, (side, 0))
@@ -173,7 +171,7 @@ def _question(
     context: BuildContext,
     key: Sequence[object],
 ) -> QAItem:
-    """Returns a question about a tag, with the right option at a random place among the options."""
+    """Return a question about a tag, with the right option at a random place among the options."""
     vocabulary, templates, _, _ = context
     options = [(vocabulary.option_text(one.tag), one.kind) for one in distractors]
     place = hash_int(*key, "place") % len(LETTERS)

@@ -1,4 +1,4 @@
-"""Finds tags that a clip does not have, with evidence: a missing tag alone is not a "no"."""
+"""Find tags that a clip does not have, with evidence: a missing tag alone is not a "no"."""
 
 from collections.abc import Set
 from typing import NamedTuple
@@ -10,13 +10,12 @@ from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary, flatten_tags
 
 DENIED, EXHAUSTIVE, OTHER_BRANCH = "denied", "exhaustive", "other branch"
 INFERRED_CATEGORIES = ("instrument", "genre", "mood", "tempo", "voice")
-"""Categories in which the absence of a tag may be inferred from co-occurrence. In other categories,
-clips too often lack tags that apply to them."""
+"""Categories in which co-occurrence can show that a tag is absent. In other categories, many clips
+lack tags that apply to them."""
 INDEPENDENT_CATEGORIES = ("voice",)
 """Categories in which one label may combine independent tags ("male rap")."""
 MIN_EXPECTED = 3.0
-"""Minimum number of clips that would have both of two tags if the tags were independent. With
-fewer expected clips, the lack of clips with both tags is no evidence."""
+"""Missing co-occurrence of two tags is evidence only if chance predicts this many clips or more."""
 
 
 class Negative(NamedTuple):
@@ -24,18 +23,18 @@ class Negative(NamedTuple):
 
     tag: Tag
     evidence: str
-    """`DENIED`: the source denies the tag. `EXHAUSTIVE`: the source names all tags of the category.
-    `OTHER_BRANCH`: inferred, because no clip has the tag together with a tag of this clip, although
-    `MIN_EXPECTED` clips or more would have both by chance. The tag is in another family than this
-    clip's tags, and no caption names it."""
+    """`DENIED`: the data set denies the tag. `EXHAUSTIVE`: the data set names all tags of the
+    category. `OTHER_BRANCH`: inferred, because no clip has both this tag and a tag of the clip,
+    although chance predicts `MIN_EXPECTED` clips or more. The tag is also in another family than
+    the clip's tags, and no caption names it."""
 
 
 def is_unrelated(clip: AnnotatedClip, tag: Tag, vocabulary: Vocabulary) -> bool:
-    """Returns whether nothing in a clip's annotations suggests that a tag applies to the clip.
+    """Return whether nothing in a clip's annotations suggests that a tag applies to the clip.
 
     The tag is not related to a tag of the clip, is not ambiguous and is not named in a caption.
-    Except in `INDEPENDENT_CATEGORIES`, it also shares no label with a tag of the clip from the same
-    category.
+    Except in `INDEPENDENT_CATEGORIES`, no label means both the tag and a tag of the clip from the
+    same category.
     """
     tags = flatten_tags(clip.tags)
     related = any(vocabulary.related(tag, other) for other in tags)
@@ -50,10 +49,10 @@ def is_unrelated(clip: AnnotatedClip, tag: Tag, vocabulary: Vocabulary) -> bool:
 def draw_negatives(
     clip: AnnotatedClip, limit: int, statistics: TagStatistics, vocabulary: Vocabulary, seed: int
 ) -> list[Negative]:
-    """Draws at most `limit` tags that a clip does not have; frequent tags are more probable.
+    """Draw at most `limit` tags that a clip does not have; frequent tags are more probable.
 
-    Half of the tags have certain evidence (`DENIED` or `EXHAUSTIVE`), if enough tags have it. The
-    evidence of the other tags is inferred.
+    At most half of the tags have certain evidence (`DENIED` or `EXHAUSTIVE`). The evidence of the
+    other tags is inferred (`OTHER_BRANCH`).
     """
 
     def order(negative: Negative) -> float:

@@ -1,7 +1,4 @@
-"""Makes random choices by hashing a key, which contains the seed and the object of the choice.
-
-A choice is therefore the same on every machine, in any order, whatever else is built.
-"""
+"""Make random choices by hashing a key, such as a seed and a clip's name."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -13,23 +10,23 @@ SIZE = 2**63
 
 
 def hash_int(*key: object) -> int:
-    """Returns a hash of the key, from 0 to `SIZE` - 1."""
+    """Return a hash of the key, from 0 to `SIZE` - 1."""
     text = "\x1f".join(map(str, key))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") % SIZE
 
 
 def hash_choice(options: Sequence[T], *key: object) -> T:
-    """Returns the option that the hash of a key selects; all options are equally probable."""
+    """Return the option that the hash of a key selects; all options are equally probable."""
     return options[hash_int(*key) % len(options)]
 
 
 def shuffled(options: Sequence[T], *key: object) -> list[T]:
-    """Returns the options in a random order, which depends on the key."""
+    """Return the options in a random order that depends on the key."""
     return sorted(options, key=lambda option: hash_int(*key, option))
 
 
 def weighted_choice(options: Sequence[T], weights: Sequence[float], *key: object) -> T:
-    """Returns an option selected by the hash of a key, with probability proportional to weight."""
+    """Return a pseudo-random option, with probability proportional to its weight."""
     threshold = hash_int(*key) / SIZE * sum(weights)
     for option, weight in zip(options, weights, strict=True):
         threshold -= weight

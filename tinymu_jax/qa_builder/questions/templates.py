@@ -1,4 +1,4 @@
-"""Reads the templates of questions and answers in templates.csv.
+"""Read the templates of questions and answers in templates.csv.
 
 format     open, choice, binary: an open, multiple-choice or yes/no question; family: a question for
            the family of tags; answer: a sentence that answers an open question; caption: a request
@@ -18,7 +18,7 @@ from tinymu_jax.errors import InputError
 BUILT_IN = Path(__file__).with_name("templates.csv")
 COLUMNS = ("format", "category", "wording")
 FAMILIES = ("instrument", "genre")
-"""Categories whose tags form families that questions can ask for."""
+"""Categories whose tags form families ("strings") that questions can ask for."""
 FORMATS: Mapping[str, Sequence[str]] = {
     "open": CATEGORIES,
     "family": FAMILIES,
@@ -28,31 +28,24 @@ FORMATS: Mapping[str, Sequence[str]] = {
     "caption": ("",),
     "letter": ("",),
 }
-"""Categories that need templates, by format."""
+"""Categories that need at least one template, by template format."""
 FORMATS_WITH_PHRASE = ("binary", "answer")
 PLACEHOLDER = "{}"
 _REMEDY = f"name a csv of {', '.join(COLUMNS)}"
 
 
 class Templates(NamedTuple):
-    """All templates of questions and answers."""
+    """Wordings of questions and answers, by (format, category)."""
 
     by_format: Mapping[tuple[str, str], tuple[str, ...]]
-    """Templates by (format, category)."""
 
     def of(self, format: str, category: str = "") -> tuple[str, ...]:
-        """Returns the templates of a format for a category; "" if the format has no categories."""
+        """Return the templates of a format for a category ("" for formats without categories)."""
         return self.by_format[format, category]
 
 
 def read_templates(path: Path = BUILT_IN) -> Templates:
-    """Reads and checks the templates in a csv file.
-
-    Raises:
-        InputError: the file cannot be read or lacks a column; a row has an unknown format or
-            category, or an empty, repeated or malformed template; a format has no template for a
-            category.
-    """
+    """Return the templates in a csv file; raise `InputError` if one is malformed or missing."""
     texts: dict[tuple[str, str], list[str]] = {
         (name, category): [] for name, categories in FORMATS.items() for category in categories
     }
@@ -70,7 +63,7 @@ def read_templates(path: Path = BUILT_IN) -> Templates:
 
 
 def _checked(row: TableRow, previous: Sequence[str]) -> str:
-    """Returns the template in a row of the file; raises an `InputError` if it is malformed."""
+    """Return the template in a row of the file; raise `InputError` if it is malformed."""
     text = row.filled("wording")
     if text in previous:
         raise row.fault(f"repeats the template {text!r}; remove it")
@@ -83,6 +76,6 @@ def _checked(row: TableRow, previous: Sequence[str]) -> str:
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Returns names as an enumeration in a sentence: "a, b and c"."""
+    """Return names as an enumeration in a sentence: "a, b and c"."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last

@@ -1,1 +1,1 @@
-"""The vocabulary of tags, and counts of the clips that have them."""
+"""Vocabulary of tags, and counts of the clips that have them."""

@@ -1,4 +1,4 @@
-"""Counts the clips that have a tag, and the clips that have two tags together."""
+"""Count the clips that have a tag, and the clips that have two tags together."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -9,23 +9,22 @@ from tinymu_jax.qa_builder.tags.vocabulary import Tag, Vocabulary, flatten_tags
 
 
 class TagStatistics(NamedTuple):
-    """Numbers of clips by tag and by pair of tags."""
+    """Numbers of clips in total, by tag, and by pair of tags."""
 
     clips: Mapping[Tag, int]
-    """Number of clips that have the tag or a descendant of it."""
+    """Number of clips that have the tag or a descendant of the tag."""
     together: Mapping[Tag, Mapping[Tag, int]]
-    """`together[a][b]`: number of clips with both tags, if not zero; `b` may be `a` itself."""
+    """`together[a][b]`: number of clips with both tags, if not zero; `b` may be `a`."""
     total: int
-    """Number of all clips."""
 
 
 def implied_tags(clip: AnnotatedClip, vocabulary: Vocabulary) -> frozenset[Tag]:
-    """Returns a clip's tags and all ancestors of the tags: an electric guitar is a guitar."""
+    """Return a clip's tags and all their ancestors: an electric guitar is also a guitar."""
     return vocabulary.with_ancestors(flatten_tags(clip.tags))
 
 
 def count_tags(implied: Iterable[frozenset[Tag]]) -> TagStatistics:
-    """Counts tags and pairs of tags over clips; each clip is given as its `implied_tags`."""
+    """Count tags and pairs of tags over clips; `implied` has each clip's `implied_tags`."""
     clips: Counter[Tag] = Counter()
     together: dict[Tag, Counter[Tag]] = {}
     # Many clips have the same set of tags: each distinct set is processed once.

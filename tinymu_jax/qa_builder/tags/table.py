@@ -1,6 +1,6 @@
-"""Reads the table of tags (tags.csv) and a user's table with more tags and labels.
+"""Read the table of tags (tags.csv) and a user's table with more tags and labels.
 
-category   category of the tag, one of `CATEGORIES`; or the kind of the row's labels: "quality" and
+category   category of the tag, one of `CATEGORIES`; or what the row's labels do: "quality" and
            "ignored" (no question asks about the label), "denial" (the label denies the tags in
            name), "only" (the label says that nothing else plays)
 name       name of the tag; for "denial", names of tags, separated by "|"
@@ -35,7 +35,7 @@ class Tag(NamedTuple):
 
 
 class LabelMeaning(NamedTuple):
-    """The tags that a label gives and denies, and what else it says about a recording."""
+    """Tags that a label gives and denies, and what else the label says about a recording."""
 
     tags: tuple[Tag, ...] = ()
     denied: tuple[Tag, ...] = ()
@@ -48,25 +48,25 @@ class LabelMeaning(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TagTable:
-    """The tags and labels of one or more tables."""
+    """Tags and labels of one or more tables."""
 
     parents: Mapping[Tag, tuple[Tag, ...]]
     """Parents of every tag; the tags are in the order of `CATEGORIES`, then of their names."""
     meanings: Mapping[str, LabelMeaning]
     """Meaning of every label, by the label's `label_key`."""
     groups: frozenset[Tag] = frozenset()
-    """Tags that no question asks about and that only group other tags."""
+    """Tags that only group other tags; no question asks about them."""
     phrases: Mapping[Tag, str] = field(default_factory=dict)
-    """Wordings of tags in a sentence, for tags that do not follow the rule of their category."""
+    """Wordings of tags in a sentence, for tags that break the rule of their category."""
 
 
 def read_table(paths: Iterable[Path]) -> TagTable:
-    """Reads and merges tables; a later table may add parents, labels and a phrase to a tag.
+    """Read and merge tables; a later table may add parents, labels and a phrase to a tag.
 
     Raises:
-        InputError: a file is no csv with the columns `COLUMNS`; a row has an unknown category, no
-            name, a parent or denied tag that is not in a table, a name that another row of the same
-            file and category has, or a label without a word; or a tag is its own ancestor.
+        InputError: a file is no csv with the columns `COLUMNS`; a row has an unknown category, an
+            empty or repeated name, an unknown parent or denied tag, or a label without a word; or a
+            tag is its own ancestor.
     """
     rows = [row for path in paths for row in _checked_rows(path)]
     tag_rows = [row for row in rows if row.text("category") in CATEGORIES]
@@ -134,7 +134,7 @@ def _check_acyclic(rows: Sequence[TableRow], parents: Mapping[Tag, tuple[Tag, ..
 
 
 def _meanings(rows: Sequence[TableRow], tags: Mapping[Tag, object]) -> dict[str, LabelMeaning]:
-    """Returns the meaning of each label, merged over all rows that have the label."""
+    """Return the meaning of each label, merged over all rows that have the label."""
     meanings: dict[str, LabelMeaning] = {}
     for row in rows:
         added, labels = _meaning(row, tags), _split(row.text("synonyms"))
@@ -153,7 +153,7 @@ def _meanings(rows: Sequence[TableRow], tags: Mapping[Tag, object]) -> dict[str,
 
 
 def _meaning(row: TableRow, tags: Mapping[Tag, object]) -> LabelMeaning:
-    """Returns the meaning that one row of a table gives to all its labels."""
+    """Return the meaning that a row of a table gives to its labels."""
     category = row.text("category")
     if category in CATEGORIES:
         return LabelMeaning(tags=(_tag(row),))

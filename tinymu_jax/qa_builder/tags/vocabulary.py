@@ -1,9 +1,9 @@
 """The vocabulary of tags, and functions that map the labels of data sets to tags.
 
-The built-in tags are in tags.csv (columns: `tinymu_jax.qa_builder.tags.table`); `read_vocabulary`
-adds a user's tags. A label is looked up by its normalized words, or by its letters if the data set
-joins words ("drumnbass"). A label may mean several tags ("passionate male vocal"), deny tags
-("instrumental"), say that no other instrument plays, or be ignored ("low quality").
+The built-in tags are in tags.csv (columns: `tinymu_jax.qa_builder.tags.table`). A label is looked
+up by its normalized words, or without spaces for data sets that join words ("drumnbass"). A label
+may mean several tags ("passionate male vocal"), deny tags ("instrumental"), say that no other
+instrument plays, or be ignored ("low quality").
 """
 
 from collections import Counter
@@ -29,11 +29,11 @@ class NormalizedClip(NamedTuple):
 
     clip: AnnotatedClip
     unknown: tuple[str, ...] = ()
-    """Labels that were dropped because they are not in the vocabulary."""
+    """Dropped labels that are not in the vocabulary."""
     rare: int = 0
-    """Number of labels that were dropped because too few clips have them."""
+    """Number of dropped labels that too few clips have."""
     contradicted: tuple[Tag, ...] = ()
-    """Tags that were dropped because one label gives and another denies them."""
+    """Dropped tags that one label gives and another denies."""
 
 
 class Vocabulary(TagTable):
@@ -41,16 +41,14 @@ class Vocabulary(TagTable):
 
     @property
     def tags(self) -> tuple[Tag, ...]:
-        """Returns all tags, including groups, which no question asks about."""
+        """Return all tags, including group tags, which no question asks about."""
         return tuple(self.parents)
 
     def meaning(self, label: str, category: str = "") -> LabelMeaning | None:
-        """Returns the meaning of a label; None if the label is unknown.
+        """Return the meaning of a label; None if the label is unknown.
 
-        Args:
-            label: the label, as the data set writes it.
-            category: the label's category in the data set. If the label means tags of several
-                categories, only the tags of this category are returned, if there are any.
+        `category` is the label's category in the data set. If the label means tags of this and
+        other categories, only the tags of this category are returned.
         """
         key = label_key(label)
         meaning = self.meanings.get(key) or self._meanings_without_spaces.get(key.replace(" ", ""))
@@ -61,10 +59,9 @@ class Vocabulary(TagTable):
         return self.negated_meaning(rest, category) if first in NEGATIONS and rest else None
 
     def negated_meaning(self, label: str, category: str = "") -> LabelMeaning | None:
-        """Returns the meaning of denying a label; None if the label or the denial is unclear.
+        """Return the meaning of "no `label`"; None if the label or its denial is unclear.
 
-        The denial of a label of several words and tags ("passionate male vocal") is unclear: it
-        does not deny each tag.
+        The denial is unclear for a label of several words and tags ("passionate male vocal").
         """
         meaning = self.meaning(label, category)
         if meaning is None or meaning.only or (len(meaning.tags) > 1 and " " in label_key(label)):
@@ -72,60 +69,60 @@ class Vocabulary(TagTable):
         return meaning._replace(tags=meaning.denied, denied=meaning.tags)
 
     def ancestors(self, tag: Tag) -> frozenset[Tag]:
-        """Returns the parents of a tag, the parents of these, and so on."""
+        """Return the parents of a tag, the parents of its parents, and so on."""
         return self._ancestors.get(tag, frozenset())
 
     def descendants(self, tag: Tag) -> frozenset[Tag]:
-        """Returns all tags of which a tag is an ancestor."""
+        """Return all tags that have `tag` as an ancestor."""
         return self._descendants.get(tag, frozenset())
 
     def with_ancestors(self, tags: Iterable[Tag]) -> frozenset[Tag]:
-        """Returns the given tags and all ancestors of these tags."""
+        """Return the given tags and all their ancestors."""
         tags = frozenset(tags)
         return tags.union(*map(self.ancestors, tags))
 
     def related(self, a: Tag, b: Tag) -> bool:
-        """Returns whether two tags are equal or one is an ancestor of the other."""
+        """Return whether two tags are equal or one is an ancestor of the other."""
         return a == b or a in self.ancestors(b) or b in self.ancestors(a)
 
     def share_label(self, a: Tag, b: Tag) -> bool:
-        """Returns whether one label means both tags: "male choir" means choir and male voice."""
+        """Return whether one label means both tags: "male choir" means choir and male voice."""
         return b in self._label_partners.get(a, ())
 
     def near(self, a: Tag, b: Tag) -> bool:
-        """Returns whether two tags of the same category are unrelated but share a (grand)parent."""
+        """Return whether two unrelated tags of one category share a parent or grandparent."""
         if a.category != b.category or self.related(a, b):
             return False
         return not self._two_generations(a).isdisjoint(self._two_generations(b))
 
     def branch(self, tag: Tag) -> Tag:
-        """Returns the end of a tag's chain of first parents; the tag itself if it has no parent."""
+        """Return the topmost ancestor along first parents, or the tag itself if it has none."""
         parents = self.parents.get(tag)
         return self.branch(parents[0]) if parents else tag
 
     def askable(self, tag: Tag) -> bool:
-        """Returns whether questions may ask about a tag: it is in the vocabulary and no group."""
+        """Return whether questions may ask about a tag: it is in the vocabulary and not a group."""
         return tag in self.parents and tag not in self.groups
 
     def finest(self, tags: Iterable[Tag]) -> tuple[Tag, ...]:
-        """Returns the given tags that are not ancestors of other given tags."""
+        """Return the given tags that are not ancestors of other given tags."""
         tags = tuple(tags)
         ancestors = frozenset[Tag]().union(*map(self.ancestors, tags))
         return tuple(tag for tag in tags if tag not in ancestors)
 
     def named(self, text: str) -> frozenset[Tag]:
-        """Returns the tags whose labels occur in a text as whole words, and the tags' ancestors.
+        """Return the tags whose labels occur in a text as whole words, and their ancestors.
 
         May return too many tags: "bass drum" also gives the bass.
         """
         return _named(self, text)
 
     def mentions(self, text: str, tag: Tag) -> bool:
-        """Returns whether a text names a tag or a descendant of the tag, according to `named`."""
+        """Return whether a text names a tag or one of its descendants, according to `named`."""
         return tag in _named(self, text)
 
     def phrase(self, tag: Tag) -> str:
-        """Returns the wording of a tag in a sentence: "a piano", "drums", "sad"."""
+        """Return the wording of a tag in a sentence: "a piano", "drums", "sad"."""
         if tag in self.phrases:
             return self.phrases[tag]
         name = tag.name
@@ -134,7 +131,7 @@ class Vocabulary(TagTable):
         return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
     def option_text(self, tag: Tag) -> str:
-        """Returns the text of a tag as a multiple-choice option: "Piano", "Slow tempo"."""
+        """Return the text of a tag as a multiple-choice option: "Piano", "Slow tempo"."""
         text = f"{tag.name} tempo" if tag.category == "tempo" else tag.name
         return text[0].upper() + text[1:]
 
@@ -174,7 +171,7 @@ class Vocabulary(TagTable):
 
     @cached_property
     def _meanings_without_spaces(self) -> dict[str, LabelMeaning]:
-        """Meanings by label without spaces; if two labels become equal, the first label is used."""
+        """Meanings by label without spaces; of labels that become equal, the first is used."""
         return {key.replace(" ", ""): self.meanings[key] for key in reversed(self.meanings)}
 
     @cached_property
@@ -195,22 +192,18 @@ def _named(vocabulary: Vocabulary, text: str) -> frozenset[Tag]:
 
 
 def read_vocabulary(extra: Path | None = None) -> Vocabulary:
-    """Returns the built-in vocabulary, extended by the user's table of tags at `extra`, if given.
-
-    Raises:
-        InputError: a table is malformed; see `tinymu_jax.qa_builder.tags.table.read_table`.
-    """
+    """Return the built-in vocabulary with a user's extra tags; raise `InputError` if malformed."""
     return Vocabulary(**vars(read_table([BUILT_IN] if extra is None else [BUILT_IN, extra])))
 
 
 def frequent_labels(clips: Iterable[AnnotatedClip], minimum: int) -> frozenset[str]:
-    """Returns the labels that occur at least `minimum` times, counted over all clips."""
+    """Return the labels that occur at least `minimum` times over all clips."""
     counts = Counter(label for clip in clips for _, label, _ in _labels(clip))
     return frozenset(label for label, count in counts.items() if count >= minimum)
 
 
 def _labels(clip: AnnotatedClip) -> Iterator[tuple[str, str, bool]]:
-    """Yields each label of a clip as (category, label, whether the clip denies the label)."""
+    """Yield each label of a clip as (category, label, whether the clip denies the label)."""
     for tags, denied in ((clip.tags, False), (clip.denied, True)):
         for category, labels in tags.items():
             yield from ((category, label, denied) for label in labels)
@@ -219,19 +212,16 @@ def _labels(clip: AnnotatedClip) -> Iterator[tuple[str, str, bool]]:
 def normalize_clip(
     clip: AnnotatedClip, vocabulary: Vocabulary, frequent: frozenset[str] | None = None
 ) -> NormalizedClip:
-    """Replaces a clip's labels by tags of the vocabulary.
+    """Replace a clip's labels by tags of the vocabulary.
 
-    Unknown labels and labels that are not in `frequent` are dropped. A label that denies a tag also
-    denies the tag's descendants. A tag that is both given and denied is dropped. The result
-    lists each dropped tag, and each tag that a word of a dropped label names, as ambiguous: neither
-    given nor denied. A category is exhaustive if the source says so; the instruments are also
-    exhaustive if a label says that nothing else plays or sings. A category with a dropped label or
-    an ambiguous tag is not exhaustive.
+    Unknown labels are dropped, and also labels that are not in `frequent`, unless it is None. A
+    label that denies a tag also denies the tag's descendants. A tag that is both given and denied
+    is dropped.
 
-    Args:
-        clip: the clip, with the labels of its source.
-        vocabulary: the vocabulary in which the labels are looked up.
-        frequent: the labels to use; None: all labels are used.
+    The result lists dropped tags, and tags named in dropped labels, as ambiguous: neither given nor
+    denied. A category is exhaustive (has every tag that applies) if the data set says so. The
+    instruments are also exhaustive if a label says that nothing else plays or sings. A category
+    with a dropped label or an ambiguous tag is never exhaustive.
     """
     meanings: list[LabelMeaning] = []
     unknown: dict[str, None] = {}
@@ -270,7 +260,7 @@ def normalize_clip(
 def _resolve(
     meanings: Iterable[LabelMeaning], vocabulary: Vocabulary
 ) -> tuple[set[Tag], set[Tag], tuple[Tag, ...]]:
-    """Returns the given tags, the denied tags, and the tags dropped because they were both."""
+    """Return the given tags, the denied tags, and the tags dropped because they were both."""
     meanings = tuple(meanings)
     plain = {tag for meaning in meanings if not meaning.denied for tag in meaning.tags}
     tags, denied = set(plain), set[Tag]()
@@ -285,12 +275,12 @@ def _resolve(
 
 
 def by_category(tags: Iterable[Tag]) -> Tags:
-    """Groups tags by category; returns the sorted names of the tags in each category."""
+    """Return the sorted names of the tags in each category."""
     ordered = sorted(tags)
     names = {c: tuple(tag.name for tag in ordered if tag.category == c) for c in CATEGORIES}
     return {category: group for category, group in names.items() if group}
 
 
 def flatten_tags(tags: Tags) -> tuple[Tag, ...]:
-    """Converts a mapping from categories to names of tags into `Tag`s; inverse of `by_category`."""
+    """Return the tags in a mapping from categories to tag names; inverse of `by_category`."""
     return tuple(Tag(category, name) for category, names in tags.items() for name in names)

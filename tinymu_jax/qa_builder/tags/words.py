@@ -1,4 +1,4 @@
-"""Splits labels and captions into words without case, accents, hyphens and plural endings."""
+"""Split labels and captions into words without case, accents, hyphens and plural endings."""
 
 import re
 import unicodedata
@@ -6,18 +6,18 @@ import unicodedata
 _WORDS = re.compile(r"[^\W_]+(?:&[^\W_]+)*|&")
 _APOSTROPHES = re.compile("['`\u2018\u2019\u00b4]")
 _NOT_PLURAL = ("ss", "us", "is", "blues")
-"""Endings of words that end in "s" although they are singular."""
+"""Endings of singular words that end in "s"."""
 
 
 def words_of(text: str) -> list[str]:
-    """Returns a text's words in lower case and the singular: "Hi-Hats" gives "hi", "hat"."""
+    """Return a text's words in lower case and the singular: "Hi-Hats" gives "hi", "hat"."""
     plain = unicodedata.normalize("NFKD", text).casefold()
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
     return [_singular(word) for word in _WORDS.findall(_APOSTROPHES.sub("", plain))]
 
 
 def label_key(label: str) -> str:
-    """Returns the normalized words of a label, joined by spaces; "" if it has no words."""
+    """Return the normalized words of a label, joined by spaces; "" if it has no words."""
     return " ".join(words_of(label))
 
 
