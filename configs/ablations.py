@@ -1,8 +1,6 @@
-"""Runs the last stage of the LoRA ablation again, in the folder `ablations` of `tinymu ablate`.
+"""Repeats the fine-tuning with LoRA of `tinymu ablate`, in its folder `ablations`.
 
-    tinymu train --config ablations
-
-All stages are defined in `tinymu_jax/quickstart/ablation_recipe.py`.
+tinymu train --config ablations
 """
 
 from pathlib import Path

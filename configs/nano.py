@@ -1,9 +1,8 @@
-"""Runs the last training stage of the model nano again: fine-tuning of projector and decoder.
+"""Repeats the last training stage of the model nano: fine-tuning of projector and decoder.
 
     tinymu train --config nano --output runs/tune_again
 
-It needs the earlier stages of `tinymu quickstart`, in the folder `quickstart`. All stages are
-defined in `tinymu_jax/quickstart/nano_recipe.py`.
+The earlier stages of `tinymu quickstart` must be in the folder `quickstart`.
 """
 
 from pathlib import Path

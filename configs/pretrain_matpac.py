@@ -1,4 +1,4 @@
-"""Pre-trains MATPAC as published (arXiv 2502.12031), with one hypothesis for each masked patch.
+"""Pre-trains MATPAC as published (arXiv 2502.12031), with one prediction per masked patch.
 
 tinymu pretrain --config pretrain_matpac --data.train data/audioset
 """

@@ -1,9 +1,9 @@
-"""Pre-trains MATPAC++ as published (arXiv 2508.12709): 2,048 crops per step, five hypotheses.
+"""Pre-trains MATPAC++ as published (arXiv 2508.12709): 2,048 crops per step, five predictions.
 
     tinymu pretrain --config pretrain_matpac_plus_plus --data.train data/audioset
 
-A step's 64 blocks of 32 crops can be split over 1, 2, 4, ... 64 devices. If they do not fit into
-memory, `--step.grad-accum-steps 8` computes them in eight parts, with the same results.
+A step's 64 blocks of 32 crops can be split over 1, 2, 4, ... 64 devices. If memory is short,
+`--step.grad-accum-steps 8` computes a step in eight parts, with the same results.
 """
 
 from tinymu_jax.training.config import ComputeConfig, CropsConfig, LoopConfig, PretrainConfig

@@ -1,12 +1,10 @@
 """Pre-trains MATPAC++ on about 100,000 music recordings, from scratch or from a checkpoint.
 
-    tinymu pretrain --config pretrain_music --data.train music/
     tinymu pretrain --config pretrain_music --data.train data/music \\
         --init.checkpoint matpac_plus.pt
 
-For eight GPUs: half the crops per step and a third of the steps of the published run. Annealing
-and warmup take the same fractions of the run. A prepared data set
-(`tinymu data prepare --audio music/`) is read many times faster than a folder of recordings.
+For eight GPUs, with half the crops per step and a third of the steps of the published run.
+`data/music` is a folder of recordings, or a prepared data set, which is read much faster.
 """
 
 from tinymu_jax.models.config import SelfSupervisedConfig

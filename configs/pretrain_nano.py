@@ -2,12 +2,10 @@
 
     tinymu pretrain --config pretrain_nano --data.train CLIPS
 
-CLIPS is a folder of recordings of at least 2.1 s, or a prepared data set
-(tests/benchmarks/pretrain_nano.py synthesizes one and probes the encoder).
-
-Because the run has 2,400 steps instead of the published 294,816, it trains matrices with Muon, its
-moving averages decay faster, and its centre is a mean of logits, as in DINO. With the published
-centre, a mean of probabilities, a run this short would use only a handful of classes.
+CLIPS is a folder of recordings of at least 2.1 s, or a prepared data set. The run has 2,400 steps
+instead of the published 294,816. It therefore trains matrices with Muon, its moving averages decay
+faster, and its centre is a mean of logits, as in DINO. With the published centre, a mean of
+probabilities, a short run uses only a handful of classes.
 """
 
 from dataclasses import replace

@@ -2,8 +2,7 @@
 
     tinymu train --config sft_lora --data.train DATA --init.checkpoint AndreasXi/TinyMU
 
-It trains the projector and LoRA on one GPU or in a notebook. In the final model, LoRA is merged
-into the decoder's weights.
+It trains projector and LoRA on one GPU. The final model has LoRA merged into the decoder.
 """
 
 from dataclasses import replace

@@ -3,10 +3,10 @@
     tinymu train --config sft_tinymu --data.train DATA --data.validation HELD_OUT \\
         --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-The published batch is 64 questions, 32 on each of two GPUs. Here, a batch is one block of three
-rows of 1,024 positions: about 60 questions on nine clips, each of which is encoded once.
-`--data.packing.questions-per-group 1` encodes a clip again for every question and draws the batch
-from all questions, as published; a step then takes two to three times as long.
+A batch has about 60 questions about nine clips, in three rows of 1,024 positions; each clip is
+encoded once. With `--data.packing.questions-per-group 1`, a batch is drawn from all questions, as
+published (64 questions). Every question's clip is then encoded, which takes two to three times as
+long.
 """
 
 from tinymu_jax.models.packing import PackingConfig

@@ -3,8 +3,8 @@
     tinymu train --config sft_tinymu_8gpu --data.train DATA --data.validation HELD_OUT \\
         --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-One block per GPU: 480 questions a step, 7.5 times the published batch; the learning rate grows
-with the root of the batch. Parameters, optimizer state and accumulation of sums stay float32.
+One block per GPU gives 480 questions a step, 7.5 times the published batch. The learning rate grows
+with the square root of the batch size.
 """
 
 from dataclasses import replace

@@ -3,10 +3,9 @@
     tinymu train --config sft_tinymu_t4 --data.train DATA --data.validation HELD_OUT \\
         --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-A batch has about 60 questions, in three parts of one row each (published: 64). A T4 only
-emulates bfloat16, which is slower than float32; on an L4 or A10G add
-`--step.encoder-dtype bfloat16 --step.decoder-dtype bfloat16`. With stored embeddings
-(`tinymu data prepare --features embeddings`) the encoder does not run.
+A batch has about 60 questions, in three parts of one row each (published: 64). On an L4 or A10G,
+bfloat16 is faster: add `--step.encoder-dtype bfloat16 --step.decoder-dtype bfloat16`. With stored
+embeddings (`tinymu data prepare --features embeddings`) the encoder does not run.
 """
 
 from dataclasses import replace

@@ -3,8 +3,8 @@
     tinymu train --config sft_tinymu_v5e16 --data.train DATA --data.validation HELD_OUT \\
         --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-Run the command on every host; the --output folder must be visible to all. One block per chip: 960
-questions a step, 15 times the published batch; the learning rate grows with the root of the batch.
+Run the command on every host; all must see the --output folder. One block per chip gives 960
+questions a step, 15 times the published batch; the learning rate is 3.9 times as high.
 """
 
 from dataclasses import replace

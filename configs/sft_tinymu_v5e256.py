@@ -3,10 +3,9 @@
     tinymu train --config sft_tinymu_v5e256 --data.train DATA --data.validation HELD_OUT \\
         --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-Run the command on every host (`launch/tpu_pod.sh` does); the --output folder must be visible to
-all. A block is one row, to keep the batch small: 5,000 questions a step, 80 times the published
-batch, 2,100 steps in three epochs. The learning rate grows with the root of the batch. Batches of
-this size are untested: watch the validation loss.
+Run the command on every host (`launch/tpu_pod.sh` does); all must see the --output folder. One row
+per chip gives 5,000 questions a step, 80 times the published batch, and 2,100 steps in three
+epochs. Batches of this size are untested: watch the validation loss.
 """
 
 from dataclasses import replace

@@ -3,8 +3,8 @@
     tinymu train --config sft_tinymu_v5e4 --data.train DATA --data.validation HELD_OUT \\
         --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-One block per chip: 240 questions a step, 3.75 times the published batch; the learning rate grows
-with the root of the batch.
+One block per chip gives 240 questions a step, 3.75 times the published batch. The learning rate
+grows with the square root of the batch size.
 """
 
 from dataclasses import replace

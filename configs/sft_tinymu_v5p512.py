@@ -3,9 +3,9 @@
     tinymu train --config sft_tinymu_v5p512 --data.train DATA --data.validation HELD_OUT \\
         --init.encoder matpac_plus_as_48_1_map_enc_and_head.pt
 
-Run the command on every host (`launch/tpu_pod.sh` does); the --output folder must be visible to
-all. One row per chip: 10,000 questions a step, 1,050 steps in three epochs. A run takes minutes;
-the slice is meant for larger data sets, or for comparing many recipes in a day.
+Run the command on every host (`launch/tpu_pod.sh` does); all must see the --output folder. One row
+per chip gives 10,000 questions a step, and 1,050 steps in three epochs. The published data take
+minutes; the slice is meant for larger data sets or for many runs.
 """
 
 from dataclasses import replace

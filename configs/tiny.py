@@ -1,8 +1,6 @@
 """Trains a random model of 2.4 million parameters on a CPU in a minute, to check the pipeline.
 
-    tinymu train --config tiny --data.train DATA --init.tokenizer nano
-
-The model learns nothing useful; the run shows that data, training, checkpoints and export work.
+tinymu train --config tiny --data.train DATA --init.tokenizer nano
 """
 
 from tinymu_jax.models.config import MatpacConfig, ProjectorConfig, SmolLM2Config, TinyMUConfig

@@ -1,7 +1,4 @@
-"""Convert a PyTorch file to a checkpoint folder: python -m conversion.from_torch tinymu.pt OUT/.
-
-The script runs `tinymu convert from-torch`.
-"""
+"""Convert a PyTorch file to a checkpoint folder: python -m conversion.from_torch tinymu.pt OUT/."""
 
 import tyro
 
@@ -10,7 +7,7 @@ from tinymu_jax.errors import one_line_errors
 
 
 def main() -> None:
-    """Runs `tinymu convert from-torch` with the script's arguments, and exits."""
+    """Run `tinymu convert from-torch` with the script's arguments, and exit."""
     with one_line_errors():
         raise SystemExit(tyro.cli(FromTorch, prog="python -m conversion.from_torch").run())
 

@@ -1,7 +1,4 @@
-"""Convert a checkpoint to a PyTorch file: python -m conversion.to_torch CHECKPOINT tinymu.pt.
-
-The script runs `tinymu convert to-torch`.
-"""
+"""Convert a checkpoint to a PyTorch file: python -m conversion.to_torch CHECKPOINT tinymu.pt."""
 
 import tyro
 
@@ -10,7 +7,7 @@ from tinymu_jax.errors import one_line_errors
 
 
 def main() -> None:
-    """Runs `tinymu convert to-torch` with the script's arguments, and exits."""
+    """Run `tinymu convert to-torch` with the script's arguments, and exit."""
     with one_line_errors():
         raise SystemExit(tyro.cli(ToTorch, prog="python -m conversion.to_torch").run())
 

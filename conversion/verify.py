@@ -1,7 +1,4 @@
-"""Compare two checkpoints on recordings: python -m conversion.verify A B recording.wav ...
-
-The script runs `tinymu convert verify`.
-"""
+"""Compare two checkpoints on recordings: python -m conversion.verify A B recording.wav ..."""
 
 import tyro
 
@@ -10,7 +7,7 @@ from tinymu_jax.errors import one_line_errors
 
 
 def main() -> None:
-    """Runs `tinymu convert verify` with the script's arguments, and exits."""
+    """Run `tinymu convert verify` with the script's arguments, and exit."""
     with one_line_errors():
         raise SystemExit(tyro.cli(Verify, prog="python -m conversion.verify").run())
 

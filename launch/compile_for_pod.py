@@ -28,11 +28,7 @@ GB, TERA = 1e9, 1e12
 
 
 def parse_mesh(text: str) -> MeshConfig:
-    """Parses the sizes of a mesh, "data,fsdp,tensor".
-
-    Raises:
-        InputError: the text is not three numbers separated by commas.
-    """
+    """Parse mesh sizes such as "16,1,1" (data, fsdp, tensor); raise `InputError` if malformed."""
     parts = text.split(",")
     if len(parts) != 3 or not all(part.isdecimal() for part in parts):
         raise InputError(f"--mesh {text}: give data,fsdp,tensor as three numbers, such as 16,1,1")
@@ -40,13 +36,13 @@ def parse_mesh(text: str) -> MeshConfig:
 
 
 def as_dict(step: "Forecast") -> dict[str, Any]:
-    """Converts a forecast to nested dictionaries that json can store."""
+    """Convert a forecast to nested dictionaries for JSON."""
     collectives = {kind: total._asdict() for kind, total in step.collectives.items()}
     return step._asdict() | {"collectives": collectives}
 
 
 def describe(step: "Forecast") -> str:
-    """Formats a forecast as several lines of text."""
+    """Format a forecast as several lines of text."""
     sizes = {name: f"{size / GB:.2f}" for name, size in step.memory.items()}
     lines = [
         f"{step.topology}: {step.chips} x {step.chip}, mesh data={step.mesh[0]} "
@@ -74,7 +70,7 @@ def describe(step: "Forecast") -> str:
 
 
 def table(forecasts: Sequence["Forecast"]) -> str:
-    """Formats forecasts as a Markdown table with one row per slice."""
+    """Format forecasts as a Markdown table with one row per TPU slice."""
     rows = [
         "| slice | mesh (data, fsdp, tensor) | memory per chip | FLOPs | memory traffic | "
         f"between chips | step at peak rates | MFU | {forecasts[0].unit}/s |",
@@ -100,11 +96,7 @@ def table(forecasts: Sequence["Forecast"]) -> str:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Checks the ranges and the combination of the command's options.
-
-    Raises:
-        InputError: an option is out of range, or options do not fit together.
-    """
+    """Raise `InputError` if an option is out of range, or options do not fit together."""
     counts = {
         "--blocks-per-chip": args.blocks_per_chip,
         "--grad-accum-steps": args.grad_accum_steps,
@@ -126,7 +118,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Compiles the step for every slice, and prints and saves each forecast when it is ready."""
+    """Compile the step for every slice; print and save each forecast when it is ready."""
     from tinymu_jax.training.aot.compile import PRETRAINING_TOPOLOGIES, TOPOLOGIES, prepare_machine
     from tinymu_jax.training.aot.forecast import forecast, forecast_pretraining
 
@@ -158,7 +150,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line, compiles the step for every slice and prints the forecasts."""
+    """Parse the command line and print the forecasts."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -15,7 +15,7 @@ from tinymu_jax.errors import InputError, one_line_errors
 
 
 def run(only: str) -> None:
-    """Prints the table for all machines whose names contain `only`."""
+    """Print the table of all machines whose names contain `only`."""
     from tinymu_jax.training.aot.compile import prepare_machine
     from tinymu_jax.training.aot.machines import MACHINES, forecast_machine, table
 
@@ -29,7 +29,7 @@ def run(only: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line and prints the table of machines."""
+    """Parse the command line and print the table of machines."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

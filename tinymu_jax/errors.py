@@ -1,23 +1,22 @@
-"""The exception for bad input, and functions that raise it or print it in one line."""
+"""`InputError`, the exception for bad input, and functions that raise or print errors."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 Message = str | Callable[[Exception], str]
-"""Error message in which "{reason}" stands for the caught exception's message; or a function that
-returns the message for the caught exception."""
+"""Text with "{reason}" for the exception's message, or a function from exception to text."""
 
 
 class InputError(ValueError):
-    """The input cannot be used; the message names the file, key or record, and the remedy.
+    """Bad input; the message names the file, key or record, and the remedy.
 
     Commands print the message in one line and exit with code 2.
     """
 
 
 def reason_of(error: Exception, max_length: int = 200) -> str:
-    """Returns an exception's message, or the class name if there is no message, in one line."""
+    """Return an exception's message in one line (up to `max_length`), or else its class name."""
     return " ".join(str(error).split())[:max_length] or type(error).__name__
 
 
@@ -25,19 +24,15 @@ def reason_of(error: Exception, max_length: int = 200) -> str:
 def translate(
     message: Message, specific: Mapping[type[Exception], Message] | None = None
 ) -> Iterator[None]:
-    """Converts any exception in the context to an `InputError`; an `InputError` passes unchanged.
+    """Convert any exception in the `with` block, except an `InputError`, to an `InputError`.
 
-    All exceptions are caught, since disks, clouds and HTTP clients each raise different classes::
+    The error has the text `message`, or the text in `specific` for the class of the exception::
 
         with translate(
             f"{url}: cannot be copied ({{reason}}); check the address",
             {FileNotFoundError: f"{url}: does not exist; check the address"},
         ):
             files.get(url, folder)
-
-    Args:
-        message: message of the `InputError`, which says what failed, and the remedy.
-        specific: other messages for some exception classes; the first matching class is used.
     """
     try:
         yield
@@ -51,15 +46,15 @@ def translate(
 
 
 def report(error: Exception) -> None:
-    """Prints an error's message to stderr in one line."""
+    """Print an error's message to stderr in one line."""
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Catches an error in the context, prints it in one line, and exits the process.
+    """Catch an error in the `with` block, print it in one line, and exit the process.
 
-    The exit code is 2 for bad input or an OSError, 130 for Ctrl-C, and 1 if the output is closed.
+    The exit code is 2 for bad input or an OSError, 130 for Ctrl-C, and 1 for a closed output pipe.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Creates the device mesh, and shards weights, batches and activations over it."""
+"""Device mesh, and sharding of weights, batches and activations over it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.utils.tree import flatten
 
 MESH_AXES = ("data", "fsdp", "tensor")
-"""Mesh axes of data parallelism, fully sharded data parallelism (which shards weights along the
-model width) and tensor parallelism (which shards heads and hidden units)."""
+"""Mesh axes: data parallelism, fully sharded data parallelism (weights are split along the model
+width) and tensor parallelism (attention heads and hidden units are split)."""
 LOGICAL_AXIS_RULES: dict[str, str | None] = {
     "layers": None,
     "embed": "fsdp",
@@ -27,7 +27,7 @@ LOGICAL_AXIS_RULES: dict[str, str | None] = {
     "vocab": None,
     "vocab_embed": None,
 }
-"""Mesh axis over which each logical axis of a weight is sharded; None for a replicated axis."""
+"""Logical axis of a weight -> mesh axis over which it is sharded, or None if it is replicated."""
 BATCH_AXES = ("data", "fsdp")
 """Mesh axes over which the first axis of a batch is sharded."""
 
@@ -45,7 +45,7 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """Returns a mesh of the given devices, or of all devices if `devices` is None.
+    """Return a mesh of the given devices, or of all devices if `devices` is None.
 
     Raises:
         InputError: the product of the axis sizes is not the number of devices.
@@ -65,17 +65,13 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 def weight_shardings(
     shapes: Mapping[str, Any], table: Mapping[str, tuple[str | None, ...]], mesh: Mesh
 ) -> dict[str, NamedSharding]:
-    """Returns the sharding of each weight of a tree, by path.
+    """Return the sharding of each weight of the tree `shapes`, by path. Vectors are replicated.
 
-    Matrices are sharded; vectors are replicated, since gathering costs more than storing a vector.
-
-    Args:
-        shapes: tree of weights, or a part of the tree; its leaves need a `shape`.
-        table: logical axes of each weight, by path.
-        mesh: device mesh.
+    `shapes` may be a part of the model; its leaves need a `shape`. `table` has the logical axes of
+    each weight, by path (see `LOGICAL_AXIS_RULES`).
 
     Raises:
-        InputError: the size of a weight's axis is not a multiple of the size of its mesh axis.
+        InputError: an axis cannot be divided evenly over its mesh axis.
         ValueError: a logical axis is unknown.
     """
     shardings = {}
@@ -98,10 +94,10 @@ def weight_shardings(
 
 
 def tree_shardings(tree: Any, weights: Mapping[str, NamedSharding], mesh: Mesh) -> Any:
-    """Returns a tree with the sharding of every leaf of a training state.
+    """Return a tree with the sharding of every leaf of a training state.
 
-    A leaf whose dictionary keys, joined by "/", are a path in `weights`, such as an optimizer
-    moment, is sharded like the weight at this path; all other leaves are replicated.
+    A leaf with the path of a weight, such as an optimizer moment, is sharded like the weight; all
+    other leaves are replicated.
     """
     replicated = NamedSharding(mesh, PartitionSpec())
 
@@ -113,23 +109,18 @@ def tree_shardings(tree: Any, weights: Mapping[str, NamedSharding], mesh: Mesh) 
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a batch: its first axis is sharded over `BATCH_AXES`."""
+    """Return the sharding of a batch, whose first axis is split over `BATCH_AXES`."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def constrain(x: Array, *axes: str | None) -> Array:
-    """Returns an activation with the same values, constrained to the sharding of the given axes.
+    """Constrain the sharding of an activation on the mesh of `jax.set_mesh`, if there is one.
 
-    If weights and batch share a mesh axis, XLA may otherwise shard activations along the width and
-    replicate the batch. `jax.set_mesh` sets the mesh; without a mesh, x is returned unchanged.
-
-    Args:
-        x: activation.
-        axes: logical axis of each axis of x: "batch", one of `LOGICAL_AXIS_RULES`, or None for a
-            replicated axis.
+    For each axis of x, `axes` has "batch", a key of `LOGICAL_AXIS_RULES`, or None (replicated).
+    Without the constraint, XLA may shard activations along the width and replicate the batch.
 
     Raises:
-        ValueError: a logical axis is unknown, or `axes` does not name every axis of x.
+        ValueError: an axis is unknown, or `axes` does not have one entry for each axis of x.
     """
     if len(axes) != x.ndim:
         raise ValueError(f"{len(axes)} logical axes for an array of {x.ndim}: {axes}")
@@ -144,7 +135,7 @@ def constrain(x: Array, *axes: str | None) -> Array:
 
 
 def make_global_batch(batch: Any, mesh: Mesh) -> Any:
-    """Returns the global batch on the devices, assembled from the `batch` of each process."""
+    """Assemble the batches of all processes into one batch, sharded over the devices."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
@@ -152,12 +143,10 @@ def make_global_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def local_block_ids(mesh: Mesh, blocks: int, accumulate: int = 1) -> list[int]:
-    """Returns the indices of the blocks that this process loads at each training step.
+    """Return the indices of the blocks that this process loads at each training step.
 
-    Args:
-        mesh: device mesh.
-        blocks: number of blocks of a step, over all processes.
-        accumulate: number of gradient accumulation steps.
+    A block is a batch of packed questions for one device. A step has `blocks` blocks over all
+    processes, and `accumulate` gradient accumulation steps.
 
     Raises:
         InputError: the blocks cannot be divided evenly among devices and accumulation steps.
@@ -174,7 +163,7 @@ def local_block_ids(mesh: Mesh, blocks: int, accumulate: int = 1) -> list[int]:
 
 
 def device_put_tree(tree: Any, shardings: Any) -> Any:
-    """Puts a tree that every process holds onto the devices; a device gets only its shards."""
+    """Put a tree, which every process holds in full, onto the devices with `shardings`."""
     return jax.tree.map(
         lambda x, to: jax.make_array_from_callback(x.shape, to, lambda part: np.asarray(x[part])),
         tree,
@@ -183,7 +172,7 @@ def device_put_tree(tree: Any, shardings: Any) -> Any:
 
 
 def shard_local_batch(tree: Any, mesh: Mesh | None) -> Any:
-    """Puts a batch onto a mesh of this process's devices; without a mesh, returns it unchanged.
+    """Put a batch onto a mesh of this process's devices; without a mesh, return it unchanged.
 
     Arrays whose first axis cannot be divided evenly over `BATCH_AXES` are replicated.
     """

@@ -24,17 +24,17 @@ from tinymu_jax.utils.plotting import new_figure, save_figure
 
 QUESTION_COLUMNS = ("file", "question", "answer")
 QUESTION_FACTS = ("timbre", "drums", "dynamics")
-"""Facts that `make_example_questions` asks about."""
+"""Properties of a clip that `make_example_questions` asks about."""
 MIN_TSNE = 12
 """Minimum number of recordings for which `plot_embeddings` plots t-SNE beside PCA."""
 NUM_COLOURS = 10
-"""Number of colours that distinguish labels; further labels reuse them with another marker."""
+"""Number of colours for labels; further labels reuse the colours with another marker."""
 
 
 def best_compute_dtype() -> ComputeDtype:
-    """Returns "bfloat16" if the first device computes in it natively, else "float32".
+    """Return "bfloat16" if the first device computes in bfloat16 natively, else "float32".
 
-    TPUs, and NVIDIA GPUs from compute capability 8.0 on, support it; a T4 (7.5) emulates bfloat16.
+    TPUs and NVIDIA GPUs of compute capability 8.0 or more do so; a T4 (7.5) does not.
     """
     import jax
 
@@ -46,13 +46,10 @@ def best_compute_dtype() -> ComputeDtype:
 
 
 def make_example_questions(folder: str | Path, clips: int, seconds: float, seed: int = 0) -> Path:
-    """Synthesizes clips of music, and writes a csv of questions and answers about them.
+    """Synthesize music clips in `folder`, and write a csv of questions; return the csv's path.
 
-    Half of the clips have a timbre that the checkpoint nano does not know (`NEW_TIMBRE`). Each clip
-    has questions about its instrument, drums and dynamics.
-
-    Returns:
-        The path of `questions.csv` in `folder`, which also contains the clips.
+    The questions are about instrument, drums and dynamics. Half of the clips have a timbre
+    (`NEW_TIMBRE`) that the package's model nano was not trained on.
     """
     from tinymu_jax.data.question_formats import QA
     from tinymu_jax.data.synthetic.generate import CLIPS, LISTS, synthesize
@@ -88,7 +85,7 @@ def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> Path:
 
 
 def read_questions(path: str | Path) -> list[dict[str, str]]:
-    """Reads a csv with the columns file, question, answer; returns records in MusicSkills' format.
+    """Read a csv of file, question, answer as records like those of MusicSkills (training data).
 
     Raises:
         InputError: the file cannot be read, lacks a column, has no rows, or has an empty field.
@@ -106,7 +103,7 @@ def read_questions(path: str | Path) -> list[dict[str, str]]:
 
 
 def label_by_folder(folder: str | Path, path: str | Path) -> Path:
-    """Writes a csv of recordings, each labelled by its subfolder's name; returns the csv's path.
+    """Write the csv `path`, which labels recordings by their subfolder of `folder`; return `path`.
 
     Raises:
         InputError: there are no recordings, or a recording is not in a subfolder.
@@ -123,7 +120,7 @@ def label_by_folder(folder: str | Path, path: str | Path) -> Path:
 
 
 def html_table(columns: Mapping[str, Sequence[str]]) -> str:
-    """Returns an HTML table; `columns` maps the heading of each column to its cells."""
+    """Return an HTML table; `columns` maps the heading of each column to its cells."""
 
     def row(tag: str, texts: Sequence[str]) -> str:
         cells = (f"<{tag} style='text-align:left'>{html.escape(text)}</{tag}>" for text in texts)
@@ -134,7 +131,7 @@ def html_table(columns: Mapping[str, Sequence[str]]) -> str:
 
 
 def plot_percentages(fractions: Mapping[str, float], path: str | Path, title: str = "") -> None:
-    """Writes an image of fractions (0 to 1) as horizontal bars in percent, the first at the top."""
+    """Plot fractions (0 to 1) as horizontal bars in percent; save the image to `path`."""
     figure, axes = new_figure(8, 0.9 + 0.45 * len(fractions))
     percent = [100 * fraction for fraction in fractions.values()]
     places = np.arange(len(percent))[::-1]
@@ -147,7 +144,7 @@ def plot_percentages(fractions: Mapping[str, float], path: str | Path, title: st
 
 
 def pca_2d(vectors: Float[np.ndarray, "B E"]) -> Float[np.ndarray, "B 2"]:
-    """Returns the projection of each vector onto the vectors' first two principal components."""
+    """Project vectors onto their first two principal components."""
     left, singular_values, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
     return (left * singular_values)[:, :2]
 
@@ -158,15 +155,10 @@ def plot_embeddings(
     path: str | Path,
     wrong: Sequence[int] = (),
 ) -> None:
-    """Writes an image of recordings' embeddings in two dimensions by PCA.
+    """Plot recordings' embeddings in two dimensions by PCA, and save the image to `path`.
 
-    For at least `MIN_TSNE` recordings, a second plot shows the embeddings by t-SNE.
-
-    Args:
-        vectors: embedding of each recording.
-        labels: label of each recording, shown by colour and marker.
-        path: path of the image; its suffix selects the format.
-        wrong: indices of recordings that a probe classifies wrongly, marked by rings.
+    For at least `MIN_TSNE` recordings, a second plot shows t-SNE. Colour and marker show the label.
+    Rings mark the recordings with the indices `wrong`, which a classifier gets wrong.
     """
     panels = {"PCA: directions of largest variance": pca_2d(vectors)}
     if len(vectors) >= MIN_TSNE:
@@ -222,18 +214,15 @@ RECORDER = """
 
 
 def in_colab() -> bool:
-    """Returns whether this process runs in Google Colab."""
+    """Return whether this process runs in Google Colab."""
     return find_spec("google") is not None and find_spec("google.colab") is not None
 
 
 def get_recording(source: str, folder: str | Path, seconds: float = 10.0) -> Path:
-    """Uploads, records, synthesizes or finds a recording, and returns its path.
+    """Upload, record, synthesize or find a recording, and return its path.
 
-    Args:
-        source: `upload` or `record` (in Colab; elsewhere the user is asked for a path), `example`
-            for a synthesized clip, or the path of a recording.
-        folder: folder for uploaded, recorded or synthesized files.
-        seconds: duration of a recorded or synthesized clip.
+    `source` is `upload` or `record` (in Colab; elsewhere the user is asked for a path), `example`
+    for a synthesized clip, or a path. New files are saved in `folder`; new clips last `seconds`.
 
     Raises:
         InputError: nothing was chosen, the file does not exist, or there is no microphone.
@@ -253,7 +242,7 @@ def get_recording(source: str, folder: str | Path, seconds: float = 10.0) -> Pat
 
 
 def upload(folder: str | Path) -> Path:
-    """Asks the user to upload a file in Colab, saves it in `folder`, and returns its path.
+    """Ask the user to upload a file in Colab, save it in `folder`, and return its path.
 
     Raises:
         InputError: nothing was uploaded.
@@ -270,7 +259,7 @@ def upload(folder: str | Path) -> Path:
 
 
 def record(path: Path, seconds: float) -> Path:
-    """Records the microphone in Colab to a 16 kHz wav file, and returns the file's path.
+    """Record the microphone in Colab to a 16 kHz wav file, and return the file's path.
 
     Raises:
         InputError: there is no microphone, or the browser sends no samples.
@@ -292,7 +281,7 @@ def record(path: Path, seconds: float) -> Path:
 
 
 def synthesize_recording(path: Path, seconds: float) -> Path:
-    """Writes a clip of synthetic music to a 16 kHz wav file, and returns the file's path."""
+    """Write a clip of synthetic music to a 16 kHz wav file, and return the file's path."""
     from tinymu_jax.data.synthetic.generate import make_clip
 
     return _write_wav(path, make_clip(SynthesisConfig(seconds=seconds), 0)[1])

@@ -8,15 +8,10 @@ END_TEXT = "<|endoftext|>"
 
 
 class Tokenizer:
-    """Converts text to token ids and back. "!" is a special token, as in the published code."""
+    """Converts text to token ids and back; "!", the pad token of TinyMU, is a special token."""
 
     def __init__(self, text: str, pad_token: int = 17, source: str = "tokenizer.json") -> None:
-        """Creates a tokenizer from the content of a `tokenizer.json`.
-
-        Args:
-            text: content of the file.
-            pad_token: expected token id of "!".
-            source: name of the file in error messages.
+        """Create a tokenizer from the content of a `tokenizer.json`; `source` names it in errors.
 
         Raises:
             InputError: the content is not a tokenizer, or the token id of "!" is not `pad_token`.
@@ -35,8 +30,7 @@ class Tokenizer:
         # The file may have been saved with padding or truncation enabled.
         self._fast.no_padding()
         self._fast.no_truncation()
-        # The published code declares "!" the pad token, hence a special token. Special tokens are
-        # split off before byte pairs are merged: "!!" becomes two tokens.
+        # "!" is special in the published code, so that "!!" becomes two tokens.
         self._fast.add_special_tokens([AddedToken("!", special=True, normalized=False)])
         if self._fast.token_to_id("!") != pad_token:
             raise InputError(
@@ -45,11 +39,11 @@ class Tokenizer:
             )
 
     def encode(self, text: str) -> list[int]:
-        """Returns the token ids of a text; no special tokens are added."""
+        """Return the token ids of a text, without adding special tokens."""
         return self._fast.encode(text, add_special_tokens=False).ids
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Returns the text of the token ids before the first end token; keeps special tokens."""
+        """Return the text of the tokens before the first end token; special tokens are kept."""
         return self._fast.decode(list(tokens), skip_special_tokens=False).split(END_TEXT)[0]
 
 
@@ -76,12 +70,7 @@ SPECIAL_TOKENS = (
 
 
 def train_tokenizer(texts: Iterable[str], size: int = 768) -> str:
-    """Trains a byte-level BPE tokenizer, and returns the content of its `tokenizer.json`.
-
-    Args:
-        texts: training texts.
-        size: maximum size of the vocabulary.
-    """
+    """Train a byte-level BPE tokenizer of up to `size` tokens; return its `tokenizer.json` text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())

@@ -1,6 +1,6 @@
 """Reads recordings as 16 kHz mono samples, exactly as the published code does.
 
-The first channel is cropped at the file's rate, then resampled with torchaudio's defaults.
+The first channel is cropped at the file's sample rate, then resampled with torchaudio's defaults.
 """
 
 import os
@@ -21,38 +21,39 @@ from tinymu_jax.utils.files import exists
 
 Mono = Literal["first", "mean"]
 SAMPLE_RATE_RANGE = (1_000, 768_000)
-"""Lowest and highest accepted sample rate of a file; others mean a broken header."""
+"""Lowest and highest accepted sample rate of a file in Hz; others mean a broken header."""
 MAX_CLIP_SECONDS = 86_400
-"""Upper limit of `max_seconds`: one day."""
+"""Largest accepted `max_seconds`: one day."""
 
 
 class Clip(NamedTuple):
-    """The part of a recording that is encoded."""
+    """A recording, or its start, as samples."""
 
     samples: Float32[np.ndarray, "n"]
-    """Samples of the part at 16 kHz, one channel."""
+    """One channel of samples at 16 kHz."""
     encoded_seconds: float
-    """Duration of the part."""
+    """Seconds of the recording that `samples` holds."""
     total_seconds: float
-    """Duration of the whole recording."""
+    """Seconds of the whole recording."""
 
 
 def load_audio(
     path: str | Path, max_seconds: float | None = 10.0, silence_if_short: bool = False
 ) -> Float32[np.ndarray, "n"]:
-    """Reads the first channel of a recording and resamples it to 16 kHz, as published.
+    """Read the first channel of a recording and resample it to 16 kHz, as the published code does.
 
     Args:
         path: path of a wav, flac, ogg or mp3 file; other formats are read by librosa.
-        max_seconds: duration that is read from the start of the recording; None reads everything.
-        silence_if_short: whether to reproduce a bug of the published loader: a clip of less than
-            1,600 samples (before resampling) becomes `max_seconds` of zeros.
+        max_seconds: seconds to read from the start of the recording; None reads everything.
+        silence_if_short: whether to reproduce a bug of the published loader, which replaces a clip
+            of less than 1,600 samples (before resampling) by `max_seconds` of zeros.
 
     Returns:
         Samples at 16 kHz, nominally in [-1, 1].
 
     Raises:
-        InputError: the file is missing, a folder, empty, undecodable, or shorter than one window.
+        InputError: the file is missing or cannot be decoded, or its audio is unusable (shorter than
+            25 ms, not finite, or of a strange sample rate); or `max_seconds` is out of range.
     """
     return read_clip(path, max_seconds, silence_if_short).samples
 
@@ -64,17 +65,10 @@ def read_clip(
     mono: Mono = "first",
     resampler: Resampler = RESAMPLERS["torchaudio"],
 ) -> Clip:
-    """Reads a recording, resamples it to 16 kHz, and returns its samples and durations.
+    """Read a recording as 16 kHz mono samples; return the samples and the durations.
 
-    Args:
-        path: see `load_audio`.
-        max_seconds: see `load_audio`.
-        silence_if_short: see `load_audio`.
-        mono: `first` channel, as in TinyMU, or `mean` of all channels, as in MATPAC.
-        resampler: settings of the resampling kernel.
-
-    Raises:
-        InputError: see `load_audio`.
+    Arguments and errors are those of `load_audio`. In addition, `mono` selects the `first` channel
+    (as in TinyMU) or the `mean` of all channels (as in MATPAC), and `resampler` the kernel.
     """
     path = Path(path)
     check_max_seconds(max_seconds)
@@ -94,10 +88,11 @@ def read_clip(
 
 
 def as_clip(audio: "str | Path | np.ndarray | Clip", max_seconds: float | None = 10.0) -> Clip:
-    """Converts a recording's path, or 16 kHz samples, to a `Clip`; returns a `Clip` unchanged.
+    """Convert a path, or an array of 16 kHz samples, to a `Clip`; return a `Clip` unchanged.
 
     Raises:
-        InputError: see `load_audio`; or the samples are not finite floats of shape (n,).
+        InputError: the file cannot be used (see `load_audio`), the array is not (n,) finite floats,
+            or `max_seconds` is out of range.
     """
     if isinstance(audio, Clip):
         return audio
@@ -118,7 +113,7 @@ def as_clip(audio: "str | Path | np.ndarray | Clip", max_seconds: float | None =
 
 
 def check_max_seconds(max_seconds: float | None) -> None:
-    """Raises `InputError` if `max_seconds` is less than one window (25 ms) or more than a day."""
+    """Raise `InputError` if `max_seconds` is less than one window (25 ms) or more than a day."""
     if max_seconds is not None and not WINDOW / SAMPLE_RATE <= max_seconds <= MAX_CLIP_SECONDS:
         raise InputError(
             f"max_seconds is {max_seconds}: give {WINDOW / SAMPLE_RATE} (one window) to "
@@ -127,7 +122,7 @@ def check_max_seconds(max_seconds: float | None) -> None:
 
 
 def check_samples(samples: np.ndarray, name: str) -> Float32[np.ndarray, "n"]:
-    """Returns 16 kHz `samples`, or raises `InputError` if they are too short or not finite."""
+    """Return 16 kHz `samples`; raise `InputError` if they are shorter than 25 ms or not finite."""
     if len(samples) < WINDOW:
         raise InputError(
             f"{name}: {len(samples)} samples at 16 kHz are less than one window of {WINDOW} "
@@ -139,7 +134,7 @@ def check_samples(samples: np.ndarray, name: str) -> Float32[np.ndarray, "n"]:
 
 
 def _check_file(path: Path) -> None:
-    """Raises `InputError` if the file is missing, a folder, unreadable or empty."""
+    """Raise `InputError` if the file is missing, a folder, unreadable or empty."""
     if not exists(path):
         raise InputError(f"{path}: no such file; check the path of the recording")
     if path.is_dir():
@@ -158,17 +153,10 @@ def _check_file(path: Path) -> None:
 def decode(
     path: Path, max_seconds: float | None
 ) -> tuple[Float32[np.ndarray, "n channels"], int, int]:
-    """Decodes all channels of the start of a recording, without resampling.
+    """Decode the first `max_seconds` seconds (None: all) of a recording, without resampling.
 
-    Args:
-        path: path of the recording.
-        max_seconds: duration that is decoded; None decodes everything.
-
-    Returns:
-        Decoded samples, the sample rate, and the number of samples of the whole recording.
-
-    Raises:
-        InputError: the file is missing, empty, or cannot be decoded.
+    Returns the samples of all channels, the sample rate in Hz, and the whole recording's number of
+    samples per channel. Raises `InputError` if the file is missing, empty, or cannot be decoded.
     """
     _check_file(path)
     import soundfile
@@ -191,7 +179,7 @@ _STDERR_LOCK = threading.Lock()
 
 @contextmanager
 def _quiet_decoders() -> Iterator[None]:
-    """Discards output to stderr in the context, as decoders in C print messages on broken files."""
+    """Discard what C decoders write to stderr while the context is open."""
     # stderr belongs to the whole process, so only one thread at a time may redirect it.
     with _STDERR_LOCK:
         try:
@@ -214,7 +202,7 @@ def _quiet_decoders() -> Iterator[None]:
 def _decode_with_librosa(
     path: Path, max_seconds: float | None
 ) -> tuple[Float32[np.ndarray, "n channels"], int, int]:
-    """Decodes a file that libsndfile cannot read, such as m4a; see `decode`."""
+    """Decode a file that libsndfile cannot read, such as m4a; see `decode`."""
     import warnings
 
     import librosa
@@ -238,11 +226,7 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def list_audio_files(folder: str | Path) -> list[Path]:
-    """Returns the sorted paths of all recordings in a folder and its subfolders.
-
-    Raises:
-        InputError: there are no recordings.
-    """
+    """Return the sorted wav, flac, ogg and mp3 files below a folder; raise `InputError` if none."""
     paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
     if not paths:
         raise InputError(

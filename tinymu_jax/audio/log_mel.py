@@ -1,4 +1,4 @@
-"""MATPAC's log-mel front end, as published (16 kHz, 25 ms windows, 80 mel bands)."""
+"""MATPAC's published log-mel front end: 16 kHz, 25 ms windows, 80 mel bands."""
 
 import math
 from functools import lru_cache
@@ -12,16 +12,16 @@ SAMPLE_RATE = 16_000
 WINDOW = 400
 """Samples per window (25 ms), and length of the FFT."""
 HOP = 160
-"""Samples from the start of a frame to the start of the next (10 ms)."""
+"""Samples between the starts of consecutive frames (10 ms)."""
 NUM_MELS = 80
 LOG_OFFSET = float(np.finfo(np.float32).eps)
 MEAN, DEVIATION = -7.056, 4.193
-"""Mean and standard deviation of the log-mels that MATPAC was trained on, for normalization."""
+"""Mean and standard deviation of the log-mels in MATPAC's training data, for normalization."""
 
 
 @lru_cache(maxsize=1)
 def hann_window() -> Float32[np.ndarray, "400"]:
-    """Returns the periodic Hann window, which differs from torch's by at most one rounding."""
+    """Return the periodic Hann window; values differ from torch's by at most one rounding."""
     angles = np.arange(WINDOW, dtype=np.float32) * np.float32(2 * math.pi / WINDOW)
     cosines = np.cos(angles.astype(np.float64)).astype(np.float32)
     return np.float32(0.5) - np.float32(0.5) * cosines
@@ -29,10 +29,9 @@ def hann_window() -> Float32[np.ndarray, "400"]:
 
 @lru_cache(maxsize=1)
 def mel_filterbank() -> Float32[np.ndarray, "201 80"]:
-    """Returns the Slaney mel filterbank from 50 to 8000 Hz; all bands have equal areas.
+    """Return the Slaney mel filterbank from 50 to 8000 Hz, with area-normalized bands.
 
-    The float32 operations are in torchaudio's order, so that the filterbank equals the filterbank
-    in the published checkpoints bit for bit.
+    It equals the published checkpoints' filterbank bit for bit (float32, in torchaudio's order).
     """
     # librosa.filters.mel is not used, since its first call takes seconds to compile.
     single = np.float32
@@ -53,12 +52,12 @@ def mel_filterbank() -> Float32[np.ndarray, "201 80"]:
 
 
 def num_frames(num_samples: int) -> int:
-    """Returns the number of log-mel frames of `num_samples` samples at 16 kHz (998 for 10 s)."""
+    """Return the number of log-mel frames in `num_samples` samples at 16 kHz (998 for 10 s)."""
     return 1 + (num_samples - WINDOW) // HOP
 
 
 def column_samples(frames: int) -> int:
-    """Returns the number of samples that give exactly `frames` frames (2,800 for 16)."""
+    """Return the number of 16 kHz samples that give exactly `frames` frames (2,800 for 16)."""
     return (frames - 1) * HOP + WINDOW
 
 
@@ -67,12 +66,12 @@ def log_mel(
     window: Float[Array | np.ndarray, "400"] | None = None,
     filterbank: Float[Array | np.ndarray, "201 80"] | None = None,
 ) -> Float[Array, "*batch frames 80"]:
-    """Returns MATPAC's normalized log-mel of 16 kHz samples.
+    """Return MATPAC's normalized log-mel of 16 kHz samples.
 
     Args:
-        samples: 16 kHz samples, at least 400 (one window).
-        window: weights of the samples in a frame; default `hann_window()`.
-        filterbank: weights of the frequencies in each mel band; default `mel_filterbank()`.
+        samples: at least 400 samples (one window) at 16 kHz.
+        window: window function; default `hann_window()`.
+        filterbank: mel filterbank; default `mel_filterbank()`.
 
     Returns:
         `(log(mel + 1.19e-7) + 7.056) / 4.193`: `num_frames(n)` frames of 80 mel bands.

@@ -12,15 +12,9 @@ from tinymu_jax.utils.plotting import new_figure, save_figure
 def plot_log_mel(
     log_mel: Float[np.ndarray, "frames 80"], path: str | Path, title: str = ""
 ) -> None:
-    """Writes an image of a normalized log-mel, with axes in seconds and hertz.
+    """Write an image of a normalized log-mel, with axes in seconds and hertz.
 
-    Args:
-        log_mel: result of `tinymu_jax.log_mel`.
-        path: path of the image; its suffix selects the format.
-        title: title of the plot.
-
-    Raises:
-        InputError: the file cannot be written.
+    The suffix of `path` selects the image format. Raises `InputError` if the file is not writable.
     """
     figure, axes = new_figure(8, 3)
     seconds = len(log_mel) * HOP / SAMPLE_RATE

@@ -9,14 +9,14 @@ from jaxtyping import Float32
 
 
 class Resampler(NamedTuple):
-    """Settings of the resampling kernel; the default is torchaudio's (`sinc_interp_hann`)."""
+    """Settings of the resampling kernel; the defaults are torchaudio's (`sinc_interp_hann`)."""
 
     zero_crossings: int = 6
-    """Number of zero crossings on each side of the sinc (torchaudio: `lowpass_filter_width`)."""
+    """Zero crossings on each side of the sinc (torchaudio: `lowpass_filter_width`)."""
     rolloff: float = 0.99
     """Cutoff frequency, as a fraction of the lower of the two Nyquist frequencies."""
     beta: float | None = None
-    """Beta of the Kaiser window; None selects a Hann window."""
+    """Shape parameter beta of the Kaiser window; None selects a Hann window."""
 
 
 RESAMPLERS = {
@@ -30,15 +30,11 @@ RESAMPLERS = {
 def _sinc_kernels(
     old: int, new: int, resampler: Resampler
 ) -> tuple[Float32[np.ndarray, "phases taps"], np.ndarray, np.ndarray]:
-    """Returns torchaudio's windowed-sinc kernels for resampling by new / old, without zero taps.
+    """Return torchaudio's windowed-sinc kernels for resampling by new / old, without taps of 0.
 
-    torchaudio has one kernel of old + 2 * width taps for each of the `new` output phases; all but
-    about 2 * width of the taps are zero. torchaudio computes them in float64, except for the phase
-    offset, which is a float32 division in torchaudio and here.
-
-    Returns:
-        The kernels; the index of each phase's first tap, relative to the start of the block of
-        `old` input samples; and the numbers of padding samples before and after the signal.
+    There is one kernel for each of the `new` output phases. Also returns the index of each kernel's
+    first tap, relative to the start of a block of `old` input samples, and the numbers of padding
+    samples before and after the signal.
     """
     crossings = resampler.zero_crossings
     base = min(old, new) * resampler.rolloff
@@ -58,7 +54,7 @@ def _sinc_kernels(
 
 
 def _window(t: np.ndarray, resampler: Resampler) -> np.ndarray:
-    """Returns the values of the window at t, measured in zero crossings from the centre."""
+    """Return the window's values at times t, in zero crossings from the window's centre."""
     if resampler.beta is None:
         return np.cos(t * math.pi / resampler.zero_crossings / 2) ** 2
     # torchaudio stores beta, and the normalization of the window, in float32.
@@ -73,7 +69,7 @@ def resample(
     new_rate: int = 16_000,
     resampler: Resampler = RESAMPLERS["torchaudio"],
 ) -> Float32[np.ndarray, "m"]:
-    """Resamples a signal from `rate` to `new_rate` Hz as `torchaudio.functional.resample` does.
+    """Resample a signal from `rate` to `new_rate` Hz as `torchaudio.functional.resample` does.
 
     Returns ceil(float32(n * new_rate / rate)) samples, or `samples` itself if the rates are equal.
     """

@@ -1,7 +1,4 @@
-"""Checkpoint folders: `model.safetensors`, `config.json` and, with a decoder, `tokenizer.json`.
-
-Models are loaded, published and converted in this format; training states have another format.
-"""
+"""Checkpoint folders: `model.safetensors`, `config.json` and, with a decoder, `tokenizer.json`."""
 
 import json
 import re
@@ -28,11 +25,11 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
 RUN_FILE, MODEL_FOLDER = "run.json", "model"
-"""Names in a run's folder: the run's record, and the checkpoint folder of the trained model."""
+"""Files of a training run's folder: its config and data, and the trained model's checkpoint."""
 KEPT_FILES = {"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"}
-"""Further files of a checkpoint folder, which are kept when the folder is overwritten."""
+"""Other files that are kept when a checkpoint folder is overwritten."""
 FORMAT = 2
-"""Version of the layout of `config.json`; files of other versions are refused."""
+"""Format version in `config.json`; files with another version are refused."""
 ModelConfig = TinyMUConfig | MatpacConfig | SmolLM2Config | SelfSupervisedConfig
 MODELS: dict[str, type[ModelConfig]] = {
     "tinymu": TinyMUConfig,
@@ -57,10 +54,10 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
-    """Writes a checkpoint folder and returns its path.
+    """Write a checkpoint folder and return its path.
 
-    `config.json` is written last: a folder without it is incomplete. Existing files in
-    `KEPT_FILES` are kept. Weights keep their dtypes (float32 or float16).
+    `config.json` is written last: a folder without it is incomplete. Existing files in `KEPT_FILES`
+    are kept. Weights keep their dtypes (float32 or float16).
 
     Raises:
         InputError: `folder` is a file, holds other files, or cannot be written to.
@@ -101,13 +98,13 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
 
 
 FLOAT32_PATHS = re.compile(r"((encoder|predictor)/)?(pos_embed|log_mel/.*)|.*head/norm/.*|centre")
-"""Paths of fixed tables and running statistics that stay float32: float16 would change features."""
+"""Matches paths of fixed tables and running statistics, which `to_float16` keeps in float32."""
 
 
 def to_float16(checkpoint: Checkpoint) -> Checkpoint:
-    """Rounds a checkpoint's weights to float16, which halves its size and keeps three digits.
+    """Round a checkpoint's weights to float16: half the size, three significant digits.
 
-    Fixed tables and running statistics stay float32. `read_checkpoint` converts float16 to float32.
+    Fixed tables and running statistics stay float32. `read_checkpoint` returns float32 again.
     """
     leaves = {
         path: leaf if FLOAT32_PATHS.fullmatch(path) else np.asarray(leaf, np.float16)
@@ -117,7 +114,7 @@ def to_float16(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def encoder_of(checkpoint: Checkpoint) -> Checkpoint:
-    """Returns the encoder of a checkpoint (in pre-training: of the student), without a head.
+    """Return a checkpoint's encoder (in pre-training, the student's) without a classifier.
 
     Raises:
         InputError: the checkpoint has no encoder.
@@ -132,16 +129,16 @@ def encoder_of(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def published_decoder(source: Mapping[str, Any]) -> str:
-    """Returns the decoder's name in the metadata of a published TinyMU; "" if there is none."""
+    """Return the hub name of a published TinyMU's decoder, from its metadata; "" if missing."""
     model = (source.get("config") or {}).get("model") or {}
     return str((model.get("decoder") or {}).get("textdec_name") or "")
 
 
 def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
-    """Reads `config.json` of a checkpoint folder; returns the model's config and `source` metadata.
+    """Read `config.json` of a checkpoint folder; return the model's config and `source` metadata.
 
     Raises:
-        InputError: `config.json` is missing, not json, or of another format.
+        InputError: `config.json` is missing, not json, or of another format version.
     """
     path = Path(folder) / CONFIG_FILE
     if not exists(path):
@@ -163,7 +160,7 @@ def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
-    """Reads a checkpoint folder, widens float16 weights to float32 and checks all shapes.
+    """Read a checkpoint folder, widen float16 weights to float32 and check all shapes.
 
     Raises:
         InputError: a file is missing or damaged, or weights are missing, unexpected or of the wrong
@@ -191,12 +188,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
 def check_keys(
     where: str | Path, arrays: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]
 ) -> None:
-    """Checks that the arrays of a weights file have the expected keys and shapes.
-
-    Args:
-        where: the file's path, for messages.
-        arrays: the file's arrays, by key.
-        expected: the shapes that the config requires, by key.
+    """Check that a file's arrays have the expected keys and shapes; `where` names the file.
 
     Raises:
         InputError: keys are missing or unexpected, or arrays have the wrong shape.
@@ -223,20 +215,20 @@ def check_keys(
 
 
 def _first_three(names: list[str]) -> str:
-    """Formats a list of names as the first three names and the number of the others."""
+    """Join the first three names, and state the number of further names."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
 
 def expected_shapes(config: ModelConfig) -> Tree:
-    """Returns a model's parameter tree with shapes and dtypes in place of arrays."""
+    """Return a model's parameter tree with shapes and dtypes in place of arrays."""
     import jax
 
     return jax.eval_shape(lambda: init_params(config, 0))
 
 
 def init_params(config: ModelConfig, seed: int) -> Tree:
-    """Returns random initial parameters of a model, with layers stacked."""
+    """Return random initial parameters of a model, with layers stacked."""
     import jax
     import jax.numpy as jnp
 

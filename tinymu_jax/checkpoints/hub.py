@@ -1,4 +1,4 @@
-"""Downloads checkpoints and tokenizers from the Hugging Face hub; converts and caches TinyMUs."""
+"""Downloads checkpoints and tokenizers from the Hugging Face hub; converts published TinyMUs."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ class FileMissingError(InputError):
 
 
 def is_hub_name(name: str) -> bool:
-    """Returns whether a name looks like a hub repository, "owner/name", and not like a path."""
+    """Return whether a name looks like a hub repository, "owner/name", and not like a path."""
     owner, _, repo = name.partition("/")
     is_file = Path(repo).suffix in (".pt", ".pth", ".ckpt", ".json", ".safetensors")
     return bool(owner and repo) and "/" not in repo and owner[0] not in "./~" and not is_file
@@ -34,7 +34,7 @@ def is_hub_name(name: str) -> bool:
 
 @contextmanager
 def quiet_hub() -> Iterator[None]:
-    """Silences the hub client's log, which reports every retry, inside the context."""
+    """Silence the log of the hub client, which reports every retry, in a `with` block."""
     from huggingface_hub import logging
 
     verbosity = logging.get_verbosity()
@@ -46,7 +46,7 @@ def quiet_hub() -> Iterator[None]:
 
 
 def download(repo: str, file: str, revision: str | None = None) -> Path:
-    """Downloads one file of a hub repository and returns its path in the hub's cache.
+    """Download one file of a hub repository and return its path in the hub's cache.
 
     Raises:
         FileMissingError: the repository has no such file.
@@ -74,7 +74,7 @@ def download(repo: str, file: str, revision: str | None = None) -> Path:
 
 
 def fetch_tokenizer(repo: str) -> str:
-    """Downloads the `tokenizer.json` of a decoder on the hub and returns its text.
+    """Download a decoder's `tokenizer.json` from the hub and return its text.
 
     Raises:
         InputError: the file cannot be downloaded, or is not text.
@@ -83,7 +83,7 @@ def fetch_tokenizer(repo: str) -> str:
 
 
 def fetch_decoder(repo: str, revision: str | None = None) -> Path:
-    """Downloads a decoder (config, weights, tokenizer) and returns its folder in the hub's cache.
+    """Download a decoder (config, weights, tokenizer) and return its folder in the hub's cache.
 
     Raises:
         InputError: a file cannot be downloaded.
@@ -93,13 +93,13 @@ def fetch_decoder(repo: str, revision: str | None = None) -> Path:
 
 
 def fetch(repo: str, revision: str | None = None) -> Path:
-    """Downloads a model from the hub and returns the path of its checkpoint folder.
+    """Download a model from the hub and return the path of its checkpoint folder.
 
-    A repository with a checkpoint folder (uploaded by `tinymu push`) is downloaded unchanged. A
-    published TinyMU (`.pt` and yaml) is downloaded and converted on the first call.
+    A published TinyMU (`.pt` and yaml) is converted on the first call.
 
     Raises:
-        InputError: the repository has neither, or cannot be downloaded or converted.
+        InputError: the repository has neither a checkpoint folder nor a published TinyMU, or cannot
+            be downloaded or converted.
     """
     folder = cache_folder() / "hub" / f"{repo.replace('/', '--')}@{revision or 'main'}"
     if (folder / CONFIG_FILE).exists():
@@ -119,17 +119,16 @@ def fetch(repo: str, revision: str | None = None) -> Path:
 
 
 def _is_checkpoint_config(path: Path) -> bool:
-    """Returns whether a config.json belongs to a checkpoint folder, not to another library."""
+    """Return whether a config.json belongs to a checkpoint folder, not to another library."""
     with suppress(InputError):
         return read_json_object(path, "").keys() >= {"format", "model", "config"}
     return False
 
 
 def _has_cached_checkpoint(repo: str, revision: str | None) -> bool:
-    """Returns whether the hub's cache has a checkpoint folder of a repository.
+    """Return whether the hub's cache has a checkpoint folder of a repository.
 
-    If so, `fetch` does not look for a published TinyMU: without a connection, the hub client
-    cannot tell a missing file from an unreachable one.
+    If so, `fetch` skips the search for a published TinyMU, which fails without a connection.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -141,7 +140,7 @@ def _has_cached_checkpoint(repo: str, revision: str | None) -> bool:
 
 
 def _fetch_checkpoint(repo: str, revision: str | None) -> Path:
-    """Downloads a checkpoint folder, or finds it in the cache if offline, and returns its path."""
+    """Download a checkpoint folder, or find it in the cache if offline, and return its path."""
     files = [download(repo, name, revision) for name in (CONFIG_FILE, WEIGHTS_FILE)]
     # Encoders have no tokenizer. A decoder without one raises an error on its first text.
     with suppress(InputError):
@@ -150,14 +149,14 @@ def _fetch_checkpoint(repo: str, revision: str | None) -> Path:
 
 
 def _common_folder(repo: str, *files: Path) -> Path:
-    """Returns the files' folder; raises `InputError` if the files are of different commits."""
+    """Return the files' folder; raise `InputError` if the files are of different commits."""
     if len({file.parent for file in files}) > 1:
         raise InputError(f"{repo}: changed while it was downloaded; try again")
     return files[0].parent
 
 
 def _convert(repo: str, revision: str | None, yaml: Path, folder: Path) -> Path:
-    """Downloads a published TinyMU, converts it to a checkpoint `folder`, and returns `folder`."""
+    """Download a published TinyMU, convert it to a checkpoint `folder`, and return `folder`."""
     from tinymu_jax.checkpoints.pytorch import tinymu
 
     weights = download(repo, PUBLISHED_WEIGHTS, revision)

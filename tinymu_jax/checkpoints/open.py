@@ -33,16 +33,11 @@ NANO_FOLDER = Path(__file__).parent / "nano"
 def tokenizer_loader(
     checkpoint: Checkpoint, tokenizer: str | Path | None, name: str
 ) -> Callable[[], Tokenizer]:
-    """Returns a function that loads a model's tokenizer, to be called when a text needs it.
+    """Return a function that loads, and if necessary downloads, a model's tokenizer.
 
-    If the checkpoint has no tokenizer, the published decoder's tokenizer is downloaded.
-
-    Args:
-        checkpoint: the model's checkpoint.
-        tokenizer: name or path for `read_tokenizer`, or None to use the checkpoint's tokenizer.
-        name: the checkpoint's name, for messages.
-
-    The returned function raises `InputError` if there is no tokenizer and none can be downloaded.
+    `tokenizer` is a name or path for `read_tokenizer`. If it is None, the function uses the
+    checkpoint's tokenizer, or else downloads the tokenizer of the published decoder. It raises
+    `InputError` if there is none. `name` names the checkpoint in messages.
     """
     pad = checkpoint.config.pad_token
 
@@ -64,10 +59,9 @@ def tokenizer_loader(
 
 
 def read_tokenizer(name: str | Path) -> str:
-    """Returns the text of a tokenizer.json.
+    """Return the text of a tokenizer.json.
 
-    Args:
-        name: path of a tokenizer.json, a checkpoint folder or a run; or a hub name or `nano`.
+    `name` is the path of the file, of a checkpoint folder or of a run; or a hub name or `nano`.
 
     Raises:
         InputError: the file does not exist, or cannot be downloaded.
@@ -84,13 +78,13 @@ def read_tokenizer(name: str | Path) -> str:
 def open_checkpoint(
     name: str | Path, revision: str | None = None, probe: str | Path | None = None
 ) -> Checkpoint:
-    """Reads a checkpoint of any supported format.
+    """Read a checkpoint of any supported format.
 
     Args:
         name: `nano`, a hub name, or the path of a published `.pt` or `.safetensors` file, a SmolLM2
             folder, a checkpoint folder, or the folder of a finished run.
         revision: branch, tag or commit of a hub repository.
-        probe: path of a `.pt` file with a probe (a linear head) to add to a MATPAC encoder.
+        probe: path of a `.pt` file with a probe (a linear classifier) to add to a MATPAC encoder.
 
     Raises:
         InputError: the checkpoint does not exist, or its format is unknown.
@@ -108,7 +102,7 @@ def open_checkpoint(
 
 
 def _open_folder(path: Path) -> Checkpoint:
-    """Reads the folder of a run, a published TinyMU, a SmolLM2 or a checkpoint."""
+    """Read the folder of a run, a published TinyMU, a SmolLM2 or a checkpoint."""
     from tinymu_jax.checkpoints.pytorch import smollm2, tinymu
 
     if exists(path / RUN_FILE):
@@ -122,7 +116,7 @@ def _open_folder(path: Path) -> Checkpoint:
 
 
 def _open_file(path: Path) -> Checkpoint:
-    """Reads a published TinyMU, encoder or pre-training file; the file's keys tell which it is."""
+    """Read a published TinyMU, encoder or pre-training file; the file's keys tell which it is."""
     from tinymu_jax.checkpoints.pytorch import matpac, matpac_ssl, tinymu
     from tinymu_jax.checkpoints.pytorch.published_files import read_published
 
@@ -135,7 +129,7 @@ def _open_file(path: Path) -> Checkpoint:
 
 
 def _open_from_hub(name: str, revision: str | None) -> Checkpoint:
-    """Downloads and reads a SmolLM2 decoder or any other model from the hub."""
+    """Download and read a SmolLM2 decoder or any other model from the hub."""
     from tinymu_jax.checkpoints.pytorch import smollm2
 
     if not hub.is_hub_name(name):
@@ -149,7 +143,7 @@ def _open_from_hub(name: str, revision: str | None) -> Checkpoint:
 
 
 def _add_probe(opened: Checkpoint, probe: str | Path, name: str | Path) -> Checkpoint:
-    """Adds a probe, as the head, to the encoder in a checkpoint; `name` is for messages."""
+    """Add the linear classifier in a file to a checkpoint's encoder; `name` is for messages."""
     from tinymu_jax.checkpoints.pytorch.matpac import with_probe
 
     if isinstance(opened.config, SelfSupervisedConfig):
@@ -160,7 +154,7 @@ def _add_probe(opened: Checkpoint, probe: str | Path, name: str | Path) -> Check
 
 
 def model_folder(folder: Path) -> Path:
-    """Returns the trained model's checkpoint folder in a run's folder; any other folder unchanged.
+    """Return the checkpoint folder in a training run's folder; any other folder unchanged.
 
     Raises:
         InputError: the run has not finished.

@@ -27,7 +27,7 @@ DTYPES = {
 
 @contextmanager
 def _reading(path: str | Path) -> Iterator[None]:
-    """Turns errors raised inside the context while reading `path` into an `InputError`."""
+    """Turn errors raised inside the context while reading `path` into an `InputError`."""
     damaged = f"{path}: is not a whole safetensors file ({{reason}}); download or convert it again"
     missing = f"{path}: no such file; convert or download the checkpoint again"
     with translate(damaged, {FileNotFoundError: missing}):
@@ -35,7 +35,7 @@ def _reading(path: str | Path) -> Iterator[None]:
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Reads all arrays of a safetensors file, by name; bfloat16 is `ml_dtypes.bfloat16`.
+    """Read all arrays of a safetensors file, by name; bfloat16 is `ml_dtypes.bfloat16`.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -47,7 +47,7 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def map_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Memory-maps a safetensors file and returns its arrays as read-only views, by name.
+    """Memory-map a safetensors file and return its arrays as read-only views, by name.
 
     The views take no memory until they are read. The file must not be overwritten meanwhile.
 
@@ -60,9 +60,8 @@ def map_safetensors(path: str | Path) -> dict[str, np.ndarray]:
         with safe_open(path, "numpy") as file:
             slices = {name: file.get_slice(name) for name in file.offset_keys()}
             specs = {n: (DTYPES[s.get_dtype()], tuple(s.get_shape())) for n, s in slices.items()}
-        # The library would copy each array, so it is used only to check the file and to list names,
-        # data types and shapes. The arrays are at the end of the file, in the order of
-        # `offset_keys` and without gaps; numpy can also read unaligned arrays.
+        # The library, which would copy the arrays, only checks the file and lists names, data types
+        # and shapes. The arrays are at the end of the file, in the order of `offset_keys`, no gaps.
         sizes = [dtype.itemsize * int(np.prod(shape)) for dtype, shape in specs.values()]
         data = np.memmap(path, np.uint8, "r")
         starts = data.size - sum(sizes) + np.cumsum([0, *sizes])
@@ -75,7 +74,7 @@ def map_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 def write_safetensors(
     path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None
 ) -> None:
-    """Writes arrays, by name, to a safetensors file atomically; any memory layout is accepted.
+    """Write arrays, by name, to a safetensors file atomically; any memory layout is accepted.
 
     Raises:
         InputError: the file cannot be written.

@@ -33,21 +33,21 @@ class Ask:
     max_new_tokens: int = 300
     """Maximum number of tokens of an answer."""
     strategy: Literal["greedy", "top-p"] = "greedy"
-    """How to choose each token: greedy takes the most probable one, top-p samples one."""
+    """How to choose each token: greedy (the most probable token) or top-p (sampling)."""
     top_p: float = 0.8
-    """Total probability of the most probable tokens from which top-p samples."""
+    """For top-p: total probability of the most probable tokens, one of which is sampled."""
     temperature: float = 1.0
-    """Divisor of the logits for top-p sampling; 0 or less means 1, as published."""
+    """For top-p: temperature, which divides the logits; 0 or less means 1."""
     seed: int = 0
-    """Seed of the sampling."""
+    """For top-p: random seed."""
     truncate_prompt: bool = False
-    """Cut a prompt of over 129 tokens instead of refusing it."""
+    """Cut a prompt of over 129 tokens instead of rejecting it."""
     json: bool = False
     """Print one JSON object per recording instead of text."""
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
 
     def run(self) -> int:
-        """Asks the model about each recording and prints the answers; returns the exit code."""
+        """Print an answer for each recording; return the exit code, 2 if a recording failed."""
         if not self.prompt:
             raise InputError('no prompt: ask something with --prompt "..."')
         require_recordings(self.recordings, self.json)
@@ -69,7 +69,7 @@ class Ask:
         return 2 if num_errors else 0
 
     def _show(self, recording: str, answer: Any) -> bool:
-        """Prints the answer or error for one recording; returns whether it was an error."""
+        """Print the answer or error for a recording; return whether it was an error."""
         if isinstance(answer, InputError):
             show_error(recording, answer, self.json)
             return True
@@ -99,16 +99,16 @@ class ScoreCommand:
     option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """An answer to score; repeat the option for each answer."""
     normalize: Literal["sum", "length", "pmi"] = "sum"
-    """Score by whose probability the table is sorted: sum (log-likelihood), length (log-likelihood
-    per token) or pmi (log-likelihood with audio minus log-likelihood without audio)."""
+    """How to rank the answers: by log-likelihood (sum), by log-likelihood per token (length), or by
+    log-likelihood with audio minus log-likelihood without audio (pmi)."""
     truncate_prompt: bool = False
-    """Cut a prompt of over 129 tokens instead of refusing it."""
+    """Cut a prompt of over 129 tokens instead of rejecting it."""
     json: bool = False
     """Print one JSON object per recording instead of a table."""
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
 
     def run(self) -> int:
-        """Scores the answers for each recording and prints tables; returns the exit code."""
+        """Print the scores for each recording; return the exit code, 2 if a recording failed."""
         if not self.prompt:
             raise InputError('no prompt: ask something with --prompt "..."')
         if len(self.option) < 2:
@@ -124,7 +124,6 @@ class ScoreCommand:
         return run_each(self.recordings, "scoring", self.json, score)
 
     def _show(self, recording: str, rows: list[Any], clip: Any) -> None:
-        """Prints the scored answers for a recording, the most probable first."""
         from tinymu_jax.inference.scoring import NORMALIZE
 
         rows = sorted(rows, key=lambda row: -getattr(row, NORMALIZE[self.normalize]))
@@ -147,17 +146,17 @@ class ScoreCommand:
 
 @dataclass(frozen=True)
 class Embed:
-    """Write the encoder's embeddings of recordings: a .npy file each, with a row per 160 ms."""
+    """Write the encoder's embeddings of each recording to a .npy file, with one row per 160 ms."""
 
     recordings: Recordings = ()
     """wav, flac, ogg or mp3 files."""
     output: Path = Path("embeddings")
     """Folder for the .npy files."""
     chunking: Literal["precise", "fast", "fast-interleaved"] = "precise"
-    """How to encode long recordings in chunks: precise gives the published results; fast pads the
-    last chunk; fast-interleaved is fast with the rows in the published order."""
+    """How to encode long recordings. precise: in chunks, as in the published results; fast: with
+    the last chunk padded; fast-interleaved: like fast, with the rows in the published order."""
     all_layers: bool = False
-    """Write the outputs of all layers, (layers, rows, width), instead of the last layer's."""
+    """Write the outputs of all layers, shape (layers, rows, width), not only of the last layer."""
     plot: bool = False
     """Also plot the log-mel spectrogram of each recording (.png)."""
     json: bool = False
@@ -165,7 +164,7 @@ class Embed:
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
 
     def run(self) -> int:
-        """Embeds each recording, writes its embeddings to a file, and returns the exit code."""
+        """Write the embeddings of each recording; return the exit code, 2 if a recording failed."""
         require_recordings(self.recordings, self.json)
         targets = self._targets()
         check_folder(self.output)
@@ -177,7 +176,7 @@ class Embed:
         return run_each(self.recordings, "embedding", self.json, embed)
 
     def _targets(self) -> dict[str, Path]:
-        """Returns the output file of each recording; raises `InputError` if two are the same."""
+        """Return each recording's output file; raise `InputError` if two files are the same."""
         targets: dict[str, Path] = {}
         for recording in self.recordings:
             target = self.output / f"{Path(recording).stem}.npy"
@@ -192,7 +191,6 @@ class Embed:
         return targets
 
     def _embed(self, model: Any, recording: str, target: Path) -> None:
-        """Embeds a recording and writes the embeddings to `target`; also plots it if asked to."""
         import numpy as np
 
         from tinymu_jax.audio.load import read_clip

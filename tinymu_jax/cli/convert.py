@@ -1,4 +1,4 @@
-"""The `tinymu convert` commands: weights from and to PyTorch, and a comparison of two models."""
+"""The `tinymu convert` commands: convert weights from and to PyTorch, and compare two models."""
 
 import gc
 from dataclasses import dataclass
@@ -35,10 +35,9 @@ if TYPE_CHECKING:
 class FromTorch:
     """Convert a PyTorch checkpoint to a checkpoint folder; PyTorch need not be installed.
 
-    Reads a published TinyMU .pt (with its yaml and, for unpublished sizes, a json beside it), a
-    MATPAC or MATPAC++ .pt (also a pre-training checkpoint with its teachers), or a SmolLM2 folder.
-    Writes the folder with a model card, converts it back, and compares the weights with the source
-    bit for bit.
+    The source is a TinyMU .pt (with its yaml and, for unpublished sizes, a json in the same
+    folder), a MATPAC, MATPAC++ or pre-training .pt, or a SmolLM2 folder. The command also writes a
+    model card, and checks that converting back gives the same weights, bit for bit.
     """
 
     source: tyro.conf.Positional[Path]
@@ -46,17 +45,14 @@ class FromTorch:
     output: tyro.conf.Positional[Path]
     """Checkpoint folder to write."""
     probe: Path | None = None
-    """File of a probe to add to a MATPAC encoder."""
+    """File of a probe (a linear classifier) to add to a MATPAC encoder."""
     tokenizer: str | None = None
     """tokenizer.json to include; default: the tokenizer.json beside the source."""
     verify: tuple[str, ...] = ()
-    """Recordings; both models answer a question about each, and the answers are compared."""
+    """Recordings on which to compare the answers of the two models."""
 
     def run(self) -> int:
-        """Converts the checkpoint and compares it with the source bit for bit.
-
-        Returns the exit code, which is 1 if the models' answers about recordings differ.
-        """
+        """Convert and check the checkpoint; return the exit code, 1 if answers differ."""
         from tinymu_jax.checkpoints.pytorch.convert import check_converted
 
         if not exists(self.source):
@@ -69,8 +65,7 @@ class FromTorch:
         numbers = sum(leaf.size for _, leaf in flatten(checkpoint.params))
         kind = type(checkpoint.config).__name__.removesuffix("Config")
         save_checkpoint(self.output, checkpoint)
-        # Free the weights before the comparison maps both files into memory. The unpickler holds
-        # the weights in a reference cycle, which only the garbage collector frees.
+        # Free the weights (in a reference cycle of the unpickler) before both files are mapped.
         del checkpoint
         gc.collect()
         verified = check_converted(self.source, self.output, self.probe)
@@ -90,10 +85,10 @@ class FromTorch:
 class ToTorch:
     """Convert a checkpoint to a PyTorch checkpoint; PyTorch need not be installed.
 
-    A TinyMU becomes a .pt that the original code loads strictly, with its yaml and, for unpublished
-    sizes, a json; or a .safetensors file with the same keys. A MATPAC encoder or a pre-training
-    checkpoint becomes a .pt in the published format; a decoder alone becomes a SmolLM2 folder. The
-    result is read again and compared with the checkpoint bit for bit.
+    A TinyMU becomes a .pt for the original code, with its yaml and, for unpublished sizes, a json;
+    or a .safetensors file with the same keys. A MATPAC encoder or a pre-training checkpoint becomes
+    a .pt in the published format. A decoder alone becomes a SmolLM2 folder. The command reads the
+    result and checks that all weights are equal to the checkpoint bit for bit.
     """
 
     checkpoint: tyro.conf.Positional[str]
@@ -104,7 +99,7 @@ class ToTorch:
     """Write only the encoder of a TinyMU, or the student's encoder of a pre-training checkpoint."""
 
     def run(self) -> int:
-        """Converts the checkpoint, checks the result against it, and returns the exit code."""
+        """Convert and check the checkpoint; return the exit code."""
         from tinymu_jax.checkpoints.pytorch import smollm2
         from tinymu_jax.checkpoints.pytorch.convert import check_written, write_model
 
@@ -134,7 +129,7 @@ class ToTorch:
             raise InputError(f"{self.output}: name a file that ends in .pt or .safetensors")
 
     def _check_folder(self) -> None:
-        """Raises `InputError` if the output is a file or the checkpoint, or holds other files."""
+        """Raise `InputError` if the output is a file or the checkpoint, or holds other files."""
         if exists(self.output) and not self.output.is_dir():
             raise InputError(f"{self.output}: is a file; a decoder is written to a folder")
         if self.output.resolve() == Path(self.checkpoint).resolve():
@@ -151,8 +146,8 @@ class ToTorch:
 class Verify:
     """Compare two checkpoints by their answers about recordings.
 
-    Both models answer the same question about each recording; then both score the first model's
-    answer. Prints the largest logit difference and the share of equal greedy tokens.
+    Both models answer the same question about each recording, then score the first model's answer.
+    Prints the largest logit difference and the share of equal tokens.
     """
 
     first: tyro.conf.Positional[str]
@@ -164,14 +159,14 @@ class Verify:
     prompt: str | None = None
     """The question; default: fixed token ids, which need no tokenizer."""
     tokenizer: str | None = None
-    """tokenizer.json or hub name of the decoder, if a checkpoint has no tokenizer."""
+    """tokenizer.json or hub name of the decoder, for a checkpoint without a tokenizer."""
     max_new_tokens: int = 64
     """Maximum number of tokens of an answer, generated greedily."""
     tolerance: float = 1e-3
     """Largest logit difference that passes."""
 
     def run(self) -> int:
-        """Compares the models on each recording; returns the exit code: 0 if they agree, else 1."""
+        """Compare the models on each recording; return the exit code, 0 if they agree, else 1."""
         from tinymu_jax.inference.compare import compare_models
 
         if not self.recordings:
@@ -223,5 +218,5 @@ class Convert:
     ]
 
     def run(self) -> int:
-        """Runs the chosen subcommand; returns its exit code."""
+        """Run the chosen subcommand; return its exit code."""
         return self.command.run()

@@ -24,48 +24,47 @@ from tinymu_jax.utils.progress import show_progress
 
 @dataclass(frozen=True)
 class Prepare:
-    """Turn question lists and their recordings into shards for training.
+    """Turn question lists and their recordings into a data set for training.
 
-    Without lists, the recordings alone are prepared for pre-training the encoder. By default, they
-    are then kept whole, and their channels are averaged and resampled with kaiser-best. If the
-    command is interrupted, run it again to continue.
+    Without lists, recordings alone are prepared for pre-training the encoder. After an
+    interruption, run the command again to continue.
     """
 
     lists: tuple[Path, ...] = ()
-    """JSON files of MusicSkills records; none for pre-training."""
+    """JSON files of questions in MusicSkills' format; none for pre-training."""
     audio: tuple[Path, ...] = ()
     """Folders of the recordings: one for all lists, or one per list in the same order. Without
     lists, all recordings below these folders are prepared."""
     output: Path = Path("data/prepared")
     """Folder for the prepared data set."""
     features: FeatureKind | None = None
-    """What to store. waveform (int16, 16 kHz): 320 kB for 10 s, can be augmented; log_mel (float16,
-    the default): 160 kB; embeddings of the frozen encoder (bfloat16): 480 kB, the training step
-    skips the encoder; text: token ids of text files in place of audio, for text-only training."""
+    """What to store. log_mel (float16, the default): 160 kB for 10 s; waveform (int16, 16 kHz): 320
+    kB, can be augmented; embeddings (bfloat16): 480 kB, training then skips the frozen encoder;
+    text: token ids of text files in place of audio, for text-only training."""
     mono: Mono | None = None
-    """Which channel to use: the first, as in TinyMU's training (default with lists), or the mean of
-    all channels, as in MATPAC's training (default without lists)."""
+    """Channel to use: the first, as in TinyMU's training (default with lists), or the mean of all,
+    as in MATPAC's training (default without lists)."""
     resampler: Resampling | None = None
-    """How to resample: by torchaudio's default, as in TinyMU's training (default with lists), or
-    with kaiser-best, as in MATPAC's training (default without lists)."""
+    """Resampling filter: torchaudio's default, as in TinyMU's training (default with lists), or
+    kaiser-best, as in MATPAC's training (default without lists)."""
     max_seconds: float | None = None
     """Cut recordings to this length; default: 10 s with lists, no limit without lists."""
     checkpoint: str | None = None
     """Checkpoint whose encoder computes the embeddings, for --features embeddings."""
     tokenizer: str = DECODER
-    """Tokenizer of the model to be trained: tokenizer.json, a checkpoint's folder, `nano`, or the
-    hub name of a decoder."""
+    """Tokenizer of the model to train: tokenizer.json, a checkpoint folder, a decoder's hub name,
+    or `nano` (the model in the package)."""
     max_bad_fraction: float = 0.001
     """Largest fraction of recordings that may be missing or unusable."""
     clips_per_shard: int = 1024
-    """Number of clips in one shard."""
+    """Number of clips in one file of the data set."""
     workers: int = 0
     """Number of processes; 0 means one per CPU core."""
     json: bool = False
     """Print the data set's manifest (dataset.json) instead of text."""
 
     def run(self) -> int:
-        """Prepares the data set and prints its size; returns the exit code."""
+        """Prepare the data set and print its size; return the exit code."""
         from tinymu_jax.checkpoints.open import open_checkpoint, read_tokenizer
         from tinymu_jax.data.dataset import BAD_FILE
         from tinymu_jax.data.prepare import prepare
@@ -97,10 +96,7 @@ class Prepare:
         return 0
 
     def _feature_config(self) -> FeatureConfig:
-        """Returns the published feature config, with the given options in place of its values.
-
-        It is TinyMU's config with lists, MATPAC's config without lists.
-        """
+        """Return TinyMU's (with lists) or MATPAC's published config, with the given options."""
         from tinymu_jax.data.crops import MATPAC_FEATURES
 
         if not self.lists and self.features == "text":
@@ -119,16 +115,16 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Synthesize:
-    """Synthesise music clips from known facts, and questions about them, for training and tests."""
+    """Synthesise music clips with known properties, and questions about them."""
 
     output: tyro.conf.Positional[Path]
-    """Folder to write; a new or empty one."""
+    """New or empty folder to write."""
     synthesis: Annotated[SynthesisConfig, tyro.conf.arg(name="")] = field(
         default_factory=SynthesisConfig
     )
 
     def run(self) -> int:
-        """Synthesises clips and questions, prints the next command, and returns the exit code."""
+        """Write clips and questions, and print the next command; return the exit code."""
         from tinymu_jax.data.synthetic.generate import CLIPS, FACTS_FILE, LISTS, synthesize
 
         with show_progress("synthesising") as progress:
@@ -145,17 +141,17 @@ class Synthesize:
 
 @dataclass(frozen=True)
 class Stats:
-    """Print the size of a prepared data set, and how full its packed rows will be in training."""
+    """Print the size of a prepared data set, and how well its questions fill training batches."""
 
     folder: tyro.conf.Positional[str]
     """Folder of the data set, or its URL on a bucket."""
     packing: PackingConfig = field(default_factory=PackingConfig)
-    """How training will pack questions into rows."""
+    """How training will pack questions into the rows of a batch."""
     json: bool = False
     """Print JSON instead of text."""
 
     def run(self) -> int:
-        """Computes and prints the data set's figures; returns the exit code."""
+        """Print the statistics of the data set; return the exit code."""
         from tinymu_jax.data.dataset import Dataset
         from tinymu_jax.data.remote import local_path
         from tinymu_jax.data.sampler import make_groups, make_plan
@@ -197,5 +193,5 @@ class Data:
     ]
 
     def run(self) -> int:
-        """Runs the chosen subcommand; returns its exit code."""
+        """Run the chosen subcommand; return its exit code."""
         return self.command.run()

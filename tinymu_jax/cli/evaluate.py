@@ -49,16 +49,12 @@ class EvalOptions:
 
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
     output: Path = Path("evaluation")
-    """Folder for report.html, report.md, report.json and all responses (responses.jsonl), from
-    which a stopped run resumes."""
+    """Folder for reports and all responses (responses.jsonl), from which a stopped run resumes."""
     max_new_tokens: int = 64
     """Maximum number of tokens of an answer."""
 
     def run(self, evaluate: Callable[[EvalModel], EvalResult]) -> int:
-        """Loads the model, calls `evaluate`, writes a report and returns the exit code.
-
-        The exit code is 3 if recordings were missing, else 0.
-        """
+        """Evaluate the model and write a report; return 3 if recordings are missing, else 0."""
         model = self.model.load_assistant()
         settings = {name: str(value) for name, value in vars(self.model).items()}
         with show_progress("asking") as progress:
@@ -81,7 +77,7 @@ class EvalOptions:
 
 
 def format_metric(metric: Metric) -> str:
-    """Returns a metric and its confidence interval as text, in percent if it is a fraction."""
+    """Format a metric and its confidence interval, in percent if the metric is a fraction."""
     if metric.value is None:
         return metric.note
     text = percent if metric.is_fraction else "{:.1f}".format
@@ -93,9 +89,10 @@ def format_metric(metric: Metric) -> str:
 
 @dataclass(frozen=True)
 class MuchomusicCommand:
-    """Ask MuChoMusic's questions, and score the answers by three rules.
+    """Ask MuChoMusic's multiple-choice questions, and grade the answers.
 
-    If recordings are missing, the exit code is 3, and the report says so at the top.
+    Three rules grade an answer: the official rule, a strict rule for its letter, and the likelihood
+    of the options. If recordings are missing, the exit code is 3.
     """
 
     questions: Path
@@ -106,7 +103,7 @@ class MuchomusicCommand:
     options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(default_factory=EvalOptions)
 
     def run(self) -> int:
-        """Evaluates the model on the questions and writes a report; returns the exit code."""
+        """Evaluate the model and write a report; return the exit code."""
         questions = read_choices(self.questions, self.audio, self.config.seed)
         answers = self.options.output / "answers.jsonl"
         return self.options.run(
@@ -118,8 +115,8 @@ class MuchomusicCommand:
 class CaptionsCommand:
     """Caption recordings, and score the captions against reference captions.
 
-    The scores are BLEU, ROUGE-L, METEOR (if WordNet is installed: python -m nltk.downloader
-    wordnet) and BERTScore (if its package and model are installed).
+    The scores are BLEU, ROUGE-L, METEOR (needs WordNet: python -m nltk.downloader wordnet) and
+    BERTScore (needs its package and model).
     """
 
     captions: Path
@@ -127,14 +124,14 @@ class CaptionsCommand:
     audio: Path
     """Folder of the recordings."""
     split: Literal["eval", "balanced", "all"] = "eval"
-    """Part of MusicCaps: AudioSet's evaluation set, its balanced subset, or all."""
+    """Part of MusicCaps: AudioSet's evaluation clips, a balanced subset of these, or all clips."""
     config: Annotated[CaptionConfig, tyro.conf.arg(name="")] = field(default_factory=CaptionConfig)
     options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(
         default_factory=lambda: EvalOptions(max_new_tokens=128)
     )
 
     def run(self) -> int:
-        """Evaluates the model on the recordings and writes a report; returns the exit code."""
+        """Evaluate the model and write a report; return the exit code."""
         if self.captions.suffix.lower() == ".csv":
             captions = read_musiccaps_captions(self.captions, self.audio, self.split)
         else:
@@ -146,9 +143,9 @@ class CaptionsCommand:
 class ClassificationCommand:
     """Classify recordings zero-shot: choose the label that is the likeliest answer.
 
-    Labels are chosen by two rules: with and without subtracting each label's log-likelihood without
-    audio. DATA is a csv with the columns file, label and split, given with --audio; or the unpacked
-    folder of a data set, given with --dataset.
+    Two rankings of the labels are reported: by log-likelihood, and by log-likelihood with audio
+    minus log-likelihood without audio. DATA is a csv with the columns file, label and split (give
+    --audio), or the unpacked folder of a data set (give --dataset).
     """
 
     data: tyro.conf.Positional[Path]
@@ -165,27 +162,27 @@ class ClassificationCommand:
     options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(default_factory=EvalOptions)
 
     def run(self) -> int:
-        """Evaluates the model on the recordings and writes a report; returns the exit code."""
+        """Evaluate the model and write a report; return the exit code."""
         dataset = read_recordings(self.data, self.audio, self.dataset, self.label_column)
         return self.options.run(lambda model: evaluate_classification(model, dataset, self.config))
 
 
 @dataclass(frozen=True)
 class QuestionsCommand:
-    """Ask the questions of lists in MusicSkills' format, and grade each answer by its task."""
+    """Ask questions from lists in MusicSkills' format, and grade the answers by task."""
 
     lists: tyro.conf.Positional[tuple[Path, ...]]
-    """JSON files of MusicSkills records."""
+    """JSON files of questions in MusicSkills' format."""
     audio: tuple[Path, ...]
     """Folders of the recordings: one for all lists, or one per list in the same order."""
     seed: int = 0
-    """Seed of the resamples for the confidence intervals."""
+    """Random seed of the bootstrap for confidence intervals."""
     options: Annotated[EvalOptions, tyro.conf.arg(name="")] = field(
         default_factory=lambda: EvalOptions(max_new_tokens=128)
     )
 
     def run(self) -> int:
-        """Evaluates the model on the questions and writes a report; returns the exit code."""
+        """Evaluate the model and write a report; return the exit code."""
         questions = read_questions(self.lists, self.audio)
         return self.options.run(lambda model: evaluate_list(model, questions, self.seed))
 
@@ -200,7 +197,7 @@ class ReportCommand:
     """Folder for the new report."""
 
     def run(self) -> int:
-        """Reads the reports and writes one that compares them; returns the exit code."""
+        """Write the comparison; return the exit code."""
         if len(self.reports) < 2:
             raise InputError("less than two reports: name the folders of two evaluations or more")
         print(f"the report is {compare_reports(self.reports, self.output)}")
@@ -214,8 +211,8 @@ PROBE_FILE = "probe.json"
 class ProbeCommand:
     """Train and test a linear layer on a frozen encoder's embeddings.
 
-    DATA is a csv with the columns file, label (or labels, separated by ";") and split, given with
-    --audio; or the unpacked folder of a data set, given with --dataset.
+    DATA is a csv with the columns file, label (or labels, separated by ";") and split (give
+    --audio), or the unpacked folder of a data set (give --dataset).
     """
 
     data: tyro.conf.Positional[Path]
@@ -228,18 +225,17 @@ class ProbeCommand:
     """Name of the data set in the folder: gtzan, nsynth, medleysolos, openmic, magnatagatune,
     fsd50k, esc50, urbansound8k."""
     label_column: tuple[str, ...] = ()
-    """Columns of the csv with labels, for each of which a probe is trained; default: label or
-    labels."""
+    """Columns of the csv with labels; one probe is trained per column. Default: label or labels."""
     output: Path = Path("probes")
-    """Folder for results, probes and embeddings; existing embeddings are used again."""
+    """Folder for results, probes and embeddings; existing embeddings are reused."""
     random_baseline: bool = False
     """Also probe the same encoder with random weights."""
     max_bad_fraction: float = 0.001
-    """Largest fraction of recordings that may be missing or unusable; these are skipped."""
+    """Largest fraction of recordings that may be missing or unusable, and are then skipped."""
     probe: Annotated[ProbeConfig, tyro.conf.arg(name="")] = field(default_factory=ProbeConfig)
 
     def run(self) -> int:
-        """Trains and tests the probes, saves and prints the results, and returns the exit code."""
+        """Train and test the probes, save and print the results; return the exit code."""
         self.probe.check()
         datasets = read_labelled_sets(self.data, self.audio, self.dataset, self.label_column)
         encoder = encoder_of(open_checkpoint(self.checkpoint))
@@ -254,7 +250,7 @@ class ProbeCommand:
     def _probe(
         self, datasets: list[LabelledSet], encoder: Any, vectors: Path, output: Path | None
     ) -> dict[str, ProbeResult]:
-        """Probes an encoder on data sets with the same recordings; returns results by data set.
+        """Probe an encoder on data sets with the same recordings; return results by data set.
 
         Embeddings are cached in the folder `vectors`; probes are saved to `output`, if given.
         """
@@ -271,7 +267,7 @@ class ProbeCommand:
         return results
 
     def _save(self, data: LabelledSet, encoder: Any, result: ProbeResult, output: Path) -> None:
-        """Saves a checkpoint with the encoder, the probe as its head, and the classes' names."""
+        """Save the encoder as a checkpoint, with the probe as head and the names of the classes."""
         name = data.name.replace(", ", "_").replace("/", "_")
         activation = "sigmoid" if data.multi_label else "softmax"
         head = HeadConfig("probe", len(data.classes), activation)
@@ -282,7 +278,6 @@ class ProbeCommand:
         save_checkpoint(output / name, Checkpoint(config, params, source=source))
 
     def _report(self, results: dict[str, dict[str, ProbeResult]], output: Path) -> None:
-        """Prints the results, given by encoder and data set, and writes them to `PROBE_FILE`."""
         page: dict[str, Any] = {"checkpoint": self.checkpoint, "data": str(self.data)}
         for encoder, by_name in results.items():
             page[encoder] = {
@@ -305,14 +300,13 @@ class ProbeCommand:
 
 
 def _percent(result: ProbeResult) -> str:
-    """Returns a probe's mean metric in percent, with ± half its interval for several seeds."""
     interval = "" if math.isnan(result.interval) else f" ± {percent(result.interval)}"
     return f"{percent(result.mean)}{interval}"
 
 
 @dataclass(frozen=True)
 class SyntheticCommand:
-    """Ask a TinyMU about synthetic clips, whose facts are known, and grade its answers."""
+    """Ask a TinyMU about synthetic clips with known properties, and grade its answers."""
 
     folder: tyro.conf.Positional[Path]
     """Folder of clips and questions that `tinymu data synthesize` wrote."""
@@ -321,11 +315,11 @@ class SyntheticCommand:
     output: Path = Path("scores")
     """Folder for the table, the scores and all answers."""
     baselines: bool = False
-    """Also score the options of multiple choice by likelihood, and ask each question without audio
-    and with the next clip's audio."""
+    """Also score multiple-choice options by likelihood, and ask each question without audio and
+    with the next clip's audio."""
 
     def run(self) -> int:
-        """Evaluates the model, prints and writes its scores, and returns the exit code."""
+        """Print and save the model's scores; return the exit code."""
         result = evaluate_model(self.checkpoint, self.folder, self.output, self.baselines)
         print(as_text(result.scores))
         print(f"scores and answers are in {self.output}", file=sys.stderr)
@@ -348,5 +342,5 @@ class Evaluate:
     ]
 
     def run(self) -> int:
-        """Runs the chosen subcommand; returns its exit code."""
+        """Run the chosen subcommand; return its exit code."""
         return self.command.run()

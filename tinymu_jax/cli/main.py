@@ -1,4 +1,4 @@
-"""The entry point of the `tinymu` command line, with all its commands."""
+"""Entry point of the `tinymu` command line."""
 
 import io
 import sys
@@ -26,14 +26,14 @@ COMMANDS = {
     "quickstart": "quickstart.Quickstart",
     "ablate": "quickstart.Ablate",
 }
-"""The module in `tinymu_jax.cli` and the class of each command, by the command's name."""
+"""Name of each command -> its module in `tinymu_jax.cli` and its class."""
 CONFIG_FILE_COMMANDS = ("train", "pretrain", "train-tagger")
-"""Commands that read the defaults of their options from the file that --config names."""
+"""Commands whose default options come from the file that --config names."""
 
 
 def main() -> None:
-    """Runs the command that the arguments name; bad input prints one line, with exit code 2."""
-    # File names may contain bytes that are no text, but must be printed.
+    """Run the command in `sys.argv`; bad input prints one line and exits with code 2."""
+    # File names that are not valid UTF-8 must be printable.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -54,9 +54,9 @@ def main() -> None:
 
 
 def _command_classes(name: str) -> dict[str, Any]:
-    """Returns the class of the named command, or of every command if the name is unknown.
+    """Return the class of a command, or of every command if the name is unknown.
 
-    Only the modules of the returned classes are imported, so that a command starts quickly.
+    Imports only the modules of the returned classes, so that a command starts quickly.
     """
     names = (name,) if name in COMMANDS else tuple(COMMANDS)
     classes = {}

@@ -1,4 +1,4 @@
-"""Options and printing functions of the commands that process recordings."""
+"""Options and output functions of the commands that process recordings."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from tinymu_jax.models.config import PUBLISHED
 from tinymu_jax.utils.progress import show_progress
 
 DECODER = "HuggingFaceTB/SmolLM2-135M"
-"""Hub name of the published model's decoder, which has the model's tokenizer."""
+"""Hub name of the published model's decoder and tokenizer."""
 Recordings = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECORDING")]
 
 
@@ -27,18 +27,16 @@ class Model:
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the encoder's matrix products; bfloat16 is faster, but not exact."""
     decoder_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
-    """Precision of the decoder. int8 weights are smaller and faster, but not exact; bfloat16 is
-    meant for accelerators."""
+    """Precision of the decoder. int8: smaller and faster, not exact; bfloat16: for accelerators."""
     tokenizer: str | None = None
     """tokenizer.json or hub name of the decoder, for a checkpoint without a tokenizer."""
     max_seconds: float | None = None
-    """Seconds of a recording that are encoded, from its start (default: the checkpoint's limit,
-    10 s as published; nano 4 s)."""
+    """Seconds to encode from a recording's start; default: the checkpoint's limit (10; nano: 4)."""
     revision: str | None = None
-    """Revision of the hub repository that has the checkpoint."""
+    """Revision of the hub repository with the checkpoint."""
 
     def load(self) -> Any:
-        """Loads the model that the options select."""
+        """Return the selected model, an `Assistant` or an `Embedder`."""
         from tinymu_jax.inference.load import load
 
         return load(
@@ -51,7 +49,7 @@ class Model:
         )
 
     def load_assistant(self) -> Any:
-        """Loads the model; raises `InputError` if it is an encoder, which answers no questions."""
+        """Return the selected model; raise `InputError` if it is only an encoder."""
         from tinymu_jax.inference.assistant import Assistant
 
         model = self.load()
@@ -63,11 +61,11 @@ class Model:
 
 
 def require_recordings(recordings: tuple[str, ...], as_json: bool) -> None:
-    """Ends the program if none of the recordings exists; called before a model is loaded.
+    """Check that at least one recording exists.
 
     Raises:
         InputError: no recording was named.
-        SystemExit: none of the named recordings exists; an error was printed for each.
+        SystemExit: all named recordings are missing; an error was printed for each.
     """
     if not recordings:
         raise InputError("no recording: name one or more wav, flac, ogg or mp3 files")
@@ -80,29 +78,29 @@ def require_recordings(recordings: tuple[str, ...], as_json: bool) -> None:
 
 
 def show_error(recording: str, error: InputError, as_json: bool) -> None:
-    """Prints the error of one recording to stderr and, if `as_json`, to stdout as JSON."""
+    """Print a recording's error to stderr and, if `as_json`, to stdout as JSON."""
     if as_json:
         print(json.dumps({"file": recording, "error": str(error)}, ensure_ascii=False), flush=True)
     report(error)
 
 
 def seconds_fields(clip: Any) -> dict[str, float]:
-    """Returns a clip's encoded and total seconds, as fields of a JSON object."""
+    """Return a clip's encoded and total seconds, as fields of a JSON object."""
     names = ("encoded_seconds", "total_seconds")
     return {name: round(getattr(clip, name), 3) for name in names}
 
 
 def seconds_text(clip: Any) -> str:
-    """Returns a text that says how many seconds of a clip were encoded."""
+    """Return a text such as "encoded 10.0 s of 31.5 s" for a clip."""
     return f"encoded {clip.encoded_seconds:.1f} s of {clip.total_seconds:.1f} s"
 
 
 def run_each(
     recordings: tuple[str, ...], label: str, as_json: bool, function: Callable[[str], Any]
 ) -> int:
-    """Calls a function with each recording, and prints the `InputError`s that it raises.
+    """Call a function with each recording and print any `InputError`; return the exit code.
 
-    Returns the exit code, 2 if there were errors. `label` names the work in the progress display.
+    The exit code is 2 after an error, else 0. `label` names the work in the progress display.
     """
     num_errors = 0
     for (recording,) in in_batches(recordings, label, size=1):
@@ -115,7 +113,7 @@ def run_each(
 
 
 def in_batches(recordings: tuple[str, ...], label: str, size: int = 8) -> Iterator[list[str]]:
-    """Yields recordings in batches of `size`; shows progress if stdout is not a terminal."""
+    """Yield recordings in batches of `size`; show progress unless stdout is a terminal."""
     batches = [list(recordings[i : i + size]) for i in range(0, len(recordings), size)]
     # On a terminal, the printed answers show the progress already.
     quiet = len(batches) == 1 or sys.stdout.isatty() or not sys.stderr.isatty()

@@ -36,18 +36,18 @@ UPLOADED = (
     *(CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE),
     *("LICENSE", "LICENSE.md", "LICENSE.txt", REPORT_FILE, "report.md"),
 )
-"""Names of the files to upload; optimizer states, data and all other files stay where they are."""
+"""Names of the files to upload; all other files, such as optimizer states, are skipped."""
 
 
 @dataclass(frozen=True)
 class Push:
     """Upload a checkpoint folder to the Hugging Face hub.
 
-    The checkpoint is read and checked first. If the folder has no model card, a card is generated.
+    The checkpoint is checked first. If the folder has no model card, a card is generated.
     """
 
     folder: tyro.conf.Positional[Path]
-    """A checkpoint folder, or the folder of a finished run."""
+    """A checkpoint folder, or the folder of a finished training run."""
     name: tyro.conf.Positional[str]
     """OWNER/NAME on the hub; the repository is created if it does not exist."""
     private: bool = False
@@ -62,7 +62,7 @@ class Push:
     """Check the checkpoint and list the files without uploading them."""
 
     def run(self) -> int:
-        """Checks the checkpoint, lists its files and uploads them; returns the exit code."""
+        """Check the checkpoint, list its files and upload them; return the exit code."""
         _check_name(self.name)
         folder = _checkpoint_folder(self.folder)
         _check_tokenizer(folder, read_checkpoint(folder))
@@ -90,7 +90,7 @@ class Push:
         return 0
 
     def _card(self, folder: Path) -> str | None:
-        """Returns the model card to upload as text; None if the folder's card is handwritten."""
+        """Return the text of the model card to upload; None if the folder's card is handwritten."""
         card = folder / CARD_FILE
         if not exists(card):
             return card_text(folder, origin_of(folder), self.name, self.license)
@@ -104,7 +104,7 @@ class Push:
         return None
 
     def _upload(self, files: Mapping[str, Path | bytes], token: str) -> str:
-        """Uploads files (path or content, by name) in one commit; returns the repository's URL."""
+        """Upload files (name -> path or content) in one commit; return the repository's URL."""
         from huggingface_hub import CommitOperationAdd, HfApi
 
         api = HfApi(token=token, library_name="tinymu_jax")
@@ -127,7 +127,6 @@ class Push:
 
 
 def _check_name(name: str) -> None:
-    """Raises `InputError` if a name is not a valid repository name (OWNER/NAME) on the hub."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -145,7 +144,7 @@ def _check_name(name: str) -> None:
 
 
 def _checkpoint_folder(folder: Path) -> Path:
-    """Returns the checkpoint's folder: the given folder, or the model folder of a finished run."""
+    """Return the checkpoint folder: `folder` itself, or the model's folder in a finished run."""
     if str(folder) == NANO:
         return NANO_FOLDER
     if not exists(folder):
@@ -158,7 +157,7 @@ def _checkpoint_folder(folder: Path) -> Path:
 
 
 def _check_tokenizer(folder: Path, checkpoint: Checkpoint) -> None:
-    """Raises `InputError` if a checkpoint with a language model has no usable tokenizer."""
+    """Raise `InputError` if a checkpoint with a language model has no usable tokenizer."""
     from tinymu_jax.tokenizer import Tokenizer
 
     config = checkpoint.config
@@ -176,7 +175,6 @@ def _check_tokenizer(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def _token() -> str:
-    """Returns the user's token for the hub; raises `InputError` if there is none."""
     from huggingface_hub import get_token
 
     token = get_token()
@@ -187,7 +185,7 @@ def _token() -> str:
 
 @contextmanager
 def _progress_on_terminals() -> Iterator[None]:
-    """Disables the hub's progress bars if stderr is no terminal and the user set no preference."""
+    """Hide the hub's progress bars if stderr is no terminal, unless the user set a preference."""
     from huggingface_hub import constants, utils
 
     chosen = constants.HF_HUB_DISABLE_PROGRESS_BARS is not None
@@ -199,7 +197,6 @@ def _progress_on_terminals() -> Iterator[None]:
 
 
 def _failure(name: str, error: Exception) -> str:
-    """Returns a message for a failed upload to a repository: the reason and what to do."""
     # The hub's client wraps the error of a single file in a RuntimeError without the reason.
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
         error = error.__cause__

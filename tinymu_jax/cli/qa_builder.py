@@ -23,8 +23,8 @@ class TestSetFiles:
     """Files that list the recordings, texts and artists of test sets."""
 
     musiccaps: Path | None = None
-    """musiccaps-public.csv. Its test material: the balanced clips, which MuChoMusic asks about, and
-    the clips from AudioSet's evaluation set."""
+    """musiccaps-public.csv. Test clips: the balanced subset, which MuChoMusic uses, and the clips
+    from AudioSet's evaluation set."""
     muchomusic: Path | None = None
     """MuChoMusic's csv file, or a jsonl file of its questions."""
     audioset_eval: Path | None = None
@@ -35,7 +35,7 @@ class TestSetFiles:
     """GTZAN's folder, or a csv file with the columns file, artist and title."""
 
     def read(self) -> list[Any]:
-        """Reads and returns the test sets whose files are given."""
+        """Return the test sets whose files are given."""
         from tinymu_jax.qa_builder.contamination.test_sets import read_test_sets
 
         return read_test_sets(**vars(self))
@@ -49,14 +49,14 @@ class CheckLeaksCommand:
     """
 
     lists: tyro.conf.Positional[tuple[Path, ...]]
-    """Lists to check: JSON files of MusicSkills records."""
+    """Lists to check: JSON files of questions in MusicSkills' format."""
     test_sets: TestSetFiles = field(default_factory=TestSetFiles)
     """Test sets to check the lists against."""
     output: Path = Path("leak_report.json")
     """JSON file to write the report to."""
 
     def run(self) -> int:
-        """Checks the lists, prints and writes the report, and returns the exit code (1: leaks)."""
+        """Print and write the report on the lists; return the exit code, 1 for leaks."""
         from tinymu_jax.qa_builder.contamination.check import check_leaks, read_records
         from tinymu_jax.utils.files import write_json
 
@@ -76,8 +76,8 @@ class CheckLeaksCommand:
 class BuildCommand:
     """Build questions and answers from tags and captions, in the MusicSkills format.
 
-    Give one or more sources. Clips that their source marks as test material are left out, and the
-    questions are checked against the given test sets: a question that leaks from one is an error.
+    Give one or more sources. Clips that a source marks as test material are left out. The questions
+    are then checked against the given test sets.
     """
 
     musiccaps: Path | None = None
@@ -98,7 +98,7 @@ class BuildCommand:
     """Your csv file. Columns: file, and any of caption, tags, not, instrument, genre, mood, tempo,
     voice, rhythm, production, function, clip, start, end, artist, licence, exhaustive."""
     user_folder: Path | None = None
-    """Folder of your recordings; their genres and artists are read from their ID3 tags."""
+    """Folder of your recordings; genres and artists are read from ID3 tags."""
     output: Path = Path("data/built")
     """Folder to write the lists, stats.md, data_card.md and leak_report.json to."""
     build: Annotated[BuildConfig, tyro.conf.arg(name="")] = field(default_factory=BuildConfig)
@@ -116,7 +116,7 @@ class BuildCommand:
     """URL of an OpenAI-compatible server (http://localhost:8000/v1). Its language model writes more
     captions and questions, which are checked against the clip's tags and captions."""
     llm_model: str | None = None
-    """Name of a language model on that server; default: the first model that the server lists."""
+    """Model on the server of --llm-url; default: the first model that the server lists."""
     tfds: bool = False
     """Also write the questions as a TensorFlow Datasets data set (array_record) to OUTPUT/tfds."""
     beam: bool = False
@@ -126,7 +126,7 @@ class BuildCommand:
     region=R temp_location=gs://B/tmp."""
 
     def run(self) -> int:
-        """Builds the questions, checks them for leaks, writes them, and returns the exit code 0."""
+        """Build, check and write the questions; return the exit code."""
         from tinymu_jax.qa_builder.build import drop_items
         from tinymu_jax.qa_builder.contamination.check import check_leaks
         from tinymu_jax.qa_builder.output import LEAK_REPORT, STATS, write_set
@@ -165,7 +165,7 @@ class BuildCommand:
         return 0
 
     def _check_options(self) -> None:
-        """Raises an `InputError` if an option needs a missing option or excludes a given one."""
+        """Raise `InputError` if options conflict, or an option that another needs is missing."""
         for unused, name, needed in (
             (self.ontology and not self.audioset, "ontology", "audioset"),
             (self.llm_model and not self.llm_url, "llm-model", "llm-url"),
@@ -225,7 +225,7 @@ class BuildCommand:
             return build(sources, context, self.keep_held_out, self._writer(context), progress)
 
     def _token_counter(self) -> Callable[[str], int] | None:
-        """Returns a function that counts the tokens of a text; None if lengths are not checked."""
+        """Return a function that counts a text's tokens; None if lengths are not checked."""
         if self.tokenizer == NO_TOKENIZER:
             return None
         from tinymu_jax.checkpoints.open import read_tokenizer
@@ -238,7 +238,7 @@ class BuildCommand:
         return lambda text: len(tokenizer.encode(text))
 
     def _writer(self, context: Any) -> Callable[[Sequence[Any]], Sequence[Any]]:
-        """Returns a function that writes items about clips with the language model, if any."""
+        """Return a function from clips to the language model's questions; () without --llm-url."""
         if self.llm_url is None:
             return lambda clips: ()
         from tinymu_jax.qa_builder.llm.writer import WriterConfig, write_items
@@ -257,7 +257,7 @@ class BuildCommand:
         return write
 
     def _settings(self) -> dict[str, Any]:
-        """Returns the settings that determine the lists, with file names in place of paths."""
+        """Return the settings that determine the questions, with file names in place of paths."""
         return {
             **json.loads(json.dumps(self.build.to_dict())),
             "sources": {name: path.name for name, path in self._source_paths().items()},

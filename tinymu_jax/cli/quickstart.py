@@ -24,7 +24,7 @@ class Quickstart:
     """Run only this step; repeat the option for several steps. Default: all steps."""
 
     def run(self) -> int:
-        """Runs the steps and prints a summary of the results; returns the exit code."""
+        """Run the steps and print a summary; return the exit code."""
         from tinymu_jax.quickstart.summary import format_summary
         from tinymu_jax.quickstart.tour import Tour
 
@@ -52,7 +52,7 @@ class Ablate:
     """Run only this ablation (see docs/nano.md); repeat the option for several. Default: all."""
 
     def run(self) -> int:
-        """Trains and tests the ablations, prints a table of results, and returns the exit code."""
+        """Train and test the models, and print a table of results; return the exit code."""
         from tinymu_jax.quickstart.ablations import ablate, as_table
 
         logging.getLogger("absl").setLevel(logging.ERROR)

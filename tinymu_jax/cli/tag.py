@@ -1,4 +1,4 @@
-"""The `tinymu tag` command, which tags recordings with an encoder and its classification head."""
+"""The `tinymu tag` command."""
 
 import json
 import os
@@ -18,16 +18,16 @@ class Tagger:
     """Options that select the encoder and its classification head."""
 
     checkpoint: str
-    """Encoder with a head for AudioSet's classes or with a probe: .pt or checkpoint folder."""
+    """.pt or checkpoint folder of an encoder with a classification head."""
     labels: Path | None = None
     """Names of the classes: AudioSet's csv, a json, or a text file with one name per line."""
     probe: Path | None = None
-    """File of a probe, for an encoder without a head."""
+    """File of a probe (a linear classifier), for an encoder without a head."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the encoder's matrix products; bfloat16 is faster, but not exact."""
 
     def load(self) -> Any:
-        """Loads the encoder with its head; raises `InputError` if it has no head."""
+        """Return the encoder, an `Embedder`; raise `InputError` if it has no head."""
         from tinymu_jax.inference.embedder import Embedder
         from tinymu_jax.inference.load import load
 
@@ -60,7 +60,7 @@ class TagCommand:
     """Print one JSON object per window instead of text."""
 
     def run(self) -> int:
-        """Tags the recordings, prints or writes the tags, and returns the exit code."""
+        """Print or write each recording's tags; return the exit code, 2 if a recording failed."""
         from tinymu_jax.inference.tagging import TagFile, check_window, tag_windows
 
         hop = self.window if self.hop is None else self.hop
@@ -89,7 +89,6 @@ class TagCommand:
         return 2 if num_errors else 0
 
     def _list_recordings(self) -> list[str]:
-        """Returns the paths of all recordings, including the recordings in the given folders."""
         from tinymu_jax.audio.load import list_audio_files
 
         folders = [name for name in self.recordings if os.path.isdir(name)]
@@ -102,7 +101,6 @@ class TagCommand:
         ]
 
     def _show(self, recording: str, windows: list[Any]) -> None:
-        """Prints the tags of each window of a recording."""
         if not self.json:
             print(recording)
         for window in windows:

@@ -16,7 +16,7 @@ from tinymu_jax.training.config_files import load_config
 
 @dataclass(frozen=True)
 class _RunCommand:
-    """Options of all commands that train."""
+    """Options of all training commands."""
 
     config: str | None = None
     """Name of a config in the package, such as sft_lora, or a Python file that defines `config`."""
@@ -32,7 +32,7 @@ class _RunCommand:
     """Seconds within which all processes must join."""
 
     def run(self) -> int:
-        """Joins the other processes, trains the model and returns the exit code."""
+        """Join the other processes and train the model; return the exit code."""
         from tinymu_jax.training.distributed import facts_of, join_processes
 
         facts = facts_of(self.run_config, self.resume)
@@ -50,7 +50,6 @@ class _RunCommand:
         return 0
 
     def _report(self, trained: Any) -> None:
-        """Prints where the model or the stopped run was saved, and the command to run next."""
         if trained.model is None:
             again = _without(sys.argv[1:], "--resume", "--loop.stop-after")
             print(
@@ -114,7 +113,7 @@ class Export:
     """Precision of the weights; float16 halves the size and keeps three digits, not seven."""
 
     def run(self) -> int:
-        """Writes the model and its model card; returns the exit code."""
+        """Write the model and its model card; return the exit code."""
         from tinymu_jax.checkpoints.model_card import origin_of_run, write_card
         from tinymu_jax.training.run import export
 
@@ -147,11 +146,11 @@ RUNS: dict[str, tuple[type[Any], type[RunConfig]]] = {
     "pretrain": (Pretrain, PretrainConfig),
     "train-tagger": (TrainTagger, TagConfig),
 }
-"""The class of each training command and of its config, by the command's name."""
+"""Name of each training command -> its class and the class of its config."""
 
 
 def read_run(name: str, arguments: Sequence[str]) -> Train | Pretrain | TrainTagger:
-    """Parses the arguments of a training command; defaults come from the config after --config.
+    """Parse the arguments of a training command; defaults come from the file of --config.
 
     Raises:
         InputError: the config does not exist, or belongs to another command.
@@ -169,7 +168,7 @@ def read_run(name: str, arguments: Sequence[str]) -> Train | Pretrain | TrainTag
 
 
 def _without(arguments: Sequence[str], flag: str, option: str) -> list[str]:
-    """Returns the arguments without the given flag, and without the given option and its value."""
+    """Return the arguments without a flag, and without an option and its value."""
     rest, skipped = [], False
     for argument in arguments:
         if not skipped and argument != flag and argument.partition("=")[0] != option:
@@ -179,7 +178,6 @@ def _without(arguments: Sequence[str], flag: str, option: str) -> list[str]:
 
 
 def _config_option(arguments: Sequence[str]) -> str | None:
-    """Returns the value of --config among command-line arguments; None if it is not given."""
     for number, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name == "--config":
@@ -191,5 +189,4 @@ def _config_option(arguments: Sequence[str]) -> str | None:
 
 
 def _silence_libraries() -> None:
-    """Hides log messages below errors of the libraries that save checkpoints."""
     logging.getLogger("absl").setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
 """Random augmentation of waveforms during training.
 
-Effects, order and ranges are the same as in the published class `AudioDataset` with `wav_aug` on.
-Tempo and pitch are changed with librosa's phase vocoder; the published code (audiomentations 0.40)
-uses Signalsmith's stretcher, which leaves other artefacts.
+Effects, order and ranges are those of the published class `AudioDataset` with `wav_aug` on. Tempo
+and pitch are changed with librosa's phase vocoder; the published code (audiomentations 0.40) uses
+Signalsmith's stretcher, which leaves other artefacts.
 """
 
 import threading
@@ -21,18 +21,17 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
 
 FRAME = 2048
-"""The phase vocoder's window in samples, librosa's default; shorter clips get a shorter window."""
+"""Window of the phase vocoder in samples (librosa's default); shorter clips get shorter windows."""
 
 
 def max_columns(dataset: Dataset, config: TinyMUConfig, augment: AugmentConfig) -> int | None:
-    """Checks that a data set can be augmented, and returns a crop's number of encoder outputs.
+    """Return the number of encoder outputs for a random crop, or None if clips are not cropped.
 
-    Returns None if clips are not cropped. Packing must be planned from lengths that are capped at
-    this number: `dataset.lengths(config, cap)`.
+    Sequence packing must use lengths capped at this number: `dataset.lengths(config, cap)`.
 
     Raises:
-        InputError: a probability or range is invalid; the data set does not store waveforms, or
-            stores none that are longer than a crop.
+        InputError: a probability or range is invalid; the data set does not store waveforms; or
+            crops are on, and no stored waveform is longer than a crop.
     """
     if not augment.enabled:
         return None
@@ -57,20 +56,23 @@ def max_columns(dataset: Dataset, config: TinyMUConfig, augment: AugmentConfig) 
 
 
 def crop_length(config: TinyMUConfig) -> int:
-    """Returns the length of a crop in samples: the model's `max_seconds` at 16 kHz."""
+    """Return the length of a crop in samples: the model's `max_seconds` at 16 kHz."""
     return int(config.max_seconds * SAMPLE_RATE)
 
 
 def clip_rng(seed: int, block: int, clip: int) -> np.random.Generator:
-    """Returns the random generator for clip number `clip` of block number `block` of a run."""
-    # The list [seed, block, 0] would seed like [seed, epoch], which seeds the order of the clips.
+    """Return the random generator for clip `clip` of block `block` of a run.
+
+    A block is the part of a batch that goes to one device.
+    """
+    # Trailing zeros do not count: [seed, block, 0] would repeat [seed, epoch], which orders clips.
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block, clip)))
 
 
 def augment_stored(
     stored: Int16[np.ndarray, "n"], rng: np.random.Generator, config: AugmentConfig, length: int
 ) -> Int16[np.ndarray, "m"]:
-    """Crops a waveform to `length` samples if configured, augments it, and converts it to int16."""
+    """Crop an int16 waveform to `length` samples if `config.crop`, augment it, and return int16."""
     if config.crop:
         stored = crop(stored, rng, length)
     samples = augment(stored / np.float32(32768), rng, config)
@@ -80,7 +82,7 @@ def augment_stored(
 def crop(
     samples: Shaped[np.ndarray, "n"], rng: np.random.Generator, length: int
 ) -> Shaped[np.ndarray, "m"]:
-    """Returns `length` consecutive samples from a random start; returns shorter clips unchanged."""
+    """Return `length` consecutive samples from a random start; return shorter clips unchanged."""
     if len(samples) <= length:
         return samples
     start = int(rng.integers(len(samples) - length + 1))
@@ -90,7 +92,7 @@ def crop(
 def augment(
     samples: Float32[np.ndarray, "n"], rng: np.random.Generator, config: AugmentConfig
 ) -> Float32[np.ndarray, "n"]:
-    """Applies each effect with its probability and a random strength to samples in -1 to 1."""
+    """Apply each effect with its probability and a random strength to samples in -1 to 1."""
     if rng.random() < config.polarity_probability:
         samples = -samples
     if rng.random() < config.noise_probability:
@@ -107,31 +109,31 @@ def augment(
 def add_noise(
     samples: Float32[np.ndarray, "n"], rng: np.random.Generator, amplitude: float
 ) -> Float32[np.ndarray, "n"]:
-    """Adds Gaussian noise with standard deviation `amplitude` to samples in -1 to 1."""
+    """Add Gaussian noise with standard deviation `amplitude` to samples in -1 to 1."""
     noise = rng.standard_normal(len(samples), np.float32)
     return samples + np.float32(amplitude) * noise
 
 
 def gain(samples: Float32[np.ndarray, "n"], decibels: float) -> Float32[np.ndarray, "n"]:
-    """Raises the level of a waveform by a number of decibels, which may be negative."""
+    """Raise the level of a waveform by a number of decibels, which may be negative."""
     return samples * np.float32(10 ** (decibels / 20))
 
 
 def stretch(samples: Float32[np.ndarray, "n"], rate: float) -> Float32[np.ndarray, "n"]:
-    """Speeds a waveform up by a factor at constant pitch; cuts or pads it to its old length."""
+    """Speed a waveform up by a factor at constant pitch; cut or zero-pad it to its old length."""
     played = _effects().time_stretch(samples, rate=rate, n_fft=_frame(samples))[: len(samples)]
     return np.pad(played, (0, len(samples) - len(played)))
 
 
 def shift_pitch(samples: Float32[np.ndarray, "n"], semitones: float) -> Float32[np.ndarray, "n"]:
-    """Raises the pitch of a waveform by a number of semitones at constant tempo."""
+    """Raise the pitch of a waveform by a number of semitones at constant tempo."""
     return _effects().pitch_shift(
         samples, sr=SAMPLE_RATE, n_steps=semitones, res_type="soxr_hq", n_fft=_frame(samples)
     )
 
 
 def _frame(samples: np.ndarray) -> int:
-    """Returns the phase vocoder's window in samples: `FRAME`, or less for clips below `FRAME`."""
+    """Return the phase vocoder's window in samples: `FRAME`, or less for shorter clips."""
     return min(FRAME, 1 << (len(samples).bit_length() - 1))
 
 
@@ -140,7 +142,7 @@ _IMPORT_LOCK = threading.Lock()
 
 
 def _effects() -> ModuleType:
-    """Returns the module `librosa.effects`, initialized by the first thread that calls this."""
+    """Return the module `librosa.effects`; the first call initializes it."""
     with _IMPORT_LOCK:
         return _initialized_effects()
 

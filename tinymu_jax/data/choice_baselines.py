@@ -1,4 +1,4 @@
-"""Text-only baselines for multiple choice: answer the shortest option, or always one letter."""
+"""Text-only baselines for multiple choice, such as choosing the shortest option."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,9 @@ from tinymu_jax.data.question_formats import LETTERS
 
 
 def length_baseline(options: Sequence[str], right: int, longest: bool = False) -> float:
-    """Returns the probability of a right answer if the shortest option is chosen.
+    """Return the probability that the shortest option (or the `longest`) is the right one.
 
-    If `longest`, the longest option is chosen. Lengths are in characters; among options of equal
-    length, one is chosen at random. `right` is the index of the right option.
+    Lengths are in characters; ties are broken at random. `right` is the right option's index.
     """
     lengths = [len(option) for option in options]
     chosen = max(lengths) if longest else min(lengths)
@@ -17,9 +16,9 @@ def length_baseline(options: Sequence[str], right: int, longest: bool = False) -
 
 
 def option_baselines(questions: Sequence[tuple[Sequence[str], int]]) -> dict[str, list[float]]:
-    """Returns the probability of a right answer to each question, for each baseline by name.
+    """Return each baseline's probability of answering each question right, by baseline name.
 
-    A question is its options and the index of the right option.
+    A question is a pair of its options and the index of the right option.
     """
     most = max(len(options) for options, _ in questions)
     return {

@@ -33,7 +33,7 @@ class PrepareConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     """How recordings are read, and which features of them are stored."""
     clips_per_shard: int = 1024
-    """Clips in one shard (a file); after an interruption, unfinished shards are written again."""
+    """Number of clips in one shard (a file); an interrupted run writes unfinished shards again."""
     max_bad_fraction: float = 0.001
     """Largest fraction of recordings that may be missing or unusable."""
     workers: int = 0
@@ -50,7 +50,7 @@ class AugmentConfig(ConfigBase):
     enabled: bool = False
     """Whether clips are cropped and changed at random; if False, all other fields are unused."""
     crop: bool = True
-    """Whether to take a random crop of the model's `max_seconds` from clips longer than that."""
+    """Whether to take a random crop of the model's `max_seconds` from longer clips."""
     polarity_probability: float = 0.3
     """Probability of inverting the sign of all samples."""
     noise_probability: float = 0.3
@@ -75,7 +75,7 @@ class AugmentConfig(ConfigBase):
     """Largest change of the pitch in semitones, up or down."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns, for each constraint on the fields, whether it holds and its description."""
+        """Return a (holds, description) pair for each constraint on the fields."""
         effects = ("polarity", "noise", "gain", "stretch", "pitch")
         probabilities = [f"{name}_probability" for name in effects]
         return [
@@ -110,7 +110,7 @@ class SynthesisConfig:
     seed: int = 0
     """Random seed for the facts, sounds and questions of all clips."""
     held_out: bool = False
-    """Whether to draw the combinations of facts reserved for tests, instead of all others."""
+    """Whether to draw the combinations of facts (tempo, ...) reserved for tests, or all others."""
     captions: int = 1
     """Number of captions per clip."""
     open: int = 2

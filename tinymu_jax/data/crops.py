@@ -22,9 +22,9 @@ from tinymu_jax.utils.files import exists
 MATPAC_FEATURES = FeatureConfig(
     "log_mel", mono="mean", resampler="kaiser-best", max_seconds=float(MAX_CLIP_SECONDS)
 )
-"""How MATPAC's pre-training reads recordings: whole, averaging their channels."""
+"""How MATPAC's pre-training reads recordings: at full length, with averaged channels."""
 MAX_UNUSABLE = 10
-"""Number of consecutive unusable recordings after which reading a crop fails with an error."""
+"""Number of consecutive unusable recordings after which reading a crop fails."""
 
 
 @dataclass(frozen=True)
@@ -34,26 +34,23 @@ class Corpus:
     folder: Path
     size: int
     name: Callable[[int], str]
-    """Returns the name of the recording with a given index."""
+    """Function that returns the name of the recording with a given index."""
     log_mel: Callable[[int], Float[np.ndarray, "frames F"]]
-    """Returns the normalized float16 log-mel of the whole recording with a given index; raises
-    `InputError` if the recording cannot be read."""
+    """Function that returns the normalized float16 log-mel of the recording with a given index."""
     num_short: int
-    """Number of recordings that were skipped since they have fewer frames than a crop."""
+    """Number of skipped recordings that have fewer frames than a crop."""
     num_unusable: int = 0
-    """Number of recordings that were skipped since they cannot be read."""
+    """Number of skipped recordings that cannot be read."""
 
     def __len__(self) -> int:
         return self.size
 
 
 def open_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
-    """Opens the recordings of a prepared data set of log-mels, or of a folder of audio files.
+    """Open the recordings of a prepared data set of log-mels, or of a folder of audio files.
 
-    Args:
-        folder: folder of the data set or of the audio files.
-        frames: number of frames of a crop; shorter recordings are skipped.
-        patch_size: number of frames per encoder output; a data set's index counts outputs.
+    Recordings with fewer than `frames` log-mel frames (one crop) are skipped. `patch_size` is the
+    number of frames per encoder output.
 
     Raises:
         InputError: the data set has no log-mels, or no recording has enough frames.
@@ -70,11 +67,7 @@ def open_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
 
 
 def stored_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
-    """Opens the recordings of a prepared data set of log-mels; see `open_corpus`.
-
-    Raises:
-        InputError: the data set stores other features.
-    """
+    """Open a prepared data set; see `open_corpus`. Raise `InputError` if it has no log-mels."""
     dataset = Dataset(folder)
     if dataset.features.kind != "log_mel":
         raise InputError(
@@ -96,7 +89,7 @@ def stored_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
 
 
 def folder_corpus(folder: str | Path, frames: int) -> Corpus:
-    """Lists a folder's audio files of at least `frames` frames; each access decodes the file."""
+    """List a folder's audio files of at least `frames` frames; each access decodes the file."""
     folder = Path(folder)
     lengths = {path: _frames_by_header(path) for path in list_audio_files(folder)}
     paths = [path for path, length in lengths.items() if length >= frames]
@@ -112,7 +105,7 @@ def folder_corpus(folder: str | Path, frames: int) -> Corpus:
 
 
 def _frames_by_header(path: Path) -> int:
-    """Computes an audio file's number of log-mel frames from its header; -1 if it is unreadable."""
+    """Compute an audio file's number of log-mel frames from its header; -1 if it is unreadable."""
     import soundfile
 
     try:
@@ -124,12 +117,12 @@ def _frames_by_header(path: Path) -> int:
 
 
 class CropBatch(NamedTuple):
-    """One step's random crops: N blocks of C crops."""
+    """Random crops for one training step: N blocks of C crops (a block goes to one device)."""
 
     log_mel: Float[np.ndarray, "N C frames F"]
-    """The normalized log-mel of each crop, float16."""
+    """Normalized log-mel of each crop, float16."""
     number: Int[np.ndarray, "N"]
-    """Index of each block in the run, which seeds the block's masks."""
+    """Index of each block in the run, from which the block's random masks are seeded."""
 
 
 class CropBatches(EpochBatches):
@@ -146,25 +139,22 @@ class CropBatches(EpochBatches):
         steps: int,
         seed: int,
     ) -> None:
-        """Plans batches of crops, each of `frames` frames; see `EpochBatches` for the arguments."""
+        """Plan batches of crops of `frames` frames; see `EpochBatches` for the other arguments."""
         self.corpus, self.frames = corpus, frames
         self._reported: set[int] = set()
         super().__init__(corpus.folder, len(corpus), clips, blocks, block_ids, seed, epochs, steps)
 
     def name(self, number: int) -> str:
-        """Returns the name of the recording with a given index in the corpus."""
+        """Return the name of the recording with a given index in the corpus."""
         return self.corpus.name(number)
 
     def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> CropBatch:
-        """Reads a random crop of each recording of a block; see `EpochBatches.read_block`."""
+        """Read a random crop of each of C recordings; see `EpochBatches.read_block`."""
         crops = [self._crop(int(clip), block, index) for index, clip in enumerate(numbers)]
         return CropBatch(np.array(crops), np.int32(block))
 
     def _crop(self, clip: int, block: int, index: int) -> Float[np.ndarray, "frames F"]:
-        """Returns a crop of a recording; the indices of block and crop seed its random position.
-
-        If the recording is unusable, the next usable recording in the corpus takes its place.
-        """
+        """Return a random crop of a recording, or of the next usable recording in the corpus."""
         candidates = ((clip + offset) % len(self.corpus) for offset in range(MAX_UNUSABLE))
         log_mel = next((x for x in map(self._try_read, candidates) if x is not None), None)
         if log_mel is None:
@@ -177,7 +167,7 @@ class CropBatches(EpochBatches):
         return log_mel[start : start + self.frames]
 
     def _try_read(self, clip: int) -> Float[np.ndarray, "frames F"] | None:
-        """Returns a recording's log-mel; if it is unusable, reports that once and returns None."""
+        """Return a recording's log-mel; if it is unusable, report this once and return None."""
         try:
             log_mel = self.corpus.log_mel(clip)
             if len(log_mel) >= self.frames:

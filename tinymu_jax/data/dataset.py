@@ -33,7 +33,7 @@ class DatasetIndex(NamedTuple):
     columns: Int[np.ndarray, "R"]
     """Number of encoder outputs of each clip; number of tokens if the clips are texts."""
     first: Int[np.ndarray, "R1"]
-    """Index of each clip's first question, followed by Q."""
+    """Index of each clip's first question, and Q as the last of R + 1 numbers."""
     prompt: Int[np.ndarray, "Q"]
     """Number of prompt tokens of each question."""
     answer: Int[np.ndarray, "Q"]
@@ -42,10 +42,10 @@ class DatasetIndex(NamedTuple):
     def lengths(
         self, config: TinyMUConfig, max_columns: int | None = None, text: bool = False
     ) -> SequenceLengths:
-        """Counts the decoder positions of each clip, prompt and answer, truncated as published.
+        """Count the decoder positions of each clip, prompt and answer after truncation.
 
         Args:
-            config: config of the model.
+            config: config of the model; its `max_text_tokens` limits prompts and answers.
             max_columns: number of encoder outputs to which longer clips are cropped
                 (`tinymu_jax.data.augment.max_columns`); None: clips are not cropped.
             text: whether the clips are texts, whose tokens the decoder takes without projection.
@@ -63,7 +63,7 @@ class Dataset:
     """The records (clips with questions) of a prepared data set, by index."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Opens the folder of a data set and compares the shards' sizes with the manifest.
+        """Open the folder of a data set and compare the shards' sizes with the manifest.
 
         Raises:
             InputError: the folder holds no data set, or a shard is missing or truncated.
@@ -92,11 +92,11 @@ class Dataset:
         return len(self.index.columns)
 
     def lengths(self, config: TinyMUConfig, max_columns: int | None = None) -> SequenceLengths:
-        """Counts the decoder positions of each clip and question; see `DatasetIndex.lengths`."""
+        """Count the decoder positions of each clip and question; see `DatasetIndex.lengths`."""
         return self.index.lengths(config, max_columns, self.features.kind == "text")
 
     def __getitem__(self, number: int) -> Record:
-        """Reads the record with a given index: a clip's features and questions."""
+        """Read the record with a given index: a clip's features and questions."""
         if self._source is None:
             from grain.sources import ArrayRecordDataSource
 
@@ -105,11 +105,11 @@ class Dataset:
         return decode_record(self._source[number])
 
     def __getstate__(self) -> Mapping[str, Any]:
-        """Returns the state to pickle, without the open shard files."""
+        """Return the state to pickle, without the open shard files."""
         return self.__dict__ | {"_source": None}
 
     def check_model(self, tokenizer: str, encoder: Mapping[str, Any]) -> None:
-        """Raises `InputError` if the data set was prepared with another tokenizer or encoder.
+        """Raise `InputError` if the data set was prepared with another tokenizer or encoder.
 
         Args:
             tokenizer: contents of the model's `tokenizer.json`.

@@ -17,14 +17,14 @@ from tinymu_jax.utils.shapes import round_up
 
 
 def read_recording(path: str | Path, config: FeatureConfig) -> Clip:
-    """Reads a recording with `read_clip`, using the config's mono, resampler and max_seconds."""
+    """Read a recording with the config's channel, resampler and maximum duration."""
     return read_clip(
         path, config.max_seconds, mono=config.mono, resampler=RESAMPLERS[config.resampler]
     )
 
 
 def as_waveform(clip: Clip) -> np.ndarray:
-    """Converts a clip to int16 samples (n,), without loss if its file has 16 bits at 16 kHz."""
+    """Convert a clip to int16 samples, (n,); lossless for files of 16 bits at 16 kHz."""
     return np.clip(np.round(clip.samples * 32768), -32768, 32767).astype(np.int16)
 
 
@@ -32,7 +32,7 @@ _log_mel = jax.jit(log_mel)
 
 
 def as_log_mel(clip: Clip) -> np.ndarray:
-    """Computes the normalized log-mel of a clip: (frames, 80) float16."""
+    """Compute the normalized log-mel of a clip: (frames, 80) float16."""
     # Padding to whole seconds leaves few shapes to compile, and does not change the clip's frames.
     padded = np.zeros(round_up(len(clip.samples), SAMPLE_RATE), np.float32)
     padded[: len(clip.samples)] = clip.samples
@@ -41,11 +41,7 @@ def as_log_mel(clip: Clip) -> np.ndarray:
 
 
 def read_text_tokens(path: str | Path, tokenizer: Tokenizer) -> np.ndarray:
-    """Reads a text file and returns its token ids, (A,) int32.
-
-    Raises:
-        InputError: the file is missing, empty, or not text.
-    """
+    """Tokenize a text file: (tokens,) int32; raise `InputError` if it is unreadable or empty."""
     tokens = tokenizer.encode(read_text(path, "name a folder with the texts"))
     if not tokens:
         raise InputError(f"{path}: is empty; write a text into it, or take it out of the list")
@@ -53,12 +49,12 @@ def read_text_tokens(path: str | Path, tokenizer: Tokenizer) -> np.ndarray:
 
 
 def as_embeddings(vectors: np.ndarray) -> np.ndarray:
-    """Converts the encoder's embeddings of a clip, (A, E), to bfloat16 for storing."""
+    """Convert the encoder's embeddings of a clip, (vectors, width), to bfloat16."""
     return np.asarray(vectors).astype(ml_dtypes.bfloat16)
 
 
 def num_columns(features: np.ndarray, kind: FeatureKind, patch_size: int) -> int:
-    """Returns a clip's number of encoder outputs (one per `patch_size` frames) or text tokens."""
+    """Return a clip's number of encoder outputs (one per `patch_size` frames) or text tokens."""
     if kind in ("embeddings", "text"):
         return len(features)
     frames = num_frames(len(features)) if kind == "waveform" else len(features)

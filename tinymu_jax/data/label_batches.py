@@ -26,7 +26,7 @@ class LabelTable(NamedTuple):
 
 
 def read_label_table(path: str | Path) -> LabelTable:
-    """Reads a table of labels from a csv with the column `file_name` and one column per category.
+    """Read a table of labels from a csv with the column `file_name` and one column per category.
 
     Raises:
         InputError: the csv cannot be read, lacks a column, has an empty field or repeats a file.
@@ -53,7 +53,7 @@ def read_label_table(path: str | Path) -> LabelTable:
 
 
 class LabelBatch(NamedTuple):
-    """One step's clips with their labels: N blocks of C clips."""
+    """Clips and labels for one training step: N blocks of C clips (a block goes to one device)."""
 
     features: np.ndarray
     """Stored features of the clips, (N, C, ...), padded with zeros."""
@@ -78,7 +78,7 @@ class LabelBatches(EpochBatches):
         epochs: int,
         steps: int = 0,
     ) -> None:
-        """Plans batches of all clips in a reader's data set; see `EpochBatches` for the arguments.
+        """Plan batches of all clips in a reader's data set; see `EpochBatches` for the arguments.
 
         `labels` maps a clip's file name to the array of the clip's labels.
         """
@@ -89,11 +89,11 @@ class LabelBatches(EpochBatches):
         self._paths: dict[str, str] = {}
 
     def name(self, number: int) -> str:
-        """Returns the path of the recording from which clip `number` of the data set was read."""
+        """Return the path of the recording from which clip `number` of the data set was read."""
         return self.reader.dataset[number].clip
 
     def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> LabelBatch:
-        """Reads the features and labels of a block's clips; see `EpochBatches.read_block`."""
+        """Read the features and labels of C clips; see `EpochBatches.read_block`."""
         records = [self.reader.dataset[int(number)] for number in numbers]
         features, lengths = self.reader.read(records, block, self.size)
         labels = np.stack([self._labels(record.clip) for record in records])

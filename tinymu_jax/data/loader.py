@@ -21,21 +21,21 @@ from tinymu_jax.models.packing import PackedBlock, PackedGroup, PackingConfig, b
 
 
 class Batch(NamedTuple):
-    """One step's clips and questions: N blocks of C clips."""
+    """Clips and questions for one training step: N blocks of C clips (each block on one device)."""
 
     features: np.ndarray
-    """Stored features of the clips, (N, C, ...), padded with zeros. The axes of a clip are (n,)
-    for waveform, (frames, F) for log_mel, (A, E) for embeddings and (A,) for text."""
+    """Stored features of the clips, (N, C, ...), padded with zeros. The axes of a clip are
+    (samples,), (frames, mel bands), (vectors, width) or (tokens,)."""
     lengths: Int[np.ndarray, "N C"]
     """Number of samples, frames, embeddings or tokens of each clip; 0 for padding clips."""
     records: Int[np.ndarray, "N C"]
     """Index of each clip's record in the data set; -1 for padding clips."""
     blocks: PackedBlock
-    """The blocks' packed questions; each array has a leading axis N."""
+    """Packed questions of the blocks; each array has a leading axis N."""
 
 
 class ClipReader:
-    """Stacks features of clips, padded to the length of the data set's longest clip or crop."""
+    """Stacks the features of clips, padded to the data set's longest clip or crop."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class ClipReader:
         seed: int = 0,
         seconds: float | None = None,
     ) -> None:
-        """Prepares to read clips, cut to `seconds` if given; see `PackedBatches` for arguments."""
+        """Prepare to read clips, cut to `seconds` if given. See `PackedBatches` for the rest."""
         self.dataset, self.config = dataset, config
         self.augment, self.seed = augment, seed
         self.cap = max_columns(dataset, config, augment)
@@ -65,12 +65,10 @@ class ClipReader:
     def read(
         self, records: Sequence[Record], block: int, num_clips: int
     ) -> tuple[np.ndarray, Int[np.ndarray, "C"]]:
-        """Augments and stacks a block's clips; returns features (C, ...) and each clip's length.
+        """Augment and stack clips; return zero-padded features (C, ...) and lengths (C,).
 
-        Args:
-            records: the clips' records, at most `num_clips`.
-            block: index of the block in the run, which seeds the augmentation.
-            num_clips: number of clips C that the block is padded to.
+        `num_clips` is C, including padding clips. The augmentation is seeded by `block`: the index
+        in the run of the clips' block, the part of a batch that goes to one device.
         """
         features = np.zeros((num_clips, self.size, *self.shape), self.dtype)
         lengths = np.zeros(num_clips, np.int32)
@@ -85,7 +83,10 @@ class ClipReader:
 
 
 class PackedBatches:
-    """Batches of packed questions, by step number; a batch holds only this process's blocks."""
+    """Batches of packed questions, by step number; a batch holds only this process's blocks.
+
+    A block is the clips, and the rows of packed questions about them, that go to one device.
+    """
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class PackedBatches:
         augment: AugmentConfig = NO_AUGMENT,
         seed: int = 0,
     ) -> None:
-        """Splits the blocks of a packing plan into steps.
+        """Split the blocks of a packing plan into steps.
 
         Args:
             dataset: prepared data set.
@@ -121,19 +122,16 @@ class PackedBatches:
         self.num_audio = dataset.lengths(config, self.reader.cap).audio
 
     def __len__(self) -> int:
-        """Returns the number of steps in the run; blocks of the last step may be empty."""
+        """Return the number of steps in the run; blocks of the last step may be empty."""
         return -(-self.plan.num_blocks // self.blocks)
 
     def __getitem__(self, step: int) -> Batch:
-        """Reads the clips and packs the questions of this process's blocks of a step."""
+        """Read the clips and pack the questions of this process's blocks of a step."""
         blocks = [self._block(step * self.blocks + i) for i in self.block_ids]
         return jax.tree.map(lambda *parts: np.stack(parts), *blocks)
 
     def _block(self, number: int) -> Batch:
-        """Reads block `number` of the run, without axis N.
-
-        A block after the end of the plan is empty.
-        """
+        """Read block `number` of the run, without axis N; blocks beyond the plan are empty."""
         plan, packing = self.plan, self.packing
         entries = plan.entries(number)
         groups = plan.group[entries].tolist()
@@ -154,9 +152,10 @@ class PackedBatches:
 
 
 class EpochBatches(ABC):
-    """Batches of clips by step number; a batch holds only the blocks that this process computes.
+    """Batches of clips by step number, shuffled anew each epoch.
 
-    Clips are shuffled anew each epoch; an epoch's incomplete last step is dropped.
+    A block is C clips that go to one device; a batch holds only the blocks of this process. An
+    epoch's incomplete last step is dropped.
     """
 
     def __init__(
@@ -170,7 +169,7 @@ class EpochBatches(ABC):
         epochs: int,
         steps: int,
     ) -> None:
-        """Plans the steps of a run.
+        """Plan the steps of a run.
 
         Args:
             folder: folder of the clips, for error messages.
@@ -179,8 +178,8 @@ class EpochBatches(ABC):
             blocks: number of blocks N per step, over all processes.
             block_ids: indices, within a step, of the blocks that this process computes.
             seed: seed of the clips' order.
-            epochs: number of passes over the clips; 0: as many as `steps` needs.
-            steps: number of steps of the run, used if `epochs` is 0.
+            epochs: number of passes over the clips; 0: `steps` sets the length of the run.
+            steps: number of steps of the run if `epochs` is 0.
 
         Raises:
             InputError: there are fewer clips than a step takes.
@@ -199,43 +198,40 @@ class EpochBatches(ABC):
         return self.steps
 
     def __getitem__(self, step: int) -> Any:
-        """Reads this process's blocks of a step, stacked along axis N."""
+        """Read this process's blocks of a step, stacked along axis N."""
         numbers = self.numbers(step)
         blocks = [self.read_block(numbers[i], step * self.blocks + i) for i in self.block_ids]
         return type(blocks[0])(*map(np.stack, zip(*blocks, strict=True)))
 
     def numbers(self, step: int) -> Int[np.ndarray, "N C"]:
-        """Returns the indices of the clips in each of a step's blocks, over all processes."""
+        """Return the indices of the C clips in each of a step's N blocks, over all processes."""
         epoch, index = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(self.total)
         count = self.blocks * self.size
         return order[index * count : (index + 1) * count].reshape(self.blocks, self.size)
 
     def names(self, step: int) -> list[str]:
-        """Returns the names of the recordings of all clips of a step, over all processes."""
+        """Return the names of the recordings of all clips of a step, over all processes."""
         return [self.name(int(number)) for number in self.numbers(step).reshape(-1)]
 
     @abstractmethod
     def name(self, number: int) -> str:
-        """Returns the name of the recording from which clip `number` is read."""
+        """Return the name of the recording from which clip `number` is read."""
 
     @abstractmethod
     def read_block(self, numbers: Int[np.ndarray, "C"], block: int) -> tuple[Any, ...]:
-        """Reads the clips of one block; returns a named tuple of arrays without axis N.
+        """Read the C clips of one block; return a named tuple of arrays without axis N.
 
-        Args:
-            numbers: indices of the block's clips.
-            block: index of the block in the run, which seeds the block's randomness.
+        `block` is the index of the block in the run, which seeds the block's randomness.
         """
 
 
 def iterate(
     batches: PackedBatches | EpochBatches, start: int = 0, threads: int = 8, prefetch: int = 2
 ) -> Iterator[Any]:
-    """Yields the batches of steps `start`, `start + 1`, ..., reading `prefetch` batches ahead.
+    """Yield the batches of steps `start`, `start + 1`, ..., reading `prefetch` batches ahead.
 
-    The step number is the loader's whole state: a run that continues at a step, on any number of
-    processes, repeats and skips no example.
+    The step number is the loader's whole state: a resumed run repeats and skips no example.
     """
     import grain
 

@@ -1,8 +1,7 @@
-"""Reads question lists in the format of MusicSkills.
+"""Reads question lists in the format of MusicSkills, the training data of TinyMU.
 
-A list is a JSON array of records (questions) with the keys `FIELDS`; the recordings of a list lie
-in one folder. The published loader knows one folder per data set: for several lists of a data set,
-it looks for all recordings in the last list's folder. Here, every list has its own folder.
+A list is a JSON array of questions with the keys `FIELDS`, and has its own folder of recordings.
+For a data set with several lists, the published loader searches only the last list's folder.
 """
 
 from collections.abc import Sequence
@@ -39,15 +38,13 @@ class QuestionLists(NamedTuple):
     clips: list[ClipQuestions]
     """Recordings with their questions, in the order in which the lists first name them."""
     repeated: int
-    """Number of skipped questions, equal to earlier ones in recording, prompt, answer and task."""
+    """Number of skipped duplicates: questions with the same recording, prompt, answer and task."""
 
 
 def pair_with_folders(
     lists: Sequence[str | Path], folders: Sequence[str | Path]
 ) -> list[tuple[Path, Path]]:
-    """Pairs each list with the folder of its recordings.
-
-    `folders` has one folder for all lists, or one folder per list, in the same order.
+    """Pair each list with its folder of recordings; a single folder is used for all lists.
 
     Raises:
         InputError: there is no list, the number of folders is wrong, or a folder does not exist.
@@ -69,7 +66,7 @@ def pair_with_folders(
 
 
 def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> QuestionLists:
-    """Reads question lists and collects all questions about each recording.
+    """Read question lists and collect all questions about each recording.
 
     See `pair_with_folders` and `read_list` for arguments and errors.
     """
@@ -87,11 +84,7 @@ def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> Qu
 
 
 def list_recordings(folders: Sequence[str | Path]) -> QuestionLists:
-    """Lists all recordings below several folders, without questions.
-
-    Raises:
-        InputError: no folder is given, or a folder has no recordings.
-    """
+    """List all recordings below several folders; raise `InputError` if a folder has none."""
     if not folders:
         raise InputError(
             "nothing to prepare: name lists of questions, or folders of recordings (--audio)"
@@ -105,11 +98,7 @@ def list_recordings(folders: Sequence[str | Path]) -> QuestionLists:
 
 
 def read_list(path: Path) -> list[dict[str, str]]:
-    """Reads the records of one question list.
-
-    Raises:
-        InputError: the file is not a list of records, is empty, or has a record that lacks a field.
-    """
+    """Read the records of one question list; raise `InputError` if it is empty or malformed."""
     remedy = "name a list of questions, or download it again"
     records = read_json_list(path, remedy)
     if not records:
@@ -120,7 +109,7 @@ def read_list(path: Path) -> list[dict[str, str]]:
 
 
 def _check_record(record: Any, where: str) -> None:
-    """Raises `InputError`, which begins with `where`, if a record's field is missing or empty."""
+    """Raise `InputError`, whose message begins with `where`, if a field is missing or empty."""
     if not isinstance(record, dict):
         raise InputError(f"{where}: is not an object; each has {', '.join(FIELDS)}")
     for key in FIELDS:

@@ -43,7 +43,7 @@ def prepare(
     encoder: Checkpoint | None = None,
     progress: Progress = no_progress,
 ) -> Manifest:
-    """Prepares a data set, or continues an interrupted one; returns the manifest (dataset.json).
+    """Prepare a data set, or continue an interrupted one; return the manifest (dataset.json).
 
     Args:
         lists: JSON files of MusicSkills records; empty to prepare recordings without questions.
@@ -87,7 +87,7 @@ def prepare(
 def _split(
     output: Path, clips: Sequence[ClipQuestions], tokenizer: str | None, config: PrepareConfig
 ) -> list[Shard]:
-    """Splits clips into shards of `config.clips_per_shard` clips, with paths in the folder."""
+    """Split clips into shards of `config.clips_per_shard` clips in the folder `output`."""
     size = config.clips_per_shard
     return [
         Shard(
@@ -101,11 +101,7 @@ def _split(
 
 
 def _check_inputs(output: Path, inputs: Manifest) -> None:
-    """Writes the data set's inputs to `STARTED_FILE`, or compares them with an earlier run's.
-
-    Raises:
-        InputError: an input differs from the earlier run's; the folder holds unrelated files.
-    """
+    """Store the inputs in `STARTED_FILE`; raise `InputError` if an earlier run stored others."""
     started = output / STARTED_FILE
     if exists(started):
         earlier = read_json_object(started, "name an empty folder")
@@ -130,7 +126,7 @@ def _make_shards(
     encoder: Checkpoint | None,
     progress: Progress,
 ) -> list[Manifest]:
-    """Writes the shards that are missing in the output folder; returns all shards' manifests."""
+    """Write the shards that are missing in the output folder; return all shards' manifests."""
     manifests = [_read_manifest(shard.path) for shard in shards]
     missing = [index for index, manifest in enumerate(manifests) if manifest is None]
     total = sum(len(shard.clips) for shard in shards)
@@ -155,7 +151,7 @@ def _make_shards(
 
 
 def _read_manifest(path: Path) -> Manifest | None:
-    """Returns the manifest of the shard at a path, or None if the shard is not complete."""
+    """Return the manifest of the shard at a path, or None if the shard is not complete."""
     manifest_path = path.with_suffix(".json")
     if not (exists(path) and exists(manifest_path)):
         return None
@@ -166,7 +162,7 @@ def _read_manifest(path: Path) -> Manifest | None:
 def _check_bad(
     manifests: Sequence[Manifest | None], total: int, max_fraction: float, output: Path
 ) -> None:
-    """Writes bad.jsonl; raises `InputError` if it lists more than `max_fraction` of all clips."""
+    """Write bad.jsonl; raise `InputError` if it lists more than `max_fraction` of all clips."""
     bad = [fault for manifest in manifests if manifest for fault in manifest["bad"]]
     lines = "".join(json.dumps(fault, ensure_ascii=False) + "\n" for fault in bad)
     write_text(output / BAD_FILE, lines)
@@ -179,7 +175,7 @@ def _check_bad(
 
 
 def _finish(output: Path, inputs: Manifest, shards: Sequence[Manifest]) -> Manifest:
-    """Writes the index and, last, the manifest of the data set; returns the manifest."""
+    """Write the index and, last, the manifest of the data set; return the manifest."""
     counts = [len(lengths) for shard in shards for lengths in shard["prompts"]]
     prompt, answer = (
         np.array([n for shard in shards for lengths in shard[key] for n in lengths], np.int32)

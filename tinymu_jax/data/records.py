@@ -34,13 +34,13 @@ class Record(NamedTuple):
     """Path of the recording."""
     dataset: str
     features: np.ndarray
-    """The clip's features, by the data set's kind: waveform (n,) int16, log_mel (frames, 80)
-    float16, embeddings (A, E) bfloat16, or text (A,) int32."""
+    """Features of the data set's kind: waveform (samples,) int16, log_mel (frames, 80) float16,
+    embeddings (vectors, width) bfloat16, or text (tokens,) int32."""
     questions: tuple[StoredQuestion, ...]
 
 
 def encode_record(record: Record) -> bytes:
-    """Serializes a record to bytes. Inverse of `decode_record`."""
+    """Serialize a record to bytes. Inverse of `decode_record`."""
     features = np.ascontiguousarray(record.features)
     content = {
         "clip": record.clip,
@@ -57,7 +57,7 @@ def encode_record(record: Record) -> bytes:
 
 
 def decode_record(content: bytes) -> Record:
-    """Deserializes a record from bytes; the record's arrays are read-only views of the bytes."""
+    """Deserialize a record from bytes; the record's arrays are read-only views of the bytes."""
     fields: dict[str, Any] = msgpack.unpackb(content)
     features = np.frombuffer(fields["features"], _DTYPES[fields["type"]])
     questions = tuple(
@@ -68,9 +68,9 @@ def decode_record(content: bytes) -> Record:
 
 
 def as_packed_question(stored: StoredQuestion, config: TinyMUConfig) -> PackedQuestion:
-    """Truncates a prompt and its answer to `max_text_tokens` tokens each, as published.
+    """Cut a prompt and its answer to `max_text_tokens` tokens each, as the published code does.
 
-    The end token is appended only to answers that are shorter than the limit.
+    Only answers that are shorter than the limit get an end token.
     """
     limit = config.max_text_tokens
     labels = [*stored.answer_ids.tolist(), config.end_token][:limit]

@@ -1,7 +1,6 @@
 """Copies data sets from buckets (gs://, s3://, any URL of fsspec) to the local disk.
 
-ArrayRecord needs random access and opens local files only. Of the processes on a host, one copies
-the data set, while the others wait for the copy.
+ArrayRecord needs local files. One process per host copies, and the others wait for the copy.
 """
 
 import fcntl
@@ -25,27 +24,22 @@ PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": 
 
 
 def is_url(place: str) -> bool:
-    """Returns whether a string is a URL (gs://bucket/folder) instead of a local path."""
+    """Return whether a string is a URL (gs://bucket/folder) instead of a local path."""
     return re.match(r"[a-z][a-z0-9+.-]*://", place) is not None
 
 
 def local_path(place: str) -> Path:
-    """Returns the local path of a data set; if `place` is a URL, copies the data set from there."""
+    """Return the local path of a data set; if `place` is a URL, copy the data set from there."""
     return local_copy(place) if is_url(place) else Path(place)
 
 
 def local_copy(url: str) -> Path:
-    """Copies a data set from a URL to the cache folder, and returns the folder of the copy.
+    """Copy a data set from a URL (gs://bucket/folder) to the cache; return the copy's folder.
 
-    A complete copy is reused if the data set's manifest is unchanged; an interrupted copy is
-    continued.
-
-    Args:
-        url: URL of the data set's folder, such as gs://bucket/data.
+    Complete copies are reused if the manifest is unchanged; interrupted copies are continued.
 
     Raises:
-        InputError: the URL holds no data set, the package for its protocol is missing, or copying
-            fails.
+        InputError: the URL holds no data set, its protocol's package is missing, or copying fails.
     """
     files, root = _open_url(url)
     root = root.rstrip("/")
@@ -63,7 +57,7 @@ def local_copy(url: str) -> Path:
 
 
 def _open_url(url: str) -> tuple[Any, str]:
-    """Returns the fsspec file system that a URL names, and the URL's path in this file system."""
+    """Return the fsspec file system that a URL names, and the URL's path in this file system."""
     from fsspec.core import url_to_fs
 
     protocol = url.split(":", 1)[0]
@@ -79,7 +73,7 @@ def _open_url(url: str) -> tuple[Any, str]:
 
 
 def _copy(files: Any, root: str, folder: Path, url: str) -> None:
-    """Copies the files at `root` that `folder` lacks; error messages name the data set as `url`."""
+    """Copy the files at `root` that `folder` lacks; error messages name the data set as `url`."""
     remote_manifest = f"{root}/{DATASET_FILE}"
     try:
         manifest = files.cat_file(remote_manifest)
@@ -104,8 +98,7 @@ def _copy(files: Any, root: str, folder: Path, url: str) -> None:
             raise InputError(f"{url}: {path} would leave the copy's folder; rename it there")
         if target.exists() and target.stat().st_size == listing[path]["size"]:
             return
-        # Some file systems write blocks out of order, so that a partial file may have full size:
-        # only complete files are renamed to their final name.
+        # A partial file may have full size, as some file systems write blocks out of order.
         part = target.with_name(f"{target.name}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
         files.get_file(path, str(part))

@@ -1,7 +1,7 @@
 """Plans which questions are packed into which row and block, from the questions' lengths alone.
 
-All processes compute the same plan. The position of a run in the data is a block number, which does
-not depend on the number of processes.
+A row is one decoder sequence. A block is several rows with their clips, and goes to one device.
+All processes compute the same plan. A run's position in the data is a block number.
 """
 
 import bisect
@@ -22,7 +22,7 @@ class SequenceLengths(NamedTuple):
     audio: Int[np.ndarray, "R"]
     """Number of projected audio vectors of each clip."""
     first: Int[np.ndarray, "R1"]
-    """Index of each clip's first question, followed by Q."""
+    """Index of each clip's first question, and Q as the last of R + 1 numbers."""
     prompt: Int[np.ndarray, "Q"]
     """Number of prompt tokens of each question."""
     labels: Int[np.ndarray, "Q"]
@@ -30,9 +30,9 @@ class SequenceLengths(NamedTuple):
 
 
 class QuestionGroups(NamedTuple):
-    """The N groups into which a data set's questions are split, in the order of the clips.
+    """The N groups of a data set, in the order of the clips.
 
-    A group is a clip's audio and consecutive questions about the clip that fit into one row.
+    A group is a clip's audio with consecutive questions about the clip, packed into one row.
     """
 
     record: Int[np.ndarray, "N"]
@@ -47,7 +47,7 @@ class QuestionGroups(NamedTuple):
 
 
 class BlockCounts(NamedTuple):
-    """Totals of several blocks, not counting padding: questions, slots, labels and clips."""
+    """Totals of several blocks (a block is rows and clips for one device), without padding."""
 
     questions: int
     slots: int
@@ -58,15 +58,18 @@ class BlockCounts(NamedTuple):
 
 
 class PackingPlan(NamedTuple):
-    """The packing of all epochs into B blocks: N entries, each of a group and its row."""
+    """Assignment of N question groups, from all epochs, to rows in B blocks.
+
+    A group is a clip's audio with questions. A block is several rows that go to one device.
+    """
 
     groups: QuestionGroups
     group: Int[np.ndarray, "N"]
-    """Index in `groups` of each entry's group."""
+    """Index in `groups` of each assigned group."""
     row: Int[np.ndarray, "N"]
-    """Row of the block in which each entry is packed."""
+    """Row of the block to which each group is assigned."""
     start: Int[np.ndarray, "B1"]
-    """Index of each block's first entry, followed by N."""
+    """Index of each block's first entry in `group` and `row`, and N as last of B + 1 numbers."""
 
     @property
     def num_blocks(self) -> int:
@@ -74,20 +77,17 @@ class PackingPlan(NamedTuple):
         return len(self.start) - 1
 
     def entries(self, first: int, stop: int | None = None) -> slice:
-        """Returns the slice of the entries in blocks `first` to `stop - 1` (default: `first`)."""
+        """Return the slice of the entries in blocks `first` to `stop - 1` (default: one block)."""
         stop = first + 1 if stop is None else stop
         return slice(*(self.start[min(number, self.num_blocks)] for number in (first, stop)))
 
     def records(self, first: int, stop: int) -> list[int]:
-        """Returns the distinct indices of the records (clips) in blocks `first` to `stop - 1`."""
+        """Return the distinct indices of the records (clips) in blocks `first` to `stop - 1`."""
         groups = self.group[self.entries(first, stop)]
         return list(dict.fromkeys(self.groups.record[groups].tolist()))
 
     def counts(self, first: int, stop: int) -> BlockCounts:
-        """Counts the questions, slots, labels and clips in blocks `first` to `stop - 1`.
-
-        Blocks from B on are empty.
-        """
+        """Count the contents of blocks `first` to `stop - 1`; blocks beyond the plan are empty."""
         groups = self.group[self.entries(first, stop)]
         questions = self.groups.stop[groups] - self.groups.first[groups]
         sums = (questions, self.groups.slots[groups], self.groups.labels[groups])
@@ -95,7 +95,7 @@ class PackingPlan(NamedTuple):
         return BlockCounts(*(int(numbers.sum()) for numbers in sums), clips)
 
     def fill(self, packing: PackingConfig) -> dict[str, float]:
-        """Returns, by name, which fraction of all blocks' slots, clips and labels is in use."""
+        """Return the used fraction of all blocks' "slots" (decoder positions), clips and labels."""
         counts = self.counts(0, self.num_blocks)
         capacity = {
             "slots": packing.rows * packing.row_length,
@@ -111,10 +111,11 @@ class PackingPlan(NamedTuple):
 def make_groups(
     lengths: SequenceLengths, packing: PackingConfig, config: TinyMUConfig
 ) -> QuestionGroups:
-    """Splits each clip's questions into groups, each as large as a row and a block allow.
+    """Split each clip's questions into groups, each as large as a packed row and a block allow.
 
     Raises:
-        InputError: a question with its clip's audio does not fit into a row or block.
+        InputError: a question with its clip's audio is longer than a row, or has more labels than
+            a block holds.
     """
     sizes = question_length(lengths.prompt, lengths.labels, config)
     max_questions = packing.questions_per_group or len(sizes)
@@ -143,7 +144,7 @@ def make_groups(
 
 
 def shuffled(groups: QuestionGroups, seed: int, epochs: int) -> Iterator[int]:
-    """Yields each group's index once per epoch: clips in random order, each with all its groups."""
+    """Yield each group's index once per epoch; clips are shuffled, with their groups together."""
     edges = np.flatnonzero(np.diff(groups.record, prepend=-1, append=-1))
     for epoch in range(epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(edges) - 1)
@@ -154,14 +155,11 @@ def shuffled(groups: QuestionGroups, seed: int, epochs: int) -> Iterator[int]:
 def make_plan(
     groups: QuestionGroups, packing: PackingConfig, seed: int, epochs: int
 ) -> PackingPlan:
-    """Shuffles the groups of all epochs and packs them into rows and blocks.
+    """Shuffle the groups of all epochs and pack them into rows and blocks.
 
-    Groups wait in a buffer. A row first takes the groups that have waited longest, then the one or
-    two groups that best fill its rest. A block ends when its rows are full, or when it holds as
-    many clips or labels as `packing` allows.
-
-    Raises:
-        InputError: the data set has no questions.
+    Groups (a clip's audio with questions) wait in a buffer. A row first takes the oldest groups,
+    then the one or two groups that best fill its rest. A block ends when its rows are full, or when
+    it holds as many clips or labels as `packing` allows. Raises `InputError` without any groups.
     """
     if len(groups.record) == 0:
         raise InputError("the data set has no questions; prepare it from lists that have some")
@@ -182,8 +180,7 @@ def make_plan(
 class _RowPacker:
     """Packs groups into rows from a buffer of groups, which is indexed by age and by length.
 
-    A group's age is its position in the shuffled order of all epochs. It identifies a buffered
-    group, as the buffer may hold the same group for two epochs.
+    A group's age is its position in the shuffled order of all epochs.
     """
 
     def __init__(
@@ -200,7 +197,7 @@ class _RowPacker:
         self.begin_block()
 
     def fill_buffer(self) -> bool:
-        """Fills the buffer with the next groups of the order; returns whether it holds any."""
+        """Fill the buffer with the next groups of the order; return whether it holds any."""
         while len(self.by_age) < self.packing.buffer_size:
             group = next(self.order, None)
             if group is None:
@@ -214,16 +211,15 @@ class _RowPacker:
         return bool(self.by_age)
 
     def begin_block(self) -> None:
-        """Starts the next block, which holds no clips and labels yet."""
         self.clips: set[int] = set()
         self.labels_left = self.packing.max_labels
 
     def pack_row(self) -> list[int]:
-        """Takes groups from the buffer for the block's next row; returns the groups' indices."""
+        """Take groups from the buffer for the block's next row; return the groups' indices."""
         row: list[int] = []
         room = self.packing.row_length
         while self.fill_buffer() and self.lengths[0] <= room:
-            # Take the oldest group while three of average length would fit, then the best fit.
+            # While three groups of average length fit, take the oldest group; then the best fit.
             roomy = not row or room * len(self.lengths) > 3 * self.total_length
             ages = self._oldest(room) if roomy else self._best_fit(room) or self._oldest(room)
             if not ages:
@@ -235,7 +231,7 @@ class _RowPacker:
         return row
 
     def _take(self, age: int) -> int:
-        """Moves the group of a given age from the buffer to the block; returns its index."""
+        """Move the group of a given age (position in the order) to the block; return its index."""
         group = self.by_age.pop(age)
         index = self.ages.index(age, bisect.bisect_left(self.lengths, self.slots[group]))
         del self.lengths[index], self.ages[index]
@@ -245,11 +241,11 @@ class _RowPacker:
         return group
 
     def _oldest(self, room: int) -> list[int]:
-        """Returns the age of the oldest group that fits into `room` positions; [] if none fits."""
+        """Return the age of the oldest group that fits into `room` positions; [] if none fits."""
         return next(([age] for age in self.by_age if self._fit([age], room)), [])
 
     def _best_fit(self, room: int) -> list[int]:
-        """Returns the ages of the one or two groups that fill `room` best; [] if none fits."""
+        """Return the ages of the one or two groups that best fill `room` positions; [] if none."""
         single = bisect.bisect_right(self.lengths, room) - 1
         if single < 0:
             return []
@@ -265,7 +261,7 @@ class _RowPacker:
         return [self.ages[single]] if self._fit([self.ages[single]], room) else []
 
     def _fit(self, ages: Sequence[int], room: int) -> bool:
-        """Returns whether groups, given by age, fit into `room` positions and into the block."""
+        """Return whether groups, given by age, fit into `room` positions and into the block."""
         groups = [self.by_age[age] for age in ages]
         return (
             sum(self.slots[group] for group in groups) <= room

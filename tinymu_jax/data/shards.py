@@ -31,13 +31,13 @@ ENCODE_BATCH = 8
 ClipFeatures = tuple[ClipQuestions, np.ndarray | InputError]
 """A clip with its questions, and either its features or the error that reading them raised."""
 FinishedShard = tuple[int, dict[str, Any]]
-"""The index of a written shard in the sequence of shards to write, and the shard's manifest."""
+"""The index of a written shard in the given sequence of shards, and the shard's manifest."""
 ReportDone = Callable[[int], Any]
-"""Called with the number of clips that are done so far."""
+"""Callback that receives the number of clips done so far."""
 
 
 class Shard(NamedTuple):
-    """A shard to write: the clips that it holds, and how to read and tokenize them."""
+    """A shard (file) to write: the clips that it holds, and how to read and tokenize them."""
 
     path: Path
     """Path of the `.array_record` file."""
@@ -50,7 +50,7 @@ class Shard(NamedTuple):
 def write_shard(
     shard: Shard, clip_features: Iterable[ClipFeatures], patch_size: int = 16
 ) -> dict[str, Any]:
-    """Writes a shard's clips and its manifest (a .json file beside it); returns the manifest.
+    """Write a shard's clips and its manifest (a .json file beside it); return the manifest.
 
     A clip whose features are an error is not written, but listed under `bad` in the manifest.
     """
@@ -85,7 +85,7 @@ def write_shard(
 
 
 def read_features(shard: Shard, done: Callable[[], Any]) -> Iterator[ClipFeatures]:
-    """Yields each clip's waveform, log-mel, text tokens or error; calls `done` after each clip."""
+    """Yield each clip with its waveform, log-mel, tokens or error; call `done` after each clip."""
     kind = shard.features.kind
     convert = as_waveform if kind == "waveform" else as_log_mel
     tokenizer = None if shard.tokenizer is None else Tokenizer(shard.tokenizer)
@@ -122,7 +122,7 @@ def _read_and_write(shard: Shard) -> dict[str, Any]:
 def make_shards(
     shards: Sequence[Shard], workers: int, report_done: ReportDone
 ) -> Iterator[FinishedShard]:
-    """Writes shards in `workers` processes (0: one per core), yielding each when it is finished."""
+    """Write shards in `workers` processes (0: one per core); yield each when it is finished."""
     if not shards:
         return
     counter = SPAWN.Value("q", 0)
@@ -141,7 +141,7 @@ def make_shards(
 def encode_shards(
     shards: Sequence[Shard], encoder: Checkpoint, report_done: ReportDone
 ) -> Iterator[FinishedShard]:
-    """Encodes clips and writes shards of embeddings, yielding each shard when it is finished."""
+    """Encode clips and write shards of embeddings; yield each shard when it is finished."""
     import jax
 
     from tinymu_jax.inference.chunked_encoding import encode_clips

@@ -1,1 +1,1 @@
-"""Loads models from checkpoints, and computes answers, option scores, embeddings and tags."""
+"""Inference: loads checkpoints, and computes answers, option scores, embeddings and tags."""

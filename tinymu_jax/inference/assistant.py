@@ -36,8 +36,8 @@ def _answer_logits(
 class Assistant:
     """A TinyMU model that answers questions about recordings.
 
-    Methods that take text need a tokenizer; methods named `*_tokens` take and return token ids. All
-    methods raise an `InputError` that names the recording or prompt if it cannot be used.
+    Methods that take text need a tokenizer; methods with `token` in the name take and return token
+    ids. All methods raise `InputError` for a recording or prompt that cannot be used.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Assistant:
         find_tokenizer: Callable[[], Tokenizer] | None = None,
         name: str = "this checkpoint",
     ) -> None:
-        """Builds an assistant from a model; see `BatchEngine` for the arguments."""
+        """Build an assistant from a model; see `BatchEngine` for the arguments."""
         self.engine = BatchEngine(config, params, find_tokenizer, name)
         self.config, self.params, self.name = config, params, name
         self.audio_cache = self.engine.audio_cache
@@ -60,7 +60,7 @@ class Assistant:
 
     @property
     def max_seconds(self) -> float:
-        """Length in seconds to which recordings are cut before they are encoded."""
+        """Length in seconds to which recordings are cut."""
         return self.config.max_seconds
 
     def ask(
@@ -70,7 +70,7 @@ class Assistant:
         max_new_tokens: int = 300,
         **options: Any,
     ) -> str | list[str]:
-        """Answers one question about one recording, or several questions in a batch.
+        """Answer one question about one recording, or several questions in a batch.
 
         Args:
             audio: a recording (a path or 16 kHz samples), or a list of recordings.
@@ -78,7 +78,7 @@ class Assistant:
                 question is paired with every element of the other argument.
             max_new_tokens: maximum number of tokens of an answer.
             options: `strategy`, `top_p`, `temperature` and `seed` of `Sampling`;
-                `truncate_prompt=True` cuts prompts that are too long instead of refusing them.
+                `truncate_prompt=True` cuts prompts that are too long instead of rejecting them.
 
         Returns:
             The text of the answer, or a list of texts if an argument is a list. An answer does not
@@ -96,10 +96,7 @@ class Assistant:
         truncate_prompt: bool = False,
         **sampling: Any,
     ) -> list[Response | InputError]:
-        """Answers one or more questions, and returns the response or error of each question.
-
-        See `ask` for the arguments. An `InputError` tells what is wrong with a recording or prompt.
-        """
+        """Return a `Response` or an `InputError` for each question; see `ask` for the arguments."""
         audios = [audio] if _is_single(audio) else list(audio)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if _is_single(audio):
@@ -124,10 +121,7 @@ class Assistant:
         truncate_prompt: bool = False,
         **sampling: Any,
     ) -> Iterator[str]:
-        """Yields pieces of the answer's text as they are generated; see `ask` for the arguments.
-
-        The joined pieces equal the answer that `ask` returns.
-        """
+        """Yield the answer in pieces as they are generated; see `ask` for the arguments."""
         text = yielded = ""
         for tokens in self.engine.stream(
             audio, prompt, max_new_tokens, Sampling(**sampling), truncate_prompt
@@ -149,16 +143,16 @@ class Assistant:
         normalize: str = "sum",
         truncate_prompt: bool = False,
     ) -> dict[str, float]:
-        """Returns each option's probability of being the answer; the probabilities sum to 1.
+        """Return each option's probability of being the answer; the probabilities sum to 1.
 
         Args:
             audio: path of the recording, or 16 kHz samples.
             prompt: the question.
             options: the answers to choose from, at least two, all different.
-            normalize: what the softmax over the options takes. `sum`: each option's log-likelihood;
-                `length`: the log-likelihood divided by the option's number of tokens; `pmi`: the
-                log-likelihood minus the option's log-likelihood without audio.
-            truncate_prompt: cut a prompt that is too long instead of refusing it.
+            normalize: input of the softmax over the options. `sum`: log-likelihood; `length`:
+                log-likelihood divided by the number of tokens; `pmi`: log-likelihood with audio
+                minus log-likelihood without audio.
+            truncate_prompt: cut a prompt that is too long instead of rejecting it.
 
         Raises:
             InputError: there are fewer than two options, two options are equal, an option is empty,
@@ -178,10 +172,9 @@ class Assistant:
         truncate_prompt: bool = False,
         prior: bool = True,
     ) -> list[OptionScore]:
-        """Returns each option's log-likelihood as the answer, and its probabilities.
+        """Return the log-likelihood and the normalized probabilities of each option as the answer.
 
-        `prior` also computes the log-likelihoods without audio; see `score` for other arguments
-        and for the errors.
+        `prior` adds log-likelihoods without audio. Other arguments and errors are those of `score`.
         """
         if isinstance(options, str) or len(options) < 2 or len(set(options)) < len(options):
             raise InputError(f"options {options!r}: give at least two, all different")
@@ -193,16 +186,14 @@ class Assistant:
     def embed(
         self, audio: Audio, chunking: Chunking = "precise", all_layers: bool = False
     ) -> Float32[np.ndarray, "... A E"]:
-        """Returns the encoder's embeddings of a recording; see `Embedder.embed`."""
+        """Return the encoder's embeddings of a recording; see `Embedder.embed`."""
         return self._embedder.embed(audio, chunking, all_layers)
 
     def batch_engine(self, max_new_tokens: int = 128, mesh: Mesh | None = None) -> BatchEngine:
-        """Returns a batch engine with this model, for answering many requests.
+        """Return a batch engine with this model, for answering many requests.
 
-        Args:
-            max_new_tokens: maximum number of tokens of an answer.
-            mesh: devices on which the model is replicated and which share the work; None: the
-                default device, with this assistant's audio cache.
+        The devices of a `mesh` share the work, each with a copy of the model. Without a mesh, the
+        engine uses the default device and this assistant's audio cache.
         """
         return BatchEngine(
             self.config,
@@ -215,13 +206,13 @@ class Assistant:
         )
 
     def encode_prompt(self, prompt: str, truncate: bool = False) -> list[int]:
-        """Returns the token ids of a prompt's text; see `PromptEncoder.encode_prompt`."""
+        """Return the token ids of a prompt; see `PromptEncoder.encode_prompt`."""
         return list(self.engine.prompts.encode_prompt(prompt, truncate))
 
     def generate_tokens(
         self, audio: Audio, prompt: Sequence[int], max_new_tokens: int = 300, **sampling: Any
     ) -> list[int]:
-        """Answers a prompt of token ids; returns the answer's token ids, without the end token."""
+        """Answer a prompt of token ids; return the answer's token ids, without the end token."""
         return self.generate_token_batch([audio], [prompt], max_new_tokens, **sampling)[0]
 
     def generate_token_batch(
@@ -231,7 +222,7 @@ class Assistant:
         max_new_tokens: int = 300,
         **sampling: Any,
     ) -> list[list[int]]:
-        """Returns the answer's token ids for each pair of a recording and a prompt of token ids."""
+        """Return the answer's token ids for each pair of a recording and a prompt of token ids."""
         requests = _pair(list(audios), [tuple(prompt) for prompt in prompts])
         responses = self.engine.ask(
             requests, max_new_tokens=max_new_tokens, sampling=Sampling(**sampling)
@@ -241,7 +232,7 @@ class Assistant:
     def stream_tokens(
         self, audio: Audio, prompt: Sequence[int], max_new_tokens: int = 300, **sampling: Any
     ) -> Iterator[list[int]]:
-        """Yields, after each new token, all token ids of the answer so far, without end token."""
+        """Yield the answer's token ids so far after each new token, without the end token."""
         for tokens in self.engine.stream(audio, prompt, max_new_tokens, Sampling(**sampling)):
             yield list(tokens)
 
@@ -253,10 +244,10 @@ class Assistant:
         names: Sequence[str] | None = None,
         prior: bool = True,
     ) -> list[OptionScore]:
-        """Returns log-likelihoods and probabilities of options that are given as token ids.
+        """Return the log-likelihood and the probabilities of options given as token ids.
 
-        `options` have no end tokens. `names` are the options' names in the result; by default, each
-        option's token ids as text.
+        `options` have no end tokens. `names` are the options' names in the result (default: the
+        token ids as text). If `prior`, log-likelihoods without audio are also computed.
         """
         options = [tuple(option) for option in options]
         if not options or not all(options):
@@ -267,16 +258,16 @@ class Assistant:
     def target_logits(
         self, audio: Audio, prompt: Sequence[int], target: Sequence[int]
     ) -> Float32[np.ndarray, "T V"]:
-        """Returns the logits (vocabulary size V) that predict each of the T tokens of `target`.
+        """Return the logits that predict each of the T tokens of a given answer, `target`.
 
-        `target` is a given answer to the prompt. It is cut to `config.max_text_tokens`, and the end
-        token is appended only if the answer is shorter than that (as published).
+        As published, a target of over `config.max_text_tokens` tokens is cut, and the end token is
+        appended to a shorter target.
         """
         logits, labels = self._teacher_forced(audio, prompt, target)
         return np.asarray(logits[0, : len(labels)])
 
     def loss_tokens(self, audio: Audio, prompt: Sequence[int], target: Sequence[int]) -> float:
-        """Returns the mean cross-entropy of a given answer's tokens, end token included."""
+        """Return the mean cross-entropy in nats of a given answer's tokens, end token included."""
         logits, labels = self._teacher_forced(audio, prompt, target)
         padded = np.zeros((1, logits.shape[1]), np.int32)
         padded[0, : len(labels)] = labels
@@ -291,7 +282,7 @@ class Assistant:
         truncate_prompt: bool,
         prior: bool,
     ) -> list[OptionScore]:
-        """Scores options as answers to a prompt with audio and, if `prior`, without audio too."""
+        """Score options as answers to a prompt with audio and, if `prior`, without audio too."""
 
         requests = [
             Request(source, prompt, "", tuple(options), score_only=True)
@@ -307,7 +298,7 @@ class Assistant:
     def _teacher_forced(
         self, audio: Audio, prompt: Sequence[int], target: Sequence[int]
     ) -> tuple[jax.Array, list[int]]:
-        """Returns logits (1, padded length, V) and the labels of `target`; see `target_logits`."""
+        """Return the logits (1, padded length, V) and the token ids that they predict."""
         limit = self.config.max_text_tokens
         labels = list(self.engine.prompts.encode_text(target, "the answer")[:limit])
         if len(labels) < limit:
@@ -324,7 +315,7 @@ class Assistant:
 
 
 def _raise_first(responses: list[Response | InputError]) -> list[Response]:
-    """Raises the first error in a list of responses; returns the list if it holds none."""
+    """Return the responses if all are `Response`s, or raise the first error."""
     for response in responses:
         if isinstance(response, InputError):
             raise response
@@ -336,7 +327,7 @@ def _is_single(audio: Audio | Sequence[Audio]) -> bool:
 
 
 def _pair(audios: Sequence[Audio], prompts: Sequence[Any]) -> list[Request]:
-    """Returns requests, pairing each recording with the prompt at the same position."""
+    """Return a request for each pair of a recording and a prompt."""
     if len(audios) != len(prompts):
         raise InputError(
             f"{len(audios)} recordings and {len(prompts)} prompts: give one prompt for all, or "

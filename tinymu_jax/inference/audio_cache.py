@@ -1,4 +1,4 @@
-"""Encodes recordings with TinyMU's encoder and projector, and caches the latest audio vectors."""
+"""Encodes recordings to audio vectors, the decoder's input, and caches them."""
 
 import hashlib
 import os
@@ -32,19 +32,19 @@ class EncodedAudio(NamedTuple):
 
 
 class AudioCache:
-    """Encodes recordings to audio vectors, and caches the vectors of the latest recordings."""
+    """Encodes recordings to audio vectors (the decoder's input), and caches the latest."""
 
     def __init__(self, config: TinyMUConfig, params: Any, mesh: Mesh | None = None) -> None:
-        """Builds an empty cache of a model; `params` are replicated on a mesh if given."""
+        """Create an empty cache for a model; `params` must already be replicated on the mesh."""
         self.config, self.params, self.mesh = config, params, mesh
         self._cached: dict[Any, EncodedAudio] = {}
 
     def clear(self) -> None:
-        """Empties the cache."""
+        """Empty the cache."""
         self._cached.clear()
 
     def encode_one(self, audio: Audio) -> EncodedAudio:
-        """Returns the audio vectors of one recording, encoding it if it is not cached.
+        """Return the audio vectors of a recording, from the cache if possible.
 
         Raises:
             InputError: the recording cannot be read, or is too short.
@@ -55,10 +55,7 @@ class AudioCache:
         return encoded
 
     def encode(self, audios: Iterable[Audio]) -> list[EncodedAudio | InputError]:
-        """Returns, for each recording, its audio vectors or the error of reading it.
-
-        Recordings that are not cached are encoded in one batch, each distinct recording once.
-        """
+        """Return each recording's audio vectors, or the error if the recording cannot be used."""
         audios = list(audios)
         keys = [_cache_key(audio) for audio in audios]
         distinct = dict(zip(keys, audios, strict=True))
@@ -89,12 +86,9 @@ class AudioCache:
 def stack_audio(
     encoded: Sequence[EncodedAudio], rows: int, min_length: int = 0
 ) -> Float[Array, "B A D"]:
-    """Stacks the audio vectors (width D) of recordings on the device, padded to a common length.
+    """Stack recordings' audio vectors (width D) on the device, padded to a common length.
 
-    Args:
-        encoded: one recording per row, at most `rows`; the last recording fills further rows.
-        rows: number of rows B of the result.
-        min_length: minimum number of audio vectors A of a row.
+    The last recording fills rows up to B = `rows`; the length A is at least `min_length`.
     """
     length = max(min_length, *(len(audio.vectors) for audio in encoded))
     padded = [
@@ -110,7 +104,7 @@ _stack = jax.jit(lambda vectors: jnp.stack(vectors))
 
 
 def _cache_key(audio: Audio) -> Any:
-    """Returns a recording's cache key: a file's path, time and size, or a hash of the samples."""
+    """Return a recording's cache key: a file's path, time and size, or a hash of the samples."""
     if isinstance(audio, Clip):
         audio = audio.samples
     if isinstance(audio, str | Path):

@@ -1,8 +1,8 @@
 """Runs the encoder on clips of any length with few compiled shapes.
 
-A clip is cut into chunks as published, and a chunk into columns of 160 ms. Each chunk becomes a row
-(a short last chunk shares a row); rows are padded to a few lengths and batched over all clips. A
-chunk attends only to itself, so that padding and other clips do not change a clip's embeddings.
+A column is 160 ms of a clip. A chunk is as many columns as the published encoder takes at once
+(62). Each chunk becomes a row of the encoder's batch, padded to one of a few lengths; a short last
+chunk shares a row. Chunks attend neither to each other nor to padding.
 """
 
 import itertools
@@ -26,29 +26,24 @@ from tinymu_jax.models.tinymu import TinyMU
 from tinymu_jax.utils.shapes import round_up
 
 Chunking = Literal["precise", "fast", "fast-interleaved"]
-"""How a clip is cut into chunks. `precise`: the last chunk ends with the clip, as in the published
-results. `fast`: the last chunk is padded with zeros. `fast-interleaved`: `fast`, with embeddings in
-the order of the published fast mode, which puts column t of chunk c at t * chunks + c."""
+"""How a clip is cut into chunks. `precise`: the last chunk is shorter, as in the published results.
+`fast`: the last chunk is padded with zeros. `fast-interleaved`: like `fast`, but column t of chunk
+c is at index t * (number of chunks) + c, as in the published fast mode."""
 ROW_LENGTHS = (1, 2, 4, 8, 16, 24, 32, 48)
-"""Rows shorter than a chunk are padded to the next of these numbers of columns, or to a chunk.
-Longer rows (a chunk with or without a short tail) are not padded."""
+"""Lengths in columns to which short rows are padded; longer rows are padded to a chunk."""
 MERGE_SHORT_TAIL = 2
-"""Maximum number of columns of a short tail: a last chunk that shares a row with the chunk before,
-so that the weights are read once for both. 10 s are a chunk of 62 columns and a tail of 1."""
+"""A last chunk of at most this many columns shares a row with the chunk before. For example, a clip
+of 10 s has chunks of 62 and 1 columns, which share one row."""
 MAX_ROWS = 8
-"""Maximum number of rows per call of the encoder. On a CPU each call encodes one row, which fills
-all cores; several rows would not fit into the CPU's cache."""
+"""Maximum number of rows per call of the encoder, except on a CPU, where a call takes one row."""
 
 
 class Columns(NamedTuple):
-    """A clip's waveform, cut into columns of 160 ms that overlap as log-mel windows do.
-
-    A is the number of columns.
-    """
+    """A clip's waveform, cut into A overlapping columns of n samples, one per 160 ms."""
 
     samples: Float32[np.ndarray, "A n"]
     num_frames: Int[np.ndarray, "A"]
-    """Number of log-mel frames of each column; the column's further frames are padding."""
+    """Number of log-mel frames (10 ms) in each column, without padding."""
 
 
 class _Row(NamedTuple):
@@ -64,16 +59,10 @@ def chunk_layout(
     num_columns: Int[Array | np.ndarray, "..."],
     config: MatpacConfig,
 ) -> tuple[Int[np.ndarray, "*rows A"], Int[Array | np.ndarray, "..."]]:
-    """Assigns the columns of a row to chunks; inference and training share this definition.
+    """Return each column's index in its chunk, and the chunk's index in its row (-1: padding).
 
-    Args:
-        column: index of each column in its clip; a row starts where a chunk starts.
-        num_columns: number of columns of each clip, or the end of each row; columns with this index
-            or a larger one are padding. Broadcasts with `column`.
-        config: config of the encoder; a chunk has `config.columns` columns.
-
-    Returns:
-        The index of each column in its chunk, and the index of the chunk in its row (-1: padding).
+    A column is 160 ms, a chunk is `config.columns` columns, and a row is a sequence of chunks.
+    `column` has the columns' indices in the clip; columns from index `num_columns` on are padding.
     """
     chunk = column // config.columns - column[..., :1] // config.columns
     real = column < num_columns
@@ -84,7 +73,7 @@ def chunk_layout(
 def to_patches(
     samples: Float32[np.ndarray, "n"], config: MatpacConfig, fast: bool = False
 ) -> Columns:
-    """Cuts the samples of a clip into columns, padded with zeros to whole chunks if `fast`."""
+    """Cut 16 kHz samples into columns of 160 ms; if `fast`, pad with zeros to whole chunks."""
     patch, frames = config.patch_size, log_mel.num_frames(len(samples))
     count = -(-frames // patch)
     if fast:
@@ -111,11 +100,11 @@ def encode_rows(
     num_chunks: int,
     all_layers: bool = False,
 ) -> Float[Array, "L B A E"]:
-    """Computes the encoder's embeddings of B rows of A columns from the columns' samples.
+    """Return the encoder's embeddings of B rows of A columns (160 ms each).
 
-    `place` is each column's index in its chunk, and `chunk` is the chunk's index in the row (see
-    `chunk_layout`); a row has up to `num_chunks` chunks. Returns the output of the last encoder
-    block (L = 1), or with `all_layers` the outputs of all L blocks.
+    `samples` and `num_frames` are those of `Columns`, `place` and `chunk` the results of
+    `chunk_layout`. A row has up to `num_chunks` chunks. L is 1 (the last block's output) or, with
+    `all_layers`, the number of the encoder's blocks.
     """
     return Matpac(config).apply(
         {"params": params},
@@ -137,15 +126,10 @@ def encode_clips(
     all_layers: bool = False,
     mesh: Mesh | None = None,
 ) -> list[Float[Array, "L _ E"]]:
-    """Returns the encoder's embeddings of each clip, one per 160 ms.
+    """Return the encoder's embeddings of each clip, one per 160 ms.
 
-    Args:
-        params: parameters of the encoder, replicated on the mesh.
-        clips: 16 kHz samples of each clip, at least one log-mel window long.
-        config: config of the encoder.
-        chunking: how clips are cut into chunks, see `Chunking`.
-        all_layers: return the output of every encoder block (L blocks) instead of the last (L = 1).
-        mesh: mesh of this process's devices, which share the rows; None: the default device.
+    `clips` are 16 kHz samples of at least 25 ms. L is 1 (the last block's output) or, with
+    `all_layers`, the number of blocks. The devices of `mesh`, each with `params`, share the work.
 
     Raises:
         InputError: `chunking` is unknown.
@@ -188,10 +172,7 @@ def encode_clips(
 
 
 def _row_spans(count: int, config: MatpacConfig) -> list[tuple[int, int]]:
-    """Splits a clip of `count` columns into rows; returns the (start, stop) columns of each row.
-
-    A row holds one chunk; a short tail shares the row of the chunk before.
-    """
+    """Return the (start, stop) columns of each row into which a clip of `count` columns is cut."""
     edges = [*range(0, count, config.columns), count]
     if len(edges) > 2 and edges[-1] - edges[-2] <= MERGE_SHORT_TAIL:
         del edges[-2]
@@ -207,10 +188,7 @@ def _padded_length(length: int, config: MatpacConfig) -> int:
 def _batch_rows(
     rows: Sequence[_Row], columns: Sequence[Columns], length: int, config: MatpacConfig
 ) -> tuple[np.ndarray, ...]:
-    """Stacks rows as arrays for `encode_rows`, padded to `length` columns.
-
-    The number of rows is padded to a power of 2.
-    """
+    """Stack rows as arrays for `encode_rows`, padded to `length` columns and 2**n rows."""
     count = 1 << (len(rows) - 1).bit_length()
     samples = np.zeros((count, length, column_samples(config.patch_size)), np.float32)
     num_frames, start, stop = np.zeros((count, length), np.int32), *np.zeros((2, count, 1), int)
@@ -240,11 +218,10 @@ def _project(
 def project(
     params: Any, vectors: Float[Array, "A E"], config: TinyMUConfig
 ) -> tuple[Float[Array, "P D"], int]:
-    """Pools one clip's A embeddings and projects them to P audio vectors of the decoder's width D.
+    """Pool a clip's A embeddings, and project them to audio vectors, the decoder's input.
 
-    Returns:
-        The audio vectors, padded with zero vectors to a multiple of 16, and the number of audio
-        vectors without padding.
+    Returns the audio vectors (of the decoder's width D), padded with zero vectors to a multiple P
+    of 16, and their number without padding.
 
     Raises:
         InputError: the clip has fewer embeddings than the model pools into one audio vector.

@@ -1,4 +1,4 @@
-"""Reads the names of a classifier's classes from a file that the data set publishes."""
+"""Reads the names of a classifier's classes from the data set's published file."""
 
 import csv
 import json
@@ -9,13 +9,13 @@ from tinymu_jax.utils.files import exists, read_text
 
 
 def read_labels(path: str | Path, num_classes: int | None = None) -> list[str]:
-    """Reads class names from a file, and returns them in the order of a classifier's outputs.
+    """Read class names from a file, in the order of the classifier's outputs.
 
     Args:
-        path: AudioSet's `class_labels_indices.csv` (columns mid and display_name; the outputs are
-            in the order of `mid`, not of `index`), a csv of index and name without a header, a json
-            object of name -> index or index -> name, or a text file with one name per line.
-        num_classes: number of the classifier's classes; None: any number of names is accepted.
+        path: AudioSet's `class_labels_indices.csv` (the outputs are in the order of its column
+            `mid`), a csv of index and name without a header, a json object of name -> index or
+            index -> name, or a text file with one name per line.
+        num_classes: expected number of classes; None: any number.
 
     Raises:
         InputError: the file is missing or malformed, or does not have `num_classes` names.
@@ -62,9 +62,9 @@ def _from_csv(rows: list[list[str]]) -> list[str]:
 
 
 def read_class_indices(path: str | Path) -> dict[str, int]:
-    """Reads class names from a file, and returns the output index of each name.
+    """Return the classifier's output index of each class name in a file; see `read_labels`.
 
-    For AudioSet's csv, the result also maps each `mid` to an index. See `read_labels` for `path`.
+    For AudioSet's csv, the result also contains the index of each `mid` (class identifier).
 
     Raises:
         InputError: the file is missing or malformed.

@@ -1,4 +1,4 @@
-"""Compares the logits and the greedily generated tokens of two models on a recording."""
+"""Compares the logits and the greedy answers of two models on a recording."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +12,11 @@ class Comparison(NamedTuple):
     """Differences between two models on one prompt about one recording."""
 
     logit_difference: float
-    """Largest absolute difference between the two models' logits."""
+    """Largest absolute difference between the two models' logits for the first model's answer."""
     equal_tokens: int
+    """Number of positions at which the greedy answers (with end tokens) have the same token."""
     tokens: int
+    """Number of tokens of the longer answer."""
 
 
 def compare_models(
@@ -24,13 +26,7 @@ def compare_models(
     prompt: list[int],
     max_new_tokens: int = 64,
 ) -> Comparison:
-    """Compares two models on one prompt (token ids) about one recording.
-
-    Returns:
-        The largest difference between the models' logits for the first model's answer, the number
-        of positions at which the greedy answers have equal tokens (end tokens included), and the
-        number of tokens of the longer answer.
-    """
+    """Compare two models on one prompt (token ids) about one recording."""
     answers = [
         model.generate_tokens(recording, prompt, max_new_tokens) for model in (first, second)
     ]

@@ -27,7 +27,7 @@ class Embedder:
         labels: Sequence[str] | None = None,
         max_seconds: float | None = None,
     ) -> None:
-        """Builds an embedder from an encoder.
+        """Build an embedder from an encoder.
 
         Args:
             config: config of the encoder.
@@ -41,12 +41,12 @@ class Embedder:
     def embed(
         self, audio: Audio, chunking: Chunking = "precise", all_layers: bool = False
     ) -> Float32[np.ndarray, "... A E"]:
-        """Returns the A embeddings of a recording, one per 160 ms: (A, 5 * width).
+        """Return a recording's A embeddings, one per 160 ms, of the encoder's output width E.
 
         Args:
             audio: path of the recording, or 16 kHz samples.
-            chunking: kind of chunks, see `tinymu_jax.inference.chunked_encoding.Chunking`.
-            all_layers: return the output of each of the encoder's L blocks, (L, A, 5 * width).
+            chunking: how a long recording is cut into chunks; see `chunked_encoding.Chunking`.
+            all_layers: return the outputs of all encoder blocks, (L, A, E), instead of the last.
 
         Raises:
             InputError: the recording cannot be read, or is too short.
@@ -56,7 +56,7 @@ class Embedder:
         return np.asarray(vectors if all_layers else vectors[0])
 
     def tag(self, audio: Audio, top: int | None = 5) -> list[tuple[str, float]]:
-        """Returns the names and probabilities of a recording's most probable classes, best first.
+        """Return a recording's most probable classes as (name, probability) pairs, best first.
 
         Args:
             audio: path of the recording, or 16 kHz samples.
@@ -70,7 +70,7 @@ class Embedder:
     def tag_all(
         self, clips: Sequence[Float32[np.ndarray, "_"]], top: int | None = 5
     ) -> list[list[tuple[str, float]]]:
-        """Returns the most probable classes of each of several clips (16 kHz), like `tag`.
+        """Return the most probable classes of each clip (16 kHz samples), like `tag`.
 
         Raises:
             InputError: the encoder has no head.

@@ -1,4 +1,4 @@
-"""Answers many requests about recordings in batches; `Assistant` and the evaluations use it."""
+"""Answers many requests about recordings in batches."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
@@ -35,7 +35,8 @@ class Request(NamedTuple):
     prompt: str | tuple[int, ...]
     """The prompt's text or token ids."""
     task: str = ""
-    """Name of the task. Requests of one task share batches, as the answers have similar lengths."""
+    """Name of the task; requests of one task share batches, since their answers are similarly
+    long."""
     options: tuple[str | tuple[int, ...], ...] = ()
     """Possible answers, as texts or token ids, for which log-likelihoods are computed."""
     score_only: bool = False
@@ -46,16 +47,15 @@ class Response(NamedTuple):
     """The answer to a request, and the log-likelihoods of the request's options."""
 
     text: str | None
-    """Text of the answer; None if the prompt is token ids. With `score_only`: the most probable
-    option; None if this option is token ids."""
+    """The generated text or, with `score_only`, the most probable option; None for token ids."""
     log_likelihoods: tuple[float, ...] = ()
-    """Log-likelihood of each of the request's options: see `tinymu_jax.OptionScore`."""
+    """Log-likelihood of each option of the request, including the end token."""
     tokens: tuple[int, ...] = ()
     """Token ids of the generated answer, without the end token."""
     ended: bool = False
     """Whether the end token was generated within `max_new_tokens`."""
     encoded_seconds: float = 0.0
-    """Length in seconds of the part of the recording that was encoded."""
+    """Seconds of the recording that were encoded."""
     total_seconds: float = 0.0
 
     @property
@@ -65,14 +65,14 @@ class Response(NamedTuple):
 
 
 class Engine(Protocol):
-    """Interface of objects that answer requests; the evaluations take any such object."""
+    """Interface of engines that answer requests."""
 
     def ask(self, requests: Sequence[Request], progress: Progress) -> list[Response | InputError]:
-        """Returns, for each request, the response or the error of its recording or prompt."""
+        """Return a response or an error for each request."""
 
 
 def check_max_new_tokens(max_new_tokens: int) -> None:
-    """Raises `InputError` unless `max_new_tokens` is an integer from 1 to `MAX_NEW_TOKENS`."""
+    """Raise `InputError` unless `max_new_tokens` is an integer from 1 to `MAX_NEW_TOKENS`."""
     if not isinstance(max_new_tokens, Integral) or not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
         raise InputError(
             f"max_new_tokens is {max_new_tokens}: ask for at least 1 and at most {MAX_NEW_TOKENS}"
@@ -80,7 +80,7 @@ def check_max_new_tokens(max_new_tokens: int) -> None:
 
 
 class BatchEngine:
-    """Answers requests in batches; an answer does not depend on the other requests in its batch."""
+    """Answers requests in batches; an answer does not depend on other requests in its batch."""
 
     def __init__(
         self,
@@ -93,16 +93,11 @@ class BatchEngine:
         mesh: Mesh | None = None,
         audio_cache: AudioCache | None = None,
     ) -> None:
-        """Builds an engine from a model.
+        """Build an engine from a model.
 
-        Args:
-            config: config of the model.
-            params: model parameters, stacked or in the layout of `inference.param_layout`.
-            find_tokenizer: returns the tokenizer; called when text is first encoded or decoded.
-            name: name of the checkpoint, for error messages.
-            max_new_tokens: default maximum number of tokens of an answer.
-            mesh: mesh of this process's devices, on which the parameters are replicated.
-            audio_cache: cache of audio vectors to share with another engine; None: a new cache.
+        `params` are stacked or in the layout of `inference.param_layout`; they are replicated on
+        `mesh`. `find_tokenizer` is called when text is first encoded or decoded. `name` is the
+        checkpoint's name in error messages. `audio_cache` may be the cache of another engine.
         """
         check_max_new_tokens(max_new_tokens)
         if mesh is not None:
@@ -120,17 +115,10 @@ class BatchEngine:
         sampling: Sampling = GREEDY,
         truncate_prompt: bool = False,
     ) -> list[Response | InputError]:
-        """Answers requests in batches, encoding a recording once for consecutive requests about it.
+        """Return a response or an error for each request.
 
-        Args:
-            requests: the requests, ordered so that requests about one recording are consecutive.
-            progress: called with the number of answered requests and the number of all requests.
-            max_new_tokens: maximum number of tokens of an answer; None: the engine's default.
-            sampling: how the next token is chosen.
-            truncate_prompt: cut prompts that are too long instead of refusing them.
-
-        Returns:
-            For each request, the response or the error of its recording or prompt.
+        Requests about the same recording should be consecutive, so that it is encoded once.
+        `progress` is called with the numbers of answered requests and of all requests.
 
         Raises:
             InputError: `max_new_tokens` is out of range; there is no tokenizer.
@@ -152,7 +140,7 @@ class BatchEngine:
         sampling: Sampling = GREEDY,
         truncate_prompt: bool = False,
     ) -> Iterator[tuple[int, ...]]:
-        """Yields, after each new token, all token ids of the answer so far, without end token."""
+        """Yield the answer's token ids so far after each new token, without the end token."""
         check_max_new_tokens(max_new_tokens)
         rows = (
             [self.audio_cache.encode_one(audio)],
@@ -167,7 +155,7 @@ class BatchEngine:
     def _encode_audio(
         self, requests: Sequence[Request], indices: Sequence[int]
     ) -> Iterator[tuple[EncodedAudio | InputError, list[int]]]:
-        """Yields each recording's audio vectors or error, and its consecutive requests' indices."""
+        """Yield each recording's audio vectors or error, and the indices of its requests."""
 
         def identity(index: int) -> Any:
             audio = requests[index].audio
@@ -187,7 +175,7 @@ class BatchEngine:
 
 
 class _Run:
-    """State of one `BatchEngine.ask` call: requests that wait, and results computed so far."""
+    """State of one `BatchEngine.ask` call: waiting requests and finished results."""
 
     def __init__(
         self,
@@ -201,7 +189,7 @@ class _Run:
         self.engine, self.requests, self.progress = engine, requests, progress
         self.max_new_tokens, self.sampling = max_new_tokens, sampling
         self.scorer = OptionScorer(engine.params, engine.config, engine.mesh)
-        # Requests, by index, that wait for a full batch of one task and padded prompt length.
+        # (task, padded prompt length) -> indices of requests that wait for a full batch.
         self.queues: dict[tuple[str, int], list[int]] = {}
         # Several batches are padded to the same number of rows, so that fewer shapes are compiled.
         self.rows = 1 if engine.mesh is None and len(requests) <= MAX_BATCH else MAX_BATCH
@@ -224,7 +212,7 @@ class _Run:
             self.options[index] = [(*option, engine.config.end_token) for option in options]
 
     def add(self, audio: EncodedAudio | InputError, indices: Sequence[int]) -> None:
-        """Queues the requests about one recording, and answers the batches that are full."""
+        """Queue the requests about one recording, and answer full batches."""
         if isinstance(audio, InputError):
             self.errors |= dict.fromkeys(indices, audio)
             return
@@ -244,7 +232,7 @@ class _Run:
                 self._generate(self.queues.pop(size))
 
     def finish(self) -> list[Response | InputError]:
-        """Answers all queued requests; returns the response or error of each request."""
+        """Answer all queued requests; return the response or error of each request."""
         self._take_scores(self.scorer.finish())
         # Waiting requests of different tasks, sorted by prompt length, share batches.
         sizes = sorted(self.queues, key=lambda size: (size[1], size[0]))
@@ -285,7 +273,6 @@ class _Run:
         self._advance(sum(self.requests[index].score_only for index in scores))
 
     def _advance(self, count: int) -> None:
-        """Reports that `count` more requests are answered."""
         if count:
             self.num_done += count
             self.progress(self.num_done, len(self.requests))

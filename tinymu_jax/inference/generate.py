@@ -27,24 +27,23 @@ Strategy = Literal["greedy", "top-p"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. Published: greedy, or top-p 0.8 at temperature 1."""
+    """How the next token is chosen. Published: greedy, or top-p 0.8 at temperature 1.
+
+    Raises:
+        InputError: a field is out of range.
+    """
 
     strategy: Strategy = "greedy"
     """`greedy` takes the most probable token; `top-p` samples from the nucleus, see `top_p`."""
     top_p: float = 0.8
     """A token is in the nucleus if the probabilities of all more probable tokens sum to at most
-    `top_p`; the most probable token is always in the nucleus."""
+    `top_p`."""
     temperature: float = 1.0
     """Number by which logits are divided before top-p; 0 or less means 1."""
     seed: int = 0
-    """Random seed for top-p. An answer does not depend on the other prompts in its batch."""
+    """Random seed for top-p."""
 
     def __post_init__(self) -> None:
-        """Checks that every field is in its range.
-
-        Raises:
-            InputError: a field is out of range; the message names it.
-        """
         if self.strategy not in get_args(Strategy):
             names = " or ".join(get_args(Strategy))
             raise InputError(f"strategy {self.strategy!r}: use {names}")
@@ -75,11 +74,11 @@ class DecodeState(NamedTuple):
     answer: Int[Array, ""]
     """Index of the first answer token in the sequence and the cache."""
     key: Array
-    """Random key; `step` is folded in to sample the token of that step."""
+    """Random key for sampling; each step folds in its number."""
 
 
 def greedy(logits: Float[Array, "B V"]) -> Int[Array, "B"]:
-    """Returns the index of the largest logit in each row; of equal logits, the lowest index."""
+    """Return the index of the largest logit in each row, the lowest index if several are equal."""
     # Maximum and minimum are vectorized on a CPU, and argmax is not.
     size = logits.shape[-1]
     largest = logits.max(axis=-1, keepdims=True)
@@ -89,7 +88,7 @@ def greedy(logits: Float[Array, "B V"]) -> Int[Array, "B"]:
 def sample_top_p(
     logits: Float[Array, "B V"], key: Array, top_p: Float[Array, ""], temperature: Float[Array, ""]
 ) -> Int[Array, "B"]:
-    """Divides logits by the temperature, and samples a token per row from the top-p nucleus.
+    """Divide logits by the temperature, and sample one token per row from the top-p nucleus.
 
     All rows share the random noise, so that an answer does not depend on its row in the batch.
     """
@@ -111,7 +110,7 @@ def _choose(
     knobs: tuple[Array, Array],
     end_token: int,
 ) -> DecodeState:
-    """Returns the state with each answer's next token; `knobs` are top_p and temperature."""
+    """Return the state with each answer's next token; `knobs` are top_p and temperature."""
     if strategy == "greedy":
         token = greedy(logits)
     else:
@@ -137,17 +136,10 @@ def prefill(
     max_new_slots: int,
     strategy: Strategy,
 ) -> DecodeState:
-    """Runs the decoder on audio and prompts, and chooses the first token of each answer.
+    """Run the decoder on audio and prompts, and choose the first token of each answer.
 
-    Args:
-        params: parameters of the whole model, one subtree per layer.
-        question: audio vectors and prompts of the batch.
-        active: mask of the rows that are not batch padding.
-        key: random key for sampling.
-        knobs: top_p and temperature.
-        config: config of the model.
-        max_new_slots: number of answer tokens for which the key/value cache has space.
-        strategy: greedy or top-p.
+    `active` is False for rows of batch padding; `knobs` are top_p and temperature. The key/value
+    cache gets space for `max_new_slots` answer tokens.
     """
     model, batch = TinyMU(config), question.prompt.shape[0]
     sequence = build_prompt_sequence(question, config)
@@ -177,10 +169,10 @@ def decode(
     config: TinyMUConfig,
     strategy: Strategy,
 ) -> DecodeState:
-    """Runs the decoding loop until each answer has `until` tokens or all answers have ended.
+    """Run the decoding loop until each answer has `until` tokens or all answers have ended.
 
-    Calls with growing `until` stream the answers, with a single compiled program. The state is
-    donated; `knobs` are top_p and temperature.
+    To stream answers, call with growing `until`: one compiled program serves all calls. `state` is
+    donated (not usable afterwards); `knobs` are top_p and temperature.
     """
     model = TinyMU(config)
     indices = jnp.arange(state.key_mask.shape[1])
@@ -210,7 +202,7 @@ def decode(
 
 
 MAX_BATCH = 16
-"""Maximum number of prompts that are answered in one compiled call."""
+"""Maximum number of prompts in a batch."""
 SLOT_STEP = 16
 """Prompts are padded to a multiple of this number of tokens, so that few shapes are compiled."""
 CACHE_STEP = 64
@@ -223,10 +215,7 @@ def pad_questions(
     config: TinyMUConfig,
     rows: int = 1,
 ) -> PromptBatch:
-    """Pads audio and prompts to common lengths and to a batch of few possible sizes.
-
-    The batch has the next power of two from the number of prompts, but at least `rows` rows.
-    """
+    """Stack audio and prompts, padded to common lengths and to 2**n rows, at least `rows`."""
     rows = max(1 << (len(audio) - 1).bit_length(), rows)
     length = min(round_up(max(map(len, prompts)), SLOT_STEP), config.max_text_tokens)
     prompt = np.zeros((rows, length), np.int32)
@@ -252,22 +241,11 @@ def generate(
     rows: int = 1,
     mesh: Mesh | None = None,
 ) -> Iterator[list[tuple[tuple[int, ...], bool]]]:
-    """Generates answers to a batch of prompts.
+    """Generate answers to a batch of prompts (token ids), each with its recording's audio vectors.
 
-    Args:
-        params: parameters of the whole model.
-        audio: audio vectors for each prompt.
-        prompts: token ids of each prompt.
-        max_new_tokens: maximum number of tokens of an answer.
-        sampling: how the next token is chosen.
-        config: config of the model.
-        stride: number of tokens after which to yield (1 streams); None: yield once, at the end.
-        rows: minimum number of rows to which the batch is padded.
-        mesh: mesh whose devices share the rows; None: the default device.
-
-    Yields:
-        For each prompt, the answer's token ids so far, without the end token, and whether the end
-        token was generated.
+    After every `stride` new tokens (None: at the end), yields for each prompt the answer's token
+    ids so far, without the end token, and whether the answer has ended. The batch is padded to at
+    least `rows` rows, which the devices of `mesh` share.
     """
     stride = stride or max_new_tokens
     knobs = np.float32(sampling.top_p), np.float32(sampling.temperature)
@@ -294,6 +272,5 @@ def generate(
 
 
 def _before_end(tokens: list[int], end_token: int) -> tuple[tuple[int, ...], bool]:
-    """Returns the tokens before the first end token, and whether there is an end token."""
     ended = end_token in tokens
     return tuple(tokens[: tokens.index(end_token)] if ended else tokens), ended

@@ -38,22 +38,22 @@ def load(
     probe: str | Path | None = None,
     labels: str | Path | None = None,
 ) -> Assistant | Embedder:
-    """Loads a model for inference from a checkpoint.
+    """Load a model for inference from a checkpoint.
 
     Args:
         checkpoint: `nano` (part of the package), a hub name (downloaded and converted once), a
             published `.pt` file (with its yaml, json and tokenizer.json in the same folder), a
             `.safetensors` file with the keys of the `.pt` file, or a checkpoint folder.
-        encoder_dtype: `bfloat16` casts the weights of encoder and projector, and multiplies in
-            bfloat16 with float32 sums: faster, not exact.
+        encoder_dtype: `bfloat16` casts the weights and inputs of encoder and projector; faster, not
+            exact.
         decoder_dtype: `int8` quantizes the weights per output channel: a quarter of the memory,
             faster where bandwidth is the limit, not exact. `bfloat16` is for accelerators.
         tokenizer: path of a `tokenizer.json`, or hub name of a decoder with a tokenizer; None: the
             tokenizer.json beside the checkpoint, else from the decoder that the checkpoint names.
-        max_seconds: length in seconds to which recordings are cut; None: the checkpoint's value
-            (10 s) for TinyMU, no limit for MATPAC.
+        max_seconds: length in seconds to which recordings are cut; None: the checkpoint's value (10
+            s) for TinyMU, no limit for MATPAC.
         revision: revision of the hub repository.
-        probe: path of a probe's file, for a MATPAC encoder.
+        probe: path of a probe's file (a linear classifier), for a MATPAC encoder.
         labels: path of a file of class names, for a head or probe without class names.
 
     Returns:
@@ -61,7 +61,7 @@ def load(
 
     Raises:
         InputError: the checkpoint is missing, malformed or of another kind, or an option does not
-            apply to the checkpoint; the message says what to do.
+            apply to it.
     """
     _check_options(encoder_dtype, decoder_dtype, max_seconds)
     enable_compilation_cache()
@@ -82,7 +82,6 @@ def load(
 
 
 def _check_options(encoder_dtype: str, decoder_dtype: str, max_seconds: float | None) -> None:
-    """Raises `InputError` if a dtype is unknown or `max_seconds` is out of range."""
     for option, value, known in (
         ("encoder_dtype", encoder_dtype, get_args(ComputeDtype)),
         ("decoder_dtype", decoder_dtype, get_args(WeightDtype)),
@@ -99,7 +98,7 @@ def make_assistant(
     tokenizer: str | Path | None = None,
     name: str = "this checkpoint",
 ) -> Assistant:
-    """Returns an `Assistant` for an open TinyMU checkpoint; see `load` for the other arguments."""
+    """Return an `Assistant` for an open TinyMU checkpoint; see `load` for the other arguments."""
     config: TinyMUConfig = checkpoint.config
     _check_options(encoder_dtype, decoder_dtype, config.max_seconds)
     params = unstack(checkpoint.params, tinymu.param_axes(config))
@@ -117,7 +116,7 @@ def make_assistant(
 
 
 def _on_device(params: Any) -> Any:
-    """Copies every array of a parameter tree, in C order, to the default device."""
+    """Copy every array of a parameter tree, in C order, to the default device."""
     # In threads, since transposing 229 M numbers takes seconds on one core.
     with ThreadPoolExecutor() as pool:
         leaves, structure = jax.tree.flatten(params)
@@ -131,7 +130,6 @@ def _make_embedder(
     labels: str | Path | None,
     max_seconds: float | None,
 ) -> Embedder:
-    """Returns an `Embedder` for an open MATPAC checkpoint; see `load` for the other arguments."""
     config = replace(checkpoint.config, compute_dtype=encoder_dtype)
     params = by_rows(unstack(checkpoint.params, matpac.param_axes(config)), encoder_dtype)
     names = checkpoint.source.get("labels")

@@ -1,8 +1,7 @@
-"""Converts parameters to the layout for inference: one subtree per layer, fused projections.
+"""Converts parameters to the layout for inference, which a CPU reads quickly.
 
-On a CPU, decoding is limited by reading the weights. Layers get their own arrays, as a slice of a
-stacked array would be copied first; projections of the same input are fused; kernels are
-transposed, so that a row holds the weights of one output; int8 weights take a quarter of the bytes.
+Each layer gets its own arrays, projections of the same input are fused, and kernels are transposed,
+so that a row holds the weights of one output.
 """
 
 from collections.abc import Mapping
@@ -15,17 +14,15 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
 WeightDtype = Literal["float32", "bfloat16", "int8"]
 FUSED = {"qkv": ("q_proj", "k_proj", "v_proj"), "gate_up": ("gate_proj", "up_proj")}
-"""Name of a `JointDense` module -> names of its projections, in the order of their fusion."""
+"""Name of a fused `JointDense` module -> names of its projections, in order."""
 STACKS = ("layers", "blocks")
 """Names of the modules whose weights have a leading layer axis."""
 
 
 def unstack(params: Mapping[str, Any], axes: Mapping[str, tuple[str | None, ...]]) -> Tree:
-    """Splits stacked weights into one subtree per layer: `layers/x` becomes `layers_0/x`, ....
+    """Split stacked weights into one subtree per layer: `layers/x` becomes `layers_0/x`, ....
 
-    Args:
-        params: parameter tree with stacked weights.
-        axes: logical axes of each weight, by path; weights whose first axis is "layers" are split.
+    `axes` has the logical axes of each weight, by path; the axis "layers" is split.
     """
     leaves = {}
     for path, leaf in flatten(params):
@@ -40,19 +37,15 @@ def unstack(params: Mapping[str, Any], axes: Mapping[str, tuple[str | None, ...]
 
 
 def quantize(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Quantizes each row of a matrix (M, D) to int8; returns the int8 matrix and M scales."""
+    """Quantize each row of a matrix (M, D) to int8; return the int8 matrix and M scales."""
     scale = np.maximum(np.abs(rows).max(axis=1), 1e-30) / np.float32(127)
     return np.round(rows / scale[:, None]).astype(np.int8), scale.astype(np.float32)
 
 
 def by_rows(params: Mapping[str, Any], dtype: WeightDtype = "float32") -> Tree:
-    """Fuses, transposes and casts the kernels of an unstacked parameter tree.
+    """Fuse, transpose and cast the kernels of an unstacked parameter tree.
 
-    A `kernel` (D inputs, M outputs) becomes `rows` (M, D), which may be a view not in C order.
-
-    Args:
-        params: parameter tree with one subtree per layer, as `unstack` returns it.
-        dtype: dtype of rows and embeddings; int8 adds a `scale` per row.
+    A `kernel` (D inputs, M outputs) becomes `rows` (M, D), with a `scale` per row for int8.
     """
     tree: Tree = {}
     for name, value in params.items():
@@ -70,7 +63,7 @@ def by_rows(params: Mapping[str, Any], dtype: WeightDtype = "float32") -> Tree:
 
 
 def _rows(rows: np.ndarray, dtype: WeightDtype) -> Tree:
-    """Casts the rows of a `Dense` module to a dtype, and returns the module's parameters."""
+    """Return the parameters of a `Dense` module with the given rows, cast to a dtype."""
     if dtype == "int8":
         quantized, scale = quantize(rows)
         return {"rows": quantized, "scale": scale}

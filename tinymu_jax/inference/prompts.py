@@ -1,4 +1,4 @@
-"""Tokenizes and validates the texts that the decoder takes: prompts and options."""
+"""Converts prompts and options to token ids, and checks them."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
@@ -9,7 +9,10 @@ from tinymu_jax.tokenizer import Tokenizer
 
 
 class PromptEncoder:
-    """Converts prompts and options to token ids, and checks that the model can take them."""
+    """Converts prompts and options to token ids, and checks that the model can take them.
+
+    `find_tokenizer` is called when text is first encoded or decoded.
+    """
 
     def __init__(
         self,
@@ -17,29 +20,18 @@ class PromptEncoder:
         find_tokenizer: Callable[[], Tokenizer] | None = None,
         name: str = "this checkpoint",
     ) -> None:
-        """Builds an encoder for the prompts of a model.
-
-        Args:
-            config: config of the model.
-            find_tokenizer: returns the tokenizer; called when text is first encoded or decoded.
-            name: name of the checkpoint, for error messages.
-        """
         self.config, self.name, self._find_tokenizer = config, name, find_tokenizer
         self._tokenize = lru_cache(maxsize=4096)(lambda text: tuple(self.tokenizer.encode(text)))
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The decoder's tokenizer.
-
-        Raises:
-            InputError: the checkpoint has no tokenizer, or the tokenizer cannot be downloaded.
-        """
+        """The decoder's tokenizer; raises `InputError` if it is missing or cannot be downloaded."""
         if self._find_tokenizer is None:
             raise InputError(f"{self.name}: has no tokenizer; give token ids, or load it with one")
         return self._find_tokenizer()
 
     def encode_prompt(self, prompt: str | Sequence[int], truncate: bool = False) -> tuple[int, ...]:
-        """Converts a prompt (text or token ids) to at most `config.max_text_tokens` token ids.
+        """Convert a prompt (text or token ids) to at most `config.max_text_tokens` token ids.
 
         Raises:
             InputError: the prompt is empty, too long (unless `truncate`), not UTF-8 or not in the
@@ -58,7 +50,7 @@ class PromptEncoder:
         return tokens
 
     def encode_text(self, text: str | Sequence[int], what: str) -> tuple[int, ...]:
-        """Converts a text (or token ids) to token ids, and checks that they are in the vocabulary.
+        """Convert a text (or token ids) to token ids, and check that they are in the vocabulary.
 
         `what` is the name of the text in error messages, such as "an option".
         """

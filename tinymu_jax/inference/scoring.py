@@ -1,8 +1,7 @@
-"""Computes log-likelihoods of given answers (options) in packed rows, as in training.
+"""Computes log-likelihoods of given answers (options).
 
-The decoder processes a recording's audio once for all its prompts, and a prompt once for all its
-options; packing does not change log-likelihoods. A row holds several recordings; each device of a
-mesh computes a row.
+Several recordings, each with its prompts and options, are packed into one row of the decoder's
+batch, which does not change the log-likelihoods. Each device computes one row.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,14 +31,14 @@ from tinymu_jax.utils.shapes import round_up
 ROW_LENGTH = 384
 """Decoder positions in a row: enough for two clips of 10 s with two MuChoMusic questions each."""
 ROW_STEP, LABEL_STEP = 32, 32
-"""The positions of a row and its labels are padded to multiples of these numbers, so that few
-shapes are compiled."""
+"""A row's positions and labels are padded to multiples of these, so that few shapes are
+compiled."""
 BUFFER_SIZE = 48
-"""Number of groups per device that wait to be packed; a larger buffer makes rows fuller."""
+"""Number of waiting groups per device (see `_Group`) from which rows are packed."""
 
 
 class OptionScore(NamedTuple):
-    """An option's log-likelihood, and three differently normalized probabilities of the option."""
+    """An option's log-likelihood, and three differently normalized probabilities."""
 
     option: str
     log_likelihood: float
@@ -70,13 +69,9 @@ def to_option_scores(
     with_audio: Sequence[float],
     without_audio: Sequence[float] | None = None,
 ) -> list[OptionScore]:
-    """Computes the probabilities of options from their log-likelihoods.
+    """Compute the probabilities of options from their log-likelihoods with and without audio.
 
-    Args:
-        options: names of the options.
-        lengths: number of tokens of each option, including the end token.
-        with_audio: log-likelihood of each option.
-        without_audio: log-likelihood of each option without audio, the prior; None if unknown.
+    `lengths` are the options' numbers of tokens, including the end token.
     """
 
     def softmax(x: np.ndarray) -> list[float]:
@@ -115,7 +110,7 @@ class OptionSet(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """Option sets about one recording that are packed into one row."""
+    """Option sets (prompts with options) about one recording, which are packed into one row."""
 
     audio: EncodedAudio
     sets: list[OptionSet]
@@ -131,7 +126,10 @@ Scores = Iterator[tuple[int, tuple[float, ...]]]
 def label_log_probabilities(
     params: Any, audio: Float[Array, "N C A D"], block: PackedBlock, *, config: TinyMUConfig
 ) -> Float[Array, "N Y"]:
-    """Returns the log-probability of each of Y labels (answer tokens) in N packed blocks."""
+    """Return the log-probability of each of Y labels (answer tokens) in N packed blocks.
+
+    A block holds prompts and answers about C clips, which have A audio vectors each.
+    """
 
     def run(m: TinyMU) -> Array:
         hidden = m.decode_packed(audio, block.rows)
@@ -145,10 +143,9 @@ def label_log_probabilities(
 
 
 class OptionScorer:
-    """Packs option sets into rows, and scores the options when enough sets wait to fill rows."""
+    """Scores option sets in packed rows; option sets wait until they fill rows well."""
 
     def __init__(self, params: Any, config: TinyMUConfig, mesh: Mesh | None = None) -> None:
-        """Builds a scorer for a model; `params` are replicated on the mesh if one is given."""
         self.params, self.config, self.mesh = params, config, mesh
         self._num_shards = (
             1 if mesh is None else mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]
@@ -156,18 +153,18 @@ class OptionScorer:
         self._buffer: list[_Group] = []
 
     def add(self, audio: EncodedAudio, sets: Sequence[OptionSet]) -> Scores:
-        """Adds option sets about a recording; once enough wait, scores rows, yielding scores."""
+        """Queue prompts with options about a recording; yield the scores of rows that are full."""
         self._buffer += self._groups(audio, sets)
         while len(self._buffer) >= BUFFER_SIZE * self._num_shards:
             yield from self._score()
 
     def finish(self) -> Scores:
-        """Scores all option sets that still wait, and yields the scores."""
+        """Score all option sets that still wait, and yield their scores."""
         while self._buffer:
             yield from self._score()
 
     def _groups(self, audio: EncodedAudio, sets: Sequence[OptionSet]) -> Iterator[_Group]:
-        """Splits the option sets about a recording into groups, each as large as fits a row."""
+        """Split a recording's option sets into groups that fit into a row, if single sets fit."""
 
         def group(members: list[OptionSet]) -> _Group:
             text = comparison_length([member.question for member in members], self.config)
@@ -183,7 +180,7 @@ class OptionScorer:
             yield group(members)
 
     def _take_row(self) -> list[_Group]:
-        """Takes a row's groups from the buffer: the oldest, then the longest that still fit."""
+        """Take a row's groups from the buffer: the oldest, then the longest that still fit."""
         row = [self._buffer.pop(0)]
         used = row[0].length
         for group in sorted(self._buffer, key=lambda group: -group.length):
@@ -195,7 +192,7 @@ class OptionScorer:
         return row
 
     def _score(self) -> Scores:
-        """Computes one row of groups on each device; yields the scores of the rows' option sets."""
+        """Compute one row on each device; yield the scores of the rows' option sets."""
         rows = [self._take_row() for _ in range(self._num_shards) if self._buffer]
         labels = [
             sum(len(option) for group in row for s in group.sets for option in s.options)
@@ -226,7 +223,7 @@ class OptionScorer:
 
 
 def _row_audio(rows: Sequence[Sequence[_Group]], clips: int) -> Float[Array, "N C A D"]:
-    """Stacks the audio vectors of each row's groups; pads each row to `clips` groups."""
+    """Stack the audio vectors of each row's groups; pad each row to `clips` groups."""
     audio = [group.audio for row in rows for group in row]
     padded = [
         row[clip].audio if clip < len(row) else audio[0] for row in rows for clip in range(clips)
@@ -237,7 +234,7 @@ def _row_audio(rows: Sequence[Sequence[_Group]], clips: int) -> Float[Array, "N 
 
 
 def _sum_by_option(row: Sequence[_Group], values: np.ndarray) -> Scores:
-    """Sums the log-probabilities of each option's tokens; yields the sums by option set."""
+    """Yield the summed log-probabilities of each option's tokens, by option set."""
     start = 0
     for group in row:
         for option_set in group.sets:

@@ -28,21 +28,16 @@ class Window(NamedTuple):
     tags: list[tuple[str, float]]
 
     def to_json(self, recording: str) -> dict[str, Any]:
-        """Returns the window as a JSON object with the keys file, start, end and tags."""
+        """Return the window as a JSON object with the keys file, start, end and tags."""
         return {"file": recording, "start": self.start, "end": self.end, "tags": dict(self.tags)}
 
 
 def tag_windows(
     model: Embedder, recording: str | Path, seconds: float, hop: float, top: int
 ) -> list[Window]:
-    """Cuts a recording into windows, and returns each window with its most probable tags.
+    """Cut a recording into windows, and return each window with its `top` most probable tags.
 
-    Args:
-        model: encoder with a classification head.
-        recording: path of the recording.
-        seconds: length of a window.
-        hop: seconds between the starts of consecutive windows.
-        top: number of tags per window.
+    A window of `seconds` seconds starts every `hop` seconds.
 
     Raises:
         InputError: the recording cannot be read; the model has no head.
@@ -66,7 +61,7 @@ class TagFile:
     """A csv or jsonl file of recordings' tags; `done` holds the recordings tagged before."""
 
     def __init__(self, path: Path) -> None:
-        """Opens or creates the file, and removes the last recording's tags: they may be incomplete.
+        """Open or create the file, and remove the last recording's tags, which may be incomplete.
 
         Raises:
             InputError: the suffix is unknown; the file holds no tags, or cannot be written.
@@ -91,7 +86,7 @@ class TagFile:
         return InputError(f"{self.path}: holds something else than tags; name another file")
 
     def _recording(self, line: str) -> str:
-        """Returns the recording that a line names; raises `InputError` if it names none."""
+        """Return the recording that a line names; raise `InputError` if it names none."""
         try:
             if self.path.suffix == ".csv":
                 return next(csv.reader([line]))[0]
@@ -100,7 +95,7 @@ class TagFile:
             raise self._no_tags() from error
 
     def write(self, recording: str, windows: Sequence[Window]) -> None:
-        """Appends the tags of all windows of a recording to the file in one write."""
+        """Append the tags of all windows of a recording to the file in one write."""
         out = io.StringIO()
         if self.path.suffix == ".csv":
             rows = csv.writer(out, lineterminator="\n")
@@ -114,7 +109,7 @@ class TagFile:
 
 
 def check_window(seconds: float, hop: float, top: int) -> None:
-    """Raises `InputError` if the window's length, the hop or the number of tags is too small."""
+    """Raise `InputError` if the window's length, the hop or the number of tags is too small."""
     for name, value in (("window", seconds), ("hop", hop)):
         if not value >= MIN_SECONDS:
             raise InputError(f"{name} is {value}; give {MIN_SECONDS} seconds or more")

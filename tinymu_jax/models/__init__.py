@@ -1,14 +1,12 @@
 """The models: MATPAC++ encoder, projector, SmolLM2 decoder, and TinyMU, which combines them.
 
-Axis letters in shape annotations, throughout the project:
+Letters of array axes in shape annotations, throughout the project:
 
     B  batch              N  query heads          F  mel bands
-    T  query positions    K  key/value heads      A  audio vectors (columns of patches)
-    S  key positions      H  head width           C  chunks or crops
-    D  model width        L  layers               P  patches
+    T  query positions    K  key/value heads      A  audio vectors (160 ms each)
+    S  key positions      H  head width           C  chunks or crops of audio
+    D  model width        L  layers               P  patches of a log-mel
     M  output width       V  vocabulary           E  encoder output width
-
-Other axes are spelled out: `prompt`, `answer`, `rows`, `labels`, `classes`, `hypotheses`.
 
 Parameters have one of two layouts, and every module accepts both:
 

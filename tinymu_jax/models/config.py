@@ -1,4 +1,4 @@
-"""Frozen dataclasses with the sizes and options of every model, and SmolLM2's published sizes."""
+"""Frozen dataclasses with the sizes and options of every model."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,11 +12,11 @@ ProjectorKind = Literal["linear", "residual", "transformer"]
 
 @dataclass(frozen=True)
 class HeadConfig(ConfigBase):
-    """Config of a classifier of encoder outputs: MATPAC++'s AudioSet head, or a linear probe."""
+    """Config of a classifier on top of the encoder: MATPAC++'s AudioSet head, or a linear probe."""
 
     kind: Literal["audioset", "probe"] = "audioset"
-    """Layers: `audioset` averages patch embeddings over time and frequency, and applies BatchNorm
-    and a linear layer; `probe` averages encoder outputs over time, and applies a linear layer."""
+    """`audioset`: mean of all patch embeddings, BatchNorm, linear layer. `probe`: mean of the
+    encoder outputs over time, linear layer."""
     num_classes: int = 527
     """Number of classes."""
     activation: Literal["softmax", "sigmoid"] = "softmax"
@@ -34,24 +34,23 @@ class MatpacConfig(ConfigBase):
     num_heads: int = 12
     """Number of attention heads N; the width of a head is `width` / `num_heads`."""
     mlp_ratio: int = 4
-    """Hidden width of an MLP, divided by `width`."""
+    """Ratio of an MLP's hidden width to `width`."""
     num_mels: int = 80
     """Number of mel bands F; must be 80."""
     num_frames: int = 992
-    """Number of log-mel frames per chunk: 992 after tuning on AudioSet, 608 after pre-training."""
+    """Number of log-mel frames (10 ms) per chunk of audio: 608 in pre-training, 992 on AudioSet."""
     patch_size: int = 16
-    """Side of a square patch: the number of mel bands and also the number of frames."""
+    """Side of a square patch, in mel bands and in frames."""
     compute_dtype: ComputeDtype = "float32"
-    """Data type of the inputs of matrix products; sums are float32. `bfloat16` is faster, but has
-    about 3 significant digits instead of 7. `load` overrides the checkpoint's value."""
+    """Data type of the inputs of matrix products; sums are float32. `bfloat16` is faster, with
+    about 3 significant digits instead of 7. `tinymu_jax.load` overrides a checkpoint's value."""
     remat: Remat = "none"
-    """Gradient checkpointing: `none` saves all activations for the backward pass, `attention` only
-    the outputs of dense layers, `full` only the input of each layer."""
+    """Gradient checkpointing: keep all activations for the backward pass (`none`), only the outputs
+    of linear layers (`attention`), or only the input of each layer (`full`)."""
     head: HeadConfig | None = nested(HeadConfig, default=False)
     """Config of the classifier; None if the checkpoint has no classifier."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         return [
             (self.width % self.num_heads == 0, "width must be a multiple of num_heads"),
             (self.width % 4 == 0, "width must be a multiple of 4"),
@@ -72,7 +71,7 @@ class MatpacConfig(ConfigBase):
 
     @property
     def output_width(self) -> int:
-        """Width E of an output vector, which concatenates a column's patch embeddings (3840)."""
+        """Width E of an output vector: a column's concatenated patch embeddings (3840)."""
         return self.rows * self.width
 
 
@@ -81,7 +80,7 @@ class ProjectorConfig(ConfigBase):
     """Config of the projector from encoder to decoder (TinyMU, arXiv 2604.15849, section 3)."""
 
     kind: ProjectorKind = "linear"
-    """Architecture: `linear`, as published; the paper's ablations are `residual`, `transformer`."""
+    """`linear`, as published; `residual` and `transformer` are from the paper's ablations."""
     input_width: int = 3840
     """Width E of the encoder's output vectors."""
     hidden_width: int = 2048
@@ -91,16 +90,15 @@ class ProjectorConfig(ConfigBase):
     dropout: float = 0.5
     """Dropout rate in training; `residual` only."""
     num_vectors: int = 32
-    """Number of output vectors, the same for clips of any length; `transformer` only."""
+    """Number of output vectors, whatever the length of the clip; `transformer` only."""
     depth: int = 8
     """Number of transformer layers; `transformer` only."""
     num_heads: int = 8
     """Number of attention heads; `transformer` only."""
     mlp_ratio: int = 2
-    """Hidden width of an MLP, divided by `output_width`; `transformer` only."""
+    """Ratio of an MLP's hidden width to `output_width`; `transformer` only."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         divisible = self.output_width % self.num_heads == 0 or self.kind != "transformer"
         return [
             (self.dropout < 1, "dropout must be below 1"),
@@ -108,7 +106,7 @@ class ProjectorConfig(ConfigBase):
         ]
 
     def num_outputs(self, num_inputs: int | float) -> int | float:
-        """Returns the number of output vectors for `num_inputs` input vectors."""
+        """Return the number of output vectors for `num_inputs` input vectors."""
         return self.num_vectors if self.kind == "transformer" else num_inputs
 
 
@@ -118,22 +116,18 @@ LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 @dataclass(frozen=True)
 class LoraConfig(ConfigBase):
-    """Config of LoRA (arXiv 2106.09685), which computes W x + (alpha / rank) B A dropout(x).
-
-    The defaults are TinyMU's published values.
-    """
+    """LoRA (arXiv 2106.09685): W x + (alpha / rank) B A dropout(x); the defaults are TinyMU's."""
 
     rank: int = 32
-    """Rank r of the factors A and B."""
+    """Inner width r of the factors A and B."""
     alpha: float = 128.0
-    """Numerator of the factor `alpha` / `rank`, which scales an adapter's output."""
+    """Numerator of the scale `alpha` / `rank` of an adapter's output."""
     dropout: float = 0.1
     """Dropout rate of an adapter's input in training."""
     targets: tuple[str, ...] = ("q_proj", "v_proj")
     """Names of the layers that get adapters, from `LORA_TARGETS`."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         unknown = [name for name in self.targets if name not in LORA_TARGETS]
         return [
             (self.dropout < 1, "dropout must be below 1"),
@@ -144,7 +138,7 @@ class LoraConfig(ConfigBase):
 
 @dataclass(frozen=True)
 class SmolLM2Config(ConfigBase):
-    """Config of a SmolLM2 decoder, which has Llama's architecture and tied embeddings."""
+    """Config of a SmolLM2 decoder: Llama's architecture with tied embeddings."""
 
     vocab_size: int = 49152
     """Vocabulary size V."""
@@ -165,14 +159,15 @@ class SmolLM2Config(ConfigBase):
     norm_eps: float = 1e-5
     """Epsilon that RMSNorm adds to the mean square."""
     compute_dtype: ComputeDtype = "float32"
-    """See `MatpacConfig.compute_dtype`."""
+    """Data type of the inputs of matrix products; sums are float32."""
     remat: Remat = "none"
-    """See `MatpacConfig.remat`."""
+    """Gradient checkpointing: keep all activations for the backward pass (`none`), only the outputs
+    of linear layers (`attention`), or only the input of each layer (`full`)."""
     lora: LoraConfig | None = nested(LoraConfig, default=False)
-    """Config of LoRA adapters that are not merged into the weights; None without adapters."""
+    """Config of the LoRA adapters; None without adapters, or if they are merged into the
+    weights."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         divisible = self.num_heads % self.num_kv_heads == 0
         return [
             (divisible, "num_heads must be a multiple of num_kv_heads"),
@@ -182,7 +177,7 @@ class SmolLM2Config(ConfigBase):
 
 @dataclass(frozen=True)
 class TinyMUConfig(ConfigBase):
-    """Config of the full model, and of its token sequence (published code: m2t.py)."""
+    """Config of the full model and of its token sequence (published code: m2t.py)."""
 
     encoder: MatpacConfig = nested(MatpacConfig)
     """Config of the audio encoder."""
@@ -203,10 +198,9 @@ class TinyMUConfig(ConfigBase):
     max_seconds: float = 10.0
     """Maximum number of seconds that are encoded, from the start of a recording."""
     ignore_pad_labels: bool = True
-    """Whether the loss ignores every "!" of an answer, as in the published code."""
+    """Whether the loss ignores every "!" (the pad token) of an answer, as in the published code."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         projector, encoded = self.projector, self.encoder.output_width
         special = max(self.pad_token, self.separator_token, self.end_token)
         return [
@@ -238,7 +232,7 @@ SMOLLM2_PRESETS: dict[str, SmolLM2Config] = {
 
 
 def smollm2_preset(name: str) -> SmolLM2Config | None:
-    """Returns the config for a hub name ("HuggingFaceTB/SmolLM2-135M"), or None if unknown."""
+    """Return the config for a hub name ("HuggingFaceTB/SmolLM2-135M"), or None if it is unknown."""
     return SMOLLM2_PRESETS.get(name.rsplit("/", 1)[-1].removesuffix("-Instruct"))
 
 
@@ -253,12 +247,11 @@ class PredictorConfig(ConfigBase):
     num_heads: int = 16
     """Number of attention heads N; the width of a head is `width` / `num_heads`."""
     mlp_ratio: int = 4
-    """Hidden width of an MLP, divided by `width`."""
+    """Ratio of an MLP's hidden width to `width`."""
     hypotheses: int = 5
     """Number of predictions per patch: 1 in MATPAC, 5 in MATPAC++ (multiple choice learning)."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         return [
             (self.width % self.num_heads == 0, "width must be a multiple of num_heads"),
             (self.width % 4 == 0, "width must be a multiple of 4"),
@@ -285,7 +278,7 @@ class SelfSupervisedConfig(ConfigBase):
     encoder: MatpacConfig = field(
         default_factory=lambda: MatpacConfig(num_frames=608), metadata={"config": MatpacConfig}
     )
-    """Config of the encoder; its `num_frames` is the length of a training crop."""
+    """Config of the encoder; its `num_frames` is the length of a training crop in frames."""
     predictor: PredictorConfig = nested(PredictorConfig)
     """Config of the network that predicts masked patches' embeddings from visible patches."""
     class_head: ClassHeadConfig = nested(ClassHeadConfig)
@@ -295,11 +288,12 @@ class SelfSupervisedConfig(ConfigBase):
     class_loss_weight: float = 0.5
     """Weight w of the classification loss; the prediction loss has weight 1 - w."""
     mcl_temperature: float = 0.1
-    """Temperature, at step 0, of the softmax that weights a patch's hypotheses (MATPAC++)."""
+    """Softmax temperature at step 0 of the weights of a patch's predictions (MATPAC++)."""
     mcl_temperature_decay: float = 0.99997
-    """Factor by which the temperature of the hypothesis weights is multiplied at each step."""
+    """Factor by which `mcl_temperature` is multiplied at each step."""
     mcl_temperature_end: float = 1e-4
-    """At this temperature and below, only the loss of a patch's best hypothesis counts."""
+    """Minimum of `mcl_temperature`; once reached, the loss counts only a patch's best
+    prediction."""
     student_temperature: float = 0.1
     """Softmax temperature of the student's class logits."""
     teacher_temperature: float = 0.04
@@ -307,24 +301,23 @@ class SelfSupervisedConfig(ConfigBase):
     teacher_temperature_end: float = 0.07
     """Softmax temperature of the teacher's class logits from step `teacher_warmup` on."""
     teacher_warmup: int = 9827
-    """Number of steps over which the temperature of the teacher's class logits rises linearly."""
+    """Number of steps over which `teacher_temperature` rises linearly to its final value."""
     centre: Literal["probabilities", "logits"] = "probabilities"
     """Outputs of the teacher whose running mean is subtracted from the teacher's class logits:
-    `probabilities`, as published, or `logits`, as in DINO (arXiv 2104.14294)."""
+    `probabilities`, as published, or `logits`, as in DINO."""
     centre_momentum: float = 0.9
-    """Weight of the previous value when the running mean of the teacher's outputs is updated."""
+    """Weight of the old value when the running mean that `centre` selects is updated."""
     encoder_ema_decay: float = 0.99995
-    """EMA decay of the teacher's encoder at step 0."""
+    """Decay of the moving average (EMA) of the teacher's encoder at step 0."""
     encoder_ema_decay_end: float = 0.99999
     """EMA decay of the teacher's encoder at the last step."""
     head_ema_decay: float = 0.998
     """EMA decay of the teacher's class head at step 0."""
     head_ema_decay_end: float = 1.0
-    """EMA decay of the teacher's class head at the last step. After the last step, the class head
-    uses `encoder_ema_decay_end`, as published, unless the class head's decay is constant."""
+    """EMA decay of the teacher's class head at the last step. Later steps use
+    `encoder_ema_decay_end`, as published, unless the class head's decay is constant."""
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
         fractions = ("class_loss_weight", "centre_momentum", "encoder_ema_decay")
         fractions += ("encoder_ema_decay_end", "head_ema_decay", "head_ema_decay_end")
         temperatures = ("mcl_temperature", "mcl_temperature_end", "student_temperature")

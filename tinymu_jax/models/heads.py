@@ -18,7 +18,7 @@ HEAD_AXES = {
     },
     "probe": _LINEAR_AXES,
 }
-"""Logical axes of a head's weights: first by `HeadConfig.kind`, then by the weight's path."""
+"""Logical axes (names for sharding) of a head's weights, by `HeadConfig.kind` and path."""
 BATCH_NORM_EPS = 1e-5
 """Epsilon of the AudioSet head's BatchNorm."""
 
@@ -26,7 +26,7 @@ BATCH_NORM_EPS = 1e-5
 def mean_over_time(
     vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"]
 ) -> Float[Array, "B E"]:
-    """Returns the mean over time of each clip's valid vectors; zeros for a clip without any."""
+    """Return the mean over time of each clip's valid vectors; zeros for a clip without any."""
     count = jnp.maximum(valid.sum(1, keepdims=True), 1)
     return jnp.where(valid[..., None], vectors, 0).sum(1) / count
 
@@ -34,15 +34,15 @@ def mean_over_time(
 def mean_of_rows(
     vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"], rows: int
 ) -> Float[Array, "B D"]:
-    """Splits each valid vector into `rows` patch embeddings; returns each clip's mean embedding."""
+    """Return each clip's mean patch embedding; a vector concatenates `rows` patch embeddings."""
     return mean_over_time(vectors.reshape(*vectors.shape[:2], rows, -1).mean(2), valid)
 
 
 class Classifier(nn.Module):
-    """Computes class probabilities from encoder vectors by the AudioSet head or a linear probe.
+    """Class probabilities from encoder vectors, by the AudioSet head or a linear probe.
 
-    The AudioSet head orders the classes by the column `mid` of AudioSet's label csv. The field
-    `rows` is the number of patch embeddings in a vector.
+    AudioSet's classes are ordered by the column `mid` of its label csv. An encoder vector
+    concatenates `rows` patch embeddings.
     """
 
     config: HeadConfig

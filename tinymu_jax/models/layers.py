@@ -1,7 +1,4 @@
-"""Layers shared by the encoder, the projectors and the decoder.
-
-The docstring of `tinymu_jax.models` explains the axis letters and the two parameter layouts.
-"""
+"""Layers of encoder, projectors and decoder; `tinymu_jax.models` explains the axis letters."""
 
 import itertools
 import math
@@ -24,17 +21,17 @@ MASKED = -1e30
 CACHED_SCORES = 3 * 2**17
 """Number of float32 attention scores that fit into a CPU's cache (1.5 MB)."""
 QUERY_BLOCK = 128
-"""Number of queries that `causal_attention` processes together."""
+"""Number of queries per block in `causal_attention`; a block skips all keys that follow it."""
 MAX_UNROLLED_LAYERS = 6
-"""Models with at most this number of layers unroll `nn.scan`, to avoid copying activations."""
+"""Largest number of layers for which `nn.scan` is unrolled, to avoid copies of activations."""
 
 
 class Dense(nn.Module):
     """A linear layer with float32 input and output, and parameters `kernel` (D, M), `bias` (M,).
 
-    The unrolled layout replaces the kernel by its transpose `rows` (M, D): float32, bfloat16, or
-    int8 with a `scale` (M,). If `lora.targets` contains the layer's name, the layer has a LoRA
-    adapter with the factors `lora/a` (D, r) and `lora/b` (r, M).
+    For inference, the kernel may be replaced by its transpose `rows` (M, D) in float32, bfloat16,
+    or int8 with a `scale` (M,). A layer whose name is in `lora.targets` also has a LoRA adapter
+    with the factors `lora/a` (D, r) and `lora/b` (r, M).
     """
 
     features: int
@@ -63,11 +60,10 @@ class Dense(nn.Module):
 
 
 class JointDense(nn.Module):
-    """Applies several linear layers without biases to the same input; returns a list of outputs.
+    """Several linear layers without biases on the same input; returns the list of their outputs.
 
-    `features` maps the name of each layer to its output width M; the layer's weight is
-    `<name>/kernel` (D, M). The unrolled layout fuses the kernels into one weight, `joined`, since
-    on a CPU the overhead of a small matrix product exceeds its compute.
+    `features` maps each layer's name to its output width M; the weights are `<name>/kernel` (D, M).
+    For inference, one fused weight `joined` may replace the kernels. It is faster on CPUs.
     """
 
     features: Mapping[str, int]
@@ -90,7 +86,7 @@ class JointDense(nn.Module):
 
 
 def gelu(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """Returns the exact GELU, computed by erf as in torch (three times faster than by erfc)."""
+    """Return the exact GELU, computed by erf as in torch (three times faster than by erfc)."""
     return x * (0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5))))
 
 
@@ -106,7 +102,7 @@ class RMSNorm(nn.Module):
 
 
 def layer_norm(eps: float, name: str) -> nn.LayerNorm:
-    """Returns a LayerNorm whose variance is the mean of (x - mean)^2, computed as in torch."""
+    """Return a LayerNorm whose variance is the mean of (x - mean)^2, computed as in torch."""
     return nn.LayerNorm(epsilon=eps, use_fast_variance=False, name=name)
 
 
@@ -117,12 +113,12 @@ def attend(
     mask: Bool[Array, "B #T S"] | None = None,
     compute_dtype: ComputeDtype = "float32",
 ) -> Float[Array, "B T N*H"]:
-    """Returns the output of grouped-query softmax attention, with scores scaled by H**-0.5.
+    """Return the output of grouped-query softmax attention, with scores scaled by H**-0.5.
 
     Args:
         query: queries of N heads; N / K query heads share a key/value head.
-        key: keys; their leading axes are (B, K), or (B*K,) in a key/value cache.
-        value: values, with the same leading axes as the keys.
+        key: keys with leading axes (B, K), or (B*K,) in a key/value cache.
+        value: values with the same leading axes as the keys.
         mask: True where query t may attend to key s; None masks no keys.
         compute_dtype: data type of the inputs of the matrix products; see `matmul`.
     """
@@ -160,10 +156,7 @@ def causal_attention(
     mask: Bool[Array, "B T T"],
     compute_dtype: ComputeDtype = "float32",
 ) -> Float[Array, "B T N*H"]:
-    """Returns the output of `attend` for a causal mask, at about half the cost.
-
-    Queries are processed in blocks of `QUERY_BLOCK`; each block skips all keys after the block.
-    """
+    """Return the output of `attend` for a causal mask, at about half the cost."""
     ends = [*range(QUERY_BLOCK, query.shape[1], QUERY_BLOCK), query.shape[1]]
     outputs = [
         attend(query[:, a:b], key[..., :b, :], value[..., :b, :], mask[:, a:b, :b], compute_dtype)
@@ -183,23 +176,12 @@ def run_layers(
     per_layer: Any = None,
     remat: Remat = "none",
 ) -> tuple[Array, Any]:
-    """Applies `depth` layers one after another to x, with stacked or unrolled parameters.
+    """Apply `depth` layers in sequence to x; return the last x and the extra outputs of all layers.
 
-    Args:
-        parent: the module that owns the layers.
-        layer: module class, called as `layer(**options)(x, per_layer[i], *shared) -> (x, out_i)`.
-        options: keyword arguments of the constructor of `layer`.
-        depth: number of layers L.
-        name: name of the stacked parameters; the unrolled parameters of layer i are `<name>_<i>`.
-        x: input of the first layer.
-        shared: arguments that every layer gets.
-        per_layer: arguments that differ by layer: a tree of arrays with a leading axis L (stacked
-            layout), a list of one tree per layer (unrolled layout), or None.
-        remat: gradient checkpointing of stacked layers; see `MatpacConfig.remat`.
-
-    Returns:
-        The last layer's x; and `out_i` of every layer, stacked along a leading axis L (stacked
-        layout) or in a list (unrolled layout).
+    Layer i is called as `layer(**options)(x, per_layer[i], *shared)` and returns (x, extra output).
+    Its parameters are stacked under `name`, or unrolled under `<name>_<i>`. If stacked, arrays in
+    `per_layer` and in the extra outputs have a leading axis L; if unrolled, both are lists. `remat`
+    (see `MatpacConfig.remat`) affects stacked layers only.
     """
     if parent.has_variable("params", f"{name}_0"):
         outputs = []

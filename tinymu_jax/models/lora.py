@@ -21,19 +21,16 @@ LORA_FROZEN_PARAMS = r"encoder/.*|decoder/(?!.*/lora/[ab]$).*"
 
 
 def init_lora_a(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
-    """Returns an initial LoRA factor A (..., D, r), uniform in +-1/sqrt(D) as in PEFT.
-
-    The factor B starts at zero, so that new adapters do not change the model's outputs.
-    """
+    """Return an initial LoRA factor A (..., D, r), uniform in +-1/sqrt(D) as in PEFT."""
     limit = shape[-2] ** -0.5
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 class LoraFactors(nn.Module):
-    """The factors `a` (D, r) and `b` (r, M) of one layer's LoRA adapter.
+    """The factors `a` (D, r) and `b` (r, M) of one layer's LoRA adapter; `features` is M.
 
-    Returns three arrays, whose product is the adapter's output: x after dropout (applied only if
-    there is a "dropout" rng), the factor A multiplied by alpha / r, and the factor B.
+    Returns three arrays whose product is the adapter's output: x after dropout, A times alpha / r,
+    and B. Dropout is applied if there is a "dropout" rng.
     """
 
     features: int
@@ -51,11 +48,9 @@ class LoraFactors(nn.Module):
 
 
 def lora_axes(table: Mapping[str, Axes], config: LoraConfig | None) -> dict[str, Axes]:
-    """Returns the logical axes of the adapters' factors by path, derived from the kernels' axes.
+    """Return the logical axes (names for sharding) of the adapters' factors, keyed by path.
 
-    Args:
-        table: logical axes of each weight by path; a kernel's last two axes are input and output.
-        config: config of the adapters; None gives an empty mapping.
+    `table` has the axes of the model's weights by path; a kernel's last two are input and output.
     """
     rows: dict[str, Axes] = {}
     for path, axes in table.items():
@@ -71,13 +66,9 @@ def lora_axes(table: Mapping[str, Axes], config: LoraConfig | None) -> dict[str,
 def add_lora(
     params: Mapping[str, Any], config: TinyMUConfig, lora: LoraConfig, seed: int
 ) -> tuple[Tree, TinyMUConfig]:
-    """Adds new LoRA adapters to a model's decoder; the model's outputs do not change.
+    """Add new LoRA adapters to a decoder; B is 0, so that the model's outputs do not change.
 
-    Args:
-        params: stacked parameters of the full model; they are not copied.
-        config: config of the model without adapters.
-        lora: config of the adapters.
-        seed: seed of the factors A; each factor depends only on the seed and the factor's path.
+    Each factor A depends only on `seed` and the factor's path. `params` are stacked and not copied.
 
     Returns:
         The parameters, with float32 numpy arrays `<layer>/lora/a` (L, D, r) and `<layer>/lora/b`
@@ -105,15 +96,10 @@ def add_lora(
 
 
 def merge_lora(params: Mapping[str, Any], config: TinyMUConfig) -> tuple[Tree, TinyMUConfig]:
-    """Merges LoRA adapters into the decoder's kernels: W + (alpha / r) A B, in float32.
+    """Merge LoRA adapters into the decoder's kernels: W + (alpha / r) A B, in float32.
 
-    Args:
-        params: stacked parameters of the full model.
-        config: config of the model; if it has no adapters, the parameters do not change.
-
-    Returns:
-        The parameters without adapters, with merged kernels as numpy arrays; and the config of the
-        model without adapters.
+    Returns the model's parameters and config without adapters; merged kernels are new numpy arrays.
+    `params` are the full model's, stacked. A model without adapters is returned unchanged.
     """
     lora, leaves = config.decoder.lora, dict(flatten(params))
     if lora is None:

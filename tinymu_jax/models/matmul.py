@@ -11,19 +11,16 @@ from jaxtyping import Array, Float, Int8
 from tinymu_jax.models.config import ComputeDtype
 
 DENSE_OUTPUT = "dense_output"
-"""Name that `checkpoint_name` gives to the outputs of `matmul`, for gradient checkpointing."""
+"""Name of the outputs of `matmul` for gradient checkpointing (`checkpoint_name`)."""
 
 
 def matmul(
     x: Float[Array, "*batch D"], kernel: Array, compute_dtype: ComputeDtype = "float32"
 ) -> Float[Array, "*batch M"]:
-    """Returns `x @ kernel` in float32.
+    """Return `x @ kernel` in float32, for a kernel (D, M).
 
-    Args:
-        x: activations.
-        kernel: weights (D, M).
-        compute_dtype: `float32` computes in full float32 on every platform (a TPU's default is
-            bfloat16); `bfloat16` rounds both operands and accumulates in float32.
+    `compute_dtype` float32 means full float32 on every platform (a TPU's default is bfloat16);
+    bfloat16 rounds both operands and accumulates in float32.
     """
     return checkpoint_name(_matmul(x, kernel, compute_dtype), DENSE_OUTPUT)
 
@@ -40,7 +37,7 @@ def dot(
     b_axes: tuple[int, ...],
     compute_dtype: ComputeDtype,
 ) -> Float[Array, "..."]:
-    """Contracts `a_axes` of a with `b_axes` of b; returns float32. See `matmul` for the dtype."""
+    """Contract `a_axes` of a with `b_axes` of b; return float32. `compute_dtype`: see `matmul`."""
     if compute_dtype == "bfloat16":
         a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
     return jax.lax.dot_general(
@@ -76,7 +73,7 @@ def _matmul_backward(
 
 
 def _cpu_barrier(*arrays: Array) -> tuple[Array, ...]:
-    """Returns the arrays unchanged; on CPUs, keeps XLA from fusing producers with consumers."""
+    """Return the arrays unchanged; on CPUs, keep XLA from fusing producers with consumers."""
     return jax.lax.platform_dependent(
         *arrays, cpu=lambda *same: jax.lax.optimization_barrier(same), default=lambda *same: same
     )
@@ -88,18 +85,18 @@ _matmul.defvjp(_matmul_forward, _matmul_backward)
 def matmul_transposed(
     x: Float[Array, "*batch D"], rows: Float[Array, "M D"], compute_dtype: ComputeDtype = "float32"
 ) -> Float[Array, "*batch M"]:
-    """Returns `x @ rows.T` in float32; contiguous `rows` make it faster than `matmul` on CPUs."""
+    """Return `x @ rows.T` in float32; on CPUs, this is faster than `matmul`."""
     return dot(x, rows, (x.ndim - 1,), (1,), compute_dtype)
 
 
 def int8_matmul(
     x: Float[Array, "*batch D"], rows: Int8[Array, "M D"], scale: Float[Array, "M"]
 ) -> Float[Array, "*batch M"]:
-    """Returns `(x @ rows.T) * scale` in float32 without dequantizing the int8 weights `rows`.
+    """Return `(x @ rows.T) * scale` in float32 without dequantizing the int8 weights `rows`.
 
-    Each value of x is split into three int8 digits to base 128, times one float per vector of x.
-    The products of digits and weights are exact integer sums, which CPUs compute several times
-    faster than they convert int8 to float32. The rounding error is 2^-21 of a vector's largest |x|.
+    Each value of x is split into three int8 digits to base 128, times one float per vector. Integer
+    products are exact and, on CPUs, several times faster than a conversion of the weights to
+    float32. The rounding error is 2^-21 of a vector's largest |x|.
     """
     unit = jnp.maximum(jnp.max(jnp.abs(x), axis=-1, keepdims=True), 1e-30) / 127
     rest, digits = x / unit, []

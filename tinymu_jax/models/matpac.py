@@ -28,7 +28,7 @@ _BLOCK_AXES = {
 
 
 def param_axes(config: MatpacConfig) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of each encoder weight by its path in the stacked layout."""
+    """Return the logical axes (names for sharding) of each encoder weight, keyed by its path."""
     axes = {
         "cls_token": (None, None, "embed"),
         "pos_embed": (None, None, "embed"),
@@ -93,10 +93,9 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """All transformer blocks and the final norm.
+    """All transformer blocks and a final norm, which applies only to the last block's output.
 
-    Returns the normalized output of the last block (L = 1). If `all_layers` is set, returns the
-    outputs of all blocks, of which only the last is normalized.
+    Returns the last output (L = 1), or the outputs of all blocks if `all_layers` is set.
     """
 
     config: MatpacConfig
@@ -116,7 +115,7 @@ class Transformer(nn.Module):
 
 
 class LogMel(nn.Module):
-    """Computes log-mels with the window and the filterbank that are stored as parameters."""
+    """Log-mel spectrogram whose window and mel filterbank are parameters."""
 
     @nn.compact
     def __call__(self, samples: Float[Array, "*batch n"]) -> Float[Array, "*batch frames F"]:
@@ -126,7 +125,7 @@ class LogMel(nn.Module):
 
 
 class Matpac(nn.Module):
-    """The MATPAC++ encoder of audio chunks, each of at most `config.columns` columns of patches."""
+    """The MATPAC++ encoder; a chunk of audio has at most `config.columns` columns of patches."""
 
     config: MatpacConfig
 
@@ -150,21 +149,17 @@ class Matpac(nn.Module):
         num_chunks: int = 1,
         all_layers: bool = False,
     ) -> Float[Array, "L C A E"]:
-        """Encodes C sequences of log-mel columns, and returns one vector per column.
+        """Encode sequences of log-mel columns; return one vector per column (160 ms).
 
-        A sequence contains one chunk, or several chunks and padding. Attention stays within a
-        chunk, so that the chunk's vectors do not depend on the rest of the sequence.
+        A vector concatenates the column's patch embeddings from low to high frequency. A sequence
+        contains one chunk of audio, or several chunks and padding. Attention stays within a chunk.
 
         Args:
             log_mel: normalized log-mels; a column has t = `config.patch_size` frames.
             column: index of each column in its chunk, below `config.columns`; default 0, 1, 2, ...
             chunk: index of each column's chunk in the sequence, -1 for padding; default: all 0.
             num_chunks: maximum number of chunks in a sequence.
-            all_layers: whether to return every block's output; only the last is normalized.
-
-        Returns:
-            One vector per column (160 ms), which concatenates the column's patch embeddings from
-            low to high frequency; L = 1 unless `all_layers` is set.
+            all_layers: whether to return the outputs of all blocks; only the last is normalized.
         """
         config, (batch, columns, _, _) = self.config, log_mel.shape
         x = self.embed(log_mel, column)
@@ -180,7 +175,7 @@ class Matpac(nn.Module):
     def embed(
         self, log_mel: Float[Array, "C A t F"], column: Int[Array, "C A"] | None = None
     ) -> Float[Array, "C P D"]:
-        """Returns patch embeddings plus position embeddings, ordered by frequency, then time."""
+        """Return patch embeddings plus position embeddings, ordered by frequency, then time."""
         config, (batch, columns, size, _) = self.config, log_mel.shape
         rows, width = config.rows, config.width
         # (C, columns, time, rows, band) -> frequency-major patches of (band, time)
@@ -197,10 +192,7 @@ class Matpac(nn.Module):
         num_chunks: int = 1,
         all_layers: bool = False,
     ) -> Float[Array, "L C T D"]:
-        """Applies the transformer to one class token per chunk, followed by patch embeddings.
-
-        Query t attends to key s where `mask` is True. Returns the outputs of all T tokens.
-        """
+        """Return the transformer's outputs for one class token per chunk, followed by patches."""
         cls_token = self.cls_token + self.pos_embed[:, :1]
         cls_token = jnp.broadcast_to(cls_token, (len(patches), num_chunks, self.config.width))
         x = jnp.concatenate([cls_token, patches], axis=1)
@@ -215,10 +207,10 @@ class Matpac(nn.Module):
         num_chunks: int = 1,
         all_layers: bool = False,
     ) -> Float[Array, "L C A E"]:
-        """Encodes columns of n samples at 16 kHz, and returns one vector per column.
+        """Encode columns of n samples at 16 kHz; return one vector per column.
 
-        n is `tinymu_jax.audio.log_mel.column_samples(config.patch_size)`. In each column, frames
-        from `num_frames` on are set to zero, as published. See `__call__` for the other arguments.
+        n is `tinymu_jax.audio.log_mel.column_samples(config.patch_size)`. In each column, log-mel
+        frames from `num_frames` on are zero, as published. For the other arguments, see `__call__`.
         """
         log_mel = self.log_mel(samples)
         valid = jnp.arange(log_mel.shape[2]) < num_frames[..., None]
@@ -228,11 +220,11 @@ class Matpac(nn.Module):
     def classify(
         self, vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"] | None = None
     ) -> Float[Array, "B classes"]:
-        """Returns class probabilities from each clip's valid vectors; needs `config.head`."""
+        """Return class probabilities from each clip's valid vectors; needs `config.head`."""
         return self.head(vectors, valid)
 
     def init_all(self, samples: Float[Array, "C A n"]) -> Array:
-        """Calls every submodule, so that `init` creates all parameters; returns encoder vectors."""
+        """Call every submodule, so that `init` creates all parameters; return encoder vectors."""
         num_frames = jnp.full(samples.shape[:2], self.config.patch_size)
         vectors = self.encode_waveform(samples, num_frames)[-1]
         if self.config.head:

@@ -1,9 +1,8 @@
-"""Packs the questions about many clips into rows of a fixed number of positions.
+"""Packs the questions about many clips into rows, which are decoder sequences of fixed length.
 
-A *group* is a clip's audio and some of the questions about the clip,
-`[audio sep | Q pad A | Q pad A ...]`. A *row* is a sequence of groups and padding. A *block* is a
-few rows and the clips of their groups; one process reads a block, and one device computes it.
-`tinymu_jax.data.sampler` assigns groups to rows.
+A *group* is a clip's audio and questions about the clip: `[audio sep | Q pad A | Q pad A ...]`. A
+*row* is a sequence of groups and padding. A *block* is a few rows and the clips of their groups;
+one process reads a block, and one device computes it.
 """
 
 import itertools
@@ -20,11 +19,11 @@ from tinymu_jax.models.sequence import PackedRows
 
 @dataclass(frozen=True)
 class PackingConfig:
-    """Size of a block, and options for the assignment of groups to rows."""
+    """Size of a block (packed rows that one device computes), and options of the packing."""
 
     row_length: int = 1024
-    """Positions per row. The cost of dense attention grows with the square of the row length, so
-    choose little more than the length of the longest group."""
+    """Number of positions per row. The cost of attention grows with its square, so choose little
+    more than a clip's audio and questions need."""
     rows: int = 8
     """Number of rows per block."""
     max_clips: int = 24
@@ -34,19 +33,19 @@ class PackingConfig:
     questions_per_group: int = 0
     """Maximum number of questions that share one copy of a clip's audio; 0 means no limit."""
     buffer_size: int = 512
-    """Number of groups from which a row is filled by bin packing; a larger number gives fuller
-    rows and a less random order."""
+    """Number of groups (clips with questions) from which a row is filled; more groups give fuller
+    rows, but a less random order."""
 
 
 class PackedQuestion(NamedTuple):
     """Token ids of a question and of its answer."""
 
     prompt: Sequence[int]
-    """Token ids of the question, 1 to `TinyMUConfig.max_text_tokens`."""
+    """Token ids of the question: at least one, at most `TinyMUConfig.max_text_tokens`."""
     labels: Sequence[int]
     """Token ids of the answer, including the end token unless the answer was truncated."""
     alternatives: Sequence[Sequence[int]] = ()
-    """Token ids of further answer options to be scored; no option attends to another."""
+    """Token ids of further answers to score; answers do not attend to each other."""
 
 
 class PackedGroup(NamedTuple):
@@ -66,7 +65,7 @@ class PackedBlock(NamedTuple):
 
     rows: PackedRows
     label_positions: Int[np.ndarray, "labels"]
-    """Indices, into the block's concatenated rows, of the positions that predict the labels."""
+    """Indices, in the block's concatenated rows, of the positions that predict the labels."""
     labels: Int[np.ndarray, "labels"]
     label_mask: Bool[np.ndarray, "labels"]
     """False for labels that are padding."""
@@ -75,23 +74,22 @@ class PackedBlock(NamedTuple):
 def question_length(
     prompt: Int[np.ndarray, "Q"], labels: Int[np.ndarray, "Q"], config: TinyMUConfig
 ) -> Int[np.ndarray, "Q"]:
-    """Returns the number of positions that each question takes up in a row.
+    """Return the number of positions that each question takes up in a row.
 
-    The positions are the prompt, its last pad token unless the prompt has the maximum length, and
-    the answer without its last token, which predicts nothing. `prompt` and `labels` are the numbers
-    of prompt and answer tokens of each question.
+    A question takes up `prompt` tokens, a pad token unless `prompt` is the maximum length, and
+    `labels` - 1 answer tokens, since the last answer token predicts nothing.
     """
     return prompt + (prompt < config.max_text_tokens) + labels - 1
 
 
 def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
-    """Returns the length of the longest prefix that all sequences share."""
+    """Return the length of the longest prefix that all sequences share."""
     columns = zip(*sequences, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def comparison_length(questions: Sequence[PackedQuestion], config: TinyMUConfig) -> int:
-    """Counts the positions that a group's questions take up in `build_block(..., compare=True)`."""
+    """Count the positions that a clip's questions take up in `build_block(..., compare=True)`."""
     length = _shared_prompt_length(questions) * (1 - len(questions))
     for prompt, labels, alternatives in questions:
         answers = [ids[:-1] for ids in (labels, *alternatives)]
@@ -101,7 +99,7 @@ def comparison_length(questions: Sequence[PackedQuestion], config: TinyMUConfig)
 
 
 def _shared_prompt_length(questions: Sequence[PackedQuestion]) -> int:
-    """Returns the length of the prompts' longest common prefix that excludes every last token."""
+    """Return the length of the common prefix of all prompts, each without its last token."""
     return common_prefix_length([question.prompt[:-1] for question in questions])
 
 
@@ -111,10 +109,10 @@ def build_block(
     config: TinyMUConfig,
     compare: bool = False,
 ) -> PackedBlock:
-    """Returns a block whose rows contain the given groups.
+    """Return a block whose rows contain the given groups (a clip's audio and its questions).
 
-    Example of a group with 2 audio vectors, a prompt of 1 token with 2 labels, and a prompt of 2
-    tokens with 1 label:
+    Example with 2 audio vectors a, a prompt p of 1 token with 2 answer tokens r, and a prompt of 2
+    tokens with 1 answer token. Position ids count each prompt as 129 tokens, its padded length:
 
         index      0   1   2    3   4      5      6   7   8
         content    a0  a1  sep  p0  pad    r0     p0  p1  pad
@@ -123,15 +121,9 @@ def build_block(
         key_mask   x   x   x    x          x      x   x
         predicts                    r0     r1             r0
 
-    All questions of a group share the group's audio and separator. Labels are ordered by question,
-    then by answer option.
-
-    Args:
-        groups: groups, each with the index of the row to write it to.
-        packing: size of the block.
-        config: ids of the special tokens, and maximum prompt length.
-        compare: whether questions may have several answer options. If so, the common prefix of a
-            group's prompts and the common prefix of a question's options occur only once.
+    Labels are ordered by question, then by answer option. With `compare`, questions may have
+    several answer options; prefixes that a group's prompts or a question's options share occur
+    once.
 
     Raises:
         ValueError: the groups do not fit into the block.
@@ -157,7 +149,7 @@ def build_block(
 
 
 class _Rows:
-    """Collects the rows and labels of a block; rows are filled from left to right."""
+    """The rows and labels of a block; rows are filled from left to right."""
 
     def __init__(self, packing: PackingConfig, config: TinyMUConfig) -> None:
         shape = (packing.rows, packing.row_length)
@@ -177,7 +169,7 @@ class _Rows:
         question: int,
         option: int = 0,
     ) -> int:
-        """Appends tokens with position ids to a row; returns the first token's index in the row."""
+        """Append tokens with position ids to a row; return the first token's index in the row."""
         start, rows = int(self.used[row]), self.packed
         span = slice(start, start + len(positions))
         if span.stop > self.row_length:
@@ -189,7 +181,7 @@ class _Rows:
         return start
 
     def begin_group(self, group: PackedGroup) -> None:
-        """Appends a group's audio positions and separator to the group's row."""
+        """Append a group's audio positions and separator to its row."""
         row, audio = group.row, int(group.num_audio)
         self.groups[row] += 1
         start = self.write(row, 0, range(audio), 0)
@@ -197,14 +189,14 @@ class _Rows:
         self.write(row, self.config.separator_token, [audio], 0)
 
     def write_prompt(self, group: PackedGroup, ids: Sequence[int], number: int, start: int) -> None:
-        """Appends `ids`, the part of question `number`'s prompt that begins at token `start`."""
+        """Append `ids`, which begin at token `start` of the prompt of question `number`."""
         first = group.num_audio + 1 + start
         self.write(group.row, ids, range(first, first + len(ids)), number)
 
     def add_question(
         self, group: PackedGroup, number: int, question: PackedQuestion, shared: int
     ) -> None:
-        """Appends a question: the prompt from token `shared` on, a pad token and the answers."""
+        """Append a question: the prompt from token `shared` on, a pad token and the answers."""
         row, audio, limit = group.row, int(group.num_audio), self.config.max_text_tokens
         self.write_prompt(group, question.prompt[shared:], number, shared)
         if len(question.prompt) < limit:

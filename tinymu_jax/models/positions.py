@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 
 def sincos_positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "1 P D"]:
-    """Returns zeros for the class token, then sine-cosine embeddings of a grid of patches.
+    """Return zeros for the class token, then sine-cosine embeddings of a grid of patches.
 
     Patches are ordered by row (frequency), then column (time). The first half of an embedding
     encodes the column, the second half the row, each as [sin | cos]. Embeddings are computed in
@@ -25,10 +25,9 @@ def sincos_positions(rows: int, columns: int, width: int) -> Float[np.ndarray, "
 def resize_positions(
     table: Float[np.ndarray, "1 P D"], rows: int, columns: int
 ) -> Float[np.ndarray, "1 Q D"]:
-    """Returns a table of position embeddings, resized along time to `columns` columns.
+    """Cut or extend a table of position embeddings along time to `columns` columns of patches.
 
-    If `table` has fewer columns, sine-cosine embeddings are appended, which do not depend on the
-    number of columns; if `table` has more, its last columns are removed.
+    New columns get the values of `sincos_positions`. The result has Q = 1 + rows * columns entries.
     """
     width = table.shape[-1]
     old = table[:, 1:].reshape(1, rows, -1, width)[:, :, :columns]

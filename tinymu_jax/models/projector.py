@@ -40,7 +40,7 @@ _TRANSFORMER_AXES = {
 
 
 def param_axes(config: ProjectorConfig) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of each projector weight by its path in the stacked layout."""
+    """Return the logical axes (names for sharding) of each projector weight, keyed by its path."""
     return {"linear": _LINEAR_AXES, "residual": _RESIDUAL_AXES, "transformer": _TRANSFORMER_AXES}[
         config.kind
     ]
@@ -49,7 +49,7 @@ def param_axes(config: ProjectorConfig) -> dict[str, tuple[str | None, ...]]:
 def _torch_linear(
     features: int, fan_in: int, compute_dtype: ComputeDtype, name: str, use_bias: bool = True
 ) -> Dense:
-    """Returns a linear layer with torch.nn.Linear's initialization: uniform in +-1/sqrt(fan_in)."""
+    """Return a linear layer initialized like torch.nn.Linear: uniform in +-1/sqrt(fan_in)."""
     limit = fan_in**-0.5
 
     def uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
@@ -75,7 +75,7 @@ class LinearProjector(nn.Module):
 
 
 class ResidualProjector(nn.Module):
-    """Returns LayerNorm(e + dropout(linear2(gelu(e)))) with e = linear1(x)."""
+    """Residual projector: LayerNorm(e + dropout(linear2(gelu(e)))) with e = linear1(x)."""
 
     config: ProjectorConfig
     compute_dtype: ComputeDtype = "float32"
@@ -140,7 +140,7 @@ class PrefixLayer(nn.Module):
 
 
 class TransformerProjector(nn.Module):
-    """Applies a transformer to audio vectors and learned queries; returns the queries' outputs."""
+    """A transformer over audio vectors and learned queries; returns the outputs of the queries."""
 
     config: ProjectorConfig
     compute_dtype: ComputeDtype = "float32"
@@ -161,10 +161,9 @@ class TransformerProjector(nn.Module):
 
 
 def make_projector(config: ProjectorConfig, compute_dtype: ComputeDtype = "float32") -> nn.Module:
-    """Returns the projector that `config.kind` selects.
+    """Return the projector that `config.kind` selects.
 
-    The projector maps vectors (B, A, E) and the mask of valid vectors (B, A) to vectors
-    (B, vectors, D).
+    The projector maps vectors (B, A, E) and a mask of valid vectors (B, A) to (B, vectors, D).
     """
     kinds = {
         "linear": LinearProjector,

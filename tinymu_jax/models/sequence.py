@@ -1,7 +1,4 @@
-"""Builds the decoder's inputs: tokens, positions and masks of separate prompts or of packed rows.
-
-A position index is an index into the computed arrays; `positions` are the position ids of RoPE.
-"""
+"""Builds the decoder's inputs: tokens, positions and masks of single prompts or packed rows."""
 
 from typing import NamedTuple
 
@@ -26,7 +23,7 @@ class TokenSequence(NamedTuple):
     first_logit_position: Int[Array, "B"]
     """Index of the position whose output predicts the first answer token."""
     answer_start: Int[Array, ""]
-    """Position index of the first answer token."""
+    """Index of the position of the first answer token."""
 
 
 def build_sequence(
@@ -38,32 +35,23 @@ def build_sequence(
     audio_length: int,
     config: TinyMUConfig,
 ) -> TokenSequence:
-    """Returns decoder sequences of audio, separator, prompt, last pad token and answer.
+    """Return decoder sequences of audio, separator, prompt, last pad token and answer.
 
-    The published model (m2t.py) pads every prompt to 129 tokens, masks the padding, and counts the
-    padding in the position ids. Only the last pad token matters, since its output predicts
-    the first answer token; the other pad tokens are omitted here, and position ids are explicit.
-    Example with 2 of 3 audio vectors, 2 of 3 prompt tokens and 1 of 2 answer tokens:
+    The published model (m2t.py) pads every prompt to 129 tokens and masks the padding, but counts
+    the padding in the position ids. Only the last pad token is kept here, since its output predicts
+    the answer's first token. Example of 2 of 3 audio vectors a, 2 of 3 prompt tokens p and 1 of 2
+    answer tokens r:
 
         index      0   1   2   3    4   5   6   7      8        9
         content    a0  a1  -   sep  p0  p1  -   pad    r0       -
         position   0   1   0   2    3   4   0   2+129  2+130+0  0
         key_mask   x   x       x    x   x              x
 
-    A prompt of exactly 129 tokens has no padding: its last token predicts the answer. Attention is
-    causal within `key_mask`; nothing attends to the pad token, not even itself.
+    A prompt of 129 tokens has no padding: its last token predicts the answer. Attention is causal
+    within `key_mask`, so no token attends to the pad token.
 
-    Args:
-        num_audio: number of audio vectors of each clip, at most `audio_length`.
-        prompt: token ids of the prompts; padding may have any value.
-        num_prompt: number of tokens of each prompt, 1 to `config.max_text_tokens`.
-        answer: token ids of the answers, possibly none; padding may have any value.
-        num_answer: number of tokens of each answer.
-        audio_length: number A of audio positions, including padding.
-        config: ids of the special tokens, and the published model's padded prompt length.
-
-    Returns:
-        Sequences of A + 1 + prompt + 1 + answer positions.
+    `audio_length` is A, the number of audio positions including padding. Tokens after the first
+    `num_prompt` of a prompt, or `num_answer` of an answer, are padding. Answers may be empty.
     """
     limit, pad_index = config.max_text_tokens, audio_length + 1 + prompt.shape[1]
     zero, one = jnp.zeros_like(num_audio), jnp.ones_like(num_audio)
@@ -102,7 +90,7 @@ class PromptBatch(NamedTuple):
 
 
 def build_prompt_sequence(batch: PromptBatch, config: TinyMUConfig) -> TokenSequence:
-    """Returns decoder sequences of audio and prompts, without answers; see `build_sequence`."""
+    """Return decoder sequences without answers; see `build_sequence`."""
     audio, num_audio, prompt, num_prompt = batch
     answer = jnp.zeros((len(prompt), 0), jnp.int32)
     num_answer = jnp.zeros((len(prompt),), jnp.int32)
@@ -110,34 +98,30 @@ def build_prompt_sequence(batch: PromptBatch, config: TinyMUConfig) -> TokenSequ
 
 
 class PackedRows(NamedTuple):
-    """Rows of T positions with the audio and questions of several clips; see `models.packing`.
-
-    A group is a clip's audio and the questions that share the audio.
-    """
+    """Rows of T positions. A group in a row is a clip's audio and the questions that share it."""
 
     tokens: Int[Array | np.ndarray, "*blocks rows T"]
     """Token ids; 0 at audio positions."""
     clip: Int[Array | np.ndarray, "*blocks rows T"]
-    """At audio positions, index of the clip among the block's clips; -1 elsewhere."""
+    """Index of the clip in its block (the rows of one device); -1 except at audio positions."""
     positions: Int[Array | np.ndarray, "*blocks rows T"]
     """Position ids for RoPE; at audio positions also the index of the clip's audio vector."""
     group: Int[Array | np.ndarray, "*blocks rows T"]
-    """Index, from 1, of the position's group in the row; 0 for padding."""
+    """Index, from 1, of the group in its row; 0 for padding."""
     question: Int[Array | np.ndarray, "*blocks rows T"]
-    """Index, from 1, of the position's question in the group; 0 if all questions share it."""
+    """Index, from 1, of the question in its group; 0 at positions that all questions share."""
     key_mask: Bool[Array | np.ndarray, "*blocks rows T"]
-    """True at positions that later positions may attend to: not at pad tokens and padding."""
+    """True at positions that later positions may attend to; False at pad tokens and padding."""
     option: Int[Array | np.ndarray, "*blocks rows T"] | None = None
-    """Index, from 1, of the position's answer option in the question; 0 if all options share it.
+    """Index, from 1, of the answer option in its question; 0 at positions that all options share.
     None if no question has several options."""
 
 
 def packed_mask(rows: PackedRows) -> Bool[Array | np.ndarray, "*blocks rows T T"]:
-    """Returns the attention mask of packed rows: True where query t attends to key s.
+    """Return the attention mask of packed rows: True where query t attends to key s.
 
-    Attention is causal and limited to `key_mask`. A question attends to its group's audio and
-    separator and to itself; an answer option also attends to its question's prompt, but not to
-    other options. Each question and option thus attends to the same keys as in a separate row.
+    Attention is causal and limited to `key_mask`. A question attends to itself and to the audio and
+    separator of its clip. An answer option also attends to its prompt, but not to other options.
     """
 
     def same_or_shared(ids: Array | np.ndarray) -> Array | np.ndarray:

@@ -35,18 +35,17 @@ _AXES: dict[str, tuple[str | None, ...]] = {
 
 
 def param_axes(config: SmolLM2Config) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of each decoder weight by its path in the stacked layout."""
+    """Return the logical axes (names for sharding) of each decoder weight, keyed by its path."""
     return _AXES | lora_axes(_AXES, config.lora)
 
 
 KeyValue = tuple[Float[Array, "BK S H"], Float[Array, "BK S H"]]
 Cache = Any
-"""Key/value cache of all layers: a list with a `KeyValue` for each layer (unrolled layout), or one
-`KeyValue` whose arrays have a leading axis L (stacked layout)."""
+"""Keys and values of all layers: a list of `KeyValue`, or one `KeyValue` with a leading axis L."""
 
 
 def extend_cache(cache: Cache, length: int) -> Cache:
-    """Returns the key/value cache with `length` positions of zeros appended."""
+    """Return the key/value cache with `length` positions of zeros appended."""
 
     def pad(x: Array) -> Array:
         return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, length), (0, 0)])
@@ -57,7 +56,7 @@ def extend_cache(cache: Cache, length: int) -> Cache:
 def rope_angles(
     positions: Int[Array, "B T"], config: SmolLM2Config
 ) -> tuple[Float[Array, "B T 1 half"], Float[Array, "B T 1 half"]]:
-    """Returns the cosines and sines of RoPE's rotation angles at the given position ids."""
+    """Return the cosines and sines of RoPE's rotation angles at the given position ids."""
     half = config.head_width // 2
     frequency = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angles = positions[..., None, None].astype(jnp.float32) * frequency
@@ -67,7 +66,7 @@ def rope_angles(
 def rotate(
     x: Float[Array, "B T N H"], cosine: Float[Array, "B T 1 half"], sine: Float[Array, "B T 1 half"]
 ) -> Float[Array, "B T N H"]:
-    """Rotates queries or keys by RoPE's angles; elements i and i + H/2 of a head form a pair."""
+    """Rotate queries or keys by RoPE's angles; elements i and i + H/2 of a head form a pair."""
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
 
@@ -75,7 +74,7 @@ def rotate(
 class Attention(nn.Module):
     """Grouped-query attention; returns its output and the updated key/value cache.
 
-    If `cache` is None, the second result contains the new keys and values.
+    Without a cache, the second result contains the new keys and values.
     """
 
     config: SmolLM2Config
@@ -133,7 +132,7 @@ class GatedMlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """A pre-norm decoder layer; returns its output and the second result of `Attention`."""
+    """A pre-norm decoder layer; returns its output and the updated (or new) keys and values."""
 
     config: SmolLM2Config
 
@@ -157,7 +156,7 @@ class Layer(nn.Module):
 class Embedding(nn.Module):
     """The token embedding `embedding` (V, D), which is also the weight of the output projection.
 
-    The unrolled layout may have int8 `rows` (V, D) and a `scale` (V,) instead.
+    For inference, int8 `rows` (V, D) and a `scale` (V,) may replace `embedding`.
     """
 
     config: SmolLM2Config
@@ -174,13 +173,12 @@ class Embedding(nn.Module):
             self.embedding = self.param("embedding", init, shape)
 
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """Returns the embeddings of tokens."""
         if self.int8:
             return self.rows[tokens].astype(jnp.float32) * self.scale[tokens][..., None]
         return self.embedding[tokens].astype(jnp.float32)
 
     def logits(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
-        """Returns the logits of all vocabulary tokens for hidden states x."""
+        """Return the logits of all vocabulary tokens for hidden states x."""
         if self.int8:
             return int8_matmul(x, self.rows, self.scale)
         return matmul_transposed(x, self.embedding, self.config.compute_dtype)
@@ -203,7 +201,7 @@ class Layers(nn.Module):
 
 
 class SmolLM2(nn.Module):
-    """The decoder. Its inputs are embeddings, so that audio vectors and tokens can be mixed."""
+    """The decoder. It takes embeddings, so that its input can mix audio vectors and tokens."""
 
     config: SmolLM2Config
 
@@ -212,7 +210,6 @@ class SmolLM2(nn.Module):
         self.body = Layers(self.config)
 
     def embed(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-        """Returns the embeddings of tokens."""
         return self.embed_tokens(tokens)
 
     def __call__(
@@ -223,28 +220,24 @@ class SmolLM2(nn.Module):
         cache: Cache = None,
         cache_index: Int[Array, ""] | int = 0,
     ) -> tuple[Float[Array, "B T D"], Cache]:
-        """Returns the hidden states of T positions, and the key/value cache.
+        """Return the hidden states of T positions, and the updated key/value cache.
 
         Args:
             x: embeddings of tokens, or projected audio vectors.
             positions: position ids for RoPE; they need be neither contiguous nor sorted.
-            mask: True where query t attends to key s; must be causal. Without a cache S = T.
-            cache: key/value cache of S positions, or None.
+            mask: True where query t may attend to key s; must be causal. Without a cache S = T.
+            cache: key/value cache of S positions; if None, the new keys and values are returned.
             cache_index: index in the cache from which the T new keys and values are written.
-
-        Returns:
-            Hidden states after the final norm, and the updated cache (without a cache: the new keys
-            and values).
         """
         angles = rope_angles(positions, self.config)
         return self.body(x, cache, angles, mask, jnp.asarray(cache_index))
 
     def logits(self, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
-        """Returns the logits of all vocabulary tokens for hidden states."""
+        """Return the logits of all vocabulary tokens for hidden states."""
         return self.embed_tokens.logits(hidden)
 
     def init_all(self, tokens: Int[Array, "B T"]) -> Array:
-        """Calls every submodule, so that `init` creates all parameters; returns logits."""
+        """Call every submodule, so that `init` creates all parameters; return logits."""
         batch, steps = tokens.shape
         positions = jnp.broadcast_to(jnp.arange(steps), (batch, steps))
         mask = jnp.ones((batch, steps, steps), bool)

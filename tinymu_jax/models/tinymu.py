@@ -16,7 +16,7 @@ from tinymu_jax.models.smollm2 import SmolLM2
 
 
 def param_axes(config: TinyMUConfig) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of each weight of the full model by its path in stacked layout."""
+    """Return the logical axes (names for sharding) of each weight of the model, keyed by path."""
     parts = {
         "encoder": matpac.param_axes(config.encoder),
         "projector": projector.param_axes(config.projector),
@@ -38,9 +38,9 @@ class TinyMU(nn.Module):
     def project(
         self, vectors: Float[Array, "B A E"], num_vectors: Int[Array, "B"], train: bool = False
     ) -> tuple[Float[Array, "B vectors D"], Int[Array, "B"]]:
-        """Averages each `config.pooling` consecutive encoder vectors, and projects the averages.
+        """Average each `config.pooling` consecutive encoder vectors, and project the averages.
 
-        Returns the projected vectors, and the number of each clip's projected vectors.
+        Returns the projected vectors, and the number of projected vectors of each clip.
         """
         pooling = self.config.pooling
         if pooling > 1:
@@ -57,21 +57,16 @@ class TinyMU(nn.Module):
     def decode(
         self, audio: Float[Array, "B A D"], sequence: TokenSequence
     ) -> tuple[Float[Array, "B T D"], smollm2.Cache]:
-        """Runs the decoder on audio vectors, then text; returns hidden states and a new cache."""
+        """Run the decoder on audio vectors, then text; return hidden states and a new cache."""
         x = jnp.concatenate([audio, self.decoder.embed(sequence.tokens)], axis=1)
         return self.decoder(x, sequence.positions, sequence.mask)
 
     def decode_packed(
         self, audio: Float[Array, "blocks C A D"], rows: PackedRows
     ) -> Float[Array, "blocks _ D"]:
-        """Returns the decoder's hidden states of all positions of packed rows.
+        """Return the decoder's hidden states of packed rows; a block's rows are concatenated.
 
-        Args:
-            audio: projected audio vectors of the C clips of each block.
-            rows: packed rows of all blocks.
-
-        Returns:
-            Hidden states; the rows of a block are concatenated.
+        `audio` has the projected vectors of each block's C clips; one device computes a block.
         """
         blocks, num_rows, length = rows.tokens.shape
         flat = (blocks * num_rows, length)
@@ -96,7 +91,7 @@ class TinyMU(nn.Module):
         answer: Int[Array, "B answer"],
         num_answer: Int[Array, "B"],
     ) -> Float[Array, "B answer V"]:
-        """Returns the logits that predict each answer token, computed by teacher forcing."""
+        """Return the logits that predict each answer token, computed by teacher forcing."""
         # The last answer token predicts nothing and is not computed.
         sequence = build_sequence(
             num_audio,
@@ -113,7 +108,7 @@ class TinyMU(nn.Module):
         return self.decoder.logits(jnp.concatenate([first, rest], axis=1))
 
     def init_all(self, samples: Float[Array, "C A n"]) -> Array:
-        """Calls every submodule, so that `init` creates all parameters; returns logits."""
+        """Call every submodule, so that `init` creates all parameters; return logits."""
         vectors = self.encoder.init_all(samples)
         self.project(vectors, jnp.full((vectors.shape[0],), vectors.shape[1]))
         return self.decoder.init_all(jnp.zeros((1, 2), jnp.int32))
@@ -124,10 +119,10 @@ def loss_mask(
     valid: Bool[Array | np.ndarray, "*batch answer"],
     config: TinyMUConfig,
 ) -> Bool[Array | np.ndarray, "*batch answer"]:
-    """Returns a mask that is True for the labels that count in the loss.
+    """Return a mask that is True for the labels that count in the loss.
 
-    The published code ignores all labels with the id of padding (17), and thus every "!" of an
-    answer; `config.ignore_pad_labels` reproduces this.
+    If `config.ignore_pad_labels`, the pad token's id (17) never counts, as in the published code.
+    This excludes every "!" of an answer, since "!" has the same id.
     """
     return valid & (labels != config.pad_token) if config.ignore_pad_labels else valid
 
@@ -138,13 +133,9 @@ def label_loss(
     num_labels: Int[Array | np.ndarray, "B"],
     config: TinyMUConfig,
 ) -> Float[Array, ""]:
-    """Returns the cross-entropy, averaged over the answer tokens of a batch that count.
+    """Return the mean cross-entropy of a batch's answer tokens that `loss_mask` selects.
 
-    Args:
-        logits: logits that predict the labels.
-        labels: token ids of the answers; padding may have any value.
-        num_labels: number of labels of each answer.
-        config: selects the labels that count; see `loss_mask`.
+    The first `num_labels` labels of an answer are its token ids; the others are padding.
     """
     mask = loss_mask(labels, jnp.arange(labels.shape[1]) < num_labels[:, None], config)
     log_probs = jax.nn.log_softmax(logits)

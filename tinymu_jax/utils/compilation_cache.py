@@ -9,7 +9,7 @@ from tinymu_jax.utils.files import make_folder
 
 
 def cache_folder() -> Path:
-    """Returns the folder of converted checkpoints and compiled programs (`TINYMU_CACHE` if set)."""
+    """Return the folder of converted checkpoints and compiled programs (`TINYMU_CACHE` if set)."""
     if folder := os.environ.get("TINYMU_CACHE"):
         return Path(folder)
     # Without a home directory, "~" is not expanded, and the path stays relative.
@@ -18,13 +18,10 @@ def cache_folder() -> Path:
 
 
 def enable_compilation_cache() -> None:
-    """Enables JAX's persistent compilation cache, so that later processes start faster.
+    """Enable JAX's persistent compilation cache, so that later processes start faster.
 
-    The user's settings, such as `JAX_COMPILATION_CACHE_DIR`, take precedence. If the default folder
-    is not writable, the cache stays disabled.
-
-    Raises:
-        InputError: the folder in `TINYMU_CACHE` is not writable.
+    The user's JAX settings (`JAX_COMPILATION_CACHE_DIR` etc.) take precedence. The cache stays off
+    if the default folder is not writable. An unwritable `TINYMU_CACHE` raises `InputError`.
     """
     import jax
 

@@ -1,4 +1,4 @@
-"""Frozen dataclasses that convert to and from plain dictionaries, with validation."""
+"""Base class of configs: frozen dataclasses that are stored as JSON and validated when read."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from tinymu_jax.errors import InputError
 
 
 class ConfigBase:
-    """Base class of frozen dataclasses that are stored as json, and validated when read."""
+    """Base class of frozen dataclasses that are stored as JSON, and validated when read."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the values of all fields by name, ready for json."""
+        """Return all fields as a nested dictionary for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -23,12 +23,12 @@ class ConfigBase:
         where: str = "config",
         names: Mapping[str, str] = MappingProxyType({}),
     ) -> Self:
-        """Returns a config with the given values. Inverse of `to_dict`.
+        """Return a validated config with the given values. Inverse of `to_dict`.
 
         Args:
             values: values by field name; missing fields get their defaults.
-            where: start of error messages, which names the source of the values.
-            names: maps field names to other names for error messages.
+            where: source of the values, such as a file name; error messages start with it.
+            names: field name -> other name for the field in error messages.
 
         Raises:
             InputError: a key is unknown, a value has the wrong type or is out of range, or the
@@ -58,20 +58,16 @@ class ConfigBase:
         return config
 
     def rules(self) -> list[tuple[bool, str]]:
-        """Returns a pair for each constraint on the fields: whether it holds, and its wording."""
+        """Return a (holds, description) pair for each constraint on the fields."""
         return []
 
 
 _MAY_BE_ZERO = ("_token", "dropout", "_weight", "_momentum", "_warmup", "_decay")
-"""Endings of the names of numeric fields that may be 0; all other numbers must be positive."""
+"""Endings of the names of numeric fields that may be 0; other numbers must be positive."""
 
 
 def _checked(value: Any, kind: Any, name: str) -> Any:
-    """Returns the value of the field `name`, converted from json's types to the type `kind`.
-
-    Raises:
-        InputError: the value has another type, or is out of range.
-    """
+    """Return a JSON value as type `kind`; raise `InputError` for a wrong type or range."""
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise InputError(f"{name} is {value!r}; use one of {', '.join(get_args(kind))}")
@@ -91,7 +87,7 @@ def _checked(value: Any, kind: Any, name: str) -> Any:
 
 
 def nested(config: type, default: bool = True) -> Any:
-    """Returns a dataclass field whose default is `config()`, or None if `default` is False."""
+    """Return a dataclass field whose default is `config()`, or None if `default` is False."""
     if default:
         return field(default_factory=config, metadata={"config": config})
     return field(default=None, metadata={"config": config})

@@ -1,4 +1,4 @@
-"""Reads and writes files; error messages name the file and the remedy."""
+"""Reads and writes files; errors name the file and the remedy."""
 
 import fcntl
 import json
@@ -12,11 +12,7 @@ from tinymu_jax.errors import InputError
 
 
 def exists(path: str | Path) -> bool:
-    """Returns whether a file or folder exists at the path.
-
-    Raises:
-        InputError: the path is invalid, or one of its folders is not accessible.
-    """
+    """Return whether a file or folder exists; raise `InputError` if the path cannot be accessed."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -28,14 +24,10 @@ def exists(path: str | Path) -> bool:
 
 
 def read_text(path: str | Path, remedy: str = "download or write it again") -> str:
-    """Returns the text in a UTF-8 file.
-
-    Args:
-        path: path of the file.
-        remedy: end of the error message for a file that is not UTF-8.
+    """Return the text of a UTF-8 file.
 
     Raises:
-        InputError: the file cannot be read, or is not UTF-8.
+        InputError: the file cannot be read, or is not UTF-8 (this message ends with `remedy`).
     """
     try:
         return Path(path).read_text(encoding="utf-8")
@@ -46,20 +38,12 @@ def read_text(path: str | Path, remedy: str = "download or write it again") -> s
 
 
 def read_json_object(path: str | Path, remedy: str) -> dict[str, Any]:
-    """Returns the object in a json file; `remedy` ends the error message for other content.
-
-    Raises:
-        InputError: the file cannot be read, is not json, or does not contain an object.
-    """
+    """Return the object in a JSON file; other content raises `InputError` with advice `remedy`."""
     return _read_json(path, dict, "json object", remedy)
 
 
 def read_json_list(path: str | Path, remedy: str) -> list[Any]:
-    """Returns the list of records in a json file; for the arguments see `read_json_object`.
-
-    Raises:
-        InputError: the file cannot be read, is not json, or does not contain a list.
-    """
+    """Return the list in a JSON file; other content raises `InputError` with advice `remedy`."""
     return _read_json(path, list, "list of records", remedy)
 
 
@@ -74,11 +58,7 @@ def _read_json(path: str | Path, kind: type, noun: str, remedy: str) -> Any:
 
 
 def check_folder(path: str | Path) -> None:
-    """Checks that a folder exists or can be created: neither it nor a parent is a file.
-
-    Raises:
-        InputError: the path, or its nearest existing parent, is a file.
-    """
+    """Raise `InputError` if the path, or its nearest existing parent, is a file."""
     nearest = next(p for p in (Path(path), *Path(path).absolute().parents) if exists(p))
     if not nearest.is_dir():
         which = "it" if nearest == Path(path) else f"{nearest}"
@@ -86,11 +66,7 @@ def check_folder(path: str | Path) -> None:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Creates a folder and its parents if they do not exist, and returns the folder's path.
-
-    Raises:
-        InputError: a file has the path of the folder or a parent, or the location is not writable.
-    """
+    """Create a folder and its parents, and return its path; raise `InputError` on failure."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -106,7 +82,7 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Holds an exclusive lock on a folder until the context ends or the process dies.
+    """Hold an exclusive lock on a folder until the context ends or the process dies.
 
     Raises:
         InputError: another process holds the lock, or the file system has no locks.
@@ -127,11 +103,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def remove(path: Path) -> None:
-    """Removes a file if it exists.
-
-    Raises:
-        InputError: the file cannot be removed.
-    """
+    """Remove a file if it exists; raise `InputError` if it cannot be removed."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -141,12 +113,10 @@ def remove(path: Path) -> None:
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
-    """Writes a file atomically: calls `write` with a temporary path, then renames it to `path`.
+    """Write a file atomically: call `write` with a temporary path, then rename it to `path`.
 
-    The file gets the default permissions, even if `write` makes the temporary file private.
-
-    Raises:
-        InputError: the file cannot be written.
+    The file gets default permissions, even if `write` makes the temporary file private. Raises
+    `InputError` if the file cannot be written.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -165,10 +135,10 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text to a UTF-8 file atomically; see `write_atomic`."""
+    """Write a UTF-8 file atomically; see `write_atomic`."""
     write_atomic(path, lambda partial: partial.write_text(text, "utf-8"))
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Writes an object to a json file atomically; see `write_atomic`."""
+    """Write an object to a JSON file atomically; see `write_atomic`."""
     write_text(path, json.dumps(content, indent=2) + "\n")

@@ -12,12 +12,12 @@ from tinymu_jax.utils.tree import flatten
 
 
 def of_text(text: str) -> str:
-    """Returns the SHA-256 fingerprint of a text."""
+    """Return the SHA-256 fingerprint of a text."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def of_file(path: str | Path) -> str:
-    """Returns the SHA-256 fingerprint of a file; raises `InputError` if the file is unreadable."""
+    """Return the SHA-256 fingerprint of a file; raise `InputError` if the file is unreadable."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
@@ -25,7 +25,7 @@ def of_file(path: str | Path) -> str:
 
 
 def of_weights(params: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 fingerprint of the paths and values of all weights in a tree."""
+    """Return the SHA-256 fingerprint of the paths and values of all weights in a tree."""
     digest = hashlib.sha256()
     for path, leaf in flatten(params):
         digest.update(path.encode())

@@ -1,4 +1,4 @@
-"""An append-only JSONL log of records with keys, which lets a restarted run continue."""
+"""An append-only JSONL log of keyed records, from which a restarted run continues."""
 
 import fcntl
 import json
@@ -16,30 +16,26 @@ KEY = "key"
 
 
 class JsonlLog(Generic[Record]):
-    """A file with one JSON object per line, each with a `key`.
+    """A file with one JSON object per line, each with a string `key`.
 
-    A killed process may leave an incomplete last line: a line without a newline is ignored.
+    A last line without a newline, which a killed process may leave, is ignored.
     """
 
     def __init__(
         self, path: Path, parse: Callable[[Mapping[str, Any]], Record], contents: str, remedy: str
     ) -> None:
-        """Stores the arguments; `writing` creates the file.
+        """Store the arguments; no file is opened.
 
-        Args:
-            path: path of the file.
-            parse: converts a line's JSON object to a record; raises `LookupError`, `TypeError` or
-                `ValueError` if the object is malformed.
-            contents: noun for a record in error messages, such as "a response".
-            remedy: end of the error message for a file with a malformed line.
+        `parse` converts a line's JSON object to a record, and must raise `LookupError`, `TypeError`
+        or `ValueError` if the object is malformed. Error messages call a record `contents`, such as
+        "a response", and end with the advice `remedy`.
         """
         self.path, self.parse, self.contents, self.remedy = path, parse, contents, remedy
 
     def read(self) -> dict[str, Record]:
-        """Returns the records by key (the last record of a repeated key), or {} without a file.
+        """Return the records by key (the last record of a repeated key); {} if there is no file.
 
-        Raises:
-            InputError: the file cannot be read, or a complete line is malformed.
+        Raises `InputError` if the file cannot be read, or a complete line is malformed.
         """
         records = {}
         for number, line in enumerate(complete_lines(self.path), 1):
@@ -57,7 +53,7 @@ class JsonlLog(Generic[Record]):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Locks the file for `append`; creates the file, or removes its incomplete last line.
+        """Create and lock the file for `append` in the context; remove an incomplete last line.
 
         Raises:
             InputError: another process has locked the file, or the file cannot be written.
@@ -83,10 +79,9 @@ class JsonlLog(Generic[Record]):
             yield
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Appends JSON objects, each with a `key`, to the file, inside a `writing` context.
+        """Append JSON objects, each with a `key`; raise `InputError` if the file cannot be written.
 
-        Raises:
-            InputError: the disk is full, or the file is no longer accessible.
+        Call this method inside the context of `writing`.
         """
         # ASCII, so that a kill cannot leave half a character. The file is closed each time, since
         # a mounted bucket keeps only closed files.
@@ -103,10 +98,9 @@ class JsonlLog(Generic[Record]):
 
 
 def complete_lines(path: Path) -> list[bytes]:
-    """Returns the lines of a file that end with a newline, as bytes; [] if there is no file.
+    """Return the lines of a file that end with a newline, as bytes; [] if there is no file.
 
-    Raises:
-        InputError: the file cannot be read.
+    Raises `InputError` if the file cannot be read.
     """
     if not exists(path):
         return []

@@ -10,31 +10,29 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, 
 _KEEP = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 1 << 26}
 _MMAP_LARGE = {_MMAP_MAX: 1 << 16, _MMAP_THRESHOLD: 32 << 20}
 _LARGE_STEP = 512 << 20
-"""If a step's temporary memory has more bytes, `trim_heap` makes malloc return it when freed."""
+"""Largest temporary memory of a training step, in bytes, that malloc keeps after `trim_heap`."""
 _ACCELERATORS = ("nvidia[0-9]*", "kfd", "dxg", "accel[0-9]*", "vfio/[0-9]*")
-"""Patterns of the files in /dev that show NVIDIA or AMD GPUs (dxg: under WSL), or TPUs."""
+"""Patterns of files in /dev that show NVIDIA or AMD GPUs (dxg: under WSL), or TPUs."""
 
 
 def keep_heap() -> bool:
-    """Makes glibc's malloc keep freed memory for reuse; must be called before threads start.
+    """Make glibc's malloc keep freed memory for reuse; call it before threads start.
 
-    XLA allocates the temporary arrays of a training step at each step. By default glibc returns
-    their memory to the system after the step, and the kernel clears every page before the next
-    step, which takes up to half the time of a small step (`tests/benchmarks/heap.py`).
+    By default, the kernel clears the pages of a training step's temporary arrays anew at each step.
+    The clearing takes up to half the time of a small step (`tests/benchmarks/heap.py`).
 
     Returns:
-        Whether the settings were applied. Nothing is changed if there is an accelerator, if the C
-        library is not glibc, or if the environment configures malloc (`MALLOC_ARENA_MAX` etc.).
+        Whether the settings were applied. Nothing changes on machines with an accelerator, with
+        another C library, or if the environment configures malloc (`MALLOC_ARENA_MAX` etc.).
     """
     return _is_configurable() and _set(_KEEP)
 
 
 def trim_heap(step_bytes: int) -> None:
-    """Returns freed memory to the system; call it after compilation, which frees up to half a GB.
+    """Return freed memory to the system; call it after compilation, which frees up to half a GB.
 
-    Args:
-        step_bytes: bytes of a training step's temporary memory. Above 512 MiB, malloc no longer
-            keeps this memory: two steps overlap and would hold it twice, for little gain.
+    If a training step has more than 512 MiB of temporary memory (`step_bytes`), malloc also stops
+    keeping such memory, since two overlapping steps would hold it twice.
     """
     if not _is_configurable():
         return

@@ -8,13 +8,9 @@ NOT_AVAILABLE = "not available"
 def percent(
     fraction: float | None, decimals: int = 1, signed: bool = False, missing: str = NOT_AVAILABLE
 ) -> str:
-    """Formats a fraction in percent, without a percent sign: 0.586 as "58.6".
+    """Format a fraction in percent, without a percent sign: 0.586 as "58.6".
 
-    Args:
-        fraction: fraction of 1.
-        decimals: number of digits after the decimal point.
-        signed: whether positive numbers get a plus sign.
-        missing: text that is returned if the fraction is None, NaN or infinite.
+    If `signed`, positive numbers get a plus sign. Returns `missing` for None, NaN and infinity.
     """
     if fraction is None or not math.isfinite(fraction):
         return missing
@@ -22,12 +18,9 @@ def percent(
 
 
 def number(value: float | None, signed: bool = False, missing: str = NOT_AVAILABLE) -> str:
-    """Formats a number of any scale to about three digits: 1187.0 as "1,187", 6.254 as "6.25".
+    """Format a number of any scale to about three digits: 1187.0 as "1,187", 6.254 as "6.25".
 
-    Args:
-        value: number to format.
-        signed: whether positive numbers get a plus sign.
-        missing: text that is returned if the value is None, NaN or infinite.
+    If `signed`, positive numbers get a plus sign. Returns `missing` for None, NaN and infinity.
     """
     if value is None or not math.isfinite(value):
         return missing
@@ -37,21 +30,21 @@ def number(value: float | None, signed: bool = False, missing: str = NOT_AVAILAB
 
 
 def clock(seconds: float) -> str:
-    """Formats a duration in seconds as hours, minutes and seconds: 3723.0 as "1:02:03"."""
+    """Format a duration in seconds as hours, minutes and seconds: 3723.0 as "1:02:03"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"
 
 
 def duration(seconds: float) -> str:
-    """Formats a duration in seconds, minutes or hours by its size: "90 s", "10 min", "1.5 h"."""
+    """Format a duration, given in seconds, with a fitting unit: "90 s", "10 min", "1.5 h"."""
     if seconds >= 3600:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 60:.0f} min" if seconds >= 180 else f"{seconds:.0f} s"
 
 
 def file_size(num_bytes: int) -> str:
-    """Formats a number of bytes in decimal units: 5_240_000 as "5.2 MB"."""
+    """Format a number of bytes in decimal units: 5_240_000 as "5.2 MB"."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if num_bytes >= size:
             return f"{num_bytes / size:.1f} {unit}"

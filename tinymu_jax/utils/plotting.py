@@ -7,7 +7,7 @@ from tinymu_jax.utils.files import write_atomic
 
 
 def new_figure(width: float, height: float) -> tuple[Any, Any]:
-    """Returns an empty matplotlib figure of the given size in inches, and the figure's axes."""
+    """Return an empty matplotlib figure, with its size given in inches, and the figure's axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -15,11 +15,7 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
-    """Writes a figure to an image file; the path's suffix selects the format, by default png.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Write an image file in the format of its suffix (default: png); see `write_atomic`."""
     path = Path(path)
     kind = path.suffix.removeprefix(".") or "png"
     write_atomic(path, lambda partial: figure.savefig(partial, dpi=150, format=kind))

@@ -10,22 +10,17 @@ from typing import Any
 from tinymu_jax.errors import InputError
 
 SPAWN = multiprocessing.get_context("spawn")
-"""Context that starts new processes; a fork would copy the locks of JAX's threads."""
+"""Context that starts fresh processes; forked processes would copy the locks of JAX's threads."""
 
 
 @contextmanager
 def worker_pool(
     workers: int, initializer: Callable[..., Any] | None = None, arguments: tuple[Any, ...] = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """Opens a pool of worker processes; an error or Ctrl-C cancels the tasks not yet started.
+    """Open a pool of `workers` processes, each of which first calls `initializer(*arguments)`.
 
-    Args:
-        workers: number of processes.
-        initializer: function that each process calls first.
-        arguments: arguments of `initializer`.
-
-    Raises:
-        InputError: a worker process died.
+    An error or Ctrl-C in the context cancels the tasks that have not started. If a worker process
+    dies, the context raises `InputError`.
     """
     pool = ProcessPoolExecutor(workers, SPAWN, initializer, arguments)
     try:

@@ -12,27 +12,24 @@ from tinymu_jax.utils.numbers import clock
 LINE_EVERY = 30.0
 """Seconds between lines of progress if stderr is not a terminal."""
 Progress = Callable[[int, int], Any]
-"""Function that long-running work calls with the numbers of finished and of all units."""
+"""Callback that long-running work calls with the numbers of finished and of all units."""
 
 
 def no_progress(done: int, total: int) -> None:
-    """Does nothing; the default value of `Progress` arguments."""
+    """Do nothing; the default value of `Progress` arguments."""
 
 
 class ProgressDisplay:
-    """Displays finished and total units, speed and time left; this base class shows nothing."""
+    """Display of finished and total units, speed and time left; this base class shows nothing."""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Shows new numbers of finished and total units.
+        """Show new numbers of finished and total units, and a `note` such as metrics.
 
-        Args:
-            done: number of finished units, including units that a previous process finished.
-            total: total number of units; None if it was given to `show_progress`.
-            note: text, such as metrics, to show beside the count.
+        `done` includes units of an earlier process. `total` is None if `show_progress` got it.
         """
 
     def print(self, text: str) -> None:
-        """Prints a line of text without disturbing the display."""
+        """Print a line of text without disturbing the display."""
 
 
 class _Bar(ProgressDisplay):
@@ -91,15 +88,15 @@ def show_progress(
     first_line: bool = False,
     quiet: bool = False,
 ) -> Iterator[ProgressDisplay]:
-    """Yields a progress display, which the caller calls with (done, total) as work advances.
+    """Yield a progress display, which the caller calls with (done, total) as work advances.
 
     Args:
         label: name of the work or of its units, such as "preparing" or "step".
         total: total number of units; None if each call of the display passes it.
-        done: number of units finished before.
+        done: number of units that an earlier process finished.
         note: text to show beside the bar until the first call.
-        first_line: if stderr is not a terminal, whether to print the first line at the first call
-            instead of after `LINE_EVERY` seconds.
+        first_line: whether to print a line at the first call, instead of after `LINE_EVERY`
+            seconds; without effect on a terminal.
         quiet: whether to show nothing.
     """
     if quiet:

@@ -2,5 +2,5 @@
 
 
 def round_up(number: int, step: int) -> int:
-    """Returns the smallest multiple of `step` that is at least `number`."""
+    """Return the smallest multiple of `step` that is at least `number`."""
     return -(-number // step) * step

@@ -8,7 +8,7 @@ Tree = dict[str, Any]
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the path and value of every leaf of a tree; "/" joins the names in a path."""
+    """Yield the path ("a/b/c") and value of every leaf of nested dictionaries."""
     for name, value in tree.items():
         path = f"{prefix}/{name}" if prefix else name
         if isinstance(value, Mapping):
@@ -18,7 +18,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def unflatten(leaves: Mapping[str, Any]) -> Tree:
-    """Returns nested dictionaries from leaves by path ("a/b/c"). Inverse of `flatten`."""
+    """Return nested dictionaries from leaves by path ("a/b/c"). Inverse of `flatten`."""
     tree: Tree = {}
     for path, leaf in leaves.items():
         *names, last = path.split("/")

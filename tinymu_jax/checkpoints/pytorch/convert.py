@@ -40,14 +40,11 @@ State = Mapping[str, np.ndarray]
 
 
 def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
-    """Writes a TinyMU, a MATPAC encoder or a pre-training checkpoint for PyTorch.
+    """Write a model or pre-training checkpoint for PyTorch, and return the paths of all files.
 
     For a TinyMU, the files are the `.pt`, which the original code loads strictly, a yaml with the
-    config, and the tokenizer. Sizes that these files do not show are written to a json. If
-    `output` ends in .safetensors, a state dict with the same keys replaces the `.pt`.
-
-    Returns:
-        The paths of the written files.
+    config, and the tokenizer. A JSON file has sizes that these files do not show. If `output` ends
+    in .safetensors, a state dict with the same keys replaces the `.pt`.
 
     Raises:
         InputError: a file cannot be written, or would replace a file of another model.
@@ -85,7 +82,7 @@ def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
 
 
 def _check_tokenizer(path: Path, text: str | None, replaced: bool) -> None:
-    """Raises an `InputError` if the tokenizer at `path` exists and belongs to another model.
+    """Raise an `InputError` if the tokenizer at `path` exists and belongs to another model.
 
     `text` is the tokenizer to write. If `replaced`, any tokenizer may be overwritten by `text`.
     """
@@ -101,7 +98,7 @@ def _check_tokenizer(path: Path, text: str | None, replaced: bool) -> None:
 
 
 def _write_state(output: Path, content: object, state: dict[str, np.ndarray]) -> None:
-    """Writes `content` to a .pt file, or only the state dict to a .safetensors file."""
+    """Write `content` to a .pt file, or only the state dict to a .safetensors file."""
     if output.suffix == ".safetensors":
         write_safetensors(output, state)  # tied weights are written twice: the format has no ties
     else:
@@ -124,7 +121,7 @@ class Verified(NamedTuple):
     tensors: int
     """Number of tensors compared."""
     widened: int
-    """Number of tensors whose type is wider than in the source, with equal values."""
+    """Number of tensors with equal values in a wider data type than in the source."""
 
     def __str__(self) -> str:
         wider = f" ({self.widened} of them in a wider type, the same numbers)"
@@ -132,12 +129,9 @@ class Verified(NamedTuple):
 
 
 def check_converted(source: Path, folder: Path, probe: Path | None = None) -> Verified:
-    """Converts a checkpoint folder's weights back and compares them bit for bit with the source.
+    """Convert a checkpoint folder's weights back and compare them bit for bit with the source.
 
-    Args:
-        source: the file or folder that was converted.
-        folder: the checkpoint folder that the conversion wrote.
-        probe: the file of a probe that the conversion added.
+    `folder` was converted from `source`, with a linear classifier from the file `probe` if given.
 
     Raises:
         InputError: a tensor differs, or is missing on one side.
@@ -157,7 +151,7 @@ def check_converted(source: Path, folder: Path, probe: Path | None = None) -> Ve
 
 
 def check_written(checkpoint: Checkpoint, output: Path) -> Verified:
-    """Reads back a file or folder written for PyTorch and compares it with its checkpoint.
+    """Read back a file or folder written for PyTorch and compare it with its checkpoint.
 
     Raises:
         InputError: a tensor differs, or is missing on one side.
@@ -166,7 +160,7 @@ def check_written(checkpoint: Checkpoint, output: Path) -> Verified:
 
 
 def _is_checkpoint_folder(source: Path) -> bool:
-    """Returns whether a path is a checkpoint folder or a run's folder, not PyTorch's format."""
+    """Return whether a path is a checkpoint folder or a run's folder, not PyTorch's format."""
     config = source / CONFIG_FILE
     if not source.is_dir() or exists(source / RUN_FILE):
         return source.is_dir()
@@ -174,7 +168,7 @@ def _is_checkpoint_folder(source: Path) -> bool:
 
 
 def _read_state(path: Path) -> State:
-    """Reads a PyTorch file or folder as one flat state dict, including pre-training's teachers."""
+    """Read a PyTorch file or folder as one flat state dict, including teachers of pre-training."""
     if path.is_dir() and exists(path / hub.PUBLISHED_WEIGHTS) and not exists(path / CONFIG_FILE):
         path = path / hub.PUBLISHED_WEIGHTS
     if path.is_dir():
@@ -191,7 +185,7 @@ def _read_state(path: Path) -> State:
 
 
 def _to_state(checkpoint: Checkpoint) -> State:
-    """Returns a checkpoint's weights as a PyTorch state dict, without copies where possible."""
+    """Return a checkpoint's weights as a PyTorch state dict, without copies where possible."""
     config = checkpoint.config
     if isinstance(config, SmolLM2Config):
         return to_state_dict(checkpoint.params, smollm2.FOLDER_RULES)
@@ -204,7 +198,7 @@ def _to_state(checkpoint: Checkpoint) -> State:
 
 
 def _compare(expected: State, actual: State, source: str | Path, output: str | Path) -> Verified:
-    """Compares two state dicts, named `source` and `output` in messages; raises if they differ."""
+    """Compare two state dicts, named `source` and `output` in messages; raise if they differ."""
     widened = 0
     for key in sorted(expected.keys() | actual.keys()):
         if key not in expected or key not in actual:
@@ -220,7 +214,7 @@ def _compare(expected: State, actual: State, source: str | Path, output: str | P
 
 
 def _is_same(actual: np.ndarray, expected: np.ndarray) -> bool:
-    """Returns whether shapes and bits are equal once `expected` is cast to `actual`'s dtype."""
+    """Return whether shapes and bits are equal once `expected` is cast to `actual`'s dtype."""
     if actual.shape != expected.shape:
         return False
     if actual.dtype != expected.dtype:

@@ -1,7 +1,7 @@
 """Converts between PyTorch state dicts and parameter trees by key maps, in both directions.
 
-A key map is a list of `KeyRule`s, each of which connects a path of the stacked parameter tree to a
-key of the state dict. Each path and each key must occur in exactly one rule.
+A key map is a list of `KeyRule`s. Each rule connects one path of the parameter tree, in which
+layers are stacked, to one key of the state dict.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ class WeightLayout(NamedTuple):
 
 
 def _kernel_to_patches(kernel: np.ndarray) -> np.ndarray:
-    """Reshapes a linear kernel (side * side, out) to a convolution weight (out, 1, side, side)."""
+    """Reshape a linear kernel (side * side, out) to a convolution weight (out, 1, side, side)."""
     side = round(kernel.shape[0] ** 0.5)
     return kernel.T.reshape(-1, 1, side, side)
 
@@ -38,7 +38,7 @@ INTEGER = WeightLayout(
 )
 """Layout of a counter: int64 in PyTorch, int32 in the parameter tree."""
 LOSSLESS = {"float32": ("float32", "float16", "bfloat16"), "int32": ("int32", "int64")}
-"""For each parameter dtype, the file dtypes that it can hold exactly; int64 values are checked."""
+"""File dtypes that each parameter dtype holds exactly; int64 values are checked one by one."""
 
 
 class KeyRule(NamedTuple):
@@ -47,28 +47,29 @@ class KeyRule(NamedTuple):
     path: str
     """Path in the stacked parameter tree."""
     key: str
-    """Key in the state dict; "{n}" stands for the index of a layer, the tree's first axis."""
+    """Key in the state dict; "{n}" stands for the layer index, the first axis of the stacked
+    weight."""
     layout: WeightLayout = SAME
 
     def under(self, path: str, key: str) -> "KeyRule":
-        """Returns the rule with the prefixes `path` and `key` added to its path and key."""
+        """Return this rule with `path/` before its path and `key.` before its key."""
         return self._replace(path=f"{path}/{self.path}", key=f"{key}.{self.key}")
 
 
 def linear(path: str, key: str, bias: bool = True) -> list[KeyRule]:
-    """Returns the rules of a linear layer with the prefixes `path` and `key`."""
+    """Return the key rules of a linear layer at parameter path `path` and PyTorch key `key`."""
     rules = [KeyRule(f"{path}/kernel", f"{key}.weight", LINEAR)]
     return rules + ([KeyRule(f"{path}/bias", f"{key}.bias")] if bias else [])
 
 
 def norm(path: str, key: str, bias: bool = True) -> list[KeyRule]:
-    """Returns the rules of a LayerNorm (without bias: RMSNorm) with prefixes `path` and `key`."""
+    """Return the key rules of a LayerNorm at parameter path `path`; without bias, of an RMSNorm."""
     rules = [KeyRule(f"{path}/scale", f"{key}.weight")]
     return rules + ([KeyRule(f"{path}/bias", f"{key}.bias")] if bias else [])
 
 
 def check_state_dict(content: object, where: str | Path) -> dict[str, np.ndarray]:
-    """Returns a file's content after checking that it is a state dict of arrays by name.
+    """Check that a file's content is a dict of arrays by name, and return it.
 
     Raises:
         InputError: the content is empty, or is not a dict from strings to arrays.
@@ -91,14 +92,10 @@ def from_state_dict(
     where: str | Path,
     ties: Mapping[str, str] | None = None,
 ) -> Tree:
-    """Turns a PyTorch state dict into a stacked parameter tree.
+    """Turn a PyTorch state dict into a stacked parameter tree by a key map.
 
-    Args:
-        state: numpy arrays by key.
-        rules: the key map.
-        shapes: the expected parameter tree, with leaves that have a `shape` and a `dtype`.
-        where: the file's path, for messages.
-        ties: tied weights: maps a copy's key to the key of the weight that the copy must equal.
+    `shapes` is the expected tree, with leaves that have a `shape` and a `dtype`. `ties` maps the
+    key of each tied copy to the key of its original. `where` names the file in messages.
 
     Raises:
         InputError: keys are missing or unexpected, shapes are wrong, a dtype cannot be converted
@@ -122,13 +119,13 @@ def from_state_dict(
 
 
 def _check_paths(rules: Sequence[KeyRule], leaves: Mapping[str, object]) -> None:
-    """Raises a ValueError if the paths of a key map are not the paths of a parameter tree."""
+    """Raise a ValueError if the paths of a key map are not the paths of a parameter tree."""
     if odd := sorted({rule.path for rule in rules} ^ set(leaves)):
         raise ValueError(f"the key map and the model differ in {odd}")
 
 
 def _split(rule: KeyRule, leaf: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Returns the state dict's keys and arrays for a leaf: one pair for each stacked layer."""
+    """Return the key and array of a parameter in PyTorch, or one pair for each stacked layer."""
     if "{n}" not in rule.key:
         return [(rule.key, rule.layout.to_torch(leaf))]
     return [(rule.key.format(n=n), rule.layout.to_torch(layer)) for n, layer in enumerate(leaf)]
@@ -137,7 +134,7 @@ def _split(rule: KeyRule, leaf: np.ndarray) -> list[tuple[str, np.ndarray]]:
 def _gather(
     state: Mapping[str, np.ndarray], rule: KeyRule, leaf: Tree, where: str | Path
 ) -> np.ndarray:
-    """Returns a rule's weight, stacked over layers; `leaf` gives the weight's shape and dtype."""
+    """Return a rule's weight, stacked over layers; `leaf` gives the weight's shape and dtype."""
 
     def convert(key: str) -> np.ndarray:
         weight, lossless = state[key], LOSSLESS[np.dtype(leaf.dtype).name]
@@ -161,10 +158,9 @@ def _gather(
 def to_state_dict(
     params: Tree, rules: Sequence[KeyRule], ties: Mapping[str, str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Turns a stacked parameter tree into a PyTorch state dict, in the order of the key map.
+    """Turn a stacked parameter tree into a PyTorch state dict, in the order of the key map.
 
-    Arrays are views where possible. Tied weights (see `from_state_dict`) are the same array object,
-    so that a .pt file stores them once.
+    `ties` maps the key of each tied copy to the key of its original; both become one array object.
 
     Raises:
         ValueError: the paths of the key map are not the paths of the tree.

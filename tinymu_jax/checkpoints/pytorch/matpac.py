@@ -1,4 +1,4 @@
-"""Converts MATPAC encoders, with an AudioSet head, a probe or neither, from and to PyTorch."""
+"""Converts MATPAC encoders, with or without a classifier, from and to PyTorch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,7 +34,7 @@ BLOCK_RULES = [
     *linear("blocks/mlp/fc1", "mlp.fc1"),
     *linear("blocks/mlp/fc2", "mlp.fc2"),
 ]
-"""Key map of a transformer's blocks, without prefixes; pre-training has two more transformers."""
+"""Key map (pairs of PyTorch key and parameter path) of a transformer's blocks, without prefixes."""
 ENCODER_RULES = [
     KeyRule("cls_token", "cls_token"),
     KeyRule("pos_embed", "pos_embed"),
@@ -62,10 +62,10 @@ TRAINING_KEYS = ("mcl_heads.", "cls_student_head.", "cls_head_loss.", "decoder."
 def encoder_config(
     state: Mapping[str, np.ndarray], where: Path, sizes: Mapping[str, Any] | None = None
 ) -> MatpacConfig:
-    """Infers the encoder's config from the shapes of its weights and its number of heads.
+    """Infer an encoder's config from the shapes of its weights.
 
-    `sizes`, the entry "encoder" of the json beside the file, may hold the number of heads; by
-    default, heads are 64 wide, as in all published checkpoints.
+    `sizes`, from a JSON file beside the weights, may give the number of heads. By default, heads
+    are 64 wide, as in all published checkpoints.
 
     Raises:
         InputError: a weight is missing or has the wrong number of axes, or `sizes` does not fit.
@@ -108,11 +108,9 @@ def encoder_config(
 
 
 def from_published(path: str | Path, content: object = None) -> Checkpoint:
-    """Reads a published MATPAC encoder, and further sizes from a json of the same name beside it.
+    """Read a published MATPAC encoder (such as `matpac_10_2048.pt`), with or without classifier.
 
-    Args:
-        path: the file (such as `matpac_10_2048.pt`), with or without the AudioSet head.
-        content: the file's content, if it was read before.
+    A JSON file of the same name may have further sizes. `content` is the file's content, if known.
 
     Raises:
         InputError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
@@ -147,15 +145,15 @@ def from_published(path: str | Path, content: object = None) -> Checkpoint:
 
 
 def default_front_end() -> Tree:
-    """Returns the parameters of the log-mel front end, which encoder files do not contain."""
+    """Return the log-mel window and filterbank as parameters; encoder files do not contain them."""
     return {"log_mel": {"window": hann_window(), "filterbank": mel_filterbank()}}
 
 
 def with_probe(checkpoint: Checkpoint, path: str | Path) -> Checkpoint:
-    """Adds a probe, read from a file with `probe.weight` and `probe.bias`, to an encoder.
+    """Add a linear classifier (`probe.weight` and `probe.bias` of a .pt file) to an encoder.
 
     Raises:
-        InputError: the encoder has a head already, or the file's keys or shapes are wrong.
+        InputError: the encoder has a classifier already, or the file's keys or shapes are wrong.
     """
     if checkpoint.config.head is not None:
         raise InputError(f"{path}: the encoder has a head already; load it without a probe")
@@ -168,14 +166,14 @@ def with_probe(checkpoint: Checkpoint, path: str | Path) -> Checkpoint:
 
 
 def to_published(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """Returns an encoder's weights, including a head or probe, as a PyTorch state dict."""
+    """Return an encoder's weights, including a classifier, as a PyTorch state dict."""
     params: Tree = {key: value for key, value in checkpoint.params.items() if key != "log_mel"}
     head = checkpoint.config.head
     return to_state_dict(params, ENCODER_RULES + (HEAD_RULES[head.kind] if head else []))
 
 
 def sidecar_sizes(config: MatpacConfig, labels: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns the content of the json beside a file: facts that the weights do not show, or {}.
+    """Return facts that the weights do not show, for a JSON file beside them; {} if there are none.
 
     The facts are an unusual number of attention heads, and a classifier's activation and labels.
     """

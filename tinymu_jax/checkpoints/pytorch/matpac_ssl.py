@@ -28,13 +28,13 @@ CENTRE = WeightLayout(lambda weight: weight.reshape(-1), lambda weight: weight.r
 
 
 def _blocks(path: str, blocks: str, last_norm: str) -> list[KeyRule]:
-    """Returns the rules of a transformer at `path`: all blocks, and the norm after them."""
+    """Return the key rules of the blocks of a transformer, and of the norm after the blocks."""
     rules = [rule.under(path, f"{blocks}.{{n}}") for rule in matpac.BLOCK_RULES]
     return rules + norm(f"{path}/norm", last_norm)
 
 
 def _class_head(path: str, key: str) -> list[KeyRule]:
-    """Returns the rules of a class head with the prefixes `path` and `key`."""
+    """Return the key rules of a class head at parameter path `path` and PyTorch key `key`."""
     return [
         *linear(f"{path}/fc1", f"{key}.mlp.0"),
         *linear(f"{path}/fc2", f"{key}.mlp.2"),
@@ -45,7 +45,7 @@ def _class_head(path: str, key: str) -> list[KeyRule]:
 
 
 def rules(hypotheses: int) -> list[KeyRule]:
-    """Returns the key map of a pre-training checkpoint flattened by `join_teachers`."""
+    """Return the key map (pairs of PyTorch key and parameter path) of a pre-training checkpoint."""
     heads = linear("predictor/heads", "mcl_heads.mcl_heads.{n}") if hypotheses > 1 else []
     return [
         *(rule._replace(path=f"encoder/{rule.path}") for rule in matpac.ENCODER_RULES),
@@ -63,7 +63,7 @@ def rules(hypotheses: int) -> list[KeyRule]:
 
 
 def join_teachers(content: Mapping[str, Any], where: Path) -> dict[str, np.ndarray]:
-    """Flattens a pre-training checkpoint; adds `_ema.` or `_cls_head_ema.` to the teachers' keys.
+    """Flatten a pre-training checkpoint; prefix the teachers' keys with `_ema.`, `_cls_head_ema.`.
 
     Raises:
         InputError: a teacher is missing, or a value is not a tensor.
@@ -77,7 +77,7 @@ def join_teachers(content: Mapping[str, Any], where: Path) -> dict[str, np.ndarr
 
 
 def split_teachers(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Moves each teacher's weights to a nested dict. Inverse of `join_teachers`."""
+    """Move each teacher's weights to a nested dict. Inverse of `join_teachers`."""
     content: dict[str, Any] = {}
     teachers: dict[str, Any] = {name: {} for name in TEACHERS}
     for key, value in state.items():
@@ -92,10 +92,10 @@ def split_teachers(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def infer_config(
     state: Mapping[str, np.ndarray], where: Path, sidecar: Mapping[str, Any]
 ) -> SelfSupervisedConfig:
-    """Infers the config of a pre-training checkpoint from the shapes of its weights.
+    """Infer the config of a pre-training checkpoint from the shapes of its weights.
 
-    The numbers of heads are taken from `sidecar`, the content of the json beside the file; by
-    default, heads have the published widths.
+    `sidecar`, from a JSON file beside the weights, may give the numbers of heads. By default, heads
+    have the published widths.
 
     Raises:
         InputError: a weight is missing or has the wrong number of axes.
@@ -133,24 +133,22 @@ def infer_config(
 
 
 def is_pretraining(content: object) -> bool:
-    """Returns whether a file's content is a pre-training checkpoint."""
+    """Return whether a file's content is a pre-training checkpoint."""
     keys = (*TEACHERS, "cls_head_loss.center", "decoder.mask_token")
     inner = _state_of(content)
     return isinstance(inner, dict) and all(key in inner for key in keys)
 
 
 def _state_of(content: object) -> Any:
-    """Returns the state dict in a file's content: its entry "model", or else the whole content."""
+    """Return the state dict in a file's content: the entry "model", or else the whole content."""
     inner = content.get("model") if isinstance(content, dict) else None
     return inner if isinstance(inner, dict) else content
 
 
 def from_published(path: str | Path, content: object = None) -> Checkpoint:
-    """Reads a pre-training checkpoint, and further sizes from a json of the same name beside it.
+    """Read a pre-training checkpoint, and further sizes from a JSON file of the same name.
 
-    Args:
-        path: the checkpoint's file.
-        content: the file's content, if it was read before.
+    `content` is the file's content, if it was read before.
 
     Raises:
         InputError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
@@ -167,7 +165,7 @@ def from_published(path: str | Path, content: object = None) -> Checkpoint:
 
 
 def to_published(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Returns the content of a pre-training checkpoint's .pt file. Inverse of `from_published`."""
+    """Return the content of a pre-training checkpoint's .pt file. Inverse of `from_published`."""
     config, params = checkpoint.config, checkpoint.params
     encoder = {name: leaf for name, leaf in params["encoder"].items() if name != "log_mel"}
     state = to_state_dict({**params, "encoder": encoder}, rules(config.predictor.hypotheses))
@@ -175,7 +173,7 @@ def to_published(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def sidecar_sizes(config: SelfSupervisedConfig) -> dict[str, Any]:
-    """Returns the content of the json beside a file: numbers of heads, or {} if as published."""
+    """Return numbers of heads for a JSON file beside the weights; {} if they are as published."""
     sizes = matpac.sidecar_sizes(config.encoder)
     if config.predictor.width != 32 * config.predictor.num_heads:
         sizes["predictor"] = {"num_heads": config.predictor.num_heads}

@@ -2,12 +2,11 @@
 
 A checkpoint is a zip archive of uncompressed records. ``<root>/data.pkl`` is a pickle of the saved
 tree, in which a tensor refers to its storage by a key; ``<root>/data/<key>`` has the bytes of the
-storage. The other records are ``<root>/byteorder`` and ``<root>/version``.
+storage. Further records are ``<root>/byteorder`` and ``<root>/version``. Source:
+torch/serialization.py and torch/_utils.py of PyTorch 2.6 to 2.13.
 
 A pickle is a program that could run any code. This reader executes only opcodes that build plain
 values, and calls only the functions in a fixed table; it refuses all other files.
-
-Source: torch/serialization.py and torch/_utils.py (``_rebuild_tensor_v2``) of PyTorch 2.6 to 2.13.
 """
 
 import io
@@ -56,19 +55,13 @@ _OPCODES = (
 
 
 def read_torch_file(path: str | Path) -> object:
-    """Reads a file that ``torch.save`` wrote.
+    """Read a file that ``torch.save`` wrote (the zip format of PyTorch 1.6 or later).
 
-    Tensors and parameters become numpy arrays of the same shape, strides and data type (bfloat16:
-    `ml_dtypes.bfloat16`). The arrays are read-only views of the memory-mapped file and take no
-    memory until they are read; the file must not be overwritten in place meanwhile. Tensors with
-    the same storage, offset, size and stride (tied weights) become one array object. ``torch.Size``
-    becomes a tuple; ``torch.device`` and ``torch.dtype`` become strings, e.g. ``"torch.float32"``.
-
-    Args:
-        path: a file in the zip format of PyTorch 1.6 or later.
-
-    Returns:
-        The saved tree of dicts, lists, tuples, sets, plain values, numpy scalars and arrays.
+    Returns the saved tree of dicts, lists, tuples, sets, plain values, numpy scalars and arrays.
+    Tensors become numpy arrays of the same shape, strides and data type (bfloat16:
+    `ml_dtypes.bfloat16`). The arrays are read-only views of the memory-mapped file, which must not
+    be overwritten in place meanwhile. Tied weights become one array object. ``torch.Size`` becomes
+    a tuple; ``torch.device`` and ``torch.dtype`` become strings, e.g. ``"torch.float32"``.
 
     Raises:
         InputError: the file is missing, damaged or of another format, or holds objects other than
@@ -92,12 +85,12 @@ def read_torch_file(path: str | Path) -> object:
 
 
 def file_error(path: Path, text: str) -> InputError:
-    """Returns an `InputError` whose message is "path: text" in one line, without line breaks."""
+    """Return an `InputError` with the message "path: text", without line breaks."""
     return InputError(" ".join(f"{path}: {text}".split()))
 
 
 def _check_start(start: bytes) -> None:
-    """Raises an `InputError` if a file's first bytes are not those of a zip archive."""
+    """Raise an `InputError` if a file's first bytes are not those of a zip archive."""
     if not start:
         raise InputError("the file is empty; copy or download it again")
     if start == _LEGACY_START:
@@ -108,7 +101,7 @@ def _check_start(start: bytes) -> None:
 
 
 def _find_root(names: list[str]) -> str:
-    """Returns the folder `<root>` of a checkpoint in a zip archive, from its records' names."""
+    """Return the folder `<root>` of a checkpoint in a zip archive, from its records' names."""
     root = next((n.removesuffix("/data.pkl") for n in names if n.endswith("/data.pkl")), None)
     if root is None:
         raise InputError("a zip but not a PyTorch checkpoint; give a file that torch.save wrote")
@@ -119,7 +112,7 @@ def _find_root(names: list[str]) -> str:
 
 
 def _refused(what: str) -> InputError:
-    """Returns the error for a file whose pickle requests `what`, which this reader refuses."""
+    """Return the error for a file whose pickle requests `what`, which this reader refuses."""
     remedy = "save it again as tensors and plain values, e.g. a state_dict"
     return InputError(f"asks for {ascii(what)[1:-1][:100]}: refused, it could run code; {remedy}")
 
@@ -152,8 +145,7 @@ class _Unpickler(pickle._Unpickler):
         return self._globals[function]
 
     def load_build(self) -> None:
-        # Two uses of BUILD are allowed: setting the `_metadata` of a state dict, and the state of a
-        # numpy data type, of which only the byte order matters for plain numbers.
+        # BUILD may only set the `_metadata` of a state dict, or the state of a numpy data type.
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is OrderedDict and type(state) is dict and state.keys() == {"_metadata"}:
             target._metadata = state["_metadata"]
@@ -172,7 +164,7 @@ class _Unpickler(pickle._Unpickler):
         return self._storages[key, dtype]
 
     def _storage(self, name: str, dtype: np.dtype, numel: int) -> np.ndarray:
-        """Returns a record's first `numel` numbers; if the record is uncompressed, as a view."""
+        """Return the first `numel` numbers of a zip record; if it is uncompressed, as a view."""
         info = self._archive.getinfo(name)
         if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:  # 1: encrypted
             buffer, start = self._mapped, _data_start(self._mapped, info)
@@ -186,14 +178,12 @@ class _Unpickler(pickle._Unpickler):
         return array if self._byteorder == sys.byteorder else array.byteswap()
 
     def _tensor(self, storage: np.ndarray, offset: int, size: tuple, stride: tuple, *rest: object):
-        # `rest` is requires_grad and hooks, which only training uses, and metadata that says
-        # whether torch conjugates or negates the values when it reads them.
+        # `rest` is requires_grad, hooks, and metadata on lazy conjugation or negation.
         if any(rest[2:]):
             remedy = "save it again after resolve_conj() and resolve_neg()"
             raise InputError(f"a tensor is conjugated or negated lazily; {remedy}")
         numbers = (offset, *size, *stride)
-        # A file may give a view in place of a storage. With gaps or repeats, the view's size would
-        # not bound the memory that the new tensor reaches.
+        # If the storage is a view with gaps or repeats, its size does not bound the memory reached.
         sound = storage.ndim == 1 and storage.flags.c_contiguous
         if not (sound and all(type(n) is int and n >= 0 for n in numbers)):
             raise ValueError("a tensor with an unknown storage, offset, size or stride")
@@ -210,8 +200,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 def _data_start(mapped: mmap.mmap, info: zipfile.ZipInfo) -> int:
-    # Offset of a record's data in the file. It is read from the local header, whose extra field
-    # (padding) may have another length than in the central directory.
+    # The local header's extra field (padding) may differ in length from the central directory's.
     header = mapped[info.header_offset : info.header_offset + 30]
     if not header.startswith(_ZIP_START):
         raise zipfile.BadZipFile(f"no local header of {info.filename}")

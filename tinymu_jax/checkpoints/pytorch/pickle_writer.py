@@ -26,16 +26,12 @@ _WRITABLE = (dict, OrderedDict, list, tuple, str, int, float, bool, type(None))
 
 
 def write_torch_file(path: str | Path, obj: object) -> None:
-    """Writes a checkpoint that ``torch.load(path, weights_only=True)`` reads.
+    """Write a checkpoint that ``torch.load(path, weights_only=True)`` reads, atomically.
 
-    Arrays become contiguous CPU tensors with the same shape and bits; an array object that occurs
-    several times becomes one tensor. Numpy scalars become Python numbers. The file is written
-    atomically, and equal content gives equal bytes.
-
-    Args:
-        path: the file to write or replace, in an existing folder.
-        obj: a tree of dict, OrderedDict, list, tuple, str, bytes, int, float, bool, None and numpy
-            arrays of float16/32/64, bfloat16, int8/16/32/64, uint8 or bool.
+    `obj` is a tree of dict, OrderedDict, list, tuple, str, bytes, int, float, bool, None and numpy
+    arrays of float16/32/64, bfloat16, int8/16/32/64, uint8 or bool. Arrays become contiguous CPU
+    tensors with the same bits; an array object that occurs twice becomes one tensor. Numpy scalars
+    become Python numbers. Equal content gives equal bytes.
 
     Raises:
         InputError: `obj` contains an object of another type, or the file cannot be written.
@@ -69,8 +65,7 @@ class _Pickler(pickle._Pickler):
 
     def save(self, obj: object, save_persistent_id: bool = True) -> None:
         obj = obj.item() if isinstance(obj, np.generic) else obj
-        # Pickle refers back to identical objects only. Equal strings are made identical, so that
-        # equal trees give equal bytes.
+        # Pickle writes only identical objects once: equal strings are made identical.
         obj = sys.intern(obj) if type(obj) is str else obj
         if id(obj) in self.memo or type(obj) in _WRITABLE or obj is OrderedDict:
             super().save(obj, save_persistent_id)
@@ -88,14 +83,14 @@ class _Pickler(pickle._Pickler):
             raise InputError(f"{problem}; convert it to numpy arrays and plain values")
 
     def _save_call(self, function: _Global, arguments: tuple, obj: object) -> None:
-        """Pickles `obj` as the result of calling `function` with `arguments`."""
+        """Pickle `obj` as the result of calling `function` with `arguments`."""
         self.save(function)
         self.save(arguments)
         self.write(pickle.REDUCE)
         self.memoize(obj)
 
     def _tensor(self, array: np.ndarray) -> tuple:
-        """Adds an array to `arrays`; returns the arguments of `_REBUILD_TENSOR` for it."""
+        """Add an array to `arrays`; return the arguments of `_REBUILD_TENSOR` for it."""
         if array.dtype not in _STORAGE_GLOBALS:
             problem = f"an array of shape {array.shape} has data type {array.dtype}"
             remedy = f"convert it to one of {', '.join(map(str, _STORAGE_GLOBALS))}"
@@ -110,7 +105,7 @@ class _Pickler(pickle._Pickler):
 
 
 def _write_record(archive: zipfile.ZipFile, name: str, data: memoryview) -> None:
-    """Writes an uncompressed record, padded so that its data is aligned to `_ALIGNMENT` bytes."""
+    """Write an uncompressed record, padded so that its data is aligned to `_ALIGNMENT` bytes."""
     info = zipfile.ZipInfo(f"archive/{name}")  # ZipInfo's default time (1980) keeps bytes equal
     info.create_system, info.file_size = 3, data.nbytes
     zip64 = data.nbytes > zipfile.ZIP64_LIMIT // 2  # below zipfile's own threshold, LIMIT / 1.05

@@ -1,4 +1,4 @@
-"""Reads the files of published models, and the json with further sizes beside a file."""
+"""Reads files of published models, and JSON files beside them with sizes that weights lack."""
 
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ SIDECAR_SIZES = {
     "predictor": {"num_heads"},
     "head": {"activation", "labels"},
 }
-"""Entries of the json beside a checkpoint, with the names that each entry may hold. "lm" may hold
-any name that transformers uses; "predictor" is for pre-training checkpoints."""
+"""Entries of the JSON file beside a checkpoint, and the names that each may hold. "lm" may hold any
+name that transformers uses."""
 
 
 def read_published(path: str | Path) -> object:
-    """Returns the content of a `.pt` file, or {"model": weights} of a `.safetensors` file.
+    """Return the content of a `.pt` file, or {"model": weights} of a `.safetensors` file.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -32,7 +32,7 @@ def read_published(path: str | Path) -> object:
 
 
 def read_sidecar(path: Path) -> dict[str, dict[str, Any]]:
-    """Returns the json of the same name beside a file, or {}; checks the entries `SIDECAR_SIZES`.
+    """Return the JSON of the same name beside a file, with known entries checked; {} if missing.
 
     Raises:
         InputError: the file is not json, an entry is not an object, or a size has an unknown name.

@@ -51,9 +51,9 @@ RULES = [
     *norm("body/layers/post_attention_norm", f"{_LAYER}.post_attention_layernorm", bias=False),
     *norm("body/norm", "norm", bias=False),
 ]
-"""Key map of a Llama decoder without its output layer; keys have no prefix `model.`."""
+"""Key map (PyTorch keys and parameter paths) of a Llama decoder; keys lack the prefix `model.`."""
 FOLDER_RULES = [rule._replace(key=f"model.{rule.key}") for rule in RULES]
-"""Key map of the state dict in a SmolLM2 folder; keys have the prefix `model.`."""
+"""Key map of a SmolLM2 folder's weights: `RULES` with the prefix `model.` before keys."""
 _SIZE_NAMES = {
     "vocab_size": "vocab_size",
     "hidden_size": "width",
@@ -69,7 +69,7 @@ _SIZE_NAMES = {
 
 
 def _check_kind(sizes: Mapping[str, Any], where: str | Path) -> None:
-    """Raises an `InputError` if a Llama's activation or rotary embedding differs from SmolLM2's."""
+    """Raise an `InputError` if a Llama's activation or rotary embedding differs from SmolLM2's."""
 
     def rope_type(name: str) -> Any:
         rope = sizes.get(name) or "default"
@@ -92,9 +92,9 @@ def _check_kind(sizes: Mapping[str, Any], where: str | Path) -> None:
 
 
 def config_from_sizes(sizes: Mapping[str, Any], where: str | Path) -> SmolLM2Config:
-    """Returns the config of a decoder whose sizes are given under transformers' names.
+    """Return the config of a decoder whose sizes are given under transformers' names.
 
-    Missing values of `head_dim`, `rope_theta` and `rms_norm_eps` get defaults.
+    `head_dim`, `rope_theta` and `rms_norm_eps` have defaults.
 
     Raises:
         InputError: another size is missing, or the architecture differs from SmolLM2's.
@@ -118,14 +118,12 @@ def config_from_sizes(sizes: Mapping[str, Any], where: str | Path) -> SmolLM2Con
 
 
 def sizes_from_config(config: SmolLM2Config) -> dict[str, Any]:
-    """Returns a decoder's sizes under transformers' names. Inverse of `config_from_sizes`."""
+    """Return a decoder's sizes under transformers' names. Inverse of `config_from_sizes`."""
     return {name: getattr(config, field) for name, field in _SIZE_NAMES.items()}
 
 
 def from_published(folder: str | Path) -> Checkpoint:
-    """Reads a SmolLM2 folder: `config.json`, `*.safetensors` and, if it exists, `tokenizer.json`.
-
-    Weights are widened to float32, which holds bfloat16 exactly.
+    """Read a SmolLM2 folder: `config.json`, `*.safetensors` and, if it exists, `tokenizer.json`.
 
     Raises:
         InputError: a file is missing or damaged, the model is not a Llama with tied embeddings, or
@@ -163,7 +161,7 @@ def from_published(folder: str | Path) -> Checkpoint:
 
 
 def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:
-    """Writes a decoder to a folder that transformers' `LlamaForCausalLM.from_pretrained` reads.
+    """Write a decoder to a folder that transformers' `LlamaForCausalLM.from_pretrained` reads.
 
     Raises:
         InputError: the folder cannot be created or written to.

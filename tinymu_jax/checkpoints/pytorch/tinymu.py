@@ -68,7 +68,7 @@ PUBLISHED_KINDS = {kind: name for name, kind in PROJECTOR_KINDS.items()}
 
 
 def rules(config: TinyMUConfig) -> list[KeyRule]:
-    """Returns the key map of a TinyMU: encoder with front end, projector and decoder."""
+    """Return the key map (pairs of PyTorch key and parameter path) of a TinyMU."""
     encoder = matpac.ENCODER_RULES + matpac.FRONT_END_RULES
     return [
         *(rule.under("encoder", ENCODER) for rule in encoder),
@@ -78,11 +78,10 @@ def rules(config: TinyMUConfig) -> list[KeyRule]:
 
 
 def from_published(path: str | Path, content: object = None) -> Checkpoint:
-    """Reads a published TinyMU: `tinymu.pt` and, from its folder, yaml, json and tokenizer.
+    """Read a published TinyMU: `tinymu.pt` and, from its folder, yaml, json and tokenizer.
 
-    Args:
-        path: a `.pt` file, or a `.safetensors` file with the same keys and a yaml beside it.
-        content: the file's content, if it was read before.
+    `path` may also be a `.safetensors` file with the same keys and a yaml beside it. `content` is
+    the content of the file, if it was read before.
 
     Raises:
         InputError: a file cannot be read, the sizes cannot be determined, or keys are missing,
@@ -103,13 +102,13 @@ def from_published(path: str | Path, content: object = None) -> Checkpoint:
 
 
 def is_tinymu(content: object) -> bool:
-    """Returns whether a file's content has the keys of a published TinyMU."""
+    """Return whether a file's content has the keys of a published TinyMU."""
     state = content.get("model") if isinstance(content, dict) else None
     return isinstance(state, dict) and any(str(key).startswith("text_decoder.") for key in state)
 
 
 def _read_description(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the published config from the yaml beside a checkpoint, or else from `content`."""
+    """Return the published config from the yaml beside a checkpoint, or else from `content`."""
     sidecar = path.with_suffix(".yaml")
     if not exists(sidecar):
         config = content.get("config")
@@ -131,7 +130,7 @@ def _read_description(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 def _infer_config(
     path: Path, published: Mapping[str, Any], state: Mapping[str, Any]
 ) -> TinyMUConfig:
-    """Builds a TinyMU's config from the published config, the json beside `path` and weights."""
+    """Build a TinyMU's config from the published config, the JSON beside `path` and the weights."""
     model, sizes = published["model"], read_sidecar(path)
     try:
         encoder, projector, decoder = (model[key] for key in ("encoder", "projector", "decoder"))
@@ -169,7 +168,7 @@ def _infer_config(
 
 
 def _transformer_sizes(state: Mapping[str, Any], sidecar: Mapping[str, Any]) -> dict[str, Any]:
-    """Infers a transformer projector's sizes from weights; `sidecar` gives the number of heads."""
+    """Infer a transformer projector's sizes from weights; `sidecar` gives the number of heads."""
     layers = f"{PROJECTOR}.transformer.layers."
     prefix, fc1 = (
         state.get(key) for key in (f"{PROJECTOR}.prefix_const", f"{layers}0.mlp.fc1.weight")
@@ -186,7 +185,7 @@ def _transformer_sizes(state: Mapping[str, Any], sidecar: Mapping[str, Any]) -> 
 
 
 def _decoder_config(path: Path, name: str, sizes: Mapping[str, Any]) -> SmolLM2Config:
-    """Returns the decoder's config from the json's `sizes`, or else the preset called `name`."""
+    """Return the decoder's config from `sizes` (of a JSON file), or else from the preset `name`."""
     if "lm" in sizes:
         return smollm2.config_from_sizes(sizes["lm"], path.with_suffix(".json"))
     preset = smollm2_preset(name)
@@ -199,7 +198,7 @@ def _decoder_config(path: Path, name: str, sizes: Mapping[str, Any]) -> SmolLM2C
 
 
 def to_published(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Returns the content of a `.pt` file for the original code: weights, config and epoch."""
+    """Return the content of a `.pt` file for the original code: weights, config and epoch."""
     config = checkpoint.config
     return {
         "model": to_state_dict(checkpoint.params, rules(config), TIES),
@@ -210,7 +209,7 @@ def to_published(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def published_config(config: TinyMUConfig) -> dict[str, Any]:
-    """Returns a TinyMU's config in the form of the published yaml."""
+    """Return a TinyMU's config in the form of the published yaml."""
     presets = (name for name, preset in SMOLLM2_PRESETS.items() if preset == config.decoder)
     return {
         "data": {"max_length": config.max_seconds, "max_text_token_len": config.max_text_tokens},
@@ -236,7 +235,6 @@ def published_config(config: TinyMUConfig) -> dict[str, Any]:
 
 
 def _projector_widths(projector: ProjectorConfig) -> dict[str, int]:
-    """Returns a projector's widths under the names in the published yaml."""
     return {
         "d_in": projector.input_width,
         "d_h": projector.hidden_width,
@@ -245,7 +243,7 @@ def _projector_widths(projector: ProjectorConfig) -> dict[str, int]:
 
 
 def sidecar_sizes(published: Mapping[str, Any], config: TinyMUConfig) -> dict[str, Any]:
-    """Returns the sizes for the json beside a model, or {} if weights and yaml determine them."""
+    """Return all sizes for a JSON file beside a model; {} if weights and yaml determine them."""
     preset = smollm2_preset(str(published["model"]["decoder"]["textdec_name"]))
     encoder, projector = config.encoder, config.projector
     transformer = projector.kind == "transformer"

@@ -1,4 +1,4 @@
-"""An index from a data set's clip identifiers to the audio files below a folder."""
+"""Finds the audio file of a data set's clip by the clip identifier in the file's name."""
 
 import re
 from collections.abc import Mapping
@@ -9,23 +9,23 @@ from tinymu_jax.audio.load import list_audio_files
 from tinymu_jax.errors import InputError
 
 MUSICCAPS = "musiccaps"
-"""Data set whose clip identifiers consist of a YouTube id, "_" and the clip's first second."""
+"""Data set with clip identifiers of the form "<YouTube id>_<start in seconds>"."""
 _CAPS_FILE = re.compile(r"\[?(.{11})\]?-\[\d+-\d+\]")
-"""Matches the file names that MuChoMusic gives to MusicCaps clips, such as "[id]-[30-40]"."""
+"""Matches file names such as "[id]-[30-40]", which MuChoMusic gives to MusicCaps clips."""
 
 
 class AudioIndex(NamedTuple):
-    """The recordings below a folder, grouped by the clip identifiers in the file names."""
+    """Paths of the recordings below a folder, by the clip identifier in the file name."""
 
     folder: Path
     files: Mapping[str, tuple[Path, ...]]
 
 
 def index_audio(folder: str | Path) -> AudioIndex:
-    """Indexes the recordings below a folder by the identifiers in their names.
+    """Index the recordings below a folder by the clip identifiers in their file names.
 
-    "7.wav" has the identifier 7, "04/1004034.2min.mp3" (Song Describer) has 1004034, and
-    "[id]-[30-40].wav" (a MusicCaps clip in MuChoMusic) has the YouTube id between the brackets.
+    "7.wav" has the identifier 7 and "04/1004034.2min.mp3" (Song Describer) has 1004034. In
+    "[id]-[30-40].wav" (a MusicCaps clip in MuChoMusic), `id` is the YouTube id.
 
     Raises:
         InputError: the folder holds no recordings.
@@ -40,10 +40,10 @@ def index_audio(folder: str | Path) -> AudioIndex:
 
 
 def find_audio(index: AudioIndex, dataset: str, identifier: str) -> Path | None:
-    """Returns the path of the recording with a data set's clip identifier; None if it is missing.
+    """Return the path of the recording with a data set's clip identifier; None if it is missing.
 
-    If several files match, files in a folder with the data set's name are preferred. The name
-    of a MusicCaps file may lack the clip's first second.
+    If several files match, files in a folder named `dataset` are preferred. The file name of a
+    MusicCaps clip may lack the start time.
 
     Raises:
         InputError: more than one recording matches the identifier.

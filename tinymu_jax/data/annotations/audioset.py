@@ -1,4 +1,4 @@
-"""Reader of AudioSet's music segments, labelled with leaves of its ontology (Gemmeke et al.)."""
+"""Reader of AudioSet's music segments, with labels from its ontology (Gemmeke et al.)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,29 +14,29 @@ LICENCE = "CC BY 4.0, ontology CC BY-SA 4.0"
 MUSIC = "/m/04rlf"
 """Identifier of AudioSet's class Music."""
 NOT_USED = "blacklist"
-"""Value in the `restrictions` of a class with which AudioSet labels no segment."""
+"""Entry in the `restrictions` of the AudioSet classes that label no segment."""
 COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
 TEST_SETS = {"eval_segments.csv": ("AudioSet eval",)}
-"""File name of a csv -> names of the test sets that contain the csv's segments."""
+"""File name of a csv of segments -> names of the test sets that contain the segments."""
 _SEGMENTS = f"name a csv of AudioSet's segments ({', '.join(COLUMNS)})"
 _ONTOLOGY = "name AudioSet's ontology.json"
 
 
 class Ontology(NamedTuple):
-    """AudioSet's ontology: the names and children of its classes, by class identifier."""
+    """Names and children of AudioSet's classes, by class identifier."""
 
     names: Mapping[str, str]
-    """Identifier of a class -> its lower-case name, for all classes."""
+    """Lower-case name of each class."""
     children: Mapping[str, tuple[str, ...]]
-    """Identifier of Music or of a descendant of Music -> identifiers of the class's children."""
+    """Identifiers of the children of Music and of each of its descendants."""
     leaves: frozenset[str]
-    """Identifiers of the descendants of Music without children that label segments."""
+    """Identifiers of the descendants of Music that have no children in use as labels."""
 
 
 def read_ontology(path: Path) -> Ontology:
-    """Reads AudioSet's ontology.json.
+    """Read AudioSet's ontology.json.
 
-    A class whose children are all blacklisted ("Saxophone") counts as a leaf.
+    A class counts as a leaf if all of its children are blacklisted, such as "Saxophone".
 
     Raises:
         InputError: the file is not an ontology, or lacks the class Music or a class's child.
@@ -71,15 +71,16 @@ def _is_class(record: Any) -> bool:
 
 
 def read_audioset(path: Path, ontology: Path) -> Source:
-    """Reads a csv of AudioSet's segments, and skips segments without a label of music.
+    """Read a csv of AudioSet's segments, skipping segments that are not labelled as music.
 
-    Labels of music are Music and its descendants. A clip's tags are its labels that are leaves, as
-    in the paper; they have no categories. `ontology` is the path of ontology.json.
+    Music labels are the class Music and its descendants. A clip's tags are its music labels that
+    are leaves of the ontology, as in the TinyMU paper. Tags have no categories. `ontology` is the
+    path of ontology.json.
     """
     known = read_ontology(ontology)
     clips: list[tuple[TableRow, AnnotatedClip]] = []
     no_music = 0
-    # Lines that begin with "#" are skipped, though the last of them names the columns.
+    # Lines that begin with "#" are skipped; the last of these lines names the columns.
     lines = (line for line in read_lines(path, _SEGMENTS) if not line[1][0].startswith("#"))
     for row in to_rows(path, lines, COLUMNS, COLUMNS, _SEGMENTS):
         labels = [label.strip() for label in row.filled("positive_labels").split(",")]

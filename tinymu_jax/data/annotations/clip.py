@@ -1,19 +1,15 @@
-"""The annotations of a recording, in one form for all data sets.
-
-Readers (`tinymu_jax.data.annotations.registry`) return the data set's own labels; the vocabulary
-(`tinymu_jax.qa_builder.tags.vocabulary`) normalizes these labels and sorts them into categories.
-"""
+"""Annotations of a recording, in the same form for all data sets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 CATEGORIES = ("instrument", "genre", "mood", "tempo", "voice", "rhythm", "production", "function")
-"""Categories of tags. Production: how a recording sounds or was made (live, distorted, dry);
-function: the purpose of the music, or the place where it is heard."""
+"""Categories of tags. Production: how a recording sounds or was made (live, distorted, dry).
+Function: the purpose of the music, or the place where it is heard."""
 UNSORTED = ""
-"""Category of all labels of a data set without categories, until the vocabulary sorts them."""
+"""Category of labels from data sets without categories."""
 Tags = Mapping[str, tuple[str, ...]]
-"""A recording's labels, by category."""
+"""Labels of a recording, by category."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +28,12 @@ class AnnotatedClip:
     denied: Tags = field(default_factory=dict)
     """Tags that are annotated as absent."""
     ambiguous: Tags = field(default_factory=dict)
-    """Tags that may or may not apply, since labels contradict each other or the vocabulary drops a
-    label; no question offers an ambiguous tag as a wrong answer."""
+    """Tags that may or may not apply; no question offers them as a wrong answer."""
     captions: tuple[str, ...] = ()
     start: float | None = None
-    """Start in the recording named by `clip`, in seconds; None: the recording's beginning."""
+    """Start of the clip in the recording, in seconds; None means the recording's beginning."""
     end: float | None = None
-    """End in the recording named by `clip`, in seconds; None: the recording's end."""
+    """End of the clip in the recording, in seconds; None means the recording's end."""
     artist: str | None = None
     exhaustive: tuple[str, ...] = ()
     """Categories in which every tag that applies to the clip is annotated."""

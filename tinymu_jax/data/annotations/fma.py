@@ -23,15 +23,15 @@ COLUMNS = (
     "track/license",
     "artist/name",
 )
-"""Names of the columns that are read from tracks.csv. A name joins the column's cells in the first
-two header lines by "/"; the name of the first column is in the third line."""
+"""Columns that are read from tracks.csv. A name joins the cells of the first two header lines by
+"/"; the first column is named in the third line."""
 
 
 def read_fma(path: Path) -> Source:
-    """Reads FMA's tracks from tracks.csv (or its folder) and genre names from genres.csv beside it.
+    """Read FMA's tracks.csv, with genre names from the genres.csv beside it.
 
-    A clip's tags are the track's own genres, then the ancestors of these genres, then the top
-    genre. A clip's licence is the licence of the track.
+    `path` is tracks.csv or its folder. A clip's tags are the track's own genres, their ancestors
+    and the top genre, in this order. A clip's licence is the track's licence.
     """
     tracks = path / TRACKS if path.is_dir() else path
     remedy = f"put FMA's {GENRES} beside its {TRACKS}"
@@ -66,7 +66,7 @@ def _genres(row: TableRow, titles: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _rows(path: Path) -> Iterator[TableRow]:
-    """Reads tracks.csv, and yields the rows below its three header lines."""
+    """Yield the rows of tracks.csv below its three header lines."""
     remedy = f"name FMA's {TRACKS}, which has three lines of names"
     lines = read_lines(path, remedy)
     groups, names, third = (next(lines, (1, [""]))[1] for _ in range(3))

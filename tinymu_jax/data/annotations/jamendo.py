@@ -1,5 +1,4 @@
-"""Reader of MTG-Jamendo: 55,000 tracks tagged by genre, instrument, mood and theme (Bogdanov et
-al.)."""
+"""Reader of MTG-Jamendo: 55,000 tracks with genre, instrument and mood tags (Bogdanov et al.)."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -18,12 +17,12 @@ NAME = "MTG-Jamendo"
 LICENCE = "CC BY-NC-SA 4.0"
 COLUMNS = ("TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS")
 KINDS = {"genre": "genre", "instrument": "instrument", "mood/theme": "mood"}
-"""Category of a tag, by the tag's prefix: the part before `---`."""
+"""Prefix of a tag, such as "genre" in "genre---rock" -> category of the tag."""
 _REMEDY = f"name a tsv of MTG-Jamendo ({', '.join(COLUMNS)})"
 
 
 def read_jamendo(path: Path) -> Source:
-    """Reads the tracks from one of MTG-Jamendo's tsv files, with tags by category."""
+    """Read the tracks in one of MTG-Jamendo's tsv files, with tags by category."""
     lines = read_lines(path, _REMEDY, TAB)
     head = next(lines, (1, []))[1]
     # A row has one cell per tag; the cells of all tags are joined into the field TAGS.

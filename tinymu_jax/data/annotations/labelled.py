@@ -23,9 +23,9 @@ class LabelledClip(NamedTuple):
     path: Path
     labels: tuple[str, ...]
     split: str
-    """One of `SPLITS`, or the name of a fold."""
+    """One of `SPLITS`, or the name of a cross-validation fold."""
     denied: tuple[str, ...] | None = None
-    """Labels that are known to be absent; a label neither in `labels` nor in `denied` is unknown.
+    """Labels that are known to be absent; a label in neither `labels` nor `denied` is unknown.
     If None, all labels that are not in `labels` are absent."""
 
 
@@ -35,12 +35,11 @@ class LabelledSet(NamedTuple):
     name: str
     clips: Sequence[LabelledClip]
     multi_label: bool
-    """Whether a recording has any number of labels (metric: mean average precision) instead of
-    exactly one (metric: accuracy)."""
+    """Whether recordings have any number of labels (scored by mAP) or one (scored by accuracy)."""
 
     @property
     def classes(self) -> list[str]:
-        """The distinct labels of all recordings, sorted; a probe has one output per class."""
+        """Sorted distinct labels of all recordings; a probe has one output per class."""
         return sorted({label for clip in self.clips for label in clip.labels})
 
     @property
@@ -50,7 +49,7 @@ class LabelledSet(NamedTuple):
         return [] if names <= set(SPLITS) else sorted(names)
 
     def targets(self) -> tuple[Bool[np.ndarray, "R classes"], Bool[np.ndarray, "R classes"]]:
-        """Returns the multi-hot labels of the R recordings, and a mask of the known labels."""
+        """Return the multi-hot labels of the R recordings, and a mask of the known labels."""
         index = {name: number for number, name in enumerate(self.classes)}
         targets = np.zeros((len(self.clips), len(index)), bool)
         known = np.ones_like(targets)
@@ -62,12 +61,12 @@ class LabelledSet(NamedTuple):
         return targets, known
 
     def indices(self, split: str) -> Int[np.ndarray, "_"]:
-        """Returns the indices in `clips` of the recordings of a split or fold."""
+        """Return the indices in `clips` of the recordings of a split or fold."""
         return np.flatnonzero([clip.split == split for clip in self.clips])
 
 
 def validate(dataset: LabelledSet) -> LabelledSet:
-    """Checks that a probe can be trained and tested on a data set, and returns the data set.
+    """Return a data set after checking that a probe can be trained and tested on it.
 
     Raises:
         InputError: the data set has fewer than two classes; splits are missing or mixed with
@@ -98,13 +97,13 @@ def validate(dataset: LabelledSet) -> LabelledSet:
 def read_labelled_table(
     path: str | Path, folder: str | Path, label: str | None = None
 ) -> LabelledSet:
-    """Reads a data set from a csv with the columns file, label and, optionally, split.
+    """Read a data set from a csv with the columns file, label and, optionally, split.
 
     Args:
         path: path of the csv. `file` (or `file_name`) is relative to `folder`. `label` holds one
             label, `labels` any number of labels separated by ";". `split` is train, valid, test or
-            the name of a fold; where it is empty or missing, a hash of the file name puts a tenth
-            of the recordings into valid and a fifth into test.
+            the name of a fold. Without a split, a hash of the file name puts a tenth of the
+            recordings into valid, a fifth into test and the rest into train.
         folder: folder of the recordings.
         label: name of the column that holds the label, if it is neither `label` nor `labels`.
 
@@ -121,10 +120,10 @@ def read_labelled_table(
 
 
 def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
-    """Reads a csv of files and labels, and returns the labels of each file, by file name.
+    """Read a csv as described in `read_labelled_table`; return each file's labels by file name.
 
     Raises:
-        InputError: the csv is invalid, see `read_labelled_table`, or names a file twice.
+        InputError: the csv is invalid, or names a file twice.
     """
     labels_by_file: dict[str, tuple[str, ...]] = {}
     for file, labels, _ in read_label_rows(path, None)[1]:
@@ -137,12 +136,9 @@ def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
 def read_label_rows(
     path: str | Path, label: str | None
 ) -> tuple[str, list[tuple[str, tuple[str, ...], str]]]:
-    """Reads a csv; returns its label column's name, and the file, labels and split of each row.
+    """Return a csv's label column name, and each row's file, labels and split ("" if missing).
 
-    A missing split is "". See `read_labelled_table` for the columns.
-
-    Raises:
-        InputError: the csv cannot be read, has no file or label column, or a row lacks a value.
+    See `read_labelled_table` for the columns and errors.
     """
     rows = list(read_rows(Path(path), (), "name a csv of file, label, split"))
     columns = rows[0].fields if rows else {}
@@ -164,6 +160,6 @@ def read_label_rows(
 
 
 def _hash_split(name: str) -> str:
-    """Assigns a recording to a split (train, valid or test) by a hash of its file name."""
+    """Choose a recording's split (train, valid or test) by a hash of its file name."""
     number = zlib.crc32(name.encode()) % 10
     return "valid" if number == 0 else "test" if number < 3 else "train"

@@ -19,26 +19,23 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists, read_text
 
 MTT_TAGS = 50
-"""Number of tags that a probe predicts for MagnaTagATune: the most frequent tags."""
+"""Number of MagnaTagATune's most frequent tags that are used as labels."""
 MTT_SPLITS = {
     **dict.fromkeys("0123456789ab", "train"),
     "c": "valid",
     **dict.fromkeys("def", "test"),
 }
-"""Name of a folder of MagnaTagATune's recordings -> split of these recordings."""
+"""Folder of a MagnaTagATune recording (0 to f) -> split of the recording."""
 MIN_RELEVANCE = 0.5
-"""Relevance, 0 to 1, from which an instrument in an OpenMIC recording counts as present."""
+"""Relevance (0 to 1) from which an instrument in an OpenMIC recording counts as present."""
 _REMEDY = "name the folder that the data set's archives were unpacked to"
 
 
 def gtzan(folder: Path) -> LabelledSet:
-    """Reads GTZAN: ten genres, with the recordings of each genre in one folder.
+    """Read GTZAN: ten genres, with the recordings of each genre in one folder.
 
     `train_filtered.txt`, `valid_filtered.txt` and `test_filtered.txt` list the recordings of the
-    fault-filtered splits (Kereliuk et al.).
-
-    Raises:
-        InputError: one of these lists is missing.
+    fault-filtered splits (Kereliuk et al.). Raises `InputError` if one of these files is missing.
     """
     clips = []
     root = next((p for p in (folder / "genres_original", folder / "genres") if exists(p)), folder)
@@ -58,7 +55,7 @@ def gtzan(folder: Path) -> LabelledSet:
 
 
 def nsynth(folder: Path) -> LabelledSet:
-    """Reads NSynth (notes of eleven instrument families) from the folders of its three splits."""
+    """Read NSynth (notes of eleven instrument families) from the folders of its three splits."""
     clips = []
     for split in SPLITS:
         part = folder / f"nsynth-{split}"
@@ -71,7 +68,7 @@ def nsynth(folder: Path) -> LabelledSet:
 
 
 def openmic(folder: Path) -> LabelledSet:
-    """Reads OpenMIC-2018, which labels some of twenty instruments as present or absent."""
+    """Read OpenMIC-2018, which labels some of twenty instruments as present or absent."""
     splits = {
         key: split
         for split in ("train", "test")
@@ -96,7 +93,7 @@ def openmic(folder: Path) -> LabelledSet:
 
 
 def magnatagatune(folder: Path) -> LabelledSet:
-    """Reads MagnaTagATune with its fifty most frequent tags and the splits `MTT_SPLITS`."""
+    """Read MagnaTagATune with its fifty most frequent tags, split by folder (`MTT_SPLITS`)."""
     annotated = read_magnatagatune(_existing(folder / ANNOTATIONS)).clips
     counts = Counter(tag for clip in annotated for tag in clip.tags.get(UNSORTED, ()))
     top = sorted(sorted(counts), key=lambda tag: -counts[tag])[:MTT_TAGS]
@@ -109,7 +106,7 @@ def magnatagatune(folder: Path) -> LabelledSet:
 
 
 def fsd50k(folder: Path) -> LabelledSet:
-    """Reads FSD50K: sounds of 200 classes, with any number of classes per recording."""
+    """Read FSD50K: sounds of 200 classes, with any number of classes per recording."""
     clips = []
     for part in ("dev", "eval"):
         for row in _rows(folder / "FSD50K.ground_truth" / f"{part}.csv"):
@@ -120,7 +117,7 @@ def fsd50k(folder: Path) -> LabelledSet:
 
 
 def esc50(folder: Path) -> LabelledSet:
-    """Reads ESC-50: fifty classes of environmental sounds in five cross-validation folds."""
+    """Read ESC-50: fifty classes of environmental sounds in five cross-validation folds."""
     clips = [
         LabelledClip(folder / "audio" / row["filename"], (row["category"],), row["fold"])
         for row in _rows(folder / "meta" / "esc50.csv")
@@ -129,7 +126,7 @@ def esc50(folder: Path) -> LabelledSet:
 
 
 def urbansound8k(folder: Path) -> LabelledSet:
-    """Reads UrbanSound8K: ten classes of city sounds in ten cross-validation folds."""
+    """Read UrbanSound8K: ten classes of city sounds in ten cross-validation folds."""
     clips = []
     for row in _rows(folder / "metadata" / "UrbanSound8K.csv"):
         path = folder / "audio" / f"fold{row['fold']}" / row["slice_file_name"]
@@ -138,7 +135,7 @@ def urbansound8k(folder: Path) -> LabelledSet:
 
 
 def medleysolos(folder: Path) -> LabelledSet:
-    """Reads Medley-Solos-DB: clips of three seconds, each of one of eight solo instruments."""
+    """Read Medley-Solos-DB: clips of three seconds, each of one of eight solo instruments."""
     splits = {"training": "train", "validation": "valid", "test": "test"}
     root = next((p for p in (folder / "audio", folder / "Medley-solos-DB") if exists(p)), folder)
     clips = []
@@ -156,7 +153,7 @@ READERS: Mapping[str, Callable[[Path], LabelledSet]] = {
 
 
 def read_labelled_set(name: str, folder: str | Path) -> LabelledSet:
-    """Reads the data set `name` (a key of `READERS`) from the folder with its unpacked archives.
+    """Read the data set `name` (a key of `READERS`) from the folder with its unpacked archives.
 
     Raises:
         InputError: the name is unknown, or a file is missing or malformed; see also `validate`.
@@ -177,13 +174,11 @@ def read_labelled_set(name: str, folder: str | Path) -> LabelledSet:
 def read_labelled_sets(
     data: Path, audio: Path, name: str | None, labels: Sequence[str]
 ) -> list[LabelledSet]:
-    """Reads one public data set, or a csv as one data set per label column.
+    """Read one public data set, or a csv as one data set per label column.
 
-    `data` is the folder of the public data set `name`. If `name` is None, `data` is a csv of
-    recordings in the folder `audio`, and `labels` names its label columns (if empty: the default).
-
-    Raises:
-        InputError: see `read_labelled_set` and `read_labelled_table`.
+    With a `name` (a key of `READERS`), `data` is that public data set's folder. Otherwise, `data`
+    is a csv of recordings in the folder `audio`, and `labels` names its label columns (default:
+    `label` or `labels`). See `read_labelled_set` and `read_labelled_table` for errors.
     """
     if name is not None:
         return [read_labelled_set(name, data)]

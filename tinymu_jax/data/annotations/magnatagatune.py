@@ -16,10 +16,10 @@ _REMEDY = f"name MagnaTagATune's {ANNOTATIONS}, whose fields stand between tabs"
 
 
 def read_magnatagatune(path: Path) -> Source:
-    """Reads clips from annotations_final.csv, and artists from clip_info_final.csv if it exists.
+    """Read clips from annotations_final.csv, and artists from clip_info_final.csv if it exists.
 
-    `path` is annotations_final.csv or the folder of both files. Tags have no categories; negative
-    tags ("no vocals") are kept as tags.
+    `path` is annotations_final.csv or its folder. Tags have no categories and include negative tags
+    such as "no vocals".
     """
     annotations = path / ANNOTATIONS if path.is_dir() else path
     artists = _read_artists(annotations.with_name(INFO))
@@ -40,7 +40,7 @@ def _clip(row: TableRow, artists: dict[str, str]) -> AnnotatedClip:
 
 
 def _tags(row: TableRow) -> tuple[str, ...]:
-    """Returns a clip's tags: the lower-case names of the tag columns that hold a 1 in its row."""
+    """Return the lower-case names of the tag columns that hold a 1 in a clip's row."""
     values = {name: value for name, value in row.fields.items() if name not in OTHER_COLUMNS}
     if not values:
         raise InputError(f"{row.path}: has no columns of tags; {_REMEDY}")
@@ -51,7 +51,7 @@ def _tags(row: TableRow) -> tuple[str, ...]:
 
 
 def _read_artists(path: Path) -> dict[str, str]:
-    """Reads the artist of each clip_id from clip_info_final.csv; {} if the file does not exist."""
+    """Return the artist of each clip_id in clip_info_final.csv; {} if the file does not exist."""
     if not exists(path):
         return {}
     remedy = f"put MagnaTagATune's {INFO} there, or take this one away"

@@ -17,14 +17,13 @@ COLUMNS = (
     "is_audioset_eval",
 )
 TEST_SETS = {"is_audioset_eval": "AudioSet eval", "is_balanced_subset": "MusicCaps balanced"}
-"""Column of musiccaps-public.csv -> test set that contains a clip if the column is True."""
+"""Column of musiccaps-public.csv -> test set of the clips for which the column is True."""
 
 
 def read_musiccaps(path: Path, extension: str = "wav") -> Source:
-    """Reads the clips in musiccaps-public.csv.
+    """Read the clips in musiccaps-public.csv; audio files are named <YouTube id>.<extension>.
 
-    A clip's file is its YouTube id with `extension`; its tags are the free-form aspects, without
-    categories and with repetitions.
+    Tags are MusicCaps' free-form aspects; they have no categories and may be repeated.
     """
     rows = read_rows(path, COLUMNS, "name MusicCaps' musiccaps-public.csv")
     return Source(NAME, unique_clips((row, _clip(row, extension)) for row in rows))

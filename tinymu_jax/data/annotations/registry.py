@@ -1,4 +1,4 @@
-"""Reads annotations by the name of a source: a public data set or a user's recordings."""
+"""Reads annotations by the name of their source: a public data set or a user's recordings."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from tinymu_jax.data.annotations.user import read_user_folder, read_user_table
 from tinymu_jax.errors import InputError
 
 AUDIOSET = "audioset"
-"""Name of the source that is read with an ontology in addition to its table."""
+"""Name of the data set that also needs an ontology to be read."""
 READERS: Mapping[str, Callable[..., Source]] = {
     "musiccaps": read_musiccaps,
     "magnatagatune": read_magnatagatune,
@@ -25,18 +25,16 @@ READERS: Mapping[str, Callable[..., Source]] = {
     "user_table": read_user_table,
     "user_folder": read_user_folder,
 }
-"""Reader of each source, by the source's name. A reader takes the path of the table; if the data
-set has several tables, the path may be the tables' folder. A reader raises an `InputError` that
-names the file or row it cannot read."""
+"""Name of a source -> function that reads the source from the path of its table or folder."""
 
 
 def read_source(name: str, path: str | Path, ontology: str | Path | None = None) -> Source:
-    """Reads the annotations of a public data set or of a user's recordings.
+    """Read the annotations of a public data set or of a user's recordings.
 
     Args:
-        name: the source's name, a key of `READERS`.
-        path: path of the source's table or folder.
-        ontology: path of AudioSet's ontology.json; needed for AudioSet, unused for other sources.
+        name: name of the data set or kind of user data, a key of `READERS`.
+        path: path of the table or folder.
+        ontology: path of AudioSet's ontology.json, which only AudioSet needs.
 
     Raises:
         InputError: the name is unknown, the ontology is missing, or no clips can be read.

@@ -11,7 +11,7 @@ COLUMNS = ("caption_id", "track_id", "caption", "artist_id", "path")
 
 
 def read_song_describer(path: Path) -> Source:
-    """Reads song_describer.csv, returning one clip per track with all captions of the track."""
+    """Read song_describer.csv; return one clip per track with all captions of the track."""
     tracks: dict[str, list[TableRow]] = {}
     captions: dict[str, int] = {}
     for row in read_rows(path, COLUMNS, "name Song Describer's song_describer.csv"):

@@ -13,18 +13,18 @@ from tinymu_jax.errors import InputError
 
 TAB = "\t"
 Lines = Iterator[tuple[int, list[str]]]
-"""For each row of a table: the number of the row's first line, from 1, and the row's cells."""
+"""Number of each row's first line in the file, from 1, and the row's cells."""
 
 
 class Source(NamedTuple):
-    """The annotations read from a public data set or from a user's recordings."""
+    """Annotations read from a public data set or from a user's recordings."""
 
     name: str
     clips: list[AnnotatedClip]
     unusable: tuple[str, ...] = ()
     """Paths of the recordings that cannot be read."""
     no_music: int = 0
-    """Number of table rows that were skipped since they are not labelled as music."""
+    """Number of skipped table rows, which are not labelled as music."""
 
 
 @dataclass(frozen=True)
@@ -35,32 +35,32 @@ class TableRow:
     line: int
     """Number of the row's first line in the file, from 1."""
     fields: Mapping[str, str]
-    """The row's text in each column, by column name."""
+    """Text in each column, by column name."""
 
     def fault(self, problem: str) -> InputError:
-        """Returns an error whose message is the file, the row's line and then `problem`."""
+        """Return an error whose message is the file and the row's line, followed by `problem`."""
         return InputError(f"{self.path}: line {self.line} {problem}")
 
     def text(self, column: str) -> str:
-        """Returns the row's text in a column, stripped; "" if the table lacks the column."""
+        """Return the stripped text in a column; "" if the table lacks the column."""
         return self.fields.get(column, "").strip()
 
     def filled(self, column: str) -> str:
-        """Returns the row's text in a column, stripped; raises `InputError` if it is empty."""
+        """Return the stripped text in a column; raise `InputError` if it is empty."""
         text = self.text(column)
         if not text:
             raise self.fault(f"has an empty {column}; fill it in or take the line out")
         return text
 
     def boolean(self, column: str) -> bool:
-        """Converts the text True or False in a column; raises `InputError` for any other text."""
+        """Convert the text True or False in a column; raise `InputError` for any other text."""
         value = {"true": True, "false": False}.get(self.text(column).lower())
         if value is None:
             raise self.fault(f"has {self.text(column)!r} as {column}; give True or False")
         return value
 
     def python_list(self, column: str, kind: type) -> list[Any]:
-        """Parses a Python list in a column; raises `InputError` if an item is no `kind`."""
+        """Parse a Python list in a column; raise `InputError` if any item is not of type `kind`."""
         text = self.text(column)
         try:
             items = ast.literal_eval(text)
@@ -72,7 +72,7 @@ class TableRow:
         return items
 
     def time_span(self, start: str, end: str) -> tuple[float | None, float | None]:
-        """Returns the row's start and end in seconds from two columns; None for an empty field.
+        """Return the start and end in seconds from two columns; None for an empty field.
 
         Raises:
             InputError: a time is not a number from 0 on, or the end is not after the start.
@@ -96,20 +96,15 @@ class TableRow:
 
 
 def split_labels(text: str, separator: str) -> tuple[str, ...]:
-    """Splits text at a separator into stripped lower-case labels, dropping empty ones."""
+    """Split text at a separator into stripped lower-case labels, without empty labels."""
     return tuple(part.strip().lower() for part in text.split(separator) if part.strip())
 
 
 def read_lines(path: Path, remedy: str, delimiter: str = ",") -> Lines:
-    """Yields the cells of each non-empty row of a table, with the number of the row's first line.
+    """Yield the line number and the cells of each non-empty row of a csv or tsv table.
 
-    Rows are streamed, as some tables have hundreds of megabytes.
-
-    Args:
-        path: path of the table.
-        remedy: advice to the user that ends error messages.
-        delimiter: character between cells. In tables with tabs, quotes are removed around a whole
-            cell and have no meaning elsewhere.
+    A row of several lines has the number of its first line. In tables with tabs, quotes are removed
+    around a whole cell and kept elsewhere. `remedy` is advice that ends error messages.
 
     Raises:
         InputError: the file cannot be read, is not text, or has a quote that is not closed.
@@ -141,7 +136,7 @@ def _unquote(cell: str) -> str:
 def read_rows(
     path: Path, columns: Sequence[str], remedy: str, delimiter: str = ","
 ) -> Iterator[TableRow]:
-    """Reads a table whose first line names the columns, and yields the rows below that line.
+    """Yield the rows of a table, below a first line that names the columns.
 
     See `read_lines` and `to_rows` for arguments and errors.
     """
@@ -153,14 +148,10 @@ def read_rows(
 def to_rows(
     path: Path, lines: Lines, head: Sequence[str], columns: Sequence[str], remedy: str
 ) -> Iterator[TableRow]:
-    """Yields each row of a table as a `TableRow`, with its cells by column name.
+    """Yield each row of a table as a `TableRow`, with its cells by column name.
 
-    Args:
-        path: path of the table, for error messages.
-        lines: numbered rows of cells, see `read_lines`.
-        head: names of all columns, in the order of the cells.
-        columns: names of the columns that the table must have.
-        remedy: advice to the user that ends error messages.
+    `lines` come from `read_lines`. `head` names all columns in order, and `columns` the required
+    columns. `remedy` is advice that ends error messages.
 
     Raises:
         InputError: a column is missing or occurs twice, or a row has too many or too few fields.
@@ -181,11 +172,7 @@ def to_rows(
 
 
 def unique_clips(clips: Iterable[tuple[TableRow, AnnotatedClip]]) -> list[AnnotatedClip]:
-    """Returns the clips of (table row, clip) pairs after checking that no clip is repeated.
-
-    Raises:
-        InputError: two clips from different lines have the same identifier or file.
-    """
+    """Return the clips; raise `InputError` if two lines have the same clip identifier or file."""
     lines: dict[tuple[str, str], int] = {}
     unique = []
     for row, clip in clips:

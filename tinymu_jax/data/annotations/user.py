@@ -18,7 +18,7 @@ from tinymu_jax.errors import InputError
 
 CAPTION_SEPARATOR = "|"
 GENRE_SEPARATORS = re.compile(r"[;/,]")
-"""Matches a separator between two genres in the genre tag of an audio file."""
+"""Separators of several genres in the genre tag of an audio file."""
 TAG_COLUMNS = {UNSORTED: "tags"} | {category: category for category in CATEGORIES}
 """Category -> name of the csv column that holds the category's labels."""
 OTHER_COLUMNS = ("clip", "start", "end", "artist", "licence", "caption", "not", "exhaustive")
@@ -27,10 +27,10 @@ _REMEDY = f"name a csv with file (or file_name) and any of {', '.join(COLUMNS[2:
 
 
 def read_user_table(path: Path) -> Source:
-    """Reads the annotations in a user's csv; the source is named after the csv.
+    """Read the annotations in a user's csv; the source is named after the csv.
 
-    The csv has the column `file` (or `file_name`) and any others of `COLUMNS`. A category's column
-    holds its labels, `tags` labels without category, `not` absent labels, and `exhaustive` the
+    Only the column `file` (or `file_name`) is required. Each category has a column of labels. The
+    column `tags` holds labels without a category, `not` absent labels, and `exhaustive` the
     categories in which all labels are annotated; ";" separates entries. `caption` holds captions
     separated by "|". `start` and `end` are in seconds.
     """
@@ -74,10 +74,10 @@ def _clip(row: TableRow) -> AnnotatedClip:
 
 
 def read_user_folder(path: Path) -> Source:
-    """Reads genre and artist from the metadata tags inside all audio files below a folder.
+    """Read genre and artist from the metadata tags inside all audio files below a folder.
 
-    The source is named after the folder. A file without metadata gives a clip without labels; a
-    file without audio is listed in `unusable`.
+    The source is named after the folder. Files without metadata give clips without labels; files
+    without audio are listed in `unusable`.
 
     Raises:
         InputError: `path` is not a folder, or has no audio files.
@@ -108,7 +108,7 @@ def read_user_folder(path: Path) -> Source:
 
 
 def _read_file_tags(path: Path) -> tuple[list[str], list[str]] | None:
-    """Returns the genres and the artists in an audio file's metadata; None if it has no audio."""
+    """Return the genres and the artists in an audio file's metadata; None if it has no audio."""
     import mutagen
     import soundfile
     from mutagen.wave import WAVE
@@ -125,6 +125,6 @@ def _read_file_tags(path: Path) -> tuple[list[str], list[str]] | None:
             genres = tags["TCON"].genres if "TCON" in tags else [sound.genre]
             artists = tags["TPE1"].text if "TPE1" in tags else [sound.artist]
         return list(filter(None, genres)), list(filter(None, artists))
-    # mutagen also raises IndexError and others for damaged files.
+    # mutagen raises many kinds of errors for damaged files.
     except Exception:
         return None

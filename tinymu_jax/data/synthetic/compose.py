@@ -11,7 +11,7 @@ from tinymu_jax.data.synthetic.instruments import INSTRUMENTS, Samples, hat, kic
 TEMPO_BPM = {"slow": (70, 82), "medium": (104, 118), "fast": (150, 170)}
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 TONICS = {"low": 64, "high": 82}
-"""MIDI note of each register's lowest tonic."""
+"""Lowest tonic of each register, as a MIDI note."""
 KEYS = (0, 2, 4)
 """Possible tonics in semitones above a register's lowest tonic. They differ by whole tones, so that
 the major third of one key is never the minor third of another."""
@@ -19,7 +19,7 @@ FIRST, HALF, WEAK = 1.0, 0.7, 0.3
 """Loudness of notes on a bar's first beat, on the third of four beats, and on all other beats."""
 BARS = {"three": (FIRST, WEAK, WEAK), "four": (FIRST, WEAK, HALF, WEAK)}
 CHORD = (0, 2, 4, 7, 9)
-"""Scale degrees above the tonic of the chord tones in melodies."""
+"""Chord tones used in melodies, in scale degrees above the tonic."""
 
 
 class Note(NamedTuple):
@@ -34,7 +34,7 @@ class Note(NamedTuple):
 
 
 def _heights(contour: str, count: int) -> list[float]:
-    """Returns the height (0 to 1, peak 1) of a melody with a contour at each of `count` beats."""
+    """Return a melody's height (0 to 1, peak 1) at each of `count` beats for a contour."""
     shares = [number / max(count - 1, 1) for number in range(count)]
     heights = {
         "rising": shares,
@@ -45,7 +45,7 @@ def _heights(contour: str, count: int) -> list[float]:
 
 
 def write_melody(facts: Facts, seconds: float, rng: np.random.Generator) -> list[Note]:
-    """Composes a melody of chord tones and their neighbours, with one or two notes per beat."""
+    """Compose a melody of chord tones and their neighbours, with one or two notes per beat."""
     low, high = TEMPO_BPM[facts.tempo]
     beat = 60 / (low + (high - low) * rng.random())
     start = 0.02 + 0.1 * rng.random()
@@ -75,7 +75,7 @@ def _frequency(facts: Facts, tonic: float, degree: int) -> float:
 
 
 def play(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) -> Samples:
-    """Renders a melody to `count` samples on the clip's instrument, in a random key."""
+    """Render a melody to `count` samples on the clip's instrument, in a random key."""
     key = KEYS[int(rng.random() * len(KEYS))]
     tonic = TONICS[facts.register] + key + 0.3 * (rng.random() - 0.5)
     instrument = INSTRUMENTS[facts.timbre]
@@ -94,7 +94,7 @@ def play(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) 
 
 
 def play_drums(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) -> Samples:
-    """Renders drums to `count` samples; the strength of a note selects the hits at its start."""
+    """Render drums to `count` samples; the strength of a note selects the hits at its start."""
     mix = np.zeros(count, np.float32)
     level = np.float32(0.7 + 0.3 * rng.random())
     for note in notes:
@@ -107,11 +107,11 @@ def play_drums(facts: Facts, notes: list[Note], count: int, rng: np.random.Gener
 
 
 ECHOES = ((1116, 0.84), (1188, 0.83), (1277, 0.82), (1356, 0.81))
-"""Delay (in samples, in a room of size 1) and feedback of each of Schroeder's comb filters."""
+"""Delay (in samples, for a room of size 1) and feedback of each of Schroeder's comb filters."""
 
 
 def add_reverb(dry: Samples, rng: np.random.Generator) -> Samples:
-    """Adds the reverb of a room of random size: Schroeder's comb filters, then all-pass filters."""
+    """Add the reverb of a room of random size: Schroeder's comb filters, then all-pass filters."""
     size = 0.45 + 0.15 * rng.random()
     wet = np.zeros_like(dry)
     for delay, feedback in ECHOES:
@@ -124,7 +124,7 @@ def add_reverb(dry: Samples, rng: np.random.Generator) -> Samples:
 
 
 def _delay_line(x: Samples, delay: int, feedback: np.float32) -> Samples:
-    """Returns `line`: `delay` zeros, then line[t + delay] = x[t] + feedback * line[t]."""
+    """Return `line`, with `delay` zeros and then line[t + delay] = x[t] + feedback * line[t]."""
     line = np.zeros(len(x) + delay, np.float32)
     for start in range(0, len(x), delay):
         stop = min(start + delay, len(x))
@@ -135,7 +135,7 @@ def _delay_line(x: Samples, delay: int, feedback: np.float32) -> Samples:
 
 
 def set_level(facts: Facts, mix: Samples, rng: np.random.Generator) -> Samples:
-    """Scales a mix to the level of the clip's dynamics and adds soft noise."""
+    """Scale a mix to the level of the clip's dynamics, and add soft noise."""
     peak = np.float32(np.abs(mix).max() or 1)
     share = np.arange(len(mix), dtype=np.float32) / len(mix)
     loud, soft = 0.6 + 0.35 * rng.random(), 0.04 + 0.04 * rng.random()
@@ -149,7 +149,7 @@ def set_level(facts: Facts, mix: Samples, rng: np.random.Generator) -> Samples:
 
 
 def compose(facts: Facts, seconds: float, rng: np.random.Generator) -> np.ndarray:
-    """Renders a clip with the given facts and length; returns int16 samples at 16 kHz."""
+    """Render a clip of `seconds` seconds with the given facts; return int16 samples at 16 kHz."""
     count = round(seconds * SAMPLE_RATE)
     notes = write_melody(facts, seconds, rng)
     mix = play(facts, notes, count, rng)

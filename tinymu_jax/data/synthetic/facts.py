@@ -20,14 +20,13 @@ FACTS: Mapping[str, tuple[str, ...]] = {
 }
 """Name of each fact -> its possible values."""
 NEW_TIMBRE = "accordion"
-"""A timbre to finetune a trained model on. Clips have this timbre only on request, but texts name
-it, so that the model knows the word "accordion" and not the sound."""
+"""A timbre to finetune a model on: texts name it by default, clips have it only on request."""
 HELD_OUT = 8
 """One in `HELD_OUT` combinations of fact values is reserved for tests."""
 
 
 class Facts(NamedTuple):
-    """The facts of a clip: one of the values in `FACTS` for each name."""
+    """The facts of a clip: one of the values in `FACTS` for each attribute."""
 
     timbre: str
     drums: str
@@ -42,7 +41,7 @@ class Facts(NamedTuple):
 
 
 def is_held_out(facts: Facts) -> bool:
-    """Returns whether a combination of fact values is reserved for tests; its hash decides."""
+    """Return whether a combination of fact values is reserved for tests, as decided by its hash."""
     digest = hashlib.sha256("/".join(facts).encode()).digest()
     return digest[0] % HELD_OUT == 0
 
@@ -50,7 +49,7 @@ def is_held_out(facts: Facts) -> bool:
 def draw_facts(
     rng: np.random.Generator, held_out: bool, timbre: str | None = None, extra: tuple[str, ...] = ()
 ) -> Facts:
-    """Draws a clip's facts from the combinations reserved for tests (`held_out`), or all others.
+    """Draw a clip's facts from the combinations reserved for tests (`held_out`) or from all others.
 
     The timbre is `timbre`; if None, it is drawn from the timbres in `FACTS` and `extra`.
     """

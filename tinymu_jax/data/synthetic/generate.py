@@ -1,7 +1,7 @@
-"""Writes a folder of synthetic clips and MusicSkills lists of questions about the clips.
+"""Writes a folder of synthetic clips, and lists of questions about them in MusicSkills' format.
 
 clips/000000.wav      a clip: 16 kHz, mono, 16 bits
-captioning.json       a MusicSkills list; also qa.json, mcq.json, binary.json (one per format)
+captioning.json       list of questions; also qa.json, mcq.json, binary.json (one per format)
 facts.csv             file name and facts of each clip
 texts/000000.txt      description of a clip that is not rendered
 texts_mcq.json, ...   lists of questions about the texts, for text-only training of the decoder
@@ -47,38 +47,38 @@ from tinymu_jax.utils.progress import Progress, no_progress
 
 CLIPS, TEXTS = "clips", "texts"
 LISTS = {CAPTIONING: "captioning.json", QA: "qa.json", MCQ: "mcq.json", YES_NO: "binary.json"}
-"""Task -> file name of the list of questions about clips."""
+"""MusicSkills' task name -> file name of the list of questions about clips."""
 TEXT_LISTS = {task: f"texts_{name}" for task, name in LISTS.items()}
-"""Task -> file name of the list of questions about texts."""
+"""MusicSkills' task name -> file name of the list of questions about text descriptions."""
 TEXT_MIX = QuestionMix(captions=1, open=2, choice=4, binary=8)
-"""Numbers of questions about a text: most are in the formats that take longest to learn."""
+"""Numbers of questions about a text; most are in the formats that take longest to learn."""
 FACTS_FILE, DONE_FILE = "facts.csv", "synthetic.json"
 STARTED_FILE = "synthesizing.json"
 FORMAT = 1
 
 
 def question_mix(config: SynthesisConfig) -> QuestionMix:
-    """Returns the config's numbers of questions per clip, by format."""
+    """Return the config's numbers of questions per clip, by format."""
     return QuestionMix(config.captions, config.open, config.choice, config.binary)
 
 
 def draw_clip_facts(
     config: SynthesisConfig, number: int, text: bool = False
 ) -> tuple[Facts, np.random.Generator]:
-    """Draws the facts of a clip or text; returns them and the generator for sound and questions."""
+    """Draw the facts of a clip (of a text if `text`); also return the clip's random generator."""
     rng = np.random.default_rng([config.seed, int(config.held_out), int(text), number])
     return draw_facts(rng, config.held_out, config.timbre, _extra(config, text)), rng
 
 
 def _extra(config: SynthesisConfig, text: bool) -> tuple[str, ...]:
-    """Returns the timbres beyond `FACTS` for clips or texts; texts always have `NEW_TIMBRE`."""
+    """Return the timbres beyond `FACTS` for clips or texts (default for texts: `NEW_TIMBRE`)."""
     return config.extra or (NEW_TIMBRE,) if text else config.extra
 
 
 def make_clip(
     config: SynthesisConfig, number: int
 ) -> tuple[Facts, np.ndarray, list[SyntheticQuestion]]:
-    """Renders clip `number`; returns the clip's facts, samples (int16, 16 kHz) and questions."""
+    """Render clip `number`; return the clip's facts, samples (int16, 16 kHz) and questions."""
     facts, rng = draw_clip_facts(config, number)
     sound, words = rng.spawn(2)
     questions = make_questions(words, facts, question_mix(config), config.extra)
@@ -86,9 +86,9 @@ def make_clip(
 
 
 def make_text(config: SynthesisConfig, number: int) -> tuple[Facts, str, list[SyntheticQuestion]]:
-    """Writes text `number`; returns the facts, the text that describes them, and the questions."""
+    """Write the text description with index `number`; return its facts, text and questions."""
     facts, rng = draw_clip_facts(config, number, text=True)
-    # A format without questions about clips has no questions about texts.
+    # Formats with no questions per clip have none per text.
     mix = QuestionMix(
         *(n if on else 0 for n, on in zip(TEXT_MIX, question_mix(config), strict=True))
     )
@@ -99,7 +99,7 @@ def make_text(config: SynthesisConfig, number: int) -> tuple[Facts, str, list[Sy
 def synthesize(
     output: str | Path, config: SynthesisConfig, progress: Progress = no_progress
 ) -> Path:
-    """Writes a folder of clips and question lists unless it is complete, and returns the folder.
+    """Write a folder of clips and question lists unless it is complete; return the folder.
 
     Raises:
         InputError: a setting is invalid; the folder holds other files or clips of other settings,
@@ -121,7 +121,7 @@ def synthesize(
 
 
 def _check_config(config: SynthesisConfig) -> None:
-    """Raises `InputError` if a config field is out of range or names an unknown timbre."""
+    """Raise `InputError` if a config field is out of range or names an unknown timbre."""
     mix, usual, extra = question_mix(config), FACTS["timbre"], config.extra
     timbres = extra if config.timbre is None else (config.timbre, *extra)
     rules = [
@@ -149,11 +149,7 @@ def _check_config(config: SynthesisConfig) -> None:
 
 
 def _check_folder(output: Path, manifest: dict[str, Any]) -> bool:
-    """Returns whether the output folder is complete; if not, removes its partial files.
-
-    Raises:
-        InputError: the folder holds clips of other settings, or unrelated files.
-    """
+    """Return whether the folder is complete; if not, remove partial files or raise `InputError`."""
     for name in (DONE_FILE, STARTED_FILE):
         if exists(output / name) and read_json_object(output / name, "name another") != manifest:
             raise InputError(
@@ -175,7 +171,7 @@ ClipSummary = tuple[str, Facts, list[SyntheticQuestion]]
 
 
 def _write_clips(output: Path, config: SynthesisConfig, progress: Progress) -> None:
-    """Writes all clips, the lists of questions about the clips, and the table of facts."""
+    """Write all clips, the lists of questions about the clips, and the table of facts."""
     records, table = [], [("file_name", *FACTS)]
     for name, facts, questions in _render_clips(output, config, progress):
         table.append((name, *facts))
@@ -189,7 +185,7 @@ def _write_clips(output: Path, config: SynthesisConfig, progress: Progress) -> N
 def _render_clips(
     output: Path, config: SynthesisConfig, progress: Progress
 ) -> Iterator[ClipSummary]:
-    """Renders and writes all clips, 200 or more in several processes; yields their summaries."""
+    """Render and write all clips, 200 or more in several processes; yield their summaries."""
     folder = make_folder(output / CLIPS)
     work = [(config, folder, number) for number in range(config.clips)]
     workers = config.workers or os.cpu_count() or 1
@@ -219,7 +215,7 @@ def _render_clip(work: tuple[SynthesisConfig, Path, int]) -> ClipSummary:
 
 
 def _write_texts(output: Path, config: SynthesisConfig) -> None:
-    """Writes the texts that describe clips, and the lists of questions about the texts."""
+    """Write the texts that describe clips, and the lists of questions about the texts."""
     folder, records = make_folder(output / TEXTS), []
     for number in range(config.texts):
         _, text, questions = make_text(config, number)
@@ -230,7 +226,7 @@ def _write_texts(output: Path, config: SynthesisConfig) -> None:
 
 
 def _record(name: str, question: SyntheticQuestion) -> dict[str, Any]:
-    """Returns a MusicSkills record of a question; `facts` and `options` are for the evaluation."""
+    """Return a question as a MusicSkills record; `facts` and `options` are for the evaluation."""
     return {
         "file_name": name,
         "input_text": question.prompt,
@@ -243,7 +239,7 @@ def _record(name: str, question: SyntheticQuestion) -> dict[str, Any]:
 
 
 def _write_lists(output: Path, lists: Mapping[str, str], records: Sequence[dict[str, Any]]) -> None:
-    """Writes each task's records to that task's list in `output`; skips tasks without records."""
+    """Write each task's records to that task's list in `output`; skip tasks without records."""
     for task, name in lists.items():
         lines = [json.dumps(record) for record in records if record["task"] == task]
         if lines:

@@ -1,7 +1,4 @@
-"""Synthesizes notes of each timbre and drum hits with numpy, identically on every machine.
-
-Wavetables (one period of a wave) for high notes have fewer harmonics, which avoids aliasing.
-"""
+"""Synthesizes notes of each timbre and drum hits with numpy, identically on every machine."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,13 +11,13 @@ from tinymu_jax.audio.log_mel import SAMPLE_RATE
 
 Samples = Float32[np.ndarray, "n"]
 TABLE = 2048
-"""Number of samples in a wavetable's period."""
+"""Number of samples in a wavetable, which is one period of a wave."""
 HIGHEST = 7600.0
-"""Highest frequency of a note's harmonics, in Hz."""
+"""Highest frequency of a note's harmonics in Hz, below the Nyquist frequency to avoid aliasing."""
 
 
 def read_table(table: Samples, cycles: np.ndarray) -> Samples:
-    """Returns the values of a wavetable, linearly interpolated, at positions given in periods."""
+    """Return the values of a wavetable, linearly interpolated, at positions given in periods."""
     position = (cycles - np.floor(cycles)).astype(np.float32) * TABLE
     index = position.astype(np.int32)
     fraction = position - index
@@ -32,7 +29,7 @@ def read_table(table: Samples, cycles: np.ndarray) -> Samples:
 
 @lru_cache(maxsize=512)
 def _sum_of_sines(amplitudes: tuple[float, ...]) -> Samples:
-    """Returns a wavetable (peak 1) of harmonics 1, 2, ...; its last sample repeats the first."""
+    """Return a wavetable (peak 1) of harmonics 1, 2, ...; its last sample repeats the first."""
     cycle = np.arange(TABLE + 1) / TABLE
     wave = sum(
         a * np.sin(2 * np.pi * (k * cycle + 0.17 * k * k)) for k, a in enumerate(amplitudes, 1) if a
@@ -52,7 +49,7 @@ def _seconds(count: int) -> np.ndarray:
 
 
 def _attack_release(count: int, attack: float, release: float) -> Samples:
-    """Returns an envelope of `count` samples with a linear attack and release, in seconds."""
+    """Return an envelope of `count` samples with a linear attack and release, given in seconds."""
     number = np.arange(count, dtype=np.float32)
     rising = number / np.float32(max(1.0, attack * SAMPLE_RATE))
     falling = (count - number) / np.float32(max(1.0, release * SAMPLE_RATE))
@@ -60,15 +57,12 @@ def _attack_release(count: int, attack: float, release: float) -> Samples:
 
 
 def _decay(count: int, seconds: float) -> Samples:
-    """Returns an exponential decay from 1 over `count` samples; `seconds` is the time constant."""
+    """Return an exponential decay from 1 over `count` samples; `seconds` is the time constant."""
     return np.exp(-_seconds(count) / seconds).astype(np.float32)
 
 
 def _cycles(frequency: float, count: int, vibrato: float = 0.0, phase: float = 0.0) -> np.ndarray:
-    """Returns the phase, in periods, of each of `count` samples of a tone.
-
-    `vibrato` is the depth, in periods, of a vibrato of 5.5 Hz.
-    """
+    """Return a tone's phase in periods for `count` samples; `vibrato` (at 5.5 Hz) is in periods."""
     seconds = _seconds(count)
     cycles = frequency * seconds + phase
     if vibrato:
@@ -77,7 +71,7 @@ def _cycles(frequency: float, count: int, vibrato: float = 0.0, phase: float = 0
 
 
 def pluck(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Renders `count` samples of a plucked string at a frequency in Hz (Karplus and Strong)."""
+    """Render `count` samples of a plucked string at a frequency in Hz (Karplus and Strong)."""
     string = _string(int(rng.random() * STRINGS), frequency > 500)
     # Averaging two samples per period delays by half a sample, which lowers the pitch.
     speed = frequency * PERIOD / (1 - 0.5 / PERIOD)
@@ -90,12 +84,12 @@ def pluck(frequency: float, count: int, rng: np.random.Generator) -> Samples:
 
 
 STRINGS, PERIOD = 32, 64
-"""Number of different plucked strings, and length of a string in samples."""
+"""Number of different plucked strings, and length of a string's period in samples."""
 
 
 @lru_cache(maxsize=2 * STRINGS)
 def _string(number: int, high: bool) -> Samples:
-    """Returns 1000 periods of a plucked string; if `high`, it starts from smoother noise."""
+    """Return 1000 periods of a plucked string; if `high`, it starts from smoother noise."""
     state = np.random.default_rng([7, number]).random(PERIOD) - 0.5
     for _ in range(3 if high else 1):
         state = (state + np.roll(state, 1)) / 2
@@ -108,7 +102,7 @@ def _string(number: int, high: bool) -> Samples:
 
 
 def organ(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Renders a note of an organ: harmonics at octaves and fifths, with a steep envelope."""
+    """Render a note of an organ: harmonics at octaves and fifths, with a steep envelope."""
     drawbars = (1.0, 0.8, 0.6, 0.6, 0.0, 0.4, 0.0, 0.5)
     table = _sum_of_sines(drawbars[: len(_harmonics(frequency, 8))])
     wave = read_table(table, _cycles(frequency, count, 0, rng.random()))
@@ -116,7 +110,7 @@ def organ(frequency: float, count: int, rng: np.random.Generator) -> Samples:
 
 
 def flute(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Renders a note of a flute: nearly a sine, with vibrato and breath noise."""
+    """Render a note of a flute: nearly a sine, with vibrato and breath noise."""
     table = _sum_of_sines((1.0, 0.12, 0.05)[: len(_harmonics(frequency, 3))])
     wave = read_table(table, _cycles(frequency, count, frequency * 0.0006, rng.random()))
     breath = noise(count, rng) * np.float32(0.06)
@@ -131,7 +125,7 @@ def _between(
 
 
 def brass(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Renders a note of a brass instrument: high harmonics grow during the attack."""
+    """Render a note of a brass instrument: high harmonics grow during the attack."""
     numbers = _harmonics(frequency, 16)
     bright = _sum_of_sines(tuple(k**-0.5 for k in numbers))
     dull = _sum_of_sines(tuple(k**-2.5 for k in numbers))
@@ -141,7 +135,7 @@ def brass(frequency: float, count: int, rng: np.random.Generator) -> Samples:
 
 
 def bell(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Renders a note of a bell: decaying frequency modulation at an inharmonic ratio."""
+    """Render a note of a bell: decaying frequency modulation at an inharmonic ratio."""
     fading = _decay(count, 0.25)
     modulated = 0.35 * fading * read_table(SINE, _cycles(3.53 * frequency, count, 0, rng.random()))
     wave = read_table(SINE, _cycles(frequency, count) + modulated)
@@ -151,7 +145,7 @@ def bell(frequency: float, count: int, rng: np.random.Generator) -> Samples:
 
 
 def bass(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Renders a note of a synthesizer bass: a sawtooth whose high harmonics decay fast."""
+    """Render a note of a synthesizer bass: a sawtooth whose high harmonics decay fast."""
     numbers = _harmonics(frequency, 24)
     bright = _sum_of_sines(tuple(1 / k for k in numbers))
     dull = _sum_of_sines(tuple(k**-3.5 for k in numbers))
@@ -161,7 +155,7 @@ def bass(frequency: float, count: int, rng: np.random.Generator) -> Samples:
 
 
 def square(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Renders a note of a square wave: odd harmonics at a steady level."""
+    """Render a note of a square wave: odd harmonics at a steady level."""
     amplitudes = tuple((k % 2) / k for k in _harmonics(frequency, 31))
     wave = read_table(_sum_of_sines(amplitudes), _cycles(frequency, count, 0, rng.random()))
     return 0.55 * wave * _attack_release(count, 0.004, 0.01)
@@ -183,14 +177,14 @@ def _vowel(semitone: int) -> Samples:
 
 
 def voice(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Renders a sung note: an open vowel with wide vibrato and a slow attack."""
+    """Render a sung note: an open vowel with wide vibrato and a slow attack."""
     table = _vowel(round(12 * math.log2(frequency / 55)))
     wave = read_table(table, _cycles(frequency, count, frequency * 0.0012, rng.random()))
     return 0.8 * wave * _attack_release(count, 0.08, 0.07)
 
 
 def accordion(frequency: float, count: int, rng: np.random.Generator) -> Samples:
-    """Renders a note of an accordion: two reeds detuned by 9 Hz, which beat."""
+    """Render a note of an accordion: two reeds detuned by 9 Hz, which beat."""
     table = _sum_of_sines(tuple(k**-0.8 for k in _harmonics(frequency, 20)))
     start = rng.random()
     wave = read_table(table, _cycles(frequency, count, 0, start))
@@ -212,26 +206,26 @@ def _noise() -> Samples:
 
 
 def noise(count: int, rng: np.random.Generator) -> Samples:
-    """Returns `count` samples of uniform noise in -1 to 1, a random part of fixed noise."""
+    """Return `count` samples of uniform noise in -1 to 1, cut at random from a fixed sequence."""
     sequence = _noise()
     start = int(rng.random() * max(len(sequence) - count, 0))
     return np.resize(sequence[start : start + count], count)
 
 
 def kick(rng: np.random.Generator) -> Samples:
-    """Renders a hit of a kick drum: a decaying sine with a falling pitch."""
+    """Render a hit of a kick drum: a decaying sine with a falling pitch."""
     seconds = _seconds(int(0.18 * SAMPLE_RATE))
     cycles = 48 * seconds + 2.6 * (1 - np.exp(-seconds / 0.03))
     return 0.9 * read_table(SINE, cycles) * _decay(len(seconds), 0.06)
 
 
 def snare(rng: np.random.Generator) -> Samples:
-    """Renders a hit of a snare drum: a burst of noise."""
+    """Render a hit of a snare drum: a burst of noise."""
     count = int(0.14 * SAMPLE_RATE)
     return 0.5 * noise(count, rng) * _decay(count, 0.04)
 
 
 def hat(rng: np.random.Generator) -> Samples:
-    """Renders a hit of a hi-hat: a short burst of high-passed noise."""
+    """Render a hit of a hi-hat: a short burst of high-passed noise."""
     count = int(0.05 * SAMPLE_RATE)
     return 0.35 * np.diff(noise(count + 1, rng)) * _decay(count, 0.012)

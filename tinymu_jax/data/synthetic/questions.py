@@ -1,6 +1,6 @@
 """Asks questions about a clip's facts in MusicSkills' four formats, with balanced answers.
 
-A question's wording is independent of its answer: without audio, no model is better than chance.
+A question's wording is independent of its answer, so no model beats chance without audio.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ class SyntheticQuestion(NamedTuple):
     prompt: str
     answer: str
     facts: tuple[str, ...]
-    """Names of the facts that the question is about."""
+    """Names of the facts (timbre, tempo, ...) that the question is about."""
     options: tuple[str, ...] = ()
-    """The lettered options of a multiple-choice question; empty in other formats."""
+    """Lettered options of a multiple-choice question; empty in other formats."""
 
 
 class QuestionMix(NamedTuple):
@@ -44,25 +44,25 @@ def _shuffle(rng: np.random.Generator, items: Sequence[str]) -> list[str]:
 
 
 def name_of(fact: str, value: str) -> str:
-    """Returns the word for a fact's value in questions and answers ("trumpet" for brass)."""
+    """Return the word for a fact's value in questions and answers ("trumpet" for brass)."""
     return NAMES[fact][value]
 
 
 def values_of(fact: str, extra: Sequence[str] = ()) -> tuple[str, ...]:
-    """Returns the possible values of a fact; for the timbre, they include `extra` timbres."""
+    """Return the possible values of a fact; for the timbre, they include `extra` timbres."""
     return (*FACTS[fact], *extra) if fact == "timbre" else FACTS[fact]
 
 
 def _wrong_values(
     rng: np.random.Generator, facts: Facts, fact: str, extra: Sequence[str], count: int = 1
 ) -> list[str]:
-    """Draws at most `count` values of a fact that the clip does not have, without repetition."""
+    """Draw at most `count` distinct values of a fact that the clip does not have."""
     wrong = [value for value in values_of(fact, extra) if value != getattr(facts, fact)]
     return _shuffle(rng, wrong)[:count]
 
 
 def ask_open(rng: np.random.Generator, facts: Facts, fact: str) -> SyntheticQuestion:
-    """Writes an open question about a fact; the answer is the word for the clip's value."""
+    """Write an open question about a fact (tempo, ...); the answer is the clip's value in words."""
     answer = name_of(fact, getattr(facts, fact))
     return SyntheticQuestion(QA, _pick(rng, OPEN[fact]), answer, (fact,))
 
@@ -70,7 +70,7 @@ def ask_open(rng: np.random.Generator, facts: Facts, fact: str) -> SyntheticQues
 def ask_binary(
     rng: np.random.Generator, facts: Facts, fact: str, extra: Sequence[str] = ()
 ) -> SyntheticQuestion:
-    """Writes a yes/no question about the value of a fact; both answers are equally likely."""
+    """Write a yes/no question about a value of a fact; both answers are equally likely."""
     true = rng.random() < 0.5
     value = getattr(facts, fact) if true else _wrong_values(rng, facts, fact, extra)[0]
     prompt = _pick(rng, BINARY[fact]).format(name_of(fact, value))
@@ -80,14 +80,11 @@ def ask_binary(
 def ask_choice(
     rng: np.random.Generator, facts: Facts, about: Sequence[str], extra: Sequence[str] = ()
 ) -> SyntheticQuestion:
-    """Writes a multiple-choice question with four options in random order, one of them right.
+    """Write a multiple-choice question with four options in random order, one of them right.
 
-    Args:
-        rng: source of randomness.
-        facts: the clip's facts.
-        about: one fact with at least four values, which gives all options; or four facts, of which
-            the first gives the right option and each of the others a wrong option.
-        extra: timbres for wrong options in addition to the timbres in `FACTS`.
+    `about` names one fact or four. One fact, which must have four or more values, gives all
+    options. Of four facts, the first gives the right option, and each of the others a wrong option.
+    `extra` timbres may also be wrong options.
     """
     right = name_of(about[0], getattr(facts, about[0]))
     if len(about) == 1:
@@ -105,12 +102,12 @@ def _sentence(facts: Facts, names: Sequence[str]) -> str:
 
 
 def describe(rng: np.random.Generator, facts: Facts) -> str:
-    """Returns a sentence that names the values of all of a clip's facts in random order."""
+    """Describe a clip in a sentence that gives the values of all its facts in random order."""
     return _sentence(facts, _shuffle(rng, list(FACTS)))
 
 
 def ask_caption(rng: np.random.Generator, facts: Facts) -> SyntheticQuestion:
-    """Writes a captioning question; its answer names the values of the facts in its prompt."""
+    """Write a captioning question; its answer names the values of the facts in its prompt."""
     prompt = _pick(rng, list(CAPTION))
     return SyntheticQuestion(CAPTIONING, prompt, _sentence(facts, CAPTION[prompt]), CAPTION[prompt])
 
@@ -118,7 +115,7 @@ def ask_caption(rng: np.random.Generator, facts: Facts) -> SyntheticQuestion:
 def make_questions(
     rng: np.random.Generator, facts: Facts, mix: QuestionMix, extra: Sequence[str] = ()
 ) -> list[SyntheticQuestion]:
-    """Writes questions about random facts of a clip; `mix` gives the number in each format."""
+    """Write questions about random facts of a clip; `mix` gives the number in each format."""
 
     def draw(count: int) -> list[str]:
         return _shuffle(rng, list(FACTS))[:count]

@@ -1,7 +1,4 @@
-"""Words for the values of facts, and wordings of questions and captions.
-
-Every value of a fact has a single word, so that a model learns the language in a few minutes.
-"""
+"""Words for the values of facts, and wordings of questions and captions."""
 
 from collections.abc import Mapping, Sequence
 

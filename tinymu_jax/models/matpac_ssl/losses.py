@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 EPS = 1e-12
-"""`normalize` divides a vector by its norm, but at least by this value (as torch does)."""
+"""Smallest norm by which `normalize` divides, as in torch."""
 
 
 def normalize(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """Scales each vector to length 1; zero vectors stay zero, with a finite gradient."""
+    """Scale each vector to length 1; zero vectors stay zero, with a finite gradient."""
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, EPS**2))
 
@@ -20,21 +20,17 @@ def normalize(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
 def prediction_losses(
     predictions: Float[Array, "C masked hypotheses D"], targets: Float[Array, "C masked D"]
 ) -> Float[Array, "C masked hypotheses"]:
-    """Returns 2 - 2 cos(prediction, target) per hypothesis; all inputs must have length 1."""
+    """Return 2 - 2 cos(prediction, target) for unit vectors; a patch has several predictions."""
     return 2 - 2 * jnp.einsum("CMYD,CMD->CMY", predictions, targets)
 
 
 def mcl_loss(
     losses: Float[Array, "C masked hypotheses"], temperature: Float[Array, ""], hard: Array
 ) -> tuple[Float[Array, "C masked"], Int[Array, "C masked"]]:
-    """Returns each patch's multiple choice learning loss, and the index of its best hypothesis.
+    """Return each patch's multiple choice learning loss, and the index of its best hypothesis.
 
-    The loss is the sum of the hypotheses' losses, weighted by the softmax of the negative losses.
-
-    Args:
-        losses: losses of the hypotheses.
-        temperature: softmax temperature of the weights, which get no gradient.
-        hard: whether only the loss of the best hypothesis counts.
+    A patch has several predictions (hypotheses). The loss is the mean of their losses, weighted by
+    softmax(-losses / temperature) without gradient; with `hard`, only the lowest loss counts.
     """
     best = jnp.argmin(losses, axis=-1)
     soft = jax.nn.softmax(-jax.lax.stop_gradient(losses) / temperature, axis=-1)
@@ -47,28 +43,25 @@ def class_losses(
     teacher: Float[Array, "C masked classes"],
     temperature: float,
 ) -> Float[Array, "C masked"]:
-    """Returns each patch's cross-entropy between teacher's and student's class probabilities.
+    """Return each patch's cross-entropy between teacher's and student's class probabilities.
 
-    Args:
-        student: class logits of the student.
-        teacher: class probabilities of the teacher.
-        temperature: softmax temperature of the student's logits.
+    `student` has class logits, `teacher` probabilities; `temperature` applies to the logits.
     """
     return -jnp.sum(teacher * jax.nn.log_softmax(student / temperature, axis=-1), axis=-1)
 
 
 def random_patch_orders(key: Array, clips: int, patches: int) -> Int[Array, "C P"]:
-    """Returns a random permutation of the patch indices for each crop."""
+    """Return a random permutation of the patch indices for each crop."""
     return patch_order(jax.random.uniform(key, (clips, patches)))
 
 
 def patch_order(noise: Float[Array, "C P"]) -> Int[Array, "C P"]:
-    """Returns each crop's patch indices sorted by noise (published: `random_unstructured_mask`)."""
+    """Return each crop's patch indices sorted by noise (published: `random_unstructured_mask`)."""
     return jnp.argsort(noise, axis=1)
 
 
 def gather_patches(
     patches: Float[Array, "C P D"], order: Int[Array, "C part"]
 ) -> Float[Array, "C part D"]:
-    """Returns each crop's patches at the indices in `order`, in the order of the indices."""
+    """Return each crop's patches at the indices in `order`."""
     return jnp.take_along_axis(patches, order[..., None], axis=1)

@@ -1,4 +1,4 @@
-"""Computes the metrics of a pre-training step from sums over the step's masked patches."""
+"""Metrics of a pre-training step, computed from sums over the masked patches of the step."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -8,19 +8,17 @@ from tinymu_jax.models.matpac_ssl import teacher
 from tinymu_jax.models.matpac_ssl.student_teacher import MetricSums
 
 MAX_WIN_RATE = 0.98
-"""If one hypothesis wins more than this fraction of patches, the others have collapsed."""
+"""If one of a patch's predictions is best for more than this fraction, the others have
+collapsed."""
 MIN_CLASS_PERPLEXITY = 2.0
 """If the teacher's mean class probabilities have a lower perplexity, the classes have collapsed."""
 
 
 def feature_std(moments: Float[Array, "2 *rest"], count: Float[Array, ""]) -> Float[Array, ""]:
-    """Returns the standard deviation of features over patches, averaged over features.
+    """Return the standard deviation over patches, averaged over features.
 
-    The result is near 0 if the features have collapsed (published: `compute_var`).
-
-    Args:
-        moments: sums over patches of the features (index 0) and of the squared features (1).
-        count: number of patches.
+    `moments` are the sums over `count` patches of the features (index 0) and of their squares (1).
+    A result near 0 means that the features have collapsed. Published: `compute_var`.
     """
     total, square = moments
     variance = square / (count - 1) - jnp.square(total) / (count * (count - 1))
@@ -34,14 +32,9 @@ def step_metrics(
     steps: int,
     config: SelfSupervisedConfig,
 ) -> dict[str, Float[Array, ""]]:
-    """Returns the metrics of a pre-training step by name.
+    """Return the metrics of a pre-training step by name.
 
-    Args:
-        sums: sums over the step's masked patches.
-        count: number of the step's masked patches.
-        step: number of steps done before this one.
-        steps: number of steps of the run.
-        config: schedules and sizes.
+    `sums` and `count` are over the masked patches of the step; `step` of `steps` are already done.
     """
     encoder_rate, head_rate = teacher.ema_rates(config, step, steps)
     class_probs = sums.teacher_probs[0] / count
@@ -67,7 +60,7 @@ def step_metrics(
 
 
 def collapse_warning(metrics: dict[str, float]) -> str | None:
-    """Returns a warning if the metrics show collapsed hypotheses or classes, else None."""
+    """Return a warning if the metrics show that predictions or classes have collapsed, or None."""
     win_rate = max((v for name, v in metrics.items() if name.startswith("wins_")), default=0.0)
     if win_rate > MAX_WIN_RATE:
         return (

@@ -15,7 +15,7 @@ from tinymu_jax.models.positions import sincos_positions
 
 
 class Predictor(nn.Module):
-    """Predicts the embeddings of masked patches from the embeddings of visible patches."""
+    """Predicts the embeddings of masked patches from the encoder's outputs for visible patches."""
 
     config: SelfSupervisedConfig
 
@@ -23,11 +23,9 @@ class Predictor(nn.Module):
     def __call__(
         self, visible: Float[Array, "C T D"], order: Int[Array, "C P"]
     ) -> Float[Array, "C masked hypotheses D"]:
-        """Returns several predictions (hypotheses) of each masked patch's embedding.
+        """Return several predictions (hypotheses) of each masked patch's embedding.
 
-        Args:
-            visible: outputs of the student's encoder for the class token and visible patches.
-            order: patch indices of each crop, visible patches first.
+        `visible` starts with the class token. `order` is each crop's patch indices, visible first.
         """
         encoder, config = self.config.encoder, self.config.predictor
         xavier, dtype = nn.initializers.xavier_uniform(), encoder.compute_dtype
@@ -52,7 +50,7 @@ class Predictor(nn.Module):
 
 
 class Hypotheses(nn.Module):
-    """Applies `count` linear layers to x, with `kernel` (count, D, M) and `bias` (count, M)."""
+    """`count` linear layers with the same input: `kernel` (count, D, M) and `bias` (count, M)."""
 
     count: int
     features: int
@@ -99,7 +97,7 @@ class NormedDense(nn.Module):
 
 
 def predictor_encoder_config(config: SelfSupervisedConfig) -> MatpacConfig:
-    """Returns an encoder config with the sizes of the predictor's transformer."""
+    """Return an encoder config with the sizes of the predictor's transformer."""
     predictor = config.predictor
     return replace(
         config.encoder,

@@ -1,9 +1,7 @@
-"""Student and teacher of MATPAC and MATPAC++ (arXiv 2502.12031, 2508.12709), and their losses.
+"""Student, teacher and losses of MATPAC and MATPAC++ (arXiv 2502.12031, 2508.12709).
 
-The student encodes the visible patches of a crop and predicts the embeddings that the teacher, a
-moving average of the student, computes for the masked patches. Student and teacher both classify
-their embeddings of these patches. Visible and masked patches are gathered before encoding, so that
-the cost of the student depends on the number of visible patches only.
+The student encodes the visible patches of a crop, and predicts the teacher's embeddings of the
+masked patches. The teacher is a moving average of the student. Both classify masked patches.
 """
 
 from typing import NamedTuple
@@ -37,7 +35,7 @@ _CLASS_HEAD_AXES: dict[str, tuple[str | None, ...]] = {
 
 
 def param_axes(config: SelfSupervisedConfig) -> dict[str, tuple[str | None, ...]]:
-    """Returns the logical axes of each student weight by its path in the stacked layout."""
+    """Return the logical axes (names for sharding) of each student weight, keyed by its path."""
     encoder = matpac.param_axes(config.encoder)
     blocks = {path: axes for path, axes in encoder.items() if path.startswith("transformer/")}
     predictor = {
@@ -59,9 +57,7 @@ class MetricSums(NamedTuple):
     """Sums over the masked patches of a step, from which metrics are computed."""
 
     prediction_loss: Float[Array, ""]
-    """Sum of the prediction losses."""
     class_loss: Float[Array, ""]
-    """Sum of the classification losses."""
     predictions: Float[Array, "2 hypotheses D"]
     """Sum of the student's normalized predictions (index 0), and of their squares (1)."""
     targets: Float[Array, "2 D"]
@@ -71,13 +67,13 @@ class MetricSums(NamedTuple):
     teacher_probs: Float[Array, "2 classes"]
     """Sum of the teacher's class probabilities (index 0), and of their squares (1)."""
     teacher_logits: Float[Array, "classes"]
-    """Sum of the teacher's class logits, before the centre is subtracted."""
+    """Sum of the teacher's class logits, before their running mean is subtracted."""
     class_counts: Float[Array, "2 classes"]
     """Number of patches assigned to each class by the student (0) and by the teacher (1)."""
     agreements: Float[Array, ""]
     """Number of patches that the student and the teacher assign to the same class."""
     wins: Float[Array, "hypotheses"]
-    """Number of patches for which each hypothesis has the lowest prediction loss."""
+    """Number of patches for which each hypothesis (prediction) has the lowest loss."""
 
 
 class SSLOutput(NamedTuple):
@@ -96,15 +92,10 @@ def ssl_loss(
     step: Int[Array, ""] | int,
     config: SelfSupervisedConfig,
 ) -> SSLOutput:
-    """Returns the prediction and classification losses of the masked patches of a batch of crops.
+    """Return the prediction and classification losses of the masked patches of a batch of crops.
 
-    Args:
-        params: parameters of the student's encoder, predictor and class head.
-        state: state of the teacher, which gets no gradient.
-        log_mel: normalized log-mels of the crops.
-        order: patch indices of each crop, visible patches first.
-        step: number of steps done before this one, which determines the temperatures.
-        config: sizes and schedules.
+    `params` are the student's parameters, `log_mel` normalized log-mels. `order` is each crop's
+    patch indices, visible first. `step`, the number of steps done before, sets the temperatures.
     """
     targets, hypotheses = _targets_and_hypotheses(params, state, log_mel, order, config)
     predictions, normal_targets = losses.normalize(hypotheses), losses.normalize(targets)
@@ -144,7 +135,7 @@ def _targets_and_hypotheses(
     order: Int[Array, "C P"],
     config: SelfSupervisedConfig,
 ) -> tuple[Float[Array, "C masked D"], Float[Array, "C masked hypotheses D"]]:
-    """Returns the teacher's embeddings of masked patches, and the student's predictions of them."""
+    """Return the teacher's embeddings of masked patches, and the student's predictions of them."""
     encoder, student = Matpac(config.encoder), params["encoder"]
     columns = log_mel.reshape(len(log_mel), -1, config.encoder.patch_size, log_mel.shape[-1])
     patches = encoder.apply({"params": student}, columns, method="embed")
@@ -161,7 +152,7 @@ def _targets_and_hypotheses(
 
 
 def _moments(x: Float[Array, "C masked *rest"]) -> Float[Array, "2 *rest"]:
-    """Returns the sums of x (index 0) and of x squared (1) over patches."""
+    """Return the sums over patches of x (index 0) and of x squared (1)."""
     return jnp.stack([x.sum((0, 1)), jnp.square(x).sum((0, 1))])
 
 
@@ -170,7 +161,7 @@ def _counts(indices: Int[Array, "C masked"], length: int) -> Float[Array, "_"]:
 
 
 def init_params(config: SelfSupervisedConfig, seed: int) -> Tree:
-    """Returns the student's initial random parameters, distributed as published."""
+    """Return the student's initial random parameters, distributed as published."""
     return jax.jit(lambda: _init_student(config, seed))()
 
 
@@ -191,10 +182,10 @@ def _init_encoder(config: SelfSupervisedConfig, key: Array) -> Tree:
 
 
 def init_teacher(config: SelfSupervisedConfig, params: Tree, seed: int) -> TeacherState:
-    """Returns the teacher's initial state, as published.
+    """Return the teacher's initial state, as published.
 
-    The encoder's weights are random and independent of the student's. The class head's
-    weights are random, with a smaller scale; its last layer is a copy of the student's in `params`.
+    Its weights are random and independent of the student's, with a smaller scale in the class head.
+    Only the class head's last layer is a copy of the student's in `params`.
     """
     return jax.jit(lambda last: _init_teacher(config, last, seed))(params["class_head"]["last"])
 
@@ -209,12 +200,12 @@ def _init_teacher(config: SelfSupervisedConfig, last: Tree, seed: int) -> Teache
 
 
 def init_student_and_teacher(config: SelfSupervisedConfig, seed: int) -> Tree:
-    """Returns the initial student and teacher as one tree, as a checkpoint stores them."""
+    """Return the initial student and teacher as one tree, as a checkpoint stores them."""
     params = init_params(config, seed)
     return {**params, **init_teacher(config, params, seed)._asdict()}
 
 
 def split_teacher(tree: Tree) -> tuple[Tree, TeacherState]:
-    """Splits a checkpoint's tree into the student's parameters and the teacher's state."""
+    """Split a checkpoint's tree into the student's parameters and the teacher's state."""
     params = {name: value for name, value in tree.items() if name not in TeacherState._fields}
     return params, TeacherState(**{name: tree[name] for name in TeacherState._fields})

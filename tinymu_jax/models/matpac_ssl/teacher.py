@@ -1,4 +1,4 @@
-"""The moving averages of the teacher in pre-training, and the schedules of the averages' rates."""
+"""The teacher's moving averages in pre-training, and the schedules of rates and temperatures."""
 
 import math
 from typing import NamedTuple
@@ -15,8 +15,7 @@ class TeacherState(NamedTuple):
     """State of the teacher, which gets no gradient."""
 
     teacher: Tree
-    """Moving average (EMA) of the student's weights in `encoder/transformer` (blocks and final
-    norm) and `class_head`, with the student's paths."""
+    """Moving averages (EMA) of the student's subtrees `encoder/transformer` and `class_head`."""
     centre: Float[Array, "classes"]
     """Running mean of the teacher's class probabilities or logits, subtracted from its logits."""
 
@@ -29,20 +28,14 @@ def ema_update(
     steps: int,
     config: SelfSupervisedConfig,
 ) -> TeacherState:
-    """Returns the teacher's state after a training step, with its moving averages updated.
+    """Return the teacher's state after a training step, with updated moving averages.
 
-    Args:
-        state: state of the teacher before the step.
-        params: parameters of the student before the step.
-        batch_mean: mean of the teacher's class probabilities or logits over the step's patches. If
-            it is not finite, the teacher's weights do not change.
-        step: number of steps done before this one.
-        steps: number of steps of the run.
-        config: EMA decays, and momentum of the centre.
+    `state` and the student's `params` are from before the step; `step` counts the steps done
+    before, of `steps` in the run. `batch_mean` is the mean of the teacher's class probabilities or
+    logits in the step; if it is not finite, the teacher's weights do not change.
     """
     encoder_rate, head_rate = ema_rates(config, step, steps)
-    # The rates depend on batch_mean, and batch_mean on the old teacher: XLA can thus overwrite the
-    # teacher in place after the teacher's last use.
+    # Through batch_mean, the rates depend on the old teacher: XLA can overwrite it in place.
     finite = jnp.isfinite(batch_mean.sum())
     rates = {
         "encoder": jnp.where(finite, encoder_rate, 0),
@@ -60,11 +53,11 @@ def ema_update(
 
 
 def order_after_teacher(params: Tree, state: TeacherState) -> Tree:
-    """Returns the student's parameters, unchanged but with a data dependency on the new teacher.
+    """Return the student's parameters unchanged, with a data dependency on the new teacher.
 
-    Without the dependency, XLA does not know that the teacher's update reads the student's donated
-    weights before they are overwritten, and copies the weights (0.36 GB at the published sizes).
-    NaNs in the teacher are copied to the student.
+    Without the dependency, XLA copies the student's donated weights (0.36 GB at the published
+    sizes), because the teacher's update still reads them. NaNs spread from the teacher to the
+    student.
     """
 
     def tie(weight: Array, teacher: Array) -> Array:
@@ -76,7 +69,7 @@ def order_after_teacher(params: Tree, state: TeacherState) -> Tree:
 
 
 def ema_params(params: Tree) -> Tree:
-    """Returns the subtree of the student's parameters that the teacher's moving average covers."""
+    """Return the subtree of the student's parameters that the teacher's moving average covers."""
     return {
         "encoder": {"transformer": params["encoder"]["transformer"]},
         "class_head": params["class_head"],
@@ -86,10 +79,10 @@ def ema_params(params: Tree) -> Tree:
 def mcl_temperature(
     config: SelfSupervisedConfig, step: Int[Array, ""] | int
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """Returns the softmax temperature of the hypotheses' weights, and whether it is at its minimum.
+    """Return the softmax temperature of the prediction weights, and whether it is at its minimum.
 
-    The temperature decays exponentially over the steps (MATPAC++, arXiv 2508.12709; published:
-    `models/mcl.py`). At the minimum, only the best hypothesis counts.
+    The temperature decays exponentially (MATPAC++; published: `models/mcl.py`). At the minimum,
+    only a patch's best prediction counts.
     """
     # A power of 0.99997 in float32 would lose digits that the logarithm of 0.99997 keeps.
     temperature = config.mcl_temperature * jnp.exp(step * math.log(config.mcl_temperature_decay))
@@ -100,7 +93,7 @@ def mcl_temperature(
 def teacher_temperature(
     config: SelfSupervisedConfig, step: Int[Array, ""] | int
 ) -> Float[Array, ""]:
-    """Returns the softmax temperature of the teacher's class logits at a step (linear warm-up)."""
+    """Return the softmax temperature of the teacher's class logits (linear warm-up over steps)."""
     start, end, warmup = (
         config.teacher_temperature,
         config.teacher_temperature_end,
@@ -112,12 +105,11 @@ def teacher_temperature(
 def ema_rates(
     config: SelfSupervisedConfig, step: Int[Array, ""] | int, steps: int
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Returns the EMA rates (1 - decay) of the teacher's encoder and class head at a step.
+    """Return the EMA rates (1 - decay) of the teacher's encoder and class head at a step.
 
-    The rates change linearly over the run. At step 0 they are 0, so that the teacher keeps its
-    initial weights. From step `steps` on they are 1 - `encoder_ema_decay_end`, unless a decay is
-    constant, as published (`models/model.py`, do_ema_step). float32 represents a small rate more
-    precisely than a decay near 1.
+    Rates change linearly over the run, but are 0 at step 0, so that the teacher keeps its initial
+    weights. From step `steps` on, a rate is 1 - `encoder_ema_decay_end` unless the decay is
+    constant, as published (`models/model.py`, do_ema_step).
     """
     progress = step / steps
 
