@@ -10,8 +10,12 @@ END_TEXT = "<|endoftext|>"
 class Tokenizer:
     """Converts text to token ids and back; "!", the pad token of TinyMU, is a special token."""
 
-    def __init__(self, text: str, pad_token: int = 17, source: str = "tokenizer.json") -> None:
+    def __init__(
+        self, text: str, pad_token: int | None = 17, source: str = "tokenizer.json"
+    ) -> None:
         """Create a tokenizer from the content of a `tokenizer.json`; `source` names it in errors.
+
+        `pad_token` is the id that "!" must have; None accepts any, for a decoder alone.
 
         Raises:
             InputError: the content is not a tokenizer, or the token id of "!" is not `pad_token`.
@@ -32,7 +36,7 @@ class Tokenizer:
         self._fast.no_truncation()
         # "!" is special in the published code, so that "!!" becomes two tokens.
         self._fast.add_special_tokens([AddedToken("!", special=True, normalized=False)])
-        if self._fast.token_to_id("!") != pad_token:
+        if pad_token is not None and self._fast.token_to_id("!") != pad_token:
             raise InputError(
                 f'{source}: "!" is token {self._fast.token_to_id("!")}, this model pads with '
                 f"{pad_token}; use the decoder's tokenizer.json"

@@ -20,7 +20,7 @@ from tinymu_jax.checkpoints.checkpoint import (
 )
 from tinymu_jax.checkpoints.model_card import MARK, Origin, write_card
 from tinymu_jax.checkpoints.open import NANO_FOLDER
-from tinymu_jax.models.config import MatpacConfig
+from tinymu_jax.models.config import MatpacConfig, SmolLM2Config
 
 NAME, PROMPT = "someone/little", "What instrument is playing?"
 WEIGHTS = ("config.json", "model.safetensors", "tokenizer.json")
@@ -110,6 +110,16 @@ def test_an_encoder_is_pushed_and_loaded_without_a_tokenizer(fake_hub, tmp_path,
     np.testing.assert_array_equal(mine, reference)
     fake_hub.close()
     np.testing.assert_array_equal(tinymu_jax.load(NAME).embed(noise(16_000)), mine)
+
+
+def test_a_decoder_with_its_tokenizer_can_be_pushed(fake_hub, folder, tmp_path, push):
+    config = SmolLM2Config(vocab_size=2048, width=64, depth=1, num_heads=1, num_kv_heads=1)
+    tokenizer = (folder / "tokenizer.json").read_text()
+    decoder = save_checkpoint(
+        tmp_path / "lm", Checkpoint(config, init_params(config, 0), tokenizer)
+    )
+    assert push(decoder, NAME)[0] == 0
+    assert fake_hub.files[NAME, "main"]["tokenizer.json"].decode() == tokenizer
 
 
 def test_a_branch_is_made_and_loaded(fake_hub, folder, push):

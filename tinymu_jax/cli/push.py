@@ -164,7 +164,7 @@ def _check_tokenizer(folder: Path, checkpoint: Checkpoint) -> None:
     if not isinstance(config, TinyMUConfig | SmolLM2Config):
         return
     if checkpoint.tokenizer is not None:
-        pad = config.pad_token if isinstance(config, TinyMUConfig) else 0
+        pad = config.pad_token if isinstance(config, TinyMUConfig) else None
         Tokenizer(checkpoint.tokenizer, pad, str(folder / TOKENIZER_FILE))
         return
     if smollm2_preset(published_decoder(checkpoint.source)) is None:
