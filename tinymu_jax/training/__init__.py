@@ -1,1 +1,1 @@
-"""Trains models: configs of runs, tasks, the training step and loop, and training checkpoints."""
+"""Training of models: run configs, tasks, training step and loop, and checkpoints."""

@@ -1,4 +1,4 @@
-"""Peak compute, memory and link rates of accelerators, by jax's `device_kind`."""
+"""Peak FLOP/s, memory and link bandwidth of accelerators, by jax's `device_kind`."""
 
 from typing import NamedTuple
 
@@ -8,20 +8,19 @@ GB, GIB = 1e9, 2**30
 class Chip(NamedTuple):
     """Peak rates and memory size of one jax device.
 
-    TPU numbers are from the tables of cloud.google.com/tpu/docs (v4, v5e, v5p, v6e); GPU numbers
-    are the dense rates, without sparsity, of NVIDIA's data sheets.
+    TPU numbers are from cloud.google.com/tpu/docs. GPU numbers are the dense rates (without
+    sparsity) of NVIDIA's data sheets.
     """
 
     name: str
-    """Vendor's name of the device."""
     flops: float
     """Peak FLOP/s in bfloat16, or in float16 on chips without bfloat16."""
     memory: float
-    """Size of the main memory in bytes."""
+    """Size of the main memory (HBM or GDDR) in bytes."""
     memory_rate: float
     """Bandwidth of the main memory in bytes/s."""
     link_rate: float
-    """Bytes/s sent over all links together: of a TPU's interconnect, of NVLink, or else of PCIe."""
+    """Bytes/s that the device can send over all its links (TPU interconnect, NVLink or PCIe)."""
 
 
 _V4 = Chip("TPU v4", 275e12, 32 * GIB, 1228 * GB, 300 * GB)
@@ -66,9 +65,9 @@ CHIPS: dict[str, Chip] = {
     "Tesla V100-SXM2-32GB": _V100._replace(memory=32 * GB),
     "Tesla T4": _T4,
 }
-"""Known devices by jax's `device_kind`."""
+"""Known devices, by jax's `device_kind`."""
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """Returns the rates and memory of the device that jax calls `device_kind`; None if unknown."""
+    """Return the rates and memory size of a jax `device_kind`, or None if it is unknown."""
     return CHIPS.get(device_kind)

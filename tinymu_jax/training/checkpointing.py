@@ -1,4 +1,4 @@
-"""Orbax checkpoints of a training run: parameters, optimizer state, auxiliary state and step."""
+"""Save and restore the training states of a run as Orbax checkpoints."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -14,30 +14,29 @@ from tinymu_jax.training.train_step import TrainState
 from tinymu_jax.utils.tree import Tree
 
 BEST_METRIC = "validation_loss"
-"""Metric that selects the best checkpoint, which has the lowest value."""
+"""Metric whose lowest value marks the best checkpoint."""
 COMMITTED = "commit_success.txt"
-"""File with which Orbax marks a checkpoint on a bucket as complete."""
+"""File that Orbax adds to a checkpoint on a cloud bucket when the checkpoint is complete."""
 
 
 class Checkpoints:
-    """Saves and restores the latest checkpoints and the best checkpoint of a run, by step.
+    """Checkpoints of a run, saved in the background: the latest ones and the best one.
 
-    A checkpoint is written under a temporary name and renamed when it is complete. A checkpoint
-    that a killed process or a full disk left incomplete is never restored. Saving is asynchronous.
+    A checkpoint that a killed process or a full disk left incomplete is never restored.
     """
 
     def __init__(self, folder: str | Path, max_to_keep: int = 2, read_only: bool = False) -> None:
-        """Opens a folder of checkpoints, and creates the folder if it does not exist.
+        """Open a folder of checkpoints, creating it unless `read_only`.
 
         Args:
-            folder: a folder visible to all processes, or a gs:// address.
-            max_to_keep: number of latest checkpoints to keep, in addition to the best one.
-            read_only: open without writing, because another process may be saving to the folder.
+            folder: folder visible to all processes, or a gs:// address.
+            max_to_keep: number of latest checkpoints to keep, in addition to the best checkpoint.
+            read_only: write nothing, because another process may be saving to the folder.
 
         Raises:
             InputError: the folder cannot be opened.
         """
-        # Imported here because Orbax takes seconds to import and only training runs need it.
+        # Orbax takes seconds to import.
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import preservation_policy as policy
 
@@ -62,23 +61,18 @@ class Checkpoints:
             )
 
     def latest(self) -> int | None:
-        """Returns the step of the latest checkpoint; None if there is none."""
+        """Return the step of the latest checkpoint, or None if there is none."""
         return self.manager.latest_step()
 
     def best(self) -> int | None:
-        """Returns the step of the checkpoint with the lowest `BEST_METRIC`; None if none."""
+        """Return the step with the lowest validation loss, or None without any validation."""
         return self.manager.best_step()
 
     def save(self, state: TrainState, step: int, metrics: Mapping[str, float]) -> None:
-        """Starts saving a checkpoint, unless it exists; the caller may then donate `state`.
+        """Start saving the state after `step` steps, unless this step is already saved.
 
-        Args:
-            state: the training state after `step` steps.
-            step: the number of steps done, which is also the position in the data.
-            metrics: the validation metrics at this step, {} without a validation.
-
-        Raises:
-            InputError: this checkpoint or the previous one cannot be written.
+        The caller may donate `state` after the call. `metrics` are the validation metrics, if any.
+        Raises `InputError` if this checkpoint or the previous one cannot be written.
         """
         if step in self.manager.all_steps():
             return
@@ -90,14 +84,10 @@ class Checkpoints:
             )
 
     def restore(self, step: int, state: TrainState) -> TrainState:
-        """Reads the training state of a checkpoint onto the devices.
+        """Read the training state of a checkpoint onto the devices.
 
-        Args:
-            step: the checkpoint's step.
-            state: the shapes, dtypes and shardings of the state, as `jax.ShapeDtypeStruct` leaves.
-
-        Raises:
-            InputError: the checkpoint cannot be read, or belongs to another model.
+        `state` gives shapes, dtypes and shardings as `jax.ShapeDtypeStruct` leaves. Raises
+        `InputError` if the checkpoint cannot be read or belongs to another model.
         """
         args, utils = self.ocp.args, self.ocp.checkpoint_utils
         items = {
@@ -111,19 +101,11 @@ class Checkpoints:
         return TrainState(rest["step"], restored.params, rest["opt_state"], aux_state)
 
     def restore_params(self, step: int) -> Tree:
-        """Reads only the trained parameters of a checkpoint, as a tree of numpy arrays.
-
-        Raises:
-            InputError: the parameters cannot be read.
-        """
+        """Read a checkpoint's trained parameters as numpy arrays, or raise `InputError`."""
         return self._restore_arrays(step, "params", lambda tree: tree)
 
     def restore_aux_state(self, step: int) -> Tree:
-        """Reads only the `aux_state` of a checkpoint, as a tree of numpy arrays; {} if empty.
-
-        Raises:
-            InputError: the checkpoint cannot be read.
-        """
+        """Read a checkpoint's `aux_state` as numpy arrays ({} if empty), or raise `InputError`."""
         rest = self._restore_arrays(
             step, "rest", lambda tree: {k: v for k, v in tree.items() if k == "aux_state"}
         )
@@ -140,21 +122,17 @@ class Checkpoints:
             return self.manager.restore(step, args=args.Composite(**{item: restore}))[item]
 
     def wait(self) -> None:
-        """Waits until all checkpoints are saved.
-
-        Raises:
-            InputError: a checkpoint cannot be written.
-        """
+        """Wait until all checkpoints are saved; raise `InputError` if one cannot be written."""
         with self._translate("saved"):
             self.manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits until all checkpoints are saved, and closes the folder."""
+        """Wait until all checkpoints are saved (see `wait`), then close the folder."""
         self.wait()
         self.manager.close()
 
     def _translate(self, action: str) -> AbstractContextManager[None]:
-        """Returns a context that turns errors into `InputError`s that name the failed `action`."""
+        """Convert any error in the context to an `InputError` that names the failed `action`."""
 
         def message(error: Exception) -> str:
             steps = complete_steps(self.folder) if hasattr(self, "manager") else []
@@ -168,12 +146,8 @@ class Checkpoints:
 
 
 def checkpoint_path(folder: str | Path) -> Any:
-    """Returns the `epath.Path` that Orbax needs for a local folder or a gs:// address.
-
-    Raises:
-        InputError: the folder is a URL that is neither file:// nor gs://.
-    """
-    # Imported here so that commands without checkpoints start faster.
+    """Return a folder or gs:// address as an `epath.Path`; raise `InputError` for other URLs."""
+    # Imported here so that other commands start faster.
     from etils import epath
 
     text = str(folder).removeprefix("file://")
@@ -185,11 +159,7 @@ def checkpoint_path(folder: str | Path) -> Any:
 
 
 def complete_steps(folder: str | Path) -> list[int]:
-    """Returns the sorted steps of the complete checkpoints in a folder, without opening any.
-
-    Raises:
-        InputError: the bucket cannot be reached.
-    """
+    """List the sorted steps of a folder's complete checkpoints; raise `InputError` on failure."""
     place = checkpoint_path(folder)
     with translate(
         f"{folder}: cannot be listed ({{reason}}); check the address, your rights to it, and that "
@@ -203,7 +173,7 @@ def complete_steps(folder: str | Path) -> list[int]:
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """Returns the trees to save: "params", and "rest" (`opt_state`, `step`, any `aux_state`)."""
+    """Return the trees that a checkpoint stores, by name: "params", and "rest" for all else."""
     rest = {"opt_state": state.opt_state, "step": state.step}
     if jax.tree.leaves(state.aux_state):
         rest["aux_state"] = state.aux_state

@@ -1,4 +1,4 @@
-"""Frozen dataclasses that configure training runs, and `load_config` to read a config file."""
+"""Dataclass configs of training runs."""
 
 from dataclasses import dataclass, field
 
@@ -18,7 +18,7 @@ from tinymu_jax.models.packing import PackingConfig
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Optimizer (Adam, and Muon for the matrices `muon_params`) and learning rate schedule."""
+    """Learning rate schedule and optimizer: Adam, optionally with Muon for some matrices."""
 
     learning_rate: float = 1e-4
     """Peak learning rate."""
@@ -26,49 +26,45 @@ class OptimConfig:
     """Fraction of the run's steps in which the learning rate rises linearly to its peak. After
     warmup and hold, the learning rate falls to 0 along half a cosine."""
     hold_fraction: float = 0.0
-    """Fraction of the run's steps at the peak learning rate, after warmup; published: 0."""
+    """Fraction of the run's steps, after warmup, in which the learning rate stays at its peak."""
     beta1: float = 0.9
     """Adam: decay rate of the moving average of gradients."""
     beta2: float = 0.999
     """Adam: decay rate of the moving average of squared gradients."""
     eps: float = 1e-8
-    """Adam: term added to the denominator, the root of the average squared gradient."""
+    """Adam: epsilon, added to the root of the average squared gradient."""
     weight_decay: float = 0.0
-    """Decoupled weight decay (AdamW) of parameters matching `weight_decay_params`; published: 0."""
+    """Decoupled weight decay (AdamW) of the parameters that match `weight_decay_params`."""
     weight_decay_params: str = r".*/kernel|.*/embedding"
-    """Regular expression for the paths of parameters with weight decay (full match)."""
+    """Regular expression that matches the whole paths of parameters with weight decay."""
     frozen_params: str = r"encoder/.*"
-    """Regular expression for the paths of parameters that are not trained (full match)."""
+    """Regular expression that matches the whole paths of untrained parameters."""
     lr_multipliers: dict[str, float] = field(default_factory=dict)
-    """Factors of the learning rate, by regular expression for parameter paths. The first expression
-    that matches a path counts (full match)."""
+    """Learning rate factor by regular expression (whole parameter path); the first match counts."""
     layer_decay: float = 1.0
-    """Layer-wise learning rate decay of the encoder: ratio of a layer's learning rate to that of
-    the layer above it; the embedding counts as the lowest layer (arXiv 2106.08254)."""
+    """Layer-wise learning rate decay of the encoder: each layer has this factor times the learning
+    rate of the layer above. The input embeddings count as the lowest layer (arXiv 2106.08254)."""
     muon_params: str | None = None
-    """Regular expression for the paths of matrices that are trained with Muon instead of Adam
-    (arXiv 2502.16982; full match). From scratch, Muon needs a fraction of Adam's steps."""
+    """Regular expression for whole paths of matrices that Muon trains (arXiv 2502.16982)."""
     muon_learning_rate: float = 0.02
     """Peak learning rate of Muon."""
     max_grad_norm: float | None = None
-    """Global norm to which larger gradients are scaled down; None: no clipping."""
+    """Maximum global norm of the gradients; larger gradients are scaled down. None: no clipping."""
 
 
 @dataclass(frozen=True)
 class InitConfig:
-    """Checkpoints that a fine-tuning run starts from; parts without a checkpoint are random."""
+    """Checkpoints that initialize a fine-tuning run; parts without a checkpoint are random."""
 
     checkpoint: str | None = None
-    """Checkpoint of a whole TinyMU: hub name, published .pt file, or checkpoint folder. Its sizes
-    replace the sizes in `model`."""
+    """Checkpoint of a whole TinyMU: hub name, .pt file or folder. It decides all model sizes."""
     encoder: str | None = None
-    """Checkpoint of the encoder, if `checkpoint` is None: a MATPAC, MATPAC++, TinyMU or run of
-    pre-training. The encoder keeps its chunk length unless `model.encoder.num_frames` differs from
-    the default; then its positional embeddings are cut or extended to that length."""
+    """Encoder checkpoint (MATPAC, pre-training run or TinyMU), if `checkpoint` is None. A
+    non-default `model.encoder.num_frames` cuts or extends the positional embeddings."""
     decoder: str | None = None
     """Checkpoint of the decoder, if `checkpoint` is None: name or folder of a SmolLM2 or TinyMU."""
     tokenizer: str | None = None
-    """tokenizer.json, or hub name of a decoder that has one; None: the checkpoint's tokenizer."""
+    """Path of a tokenizer.json, or hub name of a decoder; None: the tokenizer in the checkpoint."""
     seed: int = 0
     """Seed of random initial parameters and of dropout."""
 
@@ -78,14 +74,13 @@ class ReadConfig:
     """Data sets of a run, and how they are read."""
 
     train: str = ""
-    """Folder of a prepared data set (`tinymu data prepare`), or its URL on a bucket (gs://...,
-    s3://...), which every host copies to local disk first."""
+    """Data set from `tinymu data prepare`: folder, or gs:// or s3:// URL to copy to local disk."""
     validation: str | None = None
     """Folder or URL of the data set for the validation loss; None: no validation."""
     epochs: int = 3
     """Passes over the training data; 0: as many as `steps` needs."""
     seed: int = 0
-    """Seed of shuffling, crops and augmentation."""
+    """Seed of shuffling, cropping and augmentation, and of the masks in pre-training."""
     threads: int = 8
     """Reader threads in each process."""
     prefetch: int = 2
@@ -97,11 +92,11 @@ class DataConfig(ReadConfig):
     """Data sets for fine-tuning on questions, or for training the encoder on clip labels."""
 
     packing: PackingConfig = field(default_factory=PackingConfig)
-    """How questions are packed into rows, and rows into blocks."""
+    """Sizes of a block: a fixed number of rows into which questions and their clips are packed."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Waveform augmentation of training clips; published: off."""
+    """Waveform augmentation of training clips."""
     labels: str | None = None
-    """Csv file of clip labels: a column `file_name` and one column per category. If set, only the
+    """Csv of clip labels: a column `file_name` and one column per category. If set, only the
     encoder is trained, to predict the categories, and questions are ignored."""
 
 
@@ -110,12 +105,12 @@ class ComputeConfig:
     """How a training step is computed: batch size, dtypes and gradient checkpointing."""
 
     blocks: int = 1
-    """Batch size: number of blocks per step, a multiple of the number of data-parallel devices."""
+    """Batch size: blocks per step over all devices. A block is a fixed-size group of examples. Must
+    be a multiple of `mesh.data` x `mesh.fsdp` x `grad_accum_steps`."""
     grad_accum_steps: int = 1
     """Gradient accumulation: number of parts to split a batch into, with the same result."""
     encoder_dtype: ComputeDtype = "float32"
-    """Dtype of the encoder's matmuls, and in pre-training of all matmuls; bfloat16 accumulates in
-    float32. Parameters and optimizer state are always float32."""
+    """Dtype of encoder matmuls (pre-training: all matmuls); sums and parameters stay float32."""
     remat: Remat = "attention"
     """Gradient checkpointing of encoder and decoder; see `MatpacConfig`. `attention` is fastest for
     deep models, `none` is fastest for shallow models, `full` needs the least memory."""
@@ -126,16 +121,16 @@ class StepConfig(ComputeConfig):
     """How a fine-tuning step is computed."""
 
     decoder_dtype: ComputeDtype = "float32"
-    """Dtype of the decoder's matmuls; bfloat16 accumulates in float32."""
+    """Dtype of decoder matmuls; sums and parameters stay float32."""
     ignore_pad_labels: bool = True
-    """Exclude the token "!", which is also the padding token, from the loss (published: yes)."""
+    """Exclude the token "!", which is also the padding token, from the loss, as published."""
     dropout: bool = True
     """Apply the dropout of the residual projector and of LoRA in training."""
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """Logging, validation and checkpoints; no field changes the computation of a step."""
+    """Logging, validation and checkpoints; no field changes the result of a step."""
 
     log_every: int = 10
     """Steps between lines in metrics.jsonl."""
@@ -144,24 +139,22 @@ class LoopConfig:
     save_every: int = 1000
     """Steps between checkpoints; validated steps and the run's last step are always saved."""
     max_to_keep: int = 2
-    """Number of latest checkpoints to keep, in addition to the checkpoint with the lowest
-    validation loss."""
+    """Latest checkpoints to keep, besides the checkpoint with the lowest validation loss."""
     tensorboard: bool = True
     """Write metrics for TensorBoard."""
     wandb: str | None = None
     """Weights & Biases project to log to; needs the wandb package."""
     stop_after: int | None = None
-    """Step after which the run saves and stops, as after a SIGTERM; None: the run's last step."""
+    """Step after which to save and stop before the run's end; None: train to the end."""
     profile_start: int | None = None
-    """First step that jax's profiler records, in the subfolder `profile` of the run's folder; None:
-    no profile."""
+    """First step to profile with jax, into the run's subfolder `profile`; None: no profile."""
     profile_steps: int = 5
     """Number of steps that the profiler records."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Config of a training run, with the fields that all kinds of runs have."""
+    """Config of a training run: the fields that all kinds of runs have."""
 
     output: str = ""
     """Folder that the run writes to, visible to all processes."""
@@ -183,11 +176,7 @@ class RunConfig:
     """Train on the first batch only, to check that the model can learn; needs `steps`."""
 
     def check(self) -> None:
-        """Checks the values of all fields and their combinations.
-
-        Raises:
-            InputError: a field is out of range, or fields contradict each other.
-        """
+        """Raise an `InputError` if a field is out of range or fields contradict each other."""
         for name, (value, minimum) in self._minimums().items():
             if value is not None and not value >= minimum:
                 raise InputError(f"{name} is {value}; give {minimum} or more")
@@ -196,7 +185,7 @@ class RunConfig:
                 raise InputError(message)
 
     def _minimums(self) -> dict[str, tuple[float | None, float]]:
-        """Returns each numeric option's value and smallest allowed value, by option name."""
+        """Return each numeric option's value and smallest allowed value, by option name."""
         return {
             "data.epochs": (self.data.epochs, 0 if self.steps else 1),
             "data.threads": (self.data.threads, 1),
@@ -219,7 +208,7 @@ class RunConfig:
         }
 
     def _rules(self) -> list[tuple[bool, str]]:
-        """Returns for each rule on the fields whether it holds, and the message if it is broken."""
+        """Return, for each rule on the fields, whether the rule holds and its error message."""
         optim, step = self.optim, self.step
         fractions = {
             "warmup-fraction": optim.warmup_fraction,
@@ -264,15 +253,14 @@ SET_BY_STEP = "compute_dtype and remat are set by step.*, not by model.*; set th
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """Config of a run that trains TinyMU on questions or its encoder on labels: `tinymu train`."""
+    """Config of `tinymu train`, which trains TinyMU on questions or its encoder on labels."""
 
     init: InitConfig = field(default_factory=InitConfig)
     """Checkpoints that the run starts from."""
     model: TinyMUConfig = field(default_factory=TinyMUConfig)
     """Sizes of the model, unless `init.checkpoint` decides them."""
     lora: LoraConfig | None = None
-    """LoRA of the decoder; None: no LoRA. `optim.frozen-params` should freeze the decoder's own
-    weights."""
+    """LoRA of the decoder; with LoRA, `optim.frozen_params` should freeze the decoder itself."""
     data: DataConfig = field(default_factory=DataConfig)
     """Data sets, packing and augmentation."""
     step: StepConfig = field(default_factory=StepConfig)
@@ -314,20 +302,18 @@ class TrainConfig(RunConfig):
 
 
 def _same_compute(model: object, default: object) -> bool:
-    """Returns whether two model configs have the same `compute_dtype` and `remat`."""
+    """Return whether two model configs have the same `compute_dtype` and `remat`."""
     return (model.compute_dtype, model.remat) == (default.compute_dtype, default.remat)
 
 
 @dataclass(frozen=True)
 class PretrainInitConfig:
-    """Checkpoints that a pre-training run starts from; parts without a checkpoint are random."""
+    """Checkpoints that initialize a pre-training run; parts without a checkpoint are random."""
 
     checkpoint: str | None = None
-    """Checkpoint of pre-training, with student, predictor, heads and teacher: a published .pt file,
-    a checkpoint folder, or a run's folder. Its sizes replace the sizes in `model`."""
+    """Checkpoint of pre-training: published .pt, folder or run. It decides the sizes in `model`."""
     encoder: str | None = None
-    """Checkpoint of the encoder that both student and teacher start with, if `checkpoint` is None:
-    a MATPAC, MATPAC++ or TinyMU."""
+    """Encoder checkpoint for student and teacher (MATPAC or TinyMU), if `checkpoint` is None."""
     seed: int = 0
     """Seed of random initial parameters."""
 
@@ -337,9 +323,9 @@ class CropsConfig(ReadConfig):
     """Recordings for pre-training, and how they are cropped."""
 
     train: str = ""
-    """Folder of a prepared data set that stores log-mel spectrograms, or of audio files."""
+    """Folder of audio files, or of a data set of log-mels made by `tinymu data prepare`."""
     clips: int = 32
-    """Number of crops per block."""
+    """Number of crops per block; a step computes `step.blocks` blocks."""
     epochs: int = 0
     """Passes over the recordings, with new crops each time; 0: as many as `steps` needs."""
 
@@ -356,12 +342,12 @@ PRETRAINING = OptimConfig(
 )
 """Published optimizer of pre-training: AdamW, with weight decay also of biases and norms."""
 UNUSED = r"predictor/single/.*"
-"""Matches paths of unused parameters in published checkpoints with several hypotheses."""
+"""Paths of the predictor's single output layer, unused in predictors with several heads."""
 
 
 @dataclass(frozen=True)
 class PretrainConfig(RunConfig):
-    """Config of a run of self-supervised pre-training (`tinymu pretrain`)."""
+    """Config of `tinymu pretrain`: self-supervised pre-training of an encoder."""
 
     init: PretrainInitConfig = field(default_factory=PretrainInitConfig)
     """Checkpoints that the run starts from."""
@@ -379,7 +365,7 @@ class PretrainConfig(RunConfig):
         return super()._minimums() | fields
 
     def _rules(self) -> list[tuple[bool, str]]:
-        # Parsing the config from a dict raises an error that names sizes that do not fit together.
+        # `from_dict` raises an error if sizes do not fit together.
         SelfSupervisedConfig.from_dict(self.model.to_dict(), "model")
         return [
             (_same_compute(self.model.encoder, MatpacConfig()), SET_BY_STEP),
@@ -397,11 +383,11 @@ class PretrainConfig(RunConfig):
 
 @dataclass(frozen=True)
 class TagInitConfig:
-    """Checkpoint that a tagging run starts from; the head always starts at random."""
+    """Checkpoint that initializes a tagging run; the classification head is always random."""
 
     encoder: str | None = None
-    """Checkpoint of the encoder (pre-training run, MATPAC or TinyMU). It decides all sizes except
-    `num_frames`, to which its positional embeddings are cut or extended. None: random."""
+    """Checkpoint of the encoder: pre-training run, MATPAC or TinyMU; None: random. It decides all
+    sizes except `model.num_frames`, to which the positional embeddings are cut or extended."""
     seed: int = 0
     """Seed of random initial parameters."""
 
@@ -411,14 +397,14 @@ class TagDataConfig(ReadConfig):
     """Recordings and their tags."""
 
     labels: str = ""
-    """Csv file with the columns `file` (or `file_name`) and `labels`, tags separated by ";"."""
+    """Csv with the columns `file` (or `file_name`) and `labels`; tags are separated by ";"."""
     classes: str | None = None
     """File of all classes in the order of the model's outputs: AudioSet's csv (ordered by `mid`), a
     json file, or a text file with one class per line. None: all tags in `labels`, sorted."""
     clips: int = 16
-    """Number of clips per block."""
+    """Number of clips per block; a step computes `step.blocks` blocks."""
     seconds: float = 10.0
-    """Length to which longer recordings are cropped, at a random position if `augment` is on."""
+    """Maximum clip length in seconds; augmentation cuts longer clips at random positions."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Waveform augmentation of training clips."""
 
@@ -428,7 +414,7 @@ class TagStepConfig(ComputeConfig):
     """How a training step of tagging is computed."""
 
     mixup: float = 0.5
-    """Parameter alpha of the Beta distribution of mixup's weights (arXiv 1710.09412); 0: off."""
+    """Alpha of mixup's Beta distribution (arXiv 1710.09412); 0: no mixup."""
 
 
 TAGGING = OptimConfig(
@@ -444,7 +430,7 @@ TAGGING = OptimConfig(
 
 @dataclass(frozen=True)
 class TagConfig(RunConfig):
-    """Config of a run that trains an encoder to predict tags (`tinymu train-tagger`)."""
+    """Config of `tinymu train-tagger`, which trains an encoder to predict tags."""
 
     init: TagInitConfig = field(default_factory=TagInitConfig)
     """Checkpoint that the run starts from."""

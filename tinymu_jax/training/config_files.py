@@ -1,4 +1,4 @@
-"""Config files: finding those that come with the package, and reading any."""
+"""Find and load the Python files that hold configs of runs."""
 
 import runpy
 import sys
@@ -12,7 +12,7 @@ Config = TypeVar("Config", bound=RunConfig)
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Returns the paths of the config files that come with the package, by config name."""
+    """Return the paths of the config files that come with the package, by config name."""
     package = Path(__file__).parents[1]
     # The folder `configs` is inside the package in a wheel, and beside the package in a clone.
     folders = (package / "configs", package.parent / "configs")
@@ -21,14 +21,13 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def load_config(name_or_path: str | Path, kind: type[Config] = RunConfig) -> Config:
-    """Runs a Python config file and returns its variable `config`.
+    """Run a Python config file and return its variable `config`.
 
     A config file can build on another: `base = load_config("sft_tinymu", TrainConfig)`.
 
     Args:
-        name_or_path: the name of a config that comes with the package, such as "sft_lora", or the
-            path of a .py file.
-        kind: the expected class of the config.
+        name_or_path: name of a config in the package, such as "sft_lora", or path of a .py file.
+        kind: expected class of the config.
 
     Raises:
         InputError: the config does not exist, its file fails, or `config` is not a `kind`.

@@ -1,7 +1,6 @@
-"""Joins the processes of a distributed run on a TPU pod, on SLURM, or at a given address.
+"""Join the processes of a distributed run on a TPU pod, on SLURM, or at a given address.
 
-After joining, all processes compare their commit, code, options and library versions, so that a
-run never starts on hosts that differ in these.
+All processes then compare commit, code, options and library versions, and stop if any differ.
 """
 
 import hashlib
@@ -28,24 +27,24 @@ from tinymu_jax.utils.tree import flatten
 JOIN_TIMEOUT = 300.0
 """Default number of seconds within which all processes must join."""
 GRACE = 5.0
-"""Seconds that process 0 waits longer than the other processes. Process 0 hosts jax's coordination
-service; if this service ended first, jax would abort the other processes without a message."""
+"""Extra seconds that process 0 waits, because it hosts jax's coordination service. If that service
+ended first, jax would abort the other processes without a message."""
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 PACKAGE = Path(__file__).parents[1]
 LOCAL_FIELDS = (
     "output",
     *(f"data/{name}" for name in ("train", "validation", "labels", "classes")),
 )
-"""Config fields that may differ between hosts: the paths of the data and of the run's folder."""
+"""Config fields that may differ between hosts: paths of the data and of the run's folder."""
 HostFacts = dict[str, Any]
-"""Facts that must be equal on all hosts, such as versions and options, by name in messages."""
+"""Values that must be equal on all hosts, by name: versions of code and libraries, options."""
 
 
 class Cluster(NamedTuple):
-    """Arguments of `jax.distributed.initialize` that identify a run and this process in it."""
+    """Arguments of `jax.distributed.initialize` that identify a run and this process."""
 
     coordinator: str
-    """"host:port" of process 0."""
+    """Address of process 0, as "host:port"."""
     num_processes: int
     process_id: int
 
@@ -57,21 +56,20 @@ def join_processes(
     timeout: float = JOIN_TIMEOUT,
     facts: HostFacts | None = None,
 ) -> None:
-    """Joins the other processes of this run, if there are any; call it before using jax.
+    """Join the other processes of this run, if there are any; call this before using jax.
 
-    Without `coordinator`, `num_processes` and `process_id`, the processes are detected from the
-    environment variables of SLURM or of a TPU pod; elsewhere the function does nothing.
+    Without `coordinator`, `num_processes` and `process_id`, the processes are detected on SLURM and
+    on TPU pods; elsewhere the function does nothing.
 
     Args:
         coordinator: "host:port" of process 0.
-        num_processes: the total number of processes.
-        process_id: the index of this process, from 0.
-        timeout: the number of seconds within which all processes must join.
-        facts: this process's facts that must be equal in all processes; see `facts_of`.
+        num_processes: total number of processes.
+        process_id: index of this process, from 0.
+        timeout: seconds within which all processes must join.
+        facts: values of this process that must be equal in all processes; see `facts_of`.
 
     Raises:
-        InputError: an argument is missing or out of range, a process did not join, or the
-            processes differ in a fact.
+        InputError: an argument is wrong, a process did not join, or `facts` differ.
     """
     if timeout <= 0:
         raise InputError(f"--join-timeout {timeout:g}: give the seconds, more than 0")
@@ -93,7 +91,7 @@ def join_processes(
 
 
 def _initialize(cluster: Cluster, timeout: float) -> None:
-    """Joins jax's cluster, or raises an `InputError` if that fails or exceeds `timeout` seconds."""
+    """Run `jax.distributed.initialize`; raise `InputError` if it fails or exceeds the timeout."""
     import jax
 
     if cluster.process_id == 0:
@@ -110,8 +108,7 @@ def _initialize(cluster: Cluster, timeout: float) -> None:
         except Exception as error:
             errors.append(error)
 
-    # On its own timeout, jax aborts the process from C++, which cannot be caught. So jax joins in
-    # another thread, and this thread gives up earlier.
+    # jax's own timeout aborts the process from C++: join in a thread, and give up earlier.
     thread = threading.Thread(target=initialize, daemon=True)
     thread.start()
     thread.join(timeout + (GRACE if cluster.process_id == 0 else 0.0))
@@ -130,7 +127,7 @@ def _initialize(cluster: Cluster, timeout: float) -> None:
 
 
 def _check_port(coordinator: str) -> None:
-    """Raises an `InputError`, before jax crashes, if process 0 cannot listen at its port."""
+    """Raise an `InputError` if process 0 cannot listen at its port, which would crash jax."""
     port = int(coordinator.rpartition(":")[2])
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
@@ -146,7 +143,7 @@ def _check_port(coordinator: str) -> None:
 def _named_cluster(
     coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> Cluster:
-    """Checks the options --coordinator, --num-processes and --process-id; returns the cluster."""
+    """Check the options --coordinator, --num-processes and --process-id; return the cluster."""
     if coordinator is None or num_processes is None or process_id is None:
         raise InputError(
             "--coordinator, --num-processes and --process-id go together; give all three, or none "
@@ -163,7 +160,7 @@ def _named_cluster(
 
 
 def _detect_cluster(timeout: float) -> Cluster | None:
-    """Detects the cluster from the variables of SLURM or a TPU pod; None for a single process."""
+    """Detect the cluster on SLURM or a TPU pod; return None for a single process."""
     # jax has no public function that returns the cluster before joining it.
     from jax._src.clusters import ClusterEnv
 
@@ -190,11 +187,9 @@ def _detect_cluster(timeout: float) -> Cluster | None:
 
 
 def _local_devices() -> list[int] | None:
-    """Returns the indices of the GPUs that this process uses; None leaves the choice to jax.
+    """Return the indices of this process's GPUs, or None to let jax choose.
 
-    By default jax gives every SLURM task the one GPU whose index is the task's index on its node.
-    This is wrong if a node runs a single task, which should use all GPUs, or if each task sees only
-    its own GPU, as number 0 (--gpus-per-task, --gpu-bind).
+    By default, jax gives each SLURM task only the GPU with the task's index on the node.
     """
     if not _in_slurm_step() or "JAX_LOCAL_DEVICE_IDS" in os.environ:
         return None
@@ -210,29 +205,25 @@ def _local_devices() -> list[int] | None:
 
 
 def _gpus_of_node() -> list[int] | None:
-    """Returns the indices of the GPUs allocated on this SLURM node; None if unknown."""
     count = os.environ.get("SLURM_GPUS_ON_NODE", "")
     return list(range(int(count))) if count.isdigit() and int(count) else None
 
 
 def _in_slurm_step() -> bool:
-    """Returns whether this process is one of several tasks of `srun`, not a shell of `salloc`."""
+    """Return whether this process is one of several tasks that `srun` started."""
     return "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def _has_tpu() -> bool:
-    """Returns whether this host has TPU chips and libtpu, and so may be part of a TPU pod."""
+    """Return whether this host has TPU chips and an installed libtpu."""
     chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
     return bool(chips) and find_spec("libtpu") is not None
 
 
 def facts_of(config: RunConfig, resume: bool, package: Path = PACKAGE) -> HostFacts:
-    """Returns the facts that must be equal in all processes: code, versions and options.
+    """Return the values that must be equal in all processes: code, library versions and options.
 
-    Args:
-        config: the run's config.
-        resume: whether the run resumes.
-        package: the folder of the package whose code is compared.
+    `resume` is the option --resume; `package` is the folder whose .py files are compared.
     """
     fields = flatten(json.loads(json.dumps(asdict(config), default=str)))
     options = {
@@ -252,7 +243,7 @@ def facts_of(config: RunConfig, resume: bool, package: Path = PACKAGE) -> HostFa
 
 
 def _gather(facts: HostFacts) -> list[HostFacts]:
-    """Returns the facts of all processes, ordered by process id."""
+    """Gather the `HostFacts` of all processes, in order of process id."""
     from jax.experimental.multihost_utils import process_allgather
 
     data = np.frombuffer(json.dumps(facts).encode(), np.uint8)
@@ -264,10 +255,7 @@ def _gather(facts: HostFacts) -> list[HostFacts]:
 
 
 def find_differences(hosts: Sequence[HostFacts]) -> str:
-    """Returns a sentence on how processes differ from process 0; "" if all facts are equal.
-
-    `hosts` holds the facts of each process, ordered by process id.
-    """
+    """Describe how `hosts`, one per process, differ from `hosts[0]`; return "" if they do not."""
     reference = hosts[0]
     differing: dict[tuple[str, str, str], list[int]] = {}
     for process_id, facts in enumerate(hosts):
@@ -287,7 +275,7 @@ def find_differences(hosts: Sequence[HostFacts]) -> str:
 
 
 def _differing(reference: HostFacts, facts: HostFacts) -> Iterator[tuple[str, str, str]]:
-    """Yields each differing fact's name, its value in `reference`, and its value in `facts`."""
+    """Yield (name, value in `reference`, value in `facts`) for each value that differs."""
     for name in reference | facts:
         expected, value = reference.get(name), facts.get(name)
         if expected == value:
@@ -301,18 +289,18 @@ def _differing(reference: HostFacts, facts: HostFacts) -> Iterator[tuple[str, st
 
 
 def _shown(value: Any) -> str:
-    """Returns a fact's value as text: strings unchanged, everything else as JSON."""
+    """Format a value for a message: a string unchanged, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _processes(ids: list[int]) -> str:
-    """Returns "process 2", "processes 1 and 2", or "processes 1, 2 and 5"."""
+    """Format process ids as "process 2", "processes 1 and 2", or "processes 1, 2 and 5"."""
     *others, last = map(str, ids)
     return f"processes {', '.join(others)} and {last}" if others else f"process {last}"
 
 
 def _code_digest(package: Path) -> str:
-    """Returns twelve hex digits of a SHA-256 over paths and contents of a package's .py files."""
+    """Return 12 hex digits of a SHA-256 over paths and contents of a package's .py files."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
@@ -321,7 +309,7 @@ def _code_digest(package: Path) -> str:
 
 
 def _commit(package: Path) -> str | None:
-    """Returns a package's git commit, with a mark if files changed; None outside a clone."""
+    """Return a package's git commit, marked if tracked files changed; None outside a clone."""
     tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
     commit = _git(package, "rev-parse", "--short=12", "HEAD")
     if tracked is None or commit is None:
@@ -331,7 +319,7 @@ def _commit(package: Path) -> str | None:
 
 
 def _git(package: Path, *arguments: str) -> str | None:
-    """Runs git in a folder and returns its output; None if git fails or takes over 20 s."""
+    """Run git in a folder and return its output; None if git fails or takes over 20 s."""
     command = ["git", "-C", str(package), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
@@ -341,7 +329,7 @@ def _git(package: Path, *arguments: str) -> str | None:
 
 
 def _version(name: str) -> str:
-    """Returns the installed version of a library, or "none"."""
+    """Return the installed version of a library; "none" if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

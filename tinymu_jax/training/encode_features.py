@@ -1,4 +1,4 @@
-"""Runs the encoder on the stored features of a batch, inside the compiled training step."""
+"""Run the encoder on a batch's stored features, inside the compiled training step."""
 
 from typing import Any
 
@@ -17,17 +17,12 @@ from tinymu_jax.models.matpac import Matpac
 def encode_features(
     params: Any, features: Array, lengths: Int[Array, "C"], store: FeatureKind, config: MatpacConfig
 ) -> tuple[Float[Array, "C A E"], Int[Array, "C"]]:
-    """Computes the encoder's embeddings of C clips from stored features, in `precise` chunks.
+    """Compute the encoder's embeddings of C clips from the features that a data set stores.
 
-    Args:
-        params: parameters of the encoder; unused if the features are embeddings.
-        features: stored features of each clip, (C, ...), padded.
-        lengths: number of samples, frames or embeddings of each clip.
-        store: kind of the stored features.
-        config: config of the encoder.
-
-    Returns:
-        The embeddings (width E), padded to A per clip, and the number of embeddings of each clip.
+    Clips are cut into chunks of `config.num_frames` frames, as published. `features` has shape (C,
+    ...), padded; `lengths` counts each clip's samples, frames or embeddings. `params` are unused if
+    `store` is "embeddings". Returns the embeddings of width E, padded to A per clip, and the number
+    of embeddings of each clip.
     """
     if store == "embeddings":
         return features.astype(jnp.float32), lengths
@@ -39,7 +34,7 @@ def encode_features(
     clips, size = log_mel.shape[:2]
     patch, unit = config.patch_size, config.columns
     count = -(-size // patch)
-    # A clip is one row if it is at most a chunk and a short tail; else it has one row per chunk.
+    # A clip of at most one chunk and a short tail is one row; a longer clip has a row per chunk.
     rows, length = (1, count) if count <= unit + MERGE_SHORT_TAIL else (-(-count // unit), unit)
     real = jnp.arange(size) < frames[:, None]
     log_mel = jnp.where(real[..., None], log_mel, 0.0)

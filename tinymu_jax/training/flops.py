@@ -1,8 +1,7 @@
-"""FLOPs of a training step, not counting recomputation and padding.
+"""FLOPs of a training step, without recomputation and padding.
 
-A matmul with M weights takes 2 M FLOPs per input vector in the forward pass. The backward pass
-takes 2 M for the gradient of the weights, if they are trained, and 2 M for the gradient of the
-input vector, if it is needed.
+A matmul with M weights takes 2 M FLOPs per input vector in the forward pass. The gradients of the
+weights and of the input take another 2 M each, if they are needed.
 """
 
 import math
@@ -23,7 +22,7 @@ from tinymu_jax.utils.tree import flatten
 
 
 class Flops(NamedTuple):
-    """FLOPs of a training step per unit of work, forward and backward."""
+    """FLOPs of forward and backward pass per unit of work."""
 
     slot: float
     """FLOPs of the decoder's layers per position."""
@@ -43,17 +42,17 @@ def training_flops(
     seen: float | None = None,
     frozen: str = OptimConfig.frozen_params,
 ) -> float:
-    """Returns the FLOPs of a fine-tuning step, forward and backward, without padding.
+    """Return the FLOPs of a fine-tuning step, forward and backward, without padding.
 
     Args:
-        config: the model's config.
-        slots: the step's number of decoder positions, including those of audio vectors.
-        labels: the step's number of answer tokens.
-        clips: the step's number of clips.
-        store: the kind of stored features; the encoder does not run on embeddings or text.
-        columns: number of encoder outputs per clip; default: for a clip of `config.max_seconds`.
+        config: model config.
+        slots: number of decoder positions in the step, including audio positions.
+        labels: number of answer tokens in the step.
+        clips: number of clips in the step.
+        store: kind of stored features; the encoder does not run on embeddings or text.
+        columns: encoder outputs per clip; default: for a clip of `config.max_seconds`.
         seen: mean number of keys that a position attends to; default: number of audio vectors.
-        frozen: regular expression for the paths of frozen parameters (`optim.frozen-params`).
+        frozen: regular expression for the paths of frozen parameters.
     """
     cost = flops_of(config, store, columns, seen, frozen)
     return cost.slot * slots + cost.label * labels + cost.clip * clips
@@ -67,7 +66,7 @@ def flops_of(
     seen: float | None = None,
     frozen: str = OptimConfig.frozen_params,
 ) -> Flops:
-    """Returns a step's FLOPs per position, label and clip; see `training_flops` for arguments."""
+    """Return the FLOPs per decoder position, label and clip; arguments as in `training_flops`."""
     if columns is None:
         columns = _columns(config)
     vectors = config.projector.num_outputs(columns / config.pooling)
@@ -90,29 +89,27 @@ def flops_of(
 
 
 def encoder_flops(config: TinyMUConfig, frozen: str = OptimConfig.frozen_params) -> float:
-    """Returns the encoder's FLOPs, forward and backward, for a clip of `config.max_seconds`."""
+    """Return the encoder's FLOPs, forward and backward, for a clip of `config.max_seconds`."""
     return _encoder_passes(config, "log_mel", _columns(config), frozen)[0]
 
 
 def encoder_attention(config: TinyMUConfig, columns: float | None = None) -> float:
-    """Returns the forward FLOPs of the encoder's attention for a clip, without the projections.
+    """Return the forward FLOPs of the encoder's attention for a clip, without the projections.
 
-    Args:
-        config: the model's config.
-        columns: the clip's number of patch columns; default: for a clip of `config.max_seconds`.
+    `columns` is the clip's number of patches along time; default: for `config.max_seconds`.
     """
     _, pairs = _patches(config.encoder, _columns(config) if columns is None else columns)
     return 4 * config.encoder.depth * config.encoder.width * pairs
 
 
 def _columns(config: TinyMUConfig) -> int:
-    """Returns the number of patch columns of a clip of `config.max_seconds`."""
+    """Return the number of patches along time of a clip of `config.max_seconds`."""
     frames = num_frames(int(config.max_seconds * SAMPLE_RATE))
     return -(-frames // config.encoder.patch_size)
 
 
 def pretraining_flops(config: SelfSupervisedConfig) -> float:
-    """Returns a pre-training step's FLOPs per crop: student, teacher, predictor and heads."""
+    """Return a pre-training step's FLOPs per crop: student, teacher, predictor and heads."""
     encoder, predictor, head = config.encoder, config.predictor, config.class_head
     width, masked = encoder.width, config.patches - config.visible
 
@@ -135,7 +132,7 @@ def pretraining_flops(config: SelfSupervisedConfig) -> float:
 def _encoder_passes(
     config: TinyMUConfig, store: FeatureKind, columns: float, frozen: str
 ) -> tuple[float, bool]:
-    """Returns the encoder's FLOPs per clip, and whether any encoder parameter is trained."""
+    """Return the encoder's FLOPs per clip, and whether any encoder parameter is trained."""
     if store in ("embeddings", "text"):
         return 0.0, False
     part = _Part(config, "encoder", frozen, False)
@@ -145,7 +142,7 @@ def _encoder_passes(
 
 
 def _patches(encoder: MatpacConfig, columns: float) -> tuple[float, float]:
-    """Returns a clip's number of encoder tokens, with class tokens, and of query-key pairs."""
+    """Return a clip's number of encoder tokens (patches and class tokens) and query-key pairs."""
     full, rest = divmod(columns, encoder.columns)
     chunks = [encoder.columns] * int(full) + ([rest] if rest else [])
     lengths = [1 + encoder.rows * chunk for chunk in chunks]
@@ -153,14 +150,14 @@ def _patches(encoder: MatpacConfig, columns: float) -> tuple[float, float]:
 
 
 class _Part:
-    """Counts the FLOPs of one part of the model: encoder, projector or decoder.
+    """FLOPs of one part of the model: encoder, projector or decoder.
 
-    `trained` says whether a parameter of this part or of an earlier part is trained. `passes` is
-    the ratio of a step's FLOPs to the forward pass's, for attention without projections.
+    `trained` tells whether this or an earlier part is trained. `passes` is the ratio of step FLOPs
+    to forward FLOPs of the attention without its projections.
     """
 
     def __init__(self, config: TinyMUConfig, part: str, frozen: str, before: bool) -> None:
-        """Reads the part's matrix sizes; `before`: whether the part's input needs a gradient."""
+        """Read the sizes of the part's matrices; `before`: whether its input needs a gradient."""
         self.sizes = {
             path.removeprefix(f"{part}/"): (size, re.fullmatch(frozen, path) is None)
             for path, size in _matrices(config).items()
@@ -171,7 +168,7 @@ class _Part:
         self.passes = 3 if self.trained else 1
 
     def matmul_flops(self, pattern: str) -> float:
-        """Returns the FLOPs per vector, forward and backward, of the matrices whose paths match."""
+        """Return FLOPs per input vector, both passes, of matrices whose paths match `pattern`."""
         total = 0.0
         for path, (size, trained) in self.sizes.items():
             if re.fullmatch(pattern, path):
@@ -184,7 +181,7 @@ class _Part:
 
 @cache
 def _matrices(config: TinyMUConfig) -> dict[str, int]:
-    """Returns the number of parameters of every weight matrix, summed over layers, by path."""
+    """Return the number of parameters of each weight matrix, summed over layers, by path."""
     from tinymu_jax.checkpoints.checkpoint import expected_shapes
 
     return {

@@ -1,4 +1,4 @@
-"""Makes a run's initial parameters from a checkpoint, from checkpoints of parts, or at random."""
+"""Make a run's initial parameters from checkpoints, or at random."""
 
 from dataclasses import replace
 
@@ -14,11 +14,11 @@ from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig, Tra
 from tinymu_jax.training.tasks.tagger import read_class_names, tagger_config
 
 SSL_PARTS = ("encoder", "predictor", "class_head")
-"""Fields of `SelfSupervisedConfig` whose sizes are taken from `init.checkpoint` if it is set."""
+"""Fields of `SelfSupervisedConfig` whose sizes come from `init.checkpoint` if it is set."""
 
 
 def open_init(config: RunConfig) -> Checkpoint:
-    """Returns the initial model of a run: its config, parameters and, for TinyMU, tokenizer.
+    """Return a run's initial model: config, parameters and, for TinyMU, tokenizer.
 
     Raises:
         InputError: a checkpoint holds another kind of model, or a TinyMU has no tokenizer.
@@ -46,10 +46,10 @@ def open_init(config: RunConfig) -> Checkpoint:
 
 
 def _open_as(name: str, kind: type, field: str, expected: str) -> Checkpoint:
-    """Opens the checkpoint `name` and checks that its config is a `kind`.
+    """Open a checkpoint; raise `InputError` unless its config is a `kind`.
 
-    If `kind` is `SmolLM2Config`, returns the decoder of a TinyMU. The error message names the
-    config's `field` and the `expected` model.
+    For the kind `SmolLM2Config`, return the decoder of a TinyMU. `field` and `expected` name the
+    config field and the expected model in the error message.
     """
     checkpoint = open_checkpoint(name)
     model = checkpoint.config
@@ -62,7 +62,7 @@ def _open_as(name: str, kind: type, field: str, expected: str) -> Checkpoint:
 
 
 def _open_encoder(name: str, num_frames: int | None) -> Checkpoint:
-    """Opens a checkpoint's encoder and resizes it to chunks of `num_frames` frames, if given."""
+    """Open a checkpoint's encoder, resized to chunks of `num_frames` frames if given."""
     try:
         encoder = encoder_of(open_checkpoint(name))
         return encoder if num_frames is None else with_frames(encoder, num_frames)
@@ -71,10 +71,10 @@ def _open_encoder(name: str, num_frames: int | None) -> Checkpoint:
 
 
 def with_frames(encoder: Checkpoint, num_frames: int) -> Checkpoint:
-    """Returns an encoder for chunks of `num_frames` frames, with resized positional embeddings.
+    """Resize an encoder's positional embeddings to chunks of `num_frames` frames.
 
     Raises:
-        InputError: `num_frames` is not a whole number of patches.
+        InputError: `num_frames` is not a multiple of the patch size.
     """
     config = replace(encoder.config, num_frames=num_frames)
     config = type(config).from_dict(config.to_dict(), "model.encoder")
@@ -83,7 +83,7 @@ def with_frames(encoder: Checkpoint, num_frames: int) -> Checkpoint:
 
 
 def _init_pretraining(config: PretrainConfig) -> Checkpoint:
-    """Returns the initial student, predictor, heads and teacher of pre-training."""
+    """Return the initial student, predictor, heads and teacher of pre-training."""
     init, model = config.init, config.model
     if init.checkpoint is not None:
         expected = "a checkpoint of pre-training (init.encoder takes an encoder alone)"
@@ -111,7 +111,7 @@ def _init_pretraining(config: PretrainConfig) -> Checkpoint:
 
 
 def _init_tagger(config: TagConfig) -> Checkpoint:
-    """Returns the initial encoder of tagging, with a random head for the config's classes."""
+    """Return the initial encoder of tagging, with a random head for the run's classes."""
     init, encoder = config.init, None
     if init.encoder is not None:
         encoder = _open_encoder(init.encoder, config.model.num_frames)
@@ -125,7 +125,7 @@ def _init_tagger(config: TagConfig) -> Checkpoint:
 
 
 def _init_from_parts(config: TrainConfig) -> Checkpoint:
-    """Builds a TinyMU from the encoder and decoder in `config.init`; the rest is random."""
+    """Build a TinyMU from the encoder and decoder in `config.init`; other parts are random."""
     model, init, parts, tokenizer = config.model, config.init, {}, None
     if init.encoder is not None:
         num_frames = model.encoder.num_frames
@@ -140,7 +140,7 @@ def _init_from_parts(config: TrainConfig) -> Checkpoint:
     projector = replace(
         model.projector, input_width=model.encoder.output_width, output_width=model.decoder.width
     )
-    # Parsing the config from a dict raises an error that names sizes that do not fit together.
+    # `from_dict` raises an error if sizes do not fit together.
     model = TinyMUConfig.from_dict(replace(model, projector=projector).to_dict(), "model")
     params = jax.tree.map(jax.device_get, init_params(model, init.seed)) | parts
     return Checkpoint(model, params, tokenizer)

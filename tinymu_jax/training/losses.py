@@ -1,4 +1,4 @@
-"""Loss of fine-tuning: cross-entropy of the answer tokens of packed blocks."""
+"""Fine-tuning loss: cross-entropy of answer tokens in packed blocks of questions."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,15 +13,15 @@ from tinymu_jax.models.packing import PackedBlock
 from tinymu_jax.models.tinymu import TinyMU, loss_mask
 
 CHUNK = 512
-"""Maximum number of labels per block whose logits, 49,152 numbers each, are in memory at once."""
+"""Maximum number of labels per block whose logits are in memory at once."""
 
 
 class LossSum(NamedTuple):
-    """Sum of the loss over a batch, and number of targets; their quotient is the mean loss."""
+    """Loss summed over a batch, and number of targets; sum / number is the mean loss."""
 
     loss_sum: Float[Array, ""]
     num_targets: Float[Array, ""]
-    """Number of tokens, clips or patches that `loss_sum` sums over."""
+    """Number of tokens, clips or patches in `loss_sum`."""
     aux: Any = ()
     """Tree of further sums over the batch, for `TrainTask.post_update`."""
 
@@ -34,16 +34,15 @@ def sum_loss(
     config: TinyMUConfig,
     key: Array | None = None,
 ) -> LossSum:
-    """Returns the cross-entropy, summed over the counted labels of N blocks, and their number.
+    """Return the cross-entropy summed over the answer tokens of N blocks, and the token count.
 
     Args:
-        params: parameters of the model, of which projector and decoder are used.
-        vectors: the encoder's A output vectors of width E for each of the C clips of a block. For
-            texts instead of clips: the token ids of each text.
+        params: model parameters; only projector and decoder are used.
+        vectors: A encoder outputs of width E per clip, C clips per block; or A token ids per text.
         num_vectors: number of valid vectors of each clip.
-        blocks: N blocks of packed questions, stacked.
-        config: the model's config.
-        key: random key of the dropout in projector and LoRA; None disables dropout.
+        blocks: N packed blocks of questions, stacked.
+        config: model config.
+        key: random key of the dropout in projector and LoRA; None: no dropout.
     """
     model = TinyMU(config)
     rngs = {} if key is None else {"dropout": key}
@@ -74,17 +73,11 @@ def cross_entropy(
     counted: Bool[Array, "N Y"],
     compute_dtype: ComputeDtype = "float32",
 ) -> Float[Array, ""]:
-    """Returns the cross-entropy, summed over the counted labels and computed in chunks of labels.
+    """Return the summed cross-entropy of the counted labels, computed in chunks of labels.
 
-    The forward pass also computes the gradients, chunk by chunk, so that the (labels, vocabulary)
-    logits are never in memory as a whole.
-
-    Args:
-        hidden: the decoder's output states at the positions that predict the Y labels of N blocks.
-        table: the decoder's token embeddings, which are also its output layer.
-        labels: token ids to predict.
-        counted: whether each label is included in the sum.
-        compute_dtype: dtype of the matmuls; see `tinymu_jax.models.matmul.matmul`.
+    The forward pass also computes the gradients, so that the full logits are never in memory.
+    `hidden` holds decoder outputs of width D that predict Y `labels` in each of N blocks. `table`
+    holds the token embeddings, which are also the output layer. `counted` marks the labels to sum.
     """
 
     def add(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, None]:
@@ -96,7 +89,7 @@ def cross_entropy(
 def _forward(
     hidden: Array, table: Array, labels: Array, counted: Array, compute_dtype: ComputeDtype
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Returns the summed cross-entropy, and its gradients for `hidden` and `table`."""
+    """Return the summed cross-entropy, and its gradients with respect to `hidden` and `table`."""
 
     def add(carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]) -> tuple:
         total, d_table = carry
@@ -113,7 +106,7 @@ def _forward(
 
 
 def _backward(compute_dtype: ComputeDtype, gradients: tuple[Array, Array], factor: Array) -> tuple:
-    """Multiplies the gradients that `_forward` computed by the gradient of the loss, `factor`."""
+    """Multiply the gradients from `_forward` by the incoming gradient `factor`."""
     d_hidden, d_table = gradients
     return factor * d_hidden, factor * d_table, None, None
 
@@ -124,7 +117,7 @@ cross_entropy.defvjp(_forward, _backward)
 def _chunk_loss(
     table: Array, compute_dtype: ComputeDtype, hidden: Array, labels: Array, counted: Array
 ) -> tuple[Array, Array]:
-    """Returns the cross-entropy, summed over a chunk of labels, and its gradient for the logits."""
+    """Return a chunk's summed cross-entropy, and its gradient with respect to the logits."""
     logits = matmul_transposed(hidden, table, compute_dtype)
     norm = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)
@@ -134,7 +127,7 @@ def _chunk_loss(
 
 
 def _chunks(*arrays: Array) -> tuple[Array, ...]:
-    """Splits axis 1 (labels) of arrays, zero-padded, into chunks, which become the first axis."""
+    """Zero-pad axis 1 (labels) of arrays and split it into chunks, the new first axis."""
     count = arrays[0].shape[1]
     chunks = -(-count // CHUNK)
     size = -(-count // chunks)

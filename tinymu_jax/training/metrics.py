@@ -1,4 +1,4 @@
-"""Writes a run's metrics to metrics.jsonl, TensorBoard and Weights & Biases."""
+"""Write a run's metrics to metrics.jsonl, TensorBoard and Weights & Biases."""
 
 import json
 from collections.abc import Mapping
@@ -25,17 +25,10 @@ class MetricsLog:
         wandb: str | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Opens the log files of a run.
+        """Open the log files in a run's folder, removing entries of steps after `start`.
 
-        Args:
-            folder: the run's folder.
-            start: the number of steps done; entries of later steps are removed.
-            tensorboard: whether to write TensorBoard files.
-            wandb: the Weights & Biases project to log to, or None.
-            config: the run's config, to be stored by Weights & Biases.
-
-        Raises:
-            InputError: a file cannot be written.
+        `wandb` is a Weights & Biases project, which also stores the run's `config`; None: not used.
+        Raises `InputError` if an existing metrics.jsonl cannot be rewritten.
         """
         self.path = folder / METRICS_FILE
         if exists(self.path):
@@ -49,11 +42,7 @@ class MetricsLog:
         self.wandb = None if wandb is None else _open_wandb(wandb, folder, config)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Adds the metrics of a step, by name, to all logs.
-
-        Raises:
-            InputError: metrics.jsonl cannot be written, for example because the disk is full.
-        """
+        """Add a step's metrics to all logs; raise `InputError` if metrics.jsonl is not writable."""
         try:
             # Closed after each line, because a mounted bucket stores a file only when it is closed.
             with self.path.open("a", encoding="utf-8") as file:
@@ -70,7 +59,7 @@ class MetricsLog:
             self.wandb.log(dict(metrics), step=step)
 
     def close(self) -> None:
-        """Closes the TensorBoard files and ends the Weights & Biases run."""
+        """Close the TensorBoard files and end the Weights & Biases run."""
         for writer in self.writers:
             with suppress(OSError):  # reported by `write`
                 writer.close()
@@ -79,7 +68,7 @@ class MetricsLog:
 
 
 def _lines_up_to(path: Path, start: int) -> list[str]:
-    """Returns the complete lines of a metrics.jsonl for steps up to `start`."""
+    """Return the complete lines of a metrics.jsonl for steps up to `start`."""
     lines = []
     for line in complete_lines(path):
         with suppress(ValueError, KeyError, TypeError):
@@ -89,7 +78,7 @@ def _lines_up_to(path: Path, start: int) -> list[str]:
 
 
 def summarize_metrics(metrics: Mapping[str, float]) -> str:
-    """Returns the most important of the given metrics as text for the progress bar."""
+    """Format the most important of the given metrics as text for the progress bar."""
     shown = (
         ("loss", "loss {:.4f}"),
         ("validation_loss", "validation {:.4f}"),
@@ -103,11 +92,7 @@ def summarize_metrics(metrics: Mapping[str, float]) -> str:
 
 
 def need_wandb(project: str | None) -> None:
-    """Checks that the package wandb is installed if a Weights & Biases project is given.
-
-    Raises:
-        InputError: a project is given, but wandb is not installed.
-    """
+    """Raise an `InputError` if a Weights & Biases project is given but wandb is not installed."""
     if project is not None and find_spec("wandb") is None:
         raise InputError(
             "loop.wandb is set, but wandb is not installed: `pip install wandb`, or leave it out"

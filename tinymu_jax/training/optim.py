@@ -18,16 +18,10 @@ from tinymu_jax.utils.tree import Tree, flatten, unflatten
 def published_schedule(
     peak: float, steps: int, warmup: float, hold: float = 0.0
 ) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
-    """Returns a function from step to learning rate: linear warmup, plateau, half a cosine to 0.
+    """Return a function from step to learning rate: linear warmup, plateau, half a cosine to 0.
 
-    During the W warmup steps, the rate at step s is `peak (s + 1) / W`, as in the published
-    code (`src/utils.py`, cosine_lr). It is above 0 at step 0, unlike in optax's schedules.
-
-    Args:
-        peak: the highest learning rate.
-        steps: the number of steps of the run.
-        warmup: the fraction of the steps in which the rate rises.
-        hold: the fraction of the steps, after warmup, in which the rate stays at the peak.
+    `warmup` and `hold` (the plateau) are fractions of `steps`. As in the published code
+    (`src/utils.py`, cosine_lr), the rate at step s of W warmup steps is `peak (s + 1) / W`.
     """
     warmup_end = int(warmup * steps)
     hold_end = warmup_end + int(hold * steps)
@@ -42,10 +36,9 @@ def published_schedule(
 
 
 def partition_frozen(params: Mapping[str, Any], config: OptimConfig) -> tuple[Tree, Tree]:
-    """Splits parameters by `config.frozen_params`; returns the trained and the frozen parameters.
+    """Split parameters into a trained and a frozen tree, by `config.frozen_params`.
 
-    Raises:
-        InputError: everything is frozen, or the pattern is not a regular expression.
+    Raises `InputError` if everything is frozen, or if the pattern is not a regular expression.
     """
     leaves = dict(flatten(params))
     frozen = {path for path in leaves if _matches(config.frozen_params, path)}
@@ -58,12 +51,12 @@ def partition_frozen(params: Mapping[str, Any], config: OptimConfig) -> tuple[Tr
 
 
 def merge_trees(*trees: Mapping[str, Any]) -> Tree:
-    """Merges trees without common paths into one tree. Inverse of `partition_frozen`."""
+    """Merge trees without common paths into one tree. Inverse of `partition_frozen`."""
     return unflatten(dict(pair for tree in trees for pair in flatten(tree)))
 
 
 def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformation:
-    """Returns the optimizer, including the learning rate schedule, for a run of `steps` steps."""
+    """Return the optimizer of a run of `steps` steps, including the learning rate schedule."""
     # Like torch, optax adds eps to the root of the bias-corrected second moment.
 
     def decayed(params: Tree) -> Tree:
@@ -101,10 +94,9 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
 
 
 def _muon_mask(params: Tree, pattern: str, inverted: bool = False) -> Tree:
-    """Returns a tree of booleans: whether each path matches `pattern`, or not if `inverted`.
+    """Return a tree of booleans: whether each path matches `pattern`; negated if `inverted`.
 
-    Raises:
-        InputError: the pattern matches no parameter, or a parameter that is not a matrix.
+    Raises `InputError` if no path matches, or if a matching parameter is not a matrix.
     """
     mask = _by_path(params, lambda path: _matches(pattern, path))
     for (path, leaf), (_, matched) in zip(flatten(params), flatten(mask), strict=True):
@@ -122,10 +114,9 @@ def _no_matrix(pattern: str | None, path: str) -> InputError:
 def check_muon(
     config: OptimConfig, trained: Tree, axes: Mapping[str, tuple[str | None, ...]]
 ) -> None:
-    """Checks that `config.muon_params` matches only matrices; `axes` are all logical axes by path.
+    """Raise an `InputError` if `config.muon_params` matches a parameter that is not a matrix.
 
-    Raises:
-        InputError: it matches a parameter with fewer than two axes, not counting "layers".
+    `axes` names the axes of every parameter, by path; the stacking axis "layers" does not count.
     """
     for path, _ in flatten(trained):
         matched = config.muon_params is not None and _matches(config.muon_params, path)
@@ -134,7 +125,7 @@ def check_muon(
 
 
 def _muon(lr_ratio: float) -> optax.GradientTransformation:
-    """Returns Muon, for single or stacked matrices, with `lr_ratio` times Adam's learning rate."""
+    """Return Muon for single or stacked matrices, with `lr_ratio` times Adam's learning rate."""
     from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
     def last_two(updates: Tree) -> Tree:
@@ -151,7 +142,7 @@ def _muon(lr_ratio: float) -> optax.GradientTransformation:
 
 
 def _scale_by_path(factors: Callable[[Tree], Tree]) -> optax.GradientTransformation:
-    """Returns a transformation that multiplies updates by `factors(updates)`, leaf by leaf."""
+    """Return a transformation that multiplies updates, leaf by leaf, by `factors(updates)`."""
 
     def update(updates: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
         scale = dict(flatten(factors(updates)))
@@ -172,15 +163,15 @@ def _lr_multiplier(config: OptimConfig, path: str) -> float:
 LAYERS = re.compile(r"(encoder/)?transformer/blocks/")
 """Matches the start of the paths of the encoder's stacked layers."""
 EMBEDDINGS = re.compile(r"(encoder/)?(cls_token|pos_embed|patch_embed/)")
-"""Matches the start of the paths of the encoder's parameters before the first layer."""
+"""Matches the start of the paths of encoder parameters before the first layer."""
 
 
 def _layer_decay(
     config: OptimConfig, path: str, depth: int, ndim: int
 ) -> float | Float[np.ndarray, "..."]:
-    """Returns the factor by which layer-wise decay scales a parameter's learning rate.
+    """Return the factor of a parameter's learning rate under layer-wise decay.
 
-    For a parameter stacked over `depth` layers, it is an array with one factor per layer.
+    A parameter stacked over `depth` layers, with `ndim` axes, gets an array of factors per layer.
     """
     if LAYERS.match(path):
         layers_above = np.arange(depth, 0, -1).reshape(-1, *[1] * (ndim - 1))

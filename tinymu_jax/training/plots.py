@@ -1,4 +1,4 @@
-"""Plots the training losses of runs."""
+"""Plot the training losses of runs."""
 
 import json
 from collections.abc import Mapping
@@ -10,26 +10,17 @@ from tinymu_jax.utils.plotting import new_figure, save_figure
 
 
 def read_losses(run: str | Path) -> tuple[list[int], list[float]]:
-    """Reads a run's metrics.jsonl and returns the steps with a logged loss, and the losses.
-
-    Raises:
-        InputError: the run's folder has no metrics.jsonl.
-    """
+    """Read the logged steps and losses in a run's metrics.jsonl, or raise `InputError`."""
     rows = [json.loads(line) for line in read_text(Path(run) / METRICS_FILE).splitlines()]
     rows = [row for row in rows if "loss" in row]
     return [row["step"] for row in rows], [row["loss"] for row in rows]
 
 
 def plot_losses(runs: Mapping[str, str | Path], path: str | Path, title: str = "") -> None:
-    """Plots the losses of consecutive runs, one after the other on a common axis of steps.
+    """Plot the losses of consecutive runs, one after the other on a common axis of steps.
 
-    Args:
-        runs: the folders of the runs, by the names that the legend shows.
-        path: the image file to write, in the format of its suffix.
-        title: the title of the plot.
-
-    Raises:
-        InputError: a run has no metrics, or the image cannot be written.
+    `runs` maps each name in the legend to a run's folder. The suffix of `path` sets the image
+    format. Raises `InputError` if a run has no metrics, or if the image cannot be written.
     """
     figure, axes = new_figure(8, 3.5)
     before = 0

@@ -1,4 +1,4 @@
-"""Turns SIGTERM (preemption) and Ctrl-C into a request to stop a run after the current step."""
+"""Turn SIGTERM (preemption) and Ctrl-C into a request to stop after the current step."""
 
 import signal
 import threading
@@ -16,13 +16,13 @@ class StopRequest:
         self.signal: int | None = None
 
     def receive(self, number: int, frame: Any = None) -> None:
-        """Records a signal; on a second Ctrl-C raises `KeyboardInterrupt` to stop at once."""
+        """Record a signal; on a second Ctrl-C, raise `KeyboardInterrupt` to stop at once."""
         if self.signal == signal.SIGINT == number:
             raise KeyboardInterrupt
         self.signal = number
 
     def reached(self, step: int) -> bool:
-        """Returns whether to stop after this step; every process must call it after every step."""
+        """Return whether to stop after this step; every process must call it after every step."""
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
@@ -32,10 +32,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Yields a `StopRequest` that receives SIGTERM and Ctrl-C inside the context.
+    """Yield a `StopRequest` that receives SIGTERM and Ctrl-C inside the context.
 
-    With several processes jax handles SIGTERM instead, and Ctrl-C ends the process at once.
-    Outside the main thread, where Python cannot handle signals, the request receives none.
+    With several processes, jax handles SIGTERM instead, and Ctrl-C ends the process at once.
+    Outside the main thread, no signal is received.
     """
     request = StopRequest()
     able = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()

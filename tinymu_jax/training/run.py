@@ -1,11 +1,12 @@
-"""Starts and resumes training runs, each in a folder of its own, and exports their models.
+"""Start and resume training runs, and export the trained models.
 
-run.json        config and hashes of the data; the run resumes only if they are unchanged
+Files in the folder of a run:
+
+run.json        config and hashes of the data, checked when the run resumes
 start/          initial model, as a checkpoint folder
-checkpoints/    training states, unless the config names another folder for them
-metrics.jsonl   metrics, one line for every logged step
-tensorboard/    the same metrics for TensorBoard
-model/          trained model, as a checkpoint folder, written when the run is complete
+checkpoints/    training states, unless the config names another folder
+metrics.jsonl   metrics of logged steps; tensorboard/ holds the same
+model/          trained model, as a checkpoint folder, once the run is complete
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,18 +56,18 @@ class Trained(NamedTuple):
 
     folder: Path
     steps: int
-    """Steps done."""
+    """Number of steps done."""
     model: Path | None
     """Folder of the trained model; None if the run was stopped before its last step."""
 
 
 def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None = None) -> Trained:
-    """Starts or resumes a run and trains to its end; every process must call it.
+    """Start or resume a run and train to its end; every process must call it.
 
     Args:
-        config: the run's config.
-        resume: whether to continue the run in `config.output`, if any, at its latest checkpoint.
-        devices: the devices to train on; default: all.
+        config: config of the run.
+        resume: continue the run in `config.output`, if there is one, at its latest checkpoint.
+        devices: devices to train on; default: all.
 
     Raises:
         InputError: config or data are invalid, the folder belongs to another run, a loss is not
@@ -114,7 +115,7 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
 
 
 def with_local_data(config: RunConfig) -> RunConfig:
-    """Copies the data sets that are on buckets to local disk; returns a config with local paths."""
+    """Copy data sets on buckets to local disk, and return a config with the local paths."""
     folders = {name: getattr(config.data, name) or "" for name in ("train", "validation")}
     copies = {name: str(local_copy(url)) for name, url in folders.items() if is_url(url)}
     return replace(config, data=replace(config.data, **copies))
@@ -123,7 +124,7 @@ def with_local_data(config: RunConfig) -> RunConfig:
 def _make_task(
     config: RunConfig, start: Checkpoint, devices: Sequence[Any] | None
 ) -> tuple[TrainTask, Tree]:
-    """Returns the training task of a config, and the parameters to initialize its state with."""
+    """Return the training task of a config, and the parameters to initialize its state with."""
     if isinstance(config, PretrainConfig):
         params, teacher_state = split_teacher(start.params)
         return PretrainTask(config, start.config, params, teacher_state, devices), params
@@ -139,11 +140,7 @@ def _make_task(
 
 
 def _claim_folder(stack: ExitStack, folder: Path, config: RunConfig, resume: bool) -> bool:
-    """Locks a folder on process 0 until `stack` closes; returns whether it holds this run.
-
-    Raises:
-        InputError: the folder is in use or holds another run.
-    """
+    """Lock a folder on process 0 until `stack` closes; return whether it holds this run."""
     outcome, error = 0, None
     if jax.process_index() == 0:
         try:
@@ -164,7 +161,7 @@ def _claim_folder(stack: ExitStack, folder: Path, config: RunConfig, resume: boo
 
 @contextmanager
 def _metrics_log(folder: Path, done: int, config: RunConfig) -> Iterator[MetricsLog]:
-    """Yields the metrics log of a run with `done` steps, and closes it afterwards."""
+    """Yield the metrics log of a run with `done` steps, and close it afterwards."""
     loop = config.loop
     log = MetricsLog(folder, done, loop.tensorboard, loop.wandb, asdict(config))
     try:
@@ -175,7 +172,7 @@ def _metrics_log(folder: Path, done: int, config: RunConfig) -> Iterator[Metrics
 
 @contextmanager
 def _explain_out_of_memory() -> Iterator[None]:
-    """Turns jax's out-of-memory error into an `InputError` that names remedies."""
+    """Convert jax's out-of-memory error to an `InputError` that names remedies."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -189,7 +186,7 @@ def _explain_out_of_memory() -> Iterator[None]:
 
 
 def _sync_processes(name: str) -> None:
-    """Waits until all processes have called this function with the same name."""
+    """Wait until all processes have called this function with the same name."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
@@ -197,9 +194,9 @@ def _sync_processes(name: str) -> None:
 
 
 def export_final(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> Path:
-    """Writes the model of the best checkpoint and returns the folder; every process must call it.
+    """Write the model of the best checkpoint and return the folder; every process must call it.
 
-    Without validation, with `overfit_batch` and for pre-training, the latest checkpoint is written.
+    The latest checkpoint is used without validation, with `overfit_batch` and for pre-training.
     """
     # Losses of pre-training are not comparable between steps, because the teacher changes.
     use_last = config.overfit_batch or isinstance(config, PretrainConfig)
@@ -215,9 +212,9 @@ def export_final(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> P
 def merge_into_model(
     start: Checkpoint, checkpoints: Checkpoints, step: int, lora: LoraConfig | None
 ) -> Checkpoint:
-    """Returns the initial model `start` with the trained parameters of the checkpoint at `step`.
+    """Return the model `start` with the trained parameters of the checkpoint at `step`.
 
-    If the run trains LoRA, which `lora` configures, its matrices are merged into the weights.
+    `lora` is the run's LoRA config, if any; the trained adapters are merged into the weights.
     """
     params, model, trained = start.params, start.config, checkpoints.restore_params(step)
     if isinstance(model, SelfSupervisedConfig):
@@ -241,19 +238,17 @@ def export(
     which: str = "best",
     dtype: Literal["float32", "float16"] = "float32",
 ) -> int:
-    """Converts one of a run's checkpoints into a model and writes it to a checkpoint folder.
+    """Write the model of one of a run's checkpoints to a checkpoint folder; return the step.
 
     Args:
         folder: the run's folder; the run may still be training.
-        output: the folder to write to, which must be new or empty.
-        which: "best", "latest", or the step of a checkpoint.
-        dtype: the dtype of the written parameters.
-
-    Returns:
-        The step of the checkpoint.
+        output: folder to write to, which must be new or empty.
+        which: "best" (lowest validation loss), "latest", or a step. "best" is the latest for runs
+            without validation and for pre-training.
+        dtype: dtype of the written parameters.
 
     Raises:
-        InputError: the run or the checkpoint does not exist.
+        InputError: the run or the checkpoint does not exist, or `output` cannot be written to.
     """
     record = read_json_object(folder / RUN_FILE, "name the folder of a run")
     place = checkpoints_in(folder, record["config"].get("checkpoints"))
@@ -262,7 +257,7 @@ def export(
         raise InputError(f"{folder}: has no checkpoint yet; wait for the first")
     checkpoints = Checkpoints(place, read_only=True)
     start = read_checkpoint(folder / START)
-    # Losses of pre-training are not comparable between steps; see `export_final`.
+    # As in `export_final`, pre-training has no best checkpoint.
     best = None if isinstance(start.config, SelfSupervisedConfig) else checkpoints.best()
     choices = {"latest": max(steps), "best": best or max(steps)}
     choices |= {str(step): step for step in steps}

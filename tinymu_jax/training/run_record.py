@@ -31,17 +31,16 @@ FREE_FIELDS = (
     "data/labels",
     "data/classes",
 )
-"""Config fields that may change when a run resumes. The paths of the data may change, but not the
-contents."""
+"""Config fields that may change when a run resumes. Data may move, with the same contents."""
 
 
 def checkpoints_in(folder: Path, configured: str | None) -> str | Path:
-    """Returns the folder or address of a run's checkpoints; default: inside the run's folder."""
+    """Return where a run's checkpoints are: at `configured`, or else in the run's folder."""
     return configured or folder / CHECKPOINTS
 
 
 def run_record(config: RunConfig) -> dict[str, Any]:
-    """Returns the contents of run.json: format version, the run's config and hashes of its data."""
+    """Return the contents of run.json: format version, config, and hashes of the data."""
     data = {
         name: None if folder is None else fingerprint.of_text(_contents(Path(folder)))
         for name, folder in (("train", config.data.train), ("validation", config.data.validation))
@@ -54,7 +53,7 @@ def run_record(config: RunConfig) -> dict[str, Any]:
 
 
 def _contents(folder: Path) -> str:
-    """Returns the text of a data set's description file, or a list of recordings and sizes."""
+    """Return a text that identifies a data set: its manifest, or audio file names and sizes."""
     if exists(folder / DATASET_FILE):
         return read_text(folder / DATASET_FILE)
     return "\n".join(
@@ -63,7 +62,7 @@ def _contents(folder: Path) -> str:
 
 
 def _fixed_fields(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a run's record that must not change on resuming, by option name."""
+    """Return the fields of a run's record that must not change on resuming, by option name."""
     fields = flatten({**record["config"], "contents of data": record["data"]})
     return {
         name.replace("/", "."): value
@@ -73,11 +72,10 @@ def _fixed_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_same_run(folder: Path, config: RunConfig, resume: bool) -> bool:
-    """Returns True if a folder holds a run with this config, and False if it holds no run.
+    """Return True if a folder holds a run with this config, and False if it holds no run.
 
-    Raises:
-        InputError: the folder holds a run although `resume` is False, a run with another config or
-            checkpoints without a run, or a data set is not prepared.
+    Raises `InputError` for another run, for any run without `resume`, for checkpoints without
+    run.json, and for data sets that are not prepared.
     """
     for name in filter(None, (config.data.train, config.data.validation)):
         if isinstance(config, TrainConfig) and not exists(Path(name) / DATASET_FILE):

@@ -15,30 +15,30 @@ from tinymu_jax.utils.tree import Tree
 
 
 class TrainState(NamedTuple):
-    """Training state: everything that a step updates."""
+    """Everything that a training step updates."""
 
     step: Int[Array, ""]
-    """Steps done."""
+    """Number of steps done."""
     params: Tree
     """Trained parameters; parameters of equal layers are stacked."""
     opt_state: Any
     aux_state: Any = ()
-    """State that is updated without gradients: teacher and centres, or running statistics."""
+    """State updated without gradients: pre-training's teacher, or BatchNorm statistics."""
 
 
 class StepMetrics(NamedTuple):
     """Metrics of one training step."""
 
     loss: Float[Array, ""]
-    """Mean loss over the batch's targets: answer tokens, clips or masked patches."""
+    """Mean loss per target: answer token, clip or masked patch."""
     tokens: Float[Array, ""]
-    """Number of targets in the batch."""
+    """Number of targets (answer tokens, clips or masked patches) in the batch."""
     gradient_norm: Float[Array, ""]
     aux: Mapping[str, Float[Array, ""]] = MappingProxyType({})
     """Further metrics that the task defines, by name."""
 
     def by_name(self) -> dict[str, Float[Array, ""]]:
-        """Returns all metrics by name, including the metrics in `aux`."""
+        """Return all metrics by name, including the metrics in `aux`."""
         metrics = self._asdict()
         return metrics | metrics.pop("aux")
 
@@ -47,24 +47,24 @@ class StepContext(NamedTuple):
     """Inputs of a loss function in addition to parameters and batch."""
 
     step: Int[Array, ""]
-    """Steps done."""
+    """Number of steps done."""
     aux_state: Any = ()
     """The `aux_state` of `TrainState`."""
     key: Array | None = None
-    """Random key of dropout; None disables dropout."""
+    """Random key of dropout; None: no dropout."""
 
 
 LossFn = Callable[[Tree, Tree, Any, StepContext], LossSum]
 """(trained parameters, frozen parameters, batch, context) -> loss summed over the batch."""
 PostUpdate = Callable[[TrainState, Any, Array], tuple[TrainState, Mapping[str, Array]]]
-"""(state before the step, `LossSum.aux` summed over the batch, number of targets) -> (the state
-with updated `aux_state` and unchanged params, further metrics by name)."""
+"""(state before the step, `LossSum.aux` of the batch, number of targets) -> (the state with updated
+`aux_state`, further metrics by name)."""
 
 
 def init_state(
     params: Tree, optimizer: optax.GradientTransformation, aux_state: Any = ()
 ) -> TrainState:
-    """Returns the training state before the first step, from the trained parameters `params`."""
+    """Return the training state before the first step, from the trained parameters `params`."""
     return TrainState(jnp.int32(0), params, optimizer.init(params), aux_state)
 
 
@@ -75,17 +75,14 @@ def make_train_step(
     seed: int | None = None,
     post_update: PostUpdate = lambda state, aux, num_targets: (state, {}),
 ) -> Callable[[TrainState, Tree, Any], tuple[TrainState, StepMetrics]]:
-    """Returns the function (state, frozen parameters, batch) -> (next state, metrics) of a step.
-
-    The caller jits it, with the state donated.
+    """Return a function (state, frozen parameters, batch) -> (next state, metrics) to be jitted.
 
     Args:
-        loss_fn: the loss to minimize.
-        optimizer: the optimizer of the trained parameters.
-        grad_accum_steps: number of consecutive parts in which a batch is computed. Sums over
-            the parts are divided once at the end: the result does not depend on their number.
-        seed: the seed of dropout; None disables dropout.
-        post_update: the function that updates `aux_state` from the state before the step.
+        loss_fn: loss to minimize.
+        optimizer: optimizer of the trained parameters.
+        grad_accum_steps: number of parts in which a batch is computed, with the same result.
+        seed: seed of dropout; None: no dropout.
+        post_update: function that updates `aux_state`, given the state before the step.
     """
 
     def step(state: TrainState, frozen: Tree, batch: Any) -> tuple[TrainState, StepMetrics]:
@@ -111,7 +108,7 @@ def make_train_step(
 def _loss_and_gradient(
     loss_fn: LossFn, parts: int, params: Tree, frozen: Tree, batch: Any, context: StepContext
 ) -> tuple[LossSum, Tree]:
-    """Returns the loss summed over a batch and its gradient for `params`, computed in parts."""
+    """Compute a batch's summed loss and its gradient for `params`, in `parts` sequential parts."""
 
     def summed(params: Tree, part: Any, context: StepContext) -> tuple:
         loss = loss_fn(params, frozen, part, context)
@@ -139,7 +136,7 @@ def _loss_and_gradient(
 
 
 def compile_step(step: Any, state: TrainState, frozen: Tree, batch: Any) -> Callable[..., Any]:
-    """Compiles a jitted step for its arguments, then returns free host memory to the OS."""
+    """Compile a jitted step for its arguments, and release free host memory to the OS."""
     compiled = step.lower(state, frozen, batch).compile()
     sizes = compiled.memory_analysis()
     trim_heap(0 if sizes is None else sizes.temp_size_in_bytes)

@@ -1,4 +1,4 @@
-"""The training loop: runs steps, logs metrics, validates and saves, and stops on request."""
+"""The training loop: run steps, log metrics, validate, save, and stop on request."""
 
 import math
 import time
@@ -21,8 +21,7 @@ from tinymu_jax.utils.progress import ProgressDisplay
 
 FAULT_FILE = "not_finite.json"
 UNHEALTHY_LOGS = 3
-"""Number of consecutive logged steps with a problem after which a warning is printed. The first
-steps of a run often have a problem."""
+"""Number of consecutive logged steps with a problem after which a warning is printed."""
 
 
 class TrainResult(NamedTuple):
@@ -30,7 +29,7 @@ class TrainResult(NamedTuple):
 
     state: TrainState
     step: int
-    """Steps done; the state after this step is saved."""
+    """Number of steps done; the state after this step is saved."""
     stopped: bool
     """Whether the loop ended before the task's last step."""
 
@@ -54,14 +53,9 @@ class Trainer:
         self.profiling, self.unhealthy_logs = False, 0
 
     def run(self, state: TrainState, start: int) -> TrainResult:
-        """Runs the training loop.
+        """Run the training loop; `state` is the state after `start` steps and is donated.
 
-        Args:
-            state: the training state after `start` steps; it is donated.
-            start: the number of steps done.
-
-        Raises:
-            InputError: a loss is not finite, or a checkpoint cannot be written.
+        Raises `InputError` if a loss is not finite, or if a checkpoint cannot be written.
         """
         last = min(self.task.steps, self.config.stop_after or self.task.steps)
         pending, step = None, start
@@ -89,16 +83,16 @@ class Trainer:
         return TrainResult(state, step, step < self.task.steps)
 
     def _saves(self, step: int) -> bool:
-        """Returns whether a checkpoint is due after a step; always after a validation."""
+        """Return whether a checkpoint is due after a step; always after a validation."""
         return self._validates(step) or step % self.config.save_every == 0
 
     def _validates(self, step: int) -> bool:
-        """Returns whether a validation is due after a step."""
+        """Return whether a validation is due after a step."""
         due = step % self.config.validate_every == 0 or step == self.task.steps
         return self.task.validate is not None and due
 
     def _validate_and_save(self, state: TrainState, step: int, stopping: bool) -> None:
-        """Validates the state, if that is due and the run is not stopping; then saves it."""
+        """Validate the state, if due and not `stopping`; then save it."""
         with self.speed.paused():
             metrics: Mapping[str, float] = {}
             if self._validates(step) and not stopping:
@@ -115,7 +109,7 @@ class Trainer:
             self.checkpoints.save(state, step, metrics)
 
     def _report(self, step: int, step_metrics: StepMetrics) -> None:
-        """Shows and logs a step's metrics; raises an `InputError` if one is not finite."""
+        """Show and log a step's metrics; raise an `InputError` if one is not finite."""
         metrics = {name: float(value) for name, value in step_metrics.by_name().items()}
         bad = [name for name, value in metrics.items() if not math.isfinite(value)]
         if bad:
@@ -128,18 +122,18 @@ class Trainer:
             self._warn(step, self.task.diagnose(metrics))
 
     def _warn(self, step: int, problem: str | None) -> None:
-        """Prints a problem once, when `UNHEALTHY_LOGS` consecutive logged steps had a problem."""
+        """Print a problem once `UNHEALTHY_LOGS` consecutive logged steps had a problem."""
         self.unhealthy_logs = 0 if problem is None else self.unhealthy_logs + 1
         if self.unhealthy_logs == UNHEALTHY_LOGS:
             self.progress.print(f"step {step}: warning: {problem}")
 
     def _log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes metrics to the log, which only process 0 has."""
+        """Write metrics to the log, which only process 0 has."""
         if self.log is not None:
             self.log.write(step, metrics)
 
     def _fail(self, step: int, name: str, value: float) -> None:
-        """Writes the step's clips to `FAULT_FILE`, then raises an `InputError` about the metric."""
+        """Write the step's clips to `FAULT_FILE`, then raise an `InputError` about the metric."""
         clips = self.task.clip_names(step - 1)
         self.checkpoints.wait()
         good = self.checkpoints.latest()
@@ -154,7 +148,7 @@ class Trainer:
         )
 
     def _profile(self, step: int) -> None:
-        """Starts or stops jax's profiler at the steps that the config sets."""
+        """Start or stop jax's profiler at the steps that the config sets."""
         first = self.config.profile_start
         if first is not None and step == first:
             jax.profiler.start_trace(str(self.folder / "profile"))
@@ -170,7 +164,7 @@ class Trainer:
 
 
 class _Speed:
-    """Measures a run's speed since the last logged step, except the first step, which compiles."""
+    """Speed of a run since the last logged step. The first step, which compiles, is excluded."""
 
     def __init__(self, task: TrainTask) -> None:
         self.task = task
@@ -182,7 +176,7 @@ class _Speed:
         self.total, self.since = StepCost(0, 0, 0.0), time.perf_counter()
 
     def measure(self, step: int, restart: bool) -> dict[str, float]:
-        """Returns the speed up to a step as metrics by name; with `restart`, then starts anew."""
+        """Return speed metrics by name, up to a step; with `restart`, start a new measurement."""
         if not self.started:
             self.started = True
             self._restart(step)
@@ -205,7 +199,7 @@ class _Speed:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Excludes the time spent inside the context from the measurement."""
+        """Exclude the time spent inside the context from the measurement."""
         began = time.perf_counter()
         yield
         self.since += time.perf_counter() - began

@@ -1,1 +1,1 @@
-"""Compiles training steps ahead of time for TPU topologies and forecasts their speed."""
+"""Compile training steps ahead of time for TPU topologies, and forecast their speed."""

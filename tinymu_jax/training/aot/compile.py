@@ -1,7 +1,4 @@
-"""Compiles training steps ahead of time for TPU topologies, on a machine without TPUs.
-
-libtpu needs only the name of the topology and the shapes of a step's arguments.
-"""
+"""Compile training steps for TPU topologies with libtpu, on a machine without TPUs."""
 
 import importlib.util
 import os
@@ -34,18 +31,17 @@ from tinymu_jax.training.tasks.pretrain import freeze_unused, pretraining_loss, 
 from tinymu_jax.training.train_step import init_state, make_train_step
 
 TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v6e:16x16", "v5p:8x8x8")
-"""Default topologies, of 16, 256, 256 and 512 chips; v5p:8x8x8 has 1024 cores, sold as v5p-1024."""
+"""Default TPU topologies, of 16, 256, 256 and 512 chips."""
 PRETRAINING_TOPOLOGIES = ("v5e:8x8", "v5e:16x16")
 """Default topologies for pre-training with the published batch of 2,048 crops."""
 FULL_GATHER = "Involuntary full rematerialization"
-"""Text of XLA's warning that it gathers a whole array to change from one sharding to another."""
+"""Text of XLA's warning about gathering a whole array to change the array's sharding."""
 
 
 def prepare_machine() -> None:
-    """Sets up jax and libtpu to compile without TPUs; call it before jax looks for devices.
+    """Set up jax and libtpu to compile without TPUs; call this before jax looks for devices.
 
-    Raises:
-        InputError: libtpu is not installed.
+    Raises `InputError` if libtpu is not installed.
     """
     if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
         where = f"{sys.platform} {platform.machine()}"
@@ -54,14 +50,14 @@ def prepare_machine() -> None:
         )
     # libtpu should not ask the cloud's metadata service which TPU this machine has.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    # libtpu lets only one process load it, but two may compile at once, as neither uses a TPU.
+    # By default only one process may load libtpu, although compiling uses no TPU.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     jax.config.update("jax_platforms", "cpu")
 
 
 @contextmanager
 def captured_stderr(lines: list[str]) -> Iterator[None]:
-    """Captures stderr inside the context, also of C++ code, and appends its lines to `lines`."""
+    """Capture stderr inside the context, also of C++ code, and append the lines to `lines`."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as file:
         stderr = os.dup(2)
@@ -77,11 +73,7 @@ def captured_stderr(lines: list[str]) -> Iterator[None]:
 
 
 def topology_devices(topology: str) -> list[Any]:
-    """Returns jax's descriptions of the devices of a topology such as v5e:16x16.
-
-    Raises:
-        InputError: libtpu does not know the topology.
-    """
+    """Return jax's devices of a TPU topology such as v5e:16x16, or raise `InputError`."""
     from jax.experimental import topologies
 
     failed = f"topology {topology}: {{reason}}; give a name such as {TOPOLOGIES[0]}"
@@ -90,7 +82,7 @@ def topology_devices(topology: str) -> list[Any]:
 
 
 def batch_shapes(config: TinyMUConfig, packing: PackingConfig, blocks: int) -> Batch:
-    """Returns the shapes of a batch of log-mels and questions; clips last `config.max_seconds`."""
+    """Return the array shapes of a batch of packed blocks, with clips of `config.max_seconds`."""
     side = config.encoder.patch_size
     frames = num_frames(int(config.max_seconds * SAMPLE_RATE))
     frames = -(-frames // side) * side
@@ -103,7 +95,7 @@ def batch_shapes(config: TinyMUConfig, packing: PackingConfig, blocks: int) -> B
 def lower_step(
     config: TinyMUConfig, packing: PackingConfig, mesh: Mesh, blocks: int, grad_accum_steps: int = 1
 ) -> Any:
-    """Lowers the fine-tuning step for a mesh, with `blocks` blocks per step over all devices."""
+    """Lower the fine-tuning step for a mesh. A batch is `blocks` blocks of the size `packing`."""
     optim = OptimConfig()
     optimizer = make_optimizer(optim, 1000)
     step = make_train_step(answer_loss(config, "log_mel"), optimizer, grad_accum_steps)
@@ -115,7 +107,7 @@ def lower_step(
 def lower_pretraining(
     config: SelfSupervisedConfig, mesh: Mesh, blocks: int, crops: int, grad_accum_steps: int = 1
 ) -> Any:
-    """Lowers the pre-training step for a mesh, with `blocks` blocks of `crops` crops each."""
+    """Lower the pre-training step for a mesh. A batch is `blocks` blocks of `crops` crops."""
     optim = freeze_unused(PRETRAINING, config)
     optimizer = make_optimizer(optim, 1000)
     loss, post_update = pretraining_loss(config, seed=0), update_teacher(config, steps=1000)
@@ -138,7 +130,7 @@ def _lower(
     batch: Any,
     mesh: Mesh,
 ) -> Any:
-    """Lowers a step for a mesh; `weights` are the shapes of trained and of frozen parameters."""
+    """Lower a step for a mesh; `weights` holds the shapes of trained and frozen parameters."""
     trained, frozen = weights
     state = jax.eval_shape(lambda params: init_state(params, optimizer, aux_state), trained)
     state_shardings, frozen_shardings = (
@@ -156,10 +148,9 @@ def _lower(
 
 
 def compile_step(lowered: Any, name: str) -> Any:
-    """Compiles a lowered training step; `name` is the topology, for messages.
+    """Compile a lowered training step; `name` is the topology, for error messages.
 
-    Raises:
-        InputError: the step does not fit into a chip's memory, or gathers a whole sharded array.
+    Raises `InputError` if the step exceeds a chip's memory or gathers a whole sharded array.
     """
     lines: list[str] = []
     try:

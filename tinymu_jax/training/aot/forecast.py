@@ -1,7 +1,6 @@
-"""Forecasts memory, traffic and time of a training step on TPU pods, from its compiled program.
+"""Forecast memory, traffic and time of a compiled training step on a TPU slice.
 
-The predicted time of a step assumes the chips' peak rates:
-seconds = max(FLOPs / peak, memory bytes / memory rate) + bytes sent / link rate.
+Step time = max(FLOPs / peak FLOP/s, memory bytes / memory rate) + link bytes / link rate.
 """
 
 import time
@@ -33,50 +32,50 @@ from tinymu_jax.training.flops import (
 )
 
 SLOTS_PER_QUESTION, LABELS_PER_QUESTION, QUESTIONS_PER_CLIP = 51, 20, 7
-"""Averages over MusicSkills: decoder positions per question, including the question's share of its
-clip's 63 audio vectors; answer tokens per question; and questions about one clip."""
+"""Averages over the MusicSkills data set: decoder positions per question, including a share of the
+clip's 63 audio vectors; answer tokens per question; questions per clip."""
 PRETRAINING_BATCH = 2048
 """Published number of crops per pre-training step."""
 FILL = 0.97
-"""Average fraction of a block's decoder positions that are not padding."""
+"""Average fraction of positions in packed rows that are not padding."""
 
 
 class Forecast(NamedTuple):
-    """Forecast of a training step on a slice; all numbers except `rate` are per chip and step."""
+    """Forecast of a training step on a TPU slice; bytes and FLOPs are per chip and step."""
 
     topology: str
     chip: str
     chips: int
     mesh: tuple[int, int, int]
-    """Sizes of the axes data, fsdp and tensor."""
+    """Sizes of the mesh axes data, fsdp and tensor."""
     blocks: int
-    """Blocks per chip."""
+    """Blocks of examples per step and chip, or per group of tensor-parallel chips."""
     compile_seconds: float
     memory: dict[str, int]
-    """Bytes of `arguments`, `outputs`, `temporaries`, `aliased` (outputs that reuse the arguments'
-    memory) and `program`; their `total`; and the memory size of the `chip`."""
+    """Bytes by name: `arguments`, `outputs`, `temporaries`, `program`, `aliased` (outputs in the
+    memory of arguments), the `total` that is needed, and the capacity of the `chip`."""
     collectives: dict[str, Collective]
     """Transfers between chips, by kind of collective."""
     xla_cost: dict[str, float]
-    """`flops` and `bytes` by XLA's cost analysis, which counts a loop as one iteration."""
+    """`flops` and `bytes` from XLA's cost analysis, which counts a loop as one iteration."""
     flops: float
     """FLOPs without padding and recomputation."""
     computed_flops: float
-    """FLOPs with padding and recomputation."""
+    """FLOPs with padding and recomputation; for pre-training, the same as `flops`."""
     memory_bytes: float
-    """Bytes read from and written to the chip's memory."""
+    """Bytes read from and written to the chip's main memory."""
     seconds: dict[str, float]
     """Predicted seconds for `compute`, `memory` traffic, `links`, and the whole `step`."""
     mfu: float
-    """`flops` as a fraction of the chip's peak FLOPs in the predicted time."""
+    """Model FLOPs utilization: `flops` / (peak FLOP/s x predicted seconds)."""
     unit: str
-    """Name of the units that `rate` counts: questions or crops."""
+    """What `rate` counts: questions or crops."""
     rate: float
-    """Units trained per second, over all chips."""
+    """Questions or crops per second, over all chips."""
 
 
 def pod_config() -> TinyMUConfig:
-    """Returns the published model's config for pods: bfloat16, with attention rematerialized."""
+    """Return the published model's config for pods: bfloat16, with attention rematerialized."""
     base = TinyMUConfig()
     return replace(
         base,
@@ -86,16 +85,15 @@ def pod_config() -> TinyMUConfig:
 
 
 def default_mesh(chips: int) -> MeshConfig:
-    """Returns the default mesh of a slice of `chips` chips, which is pure data parallelism.
+    """Return a pure data-parallel mesh of `chips` chips.
 
-    Every chip holds all weights and optimizer state (2.1 GB). Chips exchange only gradients, whose
-    bytes per chip hardly depend on the number of chips.
+    Every chip holds all weights and optimizer state (2.1 GB); chips exchange only gradients.
     """
     return MeshConfig(data=chips)
 
 
 def memory_of(compiled: Any, chip: Chip) -> dict[str, int]:
-    """Returns the bytes of memory that a compiled program needs per chip; see `Forecast.memory`."""
+    """Return the memory in bytes that a compiled program needs per chip; see `Forecast.memory`."""
     analysis = compiled.memory_analysis()
     sizes = {
         "arguments": analysis.argument_size_in_bytes,
@@ -109,7 +107,7 @@ def memory_of(compiled: Any, chip: Chip) -> dict[str, int]:
 
 
 def block_work(packing: PackingConfig) -> dict[str, float]:
-    """Returns the average number of questions, slots (positions), labels and clips in a block."""
+    """Return a block's average number of questions, slots (decoder positions), labels and clips."""
     questions = min(
         FILL * packing.rows * packing.row_length / SLOTS_PER_QUESTION,
         packing.max_labels / LABELS_PER_QUESTION,
@@ -124,7 +122,7 @@ def block_work(packing: PackingConfig) -> dict[str, float]:
 
 
 def block_flops(config: TinyMUConfig, packing: PackingConfig) -> tuple[float, float]:
-    """Returns a block's FLOPs, first without and then with padding and recomputation."""
+    """Return a packed block's FLOPs, first without and then with padding and recomputation."""
     work = block_work(packing)
     needed = training_flops(config, work["slots"], work["labels"], work["clips"])
     # Queries are computed in chunks: each attends to all keys of its row up to its chunk's end.
@@ -143,7 +141,7 @@ def block_flops(config: TinyMUConfig, packing: PackingConfig) -> tuple[float, fl
 
 
 def step_seconds(chip: Chip, flops: float, moved: float, sent: float) -> dict[str, float]:
-    """Returns `Forecast.seconds` for a chip's FLOPs, memory bytes `moved` and link bytes `sent`."""
+    """Predict `Forecast.seconds` from a chip's FLOPs, bytes `moved` in memory and bytes `sent`."""
     compute, memory = flops / chip.flops, moved / chip.memory_rate
     links = sent / chip.link_rate
     step = max(compute, memory) + links
@@ -151,10 +149,9 @@ def step_seconds(chip: Chip, flops: float, moved: float, sent: float) -> dict[st
 
 
 def slice_of(topology: str, config: MeshConfig | None = None) -> tuple[Chip, Mesh]:
-    """Returns a slice's kind of chip, and the mesh of its devices (default: `default_mesh`).
+    """Return the kind of chip and the device mesh of a TPU topology (default: `default_mesh`).
 
-    Raises:
-        InputError: the topology or its chip is unknown, or the mesh does not fit it.
+    Raises `InputError` if the topology or its chip is unknown, or if the mesh does not fit it.
     """
     devices = topology_devices(topology)
     chip = chip_of(devices[0].device_kind)
@@ -173,18 +170,18 @@ def forecast(
     packing: PackingConfig | None = None,
     config: TinyMUConfig | None = None,
 ) -> Forecast:
-    """Compiles the fine-tuning step for a slice and forecasts its speed.
+    """Compile the fine-tuning step for a TPU slice and forecast its speed.
 
     Args:
         topology: libtpu's name of the slice, such as v5e:4x4.
         mesh_config: sizes of the mesh; default: `default_mesh`.
-        blocks: number of blocks per step and chip, or per group of tensor-parallel chips.
-        grad_accum_steps: number of parts in which a chip computes its blocks.
+        blocks: blocks of examples per step and chip, or per group of tensor-parallel chips.
+        grad_accum_steps: number of gradient accumulation steps.
         packing: sizes of a block; default: `PackingConfig()`.
-        config: the model's config; default: `pod_config`.
+        config: model config; default: `pod_config`.
 
     Raises:
-        InputError: the topology is unknown, or the step does not fit it.
+        InputError: the topology is unknown, or the step does not fit the chips' memory.
     """
     config, packing = config or pod_config(), packing or PackingConfig()
     chip, mesh = slice_of(topology, mesh_config)
@@ -203,18 +200,17 @@ def forecast_pretraining(
     grad_accum_steps: int = 1,
     config: SelfSupervisedConfig | None = None,
 ) -> Forecast:
-    """Compiles the pre-training step for a slice and forecasts its speed.
+    """Compile the pre-training step for a TPU slice and forecast its speed.
 
     Args:
         topology: libtpu's name of the slice, such as v5e:4x4.
         mesh_config: sizes of the mesh; default: `default_mesh`.
         batch: crops per step, over all chips.
-        grad_accum_steps: number of parts in which a chip computes its crops.
-        config: the model's config, computed in bfloat16; default: the published sizes.
+        grad_accum_steps: number of gradient accumulation steps.
+        config: model config, whose dtype is changed to bfloat16; default: published sizes.
 
     Raises:
-        InputError: the topology is unknown, the batch cannot be split evenly, or the step does not
-            fit.
+        InputError: the topology is unknown, the batch cannot be split evenly, or memory is short.
     """
     config = config or SelfSupervisedConfig()
     config = replace(
@@ -246,17 +242,10 @@ def _read_forecast(
     unit: str,
     units: float,
 ) -> Forecast:
-    """Compiles a lowered step and computes its forecast.
+    """Compile a lowered step and compute its forecast.
 
-    Args:
-        lowered: the lowered step.
-        topology: the name of the slice.
-        chip: the slice's kind of chip.
-        mesh: the mesh of the slice's devices.
-        blocks: the number of blocks per chip.
-        flops: FLOPs per chip, first without and then with padding and recomputation.
-        unit: the name of the units of work, "questions" or "crops".
-        units: the number of units per step, over all chips.
+    `blocks` is per chip. `flops` is a chip's FLOPs, without and with padding and recomputation.
+    `units` is the number of questions or crops (`unit`) per step, over all chips.
     """
     start = time.perf_counter()
     compiled = compile_step(lowered, topology)

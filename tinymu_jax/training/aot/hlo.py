@@ -1,7 +1,6 @@
-"""Parses the text of a compiled program (HLO): its instructions, and how often each one runs.
+"""Parse the text of a compiled program (HLO): its instructions, and how often each one runs.
 
-jax's `cost_analysis()` counts a loop as one iteration and does not report collectives. This module
-counts the iterations, and `traffic` uses them to sum the bytes of collectives and memory traffic.
+Loops count with all their iterations, unlike in jax's `cost_analysis()`.
 """
 
 import math
@@ -21,8 +20,7 @@ class Op(NamedTuple):
     shape: str
     """Text of the result's shape, with data type and layout."""
     operands: tuple[str, ...]
-    """Names of the instructions that give the operands; for a constant, its value; for a parameter,
-    its number."""
+    """Names of the operand instructions; for a constant its value, for a parameter its number."""
     attributes: str
     root: bool
 
@@ -31,7 +29,7 @@ class Program(NamedTuple):
     """A parsed HLO module."""
 
     computations: dict[str, dict[str, Op]]
-    """Each computation's instructions: computation name -> instruction name -> instruction."""
+    """Computation name -> instruction name -> instruction."""
     entry: str
     """Name of the computation that the program starts with."""
     devices: int
@@ -39,7 +37,7 @@ class Program(NamedTuple):
 
 
 def _closing(text: str) -> int:
-    """Returns the index of the bracket that closes the bracket at the start of a text."""
+    """Return the index at which the bracket at the start of a text is closed."""
     depth = 0
     for index, letter in enumerate(text):
         depth += (letter in "([{") - (letter in ")]}")
@@ -49,7 +47,7 @@ def _closing(text: str) -> int:
 
 
 def _read_op(line: str) -> Op | None:
-    """Parses a line of HLO text; None if it is not an instruction."""
+    """Parse a line of HLO text; return None if it is not an instruction."""
     match = re.match(r"\s+(ROOT )?%?([\w.\-]+) = (.*)", line)
     if not match:
         return None
@@ -65,11 +63,7 @@ def _read_op(line: str) -> Op | None:
 
 
 def read_program(text: str) -> Program:
-    """Parses the HLO text of a program, the result of `compiled.as_text()`.
-
-    Raises:
-        ValueError: the text has no entry computation.
-    """
+    """Parse `compiled.as_text()`; raise `ValueError` if the text has no entry computation."""
     computations: dict[str, dict[str, Op]] = {}
     entry, current = "", {}
     for raw in text.splitlines():
@@ -87,9 +81,9 @@ def read_program(text: str) -> Program:
 
 
 def shape_bytes(shape: str, memory_only: bool = False) -> float:
-    """Returns the bytes of all arrays in a shape's text, or only of arrays in main memory (HBM).
+    """Return the bytes of all arrays in a shape's text, or only of arrays in main memory (HBM).
 
-    A layout with `S(1)` or higher marks an array in on-chip memory, which `memory_only` leaves out.
+    A layout with `S(1)` or higher marks an array in on-chip memory.
     """
     total = 0.0
     for kind, sizes, layout in re.findall(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?", shape):
@@ -101,7 +95,7 @@ def shape_bytes(shape: str, memory_only: bool = False) -> float:
 
 
 def elements(shape: str) -> list[str]:
-    """Splits a tuple's shape into the shapes of its elements; any other shape is returned alone."""
+    """Split the text of a tuple's shape into element shapes; return any other shape in a list."""
     if not shape.startswith("("):
         return [shape]
     parts, rest = [], shape[1:-1]
@@ -116,7 +110,7 @@ def elements(shape: str) -> list[str]:
 
 
 def called(op: Op) -> list[str]:
-    """Returns the names of the computations that an instruction calls, except a loop's body."""
+    """Return the names of the computations that an instruction calls; for a loop, none."""
     branches = re.search(r"branch_computations=\{([^}]*)\}", op.attributes)
     names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else []
     keys = r"(?:calls|to_apply|true_computation|false_computation)"
@@ -124,10 +118,9 @@ def called(op: Op) -> list[str]:
 
 
 def trip_count(program: Program, loop: Op) -> int:
-    """Returns a loop's number of iterations, from XLA's annotation or from its condition `i < n`.
+    """Return a loop's number of iterations, from XLA's annotation or its condition `i < n`.
 
-    Raises:
-        ValueError: the loop has no annotation, and its condition has another form.
+    Raises `ValueError` if the loop has no annotation and its condition has another form.
     """
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
     if known:
@@ -143,10 +136,10 @@ def trip_count(program: Program, loop: Op) -> int:
 
 
 def executed(program: Program, name: str = "", times: int = 1) -> Iterator[tuple[str, int]]:
-    """Yields each executed computation's name and number of runs; fusions are left out.
+    """Yield the name and number of runs of each executed computation, except of fusions.
 
-    The computation `name` (default: the entry) runs `times` times. All branches of a conditional
-    are counted as executed.
+    The computation `name` (default: the program's entry) runs `times` times. Every branch of a
+    conditional counts as executed.
     """
     name = name or program.entry
     yield name, times

@@ -1,8 +1,7 @@
-"""Predicts how long the published fine-tuning takes on machines from one GPU to a TPU pod.
+"""Predict how long the published fine-tuning takes on machines from one GPU to a TPU pod.
 
-For TPUs the numbers are read from the compiled program (`tinymu_jax.training.aot.forecast`). GPU
-programs cannot be compiled without the GPU, so their numbers are estimates: memory from shapes;
-time from FLOPs and the speed measured on an H100, scaled by the memory bandwidth of the GPU.
+TPU numbers come from compiled programs. GPU numbers are estimates: memory from array shapes, time
+from the speed measured on an H100, scaled by memory bandwidth.
 """
 
 import math
@@ -25,8 +24,8 @@ QUESTIONS, EPOCHS = 3_500_000, 3
 """Number of questions in MusicSkills-3.5M, and published number of epochs."""
 MEASURED_ON = "NVIDIA H100 80GB HBM3"
 MEASURED = {"float32": 32e12, "bfloat16": 81e12}
-"""FLOP/s measured on `MEASURED_ON` by compute dtype, without padding and recomputation: float32 in
-a pre-training step of 32 crops, bfloat16 in a fine-tuning step of 112 questions on 16 clips."""
+"""FLOP/s measured on `MEASURED_ON`, by compute dtype, without padding and recomputation. float32:
+pre-training steps of 32 crops; bfloat16: fine-tuning steps of 112 questions on 16 clips."""
 GB = 1e9
 
 
@@ -51,7 +50,7 @@ MACHINES = (
     Machine("sft_tinymu_v5e256", "v5e-256", "v5e:16x16", 256),
     Machine("sft_tinymu_v5p512", "v5p-1024", "v5p:8x8x8", 512),
 )
-"""Machines in order of size. A v5p is named after its cores: 512 chips are sold as v5p-1024."""
+"""Machines in order of size. A v5p is named after its cores: v5p-1024 has 512 chips."""
 
 
 class Plan(NamedTuple):
@@ -78,12 +77,12 @@ class Plan(NamedTuple):
 
 
 def read_config(name: str) -> TrainConfig:
-    """Loads a fine-tuning config that comes with the package, by its name."""
+    """Load a fine-tuning config that comes with the package, by name."""
     return load_config(name, TrainConfig)
 
 
 def model_of(config: TrainConfig) -> TinyMUConfig:
-    """Returns the published model's config with the compute dtypes and remat of a run's config."""
+    """Return the published model's config with the compute dtypes and remat of a run's config."""
     model, step = TinyMUConfig(), config.step
     return replace(
         model,
@@ -93,10 +92,9 @@ def model_of(config: TrainConfig) -> TinyMUConfig:
 
 
 def forecast_machine(machine: Machine) -> Plan:
-    """Predicts a machine's memory use and speed: for TPUs by compiling, for GPUs by estimates.
+    """Predict a machine's memory use and speed: for TPUs by compiling, for GPUs by estimates.
 
-    Raises:
-        InputError: the topology is unknown, its memory is too small, or libtpu is not installed.
+    Raises `InputError` if the TPU topology is unknown, memory is too small, or libtpu is missing.
     """
     config = read_config(machine.config)
     blocks, packing = config.step.blocks // machine.devices, config.data.packing
@@ -122,9 +120,9 @@ def forecast_machine(machine: Machine) -> Plan:
 
 
 def gpu_rate(config: TrainConfig, chip: Chip) -> float:
-    """Returns the questions per second of fine-tuning on one GPU, estimated from an H100.
+    """Estimate the fine-tuning speed of one GPU in questions per second.
 
-    The H100's speed is scaled by memory bandwidth, which limits a model as small as TinyMU.
+    The speed of an H100 is scaled by memory bandwidth, which limits a model as small as TinyMU.
     """
     measured = chip_of(MEASURED_ON)
     assert measured is not None
@@ -134,10 +132,10 @@ def gpu_rate(config: TrainConfig, chip: Chip) -> float:
 
 
 def step_memory(model: TinyMUConfig, packing: PackingConfig, blocks: float) -> float:
-    """Estimates the bytes of a step: weights, optimizer state, gradients and activations.
+    """Estimate the bytes that a fine-tuning step with a frozen encoder needs on one device.
 
-    It assumes a frozen encoder and `blocks` blocks on the device. Activations are the decoder's
-    matmul results, the inputs of its layers, and the logits with their gradient.
+    The estimate includes weights, optimizer state, gradients, and the decoder's activations and
+    logits for `blocks` packed blocks.
     """
     trained, frozen = (
         sum(math.prod(leaf.shape) for _, leaf in flatten(tree))
@@ -151,7 +149,7 @@ def step_memory(model: TinyMUConfig, packing: PackingConfig, blocks: float) -> f
 
 
 def table(plans: list[Plan]) -> str:
-    """Formats plans as a Markdown table with one row per machine."""
+    """Format plans as a Markdown table with one row per machine."""
     rows = [
         "| machine | config | compute dtype | questions per step and device | accumulation steps "
         "| memory per device | questions/s | MusicSkills-3.5M, three epochs | |",

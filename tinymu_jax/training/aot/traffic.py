@@ -1,7 +1,4 @@
-"""Counts the bytes that a chip moves in a run of a program: to other chips, and to and from memory.
-
-XLA's `cost_analysis()` does not count bytes by collective, and counts a loop as one iteration.
-"""
+"""Count the bytes that a chip moves in a program run: to other chips, and to and from memory."""
 
 import math
 import re
@@ -22,13 +19,13 @@ FREE = re.compile(
     "parameter|constant|get-tuple-element|tuple|bitcast|while|conditional|call|after-all"
     "|partition-id|replica-id|opt-barrier|async-start|async-update|.*-done"
 )
-"""Opcodes of instructions that move no bytes themselves; the computations they call are counted."""
+"""Opcodes that move no bytes themselves; the computations that they call may move bytes."""
 FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")
 """Custom calls of TPU programs that move no bytes."""
 
 
 class Collective(NamedTuple):
-    """Totals of one kind of collective, per chip and run of the program."""
+    """Totals of one kind of collective operation, per chip and run of the program."""
 
     count: int
     """Number of executions."""
@@ -39,10 +36,9 @@ class Collective(NamedTuple):
 
 
 def group_size(op: Op, devices: int) -> int:
-    """Returns the size of a collective's groups of devices; `devices` is the number of devices.
+    """Return the number of devices in each group of a collective; `devices` is the total number.
 
-    Raises:
-        ValueError: the instruction's replica groups are written in an unknown form.
+    Raises `ValueError` if the instruction's replica groups are written in an unknown form.
     """
     groups = re.search(r"replica_groups=(.*)", op.attributes)
     text = groups[1] if groups else "{}"
@@ -60,7 +56,7 @@ def group_size(op: Op, devices: int) -> int:
 
 
 def _collective(op: Op, inside: str, devices: int) -> tuple[str, float, float]:
-    """Returns a collective's kind, the bytes of its full array, and the bytes that a chip sends.
+    """Return a collective's kind, the bytes of its full array, and the bytes that a chip sends.
 
     `inside` is the name of the computation that contains the collective.
     """
@@ -81,7 +77,7 @@ def _collective(op: Op, inside: str, devices: int) -> tuple[str, float, float]:
 
 
 def collectives(program: Program) -> dict[str, Collective]:
-    """Returns the totals of the collectives that one run of a program executes, by kind."""
+    """Return the totals of the collectives in one run of a program, by kind."""
     totals: dict[str, Collective] = {}
     counted: set[str] = set()
 
@@ -95,7 +91,7 @@ def collectives(program: Program) -> dict[str, Collective]:
             channel = re.search(r"channel_id=(\d+)", op.attributes)
             transfer = channel[1] if channel else f"{name}/{op.name}"
             if transfer in counted:
-                # Another piece of a transfer that XLA split and fused with other computation.
+                # XLA may split a transfer into pieces, fused with other computation: count it once.
                 continue
             counted.add(transfer)
             kind, size, sent = _collective(op, name, program.devices)
@@ -110,11 +106,11 @@ def collectives(program: Program) -> dict[str, Collective]:
 
 
 def memory_bytes(program: Program) -> float:
-    """Returns the bytes that a chip reads from and writes to its main memory in one run.
+    """Return the bytes that a chip reads from and writes to its main memory in one run.
 
-    Every instruction outside of a fusion reads its operands and writes its result. If an array is
-    sliced or updated in place, only the slice counts. Arrays in on-chip memory count only when they
-    are copied from or to main memory. Padding of layouts is not included.
+    Every instruction outside of a fusion reads its operands and writes its result. For slices and
+    in-place updates, only the slice counts. Arrays in on-chip memory count only when they are
+    copied from or to main memory. Layout padding does not count.
     """
     total = 0.0
     for name, times in executed(program):
@@ -124,7 +120,7 @@ def memory_bytes(program: Program) -> float:
 
 
 def _moved(program: Program, ops: dict[str, Op], op: Op) -> float:
-    """Returns the bytes that `op`, one of a computation's instructions `ops`, reads and writes."""
+    """Return the bytes that `op` reads and writes; `ops` are its computation's instructions."""
     if FREE.fullmatch(op.kind):
         return 0.0
     if any(f'custom_call_target="{name}"' in op.attributes for name in FREE_CALLS):
@@ -150,12 +146,12 @@ def _moved(program: Program, ops: dict[str, Op], op: Op) -> float:
 
 
 def _inner(program: Program, op: Op) -> dict[str, Op] | None:
-    """Returns the instructions inside a fusion; None for any other instruction."""
+    """Return the instructions inside a fusion; None for any other instruction."""
     return program.computations[called(op)[0]] if op.kind == "fusion" else None
 
 
 def _read(program: Program, body: dict[str, Op], name: str, shape: str) -> float:
-    """Returns the bytes that the instructions `body` read of the array `name`, of shape `shape`."""
+    """Return the bytes of array `name` (of shape `shape`) that the instructions `body` read."""
     size = shape_bytes(shape, memory_only=True)
     if not size:
         return 0.0
@@ -183,7 +179,7 @@ def _read(program: Program, body: dict[str, Op], name: str, shape: str) -> float
 
 
 def _written(body: dict[str, Op], op: Op) -> float:
-    """Returns the bytes that `op` writes for its result, which the instructions `body` compute."""
+    """Return the bytes that `op` writes; the instructions `body` compute its result."""
     root = next(o for o in body.values() if o.root)
     sources = [body[name] for name in root.operands] if root.kind == "tuple" else [root]
     total = 0.0

@@ -1,4 +1,4 @@
-"""The base class of training tasks: mesh, parameters, optimizer, train step and validation."""
+"""Base class of training tasks: mesh, parameters, optimizer, train step and validation."""
 
 import itertools
 import math
@@ -51,30 +51,23 @@ class TrainTask(ABC):
     """A training run that is ready to start; subclasses define its batches and its loss.
 
     Attributes:
-        steps: the number of steps of the whole run.
+        steps: number of steps of the whole run.
         batches: this process's batches as a sequence, one per step.
         abstract_state: shapes, dtypes and shardings of the training state.
-        validate: function (state, stopped) -> metrics, which returns {} as soon as `stopped()` is
-            true; None without validation data.
+        validate: function (state, stopped) -> metrics ({} once `stopped()` is true), or None.
         peak_flops: peak FLOP/s of all devices together; None for an unknown kind of device.
     """
 
     unit = "questions"
-    """Name of the units that `StepCost.units` counts."""
+    """What `StepCost.units` counts."""
 
     def __init__(
         self, config: RunConfig, model: Any, params: Tree, devices: Sequence[Any] | None = None
     ) -> None:
-        """Opens the data, builds the step and puts the frozen parameters on the devices.
+        """Open the data, build the step and put the frozen parameters on the devices.
 
-        Args:
-            config: the run's config.
-            model: the model's config.
-            params: all initial parameters, trained and frozen, with layers stacked.
-            devices: the devices of the mesh; default: all.
-
-        Raises:
-            InputError: data, mesh, batch size and model do not fit together.
+        `model` is the model's config; `params` are all initial parameters, with layers stacked.
+        Raises `InputError` if data, mesh, batch size and model do not fit together.
         """
         self.config = config
         self.model = self.with_compute_config(model)
@@ -91,65 +84,61 @@ class TrainTask(ABC):
 
     @abstractmethod
     def with_compute_config(self, model: Any) -> Any:
-        """Returns a model's config with the compute dtypes and remat of the run's config."""
+        """Return a model's config with the compute dtypes and remat of the run's config."""
 
     @abstractmethod
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
-        """Returns the logical axes of every parameter, by path."""
+        """Return the logical axes of every parameter, by path."""
 
     @abstractmethod
     def make_batches(self, folder: str, epochs: int, validation: bool) -> Any:
-        """Returns this process's batches of a data set, as a sequence with one batch per step."""
+        """Return this process's batches of a data set, as a sequence with one batch per step."""
 
     @abstractmethod
     def check_trained(self, trained: Tree) -> None:
-        """Checks that the trained parameters fit the data and the loss.
-
-        Raises:
-            InputError: parameters are trained that should be frozen, or the other way round.
-        """
+        """Raise an `InputError` if the trained parameters do not suit the data or the loss."""
 
     @abstractmethod
     def loss_fn(self, validation: bool) -> LossFn:
-        """Returns the loss function of training, or of validation."""
+        """Return the loss function of training, or of validation."""
 
     @abstractmethod
     def cost(self, step: int) -> StepCost:
-        """Returns the amount of work of a step."""
+        """Return the amount of work of step `step`; the first step is 0."""
 
     @abstractmethod
     def clip_names(self, step: int) -> list[str]:
-        """Returns the names of the recordings in a step's batch."""
+        """Return the names of the recordings in the batch of step `step`; the first step is 0."""
 
     def dropout_seed(self) -> int | None:
-        """Returns the seed of dropout; None disables dropout."""
+        """Return the seed of dropout; None disables dropout."""
         return None
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
-        """Returns a description of a problem that a step's metrics reveal, or None."""
+        """Return a description of a problem that a step's metrics reveal, or None."""
         return None
 
     def init_aux_state(self) -> Any:
-        """Returns `TrainState.aux_state` before the first step."""
+        """Return `TrainState.aux_state` before the first step."""
         return ()
 
     def post_update(
         self, state: TrainState, aux: Any, num_targets: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
-        """Returns the state with updated `aux_state`, and metrics; see `train_step.PostUpdate`."""
+        """Return the state with updated `aux_state`, and further metrics; see `PostUpdate`."""
         return state, {}
 
     def local_blocks(self) -> Sequence[int]:
-        """Returns the indices, in every step's batch, of the blocks that this process reads."""
+        """Return the indices of the blocks that this process reads from every batch."""
         step = self.config.step
         return local_block_ids(self.mesh, step.blocks, step.grad_accum_steps)
 
     def data_folder(self, validation: bool) -> str:
-        """Returns the folder of the training data set, or of the validation data set."""
+        """Return the folder of the training data set, or of the validation data set."""
         return self.config.data.validation if validation else self.config.data.train
 
     def _count_steps(self) -> int:
-        """Returns the run's number of steps; raises an `InputError` if the data has too few."""
+        """Return the run's number of steps; raise an `InputError` if the data has too few."""
         requested, available = self.config.steps, len(self.batches)
         if requested > available and not self.config.overfit_batch:
             raise InputError(
@@ -159,7 +148,7 @@ class TrainTask(ABC):
         return requested or available
 
     def _place(self, trained: Tree, frozen: Tree) -> None:
-        """Sets the shardings, puts the frozen parameters on the devices and jits the step."""
+        """Set the shardings, put the frozen parameters on the devices and jit the step."""
         mesh, axes = self.mesh, self.param_axes()
         check_muon(self.config.optim, trained, axes)
         self.start_aux_state = self.init_aux_state()
@@ -191,11 +180,7 @@ class TrainTask(ABC):
         return init_state(trained, self.optimizer, aux_state)
 
     def init(self, params: Tree) -> TrainState:
-        """Returns the training state before the first step, on the devices.
-
-        Args:
-            params: the same initial parameters with which the task was created.
-        """
+        """Return the initial state on the devices, from the `params` given to the constructor."""
         trained, _ = partition_frozen(params, self.config.optim)
         placed = (
             device_put_tree(trained, self.state_sharding.params),
@@ -204,14 +189,14 @@ class TrainTask(ABC):
         return jax.jit(self._init_state, out_shardings=self.state_sharding)(*placed)
 
     def run_step(self, state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
-        """Runs one training step, compiling it on the first call; the state is donated."""
+        """Run one training step, compiling it on the first call; the state is donated."""
         with jax.set_mesh(self.mesh):
             if self.compiled is None:
                 self.compiled = compile_step(self.step, state, self.frozen, batch)
             return self.compiled(state, self.frozen, batch)
 
     def load_batches(self, start: int) -> Iterator[Any]:
-        """Yields the global batches of all steps except the first `start` steps, on the devices."""
+        """Yield the global batches of steps `start`, `start + 1`, ..., placed on the devices."""
         data = self.config.data
         if self.config.overfit_batch:
             batch = make_global_batch(self.batches[0], self.mesh)
@@ -221,7 +206,7 @@ class TrainTask(ABC):
             yield make_global_batch(batch, self.mesh)
 
     def _make_validate(self) -> Callable[[TrainState, Callable[[], bool]], dict[str, float]]:
-        """Returns the function `validate`, which averages the loss over the validation data."""
+        """Return the function `validate`, which averages the loss over the validation data."""
         data = self.config.data
         batches = self.make_batches(data.validation, epochs=1, validation=True)
         loss_fn = self.loss_fn(validation=True)

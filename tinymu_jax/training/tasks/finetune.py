@@ -23,7 +23,7 @@ from tinymu_jax.utils.tree import Tree
 
 
 def with_step_config(model: TinyMUConfig, step: StepConfig) -> TinyMUConfig:
-    """Returns a model's config with the compute dtypes, remat and `ignore_pad_labels` of `step`."""
+    """Return `model` with the compute dtypes, remat and `ignore_pad_labels` of `step`."""
     return replace(
         model,
         ignore_pad_labels=step.ignore_pad_labels,
@@ -33,13 +33,9 @@ def with_step_config(model: TinyMUConfig, step: StepConfig) -> TinyMUConfig:
 
 
 def answer_loss(config: TinyMUConfig, store: FeatureKind) -> LossFn:
-    """Returns a loss function: the cross-entropy summed over a batch's answer tokens.
+    """Return a loss function: the cross-entropy summed over a batch's answer tokens.
 
-    Each parameter of the model may be either trained or frozen.
-
-    Args:
-        config: the model's config.
-        store: the kind of features that the data set stores.
+    Each parameter may be trained or frozen. `store` is the kind of features in the data set.
     """
 
     def loss(params: Tree, frozen: Tree, batch: Batch, context: StepContext) -> LossSum:
@@ -73,24 +69,23 @@ class FinetuneTask(TrainTask):
         tokenizer: str,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """Initializes a `TrainTask`; `tokenizer`, the text of tokenizer.json, must fit the data."""
+        """Initialize the task; `tokenizer` is the text of tokenizer.json and must fit the data."""
         for folder in filter(None, (config.data.train, config.data.validation)):
             Dataset(folder).check_model(tokenizer, params["encoder"])
         super().__init__(config, model, params, devices)
 
     def with_compute_config(self, model: TinyMUConfig) -> TinyMUConfig:
-        """Returns a model's config with the compute dtypes and remat of the run's config."""
+        """Return a model's config with the compute dtypes and remat of the run's config."""
         return with_step_config(model, self.config.step)
 
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
-        """Returns the logical axes of every parameter, by path."""
+        """Return the logical axes of every parameter, by path."""
         return tinymu.param_axes(self.model)
 
     def make_batches(self, folder: str, epochs: int, validation: bool) -> PackedBatches:
-        """Packs all epochs of a data set into blocks; returns this process's batches of blocks.
+        """Pack a data set's questions into fixed-size blocks; return this process's batches.
 
-        Raises:
-            InputError: validation clips are longer than training crops, or a question is too long.
+        Raises `InputError` if validation clips exceed training crops or a question is too long.
         """
         step, data = self.config.step, self.config.data
         dataset = Dataset(folder)
@@ -124,7 +119,7 @@ class FinetuneTask(TrainTask):
         )
 
     def check_trained(self, trained: Tree) -> None:
-        """Raises an `InputError` if the stored features bypass a trained part of the model."""
+        """Raise an `InputError` if the stored features bypass a trained part of the model."""
         bypassed = {"embeddings": ("encoder",), "text": ("encoder", "projector")}
         for folder in filter(None, (self.config.data.train, self.config.data.validation)):
             store = Dataset(folder).features.kind
@@ -137,15 +132,15 @@ class FinetuneTask(TrainTask):
                     )
 
     def dropout_seed(self) -> int | None:
-        """Returns the seed of dropout; None disables dropout."""
+        """Return the seed of dropout; None disables dropout."""
         return self.config.init.seed if self.config.step.dropout else None
 
     def loss_fn(self, validation: bool) -> LossFn:
-        """Returns the loss function: the cross-entropy summed over a batch's answer tokens."""
+        """Return the loss function: the cross-entropy summed over a batch's answer tokens."""
         return answer_loss(self.model, Dataset(self.data_folder(validation)).features.kind)
 
     def cost(self, step: int) -> StepCost:
-        """Returns the amount of work of a step, in questions and decoder positions."""
+        """Return the amount of work of a step, in questions and decoder positions."""
         counts = self.batches.plan.counts(*self._blocks(step))
         flops = training_flops(
             self.model,
@@ -158,11 +153,11 @@ class FinetuneTask(TrainTask):
         return StepCost(counts.questions, counts.slots, flops)
 
     def clip_names(self, step: int) -> list[str]:
-        """Returns the names of the recordings in a step's batch."""
+        """Return the names of the recordings in a step's batch."""
         records = self.batches.plan.records(*self._blocks(step))
         return [self.batches.dataset[record].clip for record in records]
 
     def _blocks(self, step: int) -> tuple[int, int]:
-        """Returns the indices of the first block of a step and of the next step in the plan."""
+        """Return the index of a step's first block, and of the next step's first block."""
         first = 0 if self.config.overfit_batch else step * self.batches.blocks
         return first, first + self.batches.blocks

@@ -26,11 +26,11 @@ from tinymu_jax.training.train_step import LossFn, PostUpdate, StepContext, Trai
 from tinymu_jax.utils.tree import Tree, flatten
 
 ALWAYS_FROZEN = r"encoder/log_mel/.*"
-"""Matches the log-mel front end, which pre-training does not run: batches hold log-mels."""
+"""Paths of the log-mel front end, unused in pre-training because batches hold log-mels."""
 
 
 def freeze_unused(optim: OptimConfig, model: SelfSupervisedConfig) -> OptimConfig:
-    """Adds all parameters that get no gradient to `optim.frozen_params`; returns the new config."""
+    """Add all parameters that get no gradient to `optim.frozen_params`; return the new config."""
     unused = f"|{UNUSED}" if model.predictor.hypotheses > 1 else ""
     return replace(optim, frozen_params=f"{optim.frozen_params}|{ALWAYS_FROZEN}{unused}")
 
@@ -48,27 +48,27 @@ class PretrainTask(TrainTask):
         teacher_state: TeacherState,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """Initializes a `TrainTask`; `teacher_state` is the teacher before the first step."""
+        """Initialize the task; `teacher_state` is the teacher before the first step."""
         self.teacher_state = teacher_state
         config = replace(config, optim=freeze_unused(config.optim, model))
         super().__init__(config, model, params, devices)
 
     def with_compute_config(self, model: SelfSupervisedConfig) -> SelfSupervisedConfig:
-        """Returns a model's config with the compute dtype and remat of the run's config."""
+        """Return a model's config with the compute dtype and remat of the run's config."""
         step = self.config.step
         encoder = replace(model.encoder, compute_dtype=step.encoder_dtype, remat=step.remat)
         return replace(model, encoder=encoder)
 
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
-        """Returns the logical axes of every parameter, by path."""
+        """Return the logical axes of every parameter, by path."""
         return student_teacher.param_axes(self.model)
 
     def init_aux_state(self) -> TeacherState:
-        """Returns the state of the teacher before the first step."""
+        """Return the state of the teacher before the first step."""
         return self.teacher_state
 
     def make_batches(self, folder: str, epochs: int, validation: bool) -> CropBatches:
-        """Returns this process's batches of crops from a data set or a folder of recordings."""
+        """Return this process's batches of crops from a data set or a folder of recordings."""
         data, encoder = self.config.data, self.model.encoder
         return CropBatches(
             open_corpus(folder, encoder.num_frames, encoder.patch_size),
@@ -82,7 +82,7 @@ class PretrainTask(TrainTask):
         )
 
     def check_trained(self, trained: Tree) -> None:
-        """Raises an `InputError` if a student parameter that the teacher averages is frozen."""
+        """Raise an `InputError` if a student parameter that the teacher averages is frozen."""
         trained_paths = {path for path, _ in flatten(trained)}
         for path, _ in flatten(self.teacher_state.teacher):
             if path not in trained_paths:
@@ -92,36 +92,34 @@ class PretrainTask(TrainTask):
                 )
 
     def loss_fn(self, validation: bool) -> LossFn:
-        """Returns the loss function; the number of a block determines the block's random masks."""
+        """Return the loss function; random masks depend on the seed and the block's index."""
         return pretraining_loss(self.model, self.config.data.seed)
 
     def post_update(
         self, state: TrainState, aux: MetricSums, num_targets: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
-        """Returns the state with an updated teacher, and the step's metrics."""
+        """Return the state with an updated teacher, and the step's metrics."""
         return update_teacher(self.model, self.steps)(state, aux, num_targets)
 
     def diagnose(self, metrics: Mapping[str, float]) -> str | None:
-        """Returns a warning if a step's metrics show a collapse of hypotheses or classes."""
+        """Return a warning if a step's metrics show that predictions or classes have collapsed."""
         return collapse_warning(dict(metrics))
 
     def cost(self, step: int) -> StepCost:
-        """Returns the amount of work of a step, in crops and masked patches."""
+        """Return the amount of work of a step, in crops and masked patches."""
         crops = self.batches.blocks * self.config.data.clips
         patches = crops * (self.model.patches - self.model.visible)
         return StepCost(crops, patches, pretraining_flops(self.model) * crops)
 
     def clip_names(self, step: int) -> list[str]:
-        """Returns the names of the recordings in a step's batch."""
+        """Return the names of the recordings in a step's batch."""
         return self.batches.names(0 if self.config.overfit_batch else step)
 
 
 def pretraining_loss(config: SelfSupervisedConfig, seed: int) -> LossFn:
-    """Returns a loss function: a weighted sum of prediction and class loss over masked patches.
+    """Return a loss function: a weighted sum of prediction and class loss over masked patches.
 
-    Args:
-        config: the model's config, with the weight of the class loss.
-        seed: the seed of the random masks.
+    `config` sets the weight of the class loss; `seed` is the seed of the random masks.
     """
     key = jax.random.key(seed)
 
@@ -144,7 +142,7 @@ def pretraining_loss(config: SelfSupervisedConfig, seed: int) -> LossFn:
 
 
 def update_teacher(config: SelfSupervisedConfig, steps: int) -> PostUpdate:
-    """Returns the `PostUpdate` that updates the teacher in a run of `steps` steps."""
+    """Return the `PostUpdate` that updates the teacher in a run of `steps` steps."""
 
     def post_update(
         state: TrainState, aux: MetricSums, num_targets: Array

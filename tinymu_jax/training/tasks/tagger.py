@@ -1,9 +1,8 @@
-"""Trains an encoder with a linear head on the mean of the encoder's output vectors.
+"""Train an encoder with a linear head on the mean of the encoder's output vectors.
 
-`LabelTask` predicts a value for each category of labels, with one softmax per category. Its head is
-not kept. `TagTask` predicts tags with one sigmoid per tag. Its head is the head of the published
-AudioSet encoder: mean over patch rows and time, BatchNorm without weights, linear layer. The
-running statistics of BatchNorm are in `aux_state`.
+`LabelTask` predicts one value per category with a softmax. `TagTask` predicts tags with one sigmoid
+per tag and the published AudioSet head: mean over patch rows and time, BatchNorm without weights,
+linear layer.
 """
 
 from abc import abstractmethod
@@ -38,16 +37,16 @@ from tinymu_jax.training.train_step import LossFn, StepContext, TrainState
 from tinymu_jax.utils.tree import Tree
 
 MOMENTUM = 0.1
-"""Weight of a batch in BatchNorm's running statistics, torch's default."""
+"""Weight of a batch in BatchNorm's running statistics, as in torch."""
 
 
 class LinearHeadTask(TrainTask):
     """Base class of tasks that train an encoder with a linear head on clip labels.
 
     Attributes:
-        encoder: the encoder's config.
-        reader_model: config of a model; clips are read with its input sizes.
-        max_seconds: seconds that clips are cropped to; None: `reader_model.max_seconds`.
+        encoder: encoder config.
+        reader_model: model config that sets the input sizes of clips.
+        max_seconds: maximum clip length in seconds; None: `reader_model.max_seconds`.
     """
 
     encoder: MatpacConfig
@@ -63,34 +62,30 @@ class LinearHeadTask(TrainTask):
         clips_per_block: int,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """Initializes a `TrainTask`; `targets` holds each recording's labels by file name."""
+        """Initialize the task; `targets` holds each recording's labels by file name."""
         self.targets, self.clips_per_block = targets, clips_per_block
         super().__init__(config, model, params, devices)
 
     @abstractmethod
     def pool(self, vectors: Float[Array, "C A E"], valid: Bool[Array, "C A"]) -> Array:
-        """Returns the head's input for C clips: the mean of a clip's valid vectors (A x E)."""
+        """Return the head's input: the mean over each clip's valid vectors, A of width E."""
 
     @abstractmethod
     def head_loss(self, params: Tree, mean: Array, labels: Array, running: Any) -> LossSum:
-        """Returns the loss of the head's predictions, summed over C clips.
+        """Return the loss of the head's predictions, summed over C clips.
 
-        Args:
-            params: parameters of encoder and head.
-            mean: the output of `pool`, one vector per clip.
-            labels: the labels of a `LabelBatch`.
-            running: the running statistics (`aux_state`) in validation; None in training.
+        `mean` is the output of `pool`. `labels` are the labels of a `LabelBatch`. `running` holds
+        the running statistics (`aux_state`) in validation, and is None in training.
         """
 
     def augment_batch(self, batch: LabelBatch) -> LabelBatch:
-        """Returns a training batch augmented on the device; by default unchanged."""
+        """Return a training batch augmented on the device; by default unchanged."""
         return batch
 
     def make_batches(self, folder: str, epochs: int, validation: bool) -> LabelBatches:
-        """Returns this process's batches of a data set's clips and their labels.
+        """Return this process's batches of a data set's clips and their labels.
 
-        Raises:
-            InputError: the data set stores neither log-mels nor waveforms.
+        Raises `InputError` if the data set stores neither log-mels nor waveforms.
         """
         data, dataset = self.config.data, Dataset(folder)
         if dataset.features.kind not in ("log_mel", "waveform"):
@@ -110,7 +105,7 @@ class LinearHeadTask(TrainTask):
         )
 
     def loss_fn(self, validation: bool) -> LossFn:
-        """Returns the loss function: encodes a batch's clips and computes `head_loss`."""
+        """Return the loss function, which encodes a batch's clips and calls `head_loss`."""
         kind, encoder = Dataset(self.data_folder(validation)).features.kind, self.encoder
 
         def loss(params: Tree, frozen: Tree, batch: LabelBatch, context: StepContext) -> LossSum:
@@ -129,16 +124,16 @@ class LinearHeadTask(TrainTask):
         return loss
 
     def clips_per_step(self) -> int:
-        """Returns the number of clips of a step, over all processes."""
+        """Return the number of clips of a step, over all processes."""
         return self.batches.blocks * self.batches.size
 
     def clip_names(self, step: int) -> list[str]:
-        """Returns the names of the recordings in a step's batch."""
+        """Return the names of the recordings in a step's batch."""
         return self.batches.names(0 if self.config.overfit_batch else step)
 
 
 def add_label_head(params: Mapping[str, Any], model: TinyMUConfig, labels: str | Path) -> Tree:
-    """Returns `params` with a head of zeros for all values of the categories in a csv of labels."""
+    """Add a zero-initialized head to `params`, with one output per category value in `labels`."""
     outputs = sum(map(len, read_label_table(labels).categories.values()))
     head = {
         "kernel": np.zeros((model.encoder.output_width, outputs), np.float32),
@@ -148,11 +143,7 @@ def add_label_head(params: Mapping[str, Any], model: TinyMUConfig, labels: str |
 
 
 class LabelTask(LinearHeadTask):
-    """Trains the encoder of a TinyMU to predict a value for each category, with a softmax.
-
-    In the published recipe, MATPAC++ is trained on AudioSet instead, also after pre-training and
-    before the encoder is connected to the decoder.
-    """
+    """Trains a TinyMU's encoder to predict a clip's value in each label category (softmax)."""
 
     def __init__(
         self,
@@ -161,25 +152,25 @@ class LabelTask(LinearHeadTask):
         params: Tree,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """Initializes a `TrainTask`; `params` must include the head of `add_label_head`."""
+        """Initialize the task; `params` must include the head of `add_label_head`."""
         table = read_label_table(config.data.labels)
         self.num_values = [len(values) for values in table.categories.values()]
         clips = config.data.packing.max_clips
         super().__init__(config, model, params, table.of, clips, devices)
 
     def with_compute_config(self, model: TinyMUConfig) -> TinyMUConfig:
-        """Returns a model's config with the compute dtypes and remat of the run's config."""
+        """Return a model's config with the compute dtypes and remat of the run's config."""
         self.reader_model = with_step_config(model, self.config.step)
         self.encoder = self.reader_model.encoder
         return self.reader_model
 
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
-        """Returns the logical axes of every parameter, by path."""
+        """Return the logical axes of every parameter, by path."""
         head = {f"{HEAD}/kernel": (None, None), f"{HEAD}/bias": (None,)}
         return {**tinymu.param_axes(self.model), **head}
 
     def check_trained(self, trained: Tree) -> None:
-        """Raises an `InputError` if projector or decoder, which labels do not need, are trained."""
+        """Raise an `InputError` if the projector or the decoder is trained."""
         if {"projector", "decoder"} & set(trained):
             raise InputError(
                 "data.labels trains the encoder alone; freeze the rest: optim.frozen-params "
@@ -187,11 +178,11 @@ class LabelTask(LinearHeadTask):
             )
 
     def pool(self, vectors: Float[Array, "C A E"], valid: Bool[Array, "C A"]) -> Array:
-        """Returns the mean of each clip's valid vectors over time."""
+        """Return the mean of each clip's valid vectors over time."""
         return heads.mean_over_time(vectors, valid)
 
     def head_loss(self, params: Tree, mean: Array, labels: Array, running: Any) -> LossSum:
-        """Returns the cross-entropy, averaged over categories and summed over clips."""
+        """Return the cross-entropy, averaged over categories and summed over clips."""
         logits = mean @ params[HEAD]["kernel"] + params[HEAD]["bias"]
         parts = jnp.split(logits, np.cumsum(self.num_values)[:-1].tolist(), axis=-1)
         labels = labels.reshape(-1, len(self.num_values))
@@ -202,7 +193,7 @@ class LabelTask(LinearHeadTask):
         return LossSum(sum(losses) / len(losses), jnp.float32(len(mean)))
 
     def cost(self, step: int) -> StepCost:
-        """Returns the amount of work of a step; each label counts as a question of one token."""
+        """Return the amount of work of a step; a label counts as one question and one token."""
         clips = self.clips_per_step()
         flops = encoder_flops(self.model, self.config.optim.frozen_params) * clips
         labels = clips * len(self.num_values)
@@ -215,14 +206,13 @@ class NormStats(NamedTuple):
     mean: Float[Array, "D"]
     variance: Float[Array, "D"]
     count: Array | None = None
-    """Number of batches that running statistics have seen; None for one batch's statistics."""
+    """Number of batches in the running averages; None for a single batch's statistics."""
 
 
 def read_class_names(config: TagConfig) -> list[str]:
-    """Returns the names of all classes of a tagging run, in the order of the model's outputs.
+    """Return the names of all classes of a tagging run, in the order of the model's outputs.
 
-    Raises:
-        InputError: the list cannot be read, or names a class twice.
+    Raises `InputError` if the list of classes cannot be read, or names a class twice.
     """
     if config.data.classes is not None:
         names = read_labels(config.data.classes)
@@ -234,15 +224,14 @@ def read_class_names(config: TagConfig) -> list[str]:
 
 
 def tagger_config(encoder: MatpacConfig, num_classes: int) -> MatpacConfig:
-    """Returns an encoder's config with a sigmoid head for `num_classes` classes."""
+    """Return an encoder's config with a sigmoid head for `num_classes` classes."""
     return replace(encoder, head=HeadConfig("audioset", num_classes, "sigmoid"))
 
 
 def read_targets(config: TagConfig) -> dict[str, Int[np.ndarray, "classes"]]:
-    """Returns a multi-hot vector of classes for each recording, by file name.
+    """Return a multi-hot vector of classes for each recording, by file name.
 
-    Raises:
-        InputError: a label is not in the list of classes, or two recordings have the same name.
+    Raises `InputError` if a label is not a class, or if two recordings have the same name.
     """
     index = {name: number for number, name in enumerate(read_class_names(config))}
     num_classes = len(index)
@@ -279,7 +268,7 @@ class TagTask(LinearHeadTask):
         params: Tree,
         devices: Sequence[Any] | None = None,
     ) -> None:
-        """Initializes a `TrainTask`; `params` must include the head."""
+        """Initialize the task; `params` must include the head."""
         self.max_seconds = config.data.seconds
         norm = params["head"]["norm"]
         self.norm_stats = NormStats(norm["mean"], norm["variance"], norm["count"])
@@ -287,22 +276,22 @@ class TagTask(LinearHeadTask):
         super().__init__(config, model, params, targets, clips, devices)
 
     def with_compute_config(self, model: MatpacConfig) -> MatpacConfig:
-        """Returns a model's config with the compute dtype and remat of the run's config."""
+        """Return a model's config with the compute dtype and remat of the run's config."""
         step = self.config.step
         self.encoder = replace(model, compute_dtype=step.encoder_dtype, remat=step.remat)
         self.reader_model = TinyMUConfig(encoder=self.encoder, max_seconds=self.max_seconds)
         return self.encoder
 
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
-        """Returns the logical axes of every parameter, by path."""
+        """Return the logical axes of every parameter, by path."""
         return matpac.param_axes(self.model)
 
     def init_aux_state(self) -> NormStats:
-        """Returns BatchNorm's running statistics before the first step."""
+        """Return BatchNorm's running statistics before the first step."""
         return self.norm_stats
 
     def check_trained(self, trained: Tree) -> None:
-        """Raises an `InputError` if the head is frozen, or log-mel or BatchNorm are trained."""
+        """Raise an `InputError` if the head is frozen, or log-mel or BatchNorm are trained."""
         if "head" not in trained:
             raise InputError("optim.frozen-params freezes the head, which is random; narrow it")
         if "log_mel" in trained or "norm" in trained["head"]:
@@ -312,16 +301,16 @@ class TagTask(LinearHeadTask):
             )
 
     def augment_batch(self, batch: LabelBatch) -> LabelBatch:
-        """Returns a training batch with clips and labels mixed by mixup, if configured."""
+        """Return a training batch with clips and labels mixed by mixup, if configured."""
         alpha, seed = self.config.step.mixup, self.config.data.seed
         return mixup(batch, alpha, jax.random.key(seed)) if alpha else batch
 
     def pool(self, vectors: Float[Array, "C A E"], valid: Bool[Array, "C A"]) -> Array:
-        """Returns the mean of each clip's valid vectors over time and patch rows."""
+        """Return the mean of each clip's valid vectors over time and patch rows."""
         return heads.mean_of_rows(vectors, valid, self.encoder.rows)
 
     def head_loss(self, params: Tree, mean: Array, labels: Array, running: Any) -> LossSum:
-        """Returns the binary cross-entropy, averaged over classes and summed over clips."""
+        """Return the binary cross-entropy, averaged over classes and summed over clips."""
         norm = NormStats(mean.mean(0), mean.var(0)) if running is None else running
         mean = (mean - norm.mean) * jax.lax.rsqrt(norm.variance + heads.BATCH_NORM_EPS)
         linear = params["head"]["linear"]
@@ -333,7 +322,7 @@ class TagTask(LinearHeadTask):
     def post_update(
         self, state: TrainState, aux: NormStats, num_targets: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
-        """Updates BatchNorm's running statistics, with unbiased variances as in torch."""
+        """Update BatchNorm's running statistics, with unbiased variances as in torch."""
         mean, variance, steps = state.aux_state
         unbiased = aux.variance * (num_targets / (num_targets - 1))
         keep = 1 - MOMENTUM
@@ -342,7 +331,7 @@ class TagTask(LinearHeadTask):
         return state._replace(aux_state=NormStats(mean, variance, steps + 1)), {}
 
     def cost(self, step: int) -> StepCost:
-        """Returns the amount of work of a step; each class of a clip counts as a token."""
+        """Return the amount of work of a step; each class of a clip counts as a token."""
         clips = self.clips_per_step()
         model = replace(self.reader_model, encoder=replace(self.model, head=None))
         flops = encoder_flops(model, rf"encoder/(?:{self.config.optim.frozen_params})") * clips
@@ -350,12 +339,10 @@ class TagTask(LinearHeadTask):
 
 
 def mixup(batch: LabelBatch, alpha: float, key: Array) -> LabelBatch:
-    """Mixes each clip and its labels with the previous clip in its block (arXiv 1710.09412).
+    """Mix each clip and its labels with the previous clip in its block (arXiv 1710.09412).
 
-    Args:
-        batch: a batch of N blocks of clips.
-        alpha: parameter of the Beta distribution of weights; the clip itself gets at least 1/2.
-        key: the random key, which is combined with each block's number.
+    Mixing weights are drawn from Beta(alpha, alpha); a clip's own weight is at least 1/2. `key` is
+    combined with each block's index.
     """
 
     def mix(features: Array, lengths: Array, labels: Array, number: Array) -> tuple:
