@@ -129,7 +129,7 @@ def encoder_of(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def published_decoder(source: Mapping[str, Any]) -> str:
-    """Return the hub name of a published TinyMU's decoder, from its metadata; "" if missing."""
+    """Return the decoder's hub name in `source`, a published TinyMU's metadata; "" if missing."""
     model = (source.get("config") or {}).get("model") or {}
     return str((model.get("decoder") or {}).get("textdec_name") or "")
 

@@ -128,7 +128,7 @@ def _is_checkpoint_config(path: Path) -> bool:
 def _has_cached_checkpoint(repo: str, revision: str | None) -> bool:
     """Return whether the hub's cache has a checkpoint folder of a repository.
 
-    If so, `fetch` skips the search for a published TinyMU, which fails without a connection.
+    If so, `fetch` need not ask the hub for a published TinyMU, which fails without a connection.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -156,7 +156,10 @@ def _common_folder(repo: str, *files: Path) -> Path:
 
 
 def _convert(repo: str, revision: str | None, yaml: Path, folder: Path) -> Path:
-    """Download a published TinyMU, convert it to a checkpoint `folder`, and return `folder`."""
+    """Download a published TinyMU, convert it to a checkpoint `folder`, and return `folder`.
+
+    `yaml` is the TinyMU's config file, downloaded before; it must be of the weights' commit.
+    """
     from tinymu_jax.checkpoints.pytorch import tinymu
 
     weights = download(repo, PUBLISHED_WEIGHTS, revision)

@@ -186,7 +186,10 @@ def _published_details(source: Mapping[str, Any]) -> str:
 
 
 def _limits(config: ModelConfig, folder: Path, is_float16: bool, license: str | None) -> str:
-    """Return a Markdown list of a model's limits and of unknown facts about the model."""
+    """Return a Markdown list of a model's limits and of what is unknown about the model.
+
+    `folder` is the checkpoint folder; `license` is None if the licence is unknown.
+    """
     lines = []
     if isinstance(config, TinyMUConfig):
         lines += [
@@ -234,7 +237,11 @@ def _percent(fraction: float | None) -> str:
 
 
 def origin_of_file(source: Path, probe: Path | None = None) -> Origin:
-    """Return the origin of converted weights: the sha256 of the files, or the training run."""
+    """Return the origin of weights that were converted from `source`, a file or folder.
+
+    The origin lists each file with its sha256, also `probe`, the file of a linear classifier that
+    was added. If `source` is the folder of a run, the origin is the run.
+    """
     if source.is_dir() and exists(source / RUN_FILE):
         return origin_of_run(source)
     files = [source] if source.is_file() else sorted(source.glob("*.safetensors"))
@@ -296,7 +303,7 @@ def _report_in(folder: Path) -> Path | None:
 
 
 def _is_on_hub(name: str) -> bool:
-    """Return whether a name is a hub name, and not an existing path or a path in runs/."""
+    """Return whether a name is a hub name: neither an existing path nor a path in runs/."""
     return is_hub_name(name) and not name.startswith("runs/") and not exists(name)
 
 

@@ -35,9 +35,9 @@ def tokenizer_loader(
 ) -> Callable[[], Tokenizer]:
     """Return a function that loads, and if necessary downloads, a model's tokenizer.
 
-    `tokenizer` is a name or path for `read_tokenizer`. If it is None, the function uses the
-    checkpoint's tokenizer, or else downloads the tokenizer of the published decoder. It raises
-    `InputError` if there is none. `name` names the checkpoint in messages.
+    The function uses `tokenizer`, a name or path for `read_tokenizer`, if given; else the
+    checkpoint's tokenizer; else the published decoder's, from the hub. It raises `InputError` if
+    there is none. `name` names the checkpoint in messages.
     """
     pad = checkpoint.config.pad_token
 
@@ -61,7 +61,8 @@ def tokenizer_loader(
 def read_tokenizer(name: str | Path) -> str:
     """Return the text of a tokenizer.json.
 
-    `name` is the path of the file, of a checkpoint folder or of a run; or a hub name or `nano`.
+    `name` is the path of the file, or of a checkpoint or run that contains it; or a hub name; or
+    `nano`, the small checkpoint in this package.
 
     Raises:
         InputError: the file does not exist, or cannot be downloaded.
@@ -81,8 +82,8 @@ def open_checkpoint(
     """Read a checkpoint of any supported format.
 
     Args:
-        name: `nano`, a hub name, or the path of a published `.pt` or `.safetensors` file, a SmolLM2
-            folder, a checkpoint folder, or the folder of a finished run.
+        name: path of a published `.pt` or `.safetensors` file, SmolLM2 folder, checkpoint folder or
+            finished run; or a hub name; or `nano`, the small checkpoint in this package.
         revision: branch, tag or commit of a hub repository.
         probe: path of a `.pt` file with a probe (a linear classifier) to add to a MATPAC encoder.
 

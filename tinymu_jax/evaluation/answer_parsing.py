@@ -23,7 +23,7 @@ _FIRST_WORD = re.compile(r"\w[\w'-]*")
 
 
 class Reading(NamedTuple):
-    """Index of the option that an answer chooses, by each rule; None if it chooses none."""
+    """The option that each rule reads from an answer, as an index; None if it reads none."""
 
     official: int | None
     strict: int | None
@@ -31,7 +31,7 @@ class Reading(NamedTuple):
 
 
 def read_answer(options: Sequence[str], answer: str, log_likelihoods: Sequence[float]) -> Reading:
-    """Return the index of the option that an answer chooses, by each rule in `RULES`.
+    """Return the index of the option that each rule in `RULES` reads from an answer.
 
     `options` are the option texts in the order shown. `log_likelihoods` has one value per option;
     () if the options were not scored.

@@ -24,10 +24,11 @@ def mean_metrics(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> dict[Name, Metric]:
-    """Return the mean of each row of scores with its 95 % confidence interval, by row name.
+    """Return, by name, the mean of each row of `scores` with its 95 % confidence interval.
 
-    A row has one score per question; NaN if the question does not count. `groups` has one key per
-    question, usually its recording. Each resample draws whole groups, the same ones for all rows.
+    A row has one score per question, or NaN for a question that does not count. `groups` has one
+    key per question, usually its recording; questions with the same key are resampled together.
+    All rows share the same resamples.
     """
     if not scores:
         return {}
@@ -79,7 +80,7 @@ def bootstrap(
 def _resampled_means(
     totals: Float[np.ndarray, "groups 2 columns"], seed: int, resamples: int
 ) -> Float[np.ndarray, "resamples columns"]:
-    """Return mean scores per resample and column; `totals` has each group's score sum and count."""
+    """Resample groups, and return the column means; `totals` has their score sums and counts."""
     rng, size = np.random.default_rng(seed), len(totals)
     block = max(1, _BLOCK_SIZE // size)
     flat, means = totals.reshape(size, -1), []

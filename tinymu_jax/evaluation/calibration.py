@@ -18,10 +18,11 @@ def softmax(log_likelihoods: Float[np.ndarray, "R C"]) -> Float[np.ndarray, "R C
 def calibration(
     title: str, confidence: Float[np.ndarray, "R"], right: Bool[np.ndarray, "R"], bins: int = BINS
 ) -> Reliability:
-    """Return the accuracy in each bin of confidence, and the expected calibration error.
+    """Return a reliability diagram of R answers, with the expected calibration error.
 
-    `confidence` is the probability of each of R answers, 0 to 1. The bins have equal width; a value
-    on the edge of two bins is in the lower bin. Empty bins are omitted.
+    `confidence` has the probability of each answer, 0 to 1, and `right` whether the answer is
+    right. The bins have equal width; a value on the edge of two bins is in the lower bin. Empty
+    bins are omitted.
 
     Raises:
         InputError: `bins` is less than 1.

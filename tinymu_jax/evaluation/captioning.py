@@ -170,11 +170,11 @@ def evaluate_captions(
 
 
 def caption_baselines(clips: Sequence[CaptionedClip], seed: int = 0) -> dict[str, list[str]]:
-    """Return a caption for each recording from two baselines without audio, by baseline name.
+    """Return, by baseline name, the captions that two baselines without audio give to `clips`.
 
-    One baseline gives the first caption of the next recording. The other gives the most central
-    caption (see `central_captions`). The recording of this caption gets the second most central
-    caption. A single recording has no baselines.
+    One baseline gives each recording the first caption of the next recording. The other gives all
+    recordings the most central caption (see `central_captions`), except the recording with this
+    caption, which gets the second most central one. A single recording has no baselines.
     """
     if len(clips) < 2:
         return {}
@@ -189,9 +189,9 @@ def caption_baselines(clips: Sequence[CaptionedClip], seed: int = 0) -> dict[str
 def central_captions(clips: Sequence[CaptionedClip], seed: int = 0) -> tuple[int, int]:
     """Return the indices of the recordings with the two most central captions.
 
-    A caption's centrality is its mean ROUGE-L with the captions of all other recordings. Each
-    recording counts with its first caption. If there are more than `CENTRAL_SAMPLE` recordings, a
-    random sample is used.
+    A caption's centrality is its mean ROUGE-L with the captions of all other recordings. Only the
+    first caption of a recording counts. If there are more than `CENTRAL_SAMPLE` recordings, a
+    random sample of this size is used.
     """
     size = min(len(clips), CENTRAL_SAMPLE)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(clips))[:size])
@@ -208,7 +208,10 @@ def central_captions(clips: Sequence[CaptionedClip], seed: int = 0) -> tuple[int
 def _table(
     rows: Mapping[str, Sequence[str]], scored: Mapping[str, Scored], clips: Sequence[CaptionedClip]
 ) -> Table:
-    """Return a table of the scores and mean lengths (in words) of the model and the baselines."""
+    """Return the table of scores and mean lengths (in words).
+
+    `rows` has the captions, and `scored` their scores, by the name of a row.
+    """
     columns = [*BLEU, ROUGE_L, METEOR, BERT_SCORE]
 
     def words(texts: Sequence[str]) -> Metric:

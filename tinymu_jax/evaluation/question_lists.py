@@ -258,7 +258,7 @@ def _choice(question: ListQuestion, answer: str) -> int | None:
 
 
 def _scores(task: str, answers: Answers[ListQuestion]) -> dict[str, QuestionScores]:
-    """Return every question's score in each metric of a task; NaN for questions of other tasks."""
+    """Return one score per question for each metric of a task; NaN for questions of other tasks."""
     questions, texts = answers.items, answers.texts
     numbers = [number for number, question in enumerate(questions) if question.task == task]
     if task in TITLES:
@@ -276,7 +276,7 @@ def _scores(task: str, answers: Answers[ListQuestion]) -> dict[str, QuestionScor
 
 
 def _scatter(values: Sequence[float], numbers: Sequence[int], total: int) -> QuestionScores:
-    """Return `total` scores: the given values at the indices `numbers`, NaN elsewhere."""
+    """Return `total` scores, which are `values` at the indices `numbers` and NaN elsewhere."""
     scores = np.full(total, np.nan)
     scores[list(numbers)] = values
     return scores
@@ -285,7 +285,7 @@ def _scatter(values: Sequence[float], numbers: Sequence[int], total: int) -> Que
 def _rows(
     task: str, questions: Sequence[ListQuestion]
 ) -> Iterator[tuple[str, Bool[np.ndarray, "Q"]]]:
-    """Yield the name of each row of a task's table, and the mask of the row's questions."""
+    """Yield, for each row of a task's table, its name and the mask of the questions in it."""
     in_task = np.array([question.task == task for question in questions])
     yield ALL, in_task
     columns = {
@@ -303,7 +303,10 @@ def _rows(
 def _cell_scores(
     questions: Sequence[ListQuestion], scores: Mapping[str, Mapping[str, QuestionScores]]
 ) -> Iterator[tuple[MetricPlace, QuestionScores]]:
-    """Yield each metric's place in the report, and the question scores that the metric averages."""
+    """Yield, for each metric, its place in the report and the question scores that it averages.
+
+    `scores` has the result of `_scores` by task.
+    """
     for task, columns in scores.items():
         for row, group in _rows(task, questions):
             for column, values in columns.items():
@@ -316,7 +319,7 @@ def _cell_scores(
 
 
 def _baselines(task: str, questions: Sequence[ListQuestion]) -> Mapping[str, Sequence[float]]:
-    """Return each text-only baseline's probability of a right answer to each question, by name."""
+    """Return each baseline's probability of answering each question right, by baseline name."""
     if task == YES_NO:
         return {
             f"always {word}": [float(question.right == number) for question in questions]

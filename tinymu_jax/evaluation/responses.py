@@ -129,7 +129,7 @@ def _file_state(audio: Path | None) -> list[Any]:
 
 
 def _batches(requests: Mapping[str, Request]) -> Iterator[dict[str, Request]]:
-    """Yield batches (cache key to request); each has all requests about its recordings."""
+    """Split requests, by cache key, into batches; requests about one recording stay together."""
 
     def recording(item: tuple[str, Request]) -> str:
         return "" if item[1].audio is None else str(item[1].audio)

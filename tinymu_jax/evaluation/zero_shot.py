@@ -146,9 +146,9 @@ def default_text(label: str) -> str:
 
 
 def read_label_texts(classes: Iterable[str], path: str | Path | None = None) -> dict[str, str]:
-    """Return each label's answer text ("Hip-hop" for "hiphop"), from a csv or else `default_text`.
+    """Return the answer text of each label in `classes`, such as "Hip-hop" for "hiphop".
 
-    The csv `path` has the columns label and text, and may omit labels.
+    The csv `path` has the columns label and text. Labels that it omits get their `default_text`.
 
     Raises:
         InputError: the csv cannot be read, names an unknown label or names a label twice; or two
@@ -230,7 +230,7 @@ def classify(
     with_audio: Float[np.ndarray, "R C"],
     text_only: Float[np.ndarray, "C"],
 ) -> Classified:
-    """Choose a label for each of R recordings, by both rules.
+    """Choose a label for each of R recordings, by the rules `OVER_PRIOR` and `WITH_PRIOR`.
 
     Args:
         classes: all C labels.
@@ -350,7 +350,10 @@ def _accuracy(
     diagrams: Mapping[str, Reliability],
     seed: int,
 ) -> Table:
-    """Return a table of both rules' metrics, and of the accuracy of baselines without audio."""
+    """Return a table of the metrics of both rules, and the accuracy of baselines without audio.
+
+    `scores` and `diagrams` have the class scores and the reliability diagram of each rule.
+    """
     expected, classes, prior = classified.expected, classified.classes, classified.prior
     # Ties go to the first class.
     majority = int(np.bincount(expected, minlength=len(classes)).argmax())

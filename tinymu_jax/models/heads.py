@@ -34,7 +34,7 @@ def mean_over_time(
 def mean_of_rows(
     vectors: Float[Array, "B A E"], valid: Bool[Array, "B A"], rows: int
 ) -> Float[Array, "B D"]:
-    """Return each clip's mean patch embedding; a vector concatenates `rows` patch embeddings."""
+    """Return each clip's mean patch embedding; every valid vector holds `rows` patch embeddings."""
     return mean_over_time(vectors.reshape(*vectors.shape[:2], rows, -1).mean(2), valid)
 
 

@@ -178,10 +178,11 @@ def run_layers(
 ) -> tuple[Array, Any]:
     """Apply `depth` layers in sequence to x; return the last x and the extra outputs of all layers.
 
-    Layer i is called as `layer(**options)(x, per_layer[i], *shared)` and returns (x, extra output).
-    Its parameters are stacked under `name`, or unrolled under `<name>_<i>`. If stacked, arrays in
-    `per_layer` and in the extra outputs have a leading axis L; if unrolled, both are lists. `remat`
-    (see `MatpacConfig.remat`) affects stacked layers only.
+    Layer i, built by `layer(**options)`, is called with x, `per_layer[i]` and `*shared`. It returns
+    the next x and an extra output. In `parent`, the parameters of all layers are either stacked
+    under `name`, or unrolled under `<name>_<i>`. If stacked, arrays in `per_layer` and in the extra
+    outputs have a leading axis L; if unrolled, both are lists of length L. `remat` (see
+    `MatpacConfig.remat`) affects stacked layers only.
     """
     if parent.has_variable("params", f"{name}_0"):
         outputs = []

@@ -29,8 +29,8 @@ def init_lora_a(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float
 class LoraFactors(nn.Module):
     """The factors `a` (D, r) and `b` (r, M) of one layer's LoRA adapter; `features` is M.
 
-    Returns three arrays whose product is the adapter's output: x after dropout, A times alpha / r,
-    and B. Dropout is applied if there is a "dropout" rng.
+    Returns x after dropout, `a` times alpha / r, and `b`; their product is the adapter's output.
+    Dropout is applied if there is a "dropout" rng.
     """
 
     features: int
@@ -50,7 +50,8 @@ class LoraFactors(nn.Module):
 def lora_axes(table: Mapping[str, Axes], config: LoraConfig | None) -> dict[str, Axes]:
     """Return the logical axes (names for sharding) of the adapters' factors, keyed by path.
 
-    `table` has the axes of the model's weights by path; a kernel's last two are input and output.
+    `table` maps the path of each model weight to its axes; a kernel's last two axes are input and
+    output. Without a `config`, there are no adapters.
     """
     rows: dict[str, Axes] = {}
     for path, axes in table.items():
@@ -68,7 +69,8 @@ def add_lora(
 ) -> tuple[Tree, TinyMUConfig]:
     """Add new LoRA adapters to a decoder; B is 0, so that the model's outputs do not change.
 
-    Each factor A depends only on `seed` and the factor's path. `params` are stacked and not copied.
+    `params` are the full model's, stacked over layers; the result shares their arrays. Each factor
+    A depends only on `seed` and the factor's path.
 
     Returns:
         The parameters, with float32 numpy arrays `<layer>/lora/a` (L, D, r) and `<layer>/lora/b`

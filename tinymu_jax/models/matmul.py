@@ -37,7 +37,7 @@ def dot(
     b_axes: tuple[int, ...],
     compute_dtype: ComputeDtype,
 ) -> Float[Array, "..."]:
-    """Contract `a_axes` of a with `b_axes` of b; return float32. `compute_dtype`: see `matmul`."""
+    """Return the float32 tensordot of a and b over `a_axes` and `b_axes`; see also `matmul`."""
     if compute_dtype == "bfloat16":
         a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
     return jax.lax.dot_general(
@@ -94,9 +94,9 @@ def int8_matmul(
 ) -> Float[Array, "*batch M"]:
     """Return `(x @ rows.T) * scale` in float32 without dequantizing the int8 weights `rows`.
 
-    Each value of x is split into three int8 digits to base 128, times one float per vector. Integer
-    products are exact and, on CPUs, several times faster than a conversion of the weights to
-    float32. The rounding error is 2^-21 of a vector's largest |x|.
+    Each vector x is written as u (d0 + d1 / 128 + d2 / 128^2), with int8 vectors d and a number u.
+    Integer products are exact and, on CPUs, several times faster than a conversion of the weights
+    to float32. The rounding error is 2^-21 of a vector's largest |x|.
     """
     unit = jnp.maximum(jnp.max(jnp.abs(x), axis=-1, keepdims=True), 1e-30) / 127
     rest, digits = x / unit, []

@@ -78,7 +78,11 @@ class SelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block; returns (output, output) with `keep`, else (output, None)."""
+    """A pre-norm transformer block.
+
+    Returns the block's output, and an extra output (see `run_layers`): the same array if `keep` is
+    set, else None.
+    """
 
     config: MatpacConfig
     keep: bool
@@ -93,9 +97,10 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """All transformer blocks and a final norm, which applies only to the last block's output.
+    """All transformer blocks, followed by a norm of the last block's output.
 
-    Returns the last output (L = 1), or the outputs of all blocks if `all_layers` is set.
+    Returns the normalized output (L = 1). If `all_layers` is set, the outputs of all earlier
+    blocks, which are not normalized, come before it.
     """
 
     config: MatpacConfig

@@ -76,8 +76,9 @@ def question_length(
 ) -> Int[np.ndarray, "Q"]:
     """Return the number of positions that each question takes up in a row.
 
-    A question takes up `prompt` tokens, a pad token unless `prompt` is the maximum length, and
-    `labels` - 1 answer tokens, since the last answer token predicts nothing.
+    `prompt` and `labels` are the token counts of questions and answers. A question takes up its
+    prompt, a pad token unless the prompt has the maximum length, and its answer without the last
+    token, which predicts nothing.
     """
     return prompt + (prompt < config.max_text_tokens) + labels - 1
 
@@ -89,7 +90,10 @@ def common_prefix_length(sequences: Sequence[Sequence[int]]) -> int:
 
 
 def comparison_length(questions: Sequence[PackedQuestion], config: TinyMUConfig) -> int:
-    """Count the positions that a clip's questions take up in `build_block(..., compare=True)`."""
+    """Return the number of positions that a clip's questions and answer options take up.
+
+    Common prefixes count once, as in `build_block(..., compare=True)`.
+    """
     length = _shared_prompt_length(questions) * (1 - len(questions))
     for prompt, labels, alternatives in questions:
         answers = [ids[:-1] for ids in (labels, *alternatives)]
@@ -121,9 +125,9 @@ def build_block(
         key_mask   x   x   x    x          x      x   x
         predicts                    r0     r1             r0
 
-    Labels are ordered by question, then by answer option. With `compare`, questions may have
-    several answer options; prefixes that a group's prompts or a question's options share occur
-    once.
+    Labels are ordered by question, then by answer option. Only with `compare` may a question have
+    several answer options. Then the common prefix of a group's prompts occurs once in a row, and so
+    does the common prefix of a question's options.
 
     Raises:
         ValueError: the groups do not fit into the block.
@@ -169,7 +173,10 @@ class _Rows:
         question: int,
         option: int = 0,
     ) -> int:
-        """Append tokens with position ids to a row; return the first token's index in the row."""
+        """Append tokens with position ids to a row; return the first token's index in the row.
+
+        `question` and `option` are the values for the arrays of the same name in `PackedRows`.
+        """
         start, rows = int(self.used[row]), self.packed
         span = slice(start, start + len(positions))
         if span.stop > self.row_length:
@@ -189,14 +196,14 @@ class _Rows:
         self.write(row, self.config.separator_token, [audio], 0)
 
     def write_prompt(self, group: PackedGroup, ids: Sequence[int], number: int, start: int) -> None:
-        """Append `ids`, which begin at token `start` of the prompt of question `number`."""
+        """Append `ids`, a part of question `number`'s prompt that begins at token index `start`."""
         first = group.num_audio + 1 + start
         self.write(group.row, ids, range(first, first + len(ids)), number)
 
     def add_question(
         self, group: PackedGroup, number: int, question: PackedQuestion, shared: int
     ) -> None:
-        """Append a question: the prompt from token `shared` on, a pad token and the answers."""
+        """Append the prompt, except its first `shared` tokens, then a pad token and the answers."""
         row, audio, limit = group.row, int(group.num_audio), self.config.max_text_tokens
         self.write_prompt(group, question.prompt[shared:], number, shared)
         if len(question.prompt) < limit:

@@ -98,7 +98,7 @@ def build_prompt_sequence(batch: PromptBatch, config: TinyMUConfig) -> TokenSequ
 
 
 class PackedRows(NamedTuple):
-    """Rows of T positions. A group in a row is a clip's audio and the questions that share it."""
+    """Rows of T positions, filled with groups; a group is a clip's audio and questions about it."""
 
     tokens: Int[Array | np.ndarray, "*blocks rows T"]
     """Token ids; 0 at audio positions."""
@@ -120,8 +120,8 @@ class PackedRows(NamedTuple):
 def packed_mask(rows: PackedRows) -> Bool[Array | np.ndarray, "*blocks rows T T"]:
     """Return the attention mask of packed rows: True where query t attends to key s.
 
-    Attention is causal and limited to `key_mask`. A question attends to itself and to the audio and
-    separator of its clip. An answer option also attends to its prompt, but not to other options.
+    Attention is causal and limited to `key_mask`. The tokens of a question attend to each other and
+    to what their group shares, such as audio. An answer option does not attend to other options.
     """
 
     def same_or_shared(ids: Array | np.ndarray) -> Array | np.ndarray:

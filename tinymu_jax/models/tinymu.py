@@ -66,7 +66,8 @@ class TinyMU(nn.Module):
     ) -> Float[Array, "blocks _ D"]:
         """Return the decoder's hidden states of packed rows; a block's rows are concatenated.
 
-        `audio` has the projected vectors of each block's C clips; one device computes a block.
+        A block is the rows that one device computes together. `audio` holds the projected vectors
+        of each block's C clips.
         """
         blocks, num_rows, length = rows.tokens.shape
         flat = (blocks * num_rows, length)

@@ -84,12 +84,12 @@ def _candidates(
 
 
 def _duplicate_scope(one: NumberedItem) -> str:
-    """Return the group to search for duplicates: all free texts, or the question's clip."""
+    """Return the group in which a question's duplicates are searched: free texts, or its clip."""
     return "free texts" if is_free_text(one.item) else f"clip {one.clip}"
 
 
 def _distinct(_: Any, group: Iterable[NumberedItem]) -> Iterator[Any]:
-    """Yield the questions of one duplicate group without duplicates, then a `DuplicateReport`."""
+    """Yield the distinct questions of a `_duplicate_scope`, and then a `DuplicateReport`."""
     ordered = sorted(group, key=lambda one: one.position)
     items, report = remove_duplicates([one.item for one in ordered])
     remaining = {item.identity for item in items}
@@ -117,7 +117,10 @@ def _cap_per_answer(
 def _thresholds(
     keys: Iterable[tuple[Stratum, list[int]]], config: BuildConfig
 ) -> Iterator[tuple[Stratum, int]]:
-    """Yield for each stratum (subset of a question format) the largest `QAItem.key` to select."""
+    """Yield each stratum (subset of a question format) with the largest `QAItem.key` to select.
+
+    `keys` has pairs of a stratum and the keys of its questions.
+    """
     by_stratum = dict(keys)
     sizes = stratum_sizes({part: len(members) for part, members in by_stratum.items()}, config)
     for part, members in by_stratum.items():
@@ -133,7 +136,7 @@ def _count_tasks(items: Any, name: str) -> Any:
 
 
 def _balance(distinct: Any, config: BuildConfig) -> Any:
-    """Return a Beam collection of the questions that `questions.balance.balance` would select."""
+    """Select the `NumberedItem`s of a Beam collection that `balance.balance` would select."""
     counts = beam.pvalue.AsDict(_count_tasks(distinct, "distinct"))
     grouped = (
         distinct
@@ -166,9 +169,9 @@ def add_steps(
 ) -> tuple[Any, dict[str, Any]]:
     """Add the build steps to a pipeline; return the selected `NumberedItem`s and statistics.
 
-    The statistics are Beam collections by name. "candidates" and "fitting" count all questions, and
-    the questions within the token limit, as pairs (question format, count). "duplicates" holds
-    `DuplicateReport`s.
+    The questions are a Beam collection, and the statistics are Beam collections by name.
+    "candidates" has pairs (question format, number of questions); "fitting" has the same pairs for
+    the questions within the token limit. "duplicates" has `DuplicateReport`s.
     """
     numbered = pipeline | "clips" >> beam.Create(list(enumerate(clips)))
     statistics = (

@@ -55,11 +55,11 @@ def stages(
     seed: int = 0,
     full_paths: nano_recipe.RunPaths | None = None,
 ) -> dict[str, TrainConfig]:
-    """Return the training configs of an ablation (key of `ABLATIONS`) by stage name, in order.
+    """Return the training configs by stage name, in training order.
 
-    `paths.output` gets one folder of runs per ablation. `minutes` is the time of nano's full recipe
-    on two CPU cores, which sets the training steps. `full_paths` has the training data for stages
-    that are shared with the full recipe; default `paths`.
+    `name` is the ablation's key in `ABLATIONS`. `paths.output` gets one folder of runs per
+    ablation. The number of steps is that of nano's full recipe in `minutes` on two CPU cores.
+    Stages that are shared with the full recipe train on the data in `full_paths`, default `paths`.
     """
     ablation = ABLATIONS[name]
     full, runs = (

@@ -43,8 +43,8 @@ TABLE, PLOT = "ablations.md", "ablations.png"
 def ablate(config: AblationsConfig, names: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
     """Train and test nano with each ablation that is not finished; write a table and a plot.
 
-    `names` are keys of `ABLATIONS`; default all. Returns the results of all finished ablations by
-    name, including earlier calls, with the keys "scores", "model" (path), "options" and "seconds".
+    `names` are keys of `ABLATIONS`; default all. Returns, by name, the results of the ablations
+    that this or an earlier call finished: "scores", "model" (path), "options" and "seconds".
 
     Raises:
         InputError: a setting is out of range, a name is unknown, or an ablation was finished with
@@ -93,7 +93,8 @@ def _train_and_test(name: str, config: AblationsConfig, folder: Path) -> dict[st
 def fractions_of(by_format: Mapping[str, Any], kind: str = "model") -> list[float | None]:
     """Return the fraction of correct answers for each format in `COLUMNS`; None without answers.
 
-    `by_format` has the scores of `Scores.to_dict`; `kind` is "model" or the name of a baseline.
+    `by_format` is the entry "by_format" of `Scores.to_dict`. `kind` selects whose answers count: it
+    is "model" or the name of a baseline.
     """
     return [by_format[key][kind] if key in by_format else None for key in COLUMNS]
 

@@ -38,7 +38,7 @@ SECONDS = 4.0
 
 
 def model(vocab_size: int) -> TinyMUConfig:
-    """Return nano's model config, for 2.4 million parameters.
+    """Return the config of nano, a model of 2.4 million parameters.
 
     The projector is the paper's transformer variant. In a few minutes it learns far more than the
     published linear projector (docs/nano.md, ablations).
@@ -144,7 +144,7 @@ def run_paths(data: Path, output: Path) -> RunPaths:
 
 
 def steps_in(minutes: float) -> dict[str, int]:
-    """Return the number of training steps of each stage that fits `minutes` on two CPU cores."""
+    """Return the number of steps of each stage; together they take `minutes` on two CPU cores."""
     text = min(TEXT_FRACTION * minutes, MAX_TEXT_MINUTES)
     join = min(JOIN_FRACTION * minutes, MAX_JOIN_MINUTES)
     letters, labels = LETTERS_FRACTION * text, LABELS_FRACTION * (minutes - text - join)

@@ -60,7 +60,10 @@ def _row(title: str, *cells: str) -> str:
 
 
 def _table(title: str, models: Mapping[str, Scores], rows: Mapping[str, str]) -> Iterator[str]:
-    """Yield the lines of a table: percent correct of each model and of the best baseline."""
+    """Yield the lines of a table: percent correct of each model and of the best baseline.
+
+    `models` has each model's scores by column title; `rows` has the row titles by score name.
+    """
     yield _row(title, *models, "best baseline")
     first = next(iter(models.values()))
     for key, name in rows.items():
@@ -71,7 +74,7 @@ def _table(title: str, models: Mapping[str, Scores], rows: Mapping[str, str]) ->
 
 
 def _finetuning(scores: Mapping[str, Scores]) -> Iterator[str]:
-    """Yield the lines of a table: percent correct before and after learning the new timbre."""
+    """Yield the lines of a table of the step "finetune": percent correct before and after."""
     rows = {
         "named when asked for": lambda new, usual: new["named"],
         "named in captions": lambda new, usual: new["by_format"]["caption_timbre"]["model"],

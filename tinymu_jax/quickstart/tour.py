@@ -50,7 +50,8 @@ class Tour:
     ) -> dict[str, Any]:
         """Return a step's cached result, or else compute and cache it.
 
-        Raises `InputError` if the settings or, except for "train", the model weights have changed.
+        Raises `InputError` if the cached result is from other settings or, in all steps but
+        "train", from other weights of `config.checkpoint`.
         """
         config, options = self.config, {"test_clips": self.config.test_clips}
         if name in ("train", "finetune"):

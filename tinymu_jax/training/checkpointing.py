@@ -65,7 +65,7 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def best(self) -> int | None:
-        """Return the step with the lowest validation loss, or None without any validation."""
+        """Return the saved step with the lowest validation loss, or None if none was validated."""
         return self.manager.best_step()
 
     def save(self, state: TrainState, step: int, metrics: Mapping[str, float]) -> None:
@@ -173,7 +173,7 @@ def complete_steps(folder: str | Path) -> list[int]:
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """Return the trees that a checkpoint stores, by name: "params", and "rest" for all else."""
+    """Return a state as the two trees of a checkpoint: "params", and "rest" for everything else."""
     rest = {"opt_state": state.opt_state, "step": state.step}
     if jax.tree.leaves(state.aux_state):
         rest["aux_state"] = state.aux_state

@@ -185,7 +185,7 @@ class RunConfig:
                 raise InputError(message)
 
     def _minimums(self) -> dict[str, tuple[float | None, float]]:
-        """Return each numeric option's value and smallest allowed value, by option name."""
+        """Return (value, smallest allowed value) for each numeric option, by option name."""
         return {
             "data.epochs": (self.data.epochs, 0 if self.steps else 1),
             "data.threads": (self.data.threads, 1),
@@ -208,7 +208,7 @@ class RunConfig:
         }
 
     def _rules(self) -> list[tuple[bool, str]]:
-        """Return, for each rule on the fields, whether the rule holds and its error message."""
+        """Return the rules on the fields, as (whether the rule holds, error message if not)."""
         optim, step = self.optim, self.step
         fractions = {
             "warmup-fraction": optim.warmup_fraction,

@@ -187,9 +187,9 @@ def _detect_cluster(timeout: float) -> Cluster | None:
 
 
 def _local_devices() -> list[int] | None:
-    """Return the indices of this process's GPUs, or None to let jax choose.
+    """Return the indices of the GPUs that this process should use, or None to let jax choose.
 
-    By default, jax gives each SLURM task only the GPU with the task's index on the node.
+    On SLURM, jax would choose a single GPU for each task, even if the task has several.
     """
     if not _in_slurm_step() or "JAX_LOCAL_DEVICE_IDS" in os.environ:
         return None
@@ -255,7 +255,7 @@ def _gather(facts: HostFacts) -> list[HostFacts]:
 
 
 def find_differences(hosts: Sequence[HostFacts]) -> str:
-    """Describe how `hosts`, one per process, differ from `hosts[0]`; return "" if they do not."""
+    """Describe where `hosts[i]`, the facts of process i, differ from `hosts[0]`; "" if nowhere."""
     reference = hosts[0]
     differing: dict[tuple[str, str, str], list[int]] = {}
     for process_id, facts in enumerate(hosts):

@@ -17,12 +17,12 @@ from tinymu_jax.models.matpac import Matpac
 def encode_features(
     params: Any, features: Array, lengths: Int[Array, "C"], store: FeatureKind, config: MatpacConfig
 ) -> tuple[Float[Array, "C A E"], Int[Array, "C"]]:
-    """Compute the encoder's embeddings of C clips from the features that a data set stores.
+    """Return the encoder's embeddings of C clips, and the number of embeddings of each clip.
 
-    Clips are cut into chunks of `config.num_frames` frames, as published. `features` has shape (C,
-    ...), padded; `lengths` counts each clip's samples, frames or embeddings. `params` are unused if
-    `store` is "embeddings". Returns the embeddings of width E, padded to A per clip, and the number
-    of embeddings of each clip.
+    `features` (C, ...) are the clips' stored features, padded to one length; `store` tells their
+    kind. `lengths` counts each clip's samples, frames or embeddings without padding. The encoder
+    sees chunks of `config.num_frames` frames, as published. The returned embeddings have width E
+    and are padded to A per clip. Stored embeddings are returned unchanged, and `params` unused.
     """
     if store == "embeddings":
         return features.astype(jnp.float32), lengths

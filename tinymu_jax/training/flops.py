@@ -50,8 +50,8 @@ def training_flops(
         labels: number of answer tokens in the step.
         clips: number of clips in the step.
         store: kind of stored features; the encoder does not run on embeddings or text.
-        columns: encoder outputs per clip; default: for a clip of `config.max_seconds`.
-        seen: mean number of keys that a position attends to; default: number of audio vectors.
+        columns: encoder outputs per clip; default: as many as `config.max_seconds` give.
+        seen: mean number of keys that a position attends to; default: a clip's audio vectors.
         frozen: regular expression for the paths of frozen parameters.
     """
     cost = flops_of(config, store, columns, seen, frozen)
@@ -132,7 +132,7 @@ def pretraining_flops(config: SelfSupervisedConfig) -> float:
 def _encoder_passes(
     config: TinyMUConfig, store: FeatureKind, columns: float, frozen: str
 ) -> tuple[float, bool]:
-    """Return the encoder's FLOPs per clip, and whether any encoder parameter is trained."""
+    """Return the encoder's FLOPs per clip, and whether any of its parameters is trained."""
     if store in ("embeddings", "text"):
         return 0.0, False
     part = _Part(config, "encoder", frozen, False)
@@ -142,7 +142,11 @@ def _encoder_passes(
 
 
 def _patches(encoder: MatpacConfig, columns: float) -> tuple[float, float]:
-    """Return a clip's number of encoder tokens (patches and class tokens) and query-key pairs."""
+    """Return the number of encoder tokens of a clip, and of query-key pairs in one layer.
+
+    The clip has `columns` patches along time. Each chunk of the clip has a class token and attends
+    only to itself.
+    """
     full, rest = divmod(columns, encoder.columns)
     chunks = [encoder.columns] * int(full) + ([rest] if rest else [])
     lengths = [1 + encoder.rows * chunk for chunk in chunks]
@@ -152,12 +156,16 @@ def _patches(encoder: MatpacConfig, columns: float) -> tuple[float, float]:
 class _Part:
     """FLOPs of one part of the model: encoder, projector or decoder.
 
-    `trained` tells whether this or an earlier part is trained. `passes` is the ratio of step FLOPs
-    to forward FLOPs of the attention without its projections.
+    `trained` tells whether this or an earlier part is trained. Attention scores and sums cost
+    `passes` times their forward FLOPs: 3 with a backward pass, else 1.
     """
 
     def __init__(self, config: TinyMUConfig, part: str, frozen: str, before: bool) -> None:
-        """Read the sizes of the part's matrices; `before`: whether its input needs a gradient."""
+        """Read the sizes of the weight matrices of `part`.
+
+        `frozen` is the regular expression for frozen parameters. `before` tells whether an earlier
+        part is trained, so that this part must return a gradient of its input.
+        """
         self.sizes = {
             path.removeprefix(f"{part}/"): (size, re.fullmatch(frozen, path) is None)
             for path, size in _matrices(config).items()
@@ -168,7 +176,7 @@ class _Part:
         self.passes = 3 if self.trained else 1
 
     def matmul_flops(self, pattern: str) -> float:
-        """Return FLOPs per input vector, both passes, of matrices whose paths match `pattern`."""
+        """Return FLOPs per input vector, forward and backward, of matrices that match `pattern`."""
         total = 0.0
         for path, (size, trained) in self.sizes.items():
             if re.fullmatch(pattern, path):

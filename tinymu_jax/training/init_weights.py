@@ -46,10 +46,10 @@ def open_init(config: RunConfig) -> Checkpoint:
 
 
 def _open_as(name: str, kind: type, field: str, expected: str) -> Checkpoint:
-    """Open a checkpoint; raise `InputError` unless its config is a `kind`.
+    """Open the checkpoint `name`; raise `InputError` unless it is a model of config class `kind`.
 
-    For the kind `SmolLM2Config`, return the decoder of a TinyMU. `field` and `expected` name the
-    config field and the expected model in the error message.
+    If `kind` is `SmolLM2Config`, a TinyMU is accepted and its decoder returned. The error message
+    contains `field`, the config field that gives `name`, and `expected`, the models allowed there.
     """
     checkpoint = open_checkpoint(name)
     model = checkpoint.config

@@ -38,7 +38,7 @@ def sum_loss(
 
     Args:
         params: model parameters; only projector and decoder are used.
-        vectors: A encoder outputs of width E per clip, C clips per block; or A token ids per text.
+        vectors: encoder outputs of each block's C clips, A per clip; or token ids of C texts.
         num_vectors: number of valid vectors of each clip.
         blocks: N packed blocks of questions, stacked.
         config: model config.
@@ -127,7 +127,7 @@ def _chunk_loss(
 
 
 def _chunks(*arrays: Array) -> tuple[Array, ...]:
-    """Zero-pad axis 1 (labels) of arrays and split it into chunks, the new first axis."""
+    """Zero-pad axis 1 (labels) of each array and cut it into chunks, which become axis 0."""
     count = arrays[0].shape[1]
     chunks = -(-count // CHUNK)
     size = -(-count // chunks)

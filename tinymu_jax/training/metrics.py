@@ -27,8 +27,8 @@ class MetricsLog:
     ) -> None:
         """Open the log files in a run's folder, removing entries of steps after `start`.
 
-        `wandb` is a Weights & Biases project, which also stores the run's `config`; None: not used.
-        Raises `InputError` if an existing metrics.jsonl cannot be rewritten.
+        If `wandb` names a Weights & Biases project, the metrics and the run's `config` also go
+        there. Raises `InputError` if an existing metrics.jsonl cannot be rewritten.
         """
         self.path = folder / METRICS_FILE
         if exists(self.path):

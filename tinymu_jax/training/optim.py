@@ -94,9 +94,10 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
 
 
 def _muon_mask(params: Tree, pattern: str, inverted: bool = False) -> Tree:
-    """Return a tree of booleans: whether each path matches `pattern`; negated if `inverted`.
+    """Return a tree of booleans, True for the parameters whose paths match `pattern`.
 
-    Raises `InputError` if no path matches, or if a matching parameter is not a matrix.
+    With `inverted`, they are False and all others True. Raises `InputError` if no path matches, or
+    if a matching parameter is not a matrix.
     """
     mask = _by_path(params, lambda path: _matches(pattern, path))
     for (path, leaf), (_, matched) in zip(flatten(params), flatten(mask), strict=True):
@@ -116,7 +117,8 @@ def check_muon(
 ) -> None:
     """Raise an `InputError` if `config.muon_params` matches a parameter that is not a matrix.
 
-    `axes` names the axes of every parameter, by path; the stacking axis "layers" does not count.
+    `axes` maps each parameter's path to the names of its axes. A matrix has at least two axes in
+    addition to "layers", the axis over which layers are stacked.
     """
     for path, _ in flatten(trained):
         matched = config.muon_params is not None and _matches(config.muon_params, path)
@@ -171,7 +173,8 @@ def _layer_decay(
 ) -> float | Float[np.ndarray, "..."]:
     """Return the factor of a parameter's learning rate under layer-wise decay.
 
-    A parameter stacked over `depth` layers, with `ndim` axes, gets an array of factors per layer.
+    It is `config.layer_decay` to the power of the distance, in layers, from the head. A parameter
+    with `ndim` axes that is stacked over `depth` layers gets an array, with one factor per layer.
     """
     if LAYERS.match(path):
         layers_above = np.arange(depth, 0, -1).reshape(-1, *[1] * (ndim - 1))

@@ -124,7 +124,7 @@ def with_local_data(config: RunConfig) -> RunConfig:
 def _make_task(
     config: RunConfig, start: Checkpoint, devices: Sequence[Any] | None
 ) -> tuple[TrainTask, Tree]:
-    """Return the training task of a config, and the parameters to initialize its state with."""
+    """Return the training task of a config, and the parameters to pass to the task's `init`."""
     if isinstance(config, PretrainConfig):
         params, teacher_state = split_teacher(start.params)
         return PretrainTask(config, start.config, params, teacher_state, devices), params
@@ -140,7 +140,10 @@ def _make_task(
 
 
 def _claim_folder(stack: ExitStack, folder: Path, config: RunConfig, resume: bool) -> bool:
-    """Lock a folder on process 0 until `stack` closes; return whether it holds this run."""
+    """Lock a run's folder until `stack` closes; return whether it already holds this run.
+
+    Process 0 locks and checks the folder. All processes return its answer, or raise `InputError`.
+    """
     outcome, error = 0, None
     if jax.process_index() == 0:
         try:
@@ -194,9 +197,10 @@ def _sync_processes(name: str) -> None:
 
 
 def export_final(folder: Path, checkpoints: Checkpoints, config: RunConfig) -> Path:
-    """Write the model of the best checkpoint and return the folder; every process must call it.
+    """Write the model of a run's best checkpoint, and return the model's folder.
 
-    The latest checkpoint is used without validation, with `overfit_batch` and for pre-training.
+    The latest checkpoint is written instead in pre-training, with `overfit_batch`, or without
+    validation. Every process must call this function.
     """
     # Losses of pre-training are not comparable between steps, because the teacher changes.
     use_last = config.overfit_batch or isinstance(config, PretrainConfig)

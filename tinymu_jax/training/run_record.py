@@ -35,7 +35,7 @@ FREE_FIELDS = (
 
 
 def checkpoints_in(folder: Path, configured: str | None) -> str | Path:
-    """Return where a run's checkpoints are: at `configured`, or else in the run's folder."""
+    """Return the folder or URL of a run's checkpoints: `configured`, or else inside `folder`."""
     return configured or folder / CHECKPOINTS
 
 
@@ -72,10 +72,10 @@ def _fixed_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_same_run(folder: Path, config: RunConfig, resume: bool) -> bool:
-    """Return True if a folder holds a run with this config, and False if it holds no run.
+    """Return whether a folder already holds the run of `config`; False if it holds no run.
 
-    Raises `InputError` for another run, for any run without `resume`, for checkpoints without
-    run.json, and for data sets that are not prepared.
+    Raises `InputError` if it holds another run, if it holds any run and `resume` is False, if there
+    are checkpoints but no run.json, or if a data set is not prepared.
     """
     for name in filter(None, (config.data.train, config.data.validation)):
         if isinstance(config, TrainConfig) and not exists(Path(name) / DATASET_FILE):

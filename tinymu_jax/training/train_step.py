@@ -80,9 +80,9 @@ def make_train_step(
     Args:
         loss_fn: loss to minimize.
         optimizer: optimizer of the trained parameters.
-        grad_accum_steps: number of parts in which a batch is computed, with the same result.
+        grad_accum_steps: number of parts into which a batch is split; does not change the result.
         seed: seed of dropout; None: no dropout.
-        post_update: function that updates `aux_state`, given the state before the step.
+        post_update: function that updates `aux_state`; it gets the state from before the step.
     """
 
     def step(state: TrainState, frozen: Tree, batch: Any) -> tuple[TrainState, StepMetrics]:
@@ -108,7 +108,7 @@ def make_train_step(
 def _loss_and_gradient(
     loss_fn: LossFn, parts: int, params: Tree, frozen: Tree, batch: Any, context: StepContext
 ) -> tuple[LossSum, Tree]:
-    """Compute a batch's summed loss and its gradient for `params`, in `parts` sequential parts."""
+    """Return a batch's summed loss and its gradient, added up over `parts` parts of the batch."""
 
     def summed(params: Tree, part: Any, context: StepContext) -> tuple:
         loss = loss_fn(params, frozen, part, context)
@@ -136,7 +136,7 @@ def _loss_and_gradient(
 
 
 def compile_step(step: Any, state: TrainState, frozen: Tree, batch: Any) -> Callable[..., Any]:
-    """Compile a jitted step for its arguments, and release free host memory to the OS."""
+    """Compile the jitted `step` for these arguments, then return free host memory to the OS."""
     compiled = step.lower(state, frozen, batch).compile()
     sizes = compiled.memory_analysis()
     trim_heap(0 if sizes is None else sizes.temp_size_in_bytes)

@@ -83,7 +83,7 @@ class Trainer:
         return TrainResult(state, step, step < self.task.steps)
 
     def _saves(self, step: int) -> bool:
-        """Return whether a checkpoint is due after a step; always after a validation."""
+        """Return whether to save a checkpoint after a step; every validated step is saved."""
         return self._validates(step) or step % self.config.save_every == 0
 
     def _validates(self, step: int) -> bool:
@@ -122,7 +122,7 @@ class Trainer:
             self._warn(step, self.task.diagnose(metrics))
 
     def _warn(self, step: int, problem: str | None) -> None:
-        """Print a problem once `UNHEALTHY_LOGS` consecutive logged steps had a problem."""
+        """Print `problem` when `UNHEALTHY_LOGS` logged steps in a row have had one."""
         self.unhealthy_logs = 0 if problem is None else self.unhealthy_logs + 1
         if self.unhealthy_logs == UNHEALTHY_LOGS:
             self.progress.print(f"step {step}: warning: {problem}")
@@ -176,7 +176,10 @@ class _Speed:
         self.total, self.since = StepCost(0, 0, 0.0), time.perf_counter()
 
     def measure(self, step: int, restart: bool) -> dict[str, float]:
-        """Return speed metrics by name, up to a step; with `restart`, start a new measurement."""
+        """Return speed metrics, by name, of the steps since the last restart; {} on the first call.
+
+        `step` steps of the run are done. With `restart`, the next measurement starts here.
+        """
         if not self.started:
             self.started = True
             self._restart(step)

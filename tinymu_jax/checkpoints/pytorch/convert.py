@@ -42,9 +42,9 @@ State = Mapping[str, np.ndarray]
 def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
     """Write a model or pre-training checkpoint for PyTorch, and return the paths of all files.
 
-    For a TinyMU, the files are the `.pt`, which the original code loads strictly, a yaml with the
-    config, and the tokenizer. A JSON file has sizes that these files do not show. If `output` ends
-    in .safetensors, a state dict with the same keys replaces the `.pt`.
+    `output` is a `.pt` that the original code loads strictly, or a `.safetensors` of a state dict
+    with the same keys. For a TinyMU, the tokenizer and a yaml with the config are written beside
+    it. Sizes that none of these files show are written to a JSON file.
 
     Raises:
         InputError: a file cannot be written, or would replace a file of another model.
@@ -84,7 +84,8 @@ def write_model(checkpoint: Checkpoint, output: Path) -> list[Path]:
 def _check_tokenizer(path: Path, text: str | None, replaced: bool) -> None:
     """Raise an `InputError` if the tokenizer at `path` exists and belongs to another model.
 
-    `text` is the tokenizer to write. If `replaced`, any tokenizer may be overwritten by `text`.
+    `text` is the model's own tokenizer; None: it has none. If `replaced`, an older model is
+    overwritten, and so may be its tokenizer at `path`.
     """
     if not exists(path):
         return
@@ -98,7 +99,7 @@ def _check_tokenizer(path: Path, text: str | None, replaced: bool) -> None:
 
 
 def _write_state(output: Path, content: object, state: dict[str, np.ndarray]) -> None:
-    """Write `content` to a .pt file, or only the state dict to a .safetensors file."""
+    """Write `content` to a .pt file, or only `state`, its state dict, to a .safetensors file."""
     if output.suffix == ".safetensors":
         write_safetensors(output, state)  # tied weights are written twice: the format has no ties
     else:
@@ -129,9 +130,10 @@ class Verified(NamedTuple):
 
 
 def check_converted(source: Path, folder: Path, probe: Path | None = None) -> Verified:
-    """Convert a checkpoint folder's weights back and compare them bit for bit with the source.
+    """Convert a checkpoint folder's weights back and compare them bit for bit with `source`.
 
-    `folder` was converted from `source`, with a linear classifier from the file `probe` if given.
+    `source` is the file or folder from which `folder` was converted; `probe` is the file of a
+    linear classifier that was added, if any.
 
     Raises:
         InputError: a tensor differs, or is missing on one side.
@@ -168,7 +170,7 @@ def _is_checkpoint_folder(source: Path) -> bool:
 
 
 def _read_state(path: Path) -> State:
-    """Read a PyTorch file or folder as one flat state dict, including teachers of pre-training."""
+    """Read a PyTorch file or folder as a flat state dict; for teachers, see `join_teachers`."""
     if path.is_dir() and exists(path / hub.PUBLISHED_WEIGHTS) and not exists(path / CONFIG_FILE):
         path = path / hub.PUBLISHED_WEIGHTS
     if path.is_dir():

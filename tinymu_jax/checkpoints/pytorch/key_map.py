@@ -92,10 +92,11 @@ def from_state_dict(
     where: str | Path,
     ties: Mapping[str, str] | None = None,
 ) -> Tree:
-    """Turn a PyTorch state dict into a stacked parameter tree by a key map.
+    """Return the stacked parameter tree for a PyTorch state dict.
 
-    `shapes` is the expected tree, with leaves that have a `shape` and a `dtype`. `ties` maps the
-    key of each tied copy to the key of its original. `where` names the file in messages.
+    `rules` are the key map. `shapes` is the tree with the expected `shape` and `dtype` of each
+    leaf. `ties` maps the key of a tied weight to the key of the weight that it must equal. `where`
+    names the file in messages.
 
     Raises:
         InputError: keys are missing or unexpected, shapes are wrong, a dtype cannot be converted
@@ -125,7 +126,7 @@ def _check_paths(rules: Sequence[KeyRule], leaves: Mapping[str, object]) -> None
 
 
 def _split(rule: KeyRule, leaf: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Return the key and array of a parameter in PyTorch, or one pair for each stacked layer."""
+    """Return a parameter as (key, array) pairs for PyTorch: one pair, or one per stacked layer."""
     if "{n}" not in rule.key:
         return [(rule.key, rule.layout.to_torch(leaf))]
     return [(rule.key.format(n=n), rule.layout.to_torch(layer)) for n, layer in enumerate(leaf)]
@@ -158,9 +159,9 @@ def _gather(
 def to_state_dict(
     params: Tree, rules: Sequence[KeyRule], ties: Mapping[str, str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Turn a stacked parameter tree into a PyTorch state dict, in the order of the key map.
+    """Return the PyTorch state dict for a stacked parameter tree, in the order of `rules`.
 
-    `ties` maps the key of each tied copy to the key of its original; both become one array object.
+    `rules` are the key map. `ties` maps the key of a tied weight to the key whose array it shares.
 
     Raises:
         ValueError: the paths of the key map are not the paths of the tree.

@@ -64,8 +64,8 @@ def encoder_config(
 ) -> MatpacConfig:
     """Infer an encoder's config from the shapes of its weights.
 
-    `sizes`, from a JSON file beside the weights, may give the number of heads. By default, heads
-    are 64 wide, as in all published checkpoints.
+    `sizes`, the encoder's entry in a JSON file beside the weights, may give `num_heads`. By
+    default, heads are 64 wide, as in all published checkpoints. `where` names the file in messages.
 
     Raises:
         InputError: a weight is missing or has the wrong number of axes, or `sizes` does not fit.
@@ -110,7 +110,8 @@ def encoder_config(
 def from_published(path: str | Path, content: object = None) -> Checkpoint:
     """Read a published MATPAC encoder (such as `matpac_10_2048.pt`), with or without classifier.
 
-    A JSON file of the same name may have further sizes. `content` is the file's content, if known.
+    A JSON file of the same name may have further sizes. `content` is the content of the file, if it
+    was read before.
 
     Raises:
         InputError: the file cannot be read, or keys are missing, unexpected or of the wrong shape.
@@ -173,9 +174,9 @@ def to_published(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
 
 
 def sidecar_sizes(config: MatpacConfig, labels: Sequence[str] = ()) -> dict[str, Any]:
-    """Return facts that the weights do not show, for a JSON file beside them; {} if there are none.
+    """Return the content for a JSON file beside the weights; {} if the weights show everything.
 
-    The facts are an unusual number of attention heads, and a classifier's activation and labels.
+    It has the number of attention heads, if unusual, and a classifier's activation and `labels`.
     """
     sizes: dict[str, Any] = {}
     if config.width != 64 * config.num_heads:

@@ -28,7 +28,7 @@ CENTRE = WeightLayout(lambda weight: weight.reshape(-1), lambda weight: weight.r
 
 
 def _blocks(path: str, blocks: str, last_norm: str) -> list[KeyRule]:
-    """Return the key rules of the blocks of a transformer, and of the norm after the blocks."""
+    """Return a transformer's key rules; `blocks` and `last_norm` are PyTorch keys of its parts."""
     rules = [rule.under(path, f"{blocks}.{{n}}") for rule in matpac.BLOCK_RULES]
     return rules + norm(f"{path}/norm", last_norm)
 
@@ -45,7 +45,7 @@ def _class_head(path: str, key: str) -> list[KeyRule]:
 
 
 def rules(hypotheses: int) -> list[KeyRule]:
-    """Return the key map (pairs of PyTorch key and parameter path) of a pre-training checkpoint."""
+    """Return the key map of a pre-training checkpoint with `hypotheses` predictions per patch."""
     heads = linear("predictor/heads", "mcl_heads.mcl_heads.{n}") if hypotheses > 1 else []
     return [
         *(rule._replace(path=f"encoder/{rule.path}") for rule in matpac.ENCODER_RULES),
@@ -63,7 +63,9 @@ def rules(hypotheses: int) -> list[KeyRule]:
 
 
 def join_teachers(content: Mapping[str, Any], where: Path) -> dict[str, np.ndarray]:
-    """Flatten a pre-training checkpoint; prefix the teachers' keys with `_ema.`, `_cls_head_ema.`.
+    """Return a pre-training checkpoint, in which each teacher is a nested dict, as one flat dict.
+
+    The keys of the two teachers get the prefixes `_ema.` and `_cls_head_ema.`.
 
     Raises:
         InputError: a teacher is missing, or a value is not a tensor.
@@ -94,8 +96,8 @@ def infer_config(
 ) -> SelfSupervisedConfig:
     """Infer the config of a pre-training checkpoint from the shapes of its weights.
 
-    `sidecar`, from a JSON file beside the weights, may give the numbers of heads. By default, heads
-    have the published widths.
+    `sidecar`, the content of a JSON file beside the weights, may give the numbers of attention
+    heads. By default, heads are as wide as the published ones.
 
     Raises:
         InputError: a weight is missing or has the wrong number of axes.
@@ -173,7 +175,7 @@ def to_published(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def sidecar_sizes(config: SelfSupervisedConfig) -> dict[str, Any]:
-    """Return numbers of heads for a JSON file beside the weights; {} if they are as published."""
+    """Return the numbers of attention heads for the weights' JSON file; {} if as published."""
     sizes = matpac.sidecar_sizes(config.encoder)
     if config.predictor.width != 32 * config.predictor.num_heads:
         sizes["predictor"] = {"num_heads": config.predictor.num_heads}

@@ -101,7 +101,7 @@ def _check_start(start: bytes) -> None:
 
 
 def _find_root(names: list[str]) -> str:
-    """Return the folder `<root>` of a checkpoint in a zip archive, from its records' names."""
+    """Find the folder of a PyTorch checkpoint in a zip archive, from the `names` of its records."""
     root = next((n.removesuffix("/data.pkl") for n in names if n.endswith("/data.pkl")), None)
     if root is None:
         raise InputError("a zip but not a PyTorch checkpoint; give a file that torch.save wrote")
@@ -164,7 +164,7 @@ class _Unpickler(pickle._Unpickler):
         return self._storages[key, dtype]
 
     def _storage(self, name: str, dtype: np.dtype, numel: int) -> np.ndarray:
-        """Return the first `numel` numbers of a zip record; if it is uncompressed, as a view."""
+        """Return the first `numel` numbers of a zip record, as a view if it is uncompressed."""
         info = self._archive.getinfo(name)
         if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:  # 1: encrypted
             buffer, start = self._mapped, _data_start(self._mapped, info)

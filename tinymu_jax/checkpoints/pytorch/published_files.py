@@ -32,7 +32,9 @@ def read_published(path: str | Path) -> object:
 
 
 def read_sidecar(path: Path) -> dict[str, dict[str, Any]]:
-    """Return the JSON of the same name beside a file, with known entries checked; {} if missing.
+    """Return the content of the JSON file beside `path` with the same name; {} if there is none.
+
+    The entries listed in `SIDECAR_SIZES` are checked.
 
     Raises:
         InputError: the file is not json, an entry is not an object, or a size has an unknown name.

@@ -130,7 +130,7 @@ def _read_description(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 def _infer_config(
     path: Path, published: Mapping[str, Any], state: Mapping[str, Any]
 ) -> TinyMUConfig:
-    """Build a TinyMU's config from the published config, the JSON beside `path` and the weights."""
+    """Infer a config from the yaml `published`, the weights `state` and the JSON beside `path`."""
     model, sizes = published["model"], read_sidecar(path)
     try:
         encoder, projector, decoder = (model[key] for key in ("encoder", "projector", "decoder"))
@@ -168,7 +168,7 @@ def _infer_config(
 
 
 def _transformer_sizes(state: Mapping[str, Any], sidecar: Mapping[str, Any]) -> dict[str, Any]:
-    """Infer a transformer projector's sizes from weights; `sidecar` gives the number of heads."""
+    """Infer a transformer projector's sizes from weights, and its heads from the JSON `sidecar`."""
     layers = f"{PROJECTOR}.transformer.layers."
     prefix, fc1 = (
         state.get(key) for key in (f"{PROJECTOR}.prefix_const", f"{layers}0.mlp.fc1.weight")
@@ -243,7 +243,7 @@ def _projector_widths(projector: ProjectorConfig) -> dict[str, int]:
 
 
 def sidecar_sizes(published: Mapping[str, Any], config: TinyMUConfig) -> dict[str, Any]:
-    """Return all sizes for a JSON file beside a model; {} if weights and yaml determine them."""
+    """Return all sizes for a model's JSON file; {} if weights and yaml (`published`) show them."""
     preset = smollm2_preset(str(published["model"]["decoder"]["textdec_name"]))
     encoder, projector = config.encoder, config.projector
     transformer = projector.kind == "transformer"

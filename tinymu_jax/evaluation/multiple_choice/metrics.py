@@ -142,7 +142,7 @@ def _right(graded: Sequence[Graded], rule: str) -> QuestionScores:
 
 
 def _cell_scores(outcome: Outcome) -> Iterator[tuple[MetricPlace, QuestionScores]]:
-    """Yield each metric's place in the report, and the question scores that the metric averages."""
+    """Yield, for each metric, its place in the report and the question scores that it averages."""
     graded, groups = outcome.graded, _groups(outcome.graded)
     for rule in outcome.rules:
         right = _right(graded, rule)
@@ -163,7 +163,7 @@ def _tags(graded: Graded, label: str) -> tuple[str, ...]:
 
 
 def _groups(graded: Sequence[Graded]) -> Mapping[str, Bool[np.ndarray, "Q"]]:
-    """Return the mask of each non-empty group: all, knowledge and reasoning questions."""
+    """Return masks of all, of knowledge and of reasoning questions, by name; omit empty masks."""
     groups = {ALL: np.ones(len(graded), bool)}
     groups |= {
         label: np.array([bool(_tags(one, label)) for one in graded])
@@ -175,9 +175,11 @@ def _groups(graded: Sequence[Graded]) -> Mapping[str, Bool[np.ndarray, "Q"]]:
 def _chosen_kinds(
     graded: Sequence[Graded], rule: str
 ) -> Iterator[tuple[MetricPlace, QuestionScores]]:
-    """Yield whether each kind of option was chosen: 0 or 1 per question, NaN if kinds are unknown.
+    """Yield, for each kind of option, its place in the report and its question scores.
 
-    The last scores tell whether no option was chosen.
+    The score of a question is 1 if the model chose an option of this kind, by `rule`. It is 0 if
+    not, and NaN if the kinds of the options are unknown. The last scores are 1 if no option was
+    chosen, else 0.
     """
     choices = _choices(graded, rule)
     pairs = [(one.question.kinds, number) for one, number in zip(graded, choices, strict=True)]
@@ -195,7 +197,7 @@ def _chosen_kinds(
 
 
 def _baselines(outcome: Outcome) -> Mapping[str, Float[np.ndarray, "Q"]]:
-    """Return the question scores of the model and of each baseline, by the row's name."""
+    """Return the question scores of the model (by each rule) and of each baseline, by name."""
     graded = outcome.graded
     rows = {f"this model, {rule}": _right(graded, rule) for rule in outcome.rules}
     by_rule = option_baselines([(one.question.options, one.question.right) for one in graded])
@@ -209,7 +211,7 @@ def _baselines(outcome: Outcome) -> Mapping[str, Float[np.ndarray, "Q"]]:
 
 
 def _headline(metrics: Mapping[MetricPlace, Metric]) -> dict[str, Metric]:
-    """Return the main metrics by name; without generated answers, some have only a note."""
+    """Return the main metrics by name; those that need generated answers may have only a note."""
     cells = {
         ACCURACY: MetricPlace(ACCURACY, ALL, OFFICIAL),
         KNOWLEDGE: MetricPlace(ACCURACY, KNOWLEDGE, OFFICIAL),
@@ -239,12 +241,12 @@ def _notices(outcome: Outcome, metrics: Mapping[MetricPlace, Metric]) -> list[st
 
 
 def _tags_of(metrics: Mapping[MetricPlace, Metric], label: str) -> list[str]:
-    """Return the tags that have a row in the table of a kind of label, such as knowledge."""
+    """Return the tags in the rows of the table `label` (`KNOWLEDGE` or `REASONING`)."""
     return list(dict.fromkeys(cell.row for cell in metrics if cell.table == label))
 
 
 def _radars(metrics: Mapping[MetricPlace, Metric], rules: Sequence[str]) -> list[Radar]:
-    """Return a list with one radar chart of the accuracy by tag; empty for one or two tags."""
+    """Return a list with one radar chart, the accuracy by tag; [] for fewer than three tags."""
     axes = [(label, tag) for label in (KNOWLEDGE, REASONING) for tag in _tags_of(metrics, label)]
     if len(axes) < 3:
         return []
@@ -257,16 +259,16 @@ def _radars(metrics: Mapping[MetricPlace, Metric], rules: Sequence[str]) -> list
 
 
 def _letters(graded: Sequence[Graded], rule: str) -> Confusion:
-    """Return the confusion matrix of right letters and letters that answers choose by a rule."""
+    """Return the confusion matrix of right letters (rows) and letters chosen by a rule."""
     letters = LETTERS[: max(len(one.question.options) for one in graded)]
     right = [one.question.right for one in graded]
     return choice_confusion(f"Letters, {rule}", letters, right, _choices(graded, rule))
 
 
 def _worst(outcome: Outcome) -> list[Example]:
-    """Return wrong answers as examples, worst first.
+    """Return at most `MAX_WORST` wrong answers as examples, those with the lowest score first.
 
-    The score is the right option's log-likelihood minus the likeliest wrong option's.
+    The score is the log-likelihood of the right option minus that of the likeliest wrong option.
     """
     rule = outcome.rules[0]
     wrong = []

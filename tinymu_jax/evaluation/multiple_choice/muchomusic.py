@@ -94,7 +94,10 @@ def evaluate_muchomusic(
 def _ask(
     engine: CachedEngine, questions: Sequence[ChoiceQuestion], config: ChoiceConfig
 ) -> list[tuple[Response | InputError, Response | InputError | None]]:
-    """Return each question's response or error, with audio and without (None if not asked)."""
+    """Return two responses (or errors) for each question: with audio, and without audio.
+
+    The response without audio is None unless `config.text_only` is set.
+    """
     if not questions:
         return []
     first: dict[Path, int] = {}
@@ -125,7 +128,10 @@ def _grade(
     text_only: Response | InputError | None,
     generated: bool,
 ) -> Graded:
-    """Grade a question's responses with and without audio, by each rule."""
+    """Grade, by each rule, a question's `response` and its response without audio, `text_only`.
+
+    If no answers were `generated`, only the options' log-likelihoods are graded.
+    """
     if isinstance(text_only, InputError):
         raise text_only
 

@@ -51,8 +51,8 @@ class ChoiceQuestion(NamedTuple):
 def read_choices(path: str | Path, audio: str | Path, seed: int = 0) -> list[ChoiceQuestion]:
     """Read multiple-choice questions from a csv in MuChoMusic's format, or from JSONL.
 
-    A line of JSONL has the keys `FIELDS`; its answer is the letter of the right choice. Options of
-    a csv are shuffled; options of JSONL keep their order.
+    Each line of JSONL is an object with the keys `FIELDS`, in which "answer" is the letter of the
+    right choice. Options of a csv are shuffled; options of JSONL keep their order.
 
     Args:
         path: the path of the .csv or .jsonl file.
@@ -161,8 +161,8 @@ def check_options(
 ) -> None:
     """Raise `InputError` unless a question has two to four different, non-empty options.
 
-    `keys` are the option texts in normalized form, which are compared. The error begins with
-    `where` (the question's file and line) and ends with `remedy`.
+    `keys` are the normalized texts of the options: two options are the same if their keys are. The
+    error begins with `where` (the question's file and line) and ends with `remedy`.
     """
     if not 2 <= len(options) <= len(LETTERS):
         count = f"{len(options) or 'no'} option{'s' * (len(options) != 1)}"

@@ -113,7 +113,11 @@ def run_probe(
 
 
 def _split(data: LabelledSet, fold: str, seed: int) -> tuple[Any, Any, Any]:
-    """Return the training, validation and test indices; `fold` is the test fold, or "test"."""
+    """Return the indices of the training, validation and test recordings.
+
+    `fold` is the name of the test fold, or "test" for a data set with splits instead of folds.
+    `seed` draws the validation recordings if the data set has no validation split.
+    """
     test = data.indices(fold)
     if data.folds:
         train, valid = np.setdiff1d(np.arange(len(data.clips)), test), test[:0]
@@ -209,7 +213,7 @@ def fit_probe(
 
 
 def _batches(rng: np.random.Generator, number: int, batch: int) -> Int[np.ndarray, "steps size"]:
-    """Return at least `MIN_EPOCH_STEPS` random batches for one epoch, as indices of recordings."""
+    """Return at least `MIN_EPOCH_STEPS` batches of up to `batch` random indices below `number`."""
     size = min(batch, number)
     passes = -(-MIN_EPOCH_STEPS // (number // size))
     order = [rng.permutation(number)[: number // size * size] for _ in range(passes)]
@@ -220,7 +224,10 @@ def _batches(rng: np.random.Generator, number: int, batch: int) -> Int[np.ndarra
 def _loss(
     params: Any, x: Float[Array, "R E"], labels: Array, known: Array, multi_label: bool
 ) -> Float[Array, ""]:
-    """Return the mean cross-entropy: softmax or, with `multi_label`, binary over known labels."""
+    """Return the mean cross-entropy of the linear layer `params`, a pair (kernel, bias).
+
+    It is the softmax cross-entropy or, with `multi_label`, the binary one over `known` labels.
+    """
     logits = x @ params[0] + params[1]
     labels, known = labels.astype(float), known.astype(float)
     if multi_label:
@@ -240,7 +247,7 @@ def _train_epoch(
     learning_rate: float,
     multi_label: bool,
 ) -> tuple[Any, Any]:
-    """Train for one step on each batch; return the new parameters and optimizer state."""
+    """Take one Adam step per row of `batches` (indices into `x`); return new params and state."""
     optimizer = optax.adam(learning_rate)
 
     def step(carry: Any, rows: Array) -> tuple[Any, None]:

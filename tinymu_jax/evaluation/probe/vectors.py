@@ -99,7 +99,7 @@ def _check_bad(
 
 
 def _encode(params: Any, paths: Sequence[Path], config: Any) -> Float[np.ndarray, "R E"]:
-    """Return each recording's mean embedding; print an error and return NaN if it is unusable."""
+    """Return mean embeddings; for an unusable recording, print the error and return NaN."""
     means = np.full((len(paths), config.output_width), np.nan, np.float32)
 
     def try_read(path: Path) -> Float[np.ndarray, "n"] | None:

@@ -128,7 +128,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(kind: Any, value: Any, where: str) -> Any:
-    """Convert JSON to the type `kind`; an `InputError` names the place `where` of a wrong value."""
+    """Convert a JSON value to the type `kind`; errors name `where`, its place in the report."""
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return None if value is None else _from_json(inside[0], value, where)

@@ -114,7 +114,7 @@ def to_svg(chart: Chart, salt: str) -> Markup:
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
-    """Return a figure (size in points) and axes that fill it; labels lie outside the figure."""
+    """Return a figure (size in points) and axes that fill it; their labels lie outside of it."""
     figure = Figure(figsize=(width / 72, height / 72))
     return figure, figure.add_axes((0, 0, 1, 1))
 
@@ -131,8 +131,8 @@ def _wrap(text: str, letters: int, lines: int = 1) -> list[str]:
 def radar(title: str, axes: Sequence[str], series: Sequence[RadarSeries]) -> Chart:
     """Draw a radar chart of fractions, with 0 at the centre.
 
-    `axes` has the names of the axes, clockwise from the top; their number is in `RADAR_AXES`. Each
-    line in `series` has a fraction per axis; NaN leaves a gap.
+    `axes` has the names of the axes, clockwise from the top; `RADAR_AXES` limits their number. Each
+    line in `series` has one fraction per axis; NaN leaves a gap.
     """
     figure = Figure(figsize=(200 / 72, 200 / 72))
     polar: Any = figure.add_axes((0, 0, 1, 1), projection="polar")
@@ -189,8 +189,7 @@ def bars(
 ) -> Chart:
     """Draw fractions as horizontal bars with confidence intervals.
 
-    A row is a name and one metric per series; None gives no bar. `series` has the names of the
-    series.
+    Each row has a name, and one metric for each name in `series`; None gives no bar.
     """
     thickness, labels, middles, y = 10.5, [], [], 6.0
     for name, _ in rows:

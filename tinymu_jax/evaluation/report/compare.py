@@ -66,10 +66,10 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 
 def by_title(group: Group, parts: Sequence[Sequence[Titled]]) -> list[list[tuple[str, Titled]]]:
-    """Group tables or radar charts by title, each with its checkpoint's name.
+    """Group tables or radar charts that have the same title; pair each with its checkpoint's name.
 
-    `parts` has the tables or charts of each checkpoint in `group`. If checkpoints have two with the
-    same title, the first ones form one group and the second ones another.
+    `parts` has the tables or charts of each checkpoint in `group`. If a checkpoint has two with the
+    same title, its second one is grouped with the second ones of the other checkpoints.
     """
     groups: dict[tuple[str, int], list[tuple[str, Titled]]] = {}
     for name, members in zip(group.names, parts, strict=True):
@@ -83,8 +83,8 @@ def by_title(group: Group, parts: Sequence[Sequence[Titled]]) -> list[list[tuple
 def merge_radars(group: Group) -> list[MergedRadar]:
     """Merge the radar charts of all checkpoints: charts with the same title become one chart.
 
-    Baselines with equal values are drawn once. If checkpoints are compared, a chart with several
-    lines beside baselines is split: each line name gets a chart with one line per checkpoint.
+    Baselines with equal values are drawn once. If checkpoints are compared and a chart has several
+    lines beside baselines, it is split into one chart per line name, with a line per checkpoint.
     """
     titled = by_title(group, [result.radars for result in group.results])
     return [merged for radars in titled for merged in _merge(radars, group.is_comparison)]

@@ -41,7 +41,9 @@ MAX_MATRIX_LABELS = 12
 """Maximum number of labels of a confusion matrix that is printed as a table."""
 MARKDOWN_CHARACTERS = re.compile(r"([\\`*_\[\]|~])")
 Rows = Sequence[tuple[str, Sequence[Metric | None]]]
+"""Rows of a bar chart: a name, and one metric per series."""
 Draw = Callable[[charts.Chart], Markup]
+"""Function that converts a chart to an SVG element."""
 
 
 class Panel(NamedTuple):
@@ -154,7 +156,7 @@ def _headline(group: Group, draw: Draw) -> Panel:
 
 
 def _table(tables: Sequence[tuple[str, Table]], is_comparison: bool, draw: Draw) -> Panel:
-    """Return a panel with the merged table of all checkpoints and its bar chart."""
+    """Return a panel with one table, merged from pairs (checkpoint, table), and a bar chart."""
     panel = Panel(tables[0][1].title, merge_tables(tables, is_comparison))
     columns, rows = align_tables([table for _, table in tables])
     if not is_comparison:
@@ -168,7 +170,7 @@ def _table(tables: Sequence[tuple[str, Table]], is_comparison: bool, draw: Draw)
 
 
 def _with_bars(panel: Panel, title: str, rows: Rows, series: Sequence[str], draw: Draw) -> Panel:
-    """Add a bar chart of fractions to a panel if the numbers of rows and series allow it."""
+    """Add a bar chart of the fractions in `rows` to a panel, if neither too few nor too many."""
     fractions = [
         (name, [m if m and m.is_fraction and m.value is not None else None for m in metrics])
         for name, metrics in rows
@@ -181,7 +183,7 @@ def _with_bars(panel: Panel, title: str, rows: Rows, series: Sequence[str], draw
 
 
 def _radars(group: Group, draw: Draw) -> list[Panel]:
-    """Return a panel for each radar chart; too few or too many axes give a bar chart instead."""
+    """Return a panel per radar chart; one with too few or too many axes becomes a bar chart."""
     panels = []
     for radar in merge_radars(group):
         panel = Panel(radar.title, radar_grid(radar), chart_only=True)

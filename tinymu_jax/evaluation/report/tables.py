@@ -97,8 +97,8 @@ def _difference(first: Metric | None, second: Metric | None) -> Cell:
 def align_tables(tables: Sequence[Table]) -> tuple[list[str], dict[str, list[list[Metric | None]]]]:
     """Align tables by the names of their rows and columns.
 
-    Return the names of all columns, and the metrics of each row by its name. A row has a list per
-    column, with one metric or None per table.
+    Return the names of all columns, and the metrics by row name: a list per column, which has the
+    metric of each table, or None for a table without it.
     """
     columns = union(table.columns for table in tables)
     by_row = [
@@ -112,11 +112,11 @@ def align_tables(tables: Sequence[Table]) -> tuple[list[str], dict[str, list[lis
 
 
 def merge_tables(tables: Sequence[tuple[str, Table]], is_comparison: bool) -> Grid:
-    """Format tables with the same title as one table; two tables get their difference too.
+    """Format tables with the same title as one table.
 
-    `tables` pairs each checkpoint's name with its table. With `is_comparison`, each column gets one
-    subcolumn per checkpoint. The number of questions gets its own column if it is the same for all
-    metrics of each row.
+    `tables` are pairs (checkpoint's name, table). With `is_comparison`, each column gets one
+    subcolumn per checkpoint and, for two checkpoints, one for the difference. The number of
+    questions gets its own column if the metrics of each row agree on it.
     """
     columns, rows = align_tables([table for _, table in tables])
     subcolumns = [name for name, _ in tables] if is_comparison else []
@@ -136,7 +136,7 @@ def merge_tables(tables: Sequence[tuple[str, Table]], is_comparison: bool) -> Gr
 
 
 def _count_cells(rows: Mapping[str, Sequence[Metric | None]]) -> dict[str, Cell] | None:
-    """Return each row's number of questions as a cell; None if missing or if a row has several."""
+    """Return each row's number of questions as a cell; None if unknown or not unique in a row."""
     counts = {
         row: {metric.count for metric in metrics if metric and metric.count is not None}
         for row, metrics in rows.items()
@@ -164,7 +164,7 @@ def headline_grid(group: Group) -> Grid:
 
 
 def _published_cell(group: Group, name: str, notes: list[str]) -> Cell:
-    """Format the published value of a metric; if the results disagree, all published values."""
+    """Format the published value of a metric as a cell; join different values by slashes."""
     known = [one.published[name] for one in group.results if name in one.published]
     cells = union([metric_cell(metric, notes)] for metric in known)
     if len(cells) < 2:

@@ -29,7 +29,7 @@ def extra_timbres(items: Sequence[SyntheticItem]) -> list[str]:
 
 
 def chance(items: Sequence[SyntheticItem], model_scores: ItemScores) -> list[FormatScore]:
-    """Return, for each score of the model, the probability that a random guess is right."""
+    """Return the scores of random guessing: the probability that a guess is right."""
     extra = extra_timbres(items)
 
     def value(item: SyntheticItem, score: FormatScore) -> float:
@@ -44,8 +44,7 @@ def most_frequent(items: Sequence[SyntheticItem], model_scores: ItemScores) -> l
     """Return the scores of always giving the most frequent right answer.
 
     Answers are counted separately for each task and, in open questions, for each fact (musical
-    attribute). For captions, the answer is the most frequent value of the scored fact in the
-    captioned clips.
+    attribute). A caption always states the most frequent value of each fact in the captioned clips.
     """
     answers: dict[tuple[str, ...], Counter[str | None]] = {}
     for item in items:
@@ -63,7 +62,7 @@ def most_frequent(items: Sequence[SyntheticItem], model_scores: ItemScores) -> l
 
 
 def shortest_option(items: Sequence[SyntheticItem], model_scores: ItemScores) -> list[FormatScore]:
-    """Return the expected scores of the shortest option in multiple choice, at random in a tie."""
+    """Return the expected multiple-choice scores of always choosing the shortest option."""
     pairs = [
         (item, scores) for item, scores in zip(items, model_scores, strict=True) if item.task == MCQ
     ]
@@ -81,10 +80,10 @@ def match_caption_facts(
     answer: str,
     extra_timbres: Sequence[str],
 ) -> list[FormatScore]:
-    """Return a baseline's scores; a caption is scored on the facts that the model's caption states.
+    """Return a baseline's scores, with its caption scored on the facts in the model's caption.
 
-    If the baseline's caption (`answer`) states no value or several values of a fact, the score is
-    the probability of a right guess. `extra_timbres` are possible timbres beside the standard
+    `answer` is the baseline's caption. If it states no value or several values of a fact, the score
+    is the probability of a right guess. `extra_timbres` are possible timbres beside the standard
     timbres in `FACTS`.
     """
 
@@ -105,7 +104,7 @@ def match_caption_facts(
 
 
 def _answer_group(item: SyntheticItem) -> tuple[str, ...]:
-    """Return the key of a question's group; each group has its own most frequent answer."""
+    """Return the key by which `most_frequent` groups questions: task and, if open, facts."""
     return (item.task, *item.facts) if item.task == QA else (item.task,)
 
 

@@ -116,7 +116,7 @@ def evaluate(
 def _requests(
     items: Sequence[SyntheticItem], clips: Sequence[Path], score_options: bool, text_only: bool
 ) -> dict[str, list[Request]]:
-    """Return the requests by condition: with the clip, without audio, with the next clip."""
+    """Return one request per question for each condition: its clip, no audio, the next clip."""
     requests = [
         Request(item.path, item.prompt, item.task, item.options if score_options else ())
         for item in items
@@ -186,8 +186,8 @@ def _scores(
 def _grade(item: SyntheticItem, response: Response, extra: Sequence[str]) -> list[FormatScore]:
     """Return the scores of the response to a question.
 
-    If the possible beginnings of a caption were scored, the most probable beginning decides the
-    timbre.
+    If the response scores the possible first words of a caption (see `caption_prefixes`), the most
+    probable ones decide the timbre. `extra` are possible timbres beside the standard ones.
     """
     scores = grade(item, response.text, response.log_likelihoods)
     prefixes = caption_prefixes(item, extra)

@@ -72,7 +72,7 @@ def average_scores(
     """Average the scores of answers by format and by fact (musical attribute).
 
     `scores` has the scores of the model, of chance and of each baseline, by field name in `Score`.
-    Only the beginning of `cut_clips` clips was encoded.
+    `clips`, `questions` and `cut_clips` are copied to the fields of the result.
     """
     by_format, by_fact = {}, {}
     for format in FORMATS:

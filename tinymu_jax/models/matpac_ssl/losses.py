@@ -20,7 +20,7 @@ def normalize(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
 def prediction_losses(
     predictions: Float[Array, "C masked hypotheses D"], targets: Float[Array, "C masked D"]
 ) -> Float[Array, "C masked hypotheses"]:
-    """Return 2 - 2 cos(prediction, target) for unit vectors; a patch has several predictions."""
+    """Return 2 - 2 cos(prediction, target) for each prediction of a patch, all of length 1."""
     return 2 - 2 * jnp.einsum("CMYD,CMD->CMY", predictions, targets)
 
 
@@ -29,8 +29,8 @@ def mcl_loss(
 ) -> tuple[Float[Array, "C masked"], Int[Array, "C masked"]]:
     """Return each patch's multiple choice learning loss, and the index of its best hypothesis.
 
-    A patch has several predictions (hypotheses). The loss is the mean of their losses, weighted by
-    softmax(-losses / temperature) without gradient; with `hard`, only the lowest loss counts.
+    `losses` are those of a patch's several predictions (hypotheses). They are averaged with weights
+    softmax(-losses / temperature), which get no gradient; with `hard`, only the lowest loss counts.
     """
     best = jnp.argmin(losses, axis=-1)
     soft = jax.nn.softmax(-jax.lax.stop_gradient(losses) / temperature, axis=-1)

@@ -17,8 +17,8 @@ MIN_CLASS_PERPLEXITY = 2.0
 def feature_std(moments: Float[Array, "2 *rest"], count: Float[Array, ""]) -> Float[Array, ""]:
     """Return the standard deviation over patches, averaged over features.
 
-    `moments` are the sums over `count` patches of the features (index 0) and of their squares (1).
-    A result near 0 means that the features have collapsed. Published: `compute_var`.
+    `moments` holds two sums over `count` patches: of the features, and of their squares. A result
+    near 0 means that the features have collapsed. The published code calls this `compute_var`.
     """
     total, square = moments
     variance = square / (count - 1) - jnp.square(total) / (count * (count - 1))
@@ -34,7 +34,8 @@ def step_metrics(
 ) -> dict[str, Float[Array, ""]]:
     """Return the metrics of a pre-training step by name.
 
-    `sums` and `count` are over the masked patches of the step; `step` of `steps` are already done.
+    `sums` are sums over the `count` masked patches of the step. `step` is the number of steps done
+    before, `steps` that of the whole run.
     """
     encoder_rate, head_rate = teacher.ema_rates(config, step, steps)
     class_probs = sums.teacher_probs[0] / count

@@ -94,8 +94,9 @@ def ssl_loss(
 ) -> SSLOutput:
     """Return the prediction and classification losses of the masked patches of a batch of crops.
 
-    `params` are the student's parameters, `log_mel` normalized log-mels. `order` is each crop's
-    patch indices, visible first. `step`, the number of steps done before, sets the temperatures.
+    `params` are the student's parameters, `log_mel` normalized log-mels. `order` holds each crop's
+    patch indices, those of visible patches first. The temperatures depend on `step`, the number of
+    steps done before.
     """
     targets, hypotheses = _targets_and_hypotheses(params, state, log_mel, order, config)
     predictions, normal_targets = losses.normalize(hypotheses), losses.normalize(targets)

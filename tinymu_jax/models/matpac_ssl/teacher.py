@@ -30,9 +30,10 @@ def ema_update(
 ) -> TeacherState:
     """Return the teacher's state after a training step, with updated moving averages.
 
-    `state` and the student's `params` are from before the step; `step` counts the steps done
-    before, of `steps` in the run. `batch_mean` is the mean of the teacher's class probabilities or
-    logits in the step; if it is not finite, the teacher's weights do not change.
+    `state` and the student's `params` are from before the step. `step` is the number of steps done
+    before, `steps` that of the whole run. `batch_mean` is the mean over the step's patches of the
+    teacher's class probabilities or logits; if it is not finite, the teacher's weights do not
+    change.
     """
     encoder_rate, head_rate = ema_rates(config, step, steps)
     # Through batch_mean, the rates depend on the old teacher: XLA can overwrite it in place.
@@ -55,9 +56,8 @@ def ema_update(
 def order_after_teacher(params: Tree, state: TeacherState) -> Tree:
     """Return the student's parameters unchanged, with a data dependency on the new teacher.
 
-    Without the dependency, XLA copies the student's donated weights (0.36 GB at the published
-    sizes), because the teacher's update still reads them. NaNs spread from the teacher to the
-    student.
+    The update of the teacher reads the student's donated weights. Without the dependency, XLA would
+    copy them first (0.36 GB at the published sizes). NaNs in the teacher spread to the student.
     """
 
     def tie(weight: Array, teacher: Array) -> Array:
@@ -79,9 +79,9 @@ def ema_params(params: Tree) -> Tree:
 def mcl_temperature(
     config: SelfSupervisedConfig, step: Int[Array, ""] | int
 ) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """Return the softmax temperature of the prediction weights, and whether it is at its minimum.
+    """Return the `temperature` for `mcl_loss`, and whether it has reached its minimum.
 
-    The temperature decays exponentially (MATPAC++; published: `models/mcl.py`). At the minimum,
+    It decays exponentially over the steps (MATPAC++; published: `models/mcl.py`). At the minimum,
     only a patch's best prediction counts.
     """
     # A power of 0.99997 in float32 would lose digits that the logarithm of 0.99997 keeps.
@@ -107,9 +107,9 @@ def ema_rates(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return the EMA rates (1 - decay) of the teacher's encoder and class head at a step.
 
-    Rates change linearly over the run, but are 0 at step 0, so that the teacher keeps its initial
-    weights. From step `steps` on, a rate is 1 - `encoder_ema_decay_end` unless the decay is
-    constant, as published (`models/model.py`, do_ema_step).
+    Each rate changes linearly over the run's `steps`, but is 0 at step 0, so that the teacher keeps
+    its initial weights. After the run, both are 1 - `encoder_ema_decay_end`, except that a constant
+    decay stays constant, as published (`models/model.py`, do_ema_step).
     """
     progress = step / steps
 

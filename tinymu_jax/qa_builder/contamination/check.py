@@ -155,7 +155,7 @@ def check_leaks(records: Iterable[Mapping[str, Any]], test_sets: Sequence[TestSe
 
 
 def _index(values: Iterable[Iterable[str]]) -> dict[str, list[int]]:
-    """Return for each value the indices of the test sets that contain it."""
+    """Return, by text, the indices of the test sets with this text; `values` has their texts."""
     numbers: dict[str, list[int]] = defaultdict(list)
     for number, contents in enumerate(values):
         for value in dict.fromkeys(contents):
@@ -166,10 +166,10 @@ def _index(values: Iterable[Iterable[str]]) -> dict[str, list[int]]:
 def _name_finder(
     contents: Iterable[frozenset[str]], names_of: Callable[..., frozenset[str]]
 ) -> Callable[..., list[tuple[int, str]]]:
-    """Return a cached function that finds names in the test sets; `contents` has each set's names.
+    """Return a cached function that finds the test sets that contain a record's names.
 
-    The function passes its arguments to `names_of`. For each resulting name that is in a test set,
-    it returns the pair (index of the test set, name).
+    The function passes its arguments to `names_of`, and returns a pair (index of the test set,
+    name) for each resulting name that is in a test set. `contents` has the names of each test set.
     """
     index = _index(contents)
 
@@ -205,7 +205,7 @@ class _KnownQuestion(NamedTuple):
     """Whether the question is unique and, with its answer, has at least `MIN_WORDS` words."""
 
     def leaks_into(self, options: str, answer: str) -> bool:
-        """Return whether a near-duplicate question with these options and this answer is a leak."""
+        """Return whether a near duplicate with the normalized `options` and `answer` is a leak."""
         options, answer = f" {options} ", f" {answer} "
         if all(f" {option} " in options for option in self.options):
             return True

@@ -37,7 +37,7 @@ class DuplicateExample(NamedTuple):
 
 
 class DuplicateReport(NamedTuple):
-    """Numbers and examples of removed questions. As JSON it is a list, which `merge` reads."""
+    """Numbers and examples of removed questions; `merge` can read it back from JSON."""
 
     exact: int
     near: int
@@ -85,7 +85,7 @@ def _source_and_text(item: QAItem) -> tuple[str, str, str]:
 
 
 def _exact(items: Sequence[QAItem]) -> Iterator[tuple[int, int]]:
-    """Yield the index of each exact duplicate with the index of the first equal question."""
+    """Yield pairs (index of an exact duplicate, index of the first equal question)."""
     seen: dict[tuple[str, ...], int] = {}
     for number, item in enumerate(items):
         first = seen.setdefault(item.identity, number)
@@ -94,7 +94,10 @@ def _exact(items: Sequence[QAItem]) -> Iterator[tuple[int, int]]:
 
 
 def _near(items: Sequence[QAItem], numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yield the index of each near duplicate with the index of its original, among `numbers`."""
+    """Yield pairs (index of a near duplicate, index of the earlier question that it repeats).
+
+    `numbers` are indices into `items`; only these questions are compared, if they are free texts.
+    """
     free = [number for number in numbers if is_free_text(items[number])]
     if not free:
         return

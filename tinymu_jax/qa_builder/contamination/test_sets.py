@@ -71,12 +71,12 @@ class TestSet(NamedTuple):
 
 
 def recording_ids(name: str, dataset: str = "") -> frozenset[str]:
-    """Return all identifiers that the name of a recording in a data set may stand for.
+    """Return all identifiers that a recording called `name` in a data set may have.
 
-    * `blues.00000`: a GTZAN file.
-    * `jamendo 1004034`: a Jamendo track, named `track_1004034`, `34/1004034.mp3` (the folder is the
-      last two digits) or `1004034`. Numbers count only in some data sets; see `JAMENDO_DATASETS`,
-      `OTHER_NUMBERS` and `MIN_DIGITS`.
+    * `blues.00000`, if the name is that of a GTZAN file.
+    * `jamendo 1004034`, if the name is `track_1004034`, `34/1004034.mp3` (the folder is the last
+      two digits) or `1004034`. Names without `track_` count only in some data sets; see
+      `JAMENDO_DATASETS`, `OTHER_NUMBERS` and `MIN_DIGITS`.
     * Every substring of eleven characters that could be a YouTube id.
     * The name without folder and suffix.
     """
@@ -104,10 +104,11 @@ def recording_ids(name: str, dataset: str = "") -> frozenset[str]:
 
 
 def artist_names(text: str, dataset: str = "") -> frozenset[str]:
-    """Return the artists in a credit, in lower case without accents, punctuation and "the".
+    """Return the artists that a credit names, such as "A feat. B", in normalized form.
 
-    `artist_000224`, or 224 in a data set of Jamendo tracks, gives `jamendo artist 224`. Names of
-    fewer than three characters and names in `UNKNOWN_ARTISTS` are dropped.
+    Names are in lower case, without accents, punctuation and "the". Names of fewer than three
+    characters and names in `UNKNOWN_ARTISTS` are dropped. The credit `artist_000224`, or 224 in a
+    data set of Jamendo tracks, gives `jamendo artist 224`.
     """
     number = _JAMENDO_ARTIST.fullmatch(text.strip())
     if number is not None and (number[1] or _is_of_jamendo(_letters(dataset))):
@@ -260,7 +261,7 @@ def _question(line: str, where: str) -> TestQuestion:
 
 
 def _non_empty(contents: Any, path: Path, remedy: str) -> Any:
-    """Return `contents`, sets as frozensets; raise `InputError` if it is empty."""
+    """Return `contents`, a set as a frozenset; raise `InputError` with `remedy` if it is empty."""
     if not contents:
         raise InputError(f"{path}: holds nothing to search for; {remedy}")
     return frozenset(contents) if isinstance(contents, set) else contents

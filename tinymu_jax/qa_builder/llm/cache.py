@@ -118,7 +118,7 @@ def _ask(client: LLMClient, request: WriterRequest) -> WriterAnswer:
 def _check_failures(
     answers: Sequence[WriterAnswer], none_usable: bool, client: LLMClient, path: Path
 ) -> None:
-    """Raise `InputError` if the first answers are all unusable or the last answers all missing."""
+    """Raise `InputError` after `MAX_FAILURES` answers if none is usable or the last are missing."""
     last = answers[-MAX_FAILURES:]
     if len(last) < MAX_FAILURES:
         return

@@ -124,7 +124,7 @@ class LLMClient:
         return self._call(self._client.chat.completions.create, _answer_text, **request)
 
     def _call(self, method: Callable[..., Any], read: Callable[[Any], T], **request: Any) -> T:
-        """Send a request and return `read(response)`; raise `UnansweredError` if this fails."""
+        """Call the API's `method`, return `read(response)`; raise `UnansweredError` on failure."""
         openai = self._openai
         try:
             return read(method(extra_headers=self._headers, **request))

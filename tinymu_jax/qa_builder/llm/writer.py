@@ -150,7 +150,10 @@ def _request(clip: AnnotatedClip, model: str, config: WriterConfig) -> WriterReq
 def _drafts(
     request: WriterRequest | None, texts: Mapping[str, str], errors: Mapping[str, str]
 ) -> list[Draft]:
-    """Return the drafts in the answer to a request; raise `MalformedAnswerError` if it has none."""
+    """Return the drafts in the answer to a request; raise `MalformedAnswerError` if unusable.
+
+    `texts` has the answers, and `errors` the reasons why answers are missing, by request key.
+    """
     if request is None:
         raise MalformedAnswerError(NOTHING_KNOWN)
     if request.key in errors:

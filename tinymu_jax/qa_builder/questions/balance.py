@@ -39,12 +39,15 @@ def cap_per_clip(items: Iterable[QAItem], config: BuildConfig) -> list[QAItem]:
 
 
 def answer_group(item: QAItem) -> tuple[str, ...]:
-    """Return (format, category, *tags), which is the same for questions with the same answer."""
+    """Return the key that questions with the same answer share: (format, category, *tags)."""
     return (item.task, item.category, *item.tags)
 
 
 def max_per_answer(task: str, candidates: int, groups: int, config: BuildConfig) -> int:
-    """Return the maximum questions per answer, for `candidates` questions with `groups` answers."""
+    """Return the maximum number of questions with the same answer in the format `task`.
+
+    The format has `candidates` questions in total, with `groups` different answers.
+    """
     if task == MCQ:
         return math.ceil(candidates / groups * config.max_tag_ratio)
     percent = config.max_answer_percent if task in (QA, YES_NO) else 100
@@ -52,9 +55,10 @@ def max_per_answer(task: str, candidates: int, groups: int, config: BuildConfig)
 
 
 def cap_per_answer(items: Sequence[QAItem], limit: int) -> list[QAItem]:
-    """Return at most `limit` questions with the same answer, those with the smallest keys.
+    """Return at most `limit` of the given questions, those with the smallest keys.
 
-    Yes/no questions are kept or dropped in pairs of a yes and a no, which get the same key.
+    All have the same `answer_group`. Yes/no questions are kept or dropped in pairs of a yes and a
+    no, which get the same key.
     """
     ordered = sorted(items, key=lambda item: item.key)
     if not ordered or ordered[0].task != YES_NO:
@@ -66,10 +70,11 @@ def cap_per_answer(items: Sequence[QAItem], limit: int) -> list[QAItem]:
 
 
 def stratum_of(item: QAItem) -> Stratum:
-    """Return the format of a question, and the index of the subset it belongs to.
+    """Return the format of a question, and the index of its subset of this format.
 
-    Multiple-choice questions are divided by the number of options shorter than the right option
-    (ties at random). Subsets of equal size prevent guessing by the length of the options.
+    For multiple choice, the index is the number of options that are shorter than the right option
+    (ties at random). Subsets of equal size prevent guessing by the length of the options. Other
+    formats have one subset.
     """
     if not item.kinds:
         return item.task, 0
@@ -100,14 +105,13 @@ def stratum_sizes(available: Mapping[Stratum, int], config: BuildConfig) -> dict
 
 
 def key_threshold(keys: Iterable[int], size: int) -> int:
-    """Return the largest of the `size` smallest keys; -1 if there are no keys to select."""
+    """Return the `size`-th smallest key (the largest if there are fewer); -1 if there is none."""
     ordered = sorted(keys)
     return ordered[min(size, len(ordered)) - 1] if size and ordered else -1
 
 
 def balance(items: Sequence[QAItem], config: BuildConfig) -> list[QAItem]:
-    """Return the questions selected by the limits per answer and the configured mix, in given
-    order."""
+    """Select questions by the limits per answer and the mix in `config`; keep their order."""
     counts = Counter(item.task for item in items)
     groups = Counter(group[0] for group in {answer_group(item) for item in items})
     keys: dict[tuple[str, ...], int] = {}

@@ -13,11 +13,11 @@ MIN_QUESTIONS = 100
 
 
 def choice_baselines(items: Sequence[QAItem]) -> dict[str, float]:
-    """Return the accuracies of rules that answer multiple-choice questions without audio.
+    """Return, by name, the accuracies of rules that answer multiple choice without audio.
 
     Rules: always one letter; the shortest option; the longest option; the option that is right in
     most other questions; a random option that fits the question (language understanding alone).
-    Ties count in part.
+    Ties are broken at random.
     """
     asked = [item for item in items if item.task == MCQ and item.options]
     if not asked:
@@ -35,7 +35,7 @@ def choice_baselines(items: Sequence[QAItem]) -> dict[str, float]:
 
 
 def _most_often_right(asked: Sequence[QAItem], right: Sequence[int]) -> float:
-    """Count the correct answers of the rule "choose the option right in most other questions"."""
+    """Count right answers if the option that is right in most other questions is chosen."""
     wins = Counter(item.options[place] for item, place in zip(asked, right, strict=True))
     correct = 0.0
     for item, place in zip(asked, right, strict=True):

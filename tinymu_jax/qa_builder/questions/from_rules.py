@@ -28,11 +28,11 @@ def captions(clip: AnnotatedClip, context: BuildContext) -> Iterator[QAItem]:
 
 
 def open_questions(clip: AnnotatedClip, context: BuildContext) -> Iterator[QAItem]:
-    """Yield open questions about a clip's tags in each category, and about the family of the tags.
+    """Yield, for each category, open questions about a clip's tags and about their family.
 
     An answer names all tags of the category except ancestors of other tags: "choir" makes "vocals"
-    redundant. A question that needs a complete answer is left out if the clip may have more tags:
-    tags that are ambiguous or that its captions name.
+    redundant. A question that needs a complete answer is left out if the clip may have more tags,
+    because further tags are ambiguous or are named in its captions.
     """
     vocabulary = context.vocabulary
     for category, names in clip.tags.items():
@@ -62,7 +62,7 @@ def _mentioned(clip: AnnotatedClip, category: str, vocabulary: Vocabulary) -> se
 
 
 def _has_more(mentioned: Iterable[Tag], tags: Iterable[Tag], vocabulary: Vocabulary) -> bool:
-    """Return whether at least one mentioned tag is unrelated to every tag in `tags`."""
+    """Return whether a tag in `mentioned` is unrelated to all tags in `tags`."""
     return any(not any(vocabulary.related(other, tag) for tag in tags) for other in mentioned)
 
 
@@ -82,7 +82,7 @@ def _open(clip: AnnotatedClip, format: str, tags: list[Tag], context: BuildConte
 def yes_or_no(
     clip: AnnotatedClip, statistics: TagStatistics, context: BuildContext
 ) -> Iterator[QAItem]:
-    """Yield yes/no questions about a clip; each question answered by no states its evidence."""
+    """Yield yes/no questions about a clip; those with the answer no have `QAItem.evidence`."""
     vocabulary, templates, _, config = context
     tags = [tag for tag in flatten_tags(clip.tags) if vocabulary.askable(tag)]
     limit = config.max_yes_per_clip

@@ -99,7 +99,10 @@ def _pools(
     statistics: TagStatistics,
     vocabulary: Vocabulary,
 ) -> dict[str, list[Tag]]:
-    """Return the possible distractors by kind; they are about as long as the right option."""
+    """Return the possible distractors of each kind, which are about as long as the right option.
+
+    `tags` are the tags of the clip; `is_wrong` tells whether a tag does not apply to the clip.
+    """
     length, frequency = len(vocabulary.option_text(right)), statistics.clips
 
     def fits(tag: Tag) -> bool:
@@ -130,10 +133,9 @@ def _draw_distractors(
 ) -> list[_Distractor]:
     """Draw a distractor of each kind; return fewer than three if there are not enough.
 
-    The number of distractors shorter than the right option is drawn first, so that the length of
-    the options does not tell the answer. If a kind has no tag of the drawn side (shorter or
-    longer), the search continues with tags of equal length, then with other kinds, then with the
-    other side.
+    First, it is drawn which distractors are to be shorter and which longer than the right option,
+    so that the length of the options does not tell the answer. If `pools` has no such tag of a
+    kind, the search goes on in the order of `_search_order`. `key` is hashed for random choices.
     """
     length = len(vocabulary.option_text(right))
     num_shorter = hash_int(*key, "shorter") % len(LETTERS)
@@ -157,7 +159,11 @@ def _draw_distractors(
 
 
 def _search_order(kind: str, is_shorter: bool) -> Iterator[tuple[str, int]]:
-    """Yield pairs (kind, side) in search order; side is -1 (shorter), 0 (equal) or 1 (longer)."""
+    """Yield pairs (kind, side): where to search for a distractor, in order.
+
+    The side is -1 for tags shorter than the right option, 0 for equally long and 1 for longer ones.
+    After the drawn kind and side come equal length, other kinds, and at last the opposite side.
+    """
     kinds = [kind, *(other for other in (FAR, NEAR) if other != kind)]
     side = -1 if is_shorter else 1
     yield from product(kinds, (side, 0))

@@ -32,9 +32,9 @@ class Negative(NamedTuple):
 def is_unrelated(clip: AnnotatedClip, tag: Tag, vocabulary: Vocabulary) -> bool:
     """Return whether nothing in a clip's annotations suggests that a tag applies to the clip.
 
-    The tag is not related to a tag of the clip, is not ambiguous and is not named in a caption.
-    Except in `INDEPENDENT_CATEGORIES`, no label means both the tag and a tag of the clip from the
-    same category.
+    An unrelated tag is not related to a tag of the clip, not ambiguous and not named in a caption.
+    Unless its category is in `INDEPENDENT_CATEGORIES`, it also shares no label (see
+    `Vocabulary.share_label`) with a tag of the clip from the same category.
     """
     tags = flatten_tags(clip.tags)
     related = any(vocabulary.related(tag, other) for other in tags)

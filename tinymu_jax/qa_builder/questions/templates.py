@@ -63,7 +63,7 @@ def read_templates(path: Path = BUILT_IN) -> Templates:
 
 
 def _checked(row: TableRow, previous: Sequence[str]) -> str:
-    """Return the template in a row of the file; raise `InputError` if it is malformed."""
+    """Return the template in a row; raise `InputError` if it is malformed or in `previous`."""
     text = row.filled("wording")
     if text in previous:
         raise row.fault(f"repeats the template {text!r}; remove it")

@@ -96,7 +96,7 @@ class Vocabulary(TagTable):
         return not self._two_generations(a).isdisjoint(self._two_generations(b))
 
     def branch(self, tag: Tag) -> Tag:
-        """Return the topmost ancestor along first parents, or the tag itself if it has none."""
+        """Return the tag at the top of the chain of first parents, which may be `tag` itself."""
         parents = self.parents.get(tag)
         return self.branch(parents[0]) if parents else tag
 
@@ -171,7 +171,7 @@ class Vocabulary(TagTable):
 
     @cached_property
     def _meanings_without_spaces(self) -> dict[str, LabelMeaning]:
-        """Meanings by label without spaces; of labels that become equal, the first is used."""
+        """Meanings by label without spaces; if labels then are equal, the first one counts."""
         return {key.replace(" ", ""): self.meanings[key] for key in reversed(self.meanings)}
 
     @cached_property
@@ -214,14 +214,14 @@ def normalize_clip(
 ) -> NormalizedClip:
     """Replace a clip's labels by tags of the vocabulary.
 
-    Unknown labels are dropped, and also labels that are not in `frequent`, unless it is None. A
-    label that denies a tag also denies the tag's descendants. A tag that is both given and denied
-    is dropped.
+    Unknown labels are dropped. If `frequent` is not None, labels that are not in it are dropped
+    too. A label that denies a tag also denies the tag's descendants. A tag that is both given and
+    denied is dropped.
 
-    The result lists dropped tags, and tags named in dropped labels, as ambiguous: neither given nor
-    denied. A category is exhaustive (has every tag that applies) if the data set says so. The
-    instruments are also exhaustive if a label says that nothing else plays or sings. A category
-    with a dropped label or an ambiguous tag is never exhaustive.
+    Dropped tags, and tags named in dropped labels, become ambiguous: neither given nor denied. A
+    category is exhaustive (has every tag that applies) if the data set says so. The instruments are
+    also exhaustive if a label says that nothing else plays or sings. A category with a dropped
+    label or an ambiguous tag is never exhaustive.
     """
     meanings: list[LabelMeaning] = []
     unknown: dict[str, None] = {}

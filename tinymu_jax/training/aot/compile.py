@@ -57,7 +57,7 @@ def prepare_machine() -> None:
 
 @contextmanager
 def captured_stderr(lines: list[str]) -> Iterator[None]:
-    """Capture stderr inside the context, also of C++ code, and append the lines to `lines`."""
+    """Capture what Python and C++ code write to stderr; on exit, append the lines to `lines`."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as file:
         stderr = os.dup(2)
@@ -73,7 +73,7 @@ def captured_stderr(lines: list[str]) -> Iterator[None]:
 
 
 def topology_devices(topology: str) -> list[Any]:
-    """Return jax's devices of a TPU topology such as v5e:16x16, or raise `InputError`."""
+    """Return jax's devices of a TPU topology such as v5e:16x16; raise `InputError` if unknown."""
     from jax.experimental import topologies
 
     failed = f"topology {topology}: {{reason}}; give a name such as {TOPOLOGIES[0]}"
@@ -82,7 +82,7 @@ def topology_devices(topology: str) -> list[Any]:
 
 
 def batch_shapes(config: TinyMUConfig, packing: PackingConfig, blocks: int) -> Batch:
-    """Return the array shapes of a batch of packed blocks, with clips of `config.max_seconds`."""
+    """Return a batch's array shapes: `blocks` packed blocks with clips of `config.max_seconds`."""
     side = config.encoder.patch_size
     frames = num_frames(int(config.max_seconds * SAMPLE_RATE))
     frames = -(-frames // side) * side
@@ -95,7 +95,10 @@ def batch_shapes(config: TinyMUConfig, packing: PackingConfig, blocks: int) -> B
 def lower_step(
     config: TinyMUConfig, packing: PackingConfig, mesh: Mesh, blocks: int, grad_accum_steps: int = 1
 ) -> Any:
-    """Lower the fine-tuning step for a mesh. A batch is `blocks` blocks of the size `packing`."""
+    """Lower the fine-tuning step with the shardings of `mesh`; return jax's `Lowered` object.
+
+    A batch has `blocks` packed blocks over all chips; `packing` sets the size of a block.
+    """
     optim = OptimConfig()
     optimizer = make_optimizer(optim, 1000)
     step = make_train_step(answer_loss(config, "log_mel"), optimizer, grad_accum_steps)
@@ -107,7 +110,10 @@ def lower_step(
 def lower_pretraining(
     config: SelfSupervisedConfig, mesh: Mesh, blocks: int, crops: int, grad_accum_steps: int = 1
 ) -> Any:
-    """Lower the pre-training step for a mesh. A batch is `blocks` blocks of `crops` crops."""
+    """Lower the pre-training step with the shardings of `mesh`; return jax's `Lowered` object.
+
+    A batch has `blocks` blocks over all chips; a block has `crops` crops of recordings.
+    """
     optim = freeze_unused(PRETRAINING, config)
     optimizer = make_optimizer(optim, 1000)
     loss, post_update = pretraining_loss(config, seed=0), update_teacher(config, steps=1000)
@@ -130,7 +136,11 @@ def _lower(
     batch: Any,
     mesh: Mesh,
 ) -> Any:
-    """Lower a step for a mesh; `weights` holds the shapes of trained and frozen parameters."""
+    """Jit a training step with the shardings of `mesh`, and lower it for the given shapes.
+
+    `weights` are two trees of shapes: of the trained and of the frozen parameters. `axes` maps a
+    parameter's path to its logical axes. `aux_state` and `batch` hold shapes, too.
+    """
     trained, frozen = weights
     state = jax.eval_shape(lambda params: init_state(params, optimizer, aux_state), trained)
     state_shardings, frozen_shardings = (

@@ -107,7 +107,7 @@ def memory_of(compiled: Any, chip: Chip) -> dict[str, int]:
 
 
 def block_work(packing: PackingConfig) -> dict[str, float]:
-    """Return a block's average number of questions, slots (decoder positions), labels and clips."""
+    """Estimate a block's numbers of `questions`, `slots` (decoder positions), `labels`, `clips`."""
     questions = min(
         FILL * packing.rows * packing.row_length / SLOTS_PER_QUESTION,
         packing.max_labels / LABELS_PER_QUESTION,
@@ -122,7 +122,7 @@ def block_work(packing: PackingConfig) -> dict[str, float]:
 
 
 def block_flops(config: TinyMUConfig, packing: PackingConfig) -> tuple[float, float]:
-    """Return a packed block's FLOPs, first without and then with padding and recomputation."""
+    """Return two FLOP counts of a packed block: without and with padding and recomputation."""
     work = block_work(packing)
     needed = training_flops(config, work["slots"], work["labels"], work["clips"])
     # Queries are computed in chunks: each attends to all keys of its row up to its chunk's end.
@@ -141,7 +141,11 @@ def block_flops(config: TinyMUConfig, packing: PackingConfig) -> tuple[float, fl
 
 
 def step_seconds(chip: Chip, flops: float, moved: float, sent: float) -> dict[str, float]:
-    """Predict `Forecast.seconds` from a chip's FLOPs, bytes `moved` in memory and bytes `sent`."""
+    """Return the predicted seconds of a step, by name as in `Forecast.seconds`.
+
+    `flops`, `moved` (bytes read from and written to main memory) and `sent` (bytes sent to other
+    chips) are per chip and step.
+    """
     compute, memory = flops / chip.flops, moved / chip.memory_rate
     links = sent / chip.link_rate
     step = max(compute, memory) + links
@@ -149,9 +153,10 @@ def step_seconds(chip: Chip, flops: float, moved: float, sent: float) -> dict[st
 
 
 def slice_of(topology: str, config: MeshConfig | None = None) -> tuple[Chip, Mesh]:
-    """Return the kind of chip and the device mesh of a TPU topology (default: `default_mesh`).
+    """Return the kind of chip of a TPU topology, and a device mesh of its chips.
 
-    Raises `InputError` if the topology or its chip is unknown, or if the mesh does not fit it.
+    `config` sets the sizes of the mesh; default: `default_mesh`. Raises `InputError` if the
+    topology or its chip is unknown, or if the mesh does not fit the topology.
     """
     devices = topology_devices(topology)
     chip = chip_of(devices[0].device_kind)
@@ -175,9 +180,9 @@ def forecast(
     Args:
         topology: libtpu's name of the slice, such as v5e:4x4.
         mesh_config: sizes of the mesh; default: `default_mesh`.
-        blocks: blocks of examples per step and chip, or per group of tensor-parallel chips.
-        grad_accum_steps: number of gradient accumulation steps.
-        packing: sizes of a block; default: `PackingConfig()`.
+        blocks: packed blocks per step on each chip, or on each group of tensor-parallel chips.
+        grad_accum_steps: number of parts of a step that are computed one after another.
+        packing: number and length of a block's rows; default: `PackingConfig()`.
         config: model config; default: `pod_config`.
 
     Raises:
@@ -244,8 +249,9 @@ def _read_forecast(
 ) -> Forecast:
     """Compile a lowered step and compute its forecast.
 
-    `blocks` is per chip. `flops` is a chip's FLOPs, without and with padding and recomputation.
-    `units` is the number of questions or crops (`unit`) per step, over all chips.
+    `blocks` is the number of blocks per chip and step. `flops` are two FLOP counts per chip and
+    step: without, and with, padding and recomputation. A step trains on `units` questions or crops
+    over all chips; `unit` is "questions" or "crops".
     """
     start = time.perf_counter()
     compiled = compile_step(lowered, topology)

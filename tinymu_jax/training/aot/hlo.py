@@ -81,9 +81,9 @@ def read_program(text: str) -> Program:
 
 
 def shape_bytes(shape: str, memory_only: bool = False) -> float:
-    """Return the bytes of all arrays in a shape's text, or only of arrays in main memory (HBM).
+    """Return the bytes of all arrays in `shape`, the HLO text of an array's or a tuple's shape.
 
-    A layout with `S(1)` or higher marks an array in on-chip memory.
+    With `memory_only`, arrays in on-chip memory (`S(1)` or higher in the layout) do not count.
     """
     total = 0.0
     for kind, sizes, layout in re.findall(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?", shape):
@@ -95,7 +95,7 @@ def shape_bytes(shape: str, memory_only: bool = False) -> float:
 
 
 def elements(shape: str) -> list[str]:
-    """Split the text of a tuple's shape into element shapes; return any other shape in a list."""
+    """Return the shapes of a tuple's elements, given its shape; return [`shape`] for an array."""
     if not shape.startswith("("):
         return [shape]
     parts, rest = [], shape[1:-1]
@@ -110,7 +110,7 @@ def elements(shape: str) -> list[str]:
 
 
 def called(op: Op) -> list[str]:
-    """Return the names of the computations that an instruction calls; for a loop, none."""
+    """Return the names of the computations that `op` calls, except a loop's body and condition."""
     branches = re.search(r"branch_computations=\{([^}]*)\}", op.attributes)
     names = re.findall(r"%?([\w.\-]+)", branches[1]) if branches else []
     keys = r"(?:calls|to_apply|true_computation|false_computation)"
@@ -136,10 +136,10 @@ def trip_count(program: Program, loop: Op) -> int:
 
 
 def executed(program: Program, name: str = "", times: int = 1) -> Iterator[tuple[str, int]]:
-    """Yield the name and number of runs of each executed computation, except of fusions.
+    """Yield each computation that a program runs, as (name, number of runs).
 
-    The computation `name` (default: the program's entry) runs `times` times. Every branch of a
-    conditional counts as executed.
+    Begin with the computation `name` (default: the program's entry), which runs `times` times.
+    Every branch of a conditional counts as executed. Computations inside fusions are left out.
     """
     name = name or program.entry
     yield name, times

@@ -82,7 +82,7 @@ def read_config(name: str) -> TrainConfig:
 
 
 def model_of(config: TrainConfig) -> TinyMUConfig:
-    """Return the published model's config with the compute dtypes and remat of a run's config."""
+    """Return the published model's config, with compute dtypes and remat from `config.step`."""
     model, step = TinyMUConfig(), config.step
     return replace(
         model,
@@ -122,7 +122,8 @@ def forecast_machine(machine: Machine) -> Plan:
 def gpu_rate(config: TrainConfig, chip: Chip) -> float:
     """Estimate the fine-tuning speed of one GPU in questions per second.
 
-    The speed of an H100 is scaled by memory bandwidth, which limits a model as small as TinyMU.
+    The speed measured on an H100 is multiplied by the ratio of the two GPUs' memory bandwidths,
+    because bandwidth limits a model as small as TinyMU.
     """
     measured = chip_of(MEASURED_ON)
     assert measured is not None

@@ -56,9 +56,9 @@ def group_size(op: Op, devices: int) -> int:
 
 
 def _collective(op: Op, inside: str, devices: int) -> tuple[str, float, float]:
-    """Return a collective's kind, the bytes of its full array, and the bytes that a chip sends.
+    """Return a collective's kind, the bytes of its whole array, and the bytes that a chip sends.
 
-    `inside` is the name of the computation that contains the collective.
+    `inside` is the name of the computation that contains `op`; `devices` is the number of chips.
     """
     kind, parts = op.kind.removesuffix("-start"), elements(op.shape)
     # A "-start" instruction returns its operand before its result, except for an all-reduce.
@@ -120,7 +120,10 @@ def memory_bytes(program: Program) -> float:
 
 
 def _moved(program: Program, ops: dict[str, Op], op: Op) -> float:
-    """Return the bytes that `op` reads and writes; `ops` are its computation's instructions."""
+    """Return the bytes that `op` reads from and writes to main memory.
+
+    `ops` are all instructions, by name, of the computation that contains `op`.
+    """
     if FREE.fullmatch(op.kind):
         return 0.0
     if any(f'custom_call_target="{name}"' in op.attributes for name in FREE_CALLS):
@@ -151,7 +154,10 @@ def _inner(program: Program, op: Op) -> dict[str, Op] | None:
 
 
 def _read(program: Program, body: dict[str, Op], name: str, shape: str) -> float:
-    """Return the bytes of array `name` (of shape `shape`) that the instructions `body` read."""
+    """Return how many bytes of an array in main memory are read by the instructions in `body`.
+
+    `name` is the array's name in `body`; `shape` is the HLO text of its shape.
+    """
     size = shape_bytes(shape, memory_only=True)
     if not size:
         return 0.0
@@ -179,7 +185,10 @@ def _read(program: Program, body: dict[str, Op], name: str, shape: str) -> float
 
 
 def _written(body: dict[str, Op], op: Op) -> float:
-    """Return the bytes that `op` writes; the instructions `body` compute its result."""
+    """Return the bytes that `op` writes to main memory.
+
+    `body` are the instructions inside `op` if it is a fusion; otherwise `body` contains only `op`.
+    """
     root = next(o for o in body.values() if o.root)
     sources = [body[name] for name in root.operands] if root.kind == "tuple" else [root]
     total = 0.0

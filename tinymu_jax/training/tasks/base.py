@@ -54,7 +54,8 @@ class TrainTask(ABC):
         steps: number of steps of the whole run.
         batches: this process's batches as a sequence, one per step.
         abstract_state: shapes, dtypes and shardings of the training state.
-        validate: function (state, stopped) -> metrics ({} once `stopped()` is true), or None.
+        validate: function (state, stopped) that returns validation metrics; None without validation
+            data. It breaks off and returns {} once the function `stopped` returns True.
         peak_flops: peak FLOP/s of all devices together; None for an unknown kind of device.
     """
 
@@ -92,7 +93,10 @@ class TrainTask(ABC):
 
     @abstractmethod
     def make_batches(self, folder: str, epochs: int, validation: bool) -> Any:
-        """Return this process's batches of a data set, as a sequence with one batch per step."""
+        """Return this process's batches of the data set `folder`, as a sequence with one per step.
+
+        `epochs` is the number of passes over the data; 0: as many as the run's steps need.
+        """
 
     @abstractmethod
     def check_trained(self, trained: Tree) -> None:
@@ -125,7 +129,7 @@ class TrainTask(ABC):
     def post_update(
         self, state: TrainState, aux: Any, num_targets: Array
     ) -> tuple[TrainState, Mapping[str, Array]]:
-        """Return the state with updated `aux_state`, and further metrics; see `PostUpdate`."""
+        """Return `state` with a new `aux_state`, and more metrics. Arguments: see `PostUpdate`."""
         return state, {}
 
     def local_blocks(self) -> Sequence[int]:

@@ -35,7 +35,7 @@ def with_step_config(model: TinyMUConfig, step: StepConfig) -> TinyMUConfig:
 def answer_loss(config: TinyMUConfig, store: FeatureKind) -> LossFn:
     """Return a loss function: the cross-entropy summed over a batch's answer tokens.
 
-    Each parameter may be trained or frozen. `store` is the kind of features in the data set.
+    Any part of the model may be frozen. `store` is the kind of features in the data set.
     """
 
     def loss(params: Tree, frozen: Tree, batch: Batch, context: StepContext) -> LossSum:
@@ -85,7 +85,8 @@ class FinetuneTask(TrainTask):
     def make_batches(self, folder: str, epochs: int, validation: bool) -> PackedBatches:
         """Pack a data set's questions into fixed-size blocks; return this process's batches.
 
-        Raises `InputError` if validation clips exceed training crops or a question is too long.
+        Raises `InputError` if a question is too long, or if validation clips are longer than the
+        crops that training takes from clips.
         """
         step, data = self.config.step, self.config.data
         dataset = Dataset(folder)
@@ -119,7 +120,7 @@ class FinetuneTask(TrainTask):
         )
 
     def check_trained(self, trained: Tree) -> None:
-        """Raise an `InputError` if the stored features bypass a trained part of the model."""
+        """Raise an `InputError` if a trained part of the model is not run on the stored data."""
         bypassed = {"embeddings": ("encoder",), "text": ("encoder", "projector")}
         for folder in filter(None, (self.config.data.train, self.config.data.validation)):
             store = Dataset(folder).features.kind
@@ -158,6 +159,6 @@ class FinetuneTask(TrainTask):
         return [self.batches.dataset[record].clip for record in records]
 
     def _blocks(self, step: int) -> tuple[int, int]:
-        """Return the index of a step's first block, and of the next step's first block."""
+        """Return the index of a step's first block, and the index after its last block."""
         first = 0 if self.config.overfit_batch else step * self.batches.blocks
         return first, first + self.batches.blocks

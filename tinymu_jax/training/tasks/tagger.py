@@ -45,8 +45,8 @@ class LinearHeadTask(TrainTask):
 
     Attributes:
         encoder: encoder config.
-        reader_model: model config that sets the input sizes of clips.
-        max_seconds: maximum clip length in seconds; None: `reader_model.max_seconds`.
+        reader_model: TinyMU config by which clips are read: patch size and maximum clip length.
+        max_seconds: maximum clip length in seconds; if None, `reader_model.max_seconds` applies.
     """
 
     encoder: MatpacConfig
@@ -68,14 +68,14 @@ class LinearHeadTask(TrainTask):
 
     @abstractmethod
     def pool(self, vectors: Float[Array, "C A E"], valid: Bool[Array, "C A"]) -> Array:
-        """Return the head's input: the mean over each clip's valid vectors, A of width E."""
+        """Return the head's input: the mean over each clip's vectors for which `valid` is True."""
 
     @abstractmethod
     def head_loss(self, params: Tree, mean: Array, labels: Array, running: Any) -> LossSum:
-        """Return the loss of the head's predictions, summed over C clips.
+        """Return the loss of the head's predictions, summed over the clips of a batch.
 
-        `mean` is the output of `pool`. `labels` are the labels of a `LabelBatch`. `running` holds
-        the running statistics (`aux_state`) in validation, and is None in training.
+        `mean` is the output of `pool`. `labels` is the field `labels` of a `LabelBatch`. `running`
+        is the task's `aux_state` in validation (running statistics, if any), and None in training.
         """
 
     def augment_batch(self, batch: LabelBatch) -> LabelBatch:
@@ -133,7 +133,11 @@ class LinearHeadTask(TrainTask):
 
 
 def add_label_head(params: Mapping[str, Any], model: TinyMUConfig, labels: str | Path) -> Tree:
-    """Add a zero-initialized head to `params`, with one output per category value in `labels`."""
+    """Return `params` with a zero-initialized head.
+
+    `labels` is the path of a csv of clip labels, with a column per category. The head has one
+    output per value of each category.
+    """
     outputs = sum(map(len, read_label_table(labels).categories.values()))
     head = {
         "kernel": np.zeros((model.encoder.output_width, outputs), np.float32),
@@ -193,7 +197,7 @@ class LabelTask(LinearHeadTask):
         return LossSum(sum(losses) / len(losses), jnp.float32(len(mean)))
 
     def cost(self, step: int) -> StepCost:
-        """Return the amount of work of a step; a label counts as one question and one token."""
+        """Return the amount of work of a step; both `units` and `tokens` count clip labels."""
         clips = self.clips_per_step()
         flops = encoder_flops(self.model, self.config.optim.frozen_params) * clips
         labels = clips * len(self.num_values)
