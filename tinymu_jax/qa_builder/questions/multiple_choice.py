@@ -117,9 +117,10 @@ def _pools(
 
     excluded = (right.category, *CONFUSABLE.get(right.category, ()))
     wrong = [t for t in frequency if t.category == right.category and fits(t) and is_wrong(t)]
+    near = {tag for tag in wrong if vocabulary.near(tag, right)}
     return {
-        NEAR: [tag for tag in wrong if vocabulary.near(tag, right)],
-        FAR: [tag for tag in wrong if not vocabulary.near(tag, right)],
+        NEAR: [tag for tag in wrong if tag in near],
+        FAR: [tag for tag in wrong if tag not in near],
         OFF: [tag for tag in tags if tag.category not in excluded and fits(tag)],
     }
 

@@ -37,7 +37,7 @@ def is_unrelated(clip: AnnotatedClip, tag: Tag, vocabulary: Vocabulary) -> bool:
     `Vocabulary.share_label`) with a tag of the clip from the same category.
     """
     tags = flatten_tags(clip.tags)
-    related = any(vocabulary.related(tag, other) for other in tags)
+    related = not vocabulary.relatives(tag).isdisjoint(tags)
     if tag.category not in INDEPENDENT_CATEGORIES:
         same_category = (other for other in tags if other.category == tag.category)
         related = related or any(vocabulary.share_label(tag, other) for other in same_category)

@@ -81,9 +81,13 @@ class Vocabulary(TagTable):
         tags = frozenset(tags)
         return tags.union(*map(self.ancestors, tags))
 
+    def relatives(self, tag: Tag) -> frozenset[Tag]:
+        """Return a tag together with its ancestors and descendants."""
+        return self._relatives.get(tag, frozenset((tag,)))
+
     def related(self, a: Tag, b: Tag) -> bool:
         """Return whether two tags are equal or one is an ancestor of the other."""
-        return a == b or a in self.ancestors(b) or b in self.ancestors(a)
+        return b in self.relatives(a)
 
     def share_label(self, a: Tag, b: Tag) -> bool:
         """Return whether one label means both tags: "male choir" means choir and male voice."""
@@ -93,7 +97,8 @@ class Vocabulary(TagTable):
         """Return whether two unrelated tags of one category share a parent or grandparent."""
         if a.category != b.category or self.related(a, b):
             return False
-        return not self._two_generations(a).isdisjoint(self._two_generations(b))
+        parents = self._two_generations
+        return not parents.get(a, frozenset()).isdisjoint(parents.get(b, ()))
 
     def branch(self, tag: Tag) -> Tag:
         """Return the tag at the top of the chain of first parents, which may be `tag` itself."""
@@ -132,8 +137,7 @@ class Vocabulary(TagTable):
 
     def option_text(self, tag: Tag) -> str:
         """Return the text of a tag as a multiple-choice option: "Piano", "Slow tempo"."""
-        text = f"{tag.name} tempo" if tag.category == "tempo" else tag.name
-        return text[0].upper() + text[1:]
+        return _option_text(tag)
 
     @cached_property
     def _ancestors(self) -> dict[Tag, frozenset[Tag]]:
@@ -165,9 +169,20 @@ class Vocabulary(TagTable):
                 partners.setdefault(tag, set()).update(meaning.tags)
         return {tag: frozenset(others - {tag}) for tag, others in partners.items()}
 
-    def _two_generations(self, tag: Tag) -> set[Tag]:
-        parents = self.parents.get(tag, ())
-        return {*parents, *(grand for parent in parents for grand in self.parents[parent])}
+    @cached_property
+    def _relatives(self) -> dict[Tag, frozenset[Tag]]:
+        return {
+            tag: frozenset((tag,)) | self.ancestors(tag) | self.descendants(tag)
+            for tag in self.parents
+        }
+
+    @cached_property
+    def _two_generations(self) -> dict[Tag, frozenset[Tag]]:
+        """The parents and grandparents of each tag."""
+        return {
+            tag: frozenset(parents).union(*(self.parents[parent] for parent in parents))
+            for tag, parents in self.parents.items()
+        }
 
     @cached_property
     def _meanings_without_spaces(self) -> dict[str, LabelMeaning]:
@@ -177,6 +192,12 @@ class Vocabulary(TagTable):
     @cached_property
     def _max_words(self) -> int:
         return max((key.count(" ") + 1 for key in self.meanings), default=0)
+
+
+@lru_cache(maxsize=None)  # a question compares hundreds of options
+def _option_text(tag: Tag) -> str:
+    text = f"{tag.name} tempo" if tag.category == "tempo" else tag.name
+    return text[0].upper() + text[1:]
 
 
 @lru_cache(maxsize=4096)  # one caption is looked up hundreds of times in a row
