@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,14 @@ import torch
 from oracles import torch_modules as oracle
 
 from tinymu_jax.audio.log_mel import log_mel
+from tinymu_jax.data.label_batches import HEAD
+from tinymu_jax.evaluation.probe.probe import _loss as probe_loss
 from tinymu_jax.inference.chunked_encoding import encode_clips, project
 from tinymu_jax.models import smollm2
 from tinymu_jax.models.config import SmolLM2Config
+from tinymu_jax.models.matpac_ssl.losses import prediction_losses
 from tinymu_jax.models.smollm2 import SmolLM2
+from tinymu_jax.training.tasks.tagger import LabelTask, TagTask
 
 PROMPTS, TOKENS = 50, 100
 CLIPS, SAMPLES = ["stereo_48k_11s", "mono_44k_3p2s"], 51_200
@@ -135,3 +140,43 @@ def test_audio_vectors_err_at_most_twice_as_much_as_in_pytorch(models, golden, a
         errors.append([list(map(error, x, exact)) for x in (made, single)])
     made, single = np.max(errors, axis=0)
     assert (made <= 2 * single).all(), (made, single)
+
+
+# --- products on other devices -------------------------------------------------------------------
+
+SHAPE = partial(jax.ShapeDtypeStruct, dtype=np.float32)
+LINEAR = {"kernel": SHAPE((8, 5)), "bias": SHAPE((5,))}
+
+
+def tag_head(params):
+    means, labels = jnp.ones((4, 8)), jnp.ones((4, 5))
+    return TagTask.head_loss(None, {"head": {"linear": params}}, means, labels, None).loss_sum
+
+
+def label_head(params):
+    task, labels = SimpleNamespace(num_values=[3, 2]), jnp.ones((4, 2), jnp.int32)
+    return LabelTask.head_loss(task, {HEAD: params}, jnp.ones((4, 8)), labels, None).loss_sum
+
+
+def probe(params):
+    known = jnp.ones((4, 5), bool)
+    return probe_loss((params["kernel"], params["bias"]), jnp.ones((4, 8)), known, known, True)
+
+
+def pretraining(predictions):
+    return prediction_losses(predictions, jnp.ones((1, 2, 4))).sum()
+
+
+LOSSES = [
+    *((loss, LINEAR) for loss in (tag_head, label_head, probe)),
+    (pretraining, SHAPE((1, 2, 5, 4))),
+]
+
+
+@pytest.mark.parametrize(("loss", "params"), LOSSES, ids=[loss.__name__ for loss, _ in LOSSES])
+def test_products_of_losses_are_in_float32_on_every_device(loss, params):
+    # By default a TPU computes float32 products in bfloat16, and a GPU in TensorFloat-32.
+    text = jax.jit(jax.grad(loss)).lower(params).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert products
+    assert [line for line in products if "HIGHEST" not in line] == []
