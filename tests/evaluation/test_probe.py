@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score
 
 import tinymu_jax
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, init_params, save_checkpoint
+from tinymu_jax.checkpoints.open import open_checkpoint
 from tinymu_jax.data.annotations.labelled import LabelledClip, LabelledSet, read_labelled_table
 from tinymu_jax.data.annotations.labelled_archives import READERS, read_labelled_set
 from tinymu_jax.evaluation.probe.probe import ProbeConfig, fit_probe, probe_metric, run_probe
@@ -88,6 +89,18 @@ def test_it_is_as_good_as_sklearns_layer():
     reference = LogisticRegression(max_iter=1000).fit(scaled[learn], expected[learn].argmax(1))
     assert 0.5 < mine < 0.99
     assert mine == pytest.approx(reference.score(scaled[test], expected[test].argmax(1)), abs=0.08)
+
+
+def test_a_constant_dimension_of_many_embeddings_is_ignored():
+    # A float32 sum of 20,000 times 0.7 is off by 1e-4 of its value.
+    rng, count = np.random.default_rng(0), 20_000
+    vectors = np.stack([rng.standard_normal(count), np.full(count, 0.7)], axis=1).astype(np.float32)
+    labels = np.stack([vectors[:, 0] > 0, vectors[:, 0] <= 0], axis=1)
+    train, valid = np.arange(count - 100), np.arange(count - 100, count)
+    config = ProbeConfig(max_epochs=1, batch=1000)
+    probe = fit_probe(vectors, labels, np.ones_like(labels), train, valid, False, config, 0)
+    assert probe.kernel[0].all()
+    assert not probe.kernel[1].any()
 
 
 def test_folds_are_tested_in_turn_and_held_out_recordings_are_not_learnt():
@@ -321,7 +334,7 @@ def test_the_command_probes_keeps_and_goes_on(sounds, tmp_path, capsys, monkeypa
 
 def test_few_unusable_recordings_are_left_out_and_many_are_an_error(sounds, tmp_path, capsys):
     (tmp_path / "bad.wav").write_bytes(b"no sound")
-    encoder = tinymu_jax.checkpoints.open.open_checkpoint(sounds / "encoder")
+    encoder = open_checkpoint(sounds / "encoder")
     paths = [sounds / "0.wav", tmp_path / "bad.wav", sounds / "1.wav"]
     actual = mean_vectors(encoder, paths, tmp_path / "some", max_bad_fraction=0.5)
     np.testing.assert_array_equal(np.isnan(actual).any(1), [False, True, False])
@@ -331,7 +344,7 @@ def test_few_unusable_recordings_are_left_out_and_many_are_an_error(sounds, tmp_
 
 
 def test_vectors_are_means_over_time(sounds, tmp_path):
-    encoder = tinymu_jax.checkpoints.open.open_checkpoint(sounds / "encoder")
+    encoder = open_checkpoint(sounds / "encoder")
     paths = [sounds / f"{n}.wav" for n in range(20)]
     actual = mean_vectors(encoder, paths, tmp_path)
     listener = tinymu_jax.load(sounds / "encoder")

@@ -4,6 +4,7 @@ Parameter and buffer names are those of the published checkpoint, so its state d
 Nothing is optimized except `TinyMU.generate_cached`, the baseline of a benchmark.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from numbers import Integral
@@ -152,7 +153,10 @@ class _MelSpectrogram(nn.Module):
 
 
 class LogMel(nn.Module):
-    """Normalised log-mel: `(B, samples)` at 16 kHz to `(B, 80, frames)`, always in float32."""
+    """Normalised log-mel: `(B, samples)` at 16 kHz to `(B, 80, frames)`, in its window's dtype.
+
+    That is float32, whatever the model around it is cast to; see `to_float64`.
+    """
 
     def __init__(self):
         super().__init__()
@@ -161,7 +165,7 @@ class LogMel(nn.Module):
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         window = self.MelSpectrogram.spectrogram.window
         spectrum = torch.stft(
-            waveform.float(), 400, 160, window=window, center=False, return_complex=True
+            waveform.to(window.dtype), 400, 160, window=window, center=False, return_complex=True
         )
         power = spectrum.abs().square()
         mel = (power.transpose(1, 2) @ self.MelSpectrogram.mel_scale.fb).transpose(1, 2)
@@ -662,3 +666,29 @@ def build_tinymu(sizes: dict) -> TinyMU:
     if kind is TransformerProjector:
         projector.pop("d_h", None)
     return TinyMU(Matpac(**encoder), kind(**projector), build_llama(**sizes["lm"]), ds_rate).eval()
+
+
+class _Float64Rotary(nn.Module):
+    """Llama's RoPE with frequencies and angles in float64; transformers' are always in float32."""
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
+        self.frequency = config.rope_parameters["rope_theta"] ** -exponent
+
+    def forward(self, x: torch.Tensor, position_ids: torch.Tensor):
+        angles = position_ids[..., None].double() * self.frequency
+        angles = torch.cat([angles, angles], dim=-1)
+        return angles.cos(), angles.sin()
+
+
+def to_float64(model: TinyMU) -> TinyMU:
+    """Return a copy that computes everything in float64, log-mel and RoPE included."""
+    double = copy.deepcopy(model).double()
+    mel = double.audio_encoder.enc.log_mel.MelSpectrogram
+    mel.spectrogram.window, mel.mel_scale.fb = (
+        mel.spectrogram.window.double(),
+        mel.mel_scale.fb.double(),
+    )
+    double.text_decoder.lm.model.rotary_emb = _Float64Rotary(double.text_decoder.lm.config)
+    return double

@@ -115,7 +115,7 @@ def _encode(params: Any, paths: Sequence[Path], config: Any) -> Float[np.ndarray
             good = [number for number, clip in enumerate(clips) if clip is not None]
             encoded = encode_clips(params, [clips[number] for number in good], config)
             for number, vectors in zip(good, encoded, strict=True):
-                means[start + number] = np.asarray(vectors[0]).mean(0)
+                means[start + number] = np.asarray(vectors[0]).mean(0, dtype=np.float64)
     return means
 
 

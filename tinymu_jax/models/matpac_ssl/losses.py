@@ -21,7 +21,8 @@ def prediction_losses(
     predictions: Float[Array, "C masked hypotheses D"], targets: Float[Array, "C masked D"]
 ) -> Float[Array, "C masked hypotheses"]:
     """Return 2 - 2 cos(prediction, target) for each prediction of a patch, all of length 1."""
-    return 2 - 2 * jnp.einsum("CMYD,CMD->CMY", predictions, targets)
+    highest = jax.lax.Precision.HIGHEST
+    return 2 - 2 * jnp.einsum("CMYD,CMD->CMY", predictions, targets, precision=highest)
 
 
 def mcl_loss(

@@ -26,6 +26,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.inference.class_names import read_class_indices, read_labels
 from tinymu_jax.models import heads, matpac, tinymu
 from tinymu_jax.models.config import HeadConfig, MatpacConfig, TinyMUConfig
+from tinymu_jax.models.matmul import matmul
 from tinymu_jax.training.config import RunConfig, TagConfig, TrainConfig
 from tinymu_jax.training.encode_features import encode_features
 from tinymu_jax.training.flops import encoder_flops
@@ -187,7 +188,7 @@ class LabelTask(LinearHeadTask):
 
     def head_loss(self, params: Tree, mean: Array, labels: Array, running: Any) -> LossSum:
         """Return the cross-entropy, averaged over categories and summed over clips."""
-        logits = mean @ params[HEAD]["kernel"] + params[HEAD]["bias"]
+        logits = matmul(mean, params[HEAD]["kernel"]) + params[HEAD]["bias"]
         parts = jnp.split(logits, np.cumsum(self.num_values)[:-1].tolist(), axis=-1)
         labels = labels.reshape(-1, len(self.num_values))
         losses = [
@@ -318,7 +319,7 @@ class TagTask(LinearHeadTask):
         norm = NormStats(mean.mean(0), mean.var(0)) if running is None else running
         mean = (mean - norm.mean) * jax.lax.rsqrt(norm.variance + heads.BATCH_NORM_EPS)
         linear = params["head"]["linear"]
-        logits = mean @ linear["kernel"] + linear["bias"]
+        logits = matmul(mean, linear["kernel"]) + linear["bias"]
         labels = labels.reshape(logits.shape)
         loss = optax.sigmoid_binary_cross_entropy(logits, labels).mean(-1).sum()
         return LossSum(loss, jnp.float32(len(mean)), jax.lax.stop_gradient(norm))
