@@ -151,7 +151,7 @@ KNOWN = {
 def test_splits_are_known_in_all_spellings(tmp_path, spelling):
     names = [KNOWN[split][spelling] for split in ("train", "train", "valid", "test", "test")]
     rows = [f"{n}.wav,{'ab'[n % 2]},{name}" for n, name in enumerate(names)]
-    write(tmp_path / "t.csv", "\n".join(["file,label,split", *rows]))
+    write(tmp_path / "t.csv", "\n".join([f"file,label,{'Split' if spelling else 'split'}", *rows]))
     actual = read_labelled_table(tmp_path / "t.csv", ".")
     assert [item.split for item in actual.clips] == ["train", "train", "valid", "test", "test"]
     assert describe_split(actual) == "test (2 of 5 recordings)"

@@ -99,7 +99,7 @@ class MuchomusicCommand:
     """
 
     questions: Path
-    """MuChoMusic's csv, or a JSONL file with audio, question, choices and answer in each line."""
+    """MuChoMusic's csv, or a JSON or JSONL list of audio, question, choices and answer."""
     audio: Path
     """Folder of the recordings, whose file names contain MuChoMusic's identifiers."""
     config: Annotated[ChoiceConfig, tyro.conf.arg(name="")] = field(default_factory=ChoiceConfig)
@@ -175,7 +175,7 @@ class QuestionsCommand:
     """Ask questions from lists in MusicSkills' format, and grade the answers by task."""
 
     lists: tyro.conf.Positional[tuple[Path, ...]]
-    """JSON files of questions in MusicSkills' format."""
+    """JSON or JSONL files of questions in MusicSkills' format."""
     audio: tuple[Path, ...]
     """Folders of the recordings: one for all lists, or one per list in the same order."""
     seed: int = 0

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.tables import FILE_COLUMNS, TableRow, read_rows
 
-LABEL_COLUMNS = ("label", "labels")
+LABEL_COLUMNS, SPLIT_COLUMN = ("label", "labels"), "split"
 SPLITS = ("train", "valid", "test")
 SPLIT_ALIASES = {
     **dict.fromkeys(("training", "trn"), "train"),
@@ -183,12 +183,13 @@ def _read_splits(rows: Sequence[TableRow]) -> list[str]:
     Upper case and spaces do not count. Raises `InputError` if some rows have no split, or if names
     are unknown or of both splits and folds.
     """
-    names = [" ".join(row.text("split").lower().split()) for row in rows]
+    column = next((name for name in rows[0].fields if name.lower() == SPLIT_COLUMN), SPLIT_COLUMN)
+    names = [" ".join(row.text(column).lower().split()) for row in rows]
     splits = [SPLIT_ALIASES.get(name, name) for name in names]
     if not any(splits):
         return splits
     for row in rows:
-        row.name("split")
+        row.name(column)
     others: dict[str, TableRow] = {}
     for row, split in zip(rows, splits, strict=True):
         if split not in SPLITS:
