@@ -14,13 +14,13 @@ from jaxtyping import Float
 
 from tinymu_jax.audio.load import list_audio_files
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
-from tinymu_jax.data.annotations.tables import read_rows
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.facts import FACTS, NEW_TIMBRE
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import ComputeDtype
 from tinymu_jax.utils.files import make_folder, read_text, write_atomic, write_text
 from tinymu_jax.utils.plotting import new_figure, save_figure
+from tinymu_jax.utils.tables import read_rows
 
 QUESTION_COLUMNS = ("file", "question", "answer")
 QUESTION_FACTS = ("timbre", "drums", "dynamics")
@@ -94,7 +94,8 @@ def read_questions(path: str | Path) -> list[dict[str, str]]:
     remedy = f"save a csv in UTF-8 with the line {header}, and one line for each question"
     records = []
     for row in read_rows(Path(path), QUESTION_COLUMNS, remedy):
-        fields = (row.filled(column) for column in QUESTION_COLUMNS)
+        file, *texts = QUESTION_COLUMNS
+        fields = (row.name(file), *map(row.filled, texts))
         record = dict(zip(("file_name", "input_text", "target_text"), fields, strict=True))
         records.append(record | {"dataset": Path(path).stem, "task": "QA"})
     if not records:

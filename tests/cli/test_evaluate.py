@@ -119,8 +119,9 @@ def test_recordings_are_classified_by_their_labels(music, tmp_path, capsys, monk
         words,
     )
     arguments += ("--audio", music / "clips", "--prompt", "What instrument is playing?")
-    code, _, findings = evaluate(capsys, monkeypatch, tmp_path / "out", *arguments)
+    code, out, findings = evaluate(capsys, monkeypatch, tmp_path / "out", *arguments)
     assert code == 0
+    assert out.startswith(f"split: {findings.settings['split']}\naccuracy: ")
     assert next(iter(findings.headline.values())).value > 0.8
     assert findings.confusions
     assert findings.reliabilities

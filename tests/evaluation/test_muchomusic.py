@@ -202,6 +202,22 @@ def test_kinds_of_what_is_chosen():
     }
 
 
+def test_a_letter_that_is_not_shown_is_an_answer_and_wrong():
+    two = [one._replace(options=("w", "x"), kinds=one.kinds[:2]) for one in QUESTIONS[:2]]
+
+    def reply(asked):
+        return [Response("(C) x" if one.audio else "A", (-1.0, -2.0)) for one in asked]
+
+    result = evaluate(reply, two)
+    chosen = values(by_title(result)["What is chosen"])
+    assert chosen["a letter not shown"] == [1, None, None]
+    assert chosen["unanswered"] == [0, 1, 0]
+    assert result.headline["accuracy"].value == 0
+    letters = {one.title: one for one in result.confusions}["Letters, official rule"]
+    assert letters.labels == [*"ABC", "unanswered"]
+    assert letters.counts == [[0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
 def test_radar_and_letters():
     result = evaluate(Model(SAID, LIKELY))
     (radar,) = result.radars

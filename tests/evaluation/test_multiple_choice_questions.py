@@ -184,7 +184,7 @@ def test_jsonl_that_is_none(tmp_path):
     path.write_text('\n{"audio": \n')
     assert "line 2: is not json" in refusal(read_choices, path, "clips")
     path.write_text('["a.wav"]\n')
-    assert "line 1: is not an object with audio" in refusal(read_choices, path, "clips")
+    assert "record 0: is not an object with audio" in refusal(read_choices, path, "clips")
     path.write_text("\n")
     assert "has no questions" in refusal(read_choices, path, "clips")
     assert "name a .csv" in refusal(read_choices, tmp_path / "q.txt", "clips")

@@ -13,10 +13,17 @@ from sklearn.metrics import average_precision_score
 import tinymu_jax
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, init_params, save_checkpoint
 from tinymu_jax.checkpoints.open import open_checkpoint
-from tinymu_jax.data.annotations.labelled import LabelledClip, LabelledSet, read_labelled_table
+from tinymu_jax.data.annotations.labelled import (
+    LabelledClip,
+    LabelledSet,
+    describe_split,
+    read_labelled_table,
+    read_labels_by_file,
+)
 from tinymu_jax.data.annotations.labelled_archives import READERS, read_labelled_set
 from tinymu_jax.evaluation.probe.probe import ProbeConfig, fit_probe, probe_metric, run_probe
 from tinymu_jax.evaluation.probe.vectors import mean_vectors
+from tinymu_jax.evaluation.zero_shot import read_recordings
 from tinymu_jax.models.config import MatpacConfig
 
 ENCODER = MatpacConfig(width=32, depth=1, num_heads=2, num_frames=96)
@@ -146,6 +153,57 @@ def test_other_names_of_parts_are_known(tmp_path):
     assert actual.folds == []
 
 
+KNOWN = {
+    "train": ("train", "Train", " TRAIN ", "training", "Training"),
+    "valid": ("valid", "Val", "VALIDATION", "dev", "Development"),
+    "test": ("test", "Test", "TESTING", " eval", "Evaluation"),
+}
+
+
+@pytest.mark.parametrize("spelling", range(5))
+def test_splits_are_known_in_all_spellings(tmp_path, spelling):
+    names = [KNOWN[split][spelling] for split in ("train", "train", "valid", "test", "test")]
+    rows = [f"{n}.wav,{'ab'[n % 2]},{name}" for n, name in enumerate(names)]
+    write(tmp_path / "t.csv", "\n".join([f"file,label,{'Split' if spelling else 'split'}", *rows]))
+    actual = read_labelled_table(tmp_path / "t.csv", ".")
+    assert [item.split for item in actual.clips] == ["train", "train", "valid", "test", "test"]
+    assert describe_split(actual) == "test (2 of 5 recordings)"
+
+
+@pytest.mark.parametrize("names", [("1", "2", "3"), ("Fold 1", "fold 2", "fold 3"), tuple("abc")])
+def test_folds_stay_folds(tmp_path, names):
+    rows = [f"{n}.wav,{'xy'[n % 2]},{name}" for n, name in enumerate(names)]
+    write(tmp_path / "t.csv", "\n".join(["file,label,split", *rows]))
+    actual = read_labelled_table(tmp_path / "t.csv", ".")
+    assert actual.folds == [name.lower() for name in names]
+    folds = ", ".join(actual.folds)
+    assert describe_split(actual) == f"all 3 folds: {folds} (3 recordings)"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ("Train", "Tset", "held"),
+            "line 3 has the split 'tset' (known: train; others: tset, held)",
+        ),
+        (
+            ("trian", "tset", "vld"),
+            "line 2 has the split 'trian' (known: none; others: trian, tset",
+        ),
+        (("1", "2", "test"), "line 2 has the split '1' (known: test; others: 1, 2)"),
+        (("train", "", "test"), "line 3 has an empty split"),
+        (("train", "nan", "test"), "line 3 has 'nan' as split"),
+    ],
+)
+def test_unknown_splits_are_listed(tmp_path, names, message):
+    rows = [f"{n}.wav,{'ab'[n % 2]},{name}" for n, name in enumerate(names)]
+    write(tmp_path / "t.csv", "\n".join(["file,label,split", *rows]))
+    for reader in (read_labelled_table, read_recordings):
+        assert message in refusal(reader, tmp_path / "t.csv", ".")
+    assert len(read_labels_by_file(tmp_path / "t.csv")) == 3  # splits do not matter there
+
+
 def test_a_table_without_splits_is_split_by_names(tmp_path):
     rows = [f"{n}.wav,{'ab'[n % 2]},x" for n in range(300)]
     write(tmp_path / "t.csv", "\n".join(["file_name,kind,other", *rows]))
@@ -162,7 +220,10 @@ def test_a_table_without_splits_is_split_by_names(tmp_path):
         ("file,label\n1.wav,\n", "line 2 has an empty label"),
         ("file,labels\n1.wav\n", "line 2 has 1 fields"),
         ("file,label,split\n1.wav,a,train\n2.wav,b,train\n", "no recording of split 'test'"),
-        ("file,label,split\n1.wav,a,train\n2.wav,b,held\n", "are 'train' and 'held' among"),
+        (
+            "file,label,split\n1.wav,a,train\n2.wav,b,held\n",
+            "line 3 has the split 'held' (known: train; others: held)",
+        ),
         ("file,label,split\n1.wav,a,train\n2.wav,a,test\n", "has 1 label"),
     ],
 )
@@ -317,6 +378,8 @@ def test_the_command_probes_keeps_and_goes_on(sounds, tmp_path, capsys, monkeypa
     assert out.startswith("table: accuracy 100.0 ± 0.0, chance 50.0, random encoder ")
     page = json.loads((tmp_path / "out" / "probe.json").read_text())
     assert page["trained"]["table"]["values"] == [1.0, 1.0]
+    assert page["trained"]["table"]["split"] == "test (6 of 24 recordings)"
+    assert out.endswith(", split test (6 of 24 recordings)\n")
     # The probe tags as any head does, with its classes' names.
     listener = tinymu_jax.load(tmp_path / "out" / "table")
     assert listener.tag(str(sounds / "1.wav"))[0][0] == "loud"

@@ -204,6 +204,8 @@ def test_every_field_of_the_config_counts(tmp_path):
     for name, value in changes.items():
         assert results(**{name: value}) != results(), name
     assert results(all_splits=True).headline["accuracy"].count == 4
+    assert results().settings["split"] == "test (3 of 4 recordings)"
+    assert results(all_splits=True).settings["split"] == "all (4 recordings: train 1, test 3)"
     assert "bins is 0" in refusal(results, bins=0)
 
 

@@ -435,7 +435,7 @@ def test_a_file_that_is_no_list_of_labels_is_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
     message = refusal(read_labels, path, 2)
-    assert message.startswith(f"{path}: is not ")
+    assert message.startswith(f"{path}: is no")
     assert "; give csv, json or one name a line" in message
 
 

@@ -200,7 +200,7 @@ def test_gtzan_is_read_from_its_folder_or_from_an_index(tmp_path):
         ("muchomusic", "a.csv", [ASKED_HEAD], "holds nothing"),
         ("muchomusic", "a.csv", [ASKED_HEAD, "Q?,,b,c,d,sdd,1"], "empty correct_answer"),
         ("muchomusic", "a.csv", [ASKED_HEAD, "Q?,a,b,c,d,musiccaps,7"], "begin it with a YouTube"),
-        ("muchomusic", "a.jsonl", ["", "{"], "line 2: is not an object"),
+        ("muchomusic", "a.jsonl", ["", "{"], "line 2: is not json"),
         ("muchomusic", "a.jsonl", ['{"question": "Q?"}'], "line 1: is not an object"),
         (
             "muchomusic",

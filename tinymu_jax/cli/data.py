@@ -31,7 +31,7 @@ class Prepare:
     """
 
     lists: tuple[Path, ...] = ()
-    """JSON files of questions in MusicSkills' format; none for pre-training."""
+    """JSON or JSONL files of questions in MusicSkills' format; none for pre-training."""
     audio: tuple[Path, ...] = ()
     """Folders of the recordings: one for all lists, or one per list in the same order. Without
     lists, all recordings below these folders are prepared."""

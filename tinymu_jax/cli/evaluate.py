@@ -29,7 +29,7 @@ from tinymu_jax.evaluation.probe.vectors import mean_vectors
 from tinymu_jax.evaluation.question_lists import evaluate_list, read_questions
 from tinymu_jax.evaluation.report.build import compare_reports, write_report
 from tinymu_jax.evaluation.responses import EvalModel, cached_engine
-from tinymu_jax.evaluation.results import EvalResult, Metric
+from tinymu_jax.evaluation.results import SPLIT, EvalResult, Metric
 from tinymu_jax.evaluation.synthetic.scores import as_text
 from tinymu_jax.evaluation.zero_shot import (
     ClassificationConfig,
@@ -41,6 +41,7 @@ from tinymu_jax.quickstart.evaluate import evaluate_model
 from tinymu_jax.utils.files import make_folder, write_json
 from tinymu_jax.utils.numbers import percent
 from tinymu_jax.utils.progress import show_progress
+from tinymu_jax.utils.tables import TABLE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class EvalOptions:
         page = write_report([result], self.output)
         for notice in result.notices:
             print(f"note: {notice}", file=sys.stderr)
+        if SPLIT in result.settings:
+            print(f"{SPLIT}: {result.settings[SPLIT]}")
         for name, metric in result.headline.items():
             print(f"{name}: {format_metric(metric)}")
         print(f"the report is {page}, with all responses beside it", file=sys.stderr)
@@ -96,7 +99,7 @@ class MuchomusicCommand:
     """
 
     questions: Path
-    """MuChoMusic's csv, or a JSONL file with audio, question, choices and answer in each line."""
+    """MuChoMusic's csv, or a JSON or JSONL list of audio, question, choices and answer."""
     audio: Path
     """Folder of the recordings, whose file names contain MuChoMusic's identifiers."""
     config: Annotated[ChoiceConfig, tyro.conf.arg(name="")] = field(default_factory=ChoiceConfig)
@@ -132,7 +135,7 @@ class CaptionsCommand:
 
     def run(self) -> int:
         """Evaluate the model and write a report; return the exit code."""
-        if self.captions.suffix.lower() == ".csv":
+        if self.captions.suffix.lower() in TABLE_SUFFIXES:
             captions = read_musiccaps_captions(self.captions, self.audio, self.split)
         else:
             captions = read_list_captions(self.captions, self.audio)
@@ -172,7 +175,7 @@ class QuestionsCommand:
     """Ask questions from lists in MusicSkills' format, and grade the answers by task."""
 
     lists: tyro.conf.Positional[tuple[Path, ...]]
-    """JSON files of questions in MusicSkills' format."""
+    """JSON or JSONL files of questions in MusicSkills' format."""
     audio: tuple[Path, ...]
     """Folders of the recordings: one for all lists, or one per list in the same order."""
     seed: int = 0
@@ -211,7 +214,7 @@ PROBE_FILE = "probe.json"
 class ProbeCommand:
     """Train and test a linear layer on a frozen encoder's embeddings.
 
-    DATA is a csv with the columns file, label (or labels, separated by ";") and split (give
+    DATA is a csv with the columns file, label (or labels, separated by ";" or "|") and split (give
     --audio), or the unpacked folder of a data set (give --dataset).
     """
 
@@ -287,6 +290,7 @@ class ProbeCommand:
                     "interval": None if math.isnan(result.interval) else result.interval,
                     "values": result.values,
                     "chance": result.chance,
+                    SPLIT: result.split,
                 }
                 for name, result in by_name.items()
             }
@@ -295,7 +299,7 @@ class ProbeCommand:
             line = f"{name}: {result.metric} {_percent(result)}, chance {percent(result.chance)}"
             if "random" in results:
                 line += f", random encoder {_percent(results['random'][name])}"
-            print(line)
+            print(f"{line}, {SPLIT} {result.split}")
         print(f"probes and results are in {output} ({PROBE_FILE})", file=sys.stderr)
 
 

@@ -49,7 +49,7 @@ class CheckLeaksCommand:
     """
 
     lists: tyro.conf.Positional[tuple[Path, ...]]
-    """Lists to check: JSON files of questions in MusicSkills' format."""
+    """Lists to check: JSON or JSONL files of questions in MusicSkills' format."""
     test_sets: TestSetFiles = field(default_factory=TestSetFiles)
     """Test sets to check the lists against."""
     output: Path = Path("leak_report.json")

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from tinymu_jax.data.annotations.tables import read_rows
 from tinymu_jax.data.loader import ClipReader, EpochBatches
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.tables import read_rows
 
 HEAD = "labels"
 """Key of the linear classification head in the parameter tree."""
@@ -38,11 +38,11 @@ def read_label_table(path: str | Path) -> LabelTable:
         raise InputError(f"{path}: holds no labels; {remedy}")
     lines: dict[str, int] = {}
     for row in rows:
-        file = row.filled(FILE_COLUMN)
+        file = row.name(FILE_COLUMN)
         first = lines.setdefault(file, row.line)
         if first != row.line:
             raise row.fault(f"names {file} again, after line {first}; keep one line of each clip")
-    categories = {name: sorted({row.filled(name) for row in rows}) for name in names}
+    categories = {name: sorted({row.name(name) for row in rows}) for name in names}
     of = {
         row.text(FILE_COLUMN): np.array(
             [categories[name].index(row.text(name)) for name in names], np.int32

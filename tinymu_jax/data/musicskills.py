@@ -1,16 +1,17 @@
 """Reads question lists in the format of MusicSkills, the training data of TinyMU.
 
-A list is a JSON array of questions with the keys `FIELDS`, and has its own folder of recordings.
+A list is a JSON array (or JSON lines) of questions with the keys `FIELDS`, and has its own folder
+of recordings.
 For a data set with several lists, the published loader searches only the last list's folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinymu_jax.audio.load import list_audio_files
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import read_json_list
+from tinymu_jax.utils.json_records import read_json_records
 
 FIELDS = ("file_name", "input_text", "target_text", "dataset", "task")
 
@@ -73,7 +74,7 @@ def read_lists(lists: Sequence[str | Path], folders: Sequence[str | Path]) -> Qu
     clips: dict[Path, tuple[str, dict[QuestionAnswer, None]]] = {}
     repeated = 0
     for name, folder in pair_with_folders(lists, folders):
-        for record in read_list(name):
+        for _, record in read_list(name):
             question = QuestionAnswer(record["input_text"], record["target_text"], record["task"])
             path = folder / record["file_name"]
             _, questions = clips.setdefault(path, (record["dataset"], {}))
@@ -97,15 +98,19 @@ def list_recordings(folders: Sequence[str | Path]) -> QuestionLists:
     return QuestionLists(clips, 0)
 
 
-def read_list(path: Path) -> list[dict[str, str]]:
-    """Read the records of one question list; raise `InputError` if it is empty or malformed."""
+def read_list(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the place ("list.json: record 0") and the fields of each record of a question list.
+
+    The list is a JSON array or JSON lines. Raises `InputError` if it is empty or malformed.
+    """
     remedy = "name a list of questions, or download it again"
-    records = read_json_list(path, remedy)
-    if not records:
+    is_empty = True
+    for where, record in read_json_records(path, remedy):
+        _check_record(record, where)
+        yield where, record
+        is_empty = False
+    if is_empty:
         raise InputError(f"{path}: holds no list of records; {remedy}")
-    for number, record in enumerate(records):
-        _check_record(record, f"{path}: record {number}")
-    return records
 
 
 def _check_record(record: Any, where: str) -> None:

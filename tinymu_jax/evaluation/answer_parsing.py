@@ -26,6 +26,7 @@ class Reading(NamedTuple):
     """The option that each rule reads from an answer, as an index; None if it reads none."""
 
     official: int | None
+    """2 or 3 (C or D), even if fewer options were shown; such an answer is never right."""
     strict: int | None
     likelihood: int | None
 
@@ -46,12 +47,13 @@ def read_answer(options: Sequence[str], answer: str, log_likelihoods: Sequence[f
 def read_officially(options: Sequence[str], answer: str) -> int | None:
     """Return the index of the option that an answer chooses, by MuChoMusic's official rule.
 
-    The rule looks for the capital letters of the options, even inside words. If exactly one letter
-    occurs, the answer chooses the option with this letter. Otherwise, the answer chooses the first
-    option whose text it contains, ignoring case. Return None if it contains no option's text.
+    The rule looks for the capital letters A to D, even inside words and even if fewer options were
+    shown. If exactly one letter occurs, the answer chooses this letter, which may be no option's.
+    Otherwise, the answer chooses the first option whose text it contains, ignoring case. Return
+    None if it contains no option's text.
     """
     text = _after_announcement(answer)
-    letters = [number for number in range(len(options)) if LETTERS[number] in text]
+    letters = [number for number, letter in enumerate(LETTERS) if letter in text]
     if len(letters) == 1:
         return letters[0]
     lower = text.lower()

@@ -15,7 +15,7 @@ from tinymu_jax.data.musicskills import read_list
 from tinymu_jax.data.question_formats import CAPTIONING
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.responses import EvalModel
-from tinymu_jax.evaluation.results import EvalResult, Example, Metric, Table
+from tinymu_jax.evaluation.results import SPLIT, EvalResult, Example, Metric, Table
 from tinymu_jax.evaluation.skipped import (
     Answers,
     collect_answers,
@@ -65,6 +65,8 @@ class CaptionSet(NamedTuple):
     clips: Sequence[CaptionedClip]
     music_caps: bool = False
     """Whether the recordings are from MusicCaps, for which there are published results."""
+    split: str = ""
+    """The split of MusicCaps that the recordings are; "" for other recordings."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,18 @@ def read_musiccaps_captions(path: str | Path, audio: str | Path, split: str = "e
     if split not in SPLITS:
         raise InputError(f"split {split!r}: use one of {', '.join(SPLITS)}")
     index, test_set = index_audio(audio), SPLITS[split]
+    rows = read_musiccaps(Path(path)).clips
     clips = [
         CaptionedClip(
             find_audio(index, CLIP_NAMES, row.clip) or index.folder / row.file, row.captions
         )
-        for row in read_musiccaps(Path(path)).clips
+        for row in rows
         if test_set is None or test_set in row.test_sets
     ]
     if not clips:
         raise InputError(f"{path}: has no row of {test_set}; name another split")
-    return CaptionSet(f"{MUSICCAPS}, {split}", clips, music_caps=True)
+    scored = f"{split} ({len(clips)} of {len(rows)} recordings)"
+    return CaptionSet(f"{MUSICCAPS}, {split}", clips, music_caps=True, split=scored)
 
 
 def read_list_captions(path: str | Path, audio: str | Path) -> CaptionSet:
@@ -115,13 +119,11 @@ def read_list_captions(path: str | Path, audio: str | Path) -> CaptionSet:
     if not Path(audio).is_dir():
         raise InputError(f"{audio}: is not a folder; name the one with the audio of {path}")
     captions: dict[Path, dict[str, None]] = {}
-    for number, record in enumerate(read_list(Path(path))):
+    for where, record in read_list(Path(path)):
         if record["task"] != CAPTIONING:
             continue
         if not record["target_text"].strip():
-            raise InputError(
-                f"{path}: record {number}: has a blank caption; repair the record or take it out"
-            )
+            raise InputError(f"{where}: has a blank caption; repair the record or take it out")
         captions.setdefault(Path(audio) / record["file_name"], {})[record["target_text"]] = None
     if not captions:
         raise InputError(f"{path}: has no records of task {CAPTIONING!r}; name another list")
@@ -165,7 +167,12 @@ def evaluate_captions(
             for name, value in PUBLISHED.items()
             if captions.music_caps
         },
-        settings={"prompt": config.prompt, **scores.settings, **model.settings},
+        settings={
+            "prompt": config.prompt,
+            **({SPLIT: captions.split} if captions.split else {}),
+            **scores.settings,
+            **model.settings,
+        },
     )
 
 

@@ -111,8 +111,7 @@ def read_questions(lists: Sequence[str | Path], folders: Sequence[str | Path]) -
     questions: dict[tuple[Path, str, str], ListQuestion] = {}
     repeated = 0
     for path, folder in pair_with_folders(lists, folders):
-        for number, record in enumerate(read_list(path)):
-            where = f"{path}: record {number}"
+        for where, record in read_list(path):
             question = _to_question(record, folder, where)
             key = question.audio, question.prompt, question.task
             first = questions.setdefault(key, question)

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+SPLIT = "split"
+"""Setting that says which split of a data set was scored."""
+
 
 @dataclass(frozen=True)
 class Metric:

@@ -14,14 +14,27 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from tinymu_jax.data.annotations.labelled import SPLITS, LabelledClip, LabelledSet, read_label_rows
+from tinymu_jax.data.annotations.labelled import (
+    SPLITS,
+    LabelledClip,
+    LabelledSet,
+    describe_split,
+    read_label_rows,
+)
 from tinymu_jax.data.annotations.labelled_archives import read_labelled_set
-from tinymu_jax.data.annotations.tables import read_rows
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.bootstrap import interval_note, mean_metrics
 from tinymu_jax.evaluation.calibration import BINS, calibration, softmax
 from tinymu_jax.evaluation.responses import EvalModel
-from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Reliability, Table
+from tinymu_jax.evaluation.results import (
+    SPLIT,
+    Confusion,
+    EvalResult,
+    Example,
+    Metric,
+    Reliability,
+    Table,
+)
 from tinymu_jax.evaluation.skipped import (
     Answers,
     collect_answers,
@@ -31,6 +44,7 @@ from tinymu_jax.evaluation.skipped import (
 )
 from tinymu_jax.evaluation.tables import MAX_WORST
 from tinymu_jax.inference.engine import Request
+from tinymu_jax.utils.tables import read_rows
 
 PROMPTS = {
     "GTZAN": "What is the genre of this music?",
@@ -79,7 +93,7 @@ def read_recordings(
 
     Args:
         data: the folder of the data set, or a csv with the columns `file`, `label` and optionally
-            `split`. Rows without a split are in the test split.
+            `split`. Without splits, all rows are in the test split.
         audio: the folder of the recordings that the csv names.
         name: the data set's key in `tinymu_jax.data.annotations.labelled_archives.READERS`; None
             for a csv.
@@ -173,7 +187,7 @@ def _read_texts(path: str | Path, labels: Iterable[str]) -> dict[str, str]:
     remedy = f"its first line is to name {','.join(COLUMNS)}"
     texts: dict[str, str] = {}
     for row in read_rows(Path(path), COLUMNS, remedy):
-        label, text = map(row.filled, COLUMNS)
+        label, text = row.name(COLUMNS[0]), row.filled(COLUMNS[1])
         if label not in labels:
             known = ", ".join(sorted(labels))
             raise row.fault(f"has the label {label!r}, which the data set lacks; use {known}")
@@ -333,7 +347,7 @@ def _settings(
     return {
         "prompt": prompt,
         "labels": "; ".join(f"{label}: {text}" for label, text in texts.items()),
-        "split": "all" if config.all_splits or dataset.folds else "test",
+        SPLIT: describe_split(dataset, config.all_splits),
         "probabilities": f"softmax over the labels; {config.bins} bins of equal width",
         "intervals": interval_note(config.seed),
     }

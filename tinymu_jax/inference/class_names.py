@@ -1,11 +1,26 @@
 """Reads the names of a classifier's classes from the data set's published file."""
 
-import csv
-import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import exists, read_text
+from tinymu_jax.utils.files import exists, parse_json, read_text
+from tinymu_jax.utils.tables import MISSING, TABLE_SUFFIXES, read_lines, read_rows
+
+MID, DISPLAY_NAME, INDEX = "mid", "display_name", "index"
+"""Columns of AudioSet's `class_labels_indices.csv`."""
+_REMEDY = "give csv, json or one name a line"
+_FIRST_ROW = re.compile(r'\s*"?\d+"?\s*([,;\t])')
+"""First line of a csv without a header: an index, and the separator of the cells."""
+
+
+class _Classes(NamedTuple):
+    names: list[str]
+    """Names in the order of the classifier's outputs."""
+    mids: list[str]
+    """Class identifiers in the same order; [] if the file has none."""
 
 
 def read_labels(path: str | Path, num_classes: int | None = None) -> list[str]:
@@ -13,52 +28,21 @@ def read_labels(path: str | Path, num_classes: int | None = None) -> list[str]:
 
     Args:
         path: AudioSet's `class_labels_indices.csv` (the outputs are in the order of its column
-            `mid`), a csv of index and name without a header, a json object of name -> index or
-            index -> name, or a text file with one name per line.
+            `mid`), a csv of index and name with or without a header, a json object of name -> index
+            or index -> name, a json list of names, or a text file with one name per line.
         num_classes: expected number of classes; None: any number.
 
     Raises:
-        InputError: the file is missing or malformed, or does not have `num_classes` names.
+        InputError: the file is missing or malformed, has an empty or repeated name, or does not
+            have `num_classes` names.
     """
-    path = Path(path)
-    if not exists(path):
-        raise InputError(f"{path}: no such file; name the data set's list of classes")
-    remedy = "give csv, json or one name a line"
-    text = read_text(path, remedy)
-    try:
-        if path.suffix == ".json":
-            names = _from_json(json.loads(text))
-        elif path.suffix == ".csv":
-            names = _from_csv(list(csv.reader(text.splitlines())))
-        else:
-            names = [line.strip() for line in text.splitlines() if line.strip()]
-    except (ValueError, KeyError, IndexError, AttributeError, csv.Error) as error:
-        raise InputError(f"{path}: is not a list of classes ({error}); {remedy}") from error
+    names = _read(Path(path)).names
     if num_classes is not None and len(names) != num_classes:
         raise InputError(
             f"{path}: names {len(names)} classes, the checkpoint has {num_classes}; name the list "
             "that belongs to it"
         )
     return names
-
-
-def _from_json(mapping: dict[str, object]) -> list[str]:
-    if all(isinstance(value, int) for value in mapping.values()):
-        mapping = {str(index): name for name, index in mapping.items()}
-    return _in_order({int(index): str(name) for index, name in mapping.items()})
-
-
-def _in_order(names: dict[int, str]) -> list[str]:
-    if sorted(names) != list(range(len(names))):
-        raise ValueError("the indices are not 0, 1, 2, ...")
-    return [names[index] for index in range(len(names))]
-
-
-def _from_csv(rows: list[list[str]]) -> list[str]:
-    if "mid" in rows[0]:
-        mid, name = rows[0].index("mid"), rows[0].index("display_name")
-        return [row[name] for row in sorted(rows[1:], key=lambda row: row[mid])]
-    return _in_order({int(row[0]): row[1] for row in rows})
 
 
 def read_class_indices(path: str | Path) -> dict[str, int]:
@@ -69,9 +53,76 @@ def read_class_indices(path: str | Path) -> dict[str, int]:
     Raises:
         InputError: the file is missing or malformed.
     """
-    indices = {name: index for index, name in enumerate(read_labels(path))}
-    rows = list(csv.reader(read_text(path).splitlines()))
-    if Path(path).suffix == ".csv" and "mid" in rows[0]:
-        mid = rows[0].index("mid")
-        indices |= {name: i for i, name in enumerate(sorted(row[mid] for row in rows[1:]))}
-    return indices
+    names, mids = _read(Path(path))
+    return {name: index for classes in (names, mids) for index, name in enumerate(classes)}
+
+
+def _read(path: Path) -> _Classes:
+    if not exists(path):
+        raise InputError(f"{path}: no such file; name the data set's list of classes")
+    mids: list[str] = []
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        names, mids = _read_table(path)
+    elif path.suffix.lower() == ".json":
+        names = _read_json(path)
+    else:
+        names = [line.strip() for line in read_text(path, _REMEDY).split("\n") if line.strip()]
+    if not names:
+        raise InputError(f"{path}: is not a list of classes; {_REMEDY}")
+    for classes in (names, mids):
+        lines: dict[str, int] = {}
+        for number, name in enumerate(classes, 1):
+            if not name.strip() or name in MISSING or "\n" in name or "\r" in name:
+                raise InputError(f"{path}: class {number} has the name {name!r}; correct it")
+            first = lines.setdefault(name, number)
+            if first != number:
+                raise InputError(
+                    f"{path}: names a class twice: {name!r}, as class {first} and {number}; keep "
+                    "each once"
+                )
+    return _Classes(names, mids)
+
+
+def _read_table(path: Path) -> _Classes:
+    head = _FIRST_ROW.match(read_text(path, _REMEDY))
+    if head is not None:  # no header
+        pairs = []
+        for line, cells in read_lines(path, _REMEDY, head[1]):
+            if len(cells) < 2 or any(cells[2:]):
+                raise InputError(f"{path}: line {line} is not an index and a name; {_REMEDY}")
+            pairs.append((cells[0], cells[1].strip()))
+        return _Classes(_in_order(path, pairs), [])
+    rows = list(read_rows(path, (), _REMEDY))
+    columns = rows[0].fields if rows else {}
+    name = next((c for c in (DISPLAY_NAME, "name", "label", "class") if c in columns), None)
+    if name is None or not {MID, INDEX} & set(columns):
+        raise InputError(f"{path}: is not a list of classes; {_REMEDY}")
+    if MID not in columns:
+        pairs = [(row.name(INDEX), row.name(name)) for row in rows]
+        return _Classes(_in_order(path, pairs), [])
+    rows.sort(key=lambda row: row.name(MID))
+    return _Classes([row.name(name) for row in rows], [row.name(MID) for row in rows])
+
+
+def _read_json(path: Path) -> list[str]:
+    content = parse_json(read_text(path, _REMEDY), path, _REMEDY)
+    if isinstance(content, list) and all(isinstance(name, str) for name in content):
+        return content
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{path}: is not a list of classes; {_REMEDY}")
+    if all(isinstance(index, int) for index in content.values()):
+        return _in_order(path, ((index, name) for name, index in content.items()))
+    return _in_order(path, content.items())
+
+
+def _in_order(path: Path, pairs: Iterable[tuple[Any, Any]]) -> list[str]:
+    """Return the names in (index, name) pairs, in the order of the indices 0, 1, 2, ..."""
+    try:
+        ordered = sorted((int(index), str(name)) for index, name in pairs)
+    except ValueError as error:
+        raise InputError(f"{path}: is not a list of classes ({error}); {_REMEDY}") from error
+    if [index for index, _ in ordered] != list(range(len(ordered))):
+        raise InputError(
+            f"{path}: is not a list of classes (the indices are not 0, 1, 2, ...); {_REMEDY}"
+        )
+    return [name for _, name in ordered]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from tinymu_jax.data.musicskills import FIELDS
-from tinymu_jax.utils.files import read_json_list
+from tinymu_jax.utils.json_records import read_json_records
 
 TEXT_KEYS = (*FIELDS, "clip", "artist", "category", "evidence", "by")
 LIST_KEYS = ("tags", "options", "kinds")
@@ -48,7 +48,7 @@ class Musicskills(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0
         for path in self.lists:
-            for record in read_json_list(path, "name lists written by tinymu data build"):
+            for _, record in read_json_records(path, "name lists written by tinymu data build"):
                 texts = {name: str(record.get(name, "")) for name in TEXT_KEYS}
                 yield number, texts | {name: record.get(name, []) for name in LIST_KEYS}
                 number += 1

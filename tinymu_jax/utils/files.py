@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.text import open_text
 
 
 def exists(path: str | Path) -> bool:
@@ -24,36 +25,47 @@ def exists(path: str | Path) -> bool:
 
 
 def read_text(path: str | Path, remedy: str = "download or write it again") -> str:
-    """Return the text of a UTF-8 file.
+    """Return the text of a file, with "\\n" as line ends; see `open_text` for encodings.
 
     Raises:
-        InputError: the file cannot be read, or is not UTF-8 (this message ends with `remedy`).
+        InputError: the file cannot be read, or is not text (this message ends with `remedy`).
     """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with open_text(path, remedy) as file:
+            return file.read()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text; {remedy}") from error
 
 
 def read_json_object(path: str | Path, remedy: str) -> dict[str, Any]:
     """Return the object in a JSON file; other content raises `InputError` with advice `remedy`."""
-    return _read_json(path, dict, "json object", remedy)
+    content = parse_json(read_text(path, remedy), path, remedy)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: is not a json object; {remedy}")
+    return content
 
 
-def read_json_list(path: str | Path, remedy: str) -> list[Any]:
-    """Return the list in a JSON file; other content raises `InputError` with advice `remedy`."""
-    return _read_json(path, list, "list of records", remedy)
+def parse_json(text: str, where: str | Path, remedy: str) -> Any:
+    """Return the content of a JSON text.
 
-
-def _read_json(path: str | Path, kind: type, noun: str, remedy: str) -> Any:
+    Raises:
+        InputError: the text is not JSON, or an object has a key twice. The message begins with
+            `where`, the text's file and line, and ends with the advice `remedy`.
+    """
     try:
-        content = json.loads(read_text(path, remedy))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: is not json ({error}); {remedy}") from error
-    if not isinstance(content, kind):
-        raise InputError(f"{path}: is not a {noun}; {remedy}")
+        return json.loads(text, object_pairs_hook=_with_different_keys)
+    except (ValueError, RecursionError) as error:
+        one_line = isinstance(error, json.JSONDecodeError) and "\n" not in text.strip()
+        reason = f"{error.msg} at column {error.colno}" if one_line else str(error)
+        raise InputError(f"{where}: is not json ({reason}); {remedy}") from error
+
+
+def _with_different_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"an object has the key {repeated!r} twice")
     return content
 
 

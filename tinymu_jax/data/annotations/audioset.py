@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinymu_jax.data.annotations.clip import UNSORTED, AnnotatedClip
-from tinymu_jax.data.annotations.tables import Source, TableRow, read_lines, to_rows, unique_clips
+from tinymu_jax.data.annotations.source import Source, unique_clips
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import read_json_list
+from tinymu_jax.utils.json_records import read_json_records
+from tinymu_jax.utils.tables import TableRow, read_lines, to_rows
 
 NAME = "AudioSet"
 LICENCE = "CC BY 4.0, ontology CC BY-SA 4.0"
@@ -42,10 +43,10 @@ def read_ontology(path: Path) -> Ontology:
         InputError: the file is not an ontology, or lacks the class Music or a class's child.
     """
     classes = {}
-    for number, record in enumerate(read_json_list(path, _ONTOLOGY)):
+    for where, record in read_json_records(path, _ONTOLOGY):
         if not _is_class(record):
             problem = "is not a class with id, name, child_ids and restrictions"
-            raise InputError(f"{path}: record {number} {problem}; {_ONTOLOGY}")
+            raise InputError(f"{where} {problem}; {_ONTOLOGY}")
         classes[record["id"]] = record
     for name in (MUSIC, *(child for entry in classes.values() for child in entry["child_ids"])):
         if name not in classes:
@@ -81,7 +82,7 @@ def read_audioset(path: Path, ontology: Path) -> Source:
     clips: list[tuple[TableRow, AnnotatedClip]] = []
     no_music = 0
     # Lines that begin with "#" are skipped; the last of these lines names the columns.
-    lines = (line for line in read_lines(path, _SEGMENTS) if not line[1][0].startswith("#"))
+    lines = (line for line in read_lines(path, _SEGMENTS, ",") if not line[1][0].startswith("#"))
     for row in to_rows(path, lines, COLUMNS, COLUMNS, _SEGMENTS):
         labels = [label.strip() for label in row.filled("positive_labels").split(",")]
         unknown = [label for label in labels if label not in known.names]

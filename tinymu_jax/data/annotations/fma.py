@@ -4,14 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tinymu_jax.data.annotations.clip import AnnotatedClip
-from tinymu_jax.data.annotations.tables import (
-    Source,
-    TableRow,
-    read_lines,
-    read_rows,
-    to_rows,
-    unique_clips,
-)
+from tinymu_jax.data.annotations.source import Source, unique_clips
+from tinymu_jax.utils.tables import TableRow, read_lines, read_rows, to_rows
 
 NAME = "FMA"
 TRACKS, GENRES = "tracks.csv", "genres.csv"
@@ -68,7 +62,7 @@ def _genres(row: TableRow, titles: Mapping[str, str]) -> tuple[str, ...]:
 def _rows(path: Path) -> Iterator[TableRow]:
     """Yield the rows of tracks.csv below its three header lines."""
     remedy = f"name FMA's {TRACKS}, which has three lines of names"
-    lines = read_lines(path, remedy)
+    lines = read_lines(path, remedy, ",")
     groups, names, third = (next(lines, (1, [""]))[1] for _ in range(3))
     head = [f"{group}/{name}" for group, name in zip(groups, names, strict=False)]
     head[:1] = third[:1]

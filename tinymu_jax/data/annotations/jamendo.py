@@ -4,14 +4,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from tinymu_jax.data.annotations.clip import AnnotatedClip, Tags
-from tinymu_jax.data.annotations.tables import (
-    TAB,
-    Source,
-    TableRow,
-    read_lines,
-    to_rows,
-    unique_clips,
-)
+from tinymu_jax.data.annotations.source import Source, unique_clips
+from tinymu_jax.utils.tables import TAB, TableRow, read_lines, to_rows
 
 NAME = "MTG-Jamendo"
 LICENCE = "CC BY-NC-SA 4.0"

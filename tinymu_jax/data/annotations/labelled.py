@@ -1,6 +1,8 @@
 """Data sets of recordings with labels and splits, for training and testing probes and taggers."""
 
+import re
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,13 +10,19 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from tinymu_jax.data.annotations.tables import read_rows
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.tables import FILE_COLUMNS, TableRow, read_rows
 
-FILE_COLUMNS, LABEL_COLUMNS = ("file", "file_name"), ("label", "labels")
-LABEL_SEPARATOR = ";"
+LABEL_COLUMNS, SPLIT_COLUMN = ("label", "labels"), "split"
 SPLITS = ("train", "valid", "test")
-SPLIT_ALIASES = {"val": "valid", "validation": "valid", "dev": "valid", "eval": "test"}
+SPLIT_ALIASES = {
+    **dict.fromkeys(("training", "trn"), "train"),
+    **dict.fromkeys(("val", "validation", "validate", "dev", "devel", "development"), "valid"),
+    **dict.fromkeys(("testing", "tst", "eval", "evaluation"), "test"),
+}
+"""Other spellings of the names of splits."""
+_FOLD = re.compile(r"((fold|split|part|group|set|cv|k)[ _-]*)?(\d+(\.0)?|[a-z])")
+"""Name of a cross-validation fold, in lower case: "3", "fold 3", "fold_c"."""
 
 
 class LabelledClip(NamedTuple):
@@ -65,6 +73,18 @@ class LabelledSet(NamedTuple):
         return np.flatnonzero([clip.split == split for clip in self.clips])
 
 
+def describe_split(dataset: LabelledSet, all_splits: bool = False) -> str:
+    """Return which recordings are scored: "test (4 of 12 recordings)", or all of several folds."""
+    total = len(dataset.clips)
+    if dataset.folds:
+        return f"all {len(dataset.folds)} folds: {', '.join(dataset.folds)} ({total} recordings)"
+    counts = Counter(clip.split for clip in dataset.clips)
+    if all_splits:
+        parts = ", ".join(f"{split} {counts[split]}" for split in SPLITS if counts[split])
+        return f"all ({total} recordings: {parts})"
+    return f"test ({counts['test']} of {total} recordings)"
+
+
 def validate(dataset: LabelledSet) -> LabelledSet:
     """Return a data set after checking that a probe can be trained and tested on it.
 
@@ -101,9 +121,10 @@ def read_labelled_table(
 
     Args:
         path: path of the csv. `file` (or `file_name`) is relative to `folder`. `label` holds one
-            label, `labels` any number of labels separated by ";". `split` is train, valid, test or
-            the name of a fold. Without a split, a hash of the file name puts a tenth of the
-            recordings into valid, a fifth into test and the rest into train.
+            label, `labels` any number of labels separated by ";" or "|". `split` is train, valid,
+            test (see `SPLIT_ALIASES` for other spellings) or the number of a fold. Without splits,
+            a hash of the file name puts a tenth of the recordings into valid, a fifth into test and
+            the rest into train.
         folder: folder of the recordings.
         label: name of the column that holds the label, if it is neither `label` nor `labels`.
 
@@ -126,7 +147,7 @@ def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
         InputError: the csv is invalid, or names a file twice.
     """
     labels_by_file: dict[str, tuple[str, ...]] = {}
-    for file, labels, _ in read_label_rows(path, None)[1]:
+    for file, labels, _ in read_label_rows(path, None, has_splits=False)[1]:
         if file in labels_by_file:
             raise InputError(f"{path}: names {file} twice; keep one line of each recording")
         labels_by_file[file] = labels
@@ -134,29 +155,54 @@ def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
 
 
 def read_label_rows(
-    path: str | Path, label: str | None
+    path: str | Path, label: str | None, has_splits: bool = True
 ) -> tuple[str, list[tuple[str, tuple[str, ...], str]]]:
     """Return a csv's label column name, and each row's file, labels and split ("" if missing).
 
-    See `read_labelled_table` for the columns and errors.
+    Without `has_splits`, a column of splits is not read. See `read_labelled_table` for the columns
+    and errors.
     """
     rows = list(read_rows(Path(path), (), "name a csv of file, label, split"))
-    columns = rows[0].fields if rows else {}
+    if not rows:
+        raise InputError(f"{path}: has no rows; name a csv of file, label, split")
+    columns = rows[0].fields
     file = next((name for name in FILE_COLUMNS if name in columns), None)
     label = label or next((name for name in LABEL_COLUMNS if name in columns), None)
     if file is None or label not in columns:
         expected = label or "label (or labels, or the name of another column with --label-column)"
         raise InputError(f"{path}: its first line does not name file and {expected}; correct it")
-    entries = []
+    splits = _read_splits(rows) if has_splits else [""] * len(rows)
+    labels = [row.names(label) if label == "labels" else (row.name(label),) for row in rows]
+    files = [row.name(file) for row in rows]
+    return label, list(zip(files, labels, splits, strict=True))
+
+
+def _read_splits(rows: Sequence[TableRow]) -> list[str]:
+    """Return each row's split, one of `SPLITS`, or its fold; all "" if no row names a split.
+
+    Upper case and spaces do not count. Raises `InputError` if some rows have no split, or if names
+    are unknown or of both splits and folds.
+    """
+    column = next((name for name in rows[0].fields if name.lower() == SPLIT_COLUMN), SPLIT_COLUMN)
+    names = [" ".join(row.text(column).lower().split()) for row in rows]
+    splits = [SPLIT_ALIASES.get(name, name) for name in names]
+    if not any(splits):
+        return splits
     for row in rows:
-        if label == "labels":
-            parts = (part.strip() for part in row.text(label).split(LABEL_SEPARATOR))
-            labels = tuple(part for part in parts if part)
-        else:
-            labels = (row.filled(label),)
-        split = row.text("split")
-        entries.append((row.filled(file), labels, SPLIT_ALIASES.get(split, split)))
-    return label, entries
+        row.name(column)
+    others: dict[str, TableRow] = {}
+    for row, split in zip(rows, splits, strict=True):
+        if split not in SPLITS:
+            others.setdefault(split, row)
+    known = sorted(set(splits) - set(others))
+    if others and (known or not all(map(_FOLD.fullmatch, others))):
+        first, row = next(iter(others.items()))
+        raise row.fault(
+            f"has the split {first!r} (known: {', '.join(known) or 'none'}; others: "
+            f"{', '.join(others)}); name splits ({', '.join(SPLITS)}) or folds (by number), not "
+            "both"
+        )
+    return splits
 
 
 def _hash_split(name: str) -> str:

@@ -1,6 +1,5 @@
 """Reads public data sets for probes, each from the folder with its unpacked archives."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,9 @@ from tinymu_jax.data.annotations.labelled import (
     validate,
 )
 from tinymu_jax.data.annotations.magnatagatune import ANNOTATIONS, read_magnatagatune
-from tinymu_jax.data.annotations.tables import read_rows
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import exists, read_text
+from tinymu_jax.utils.files import exists, read_json_object, read_text
+from tinymu_jax.utils.tables import read_rows
 
 MTT_TAGS = 50
 """Number of MagnaTagATune's most frequent tags that are used as labels."""
@@ -59,7 +58,7 @@ def nsynth(folder: Path) -> LabelledSet:
     clips = []
     for split in SPLITS:
         part = folder / f"nsynth-{split}"
-        notes = json.loads(read_text(_existing(part / "examples.json"), _REMEDY))
+        notes = read_json_object(_existing(part / "examples.json"), _REMEDY)
         clips += [
             LabelledClip(part / "audio" / f"{name}.wav", (note["instrument_family_str"],), split)
             for name, note in sorted(notes.items())
@@ -195,7 +194,7 @@ def _rows(path: Path) -> list[Mapping[str, str]]:
 
 def _lines(path: Path) -> list[str]:
     text = read_text(_existing(path), _REMEDY)
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _existing(path: Path) -> Path:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from tinymu_jax.data.annotations.clip import UNSORTED, AnnotatedClip
-from tinymu_jax.data.annotations.tables import TAB, Source, TableRow, read_rows, unique_clips
+from tinymu_jax.data.annotations.source import Source, unique_clips
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists
+from tinymu_jax.utils.tables import TAB, TableRow, read_rows
 
 NAME = "MagnaTagATune"
 LICENCE = "CC BY-NC-SA 3.0"

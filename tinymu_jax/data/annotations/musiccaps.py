@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from tinymu_jax.data.annotations.clip import UNSORTED, AnnotatedClip
-from tinymu_jax.data.annotations.tables import Source, TableRow, read_rows, unique_clips
+from tinymu_jax.data.annotations.source import Source, unique_clips
+from tinymu_jax.utils.tables import TableRow, read_rows
 
 NAME = "MusicCaps"
 LICENCE = "CC BY-SA 4.0"

@@ -9,7 +9,7 @@ from tinymu_jax.data.annotations.jamendo import read_jamendo
 from tinymu_jax.data.annotations.magnatagatune import read_magnatagatune
 from tinymu_jax.data.annotations.musiccaps import read_musiccaps
 from tinymu_jax.data.annotations.song_describer import read_song_describer
-from tinymu_jax.data.annotations.tables import Source
+from tinymu_jax.data.annotations.source import Source
 from tinymu_jax.data.annotations.user import read_user_folder, read_user_table
 from tinymu_jax.errors import InputError
 

@@ -6,15 +6,9 @@ from pathlib import Path
 
 from tinymu_jax.audio.load import list_audio_files
 from tinymu_jax.data.annotations.clip import CATEGORIES, UNSORTED, AnnotatedClip
-from tinymu_jax.data.annotations.labelled import FILE_COLUMNS, LABEL_SEPARATOR
-from tinymu_jax.data.annotations.tables import (
-    Source,
-    TableRow,
-    read_rows,
-    split_labels,
-    unique_clips,
-)
+from tinymu_jax.data.annotations.source import Source, unique_clips
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.tables import FILE_COLUMNS, TableRow, read_rows
 
 CAPTION_SEPARATOR = "|"
 GENRE_SEPARATORS = re.compile(r"[;/,]")
@@ -31,8 +25,8 @@ def read_user_table(path: Path) -> Source:
 
     Only the column `file` (or `file_name`) is required. Each category has a column of labels. The
     column `tags` holds labels without a category, `not` absent labels, and `exhaustive` the
-    categories in which all labels are annotated; ";" separates entries. `caption` holds captions
-    separated by "|". `start` and `end` are in seconds.
+    categories in which all labels are annotated; ";" or "|" separates entries. `caption` holds
+    captions separated by "|". `start` and `end` are in seconds.
     """
     rows = read_rows(path, (), _REMEDY)
     return Source(path.stem, unique_clips((row, _clip(row)) for row in rows))
@@ -46,18 +40,18 @@ def _clip(row: TableRow) -> AnnotatedClip:
     unknown = [name for name in row.fields if name not in COLUMNS]
     if unknown:
         raise InputError(f"{row.path}: has the unknown column {', '.join(unknown)}; {_REMEDY}")
-    file, (start, end) = row.filled(files[0]), row.time_span("start", "end")
-    tags = {key: split_labels(row.text(name), LABEL_SEPARATOR) for key, name in TAG_COLUMNS.items()}
-    denied = split_labels(row.text("not"), LABEL_SEPARATOR)
+    file, (start, end) = row.name(files[0]), row.time_span("start", "end")
+    tags = {key: _labels(row, name) for key, name in TAG_COLUMNS.items()}
+    denied = _labels(row, "not")
     both = sorted(set(denied) & {label for labels in tags.values() for label in labels})
     if both:
         raise row.fault(f"has {both[0]!r} both as a label and in not; take one out")
-    exhaustive = split_labels(row.text("exhaustive"), LABEL_SEPARATOR)
+    exhaustive = _labels(row, "exhaustive")
     unknown = sorted(set(exhaustive) - set(CATEGORIES))
     if unknown:
         known = ", ".join(CATEGORIES)
         raise row.fault(f"has {unknown[0]!r} in exhaustive; name categories: {known}")
-    captions = (caption.strip() for caption in row.text("caption").split(CAPTION_SEPARATOR))
+    captions = row.filled("caption") if row.text("caption") else ""
     return AnnotatedClip(
         clip=row.text("clip") or file,
         file=file,
@@ -65,12 +59,16 @@ def _clip(row: TableRow) -> AnnotatedClip:
         licence=row.text("licence"),
         tags={category: labels for category, labels in tags.items() if labels},
         denied={UNSORTED: denied} if denied else {},
-        captions=tuple(filter(None, captions)),
+        captions=tuple(filter(None, map(str.strip, captions.split(CAPTION_SEPARATOR)))),
         start=start,
         end=end,
         artist=row.text("artist") or None,
         exhaustive=exhaustive,
     )
+
+
+def _labels(row: TableRow, column: str) -> tuple[str, ...]:
+    return tuple(label.lower() for label in row.names(column))
 
 
 def read_user_folder(path: Path) -> Source:

@@ -35,6 +35,8 @@ from tinymu_jax.evaluation.tables import (
 BY_LABEL = (KNOWLEDGE, REASONING, GENRE, DATASET)
 ACCURACY, BASELINES, CHOSEN = "accuracy", "baselines", "chosen"
 """Keys of the tables that do not list the accuracy by tag."""
+NOT_SHOWN = "a letter not shown"
+"""Row of the answers whose letter by the official rule belongs to no option."""
 TITLES = {
     ACCURACY: (
         "Accuracy by rule",
@@ -178,18 +180,24 @@ def _chosen_kinds(
     """Yield, for each kind of option, its place in the report and its question scores.
 
     The score of a question is 1 if the model chose an option of this kind, by `rule`. It is 0 if
-    not, and NaN if the kinds of the options are unknown. The last scores are 1 if no option was
-    chosen, else 0.
+    not, and NaN if the kinds of the options are unknown. The last scores tell whether a letter was
+    chosen that was not shown (omitted if it never was), and whether no option was chosen.
     """
     choices = _choices(graded, rule)
     pairs = [(one.question.kinds, number) for one, number in zip(graded, choices, strict=True)]
     known = {kind for kinds, _ in pairs for kind in kinds}
     for kind in (kind for kind in KINDS if kind in known):
         scores = [
-            float(number is not None and kinds[number] == kind) if kinds else np.nan
+            float(number is not None and kind in kinds[number : number + 1]) if kinds else np.nan
             for kinds, number in pairs
         ]
         yield MetricPlace(CHOSEN, kind, rule), np.array(scores)
+    not_shown = [
+        float(number is not None and number >= len(one.question.options))
+        for one, number in zip(graded, choices, strict=True)
+    ]
+    if any(not_shown):
+        yield MetricPlace(CHOSEN, NOT_SHOWN, rule), np.array(not_shown)
     yield (
         MetricPlace(CHOSEN, UNANSWERED, rule),
         np.array([float(number is None) for number in choices]),
@@ -260,9 +268,10 @@ def _radars(metrics: Mapping[MetricPlace, Metric], rules: Sequence[str]) -> list
 
 def _letters(graded: Sequence[Graded], rule: str) -> Confusion:
     """Return the confusion matrix of right letters (rows) and letters chosen by a rule."""
-    letters = LETTERS[: max(len(one.question.options) for one in graded)]
-    right = [one.question.right for one in graded]
-    return choice_confusion(f"Letters, {rule}", letters, right, _choices(graded, rule))
+    right, choices = [one.question.right for one in graded], _choices(graded, rule)
+    numbers = [*(len(one.question.options) - 1 for one in graded), *filter(None, choices)]
+    letters = LETTERS[: max(numbers) + 1]
+    return choice_confusion(f"Letters, {rule}", letters, right, choices)
 
 
 def _worst(outcome: Outcome) -> list[Example]:

@@ -1,17 +1,16 @@
 """Read multiple-choice questions about recordings from MuChoMusic's csv or from JSONL."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tinymu_jax.data.annotations.audio_index import AudioIndex, find_audio, index_audio
-from tinymu_jax.data.annotations.tables import TableRow, read_rows
 from tinymu_jax.data.question_formats import LETTERS
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import read_text
+from tinymu_jax.utils.json_records import JSON_SUFFIXES, read_json_records
+from tinymu_jax.utils.tables import TABLE_SUFFIXES, TableRow, read_rows
 
 KINDS = ("right", "incorrect but related", "correct but unrelated", "incorrect and unrelated")
 """Kinds of options in MuChoMusic, in the order of the csv's columns `ANSWERS`."""
@@ -62,10 +61,10 @@ def read_choices(path: str | Path, audio: str | Path, seed: int = 0) -> list[Cho
     Raises:
         InputError: the file has another format, or a question is invalid.
     """
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl}
-    reader = readers.get(Path(path).suffix.lower())
-    if reader is None:
+    suffix = Path(path).suffix.lower()
+    if suffix not in (*TABLE_SUFFIXES, *JSON_SUFFIXES):
         raise InputError(f"{path}: name a .csv in MuChoMusic's form, or a .jsonl of questions")
+    reader = _read_csv if suffix in TABLE_SUFFIXES else _read_json
     questions, counts = [], dict[str, int]()
     for question in reader(path, audio):
         counts[question.id] = number = counts.get(question.id, 0) + 1
@@ -85,7 +84,7 @@ def _read_csv(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
 
 def _from_row(row: TableRow, index: AudioIndex) -> ChoiceQuestion:
     """Convert a row of MuChoMusic's csv to a question, with the right option first."""
-    dataset, name = row.filled("dataset"), row.filled("dataset_identifier").removesuffix(".json")
+    dataset, name = row.name("dataset"), row.name("dataset_identifier").removesuffix(".json")
     answers = [(row.text(c), kind) for c, kind in zip(ANSWERS, KINDS, strict=True)]
     if any(text for text, _ in answers):
         row.filled(ANSWERS[0])
@@ -113,17 +112,10 @@ def _tags(row: TableRow, column: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
 
 
-def _read_jsonl(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
-    """Yield the questions of a JSONL file, with the options in the file's order."""
-    text = read_text(path, f"name a jsonl with {', '.join(FIELDS)} on each line")
-    for number, line in enumerate(text.split("\n"), 1):
-        where = f"{path}: line {number}"
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}: is not json ({error}); repair it") from error
+def _read_json(path: str | Path, audio: str | Path) -> Iterator[ChoiceQuestion]:
+    """Yield the questions of a JSON file, with the options in the file's order."""
+    remedy = f"name a jsonl with {', '.join(FIELDS)} on each line"
+    for where, record in read_json_records(path, remedy):
         if not isinstance(record, dict) or not set(FIELDS) <= set(record):
             raise InputError(f"{where}: is not an object with {', '.join(FIELDS)}; repair it")
         yield _from_record(record, Path(audio), where)

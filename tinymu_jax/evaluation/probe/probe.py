@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from tinymu_jax.data.annotations.labelled import LabelledSet
+from tinymu_jax.data.annotations.labelled import LabelledSet, describe_split
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.matmul import matmul
 
@@ -71,6 +71,8 @@ class ProbeResult(NamedTuple):
     """Value of the metric if each class is scored by its frequency in the training labels."""
     probe: Probe
     """The probe of the first seed and the first fold."""
+    split: str
+    """The recordings that were tested; see `describe_split`."""
 
     @property
     def mean(self) -> float:
@@ -110,7 +112,8 @@ def run_probe(
             first_probe = first_probe or probe
         values.append(float(np.mean(by_fold)))
     metric = "mAP" if data.multi_label else "accuracy"
-    return ProbeResult(metric, values, float(np.mean(chances)), first_probe)
+    split = describe_split(data)
+    return ProbeResult(metric, values, float(np.mean(chances)), first_probe, split)
 
 
 def _split(data: LabelledSet, fold: str, seed: int) -> tuple[Any, Any, Any]:

@@ -1,7 +1,5 @@
 """Read questions about synthetic clips, with the facts (musical attributes) of the clips."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +9,9 @@ from tinymu_jax.data.synthetic.facts import FACTS, Facts
 from tinymu_jax.data.synthetic.generate import CLIPS, FACTS_FILE, LISTS
 from tinymu_jax.data.synthetic.templates import NAMES
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import exists, read_json_list, read_text
+from tinymu_jax.utils.files import exists
+from tinymu_jax.utils.json_records import read_json_records
+from tinymu_jax.utils.tables import read_rows
 
 REMEDY = "synthesise the folder again (tinymu data synthesize)"
 
@@ -59,8 +59,7 @@ def read_items(folder: str | Path, max_clips: int | None = None) -> list[Synthet
     for task, name in LISTS.items():
         if not exists(folder / name):
             continue  # The folder has no questions of this task.
-        for number, record in enumerate(read_json_list(folder / name, REMEDY)):
-            where = f"{folder / name}: record {number}"
+        for where, record in read_json_records(folder / name, REMEDY):
             _check_record(record, task, where)
             clip = record["file_name"]
             if clip not in truths:
@@ -77,17 +76,13 @@ def read_items(folder: str | Path, max_clips: int | None = None) -> list[Synthet
 
 def _read_facts(path: Path) -> dict[str, Facts]:
     """Read the csv of facts; return the facts of each clip, by the clip's file name."""
-    rows = list(csv.reader(io.StringIO(read_text(path, REMEDY))))
-    if not rows or tuple(rows[0]) != ("file_name", *FACTS):
-        raise InputError(f"{path}: is not a table of facts; {REMEDY}")
     truths = {}
-    for number, row in enumerate(rows[1:], 2):
-        valid = len(row) == len(rows[0]) and all(
-            value in NAMES[fact] for fact, value in zip(FACTS, row[1:], strict=True)
-        )
-        if not valid:
-            raise InputError(f"{path}: line {number} is not a clip with its facts; {REMEDY}")
-        truths[row[0]] = Facts(*row[1:])
+    remedy = f"it is not a table of facts; {REMEDY}"
+    for row in read_rows(path, ("file_name", *FACTS), remedy):
+        values = [row.text(fact) for fact in FACTS]
+        if not all(value in NAMES[fact] for fact, value in zip(FACTS, values, strict=True)):
+            raise row.fault(f"is not a clip with its facts; {REMEDY}")
+        truths[row.name("file_name")] = Facts(*values)
     return truths
 
 

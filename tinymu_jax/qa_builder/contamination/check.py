@@ -102,12 +102,10 @@ class LeakReport:
 def read_records(paths: Iterable[str | Path]) -> Iterator[dict[str, Any]]:
     """Yield the records of MusicSkills lists; raise `InputError` if one is malformed."""
     for path in paths:
-        for number, record in enumerate(read_list(Path(path))):
+        for where, record in read_list(Path(path)):
             for key in ("clip", "artist"):
                 if not isinstance(record.get(key) or "", str):
-                    raise InputError(
-                        f"{path}: record {number}: {key!r} is not a string; correct or remove it"
-                    )
+                    raise InputError(f"{where}: {key!r} is not a string; correct or remove it")
             yield record
 
 

@@ -1,6 +1,5 @@
 """Read the contents of test sets, to find them in training data."""
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -10,10 +9,10 @@ from typing import Any, NamedTuple
 from tinymu_jax.data.annotations.musiccaps import TEST_SETS, read_musiccaps
 from tinymu_jax.data.annotations.song_describer import NAME as SONG_DESCRIBER
 from tinymu_jax.data.annotations.song_describer import read_song_describer
-from tinymu_jax.data.annotations.tables import TableRow, read_lines, read_rows
 from tinymu_jax.data.question_formats import LETTERS
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import read_text
+from tinymu_jax.utils.json_records import JSON_SUFFIXES, read_json_records
+from tinymu_jax.utils.tables import TABLE_SUFFIXES, TableRow, read_lines, read_rows
 
 AUDIOSET_EVAL, GTZAN, MUCHOMUSIC = "AudioSet eval", "GTZAN", "MuChoMusic"
 CAPS_SETS = {
@@ -177,7 +176,7 @@ def _read_song_describer(path: Path) -> Iterator[TestSet]:
 def _read_audioset_eval(path: Path) -> Iterator[TestSet]:
     remedy = "name AudioSet's eval_segments.csv"
     ids = set()
-    for line, cells in read_lines(path, remedy):
+    for line, cells in read_lines(path, remedy, ","):
         if cells[0].startswith("#"):
             continue
         if len(cells) != 4 or _YOUTUBE.findall(cells[0]) != [cells[0]]:
@@ -208,10 +207,10 @@ def _gtzan_id(name: str) -> set[str]:
 
 
 def _read_muchomusic(path: Path) -> Iterator[TestSet]:
-    readers = {".csv": _questions_of_csv, ".jsonl": _questions_of_jsonl}
-    read = readers.get(path.suffix.lower())
-    if read is None:
+    suffix = path.suffix.lower()
+    if suffix not in (*TABLE_SUFFIXES, *JSON_SUFFIXES):
         raise InputError(f"{path}: name MuChoMusic's csv, or a .jsonl of its questions")
+    read = _questions_of_csv if suffix in TABLE_SUFFIXES else _questions_of_json
     pairs = list(read(path))
     questions = tuple(_non_empty([one for one, _ in pairs], path, "name MuChoMusic's csv"))
     yield TestSet(MUCHOMUSIC, frozenset(name for _, name in pairs if name), questions=questions)
@@ -240,16 +239,14 @@ def _track_id(name: str) -> str:
     return f"jamendo {track[2]}" if track else stem
 
 
-def _questions_of_jsonl(path: Path) -> Iterator[tuple[TestQuestion, str]]:
-    for number, line in enumerate(read_text(path, "name a jsonl of questions").split("\n"), 1):
-        if line.strip():
-            yield _question(line, f"{path}: line {number}"), ""
+def _questions_of_json(path: Path) -> Iterator[tuple[TestQuestion, str]]:
+    for where, record in read_json_records(path, "name a jsonl of questions"):
+        yield _question(record, where), ""
 
 
-def _question(line: str, where: str) -> TestQuestion:
+def _question(record: Any, where: str) -> TestQuestion:
     fault = f"{where}: is not an object with {', '.join(QUESTION_FIELDS)} (a letter); repair it"
     try:
-        record: Any = json.loads(line)
         text, choices, letter = (record[field] for field in QUESTION_FIELDS[1:])
         answer = dict(zip(LETTERS, choices, strict=False))[letter]
         texts = [text, *choices] if isinstance(choices, list) else [None]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinymu_jax.data.annotations.clip import CATEGORIES
-from tinymu_jax.data.annotations.tables import TableRow, read_rows
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.tables import TableRow, read_rows
 
 BUILT_IN = Path(__file__).with_name("templates.csv")
 COLUMNS = ("format", "category", "wording")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinymu_jax.data.annotations.clip import CATEGORIES
-from tinymu_jax.data.annotations.tables import TableRow, read_rows
 from tinymu_jax.qa_builder.tags.words import label_key
+from tinymu_jax.utils.tables import TableRow, read_rows
 
 COLUMNS = ("category", "name", "parents", "synonyms")
 IGNORED = ("quality", "ignored")
