@@ -12,8 +12,7 @@ from typing import Any
 from tinymu_jax.data.dataset import DATASET_FILE
 from tinymu_jax.errors import InputError, translate
 from tinymu_jax.utils import fingerprint
-from tinymu_jax.utils.compilation_cache import cache_folder
-from tinymu_jax.utils.files import make_folder
+from tinymu_jax.utils.compilation_cache import make_cache_folder
 
 PARALLEL_FILES = 8
 LOCK_FILE = "lock"
@@ -44,7 +43,7 @@ def local_copy(url: str) -> Path:
     files, root = _open_url(url)
     root = root.rstrip("/")
     name = re.sub(r"[^\w.-]", "_", root.rsplit("/", 1)[-1]) or "data"
-    folder = make_folder(cache_folder() / "data" / f"{name}-{fingerprint.of_text(url)[:12]}")
+    folder = make_cache_folder("data", f"{name}-{fingerprint.of_text(url)[:12]}")
     message = (
         f"{url}: cannot be copied ({{reason}}); check the URL, your permissions and the free space "
         "on the disk, and run the command again: it continues"
