@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tinymu_jax.checkpoints.hub_connection import require_hub
 from tinymu_jax.data.dataset import DATASET_FILE
 from tinymu_jax.errors import InputError, translate
 from tinymu_jax.utils import fingerprint
@@ -18,7 +19,10 @@ PARALLEL_FILES = 8
 LOCK_FILE = "lock"
 IN_PROGRESS_FILE = "copying.json"
 """Name of the manifest in an incomplete copy; renamed to `dataset.json` after the last file."""
-PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"}
+PACKAGES = {
+    **{"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"},
+    **{"http": "aiohttp", "https": "aiohttp"},
+}
 """Protocol of a URL -> name of the package that fsspec needs to open the URL."""
 
 
@@ -60,6 +64,8 @@ def _open_url(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     protocol = url.split(":", 1)[0]
+    if protocol == "hf":
+        require_hub(f"{url}: cannot be copied")
     package = PACKAGES.get(protocol, "the package of its file system")
     with translate(
         f"{url}: cannot be opened ({{reason}}); check the URL",

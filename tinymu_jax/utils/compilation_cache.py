@@ -20,7 +20,7 @@ def cache_folder() -> Path:
 
 
 def make_cache_folder(*names: str) -> Path:
-    """Create a subfolder of the cache folder, and return its path; raise `InputError` on failure."""
+    """Create a subfolder of the cache folder; return its path, or raise `InputError`."""
     folder = cache_folder().joinpath(*names)
     try:
         return make_folder(folder)
