@@ -24,7 +24,7 @@ from tinymu_jax.models.config import (
     smollm2_preset,
 )
 from tinymu_jax.tokenizer import Tokenizer
-from tinymu_jax.utils.files import exists, read_json_object, read_text
+from tinymu_jax.utils.files import check_content, exists, read_json_object, read_text
 
 NANO_FOLDER = Path(__file__).parent / "nano"
 """Checkpoint folder that the name `nano` selects; write `./nano` for a folder of that name."""
@@ -67,9 +67,12 @@ def read_tokenizer(name: str | Path) -> str:
         InputError: the file does not exist, or cannot be downloaded.
     """
     path = NANO_FOLDER if str(name) == NANO else Path(name)
+    check_content(path)
     if exists(path):
         folder = path / MODEL_FOLDER if exists(path / RUN_FILE) else path
-        return read_text(folder / TOKENIZER_FILE if path.is_dir() else path)
+        path = folder / TOKENIZER_FILE if path.is_dir() else path
+        check_content(path)
+        return read_text(path)
     if hub.is_hub_name(str(name)):
         return hub.fetch_tokenizer(str(name))
     raise InputError(f"{path}: no such file; name a tokenizer.json, or a decoder on the hub")
@@ -92,6 +95,7 @@ def open_checkpoint(
     if str(name) == NANO:
         return read_checkpoint(NANO_FOLDER)
     path = Path(name)
+    check_content(path)
     if exists(path):
         if revision is not None:
             raise InputError(f"{name}: is a path, which has no revision; leave it out")

@@ -17,10 +17,10 @@ from jaxtyping import Int
 from tinymu_jax.data.config import FeatureConfig
 from tinymu_jax.data.records import Record, decode_record
 from tinymu_jax.data.sampler import SequenceLengths
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, translate
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.utils import fingerprint
-from tinymu_jax.utils.files import exists, read_json_object
+from tinymu_jax.utils.files import check_content, exists, read_json_object
 
 DATASET_FILE, INDEX_FILE, BAD_FILE = "dataset.json", "index.npz", "bad.jsonl"
 FORMAT = 2
@@ -83,8 +83,11 @@ class Dataset:
             path = self.folder / shard["name"]
             size = path.stat().st_size if exists(path) else 0
             if size != shard["bytes"]:
+                check_content(path)
                 raise InputError(f"{path}: has {size} bytes of {shard['bytes']}; {RERUN}")
-        with np.load(self.folder / INDEX_FILE) as file:
+        path = self.folder / INDEX_FILE
+        check_content(path)
+        with translate(f"{path}: cannot be read ({{reason}}); {RERUN}"), np.load(path) as file:
             self.index = DatasetIndex(*(file[name] for name in DatasetIndex._fields))
         self._source: Any = None
 

@@ -23,12 +23,55 @@ def exists(path: str | Path) -> bool:
     return True
 
 
+PLACEHOLDERS = {
+    (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/"): (
+        "is a Git LFS pointer without the content; run `git lfs pull` in its repository"
+    ),
+    (b"/annex/objects/",): (
+        "is a git-annex pointer without the content; run `git annex get` in its repository"
+    ),
+    (b"<!doctype html", b"<html"): (
+        "is a web page, not the file itself; download it again, logged in if the page asks for it"
+    ),
+}
+"""First bytes of files that stand in for others, in lower case -> what they are, and a remedy."""
+
+
+def check_content(path: str | Path, may_be_empty: bool = False) -> None:
+    """Raise `InputError` if a file is empty, or stands in for content that was not fetched.
+
+    These are pointers of Git LFS and git-annex, and web pages saved in place of a download. Missing
+    and special files pass, which the reader reports or reads once.
+    """
+    if os.path.islink(path) and not os.path.exists(path):
+        if "annex/objects/" in os.readlink(path):
+            raise InputError(
+                f"{path}: its content is not here; run `git annex get` in its repository"
+            )
+        return
+    if not os.path.isfile(path):
+        return
+    try:
+        with open(path, "rb") as file:
+            start = file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+            is_empty = os.fstat(file.fileno()).st_size == 0
+    except OSError:
+        return  # reported by the reader
+    if is_empty and not may_be_empty:
+        raise InputError(f"{path}: the file is empty; copy or download it again")
+    for starts, problem in PLACEHOLDERS.items():
+        if start.startswith(starts):
+            raise InputError(f"{path}: {problem}")
+
+
 def read_text(path: str | Path, remedy: str = "download or write it again") -> str:
     """Return the text of a UTF-8 file.
 
     Raises:
-        InputError: the file cannot be read, or is not UTF-8 (this message ends with `remedy`).
+        InputError: the file cannot be read, stands in for another (see `check_content`), or is not
+            UTF-8 (this message ends with `remedy`).
     """
+    check_content(path, may_be_empty=True)
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -48,8 +91,11 @@ def read_json_list(path: str | Path, remedy: str) -> list[Any]:
 
 
 def _read_json(path: str | Path, kind: type, noun: str, remedy: str) -> Any:
+    text = read_text(path, remedy)
+    if not text.strip():
+        raise InputError(f"{path}: is empty; {remedy}")
     try:
-        content = json.loads(read_text(path, remedy))
+        content = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: is not json ({error}); {remedy}") from error
     if not isinstance(content, kind):

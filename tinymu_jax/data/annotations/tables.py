@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from tinymu_jax.data.annotations.clip import AnnotatedClip
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import check_content
 
 TAB = "\t"
 Lines = Iterator[tuple[int, list[str]]]
@@ -112,6 +113,7 @@ def read_lines(path: Path, remedy: str, delimiter: str = ",") -> Lines:
     tabs = delimiter == TAB
     quoting = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
     line = 1
+    check_content(path, may_be_empty=True)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(
