@@ -10,10 +10,13 @@ from tinymu_jax.checkpoints.checkpoint import (
     MODEL_FOLDER,
     RUN_FILE,
     TOKENIZER_FILE,
+    WEIGHTS_FILE,
     Checkpoint,
     encoder_of,
+    expected_shapes,
     published_decoder,
     read_checkpoint,
+    read_config,
 )
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import (
@@ -103,6 +106,30 @@ def open_checkpoint(
     else:
         opened = _open_from_hub(str(name), revision)
     return opened if probe is None else _add_probe(opened, probe, name)
+
+
+def describe_checkpoint(name: str | Path) -> Checkpoint:
+    """Return a checkpoint as `open_checkpoint` does; of a checkpoint folder, no weights are read.
+
+    The parameters of a checkpoint folder are then shapes and dtypes (`jax.ShapeDtypeStruct`).
+
+    Raises:
+        InputError: as `open_checkpoint`.
+    """
+    path = NANO_FOLDER if str(name) == NANO else Path(name)
+    if not path.is_dir():
+        return open_checkpoint(name)
+    folder = model_folder(path)
+    is_own_format = False
+    with suppress(InputError):  # `open_checkpoint` reports it
+        is_own_format = "format" in read_json_object(folder / CONFIG_FILE, "")
+    if not is_own_format:
+        return open_checkpoint(name)
+    config, source = read_config(folder)
+    check_content(folder / WEIGHTS_FILE)
+    tokenizer = folder / TOKENIZER_FILE
+    text = read_text(tokenizer) if exists(tokenizer) else None
+    return Checkpoint(config, expected_shapes(config), text, source)
 
 
 def _open_folder(path: Path) -> Checkpoint:

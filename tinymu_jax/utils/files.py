@@ -123,6 +123,28 @@ def make_folder(path: str | Path) -> Path:
     return path
 
 
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Create a folder and its parents, and yield its path; undo this if an error leaves it unused.
+
+    After an error, the folders that were created here are removed if they hold nothing but empty
+    files. Raises `InputError` if the folder cannot be created.
+    """
+    path = Path(path)
+    created = [p for p in (path, *path.absolute().parents) if not exists(p)]
+    make_folder(path)
+    try:
+        yield path
+    except BaseException:
+        if created and all(p.is_file() and not p.stat().st_size for p in path.iterdir()):
+            with suppress(OSError):  # another process uses a folder
+                for file in path.iterdir():
+                    file.unlink(missing_ok=True)
+                for folder in created:
+                    folder.rmdir()
+        raise
+
+
 LOCK_FILE = ".lock"
 
 
@@ -130,10 +152,14 @@ LOCK_FILE = ".lock"
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold an exclusive lock on a folder until the context ends or the process dies.
 
+    After an `InputError` in the context, a lock file that was created here is removed.
+
     Raises:
         InputError: another process holds the lock, or the file system has no locks.
     """
-    with (folder / LOCK_FILE).open("w") as lock:
+    path = folder / LOCK_FILE
+    is_new = not exists(path)
+    with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -145,7 +171,12 @@ def folder_lock(folder: Path) -> Iterator[None]:
                 f"{folder}: cannot be locked ({error.strerror}); name a folder on a file system "
                 "that supports locks"
             ) from error
-        yield
+        try:
+            yield
+        except InputError:
+            if is_new:
+                remove(path)
+            raise
 
 
 def remove(path: Path) -> None:
