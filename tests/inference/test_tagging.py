@@ -257,6 +257,7 @@ def test_it_tags_goes_to_pytorch_and_back(config, tmp_path):
 )
 def test_what_cannot_be_learnt_is_refused(config, part, fields, message):
     assert message in refusal(train, with_part(endless(config), part, **fields))
+    assert not Path(config.output).exists()
 
 
 def test_clips_are_heard_as_long_as_asked(config, sounds):

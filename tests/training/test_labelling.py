@@ -363,6 +363,12 @@ def test_features_that_bypass_the_encoder_are_an_error(base, golden_checkpoint, 
     assert f"stores {store}, which bypasses the encoder; prepare log_mel" in message
 
 
+def test_a_run_on_labels_that_is_refused_leaves_nothing(config):
+    many = with_data(config, packing=PackingConfig(max_clips=9))
+    assert "a step takes 9" in refusal(train, many)
+    assert not Path(config.output).exists()
+
+
 def test_muon_on_stacked_vectors_is_an_error(base, golden_checkpoint):
     """A matrix in memory, but each row is a layer's vector of its own."""
     optim = replace(base.optim, muon_params=r"encoder/transformer/blocks/.*")

@@ -277,6 +277,7 @@ def test_bad_pretraining_configs_are_errors(config, golden_dir, recordings, tmp_
     assert "of which the teacher is a moving average; narrow it" in message
     both = start(encoder="x")
     assert "init.checkpoint is a whole model; leave init.encoder out" in refusal(train, both)
+    assert not Path(config.output).exists()
 
 
 @pytest.mark.parametrize("published", ["mcl"], indirect=True)

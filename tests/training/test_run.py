@@ -11,7 +11,7 @@ import pytest
 from helpers import lines, refusal, run_process, write_lists
 from tokenizer_fixture import tokenizer_text
 
-from tinymu_jax.checkpoints.checkpoint import read_checkpoint
+from tinymu_jax.checkpoints.checkpoint import read_checkpoint, save_checkpoint
 from tinymu_jax.data.config import AugmentConfig, FeatureConfig, PrepareConfig
 from tinymu_jax.data.prepare import prepare
 from tinymu_jax.mesh import MeshConfig
@@ -377,10 +377,55 @@ def test_two_runs_in_one_folder_are_an_error(config):
         ({"data__seed": -1}, "data.seed is -1"),
         ({"optim__max_grad_norm": 0.0}, "optim.max-grad-norm is 0.0"),
         ({"model__ignore_pad_labels": False}, "are set by step.*"),
+        ({"init__tokenizer": "nano"}, "its tokens come from another tokenizer"),
+        ({"optim__frozen_params": ".*"}, "freezes everything"),
+        ({"optim__frozen_params": "("}, "is no regular expression"),
+        ({"optim__muon_params": ".*/scale"}, "optim.muon-params"),
+        ({"lora": LoraConfig(targets=("nope",))}, "nope"),
+        ({"data__labels": "nowhere.csv"}, "nowhere.csv: cannot be read"),
+        ({"data__packing": PackingConfig(row_length=8)}, "rows have 8"),
+        ({"checkpoints": "s3://bucket/run"}, "checkpoints go to a folder or to gs://"),
+        ({"checkpoints": "/proc/none/run"}, "/proc/none/run: cannot be created"),
     ],
 )
-def test_bad_configs_are_errors(config, fields, named):
+def test_bad_configs_are_errors_that_leave_nothing(config, fields, named, tmp_path):
+    if fields.get("output") != "":
+        fields = {"output": str(tmp_path / "new" / "run")} | fields
+    before = sorted(tmp_path.rglob("*"))
     assert named in refusal(train, changed(config, **fields))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"steps": 10_000}, "the data gives"),
+        ({"init__tokenizer": "nano"}, "its tokens come from another tokenizer"),
+    ],
+)
+def test_a_run_is_refused_before_weights_are_read(
+    config, fields, named, tmp_path, golden_checkpoint, monkeypatch
+):
+    text = tokenizer_text()
+    save_checkpoint(tmp_path / "init", golden_checkpoint._replace(tokenizer=text))
+    config = changed(config, init__checkpoint=str(tmp_path / "init"))
+
+    def read(*_):
+        raise AssertionError("reads weights")
+
+    for name in ("read_safetensors", "map_safetensors"):
+        monkeypatch.setattr(f"tinymu_jax.checkpoints.safetensors.{name}", read)
+    monkeypatch.setattr("tinymu_jax.checkpoints.checkpoint.read_safetensors", read)
+    assert named in refusal(train, changed(config, **fields))
+    with pytest.raises(AssertionError, match="reads weights"):
+        train(config)
+    assert not Path(config.output).exists()
+
+
+def test_a_folder_that_was_there_stays(config):
+    Path(config.output).mkdir()
+    refusal(train, changed(config, steps=10_000))
+    assert list(Path(config.output).iterdir()) == []
 
 
 def test_a_checkpoint_of_another_model_is_an_error(config, tmp_path, golden_checkpoint):

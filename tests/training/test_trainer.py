@@ -78,6 +78,8 @@ def test_an_unwritable_log_is_an_error(tmp_path):
     message = refusal(log.write, 1, {"loss": 1.0})
     assert message.startswith(f"{log.path}: cannot be written (No space left")
     log.close()
+    said = refusal(MetricsLog, tmp_path / "gone", 0)
+    assert said.startswith(f"{tmp_path / 'gone' / 'metrics.jsonl'}: cannot be written")
 
 
 @pytest.mark.parametrize(
@@ -127,6 +129,7 @@ def test_an_unknown_config_name_lists_the_shipped_ones():
     message = refusal(load_config, "sft_lore")
     assert message.startswith("sft_lore: no such file, and no config of that name")
     assert "sft_lora, sft_tinymu, " in message
+    assert "  " not in message
     assert "configs/none.py: no such file" in refusal(load_config, "configs/none.py")
     assert load_config("configs/sft_lora") == load_config("sft_lora.py") == load_config("sft_lora")
     message = refusal(load_config, "sft_lora", PretrainConfig)

@@ -17,7 +17,7 @@ from jaxtyping import Float32
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, WINDOW
 from tinymu_jax.audio.resample import RESAMPLERS, Resampler, resample
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import exists
+from tinymu_jax.utils.files import check_content, exists
 
 Mono = Literal["first", "mean"]
 SAMPLE_RATE_RANGE = (1_000, 768_000)
@@ -135,6 +135,7 @@ def check_samples(samples: np.ndarray, name: str) -> Float32[np.ndarray, "n"]:
 
 def _check_file(path: Path) -> None:
     """Raise `InputError` if the file is missing, a folder, unreadable or empty."""
+    check_content(path, may_be_empty=True)
     if not exists(path):
         raise InputError(f"{path}: no such file; check the path of the recording")
     if path.is_dir():

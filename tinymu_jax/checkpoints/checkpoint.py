@@ -14,6 +14,7 @@ from tinymu_jax.checkpoints.safetensors import read_safetensors, write_safetenso
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import MatpacConfig, SelfSupervisedConfig, SmolLM2Config, TinyMUConfig
 from tinymu_jax.utils.files import (
+    check_content,
     exists,
     make_folder,
     read_json_object,
@@ -141,6 +142,7 @@ def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
         InputError: `config.json` is missing, not json, or of another format version.
     """
     path = Path(folder) / CONFIG_FILE
+    check_content(path)
     if not exists(path):
         raise InputError(f"{folder}: has no {CONFIG_FILE}; name a checkpoint folder")
     description = read_json_object(path, "convert the checkpoint again")
@@ -168,6 +170,9 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     """
     folder = Path(folder)
     config, source = read_config(folder)
+    tokenizer = folder / TOKENIZER_FILE
+    check_content(tokenizer)
+    text = read_text(tokenizer) if exists(tokenizer) else None
     leaves = read_safetensors(folder / WEIGHTS_FILE)
     expected = dict(flatten(expected_shapes(config)))
     check_keys(folder / WEIGHTS_FILE, leaves, {k: v.shape for k, v in expected.items()})
@@ -180,8 +185,6 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
                 f"{folder / WEIGHTS_FILE}: {path} is {leaf.dtype} instead of "
                 f"{expected[path].dtype}; convert the checkpoint again"
             )
-    tokenizer = folder / TOKENIZER_FILE
-    text = read_text(tokenizer) if exists(tokenizer) else None
     return Checkpoint(config, unflatten(leaves), text, source)
 
 

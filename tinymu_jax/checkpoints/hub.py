@@ -13,7 +13,12 @@ from tinymu_jax.checkpoints.checkpoint import (
     published_decoder,
     save_checkpoint,
 )
-from tinymu_jax.errors import InputError, translate
+from tinymu_jax.checkpoints.hub_connection import (
+    check_hub_variables,
+    unreachable_reason,
+    with_route,
+)
+from tinymu_jax.errors import InputError, reason_of, translate
 from tinymu_jax.models.config import NANO
 from tinymu_jax.utils.compilation_cache import cache_folder
 from tinymu_jax.utils.files import read_json_object, read_text
@@ -48,29 +53,55 @@ def quiet_hub() -> Iterator[None]:
 def download(repo: str, file: str, revision: str | None = None) -> Path:
     """Download one file of a hub repository and return its path in the hub's cache.
 
+    If the hub cannot be reached, a file that was downloaded before is returned.
+
     Raises:
         FileMissingError: the repository has no such file.
-        InputError: the file cannot be downloaded.
+        InputError: the file cannot be downloaded, or an environment variable is unusable.
     """
-    from huggingface_hub import errors, hf_hub_download
+    check_hub_variables()
+    from huggingface_hub import errors, hf_hub_download, try_to_load_from_cache
 
-    alternative = f"a {file}" if file == TOKENIZER_FILE else f"a checkpoint ({PUBLISHED_WEIGHTS})"
-    messages = {
-        errors.LocalEntryNotFoundError: f"{repo}: {file} cannot be downloaded, the hub is out of "
-        f"reach; check the network, give the path of {alternative} that you have, or use {NANO}, "
-        "the small model that comes with the package",
+    missing = {
         errors.RepositoryNotFoundError: f"{repo}: the hub has no such repository, or it is "
         "private; check the name, or log in with `hf auth login`",
         errors.RevisionNotFoundError: f"{repo}: has no revision {revision!r}; check its name",
     }
-    failed = f"{repo}: {file} cannot be downloaded ({{reason}}); check the network and try again"
-    with quiet_hub(), translate(failed, messages):
+    with quiet_hub(), translate(lambda error: _download_failure(repo, file, error), missing):
+        cached = try_to_load_from_cache(repo, file, revision=revision)
+        reason = unreachable_reason()
+        if reason is not None:
+            if isinstance(cached, str):
+                return Path(cached)
+            raise _unreachable(repo, file, reason)
         try:
             return Path(hf_hub_download(repo, file, revision=revision))
-        except errors.LocalEntryNotFoundError:
-            raise
+        except errors.LocalEntryNotFoundError as error:
+            raise _unreachable(repo, file, reason_of(error.__cause__ or error)) from error
         except errors.EntryNotFoundError as error:
             raise FileMissingError(f"{repo}: has no {file}; name a TinyMU repository") from error
+
+
+def _unreachable(repo: str, file: str, reason: str) -> InputError:
+    alternative = f"a {file}" if file == TOKENIZER_FILE else f"a checkpoint ({PUBLISHED_WEIGHTS})"
+    return InputError(
+        f"{repo}: {file} cannot be downloaded, the hub is out of reach ({with_route(reason)}); "
+        f"check the network, give the path of {alternative} that you have, or use {NANO}, the "
+        "small model that comes with the package"
+    )
+
+
+def _download_failure(repo: str, file: str, error: Exception) -> str:
+    from huggingface_hub import constants
+
+    if isinstance(error, OSError) and error.errno is not None:
+        return (
+            f"{repo}: {file} cannot be stored in {constants.HF_HUB_CACHE} ({reason_of(error)}); "
+            "make room, or set HF_HOME to another folder"
+        )
+    return (
+        f"{repo}: {file} cannot be downloaded ({reason_of(error)}); check the network and try again"
+    )
 
 
 def fetch_tokenizer(repo: str) -> str:
@@ -130,6 +161,7 @@ def _has_cached_checkpoint(repo: str, revision: str | None) -> bool:
 
     If so, `fetch` need not ask the hub for a published TinyMU, which fails without a connection.
     """
+    check_hub_variables()
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

@@ -10,10 +10,13 @@ from tinymu_jax.checkpoints.checkpoint import (
     MODEL_FOLDER,
     RUN_FILE,
     TOKENIZER_FILE,
+    WEIGHTS_FILE,
     Checkpoint,
     encoder_of,
+    expected_shapes,
     published_decoder,
     read_checkpoint,
+    read_config,
 )
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import (
@@ -24,7 +27,7 @@ from tinymu_jax.models.config import (
     smollm2_preset,
 )
 from tinymu_jax.tokenizer import Tokenizer
-from tinymu_jax.utils.files import exists, read_json_object, read_text
+from tinymu_jax.utils.files import check_content, exists, read_json_object, read_text
 
 NANO_FOLDER = Path(__file__).parent / "nano"
 """Checkpoint folder that the name `nano` selects; write `./nano` for a folder of that name."""
@@ -68,9 +71,12 @@ def read_tokenizer(name: str | Path) -> str:
         InputError: the file does not exist, or cannot be downloaded.
     """
     path = NANO_FOLDER if str(name) == NANO else Path(name)
+    check_content(path)
     if exists(path):
         folder = path / MODEL_FOLDER if exists(path / RUN_FILE) else path
-        return read_text(folder / TOKENIZER_FILE if path.is_dir() else path)
+        path = folder / TOKENIZER_FILE if path.is_dir() else path
+        check_content(path)
+        return read_text(path)
     if hub.is_hub_name(str(name)):
         return hub.fetch_tokenizer(str(name))
     raise InputError(f"{path}: no such file; name a tokenizer.json, or a decoder on the hub")
@@ -93,6 +99,7 @@ def open_checkpoint(
     if str(name) == NANO:
         return read_checkpoint(NANO_FOLDER)
     path = Path(name)
+    check_content(path)
     if exists(path):
         if revision is not None:
             raise InputError(f"{name}: is a path, which has no revision; leave it out")
@@ -100,6 +107,30 @@ def open_checkpoint(
     else:
         opened = _open_from_hub(str(name), revision)
     return opened if probe is None else _add_probe(opened, probe, name)
+
+
+def describe_checkpoint(name: str | Path) -> Checkpoint:
+    """Return a checkpoint as `open_checkpoint` does; of a checkpoint folder, no weights are read.
+
+    The parameters of a checkpoint folder are then shapes and dtypes (`jax.ShapeDtypeStruct`).
+
+    Raises:
+        InputError: as `open_checkpoint`.
+    """
+    path = NANO_FOLDER if str(name) == NANO else Path(name)
+    if not path.is_dir():
+        return open_checkpoint(name)
+    folder = model_folder(path)
+    is_own_format = False
+    with suppress(InputError):  # `open_checkpoint` reports it
+        is_own_format = "format" in read_json_object(folder / CONFIG_FILE, "")
+    if not is_own_format:
+        return open_checkpoint(name)
+    config, source = read_config(folder)
+    check_content(folder / WEIGHTS_FILE)
+    tokenizer = folder / TOKENIZER_FILE
+    text = read_text(tokenizer) if exists(tokenizer) else None
+    return Checkpoint(config, expected_shapes(config), text, source)
 
 
 def _open_folder(path: Path) -> Checkpoint:

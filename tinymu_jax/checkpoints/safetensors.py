@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from tinymu_jax.errors import translate
-from tinymu_jax.utils.files import write_atomic
+from tinymu_jax.utils.files import check_content, write_atomic
 
 DTYPES = {
     "F64": np.dtype(np.float64),
@@ -28,6 +28,7 @@ DTYPES = {
 @contextmanager
 def _reading(path: str | Path) -> Iterator[None]:
     """Turn errors raised inside the context while reading `path` into an `InputError`."""
+    check_content(path)
     damaged = f"{path}: is not a whole safetensors file ({{reason}}); download or convert it again"
     missing = f"{path}: no such file; convert or download the checkpoint again"
     with translate(damaged, {FileNotFoundError: missing}):

@@ -67,18 +67,23 @@ class Prepare:
         """Prepare the data set and print its size; return the exit code."""
         from tinymu_jax.checkpoints.open import open_checkpoint, read_tokenizer
         from tinymu_jax.data.dataset import BAD_FILE
-        from tinymu_jax.data.prepare import prepare
+        from tinymu_jax.data.musicskills import read_lists
+        from tinymu_jax.data.prepare import check_encoder, prepare
+        from tinymu_jax.utils.files import check_folder
 
         if self.clips_per_shard < 1 or self.workers < 0 or not 0 <= self.max_bad_fraction <= 1:
             raise InputError(
                 "give clips-per-shard of 1 or more, workers of 0 or more, max-bad-fraction of 0 "
                 "to 1"
             )
+        features = self._feature_config()
+        check_encoder(features, self.checkpoint)
+        check_folder(self.output)
         tokenizer = read_tokenizer(self.tokenizer) if self.lists else None
+        if self.checkpoint is not None and self.lists:
+            read_lists(self.lists, self.audio)  # errors in them are reported before it is opened
         encoder = None if self.checkpoint is None else open_checkpoint(self.checkpoint)
-        config = PrepareConfig(
-            self._feature_config(), self.clips_per_shard, self.max_bad_fraction, self.workers
-        )
+        config = PrepareConfig(features, self.clips_per_shard, self.max_bad_fraction, self.workers)
         with show_progress("preparing") as progress:
             manifest = prepare(
                 self.lists, self.audio, self.output, tokenizer, config, encoder, progress

@@ -30,15 +30,17 @@ from tinymu_jax.evaluation.question_lists import evaluate_list, read_questions
 from tinymu_jax.evaluation.report.build import compare_reports, write_report
 from tinymu_jax.evaluation.responses import EvalModel, cached_engine
 from tinymu_jax.evaluation.results import SPLIT, EvalResult, Metric
+from tinymu_jax.evaluation.synthetic.items import read_items
 from tinymu_jax.evaluation.synthetic.scores import as_text
 from tinymu_jax.evaluation.zero_shot import (
     ClassificationConfig,
     evaluate_classification,
     read_recordings,
 )
+from tinymu_jax.inference.engine import check_max_new_tokens
 from tinymu_jax.models.config import NANO, HeadConfig
 from tinymu_jax.quickstart.evaluate import evaluate_model
-from tinymu_jax.utils.files import make_folder, write_json
+from tinymu_jax.utils.files import check_folder, new_folder, write_json
 from tinymu_jax.utils.numbers import percent
 from tinymu_jax.utils.progress import show_progress
 from tinymu_jax.utils.tables import TABLE_SUFFIXES
@@ -56,9 +58,11 @@ class EvalOptions:
 
     def run(self, evaluate: Callable[[EvalModel], EvalResult]) -> int:
         """Evaluate the model and write a report; return 3 if recordings are missing, else 0."""
+        check_max_new_tokens(self.max_new_tokens)
+        check_folder(self.output)
         model = self.model.load_assistant()
         settings = {name: str(value) for name, value in vars(self.model).items()}
-        with show_progress("asking") as progress:
+        with new_folder(self.output), show_progress("asking") as progress:
             result = evaluate(
                 EvalModel(
                     self.model.checkpoint,
@@ -240,13 +244,15 @@ class ProbeCommand:
     def run(self) -> int:
         """Train and test the probes, save and print the results; return the exit code."""
         self.probe.check()
+        check_folder(self.output)
         datasets = read_labelled_sets(self.data, self.audio, self.dataset, self.label_column)
         encoder = encoder_of(open_checkpoint(self.checkpoint))
-        output, results = make_folder(self.output), {}
-        results["trained"] = self._probe(datasets, encoder, output / "vectors", output)
-        if self.random_baseline:
-            random = Checkpoint(encoder.config, init_params(encoder.config, 0))
-            results["random"] = self._probe(datasets, random, output / "random_vectors", None)
+        results = {}
+        with new_folder(self.output) as output:
+            results["trained"] = self._probe(datasets, encoder, output / "vectors", output)
+            if self.random_baseline:
+                random = Checkpoint(encoder.config, init_params(encoder.config, 0))
+                results["random"] = self._probe(datasets, random, output / "random_vectors", None)
         self._report(results, output)
         return 0
 
@@ -324,6 +330,8 @@ class SyntheticCommand:
 
     def run(self) -> int:
         """Print and save the model's scores; return the exit code."""
+        check_folder(self.output)
+        read_items(self.folder)  # errors in it are reported before the model is loaded
         result = evaluate_model(self.checkpoint, self.folder, self.output, self.baselines)
         print(as_text(result.scores))
         print(f"scores and answers are in {self.output}", file=sys.stderr)

@@ -1,6 +1,8 @@
 """Entry point of the `tinymu` command line."""
 
+import codecs
 import io
+import json
 import sys
 from importlib import import_module
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import tyro
 
 from tinymu_jax.errors import one_line_errors
+from tinymu_jax.utils.backend import explain_jax_errors, ignore_variables
 from tinymu_jax.utils.malloc import keep_heap
 
 COMMANDS = {
@@ -33,14 +36,12 @@ CONFIG_FILE_COMMANDS = ("train", "pretrain", "train-tagger")
 
 def main() -> None:
     """Run the command in `sys.argv`; bad input prints one line and exits with code 2."""
-    # File names that are not valid UTF-8 must be printable.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    _print_any_text()
     name = "".join(sys.argv[1:2])
     if name in (*CONFIG_FILE_COMMANDS, "quickstart", "ablate"):
         keep_heap()
-    with one_line_errors():
+    ignore_variables()
+    with one_line_errors(), explain_jax_errors():
         if name in CONFIG_FILE_COMMANDS:
             from tinymu_jax.cli.train import read_run
 
@@ -51,6 +52,21 @@ def main() -> None:
             description="Music question answering with TinyMU.",
         )
         raise SystemExit(command.run())
+
+
+def _print_any_text() -> None:
+    """Make stdout and stderr write characters that they cannot encode as JSON's escapes.
+
+    These are file names that are not UTF-8, and all but ASCII in some locales (`LC_ALL=C`).
+    """
+
+    def escape(error: UnicodeError) -> tuple[str, int]:
+        return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+    codecs.register_error("json_escape", escape)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="json_escape")
 
 
 def _command_classes(name: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tinymu_jax.checkpoints.checkpoint import (
     read_checkpoint,
 )
 from tinymu_jax.checkpoints.hub import quiet_hub
+from tinymu_jax.checkpoints.hub_connection import check_hub_variables, require_hub
 from tinymu_jax.checkpoints.model_card import (
     CARD_FILE,
     REPORT_FILE,
@@ -63,6 +64,7 @@ class Push:
 
     def run(self) -> int:
         """Check the checkpoint, list its files and upload them; return the exit code."""
+        check_hub_variables()
         _check_name(self.name)
         folder = _checkpoint_folder(self.folder)
         _check_tokenizer(folder, read_checkpoint(folder))
@@ -83,6 +85,7 @@ class Push:
             print(f"dry run: nothing is uploaded to {self.name}{branch}")
             return 0
         token = _token()
+        require_hub(f"{self.name}: cannot be uploaded")
         with quiet_hub(), _progress_on_terminals(), translate(partial(_failure, self.name)):
             print(f"-> {self._upload(files, token)}")
         revision = f', revision="{self.revision}"' if self.revision else ""

@@ -127,16 +127,33 @@ class BuildCommand:
 
     def run(self) -> int:
         """Build, check and write the questions; return the exit code."""
-        from tinymu_jax.qa_builder.build import drop_items
-        from tinymu_jax.qa_builder.contamination.check import check_leaks
-        from tinymu_jax.qa_builder.output import LEAK_REPORT, STATS, write_set
+        from tinymu_jax.qa_builder.output import STATS
         from tinymu_jax.qa_builder.questions.balance import TASKS
-        from tinymu_jax.utils.files import make_folder, write_json
+        from tinymu_jax.utils.files import new_folder
 
         self.build.check()
         self._check_options()
         test_sets = self._test_sets()
-        make_folder(self.output)
+        with new_folder(self.output):
+            result, report, paths = self._write(test_sets)
+        print((self.output / STATS).read_text("utf-8").split("\n##")[0].strip())
+        print(report.summary())
+        absent = [task for task in TASKS if not any(item.task == task for item in result.items)]
+        if absent:
+            print(f"note: no questions of the format {', '.join(absent)}", file=sys.stderr)
+        print(
+            f"\n{len(result.items)} questions in {self.output}; prepare them with: tinymu data "
+            f"prepare --lists {' '.join(map(str, paths))} --audio FOLDER ... --output DATA"
+        )
+        return 0
+
+    def _write(self, test_sets: list[Any]) -> tuple[Any, Any, list[Path]]:
+        """Build and write the questions; return the result, leak report and paths of the lists."""
+        from tinymu_jax.qa_builder.build import drop_items
+        from tinymu_jax.qa_builder.contamination.check import check_leaks
+        from tinymu_jax.qa_builder.output import LEAK_REPORT, write_set
+        from tinymu_jax.utils.files import write_json
+
         result = self._build()
         report = check_leaks((item.to_record() for item in result.items), test_sets)
         if report.leaks and self.on_leak == "fail":
@@ -153,16 +170,7 @@ class BuildCommand:
             from tinymu_jax.qa_builder.tfds import write_tfds
 
             write_tfds(paths, self.output / "tfds")
-        print((self.output / STATS).read_text("utf-8").split("\n##")[0].strip())
-        print(report.summary())
-        absent = [task for task in TASKS if not any(item.task == task for item in result.items)]
-        if absent:
-            print(f"note: no questions of the format {', '.join(absent)}", file=sys.stderr)
-        print(
-            f"\n{len(result.items)} questions in {self.output}; prepare them with: tinymu data "
-            f"prepare --lists {' '.join(map(str, paths))} --audio FOLDER ... --output DATA"
-        )
-        return 0
+        return result, report, paths
 
     def _check_options(self) -> None:
         """Raise `InputError` if options conflict, or an option that another needs is missing."""

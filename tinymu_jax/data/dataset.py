@@ -17,10 +17,11 @@ from jaxtyping import Int
 from tinymu_jax.data.config import FeatureConfig
 from tinymu_jax.data.records import Record, decode_record
 from tinymu_jax.data.sampler import SequenceLengths
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, translate
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.utils import fingerprint
-from tinymu_jax.utils.files import exists, read_json_object
+from tinymu_jax.utils.files import check_content, exists, read_json_object
+from tinymu_jax.utils.tree import has_arrays
 
 DATASET_FILE, INDEX_FILE, BAD_FILE = "dataset.json", "index.npz", "bad.jsonl"
 FORMAT = 2
@@ -83,8 +84,11 @@ class Dataset:
             path = self.folder / shard["name"]
             size = path.stat().st_size if exists(path) else 0
             if size != shard["bytes"]:
+                check_content(path)
                 raise InputError(f"{path}: has {size} bytes of {shard['bytes']}; {RERUN}")
-        with np.load(self.folder / INDEX_FILE) as file:
+        path = self.folder / INDEX_FILE
+        check_content(path)
+        with translate(f"{path}: cannot be read ({{reason}}); {RERUN}"), np.load(path) as file:
             self.index = DatasetIndex(*(file[name] for name in DatasetIndex._fields))
         self._source: Any = None
 
@@ -113,7 +117,8 @@ class Dataset:
 
         Args:
             tokenizer: contents of the model's `tokenizer.json`.
-            encoder: parameters of the model's encoder; compared if the data set stores embeddings.
+            encoder: parameters of the model's encoder; compared if the data set stores embeddings,
+                unless they are only shapes.
         """
         if fingerprint.of_text(tokenizer) != self.manifest["tokenizer"]:
             raise InputError(
@@ -121,6 +126,8 @@ class Dataset:
                 "it again with the model's tokenizer.json (--tokenizer)"
             )
         expected = self.manifest["encoder"]
+        if not has_arrays(encoder):
+            return
         if expected is not None and fingerprint.of_weights(encoder) != expected:
             raise InputError(
                 f"{self.folder}: its embeddings come from another encoder than the model's; "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of
-from tinymu_jax.data.config import PrepareConfig
+from tinymu_jax.data.config import FeatureConfig, PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, DATASET_FILE, FORMAT, INDEX_FILE
 from tinymu_jax.data.musicskills import ClipQuestions, list_recordings, read_lists
 from tinymu_jax.data.shards import Shard, encode_shards, make_shards
@@ -18,9 +18,10 @@ from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import (
     LOCK_FILE,
+    check_folder,
     exists,
     folder_lock,
-    make_folder,
+    new_folder,
     read_json_object,
     remove,
     write_atomic,
@@ -58,13 +59,9 @@ def prepare(
         InputError: lists or folders are invalid; the output folder holds another data set, or
             another process writes to it; too many recordings are unusable (see `bad.jsonl`).
     """
-    if (config.features.kind == "embeddings") != (encoder is not None):
-        raise InputError(
-            "embeddings need the checkpoint of their encoder (--checkpoint), and other features "
-            "take none"
-        )
+    check_encoder(config.features, encoder)
     source = read_lists(lists, folders) if lists else list_recordings(folders)
-    output = make_folder(output)
+    check_folder(output)
     inputs = {
         "format": FORMAT,
         "features": config.features.to_dict(),
@@ -76,12 +73,21 @@ def prepare(
         "clips": len(source.clips),
         "repeated_questions": source.repeated,
     }
-    with folder_lock(output):
+    with new_folder(output) as output, folder_lock(output):
         _check_inputs(output, inputs)
         for partial in output.glob("*.partial"):
             remove(partial)
         shards = _split(output, source.clips, tokenizer, config)
         return _finish(output, inputs, _make_shards(output, shards, config, encoder, progress))
+
+
+def check_encoder(features: FeatureConfig, encoder: object | None) -> None:
+    """Raise `InputError` unless an encoder is given for embeddings, and None for other features."""
+    if (features.kind == "embeddings") != (encoder is not None):
+        raise InputError(
+            "embeddings need the checkpoint of their encoder (--checkpoint), and other features "
+            "take none"
+        )
 
 
 def _split(

@@ -9,17 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from tinymu_jax.checkpoints.hub_connection import require_hub
 from tinymu_jax.data.dataset import DATASET_FILE
 from tinymu_jax.errors import InputError, translate
 from tinymu_jax.utils import fingerprint
-from tinymu_jax.utils.compilation_cache import cache_folder
-from tinymu_jax.utils.files import make_folder
+from tinymu_jax.utils.compilation_cache import make_cache_folder
 
 PARALLEL_FILES = 8
 LOCK_FILE = "lock"
 IN_PROGRESS_FILE = "copying.json"
 """Name of the manifest in an incomplete copy; renamed to `dataset.json` after the last file."""
-PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"}
+PACKAGES = {
+    **{"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"},
+    **{"http": "aiohttp", "https": "aiohttp"},
+}
 """Protocol of a URL -> name of the package that fsspec needs to open the URL."""
 
 
@@ -44,7 +47,7 @@ def local_copy(url: str) -> Path:
     files, root = _open_url(url)
     root = root.rstrip("/")
     name = re.sub(r"[^\w.-]", "_", root.rsplit("/", 1)[-1]) or "data"
-    folder = make_folder(cache_folder() / "data" / f"{name}-{fingerprint.of_text(url)[:12]}")
+    folder = make_cache_folder("data", f"{name}-{fingerprint.of_text(url)[:12]}")
     message = (
         f"{url}: cannot be copied ({{reason}}); check the URL, your permissions and the free space "
         "on the disk, and run the command again: it continues"
@@ -61,6 +64,8 @@ def _open_url(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     protocol = url.split(":", 1)[0]
+    if protocol == "hf":
+        require_hub(f"{url}: cannot be copied")
     package = PACKAGES.get(protocol, "the package of its file system")
     with translate(
         f"{url}: cannot be opened ({{reason}}); check the URL",

@@ -6,6 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from tinymu_jax.audio.load import Clip
@@ -107,8 +108,10 @@ _clips_done: Any = None
 def _start_worker(counter: Any) -> None:
     global _clips_done
     _clips_done = counter
-    # Log-mels are cheap; workers must not claim the accelerator.
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    # Log-mels are cheap; workers must not claim the accelerator. jax, which is imported by now,
+    # ignores the environment.
+    for option in ("jax_platforms", "jax_platform_name"):
+        jax.config.update(option, "cpu")
 
 
 def _read_and_write(shard: Shard) -> dict[str, Any]:
@@ -142,8 +145,6 @@ def encode_shards(
     shards: Sequence[Shard], encoder: Checkpoint, report_done: ReportDone
 ) -> Iterator[FinishedShard]:
     """Encode clips and write shards of embeddings; yield each shard when it is finished."""
-    import jax
-
     from tinymu_jax.inference.chunked_encoding import encode_clips
     from tinymu_jax.inference.param_layout import by_rows, unstack
     from tinymu_jax.models import matpac

@@ -67,7 +67,8 @@ def collect_answers(
     answered = [(item, response) for item, response in pairs if isinstance(response, Response)]
     missing = [str(response) for _, response in pairs if isinstance(response, InputError)]
     if not answered:
-        raise InputError(f"no question could be asked: {missing[0]}")
+        reason = missing[0] if missing else "there is none; name a list with questions"
+        raise InputError(f"no question could be asked: {reason}")
     return Answers(answered, missing)
 
 

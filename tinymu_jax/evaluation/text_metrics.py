@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from tinymu_jax.errors import reason_of
 from tinymu_jax.evaluation.bootstrap import interval_note, mean_metrics
 from tinymu_jax.evaluation.results import Metric
 
@@ -146,6 +147,8 @@ def bert_score_f1(
         from bert_score import score
     except ImportError:
         return NO_BERT_SCORE
+    except Exception as error:  # it reads the hub's environment variables
+        return f"unavailable: bert_score cannot be imported ({reason_of(error)})"
     folder = (find_model or _cached_model)()
     if folder is None:
         return NO_BERT_MODEL

@@ -24,6 +24,7 @@ from tinymu_jax.models.config import (
     SelfSupervisedConfig,
     TinyMUConfig,
 )
+from tinymu_jax.utils.backend import start_backend
 from tinymu_jax.utils.compilation_cache import enable_compilation_cache
 
 
@@ -60,10 +61,11 @@ def load(
         An `Assistant` for a TinyMU checkpoint, an `Embedder` for a MATPAC checkpoint.
 
     Raises:
-        InputError: the checkpoint is missing, malformed or of another kind, or an option does not
-            apply to it.
+        InputError: the checkpoint is missing, malformed or of another kind, an option does not
+            apply to it, or jax finds no device.
     """
     _check_options(encoder_dtype, decoder_dtype, max_seconds)
+    start_backend()
     enable_compilation_cache()
     opened = open_checkpoint(checkpoint, revision, probe)
     if isinstance(opened.config, SelfSupervisedConfig):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import exists, make_folder, read_json_object, write_json
+from tinymu_jax.utils.files import check_folder, exists, make_folder, read_json_object, write_json
 from tinymu_jax.utils.numbers import duration
 
 
@@ -17,10 +17,11 @@ def log(text: str) -> None:
 
 
 class StepCache:
-    """Cache of step results: JSON files in `folder`, which is created if it does not exist."""
+    """Cache of step results: JSON files in `folder`, which the first step creates."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = make_folder(folder)
+        check_folder(folder)
+        self.folder = folder
 
     def get(self, name: str, options: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the cached result of a step; None if it was not run with these options."""
@@ -45,6 +46,7 @@ class StepCache:
         """
         result = self._read(name)
         if result is None:
+            make_folder(self.folder)
             start = time.monotonic()
             result = {"options": dict(options), **compute()}
             result["seconds"] = time.monotonic() - start

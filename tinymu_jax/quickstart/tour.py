@@ -17,10 +17,12 @@ from tinymu_jax.checkpoints.open import open_checkpoint
 from tinymu_jax.checkpoints.pytorch.convert import write_model
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.generate import CLIPS
+from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.synthetic.evaluate import SyntheticResult
 from tinymu_jax.evaluation.synthetic.plots import plot_facts, plot_question
 from tinymu_jax.inference.compare import compare_models
 from tinymu_jax.inference.load import load
+from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.quickstart import nano_recipe, new_timbre
 from tinymu_jax.quickstart.config import MIN_CLIPS, RESULTS, TEST_CLIPS, TourConfig
 from tinymu_jax.quickstart.evaluate import evaluate_model, make_test_clips
@@ -60,7 +62,10 @@ class Tour:
             options["minutes"] = config.minutes
         else:
             # The checkpoint's weights may change under the same name.
-            weights = fingerprint.of_weights(open_checkpoint(config.checkpoint).params)
+            checkpoint = open_checkpoint(config.checkpoint)
+            if not isinstance(checkpoint.config, TinyMUConfig):
+                raise InputError(f"{config.checkpoint}: is no TinyMU; name a TinyMU checkpoint")
+            weights = fingerprint.of_weights(checkpoint.params)
             options |= {"checkpoint": config.checkpoint, "weights": weights}
         return self.cache.run(name, title, options, compute)
 

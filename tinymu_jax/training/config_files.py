@@ -39,7 +39,7 @@ def load_config(name_or_path: str | Path, kind: type[Config] = RunConfig) -> Con
     if not path.is_file():
         raise InputError(
             f"{name_or_path}: no such file, and no config of that name; give a path, or one of "
-            f" {', '.join(shipped)}"
+            f"{', '.join(shipped)}"
         )
     # A config file may import modules from its own folder.
     folder = str(path.resolve().parent)

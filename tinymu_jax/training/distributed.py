@@ -193,10 +193,10 @@ def _local_devices() -> list[int] | None:
     """
     if not _in_slurm_step() or "JAX_LOCAL_DEVICE_IDS" in os.environ:
         return None
-    tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+    tasks = _slurm_number("SLURM_STEP_NUM_TASKS", "1")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    local_id = int(os.environ.get("SLURM_LOCALID", "0"))
-    if tasks > int(os.environ.get("SLURM_STEP_NUM_NODES", "1")):
+    local_id = _slurm_number("SLURM_LOCALID", "0")
+    if tasks > _slurm_number("SLURM_STEP_NUM_NODES", "1"):
         sees_only_its_gpus = (
             "SLURM_GPUS_PER_TASK" in os.environ or local_id >= len(visible) or len(visible) == 1
         )
@@ -211,7 +211,15 @@ def _gpus_of_node() -> list[int] | None:
 
 def _in_slurm_step() -> bool:
     """Return whether this process is one of several tasks that `srun` started."""
-    return "SLURM_STEP_ID" in os.environ and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
+    return "SLURM_STEP_ID" in os.environ and _slurm_number("SLURM_STEP_NUM_TASKS", "1") > 1
+
+
+def _slurm_number(name: str, default: str) -> int:
+    """Return the number in one of SLURM's environment variables."""
+    value = os.environ.get(name, default)
+    if not value.isdecimal():
+        raise InputError(f"{name}={value}: is not a number; start the run with srun, or unset it")
+    return int(value)
 
 
 def _has_tpu() -> bool:

@@ -28,12 +28,11 @@ class MetricsLog:
         """Open the log files in a run's folder, removing entries of steps after `start`.
 
         If `wandb` names a Weights & Biases project, the metrics and the run's `config` also go
-        there. Raises `InputError` if an existing metrics.jsonl cannot be rewritten.
+        there. Raises `InputError` if metrics.jsonl cannot be written.
         """
         self.path = folder / METRICS_FILE
-        if exists(self.path):
-            write_text(self.path, "".join(_lines_up_to(self.path, start)))
-        self.path.open("a", encoding="utf-8").close()
+        lines = _lines_up_to(self.path, start) if exists(self.path) else []
+        write_text(self.path, "".join(lines))
         self.writers: list[Any] = []
         if tensorboard:
             from tensorboardX import SummaryWriter

@@ -29,10 +29,11 @@ from tinymu_jax.checkpoints.checkpoint import (
 from tinymu_jax.data.label_batches import HEAD
 from tinymu_jax.data.remote import is_url, local_copy
 from tinymu_jax.errors import InputError
+from tinymu_jax.mesh import make_mesh
 from tinymu_jax.models.config import LoraConfig, MatpacConfig, SelfSupervisedConfig
 from tinymu_jax.models.lora import add_lora, merge_lora
 from tinymu_jax.models.matpac_ssl.student_teacher import split_teacher
-from tinymu_jax.training.checkpointing import Checkpoints, complete_steps
+from tinymu_jax.training.checkpointing import Checkpoints, checkpoint_path, complete_steps
 from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig
 from tinymu_jax.training.init_weights import open_init
 from tinymu_jax.training.metrics import MetricsLog, need_wandb
@@ -43,8 +44,9 @@ from tinymu_jax.training.tasks.finetune import FinetuneTask
 from tinymu_jax.training.tasks.pretrain import PretrainTask
 from tinymu_jax.training.tasks.tagger import LabelTask, TagTask, add_label_head
 from tinymu_jax.training.trainer import Trainer
+from tinymu_jax.utils.backend import start_backend
 from tinymu_jax.utils.compilation_cache import enable_compilation_cache
-from tinymu_jax.utils.files import folder_lock, make_folder, read_json_object, write_json
+from tinymu_jax.utils.files import folder_lock, new_folder, read_json_object, write_json
 from tinymu_jax.utils.progress import show_progress
 from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
@@ -74,12 +76,19 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
             finite, or a checkpoint cannot be written.
     """
     config.check()
-    config = with_local_data(config)
     need_wandb(config.loop.wandb)
+    start_backend()
+    make_mesh(config.mesh, devices)
+    config = with_local_data(config)
+    if not is_same_run(Path(config.output), config, resume):
+        # Only to find errors before the folder is made and weights are read.
+        _make_task(config, open_init(config, weights=False), devices)
     enable_compilation_cache()
-    folder = make_folder(config.output)
     first_process = jax.process_index() == 0
     with ExitStack() as stack:
+        folder = stack.enter_context(new_folder(config.output))
+        if config.checkpoints and not is_url(place := str(checkpoint_path(config.checkpoints))):
+            stack.enter_context(new_folder(place))
         stop = stack.enter_context(stop_on_signals())
         resuming = _claim_folder(stack, folder, config, resume)
         start = read_checkpoint(folder / START) if resuming else open_init(config)

@@ -24,12 +24,55 @@ def exists(path: str | Path) -> bool:
     return True
 
 
+PLACEHOLDERS = {
+    (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/"): (
+        "is a Git LFS pointer without the content; run `git lfs pull` in its repository"
+    ),
+    (b"/annex/objects/",): (
+        "is a git-annex pointer without the content; run `git annex get` in its repository"
+    ),
+    (b"<!doctype html", b"<html"): (
+        "is a web page, not the file itself; download it again, logged in if the page asks for it"
+    ),
+}
+"""First bytes of files that stand in for others, in lower case -> what they are, and a remedy."""
+
+
+def check_content(path: str | Path, may_be_empty: bool = False) -> None:
+    """Raise `InputError` if a file is empty, or stands in for content that was not fetched.
+
+    These are pointers of Git LFS and git-annex, and web pages saved in place of a download. Missing
+    and special files pass, which the reader reports or reads once.
+    """
+    if os.path.islink(path) and not os.path.exists(path):
+        if "annex/objects/" in os.readlink(path):
+            raise InputError(
+                f"{path}: its content is not here; run `git annex get` in its repository"
+            )
+        return
+    if not os.path.isfile(path):
+        return
+    try:
+        with open(path, "rb") as file:
+            start = file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+            is_empty = os.fstat(file.fileno()).st_size == 0
+    except OSError:
+        return  # reported by the reader
+    if is_empty and not may_be_empty:
+        raise InputError(f"{path}: the file is empty; copy or download it again")
+    for starts, problem in PLACEHOLDERS.items():
+        if start.startswith(starts):
+            raise InputError(f"{path}: {problem}")
+
+
 def read_text(path: str | Path, remedy: str = "download or write it again") -> str:
     """Return the text of a file, with "\\n" as line ends; see `open_text` for encodings.
 
     Raises:
-        InputError: the file cannot be read, or is not text (this message ends with `remedy`).
+        InputError: the file cannot be read, stands in for another (see `check_content`), or is not
+            text (this message ends with `remedy`).
     """
+    check_content(path, may_be_empty=True)
     try:
         with open_text(path, remedy) as file:
             return file.read()
@@ -49,9 +92,11 @@ def parse_json(text: str, where: str | Path, remedy: str) -> Any:
     """Return the content of a JSON text.
 
     Raises:
-        InputError: the text is not JSON, or an object has a key twice. The message begins with
-            `where`, the text's file and line, and ends with the advice `remedy`.
+        InputError: the text is empty or not JSON, or an object has a key twice. The message begins
+            with `where`, the text's file and line, and ends with the advice `remedy`.
     """
+    if not text.strip():
+        raise InputError(f"{where}: is empty; {remedy}")
     try:
         return json.loads(text, object_pairs_hook=_with_different_keys)
     except (ValueError, RecursionError) as error:
@@ -89,6 +134,28 @@ def make_folder(path: str | Path) -> Path:
     return path
 
 
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Create a folder and its parents, and yield its path; undo this if an error leaves it unused.
+
+    After an error, the folders that were created here are removed if they hold nothing but empty
+    files. Raises `InputError` if the folder cannot be created.
+    """
+    path = Path(path)
+    created = [p for p in (path, *path.absolute().parents) if not exists(p)]
+    make_folder(path)
+    try:
+        yield path
+    except BaseException:
+        if created and all(p.is_file() and not p.stat().st_size for p in path.iterdir()):
+            with suppress(OSError):  # another process uses a folder
+                for file in path.iterdir():
+                    file.unlink(missing_ok=True)
+                for folder in created:
+                    folder.rmdir()
+        raise
+
+
 LOCK_FILE = ".lock"
 
 
@@ -96,10 +163,14 @@ LOCK_FILE = ".lock"
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold an exclusive lock on a folder until the context ends or the process dies.
 
+    After an `InputError` in the context, a lock file that was created here is removed.
+
     Raises:
         InputError: another process holds the lock, or the file system has no locks.
     """
-    with (folder / LOCK_FILE).open("w") as lock:
+    path = folder / LOCK_FILE
+    is_new = not exists(path)
+    with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -111,7 +182,12 @@ def folder_lock(folder: Path) -> Iterator[None]:
                 f"{folder}: cannot be locked ({error.strerror}); name a folder on a file system "
                 "that supports locks"
             ) from error
-        yield
+        try:
+            yield
+        except InputError:
+            if is_new:
+                remove(path)
+            raise
 
 
 def remove(path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import check_content
 from tinymu_jax.utils.text import open_text
 
 TAB = "\t"
@@ -149,6 +150,7 @@ def read_lines(
     """
     quoting = csv.QUOTE_NONE if delimiter == TAB else csv.QUOTE_MINIMAL
     line = 1
+    check_content(path, may_be_empty=True)
     try:
         with open_text(path, remedy, newline="") as file:
             head = []

@@ -27,3 +27,8 @@ def unflatten(leaves: Mapping[str, Any]) -> Tree:
             node = node.setdefault(name, {})
         node[last] = leaf
     return tree
+
+
+def has_arrays(tree: Mapping[str, Any]) -> bool:
+    """Return whether all leaves hold numbers, and none is only a shape (`ShapeDtypeStruct`)."""
+    return all(hasattr(leaf, "__array__") for _, leaf in flatten(tree))

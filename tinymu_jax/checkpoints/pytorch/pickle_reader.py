@@ -24,6 +24,7 @@ import ml_dtypes
 import numpy as np
 
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import check_content
 
 STORAGES = {
     "FloatStorage": np.dtype(np.float32),
@@ -68,6 +69,7 @@ def read_torch_file(path: str | Path) -> object:
             tensors and plain values.
     """
     path = Path(path)
+    check_content(path)
     try:
         with path.open("rb") as file:
             _check_start(file.read(len(_LEGACY_START)))
@@ -91,8 +93,6 @@ def file_error(path: Path, text: str) -> InputError:
 
 def _check_start(start: bytes) -> None:
     """Raise an `InputError` if a file's first bytes are not those of a zip archive."""
-    if not start:
-        raise InputError("the file is empty; copy or download it again")
     if start == _LEGACY_START:
         remedy = "save it again with torch>=1.6: torch.save(torch.load(old), new)"
         raise InputError(f"in PyTorch's format before 1.6; {remedy}")

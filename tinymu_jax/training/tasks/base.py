@@ -33,7 +33,7 @@ from tinymu_jax.training.train_step import (
     init_state,
     make_train_step,
 )
-from tinymu_jax.utils.tree import Tree
+from tinymu_jax.utils.tree import Tree, has_arrays
 
 
 class StepCost(NamedTuple):
@@ -67,8 +67,9 @@ class TrainTask(ABC):
     ) -> None:
         """Open the data, build the step and put the frozen parameters on the devices.
 
-        `model` is the model's config; `params` are all initial parameters, with layers stacked.
-        Raises `InputError` if data, mesh, batch size and model do not fit together.
+        `model` is the model's config; `params` are all initial parameters, with layers stacked. If
+        they are shapes and dtypes, the task only checks what a run needs, and cannot be run. Raises
+        `InputError` if data, mesh, batch size and model do not fit together.
         """
         self.config = config
         self.model = self.with_compute_config(model)
@@ -164,7 +165,7 @@ class TrainTask(ABC):
             self.state_sharding,
         )
         frozen_sharding = tree_shardings(frozen, weight_shardings(frozen, axes, mesh), mesh)
-        self.frozen = device_put_tree(frozen, frozen_sharding)
+        self.frozen = device_put_tree(frozen, frozen_sharding) if has_arrays(frozen) else None
         self.replicated = NamedSharding(mesh, PartitionSpec())
         self.compiled: Callable[..., Any] | None = None
         self.step = jax.jit(

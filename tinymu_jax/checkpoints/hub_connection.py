@@ -1,0 +1,136 @@
+"""Checks the environment variables of the hub's client, and whether the hub can be reached."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tinymu_jax.errors import InputError, reason_of
+from tinymu_jax.utils.files import check_folder
+
+SECONDS_TO_CONNECT = 3.0
+"""Time within which the hub must respond, unless `HF_HUB_ETAG_TIMEOUT` is longer."""
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+TIMEOUTS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+FOLDERS = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HF_XET_CACHE")
+PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def check_hub_variables() -> None:
+    """Check the environment variables of huggingface_hub; call it before importing that package.
+
+    Raises:
+        InputError: a variable has an unusable value; the message names the variable.
+    """
+    for name, value in os.environ.items():
+        if value and name in CHECKS:
+            CHECKS[name](name, value)
+    try:
+        from huggingface_hub import get_token
+    except Exception as error:  # it reads further variables when it is imported
+        raise InputError(
+            f"huggingface_hub cannot be imported ({reason_of(error)}); check the environment "
+            f"variables {', '.join(n for n in sorted(os.environ) if n.startswith('HF_'))}"
+        ) from error
+    path = os.environ.get("HF_TOKEN_PATH") or "the file of `hf auth login`"
+    try:
+        token = get_token() or ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"HF_TOKEN_PATH: {path} cannot be read ({reason_of(error)}); correct or unset it"
+        ) from error
+    _check_token(path, token)
+
+
+def unreachable_reason() -> str | None:
+    """Return why the hub cannot be reached, or None if it responds.
+
+    Any response counts, and no answer within a few seconds is a failure: the client would repeat
+    its requests for half a minute.
+    """
+    from huggingface_hub import constants, errors, get_session
+
+    seconds = SECONDS_TO_CONNECT
+    if os.environ.get("HF_HUB_ETAG_TIMEOUT"):
+        seconds = max(seconds, constants.HF_HUB_ETAG_TIMEOUT)
+    outcome: list[Exception | None] = []
+
+    def request() -> None:
+        try:
+            get_session().head(constants.ENDPOINT, timeout=seconds)
+            outcome.append(None)
+        except Exception as error:
+            outcome.append(error)
+
+    # A daemon thread, since looking up the host's name has no timeout.
+    thread = threading.Thread(target=request, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if outcome == [None]:
+        return None
+    if outcome and isinstance(outcome[0], errors.OfflineModeIsEnabled):
+        names = [name for name in OFFLINE if os.environ.get(name)] or OFFLINE[:1]
+        return f"{' and '.join(names)} is set, unset it"
+    return reason_of(outcome[0]) if outcome else f"no response within {seconds:g} s"
+
+
+def require_hub(failure: str) -> None:
+    """Raise an `InputError` that begins with `failure` if the hub cannot be reached."""
+    check_hub_variables()
+    reason = unreachable_reason()
+    if reason is not None:
+        raise InputError(
+            f"{failure}, the hub is out of reach ({with_route(reason)}); check the network and "
+            "try again"
+        )
+
+
+def with_route(reason: str) -> str:
+    """Add the set variables that decide the route to the hub; their values may hold passwords."""
+    certificates = CERTIFICATES if "cert" in reason.lower() else ()
+    names = [n for n in ("HF_ENDPOINT", *PROXIES, *certificates) if os.environ.get(n)]
+    return f"{reason}, with {', '.join(names)} set" if names else reason
+
+
+def _check_endpoint(name: str, value: str) -> None:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"{name}={value}: is no URL; write https://... or unset it")
+
+
+def _check_token(name: str, value: str) -> None:
+    token = value.strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise InputError(f"{name}: holds characters that no token has; set it again, or unset it")
+
+
+def _check_seconds(name: str, value: str) -> None:
+    if not value.strip().isdecimal():
+        raise InputError(f"{name}={value}: is no whole number of seconds; correct it, or unset it")
+
+
+def _check_cache(name: str, value: str) -> None:
+    try:
+        check_folder(Path(value).expanduser())
+    except InputError as error:
+        raise InputError(
+            f"{name}: {str(error).split(';')[0]}; name a folder, or unset it"
+        ) from error
+
+
+def _check_exists(name: str, value: str) -> None:
+    if not os.path.exists(value):
+        raise InputError(f"{name}={value}: no such file or folder; correct it, or unset it")
+
+
+CHECKS: dict[str, Callable[[str, str], None]] = {
+    "HF_ENDPOINT": _check_endpoint,
+    **dict.fromkeys(TOKENS, _check_token),
+    **dict.fromkeys(TIMEOUTS, _check_seconds),
+    **dict.fromkeys(FOLDERS, _check_cache),
+    **dict.fromkeys(CERTIFICATES, _check_exists),
+}
+"""Name of each variable -> function that raises an `InputError` if its value cannot be used."""
