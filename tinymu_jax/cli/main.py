@@ -7,6 +7,7 @@ from typing import Any
 
 import tyro
 
+from tinymu_jax.cli.paths import check_file_names, expand_home
 from tinymu_jax.errors import one_line_errors
 from tinymu_jax.utils.malloc import keep_heap
 
@@ -41,16 +42,18 @@ def main() -> None:
     if name in (*CONFIG_FILE_COMMANDS, "quickstart", "ablate"):
         keep_heap()
     with one_line_errors():
+        check_file_names(sys.argv[1:])
         if name in CONFIG_FILE_COMMANDS:
             from tinymu_jax.cli.train import read_run
 
-            raise SystemExit(read_run(name, sys.argv[2:]).run())
-        command = tyro.extras.subcommand_cli_from_dict(
-            _command_classes(name),
-            prog="tinymu",
-            description="Music question answering with TinyMU.",
-        )
-        raise SystemExit(command.run())
+            command = read_run(name, sys.argv[2:])
+        else:
+            command = tyro.extras.subcommand_cli_from_dict(
+                _command_classes(name),
+                prog="tinymu",
+                description="Music question answering with TinyMU.",
+            )
+        raise SystemExit(expand_home(command).run())
 
 
 def _command_classes(name: str) -> dict[str, Any]:
