@@ -50,6 +50,11 @@ def report(error: Exception) -> None:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
+def note(message: str) -> None:
+    """Print something that the user should know, but that is no error, to stderr in one line."""
+    print(f"note: {' '.join(message.split())}", file=sys.stderr)
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Catch an error in the `with` block, print it in one line, and exit the process.

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from tinymu_jax.audio.load import list_audio_files
+from tinymu_jax.audio.files import list_audio_files
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.data.annotations.tables import read_rows
 from tinymu_jax.data.config import SynthesisConfig

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinymu_jax.audio.load import list_audio_files
+from tinymu_jax.audio.files import list_audio_files
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import read_json_list
 

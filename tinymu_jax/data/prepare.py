@@ -1,6 +1,5 @@
 """Prepares data sets from question lists and recordings, in parallel and resumable."""
 
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +12,7 @@ from tinymu_jax.data.config import PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, DATASET_FILE, FORMAT, INDEX_FILE
 from tinymu_jax.data.musicskills import ClipQuestions, list_recordings, read_lists
 from tinymu_jax.data.shards import Shard, encode_shards, make_shards
+from tinymu_jax.data.unusable import check_bad_fraction, write_bad_list
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.utils import fingerprint
@@ -25,7 +25,6 @@ from tinymu_jax.utils.files import (
     remove,
     write_atomic,
     write_json,
-    write_text,
 )
 from tinymu_jax.utils.progress import Progress, no_progress
 
@@ -164,14 +163,8 @@ def _check_bad(
 ) -> None:
     """Write bad.jsonl; raise `InputError` if it lists more than `max_fraction` of all clips."""
     bad = [fault for manifest in manifests if manifest for fault in manifest["bad"]]
-    lines = "".join(json.dumps(fault, ensure_ascii=False) + "\n" for fault in bad)
-    write_text(output / BAD_FILE, lines)
-    if len(bad) > max_fraction * total:
-        raise InputError(
-            f"{len(bad)} of {total} recordings cannot be used, more than {100 * max_fraction:g} %; "
-            f"the first: {bad[0]['reason']} (all of them: {output / BAD_FILE}). Repair them, or "
-            "allow more with --max-bad-fraction"
-        )
+    write_bad_list(output / BAD_FILE, bad)
+    check_bad_fraction(bad, total, max_fraction, output / BAD_FILE)
 
 
 def _finish(output: Path, inputs: Manifest, shards: Sequence[Manifest]) -> Manifest:

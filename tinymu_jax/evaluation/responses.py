@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from tinymu_jax.audio.files import find_file
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.engine import Engine, Request, Response
@@ -122,9 +123,10 @@ def _keys(requests: Sequence[Request], model: str) -> list[str]:
 
 def _file_state(audio: Path | None) -> list[Any]:
     """Return a recording's path, modification time and size, to detect a replaced file."""
-    if audio is None or not exists(audio):
+    file = None if audio is None else find_file(audio)
+    if file is None or not exists(file):
         return [str(audio)]
-    status = os.stat(audio)
+    status = os.stat(file)
     return [str(audio), status.st_mtime_ns, status.st_size]
 
 

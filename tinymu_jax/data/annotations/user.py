@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from tinymu_jax.audio.load import list_audio_files
+from tinymu_jax.audio.files import list_audio_files
 from tinymu_jax.data.annotations.clip import CATEGORIES, UNSORTED, AnnotatedClip
 from tinymu_jax.data.annotations.labelled import FILE_COLUMNS, LABEL_SEPARATOR
 from tinymu_jax.data.annotations.tables import (
