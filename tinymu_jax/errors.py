@@ -66,6 +66,10 @@ def one_line_errors() -> Iterator[None]:
     except InputError as error:
         report(error)
         raise SystemExit(2) from None
+    except UnicodeEncodeError as error:
+        part = ascii(error.object[max(0, error.start - 20) : error.end + 20])
+        report(InputError(f"{part}: is not UTF-8 text; rename the file, or repair the text"))
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None

@@ -5,6 +5,7 @@ import csv
 import html
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -291,7 +292,7 @@ def _write_wav(path: Path, samples: np.ndarray) -> Path:
     import soundfile
 
     def write(partial: Path) -> None:
-        soundfile.write(partial, samples, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        soundfile.write(os.fsencode(partial), samples, SAMPLE_RATE, "PCM_16", format="WAV")
 
     write_atomic(path, write)
     return path

@@ -6,7 +6,13 @@ import os
 import pytest
 from helpers import refusal
 
-from tinymu_jax.utils.files import is_partial, printable, write_atomic, write_text
+from tinymu_jax.utils.files import (
+    check_library_path,
+    is_partial,
+    printable,
+    write_atomic,
+    write_text,
+)
 
 LONGEST = 255
 """Bytes of the longest name that most file systems allow."""
@@ -41,3 +47,9 @@ def test_bytes_that_are_no_utf8_are_written_as_escapes(tmp_path):
     write_text(tmp_path / "x.json", text)
     assert json.loads((tmp_path / "x.json").read_text("utf-8")) == json.loads(text)
     assert printable("caf\udce9, café") == r"caf\udce9, café"
+
+
+def test_folders_that_libraries_cannot_open_are_refused():
+    message = refusal(check_library_path, "out/caf\udce9")
+    assert message.startswith("out/caf\udce9: its name is not UTF-8")
+    check_library_path("out/café")

@@ -4,14 +4,17 @@ A list is a JSON array of questions with the keys `FIELDS`, and has its own fold
 For a data set with several lists, the published loader searches only the last list's folder.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinymu_jax.audio.files import list_audio_files
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import read_json_list
+from tinymu_jax.utils.files import check_encodable, printable, read_json_list
 
+_BYTES = re.compile("[\udc80-\udcff]")
+"""Matches what Python makes of the bytes of a file name that are not UTF-8."""
 FIELDS = ("file_name", "input_text", "target_text", "dataset", "task")
 
 
@@ -90,7 +93,7 @@ def list_recordings(folders: Sequence[str | Path]) -> QuestionLists:
             "nothing to prepare: name lists of questions, or folders of recordings (--audio)"
         )
     clips = [
-        ClipQuestions(path, Path(folder).name, ())
+        ClipQuestions(path, printable(Path(folder).name), ())
         for folder in folders
         for path in list_audio_files(folder)
     ]
@@ -117,3 +120,7 @@ def _check_record(record: Any, where: str) -> None:
         if not isinstance(value, str) or not value:
             problem = "has no" if key not in record else "has an empty or unreadable"
             raise InputError(f"{where}: {problem} {key!r}; repair the record or take it out")
+    names = {
+        key: _BYTES.sub("", str(record[key])) for key in ("file_name", "clip") if key in record
+    }
+    check_encodable(record | names, where)

@@ -18,6 +18,7 @@ from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import (
     LOCK_FILE,
+    check_library_path,
     exists,
     folder_lock,
     make_folder,
@@ -62,6 +63,7 @@ def prepare(
             "embeddings need the checkpoint of their encoder (--checkpoint), and other features "
             "take none"
         )
+    check_library_path(output)
     source = read_lists(lists, folders) if lists else list_recordings(folders)
     output = make_folder(output)
     inputs = {

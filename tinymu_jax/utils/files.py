@@ -158,6 +158,31 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def check_encodable(value: Any, where: str) -> None:
+    """Raise `InputError`, which begins with `where`, if a text in a JSON value is not UTF-8.
+
+    JSON can escape half of a character (a lone surrogate), which UTF-8 cannot encode.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        part = printable(text[max(0, error.start - 20) : error.end + 10])
+        raise InputError(
+            f"{where}: has half a character (a lone surrogate), which is not UTF-8 text, in "
+            f"... {part} ...; repair it or take it out"
+        ) from error
+
+
+def check_library_path(path: str | Path) -> None:
+    """Raise `InputError` if a path is not UTF-8, which libraries for large data sets need."""
+    if printable(str(path)) != str(path):
+        raise InputError(
+            f"{path}: its name is not UTF-8, and array_record and orbax cannot open it; rename "
+            "the folder, or name another"
+        )
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 file atomically, as `printable` text; see `write_atomic`."""
     write_atomic(path, lambda partial: partial.write_text(printable(text), "utf-8"))

@@ -15,6 +15,7 @@ from tinymu_jax.data.annotations.tables import (
     unique_clips,
 )
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import printable
 
 CAPTION_SEPARATOR = "|"
 GENRE_SEPARATORS = re.compile(r"[;/,]")
@@ -84,7 +85,7 @@ def read_user_folder(path: Path) -> Source:
     """
     if not path.is_dir():
         raise InputError(f"{path}: is not a folder; name one with recordings")
-    name = path.resolve().name
+    name = printable(path.resolve().name)
     clips, unusable = [], []
     for recording in list_audio_files(path):
         tags = _read_file_tags(recording)

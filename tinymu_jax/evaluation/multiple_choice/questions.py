@@ -11,7 +11,7 @@ from tinymu_jax.data.annotations.audio_index import AudioIndex, find_audio, inde
 from tinymu_jax.data.annotations.tables import TableRow, read_rows
 from tinymu_jax.data.question_formats import LETTERS
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import read_text
+from tinymu_jax.utils.files import check_encodable, read_text
 
 KINDS = ("right", "incorrect but related", "correct but unrelated", "incorrect and unrelated")
 """Kinds of options in MuChoMusic, in the order of the csv's columns `ANSWERS`."""
@@ -137,6 +137,7 @@ def _from_record(record: Mapping[str, Any], audio: Path, where: str) -> ChoiceQu
         raise InputError(f"{where}: audio, question or choices are not texts; repair it")
     if not name:
         raise InputError(f"{where}: names no audio; fill it in")
+    check_encodable([text, *choices], where)
     options = tuple(choice.strip() for choice in choices)
     question = _checked(ChoiceQuestion(name, audio / name, text.strip(), options, 0), where)
     letters = LETTERS[: len(options)]

@@ -14,7 +14,7 @@ from tinymu_jax.data.annotations.song_describer import read_song_describer
 from tinymu_jax.data.annotations.tables import TableRow, read_lines, read_rows
 from tinymu_jax.data.question_formats import LETTERS
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import read_text
+from tinymu_jax.utils.files import check_encodable, read_text
 
 AUDIOSET_EVAL, GTZAN, MUCHOMUSIC = "AudioSet eval", "GTZAN", "MuChoMusic"
 CAPS_SETS = {
@@ -258,6 +258,7 @@ def _question(line: str, where: str) -> TestQuestion:
             raise TypeError("not texts")
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(fault) from error
+    check_encodable(texts, where)
     return TestQuestion(text, answer, tuple(choices))
 
 
