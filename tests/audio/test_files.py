@@ -11,6 +11,7 @@ from helpers import noise, refusal
 
 from tinymu_jax.audio.files import canonical_name, find_file, list_audio_files
 from tinymu_jax.audio.load import read_clip
+from tinymu_jax.audio.plot import plot_log_mel
 from tinymu_jax.data.annotations.audio_index import find_audio, index_audio
 from tinymu_jax.data.annotations.registry import read_source
 from tinymu_jax.data.crops import open_corpus
@@ -155,6 +156,11 @@ def test_jamendos_low_quality_stands_for_its_track(tmp_path):
     assert find_audio(index_audio(tmp_path / "14"), "mtg", "214") == full
     full.unlink()
     assert find_audio(index_audio(tmp_path / "14"), "mtg", "214") == low
+
+
+def test_a_name_that_is_not_utf8_is_a_title(tmp_path):
+    plot_log_mel(np.zeros((10, 80)), tmp_path / "caf\udce9.png", "caf\udce9.ogg")
+    assert (tmp_path / "caf\udce9.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_index_compares_names_in_one_normal_form(tmp_path):

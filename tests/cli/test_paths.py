@@ -6,10 +6,10 @@ import pytest
 import soundfile
 from helpers import noise, refusal, run_cli
 
+from tinymu_jax.cli import qa_builder
 from tinymu_jax.cli.ask import Ask, Embed
 from tinymu_jax.cli.options import Model
-from tinymu_jax.cli.paths import check_file_names, expand_home
-from tinymu_jax.cli.qa_builder import BuildCommand, TestSetFiles
+from tinymu_jax.cli.paths import check_dashes, expand_home
 from tinymu_jax.cli.train import read_run
 
 
@@ -19,22 +19,30 @@ def folder(tmp_path, monkeypatch):
     for name in ("-a.wav", "b.wav"):
         soundfile.write(tmp_path / name, noise(8_000), 16_000)
     (tmp_path / "-list.json").write_text("[]")
+    (tmp_path / "-folder").mkdir()
     (tmp_path / "home").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["-a.wav", "-list.json", "--not-here.OPUS"])
+@pytest.mark.parametrize("name", ["-a.wav", "-list.json", "-folder", "--not-here.OPUS"])
 def test_a_name_that_begins_with_a_dash_is_explained(name, folder):
-    message = refusal(check_file_names, ["ask", name, "b.wav", "--prompt", "What?"])
+    message = refusal(check_dashes, ["ask", name, "b.wav", "--prompt", "What?"])
     suffix = Path(name).suffix
     assert message == (
         f'{name}: begins with "-" and is read as an option; write ./*{suffix} for *{suffix} '
         f"(./{name} for one file), or put -- before the names"
     )
-    check_file_names(["ask", "--prompt", "What?", "--", name])
-    check_file_names(["ask", f"./{name}", "--data.train=x.wav", "--top-p", "-h"])
+    check_dashes(["ask", "--prompt", "What?", "--", name])
+    check_dashes(["ask", f"./{name}", "--data.train=x.wav", "--json", "-h", "-"])
+
+
+@pytest.mark.parametrize("text", ["-what is it?", "--loud or soft?", "-x"])
+def test_a_text_that_begins_with_a_dash_is_explained(text):
+    message = refusal(check_dashes, ["ask", "b.wav", "--prompt", text])
+    assert message.startswith(f'{text}: begins with "-" and is read as an option; write --prompt=')
+    check_dashes(["ask", "b.wav", f"--prompt={text}", "--prompt", "-6 dB?", "--top-p", "-0.5"])
 
 
 def test_names_after_two_dashes_are_recordings(folder, capsys, monkeypatch):
@@ -55,7 +63,7 @@ def test_the_home_folder_stands_for_a_tilde_in_every_path(folder):
     assert ask.model == Model(f"{home}/nano", tokenizer=f"{home}/tokenizer.json")
     assert ask.prompt == "~/ is what?"
     assert expand_home(Embed(output=Path("~/x"))).output == Path(home, "x")
-    build = BuildCommand(gtzan := Path("~"), test_sets=TestSetFiles(gtzan=gtzan))
+    build = qa_builder.BuildCommand(Path("~"), test_sets=qa_builder.TestSetFiles(gtzan=Path("~")))
     assert expand_home(build).test_sets.gtzan == expand_home(build).musiccaps == Path(home)
     unchanged = Ask(("a.wav",))
     assert expand_home(unchanged) is unchanged

@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from tinymu_jax.cli.paths import check_file_names, expand_home
+from tinymu_jax.cli.paths import check_dashes, expand_home
 from tinymu_jax.errors import one_line_errors
 from tinymu_jax.utils.malloc import keep_heap
 
@@ -42,7 +42,7 @@ def main() -> None:
     if name in (*CONFIG_FILE_COMMANDS, "quickstart", "ablate"):
         keep_heap()
     with one_line_errors():
-        check_file_names(sys.argv[1:])
+        check_dashes(sys.argv[1:])
         if name in CONFIG_FILE_COMMANDS:
             from tinymu_jax.cli.train import read_run
 

@@ -1,6 +1,8 @@
 """Paths in the arguments of commands: names that look like options, and "~" for the home folder."""
 
 import os
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -14,22 +16,39 @@ TEXT_FIELDS = ("prompt", "option")
 """Fields of commands that hold texts, in which "~" is no folder."""
 
 
-def check_file_names(arguments: Sequence[str]) -> None:
-    """Raise `InputError` if the name of a file begins with "-", as some that "*.ogg" expands to.
+def check_dashes(arguments: Sequence[str]) -> None:
+    """Raise `InputError` if a file's name or a text begins with "-" and would be read as an option.
 
-    It would be read as an option. Arguments after "--" are never options.
+    "*.ogg" expands to such names. Arguments after "--" are never options.
     """
-    names = list(arguments)
-    for name in names[: names.index("--")] if "--" in names else names:
-        is_name = (is_audio(Path(name)) and "=" not in name) or (
-            "." in name and os.path.exists(name)
-        )
-        if name.startswith("-") and is_name:
+    arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    for before, name in zip(("", *arguments), arguments, strict=False):
+        if _is_file_name(name):
             suffix = Path(name).suffix
             raise InputError(
                 f'{name}: begins with "-" and is read as an option; write ./*{suffix} for '
                 f"*{suffix} (./{name} for one file), or put -- before the names"
             )
+        if _is_text(name) and before.startswith("--") and "=" not in before:
+            raise InputError(
+                f'{name}: begins with "-" and is read as an option; write {before}='
+                f"{shlex.quote(name)}"
+            )
+
+
+def _is_file_name(name: str) -> bool:
+    """Return whether an argument that looks like an option is rather the name of a file."""
+    if not name.startswith("-") or name == "-h":
+        return False
+    may_be_option = name.startswith("--") and "." not in name
+    is_recording = is_audio(Path(name)) and "=" not in name
+    return is_recording or (os.path.exists(name) and not may_be_option)
+
+
+def _is_text(name: str) -> bool:
+    """Return whether an argument that begins with "-" is neither an option nor a number."""
+    has_space = name.startswith("--") and any(c.isspace() for c in name.partition("=")[0])
+    return has_space or (re.match(r"-[^-\d.]", name + " ") is not None and name not in ("-", "-h"))
 
 
 def expand_home(value: Value) -> Value:
