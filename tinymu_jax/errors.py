@@ -50,9 +50,9 @@ def report(error: Exception) -> None:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
-def note(message: str) -> None:
-    """Print something that the user should know, but that is no error, to stderr in one line."""
-    print(f"note: {' '.join(message.split())}", file=sys.stderr)
+def note(text: str) -> None:
+    """Print a note to stderr in one line."""
+    print(f"note: {' '.join(text.split())}", file=sys.stderr)
 
 
 @contextmanager

@@ -44,6 +44,7 @@ def library(tmp_path):
     for name in ("._b.wav", ".hidden.wav", ".trash/j.wav", ".DS_Store"):
         write(folder / name)
     os.mkfifo(folder / "pipe.wav")
+    (folder / "to_pipe.wav").symlink_to("pipe.wav")
     return folder
 
 
@@ -58,7 +59,7 @@ def test_a_folder_lists_every_recording_once_and_counts_the_rest(library, capsys
     assert names_below(library, list_audio_files(library)) == NAMES
     message = capsys.readouterr().err
     assert message == (
-        f"note: {library}: 8 recordings; passed over: 2 .txt, 2 hidden, 1 .jpg, 1 pipe or device, "
+        f"note: {library}: 8 recordings; passed over: 2 .txt, 2 hidden, 2 pipe or device, 1 .jpg, "
         "1 without a suffix\n"
     )
     list_audio_files(library)
@@ -66,11 +67,13 @@ def test_a_folder_lists_every_recording_once_and_counts_the_rest(library, capsys
 
 
 def test_all_readers_of_folders_see_the_same_recordings(library):
-    assert names_below(library, (c.path for c in list_recordings([library]).clips)) == NAMES
+    clips = list_recordings([library, library / "a"]).clips
+    assert names_below(library, (clip.path for clip in clips)) == NAMES
     source = read_source("user_folder", library)
     assert names_below(library, [*(library / c.file for c in source.clips), *source.unusable]) == (
         NAMES
     )
+    assert {Path(path).suffix for path in source.unusable} == set()
     corpus = open_corpus(library, 16, 16)
     assert sorted(corpus.name(i) for i in range(len(corpus))) == NAMES
     index = index_audio(library)

@@ -73,15 +73,23 @@ def list_files(folder: str | Path) -> Listing:
             continue
         for entry in ordered:
             path = place / entry.name
+            is_link = entry.is_symlink()
+            is_folder = os.path.isdir(path) if is_link else entry.is_dir(follow_symlinks=False)
             if entry.name.startswith("."):
-                passed_over["hidden"] += is_audio(path) and not entry.is_dir(follow_symlinks=False)
-            elif os.path.isdir(path):
-                (links if entry.is_symlink() else folders).append(path)
-            elif os.path.isfile(path) or entry.is_symlink():
-                files.append(path)  # a broken link is listed too: its recording is missing
+                passed_over["hidden"] += is_audio(path) and not is_folder
+            elif is_folder:
+                (links if is_link else folders).append(path)
+            # A broken link is listed too: its recording is missing.
+            elif entry.is_file(follow_symlinks=False) or (is_link and not _is_special(path)):
+                files.append(path)
             else:
                 passed_over["pipe or device"] += 1
     return Listing(sorted(files), +passed_over)
+
+
+def _is_special(path: Path) -> bool:
+    """Return whether a path leads to a pipe, a socket or a device."""
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def is_audio(path: Path) -> bool:

@@ -100,7 +100,7 @@ def stored_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
 def folder_corpus(folder: str | Path, frames: int) -> Corpus:
     """List a folder's audio files of at least `frames` frames; each access decodes the file."""
     folder = Path(folder)
-    lengths = {path: _count_frames(path) for path in list_audio_files(folder)}
+    lengths = {path: _num_frames(path) for path in list_audio_files(folder)}
     paths = [p for p, length in lengths.items() if isinstance(length, int) and length >= frames]
     bad = [bad_entry(p, error) for p, error in lengths.items() if isinstance(error, InputError)]
     return Corpus(
@@ -113,7 +113,7 @@ def folder_corpus(folder: str | Path, frames: int) -> Corpus:
     )
 
 
-def _count_frames(path: Path) -> int | InputError:
+def _num_frames(path: Path) -> int | InputError:
     """Compute an audio file's number of log-mel frames from its header, or else by decoding it.
 
     Returns the error if the file cannot be read.

@@ -92,12 +92,11 @@ def list_recordings(folders: Sequence[str | Path]) -> QuestionLists:
         raise InputError(
             "nothing to prepare: name lists of questions, or folders of recordings (--audio)"
         )
-    clips = [
-        ClipQuestions(path, printable(Path(folder).name), ())
-        for folder in folders
-        for path in list_audio_files(folder)
-    ]
-    return QuestionLists(clips, 0)
+    names: dict[Path, str] = {}
+    for folder in folders:
+        for path in list_audio_files(folder):
+            names.setdefault(path, printable(Path(folder).name))
+    return QuestionLists([ClipQuestions(path, name, ()) for path, name in names.items()], 0)
 
 
 def read_list(path: Path) -> list[dict[str, str]]:

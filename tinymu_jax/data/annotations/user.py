@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from tinymu_jax.audio.files import list_audio_files
+from tinymu_jax.audio.load import read_clip
 from tinymu_jax.data.annotations.clip import CATEGORIES, UNSORTED, AnnotatedClip
 from tinymu_jax.data.annotations.labelled import FILE_COLUMNS, LABEL_SEPARATOR
 from tinymu_jax.data.annotations.tables import (
@@ -116,7 +117,9 @@ def _read_file_tags(path: Path) -> tuple[list[str], list[str]] | None:
 
     try:
         file = mutagen.File(path, easy=True)
-        if file is None or not file.info.length:
+        if file is None:  # a format whose tags mutagen does not read
+            return _has_audio(path)
+        if not file.info.length:
             return None
         tags = file.tags or {}
         if not isinstance(file, WAVE):
@@ -129,3 +132,12 @@ def _read_file_tags(path: Path) -> tuple[list[str], list[str]] | None:
     # mutagen raises many kinds of errors for damaged files.
     except Exception:
         return None
+
+
+def _has_audio(path: Path) -> tuple[list[str], list[str]] | None:
+    """Return no tags for a file that can be decoded, and None for any other file."""
+    try:
+        read_clip(path, 0.1)
+    except InputError:
+        return None
+    return [], []
