@@ -3,6 +3,7 @@
 import os
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tinymu_jax.audio.plot import plot_log_mel
 from tinymu_jax.data.annotations.audio_index import find_audio, index_audio
 from tinymu_jax.data.annotations.registry import read_source
 from tinymu_jax.data.crops import open_corpus
+from tinymu_jax.data.label_batches import LabelBatches
 from tinymu_jax.data.musicskills import list_recordings
 from tinymu_jax.qa_builder.contamination.test_sets import read_test_sets
 
@@ -169,6 +171,17 @@ def test_a_name_that_is_not_utf8_is_a_title(tmp_path):
 def test_an_index_compares_names_in_one_normal_form(tmp_path):
     path = write(tmp_path / f"{CAFE_ON_DISK}.wav")
     assert find_audio(index_audio(tmp_path), "made", CAFE) == path
+
+
+def test_labels_are_found_under_the_names_of_a_table():
+    class Clips(list):
+        folder = Path("data")
+
+    reader = SimpleNamespace(dataset=Clips([0, 1]), seed=0)
+    labels = {f"{CAFE}.ogg": np.zeros(1), "214.mp3": np.ones(1)}
+    batches = LabelBatches(reader, labels, 1, 1, [0], 1)
+    assert batches._labels(f"music/{CAFE_ON_DISK}.ogg") is labels[f"{CAFE}.ogg"]
+    assert batches._labels("14/214.low.mp3") is labels["214.mp3"]
 
 
 def test_names_in_tables_and_on_disk_are_one():

@@ -6,6 +6,7 @@ import os
 import pytest
 from helpers import refusal
 
+from tinymu_jax.qa_builder.output import list_name
 from tinymu_jax.utils.files import (
     check_library_path,
     is_partial,
@@ -40,6 +41,12 @@ def test_a_name_that_is_too_long_is_to_be_shortened(tmp_path):
     message = refusal(write_text, tmp_path / ("x" * (LONGEST + 1)), "")
     assert message.endswith("cannot be written (File name too long); shorten its name")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_list_of_questions_has_a_name_that_can_be_written():
+    name = list_name("é" * LONGEST)
+    assert name == "é" * 100 + ".json"
+    assert list_name("MTG-Jamendo") == "MTG-Jamendo.json"
 
 
 def test_bytes_that_are_no_utf8_are_written_as_escapes(tmp_path):
