@@ -2,7 +2,7 @@
 
 import pytest
 
-from tinymu_jax.errors import InputError, reason_of, translate
+from tinymu_jax.errors import InputError, one_line_errors, reason_of, translate
 
 
 def test_an_exception_becomes_a_sentence_with_its_reason():
@@ -35,3 +35,11 @@ def test_input_errors_and_interrupts_pass():
 
 def test_a_long_reason_is_cut():
     assert reason_of(ValueError("a " * 500), 10) == "a a a a a "
+
+
+def test_text_that_is_not_utf8_ends_a_command_with_one_line(capsys):
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        "A \ud83d bird".encode()
+    assert ended.value.code == 2
+    message = r"error: 'A \ud83d bird': is not UTF-8 text; rename the file, or repair the text"
+    assert capsys.readouterr().err == message + "\n"

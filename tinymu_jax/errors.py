@@ -50,6 +50,11 @@ def report(error: Exception) -> None:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
+def note(text: str) -> None:
+    """Print a note to stderr in one line."""
+    print(f"note: {' '.join(text.split())}", file=sys.stderr)
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Catch an error in the `with` block, print it in one line, and exit the process.
@@ -60,6 +65,10 @@ def one_line_errors() -> Iterator[None]:
         yield
     except InputError as error:
         report(error)
+        raise SystemExit(2) from None
+    except UnicodeEncodeError as error:
+        part = ascii(error.object[max(0, error.start - 20) : error.end + 20])
+        report(InputError(f"{part}: is not UTF-8 text; rename the file, or repair the text"))
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

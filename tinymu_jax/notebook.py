@@ -5,6 +5,7 @@ import csv
 import html
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from tinymu_jax.audio.load import list_audio_files
+from tinymu_jax.audio.files import list_audio_files
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.facts import FACTS, NEW_TIMBRE
@@ -292,7 +293,7 @@ def _write_wav(path: Path, samples: np.ndarray) -> Path:
     import soundfile
 
     def write(partial: Path) -> None:
-        soundfile.write(partial, samples, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        soundfile.write(os.fsencode(partial), samples, SAMPLE_RATE, "PCM_16", format="WAV")
 
     write_atomic(path, write)
     return path

@@ -140,6 +140,10 @@ def test_a_corpus_without_usable_recordings_is_rejected(folder, stored, tmp_path
     assert "has no recordings (.wav" in refusal(open_corpus, tmp_path, FRAMES, 16)
     message = refusal(open_corpus, stored, 608, 16)
     assert "none of its 6 recordings has the 608 frames (6.08 s) of a crop" in message
+    (tmp_path / "x.wav").write_bytes(b"no sound")
+    message = refusal(open_corpus, tmp_path, FRAMES, 16)
+    assert "(1 cannot be used, the first: " in message
+    assert "x.wav: cannot be decoded" in message
     corpus = open_corpus(folder, FRAMES, 16)
     message = refusal(batches_of, corpus, clips=4, blocks=2)
     assert "has 5 clips that can be used, and a step takes 8" in message

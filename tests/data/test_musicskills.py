@@ -1,11 +1,15 @@
 """Question lists are joined per recording, and errors name the record."""
 
 import json
+import os
 
+import numpy as np
 import pytest
-from helpers import refusal
+import soundfile
+from helpers import noise, refusal
 
-from tinymu_jax.data.musicskills import QuestionAnswer, read_lists
+from tinymu_jax.data.musicskills import QuestionAnswer, list_recordings, read_lists
+from tinymu_jax.data.records import Record, decode_record, encode_record
 
 
 def record(name, prompt="What is it?", answer="A trumpet.", dataset="MC", task="QA"):
@@ -89,6 +93,26 @@ def test_an_invalid_list_is_named(tmp_path, content, named):
     message = refusal(read_lists, [path], [tmp_path])
     assert message.startswith(f"{path}: ")
     assert named in message
+
+
+def test_texts_that_are_not_utf8_are_named_by_their_record(write):
+    for change in (record("x.wav", answer="A \ud83d bird."), record("\ud83d.wav")):
+        path, folder = write("a", [record("x.wav"), change])
+        message = refusal(read_lists, [path], [folder])
+        assert message.startswith(f"{path}: record 1: has half a character (a lone surrogate)")
+        assert r"\ud83d" in message
+        message.encode()
+
+
+def test_names_that_are_not_utf8_are_read(write):
+    """A name on disk may be any bytes: Python and JSON escape those that are not UTF-8."""
+    path, folder = write("a", [record("caf\udce9.wav") | {"clip": "caf\udce9.wav"}])
+    soundfile.write(os.fsencode(folder / "caf\udce9.wav"), noise(8_000), 16_000, format="WAV")
+    (clip,) = read_lists([path], [folder]).clips
+    assert os.fsencode(clip.path).endswith(b"caf\xe9.wav")
+    assert list_recordings([folder]).clips[0].path == clip.path
+    stored = Record(str(clip.path), clip.dataset, np.zeros(3, np.int16), ())
+    assert decode_record(encode_record(stored)).clip == str(clip.path)
 
 
 def test_a_missing_list_or_folder_is_named(tmp_path, write):

@@ -179,6 +179,12 @@ def test_bad_lines_are_named(tmp_path, change, problem):
     assert problem in message
 
 
+def test_text_that_is_not_utf8_is_named_by_its_line(tmp_path):
+    path = write_jsonl(tmp_path / "q.jsonl", {}, {"question": "Wh\ud83dat?"})
+    message = refusal(read_choices, path, tmp_path)
+    assert message.startswith(f"{path}: line 2: has half a character (a lone surrogate)")
+
+
 def test_jsonl_that_is_none(tmp_path):
     path = tmp_path / "q.jsonl"
     path.write_text('\n{"audio": \n')

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 from pathlib import Path
 
@@ -334,7 +335,13 @@ def test_a_folder_is_tagged_into_a_file_and_gone_on_with(
 
 
 def test_a_file_of_something_else_is_not_written_to(tmp_path):
-    for name, text in (("a.csv", "x,y\n1,2\n"), ("a.jsonl", '{"other": 1}\n')):
+    for name, text in (
+        ("a.csv", "x,y\n1,2\n"),
+        ("a.jsonl", '{"other": 1}\n'),
+        ("b.csv", "no line"),
+        ("b.jsonl", "no line"),
+        ("c.csv", "file,start,end,tag,probability\nx\n"),
+    ):
         (tmp_path / name).write_text(text)
         assert "holds something else than tags" in refusal(TagFile, tmp_path / name)
         assert (tmp_path / name).read_text() == text
@@ -342,6 +349,62 @@ def test_a_file_of_something_else_is_not_written_to(tmp_path):
     file = TagFile(tmp_path / "new" / "b.csv")
     file.write("x.wav", [Window(0.0, 1.0, [("hum", 0.5)])])
     assert (tmp_path / "new" / "b.csv").read_text().endswith("x.wav,0.0,1.0,hum,0.500000\n")
+
+
+WINDOWS = [Window(0.0, 1.0, [("hum", 0.5), ("a, b", 0.25)]), Window(1.0, 2.0, [("hum", 0.75)])]
+NAMES = ["a.wav", "x\u2028y\x85.wav", "new\nline.wav", "cr\rcr.wav", "caf\udce9.wav", 'q"u,o.wav']
+
+
+def recordings_in(path):
+    """Returns the recordings in a file of tags, in the order of the rows."""
+    text = path.read_bytes().decode()
+    if path.suffix == ".jsonl":
+        return [json.loads(line)["file"] for line in text.split("\n")[:-1]]
+    # Csv has no escapes: bytes that are no UTF-8 are stored as text.
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    return [row[0].replace("\\udce9", "\udce9") for row in rows[1:]]
+
+
+@pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv"])
+def test_tags_of_any_names_are_written_once_wherever_a_run_was_killed(name, tmp_path):
+    path = tmp_path / name
+    file = TagFile(path)
+    for recording in NAMES:
+        file.write(recording, WINDOWS)
+    whole = path.read_bytes()
+    assert list(dict.fromkeys(recordings_in(path))) == NAMES
+    for cut in (*range(0, len(whole), 13), whole.index(b"\n", 90) + 1, len(whole)):
+        path.write_bytes(whole[:cut])
+        file = TagFile(path)
+        for recording in NAMES:
+            if file.key(recording) not in file.done:
+                file.write(recording, WINDOWS)
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", ["tags.jsonl", "tags.csv"])
+def test_tags_of_other_recordings_are_kept(name, tmp_path):
+    path = tmp_path / name
+    TagFile(path).write("a.wav", WINDOWS)
+    file = TagFile(path)
+    file.write("b.wav", WINDOWS)
+    file.write("./a.wav", WINDOWS)
+    assert file.done == {"a.wav", "b.wav"}
+    file = TagFile(path)
+    assert list(dict.fromkeys(recordings_in(path))) == ["b.wav", "./a.wav"]
+    file.write("c.wav", WINDOWS)
+    assert TagFile(path).done == {"b.wav", "a.wav"}
+    # The writing of d is cut in its first row, that of c in its second.
+    whole = path.read_bytes()
+    file = TagFile(path)
+    file.write("d.wav", WINDOWS)
+    written = path.read_bytes()
+    path.write_bytes(written[: len(whole) + 12])
+    TagFile(path)
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[:-12])
+    TagFile(path)
+    assert list(dict.fromkeys(recordings_in(path))) == ["b.wav", "./a.wav"]
 
 
 def test_text_and_json_of_single_recordings(tagger, sounds, capsys, monkeypatch):

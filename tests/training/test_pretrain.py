@@ -42,6 +42,7 @@ from tinymu_jax.training.config import (
     TrainConfig,
 )
 from tinymu_jax.training.init_weights import open_init
+from tinymu_jax.training.tasks.pretrain import report_skipped
 from tinymu_jax.utils.tree import flatten
 
 FRAMES, CLIPS, STEPS, WARMUP, SEED = 208, 2, 20, 5, 3
@@ -255,6 +256,56 @@ def test_student_and_teacher_start_from_an_encoder(config, golden_dir):
 
 
 # --- bad input ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_bad(recordings, tmp_path):
+    """Four recordings that can be used, a short one, and three that are none."""
+    folder = tmp_path / "with_bad"
+    folder.mkdir()
+    for number in (1, 3, 4, 5, 6):
+        shutil.copy(recordings / f"{number}.wav", folder)
+    (folder / "empty.flac").write_bytes(b"")
+    (folder / "text.mp3").write_text("no sound")
+    (folder / "gone.ogg").symlink_to("nowhere.ogg")
+    return folder
+
+
+@pytest.mark.parametrize("published", ["mcl"], indirect=True)
+def test_too_many_unusable_recordings_end_a_run_before_it_begins(config, with_bad):
+    run = with_part(config, "data", train=str(with_bad))
+    listing = Path(config.output) / "bad.jsonl"
+    message = refusal(train, run)
+    assert message.startswith("3 of 8 recordings cannot be used, more than 0.1 %; the first: ")
+    assert f"(all of them: {listing})" in message
+    assert "allow more with --max-bad-fraction" in message
+    entries = [json.loads(line) for line in listing.read_text().splitlines()]
+    assert [Path(entry["clip"]).name for entry in entries] == ["empty.flac", "gone.ogg", "text.mp3"]
+    assert ["is empty" in entries[0]["reason"], "no such file" in entries[1]["reason"]] == [1, 1]
+    bad = with_part(run, "data", max_bad_fraction=1.1)
+    assert "data.max-bad-fraction is 1.1; give 0 to 1" in refusal(train, bad)
+
+
+def test_unusable_recordings_are_counted_and_listed(with_bad, tmp_path, capfd):
+    corpus = open_corpus(with_bad, FRAMES, 16)
+    assert (len(corpus), corpus.num_short, corpus.num_unusable) == (4, 1, 3)
+    data = CropsConfig(str(with_bad), max_bad_fraction=0.38)
+    run = PretrainConfig(output=str(tmp_path), data=data)
+    report_skipped(corpus, run, "bad.jsonl")
+    assert capfd.readouterr().err == (
+        f"note: {with_bad}: of 8 recordings, 3 cannot be used (listed in {tmp_path}/bad.jsonl), "
+        "and 1 are shorter than a crop\n"
+    )
+    assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == 3
+    run = with_part(run, "data", max_bad_fraction=0.37)
+    assert "more than 37 %" in refusal(report_skipped, corpus, run, "bad.jsonl")
+
+
+def test_the_option_has_the_name_that_prepare_gives_it():
+    from tinymu_jax.cli.train import read_run
+
+    for name in ("--max-bad-fraction", "--data.max-bad-fraction"):
+        assert read_run("pretrain", [name, "0.5"]).run_config.data.max_bad_fraction == 0.5
 
 
 @pytest.mark.parametrize("published", ["mcl"], indirect=True)

@@ -10,10 +10,10 @@ from helpers import refusal
 from tinymu_jax.audio.load import load_audio
 from tinymu_jax.checkpoints.open import NANO_FOLDER, open_checkpoint, read_tokenizer
 from tinymu_jax.checkpoints.safetensors import map_safetensors
-from tinymu_jax.data.annotations.tables import read_lines
 from tinymu_jax.data.musicskills import read_lists
 from tinymu_jax.inference.class_names import read_labels
 from tinymu_jax.utils.files import check_content
+from tinymu_jax.utils.tables import read_lines
 
 LFS = (
     "version https://git-lfs.github.com/spec/v1\n"

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
+from tinymu_jax.audio.files import find_file
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, WINDOW
 from tinymu_jax.audio.resample import RESAMPLERS, Resampler, resample
 from tinymu_jax.errors import InputError
@@ -70,7 +71,7 @@ def read_clip(
     Arguments and errors are those of `load_audio`. In addition, `mono` selects the `first` channel
     (as in TinyMU) or the `mean` of all channels (as in MATPAC), and `resampler` the kernel.
     """
-    path = Path(path)
+    path = find_file(path)
     check_max_seconds(max_seconds)
     channels, rate, total = decode(path, max_seconds)
     samples = np.ascontiguousarray(channels[:, 0] if mono == "first" else channels.mean(axis=1))
@@ -164,7 +165,7 @@ def decode(
 
     try:
         # The path is passed as bytes, since a file name may be in any encoding.
-        with _quiet_decoders(), soundfile.SoundFile(os.fsencode(path)) as file:
+        with quiet_decoders(), soundfile.SoundFile(os.fsencode(path)) as file:
             rate, total = file.samplerate, file.frames
             frames = -1 if max_seconds is None else int(max_seconds * rate)
             samples = file.read(frames, dtype="float32", always_2d=True)
@@ -179,7 +180,7 @@ _STDERR_LOCK = threading.Lock()
 
 
 @contextmanager
-def _quiet_decoders() -> Iterator[None]:
+def quiet_decoders() -> Iterator[None]:
     """Discard what C decoders write to stderr while the context is open."""
     # stderr belongs to the whole process, so only one thread at a time may redirect it.
     with _STDERR_LOCK:
@@ -209,7 +210,7 @@ def _decode_with_librosa(
     import librosa
 
     try:
-        with _quiet_decoders(), warnings.catch_warnings():
+        with quiet_decoders(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             samples, rate = librosa.load(path, sr=None, mono=False)
     except Exception as error:
@@ -221,16 +222,3 @@ def _decode_with_librosa(
     if max_seconds is not None:
         samples = samples[: int(max_seconds * rate)]
     return np.asarray(samples, np.float32), int(rate), total
-
-
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-
-
-def list_audio_files(folder: str | Path) -> list[Path]:
-    """Return the sorted wav, flac, ogg and mp3 files below a folder; raise `InputError` if none."""
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise InputError(
-            f"{folder}: has no recordings ({', '.join(SUFFIXES)}); name another folder"
-        )
-    return paths

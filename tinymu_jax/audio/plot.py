@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tinymu_jax.audio.log_mel import HOP, NUM_MELS, SAMPLE_RATE, WINDOW, mel_filterbank
+from tinymu_jax.utils.files import printable
 from tinymu_jax.utils.plotting import new_figure, save_figure
 
 
@@ -25,6 +26,6 @@ def plot_log_mel(
     axes.set_yticks([band + 0.5 for band in bands], [f"{centres[band]:.0f}" for band in bands])
     axes.set(xlabel="seconds", ylabel="hertz")
     # The title may be a file name that contains "$".
-    axes.set_title(title, parse_math=False)
+    axes.set_title(printable(title), parse_math=False)
     figure.colorbar(image, ax=axes, label="log energy, normalized")
     save_figure(figure, path)

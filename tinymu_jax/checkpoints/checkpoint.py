@@ -16,6 +16,7 @@ from tinymu_jax.models.config import MatpacConfig, SelfSupervisedConfig, SmolLM2
 from tinymu_jax.utils.files import (
     check_content,
     exists,
+    is_partial,
     make_folder,
     read_json_object,
     read_text,
@@ -67,9 +68,7 @@ def save_checkpoint(folder: str | Path, checkpoint: Checkpoint) -> Path:
     if exists(folder) and not folder.is_dir():
         raise InputError(f"{folder}: is a file; name a folder to write the checkpoint to")
     names = {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE}
-    partial = [
-        p for p in folder.glob("*.partial") if any(p.name.startswith(f"{name}.") for name in names)
-    ]
+    partial = [p for p in folder.glob("*.partial") if any(is_partial(p, name) for name in names)]
     others = {p.name for p in folder.glob("*")} - names - KEPT_FILES - {p.name for p in partial}
     if others:
         raise InputError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import tyro
 
+from tinymu_jax.cli.paths import check_dashes, expand_home
 from tinymu_jax.errors import one_line_errors
 from tinymu_jax.utils.backend import explain_jax_errors, ignore_variables
 from tinymu_jax.utils.malloc import keep_heap
@@ -42,16 +43,18 @@ def main() -> None:
         keep_heap()
     ignore_variables()
     with one_line_errors(), explain_jax_errors():
+        check_dashes(sys.argv[1:])
         if name in CONFIG_FILE_COMMANDS:
             from tinymu_jax.cli.train import read_run
 
-            raise SystemExit(read_run(name, sys.argv[2:]).run())
-        command = tyro.extras.subcommand_cli_from_dict(
-            _command_classes(name),
-            prog="tinymu",
-            description="Music question answering with TinyMU.",
-        )
-        raise SystemExit(command.run())
+            command = read_run(name, sys.argv[2:])
+        else:
+            command = tyro.extras.subcommand_cli_from_dict(
+                _command_classes(name),
+                prog="tinymu",
+                description="Music question answering with TinyMU.",
+            )
+        raise SystemExit(expand_home(command).run())
 
 
 def _print_any_text() -> None:

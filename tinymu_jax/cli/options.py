@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from tinymu_jax.audio.files import find_file
 from tinymu_jax.errors import InputError, report
 from tinymu_jax.models.config import PUBLISHED
 from tinymu_jax.utils.progress import show_progress
@@ -69,7 +70,7 @@ def require_recordings(recordings: tuple[str, ...], as_json: bool) -> None:
     """
     if not recordings:
         raise InputError("no recording: name one or more wav, flac, ogg or mp3 files")
-    if any(map(os.path.exists, recordings)):
+    if any(os.path.exists(find_file(recording)) for recording in recordings):
         return
     for recording in recordings:
         error = InputError(f"{recording}: no such file; check the path of the recording")

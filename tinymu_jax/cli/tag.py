@@ -74,7 +74,7 @@ class TagCommand:
         with show_progress("tagging", quiet=self.output is None) as progress:
             for done, recording in enumerate(recordings):
                 progress(done, len(recordings))
-                if file is not None and recording in file.done:
+                if file is not None and file.key(recording) in file.done:
                     continue
                 try:
                     windows = tag_windows(model, recording, self.window, hop, self.top)
@@ -89,7 +89,7 @@ class TagCommand:
         return 2 if num_errors else 0
 
     def _list_recordings(self) -> list[str]:
-        from tinymu_jax.audio.load import list_audio_files
+        from tinymu_jax.audio.files import list_audio_files
 
         folders = [name for name in self.recordings if os.path.isdir(name)]
         if folders and self.output is None:

@@ -1,7 +1,7 @@
 """Batches of random log-mel crops, by step number, for pre-training the encoder."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,13 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from tinymu_jax.audio.load import MAX_CLIP_SECONDS, list_audio_files
+from tinymu_jax.audio.files import list_audio_files
+from tinymu_jax.audio.load import MAX_CLIP_SECONDS, quiet_decoders
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, num_frames
 from tinymu_jax.data.augment import clip_rng
 from tinymu_jax.data.config import FeatureConfig
 from tinymu_jax.data.dataset import DATASET_FILE, Dataset
 from tinymu_jax.data.features import as_log_mel, read_recording
 from tinymu_jax.data.loader import EpochBatches
+from tinymu_jax.data.unusable import bad_entry
 from tinymu_jax.errors import InputError, report
 from tinymu_jax.utils.files import exists
 
@@ -39,8 +41,13 @@ class Corpus:
     """Function that returns the normalized float16 log-mel of the recording with a given index."""
     num_short: int
     """Number of skipped recordings that have fewer frames than a crop."""
-    num_unusable: int = 0
-    """Number of skipped recordings that cannot be read."""
+    bad: Sequence[Mapping[str, str]] = ()
+    """The skipped recordings that cannot be read, with the reasons; see `bad_entry`."""
+
+    @property
+    def num_unusable(self) -> int:
+        """Number of skipped recordings that cannot be read."""
+        return len(self.bad)
 
     def __len__(self) -> int:
         return self.size
@@ -58,9 +65,11 @@ def open_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
     stored = exists(Path(folder) / DATASET_FILE)
     corpus = stored_corpus(folder, frames, patch_size) if stored else folder_corpus(folder, frames)
     if not len(corpus):
+        total, bad = corpus.num_short + len(corpus.bad), corpus.bad
+        unusable = f" ({len(bad)} cannot be used, the first: {bad[0]['reason']})" if bad else ""
         raise InputError(
-            f"{folder}: none of its {corpus.num_short + corpus.num_unusable} recordings has the "
-            f"{frames} frames ({frames / 100:g} s) of a crop; name longer ones, or lower "
+            f"{folder}: none of its {total} recordings has the {frames} frames "
+            f"({frames / 100:g} s) of a crop{unusable}; name longer ones, or lower "
             "model.encoder.num-frames"
         )
     return corpus
@@ -91,28 +100,36 @@ def stored_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
 def folder_corpus(folder: str | Path, frames: int) -> Corpus:
     """List a folder's audio files of at least `frames` frames; each access decodes the file."""
     folder = Path(folder)
-    lengths = {path: _frames_by_header(path) for path in list_audio_files(folder)}
-    paths = [path for path, length in lengths.items() if length >= frames]
-    num_unusable = sum(length < 0 for length in lengths.values())
+    lengths = {path: _num_frames(path) for path in list_audio_files(folder)}
+    paths = [p for p, length in lengths.items() if isinstance(length, int) and length >= frames]
+    bad = [bad_entry(p, error) for p, error in lengths.items() if isinstance(error, InputError)]
     return Corpus(
         folder,
         len(paths),
         lambda number: str(paths[number].relative_to(folder)),
         lambda number: as_log_mel(read_recording(paths[number], MATPAC_FEATURES)),
-        len(lengths) - len(paths) - num_unusable,
-        num_unusable,
+        len(lengths) - len(paths) - len(bad),
+        bad,
     )
 
 
-def _frames_by_header(path: Path) -> int:
-    """Compute an audio file's number of log-mel frames from its header; -1 if it is unreadable."""
+def _num_frames(path: Path) -> int | InputError:
+    """Compute an audio file's number of log-mel frames from its header, or else by decoding it.
+
+    Returns the error if the file cannot be read.
+    """
     import soundfile
 
     try:
-        info = soundfile.info(os.fsencode(path))
+        with quiet_decoders():
+            info = soundfile.info(os.fsencode(path))
     except (OSError, soundfile.LibsndfileError):
-        return -1
-    samples = -(-info.frames * SAMPLE_RATE // max(info.samplerate, 1))
+        try:
+            samples = len(read_recording(path, MATPAC_FEATURES).samples)
+        except InputError as error:
+            return error
+    else:
+        samples = -(-info.frames * SAMPLE_RATE // max(info.samplerate, 1))
     return max(0, num_frames(samples))
 
 

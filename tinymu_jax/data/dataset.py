@@ -20,7 +20,7 @@ from tinymu_jax.data.sampler import SequenceLengths
 from tinymu_jax.errors import InputError, translate
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.utils import fingerprint
-from tinymu_jax.utils.files import check_content, exists, read_json_object
+from tinymu_jax.utils.files import check_content, check_library_path, exists, read_json_object
 from tinymu_jax.utils.tree import has_arrays
 
 DATASET_FILE, INDEX_FILE, BAD_FILE = "dataset.json", "index.npz", "bad.jsonl"
@@ -70,6 +70,7 @@ class Dataset:
             InputError: the folder holds no data set, or a shard is missing or truncated.
         """
         self.folder = Path(folder)
+        check_library_path(folder)
         path = self.folder / DATASET_FILE
         if not exists(path):
             raise InputError(f"{folder}: has no {DATASET_FILE}; {RERUN}")

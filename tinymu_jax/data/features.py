@@ -6,6 +6,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from tinymu_jax.audio.files import find_file
 from tinymu_jax.audio.load import Clip, read_clip
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, log_mel, num_frames
 from tinymu_jax.audio.resample import RESAMPLERS
@@ -42,7 +43,7 @@ def as_log_mel(clip: Clip) -> np.ndarray:
 
 def read_text_tokens(path: str | Path, tokenizer: Tokenizer) -> np.ndarray:
     """Tokenize a text file: (tokens,) int32; raise `InputError` if it is unreadable or empty."""
-    tokens = tokenizer.encode(read_text(path, "name a folder with the texts"))
+    tokens = tokenizer.encode(read_text(find_file(path), "name a folder with the texts"))
     if not tokens:
         raise InputError(f"{path}: is empty; write a text into it, or take it out of the list")
     return np.array(tokens, np.int32)

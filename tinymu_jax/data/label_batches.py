@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from tinymu_jax.audio.files import canonical_name
 from tinymu_jax.data.loader import ClipReader, EpochBatches
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.tables import read_rows
@@ -82,7 +83,8 @@ class LabelBatches(EpochBatches):
 
         `labels` maps a clip's file name to the array of the clip's labels.
         """
-        self.reader, self.labels, dataset = reader, labels, reader.dataset
+        self.reader, dataset = reader, reader.dataset
+        self.labels = {canonical_name(name): row for name, row in labels.items()}
         super().__init__(
             dataset.folder, len(dataset), clips, blocks, block_ids, reader.seed, epochs, steps
         )
@@ -100,7 +102,7 @@ class LabelBatches(EpochBatches):
         return LabelBatch(features, lengths, labels, np.int32(block))
 
     def _labels(self, clip: str) -> np.ndarray:
-        name = Path(clip).name
+        name = canonical_name(Path(clip).name)
         if name not in self.labels:
             raise InputError(f"{clip}: is not in the table of labels (data.labels); add it")
         other = self._paths.setdefault(name, clip)

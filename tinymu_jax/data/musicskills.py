@@ -5,14 +5,18 @@ of recordings.
 For a data set with several lists, the published loader searches only the last list's folder.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinymu_jax.audio.load import list_audio_files
+from tinymu_jax.audio.files import list_audio_files
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import check_encodable, printable
 from tinymu_jax.utils.json_records import read_json_records
 
+_BYTES = re.compile("[\udc80-\udcff]")
+"""Matches what Python makes of the bytes of a file name that are not UTF-8."""
 FIELDS = ("file_name", "input_text", "target_text", "dataset", "task")
 
 
@@ -90,12 +94,11 @@ def list_recordings(folders: Sequence[str | Path]) -> QuestionLists:
         raise InputError(
             "nothing to prepare: name lists of questions, or folders of recordings (--audio)"
         )
-    clips = [
-        ClipQuestions(path, Path(folder).name, ())
-        for folder in folders
-        for path in list_audio_files(folder)
-    ]
-    return QuestionLists(clips, 0)
+    names: dict[Path, str] = {}
+    for folder in folders:
+        for path in list_audio_files(folder):
+            names.setdefault(path, printable(Path(folder).name))
+    return QuestionLists([ClipQuestions(path, name, ()) for path, name in names.items()], 0)
 
 
 def read_list(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -122,3 +125,7 @@ def _check_record(record: Any, where: str) -> None:
         if not isinstance(value, str) or not value:
             problem = "has no" if key not in record else "has an empty or unreadable"
             raise InputError(f"{where}: {problem} {key!r}; repair the record or take it out")
+    names = {
+        key: _BYTES.sub("", str(record[key])) for key in ("file_name", "clip") if key in record
+    }
+    check_encodable(record | names, where)

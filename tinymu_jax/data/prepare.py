@@ -1,6 +1,5 @@
 """Prepares data sets from question lists and recordings, in parallel and resumable."""
 
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,12 +12,14 @@ from tinymu_jax.data.config import FeatureConfig, PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, DATASET_FILE, FORMAT, INDEX_FILE
 from tinymu_jax.data.musicskills import ClipQuestions, list_recordings, read_lists
 from tinymu_jax.data.shards import Shard, encode_shards, make_shards
+from tinymu_jax.data.unusable import check_bad_fraction, write_bad_list
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import (
     LOCK_FILE,
     check_folder,
+    check_library_path,
     exists,
     folder_lock,
     new_folder,
@@ -26,7 +27,6 @@ from tinymu_jax.utils.files import (
     remove,
     write_atomic,
     write_json,
-    write_text,
 )
 from tinymu_jax.utils.progress import Progress, no_progress
 
@@ -60,6 +60,7 @@ def prepare(
             another process writes to it; too many recordings are unusable (see `bad.jsonl`).
     """
     check_encoder(config.features, encoder)
+    check_library_path(output)
     source = read_lists(lists, folders) if lists else list_recordings(folders)
     check_folder(output)
     inputs = {
@@ -170,14 +171,8 @@ def _check_bad(
 ) -> None:
     """Write bad.jsonl; raise `InputError` if it lists more than `max_fraction` of all clips."""
     bad = [fault for manifest in manifests if manifest for fault in manifest["bad"]]
-    lines = "".join(json.dumps(fault, ensure_ascii=False) + "\n" for fault in bad)
-    write_text(output / BAD_FILE, lines)
-    if len(bad) > max_fraction * total:
-        raise InputError(
-            f"{len(bad)} of {total} recordings cannot be used, more than {100 * max_fraction:g} %; "
-            f"the first: {bad[0]['reason']} (all of them: {output / BAD_FILE}). Repair them, or "
-            "allow more with --max-bad-fraction"
-        )
+    write_bad_list(output / BAD_FILE, bad)
+    check_bad_fraction(bad, total, max_fraction, output / BAD_FILE)
 
 
 def _finish(output: Path, inputs: Manifest, shards: Sequence[Manifest]) -> Manifest:

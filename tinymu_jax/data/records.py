@@ -53,12 +53,13 @@ def encode_record(record: Record) -> bytes:
             for q in record.questions
         ],
     }
-    return msgpack.packb(content)
+    # A path may hold bytes that are not UTF-8.
+    return msgpack.packb(content, unicode_errors="surrogateescape")
 
 
 def decode_record(content: bytes) -> Record:
     """Deserialize a record from bytes; the record's arrays are read-only views of the bytes."""
-    fields: dict[str, Any] = msgpack.unpackb(content)
+    fields: dict[str, Any] = msgpack.unpackb(content, unicode_errors="surrogateescape")
     features = np.frombuffer(fields["features"], _DTYPES[fields["type"]])
     questions = tuple(
         StoredQuestion(*texts, np.frombuffer(prompt, np.int32), np.frombuffer(answer, np.int32))

@@ -46,7 +46,7 @@ def local_copy(url: str) -> Path:
     """
     files, root = _open_url(url)
     root = root.rstrip("/")
-    name = re.sub(r"[^\w.-]", "_", root.rsplit("/", 1)[-1]) or "data"
+    name = re.sub(r"[^\w.-]", "_", root.rsplit("/", 1)[-1])[:60] or "data"
     folder = make_cache_folder("data", f"{name}-{fingerprint.of_text(url)[:12]}")
     message = (
         f"{url}: cannot be copied ({{reason}}); check the URL, your permissions and the free space "

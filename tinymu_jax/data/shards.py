@@ -22,6 +22,7 @@ from tinymu_jax.data.features import (
 )
 from tinymu_jax.data.musicskills import ClipQuestions
 from tinymu_jax.data.records import Record, StoredQuestion, encode_record
+from tinymu_jax.data.unusable import bad_entry
 from tinymu_jax.errors import InputError
 from tinymu_jax.tokenizer import Tokenizer
 from tinymu_jax.utils.files import write_atomic, write_json
@@ -67,7 +68,7 @@ def write_shard(
         writer = ArrayRecordWriter(str(partial), "group_size:1")
         for clip, features in clip_features:
             if isinstance(features, InputError):
-                manifest["bad"].append({"clip": str(clip.path), "reason": str(features)})
+                manifest["bad"].append(bad_entry(clip.path, features))
                 continue
             questions = tuple(
                 StoredQuestion(*question, encode(question.prompt), encode(question.answer))

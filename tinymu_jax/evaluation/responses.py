@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import jax
 
+from tinymu_jax.audio.files import find_file
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.engine import Engine, Request, Response
 from tinymu_jax.mesh import MeshConfig, make_mesh
 from tinymu_jax.utils import fingerprint
-from tinymu_jax.utils.files import exists, make_folder
+from tinymu_jax.utils.files import make_folder
 from tinymu_jax.utils.jsonl import JsonlLog
 from tinymu_jax.utils.progress import Progress, no_progress
 
@@ -122,9 +123,10 @@ def _keys(requests: Sequence[Request], model: str) -> list[str]:
 
 def _file_state(audio: Path | None) -> list[Any]:
     """Return a recording's path, modification time and size, to detect a replaced file."""
-    if audio is None or not exists(audio):
+    try:
+        status = os.stat("" if audio is None else find_file(audio))
+    except (OSError, ValueError):  # missing, or a name that no file can have
         return [str(audio)]
-    status = os.stat(audio)
     return [str(audio), status.st_mtime_ns, status.st_size]
 
 

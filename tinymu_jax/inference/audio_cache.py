@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from tinymu_jax.audio.files import find_file
 from tinymu_jax.audio.load import Clip, as_clip
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.chunked_encoding import encode_clips, project
@@ -109,7 +110,7 @@ def _cache_key(audio: Audio) -> Any:
         audio = audio.samples
     if isinstance(audio, str | Path):
         try:
-            status = os.stat(audio)
+            status = os.stat(find_file(audio))
         except (OSError, ValueError):
             return str(audio)
         return str(audio), status.st_mtime_ns, status.st_size

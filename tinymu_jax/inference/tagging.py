@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from tinymu_jax.audio.load import read_clip
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.embedder import Embedder
-from tinymu_jax.utils.files import exists, make_folder, read_text, write_text
+from tinymu_jax.utils.files import exists, make_folder, printable, write_atomic, write_text
 
 COLUMNS = ("file", "start", "end", "tag", "probability")
 BATCH_SIZE = 32
@@ -58,54 +58,121 @@ def tag_windows(
 
 
 class TagFile:
-    """A csv or jsonl file of recordings' tags; `done` holds the recordings tagged before."""
+    """A csv or jsonl file of recordings' tags, to which each recording's tags are written once.
+
+    Tags that earlier runs wrote are kept, also those of recordings that this run does not tag.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file, and remove the last recording's tags, which may be incomplete.
+        """Open or create the file, and remove the tags whose writing was interrupted.
 
         Raises:
             InputError: the suffix is unknown; the file holds no tags, or cannot be written.
         """
         if path.suffix not in (".csv", ".jsonl"):
             raise InputError(f"{path}: name a file that ends in .csv or .jsonl")
-        self.path = path
+        self.path, self._is_csv = path, path.suffix == ".csv"
         make_folder(path.parent)
-        header = ",".join(COLUMNS) + "\n" if path.suffix == ".csv" else ""
-        text = (read_text(path, "name another file") if exists(path) else "") or header
-        if not text.startswith(header):
-            raise self._no_tags()
-        # Text after the last newline is an incomplete line.
-        lines = [line + "\n" for line in text[len(header) :].split("\n")[:-1]]
-        recordings = [self._recording(line) for line in lines]
-        last = recordings[-1] if recordings else None
-        self.done = set(recordings) - {last}
-        complete = (line for name, line in zip(recordings, lines, strict=True) if name != last)
-        write_text(path, header + "".join(complete))
+        rows, incomplete = self._read()
+        texts: dict[str, str] = {}
+        for name, text in rows:
+            texts[name] = texts.get(name, "") + text
+        last = rows[-1][0] if rows else ""
+        last_text = texts.pop(last, "")
+        if incomplete and incomplete.startswith(self._begin(last)[: len(incomplete)]):
+            last_text = ""
+        self.done = set(texts)
+        """`key` of each recording that need not be tagged again."""
+        before = (_csv_text([COLUMNS]) if self._is_csv else "") + "".join(texts.values())
+        write_text(path, before + last_text)
+        # The last recording may lack rows, though all its lines are whole. If it is tagged again,
+        # its rows, which are these bytes of the file, are replaced.
+        self._last, start = last, len(before.encode())
+        self._last_bytes = slice(start, start + len(last_text.encode()))
 
-    def _no_tags(self) -> InputError:
-        return InputError(f"{self.path}: holds something else than tags; name another file")
+    @staticmethod
+    def key(recording: str) -> str:
+        """Return the name by which a recording is compared with the names in the file."""
+        return printable(str(Path(recording)))
 
-    def _recording(self, line: str) -> str:
-        """Return the recording that a line names; raise `InputError` if it names none."""
+    def _read(self) -> tuple[list[tuple[str, str]], str]:
+        """Return the key and the text of each row of tags, and the text of an incomplete row."""
+        content = self.path.read_bytes() if exists(self.path) else b""
+        whole, newline, cut = content.rpartition(b"\n")
         try:
-            if self.path.suffix == ".csv":
-                return next(csv.reader([line]))[0]
-            return json.loads(line)["file"]
-        except (ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
-            raise self._no_tags() from error
+            # Rows end with "\n" only: names may hold other line separators.
+            lines = [f"{line}\n" for line in whole.decode().split("\n")] if newline else []
+            if self._is_csv:
+                names, texts, unclosed = _split_csv(lines)
+            else:
+                names, texts, unclosed = [json.loads(line)["file"] for line in lines], lines, ""
+            keys, rest = [self.key(name) for name in names], unclosed + cut.decode(errors="replace")
+            begin = ",".join(COLUMNS) if self._is_csv else '{"file": '
+            if not lines and not rest.startswith(begin[: len(rest)]):
+                raise ValueError("no row of tags")
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise InputError(
+                f"{self.path}: holds something else than tags; name another file"
+            ) from error
+        return list(zip(keys, texts, strict=True)), rest
+
+    def _begin(self, recording: str) -> str:
+        """Return the text with which all rows of a recording begin."""
+        if self._is_csv:
+            return _csv_text([(recording, "")])[:-1]
+        return json.dumps({"file": recording}, ensure_ascii=False)[:-1]
 
     def write(self, recording: str, windows: Sequence[Window]) -> None:
-        """Append the tags of all windows of a recording to the file in one write."""
-        out = io.StringIO()
-        if self.path.suffix == ".csv":
-            rows = csv.writer(out, lineterminator="\n")
-            for start, end, tags in windows:
-                rows.writerows((recording, start, end, tag, f"{p:.6f}") for tag, p in tags)
+        """Write the tags of all windows of a recording, in place of tags that may lack some."""
+        if self._is_csv:
+            rows = ((w, tag, probability) for w in windows for tag, probability in w.tags)
+            text = _csv_text((recording, w.start, w.end, tag, f"{p:.6f}") for w, tag, p in rows)
         else:
-            for window in windows:
-                out.write(json.dumps(window.to_json(recording), ensure_ascii=False) + "\n")
-        with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(out.getvalue())
+            objects = (window.to_json(recording) for window in windows)
+            text = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in objects)
+        written = printable(text).encode()
+        if self.key(recording) == self._last:
+            content = self.path.read_bytes()
+            others = content[: self._last_bytes.start] + content[self._last_bytes.stop :]
+            write_atomic(self.path, lambda partial: partial.write_bytes(others + written))
+            self._last = ""
+        else:
+            with self.path.open("ab") as file:
+                file.write(written)
+        self.done.add(self.key(recording))
+
+
+def _csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    out = io.StringIO()
+    for row in rows:
+        # Python 3.11 leaves a "\r" without quotes, and then reads it as the end of a row.
+        quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in row) else csv.QUOTE_MINIMAL
+        csv.writer(out, lineterminator="\n", quoting=quoting).writerow(row)
+    return out.getvalue()
+
+
+def _split_csv(lines: Sequence[str]) -> tuple[list[str], list[str], str]:
+    """Split the lines of a csv of tags into rows: a name with a line break takes several lines.
+
+    Returns the recording and the text of each row, and the text of a last row that is incomplete.
+    Raises `ValueError` or `csv.Error` if the lines are something else.
+    """
+    if lines and next(csv.reader(lines)) != list(COLUMNS):
+        raise ValueError("no table of tags")
+    names, texts, start = list[str](), list[str](), 1
+    reader = csv.reader(lines, strict=True)
+    try:
+        next(reader, None)
+        for row in reader:
+            if len(row) != len(COLUMNS):
+                raise ValueError("no row of tags")
+            names.append(row[0])
+            texts.append("".join(lines[start : reader.line_num]))
+            start = reader.line_num
+    except csv.Error as error:
+        if str(error) != "unexpected end of data":  # a quote that is not closed
+            raise
+    return names, texts, "".join(lines[start:])
 
 
 def check_window(seconds: float, hop: float, top: int) -> None:

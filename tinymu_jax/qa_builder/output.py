@@ -27,10 +27,14 @@ from tinymu_jax.utils.files import exists, make_folder, write_json, write_text
 LISTS, STATS, CARD = "lists", "stats.md", "data_card.md"
 LEAK_REPORT, UNKNOWN_LABELS, SETTINGS = "leak_report.json", "unknown_labels.csv", "build.json"
 
+MAX_LIST_NAME = 200
+"""Bytes of the longest name of a list: names of files have up to 255."""
+
 
 def list_name(source: str) -> str:
     """Return the file name of the list of questions about one data set's clips."""
-    return re.sub(r"[^\w-]+", "_", source).strip("_") + ".json"
+    name = re.sub(r"[^\w-]+", "_", source).strip("_")
+    return name.encode()[:MAX_LIST_NAME].decode(errors="ignore") + ".json"
 
 
 def write_set(

@@ -1,6 +1,9 @@
 """Dataclass configs of training runs."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
 
 from tinymu_jax.data.config import AugmentConfig
 from tinymu_jax.errors import InputError
@@ -328,6 +331,8 @@ class CropsConfig(ReadConfig):
     """Number of crops per block; a step computes `step.blocks` blocks."""
     epochs: int = 0
     """Passes over the recordings, with new crops each time; 0: as many as `steps` needs."""
+    max_bad_fraction: Annotated[float, tyro.conf.arg(aliases=("--max-bad-fraction",))] = 0.001
+    """Largest fraction of a folder's audio files that may be unusable, and are then skipped."""
 
 
 PRETRAINING = OptimConfig(
@@ -373,6 +378,10 @@ class PretrainConfig(RunConfig):
             (
                 bool(self.data.train),
                 "no data.train: name a folder of recordings, or a prepared data set",
+            ),
+            (
+                0 <= self.data.max_bad_fraction <= 1,
+                f"data.max-bad-fraction is {self.data.max_bad_fraction}; give 0 to 1",
             ),
             (
                 self.init.checkpoint is None or self.init.encoder is None,

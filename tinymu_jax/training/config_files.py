@@ -1,5 +1,6 @@
 """Find and load the Python files that hold configs of runs."""
 
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ def load_config(name_or_path: str | Path, kind: type[Config] = RunConfig) -> Con
         InputError: the config does not exist, its file fails, or `config` is not a `kind`.
     """
     shipped = shipped_configs()
-    path = Path(name_or_path)
+    path = Path(os.path.expanduser(name_or_path))
     if not path.is_file():
         path = shipped.get(path.stem, path)
     if not path.is_file():

@@ -46,7 +46,13 @@ from tinymu_jax.training.tasks.tagger import LabelTask, TagTask, add_label_head
 from tinymu_jax.training.trainer import Trainer
 from tinymu_jax.utils.backend import start_backend
 from tinymu_jax.utils.compilation_cache import enable_compilation_cache
-from tinymu_jax.utils.files import folder_lock, new_folder, read_json_object, write_json
+from tinymu_jax.utils.files import (
+    check_library_path,
+    folder_lock,
+    new_folder,
+    read_json_object,
+    write_json,
+)
 from tinymu_jax.utils.progress import show_progress
 from tinymu_jax.utils.tree import Tree, flatten, unflatten
 
@@ -76,6 +82,8 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
             finite, or a checkpoint cannot be written.
     """
     config.check()
+    for place in filter(None, (config.output, config.checkpoints)):
+        check_library_path(Path(place).absolute())
     need_wandb(config.loop.wandb)
     start_backend()
     make_mesh(config.mesh, devices)

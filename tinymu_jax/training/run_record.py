@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tinymu_jax.audio.load import list_audio_files
+from tinymu_jax.audio.files import list_audio_files
 from tinymu_jax.checkpoints.checkpoint import RUN_FILE
 from tinymu_jax.data.dataset import DATASET_FILE
 from tinymu_jax.errors import InputError
@@ -26,6 +26,7 @@ FREE_FIELDS = (
     "loop",
     "data/threads",
     "data/prefetch",
+    "data/max_bad_fraction",
     "data/train",
     "data/validation",
     "data/labels",
@@ -57,7 +58,8 @@ def _contents(folder: Path) -> str:
     if exists(folder / DATASET_FILE):
         return read_text(folder / DATASET_FILE)
     return "\n".join(
-        f"{path.relative_to(folder)} {path.stat().st_size}" for path in list_audio_files(folder)
+        f"{path.relative_to(folder)} {path.stat().st_size if exists(path) else 'missing'}"
+        for path in list_audio_files(folder)
     )
 
 

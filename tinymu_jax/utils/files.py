@@ -1,6 +1,8 @@
 """Reads and writes files; errors name the file and the remedy."""
 
+import errno
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -207,7 +209,7 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
     `InputError` if the file cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{_partial_prefix(path.name)}.{os.getpid()}.partial")
     try:
         with partial.open("wb"):
             mode = partial.stat().st_mode
@@ -216,15 +218,62 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
         os.replace(partial, path)
     except OSError as error:
         problem = f"cannot be written ({error.strerror or error})"
-        raise InputError(f"{path}: {problem}; name a writable location") from error
+        too_long = error.errno == errno.ENAMETOOLONG
+        remedy = "shorten its name" if too_long else "name a writable location"
+        raise InputError(f"{path}: {problem}; {remedy}") from error
     finally:
         with suppress(OSError):  # the file was renamed
             partial.unlink()
 
 
+def _partial_prefix(name: str) -> str:
+    """Return the start of the temporary name of a file, which has room beside any name."""
+    return hashlib.sha256(printable(name).encode()).hexdigest()[:16]
+
+
+def is_partial(path: Path, name: str) -> bool:
+    """Return whether a path is what a killed process left of writing a file called `name`."""
+    prefixes = (f"{name}.", f"{_partial_prefix(name)}.")
+    return path.suffix == ".partial" and path.name.startswith(prefixes)
+
+
+def printable(text: str) -> str:
+    r"""Return a text as it is stored and shown: bytes that are no UTF-8 become \udc80 to \udcff.
+
+    Python reads such bytes of a file name as lone surrogates, which UTF-8 cannot encode. In JSON,
+    the escapes are read as the same surrogates.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def check_encodable(value: Any, where: str) -> None:
+    """Raise `InputError`, which begins with `where`, if a text in a JSON value is not UTF-8.
+
+    JSON can escape half of a character (a lone surrogate), which UTF-8 cannot encode.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        part = printable(text[max(0, error.start - 20) : error.end + 10])
+        raise InputError(
+            f"{where}: has half a character (a lone surrogate), which is not UTF-8 text, in "
+            f"... {part} ...; repair it or take it out"
+        ) from error
+
+
+def check_library_path(path: str | Path) -> None:
+    """Raise `InputError` if a path is not UTF-8, which libraries for large data sets need."""
+    if printable(str(path)) != str(path):
+        raise InputError(
+            f"{path}: its name is not UTF-8, and array_record and orbax cannot open it; rename "
+            "the folder, or name another"
+        )
+
+
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 file atomically; see `write_atomic`."""
-    write_atomic(path, lambda partial: partial.write_text(text, "utf-8"))
+    """Write a UTF-8 file atomically, as `printable` text; see `write_atomic`."""
+    write_atomic(path, lambda partial: partial.write_text(printable(text), "utf-8"))
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:

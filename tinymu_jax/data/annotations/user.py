@@ -4,10 +4,12 @@ import os
 import re
 from pathlib import Path
 
-from tinymu_jax.audio.load import list_audio_files
+from tinymu_jax.audio.files import list_audio_files
+from tinymu_jax.audio.load import read_clip
 from tinymu_jax.data.annotations.clip import CATEGORIES, UNSORTED, AnnotatedClip
 from tinymu_jax.data.annotations.source import Source, unique_clips
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import printable
 from tinymu_jax.utils.tables import FILE_COLUMNS, TableRow, read_rows
 
 CAPTION_SEPARATOR = "|"
@@ -82,7 +84,7 @@ def read_user_folder(path: Path) -> Source:
     """
     if not path.is_dir():
         raise InputError(f"{path}: is not a folder; name one with recordings")
-    name = path.resolve().name
+    name = printable(path.resolve().name)
     clips, unusable = [], []
     for recording in list_audio_files(path):
         tags = _read_file_tags(recording)
@@ -113,7 +115,9 @@ def _read_file_tags(path: Path) -> tuple[list[str], list[str]] | None:
 
     try:
         file = mutagen.File(path, easy=True)
-        if file is None or not file.info.length:
+        if file is None:  # a format whose tags mutagen does not read
+            return _has_audio(path)
+        if not file.info.length:
             return None
         tags = file.tags or {}
         if not isinstance(file, WAVE):
@@ -126,3 +130,12 @@ def _read_file_tags(path: Path) -> tuple[list[str], list[str]] | None:
     # mutagen raises many kinds of errors for damaged files.
     except Exception:
         return None
+
+
+def _has_audio(path: Path) -> tuple[list[str], list[str]] | None:
+    """Return no tags for a file that can be decoded, and None for any other file."""
+    try:
+        read_clip(path, 0.1)
+    except InputError:
+        return None
+    return [], []

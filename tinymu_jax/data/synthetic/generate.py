@@ -207,7 +207,7 @@ def _render_clip(work: tuple[SynthesisConfig, Path, int]) -> ClipSummary:
     facts, samples, questions = make_clip(config, number)
     name = f"{number:06d}.wav"
     try:
-        soundfile.write(folder / name, samples, SAMPLE_RATE, subtype="PCM_16")
+        soundfile.write(os.fsencode(folder / name), samples, SAMPLE_RATE, "PCM_16")
     except (OSError, soundfile.LibsndfileError) as error:
         problem = f"cannot be written ({error}); make room, or name another place"
         raise InputError(f"{folder / name}: {problem}") from None

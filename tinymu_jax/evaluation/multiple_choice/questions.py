@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from tinymu_jax.data.annotations.audio_index import AudioIndex, find_audio, index_audio
 from tinymu_jax.data.question_formats import LETTERS
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import check_encodable
 from tinymu_jax.utils.json_records import JSON_SUFFIXES, read_json_records
 from tinymu_jax.utils.tables import TABLE_SUFFIXES, TableRow, read_rows
 
@@ -129,6 +130,7 @@ def _from_record(record: Mapping[str, Any], audio: Path, where: str) -> ChoiceQu
         raise InputError(f"{where}: audio, question or choices are not texts; repair it")
     if not name:
         raise InputError(f"{where}: names no audio; fill it in")
+    check_encodable([text, *choices], where)
     options = tuple(choice.strip() for choice in choices)
     question = _checked(ChoiceQuestion(name, audio / name, text.strip(), options, 0), where)
     letters = LETTERS[: len(options)]

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tinymu_jax.audio.files import AUDIO_SUFFIXES, list_files
 from tinymu_jax.data.annotations.musiccaps import TEST_SETS, read_musiccaps
 from tinymu_jax.data.annotations.song_describer import NAME as SONG_DESCRIBER
 from tinymu_jax.data.annotations.song_describer import read_song_describer
 from tinymu_jax.data.question_formats import LETTERS
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import check_encodable
 from tinymu_jax.utils.json_records import JSON_SUFFIXES, read_json_records
 from tinymu_jax.utils.tables import TABLE_SUFFIXES, TableRow, read_lines, read_rows
 
@@ -37,7 +39,8 @@ UNKNOWN_ARTISTS = frozenset(
         *("traditional", "trad", "untitled", "unsigned"),
     )
 )
-_AUDIO = re.compile(r"\.(wav|flac|ogg|opus|mp3|m4a|aac|au|npy|npz|json)$", re.IGNORECASE)
+_SUFFIXES = sorted(AUDIO_SUFFIXES | {".npy", ".npz", ".json"})
+_AUDIO = re.compile(rf"({'|'.join(map(re.escape, _SUFFIXES))})$", re.IGNORECASE)
 _YOUTUBE = re.compile(r"(?=([A-Za-z0-9_-]{11}))")
 _TRACK = re.compile(r"(track_(?=\d{7}))?0*(\d+)(?:\.2min|\.low)?")
 _GTZAN = re.compile(
@@ -190,7 +193,7 @@ def _read_gtzan(path: Path) -> Iterator[TestSet]:
     ids: set[str] = set()
     artists: set[str] = set()
     if path.is_dir():
-        for file in path.rglob("*"):
+        for file in list_files(path).files:
             ids |= _gtzan_id(file.name)
     else:
         for row in read_rows(path, ("file", "artist", "title"), remedy):
@@ -254,6 +257,7 @@ def _question(record: Any, where: str) -> TestQuestion:
             raise TypeError("not texts")
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(fault) from error
+    check_encodable(texts, where)
     return TestQuestion(text, answer, tuple(choices))
 
 

@@ -12,7 +12,10 @@ SIZE = 2**63
 def hash_int(*key: object) -> int:
     """Return a hash of the key, from 0 to `SIZE` - 1."""
     text = "\x1f".join(map(str, key))
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") % SIZE
+    return (
+        int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "big")
+        % SIZE
+    )
 
 
 def hash_choice(options: Sequence[T], *key: object) -> T:

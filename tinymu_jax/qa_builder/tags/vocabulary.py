@@ -9,7 +9,7 @@ instrument plays, or be ignored ("low quality").
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -194,7 +194,7 @@ class Vocabulary(TagTable):
         return max((key.count(" ") + 1 for key in self.meanings), default=0)
 
 
-@lru_cache(maxsize=None)  # a question compares hundreds of options
+@cache  # a question compares hundreds of options
 def _option_text(tag: Tag) -> str:
     text = f"{tag.name} tempo" if tag.category == "tempo" else tag.name
     return text[0].upper() + text[1:]

@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from tinymu_jax.data.crops import CropBatch, CropBatches, open_corpus
-from tinymu_jax.errors import InputError
+from tinymu_jax.data.crops import Corpus, CropBatch, CropBatches, open_corpus
+from tinymu_jax.data.dataset import BAD_FILE
+from tinymu_jax.data.unusable import check_bad_fraction, write_bad_list
+from tinymu_jax.errors import InputError, note
 from tinymu_jax.models.config import SelfSupervisedConfig
 from tinymu_jax.models.matpac_ssl import student_teacher
 from tinymu_jax.models.matpac_ssl.losses import random_patch_orders
@@ -27,6 +30,9 @@ from tinymu_jax.utils.tree import Tree, flatten
 
 ALWAYS_FROZEN = r"encoder/log_mel/.*"
 """Paths of the log-mel front end, unused in pre-training because batches hold log-mels."""
+
+VALIDATION_BAD_FILE = "bad_validation.jsonl"
+"""Name of the list of the validation data's unusable recordings in the run's folder."""
 
 
 def freeze_unused(optim: OptimConfig, model: SelfSupervisedConfig) -> OptimConfig:
@@ -70,8 +76,10 @@ class PretrainTask(TrainTask):
     def make_batches(self, folder: str, epochs: int, validation: bool) -> CropBatches:
         """Return this process's batches of crops from a data set or a folder of recordings."""
         data, encoder = self.config.data, self.model.encoder
+        corpus = open_corpus(folder, encoder.num_frames, encoder.patch_size)
+        report_skipped(corpus, self.config, VALIDATION_BAD_FILE if validation else BAD_FILE)
         return CropBatches(
-            open_corpus(folder, encoder.num_frames, encoder.patch_size),
+            corpus,
             encoder.num_frames,
             data.clips,
             self.config.step.blocks,
@@ -114,6 +122,26 @@ class PretrainTask(TrainTask):
     def clip_names(self, step: int) -> list[str]:
         """Return the names of the recordings in a step's batch."""
         return self.batches.names(0 if self.config.overfit_batch else step)
+
+
+def report_skipped(corpus: Corpus, config: PretrainConfig, name: str) -> None:
+    """Count the recordings that a run skips, and list the unusable ones in its file `name`.
+
+    Raises:
+        InputError: more recordings are unusable than `data.max_bad_fraction`.
+    """
+    listing = Path(config.output) / name
+    total = len(corpus) + corpus.num_short + len(corpus.bad)
+    if jax.process_index() == 0 and (corpus.bad or corpus.num_short):
+        where = ""
+        if corpus.bad:
+            write_bad_list(listing, corpus.bad)
+            where = f" (listed in {listing})"
+        note(
+            f"{corpus.folder}: of {total:,} recordings, {len(corpus.bad):,} cannot be used{where}, "
+            f"and {corpus.num_short:,} are shorter than a crop"
+        )
+    check_bad_fraction(corpus.bad, total, config.data.max_bad_fraction, listing)
 
 
 def pretraining_loss(config: SelfSupervisedConfig, seed: int) -> LossFn:

@@ -1,0 +1,33 @@
+"""Counts and lists the recordings that cannot be used, and refuses too many of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import write_text
+
+
+def bad_entry(recording: str | Path, error: Exception) -> dict[str, str]:
+    """Return an unusable recording and the reason, as an entry of a list of these."""
+    return {"clip": str(recording), "reason": str(error)}
+
+
+def write_bad_list(path: Path, bad: Sequence[Mapping[str, str]]) -> None:
+    """Write a list of unusable recordings with one JSON object (clip, reason) per line."""
+    write_text(path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in bad))
+
+
+def check_bad_fraction(
+    bad: Sequence[Mapping[str, str]], total: int, max_fraction: float, listing: str | Path
+) -> None:
+    """Raise `InputError` if more than `max_fraction` of all recordings cannot be used.
+
+    `listing` says where all of them are listed.
+    """
+    if len(bad) > max_fraction * total:
+        raise InputError(
+            f"{len(bad)} of {total} recordings cannot be used, more than {100 * max_fraction:g} %; "
+            f"the first: {bad[0]['reason']} (all of them: {listing}). Repair them, or "
+            "allow more with --max-bad-fraction"
+        )
