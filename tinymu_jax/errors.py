@@ -50,6 +50,11 @@ def report(error: Exception) -> None:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
+def note(text: str) -> None:
+    """Print a note to stderr in one line."""
+    print(f"note: {' '.join(text.split())}", file=sys.stderr)
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Catch an error in the `with` block, print it in one line, and exit the process.

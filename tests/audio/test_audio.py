@@ -204,13 +204,13 @@ FILES = {
     "missing.wav": (lambda path: None, "no such file; check the path"),
     "folder.wav": (lambda path: path.mkdir(), "is a folder; name the recordings"),
     "empty.wav": (lambda path: path.write_bytes(b""), "is empty; replace"),
-    "text.wav": (lambda path: path.write_text("no\nsound\n" * 300), "cannot be decoded; convert"),
+    "text.wav": (lambda path: path.write_text("no\nsound\n" * 300), "is text, not a recording"),
     "header_only.wav": (
         lambda path: soundfile.write(path, np.zeros(0, np.float32), 16_000),
         "has no samples; replace",
     ),
     "cut_in_its_header.wav": (lambda path: cut_file(path, 0.0003), "cannot be decoded; convert"),
-    "cut.flac": (lambda path: cut_file(path, 0.5), "cannot be decoded; convert"),
+    "cut.flac": (lambda path: cut_file(path, 0.5), "damaged after 1.0 s of 3.0 s; replace"),
     "cut_in_its_header.flac": (lambda path: cut_file(path, 0.001), "cannot be decoded; convert"),
     "cut_in_its_header.ogg": (lambda path: cut_file(path, 0.02), "cannot be decoded; convert"),
     "cut_in_its_first_page.ogg": (

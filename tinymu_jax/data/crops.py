@@ -1,14 +1,14 @@
 """Batches of random log-mel crops, by step number, for pre-training the encoder."""
 
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from tinymu_jax.audio.decode import audio_length
 from tinymu_jax.audio.load import MAX_CLIP_SECONDS, list_audio_files
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, num_frames
 from tinymu_jax.data.augment import clip_rng
@@ -46,17 +46,24 @@ class Corpus:
         return self.size
 
 
-def open_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
+def open_corpus(
+    folder: str | Path, frames: int, patch_size: int, keep_damaged: bool = False
+) -> Corpus:
     """Open the recordings of a prepared data set of log-mels, or of a folder of audio files.
 
     Recordings with fewer than `frames` log-mel frames (one crop) are skipped. `patch_size` is the
-    number of frames per encoder output.
+    number of frames per encoder output. `keep_damaged` is whether to use what can be read of a
+    damaged file.
 
     Raises:
         InputError: the data set has no log-mels, or no recording has enough frames.
     """
     stored = exists(Path(folder) / DATASET_FILE)
-    corpus = stored_corpus(folder, frames, patch_size) if stored else folder_corpus(folder, frames)
+    corpus = (
+        stored_corpus(folder, frames, patch_size)
+        if stored
+        else folder_corpus(folder, frames, keep_damaged)
+    )
     if not len(corpus):
         raise InputError(
             f"{folder}: none of its {corpus.num_short + corpus.num_unusable} recordings has the "
@@ -88,32 +95,30 @@ def stored_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
     )
 
 
-def folder_corpus(folder: str | Path, frames: int) -> Corpus:
+def folder_corpus(folder: str | Path, frames: int, keep_damaged: bool = False) -> Corpus:
     """List a folder's audio files of at least `frames` frames; each access decodes the file."""
     folder = Path(folder)
-    lengths = {path: _frames_by_header(path) for path in list_audio_files(folder)}
+    features = replace(MATPAC_FEATURES, keep_damaged=keep_damaged)
+    lengths = {path: _num_frames(path) for path in list_audio_files(folder)}
     paths = [path for path, length in lengths.items() if length >= frames]
     num_unusable = sum(length < 0 for length in lengths.values())
     return Corpus(
         folder,
         len(paths),
         lambda number: str(paths[number].relative_to(folder)),
-        lambda number: as_log_mel(read_recording(paths[number], MATPAC_FEATURES)),
+        lambda number: as_log_mel(read_recording(paths[number], features)),
         len(lengths) - len(paths) - num_unusable,
         num_unusable,
     )
 
 
-def _frames_by_header(path: Path) -> int:
-    """Compute an audio file's number of log-mel frames from its header; -1 if it is unreadable."""
-    import soundfile
-
+def _num_frames(path: Path) -> int:
+    """Compute an audio file's number of log-mel frames from its length; -1 if it is unreadable."""
     try:
-        info = soundfile.info(os.fsencode(path))
-    except (OSError, soundfile.LibsndfileError):
+        length, rate = audio_length(path)
+    except InputError:
         return -1
-    samples = -(-info.frames * SAMPLE_RATE // max(info.samplerate, 1))
-    return max(0, num_frames(samples))
+    return max(0, num_frames(-(-length * SAMPLE_RATE // max(rate, 1))))
 
 
 class CropBatch(NamedTuple):

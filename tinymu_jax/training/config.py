@@ -328,6 +328,8 @@ class CropsConfig(ReadConfig):
     """Number of crops per block; a step computes `step.blocks` blocks."""
     epochs: int = 0
     """Passes over the recordings, with new crops each time; 0: as many as `steps` needs."""
+    keep_damaged: bool = False
+    """Use what can be read of damaged audio files, instead of refusing them."""
 
 
 PRETRAINING = OptimConfig(

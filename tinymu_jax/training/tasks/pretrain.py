@@ -71,7 +71,7 @@ class PretrainTask(TrainTask):
         """Return this process's batches of crops from a data set or a folder of recordings."""
         data, encoder = self.config.data, self.model.encoder
         return CropBatches(
-            open_corpus(folder, encoder.num_frames, encoder.patch_size),
+            open_corpus(folder, encoder.num_frames, encoder.patch_size, data.keep_damaged),
             encoder.num_frames,
             data.clips,
             self.config.step.blocks,
