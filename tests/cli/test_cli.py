@@ -117,6 +117,15 @@ def test_ask_labels_the_answers_of_several_recordings(tinymu, recordings, loaded
     )
 
 
+def test_ask_uses_a_damaged_recording_only_if_asked(tinymu, recordings, work):
+    damaged = work / "cut.wav"
+    damaged.write_bytes(recordings[1].read_bytes()[:150_000])
+    command = ("ask", damaged, "--prompt", PROMPT, "--max-new-tokens", 2)
+    assert_refused(tinymu(*command), "cut.wav: damaged after 1.7 s of 3.2 s; replace it, or use")
+    code, _, err = tinymu(*command, "--keep-damaged")
+    assert (code, err) == (0, "encoded 1.7 s of 3.2 s (damaged after 1.7 s of 3.2 s)\n")
+
+
 def test_ask_prints_json_lines(tinymu, recordings, loaded):
     code, out, err = tinymu(
         "ask", *recordings, "--prompt", PROMPT, "--max-new-tokens", 12, "--json"

@@ -182,7 +182,7 @@ class CropBatches(EpochBatches):
                 "says; another recording is used in its place"
             )
         except InputError as error:
-            fault = error
+            fault = InputError(f"{error}; another recording is used in its place")
         if clip not in self._reported:
             self._reported.add(clip)
             report(fault)
