@@ -396,7 +396,7 @@ COMMANDS = {"ask": ("--prompt", PROMPT, "--max-new-tokens", 2), "score": SCORE, 
 BAD_RECORDINGS = {
     "missing.wav": "no such file",
     "empty.wav": "is empty",
-    "text.mp3": "cannot be decoded",
+    "text.mp3": "is text, not a recording",
     "cut.flac": "cannot be decoded",
     "short.wav": "less than one window",
     "folder": "is a folder",
