@@ -22,6 +22,7 @@ from tinymu_jax.audio.log_mel import (
 )
 from tinymu_jax.audio.resample import RESAMPLERS, resample
 from tinymu_jax.errors import InputError
+from tinymu_jax.inference.chunked_encoding import encode_clips
 
 RATES = [8000, 11025, 22050, 32000, 44100, 48000, 88200, 96000]
 
@@ -228,7 +229,14 @@ def test_an_assistant_takes_all_forms(assistant, tmp_path):
     first, *others = assistant.audio_cache.encode(forms)
     for other in others:
         np.testing.assert_array_equal(other.vectors, first.vectors)
-    assert isinstance(assistant.ask((16_000, samples), "t1", max_new_tokens=1), str)
+    with pytest.raises(InputError, match="less than one window"):
+        assistant.ask((16_000, samples[:9]), "t1")
+
+
+def test_an_encoder_that_gives_nan_is_an_error(assistant):
+    broken = jax.tree.map(lambda x: x * jnp.nan, assistant.params["encoder"])
+    with pytest.raises(InputError, match="gives NaN or infinity for clip 1 of 1; check"):
+        encode_clips(broken, [noise(8000)], assistant.config.encoder)
 
 
 # --- resampling in parts --------------------------------------------------------------------------

@@ -194,6 +194,15 @@ def test_joined_files_take_the_format_of_the_first(kind):
         np.testing.assert_array_equal(decoded.samples[RATE:, channel], expected)
 
 
+def test_a_joined_file_of_an_impossible_rate_is_damage():
+    second = bytearray(encode(sound(1), kind="WAV"))
+    second[24:28] = (2**31 - 1).to_bytes(4, "little")
+    begin = time.process_time()
+    with pytest.raises(InputError, match=r"damaged after 1\.0 s"):
+        decode(encode(sound(1), kind="WAV") + bytes(second), None)
+    assert time.process_time() - begin < 2
+
+
 def test_tags_are_no_damage():
     id3 = b"ID3\x04\0\0\0\0\x07\x68" + bytes(1000)
     end = b"TAG" + bytes(125)

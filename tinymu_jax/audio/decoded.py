@@ -8,6 +8,8 @@ from jaxtyping import Float32
 from tinymu_jax.audio.resample import resample
 
 Samples = Float32[np.ndarray, "n channels"]
+SAMPLE_RATE_RANGE = (1_000, 768_000)
+"""Lowest and highest accepted sample rate of a file in Hz; others mean a broken header."""
 TOLERANCE = 0.15
 """Seconds that a compressed file may be shorter than its header says: encoders' delay."""
 
@@ -36,7 +38,13 @@ def damaged_after(seconds: float, total: float | None) -> str:
 
 
 def as_format(samples: Samples, rate: int, new_rate: int, channels: int) -> np.ndarray:
-    """Convert samples to another sample rate and number of channels: (n, channels) float32."""
+    """Convert samples to another sample rate and number of channels: (n, channels) float32.
+
+    Samples whose rates are outside `SAMPLE_RATE_RANGE` are left out.
+    """
+    low, high = SAMPLE_RATE_RANGE
+    if rate != new_rate and not low <= min(rate, new_rate) <= max(rate, new_rate) <= high:
+        samples = samples[:0]
     if rate != new_rate and len(samples):
         columns = [resample(np.ascontiguousarray(c), rate, new_rate) for c in samples.T]
         samples = np.stack(columns, axis=1)

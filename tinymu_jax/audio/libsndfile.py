@@ -201,6 +201,7 @@ def _read_parts(source: Source, layout: Layout, max_seconds: float | None) -> De
                 samples, stopped = _read(file, asked, lambda reopen=reopen: reopen()[0])
                 failed = failed or stopped or len(samples) < asked - TOLERANCE * part_rate
                 samples = as_format(samples, part_rate, rate, channels)
+                failed = failed or (asked > 0 and len(samples) == 0)
                 blocks.append(samples if wanted is None else samples[: max(wanted, 0)])
                 count += len(blocks[-1])
         if failed:

@@ -12,13 +12,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from tinymu_jax.audio.decode import decode
+from tinymu_jax.audio.decoded import SAMPLE_RATE_RANGE
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, WINDOW
 from tinymu_jax.audio.resample import RESAMPLERS, Resampler, resample
 from tinymu_jax.errors import InputError
 
 Mono = Literal["first", "mean"]
-SAMPLE_RATE_RANGE = (1_000, 768_000)
-"""Lowest and highest accepted sample rate of a file in Hz; others mean a broken header."""
 MAX_CLIP_SECONDS = 86_400
 """Largest accepted `max_seconds`: one day."""
 MAX_PEAK = 8.0
