@@ -1,5 +1,7 @@
 """Decoding, resampling and the log-mel front end, and refused input."""
 
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import librosa
@@ -10,7 +12,7 @@ import torch
 from jaxtyping import TypeCheckError
 from oracles import torch_modules as oracle
 
-from tinymu_jax.audio.load import as_clip, load_audio, read_clip
+from tinymu_jax.audio.load import as_clip, is_one_recording, load_audio, read_clip
 from tinymu_jax.audio.log_mel import (
     column_samples,
     hann_window,
@@ -20,6 +22,7 @@ from tinymu_jax.audio.log_mel import (
 )
 from tinymu_jax.audio.resample import RESAMPLERS, resample
 from tinymu_jax.errors import InputError
+from tinymu_jax.inference.chunked_encoding import encode_clips
 
 RATES = [8000, 11025, 22050, 32000, 44100, 48000, 88200, 96000]
 
@@ -175,6 +178,94 @@ def test_arrays_are_taken_as_samples():
         np.testing.assert_array_equal(made, samples)
 
 
+STEREO = np.stack([noise(8820), noise(8820)[::-1]], axis=1)
+INT16 = np.round(STEREO * 32768).astype(np.int16)
+WITH_RATE = {
+    "rate and samples": (44_100, STEREO[:, 0]),
+    "samples and rate": (STEREO[:, 0].astype(np.float64), 44_100),
+    "(n, channels)": (44_100, STEREO),
+    "(channels, n)": (STEREO.T, 44_100),
+    "datasets": {"path": None, "array": STEREO[:, 0], "sampling_rate": 44_100},
+    "transformers": {"raw": STEREO[:, 0], "sampling_rate": np.int64(44_100)},
+    "list": {"array": STEREO[:, 0].tolist(), "sampling_rate": 44_100.0},
+    "torch": (torch.from_numpy(STEREO.T.copy()), 44_100),
+    "int16": (44_100, INT16[:, 0]),
+    "int16 (n, channels)": (44_100, INT16),
+    "int32": (44_100, INT16.astype(np.int32) * 65_536),
+    "uint8": (44_100, np.round(STEREO * 128 + 128).astype(np.uint8)),
+}
+
+
+@pytest.mark.parametrize("name", WITH_RATE)
+def test_samples_with_a_rate_are_resampled(name):
+    audio = WITH_RATE[name]
+    assert is_one_recording(audio)
+    clip = as_clip(audio, max_seconds=0.15)
+    expected = resample(STEREO[: int(0.15 * 44_100), 0], 44_100)
+    step = {"int16": 2**-15, "int16 (n, channels)": 2**-15, "int32": 2**-15, "uint8": 2**-7}
+    np.testing.assert_allclose(clip.samples, expected, rtol=0, atol=1.5 * step.get(name, 0))
+    assert (clip.encoded_seconds, clip.total_seconds) == (pytest.approx(0.15), 0.2)
+
+
+def test_a_file_may_be_given_as_path_and_bytes(tmp_path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, STEREO, 44_100)
+    expected = load_audio(path)
+    for audio in (
+        path.read_bytes(),
+        {"path": "elsewhere.mp3", "bytes": path.read_bytes()},
+        {"path": str(path), "bytes": None},
+        {"path": str(path)},
+    ):
+        assert is_one_recording(audio)
+        np.testing.assert_array_equal(as_clip(audio).samples, expected)
+
+
+def test_an_assistant_takes_all_forms(assistant, tmp_path):
+    samples = noise(8000)
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    forms = [samples, (16_000, samples), {"array": samples, "sampling_rate": 16_000}]
+    forms += [tmp_path / "a.wav", (tmp_path / "a.wav").read_bytes()]
+    first, *others = assistant.audio_cache.encode(forms)
+    for other in others:
+        np.testing.assert_array_equal(other.vectors, first.vectors)
+    with pytest.raises(InputError, match="less than one window"):
+        assistant.ask((16_000, samples[:9]), "t1")
+
+
+def test_an_encoder_that_gives_nan_is_an_error(assistant):
+    broken = jax.tree.map(lambda x: x * jnp.nan, assistant.params["encoder"])
+    with pytest.raises(InputError, match="gives NaN or infinity for clip 1 of 1; check"):
+        encode_clips(broken, [noise(8000)], assistant.config.encoder)
+
+
+# --- resampling in parts --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RESAMPLERS)
+@pytest.mark.parametrize("rate", [8000, 15_991, 44_100])
+def test_kernels_computed_in_parts_are_the_same(monkeypatch, name, rate):
+    samples = noise(3000)
+    expected = resample(samples, rate, resampler=RESAMPLERS[name])
+    monkeypatch.setattr("tinymu_jax.audio.resample.MAX_TABLE", 0)
+    made = resample(samples, rate, resampler=RESAMPLERS[name])
+    np.testing.assert_allclose(made, expected, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("torchaudio", 0.1), ("kaiser-best", 0.03)])
+def test_rates_without_common_factors_take_little_memory(name, seconds):
+    rate = 767_957
+    samples = tone(440, rate, seconds)
+    tracemalloc.start()
+    made = resample(samples, rate, resampler=RESAMPLERS[name])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6
+    middle = slice(150, -150)
+    expected = tone(440, 16_000, seconds)[: len(made)]
+    np.testing.assert_allclose(made[middle], expected[middle], rtol=0, atol=2e-3)
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 
@@ -204,13 +295,13 @@ FILES = {
     "missing.wav": (lambda path: None, "no such file; check the path"),
     "folder.wav": (lambda path: path.mkdir(), "is a folder; name the recordings"),
     "empty.wav": (lambda path: path.write_bytes(b""), "is empty; replace"),
-    "text.wav": (lambda path: path.write_text("no\nsound\n" * 300), "cannot be decoded; convert"),
+    "text.wav": (lambda path: path.write_text("no\nsound\n" * 300), "is text, not a recording"),
     "header_only.wav": (
         lambda path: soundfile.write(path, np.zeros(0, np.float32), 16_000),
         "has no samples; replace",
     ),
     "cut_in_its_header.wav": (lambda path: cut_file(path, 0.0003), "cannot be decoded; convert"),
-    "cut.flac": (lambda path: cut_file(path, 0.5), "cannot be decoded; convert"),
+    "cut.flac": (lambda path: cut_file(path, 0.5), "damaged after 1.0 s of 3.0 s; replace"),
     "cut_in_its_header.flac": (lambda path: cut_file(path, 0.001), "cannot be decoded; convert"),
     "cut_in_its_header.ogg": (lambda path: cut_file(path, 0.02), "cannot be decoded; convert"),
     "cut_in_its_first_page.ogg": (
@@ -226,6 +317,14 @@ FILES = {
         lambda path: soundfile.write(path, noise(1100), 48_000),
         "367 samples at 16 kHz .*; give a longer",
     ),
+    "loud.wav": (
+        lambda path: soundfile.write(path, 32_768 * noise(800), 16_000, subtype="FLOAT"),
+        r"samples of up to \d+\.?\d*, and full scale is 1; divide",
+    ),
+    "infinite.wav": (
+        lambda path: soundfile.write(path, np.full(8000, np.inf), 44_100, subtype="DOUBLE"),
+        "NaN or infinite samples; repair",
+    ),
     "nan.wav": (
         lambda path: soundfile.write(path, np.full(800, np.nan), 16_000, subtype="FLOAT"),
         "NaN or infinite samples; repair",
@@ -233,6 +332,7 @@ FILES = {
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", FILES)
 def test_refuses_a_file_in_one_line_with_its_name_and_a_remedy(tmp_path, name):
     make, message = FILES[name]
@@ -251,17 +351,30 @@ ARRAYS = {
     "two channels": (noise(1600).reshape(2, 800), r"shape \(2, 800\) .*: give one channel"),
     "one number": (np.array(1.0), r"shape \(\) .*: give one channel"),
     "int16": (np.zeros(800, np.int16), "type int16: give .* samples / 32768"),
+    "int16 as floats": (
+        1000 * noise(8000),
+        r"samples of up to \d+\.?\d*, and full scale is 1; divide",
+    ),
+    "far too loud": (np.full(800, 1e300), r"up to 1e\+300, and full scale is 1"),
+    "only quiet": (np.full(800, -8.5), "up to 8.5, and full scale is 1"),
     "text": (np.array(["a"] * 800), "type <U1: give one channel"),
+    "no rate": ({"array": noise(800)}, "an array and no sampling_rate"),
+    "other keys": ({"audio": noise(800), "sr": 1}, "has the keys audio, sr: give array and"),
+    "a strange rate": ((4, noise(800)), "sample rate of 4, accepted are"),
+    "half a rate": ((44_100.5, noise(800)), "sample rate of 44100.5: give a whole number"),
+    "three axes": ((16_000, np.zeros((2, 2, 800))), r"shape \(2, 2, 800\)"),
+    "bool with a rate": ((16_000, np.zeros(800, bool)), "type bool"),
     "complex": (np.zeros(800, complex), "type complex128: give one channel"),
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ARRAYS)
 def test_refuses_an_array_in_one_line_with_a_remedy(name):
     array, message = ARRAYS[name]
     with pytest.raises(InputError, match=message) as caught:
         as_clip(array)
-    assert str(caught.value).startswith("audio array")
+    assert str(caught.value).startswith("audio ")
     assert "\n" not in str(caught.value)
 
 

@@ -117,6 +117,15 @@ def test_ask_labels_the_answers_of_several_recordings(tinymu, recordings, loaded
     )
 
 
+def test_ask_uses_a_damaged_recording_only_if_asked(tinymu, recordings, work):
+    damaged = work / "cut.wav"
+    damaged.write_bytes(recordings[1].read_bytes()[:150_000])
+    command = ("ask", damaged, "--prompt", PROMPT, "--max-new-tokens", 2)
+    assert_refused(tinymu(*command), "cut.wav: damaged after 1.7 s of 3.2 s; replace it, or use")
+    code, _, err = tinymu(*command, "--keep-damaged")
+    assert (code, err) == (0, "encoded 1.7 s of 3.2 s (damaged after 1.7 s of 3.2 s)\n")
+
+
 def test_ask_prints_json_lines(tinymu, recordings, loaded):
     code, out, err = tinymu(
         "ask", *recordings, "--prompt", PROMPT, "--max-new-tokens", 12, "--json"
@@ -387,7 +396,7 @@ COMMANDS = {"ask": ("--prompt", PROMPT, "--max-new-tokens", 2), "score": SCORE, 
 BAD_RECORDINGS = {
     "missing.wav": "no such file",
     "empty.wav": "is empty",
-    "text.mp3": "cannot be decoded",
+    "text.mp3": "is text, not a recording",
     "cut.flac": "cannot be decoded",
     "short.wav": "less than one window",
     "folder": "is a folder",

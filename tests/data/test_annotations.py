@@ -5,6 +5,7 @@ import json
 import struct
 from collections import Counter
 
+import av
 import pytest
 import soundfile
 from helpers import music_tree, noise, refusal
@@ -485,6 +486,28 @@ def id3(**frames):
         body += name.encode() + struct.pack(">IH", len(text), 0) + text
     assert len(body) < 128  # so that seven bits hold each length
     return b"ID3\x04\0\0\0\0\0" + bytes([len(body)]) + body
+
+
+def test_files_whose_length_is_not_in_the_header_are_usable(tmp_path):
+    (tmp_path / "songs").mkdir()
+    path = tmp_path / "songs" / "a.flac"
+    sound(path, genre="Ska")
+    content = bytearray(path.read_bytes())
+    content[21:26] = content[21] & 0xF0, 0, 0, 0, 0  # as from a program that writes to a pipe
+    path.write_bytes(content)
+    content = path.with_name("m4a.mp3")  # an m4a file by content
+    with av.open(content, "w", format="mp4") as out:
+        out.metadata.update(genre="Dub", artist="Me")
+        stream = out.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(noise(16_000)[None, :1024].copy(), "fltp", "mono")
+        frame.rate = 16_000
+        out.mux([*stream.encode(frame), *stream.encode(None)])
+    source = read_source("user_folder", tmp_path / "songs")
+    assert [(c.tags, c.artist) for c in source.clips] == [
+        ({"genre": ("ska",)}, None),
+        ({"genre": ("dub",)}, "Me"),
+    ]
+    assert source.unusable == ()
 
 
 def test_a_folder_gives_genres_and_artists_of_its_files(tmp_path):

@@ -14,6 +14,7 @@ from tinymu_jax.audio.log_mel import log_mel
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig
 from tinymu_jax.data.crops import CropBatches, open_corpus, stored_corpus
 from tinymu_jax.data.prepare import prepare
+from tinymu_jax.errors import InputError
 
 FRAMES = 48
 SECONDS = [0.6, 0.2, 0.9, 0.5, 0.7, 1.2]
@@ -61,6 +62,26 @@ def test_short_and_unusable_recordings_are_skipped_and_counted(folder, stored):
     )
     same = open_corpus(stored, FRAMES, 16)
     assert (len(same), same.num_short, same.num_unusable) == (5, 1, 0)
+
+
+def test_lengths_are_those_of_the_samples(tmp_path, capfd):
+    samples = np.random.default_rng(0).normal(0, 0.1, (RATE, 2))
+    soundfile.write(tmp_path / "a.flac", samples, RATE)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[21:26] = content[21] & 0xF0, 0, 0, 0, 0  # the length, as from a program with a pipe
+    (tmp_path / "a.flac").write_bytes(content)
+    soundfile.write(tmp_path / "b.ogg", samples, RATE)
+    (tmp_path / "b.ogg").write_bytes(2 * (tmp_path / "b.ogg").read_bytes())
+    soundfile.write(tmp_path / "c.wav", samples, RATE)
+    (tmp_path / "c.wav").write_bytes((tmp_path / "c.wav").read_bytes()[: 3 * RATE])
+    corpus = open_corpus(tmp_path, FRAMES, 16, keep_damaged=True)
+    assert [len(corpus.log_mel(i)) for i in range(len(corpus))] == [98, 198, 73]
+    for _ in range(2):
+        corpus.log_mel(2)
+    message = f"note: {tmp_path}/c.wav: damaged after 0.7 s of 1.0 s; what can be read is used\n"
+    assert capfd.readouterr() == ("", message)
+    with pytest.raises(InputError, match=r"damaged after 0\.7 s of 1\.0 s"):
+        open_corpus(tmp_path, FRAMES, 16).log_mel(2)
 
 
 def test_recordings_are_long_enough_to_the_frame(stored):

@@ -401,7 +401,7 @@ def test_few_unusable_recordings_are_left_out_and_many_are_an_error(sounds, tmp_
     paths = [sounds / "0.wav", tmp_path / "bad.wav", sounds / "1.wav"]
     actual = mean_vectors(encoder, paths, tmp_path / "some", max_bad_fraction=0.5)
     np.testing.assert_array_equal(np.isnan(actual).any(1), [False, True, False])
-    assert "bad.wav: cannot be decoded" in capsys.readouterr().err
+    assert "bad.wav: is text" in capsys.readouterr().err
     message = refusal(mean_vectors, encoder, paths, tmp_path / "none")
     assert f"the first is {tmp_path / 'bad.wav'}: repair them, or allow more" in message
 

@@ -3,28 +3,26 @@
 The first channel is cropped at the file's sample rate, then resampled with torchaudio's defaults.
 """
 
-import os
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
+from tinymu_jax.audio.decode import decode
+from tinymu_jax.audio.decoded import SAMPLE_RATE_RANGE
 from tinymu_jax.audio.files import find_file
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, WINDOW
 from tinymu_jax.audio.resample import RESAMPLERS, Resampler, resample
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import check_content, exists
 
 Mono = Literal["first", "mean"]
-SAMPLE_RATE_RANGE = (1_000, 768_000)
-"""Lowest and highest accepted sample rate of a file in Hz; others mean a broken header."""
 MAX_CLIP_SECONDS = 86_400
 """Largest accepted `max_seconds`: one day."""
+MAX_PEAK = 8.0
+"""Largest accepted absolute value of a sample; full scale is 1."""
 
 
 class Clip(NamedTuple):
@@ -36,81 +34,182 @@ class Clip(NamedTuple):
     """Seconds of the recording that `samples` holds."""
     total_seconds: float
     """Seconds of the whole recording."""
+    damage: str | None = None
+    """What is wrong with a damaged recording of which `samples` is what can be read."""
+
+
+Audio = str | Path | bytes | np.ndarray | Clip | tuple[Any, Any] | Mapping[str, Any]
+"""A recording: its path ("-": stdin), the content of a file, 16 kHz samples of one channel, a clip
+from `read_clip`, a pair of sample rate and samples as of Gradio, in either order, or a dict as of
+`datasets`: `array` and `sampling_rate`, or `path` and `bytes`."""
 
 
 def load_audio(
-    path: str | Path, max_seconds: float | None = 10.0, silence_if_short: bool = False
+    path: str | Path,
+    max_seconds: float | None = 10.0,
+    silence_if_short: bool = False,
+    keep_damaged: bool = False,
 ) -> Float32[np.ndarray, "n"]:
     """Read the first channel of a recording and resample it to 16 kHz, as the published code does.
 
     Args:
-        path: path of a wav, flac, ogg or mp3 file; other formats are read by librosa.
+        path: path of a sound file, of a pipe, or "-" (stdin). libsndfile reads wav, flac, ogg, mp3
+            and the like; FFmpeg the other formats, such as m4a and webm.
         max_seconds: seconds to read from the start of the recording; None reads everything.
         silence_if_short: whether to reproduce a bug of the published loader, which replaces a clip
             of less than 1,600 samples (before resampling) by `max_seconds` of zeros.
+        keep_damaged: whether to return what can be read of a damaged recording.
 
     Returns:
         Samples at 16 kHz, nominally in [-1, 1].
 
     Raises:
-        InputError: the file is missing or cannot be decoded, or its audio is unusable (shorter than
-            25 ms, not finite, or of a strange sample rate); or `max_seconds` is out of range.
+        InputError: the file is missing, damaged or cannot be decoded, or its audio is unusable
+            (shorter than 25 ms, not finite, far louder than full scale, or of a strange sample
+            rate); or `max_seconds` is out of range.
     """
-    return read_clip(path, max_seconds, silence_if_short).samples
+    return read_clip(path, max_seconds, silence_if_short, keep_damaged=keep_damaged).samples
 
 
 def read_clip(
-    path: str | Path,
+    path: str | Path | bytes,
     max_seconds: float | None = 10.0,
     silence_if_short: bool = False,
     mono: Mono = "first",
     resampler: Resampler = RESAMPLERS["torchaudio"],
+    keep_damaged: bool = False,
+    name: str = "audio bytes",
 ) -> Clip:
     """Read a recording as 16 kHz mono samples; return the samples and the durations.
 
     Arguments and errors are those of `load_audio`. In addition, `mono` selects the `first` channel
-    (as in TinyMU) or the `mean` of all channels (as in MATPAC), and `resampler` the kernel.
+    (as in TinyMU) or the `mean` of all channels (as in MATPAC), and `resampler` the kernel. In
+    place of a path, the content of a file may be given, which errors call `name`.
     """
-    path = find_file(path)
+    path = path if isinstance(path, bytes) else find_file(path)
     check_max_seconds(max_seconds)
-    channels, rate, total = decode(path, max_seconds)
-    samples = np.ascontiguousarray(channels[:, 0] if mono == "first" else channels.mean(axis=1))
-    low, high = SAMPLE_RATE_RANGE
-    if not low <= rate <= high:
-        raise InputError(
-            f"{path}: has a sample rate of {rate}, accepted are {low} to {high}; repair or skip it"
-        )
+    name = name if isinstance(path, bytes) else str(path)
+    channels, rate, total, damage = decode(path, max_seconds, keep_damaged, name)
+    _check_rate(rate, name)
+    samples = _check_level(channels[:, :1] if mono == "first" else channels, name)
+    samples = np.ascontiguousarray(samples[:, 0] if mono == "first" else samples.mean(axis=1))
     if silence_if_short and len(samples) < 1600:
         zeros = np.zeros(int((max_seconds or 10.0) * SAMPLE_RATE), np.float32)
-        return Clip(zeros, 0.0, total / rate)
+        return Clip(zeros, 0.0, total / rate, damage)
     seconds = len(samples) / rate
     samples = resample(samples, rate, SAMPLE_RATE, resampler)
-    return Clip(check_samples(samples, str(path)), seconds, total / rate)
+    return Clip(check_samples(samples, name), seconds, total / rate, damage)
 
 
-def as_clip(audio: "str | Path | np.ndarray | Clip", max_seconds: float | None = 10.0) -> Clip:
-    """Convert a path, or an array of 16 kHz samples, to a `Clip`; return a `Clip` unchanged.
+def as_clip(audio: Audio, max_seconds: float | None = 10.0, keep_damaged: bool = False) -> Clip:
+    """Convert a recording in any form of `Audio` to a `Clip`; return a `Clip` unchanged.
+
+    Samples without a sample rate are floats of one channel at 16 kHz. Samples with a rate may be
+    integers of full range, and may have several channels, of which the first is used.
 
     Raises:
-        InputError: the file cannot be used (see `load_audio`), the array is not (n,) finite floats,
-            or `max_seconds` is out of range.
+        InputError: the file cannot be used (see `load_audio`), the samples have another shape or
+            type or are not finite, or `max_seconds` is out of range.
     """
     if isinstance(audio, Clip):
         return audio
-    if isinstance(audio, str | Path):
-        return read_clip(audio, max_seconds)
+    if isinstance(audio, Mapping) and not {"array", "raw"} & audio.keys():
+        content, path = audio.get("bytes"), audio.get("path")
+        if content is None and path is None:
+            raise InputError(
+                f"audio has the keys {', '.join(map(str, audio)) or '(none)'}: give array and "
+                "sampling_rate, or path, or bytes"
+            )
+        name = "audio bytes" if path is None else str(path)
+        recording = path if content is None else bytes(content)
+        return read_clip(recording, max_seconds, keep_damaged=keep_damaged, name=name)
+    if isinstance(audio, str | Path | bytes):
+        return read_clip(audio, max_seconds, keep_damaged=keep_damaged)
+    samples, rate = _as_samples(audio)
+    check_max_seconds(max_seconds)
+    total = len(samples)
+    if max_seconds is not None:
+        samples = samples[: int(max_seconds * rate)]
+    seconds = len(samples) / rate
+    samples = _check_level(samples, "audio array").astype(np.float32)
+    samples = check_samples(resample(samples, rate, SAMPLE_RATE), "audio array")
+    return Clip(samples, seconds, total / rate)
+
+
+def is_one_recording(audio: Any) -> bool:
+    """Return whether an argument is one recording (see `Audio`), not a sequence of recordings."""
+    return (
+        isinstance(audio, str | Path | bytes | Clip | Mapping)
+        or hasattr(audio, "dtype")
+        or hasattr(audio, "get_all_samples")
+        or (
+            isinstance(audio, tuple) and len(audio) == 2 and any(isinstance(x, Real) for x in audio)
+        )
+    )
+
+
+def _as_samples(audio: Any) -> tuple[np.ndarray, int]:
+    """Return the first channel of samples as floats, and their rate."""
+    if hasattr(audio, "get_all_samples"):  # torchcodec's decoder, which `datasets` returns
+        decoded = audio.get_all_samples()
+        return _first_channel(decoded.data, decoded.sample_rate)
+    if isinstance(audio, Mapping):
+        array = audio["array"] if "array" in audio else audio["raw"]
+        if audio.get("sampling_rate") is None:
+            raise InputError("audio has an array and no sampling_rate: give both")
+        return _first_channel(array, audio["sampling_rate"])
+    if isinstance(audio, tuple) and is_one_recording(audio):
+        first, second = audio
+        return _first_channel(*((second, first) if isinstance(first, Real) else audio))
     samples = np.asarray(audio)
     if samples.ndim != 1 or samples.dtype.kind != "f":
         raise InputError(
             f"audio array of shape {samples.shape} and type {samples.dtype}: give one channel of "
-            "16 kHz samples, shape (n,), as floats in [-1, 1] (for int16: samples / 32768)"
+            "16 kHz samples, shape (n,), as floats in [-1, 1] (for int16: samples / 32768), or "
+            "give (sample rate, array)"
         )
-    check_max_seconds(max_seconds)
-    total = len(samples)
-    if max_seconds is not None:
-        samples = samples[: int(max_seconds * SAMPLE_RATE)]
-    samples = check_samples(samples.astype(np.float32), "audio array")
-    return Clip(samples, len(samples) / SAMPLE_RATE, total / SAMPLE_RATE)
+    return samples, SAMPLE_RATE
+
+
+def _first_channel(array: Any, rate: Any) -> tuple[np.ndarray, int]:
+    """Return the first channel of samples that have a sample rate, as floats."""
+    samples = np.asarray(array)
+    if not isinstance(rate, Real) or rate != int(rate):
+        raise InputError(f"audio array with a sample rate of {rate!r}: give a whole number of Hz")
+    _check_rate(int(rate), "audio array")
+    if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":
+        raise InputError(
+            f"audio array of shape {samples.shape} and type {samples.dtype}: give floats in "
+            "[-1, 1] or integers, of shape (n,), (n, channels) or (channels, n)"
+        )
+    if samples.ndim == 2:
+        samples = samples[:, 0] if samples.shape[0] >= samples.shape[1] else samples[0]
+    if samples.dtype.kind != "f":
+        scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
+        samples = samples / scale - (samples.dtype.kind == "u")
+    return samples, int(rate)
+
+
+def _check_rate(rate: int, name: str) -> None:
+    """Raise `InputError` if a sample rate is outside `SAMPLE_RATE_RANGE`."""
+    low, high = SAMPLE_RATE_RANGE
+    if not low <= rate <= high:
+        raise InputError(
+            f"{name}: has a sample rate of {rate}, accepted are {low} to {high}; repair or skip it"
+        )
+
+
+def _check_level(samples: np.ndarray, name: str) -> np.ndarray:
+    """Return samples; raise `InputError` if one is NaN, infinite, or far outside [-1, 1]."""
+    peak = max(-samples.min(initial=0), samples.max(initial=0))
+    if not np.isfinite(peak):
+        raise InputError(f"{name}: contains NaN or infinite samples; repair or skip it")
+    if peak > MAX_PEAK:
+        raise InputError(
+            f"{name}: has samples of up to {peak:.6g}, and full scale is 1; divide them by the "
+            "full scale that they have (16-bit integers: 32768)"
+        )
+    return samples
 
 
 def check_max_seconds(max_seconds: float | None) -> None:
@@ -123,102 +222,10 @@ def check_max_seconds(max_seconds: float | None) -> None:
 
 
 def check_samples(samples: np.ndarray, name: str) -> Float32[np.ndarray, "n"]:
-    """Return 16 kHz `samples`; raise `InputError` if they are shorter than 25 ms or not finite."""
+    """Return 16 kHz `samples`; raise `InputError` if they are too short or unusable."""
     if len(samples) < WINDOW:
         raise InputError(
             f"{name}: {len(samples)} samples at 16 kHz are less than one window of {WINDOW} "
             "(25 ms); give a longer recording"
         )
-    if not np.isfinite(samples).all():
-        raise InputError(f"{name}: contains NaN or infinite samples; repair or skip it")
-    return samples
-
-
-def _check_file(path: Path) -> None:
-    """Raise `InputError` if the file is missing, a folder, unreadable or empty."""
-    check_content(path, may_be_empty=True)
-    if not exists(path):
-        raise InputError(f"{path}: no such file; check the path of the recording")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name the recordings in it ({path}/*)")
-    try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); check who may read it"
-        ) from error
-    if empty:
-        raise InputError(f"{path}: is empty; replace or skip it")
-
-
-def decode(
-    path: Path, max_seconds: float | None
-) -> tuple[Float32[np.ndarray, "n channels"], int, int]:
-    """Decode the first `max_seconds` seconds (None: all) of a recording, without resampling.
-
-    Returns the samples of all channels, the sample rate in Hz, and the whole recording's number of
-    samples per channel. Raises `InputError` if the file is missing, empty, or cannot be decoded.
-    """
-    _check_file(path)
-    import soundfile
-
-    try:
-        # The path is passed as bytes, since a file name may be in any encoding.
-        with quiet_decoders(), soundfile.SoundFile(os.fsencode(path)) as file:
-            rate, total = file.samplerate, file.frames
-            frames = -1 if max_seconds is None else int(max_seconds * rate)
-            samples = file.read(frames, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError):
-        return _decode_with_librosa(path, max_seconds)
-    if len(samples) == 0:
-        raise InputError(f"{path}: has no samples; replace or skip it")
-    return samples, rate, max(total, len(samples))
-
-
-_STDERR_LOCK = threading.Lock()
-
-
-@contextmanager
-def quiet_decoders() -> Iterator[None]:
-    """Discard what C decoders write to stderr while the context is open."""
-    # stderr belongs to the whole process, so only one thread at a time may redirect it.
-    with _STDERR_LOCK:
-        try:
-            stderr = os.dup(2)
-        except OSError:  # stderr is closed
-            yield
-            return
-        if sys.stderr is not None:
-            sys.stderr.flush()
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            os.close(devnull)
-
-
-def _decode_with_librosa(
-    path: Path, max_seconds: float | None
-) -> tuple[Float32[np.ndarray, "n channels"], int, int]:
-    """Decode a file that libsndfile cannot read, such as m4a; see `decode`."""
-    import warnings
-
-    import librosa
-
-    try:
-        with quiet_decoders(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            samples, rate = librosa.load(path, sr=None, mono=False)
-    except Exception as error:
-        raise InputError(
-            f"{path}: cannot be decoded; convert it to wav, flac, ogg or mp3"
-        ) from error
-    samples = np.atleast_2d(samples).T
-    total = len(samples)
-    if max_seconds is not None:
-        samples = samples[: int(max_seconds * rate)]
-    return np.asarray(samples, np.float32), int(rate), total
+    return _check_level(samples, name)

@@ -27,7 +27,7 @@ class Ask:
     """Ask a question about one or more recordings."""
 
     recordings: Recordings = ()
-    """wav, flac, ogg or mp3 files."""
+    """Sound files (wav, flac, ogg, mp3, m4a, ...), or pipes; - is stdin."""
     prompt: str = ""
     """The question."""
     max_new_tokens: int = 300
@@ -93,7 +93,7 @@ class ScoreCommand:
     """Score given answers to a question about one or more recordings."""
 
     recordings: Recordings = ()
-    """wav, flac, ogg or mp3 files."""
+    """Sound files (wav, flac, ogg, mp3, m4a, ...), or pipes; - is stdin."""
     prompt: str = ""
     """The question."""
     option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -109,6 +109,8 @@ class ScoreCommand:
 
     def run(self) -> int:
         """Print the scores for each recording; return the exit code, 2 if a recording failed."""
+        from tinymu_jax.audio.load import read_clip
+
         if not self.prompt:
             raise InputError('no prompt: ask something with --prompt "..."')
         if len(self.option) < 2:
@@ -118,8 +120,9 @@ class ScoreCommand:
         model.tokenizer  # noqa: B018 - a missing tokenizer is reported before anything is computed
 
         def score(recording: str) -> None:
-            rows = model.score_details(recording, self.prompt, self.option, self.truncate_prompt)
-            self._show(recording, rows, model.audio_cache.encode_one(recording).clip)
+            clip = read_clip(recording, model.max_seconds, keep_damaged=model.keep_damaged)
+            rows = model.score_details(clip, self.prompt, self.option, self.truncate_prompt)
+            self._show(recording, rows, clip)
 
         return run_each(self.recordings, "scoring", self.json, score)
 
@@ -149,7 +152,7 @@ class Embed:
     """Write the encoder's embeddings of each recording to a .npy file, with one row per 160 ms."""
 
     recordings: Recordings = ()
-    """wav, flac, ogg or mp3 files."""
+    """Sound files (wav, flac, ogg, mp3, m4a, ...), or pipes; - is stdin."""
     output: Path = Path("embeddings")
     """Folder for the .npy files."""
     chunking: Literal["precise", "fast", "fast-interleaved"] = "precise"
@@ -197,7 +200,7 @@ class Embed:
         from tinymu_jax.audio.log_mel import log_mel
         from tinymu_jax.audio.plot import plot_log_mel
 
-        clip = read_clip(recording, model.max_seconds)
+        clip = read_clip(recording, model.max_seconds, keep_damaged=model.keep_damaged)
         vectors = model.embed(clip, self.chunking, self.all_layers)
         make_folder(self.output)
 

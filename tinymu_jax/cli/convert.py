@@ -155,7 +155,7 @@ class Verify:
     second: tyro.conf.Positional[str]
     """Hub name, .pt or checkpoint folder."""
     recordings: tyro.conf.Positional[tuple[str, ...]] = ()
-    """wav, flac, ogg or mp3 files."""
+    """Sound files (wav, flac, ogg, mp3, m4a, ...)."""
     prompt: str | None = None
     """The question; default: fixed token ids, which need no tokenizer."""
     tokenizer: str | None = None

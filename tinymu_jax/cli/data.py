@@ -49,6 +49,8 @@ class Prepare:
     kaiser-best, as in MATPAC's training (default without lists)."""
     max_seconds: float | None = None
     """Cut recordings to this length; default: 10 s with lists, no limit without lists."""
+    keep_damaged: bool = False
+    """Store what can be read of a damaged recording, instead of refusing it."""
     checkpoint: str | None = None
     """Checkpoint whose encoder computes the embeddings, for --features embeddings."""
     tokenizer: str = DECODER
@@ -113,6 +115,7 @@ class Prepare:
             "mono": self.mono,
             "resampler": self.resampler,
             "max_seconds": self.max_seconds,
+            "keep_damaged": self.keep_damaged,
         }
         overrides = {name: value for name, value in options.items() if value is not None}
         return replace(FeatureConfig() if self.lists else MATPAC_FEATURES, **overrides)

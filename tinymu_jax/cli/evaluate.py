@@ -239,6 +239,8 @@ class ProbeCommand:
     """Also probe the same encoder with random weights."""
     max_bad_fraction: float = 0.001
     """Largest fraction of recordings that may be missing or unusable, and are then skipped."""
+    keep_damaged: bool = False
+    """Use what can be read of a damaged recording, instead of refusing it."""
     probe: Annotated[ProbeConfig, tyro.conf.arg(name="")] = field(default_factory=ProbeConfig)
 
     def run(self) -> int:
@@ -265,7 +267,9 @@ class ProbeCommand:
         """
         paths = [clip.path for clip in datasets[0].clips]
         with show_progress("encoding") as progress:
-            means = mean_vectors(encoder, paths, vectors, progress, self.max_bad_fraction)
+            means = mean_vectors(
+                encoder, paths, vectors, progress, self.max_bad_fraction, self.keep_damaged
+            )
         usable, results = np.flatnonzero(~np.isnan(means[:, 0])), {}
         means = means[usable]
         for data in datasets:

@@ -35,6 +35,8 @@ class Model:
     """Seconds to encode from a recording's start; default: the checkpoint's limit (10; nano: 4)."""
     revision: str | None = None
     """Revision of the hub repository with the checkpoint."""
+    keep_damaged: bool = False
+    """Use what can be read of a damaged recording, instead of refusing it."""
 
     def load(self) -> Any:
         """Return the selected model, an `Assistant` or an `Embedder`."""
@@ -47,6 +49,7 @@ class Model:
             tokenizer=self.tokenizer,
             max_seconds=self.max_seconds,
             revision=self.revision,
+            keep_damaged=self.keep_damaged,
         )
 
     def load_assistant(self) -> Any:
@@ -69,8 +72,8 @@ def require_recordings(recordings: tuple[str, ...], as_json: bool) -> None:
         SystemExit: all named recordings are missing; an error was printed for each.
     """
     if not recordings:
-        raise InputError("no recording: name one or more wav, flac, ogg or mp3 files")
-    if any(os.path.exists(find_file(recording)) for recording in recordings):
+        raise InputError("no recording: name one or more sound files")
+    if any(name == "-" or os.path.exists(find_file(name)) for name in recordings):
         return
     for recording in recordings:
         error = InputError(f"{recording}: no such file; check the path of the recording")
@@ -85,15 +88,17 @@ def show_error(recording: str, error: InputError, as_json: bool) -> None:
     report(error)
 
 
-def seconds_fields(clip: Any) -> dict[str, float]:
-    """Return a clip's encoded and total seconds, as fields of a JSON object."""
+def seconds_fields(clip: Any) -> dict[str, Any]:
+    """Return a clip's encoded and total seconds, and its damage if any, as JSON fields."""
     names = ("encoded_seconds", "total_seconds")
-    return {name: round(getattr(clip, name), 3) for name in names}
+    damage = {"damage": clip.damage} if clip.damage else {}
+    return {name: round(getattr(clip, name), 3) for name in names} | damage
 
 
 def seconds_text(clip: Any) -> str:
     """Return a text such as "encoded 10.0 s of 31.5 s" for a clip."""
-    return f"encoded {clip.encoded_seconds:.1f} s of {clip.total_seconds:.1f} s"
+    damage = f" ({clip.damage})" if clip.damage else ""
+    return f"encoded {clip.encoded_seconds:.1f} s of {clip.total_seconds:.1f} s{damage}"
 
 
 def run_each(

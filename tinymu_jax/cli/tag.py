@@ -25,6 +25,8 @@ class Tagger:
     """File of a probe (a linear classifier), for an encoder without a head."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the encoder's matrix products; bfloat16 is faster, but not exact."""
+    keep_damaged: bool = False
+    """Use what can be read of a damaged recording, instead of refusing it."""
 
     def load(self) -> Any:
         """Return the encoder, an `Embedder`; raise `InputError` if it has no head."""
@@ -32,6 +34,7 @@ class Tagger:
         from tinymu_jax.inference.load import load
 
         options = {"encoder_dtype": self.encoder_dtype, "labels": self.labels, "probe": self.probe}
+        options["keep_damaged"] = self.keep_damaged
         model = load(self.checkpoint, **options)
         if not isinstance(model, Embedder) or model.config.head is None:
             raise InputError(
@@ -46,7 +49,7 @@ class TagCommand:
     """Print the tags of each window of recordings, or write them to a csv or jsonl file."""
 
     recordings: Recordings = ()
-    """wav, flac, ogg or mp3 files, or folders of them."""
+    """Sound files (wav, flac, ogg, mp3, m4a, ...), or folders of them."""
     model: Annotated[Tagger, tyro.conf.arg(name="")] = field(default_factory=lambda: Tagger(""))
     window: float = 10.0
     """Length of a window in seconds."""

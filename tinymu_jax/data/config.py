@@ -24,6 +24,8 @@ class FeatureConfig(ConfigBase):
     """Resampling filter: torchaudio's default (training of TinyMU) or kaiser-best (MATPAC)."""
     max_seconds: float = 10.0
     """Longest stored clip in seconds; the rest of a recording is cut off."""
+    keep_damaged: bool = False
+    """Whether to store what can be read of a damaged recording, instead of refusing it."""
 
 
 @dataclass(frozen=True)

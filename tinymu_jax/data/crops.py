@@ -1,16 +1,16 @@
 """Batches of random log-mel crops, by step number, for pre-training the encoder."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from tinymu_jax.audio.decode import audio_length
 from tinymu_jax.audio.files import list_audio_files
-from tinymu_jax.audio.load import MAX_CLIP_SECONDS, quiet_decoders
+from tinymu_jax.audio.load import MAX_CLIP_SECONDS
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, num_frames
 from tinymu_jax.data.augment import clip_rng
 from tinymu_jax.data.config import FeatureConfig
@@ -53,17 +53,24 @@ class Corpus:
         return self.size
 
 
-def open_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
+def open_corpus(
+    folder: str | Path, frames: int, patch_size: int, keep_damaged: bool = False
+) -> Corpus:
     """Open the recordings of a prepared data set of log-mels, or of a folder of audio files.
 
     Recordings with fewer than `frames` log-mel frames (one crop) are skipped. `patch_size` is the
-    number of frames per encoder output.
+    number of frames per encoder output. `keep_damaged` is whether to use what can be read of a
+    damaged file.
 
     Raises:
         InputError: the data set has no log-mels, or no recording has enough frames.
     """
     stored = exists(Path(folder) / DATASET_FILE)
-    corpus = stored_corpus(folder, frames, patch_size) if stored else folder_corpus(folder, frames)
+    corpus = (
+        stored_corpus(folder, frames, patch_size)
+        if stored
+        else folder_corpus(folder, frames, keep_damaged)
+    )
     if not len(corpus):
         total, bad = corpus.num_short + len(corpus.bad), corpus.bad
         unusable = f" ({len(bad)} cannot be used, the first: {bad[0]['reason']})" if bad else ""
@@ -97,9 +104,10 @@ def stored_corpus(folder: str | Path, frames: int, patch_size: int) -> Corpus:
     )
 
 
-def folder_corpus(folder: str | Path, frames: int) -> Corpus:
+def folder_corpus(folder: str | Path, frames: int, keep_damaged: bool = False) -> Corpus:
     """List a folder's audio files of at least `frames` frames; each access decodes the file."""
     folder = Path(folder)
+    features = replace(MATPAC_FEATURES, keep_damaged=keep_damaged)
     lengths = {path: _num_frames(path) for path in list_audio_files(folder)}
     paths = [p for p, length in lengths.items() if isinstance(length, int) and length >= frames]
     bad = [bad_entry(p, error) for p, error in lengths.items() if isinstance(error, InputError)]
@@ -107,30 +115,19 @@ def folder_corpus(folder: str | Path, frames: int) -> Corpus:
         folder,
         len(paths),
         lambda number: str(paths[number].relative_to(folder)),
-        lambda number: as_log_mel(read_recording(paths[number], MATPAC_FEATURES)),
+        lambda number: as_log_mel(read_recording(paths[number], features)),
         len(lengths) - len(paths) - len(bad),
         bad,
     )
 
 
 def _num_frames(path: Path) -> int | InputError:
-    """Compute an audio file's number of log-mel frames from its header, or else by decoding it.
-
-    Returns the error if the file cannot be read.
-    """
-    import soundfile
-
+    """Compute an audio file's number of log-mel frames; return the error if it is unreadable."""
     try:
-        with quiet_decoders():
-            info = soundfile.info(os.fsencode(path))
-    except (OSError, soundfile.LibsndfileError):
-        try:
-            samples = len(read_recording(path, MATPAC_FEATURES).samples)
-        except InputError as error:
-            return error
-    else:
-        samples = -(-info.frames * SAMPLE_RATE // max(info.samplerate, 1))
-    return max(0, num_frames(samples))
+        length, rate = audio_length(path)
+    except InputError as error:
+        return error
+    return max(0, num_frames(-(-length * SAMPLE_RATE // max(rate, 1))))
 
 
 class CropBatch(NamedTuple):
@@ -194,7 +191,7 @@ class CropBatches(EpochBatches):
                 "says; another recording is used in its place"
             )
         except InputError as error:
-            fault = error
+            fault = InputError(f"{error}; another recording is used in its place")
         if clip not in self._reported:
             self._reported.add(clip)
             report(fault)

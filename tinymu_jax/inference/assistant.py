@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,10 +9,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float32
 
-from tinymu_jax.audio.load import Clip
+from tinymu_jax.audio.load import Audio, is_one_recording
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.chunked_encoding import Chunking
-from tinymu_jax.inference.embedder import Audio, Embedder
+from tinymu_jax.inference.embedder import Embedder
 from tinymu_jax.inference.engine import BatchEngine, Request, Response
 from tinymu_jax.inference.generate import SLOT_STEP, Sampling, pad_questions
 from tinymu_jax.inference.scoring import NORMALIZE, OptionScore, to_option_scores
@@ -46,12 +45,15 @@ class Assistant:
         params: Any,
         find_tokenizer: Callable[[], Tokenizer] | None = None,
         name: str = "this checkpoint",
+        keep_damaged: bool = False,
     ) -> None:
         """Build an assistant from a model; see `BatchEngine` for the arguments."""
-        self.engine = BatchEngine(config, params, find_tokenizer, name)
+        self.engine = BatchEngine(config, params, find_tokenizer, name, keep_damaged=keep_damaged)
         self.config, self.params, self.name = config, params, name
         self.audio_cache = self.engine.audio_cache
-        self._embedder = Embedder(config.encoder, params["encoder"], None, config.max_seconds)
+        self._embedder = Embedder(
+            config.encoder, params["encoder"], None, config.max_seconds, keep_damaged
+        )
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -63,6 +65,11 @@ class Assistant:
         """Length in seconds to which recordings are cut."""
         return self.config.max_seconds
 
+    @property
+    def keep_damaged(self) -> bool:
+        """Whether what can be read of damaged recordings is used."""
+        return self.audio_cache.keep_damaged
+
     def ask(
         self,
         audio: Audio | Sequence[Audio],
@@ -73,7 +80,7 @@ class Assistant:
         """Answer one question about one recording, or several questions in a batch.
 
         Args:
-            audio: a recording (a path or 16 kHz samples), or a list of recordings.
+            audio: a recording (a path, samples, ...; see `Audio`), or a list of recordings.
             prompt: a question or a list of questions. Two lists are paired; a single recording or
                 question is paired with every element of the other argument.
             max_new_tokens: maximum number of tokens of an answer.
@@ -86,7 +93,7 @@ class Assistant:
         """
         responses = _raise_first(self.answers(audio, prompt, max_new_tokens, **options))
         texts = [response.text for response in responses]
-        return texts[0] if _is_single(audio) and isinstance(prompt, str) else texts
+        return texts[0] if is_one_recording(audio) and isinstance(prompt, str) else texts
 
     def answers(
         self,
@@ -97,9 +104,9 @@ class Assistant:
         **sampling: Any,
     ) -> list[Response | InputError]:
         """Return a `Response` or an `InputError` for each question; see `ask` for the arguments."""
-        audios = [audio] if _is_single(audio) else list(audio)
+        audios = [audio] if is_one_recording(audio) else list(audio)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if _is_single(audio):
+        if is_one_recording(audio):
             audios = audios * len(prompts)
         if isinstance(prompt, str):
             prompts = prompts * len(audios)
@@ -146,7 +153,7 @@ class Assistant:
         """Return each option's probability of being the answer; the probabilities sum to 1.
 
         Args:
-            audio: path of the recording, or 16 kHz samples.
+            audio: the recording: a path, samples, ...; see `Audio`.
             prompt: the question.
             options: the answers to choose from, at least two, all different.
             normalize: input of the softmax over the options. `sum`: log-likelihood; `length`:
@@ -203,6 +210,7 @@ class Assistant:
             max_new_tokens=max_new_tokens,
             mesh=mesh,
             audio_cache=self.audio_cache if mesh is None else None,
+            keep_damaged=self.keep_damaged,
         )
 
     def encode_prompt(self, prompt: str, truncate: bool = False) -> list[int]:
@@ -320,10 +328,6 @@ def _raise_first(responses: list[Response | InputError]) -> list[Response]:
         if isinstance(response, InputError):
             raise response
     return responses
-
-
-def _is_single(audio: Audio | Sequence[Audio]) -> bool:
-    return isinstance(audio, str | Path | Clip) or hasattr(audio, "dtype")
 
 
 def _pair(audios: Sequence[Audio], prompts: Sequence[Any]) -> list[Request]:

@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from tinymu_jax.audio.files import find_file
-from tinymu_jax.audio.load import Clip, as_clip
+from tinymu_jax.audio.load import Audio, Clip, as_clip
+from tinymu_jax.audio.source import is_stream
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.chunked_encoding import encode_clips, project
-from tinymu_jax.inference.embedder import Audio
 from tinymu_jax.models.config import TinyMUConfig
 
 CACHE_SIZE = 16
@@ -35,9 +35,19 @@ class EncodedAudio(NamedTuple):
 class AudioCache:
     """Encodes recordings to audio vectors (the decoder's input), and caches the latest."""
 
-    def __init__(self, config: TinyMUConfig, params: Any, mesh: Mesh | None = None) -> None:
-        """Create an empty cache for a model; `params` must already be replicated on the mesh."""
+    def __init__(
+        self,
+        config: TinyMUConfig,
+        params: Any,
+        mesh: Mesh | None = None,
+        keep_damaged: bool = False,
+    ) -> None:
+        """Create an empty cache for a model; `params` must already be replicated on the mesh.
+
+        `keep_damaged` is whether to use what can be read of damaged recordings.
+        """
         self.config, self.params, self.mesh = config, params, mesh
+        self.keep_damaged = keep_damaged
         self._cached: dict[Any, EncodedAudio] = {}
 
     def clear(self) -> None:
@@ -67,7 +77,7 @@ class AudioCache:
                 results[key] = self._cached[key]
                 continue
             try:
-                clips[key] = as_clip(audio, self.config.max_seconds)
+                clips[key] = as_clip(audio, self.config.max_seconds, self.keep_damaged)
             except InputError as error:
                 results[key] = error
         samples = [clip.samples for clip in clips.values()]
@@ -79,7 +89,11 @@ class AudioCache:
             except InputError as error:
                 name = f"{distinct[key]}: " if isinstance(distinct[key], str | Path) else ""
                 results[key] = InputError(f"{name}{error}")
-        encoded = {key: r for key, r in results.items() if isinstance(r, EncodedAudio)}
+        encoded = {
+            key: result
+            for key, result in results.items()
+            if isinstance(result, EncodedAudio) and not isinstance(key, _Once)
+        }
         self._cached = dict(list((self._cached | encoded).items())[-CACHE_SIZE:])
         return [results[key] for key in keys]
 
@@ -104,8 +118,18 @@ def stack_audio(
 _stack = jax.jit(lambda vectors: jnp.stack(vectors))
 
 
+class _Once(NamedTuple):
+    """Key of a recording that is encoded anew by each call: a pipe, or samples with a rate."""
+
+    name: str | int
+
+
 def _cache_key(audio: Audio) -> Any:
     """Return a recording's cache key: a file's path, time and size, or a hash of the samples."""
+    if isinstance(audio, str | Path) and is_stream(audio):
+        return _Once(str(audio))
+    if not isinstance(audio, str | Path | Clip | np.ndarray):
+        return _Once(id(audio))
     if isinstance(audio, Clip):
         audio = audio.samples
     if isinstance(audio, str | Path):

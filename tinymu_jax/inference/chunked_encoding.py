@@ -132,7 +132,7 @@ def encode_clips(
     `all_layers`, the number of blocks. The devices of `mesh`, each with `params`, share the work.
 
     Raises:
-        InputError: `chunking` is unknown.
+        InputError: `chunking` is unknown; the encoder gives NaN or infinity.
     """
     if chunking not in get_args(Chunking):
         raise InputError(f"chunking {chunking!r}: use one of {', '.join(get_args(Chunking))}")
@@ -168,7 +168,18 @@ def encode_clips(
             joined = joined.reshape(layers, -1, config.columns, width).swapaxes(1, 2)
             joined = joined.reshape(layers, count, width)
         results.append(joined)
+    _check_finite(results)
     return results
+
+
+def _check_finite(results: Sequence[Float[Array, "L _ E"]]) -> None:
+    """Raise `InputError` if the encoder gave NaN or infinity for a clip."""
+    finite = np.array([jnp.isfinite(vectors).all() for vectors in results])
+    if not finite.all():
+        raise InputError(
+            f"the encoder gives NaN or infinity for clip {finite.argmin() + 1} of {len(finite)}; "
+            "check its weights, or use float32 (--encoder-dtype)"
+        )
 
 
 def _row_spans(count: int, config: MatpacConfig) -> list[tuple[int, int]]:

@@ -1,20 +1,16 @@
 """The class `Embedder`, which `tinymu_jax.load()` returns for a MATPAC checkpoint."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
-from tinymu_jax.audio.load import Clip, as_clip
+from tinymu_jax.audio.load import Audio, as_clip
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.chunked_encoding import Chunking, encode_clips
 from tinymu_jax.models.config import MatpacConfig
 from tinymu_jax.models.matpac import Matpac
-
-Audio = str | Path | np.ndarray | Clip
-"""A recording: its path, 16 kHz samples of one channel, or a clip from `audio.load.read_clip`."""
 
 
 class Embedder:
@@ -26,6 +22,7 @@ class Embedder:
         params: Any,
         labels: Sequence[str] | None = None,
         max_seconds: float | None = None,
+        keep_damaged: bool = False,
     ) -> None:
         """Build an embedder from an encoder.
 
@@ -34,9 +31,10 @@ class Embedder:
             params: encoder parameters in the layout of `tinymu_jax.inference.param_layout`.
             labels: names of the head's classes, in the order of its outputs; None: "class 0", ....
             max_seconds: length in seconds to which recordings are cut; None: no limit.
+            keep_damaged: whether to use what can be read of damaged recordings.
         """
         self.config, self.params, self.labels = config, params, labels
-        self.max_seconds = max_seconds
+        self.max_seconds, self.keep_damaged = max_seconds, keep_damaged
 
     def embed(
         self, audio: Audio, chunking: Chunking = "precise", all_layers: bool = False
@@ -44,14 +42,14 @@ class Embedder:
         """Return a recording's A embeddings, one per 160 ms, of the encoder's output width E.
 
         Args:
-            audio: path of the recording, or 16 kHz samples.
+            audio: the recording: a path, samples, ...; see `Audio`.
             chunking: how a long recording is cut into chunks; see `chunked_encoding.Chunking`.
             all_layers: return the outputs of all encoder blocks, (L, A, E), instead of the last.
 
         Raises:
             InputError: the recording cannot be read, or is too short.
         """
-        clip = as_clip(audio, self.max_seconds)
+        clip = as_clip(audio, self.max_seconds, self.keep_damaged)
         vectors = encode_clips(self.params, [clip.samples], self.config, chunking, all_layers)[0]
         return np.asarray(vectors if all_layers else vectors[0])
 
@@ -59,13 +57,13 @@ class Embedder:
         """Return a recording's most probable classes as (name, probability) pairs, best first.
 
         Args:
-            audio: path of the recording, or 16 kHz samples.
+            audio: the recording: a path, samples, ...; see `Audio`.
             top: number of classes to return; None: all.
 
         Raises:
             InputError: the encoder has no head; the recording cannot be read, or is too short.
         """
-        return self.tag_all([as_clip(audio, self.max_seconds).samples], top)[0]
+        return self.tag_all([as_clip(audio, self.max_seconds, self.keep_damaged).samples], top)[0]
 
     def tag_all(
         self, clips: Sequence[Float32[np.ndarray, "_"]], top: int | None = 5

@@ -57,6 +57,8 @@ class Response(NamedTuple):
     encoded_seconds: float = 0.0
     """Seconds of the recording that were encoded."""
     total_seconds: float = 0.0
+    damage: str | None = None
+    """What is wrong with a damaged recording, of which only a part was encoded."""
 
     @property
     def cut(self) -> bool:
@@ -92,19 +94,21 @@ class BatchEngine:
         max_new_tokens: int = 128,
         mesh: Mesh | None = None,
         audio_cache: AudioCache | None = None,
+        keep_damaged: bool = False,
     ) -> None:
         """Build an engine from a model.
 
         `params` are stacked or in the layout of `inference.param_layout`; they are replicated on
         `mesh`. `find_tokenizer` is called when text is first encoded or decoded. `name` is the
         checkpoint's name in error messages. `audio_cache` may be the cache of another engine.
+        `keep_damaged` is whether to use what can be read of damaged recordings.
         """
         check_max_new_tokens(max_new_tokens)
         if mesh is not None:
             params = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
         self.config, self.params, self.mesh = config, params, mesh
         self.max_new_tokens = max_new_tokens
-        self.audio_cache = audio_cache or AudioCache(config, params, mesh)
+        self.audio_cache = audio_cache or AudioCache(config, params, mesh, keep_damaged)
         self.prompts = PromptEncoder(config, find_tokenizer, name)
 
     def ask(
@@ -197,7 +201,8 @@ class _Run:
         self.options: dict[int, list[tuple[int, ...]]] = {}
         self.errors: dict[int, InputError] = {}
         self.audio: dict[int, EncodedAudio] = {}  # entries are kept until the answer is generated
-        self.seconds: dict[int, tuple[float, float]] = {}
+        # Encoded and total seconds, and what is wrong with the recording.
+        self.durations: dict[int, tuple[float, float, str | None]] = {}
         self.answers: dict[int, tuple[tuple[int, ...], bool]] = {}
         self.scores: dict[int, tuple[float, ...]] = {}
         self.num_done = 0
@@ -216,9 +221,7 @@ class _Run:
         if isinstance(audio, InputError):
             self.errors |= dict.fromkeys(indices, audio)
             return
-        self.seconds |= dict.fromkeys(
-            indices, (audio.clip.encoded_seconds, audio.clip.total_seconds)
-        )
+        self.durations |= dict.fromkeys(indices, audio.clip[1:])
         sets = [OptionSet(i, self.prompts[i], self.options[i]) for i in indices if self.options[i]]
         self._take_scores(self.scorer.add(audio, sets))
         for index in indices:
@@ -250,7 +253,7 @@ class _Run:
             text = best if isinstance(best, str) else None
         elif isinstance(request.prompt, str):
             text = self.engine.prompts.tokenizer.decode(tokens)
-        return Response(text, scores, tokens, ended, *self.seconds[index])
+        return Response(text, scores, tokens, ended, *self.durations[index])
 
     def _generate(self, indices: Sequence[int]) -> None:
         engine = self.engine

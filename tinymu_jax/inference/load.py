@@ -38,6 +38,7 @@ def load(
     revision: str | None = None,
     probe: str | Path | None = None,
     labels: str | Path | None = None,
+    keep_damaged: bool = False,
 ) -> Assistant | Embedder:
     """Load a model for inference from a checkpoint.
 
@@ -56,6 +57,7 @@ def load(
         revision: revision of the hub repository.
         probe: path of a probe's file (a linear classifier), for a MATPAC encoder.
         labels: path of a file of class names, for a head or probe without class names.
+        keep_damaged: use what can be read of damaged recordings; otherwise they are errors.
 
     Returns:
         An `Assistant` for a TinyMU checkpoint, an `Embedder` for a MATPAC checkpoint.
@@ -73,14 +75,16 @@ def load(
     if isinstance(opened.config, MatpacConfig):
         if tokenizer is not None or decoder_dtype != "float32":
             raise InputError(f"{checkpoint}: is an encoder; leave tokenizer and decoder_dtype out")
-        return _make_embedder(opened, encoder_dtype, labels, max_seconds)
+        return _make_embedder(opened, encoder_dtype, labels, max_seconds, keep_damaged)
     if not isinstance(opened.config, TinyMUConfig):
         raise InputError(f"{checkpoint}: is a language model alone; name a TinyMU checkpoint")
     if labels is not None:
         raise InputError(f"{checkpoint}: labels given, but it has no head to name; leave them out")
     if max_seconds is not None:
         opened = opened._replace(config=replace(opened.config, max_seconds=max_seconds))
-    return make_assistant(opened, encoder_dtype, decoder_dtype, tokenizer, str(checkpoint))
+    return make_assistant(
+        opened, encoder_dtype, decoder_dtype, tokenizer, str(checkpoint), keep_damaged
+    )
 
 
 def _check_options(encoder_dtype: str, decoder_dtype: str, max_seconds: float | None) -> None:
@@ -99,6 +103,7 @@ def make_assistant(
     decoder_dtype: WeightDtype = "float32",
     tokenizer: str | Path | None = None,
     name: str = "this checkpoint",
+    keep_damaged: bool = False,
 ) -> Assistant:
     """Return an `Assistant` for an open TinyMU checkpoint; see `load` for the other arguments."""
     config: TinyMUConfig = checkpoint.config
@@ -114,7 +119,7 @@ def make_assistant(
         ),
     )
     find = tokenizer_loader(checkpoint, tokenizer, name)
-    return Assistant(config, _on_device(params), find, name)
+    return Assistant(config, _on_device(params), find, name, keep_damaged)
 
 
 def _on_device(params: Any) -> Any:
@@ -131,6 +136,7 @@ def _make_embedder(
     encoder_dtype: ComputeDtype,
     labels: str | Path | None,
     max_seconds: float | None,
+    keep_damaged: bool,
 ) -> Embedder:
     config = replace(checkpoint.config, compute_dtype=encoder_dtype)
     params = by_rows(unstack(checkpoint.params, matpac.param_axes(config)), encoder_dtype)
@@ -139,4 +145,4 @@ def _make_embedder(
         if config.head is None:
             raise InputError("labels given, but the checkpoint has no head or probe to name")
         names = read_labels(labels, config.head.num_classes)
-    return Embedder(config, _on_device(params), names, max_seconds)
+    return Embedder(config, _on_device(params), names, max_seconds, keep_damaged)

@@ -42,7 +42,7 @@ def tag_windows(
     Raises:
         InputError: the recording cannot be read; the model has no head.
     """
-    clip = read_clip(recording, model.max_seconds)
+    clip = read_clip(recording, model.max_seconds, keep_damaged=model.keep_damaged)
     size, step = (round(x * SAMPLE_RATE) for x in (seconds, hop))
     shortest = min(round(MIN_SECONDS * SAMPLE_RATE), len(clip.samples))
     starts = [s for s in range(0, len(clip.samples), step) if len(clip.samples) - s >= shortest]

@@ -333,6 +333,8 @@ class CropsConfig(ReadConfig):
     """Passes over the recordings, with new crops each time; 0: as many as `steps` needs."""
     max_bad_fraction: Annotated[float, tyro.conf.arg(aliases=("--max-bad-fraction",))] = 0.001
     """Largest fraction of a folder's audio files that may be unusable, and are then skipped."""
+    keep_damaged: bool = False
+    """Use what can be read of damaged audio files, instead of refusing them."""
 
 
 PRETRAINING = OptimConfig(

@@ -4,8 +4,9 @@ import os
 import re
 from pathlib import Path
 
+from tinymu_jax.audio.decode import audio_length
+from tinymu_jax.audio.ffmpeg import read_metadata
 from tinymu_jax.audio.files import list_audio_files
-from tinymu_jax.audio.load import read_clip
 from tinymu_jax.data.annotations.clip import CATEGORIES, UNSORTED, AnnotatedClip
 from tinymu_jax.data.annotations.source import Source, unique_clips
 from tinymu_jax.errors import InputError
@@ -109,33 +110,35 @@ def read_user_folder(path: Path) -> Source:
 
 def _read_file_tags(path: Path) -> tuple[list[str], list[str]] | None:
     """Return the genres and the artists in an audio file's metadata; None if it has no audio."""
+    try:
+        length, _ = audio_length(path)
+    except InputError:
+        return None
+    if not length:
+        return None
+    genres, artists = _read_with_mutagen(path)
+    if not genres and not artists:
+        metadata = read_metadata(path)
+        genres, artists = ([metadata.get(key, "")] for key in ("genre", "artist"))
+    return list(filter(None, genres)), list(filter(None, artists))
+
+
+def _read_with_mutagen(path: Path) -> tuple[list[str], list[str]]:
+    """Return the genres and the artists that mutagen finds in a file."""
     import mutagen
     import soundfile
     from mutagen.wave import WAVE
 
     try:
         file = mutagen.File(path, easy=True)
-        if file is None:  # a format whose tags mutagen does not read
-            return _has_audio(path)
-        if not file.info.length:
-            return None
-        tags = file.tags or {}
+        tags = (file and file.tags) or {}
         if not isinstance(file, WAVE):
             return tags.get("genre", []), tags.get("artist", [])
         # Tags of wav files are in an ID3 chunk or in an INFO chunk, which mutagen does not read.
         with soundfile.SoundFile(os.fsencode(path)) as sound:
             genres = tags["TCON"].genres if "TCON" in tags else [sound.genre]
             artists = tags["TPE1"].text if "TPE1" in tags else [sound.artist]
-        return list(filter(None, genres)), list(filter(None, artists))
+        return genres, artists
     # mutagen raises many kinds of errors for damaged files.
     except Exception:
-        return None
-
-
-def _has_audio(path: Path) -> tuple[list[str], list[str]] | None:
-    """Return no tags for a file that can be decoded, and None for any other file."""
-    try:
-        read_clip(path, 0.1)
-    except InputError:
-        return None
-    return [], []
+        return [], []

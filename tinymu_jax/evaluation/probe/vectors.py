@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from tinymu_jax.audio.load import read_clip
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of
-from tinymu_jax.errors import InputError, report
+from tinymu_jax.errors import InputError, note, report
 from tinymu_jax.inference.chunked_encoding import encode_clips
 from tinymu_jax.inference.param_layout import by_rows, unstack
 from tinymu_jax.models import matpac
@@ -43,6 +43,7 @@ def mean_vectors(
     folder: Path,
     progress: Progress = no_progress,
     max_bad_fraction: float = 0.001,
+    keep_damaged: bool = False,
 ) -> Float[np.ndarray, "R E"]:
     """Return each recording's embedding, averaged over time; NaN for unusable recordings.
 
@@ -52,6 +53,7 @@ def mean_vectors(
         folder: the folder that caches the mean embeddings.
         progress: called with the number of recordings so far and the total number.
         max_bad_fraction: the largest fraction of the recordings that may be unusable.
+        keep_damaged: whether to use what can be read of damaged recordings.
 
     Raises:
         InputError: too many recordings are unusable, or the folder holds the embeddings of another
@@ -63,6 +65,8 @@ def mean_vectors(
         "recordings": fingerprint.of_text("\n".join(map(str, paths))),
         "number": len(paths),
     }
+    if keep_damaged:
+        info["keep_damaged"] = True
     folder = make_folder(folder)
     with folder_lock(folder):
         if exists(folder / INFO_FILE) and read_json_object(folder / INFO_FILE, "remove it") != info:
@@ -77,7 +81,9 @@ def mean_vectors(
             progress(start, len(paths))
             path = folder / f"vectors-{start // FILE_SIZE:05d}.npy"
             if not exists(path):
-                means = _encode(params, paths[start : start + FILE_SIZE], encoder.config)
+                means = _encode(
+                    params, paths[start : start + FILE_SIZE], encoder.config, keep_damaged
+                )
                 write_atomic(path, lambda partial, means=means: _save(partial, means))
             vectors[start : start + FILE_SIZE] = np.load(path)
             _check_bad(vectors[: start + FILE_SIZE], paths, max_bad_fraction)
@@ -98,13 +104,18 @@ def _check_bad(
         )
 
 
-def _encode(params: Any, paths: Sequence[Path], config: Any) -> Float[np.ndarray, "R E"]:
+def _encode(
+    params: Any, paths: Sequence[Path], config: Any, keep_damaged: bool
+) -> Float[np.ndarray, "R E"]:
     """Return mean embeddings; for an unusable recording, print the error and return NaN."""
     means = np.full((len(paths), config.output_width), np.nan, np.float32)
 
     def try_read(path: Path) -> Float[np.ndarray, "n"] | None:
         try:
-            return read_clip(path, None).samples
+            clip = read_clip(path, None, keep_damaged=keep_damaged)
+            if clip.damage:
+                note(f"{path}: {clip.damage}; what can be read is used")
+            return clip.samples
         except InputError as error:
             report(error)
             return None

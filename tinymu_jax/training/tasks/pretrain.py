@@ -76,7 +76,7 @@ class PretrainTask(TrainTask):
     def make_batches(self, folder: str, epochs: int, validation: bool) -> CropBatches:
         """Return this process's batches of crops from a data set or a folder of recordings."""
         data, encoder = self.config.data, self.model.encoder
-        corpus = open_corpus(folder, encoder.num_frames, encoder.patch_size)
+        corpus = open_corpus(folder, encoder.num_frames, encoder.patch_size, data.keep_damaged)
         report_skipped(corpus, self.config, VALIDATION_BAD_FILE if validation else BAD_FILE)
         return CropBatches(
             corpus,

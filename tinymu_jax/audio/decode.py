@@ -1,0 +1,73 @@
+"""Decodes recordings: with libsndfile, and with FFmpeg what libsndfile cannot read.
+
+What is decoded is believed, not what a header says: files that are longer than their header says
+are read to their end, and files that are shorter are damaged.
+"""
+
+from pathlib import Path
+
+from tinymu_jax.audio.decoded import TOLERANCE, Decoded
+from tinymu_jax.audio.ffmpeg import decode_with_ffmpeg
+from tinymu_jax.audio.libsndfile import decode_with_libsndfile
+from tinymu_jax.audio.source import Source, open_source
+from tinymu_jax.errors import InputError
+
+
+def decode(
+    recording: "str | Path | bytes",
+    max_seconds: float | None,
+    keep_damaged: bool = False,
+    name: str = "audio bytes",
+) -> Decoded:
+    """Decode the first `max_seconds` seconds (None: all) of a recording, without resampling.
+
+    Args:
+        recording: a path, "-" (stdin), or the content of a file, which errors call `name`.
+        max_seconds: seconds to decode from the start.
+        keep_damaged: return what can be read of a damaged recording.
+        name: name of a recording that is given by its content.
+
+    Raises:
+        InputError: the recording is missing, empty or text, or cannot be decoded; or it is damaged
+            in the part to decode, unless `keep_damaged`.
+    """
+    source = open_source(recording, name)
+    decoded = _decode(source, max_seconds, keep_damaged)
+    if decoded.damage and not (keep_damaged and len(decoded.samples)):
+        remedy = ", or use what can be read with --keep-damaged" if len(decoded.samples) else ""
+        raise InputError(f"{source.name}: {decoded.damage}; replace it{remedy}")
+    if len(decoded.samples) == 0:
+        raise InputError(f"{source.name}: has no samples; replace or skip it")
+    return decoded
+
+
+def audio_length(path: str | Path) -> tuple[int, int]:
+    """Return a recording's number of samples per channel and its sample rate, without decoding it.
+
+    Raises:
+        InputError: the recording is missing, empty or text, or cannot be decoded.
+    """
+    decoded = _decode(open_source(path), 0.0)
+    return decoded.total, decoded.rate
+
+
+def _decode(source: Source, max_seconds: float | None, keep_damaged: bool = False) -> Decoded:
+    """Decode a recording with the first decoder that can read it; see `decode`."""
+    decoded = decode_with_libsndfile(source, max_seconds)
+    if decoded is not None and decoded.total and not (decoded.damage and keep_damaged):
+        return decoded
+    other = decode_with_ffmpeg(source, max_seconds)
+    if decoded is None and other is None:
+        if source.data[4:8] == b"ftyp" and source.data.find(b"moov") < 0:
+            raise InputError(f"{source.name}: is cut off before its index (moov); copy it again")
+        raise InputError(f"{source.name}: cannot be decoded; convert it to wav, flac, ogg or mp3")
+    if decoded is None or other is None:
+        return decoded or other
+    if not decoded.total and other.total:
+        seconds = other.total / other.rate
+        damage = f"its header says that no samples follow, but there are {seconds:.1f} s"
+        return other._replace(damage=damage)
+    if other.seconds > decoded.seconds + TOLERANCE:
+        total = max(other.total, round(decoded.total * other.rate / decoded.rate))
+        return other._replace(total=total, damage=decoded.damage)
+    return decoded

@@ -1,0 +1,151 @@
+"""Decodes recordings with FFmpeg (PyAV): m4a, aac, webm, mp4, wma, ac3 and the like."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinymu_jax.audio.decoded import TOLERANCE, Decoded, Samples, as_format, damaged_after
+from tinymu_jax.audio.source import Source, open_source
+from tinymu_jax.errors import InputError
+
+ESTIMATED = {"aac", "ac3", "eac3", "mp3", "dts", "dtshd", "mlp", "truehd", "amr", "mpegts", "mpeg"}
+"""FFmpeg's names of formats without a length, which it estimates."""
+
+
+def decode_with_ffmpeg(source: Source, max_seconds: float | None) -> Decoded | None:
+    """Decode a recording with FFmpeg; return None if it cannot."""
+    import av
+
+    av.logging.set_level(None)
+    try:
+        with source.open() as file, _open_container(file) as container:
+            if not container.streams.audio:
+                raise InputError(f"{source.name}: has no audio; name a recording")
+            length = _ffmpeg_length(container, source.size)
+        with source.open() as file, _open_container(file) as container:
+            return _read_container(container, max_seconds, length)
+    except (av.error.FFmpegError, EOFError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        return None
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Return the tags that FFmpeg finds in a recording, such as genre and artist; {} if none."""
+    import av
+
+    av.logging.set_level(None)
+    try:
+        with open_source(path).open() as file, _open_container(file) as container:
+            tags = [*(stream.metadata for stream in container.streams.audio), container.metadata]
+            return {key.lower(): value for group in tags for key, value in group.items()}
+    except (av.error.FFmpegError, EOFError, InputError):
+        return {}
+
+
+def _open_container(file: Any) -> Any:
+    import av
+
+    # Playlists and the like must not make FFmpeg open other files or addresses.
+    options = {"protocol_whitelist": "none", "err_detect": "crccheck"}
+    return av.open(file, options=options, metadata_errors="replace")
+
+
+def _ffmpeg_length(container: Any, size: int) -> tuple[float, float]:
+    """Return the seconds that a container's audio promises, and those that its bytes hold."""
+    stream = container.streams.audio[0]
+    start = max(stream.start_time or 0, 0)
+    promised = stream.duration or 0
+    if not promised and container.duration and stream.time_base:
+        promised = round(container.duration / 1e6 / stream.time_base)
+    entries = stream.index_entries
+    whole = [e for e in (entries[-1:] if len(entries) else []) if e.pos + e.size > size]
+    if whole:
+        # The file is cut: its index names packets beyond its end.
+        present = [entry.timestamp for entry in entries if entry.pos + entry.size <= size]
+        held = max(present, default=0)
+    else:
+        held = (_last_packet_end(container, stream) or promised + start) - start
+        promised = held if container.format.name in ESTIMATED else max(promised, held)
+    unit = float(stream.time_base or 0)
+    return promised * unit, held * unit
+
+
+def _last_packet_end(container: Any, stream: Any) -> int | None:
+    """Return the time at which the last packet of a stream ends, in the stream's unit."""
+    import av
+
+    end = None
+    try:
+        container.seek(2**50, stream=stream)
+        for packet in container.demux(stream):
+            if packet.size and packet.pts is not None:
+                end = max(end or 0, packet.pts + (packet.duration or 0))
+    except (av.error.FFmpegError, EOFError):
+        pass
+    return end
+
+
+def _read_container(
+    container: Any, max_seconds: float | None, length: tuple[float, float]
+) -> Decoded | None:
+    """Decode the first audio stream of a container, and skip packets that cannot be decoded."""
+    import av
+
+    stream = container.streams.audio[0]
+    stream.thread_type = "NONE"
+    blocks, rate, channels, count = [], 0, 0, 0
+    wanted = first_error = first_gap = None
+    packets = container.demux(stream)
+    while wanted is None or count < wanted:
+        try:
+            packet = next(packets)
+            frames = packet.decode()
+            if packet.is_corrupt and first_error is None:
+                first_error = count
+        except StopIteration:
+            break
+        except (av.error.FFmpegError, EOFError) as error:
+            first_error = count if first_error is None else first_error
+            if isinstance(error, EOFError) or not blocks:
+                break
+            continue
+        for frame in frames:
+            block = _frame_samples(frame)
+            if not rate:
+                rate, channels = frame.sample_rate, block.shape[1]
+                wanted = None if max_seconds is None else int(max_seconds * rate)
+                start = frame.time or 0.0
+            if first_gap is None and (frame.time or 0.0) - start > count / rate + TOLERANCE:
+                first_gap = count
+            block = as_format(block, frame.sample_rate, rate, channels)
+            blocks.append(block)
+            count += len(block)
+    if not blocks:
+        return None
+    samples = np.concatenate(blocks)[:wanted]
+    at_end = wanted is None or count < wanted
+    promised, held = (round(seconds * rate) for seconds in length)
+    total = count if at_end else max(held, count)
+    asked = promised if wanted is None else min(promised, wanted)
+    # A gap alone is no damage: some programs record nothing while it is silent.
+    is_short = count < asked - TOLERANCE * rate
+    failed_at = None if not is_short else count if first_gap is None else first_gap
+    if first_error is not None:
+        failed_at = first_error
+    if failed_at is None or failed_at >= (wanted or failed_at + 1):
+        return Decoded(samples, rate, total)
+    total = max(total, promised)
+    return Decoded(samples, rate, total, damaged_after(failed_at / rate, total / rate))
+
+
+def _frame_samples(frame: Any) -> Samples:
+    """Return the samples of FFmpeg's frame as floats; full scale is 1."""
+    array = frame.to_ndarray()
+    array = array.T if frame.format.is_planar else array.reshape(-1, len(frame.layout.channels))
+    if array.dtype == np.uint8:
+        return (array.astype(np.float32) - 128) / 128
+    if array.dtype.kind == "i":
+        return (array / 2.0 ** (8 * array.dtype.itemsize - 1)).astype(np.float32)
+    return array.astype(np.float32)

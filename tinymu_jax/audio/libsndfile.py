@@ -1,0 +1,263 @@
+"""Decodes recordings with libsndfile: wav, flac, ogg, mp3, aiff and the like."""
+
+import ctypes
+import io
+import os
+import platform
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from tinymu_jax.audio.bitstream import (
+    Layout,
+    Part,
+    scan_mpeg,
+    scan_ogg,
+    split_flac,
+    split_wav,
+    xing_header,
+)
+from tinymu_jax.audio.decoded import TOLERANCE, Decoded, Samples, as_format, damaged_after
+from tinymu_jax.audio.source import Source
+
+UNKNOWN_LENGTH = 2**60
+"""libsndfile's number of samples is above this if a header does not tell the length."""
+BLOCK = 4096
+"""Number of samples per read when the place of damage is looked for."""
+
+
+class _DecoderError(Exception):
+    """libsndfile cannot open or decode a file."""
+
+
+class _View(io.RawIOBase):
+    """Part of a file's bytes as a file: a header, then the bytes [start, stop) of the file."""
+
+    def __init__(self, source: Source, part: Part) -> None:
+        self._data, self._part, self._pos = source.data, part, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._pos
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        header, start, stop = self._part.header, self._part.start, self._part.stop
+        size = len(header) + stop - start
+        self._pos = max(0, offset + {0: 0, 1: self._pos, 2: size}[whence])
+        return self._pos
+
+    def readinto(self, buffer: Any) -> int:
+        header, start, stop = self._part.header, self._part.start, self._part.stop
+        if self._pos < len(header):
+            block = header[self._pos : self._pos + len(buffer)]
+        else:
+            first = start + self._pos - len(header)
+            block = self._data[first : min(stop, first + len(buffer))]
+        buffer[: len(block)] = block
+        self._pos += len(block)
+        return len(block)
+
+
+def _open_whole(source: Source) -> Any:
+    """Open a recording with libsndfile."""
+    # The path is passed as bytes, since a file name may be in any encoding.
+    return _open_sound(os.fsencode(source.path) if source.path else source.open())
+
+
+def _open_sound(file: Any) -> Any:
+    """Open a file with libsndfile; raise `_DecoderError` if it cannot read it."""
+    import soundfile
+
+    try:
+        return soundfile.SoundFile(file)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise _DecoderError(str(error)) from error
+
+
+def _open_part(source: Source, part: Part, is_whole: bool) -> tuple[Any, int]:
+    """Open a part of a recording with libsndfile; return it and its number of samples."""
+    file = _open_whole(source) if is_whole else _open_sound(_View(source, part))
+    if not part.num_samples or part.header:
+        return file, file.frames
+    if file.frames < part.num_samples and not _has_trimmed(file.frames, part):
+        file.close()
+        part = part._replace(header=xing_header(source.data, part))
+        file = _open_sound(_View(source, part))
+    return file, min(file.frames, part.num_samples)
+
+
+def _has_trimmed(num_samples: int, part: Part) -> bool:
+    """Return whether a part is shorter than its mp3 frames only by the encoder's delay."""
+    return num_samples > part.num_samples - 8 * 1152 and part.num_samples > 8 * 1152
+
+
+def decode_with_libsndfile(source: Source, max_seconds: float | None) -> Decoded | None:
+    """Decode a recording with libsndfile; return None if it cannot, or not reliably."""
+    with suppress(_DecoderError), _quiet_c_stderr():
+        layout: Layout | None = Layout(split_wav(source.data))
+        if len(layout.parts) == 1:
+            with _open_whole(source) as file:
+                kind, frames = file.format, file.frames
+                if kind in ("MP3", "OGG"):
+                    layout = (scan_mpeg if kind == "MP3" else scan_ogg)(source.data, max_seconds)
+                elif frames > UNKNOWN_LENGTH:
+                    return None
+                else:
+                    decoded = _read_whole(source, file, max_seconds)
+                    if kind != "FLAC" or decoded.damage or len(decoded.samples) < frames:
+                        return decoded
+                    layout = Layout(split_flac(source.data))
+        return layout and _read_parts(source, layout, max_seconds)
+    return None
+
+
+def _read_whole(source: Source, file: Any, max_seconds: float | None) -> Decoded:
+    """Read a file whose header tells its length."""
+    rate, total = file.samplerate, file.frames
+    wanted = total if max_seconds is None else min(total, int(max_seconds * rate))
+    samples, failed = _read(file, wanted, lambda: _open_whole(source))
+    promised = total if failed else _promised_samples(file)
+    damage = None
+    if failed or (len(samples) == total and max_seconds != 0 and promised > total):
+        asked = promised if max_seconds is None else min(promised, int(max_seconds * rate))
+        if len(samples) < asked:
+            damage = damaged_after(len(samples) / rate, promised / rate)
+    return Decoded(samples, rate, max(total, promised) if damage else total, damage)
+
+
+def _promised_samples(file: Any) -> int:
+    """Return how many samples the header of a cut file promises, or else how many there are."""
+    # libsndfile logs the size in the header, and the size of what follows it.
+    match = re.search(
+        r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)",
+        file.extra_info,
+        re.MULTILINE,
+    )
+    if match is None:
+        return file.frames
+    promised, available = map(int, match.groups())
+    # Programs that write to a pipe put a size near 2 or 4 GiB, or 0.
+    if (
+        promised >= 0x7FFFF000
+        or available <= 0
+        or promised - available < 0.1 * available / max(file.frames / max(file.samplerate, 1), 1e-9)
+    ):
+        return file.frames
+    return int(file.frames * promised / available)
+
+
+def _read(file: Any, frames: int, reopen: Callable[[], Any]) -> tuple[Samples, bool]:
+    """Read samples up to an error of the decoder; return them, and whether there was one.
+
+    After an error, the file is opened again, and read in small blocks.
+    """
+    try:
+        return file.read(frames, dtype="float32", always_2d=True), False
+    except RuntimeError:
+        blocks = [np.zeros((0, file.channels), np.float32)]
+    with reopen() as file, suppress(RuntimeError):
+        while sum(map(len, blocks)) < frames:
+            blocks.append(file.read(BLOCK, dtype="float32", always_2d=True))
+            if not len(blocks[-1]):
+                break
+    return np.concatenate(blocks)[:frames], True
+
+
+def _read_parts(source: Source, layout: Layout, max_seconds: float | None) -> Decoded:
+    """Read an mp3 or Ogg file part by part; later parts take the sample rate of the first."""
+    blocks: list[Samples] = []
+    rate = channels = count = 0
+    total, failed = 0.0, False
+    is_whole = len(layout.parts) == 1 and not layout.parts[0].header
+    for part in layout.parts:
+        try:
+            file, length = _open_part(source, part, is_whole)
+        except _DecoderError:
+            if not blocks:
+                raise
+            failed = True
+            break
+        with file:
+            if not blocks:
+                rate, channels = file.samplerate, file.channels
+            if length > UNKNOWN_LENGTH:
+                raise _DecoderError("an Ogg stream without a length")
+            part_rate = file.samplerate
+            total += length * rate / part_rate
+            wanted = None if max_seconds is None else int(max_seconds * rate) - count
+            if not blocks or wanted is None or wanted > 0:
+                asked = length if wanted is None else min(length, -(-wanted * part_rate // rate))
+                reopen = partial(_open_part, source, part, is_whole)
+                samples, stopped = _read(file, asked, lambda reopen=reopen: reopen()[0])
+                failed = failed or stopped or len(samples) < asked - TOLERANCE * part_rate
+                samples = as_format(samples, part_rate, rate, channels)
+                failed = failed or (asked > 0 and len(samples) == 0)
+                blocks.append(samples if wanted is None else samples[: max(wanted, 0)])
+                count += len(blocks[-1])
+        if failed:
+            break
+    samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    return _with_damage(samples, rate, round(total), failed, layout, max_seconds)
+
+
+def _with_damage(
+    samples: Samples, rate: int, total: int, failed: bool, layout: Layout, max_seconds: float | None
+) -> Decoded:
+    """Return decoded parts with what is wrong in them; `failed`: the decoder stopped early."""
+    seconds, after = len(samples) / rate, layout.damaged_after
+    if after is not None and (max_seconds is None or after < max_seconds):
+        seconds = min(after, seconds) if failed else after
+    elif not failed:
+        return Decoded(samples, rate, max(total, len(samples)))
+    total = max(total, round((layout.promised or 0) * rate))
+    return Decoded(samples, rate, total, damaged_after(seconds, total / rate))
+
+
+_QUIET_LOCK = threading.Lock()
+_num_quiet = 0
+_stderr_before: int | None = None
+
+
+@cache
+def _c_stderr() -> tuple[Any, int] | None:
+    """Return C's variable `stderr` and a file that discards; None where it cannot be set."""
+    name = {"Darwin": "__stderrp", "Linux": "stderr"}.get(platform.system())
+    if name is None or (name == "stderr" and platform.libc_ver()[0] != "glibc"):
+        return None
+    library = ctypes.CDLL(None)
+    library.fopen.restype = ctypes.c_void_p
+    discard = library.fopen(os.fsencode(os.devnull), b"w")
+    return (ctypes.c_void_p.in_dll(library, name), discard) if discard else None
+
+
+@contextmanager
+def _quiet_c_stderr() -> Iterator[None]:
+    """Discard what C code, such as libmpg123, prints to stderr while the context is open."""
+    # Only C's variable is changed, so that Python's messages are printed, and threads share it.
+    global _num_quiet, _stderr_before
+    variable = _c_stderr()
+    if variable is None:
+        yield
+        return
+    stderr, discard = variable
+    with _QUIET_LOCK:
+        _num_quiet += 1
+        if _num_quiet == 1:
+            _stderr_before, stderr.value = stderr.value, discard
+    try:
+        yield
+    finally:
+        with _QUIET_LOCK:
+            _num_quiet -= 1
+            if _num_quiet == 0:
+                stderr.value = _stderr_before

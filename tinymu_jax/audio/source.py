@@ -1,0 +1,160 @@
+"""Opens recordings: files, and pipes, which are read into memory once."""
+
+import io
+import os
+import select
+import stat
+import time
+from functools import cached_property
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import check_content, exists
+
+MAX_STREAM_BYTES = 512 * 2**20
+"""Most bytes that are read from a pipe."""
+WRITER_SECONDS = 3.0
+"""Seconds to wait for a program that opens a named pipe for writing."""
+SILENT_SECONDS = 60.0
+"""Seconds to wait for the next bytes from a program that writes to a pipe."""
+_BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+_CONTROL_BYTES = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
+
+
+class Source:
+    """A recording's bytes, in a file or in memory."""
+
+    def __init__(self, name: str, path: Path | None, content: bytes = b"") -> None:
+        """Keep the path of a file, or the `content` of memory; `name` stands in error messages."""
+        self.name, self.path, self._content = name, path, content
+
+    @cached_property
+    def data(self) -> bytes | mmap:
+        """All bytes; those of a file are read from the disk when they are used."""
+        if self.path is None:
+            return self._content
+        with self.path.open("rb") as file:
+            try:
+                return mmap(file.fileno(), 0, access=ACCESS_READ)
+            except OSError:  # some network file systems
+                return file.read()
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return len(self._content) if self.path is None else self.path.stat().st_size
+
+    def open(self) -> io.BufferedIOBase:
+        """Return a new binary file object, to be closed by the caller."""
+        return io.BytesIO(self._content) if self.path is None else self.path.open("rb")
+
+
+def open_source(recording: "str | Path | bytes", name: str = "audio bytes") -> Source:
+    """Return the bytes of a recording: a path ("-": stdin), or a file's content, called `name`.
+
+    Raises:
+        InputError: the recording is missing, a folder, empty or unreadable; it is text; nothing
+            comes from a pipe, or too much.
+    """
+    if isinstance(recording, bytes):
+        source = Source(name, None, recording)
+    else:
+        path = Path("/dev/stdin" if str(recording) == "-" else recording)
+        check_content(path, may_be_empty=True)
+        source = Source(str(recording), path) if _is_file(path) else _read_pipe(path)
+    try:
+        with source.open() as file:
+            head = file.read(1024)
+    except OSError as error:
+        raise InputError(
+            f"{source.name}: cannot be read ({error.strerror}); check who may read it"
+        ) from error
+    if not head:
+        raise InputError(f"{source.name}: is empty; replace or skip it")
+    if _is_text(head):
+        raise InputError(f"{source.name}: is text, not a recording; name a sound file")
+    return source
+
+
+def is_stream(path: str | Path) -> bool:
+    """Return whether a path names a pipe or "-" (stdin), which can be read only once."""
+    path = Path("/dev/stdin" if str(path) == "-" else path)
+    return exists(path) and not (path.is_file() or path.is_dir())
+
+
+def _is_file(path: Path) -> bool:
+    """Return False for a pipe; raise `InputError` if the path is missing, a folder or a device."""
+    if not exists(path):
+        raise InputError(f"{path}: no such file; check the path of the recording")
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path}: is a folder; name the recordings in it ({path}/*)")
+    if stat.S_ISCHR(mode) and os.path.realpath(path) == os.path.realpath(os.devnull):
+        raise InputError(f"{path}: is empty; replace or skip it")
+    if stat.S_ISREG(mode) or stat.S_ISFIFO(mode):
+        return stat.S_ISREG(mode)
+    raise InputError(f"{path}: is no file but a device or terminal; name a file or a pipe")
+
+
+def _read_pipe(path: Path) -> Source:
+    """Read a pipe to its end; raise `InputError` if nobody writes to it, or too much comes."""
+    try:
+        # Without O_NONBLOCK, opening a named pipe waits until another program opens it.
+        pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); check who may read it"
+        ) from error
+    try:
+        return Source(str(path), None, _read_to_end(pipe, path))
+    finally:
+        os.close(pipe)
+
+
+def _read_to_end(pipe: int, path: Path) -> bytes:
+    content, ready = bytearray(), select.poll()
+    ready.register(pipe, select.POLLIN)
+    deadline = time.monotonic() + WRITER_SECONDS
+    while True:
+        events = ready.poll(100)
+        try:
+            block = os.read(pipe, 1 << 20)
+        except BlockingIOError:
+            # A program has opened the pipe, and has written nothing yet.
+            if time.monotonic() > deadline + SILENT_SECONDS - WRITER_SECONDS:
+                raise InputError(
+                    f"{path}: nothing came from this pipe for {SILENT_SECONDS:g} s; check the "
+                    "program that writes to it"
+                ) from None
+            continue
+        if block:
+            content += block
+            deadline = time.monotonic() + WRITER_SECONDS
+            if len(content) > MAX_STREAM_BYTES:
+                raise InputError(
+                    f"{path}: more than {MAX_STREAM_BYTES >> 20} MiB come from this pipe; write "
+                    "them to a file, and name that"
+                )
+        elif events or content:
+            return bytes(content)
+        elif time.monotonic() > deadline:
+            raise InputError(f"{path}: no program writes to this pipe; start one, or name a file")
+
+
+def _is_text(head: bytes) -> bool:
+    """Return whether the first bytes of a file are those of a text."""
+    encoding = _BYTE_ORDER_MARKS.get(head[:2])
+    if encoding:
+        head = head[2:].decode(encoding, "ignore").encode()
+    if not head or any(byte in _CONTROL_BYTES for byte in head):
+        return False
+    return len(head.translate(None, bytes(range(128, 256)))) > len(head) / 2 or _is_utf8(head)
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        head[:-3].decode()
+    except UnicodeDecodeError as error:
+        return error.start >= len(head) - 6
+    return True
