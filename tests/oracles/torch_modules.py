@@ -668,27 +668,16 @@ def build_tinymu(sizes: dict) -> TinyMU:
     return TinyMU(Matpac(**encoder), kind(**projector), build_llama(**sizes["lm"]), ds_rate).eval()
 
 
-class _Float64Rotary(nn.Module):
-    """Llama's RoPE with frequencies and angles in float64; transformers' are always in float32."""
-
-    def __init__(self, config: LlamaConfig):
-        super().__init__()
-        exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
-        self.frequency = config.rope_parameters["rope_theta"] ** -exponent
-
-    def forward(self, x: torch.Tensor, position_ids: torch.Tensor):
-        angles = position_ids[..., None].double() * self.frequency
-        angles = torch.cat([angles, angles], dim=-1)
-        return angles.cos(), angles.sin()
-
-
 def to_float64(model: TinyMU) -> TinyMU:
-    """Return a copy that computes everything in float64, log-mel and RoPE included."""
+    """Return a copy that computes in float64, log-mel included.
+
+    RoPE's angles stay float32 products, which transformers computes in any data type: they are
+    part of the published computation.
+    """
     double = copy.deepcopy(model).double()
     mel = double.audio_encoder.enc.log_mel.MelSpectrogram
     mel.spectrogram.window, mel.mel_scale.fb = (
         mel.spectrogram.window.double(),
         mel.mel_scale.fb.double(),
     )
-    double.text_decoder.lm.model.rotary_emb = _Float64Rotary(double.text_decoder.lm.config)
     return double
