@@ -566,7 +566,7 @@ def test_other_files_are_rejected(tmp_path, ontology, name):
     assert "No such file" in refusal(read_source, name, path, ontology)
     path.write_bytes(b"\xff\xfe\xfa")
     message = refusal(read_source, name, path, ontology)
-    assert message.startswith(f"{path}: is no text; name ")
+    assert message.startswith(f"{path}: is not text; name ")
     path.write_text("one,two\n1,2\n")
     message = refusal(read_source, name, path, ontology)
     assert message.startswith(f"{path}: ")

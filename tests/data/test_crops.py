@@ -164,7 +164,7 @@ def test_a_corpus_without_usable_recordings_is_rejected(folder, stored, tmp_path
     (tmp_path / "x.wav").write_bytes(b"no sound")
     message = refusal(open_corpus, tmp_path, FRAMES, 16)
     assert "(1 cannot be used, the first: " in message
-    assert "x.wav: cannot be decoded" in message
+    assert "x.wav: is text, not a recording" in message
     corpus = open_corpus(folder, FRAMES, 16)
     message = refusal(batches_of, corpus, clips=4, blocks=2)
     assert "has 5 clips that can be used, and a step takes 8" in message

@@ -129,7 +129,7 @@ def test_unusable_texts_are_listed(prepared):
     }
     assert set(reasons) == set(BAD)
     assert "empty.txt: is empty; " in reasons["empty.txt"]
-    assert "noise.txt: is not UTF-8 text; " in reasons["noise.txt"]
+    assert "noise.txt: is not text; " in reasons["noise.txt"]
     assert "missing.txt: cannot be read" in reasons["missing.txt"]
     assert prepared.manifest["bad"] == 3
 

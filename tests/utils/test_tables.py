@@ -85,7 +85,7 @@ def test_another_encoding_is_named(tmp_path, content, message):
     [
         (b"PK\x03\x04\x14\x00\x08\x08\xff", "is a zip archive or a workbook, not text; export"),
         (b"\x1f\x8b\x08\x00\xff", "is compressed (gzip), not text; unpack it"),
-        (b"\x00\x00\x01\x02\xff\xfe", "is no text; name another"),
+        (b"\x00\x00\x01\x02\xff\xfe", "is not text; name another"),
     ],
 )
 def test_binary_files_are_named(tmp_path, content, message):

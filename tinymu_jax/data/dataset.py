@@ -85,7 +85,7 @@ class Dataset:
             path = self.folder / shard["name"]
             size = path.stat().st_size if exists(path) else 0
             if size != shard["bytes"]:
-                check_content(path)
+                check_content(path, may_be_empty=True)
                 raise InputError(f"{path}: has {size} bytes of {shard['bytes']}; {RERUN}")
         path = self.folder / INDEX_FILE
         check_content(path)

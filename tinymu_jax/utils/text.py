@@ -45,7 +45,7 @@ def open_text(path: str | Path, remedy: str, newline: str | None = None) -> Iter
         with Path(path).open("rb") as file:
             encoding = _encoding(file.peek(64))
             if encoding is None:
-                raise InputError(f"{path}: is no text; {remedy}")
+                raise InputError(f"{path}: is not text; {remedy}")
             with io.TextIOWrapper(file, encoding=encoding, newline=newline) as text:
                 yield text
     except UnicodeDecodeError as error:
@@ -69,9 +69,9 @@ def _problem(path: Path, error: UnicodeDecodeError, remedy: str) -> str:
         if content.startswith(head):
             return problem
     if error.encoding != "utf-8":
-        return f"is no text; {remedy}"
+        return f"is not text; {remedy}"
     if len(re.findall(rb"[\x00-\x08\x0e-\x1f]", content)) > len(content) / 50:
-        return f"is no text; {remedy}"
+        return f"is not text; {remedy}"
     try:
         content.decode()
     except UnicodeDecodeError as first_error:
