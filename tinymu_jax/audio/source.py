@@ -79,8 +79,8 @@ def open_source(recording: "str | Path | bytes", name: str = "audio bytes") -> S
 
 def is_stream(path: str | Path) -> bool:
     """Return whether a path names a pipe or "-" (stdin), which can be read only once."""
-    path = Path("/dev/stdin" if str(path) == "-" else path)
-    return exists(path) and not (path.is_file() or path.is_dir())
+    path = "/dev/stdin" if str(path) == "-" else path
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
 def _is_file(path: Path) -> bool:
