@@ -301,13 +301,15 @@ def test_a_damaged_index_is_named_and_repaired(copy, recordings, content):
     assert len(Dataset(copy)) == 4
 
 
+ELSEWHERE = [[{"name": name, "bytes": 1, "records": 1}] for name in ("/etc/passwd", "../x", 3)]
+
+
 @pytest.mark.parametrize(
-    "change",
-    [{"shards": None}, {"shards": [{}]}, {"shards": ["x"]}, {"shards": [{"name": 1, "bytes": []}]}],
+    "shards", [None, [{}], ["x"], [{"name": "x", "bytes": [], "records": 1}], *ELSEWHERE]
 )
-def test_a_damaged_manifest_is_named(copy, change):
+def test_a_damaged_manifest_is_named(copy, shards):
     page = json.loads((copy / DATASET_FILE).read_text())
-    (copy / DATASET_FILE).write_text(json.dumps(page | change))
+    (copy / DATASET_FILE).write_text(json.dumps(page | {"shards": shards}))
     assert refusal(Dataset, copy).startswith(f"{copy / DATASET_FILE}: is damaged (")
     (copy / DATASET_FILE).write_text(json.dumps(page | {"shards": page["shards"][:1]}))
     assert "4 clips instead of" in refusal(Dataset, copy)

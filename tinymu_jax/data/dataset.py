@@ -91,6 +91,8 @@ class Dataset:
             self.tokenizer, self.encoder = self.manifest["tokenizer"], self.manifest["encoder"]
             shards = [_Shard(**shard) for shard in self.manifest["shards"]]
             sizes = [(self.folder / shard.name, int(shard.bytes)) for shard in shards]
+            if outside := [s.name for s in shards if s.name != Path(s.name).name]:
+                raise ValueError(f"{outside[0]!r} is outside the folder")
             num_records = sum(int(shard.records) for shard in shards)
         for shard, expected in sizes:
             size = shard.stat().st_size if exists(shard) else 0
