@@ -231,7 +231,11 @@ def mutate_program(draw: Random, data: bytes) -> bytes:
 def _mutate_parts(draw: Random, data: bytes, separator: str, choices: tuple[str, ...]) -> bytes:
     parts = re.split(separator, data.decode())
     for _ in range(draw.choice((1, 1, 1, 2, 4))):
-        at = draw.randrange(len(parts))
+        at = (
+            2 * draw.randrange(len(parts) // 2 + 1)
+            if draw.random() < 0.8
+            else draw.randrange(len(parts))
+        )
         match draw.randrange(6):
             case 0:
                 parts[at] = ""
