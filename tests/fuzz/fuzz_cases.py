@@ -185,9 +185,10 @@ KINDS: dict[str, tuple[int, list[Seed]]] = {
         ],
     ),
     **{
-        suffix: (count, [Seed(f"audio/sound.{suffix}", HEADER, read_clip)])
-        for suffix, count in (("wav", 300), ("flac", 300), ("ogg", 300), ("mp3", 300), ("m4a", 300))
+        suffix: (300, [Seed(f"audio/sound.{suffix}", HEADER, read_clip)])
+        for suffix in ("wav", "flac", "mp3", "m4a")
     },
+    "ogg": (300, [Seed("audio/sound.ogg", mutations.mutate_ogg, read_clip)]),
 }
 """Number of mutated inputs and the seeds, by kind of file."""
 

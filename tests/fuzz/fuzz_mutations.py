@@ -49,6 +49,30 @@ def mutate_header(draw: Random, data: bytes) -> bytes:
     return mutate_bytes(draw, data, 0, draw.choice((60, 200, None)))
 
 
+def mutate_ogg(draw: Random, data: bytes) -> bytes:
+    """Mutate an ogg file, and mostly make the checksums of its pages right again."""
+    data = mutate_header(draw, data)
+    if draw.random() < 0.2:
+        return data
+    pages, at = bytearray(data), 0
+    while data[at : at + 4] == b"OggS" and len(data) > at + 27:
+        segments = data[at + 27 : at + 27 + data[at + 26]]
+        end = at + 27 + len(segments) + sum(segments)
+        pages[at + 22 : at + 26] = bytes(4)
+        pages[at + 22 : at + 26] = _ogg_checksum(pages[at:end]).to_bytes(4, "little")
+        at = end
+    return bytes(pages)
+
+
+def _ogg_checksum(page: bytes) -> int:
+    value = 0
+    for byte in page:
+        value ^= byte << 24
+        for _ in range(8):
+            value = (value << 1 ^ (0x04C11DB7 if value >> 31 else 0)) & 0xFFFFFFFF
+    return value
+
+
 # --- trees ---------------------------------------------------------------------------------------
 
 RAW_NUMBERS = (
@@ -320,7 +344,8 @@ def mutate_torch(draw: Random, data: bytes) -> bytes:
     elif choice == 7:
         compression = zipfile.ZIP_DEFLATED
         number = draw.randrange(len(records))
-        records[number] = records[number][0], b"\0" * draw.choice((0, 10**6, 3 * 10**8))
+        size = 3 * 10**8 if draw.random() < 0.1 else 10**6
+        records[number] = records[number][0], bytes(size)
     else:
         number = draw.randrange(len(records))
         name, content = records.pop(number)
