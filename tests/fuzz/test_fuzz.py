@@ -1,4 +1,4 @@
-"""Ten thousand mutated files of every kind that is read: each is read, or refused in one line.
+"""Over ten thousand mutated files of every kind: each is read, or refused in one line.
 
 No other exception, no hang, no more than 1 GB, no code run, nothing written elsewhere.
 """
