@@ -33,6 +33,14 @@ def test_input_errors_and_interrupts_pass():
         assert caught.value is error
 
 
+def test_the_middle_of_a_long_message_is_left_out():
+    message = str(InputError(f"a.json: {'x' * 10**6} is wrong; repair it"))
+    assert message.startswith("a.json: xxx")
+    assert message.endswith("xxx is wrong; repair it")
+    assert len(message) < 2_000
+    assert str(InputError("x" * 1_500)) == "x" * 1_500
+
+
 def test_a_long_reason_is_cut():
     assert reason_of(ValueError("a " * 500), 10) == "a a a a a "
 

@@ -8,11 +8,21 @@ Message = str | Callable[[Exception], str]
 """Text with "{reason}" for the exception's message, or a function from exception to text."""
 
 
+MAX_MESSAGE = 1_500
+"""Largest number of characters of an error's message."""
+
+
 class InputError(ValueError):
     """Bad input; the message names the file, key or record, and the remedy.
 
-    Commands print the message in one line and exit with code 2.
+    Commands print the message in one line and exit with code 2. The middle of a message of more
+    than `MAX_MESSAGE` characters, which quotes a long value, is left out.
     """
+
+    def __init__(self, message: str) -> None:
+        half = MAX_MESSAGE // 2
+        long = len(message) > MAX_MESSAGE
+        super().__init__(f"{message[:half]} ... {message[-half:]}" if long else message)
 
 
 def reason_of(error: Exception, max_length: int = 200) -> str:

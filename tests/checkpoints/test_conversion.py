@@ -466,6 +466,33 @@ def test_a_broken_description_beside_is_named(tmp_path, suffix, text):
     assert REMEDIES[suffix] in message
 
 
+LAUGHS = ", ".join(f"&b{n} [{', '.join([f'*b{n - 1}'] * 9)}]" for n in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("2026-99-99", "is not yaml (month must be in 1..12)"),
+        ("!!int x", "is not yaml"),
+        ("!!timestamp x", "is not yaml"),
+        ("[" * 5000 + "]" * 5000, "is not yaml"),
+        ("9" * 5000, "is not yaml"),
+        ("!!python/object/apply:os.system ['touch canary']", "is not yaml"),
+        (f"[&b0 [x, x], {LAUGHS}]", "has over 100000 values"),
+        ("&r [*r]", "contains itself"),
+        (f"0x{'f' * 20_000}", "a number of over 64 bits"),
+    ],
+    ids=range(9),
+)
+def test_a_hostile_value_in_the_yaml_is_refused(tmp_path, monkeypatch, value, problem):
+    monkeypatch.chdir(tmp_path)
+    path = write_tinymu(tmp_path)
+    text = yaml.safe_dump(published_config(textdec_name="here"))
+    path.with_suffix(".yaml").write_text(text.replace("here", value))
+    assert problem in refusal(tinymu.from_published, path)
+    assert not (tmp_path / "canary").exists()
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -250,6 +250,14 @@ def test_reads_compressed_records(path):
     assert not array.flags.writeable
 
 
+@pytest.mark.parametrize("record", ["data.pkl", "byteorder", "data/0"])
+def test_refuses_records_that_fill_all_memory(path, record, monkeypatch):
+    monkeypatch.setattr(pickle_reader, "MAX_INFLATED", 10_000)
+    torch.save(torch.zeros(100_000), path)
+    rewrite(path, {record: bytes(400_000)}, zipfile.ZIP_DEFLATED)
+    assert f"{record} inflates the file more than twenty times" in refusal(path)
+
+
 def test_reads_unaligned_records(path):
     tensor = random_tensor(torch.float32)
     torch.save(tensor, path)
@@ -608,6 +616,26 @@ def test_the_crafted_tensor_is_read_when_sound(path):
 def test_refuses_senseless_tensor_numbers(path, numbers):
     evil_file(path, tensor_pickle(**numbers))
     assert "damaged" in refusal(path)
+
+
+TUPLES = b"X\x01\0\0\0xq\0" + b"0h\0h\0\x86q\0" * 60  # two of two of two ..., for ever to hash
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"}" + TUPLES + b"Ns.",
+        b"}(" + TUPLES + b"Nu.",
+        b"\x8f(" + TUPLES + b"\x90.",
+        b"(" + TUPLES + b"\x91.",
+        b"cbuiltins\nset\n](" + TUPLES + b"e\x85R.",
+        b"cbuiltins\nfrozenset\n](" + TUPLES + b"e\x85R.",
+    ],
+    ids=["SETITEM", "SETITEMS", "ADDITEMS", "FROZENSET", "set", "frozenset"],
+)
+def test_refuses_keys_that_take_for_ever_to_hash(path, pickled):
+    evil_file(path, b"\x80\x04" + pickled)
+    assert "a tuple of tuples as a key" in refusal(path)
 
 
 def test_refuses_an_expanded_view_as_storage(path):

@@ -322,6 +322,7 @@ def test_audioset_needs_a_complete_ontology(tmp_path, ontology):
         "no class /m/cow": [one for one in ONTOLOGY if one["id"] != "/m/cow"],
         "no class /m/04rlf": [one for one in ONTOLOGY if one["id"] == "/m/dog"],
         "record 1 is not a class": [ONTOLOGY[1], {"id": "/m/x", "name": "X"}],
+        "record 0 is not a class": [node("/m/x", "X", [["/m/y"]])],
     }
     for fault, content in broken.items():
         write(tmp_path, "ontology.json", json.dumps(content))

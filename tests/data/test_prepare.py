@@ -293,6 +293,35 @@ def test_a_missing_shard_or_manifest_is_named(copy):
     assert refusal(Dataset, copy).startswith(f"{copy}: has no dataset.json; ")
 
 
+@pytest.mark.parametrize("content", [b"", b"PK", b"no archive"])
+def test_a_damaged_index_is_named_and_repaired(copy, recordings, content):
+    (copy / "index.npz").write_bytes(content)
+    assert refusal(Dataset, copy).startswith(f"{copy / 'index.npz'}: is damaged (")
+    make(recordings, copy)
+    assert len(Dataset(copy)) == 4
+
+
+ELSEWHERE = [[{"name": name, "bytes": 1, "records": 1}] for name in ("/etc/passwd", "../x", 3)]
+
+
+@pytest.mark.parametrize(
+    "shards", [None, [{}], ["x"], [{"name": "x", "bytes": [], "records": 1}], *ELSEWHERE]
+)
+def test_a_damaged_manifest_is_named(copy, shards):
+    page = json.loads((copy / DATASET_FILE).read_text())
+    (copy / DATASET_FILE).write_text(json.dumps(page | {"shards": shards}))
+    assert refusal(Dataset, copy).startswith(f"{copy / DATASET_FILE}: is damaged (")
+    (copy / DATASET_FILE).write_text(json.dumps(page | {"shards": page["shards"][:1]}))
+    assert "4 clips instead of" in refusal(Dataset, copy)
+
+
+def test_a_kill_while_the_inputs_are_stored_is_gone_on_with(recordings, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "started.json.1.partial").write_text("{")
+    assert make(recordings, tmp_path / "out")["records"] == 4
+    assert not list((tmp_path / "out").glob("*.partial"))
+
+
 def test_another_format_or_field_is_named(copy):
     page = json.loads((copy / DATASET_FILE).read_text())
     (copy / DATASET_FILE).write_text(json.dumps(page | {"format": 3}))

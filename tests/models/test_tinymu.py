@@ -385,6 +385,15 @@ def test_unknown_keys_are_refused_by_name(config, values, where):
         ({"pooling": "2"}, "config: pooling is '2'; give it as int"),
         ({"end_token": -1}, "config: end_token is -1"),
         ({"max_seconds": float("nan")}, "config: max_seconds is nan"),
+        ({"max_seconds": float("inf")}, "config: max_seconds is inf; give a finite number"),
+        ({"max_seconds": 10**400}, "config: max_seconds is 1000.*; give a finite number"),
+        ({"pad_token": 2**31}, "config: pad_token is 2147483648; give a number up to 2147483647"),
+        ({"pooling": 63}, "config: pooling must be at most the 62 vectors of a chunk"),
+        (
+            {"decoder": {"depth": 2**31 - 1}},
+            "config.decoder: depth is .*; give a number up to 10000",
+        ),
+        ({"encoder": {"width": 12 * 2**20}}, "config.encoder: num_frames or width is too large"),
         ({"ignore_pad_labels": 1}, "config: ignore_pad_labels is 1; give it as bool"),
         (
             {"encoder": {"compute_dtype": "int8"}},

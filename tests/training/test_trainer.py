@@ -112,6 +112,10 @@ def test_a_config_may_import_one_beside_it(tmp_path):
     assert "has no `config`" in refusal(load_config, tmp_path / "none.py")
     (tmp_path / "wrong.py").write_text("1 / 0\n")
     assert "ZeroDivisionError" in refusal(load_config, tmp_path / "wrong.py")
+    (tmp_path / "lines.py").write_text("raise ValueError('two\\nlines')")
+    assert "(ValueError: two lines)" in refusal(load_config, tmp_path / "lines.py")
+    (tmp_path / "ends.py").write_text("exit(3)")
+    assert "it calls exit(3)" in refusal(load_config, tmp_path / "ends.py")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[a-z]*.py")), ids=lambda p: p.stem)

@@ -60,6 +60,14 @@ class DatasetIndex(NamedTuple):
         return SequenceLengths(audio, self.first, prompt, labels)
 
 
+class _Shard(NamedTuple):
+    """A shard's entry in the manifest."""
+
+    name: str
+    bytes: int
+    records: int
+
+
 class Dataset:
     """The records (clips with questions) of a prepared data set, by index."""
 
@@ -81,16 +89,26 @@ class Dataset:
                 f"{folder}: format {version!r}, this version reads {FORMAT}; prepare it again"
             )
         self.features = FeatureConfig.from_dict(self.manifest.get("features"), str(path))
-        for shard in self.manifest["shards"]:
-            path = self.folder / shard["name"]
-            size = path.stat().st_size if exists(path) else 0
-            if size != shard["bytes"]:
-                check_content(path, may_be_empty=True)
-                raise InputError(f"{path}: has {size} bytes of {shard['bytes']}; {RERUN}")
-        path = self.folder / INDEX_FILE
-        check_content(path)
-        with translate(f"{path}: cannot be read ({{reason}}); {RERUN}"), np.load(path) as file:
-            self.index = DatasetIndex(*(file[name] for name in DatasetIndex._fields))
+        with translate(f"{path}: is damaged ({{reason}}); {RERUN}"):
+            self.tokenizer, self.encoder = self.manifest["tokenizer"], self.manifest["encoder"]
+            shards = [_Shard(**shard) for shard in self.manifest["shards"]]
+            sizes = [(self.folder / shard.name, int(shard.bytes)) for shard in shards]
+            if outside := [s.name for s in shards if s.name != Path(s.name).name]:
+                raise ValueError(f"{outside[0]!r} is outside the folder")
+            num_records = sum(int(shard.records) for shard in shards)
+        for shard, expected in sizes:
+            size = shard.stat().st_size if exists(shard) else 0
+            if size != expected:
+                check_content(shard, may_be_empty=True)
+                raise InputError(f"{shard}: has {size} bytes of {expected}; {RERUN}")
+        index = self.folder / INDEX_FILE
+        check_content(index)
+        with translate(f"{index}: is damaged ({{reason}}); {RERUN}"):
+            with np.load(index) as file:
+                self.index = DatasetIndex(*(file[name] for name in DatasetIndex._fields))
+            if len(self) != num_records:
+                raise ValueError(f"{len(self)} clips instead of {num_records}")
+        self._shard_paths = [str(self.folder / shard.name) for shard in shards if shard.records]
         self._source: Any = None
 
     def __len__(self) -> int:
@@ -105,8 +123,7 @@ class Dataset:
         if self._source is None:
             from grain.sources import ArrayRecordDataSource
 
-            shards = [shard for shard in self.manifest["shards"] if shard["records"]]
-            self._source = ArrayRecordDataSource([str(self.folder / s["name"]) for s in shards])
+            self._source = ArrayRecordDataSource(self._shard_paths)
         return decode_record(self._source[number])
 
     def __getstate__(self) -> Mapping[str, Any]:
@@ -121,15 +138,14 @@ class Dataset:
             encoder: parameters of the model's encoder; compared if the data set stores embeddings,
                 unless they are only shapes.
         """
-        if fingerprint.of_text(tokenizer) != self.manifest["tokenizer"]:
+        if fingerprint.of_text(tokenizer) != self.tokenizer:
             raise InputError(
                 f"{self.folder}: its tokens come from another tokenizer than the model's; prepare "
                 "it again with the model's tokenizer.json (--tokenizer)"
             )
-        expected = self.manifest["encoder"]
         if not has_arrays(encoder):
             return
-        if expected is not None and fingerprint.of_weights(encoder) != expected:
+        if self.encoder is not None and fingerprint.of_weights(encoder) != self.encoder:
             raise InputError(
                 f"{self.folder}: its embeddings come from another encoder than the model's; "
                 "prepare it again with the model (--checkpoint), or store log_mel"

@@ -120,7 +120,8 @@ def _check_inputs(output: Path, inputs: Manifest) -> None:
                 "folder, or remove it"
             )
         return
-    others = sorted({path.name for path in output.iterdir()} - {LOCK_FILE})
+    names = {path.name for path in output.iterdir() if path.suffix != ".partial"}
+    others = sorted(names - {LOCK_FILE})
     if others:
         raise InputError(f"{output}: holds other files ({others[0]}); name a new or empty folder")
     write_json(started, inputs)

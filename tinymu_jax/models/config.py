@@ -8,6 +8,8 @@ from tinymu_jax.utils.config_base import ConfigBase, nested
 ComputeDtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "attention", "full"]
 ProjectorKind = Literal["linear", "residual", "transformer"]
+MAX_POSITION_TABLE = 2**24
+"""Largest number of entries in a table of position embeddings (published: 238,080)."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class MatpacConfig(ConfigBase):
             (self.num_mels == 80, "num_mels must be 80, as the log-mel front end computes them"),
             (self.num_mels % self.patch_size == 0, "num_mels must be a multiple of patch_size"),
             (self.num_frames % self.patch_size == 0, "num_frames must be one of patch_size"),
+            (
+                self.rows * self.columns * self.width <= MAX_POSITION_TABLE,
+                "num_frames or width is too large for a table of positions",
+            ),
         ]
 
     @property
@@ -206,6 +212,10 @@ class TinyMUConfig(ConfigBase):
         return [
             (special < self.decoder.vocab_size, "special tokens must be in the vocabulary"),
             (
+                self.pooling <= self.encoder.columns,
+                f"pooling must be at most the {self.encoder.columns} vectors of a chunk",
+            ),
+            (
                 projector.input_width == encoded,
                 f"projector.input_width must be the encoder's {encoded}",
             ),
@@ -326,6 +336,10 @@ class SelfSupervisedConfig(ConfigBase):
         return [
             (0 < self.visible < self.patches, "mask_ratio must leave some patches and hide some"),
             (self.encoder.head is None, "encoder.head must be left out"),
+            (
+                self.patches * self.predictor.width <= MAX_POSITION_TABLE,
+                "predictor.width is too large for a table of positions",
+            ),
             (0 < decay <= 1, "mcl_temperature_decay must be above 0 and at most 1"),
             (self.teacher_warmup >= 0, "teacher_warmup must be 0 or more"),
             *((0 <= getattr(self, n) <= 1, f"{n} must be from 0 to 1") for n in fractions),

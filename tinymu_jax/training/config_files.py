@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
-from tinymu_jax.errors import InputError, translate
+from tinymu_jax.errors import InputError, reason_of, translate
 from tinymu_jax.training.config import RunConfig
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -19,6 +19,14 @@ def shipped_configs() -> dict[str, Path]:
     folders = (package / "configs", package.parent / "configs")
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
     return {path.stem: path for path in sorted(folder.glob("[a-z]*.py"))}
+
+
+def _run(path: Path) -> object:
+    """Run a Python file and return its variable `config`, or None."""
+    try:
+        return runpy.run_path(str(path)).get("config")
+    except SystemExit as error:
+        raise RuntimeError(f"it calls exit({error.code!r})") from error
 
 
 def load_config(name_or_path: str | Path, kind: type[Config] = RunConfig) -> Config:
@@ -46,8 +54,10 @@ def load_config(name_or_path: str | Path, kind: type[Config] = RunConfig) -> Con
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:
-        with translate(lambda e: f"{path}: cannot be run ({type(e).__name__}: {e}); correct it"):
-            config = runpy.run_path(str(path)).get("config")
+        with translate(
+            lambda e: f"{path}: cannot be run ({type(e).__name__}: {reason_of(e)}); correct it"
+        ):
+            config = _run(path)
     finally:
         sys.path.remove(folder)
     if not isinstance(config, kind):

@@ -64,6 +64,12 @@ class ConfigBase:
 
 _MAY_BE_ZERO = ("_token", "dropout", "_weight", "_momentum", "_warmup", "_decay")
 """Endings of the names of numeric fields that may be 0; other numbers must be positive."""
+MAX_INT = 2**31 - 1
+"""Largest integer in a config, since sizes and token ids are int32 on devices."""
+MAX_FLOAT = 2.0**127
+"""Bound of the floats in a config, which are float32 on devices."""
+_LIMITS = {"depth": 10_000, "num_hidden_layers": 10_000, "num_layers": 10_000}
+"""Smaller limits by the ending of a field's name: every layer has keys of its own."""
 
 
 def _checked(value: Any, kind: Any, name: str) -> Any:
@@ -76,10 +82,15 @@ def _checked(value: Any, kind: Any, name: str) -> Any:
         if not isinstance(value, list | tuple):
             raise InputError(f"{name} is {value!r}; give it as a list")
         return tuple(_checked(item, get_args(kind)[0], name) for item in value)
+    if kind is float and isinstance(value, int | float) and not abs(value) < MAX_FLOAT:
+        raise InputError(f"{name} is {value!r}; give a finite number")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise InputError(f"{name} is {value!r}; give it as {kind.__name__}")
+    limit = next((limit for field, limit in _LIMITS.items() if name.endswith(field)), MAX_INT)
+    if kind is int and value > limit:
+        raise InputError(f"{name} is {value!r}; give a number up to {limit}")
     allow_zero = name.endswith(_MAY_BE_ZERO)
     if kind in (int, float) and not (value > 0 or (value == 0 and allow_zero)):
         raise InputError(f"{name} is {value!r}; give a number above 0")

@@ -45,7 +45,7 @@ class JsonlLog(Generic[Record]):
                 if not isinstance(key, str):
                     raise TypeError(f"{KEY} is not a string")
                 records[key] = self.parse(row)
-            except (LookupError, TypeError, ValueError) as error:
+            except (LookupError, TypeError, ValueError, RecursionError) as error:
                 raise InputError(
                     f"{self.path}: line {number} is not {self.contents}; {self.remedy}"
                 ) from error

@@ -42,6 +42,9 @@ _OLD_MODULES = {"__builtin__": "builtins", "numpy.core.multiarray": "numpy._core
 _ZIP_START = b"PK\x03\x04"
 _LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # the magic number before 1.6
 
+MAX_INFLATED = 2**28
+"""Bytes to which the compressed records of a file may inflate, beside twenty times its size."""
+
 # Allowed opcodes: they build plain values, look up a global through find_class, or call a global
 # (REDUCE). Not allowed: INST, OBJ and NEWOBJ, which make instances of classes, and EXT, which
 # bypasses find_class by copyreg's cache.
@@ -125,10 +128,13 @@ class _Unpickler(pickle._Unpickler):
     def __init__(self, mapped: mmap.mmap, archive: zipfile.ZipFile):
         names = archive.namelist()
         root = _find_root(names)
-        super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
+        self._max_inflated = MAX_INFLATED + 20 * len(mapped)
+        self._inflated = 0
+        super().__init__(io.BytesIO(self._inflate(archive, archive.getinfo(f"{root}/data.pkl"))))
         order = f"{root}/byteorder"  # old files have no such record and are little-endian
-        self._byteorder = archive.read(order).decode() if order in names else "little"
-        if self._byteorder not in ("little", "big"):
+        record = self._inflate(archive, archive.getinfo(order)) if order in names else b"little"
+        self._byteorder = record[:10].decode()
+        if record not in (b"little", b"big"):
             raise ValueError(f"unknown byte order {self._byteorder!a}")
         self._mapped, self._archive, self._root = mapped, archive, root
         self._storages: dict[tuple[str, np.dtype], np.ndarray] = {}
@@ -154,6 +160,30 @@ class _Unpickler(pickle._Unpickler):
 
     dispatch[pickle.BUILD[0]] = load_build
 
+    # A tuple that holds a tuple twice, which holds a tuple twice ..., takes for ever to hash.
+    def load_setitem(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_additems(self) -> None:
+        _check_keys(self.stack)
+        super().load_additems()
+
+    def load_frozenset(self) -> None:
+        _check_keys(self.stack)
+        super().load_frozenset()
+
+    dispatch |= {
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.FROZENSET[0]: load_frozenset,
+    }
+
     def persistent_load(self, pid: object) -> np.ndarray:
         kind, dtype, key, _, numel = pid
         known = kind == "storage" and isinstance(dtype, np.dtype) and type(key) is str
@@ -169,13 +199,21 @@ class _Unpickler(pickle._Unpickler):
         if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:  # 1: encrypted
             buffer, start = self._mapped, _data_start(self._mapped, info)
         else:
-            buffer, start = self._archive.read(info), 0
+            buffer, start = self._inflate(self._archive, info), 0
         present, needed = min(info.file_size, len(buffer) - start), numel * dtype.itemsize
         if present < needed:
             problem = f"record {name} is cut short ({present} of {needed} bytes)"
             raise InputError(f"{problem}; copy or download it again")
         array = np.frombuffer(buffer, dtype, numel, start) if numel else np.empty(0, dtype)
         return array if self._byteorder == sys.byteorder else array.byteswap()
+
+    def _inflate(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+        """Return the bytes of a record; refuse a small file whose records fill all memory."""
+        self._inflated += info.file_size
+        if self._inflated > self._max_inflated:
+            problem = f"record {info.filename} inflates the file more than twenty times"
+            raise InputError(f"{problem}; save it again with torch.save, which does not compress")
+        return archive.read(info)
 
     def _tensor(self, storage: np.ndarray, offset: int, size: tuple, stride: tuple, *rest: object):
         # `rest` is requires_grad, hooks, and metadata on lazy conjugation or negation.
@@ -214,6 +252,14 @@ def _plain(value: object, *types: type) -> object:
     return value
 
 
+def _check_keys(keys: list) -> list:
+    """Return keys of a dict or members of a set; refuse tuples in tuples."""
+    for key in keys:
+        if type(key) is tuple and any(type(part) is tuple for part in key):
+            raise _refused("a tuple of tuples as a key")
+    return keys
+
+
 def _numpy_dtype(name: str, *_: bool) -> np.dtype:
     if not re.fullmatch(r"[biufc]\d+", name):
         raise _refused(f"the numpy data type {name}")
@@ -233,8 +279,8 @@ _GLOBALS = {
     "torch.Size": lambda size: tuple(_plain(size, tuple, list)),
     "torch.device": lambda *parts: ":".join(str(_plain(part, str, int)) for part in parts),
     "collections.OrderedDict": lambda: OrderedDict(),
-    "builtins.set": lambda items: set(_plain(items, list)),
-    "builtins.frozenset": lambda items: frozenset(_plain(items, list)),
+    "builtins.set": lambda items: set(_check_keys(_plain(items, list))),
+    "builtins.frozenset": lambda items: frozenset(_check_keys(_plain(items, list))),
     "builtins.bytes": lambda: b"",
     "numpy.dtype": _numpy_dtype,
     "numpy._core.multiarray.scalar": lambda dtype, data: np.frombuffer(data, dtype, count=1)[0],

@@ -5,7 +5,7 @@ from typing import Any
 
 from tinymu_jax.checkpoints.pytorch.pickle_reader import read_torch_file
 from tinymu_jax.checkpoints.safetensors import read_safetensors
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, translate
 from tinymu_jax.utils.files import exists, read_json_object
 
 SIDECAR_SIZES = {
@@ -17,6 +17,41 @@ SIDECAR_SIZES = {
 }
 """Entries of the JSON file beside a checkpoint, and the names that each may hold. "lm" may hold any
 name that transformers uses."""
+
+
+MAX_VALUES = 100_000
+"""Largest number of values in a published config, written out."""
+
+
+def check_values(content: object, where: str | Path) -> None:
+    """Check that a published config can be written out, in messages and as JSON.
+
+    A few lines of yaml or of a pickle in which lists repeat lists would otherwise fill all memory.
+
+    Raises:
+        InputError: the config has over `MAX_VALUES` values, contains itself, is nested too deep, or
+            has an integer of over 64 bits.
+    """
+    counts: dict[int, int] = {}
+
+    def count(value: object) -> int:
+        if isinstance(value, int) and value.bit_length() > 64:
+            return MAX_VALUES
+        if not isinstance(value, dict | list | tuple | set | frozenset):
+            return 1
+        if id(value) not in counts:
+            counts[id(value)] = MAX_VALUES  # what a container that contains itself counts
+            parts = (*value, *value.values()) if isinstance(value, dict) else value
+            counts[id(value)] = 1 + sum(map(count, parts))
+        return counts[id(value)]
+
+    with translate(f"{where}: its config is nested too deep; download it again"):
+        total = count(content)
+    if total > MAX_VALUES:
+        raise InputError(
+            f"{where}: its config has over {MAX_VALUES} values, contains itself or has a number of "
+            "over 64 bits; download it again"
+        )
 
 
 def read_published(path: str | Path) -> object:

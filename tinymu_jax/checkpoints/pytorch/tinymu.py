@@ -14,8 +14,12 @@ from tinymu_jax.checkpoints.pytorch.key_map import (
     norm,
     to_state_dict,
 )
-from tinymu_jax.checkpoints.pytorch.published_files import read_published, read_sidecar
-from tinymu_jax.errors import InputError
+from tinymu_jax.checkpoints.pytorch.published_files import (
+    check_values,
+    read_published,
+    read_sidecar,
+)
+from tinymu_jax.errors import InputError, translate
 from tinymu_jax.models.config import (
     SMOLLM2_PRESETS,
     ProjectorConfig,
@@ -93,10 +97,11 @@ def from_published(path: str | Path, content: object = None) -> Checkpoint:
         raise InputError(f'{path}: has no "model"; name a TinyMU checkpoint')
     state = check_state_dict(content["model"], path)
     published = _read_description(path, content)
+    source = {"config": published, "epoch": content.get("epoch", 0)}
+    check_values(source, path)
     config = _infer_config(path, published, state)
     params = from_state_dict(state, rules(config), expected_shapes(config), path, TIES)
     tokenizer = path.with_name(TOKENIZER_FILE)
-    source = {"config": published, "epoch": content.get("epoch", 0)}
     text = read_text(tokenizer) if exists(tokenizer) else None
     return Checkpoint(config, params, text, source)
 
@@ -117,11 +122,9 @@ def _read_description(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         return config
     import yaml
 
-    try:
+    # Values such as dates out of range or endless nesting raise errors of many classes.
+    with translate(f"{sidecar}: is not yaml ({{reason}}); download it again"):
         config = yaml.safe_load(read_text(sidecar, "download it again"))
-    except yaml.YAMLError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{sidecar}: is not yaml ({reason}); download it again") from error
     if not isinstance(config, dict) or "model" not in config:
         raise InputError(f'{sidecar}: has no "model"; download it again')
     return config

@@ -66,8 +66,10 @@ def read_ontology(path: Path) -> Ontology:
 
 def _is_class(record: Any) -> bool:
     kinds = {"id": str, "name": str, "child_ids": list, "restrictions": list}
-    return isinstance(record, dict) and all(
-        isinstance(record.get(key), kind) for key, kind in kinds.items()
+    return (
+        isinstance(record, dict)
+        and all(isinstance(record.get(key), kind) for key, kind in kinds.items())
+        and all(isinstance(child, str) for child in record["child_ids"])
     )
 
 
