@@ -53,7 +53,17 @@ def test_a_file_of_one_incomplete_line_is_empty(log):
 
 @pytest.mark.parametrize(
     "line",
-    ["", "text", "[]", "3", '{"value": 1}', '{"key": 1, "value": 1}', '{"key": "b"}', "\xff"],
+    [
+        "",
+        "text",
+        "[]",
+        "3",
+        '{"value": 1}',
+        '{"key": 1, "value": 1}',
+        '{"key": "b"}',
+        "\xff",
+        "[" * 20_000,
+    ],
 )
 def test_other_lines_are_refused(log, line):
     write(log, a=1)
