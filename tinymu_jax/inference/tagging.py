@@ -110,7 +110,7 @@ class TagFile:
             begin = ",".join(COLUMNS) if self._is_csv else '{"file": '
             if not lines and not rest.startswith(begin[: len(rest)]):
                 raise ValueError("no row of tags")
-        except (ValueError, KeyError, TypeError, csv.Error) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
             raise InputError(
                 f"{self.path}: holds something else than tags; name another file"
             ) from error

@@ -85,14 +85,16 @@ def describe_split(dataset: LabelledSet, all_splits: bool = False) -> str:
     return f"test ({counts['test']} of {total} recordings)"
 
 
-def validate(dataset: LabelledSet) -> LabelledSet:
+def validate(dataset: LabelledSet, path: str | Path | None = None) -> LabelledSet:
     """Return a data set after checking that a probe can be trained and tested on it.
+
+    Errors name the data set's table `path`, or else the data set.
 
     Raises:
         InputError: the data set has fewer than two classes; splits are missing or mixed with
             folds; a recording of a single-label data set has no label or several.
     """
-    name, folds, num_classes = dataset.name, dataset.folds, len(dataset.classes)
+    name, folds, num_classes = path or dataset.name, dataset.folds, len(dataset.classes)
     if num_classes < 2:
         raise InputError(f"{name}: has {num_classes} label; a probe needs two or more")
     mixed = sorted(set(folds) & set(SPLITS))
@@ -137,7 +139,7 @@ def read_labelled_table(
         for file, labels, split in rows
     ]
     name = Path(path).stem if column in LABEL_COLUMNS else f"{Path(path).stem}, {column}"
-    return validate(LabelledSet(name, clips, column == "labels"))
+    return validate(LabelledSet(name, clips, column == "labels"), path)
 
 
 def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
