@@ -15,8 +15,8 @@ MAX_MESSAGE = 1_500
 class InputError(ValueError):
     """Bad input; the message names the file, key or record, and the remedy.
 
-    Commands print the message in one line and exit with code 2. The middle of a message of more
-    than `MAX_MESSAGE` characters, which quotes a long value, is left out.
+    Commands print the message in one line and exit with code 2. A message of more than
+    `MAX_MESSAGE` characters (it quotes a long value) loses its middle.
     """
 
     def __init__(self, message: str) -> None:
@@ -36,7 +36,8 @@ def translate(
 ) -> Iterator[None]:
     """Convert any exception in the `with` block, except an `InputError`, to an `InputError`.
 
-    The error has the text `message`, or the text in `specific` for the class of the exception::
+    The error's text is `message`, or the entry of `specific` for the exception's class. "{reason}"
+    in it is replaced by the exception's message::
 
         with translate(
             f"{url}: cannot be copied ({{reason}}); check the address",

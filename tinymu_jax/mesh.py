@@ -65,10 +65,10 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 def weight_shardings(
     shapes: Mapping[str, Any], table: Mapping[str, tuple[str | None, ...]], mesh: Mesh
 ) -> dict[str, NamedSharding]:
-    """Return the sharding of each weight of the tree `shapes`, by path. Vectors are replicated.
+    """Return the sharding of each weight, by path; vectors such as biases are replicated.
 
-    `shapes` may be a part of the model; its leaves need a `shape`. `table` has the logical axes of
-    each weight, by path (see `LOGICAL_AXIS_RULES`).
+    `shapes` is a tree of some or all weights, or of anything with their `shape`. `table` has the
+    logical axes of each weight, by path (see `LOGICAL_AXIS_RULES`).
 
     Raises:
         InputError: an axis cannot be divided evenly over its mesh axis.
@@ -94,10 +94,10 @@ def weight_shardings(
 
 
 def tree_shardings(tree: Any, weights: Mapping[str, NamedSharding], mesh: Mesh) -> Any:
-    """Return a tree with the sharding of every leaf of a training state.
+    """Return the sharding of each leaf of a training state `tree`, as a tree of the same structure.
 
-    A leaf with the path of a weight, such as an optimizer moment, is sharded like the weight; all
-    other leaves are replicated.
+    `weights` has the sharding of each weight, by path. A leaf with the path of a weight, such as an
+    optimizer moment, is sharded like the weight; all other leaves are replicated.
     """
     replicated = NamedSharding(mesh, PartitionSpec())
 
@@ -135,7 +135,7 @@ def constrain(x: Array, *axes: str | None) -> Array:
 
 
 def make_global_batch(batch: Any, mesh: Mesh) -> Any:
-    """Assemble the batches of all processes into one batch, sharded over the devices."""
+    """Join the batches of all processes into one sharded batch; `batch` is this process's."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
@@ -145,8 +145,8 @@ def make_global_batch(batch: Any, mesh: Mesh) -> Any:
 def local_block_ids(mesh: Mesh, blocks: int, accumulate: int = 1) -> list[int]:
     """Return the indices of the blocks that this process loads at each training step.
 
-    A block is a batch of packed questions for one device. A step has `blocks` blocks over all
-    processes, and `accumulate` gradient accumulation steps.
+    A block is a batch of packed questions for one device. All processes together load `blocks`
+    blocks per training step, over which gradients are accumulated in `accumulate` parts.
 
     Raises:
         InputError: the blocks cannot be divided evenly among devices and accumulation steps.

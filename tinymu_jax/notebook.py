@@ -86,7 +86,7 @@ def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> Path:
 
 
 def read_questions(path: str | Path) -> list[dict[str, str]]:
-    """Read a csv of file, question, answer as records like those of MusicSkills (training data).
+    """Read the columns file, question and answer of a csv, as records with MusicSkills' keys.
 
     Raises:
         InputError: the file cannot be read, lacks a column, has no rows, or has an empty field.
@@ -105,7 +105,7 @@ def read_questions(path: str | Path) -> list[dict[str, str]]:
 
 
 def label_by_folder(folder: str | Path, path: str | Path) -> Path:
-    """Write the csv `path`, which labels recordings by their subfolder of `folder`; return `path`.
+    """Write a csv of recordings and their labels, the subfolders of `folder`; return its path.
 
     Raises:
         InputError: there are no recordings, or a recording is not in a subfolder.

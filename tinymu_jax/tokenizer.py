@@ -13,9 +13,10 @@ class Tokenizer:
     def __init__(
         self, text: str, pad_token: int | None = 17, source: str = "tokenizer.json"
     ) -> None:
-        """Create a tokenizer from the content of a `tokenizer.json`; `source` names it in errors.
+        """Create a tokenizer from `text`, the content of a `tokenizer.json`.
 
-        `pad_token` is the id that "!" must have; None accepts any, for a decoder alone.
+        `pad_token` is the id that "!" must have, or None for any id (of a decoder that is not in a
+        TinyMU). `source` is the file's name in error messages.
 
         Raises:
             InputError: the content is not a tokenizer, or the token id of "!" is not `pad_token`.

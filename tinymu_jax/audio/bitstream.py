@@ -14,7 +14,7 @@ Bytes = bytes | mmap
 
 
 class Part(NamedTuple):
-    """A stretch of a file that decodes like a file of its own: `header`, then [start, stop)."""
+    """A stretch of a file that decodes on its own: `header`, then bytes [start, stop) of it."""
 
     start: int
     stop: int
@@ -81,7 +81,7 @@ def _frame_at(data: Bytes, pos: int) -> _Frame:
 
 
 def _is_chain(data: Bytes, pos: int, length: int) -> bool:
-    """Return whether `length` frames of one format (fewer at the end of the data) are at `pos`."""
+    """Return whether `length` frames of one format begin at `pos`, or fewer that end the data."""
     first = _frame_at(data, pos)
     for _ in range(length):
         frame = _frame_at(data, pos)
@@ -150,7 +150,7 @@ def _read_tag(data: Bytes, pos: int) -> _Tag | None:
 
 
 class _Run:
-    """Frames of one format that follow each other, perhaps after a frame with a tag."""
+    """Consecutive frames of one format; before them may be a frame with a tag."""
 
     def __init__(self, data: Bytes, pos: int) -> None:
         self.data, self.start, self.stop = data, pos, pos
@@ -160,7 +160,7 @@ class _Run:
         self.body = self.stop
 
     def part(self) -> Part:
-        """Return the run as a part, with a header that has the right number of frames."""
+        """Return the run as a part; `header` corrects the tag if its number of frames is wrong."""
         size = self.num_frames * self.frame.num_samples
         if self.tag is None or abs(self.tag.num_frames - self.num_frames) <= 1:
             return Part(self.start, self.stop, b"", size)
@@ -171,10 +171,10 @@ class _Run:
 
 
 def scan_mpeg(data: Bytes, seconds: float | None = None) -> Layout | None:
-    """Find the frames of an mp3 file; return None if the data is none.
+    """Find the frames of an mp3 file; return None if `data` is not an mp3 file.
 
-    Damage is looked for in the first `seconds` seconds (None: everywhere); the length is right in
-    any case.
+    Damage is searched for in the first `seconds` seconds (None: everywhere). The parts are those of
+    the whole file in any case.
     """
     first = _skip_tags(data, 0)
     pos = _next_chain(data, first, first + _FIRST_FRAME_LIMIT, 3)
@@ -218,7 +218,11 @@ def scan_mpeg(data: Bytes, seconds: float | None = None) -> Layout | None:
 
 
 def _mpeg_layout(runs: list[_Run], damaged_after: float | None) -> Layout:
-    """Return the layout of a file's runs; it is damaged if one is shorter than its tag says."""
+    """Return the layout of a file that consists of `runs`.
+
+    `damaged_after` is the time in seconds of the damage found between frames, or None. Without any,
+    the file is damaged after the first run that has fewer frames than its tag says.
+    """
     runs = [run for run in runs if run.num_frames]
     seconds = [_seconds(run) for run in runs]
     missing = [
@@ -239,7 +243,7 @@ def _seconds(run: _Run) -> float:
 
 
 def _is_whole(data: Bytes, run: _Run) -> bool:
-    """Return whether the number of bytes in a run's tag is that of the data, without end tags."""
+    """Return whether `data` has as many bytes as the tag of `run` says, not counting end tags."""
     if run.tag is None or not run.tag.num_bytes:
         return False
     stop = run.start + run.tag.num_bytes
@@ -247,7 +251,7 @@ def _is_whole(data: Bytes, run: _Run) -> bool:
 
 
 def xing_header(data: Bytes, part: Part) -> bytes:
-    """Return a frame with a Xing tag that has the number of frames of a part without a tag."""
+    """Return an mp3 frame with a Xing tag that gives the number of frames in `part`."""
     frame = _frame_at(data, part.start)
     second, third, fourth = data[part.start + 1 : part.start + 4]
     third = 9 << 4 | third & 0x0C
@@ -340,7 +344,7 @@ def scan_ogg(data: Bytes, seconds: float | None = None) -> Layout | None:
 
 
 def _is_one_stream(data: Bytes) -> bool:
-    """Return whether no other stream begins after the first one, or the first ones side by side."""
+    """Return whether no new stream begins after the one or several with which the data begins."""
     pos = 0
     while (page := _page_at(data, pos)) is not None and page.begins:
         pos += page.size
@@ -351,7 +355,7 @@ def _is_one_stream(data: Bytes) -> bool:
 
 
 def split_wav(data: Bytes) -> list[Part]:
-    """Find the wav files that were joined to one; return one part for other data."""
+    """Return one part for each wav file of those joined into one file; other data is one part."""
     starts, pos = [], 0
     while data[pos : pos + 4] == b"RIFF":
         starts.append(pos)
@@ -361,7 +365,7 @@ def split_wav(data: Bytes) -> list[Part]:
 
 
 def split_flac(data: Bytes) -> list[Part]:
-    """Find the FLAC files that were joined to one."""
+    """Return one part for each of the FLAC files that were joined into one file."""
     starts = []
     for block in (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"):
         pos = -1
@@ -371,6 +375,6 @@ def split_flac(data: Bytes) -> list[Part]:
 
 
 def _parts_from(starts: list[int], data: Bytes) -> list[Part]:
-    """Return the parts of the data from one start to the next; what precedes goes to the first."""
+    """Split the data before each of the positions `starts` but the first; return the parts."""
     edges = [0, *starts[1:], len(data)]
     return [Part(*span) for span in itertools.pairwise(edges)]

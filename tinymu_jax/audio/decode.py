@@ -22,14 +22,14 @@ def decode(
     """Decode the first `max_seconds` seconds (None: all) of a recording, without resampling.
 
     Args:
-        recording: a path, "-" (stdin), or the content of a file, which errors call `name`.
+        recording: path of a file, "-" (stdin), or the content of a file as bytes.
         max_seconds: seconds to decode from the start.
-        keep_damaged: return what can be read of a damaged recording.
-        name: name of a recording that is given by its content.
+        keep_damaged: whether to return what can be read of a damaged recording.
+        name: name in error messages of a recording that is given as bytes.
 
     Raises:
-        InputError: the recording is missing, empty or text, or cannot be decoded; or it is damaged
-            in the part to decode, unless `keep_damaged`.
+        InputError: the recording is missing, is empty, is text, or cannot be decoded; or it is
+            damaged in the part to decode, unless `keep_damaged`.
     """
     source = open_source(recording, name)
     decoded = _decode(source, max_seconds, keep_damaged)

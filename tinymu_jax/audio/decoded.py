@@ -32,15 +32,16 @@ class Decoded(NamedTuple):
 
 
 def damaged_after(seconds: float, total: float | None) -> str:
-    """Return a text such as "damaged after 5.3 s of 12.0 s"."""
+    """Return "damaged after 5.3 s of 12.0 s" for `seconds` = 5.3 and `total` = 12.0."""
     whole = f" of {total:.1f} s" if total is not None and total > seconds else ""
     return f"damaged after {seconds:.1f} s{whole}"
 
 
 def as_format(samples: Samples, rate: int, new_rate: int, channels: int) -> np.ndarray:
-    """Convert samples to another sample rate and number of channels: (n, channels) float32.
+    """Resample to `new_rate`, and return (n, channels) float32 samples.
 
-    Samples whose rates are outside `SAMPLE_RATE_RANGE` are left out.
+    If the number of channels changes, each is a copy of the first. The result is empty if the rates
+    differ and one is outside `SAMPLE_RATE_RANGE`.
     """
     low, high = SAMPLE_RATE_RANGE
     if rate != new_rate and not low <= min(rate, new_rate) <= max(rate, new_rate) <= high:

@@ -53,7 +53,7 @@ def _open_container(file: Any) -> Any:
 
 
 def _ffmpeg_length(container: Any, size: int) -> tuple[float, float]:
-    """Return the seconds that a container's audio promises, and those that its bytes hold."""
+    """Return how many seconds of audio a container declares, and how many its `size` bytes hold."""
     stream = container.streams.audio[0]
     start = max(stream.start_time or 0, 0)
     promised = stream.duration or 0

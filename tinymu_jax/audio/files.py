@@ -45,8 +45,8 @@ class Listing(NamedTuple):
 def list_files(folder: str | Path) -> Listing:
     """List the files below a folder and below the folders that it links to.
 
-    A linked folder is listed once, under its own path if that lies below `folder`, so that links
-    in a circle end. Names that begin with a dot are hidden; hidden files are passed over.
+    Each folder is listed once, even if several links, or a circle of links, lead to it; its own
+    path is preferred to that of a link. Names that begin with a dot are passed over.
 
     Raises:
         InputError: the folder does not exist, or cannot be read.
@@ -100,8 +100,8 @@ def is_audio(path: Path) -> bool:
 def list_audio_files(folder: str | Path, all_names: bool = False) -> list[Path]:
     """Return the sorted paths of the recordings below a folder; see `list_files`.
 
-    What is passed over is counted by suffix in a note on stderr, once per folder. A link to a
-    recording that is listed under another path is left out, unless `all_names`.
+    A note on stderr, once per folder, counts the other files by suffix. If a recording also has
+    links to it in the list, one path is returned; with `all_names`, all are.
 
     Raises:
         InputError: the folder does not exist, or has no recordings.
@@ -157,9 +157,9 @@ def _distinct(paths: Iterable[Path]) -> list[Path]:
 def find_file(path: str | Path) -> Path:
     """Return the path that a file has on disk; `path` itself if the file is missing.
 
-    A name with accents may be composed in a list (NFC) and decomposed on disk (NFD), or the
-    reverse. Tracks of MTG-Jamendo, such as "34/1004034.mp3", are also found as its files of low
-    quality, "34/1004034.low.mp3".
+    Two differences are allowed. An accented letter may be one character in `path` and two on disk,
+    or the reverse (Unicode NFC and NFD). In place of "34/1004034.mp3", MTG-Jamendo's low quality
+    "34/1004034.low.mp3" may be on disk.
     """
     path = Path(path)
     for name in (path, _low_quality(path)):
@@ -206,14 +206,17 @@ def composed(text: str) -> str:
 
 
 def canonical_name(name: str) -> str:
-    """Return a recording's file name as tables of labels may spell it: composed, of full quality.
+    """Return the form of a recording's file name in which names are compared.
 
-    See `find_file`.
+    That is NFC, with MTG-Jamendo's "1004034.low.mp3" as "1004034.mp3"; see `find_file`.
     """
     return composed(_LOW_QUALITY_NAME.sub(r"\1.mp3", name))
 
 
 @lru_cache(maxsize=256)
 def _names_by_form(folder: Path, modified: int) -> Mapping[str, str]:
-    """Return the names in a folder by their composed form; `modified` invalidates the cache."""
+    """Map the composed form (NFC) of each name in a folder to the name on disk.
+
+    `modified` is the folder's modification time; a new time makes the cache read the folder again.
+    """
     return {composed(name): name for name in sorted(os.listdir(folder), reverse=True)}

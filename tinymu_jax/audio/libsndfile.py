@@ -85,7 +85,10 @@ def _open_sound(file: Any) -> Any:
 
 
 def _open_part(source: Source, part: Part, is_whole: bool) -> tuple[Any, int]:
-    """Open a part of a recording with libsndfile; return it and its number of samples."""
+    """Open a part of a recording with libsndfile; return the open file and its number of samples.
+
+    `is_whole` is whether the part is the whole recording.
+    """
     file = _open_whole(source) if is_whole else _open_sound(_View(source, part))
     if not part.num_samples or part.header:
         return file, file.frames
@@ -97,7 +100,7 @@ def _open_part(source: Source, part: Part, is_whole: bool) -> tuple[Any, int]:
 
 
 def _has_trimmed(num_samples: int, part: Part) -> bool:
-    """Return whether a part is shorter than its mp3 frames only by the encoder's delay."""
+    """Return whether a part that decodes to `num_samples` lacks only the encoder's delay."""
     return num_samples > part.num_samples - 8 * 1152 and part.num_samples > 8 * 1152
 
 
@@ -136,7 +139,7 @@ def _read_whole(source: Source, file: Any, max_seconds: float | None) -> Decoded
 
 
 def _promised_samples(file: Any) -> int:
-    """Return how many samples the header of a cut file promises, or else how many there are."""
+    """Return how many samples a file has, or had before it was cut, by the sizes in its header."""
     # libsndfile logs the size in the header, and the size of what follows it.
     match = re.search(
         r"^\s*(?:data|SSND|Data Size|riff|Riff size)\s*: (\d+) \(should be (\d+)\)",
@@ -157,9 +160,9 @@ def _promised_samples(file: Any) -> int:
 
 
 def _read(file: Any, frames: int, reopen: Callable[[], Any]) -> tuple[Samples, bool]:
-    """Read samples up to an error of the decoder; return them, and whether there was one.
+    """Read `frames` samples per channel; return them, and whether the decoder met an error.
 
-    After an error, the file is opened again, and read in small blocks.
+    After an error, `reopen` opens the file again, and what precedes the error is read in blocks.
     """
     try:
         return file.read(frames, dtype="float32", always_2d=True), False
@@ -213,7 +216,11 @@ def _read_parts(source: Source, layout: Layout, max_seconds: float | None) -> De
 def _with_damage(
     samples: Samples, rate: int, total: int, failed: bool, layout: Layout, max_seconds: float | None
 ) -> Decoded:
-    """Return decoded parts with what is wrong in them; `failed`: the decoder stopped early."""
+    """Return `samples`, which were decoded from a file's parts, with a text that tells the damage.
+
+    `total` is the number of samples per channel in all parts, decoded or not. `failed` is whether
+    the decoder stopped early. Damage after `max_seconds` does not count.
+    """
     seconds, after = len(samples) / rate, layout.damaged_after
     if after is not None and (max_seconds is None or after < max_seconds):
         seconds = min(after, seconds) if failed else after

@@ -82,9 +82,9 @@ def read_clip(
 ) -> Clip:
     """Read a recording as 16 kHz mono samples; return the samples and the durations.
 
-    Arguments and errors are those of `load_audio`. In addition, `mono` selects the `first` channel
-    (as in TinyMU) or the `mean` of all channels (as in MATPAC), and `resampler` the kernel. In
-    place of a path, the content of a file may be given, which errors call `name`.
+    `path` may also be the content of a file, as bytes; error messages then call it `name`. `mono`
+    selects the `first` channel (as in TinyMU) or the `mean` of all channels (as in MATPAC), and
+    `resampler` the resampling kernel. For other arguments and errors, see `load_audio`.
     """
     path = path if isinstance(path, bytes) else find_file(path)
     check_max_seconds(max_seconds)

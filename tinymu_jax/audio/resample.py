@@ -33,7 +33,7 @@ RESAMPLERS = {
 
 
 class _Phases(NamedTuple):
-    """Where the kernel of each output phase lies in the input, for resampling by new / old."""
+    """Where each output phase's kernel lies in the input, for resampling from `old` to `new` Hz."""
 
     base: float
     """Cutoff frequency in cycles per `old` input samples."""
@@ -55,9 +55,9 @@ def _phases(old: int, new: int, resampler: Resampler) -> _Phases:
 
 @lru_cache(maxsize=8)
 def _sinc_kernels(old: int, new: int, resampler: Resampler) -> Float32[np.ndarray, "phases taps"]:
-    """Return torchaudio's windowed-sinc kernels for resampling by new / old, without taps of 0.
+    """Return torchaudio's windowed-sinc kernels for resampling from `old` to `new` Hz.
 
-    There is one kernel for each of the `new` output phases.
+    There is one kernel for each of the `new` output phases. Taps that are always 0 are left out.
     """
     base, width, offset, first = _phases(old, new, resampler)
     crossings = resampler.zero_crossings
@@ -75,9 +75,10 @@ def _sinc_kernels(old: int, new: int, resampler: Resampler) -> Float32[np.ndarra
 def _sinc_kernels_in_parts(
     old: int, new: int, resampler: Resampler
 ) -> Iterator[Float32[np.ndarray, "taps"]]:
-    """Yield the kernels of `_sinc_kernels` (to 1e-7) phase by phase, with little memory.
+    """Yield the kernels of `_sinc_kernels` one by one, in little memory.
 
-    The window is interpolated in a table, and sines are computed by the addition theorem.
+    They differ by at most 1e-7: the window is interpolated in a table, and sines are computed by
+    the addition theorem.
     """
     base, width, offset, first = _phases(old, new, resampler)
     crossings = resampler.zero_crossings
@@ -102,7 +103,7 @@ def _sinc_kernels_in_parts(
 
 
 def _window(t: np.ndarray, resampler: Resampler) -> np.ndarray:
-    """Return the window's values at times t, in zero crossings from the window's centre."""
+    """Return the window at times `t` from its centre; the unit of time is one zero crossing."""
     if resampler.beta is None:
         return np.cos(t * math.pi / resampler.zero_crossings / 2) ** 2
     # torchaudio stores beta, and the normalization of the window, in float32.

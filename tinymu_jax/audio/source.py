@@ -26,7 +26,7 @@ class Source:
     """A recording's bytes, in a file or in memory."""
 
     def __init__(self, name: str, path: Path | None, content: bytes = b"") -> None:
-        """Keep the path of a file, or the `content` of memory; `name` stands in error messages."""
+        """Store a file's `path`, or its `content` if `path` is None. Errors call it `name`."""
         self.name, self.path, self._content = name, path, content
 
     @cached_property
@@ -51,11 +51,11 @@ class Source:
 
 
 def open_source(recording: "str | Path | bytes", name: str = "audio bytes") -> Source:
-    """Return the bytes of a recording: a path ("-": stdin), or a file's content, called `name`.
+    """Open a recording: a path, "-" (stdin), or a file's content, which error messages call `name`.
 
     Raises:
-        InputError: the recording is missing, a folder, empty or unreadable; it is text; nothing
-            comes from a pipe, or too much.
+        InputError: the recording is missing, a folder, empty, unreadable or text; or a pipe gives
+            nothing, or too much.
     """
     if isinstance(recording, bytes):
         source = Source(name, None, recording)

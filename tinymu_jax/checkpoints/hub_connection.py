@@ -46,10 +46,10 @@ def check_hub_variables() -> None:
 
 
 def unreachable_reason() -> str | None:
-    """Return why the hub cannot be reached, or None if it responds.
+    """Return why the hub cannot be reached, or None if it responds, even with an error.
 
-    Any response counts, and no answer within a few seconds is a failure: the client would repeat
-    its requests for half a minute.
+    The hub is out of reach if it does not respond within a few seconds. This is checked first
+    because huggingface_hub would repeat its requests for half a minute.
     """
     from huggingface_hub import constants, errors, get_session
 
@@ -89,7 +89,10 @@ def require_hub(failure: str) -> None:
 
 
 def with_route(reason: str) -> str:
-    """Add the set variables that decide the route to the hub; their values may hold passwords."""
+    """Return `reason` with the names of the set variables that decide the route to the hub.
+
+    The variables' values are left out, since they may hold passwords.
+    """
     certificates = CERTIFICATES if "cert" in reason.lower() else ()
     names = [n for n in ("HF_ENDPOINT", *PROXIES, *certificates) if os.environ.get(n)]
     return f"{reason}, with {', '.join(names)} set" if names else reason

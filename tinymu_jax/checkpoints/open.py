@@ -110,7 +110,7 @@ def open_checkpoint(
 
 
 def describe_checkpoint(name: str | Path) -> Checkpoint:
-    """Return a checkpoint as `open_checkpoint` does; of a checkpoint folder, no weights are read.
+    """Return a checkpoint like `open_checkpoint`, but read no weights of a checkpoint folder.
 
     The parameters of a checkpoint folder are then shapes and dtypes (`jax.ShapeDtypeStruct`).
 

@@ -52,7 +52,7 @@ class FromTorch:
     """Recordings on which to compare the answers of the two models."""
 
     def run(self) -> int:
-        """Convert and check the checkpoint; return the exit code, 1 if answers differ."""
+        """Convert and check the checkpoint; return 1 if the two models' answers differ, else 0."""
         from tinymu_jax.checkpoints.pytorch.convert import check_converted
 
         if not exists(self.source):
@@ -144,10 +144,11 @@ class ToTorch:
 
 @dataclass(frozen=True)
 class Verify:
-    """Compare two checkpoints by their answers about recordings.
+    """Compare the answers of two checkpoints to a question about recordings.
 
-    Both models answer the same question about each recording, then score the first model's answer.
-    Prints the largest logit difference and the share of equal tokens.
+    Both models answer the same question about each recording. The logits of both models are then
+    compared at each token of the first model's answer. Prints the largest difference between two
+    logits, and the share of answer tokens that are equal.
     """
 
     first: tyro.conf.Positional[str]

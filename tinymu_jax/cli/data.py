@@ -103,7 +103,7 @@ class Prepare:
         return 0
 
     def _feature_config(self) -> FeatureConfig:
-        """Return TinyMU's (with lists) or MATPAC's published config, with the given options."""
+        """Return TinyMU's published config (MATPAC's without lists), overridden by the options."""
         from tinymu_jax.data.crops import MATPAC_FEATURES
 
         if not self.lists and self.features == "text":

@@ -98,8 +98,9 @@ def format_metric(metric: Metric) -> str:
 class MuchomusicCommand:
     """Ask MuChoMusic's multiple-choice questions, and grade the answers.
 
-    Three rules grade an answer: the official rule, a strict rule for its letter, and the likelihood
-    of the options. If recordings are missing, the exit code is 3.
+    Each question is graded by three rules: by MuChoMusic's official rule, by the letter that the
+    answer gives, and by the option with the highest likelihood. If recordings are missing, the exit
+    code is 3.
     """
 
     questions: Path
@@ -261,9 +262,10 @@ class ProbeCommand:
     def _probe(
         self, datasets: list[LabelledSet], encoder: Any, vectors: Path, output: Path | None
     ) -> dict[str, ProbeResult]:
-        """Probe an encoder on data sets with the same recordings; return results by data set.
+        """Train and test a probe on each data set; return the results by the data sets' names.
 
-        Embeddings are cached in the folder `vectors`; probes are saved to `output`, if given.
+        All data sets list the same recordings, whose embeddings are cached in the folder `vectors`.
+        Probes are saved in the folder `output`, if given.
         """
         paths = [clip.path for clip in datasets[0].clips]
         with show_progress("encoding") as progress:

@@ -58,9 +58,10 @@ def main() -> None:
 
 
 def _print_any_text() -> None:
-    """Make stdout and stderr write characters that they cannot encode as JSON's escapes.
+    """Make stdout and stderr print characters outside their encoding as JSON escapes.
 
-    These are file names that are not UTF-8, and all but ASCII in some locales (`LC_ALL=C`).
+    Such characters are in file names that are not UTF-8. In some locales (`LC_ALL=C`), all
+    characters but ASCII are outside the encoding.
     """
 
     def escape(error: UnicodeError) -> tuple[str, int]:

@@ -89,7 +89,7 @@ def show_error(recording: str, error: InputError, as_json: bool) -> None:
 
 
 def seconds_fields(clip: Any) -> dict[str, Any]:
-    """Return a clip's encoded and total seconds, and its damage if any, as JSON fields."""
+    """Return the seconds (and damage, if any) of a `Clip` or `Response` as JSON fields."""
     names = ("encoded_seconds", "total_seconds")
     damage = {"damage": clip.damage} if clip.damage else {}
     return {name: round(getattr(clip, name), 3) for name in names} | damage
@@ -119,7 +119,7 @@ def run_each(
 
 
 def in_batches(recordings: tuple[str, ...], label: str, size: int = 8) -> Iterator[list[str]]:
-    """Yield recordings in batches of `size`; show progress unless stdout is a terminal."""
+    """Yield recordings in batches of `size`; show progress if stdout is not a terminal."""
     batches = [list(recordings[i : i + size]) for i in range(0, len(recordings), size)]
     # On a terminal, the printed answers show the progress already.
     quiet = len(batches) == 1 or sys.stdout.isatty() or not sys.stderr.isatty()

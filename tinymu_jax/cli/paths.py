@@ -19,7 +19,7 @@ TEXT_FIELDS = ("prompt", "option")
 def check_dashes(arguments: Sequence[str]) -> None:
     """Raise `InputError` if a file's name or a text begins with "-" and would be read as an option.
 
-    "*.ogg" expands to such names. Arguments after "--" are never options.
+    The shell may expand "*.ogg" to such names. Arguments after "--" are not checked.
     """
     arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
     for before, name in zip(("", *arguments), arguments, strict=False):
@@ -37,7 +37,7 @@ def check_dashes(arguments: Sequence[str]) -> None:
 
 
 def _is_file_name(name: str) -> bool:
-    """Return whether an argument that looks like an option is rather the name of a file."""
+    """Return whether an argument that begins with "-" is the name of a file, not an option."""
     if not name.startswith("-") or name == "-h":
         return False
     may_be_option = name.startswith("--") and "." not in name
@@ -52,9 +52,9 @@ def _is_text(name: str) -> bool:
 
 
 def expand_home(value: Value) -> Value:
-    """Return a command or config with the home folder in place of a leading "~" of its paths.
+    """Return a command or config in which a "~" at the beginning of a path is the home folder.
 
-    The shell leaves "~" in `--output=~/run`, in quotes and in config files.
+    The shell does not expand "~" in `--output=~/run`, in quotes and in config files.
     """
     if is_dataclass(value):
         names = [field.name for field in fields(value) if field.init]

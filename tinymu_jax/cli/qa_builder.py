@@ -148,7 +148,7 @@ class BuildCommand:
         return 0
 
     def _write(self, test_sets: list[Any]) -> tuple[Any, Any, list[Path]]:
-        """Build and write the questions; return the result, leak report and paths of the lists."""
+        """Build and write the questions; return them, the report on leaks and the lists' paths."""
         from tinymu_jax.qa_builder.build import drop_items
         from tinymu_jax.qa_builder.contamination.check import check_leaks
         from tinymu_jax.qa_builder.output import LEAK_REPORT, write_set
@@ -246,7 +246,10 @@ class BuildCommand:
         return lambda text: len(tokenizer.encode(text))
 
     def _writer(self, context: Any) -> Callable[[Sequence[Any]], Sequence[Any]]:
-        """Return a function from clips to the language model's questions; () without --llm-url."""
+        """Return a function from clips to questions that the language model of --llm-url writes.
+
+        Without --llm-url, the function returns no questions.
+        """
         if self.llm_url is None:
             return lambda clips: ()
         from tinymu_jax.qa_builder.llm.writer import WriterConfig, write_items
@@ -265,7 +268,7 @@ class BuildCommand:
         return write
 
     def _settings(self) -> dict[str, Any]:
-        """Return the settings that determine the questions, with file names in place of paths."""
+        """Return the options that determine the questions; sources are given by file name."""
         return {
             **json.loads(json.dumps(self.build.to_dict())),
             "sources": {name: path.name for name, path in self._source_paths().items()},

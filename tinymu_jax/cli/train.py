@@ -101,7 +101,7 @@ class Pretrain(_RunCommand):
 
 @dataclass(frozen=True)
 class Export:
-    """Write the model from one checkpoint of a training run as a checkpoint folder."""
+    """Write the model of a training run, as it was at one of its steps, to a checkpoint folder."""
 
     run_folder: tyro.conf.Positional[Path]
     """Folder of the training run, which may still be in progress."""
@@ -168,7 +168,7 @@ def read_run(name: str, arguments: Sequence[str]) -> Train | Pretrain | TrainTag
 
 
 def _without(arguments: Sequence[str], flag: str, option: str) -> list[str]:
-    """Return the arguments without a flag, and without an option and its value."""
+    """Remove `flag`, and `option` together with its value, from a command's arguments."""
     rest, skipped = [], False
     for argument in arguments:
         if not skipped and argument != flag and argument.partition("=")[0] != option:

@@ -25,9 +25,9 @@ FRAME = 2048
 
 
 def max_columns(dataset: Dataset, config: TinyMUConfig, augment: AugmentConfig) -> int | None:
-    """Return the number of encoder outputs for a random crop, or None if clips are not cropped.
+    """Return how many encoder outputs a randomly cropped clip has; None if clips are not cropped.
 
-    Sequence packing must use lengths capped at this number: `dataset.lengths(config, cap)`.
+    Pass this number to `dataset.lengths(config, max_columns)` to get the lengths for packing.
 
     Raises:
         InputError: a probability or range is invalid; the data set does not store waveforms; or
@@ -61,9 +61,10 @@ def crop_length(config: TinyMUConfig) -> int:
 
 
 def clip_rng(seed: int, block: int, clip: int) -> np.random.Generator:
-    """Return the random generator for clip `clip` of block `block` of a run.
+    """Return the random generator of one clip, which depends on the three numbers alone.
 
-    A block is the part of a batch that goes to one device.
+    `block` counts blocks from the start of the run (a block is the part of a batch that goes to one
+    device), and `clip` counts clips in the block.
     """
     # Trailing zeros do not count: [seed, block, 0] would repeat [seed, epoch], which orders clips.
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block, clip)))
@@ -72,7 +73,7 @@ def clip_rng(seed: int, block: int, clip: int) -> np.random.Generator:
 def augment_stored(
     stored: Int16[np.ndarray, "n"], rng: np.random.Generator, config: AugmentConfig, length: int
 ) -> Int16[np.ndarray, "m"]:
-    """Crop an int16 waveform to `length` samples if `config.crop`, augment it, and return int16."""
+    """Crop a waveform to `length` samples if `config.crop`; return it augmented, as int16."""
     if config.crop:
         stored = crop(stored, rng, length)
     samples = augment(stored / np.float32(32768), rng, config)

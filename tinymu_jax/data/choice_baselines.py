@@ -16,7 +16,7 @@ def length_baseline(options: Sequence[str], right: int, longest: bool = False) -
 
 
 def option_baselines(questions: Sequence[tuple[Sequence[str], int]]) -> dict[str, list[float]]:
-    """Return each baseline's probability of answering each question right, by baseline name.
+    """Map each baseline's name to its probabilities of answering right, one per question.
 
     A question is a pair of its options and the index of the right option.
     """

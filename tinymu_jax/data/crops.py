@@ -168,7 +168,10 @@ class CropBatches(EpochBatches):
         return CropBatch(np.array(crops), np.int32(block))
 
     def _crop(self, clip: int, block: int, index: int) -> Float[np.ndarray, "frames F"]:
-        """Return a random crop of a recording, or of the next usable recording in the corpus."""
+        """Return a random crop of recording `clip`, or of the next usable one in the corpus.
+
+        `index` is the crop's place in `block`; see `clip_rng`.
+        """
         candidates = ((clip + offset) % len(self.corpus) for offset in range(MAX_UNUSABLE))
         log_mel = next((x for x in map(self._try_read, candidates) if x is not None), None)
         if log_mel is None:

@@ -49,7 +49,8 @@ class DatasetIndex(NamedTuple):
             config: config of the model; its `max_text_tokens` limits prompts and answers.
             max_columns: number of encoder outputs to which longer clips are cropped
                 (`tinymu_jax.data.augment.max_columns`); None: clips are not cropped.
-            text: whether the clips are texts, whose tokens the decoder takes without projection.
+            text: whether the clips are texts. Each token of a text takes one position; the outputs
+                of the encoder are first pooled and projected.
         """
         limit = config.max_text_tokens
         audio = self.columns if max_columns is None else np.minimum(self.columns, max_columns)
@@ -135,8 +136,8 @@ class Dataset:
 
         Args:
             tokenizer: contents of the model's `tokenizer.json`.
-            encoder: parameters of the model's encoder; compared if the data set stores embeddings,
-                unless they are only shapes.
+            encoder: parameters of the model's encoder. They are compared if the data set stores
+                embeddings, unless they are shapes without values.
         """
         if fingerprint.of_text(tokenizer) != self.tokenizer:
             raise InputError(

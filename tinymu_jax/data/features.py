@@ -72,7 +72,7 @@ def as_embeddings(vectors: np.ndarray) -> np.ndarray:
 
 
 def num_columns(features: np.ndarray, kind: FeatureKind, patch_size: int) -> int:
-    """Return a clip's number of encoder outputs (one per `patch_size` frames) or text tokens."""
+    """Return a clip's number of encoder outputs, one per `patch_size` frames, or of text tokens."""
     if kind in ("embeddings", "text"):
         return len(features)
     frames = num_frames(len(features)) if kind == "waveform" else len(features)

@@ -45,7 +45,7 @@ class ClipReader:
         seed: int = 0,
         seconds: float | None = None,
     ) -> None:
-        """Prepare to read clips, cut to `seconds` if given. See `PackedBatches` for the rest."""
+        """Prepare to read clips of at most `seconds`; see `PackedBatches` for other arguments."""
         self.dataset, self.config = dataset, config
         self.augment, self.seed = augment, seed
         self.cap = max_columns(dataset, config, augment)
@@ -65,10 +65,10 @@ class ClipReader:
     def read(
         self, records: Sequence[Record], block: int, num_clips: int
     ) -> tuple[np.ndarray, Int[np.ndarray, "C"]]:
-        """Augment and stack clips; return zero-padded features (C, ...) and lengths (C,).
+        """Augment and stack a block's clips; return zero-padded features (C, ...) and lengths (C,).
 
-        `num_clips` is C, including padding clips. The augmentation is seeded by `block`: the index
-        in the run of the clips' block, the part of a batch that goes to one device.
+        A block is the part of a batch that goes to one device. `num_clips` is C; it may exceed the
+        number of `records`. `block` is the block's index in the run, which seeds the augmentation.
         """
         features = np.zeros((num_clips, self.size, *self.shape), self.dtype)
         lengths = np.zeros(num_clips, np.int32)
@@ -85,7 +85,7 @@ class ClipReader:
 class PackedBatches:
     """Batches of packed questions, by step number; a batch holds only this process's blocks.
 
-    A block is the clips, and the rows of packed questions about them, that go to one device.
+    A block is what goes to one device: clips, and rows of packed questions about these clips.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class PackedBatches:
 
         Args:
             dataset: prepared data set.
-            plan: packing plan of all epochs, the same in all processes, made from lengths that
-                are capped at `max_columns`.
+            plan: packing plan of all epochs, the same in all processes. If clips are cropped, its
+                lengths must be limited by `tinymu_jax.data.augment.max_columns`.
             packing: packing settings with which the plan was made.
             config: config of the model.
             blocks: number of blocks per step, over all processes.
@@ -131,7 +131,7 @@ class PackedBatches:
         return jax.tree.map(lambda *parts: np.stack(parts), *blocks)
 
     def _block(self, number: int) -> Batch:
-        """Read block `number` of the run, without axis N; blocks beyond the plan are empty."""
+        """Read block `number` of the run, without axis N; a block beyond the plan is empty."""
         plan, packing = self.plan, self.packing
         entries = plan.entries(number)
         groups = plan.group[entries].tolist()

@@ -83,7 +83,7 @@ def prepare(
 
 
 def check_encoder(features: FeatureConfig, encoder: object | None) -> None:
-    """Raise `InputError` unless an encoder is given for embeddings, and None for other features."""
+    """Raise `InputError` if embeddings lack an encoder, or if other features have one."""
     if (features.kind == "embeddings") != (encoder is not None):
         raise InputError(
             "embeddings need the checkpoint of their encoder (--checkpoint), and other features "
@@ -108,7 +108,10 @@ def _split(
 
 
 def _check_inputs(output: Path, inputs: Manifest) -> None:
-    """Store the inputs in `STARTED_FILE`; raise `InputError` if an earlier run stored others."""
+    """Record the inputs and settings `inputs` of a preparation in the folder `output`.
+
+    Raises `InputError` if the folder has a record of others, or files but no record.
+    """
     started = output / STARTED_FILE
     if exists(started):
         earlier = read_json_object(started, "name an empty folder")

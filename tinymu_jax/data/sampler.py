@@ -47,7 +47,7 @@ class QuestionGroups(NamedTuple):
 
 
 class BlockCounts(NamedTuple):
-    """Totals of several blocks (a block is rows and clips for one device), without padding."""
+    """Contents of several blocks (each the rows and clips for one device), not counting padding."""
 
     questions: int
     slots: int
@@ -60,7 +60,7 @@ class BlockCounts(NamedTuple):
 class PackingPlan(NamedTuple):
     """Assignment of N question groups, from all epochs, to rows in B blocks.
 
-    A group is a clip's audio with questions. A block is several rows that go to one device.
+    A group is a clip's audio with questions about it. A block is the rows that go to one device.
     """
 
     groups: QuestionGroups
@@ -77,7 +77,10 @@ class PackingPlan(NamedTuple):
         return len(self.start) - 1
 
     def entries(self, first: int, stop: int | None = None) -> slice:
-        """Return the slice of the entries in blocks `first` to `stop - 1` (default: one block)."""
+        """Return the slice of `group` and `row` that holds blocks `first` to `stop - 1`.
+
+        By default, it holds one block, `first`.
+        """
         stop = first + 1 if stop is None else stop
         return slice(*(self.start[min(number, self.num_blocks)] for number in (first, stop)))
 
@@ -95,7 +98,7 @@ class PackingPlan(NamedTuple):
         return BlockCounts(*(int(numbers.sum()) for numbers in sums), clips)
 
     def fill(self, packing: PackingConfig) -> dict[str, float]:
-        """Return the used fraction of all blocks' "slots" (decoder positions), clips and labels."""
+        """Return the fraction of "slots" (decoder positions), "clips" and "labels" in use."""
         counts = self.counts(0, self.num_blocks)
         capacity = {
             "slots": packing.rows * packing.row_length,
@@ -197,7 +200,7 @@ class _RowPacker:
         self.begin_block()
 
     def fill_buffer(self) -> bool:
-        """Fill the buffer with the next groups of the order; return whether it holds any."""
+        """Fill the buffer with the next shuffled groups; return False if it stays empty."""
         while len(self.by_age) < self.packing.buffer_size:
             group = next(self.order, None)
             if group is None:

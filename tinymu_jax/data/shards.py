@@ -126,7 +126,10 @@ def _read_and_write(shard: Shard) -> dict[str, Any]:
 def make_shards(
     shards: Sequence[Shard], workers: int, report_done: ReportDone
 ) -> Iterator[FinishedShard]:
-    """Write shards in `workers` processes (0: one per core); yield each when it is finished."""
+    """Write shards in `workers` processes (0: one per core); yield each when it is finished.
+
+    `report_done` is called repeatedly with the number of clips done so far.
+    """
     if not shards:
         return
     counter = SPAWN.Value("q", 0)

@@ -9,7 +9,7 @@ from tinymu_jax.utils.files import write_text
 
 
 def bad_entry(recording: str | Path, error: Exception) -> dict[str, str]:
-    """Return an unusable recording and the reason, as an entry of a list of these."""
+    """Return a recording's entry for a list of unusable recordings: the path, and the reason."""
     return {"clip": str(recording), "reason": str(error)}
 
 
@@ -21,9 +21,9 @@ def write_bad_list(path: Path, bad: Sequence[Mapping[str, str]]) -> None:
 def check_bad_fraction(
     bad: Sequence[Mapping[str, str]], total: int, max_fraction: float, listing: str | Path
 ) -> None:
-    """Raise `InputError` if more than `max_fraction` of all recordings cannot be used.
+    """Raise `InputError` if more than `max_fraction` of `total` recordings are in the list `bad`.
 
-    `listing` says where all of them are listed.
+    `listing` is the file to which `bad` was written; the error message names it.
     """
     if len(bad) > max_fraction * total:
         raise InputError(

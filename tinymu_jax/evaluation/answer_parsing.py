@@ -47,10 +47,10 @@ def read_answer(options: Sequence[str], answer: str, log_likelihoods: Sequence[f
 def read_officially(options: Sequence[str], answer: str) -> int | None:
     """Return the index of the option that an answer chooses, by MuChoMusic's official rule.
 
-    The rule looks for the capital letters A to D, even inside words and even if fewer options were
-    shown. If exactly one letter occurs, the answer chooses this letter, which may be no option's.
-    Otherwise, the answer chooses the first option whose text it contains, ignoring case. Return
-    None if it contains no option's text.
+    The rule looks for the capital letters A to D, even inside words. If exactly one of them occurs,
+    the answer chooses that letter, even if there is no such option. Otherwise, the answer chooses
+    the first option whose text it contains, ignoring case. Return None if it contains no option's
+    text.
     """
     text = _after_announcement(answer)
     letters = [number for number, letter in enumerate(LETTERS) if letter in text]

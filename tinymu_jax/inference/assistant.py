@@ -67,7 +67,7 @@ class Assistant:
 
     @property
     def keep_damaged(self) -> bool:
-        """Whether what can be read of damaged recordings is used."""
+        """Whether damaged recordings are used as far as they can be read, or are errors."""
         return self.audio_cache.keep_damaged
 
     def ask(
@@ -179,9 +179,10 @@ class Assistant:
         truncate_prompt: bool = False,
         prior: bool = True,
     ) -> list[OptionScore]:
-        """Return the log-likelihood and the normalized probabilities of each option as the answer.
+        """Return each option's log-likelihood as the answer, and probabilities computed from it.
 
-        `prior` adds log-likelihoods without audio. Other arguments and errors are those of `score`.
+        If `prior`, log-likelihoods without audio are added. Other arguments and errors are those of
+        `score`.
         """
         if isinstance(options, str) or len(options) < 2 or len(set(options)) < len(options):
             raise InputError(f"options {options!r}: give at least two, all different")
@@ -252,10 +253,10 @@ class Assistant:
         names: Sequence[str] | None = None,
         prior: bool = True,
     ) -> list[OptionScore]:
-        """Return the log-likelihood and the probabilities of options given as token ids.
+        """Return the log-likelihood and the probabilities of options that are given as token ids.
 
-        `options` have no end tokens. `names` are the options' names in the result (default: the
-        token ids as text). If `prior`, log-likelihoods without audio are also computed.
+        `options` have no end tokens. `names` name the options in the result (default: the ids as
+        text). If `prior`, log-likelihoods without audio are also computed.
         """
         options = [tuple(option) for option in options]
         if not options or not all(options):
@@ -306,7 +307,7 @@ class Assistant:
     def _teacher_forced(
         self, audio: Audio, prompt: Sequence[int], target: Sequence[int]
     ) -> tuple[jax.Array, list[int]]:
-        """Return the logits (1, padded length, V) and the token ids that they predict."""
+        """Return the logits (1, padded length, V) for the tokens of `target`, and these tokens."""
         limit = self.config.max_text_tokens
         labels = list(self.engine.prompts.encode_text(target, "the answer")[:limit])
         if len(labels) < limit:

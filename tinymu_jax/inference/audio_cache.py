@@ -101,9 +101,9 @@ class AudioCache:
 def stack_audio(
     encoded: Sequence[EncodedAudio], rows: int, min_length: int = 0
 ) -> Float[Array, "B A D"]:
-    """Stack recordings' audio vectors (width D) on the device, padded to a common length.
+    """Stack recordings' audio vectors (width D) on the device, padded to at least `min_length`.
 
-    The last recording fills rows up to B = `rows`; the length A is at least `min_length`.
+    The result has B = `rows` rows; if there are fewer recordings, the last one is repeated.
     """
     length = max(min_length, *(len(audio.vectors) for audio in encoded))
     padded = [
@@ -119,7 +119,7 @@ _stack = jax.jit(lambda vectors: jnp.stack(vectors))
 
 
 class _Once(NamedTuple):
-    """Key of a recording that is encoded anew by each call: a pipe, or samples with a rate."""
+    """Key of a recording that is never cached: a pipe, or samples with their sample rate."""
 
     name: str | int
 

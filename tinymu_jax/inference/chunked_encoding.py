@@ -39,7 +39,7 @@ MAX_ROWS = 8
 
 
 class Columns(NamedTuple):
-    """A clip's waveform, cut into A overlapping columns of n samples, one per 160 ms."""
+    """A clip's waveform as A overlapping columns of n samples; a column starts every 160 ms."""
 
     samples: Float32[np.ndarray, "A n"]
     num_frames: Int[np.ndarray, "A"]
@@ -59,10 +59,11 @@ def chunk_layout(
     num_columns: Int[Array | np.ndarray, "..."],
     config: MatpacConfig,
 ) -> tuple[Int[np.ndarray, "*rows A"], Int[Array | np.ndarray, "..."]]:
-    """Return each column's index in its chunk, and the chunk's index in its row (-1: padding).
+    """Return the index of each column in its chunk, and the index of that chunk in the row.
 
     A column is 160 ms, a chunk is `config.columns` columns, and a row is a sequence of chunks.
-    `column` has the columns' indices in the clip; columns from index `num_columns` on are padding.
+    `column` has the columns' indices in the clip. Columns from index `num_columns` on are padding,
+    for which the chunk's index is -1.
     """
     chunk = column // config.columns - column[..., :1] // config.columns
     real = column < num_columns
@@ -73,7 +74,7 @@ def chunk_layout(
 def to_patches(
     samples: Float32[np.ndarray, "n"], config: MatpacConfig, fast: bool = False
 ) -> Columns:
-    """Cut 16 kHz samples into columns of 160 ms; if `fast`, pad with zeros to whole chunks."""
+    """Cut 16 kHz samples into columns of 160 ms; if `fast`, fill the last chunk with zeros."""
     patch, frames = config.patch_size, log_mel.num_frames(len(samples))
     count = -(-frames // patch)
     if fast:
@@ -102,7 +103,7 @@ def encode_rows(
 ) -> Float[Array, "L B A E"]:
     """Return the encoder's embeddings of B rows of A columns (160 ms each).
 
-    `samples` and `num_frames` are those of `Columns`, `place` and `chunk` the results of
+    `samples` and `num_frames` are the fields of `Columns`; `place` and `chunk` are the results of
     `chunk_layout`. A row has up to `num_chunks` chunks. L is 1 (the last block's output) or, with
     `all_layers`, the number of the encoder's blocks.
     """
@@ -183,7 +184,7 @@ def _check_finite(results: Sequence[Float[Array, "L _ E"]]) -> None:
 
 
 def _row_spans(count: int, config: MatpacConfig) -> list[tuple[int, int]]:
-    """Return the (start, stop) columns of each row into which a clip of `count` columns is cut."""
+    """Cut a clip of `count` columns into rows; return the (start, stop) columns of each row."""
     edges = [*range(0, count, config.columns), count]
     if len(edges) > 2 and edges[-1] - edges[-2] <= MERGE_SHORT_TAIL:
         del edges[-2]
@@ -199,7 +200,10 @@ def _padded_length(length: int, config: MatpacConfig) -> int:
 def _batch_rows(
     rows: Sequence[_Row], columns: Sequence[Columns], length: int, config: MatpacConfig
 ) -> tuple[np.ndarray, ...]:
-    """Stack rows as arrays for `encode_rows`, padded to `length` columns and 2**n rows."""
+    """Return the array arguments of `encode_rows` for a batch of rows of the clips in `columns`.
+
+    Each row is padded to `length` columns, and their number to a power of two.
+    """
     count = 1 << (len(rows) - 1).bit_length()
     samples = np.zeros((count, length, column_samples(config.patch_size)), np.float32)
     num_frames, start, stop = np.zeros((count, length), np.int32), *np.zeros((2, count, 1), int)

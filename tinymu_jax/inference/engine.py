@@ -28,7 +28,7 @@ GREEDY = Sampling()
 
 
 class Request(NamedTuple):
-    """A prompt about a recording, to be answered with generated text or with one of its options."""
+    """A prompt about a recording, to be answered with text or, if `score_only`, with an option."""
 
     audio: Audio | None
     """The recording (a path, 16 kHz samples or a clip); None: the decoder gets no audio."""
@@ -70,7 +70,7 @@ class Engine(Protocol):
     """Interface of engines that answer requests."""
 
     def ask(self, requests: Sequence[Request], progress: Progress) -> list[Response | InputError]:
-        """Return a response or an error for each request."""
+        """Return a response or an error for each request; see `BatchEngine.ask` for `progress`."""
 
 
 def check_max_new_tokens(max_new_tokens: int) -> None:
@@ -98,10 +98,11 @@ class BatchEngine:
     ) -> None:
         """Build an engine from a model.
 
-        `params` are stacked or in the layout of `inference.param_layout`; they are replicated on
-        `mesh`. `find_tokenizer` is called when text is first encoded or decoded. `name` is the
-        checkpoint's name in error messages. `audio_cache` may be the cache of another engine.
-        `keep_damaged` is whether to use what can be read of damaged recordings.
+        `params` have stacked layers, as in a checkpoint, or the layout of `inference.param_layout`;
+        they are replicated on `mesh`. `find_tokenizer` is called when text is first encoded or
+        decoded. `name` is the checkpoint's name in error messages. `audio_cache` is a cache to
+        share with another engine. `keep_damaged` is whether to use what can be read of damaged
+        recordings.
         """
         check_max_new_tokens(max_new_tokens)
         if mesh is not None:
@@ -159,7 +160,10 @@ class BatchEngine:
     def _encode_audio(
         self, requests: Sequence[Request], indices: Sequence[int]
     ) -> Iterator[tuple[EncodedAudio | InputError, list[int]]]:
-        """Yield each recording's audio vectors or error, and the indices of its requests."""
+        """Yield each recording's audio vectors or error, with the indices of the requests about it.
+
+        `indices` are those of the requests to encode; the others are left out.
+        """
 
         def identity(index: int) -> Any:
             audio = requests[index].audio
@@ -217,7 +221,7 @@ class _Run:
             self.options[index] = [(*option, engine.config.end_token) for option in options]
 
     def add(self, audio: EncodedAudio | InputError, indices: Sequence[int]) -> None:
-        """Queue the requests about one recording, and answer full batches."""
+        """Queue the requests (by index) about one recording, and answer batches that are full."""
         if isinstance(audio, InputError):
             self.errors |= dict.fromkeys(indices, audio)
             return

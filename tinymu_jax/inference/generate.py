@@ -27,7 +27,7 @@ Strategy = Literal["greedy", "top-p"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. Published: greedy, or top-p 0.8 at temperature 1.
+    """How the next token is chosen; by default, `top_p` and `temperature` are as published.
 
     Raises:
         InputError: a field is out of range.
@@ -110,7 +110,7 @@ def _choose(
     knobs: tuple[Array, Array],
     end_token: int,
 ) -> DecodeState:
-    """Return the state with each answer's next token; `knobs` are top_p and temperature."""
+    """Append each answer's next token to the state; `knobs` are top_p and temperature."""
     if strategy == "greedy":
         token = greedy(logits)
     else:
@@ -215,7 +215,10 @@ def pad_questions(
     config: TinyMUConfig,
     rows: int = 1,
 ) -> PromptBatch:
-    """Stack audio and prompts, padded to common lengths and to 2**n rows, at least `rows`."""
+    """Stack recordings' audio vectors and prompts (token ids), each padded to a common length.
+
+    The number of rows is a power of two, or `rows` if that is more.
+    """
     rows = max(1 << (len(audio) - 1).bit_length(), rows)
     length = min(round_up(max(map(len, prompts)), SLOT_STEP), config.max_text_tokens)
     prompt = np.zeros((rows, length), np.int32)

@@ -105,7 +105,10 @@ def make_assistant(
     name: str = "this checkpoint",
     keep_damaged: bool = False,
 ) -> Assistant:
-    """Return an `Assistant` for an open TinyMU checkpoint; see `load` for the other arguments."""
+    """Return an `Assistant` for an open TinyMU checkpoint.
+
+    `name` is the checkpoint's name in error messages; see `load` for the other arguments.
+    """
     config: TinyMUConfig = checkpoint.config
     _check_options(encoder_dtype, decoder_dtype, config.max_seconds)
     params = unstack(checkpoint.params, tinymu.param_axes(config))

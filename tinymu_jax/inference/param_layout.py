@@ -43,7 +43,7 @@ def quantize(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def by_rows(params: Mapping[str, Any], dtype: WeightDtype = "float32") -> Tree:
-    """Fuse, transpose and cast the kernels of an unstacked parameter tree.
+    """Transpose the kernels of an unstacked parameter tree, cast them, and join those of `FUSED`.
 
     A `kernel` (D inputs, M outputs) becomes `rows` (M, D), with a `scale` per row for int8.
     """

@@ -126,9 +126,9 @@ Scores = Iterator[tuple[int, tuple[float, ...]]]
 def label_log_probabilities(
     params: Any, audio: Float[Array, "N C A D"], block: PackedBlock, *, config: TinyMUConfig
 ) -> Float[Array, "N Y"]:
-    """Return the log-probability of each of Y labels (answer tokens) in N packed blocks.
+    """Return the log-probability of each of Y labels (answer tokens) in each of N packed rows.
 
-    A block holds prompts and answers about C clips, which have A audio vectors each.
+    A row holds prompts and answers about C clips, which have A audio vectors each.
     """
 
     def run(m: TinyMU) -> Array:
@@ -143,7 +143,7 @@ def label_log_probabilities(
 
 
 class OptionScorer:
-    """Scores option sets in packed rows; option sets wait until they fill rows well."""
+    """Scores option sets in packed rows; option sets wait until there are enough to fill rows."""
 
     def __init__(self, params: Any, config: TinyMUConfig, mesh: Mesh | None = None) -> None:
         self.params, self.config, self.mesh = params, config, mesh
@@ -164,7 +164,7 @@ class OptionScorer:
             yield from self._score()
 
     def _groups(self, audio: EncodedAudio, sets: Sequence[OptionSet]) -> Iterator[_Group]:
-        """Split a recording's option sets into groups that fit into a row, if single sets fit."""
+        """Split a recording's option sets into groups that fit into a row or hold a single set."""
 
         def group(members: list[OptionSet]) -> _Group:
             text = comparison_length([member.question for member in members], self.config)
@@ -180,7 +180,7 @@ class OptionScorer:
             yield group(members)
 
     def _take_row(self) -> list[_Group]:
-        """Take a row's groups from the buffer: the oldest, then the longest that still fit."""
+        """Remove a row's groups from the buffer: the oldest, then the longest that still fit."""
         row = [self._buffer.pop(0)]
         used = row[0].length
         for group in sorted(self._buffer, key=lambda group: -group.length):
@@ -223,7 +223,7 @@ class OptionScorer:
 
 
 def _row_audio(rows: Sequence[Sequence[_Group]], clips: int) -> Float[Array, "N C A D"]:
-    """Stack the audio vectors of each row's groups; pad each row to `clips` groups."""
+    """Stack the audio of each row's groups; a row of fewer than C = `clips` groups is padded."""
     audio = [group.audio for row in rows for group in row]
     padded = [
         row[clip].audio if clip < len(row) else audio[0] for row in rows for clip in range(clips)
@@ -234,7 +234,7 @@ def _row_audio(rows: Sequence[Sequence[_Group]], clips: int) -> Float[Array, "N 
 
 
 def _sum_by_option(row: Sequence[_Group], values: np.ndarray) -> Scores:
-    """Yield the summed log-probabilities of each option's tokens, by option set."""
+    """Yield each option set's log-likelihoods, summed from log-probabilities of tokens."""
     start = 0
     for group in row:
         for option_set in group.sets:

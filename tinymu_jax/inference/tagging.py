@@ -58,9 +58,9 @@ def tag_windows(
 
 
 class TagFile:
-    """A csv or jsonl file of recordings' tags, to which each recording's tags are written once.
+    """A csv or jsonl file of recordings' tags, which several runs can extend.
 
-    Tags that earlier runs wrote are kept, also those of recordings that this run does not tag.
+    It keeps what earlier runs wrote, also about recordings that this run does not tag.
     """
 
     def __init__(self, path: Path) -> None:
@@ -123,7 +123,11 @@ class TagFile:
         return json.dumps({"file": recording}, ensure_ascii=False)[:-1]
 
     def write(self, recording: str, windows: Sequence[Window]) -> None:
-        """Write the tags of all windows of a recording, in place of tags that may lack some."""
+        """Write the tags of all windows of a recording.
+
+        If the recording was last in the file when it was opened, its rows are replaced: some may be
+        missing.
+        """
         if self._is_csv:
             rows = ((w, tag, probability) for w in windows for tag, probability in w.tags)
             text = _csv_text((recording, w.start, w.end, tag, f"{p:.6f}") for w, tag, p in rows)
@@ -152,10 +156,10 @@ def _csv_text(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _split_csv(lines: Sequence[str]) -> tuple[list[str], list[str], str]:
-    """Split the lines of a csv of tags into rows: a name with a line break takes several lines.
+    """Split a csv of tags into rows; a name with a line break makes a row span several lines.
 
-    Returns the recording and the text of each row, and the text of a last row that is incomplete.
-    Raises `ValueError` or `csv.Error` if the lines are something else.
+    Returns the recording of each row, the text of each row, and the text of an incomplete last row.
+    Raises `ValueError` or `csv.Error` if the lines are no csv of tags.
     """
     if lines and next(csv.reader(lines)) != list(COLUMNS):
         raise ValueError("no table of tags")

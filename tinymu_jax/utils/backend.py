@@ -53,7 +53,7 @@ def start_backend() -> None:
 
 @contextmanager
 def explain_jax_errors() -> Iterator[None]:
-    """Convert an error in the `with` block to an `InputError` if jax cannot be imported or started.
+    """Raise `InputError` in place of an error in the `with` block if jax cannot be started.
 
     Other errors pass unchanged.
     """

@@ -41,10 +41,10 @@ PLACEHOLDERS = {
 
 
 def check_content(path: str | Path, may_be_empty: bool = False) -> None:
-    """Raise `InputError` if a file is empty, or stands in for content that was not fetched.
+    """Raise `InputError` if a file is empty (unless `may_be_empty`), or a placeholder.
 
-    These are pointers of Git LFS and git-annex, and web pages saved in place of a download. Missing
-    and special files pass, which the reader reports or reads once.
+    Placeholders are pointers of Git LFS and git-annex, and web pages saved in place of a download.
+    Missing files, pipes and other special files are not checked.
     """
     if os.path.islink(path) and not os.path.exists(path):
         if "annex/objects/" in os.readlink(path):
@@ -71,8 +71,8 @@ def read_text(path: str | Path, remedy: str = "download or write it again") -> s
     """Return the text of a file, with "\\n" as line ends; see `open_text` for encodings.
 
     Raises:
-        InputError: the file cannot be read, stands in for another (see `check_content`), or is not
-            text (this message ends with `remedy`).
+        InputError: the file cannot be read, is a placeholder (see `check_content`), or is not text
+            (this message ends with the advice `remedy`).
     """
     check_content(path, may_be_empty=True)
     try:
@@ -138,10 +138,10 @@ def make_folder(path: str | Path) -> Path:
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """Create a folder and its parents, and yield its path; undo this if an error leaves it unused.
+    """Create a folder and its parents, and yield its path; remove them after an error if unused.
 
-    After an error, the folders that were created here are removed if they hold nothing but empty
-    files. Raises `InputError` if the folder cannot be created.
+    Unused means that the folder holds at most empty files. Folders that existed before stay. Raises
+    `InputError` if the folder cannot be created.
     """
     path = Path(path)
     created = [p for p in (path, *path.absolute().parents) if not exists(p)]
@@ -227,29 +227,30 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
 
 
 def _partial_prefix(name: str) -> str:
-    """Return the start of the temporary name of a file, which has room beside any name."""
+    """Return the start of a file's temporary name: a hash of `name`, which is never too long."""
     return hashlib.sha256(printable(name).encode()).hexdigest()[:16]
 
 
 def is_partial(path: Path, name: str) -> bool:
-    """Return whether a path is what a killed process left of writing a file called `name`."""
+    """Return whether `path` is a temporary file from an interrupted write of the file `name`."""
     prefixes = (f"{name}.", f"{_partial_prefix(name)}.")
     return path.suffix == ".partial" and path.name.startswith(prefixes)
 
 
 def printable(text: str) -> str:
-    r"""Return a text as it is stored and shown: bytes that are no UTF-8 become \udc80 to \udcff.
+    r"""Return a text that UTF-8 can encode: lone surrogates become escapes, such as \udc80.
 
-    Python reads such bytes of a file name as lone surrogates, which UTF-8 cannot encode. In JSON,
-    the escapes are read as the same surrogates.
+    In a file name, Python reads each byte that is not UTF-8 as a lone surrogate. In JSON, the
+    escapes are read as the same surrogates.
     """
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def check_encodable(value: Any, where: str) -> None:
-    """Raise `InputError`, which begins with `where`, if a text in a JSON value is not UTF-8.
+    """Raise `InputError` if a JSON value holds a text that UTF-8 cannot encode.
 
-    JSON can escape half of a character (a lone surrogate), which UTF-8 cannot encode.
+    Such a text has half a character (a lone surrogate), which JSON can escape. The error message
+    begins with `where`.
     """
     text = json.dumps(value, ensure_ascii=False)
     try:
@@ -272,7 +273,7 @@ def check_library_path(path: str | Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 file atomically, as `printable` text; see `write_atomic`."""
+    """Write a text as UTF-8, atomically (`write_atomic`), with escapes as in `printable`."""
     write_atomic(path, lambda partial: partial.write_text(printable(text), "utf-8"))
 
 

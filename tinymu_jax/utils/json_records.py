@@ -17,10 +17,11 @@ def read_json_records(path: str | Path, remedy: str) -> Iterator[tuple[str, Any]
     """Yield the place ("list.json: record 0") and the content of each record in a file.
 
     The file holds a JSON list, JSON lines, or an object that holds one list of objects, such as
-    {"data": [...]}; its suffix need not tell which. An empty file has no records.
+    {"data": [...]}; they are told apart by suffix or content. An empty file has no records.
 
     Raises:
-        InputError: the file cannot be read, or holds something else; `remedy` ends the message.
+        InputError: the file cannot be read or has another content; the message ends with the advice
+            `remedy`.
     """
     text = read_text(path, remedy)
     if _is_json_lines(text, Path(path).suffix):

@@ -31,8 +31,8 @@ def keep_heap() -> bool:
 def trim_heap(step_bytes: int) -> None:
     """Return freed memory to the system; call it after compilation, which frees up to half a GB.
 
-    If a training step has more than 512 MiB of temporary memory (`step_bytes`), malloc also stops
-    keeping such memory, since two overlapping steps would hold it twice.
+    `step_bytes` is the size of a training step's temporary arrays. Above 512 MiB, malloc also stops
+    keeping them for reuse, since two overlapping steps would hold them twice.
     """
     if not _is_configurable():
         return

@@ -23,9 +23,10 @@ class ProgressDisplay:
     """Display of finished and total units, speed and time left; this base class shows nothing."""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Show new numbers of finished and total units, and a `note` such as metrics.
+        """Show the numbers of finished and total units, and a `note` such as metrics.
 
-        `done` includes units of an earlier process. `total` is None if `show_progress` got it.
+        `done` includes the units that an earlier process finished. `total` may be None if
+        `show_progress` was called with the total.
         """
 
     def print(self, text: str) -> None:
@@ -52,7 +53,7 @@ class _Bar(ProgressDisplay):
 
 
 class _Lines(ProgressDisplay):
-    """Prints a line every `LINE_EVERY` seconds, and a last line unless it would be the only one."""
+    """Prints a line every `LINE_EVERY` seconds, and one at the end if any was printed before."""
 
     def __init__(self, label: str, total: int | None, first_line: bool) -> None:
         self.label, self.total = label, total

@@ -61,7 +61,7 @@ class TableRow:
         return text
 
     def name(self, column: str) -> str:
-        """Return a column's file name or label; raise `InputError` unless it is filled, one line.
+        """Return the file name or label in a column; raise `InputError` unless it is one line.
 
         A line break in such a cell is the work of a stray quote, which merges rows.
         """
@@ -70,7 +70,7 @@ class TableRow:
         return text
 
     def names(self, column: str) -> tuple[str, ...]:
-        """Return a column's labels, which ";" or "|" separates, without empty ones."""
+        """Return the labels in a column, separated there by ";" or "|"; empty ones are left out."""
         text = self.text(column)
         self._check_one_line(text, column)
         labels = tuple(part.strip() for part in LABEL_SEPARATORS.split(text) if part.strip())
@@ -139,9 +139,8 @@ def read_lines(
     Args:
         path: path of the table; see `tinymu_jax.utils.text.open_text` for encodings.
         remedy: advice that ends error messages.
-        delimiter: separator of the cells. With tabs, quotes are removed around a whole cell and
-            kept elsewhere, as in published tsv files. None: the one of `SEPARATORS` by which the
-            first line has most names of `columns`, and else most cells; or Excel's line "sep=;".
+        delimiter: separator of the cells; None: find it, see `_find_separator`. If a tab is given,
+            quotes are removed only where they enclose a whole cell, as in published tsv files.
         columns: names of columns that the first line should have.
 
     Raises:
@@ -179,7 +178,11 @@ def read_lines(
 
 
 def _find_separator(head: list[str], columns: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the separator that a table's first lines tell, and the lines without "sep=;"."""
+    """Return the separator of a table, and its first lines `head` without Excel's line "sep=;".
+
+    Without that line, it is the one of `SEPARATORS` that splits the last line of `head` into most
+    names of `columns`, and then into most cells.
+    """
     first = head[-1] if head else ""
     hint = _SEPARATOR_HINT.fullmatch(first)
     if hint is not None:
@@ -214,9 +217,9 @@ def to_rows(
 ) -> Iterator[TableRow]:
     """Yield each row of a table as a `TableRow`, with its cells by column name.
 
-    Empty cells behind the last column are dropped, and so is a first column without a name that
-    numbers the rows. `lines` come from `read_lines`. `head` names all columns in order, and
-    `columns` the required columns. `remedy` is advice that ends error messages.
+    `lines` come from `read_lines`. `head` names all columns in order, and `columns` the required
+    columns. `remedy` is advice that ends error messages. Empty cells to the right of the last
+    column are dropped, and so are row numbers in a first column without a name.
 
     Raises:
         InputError: a column is missing or occurs twice; a row has too many or too few fields, text
@@ -248,7 +251,7 @@ def to_rows(
 
 
 def _check_quotes(row: TableRow) -> None:
-    """Raise `InputError` if a field of several lines holds the file names of other rows."""
+    """Raise `InputError` if a field holds other rows' file names, as after a stray quote."""
     long = {name: text for name, text in row.fields.items() if "\n" in text or "\r" in text}
     if not long:
         return

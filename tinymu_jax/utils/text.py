@@ -80,10 +80,11 @@ def _problem(path: Path, error: UnicodeDecodeError, remedy: str) -> str:
 
 
 def _other_encoding(content: bytes, error: UnicodeDecodeError, name: str, remedy: str) -> str:
-    """Return which line is not UTF-8, the likeliest encoding, and how to convert the file.
+    """Return a message: which line is not UTF-8, the likely encoding, and how to convert the file.
 
-    Windows-1252 and its kin give a letter for nearly any byte, so that a wrong choice would go
-    unnoticed. Such a file is therefore not read, but its text in that encoding is shown.
+    The message shows some of the text in that encoding, for the user to judge. The file is not read
+    in it: Windows-1252 and similar encodings accept nearly any bytes, so a wrong guess would go
+    unnoticed.
     """
     lines = re.split(rb"\r\n|[\r\n]", content[: error.start])
     # A last lone byte is half a character only where the text before it is in UTF-8, not ASCII.

@@ -208,7 +208,7 @@ class _Unpickler(pickle._Unpickler):
         return array if self._byteorder == sys.byteorder else array.byteswap()
 
     def _inflate(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-        """Return the bytes of a record; refuse a small file whose records fill all memory."""
+        """Return a record's bytes; refuse a file whose records inflate to fill all memory."""
         self._inflated += info.file_size
         if self._inflated > self._max_inflated:
             problem = f"record {info.filename} inflates the file more than twenty times"
@@ -253,7 +253,7 @@ def _plain(value: object, *types: type) -> object:
 
 
 def _check_keys(keys: list) -> list:
-    """Return keys of a dict or members of a set; refuse tuples in tuples."""
+    """Return the keys of a dict, or members of a set; refuse a tuple that holds a tuple."""
     for key in keys:
         if type(key) is tuple and any(type(part) is tuple for part in key):
             raise _refused("a tuple of tuples as a key")

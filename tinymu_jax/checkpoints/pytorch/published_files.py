@@ -26,7 +26,8 @@ MAX_VALUES = 100_000
 def check_values(content: object, where: str | Path) -> None:
     """Check that a published config can be written out, in messages and as JSON.
 
-    A few lines of yaml or of a pickle in which lists repeat lists would otherwise fill all memory.
+    `content` is the config, and `where` its file's name in messages. A small file whose lists
+    contain the same list many times would otherwise fill all memory.
 
     Raises:
         InputError: the config has over `MAX_VALUES` values, contains itself, is nested too deep, or

@@ -48,10 +48,11 @@ def index_audio(folder: str | Path) -> AudioIndex:
 
 
 def find_audio(index: AudioIndex, dataset: str, identifier: str) -> Path | None:
-    """Return the path of the recording with a data set's clip identifier; None if it is missing.
+    """Return the path of a clip's recording; None if it is missing.
 
-    If several files match, files in a folder named `dataset` are preferred. The file name of a
-    MusicCaps clip may lack the start time.
+    `identifier` is the clip's identifier in the data set `dataset`. If several files match, those
+    below a folder named `dataset` are preferred, and then wav files and the like to videos. A file
+    name of MusicCaps may lack the start time.
 
     Raises:
         InputError: more than one recording matches the identifier.

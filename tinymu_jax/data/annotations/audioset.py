@@ -37,10 +37,11 @@ class Ontology(NamedTuple):
 def read_ontology(path: Path) -> Ontology:
     """Read AudioSet's ontology.json.
 
-    A class counts as a leaf if all of its children are blacklisted, such as "Saxophone".
+    A class counts as a leaf if it has no children, or only blacklisted ones (as "Saxophone").
 
     Raises:
-        InputError: the file is not an ontology, or lacks the class Music or a class's child.
+        InputError: the file is not an ontology, lacks the class Music, or names a child class that
+            it does not define.
     """
     classes = {}
     for where, record in read_json_records(path, _ONTOLOGY):

@@ -74,7 +74,10 @@ class LabelledSet(NamedTuple):
 
 
 def describe_split(dataset: LabelledSet, all_splits: bool = False) -> str:
-    """Return which recordings are scored: "test (4 of 12 recordings)", or all of several folds."""
+    """Return a text that tells which recordings are scored, such as "test (4 of 12 recordings)".
+
+    These are the test split, or everything if `all_splits` or if the data set has folds.
+    """
     total = len(dataset.clips)
     if dataset.folds:
         return f"all {len(dataset.folds)} folds: {', '.join(dataset.folds)} ({total} recordings)"
@@ -180,10 +183,10 @@ def read_label_rows(
 
 
 def _read_splits(rows: Sequence[TableRow]) -> list[str]:
-    """Return each row's split, one of `SPLITS`, or its fold; all "" if no row names a split.
+    """Return each row's split (one of `SPLITS`) or fold; all "" if no row names one.
 
-    Upper case and spaces do not count. Raises `InputError` if some rows have no split, or if names
-    are unknown or of both splits and folds.
+    Case and spaces around names are ignored. Raises `InputError` if only some rows name one, if a
+    name is unknown, or if the rows mix splits and folds.
     """
     column = next((name for name in rows[0].fields if name.lower() == SPLIT_COLUMN), SPLIT_COLUMN)
     names = [" ".join(row.text(column).lower().split()) for row in rows]

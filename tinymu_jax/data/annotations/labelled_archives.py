@@ -173,11 +173,12 @@ def read_labelled_set(name: str, folder: str | Path) -> LabelledSet:
 def read_labelled_sets(
     data: Path, audio: Path, name: str | None, labels: Sequence[str]
 ) -> list[LabelledSet]:
-    """Read one public data set, or a csv as one data set per label column.
+    """Read one public data set, or a user's csv.
 
-    With a `name` (a key of `READERS`), `data` is that public data set's folder. Otherwise, `data`
-    is a csv of recordings in the folder `audio`, and `labels` names its label columns (default:
-    `label` or `labels`). See `read_labelled_set` and `read_labelled_table` for errors.
+    With a `name` (a key of `READERS`), `data` is the folder of that public data set. Otherwise,
+    `data` is a csv of recordings in the folder `audio`, and each of its label columns gives one
+    data set. `labels` names these columns (if empty: `label` or `labels`). For errors, see
+    `read_labelled_set` and `read_labelled_table`.
     """
     if name is not None:
         return [read_labelled_set(name, data)]

@@ -34,7 +34,7 @@ class Note(NamedTuple):
 
 
 def _heights(contour: str, count: int) -> list[float]:
-    """Return a melody's height (0 to 1, peak 1) at each of `count` beats for a contour."""
+    """Return a melody's height at each of `count` beats, 0 to 1, by `contour` ("rising", ...)."""
     shares = [number / max(count - 1, 1) for number in range(count)]
     heights = {
         "rising": shares,
@@ -94,7 +94,7 @@ def play(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) 
 
 
 def play_drums(facts: Facts, notes: list[Note], count: int, rng: np.random.Generator) -> Samples:
-    """Render drums to `count` samples; the strength of a note selects the hits at its start."""
+    """Render drums to `count` samples: at each note's start, the hits that its strength selects."""
     mix = np.zeros(count, np.float32)
     level = np.float32(0.7 + 0.3 * rng.random())
     for note in notes:
@@ -124,7 +124,7 @@ def add_reverb(dry: Samples, rng: np.random.Generator) -> Samples:
 
 
 def _delay_line(x: Samples, delay: int, feedback: np.float32) -> Samples:
-    """Return `line`, with `delay` zeros and then line[t + delay] = x[t] + feedback * line[t]."""
+    """Return a delay line with input `x`: line[t + delay] = x[t] + feedback * line[t]."""
     line = np.zeros(len(x) + delay, np.float32)
     for start in range(0, len(x), delay):
         stop = min(start + delay, len(x))

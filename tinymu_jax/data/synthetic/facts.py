@@ -26,7 +26,7 @@ HELD_OUT = 8
 
 
 class Facts(NamedTuple):
-    """The facts of a clip: one of the values in `FACTS` for each attribute."""
+    """The facts of a synthetic clip: musical attributes, each with one of its values in `FACTS`."""
 
     timbre: str
     drums: str
@@ -41,7 +41,7 @@ class Facts(NamedTuple):
 
 
 def is_held_out(facts: Facts) -> bool:
-    """Return whether a combination of fact values is reserved for tests, as decided by its hash."""
+    """Return whether clips with these facts are reserved for tests, by a hash of the facts."""
     digest = hashlib.sha256("/".join(facts).encode()).digest()
     return digest[0] % HELD_OUT == 0
 
@@ -49,9 +49,10 @@ def is_held_out(facts: Facts) -> bool:
 def draw_facts(
     rng: np.random.Generator, held_out: bool, timbre: str | None = None, extra: tuple[str, ...] = ()
 ) -> Facts:
-    """Draw a clip's facts from the combinations reserved for tests (`held_out`) or from all others.
+    """Draw the facts of a clip.
 
-    The timbre is `timbre`; if None, it is drawn from the timbres in `FACTS` and `extra`.
+    `held_out` is whether to draw from the combinations reserved for tests, or from all others. The
+    timbre is `timbre`; if None, it is drawn from the timbres in `FACTS` and in `extra`.
     """
     choices = {**FACTS, "timbre": (*FACTS["timbre"], *extra)}
     while True:

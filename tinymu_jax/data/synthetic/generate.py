@@ -65,13 +65,16 @@ def question_mix(config: SynthesisConfig) -> QuestionMix:
 def draw_clip_facts(
     config: SynthesisConfig, number: int, text: bool = False
 ) -> tuple[Facts, np.random.Generator]:
-    """Draw the facts of a clip (of a text if `text`); also return the clip's random generator."""
+    """Draw the facts of clip `number`, or of text `number` if `text`.
+
+    Also returns the random generator that draws the rest of this clip or text.
+    """
     rng = np.random.default_rng([config.seed, int(config.held_out), int(text), number])
     return draw_facts(rng, config.held_out, config.timbre, _extra(config, text)), rng
 
 
 def _extra(config: SynthesisConfig, text: bool) -> tuple[str, ...]:
-    """Return the timbres beyond `FACTS` for clips or texts (default for texts: `NEW_TIMBRE`)."""
+    """Return the timbres beyond `FACTS`: `config.extra`, or for texts `NEW_TIMBRE` if empty."""
     return config.extra or (NEW_TIMBRE,) if text else config.extra
 
 
@@ -226,7 +229,7 @@ def _write_texts(output: Path, config: SynthesisConfig) -> None:
 
 
 def _record(name: str, question: SyntheticQuestion) -> dict[str, Any]:
-    """Return a question as a MusicSkills record; `facts` and `options` are for the evaluation."""
+    """Return a MusicSkills record of a question; `facts` and `options` are added for evaluation."""
     return {
         "file_name": name,
         "input_text": question.prompt,
@@ -239,7 +242,10 @@ def _record(name: str, question: SyntheticQuestion) -> dict[str, Any]:
 
 
 def _write_lists(output: Path, lists: Mapping[str, str], records: Sequence[dict[str, Any]]) -> None:
-    """Write each task's records to that task's list in `output`; skip tasks without records."""
+    """Write each task's records to its file in `output`; skip tasks without records.
+
+    `lists` maps a task to the name of its file.
+    """
     for task, name in lists.items():
         lines = [json.dumps(record) for record in records if record["task"] == task]
         if lines:

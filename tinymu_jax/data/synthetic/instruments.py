@@ -17,7 +17,7 @@ HIGHEST = 7600.0
 
 
 def read_table(table: Samples, cycles: np.ndarray) -> Samples:
-    """Return the values of a wavetable, linearly interpolated, at positions given in periods."""
+    """Return a wavetable's values at positions `cycles`, in periods, by linear interpolation."""
     position = (cycles - np.floor(cycles)).astype(np.float32) * TABLE
     index = position.astype(np.int32)
     fraction = position - index
@@ -62,7 +62,10 @@ def _decay(count: int, seconds: float) -> Samples:
 
 
 def _cycles(frequency: float, count: int, vibrato: float = 0.0, phase: float = 0.0) -> np.ndarray:
-    """Return a tone's phase in periods for `count` samples; `vibrato` (at 5.5 Hz) is in periods."""
+    """Return the phase of a tone, in periods, at each of `count` samples.
+
+    `vibrato` is the depth, in periods, of a vibrato at 5.5 Hz. `phase` is the phase at the start.
+    """
     seconds = _seconds(count)
     cycles = frequency * seconds + phase
     if vibrato:
@@ -89,7 +92,7 @@ STRINGS, PERIOD = 32, 64
 
 @lru_cache(maxsize=2 * STRINGS)
 def _string(number: int, high: bool) -> Samples:
-    """Return 1000 periods of a plucked string; if `high`, it starts from smoother noise."""
+    """Return 1000 periods of a plucked string; `number` seeds its noise, smoother if `high`."""
     state = np.random.default_rng([7, number]).random(PERIOD) - 0.5
     for _ in range(3 if high else 1):
         state = (state + np.roll(state, 1)) / 2

@@ -70,7 +70,10 @@ def ask_open(rng: np.random.Generator, facts: Facts, fact: str) -> SyntheticQues
 def ask_binary(
     rng: np.random.Generator, facts: Facts, fact: str, extra: Sequence[str] = ()
 ) -> SyntheticQuestion:
-    """Write a yes/no question about a value of a fact; both answers are equally likely."""
+    """Write a yes/no question about a value of a fact; both answers are equally likely.
+
+    A wrong value of the timbre may also be one of `extra`.
+    """
     true = rng.random() < 0.5
     value = getattr(facts, fact) if true else _wrong_values(rng, facts, fact, extra)[0]
     prompt = _pick(rng, BINARY[fact]).format(name_of(fact, value))
@@ -82,9 +85,9 @@ def ask_choice(
 ) -> SyntheticQuestion:
     """Write a multiple-choice question with four options in random order, one of them right.
 
-    `about` names one fact or four. One fact, which must have four or more values, gives all
-    options. Of four facts, the first gives the right option, and each of the others a wrong option.
-    `extra` timbres may also be wrong options.
+    `about` names the one fact (with four or more values) whose values are the options, or four
+    different facts. Of four, the first gives the right option: its value in the clip. Each of the
+    others gives a wrong option: a value that the clip lacks. Wrong timbres may come from `extra`.
     """
     right = name_of(about[0], getattr(facts, about[0]))
     if len(about) == 1:
@@ -107,7 +110,7 @@ def describe(rng: np.random.Generator, facts: Facts) -> str:
 
 
 def ask_caption(rng: np.random.Generator, facts: Facts) -> SyntheticQuestion:
-    """Write a captioning question; its answer names the values of the facts in its prompt."""
+    """Write a captioning question; the chosen prompt decides which facts the answer describes."""
     prompt = _pick(rng, list(CAPTION))
     return SyntheticQuestion(CAPTIONING, prompt, _sentence(facts, CAPTION[prompt]), CAPTION[prompt])
 
@@ -115,7 +118,10 @@ def ask_caption(rng: np.random.Generator, facts: Facts) -> SyntheticQuestion:
 def make_questions(
     rng: np.random.Generator, facts: Facts, mix: QuestionMix, extra: Sequence[str] = ()
 ) -> list[SyntheticQuestion]:
-    """Write questions about random facts of a clip; `mix` gives the number in each format."""
+    """Write questions about random facts of a clip; `mix` gives the number in each format.
+
+    Wrong timbres in questions may come from `extra`.
+    """
 
     def draw(count: int) -> list[str]:
         return _shuffle(rng, list(FACTS))[:count]

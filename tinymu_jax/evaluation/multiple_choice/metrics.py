@@ -177,11 +177,11 @@ def _groups(graded: Sequence[Graded]) -> Mapping[str, Bool[np.ndarray, "Q"]]:
 def _chosen_kinds(
     graded: Sequence[Graded], rule: str
 ) -> Iterator[tuple[MetricPlace, QuestionScores]]:
-    """Yield, for each kind of option, its place in the report and its question scores.
+    """Yield, for each kind of option, its place in the report and a score for each question.
 
-    The score of a question is 1 if the model chose an option of this kind, by `rule`. It is 0 if
-    not, and NaN if the kinds of the options are unknown. The last scores tell whether a letter was
-    chosen that was not shown (omitted if it never was), and whether no option was chosen.
+    A kind is one of `KINDS`, such as "right". The score is 1 if the model chose an option of the
+    kind, by `rule`, 0 if not, and NaN if the kinds of the question's options are unknown. Two more
+    kinds follow: letters that were not shown (omitted if none was chosen), and no option.
     """
     choices = _choices(graded, rule)
     pairs = [(one.question.kinds, number) for one, number in zip(graded, choices, strict=True)]

@@ -125,7 +125,7 @@ class PretrainTask(TrainTask):
 
 
 def report_skipped(corpus: Corpus, config: PretrainConfig, name: str) -> None:
-    """Count the recordings that a run skips, and list the unusable ones in its file `name`.
+    """Print how many recordings a run skips; list the unusable ones in the run's file `name`.
 
     Raises:
         InputError: more recordings are unusable than `data.max_bad_fraction`.
