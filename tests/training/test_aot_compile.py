@@ -424,6 +424,7 @@ with_libtpu = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.tpu_aot
 @on_linux
 @with_libtpu
