@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 
 Message = str | Callable[[Exception], str]
 """Text with "{reason}" for the exception's message, or a function from exception to text."""
@@ -64,6 +65,12 @@ def report(error: Exception) -> None:
 def note(text: str) -> None:
     """Print a note to stderr in one line."""
     print(f"note: {' '.join(text.split())}", file=sys.stderr)
+
+
+@cache
+def note_damage(recording: str, damage: str) -> None:
+    """Print what is wrong with a recording of which only a part is used, once per recording."""
+    note(f"{recording}: {damage}; what can be read is used")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A command that cannot do its work says so, and leaves no folder and no lock."""
 
+import fcntl
 import json
 
 import pytest
@@ -9,7 +10,8 @@ from helpers import noise, refusal, run_cli
 from tinymu_jax.checkpoints.open import NANO_FOLDER, describe_checkpoint, open_checkpoint
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.skipped import collect_answers
-from tinymu_jax.utils.files import folder_lock, new_folder
+from tinymu_jax.utils import files as files_module
+from tinymu_jax.utils.files import exists, folder_lock, new_folder
 from tinymu_jax.utils.tree import flatten
 
 
@@ -91,6 +93,38 @@ def test_a_folder_is_removed_only_if_it_is_new_and_unused(tmp_path):
     (tmp_path / "there").mkdir()
     refusal(fail, tmp_path / "there")
     assert list((tmp_path / "there").iterdir()) == []
+
+
+def make_and_lock(path):
+    with new_folder(path) as folder, folder_lock(folder):
+        pass
+
+
+def test_the_folder_of_another_process_is_not_removed(tmp_path, monkeypatch):
+    output = tmp_path / "new" / "run"
+    with new_folder(output), folder_lock(output):
+        # The other process looked for the folder before it was there.
+        before = (output, output.parent)
+        monkeypatch.setattr(
+            files_module, "exists", lambda path: path not in before and exists(path)
+        )
+        message = refusal(make_and_lock, output)
+        assert "another process is writing it" in message
+        monkeypatch.undo()
+        assert [path.name for path in output.iterdir()] == [".lock"]
+        (output / "answers").write_text("content")
+
+
+def test_a_lock_that_was_removed_meanwhile_is_none(tmp_path, monkeypatch):
+    flock = fcntl.flock
+
+    def remove_then_lock(file, operation):
+        (tmp_path / ".lock").unlink()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_then_lock)
+    with pytest.raises(InputError, match="another process is writing it"), folder_lock(tmp_path):
+        pass
 
 
 def test_a_described_checkpoint_has_the_shapes_of_its_weights():

@@ -56,12 +56,12 @@ def batches_of(corpus, clips=2, blocks=2, part=(0, 1), epochs=3, steps=0, seed=4
 
 def test_short_and_unusable_recordings_are_skipped_and_counted(folder, stored):
     result = open_corpus(folder, FRAMES, 16)
-    assert (len(result), result.num_short, result.num_unusable) == (5, 1, 1)
+    assert (len(result), result.num_short, len(result.bad)) == (5, 1, 1)
     assert sorted(result.name(i) for i in range(5)) == sorted(
         f"below/{n}.flac" if n % 2 else f"{n}.wav" for n in LONG
     )
     same = open_corpus(stored, FRAMES, 16)
-    assert (len(same), same.num_short, same.num_unusable) == (5, 1, 0)
+    assert (len(same), same.num_short, len(same.bad)) == (5, 1, 0)
 
 
 def test_lengths_are_those_of_the_samples(tmp_path, capfd):

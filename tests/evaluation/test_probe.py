@@ -403,7 +403,7 @@ def test_few_unusable_recordings_are_left_out_and_many_are_an_error(sounds, tmp_
     np.testing.assert_array_equal(np.isnan(actual).any(1), [False, True, False])
     assert "bad.wav: is text" in capsys.readouterr().err
     message = refusal(mean_vectors, encoder, paths, tmp_path / "none")
-    assert f"the first is {tmp_path / 'bad.wav'}: repair them, or allow more" in message
+    assert f"the first: {tmp_path / 'bad.wav'}: cannot be read. Repair them, or allow" in message
 
 
 def test_vectors_are_means_over_time(sounds, tmp_path):

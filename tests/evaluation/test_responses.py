@@ -3,11 +3,13 @@
 import json
 
 import pytest
-from helpers import refusal
+import soundfile
+from helpers import noise, refusal
 
+import tinymu_jax
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation import responses
-from tinymu_jax.evaluation.responses import ResponseCache, run_cached
+from tinymu_jax.evaluation.responses import ResponseCache, cached_engine, run_cached
 from tinymu_jax.inference.engine import Request, Response
 
 
@@ -92,6 +94,27 @@ def test_faults_stand_in_their_places_and_are_asked_again(asked, remaining, tmp_
     echo = Echo()
     run_cached(echo, [asked[0], bad], remaining)
     assert echo.asked == [bad]
+
+
+def test_answers_about_damaged_recordings_are_not_used_without_the_option(tmp_path, capfd):
+    soundfile.write(tmp_path / "a.wav", noise(32_000), 16_000)
+    (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:32_044])
+    requests = [Request(tmp_path / "a.wav", question, "QA") for question in ("Why?", "How?")]
+    for keep_damaged in (True, True, False):
+        model = tinymu_jax.load("nano", keep_damaged=keep_damaged)
+        replies = cached_engine(model, tmp_path / "out", 2, lambda *_: None)(requests)
+        assert isinstance(replies[0], Response if keep_damaged else InputError)
+    damage = "damaged after 1.0 s of 2.0 s"
+    message = f"note: {tmp_path}/a.wav: {damage}; what can be read is used\n"
+    assert capfd.readouterr().err == message
+
+
+def test_answers_of_earlier_versions_are_read(asked, remaining):
+    replies = run_cached(Echo(), asked, remaining)
+    rows = [json.loads(line) for line in remaining.path.read_text().splitlines()]
+    assert all(row.pop("damage") is None for row in rows)
+    remaining.path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert run_cached(Echo(stop_after=0), asked, remaining) == replies
 
 
 def test_equal_questions_are_asked_once(remaining):

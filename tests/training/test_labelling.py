@@ -284,7 +284,12 @@ def test_a_stopped_run_resumes_bit_identically(config, whole):
         ("file_name,pitch\n0.wav,low\n1.wav,\n", "line 3 has an empty pitch"),
         ("file_name,pitch\n0.wav,low\n1.wav\n", "line 3 has 1 fields"),
         ("file_name,pitch\n0.wav,low,high\n", "line 2 has 3 fields"),
-        ("file_name,pitch\n0.wav,low\n0.wav,high\n", "0.wav"),
+        ("file_name,pitch\n0.wav,low\n0.wav,high\n", "line 3 names 0.wav again, after line 2"),
+        (
+            "file_name,pitch\n7.mp3,low\n7.low.mp3,high\n",
+            "line 3 names 7.low.mp3 (the same as 7.mp3) again, after line 2",
+        ),
+        ("file_name,pitch\n\u00e9.wav,low\ne\u0301.wav,high\n", "again, after line 2"),
     ],
 )
 def test_bad_label_tables_are_errors(tmp_path, text, named):

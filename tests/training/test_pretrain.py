@@ -19,6 +19,7 @@ from tinymu_jax.checkpoints.pytorch.pickle_reader import read_torch_file
 from tinymu_jax.cli.convert import FromTorch, ToTorch
 from tinymu_jax.data.crops import CropBatches, open_corpus
 from tinymu_jax.data.prepare import prepare
+from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import MeshConfig
 from tinymu_jax.models.config import (
     MatpacConfig,
@@ -42,7 +43,7 @@ from tinymu_jax.training.config import (
     TrainConfig,
 )
 from tinymu_jax.training.init_weights import open_init
-from tinymu_jax.training.tasks.pretrain import report_skipped
+from tinymu_jax.training.tasks import pretrain
 from tinymu_jax.utils.tree import flatten
 
 FRAMES, CLIPS, STEPS, WARMUP, SEED = 208, 2, 20, 5, 3
@@ -274,31 +275,49 @@ def with_bad(recordings, tmp_path):
 @pytest.mark.parametrize("published", ["mcl"], indirect=True)
 def test_too_many_unusable_recordings_end_a_run_before_it_begins(config, with_bad):
     run = with_part(config, "data", train=str(with_bad))
-    listing = Path(config.output) / "bad.jsonl"
     message = refusal(train, run)
-    assert message.startswith("3 of 8 recordings cannot be used, more than 0.1 %; the first: ")
-    assert f"(all of them: {listing})" in message
+    first = with_bad / "empty.flac"
+    assert message.startswith(
+        f"3 of 8 recordings cannot be used, more than 0.1 %; the first: {first}: is empty"
+    )
     assert "allow more with --max-bad-fraction" in message
-    entries = [json.loads(line) for line in listing.read_text().splitlines()]
-    assert [Path(entry["clip"]).name for entry in entries] == ["empty.flac", "gone.ogg", "text.mp3"]
-    assert ["is empty" in entries[0]["reason"], "no such file" in entries[1]["reason"]] == [1, 1]
+    assert not Path(config.output).exists()
     bad = with_part(run, "data", max_bad_fraction=1.1)
     assert "data.max-bad-fraction is 1.1; give 0 to 1" in refusal(train, bad)
 
 
+def refuse(message, *_):
+    raise InputError(message)
+
+
+@pytest.mark.parametrize("published", ["mcl"], indirect=True)
+def test_a_run_in_a_new_folder_lists_unusable_recordings_once(config, with_bad, monkeypatch, capfd):
+    opened = []
+    monkeypatch.setattr(
+        pretrain,
+        "open_corpus",
+        lambda folder, *rest: opened.append(folder) or open_corpus(folder, *rest),
+    )
+    monkeypatch.setattr(runs, "save_checkpoint", partial(refuse, "begun"))
+    run = with_part(config, "data", train=str(with_bad), max_bad_fraction=0.38)
+    assert refusal(train, run) == "begun"
+    assert opened == [str(with_bad)]
+    listing = Path(config.output) / "bad.jsonl"
+    assert capfd.readouterr().err.count(f"3 cannot be used (listed in {listing})") == 1
+    entries = [json.loads(line) for line in listing.read_text().splitlines()]
+    assert [Path(entry["clip"]).name for entry in entries] == ["empty.flac", "gone.ogg", "text.mp3"]
+    assert ["is empty" in entries[0]["reason"], "no such file" in entries[1]["reason"]] == [1, 1]
+
+
 def test_unusable_recordings_are_counted_and_listed(with_bad, tmp_path, capfd):
     corpus = open_corpus(with_bad, FRAMES, 16)
-    assert (len(corpus), corpus.num_short, corpus.num_unusable) == (4, 1, 3)
-    data = CropsConfig(str(with_bad), max_bad_fraction=0.38)
-    run = PretrainConfig(output=str(tmp_path), data=data)
-    report_skipped(corpus, run, "bad.jsonl")
+    assert (len(corpus), corpus.num_short, len(corpus.bad), corpus.total) == (4, 1, 3, 8)
+    pretrain.report_skipped(corpus, tmp_path / "bad.jsonl")
     assert capfd.readouterr().err == (
         f"note: {with_bad}: of 8 recordings, 3 cannot be used (listed in {tmp_path}/bad.jsonl), "
         "and 1 are shorter than a crop\n"
     )
     assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == 3
-    run = with_part(run, "data", max_bad_fraction=0.37)
-    assert "more than 37 %" in refusal(report_skipped, corpus, run, "bad.jsonl")
 
 
 def test_the_option_has_the_name_that_prepare_gives_it():

@@ -50,6 +50,8 @@ class FromTorch:
     """tokenizer.json to include; default: the tokenizer.json beside the source."""
     verify: tuple[str, ...] = ()
     """Recordings on which to compare the answers of the two models."""
+    keep_damaged: bool = False
+    """Use what can be read of a damaged recording of `verify`, instead of refusing it."""
 
     def run(self) -> int:
         """Convert and check the checkpoint; return 1 if the two models' answers differ, else 0."""
@@ -78,7 +80,8 @@ class FromTorch:
         print(f"model card: {card}")
         if not self.verify:
             return 0
-        return Verify(str(self.source), str(self.output), self.verify).run()
+        models = str(self.source), str(self.output)
+        return Verify(*models, self.verify, keep_damaged=self.keep_damaged).run()
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ class Verify:
     """Maximum number of tokens of an answer, generated greedily."""
     tolerance: float = 1e-3
     """Largest logit difference that passes."""
+    keep_damaged: bool = False
+    """Use what can be read of a damaged recording, instead of refusing it."""
 
     def run(self) -> int:
         """Compare the models on each recording; return the exit code, 0 if they agree, else 1."""
@@ -201,7 +206,7 @@ class Verify:
         from tinymu_jax.inference.assistant import Assistant
         from tinymu_jax.inference.load import load
 
-        model = load(name, tokenizer=self.tokenizer)
+        model = load(name, tokenizer=self.tokenizer, keep_damaged=self.keep_damaged)
         if not isinstance(model, Assistant):
             raise InputError(f"{name}: is an encoder alone; name a TinyMU checkpoint")
         return model

@@ -333,12 +333,16 @@ class SyntheticCommand:
     baselines: bool = False
     """Also score multiple-choice options by likelihood, and ask each question without audio and
     with the next clip's audio."""
+    keep_damaged: bool = False
+    """Use what can be read of a damaged recording, instead of refusing it."""
 
     def run(self) -> int:
         """Print and save the model's scores; return the exit code."""
         check_folder(self.output)
         read_items(self.folder)  # errors in it are reported before the model is loaded
-        result = evaluate_model(self.checkpoint, self.folder, self.output, self.baselines)
+        result = evaluate_model(
+            self.checkpoint, self.folder, self.output, self.baselines, self.keep_damaged
+        )
         print(as_text(result.scores))
         print(f"scores and answers are in {self.output}", file=sys.stderr)
         return 0

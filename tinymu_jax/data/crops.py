@@ -44,13 +44,13 @@ class Corpus:
     bad: Sequence[Mapping[str, str]] = ()
     """The skipped recordings that cannot be read, with the reasons; see `bad_entry`."""
 
-    @property
-    def num_unusable(self) -> int:
-        """Number of skipped recordings that cannot be read."""
-        return len(self.bad)
-
     def __len__(self) -> int:
         return self.size
+
+    @property
+    def total(self) -> int:
+        """Number of recordings, with the skipped ones."""
+        return self.size + self.num_short + len(self.bad)
 
 
 def open_corpus(
@@ -72,10 +72,10 @@ def open_corpus(
         else folder_corpus(folder, frames, keep_damaged)
     )
     if not len(corpus):
-        total, bad = corpus.num_short + len(corpus.bad), corpus.bad
+        bad = corpus.bad
         unusable = f" ({len(bad)} cannot be used, the first: {bad[0]['reason']})" if bad else ""
         raise InputError(
-            f"{folder}: none of its {total} recordings has the {frames} frames "
+            f"{folder}: none of its {corpus.total} recordings has the {frames} frames "
             f"({frames / 100:g} s) of a crop{unusable}; name longer ones, or lower "
             "model.encoder.num-frames"
         )

@@ -1,6 +1,5 @@
 """Computes the features that data sets store: waveforms, log-mels, embeddings or text tokens."""
 
-from functools import cache
 from pathlib import Path
 
 import jax
@@ -12,7 +11,7 @@ from tinymu_jax.audio.load import Clip, read_clip
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, log_mel, num_frames
 from tinymu_jax.audio.resample import RESAMPLERS
 from tinymu_jax.data.config import FeatureConfig, FeatureKind
-from tinymu_jax.errors import InputError, note
+from tinymu_jax.errors import InputError, note_damage
 from tinymu_jax.tokenizer import Tokenizer
 from tinymu_jax.utils.files import read_text
 from tinymu_jax.utils.shapes import round_up
@@ -31,14 +30,8 @@ def read_recording(path: str | Path, config: FeatureConfig) -> Clip:
         keep_damaged=config.keep_damaged,
     )
     if clip.damage:
-        _note_damage(str(path), clip.damage)
+        note_damage(str(path), clip.damage)
     return clip
-
-
-@cache
-def _note_damage(name: str, damage: str) -> None:
-    """Print what is wrong with a recording, once."""
-    note(f"{name}: {damage}; what can be read is used")
 
 
 def as_waveform(clip: Clip) -> np.ndarray:

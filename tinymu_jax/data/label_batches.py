@@ -10,7 +10,7 @@ from jaxtyping import Int
 from tinymu_jax.audio.files import canonical_name
 from tinymu_jax.data.loader import ClipReader, EpochBatches
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.tables import read_rows
+from tinymu_jax.utils.tables import TableRow, read_rows
 
 HEAD = "labels"
 """Key of the linear classification head in the parameter tree."""
@@ -37,12 +37,16 @@ def read_label_table(path: str | Path) -> LabelTable:
     names = [name for name in (rows[0].fields if rows else ()) if name != FILE_COLUMN]
     if not names:
         raise InputError(f"{path}: holds no labels; {remedy}")
-    lines: dict[str, int] = {}
+    first_rows: dict[str, TableRow] = {}
     for row in rows:
         file = row.name(FILE_COLUMN)
-        first = lines.setdefault(file, row.line)
-        if first != row.line:
-            raise row.fault(f"names {file} again, after line {first}; keep one line of each clip")
+        first = first_rows.setdefault(canonical_name(file), row)
+        if first is not row:
+            other = first.name(FILE_COLUMN)
+            name = file if file == other else f"{file} (the same as {other})"
+            raise row.fault(
+                f"names {name} again, after line {first.line}; keep one line of each clip"
+            )
     categories = {name: sorted({row.name(name) for row in rows}) for name in names}
     of = {
         row.text(FILE_COLUMN): np.array(

@@ -19,15 +19,19 @@ def write_bad_list(path: Path, bad: Sequence[Mapping[str, str]]) -> None:
 
 
 def check_bad_fraction(
-    bad: Sequence[Mapping[str, str]], total: int, max_fraction: float, listing: str | Path
+    bad: Sequence[Mapping[str, str]],
+    total: int,
+    max_fraction: float,
+    listing: str | Path | None = None,
 ) -> None:
     """Raise `InputError` if more than `max_fraction` of `total` recordings are in the list `bad`.
 
-    `listing` is the file to which `bad` was written; the error message names it.
+    `listing` is the file to which `bad` was written, if any; the error message names it.
     """
     if len(bad) > max_fraction * total:
+        where = "" if listing is None else f" (all of them: {listing})"
         raise InputError(
             f"{len(bad)} of {total} recordings cannot be used, more than {100 * max_fraction:g} %; "
-            f"the first: {bad[0]['reason']} (all of them: {listing}). Repair them, or "
+            f"the first: {bad[0]['reason']}{where}. Repair them, or "
             "allow more with --max-bad-fraction"
         )

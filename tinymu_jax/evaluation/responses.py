@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from tinymu_jax.audio.files import find_file
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, note_damage
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.engine import Engine, Request, Response
 from tinymu_jax.mesh import MeshConfig, make_mesh
@@ -66,6 +66,8 @@ def cached_engine(
         "tokenizer": fingerprint.of_text(model.tokenizer.text),
         "max_new_tokens": max_new_tokens,
     }
+    if model.keep_damaged:
+        identity["keep_damaged"] = True
     cache = ResponseCache(make_folder(output) / RESPONSES_FILE, json.dumps(identity, default=str))
     return lambda requests: run_cached(engine, requests, cache, progress)
 
@@ -107,6 +109,10 @@ def run_cached(
                 )
                 responses |= answered
     progress(total, total)
+    for key, request in zip(keys, requests, strict=True):
+        response = responses[key]
+        if isinstance(response, Response) and response.damage:
+            note_damage(str(request.audio), response.damage)
     return [responses[key] for key in keys]
 
 
@@ -157,5 +163,6 @@ def _row(key: str, request: Request, response: Response) -> dict[str, Any]:
 
 
 def _parse(row: Mapping[str, Any]) -> Response:
+    row = {"damage": None, **row}  # not in the rows of earlier versions
     values = (row[name] for name in Response._fields)
     return Response(*(tuple(v) if isinstance(v, list) else v for v in values))

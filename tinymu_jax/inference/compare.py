@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinymu_jax.errors import note_damage
 from tinymu_jax.inference.assistant import Assistant
 
 
@@ -27,6 +28,9 @@ def compare_models(
     max_new_tokens: int = 64,
 ) -> Comparison:
     """Compare two models on one prompt (token ids) about one recording."""
+    damage = first.audio_cache.encode_one(recording).clip.damage
+    if damage:
+        note_damage(str(recording), damage)
     answers = [
         model.generate_tokens(recording, prompt, max_new_tokens) for model in (first, second)
     ]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tinymu_jax.audio.load import read_clip
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, note_damage
 from tinymu_jax.inference.embedder import Embedder
 from tinymu_jax.utils.files import exists, make_folder, printable, write_atomic, write_text
 
@@ -43,6 +43,8 @@ def tag_windows(
         InputError: the recording cannot be read; the model has no head.
     """
     clip = read_clip(recording, model.max_seconds, keep_damaged=model.keep_damaged)
+    if clip.damage:
+        note_damage(str(recording), clip.damage)
     size, step = (round(x * SAMPLE_RATE) for x in (seconds, hop))
     shortest = min(round(MIN_SECONDS * SAMPLE_RATE), len(clip.samples))
     starts = [s for s in range(0, len(clip.samples), step) if len(clip.samples) - s >= shortest]

@@ -30,15 +30,20 @@ def make_test_clips(folder: Path, clips: int) -> Path:
 
 
 def evaluate_model(
-    checkpoint: str | Path, clips: Path, output: Path, baselines: bool = False
+    checkpoint: str | Path,
+    clips: Path,
+    output: Path,
+    baselines: bool = False,
+    keep_damaged: bool = False,
 ) -> SyntheticResult:
     """Ask a model all questions about a folder of synthetic clips, and grade the answers.
 
     `clips` is a folder that `synthesize` wrote; scores and answers go to `output`. With
     `baselines`, multiple-choice options are also scored by likelihood, and every question is also
-    asked without audio and with the next clip's audio.
+    asked without audio and with the next clip's audio. `keep_damaged` is whether to use what can be
+    read of damaged clips.
     """
-    model = load(checkpoint)
+    model = load(checkpoint, keep_damaged=keep_damaged)
     with show_progress(f"asking {Path(checkpoint).name}") as progress:
         results = evaluate(
             model, clips, baselines, baselines, max_new_tokens=MAX_NEW_TOKENS, progress=progress

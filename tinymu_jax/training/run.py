@@ -26,6 +26,7 @@ from tinymu_jax.checkpoints.checkpoint import (
     save_checkpoint,
     to_float16,
 )
+from tinymu_jax.data.crops import Corpus
 from tinymu_jax.data.label_batches import HEAD
 from tinymu_jax.data.remote import is_url, local_copy
 from tinymu_jax.errors import InputError
@@ -88,9 +89,10 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
     start_backend()
     make_mesh(config.mesh, devices)
     config = with_local_data(config)
+    corpora: dict[str, Corpus] = {}
     if not is_same_run(Path(config.output), config, resume):
         # Only to find errors before the folder is made and weights are read.
-        _make_task(config, open_init(config, weights=False), devices)
+        _make_task(config, open_init(config, weights=False), devices, corpora)
     enable_compilation_cache()
     first_process = jax.process_index() == 0
     with ExitStack() as stack:
@@ -100,7 +102,8 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
         stop = stack.enter_context(stop_on_signals())
         resuming = _claim_folder(stack, folder, config, resume)
         start = read_checkpoint(folder / START) if resuming else open_init(config)
-        task, params = _make_task(config, start, devices)
+        task, params = _make_task(config, start, devices, corpora)
+        task.report_data()
         if not resuming:
             if first_process:
                 save_checkpoint(folder / START, start)
@@ -139,12 +142,15 @@ def with_local_data(config: RunConfig) -> RunConfig:
 
 
 def _make_task(
-    config: RunConfig, start: Checkpoint, devices: Sequence[Any] | None
+    config: RunConfig, start: Checkpoint, devices: Sequence[Any] | None, corpora: dict[str, Corpus]
 ) -> tuple[TrainTask, Tree]:
-    """Return the training task of a config, and the parameters to pass to the task's `init`."""
+    """Return the training task of a config, and the parameters to pass to the task's `init`.
+
+    `corpora` keeps the recordings of pre-training that are open; see `PretrainTask`.
+    """
     if isinstance(config, PretrainConfig):
         params, teacher_state = split_teacher(start.params)
-        return PretrainTask(config, start.config, params, teacher_state, devices), params
+        return PretrainTask(config, start.config, params, teacher_state, devices, corpora), params
     if isinstance(config, TagConfig):
         return TagTask(config, start.config, start.params, devices), start.params
     params, model = start.params, start.config

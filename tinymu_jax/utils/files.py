@@ -140,8 +140,8 @@ def make_folder(path: str | Path) -> Path:
 def new_folder(path: str | Path) -> Iterator[Path]:
     """Create a folder and its parents, and yield its path; remove them after an error if unused.
 
-    Unused means that the folder holds at most empty files. Folders that existed before stay. Raises
-    `InputError` if the folder cannot be created.
+    Unused means that the folder holds at most empty files that no other process has locked. Folders
+    that existed before stay. Raises `InputError` if the folder cannot be created.
     """
     path = Path(path)
     created = [p for p in (path, *path.absolute().parents) if not exists(p)]
@@ -151,11 +151,18 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     except BaseException:
         if created and all(p.is_file() and not p.stat().st_size for p in path.iterdir()):
             with suppress(OSError):  # another process uses a folder
-                for file in path.iterdir():
-                    file.unlink(missing_ok=True)
+                for file in sorted(path.iterdir()):  # the lock is first
+                    _remove_unlocked(file)
                 for folder in created:
                     folder.rmdir()
         raise
+
+
+def _remove_unlocked(path: Path) -> None:
+    """Remove a file; raise `OSError` if another process has locked it."""
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
 
 
 LOCK_FILE = ".lock"
@@ -175,6 +182,9 @@ def folder_lock(folder: Path) -> Iterator[None]:
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another process may have removed the file since it was opened.
+            if not (exists(path) and os.path.samestat(os.fstat(lock.fileno()), path.stat())):
+                raise BlockingIOError
         except BlockingIOError as error:
             raise InputError(
                 f"{folder}: another process is writing it; wait for it, or name another folder"

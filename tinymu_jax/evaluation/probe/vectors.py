@@ -15,7 +15,8 @@ from jaxtyping import Float
 
 from tinymu_jax.audio.load import read_clip
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of
-from tinymu_jax.errors import InputError, note, report
+from tinymu_jax.data.unusable import bad_entry, check_bad_fraction
+from tinymu_jax.errors import InputError, note_damage, report
 from tinymu_jax.inference.chunked_encoding import encode_clips
 from tinymu_jax.inference.param_layout import by_rows, unstack
 from tinymu_jax.models import matpac
@@ -86,22 +87,11 @@ def mean_vectors(
                 )
                 write_atomic(path, lambda partial, means=means: _save(partial, means))
             vectors[start : start + FILE_SIZE] = np.load(path)
-            _check_bad(vectors[: start + FILE_SIZE], paths, max_bad_fraction)
+            bad = np.flatnonzero(np.isnan(vectors[: start + FILE_SIZE, 0]))
+            entries = [bad_entry(paths[n], InputError(f"{paths[n]}: cannot be read")) for n in bad]
+            check_bad_fraction(entries, len(paths), max_bad_fraction)
         progress(len(paths), len(paths))
         return vectors
-
-
-def _check_bad(
-    vectors: Float[np.ndarray, "R E"], paths: Sequence[Path], max_bad_fraction: float
-) -> None:
-    """Raise `InputError` if the embeddings of too many recordings are NaN (unusable)."""
-    bad = np.flatnonzero(np.isnan(vectors[:, 0]))
-    if len(bad) > max_bad_fraction * len(paths):
-        raise InputError(
-            f"{len(bad)} of {len(paths)} recordings cannot be used, more than "
-            f"{100 * max_bad_fraction:g} %; the first is {paths[bad[0]]}: repair them, or allow "
-            "more with --max-bad-fraction"
-        )
 
 
 def _encode(
@@ -114,7 +104,7 @@ def _encode(
         try:
             clip = read_clip(path, None, keep_damaged=keep_damaged)
             if clip.damage:
-                note(f"{path}: {clip.damage}; what can be read is used")
+                note_damage(str(path), clip.damage)
             return clip.samples
         except InputError as error:
             report(error)

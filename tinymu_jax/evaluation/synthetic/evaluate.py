@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinymu_jax.data.question_formats import LETTERS
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, note_damage
 from tinymu_jax.evaluation.answer_parsing import most_probable
 from tinymu_jax.evaluation.synthetic.baselines import (
     chance,
@@ -100,9 +100,11 @@ def evaluate(
     conditions = _requests(items, clips, score_options, text_only)
     requests = _by_clip(conditions, clips)
     replies = engine.ask(requests, progress)
-    for reply in replies:
+    for request, reply in zip(requests, replies, strict=True):
         if isinstance(reply, InputError):
             raise reply
+        if reply.damage:
+            note_damage(str(request.audio), reply.damage)
     response_to = dict(zip(requests, replies, strict=True))
     responses = {
         condition: [response_to[request] for request in group]

@@ -99,6 +99,9 @@ class TrainTask(ABC):
         `epochs` is the number of passes over the data; 0: as many as the run's steps need.
         """
 
+    def report_data(self) -> None:  # noqa: B027 - most tasks leave nothing out
+        """Report and list what the run leaves out of its data, once the run's folder exists."""
+
     @abstractmethod
     def check_trained(self, trained: Tree) -> None:
         """Raise an `InputError` if the trained parameters do not suit the data or the loss."""

@@ -53,9 +53,15 @@ class PretrainTask(TrainTask):
         params: Tree,
         teacher_state: TeacherState,
         devices: Sequence[Any] | None = None,
+        corpora: dict[str, Corpus] | None = None,
     ) -> None:
-        """Initialize the task; `teacher_state` is the teacher before the first step."""
+        """Initialize the task.
+
+        `teacher_state` is the teacher before the first step. `corpora` holds opened recordings by
+        folder; those that the task opens are added, for another task of the same run.
+        """
         self.teacher_state = teacher_state
+        self.corpora = {} if corpora is None else corpora
         config = replace(config, optim=freeze_unused(config.optim, model))
         super().__init__(config, model, params, devices)
 
@@ -74,10 +80,17 @@ class PretrainTask(TrainTask):
         return self.teacher_state
 
     def make_batches(self, folder: str, epochs: int, validation: bool) -> CropBatches:
-        """Return this process's batches of crops from a data set or a folder of recordings."""
+        """Return this process's batches of crops from a data set or a folder of recordings.
+
+        Raises `InputError` if more recordings are unusable than `data.max_bad_fraction`.
+        """
         data, encoder = self.config.data, self.model.encoder
-        corpus = open_corpus(folder, encoder.num_frames, encoder.patch_size, data.keep_damaged)
-        report_skipped(corpus, self.config, VALIDATION_BAD_FILE if validation else BAD_FILE)
+        if folder not in self.corpora:
+            self.corpora[folder] = open_corpus(
+                folder, encoder.num_frames, encoder.patch_size, data.keep_damaged
+            )
+        corpus = self.corpora[folder]
+        check_bad_fraction(corpus.bad, corpus.total, data.max_bad_fraction)
         return CropBatches(
             corpus,
             encoder.num_frames,
@@ -88,6 +101,14 @@ class PretrainTask(TrainTask):
             self.config.steps,
             data.seed,
         )
+
+    def report_data(self) -> None:
+        """Print how many recordings are skipped; list the unusable ones in the run's folder."""
+        if jax.process_index() == 0:
+            output, data = Path(self.config.output), self.config.data
+            report_skipped(self.corpora[data.train], output / BAD_FILE)
+            if data.validation is not None:
+                report_skipped(self.corpora[data.validation], output / VALIDATION_BAD_FILE)
 
     def check_trained(self, trained: Tree) -> None:
         """Raise an `InputError` if a student parameter that the teacher averages is frozen."""
@@ -124,24 +145,18 @@ class PretrainTask(TrainTask):
         return self.batches.names(0 if self.config.overfit_batch else step)
 
 
-def report_skipped(corpus: Corpus, config: PretrainConfig, name: str) -> None:
-    """Print how many recordings a run skips; list the unusable ones in the run's file `name`.
-
-    Raises:
-        InputError: more recordings are unusable than `data.max_bad_fraction`.
-    """
-    listing = Path(config.output) / name
-    total = len(corpus) + corpus.num_short + len(corpus.bad)
-    if jax.process_index() == 0 and (corpus.bad or corpus.num_short):
-        where = ""
-        if corpus.bad:
-            write_bad_list(listing, corpus.bad)
-            where = f" (listed in {listing})"
-        note(
-            f"{corpus.folder}: of {total:,} recordings, {len(corpus.bad):,} cannot be used{where}, "
-            f"and {corpus.num_short:,} are shorter than a crop"
-        )
-    check_bad_fraction(corpus.bad, total, config.data.max_bad_fraction, listing)
+def report_skipped(corpus: Corpus, listing: Path) -> None:
+    """Print how many recordings a run skips, if any; list the unusable ones in a file."""
+    if not (corpus.bad or corpus.num_short):
+        return
+    where = ""
+    if corpus.bad:
+        write_bad_list(listing, corpus.bad)
+        where = f" (listed in {listing})"
+    note(
+        f"{corpus.folder}: of {corpus.total:,} recordings, {len(corpus.bad):,} cannot be used"
+        f"{where}, and {corpus.num_short:,} are shorter than a crop"
+    )
 
 
 def pretraining_loss(config: SelfSupervisedConfig, seed: int) -> LossFn:

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from tinymu_jax.audio.files import canonical_name
 from tinymu_jax.data.annotations.labelled import read_labels_by_file
 from tinymu_jax.data.config import NO_AUGMENT
 from tinymu_jax.data.dataset import Dataset
@@ -217,13 +218,10 @@ class NormStats(NamedTuple):
 def read_class_names(config: TagConfig) -> list[str]:
     """Return the names of all classes of a tagging run, in the order of the model's outputs.
 
-    Raises `InputError` if the list of classes cannot be read, or names a class twice.
+    Raises `InputError` if the list of classes or the labels cannot be read.
     """
     if config.data.classes is not None:
-        names = read_labels(config.data.classes)
-        if len(set(names)) < len(names):
-            raise InputError(f"{config.data.classes}: names a class twice; keep each once")
-        return names
+        return read_labels(config.data.classes)
     tags = read_labels_by_file(config.data.labels)
     return sorted({label for labels in tags.values() for label in labels})
 
@@ -243,6 +241,7 @@ def read_targets(config: TagConfig) -> dict[str, Int[np.ndarray, "classes"]]:
     if config.data.classes is not None:
         index = read_class_indices(config.data.classes)
     targets: dict[str, Any] = {}
+    files: dict[str, str] = {}
     for file, labels in read_labels_by_file(config.data.labels).items():
         unknown = [label for label in labels if label not in index]
         if unknown:
@@ -252,12 +251,13 @@ def read_targets(config: TagConfig) -> dict[str, Int[np.ndarray, "classes"]]:
             )
         row = np.zeros(num_classes, np.int32)
         row[[index[label] for label in labels]] = 1
-        if Path(file).name in targets:
+        name = canonical_name(Path(file).name)
+        if files.setdefault(name, file) != file:
             raise InputError(
-                f"{config.data.labels}: two recordings have the name {Path(file).name}; give each "
-                "a name of its own"
+                f"{config.data.labels}: {files[name]} and {file} have the same name, {name}; give "
+                "each a name of its own, or keep one line of the recording"
             )
-        targets[Path(file).name] = row
+        targets[name] = row
     return targets
 
 
