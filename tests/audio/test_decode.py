@@ -98,6 +98,18 @@ def test_a_sound_mp3_without_a_tag_is_read_as_libsndfile_reads_it():
     assert decoded.total == len(decoded.samples)
 
 
+@pytest.mark.parametrize("bitrate_mode", ["CONSTANT", "VARIABLE"])
+def test_a_short_mp3_with_a_tag_is_trimmed_as_by_libsndfile(bitrate_mode):
+    content = encode(sound(0.1), bitrate_mode=bitrate_mode)
+    assert len(read(content)) == RATE // 10
+    decoded = decode(content, None)
+    np.testing.assert_array_equal(decoded.samples, read(content))
+    assert (decoded.total, decoded.damage) == (RATE // 10, None)
+    np.testing.assert_array_equal(
+        decode(content * 3, None).samples, np.concatenate([read(content)] * 3)
+    )
+
+
 # --- lengths -------------------------------------------------------------------------------------
 
 FORMATS = {

@@ -22,6 +22,8 @@ class Part(NamedTuple):
     """Bytes that replace those before `start`."""
     num_samples: int = 0
     """Samples per channel of all mp3 frames, without trimming; 0: unknown."""
+    has_tag: bool = False
+    """Whether an mp3 tag gives the number of frames, so that a shorter result is trimmed."""
 
 
 class Layout(NamedTuple):
@@ -163,11 +165,11 @@ class _Run:
         """Return the run as a part; `header` corrects the tag if its number of frames is wrong."""
         size = self.num_frames * self.frame.num_samples
         if self.tag is None or abs(self.tag.num_frames - self.num_frames) <= 1:
-            return Part(self.start, self.stop, b"", size)
+            return Part(self.start, self.stop, b"", size, self.tag is not None)
         header = bytearray(self.data[self.start : self.body])
         at = self.tag.count_at - self.start
         header[at : at + 4] = self.num_frames.to_bytes(4, "big")
-        return Part(self.body, self.stop, bytes(header), size)
+        return Part(self.body, self.stop, bytes(header), size, True)
 
 
 def scan_mpeg(data: Bytes, seconds: float | None = None) -> Layout | None:

@@ -92,15 +92,15 @@ def _open_part(source: Source, part: Part, is_whole: bool) -> tuple[Any, int]:
     file = _open_whole(source) if is_whole else _open_sound(_View(source, part))
     if not part.num_samples or part.header:
         return file, file.frames
-    if file.frames < part.num_samples and not _has_trimmed(file.frames, part):
+    if file.frames < part.num_samples and not part.has_tag and not _is_close(file.frames, part):
         file.close()
         part = part._replace(header=xing_header(source.data, part))
         file = _open_sound(_View(source, part))
     return file, min(file.frames, part.num_samples)
 
 
-def _has_trimmed(num_samples: int, part: Part) -> bool:
-    """Return whether a part that decodes to `num_samples` lacks only the encoder's delay."""
+def _is_close(num_samples: int, part: Part) -> bool:
+    """Return whether libsndfile's estimate of a long part's length, `num_samples`, is kept."""
     return num_samples > part.num_samples - 8 * 1152 and part.num_samples > 8 * 1152
 
 
