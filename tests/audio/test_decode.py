@@ -363,6 +363,15 @@ def test_text_is_refused(tmp_path, name):
         decode(path, None)
 
 
+@pytest.mark.parametrize(("kind", "subtype"), [("NIST", "PCM_16"), ("PVF", "PCM_S8")])
+def test_sound_files_with_a_text_as_header_are_no_text(kind, subtype):
+    samples = np.full((4000, 1), 65 / 128, np.float32)  # "A" in 8 bits
+    content = encode(samples, 16_000, kind, subtype=subtype)
+    if kind == "NIST":
+        content = content[:1024].rstrip(b"\0").ljust(1024) + content[1024:]
+    np.testing.assert_array_equal(decode(content, None).samples, samples)
+
+
 @pytest.mark.parametrize("name", ["noise", "png", "zip"])
 def test_other_files_are_refused(tmp_path, name):
     content = np.random.default_rng(0).integers(0, 256, 200_000, np.uint8).tobytes()

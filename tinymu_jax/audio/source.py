@@ -19,6 +19,8 @@ WRITER_SECONDS = 3.0
 SILENT_SECONDS = 60.0
 """Seconds to wait for the next bytes from a program that writes to a pipe."""
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+_TEXT_HEADERS = (b"NIST_1A", b"PVF1\n")
+"""First bytes of sound files whose header is text: NIST SPHERE and Portable Voice Format."""
 _CONTROL_BYTES = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
 
 
@@ -143,7 +145,9 @@ def _read_to_end(pipe: int, path: Path) -> bytes:
 
 
 def _is_text(head: bytes) -> bool:
-    """Return whether the first bytes of a file are those of a text."""
+    """Return whether the first bytes of a file are those of a text, not of a sound file."""
+    if head.startswith(_TEXT_HEADERS):
+        return False
     encoding = _BYTE_ORDER_MARKS.get(head[:2])
     if encoding:
         head = head[2:].decode(encoding, "ignore").encode()
