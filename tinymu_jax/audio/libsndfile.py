@@ -24,6 +24,7 @@ from tinymu_jax.audio.bitstream import (
 )
 from tinymu_jax.audio.decoded import TOLERANCE, Decoded, Samples, as_format, damaged_after
 from tinymu_jax.audio.source import Source
+from tinymu_jax.errors import InputError
 
 UNKNOWN_LENGTH = 2**60
 """libsndfile's number of samples is above this if a header does not tell the length."""
@@ -64,7 +65,10 @@ class _View(io.RawIOBase):
             block = header[self._pos : self._pos + len(buffer)]
         else:
             first = start + self._pos - len(header)
-            block = self._data[first : min(stop, first + len(buffer))]
+            try:
+                block = self._data[first : min(stop, first + len(buffer))]
+            except InputError:  # the file was cut meanwhile, which libsndfile sees as its end
+                block = b""
         buffer[: len(block)] = block
         self._pos += len(block)
         return len(block)
@@ -133,6 +137,7 @@ def _read_whole(source: Source, file: Any, max_seconds: float | None) -> Decoded
     rate, total = file.samplerate, file.frames
     wanted = total if max_seconds is None else min(total, int(max_seconds * rate))
     samples, failed = _read(file, wanted, source.size, lambda: _open_whole(source))
+    failed = failed or len(samples) < wanted - TOLERANCE * rate
     promised = total if failed else _promised_samples(file)
     damage = None
     if failed or (len(samples) == total and max_seconds != 0 and promised > total):
