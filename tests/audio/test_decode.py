@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tinymu_jax.audio import libsndfile
 from tinymu_jax.audio.decode import audio_length, decode
 from tinymu_jax.audio.resample import resample
 from tinymu_jax.errors import InputError
@@ -96,6 +97,18 @@ def test_a_sound_mp3_without_a_tag_is_read_as_libsndfile_reads_it():
     decoded = decode(content, None)
     np.testing.assert_array_equal(decoded.samples, read(content))
     assert decoded.total == len(decoded.samples)
+
+
+@pytest.mark.parametrize("bitrate_mode", ["CONSTANT", "VARIABLE"])
+def test_a_short_mp3_with_a_tag_is_trimmed_as_by_libsndfile(bitrate_mode):
+    content = encode(sound(0.1), bitrate_mode=bitrate_mode)
+    assert len(read(content)) == RATE // 10
+    decoded = decode(content, None)
+    np.testing.assert_array_equal(decoded.samples, read(content))
+    assert (decoded.total, decoded.damage) == (RATE // 10, None)
+    np.testing.assert_array_equal(
+        decode(content * 3, None).samples, np.concatenate([read(content)] * 3)
+    )
 
 
 # --- lengths -------------------------------------------------------------------------------------
@@ -231,6 +244,88 @@ def test_the_start_of_a_long_file_is_read_with_little_memory(tmp_path, kind):
     assert peak < 16e6
 
 
+def with_length(kind, num_samples):
+    """A file of two seconds at 48 kHz whose header promises another number of samples."""
+    container, options = ("FLAC", {}) if kind == "FLAC" else ("OGG", {"subtype": kind})
+    content = bytearray(encode(sound(2.0, 48_000), 48_000, container, **options))
+    if kind == "FLAC":
+        content[21] = content[21] & 0xF0 | num_samples >> 32
+        content[22:26] = (num_samples % 2**32).to_bytes(4, "big")
+        return bytes(content)
+    last = content.rindex(b"OggS")
+    content[last + 6 : last + 14] = num_samples.to_bytes(8, "little")
+    content[last + 22 : last + 26] = bytes(4)
+    checksum = 0
+    for byte in content[last:]:
+        checksum ^= byte << 24
+        for _ in range(8):
+            checksum = (checksum << 1 ^ (0x104C11DB7 if checksum >> 31 else 0)) % 2**32
+    content[last + 22 : last + 26] = checksum.to_bytes(4, "little")
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_samples"), [("FLAC", 2**36 - 1), ("VORBIS", 2**40), ("OPUS", 2**40)]
+)
+def test_a_header_that_promises_terabytes_is_damage(kind, num_samples):
+    content = with_length(kind, num_samples)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"damaged after (1\.9|2\.0) s"):
+        decode(content, None)
+    kept = decode(content, None, keep_damaged=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert kept.seconds == pytest.approx(2, abs=0.1)
+    assert peak < 100e6
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+def test_samples_are_the_same_however_many_are_read_at_once(monkeypatch, kind):
+    content = encode(sound(2.5), kind=kind)
+    monkeypatch.setattr(libsndfile, "MIN_PLAUSIBLE", 30_000)
+    monkeypatch.setattr(libsndfile, "MAX_EXPANSION", 0)
+    for seconds in (1.0, None):
+        expected = read(content)[: None if seconds is None else RATE]
+        np.testing.assert_array_equal(decode(content, seconds).samples, expected)
+
+
+def test_a_flac_file_is_decoded_once(monkeypatch):
+    counts, unchanged = [], soundfile.SoundFile.read
+
+    def counted(*args, **kwargs):
+        samples = unchanged(*args, **kwargs)
+        counts.append(len(samples))
+        return samples
+
+    content = encode(sound(1), kind="FLAC")
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    assert len(decode(content, None).samples) == RATE == sum(counts)
+
+
+class OneByOne:
+    """An open file that gives samples one by one, and fails if asked for others."""
+
+    channels = 1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def read(self, frames=None, out=None, **_):
+        if frames == libsndfile.BLOCK:
+            return np.ones((1, 1), np.float32)
+        raise RuntimeError
+
+
+def test_time_to_read_a_damaged_file_is_linear_in_its_length():
+    begin = time.process_time()
+    samples, failed = libsndfile._read(OneByOne(), 20_000, 20_000, OneByOne)
+    assert time.process_time() - begin < 1.5
+    assert (len(samples), failed) == (20_000, True)
+
+
 # --- content, not names --------------------------------------------------------------------------
 
 
@@ -266,6 +361,15 @@ def test_text_is_refused(tmp_path, name):
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"song.mp3: .*{message}"):
         decode(path, None)
+
+
+@pytest.mark.parametrize(("kind", "subtype"), [("NIST", "PCM_16"), ("PVF", "PCM_S8")])
+def test_sound_files_with_a_text_as_header_are_no_text(kind, subtype):
+    samples = np.full((4000, 1), 65 / 128, np.float32)  # "A" in 8 bits
+    content = encode(samples, 16_000, kind, subtype=subtype)
+    if kind == "NIST":
+        content = content[:1024].rstrip(b"\0").ljust(1024) + content[1024:]
+    np.testing.assert_array_equal(decode(content, None).samples, samples)
 
 
 @pytest.mark.parametrize("name", ["noise", "png", "zip"])

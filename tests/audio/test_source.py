@@ -1,4 +1,4 @@
-"""Tests of recordings that come from pipes."""
+"""Tests of recordings that come from pipes, and of files that are cut while they are read."""
 
 import io
 import os
@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from helpers import noise
 
-from tinymu_jax.audio import source
+from tinymu_jax.audio import libsndfile, source
 from tinymu_jax.audio.decode import decode
 from tinymu_jax.audio.load import as_clip
 from tinymu_jax.errors import InputError
@@ -108,6 +108,38 @@ def test_a_pipe_without_end_is_refused(pipe, monkeypatch):
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/random", "/dev/full"])
 def test_devices_are_refused(path):
     with pytest.raises(InputError, match=f"{path}: is no file but a device"):
+        decode(path, None)
+
+
+def test_bytes_of_a_file_are_those_on_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(source, "BLOCK_BYTES", 100)
+    random = np.random.default_rng(0)
+    content = random.integers(0, 4, 1000, np.uint8).tobytes()
+    (tmp_path / "a").write_bytes(content)
+    data = source.FileBytes(tmp_path / "a")
+    assert len(data) == 1000
+    for start, stop in random.integers(0, 1100, (500, 2)).tolist():
+        assert data[start:stop] == content[start:stop]
+        assert data[start % 1000] == content[start % 1000]
+        part = content[stop % 990 : stop % 990 + 5]
+        assert data.find(part, start) == content.find(part, start)
+        assert data.find(part, start, stop) == content.find(part, start, stop)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+def test_a_file_that_is_cut_while_it_is_read_is_refused(tmp_path, monkeypatch, kind):
+    path = tmp_path / "a"
+    soundfile.write(path, noise(200_000), 16_000, format=kind)
+    unchanged = libsndfile._open_whole
+
+    def cut_after_opening(recording):
+        file = unchanged(recording)
+        os.truncate(path, 9000)
+        return file
+
+    monkeypatch.setattr(libsndfile, "_open_whole", cut_after_opening)
+    monkeypatch.setattr(source, "BLOCK_BYTES", 1000)
+    with pytest.raises(InputError, match=r"a: (was cut while it was read|damaged after)"):
         decode(path, None)
 
 

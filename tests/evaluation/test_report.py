@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from report_cases import answer, eval_result, written
 
-from tinymu_jax.evaluation.report.examples import marked_options
+from tinymu_jax.evaluation.report.examples import load_sound, marked_options
 from tinymu_jax.evaluation.report.text import checkpoint_name, without_folders
 from tinymu_jax.evaluation.results import Confusion, EvalResult, Example, Metric, Radar, Table
 
@@ -147,6 +147,16 @@ def test_the_first_seconds_of_a_recording_are_embedded(tmp_path):
     assert samples.shape == (160_000,)
     spectrum = np.abs(np.fft.rfft(samples))
     assert spectrum.argmax() / 10 == pytest.approx(440, abs=0.2)
+
+
+def test_what_can_be_read_of_a_damaged_recording_is_embedded(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.full(32_000, 0.1), 16_000)
+    path.write_bytes(path.read_bytes()[:40_000])
+    sound = load_sound(str(path))
+    assert sound.problem == ""
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sound.source.split(",")[1])))
+    assert (len(samples), rate) == ((40_000 - 44) // 2, 16_000)
 
 
 def test_an_unreadable_recording_is_reported_in_its_place(tmp_path):

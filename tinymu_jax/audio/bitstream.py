@@ -6,11 +6,12 @@ Several files that were joined end to end are parts, each of which decodes like 
 import itertools
 import zlib
 from functools import lru_cache
-from mmap import mmap
 from typing import NamedTuple
 
-Bytes = bytes | mmap
-"""Contents of a file: bytes, or a memory map, which has the same methods."""
+from tinymu_jax.audio.source import FileBytes
+
+Bytes = bytes | FileBytes
+"""Contents of a file, in memory or on the disk."""
 
 
 class Part(NamedTuple):
@@ -22,6 +23,8 @@ class Part(NamedTuple):
     """Bytes that replace those before `start`."""
     num_samples: int = 0
     """Samples per channel of all mp3 frames, without trimming; 0: unknown."""
+    has_tag: bool = False
+    """Whether an mp3 tag gives the number of frames, so that a shorter result is trimmed."""
 
 
 class Layout(NamedTuple):
@@ -102,6 +105,23 @@ def _next_chain(data: Bytes, pos: int, stop: int, length: int) -> int:
     return -1
 
 
+def _count_frames(data: Bytes, pos: int, first: _Frame) -> tuple[int, int]:
+    """Return how many frames of the format of `first` begin at `pos`, and where they end.
+
+    Only frames in one block of data are counted, up to one with a tag.
+    """
+    block, at, count, kind = data[pos : pos + 65_536], 0, 0, first[1:]
+    while at + 64 <= len(block) and block[at] == 0xFF:
+        frame = _frame(block[at + 1], block[at + 2])
+        if frame[1:] != kind or not frame.size or at + frame.size > len(block):
+            break
+        if not any(block[at + 6 : at + 13]) and _read_tag(block, at):
+            break
+        at += frame.size
+        count += 1
+    return count, pos + at
+
+
 def _skip_tags(data: Bytes, pos: int) -> int:
     """Return the position after the ID3, APE and Lyrics3 tags at `pos`."""
     while True:
@@ -163,11 +183,11 @@ class _Run:
         """Return the run as a part; `header` corrects the tag if its number of frames is wrong."""
         size = self.num_frames * self.frame.num_samples
         if self.tag is None or abs(self.tag.num_frames - self.num_frames) <= 1:
-            return Part(self.start, self.stop, b"", size)
+            return Part(self.start, self.stop, b"", size, self.tag is not None)
         header = bytearray(self.data[self.start : self.body])
         at = self.tag.count_at - self.start
         header[at : at + 4] = self.num_frames.to_bytes(4, "big")
-        return Part(self.body, self.stop, bytes(header), size)
+        return Part(self.body, self.stop, bytes(header), size, True)
 
 
 def scan_mpeg(data: Bytes, seconds: float | None = None) -> Layout | None:
@@ -185,6 +205,13 @@ def scan_mpeg(data: Bytes, seconds: float | None = None) -> Layout | None:
     trusted = _is_whole(data, runs[0])
     while pos < len(data):
         run = runs[-1]
+        count, pos = _count_frames(data, pos, run.frame)
+        if count:
+            run.num_frames += count
+            run.stop = pos
+            if trusted and seconds is not None and _seconds(run) > seconds + 1:
+                return Layout([Part(run.start, len(data))])
+            continue
         frame = _frame_at(data, pos)
         if frame.size and pos + frame.size <= len(data):
             tag = None if any(data[pos + 6 : pos + 13]) else _read_tag(data, pos)
@@ -199,8 +226,6 @@ def scan_mpeg(data: Bytes, seconds: float | None = None) -> Layout | None:
                 run = runs[-1]
             run.num_frames += 1
             run.stop = pos = pos + frame.size
-            if trusted and seconds is not None and _seconds(run) > seconds + 1:
-                return Layout([Part(run.start, len(data))])
             continue
         skipped = _skip_tags(data, pos)
         following = _next_chain(data, skipped, len(data), 2)

@@ -24,11 +24,14 @@ from tinymu_jax.audio.bitstream import (
 )
 from tinymu_jax.audio.decoded import TOLERANCE, Decoded, Samples, as_format, damaged_after
 from tinymu_jax.audio.source import Source
+from tinymu_jax.errors import InputError
 
 UNKNOWN_LENGTH = 2**60
 """libsndfile's number of samples is above this if a header does not tell the length."""
 BLOCK = 4096
 """Number of samples per read when the place of damage is looked for."""
+MIN_PLAUSIBLE, MAX_EXPANSION = 64 * 2**20, 32
+"""Bytes of samples that any header may promise, and those per byte of the file."""
 
 
 class _DecoderError(Exception):
@@ -62,7 +65,10 @@ class _View(io.RawIOBase):
             block = header[self._pos : self._pos + len(buffer)]
         else:
             first = start + self._pos - len(header)
-            block = self._data[first : min(stop, first + len(buffer))]
+            try:
+                block = self._data[first : min(stop, first + len(buffer))]
+            except InputError:  # the file was cut meanwhile, which libsndfile sees as its end
+                block = b""
         buffer[: len(block)] = block
         self._pos += len(block)
         return len(block)
@@ -92,15 +98,15 @@ def _open_part(source: Source, part: Part, is_whole: bool) -> tuple[Any, int]:
     file = _open_whole(source) if is_whole else _open_sound(_View(source, part))
     if not part.num_samples or part.header:
         return file, file.frames
-    if file.frames < part.num_samples and not _has_trimmed(file.frames, part):
+    if file.frames < part.num_samples and not part.has_tag and not _is_close(file.frames, part):
         file.close()
         part = part._replace(header=xing_header(source.data, part))
         file = _open_sound(_View(source, part))
     return file, min(file.frames, part.num_samples)
 
 
-def _has_trimmed(num_samples: int, part: Part) -> bool:
-    """Return whether a part that decodes to `num_samples` lacks only the encoder's delay."""
+def _is_close(num_samples: int, part: Part) -> bool:
+    """Return whether libsndfile's estimate of a long part's length, `num_samples`, is kept."""
     return num_samples > part.num_samples - 8 * 1152 and part.num_samples > 8 * 1152
 
 
@@ -120,6 +126,8 @@ def decode_with_libsndfile(source: Source, max_seconds: float | None) -> Decoded
                     if kind != "FLAC" or decoded.damage or len(decoded.samples) < frames:
                         return decoded
                     layout = Layout(split_flac(source.data))
+                    if len(layout.parts) == 1:
+                        return decoded
         return layout and _read_parts(source, layout, max_seconds)
     return None
 
@@ -128,7 +136,8 @@ def _read_whole(source: Source, file: Any, max_seconds: float | None) -> Decoded
     """Read a file whose header tells its length."""
     rate, total = file.samplerate, file.frames
     wanted = total if max_seconds is None else min(total, int(max_seconds * rate))
-    samples, failed = _read(file, wanted, lambda: _open_whole(source))
+    samples, failed = _read(file, wanted, source.size, lambda: _open_whole(source))
+    failed = failed or len(samples) < wanted - TOLERANCE * rate
     promised = total if failed else _promised_samples(file)
     damage = None
     if failed or (len(samples) == total and max_seconds != 0 and promised > total):
@@ -159,25 +168,43 @@ def _promised_samples(file: Any) -> int:
     return int(file.frames * promised / available)
 
 
-def _read(file: Any, frames: int, reopen: Callable[[], Any]) -> tuple[Samples, bool]:
+def _read(
+    file: Any, frames: int, num_bytes: int, reopen: Callable[[], Any]
+) -> tuple[Samples, bool]:
     """Read `frames` samples per channel; return them, and whether the decoder met an error.
 
-    After an error, `reopen` opens the file again, and what precedes the error is read in blocks.
+    `num_bytes` is the size of the file. After an error, `reopen` opens the file again, and what
+    precedes the error is read in blocks.
     """
     try:
-        return file.read(frames, dtype="float32", always_2d=True), False
+        return _read_growing(file, frames, num_bytes), False
     except RuntimeError:
-        blocks = [np.zeros((0, file.channels), np.float32)]
+        blocks, count = [np.zeros((0, file.channels), np.float32)], 0
     with reopen() as file, suppress(RuntimeError):
-        while sum(map(len, blocks)) < frames:
+        while count < frames:
             blocks.append(file.read(BLOCK, dtype="float32", always_2d=True))
+            count += len(blocks[-1])
             if not len(blocks[-1]):
                 break
     return np.concatenate(blocks)[:frames], True
 
 
+def _read_growing(file: Any, frames: int, num_bytes: int) -> Samples:
+    """Read up to `frames` samples per channel into an array that grows with what is decoded.
+
+    A broken header may promise terabytes. What a file of `num_bytes` may well hold is read at once.
+    """
+    plausible = max(MIN_PLAUSIBLE, MAX_EXPANSION * num_bytes) // (4 * file.channels)
+    samples, count = np.empty((min(frames, plausible), file.channels), np.float32), 0
+    while True:
+        count += len(file.read(out=samples[count:]))
+        if count < len(samples) or count == frames:
+            return samples[:count]
+        samples.resize((min(frames, 2 * count), file.channels), refcheck=False)
+
+
 def _read_parts(source: Source, layout: Layout, max_seconds: float | None) -> Decoded:
-    """Read an mp3 or Ogg file part by part; later parts take the sample rate of the first."""
+    """Read a file part by part; later parts take the sample rate and channels of the first."""
     blocks: list[Samples] = []
     rate = channels = count = 0
     total, failed = 0.0, False
@@ -201,7 +228,9 @@ def _read_parts(source: Source, layout: Layout, max_seconds: float | None) -> De
             if not blocks or wanted is None or wanted > 0:
                 asked = length if wanted is None else min(length, -(-wanted * part_rate // rate))
                 reopen = partial(_open_part, source, part, is_whole)
-                samples, stopped = _read(file, asked, lambda reopen=reopen: reopen()[0])
+                samples, stopped = _read(
+                    file, asked, source.size, lambda reopen=reopen: reopen()[0]
+                )
                 failed = failed or stopped or len(samples) < asked - TOLERANCE * part_rate
                 samples = as_format(samples, part_rate, rate, channels)
                 failed = failed or (asked > 0 and len(samples) == 0)

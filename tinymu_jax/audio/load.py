@@ -174,9 +174,10 @@ def _as_samples(audio: Any) -> tuple[np.ndarray, int]:
 def _first_channel(array: Any, rate: Any) -> tuple[np.ndarray, int]:
     """Return the first channel of samples that have a sample rate, as floats."""
     samples = np.asarray(array)
+    if isinstance(rate, Real):
+        _check_rate(rate, "audio array")
     if not isinstance(rate, Real) or rate != int(rate):
         raise InputError(f"audio array with a sample rate of {rate!r}: give a whole number of Hz")
-    _check_rate(int(rate), "audio array")
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":
         raise InputError(
             f"audio array of shape {samples.shape} and type {samples.dtype}: give floats in "
@@ -190,8 +191,8 @@ def _first_channel(array: Any, rate: Any) -> tuple[np.ndarray, int]:
     return samples, int(rate)
 
 
-def _check_rate(rate: int, name: str) -> None:
-    """Raise `InputError` if a sample rate is outside `SAMPLE_RATE_RANGE`."""
+def _check_rate(rate: Real, name: str) -> None:
+    """Raise `InputError` if a sample rate is NaN, or outside `SAMPLE_RATE_RANGE`."""
     low, high = SAMPLE_RATE_RANGE
     if not low <= rate <= high:
         raise InputError(

@@ -6,8 +6,8 @@ import select
 import stat
 import time
 from functools import cached_property
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import overload
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import check_content, exists
@@ -16,10 +16,82 @@ MAX_STREAM_BYTES = 512 * 2**20
 """Most bytes that are read from a pipe."""
 WRITER_SECONDS = 3.0
 """Seconds to wait for a program that opens a named pipe for writing."""
+BLOCK_BYTES = 256 * 2**10
+"""Least bytes to read at once from a file."""
 SILENT_SECONDS = 60.0
 """Seconds to wait for the next bytes from a program that writes to a pipe."""
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+_TEXT_HEADERS = (b"NIST_1A", b"PVF1\n")
+"""First bytes of sound files whose header is text: NIST SPHERE and Portable Voice Format."""
 _CONTROL_BYTES = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
+
+
+class FileBytes:
+    """The bytes of a file, of which a block is read when it is used.
+
+    With a memory map instead, a program that cuts the file meanwhile would end this process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._size = path, path.stat().st_size
+        self._block, self._start = b"", 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, key: int) -> int: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> bytes: ...
+
+    def __getitem__(self, key: int | slice) -> int | bytes:
+        """Return a byte at a position from 0 on, or the bytes of a slice.
+
+        Raises:
+            InputError: the file has been cut since it was opened, or cannot be read.
+        """
+        if not isinstance(key, slice):
+            if not self._start <= key < self._start + len(self._block):
+                self._read(key, 1)
+            return self._block[key - self._start]
+        start, stop, _ = key.indices(self._size)
+        if start >= stop:
+            return b""
+        if start < self._start or stop > self._start + len(self._block):
+            self._read(start, stop - start)
+        return self._block[start - self._start : stop - self._start]
+
+    def find(self, part: bytes, start: int = 0, stop: int | None = None) -> int:
+        """Return the first position of `part` in the bytes [start, stop); -1 if none."""
+        stop = self._size if stop is None else min(stop, self._size)
+        while start + len(part) <= stop:
+            end = self._start + len(self._block)
+            if not self._start <= start <= end - len(part):
+                self._read(start, len(part))
+                end = self._start + len(self._block)
+            place = self._block.find(part, start - self._start, min(stop, end) - self._start)
+            if place >= 0:
+                return self._start + place
+            start = end - len(part) + 1
+        return -1
+
+    def _read(self, start: int, size: int) -> None:
+        """Read a block that begins at `start` and has `size` bytes or more."""
+        if start >= self._size:
+            raise IndexError(start)
+        size = min(max(size, BLOCK_BYTES), self._size - start)
+        try:
+            with self._path.open("rb") as file:
+                file.seek(start)
+                block = file.read(size)
+        except OSError as error:
+            raise InputError(
+                f"{self._path}: cannot be read ({error.strerror}); check the disk"
+            ) from error
+        if len(block) < size:
+            raise InputError(f"{self._path}: was cut while it was read; copy it again")
+        self._block, self._start = block, start
 
 
 class Source:
@@ -30,15 +102,9 @@ class Source:
         self.name, self.path, self._content = name, path, content
 
     @cached_property
-    def data(self) -> bytes | mmap:
+    def data(self) -> bytes | FileBytes:
         """All bytes; those of a file are read from the disk when they are used."""
-        if self.path is None:
-            return self._content
-        with self.path.open("rb") as file:
-            try:
-                return mmap(file.fileno(), 0, access=ACCESS_READ)
-            except OSError:  # some network file systems
-                return file.read()
+        return self._content if self.path is None else FileBytes(self.path)
 
     @property
     def size(self) -> int:
@@ -143,7 +209,9 @@ def _read_to_end(pipe: int, path: Path) -> bytes:
 
 
 def _is_text(head: bytes) -> bool:
-    """Return whether the first bytes of a file are those of a text."""
+    """Return whether the first bytes of a file are those of a text, not of a sound file."""
+    if head.startswith(_TEXT_HEADERS):
+        return False
     encoding = _BYTE_ORDER_MARKS.get(head[:2])
     if encoding:
         head = head[2:].decode(encoding, "ignore").encode()

@@ -32,7 +32,7 @@ def load_sound(path: str) -> Sound:
     if not path:
         return Sound(None, "no recording was given")
     try:
-        samples = read_clip(path, SECONDS).samples
+        samples = read_clip(path, SECONDS, keep_damaged=True).samples
     except InputError as error:
         return Sound(None, without_folders(str(error).replace(path, file_name(path))))
     file = io.BytesIO()
