@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs the tests. Makes its own environment.
 #
-#   launch/test.sh              ruff and the default suite; on Linux x86_64 this includes compiling
-#                               the training step for a TPU pod, without a TPU
-#   launch/test.sh --full       full-size and slow checks too
+#   launch/test.sh              ruff and the default suite
+#   launch/test.sh --full       full-size and slow checks too; on Linux x86_64 these compile the
+#                               training steps for TPU pods, without a TPU
 #   launch/test.sh tests/audio -k resample      any arguments of pytest
 #
 # Recordings that are not in the repository are read from TINYMU_SHARED, or from beside the clone.
@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 source launch/environment.sh
 help_if_asked "$@"
 use_environment test
-if [ "$(uname -sm)" = "Linux x86_64" ]; then
+if [ "${1:-}" = "--full" ] && [ "$(uname -sm)" = "Linux x86_64" ]; then
   # Outside the environment's site-packages: with libtpu installed, jax always probes for a TPU,
   # slowly and with warnings.
   beside="${TINYMU_VENV:-.venv}/tpu-aot"
