@@ -310,7 +310,8 @@ def test_views_are_what_the_library_reads(tmp_path, golden_checkpoint):
 def test_a_file_that_is_cut_short_is_no_view(tmp_path, remaining):
     whole = (NANO_FOLDER / "model.safetensors").read_bytes()
     (tmp_path / "cut").write_bytes(whole[:remaining])
-    assert "cut: is not a whole safetensors file" in refusal(map_safetensors, tmp_path / "cut")
+    problem = "is not a whole safetensors file" if remaining else "the file is empty"
+    assert f"cut: {problem}" in refusal(map_safetensors, tmp_path / "cut")
 
 
 # --- tinymu export -----------------------------------------------------------------------------

@@ -47,7 +47,13 @@ def model(golden_dir):
 def test_the_prior_is_left_out_where_it_is_not_asked_for(assistant, clip, prompt, scores):
     bare = assistant.score_tokens(clip, prompt, OPTIONS, prior=False)
     for result, correct in zip(bare, scores, strict=True):
-        assert result == correct._replace(prior=None, probability_over_prior=None)
+        assert (result.prior, result.probability_over_prior) == (None, None)
+        # Without the rows of the prior, others are computed together: last bits may differ.
+        alone, along = result._asdict(), correct._asdict()
+        assert alone.pop("option") == along.pop("option")
+        for name in ("prior", "probability_over_prior"):
+            del alone[name], along[name]
+        assert alone == pytest.approx(along, rel=1e-4)
     assert all(score.prior < 0 for score in scores)
 
 
@@ -159,7 +165,7 @@ def test_score_by_text(assistant, clip, prompt, normalize):
     correct = assistant.score_tokens(clip, prompt, encoded)
     assert list(made) == TEXTS
     shares = [getattr(score, NORMALIZE[normalize]) for score in correct]
-    np.testing.assert_allclose(list(made.values()), shares, rtol=1e-6)
+    np.testing.assert_allclose(list(made.values()), shares, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ class Dataset:
                 check_content(shard, may_be_empty=True)
                 raise InputError(f"{shard}: has {size} bytes of {expected}; {RERUN}")
         index = self.folder / INDEX_FILE
-        check_content(index)
+        check_content(index, may_be_empty=True)
         with translate(f"{index}: is damaged ({{reason}}); {RERUN}"):
             with np.load(index) as file:
                 self.index = DatasetIndex(*(file[name] for name in DatasetIndex._fields))
