@@ -121,6 +121,7 @@ def check_blind(records):
     assert any(answers.total() >= 100 for answers in binary.values())
 
 
+@pytest.mark.slow  # builds the whole of MusicCaps twice
 def test_every_balanced_row_leaks_with_keep_held_out(musiccaps, tmp_path, capsys, monkeypatch):
     arguments = ("data", "build", "--musiccaps", musiccaps, "--tokenizer", "none", "--mix")
     arguments += (1, 0, 0, 0, "--output", tmp_path, "--keep-held-out")
