@@ -43,28 +43,6 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
-# Files in which most of the time goes into compiling gradients.
-QUICKLY_COMPILED = (
-    *("training/test_losses.py", "training/test_training.py", "training/test_run.py"),
-    *("training/test_pretrain.py", "training/test_labelling.py", "models/test_lora.py"),
-    *("models/test_matpac_ssl.py", "models/test_tinymu.py", "test_mesh.py"),
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation(request):
-    # Machine code alone is optimized less: XLA's graph, and so what is computed, stays the same.
-    if request.path.relative_to(TESTS).as_posix() not in QUICKLY_COMPILED:
-        yield
-        return
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()  # other files, such as golden numbers, test what users run
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread():
     # On models this small, threads that wait for each other take most of the time.
