@@ -96,9 +96,9 @@ def _read_container(
     stream = container.streams.audio[0]
     stream.thread_type = "NONE"
     blocks, rate, channels, count = [], 0, 0, 0
-    wanted = first_error = first_gap = None
+    limit = first_error = first_gap = None
     packets = container.demux(stream)
-    while wanted is None or count < wanted:
+    while limit is None or count < limit:
         try:
             packet = next(packets)
             frames = packet.decode()
@@ -115,7 +115,7 @@ def _read_container(
             block = _frame_samples(frame)
             if not rate:
                 rate, channels = frame.sample_rate, block.shape[1]
-                wanted = None if max_seconds is None else int(max_seconds * rate)
+                limit = None if max_seconds is None else int(max_seconds * rate)
                 start = frame.time or 0.0
             if first_gap is None and (frame.time or 0.0) - start > count / rate + TOLERANCE:
                 first_gap = count
@@ -124,17 +124,17 @@ def _read_container(
             count += len(block)
     if not blocks:
         return None
-    samples = np.concatenate(blocks)[:wanted]
-    at_end = wanted is None or count < wanted
+    samples = np.concatenate(blocks)[:limit]
+    at_end = limit is None or count < limit
     promised, held = (round(seconds * rate) for seconds in length)
     total = count if at_end else max(held, count)
-    asked = promised if wanted is None else min(promised, wanted)
+    asked = promised if limit is None else min(promised, limit)
     # A gap alone is no damage: some programs record nothing while it is silent.
     is_short = count < asked - TOLERANCE * rate
     failed_at = None if not is_short else count if first_gap is None else first_gap
     if first_error is not None:
         failed_at = first_error
-    if failed_at is None or failed_at >= (wanted or failed_at + 1):
+    if failed_at is None or failed_at >= (limit or failed_at + 1):
         return Decoded(samples, rate, total)
     total = max(total, promised)
     return Decoded(samples, rate, total, damaged_after(failed_at / rate, total / rate))

@@ -135,9 +135,9 @@ def decode_with_libsndfile(source: Source, max_seconds: float | None) -> Decoded
 def _read_whole(source: Source, file: Any, max_seconds: float | None) -> Decoded:
     """Read a file whose header tells its length."""
     rate, total = file.samplerate, file.frames
-    wanted = total if max_seconds is None else min(total, int(max_seconds * rate))
-    samples, failed = _read(file, wanted, source.size, lambda: _open_whole(source))
-    failed = failed or len(samples) < wanted - TOLERANCE * rate
+    limit = total if max_seconds is None else min(total, int(max_seconds * rate))
+    samples, failed = _read(file, limit, source.size, lambda: _open_whole(source))
+    failed = failed or len(samples) < limit - TOLERANCE * rate
     promised = total if failed else _promised_samples(file)
     damage = None
     if failed or (len(samples) == total and max_seconds != 0 and promised > total):
@@ -224,9 +224,9 @@ def _read_parts(source: Source, layout: Layout, max_seconds: float | None) -> De
                 raise _DecoderError("an Ogg stream without a length")
             part_rate = file.samplerate
             total += length * rate / part_rate
-            wanted = None if max_seconds is None else int(max_seconds * rate) - count
-            if not blocks or wanted is None or wanted > 0:
-                asked = length if wanted is None else min(length, -(-wanted * part_rate // rate))
+            limit = None if max_seconds is None else int(max_seconds * rate) - count
+            if not blocks or limit is None or limit > 0:
+                asked = length if limit is None else min(length, -(-limit * part_rate // rate))
                 reopen = partial(_open_part, source, part, is_whole)
                 samples, stopped = _read(
                     file, asked, source.size, lambda reopen=reopen: reopen()[0]
@@ -234,7 +234,7 @@ def _read_parts(source: Source, layout: Layout, max_seconds: float | None) -> De
                 failed = failed or stopped or len(samples) < asked - TOLERANCE * part_rate
                 samples = as_format(samples, part_rate, rate, channels)
                 failed = failed or (asked > 0 and len(samples) == 0)
-                blocks.append(samples if wanted is None else samples[: max(wanted, 0)])
+                blocks.append(samples if limit is None else samples[: max(limit, 0)])
                 count += len(blocks[-1])
         if failed:
             break

@@ -82,12 +82,7 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
         InputError: config or data are invalid, the folder belongs to another run, a loss is not
             finite, or a checkpoint cannot be written.
     """
-    config.check()
-    for place in filter(None, (config.output, config.checkpoints)):
-        check_library_path(Path(place).absolute())
-    need_wandb(config.loop.wandb)
-    start_backend()
-    make_mesh(config.mesh, devices)
+    _check_surroundings(config, devices)
     config = with_local_data(config)
     corpora: dict[str, Corpus] = {}
     if not is_same_run(Path(config.output), config, resume):
@@ -132,6 +127,16 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
         model = None if result.stopped else export_final(folder, checkpoints, config)
         checkpoints.close()
     return Trained(folder, result.step, model)
+
+
+def _check_surroundings(config: RunConfig, devices: Sequence[Any] | None) -> None:
+    """Raise `InputError` if a run's config, its paths or this machine's devices cannot work."""
+    config.check()
+    for place in filter(None, (config.output, config.checkpoints)):
+        check_library_path(Path(place).absolute())
+    need_wandb(config.loop.wandb)
+    start_backend()
+    make_mesh(config.mesh, devices)
 
 
 def with_local_data(config: RunConfig) -> RunConfig:
