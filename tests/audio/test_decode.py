@@ -272,10 +272,10 @@ def test_a_header_that_promises_terabytes_is_damage(kind, num_samples):
     tracemalloc.start()
     with pytest.raises(InputError, match=r"damaged after (1\.9|2\.0) s"):
         decode(content, None)
-    kept = decode(content, None, keep_damaged=True)
+    partial = decode(content, None, keep_damaged=True)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert kept.seconds == pytest.approx(2, abs=0.1)
+    assert partial.seconds == pytest.approx(2, abs=0.1)
     assert peak < 100e6
 
 
@@ -421,14 +421,18 @@ def test_damage_is_told_and_the_rest_is_read_on_request(name):
             decode(damaged, seconds)
     after = float(str(caught.value).split("after ")[1].split(" s")[0])
     assert after == pytest.approx(2.0, abs=0.5)
-    kept = decode(damaged, None, keep_damaged=True)
-    assert kept.damage.startswith(f"damaged after {after:.1f} s")
-    assert kept.seconds > after - 0.1
+    partial = decode(damaged, None, keep_damaged=True)
+    assert partial.damage.startswith(f"damaged after {after:.1f} s")
+    assert partial.seconds > after - 0.1
     intact = decode(content, None)
-    assert kept.total / kept.rate == pytest.approx(4.0, abs=0.1) or "ogg" in name or "m4a" in name
+    assert (
+        partial.total / partial.rate == pytest.approx(4.0, abs=0.1)
+        or "ogg" in name
+        or "m4a" in name
+    )
     # What precedes the damage is unharmed.
-    before = int((after - 0.1) * kept.rate)
-    np.testing.assert_allclose(kept.samples[:before], intact.samples[:before], rtol=0, atol=1e-4)
+    before = int((after - 0.1) * partial.rate)
+    np.testing.assert_allclose(partial.samples[:before], intact.samples[:before], rtol=0, atol=1e-4)
     start = decode(damaged, 1.0)
     assert start.damage is None
     np.testing.assert_array_equal(start.samples, intact.samples[: len(start.samples)])
@@ -440,8 +444,8 @@ def test_a_wav_header_that_denies_its_samples_is_told():
     content[at : at + 4] = bytes(4)
     with pytest.raises(InputError, match=r"says that no samples follow, but there are 1\.0 s"):
         decode(bytes(content), None)
-    kept = decode(bytes(content), None, keep_damaged=True)
-    np.testing.assert_array_equal(kept.samples, read(encode(sound(1), kind="WAV")))
+    partial = decode(bytes(content), None, keep_damaged=True)
+    np.testing.assert_array_equal(partial.samples, read(encode(sound(1), kind="WAV")))
 
 
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF024])

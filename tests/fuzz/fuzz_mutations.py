@@ -9,7 +9,8 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -151,22 +152,28 @@ RAW_YAML = (
 
 def mutate_json(draw: Random, data: bytes) -> bytes:
     """Change values, names or order in a JSON tree, or sometimes bytes of the text."""
-    if draw.random() < 0.2:
-        return mutate_bytes(draw, data)
-    tree, raw = json.loads(data), {}
-    for _ in range(draw.choice((1, 1, 1, 2, 4))):
-        _change(draw, tree, RAW_JSON, raw)
-    return _with_raw(json.dumps(tree), raw)
+    return _mutate_tree(draw, data, json.loads, json.dumps, RAW_JSON)
 
 
 def mutate_yaml(draw: Random, data: bytes) -> bytes:
     """Change values, names or order in a yaml tree, or sometimes bytes of the text."""
+    dump = partial(yaml.safe_dump, width=10**6)
+    return _mutate_tree(draw, data, yaml.safe_load, dump, RAW_YAML)
+
+
+def _mutate_tree(
+    draw: Random,
+    data: bytes,
+    parse: Callable[[bytes], Any],
+    dump: Callable[[Any], str],
+    raw_values: Sequence[str],
+) -> bytes:
     if draw.random() < 0.2:
         return mutate_bytes(draw, data)
-    tree, raw = yaml.safe_load(data), {}
+    tree, raw = parse(data), {}
     for _ in range(draw.choice((1, 1, 1, 2, 4))):
-        _change(draw, tree, RAW_YAML, raw)
-    return _with_raw(yaml.safe_dump(tree, width=10**6), raw)
+        _change(draw, tree, raw_values, raw)
+    return _with_raw(dump(tree), raw)
 
 
 def mutate_lines(draw: Random, data: bytes) -> bytes:

@@ -28,8 +28,8 @@ def _lines(results: Mapping[str, Mapping[str, Any]], config: TourConfig) -> Iter
     titles = {"test": "shipped", "train": "from scratch"}
     scores = {title: results[name]["scores"] for name, title in titles.items() if name in results}
     if scores:
-        by_format = {title: own["by_format"] for title, own in scores.items()}
-        by_fact = {title: own["by_fact"] for title, own in scores.items()}
+        by_format = {title: parts["by_format"] for title, parts in scores.items()}
+        by_fact = {title: parts["by_fact"] for title, parts in scores.items()}
         yield from _table("correct answers, percent", by_format, FORMATS)
         yield ""
         yield from _table("by fact", by_fact, {name: name for name in next(iter(by_fact.values()))})

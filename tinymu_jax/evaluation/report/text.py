@@ -27,7 +27,7 @@ def file_name(path: str) -> str:
 def checkpoint_name(checkpoint: str) -> str:
     """Return the last folder of a checkpoint's absolute path; return other names unchanged.
 
-    A checkpoint of a training run keeps the name of the run: "/home/me/runs/sft/checkpoints/1200"
+    A checkpoint of a training run keeps the name of the run: "/runs/sft/checkpoints/1200"
     becomes "sft/checkpoints/1200".
     """
     path = _path(checkpoint)
