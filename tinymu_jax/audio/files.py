@@ -30,7 +30,7 @@ AUDIO_SUFFIXES = frozenset(
 MAX_REPORTED = 5
 """Number of suffixes that a note about passed over files names one by one."""
 _JAMENDO_TRACK = re.compile(r"\d+")
-_LOW_QUALITY_NAME = re.compile(r"^(\d+)\.low\.mp3$")
+_LOW_QUALITY_NAME = re.compile(r"^(\d+)\.low(?=$|\.mp3$)")
 
 
 class Listing(NamedTuple):
@@ -206,11 +206,11 @@ def composed(text: str) -> str:
 
 
 def canonical_name(name: str) -> str:
-    """Return the form of a recording's file name in which names are compared.
+    """Return the form of a file name, with or without its suffix, in which names are compared.
 
     That is NFC, with MTG-Jamendo's "1004034.low.mp3" as "1004034.mp3"; see `find_file`.
     """
-    return composed(_LOW_QUALITY_NAME.sub(r"\1.mp3", name))
+    return composed(_LOW_QUALITY_NAME.sub(r"\1", name))
 
 
 @lru_cache(maxsize=256)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tinymu_jax.audio.files import composed, list_audio_files
+from tinymu_jax.audio.files import canonical_name, composed, list_audio_files
 from tinymu_jax.errors import InputError
 
 MUSICCAPS = "musiccaps"
@@ -14,8 +14,6 @@ PREFERRED = (".wav", ".flac", ".ogg", ".mp3")
 """Suffixes of the files that are taken where a clip has files of several formats."""
 _CAPS_FILE = re.compile(r"\[?(.{11})\]?-\[\d+-\d+\]")
 """Matches file names such as "[id]-[30-40]", which MuChoMusic gives to MusicCaps clips."""
-_LOW_QUALITY = re.compile(r"\d+\.low")
-"""Matches the names of MTG-Jamendo's files of low quality, without the suffix."""
 
 
 class AudioIndex(NamedTuple):
@@ -41,9 +39,8 @@ def index_audio(folder: str | Path) -> AudioIndex:
         caps = _CAPS_FILE.fullmatch(stem)
         name = composed(caps[1] if caps else stem)
         files[name] = (*files.get(name, ()), path)
-    low_quality = {name: paths for name, paths in files.items() if _LOW_QUALITY.fullmatch(name)}
-    for name, paths in low_quality.items():
-        files.setdefault(name.removesuffix(".low"), paths)
+    for name, paths in list(files.items()):
+        files.setdefault(canonical_name(name), paths)
     return AudioIndex(Path(folder), files)
 
 
