@@ -4,14 +4,23 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import jaxtyping
 import pytest
 
-# Tests of meshes need devices; a processor poses as eight.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Tests of meshes need devices; a processor poses as eight. On a busy machine they wait long for each
+# other: XLA would abort the whole process after 40 s.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=1200",
+)
+# The user's cache is left alone, and what an earlier run left there decides nothing.
+CACHE = tempfile.TemporaryDirectory(prefix="tinymu-tests-")
+os.environ["TINYMU_CACHE"] = CACHE.name
 
 # Before the package is imported: from then on every call of these modules checks the shapes and
 # types that its signature promises. (typeguard 4 rewrites jaxtyping's shape strings and cannot

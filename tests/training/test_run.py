@@ -116,8 +116,9 @@ def test_the_final_model_answers_and_converts_to_torch(config, tmp_path, golden_
 
 
 def assert_same_model(a, b):
+    expected = dict(flatten(read_checkpoint(b).params))
     for path, leaf in flatten(read_checkpoint(a).params):
-        np.testing.assert_array_equal(dict(flatten(read_checkpoint(b).params))[path], leaf)
+        np.testing.assert_array_equal(expected[path], leaf)
 
 
 def test_a_stopped_run_resumes_bit_identically(config, tmp_path):

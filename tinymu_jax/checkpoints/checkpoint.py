@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -224,9 +225,15 @@ def _first_three(names: list[str]) -> str:
 
 def expected_shapes(config: ModelConfig) -> Tree:
     """Return a model's parameter tree with shapes and dtypes in place of arrays."""
+    return unflatten(_expected_leaves(config))
+
+
+@lru_cache
+def _expected_leaves(config: ModelConfig) -> dict[str, Any]:
+    """Return the leaves of `expected_shapes` by path; cached, since tracing a model takes 0.3 s."""
     import jax
 
-    return jax.eval_shape(lambda: init_params(config, 0))
+    return dict(flatten(jax.eval_shape(lambda: init_params(config, 0))))
 
 
 def init_params(config: ModelConfig, seed: int) -> Tree:

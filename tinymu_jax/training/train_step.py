@@ -128,7 +128,8 @@ def _loss_and_gradient(
 
     pieces = jax.tree.map(split, batch)
     first = jax.tree.map(lambda x: x[0], pieces)
-    shapes = jax.eval_shape(differentiate, params, first, context)
+    # A gradient has its parameter's shape, so only the loss is traced once more.
+    shapes = jax.eval_shape(summed, params, first, context), params
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     total, _ = jax.lax.scan(add, zeros, (jnp.arange(parts), pieces))
     (loss_sum, (num_targets, aux)), gradient = total
