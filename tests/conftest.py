@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import jaxtyping
 import pytest
 
-# Tests of meshes need devices; a processor poses as eight. On a busy machine they wait long for each
-# other: XLA would abort the whole process after 40 s.
+# Tests of meshes need devices; a processor poses as eight. On a busy machine they wait long for
+# each other: XLA would abort the whole process after 40 s.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8 "
