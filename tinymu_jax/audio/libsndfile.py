@@ -33,6 +33,9 @@ BLOCK = 4096
 MIN_PLAUSIBLE, MAX_EXPANSION = 64 * 2**20, 32
 """Bytes of samples that any header may promise, and those per byte of the file."""
 
+MAX_FLAC_EXPANSION = 6_000
+"""Samples per channel and byte of a FLAC file of silence: 65,535 in a frame of 11 bytes."""
+
 
 class _DecoderError(Exception):
     """libsndfile cannot open or decode a file."""
@@ -119,7 +122,10 @@ def decode_with_libsndfile(source: Source, max_seconds: float | None) -> Decoded
                 kind, frames = file.format, file.frames
                 if kind in ("MP3", "OGG"):
                     layout = (scan_mpeg if kind == "MP3" else scan_ogg)(source.data, max_seconds)
-                elif frames > UNKNOWN_LENGTH:
+                elif frames > UNKNOWN_LENGTH or kind == "RAW":
+                    # Any file that is named .au, .snd, .vox or .gsm is RAW for libsndfile.
+                    return None
+                elif kind == "FLAC" and frames > MAX_FLAC_EXPANSION * source.size:
                     return None
                 else:
                     decoded = _read_whole(source, file, max_seconds)
