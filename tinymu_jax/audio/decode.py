@@ -48,9 +48,11 @@ def audio_length(path: str | Path) -> tuple[int, int]:
     """Return a recording's number of samples per channel and its sample rate, without decoding it.
 
     Raises:
-        InputError: the recording is missing, empty or text, or cannot be decoded.
+        InputError: the recording is missing, empty or text, has no samples, or cannot be decoded.
     """
     decoded = _decode(open_source(path), 0.0)
+    if not decoded.total:
+        raise InputError(f"{path}: has no samples; replace or skip it")
     return decoded.total, decoded.rate
 
 
