@@ -8,10 +8,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.text import open_text
+
+Name = TypeVar("Name")
+
+
+def expand_user(path: Name) -> Name:
+    """Return a path, or another value, in which a "~" at the beginning is the home folder."""
+    if isinstance(path, str | Path) and str(path).startswith("~"):
+        return type(path)(os.path.expanduser(path))
+    return path
 
 
 def exists(path: str | Path) -> bool:
