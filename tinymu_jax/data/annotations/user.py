@@ -31,7 +31,7 @@ def read_user_table(path: Path) -> Source:
     categories in which all labels are annotated; ";" or "|" separates entries. `caption` holds
     captions separated by "|". `start` and `end` are in seconds.
     """
-    rows = read_rows(path, (), _REMEDY)
+    rows = read_rows(path, (), _REMEDY, optional=COLUMNS)
     return Source(path.stem, unique_clips((row, _clip(row)) for row in rows))
 
 
