@@ -42,7 +42,10 @@ PLACEHOLDERS = {
     (b"/annex/objects/",): (
         "is a git-annex pointer without the content; run `git annex get` in its repository"
     ),
-    (b"<!doctype html", b"<html"): (
+    (
+        b"# xet version",
+    ): "is a Xet pointer without the content; download the file from the hub again",
+    (b"<!doctype html", b"<html", b"<?xml"): (
         "is a web page, not the file itself; download it again, logged in if the page asks for it"
     ),
 }
@@ -52,7 +55,8 @@ PLACEHOLDERS = {
 def check_content(path: str | Path, may_be_empty: bool = False) -> None:
     """Raise `InputError` if a file is empty (unless `may_be_empty`), or a placeholder.
 
-    Placeholders are pointers of Git LFS and git-annex, and web pages saved in place of a download.
+    Placeholders are pointers of Git LFS, git-annex and Xet, and web pages or error pages in XML
+    saved in place of a download.
     Missing files, pipes and other special files are not checked.
     """
     if os.path.islink(path) and not os.path.exists(path):

@@ -148,6 +148,14 @@ def read_labelled_table(
     return validate(LabelledSet(name, clips, column == "labels"), path)
 
 
+def check_audio_folder(folder: str | Path, table: str | Path) -> None:
+    """Raise `InputError` if the folder of the recordings that a table names does not exist."""
+    if not Path(folder).is_dir():
+        raise InputError(
+            f"{folder}: is not a folder; name the one with the recordings of {table} (--audio)"
+        )
+
+
 def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
     """Read a csv as described in `read_labelled_table`; return each file's labels by file name.
 
