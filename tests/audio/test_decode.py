@@ -1,6 +1,7 @@
 """Tests that what is decoded is believed: lengths, joined files, formats, and damage."""
 
 import io
+import itertools
 import sys
 import threading
 import time
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tinymu_jax.audio import libsndfile
+from tinymu_jax.audio import ffmpeg, libsndfile
 from tinymu_jax.audio.decode import audio_length, decode
 from tinymu_jax.audio.resample import resample
 from tinymu_jax.errors import InputError
@@ -526,6 +527,41 @@ def test_a_caf_file_from_a_pipe_is_read_to_its_end(size, capfd):
     assert len(decoded.samples) == len(samples)
     assert decoded.damage is None
     assert capfd.readouterr().err == ""
+
+
+def test_an_unknown_codec_is_refused(capfd):
+    content = encode(sound(1), kind="CAF").replace(b"lpcm", b"xxxx", 1)
+    with pytest.raises(InputError, match="cannot be decoded"):
+        decode(content, None)
+    assert capfd.readouterr().err == ""
+
+
+class _SurprisingContainer:
+    """A container of PyAV in which a stream appears that the header did not announce."""
+
+    def __init__(self, container):
+        self.container = container
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.container.close()
+
+    def __getattr__(self, name):
+        return getattr(self.container, name)
+
+    def demux(self, stream):
+        yield from itertools.islice(self.container.demux(stream), 30)
+        raise IndexError("list index out of range")
+
+
+def test_a_stream_that_was_not_announced_is_damage(monkeypatch):
+    content = encode_with_ffmpeg(sound(2, 48_000), "mp4", "aac")
+    make = ffmpeg._open_container
+    monkeypatch.setattr(ffmpeg, "_open_container", lambda file: _SurprisingContainer(make(file)))
+    with pytest.raises(InputError, match=r"damaged after 0\.\d s of 2\.0 s"):
+        decode(content, None)
 
 
 def test_a_caf_file_without_samples_is_refused(capfd):

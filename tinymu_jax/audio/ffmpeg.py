@@ -27,7 +27,7 @@ def decode_with_ffmpeg(source: Source, max_seconds: float | None) -> Decoded | N
             length = _ffmpeg_length(container, source.size)
         with source.open() as file, _open_container(file) as container:
             decoded = _read_container(container, max_seconds, length)
-    except (av.error.FFmpegError, EOFError, ValueError) as error:
+    except (av.error.FFmpegError, EOFError, IndexError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         return None
@@ -42,7 +42,7 @@ def held_seconds(source: Source) -> float:
     try:
         with source.open() as file, _open_container(file) as container:
             return _ffmpeg_length(container, source.size)[1] if container.streams.audio else 0.0
-    except (av.error.FFmpegError, EOFError, ValueError):
+    except (av.error.FFmpegError, EOFError, IndexError, ValueError):
         return 0.0
 
 
@@ -55,7 +55,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         with open_source(path).open() as file, _open_container(file) as container:
             tags = [*(stream.metadata for stream in container.streams.audio), container.metadata]
             return {key.lower(): value for group in tags for key, value in group.items()}
-    except (av.error.FFmpegError, EOFError, InputError):
+    except (av.error.FFmpegError, EOFError, IndexError, InputError):
         return {}
 
 
@@ -116,7 +116,7 @@ def _last_packet_end(container: Any, stream: Any) -> int | None:
         for packet in container.demux(stream):
             if packet.size and packet.pts is not None:
                 end = max(end or 0, packet.pts + (packet.duration or 0))
-    except (av.error.FFmpegError, EOFError):
+    except (av.error.FFmpegError, EOFError, IndexError):
         pass
     return end
 
@@ -128,6 +128,8 @@ def _read_container(
     import av
 
     stream = container.streams.audio[0]
+    if stream.codec_context is None:  # an unknown codec
+        return None
     stream.thread_type = "NONE"
     is_pcm = stream.codec_context.name.startswith("pcm_")
     blocks, rate, channels, count = [], 0, 0, 0
@@ -142,7 +144,8 @@ def _read_container(
                 first_error = count
         except StopIteration:
             break
-        except (av.error.FFmpegError, EOFError) as error:
+        except (av.error.FFmpegError, EOFError, IndexError) as error:
+            # IndexError: PyAV meets a stream that the header did not announce.
             first_error = count if first_error is None else first_error
             if isinstance(error, EOFError) or not blocks:
                 break

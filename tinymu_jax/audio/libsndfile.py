@@ -79,8 +79,10 @@ class _View(io.RawIOBase):
 
 def _open_whole(source: Source) -> Any:
     """Open a recording with libsndfile."""
+    if source.path is None:
+        return _open_sound(_View(source, Part(0, source.size)))
     # The path is passed as bytes, since a file name may be in any encoding.
-    return _open_sound(os.fsencode(source.path) if source.path else source.open())
+    return _open_sound(os.fsencode(source.path))
 
 
 def _open_sound(file: Any) -> Any:
