@@ -12,6 +12,7 @@ import torch
 from jaxtyping import TypeCheckError
 from oracles import torch_modules as oracle
 
+import tinymu_jax
 from tinymu_jax.audio.load import as_clip, is_one_recording, load_audio, read_clip
 from tinymu_jax.audio.log_mel import (
     column_samples,
@@ -188,6 +189,9 @@ WITH_RATE = {
     "datasets": {"path": None, "array": STEREO[:, 0], "sampling_rate": 44_100},
     "transformers": {"raw": STEREO[:, 0], "sampling_rate": np.int64(44_100)},
     "list": {"array": STEREO[:, 0].tolist(), "sampling_rate": 44_100.0},
+    "rate as an array": (np.array(44_100), STEREO[:, 0]),
+    "rate as a tensor": (STEREO[:, 0], torch.tensor(44_100)),
+    "torch with a gradient": (44_100, torch.from_numpy(STEREO.T.copy()).requires_grad_()),
     "torch": (torch.from_numpy(STEREO.T.copy()), 44_100),
     "int16": (44_100, INT16[:, 0]),
     "int16 (n, channels)": (44_100, INT16),
@@ -216,9 +220,35 @@ def test_a_file_may_be_given_as_path_and_bytes(tmp_path):
         {"path": "elsewhere.mp3", "bytes": path.read_bytes()},
         {"path": str(path), "bytes": None},
         {"path": str(path)},
+        {"path": str(path), "array": None, "sampling_rate": None},
+        bytearray(path.read_bytes()),
+        {"bytes": memoryview(path.read_bytes())},
     ):
         assert is_one_recording(audio)
         np.testing.assert_array_equal(as_clip(audio).samples, expected)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    soundfile.write(tmp_path / "a.wav", noise(800), 16_000)
+    assert as_clip("~/a.wav").samples.shape == (800,)
+    with pytest.raises(InputError, match=f"{tmp_path}/none: no such file or folder"):
+        tinymu_jax.load("~/none")
+
+
+@pytest.mark.parametrize(
+    ("audio", "prompt", "message"),
+    [
+        (None, "What?", "None is not a recording: give a recording, or a list"),
+        (3, "What?", "3 is not a recording"),
+        (noise(800), None, "None is not a prompt: give a prompt, or a list"),
+        (noise(800), b"What?", "give a text, or a list of texts"),
+        ([noise(800)], [None], "give a text, or a list of texts"),
+    ],
+)
+def test_an_assistant_refuses_other_types(assistant, audio, prompt, message):
+    with pytest.raises(InputError, match=message):
+        assistant.ask(audio, prompt)
 
 
 def test_an_assistant_takes_all_forms(assistant, tmp_path):
@@ -367,6 +397,16 @@ ARRAYS = {
     "a huge rate": ({"array": noise(800), "sampling_rate": 10**400}, "accepted are 1000 to"),
     "three axes": ((16_000, np.zeros((2, 2, 800))), r"shape \(2, 2, 800\)"),
     "bool with a rate": ((16_000, np.zeros(800, bool)), "type bool"),
+    "int64": ((16_000, np.zeros(800, int)), "type int64, whose full scale is unknown: give"),
+    "integers in a list": ({"array": [0] * 800, "sampling_rate": 16_000}, "type int64, whose"),
+    "no samples of 0 channels": ((16_000, np.zeros((800, 0))), "0 samples at 16 kHz"),
+    "channels without samples": ((16_000, np.zeros((0, 2))), "0 samples at 16 kHz"),
+    "channels of other lengths": ((16_000, [[0.0, 0.1], [0.2]]), "type list is no array"),
+    "a rate as text": (("16000", noise(800)), "type tuple is no array"),
+    "bfloat16": ((16_000, torch.zeros(800).bfloat16()), "type Tensor is no array"),
+    "a number as path": ({"path": 5}, "has the keys path: give array"),
+    "a text as bytes": ({"bytes": "abc"}, "has the keys bytes: give array"),
+    "a number as bytes": ({"bytes": 10**12}, "has the keys bytes: give array"),
     "complex": (np.zeros(800, complex), "type complex128: give one channel"),
 }
 

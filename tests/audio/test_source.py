@@ -15,6 +15,7 @@ from tinymu_jax.audio import libsndfile, source
 from tinymu_jax.audio.decode import decode
 from tinymu_jax.audio.load import as_clip
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils import pipes
 
 
 @pytest.fixture
@@ -76,14 +77,14 @@ def test_stdin_is_read(monkeypatch, content, tmp_path):
 
 
 def test_a_pipe_to_which_nobody_writes_is_refused_soon(pipe, monkeypatch):
-    monkeypatch.setattr(source, "WRITER_SECONDS", 0.2)
+    monkeypatch.setattr(pipes, "WRITER_SECONDS", 0.2)
     with pytest.raises(InputError, match="pipe: no program writes to this pipe; start one"):
         decode(pipe, None)
 
 
 def test_a_program_that_writes_nothing_is_refused(pipe, monkeypatch):
-    monkeypatch.setattr(source, "WRITER_SECONDS", 0.2)
-    monkeypatch.setattr(source, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(pipes, "WRITER_SECONDS", 0.2)
+    monkeypatch.setattr(pipes, "SILENT_SECONDS", 0.5)
     keep_open = os.open(pipe, os.O_RDWR)
     with pytest.raises(InputError, match=r"pipe: nothing came from this pipe for 0\.5 s"):
         decode(pipe, None)
@@ -99,7 +100,7 @@ def test_a_pipe_that_ends_at_once_is_empty(pipe):
 
 
 def test_a_pipe_without_end_is_refused(pipe, monkeypatch):
-    monkeypatch.setattr(source, "MAX_STREAM_BYTES", 1 << 20)
+    monkeypatch.setattr(pipes, "MAX_STREAM_BYTES", 1 << 20)
     write_slowly(pipe, bytes(50_000) * 30)
     with pytest.raises(InputError, match="more than 1 MiB come from this pipe; write them to"):
         decode(pipe, None)

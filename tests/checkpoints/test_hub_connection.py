@@ -40,6 +40,12 @@ def fake_hub(own_cache, tmp_path, monkeypatch):
         ("SSL_CERT_FILE", "{folder}/none.pem", "no such file or folder"),
         ("HF_HUB_DOWNLOAD_TIMEOUT", "abc", "is no whole number of seconds"),
         ("HF_HUB_ETAG_TIMEOUT", "-1", "is no whole number of seconds"),
+        ("HF_HUB_ETAG_TIMEOUT", "9" * 20, "is no whole number of seconds up to 86400"),
+        ("HF_ENDPOINT", "https://[::1", "is no URL; write https://..."),
+        ("HF_ENDPOINT", "https://localhost:99999", "is no URL; write https://..."),
+        ("HF_ENDPOINT", "https://my hub", "is no URL; write https://..."),
+        ("SSL_CERT_FILE", "{folder}", "is no file"),
+        ("SSL_CERT_DIR", "{file}", "is no folder"),
     ],
 )
 def test_a_variable_that_cannot_be_used_is_named(
@@ -62,6 +68,11 @@ def test_a_variable_that_cannot_be_used_is_named(
     assert fake_hub.requests == []
 
 
+def test_certificates_may_be_in_several_folders(fake_hub, monkeypatch, tmp_path):
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path}/none:{tmp_path}")
+    check_hub_variables()
+
+
 def test_a_stored_token_that_cannot_be_sent_is_named(fake_hub, monkeypatch, tmp_path):
     (tmp_path / "token").write_text("hf_é")
     assert "holds characters that no token has" in refusal(check_hub_variables)
@@ -73,7 +84,10 @@ def test_a_stored_token_that_cannot_be_sent_is_named(fake_hub, monkeypatch, tmp_
 def test_being_offline_on_purpose_is_named(name, fake_hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv(name, "1")
-    assert f"out of reach ({name} is set, unset it)" in refusal(tinymu_jax.load, REPO)
+    for user in (lambda: tinymu_jax.load(REPO), lambda: local_copy(f"hf://datasets/{REPO}")):
+        message = refusal(user)
+        assert f"out of reach ({name} is set); unset {name}" in message
+        assert "network" not in message
 
 
 def test_a_proxy_is_named_without_its_password(fake_hub, monkeypatch):

@@ -22,6 +22,7 @@ def files(tmp_path, monkeypatch, own_cache):
     soundfile.write("a.wav", noise(16_000), 16_000)
     record = {"file_name": "a.wav", "input_text": "Why?", "target_text": "So.", "task": "QA"}
     (tmp_path / "list.json").write_text(json.dumps([record | {"dataset": "Made"}]))
+    (tmp_path / "t.csv").write_text("file,label,split\na.wav,a,train\nb.wav,b,test\n")
     (tmp_path / "empty").mkdir()
     return tmp_path
 
@@ -36,6 +37,8 @@ def files(tmp_path, monkeypatch, own_cache):
             "data prepare --lists list.json --audio . --tokenizer nano --features embeddings",
             "embeddings need the checkpoint",
         ),
+        ("data prepare --audio . --max-seconds 0", "max_seconds is 0.0: give 0.025"),
+        ("data prepare --audio . --max-seconds nan", "max_seconds is nan: give 0.025"),
         ("data build --tokenizer none", "no source"),
         ("data build --tokenizer none --user-table none.csv", "none.csv: cannot be read"),
         ("data build --tokenizer none --user-folder empty", "empty"),
@@ -43,6 +46,13 @@ def files(tmp_path, monkeypatch, own_cache):
         ("quickstart --test-clips 0", "test_clips 0: give 1 or more"),
         ("evaluate synthetic none", "none/facts.csv"),
         ("evaluate probe none.csv --checkpoint nano", "none.csv"),
+        ("evaluate probe t.csv --checkpoint nano --audio none", "none: is not a folder; name the"),
+        ("evaluate classification t.csv --checkpoint nano --audio none", "none: is not a folder"),
+        (
+            "evaluate probe t.csv --checkpoint nano --max-bad-fraction nan",
+            "max-bad-fraction is nan",
+        ),
+        ("evaluate probe t.csv --checkpoint nano --max-bad-fraction 2", "max-bad-fraction is 2.0"),
         ("evaluate questions list.json --audio . --max-new-tokens 0", "max_new_tokens is 0"),
         (
             "evaluate questions list.json --audio empty --checkpoint nano",

@@ -261,13 +261,14 @@ def test_student_and_teacher_start_from_an_encoder(config, golden_dir):
 
 @pytest.fixture
 def with_bad(recordings, tmp_path):
-    """Four recordings that can be used, a short one, and three that are none."""
+    """Four recordings that can be used, a short one, and four that are none."""
     folder = tmp_path / "with_bad"
     folder.mkdir()
     for number in (1, 3, 4, 5, 6):
         shutil.copy(recordings / f"{number}.wav", folder)
     (folder / "empty.flac").write_bytes(b"")
     (folder / "text.mp3").write_text("no sound")
+    soundfile.write(folder / "zero.wav", np.zeros(0), 16_000)
     (folder / "gone.ogg").symlink_to("nowhere.ogg")
     return folder
 
@@ -278,7 +279,7 @@ def test_too_many_unusable_recordings_end_a_run_before_it_begins(config, with_ba
     message = refusal(train, run)
     first = with_bad / "empty.flac"
     assert message.startswith(
-        f"3 of 8 recordings cannot be used, more than 0.1 %; the first: {first}: is empty"
+        f"4 of 9 recordings cannot be used, more than 0.1 %; the first: {first}: is empty"
     )
     assert "allow more with --max-bad-fraction" in message
     assert not Path(config.output).exists()
@@ -299,25 +300,26 @@ def test_a_run_in_a_new_folder_lists_unusable_recordings_once(config, with_bad, 
         lambda folder, *rest: opened.append(folder) or open_corpus(folder, *rest),
     )
     monkeypatch.setattr(runs, "save_checkpoint", partial(refuse, "begun"))
-    run = with_part(config, "data", train=str(with_bad), max_bad_fraction=0.38)
+    run = with_part(config, "data", train=str(with_bad), max_bad_fraction=0.45)
     assert refusal(train, run) == "begun"
     assert opened == [str(with_bad)]
     listing = Path(config.output) / "bad.jsonl"
-    assert capfd.readouterr().err.count(f"3 cannot be used (listed in {listing})") == 1
+    assert capfd.readouterr().err.count(f"4 cannot be used (listed in {listing})") == 1
     entries = [json.loads(line) for line in listing.read_text().splitlines()]
-    assert [Path(entry["clip"]).name for entry in entries] == ["empty.flac", "gone.ogg", "text.mp3"]
+    names = ["empty.flac", "gone.ogg", "text.mp3", "zero.wav"]
+    assert [Path(entry["clip"]).name for entry in entries] == names
     assert ["is empty" in entries[0]["reason"], "no such file" in entries[1]["reason"]] == [1, 1]
 
 
 def test_unusable_recordings_are_counted_and_listed(with_bad, tmp_path, capfd):
     corpus = open_corpus(with_bad, FRAMES, 16)
-    assert (len(corpus), corpus.num_short, len(corpus.bad), corpus.total) == (4, 1, 3, 8)
+    assert (len(corpus), corpus.num_short, len(corpus.bad), corpus.total) == (4, 1, 4, 9)
     pretrain.report_skipped(corpus, tmp_path / "bad.jsonl")
     assert capfd.readouterr().err == (
-        f"note: {with_bad}: of 8 recordings, 3 cannot be used (listed in {tmp_path}/bad.jsonl), "
+        f"note: {with_bad}: of 9 recordings, 4 cannot be used (listed in {tmp_path}/bad.jsonl), "
         "and 1 are shorter than a crop\n"
     )
-    assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == 4
 
 
 def test_the_option_has_the_name_that_prepare_gives_it():

@@ -21,7 +21,15 @@ LFS = (
 )
 ANNEX = "/annex/objects/SHA256E-s917345212--4d7a214614ab2935c943f9e0ff69d22eadbb8f32.pt\n"
 PAGE = "\n<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>"
-REMEDIES = [(LFS, "`git lfs pull`"), (ANNEX, "`git annex get`"), (PAGE, "is a web page")]
+XET = "# xet version 0\nfilesize = 917345212\nhash = '4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1'\n"
+ERROR_PAGE = "<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"
+REMEDIES = {
+    "lfs": (LFS, "`git lfs pull`"),
+    "annex": (ANNEX, "`git annex get`"),
+    "xet": (XET, "download the file from the hub"),
+    "page": (PAGE, "is a web page"),
+    "error page": (ERROR_PAGE, "is a web page"),
+}
 READERS = {
     "tinymu.pt": open_checkpoint,
     "tinymu.safetensors": open_checkpoint,
@@ -36,7 +44,7 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize(("content", "remedy"), REMEDIES, ids=["lfs", "annex", "page"])
+@pytest.mark.parametrize(("content", "remedy"), REMEDIES.values(), ids=REMEDIES)
 @pytest.mark.parametrize("name", READERS)
 def test_a_placeholder_is_recognised(name, content, remedy, tmp_path):
     path = tmp_path / name

@@ -30,14 +30,17 @@ def write(folder, content, name="table.csv"):
 
 
 def read(path):
-    return [list(row.fields.values()) for row in read_rows(path, ("file", "label"), "name another")]
+    return [
+        [row.text(name) for name in row.fields]
+        for row in read_rows(path, ("file", "label"), "name another")
+    ]
 
 
 # --- encodings, separators, line ends ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
 def test_every_spreadsheets_table_is_read(tmp_path, encoding, separator, line_end):
     path = write(tmp_path, table(separator, line_end).encode(encoding))
@@ -53,6 +56,7 @@ def test_every_spreadsheets_table_is_read(tmp_path, encoding, separator, line_en
         ("sep=;\r\nfile;label\r\n1.ogg;a,b\r\n", [["1.ogg", "a,b"]]),  # of Excel
         ('\n\n"file","label"\n"1.ogg","a"\n', [["1.ogg", "a"]]),
         ("file;label;x, y\n1.ogg;a;1\n", [["1.ogg", "a", "1"]]),
+        ("\ufefffile,label\n\ufeff1.ogg,a\u200b\n", [["1.ogg", "a"]]),  # joined files
         ("label,file,a;b;c;d\nx,1.ogg,1\n", [["x", "1.ogg", "1"]]),
     ],
 )
@@ -146,7 +150,10 @@ def user_table(path):
     return read_source("user_table", path)
 
 
-@pytest.mark.parametrize("empty", ["nan", "NaN", "NULL", "N/A", "None", "<NA>"])
+EMPTY = ["nan", "NaN", "NAN", "NULL", "Null", "N/A", "None", "<NA>", "#REF!", "#DIV/0!", "#NAME?"]
+
+
+@pytest.mark.parametrize("empty", EMPTY)
 @pytest.mark.parametrize(
     ("reader", "row"),
     [
@@ -174,6 +181,39 @@ def test_labels_may_be_separated_by_bars(tmp_path):
     assert label_rows(path)[1] == [("1.ogg", ("a", "b", "c"), "")]
 
 
+@pytest.mark.parametrize("spell", [str.upper, str.title])
+def test_columns_may_be_spelled_in_another_case(tmp_path, spell):
+    path = write(tmp_path, spell("file;label;split") + "\n1.ogg;a;train\n")
+    assert label_rows(path)[1] == [("1.ogg", ("a",), "train")]
+    path = write(tmp_path, spell("file_name,mood") + "\n1.ogg,sad\n")
+    assert list(read_label_table(path).of) == ["1.ogg"]
+    path = write(tmp_path, spell("label,text") + "\na,an A\nb,a B\n")
+    assert class_texts(path) == {"a": "an A", "b": "a B"}
+    path = write(tmp_path, spell("file,genre") + "\n1.ogg,rock\n")
+    assert user_table(path).clips[0].tags == {"genre": ("rock",)}
+    path = write(tmp_path, spell("index,name") + "\n1,b\n0,a\n")
+    assert read_labels(path) == ["a", "b"]
+
+
+def test_columns_that_differ_in_case_alone_are_not_guessed(tmp_path):
+    path = write(tmp_path, "File,FILE,label\n1.ogg,2.ogg,a\n")
+    assert "does not name file and label" in refusal(label_rows, path)
+    path = write(tmp_path, "File,file,label\n1.ogg,2.ogg,a\n")
+    assert label_rows(path)[1] == [("2.ogg", ("a",), "")]
+
+
+def test_a_control_character_in_a_label_is_refused(tmp_path):
+    path = write(tmp_path, "file,label\n1.ogg,ro\0ck\n")
+    assert "line 2 has a control character in its label ('ro\\x00ck')" in refusal(label_rows, path)
+
+
+@pytest.mark.parametrize("other", ["1.ogg,b,test", "./1.ogg,a,train"])
+def test_one_recording_has_one_label_and_split(tmp_path, other):
+    path = write(tmp_path, f"file,label,split\n1.ogg,a,test\n2.ogg,b,train\n{other}\n")
+    expected = f"line 4 gives {other.split(',')[0]} another label or split than line 2; keep one"
+    assert expected in refusal(label_rows, path)
+
+
 def test_a_table_without_rows_says_so(tmp_path):
     assert "has no rows" in refusal(label_rows, write(tmp_path, "file,label\n"))
 
@@ -186,6 +226,8 @@ def test_a_table_without_rows_says_so(tmp_path):
     [
         ("a.txt", "\ufeffjazz\r\nrock\r\n"),
         ("a.txt", "jazz\rrock\r"),
+        ("a.txt", "jazz\n\ufeffrock\u200b\n"),
+        ("a.csv", "Index,Name\n1,rock\n0,jazz\n"),
         ("a.csv", "0;jazz\n1;rock;\n"),
         ("a.csv", "1\trock\n0\tjazz\n"),
         ("a.csv", "\ufeffindex,name\n1,rock\n0,jazz\n"),

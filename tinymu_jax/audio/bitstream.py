@@ -6,7 +6,7 @@ Several files that were joined end to end are parts, each of which decodes like 
 import itertools
 import zlib
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tinymu_jax.audio.source import FileBytes
 
@@ -48,6 +48,8 @@ _BITRATES = {
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
+_MIN_FRAME_BYTES = 24
+"""Bytes of the smallest frame: 8 kbit/s of 24 kHz."""
 _FIRST_FRAME_LIMIT = 65_536
 """Number of bytes, after tags, in which the first frame must be."""
 
@@ -179,6 +181,10 @@ class _Run:
             self.stop = pos + self.frame.size
         self.body = self.stop
 
+    def exceeds_tag(self) -> bool:
+        """Return whether the run has more frames than its tag says."""
+        return self.tag is not None and self.num_frames > self.tag.num_frames + 1
+
     def part(self) -> Part:
         """Return the run as a part; `header` corrects the tag if its number of frames is wrong."""
         size = self.num_frames * self.frame.num_samples
@@ -209,7 +215,8 @@ def scan_mpeg(data: Bytes, seconds: float | None = None) -> Layout | None:
         if count:
             run.num_frames += count
             run.stop = pos
-            if trusted and seconds is not None and _seconds(run) > seconds + 1:
+            is_enough = seconds is not None and _seconds(run) > seconds + 1
+            if trusted and is_enough and not run.exceeds_tag():
                 return Layout([Part(run.start, len(data))])
             continue
         frame = _frame_at(data, pos)
@@ -268,8 +275,13 @@ def _seconds(run: _Run) -> float:
 
 
 def _is_whole(data: Bytes, run: _Run) -> bool:
-    """Return whether `data` has as many bytes as the tag of `run` says, not counting end tags."""
+    """Return whether `data` has as many bytes as the tag of `run` says, not counting end tags.
+
+    The number of frames that the tag says must be possible in these bytes, too.
+    """
     if run.tag is None or not run.tag.num_bytes:
+        return False
+    if run.tag.num_frames * _MIN_FRAME_BYTES > len(data):
         return False
     stop = run.start + run.tag.num_bytes
     return abs(len(data) - stop) <= 2 * run.frame.size or _skip_tags(data, stop) >= len(data) - 1
@@ -331,6 +343,10 @@ def _ogg_rate(data: Bytes, pos: int) -> int:
     start = pos + 27 + data[pos + 26]
     if data[start : start + 7] == b"\x01vorbis":
         return int.from_bytes(data[start + 12 : start + 16], "little")
+    if data[start : start + 5] == b"\x7fFLAC":
+        return int.from_bytes(data[start + 27 : start + 30], "big") >> 4
+    if data[start : start + 8] == b"Speex   ":
+        return int.from_bytes(data[start + 36 : start + 40], "little")
     return 48_000 if data[start : start + 8] == b"OpusHead" else 0
 
 
@@ -397,6 +413,62 @@ def split_flac(data: Bytes) -> list[Part]:
         while (pos := data.find(block, pos + 1)) >= 0:
             starts.append(pos)
     return _parts_from(sorted(starts), data)
+
+
+_CHUNKS = {b"RIFF": (12, 4, "little"), b"RF64": (12, 4, "little"), b"FORM": (12, 4, "big")}
+_CHUNKS |= {b"caff": (8, 8, "big")}
+"""First bytes of a file -> where its chunks begin, and the bytes and byte order of their sizes."""
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+
+
+def count_bytes_after_end(data: Bytes) -> int:
+    """Return how many bytes follow what the header of a wav, AIFF, CAF, AU or mp4 file describes.
+
+    Tags and zeros do not count. The result is 0 for other files, and for files that are cut.
+    """
+    if data[4:8] == b"ftyp":
+        pos = _end_of_boxes(data)
+    elif data[:4] == b".snd":
+        pos = int.from_bytes(data[4:8], "big") + int.from_bytes(data[8:12], "big")
+    elif data[:4] in _CHUNKS:
+        pos = _end_of_chunks(data, *_CHUNKS[data[:4]])
+    else:
+        pos = len(data)
+    rest = data[pos : pos + 65_536]
+    return 0 if rest.startswith(_TAGS) or not any(rest) else len(data) - pos
+
+
+def _end_of_chunks(data: Bytes, pos: int, size_bytes: int, order: Literal["little", "big"]) -> int:
+    """Return where the chunks that begin at `pos` end; the length of `data` if one is cut."""
+    while (name := data[pos : pos + 4]).isascii() and name.decode("ascii", "replace").isprintable():
+        if name == b"RIFF" and data[:4] == name:  # joined wav files, which are read part by part
+            pos += 12
+            continue
+        if name in (b"", *_CHUNKS):
+            break
+        body = pos + 4 + size_bytes
+        size = int.from_bytes(data[pos + 4 : body], order)
+        if name == b"data" and size == 0xFFFFFFFF and data[12:16] == b"ds64":
+            size = int.from_bytes(data[28:36], "little")
+        pos = body + size
+        if pos > len(data) or (size == 0 and name in (b"data", b"SSND")):
+            return len(data)
+        # Chunks of wav and AIFF files have an even number of bytes, but not all programs do so.
+        pos += size_bytes == 4 and size % 2 == 1 and data[pos : pos + 1] == b"\0"
+    return pos
+
+
+def _end_of_boxes(data: Bytes) -> int:
+    """Return where the boxes of an mp4 file end, or where another mp4 file begins after them."""
+    pos = 0
+    while pos + 8 <= len(data) and not (pos and data[pos + 4 : pos + 8] == b"ftyp"):
+        size = int.from_bytes(data[pos : pos + 4], "big")
+        if size == 1:
+            size = int.from_bytes(data[pos + 8 : pos + 16], "big")
+        if size < 8:  # 0: to the end of the file
+            return len(data)
+        pos += size
+    return min(pos, len(data))
 
 
 def _parts_from(starts: list[int], data: Bytes) -> list[Part]:

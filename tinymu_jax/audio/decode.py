@@ -6,8 +6,9 @@ are read to their end, and files that are shorter are damaged.
 
 from pathlib import Path
 
+from tinymu_jax.audio.bitstream import count_bytes_after_end
 from tinymu_jax.audio.decoded import TOLERANCE, Decoded
-from tinymu_jax.audio.ffmpeg import decode_with_ffmpeg
+from tinymu_jax.audio.ffmpeg import decode_with_ffmpeg, held_seconds
 from tinymu_jax.audio.libsndfile import decode_with_libsndfile
 from tinymu_jax.audio.source import Source, open_source
 from tinymu_jax.errors import InputError
@@ -33,6 +34,8 @@ def decode(
     """
     source = open_source(recording, name)
     decoded = _decode(source, max_seconds, keep_damaged)
+    if decoded.damage is None and _is_read_to_end(decoded, max_seconds):
+        decoded = decoded._replace(damage=_unread(source, decoded))
     if decoded.damage and not (keep_damaged and len(decoded.samples)):
         remedy = ", or use what can be read with --keep-damaged" if len(decoded.samples) else ""
         raise InputError(f"{source.name}: {decoded.damage}; replace it{remedy}")
@@ -45,9 +48,11 @@ def audio_length(path: str | Path) -> tuple[int, int]:
     """Return a recording's number of samples per channel and its sample rate, without decoding it.
 
     Raises:
-        InputError: the recording is missing, empty or text, or cannot be decoded.
+        InputError: the recording is missing, empty or text, has no samples, or cannot be decoded.
     """
     decoded = _decode(open_source(path), 0.0)
+    if not decoded.total:
+        raise InputError(f"{path}: has no samples; replace or skip it")
     return decoded.total, decoded.rate
 
 
@@ -55,7 +60,12 @@ def _decode(source: Source, max_seconds: float | None, keep_damaged: bool = Fals
     """Decode a recording with the first decoder that can read it; see `decode`."""
     decoded = decode_with_libsndfile(source, max_seconds)
     if decoded is not None and decoded.total and not (decoded.damage and keep_damaged):
-        return decoded
+        is_flac = source.data[:4] == b"fLaC" and decoded.damage is None
+        if not (is_flac and _is_read_to_end(decoded, max_seconds)):
+            return decoded
+        # A FLAC file's header may give fewer samples than follow it.
+        if held_seconds(source) <= decoded.seconds + TOLERANCE:
+            return decoded
     other = decode_with_ffmpeg(source, max_seconds)
     if decoded is None and other is None:
         if source.data[4:8] == b"ftyp" and source.data.find(b"moov") < 0:
@@ -71,3 +81,16 @@ def _decode(source: Source, max_seconds: float | None, keep_damaged: bool = Fals
         total = max(other.total, round(decoded.total * other.rate / decoded.rate))
         return other._replace(total=total, damage=decoded.damage)
     return decoded
+
+
+def _is_read_to_end(decoded: Decoded, max_seconds: float | None) -> bool:
+    """Return whether all samples that a recording has by its header were decoded."""
+    return max_seconds is None or len(decoded.samples) < int(max_seconds * decoded.rate)
+
+
+def _unread(source: Source, decoded: Decoded) -> str | None:
+    """Return a text on the bytes of a recording of which no decoder makes samples; None if few."""
+    unread = count_bytes_after_end(source.data)
+    if unread * decoded.seconds <= TOLERANCE * (source.size - unread):
+        return None
+    return f"ends after {decoded.seconds:.1f} s by its header, but {unread:,} bytes follow"

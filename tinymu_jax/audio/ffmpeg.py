@@ -1,10 +1,12 @@
 """Decodes recordings with FFmpeg (PyAV): m4a, aac, webm, mp4, wma, ac3 and the like."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinymu_jax.audio.bitstream import scan_ogg
 from tinymu_jax.audio.decoded import TOLERANCE, Decoded, Samples, as_format, damaged_after
 from tinymu_jax.audio.source import Source, open_source
 from tinymu_jax.errors import InputError
@@ -24,11 +26,24 @@ def decode_with_ffmpeg(source: Source, max_seconds: float | None) -> Decoded | N
                 raise InputError(f"{source.name}: has no audio; name a recording")
             length = _ffmpeg_length(container, source.size)
         with source.open() as file, _open_container(file) as container:
-            return _read_container(container, max_seconds, length)
-    except (av.error.FFmpegError, EOFError, ValueError) as error:
+            decoded = _read_container(container, max_seconds, length)
+    except (av.error.FFmpegError, EOFError, IndexError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         return None
+    return decoded and _with_page_damage(source, decoded, max_seconds)
+
+
+def held_seconds(source: Source) -> float:
+    """Return how many seconds of audio the packets of a recording hold; 0 if it has none."""
+    import av
+
+    av.logging.set_level(None)
+    try:
+        with source.open() as file, _open_container(file) as container:
+            return _ffmpeg_length(container, source.size)[1] if container.streams.audio else 0.0
+    except (av.error.FFmpegError, EOFError, IndexError, ValueError):
+        return 0.0
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -40,8 +55,27 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         with open_source(path).open() as file, _open_container(file) as container:
             tags = [*(stream.metadata for stream in container.streams.audio), container.metadata]
             return {key.lower(): value for group in tags for key, value in group.items()}
-    except (av.error.FFmpegError, EOFError, InputError):
+    except (av.error.FFmpegError, EOFError, IndexError, InputError):
         return {}
+
+
+class _File:
+    """A file for PyAV. Seeking to an impossible place, as of a broken header, gives -1.
+
+    It has no name, by which FFmpeg would take any bytes for samples (.gsm, .g722 and the like).
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.read, self.tell = file, file.read, file.tell
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
 
 
 def _open_container(file: Any) -> Any:
@@ -49,7 +83,7 @@ def _open_container(file: Any) -> Any:
 
     # Playlists and the like must not make FFmpeg open other files or addresses.
     options = {"protocol_whitelist": "none", "err_detect": "crccheck"}
-    return av.open(file, options=options, metadata_errors="replace")
+    return av.open(_File(file), options=options, metadata_errors="replace")
 
 
 def _ffmpeg_length(container: Any, size: int) -> tuple[float, float]:
@@ -82,7 +116,7 @@ def _last_packet_end(container: Any, stream: Any) -> int | None:
         for packet in container.demux(stream):
             if packet.size and packet.pts is not None:
                 end = max(end or 0, packet.pts + (packet.duration or 0))
-    except (av.error.FFmpegError, EOFError):
+    except (av.error.FFmpegError, EOFError, IndexError):
         pass
     return end
 
@@ -94,7 +128,10 @@ def _read_container(
     import av
 
     stream = container.streams.audio[0]
+    if stream.codec_context is None:  # an unknown codec
+        return None
     stream.thread_type = "NONE"
+    is_pcm = stream.codec_context.name.startswith("pcm_")
     blocks, rate, channels, count = [], 0, 0, 0
     limit = first_error = first_gap = None
     packets = container.demux(stream)
@@ -102,11 +139,13 @@ def _read_container(
         try:
             packet = next(packets)
             frames = packet.decode()
-            if packet.is_corrupt and first_error is None:
+            # FFmpeg takes the last packet of uncompressed samples for corrupt if it is short.
+            if packet.is_corrupt and first_error is None and not is_pcm:
                 first_error = count
         except StopIteration:
             break
-        except (av.error.FFmpegError, EOFError) as error:
+        except (av.error.FFmpegError, EOFError, IndexError) as error:
+            # IndexError: PyAV meets a stream that the header did not announce.
             first_error = count if first_error is None else first_error
             if isinstance(error, EOFError) or not blocks:
                 break
@@ -125,6 +164,27 @@ def _read_container(
     if not blocks:
         return None
     samples = np.concatenate(blocks)[:limit]
+    return _with_length(samples, rate, limit, length, (first_error, first_gap, count))
+
+
+def _with_length(
+    samples: Samples,
+    rate: int,
+    limit: int | None,
+    length: tuple[float, float],
+    places: tuple[int | None, int | None, int],
+) -> Decoded:
+    """Return decoded samples with the recording's length, and with its damage if there is any.
+
+    Args:
+        samples: the samples, at most `limit` (None: any number) per channel.
+        rate: sample rate in Hz.
+        limit: number of samples per channel that were asked for; None: all.
+        length: result of `_ffmpeg_length`.
+        places: numbers of samples before the first error, before the first gap (None: there is
+            none), and of all packets that were read.
+    """
+    first_error, first_gap, count = places
     at_end = limit is None or count < limit
     promised, held = (round(seconds * rate) for seconds in length)
     total = count if at_end else max(held, count)
@@ -138,6 +198,15 @@ def _read_container(
         return Decoded(samples, rate, total)
     total = max(total, promised)
     return Decoded(samples, rate, total, damaged_after(failed_at / rate, total / rate))
+
+
+def _with_page_damage(source: Source, decoded: Decoded, max_seconds: float | None) -> Decoded:
+    """Return what was decoded with the damage of an Ogg file's pages, which FFmpeg passes over."""
+    layout = scan_ogg(source.data, max_seconds)
+    after = None if layout is None else layout.damaged_after
+    if after is None or (max_seconds is not None and after >= max_seconds):
+        return decoded
+    return decoded._replace(damage=damaged_after(after, decoded.total / decoded.rate))
 
 
 def _frame_samples(frame: Any) -> Samples:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tinymu_jax.errors import InputError, note
+from tinymu_jax.utils.files import expand_user
 
 AUDIO_SUFFIXES = frozenset(
     f".{name}"
@@ -157,11 +158,12 @@ def _distinct(paths: Iterable[Path]) -> list[Path]:
 def find_file(path: str | Path) -> Path:
     """Return the path that a file has on disk; `path` itself if the file is missing.
 
-    Two differences are allowed. An accented letter may be one character in `path` and two on disk,
-    or the reverse (Unicode NFC and NFD). In place of "34/1004034.mp3", MTG-Jamendo's low quality
-    "34/1004034.low.mp3" may be on disk.
+    A "~" at the beginning is the home folder. Two differences are allowed. An accented letter may
+    be one character in `path` and two on disk, or the reverse (Unicode NFC and NFD). In place of
+    "34/1004034.mp3", MTG-Jamendo's low quality "34/1004034.low.mp3" may be on disk.
     """
     path = Path(path)
+    path = path if os.path.exists(path) else expand_user(path)
     for name in (path, _low_quality(path)):
         if name is None:
             continue

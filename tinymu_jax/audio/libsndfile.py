@@ -33,6 +33,9 @@ BLOCK = 4096
 MIN_PLAUSIBLE, MAX_EXPANSION = 64 * 2**20, 32
 """Bytes of samples that any header may promise, and those per byte of the file."""
 
+MAX_FLAC_EXPANSION = 6_000
+"""Samples per channel and byte of a FLAC file of silence: 65,535 in a frame of 11 bytes."""
+
 
 class _DecoderError(Exception):
     """libsndfile cannot open or decode a file."""
@@ -76,8 +79,10 @@ class _View(io.RawIOBase):
 
 def _open_whole(source: Source) -> Any:
     """Open a recording with libsndfile."""
+    if source.path is None:
+        return _open_sound(_View(source, Part(0, source.size)))
     # The path is passed as bytes, since a file name may be in any encoding.
-    return _open_sound(os.fsencode(source.path) if source.path else source.open())
+    return _open_sound(os.fsencode(source.path))
 
 
 def _open_sound(file: Any) -> Any:
@@ -119,7 +124,10 @@ def decode_with_libsndfile(source: Source, max_seconds: float | None) -> Decoded
                 kind, frames = file.format, file.frames
                 if kind in ("MP3", "OGG"):
                     layout = (scan_mpeg if kind == "MP3" else scan_ogg)(source.data, max_seconds)
-                elif frames > UNKNOWN_LENGTH:
+                elif frames > UNKNOWN_LENGTH or kind == "RAW":
+                    # Any file that is named .au, .snd, .vox or .gsm is RAW for libsndfile.
+                    return None
+                elif kind == "FLAC" and frames > MAX_FLAC_EXPANSION * source.size:
                     return None
                 else:
                     decoded = _read_whole(source, file, max_seconds)

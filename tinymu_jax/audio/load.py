@@ -16,11 +16,13 @@ from tinymu_jax.audio.decoded import SAMPLE_RATE_RANGE
 from tinymu_jax.audio.files import find_file
 from tinymu_jax.audio.log_mel import SAMPLE_RATE, WINDOW
 from tinymu_jax.audio.resample import RESAMPLERS, Resampler, resample
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, reason_of
 
 Mono = Literal["first", "mean"]
 MAX_CLIP_SECONDS = 86_400
 """Largest accepted `max_seconds`: one day."""
+_FILE_TYPES = (str, Path, bytes, bytearray, memoryview)
+"""Types of the path or the content of a file."""
 MAX_PEAK = 8.0
 """Largest accepted absolute value of a sample; full scale is 1."""
 
@@ -38,7 +40,8 @@ class Clip(NamedTuple):
     """What is wrong with a damaged recording of which `samples` is what can be read."""
 
 
-Audio = str | Path | bytes | np.ndarray | Clip | tuple[Any, Any] | Mapping[str, Any]
+Bytes = bytes | bytearray | memoryview
+Audio = str | Path | Bytes | np.ndarray | Clip | tuple[Any, Any] | Mapping[str, Any]
 """A recording: its path ("-": stdin), the content of a file, 16 kHz samples of one channel, a clip
 from `read_clip`, a pair of sample rate and samples as of Gradio, in either order, or a dict as of
 `datasets`: `array` and `sampling_rate`, or `path` and `bytes`."""
@@ -113,18 +116,17 @@ def as_clip(audio: Audio, max_seconds: float | None = 10.0, keep_damaged: bool =
     """
     if isinstance(audio, Clip):
         return audio
-    if isinstance(audio, Mapping) and not {"array", "raw"} & audio.keys():
+    if isinstance(audio, Mapping) and audio.get("array") is None and audio.get("raw") is None:
         content, path = audio.get("bytes"), audio.get("path")
-        if content is None and path is None:
+        recording, name = path if content is None else content, str(path or "audio bytes")
+        if not isinstance(recording, _FILE_TYPES) or isinstance(content, str):
             raise InputError(
                 f"audio has the keys {', '.join(map(str, audio)) or '(none)'}: give array and "
-                "sampling_rate, or path, or bytes"
+                "sampling_rate, or path (a text), or bytes"
             )
-        name = "audio bytes" if path is None else str(path)
-        recording = path if content is None else bytes(content)
-        return read_clip(recording, max_seconds, keep_damaged=keep_damaged, name=name)
-    if isinstance(audio, str | Path | bytes):
-        return read_clip(audio, max_seconds, keep_damaged=keep_damaged)
+        return _read_file(recording, max_seconds, keep_damaged, name)
+    if isinstance(audio, _FILE_TYPES):
+        return _read_file(audio, max_seconds, keep_damaged)
     samples, rate = _as_samples(audio)
     check_max_seconds(max_seconds)
     total = len(samples)
@@ -136,16 +138,29 @@ def as_clip(audio: Audio, max_seconds: float | None = 10.0, keep_damaged: bool =
     return Clip(samples, seconds, total / rate)
 
 
+def _read_file(
+    recording: str | Path | Bytes,
+    max_seconds: float | None,
+    keep_damaged: bool,
+    name: str = "audio bytes",
+) -> Clip:
+    recording = recording if isinstance(recording, str | Path) else bytes(recording)
+    return read_clip(recording, max_seconds, keep_damaged=keep_damaged, name=name)
+
+
 def is_one_recording(audio: Any) -> bool:
     """Return whether an argument is one recording (see `Audio`), not a sequence of recordings."""
     return (
-        isinstance(audio, str | Path | bytes | Clip | Mapping)
+        isinstance(audio, (*_FILE_TYPES, Clip, Mapping))
         or hasattr(audio, "dtype")
         or hasattr(audio, "get_all_samples")
-        or (
-            isinstance(audio, tuple) and len(audio) == 2 and any(isinstance(x, Real) for x in audio)
-        )
+        or (isinstance(audio, tuple) and len(audio) == 2 and any(map(_is_number, audio)))
     )
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is one number, such as a sample rate; arrays of no axes are."""
+    return isinstance(value, Real) or getattr(value, "ndim", None) == 0
 
 
 def _as_samples(audio: Any) -> tuple[np.ndarray, int]:
@@ -160,8 +175,8 @@ def _as_samples(audio: Any) -> tuple[np.ndarray, int]:
         return _first_channel(array, audio["sampling_rate"])
     if isinstance(audio, tuple) and is_one_recording(audio):
         first, second = audio
-        return _first_channel(*((second, first) if isinstance(first, Real) else audio))
-    samples = np.asarray(audio)
+        return _first_channel(*((second, first) if _is_number(first) else audio))
+    samples = _as_array(audio)
     if samples.ndim != 1 or samples.dtype.kind != "f":
         raise InputError(
             f"audio array of shape {samples.shape} and type {samples.dtype}: give one channel of "
@@ -171,9 +186,21 @@ def _as_samples(audio: Any) -> tuple[np.ndarray, int]:
     return samples, SAMPLE_RATE
 
 
+def _as_array(audio: Any) -> np.ndarray:
+    """Convert samples to an array of NumPy."""
+    try:
+        return np.asarray(audio.detach() if hasattr(audio, "detach") else audio)
+    except Exception as error:  # of the library whose array or tensor it is
+        raise InputError(
+            f"audio of type {type(audio).__name__} is no array ({reason_of(error)}): give floats "
+            "in [-1, 1] or integers, of shape (n,), (n, channels) or (channels, n)"
+        ) from error
+
+
 def _first_channel(array: Any, rate: Any) -> tuple[np.ndarray, int]:
     """Return the first channel of samples that have a sample rate, as floats."""
-    samples = np.asarray(array)
+    samples = _as_array(array)
+    rate = rate.item() if getattr(rate, "ndim", None) == 0 else rate
     if isinstance(rate, Real):
         _check_rate(rate, "audio array")
     if not isinstance(rate, Real) or rate != int(rate):
@@ -183,6 +210,13 @@ def _first_channel(array: Any, rate: Any) -> tuple[np.ndarray, int]:
             f"audio array of shape {samples.shape} and type {samples.dtype}: give floats in "
             "[-1, 1] or integers, of shape (n,), (n, channels) or (channels, n)"
         )
+    if samples.dtype.kind != "f" and samples.dtype.itemsize == 8:
+        raise InputError(
+            f"audio array of type {samples.dtype}, whose full scale is unknown: give floats in "
+            "[-1, 1], or the integers in their own type, such as int16"
+        )
+    if not samples.size:
+        samples = samples.reshape(-1)
     if samples.ndim == 2:
         samples = samples[:, 0] if samples.shape[0] >= samples.shape[1] else samples[0]
     if samples.dtype.kind != "f":

@@ -2,24 +2,17 @@
 
 import io
 import os
-import select
 import stat
-import time
 from functools import cached_property
 from pathlib import Path
 from typing import overload
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import check_content, exists
+from tinymu_jax.utils.pipes import read_pipe
 
-MAX_STREAM_BYTES = 512 * 2**20
-"""Most bytes that are read from a pipe."""
-WRITER_SECONDS = 3.0
-"""Seconds to wait for a program that opens a named pipe for writing."""
 BLOCK_BYTES = 256 * 2**10
 """Least bytes to read at once from a file."""
-SILENT_SECONDS = 60.0
-"""Seconds to wait for the next bytes from a program that writes to a pipe."""
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _TEXT_HEADERS = (b"NIST_1A", b"PVF1\n")
 """First bytes of sound files whose header is text: NIST SPHERE and Portable Voice Format."""
@@ -128,7 +121,11 @@ def open_source(recording: "str | Path | bytes", name: str = "audio bytes") -> S
     else:
         path = Path("/dev/stdin" if str(recording) == "-" else recording)
         check_content(path, may_be_empty=True)
-        source = Source(str(recording), path) if _is_file(path) else _read_pipe(path)
+        source = (
+            Source(str(recording), path)
+            if _is_file(path)
+            else Source(str(path), None, read_pipe(path))
+        )
     try:
         with source.open() as file:
             head = file.read(1024)
@@ -161,51 +158,6 @@ def _is_file(path: Path) -> bool:
     if stat.S_ISREG(mode) or stat.S_ISFIFO(mode):
         return stat.S_ISREG(mode)
     raise InputError(f"{path}: is no file but a device or terminal; name a file or a pipe")
-
-
-def _read_pipe(path: Path) -> Source:
-    """Read a pipe to its end; raise `InputError` if nobody writes to it, or too much comes."""
-    try:
-        # Without O_NONBLOCK, opening a named pipe waits until another program opens it.
-        pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); check who may read it"
-        ) from error
-    try:
-        return Source(str(path), None, _read_to_end(pipe, path))
-    finally:
-        os.close(pipe)
-
-
-def _read_to_end(pipe: int, path: Path) -> bytes:
-    content, ready = bytearray(), select.poll()
-    ready.register(pipe, select.POLLIN)
-    deadline = time.monotonic() + WRITER_SECONDS
-    while True:
-        events = ready.poll(100)
-        try:
-            block = os.read(pipe, 1 << 20)
-        except BlockingIOError:
-            # A program has opened the pipe, and has written nothing yet.
-            if time.monotonic() > deadline + SILENT_SECONDS - WRITER_SECONDS:
-                raise InputError(
-                    f"{path}: nothing came from this pipe for {SILENT_SECONDS:g} s; check the "
-                    "program that writes to it"
-                ) from None
-            continue
-        if block:
-            content += block
-            deadline = time.monotonic() + WRITER_SECONDS
-            if len(content) > MAX_STREAM_BYTES:
-                raise InputError(
-                    f"{path}: more than {MAX_STREAM_BYTES >> 20} MiB come from this pipe; write "
-                    "them to a file, and name that"
-                )
-        elif events or content:
-            return bytes(content)
-        elif time.monotonic() > deadline:
-            raise InputError(f"{path}: no program writes to this pipe; start one, or name a file")
 
 
 def _is_text(head: bytes) -> bool:

@@ -14,8 +14,9 @@ from tinymu_jax.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from tinymu_jax.checkpoints.hub_connection import (
+    Unreachable,
     check_hub_variables,
-    unreachable_reason,
+    why_unreachable,
     with_route,
 )
 from tinymu_jax.errors import InputError, reason_of, translate
@@ -69,24 +70,26 @@ def download(repo: str, file: str, revision: str | None = None) -> Path:
     }
     with quiet_hub(), translate(lambda error: _download_failure(repo, file, error), missing):
         cached = try_to_load_from_cache(repo, file, revision=revision)
-        reason = unreachable_reason()
-        if reason is not None:
+        unreachable = why_unreachable()
+        if unreachable is not None:
             if isinstance(cached, str):
                 return Path(cached)
-            raise _unreachable(repo, file, reason)
+            raise _unreachable(repo, file, unreachable)
         try:
             return Path(hf_hub_download(repo, file, revision=revision))
         except errors.LocalEntryNotFoundError as error:
-            raise _unreachable(repo, file, reason_of(error.__cause__ or error)) from error
+            reason = with_route(reason_of(error.__cause__ or error))
+            raise _unreachable(repo, file, Unreachable(reason)) from error
         except errors.EntryNotFoundError as error:
             raise FileMissingError(f"{repo}: has no {file}; name a TinyMU repository") from error
 
 
-def _unreachable(repo: str, file: str, reason: str) -> InputError:
+def _unreachable(repo: str, file: str, unreachable: Unreachable) -> InputError:
+    reason, remedy = unreachable
     alternative = f"a {file}" if file == TOKENIZER_FILE else f"a checkpoint ({PUBLISHED_WEIGHTS})"
     return InputError(
-        f"{repo}: {file} cannot be downloaded, the hub is out of reach ({with_route(reason)}); "
-        f"check the network, give the path of {alternative} that you have, or use {NANO}, the "
+        f"{repo}: {file} cannot be downloaded, the hub is out of reach ({reason}); "
+        f"{remedy}, give the path of {alternative} that you have, or use {NANO}, the "
         "small model that comes with the package"
     )
 

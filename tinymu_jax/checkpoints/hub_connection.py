@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from tinymu_jax.errors import InputError, reason_of
@@ -11,12 +12,21 @@ from tinymu_jax.utils.files import check_folder
 
 SECONDS_TO_CONNECT = 3.0
 """Time within which the hub must respond, unless `HF_HUB_ETAG_TIMEOUT` is longer."""
+MAX_TIMEOUT = 86_400
+"""Largest accepted number of seconds to wait: a day."""
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 TIMEOUTS = ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 FOLDERS = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HF_XET_CACHE")
 PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy")
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+class Unreachable(NamedTuple):
+    """Why the hub cannot be reached, and what to do."""
+
+    reason: str
+    remedy: str = "check the network"
 
 
 def check_hub_variables() -> None:
@@ -45,7 +55,7 @@ def check_hub_variables() -> None:
     _check_token(path, token)
 
 
-def unreachable_reason() -> str | None:
+def why_unreachable() -> Unreachable | None:
     """Return why the hub cannot be reached, or None if it responds, even with an error.
 
     The hub is out of reach if it does not respond within a few seconds. This is checked first
@@ -73,19 +83,18 @@ def unreachable_reason() -> str | None:
         return None
     if outcome and isinstance(outcome[0], errors.OfflineModeIsEnabled):
         names = [name for name in OFFLINE if os.environ.get(name)] or OFFLINE[:1]
-        return f"{' and '.join(names)} is set, unset it"
-    return reason_of(outcome[0]) if outcome else f"no response within {seconds:g} s"
+        return Unreachable(f"{' and '.join(names)} is set", f"unset {' and '.join(names)}")
+    reason = reason_of(outcome[0]) if outcome else f"no response within {seconds:g} s"
+    return Unreachable(with_route(reason))
 
 
 def require_hub(failure: str) -> None:
     """Raise an `InputError` that begins with `failure` if the hub cannot be reached."""
     check_hub_variables()
-    reason = unreachable_reason()
-    if reason is not None:
-        raise InputError(
-            f"{failure}, the hub is out of reach ({with_route(reason)}); check the network and "
-            "try again"
-        )
+    unreachable = why_unreachable()
+    if unreachable is not None:
+        reason, remedy = unreachable
+        raise InputError(f"{failure}, the hub is out of reach ({reason}); {remedy} and try again")
 
 
 def with_route(reason: str) -> str:
@@ -99,8 +108,12 @@ def with_route(reason: str) -> str:
 
 
 def _check_endpoint(name: str, value: str) -> None:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(value)
+        is_url = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a bracket without its pair, or an impossible port
+        is_url = False
+    if not is_url or any(map(str.isspace, value)):
         raise InputError(f"{name}={value}: is no URL; write https://... or unset it")
 
 
@@ -111,8 +124,11 @@ def _check_token(name: str, value: str) -> None:
 
 
 def _check_seconds(name: str, value: str) -> None:
-    if not value.strip().isdecimal():
-        raise InputError(f"{name}={value}: is no whole number of seconds; correct it, or unset it")
+    if not value.strip().isdecimal() or int(value) > MAX_TIMEOUT:
+        raise InputError(
+            f"{name}={value}: is no whole number of seconds up to {MAX_TIMEOUT}; correct it, or "
+            "unset it"
+        )
 
 
 def _check_cache(name: str, value: str) -> None:
@@ -124,9 +140,14 @@ def _check_cache(name: str, value: str) -> None:
         ) from error
 
 
-def _check_exists(name: str, value: str) -> None:
-    if not os.path.exists(value):
-        raise InputError(f"{name}={value}: no such file or folder; correct it, or unset it")
+def _check_certificates(name: str, value: str) -> None:
+    if name.endswith("DIR"):  # one folder or several
+        is_usable, kind = any(map(os.path.isdir, value.split(os.pathsep))), "folder"
+    else:
+        is_usable, kind = os.path.isfile(value), "file"
+    if not is_usable:
+        problem = f"is no {kind}" if os.path.exists(value) else "no such file or folder"
+        raise InputError(f"{name}={value}: {problem}; correct it, or unset it")
 
 
 CHECKS: dict[str, Callable[[str, str], None]] = {
@@ -134,6 +155,6 @@ CHECKS: dict[str, Callable[[str, str], None]] = {
     **dict.fromkeys(TOKENS, _check_token),
     **dict.fromkeys(TIMEOUTS, _check_seconds),
     **dict.fromkeys(FOLDERS, _check_cache),
-    **dict.fromkeys(CERTIFICATES, _check_exists),
+    **dict.fromkeys(CERTIFICATES, _check_certificates),
 }
 """Name of each variable -> function that raises an `InputError` if its value cannot be used."""

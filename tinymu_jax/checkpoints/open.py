@@ -28,6 +28,7 @@ from tinymu_jax.models.config import (
 )
 from tinymu_jax.tokenizer import Tokenizer
 from tinymu_jax.utils.files import check_content, exists, read_json_object, read_text
+from tinymu_jax.utils.pipes import is_pipe
 
 NANO_FOLDER = Path(__file__).parent / "nano"
 """Checkpoint folder that the name `nano` selects; write `./nano` for a folder of that name."""
@@ -100,6 +101,8 @@ def open_checkpoint(
         return read_checkpoint(NANO_FOLDER)
     path = Path(name)
     check_content(path)
+    if is_pipe(path):
+        raise InputError(f"{name}: is a pipe; write it to a file, and name that")
     if exists(path):
         if revision is not None:
             raise InputError(f"{name}: is a path, which has no revision; leave it out")

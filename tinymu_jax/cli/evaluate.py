@@ -15,6 +15,7 @@ from tinymu_jax.checkpoints.open import open_checkpoint
 from tinymu_jax.cli.options import Model
 from tinymu_jax.data.annotations.labelled import LabelledSet, validate
 from tinymu_jax.data.annotations.labelled_archives import read_labelled_sets
+from tinymu_jax.data.unusable import check_max_fraction
 from tinymu_jax.errors import InputError
 from tinymu_jax.evaluation.captioning import (
     CaptionConfig,
@@ -247,6 +248,7 @@ class ProbeCommand:
     def run(self) -> int:
         """Train and test the probes, save and print the results; return the exit code."""
         self.probe.check()
+        check_max_fraction(self.max_bad_fraction)
         check_folder(self.output)
         datasets = read_labelled_sets(self.data, self.audio, self.dataset, self.label_column)
         encoder = encoder_of(open_checkpoint(self.checkpoint))

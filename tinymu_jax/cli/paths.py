@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from tinymu_jax.audio.files import is_audio
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import expand_user
 
 Value = TypeVar("Value")
 TEXT_FIELDS = ("prompt", "option")
@@ -65,6 +66,4 @@ def expand_home(value: Value) -> Value:
     if isinstance(value, tuple):
         items = tuple(map(expand_home, value))
         return value if items == value else items
-    if isinstance(value, str | Path) and str(value).startswith("~"):
-        return type(value)(os.path.expanduser(value))
-    return value
+    return expand_user(value)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinymu_jax.audio.load import check_max_seconds
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of
 from tinymu_jax.data.config import FeatureConfig, PrepareConfig
 from tinymu_jax.data.dataset import BAD_FILE, DATASET_FILE, FORMAT, INDEX_FILE
@@ -60,6 +61,7 @@ def prepare(
             another process writes to it; too many recordings are unusable (see `bad.jsonl`).
     """
     check_encoder(config.features, encoder)
+    check_max_seconds(config.features.max_seconds)
     check_library_path(output)
     source = read_lists(lists, folders) if lists else list_recordings(folders)
     check_folder(output)

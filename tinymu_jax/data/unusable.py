@@ -18,6 +18,12 @@ def write_bad_list(path: Path, bad: Sequence[Mapping[str, str]]) -> None:
     write_text(path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in bad))
 
 
+def check_max_fraction(max_fraction: float) -> None:
+    """Raise `InputError` unless the largest fraction of unusable recordings is 0 to 1."""
+    if not 0 <= max_fraction <= 1:
+        raise InputError(f"max-bad-fraction is {max_fraction}; give 0 to 1")
+
+
 def check_bad_fraction(
     bad: Sequence[Mapping[str, str]],
     total: int,

@@ -18,6 +18,7 @@ from tinymu_jax.data.annotations.labelled import (
     SPLITS,
     LabelledClip,
     LabelledSet,
+    check_audio_folder,
     describe_split,
     read_label_rows,
 )
@@ -111,6 +112,7 @@ def read_recordings(
         )
     else:
         _, rows = read_label_rows(data, label)
+        check_audio_folder(audio, data)
         items = [
             LabelledClip(Path(audio) / file, labels, split or TEST) for file, labels, split in rows
         ]

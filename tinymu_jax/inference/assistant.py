@@ -1,6 +1,6 @@
 """The class `Assistant`, which `tinymu_jax.load()` returns for a TinyMU checkpoint."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -104,8 +104,10 @@ class Assistant:
         **sampling: Any,
     ) -> list[Response | InputError]:
         """Return a `Response` or an `InputError` for each question; see `ask` for the arguments."""
-        audios = [audio] if is_one_recording(audio) else list(audio)
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        audios = _as_list(audio, is_one_recording, "recording")
+        prompts = _as_list(prompt, _is_text, "prompt")
+        if not all(map(_is_text, prompts)):
+            raise InputError(f"prompts {prompt!r}: give a text, or a list of texts")
         if is_one_recording(audio):
             audios = audios * len(prompts)
         if isinstance(prompt, str):
@@ -329,6 +331,23 @@ def _raise_first(responses: list[Response | InputError]) -> list[Response]:
         if isinstance(response, InputError):
             raise response
     return responses
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _as_list(value: Any, is_one: Callable[[Any], bool], name: str) -> list[Any]:
+    """Return one recording or prompt, or a sequence of them, as a list.
+
+    Raises:
+        InputError: `value` is neither; the message calls what is expected `name`.
+    """
+    if is_one(value):
+        return [value]
+    if not isinstance(value, Iterable):
+        raise InputError(f"{value!r} is not a {name}: give a {name}, or a list of them")
+    return list(value)
 
 
 def _pair(audios: Sequence[Audio], prompts: Sequence[Any]) -> list[Request]:

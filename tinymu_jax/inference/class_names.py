@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists, parse_json, read_text
-from tinymu_jax.utils.tables import MISSING, TABLE_SUFFIXES, read_lines, read_rows
+from tinymu_jax.utils.tables import TABLE_SUFFIXES, is_missing, read_lines, read_rows, strip
 
 MID, DISPLAY_NAME, INDEX = "mid", "display_name", "index"
 """Columns of AudioSet's `class_labels_indices.csv`."""
+_NAME_COLUMNS = (DISPLAY_NAME, "name", "label", "class")
 _REMEDY = "give csv, json or one name a line"
 _FIRST_ROW = re.compile(r'\s*"?\d+"?\s*([,;\t])')
 """First line of a csv without a header: an index, and the separator of the cells."""
@@ -66,13 +67,13 @@ def _read(path: Path) -> _Classes:
     elif path.suffix.lower() == ".json":
         names = _read_json(path)
     else:
-        names = [line.strip() for line in read_text(path, _REMEDY).split("\n") if line.strip()]
+        names = list(filter(None, map(strip, read_text(path, _REMEDY).split("\n"))))
     if not names:
         raise InputError(f"{path}: is not a list of classes; {_REMEDY}")
     for classes in (names, mids):
         lines: dict[str, int] = {}
         for number, name in enumerate(classes, 1):
-            if not name.strip() or name in MISSING or "\n" in name or "\r" in name:
+            if not strip(name) or is_missing(name) or "\n" in name or "\r" in name:
                 raise InputError(f"{path}: class {number} has the name {name!r}; correct it")
             first = lines.setdefault(name, number)
             if first != number:
@@ -90,11 +91,11 @@ def _read_table(path: Path) -> _Classes:
         for line, cells in read_lines(path, _REMEDY, head[1]):
             if len(cells) < 2 or any(cells[2:]):
                 raise InputError(f"{path}: line {line} is not an index and a name; {_REMEDY}")
-            pairs.append((cells[0], cells[1].strip()))
+            pairs.append((cells[0], strip(cells[1])))
         return _Classes(_in_order(path, pairs), [])
-    rows = list(read_rows(path, (), _REMEDY))
+    rows = list(read_rows(path, (), _REMEDY, optional=(INDEX, MID, *_NAME_COLUMNS)))
     columns = rows[0].fields if rows else {}
-    name = next((c for c in (DISPLAY_NAME, "name", "label", "class") if c in columns), None)
+    name = next((column for column in _NAME_COLUMNS if column in columns), None)
     if name is None or not {MID, INDEX} & set(columns):
         raise InputError(f"{path}: is not a list of classes; {_REMEDY}")
     if MID not in columns:

@@ -26,6 +26,7 @@ from tinymu_jax.models.config import (
 )
 from tinymu_jax.utils.backend import start_backend
 from tinymu_jax.utils.compilation_cache import enable_compilation_cache
+from tinymu_jax.utils.files import expand_user
 
 
 def load(
@@ -67,6 +68,8 @@ def load(
             apply to it, or jax finds no device.
     """
     _check_options(encoder_dtype, decoder_dtype, max_seconds)
+    checkpoint, tokenizer = expand_user(checkpoint), expand_user(tokenizer)
+    probe, labels = expand_user(probe), expand_user(labels)
     start_backend()
     enable_compilation_cache()
     opened = open_checkpoint(checkpoint, revision, probe)

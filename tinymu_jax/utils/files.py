@@ -8,10 +8,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.text import open_text
+
+Name = TypeVar("Name")
+
+
+def expand_user(path: Name) -> Name:
+    """Return a path, or another value, in which a "~" at the beginning is the home folder."""
+    if isinstance(path, str | Path) and str(path).startswith("~"):
+        return type(path)(os.path.expanduser(path))
+    return path
 
 
 def exists(path: str | Path) -> bool:
@@ -33,7 +42,10 @@ PLACEHOLDERS = {
     (b"/annex/objects/",): (
         "is a git-annex pointer without the content; run `git annex get` in its repository"
     ),
-    (b"<!doctype html", b"<html"): (
+    (
+        b"# xet version",
+    ): "is a Xet pointer without the content; download the file from the hub again",
+    (b"<!doctype html", b"<html", b"<?xml"): (
         "is a web page, not the file itself; download it again, logged in if the page asks for it"
     ),
 }
@@ -43,7 +55,8 @@ PLACEHOLDERS = {
 def check_content(path: str | Path, may_be_empty: bool = False) -> None:
     """Raise `InputError` if a file is empty (unless `may_be_empty`), or a placeholder.
 
-    Placeholders are pointers of Git LFS and git-annex, and web pages saved in place of a download.
+    Placeholders are pointers of Git LFS, git-annex and Xet, and web pages or error pages in XML
+    saved in place of a download.
     Missing files, pipes and other special files are not checked.
     """
     if os.path.islink(path) and not os.path.exists(path):

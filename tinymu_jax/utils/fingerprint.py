@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.pipes import is_pipe
 from tinymu_jax.utils.tree import flatten
 
 
@@ -17,9 +18,13 @@ def of_text(text: str) -> str:
 
 
 def of_file(path: str | Path) -> str:
-    """Return the SHA-256 fingerprint of a file; raise `InputError` if the file is unreadable."""
+    """Return the SHA-256 fingerprint of a file; raise `InputError` if the file is unreadable.
+
+    A pipe has the fingerprint of an empty file.
+    """
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        # A pipe can be read only once, which the reader of its content does.
+        return hashlib.sha256(b"" if is_pipe(path) else Path(path).read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 

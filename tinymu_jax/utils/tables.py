@@ -16,7 +16,7 @@ from tinymu_jax.utils.text import open_text
 
 TAB = "\t"
 TABLE_SUFFIXES = (".csv", ".tsv")
-SEPARATORS = (",", ";", TAB)
+SEPARATORS = (",", ";", TAB, "|")
 """Separators of cells that the first line of a table may have."""
 FILE_COLUMNS = ("file", "file_name")
 """Names of the column of recordings in a user's tables."""
@@ -28,10 +28,30 @@ MISSING = frozenset(
     )
 )
 """Texts by which programs write an empty cell, as `pandas.read_csv` knows them."""
+_MISSING_IN_ANY_CASE = frozenset(("nan", "null", "n/a", "#n/a", "<na>"))
+_FORMULA_ERROR = re.compile(r"#(REF|NAME|VALUE|NUM|NULL|DIV/0|N/A|SPILL|CALC)[!?]?")
+"""What spreadsheets write in place of a formula's value."""
+_INVISIBLE = "\ufeff\u200b\u2060"
+"""Characters without width, as between two files with byte order marks that were joined."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 Lines = Iterator[tuple[int, list[str]]]
 """Number of each row's first line in the file, from 1, and the row's cells."""
 _SEPARATOR_HINT = re.compile(r'"?sep=(.)"?\s*')
 """First line of a csv by which Excel is told the separator."""
+
+
+def strip(text: str) -> str:
+    """Return a text without spaces and invisible characters at its ends."""
+    return text.strip().strip(_INVISIBLE).strip()
+
+
+def is_missing(text: str) -> bool:
+    """Return whether a text stands for an empty cell, or for an error of a formula."""
+    return (
+        text in MISSING
+        or text.casefold() in _MISSING_IN_ANY_CASE
+        or _FORMULA_ERROR.fullmatch(text) is not None
+    )
 
 
 @dataclass(frozen=True)
@@ -50,7 +70,7 @@ class TableRow:
 
     def text(self, column: str) -> str:
         """Return the stripped text in a column; "" if the table lacks the column."""
-        return self.fields.get(column, "").strip()
+        return strip(self.fields.get(column, ""))
 
     def filled(self, column: str) -> str:
         """Return the stripped text in a column; raise `InputError` if it is empty or `MISSING`."""
@@ -73,18 +93,20 @@ class TableRow:
         """Return the labels in a column, separated there by ";" or "|"; empty ones are left out."""
         text = self.text(column)
         self._check_one_line(text, column)
-        labels = tuple(part.strip() for part in LABEL_SEPARATORS.split(text) if part.strip())
+        labels = tuple(filter(None, map(strip, LABEL_SEPARATORS.split(text))))
         for label in labels:
             self._check_not_missing(label, column)
         return labels
 
     def _check_not_missing(self, text: str, column: str) -> None:
-        if text in MISSING:
+        if is_missing(text):
             raise self.fault(f"has {text!r} as {column}, as for an empty cell; fill it in")
 
     def _check_one_line(self, text: str, column: str) -> None:
         if "\n" in text or "\r" in text:
             raise self.fault(f"has a {column} of several lines; look for a stray quote there")
+        if _CONTROL.search(text):
+            raise self.fault(f"has a control character in its {column} ({text!r}); correct it")
 
     def boolean(self, column: str) -> bool:
         """Convert the text True or False in a column; raise `InputError` for any other text."""
@@ -190,8 +212,8 @@ def _find_separator(head: list[str], columns: Sequence[str]) -> tuple[str, list[
 
     def fit(separator: str) -> tuple[int, int]:
         cells = next(csv.reader([first], delimiter=separator, skipinitialspace=True), [])
-        names = [cell.strip() for cell in cells]
-        return len(set(names) & set(columns)), len(names)
+        names = {strip(cell).casefold() for cell in cells}
+        return len(names & {name.casefold() for name in columns}), len(cells)
 
     return max(SEPARATORS, key=fit), head
 
@@ -201,14 +223,27 @@ def _unquote(cell: str) -> str:
 
 
 def read_rows(
-    path: Path, columns: Sequence[str], remedy: str, delimiter: str | None = None
+    path: Path,
+    columns: Sequence[str],
+    remedy: str,
+    delimiter: str | None = None,
+    optional: Sequence[str] = (),
 ) -> Iterator[TableRow]:
     """Yield the rows of a table, below a first line that names the columns.
 
-    See `read_lines` and `to_rows` for arguments and errors.
+    Names that differ from those of `columns`, `FILE_COLUMNS` and `optional` (further columns that
+    may be there) only in upper and lower case are spelled as these. See `read_lines` and `to_rows`
+    for other arguments and errors.
     """
-    lines = read_lines(path, remedy, delimiter, (*columns, *FILE_COLUMNS))
-    head = [name.strip() for name in next(lines, (1, []))[1]]
+    known = (*columns, *FILE_COLUMNS, *optional)
+    lines = read_lines(path, remedy, delimiter, known)
+    head = [strip(name) for name in next(lines, (1, []))[1]]
+    spellings = {name.casefold(): name for name in known}
+    folded = [name.casefold() for name in head]
+    head = [
+        name if name in known or folded.count(key) > 1 else spellings.get(key, name)
+        for name, key in zip(head, folded, strict=True)
+    ]
     return to_rows(path, lines, head, columns, remedy)
 
 

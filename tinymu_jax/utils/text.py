@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils.pipes import is_pipe, read_pipe
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -42,7 +43,7 @@ def open_text(path: str | Path, remedy: str, newline: str | None = None) -> Iter
         InputError: the file is not text (`remedy` ends the message), or is in another encoding.
     """
     try:
-        with Path(path).open("rb") as file:
+        with _open_bytes(Path(path)) as file:
             encoding = _encoding(file.peek(64))
             if encoding is None:
                 raise InputError(f"{path}: is not text; {remedy}")
@@ -50,6 +51,13 @@ def open_text(path: str | Path, remedy: str, newline: str | None = None) -> Iter
                 yield text
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: {_problem(Path(path), error, remedy)}") from error
+
+
+def _open_bytes(path: Path) -> io.BufferedReader:
+    """Open a file for reading; a pipe is read to its end, since opening it may wait forever."""
+    if is_pipe(path):
+        return io.BufferedReader(io.BytesIO(read_pipe(path)))
+    return path.open("rb")
 
 
 def _encoding(head: bytes) -> str | None:

@@ -25,6 +25,7 @@ import numpy as np
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import check_content
+from tinymu_jax.utils.pipes import is_pipe
 
 STORAGES = {
     "FloatStorage": np.dtype(np.float32),
@@ -73,6 +74,8 @@ def read_torch_file(path: str | Path) -> object:
     """
     path = Path(path)
     check_content(path)
+    if is_pipe(path):
+        raise file_error(path, "is a pipe; write it to a file, and name that")
     try:
         with path.open("rb") as file:
             _check_start(file.read(len(_LEGACY_START)))

@@ -1,5 +1,6 @@
 """Data sets of recordings with labels and splits, for training and testing probes and taggers."""
 
+import os
 import re
 import zlib
 from collections import Counter
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from tinymu_jax.audio.files import canonical_name
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.tables import FILE_COLUMNS, TableRow, read_rows
 
@@ -134,7 +136,8 @@ def read_labelled_table(
         label: name of the column that holds the label, if it is neither `label` nor `labels`.
 
     Raises:
-        InputError: the csv or a column is missing, or a field is empty; see also `validate`.
+        InputError: the csv or a column is missing, a field is empty, or two rows give a file
+            different labels or splits; see also `validate`.
     """
     column, rows = read_label_rows(path, label)
     clips = [
@@ -143,6 +146,14 @@ def read_labelled_table(
     ]
     name = Path(path).stem if column in LABEL_COLUMNS else f"{Path(path).stem}, {column}"
     return validate(LabelledSet(name, clips, column == "labels"), path)
+
+
+def check_audio_folder(folder: str | Path, table: str | Path) -> None:
+    """Raise `InputError` if the folder of the recordings that a table names does not exist."""
+    if not Path(folder).is_dir():
+        raise InputError(
+            f"{folder}: is not a folder; name the one with the recordings of {table} (--audio)"
+        )
 
 
 def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
@@ -167,7 +178,9 @@ def read_label_rows(
     Without `has_splits`, a column of splits is not read. See `read_labelled_table` for the columns
     and errors.
     """
-    rows = list(read_rows(Path(path), (), "name a csv of file, label, split"))
+    optional = (*LABEL_COLUMNS, SPLIT_COLUMN, *filter(None, (label,)))
+    remedy = "name a csv of file, label, split"
+    rows = list(read_rows(Path(path), (), remedy, optional=optional))
     if not rows:
         raise InputError(f"{path}: has no rows; name a csv of file, label, split")
     columns = rows[0].fields
@@ -179,7 +192,23 @@ def read_label_rows(
     splits = _read_splits(rows) if has_splits else [""] * len(rows)
     labels = [row.names(label) if label == "labels" else (row.name(label),) for row in rows]
     files = [row.name(file) for row in rows]
+    _check_agreement(rows, files, list(zip(labels, splits, strict=True)))
     return label, list(zip(files, labels, splits, strict=True))
+
+
+def _check_agreement(
+    rows: Sequence[TableRow], files: Sequence[str], values: Sequence[tuple[tuple[str, ...], str]]
+) -> None:
+    """Raise `InputError` if two rows give one file different `values` (labels and split)."""
+    first_rows: dict[str, tuple[TableRow, tuple[tuple[str, ...], str]]] = {}
+    for row, file, value in zip(rows, files, values, strict=True):
+        key = canonical_name(os.path.normpath(file))
+        first, expected = first_rows.setdefault(key, (row, value))
+        if value != expected:
+            raise row.fault(
+                f"gives {file} another label or split than line {first.line}; keep one line of "
+                "each recording"
+            )
 
 
 def _read_splits(rows: Sequence[TableRow]) -> list[str]:
@@ -188,13 +217,12 @@ def _read_splits(rows: Sequence[TableRow]) -> list[str]:
     Case and spaces around names are ignored. Raises `InputError` if only some rows name one, if a
     name is unknown, or if the rows mix splits and folds.
     """
-    column = next((name for name in rows[0].fields if name.lower() == SPLIT_COLUMN), SPLIT_COLUMN)
-    names = [" ".join(row.text(column).lower().split()) for row in rows]
+    names = [" ".join(row.text(SPLIT_COLUMN).lower().split()) for row in rows]
     splits = [SPLIT_ALIASES.get(name, name) for name in names]
     if not any(splits):
         return splits
     for row in rows:
-        row.name(column)
+        row.name(SPLIT_COLUMN)
     others: dict[str, TableRow] = {}
     for row, split in zip(rows, splits, strict=True):
         if split not in SPLITS:

@@ -9,6 +9,7 @@ from tinymu_jax.data.annotations.labelled import (
     SPLITS,
     LabelledClip,
     LabelledSet,
+    check_audio_folder,
     read_labelled_table,
     validate,
 )
@@ -186,6 +187,7 @@ def read_labelled_sets(
         raise InputError(
             f"{data}: is a folder; say which data set it is (--dataset), or name a csv"
         )
+    check_audio_folder(audio, data)
     return [read_labelled_table(data, audio, label) for label in labels or (None,)]
 
 

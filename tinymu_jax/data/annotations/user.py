@@ -31,7 +31,7 @@ def read_user_table(path: Path) -> Source:
     categories in which all labels are annotated; ";" or "|" separates entries. `caption` holds
     captions separated by "|". `start` and `end` are in seconds.
     """
-    rows = read_rows(path, (), _REMEDY)
+    rows = read_rows(path, (), _REMEDY, optional=COLUMNS)
     return Source(path.stem, unique_clips((row, _clip(row)) for row in rows))
 
 
@@ -111,10 +111,8 @@ def read_user_folder(path: Path) -> Source:
 def _read_file_tags(path: Path) -> tuple[list[str], list[str]] | None:
     """Return the genres and the artists in an audio file's metadata; None if it has no audio."""
     try:
-        length, _ = audio_length(path)
+        audio_length(path)
     except InputError:
-        return None
-    if not length:
         return None
     genres, artists = _read_with_mutagen(path)
     if not genres and not artists:
