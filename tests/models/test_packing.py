@@ -81,7 +81,7 @@ def test_a_packed_question_matches_its_sequence_alone(placed, block):
         np.testing.assert_array_equal(clip, [place.clip] * audio + [-1] * (1 + len(slots)))
         assert set(number[: audio + 1]) == {0}
         assert len(set(number[audio + 1 :])) == 1
-        mask = np.asarray(packed_mask(block.rows))[place.row]
+        mask = np.asarray(packed_mask(block.rows).dense())[place.row]
         np.testing.assert_array_equal(
             mask[np.ix_(local, local)], alone.mask[0][np.ix_(remaining, remaining)]
         )
@@ -104,7 +104,7 @@ def test_labels_are_predicted_by_the_position_before(placed, block):
 def test_padding_is_never_attended_to(block):
     empty = block.rows.group == 0
     assert empty.sum() > 100
-    mask = np.asarray(packed_mask(block.rows))
+    mask = np.asarray(packed_mask(block.rows).dense())
     assert not mask.any(axis=1)[empty].any()
     assert not block.rows.key_mask[empty].any()
 

@@ -5,8 +5,9 @@ from typing import Literal
 
 from tinymu_jax.utils.config_base import ConfigBase, nested
 
-ComputeDtype = Literal["float32", "bfloat16"]
+ComputeDtype = Literal["float32", "bfloat16", "float16"]
 Remat = Literal["none", "attention", "full"]
+AttentionKind = Literal["reference", "flash", "cudnn"]
 ProjectorKind = Literal["linear", "residual", "transformer"]
 MAX_POSITION_TABLE = 2**24
 """Largest number of entries in a table of position embeddings (published: 238,080)."""
@@ -44,11 +45,16 @@ class MatpacConfig(ConfigBase):
     patch_size: int = 16
     """Side of a square patch, in mel bands and in frames."""
     compute_dtype: ComputeDtype = "float32"
-    """Data type of the inputs of matrix products; sums are float32. `bfloat16` is faster, with
-    about 3 significant digits instead of 7. `tinymu_jax.load` overrides a checkpoint's value."""
+    """Data type of activations and of the inputs of matrix products. Sums, norms' statistics,
+    softmax and parameters are float32. `bfloat16` is faster, with about 3 significant digits
+    instead of 7. `tinymu_jax.load` overrides a checkpoint's value."""
     remat: Remat = "none"
     """Gradient checkpointing: keep all activations for the backward pass (`none`), only the outputs
-    of linear layers (`attention`), or only the input of each layer (`full`)."""
+    of linear layers and of fused attention (`attention`), or only the input of each layer
+    (`full`)."""
+    attention: AttentionKind = "reference"
+    """How attention in training is computed: by XLA (`reference`), or fused, without scores in main
+    memory, by a Pallas kernel for TPUs (`flash`) or by cuDNN (`cudnn`)."""
     head: HeadConfig | None = nested(HeadConfig, default=False)
     """Config of the classifier; None if the checkpoint has no classifier."""
 
@@ -165,10 +171,14 @@ class SmolLM2Config(ConfigBase):
     norm_eps: float = 1e-5
     """Epsilon that RMSNorm adds to the mean square."""
     compute_dtype: ComputeDtype = "float32"
-    """Data type of the inputs of matrix products; sums are float32."""
+    """Data type of activations and of the inputs of matrix products; see `MatpacConfig`."""
     remat: Remat = "none"
     """Gradient checkpointing: keep all activations for the backward pass (`none`), only the outputs
-    of linear layers (`attention`), or only the input of each layer (`full`)."""
+    of linear layers and of fused attention (`attention`), or only the input of each layer
+    (`full`)."""
+    attention: AttentionKind = "reference"
+    """How attention in training is computed: by XLA (`reference`), or fused, without scores in main
+    memory, by a Pallas kernel for TPUs (`flash`) or by cuDNN (`cudnn`)."""
     lora: LoraConfig | None = nested(LoraConfig, default=False)
     """Config of the LoRA adapters; None without adapters, or if they are merged into the
     weights."""

@@ -8,30 +8,26 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import constrain
 from tinymu_jax.models.config import ComputeDtype, LoraConfig, Remat
+from tinymu_jax.models.flash_attention import ATTENTION_OUTPUT
 from tinymu_jax.models.lora import LoraFactors
-from tinymu_jax.models.matmul import DENSE_OUTPUT, int8_matmul, matmul, matmul_transposed
+from tinymu_jax.models.matmul import DENSE_OUTPUT, DTYPES, int8_matmul, matmul, matmul_transposed
 
-MASKED = -1e30
-"""Attention score of a masked key; finite, so that a query without visible keys gives no NaN."""
-CACHED_SCORES = 3 * 2**17
-"""Number of float32 attention scores that fit into a CPU's cache (1.5 MB)."""
-QUERY_BLOCK = 128
-"""Number of queries per block in `causal_attention`; a block skips all keys that follow it."""
 MAX_UNROLLED_LAYERS = 6
 """Largest number of layers for which `nn.scan` is unrolled, to avoid copies of activations."""
 
 
 class Dense(nn.Module):
-    """A linear layer with float32 input and output, and parameters `kernel` (D, M), `bias` (M,).
+    """A linear layer with parameters `kernel` (D, M) and `bias` (M,); outputs have `compute_dtype`.
 
-    For inference, the kernel may be replaced by its transpose `rows` (M, D) in float32, bfloat16,
-    or int8 with a `scale` (M,). A layer whose name is in `lora.targets` also has a LoRA adapter
-    with the factors `lora/a` (D, r) and `lora/b` (r, M).
+    With `float32_output` the output is float32, as losses need it. For inference, the kernel may be
+    replaced by its transpose `rows` (M, D) in float32, bfloat16, or int8 with a `scale` (M,). A
+    layer whose name is in `lora.targets` also has a LoRA adapter with the factors `lora/a` (D, r)
+    and `lora/b` (r, M).
     """
 
     features: int
@@ -40,19 +36,22 @@ class Dense(nn.Module):
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
     lora: LoraConfig | None = None
+    float32_output: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch M"]:
+        dtype = jnp.float32 if self.float32_output else DTYPES[self.compute_dtype]
         if self.has_variable("params", "scale"):
             rows, scale = (self.get_variable("params", name) for name in ("rows", "scale"))
             y = int8_matmul(x, rows, scale)
         elif self.has_variable("params", "rows"):
-            y = matmul_transposed(x, self.get_variable("params", "rows"), self.compute_dtype)
+            rows = self.get_variable("params", "rows")
+            y = matmul_transposed(x, rows, self.compute_dtype).astype(dtype)
         else:
             kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-            y = matmul(x, kernel, self.compute_dtype)
+            y = matmul(x, kernel, self.compute_dtype, self.float32_output)
         if self.use_bias:
-            y = y + self.param("bias", self.bias_init, (self.features,))
+            y = y + self.param("bias", self.bias_init, (self.features,)).astype(dtype)
         if self.lora is not None and self.name in self.lora.targets:
             x, a, b = LoraFactors(self.features, self.lora, name="lora")(x)
             y = y + matmul(matmul(x, a, self.compute_dtype), b, self.compute_dtype)
@@ -86,83 +85,34 @@ class JointDense(nn.Module):
 
 
 def gelu(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """Return the exact GELU, computed by erf as in torch (three times faster than by erfc)."""
-    return x * (0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5))))
+    """Return the exact GELU, computed in float32 by erf as in torch (faster than by erfc)."""
+    y = x.astype(jnp.float32)
+    return (y * (0.5 * (1 + jax.lax.erf(y * math.sqrt(0.5))))).astype(x.dtype)
 
 
 class RMSNorm(nn.Module):
-    """Divides vectors by their root mean square and multiplies them by a weight `scale` (D,)."""
+    """Divides vectors by their root mean square and multiplies them by a weight `scale` (D,).
+
+    Computed in float32; the output has the input's dtype.
+    """
 
     eps: float
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         scale = self.param("scale", nn.initializers.ones_init(), (x.shape[-1],))
-        return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + self.eps) * scale
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), -1, keepdims=True) + self.eps) * scale
+        return y.astype(x.dtype)
 
 
-def layer_norm(eps: float, name: str) -> nn.LayerNorm:
-    """Return a LayerNorm whose variance is the mean of (x - mean)^2, computed as in torch."""
-    return nn.LayerNorm(epsilon=eps, use_fast_variance=False, name=name)
+def layer_norm(eps: float, name: str, compute_dtype: ComputeDtype = "float32") -> nn.LayerNorm:
+    """Return a LayerNorm whose variance is the mean of (x - mean)^2, computed as in torch.
 
-
-def attend(
-    query: Float[Array, "B T N H"],
-    key: Float[Array, "*heads S H"],
-    value: Float[Array, "*heads S H"],
-    mask: Bool[Array, "B #T S"] | None = None,
-    compute_dtype: ComputeDtype = "float32",
-) -> Float[Array, "B T N*H"]:
-    """Return the output of grouped-query softmax attention, with scores scaled by H**-0.5.
-
-    Args:
-        query: queries of N heads; N / K query heads share a key/value head.
-        key: keys with leading axes (B, K), or (B*K,) in a key/value cache.
-        value: values with the same leading axes as the keys.
-        mask: True where query t may attend to key s; None masks no keys.
-        compute_dtype: data type of the inputs of the matrix products; see `matmul`.
+    It computes in float32; its output has `compute_dtype`.
     """
-    batch, num_queries, num_heads, width = query.shape
-    # XLA would copy a cache that is reshaped between its update and its use: accept both shapes.
-    heads, num_keys = key.shape[:-2], key.shape[-2]
-    head_block = max(1, CACHED_SCORES // (num_queries * num_keys))
-    if heads == (1, num_heads) and head_block < num_heads:
-        # For one long sequence, compute a few heads at a time: their scores fit into the cache.
-        blocks = [slice(i, i + head_block) for i in range(0, num_heads, head_block)]
-        outputs = [
-            attend(query[:, :, b], key[:, b], value[:, b], mask, compute_dtype) for b in blocks
-        ]
-        return jnp.concatenate(outputs, axis=-1)
-    num_kv_heads = math.prod(heads) // batch
-    grouped = query.reshape(batch, num_queries, num_kv_heads, -1, width).transpose(0, 2, 3, 1, 4)
-    grouped = (grouped * width**-0.5).reshape(*heads, -1, num_queries, width)
-    dtype = jnp.bfloat16 if compute_dtype == "bfloat16" else jnp.float32
-    options = {"precision": jax.lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
-    scores = jnp.einsum("...GTH,...SH->...GTS", grouped.astype(dtype), key.astype(dtype), **options)
-    if mask is not None:
-        mask = jnp.broadcast_to(mask[:, None, None], (batch, num_kv_heads, 1, *mask.shape[1:]))
-        mask = mask.reshape(*heads, 1, *mask.shape[-2:])
-        scores = jnp.where(mask, scores, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1)
-    out = jnp.einsum("...GTS,...SH->...GTH", weights.astype(dtype), value.astype(dtype), **options)
-    out = out.reshape(batch, num_kv_heads, -1, num_queries, width).transpose(0, 3, 1, 2, 4)
-    return out.reshape(batch, num_queries, num_heads * width)
-
-
-def causal_attention(
-    query: Float[Array, "B T N H"],
-    key: Float[Array, "*heads T H"],
-    value: Float[Array, "*heads T H"],
-    mask: Bool[Array, "B T T"],
-    compute_dtype: ComputeDtype = "float32",
-) -> Float[Array, "B T N*H"]:
-    """Return the output of `attend` for a causal mask, at about half the cost."""
-    ends = [*range(QUERY_BLOCK, query.shape[1], QUERY_BLOCK), query.shape[1]]
-    outputs = [
-        attend(query[:, a:b], key[..., :b, :], value[..., :b, :], mask[:, a:b, :b], compute_dtype)
-        for a, b in itertools.pairwise([0, *ends])
-    ]
-    return outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=1)
+    dtype = DTYPES[compute_dtype]
+    return nn.LayerNorm(epsilon=eps, use_fast_variance=False, dtype=dtype, name=name)
 
 
 def run_layers(
@@ -194,8 +144,9 @@ def run_layers(
     # With sharded weights XLA would otherwise shard activations by width, not by batch.
     x = constrain(x, "batch", *(None,) * (x.ndim - 1))
     if remat != "none":
-        save_dense = jax.checkpoint_policies.save_only_these_names(DENSE_OUTPUT)
-        policy = save_dense if remat == "attention" else None
+        names = DENSE_OUTPUT, ATTENTION_OUTPUT
+        save = jax.checkpoint_policies.save_only_these_names(*names)
+        policy = save if remat == "attention" else None
         layer = nn.remat(layer, prevent_cse=False, policy=policy)
     scanned = nn.scan(
         layer,

@@ -1,4 +1,4 @@
-"""Matrix products of activations and weights in float32, bfloat16 or int8; results in float32."""
+"""Matrix products of activations and weights in float32, bfloat16, float16 or int8."""
 
 from functools import partial
 from typing import Any
@@ -14,20 +14,32 @@ DENSE_OUTPUT = "dense_output"
 """Name of the outputs of `matmul` for gradient checkpointing (`checkpoint_name`)."""
 
 
+DTYPES: dict[ComputeDtype, Any] = {
+    "float32": jnp.float32,
+    "bfloat16": jnp.bfloat16,
+    "float16": jnp.float16,
+}
+"""Dtypes by name."""
+
+
 def matmul(
-    x: Float[Array, "*batch D"], kernel: Array, compute_dtype: ComputeDtype = "float32"
+    x: Float[Array, "*batch D"],
+    kernel: Array,
+    compute_dtype: ComputeDtype = "float32",
+    float32_output: bool = False,
 ) -> Float[Array, "*batch M"]:
-    """Return `x @ kernel` in float32, for a kernel (D, M).
+    """Return `x @ kernel` for a kernel (D, M), in `compute_dtype` or with `float32_output`.
 
-    `compute_dtype` float32 means full float32 on every platform (a TPU's default is bfloat16);
-    bfloat16 rounds both operands and accumulates in float32.
+    float32 means full float32 on every platform (a TPU's default is bfloat16); otherwise both
+    operands are rounded, and sums are float32. A kernel's gradient is float32.
     """
-    return checkpoint_name(_matmul(x, kernel, compute_dtype), DENSE_OUTPUT)
+    out = "float32" if float32_output else compute_dtype
+    return checkpoint_name(_matmul(x, kernel, compute_dtype, out), DENSE_OUTPUT)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _matmul(x: Array, kernel: Array, compute_dtype: ComputeDtype) -> Array:
-    return dot(x, kernel, (x.ndim - 1,), (0,), compute_dtype)
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _matmul(x: Array, kernel: Array, compute_dtype: ComputeDtype, out: ComputeDtype) -> Array:
+    return dot(x, kernel, (x.ndim - 1,), (0,), compute_dtype).astype(DTYPES[out])
 
 
 def dot(
@@ -38,8 +50,8 @@ def dot(
     compute_dtype: ComputeDtype,
 ) -> Float[Array, "..."]:
     """Return the float32 tensordot of a and b over `a_axes` and `b_axes`; see also `matmul`."""
-    if compute_dtype == "bfloat16":
-        a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    if compute_dtype != "float32":
+        a, b = a.astype(DTYPES[compute_dtype]), b.astype(DTYPES[compute_dtype])
     return jax.lax.dot_general(
         a,
         b,
@@ -49,12 +61,14 @@ def dot(
     )
 
 
-def _matmul_forward(x: Array, kernel: Array, compute_dtype: ComputeDtype) -> tuple[Array, Any]:
-    return _matmul(x, kernel, compute_dtype), (x, kernel)
+def _matmul_forward(
+    x: Array, kernel: Array, compute_dtype: ComputeDtype, out: ComputeDtype
+) -> tuple[Array, Any]:
+    return _matmul(x, kernel, compute_dtype, out), (x, kernel)
 
 
 def _matmul_backward(
-    compute_dtype: ComputeDtype, residuals: Any, grad: Array
+    compute_dtype: ComputeDtype, out: ComputeDtype, residuals: Any, grad: Array
 ) -> tuple[Array, Array]:
     x, kernel = residuals
     # Without the barrier, XLA's CPU compiler fuses the operations that produce x and grad into the

@@ -1,14 +1,19 @@
 """The MATPAC++ audio encoder (arXiv 2508.12709): a ViT over log-mel patches."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from tinymu_jax.audio import log_mel as log_mel_module
 from tinymu_jax.audio.log_mel import hann_window, mel_filterbank
+from tinymu_jax.models.attention import prepare_mask, self_attention
+from tinymu_jax.models.attention_mask import AttentionMask
 from tinymu_jax.models.config import MatpacConfig
 from tinymu_jax.models.heads import HEAD_AXES, Classifier
-from tinymu_jax.models.layers import Dense, attend, gelu, layer_norm, run_layers
+from tinymu_jax.models.layers import Dense, gelu, layer_norm, run_layers
+from tinymu_jax.models.matmul import DTYPES
 from tinymu_jax.models.positions import sincos_positions
 
 _BLOCK_AXES = {
@@ -66,14 +71,14 @@ class SelfAttention(nn.Module):
     config: MatpacConfig
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "C T D"], mask: Bool[Array, "C T T"] | None
-    ) -> Float[Array, "C T D"]:
+    def __call__(self, x: Float[Array, "C T D"], mask: Any) -> Float[Array, "C T D"]:
         config = self.config
         qkv = _dense(config, 3 * config.width, "qkv")(x)
         qkv = qkv.reshape(*x.shape[:2], 3, config.num_heads, -1)
         keys, values = (jnp.swapaxes(qkv[:, :, i], 1, 2) for i in (1, 2))
-        x = attend(qkv[:, :, 0], keys, values, mask, config.compute_dtype)
+        x = self_attention(
+            qkv[:, :, 0], keys, values, mask, config.attention, config.compute_dtype, causal=False
+        )
         return _dense(config, config.width, "proj")(x)
 
 
@@ -89,10 +94,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "C T D"], _: None, mask: Bool[Array, "C T T"] | None
+        self, x: Float[Array, "C T D"], _: None, mask: Any
     ) -> tuple[Float[Array, "C T D"], Float[Array, "C T D"] | None]:
-        x = x + SelfAttention(self.config, name="attn")(layer_norm(1e-6, "norm1")(x), mask)
-        x = x + Mlp(self.config, name="mlp")(layer_norm(1e-6, "norm2")(x))
+        dtype = self.config.compute_dtype
+        x = x + SelfAttention(self.config, name="attn")(layer_norm(1e-6, "norm1", dtype)(x), mask)
+        x = x + Mlp(self.config, name="mlp")(layer_norm(1e-6, "norm2", dtype)(x))
         return x, x if self.keep else None
 
 
@@ -100,23 +106,28 @@ class Transformer(nn.Module):
     """All transformer blocks, followed by a norm of the last block's output.
 
     Returns the normalized output (L = 1). If `all_layers` is set, the outputs of all earlier
-    blocks, which are not normalized, come before it.
+    blocks, which are not normalized, come before it. All are float32.
     """
 
     config: MatpacConfig
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "C T D"], mask: Bool[Array, "C T T"] | None, all_layers: bool
+        self, x: Float[Array, "C T D"], mask: AttentionMask | None, all_layers: bool
     ) -> Float[Array, "L C T D"]:
         options = {"config": self.config, "keep": all_layers}
         depth, remat = self.config.depth, self.config.remat
+        if mask is None and self.config.attention == "flash":
+            mask = AttentionMask(jnp.zeros(x.shape[:2], jnp.int32))
+        if mask is not None:
+            mask = prepare_mask(mask, self.config.attention)
+        x = x.astype(DTYPES[self.config.compute_dtype])
         x, outputs = run_layers(self, Block, options, depth, "blocks", x, (mask,), remat=remat)
         x = layer_norm(1e-6, "norm")(x)[None]
         if not all_layers:
             return x
         earlier = jnp.stack(outputs[:-1]) if isinstance(outputs, list) else outputs[:-1]
-        return jnp.concatenate([earlier, x])
+        return jnp.concatenate([earlier.astype(x.dtype), x])
 
 
 class LogMel(nn.Module):
@@ -172,7 +183,7 @@ class Matpac(nn.Module):
         if chunk is not None:
             cls_chunk = jnp.broadcast_to(jnp.arange(num_chunks), (batch, num_chunks))
             chunk_ids = jnp.concatenate([cls_chunk, jnp.tile(chunk, (1, config.rows))], axis=1)
-            mask = chunk_ids[:, :, None] == chunk_ids[:, None, :]
+            mask = AttentionMask(chunk_ids)
         x = self.encode(x, mask, num_chunks, all_layers)[:, :, num_chunks:]
         x = x.reshape(-1, batch, config.rows, columns, config.width)
         return x.transpose(0, 1, 3, 2, 4).reshape(-1, batch, columns, config.output_width)
@@ -193,7 +204,7 @@ class Matpac(nn.Module):
     def encode(
         self,
         patches: Float[Array, "C P D"],
-        mask: Bool[Array, "C T T"] | None = None,
+        mask: AttentionMask | None = None,
         num_chunks: int = 1,
         all_layers: bool = False,
     ) -> Float[Array, "L C T D"]:

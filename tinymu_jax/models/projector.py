@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from tinymu_jax.models.attention import attend
 from tinymu_jax.models.config import ComputeDtype, ProjectorConfig
-from tinymu_jax.models.layers import Dense, attend, gelu, layer_norm, run_layers
+from tinymu_jax.models.layers import Dense, gelu, layer_norm, run_layers
 
 _LINEAR_AXES = {
     "linear1/kernel": ("embed", "mlp"),
@@ -134,9 +135,9 @@ class PrefixLayer(nn.Module):
         self, x: Float[Array, "B T D"], _: None, mask: Bool[Array, "B 1 T"]
     ) -> tuple[Float[Array, "B T D"], None]:
         attention = PrefixAttention(self.config, self.compute_dtype, name="attn")
-        x = x + attention(layer_norm(1e-5, "norm1")(x), mask)
-        x = x + PrefixMlp(self.config, self.compute_dtype, name="mlp")(layer_norm(1e-5, "norm2")(x))
-        return x, None
+        x = x + attention(layer_norm(1e-5, "norm1", self.compute_dtype)(x), mask)
+        mlp = PrefixMlp(self.config, self.compute_dtype, name="mlp")
+        return x + mlp(layer_norm(1e-5, "norm2", self.compute_dtype)(x)), None
 
 
 class TransformerProjector(nn.Module):
@@ -153,7 +154,8 @@ class TransformerProjector(nn.Module):
         x = _torch_linear(config.output_width, width, self.compute_dtype, "linear")(x)
         shape = (config.num_vectors, config.output_width)
         prefix = self.param("prefix", nn.initializers.normal(1.0), shape)
-        x = jnp.concatenate([x, jnp.broadcast_to(prefix, (batch, *shape))], axis=1)
+        prefix = jnp.broadcast_to(prefix.astype(x.dtype), (batch, *shape))
+        x = jnp.concatenate([x, prefix], axis=1)
         mask = jnp.concatenate([valid, jnp.ones((batch, config.num_vectors), bool)], axis=1)
         options = {"config": config, "compute_dtype": self.compute_dtype}
         x, _ = run_layers(self, PrefixLayer, options, config.depth, "layers", x, (mask[:, None],))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from tinymu_jax.models.attention_mask import AttentionMask
 from tinymu_jax.models.config import TinyMUConfig
 
 
@@ -117,19 +118,11 @@ class PackedRows(NamedTuple):
     None if no question has several options."""
 
 
-def packed_mask(rows: PackedRows) -> Bool[Array | np.ndarray, "*blocks rows T T"]:
-    """Return the attention mask of packed rows: True where query t attends to key s.
+def packed_mask(rows: PackedRows) -> AttentionMask:
+    """Return the attention mask of packed rows.
 
     Attention is causal and limited to `key_mask`. The tokens of a question attend to each other and
     to what their group shares, such as audio. An answer option does not attend to other options.
     """
-
-    def same_or_shared(ids: Array | np.ndarray) -> Array | np.ndarray:
-        return (ids[..., :, None] == ids[..., None, :]) | (ids == 0)[..., None, :]
-
-    visible = rows.group[..., :, None] == rows.group[..., None, :]
-    visible &= same_or_shared(rows.question)
-    if rows.option is not None:
-        visible &= same_or_shared(rows.option)
-    causal = np.tril(np.ones((rows.group.shape[-1],) * 2, bool))
-    return visible & rows.key_mask[..., None, :] & causal
+    levels = (rows.question,) if rows.option is None else (rows.question, rows.option)
+    return AttentionMask(rows.group, levels, rows.key_mask, causal=True)

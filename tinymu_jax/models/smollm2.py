@@ -7,17 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from tinymu_jax.models.attention import attend, prepare_mask, self_attention
+from tinymu_jax.models.attention_mask import AttentionMask
 from tinymu_jax.models.config import SmolLM2Config
-from tinymu_jax.models.layers import (
-    Dense,
-    JointDense,
-    RMSNorm,
-    attend,
-    causal_attention,
-    run_layers,
-)
+from tinymu_jax.models.layers import Dense, JointDense, RMSNorm, run_layers
 from tinymu_jax.models.lora import lora_axes
-from tinymu_jax.models.matmul import int8_matmul, matmul_transposed
+from tinymu_jax.models.matmul import DTYPES, int8_matmul, matmul_transposed
 
 _AXES: dict[str, tuple[str | None, ...]] = {
     "embed_tokens/embedding": ("vocab", "vocab_embed"),
@@ -67,8 +62,9 @@ def rotate(
     x: Float[Array, "B T N H"], cosine: Float[Array, "B T 1 half"], sine: Float[Array, "B T 1 half"]
 ) -> Float[Array, "B T N H"]:
     """Rotate queries or keys by RoPE's angles; elements i and i + H/2 of a head form a pair."""
-    first, second = jnp.split(x, 2, axis=-1)
-    return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    pair = [first * cosine - second * sine, second * cosine + first * sine]
+    return jnp.concatenate(pair, -1).astype(x.dtype)
 
 
 class Attention(nn.Module):
@@ -85,7 +81,7 @@ class Attention(nn.Module):
         x: Float[Array, "B T D"],
         cache: KeyValue | None,
         angles: tuple[Array, Array],
-        mask: Bool[Array, "B T S"],
+        mask: Any,
         cache_index: Int[Array, ""],
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
         config, (batch, steps, _) = self.config, x.shape
@@ -107,8 +103,12 @@ class Attention(nn.Module):
                 jax.lax.dynamic_update_slice_in_dim(old, new, cache_index, axis=1)
                 for old, new in zip(cache, new_cache, strict=True)
             )
-        attention = causal_attention if cache is None else attend
-        x = attention(query, key, value, mask, config.compute_dtype)
+        if cache is None:
+            x = self_attention(
+                query, key, value, mask, config.attention, config.compute_dtype, causal=True
+            )
+        else:
+            x = attend(query, key, value, mask, config.compute_dtype)
         out = Dense(
             config.width, False, config.compute_dtype, init, lora=config.lora, name="o_proj"
         )
@@ -128,7 +128,8 @@ class GatedMlp(nn.Module):
         down = Dense(
             config.width, False, config.compute_dtype, init, lora=config.lora, name="down_proj"
         )
-        return down(jax.nn.silu(gate) * up)
+        gate, up = gate.astype(jnp.float32), up.astype(jnp.float32)
+        return down((jax.nn.silu(gate) * up).astype(x.dtype))
 
 
 class Layer(nn.Module):
@@ -142,7 +143,7 @@ class Layer(nn.Module):
         x: Float[Array, "B T D"],
         cache: KeyValue | None,
         angles: tuple[Array, Array],
-        mask: Bool[Array, "B T S"],
+        mask: Any,
         cache_index: Int[Array, ""],
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
         eps = self.config.norm_eps
@@ -175,7 +176,7 @@ class Embedding(nn.Module):
     def __call__(self, tokens: Int[Array, "B T"]) -> Float[Array, "B T D"]:
         if self.int8:
             return self.rows[tokens].astype(jnp.float32) * self.scale[tokens][..., None]
-        return self.embedding[tokens].astype(jnp.float32)
+        return self.embedding[tokens].astype(DTYPES[self.config.compute_dtype])
 
     def logits(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
         """Return the logits of all vocabulary tokens for hidden states x."""
@@ -216,7 +217,7 @@ class SmolLM2(nn.Module):
         self,
         x: Float[Array, "B T D"],
         positions: Int[Array, "B T"],
-        mask: Bool[Array, "B T S"],
+        mask: AttentionMask | Bool[Array, "B T S"],
         cache: Cache = None,
         cache_index: Int[Array, ""] | int = 0,
     ) -> tuple[Float[Array, "B T D"], Cache]:
@@ -225,10 +226,13 @@ class SmolLM2(nn.Module):
         Args:
             x: embeddings of tokens, or projected audio vectors.
             positions: position ids for RoPE; they need be neither contiguous nor sorted.
-            mask: True where query t may attend to key s; must be causal. Without a cache S = T.
+            mask: causal mask; as an array, True where query t may attend to key s. Without a cache
+                S = T.
             cache: key/value cache of S positions; if None, the new keys and values are returned.
             cache_index: index in the cache from which the T new keys and values are written.
         """
+        if isinstance(mask, AttentionMask):
+            mask = prepare_mask(mask, self.config.attention)
         angles = rope_angles(positions, self.config)
         return self.body(x, cache, angles, mask, jnp.asarray(cache_index))
 

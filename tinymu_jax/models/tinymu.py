@@ -58,7 +58,8 @@ class TinyMU(nn.Module):
         self, audio: Float[Array, "B A D"], sequence: TokenSequence
     ) -> tuple[Float[Array, "B T D"], smollm2.Cache]:
         """Run the decoder on audio vectors, then text; return hidden states and a new cache."""
-        x = jnp.concatenate([audio, self.decoder.embed(sequence.tokens)], axis=1)
+        text = self.decoder.embed(sequence.tokens)
+        x = jnp.concatenate([audio.astype(text.dtype), text], axis=1)
         return self.decoder(x, sequence.positions, sequence.mask)
 
     def decode_packed(
@@ -78,8 +79,8 @@ class TinyMU(nn.Module):
         ).reshape(*flat, -1)
         text_inputs = self.decoder.embed(rows.tokens.reshape(flat))
         is_audio = (rows.clip >= 0).reshape(flat)[..., None]
-        x = jnp.where(is_audio, audio_inputs, text_inputs)
-        mask = packed_mask(rows).reshape(*flat, length)
+        x = jnp.where(is_audio, audio_inputs.astype(text_inputs.dtype), text_inputs)
+        mask = packed_mask(rows).reshape(*flat)
         hidden, _ = self.decoder(x, rows.positions.reshape(flat), mask)
         return hidden.reshape(blocks, num_rows * length, -1)
 

@@ -34,6 +34,7 @@ class Predictor(nn.Module):
         table = sincos_positions(encoder.rows, encoder.columns, config.width)
         positions = self.param("pos_embed", lambda _: jnp.asarray(table))[0]
         num_masked = order.shape[1] - (visible.shape[1] - 1)
+        mask_token = mask_token.astype(x.dtype)
         mask_tokens = jnp.broadcast_to(mask_token, (len(x), num_masked, config.width))
         # Attention ignores the order of patches, so they stay in `order`, as do their positions.
         cls_position = jnp.broadcast_to(positions[:1], (len(x), 1, config.width))
@@ -41,7 +42,7 @@ class Predictor(nn.Module):
         x = jnp.concatenate([x, mask_tokens], axis=1) + patch_positions
         x = Transformer(predictor_encoder_config(self.config), name="transformer")(x, None, False)
         x = x[0, :, -num_masked:]
-        single = Dense(encoder.width, True, dtype, xavier, name="single")
+        single = Dense(encoder.width, True, dtype, xavier, name="single", float32_output=True)
         if config.hypotheses == 1:
             return single(x)[:, :, None]
         if self.is_initializing():
@@ -62,7 +63,7 @@ class Hypotheses(nn.Module):
         kernel = self.param("kernel", xavier, (self.count, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.count, self.features))
         joined = kernel.transpose(1, 0, 2).reshape(x.shape[-1], -1)
-        y = matmul(x, joined, self.compute_dtype)
+        y = matmul(x, joined, self.compute_dtype, float32_output=True)
         return y.reshape(*x.shape[:2], self.count, self.features) + bias
 
 
@@ -77,7 +78,10 @@ class ClassHead(nn.Module):
         config, dtype = self.config.class_head, self.config.encoder.compute_dtype
         for name in ("fc1", "fc2"):
             x = gelu(Dense(config.hidden_width, True, dtype, self.kernel_init, name=name)(x))
-        x = Dense(config.bottleneck, True, dtype, self.kernel_init, name="fc3")(x)
+        fc3 = Dense(
+            config.bottleneck, True, dtype, self.kernel_init, name="fc3", float32_output=True
+        )
+        x = fc3(x)
         return NormedDense(config.num_classes, dtype, name="last")(normalize(x))
 
 
@@ -93,7 +97,7 @@ class NormedDense(nn.Module):
         direction = self.param("direction", uniform, (x.shape[-1], self.features))
         length = self.param("length", nn.initializers.ones_init(), (1, self.features))
         norm = jnp.linalg.norm(direction, axis=0, keepdims=True)
-        return matmul(x, direction * (length / norm), self.compute_dtype)
+        return matmul(x, direction * (length / norm), self.compute_dtype, float32_output=True)
 
 
 def predictor_encoder_config(config: SelfSupervisedConfig) -> MatpacConfig:

@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import MeshConfig, make_mesh
+from tinymu_jax.models.attention import QUERY_BLOCK
 from tinymu_jax.models.config import SelfSupervisedConfig, TinyMUConfig
-from tinymu_jax.models.layers import QUERY_BLOCK
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.accelerators import Chip, chip_of
 from tinymu_jax.training.aot.compile import (
@@ -36,6 +36,8 @@ SLOTS_PER_QUESTION, LABELS_PER_QUESTION, QUESTIONS_PER_CLIP = 51, 20, 7
 clip's 63 audio vectors; answer tokens per question; questions per clip."""
 PRETRAINING_BATCH = 2048
 """Published number of crops per pre-training step."""
+POD_OPTIONS = {"compute_dtype": "bfloat16", "remat": "attention", "attention": "flash"}
+"""Fields of encoder and decoder configs on pods."""
 FILL = 0.97
 """Average fraction of positions in packed rows that are not padding."""
 
@@ -75,12 +77,10 @@ class Forecast(NamedTuple):
 
 
 def pod_config() -> TinyMUConfig:
-    """Return the published model's config for pods: bfloat16, with attention rematerialized."""
-    base = TinyMUConfig()
+    """Return the published model's config for pods: bfloat16, with fused attention."""
+    base, options = TinyMUConfig(), POD_OPTIONS
     return replace(
-        base,
-        encoder=replace(base.encoder, compute_dtype="bfloat16", remat="attention"),
-        decoder=replace(base.decoder, compute_dtype="bfloat16", remat="attention"),
+        base, encoder=replace(base.encoder, **options), decoder=replace(base.decoder, **options)
     )
 
 
@@ -218,9 +218,7 @@ def forecast_pretraining(
         InputError: the topology is unknown, the batch cannot be split evenly, or memory is short.
     """
     config = config or SelfSupervisedConfig()
-    config = replace(
-        config, encoder=replace(config.encoder, compute_dtype="bfloat16", remat="attention")
-    )
+    config = replace(config, encoder=replace(config.encoder, **POD_OPTIONS))
     chip, mesh = slice_of(topology, mesh_config)
     all_blocks = mesh.shape["data"] * mesh.shape["fsdp"] * grad_accum_steps
     crops, rest = divmod(batch, all_blocks)
