@@ -69,7 +69,7 @@ def test_a_config_says_how_many_questions_a_step_has(name):
 def test_blocks_are_parted_evenly(machine):
     step = read_config(machine.config).step
     assert step.blocks % (machine.devices * step.grad_accum_steps) == 0
-    model = model_of(read_config(machine.config))
+    model = model_of(read_config(machine.config), machine.device)
     assert (model.decoder.compute_dtype, model.encoder.compute_dtype) == (
         step.decoder_dtype,
         step.encoder_dtype,

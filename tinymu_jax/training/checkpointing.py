@@ -97,8 +97,10 @@ class Checkpoints:
         with self._translate(f"read at step {step}"):
             restored = self.manager.restore(step, args=args.Composite(**items))
         rest = restored.rest
+        # Orbax leaves empty trees out.
         aux_state = rest.get("aux_state", state.aux_state)
-        return TrainState(rest["step"], restored.params, rest["opt_state"], aux_state)
+        loss_scale = rest.get("loss_scale", state.loss_scale)
+        return TrainState(rest["step"], restored.params, rest["opt_state"], aux_state, loss_scale)
 
     def restore_params(self, step: int) -> Tree:
         """Read a checkpoint's trained parameters as numpy arrays, or raise `InputError`."""
@@ -175,6 +177,7 @@ def complete_steps(folder: str | Path) -> list[int]:
 def _items(state: TrainState) -> dict[str, Any]:
     """Return a state as the two trees of a checkpoint: "params", and "rest" for everything else."""
     rest = {"opt_state": state.opt_state, "step": state.step}
-    if jax.tree.leaves(state.aux_state):
-        rest["aux_state"] = state.aux_state
+    for name in ("aux_state", "loss_scale"):
+        if jax.tree.leaves(part := getattr(state, name)):
+            rest[name] = part
     return {"params": state.params, "rest": rest}

@@ -1,7 +1,7 @@
 """Dataclass configs of training runs."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -113,10 +113,21 @@ class ComputeConfig:
     grad_accum_steps: int = 1
     """Gradient accumulation: number of parts to split a batch into, with the same result."""
     encoder_dtype: ComputeDtype = "float32"
-    """Dtype of encoder matmuls (pre-training: all matmuls); sums and parameters stay float32."""
+    """Dtype of the encoder's activations and matmuls (pre-training: of all); sums, statistics of
+    norms, softmax, loss and parameters stay float32. `float16` is for GPUs without bfloat16, such
+    as a T4; the loss is scaled, and steps whose gradients overflow are skipped."""
     remat: Remat = "attention"
     """Gradient checkpointing of encoder and decoder; see `MatpacConfig`. `attention` is fastest for
     deep models, `none` is fastest for shallow models, `full` needs the least memory."""
+    attention: Literal["auto", "flash", "cudnn", "reference"] = "auto"
+    """How attention is computed: by a fused kernel on TPUs in bfloat16 (`flash`), by cuDNN's on
+    GPUs of compute capability 8.0 or more in bfloat16 or float16 (`cudnn`), or by XLA
+    (`reference`); `auto` takes the first that device and dtype allow."""
+
+    @property
+    def dtypes(self) -> dict[str, ComputeDtype]:
+        """The dtype of each part of the model, by its option."""
+        return {"step.encoder-dtype": self.encoder_dtype}
 
 
 @dataclass(frozen=True)
@@ -124,11 +135,16 @@ class StepConfig(ComputeConfig):
     """How a fine-tuning step is computed."""
 
     decoder_dtype: ComputeDtype = "float32"
-    """Dtype of decoder matmuls; sums and parameters stay float32."""
+    """Dtype of the decoder's activations and matmuls; see `encoder_dtype`."""
     ignore_pad_labels: bool = True
     """Exclude the token "!", which is also the padding token, from the loss, as published."""
     dropout: bool = True
     """Apply the dropout of the residual projector and of LoRA in training."""
+
+    @property
+    def dtypes(self) -> dict[str, ComputeDtype]:
+        """The dtype of each part of the model, by its option."""
+        return super().dtypes | {"step.decoder-dtype": self.decoder_dtype}
 
 
 @dataclass(frozen=True)
@@ -251,7 +267,7 @@ class RunConfig:
         ]
 
 
-SET_BY_STEP = "compute_dtype and remat are set by step.*, not by model.*; set them there"
+SET_BY_STEP = "compute_dtype, remat and attention are set by step.*, not by model.*; set them there"
 
 
 @dataclass(frozen=True)
@@ -288,8 +304,8 @@ class TrainConfig(RunConfig):
         return [
             (
                 all(unchanged),
-                "compute_dtype, remat, ignore-pad-labels and lora are set by step.* and lora, not "
-                "by model.*; set them there",
+                "compute_dtype, remat, attention, ignore-pad-labels and lora are set by step.* and "
+                "lora, not by model.*; set them there",
             ),
             *super()._rules(),
             (
@@ -305,8 +321,9 @@ class TrainConfig(RunConfig):
 
 
 def _same_compute(model: object, default: object) -> bool:
-    """Return whether two model configs have the same `compute_dtype` and `remat`."""
-    return (model.compute_dtype, model.remat) == (default.compute_dtype, default.remat)
+    """Return whether two model configs have the same fields that are set by `step.*`."""
+    fields = ("compute_dtype", "remat", "attention")
+    return all(getattr(model, name) == getattr(default, name) for name in fields)
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,12 @@ def cross_entropy(
 
 def _forward(
     hidden: Array, table: Array, labels: Array, counted: Array, compute_dtype: ComputeDtype
-) -> tuple[Array, tuple[Array, Array]]:
-    """Return the summed cross-entropy, and its gradients with respect to `hidden` and `table`."""
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    """Return the summed cross-entropy, and its gradients with respect to `hidden` and `table`.
+
+    The gradients stay float32 until they are multiplied by a loss scale. An empty array tells the
+    dtype of `hidden`.
+    """
 
     def add(carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]) -> tuple:
         total, d_table = carry
@@ -102,13 +106,13 @@ def _forward(
     (total, d_table), d_hidden = jax.lax.scan(add, start, _chunks(hidden, labels, counted))
     blocks, count = labels.shape
     d_hidden = jnp.moveaxis(d_hidden, 0, 1).reshape(blocks, -1, hidden.shape[-1])[:, :count]
-    return total, (d_hidden, d_table)
+    return total, (d_hidden, d_table, jnp.zeros(0, hidden.dtype))
 
 
-def _backward(compute_dtype: ComputeDtype, gradients: tuple[Array, Array], factor: Array) -> tuple:
+def _backward(compute_dtype: ComputeDtype, gradients: tuple[Array, ...], factor: Array) -> tuple:
     """Multiply the gradients from `_forward` by the incoming gradient `factor`."""
-    d_hidden, d_table = gradients
-    return factor * d_hidden, factor * d_table, None, None
+    d_hidden, d_table, hidden = gradients
+    return (factor * d_hidden).astype(hidden.dtype), factor * d_table, None, None
 
 
 cross_entropy.defvjp(_forward, _backward)

@@ -9,6 +9,7 @@ metrics.jsonl   metrics of logged steps; tensorboard/ holds the same
 model/          trained model, as a checkpoint folder, once the run is complete
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
@@ -35,6 +36,7 @@ from tinymu_jax.models.config import LoraConfig, MatpacConfig, SelfSupervisedCon
 from tinymu_jax.models.lora import add_lora, merge_lora
 from tinymu_jax.models.matpac_ssl.student_teacher import split_teacher
 from tinymu_jax.training.checkpointing import Checkpoints, checkpoint_path, complete_steps
+from tinymu_jax.training.compute import describe_attention
 from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig
 from tinymu_jax.training.init_weights import open_init
 from tinymu_jax.training.metrics import MetricsLog, need_wandb
@@ -99,6 +101,8 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
         start = read_checkpoint(folder / START) if resuming else open_init(config)
         task, params = _make_task(config, start, devices, corpora)
         task.report_data()
+        if first_process:
+            print(describe_attention(config.step, task.device), file=sys.stderr)
         if not resuming:
             if first_process:
                 save_checkpoint(folder / START, start)

@@ -13,6 +13,24 @@ from tinymu_jax.training.losses import LossSum
 from tinymu_jax.utils.malloc import trim_heap
 from tinymu_jax.utils.tree import Tree
 
+FIRST_LOSS_SCALE = 2.0**15
+GROWTH_INTERVAL = 2000
+"""Number of steps without an overflow after which the loss scale is doubled."""
+
+
+class LossScale(NamedTuple):
+    """Dynamic loss scaling for float16 (Micikevicius et al., arXiv 1710.03740, section 3.2).
+
+    Small gradients would be 0 in float16, so the loss is multiplied by a number that is as large as
+    the gradients allow.
+    """
+
+    scale: Float[Array, ""]
+    good_steps: Int[Array, ""]
+    """Number of steps since the scale changed last."""
+    skipped_steps: Int[Array, ""]
+    """Number of steps whose gradients overflowed; they change no parameter."""
+
 
 class TrainState(NamedTuple):
     """Everything that a training step updates."""
@@ -24,6 +42,8 @@ class TrainState(NamedTuple):
     opt_state: Any
     aux_state: Any = ()
     """State updated without gradients: pre-training's teacher, or BatchNorm statistics."""
+    loss_scale: LossScale | tuple[()] = ()
+    """State of the loss scaling; () without it."""
 
 
 class StepMetrics(NamedTuple):
@@ -62,10 +82,15 @@ PostUpdate = Callable[[TrainState, Any, Array], tuple[TrainState, Mapping[str, A
 
 
 def init_state(
-    params: Tree, optimizer: optax.GradientTransformation, aux_state: Any = ()
+    params: Tree,
+    optimizer: optax.GradientTransformation,
+    aux_state: Any = (),
+    loss_scaling: bool = False,
 ) -> TrainState:
     """Return the training state before the first step, from the trained parameters `params`."""
-    return TrainState(jnp.int32(0), params, optimizer.init(params), aux_state)
+    zero = jnp.int32(0)
+    scale = LossScale(jnp.float32(FIRST_LOSS_SCALE), zero, zero) if loss_scaling else ()
+    return TrainState(zero, params, optimizer.init(params), aux_state, scale)
 
 
 def make_train_step(
@@ -89,30 +114,65 @@ def make_train_step(
         # The key depends only on seed and step, so that a resumed run draws the same dropout.
         key = None if seed is None else jax.random.fold_in(jax.random.key(seed), state.step)
         context = StepContext(state.step, state.aux_state, key)
+        scale = state.loss_scale.scale if state.loss_scale else None
         loss, gradient = _loss_and_gradient(
-            loss_fn, grad_accum_steps, state.params, frozen, batch, context
+            loss_fn, grad_accum_steps, state.params, frozen, batch, context, scale
         )
-        divisor = jnp.maximum(loss.num_targets, 1)
+        targets = jnp.maximum(loss.num_targets, 1)
+        divisor = targets if scale is None else targets * scale
         gradient = jax.tree.map(lambda g: g / divisor, gradient)
-        state, aux_metrics = post_update(state, loss.aux, divisor)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = StepMetrics(
-            loss.loss_sum / divisor, loss.num_targets, optax.tree.norm(gradient), aux_metrics
-        )
-        return TrainState(state.step + 1, params, opt_state, state.aux_state), metrics
+        updated, aux_metrics = post_update(state, loss.aux, targets)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, updated.params)
+        params = optax.apply_updates(updated.params, updates)
+        norm = optax.tree.norm(gradient)
+        updated = updated._replace(step=state.step + 1, params=params, opt_state=opt_state)
+        if state.loss_scale:
+            updated, norm = _skip_overflow(state, updated, norm)
+            aux_metrics = {
+                **aux_metrics,
+                "loss_scale": updated.loss_scale.scale,
+                "skipped_steps": updated.loss_scale.skipped_steps,
+            }
+        return updated, StepMetrics(loss.loss_sum / targets, loss.num_targets, norm, aux_metrics)
 
     return step
 
 
+def _skip_overflow(
+    before: TrainState, updated: TrainState, norm: Array
+) -> tuple[TrainState, Float[Array, ""]]:
+    """Undo a step whose gradient norm is not finite, and adapt the loss scale.
+
+    Returns the state after the step, and the norm, which is 0 for a step that was undone.
+    """
+    old, finite = before.loss_scale, jnp.isfinite(norm)
+    good_steps = jnp.where(finite, old.good_steps + 1, 0)
+    grows = good_steps == GROWTH_INTERVAL
+    scale = old.scale * jnp.where(grows, 2.0, jnp.where(finite, 1.0, 0.5))
+    loss_scale = LossScale(scale, jnp.where(grows, 0, good_steps), old.skipped_steps + ~finite)
+    remaining = before._replace(step=updated.step)
+    state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, remaining)
+    return state._replace(loss_scale=loss_scale), jnp.where(finite, norm, 0)
+
+
 def _loss_and_gradient(
-    loss_fn: LossFn, parts: int, params: Tree, frozen: Tree, batch: Any, context: StepContext
+    loss_fn: LossFn,
+    parts: int,
+    params: Tree,
+    frozen: Tree,
+    batch: Any,
+    context: StepContext,
+    scale: Array | None,
 ) -> tuple[LossSum, Tree]:
-    """Return a batch's summed loss and its gradient, added up over `parts` parts of the batch."""
+    """Return a batch's summed loss and its gradient, added up over `parts` parts of the batch.
+
+    The gradient, but not the loss, is multiplied by the loss scale `scale`.
+    """
 
     def summed(params: Tree, part: Any, context: StepContext) -> tuple:
         loss = loss_fn(params, frozen, part, context)
-        return loss.loss_sum, (loss.num_targets, loss.aux)
+        scaled = loss.loss_sum if scale is None else loss.loss_sum * scale
+        return scaled, loss
 
     differentiate = jax.value_and_grad(summed, has_aux=True)
 
@@ -132,8 +192,8 @@ def _loss_and_gradient(
     shapes = jax.eval_shape(summed, params, first, context), params
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     total, _ = jax.lax.scan(add, zeros, (jnp.arange(parts), pieces))
-    (loss_sum, (num_targets, aux)), gradient = total
-    return LossSum(loss_sum, num_targets, aux), gradient
+    (_, loss), gradient = total
+    return loss, gradient
 
 
 def compile_step(step: Any, state: TrainState, frozen: Tree, batch: Any) -> Callable[..., Any]:

@@ -81,14 +81,17 @@ def read_config(name: str) -> TrainConfig:
     return load_config(name, TrainConfig)
 
 
-def model_of(config: TrainConfig) -> TinyMUConfig:
-    """Return the published model's config, with compute dtypes and remat from `config.step`."""
+def model_of(config: TrainConfig, device: str) -> TinyMUConfig:
+    """Return the published model's config with the fields that a run on `device` sets."""
     model, step = TinyMUConfig(), config.step
-    return replace(
-        model,
-        encoder=replace(model.encoder, compute_dtype=step.encoder_dtype, remat=step.remat),
-        decoder=replace(model.decoder, compute_dtype=step.decoder_dtype, remat=step.remat),
-    )
+    dtypes = {"encoder": step.encoder_dtype, "decoder": step.decoder_dtype}
+    parts = {}
+    for name, dtype in dtypes.items():
+        flash = dtype == "bfloat16" and device not in CHIPS
+        attention = "flash" if flash else "reference"
+        part = getattr(model, name)
+        parts[name] = replace(part, compute_dtype=dtype, remat=step.remat, attention=attention)
+    return replace(model, **parts)
 
 
 def forecast_machine(machine: Machine) -> Plan:
@@ -101,11 +104,12 @@ def forecast_machine(machine: Machine) -> Plan:
     questions = block_work(packing)["questions"] * blocks
     chip, grad_accum_steps = CHIPS.get(machine.device), config.step.grad_accum_steps
     if chip is not None:
-        memory = step_memory(model_of(config), packing, blocks / grad_accum_steps)
+        memory = step_memory(model_of(config, machine.device), packing, blocks / grad_accum_steps)
         capacity, rate = chip.memory, gpu_rate(config, chip) * machine.devices
     else:
         mesh = MeshConfig(data=machine.devices)
-        step = forecast(machine.device, mesh, blocks, grad_accum_steps, packing, model_of(config))
+        model = model_of(config, machine.device)
+        step = forecast(machine.device, mesh, blocks, grad_accum_steps, packing, model)
         memory, capacity, rate = step.memory["total"], step.memory["chip"], step.rate
     return Plan(
         machine=machine,
@@ -128,7 +132,7 @@ def gpu_rate(config: TrainConfig, chip: Chip) -> float:
     measured = chip_of(MEASURED_ON)
     assert measured is not None
     speed = MEASURED[config.step.decoder_dtype] * chip.memory_rate / measured.memory_rate
-    needed, _ = block_flops(model_of(config), config.data.packing)
+    needed, _ = block_flops(model_of(config, MEASURED_ON), config.data.packing)
     return block_work(config.data.packing)["questions"] * speed / needed
 
 

@@ -72,8 +72,9 @@ class TrainTask(ABC):
         `InputError` if data, mesh, batch size and model do not fit together.
         """
         self.config = config
-        self.model = self.with_compute_config(model)
         self.mesh = make_mesh(config.mesh, devices)
+        self.device = self.mesh.devices.flat[0]
+        self.model = self.with_compute_config(model)
         self.batches = self.make_batches(config.data.train, config.data.epochs, validation=False)
         self.steps = self._count_steps()
         self.optimizer = make_optimizer(config.optim, self.steps)
@@ -81,12 +82,12 @@ class TrainTask(ABC):
         self.check_trained(trained)
         self._place(trained, frozen)
         self.validate = None if config.data.validation is None else self._make_validate()
-        chip = chip_of(self.mesh.devices.flat[0].device_kind)
+        chip = chip_of(self.device.device_kind)
         self.peak_flops = None if chip is None else chip.flops * self.mesh.size
 
     @abstractmethod
     def with_compute_config(self, model: Any) -> Any:
-        """Return a model's config with the compute dtypes and remat of the run's config."""
+        """Return a model's config with the fields that `config.step` and the device decide."""
 
     @abstractmethod
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
@@ -185,7 +186,8 @@ class TrainTask(ABC):
         )
 
     def _init_state(self, trained: Tree, aux_state: Any) -> TrainState:
-        return init_state(trained, self.optimizer, aux_state)
+        loss_scaling = "float16" in self.config.step.dtypes.values()
+        return init_state(trained, self.optimizer, aux_state, loss_scaling)
 
     def init(self, params: Tree) -> TrainState:
         """Return the initial state on the devices, from the `params` given to the constructor."""

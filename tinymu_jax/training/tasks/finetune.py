@@ -12,6 +12,7 @@ from tinymu_jax.data.sampler import make_groups, make_plan
 from tinymu_jax.errors import InputError
 from tinymu_jax.models import tinymu
 from tinymu_jax.models.config import TinyMUConfig
+from tinymu_jax.training.compute import decoder_options, encoder_options
 from tinymu_jax.training.config import StepConfig, TrainConfig
 from tinymu_jax.training.encode_features import encode_features
 from tinymu_jax.training.flops import training_flops
@@ -22,13 +23,13 @@ from tinymu_jax.training.train_step import LossFn, StepContext
 from tinymu_jax.utils.tree import Tree
 
 
-def with_step_config(model: TinyMUConfig, step: StepConfig) -> TinyMUConfig:
-    """Return `model` with the compute dtypes, remat and `ignore_pad_labels` of `step`."""
+def with_step_config(model: TinyMUConfig, step: StepConfig, device: Any) -> TinyMUConfig:
+    """Return `model` with the fields that a run's config and device decide."""
     return replace(
         model,
         ignore_pad_labels=step.ignore_pad_labels,
-        encoder=replace(model.encoder, compute_dtype=step.encoder_dtype, remat=step.remat),
-        decoder=replace(model.decoder, compute_dtype=step.decoder_dtype, remat=step.remat),
+        encoder=replace(model.encoder, **encoder_options(step, device)),
+        decoder=replace(model.decoder, **decoder_options(step, device)),
     )
 
 
@@ -75,8 +76,8 @@ class FinetuneTask(TrainTask):
         super().__init__(config, model, params, devices)
 
     def with_compute_config(self, model: TinyMUConfig) -> TinyMUConfig:
-        """Return a model's config with the compute dtypes and remat of the run's config."""
-        return with_step_config(model, self.config.step)
+        """Return a model's config with the fields that `config.step` and the device decide."""
+        return with_step_config(model, self.config.step, self.device)
 
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
         """Return the logical axes of every parameter, by path."""

@@ -20,6 +20,7 @@ from tinymu_jax.models.matpac_ssl.losses import random_patch_orders
 from tinymu_jax.models.matpac_ssl.metrics import collapse_warning, step_metrics
 from tinymu_jax.models.matpac_ssl.student_teacher import MetricSums, ssl_loss
 from tinymu_jax.models.matpac_ssl.teacher import TeacherState, ema_update, order_after_teacher
+from tinymu_jax.training.compute import encoder_options
 from tinymu_jax.training.config import UNUSED, OptimConfig, PretrainConfig
 from tinymu_jax.training.flops import pretraining_flops
 from tinymu_jax.training.losses import LossSum
@@ -66,10 +67,9 @@ class PretrainTask(TrainTask):
         super().__init__(config, model, params, devices)
 
     def with_compute_config(self, model: SelfSupervisedConfig) -> SelfSupervisedConfig:
-        """Return a model's config with the compute dtype and remat of the run's config."""
-        step = self.config.step
-        encoder = replace(model.encoder, compute_dtype=step.encoder_dtype, remat=step.remat)
-        return replace(model, encoder=encoder)
+        """Return a model's config with the fields that `config.step` and the device decide."""
+        options = encoder_options(self.config.step, self.device)
+        return replace(model, encoder=replace(model.encoder, **options))
 
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:
         """Return the logical axes of every parameter, by path."""

@@ -28,6 +28,7 @@ from tinymu_jax.inference.class_names import read_class_indices, read_labels
 from tinymu_jax.models import heads, matpac, tinymu
 from tinymu_jax.models.config import HeadConfig, MatpacConfig, TinyMUConfig
 from tinymu_jax.models.matmul import matmul
+from tinymu_jax.training.compute import encoder_options
 from tinymu_jax.training.config import RunConfig, TagConfig, TrainConfig
 from tinymu_jax.training.encode_features import encode_features
 from tinymu_jax.training.flops import encoder_flops
@@ -165,8 +166,8 @@ class LabelTask(LinearHeadTask):
         super().__init__(config, model, params, table.of, clips, devices)
 
     def with_compute_config(self, model: TinyMUConfig) -> TinyMUConfig:
-        """Return a model's config with the compute dtypes and remat of the run's config."""
-        self.reader_model = with_step_config(model, self.config.step)
+        """Return a model's config with the fields that `config.step` and the device decide."""
+        self.reader_model = with_step_config(model, self.config.step, self.device)
         self.encoder = self.reader_model.encoder
         return self.reader_model
 
@@ -281,9 +282,8 @@ class TagTask(LinearHeadTask):
         super().__init__(config, model, params, targets, clips, devices)
 
     def with_compute_config(self, model: MatpacConfig) -> MatpacConfig:
-        """Return a model's config with the compute dtype and remat of the run's config."""
-        step = self.config.step
-        self.encoder = replace(model, compute_dtype=step.encoder_dtype, remat=step.remat)
+        """Return a model's config with the fields that `config.step` and the device decide."""
+        self.encoder = replace(model, **encoder_options(self.config.step, self.device))
         self.reader_model = TinyMUConfig(encoder=self.encoder, max_seconds=self.max_seconds)
         return self.encoder
 

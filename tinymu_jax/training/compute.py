@@ -1,0 +1,77 @@
+"""Chooses how encoder and decoder are computed on a device: dtypes and kernels of attention."""
+
+from typing import Any
+
+from tinymu_jax.errors import InputError
+from tinymu_jax.models.config import AttentionKind, ComputeDtype
+from tinymu_jax.training.config import ComputeConfig, StepConfig
+
+CUDNN_CAPABILITY = 8.0
+"""Lowest compute capability (Ampere) of GPUs on which cuDNN's fused attention runs."""
+
+
+def encoder_options(step: ComputeConfig, device: Any) -> dict[str, Any]:
+    """Return the fields of the encoder's config that a run's config and device decide.
+
+    Raises `InputError` if the device does not compute in this way.
+    """
+    return _options(step, device, "step.encoder-dtype")
+
+
+def decoder_options(step: StepConfig, device: Any) -> dict[str, Any]:
+    """Return the same fields of the decoder's config; see `encoder_options`."""
+    return _options(step, device, "step.decoder-dtype")
+
+
+def describe_attention(step: ComputeConfig, device: Any) -> str:
+    """Return a line about how attention is computed, for the run's output."""
+    kinds = {
+        option: _attention(step.attention, device, option, dtype)
+        for option, dtype in step.dtypes.items()
+    }
+    parts = [f"{kind} ({option.split('.')[1].split('-')[0]})" for option, kind in kinds.items()]
+    return f"attention: {', '.join(parts)}"
+
+
+def _options(step: ComputeConfig, device: Any, option: str) -> dict[str, Any]:
+    dtype = step.dtypes[option]
+    attention = _attention(step.attention, device, option, dtype)
+    return {"compute_dtype": dtype, "remat": step.remat, "attention": attention}
+
+
+def _attention(requested: str, device: Any, option: str, dtype: ComputeDtype) -> AttentionKind:
+    """Return the kind of attention; `option` is the name of the option that set `dtype`."""
+    if device.platform == "tpu" and dtype == "float16":
+        raise InputError(f"{option} float16: TPUs compute in bfloat16; set bfloat16")
+    reasons = {"flash": _no_flash(device, option, dtype), "cudnn": _no_cudnn(device, option, dtype)}
+    if requested == "auto":
+        return next((kind for kind, reason in reasons.items() if reason is None), "reference")
+    if reason := reasons.get(requested):
+        raise InputError(f"step.attention {requested}: {reason}, or set step.attention to auto")
+    return requested
+
+
+def _no_flash(device: Any, option: str, dtype: ComputeDtype) -> str | None:
+    """Return why the kernel for TPUs cannot be used, or None."""
+    if device.platform != "tpu":
+        return f"is a kernel for TPUs, and this device is {device.device_kind}; train on a TPU"
+    if dtype != "bfloat16":
+        return f"computes in bfloat16, and {option} is {dtype}; set it to bfloat16"
+    return None
+
+
+def _no_cudnn(device: Any, option: str, dtype: ComputeDtype) -> str | None:
+    """Return why cuDNN's attention cannot be used, or None."""
+    if device.platform not in ("gpu", "cuda"):
+        return f"runs on NVIDIA GPUs, and this device is {device.device_kind}; train on a GPU"
+    # On AMD GPUs the capability is a name such as gfx90a.
+    capability = str(getattr(device, "compute_capability", ""))
+    number = capability.replace(".", "", 1)
+    if not number.isdecimal() or float(capability) < CUDNN_CAPABILITY:
+        return (
+            f"needs compute capability {CUDNN_CAPABILITY}, and {device.device_kind} has "
+            f"{capability or 'none'}; train on an Ampere or later GPU"
+        )
+    if dtype == "float32":
+        return f"computes in bfloat16 or float16, and {option} is float32; set it to bfloat16"
+    return None
