@@ -89,7 +89,7 @@ def table(forecasts: Sequence["Forecast"]) -> str:
             f"| {step.computed_flops / TERA:.1f} TFLOP | {step.memory_bytes / GB:.0f} GB "
             f"| {sent / GB:.2f} GB ({counts}) "
             f"| {times['step']} ms (compute {times['compute']}, memory {times['memory']}, "
-            f"links {times['links']}) "
+            f"links {times['links']}, of which {times['exposed']} are not overlapped) "
             f"| {100 * step.mfu:.0f} % | {step.rate:,.0f} |"
         )
     return "\n".join(rows)

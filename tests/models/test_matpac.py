@@ -14,7 +14,7 @@ from tinymu_jax.audio import log_mel as log_mel_module
 from tinymu_jax.checkpoints.checkpoint import expected_shapes, init_params
 from tinymu_jax.inference.chunked_encoding import encode_clips
 from tinymu_jax.inference.embedder import Embedder
-from tinymu_jax.models import layers, matpac
+from tinymu_jax.models import attention, layers, matpac
 from tinymu_jax.models.config import HeadConfig, MatpacConfig
 from tinymu_jax.models.matpac import Matpac
 from tinymu_jax.utils.tree import flatten
@@ -107,19 +107,19 @@ def test_attention_ignores_masked_keys(torch_encoder, block, hidden):
     made = matpac.SelfAttention(config).apply(
         {"params": params["attn"]}, jnp.asarray(hidden.numpy()), mask
     )
-    attention = torch_encoder.student_encoder.blocks[0].attn
-    assert_close(made[0], attention(hidden[:1])[0], 1e-5)
-    assert_close(made[1, :8], attention(hidden[1:, :8])[0], 1e-5)
+    module = torch_encoder.student_encoder.blocks[0].attn
+    assert_close(made[0], module(hidden[:1])[0], 1e-5)
+    assert_close(made[1, :8], module(hidden[1:, :8])[0], 1e-5)
 
 
 @pytest.mark.parametrize(("heads", "steps"), [(12, 1000), (5, 443)])
 def test_attention_of_long_sequences_is_computed_by_heads(heads, steps):
     # More scores than fit in the cache: one head, or two heads of the five, at a time.
-    assert layers.CACHED_SCORES // steps**2 < heads
+    assert attention.CACHED_SCORES // steps**2 < heads
     rng = np.random.default_rng(0)
     query, key, value = rng.standard_normal((3, 1, heads, steps, 8)).astype(np.float32)
     mask = rng.random((1, 1, steps)) < 0.7
-    made = jax.jit(layers.attend)(query.swapaxes(1, 2), key, value, mask)
+    made = jax.jit(attention.attend)(query.swapaxes(1, 2), key, value, mask)
     scores = np.where(mask[:, None], query @ key.swapaxes(2, 3) / 8**0.5, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     expected = (weights / weights.sum(-1, keepdims=True)) @ value

@@ -18,6 +18,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.generate import prefill
 from tinymu_jax.models import projector, smollm2, tinymu
+from tinymu_jax.models.attention_mask import AttentionMask
 from tinymu_jax.models.config import (
     HeadConfig,
     LoraConfig,
@@ -509,11 +510,10 @@ def encoding(config):
 
 
 def program(config):
-    """Returns the decoder's jaxpr."""
-    params = expected_shapes(config)
-    tokens = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    run = partial(smollm2.SmolLM2(config).apply, method="init_all")
-    return str(jax.make_jaxpr(run)({"params": params}, tokens))
+    """Returns the decoder's jaxpr on a row of a group."""
+    params, row = expected_shapes(config), jnp.zeros((1, 2), jnp.int32)
+    x, mask = jnp.zeros((1, 2, config.width)), AttentionMask(row, causal=True)
+    return str(jax.make_jaxpr(smollm2.SmolLM2(config).apply)({"params": params}, x, row, mask))
 
 
 def prefix_shape(config):
@@ -563,6 +563,7 @@ CHANGES = {
         "patch_size": (ENCODER, 8, shapes),
         "compute_dtype": (ENCODER, "bfloat16", encode),
         "remat": (ENCODER, "full", encoding),
+        "attention": (ENCODER, "flash", encoding),
         "head": (ENCODER, HeadConfig("probe", 5), shapes),
     },
     ProjectorConfig: {
@@ -592,6 +593,7 @@ CHANGES = {
         "norm_eps": (SMALL.decoder, 0.1, run_decoder),
         "compute_dtype": (SMALL.decoder, "bfloat16", run_decoder),
         "remat": (SMALL.decoder, "full", program),
+        "attention": (SMALL.decoder, "flash", program),
         "lora": (SMALL.decoder, LoraConfig(rank=2), shapes),
     },
     TinyMUConfig: {

@@ -1,25 +1,35 @@
 """Attention masks that are written as a few ids per position instead of one bit per pair."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool
 
 
-class AttentionMask(NamedTuple):
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["group", "levels", "key_mask"],
+    meta_fields=["causal"],
+)
+@dataclass(frozen=True)
+class AttentionMask:
     """Which keys each query of a row attends to, from ids of the row's T positions.
 
     Query t attends to key s if both have the same `group`, if on every level key s has the id of
     query t or 0, if `key_mask` is True at s and, if `causal`, s <= t.
     """
 
-    group: Int[Array | np.ndarray, "*batch T"]
-    """Ids, at least -1; with `causal`, positions of a group must follow each other."""
-    levels: tuple[Int[Array | np.ndarray, "*batch T"], ...] = ()
-    """Further ids within a group, such as questions; 0: all ids of the level attend to the key."""
-    key_mask: Bool[Array | np.ndarray, "*batch T"] | None = None
-    """True at keys that are attended to; None: all are."""
+    # Any: jax also puts other things than arrays into a pytree.
+    group: Any
+    """(*batch, T): ids, at least -1; with `causal`, positions of a group must follow each other."""
+    levels: tuple[Any, ...] = ()
+    """(*batch, T) each: further ids in a group, such as questions; all attend to keys with 0."""
+    key_mask: Any = None
+    """(*batch, T): True at keys that are attended to; None: all are."""
     causal: bool = False
     """Whether queries attend to no later keys."""
 

@@ -5,6 +5,7 @@ skipped by blocks, since a row's groups follow each other. Arrays have positions
 on TPUs, a head width of 64 there would be padded to 128.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from tinymu_jax.models.attention_mask import AttentionMask
 
@@ -26,6 +27,8 @@ BLOCK_SIZES = (256, 128)
 """Numbers of queries and keys per block, best first; the first that divides a row is taken."""
 ATTENTION_OUTPUT = "attention_output"
 """Name of the outputs for gradient checkpointing: with them, no attention is computed again."""
+UNROLL = 4
+"""Number of heads that are computed side by side, unless more share a key/value head."""
 HIDDEN_KEY, NO_QUERY = -2, -3
 """Ids of keys that no query attends to, and of queries that pad a row."""
 
@@ -39,9 +42,22 @@ class _Shape(NamedTuple):
     causal: bool
     interpret: bool
 
-    @property
-    def heads_per_group(self) -> int:
-        return self.heads // self.kv_heads
+    def for_each_head(self, compute: Callable[[Any, Any], None]) -> None:
+        """Call `compute` with the index of each head and of its key/value head.
+
+        A few heads at a time are unrolled, so that their products and exponentials overlap.
+        """
+        group = self.heads // self.kv_heads
+        together = max(
+            n for n in (1, 2, 3, 4) if self.kv_heads % n == 0 and (n == 1 or n * group <= UNROLL)
+        )
+
+        def several(number: Any, _: None) -> None:
+            for kv_head in (number * together + i for i in range(together)):
+                for i in range(group):
+                    compute(kv_head * group + i, kv_head)
+
+        jax.lax.fori_loop(0, self.kv_heads // together, several, None)
 
 
 @partial(
@@ -53,22 +69,29 @@ class _Shape(NamedTuple):
 class FlashMask:
     """What the kernel computes the mask from: ids, padded to whole blocks of positions."""
 
-    bounds: Int[Array, "B blocks 2"]
-    """First and last key block, exclusive, that a block of queries attends to."""
-    query: Int[Array, "B ids S"]
-    """The group and the levels of queries."""
-    key: Int[Array, "B blocks block ids"]
-    """The same of keys; the group of hidden keys is `HIDDEN_KEY`."""
+    # Any: jax also puts other things than arrays into a pytree.
+    bounds: Any
+    """(B, blocks, 2): first and last key block, exclusive, that a block of queries attends to."""
+    query: Any
+    """(B, ids, S): the group and the levels of queries."""
+    key: Any
+    """(B, blocks, block, ids): the same of keys; the group of hidden keys is `HIDDEN_KEY`."""
     block: int
     """Number of queries, and of keys, that are computed together."""
     causal: bool
 
 
+def block_size(length: int) -> int:
+    """Return the number of positions per block for rows of a length; rows are padded to blocks."""
+    padded = -(-length // BLOCK_SIZES[-1]) * BLOCK_SIZES[-1]
+    return next(size for size in BLOCK_SIZES if padded % size == 0)
+
+
 def flash_mask(mask: AttentionMask) -> FlashMask:
     """Return a mask as the kernel takes it."""
     group = mask.group
-    length = -(-group.shape[1] // BLOCK_SIZES[-1]) * BLOCK_SIZES[-1]
-    block = next(size for size in BLOCK_SIZES if length % size == 0)
+    block = block_size(group.shape[1])
+    length = -(-group.shape[1] // block) * block
     pad = ((0, 0), (0, length - group.shape[1]))
     key_group = group if mask.key_mask is None else jnp.where(mask.key_mask, group, HIDDEN_KEY)
     levels = [jnp.pad(level, pad) for level in mask.levels]
@@ -195,8 +218,8 @@ def _forward_kernel(
 
     def add_keys(j: Array, _: None) -> None:
         visible = _visible(query_ids, key_ids, i, j, shape)
-        for head in range(shape.heads):
-            kv_head = head // shape.heads_per_group
+
+        def add(head: Any, kv_head: Any) -> None:
             scores = _dot(key[0, j, kv_head], query[0, head], 0, 0) * scale
             scores = jnp.where(visible, scores, MASKED)
             old = highest[head]
@@ -207,12 +230,16 @@ def _forward_kernel(
             weights = weights.astype(value.dtype)
             weighted[head] = weighted[head] * shrink + _dot(value[0, j, kv_head], weights, 1, 0)
 
-    jax.lax.fori_loop(bounds[row, i, 0], bounds[row, i, 1], add_keys, None)
-    for head in range(shape.heads):
+        shape.for_each_head(add)
+
+    def finish(head: Any, _: Any) -> None:
         empty = total[head] == 0
         divisor = jnp.where(empty, 1.0, total[head])
         out[0, head] = (weighted[head] / divisor).astype(out.dtype)
         log_sum[0, head] = jnp.where(empty, 0.0, highest[head] + jnp.log(divisor))
+
+    jax.lax.fori_loop(bounds[row, i, 0], bounds[row, i, 1], add_keys, None)
+    shape.for_each_head(finish)
 
 
 def _backward_kernel(
@@ -242,14 +269,14 @@ def _backward_kernel(
         key_sum[...] = jnp.zeros(key_sum.shape, jnp.float32)
         value_sum[...] = jnp.zeros(value_sum.shape, jnp.float32)
 
-    for head in range(shape.heads):
+    def average(head: Any, _: Any) -> None:
         product = grad[0, head].astype(jnp.float32) * out[0, head].astype(jnp.float32)
         mean[head] = product.sum(0, keepdims=True)
 
     def add_keys(j: Array, _: None) -> None:
         visible = _visible(query_ids, key_ids, i, j, shape)
-        for head in range(shape.heads):
-            kv_head = head // shape.heads_per_group
+
+        def add(head: Any, kv_head: Any) -> None:
             keys, queries, grads = key[0, j, kv_head], query[0, head], grad[0, head]
             scores = _dot(keys, queries, 0, 0) * scale
             weights = jnp.exp(jnp.where(visible, scores, MASKED) - log_sum[0, head])
@@ -259,6 +286,9 @@ def _backward_kernel(
             key_sum[j, kv_head] += _dot(queries, score_grad, 1, 1)
             query_sum[head] += _dot(keys, score_grad, 1, 0)
 
+        shape.for_each_head(add)
+
+    shape.for_each_head(average)
     jax.lax.fori_loop(bounds[row, i, 0], bounds[row, i, 1], add_keys, None)
     query_grad[0] = query_sum[...].astype(query_grad.dtype)
 
@@ -293,12 +323,12 @@ def _call(
     scratch: list[tuple[int, ...]],
     products: int,
     shape: _Shape,
-) -> list[Array]:
+) -> tuple[Array, ...]:
     """Run a kernel for every block of queries of every row, whose blocks run one after another."""
     batch, heads, width, length = arrays[0].shape
     pairs = batch * heads * length * length // (2 if shape.causal else 1)
     size = sum(x.size * x.dtype.itemsize for x in (*arrays, *outputs))
-    return pl.pallas_call(
+    results = pl.pallas_call(
         partial(kernel, shape=shape),
         out_shape=outputs,
         grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -315,6 +345,7 @@ def _call(
         interpret=shape.interpret,
         name=kernel.__name__.strip("_"),
     )(ids.bounds, ids.query, ids.key, *arrays)
+    return tuple(results)
 
 
 def _run_forward(
@@ -343,7 +374,7 @@ def _run_backward(
     log_sum: Array,
     grad: Array,
     shape: _Shape,
-) -> list[Array]:
+) -> tuple[Array, ...]:
     """Return the gradients of queries, keys and values."""
     _, heads, width, _ = query.shape
     query_ids, key_ids, queries, keys, sums = _specs(query, key, ids, shape.block)

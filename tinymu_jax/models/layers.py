@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from tinymu_jax.errors import InputError
@@ -15,8 +16,10 @@ from tinymu_jax.mesh import constrain
 from tinymu_jax.models.config import ComputeDtype, LoraConfig, Remat
 from tinymu_jax.models.flash_attention import ATTENTION_OUTPUT
 from tinymu_jax.models.lora import LoraFactors
-from tinymu_jax.models.matmul import DENSE_OUTPUT, DTYPES, int8_matmul, matmul, matmul_transposed
+from tinymu_jax.models.matmul import DTYPES, int8_matmul, matmul, matmul_transposed
 
+DENSE_OUTPUT = "dense_output"
+"""Name of the outputs of `Dense` for gradient checkpointing (`checkpoint_name`)."""
 MAX_UNROLLED_LAYERS = 6
 """Largest number of layers for which `nn.scan` is unrolled, to avoid copies of activations."""
 
@@ -40,22 +43,21 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch M"]:
-        dtype = jnp.float32 if self.float32_output else DTYPES[self.compute_dtype]
         if self.has_variable("params", "scale"):
             rows, scale = (self.get_variable("params", name) for name in ("rows", "scale"))
             y = int8_matmul(x, rows, scale)
         elif self.has_variable("params", "rows"):
-            rows = self.get_variable("params", "rows")
-            y = matmul_transposed(x, rows, self.compute_dtype).astype(dtype)
+            y = matmul_transposed(x, self.get_variable("params", "rows"), self.compute_dtype)
         else:
             kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-            y = matmul(x, kernel, self.compute_dtype, self.float32_output)
+            y = matmul(x, kernel, self.compute_dtype)
         if self.use_bias:
-            y = y + self.param("bias", self.bias_init, (self.features,)).astype(dtype)
+            y = y + self.param("bias", self.bias_init, (self.features,))
         if self.lora is not None and self.name in self.lora.targets:
             x, a, b = LoraFactors(self.features, self.lora, name="lora")(x)
             y = y + matmul(matmul(x, a, self.compute_dtype), b, self.compute_dtype)
-        return y
+        dtype = jnp.float32 if self.float32_output else DTYPES[self.compute_dtype]
+        return checkpoint_name(y.astype(dtype), DENSE_OUTPUT)
 
 
 class JointDense(nn.Module):

@@ -5,14 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int8
 
 from tinymu_jax.models.config import ComputeDtype
-
-DENSE_OUTPUT = "dense_output"
-"""Name of the outputs of `matmul` for gradient checkpointing (`checkpoint_name`)."""
-
 
 DTYPES: dict[ComputeDtype, Any] = {
     "float32": jnp.float32,
@@ -22,24 +17,16 @@ DTYPES: dict[ComputeDtype, Any] = {
 """Dtypes by name."""
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def matmul(
-    x: Float[Array, "*batch D"],
-    kernel: Array,
-    compute_dtype: ComputeDtype = "float32",
-    float32_output: bool = False,
+    x: Float[Array, "*batch D"], kernel: Array, compute_dtype: ComputeDtype = "float32"
 ) -> Float[Array, "*batch M"]:
-    """Return `x @ kernel` for a kernel (D, M), in `compute_dtype` or with `float32_output`.
+    """Return `x @ kernel` in float32, for a kernel (D, M).
 
-    float32 means full float32 on every platform (a TPU's default is bfloat16); otherwise both
-    operands are rounded, and sums are float32. A kernel's gradient is float32.
+    `compute_dtype` float32 means full float32 on every platform (a TPU's default is bfloat16);
+    otherwise both operands are rounded, and sums are float32, also those of the kernel's gradient.
     """
-    out = "float32" if float32_output else compute_dtype
-    return checkpoint_name(_matmul(x, kernel, compute_dtype, out), DENSE_OUTPUT)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _matmul(x: Array, kernel: Array, compute_dtype: ComputeDtype, out: ComputeDtype) -> Array:
-    return dot(x, kernel, (x.ndim - 1,), (0,), compute_dtype).astype(DTYPES[out])
+    return dot(x, kernel, (x.ndim - 1,), (0,), compute_dtype)
 
 
 def dot(
@@ -61,14 +48,12 @@ def dot(
     )
 
 
-def _matmul_forward(
-    x: Array, kernel: Array, compute_dtype: ComputeDtype, out: ComputeDtype
-) -> tuple[Array, Any]:
-    return _matmul(x, kernel, compute_dtype, out), (x, kernel)
+def _matmul_forward(x: Array, kernel: Array, compute_dtype: ComputeDtype) -> tuple[Array, Any]:
+    return matmul(x, kernel, compute_dtype), (x, kernel)
 
 
 def _matmul_backward(
-    compute_dtype: ComputeDtype, out: ComputeDtype, residuals: Any, grad: Array
+    compute_dtype: ComputeDtype, residuals: Any, grad: Array
 ) -> tuple[Array, Array]:
     x, kernel = residuals
     # Without the barrier, XLA's CPU compiler fuses the operations that produce x and grad into the
@@ -93,7 +78,7 @@ def _cpu_barrier(*arrays: Array) -> tuple[Array, ...]:
     )
 
 
-_matmul.defvjp(_matmul_forward, _matmul_backward)
+matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 def matmul_transposed(

@@ -63,7 +63,7 @@ class Hypotheses(nn.Module):
         kernel = self.param("kernel", xavier, (self.count, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.count, self.features))
         joined = kernel.transpose(1, 0, 2).reshape(x.shape[-1], -1)
-        y = matmul(x, joined, self.compute_dtype, float32_output=True)
+        y = matmul(x, joined, self.compute_dtype)
         return y.reshape(*x.shape[:2], self.count, self.features) + bias
 
 
@@ -97,7 +97,7 @@ class NormedDense(nn.Module):
         direction = self.param("direction", uniform, (x.shape[-1], self.features))
         length = self.param("length", nn.initializers.ones_init(), (1, self.features))
         norm = jnp.linalg.norm(direction, axis=0, keepdims=True)
-        return matmul(x, direction * (length / norm), self.compute_dtype, float32_output=True)
+        return matmul(x, direction * (length / norm), self.compute_dtype)
 
 
 def predictor_encoder_config(config: SelfSupervisedConfig) -> MatpacConfig:

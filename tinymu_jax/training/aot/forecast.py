@@ -1,6 +1,8 @@
 """Forecast memory, traffic and time of a compiled training step on a TPU slice.
 
-Step time = max(FLOPs / peak FLOP/s, memory bytes / memory rate) + link bytes / link rate.
+Step time = max(FLOPs / peak FLOP/s, memory bytes / memory rate) + link bytes / link rate, where
+bytes that are sent while the chip computes do not count. Kernels (custom calls) move their operands
+and results; their FLOPs are counted by formula, as all others.
 """
 
 import time
@@ -13,6 +15,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import MeshConfig, make_mesh
 from tinymu_jax.models.attention import QUERY_BLOCK
 from tinymu_jax.models.config import SelfSupervisedConfig, TinyMUConfig
+from tinymu_jax.models.flash_attention import block_size
 from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.accelerators import Chip, chip_of
 from tinymu_jax.training.aot.compile import (
@@ -23,13 +26,7 @@ from tinymu_jax.training.aot.compile import (
 )
 from tinymu_jax.training.aot.hlo import read_program
 from tinymu_jax.training.aot.traffic import Collective, collectives, memory_bytes
-from tinymu_jax.training.flops import (
-    encoder_attention,
-    encoder_flops,
-    flops_of,
-    pretraining_flops,
-    training_flops,
-)
+from tinymu_jax.training.flops import encoder_attention, flops_of, pretraining_flops, training_flops
 
 SLOTS_PER_QUESTION, LABELS_PER_QUESTION, QUESTIONS_PER_CLIP = 51, 20, 7
 """Averages over the MusicSkills data set: decoder positions per question, including a share of the
@@ -67,7 +64,8 @@ class Forecast(NamedTuple):
     memory_bytes: float
     """Bytes read from and written to the chip's main memory."""
     seconds: dict[str, float]
-    """Predicted seconds for `compute`, `memory` traffic, `links`, and the whole `step`."""
+    """Predicted seconds for `compute`, `memory` traffic, `links`, the part of `links` that is
+    `exposed` (the chip computes nothing meanwhile), and the whole `step`."""
     mfu: float
     """Model FLOPs utilization: `flops` / (peak FLOP/s x predicted seconds)."""
     unit: str
@@ -122,34 +120,48 @@ def block_work(packing: PackingConfig) -> dict[str, float]:
 
 
 def block_flops(config: TinyMUConfig, packing: PackingConfig) -> tuple[float, float]:
-    """Return two FLOP counts of a packed block: without and with padding and recomputation."""
+    """Return two FLOP counts of a packed block: without and with padding and recomputation.
+
+    The second counts every key before a query; the fused kernel skips some of other groups.
+    """
     work = block_work(packing)
     needed = training_flops(config, work["slots"], work["labels"], work["clips"])
-    # Queries are computed in chunks: each attends to all keys of its row up to its chunk's end.
-    seen = (packing.row_length + min(QUERY_BLOCK, packing.row_length)) / 2
+    # Queries are computed in blocks: each attends to all keys of its row up to its block's end.
+    flash = config.decoder.attention == "flash"
+    block = block_size(packing.row_length) if flash else min(QUERY_BLOCK, packing.row_length)
+    seen = (packing.row_length + block) / 2
     slots, cost = packing.rows * packing.row_length, flops_of(config, seen=seen)
     attention = cost.slot - flops_of(config, seen=0).slot
-    recomputed = {"none": 0.0, "attention": attention / 3, "full": cost.slot / 3}
+    # Of six products of attention, a fused backward pass repeats the first, remat the first two.
+    repeated = attention / (6 if flash else 3)
+    recomputed = {"none": 0.0, "attention": repeated, "full": cost.slot / 3}
     slot, label = cost.slot + recomputed[config.decoder.remat], cost.label * 4 / 3
-    recomputed = {
-        "none": 0.0,
-        "attention": encoder_attention(config),
-        "full": encoder_flops(config) / 3,
-    }
-    clip = cost.clip + recomputed[config.encoder.remat]
+    clip = cost.clip + _encoder_overhead(config)
     return needed, slots * slot + packing.max_labels * label + packing.max_clips * clip
 
 
-def step_seconds(chip: Chip, flops: float, moved: float, sent: float) -> dict[str, float]:
+def _encoder_overhead(config: TinyMUConfig) -> float:
+    """Return a clip's FLOPs in the frozen encoder for padding to whole blocks of the kernel."""
+    if config.encoder.attention != "flash":
+        return 0.0
+    tokens = 1 + config.encoder.rows * config.encoder.columns
+    size = block_size(tokens)
+    padded = -(-tokens // size) * size
+    return encoder_attention(config) * ((padded / tokens) ** 2 - 1)
+
+
+def step_seconds(
+    chip: Chip, flops: float, moved: float, sent: float, overlapped: float = 0.0
+) -> dict[str, float]:
     """Return the predicted seconds of a step, by name as in `Forecast.seconds`.
 
     `flops`, `moved` (bytes read from and written to main memory) and `sent` (bytes sent to other
-    chips) are per chip and step.
+    chips) are per chip and step. `overlapped` bytes of `sent` are sent while the chip computes.
     """
     compute, memory = flops / chip.flops, moved / chip.memory_rate
-    links = sent / chip.link_rate
-    step = max(compute, memory) + links
-    return {"compute": compute, "memory": memory, "links": links, "step": step}
+    links, exposed = sent / chip.link_rate, (sent - overlapped) / chip.link_rate
+    step = max(compute, memory, links - exposed) + exposed
+    return {"compute": compute, "memory": memory, "links": links, "exposed": exposed, "step": step}
 
 
 def slice_of(topology: str, config: MeshConfig | None = None) -> tuple[Chip, Mesh]:
@@ -258,7 +270,8 @@ def _read_forecast(
     moved, transfers = memory_bytes(program), collectives(program)
     needed, computed = flops
     sent = sum(transfer.sent for transfer in transfers.values())
-    seconds = step_seconds(chip, computed, moved, sent)
+    overlapped = sum(transfer.overlapped for transfer in transfers.values())
+    seconds = step_seconds(chip, computed, moved, sent, overlapped)
     return Forecast(
         topology=topology,
         chip=chip.name,

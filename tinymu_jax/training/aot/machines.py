@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tinymu_jax.checkpoints.checkpoint import expected_shapes
+from tinymu_jax.data.config import FeatureKind
 from tinymu_jax.mesh import MeshConfig
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.models.packing import PackingConfig
 from tinymu_jax.training.accelerators import CHIPS, Chip, chip_of
-from tinymu_jax.training.aot.forecast import block_flops, block_work, forecast
-from tinymu_jax.training.config import OptimConfig, TrainConfig
+from tinymu_jax.training.aot.forecast import block_work, forecast
+from tinymu_jax.training.config import TrainConfig
 from tinymu_jax.training.config_files import load_config
+from tinymu_jax.training.flops import training_flops
 from tinymu_jax.training.optim import partition_frozen
 from tinymu_jax.utils.numbers import duration
 from tinymu_jax.utils.tree import flatten
@@ -23,9 +24,10 @@ from tinymu_jax.utils.tree import flatten
 QUESTIONS, EPOCHS = 3_500_000, 3
 """Number of questions in MusicSkills-3.5M, and published number of epochs."""
 MEASURED_ON = "NVIDIA H100 80GB HBM3"
-MEASURED = {"float32": 32e12, "bfloat16": 81e12}
+MEASURED = {"float32": 32e12, "bfloat16": 81e12, "float16": 81e12}
 """FLOP/s measured on `MEASURED_ON`, by compute dtype, without padding and recomputation. float32:
-pre-training steps of 32 crops; bfloat16: fine-tuning steps of 112 questions on 16 clips."""
+pre-training steps of 32 crops; bfloat16: fine-tuning steps of 112 questions on 16 clips. float16
+moves the same bytes, and is taken to be as fast."""
 GB = 1e9
 
 
@@ -39,10 +41,14 @@ class Machine(NamedTuple):
     device: str
     """TPU topology such as v5e:4x4, or a GPU's `device_kind`."""
     devices: int
+    features: FeatureKind = "log_mel"
+    """What the data set stores; with embeddings the encoder does not run."""
 
 
 MACHINES = (
     Machine("sft_tinymu_t4", "1 x T4, 16 GB (Colab)", "Tesla T4", 1),
+    Machine("sft_lora_t4", "1 x T4, LoRA on stored embeddings", "Tesla T4", 1, "embeddings"),
+    Machine("sft_tinymu_v5e1", "v5e-1 (Colab)", "v5e:1x1", 1),
     Machine("sft_tinymu_8gpu", "8 x A100, 80 GB", "NVIDIA A100-SXM4-80GB", 8),
     Machine("sft_tinymu_8gpu", "8 x H100, 80 GB", MEASURED_ON, 8),
     Machine("sft_tinymu_v5e4", "v5e-4", "v5e:2x2", 4),
@@ -91,6 +97,7 @@ def model_of(config: TrainConfig, device: str) -> TinyMUConfig:
         attention = "flash" if flash else "reference"
         part = getattr(model, name)
         parts[name] = replace(part, compute_dtype=dtype, remat=step.remat, attention=attention)
+    parts["decoder"] = replace(parts["decoder"], lora=config.lora)
     return replace(model, **parts)
 
 
@@ -104,8 +111,8 @@ def forecast_machine(machine: Machine) -> Plan:
     questions = block_work(packing)["questions"] * blocks
     chip, grad_accum_steps = CHIPS.get(machine.device), config.step.grad_accum_steps
     if chip is not None:
-        memory = step_memory(model_of(config, machine.device), packing, blocks / grad_accum_steps)
-        capacity, rate = chip.memory, gpu_rate(config, chip) * machine.devices
+        memory = step_memory(config, machine.device, blocks / grad_accum_steps)
+        capacity, rate = chip.memory, gpu_rate(config, chip, machine.features) * machine.devices
     else:
         mesh = MeshConfig(data=machine.devices)
         model = model_of(config, machine.device)
@@ -123,34 +130,45 @@ def forecast_machine(machine: Machine) -> Plan:
     )
 
 
-def gpu_rate(config: TrainConfig, chip: Chip) -> float:
+def gpu_rate(config: TrainConfig, chip: Chip, features: FeatureKind = "log_mel") -> float:
     """Estimate the fine-tuning speed of one GPU in questions per second.
 
     The speed measured on an H100 is multiplied by the ratio of the two GPUs' memory bandwidths,
-    because bandwidth limits a model as small as TinyMU.
+    because bandwidth limits a model as small as TinyMU. `features` is what the data set stores.
     """
     measured = chip_of(MEASURED_ON)
     assert measured is not None
     speed = MEASURED[config.step.decoder_dtype] * chip.memory_rate / measured.memory_rate
-    needed, _ = block_flops(model_of(config, MEASURED_ON), config.data.packing)
-    return block_work(config.data.packing)["questions"] * speed / needed
+    work = block_work(config.data.packing)
+    flops = training_flops(
+        model_of(config, MEASURED_ON),
+        work["slots"],
+        work["labels"],
+        work["clips"],
+        features,
+        frozen=config.optim.frozen_params,
+    )
+    return work["questions"] * speed / flops
 
 
-def step_memory(model: TinyMUConfig, packing: PackingConfig, blocks: float) -> float:
+def step_memory(config: TrainConfig, device: str, blocks: float) -> float:
     """Estimate the bytes that a fine-tuning step with a frozen encoder needs on one device.
 
     The estimate includes weights, optimizer state, gradients, and the decoder's activations and
     logits for `blocks` packed blocks.
     """
+    model, packing = model_of(config, device), config.data.packing
     trained, frozen = (
         sum(math.prod(leaf.shape) for _, leaf in flatten(tree))
-        for tree in partition_frozen(expected_shapes(model), OptimConfig())
+        for tree in partition_frozen(expected_shapes(model), config.optim)
     )
     sizes = model.decoder
     heads = (sizes.num_heads + 2 * sizes.num_kv_heads) * sizes.head_width
     activations = sizes.depth * (heads + 3 * sizes.width + 2 * sizes.mlp_width)
-    slots, logits = packing.rows * packing.row_length, 2 * packing.max_labels * sizes.vocab_size
-    return 4.0 * (4 * trained + frozen + blocks * (slots * activations + logits))
+    slots = packing.rows * packing.row_length
+    width = 4 if sizes.compute_dtype == "float32" else 2
+    logits = 8 * packing.max_labels * sizes.vocab_size
+    return 4.0 * (4 * trained + frozen) + blocks * (width * slots * activations + logits)
 
 
 def table(plans: list[Plan]) -> str:

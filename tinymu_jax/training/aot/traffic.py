@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from tinymu_jax.training.aot.hlo import Op, Program, called, elements, executed, shape_bytes
@@ -24,6 +25,10 @@ FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")
 """Custom calls of TPU programs that move no bytes."""
 
 
+WORK = ("fusion", "convolution", "dot", "custom-call", "while", "conditional")
+"""Opcodes that take time enough for a transfer to go on meanwhile."""
+
+
 class Collective(NamedTuple):
     """Totals of one kind of collective operation, per chip and run of the program."""
 
@@ -33,6 +38,8 @@ class Collective(NamedTuple):
     """Bytes of the full arrays that are reduced, gathered, scattered or sent."""
     sent: float
     """Bytes that a chip sends if the devices form a ring."""
+    overlapped: float = 0.0
+    """Bytes of `sent` that are sent while the chip computes."""
 
 
 def group_size(op: Op, devices: int) -> int:
@@ -81,11 +88,12 @@ def collectives(program: Program) -> dict[str, Collective]:
     totals: dict[str, Collective] = {}
     counted: set[str] = set()
 
-    def add(name: str, times: int) -> None:
-        for op in program.computations[name].values():
+    def add(name: str, times: int, overlapped: bool = False) -> None:
+        ops = program.computations[name]
+        for op in ops.values():
             if op.kind == "fusion":
                 for inner in called(op):
-                    add(inner, times)
+                    add(inner, times, _is_overlapped(ops, op.name))
             if op.kind.removesuffix("-start") not in COLLECTIVES:
                 continue
             channel = re.search(r"channel_id=(\d+)", op.attributes)
@@ -95,14 +103,29 @@ def collectives(program: Program) -> dict[str, Collective]:
                 continue
             counted.add(transfer)
             kind, size, sent = _collective(op, name, program.devices)
+            hidden = overlapped or _is_overlapped(ops, op.name)
+            new = Collective(times, times * size, times * sent, times * sent * hidden)
             old = totals.get(kind, Collective(0, 0.0, 0.0))
-            totals[kind] = Collective(
-                old.count + times, old.size + times * size, old.sent + times * sent
-            )
+            totals[kind] = Collective(*map(sum, zip(old, new, strict=True)))
 
     for name, times in executed(program):
         add(name, times)
     return totals
+
+
+def _is_overlapped(ops: Mapping[str, Op], name: str) -> bool:
+    """Return whether instruction `name` starts a transfer that ends after other work.
+
+    `ops` are all instructions of its computation, in the order in which the chip runs them.
+    """
+    if "-start" not in name:
+        return False
+    done = name.replace("-start", "-done")
+    order = list(ops)
+    if done not in ops:
+        return False
+    between = (ops[other].kind for other in order[order.index(name) + 1 : order.index(done)])
+    return any(kind in WORK for kind in between)
 
 
 def memory_bytes(program: Program) -> float:
