@@ -164,6 +164,40 @@ def test_every_kind_of_collective_is_counted_with_its_bytes():
     }
 
 
+OVERLAPPED = """HloModule step, is_scheduled=true, replica_count=1, num_partitions=4
+
+%first_half (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %reduced = f32[8]{0} all-reduce(%p), channel_id=1, replica_groups={}, to_apply=%add
+}
+
+%square (q: f32[8]) -> f32[8] {
+  %q = f32[8]{0} parameter(0)
+  ROOT %product = f32[8]{0} multiply(%q, %q)
+}
+
+ENTRY %main (a: f32[8], b: f32[8]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  %b = f32[8]{0} parameter(1)
+  %async-collective-start.1 = f32[8]{0} fusion(%a), kind=kCustom, calls=%first_half
+  %work = f32[8]{0} fusion(%b), kind=kLoop, calls=%square
+  %async-collective-done.1 = f32[8]{0} custom-call(%async-collective-start.1)
+  %all-reduce-start = f32[8]{0} all-reduce-start(%work), channel_id=2, replica_groups={}
+  %all-reduce-done = f32[8]{0} all-reduce-done(%all-reduce-start)
+  ROOT %sum = f32[8]{0} add(%async-collective-done.1, %all-reduce-done)
+}
+"""
+
+
+def test_only_transfers_with_work_before_their_end_are_overlapped():
+    sent = 32 * 2 * 3 / 4
+    both = collectives(read_program(OVERLAPPED))["all-reduce"]
+    assert both == Collective(2, 64, 2 * sent, sent)
+    late = OVERLAPPED.replace("%work = f32[8]{0} fusion(%b), kind=kLoop, calls=%square", "")
+    late = late.replace("all-reduce-start(%work)", "all-reduce-start(%b)")
+    assert collectives(read_program(late))["all-reduce"].overlapped == 0
+
+
 @pytest.mark.parametrize(
     ("groups", "sent"),
     [
@@ -321,7 +355,13 @@ def test_an_unknown_chip_is_not_guessed_at():
 def test_a_step_takes_what_it_computes_or_reads_and_what_it_sends():
     chip = chip_of("TPU v5 lite")
     actual = forecast.step_seconds(chip, 197e9, 819e6 * 3, 200e6)
-    assert actual == pytest.approx({"compute": 1e-3, "memory": 3e-3, "links": 1e-3, "step": 4e-3})
+    expected = {"compute": 1e-3, "memory": 3e-3, "links": 1e-3, "exposed": 1e-3, "step": 4e-3}
+    assert actual == pytest.approx(expected)
+    # What is sent while the chip computes counts only if it takes longer.
+    half = forecast.step_seconds(chip, 197e9, 819e6 * 3, 200e6, overlapped=100e6)
+    assert half == pytest.approx(expected | {"exposed": 0.5e-3, "step": 3.5e-3})
+    long = forecast.step_seconds(chip, 197e9, 819e6, 1000e6, overlapped=1000e6)
+    assert long["step"] == pytest.approx(5e-3)
 
 
 def test_a_block_holds_what_its_scarcest_part_allows():

@@ -132,7 +132,7 @@ def test_every_shipped_config_loads_and_passes_its_checks(path):
 def test_an_unknown_config_name_lists_the_shipped_ones():
     message = refusal(load_config, "sft_lore")
     assert message.startswith("sft_lore: no such file, and no config of that name")
-    assert "sft_lora, sft_tinymu, " in message
+    assert "sft_lora, sft_lora_t4, sft_tinymu, " in message
     assert "  " not in message
     assert "configs/none.py: no such file" in refusal(load_config, "configs/none.py")
     assert load_config("configs/sft_lora") == load_config("sft_lora.py") == load_config("sft_lora")

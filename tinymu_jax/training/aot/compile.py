@@ -24,6 +24,7 @@ from tinymu_jax.models.config import SelfSupervisedConfig, TinyMUConfig
 from tinymu_jax.models.matpac_ssl import student_teacher
 from tinymu_jax.models.matpac_ssl.student_teacher import split_teacher
 from tinymu_jax.models.packing import PackingConfig, build_block
+from tinymu_jax.training.compute import compiler_options
 from tinymu_jax.training.config import PRETRAINING, OptimConfig
 from tinymu_jax.training.optim import make_optimizer, partition_frozen
 from tinymu_jax.training.tasks.finetune import answer_loss
@@ -152,6 +153,7 @@ def _lower(
         in_shardings=(state_shardings, frozen_shardings, batch_sharding(mesh)),
         out_shardings=(state_shardings, NamedSharding(mesh, PartitionSpec())),
         donate_argnums=0,
+        compiler_options=compiler_options(mesh.devices.flat[0]),
     )
     with jax.set_mesh(mesh):
         return jitted.lower(state, frozen, batch)

@@ -22,6 +22,7 @@ from tinymu_jax.mesh import (
     weight_shardings,
 )
 from tinymu_jax.training.accelerators import chip_of
+from tinymu_jax.training.compute import compiler_options
 from tinymu_jax.training.config import RunConfig
 from tinymu_jax.training.optim import check_muon, make_optimizer, partition_frozen
 from tinymu_jax.training.train_step import (
@@ -183,6 +184,7 @@ class TrainTask(ABC):
             in_shardings=(self.state_sharding, frozen_sharding, batch_sharding(mesh)),
             out_shardings=(self.state_sharding, self.replicated),
             donate_argnums=0,
+            compiler_options=compiler_options(self.device),
         )
 
     def _init_state(self, trained: Tree, aux_state: Any) -> TrainState:
