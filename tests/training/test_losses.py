@@ -1,6 +1,7 @@
 """Loss and gradient of packed questions equal those of the padded torch model."""
 
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -80,15 +81,24 @@ def packed(questions, rows, config):
     return jax.tree.map(lambda *x: np.stack(x), *blocks)
 
 
-@pytest.mark.parametrize("questions", [1, 3, 7])
-@pytest.mark.parametrize(("rows", "ignore"), [(1, True), (2, False)])
+@pytest.mark.parametrize(
+    ("questions", "rows", "ignore", "attention"),
+    [
+        (1, 1, True, "reference"),
+        (3, 2, False, "reference"),
+        (7, 1, True, "reference"),
+        # The kernel for TPUs, interpreted.
+        (1, 2, False, "flash"),
+        (7, 2, False, "flash"),
+    ],
+)
 def test_gradients_equal_those_of_the_padded_step(
-    published, golden, golden_checkpoint, monkeypatch, questions, rows, ignore
+    published, golden, golden_checkpoint, monkeypatch, questions, rows, ignore, attention
 ):
-    import dataclasses
-
     monkeypatch.setattr(losses, "CHUNK", 100)
-    config = dataclasses.replace(golden_checkpoint.config, ignore_pad_labels=ignore)
+    config = golden_checkpoint.config
+    decoder = replace(config.decoder, attention=attention)
+    config = replace(config, ignore_pad_labels=ignore, decoder=decoder)
     waveforms = [golden[f"{clip}/waveform"] for clip in CLIPS]
     texts = asked(questions)
     loss, gradients = published_step(published, waveforms, texts, ignore)

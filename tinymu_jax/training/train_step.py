@@ -176,11 +176,16 @@ def _loss_and_gradient(
 
     differentiate = jax.value_and_grad(summed, has_aux=True)
 
-    def add(total: tuple, piece: tuple[Array, Any]) -> tuple[tuple, None]:
-        number, part = piece
+    def part_of(number: Array | int, part: Any) -> tuple:
         key = None if context.key is None else jax.random.fold_in(context.key, number)
-        value = differentiate(params, part, context._replace(key=key))
-        return jax.tree.map(jnp.add, total, value), None
+        return differentiate(params, part, context._replace(key=key))
+
+    if parts == 1:
+        (_, loss), gradient = part_of(0, batch)
+        return loss, gradient
+
+    def add(total: tuple, piece: tuple[Array, Any]) -> tuple[tuple, None]:
+        return jax.tree.map(jnp.add, total, part_of(*piece)), None
 
     def split(x: Array) -> Array:
         # Part i has the blocks i, i + parts, ..., so that every device has blocks in every part.
