@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -17,22 +17,18 @@ from tinymu_jax.inference.class_names import read_labels
 from tinymu_jax.inference.embedder import Embedder
 from tinymu_jax.inference.param_layout import WeightDtype, by_rows, unstack
 from tinymu_jax.models import matpac, tinymu
-from tinymu_jax.models.config import (
-    PUBLISHED,
-    ComputeDtype,
-    MatpacConfig,
-    SelfSupervisedConfig,
-    TinyMUConfig,
-)
+from tinymu_jax.models.config import PUBLISHED, MatpacConfig, SelfSupervisedConfig, TinyMUConfig
 from tinymu_jax.utils.backend import start_backend
 from tinymu_jax.utils.compilation_cache import enable_compilation_cache
 from tinymu_jax.utils.files import expand_user
+
+EncoderDtype = Literal["float32", "bfloat16"]
 
 
 def load(
     checkpoint: str | Path = PUBLISHED,
     *,
-    encoder_dtype: ComputeDtype = "float32",
+    encoder_dtype: EncoderDtype = "float32",
     decoder_dtype: WeightDtype = "float32",
     tokenizer: str | Path | None = None,
     max_seconds: float | None = None,
@@ -92,7 +88,7 @@ def load(
 
 def _check_options(encoder_dtype: str, decoder_dtype: str, max_seconds: float | None) -> None:
     for option, value, known in (
-        ("encoder_dtype", encoder_dtype, get_args(ComputeDtype)),
+        ("encoder_dtype", encoder_dtype, get_args(EncoderDtype)),
         ("decoder_dtype", decoder_dtype, get_args(WeightDtype)),
     ):
         if value not in known:
@@ -102,7 +98,7 @@ def _check_options(encoder_dtype: str, decoder_dtype: str, max_seconds: float | 
 
 def make_assistant(
     checkpoint: Checkpoint,
-    encoder_dtype: ComputeDtype = "float32",
+    encoder_dtype: EncoderDtype = "float32",
     decoder_dtype: WeightDtype = "float32",
     tokenizer: str | Path | None = None,
     name: str = "this checkpoint",
@@ -139,7 +135,7 @@ def _on_device(params: Any) -> Any:
 
 def _make_embedder(
     checkpoint: Checkpoint,
-    encoder_dtype: ComputeDtype,
+    encoder_dtype: EncoderDtype,
     labels: str | Path | None,
     max_seconds: float | None,
     keep_damaged: bool,
