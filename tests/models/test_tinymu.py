@@ -503,17 +503,28 @@ def first_token(config):
     return int(state.tokens[0, 0]), bool(state.done[0])
 
 
-def encoding(config):
+def gradient(function):
+    """Returns the function's gradient, of the sum of all its outputs."""
+
+    def summed(params, *rest):
+        return sum(jnp.sum(x.astype(float)) for x in jax.tree.leaves(function(params, *rest)))
+
+    return jax.grad(summed)
+
+
+def encoding(config, transform=lambda function: function):
     """Returns the encoder's jaxpr."""
     x = jax.ShapeDtypeStruct((1, config.columns, config.patch_size, config.num_mels), jnp.float32)
-    return str(jax.make_jaxpr(Matpac(config).apply)({"params": expected_shapes(config)}, x))
+    run = transform(Matpac(config).apply)
+    return str(jax.make_jaxpr(run)({"params": expected_shapes(config)}, x))
 
 
-def program(config):
+def program(config, transform=lambda function: function):
     """Returns the decoder's jaxpr on a row of a group."""
     params, row = expected_shapes(config), jnp.zeros((1, 2), jnp.int32)
     x, mask = jnp.zeros((1, 2, config.width)), AttentionMask(row, causal=True)
-    return str(jax.make_jaxpr(smollm2.SmolLM2(config).apply)({"params": params}, x, row, mask))
+    run = transform(smollm2.SmolLM2(config).apply)
+    return str(jax.make_jaxpr(run)({"params": params}, x, row, mask))
 
 
 def prefix_shape(config):
@@ -564,6 +575,7 @@ CHANGES = {
         "compute_dtype": (ENCODER, "bfloat16", encode),
         "remat": (ENCODER, "full", encoding),
         "attention": (ENCODER, "flash", encoding),
+        "gradient_dtype": (ENCODER, "bfloat16", partial(encoding, transform=gradient)),
         "head": (ENCODER, HeadConfig("probe", 5), shapes),
     },
     ProjectorConfig: {
@@ -594,6 +606,7 @@ CHANGES = {
         "compute_dtype": (SMALL.decoder, "bfloat16", run_decoder),
         "remat": (SMALL.decoder, "full", program),
         "attention": (SMALL.decoder, "flash", program),
+        "gradient_dtype": (SMALL.decoder, "bfloat16", partial(program, transform=gradient)),
         "lora": (SMALL.decoder, LoraConfig(rank=2), shapes),
     },
     TinyMUConfig: {

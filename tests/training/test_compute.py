@@ -45,8 +45,9 @@ MI250 = Device("gpu", "AMD Instinct MI250X", "gfx90a")
     ],
 )
 def test_auto_takes_what_the_device_has(device, dtype, kind):
-    step = StepConfig(encoder_dtype="float32", decoder_dtype=dtype, remat="full")
+    step = StepConfig(decoder_dtype=dtype, remat="full", gradient_dtype="bfloat16")
     expected = {"compute_dtype": dtype, "remat": "full", "attention": kind}
+    expected["gradient_dtype"] = "bfloat16"
     assert decoder_options(step, device) == expected
     assert encoder_options(step, device)["attention"] == "reference"
     line = describe_attention(step, device)

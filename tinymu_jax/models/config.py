@@ -7,6 +7,7 @@ from tinymu_jax.utils.config_base import ConfigBase, nested
 
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 Remat = Literal["none", "attention", "full"]
+GradientDtype = Literal["float32", "bfloat16"]
 AttentionKind = Literal["reference", "flash", "cudnn"]
 ProjectorKind = Literal["linear", "residual", "transformer"]
 MAX_POSITION_TABLE = 2**24
@@ -55,6 +56,8 @@ class MatpacConfig(ConfigBase):
     attention: AttentionKind = "reference"
     """How attention in training is computed: by XLA (`reference`), or fused, without scores in main
     memory, by a Pallas kernel for TPUs (`flash`) or by cuDNN (`cudnn`)."""
+    gradient_dtype: GradientDtype = "float32"
+    """Data type of the gradients of linear layers' weights, in which devices also add them up."""
     head: HeadConfig | None = nested(HeadConfig, default=False)
     """Config of the classifier; None if the checkpoint has no classifier."""
 
@@ -179,6 +182,8 @@ class SmolLM2Config(ConfigBase):
     attention: AttentionKind = "reference"
     """How attention in training is computed: by XLA (`reference`), or fused, without scores in main
     memory, by a Pallas kernel for TPUs (`flash`) or by cuDNN (`cudnn`)."""
+    gradient_dtype: GradientDtype = "float32"
+    """Data type of the gradients of linear layers' weights, in which devices also add them up."""
     lora: LoraConfig | None = nested(LoraConfig, default=False)
     """Config of the LoRA adapters; None without adapters, or if they are merged into the
     weights."""

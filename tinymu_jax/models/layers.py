@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import constrain
-from tinymu_jax.models.config import ComputeDtype, LoraConfig, Remat
+from tinymu_jax.models.config import ComputeDtype, GradientDtype, LoraConfig, Remat
 from tinymu_jax.models.flash_attention import ATTENTION_OUTPUT
 from tinymu_jax.models.lora import LoraFactors
 from tinymu_jax.models.matmul import DTYPES, int8_matmul, matmul, matmul_transposed
@@ -40,6 +40,7 @@ class Dense(nn.Module):
     bias_init: nn.initializers.Initializer = nn.initializers.zeros_init()
     lora: LoraConfig | None = None
     float32_output: bool = False
+    gradient_dtype: GradientDtype = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch M"]:
@@ -50,7 +51,7 @@ class Dense(nn.Module):
             y = matmul_transposed(x, self.get_variable("params", "rows"), self.compute_dtype)
         else:
             kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-            y = matmul(x, kernel, self.compute_dtype)
+            y = matmul(x, kernel, self.compute_dtype, self.gradient_dtype)
         if self.use_bias:
             y = y + self.param("bias", self.bias_init, (self.features,))
         if self.lora is not None and self.name in self.lora.targets:
@@ -71,6 +72,7 @@ class JointDense(nn.Module):
     compute_dtype: ComputeDtype = "float32"
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     lora: LoraConfig | None = None
+    gradient_dtype: GradientDtype = "float32"
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch D"]) -> list[Float[Array, "*batch _"]]:
@@ -81,7 +83,15 @@ class JointDense(nn.Module):
             y = Dense(sum(sizes), False, self.compute_dtype, name="joined")(x)
             return jnp.split(y, list(itertools.accumulate(sizes))[:-1], axis=-1)
         return [
-            Dense(size, False, self.compute_dtype, self.kernel_init, lora=self.lora, name=name)(x)
+            Dense(
+                size,
+                False,
+                self.compute_dtype,
+                self.kernel_init,
+                lora=self.lora,
+                gradient_dtype=self.gradient_dtype,
+                name=name,
+            )(x)
             for name, size in self.features.items()
         ]
 

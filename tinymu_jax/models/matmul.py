@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
-from tinymu_jax.models.config import ComputeDtype
+from tinymu_jax.models.config import ComputeDtype, GradientDtype
 
 DTYPES: dict[ComputeDtype, Any] = {
     "float32": jnp.float32,
@@ -17,14 +17,18 @@ DTYPES: dict[ComputeDtype, Any] = {
 """Dtypes by name."""
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def matmul(
-    x: Float[Array, "*batch D"], kernel: Array, compute_dtype: ComputeDtype = "float32"
+    x: Float[Array, "*batch D"],
+    kernel: Array,
+    compute_dtype: ComputeDtype = "float32",
+    gradient_dtype: GradientDtype = "float32",
 ) -> Float[Array, "*batch M"]:
     """Return `x @ kernel` in float32, for a kernel (D, M).
 
     `compute_dtype` float32 means full float32 on every platform (a TPU's default is bfloat16);
-    otherwise both operands are rounded, and sums are float32, also those of the kernel's gradient.
+    otherwise both operands are rounded, and sums are float32. The kernel's gradient is rounded to
+    `gradient_dtype` before devices add theirs up.
     """
     return dot(x, kernel, (x.ndim - 1,), (0,), compute_dtype)
 
@@ -35,8 +39,9 @@ def dot(
     a_axes: tuple[int, ...],
     b_axes: tuple[int, ...],
     compute_dtype: ComputeDtype,
+    out_dtype: ComputeDtype = "float32",
 ) -> Float[Array, "..."]:
-    """Return the float32 tensordot of a and b over `a_axes` and `b_axes`; see also `matmul`."""
+    """Return the tensordot of a and b over `a_axes` and `b_axes`; see also `matmul`."""
     if compute_dtype != "float32":
         a, b = a.astype(DTYPES[compute_dtype]), b.astype(DTYPES[compute_dtype])
     return jax.lax.dot_general(
@@ -44,16 +49,18 @@ def dot(
         b,
         ((a_axes, b_axes), ((), ())),
         precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=jnp.float32,
+        preferred_element_type=DTYPES[out_dtype],
     )
 
 
-def _matmul_forward(x: Array, kernel: Array, compute_dtype: ComputeDtype) -> tuple[Array, Any]:
+def _matmul_forward(
+    x: Array, kernel: Array, compute_dtype: ComputeDtype, gradient_dtype: GradientDtype
+) -> tuple[Array, Any]:
     return matmul(x, kernel, compute_dtype), (x, kernel)
 
 
 def _matmul_backward(
-    compute_dtype: ComputeDtype, residuals: Any, grad: Array
+    compute_dtype: ComputeDtype, gradient_dtype: GradientDtype, residuals: Any, grad: Array
 ) -> tuple[Array, Array]:
     x, kernel = residuals
     # Without the barrier, XLA's CPU compiler fuses the operations that produce x and grad into the
@@ -64,11 +71,12 @@ def _matmul_backward(
     # dot_general transposes its first operand, so the narrower array goes first. (XLA's CPU
     # compiler cannot fuse the final transpose into a bfloat16 product, hence the second barrier.)
     if x.shape[-1] > grad.shape[-1]:
-        (transposed,) = _cpu_barrier(dot(grad, x, batch_axes, batch_axes, compute_dtype))
+        product = dot(grad, x, batch_axes, batch_axes, compute_dtype, gradient_dtype)
+        (transposed,) = _cpu_barrier(product)
         kernel_grad = transposed.T
     else:
-        kernel_grad = dot(x, grad, batch_axes, batch_axes, compute_dtype)
-    return x_grad.astype(x.dtype), kernel_grad
+        kernel_grad = dot(x, grad, batch_axes, batch_axes, compute_dtype, gradient_dtype)
+    return x_grad.astype(x.dtype), kernel_grad.astype(kernel.dtype)
 
 
 def _cpu_barrier(*arrays: Array) -> tuple[Array, ...]:

@@ -50,7 +50,14 @@ def param_axes(config: MatpacConfig) -> dict[str, tuple[str | None, ...]]:
 
 def _dense(config: MatpacConfig, features: int, name: str | None = None) -> Dense:
     xavier = nn.initializers.xavier_uniform()
-    return Dense(features, True, config.compute_dtype, xavier, name=name)
+    return Dense(
+        features,
+        True,
+        config.compute_dtype,
+        xavier,
+        gradient_dtype=config.gradient_dtype,
+        name=name,
+    )
 
 
 class Mlp(nn.Module):

@@ -67,6 +67,25 @@ def rotate(
     return jnp.concatenate(pair, -1).astype(x.dtype)
 
 
+def _options(config: SmolLM2Config) -> dict[str, Any]:
+    """Return the options of a layer's linear layers."""
+    return {
+        "compute_dtype": config.compute_dtype,
+        "gradient_dtype": config.gradient_dtype,
+        "kernel_init": nn.initializers.normal(config.width**-0.5),
+        "lora": config.lora,
+    }
+
+
+def _joint_dense(config: SmolLM2Config, sizes: dict[str, int], name: str) -> JointDense:
+    return JointDense(sizes, name=name, **_options(config))
+
+
+def _output_dense(config: SmolLM2Config, name: str) -> Dense:
+    """Return a linear layer whose output is added to the residual stream."""
+    return Dense(config.width, False, name=name, **_options(config))
+
+
 class Attention(nn.Module):
     """Grouped-query attention; returns its output and the updated key/value cache.
 
@@ -85,7 +104,6 @@ class Attention(nn.Module):
         cache_index: Int[Array, ""],
     ) -> tuple[Float[Array, "B T D"], KeyValue]:
         config, (batch, steps, _) = self.config, x.shape
-        init = nn.initializers.normal(config.width**-0.5)
         sizes = {
             "q_proj": config.num_heads * config.head_width,
             "k_proj": config.num_kv_heads * config.head_width,
@@ -93,7 +111,7 @@ class Attention(nn.Module):
         }
         query, key, value = (
             piece.reshape(batch, steps, -1, config.head_width)
-            for piece in JointDense(sizes, config.compute_dtype, init, config.lora, name="qkv")(x)
+            for piece in _joint_dense(config, sizes, "qkv")(x)
         )
         query, key = rotate(query, *angles), rotate(key, *angles)
         key, value = jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2)
@@ -109,10 +127,7 @@ class Attention(nn.Module):
             )
         else:
             x = attend(query, key, value, mask, config.compute_dtype)
-        out = Dense(
-            config.width, False, config.compute_dtype, init, lora=config.lora, name="o_proj"
-        )
-        return out(x), new_cache
+        return _output_dense(config, "o_proj")(x), new_cache
 
 
 class GatedMlp(nn.Module):
@@ -122,12 +137,10 @@ class GatedMlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        config, init = self.config, nn.initializers.normal(self.config.width**-0.5)
+        config = self.config
         sizes = {"gate_proj": config.mlp_width, "up_proj": config.mlp_width}
-        gate, up = JointDense(sizes, config.compute_dtype, init, config.lora, name="gate_up")(x)
-        down = Dense(
-            config.width, False, config.compute_dtype, init, lora=config.lora, name="down_proj"
-        )
+        gate, up = _joint_dense(config, sizes, "gate_up")(x)
+        down = _output_dense(config, "down_proj")
         gate, up = gate.astype(jnp.float32), up.astype(jnp.float32)
         return down((jax.nn.silu(gate) * up).astype(x.dtype))
 

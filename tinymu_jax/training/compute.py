@@ -53,7 +53,12 @@ def describe_attention(step: ComputeConfig, device: Any) -> str:
 def _options(step: ComputeConfig, device: Any, option: str) -> dict[str, Any]:
     dtype = step.dtypes[option]
     attention = _attention(step.attention, device, option, dtype)
-    return {"compute_dtype": dtype, "remat": step.remat, "attention": attention}
+    return {
+        "compute_dtype": dtype,
+        "remat": step.remat,
+        "attention": attention,
+        "gradient_dtype": step.gradient_dtype,
+    }
 
 
 def _attention(requested: str, device: Any, option: str, dtype: ComputeDtype) -> AttentionKind:

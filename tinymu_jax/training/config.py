@@ -10,6 +10,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.mesh import MeshConfig
 from tinymu_jax.models.config import (
     ComputeDtype,
+    GradientDtype,
     LoraConfig,
     MatpacConfig,
     Remat,
@@ -123,6 +124,10 @@ class ComputeConfig:
     """How attention is computed: by a fused kernel on TPUs in bfloat16 (`flash`), by cuDNN's on
     GPUs of compute capability 8.0 or more in bfloat16 or float16 (`cudnn`), or by XLA
     (`reference`); `auto` takes the first that device and dtype allow."""
+
+    gradient_dtype: GradientDtype = "float32"
+    """Dtype in which devices add up the gradients of linear layers; `bfloat16` halves what they
+    send. Parts of a batch are always added up in float32."""
 
     @property
     def dtypes(self) -> dict[str, ComputeDtype]:
@@ -267,7 +272,10 @@ class RunConfig:
         ]
 
 
-SET_BY_STEP = "compute_dtype, remat and attention are set by step.*, not by model.*; set them there"
+SET_BY_STEP = (
+    "compute_dtype, remat, attention and gradient_dtype are set by step.*, not by model.*; set "
+    "them there"
+)
 
 
 @dataclass(frozen=True)
@@ -304,8 +312,8 @@ class TrainConfig(RunConfig):
         return [
             (
                 all(unchanged),
-                "compute_dtype, remat, attention, ignore-pad-labels and lora are set by step.* and "
-                "lora, not by model.*; set them there",
+                "compute_dtype, remat, attention, gradient_dtype, ignore-pad-labels and lora are "
+                "set by step.* and lora, not by model.*; set them there",
             ),
             *super()._rules(),
             (
@@ -322,7 +330,7 @@ class TrainConfig(RunConfig):
 
 def _same_compute(model: object, default: object) -> bool:
     """Return whether two model configs have the same fields that are set by `step.*`."""
-    fields = ("compute_dtype", "remat", "attention")
+    fields = ("compute_dtype", "remat", "attention", "gradient_dtype")
     return all(getattr(model, name) == getattr(default, name) for name in fields)
 
 
