@@ -13,7 +13,8 @@ from tinymu_jax.training.losses import LossSum
 from tinymu_jax.utils.malloc import trim_heap
 from tinymu_jax.utils.tree import Tree
 
-FIRST_LOSS_SCALE = 2.0**15
+FIRST_LOSS_SCALE = 2.0**10
+"""Loss scale of the first step; the loss is a sum over hundreds of targets, not their mean."""
 GROWTH_INTERVAL = 2000
 """Number of steps without an overflow after which the loss scale is doubled."""
 
