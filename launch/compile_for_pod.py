@@ -54,7 +54,8 @@ def describe(step: "Forecast") -> str:
         f"  FLOPs       {step.flops / TERA:.2f} TFLOP needed, {step.computed_flops / TERA:.2f} "
         f"computed (XLA, loops counted once: {step.xla_cost['flops'] / TERA:.2f})",
         f"  traffic     {step.memory_bytes / GB:.1f} GB to and from memory "
-        f"(XLA, loops counted once: {step.xla_cost['bytes'] / GB:.1f})",
+        f"(XLA, loops counted once: {step.xla_cost['bytes'] / GB:.1f}); {step.kernel_calls} calls "
+        "of attention kernels",
     ]
     lines += [
         f"  {kind:<18} {total.count} times, {total.size / GB:.3f} GB, of which a chip sends "

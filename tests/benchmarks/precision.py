@@ -42,16 +42,24 @@ def run_config(data: Path, output: Path, dtype: str) -> TrainConfig:
 
 
 def draw(output: Path) -> None:
-    """Draws the losses of all runs, as means over ten steps."""
-    figure, axes = new_figure(8, 3.5)
-    for dtype in DTYPES:
-        steps, losses = read_losses(output / dtype)
-        means = np.reshape(losses, (-1, 10)).mean(1)
-        axes.plot(steps[9::10], means, label=dtype, linewidth=1)
-        print(f"{dtype}: {np.mean(losses[-LAST:]):.4f} over the last {LAST} steps")
-    axes.set(yscale="log", xlabel="steps", ylabel="loss")
-    axes.spines[["top", "right"]].set_visible(False)
+    """Draws the losses of all runs and their differences from float32's, as means of ten steps."""
+    figure, axes = new_figure(8, 4.5)
+    axes.remove()
+    axes, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (2, 1)})
+    steps, _ = read_losses(output / DTYPES[0])
+    losses = {dtype: np.array(read_losses(output / dtype)[1]) for dtype in DTYPES}
+    means = {dtype: values.reshape(-1, 10).mean(1) for dtype, values in losses.items()}
+    for number, dtype in enumerate(DTYPES):
+        # Lines that lie on each other become thinner.
+        axes.plot(steps[9::10], means[dtype], label=dtype, linewidth=5 - 2 * number)
+        difference = 100 * (means[dtype] / means[DTYPES[0]] - 1)
+        lower.plot(steps[9::10], difference, linewidth=1)
+        print(f"{dtype}: {losses[dtype][-LAST:].mean():.4f} over the last {LAST} steps")
+    axes.set(yscale="log", ylabel="loss")
+    lower.set(xlabel="steps", ylabel="% from float32")
     axes.legend()
+    for part in (axes, lower):
+        part.spines[["top", "right"]].set_visible(False)
     save_figure(figure, output / "precision.png")
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tinymu_jax.models.attention import attend
+from tinymu_jax.mesh import MeshConfig, make_mesh
+from tinymu_jax.models.attention import attend, self_attention
 from tinymu_jax.models.attention_mask import AttentionMask
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.flash_attention import flash_attention, flash_mask
@@ -129,3 +130,19 @@ def test_key_blocks_before_a_group_are_skipped():
     mask = flash_mask(AttentionMask(np.sort(group, 1), causal=True))
     assert mask.block == 256
     assert mask.bounds[0].tolist() == [[0, 1], [1, 2], [2, 3]]
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (4, 1, 2), (8, 1, 1)])
+def test_devices_of_a_mesh_share_rows_and_heads(sizes):
+    # Eight devices cannot share four rows evenly: then each of them computes all.
+    (query, key, value), _ = arrays(6, 2, 4, 128, 8)
+    mask = random_mask(np.random.default_rng(1), 4, 128, causal=True)
+    expected = flash_attention(query, key, value, flash_mask(mask))
+    mesh = make_mesh(MeshConfig(*sizes), jax.devices()[:8])
+
+    @jax.jit
+    def run(*qkv):
+        return self_attention(*qkv, flash_mask(mask), "flash", "float32", causal=True)
+
+    with jax.set_mesh(mesh):
+        np.testing.assert_allclose(run(query, key, value), expected, atol=1e-6)

@@ -38,7 +38,7 @@ from tinymu_jax.training.aot import compile as pod_program
 from tinymu_jax.training.aot import forecast
 from tinymu_jax.training.aot.compile import lower_pretraining
 from tinymu_jax.training.aot.hlo import executed, read_program, shape_bytes
-from tinymu_jax.training.aot.traffic import Collective, collectives, memory_bytes
+from tinymu_jax.training.aot.traffic import Collective, collectives, kernel_calls, memory_bytes
 from tinymu_jax.training.flops import flops_of, pretraining_flops, training_flops
 from tinymu_jax.utils.tree import flatten
 
@@ -231,6 +231,13 @@ def test_bytes_of_shapes():
         shape_bytes("(f32[2,3]{1,0:T(8,128)}, bf16[5]{0:S(1)}, pred[], s4[4])") == 24 + 10 + 1 + 2
     )
     assert shape_bytes("(f32[2,3]{1,0:T(8,128)}, bf16[5]{0:S(1)})", memory_only=True) == 24
+
+
+def test_kernels_are_counted_as_often_as_their_loop_runs():
+    call = '%kernel = f32[100]{0} custom-call(%one), custom_call_target="tpu_custom_call"'
+    with_kernel = HLO.replace("  %summed =", f"  {call}\n  %summed =")
+    assert kernel_calls(read_program(with_kernel)) == 5
+    assert kernel_calls(read_program(HLO)) == 0
 
 
 def test_a_program_of_this_jax_can_be_read():
@@ -476,7 +483,12 @@ def test_the_full_size_step_compiles_for_sixteen_chips_and_fits(tmp_path):
     sizes = {path: math.prod(x.shape) for path, x in flatten(expected_shapes(TinyMUConfig()))}
     learnt = sum(n for path, n in sizes.items() if not path.startswith("encoder/"))
     learnt += sizes["decoder/embed_tokens/embedding"]
-    assert actual["collectives"]["all-reduce"]["size"] == pytest.approx(4 * learnt, rel=1e-3)
+    sums = actual["collectives"]["all-reduce"]
+    assert sums["size"] == pytest.approx(4 * learnt, rel=1e-3)
+    assert sums["overlapped"] > 0.5 * sums["sent"]
+    # Twelve layers of the frozen encoder; thirty of the decoder, forward and backward.
+    assert actual["kernel_calls"] == 12 + 2 * 30
+    assert actual["mfu"] > 0.65
 
 
 @pytest.mark.slow
@@ -494,3 +506,6 @@ def test_the_step_of_pre_training_compiles_for_sixty_four_chips_and_fits(tmp_pat
         if not any(name in path for name in still)
     )
     assert actual["collectives"]["all-reduce"]["size"] == pytest.approx(4 * learnt, rel=0.01)
+    # Student and teacher of twelve layers, the predictor; the teacher forward only.
+    depth = SelfSupervisedConfig().predictor.depth
+    assert actual["kernel_calls"] == 12 + 2 * 12 + 2 * depth

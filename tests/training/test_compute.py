@@ -7,6 +7,7 @@ import optax
 import pytest
 from helpers import refusal
 
+from tinymu_jax.models.matmul import matmul
 from tinymu_jax.training import train_step
 from tinymu_jax.training.compute import decoder_options, describe_attention, encoder_options
 from tinymu_jax.training.config import ComputeConfig, StepConfig
@@ -75,6 +76,19 @@ def test_a_kernel_that_cannot_run_is_refused(kind, device, dtype, message):
 def test_float16_is_refused_on_tpus():
     said = refusal(decoder_options, StepConfig(decoder_dtype="float16"), TPU)
     assert said == "step.decoder-dtype float16: TPUs compute in bfloat16; set bfloat16"
+
+
+def test_gradients_of_weights_are_rounded_if_asked():
+    x, kernel = jax.random.normal(jax.random.key(0), (2, 16, 8)), jnp.ones((8, 4))
+
+    def gradient(dtype):
+        return jax.grad(lambda k: (matmul(x, k, "float32", dtype) ** 2).sum())(kernel)
+
+    exact, rounded = gradient("float32"), gradient("bfloat16")
+    assert rounded.dtype == jnp.float32
+    np.testing.assert_array_equal(rounded, rounded.astype(jnp.bfloat16).astype(jnp.float32))
+    np.testing.assert_allclose(rounded, exact, rtol=2**-8)
+    assert (rounded != exact).any()
 
 
 # --- loss scaling --------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from tinymu_jax.training.aot.compile import (
     topology_devices,
 )
 from tinymu_jax.training.aot.hlo import read_program
-from tinymu_jax.training.aot.traffic import Collective, collectives, memory_bytes
+from tinymu_jax.training.aot.traffic import Collective, collectives, kernel_calls, memory_bytes
 from tinymu_jax.training.flops import encoder_attention, flops_of, pretraining_flops, training_flops
 
 SLOTS_PER_QUESTION, LABELS_PER_QUESTION, QUESTIONS_PER_CLIP = 51, 20, 7
@@ -55,6 +55,8 @@ class Forecast(NamedTuple):
     memory of arguments), the `total` that is needed, and the capacity of the `chip`."""
     collectives: dict[str, Collective]
     """Transfers between chips, by kind of collective."""
+    kernel_calls: int
+    """Number of calls of fused attention kernels."""
     xla_cost: dict[str, float]
     """`flops` and `bytes` from XLA's cost analysis, which counts a loop as one iteration."""
     flops: float
@@ -281,6 +283,7 @@ def _read_forecast(
         compile_seconds=compile_seconds,
         memory=memory_of(compiled, chip),
         collectives=transfers,
+        kernel_calls=kernel_calls(program),
         xla_cost={"flops": cost["flops"], "bytes": cost["bytes accessed"]},
         flops=needed,
         computed_flops=computed,

@@ -128,6 +128,15 @@ def _is_overlapped(ops: Mapping[str, Op], name: str) -> bool:
     return any(kind in WORK for kind in between)
 
 
+def kernel_calls(program: Program) -> int:
+    """Return how often one run of a TPU program calls kernels that were written in Pallas."""
+    target = 'custom_call_target="tpu_custom_call"'
+    return sum(
+        times * sum(target in op.attributes for op in program.computations[name].values())
+        for name, times in executed(program)
+    )
+
+
 def memory_bytes(program: Program) -> float:
     """Return the bytes that a chip reads from and writes to its main memory in one run.
 
