@@ -78,8 +78,13 @@ def topology_devices(topology: str) -> list[Any]:
     from jax.experimental import topologies
 
     failed = f"topology {topology}: {{reason}}; give a name such as {TOPOLOGIES[0]}"
+    # libtpu supposes hosts of four chips; a single chip, as in Colab, has a host of its own.
+    options = {"chips_per_host_bounds": [1, 1, 1]} if topology.endswith(":1x1") else {}
     with translate(failed), captured_stderr([]):
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+        description = topologies.get_topology_desc(
+            platform="tpu", topology_name=topology, **options
+        )
+        return list(description.devices)
 
 
 def batch_shapes(config: TinyMUConfig, packing: PackingConfig, blocks: int) -> Batch:
