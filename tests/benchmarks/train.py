@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,8 +200,8 @@ def measure_memory() -> dict[str, dict[str, float]]:
     return result
 
 
-def loader_rate(clips: int = 600) -> float:
-    """Returns how many clips of log-mel a second the loader reads and lays out, on one core."""
+def loader_rate(store: str, clips: int = 600) -> float:
+    """Returns how many clips a second the loader reads and lays out, on one core."""
     from tinymu_jax.data.config import FeatureConfig
     from tinymu_jax.data.dataset import Dataset
     from tinymu_jax.data.loader import PackedBatches, iterate
@@ -211,7 +212,7 @@ def loader_rate(clips: int = 600) -> float:
     os.sched_setaffinity(0, {0})
     config, packing = TinyMUConfig(), PackingConfig()
     with tempfile.TemporaryDirectory() as folder:
-        write_dataset(Path(folder), clips, FeatureConfig("log_mel"))
+        write_dataset(Path(folder), clips, FeatureConfig(store))
         dataset = Dataset(folder)
         groups = make_groups(dataset.lengths(config), packing, config)
         batches = PackedBatches(dataset, make_plan(groups, packing, 0, 3), packing, config, 1)
@@ -229,21 +230,24 @@ def write_dataset(folder: Path, clips: int, features: Any) -> None:
     """Writes a data set of noise with seven questions a clip, as `tinymu data prepare` does."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
+    from tinymu_jax.data.dataset import FORMAT
     from tinymu_jax.data.records import Record, StoredQuestion, encode_record
 
     rng, each = np.random.default_rng(0), 7
+    stored = features.kind == "embeddings"
+    shape, dtype = ((63, 3840), jnp.bfloat16) if stored else ((998, 80), np.float16)
     path = folder / "shard-00000.array_record"
     writer = ArrayRecordWriter(str(path), "group_size:1")
     prompts, answers = [], []
     for number in range(clips):
-        mel = rng.standard_normal((998, 80)).astype(np.float16)
+        vectors = rng.standard_normal(shape).astype(dtype)
         asked = []
         for _ in range(each):
             ids = [rng.integers(20, 40_000, rng.integers(*span)) for span in (PROMPTS, LABELS)]
             asked.append(StoredQuestion("?", ".", "QA", *(x.astype(np.int32) for x in ids)))
             prompts.append(len(ids[0]))
             answers.append(len(ids[1]))
-        writer.write(encode_record(Record(f"{number}.wav", "Made", mel, tuple(asked))))
+        writer.write(encode_record(Record(f"{number}.wav", "Made", vectors, tuple(asked))))
     writer.close()
     np.savez(
         folder / "index.npz",
@@ -253,7 +257,8 @@ def write_dataset(folder: Path, clips: int, features: Any) -> None:
         answer=np.array(answers),
     )
     shard = {"name": path.name, "bytes": path.stat().st_size, "records": clips}
-    page = {"format": 1, "features": features.to_dict(), "shards": [shard]}
+    page = {"format": FORMAT, "features": features.to_dict(), "shards": [shard]}
+    page |= {"tokenizer": None, "encoder": None}
     (folder / "dataset.json").write_text(json.dumps(page))
 
 
@@ -279,7 +284,8 @@ def main() -> None:
         return
     result: dict[str, Any] = {"device": device_name(), "clips": args.clips}
     if not args.steps_only:
-        result["loader, clips a second and core"] = loader_rate()
+        rates = {store: loader_rate(store) for store in ("log_mel", "embeddings")}
+        result["loader, clips a second and core"] = rates
     if not args.ours_only and not args.steps_only:
         result["peak memory, GB"] = measure_memory()
     print(json.dumps(result, indent=1), flush=True)
