@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tinymu_jax.mesh import MeshConfig, make_mesh
+from tinymu_jax.models import attention
 from tinymu_jax.models.attention import attend, self_attention
 from tinymu_jax.models.attention_mask import AttentionMask
 from tinymu_jax.models.config import TinyMUConfig
@@ -135,14 +136,46 @@ def test_key_blocks_before_a_group_are_skipped():
 @pytest.mark.parametrize("sizes", [(2, 2, 2), (4, 1, 2), (8, 1, 1)])
 def test_devices_of_a_mesh_share_rows_and_heads(sizes):
     # Eight devices cannot share four rows evenly: then each of them computes all.
-    (query, key, value), _ = arrays(6, 2, 4, 128, 8)
+    qkv, weight = arrays(6, 2, 4, 128, 8)
     mask = random_mask(np.random.default_rng(1), 4, 128, causal=True)
-    expected = flash_attention(query, key, value, flash_mask(mask))
     mesh = make_mesh(MeshConfig(*sizes), jax.devices()[:8])
 
-    @jax.jit
-    def run(*qkv):
-        return self_attention(*qkv, flash_mask(mask), "flash", "float32", causal=True)
+    def summed(qkv):
+        out = self_attention(*qkv, flash_mask(mask), "flash", "float32", causal=True)
+        return (out * weight).sum()
 
+    run = jax.jit(jax.value_and_grad(summed))
+    expected = run(qkv)
     with jax.set_mesh(mesh):
-        np.testing.assert_allclose(run(query, key, value), expected, atol=1e-6)
+        actual = run(qkv)
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert error(one, other) < 1e-5
+
+
+@pytest.mark.parametrize("length", [64, 65])
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_cudnn_is_given_is_the_same_attention(length, masked, monkeypatch):
+    # Without a GPU: XLA takes the place of cuDNN, which would refuse an odd length.
+    lengths = []
+
+    def compute(query, *rest, implementation, **options):
+        lengths.append(query.shape[1])
+        return jax.nn.dot_product_attention(query, *rest, implementation=implementation, **options)
+
+    monkeypatch.setattr(attention, "CUDNN", "xla")
+    monkeypatch.setattr(attention, "dot_product_attention", compute)
+    qkv, weight = arrays(6, 2, 2, length, 8)
+    rows = random_mask(np.random.default_rng(2), 2, length, causal=True)
+    mask = jnp.asarray(rows.dense()) if masked else None
+    weight = weight if mask is None else weight * mask.any(-1, keepdims=True)
+
+    def summed(kind):
+        def run(qkv):
+            return (self_attention(*qkv, mask, kind, "float32", causal=masked) * weight).sum()
+
+        return jax.value_and_grad(run)(qkv)
+
+    actual, expected = summed("cudnn"), summed("reference")
+    assert set(lengths) == {length + length % 2}
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert error(one, other) < 1e-5

@@ -1,5 +1,7 @@
 """How a step is computed on a device: kernels of attention by platform and dtype, loss scaling."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,10 @@ import optax
 import pytest
 from helpers import refusal
 
+from tinymu_jax.models.config import MatpacConfig, SmolLM2Config
 from tinymu_jax.models.matmul import matmul
 from tinymu_jax.training import train_step
-from tinymu_jax.training.compute import decoder_options, describe_attention, encoder_options
+from tinymu_jax.training.compute import decoder_options, encoder_options
 from tinymu_jax.training.config import ComputeConfig, StepConfig
 from tinymu_jax.training.losses import LossSum
 from tinymu_jax.training.train_step import init_state, make_train_step
@@ -49,10 +52,8 @@ def test_auto_takes_what_the_device_has(device, dtype, kind):
     step = StepConfig(decoder_dtype=dtype, remat="full", gradient_dtype="bfloat16")
     expected = {"compute_dtype": dtype, "remat": "full", "attention": kind}
     expected["gradient_dtype"] = "bfloat16"
-    assert decoder_options(step, device) == expected
-    assert encoder_options(step, device)["attention"] == "reference"
-    line = describe_attention(step, device)
-    assert line == f"attention: reference (encoder), {kind} (decoder)"
+    assert decoder_options(step, device, SmolLM2Config()) == expected
+    assert encoder_options(step, device, MatpacConfig())["attention"] == "reference"
 
 
 @pytest.mark.parametrize(
@@ -67,14 +68,23 @@ def test_auto_takes_what_the_device_has(device, dtype, kind):
     ],
 )
 def test_a_kernel_that_cannot_run_is_refused(kind, device, dtype, message):
-    said = refusal(encoder_options, ComputeConfig(encoder_dtype=dtype, attention=kind), device)
+    step = ComputeConfig(encoder_dtype=dtype, attention=kind)
+    said = refusal(encoder_options, step, device, MatpacConfig())
     assert said.startswith(f"step.attention {kind}: ")
     assert message in said
     assert said.endswith(", or set step.attention to auto")
 
 
+def test_heads_that_cudnn_does_not_take_are_computed_by_xla():
+    model = SmolLM2Config(head_width=20)
+    step = StepConfig(decoder_dtype="bfloat16")
+    assert decoder_options(step, H100, model)["attention"] == "reference"
+    said = refusal(decoder_options, replace(step, attention="cudnn"), H100, model)
+    assert "multiple of 8, at most 128, and this model's is 20" in said
+
+
 def test_float16_is_refused_on_tpus():
-    said = refusal(decoder_options, StepConfig(decoder_dtype="float16"), TPU)
+    said = refusal(decoder_options, StepConfig(decoder_dtype="float16"), TPU, SmolLM2Config())
     assert said == "step.decoder-dtype float16: TPUs compute in bfloat16; set bfloat16"
 
 
@@ -95,7 +105,7 @@ def test_gradients_of_weights_are_rounded_if_asked():
 
 
 def half_precision_loss(params, frozen, batch, context):
-    """Mean of weight times input, whose gradient passes through float16."""
+    """Weight times input, whose gradient passes through float16."""
     product = params["weight"].astype(jnp.float16) * batch.astype(jnp.float16)
     return LossSum(product.astype(jnp.float32).sum(), jnp.float32(1))
 
@@ -125,6 +135,19 @@ def test_the_loss_scale_grows_after_good_steps_and_is_halved_by_an_overflow(monk
     assert int(state.step) == 6
     # A skipped step leaves Adam's moments and count alone.
     assert int(state.opt_state[0].count) == 4
+
+
+def test_a_run_whose_gradients_never_are_finite_fails(monkeypatch):
+    monkeypatch.setattr(train_step, "LOWEST_LOSS_SCALE", train_step.FIRST_LOSS_SCALE / 4)
+    step, state = start(monkeypatch)
+    norms = []
+    for _ in range(4):
+        state, metrics = step(state, {}, jnp.full((1, 1), 1e4))
+        norms.append(float(metrics.gradient_norm))
+    assert norms[:2] == [0, 0]
+    # The trainer ends a run whose metrics are not finite.
+    assert not np.isfinite(norms[2:]).any()
+    assert float(state.params["weight"][0]) == 1
 
 
 def test_the_scale_does_not_change_a_gradient(monkeypatch):

@@ -134,6 +134,20 @@ def test_a_stopped_run_resumes_bit_identically(config, tmp_path):
     assert_same_model(on.model, whole.model)
 
 
+def test_a_run_in_float16_resumes_with_its_loss_scale(config, tmp_path, monkeypatch):
+    # The scale changes before and after the run is stopped.
+    monkeypatch.setattr("tinymu_jax.training.train_step.GROWTH_INTERVAL", 2)
+    half = changed(config, step__encoder_dtype="float16", step__decoder_dtype="float16", steps=8)
+    whole = train(half)
+    scales = lines(whole.folder, "loss_scale")
+    assert scales[8] > scales[4] > scales[1] > 1
+    cut = changed(half, output=str(tmp_path / "cut"), loop__stop_after=5)
+    train(cut)
+    on = train(changed(cut, loop__stop_after=None), resume=True)
+    assert lines(on.folder, "loss_scale") == scales
+    assert lines(on.folder) == lines(whole.folder)
+
+
 def test_checkpoints_in_another_folder(config, tmp_path):
     whole = train(changed(config, output=str(tmp_path / "whole"), steps=8))
     place = tmp_path / "elsewhere"

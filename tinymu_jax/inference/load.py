@@ -115,9 +115,11 @@ def make_assistant(
     params = {part: by_rows(params[part], dtype) for part, dtype in dtypes.items()}
     config = replace(
         config,
-        encoder=replace(config.encoder, compute_dtype=encoder_dtype),
+        encoder=replace(config.encoder, compute_dtype=encoder_dtype, attention="reference"),
         decoder=replace(
-            config.decoder, compute_dtype="bfloat16" if decoder_dtype == "bfloat16" else "float32"
+            config.decoder,
+            compute_dtype="bfloat16" if decoder_dtype == "bfloat16" else "float32",
+            attention="reference",
         ),
     )
     find = tokenizer_loader(checkpoint, tokenizer, name)
@@ -140,7 +142,7 @@ def _make_embedder(
     max_seconds: float | None,
     keep_damaged: bool,
 ) -> Embedder:
-    config = replace(checkpoint.config, compute_dtype=encoder_dtype)
+    config = replace(checkpoint.config, compute_dtype=encoder_dtype, attention="reference")
     params = by_rows(unstack(checkpoint.params, matpac.param_axes(config)), encoder_dtype)
     names = checkpoint.source.get("labels")
     if labels is not None:

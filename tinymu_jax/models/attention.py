@@ -2,21 +2,23 @@
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.nn import dot_product_attention
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from tinymu_jax.mesh import BATCH_AXES
+from tinymu_jax.mesh import BATCH_AXES, LOGICAL_AXIS_RULES
 from tinymu_jax.models.attention_mask import AttentionMask
 from tinymu_jax.models.config import AttentionKind, ComputeDtype
-from tinymu_jax.models.flash_attention import FlashMask, flash_attention, flash_mask
+from tinymu_jax.models.flash_attention import MASKED, FlashMask, flash_attention, flash_mask
 from tinymu_jax.models.matmul import DTYPES
 
-MASKED = -1e30
-"""Attention score of a masked key; finite, so that a query without visible keys gives no NaN."""
+CUDNN = "cudnn"
+"""Implementation of `jax.nn.dot_product_attention` on GPUs."""
 CACHED_SCORES = 3 * 2**17
 """Number of float32 attention scores that fit into a CPU's cache (1.5 MB)."""
 QUERY_BLOCK = 128
@@ -48,30 +50,53 @@ def self_attention(
         return attention(query, key, value, mask, compute_dtype)
     query, key, value = (x.astype(DTYPES[compute_dtype]) for x in (query, key, value))
     if is_flash:
-        return _flash_on_mesh(query, key, value, mask)
-    out = jax.nn.dot_product_attention(
+        return _on_each_device(flash_attention, query, key, value, mask)
+    if mask is None:
+        mask = jnp.ones((len(query), 1, key.shape[2]), bool)
+    return _on_each_device(_cudnn_attention, query, key, value, mask)
+
+
+def _cudnn_attention(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B K T H"],
+    value: Float[Array, "B K T H"],
+    mask: Bool[Array, "B _ T"],
+) -> Float[Array, "B T N*H"]:
+    """Return `attend` as cuDNN computes it, which takes even lengths only."""
+    batch, length, heads, width = query.shape
+    odd = length % 2
+    query = jnp.pad(query, ((0, 0), (0, odd), (0, 0), (0, 0)))
+    key, value = (jnp.pad(x, ((0, 0), (0, 0), (0, odd), (0, 0))) for x in (key, value))
+    rows = odd if mask.shape[1] > 1 else 0
+    mask = jnp.pad(mask, ((0, 0), (0, rows), (0, odd)))
+    out = dot_product_attention(
         query,
         key.swapaxes(1, 2),
         value.swapaxes(1, 2),
         # Heads share the mask.
-        mask=None if mask is None else mask[:, None],
-        implementation="cudnn",
+        mask=mask[:, None],
+        implementation=CUDNN,
     )
-    return out.reshape(*out.shape[:2], -1)
+    return out[:, :length].reshape(batch, length, heads * width)
 
 
-def _flash_on_mesh(query: Array, key: Array, value: Array, mask: FlashMask) -> Array:
-    """Run the kernel on every device of the mesh of `jax.set_mesh`, for its rows and heads.
+def _on_each_device(
+    attention: Callable[..., Array], query: Array, key: Array, value: Array, mask: Any
+) -> Array:
+    """Run fused attention on every device of the mesh of `jax.set_mesh`, for its rows and heads.
 
-    XLA cannot split a kernel by itself. Heads that the tensor axis does not divide are replicated.
+    XLA cannot split a kernel by itself. Rows and heads that the mesh does not divide evenly are
+    computed by every device.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
-        return flash_attention(query, key, value, mask)
-    rows = BATCH_AXES if len(query) % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0 else None
-    heads = "tensor" if key.shape[1] % mesh.shape["tensor"] == 0 else None
+        return attention(query, key, value, mask)
+    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    axis = LOGICAL_AXIS_RULES["heads"]
+    rows = BATCH_AXES if len(query) % devices == 0 else None
+    heads = axis if key.shape[1] % mesh.shape[axis] == 0 else None
     split = jax.shard_map(
-        flash_attention,
+        attention,
         in_specs=(
             PartitionSpec(rows, None, heads),
             PartitionSpec(rows, heads),

@@ -46,12 +46,12 @@ class MatpacConfig(ConfigBase):
     patch_size: int = 16
     """Side of a square patch, in mel bands and in frames."""
     compute_dtype: ComputeDtype = "float32"
-    """Data type of activations and of the inputs of matrix products. Sums, norms' statistics,
+    """Data type of activations and of the inputs of matrix products. Sums in products, norms,
     softmax and parameters are float32. `bfloat16` is faster, with about 3 significant digits
     instead of 7. `tinymu_jax.load` overrides a checkpoint's value."""
     remat: Remat = "none"
     """Gradient checkpointing: keep all activations for the backward pass (`none`), only the outputs
-    of linear layers and of fused attention (`attention`), or only the input of each layer
+    of linear layers and of `flash` attention (`attention`), or only the input of each layer
     (`full`)."""
     attention: AttentionKind = "reference"
     """How attention in training is computed: by XLA (`reference`), or fused, without scores in main
@@ -177,7 +177,7 @@ class SmolLM2Config(ConfigBase):
     """Data type of activations and of the inputs of matrix products; see `MatpacConfig`."""
     remat: Remat = "none"
     """Gradient checkpointing: keep all activations for the backward pass (`none`), only the outputs
-    of linear layers and of fused attention (`attention`), or only the input of each layer
+    of linear layers and of `flash` attention (`attention`), or only the input of each layer
     (`full`)."""
     attention: AttentionKind = "reference"
     """How attention in training is computed: by XLA (`reference`), or fused, without scores in main

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from tinymu_jax.models.attention_mask import AttentionMask
 
 MASKED = -1e30
-"""Score of a masked key."""
+"""Score of a masked key; finite, so that a query without visible keys gives no NaN."""
 LOWEST_MAX = -1e29
 """Initial maximum of a query's scores; far above `MASKED`, so that a masked key's weight is 0."""
 BLOCK_SIZES = (256, 128)
@@ -33,8 +33,8 @@ HIDDEN_KEY, NO_QUERY = -2, -3
 """Ids of keys that no query attends to, and of queries that pad a row."""
 
 
-class _Shape(NamedTuple):
-    """Static sizes of a call."""
+class _CallOptions(NamedTuple):
+    """Static sizes and options of a call."""
 
     heads: int
     kv_heads: int
@@ -42,22 +42,21 @@ class _Shape(NamedTuple):
     causal: bool
     interpret: bool
 
-    def for_each_head(self, compute: Callable[[Any, Any], None]) -> None:
-        """Call `compute` with the index of each head and of its key/value head.
+    def for_each_head(self, run: Callable[[Any, Any], None]) -> None:
+        """Call `run` with the index of each head and of its key/value head.
 
         A few heads at a time are unrolled, so that their products and exponentials overlap.
         """
         group = self.heads // self.kv_heads
-        together = max(
-            n for n in (1, 2, 3, 4) if self.kv_heads % n == 0 and (n == 1 or n * group <= UNROLL)
-        )
+        sizes = [n for n in range(2, UNROLL // group + 1) if self.kv_heads % n == 0]
+        kv_heads_per_step = max(sizes, default=1)
 
-        def several(number: Any, _: None) -> None:
-            for kv_head in (number * together + i for i in range(together)):
+        def run_step(step: Any, _: None) -> None:
+            for kv_head in (step * kv_heads_per_step + i for i in range(kv_heads_per_step)):
                 for i in range(group):
-                    compute(kv_head * group + i, kv_head)
+                    run(kv_head * group + i, kv_head)
 
-        jax.lax.fori_loop(0, self.kv_heads // together, several, None)
+        jax.lax.fori_loop(0, self.kv_heads // kv_heads_per_step, run_step, None)
 
 
 @partial(
@@ -132,11 +131,11 @@ def flash_attention(
         *(_key_blocks(x, mask.block) for x in (key, value)),
         mask,
     )
-    shape = _Shape(heads, key.shape[1], mask.block, mask.causal, interpret=False)
+    options = _CallOptions(heads, key.shape[1], mask.block, mask.causal, interpret=False)
     out = jax.lax.platform_dependent(
         *arguments,
-        tpu=partial(_attention, shape=shape),
-        default=partial(_attention, shape=shape._replace(interpret=True)),
+        tpu=partial(_attention, options=options),
+        default=partial(_attention, options=options._replace(interpret=True)),
     )
     return out[..., :length].transpose(0, 3, 1, 2).reshape(batch, length, -1)
 
@@ -147,22 +146,24 @@ def _key_blocks(x: Array, block: int) -> Float[Array, "B blocks K H block"]:
     return x.reshape(batch, heads, length // block, block, width).transpose(0, 2, 1, 4, 3)
 
 
-@partial(jax.custom_vjp, nondiff_argnames=("shape",))
-def _attention(query: Array, key: Array, value: Array, ids: FlashMask, shape: _Shape) -> Array:
-    return _run_forward(query, key, value, ids, shape)[0]
+@partial(jax.custom_vjp, nondiff_argnames=("options",))
+def _attention(
+    query: Array, key: Array, value: Array, ids: FlashMask, options: _CallOptions
+) -> Array:
+    return _run_forward(query, key, value, ids, options)[0]
 
 
 def _attention_forward(
-    query: Array, key: Array, value: Array, ids: FlashMask, shape: _Shape
+    query: Array, key: Array, value: Array, ids: FlashMask, options: _CallOptions
 ) -> tuple[Array, Any]:
-    out, log_sum = _run_forward(query, key, value, ids, shape)
+    out, log_sum = _run_forward(query, key, value, ids, options)
     out = checkpoint_name(out, ATTENTION_OUTPUT)
     log_sum = checkpoint_name(log_sum, ATTENTION_OUTPUT)
     return out, (query, key, value, ids, out, log_sum)
 
 
-def _attention_backward(shape: _Shape, residuals: Any, grad: Array) -> tuple[Any, ...]:
-    return (*_run_backward(*residuals, grad, shape), None)
+def _attention_backward(options: _CallOptions, residuals: Any, grad: Array) -> tuple[Any, ...]:
+    return (*_run_backward(*residuals, grad, options), None)
 
 
 _attention.defvjp(_attention_forward, _attention_backward)
@@ -179,17 +180,17 @@ def _dot(a: Array, b: Array, a_axis: int, b_axis: int) -> Float[Array, "_ _"]:
     )
 
 
-def _visible(query_ids: Any, key_ids: Any, i: Array, j: Array, shape: _Shape) -> Array:
+def _visible(query_ids: Any, key_ids: Any, i: Array, j: Array, options: _CallOptions) -> Array:
     """Return the mask (keys, queries) of a block of queries i and a block of keys j."""
     keys, queries = key_ids[0, j], query_ids[0]
     visible = keys[:, :1] == queries[:1]
     for level in range(1, queries.shape[0]):
         ids = keys[:, level : level + 1]
         visible &= (ids == queries[level : level + 1]) | (ids == 0)
-    if shape.causal:
-        size = (shape.block, shape.block)
+    if options.causal:
+        size = (options.block, options.block)
         key_place, query_place = (
-            number * shape.block + jax.lax.broadcasted_iota(jnp.int32, size, axis)
+            number * options.block + jax.lax.broadcasted_iota(jnp.int32, size, axis)
             for axis, number in enumerate((j, i))
         )
         visible &= key_place <= query_place
@@ -206,7 +207,7 @@ def _forward_kernel(
     out: Any,
     log_sum: Any,
     *scratch: Any,
-    shape: _Shape,
+    options: _CallOptions,
 ) -> None:
     """Compute the attention of one block of queries of one row, over all heads."""
     highest, total, weighted = scratch
@@ -217,7 +218,7 @@ def _forward_kernel(
     weighted[...] = jnp.zeros(weighted.shape, jnp.float32)
 
     def add_keys(j: Array, _: None) -> None:
-        visible = _visible(query_ids, key_ids, i, j, shape)
+        visible = _visible(query_ids, key_ids, i, j, options)
 
         def add(head: Any, kv_head: Any) -> None:
             scores = _dot(key[0, j, kv_head], query[0, head], 0, 0) * scale
@@ -230,7 +231,7 @@ def _forward_kernel(
             weights = weights.astype(value.dtype)
             weighted[head] = weighted[head] * shrink + _dot(value[0, j, kv_head], weights, 1, 0)
 
-        shape.for_each_head(add)
+        options.for_each_head(add)
 
     def finish(head: Any, _: Any) -> None:
         empty = total[head] == 0
@@ -239,7 +240,7 @@ def _forward_kernel(
         log_sum[0, head] = jnp.where(empty, 0.0, highest[head] + jnp.log(divisor))
 
     jax.lax.fori_loop(bounds[row, i, 0], bounds[row, i, 1], add_keys, None)
-    shape.for_each_head(finish)
+    options.for_each_head(finish)
 
 
 def _backward_kernel(
@@ -256,7 +257,7 @@ def _backward_kernel(
     key_grad: Any,
     value_grad: Any,
     *scratch: Any,
-    shape: _Shape,
+    options: _CallOptions,
 ) -> None:
     """Compute one block of queries' gradients, and add to those of the row's keys and values."""
     query_sum, key_sum, value_sum, mean = scratch
@@ -274,7 +275,7 @@ def _backward_kernel(
         mean[head] = product.sum(0, keepdims=True)
 
     def add_keys(j: Array, _: None) -> None:
-        visible = _visible(query_ids, key_ids, i, j, shape)
+        visible = _visible(query_ids, key_ids, i, j, options)
 
         def add(head: Any, kv_head: Any) -> None:
             keys, queries, grads = key[0, j, kv_head], query[0, head], grad[0, head]
@@ -286,9 +287,9 @@ def _backward_kernel(
             key_sum[j, kv_head] += _dot(queries, score_grad, 1, 1)
             query_sum[head] += _dot(keys, score_grad, 1, 0)
 
-        shape.for_each_head(add)
+        options.for_each_head(add)
 
-    shape.for_each_head(average)
+    options.for_each_head(average)
     jax.lax.fori_loop(bounds[row, i, 0], bounds[row, i, 1], add_keys, None)
     query_grad[0] = query_sum[...].astype(query_grad.dtype)
 
@@ -322,18 +323,18 @@ def _call(
     specs: tuple[list[pl.BlockSpec], list[pl.BlockSpec]],
     scratch: list[tuple[int, ...]],
     products: int,
-    shape: _Shape,
+    options: _CallOptions,
 ) -> tuple[Array, ...]:
     """Run a kernel for every block of queries of every row, whose blocks run one after another."""
     batch, heads, width, length = arrays[0].shape
-    pairs = batch * heads * length * length // (2 if shape.causal else 1)
+    pairs = batch * heads * length * length // (2 if options.causal else 1)
     size = sum(x.size * x.dtype.itemsize for x in (*arrays, *outputs))
     results = pl.pallas_call(
-        partial(kernel, shape=shape),
+        partial(kernel, options=options),
         out_shape=outputs,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=1,
-            grid=(batch, length // shape.block),
+            grid=(batch, length // options.block),
             in_specs=specs[0],
             out_specs=specs[1],
             scratch_shapes=[pltpu.VMEM(sizes, jnp.float32) for sizes in scratch],
@@ -342,26 +343,26 @@ def _call(
         cost_estimate=pl.CostEstimate(
             flops=2 * products * pairs * width, bytes_accessed=size, transcendentals=pairs
         ),
-        interpret=shape.interpret,
+        interpret=options.interpret,
         name=kernel.__name__.strip("_"),
     )(ids.bounds, ids.query, ids.key, *arrays)
     return tuple(results)
 
 
 def _run_forward(
-    query: Array, key: Array, value: Array, ids: FlashMask, shape: _Shape
+    query: Array, key: Array, value: Array, ids: FlashMask, options: _CallOptions
 ) -> tuple[Array, Array]:
     """Return the output and the logarithm of each query's sum of exponentials."""
     batch, heads, width, length = query.shape
-    query_ids, key_ids, queries, keys, sums = _specs(query, key, ids, shape.block)
+    query_ids, key_ids, queries, keys, sums = _specs(query, key, ids, options.block)
     outputs = [
         jax.ShapeDtypeStruct(query.shape, query.dtype),
         jax.ShapeDtypeStruct((batch, heads, 1, length), jnp.float32),
     ]
     specs = [query_ids, key_ids, queries, keys, keys], [queries, sums]
-    scratch = [(heads, 1, shape.block)] * 2 + [(heads, width, shape.block)]
+    scratch = [(heads, 1, options.block)] * 2 + [(heads, width, options.block)]
     arrays = (query, key, value)
-    out, log_sum = _call(_forward_kernel, ids, arrays, outputs, specs, scratch, 2, shape)
+    out, log_sum = _call(_forward_kernel, ids, arrays, outputs, specs, scratch, 2, options)
     return out, log_sum
 
 
@@ -373,16 +374,17 @@ def _run_backward(
     out: Array,
     log_sum: Array,
     grad: Array,
-    shape: _Shape,
+    options: _CallOptions,
 ) -> tuple[Array, ...]:
     """Return the gradients of queries, keys and values."""
     _, heads, width, _ = query.shape
-    query_ids, key_ids, queries, keys, sums = _specs(query, key, ids, shape.block)
+    query_ids, key_ids, queries, keys, sums = _specs(query, key, ids, options.block)
     specs = (
         [query_ids, key_ids, queries, keys, keys, queries, sums, queries],
         [queries, keys, keys],
     )
     outputs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (query, key, value)]
-    scratch = [(heads, width, shape.block), key.shape[1:], key.shape[1:], (heads, 1, shape.block)]
+    block = options.block
+    scratch = [(heads, width, block), key.shape[1:], key.shape[1:], (heads, 1, block)]
     arrays = (query, key, value, out, log_sum, grad)
-    return _call(_backward_kernel, ids, arrays, outputs, specs, scratch, 5, shape)
+    return _call(_backward_kernel, ids, arrays, outputs, specs, scratch, 5, options)

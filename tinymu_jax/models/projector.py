@@ -48,7 +48,12 @@ def param_axes(config: ProjectorConfig) -> dict[str, tuple[str | None, ...]]:
 
 
 def _torch_linear(
-    features: int, fan_in: int, compute_dtype: ComputeDtype, name: str, use_bias: bool = True
+    features: int,
+    fan_in: int,
+    compute_dtype: ComputeDtype,
+    name: str,
+    use_bias: bool = True,
+    float32_output: bool = False,
 ) -> Dense:
     """Return a linear layer initialized like torch.nn.Linear: uniform in +-1/sqrt(fan_in)."""
     limit = fan_in**-0.5
@@ -56,7 +61,15 @@ def _torch_linear(
     def uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
         return jax.random.uniform(key, shape, dtype, -limit, limit)
 
-    return Dense(features, use_bias, compute_dtype, uniform, uniform, name=name)
+    return Dense(
+        features,
+        use_bias,
+        compute_dtype,
+        uniform,
+        uniform,
+        float32_output=float32_output,
+        name=name,
+    )
 
 
 class LinearProjector(nn.Module):
@@ -71,8 +84,10 @@ class LinearProjector(nn.Module):
     ) -> Float[Array, "B A D"]:
         config, compute_dtype = self.config, self.compute_dtype
         x = _torch_linear(config.hidden_width, x.shape[-1], compute_dtype, "linear1")(x)
-        x = jax.nn.relu(x)
-        return _torch_linear(config.output_width, config.hidden_width, compute_dtype, "linear2")(x)
+        linear2 = _torch_linear(
+            config.output_width, config.hidden_width, compute_dtype, "linear2", float32_output=True
+        )
+        return linear2(jax.nn.relu(x))
 
 
 class ResidualProjector(nn.Module):
@@ -159,13 +174,14 @@ class TransformerProjector(nn.Module):
         mask = jnp.concatenate([valid, jnp.ones((batch, config.num_vectors), bool)], axis=1)
         options = {"config": config, "compute_dtype": self.compute_dtype}
         x, _ = run_layers(self, PrefixLayer, options, config.depth, "layers", x, (mask[:, None],))
-        return x[:, length:]
+        return x[:, length:].astype(jnp.float32)
 
 
 def make_projector(config: ProjectorConfig, compute_dtype: ComputeDtype = "float32") -> nn.Module:
     """Return the projector that `config.kind` selects.
 
-    The projector maps vectors (B, A, E) and a mask of valid vectors (B, A) to (B, vectors, D).
+    The projector maps vectors (B, A, E) and a mask of valid vectors (B, A) to (B, vectors, D) in
+    float32.
     """
     kinds = {
         "linear": LinearProjector,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.models.config import AttentionKind, ComputeDtype
+from tinymu_jax.models.config import AttentionKind, ComputeDtype, MatpacConfig, SmolLM2Config
 from tinymu_jax.training.config import ComputeConfig, StepConfig
 
 OVERLAP_ON_TPU = {
@@ -18,21 +18,23 @@ OVERLAP_ON_TPU = {
 }
 """Options of XLA that overlap sums of gradients with the backward pass: on v5e:4x4, 59 % of a
 step's transfers are overlapped, and without them none."""
+CUDNN_HEAD_WIDTH = 128
+"""Largest width of a head in cuDNN's fused attention on all GPUs that have it."""
 CUDNN_CAPABILITY = 8.0
 """Lowest compute capability (Ampere) of GPUs on which cuDNN's fused attention runs."""
 
 
-def encoder_options(step: ComputeConfig, device: Any) -> dict[str, Any]:
+def encoder_options(step: ComputeConfig, device: Any, model: MatpacConfig) -> dict[str, Any]:
     """Return the fields of the encoder's config that a run's config and device decide.
 
     Raises `InputError` if the device does not compute in this way.
     """
-    return _options(step, device, "step.encoder-dtype")
+    return _options(step, device, "step.encoder-dtype", model.width // model.num_heads)
 
 
-def decoder_options(step: StepConfig, device: Any) -> dict[str, Any]:
+def decoder_options(step: StepConfig, device: Any, model: SmolLM2Config) -> dict[str, Any]:
     """Return the same fields of the decoder's config; see `encoder_options`."""
-    return _options(step, device, "step.decoder-dtype")
+    return _options(step, device, "step.decoder-dtype", model.head_width)
 
 
 def compiler_options(device: Any) -> dict[str, str]:
@@ -40,32 +42,27 @@ def compiler_options(device: Any) -> dict[str, str]:
     return dict(OVERLAP_ON_TPU) if device.platform == "tpu" else {}
 
 
-def describe_attention(step: ComputeConfig, device: Any) -> str:
-    """Return a line about how attention is computed, for the run's output."""
-    kinds = {
-        option: _attention(step.attention, device, option, dtype)
-        for option, dtype in step.dtypes.items()
-    }
-    parts = [f"{kind} ({option.split('.')[1].split('-')[0]})" for option, kind in kinds.items()]
-    return f"attention: {', '.join(parts)}"
-
-
-def _options(step: ComputeConfig, device: Any, option: str) -> dict[str, Any]:
+def _options(step: ComputeConfig, device: Any, option: str, head_width: int) -> dict[str, Any]:
+    """Return the fields of a part of the model; `option` is the name of its dtype's option."""
     dtype = step.dtypes[option]
-    attention = _attention(step.attention, device, option, dtype)
     return {
         "compute_dtype": dtype,
         "remat": step.remat,
-        "attention": attention,
+        "attention": _attention(step.attention, device, option, dtype, head_width),
         "gradient_dtype": step.gradient_dtype,
     }
 
 
-def _attention(requested: str, device: Any, option: str, dtype: ComputeDtype) -> AttentionKind:
+def _attention(
+    requested: str, device: Any, option: str, dtype: ComputeDtype, head_width: int
+) -> AttentionKind:
     """Return the kind of attention; `option` is the name of the option that set `dtype`."""
     if device.platform == "tpu" and dtype == "float16":
         raise InputError(f"{option} float16: TPUs compute in bfloat16; set bfloat16")
-    reasons = {"flash": _no_flash(device, option, dtype), "cudnn": _no_cudnn(device, option, dtype)}
+    reasons = {
+        "flash": _no_flash(device, option, dtype),
+        "cudnn": _no_cudnn(device, option, dtype, head_width),
+    }
     if requested == "auto":
         return next((kind for kind, reason in reasons.items() if reason is None), "reference")
     if reason := reasons.get(requested):
@@ -82,7 +79,7 @@ def _no_flash(device: Any, option: str, dtype: ComputeDtype) -> str | None:
     return None
 
 
-def _no_cudnn(device: Any, option: str, dtype: ComputeDtype) -> str | None:
+def _no_cudnn(device: Any, option: str, dtype: ComputeDtype, head_width: int) -> str | None:
     """Return why cuDNN's attention cannot be used, or None."""
     if device.platform not in ("gpu", "cuda"):
         return f"runs on NVIDIA GPUs, and this device is {device.device_kind}; train on a GPU"
@@ -96,4 +93,9 @@ def _no_cudnn(device: Any, option: str, dtype: ComputeDtype) -> str | None:
         )
     if dtype == "float32":
         return f"computes in bfloat16 or float16, and {option} is float32; set it to bfloat16"
+    if head_width % 8 or head_width > CUDNN_HEAD_WIDTH:
+        return (
+            f"takes heads whose width is a multiple of 8, at most {CUDNN_HEAD_WIDTH}, and this "
+            f"model's is {head_width}; train another model"
+        )
     return None

@@ -114,7 +114,7 @@ class ComputeConfig:
     grad_accum_steps: int = 1
     """Gradient accumulation: number of parts to split a batch into, with the same result."""
     encoder_dtype: ComputeDtype = "float32"
-    """Dtype of the encoder's activations and matmuls (pre-training: of all); sums, statistics of
+    """Dtype of the encoder's activations and matmuls (pre-training: of all); sums in products,
     norms, softmax, loss and parameters stay float32. `float16` is for GPUs without bfloat16, such
     as a T4; the loss is scaled, and steps whose gradients overflow are skipped."""
     remat: Remat = "attention"
@@ -126,8 +126,9 @@ class ComputeConfig:
     (`reference`); `auto` takes the first that device and dtype allow."""
 
     gradient_dtype: GradientDtype = "float32"
-    """Dtype in which devices add up the gradients of linear layers; `bfloat16` halves what they
-    send. Parts of a batch are always added up in float32."""
+    """Dtype in which devices add up the gradients of linear layers of encoder and decoder;
+    `bfloat16` halves what they send for these, three quarters of the decoder. Those of the token
+    embedding, the projector and LoRA stay float32, and so do sums over parts of a batch."""
 
     @property
     def dtypes(self) -> dict[str, ComputeDtype]:

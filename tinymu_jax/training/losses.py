@@ -14,6 +14,8 @@ from tinymu_jax.models.tinymu import TinyMU, loss_mask
 
 CHUNK = 512
 """Maximum number of labels per block whose logits are in memory at once."""
+FLOAT16_SCALE = 2**12
+"""Factor of the gradients of logits, which are at most 1, in float16 products."""
 
 
 class LossSum(NamedTuple):
@@ -95,11 +97,15 @@ def _forward(
     dtype of `hidden`.
     """
 
+    # Probabilities of one of 50,000 tokens are too small for float16.
+    scale = FLOAT16_SCALE if compute_dtype == "float16" else 1
+
     def add(carry: tuple[Array, Array], chunk: tuple[Array, Array, Array]) -> tuple:
         total, d_table = carry
         loss, d_logits = _chunk_loss(table, compute_dtype, *chunk)
-        d_hidden = dot(d_logits, table, (2,), (0,), compute_dtype)
-        d_table += dot(d_logits, chunk[0], (0, 1), (0, 1), compute_dtype)
+        d_logits = d_logits * scale
+        d_hidden = dot(d_logits, table, (2,), (0,), compute_dtype) / scale
+        d_table += dot(d_logits, chunk[0], (0, 1), (0, 1), compute_dtype) / scale
         return (total + loss, d_table), d_hidden
 
     start = (jnp.float32(0), jnp.zeros_like(table))

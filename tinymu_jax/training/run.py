@@ -36,7 +36,6 @@ from tinymu_jax.models.config import LoraConfig, MatpacConfig, SelfSupervisedCon
 from tinymu_jax.models.lora import add_lora, merge_lora
 from tinymu_jax.models.matpac_ssl.student_teacher import split_teacher
 from tinymu_jax.training.checkpointing import Checkpoints, checkpoint_path, complete_steps
-from tinymu_jax.training.compute import describe_attention
 from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig
 from tinymu_jax.training.init_weights import open_init
 from tinymu_jax.training.metrics import MetricsLog, need_wandb
@@ -102,7 +101,7 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
         task, params = _make_task(config, start, devices, corpora)
         task.report_data()
         if first_process:
-            print(describe_attention(config.step, task.device), file=sys.stderr)
+            print(task.describe_attention(), file=sys.stderr)
         if not resuming:
             if first_process:
                 save_checkpoint(folder / START, start)

@@ -15,6 +15,8 @@ from tinymu_jax.utils.tree import Tree
 
 FIRST_LOSS_SCALE = 2.0**10
 """Loss scale of the first step; the loss is a sum over hundreds of targets, not their mean."""
+LOWEST_LOSS_SCALE = 2.0**-10
+"""Loss scale below which a run fails instead of skipping further steps."""
 GROWTH_INTERVAL = 2000
 """Number of steps without an overflow after which the loss scale is doubled."""
 
@@ -22,8 +24,8 @@ GROWTH_INTERVAL = 2000
 class LossScale(NamedTuple):
     """Dynamic loss scaling for float16 (Micikevicius et al., arXiv 1710.03740, section 3.2).
 
-    Small gradients would be 0 in float16, so the loss is multiplied by a number that is as large as
-    the gradients allow.
+    Small gradients of activations would be 0 in float16, so the loss is multiplied by a number that
+    is as large as the gradients allow.
     """
 
     scale: Float[Array, ""]
@@ -144,16 +146,19 @@ def _skip_overflow(
 ) -> tuple[TrainState, Float[Array, ""]]:
     """Undo a step whose gradient norm is not finite, and adapt the loss scale.
 
-    Returns the state after the step, and the norm, which is 0 for a step that was undone.
+    Returns the state after the step, and the norm, which is 0 for a step that was undone; where no
+    lower scale is left, it is the norm that is not finite, with which the run fails.
     """
     old, finite = before.loss_scale, jnp.isfinite(norm)
     good_steps = jnp.where(finite, old.good_steps + 1, 0)
     grows = good_steps == GROWTH_INTERVAL
     scale = old.scale * jnp.where(grows, 2.0, jnp.where(finite, 1.0, 0.5))
+    scale = jnp.maximum(scale, LOWEST_LOSS_SCALE)
     loss_scale = LossScale(scale, jnp.where(grows, 0, good_steps), old.skipped_steps + ~finite)
     remaining = before._replace(step=updated.step)
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, remaining)
-    return state._replace(loss_scale=loss_scale), jnp.where(finite, norm, 0)
+    hidden = ~finite & (old.scale > LOWEST_LOSS_SCALE)
+    return state._replace(loss_scale=loss_scale), jnp.where(hidden, 0, norm)
 
 
 def _loss_and_gradient(

@@ -141,10 +141,13 @@ class Trainer:
         if jax.process_index() == 0:
             write_json(self.folder / FAULT_FILE, fault)
         some = ", ".join(clips[:3]) + (f" and {len(clips) - 3} more" if len(clips) > 3 else "")
+        half = "float16" in self.task.config.step.dtypes.values()
+        precision = ", or compute in float32," if half else ""
         saved = "there is no checkpoint yet" if good is None else f"last good checkpoint: {good}"
         raise InputError(
             f"step {step}: {name} is {value}; {saved}; its clips: {some} (all in "
-            f"{self.folder / FAULT_FILE}); check them, or lower optim.learning-rate in a new run"
+            f"{self.folder / FAULT_FILE}); check them, or lower optim.learning-rate{precision} in "
+            "a new run"
         )
 
     def _profile(self, step: int) -> None:

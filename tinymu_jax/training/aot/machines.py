@@ -6,6 +6,7 @@ from the speed measured on an H100, scaled by memory bandwidth.
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import NamedTuple
 
 from tinymu_jax.checkpoints.checkpoint import expected_shapes
@@ -18,6 +19,7 @@ from tinymu_jax.training.config import TrainConfig
 from tinymu_jax.training.config_files import load_config
 from tinymu_jax.training.flops import training_flops
 from tinymu_jax.training.optim import partition_frozen
+from tinymu_jax.training.tasks.finetune import with_step_config
 from tinymu_jax.utils.numbers import duration
 from tinymu_jax.utils.tree import flatten
 
@@ -88,17 +90,14 @@ def read_config(name: str) -> TrainConfig:
 
 
 def model_of(config: TrainConfig, device: str) -> TinyMUConfig:
-    """Return the published model's config with the fields that a run on `device` sets."""
-    model, step = TinyMUConfig(), config.step
-    dtypes = {"encoder": step.encoder_dtype, "decoder": step.decoder_dtype}
-    parts = {}
-    for name, dtype in dtypes.items():
-        flash = dtype == "bfloat16" and device not in CHIPS
-        attention = "flash" if flash else "reference"
-        part = getattr(model, name)
-        parts[name] = replace(part, compute_dtype=dtype, remat=step.remat, attention=attention)
-    parts["decoder"] = replace(parts["decoder"], lora=config.lora)
-    return replace(model, **parts)
+    """Return the published model's config with the fields that a run on `device` sets.
+
+    `device` is a TPU topology or a GPU's `device_kind`, as in `Machine`. The attention of GPUs is
+    `reference`, which has the same FLOPs and parameters as cuDNN's.
+    """
+    platform = SimpleNamespace(platform="gpu" if device in CHIPS else "tpu", device_kind=device)
+    model = with_step_config(TinyMUConfig(), config.step, platform)
+    return replace(model, decoder=replace(model.decoder, lora=config.lora))
 
 
 def forecast_machine(machine: Machine) -> Plan:

@@ -23,8 +23,6 @@ FREE = re.compile(
 """Opcodes that move no bytes themselves; the computations that they call may move bytes."""
 FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")
 """Custom calls of TPU programs that move no bytes."""
-
-
 WORK = ("fusion", "convolution", "dot", "custom-call", "while", "conditional")
 """Opcodes that take time enough for a transfer to go on meanwhile."""
 
@@ -39,7 +37,7 @@ class Collective(NamedTuple):
     sent: float
     """Bytes that a chip sends if the devices form a ring."""
     overlapped: float = 0.0
-    """Bytes of `sent` that are sent while the chip computes."""
+    """Bytes of `sent` whose transfers begin before and end after other work."""
 
 
 def group_size(op: Op, devices: int) -> int:
@@ -120,12 +118,17 @@ def _is_overlapped(ops: Mapping[str, Op], name: str) -> bool:
     """
     if "-start" not in name:
         return False
-    done = name.replace("-start", "-done")
+    # The end reads the start's result, as it is or through the elements of a tuple.
+    results, works = {name}, False
     order = list(ops)
-    if done not in ops:
-        return False
-    between = (ops[other].kind for other in order[order.index(name) + 1 : order.index(done)])
-    return any(kind in WORK for kind in between)
+    for other in order[order.index(name) + 1 :]:
+        if results & set(ops[other].operands):
+            if "-done" in other:
+                return works
+            results.add(other)
+        is_transfer = "-start" in other or "-done" in other
+        works |= ops[other].kind in WORK and not is_transfer
+    return False
 
 
 def kernel_calls(program: Program) -> int:

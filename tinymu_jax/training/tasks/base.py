@@ -101,6 +101,12 @@ class TrainTask(ABC):
         `epochs` is the number of passes over the data; 0: as many as the run's steps need.
         """
 
+    def describe_attention(self) -> str:
+        """Return a line about how attention is computed, for the run's output."""
+        parts = {name: getattr(self.model, name, None) for name in ("encoder", "decoder")}
+        kinds = [f"{part.attention} ({name})" for name, part in parts.items() if part is not None]
+        return f"attention: {', '.join(kinds) or self.model.attention}"
+
     def report_data(self) -> None:  # noqa: B027 - most tasks leave nothing out
         """Report and list what the run leaves out of its data, once the run's folder exists."""
 

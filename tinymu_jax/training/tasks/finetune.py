@@ -28,8 +28,8 @@ def with_step_config(model: TinyMUConfig, step: StepConfig, device: Any) -> Tiny
     return replace(
         model,
         ignore_pad_labels=step.ignore_pad_labels,
-        encoder=replace(model.encoder, **encoder_options(step, device)),
-        decoder=replace(model.decoder, **decoder_options(step, device)),
+        encoder=replace(model.encoder, **encoder_options(step, device, model.encoder)),
+        decoder=replace(model.decoder, **decoder_options(step, device, model.decoder)),
     )
 
 

@@ -68,7 +68,7 @@ class PretrainTask(TrainTask):
 
     def with_compute_config(self, model: SelfSupervisedConfig) -> SelfSupervisedConfig:
         """Return a model's config with the fields that `config.step` and the device decide."""
-        options = encoder_options(self.config.step, self.device)
+        options = encoder_options(self.config.step, self.device, model.encoder)
         return replace(model, encoder=replace(model.encoder, **options))
 
     def param_axes(self) -> Mapping[str, tuple[str | None, ...]]:

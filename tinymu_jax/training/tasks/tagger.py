@@ -283,7 +283,7 @@ class TagTask(LinearHeadTask):
 
     def with_compute_config(self, model: MatpacConfig) -> MatpacConfig:
         """Return a model's config with the fields that `config.step` and the device decide."""
-        self.encoder = replace(model, **encoder_options(self.config.step, self.device))
+        self.encoder = replace(model, **encoder_options(self.config.step, self.device, model))
         self.reader_model = TinyMUConfig(encoder=self.encoder, max_seconds=self.max_seconds)
         return self.encoder
 
