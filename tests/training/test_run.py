@@ -140,7 +140,7 @@ def test_a_run_in_float16_resumes_with_its_loss_scale(config, tmp_path, monkeypa
     half = changed(config, step__encoder_dtype="float16", step__decoder_dtype="float16", steps=8)
     whole = train(half)
     scales = lines(whole.folder, "loss_scale")
-    assert scales[8] > scales[4] > scales[1] > 1
+    assert len({scales[step] for step in range(1, 6)}) > 1 < len({*list(scales.values())[5:]})
     cut = changed(half, output=str(tmp_path / "cut"), loop__stop_after=5)
     train(cut)
     on = train(changed(cut, loop__stop_after=None), resume=True)

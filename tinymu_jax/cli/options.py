@@ -26,7 +26,7 @@ class Model:
     checkpoint: str = PUBLISHED
     """Hub name, published .pt, checkpoint or run folder, or nano (the model in the package)."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the encoder's matrix products; bfloat16 is faster, but not exact."""
+    """Precision of the encoder; bfloat16 is faster, but not exact."""
     decoder_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     """Precision of the decoder. int8: smaller and faster, not exact; bfloat16: for accelerators."""
     tokenizer: str | None = None

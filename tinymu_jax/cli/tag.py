@@ -24,7 +24,7 @@ class Tagger:
     probe: Path | None = None
     """File of a probe (a linear classifier), for an encoder without a head."""
     encoder_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the encoder's matrix products; bfloat16 is faster, but not exact."""
+    """Precision of the encoder; bfloat16 is faster, but not exact."""
     keep_damaged: bool = False
     """Use what can be read of a damaged recording, instead of refusing it."""
 
