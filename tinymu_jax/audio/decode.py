@@ -6,9 +6,9 @@ are read to their end, and files that are shorter are damaged.
 
 from pathlib import Path
 
-from tinymu_jax.audio.bitstream import count_bytes_after_end
 from tinymu_jax.audio.decoded import TOLERANCE, Decoded
 from tinymu_jax.audio.ffmpeg import decode_with_ffmpeg, held_seconds
+from tinymu_jax.audio.headers import count_bytes_after_end, type_of
 from tinymu_jax.audio.libsndfile import decode_with_libsndfile
 from tinymu_jax.audio.source import Source, open_source
 from tinymu_jax.errors import InputError
@@ -60,7 +60,7 @@ def _decode(source: Source, max_seconds: float | None, keep_damaged: bool = Fals
     """Decode a recording with the first decoder that can read it; see `decode`."""
     decoded = decode_with_libsndfile(source, max_seconds)
     if decoded is not None and decoded.total and not (decoded.damage and keep_damaged):
-        is_flac = source.data[:4] == b"fLaC" and decoded.damage is None
+        is_flac = type_of(source.data) == b"fLaC" and decoded.damage is None
         if not (is_flac and _is_read_to_end(decoded, max_seconds)):
             return decoded
         # A FLAC file's header may give fewer samples than follow it.
@@ -79,7 +79,7 @@ def _decode(source: Source, max_seconds: float | None, keep_damaged: bool = Fals
         return other._replace(damage=damage)
     if other.seconds > decoded.seconds + TOLERANCE:
         total = max(other.total, round(decoded.total * other.rate / decoded.rate))
-        return other._replace(total=total, damage=decoded.damage)
+        return other._replace(total=total, damage=decoded.damage or other.damage)
     return decoded
 
 
