@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_decode import RATE, encode, encode_with_ffmpeg, read, sound
 
-from tinymu_jax.audio.decode import decode
+from tinymu_jax.audio.decode import audio_length, decode
 from tinymu_jax.audio.headers import count_bytes_after_end
 from tinymu_jax.errors import InputError
 
@@ -192,6 +192,34 @@ def test_damage_that_ffmpeg_finds_in_a_longer_flac_file_is_told():
     content = bytearray(encode(sound(4), kind="FLAC"))
     content[22:26] = RATE.to_bytes(4, "big")
     middle = len(content) // 2
-    content[middle : middle + 600] = bytes(600)
+    content[middle : middle + 20_000] = bytes(20_000)
     with pytest.raises(InputError, match=r"damaged after [12]\.\d s"):
         decode(bytes(content), None)
+
+
+@pytest.mark.parametrize("rest", [b"TAG" + BYTES, b"ID3\x04\0\0\0\0\x07\x68" + BYTES])
+def test_tags_after_a_caf_file_with_alac_are_no_damage(rest):
+    content = encode_with_ffmpeg(sound(4, 48_000), "caf", "alac")
+    assert decode(content + rest, None).damage is None
+
+
+@pytest.mark.parametrize("num_samples", [0, RATE])
+def test_a_length_without_decoding_is_that_of_all_samples(tmp_path, num_samples):
+    content = bytearray(encode(sound(4), kind="FLAC"))
+    content[22:26] = num_samples.to_bytes(4, "big")
+    (tmp_path / "a.flac").write_bytes(content)
+    assert audio_length(tmp_path / "a.flac") == (4 * RATE, RATE)
+
+
+@pytest.mark.parametrize("lie", [0, 200_000])
+def test_a_length_without_decoding_is_refused_as_the_samples_are(tmp_path, lie):
+    broken = changed(encode(sound(4), kind="WAV"), b"data", 4, lie)
+    (tmp_path / "a.wav").write_bytes(broken)
+    messages = []
+    for reader in (audio_length, lambda path: decode(path, None)):
+        with pytest.raises(InputError, match=r"by its header|its header says") as caught:
+            reader(tmp_path / "a.wav")
+        messages.append(str(caught.value))
+    assert messages[0].split(";")[0] == messages[1].split(";")[0]
+    whole = audio_length(tmp_path / "a.wav", keep_damaged=True)
+    assert whole[0] == decode(tmp_path / "a.wav", None, keep_damaged=True).total

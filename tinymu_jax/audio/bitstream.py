@@ -313,6 +313,8 @@ class _Page(NamedTuple):
     """Whether a stream begins with the page."""
     granule: int
     """Samples per channel up to the end of the page; -1: no packet ends in it."""
+    serial: bytes
+    """Which stream the page belongs to."""
 
 
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -325,7 +327,7 @@ def _page_at(data: Bytes, pos: int) -> _Page | None:
     body = 27 + head[26]
     size = body + sum(data[pos + 27 : pos + body])
     granule = int.from_bytes(head[6:14], "little", signed=True)
-    return _Page(size, bool(head[5] & 2), granule)
+    return _Page(size, bool(head[5] & 2), granule, head[14:18])
 
 
 def _is_intact(data: Bytes, pos: int, size: int) -> bool:
@@ -350,6 +352,22 @@ def _ogg_rate(data: Bytes, pos: int) -> int:
     return 48_000 if data[start : start + 8] == b"OpusHead" else 0
 
 
+def _ogg_audio(data: Bytes, pos: int) -> tuple[int, bytes]:
+    """Return the granules per second, and the serial number, of the first audio stream.
+
+    The first pages of all streams that are stored together, such as a video's, begin at `pos`. The
+    number of granules is 0 if it is unknown; the serial number is then that of the first stream.
+    """
+    first = page = _page_at(data, pos)
+    while page is not None and page.begins:
+        rate = _ogg_rate(data, pos)
+        if rate:
+            return rate, page.serial
+        pos += page.size
+        page = _page_at(data, pos)
+    return 0, b"" if first is None else first.serial
+
+
 def scan_ogg(data: Bytes, seconds: float | None = None) -> Layout | None:
     """Find the pages of an Ogg file and the streams that follow each other in it.
 
@@ -359,14 +377,16 @@ def scan_ogg(data: Bytes, seconds: float | None = None) -> Layout | None:
     if _page_at(data, 0) is None:
         return None
     single = _is_one_stream(data)
-    starts, rate, pos = [0], _ogg_rate(data, 0), 0
+    starts, pos = [0], 0
+    rate, serial = _ogg_audio(data, 0)
     done = last = 0.0
     damaged_after, in_headers = None, True
     while pos < len(data):
         page = _page_at(data, pos)
         if page is None or pos + page.size > len(data) or not _is_intact(data, pos, page.size):
             following = data.find(b"OggS", pos + 1)
-            if damaged_after is None and (page is not None or following >= 0):
+            is_audio = following >= 0 if page is None else page.serial == serial or not rate
+            if damaged_after is None and is_audio:
                 damaged_after = done + last
             if following < 0:
                 break
@@ -374,9 +394,11 @@ def scan_ogg(data: Bytes, seconds: float | None = None) -> Layout | None:
             continue
         if page.begins and not in_headers:
             starts.append(pos)
-            done, last, rate = done + last, 0.0, _ogg_rate(data, pos) or rate
+            done, last = done + last, 0.0
+            new_rate, serial = _ogg_audio(data, pos)
+            rate = new_rate or rate
         in_headers = page.begins
-        if rate and page.granule > 0:
+        if rate and page.granule > 0 and page.serial == serial:
             last = page.granule / rate
         pos += page.size
         if single and seconds is not None and rate and done + last > seconds + 1:
