@@ -188,6 +188,19 @@ def test_a_flac_header_behind_a_tag_is_not_believed_either(num_samples):
     assert len(decoded.samples) == len(samples)
 
 
+@pytest.mark.parametrize("kind", ["WAV", "AIFF"])
+@pytest.mark.parametrize("num_files", [1, 2])
+def test_all_samples_behind_a_tag_are_read(tmp_path, kind, num_files):
+    samples = sound(1)
+    content = b"ID3\x04\0\0\0\x04\0\0" + bytes(65_536)
+    content += encode(samples, kind=kind) * (num_files if kind == "WAV" else 1)
+    (tmp_path / "a").write_bytes(content)
+    for recording in (content, tmp_path / "a"):
+        decoded = decode(recording, None)
+        assert len(decoded.samples) == len(samples) * (num_files if kind == "WAV" else 1)
+        np.testing.assert_allclose(decoded.samples[: len(samples)], samples, rtol=0, atol=2**-15)
+
+
 def test_damage_that_ffmpeg_finds_in_a_longer_flac_file_is_told():
     content = bytearray(encode(sound(4), kind="FLAC"))
     content[22:26] = RATE.to_bytes(4, "big")
@@ -209,6 +222,15 @@ def test_a_length_without_decoding_is_that_of_all_samples(tmp_path, num_samples)
     content[22:26] = num_samples.to_bytes(4, "big")
     (tmp_path / "a.flac").write_bytes(content)
     assert audio_length(tmp_path / "a.flac") == (4 * RATE, RATE)
+
+
+def test_a_flac_file_that_is_shorter_than_its_header_says_has_no_length(tmp_path):
+    content = bytearray(encode(sound(4), kind="FLAC"))
+    content[22:26] = (8 * RATE).to_bytes(4, "big")
+    (tmp_path / "a.flac").write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged after [34]\.\d s of 8\.0 s"):
+        audio_length(tmp_path / "a.flac")
+    assert audio_length(tmp_path / "a.flac", keep_damaged=True) == (8 * RATE, RATE)
 
 
 @pytest.mark.parametrize("lie", [0, 200_000])

@@ -3,6 +3,7 @@
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import refusal
@@ -15,6 +16,7 @@ from tinymu_jax.data.musicskills import read_list
 from tinymu_jax.data.prepare import prepare
 from tinymu_jax.evaluation.multiple_choice.questions import read_choices
 from tinymu_jax.inference.class_names import read_labels
+from tinymu_jax.training.run_record import check_tables
 from tinymu_jax.utils import fingerprint, pipes
 from tinymu_jax.utils.files import read_json_object
 
@@ -75,6 +77,8 @@ def test_names_of_classes_are_read_from_a_pipe_once(pipe, write, content):
 def test_what_a_run_depends_on_does_not_come_from_pipes(pipe, tmp_path):
     expected = f"{pipe}: is a pipe, whose content cannot be compared when the work is resumed"
     assert refusal(fingerprint.of_file, pipe).startswith(expected)
+    config = SimpleNamespace(data=SimpleNamespace(labels=str(pipe), classes=None))
+    assert refusal(check_tables, config).startswith(expected)
     message = refusal(prepare, [pipe], [tmp_path], tmp_path / "out", "", PrepareConfig())
     assert message.startswith(expected)
     assert not (tmp_path / "out").exists()

@@ -419,12 +419,14 @@ def _is_one_stream(data: Bytes) -> bool:
 
 def split_wav(data: Bytes) -> list[Part]:
     """Return one part for each wav file of those joined into one file; other data is one part."""
-    starts, pos = [], 0
+    starts, pos = [], skip_tags(data, 0)
     while data[pos : pos + 4] == b"RIFF":
         starts.append(pos)
         size = int.from_bytes(data[pos + 4 : pos + 8], "little")
         pos += 8 + size + size % 2
-    return _parts_from(starts, data)
+    parts = _parts_from(starts, data)
+    # libsndfile would not read as many bytes of the samples as are in a tag before them.
+    return parts if len(parts) == 1 else [parts[0]._replace(start=starts[0]), *parts[1:]]
 
 
 def split_flac(data: Bytes) -> list[Part]:

@@ -6,7 +6,7 @@ are read to their end, and files that are shorter are damaged.
 
 from pathlib import Path
 
-from tinymu_jax.audio.decoded import TOLERANCE, Decoded
+from tinymu_jax.audio.decoded import TOLERANCE, Decoded, damaged_after
 from tinymu_jax.audio.ffmpeg import decode_with_ffmpeg, held_seconds
 from tinymu_jax.audio.headers import count_bytes_after_end, type_of
 from tinymu_jax.audio.libsndfile import decode_with_libsndfile
@@ -74,8 +74,11 @@ def _decode(source: Source, max_seconds: float | None, keep_damaged: bool = Fals
         is_flac = type_of(source.data) == b"fLaC" and decoded.damage is None
         if not (is_flac and (max_seconds == 0 or _is_read_to_end(decoded, max_seconds))):
             return decoded
-        # A FLAC file's header may give fewer samples than follow it.
-        if held_seconds(source) <= decoded.total / decoded.rate + TOLERANCE:
+        # A FLAC file's header may give fewer samples than follow it, or more.
+        held, total_seconds = held_seconds(source), decoded.total / decoded.rate
+        if max_seconds == 0 and 0 < held < total_seconds - TOLERANCE:
+            return decoded._replace(damage=damaged_after(held, total_seconds))
+        if held <= total_seconds + TOLERANCE:
             return decoded
     other = decode_with_ffmpeg(source, max_seconds)
     if decoded is None and other is None:

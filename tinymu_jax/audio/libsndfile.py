@@ -18,6 +18,7 @@ from tinymu_jax.audio.bitstream import (
     Part,
     scan_mpeg,
     scan_ogg,
+    skip_tags,
     split_flac,
     split_wav,
     xing_header,
@@ -79,8 +80,11 @@ class _View(io.RawIOBase):
 
 def _open_whole(source: Source) -> Any:
     """Open a recording with libsndfile."""
-    if source.path is None:
-        return _open_sound(_View(source, Part(0, source.size)))
+    start = skip_tags(source.data, 0)
+    # libsndfile would not read as many bytes of the samples as are in a tag before a wav file.
+    start = start if source.data[start : start + 4] in (b"RIFF", b"RF64", b"FORM") else 0
+    if start or source.path is None:
+        return _open_sound(_View(source, Part(start, source.size)))
     # The path is passed as bytes, since a file name may be in any encoding.
     return _open_sound(os.fsencode(source.path))
 
