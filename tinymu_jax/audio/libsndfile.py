@@ -36,6 +36,8 @@ MIN_PLAUSIBLE, MAX_EXPANSION = 64 * 2**20, 32
 
 MAX_FLAC_EXPANSION = 6_000
 """Samples per channel and byte of a FLAC file of silence: 65,535 in a frame of 11 bytes."""
+_HEADERS = (b"RIFF", b"RF64", b"FORM", b"caff", b".snd")
+"""First bytes of formats that libsndfile reads better without a tag before them."""
 
 
 class _DecoderError(Exception):
@@ -82,7 +84,7 @@ def _open_whole(source: Source) -> Any:
     """Open a recording with libsndfile."""
     start = skip_tags(source.data, 0)
     # libsndfile would not read as many bytes of the samples as are in a tag before a wav file.
-    start = start if source.data[start : start + 4] in (b"RIFF", b"RF64", b"FORM") else 0
+    start = start if source.data[start : start + 4] in _HEADERS else 0
     if start or source.path is None:
         return _open_sound(_View(source, Part(start, source.size)))
     # The path is passed as bytes, since a file name may be in any encoding.
