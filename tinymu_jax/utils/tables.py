@@ -6,7 +6,8 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,19 +180,9 @@ def read_lines(
     """
     quoting = csv.QUOTE_NONE if delimiter == TAB else csv.QUOTE_MINIMAL
     line = 1
-    if content is None:
-        check_content(path, may_be_empty=True)
     try:
-        with (
-            open_text(path, remedy, newline="")
-            if content is None
-            else io.StringIO(content, newline="")
-        ) as file:
-            head = []
-            for text in file:
-                head.append(text)
-                if text.strip():
-                    break
+        with _open_table(path, remedy, content) as file:
+            head = _first_lines(file)
             if delimiter is None:
                 delimiter, head = _find_separator(head, columns)
             rows = csv.reader(
@@ -210,6 +201,26 @@ def read_lines(
     except csv.Error as error:
         reason = f"{error}: look for a stray quote"
         raise InputError(f"{path}: line {line} is malformed ({reason}); {remedy}") from error
+
+
+def _open_table(
+    path: Path, remedy: str, content: str | None
+) -> AbstractContextManager[Iterable[str]]:
+    """Open a table, or its text `content` if that is not None."""
+    if content is not None:
+        return io.StringIO(content, newline="")
+    check_content(path, may_be_empty=True)
+    return open_text(path, remedy, newline="")
+
+
+def _first_lines(file: Iterable[str]) -> list[str]:
+    """Return the lines of an open table up to the first that is not empty."""
+    head = []
+    for text in file:
+        head.append(text)
+        if text.strip():
+            break
+    return head
 
 
 def _find_separator(head: list[str], columns: Sequence[str]) -> tuple[str, list[str]]:
