@@ -225,6 +225,15 @@ def test_a_length_without_decoding_is_that_of_all_samples(tmp_path, num_samples)
     assert audio_length(tmp_path / "a.flac") == (4 * RATE, RATE)
 
 
+@pytest.mark.parametrize("kind", ["WAV", "AIFF", "AU", "RF64", "FLAC"])
+def test_a_cut_file_has_no_length(tmp_path, kind):
+    content = encode(sound(4), kind=kind)
+    (tmp_path / "a").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"damaged after [12]\.\d s of 4\.0 s"):
+        audio_length(tmp_path / "a")
+    assert audio_length(tmp_path / "a", keep_damaged=True)[0] > RATE
+
+
 def test_a_flac_file_that_is_shorter_than_its_header_says_has_no_length(tmp_path):
     content = bytearray(encode(sound(4), kind="FLAC"))
     content[22:26] = (8 * RATE).to_bytes(4, "big")

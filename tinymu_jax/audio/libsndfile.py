@@ -154,7 +154,9 @@ def _read_whole(source: Source, file: Any, max_seconds: float | None) -> Decoded
     failed = failed or len(samples) < limit - TOLERANCE * rate
     promised = total if failed else _promised_samples(file)
     damage = None
-    if failed or (len(samples) == total and max_seconds != 0 and promised > total):
+    if max_seconds == 0 and promised > total:
+        return Decoded(samples, rate, total, damaged_after(total / rate, promised / rate))
+    if failed or (len(samples) == total and promised > total):
         asked = promised if max_seconds is None else min(promised, int(max_seconds * rate))
         if len(samples) < asked:
             damage = damaged_after(len(samples) / rate, promised / rate)
