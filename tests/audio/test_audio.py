@@ -187,6 +187,7 @@ WITH_RATE = {
     "(n, channels)": (44_100, STEREO),
     "(channels, n)": (STEREO.T, 44_100),
     "datasets": {"path": None, "array": STEREO[:, 0], "sampling_rate": 44_100},
+    "no array": {"array": None, "raw": STEREO[:, 0], "sampling_rate": 44_100},
     "transformers": {"raw": STEREO[:, 0], "sampling_rate": np.int64(44_100)},
     "list": {"array": STEREO[:, 0].tolist(), "sampling_rate": 44_100.0},
     "rate as an array": (np.array(44_100), STEREO[:, 0]),

@@ -6,7 +6,7 @@ import io
 import pytest
 from helpers import refusal
 
-from tinymu_jax.data.annotations.labelled import read_label_rows
+from tinymu_jax.data.annotations.labelled import read_label_rows, read_labels_by_file
 from tinymu_jax.data.annotations.registry import read_source
 from tinymu_jax.data.label_batches import read_label_table
 from tinymu_jax.evaluation.zero_shot import read_label_texts
@@ -197,9 +197,62 @@ def test_columns_may_be_spelled_in_another_case(tmp_path, spell):
 
 def test_columns_that_differ_in_case_alone_are_not_guessed(tmp_path):
     path = write(tmp_path, "File,FILE,label\n1.ogg,2.ogg,a\n")
-    assert "does not name file and label" in refusal(label_rows, path)
+    assert "has columns 'File' and 'FILE' in its first line; call" in refusal(label_rows, path)
     path = write(tmp_path, "File,file,label\n1.ogg,2.ogg,a\n")
     assert label_rows(path)[1] == [("2.ogg", ("a",), "")]
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("File,file_name,label", ("b", ("c",), "")),
+        ("FILE,File,file_name,label", ("c", ("d",), "")),
+        ("file,Label,labels", ("a", ("c",), "")),
+        ("file,LABELS,label", ("a", ("c",), "")),
+    ],
+)
+def test_a_column_that_is_spelled_exactly_precedes_others(tmp_path, head, row):
+    path = write(tmp_path, f"{head}\na,b,c,d\n" if head.count(",") == 3 else f"{head}\na,b,c\n")
+    assert label_rows(path)[1] == [row]
+
+
+def test_a_list_of_classes_takes_the_column_that_is_spelled_exactly(tmp_path):
+    path = write(tmp_path, "index,label,Name\n0,a,x\n1,b,y\n")
+    assert read_labels(path) == ["a", "b"]
+
+
+def test_two_columns_of_splits_are_not_ignored(tmp_path):
+    path = write(tmp_path, "file,label,Split,SPLIT\n1.ogg,a,train,test\n")
+    expected = "has columns 'Split' and 'SPLIT' in its first line; call the one to read 'split'"
+    assert expected in refusal(label_rows, path)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_rows_behind_a_stray_quote_are_found_with_any_separator(tmp_path, separator):
+    lines = ["file,label", '1.ogg,"a', "2.ogg,b", '3.ogg,c"', "4.ogg,d"]
+    path = write(tmp_path, "\n".join(lines).replace(",", separator))
+    assert "line 2 has other rows inside its label" in refusal(read, path)
+
+
+@pytest.mark.parametrize("label", ["Nan", "#NAME", "#REF", "#NUM", "a\tb"])
+def test_labels_that_only_resemble_empty_cells_are_read(tmp_path, label):
+    path = write(tmp_path, f'file,label\n1.ogg,"{label}"\n')
+    assert label_rows(path)[1] == [("1.ogg", (label,), "")]
+
+
+def test_rows_of_several_labels_are_merged(tmp_path):
+    rows = ["1.ogg,a", "2.ogg,b;a", "1.ogg,b", "./2.ogg,a|b"]
+    path = write(tmp_path, "\n".join(["file,labels", *rows]))
+    expected = [("1.ogg", ("a", "b"), ""), ("2.ogg", ("b", "a"), "")]
+    assert label_rows(path)[1] == expected
+    assert read_labels_by_file(path) == {"1.ogg": ("a", "b"), "2.ogg": ("b", "a")}
+    path = write(tmp_path, "file,labels,split\n1.ogg,a,train\n1.ogg,b,test\n")
+    assert "line 3 gives 1.ogg another label or split than line 2" in refusal(label_rows, path)
+
+
+def test_files_of_similar_names_are_different(tmp_path):
+    path = write(tmp_path, "file,label\n1.mp3,a\n1.low.mp3,b\n")
+    assert len(label_rows(path)[1]) == 2
 
 
 def test_a_control_character_in_a_label_is_refused(tmp_path):
@@ -229,6 +282,7 @@ def test_a_table_without_rows_says_so(tmp_path):
         ("a.txt", "jazz\n\ufeffrock\u200b\n"),
         ("a.csv", "Index,Name\n1,rock\n0,jazz\n"),
         ("a.csv", "0;jazz\n1;rock;\n"),
+        ("a.csv", "0|jazz\n1|rock\n"),
         ("a.csv", "1\trock\n0\tjazz\n"),
         ("a.csv", "\ufeffindex,name\n1,rock\n0,jazz\n"),
         ("a.csv", "index;mid;display_name;\n0;/b;rock;\n1;/a;jazz;\n"),

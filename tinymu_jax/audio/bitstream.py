@@ -6,7 +6,7 @@ Several files that were joined end to end are parts, each of which decodes like 
 import itertools
 import zlib
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from tinymu_jax.audio.source import FileBytes
 
@@ -124,7 +124,7 @@ def _count_frames(data: Bytes, pos: int, first: _Frame) -> tuple[int, int]:
     return count, pos + at
 
 
-def _skip_tags(data: Bytes, pos: int) -> int:
+def skip_tags(data: Bytes, pos: int) -> int:
     """Return the position after the ID3, APE and Lyrics3 tags at `pos`."""
     while True:
         head = data[pos : pos + 32]
@@ -202,7 +202,7 @@ def scan_mpeg(data: Bytes, seconds: float | None = None) -> Layout | None:
     Damage is searched for in the first `seconds` seconds (None: everywhere). The parts are those of
     the whole file in any case.
     """
-    first = _skip_tags(data, 0)
+    first = skip_tags(data, 0)
     pos = _next_chain(data, first, first + _FIRST_FRAME_LIMIT, 3)
     if pos < 0:
         return None
@@ -234,7 +234,7 @@ def scan_mpeg(data: Bytes, seconds: float | None = None) -> Layout | None:
             run.num_frames += 1
             run.stop = pos = pos + frame.size
             continue
-        skipped = _skip_tags(data, pos)
+        skipped = skip_tags(data, pos)
         following = _next_chain(data, skipped, len(data), 2)
         if following < 0:
             break
@@ -284,7 +284,7 @@ def _is_whole(data: Bytes, run: _Run) -> bool:
     if run.tag.num_frames * _MIN_FRAME_BYTES > len(data):
         return False
     stop = run.start + run.tag.num_bytes
-    return abs(len(data) - stop) <= 2 * run.frame.size or _skip_tags(data, stop) >= len(data) - 1
+    return abs(len(data) - stop) <= 2 * run.frame.size or skip_tags(data, stop) >= len(data) - 1
 
 
 def xing_header(data: Bytes, part: Part) -> bytes:
@@ -313,6 +313,8 @@ class _Page(NamedTuple):
     """Whether a stream begins with the page."""
     granule: int
     """Samples per channel up to the end of the page; -1: no packet ends in it."""
+    serial: bytes
+    """Which stream the page belongs to."""
 
 
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -325,7 +327,7 @@ def _page_at(data: Bytes, pos: int) -> _Page | None:
     body = 27 + head[26]
     size = body + sum(data[pos + 27 : pos + body])
     granule = int.from_bytes(head[6:14], "little", signed=True)
-    return _Page(size, bool(head[5] & 2), granule)
+    return _Page(size, bool(head[5] & 2), granule, head[14:18])
 
 
 def _is_intact(data: Bytes, pos: int, size: int) -> bool:
@@ -350,6 +352,22 @@ def _ogg_rate(data: Bytes, pos: int) -> int:
     return 48_000 if data[start : start + 8] == b"OpusHead" else 0
 
 
+def _ogg_audio(data: Bytes, pos: int) -> tuple[int, bytes]:
+    """Return the granules per second, and the serial number, of the first audio stream.
+
+    The first pages of all streams that are stored together, such as a video's, begin at `pos`. The
+    number of granules is 0 if it is unknown; the serial number is then that of the first stream.
+    """
+    first = page = _page_at(data, pos)
+    while page is not None and page.begins:
+        rate = _ogg_rate(data, pos)
+        if rate:
+            return rate, page.serial
+        pos += page.size
+        page = _page_at(data, pos)
+    return 0, b"" if first is None else first.serial
+
+
 def scan_ogg(data: Bytes, seconds: float | None = None) -> Layout | None:
     """Find the pages of an Ogg file and the streams that follow each other in it.
 
@@ -359,14 +377,16 @@ def scan_ogg(data: Bytes, seconds: float | None = None) -> Layout | None:
     if _page_at(data, 0) is None:
         return None
     single = _is_one_stream(data)
-    starts, rate, pos = [0], _ogg_rate(data, 0), 0
+    starts, pos = [0], 0
+    rate, serial = _ogg_audio(data, 0)
     done = last = 0.0
     damaged_after, in_headers = None, True
     while pos < len(data):
         page = _page_at(data, pos)
         if page is None or pos + page.size > len(data) or not _is_intact(data, pos, page.size):
             following = data.find(b"OggS", pos + 1)
-            if damaged_after is None and (page is not None or following >= 0):
+            is_audio = following >= 0 if page is None else page.serial == serial or not rate
+            if damaged_after is None and is_audio:
                 damaged_after = done + last
             if following < 0:
                 break
@@ -374,9 +394,11 @@ def scan_ogg(data: Bytes, seconds: float | None = None) -> Layout | None:
             continue
         if page.begins and not in_headers:
             starts.append(pos)
-            done, last, rate = done + last, 0.0, _ogg_rate(data, pos) or rate
+            done, last = done + last, 0.0
+            new_rate, serial = _ogg_audio(data, pos)
+            rate = new_rate or rate
         in_headers = page.begins
-        if rate and page.granule > 0:
+        if rate and page.granule > 0 and page.serial == serial:
             last = page.granule / rate
         pos += page.size
         if single and seconds is not None and rate and done + last > seconds + 1:
@@ -397,12 +419,14 @@ def _is_one_stream(data: Bytes) -> bool:
 
 def split_wav(data: Bytes) -> list[Part]:
     """Return one part for each wav file of those joined into one file; other data is one part."""
-    starts, pos = [], 0
+    starts, pos = [], skip_tags(data, 0)
     while data[pos : pos + 4] == b"RIFF":
         starts.append(pos)
         size = int.from_bytes(data[pos + 4 : pos + 8], "little")
         pos += 8 + size + size % 2
-    return _parts_from(starts, data)
+    parts = _parts_from(starts, data)
+    # libsndfile would not read as many bytes of the samples as are in a tag before them.
+    return parts if len(parts) == 1 else [parts[0]._replace(start=starts[0]), *parts[1:]]
 
 
 def split_flac(data: Bytes) -> list[Part]:
@@ -413,62 +437,6 @@ def split_flac(data: Bytes) -> list[Part]:
         while (pos := data.find(block, pos + 1)) >= 0:
             starts.append(pos)
     return _parts_from(sorted(starts), data)
-
-
-_CHUNKS = {b"RIFF": (12, 4, "little"), b"RF64": (12, 4, "little"), b"FORM": (12, 4, "big")}
-_CHUNKS |= {b"caff": (8, 8, "big")}
-"""First bytes of a file -> where its chunks begin, and the bytes and byte order of their sizes."""
-_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
-
-
-def count_bytes_after_end(data: Bytes) -> int:
-    """Return how many bytes follow what the header of a wav, AIFF, CAF, AU or mp4 file describes.
-
-    Tags and zeros do not count. The result is 0 for other files, and for files that are cut.
-    """
-    if data[4:8] == b"ftyp":
-        pos = _end_of_boxes(data)
-    elif data[:4] == b".snd":
-        pos = int.from_bytes(data[4:8], "big") + int.from_bytes(data[8:12], "big")
-    elif data[:4] in _CHUNKS:
-        pos = _end_of_chunks(data, *_CHUNKS[data[:4]])
-    else:
-        pos = len(data)
-    rest = data[pos : pos + 65_536]
-    return 0 if rest.startswith(_TAGS) or not any(rest) else len(data) - pos
-
-
-def _end_of_chunks(data: Bytes, pos: int, size_bytes: int, order: Literal["little", "big"]) -> int:
-    """Return where the chunks that begin at `pos` end; the length of `data` if one is cut."""
-    while (name := data[pos : pos + 4]).isascii() and name.decode("ascii", "replace").isprintable():
-        if name == b"RIFF" and data[:4] == name:  # joined wav files, which are read part by part
-            pos += 12
-            continue
-        if name in (b"", *_CHUNKS):
-            break
-        body = pos + 4 + size_bytes
-        size = int.from_bytes(data[pos + 4 : body], order)
-        if name == b"data" and size == 0xFFFFFFFF and data[12:16] == b"ds64":
-            size = int.from_bytes(data[28:36], "little")
-        pos = body + size
-        if pos > len(data) or (size == 0 and name in (b"data", b"SSND")):
-            return len(data)
-        # Chunks of wav and AIFF files have an even number of bytes, but not all programs do so.
-        pos += size_bytes == 4 and size % 2 == 1 and data[pos : pos + 1] == b"\0"
-    return pos
-
-
-def _end_of_boxes(data: Bytes) -> int:
-    """Return where the boxes of an mp4 file end, or where another mp4 file begins after them."""
-    pos = 0
-    while pos + 8 <= len(data) and not (pos and data[pos + 4 : pos + 8] == b"ftyp"):
-        size = int.from_bytes(data[pos : pos + 4], "big")
-        if size == 1:
-            size = int.from_bytes(data[pos + 8 : pos + 16], "big")
-        if size < 8:  # 0: to the end of the file
-            return len(data)
-        pos += size
-    return min(pos, len(data))
 
 
 def _parts_from(starts: list[int], data: Bytes) -> list[Part]:

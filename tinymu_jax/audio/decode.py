@@ -6,12 +6,14 @@ are read to their end, and files that are shorter are damaged.
 
 from pathlib import Path
 
-from tinymu_jax.audio.bitstream import count_bytes_after_end
-from tinymu_jax.audio.decoded import TOLERANCE, Decoded
+from tinymu_jax.audio.decoded import TOLERANCE, Decoded, damaged_after
 from tinymu_jax.audio.ffmpeg import decode_with_ffmpeg, held_seconds
+from tinymu_jax.audio.headers import count_bytes_after_end, type_of
 from tinymu_jax.audio.libsndfile import decode_with_libsndfile
 from tinymu_jax.audio.source import Source, open_source
 from tinymu_jax.errors import InputError
+
+_REMEDY = "replace it, or use what can be read with --keep-damaged"
 
 
 def decode(
@@ -35,24 +37,33 @@ def decode(
     source = open_source(recording, name)
     decoded = _decode(source, max_seconds, keep_damaged)
     if decoded.damage is None and _is_read_to_end(decoded, max_seconds):
-        decoded = decoded._replace(damage=_unread(source, decoded))
+        decoded = decoded._replace(damage=_unread(source, decoded.seconds))
     if decoded.damage and not (keep_damaged and len(decoded.samples)):
-        remedy = ", or use what can be read with --keep-damaged" if len(decoded.samples) else ""
-        raise InputError(f"{source.name}: {decoded.damage}; replace it{remedy}")
+        remedy = _REMEDY if len(decoded.samples) else "replace it"
+        raise InputError(f"{source.name}: {decoded.damage}; {remedy}")
     if len(decoded.samples) == 0:
         raise InputError(f"{source.name}: has no samples; replace or skip it")
     return decoded
 
 
-def audio_length(path: str | Path) -> tuple[int, int]:
+def audio_length(path: str | Path, keep_damaged: bool = False) -> tuple[int, int]:
     """Return a recording's number of samples per channel and its sample rate, without decoding it.
 
+    Args:
+        path: path of the recording.
+        keep_damaged: whether to return the length of a recording whose header is wrong, too.
+
     Raises:
-        InputError: the recording is missing, empty or text, has no samples, or cannot be decoded.
+        InputError: the recording is missing, empty or text, has no samples, or cannot be decoded;
+            or its header is wrong, unless `keep_damaged`.
     """
-    decoded = _decode(open_source(path), 0.0)
+    source = open_source(path)
+    decoded = _decode(source, 0.0)
     if not decoded.total:
         raise InputError(f"{path}: has no samples; replace or skip it")
+    damage = decoded.damage or _unread(source, decoded.total / decoded.rate)
+    if damage and not keep_damaged:
+        raise InputError(f"{source.name}: {damage}; {_REMEDY}")
     return decoded.total, decoded.rate
 
 
@@ -60,11 +71,14 @@ def _decode(source: Source, max_seconds: float | None, keep_damaged: bool = Fals
     """Decode a recording with the first decoder that can read it; see `decode`."""
     decoded = decode_with_libsndfile(source, max_seconds)
     if decoded is not None and decoded.total and not (decoded.damage and keep_damaged):
-        is_flac = source.data[:4] == b"fLaC" and decoded.damage is None
-        if not (is_flac and _is_read_to_end(decoded, max_seconds)):
+        is_flac = type_of(source.data) == b"fLaC" and decoded.damage is None
+        if not (is_flac and (max_seconds == 0 or _is_read_to_end(decoded, max_seconds))):
             return decoded
-        # A FLAC file's header may give fewer samples than follow it.
-        if held_seconds(source) <= decoded.seconds + TOLERANCE:
+        # A FLAC file's header may give fewer samples than follow it, or more.
+        held, total_seconds = held_seconds(source), decoded.total / decoded.rate
+        if max_seconds == 0 and 0 < held < total_seconds - TOLERANCE:
+            return decoded._replace(damage=damaged_after(held, total_seconds))
+        if held <= total_seconds + TOLERANCE:
             return decoded
     other = decode_with_ffmpeg(source, max_seconds)
     if decoded is None and other is None:
@@ -77,9 +91,10 @@ def _decode(source: Source, max_seconds: float | None, keep_damaged: bool = Fals
         seconds = other.total / other.rate
         damage = f"its header says that no samples follow, but there are {seconds:.1f} s"
         return other._replace(damage=damage)
-    if other.seconds > decoded.seconds + TOLERANCE:
+    is_longer = other.seconds > decoded.seconds + TOLERANCE
+    if is_longer or (max_seconds == 0 and other.total > decoded.total):
         total = max(other.total, round(decoded.total * other.rate / decoded.rate))
-        return other._replace(total=total, damage=decoded.damage)
+        return other._replace(total=total, damage=decoded.damage or other.damage)
     return decoded
 
 
@@ -88,9 +103,12 @@ def _is_read_to_end(decoded: Decoded, max_seconds: float | None) -> bool:
     return max_seconds is None or len(decoded.samples) < int(max_seconds * decoded.rate)
 
 
-def _unread(source: Source, decoded: Decoded) -> str | None:
-    """Return a text on the bytes of a recording of which no decoder makes samples; None if few."""
+def _unread(source: Source, seconds: float) -> str | None:
+    """Return a text on the bytes of a recording of which no decoder makes samples; None if few.
+
+    `seconds` is the recording's length by its header.
+    """
     unread = count_bytes_after_end(source.data)
-    if unread * decoded.seconds <= TOLERANCE * (source.size - unread):
+    if unread * seconds <= TOLERANCE * (source.size - unread):
         return None
-    return f"ends after {decoded.seconds:.1f} s by its header, but {unread:,} bytes follow"
+    return f"ends after {seconds:.1f} s by its header, but {unread:,} bytes follow"

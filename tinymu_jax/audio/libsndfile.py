@@ -18,6 +18,7 @@ from tinymu_jax.audio.bitstream import (
     Part,
     scan_mpeg,
     scan_ogg,
+    skip_tags,
     split_flac,
     split_wav,
     xing_header,
@@ -35,6 +36,8 @@ MIN_PLAUSIBLE, MAX_EXPANSION = 64 * 2**20, 32
 
 MAX_FLAC_EXPANSION = 6_000
 """Samples per channel and byte of a FLAC file of silence: 65,535 in a frame of 11 bytes."""
+_HEADERS = (b"RIFF", b"RF64", b"FORM", b"caff", b".snd")
+"""First bytes of formats that libsndfile reads better without a tag before them."""
 
 
 class _DecoderError(Exception):
@@ -79,8 +82,11 @@ class _View(io.RawIOBase):
 
 def _open_whole(source: Source) -> Any:
     """Open a recording with libsndfile."""
-    if source.path is None:
-        return _open_sound(_View(source, Part(0, source.size)))
+    start = skip_tags(source.data, 0)
+    # libsndfile would not read as many bytes of the samples as are in a tag before a wav file.
+    start = start if source.data[start : start + 4] in _HEADERS else 0
+    if start or source.path is None:
+        return _open_sound(_View(source, Part(start, source.size)))
     # The path is passed as bytes, since a file name may be in any encoding.
     return _open_sound(os.fsencode(source.path))
 
@@ -148,7 +154,9 @@ def _read_whole(source: Source, file: Any, max_seconds: float | None) -> Decoded
     failed = failed or len(samples) < limit - TOLERANCE * rate
     promised = total if failed else _promised_samples(file)
     damage = None
-    if failed or (len(samples) == total and max_seconds != 0 and promised > total):
+    if max_seconds == 0 and promised > total:
+        return Decoded(samples, rate, total, damaged_after(total / rate, promised / rate))
+    if failed or (len(samples) == total and promised > total):
         asked = promised if max_seconds is None else min(promised, int(max_seconds * rate))
         if len(samples) < asked:
             damage = damaged_after(len(samples) / rate, promised / rate)

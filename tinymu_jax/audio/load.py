@@ -169,7 +169,7 @@ def _as_samples(audio: Any) -> tuple[np.ndarray, int]:
         decoded = audio.get_all_samples()
         return _first_channel(decoded.data, decoded.sample_rate)
     if isinstance(audio, Mapping):
-        array = audio["array"] if "array" in audio else audio["raw"]
+        array = audio["raw"] if audio.get("array") is None else audio["array"]
         if audio.get("sampling_rate") is None:
             raise InputError("audio has an array and no sampling_rate: give both")
         return _first_channel(array, audio["sampling_rate"])

@@ -108,7 +108,7 @@ def folder_corpus(folder: str | Path, frames: int, keep_damaged: bool = False) -
     """List a folder's audio files of at least `frames` frames; each access decodes the file."""
     folder = Path(folder)
     features = replace(MATPAC_FEATURES, keep_damaged=keep_damaged)
-    lengths = {path: _num_frames(path) for path in list_audio_files(folder)}
+    lengths = {path: _num_frames(path, keep_damaged) for path in list_audio_files(folder)}
     paths = [p for p, length in lengths.items() if isinstance(length, int) and length >= frames]
     bad = [bad_entry(p, error) for p, error in lengths.items() if isinstance(error, InputError)]
     return Corpus(
@@ -121,10 +121,10 @@ def folder_corpus(folder: str | Path, frames: int, keep_damaged: bool = False) -
     )
 
 
-def _num_frames(path: Path) -> int | InputError:
+def _num_frames(path: Path, keep_damaged: bool) -> int | InputError:
     """Compute an audio file's number of log-mel frames; return the error if it is unreadable."""
     try:
-        length, rate = audio_length(path)
+        length, rate = audio_length(path, keep_damaged)
     except InputError as error:
         return error
     return max(0, num_frames(-(-length * SAMPLE_RATE // max(rate, 1))))

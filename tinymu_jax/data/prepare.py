@@ -63,6 +63,7 @@ def prepare(
     check_encoder(config.features, encoder)
     check_max_seconds(config.features.max_seconds)
     check_library_path(output)
+    hashes = [{"name": str(path), "sha256": fingerprint.of_file(path)} for path in lists]
     source = read_lists(lists, folders) if lists else list_recordings(folders)
     check_folder(output)
     inputs = {
@@ -71,7 +72,7 @@ def prepare(
         "clips_per_shard": config.clips_per_shard,
         "tokenizer": None if tokenizer is None else fingerprint.of_text(tokenizer),
         "encoder": None if encoder is None else fingerprint.of_weights(encoder_of(encoder).params),
-        "lists": [{"name": str(path), "sha256": fingerprint.of_file(path)} for path in lists],
+        "lists": hashes,
         "folders": [str(folder) for folder in folders],
         "clips": len(source.clips),
         "repeated_questions": source.repeated,

@@ -7,13 +7,20 @@ from typing import Any, NamedTuple
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import exists, parse_json, read_text
-from tinymu_jax.utils.tables import TABLE_SUFFIXES, is_missing, read_lines, read_rows, strip
+from tinymu_jax.utils.tables import (
+    SEPARATORS,
+    TABLE_SUFFIXES,
+    is_missing,
+    read_lines,
+    read_rows,
+    strip,
+)
 
 MID, DISPLAY_NAME, INDEX = "mid", "display_name", "index"
 """Columns of AudioSet's `class_labels_indices.csv`."""
 _NAME_COLUMNS = (DISPLAY_NAME, "name", "label", "class")
 _REMEDY = "give csv, json or one name a line"
-_FIRST_ROW = re.compile(r'\s*"?\d+"?\s*([,;\t])')
+_FIRST_ROW = re.compile(rf'\s*"?\d+"?[^\S\t]*([{re.escape("".join(SEPARATORS))}])')
 """First line of a csv without a header: an index, and the separator of the cells."""
 
 
@@ -85,15 +92,17 @@ def _read(path: Path) -> _Classes:
 
 
 def _read_table(path: Path) -> _Classes:
-    head = _FIRST_ROW.match(read_text(path, _REMEDY))
+    content = read_text(path, _REMEDY)  # once, since it may come from a pipe
+    head = _FIRST_ROW.match(content)
     if head is not None:  # no header
         pairs = []
-        for line, cells in read_lines(path, _REMEDY, head[1]):
+        for line, cells in read_lines(path, _REMEDY, head[1], content=content):
             if len(cells) < 2 or any(cells[2:]):
                 raise InputError(f"{path}: line {line} is not an index and a name; {_REMEDY}")
             pairs.append((cells[0], strip(cells[1])))
         return _Classes(_in_order(path, pairs), [])
-    rows = list(read_rows(path, (), _REMEDY, optional=(INDEX, MID, *_NAME_COLUMNS)))
+    optional, group = (INDEX, MID), _NAME_COLUMNS
+    rows = list(read_rows(path, (), _REMEDY, optional=optional, group=group, content=content))
     columns = rows[0].fields if rows else {}
     name = next((column for column in _NAME_COLUMNS if column in columns), None)
     if name is None or not {MID, INDEX} & set(columns):

@@ -40,7 +40,7 @@ from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig
 from tinymu_jax.training.init_weights import open_init
 from tinymu_jax.training.metrics import MetricsLog, need_wandb
 from tinymu_jax.training.preemption import stop_on_signals
-from tinymu_jax.training.run_record import checkpoints_in, is_same_run, run_record
+from tinymu_jax.training.run_record import check_tables, checkpoints_in, is_same_run, run_record
 from tinymu_jax.training.tasks.base import TrainTask
 from tinymu_jax.training.tasks.finetune import FinetuneTask
 from tinymu_jax.training.tasks.pretrain import PretrainTask
@@ -84,6 +84,7 @@ def train(config: RunConfig, resume: bool = False, devices: Sequence[Any] | None
             finite, or a checkpoint cannot be written.
     """
     _check_surroundings(config, devices)
+    check_tables(config)
     config = with_local_data(config)
     corpora: dict[str, Corpus] = {}
     if not is_same_run(Path(config.output), config, resume):

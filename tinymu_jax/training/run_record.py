@@ -46,11 +46,20 @@ def run_record(config: RunConfig) -> dict[str, Any]:
         name: None if folder is None else fingerprint.of_text(_contents(Path(folder)))
         for name, folder in (("train", config.data.train), ("validation", config.data.validation))
     }
-    for name in ("labels", "classes"):
-        table = getattr(config.data, name, None)
-        if table is not None:
-            data[name] = fingerprint.of_file(table)
+    data |= {name: fingerprint.of_file(table) for name, table in _tables(config).items()}
     return {"format": FORMAT, "config": json.loads(json.dumps(asdict(config))), "data": data}
+
+
+def check_tables(config: RunConfig) -> None:
+    """Raise `InputError` if a table that a config names is a pipe, which can be read only once."""
+    for table in _tables(config).values():
+        fingerprint.check_is_no_pipe(table)
+
+
+def _tables(config: RunConfig) -> dict[str, str]:
+    """Return the paths of the tables that a config names, by the names of the fields."""
+    fields = {name: getattr(config.data, name, None) for name in ("labels", "classes")}
+    return {name: table for name, table in fields.items() if table is not None}
 
 
 def _contents(folder: Path) -> str:

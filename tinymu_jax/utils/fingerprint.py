@@ -17,14 +17,23 @@ def of_text(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
+def check_is_no_pipe(path: str | Path) -> None:
+    """Raise `InputError` if a path names a pipe, which can be read only once."""
+    if is_pipe(path):
+        raise InputError(
+            f"{path}: is a pipe, whose content cannot be compared when the work is resumed; write "
+            "it to a file, and name that"
+        )
+
+
 def of_file(path: str | Path) -> str:
     """Return the SHA-256 fingerprint of a file; raise `InputError` if the file is unreadable.
 
-    A pipe has the fingerprint of an empty file.
+    A pipe is refused.
     """
+    check_is_no_pipe(path)
     try:
-        # A pipe can be read only once, which the reader of its content does.
-        return hashlib.sha256(b"" if is_pipe(path) else Path(path).read_bytes()).hexdigest()
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 

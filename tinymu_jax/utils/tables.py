@@ -2,10 +2,12 @@
 
 import ast
 import csv
+import io
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,22 +20,24 @@ TAB = "\t"
 TABLE_SUFFIXES = (".csv", ".tsv")
 SEPARATORS = (",", ";", TAB, "|")
 """Separators of cells that the first line of a table may have."""
+_SEPARATORS = re.escape("".join(SEPARATORS))
 FILE_COLUMNS = ("file", "file_name")
 """Names of the column of recordings in a user's tables."""
 LABEL_SEPARATORS = re.compile(r"[;|]")
 MISSING = frozenset(
     (
         *("#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "n/a", "None", "NULL", "null"),
-        *("NaN", "nan", "-NaN", "-nan", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),
+        *("NaN", "nan", "NAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN"),
     )
 )
 """Texts by which programs write an empty cell, as `pandas.read_csv` knows them."""
-_MISSING_IN_ANY_CASE = frozenset(("nan", "null", "n/a", "#n/a", "<na>"))
-_FORMULA_ERROR = re.compile(r"#(REF|NAME|VALUE|NUM|NULL|DIV/0|N/A|SPILL|CALC)[!?]?")
+_MISSING_IN_ANY_CASE = frozenset(("null", "n/a", "#n/a", "<na>"))
+_FORMULA_ERROR = re.compile(r"#((REF|VALUE|NUM|NULL|DIV/0|SPILL|CALC|ERROR)!|NAME\?)")
 """What spreadsheets write in place of a formula's value."""
 _INVISIBLE = "\ufeff\u200b\u2060"
 """Characters without width, as between two files with byte order marks that were joined."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+"""Control characters but tabs and line feeds."""
 Lines = Iterator[tuple[int, list[str]]]
 """Number of each row's first line in the file, from 1, and the row's cells."""
 _SEPARATOR_HINT = re.compile(r'"?sep=(.)"?\s*')
@@ -152,7 +156,11 @@ class TableRow:
 
 
 def read_lines(
-    path: Path, remedy: str, delimiter: str | None = None, columns: Sequence[str] = ()
+    path: Path,
+    remedy: str,
+    delimiter: str | None = None,
+    columns: Sequence[str] = (),
+    content: str | None = None,
 ) -> Lines:
     """Yield the line number and the cells of each non-empty row of a csv or tsv table.
 
@@ -164,6 +172,7 @@ def read_lines(
         delimiter: separator of the cells; None: find it, see `_find_separator`. If a tab is given,
             quotes are removed only where they enclose a whole cell, as in published tsv files.
         columns: names of columns that the first line should have.
+        content: text of the table if it has been read, as from a pipe; None: read it.
 
     Raises:
         InputError: the file cannot be read, is not text, or has a quote that is not closed or that
@@ -171,14 +180,9 @@ def read_lines(
     """
     quoting = csv.QUOTE_NONE if delimiter == TAB else csv.QUOTE_MINIMAL
     line = 1
-    check_content(path, may_be_empty=True)
     try:
-        with open_text(path, remedy, newline="") as file:
-            head = []
-            for text in file:
-                head.append(text)
-                if text.strip():
-                    break
+        with _open_table(path, remedy, content) as file:
+            head = _first_lines(file)
             if delimiter is None:
                 delimiter, head = _find_separator(head, columns)
             rows = csv.reader(
@@ -197,6 +201,26 @@ def read_lines(
     except csv.Error as error:
         reason = f"{error}: look for a stray quote"
         raise InputError(f"{path}: line {line} is malformed ({reason}); {remedy}") from error
+
+
+def _open_table(
+    path: Path, remedy: str, content: str | None
+) -> AbstractContextManager[Iterable[str]]:
+    """Open a table, or its text `content` if that is not None."""
+    if content is not None:
+        return io.StringIO(content, newline="")
+    check_content(path, may_be_empty=True)
+    return open_text(path, remedy, newline="")
+
+
+def _first_lines(file: Iterable[str]) -> list[str]:
+    """Return the lines of an open table up to the first that is not empty."""
+    head = []
+    for text in file:
+        head.append(text)
+        if text.strip():
+            break
+    return head
 
 
 def _find_separator(head: list[str], columns: Sequence[str]) -> tuple[str, list[str]]:
@@ -228,22 +252,36 @@ def read_rows(
     remedy: str,
     delimiter: str | None = None,
     optional: Sequence[str] = (),
+    group: Sequence[str] = (),
+    content: str | None = None,
 ) -> Iterator[TableRow]:
     """Yield the rows of a table, below a first line that names the columns.
 
-    Names that differ from those of `columns`, `FILE_COLUMNS` and `optional` (further columns that
-    may be there) only in upper and lower case are spelled as these. See `read_lines` and `to_rows`
-    for other arguments and errors.
+    Names that differ from those of `columns`, `FILE_COLUMNS`, `optional` (further columns that may
+    be there) and `group` (columns of which one is read) only in upper and lower case are spelled as
+    these; but not if the table has another column of `FILE_COLUMNS` or of `group`, spelled exactly.
+    See `read_lines` and `to_rows` for other arguments and errors.
+
+    Raises:
+        InputError: the names of two columns that may be read differ in case alone.
     """
-    known = (*columns, *FILE_COLUMNS, *optional)
-    lines = read_lines(path, remedy, delimiter, known)
+    known = (*columns, *FILE_COLUMNS, *optional, *group)
+    lines = read_lines(path, remedy, delimiter, known, content)
     head = [strip(name) for name in next(lines, (1, []))[1]]
+    exact = set(head) & set(known)
+    for names in (FILE_COLUMNS, group):
+        if not exact.isdisjoint(names):
+            exact.update(name for name in names if name not in columns)
     spellings = {name.casefold(): name for name in known}
-    folded = [name.casefold() for name in head]
-    head = [
-        name if name in known or folded.count(key) > 1 else spellings.get(key, name)
-        for name, key in zip(head, folded, strict=True)
-    ]
+    spellings = {key: name for key, name in spellings.items() if name not in exact}
+    for key in spellings:
+        alike = [name for name in head if name.casefold() == key]
+        if len(alike) > 1:
+            raise InputError(
+                f"{path}: has columns {' and '.join(map(repr, alike))} in its first line; call the "
+                f"one to read {spellings[key]!r}"
+            )
+    head = [name if name in known else spellings.get(name.casefold(), name) for name in head]
     return to_rows(path, lines, head, columns, remedy)
 
 
@@ -292,5 +330,5 @@ def _check_quotes(row: TableRow) -> None:
         return
     suffixes = {Path(row.text(name)).suffix for name in FILE_COLUMNS} - {""}
     for name, suffix in itertools.product(long, suffixes):
-        if re.search(rf"{re.escape(suffix)}\"?\s*([,;\t\r\n]|$)", long[name]):
+        if re.search(rf"{re.escape(suffix)}\"?\s*([{_SEPARATORS}\r\n]|$)", long[name]):
             raise row.fault(f"has other rows inside its {name}; look for a stray quote there")

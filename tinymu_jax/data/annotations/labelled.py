@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from tinymu_jax.audio.files import canonical_name
+from tinymu_jax.audio.files import composed
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.tables import FILE_COLUMNS, TableRow, read_rows
 
@@ -137,7 +137,7 @@ def read_labelled_table(
 
     Raises:
         InputError: the csv or a column is missing, a field is empty, or two rows give a file
-            different labels or splits; see also `validate`.
+            different labels or splits; see also `validate`. The rows' `labels` are merged instead.
     """
     column, rows = read_label_rows(path, label)
     clips = [
@@ -160,7 +160,7 @@ def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
     """Read a csv as described in `read_labelled_table`; return each file's labels by file name.
 
     Raises:
-        InputError: the csv is invalid, or names a file twice.
+        InputError: the csv is invalid, or names a file of one `label` twice.
     """
     labels_by_file: dict[str, tuple[str, ...]] = {}
     for file, labels, _ in read_label_rows(path, None, has_splits=False)[1]:
@@ -175,12 +175,13 @@ def read_label_rows(
 ) -> tuple[str, list[tuple[str, tuple[str, ...], str]]]:
     """Return a csv's label column name, and each row's file, labels and split ("" if missing).
 
-    Without `has_splits`, a column of splits is not read. See `read_labelled_table` for the columns
+    Rows of `labels` that name the same file are merged into the first. Without `has_splits`, a
+    column of splits is not read. See `read_labelled_table` for the columns
     and errors.
     """
-    optional = (*LABEL_COLUMNS, SPLIT_COLUMN, *filter(None, (label,)))
+    group = LABEL_COLUMNS if label is None else (label,)
     remedy = "name a csv of file, label, split"
-    rows = list(read_rows(Path(path), (), remedy, optional=optional))
+    rows = list(read_rows(Path(path), (), remedy, optional=(SPLIT_COLUMN,), group=group))
     if not rows:
         raise InputError(f"{path}: has no rows; name a csv of file, label, split")
     columns = rows[0].fields
@@ -192,18 +193,40 @@ def read_label_rows(
     splits = _read_splits(rows) if has_splits else [""] * len(rows)
     labels = [row.names(label) if label == "labels" else (row.name(label),) for row in rows]
     files = [row.name(file) for row in rows]
-    _check_agreement(rows, files, list(zip(labels, splits, strict=True)))
-    return label, list(zip(files, labels, splits, strict=True))
+    merge = label == "labels"
+    _check_agreement(rows, files, [()] * len(rows) if merge else labels, splits)
+    values = list(zip(files, labels, splits, strict=True))
+    return label, _merged(values) if merge else values
+
+
+def _same_file(name: str) -> str:
+    """Return a text that is the same for all spellings of one file's name."""
+    return composed(os.path.normpath(name))
+
+
+def _merged(
+    rows: Sequence[tuple[str, tuple[str, ...], str]],
+) -> list[tuple[str, tuple[str, ...], str]]:
+    """Return (file, labels, split) of each file, with the labels of all its rows."""
+    merged: dict[str, tuple[str, tuple[str, ...], str]] = {}
+    for file, labels, split in rows:
+        first, before, _ = merged.get(_same_file(file), (file, (), split))
+        union = tuple(dict.fromkeys((*before, *labels)))
+        merged[_same_file(file)] = (first, union, split)
+    return list(merged.values())
 
 
 def _check_agreement(
-    rows: Sequence[TableRow], files: Sequence[str], values: Sequence[tuple[tuple[str, ...], str]]
+    rows: Sequence[TableRow],
+    files: Sequence[str],
+    labels: Sequence[tuple[str, ...]],
+    splits: Sequence[str],
 ) -> None:
-    """Raise `InputError` if two rows give one file different `values` (labels and split)."""
-    first_rows: dict[str, tuple[TableRow, tuple[tuple[str, ...], str]]] = {}
-    for row, file, value in zip(rows, files, values, strict=True):
-        key = canonical_name(os.path.normpath(file))
-        first, expected = first_rows.setdefault(key, (row, value))
+    """Raise `InputError` if two rows give one file different labels or splits."""
+    first_rows: dict[str, tuple[TableRow, tuple[frozenset[str], str]]] = {}
+    for row, file, names, split in zip(rows, files, labels, splits, strict=True):
+        value = (frozenset(names), split)
+        first, expected = first_rows.setdefault(_same_file(file), (row, value))
         if value != expected:
             raise row.fault(
                 f"gives {file} another label or split than line {first.line}; keep one line of "

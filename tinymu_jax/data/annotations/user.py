@@ -111,7 +111,7 @@ def read_user_folder(path: Path) -> Source:
 def _read_file_tags(path: Path) -> tuple[list[str], list[str]] | None:
     """Return the genres and the artists in an audio file's metadata; None if it has no audio."""
     try:
-        audio_length(path)
+        audio_length(path, keep_damaged=True)
     except InputError:
         return None
     genres, artists = _read_with_mutagen(path)
