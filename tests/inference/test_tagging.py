@@ -220,15 +220,20 @@ def test_outputs_follow_the_list_of_classes(config, sounds, tmp_path):
     assert "0.wav is 'fast', which is no class of" in message
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [("a/7.mp3", "b/7.mp3"), ("7.mp3", "7.low.mp3"), ("\u00e9.wav", "e\u0301.wav")],
-)
-def test_two_rows_of_one_recording_are_an_error(first, second, tmp_path):
+@pytest.mark.parametrize(("first", "second"), [("a/7.mp3", "b/7.mp3"), ("7.mp3", "7.low.mp3")])
+def test_two_recordings_of_one_name_are_an_error(first, second, tmp_path):
     table = tmp_path / "tags.csv"
     table.write_text(f"file,labels\n{first},drums\n{second},loud\n")
     message = refusal(read_targets, TagConfig(data=TagDataConfig(labels=str(table))))
     assert message.startswith(f"{table}: {first} and {second} have the same name, ")
+
+
+@pytest.mark.parametrize("second", ["\u00e9.wav", "e\u0301.wav", "./\u00e9.wav"])
+def test_rows_of_one_recording_are_merged(second, tmp_path):
+    table = tmp_path / "tags.csv"
+    table.write_text(f"file,labels\n\u00e9.wav,drums\n{second},loud\n")
+    (targets,) = read_targets(TagConfig(data=TagDataConfig(labels=str(table)))).values()
+    np.testing.assert_array_equal(targets, [1, 1])
 
 
 def test_it_tags_goes_to_pytorch_and_back(config, tmp_path):
