@@ -274,7 +274,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--ours-only", action="store_true")
-    parser.add_argument("--products", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument(
+        "--products", dest="compute_dtype", choices=["float32", "bfloat16"], default="float32"
+    )
     parser.add_argument("--together", type=int, default=4, help="questions that fit PyTorch's side")
     parser.add_argument("--steps-only", action="store_true", help="no loader and no memory")
     parser.add_argument("--memory", choices=["ours", "published"], help=argparse.SUPPRESS)
