@@ -29,6 +29,7 @@ class LossScale(NamedTuple):
     """
 
     scale: Float[Array, ""]
+    """Factor of the summed loss."""
     good_steps: Int[Array, ""]
     """Number of steps since the scale changed last."""
     skipped_steps: Int[Array, ""]

@@ -105,6 +105,7 @@ class TrainTask(ABC):
         """Return a line about how attention is computed, for the run's output."""
         parts = {name: getattr(self.model, name, None) for name in ("encoder", "decoder")}
         kinds = [f"{part.attention} ({name})" for name, part in parts.items() if part is not None]
+        # A tagger's model is an encoder.
         return f"attention: {', '.join(kinds) or self.model.attention}"
 
     def report_data(self) -> None:  # noqa: B027 - most tasks leave nothing out
