@@ -1,0 +1,1 @@
+"""Works through libraries of recordings: captions, fields, tags, search."""
