@@ -1,0 +1,1 @@
+"""Describes, tags and lists libraries of recordings."""
