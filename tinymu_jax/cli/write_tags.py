@@ -77,18 +77,24 @@ class FileTags:
             check_folder(self.playlist_folder)
         require_recordings(recordings, as_json)
         files = list_named_files(recordings)
-        rows = self._read_rows(files, model)
-        described = [row for row in rows.values() if not isinstance(row, InputError)]
-        if described:
-            check_names(names, described, "--write")
-            check_names(lists, described, "--playlist")
-            check_names(renames, described, f"{self.map}:")
-        outcomes = Counter[str]()
-        if names:
-            outcomes = self._write(rows, names, renames, as_json)
-        if lists:
-            outcomes["failed"] += self._write_playlists(rows, lists, renames, as_json)
-        return 2 if outcomes["failed"] else 0
+        results = self._read_rows(files, model)
+        rows = {path: row for path, row in results.items() if not isinstance(row, InputError)}
+        for option, fields in (
+            ("--write", names),
+            ("--playlist", lists),
+            (f"{self.map}:", renames),
+        ):
+            if rows:
+                check_names(fields, rows.values(), option)
+        for path, result in results.items():
+            if isinstance(result, InputError):
+                show_error(str(path), result, as_json)
+        num_failed = len(results) - len(rows)
+        if names and rows:
+            num_failed += self._write(rows, num_failed, names, renames, as_json)
+        if lists and rows:
+            num_failed += self._write_playlists(rows, lists, renames, as_json)
+        return 2 if num_failed else 0
 
     def _read_rows(
         self, files: Sequence[NamedFile], model: Model
@@ -102,11 +108,14 @@ class FileTags:
         rows: dict[Path, dict[str, Any] | InputError] = {}
         paths_by_key: dict[str, Path] = {}
         for path, keys in files:
+            if not exists(path):
+                rows[path] = InputError(f"{path}: no such file; check the path of the recording")
+                continue
             key = next((key for key in keys if key in descriptions), None)
             if key is None:
                 rows[path] = InputError(
-                    f"{path}: has no description in {self.descriptions}; describe it, or name the "
-                    "same folder as for `tinymu caption`"
+                    f"{path}: has no description in {self.descriptions}; describe it with `tinymu "
+                    "caption`, or name the same folder as for that"
                 )
                 continue
             other = paths_by_key.setdefault(key, path)
@@ -133,32 +142,36 @@ class FileTags:
 
     def _write(
         self,
-        rows: Mapping[Path, dict[str, Any] | InputError],
+        rows: Mapping[Path, dict[str, Any]],
+        num_failed: int,
         names: Sequence[str],
         renames: Mapping[str, Any],
         as_json: bool,
-    ) -> Counter[str]:
-        """Write the tags of all files, and print a summary; return how often each outcome was."""
+    ) -> int:
+        """Write the tags of all files; return the number of files that fail.
+
+        The summary that is printed counts `num_failed` files more.
+        """
         from tinymu_jax.library.tag_values import tag_values
 
         outcomes = Counter[str]()
-        with self._open_undo(list(rows)) as log:
+        with self._open_undo(next(iter(rows)).parent) as log:
             with show_progress("tagging", len(rows), quiet=self.dry_run) as progress:
                 for done, (path, row) in enumerate(rows.items()):
                     progress(done)
                     try:
-                        if isinstance(row, InputError):
-                            raise row
                         values = tag_values(row, names, renames)
                         outcomes[self._write_one(path, row, values, log, as_json)] += 1
                     except InputError as error:
                         show_error(str(path), error, as_json)
                         outcomes["failed"] += 1
             written = log is not None and log.path.stat().st_size > 0
+        errors = outcomes["failed"]
+        outcomes["failed"] += num_failed
         parts = [text.format(outcomes[name]) for name, text in OUTCOMES.items() if outcomes[name]]
         undo = f"; to undo: tinymu tag --undo {log.path}" if written else ""
         print(", ".join(parts) + undo, file=sys.stderr if as_json else sys.stdout)
-        return outcomes
+        return errors
 
     def _write_one(
         self, path: Path, row: Mapping[str, Any], values: Any, log: Any, as_json: bool
@@ -187,14 +200,17 @@ class FileTags:
         return "same" if changes else "none"
 
     @contextmanager
-    def _open_undo(self, paths: Sequence[Path]) -> Iterator[Any]:
-        """Yield the log for --undo (None in a dry run); remove it if nothing was written."""
+    def _open_undo(self, folder: Path) -> Iterator[Any]:
+        """Yield the log for --undo, by default in `folder`; remove it if nothing was written.
+
+        In a dry run, None is yielded.
+        """
         from tinymu_jax.library.file_tags import undo_log
 
         if self.dry_run:
             yield None
             return
-        log = undo_log(self.undo_file or _default_undo_file(paths[0].parent))
+        log = undo_log(self.undo_file or _default_undo_file(folder))
         if exists(log.path):
             raise InputError(f"{log.path}: exists; name another file with --undo-file")
         with log.writing():
@@ -238,7 +254,7 @@ class FileTags:
 
     def _write_playlists(
         self,
-        rows: Mapping[Path, dict[str, Any] | InputError],
+        rows: Mapping[Path, dict[str, Any]],
         names: Sequence[str],
         renames: Mapping[str, Any],
         as_json: bool,
@@ -251,9 +267,8 @@ class FileTags:
             note("a dry run writes no playlists")
             return 0
         entries = [
-            Entry(path, row.get("seconds") or 0.0, tag_values(row, names, renames))
+            Entry(path, row.get("seconds") or -1.0, tag_values(row, names, renames))
             for path, row in rows.items()
-            if not isinstance(row, InputError)
         ]
         num_left_out = 0
         for name in names:

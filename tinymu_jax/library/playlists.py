@@ -23,6 +23,7 @@ class Entry(NamedTuple):
 
     path: Path
     seconds: float
+    """Length of the recording; -1 if it is not known, as in m3u."""
     values: Values
 
 

@@ -110,7 +110,8 @@ class TaggedFile:
             return max(info.padding, 0)
 
         self.save(keep)
-        return sizes[-1]
+        # FLAC in an ogg has no free bytes.
+        return sizes[-1] if sizes else 0
 
 
 class Id3File(TaggedFile):
@@ -364,13 +365,20 @@ _KINDS: dict[type, type[TaggedFile]] = {
 
 
 def find_format(path: str | Path) -> type:
-    """Return mutagen's class for a file's format, by its content.
+    """Return mutagen's class for a file's format, by its content and, in doubt, its suffix.
 
     Raises:
         InputError: the file cannot be read, or its format is none of `TAGGED_FORMATS`.
     """
+    kinds = list(_KINDS)
     with _one_error(path):
-        file = mutagen.File(path, options=list(_KINDS))
+        try:
+            file = mutagen.File(path, options=kinds)
+        except mutagen.MutagenError:
+            # A wrong suffix outweighs the content, unless the file has no name.
+            file = mutagen.File(io.BytesIO(Path(path).read_bytes()), options=kinds)
+            if file is None:
+                raise
     if file is None:
         raise InputError(
             f"{path}: its format holds no tags that tinymu writes; convert it to {TAGGED_FORMATS}"
