@@ -589,6 +589,8 @@ def test_the_command_writes_playlists(library, described, capsys, monkeypatch):
         (["--playlist", "tempo"], "--playlist tempo: is no field"),
         (["--write", "genre", "--map", "tempo.yaml"], "tempo.yaml: tempo: is no field"),
         (["--write", "genre", "--undo-file", "captions.jsonl"], "name another file with"),
+        (["--overwrite"], "--descriptions goes with --write or --playlist"),
+        (["--write", "genre", "--output", "x.csv"], "--output is for the tags of windows"),
         (["--undo", "captions.jsonl"], "pass nothing else with it"),
     ],
 )

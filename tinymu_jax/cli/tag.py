@@ -77,7 +77,7 @@ class TagCommand:
         """Print or write each recording's tags; return the exit code, 2 if a recording failed."""
         from tinymu_jax.inference.tagging import TagFile, check_window, tag_windows
 
-        if self.files.asked:
+        if self.files.is_used(self.output):
             return self.files.run(self.recordings, self.model.assistant_options(), self.json)
         hop = self.window if self.hop is None else self.hop
         check_window(self.window, hop, self.top)

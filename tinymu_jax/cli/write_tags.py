@@ -1,5 +1,6 @@
 """The options of `tinymu tag` that write tags into files, undo that, and write playlists."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -59,10 +60,24 @@ class FileTags:
     playlist_folder: Path = Path("playlists")
     """Folder for the playlists."""
 
-    @property
-    def asked(self) -> bool:
-        """Whether any of these options asks for work."""
-        return bool(self.write or self.playlist or self.undo)
+    def is_used(self, output: Path | None) -> bool:
+        """Return whether these options ask for work.
+
+        Raises:
+            InputError: an option has no effect without --write; there is a file `output` for the
+                tags of windows, too.
+        """
+        used = bool(self.write or self.playlist or self.undo)
+        if not used and self != FileTags():
+            names = [option.name for option in dataclasses.fields(self)]
+            option = next(n for n in names if getattr(self, n) != getattr(FileTags(), n))
+            raise InputError(
+                f"--{option.replace('_', '-')} goes with --write or --playlist; name fields, such "
+                "as --write genre,mood"
+            )
+        if used and output is not None:
+            raise InputError("--output is for the tags of windows; leave it out with --write")
+        return used
 
     def run(self, recordings: tuple[str, ...], model: Model, as_json: bool) -> int:
         """Write tags and playlists, or undo; return the exit code, 2 if a recording failed."""
@@ -79,13 +94,9 @@ class FileTags:
         files = list_named_files(recordings)
         results = self._read_rows(files, model)
         rows = {path: row for path, row in results.items() if not isinstance(row, InputError)}
-        for option, fields in (
-            ("--write", names),
-            ("--playlist", lists),
-            (f"{self.map}:", renames),
-        ):
+        for option, used in (("--write", names), ("--playlist", lists), (f"{self.map}:", renames)):
             if rows:
-                check_names(fields, rows.values(), option)
+                check_names(used, rows.values(), option)
         for path, result in results.items():
             if isinstance(result, InputError):
                 show_error(str(path), result, as_json)
