@@ -15,7 +15,7 @@ FLOORS = [
     {"checkpoints"},
     {"inference"},
     {"data"},
-    {"evaluation", "library", "training", "qa_builder", "notebook"},
+    {"evaluation", "training", "qa_builder", "library", "notebook"},
     {"quickstart"},
     {"cli"},
     {"__main__"},

@@ -475,8 +475,10 @@ def test_values_are_renamed_and_unknown_ones_left_out(tmp_path):
     assert tag_values(row("x", genre="folk"), ["genre"], renames) == {"genre": ("folk",)}
     text = tag_values(row("x", caption="a\0b ", bpm=float("nan"), key=None), ["comment", "bpm"], {})
     assert text == {"comment": ("ab",)}
-    path.write_text("genre: {no: No}")
-    assert "has False, which is no text; put it in quotes" in refusal(read_renames, path)
+    path.write_text("genre: {no: 80, b: [c, '']}")
+    assert "genre has '', which is no value" in refusal(read_renames, path)
+    path.write_text("genre: {no: 80}")
+    assert read_renames(path) == {"genre": {"no": ["80"]}}
     path.write_text("electronic: Electronica")
     assert "is no map of maps" in refusal(read_renames, path)
 
@@ -541,9 +543,12 @@ def test_the_command_writes_a_folder_and_undoes_it(library, described, capsys, m
     assert {path.name: path.read_bytes() for path in library.iterdir()} == contents
 
     code, out, err = run_cli(capsys, monkeypatch, *arguments, "--json")
-    results = [json.loads(line) for line in out.splitlines()]
-    assert [r.get("written") for r in results] == [None] + [True] * 9
-    assert results[1]["changes"][0] == {
+    results = {os.path.basename(r["file"]): r for r in map(json.loads, out.splitlines())}
+    assert {name for name, result in results.items() if result.get("written")} == {
+        name for name in contents if name != "a.oga"
+    }
+    assert "has no description" in results["a.oga"]["error"]
+    assert results["a.flac"]["changes"][0] == {
         "field": "genre",
         "before": [],
         "after": ["electronic"],
@@ -583,7 +588,10 @@ def test_the_command_writes_playlists(library, described, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (["--write", "genre,tempo"], "--write tempo: is no field; the descriptions have comment"),
+        (
+            ["--write", "genre,tempo"],
+            "--write tempo: is no field; there are comment, bpm, key, genre",
+        ),
         (["--write", "genre,,mood"], "name each field once"),
         (["--write", "genre,genre"], "name each field once"),
         (["--playlist", "tempo"], "--playlist tempo: is no field"),

@@ -4,15 +4,21 @@ What is decoded is believed, not what a header says: files that are longer than 
 are read to their end, and files that are shorter are damaged.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float32
+
 from tinymu_jax.audio.decoded import TOLERANCE, Decoded, damaged_after
-from tinymu_jax.audio.ffmpeg import decode_with_ffmpeg, held_seconds
+from tinymu_jax.audio.ffmpeg import decode_with_ffmpeg, held_seconds, stream_with_ffmpeg
 from tinymu_jax.audio.headers import count_bytes_after_end, type_of
-from tinymu_jax.audio.libsndfile import decode_with_libsndfile
+from tinymu_jax.audio.libsndfile import decode_with_libsndfile, stream_with_libsndfile
 from tinymu_jax.audio.source import Source, open_source
 from tinymu_jax.errors import InputError
 
+STREAMED_SECONDS = 600.0
+"""Length from which `decode_blocks` decodes a recording as a stream."""
 _REMEDY = "replace it, or use what can be read with --keep-damaged"
 
 
@@ -34,7 +40,44 @@ def decode(
         InputError: the recording is missing, is empty, is text, or cannot be decoded; or it is
             damaged in the part to decode, unless `keep_damaged`.
     """
+    return _decode_checked(open_source(recording, name), max_seconds, keep_damaged)
+
+
+def decode_blocks(
+    recording: "str | Path | bytes", keep_damaged: bool = False, name: str = "audio bytes"
+) -> tuple[int, Iterator[Float32[np.ndarray, "_"]]]:
+    """Return a recording's sample rate, and its first channel in consecutive blocks of samples.
+
+    A recording of more than `STREAMED_SECONDS` is decoded while the blocks are read, in bounded
+    memory; damage is then an error after the blocks before it. See `decode` for the arguments and
+    errors.
+    """
     source = open_source(recording, name)
+    header = _decode(source, 0.0)
+    if header.damage is None and header.total > STREAMED_SECONDS * header.rate:
+        blocks = stream_with_libsndfile(source) or stream_with_ffmpeg(source)
+        return header.rate, _until_damage(blocks, header, keep_damaged, source.name)
+    decoded = _decode_checked(source, None, keep_damaged)
+    return decoded.rate, iter([np.ascontiguousarray(decoded.samples[:, 0])])
+
+
+def _until_damage(
+    blocks: Iterable[Float32[np.ndarray, "n channels"]],
+    header: Decoded,
+    keep_damaged: bool,
+    name: str,
+) -> Iterator[Float32[np.ndarray, "n"]]:
+    """Yield the first channel of blocks; raise `InputError` if they end before `header` says."""
+    count = 0
+    for block in blocks:
+        count += len(block)
+        yield np.ascontiguousarray(block[:, 0])
+    if count < header.total - TOLERANCE * header.rate and not keep_damaged:
+        damage = damaged_after(count / header.rate, header.total / header.rate)
+        raise InputError(f"{name}: {damage}; {_REMEDY}")
+
+
+def _decode_checked(source: Source, max_seconds: float | None, keep_damaged: bool) -> Decoded:
     decoded = _decode(source, max_seconds, keep_damaged)
     if decoded.damage is None and _is_read_to_end(decoded, max_seconds):
         decoded = decoded._replace(damage=_unread(source, decoded.seconds))

@@ -1,6 +1,8 @@
 """Decodes recordings with FFmpeg (PyAV): m4a, aac, webm, mp4, wma, ac3 and the like."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,23 @@ def decode_with_ffmpeg(source: Source, max_seconds: float | None) -> Decoded | N
             raise
         return None
     return decoded and _with_page_damage(source, decoded, max_seconds)
+
+
+def stream_with_ffmpeg(source: Source) -> Iterator[Samples]:
+    """Decode a recording in blocks, which end where the recording cannot be decoded."""
+    import av
+
+    av.logging.set_level(None)
+    rate = channels = 0
+    errors = (av.error.FFmpegError, EOFError, IndexError, ValueError)
+    with suppress(*errors), source.open() as file, _open_container(file) as container:
+        stream = container.streams.audio[0]
+        stream.thread_type = "NONE"
+        for frame in container.decode(stream):
+            block = _frame_samples(frame)
+            if not rate:
+                rate, channels = frame.sample_rate, block.shape[1]
+            yield as_format(block, frame.sample_rate, rate, channels)
 
 
 def held_seconds(source: Source) -> float:

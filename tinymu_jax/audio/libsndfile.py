@@ -31,6 +31,8 @@ UNKNOWN_LENGTH = 2**60
 """libsndfile's number of samples is above this if a header does not tell the length."""
 BLOCK = 4096
 """Number of samples per read when the place of damage is looked for."""
+STREAM_BLOCK = 2**18
+"""Number of samples per channel in a block of a stream."""
 MIN_PLAUSIBLE, MAX_EXPANSION = 64 * 2**20, 32
 """Bytes of samples that any header may promise, and those per byte of the file."""
 
@@ -96,9 +98,13 @@ def _open_sound(file: Any) -> Any:
     import soundfile
 
     try:
-        return soundfile.SoundFile(file)
+        opened = soundfile.SoundFile(file)
     except (RuntimeError, TypeError, ValueError) as error:
         raise _DecoderError(str(error)) from error
+    if opened.format == "MP3":
+        # soundfile would seek after each read, which makes the decoder start anew in the middle.
+        opened._info.seekable = 0
+    return opened
 
 
 def _open_part(source: Source, part: Part, is_whole: bool) -> tuple[Any, int]:
@@ -144,6 +150,39 @@ def decode_with_libsndfile(source: Source, max_seconds: float | None) -> Decoded
                         return decoded
         return layout and _read_parts(source, layout, max_seconds)
     return None
+
+
+def stream_with_libsndfile(source: Source) -> Iterator[Samples] | None:
+    """Decode an undamaged recording in blocks; return None if libsndfile cannot, or not reliably.
+
+    The blocks end early where the recording is damaged.
+    """
+    with suppress(_DecoderError), _quiet_c_stderr():
+        with _open_whole(source) as file:
+            kind, length = file.format, file.frames
+        split = {"MP3": scan_mpeg, "OGG": scan_ogg}.get(kind)
+        layout = split(source.data, None) if split else Layout(split_wav(source.data))
+        if layout is None or len(layout.parts) > 1 or layout.damaged_after is not None:
+            return None
+        if kind == "RAW" or (kind == "FLAC" and len(split_flac(source.data)) > 1):
+            return None
+        if split is None:
+            return None if length > UNKNOWN_LENGTH else _blocks(_open_whole(source), length)
+        file, length = _open_part(source, layout.parts[0], not layout.parts[0].header)
+        return None if length > UNKNOWN_LENGTH else _blocks(file, length)
+    return None
+
+
+def _blocks(file: Any, length: int) -> Iterator[Samples]:
+    """Yield the first `length` samples per channel of an open file in blocks, up to an error."""
+    with file, suppress(RuntimeError):
+        while length > 0:
+            with _quiet_c_stderr():
+                block = file.read(min(length, STREAM_BLOCK), dtype="float32", always_2d=True)
+            if not len(block):
+                return
+            length -= len(block)
+            yield block
 
 
 def _read_whole(source: Source, file: Any, max_seconds: float | None) -> Decoded:

@@ -93,8 +93,8 @@ def read_clip(
     check_max_seconds(max_seconds)
     name = name if isinstance(path, bytes) else str(path)
     channels, rate, total, damage = decode(path, max_seconds, keep_damaged, name)
-    _check_rate(rate, name)
-    samples = _check_level(channels[:, :1] if mono == "first" else channels, name)
+    check_rate(rate, name)
+    samples = check_level(channels[:, :1] if mono == "first" else channels, name)
     samples = np.ascontiguousarray(samples[:, 0] if mono == "first" else samples.mean(axis=1))
     if silence_if_short and len(samples) < 1600:
         zeros = np.zeros(int((max_seconds or 10.0) * SAMPLE_RATE), np.float32)
@@ -133,7 +133,7 @@ def as_clip(audio: Audio, max_seconds: float | None = 10.0, keep_damaged: bool =
     if max_seconds is not None:
         samples = samples[: int(max_seconds * rate)]
     seconds = len(samples) / rate
-    samples = _check_level(samples, "audio array").astype(np.float32)
+    samples = check_level(samples, "audio array").astype(np.float32)
     samples = check_samples(resample(samples, rate, SAMPLE_RATE), "audio array")
     return Clip(samples, seconds, total / rate)
 
@@ -202,7 +202,7 @@ def _first_channel(array: Any, rate: Any) -> tuple[np.ndarray, int]:
     samples = _as_array(array)
     rate = rate.item() if getattr(rate, "ndim", None) == 0 else rate
     if isinstance(rate, Real):
-        _check_rate(rate, "audio array")
+        check_rate(rate, "audio array")
     if not isinstance(rate, Real) or rate != int(rate):
         raise InputError(f"audio array with a sample rate of {rate!r}: give a whole number of Hz")
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":
@@ -225,7 +225,7 @@ def _first_channel(array: Any, rate: Any) -> tuple[np.ndarray, int]:
     return samples, int(rate)
 
 
-def _check_rate(rate: Real, name: str) -> None:
+def check_rate(rate: Real, name: str) -> None:
     """Raise `InputError` if a sample rate is NaN, or outside `SAMPLE_RATE_RANGE`."""
     low, high = SAMPLE_RATE_RANGE
     if not low <= rate <= high:
@@ -234,7 +234,7 @@ def _check_rate(rate: Real, name: str) -> None:
         )
 
 
-def _check_level(samples: np.ndarray, name: str) -> np.ndarray:
+def check_level(samples: np.ndarray, name: str) -> np.ndarray:
     """Return samples; raise `InputError` if one is NaN, infinite, or far outside [-1, 1]."""
     peak = max(-samples.min(initial=0), samples.max(initial=0))
     if not np.isfinite(peak):
@@ -263,4 +263,4 @@ def check_samples(samples: np.ndarray, name: str) -> Float32[np.ndarray, "n"]:
             f"{name}: {len(samples)} samples at 16 kHz are less than one window of {WINDOW} "
             "(25 ms); give a longer recording"
         )
-    return _check_level(samples, name)
+    return check_level(samples, name)

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,12 @@ OUTCOMES = {
     "failed": "{} failed",
 }
 """Outcome for a file -> its part of the summary."""
+
+
+BATCH_SIZE = 8
+"""Number of recordings that are described together."""
+Results = Iterable[dict[str, Any] | InputError]
+"""JSON object of each file's description, or why there is none."""
 
 
 class NamedFile(NamedTuple):
@@ -92,97 +98,112 @@ class FileTags:
             check_folder(self.playlist_folder)
         require_recordings(recordings, as_json)
         files = list_named_files(recordings)
-        results = self._read_rows(files, model)
-        rows = {path: row for path, row in results.items() if not isinstance(row, InputError)}
+        if self.descriptions is None:
+            known, results = self._describe(files, {*names, *lists}, model)
+        else:
+            known, results = self._look_up(files)
         for option, used in (("--write", names), ("--playlist", lists), (f"{self.map}:", renames)):
-            if rows:
-                check_names(used, rows.values(), option)
-        for path, result in results.items():
-            if isinstance(result, InputError):
-                show_error(str(path), result, as_json)
-        num_failed = len(results) - len(rows)
-        if names and rows:
-            num_failed += self._write(rows, num_failed, names, renames, as_json)
+            check_names(used, known, option)
+        rows, num_failed = self._write(files, results, names, renames, as_json)
         if lists and rows:
             num_failed += self._write_playlists(rows, lists, renames, as_json)
         return 2 if num_failed else 0
 
-    def _read_rows(
-        self, files: Sequence[NamedFile], model: Model
-    ) -> Mapping[Path, dict[str, Any] | InputError]:
-        """Return the JSON object of each file's description, or an error."""
-        from tinymu_jax.library.tag_values import read_descriptions
+    def _look_up(self, files: Sequence[NamedFile]) -> tuple[Sequence[str], Results]:
+        """Return the names of all fields, and the description of each file in --descriptions."""
+        from tinymu_jax.library.tag_values import known_names, read_descriptions
 
-        if self.descriptions is None:
-            return self._describe([file.path for file in files], model)
         descriptions = read_descriptions(self.descriptions)
-        rows: dict[Path, dict[str, Any] | InputError] = {}
+        results: list[dict[str, Any] | InputError] = []
         paths_by_key: dict[str, Path] = {}
         for path, keys in files:
-            if not exists(path):
-                rows[path] = InputError(f"{path}: no such file; check the path of the recording")
-                continue
             key = next((key for key in keys if key in descriptions), None)
-            if key is None:
-                rows[path] = InputError(
-                    f"{path}: has no description in {self.descriptions}; describe it with `tinymu "
-                    "caption`, or name the same folder as for that"
+            if not exists(path):
+                results.append(InputError(f"{path}: no such file; check the recording's path"))
+            elif key is None:
+                results.append(
+                    InputError(
+                        f"{path}: has no description in {self.descriptions}; describe it with "
+                        "`tinymu caption`, or name the same folder as for that"
+                    )
                 )
-                continue
-            other = paths_by_key.setdefault(key, path)
-            if other != path:
-                raise InputError(
-                    f"{self.descriptions}: {key} may be {other} or {path}; name one folder at a "
-                    "time"
-                )
-            rows[path] = descriptions[key]
-        return rows
+            else:
+                other = paths_by_key.setdefault(key, path)
+                if other != path:
+                    raise InputError(
+                        f"{self.descriptions}: {key} may be {other} or {path}; name one folder at "
+                        "a time"
+                    )
+                results.append(descriptions[key])
+        return known_names(descriptions.values()), results
 
     def _describe(
-        self, paths: Sequence[Path], model: Model
-    ) -> Mapping[Path, dict[str, Any] | InputError]:
-        """Return the JSON object of each file's description, computed with the model."""
-        from tinymu_jax.library.description import describe_recordings
+        self, files: Sequence[NamedFile], needed: set[str], model: Model
+    ) -> tuple[Sequence[str], Results]:
+        """Return the names of all fields, and an iterator that describes the files."""
+        from tinymu_jax.library.description import (
+            CAPTION_PROMPT,
+            DescribeOptions,
+            describe_recordings,
+        )
         from tinymu_jax.library.fields import read_fields
+        from tinymu_jax.library.tag_values import MEASURED
 
-        results = describe_recordings(model.load_assistant(), paths, read_fields(self.fields))
-        return {
-            path: result if isinstance(result, InputError) else result.to_json()
-            for path, result in zip(paths, results, strict=True)
-        }
+        choices = read_fields(self.fields)
+        options = DescribeOptions(
+            fields=[field for field in choices if field.name in needed],
+            prompt=CAPTION_PROMPT if "comment" in needed else None,
+            tempo_and_key=not needed.isdisjoint(("bpm", "key")),
+        )
+
+        def results() -> Iterator[dict[str, Any] | InputError]:
+            assistant = model.load_assistant()
+            # A batch is described together.
+            for start in range(0, len(files), BATCH_SIZE):
+                batch = [(str(file.path), file.path) for file in files[start : start + BATCH_SIZE]]
+                for result in describe_recordings(assistant, batch, options):
+                    yield result if isinstance(result, InputError) else result.to_json()
+
+        return (*MEASURED, *(field.name for field in choices)), results()
 
     def _write(
         self,
-        rows: Mapping[Path, dict[str, Any]],
-        num_failed: int,
+        files: Sequence[NamedFile],
+        results: Results,
         names: Sequence[str],
         renames: Mapping[str, Any],
         as_json: bool,
-    ) -> int:
-        """Write the tags of all files; return the number of files that fail.
+    ) -> tuple[dict[Path, dict[str, Any]], int]:
+        """Write the fields `names` into all files, if there are any, and print a summary.
 
-        The summary that is printed counts `num_failed` files more.
+        Returns the descriptions by file, and the number of files that failed.
         """
         from tinymu_jax.library.tag_values import tag_values
 
+        rows: dict[Path, dict[str, Any]] = {}
         outcomes = Counter[str]()
-        with self._open_undo(next(iter(rows)).parent) as log:
-            with show_progress("tagging", len(rows), quiet=self.dry_run) as progress:
-                for done, (path, row) in enumerate(rows.items()):
-                    progress(done)
-                    try:
+        with (
+            self._open_undo(files[0].path.parent, bool(names)) as log,
+            show_progress("tagging", len(files), quiet=self.dry_run) as progress,
+        ):
+            for done, (file, row) in enumerate(zip(files, results, strict=True)):
+                progress(done)
+                try:
+                    if isinstance(row, InputError):
+                        raise row
+                    rows[file.path] = row
+                    if names:
                         values = tag_values(row, names, renames)
-                        outcomes[self._write_one(path, row, values, log, as_json)] += 1
-                    except InputError as error:
-                        show_error(str(path), error, as_json)
-                        outcomes["failed"] += 1
-            written = log is not None and log.path.stat().st_size > 0
-        errors = outcomes["failed"]
-        outcomes["failed"] += num_failed
-        parts = [text.format(outcomes[name]) for name, text in OUTCOMES.items() if outcomes[name]]
-        undo = f"; to undo: tinymu tag --undo {log.path}" if written else ""
-        print(", ".join(parts) + undo, file=sys.stderr if as_json else sys.stdout)
-        return errors
+                        outcomes[self._write_one(file.path, row, values, log, as_json)] += 1
+                except InputError as error:
+                    show_error(str(file.path), error, as_json)
+                    outcomes["failed"] += 1
+            undo = log is not None and log.path.stat().st_size > 0
+        if names:
+            parts = [text.format(outcomes[key]) for key, text in OUTCOMES.items() if outcomes[key]]
+            hint = f"; to undo: tinymu tag --undo {log.path}" if undo else ""
+            print(", ".join(parts) + hint, file=sys.stderr if as_json else sys.stdout)
+        return rows, outcomes["failed"]
 
     def _write_one(
         self, path: Path, row: Mapping[str, Any], values: Any, log: Any, as_json: bool
@@ -211,14 +232,14 @@ class FileTags:
         return "same" if changes else "none"
 
     @contextmanager
-    def _open_undo(self, folder: Path) -> Iterator[Any]:
+    def _open_undo(self, folder: Path, needed: bool) -> Iterator[Any]:
         """Yield the log for --undo, by default in `folder`; remove it if nothing was written.
 
-        In a dry run, None is yielded.
+        None is yielded in a dry run, or if it is not needed.
         """
         from tinymu_jax.library.file_tags import undo_log
 
-        if self.dry_run:
+        if self.dry_run or not needed:
             yield None
             return
         log = undo_log(self.undo_file or _default_undo_file(folder))
@@ -302,13 +323,15 @@ def list_named_files(recordings: Sequence[str]) -> list[NamedFile]:
 
     files: dict[str, NamedFile] = {}
     for name in recordings:
-        paths = list_audio_files(name) if os.path.isdir(name) else [find_file(name)]
-        for path in paths:
-            keys = [file_key(str(path)), file_key(name)]
-            if os.path.isdir(name):
-                keys[1] = file_key(str(path.relative_to(name)))
-            # The name within the folder comes first.
-            files.setdefault(os.path.realpath(path), NamedFile(path, tuple(reversed(keys))))
+        is_folder = os.path.isdir(name)
+        for path in list_audio_files(name) if is_folder else [find_file(name)]:
+            keys = [
+                file_key(str(path)),
+                file_key(str(path.relative_to(name)) if is_folder else name),
+            ]
+            # `tinymu caption` names a file by its path in the folder if it is given one folder.
+            keys = keys[::-1] if len(recordings) == 1 else keys
+            files.setdefault(os.path.realpath(path), NamedFile(path, tuple(keys)))
     return list(files.values())
 
 

@@ -1,1 +1,1 @@
-"""Describes, tags and lists libraries of recordings."""
+"""Works through libraries of recordings: captions, fields, tags, search."""

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from tinymu_jax.audio.files import composed
-from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import read_text
+from tinymu_jax.errors import InputError, translate
+from tinymu_jax.utils.files import printable, read_text
 from tinymu_jax.utils.json_records import read_json_records
 
 MEASURED = ("comment", "bpm", "key")
@@ -47,7 +47,7 @@ def read_descriptions(path: Path) -> dict[str, dict[str, Any]]:
 
 def file_key(name: str) -> str:
     """Return the form of a path in which files are compared with those in descriptions."""
-    return composed(posixpath.normpath(name.replace(os.sep, "/")))
+    return composed(posixpath.normpath(printable(name).replace(os.sep, "/")))
 
 
 def check_description(row: Mapping[str, Any], where: str) -> None:
@@ -68,14 +68,17 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def check_names(names: Iterable[str], descriptions: Iterable[Mapping[str, Any]], by: str) -> None:
-    """Raise `InputError` if an option `by` names a field that no description has."""
-    known = list(MEASURED)
-    for row in descriptions:
-        known += [name for name in row.get("fields") or () if name not in known]
+def known_names(descriptions: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the names of the fields that descriptions have, and those that are measured."""
+    names = (name for row in descriptions for name in row.get("fields") or ())
+    return tuple(dict.fromkeys((*MEASURED, *names)))
+
+
+def check_names(names: Iterable[str], known: Sequence[str], by: str) -> None:
+    """Raise `InputError` if an option `by` names a field that is not among the `known`."""
     for name in names:
         if name not in known:
-            raise InputError(f"{by} {name}: is no field; the descriptions have {', '.join(known)}")
+            raise InputError(f"{by} {name}: is no field; there are {', '.join(known)}")
 
 
 def split_names(text: str, by: str) -> tuple[str, ...]:
@@ -100,12 +103,10 @@ def read_renames(path: Path) -> Renames:
         InputError: the file is no such map.
     """
     remedy = "write a map for each field, such as `genre: {electronic: Electronica}`"
-    try:
-        content = yaml.safe_load(read_text(path, remedy))
-    except yaml.YAMLError as error:
-        raise InputError(
-            f"{path}: is not yaml ({' '.join(str(error).split())}); {remedy}"
-        ) from error
+    text = read_text(path, remedy)
+    # Without a schema, all scalars are texts: "no" and "80" are values as they stand.
+    with translate(f"{path}: is not yaml ({{reason}}); {remedy}"):
+        content = yaml.load(text, Loader=yaml.BaseLoader)
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise InputError(f"{path}: is no map of maps; {remedy}")
     renames: dict[str, dict[str, list[str]]] = {}
@@ -115,9 +116,7 @@ def read_renames(path: Path) -> Renames:
             values = new if isinstance(new, list) else [new]
             for value in (old, *values):
                 if not isinstance(value, str) or not value.strip():
-                    raise InputError(
-                        f"{path}: {field} has {value!r}, which is no text; put it in quotes"
-                    )
+                    raise InputError(f"{path}: {field} has {value!r}, which is no value; {remedy}")
             renames[field][old] = values
     return renames
 

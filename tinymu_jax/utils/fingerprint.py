@@ -33,7 +33,7 @@ def of_file(path: str | Path) -> str:
     """
     check_is_no_pipe(path)
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
