@@ -100,7 +100,7 @@ def plan_changes(
     """
     tags = open_tags(path, find_format(path))
     length = read_packets(path).seconds
-    if seconds is not None and abs(length - seconds) > max(SECONDS_TOLERANCE, 0.01 * seconds):
+    if (length and seconds) and abs(length - seconds) > max(SECONDS_TOLERANCE, 0.01 * seconds):
         raise InputError(
             f"{path}: lasts {length:.1f} s, but {seconds:.1f} s when it was described; it has "
             "changed: describe it again"

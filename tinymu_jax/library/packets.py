@@ -15,7 +15,7 @@ class Packets(NamedTuple):
     sha256: str
     """Fingerprint of the bytes and times of all packets, but not of cover pictures."""
     seconds: float
-    """Length of the audio."""
+    """Time from the start of the first to the end of the last packet of audio; 0 if unknown."""
 
 
 def read_packets(path: str | Path) -> Packets:
@@ -24,7 +24,7 @@ def read_packets(path: str | Path) -> Packets:
     Raises:
         InputError: FFmpeg cannot read the file, or it has no audio.
     """
-    digest, seconds = hashlib.sha256(), 0.0
+    digest, times = hashlib.sha256(), list[float]()
     try:
         # Names would be read as URLs, and need not be UTF-8.
         with open(path, "rb") as file, av.open(file, metadata_errors="replace") as container:
@@ -34,15 +34,17 @@ def read_packets(path: str | Path) -> Packets:
             for packet in container.demux(streams):
                 digest.update(repr((packet.stream_index, packet.pts, packet.size)).encode())
                 digest.update(bytes(packet))
-                if packet.stream.type == "audio" and packet.duration:
-                    seconds += float(packet.duration * packet.time_base)
+                if packet.stream.type == "audio" and packet.pts is not None:
+                    # FFmpeg does not know the duration of each packet of Vorbis.
+                    end = packet.pts + (packet.duration or 0)
+                    times += (float(t * packet.time_base) for t in (packet.pts, end))
     except InputError:
         raise
     except Exception as error:  # PyAV raises errors of many classes
         raise InputError(
             f"{path}: its audio cannot be read ({reason_of(error)}); is the file damaged?"
         ) from error
-    return Packets(digest.hexdigest(), seconds)
+    return Packets(digest.hexdigest(), max(times, default=0.0) - min(times, default=0.0))
 
 
 def _is_picture(stream: av.stream.Stream) -> bool:
