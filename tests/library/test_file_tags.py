@@ -7,6 +7,8 @@ import shutil
 import signal
 import stat
 import struct
+import sys
+from types import SimpleNamespace
 
 import av
 import mutagen
@@ -21,11 +23,14 @@ from mutagen.mp4 import MP4, MP4Cover
 from mutagen.ogg import OggPage
 from mutagen.oggspeex import OggSpeex
 
+from tinymu_jax.audio.files import composed
+from tinymu_jax.errors import InputError
 from tinymu_jax.library.file_tags import plan_changes, restore, undo_log, write_changes
 from tinymu_jax.library.packets import read_packets
 from tinymu_jax.library.playlists import Entry, playlist_names, relative_path, write_playlists
 from tinymu_jax.library.tag_formats import Id3File
 from tinymu_jax.library.tag_values import read_renames, tag_values, to_id3_key
+from tinymu_jax.utils.files import printable
 
 RATE = 48_000
 CODECS = {
@@ -475,6 +480,7 @@ def test_values_are_renamed_and_unknown_ones_left_out(tmp_path):
     assert tag_values(row("x", genre="folk"), ["genre"], renames) == {"genre": ("folk",)}
     text = tag_values(row("x", caption="a\0b ", bpm=float("nan"), key=None), ["comment", "bpm"], {})
     assert text == {"comment": ("ab",)}
+    assert tag_values(row("x", genre="folk", silent=True), ["genre", "bpm"], {}) == {}
     path.write_text("genre: {no: 80, b: [c, '']}")
     assert "genre has '', which is no value" in refusal(read_renames, path)
     path.write_text("genre: {no: 80}")
@@ -570,6 +576,47 @@ def test_the_command_writes_a_folder_and_undoes_it(library, described, capsys, m
         for path in library.iterdir()
         if path.name not in ("a.m4a", "plain.flac", undo.name)
     )
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.mp3", "cafe\u0301.mp3"])
+def test_odd_names_are_looked_up(name, library, tmp_path, capsys, monkeypatch):
+    shutil.copy(library / "plain.mp3", library / name)
+    descriptions = tmp_path / "captions.jsonl"
+    # As `tinymu caption` names them: bytes that are not UTF-8 are escapes.
+    descriptions.write_text(json.dumps(row(printable(composed(name)), genre="folk")) + "\n")
+    arguments = ["tag", library, "--write", "genre", "--descriptions", descriptions]
+    _, out, _ = run_cli(capsys, monkeypatch, *arguments)
+    assert out.startswith("1 written, 10 failed")
+    assert MP3(library / name)["TCON"].text == ["folk"]
+    (undo,) = library.glob("tinymu-undo-*.jsonl")
+    assert run_cli(capsys, monkeypatch, "tag", "--undo", undo)[0] == 0
+    assert (library / name).read_bytes() == (library / "plain.mp3").read_bytes()
+
+
+def test_recordings_are_described_where_no_descriptions_are_given(library, capsys, monkeypatch):
+    options = []
+
+    def describe_recordings(assistant, recordings, chosen):
+        options.append(chosen)
+        for name, _ in recordings:
+            if name.endswith("a.wav"):
+                yield InputError(f"{name}: cannot be heard")
+            else:
+                yield SimpleNamespace(to_json=lambda: row("x", genre="folk", key="D minor"))
+
+    description = SimpleNamespace(
+        CAPTION_PROMPT="Describe.", DescribeOptions=dict, describe_recordings=describe_recordings
+    )
+    monkeypatch.setitem(sys.modules, "tinymu_jax.library.description", description)
+    monkeypatch.setattr("tinymu_jax.cli.options.Model.load_assistant", lambda self: None)
+    code, out, err = run_cli(capsys, monkeypatch, "tag", library, "--write", "genre,key")
+    assert code == 2
+    assert out.startswith("9 written, 1 failed")
+    assert "a.wav: cannot be heard" in err
+    assert raw_texts(library / "a.m4a")["key"] == ["Dm"]
+    # Only what is needed is computed.
+    assert [field.name for field in options[0]["fields"]] == ["genre"]
+    assert (options[0]["prompt"], options[0]["tempo_and_key"]) == (None, True)
 
 
 def test_the_command_writes_playlists(library, described, capsys, monkeypatch):

@@ -125,9 +125,11 @@ def tag_values(row: Mapping[str, Any], names: Iterable[str], renames: Renames) -
     """Return the values of fields of a description's JSON object.
 
     A key is in ID3's notation ("F#m"), a bpm has up to two decimals. Control characters are left
-    out. What is unknown is left out.
+    out. What is unknown is left out; of silence, that is everything.
     """
-    values = {}
+    values: dict[str, tuple[str, ...]] = {}
+    if row.get("silent"):
+        return values
     for name in names:
         text = _text(row, name)
         if text:
