@@ -228,6 +228,7 @@ def full_id3(path, version, v1=0):
     """Gives an mp3 a title, a year, a cover, a genre by number, a comment and a private frame."""
     tags = id3.ID3()
     tags.add(id3.TIT2(encoding=1, text=["Tïtle"]))
+    tags.add(id3.TPE1(encoding=1, text=["AC/DC", "B"]))
     tags.add(id3.TDRC(encoding=0, text=["2001-02-03"]))
     tags.add(id3.APIC(encoding=0, mime="image/png", type=3, desc="c", data=b"\x89PNG" * 500))
     tags.add(id3.TCON(encoding=0, text=["(17)"]))
@@ -236,7 +237,7 @@ def full_id3(path, version, v1=0):
     tags.add(id3.PRIV(owner="x", data=b"\0\1"))
     if version == 3:
         tags.update_to_v23()
-    tags.save(path, v1=v1, v2_version=version)
+    tags.save(path, v1=v1, v2_version=version, v23_sep=None)
 
 
 @pytest.mark.parametrize("version", [3, 4])
@@ -251,7 +252,7 @@ def test_other_frames_the_version_and_id3v1_stay(version, library):
     assert changes["mood"].before == ["dark"]
     after = id3.ID3(path, translate=False)
     assert after.version == frames.version == (2, version, 0)
-    others = {"TIT2", "APIC:c", "PRIV:x:\0\1", "TYER" if version == 3 else "TDRC"}
+    others = {"TIT2", "TPE1", "APIC:c", "PRIV:x:\0\1", "TYER" if version == 3 else "TDRC"}
     assert others <= frames.keys()
     assert all(after[name] == frames[name] for name in others)
     # One comment instead of the other, whatever its language.
@@ -300,6 +301,33 @@ def test_values_in_the_file_are_kept_unless_asked(library):
     assert FLAC(path)["genre"] == ["Blues", "Soul"]
     again = plan_changes(path, VALUES, overwrite=True)
     assert {c.field: c.action for c in again if c.action != "same"} == {"genre": "write"}
+
+
+def test_the_order_of_comments_is_restored(library):
+    path = library / "a.ogg"
+    file = mutagen.File(path)
+    pairs = [("Genre", "a"), ("TITLE", "b"), ("MOOD", "c"), ("genre", "d"), ("ARTIST", "e")]
+    file.tags[:] = pairs
+    file.save()
+    before = path.read_bytes()
+    _, undo = write(path, overwrite=True)
+    assert restore(undo) == ([], True)
+    assert mutagen.File(path).tags[:] == pairs
+    assert path.read_bytes() == before
+
+
+def test_an_empty_tag_stays_a_tag(library):
+    path = library / "plain.mp3"
+    tags = id3.ID3()
+    tags.add(id3.TIT2(encoding=3, text=["x"]))
+    tags.save(path)
+    tags.clear()
+    tags.save(path)
+    before = path.read_bytes()
+    assert before.startswith(b"ID3")
+    _, undo = write(path)
+    assert restore(undo) == ([], True)
+    assert path.read_bytes() == before
 
 
 def test_several_values_are_separate(library):
@@ -505,7 +533,7 @@ def test_playlists_name_files_relative_to_themselves(library):
     assert sorted(p.name for p in paths) == ["mood - AC_DC.m3u8", "mood - calm.m3u8"]
     lines = (folder / "mood - calm.m3u8").read_text("utf-8").split("\n")
     assert lines[0] == "#EXTM3U"
-    assert lines[-3:] == ["#EXTINF:1,Tïtle", "../plain.mp3", ""]
+    assert lines[-3:] == ["#EXTINF:1,AC/DC - Tïtle", "../plain.mp3", ""]
     files = [line for line in lines if line and not line.startswith("#")]
     assert {os.path.normpath(folder / name) for name in files} == {
         str(library / name) for name in ["plain.mp3", *odd] if name not in odd[2:4]

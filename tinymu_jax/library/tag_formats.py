@@ -31,6 +31,7 @@ from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
 from tinymu_jax.errors import InputError, translate
+from tinymu_jax.utils.files import check_content, exists
 
 TAGGED_FORMATS = "mp3, flac, ogg, opus, m4a, wav or aiff"
 Padding = Callable[[Any], int]
@@ -371,6 +372,9 @@ def find_format(path: str | Path) -> type:
         InputError: the file cannot be read, or its format is none of `TAGGED_FORMATS`.
     """
     kinds = list(_KINDS)
+    if not exists(path):
+        raise InputError(f"{path}: no such file; check the recording's path")
+    check_content(path)
     with _one_error(path):
         try:
             file = mutagen.File(path, options=kinds)

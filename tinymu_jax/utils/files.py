@@ -285,7 +285,8 @@ def edit_atomic(path: str | Path, edit: Callable[[Path], Any]) -> None:
                 partial.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be replaced ({error.strerror or error}); it is as it was"
+            f"{path}: cannot be replaced ({error.strerror or error}) and is as it was; check the "
+            "permissions and the free space of its folder"
         ) from error
 
 
