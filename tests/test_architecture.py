@@ -15,7 +15,7 @@ FLOORS = [
     {"checkpoints"},
     {"inference"},
     {"data"},
-    {"evaluation", "training", "qa_builder", "notebook"},
+    {"evaluation", "library", "training", "qa_builder", "notebook"},
     {"quickstart"},
     {"cli"},
     {"__main__"},

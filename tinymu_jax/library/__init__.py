@@ -1,0 +1,1 @@
+"""Work on whole libraries of recordings: indexes and searches."""

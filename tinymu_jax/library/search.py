@@ -1,0 +1,136 @@
+"""Finds the recordings or windows in an index that are nearest to a recording."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float16, Float32, Int32
+
+from tinymu_jax.errors import InputError
+from tinymu_jax.library.index_file import BLOCK_ROWS, Index, blocks, norms
+
+MAX_IN_FLIGHT = 16
+"""Blocks that are copied to the device before the first result is waited for."""
+
+
+class Match(NamedTuple):
+    """A recording that is similar to another, and how similar."""
+
+    file: str
+    similarity: float
+    """Cosine of the angle between the embeddings: at most 1."""
+    start: float
+    """Start of the most similar window in seconds; 0 if whole recordings were compared."""
+    end: float
+    query_start: float
+    """Start of the window of the query to which that window is similar."""
+    query_end: float
+
+
+class Query(NamedTuple):
+    """A recording to search for."""
+
+    windows: Float16[np.ndarray, "w E"]
+    spans: Float32[np.ndarray, "w 2"]
+    """Start and end of each window in seconds."""
+    file: str | None = None
+    """Name in the index of a recording that is left out of the results."""
+
+
+@jax.jit
+def _products(
+    block: Float[Array, "n E"], queries: Float[Array, "E Q"]
+) -> tuple[Float[Array, "n"], Array]:
+    """Return each vector's largest product with a query, and the query's number."""
+    products = jnp.dot(block.astype(jnp.float32), queries)
+    return products.max(1), products.argmax(1)
+
+
+def nearest(
+    vectors: Float16[np.ndarray, "n E"],
+    lengths: Float32[np.ndarray, "n"],
+    queries: Float16[np.ndarray, "Q E"],
+) -> tuple[Float32[np.ndarray, "n"], Int32[np.ndarray, "n"]]:
+    """Return each vector's largest cosine similarity to a query, and the query's number.
+
+    All products are computed, in float32, a block of vectors at a time. `lengths` are the vectors'
+    norms.
+    """
+    directions = jnp.asarray((queries.astype(np.float32) / norms(queries)[:, None]).T)
+    values, numbers, pending = list[np.ndarray](), list[np.ndarray](), []
+
+    def collect() -> None:
+        value, number = pending.pop(0)
+        values.append(np.asarray(value))
+        numbers.append(np.asarray(number))
+
+    # The device computes while the next blocks are read from the disk.
+    for block in blocks(vectors, BLOCK_ROWS):
+        pending.append(_products(block, directions))
+        if len(pending) == MAX_IN_FLIGHT:
+            collect()
+    while pending:
+        collect()
+    return np.concatenate(values) / lengths, np.concatenate(numbers)
+
+
+def indexed_query(index: Index, path: Path, content: str) -> Query | None:
+    """Return a recording as a query if its bytes are in the index, else None.
+
+    `content` is the fingerprint of the bytes.
+    """
+    numbers = [n for n, recording in enumerate(index.files) if recording.content == content]
+    if not numbers:
+        return None
+    same = [n for n in numbers if os.path.realpath(index.place(n)) == os.path.realpath(path)]
+    rows = index.rows(numbers[0])
+    name = index.files[same[0]].file if same else None
+    return Query(index.windows[rows], index.window_spans[rows], name)
+
+
+def similar(index: Index, query: Query, top: int = 20, by_window: bool = False) -> list[Match]:
+    """Return the recordings of an index that are most similar to a query, best first.
+
+    Args:
+        index: the index.
+        query: the recording to compare.
+        top: number of recordings to return.
+        by_window: whether to compare windows, and name each recording's best; otherwise the means
+            of all windows are compared.
+
+    Raises:
+        InputError: `top` is less than 1.
+    """
+    if top < 1:
+        raise InputError(f"top is {top}; give 1 or more")
+    spans = np.array([[recording.seconds] for recording in index.files])
+    spans = np.concatenate([np.zeros_like(spans), spans], axis=1)
+    if by_window:
+        scores, numbers = nearest(index.windows, index.window_norms, query.windows)
+        best = _best_windows(index, scores)
+        scores, numbers, spans = scores[best], numbers[best], index.window_spans[best]
+    else:
+        mean = query.windows.mean(0, dtype=np.float64, keepdims=True).astype(np.float16)
+        scores, numbers = nearest(index.recordings, index.recording_norms, mean)
+    matches = []
+    # Rounded, so that the order of copies does not depend on the blocks they are in.
+    for row in np.argsort(-scores.round(5), kind="stable"):
+        if index.files[row].file == query.file:
+            continue
+        first = numbers[row] if by_window else 0
+        last = first if by_window else -1
+        times = (*spans[row], query.spans[first, 0], query.spans[last, 1])
+        similarity = min(1.0, float(scores[row]))
+        matches.append(Match(index.place(row), similarity, *(round(float(t), 3) for t in times)))
+        if len(matches) == top:
+            break
+    return matches
+
+
+def _best_windows(index: Index, scores: Float32[np.ndarray, "W"]) -> np.ndarray:
+    """Return the number of each recording's window with the largest score."""
+    order = np.lexsort((-scores, index.recording_of_window))
+    return order[index.first_window[:-1]]
