@@ -1,5 +1,6 @@
 """Cuts whole recordings into windows, which are decoded as a stream."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -106,7 +107,7 @@ def seconds_of_each(windows: Iterable[AudioWindow | tuple[float, float]]) -> lis
     spans = [(window[0], window[1]) for window in windows]
     edges = sorted({edge for span in spans for edge in span})
     seconds = [0.0] * len(spans)
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in itertools.pairwise(edges):
         covering = [i for i, (start, end) in enumerate(spans) if start <= left and right <= end]
         for index in covering:
             seconds[index] += (right - left) / len(covering)

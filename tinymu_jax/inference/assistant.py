@@ -13,9 +13,17 @@ from tinymu_jax.audio.load import Audio, is_one_recording
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.chunked_encoding import Chunking
 from tinymu_jax.inference.embedder import Embedder
-from tinymu_jax.inference.engine import BatchEngine, Request, Response
+from tinymu_jax.inference.engine import BatchEngine, Request, Response, raise_first
 from tinymu_jax.inference.generate import SLOT_STEP, Sampling, pad_questions
 from tinymu_jax.inference.scoring import NORMALIZE, OptionScore, to_option_scores
+from tinymu_jax.inference.whole_recording import (
+    EncodedWindow,
+    WholeAnswer,
+    WholeScores,
+    ask_windows,
+    encode_windows,
+    score_windows,
+)
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.sequence import PromptBatch
 from tinymu_jax.models.tinymu import TinyMU, label_loss
@@ -75,8 +83,9 @@ class Assistant:
         audio: Audio | Sequence[Audio],
         prompt: str | Sequence[str],
         max_new_tokens: int = 300,
+        whole: bool = False,
         **options: Any,
-    ) -> str | list[str]:
+    ) -> str | list[str] | WholeAnswer | list[WholeAnswer]:
         """Answer one question about one recording, or several questions in a batch.
 
         Args:
@@ -84,14 +93,20 @@ class Assistant:
             prompt: a question or a list of questions. Two lists are paired; a single recording or
                 question is paired with every element of the other argument.
             max_new_tokens: maximum number of tokens of an answer.
+            whole: whether to ask about all of a recording, window by window, and not only about its
+                first `max_seconds` seconds; see `inference.whole_recording`.
             options: `strategy`, `top_p`, `temperature` and `seed` of `Sampling`;
-                `truncate_prompt=True` cuts prompts that are too long instead of rejecting them.
+                `truncate_prompt=True` cuts prompts that are too long instead of rejecting them;
+                with `whole`, `hop` is the number of seconds between the starts of windows.
 
         Returns:
-            The text of the answer, or a list of texts if an argument is a list. An answer does not
-            depend on the other questions in the batch.
+            The text of the answer (with `whole`, a `WholeAnswer`), or a list of them if an argument
+            is a list. An answer does not depend on the other questions in the batch.
         """
-        responses = _raise_first(self.answers(audio, prompt, max_new_tokens, **options))
+        if whole:
+            answers = raise_first(self.whole_answers(audio, prompt, max_new_tokens, **options))
+            return answers[0] if is_one_recording(audio) and isinstance(prompt, str) else answers
+        responses = raise_first(self.answers(audio, prompt, max_new_tokens, **options))
         texts = [response.text for response in responses]
         return texts[0] if is_one_recording(audio) and isinstance(prompt, str) else texts
 
@@ -104,23 +119,36 @@ class Assistant:
         **sampling: Any,
     ) -> list[Response | InputError]:
         """Return a `Response` or an `InputError` for each question; see `ask` for the arguments."""
-        audios = _as_list(audio, is_one_recording, "recording")
-        prompts = _as_list(prompt, _is_text, "prompt")
-        if not all(map(_is_text, prompts)):
-            raise InputError(f"prompts {prompt!r}: give a text, or a list of texts")
-        if is_one_recording(audio):
-            audios = audios * len(prompts)
-        if isinstance(prompt, str):
-            prompts = prompts * len(audios)
-        if not audios and not prompts:
-            raise InputError("0 recordings and 0 prompts: give at least one of each")
-        requests = _pair(audios, prompts)
         return self.engine.ask(
-            requests,
+            _requests(audio, prompt),
             max_new_tokens=max_new_tokens,
             sampling=Sampling(**sampling),
             truncate_prompt=truncate_prompt,
         )
+
+    def whole_answers(
+        self,
+        audio: Audio | Sequence[Audio],
+        prompt: str | Sequence[str],
+        max_new_tokens: int = 300,
+        truncate_prompt: bool = False,
+        hop: float | None = None,
+        **sampling: Any,
+    ) -> list[WholeAnswer | InputError]:
+        """Return a `WholeAnswer` or an `InputError` for each question; see `ask`."""
+        options = {"max_new_tokens": max_new_tokens, "truncate_prompt": truncate_prompt}
+        options |= {"sampling": Sampling(**sampling)}
+        results: list[WholeAnswer | InputError] = []
+        recording, windows = None, list[EncodedWindow]()
+        for request in _requests(audio, prompt):
+            try:
+                if request.audio is not recording or not windows:
+                    windows = encode_windows(self.engine, request.audio, hop)
+                    recording = request.audio
+                results += ask_windows(self.engine, [windows], request.prompt, **options)
+            except InputError as error:
+                results.append(error)
+        return results
 
     def stream(
         self,
@@ -151,6 +179,8 @@ class Assistant:
         options: Sequence[str],
         normalize: str = "sum",
         truncate_prompt: bool = False,
+        whole: bool = False,
+        hop: float | None = None,
     ) -> dict[str, float]:
         """Return each option's probability of being the answer; the probabilities sum to 1.
 
@@ -162,13 +192,19 @@ class Assistant:
                 log-likelihood divided by the number of tokens; `pmi`: log-likelihood with audio
                 minus log-likelihood without audio.
             truncate_prompt: cut a prompt that is too long instead of rejecting it.
+            whole: whether to score all of a recording, window by window; see `whole_scores`.
+            hop: with `whole`, seconds from the start of a window to the start of the next.
 
         Raises:
             InputError: there are fewer than two options, two options are equal, an option is empty,
-                or `normalize` is unknown.
+                or `normalize` is unknown; or, with `whole`, the recording is silent.
         """
-        if normalize not in NORMALIZE:
-            raise InputError(f"normalize {normalize!r}: use one of {', '.join(NORMALIZE)}")
+        if whole:
+            scores = self.whole_scores(audio, prompt, options, normalize, truncate_prompt, hop)
+            if not scores.options:
+                raise InputError("the recording is silent; give one that can be heard")
+            return {row.option: getattr(row, NORMALIZE[normalize]) for row in scores.options}
+        _check_normalize(normalize)
         prior = normalize == "pmi"
         rows = self.score_details(audio, prompt, options, truncate_prompt, prior)
         return {row.option: getattr(row, NORMALIZE[normalize]) for row in rows}
@@ -186,12 +222,28 @@ class Assistant:
         If `prior`, log-likelihoods without audio are added. Other arguments and errors are those of
         `score`.
         """
-        if isinstance(options, str) or len(options) < 2 or len(set(options)) < len(options):
-            raise InputError(f"options {options!r}: give at least two, all different")
-        for option in options:
-            if not option:
-                raise InputError(f"option {option!r} is empty: give every option a text")
+        check_options(options)
         return self._score(audio, prompt, options, options, truncate_prompt, prior)
+
+    def whole_scores(
+        self,
+        audio: Audio,
+        prompt: str,
+        options: Sequence[str],
+        normalize: str = "sum",
+        truncate_prompt: bool = False,
+        hop: float | None = None,
+    ) -> WholeScores:
+        """Return the options' scores for a whole recording, and for each of its windows.
+
+        See `score` for the arguments and errors. A silent recording has no scores.
+        """
+        check_options(options)
+        _check_normalize(normalize)
+        windows = encode_windows(self.engine, audio, hop)
+        question = (prompt, tuple(options))
+        (scores,) = score_windows(self.engine, windows, [question], normalize, truncate_prompt)
+        return scores
 
     def embed(
         self, audio: Audio, chunking: Chunking = "precise", all_layers: bool = False
@@ -238,7 +290,7 @@ class Assistant:
         responses = self.engine.ask(
             requests, max_new_tokens=max_new_tokens, sampling=Sampling(**sampling)
         )
-        return [list(response.tokens) for response in _raise_first(responses)]
+        return [list(response.tokens) for response in raise_first(responses)]
 
     def stream_tokens(
         self, audio: Audio, prompt: Sequence[int], max_new_tokens: int = 300, **sampling: Any
@@ -299,7 +351,7 @@ class Assistant:
             Request(source, prompt, "", tuple(options), score_only=True)
             for source in ((audio, None) if prior else (audio,))
         ]
-        responses = _raise_first(self.engine.ask(requests, truncate_prompt=truncate_prompt))
+        responses = raise_first(self.engine.ask(requests, truncate_prompt=truncate_prompt))
         with_audio, *without_audio = (response.log_likelihoods for response in responses)
         lengths = [
             len(self.engine.prompts.encode_text(option, "an option")) + 1 for option in options
@@ -325,12 +377,33 @@ class Assistant:
         return _answer_logits(self.params, question, answer, num_labels, self.config), labels
 
 
-def _raise_first(responses: list[Response | InputError]) -> list[Response]:
-    """Return the responses if all are `Response`s, or raise the first error."""
-    for response in responses:
-        if isinstance(response, InputError):
-            raise response
-    return responses
+def check_options(options: Sequence[str]) -> None:
+    """Raise `InputError` unless there are at least two options, all different and not empty."""
+    if isinstance(options, str) or len(options) < 2 or len(set(options)) < len(options):
+        raise InputError(f"options {options!r}: give at least two, all different")
+    for option in options:
+        if not option:
+            raise InputError(f"option {option!r} is empty: give every option a text")
+
+
+def _check_normalize(normalize: str) -> None:
+    if normalize not in NORMALIZE:
+        raise InputError(f"normalize {normalize!r}: use one of {', '.join(NORMALIZE)}")
+
+
+def _requests(audio: Audio | Sequence[Audio], prompt: str | Sequence[str]) -> list[Request]:
+    """Return a request for each question that `Assistant.ask` is given."""
+    audios = _as_list(audio, is_one_recording, "recording")
+    prompts = _as_list(prompt, _is_text, "prompt")
+    if not all(map(_is_text, prompts)):
+        raise InputError(f"prompts {prompt!r}: give a text, or a list of texts")
+    if is_one_recording(audio):
+        audios = audios * len(prompts)
+    if isinstance(prompt, str):
+        prompts = prompts * len(audios)
+    if not audios and not prompts:
+        raise InputError("0 recordings and 0 prompts: give at least one of each")
+    return _pair(audios, prompts)
 
 
 def _is_text(value: Any) -> bool:

@@ -65,30 +65,28 @@ class AudioCache:
             raise encoded
         return encoded
 
-    def encode(self, audios: Iterable[Audio]) -> list[EncodedAudio | InputError]:
-        """Return each recording's audio vectors, or the error if the recording cannot be used."""
+    def encode(self, audios: Iterable[Audio | EncodedAudio]) -> list[EncodedAudio | InputError]:
+        """Return each recording's audio vectors, or the error if the recording cannot be used.
+
+        What is encoded already is returned as it is.
+        """
         audios = list(audios)
         keys = [_cache_key(audio) for audio in audios]
         distinct = dict(zip(keys, audios, strict=True))
         clips: dict[Any, Clip] = {}
         results: dict[Any, EncodedAudio | InputError] = {}
         for key, audio in distinct.items():
-            if key in self._cached:
-                results[key] = self._cached[key]
+            if isinstance(audio, EncodedAudio) or key in self._cached:
+                results[key] = audio if isinstance(audio, EncodedAudio) else self._cached[key]
                 continue
             try:
                 clips[key] = as_clip(audio, self.config.max_seconds, self.keep_damaged)
             except InputError as error:
                 results[key] = error
-        samples = [clip.samples for clip in clips.values()]
-        vectors = encode_clips(self.params["encoder"], samples, self.config.encoder, mesh=self.mesh)
-        projector = {"projector": self.params["projector"]}
-        for (key, clip), layers in zip(clips.items(), vectors, strict=True):
-            try:
-                results[key] = EncodedAudio(*project(projector, layers[0], self.config), clip)
-            except InputError as error:
-                name = f"{distinct[key]}: " if isinstance(distinct[key], str | Path) else ""
-                results[key] = InputError(f"{name}{error}")
+        for key, result in zip(clips, self.encode_clips(list(clips.values())), strict=True):
+            if isinstance(result, InputError) and isinstance(distinct[key], str | Path):
+                result = InputError(f"{distinct[key]}: {result}")
+            results[key] = result
         encoded = {
             key: result
             for key, result in results.items()
@@ -96,6 +94,19 @@ class AudioCache:
         }
         self._cached = dict(list((self._cached | encoded).items())[-CACHE_SIZE:])
         return [results[key] for key in keys]
+
+    def encode_clips(self, clips: Sequence[Clip]) -> list[EncodedAudio | InputError]:
+        """Return each clip's audio vectors, or the error if it is too short; nothing is cached."""
+        samples = [clip.samples for clip in clips]
+        vectors = encode_clips(self.params["encoder"], samples, self.config.encoder, mesh=self.mesh)
+        projector = {"projector": self.params["projector"]}
+        results: list[EncodedAudio | InputError] = []
+        for clip, layers in zip(clips, vectors, strict=True):
+            try:
+                results.append(EncodedAudio(*project(projector, layers[0], self.config), clip))
+            except InputError as error:
+                results.append(error)
+        return results
 
 
 def stack_audio(

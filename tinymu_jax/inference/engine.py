@@ -30,8 +30,9 @@ GREEDY = Sampling()
 class Request(NamedTuple):
     """A prompt about a recording, to be answered with text or, if `score_only`, with an option."""
 
-    audio: Audio | None
-    """The recording (a path, 16 kHz samples or a clip); None: the decoder gets no audio."""
+    audio: Audio | EncodedAudio | None
+    """The recording (a path, 16 kHz samples or a clip), which may be encoded already; None: the
+    decoder gets no audio."""
     prompt: str | tuple[int, ...]
     """The prompt's text or token ids."""
     task: str = ""
@@ -71,6 +72,14 @@ class Engine(Protocol):
 
     def ask(self, requests: Sequence[Request], progress: Progress) -> list[Response | InputError]:
         """Return a response or an error for each request; see `BatchEngine.ask` for `progress`."""
+
+
+def raise_first(responses: Sequence[Any]) -> list[Any]:
+    """Return what an engine returned, a list of responses, or raise the first error in it."""
+    for response in responses:
+        if isinstance(response, InputError):
+            raise response
+    return list(responses)
 
 
 def check_max_new_tokens(max_new_tokens: int) -> None:

@@ -1,1 +1,1 @@
-"""Work on whole libraries of recordings: indexes and searches."""
+"""Works through libraries of recordings: captions, fields, tags, search."""
