@@ -15,11 +15,7 @@ FLOORS = [
     {"checkpoints"},
     {"inference"},
     {"data"},
-<<<<<<< HEAD
-    {"evaluation", "library", "training", "qa_builder", "notebook"},
-=======
     {"evaluation", "training", "qa_builder", "library", "notebook"},
->>>>>>> main
     {"quickstart"},
     {"cli"},
     {"__main__"},
