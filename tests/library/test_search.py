@@ -12,11 +12,10 @@ from safetensors.numpy import load_file, save_file
 
 import tinymu_jax
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
-from tinymu_jax.checkpoints.checkpoint import encoder_of
+from tinymu_jax.checkpoints.checkpoint import encoder_of, save_checkpoint
 from tinymu_jax.checkpoints.open import open_checkpoint
 from tinymu_jax.data.synthetic.compose import compose
 from tinymu_jax.data.synthetic.facts import FACTS, Facts
-from tinymu_jax.inference.load import _make_embedder
 from tinymu_jax.library import find, indexing
 from tinymu_jax.library.duplicates import find_duplicates
 from tinymu_jax.library.find import WordSearch
@@ -109,11 +108,14 @@ def test_order_and_batches_do_not_change_the_bytes(index, music, encoder, tmp_pa
     assert output.read_bytes() == index.path.read_bytes()
 
 
-def test_encoder_alone_makes_the_same_index(encoder):
-    alone = _make_embedder(encoder_of(open_checkpoint("nano")), "float32", None, None, False)
+def test_encoder_alone_makes_the_same_index(encoder, tmp_path):
+    save_checkpoint(tmp_path / "encoder", encoder_of(open_checkpoint("nano")))
+    alone = tinymu_jax.load(tmp_path / "encoder")
     other = WindowEncoder(alone, "encoder", 4.0)
     assert other.info == encoder.info._replace(checkpoint="encoder")
     assert WindowEncoder(alone, "encoder", None).info.seconds == indexing.DEFAULT_SECONDS
+    for seconds in (0.0, 2.9, float("inf"), float("nan")):
+        assert "give 3.0 to" in refusal(WindowEncoder, alone, "encoder", seconds)
     samples = [clip("bell").astype(np.float32) / 32768]
     np.testing.assert_array_equal(other.embed(samples), encoder.embed(samples))
 
@@ -211,6 +213,10 @@ def test_damaged_and_foreign_indexes_are_refused(index, encoder, tmp_path):
     for size in (0, 5, 300, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
         assert "is no whole index" in refusal(open_index, path)
+    arrays = load_file(index.path)
+    metadata = {"format": "tinymu index 1", "model": "0", "checkpoint": "", "seconds": "4"}
+    save_file(arrays | {"window_norms": arrays["window_norms"][1:]}, path, metadata)
+    assert "disagree in size: window_norms" in refusal(open_index, path)
     save_file({"windows": np.zeros((2, 3), np.float16)}, path)
     assert "its format is None" in refusal(open_index, path)
     assert "no such index" in refusal(open_index, tmp_path / "missing.index")

@@ -36,7 +36,7 @@ class IndexCommand:
 
     def run(self) -> int:
         """Write the index; return the exit code, 2 if a recording failed."""
-        from tinymu_jax.library.indexing import WindowEncoder, build_index
+        from tinymu_jax.library.indexing import WindowEncoder, build_index, list_recordings
 
         if not self.folders:
             raise InputError("no folder: name one or more folders of recordings")
@@ -46,6 +46,7 @@ class IndexCommand:
             raise InputError(
                 f"{self.output}: exists; add to it with --update, or name another with --output"
             )
+        list_recordings(self.folders)  # a missing folder is reported before the model is loaded
         encoder = WindowEncoder(self.model.load(), self.model.checkpoint, self.window)
         with show_progress("embedding") as progress:
             report = build_index(
@@ -130,7 +131,7 @@ class Duplicates:
     index: Path = DEFAULT_INDEX
     """File that `tinymu index` wrote."""
     threshold: float | None = None
-    """Least similarity of two windows of near-duplicates (default: 0.98)."""
+    """Least similarity of two windows of near-duplicates (default: 0.97)."""
     json: bool = False
     """Print one JSON object per group instead of text."""
 

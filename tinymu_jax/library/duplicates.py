@@ -12,7 +12,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.library.index_file import Index
 from tinymu_jax.utils.progress import Progress, no_progress
 
-THRESHOLD = 0.98
+THRESHOLD = 0.97
 """Least similarity of two windows of near-duplicates; docs/search.md has the measurement."""
 BLOCK_ROWS = 2048
 """Windows that are compared at once with as many others."""

@@ -116,15 +116,28 @@ def open_index(path: str | Path) -> Index:
         lines = arrays.pop("files").tobytes().decode().splitlines()
         files = [IndexedRecording(**json.loads(line)) for line in lines]
         index = Index(path, info, files, **arrays)
-        if len(index.first_window) != len(files) + 1 or index.first_window[-1] != len(
-            index.windows
-        ):
-            raise ValueError("its numbers of recordings and windows disagree")
+        _check_shapes(index)
     except (InputError, ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"{path}: is no whole index ({error}); make it again with tinymu index"
         ) from error
     return index
+
+
+def _check_shapes(index: Index) -> None:
+    """Raise `ValueError` unless all arrays are of the same recordings and windows."""
+    (num_windows, width), num_recordings = index.windows.shape, len(index.files)
+    shapes = {
+        "recordings": (num_recordings, width),
+        "window_spans": (num_windows, 2),
+        "window_silent": (num_windows,),
+        "first_window": (num_recordings + 1,),
+        "window_norms": (num_windows,),
+        "recording_norms": (num_recordings,),
+    }
+    wrong = [name for name, shape in shapes.items() if getattr(index, name).shape != shape]
+    if wrong or index.first_window[-1] != num_windows:
+        raise ValueError(f"its arrays disagree in size: {', '.join(wrong) or 'first_window'}")
 
 
 def write_index(path: Path, info: IndexInfo, entries: Iterable[Entry], width: int) -> None:

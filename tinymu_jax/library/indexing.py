@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float16, Float32
 
 from tinymu_jax.audio.files import list_audio_files
+from tinymu_jax.audio.load import MAX_CLIP_SECONDS
 from tinymu_jax.audio.windows import MIN_SECONDS, AudioWindow, read_windows
 from tinymu_jax.checkpoints.safetensors import read_safetensors, write_safetensors
 from tinymu_jax.errors import InputError
@@ -71,15 +72,18 @@ class WindowEncoder:
         `seconds` is the length of a window; None: the model's limit, or `DEFAULT_SECONDS`.
 
         Raises:
-            InputError: `seconds` is too short.
+            InputError: `seconds` is less than `MIN_SECONDS`, or more than a day.
         """
         is_assistant = isinstance(model, Assistant)
         params = model.params["encoder"] if is_assistant else model.params
         self.config = model.config.encoder if is_assistant else model.config
         self.params, self.keep_damaged = params, model.keep_damaged
-        seconds = seconds or model.max_seconds or DEFAULT_SECONDS
-        if not seconds >= MIN_SECONDS:
-            raise InputError(f"window is {seconds}; give {MIN_SECONDS} seconds or more")
+        if seconds is None:
+            seconds = model.max_seconds or DEFAULT_SECONDS
+        if not MIN_SECONDS <= seconds <= MAX_CLIP_SECONDS:
+            raise InputError(
+                f"window is {seconds}; give {MIN_SECONDS} to {MAX_CLIP_SECONDS} seconds"
+            )
         weights = {name: value for name, value in params.items() if name != "head"}
         self.info = IndexInfo(fingerprint.of_weights(weights), checkpoint, float(seconds))
 
@@ -167,65 +171,86 @@ def build_index(
         InputError: the index exists and is not to be updated, or is of another model; it cannot be
             written; another process is writing it; no recording can be used.
     """
-    paths = list_recordings(places)
+    paths, failed = list_recordings(places), list[str]()
+
+    def leave_out(recording: str, error: InputError) -> None:
+        failed.append(recording)
+        on_error(recording, error)
+
     work = output.with_name(f"{output.name}.work")
     with new_folder(work), folder_lock(work):
-        if exists(output) and not update:
-            raise InputError(f"{output}: exists; add to it with --update, or name another file")
-        old = open_index(output) if exists(output) else None
-        if old is not None:
-            check_model(old, encoder.info)
-        parts = _Parts(work, encoder.info)
-        contents, failed = _contents(paths, on_error)
-        known = dict(_entries_by_content(old)) if old else {}
-        todo: dict[str, str] = {}
-        for path, content in contents.items():
-            if content not in known and content not in parts:
-                todo.setdefault(content, path)
-        errors = parts.embed(encoder, todo, progress)
-        for content, error in errors.items():
-            same = [path for path in contents if contents[path] == content]
-            failed += len(same)
-            for path in same:
-                on_error(path, error)
-                del contents[path]
-        entries = {
+        old = _open_old(output, update, encoder.info)
+        contents = _contents(paths, leave_out)
+        entries, embedded = _embed_new(encoder, contents, old, work, leave_out, progress)
+        named = {_name(path, output): entry for path, entry in entries.items()}
+        kept, vanished, removed = _kept(old, named, prune)
+        entries = kept | {
             name: entry._replace(recording=entry.recording._replace(file=name))
-            for path, content in contents.items()
-            for name, entry in [(_name(path, output), known.get(content) or parts[content])]
+            for name, entry in named.items()
         }
-        kept, vanished, removed = _kept(old, entries, prune)
-        entries = kept | entries
         if not entries:
             raise InputError(f"{output}: not written, since no recording can be used; see above")
-        width = encoder.config.output_width
-        write_index(output, encoder.info, entries.values(), width)
+        write_index(output, encoder.info, entries.values(), encoder.config.output_width)
         shutil.rmtree(work)
     windows = sum(len(entry.spans) for entry in entries.values())
-    embedded = len(todo) - len(errors)
-    return IndexReport(len(entries), windows, embedded, removed, vanished, failed)
+    return IndexReport(len(entries), windows, embedded, removed, vanished, len(failed))
 
 
-def _contents(paths: Sequence[str], on_error: ErrorHandler) -> tuple[dict[str, str], int]:
-    """Return the fingerprint of each readable recording's bytes, and how many are not readable."""
-    contents, failed = {}, 0
+def _embed_new(
+    encoder: WindowEncoder,
+    contents: Mapping[str, str],
+    old: Index | None,
+    work: Path,
+    on_error: ErrorHandler,
+    progress: Progress,
+) -> tuple[dict[str, Entry], int]:
+    """Embed the recordings whose content is neither in the old index nor in the folder `work`.
+
+    `contents` are fingerprints by path. Returns the entries of all recordings by path, with the
+    names in the old index or none, and how many were embedded now.
+    """
+    old_entries = [_entry(old, number) for number in range(len(old.files))] if old else []
+    known = {entry.recording.content: entry for entry in old_entries}
+    parts = _Parts(work, encoder.info)
+    todo: dict[str, str] = {}
+    for path, content in contents.items():
+        if content not in known and content not in parts:
+            todo.setdefault(content, path)  # copies are embedded once
+    errors = parts.embed(encoder, todo, progress)
+    entries = {}
+    for path, content in contents.items():
+        if content in errors:
+            on_error(path, errors[content])
+        else:
+            entries[path] = known.get(content) or parts[content]
+    return entries, len(todo) - len(errors)
+
+
+def _open_old(output: Path, update: bool, info: IndexInfo) -> Index | None:
+    """Return the index to update, None if there is none; see `build_index` for errors."""
+    if not exists(output):
+        return None
+    if not update:
+        raise InputError(f"{output}: exists; add to it with --update, or name another file")
+    index = open_index(output)
+    check_model(index, info)
+    return index
+
+
+def _contents(paths: Sequence[str], on_error: ErrorHandler) -> dict[str, str]:
+    """Return the fingerprint of each readable recording's bytes, by path."""
+    contents = {}
     for path in paths:
         try:
             contents[path] = fingerprint.of_file(path)
         except InputError as error:
             on_error(path, error)
-            failed += 1
-    return contents, failed
+    return contents
 
 
 def _name(path: str, output: Path) -> str:
     """Return a recording's path relative to the folder of the index, with "/" between folders."""
     return Path(os.path.relpath(path, output.parent)).as_posix()
-
-
-def _entries_by_content(index: Index) -> Iterator[tuple[str, Entry]]:
-    for number, recording in enumerate(index.files):
-        yield recording.content, _entry(index, number)
 
 
 def _entry(index: Index, number: int) -> Entry:

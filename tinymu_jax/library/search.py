@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float, Float16, Float32, Int32
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.library.index_file import BLOCK_ROWS, Index, blocks, norms
+from tinymu_jax.library.index_file import Index, blocks, norms
 
-MAX_IN_FLIGHT = 16
+BLOCK_ROWS = 256
+"""Vectors that are compared at once: as many as fit into a processor's cache."""
+MAX_IN_FLIGHT = 64
 """Blocks that are copied to the device before the first result is waited for."""
 
 
