@@ -86,14 +86,15 @@ def main() -> None:
         result["gigabytes"] = path.stat().st_size / 1e9
         queries = np.random.default_rng(1).standard_normal((24, args.width)).astype(np.float16)
         spans = np.arange(24, dtype=np.float32)[:, None] * 10 + [0, 10]
+        silent = np.zeros(24, bool)
         arrays = index.windows, index.window_norms
         runs = {
             "1 vector": lambda: nearest(*arrays, queries[:1]),
             "24 vectors": lambda: nearest(*arrays, queries),
             "similar by window, 1 vector": lambda: similar(
-                index, Query(queries[:1], spans[:1]), 20, by_window=True
+                index, Query(queries[:1], spans[:1], silent[:1]), 20, by_window=True
             ),
-            "similar by recording": lambda: similar(index, Query(queries, spans), 20),
+            "similar by recording": lambda: similar(index, Query(queries, spans, silent), 20),
         }
         if args.numpy:
             runs["1 vector, numpy"] = lambda: with_numpy(*arrays, queries[:1])

@@ -244,7 +244,7 @@ def test_nearest_is_the_largest_cosine():
 def test_similar_recordings_are_those_of_the_largest_cosine(index, encoder, by_window, tmp_path):
     write(tmp_path / "query.flac", clip("pluck", 9.5, seed=1))
     entry = encoder.embed_recording(tmp_path / "query.flac")
-    matches = similar(index, Query(entry.read(), entry.spans), 4, by_window)
+    matches = similar(index, Query(entry.read(), entry.spans, entry.silent), 4, by_window)
     query = entry.read().astype(float)
     scores = {}
     for number, recording in enumerate(index.files):
@@ -264,8 +264,24 @@ def test_similar_recordings_are_those_of_the_largest_cosine(index, encoder, by_w
     else:
         assert matches[0][4:] == (0, 9.5)
     assert (
-        refusal(similar, index, Query(entry.read(), entry.spans), 0) == "top is 0; give 1 or more"
+        refusal(similar, index, Query(entry.read(), entry.spans, entry.silent), 0)
+        == "top is 0; give 1 or more"
     )
+
+
+def test_silent_windows_are_similar_to_nothing(index, encoder, music, tmp_path):
+    quiet, loud = np.zeros(4 * SAMPLE_RATE, np.int16), clip("organ")
+    write(tmp_path / "query.wav", np.concatenate([quiet, loud]))
+    entry = encoder.embed_recording(tmp_path / "query.wav")
+    assert entry.silent.tolist() == [True, False]
+    matches = similar(index, Query(entry.read(), entry.spans, entry.silent), 20, True)
+    assert matches[0].file == str(music / "o" / "organ.wav")
+    assert matches[0][4:] == (4, 8)
+    assert len(matches) == 8
+    entry = encoder.embed_recording(music / "silent.wav")
+    query = Query(entry.read(), entry.spans, entry.silent)
+    assert similar(index, query, 1)[0].file == str(music / "silent.wav")
+    assert "is silent" in refusal(similar, index, query, 1, True)
 
 
 def test_recording_of_the_index_is_not_similar_to_itself(index, music, tmp_path):

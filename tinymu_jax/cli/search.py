@@ -36,7 +36,7 @@ class IndexCommand:
 
     def run(self) -> int:
         """Write the index; return the exit code, 2 if a recording failed."""
-        from tinymu_jax.library.indexing import WindowEncoder, build_index, list_recordings
+        from tinymu_jax.library.indexing import WindowEncoder, build_index, list_paths
 
         if not self.folders:
             raise InputError("no folder: name one or more folders of recordings")
@@ -46,7 +46,7 @@ class IndexCommand:
             raise InputError(
                 f"{self.output}: exists; add to it with --update, or name another with --output"
             )
-        list_recordings(self.folders)  # a missing folder is reported before the model is loaded
+        list_paths(self.folders)  # a missing folder is reported before the model is loaded
         encoder = WindowEncoder(self.model.load(), self.model.checkpoint, self.window)
         with show_progress("embedding") as progress:
             report = build_index(
@@ -73,7 +73,7 @@ class IndexCommand:
 class Similar:
     """Print the recordings of an index that sound most like a recording."""
 
-    recording: tyro.conf.Positional[str]
+    recording: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECORDING")]
     """Sound file to compare, or - for stdin."""
     index: Path = DEFAULT_INDEX
     """File that `tinymu index` wrote."""
@@ -121,7 +121,7 @@ class Similar:
         encoder = WindowEncoder(self.model.load(), self.model.checkpoint, index.info.seconds)
         check_model(index, encoder.info)
         entry = encoder.embed_recording(self.recording)
-        return Query(entry.read(), entry.spans)
+        return Query(entry.read(), entry.spans, entry.silent)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Duplicates:
 class Find:
     """Print the recordings of an index that fit words, by asking the model about a shortlist."""
 
-    words: tyro.conf.Positional[str]
+    words: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WORDS")]
     """Words such as "calm piano"."""
     index: Path = DEFAULT_INDEX
     """File that `tinymu index` wrote. Answers are stored in a file beside it."""

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float16, Float32, Int64
 
 from tinymu_jax.checkpoints.safetensors import map_safetensors
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, reason_of
 from tinymu_jax.utils.files import exists, printable, write_atomic
 
 FORMAT = "tinymu index 1"
@@ -118,8 +118,10 @@ def open_index(path: str | Path) -> Index:
         index = Index(path, info, files, **arrays)
         _check_shapes(index)
     except (InputError, ValueError, LookupError, TypeError) as error:
+        # An `InputError` of the reader names remedies for a checkpoint.
+        reason = "damaged" if isinstance(error, InputError) else reason_of(error)
         raise InputError(
-            f"{path}: is no whole index ({error}); make it again with tinymu index"
+            f"{path}: is no whole index ({reason}); make it again with tinymu index"
         ) from error
     return index
 

@@ -128,7 +128,7 @@ def check_model(index: Index, info: IndexInfo) -> None:
         )
 
 
-def list_recordings(places: Sequence[str | Path]) -> list[str]:
+def list_paths(places: Sequence[str | Path]) -> list[str]:
     """Return the paths of the recordings below folders, and of recordings named one by one.
 
     Raises:
@@ -171,7 +171,7 @@ def build_index(
         InputError: the index exists and is not to be updated, or is of another model; it cannot be
             written; another process is writing it; no recording can be used.
     """
-    paths, failed = list_recordings(places), list[str]()
+    paths, failed = list_paths(places), list[str]()
 
     def leave_out(recording: str, error: InputError) -> None:
         failed.append(recording)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float16, Float32, Int32
+from jaxtyping import Array, Bool, Float, Float16, Float32, Int32
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.library.index_file import Index, blocks, norms
@@ -38,6 +38,7 @@ class Query(NamedTuple):
     windows: Float16[np.ndarray, "w E"]
     spans: Float32[np.ndarray, "w 2"]
     """Start and end of each window in seconds."""
+    silent: Bool[np.ndarray, "w"]
     file: str | None = None
     """Name in the index of a recording that is left out of the results."""
 
@@ -90,7 +91,7 @@ def indexed_query(index: Index, path: Path, content: str) -> Query | None:
     same = [n for n in numbers if os.path.realpath(index.place(n)) == os.path.realpath(path)]
     rows = index.rows(numbers[0])
     name = index.files[same[0]].file if same else None
-    return Query(index.windows[rows], index.window_spans[rows], name)
+    return Query(index.windows[rows], index.window_spans[rows], index.window_silent[rows], name)
 
 
 def similar(index: Index, query: Query, top: int = 20, by_window: bool = False) -> list[Match]:
@@ -101,38 +102,44 @@ def similar(index: Index, query: Query, top: int = 20, by_window: bool = False) 
         query: the recording to compare.
         top: number of recordings to return.
         by_window: whether to compare windows, and name each recording's best; otherwise the means
-            of all windows are compared.
+            of all windows are compared. Silent windows, which are all alike, are left out.
 
     Raises:
-        InputError: `top` is less than 1.
+        InputError: `top` is less than 1; the query is silent and windows are to be compared.
     """
     if top < 1:
         raise InputError(f"top is {top}; give 1 or more")
-    spans = np.array([[recording.seconds] for recording in index.files])
-    spans = np.concatenate([np.zeros_like(spans), spans], axis=1)
     if by_window:
-        scores, numbers = nearest(index.windows, index.window_norms, query.windows)
-        best = _best_windows(index, scores)
-        scores, numbers, spans = scores[best], numbers[best], index.window_spans[best]
+        scores, spans, query_spans = _compare_windows(index, query)
     else:
         mean = query.windows.mean(0, dtype=np.float64, keepdims=True).astype(np.float16)
-        scores, numbers = nearest(index.recordings, index.recording_norms, mean)
+        scores, _ = nearest(index.recordings, index.recording_norms, mean)
+        spans = np.array([(0, recording.seconds) for recording in index.files])
+        query_spans = np.broadcast_to((0, query.spans[-1, 1]), spans.shape)
     matches = []
     # Rounded, so that the order of copies does not depend on the blocks they are in.
     for row in np.argsort(-scores.round(5), kind="stable"):
-        if index.files[row].file == query.file:
+        if index.files[row].file == query.file or scores[row] == -np.inf:
             continue
-        first = numbers[row] if by_window else 0
-        last = first if by_window else -1
-        times = (*spans[row], query.spans[first, 0], query.spans[last, 1])
-        similarity = min(1.0, float(scores[row]))
-        matches.append(Match(index.place(row), similarity, *(round(float(t), 3) for t in times)))
+        times = (round(float(time), 3) for time in (*spans[row], *query_spans[row]))
+        matches.append(Match(index.place(row), min(1.0, float(scores[row])), *times))
         if len(matches) == top:
             break
     return matches
 
 
-def _best_windows(index: Index, scores: Float32[np.ndarray, "W"]) -> np.ndarray:
-    """Return the number of each recording's window with the largest score."""
+def _compare_windows(
+    index: Index, query: Query
+) -> tuple[Float32[np.ndarray, "R"], Float32[np.ndarray, "R 2"], Float32[np.ndarray, "R 2"]]:
+    """Return the similarity of each recording's best window, its span and that of the query's.
+
+    The similarity of a silent recording is minus infinity.
+    """
+    audible = ~query.silent
+    if not audible.any():
+        raise InputError("the recording is silent: compare whole recordings, without --windows")
+    scores, numbers = nearest(index.windows, index.window_norms, query.windows[audible])
+    scores = np.where(index.window_silent, -np.inf, scores)
     order = np.lexsort((-scores, index.recording_of_window))
-    return order[index.first_window[:-1]]
+    best = order[index.first_window[:-1]]  # the first of each recording's windows, best first
+    return scores[best], index.window_spans[best], query.spans[audible][numbers[best]]
