@@ -655,7 +655,7 @@ def test_the_command_writes_playlists(library, described, capsys, monkeypatch):
     arguments[1] = library
     arguments += ["--playlist-folder", library / "lists"]
     code, out, _ = run_cli(capsys, monkeypatch, *arguments)
-    assert out == f"1 playlists of mood in {library / 'lists'}\n"
+    assert out == f"playlists of mood: 1 in {library / 'lists'}\n"
     text = (library / "lists" / "mood - calm.m3u8").read_text()
     assert "#EXTINF:1,a\n../a.flac\n" in text
 

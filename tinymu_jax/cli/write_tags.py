@@ -104,7 +104,10 @@ class FileTags:
             known, results = self._look_up(files)
         for option, used in (("--write", names), ("--playlist", lists), (f"{self.map}:", renames)):
             check_names(used, known, option)
-        rows, num_failed = self._write(files, results, names, renames, as_json)
+        folder = Path(recordings[0])
+        folder = folder if folder.is_dir() else folder.parent
+        with self._open_undo(folder, bool(names)) as log:
+            rows, num_failed = self._write(files, results, names, renames, log, as_json)
         if lists and rows:
             num_failed += self._write_playlists(rows, lists, renames, as_json)
         return 2 if num_failed else 0
@@ -172,6 +175,7 @@ class FileTags:
         results: Results,
         names: Sequence[str],
         renames: Mapping[str, Any],
+        log: Any,
         as_json: bool,
     ) -> tuple[dict[Path, dict[str, Any]], int]:
         """Write the fields `names` into all files, if there are any, and print a summary.
@@ -182,10 +186,7 @@ class FileTags:
 
         rows: dict[Path, dict[str, Any]] = {}
         outcomes = Counter[str]()
-        with (
-            self._open_undo(files[0].path.parent, bool(names)) as log,
-            show_progress("tagging", len(files), quiet=self.dry_run) as progress,
-        ):
+        with show_progress("tagging", len(files), quiet=self.dry_run) as progress:
             for done, (file, row) in enumerate(zip(files, results, strict=True)):
                 progress(done)
                 try:
@@ -198,10 +199,10 @@ class FileTags:
                 except InputError as error:
                     show_error(str(file.path), error, as_json)
                     outcomes["failed"] += 1
-            undo = log is not None and log.path.stat().st_size > 0
         if names:
             parts = [text.format(outcomes[key]) for key, text in OUTCOMES.items() if outcomes[key]]
-            hint = f"; to undo: tinymu tag --undo {log.path}" if undo else ""
+            can_undo = log is not None and log.path.stat().st_size > 0
+            hint = f"; to undo: tinymu tag --undo {log.path}" if can_undo else ""
             print(", ".join(parts) + hint, file=sys.stderr if as_json else sys.stdout)
         return rows, outcomes["failed"]
 
@@ -308,7 +309,7 @@ class FileTags:
             for sentence in left_out:
                 note(sentence)
             num_left_out += len(left_out)
-            text = f"{len(paths)} playlists of {name} in {self.playlist_folder}"
+            text = f"playlists of {name}: {len(paths)} in {self.playlist_folder}"
             print(text, file=sys.stderr if as_json else sys.stdout)
         return num_left_out
 
