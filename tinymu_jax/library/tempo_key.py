@@ -15,9 +15,9 @@ MIN_SECONDS = 4
 """Length, in seconds, below which a piece has too few beats for a tempo."""
 MIN_BEAT_STRENGTH = 0.15
 """Least mean autocorrelation of the onset strength at one beat. White and pink noise reach 0.13;
-synthetic clips have 0.17 or more, half of them 0.74."""
+95 % of synthetic clips have more than 0.15, half of them more than 0.7."""
 MIN_TONALITY = 0.2
-"""Least tonality (see `best_key`). Noise reaches 0.06; synthetic clips have 0.32 or more."""
+"""Least tonality (see `best_key`). Noise reaches 0.08; synthetic clips have 0.34 or more."""
 NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 PROFILES = {
     "major": (
