@@ -1,7 +1,7 @@
 """Describes all recordings of a library; a run that is interrupted is continued."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +9,9 @@ from tinymu_jax.audio.files import list_audio_files
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.library.description import DescribeOptions, Description, describe_recordings
+from tinymu_jax.library.formats.options import Format, FormatOptions
+from tinymu_jax.library.formats.sidecars import sidecar_path, write_sidecar
+from tinymu_jax.library.packets import read_packets
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import printable
 from tinymu_jax.utils.jsonl import KEY, JsonlLog
@@ -32,11 +35,14 @@ class LogEntry(NamedTuple):
     settings: str
     """Fingerprint of the model and the options with which the recording was described."""
     content: str
-    """Fingerprint of the recording's bytes."""
+    """Fingerprint of the recording's encoded audio; tags may change."""
     size: int
     modified: int
     """Modification time in nanoseconds; a recording of this size and time is not read again."""
-    description: Description
+    outputs: Mapping[str, str]
+    """Path of each file that was written about the recording alone -> fingerprint of its bytes."""
+    description: Description | None
+    """None: still to be found out; never so in the log."""
 
     def to_json(self, name: str) -> dict[str, Any]:
         """Return the entry as a JSON object with the key `name`."""
@@ -49,11 +55,41 @@ class LogEntry(NamedTuple):
         return cls(**values | {"description": Description.from_json(row["description"])})
 
 
+class SidecarWriter:
+    """Writes a file beside each recording, and never replaces a file that is somebody else's."""
+
+    def __init__(self, format: Format, options: FormatOptions, overwrite: bool = False) -> None:
+        """Create a writer for a format, which need not have such files."""
+        self.format, self.options, self.overwrite = format, options, overwrite
+
+    def check(self, recording: Recording, outputs: Mapping[str, str]) -> None:
+        """Raise `InputError` if there is a file that `outputs`, of the log, does not have."""
+        path = sidecar_path(self.format, recording.path)
+        if path is None or self.overwrite or not os.path.lexists(path):
+            return
+        if not path.is_file() or fingerprint.of_file(path) != outputs.get(str(path)):
+            raise InputError(f"{path}: is there already; move it, or replace it with --overwrite")
+
+    def write(
+        self, recording: Recording, description: Description, outputs: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        """Write the file beside a recording, and return the log's `outputs` about it.
+
+        Raises:
+            InputError: see `check`; or the file cannot be written.
+        """
+        if sidecar_path(self.format, recording.path) is None:
+            return outputs
+        self.check(recording, outputs)
+        path = write_sidecar(self.format, recording.path, description, self.options)
+        return outputs if path is None else {**outputs, str(path): fingerprint.of_file(path)}
+
+
 class CaptionResult(NamedTuple):
     """The outcome of a run."""
 
-    described: list[tuple[Recording, Description]]
-    """All described recordings by name, also those that an earlier run described."""
+    descriptions: dict[str, Description]
+    """Name of each described recording -> its description, which may be of an earlier run."""
     errors: dict[str, InputError]
     """Name of each recording that could not be described -> the error."""
     num_new: int
@@ -88,15 +124,14 @@ def describe_library(
     recordings: Sequence[Recording],
     options: DescribeOptions,
     log_path: Path,
-    on_description: Callable[[Recording, Description], None] = lambda recording, description: None,
+    writer: SidecarWriter,
     batch_size: int = BATCH_SIZE,
     progress: Progress = no_progress,
 ) -> CaptionResult:
     """Describe recordings, and write each description to a log as soon as it is there.
 
     A recording that the log already describes, with the same content and options, is not described
-    again. A broken recording is reported in the result. `on_description` is called with each new
-    description, before it is in the log; an `InputError` that it raises is the recording's error.
+    again. A recording that is broken, or that `writer` has no place for, is an error in the result.
 
     Raises:
         InputError: the log cannot be written, or another run writes it.
@@ -104,46 +139,75 @@ def describe_library(
     settings = settings_fingerprint(assistant, options)
     remedy = "remove the file, or name another one with --log"
     log = JsonlLog(log_path, LogEntry.from_json, "a description", remedy)
-    errors: dict[str, InputError] = {}
+    result = CaptionResult({}, {}, 0)
     with log.writing():
-        entries = log.read()
-        pending, described = [], dict[str, Description]()
-        for recording in recordings:
-            try:
-                entry = _entry(recording, settings, entries.get(recording.name))
-            except InputError as error:
-                errors[recording.name] = error
-                continue
-            if isinstance(entry, LogEntry):
-                described[recording.name] = entry.description
-            else:
+        pending = []
+        for recording, entry in _each_entry(recordings, settings, log.read(), writer, result):
+            if entry.description is None:
                 pending.append((recording, entry))
-        done = len(recordings) - len(pending)
+            else:
+                _finish(recording, entry, log, writer, result)
+        num_done = len(recordings) - len(pending)
         for start in range(0, len(pending), batch_size):
-            progress(done + start, len(recordings))
+            progress(num_done + start, len(recordings))
             batch = pending[start : start + batch_size]
             named = [(recording.name, recording.path) for recording, _ in batch]
-            results = describe_recordings(assistant, named, options)
-            for (recording, entry), result in zip(batch, results, strict=True):
-                try:
-                    if isinstance(result, InputError):
-                        raise result
-                    on_description(recording, result)
-                except InputError as error:
-                    errors[recording.name] = error
-                    continue
-                described[recording.name] = result
-                log.append([LogEntry(*entry, result).to_json(recording.name)])
+            descriptions = describe_recordings(assistant, named, options)
+            for (recording, entry), description in zip(batch, descriptions, strict=True):
+                if isinstance(description, InputError):
+                    result.errors[recording.name] = description
+                else:
+                    entry = entry._replace(description=description)
+                    _finish(recording, entry, log, writer, result, is_new=True)
         progress(len(recordings), len(recordings))
-    by_name = [(one, described[one.name]) for one in recordings if one.name in described]
-    num_new = len(pending) - sum(recording.name in errors for recording, _ in pending)
-    return CaptionResult(by_name, errors, num_new)
+    num_new = sum(recording.name in result.descriptions for recording, _ in pending)
+    return result._replace(num_new=num_new)
 
 
-def _entry(
-    recording: Recording, settings: str, entry: LogEntry | None
-) -> LogEntry | tuple[str, str, int, int]:
-    """Return the log's entry about a recording if it still holds, or else a new entry's beginning.
+def _finish(
+    recording: Recording,
+    entry: LogEntry,
+    log: JsonlLog[LogEntry],
+    writer: SidecarWriter,
+    result: CaptionResult,
+    is_new: bool = False,
+) -> None:
+    """Write a recording's file and log entry, where they are not there yet."""
+    try:
+        outputs = writer.write(recording, entry.description, entry.outputs)
+    except InputError as error:
+        result.errors[recording.name] = error
+        return
+    if is_new or outputs != entry.outputs:
+        log.append([entry._replace(outputs=outputs).to_json(recording.name)])
+    result.descriptions[recording.name] = entry.description
+
+
+def _each_entry(
+    recordings: Sequence[Recording],
+    settings: str,
+    entries: Mapping[str, LogEntry],
+    writer: SidecarWriter,
+    result: CaptionResult,
+) -> Iterator[tuple[Recording, LogEntry]]:
+    """Yield each recording with its entry in the log, or with a new one without a description.
+
+    Errors of recordings are put into `result`.
+    """
+    for recording in recordings:
+        logged = entries.get(recording.name)
+        try:
+            entry = _entry(recording, settings, logged)
+            if entry.description is None:
+                writer.check(recording, entry.outputs)
+        except InputError as error:
+            result.errors[recording.name] = error
+            continue
+        yield recording, entry
+
+
+def _entry(recording: Recording, settings: str, logged: LogEntry | None) -> LogEntry:
+    """Return what the log has about a recording if it still holds, or else a new entry.
 
     Raises:
         InputError: the recording cannot be read.
@@ -154,9 +218,18 @@ def _entry(
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     state = status.st_size, status.st_mtime_ns
-    if entry is not None and entry.settings == settings and entry[2:4] == state:
-        return entry
-    content = fingerprint.of_file(path)
-    if entry is not None and (entry.settings, entry.content) == (settings, content):
-        return entry
-    return settings, content, *state
+    is_current = logged is not None and logged.settings == settings
+    if is_current and (logged.size, logged.modified) == state:
+        return logged
+    content = _audio_fingerprint(path)
+    if is_current and logged.content == content:
+        return logged
+    return LogEntry(settings, content, *state, {} if logged is None else logged.outputs, None)
+
+
+def _audio_fingerprint(path: Path) -> str:
+    """Return the fingerprint of a file's encoded audio, or of all its bytes if it has none."""
+    try:
+        return read_packets(path).sha256
+    except InputError:
+        return fingerprint.of_file(path)
