@@ -9,7 +9,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import mutagen
+import mutagen.id3
 import numpy as np
 import pytest
 import soundfile
@@ -23,7 +23,7 @@ from tinymu_jax.library.formats.outputs import (
     existing_outputs,
     write_table,
 )
-from tinymu_jax.library.formats.sidecars import sidecar_path, write_sidecar
+from tinymu_jax.library.formats.sidecars import read_tags, sidecar_path, write_sidecar
 
 FORMATS = ("jsonl", "csv", "parquet", "txt", "acestep", "musicgen", "webdataset")
 OPTIONS = FormatOptions(fields=("genre", "mood", "voice"))
@@ -121,7 +121,7 @@ def test_txt_is_one_caption_for_simpletuner_and_stable_audio(library):
     ("place", "caption", "expected"),
     [
         ("before", "Drums.", "zxq style, Drums."),
-        ("after", "Drums.", "Drums., zxq style"),
+        ("after", "Drums.", "Drums, zxq style"),
         ("instead", "Drums.", "zxq style"),
         ("before", None, "zxq style"),
     ],
@@ -288,6 +288,21 @@ def test_musicgen_json(library):
     assert not (folder / "q.json").exists()
 
 
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3", "aiff"])
+def test_titles_are_read_in_many_kinds_of_files(kind, tmp_path):
+    path = tmp_path / f"x.{kind}"
+    soundfile.write(path, noise(16_000), 16_000)
+    file = mutagen.File(path)
+    if file.tags is None:
+        file.add_tags()
+    if kind in ("flac", "ogg"):
+        file.tags["title"] = "Étude"
+    else:
+        file.tags.add(mutagen.id3.TIT2(text="Étude"))
+    file.save()
+    assert read_tags(path) == {"title": "Étude"}
+
+
 def test_musicgen_genre_of_the_file_stands_in(library):
     path, description = library[1][0]
     bare = description._replace(fields={}, bpm=None, key=None, caption=None)
@@ -335,6 +350,16 @@ def test_parquet_of_more_rows_than_a_group(tmp_path):
     write_table("parquet", tmp_path / "t.parquet", reversed(described), OPTIONS)
     table = parquet.read_table(tmp_path / "t.parquet")
     assert table["bpm"].to_pylist() == [n / 8 for n in range(1_001)]
+
+
+def test_csv_rows_of_odd_names(tmp_path):
+    names = ["a\rb.wav", 'c"d.wav', "e,f\n.wav", "g\\\r.wav"]
+    described = [(Path(name), describe(name)) for name in names]
+    write_table("csv", tmp_path / "t.csv", described, OPTIONS)
+    with (tmp_path / "t.csv").open(encoding="utf-8", newline="") as file:
+        rows = [*csv.reader(file)]
+    assert b"\r" not in (tmp_path / "t.csv").read_bytes()
+    assert [row[0] for row in rows[1:]] == ["a\\rb.wav", 'c"d.wav', "e,f\n.wav", "g\\\\r.wav"]
 
 
 # --- webdataset

@@ -71,7 +71,7 @@ class TempoKeyEstimator:
         piece = PIECE_SECONDS * self.sample_rate
         while len(samples):
             block = samples[: piece - self._waiting]
-            self._blocks.append(np.asarray(block, np.float32))
+            self._blocks.append(np.array(block, np.float32))
             self._waiting += len(block)
             samples = samples[len(block) :]
             if self._waiting == piece:
@@ -103,18 +103,13 @@ class TempoKeyEstimator:
             self._tempos.append(track_beats(samples, self.sample_rate))
 
 
-def estimate_tempo(samples: Float32[np.ndarray, "n"], sample_rate: int) -> float | None:
-    """Return the tempo of mono samples in beats per minute; None where no beat is heard."""
+def estimate_tempo_and_key(
+    samples: Float32[np.ndarray, "n"], sample_rate: int = SAMPLE_RATE
+) -> tuple[float | None, str | None]:
+    """Return tempo and key of mono samples; see `TempoKeyEstimator`."""
     estimator = TempoKeyEstimator(sample_rate)
     estimator.add(samples)
-    return estimator.tempo()
-
-
-def estimate_key(samples: Float32[np.ndarray, "n"], sample_rate: int) -> str | None:
-    """Return the key of mono samples, such as "F# minor"; None where no key is heard."""
-    estimator = TempoKeyEstimator(sample_rate)
-    estimator.add(samples)
-    return estimator.key()
+    return estimator.tempo(), estimator.key()
 
 
 def track_beats(samples: Float32[np.ndarray, "n"], sample_rate: int) -> tuple[float, float]:
@@ -170,7 +165,7 @@ def sum_chroma(samples: Float32[np.ndarray, "n"], sample_rate: int) -> Float[np.
     """
     from librosa import filters, stft
 
-    if len(samples) < _CHROMA_FFT // 2:
+    if len(samples) < _CHROMA_FFT:
         return np.zeros(12 * _BINS_PER_SEMITONE)
     spectrum = np.abs(stft(samples, n_fft=_CHROMA_FFT, hop_length=_CHROMA_HOP)) ** 2
     bank = filters.chroma(sr=sample_rate, n_fft=_CHROMA_FFT, n_chroma=12 * _BINS_PER_SEMITONE)

@@ -39,7 +39,8 @@ def caption_text(caption: str | None, options: FormatOptions) -> str | None:
     DATALOADER.md, "caption_strategy"), and ACE-Step 1.5 joins a tag and a caption by a comma.
     """
     text, trigger = one_line(caption or ""), one_line(options.trigger)
-    parts = {"before": (trigger, text), "after": (text, trigger), "instead": (trigger,)}
+    after = (text.removesuffix(".") if trigger else text, trigger)
+    parts = {"before": (trigger, text), "after": after, "instead": (trigger,)}
     return ", ".join(filter(None, parts[options.trigger_place])) or None
 
 

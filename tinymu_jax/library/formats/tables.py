@@ -66,13 +66,17 @@ def write_jsonl(path: Path, descriptions: Iterable[Description], options: Format
 
 
 def write_csv(path: Path, descriptions: Iterable[Description], options: FormatOptions) -> None:
-    """Write one row per description, without its timeline; unknown values are empty."""
+    """Write one row per description, without its timeline; unknown values are empty.
+
+    A carriage return in a file's name is written as a backslash and an r.
+    """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(table_columns(options.fields))
         for description in descriptions:
             row = to_row(description, options)
-            writer.writerow([printable(x) if isinstance(x, str) else x for x in row])
+            # Readers end a row at a carriage return, which Python does not quote.
+            writer.writerow([x.replace("\r", r"\r") if isinstance(x, str) else x for x in row])
 
 
 def write_parquet(path: Path, descriptions: Iterable[Description], options: FormatOptions) -> None:
