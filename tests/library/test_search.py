@@ -21,7 +21,7 @@ from tinymu_jax.library.duplicates import find_duplicates
 from tinymu_jax.library.find import WordSearch
 from tinymu_jax.library.index_file import open_index
 from tinymu_jax.library.indexing import WindowEncoder, build_index, check_model
-from tinymu_jax.library.search import Query, indexed_query, nearest, similar
+from tinymu_jax.library.search import BLOCK_ROWS, Query, indexed_query, nearest, similar
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import folder_lock
 
@@ -229,7 +229,7 @@ def test_damaged_and_foreign_indexes_are_refused(index, encoder, tmp_path):
 
 def test_nearest_is_the_largest_cosine():
     rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((2500, 64)).astype(np.float16)
+    vectors = rng.standard_normal((BLOCK_ROWS + 700, 64)).astype(np.float16)
     queries = rng.standard_normal((3, 64)).astype(np.float16)
     exact = vectors.astype(float) @ queries.astype(float).T
     exact /= np.linalg.norm(vectors.astype(float), axis=1)[:, None]

@@ -7,15 +7,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float16, Float32, Int32
+from jaxtyping import Array, Bool, Float, Float16, Float32, Int, Int32
 
 from tinymu_jax.errors import InputError
 from tinymu_jax.library.index_file import Index, blocks, norms
 
-BLOCK_ROWS = 256
+CACHED_ROWS = 256
 """Vectors that are compared at once: as many as fit into a processor's cache."""
-MAX_IN_FLIGHT = 64
-"""Blocks that are copied to the device before the first result is waited for."""
+BLOCK_ROWS = 16 * CACHED_ROWS
+"""Vectors in a call of the device."""
+MAX_IN_FLIGHT = 4
+"""Calls of the device that are made before the first result is waited for."""
 
 
 class Match(NamedTuple):
@@ -46,10 +48,15 @@ class Query(NamedTuple):
 @jax.jit
 def _products(
     block: Float[Array, "n E"], queries: Float[Array, "E Q"]
-) -> tuple[Float[Array, "n"], Array]:
+) -> tuple[Float[Array, "n"], Int[Array, "n"]]:
     """Return each vector's largest product with a query, and the query's number."""
-    products = jnp.dot(block.astype(jnp.float32), queries)
-    return products.max(1), products.argmax(1)
+
+    def compare(rows: Array) -> tuple[Array, Array]:
+        products = jnp.dot(rows.astype(jnp.float32), queries)
+        return products.max(1), products.argmax(1)
+
+    parts = jax.lax.map(compare, block.reshape(-1, CACHED_ROWS, block.shape[1]))
+    return jax.tree.map(jnp.ravel, parts)
 
 
 def nearest(
@@ -63,21 +70,19 @@ def nearest(
     norms.
     """
     directions = jnp.asarray((queries.astype(np.float32) / norms(queries)[:, None]).T)
-    values, numbers, pending = list[np.ndarray](), list[np.ndarray](), []
-
-    def collect() -> None:
-        value, number = pending.pop(0)
-        values.append(np.asarray(value))
-        numbers.append(np.asarray(number))
-
+    results, pending = list[tuple[np.ndarray, np.ndarray]](), []
     # The device computes while the next blocks are read from the disk.
     for block in blocks(vectors, BLOCK_ROWS):
-        pending.append(_products(block, directions))
+        padding = -len(block) % CACHED_ROWS
+        padded = np.pad(block, ((0, padding), (0, 0))) if padding else block
+        pending.append(_products(padded, directions))
         if len(pending) == MAX_IN_FLIGHT:
-            collect()
-    while pending:
-        collect()
-    return np.concatenate(values) / lengths, np.concatenate(numbers)
+            results.append(jax.device_get(pending.pop(0)))
+    results += jax.device_get(pending)
+    values, numbers = (
+        np.concatenate(parts)[: len(vectors)] for parts in zip(*results, strict=True)
+    )
+    return values / lengths, numbers
 
 
 def indexed_query(index: Index, path: Path, content: str) -> Query | None:
