@@ -16,7 +16,7 @@ FLOORS = [
     {"inference"},
     {"data"},
     {"evaluation", "training", "qa_builder", "notebook"},
-    {"quickstart"},
+    {"quickstart", "server"},
     {"cli"},
     {"__main__"},
 ]

@@ -26,6 +26,7 @@ COMMANDS = {
     "push": "push.Push",
     "convert": "convert.Convert",
     "tag": "tag.TagCommand",
+    "serve": "serve.Serve",
     "evaluate": "evaluate.Evaluate",
     "quickstart": "quickstart.Quickstart",
     "ablate": "quickstart.Ablate",
