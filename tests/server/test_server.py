@@ -429,9 +429,9 @@ def test_hundreds_of_requests_at_once(served, http):
         return many.post("/v1/chat/completions", content=content, headers=headers).status_code
 
     limits = httpx.Limits(max_connections=None)
-    with httpx.Client(base_url=address, limits=limits, timeout=120) as many:
-        with ThreadPoolExecutor(200) as pool:
-            statuses = list(pool.map(send, range(200)))
+    client = httpx.Client(base_url=address, limits=limits, timeout=120)
+    with client as many, ThreadPoolExecutor(200) as pool:
+        statuses = list(pool.map(send, range(200)))
     assert [statuses.count(status) for status in (200, 400, 413)] == [150, 34, 16]
     assert server._num_requests == 0
     assert http.get("/health").json() == {"status": "ok"}
@@ -448,6 +448,38 @@ def test_an_error_in_the_computation_ends_its_requests_only(served, client, monk
         with pytest.raises(openai.InternalServerError, match="its log says why"):
             ask(client, TONE)
     assert ask(client, TONE).choices[0].message.content
+
+
+# --- the documentation ---------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "serve.md").read_text("utf-8")
+
+
+@pytest.fixture
+def song(tmp_path, monkeypatch):
+    (tmp_path / "song.wav").write_bytes(wav()[0])
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_commands_of_the_page(served, song):
+    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    blocks = [block.replace("http://127.0.0.1:8000", served[0]) for block in blocks]
+    outputs = [
+        subprocess.run(["bash", "-euc", block], capture_output=True, check=True, text=True).stdout
+        for block in blocks
+        if "curl" in block
+    ]
+    chat, embeddings, watch = outputs
+    assert json.loads(chat)["choices"][0]["message"]["content"]
+    assert len(json.loads(embeddings)["data"][0]["embedding"]) == 800
+    assert "tinymu_queue_length 0.0" in watch
+
+
+def test_the_python_of_the_page(served, song, capsys):
+    (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    exec(block.replace("http://127.0.0.1:8000", served[0]), {})
+    whole, streamed = capsys.readouterr().out.split("\n", 1)
+    assert whole.startswith(f"{streamed} {{'encoded_seconds': 4.0")
 
 
 # --- the key, the socket, the command ------------------------------------------------------------
