@@ -46,6 +46,8 @@ def running(assistant, config=None, key=""):
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
     wait_until(lambda: server.started)
+    # What SIGTERM does in a process of its own.
+    app.state.server.stop_serving = lambda: setattr(server, "should_exit", True)
     try:
         yield address_of(bound), app.state.server
     finally:

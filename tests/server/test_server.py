@@ -19,6 +19,7 @@ from helpers import ROOT, free_port, refusal
 from server_process import QUESTION, message, question, running, wait_until, wav
 
 import tinymu_jax
+from tinymu_jax.inference.continuous import Answer
 from tinymu_jax.server.config import ServerConfig
 from tinymu_jax.server.run import bind, model_id
 
@@ -217,6 +218,7 @@ TONE = wav(1.0)[0]
         ({"messages": [{"role": "user", "content": "What?"}]}, 400, "no recording"),
         ({"messages": [message(TONE, " ")]}, 400, "the last message has no text"),
         ({"messages": [message(TONE, "why " * 99)]}, 400, "the model takes 64: shorten it"),
+        ({"messages": [message(TONE, "x" * 10**5)]}, 400, "100000 characters, the model takes 64"),
         ({"messages": [message(TONE, "\ud800")]}, 400, ""),
         ({"messages": [message("ha, no")]}, 400, "is not base64 text"),
         ({"messages": [message("")]}, 400, "the recording is empty"),
@@ -352,7 +354,9 @@ def test_an_upload_that_does_not_end_is_given_up(assistant):
 
 @pytest.fixture
 def slow(assistant, monkeypatch):
-    """A server for one answer at a time, whose steps take long, with one place to wait."""
+    """A server for one answer at a time, with one place to wait. Steps are slow; no answer ends."""
+    add = Answer._add
+    monkeypatch.setattr(Answer, "_add", lambda answer, chosen, row, _: add(answer, chosen, row, -1))
     with running(assistant, ServerConfig(batch=1, queue=1, max_tokens=500)) as (address, server):
         step = server.worker._decoder.step
 
@@ -364,21 +368,20 @@ def slow(assistant, monkeypatch):
         yield address, server
 
 
-LONG = {"temperature": 2.0, "top_p": 1.0, "max_tokens": 500}
+SHORT, LONG = {"max_tokens": 2}, {"max_tokens": 500}
 
 
 def test_a_full_queue_says_when_to_come_back(slow):
     address, server = slow
     url = f"{address}/v1/chat/completions"
-    # A seed whose answer goes on for a while.
-    body = question(TONE, stream=True, seed=1, **LONG)
+    body = question(TONE, stream=True, **LONG)
     with ThreadPoolExecutor(2) as pool:
         with httpx.stream("POST", url, json=body, timeout=60) as first:
             first.iter_lines()
             wait_until(lambda: server.worker.num_running == 1)
-            second = pool.submit(lambda: httpx.post(url, json=question(TONE), timeout=60))
+            second = pool.submit(lambda: httpx.post(url, json=question(TONE, **SHORT), timeout=60))
             wait_until(lambda: server.worker.num_waiting == 1)
-            third = httpx.post(url, json=question(TONE))
+            third = httpx.post(url, json=question(TONE, **SHORT))
             assert third.status_code == 429
             assert 1 <= int(third.headers["Retry-After"]) <= 60
             assert third.json()["error"]["type"] == "rate_limit_error"
@@ -389,7 +392,7 @@ def test_a_full_queue_says_when_to_come_back(slow):
 def test_a_client_that_goes_away_frees_its_row(slow, stream):
     address, server = slow
     host, port = address.removeprefix("http://").split(":")
-    body = json.dumps(question(TONE, stream=stream, seed=1, **LONG)).encode()
+    body = json.dumps(question(TONE, stream=stream, **LONG)).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
@@ -401,21 +404,39 @@ def test_a_client_that_goes_away_frees_its_row(slow, stream):
     assert not server.worker._decoder.answers
     assert "tinymu_cancelled_requests_total 1.0" in server.metrics.text().decode()
     # The server answers the next one.
-    response = httpx.post(f"{address}/v1/chat/completions", json=question(TONE), timeout=60)
+    response = httpx.post(
+        f"{address}/v1/chat/completions", json=question(TONE, **SHORT), timeout=60
+    )
     assert response.status_code == 200
 
 
 def test_a_client_that_goes_away_leaves_the_queue(slow):
     address, server = slow
     url = f"{address}/v1/chat/completions"
-    body = question(TONE, stream=True, seed=1, **LONG)
+    body = question(TONE, stream=True, **LONG)
     with httpx.stream("POST", url, json=body, timeout=60) as first:
         first.iter_lines()
         wait_until(lambda: server.worker.num_running == 1)
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(url, json=question(TONE), timeout=0.5)
+            httpx.post(url, json=question(TONE, **SHORT), timeout=0.5)
         wait_until(lambda: server.worker.num_waiting == 0)
         assert server.worker.num_running == 1
+
+
+def test_answers_that_take_too_long_are_ended_with_the_server(slow):
+    address, server = slow
+    body = question(TONE, **LONG)
+    with ThreadPoolExecutor(2) as pool:
+        url = f"{address}/v1/chat/completions"
+        streamed = pool.submit(lambda: httpx.post(url, json=body | {"stream": True}, timeout=60))
+        wait_until(lambda: server.worker.num_running == 1)
+        waits = pool.submit(lambda: httpx.post(url, json=body, timeout=60))
+        wait_until(lambda: server.worker.num_waiting == 1)
+        server.stop_serving()
+        assert waits.result().status_code == 503
+        with pytest.raises(httpx.RemoteProtocolError):
+            streamed.result()
+    wait_until(lambda: not server.worker.is_alive)
 
 
 def test_hundreds_of_requests_at_once(served, http):

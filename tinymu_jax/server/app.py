@@ -165,10 +165,14 @@ class Server:
         except InputError as error:
             status = 400
             raise ApiError(400, str(error), code="invalid_audio") from None
-        except (ClientDisconnect, asyncio.CancelledError):
+        except ClientDisconnect:
             status = CLIENT_CLOSED
             self.metrics.cancelled.inc()
             raise
+        except asyncio.CancelledError:
+            # The time to finish answers after SIGTERM is over.
+            status = 503
+            raise ApiError(503, "the server stops: ask again later") from None
         except Exception:
             LOG.exception("a request to %s failed", path)
             raise ApiError(500, INTERNAL) from None
@@ -350,6 +354,8 @@ class _EventStream(StreamingResponse):
         # A generator that has not begun runs no `finally` when it is dropped.
         try:
             await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:
+            LOG.warning("the server stopped while an answer was streamed")
         finally:
             self._on_end()
 

@@ -19,6 +19,11 @@ _DATA_URI = re.compile(r"data:[^,]{0,100};base64,", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]{0,20}:", re.IGNORECASE)
 
 
+MAX_CHARACTERS = 32
+"""Largest number of characters of a question for each token that the model takes; longer texts are
+refused before they are converted to tokens."""
+
+
 class ChatQuestion(NamedTuple):
     """What a chat request asks."""
 
@@ -85,6 +90,14 @@ def read_question(request: ChatRequest, assistant: Assistant, config: ServerConf
     """
     prompt, data, param = _read_messages(request.messages)
     limit = assistant.config.max_text_tokens
+    if len(prompt) > MAX_CHARACTERS * limit:
+        raise ApiError(
+            400,
+            f"the question has {len(prompt)} characters, the model takes {limit} tokens: "
+            "shorten it",
+            "messages",
+            "context_length_exceeded",
+        )
     try:
         tokens = assistant.engine.prompts.encode_text(prompt, "the question")
     except InputError as error:
