@@ -13,7 +13,6 @@ QUESTIONS = (
     "What is the main instrument?",
     "Describe the music you hear.",
     "Is the tempo fast or slow?",
-    "Which key is it in? " * 3,
 )
 
 
@@ -38,9 +37,9 @@ class Case:
     """A request, and the tokens that `generate_tokens` gives for it alone."""
 
     def __init__(self, model, clips, encoded, number, **sampling):
-        clip = number % len(clips)
+        clip = number // 3 % len(clips)
         self.audio, self.length = encoded[clip], 1 + (7 * number) % 23
-        self.prompt = model.encode_prompt(QUESTIONS[number % 3 or number % 4])
+        self.prompt = model.encode_prompt(QUESTIONS[number % 3])
         self.sampling = Sampling(**sampling)
         self.expected = model.generate_tokens(clips[clip], self.prompt, self.length, **sampling)
 
@@ -50,13 +49,9 @@ class Case:
 
 @pytest.fixture(scope="module")
 def cases(model, clips, encoded):
-    sampled = (
-        {},
-        {},
-        {"strategy": "top-p", "seed": 2**32 - 5},
-        {"strategy": "top-p", "top_p": 1.0},
-    )
-    return [Case(model, clips, encoded, n, **sampled[n // 2 % 4]) for n in range(24)]
+    sampled = ({"seed": 2**32 - 5}, {"top_p": 1.0})
+    options = ({}, {}, *({"strategy": "top-p", "temperature": 2.0} | one for one in sampled))
+    return [Case(model, clips, encoded, n, **options[n // 2 % 4]) for n in range(24)]
 
 
 @pytest.mark.parametrize("order", [0, 1])
@@ -103,17 +98,17 @@ def test_the_cache_grows_for_long_answers(model, clips, encoded):
     # Almost uniform sampling, which rarely draws the end token.
     options = {"strategy": "top-p", "top_p": 1.0, "temperature": 1000.0}
     decoder = ContinuousDecoder(model.params, model.config)
-    answers = []
-    for seed in (1, 2):
-        answers.append(decoder.add(encoded[seed], prompt, 190, Sampling(**options, seed=seed)))
-        for _ in range(20):
-            decoder.step()
+    seeds = (1, 2)
+    answers = [
+        decoder.add(encoded[seed], prompt, 110, Sampling(**options, seed=seed)) for seed in seeds
+    ]
     while decoder.answers:
         decoder.step()
-    for seed, answer in zip((1, 2), answers, strict=True):
-        expected = model.generate_tokens(clips[seed], prompt, 190, **options, seed=seed)
+    for seed, answer in zip(seeds, answers, strict=True):
+        expected = model.generate_tokens(clips[seed], prompt, 110, **options, seed=seed)
         assert answer.tokens == expected
-    assert max(len(answer.tokens) for answer in answers) > 128
+    # With the prompt, that is more than the 128 columns of the first cache.
+    assert max(len(answer.tokens) for answer in answers) == 110
 
 
 def test_log_probabilities_are_those_of_the_logits(model, clips, encoded):

@@ -205,6 +205,12 @@ TONE = wav(1.0)[0]
         ({"max_tokens": 0}, 400, "max_tokens is 0: this server gives 1 to 64"),
         ({"max_tokens": 65}, 400, "max_tokens is 65"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, 400, "differ"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            400,
+            "messages.0.content.0.text: Field required",
+        ),
+        ({"stream": "yes"}, 400, "stream: Input should be a valid boolean"),
         ({"n": 2}, 400, "the parameter 'n' is not supported"),
         ({"stop": ["."]}, 400, "the parameter 'stop' is not supported"),
         ({"tools": [{"type": "function"}]}, 400, "the parameter 'tools' is not supported"),
@@ -223,8 +229,8 @@ TONE = wav(1.0)[0]
         ({"messages": [message("ha, no")]}, 400, "is not base64 text"),
         ({"messages": [message("")]}, 400, "the recording is empty"),
         ({"messages": [message(b"hello, this is text")]}, 400, "is text, not a recording"),
-        ({"messages": [message(b"\0\1\2\3" * 99)]}, 400, "audio bytes: "),
-        ({"messages": [message(TONE[:100])]}, 400, "audio bytes: "),
+        ({"messages": [message(b"\0\1\2\3" * 99)]}, 400, "the recording: "),
+        ({"messages": [message(TONE[:100])]}, 400, "the recording: "),
         ({"messages": [message(wav(0.01)[0])]}, 400, "less than one window"),
         (
             {"messages": [message(wav(21, subtype="PCM_16")[0])]},
@@ -234,7 +240,7 @@ TONE = wav(1.0)[0]
         ({"messages": [message("file:///etc/passwd")]}, 400, "addresses are not opened"),
         ({"messages": [message("https://example.com/a.wav")]}, 400, "addresses are not opened"),
         ({"messages": [message("/etc/passwd")]}, 400, "is not base64 text"),
-        ({"messages": [message("/etc/hosts00")]}, 400, "audio bytes: "),
+        ({"messages": [message("/etc/hosts00")]}, 400, "the recording: "),
         (
             {"messages": [{"role": "system", "content": "Be brief."}, message(TONE)]},
             400,

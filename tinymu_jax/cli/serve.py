@@ -48,6 +48,8 @@ class Serve:
             raise InputError(
                 f"{', '.join(missing)}: not installed; run pip install 'tinymu_jax[serve]'"
             )
+        if self.open and not (self.page and find_spec("gradio")):
+            raise InputError("open: there is no page; install gradio, and leave --no-page out")
         from tinymu_jax.server.app import make_app
         from tinymu_jax.server.config import KEY_VARIABLE, ServerConfig
         from tinymu_jax.server.run import LOOPBACK, address_of, bind, model_id, run

@@ -27,8 +27,7 @@ from tinymu_jax.utils.shapes import round_up
 MAX_TOP = 20
 """Largest number of most probable tokens that are reported for a position."""
 MIN_COLUMNS = 128
-"""Smallest number of columns of the cache; more are powers of two, so that few shapes are
-compiled."""
+"""Smallest number of columns of the cache."""
 PROMPT_LENGTHS = (32, 64)
 """Prompts are padded to these numbers of tokens, or to the model's limit."""
 
@@ -272,7 +271,7 @@ class ContinuousDecoder:
         free = np.flatnonzero(~self._key_mask.any(axis=0))
         column = free[0] if len(free) else self._num_columns
         if not len(free):
-            self._resize(len(self._rows), 2 * self._num_columns)
+            self._resize(len(self._rows), _round_columns(self._num_columns + 1))
         active = [row for row, answer in enumerate(self._rows) if answer is not None]
         self._key_mask[active, column] = True
         chosen, self._cache = _decode_step(
@@ -315,7 +314,7 @@ class ContinuousDecoder:
     def _insert(self, answer: Answer, prefix: Cache, key_mask: Bool[np.ndarray, "P"]) -> None:
         """Give an answer a row, and copy the cache of its prompt to the row's first columns."""
         length = len(key_mask)
-        columns = max(self._num_columns, MIN_COLUMNS, _power_of_two(length + 1))
+        columns = max(self._num_columns, MIN_COLUMNS, _round_columns(length))
         if not self._rows:
             self._cache = self._taken(prefix, [0], columns)
             self._rows, self._key_mask = [None], np.zeros((1, columns), bool)
@@ -347,6 +346,12 @@ class ContinuousDecoder:
 def _power_of_two(number: int) -> int:
     """Return the smallest power of two that is at least `number`."""
     return 1 << (number - 1).bit_length()
+
+
+def _round_columns(number: int) -> int:
+    """Return the smallest power of two, or three quarters of one, that is at least `number`."""
+    power = _power_of_two(number)
+    return power * 3 // 4 if number <= power * 3 // 4 else power
 
 
 def _row_state(answers: Sequence[Answer | None]) -> RowState:

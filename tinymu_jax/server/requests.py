@@ -6,7 +6,7 @@ import re
 import secrets
 from typing import NamedTuple
 
-from tinymu_jax.audio.load import Clip, as_clip
+from tinymu_jax.audio.load import Clip, read_clip
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.generate import Sampling
@@ -40,7 +40,12 @@ def read_audio(data: str, assistant: Assistant, config: ServerConfig, param: str
     """
     content = _decode_base64(data, param)
     try:
-        clip = as_clip(content, assistant.max_seconds, assistant.keep_damaged)
+        clip = read_clip(
+            content,
+            assistant.max_seconds,
+            keep_damaged=assistant.keep_damaged,
+            name="the recording",
+        )
     except InputError as error:
         message = re.sub(r",? or use what can be read with --keep-damaged", "", str(error))
         raise ApiError(400, message, param, "invalid_audio") from None

@@ -155,7 +155,12 @@ def _malformed(error: ValidationError) -> ApiError:
     if deepest["type"] == "json_invalid":
         reason = deepest["msg"].removeprefix("Invalid JSON: ")
         return ApiError(400, f"the body is not JSON ({reason})", code="invalid_json")
-    names = [str(n) for n in deepest["loc"] if n not in ("str", "list[tagged-union]")]
-    names = [n for n in names if not n.startswith(("list[", "function-"))]
+    names, previous = [], None
+    for name in deepest["loc"]:
+        # pydantic also names the alternative of a union.
+        is_type = isinstance(previous, int) and name in ("text", "input_audio")
+        if not is_type and name != "str" and not str(name).startswith("list["):
+            names.append(str(name))
+        previous = name
     param = ".".join(names)[:200] or None
     return ApiError(400, f"{param or 'the body'}: {deepest['msg']}"[:600], param, deepest["type"])
