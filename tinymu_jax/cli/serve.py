@@ -66,7 +66,7 @@ class Serve:
         bound = bind(self.host, self.port)
         assistant = self.model.load_assistant()
         assistant.tokenizer  # noqa: B018 - if it is missing, nothing can be asked
-        key = os.environ.get(KEY_VARIABLE, "")
+        key = os.environ.get(KEY_VARIABLE, "").strip()
         if not key and self.host not in LOOPBACK:
             note(f"{self.host}: others can reach it; set {KEY_VARIABLE} to ask them for a key")
         if self.warm_up:

@@ -28,7 +28,7 @@ MAX_TOP = 20
 """Largest number of most probable tokens that are reported for a position."""
 MIN_COLUMNS = 128
 """Smallest number of columns of the cache."""
-PROMPT_LENGTHS = (32, 64)
+PROMPT_LENGTHS = (16, 32, 64)
 """Prompts are padded to these numbers of tokens, or to the model's limit."""
 
 

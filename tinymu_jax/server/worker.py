@@ -19,6 +19,9 @@ from tinymu_jax.inference.generate import Sampling
 from tinymu_jax.server.metrics import Metrics
 
 LOG = logging.getLogger("tinymu.server")
+MAX_STARTS = 2
+"""Largest number of jobs that begin between two steps. More would hold up running answers longer;
+with fewer, the batch fills up more slowly."""
 
 
 class Question(NamedTuple):
@@ -146,20 +149,23 @@ class Worker:
             return self._waiting.popleft()
 
     def _run(self) -> None:
-        # Between two steps at most one answer begins, so that running answers are not held up.
         while not self._stopping:
-            job = self._next_job()
-            if job is not None:
-                try:
-                    self._start(job)
-                except Exception as error:
-                    job.emit(error)
+            for _ in range(MAX_STARTS):
+                self._start_next()
             self._drop_cancelled()
             if self._running:
                 try:
                     self._step()
                 except Exception as error:
                     self._fail(error)
+
+    def _start_next(self) -> None:
+        job = self._next_job()
+        if job is not None:
+            try:
+                self._start(job)
+            except Exception as error:
+                job.emit(error)
 
     def _start(self, job: Job) -> None:
         if not isinstance(job.work, Question):
