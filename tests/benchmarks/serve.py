@@ -101,7 +101,7 @@ class Clients:
         events = [threading.Event() for _ in range(others)]
         with ThreadPoolExecutor(others) as pool:
             # The others are long enough to go on until the last has joined.
-            waiting = [pool.submit(self.ask, 10 * self._tokens, event) for event in events]
+            waiting = [pool.submit(self.ask, 2 * self._tokens, event) for event in events]
             for event in events:
                 event.wait()
             seconds = self.ask()[1]
