@@ -27,7 +27,7 @@ from tinymu_jax.server.config import ServerConfig
 from tinymu_jax.server.errors import INTERNAL, ApiError
 from tinymu_jax.server.key import RequireKey
 from tinymu_jax.server.metrics import CONTENT_TYPE, Metrics
-from tinymu_jax.server.requests import read_audio, read_question
+from tinymu_jax.server.requests import ChatQuestion, read_audio, read_question
 from tinymu_jax.server.schema import MAX_INPUTS, ChatRequest, EmbeddingsRequest, parse
 from tinymu_jax.server.worker import Job, Progress, Worker
 
@@ -194,8 +194,8 @@ class Server:
         return min(60, max(1, math.ceil(rounds * self._mean_seconds)))
 
     async def _chat(self, visit: "_Visit") -> Response:
-        body = await self._bodies.read(visit.request)
-        asked, request = await self._in_reader(lambda: self._read_chat(body))
+        async with self._bodies.read(visit.request) as body:
+            asked, request = await self._in_reader(self._read_chat, body)
         del body
         completion = Completion(request, asked, self.assistant, self.model)
         job = Job(asked.question)
@@ -216,10 +216,13 @@ class Server:
             self._finish(visit, job, completion)
         return JSONResponse(completion.body())
 
-    def _read_chat(self, body: bytes) -> tuple[Any, ChatRequest]:
+    def _read_chat(self, body: bytes) -> tuple[ChatQuestion, ChatRequest]:
         request = parse(body, ChatRequest)
         self._check_model(request.model)
-        return read_question(request, self.assistant, self.config), request
+        asked = read_question(request, self.assistant, self.config)
+        # The recording as text is not needed any more.
+        request.messages = []
+        return asked, request
 
     async def _stream(
         self, visit: "_Visit", completion: Completion, events: AsyncIterator[Progress]
@@ -251,8 +254,8 @@ class Server:
         self.metrics.completion_tokens.inc(usage["completion_tokens"])
 
     async def _embed(self, visit: "_Visit") -> Response:
-        body = await self._bodies.read(visit.request)
-        request, clips = await self._in_reader(lambda: self._read_embeddings(body))
+        async with self._bodies.read(visit.request) as body:
+            request, clips = await self._in_reader(self._read_embeddings, body)
         del body
         vectors = []
         for clip in clips:
@@ -278,10 +281,11 @@ class Server:
             read_audio(data, self.assistant, self.config, f"input.{index}")
             for index, data in enumerate(request.audio)
         ]
+        request.input = []
         return request, clips
 
-    async def _in_reader(self, function: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._readers, function)
+    async def _in_reader(self, function: Callable[[bytes], Any], body: bytes) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, function, body)
 
     def _model(self) -> dict[str, Any]:
         return {"id": self.model, "object": "model", "created": self.created, "owned_by": "tinymu"}
