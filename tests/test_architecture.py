@@ -17,6 +17,8 @@ FLOORS = [
     {"data"},
     {"evaluation", "training", "qa_builder", "library", "notebook"},
     {"quickstart"},
+    {"evaluation", "training", "qa_builder", "notebook"},
+    {"quickstart", "server"},
     {"cli"},
     {"__main__"},
 ]

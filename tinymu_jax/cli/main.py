@@ -31,6 +31,7 @@ COMMANDS = {
     "similar": "search.Similar",
     "duplicates": "search.Duplicates",
     "find": "search.Find",
+    "serve": "serve.Serve",
     "evaluate": "evaluate.Evaluate",
     "quickstart": "quickstart.Quickstart",
     "ablate": "quickstart.Ablate",
