@@ -16,7 +16,7 @@ FLOORS = [
     {"inference"},
     {"data"},
     {"evaluation", "training", "qa_builder", "library", "notebook"},
-    {"quickstart"},
+    {"quickstart", "server"},
     {"cli"},
     {"__main__"},
 ]

@@ -6,12 +6,13 @@ Nothing on the page is fetched from other hosts. Results belong to one browser s
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
-from gradio_client.utils import is_http_url_like
 
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.server import page_html as html
@@ -48,6 +49,7 @@ def build_page(
         title=f"TinyMU: {name}", analytics_enabled=False, delete_cache=(3_600, STALE_SECONDS)
     ) as page:
         _lay_out(page, handlers)
+    _accept_uploads_only(page)
     return page
 
 
@@ -152,20 +154,27 @@ def _recording(do: Handlers) -> tuple[gr.Audio, gr.Button]:
         buttons=[],
         waveform_options=gr.WaveformOptions(show_recording_waveform=False),
     )
-    move = recording.async_move_resource_to_block_cache
-
-    async def refuse_addresses(path: Any) -> str | None:
-        # Gradio would download what a request names by an address.
-        if path is not None and is_http_url_like(str(path)):
-            raise gr.Error("a recording is uploaded, not named by an address")
-        return await move(path)
-
-    recording.async_move_resource_to_block_cache = refuse_addresses
     return recording, gr.Button("Try a synthetic clip", size="sm", elem_id="example")
 
 
 def _view(name: str, value: str = "") -> gr.HTML:
     return gr.HTML(value, elem_id=name, apply_default_css=False)
+
+
+def _accept_uploads_only(page: gr.Blocks) -> None:
+    """Refuse requests that name a file of the server, or an address, in any component's value.
+
+    A mounted Gradio would copy the file, or download what is at the address.
+    """
+
+    async def move(component: Any, path: str | Path | None) -> str | None:
+        folder = Path(component.GRADIO_CACHE).resolve()
+        if path is not None and not Path(path).resolve().is_relative_to(folder):
+            raise gr.Error("files have to be uploaded")
+        return await type(component).async_move_resource_to_block_cache(component, path)
+
+    for component in page.blocks.values():
+        component.async_move_resource_to_block_cache = partial(move, component)
 
 
 def _text(label: str, value: str, name: str, lines: int = 1) -> gr.Textbox:

@@ -70,7 +70,7 @@ def track_picture(name: str, seconds: float, heard: float, png: bytes) -> str:
     )
     about = clock(seconds, seconds)
     if heard < seconds:
-        about += f" &middot; Ask and Options are about the first {heard:g} s"
+        about += f" &middot; Ask is about the first {heard:g} s, Timeline about everything"
     return (
         f'<figure class="track"><figcaption><b>{escape(name)}</b> {about}'
         '<span class="mute"> &middot; this browser cannot play the file; everything else works'
