@@ -98,9 +98,13 @@ def _open_sound(file: Any) -> Any:
     import soundfile
 
     try:
-        return soundfile.SoundFile(file)
+        opened = soundfile.SoundFile(file)
     except (RuntimeError, TypeError, ValueError) as error:
         raise _DecoderError(str(error)) from error
+    if opened.format == "MP3":
+        # soundfile would seek after each read, which makes the decoder start anew in the middle.
+        opened._info.seekable = 0
+    return opened
 
 
 def _open_part(source: Source, part: Part, is_whole: bool) -> tuple[Any, int]:

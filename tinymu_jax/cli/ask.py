@@ -2,7 +2,9 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +22,15 @@ from tinymu_jax.cli.options import (
 )
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.files import check_folder, make_folder, write_atomic
+
+SILENT = "(silence)"
+"""What is printed in place of an answer about silence."""
+
+
+def check_hop(whole: bool, hop: float | None) -> None:
+    """Raise `InputError` if there is a hop, although only a recording's beginning is used."""
+    if hop is not None and not whole:
+        raise InputError("--hop is for whole recordings: give --whole too")
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,10 @@ class Ask:
     """For top-p: random seed."""
     truncate_prompt: bool = False
     """Cut a prompt of over 129 tokens instead of rejecting it."""
+    whole: bool = False
+    """Ask about all of a recording, window by window, not only about its beginning."""
+    hop: float | None = None
+    """With --whole: seconds from the start of a window to the next (default: window length)."""
     json: bool = False
     """Print one JSON object per recording instead of text."""
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
@@ -50,23 +65,46 @@ class Ask:
         """Print an answer for each recording; return the exit code, 2 if a recording failed."""
         if not self.prompt:
             raise InputError('no prompt: ask something with --prompt "..."')
+        check_hop(self.whole, self.hop)
         require_recordings(self.recordings, self.json)
         model = self.model.load_assistant()
         model.tokenizer  # noqa: B018 - a missing tokenizer is reported before anything is computed
+        options = {
+            "strategy": self.strategy,
+            "top_p": self.top_p,
+            "temperature": self.temperature,
+            "seed": self.seed,
+        }
+        ask = partial(model.whole_answers, hop=self.hop) if self.whole else model.answers
+        show = self._show_whole if self.whole else self._show
         num_errors = 0
         for batch in in_batches(self.recordings, "asking"):
-            answers = model.answers(
-                batch,
-                self.prompt,
-                self.max_new_tokens,
-                self.truncate_prompt,
-                strategy=self.strategy,
-                top_p=self.top_p,
-                temperature=self.temperature,
-                seed=self.seed,
-            )
-            num_errors += sum(map(self._show, batch, answers))
+            answers = ask(batch, self.prompt, self.max_new_tokens, self.truncate_prompt, **options)
+            num_errors += sum(map(show, batch, answers))
         return 2 if num_errors else 0
+
+    def _show_whole(self, recording: str, answer: Any) -> bool:
+        """Print the answer or error for a whole recording; return whether it was an error."""
+        if isinstance(answer, InputError):
+            show_error(recording, answer, self.json)
+            return True
+        if self.json:
+            fields = {"file": recording, "prompt": self.prompt, "answer": answer.text}
+            fields |= {"support": round(answer.support, 4)}
+            fields |= {"total_seconds": round(answer.total_seconds, 3)}
+            timeline = [
+                {"start": round(w.start, 3), "end": round(w.end, 3), "answer": w.answer}
+                for w in answer.timeline
+            ]
+            print(json.dumps(fields | {"timeline": timeline}, ensure_ascii=False), flush=True)
+            return False
+        if len(self.recordings) > 1:
+            print(recording)
+        print(SILENT if answer.text is None else answer.text)
+        for window in answer.timeline:
+            text = SILENT if window.answer is None else window.answer
+            print(f"{window.start:7.1f} - {window.end:.1f} s  {text}", flush=True)
+        return False
 
     def _show(self, recording: str, answer: Any) -> bool:
         """Print the answer or error for a recording; return whether it was an error."""
@@ -103,6 +141,10 @@ class ScoreCommand:
     log-likelihood with audio minus log-likelihood without audio (pmi)."""
     truncate_prompt: bool = False
     """Cut a prompt of over 129 tokens instead of rejecting it."""
+    whole: bool = False
+    """Score all of a recording: the mean of its windows' log-likelihoods."""
+    hop: float | None = None
+    """With --whole: seconds from the start of a window to the next (default: window length)."""
     json: bool = False
     """Print one JSON object per recording instead of a table."""
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
@@ -115,11 +157,17 @@ class ScoreCommand:
             raise InputError('no prompt: ask something with --prompt "..."')
         if len(self.option) < 2:
             raise InputError("fewer than two options: give each with --option")
+        check_hop(self.whole, self.hop)
         require_recordings(self.recordings, self.json)
         model = self.model.load_assistant()
         model.tokenizer  # noqa: B018 - a missing tokenizer is reported before anything is computed
 
         def score(recording: str) -> None:
+            if self.whole:
+                arguments = self.normalize, self.truncate_prompt, self.hop
+                scores = model.whole_scores(recording, self.prompt, self.option, *arguments)
+                self._show_whole(recording, scores)
+                return
             clip = read_clip(recording, model.max_seconds, keep_damaged=model.keep_damaged)
             rows = model.score_details(clip, self.prompt, self.option, self.truncate_prompt)
             self._show(recording, rows, clip)
@@ -127,24 +175,54 @@ class ScoreCommand:
         return run_each(self.recordings, "scoring", self.json, score)
 
     def _show(self, recording: str, rows: list[Any], clip: Any) -> None:
-        from tinymu_jax.inference.scoring import NORMALIZE
-
-        rows = sorted(rows, key=lambda row: -getattr(row, NORMALIZE[self.normalize]))
         if self.json:
-            fields = {"file": recording, "prompt": self.prompt, "normalize": self.normalize}
-            fields |= seconds_fields(clip) | {"options": [row._asdict() for row in rows]}
-            print(json.dumps(fields, ensure_ascii=False), flush=True)
+            self._print_json(recording, seconds_fields(clip), rows)
             return
+        self._print_table(recording, rows)
+        print(f"{recording}: {seconds_text(clip)}", file=sys.stderr)
+
+    def _show_whole(self, recording: str, scores: Any) -> None:
+        if self.json:
+            fields = {"total_seconds": round(scores.total_seconds, 3)}
+            fields |= {"agreement": round(scores.agreement, 4)}
+            fields |= {"timeline": [window._asdict() for window in scores.timeline]}
+            self._print_json(recording, fields, scores.options)
+            return
+        if not scores.options:
+            print(f"{recording}: {SILENT}" if len(self.recordings) > 1 else SILENT, flush=True)
+            return
+        self._print_table(recording, scores.options)
+        for window in scores.timeline:
+            text = SILENT
+            if window.probabilities is not None:
+                best = max(window.probabilities, key=window.probabilities.get)
+                text = f"{window.probabilities[best]:.3f}  {best}"
+            print(f"{window.start:7.1f} - {window.end:.1f} s  {text}", flush=True)
+        agreement = f"agreement {scores.agreement:.0%} of {scores.total_seconds:.1f} s"
+        print(f"{recording}: {agreement}", file=sys.stderr)
+
+    def _print_json(self, recording: str, fields: dict[str, Any], rows: Sequence[Any]) -> None:
+        head = {"file": recording, "prompt": self.prompt, "normalize": self.normalize}
+        options = {"options": [row._asdict() for row in self._sorted(rows)]}
+        print(json.dumps(head | fields | options, ensure_ascii=False), flush=True)
+
+    def _print_table(self, recording: str, rows: Sequence[Any]) -> None:
         if len(self.recordings) > 1:
             print(recording)
         print("    sum     length         pmi  log-likelihood  option")
-        for row in rows:
+        for row in self._sorted(rows):
+            over_prior = row.probability_over_prior
+            pmi = f"{'-':>10}" if over_prior is None else f"{over_prior:10.3f}"
             print(
-                f"{row.probability:7.3f}  {row.probability_per_token:9.3f}  "
-                f"{row.probability_over_prior:10.3f}  {row.log_likelihood:14.2f}  {row.option}",
+                f"{row.probability:7.3f}  {row.probability_per_token:9.3f}  {pmi}  "
+                f"{row.log_likelihood:14.2f}  {row.option}",
                 flush=True,
             )
-        print(f"{recording}: {seconds_text(clip)}", file=sys.stderr)
+
+    def _sorted(self, rows: Sequence[Any]) -> list[Any]:
+        from tinymu_jax.inference.scoring import NORMALIZE
+
+        return sorted(rows, key=lambda row: -getattr(row, NORMALIZE[self.normalize]))
 
 
 @dataclass(frozen=True)
