@@ -28,7 +28,8 @@ OPTIONS = ("string", "organ", "flute", "trumpet", "bell")
 TABS = ("Ask", "Options", "Timeline", "Fields")
 OBSERVE = """() => {
   window.seen = [];
-  const note = () => window.seen.push(document.querySelector("#answers article p")?.innerText ?? "");
+  const newest = () => document.querySelector("#answers article p")?.innerText ?? "";
+  const note = () => window.seen.push(newest());
   const changes = {subtree: true, childList: true, characterData: true};
   new MutationObserver(note).observe(document.querySelector("#answers"), changes);
 }"""

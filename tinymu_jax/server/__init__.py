@@ -1,1 +1,1 @@
-"""The server of `tinymu serve`: an API in OpenAI's form, and a page for the browser."""
+"""The HTTP server of `tinymu serve`, which OpenAI's clients can talk to."""

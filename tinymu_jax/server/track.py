@@ -4,6 +4,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -12,6 +13,8 @@ from tinymu_jax.audio.windows import read_windows
 
 MAX_COLUMNS = 2_000
 """Largest number of columns of a picture; a longer recording has several frames per column."""
+
+_log_mel = jax.jit(log_mel)
 
 
 class Track(NamedTuple):
@@ -48,7 +51,7 @@ def read_track(
         # Windows of one length, so that one program is compiled.
         padded = np.pad(window.samples, (0, max(0, size - len(window.samples))))
         with lock:
-            frames = np.asarray(log_mel(padded))[: num_frames(len(window.samples))]
+            frames = np.asarray(_log_mel(padded))[: num_frames(len(window.samples))]
         end = window.end
         while end * SAMPLE_RATE / HOP / frames_per_column > MAX_COLUMNS:
             columns, frames_per_column = _pool(columns, 2), 2 * frames_per_column
