@@ -20,6 +20,7 @@ from helpers import free_port
 import tinymu_jax
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.generate import make_clip
+from tinymu_jax.server.embed import track_html
 from tinymu_jax.server.page import build_page, mount_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -355,3 +356,27 @@ def test_files_of_the_server_are_not_served(address, path):
 def test_an_upload_has_a_limit(address):
     files = {"files": ("long.wav", b"0" * (3 << 20))}
     assert httpx.post(f"{address}gradio_api/upload", files=files).status_code == 413
+
+
+# --- the same parts in a notebook -----------------------------------------------------------------
+
+
+@needs_browser
+def test_parts_stand_alone_in_a_notebook(browser, nano, song):
+    whole = nano.ask(song, QUESTION, whole=True)
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    requests, errors = [], []
+    page.on("request", lambda request: requests.append(request.url[:5]))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    # Two in one document, as two outputs of a notebook are.
+    page.set_content(track_html(song, 4.0) + track_html(song, 4.0, whole))
+    page.wait_for_function("document.querySelectorAll('audio')[1].readyState > 0")
+    page.click(".windows li:nth-child(2) button")
+    times = "[...document.querySelectorAll('audio')].map(audio => audio.currentTime)"
+    assert page.evaluate(times) == [0, 4]
+    heads = "[...document.querySelectorAll('.playhead')].map(head => head.style.left)"
+    assert page.evaluate(heads)[1] == "40%"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert set(requests) <= {"data:"}
+    assert errors == []
+    page.close()

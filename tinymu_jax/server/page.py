@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from fastapi import FastAPI
 
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.server import page_html as html
+from tinymu_jax.server.embed import asset
 from tinymu_jax.server.page_handlers import IDLE, Handlers
 
 QUESTION = "Describe the music you hear."
@@ -58,7 +58,6 @@ def mount_page(app: FastAPI, page: gr.Blocks, max_bytes: int | None = None) -> F
 
     Call it after the server's other routes are defined, which go before the page's.
     """
-    here = files("tinymu_jax.server")
     theme = gr.themes.Default(
         primary_hue="teal",
         secondary_hue="teal",
@@ -75,8 +74,8 @@ def mount_page(app: FastAPI, page: gr.Blocks, max_bytes: int | None = None) -> F
         page,
         path="/",
         theme=theme,
-        css=(here / "page.css").read_text("utf-8"),
-        head=f"<script>{(here / 'page.js').read_text('utf-8')}</script>",
+        css=asset("page.css"),
+        head=f"<script>{asset('page.js')}</script>",
         footer_links=[],
         run_history=False,
         ssr_mode=False,
