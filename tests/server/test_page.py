@@ -317,6 +317,33 @@ def test_bad_input_is_a_sentence_and_the_page_goes_on(visit, song, tmp_path):
 
 
 @needs_browser
+def test_a_file_that_is_too_large_is_refused(visit, song, tmp_path):
+    page = visit(390)
+    soundfile.write(tmp_path / "long.wav", np.zeros(1_500_000), 16_000)
+    page.set_input_files("#recording input[type=file]", str(tmp_path / "long.wav"))
+    page.wait_for_selector(".toast-body")
+    assert "exceed the maximum allowed size" in page.inner_text(".toast-body")
+    upload(page, song)
+    assert ask(page)
+
+
+@needs_browser
+def test_a_new_recording_clears_the_results_and_may_not_be_playable(visit, song, tmp_path):
+    page = visit()
+    upload(page, song)
+    ask(page)
+    page.get_by_label("Clear").click()
+    page.wait_for_selector("#track img", state="detached")
+    # Chromium plays no AIFF.
+    path = tmp_path / "other.aiff"
+    soundfile.write(path, make_clip(SynthesisConfig(seconds=4, seed=5), 0)[1], 16_000)
+    upload(page, path)
+    assert page.locator("#answers article").count() == 0
+    assert "cannot play" in page.inner_text(".track .mute")
+    assert ask(page)
+
+
+@needs_browser
 def test_files_of_a_session_are_removed(visit, uploads, song):
     page = visit()
     upload(page, song)
