@@ -1,5 +1,6 @@
 """The page in headless Chromium: what a person sees and gets, at two widths."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -21,7 +22,7 @@ import tinymu_jax
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.generate import make_clip
 from tinymu_jax.server.embed import track_html
-from tinymu_jax.server.page import build_page, mount_page
+from tinymu_jax.server.page import build_page, disconnect_pages, mount_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 QUESTION = "What instrument is playing?"
@@ -73,19 +74,33 @@ def uploads(tmp_path_factory):
         os.environ["GRADIO_TEMP_DIR"] = before
 
 
-@pytest.fixture(scope="module")
-def address(nano, uploads):
-    """A server with the page, in a thread."""
-    app = mount_page(FastAPI(), build_page(nano, "nano", lambda path: Facts()), max_bytes=2 << 20)
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+class Server(uvicorn.Server):
+    """A server that does not wait for open pages when it stops."""
+
+    async def shutdown(self, sockets=None):
+        disconnect_pages(self.config.app)
+        await super().shutdown(sockets)
+
+
+@contextlib.contextmanager
+def serving(page):
+    """Serves a page in a thread; gives its address."""
+    app, port = mount_page(FastAPI(), page, max_bytes=2 << 20), free_port()
+    server = Server(uvicorn.Config(app, port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
         assert thread.is_alive()
     yield f"http://127.0.0.1:{port}/"
     server.should_exit = True
-    thread.join()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def address(nano, uploads):
+    with serving(build_page(nano, "nano", lambda path: Facts())) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -354,6 +369,16 @@ def test_files_of_a_session_are_removed(visit, uploads, song):
             break
         threading.Event().wait(0.1)
     assert [path for path in uploads.rglob("*") if path.is_file()] == []
+
+
+@needs_browser
+def test_a_server_stops_while_a_page_is_open(browser, nano, uploads, song):
+    page = browser.new_page()
+    with serving(build_page(nano, "nano")) as address:
+        page.goto(address)
+        upload(page, song)
+        assert page.get_by_role("tab").all_inner_texts() == ["Ask", "Options", "Timeline"]
+    page.close()
 
 
 @pytest.mark.parametrize("component", ["recording", "question"])

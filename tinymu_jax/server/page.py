@@ -83,6 +83,17 @@ def mount_page(app: FastAPI, page: gr.Blocks, max_bytes: int | None = None) -> F
     )
 
 
+def disconnect_pages(app: FastAPI) -> None:
+    """Close the connections that open pages hold, for which a server would wait when it stops.
+
+    Call it in the server's event loop, before uvicorn's `Server.shutdown`.
+    """
+    for route in app.routes:
+        mounted = getattr(route, "app", None)
+        if isinstance(mounted, gr.routes.App):
+            mounted.stop_event.set()
+
+
 def _lay_out(page: gr.Blocks, do: Handlers) -> None:
     """Create the page's components, and connect them to the handlers."""
     track, description, timeline = gr.State(), gr.State(), gr.State()
