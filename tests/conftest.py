@@ -43,6 +43,7 @@ SLOWEST = (
     *("quickstart/test_train_nano.py", "qa_builder/test_build.py", "cli/test_evaluate.py"),
     *("evaluation/test_synthetic_evaluation.py", "launch/test_gpu_scripts.py"),
     *("test_mesh.py", "test_notebooks.py", "models/test_packing.py", "checkpoints/test_nano.py"),
+    "server/test_page.py",
 )
 
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import threading
 from pathlib import Path
-from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
@@ -21,13 +20,13 @@ from helpers import free_port
 import tinymu_jax
 from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.generate import make_clip
+from tinymu_jax.library.description import Description, FieldValue
 from tinymu_jax.server.embed import track_html
 from tinymu_jax.server.page import build_page, disconnect_pages, mount_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 QUESTION = "What instrument is playing?"
 OPTIONS = ("string", "organ", "flute", "trumpet", "bell")
-TABS = ("Ask", "Options", "Timeline", "Fields")
 OBSERVE = """() => {
   window.seen = [];
   const newest = () => document.querySelector("#answers article p")?.innerText ?? "";
@@ -39,22 +38,20 @@ OBSERVE = """() => {
 needs_browser = pytest.mark.browser
 
 
-class Value(NamedTuple):
-    value: str | None
-    probability: float
-
-
-class Facts(NamedTuple):
-    """A description, with the attributes that the page reads."""
-
-    caption: str = "A <string> plays."
-    fields: Any = {"lead_instrument": Value("string", 0.934), "mood": Value(None, 0.2)}  # noqa: RUF012
-    bpm: float = 92.5
-    key: str = "C major"
-    time_signature: None = None
-
-    def to_json(self):
-        return {"file": "elsewhere", "caption": self.caption, "bpm": self.bpm}
+FACTS = Description(
+    file="a & b.wav",
+    seconds=10.0,
+    caption="A <string> plays.",
+    fields={
+        "main_instrument": FieldValue("string", 0.934, 1.0),
+        "mood": FieldValue(None, 0.2, 0.5),
+    },
+    bpm=92.5,
+    key="C major",
+    time_signature=None,
+    silent=False,
+    timeline=(),
+)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +96,7 @@ def serving(page):
 
 @pytest.fixture(scope="module")
 def address(nano, uploads):
-    with serving(build_page(nano, "nano", lambda path: Facts())) as address:
+    with serving(build_page(nano, "nano", lambda path: FACTS)) as address:
         yield address
 
 
@@ -218,7 +215,7 @@ def test_from_upload_to_download(visit, nano, song, width, tmp_path):
     page.wait_for_selector("table.fields")
     check_fit(page, width)
     cells = page.locator("table.fields td").all_inner_texts()
-    assert cells[:6] == ["lead instrument", "string", "93%", "mood", "unknown", "20%"]
+    assert cells[:6] == ["main instrument", "string", "93%", "mood", "unknown", "20%"]
     assert cells[6:] == ["tempo", "92.5 bpm", "measured", "key", "C major", "measured"]
     assert page.inner_text("#fields .caption") == "A <string> plays."
 
@@ -239,7 +236,7 @@ def test_from_upload_to_download(visit, nano, song, width, tmp_path):
             "answer": whole.text,
             "timeline": [window._asdict() for window in whole.timeline],
         },
-        "description": {"file": song.name, "caption": "A <string> plays.", "bpm": 92.5},
+        "description": FACTS.to_json(),
     }
 
 

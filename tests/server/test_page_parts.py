@@ -3,11 +3,17 @@
 import contextlib
 
 import numpy as np
+import pytest
 import soundfile
+from helpers import refusal
 
+import tinymu_jax
 from tinymu_jax.audio.log_mel import log_mel
+from tinymu_jax.data.config import SynthesisConfig
+from tinymu_jax.data.synthetic.generate import make_clip
 from tinymu_jax.inference.whole_recording import WholeAnswer, WindowAnswer
 from tinymu_jax.server import page_html as html
+from tinymu_jax.server.page_handlers import describe_with
 from tinymu_jax.server.track import MAX_COLUMNS, read_track
 
 LOCK = contextlib.nullcontext()
@@ -70,3 +76,30 @@ def test_times_are_written_as_a_clock():
     assert html.clock(187.9) == "3:07"
     assert html.clock(3787) == "1:03:07"
     assert html.clock(2.25, 4.0) == "2.2 s"
+
+
+class Unknown:
+    """Says nothing of tempo and key; the real estimator compiles for long."""
+
+    def add(self, samples, start):
+        pass
+
+    def tempo(self):
+        return None
+
+    key = tempo
+
+
+def test_fields_are_those_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinymu_jax.library.description.TempoKeyEstimator", Unknown)
+    samples = make_clip(SynthesisConfig(seconds=4, seed=1), 0)[1]
+    soundfile.write(tmp_path / "a.wav", samples, 16_000)
+    (tmp_path / "f.yaml").write_text("plays:\n  prompt: What plays?\n  options: [bell, flute]\n")
+    nano = tinymu_jax.load("nano")
+    description = describe_with(nano, tmp_path / "f.yaml")(str(tmp_path / "a.wav"))
+    assert description.file == "a.wav"
+    probability = max(nano.score(tmp_path / "a.wav", "What plays?", ["bell", "flute"]).values())
+    assert description.fields["plays"].probability == pytest.approx(probability, abs=1e-3)
+    table = html.fields_table(description)
+    assert f"<td>plays</td><td>{description.fields['plays'].value or ''}" in table
+    assert "missing.wav" in refusal(describe_with(nano), str(tmp_path / "missing.wav"))

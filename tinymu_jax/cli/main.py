@@ -18,6 +18,7 @@ COMMANDS = {
     "ask": "ask.Ask",
     "score": "ask.ScoreCommand",
     "embed": "ask.Embed",
+    "caption": "caption.CaptionCommand",
     "data": "data.Data",
     "train": "train.Train",
     "pretrain": "train.Pretrain",

@@ -14,6 +14,7 @@ import gradio as gr
 from fastapi import FastAPI
 
 from tinymu_jax.inference.assistant import Assistant
+from tinymu_jax.library.description import Description
 from tinymu_jax.server import page_html as html
 from tinymu_jax.server.embed import asset
 from tinymu_jax.server.page_handlers import IDLE, Handlers
@@ -32,7 +33,7 @@ _EVENT = {"show_progress": "hidden", "api_visibility": "private", "concurrency_l
 def build_page(
     assistant: Assistant,
     name: str,
-    describe: Callable[[str], Any] | None = None,
+    describe: Callable[[str], Description] | None = None,
     lock: AbstractContextManager | None = None,
 ) -> gr.Blocks:
     """Build the page; `mount_page` puts it on a server.
@@ -40,8 +41,8 @@ def build_page(
     Args:
         assistant: the model that answers.
         name: the model's name, shown on the page and written to the results.
-        describe: function from a recording's path to its `library.description.Description`; without
-            it the page has no tab for fields.
+        describe: function from a recording's path to its description, as of `describe_with`;
+            without it the page has no tab for fields.
         lock: held while the model computes. Pass the server's lock if others use the model too.
     """
     handlers = Handlers(assistant, name, describe, lock or threading.Lock())

@@ -26,6 +26,8 @@ from tinymu_jax.inference.whole_recording import (
     best_supported,
     encode_windows,
 )
+from tinymu_jax.library.description import DescribeOptions, Description, describe_recordings
+from tinymu_jax.library.fields import read_fields
 from tinymu_jax.server import page_html as html
 from tinymu_jax.server.page_html import Answer
 from tinymu_jax.server.track import Track, read_track
@@ -47,7 +49,7 @@ class Handlers:
         self,
         assistant: Assistant,
         name: str,
-        describe: Callable[[str], Any] | None,
+        describe: Callable[[str], Description] | None,
         lock: AbstractContextManager,
     ) -> None:
         self.assistant, self.name, self.describe, self.lock = assistant, name, describe, lock
@@ -156,7 +158,7 @@ class Handlers:
         answers: list[Answer],
         scores: list[dict],
         whole: tuple[str, WholeAnswer] | None,
-        description: Any,
+        description: Description | None,
     ) -> str:
         """Return everything that the session has about its recording, as JSON."""
         if track is None:
@@ -170,7 +172,7 @@ class Handlers:
             "answers": [answer._asdict() for answer in reversed(answers)],
             "scores": scores,
             "whole": None,
-            "description": description and description.to_json() | {"file": track.name},
+            "description": description and description.to_json(),
         }
         if whole is not None:
             question, (text, _, timeline, _) = whole
@@ -206,6 +208,22 @@ class Handlers:
                 except StopIteration:
                     return
             yield item
+
+
+def describe_with(assistant: Assistant, fields: Path | None = None) -> Callable[[str], Description]:
+    """Return a function that describes the recording at a path, as `tinymu caption` does.
+
+    `fields` is a file of closed fields; None: those for music. Raises `InputError` if the file
+    cannot be used, and in the function if the recording cannot.
+    """
+    options = DescribeOptions(read_fields(fields))
+
+    def describe(path: str) -> Description:
+        named = [(Path(path).name, Path(path))]
+        (description,) = raise_first(list(describe_recordings(assistant, named, options)))
+        return description
+
+    return describe
 
 
 BUSY = gr.update(interactive=False), gr.update(visible=True)

@@ -3,9 +3,10 @@
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tinymu_jax.inference.whole_recording import WholeAnswer, WindowAnswer
+from tinymu_jax.library.description import Description
 
 TICKS = 5
 """Number of times written under the picture."""
@@ -137,8 +138,8 @@ def window_list(whole: WholeAnswer) -> str:
     return f'{head}<ol class="windows">{"".join(rows)}</ol>'
 
 
-def fields_table(description: Any) -> str:
-    """Render a `library.description.Description`: caption, fields, what was measured."""
+def fields_table(description: Description) -> str:
+    """Render a recording's caption, its fields and what was measured."""
     caption = description.caption
     head = f'<p class="caption">{escape(caption)}</p>' if caption else ""
     rows = [
