@@ -6,6 +6,7 @@
 #                               training steps for TPU pods, without a TPU
 #   launch/test.sh tests/audio -k resample      any arguments of pytest
 #
+# Tests of the page in a browser use Chromium where it is installed, and are skipped where not.
 # Recordings that are not in the repository are read from TINYMU_SHARED, or from beside the clone.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -44,6 +44,7 @@ SLOWEST = (
     *("evaluation/test_synthetic_evaluation.py", "launch/test_gpu_scripts.py"),
     *("server/test_server.py", "inference/test_continuous.py"),
     *("test_mesh.py", "test_notebooks.py", "models/test_packing.py", "checkpoints/test_nano.py"),
+    "server/test_page.py",
 )
 
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -155,8 +156,14 @@ def test_an_answer_is_streamed_and_options_are_bars(asked):
     recording = asked.folder / "recordings/example.wav"
     nano = tinymu_jax.load("nano")
     assert printed(asked) == nano.ask(recording, "Describe the music in full.")
-    assert len(pictures(asked)) == 2
-    assert any("<audio" in text for text in shown(asked, "text/html"))
+    track, bars, whole = shown(asked, "text/html")
+    image = base64.b64decode(track.split("data:image/png;base64,")[1].split('"')[0])
+    assert matplotlib.image.imread(io.BytesIO(image), "png")[..., :3].std() > 0.1
+    options = {"string", "organ", "flute", "trumpet", "bell", "bass", "singer"}
+    assert set(re.findall("<span>(.*?)</span><b>", bars)) == options
+    answer = nano.ask(recording, "What instrument is playing?")
+    assert re.findall("</time><span>(.*?)</span>", whole) == [answer]
+    assert [text.count("<audio") for text in (track, bars, whole)] == [1, 0, 1]
     facts, _, _ = make_clip(SynthesisConfig(seconds=4.0), 0)
     assert name_of("timbre", facts.timbre) in printed(asked)
 

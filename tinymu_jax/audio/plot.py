@@ -1,5 +1,6 @@
 """Plots of log-mels."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -29,3 +30,16 @@ def plot_log_mel(
     axes.set_title(printable(title), parse_math=False)
     figure.colorbar(image, ax=axes, label="log energy, normalized")
     save_figure(figure, path)
+
+
+def log_mel_png(log_mel: Float[np.ndarray, "frames 80"]) -> bytes:
+    """Return a PNG image of a log-mel, without axes: one pixel per frame and band, low bands last.
+
+    Colours span the log-mel's values, apart from the lowest and the highest percent.
+    """
+    from matplotlib.image import imsave
+
+    low, high = np.percentile(log_mel, (1, 99))
+    file = io.BytesIO()
+    imsave(file, log_mel.T[::-1], vmin=low, vmax=max(high, low + 1e-3), cmap="magma", format="png")
+    return file.getvalue()

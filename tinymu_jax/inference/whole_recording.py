@@ -215,19 +215,22 @@ def ask_windows(
             WindowAnswer(w.start, w.end, None if w.audio is None else next(responses).text)
             for w in windows
         )
-        text, support = _best_supported(engine, windows, timeline, prompt, truncate_prompt)
+        text, support = best_supported(engine, windows, timeline, prompt, truncate_prompt)
         results.append(WholeAnswer(text, support, timeline, windows[-1].end))
     return results
 
 
-def _best_supported(
+def best_supported(
     engine: BatchEngine,
     windows: Sequence[EncodedWindow],
     timeline: Sequence[WindowAnswer],
     prompt: str,
-    truncate_prompt: bool,
+    truncate_prompt: bool = False,
 ) -> tuple[str | None, float]:
-    """Return the window's answer that all windows support best, and its support."""
+    """Return the window's answer that all windows support best, and its support.
+
+    `timeline` has the answer of each window to `prompt`. The answer is None for silence.
+    """
     counts = Counter(window.answer for window in timeline if window.answer)
     # Equally frequent answers keep their order in time.
     candidates = [answer for answer, _ in counts.most_common(MAX_CANDIDATES)]
