@@ -16,8 +16,6 @@ FLOORS = [
     {"inference"},
     {"data"},
     {"evaluation", "training", "qa_builder", "library", "notebook"},
-    {"quickstart"},
-    {"evaluation", "training", "qa_builder", "notebook"},
     {"quickstart", "server"},
     {"cli"},
     {"__main__"},
