@@ -121,7 +121,7 @@ def check_options(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> None:
     """Compile the step for every slice; print and save each forecast when it is ready."""
     from tinymu_jax.training.aot.compile import PRETRAINING_TOPOLOGIES, TOPOLOGIES, prepare_machine
-    from tinymu_jax.training.aot.forecast import forecast, forecast_pretraining
+    from tinymu_jax.training.aot.forecast import forecast, forecast_pretraining, pod_config
 
     mesh = parse_mesh(args.mesh) if args.mesh else None
     check_options(args)
@@ -133,6 +133,11 @@ def run(args: argparse.Namespace) -> None:
         max_clips=round(default.max_clips * scale),
         max_labels=round(default.max_labels * scale),
     )
+    config = pod_config()
+    dtype = {"gradient_dtype": args.gradient_dtype}
+    config = replace(
+        config, encoder=replace(config.encoder, **dtype), decoder=replace(config.decoder, **dtype)
+    )
     prepare_machine()
     steps: list[Forecast] = []
     accum = args.grad_accum_steps
@@ -140,7 +145,8 @@ def run(args: argparse.Namespace) -> None:
         if args.pretrain:
             steps.append(forecast_pretraining(topology, mesh, args.batch, accum))
         else:
-            steps.append(forecast(topology, mesh, args.blocks_per_chip, accum, packing))
+            blocks = args.blocks_per_chip
+            steps.append(forecast(topology, mesh, blocks, accum, packing, config))
         if not args.markdown:
             print(describe(steps[-1]), flush=True)
         if args.json:
@@ -161,6 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--blocks-per-chip", type=int, default=1, help="blocks per chip and step (default: 1)")
     add("--grad-accum-steps", type=int, default=1, help="gradient accumulation (default: 1)")
     add("--rows", type=int, default=8, help="rows of 1,024 positions per block (default: 8)")
+    add(
+        "--gradient-dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="dtype in which chips add up gradients of linear layers, as step.gradient_dtype",
+    )
     add("--pretrain", action="store_true", help="compile the pre-training step")
     add("--batch", type=int, default=2048, help="crops per pre-training step (default: 2048)")
     add("--json", type=Path, help="file to write all numbers to")

@@ -42,6 +42,7 @@ SLOWEST = (
     *("models/test_tinymu.py", "inference/test_scoring.py", "inference/test_tagging.py"),
     *("quickstart/test_train_nano.py", "qa_builder/test_build.py", "cli/test_evaluate.py"),
     *("evaluation/test_synthetic_evaluation.py", "launch/test_gpu_scripts.py"),
+    *("server/test_server.py", "inference/test_continuous.py"),
     *("test_mesh.py", "test_notebooks.py", "models/test_packing.py", "checkpoints/test_nano.py"),
     "server/test_page.py",
 )

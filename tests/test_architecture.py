@@ -16,6 +16,8 @@ FLOORS = [
     {"inference"},
     {"data"},
     {"evaluation", "training", "qa_builder", "library", "notebook"},
+    {"quickstart"},
+    {"evaluation", "training", "qa_builder", "notebook"},
     {"quickstart", "server"},
     {"cli"},
     {"__main__"},

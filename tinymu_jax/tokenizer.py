@@ -52,6 +52,28 @@ class Tokenizer:
         return self._fast.decode(list(tokens), skip_special_tokens=False).split(END_TEXT)[0]
 
 
+class TextStream:
+    """Converts the tokens of an answer to pieces of text while the answer is generated."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self._text, self._yielded = tokenizer, "", ""
+
+    def add(self, tokens: Sequence[int]) -> str:
+        """Return the text that is new in the answer's tokens so far; it may be empty."""
+        self._text = self._tokenizer.decode(tokens)
+        # A character of several bytes is held back until all its bytes are generated.
+        return self._advance(self._text.rstrip("\ufffd"))
+
+    def finish(self) -> str:
+        """Return the text that was held back, at the end of the answer."""
+        return self._advance(self._text)
+
+    def _advance(self, text: str) -> str:
+        piece = text[len(self._yielded) :]
+        self._yielded += piece
+        return piece
+
+
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",

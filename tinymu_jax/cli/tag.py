@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from tinymu_jax.cli.options import Recordings, require_recordings, show_error
+from tinymu_jax.cli.options import Model, Recordings, require_recordings, show_error
+from tinymu_jax.cli.write_tags import FileTags
 from tinymu_jax.errors import InputError
+from tinymu_jax.models.config import PUBLISHED
 from tinymu_jax.utils.progress import show_progress
 
 
@@ -27,6 +29,11 @@ class Tagger:
     """Precision of the encoder; bfloat16 is faster, but not exact."""
     keep_damaged: bool = False
     """Use what can be read of a damaged recording, instead of refusing it."""
+
+    def assistant_options(self) -> Model:
+        """Return the options that load a checkpoint as an `Assistant`, by default the published."""
+        options = {"encoder_dtype": self.encoder_dtype, "keep_damaged": self.keep_damaged}
+        return Model(self.checkpoint or PUBLISHED, **options)
 
     def load(self) -> Any:
         """Return the encoder, an `Embedder`; raise `InputError` if it has no head."""
@@ -46,7 +53,10 @@ class Tagger:
 
 @dataclass(frozen=True)
 class TagCommand:
-    """Print the tags of each window of recordings, or write them to a csv or jsonl file."""
+    """Print the tags of each window of recordings, or write them to a csv or jsonl file.
+
+    With --write, write genre, mood, caption and other fields into the files' own tags.
+    """
 
     recordings: Recordings = ()
     """Sound files (wav, flac, ogg, mp3, m4a, ...), or folders of them."""
@@ -60,12 +70,15 @@ class TagCommand:
     output: Path | None = None
     """A .csv or .jsonl file to write; recordings that it already contains are not tagged again."""
     json: bool = False
-    """Print one JSON object per window instead of text."""
+    """Print one JSON object per window (with --write: per file) instead of text."""
+    files: Annotated[FileTags, tyro.conf.arg(name="")] = field(default_factory=FileTags)
 
     def run(self) -> int:
         """Print or write each recording's tags; return the exit code, 2 if a recording failed."""
         from tinymu_jax.inference.tagging import TagFile, check_window, tag_windows
 
+        if self.files.is_used(self.output):
+            return self.files.run(self.recordings, self.model.assistant_options(), self.json)
         hop = self.window if self.hop is None else self.hop
         check_window(self.window, hop, self.top)
         if not self.model.checkpoint:

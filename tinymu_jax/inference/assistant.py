@@ -27,7 +27,7 @@ from tinymu_jax.inference.whole_recording import (
 from tinymu_jax.models.config import TinyMUConfig
 from tinymu_jax.models.sequence import PromptBatch
 from tinymu_jax.models.tinymu import TinyMU, label_loss
-from tinymu_jax.tokenizer import Tokenizer
+from tinymu_jax.tokenizer import TextStream, Tokenizer
 from tinymu_jax.utils.shapes import round_up
 
 
@@ -159,18 +159,14 @@ class Assistant:
         **sampling: Any,
     ) -> Iterator[str]:
         """Yield the answer in pieces as they are generated; see `ask` for the arguments."""
-        text = yielded = ""
+        text = TextStream(self.tokenizer)
         for tokens in self.engine.stream(
             audio, prompt, max_new_tokens, Sampling(**sampling), truncate_prompt
         ):
-            text = self.tokenizer.decode(tokens)
-            # A character of several bytes is held back until all its bytes are generated.
-            complete = text.rstrip("\ufffd")
-            if len(complete) > len(yielded):
-                yield complete[len(yielded) :]
-                yielded = complete
-        if len(text) > len(yielded):
-            yield text[len(yielded) :]
+            if piece := text.add(tokens):
+                yield piece
+        if piece := text.finish():
+            yield piece
 
     def score(
         self,

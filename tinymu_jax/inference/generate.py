@@ -17,7 +17,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.inference.audio_cache import EncodedAudio, stack_audio
 from tinymu_jax.mesh import shard_local_batch
 from tinymu_jax.models.config import TinyMUConfig
-from tinymu_jax.models.sequence import PromptBatch, build_prompt_sequence
+from tinymu_jax.models.sequence import PromptBatch, TokenSequence, build_prompt_sequence
 from tinymu_jax.models.smollm2 import Cache, extend_cache
 from tinymu_jax.models.tinymu import TinyMU
 from tinymu_jax.utils.shapes import round_up
@@ -124,6 +124,20 @@ def _choose(
     )
 
 
+def first_logits(
+    params: Any, question: PromptBatch, config: TinyMUConfig
+) -> tuple[Float[Array, "B V"], Cache, TokenSequence]:
+    """Run the decoder on audio and prompts; return the logits of each answer's first token.
+
+    The key/value cache and the sequence of the audio and the prompts are also returned.
+    """
+    model, sequence = TinyMU(config), build_prompt_sequence(question, config)
+    hidden, cache = model.apply({"params": params}, question.audio, sequence, method="decode")
+    last = jnp.take_along_axis(hidden, sequence.first_logit_position[:, None, None], axis=1)[:, 0]
+    logits = model.apply({"params": params}, last, method=lambda m, x: m.decoder.logits(x))
+    return logits, cache, sequence
+
+
 @partial(jax.jit, static_argnames=("config", "max_new_slots", "strategy"))
 def prefill(
     params: Any,
@@ -141,11 +155,8 @@ def prefill(
     `active` is False for rows of batch padding; `knobs` are top_p and temperature. The key/value
     cache gets space for `max_new_slots` answer tokens.
     """
-    model, batch = TinyMU(config), question.prompt.shape[0]
-    sequence = build_prompt_sequence(question, config)
-    hidden, cache = model.apply({"params": params}, question.audio, sequence, method="decode")
-    last = jnp.take_along_axis(hidden, sequence.first_logit_position[:, None, None], axis=1)[:, 0]
-    logits = model.apply({"params": params}, last, method=lambda m, x: m.decoder.logits(x))
+    batch = question.prompt.shape[0]
+    logits, cache, sequence = first_logits(params, question, config)
     state = DecodeState(
         step=jnp.int32(0),
         tokens=jnp.full((batch, max_new_slots), config.end_token, jnp.int32),

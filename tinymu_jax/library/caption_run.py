@@ -11,6 +11,7 @@ from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.library.description import DescribeOptions, Description, describe_recordings
 from tinymu_jax.library.formats.options import Format, FormatOptions
 from tinymu_jax.library.formats.sidecars import sidecar_path, write_sidecar
+from tinymu_jax.library.packets import read_packets
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import printable
 from tinymu_jax.utils.jsonl import KEY, JsonlLog
@@ -34,7 +35,7 @@ class LogEntry(NamedTuple):
     settings: str
     """Fingerprint of the model and the options with which the recording was described."""
     content: str
-    """Fingerprint of the recording's bytes."""
+    """Fingerprint of the recording's encoded audio; tags may change."""
     size: int
     modified: int
     """Modification time in nanoseconds; a recording of this size and time is not read again."""
@@ -220,7 +221,15 @@ def _entry(recording: Recording, settings: str, logged: LogEntry | None) -> LogE
     is_current = logged is not None and logged.settings == settings
     if is_current and (logged.size, logged.modified) == state:
         return logged
-    content = fingerprint.of_file(path)
+    content = _audio_fingerprint(path)
     if is_current and logged.content == content:
         return logged
     return LogEntry(settings, content, *state, {} if logged is None else logged.outputs, None)
+
+
+def _audio_fingerprint(path: Path) -> str:
+    """Return the fingerprint of a file's encoded audio, or of all its bytes if it has none."""
+    try:
+        return read_packets(path).sha256
+    except InputError:
+        return fingerprint.of_file(path)

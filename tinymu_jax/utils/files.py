@@ -5,6 +5,8 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -247,6 +249,70 @@ def write_atomic(path: str | Path, write: Callable[[Path], Any]) -> None:
     finally:
         with suppress(OSError):  # the file was renamed
             partial.unlink()
+
+
+def edit_atomic(path: str | Path, edit: Callable[[Path], Any]) -> None:
+    """Replace a file atomically by a copy that `edit` has changed; a link is followed.
+
+    `edit` gets the path of the copy, which lies beside the file. Mode, extended attributes and,
+    where permitted, owner and group stay; other hard links to the file keep the old content. A
+    killed process leaves the file as it was, and a copy that ends in ".partial", which the next
+    edit of the file replaces.
+
+    Raises:
+        InputError: the file is read-only or cannot be replaced, another process is editing it, or
+            it changed meanwhile.
+    """
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f"{_partial_prefix(target.name)}.edit.partial")
+    try:
+        with target.open("rb") as file:
+            before = os.fstat(file.fileno())
+            # Root may write any file, but what nobody may write is meant to stay.
+            if not before.st_mode & 0o222 or not os.access(target, os.W_OK):
+                raise InputError(f"{path}: is read-only; make it writable (chmod u+w), or leave it")
+            _lock_file(file.fileno(), path)
+            _check_unchanged(path, target, before)
+            try:
+                shutil.copy2(target, partial)
+                _copy_owner(before, partial)
+                edit(partial)
+                with partial.open("rb") as copy:
+                    os.fsync(copy.fileno())
+                _check_unchanged(path, target, before)
+                os.replace(partial, target)
+            finally:
+                partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be replaced ({error.strerror or error}) and is as it was; check the "
+            "permissions and the free space of its folder"
+        ) from error
+
+
+def _lock_file(descriptor: int, path: str | Path) -> None:
+    """Lock a file until it is closed; do without where the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(f"{path}: another process is changing it; run this again later") from error
+    except OSError:
+        pass
+
+
+def _check_unchanged(path: str | Path, target: Path, before: os.stat_result) -> None:
+    now = target.stat()
+    same = ("st_ino", "st_size", "st_mtime_ns")
+    if any(getattr(now, name) != getattr(before, name) for name in same):
+        raise InputError(f"{path}: another process is changing it; run this again later")
+
+
+def _copy_owner(status: os.stat_result, path: Path) -> None:
+    for owner, group in ((status.st_uid, status.st_gid), (-1, status.st_gid)):
+        with suppress(PermissionError):  # only root may give a file to another user
+            os.chown(path, owner, group)
+            path.chmod(stat.S_IMODE(status.st_mode))  # chown removes the setuid bits
+            return
 
 
 def _partial_prefix(name: str) -> str:
