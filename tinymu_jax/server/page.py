@@ -4,11 +4,11 @@ Nothing on the page is fetched from other hosts. Results belong to one browser s
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 from fastapi import FastAPI
@@ -95,68 +95,20 @@ def disconnect_pages(app: FastAPI) -> None:
             mounted.stop_event.set()
 
 
-def _lay_out(page: gr.Blocks, do: Handlers) -> None:
+class _Tab(NamedTuple):
+    """What a tab has, by which the rest of the page can clear and stop it."""
+
+    view: gr.HTML
+    """Where the result appears."""
+    events: Sequence[Any]
+    """Events that compute."""
+    buttons: Sequence[gr.Button] = ()
+    """The button that starts, and the one that stops."""
+
+
+def _lay_out(page: gr.Blocks, handlers: Handlers) -> None:
     """Create the page's components, and connect them to the handlers."""
-    track, description, timeline = gr.State(), gr.State(), gr.State()
-    answers, scores = gr.State([]), gr.State([])
-    states = [track, answers, scores, timeline, description]
-    _view("title", html.title(do.name, do.assistant.max_seconds))
-    recording, example = _recording(do)
-    with gr.Column(elem_id="view"):
-        picture, strip = _view("track"), _view("strip")
-    with gr.Tabs(elem_id="tabs"):
-        with gr.Tab("Ask"):
-            question = _text("Question", QUESTION, "question")
-            ask, stop_ask = _button_pair("Ask", "ask")
-            answer_view = _view("answers", html.EMPTY)
-        with gr.Tab("Options"):
-            choice = _text("Question", CHOICE, "choice")
-            options = _text("Options, one per line", "\n".join(OPTIONS), "options", 5)
-            whole = gr.Checkbox(False, label="Listen to the whole track", elem_id="whole")
-            score = gr.Button("Score the options", variant="primary", elem_id="score")
-            bars = _view("bars")
-        with gr.Tab("Timeline"):
-            each = _text("Question about every part", QUESTION, "each")
-            listen, stop_listen = _button_pair("Ask about the whole track", "listen")
-            window_view = _view("windows")
-        with gr.Tab("Fields", visible=do.describe is not None):
-            find = gr.Button("Fill in the fields", variant="primary", elem_id="find")
-            field_view = _view("fields")
-    download = gr.Button("Download everything as JSON", elem_id="download", size="sm")
-    export = gr.Textbox(visible=False)
-
-    asked = {
-        "fn": do.ask,
-        "inputs": [track, question, answers],
-        "outputs": [answer_view, answers, ask, stop_ask],
-    } | _EVENT
-    heard = [window_view, strip, timeline, listen, stop_listen]
-    running = [
-        ask.click(**asked),
-        question.submit(**asked),
-        score.click(do.score, [track, choice, options, whole, scores], [bars, scores], **_EVENT),
-        listen.click(do.listen, [track, each], heard, **_EVENT),
-        find.click(do.find_fields, [track], [field_view, description], **_EVENT),
-    ]
-    stop = {
-        "fn": lambda: (*IDLE, *IDLE),
-        "outputs": [ask, stop_ask, listen, stop_listen],
-        "cancels": running,
-    } | _EVENT
-    stop_ask.click(**stop)
-    stop_listen.click(**stop)
-    views = [picture, strip, answer_view, bars, window_view, field_view]
-    recording.change(**stop).then(do.open, [recording], [*views, *states], **_EVENT).then(
-        None, js="() => window.drawPlayhead()"
-    )
-    example.click(do.synthesize, None, [recording], **_EVENT)
-    save = "text => { if (text) window.saveResults(text); }"
-    download.click(do.export, states, [export], **_EVENT).then(None, [export], None, js=save)
-    page.unload(do.close)
-
-
-def _recording(do: Handlers) -> tuple[gr.Audio, gr.Button]:
-    """Create the player, into which a recording is dropped or recorded, and the example button."""
+    _view("title", html.title(handlers.name, handlers.assistant.max_seconds))
     recording = gr.Audio(
         show_label=False,
         type="filepath",
@@ -165,7 +117,80 @@ def _recording(do: Handlers) -> tuple[gr.Audio, gr.Button]:
         buttons=[],
         waveform_options=gr.WaveformOptions(show_recording_waveform=False),
     )
-    return recording, gr.Button("Try a synthetic clip", size="sm", elem_id="example")
+    example = gr.Button("Try a synthetic clip", size="sm", elem_id="example")
+    with gr.Column(elem_id="view"):
+        picture, strip = _view("track"), _view("strip")
+    track, answers, scores = gr.State(), gr.State([]), gr.State([])
+    timeline, description = gr.State(), gr.State()
+    states = [track, answers, scores, timeline, description]
+    with gr.Tabs(elem_id="tabs"):
+        tabs = [
+            _ask_tab(handlers, track, answers),
+            _options_tab(handlers, track, scores),
+            _timeline_tab(handlers, track, timeline, strip),
+            _fields_tab(handlers, track, description),
+        ]
+    download = gr.Button("Download everything as JSON", elem_id="download", size="sm")
+    export = gr.Textbox(visible=False)
+
+    buttons = [button for tab in tabs for button in tab.buttons]
+    stop = {
+        "fn": lambda: IDLE * (len(buttons) // 2),
+        "outputs": buttons,
+        "cancels": [event for tab in tabs for event in tab.events],
+    } | _EVENT
+    for button in buttons[1::2]:
+        button.click(**stop)
+    views = [picture, strip, *(tab.view for tab in tabs)]
+    recording.change(**stop).then(handlers.open, [recording], [*views, *states], **_EVENT).then(
+        None, js="() => window.drawPlayhead()"
+    )
+    example.click(handlers.synthesize, None, [recording], **_EVENT)
+    save = "text => { if (text) window.saveResults(text); }"
+    download.click(handlers.export, states, [export], **_EVENT).then(None, [export], js=save)
+    page.unload(handlers.close)
+
+
+def _ask_tab(handlers: Handlers, track: gr.State, answers: gr.State) -> _Tab:
+    with gr.Tab("Ask"):
+        question = _text("Question", QUESTION, "question")
+        buttons = _button_pair("Ask", "ask")
+        view = _view("answers", html.EMPTY)
+    event = {
+        "fn": handlers.ask,
+        "inputs": [track, question, answers],
+        "outputs": [view, answers, *buttons],
+    } | _EVENT
+    return _Tab(view, [buttons[0].click(**event), question.submit(**event)], buttons)
+
+
+def _options_tab(handlers: Handlers, track: gr.State, scores: gr.State) -> _Tab:
+    with gr.Tab("Options"):
+        question = _text("Question", CHOICE, "choice")
+        options = _text("Options, one per line", "\n".join(OPTIONS), "options", 5)
+        whole = gr.Checkbox(False, label="Listen to the whole track", elem_id="whole")
+        start = gr.Button("Score the options", variant="primary", elem_id="score")
+        view = _view("bars")
+    inputs = [track, question, options, whole, scores]
+    return _Tab(view, [start.click(handlers.score, inputs, [view, scores], **_EVENT)])
+
+
+def _timeline_tab(handlers: Handlers, track: gr.State, timeline: gr.State, strip: gr.HTML) -> _Tab:
+    with gr.Tab("Timeline"):
+        question = _text("Question about every part", QUESTION, "each")
+        buttons = _button_pair("Ask about the whole track", "listen")
+        view = _view("windows")
+    outputs = [view, strip, timeline, *buttons]
+    event = buttons[0].click(handlers.listen, [track, question], outputs, **_EVENT)
+    return _Tab(view, [event], buttons)
+
+
+def _fields_tab(handlers: Handlers, track: gr.State, description: gr.State) -> _Tab:
+    with gr.Tab("Fields", visible=handlers.describe is not None):
+        start = gr.Button("Fill in the fields", variant="primary", elem_id="find")
+        view = _view("fields")
+    outputs = [view, description]
+    return _Tab(view, [start.click(handlers.find_fields, [track], outputs, **_EVENT)])
 
 
 def _view(name: str, value: str = "") -> gr.HTML:

@@ -6,7 +6,7 @@ A handler takes and returns the state of one browser session, so that sessions d
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +39,9 @@ WINDOW_BATCH = 4
 MAX_NEW_TOKENS = 300
 """Maximum number of tokens of an answer."""
 NO_RECORDING = "There is no recording yet: drop or record one above."
+BUSY = gr.update(interactive=False), gr.update(visible=True)
+"""Updates of a button and its stop button while the answer is being computed."""
+IDLE = gr.update(interactive=True), gr.update(visible=False)
 Item = TypeVar("Item")
 
 
@@ -56,28 +59,25 @@ class Handlers:
         self._uploads = _Uploads()
 
     def open(self, path: str | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        """Read a recording, and yield its picture and the empty state of its results.
+        """Read a recording, and yield its picture; results of another one are cleared.
 
-        The outputs are those of `page._lay_out`: 6 views, the track, 4 results.
+        The outputs are the views and the states of `page._lay_out`.
         """
-        results = ([], [], None, None)
-        waiting = html.EMPTY
         self._uploads.use(request.session_hash, path)
         if path is None:
-            yield "", "", waiting, "", "", "", None, *results
+            yield _opened("")
             return
-        yield html.hint(f"Reading {Path(path).name} …"), "", waiting, "", "", "", None, *results
-        heard = self.assistant.max_seconds
+        yield _opened(html.hint(f"Reading {Path(path).name} …"))
+        seconds = self.assistant.max_seconds
         try:
-            track, log_mel = read_track(path, heard, self.lock, self.assistant.keep_damaged)
+            track, log_mel = read_track(path, seconds, self.lock, self.assistant.keep_damaged)
         except InputError as error:
-            view = html.notice(_sentence(error, path))
-            yield view, "", waiting, "", "", "", None, *results
+            yield _opened(html.notice(_sentence(error, path)))
             return
-        view = html.track_picture(track.name, track.seconds, heard, log_mel_png(log_mel))
+        view = html.track_picture(track.name, track.seconds, seconds, log_mel_png(log_mel))
         if track.silent:
             view += html.notice(_silence(track))
-        yield view, "", waiting, "", "", "", track, *results
+        yield _opened(view, track)
 
     def close(self, request: gr.Request) -> None:
         """Delete the recording of a session that has ended."""
@@ -100,9 +100,8 @@ class Handlers:
         try:
             _check(track, start_only=True)
             answer = Answer(question.strip(), "")
-            for piece in self._in_turns(
-                self.assistant.stream(track.path, answer.question, MAX_NEW_TOKENS), ""
-            ):
+            pieces = self.assistant.stream(track.path, answer.question, MAX_NEW_TOKENS)
+            for piece in self._in_turns(pieces, ""):
                 answer = answer._replace(answer=answer.answer + piece)
                 newest = [answer, *log]
                 yield html.answers(newest, writing=True), newest, *BUSY
@@ -226,11 +225,6 @@ def describe_with(assistant: Assistant, fields: Path | None = None) -> Callable[
     return describe
 
 
-BUSY = gr.update(interactive=False), gr.update(visible=True)
-"""Updates of a button and its stop button while the answer is being computed."""
-IDLE = gr.update(interactive=True), gr.update(visible=False)
-
-
 class _Uploads:
     """The uploaded file that each session uses; a file that no session uses is deleted.
 
@@ -249,6 +243,14 @@ class _Uploads:
                 self._paths[session] = path
             if previous is not None and previous not in self._paths.values():
                 Path(previous).unlink(missing_ok=True)
+                with suppress(OSError):
+                    Path(previous).parent.rmdir()
+
+
+def _opened(picture: str, track: Track | None = None) -> tuple[Any, ...]:
+    """Return the views and the states of the page for a recording without results."""
+    views = picture, "", html.EMPTY, "", "", ""
+    return *views, track, [], [], None, None
 
 
 def _check(track: Track | None, start_only: bool = False) -> None:

@@ -49,29 +49,29 @@ def hint(text: str) -> str:
 EMPTY = hint("Answers appear here.")
 
 
-def title(name: str, heard: float) -> str:
-    """Render the page's heading; `heard` is the number of seconds that the model hears at once."""
+def title(name: str, max_seconds: float) -> str:
+    """Render the page's heading; `max_seconds` is the length of what the model hears at once."""
     return (
-        f"<h1>TinyMU</h1><p>Ask about a piece of music. {escape(name)} listens to {heard:g} s at a "
-        "time, on this machine.</p>"
+        f"<h1>TinyMU</h1><p>Ask about a piece of music. {escape(name)} listens to "
+        f"{max_seconds:g} s at a time, on this machine.</p>"
     )
 
 
-def track_picture(name: str, seconds: float, heard: float, png: bytes) -> str:
+def track_picture(name: str, seconds: float, max_seconds: float, png: bytes) -> str:
     """Render the log-mel of a recording, with the playhead (page.js moves it) and a time axis.
 
-    `heard` is the number of seconds that questions are about; it is marked if it is not everything.
+    Questions are about the first `max_seconds`, which are marked if they are not everything.
     """
     image = base64.b64encode(png).decode()
     part = ""
-    if heard < seconds:
-        part = f'<div class="rest" style="left:{100 * heard / seconds:.3f}%"></div>'
+    if max_seconds < seconds:
+        part = f'<div class="rest" style="left:{100 * max_seconds / seconds:.3f}%"></div>'
     ticks = "".join(
         f"<span>{clock(seconds * tick / (TICKS - 1), seconds)}</span>" for tick in range(TICKS)
     )
     about = clock(seconds, seconds)
-    if heard < seconds:
-        about += f" &middot; Ask is about the first {heard:g} s, Timeline about everything"
+    if max_seconds < seconds:
+        about += f" &middot; Ask is about the first {max_seconds:g} s, Timeline about everything"
     return (
         f'<figure class="track"><figcaption><b>{escape(name)}</b> {about}'
         '<span class="mute"> &middot; this browser cannot play the file; everything else works'
@@ -146,8 +146,8 @@ def fields_table(description: Description) -> str:
         _row(name, field.value, f"{100 * field.probability:.0f}%")
         for name, field in description.fields.items()
     ]
-    tempo = None if description.bpm is None else f"{description.bpm:g} bpm"
-    measured = {"tempo": tempo, "key": description.key, "meter": description.time_signature}
+    bpm = None if description.bpm is None else f"{description.bpm:g}"
+    measured = {"bpm": bpm, "key": description.key, "meter": description.time_signature}
     rows += [_row(name, value, "measured") for name, value in measured.items() if value]
     return (
         f'{head}<table class="fields"><thead><tr><th>Field</th><th>Value</th>'
