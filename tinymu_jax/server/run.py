@@ -66,7 +66,7 @@ def run(app: FastAPI, bound: socket.socket, config: ServerConfig, open_page: boo
     """
     _allow_many_connections()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
             log_level="warning",
@@ -87,6 +87,17 @@ def run(app: FastAPI, bound: socket.socket, config: ServerConfig, open_page: boo
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
+
+
+class _Server(uvicorn.Server):
+    """A server that does not wait for the connections of open pages when it stops."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if "gradio" in sys.modules:
+            from tinymu_jax.server.page import disconnect_pages
+
+            disconnect_pages(self.config.app)
+        await super().shutdown(sockets)
 
 
 def _open_page(server: uvicorn.Server, address: str) -> None:
