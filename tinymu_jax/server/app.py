@@ -78,21 +78,21 @@ def make_app(
     app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(Exception, _other_error)
     if with_page:
-        app = _mount_page(app, assistant)
+        app = _mount_page(app, assistant, model, server.config)
     if key:
         app.add_middleware(RequireKey, key=key)
     return app
 
 
-def _mount_page(app: FastAPI, assistant: Assistant) -> FastAPI:
-    """Serve the page at `/`, if it and gradio are there."""
-    if not (find_spec("gradio") and find_spec("tinymu_jax.server.page")):
+def _mount_page(app: FastAPI, assistant: Assistant, model: str, config: ServerConfig) -> FastAPI:
+    """Serve the page at `/`, if gradio is installed."""
+    if not find_spec("gradio"):
         return app
-    import gradio
+    from tinymu_jax.server.page import build_page, mount_page
+    from tinymu_jax.server.page_handlers import describe_with
 
-    from tinymu_jax.server.page import build_page
-
-    return gradio.mount_gradio_app(app, build_page(assistant), path="/")
+    page = build_page(assistant, model, describe_with(assistant))
+    return mount_page(app, page, int(config.max_upload_mb * 1e6))
 
 
 class Server:
