@@ -22,7 +22,8 @@ from tinymu_jax.data.config import SynthesisConfig
 from tinymu_jax.data.synthetic.generate import make_clip
 from tinymu_jax.library.description import Description, FieldValue
 from tinymu_jax.server.embed import track_html
-from tinymu_jax.server.page import build_page, disconnect_pages, mount_page
+from tinymu_jax.server.page import build_page, mount_page
+from tinymu_jax.server.run import PageServer
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 QUESTION = "What instrument is playing?"
@@ -71,19 +72,11 @@ def uploads(tmp_path_factory):
         os.environ["GRADIO_TEMP_DIR"] = before
 
 
-class Server(uvicorn.Server):
-    """A server that does not wait for open pages when it stops."""
-
-    async def shutdown(self, sockets=None):
-        disconnect_pages(self.config.app)
-        await super().shutdown(sockets)
-
-
 @contextlib.contextmanager
 def serving(page):
     """Serves a page in a thread; gives its address."""
     app, port = mount_page(FastAPI(), page, max_bytes=2 << 20), free_port()
-    server = Server(uvicorn.Config(app, port=port, log_level="warning"))
+    server = PageServer(uvicorn.Config(app, port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

@@ -78,22 +78,21 @@ def make_app(
     app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(Exception, _other_error)
     if with_page:
-        app = _mount_page(app, server)
+        app = _mount_page(app, assistant, model, server.config)
     if key:
         app.add_middleware(RequireKey, key=key)
     return app
 
 
-def _mount_page(app: FastAPI, server: "Server") -> FastAPI:
+def _mount_page(app: FastAPI, assistant: Assistant, model: str, config: ServerConfig) -> FastAPI:
     """Serve the page at `/`, if gradio is installed."""
     if not find_spec("gradio"):
         return app
     from tinymu_jax.server.page import build_page, mount_page
     from tinymu_jax.server.page_handlers import describe_with
 
-    # The page has the assistant's audio cache to itself: the worker has one of its own.
-    page = build_page(server.assistant, server.model, describe_with(server.assistant))
-    return mount_page(app, page, round(server.config.max_upload_mb * 1e6))
+    page = build_page(assistant, model, describe_with(assistant))
+    return mount_page(app, page, int(config.max_upload_mb * 1e6))
 
 
 class Server:

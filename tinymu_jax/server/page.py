@@ -84,17 +84,6 @@ def mount_page(app: FastAPI, page: gr.Blocks, max_bytes: int | None = None) -> F
     )
 
 
-def disconnect_pages(app: FastAPI) -> None:
-    """Close the connections that open pages hold, for which a server would wait when it stops.
-
-    Call it in the server's event loop, before uvicorn's `Server.shutdown`.
-    """
-    for route in app.routes:
-        mounted = getattr(route, "app", None)
-        if isinstance(mounted, gr.routes.App):
-            mounted.stop_event.set()
-
-
 class _Tab(NamedTuple):
     """What a tab has, by which the rest of the page can clear and stop it."""
 

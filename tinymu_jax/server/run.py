@@ -59,6 +59,22 @@ def address_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class PageServer(uvicorn.Server):
+    """A uvicorn server that closes the connections which open pages hold when it begins to stop.
+
+    It would wait for them, as for requests.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop the server."""
+        for route in getattr(self.config.app, "routes", ()):
+            # Gradio's application, which is mounted, has it.
+            stop = getattr(getattr(route, "app", None), "stop_event", None)
+            if stop is not None:
+                stop.set()
+        await super().shutdown(sockets)
+
+
 def run(app: FastAPI, bound: socket.socket, config: ServerConfig, open_page: bool = False) -> None:
     """Serve an app until SIGTERM or Ctrl-C, after which answers may be finished for some seconds.
 
@@ -66,7 +82,7 @@ def run(app: FastAPI, bound: socket.socket, config: ServerConfig, open_page: boo
     """
     _allow_many_connections()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    server = _Server(
+    server = PageServer(
         uvicorn.Config(
             app,
             log_level="warning",
