@@ -61,6 +61,18 @@ def noise(samples):
 WORDS = ["the", "trumpet", "plays", "a", "slow", "tune", "in", "minor", "with", "drums", "and", "!"]
 
 
+def write_m4a(path, samples, rate):
+    """Writes samples of one channel as AAC."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate = rate
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+
+
 def write_lists(folder, seconds):
     """Writes recordings of some lengths and a list with one question more for each than the last.
 

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from helpers import noise, refusal
+from helpers import noise, refusal, write_m4a
 
 from tinymu_jax.audio import decode, libsndfile
 from tinymu_jax.audio.load import load_audio
@@ -58,7 +58,7 @@ def test_a_stream_has_the_windows_of_a_recording_that_is_read_at_once(
 ):
     path = tmp_path / f"a.{suffix}"
     if suffix == "m4a":
-        _write_m4a(path, noise(round(24.5 * RATE)))
+        write_m4a(path, noise(round(24.5 * RATE)), RATE)
     else:
         write(path, 24.5)
     at_once = list(read_windows(path, 4.0))
@@ -67,17 +67,6 @@ def test_a_stream_has_the_windows_of_a_recording_that_is_read_at_once(
     assert spans(streamed) == spans(at_once)
     for first, second in zip(streamed, at_once, strict=True):
         assert np.array_equal(first.samples, second.samples)
-
-
-def _write_m4a(path, samples):
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=RATE, layout="mono")
-        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-        frame.sample_rate = RATE
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            container.mux(packet)
 
 
 def test_damage_is_an_error_after_the_windows_before_it(tmp_path, monkeypatch):

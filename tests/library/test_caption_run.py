@@ -14,7 +14,7 @@ import mutagen.id3
 import numpy as np
 import pytest
 import soundfile
-from helpers import ROOT, noise, run_cli
+from helpers import ROOT, noise, run_cli, write_m4a
 
 import tinymu_jax
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
@@ -36,17 +36,6 @@ SUFFIXES = ("wav", "flac", "ogg", "mp3", "m4a")
 ARGUMENTS = ("--checkpoint", "nano", "--max-new-tokens", "12", "--batch-size", "3")
 
 
-def write_m4a(path, samples):
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono")
-        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-        frame.sample_rate = SAMPLE_RATE
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            container.mux(packet)
-
-
 def make_library(folder, count, broken):
     """Writes recordings of five formats, `broken` of which are cut to their first 100 bytes."""
     rng = np.random.default_rng(0)
@@ -57,7 +46,7 @@ def make_library(folder, count, broken):
         path = folder / f"album {number % 4}" / f"{number:03}.{SUFFIXES[number % 5]}"
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".m4a":
-            write_m4a(path, samples)
+            write_m4a(path, samples, SAMPLE_RATE)
         else:
             soundfile.write(path, samples, SAMPLE_RATE)
         if number % (count // broken) == 1:
@@ -269,6 +258,9 @@ def test_the_command(library, tmp_path, capsys, monkeypatch):
     assert (code, "captions.csv: is there already" in text) == (2, True)
     code, text = run(*basic)
     assert (code, "6 recordings described (6 of them now); 1 skipped" in text) == (2, True)
+    code, text = run(*basic, "--format", "csv")
+    assert (code, "captions.csv: is there already" in text) == (2, True)
+    assert (folder / "captions.csv").read_text() == "by hand"
     (folder / "album 1" / "001.flac").unlink()
     code, text = run(*basic)
     assert (code, "6 recordings described (0 of them now)" in text) == (0, True)

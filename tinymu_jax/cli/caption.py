@@ -1,7 +1,6 @@
 """The `tinymu caption` command."""
 
 import json
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,9 +62,14 @@ class CaptionCommand:
 
     def run(self) -> int:
         """Describe the recordings; return the exit code, 2 if a recording was skipped."""
-        from tinymu_jax.library.caption_run import SidecarWriter, describe_library, list_recordings
+        from tinymu_jax.library.caption_run import (
+            SidecarWriter,
+            describe_library,
+            list_recordings,
+            log_table,
+        )
         from tinymu_jax.library.formats.options import FormatOptions
-        from tinymu_jax.library.formats.outputs import check_outputs, write_table
+        from tinymu_jax.library.formats.outputs import check_outputs, existing_outputs, write_table
 
         if not self.recordings:
             raise InputError("no recording: name a folder, or sound files")
@@ -99,6 +103,7 @@ class CaptionCommand:
         ]
         if table is not None and described:
             write_table(self.format, table, described, formats)
+            log_table(log, existing_outputs(self.format, [], table))
         self._report(result, table, log)
         return 2 if result.errors else 0
 
@@ -142,15 +147,11 @@ class CaptionCommand:
 
     def _check_table(self, table: Path | None, log: Path) -> None:
         """Raise `InputError` if there is a table already that is of no earlier run."""
+        from tinymu_jax.library.caption_run import check_table
         from tinymu_jax.library.formats.outputs import existing_outputs
 
-        if table is None or self.overwrite or os.path.exists(log):
-            return
-        existing = existing_outputs(self.format, [], table)
-        if existing:
-            raise InputError(
-                f"{existing[0]}: is there already; move it, or replace it with --overwrite"
-            )
+        if table is not None and not self.overwrite:
+            check_table(log, existing_outputs(self.format, [], table))
 
     def _report(self, result: Any, table: Path | None, log: Path) -> None:
         """Print what was done, and what was skipped and why."""

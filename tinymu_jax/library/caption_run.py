@@ -17,6 +17,7 @@ from tinymu_jax.utils.files import printable
 from tinymu_jax.utils.jsonl import KEY, JsonlLog
 from tinymu_jax.utils.progress import Progress, no_progress
 
+TABLE = "table"
 BATCH_SIZE = 8
 """Default number of recordings whose captions are generated together."""
 
@@ -53,6 +54,37 @@ class LogEntry(NamedTuple):
         """Read an entry from a JSON object; raise `LookupError` or `TypeError` if malformed."""
         values = {name: row[name] for name in cls._fields}
         return cls(**values | {"description": Description.from_json(row["description"])})
+
+
+def check_table(log_path: Path, paths: Sequence[Path]) -> None:
+    """Raise `InputError` if one of `paths` is there, and no run with this log wrote it last."""
+    written = _open_log(log_path).read()
+    for path in paths:
+        if not path.is_file() or fingerprint.of_file(path) != written.get(_table_key(path)):
+            raise InputError(f"{path}: is there already; move it, or replace it with --overwrite")
+
+
+def log_table(log_path: Path, paths: Sequence[Path]) -> None:
+    """Note in the log that a run has written the tables `paths`."""
+    log = _open_log(log_path)
+    with log.writing():
+        log.append({KEY: _table_key(path), TABLE: fingerprint.of_file(path)} for path in paths)
+
+
+def _table_key(path: Path) -> str:
+    # No recording's name begins so.
+    return f"\0{path.absolute()}"
+
+
+def _open_log(path: Path) -> JsonlLog[LogEntry | str]:
+    """Open a log, which holds an entry for each recording, and the fingerprint of each table."""
+    remedy = "remove the file, or name another one with --log"
+    return JsonlLog(
+        path,
+        lambda row: row[TABLE] if TABLE in row else LogEntry.from_json(row),
+        "a description",
+        remedy,
+    )
 
 
 class SidecarWriter:
@@ -137,8 +169,7 @@ def describe_library(
         InputError: the log cannot be written, or another run writes it.
     """
     settings = settings_fingerprint(assistant, options)
-    remedy = "remove the file, or name another one with --log"
-    log = JsonlLog(log_path, LogEntry.from_json, "a description", remedy)
+    log = _open_log(log_path)
     result = CaptionResult({}, {}, 0)
     with log.writing():
         pending = []

@@ -105,17 +105,6 @@ def run(app: FastAPI, bound: socket.socket, config: ServerConfig, open_page: boo
         os._exit(0)
 
 
-class _Server(uvicorn.Server):
-    """A server that does not wait for the connections of open pages when it stops."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if "gradio" in sys.modules:
-            from tinymu_jax.server.page import disconnect_pages
-
-            disconnect_pages(self.config.app)
-        await super().shutdown(sockets)
-
-
 def _open_page(server: uvicorn.Server, address: str) -> None:
     while not server.started:
         time.sleep(0.05)
