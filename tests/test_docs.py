@@ -33,9 +33,8 @@ THEIRS = {
 }
 CONVERSIONS = ("from_torch", "to_torch", "verify")
 SUBCOMMANDS = (
-    *("ask", "score", "embed", "export", "push", "tag", "quickstart", "ablate"),
-    *("index", "similar", "duplicates", "find"),
     *("ask", "score", "embed", "export", "push", "tag", "quickstart", "ablate", "serve"),
+    *("caption", "index", "similar", "duplicates", "find"),
     *(f"convert {name}" for name in ("from-torch", "to-torch", "verify")),
     *(f"data {name}" for name in ("synthesize", "prepare", "build", "check-leaks", "stats")),
     *(f"evaluate {name}" for name in ("probe", "muchomusic", "captions", "classification")),
