@@ -1,11 +1,11 @@
 """Losses of a nano-sized model that is trained in float32, bfloat16 and float16.
 
     python tests/benchmarks/precision.py --output outputs/precision
-    python tests/benchmarks/precision.py --output outputs/precision_full --full
+    python tests/benchmarks/precision.py --output outputs/precision_wide --wide
 
 The runs have the same weights, questions and order; prints the mean loss of the last 40 of 400
-steps, and draws the losses over each other. `--full`: 200 steps of a model of the published widths
-and depths, with nano's vocabulary.
+steps, and draws the losses over each other. `--wide`: 200 steps of a model of the published widths
+with 4 encoder and 6 decoder layers, and nano's vocabulary.
 """
 
 import argparse
@@ -25,16 +25,20 @@ from tinymu_jax.training.run import train
 from tinymu_jax.utils.plotting import new_figure, save_figure
 
 DTYPES = ("float32", "bfloat16", "float16")
-STEPS, FULL_STEPS, LAST = 400, 200, 40
+STEPS, WIDE_STEPS, LAST = 400, 200, 40
 
 
-def full_width(vocab_size: int) -> TinyMUConfig:
-    """Returns the published sizes, with a small vocabulary."""
+def wide_model(vocab_size: int) -> TinyMUConfig:
+    """Returns the published widths, with fewer layers and a small vocabulary."""
     config = TinyMUConfig()
-    return replace(config, decoder=replace(config.decoder, vocab_size=vocab_size))
+    return replace(
+        config,
+        encoder=replace(config.encoder, depth=4),
+        decoder=replace(config.decoder, depth=6, vocab_size=vocab_size),
+    )
 
 
-def run_config(data: Path, output: Path, dtype: str, full: bool) -> TrainConfig:
+def run_config(data: Path, output: Path, dtype: str, wide: bool) -> TrainConfig:
     """Returns the run of a model from random weights, all but the encoder trained."""
     paths, size = nano_recipe.run_paths(data, output), read_vocab_size(data)
     config = nano_recipe.stages(paths, size, 4.0)[nano_recipe.JOIN]
@@ -42,13 +46,13 @@ def run_config(data: Path, output: Path, dtype: str, full: bool) -> TrainConfig:
     return replace(
         config,
         init=InitConfig(tokenizer=str(paths.tokenizer)),
-        model=full_width(size) if full else nano_recipe.model(size),
-        data=replace(config.data, packing=packing) if full else config.data,
+        model=wide_model(size) if wide else nano_recipe.model(size),
+        data=replace(config.data, packing=packing) if wide else config.data,
         output=str(output / dtype),
         step=StepConfig(remat="none", encoder_dtype=dtype, decoder_dtype=dtype),
-        optim=OptimConfig(learning_rate=3e-4 if full else 1e-3, warmup_fraction=0.1),
+        optim=OptimConfig(learning_rate=3e-4 if wide else 1e-3, warmup_fraction=0.1),
         loop=replace(config.loop, log_every=1),
-        steps=FULL_STEPS if full else STEPS,
+        steps=WIDE_STEPS if wide else STEPS,
     )
 
 
@@ -77,13 +81,13 @@ def draw(output: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--output", type=Path, default=Path("outputs/precision"))
-    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--wide", action="store_true")
     args = parser.parse_args()
     output = args.output
     make_data(output / "data", SynthesisConfig(clips=150, texts=40, seconds=2.0))
     for dtype in DTYPES:
         if not (output / dtype / "model").exists():
-            train(run_config(output / "data", output, dtype, args.full), True, jax.devices()[:1])
+            train(run_config(output / "data", output, dtype, args.wide), True, jax.devices()[:1])
     draw(output)
 
 
