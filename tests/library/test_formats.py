@@ -23,7 +23,8 @@ from tinymu_jax.library.formats.outputs import (
     existing_outputs,
     write_table,
 )
-from tinymu_jax.library.formats.sidecars import read_tags, sidecar_path, write_sidecar
+from tinymu_jax.library.formats.sidecars import read_tags, sidecar_path, sidecar_text
+from tinymu_jax.utils.files import write_text
 
 FORMATS = ("jsonl", "csv", "parquet", "txt", "acestep", "musicgen", "webdataset")
 OPTIONS = FormatOptions(fields=("genre", "mood", "voice"))
@@ -32,6 +33,18 @@ LATIN1 = os.fsdecode(b"caf\xe9.wav")
 NAMES = ("a b.mp3", "Live/x.v2.flac", "Live/b.ogg", "new\nline.wav", LATIN1, ".dot.wav", "q.wav")
 CAPTION = 'A calm piano,\nwith "strings"; it\'s slow \u2028 \u266f.'
 ONE_LINE = 'A calm piano, with "strings"; it\'s slow \u266f.'
+
+
+def write_sidecar(format, recording, description, options):
+    """Writes the file beside a recording, and returns its path; None if there is none."""
+    text, path = (
+        sidecar_text(format, recording, description, options),
+        sidecar_path(format, recording),
+    )
+    if text is None:
+        return None
+    write_text(path, text)
+    return path
 
 
 def describe(name, **changes):

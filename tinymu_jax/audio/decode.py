@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from tinymu_jax.audio.decoded import TOLERANCE, Decoded, damaged_after
-from tinymu_jax.audio.ffmpeg import decode_with_ffmpeg, held_seconds, stream_with_ffmpeg
+from tinymu_jax.audio.decoded import TOLERANCE, Decoded, Samples, damaged_after
+from tinymu_jax.audio.ffmpeg import container_seconds, decode_with_ffmpeg, stream_with_ffmpeg
 from tinymu_jax.audio.headers import count_bytes_after_end, type_of
 from tinymu_jax.audio.libsndfile import decode_with_libsndfile, stream_with_libsndfile
 from tinymu_jax.audio.source import Source, open_source
@@ -54,27 +54,61 @@ def decode_blocks(
     """
     source = open_source(recording, name)
     header = _decode(source, 0.0)
-    if header.damage is None and header.total > STREAMED_SECONDS * header.rate:
-        blocks = stream_with_libsndfile(source) or stream_with_ffmpeg(source)
-        return header.rate, _until_damage(blocks, header, keep_damaged, source.name)
+    if header.total > STREAMED_SECONDS * header.rate:
+        if header.damage and not keep_damaged:
+            raise InputError(f"{source.name}: {header.damage}; {_REMEDY}")
+        blocks, total = _stream(source, header)
+        # What can be read of a damaged recording is found out by decoding all of it at once.
+        if not keep_damaged or not (
+            header.damage or _is_damaged(blocks, total, header.rate, source)
+        ):
+            blocks, _ = _stream(source, header)
+            return header.rate, _until_damage(blocks, total, header.rate, source)
     decoded = _decode_checked(source, None, keep_damaged)
     return decoded.rate, iter([np.ascontiguousarray(decoded.samples[:, 0])])
 
 
+def _stream(source: Source, header: Decoded) -> tuple[Iterator[Samples | None], int]:
+    """Return a stream of a recording's samples, and how many there should be per channel.
+
+    None in the stream stands for a part that cannot be decoded.
+    """
+    blocks = stream_with_libsndfile(source)
+    if blocks is not None:
+        return blocks, header.total
+    promised, _ = container_seconds(source)
+    return stream_with_ffmpeg(source), max(header.total, round(promised * header.rate))
+
+
 def _until_damage(
-    blocks: Iterable[Float32[np.ndarray, "n channels"]],
-    header: Decoded,
-    keep_damaged: bool,
-    name: str,
-) -> Iterator[Float32[np.ndarray, "n"]]:
-    """Yield the first channel of blocks; raise `InputError` if they end before `header` says."""
-    count = 0
+    blocks: Iterable[Samples | None], total: int, rate: int, source: Source
+) -> Iterator[Float32[np.ndarray, "_"]]:
+    """Yield the first channel of blocks; raise `InputError` at damage, or if samples are missing.
+
+    `total` is the number of samples per channel that there should be.
+    """
+    count, block = 0, None
     for block in blocks:
+        if block is None:
+            break
         count += len(block)
         yield np.ascontiguousarray(block[:, 0])
-    if count < header.total - TOLERANCE * header.rate and not keep_damaged:
-        damage = damaged_after(count / header.rate, header.total / header.rate)
-        raise InputError(f"{name}: {damage}; {_REMEDY}")
+    damage = None
+    if block is None or count < total - TOLERANCE * rate:
+        damage = damaged_after(count / rate, total / rate)
+    damage = damage or _unread(source, count / rate)
+    if damage:
+        raise InputError(f"{source.name}: {damage}; {_REMEDY}")
+
+
+def _is_damaged(blocks: Iterable[Samples | None], total: int, rate: int, source: Source) -> bool:
+    """Return whether `_until_damage` raises an error."""
+    try:
+        for _ in _until_damage(blocks, total, rate, source):
+            pass
+    except InputError:
+        return True
+    return False
 
 
 def _decode_checked(source: Source, max_seconds: float | None, keep_damaged: bool) -> Decoded:
@@ -118,7 +152,7 @@ def _decode(source: Source, max_seconds: float | None, keep_damaged: bool = Fals
         if not (is_flac and (max_seconds == 0 or _is_read_to_end(decoded, max_seconds))):
             return decoded
         # A FLAC file's header may give fewer samples than follow it, or more.
-        held, total_seconds = held_seconds(source), decoded.total / decoded.rate
+        held, total_seconds = container_seconds(source)[1], decoded.total / decoded.rate
         if max_seconds == 0 and 0 < held < total_seconds - TOLERANCE:
             return decoded._replace(damage=damaged_after(held, total_seconds))
         if held <= total_seconds + TOLERANCE:

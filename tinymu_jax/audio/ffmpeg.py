@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from tinymu_jax.errors import InputError
 
 ESTIMATED = {"aac", "ac3", "eac3", "mp3", "dts", "dtshd", "mlp", "truehd", "amr", "mpegts", "mpeg"}
 """FFmpeg's names of formats without a length, which it estimates."""
+STREAM_BLOCK = 2**18
+"""Least number of samples per channel in a block of a stream."""
 
 
 def decode_with_ffmpeg(source: Source, max_seconds: float | None) -> Decoded | None:
@@ -23,11 +24,11 @@ def decode_with_ffmpeg(source: Source, max_seconds: float | None) -> Decoded | N
 
     av.logging.set_level(None)
     try:
-        with source.open() as file, _open_container(file) as container:
+        with source.open() as file, open_container(file) as container:
             if not container.streams.audio:
                 raise InputError(f"{source.name}: has no audio; name a recording")
             length = _ffmpeg_length(container, source.size)
-        with source.open() as file, _open_container(file) as container:
+        with source.open() as file, open_container(file) as container:
             decoded = _read_container(container, max_seconds, length)
     except (av.error.FFmpegError, EOFError, IndexError, ValueError) as error:
         if isinstance(error, InputError):
@@ -36,33 +37,47 @@ def decode_with_ffmpeg(source: Source, max_seconds: float | None) -> Decoded | N
     return decoded and _with_page_damage(source, decoded, max_seconds)
 
 
-def stream_with_ffmpeg(source: Source) -> Iterator[Samples]:
-    """Decode a recording in blocks, which end where the recording cannot be decoded."""
+def stream_with_ffmpeg(source: Source) -> Iterator[Samples | None]:
+    """Decode a recording in blocks, the last of which is None if the rest cannot be decoded."""
     import av
 
     av.logging.set_level(None)
-    rate = channels = 0
+    rate = channels = count = 0
+    blocks: list[Samples] = []
     errors = (av.error.FFmpegError, EOFError, IndexError, ValueError)
-    with suppress(*errors), source.open() as file, _open_container(file) as container:
-        stream = container.streams.audio[0]
-        stream.thread_type = "NONE"
-        for frame in container.decode(stream):
-            block = _frame_samples(frame)
-            if not rate:
-                rate, channels = frame.sample_rate, block.shape[1]
-            yield as_format(block, frame.sample_rate, rate, channels)
+    try:
+        with source.open() as file, open_container(file) as container:
+            stream = container.streams.audio[0]
+            stream.thread_type = "NONE"
+            for frame in container.decode(stream):
+                block = _frame_samples(frame)
+                if not rate:
+                    rate, channels = frame.sample_rate, block.shape[1]
+                blocks.append(as_format(block, frame.sample_rate, rate, channels))
+                count += len(blocks[-1])
+                if count >= STREAM_BLOCK:
+                    yield np.concatenate(blocks)
+                    blocks, count = [], 0
+    except errors:
+        yield from blocks
+        yield None
+        return
+    yield from blocks
 
 
-def held_seconds(source: Source) -> float:
-    """Return how many seconds of audio the packets of a recording hold; 0 if it has none."""
+def container_seconds(source: Source) -> tuple[float, float]:
+    """Return how many seconds of audio a container declares, and how many its packets hold.
+
+    Both are 0 if FFmpeg cannot read the recording, or it has no audio.
+    """
     import av
 
     av.logging.set_level(None)
     try:
-        with source.open() as file, _open_container(file) as container:
-            return _ffmpeg_length(container, source.size)[1] if container.streams.audio else 0.0
+        with source.open() as file, open_container(file) as container:
+            return _ffmpeg_length(container, source.size) if container.streams.audio else (0.0, 0.0)
     except (av.error.FFmpegError, EOFError, IndexError, ValueError):
-        return 0.0
+        return 0.0, 0.0
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -71,7 +86,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
     av.logging.set_level(None)
     try:
-        with open_source(path).open() as file, _open_container(file) as container:
+        with open_source(path).open() as file, open_container(file) as container:
             tags = [*(stream.metadata for stream in container.streams.audio), container.metadata]
             return {key.lower(): value for group in tags for key, value in group.items()}
     except (av.error.FFmpegError, EOFError, IndexError, InputError):
@@ -97,7 +112,8 @@ class _File:
             return -1
 
 
-def _open_container(file: Any) -> Any:
+def open_container(file: Any) -> Any:
+    """Open a file object with PyAV; what its content names is not opened."""
     import av
 
     # Playlists and the like must not make FFmpeg open other files or addresses.

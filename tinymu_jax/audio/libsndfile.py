@@ -24,6 +24,7 @@ from tinymu_jax.audio.bitstream import (
     xing_header,
 )
 from tinymu_jax.audio.decoded import TOLERANCE, Decoded, Samples, as_format, damaged_after
+from tinymu_jax.audio.ffmpeg import STREAM_BLOCK
 from tinymu_jax.audio.source import Source
 from tinymu_jax.errors import InputError
 
@@ -31,8 +32,6 @@ UNKNOWN_LENGTH = 2**60
 """libsndfile's number of samples is above this if a header does not tell the length."""
 BLOCK = 4096
 """Number of samples per read when the place of damage is looked for."""
-STREAM_BLOCK = 2**18
-"""Number of samples per channel in a block of a stream."""
 MIN_PLAUSIBLE, MAX_EXPANSION = 64 * 2**20, 32
 """Bytes of samples that any header may promise, and those per byte of the file."""
 
@@ -152,10 +151,10 @@ def decode_with_libsndfile(source: Source, max_seconds: float | None) -> Decoded
     return None
 
 
-def stream_with_libsndfile(source: Source) -> Iterator[Samples] | None:
+def stream_with_libsndfile(source: Source) -> Iterator[Samples | None] | None:
     """Decode an undamaged recording in blocks; return None if libsndfile cannot, or not reliably.
 
-    The blocks end early where the recording is damaged.
+    A block that is None stands for the rest of a recording that is damaged there.
     """
     with suppress(_DecoderError), _quiet_c_stderr():
         with _open_whole(source) as file:
@@ -173,12 +172,16 @@ def stream_with_libsndfile(source: Source) -> Iterator[Samples] | None:
     return None
 
 
-def _blocks(file: Any, length: int) -> Iterator[Samples]:
-    """Yield the first `length` samples per channel of an open file in blocks, up to an error."""
-    with file, suppress(RuntimeError):
+def _blocks(file: Any, length: int) -> Iterator[Samples | None]:
+    """Yield the first `length` samples per channel of an open file in blocks; None at an error."""
+    with file:
         while length > 0:
-            with _quiet_c_stderr():
-                block = file.read(min(length, STREAM_BLOCK), dtype="float32", always_2d=True)
+            try:
+                with _quiet_c_stderr():
+                    block = file.read(min(length, STREAM_BLOCK), dtype="float32", always_2d=True)
+            except RuntimeError:
+                yield None
+                return
             if not len(block):
                 return
             length -= len(block)

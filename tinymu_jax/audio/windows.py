@@ -1,6 +1,5 @@
 """Cuts whole recordings into windows, which are decoded as a stream."""
 
-import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,14 @@ from jaxtyping import Float32
 
 from tinymu_jax.audio.decode import decode_blocks
 from tinymu_jax.audio.files import find_file
-from tinymu_jax.audio.load import Audio, as_clip, check_level, check_rate, check_samples
+from tinymu_jax.audio.load import (
+    MAX_CLIP_SECONDS,
+    Audio,
+    as_clip,
+    check_level,
+    check_rate,
+    check_samples,
+)
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.audio.resample import resample
 from tinymu_jax.errors import InputError
@@ -19,6 +25,11 @@ MIN_SECONDS = 3.0
 """Length of the shortest window; a shorter rest of a recording becomes the end of a full window."""
 SILENCE_PEAK = 10 ** (-60 / 20)
 """Largest absolute value of a sample in silence: -60 dB of full scale."""
+
+
+def is_silent(samples: Float32[np.ndarray, "n"]) -> bool:
+    """Return whether no sample is louder than `SILENCE_PEAK`."""
+    return float(max(-samples.min(initial=0), samples.max(initial=0))) <= SILENCE_PEAK
 
 
 class AudioWindow(NamedTuple):
@@ -33,7 +44,7 @@ class AudioWindow(NamedTuple):
     @property
     def is_silent(self) -> bool:
         """Whether no sample is louder than `SILENCE_PEAK`."""
-        return float(np.abs(self.samples).max(initial=0)) <= SILENCE_PEAK
+        return is_silent(self.samples)
 
 
 def read_windows(
@@ -57,8 +68,8 @@ def read_windows(
     """
     hop = seconds if hop is None else hop
     for name, value, least in (("window", seconds, MIN_SECONDS), ("hop", hop, 0.1)):
-        if not value >= least:
-            raise InputError(f"{name} is {value}; give {least} seconds or more")
+        if not least <= value <= MAX_CLIP_SECONDS:
+            raise InputError(f"{name} is {value}; give {least} to {MAX_CLIP_SECONDS} seconds")
     if isinstance(recording, str | Path | bytes):
         path = recording if isinstance(recording, bytes) else find_file(recording)
         name = "audio bytes" if isinstance(path, bytes) else str(path)
@@ -105,10 +116,11 @@ def seconds_of_each(windows: Iterable[AudioWindow | tuple[float, float]]) -> lis
     Windows that overlap share the seconds they have in common, so that each counts once.
     """
     spans = [(window[0], window[1]) for window in windows]
-    edges = sorted({edge for span in spans for edge in span})
-    seconds = [0.0] * len(spans)
-    for left, right in itertools.pairwise(edges):
-        covering = [i for i, (start, end) in enumerate(spans) if start <= left and right <= end]
-        for index in covering:
-            seconds[index] += (right - left) / len(covering)
-    return seconds
+    edges = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
+    # Up to each edge, how many seconds a window counts that covers everything before it.
+    counted, at, covering, last = 0.0, dict[float, float](), 0, 0.0
+    for edge, change in edges:
+        counted += (edge - last) / covering if covering else 0.0
+        at[edge] = counted
+        covering, last = covering + change, edge
+    return [at[end] - at[start] for start, end in spans]

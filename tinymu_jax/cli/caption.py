@@ -10,6 +10,7 @@ import tyro
 
 from tinymu_jax.cli.options import Model
 from tinymu_jax.errors import InputError, note, report
+from tinymu_jax.utils.files import remove, write_text
 from tinymu_jax.utils.progress import show_progress
 
 CaptionInputs = Annotated[
@@ -62,14 +63,10 @@ class CaptionCommand:
 
     def run(self) -> int:
         """Describe the recordings; return the exit code, 2 if a recording was skipped."""
-        from tinymu_jax.library.caption_run import (
-            SidecarWriter,
-            describe_library,
-            list_recordings,
-            log_table,
-        )
+        from tinymu_jax.library.caption_run import SidecarWriter, describe_library, list_recordings
         from tinymu_jax.library.formats.options import FormatOptions
         from tinymu_jax.library.formats.outputs import check_outputs, existing_outputs, write_table
+        from tinymu_jax.library.run_log import ANY, RunLog
 
         if not self.recordings:
             raise InputError("no recording: name a folder, or sound files")
@@ -82,8 +79,9 @@ class CaptionCommand:
         )
         recordings = list_recordings(self.recordings)
         table, log = self._table(), self._log()
+        self._check_paths(recordings, table, log)
         check_outputs(self.format, [one.path for one in recordings], table, formats)
-        self._check_table(table, log)
+        self._check_table(RunLog(log, ""), table)
         model = self.model.load_assistant()
         model.tokenizer  # noqa: B018 - a missing tokenizer is reported before anything is computed
         with show_progress("describing") as progress:
@@ -102,8 +100,12 @@ class CaptionCommand:
             if one.name in result.descriptions
         ]
         if table is not None and described:
-            write_table(self.format, table, described, formats)
-            log_table(log, existing_outputs(self.format, [], table))
+            run_log = RunLog(log, "")
+            with run_log.writing():
+                run_log.announce(table, ANY)
+                write_table(self.format, table, described, formats)
+                for path in {table, *existing_outputs(self.format, [], table)}:
+                    run_log.finish(path)
         self._report(result, table, log)
         return 2 if result.errors else 0
 
@@ -113,6 +115,8 @@ class CaptionCommand:
         from tinymu_jax.library.description import DescribeOptions
         from tinymu_jax.library.fields import read_fields
 
+        if not 0 < self.shard_mb < 1e6:
+            raise InputError(f"shard-mb is {self.shard_mb}; give a size in MB")
         if self.batch_size < 1:
             raise InputError(f"batch-size is {self.batch_size}; give 1 or more")
         check_max_new_tokens(self.max_new_tokens)
@@ -145,13 +149,22 @@ class CaptionCommand:
             return self.output.with_name(f".{self.output.name}.tinymu.jsonl")
         return self._folder() / ".tinymu-captions.jsonl"
 
-    def _check_table(self, table: Path | None, log: Path) -> None:
+    def _check_paths(self, recordings: list[Any], table: Path | None, log: Path) -> None:
+        """Raise `InputError` if a file to write is one of the recordings."""
+        for path in filter(None, (table, log)):
+            if path.is_file() and any(
+                one.path.is_file() and path.samefile(one.path) for one in recordings
+            ):
+                raise InputError(f"{path}: is one of the recordings; name another file")
+
+    def _check_table(self, log: Any, table: Path | None) -> None:
         """Raise `InputError` if there is a table already that is of no earlier run."""
-        from tinymu_jax.library.caption_run import check_table
         from tinymu_jax.library.formats.outputs import existing_outputs
 
-        if table is not None and not self.overwrite:
-            check_table(log, existing_outputs(self.format, [], table))
+        if table is None or log.is_written(table):
+            return
+        for path in existing_outputs(self.format, [], table):
+            log.check(path, self.overwrite)
 
     def _report(self, result: Any, table: Path | None, log: Path) -> None:
         """Print what was done, and what was skipped and why."""
@@ -166,13 +179,12 @@ class CaptionCommand:
             f"in {table}" if table is not None and total else "",
         ]
         print("; ".join(filter(None, parts)))
-        if result.descriptions and any(d.bpm or d.key for d in result.descriptions.values()):
+        if result.num_new and any(d.bpm or d.key for d in result.descriptions.values()):
             note("tempo and key are measured by signal processing, not by the model")
-        if skipped:
-            listing = log.with_suffix(".skipped.json")
-            content = {name: str(error) for name, error in result.errors.items()}
-            try:
-                listing.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-            except OSError:
-                return
-            print(f"skipped recordings are listed in {listing}", file=sys.stderr)
+        listing = log.with_suffix(".skipped.json")
+        if not skipped:
+            remove(listing)
+            return
+        content = {name: str(error) for name, error in result.errors.items()}
+        write_text(listing, json.dumps(content, ensure_ascii=True, indent=1) + "\n")
+        print(f"skipped recordings are listed in {listing}", file=sys.stderr)

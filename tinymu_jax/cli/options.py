@@ -92,12 +92,14 @@ def seconds_fields(clip: Any) -> dict[str, Any]:
     """Return the seconds (and damage, if any) of a `Clip` or `Response` as JSON fields."""
     names = ("encoded_seconds", "total_seconds")
     damage = {"damage": clip.damage} if clip.damage else {}
-    return {name: round(getattr(clip, name), 3) for name in names} | damage
+    silent = {"silent": True} if getattr(clip, "silent", False) else {}
+    return {name: round(getattr(clip, name), 3) for name in names} | damage | silent
 
 
 def seconds_text(clip: Any) -> str:
     """Return a text such as "encoded 10.0 s of 31.5 s" for a clip."""
     damage = f" ({clip.damage})" if clip.damage else ""
+    damage += ", which are silent" if getattr(clip, "silent", False) else ""
     return f"encoded {clip.encoded_seconds:.1f} s of {clip.total_seconds:.1f} s{damage}"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tinymu_jax.audio.load import Clip
+from tinymu_jax.audio.windows import is_silent
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.audio_cache import CACHE_SIZE, AudioCache, EncodedAudio
 from tinymu_jax.inference.embedder import Audio
@@ -60,6 +61,8 @@ class Response(NamedTuple):
     total_seconds: float = 0.0
     damage: str | None = None
     """What is wrong with a damaged recording, of which only a part was encoded."""
+    silent: bool = False
+    """Whether the encoded part is silence, about which any answer is invented."""
 
     @property
     def cut(self) -> bool:
@@ -214,8 +217,8 @@ class _Run:
         self.options: dict[int, list[tuple[int, ...]]] = {}
         self.errors: dict[int, InputError] = {}
         self.audio: dict[int, EncodedAudio] = {}  # entries are kept until the answer is generated
-        # Encoded and total seconds, and what is wrong with the recording.
-        self.durations: dict[int, tuple[float, float, str | None]] = {}
+        # Encoded and total seconds, what is wrong with the recording, and whether it is silent.
+        self.durations: dict[int, tuple[float, float, str | None, bool]] = {}
         self.answers: dict[int, tuple[tuple[int, ...], bool]] = {}
         self.scores: dict[int, tuple[float, ...]] = {}
         self.num_done = 0
@@ -234,7 +237,9 @@ class _Run:
         if isinstance(audio, InputError):
             self.errors |= dict.fromkeys(indices, audio)
             return
-        self.durations |= dict.fromkeys(indices, audio.clip[1:])
+        samples, *seconds_and_damage = audio.clip
+        silent = len(samples) > 0 and is_silent(samples)
+        self.durations |= dict.fromkeys(indices, (*seconds_and_damage, silent))
         sets = [OptionSet(i, self.prompts[i], self.options[i]) for i in indices if self.options[i]]
         self._take_scores(self.scorer.add(audio, sets))
         for index in indices:

@@ -17,6 +17,7 @@ from jaxtyping import Float64
 
 from tinymu_jax.audio.load import Audio, Clip
 from tinymu_jax.audio.windows import AudioWindow, read_windows, seconds_of_each
+from tinymu_jax.errors import InputError
 from tinymu_jax.inference.audio_cache import AudioCache, EncodedAudio
 from tinymu_jax.inference.engine import BatchEngine, Request, raise_first
 from tinymu_jax.inference.generate import MAX_BATCH
@@ -105,6 +106,8 @@ def encode_windows(
         for window in batch:
             spans.append((window.start, window.end))
             on_window(window)
+    if not spans:
+        raise InputError(f"{recording}: nothing of it can be read; replace it")
     weights = seconds_of_each(spans)
     return [
         EncodedWindow(*span, audio, 0.0 if audio is None else weight)

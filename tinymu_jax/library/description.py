@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tinymu_jax.audio.windows import AudioWindow
-from tinymu_jax.errors import InputError
+from tinymu_jax.errors import InputError, translate
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.scoring import NORMALIZE
 from tinymu_jax.inference.whole_recording import (
@@ -112,6 +112,18 @@ def describe_recordings(
         yield one if isinstance(one, InputError) else _to_description(one, next(captions))
 
 
+def check_prompts(assistant: Assistant, options: DescribeOptions) -> None:
+    """Raise `InputError` if the caption's prompt, or a field, cannot be asked about."""
+    prompts = assistant.engine.prompts
+    if options.prompt is not None:
+        prompts.encode_prompt(options.prompt)
+    for field in options.fields:
+        with translate(f"field {field.name}: {{reason}}"):
+            prompts.encode_prompt(field.prompt)
+            for option in field.options:
+                prompts.encode_text(option, "an option")
+
+
 def _prepare(
     assistant: Assistant, name: str, path: Path, options: DescribeOptions
 ) -> _Recording | InputError:
@@ -123,9 +135,9 @@ def _prepare(
             estimator.add(window.samples, window.start)
 
     try:
-        before = _state(path)
+        before = file_state(path)
         windows = encode_windows(assistant.engine, path, options.hop, add)
-        if _state(path) != before:
+        if file_state(path) != before:
             raise InputError(f"{name}: changed while it was read; run again when it is complete")
         fields = _score(assistant, windows, options.fields)
     except InputError as error:
@@ -135,7 +147,7 @@ def _prepare(
     return _Recording(name, windows, fields, estimator.tempo(), estimator.key())
 
 
-def _state(path: Path) -> tuple[int, int]:
+def file_state(path: Path) -> tuple[int, int]:
     """Return a file's size and modification time; raise `InputError` if it is missing."""
     try:
         status = path.stat()

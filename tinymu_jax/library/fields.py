@@ -91,7 +91,7 @@ def _to_field(name: Any, entry: Any, where: str) -> Field:
     if not 0 <= probability <= 1:
         raise InputError(f"{where}: threshold is {threshold}; give a probability, 0 to 1")
     normalize = entry.get("normalize", "pmi")
-    if normalize not in NORMALIZE:
+    if not isinstance(normalize, str) or normalize not in NORMALIZE:
         raise InputError(f"{where}: normalize {normalize!r}; use one of {', '.join(NORMALIZE)}")
     values, answers = zip(*pairs, strict=True)
     return Field(name, prompt.strip(), values, answers, probability, normalize)

@@ -1,11 +1,13 @@
 """Fingerprint of the encoded audio in a file, which does not depend on the file's tags."""
 
 import hashlib
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 
+from tinymu_jax.audio.ffmpeg import open_container
 from tinymu_jax.errors import InputError, reason_of
 
 
@@ -24,10 +26,9 @@ def read_packets(path: str | Path) -> Packets:
     Raises:
         InputError: FFmpeg cannot read the file, or it has no audio.
     """
-    digest, times = hashlib.sha256(), list[float]()
+    digest, first, last = hashlib.sha256(), math.inf, -math.inf
     try:
-        # Names would be read as URLs, and need not be UTF-8.
-        with open(path, "rb") as file, av.open(file, metadata_errors="replace") as container:
+        with open(path, "rb") as file, open_container(file) as container:
             streams = [s for s in container.streams if not _is_picture(s)]
             if not any(stream.type == "audio" for stream in streams):
                 raise InputError(f"{path}: has no audio; name a recording")
@@ -37,14 +38,15 @@ def read_packets(path: str | Path) -> Packets:
                 if packet.stream.type == "audio" and packet.pts is not None:
                     # FFmpeg does not know the duration of each packet of Vorbis.
                     end = packet.pts + (packet.duration or 0)
-                    times += (float(t * packet.time_base) for t in (packet.pts, end))
+                    first = min(first, float(packet.pts * packet.time_base))
+                    last = max(last, float(end * packet.time_base))
     except InputError:
         raise
     except Exception as error:  # PyAV raises errors of many classes
         raise InputError(
             f"{path}: its audio cannot be read ({reason_of(error)}); is the file damaged?"
         ) from error
-    return Packets(digest.hexdigest(), max(times, default=0.0) - min(times, default=0.0))
+    return Packets(digest.hexdigest(), max(last - first, 0.0))
 
 
 def _is_picture(stream: av.stream.Stream) -> bool:

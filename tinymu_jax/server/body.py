@@ -46,7 +46,8 @@ class BodyReader:
                 raise ApiError(
                     408, f"the request took more than {self.config.body_timeout:g} s to arrive"
                 ) from None
-            yield b"".join(chunks)
+            chunks[:] = [b"".join(chunks)]
+            yield chunks[0]
         finally:
             self._total -= sum(map(len, chunks))
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from tinymu_jax.audio.windows import is_silent
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.continuous import TokenChoice
 from tinymu_jax.server.requests import ChatQuestion
@@ -79,6 +80,7 @@ class Completion:
             "encoded_seconds": round(clip.encoded_seconds, 3),
             "total_seconds": round(clip.total_seconds, 3),
             "damage": clip.damage,
+            "silent": is_silent(clip.samples),
             "unused_messages": self.asked.num_unused,
         }
 

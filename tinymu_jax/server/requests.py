@@ -71,7 +71,7 @@ def _decode_base64(data: str, param: str) -> bytes:
             "invalid_audio",
         )
     # Line breaks, as of the command base64, are allowed.
-    text = "".join(data[start.end() if start else 0 :].split())
+    text = re.sub(r"\s+", "", data[start.end() if start else 0 :])
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -9,6 +9,8 @@ from tinymu_jax.server.errors import ApiError
 
 MAX_INPUTS = 16
 """Largest number of recordings in one request for embeddings."""
+MAX_MESSAGES, MAX_PARTS = 1_000, 100
+"""Largest number of messages in a request, and of parts in a message."""
 UNUSED = {"metadata", "user", "safety_identifier", "prompt_cache_key", "prediction"}
 """Parameters of OpenAI that say nothing about the answer, and are accepted."""
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -66,7 +68,7 @@ class Message(_Body):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], Field(max_length=MAX_PARTS)] | None = None
 
     @property
     def text(self) -> str:
@@ -96,7 +98,7 @@ class _Request(BaseModel):
 class ChatRequest(_Request):
     """A body of `/v1/chat/completions`."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
@@ -118,7 +120,7 @@ class EmbeddingPart(_Body):
 class EmbeddingsRequest(_Request):
     """A body of `/v1/embeddings`."""
 
-    input: str | EmbeddingPart | list[str | EmbeddingPart]
+    input: str | EmbeddingPart | Annotated[list[str | EmbeddingPart], Field(max_length=MAX_INPUTS)]
     encoding_format: Literal["float", "base64"] | None = None
 
     @property

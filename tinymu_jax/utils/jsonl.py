@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +13,8 @@ from tinymu_jax.utils.files import exists, make_folder
 
 Record = TypeVar("Record")
 KEY = "key"
+_START = b'{"key": "'
+"""First bytes of each line."""
 
 
 class JsonlLog(Generic[Record]):
@@ -75,6 +77,10 @@ class JsonlLog(Generic[Record]):
                 pass  # some network file systems have no locks
             size = sum(map(len, complete_lines(self.path)))
             if size < file.seek(0, os.SEEK_END):
+                file.seek(size)
+                rest = file.read(len(_START))
+                if not _START.startswith(rest):
+                    raise InputError(f"{self.path}: holds something else; {self.remedy}")
                 file.truncate(size)
             yield
 
@@ -85,11 +91,15 @@ class JsonlLog(Generic[Record]):
         """
         # ASCII, so that a kill cannot leave half a character. The file is closed each time, since
         # a mounted bucket keeps only closed files.
-        text = "".join(json.dumps(row) + "\n" for row in rows)
+        text = "".join(json.dumps({KEY: row[KEY]} | dict(row)) + "\n" for row in rows)
+        size = self.path.stat().st_size
         try:
             with self.path.open("a", encoding="ascii") as file:
                 file.write(text)
         except OSError as error:
+            # Half a line, as of a full disk, must not become part of the next.
+            with suppress(OSError):
+                os.truncate(self.path, size)
             raise self._not_writable(error) from error
 
     def _not_writable(self, error: OSError) -> InputError:

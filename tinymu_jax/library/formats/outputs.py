@@ -59,6 +59,11 @@ def check_outputs(
         )
     if format == "acestep":
         _note_equal_names(recordings)
+    others = {"acestep": "txt", "txt": "acestep"}.get(format)
+    if others is not None and existing_outputs(others, recordings, None):
+        note(
+            "ACE-Step takes an x.txt beside a recording for lyrics; keep captions for it elsewhere"
+        )
 
 
 def _note_equal_names(recordings: Iterable[Path]) -> None:

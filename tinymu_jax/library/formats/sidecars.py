@@ -9,7 +9,6 @@ from tinymu_jax.audio.decode import audio_length
 from tinymu_jax.errors import InputError
 from tinymu_jax.library.description import Description
 from tinymu_jax.library.formats.options import Format, FormatOptions, caption_text
-from tinymu_jax.utils.files import write_text
 
 SIDECAR_SUFFIXES = {"txt": ".txt", "acestep": ".caption.txt", "musicgen": ".json"}
 """Format -> what stands in place of the recording's suffix in the name of the file beside it.
@@ -25,27 +24,19 @@ def sidecar_path(format: Format, recording: Path) -> Path | None:
     return None if suffix is None else Path(os.path.splitext(recording)[0] + suffix)
 
 
-def write_sidecar(
+def sidecar_text(
     format: Format, recording: Path, description: Description, options: FormatOptions
-) -> Path | None:
-    """Write the file beside a recording, atomically, and return its path.
+) -> str | None:
+    """Return the content of the file beside a recording.
 
-    Nothing is written, and None returned, if the format has no such file, if the recording is
-    silent (trainers shall not learn silence), or if the file would be empty.
-
-    Raises:
-        InputError: the file cannot be written.
+    None: there shall be no file, since the format has none, the recording is silent (trainers shall
+    not learn silence), or the file would be empty.
     """
-    path = sidecar_path(format, recording)
-    if path is None or description.silent:
+    if format not in SIDECAR_SUFFIXES or description.silent:
         return None
-    text = caption_text(description.caption, options)
     if format == "musicgen":
-        text = json.dumps(musicgen_record(recording, description, options), ensure_ascii=False)
-    if text is None:
-        return None
-    write_text(path, text)
-    return path
+        return json.dumps(musicgen_record(recording, description, options), ensure_ascii=False)
+    return caption_text(description.caption, options)
 
 
 def musicgen_record(
