@@ -84,6 +84,26 @@ def test_damage_is_an_error_after_the_windows_before_it(tmp_path, monkeypatch):
     assert 14 < readable[-1][1] < 16
 
 
+def test_a_long_file_that_is_cut_or_damaged_in_the_middle(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "STREAMED_SECONDS", 5.0)
+    path = tmp_path / "a.m4a"
+    write_m4a(path, noise(round(30 * RATE)), RATE)
+    content = path.read_bytes()
+    # The index comes last, so a cut file without it is refused; one with broken packets is not.
+    start = content.find(b"mdat") + len(content) // 2
+    path.write_bytes(content[:start] + bytes(2_000) + content[start + 2_000 :])
+    with pytest.raises(ValueError, match=r"damaged after 1\d\.\d s of 30\.\d s; replace"):
+        list(read_windows(path, 4.0))
+    readable = list(read_windows(path, 4.0, keep_damaged=True))
+    assert spans(readable)[-1][1] > 28
+    at_once = decode.decode(path, None, keep_damaged=True)
+    assert readable[-1].end == pytest.approx(at_once.seconds)
+    wav = write(tmp_path / "a.wav", 30)
+    wav.write_bytes(wav.read_bytes()[: 22 * RATE * 2])
+    with pytest.raises(ValueError, match=r"a\.wav: damaged after 2\d\.\d s of 30\.0 s"):
+        next(read_windows(wav, 4.0))
+
+
 def test_the_memory_of_a_stream_does_not_grow_with_its_length(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "STREAMED_SECONDS", 10.0)
     path = tmp_path / "long.flac"
@@ -113,6 +133,7 @@ def test_windows_that_overlap_share_their_seconds():
 
 def test_bad_windows():
     assert "window is 1.0" in refusal(lambda: list(read_windows(noise(16_000), 1.0)))
+    assert "hop is inf" in refusal(lambda: list(read_windows(noise(16_000), 4.0, np.inf)))
     assert "hop is 0" in refusal(lambda: list(read_windows(noise(16_000), 4.0, 0.0)))
 
 
