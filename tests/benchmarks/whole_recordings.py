@@ -172,18 +172,20 @@ def word_tokenizer(size, texts):
 
 def library_rate(assistant, paths, folder):
     """Returns how many tracks an hour get six fields, a caption of 40 tokens, tempo and key."""
-    from tinymu_jax.library.caption_run import describe_library, list_recordings
+    from tinymu_jax.library.caption_run import SidecarWriter, describe_library, list_recordings
     from tinymu_jax.library.description import DescribeOptions
     from tinymu_jax.library.fields import read_fields
+    from tinymu_jax.library.formats.options import FormatOptions
 
+    writer = SidecarWriter("jsonl", FormatOptions())
     options = DescribeOptions(read_fields(), max_new_tokens=40)
     recordings = list_recordings([str(path) for path in paths])
-    describe_library(assistant, recordings[:8], options, folder / "warm.jsonl")
+    describe_library(assistant, recordings[:8], options, folder / "warm.jsonl", writer)
     start = time.perf_counter()
-    result = describe_library(assistant, recordings[8:], options, folder / "log.jsonl")
+    result = describe_library(assistant, recordings[8:], options, folder / "log.jsonl", writer)
     seconds = time.perf_counter() - start
     assert not result.errors
-    return 3600 * len(result.described) / seconds
+    return 3600 * len(result.descriptions) / seconds
 
 
 def speed(tracks, repeats):
