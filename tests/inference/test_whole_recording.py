@@ -102,6 +102,7 @@ def test_silence_is_not_asked(assistant):
     assert answer.text is None
     assert [window.answer for window in answer.timeline] == [None] * 3
     assert assistant.whole_scores(silence, PROMPT, OPTIONS).options == ()
+    assert assistant.answers(silence, PROMPT)[0].silent
     assert "silent" in refusal(assistant.score, silence, PROMPT, OPTIONS, whole=True)
 
 
@@ -113,3 +114,4 @@ def test_hop_and_bad_options(assistant, recording):
     errors = assistant.whole_answers(["missing.wav", recording], PROMPT)
     assert "no such file" in str(errors[0])
     assert errors[1].text
+    assert not assistant.answers(recording, PROMPT)[0].silent
