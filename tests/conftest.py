@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import jaxtyping
 import pytest
 
@@ -21,6 +22,10 @@ os.environ.setdefault(
 # The user's cache is left alone, and what an earlier run left there decides nothing.
 CACHE = tempfile.TemporaryDirectory(prefix="tinymu-tests-")
 os.environ["TINYMU_CACHE"] = CACHE.name
+
+# Programs of several virtual devices that run at once take each other's threads, and can then wait
+# for each other for ever.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 # Before the package is imported: from then on every call of these modules checks the shapes and
 # types that its signature promises. (typeguard 4 rewrites jaxtyping's shape strings and cannot

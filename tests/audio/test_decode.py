@@ -472,8 +472,8 @@ class _SurprisingContainer:
 
 def test_a_stream_that_was_not_announced_is_damage(monkeypatch):
     content = encode_with_ffmpeg(sound(2, 48_000), "mp4", "aac")
-    make = ffmpeg._open_container
-    monkeypatch.setattr(ffmpeg, "_open_container", lambda file: _SurprisingContainer(make(file)))
+    make = ffmpeg.open_container
+    monkeypatch.setattr(ffmpeg, "open_container", lambda file: _SurprisingContainer(make(file)))
     with pytest.raises(InputError, match=r"damaged after 0\.\d s of 2\.0 s"):
         decode(content, None)
 

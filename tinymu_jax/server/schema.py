@@ -153,7 +153,7 @@ def _malformed(error: ValidationError) -> ApiError:
     """Return the error that says best where a body is malformed."""
     details = error.errors(include_url=False, include_input=False)
     # Of the alternatives of a union, the one that fits most fails at the deepest place.
-    deepest = max(details, key=lambda detail: len(detail["loc"]))
+    deepest = max(details, key=lambda detail: (detail["type"] == "too_long", len(detail["loc"])))
     if deepest["type"] == "json_invalid":
         reason = deepest["msg"].removeprefix("Invalid JSON: ")
         return ApiError(400, f"the body is not JSON ({reason})", code="invalid_json")
