@@ -122,6 +122,8 @@ def visit(browser, address):
         context = browser.new_context(viewport={"width": width, "height": height})
         contexts.append(context)
         page = context.new_page()
+        # Programs are compiled at the first clicks, beside other tests.
+        page.set_default_timeout(180_000)
         page.requests, page.failures = set(), []
         page.on("request", lambda request: page.requests.add(request.url))
         page.on("pageerror", lambda error: page.failures.append(str(error)))
