@@ -176,14 +176,17 @@ def library_rate(assistant, paths, folder):
     from tinymu_jax.library.description import DescribeOptions
     from tinymu_jax.library.fields import read_fields
     from tinymu_jax.library.formats.options import FormatOptions
+    from tinymu_jax.library.run_log import RunLog
 
     writer = SidecarWriter("jsonl", FormatOptions())
     options = DescribeOptions(read_fields(), max_new_tokens=40)
     recordings = list_recordings([str(path) for path in paths])
-    describe_library(assistant, recordings[:8], options, folder / "warm.jsonl", writer)
-    start = time.perf_counter()
-    result = describe_library(assistant, recordings[8:], options, folder / "log.jsonl", writer)
-    seconds = time.perf_counter() - start
+    log = RunLog(folder / "log.jsonl")
+    with log.writing():
+        describe_library(assistant, recordings[:8], options, log, writer)
+        start = time.perf_counter()
+        result = describe_library(assistant, recordings[8:], options, log, writer)
+        seconds = time.perf_counter() - start
     assert not result.errors
     return 3600 * len(result.descriptions) / seconds
 

@@ -24,6 +24,7 @@ from tinymu_jax.library.caption_run import SidecarWriter, describe_library, list
 from tinymu_jax.library.description import DescribeOptions, Description
 from tinymu_jax.library.fields import Field
 from tinymu_jax.library.formats.options import FormatOptions
+from tinymu_jax.library.run_log import RunLog
 
 FIELDS = """
 instrument:
@@ -137,7 +138,9 @@ OPTIONS = DescribeOptions(
 def describe(assistant, recordings, log, batch_size=8, format="jsonl", overwrite=False, **changes):
     writer = SidecarWriter(format, FormatOptions(), overwrite)
     options = OPTIONS._replace(**changes)
-    return describe_library(assistant, recordings, options, log, writer, batch_size)
+    run_log = RunLog(log)
+    with run_log.writing():
+        return describe_library(assistant, recordings, options, run_log, writer, batch_size)
 
 
 def test_descriptions_depend_on_neither_order_nor_batch(assistant, library, tmp_path):

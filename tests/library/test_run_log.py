@@ -114,7 +114,7 @@ def test_a_log_that_is_something_else_is_left_alone(library, run, tmp_path, cont
 
 
 def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):
-    log = RunLog(tmp_path / "log", "")
+    log = RunLog(tmp_path / "log")
     with log.writing():
         log.announce(tmp_path / "a", "1")
         before = (tmp_path / "log").read_bytes()

@@ -309,7 +309,7 @@ def test_duplicates_are_grouped(folder, encoder):
     }
     assert set(by_file) == {"bell.wav", os.path.basename(pluck)}
     kinds = {name: copy.kind for name, copy in by_file["bell.wav"].items()}
-    assert kinds == {"copy.wav": "same bytes", "copy.flac": "same sound"}
+    assert kinds == {"copy.wav": "same audio", "copy.flac": "same sound"}
     assert {c.kind for c in by_file["pluck.wav"].values()} == {"near"}
     assert set(by_file["pluck.wav"]) == {"cut.wav", "quiet.wav"}
     assert by_file["pluck.wav"]["cut.wav"].similarity == pytest.approx(1, abs=1e-4)

@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -122,6 +122,19 @@ def list_audio_files(folder: str | Path, all_names: bool = False) -> list[Path]:
     if others:
         _note_once(f"{folder}: {len(distinct):,} recordings; passed over: {others}")
     return recordings if all_names else distinct
+
+
+def list_named(names: Iterable[str | Path]) -> Iterator[tuple[Path, Path | None]]:
+    """Yield the recordings that are named, and those below the folders that are named.
+
+    Each comes with the folder, or with None if it is named itself. Raises `InputError` as
+    `list_audio_files` does.
+    """
+    for name in names:
+        if os.path.isdir(name):
+            yield from ((path, Path(name)) for path in list_audio_files(name))
+        else:
+            yield Path(name), None
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -78,35 +78,29 @@ class CaptionCommand:
             shard_bytes=round(self.shard_mb * 1e6),
         )
         recordings = list_recordings(self.recordings)
-        table, log = self._table(), self._log()
-        self._check_paths(recordings, table, log)
+        table, log_path = self._table(), self._log()
+        self._check_paths(recordings, table, log_path)
         check_outputs(self.format, [one.path for one in recordings], table, formats)
-        self._check_table(RunLog(log, ""), table)
+        log, writer = RunLog(log_path), SidecarWriter(self.format, formats, self.overwrite)
+        self._check_table(log, table)
         model = self.model.load_assistant()
         model.tokenizer  # noqa: B018 - a missing tokenizer is reported before anything is computed
-        with show_progress("describing") as progress:
-            result = describe_library(
-                model,
-                recordings,
-                options,
-                log,
-                SidecarWriter(self.format, formats, self.overwrite),
-                self.batch_size,
-                progress,
-            )
-        described = [
-            (one.path, result.descriptions[one.name])
-            for one in recordings
-            if one.name in result.descriptions
-        ]
-        if table is not None and described:
-            run_log = RunLog(log, "")
-            with run_log.writing():
-                run_log.announce(table, ANY)
+        with log.writing():
+            with show_progress("describing") as progress:
+                result = describe_library(
+                    model, recordings, options, log, writer, self.batch_size, progress
+                )
+            described = [
+                (one.path, result.descriptions[one.name])
+                for one in recordings
+                if one.name in result.descriptions
+            ]
+            if table is not None and described:
+                log.announce(table, ANY)
                 write_table(self.format, table, described, formats)
                 for path in {table, *existing_outputs(self.format, [], table)}:
-                    run_log.finish(path)
-        self._report(result, table, log)
+                    log.finish(path)
+        self._report(result, table, log_path)
         return 2 if result.errors else 0
 
     def _options(self) -> Any:

@@ -106,13 +106,13 @@ class Similar:
         """Return the recording as a query: from the index if it is there, else embedded now."""
         from tinymu_jax.audio.files import find_file
         from tinymu_jax.audio.source import is_stream
+        from tinymu_jax.library.packets import audio_fingerprint
         from tinymu_jax.library.search import indexed_query
-        from tinymu_jax.utils import fingerprint
 
         stored = None
         if not is_stream(self.recording):
             path = find_file(self.recording)
-            stored = indexed_query(index, path, fingerprint.of_file(path))
+            stored = indexed_query(index, path, audio_fingerprint(path))
         if stored is not None:
             return stored
         from tinymu_jax.library.indexing import WindowEncoder, check_model

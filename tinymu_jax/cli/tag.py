@@ -105,16 +105,12 @@ class TagCommand:
         return 2 if num_errors else 0
 
     def _list_recordings(self) -> list[str]:
-        from tinymu_jax.audio.files import list_audio_files
+        from tinymu_jax.audio.files import list_named
 
         folders = [name for name in self.recordings if os.path.isdir(name)]
         if folders and self.output is None:
             raise InputError(f"{folders[0]}: is a folder; name a file for its tags with --output")
-        return [
-            str(path)
-            for name in self.recordings
-            for path in (list_audio_files(name) if os.path.isdir(name) else [name])
-        ]
+        return [str(path) for path, _ in list_named(self.recordings)]
 
     def _show(self, recording: str, windows: list[Any]) -> None:
         if not self.json:

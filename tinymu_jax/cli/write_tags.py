@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinymu_jax.audio.files import find_file, list_audio_files
+from tinymu_jax.audio.files import find_file, list_named
 from tinymu_jax.cli.options import Model, require_recordings, show_error
 from tinymu_jax.errors import InputError, note
 from tinymu_jax.utils.files import check_folder, exists, printable
@@ -323,16 +323,13 @@ def list_named_files(recordings: Sequence[str]) -> list[NamedFile]:
     from tinymu_jax.library.tag_values import file_key
 
     files: dict[str, NamedFile] = {}
-    for name in recordings:
-        is_folder = os.path.isdir(name)
-        for path in list_audio_files(name) if is_folder else [find_file(name)]:
-            keys = [
-                file_key(str(path)),
-                file_key(str(path.relative_to(name)) if is_folder else name),
-            ]
-            # `tinymu caption` names a file by its path in the folder if it is given one folder.
-            keys = keys[::-1] if len(recordings) == 1 else keys
-            files.setdefault(os.path.realpath(path), NamedFile(path, tuple(keys)))
+    for name, folder in list_named(recordings):
+        path = name if folder is not None else find_file(name)
+        below = name if folder is None else path.relative_to(folder)
+        keys = [file_key(str(path)), file_key(str(below))]
+        # `tinymu caption` names a file by its path in the folder if it is given one folder.
+        keys = keys[::-1] if len(recordings) == 1 else keys
+        files.setdefault(os.path.realpath(path), NamedFile(path, tuple(keys)))
     return list(files.values())
 
 

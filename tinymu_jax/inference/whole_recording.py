@@ -8,7 +8,7 @@ the windows. Windows of silence are not asked and have no weight.
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from tinymu_jax.audio.load import Audio, Clip
 from tinymu_jax.audio.windows import AudioWindow, read_windows, seconds_of_each
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.audio_cache import AudioCache, EncodedAudio
-from tinymu_jax.inference.engine import BatchEngine, Request, raise_first
+from tinymu_jax.inference.engine import BatchEngine, Request, Response, raise_first
 from tinymu_jax.inference.generate import MAX_BATCH
 from tinymu_jax.inference.scoring import NORMALIZE, OptionScore, to_option_scores
 
@@ -214,13 +214,19 @@ def ask_windows(
     responses = iter(raise_first(engine.ask(requests, **options)))
     results = []
     for windows in recordings:
-        timeline = tuple(
-            WindowAnswer(w.start, w.end, None if w.audio is None else next(responses).text)
-            for w in windows
-        )
+        timeline = tuple(window_answers(windows, responses))
         text, support = best_supported(engine, windows, timeline, prompt, truncate_prompt)
         results.append(WholeAnswer(text, support, timeline, windows[-1].end))
     return results
+
+
+def window_answers(
+    windows: Sequence[EncodedWindow], responses: Iterator[Response]
+) -> Iterator[WindowAnswer]:
+    """Yield the answer of each window; `responses` are those of the windows that are audible."""
+    for window in windows:
+        text = None if window.audio is None else next(responses).text
+        yield WindowAnswer(window.start, window.end, text)
 
 
 def best_supported(

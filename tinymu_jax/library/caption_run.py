@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tinymu_jax.audio.files import list_audio_files
+from tinymu_jax.audio.files import list_named
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.library.description import (
@@ -18,7 +18,7 @@ from tinymu_jax.library.description import (
 )
 from tinymu_jax.library.formats.options import Format, FormatOptions
 from tinymu_jax.library.formats.sidecars import sidecar_path, sidecar_text
-from tinymu_jax.library.packets import read_packets
+from tinymu_jax.library.packets import audio_fingerprint
 from tinymu_jax.library.run_log import LogEntry, RunLog
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import printable, remove, write_text
@@ -88,17 +88,12 @@ def list_recordings(names: Sequence[str]) -> list[Recording]:
         InputError: a folder has no recordings, or cannot be read.
     """
     recordings: dict[str, Recording] = {}
-    for name in names:
-        folder = Path(name)
-        paths = list_audio_files(folder) if os.path.isdir(folder) else [folder]
-        for path in paths:
-            inside = len(names) == 1 and path != folder
-            shown = printable((path.relative_to(folder) if inside else path).as_posix())
-            other = recordings.setdefault(shown, Recording(shown, path)).path
-            if other != path and not os.path.samefile(other, path):
-                raise InputError(
-                    f"{shown}: two recordings have names that are printed so; rename one"
-                )
+    for path, folder in list_named(names):
+        inside = len(names) == 1 and folder is not None
+        shown = printable((path.relative_to(folder) if inside else path).as_posix())
+        other = recordings.setdefault(shown, Recording(shown, path)).path
+        if other != path and not os.path.samefile(other, path):
+            raise InputError(f"{shown}: two recordings have names that are printed so; rename one")
     return [recordings[name] for name in sorted(recordings)]
 
 
@@ -112,7 +107,7 @@ def describe_library(
     assistant: Assistant,
     recordings: Sequence[Recording],
     options: DescribeOptions,
-    log_path: Path,
+    log: RunLog,
     writer: SidecarWriter,
     batch_size: int = BATCH_SIZE,
     progress: Progress = no_progress,
@@ -121,29 +116,27 @@ def describe_library(
 
     A recording that the log already describes, with the same content and options, is not described
     again. A recording that is broken, or that `writer` has no place for, is an error in the result.
+    Call this function inside the context of `log.writing`.
 
     Raises:
-        InputError: a prompt or an option is too long; the log cannot be written, or another run
-            writes it.
+        InputError: a prompt or an option is too long; the log cannot be written.
     """
     check_prompts(assistant, options)
-    log = RunLog(log_path, settings_fingerprint(assistant, options))
-    result = CaptionResult({}, {}, 0)
-    with log.writing():
-        pending = _each_pending(recordings, log, writer, result)
-        num_new = 0
-        while batch := list(itertools.islice(pending, batch_size)):
-            progress(len(result.descriptions) + len(result.errors), len(recordings))
-            named = [(recording.name, recording.path) for recording, _ in batch]
-            descriptions = describe_recordings(assistant, named, options)
-            for (recording, state), description in zip(batch, descriptions, strict=True):
-                if isinstance(description, InputError):
-                    result.errors[recording.name] = description
-                    continue
-                log.add(recording.name, LogEntry(*state, description))
-                _finish(recording, description, log, writer, result)
-                num_new += 1
-        progress(len(recordings), len(recordings))
+    settings = settings_fingerprint(assistant, options)
+    result, num_new = CaptionResult({}, {}, 0), 0
+    pending = _each_pending(recordings, settings, log, writer, result)
+    while batch := list(itertools.islice(pending, batch_size)):
+        progress(len(result.descriptions) + len(result.errors), len(recordings))
+        named = [(recording.name, recording.path) for recording, _ in batch]
+        descriptions = describe_recordings(assistant, named, options)
+        for (recording, state), description in zip(batch, descriptions, strict=True):
+            if isinstance(description, InputError):
+                result.errors[recording.name] = description
+                continue
+            log.add(recording.name, settings, LogEntry(*state, description))
+            _finish(recording, description, log, writer, result)
+            num_new += 1
+    progress(len(recordings), len(recordings))
     return result._replace(num_new=num_new)
 
 
@@ -164,32 +157,29 @@ def _finish(
 
 
 def _each_pending(
-    recordings: Sequence[Recording], log: RunLog, writer: SidecarWriter, result: CaptionResult
+    recordings: Sequence[Recording],
+    settings: str,
+    log: RunLog,
+    writer: SidecarWriter,
+    result: CaptionResult,
 ) -> Iterator[tuple[Recording, tuple[str, int, int]]]:
     """Yield each recording that the log does not describe, with its content, size and time.
 
     The other recordings are finished here.
     """
     for recording in recordings:
-        entry = log.entry(recording.name)
+        entry = log.entry(recording.name, settings)
         try:
             size, modified = file_state(recording.path)
             if entry is None or (entry.size, entry.modified) != (size, modified):
-                content = _audio_fingerprint(recording.path)
+                content = audio_fingerprint(recording.path)
                 if entry is None or entry.content != content:
                     writer.check(recording, log)
                     yield recording, (content, size, modified)
                     continue
-                log.add(recording.name, entry._replace(size=size, modified=modified))
+                entry = entry._replace(size=size, modified=modified)
+                log.add(recording.name, settings, entry)
         except InputError as error:
             result.errors[recording.name] = error
             continue
         _finish(recording, entry.description, log, writer, result)
-
-
-def _audio_fingerprint(path: Path) -> str:
-    """Return the fingerprint of a file's encoded audio, or of all its bytes if it has none."""
-    try:
-        return read_packets(path).sha256
-    except InputError:
-        return fingerprint.of_file(path)

@@ -77,6 +77,7 @@ class DescribeOptions(NamedTuple):
     """What to find out about recordings."""
 
     fields: Sequence[Field] = ()
+    """Closed questions to score."""
     prompt: str | None = CAPTION_PROMPT
     """The question whose answer is the caption; None: no caption."""
     max_new_tokens: int = 100

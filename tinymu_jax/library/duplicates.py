@@ -16,7 +16,7 @@ THRESHOLD = 0.97
 """Least similarity of two windows of near-duplicates; docs/search.md has the measurement."""
 BLOCK_ROWS = 2048
 """Windows that are compared at once with as many others."""
-Kind = Literal["same bytes", "same sound", "near"]
+Kind = Literal["same audio", "same sound", "near"]
 
 
 class Copy(NamedTuple):
@@ -25,7 +25,7 @@ class Copy(NamedTuple):
     file: str
     seconds: float
     kind: Kind
-    """`same bytes`, `same sound` (all embeddings are equal) or `near`."""
+    """`same audio`, `same sound` (all embeddings are equal) or `near`."""
     similarity: float
     """Largest similarity of two windows of this and another recording of the group."""
 
@@ -79,16 +79,16 @@ def find_duplicates(
 
 
 def _same(index: Index) -> dict[tuple[int, int], Kind]:
-    """Return the pairs of recordings with equal bytes, or equal embeddings of all windows."""
-    by_bytes: dict[str, list[int]] = {}
+    """Return the pairs of recordings with equal audio, or with equal embeddings of all windows."""
+    by_audio: dict[str, list[int]] = {}
     by_sound: dict[bytes, list[int]] = {}
     for number, recording in enumerate(index.files):
-        by_bytes.setdefault(recording.content, []).append(number)
+        by_audio.setdefault(recording.content, []).append(number)
         rows = index.rows(number)
         if not index.window_silent[rows].all():
             by_sound.setdefault(index.windows[rows].tobytes(), []).append(number)
     pairs: dict[tuple[int, int], Kind] = {}
-    for kind, groups in (("same sound", by_sound), ("same bytes", by_bytes)):
+    for kind, groups in (("same sound", by_sound), ("same audio", by_audio)):
         for members in groups.values():
             pairs |= {(i, j): kind for k, i in enumerate(members) for j in members[k + 1 :]}
     return pairs

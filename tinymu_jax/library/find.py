@@ -15,6 +15,7 @@ from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.engine import Request, Response
 from tinymu_jax.library.index_file import Index
 from tinymu_jax.library.indexing import ErrorHandler
+from tinymu_jax.library.packets import audio_fingerprint
 from tinymu_jax.library.search import nearest
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.jsonl import JsonlLog
@@ -39,7 +40,7 @@ class Fit(NamedTuple):
     probability: float
     """Probability of the answer yes, of yes and no."""
     start: float
-    """Start of the window that the model heard, in seconds."""
+    """Start of the window that the model is asked about, in seconds."""
     end: float
 
 
@@ -83,7 +84,7 @@ class WordSearch:
 
         A quarter of the budget goes to recordings drawn at random, the rest to those that are
         nearest to the best so far. Of each recording, the window nearest to the mean of all windows
-        is heard.
+        is used.
 
         Args:
             words: the words, such as "calm piano".
@@ -184,7 +185,7 @@ class WordSearch:
         for number in numbers:
             path, seconds = self.index.place(number), self.index.files[number].seconds
             try:
-                if fingerprint.of_file(path) != self.index.files[number].content:
+                if audio_fingerprint(path) != self.index.files[number].content:
                     raise InputError(f"{path}: changed since it was indexed; run index --update")
                 windows = read_windows(
                     path, self.index.info.seconds, keep_damaged=self.model.keep_damaged

@@ -49,7 +49,7 @@ class IndexedRecording(NamedTuple):
     file: str
     """Path relative to the index's folder, with "/" between folders."""
     content: str
-    """SHA-256 fingerprint of the file's bytes."""
+    """SHA-256 fingerprint of the file's encoded audio; tags may change."""
     seconds: float
 
 

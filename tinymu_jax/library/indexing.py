@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float16, Float32
 
-from tinymu_jax.audio.files import list_audio_files
+from tinymu_jax.audio.files import list_named
 from tinymu_jax.audio.load import MAX_CLIP_SECONDS
 from tinymu_jax.audio.windows import MIN_SECONDS, AudioWindow, read_windows
 from tinymu_jax.checkpoints.safetensors import read_safetensors, write_safetensors
@@ -32,6 +32,7 @@ from tinymu_jax.library.index_file import (
     open_index,
     write_index,
 )
+from tinymu_jax.library.packets import audio_fingerprint
 from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import exists, folder_lock, new_folder, read_json_object, write_json
 from tinymu_jax.utils.progress import Progress, no_progress
@@ -134,13 +135,10 @@ def list_paths(places: Sequence[str | Path]) -> list[str]:
     Raises:
         InputError: a folder has no recordings, or a file is missing.
     """
-    paths: dict[str, None] = {}
     for place in places:
-        if not os.path.isdir(place) and not exists(place):
+        if not exists(place):
             raise InputError(f"{place}: no such file or folder; check the path")
-        found = list_audio_files(place) if os.path.isdir(place) else [place]
-        paths |= dict.fromkeys(os.path.normpath(path) for path in found)
-    return list(paths)
+    return list(dict.fromkeys(os.path.normpath(path) for path, _ in list_named(places)))
 
 
 def build_index(
@@ -183,8 +181,8 @@ def build_index(
         contents = _contents(paths, leave_out)
         entries, embedded = _embed_new(encoder, contents, old, work, leave_out, progress)
         named = {_name(path, output): entry for path, entry in entries.items()}
-        kept, vanished, removed = _kept(old, named, prune)
-        entries = kept | {
+        old_entries, vanished, removed = _remaining(old, named, prune)
+        entries = old_entries | {
             name: entry._replace(recording=entry.recording._replace(file=name))
             for name, entry in named.items()
         }
@@ -238,11 +236,11 @@ def _open_old(output: Path, update: bool, info: IndexInfo) -> Index | None:
 
 
 def _contents(paths: Sequence[str], on_error: ErrorHandler) -> dict[str, str]:
-    """Return the fingerprint of each readable recording's bytes, by path."""
+    """Return the fingerprint of each readable recording's audio, by path."""
     contents = {}
     for path in paths:
         try:
-            contents[path] = fingerprint.of_file(path)
+            contents[path] = audio_fingerprint(path)
         except InputError as error:
             on_error(path, error)
     return contents
@@ -259,11 +257,11 @@ def _entry(index: Index, number: int) -> Entry:
     return Entry(index.files[number], spans, silent, lambda: index.windows[rows])
 
 
-def _kept(
+def _remaining(
     old: Index | None, entries: dict[str, Entry], prune: bool
 ) -> tuple[dict[str, Entry], int, int]:
     """Return the entries of the old index that stay, and how many have vanished and are removed."""
-    kept, vanished, removed = {}, 0, 0
+    remaining, vanished, removed = {}, 0, 0
     for number, recording in enumerate(old.files if old else ()):
         if recording.file in entries:
             continue
@@ -272,8 +270,8 @@ def _kept(
             removed += 1
             continue
         vanished += is_gone
-        kept[recording.file] = _entry(old, number)
-    return kept, vanished, removed
+        remaining[recording.file] = _entry(old, number)
+    return remaining, vanished, removed
 
 
 class _Parts:
@@ -386,7 +384,7 @@ def _windows(
         try:
             for window in encoder.read(path):
                 yield content, window
-            if fingerprint.of_file(path) == content:
+            if audio_fingerprint(path) == content:
                 yield content, None
             else:
                 raise InputError(f"{path}: changed while it was read; run the command again")

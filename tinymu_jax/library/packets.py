@@ -9,6 +9,7 @@ import av
 
 from tinymu_jax.audio.ffmpeg import open_container
 from tinymu_jax.errors import InputError, reason_of
+from tinymu_jax.utils.fingerprint import of_file
 
 
 class Packets(NamedTuple):
@@ -47,6 +48,17 @@ def read_packets(path: str | Path) -> Packets:
             f"{path}: its audio cannot be read ({reason_of(error)}); is the file damaged?"
         ) from error
     return Packets(digest.hexdigest(), max(last - first, 0.0))
+
+
+def audio_fingerprint(path: str | Path) -> str:
+    """Return the fingerprint of a file's encoded audio, or of all its bytes if it has none.
+
+    Tags may change. Raises `InputError` if the file cannot be read.
+    """
+    try:
+        return read_packets(path).sha256
+    except InputError:
+        return of_file(path)
 
 
 def _is_picture(stream: av.stream.Stream) -> bool:

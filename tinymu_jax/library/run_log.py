@@ -35,17 +35,20 @@ class LogEntry(NamedTuple):
 
 
 class RunLog:
-    """Log of a captioning run; a file that somebody else wrote or changed is known from it."""
+    """Log of a captioning run; a file that somebody else wrote or changed is known from it.
 
-    def __init__(self, path: Path, settings: str) -> None:
-        """Read a log, if there is one; `settings` is the fingerprint of the run's options.
+    Methods that write are called inside the context of `writing`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read a log, if there is one.
 
         Raises:
             InputError: the file cannot be read, or is no such log.
         """
         remedy = "remove the file, or name another one with --log"
         self._log = JsonlLog(path, _parse, "a line of this log", remedy)
-        self._path, self._settings = path, settings
+        self._path = path
         self._rows = self._log.read()
 
     @contextmanager
@@ -55,14 +58,14 @@ class RunLog:
             self._rows = self._log.read()
             yield
 
-    def entry(self, name: str) -> LogEntry | None:
-        """Return what is known about a recording with the run's options."""
-        return self._rows.get(self._key(name))
+    def entry(self, name: str, settings: str) -> LogEntry | None:
+        """Return what is known about a recording; `settings` is the fingerprint of the options."""
+        return self._rows.get(_entry_key(name, settings))
 
-    def add(self, name: str, entry: LogEntry) -> None:
-        """Log a recording's description."""
+    def add(self, name: str, settings: str, entry: LogEntry) -> None:
+        """Log a recording's description; see `entry`."""
         content = entry._asdict() | {"description": entry.description.to_json()}
-        self._append(self._key(name), content, entry)
+        self._append(_entry_key(name, settings), content, entry)
 
     def is_written(self, path: Path) -> bool:
         """Return whether a file has the content with which it was written by a run."""
@@ -93,13 +96,14 @@ class RunLog:
         self._log.append([{KEY: key} | row])
         self._rows[key] = value
 
-    def _key(self, name: str) -> str:
-        # The descriptions of several options are kept, so that one can go back to earlier ones.
-        return f"{self._settings[:16]} {name}"
-
     def _file_key(self, path: Path) -> str:
         # Relative, so that a library can be moved with its log.
         return f"file {os.path.relpath(path, self._path.parent)}"
+
+
+def _entry_key(name: str, settings: str) -> str:
+    # Descriptions with other options stay in the log, so that one can go back to them.
+    return f"{settings[:16]} {name}"
 
 
 def _parse(row: Mapping[str, Any]) -> LogEntry | list[str]:

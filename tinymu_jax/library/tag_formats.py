@@ -12,6 +12,7 @@
 
 import base64
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -45,7 +46,7 @@ _TAIL = 256
 """Number of bytes at the end of an mp3 in which mutagen may change an ID3v1 tag."""
 
 
-class TaggedFile:
+class TaggedFile(ABC):
     """The tags of one file; the classes below hold what the kinds of tags differ in."""
 
     def __init__(self, path: Path, file: Any) -> None:
@@ -72,21 +73,21 @@ class TaggedFile:
                 raise InputError(f"{self.path}: {field} {value!r} is not UTF-8 text; repair it")
         return list(values)
 
+    @abstractmethod
     def texts(self, field: str) -> list[str]:
         """Return a field's values as texts; [] if there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dump(self, field: str) -> list[Any]:
         """Return all that the file holds for a field, as JSON without loss."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self, contents: Mapping[str, Sequence[Any]]) -> None:
         """Replace what the file holds for some fields by what `dump` returned for each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def set(self, field: str, texts: Sequence[str]) -> None:
         """Replace what the file holds for a field by texts, as `encode` returned them."""
-        raise NotImplementedError
 
     def is_empty(self) -> bool:
         """Return whether the tags hold nothing."""

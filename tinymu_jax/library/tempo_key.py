@@ -180,8 +180,8 @@ def sum_chroma(samples: Float32[np.ndarray, "n"], sample_rate: int) -> Float[np.
     bank = filters.chroma(sr=sample_rate, n_fft=_CHROMA_FFT, n_chroma=12 * _BINS_PER_SEMITONE)
     chroma = bank @ spectrum
     peaks = chroma.max(axis=0)
-    heard = peaks > _QUIET * peaks.max()
-    return ((chroma[:, heard] / peaks[heard]) ** 2).sum(axis=1, dtype=np.float64)
+    loud = peaks > _QUIET * peaks.max()
+    return ((chroma[:, loud] / peaks[loud]) ** 2).sum(axis=1, dtype=np.float64)
 
 
 def fold_chroma(fine: Float[np.ndarray, "36"]) -> Float[np.ndarray, "12"]:

@@ -170,7 +170,7 @@ def _timeline_tab(handlers: Handlers, track: gr.State, timeline: gr.State, strip
         buttons = _button_pair("Ask about the whole track", "listen")
         view = _view("windows")
     outputs = [view, strip, timeline, *buttons]
-    event = buttons[0].click(handlers.listen, [track, question], outputs, **_EVENT)
+    event = buttons[0].click(handlers.answer_timeline, [track, question], outputs, **_EVENT)
     return _Tab(view, [event], buttons)
 
 

@@ -25,6 +25,7 @@ from tinymu_jax.inference.whole_recording import (
     WindowAnswer,
     best_supported,
     encode_windows,
+    window_answers,
 )
 from tinymu_jax.library.description import DescribeOptions, Description, describe_recordings
 from tinymu_jax.library.fields import read_fields
@@ -125,7 +126,7 @@ class Handlers:
         except InputError as error:
             yield html.notice(_sentence(error, track)), scores
 
-    def listen(self, track: Track | None, question: str) -> Iterator[tuple[Any, ...]]:
+    def answer_timeline(self, track: Track | None, question: str) -> Iterator[tuple[Any, ...]]:
         """Yield the timeline while one question is answered about every window."""
         try:
             _check(track)
@@ -189,9 +190,7 @@ class Handlers:
             batch = windows[start : start + WINDOW_BATCH]
             requests = [Request(w.audio, question) for w in batch if w.audio is not None]
             responses = iter(raise_first(engine.ask(requests, max_new_tokens=MAX_NEW_TOKENS)))
-            for window in batch:
-                text = None if window.audio is None else next(responses).text
-                timeline.append(WindowAnswer(window.start, window.end, text))
+            timeline += window_answers(batch, responses)
             yield WholeAnswer(None, 0.0, tuple(timeline), track.seconds)
         text, support = best_supported(engine, windows, timeline, question)
         yield WholeAnswer(text, support, tuple(timeline), track.seconds)

@@ -41,9 +41,9 @@ def write_shards(
         InputError: a recording cannot be read, or a tar file cannot be written.
     """
     make_folder(folder)
-    heard = [(path, description) for path, description in described if not description.silent]
+    audible = [(path, description) for path, description in described if not description.silent]
     written = set()
-    for number, shard in enumerate(_plan(heard, options)):
+    for number, shard in enumerate(_plan(audible, options)):
         path = folder / SHARD_NAME.format(number)
         write_atomic(path, lambda partial, shard=shard: _write_shard(partial, shard, options))
         written.add(path)
