@@ -21,8 +21,8 @@ from tinymu_jax.library.duplicates import find_duplicates
 from tinymu_jax.library.find import WordSearch
 from tinymu_jax.library.index_file import open_index
 from tinymu_jax.library.indexing import WindowEncoder, build_index, check_model
+from tinymu_jax.library.packets import audio_fingerprint
 from tinymu_jax.library.search import BLOCK_ROWS, Query, indexed_query, nearest, similar
-from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import folder_lock
 
 NANO = tinymu_jax.load("nano")
@@ -286,10 +286,10 @@ def test_silent_windows_are_similar_to_nothing(index, encoder, music, tmp_path):
 
 def test_recording_of_the_index_is_not_similar_to_itself(index, music, tmp_path):
     path = music / "b" / "bell.wav"
-    query = indexed_query(index, path, fingerprint.of_file(path))
+    query = indexed_query(index, path, audio_fingerprint(path))
     assert len(similar(index, query, 20)) == 8
     copy = shutil.copy(path, tmp_path / "copy.wav")
-    query = indexed_query(index, copy, fingerprint.of_file(copy))
+    query = indexed_query(index, copy, audio_fingerprint(copy))
     assert similar(index, query, 1)[0].similarity == 1
     assert indexed_query(index, path, "0") is None
 

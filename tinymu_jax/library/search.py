@@ -86,9 +86,9 @@ def nearest(
 
 
 def indexed_query(index: Index, path: Path, content: str) -> Query | None:
-    """Return a recording as a query if its bytes are in the index, else None.
+    """Return a recording as a query if its audio is in the index, else None.
 
-    `content` is the fingerprint of the bytes.
+    `content` is the fingerprint of the audio; see `packets.audio_fingerprint`.
     """
     numbers = [n for n, recording in enumerate(index.files) if recording.content == content]
     if not numbers:
