@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 
+import mutagen
+import mutagen.id3
 import numpy as np
 import pytest
 import soundfile
@@ -118,6 +120,16 @@ def test_encoder_alone_makes_the_same_index(encoder, tmp_path):
         assert "give 3.0 to" in refusal(WindowEncoder, alone, "encoder", seconds)
     samples = [clip("bell").astype(np.float32) / 32768]
     np.testing.assert_array_equal(other.embed(samples), encoder.embed(samples))
+
+
+def test_recordings_with_new_tags_are_not_embedded_again(index, folder, encoder):
+    build(encoder, folder)
+    tagged = mutagen.File(folder / "b" / "bell.wav")
+    tagged.add_tags()
+    tagged.tags.add(mutagen.id3.TCON(text="Folk"))
+    tagged.save()
+    report, _, _ = build(encoder, folder)
+    assert report.embedded == 0
 
 
 def test_update_embeds_what_is_new_by_content(index, folder, encoder):
