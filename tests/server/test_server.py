@@ -358,6 +358,22 @@ def test_an_upload_that_does_not_end_is_given_up(assistant):
         assert server._num_requests == 0
 
 
+def test_uploads_that_do_not_end_take_no_places(assistant):
+    with running(assistant, ServerConfig(queue=0, batch=1)) as (address, _):
+        host, port = address.removeprefix("http://").split(":")
+        idle = [socket.create_connection((host, int(port))) for _ in range(3)]
+        for connection in idle:
+            connection.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n"
+                b"Content-Type: application/json\r\n\r\n{"
+            )
+        body = question(TONE, max_tokens=2)
+        response = httpx.post(f"{address}/v1/chat/completions", json=body, timeout=60)
+        assert response.status_code == 200
+        for connection in idle:
+            connection.close()
+
+
 @pytest.fixture
 def slow(assistant, monkeypatch):
     """A server for one answer at a time, with one place to wait. Steps are slow; no answer ends."""

@@ -144,19 +144,11 @@ class Server:
     async def _handle(
         self, request: Request, path: str, handler: Callable[["_Visit"], Awaitable[Response]]
     ) -> Response:
-        """Admit a request, and count it when its response has been sent."""
+        """Handle a request, and count it when its response has been sent."""
         visit = _Visit(self, request, path)
-        if self._num_requests >= self.config.max_requests:
-            visit.count(429)
-            raise ApiError(
-                429,
-                f"{self._num_requests} requests are being answered or wait: try again",
-                code="queue_full",
-                headers={"Retry-After": str(self._seconds_to_wait())},
-            )
-        self._num_requests += 1
         status = 500
         try:
+            self._check_room()
             response = await handler(visit)
             status = response.status_code
         except ApiError as error:
@@ -181,9 +173,25 @@ class Server:
                 self._leave(visit, status)
         return response
 
+    def _check_room(self) -> None:
+        """Raise `ApiError` if as many requests are answered or wait as may."""
+        if self._num_requests >= self.config.max_requests:
+            raise ApiError(
+                429,
+                f"{self._num_requests} requests are being answered or wait: try again",
+                code="queue_full",
+                headers={"Retry-After": str(self._seconds_to_wait())},
+            )
+
+    def _admit(self, visit: "_Visit") -> None:
+        """Give a request a place, once its body is there: slow uploads must not take all places."""
+        self._check_room()
+        self._num_requests += 1
+        visit.is_admitted = True
+
     def _leave(self, visit: "_Visit", status: int) -> None:
         """Give the place of a request away, and count the request."""
-        self._num_requests -= 1
+        self._num_requests -= visit.is_admitted
         visit.count(status)
         if status == 200:
             self._mean_seconds += 0.1 * (visit.seconds - self._mean_seconds)
@@ -195,6 +203,7 @@ class Server:
 
     async def _chat(self, visit: "_Visit") -> Response:
         async with self._bodies.read(visit.request) as body:
+            self._admit(visit)
             asked, request = await self._in_reader(self._read_chat, body)
         del body
         completion = Completion(request, asked, self.assistant, self.model)
@@ -255,6 +264,7 @@ class Server:
 
     async def _embed(self, visit: "_Visit") -> Response:
         async with self._bodies.read(visit.request) as body:
+            self._admit(visit)
             request, clips = await self._in_reader(self._read_embeddings, body)
         del body
         vectors = []
@@ -305,7 +315,7 @@ class _Visit:
 
     def __init__(self, server: Server, request: Request, path: str) -> None:
         self.request, self.path = request, path
-        self.is_stream = self.failed = False
+        self.is_stream = self.failed = self.is_admitted = False
         self._server, self._start = server, time.perf_counter()
         self._watcher: asyncio.Task[None] | None = None
 
