@@ -19,6 +19,7 @@ from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.features import as_waveform
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import TinyMUConfig
+from tinymu_jax.utils.compilation_cache import import_librosa
 
 FRAME = 2048
 """Window of the phase vocoder in samples (librosa's default); shorter clips get shorter windows."""
@@ -150,9 +151,8 @@ def _effects() -> ModuleType:
 
 @lru_cache(maxsize=1)
 def _initialized_effects() -> ModuleType:
-    from librosa import effects
-
-    # Triggers the lazy imports and numba's compilation, which take seconds.
+    effects = import_librosa().effects
+    # Triggers the other lazy imports and compilations, which take seconds.
     silence = np.zeros(FRAME, np.float32)
     effects.pitch_shift(silence, sr=SAMPLE_RATE, n_steps=1.0, res_type="soxr_hq")
     return effects

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
+from tinymu_jax.utils.compilation_cache import import_librosa
 
 PIECE_SECONDS = 30
 """Seconds of a recording whose tempo is estimated at a time; the median of these tempos is used."""
@@ -127,22 +128,20 @@ def track_beats(samples: Float32[np.ndarray, "n"], sample_rate: int) -> tuple[fl
     The tempo is the one that librosa's beat tracker follows, made finer: the mean distance of the
     beats that it places. See `beat_strength`.
     """
-    # The first calls of librosa compile for seconds, which most commands need not wait for.
-    from librosa import beat, feature, onset
-
+    librosa = import_librosa()  # here, since most commands need not wait for it
     options = {"sr": sample_rate, "hop_length": _ONSET_HOP}
-    envelope = onset.onset_strength(
+    envelope = librosa.onset.onset_strength(
         y=samples, n_fft=_ONSET_FFT, n_mels=_ONSET_MELS, aggregate=np.median, **options
     )
     if not np.any(envelope):
         return 0.0, 0.0
-    tempogram = feature.tempogram(onset_envelope=envelope, **options)
-    bpm = feature.tempo(tg=tempogram.mean(axis=1, keepdims=True), **options)[0]
+    tempogram = librosa.feature.tempogram(onset_envelope=envelope, **options)
+    bpm = librosa.feature.tempo(tg=tempogram.mean(axis=1, keepdims=True), **options)[0]
     frames_per_second = sample_rate / _ONSET_HOP
     strength = beat_strength(
         envelope, round(60 * frames_per_second / bpm), round(_BEAT_WINDOW * frames_per_second)
     )
-    _, beats = beat.beat_track(
+    _, beats = librosa.beat.beat_track(
         onset_envelope=envelope, bpm=bpm, trim=False, units="time", **options
     )
     if len(beats) >= MIN_BEATS:
@@ -172,12 +171,13 @@ def sum_chroma(samples: Float32[np.ndarray, "n"], sample_rate: int) -> Float[np.
 
     Frames count alike, loud or not, if they are not silent.
     """
-    from librosa import filters, stft
-
     if len(samples) < _CHROMA_FFT:
         return np.zeros(12 * _BINS_PER_SEMITONE)
-    spectrum = np.abs(stft(samples, n_fft=_CHROMA_FFT, hop_length=_CHROMA_HOP)) ** 2
-    bank = filters.chroma(sr=sample_rate, n_fft=_CHROMA_FFT, n_chroma=12 * _BINS_PER_SEMITONE)
+    librosa = import_librosa()
+    spectrum = np.abs(librosa.stft(samples, n_fft=_CHROMA_FFT, hop_length=_CHROMA_HOP)) ** 2
+    bank = librosa.filters.chroma(
+        sr=sample_rate, n_fft=_CHROMA_FFT, n_chroma=12 * _BINS_PER_SEMITONE
+    )
     chroma = bank @ spectrum
     peaks = chroma.max(axis=0)
     loud = peaks > _QUIET * peaks.max()

@@ -1,13 +1,21 @@
-"""Finds the cache folder, and enables JAX's compilation cache in it."""
+"""Finds the cache folder, and keeps in it what JAX and librosa compile."""
 
+import fcntl
 import os
 import sys
 import tempfile
+import threading
 import warnings
+from contextlib import ExitStack, suppress
+from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 from tinymu_jax.errors import InputError
-from tinymu_jax.utils.files import make_folder
+from tinymu_jax.utils.files import LOCK_FILE, make_folder
+
+# librosa's lazy imports are not thread-safe.
+_LIBROSA_LOCK = threading.Lock()
 
 
 def cache_folder() -> Path:
@@ -50,6 +58,32 @@ def enable_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def import_librosa() -> ModuleType:
+    """Import librosa with all modules that numba compiles on import, and return it.
+
+    The first process compiles for half a minute; later ones load this from the cache folder (or
+    `NUMBA_CACHE_DIR`). Processes take turns: two that compile at once can leave a cache with which
+    each later process ends in a segmentation fault (numba issue 10128).
+    """
+    with _LIBROSA_LOCK:
+        return _import_librosa()
+
+
+@lru_cache(maxsize=1)
+def _import_librosa() -> ModuleType:
+    with ExitStack() as stack:
+        with suppress(InputError, OSError):  # without a folder or locks, numba does as it can
+            folder = make_cache_folder("numba")
+            lock = stack.enter_context(open(folder / LOCK_FILE, "w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            os.environ.setdefault("NUMBA_CACHE_DIR", str(folder))
+        import librosa.beat
+        import librosa.effects
+        import librosa.feature
+        import librosa.onset
+    return librosa
 
 
 def _check_writable(folder: str) -> None:
