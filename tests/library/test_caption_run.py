@@ -271,6 +271,19 @@ def test_the_command(library, tmp_path, capsys, monkeypatch):
     assert [json.loads(row)["file"] for row in rows][:2] == ["album 0/000.wav", "album 0/004.m4a"]
 
 
+def test_a_recording_without_a_place_is_skipped(library, tmp_path, capsys, monkeypatch):
+    folder = shutil.copytree(library / "album 0", tmp_path / "library")
+    shutil.copy(folder / "000.wav", folder / "000.aiff.wav")  # not the same stem
+    shutil.copy(folder / "004.m4a", folder / "000.m4a")
+    basic = (str(folder), *ARGUMENTS, "--no-score-fields", "--no-tempo-and-key")
+    code, printed, errors = run_cli(capsys, monkeypatch, "caption", *basic, "--format", "txt")
+    assert (code, "3 recordings described (3 of them now); 1 skipped" in printed) == (2, True)
+    assert "000.wav: 000.txt beside it describes 000.m4a; rename one of them" in errors
+    listing = json.loads((folder / ".tinymu-captions.skipped.json").read_text())
+    assert list(listing) == ["000.wav"]
+    assert (folder / "000.txt").is_file()
+
+
 def test_two_runs_on_one_log(assistant, library, tmp_path):
     from tinymu_jax.utils.jsonl import JsonlLog
 

@@ -598,7 +598,7 @@ def test_the_command_writes_a_folder_and_undoes_it(library, described, capsys, m
 
     code, out, _ = run_cli(capsys, monkeypatch, "tag", "--undo", undo)
     assert code == 0
-    assert out.startswith("9 restored (")
+    assert out.startswith("9 as before the run (")
     assert all(
         path.read_bytes() == contents[path.name]
         for path in library.iterdir()

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from tinymu_jax.library.description import Description, FieldValue
 from tinymu_jax.library.formats.options import FormatOptions
 from tinymu_jax.library.formats.outputs import (
     check_outputs,
+    conflicting_recordings,
     default_table,
     existing_outputs,
     write_table,
@@ -454,16 +454,19 @@ def test_outputs_are_known_before_and_after(format, library):
 
 
 @pytest.mark.parametrize("format", ["txt", "acestep", "musicgen"])
-def test_two_recordings_with_one_name_are_refused(format, library):
+def test_of_two_recordings_with_one_name_the_first_is_described(format, library):
     folder, described = library
-    recordings = [path for path, _ in described]
-    shutil.copy(folder / "a b.mp3", folder / "a b.flac")
-    message = refusal(check_outputs, format, [*recordings, folder / "a b.flac"], None, OPTIONS)
+    paths = [path for path, _ in described] + [folder / "a b.flac"]
+    errors = conflicting_recordings(format, paths)
+    assert conflicting_recordings(format, reversed(paths)).keys() == errors.keys()
+    assert list(errors) == [folder / "a b.mp3"]
     name = sidecar_path(format, folder / "a b.mp3").name
-    assert f"a b.flac and a b.mp3: both would be described in {name}; rename one" in message
+    message = str(errors[folder / "a b.mp3"])
+    assert f"a b.mp3: {name} beside it describes a b.flac; rename one" in message
     # Names in other folders are other files, and one recording may be listed twice.
-    check_outputs(format, [folder / "a b.mp3", folder / "Live/a b.ogg"], None, OPTIONS)
-    check_outputs(format, [folder / "a b.mp3"] * 2, None, OPTIONS)
+    assert not conflicting_recordings(format, [folder / "a b.mp3", folder / "Live/a b.ogg"])
+    assert not conflicting_recordings(format, [folder / "a b.mp3"] * 2)
+    assert not conflicting_recordings("jsonl", paths)
 
 
 def test_acestep_tells_of_equal_names(capsys):

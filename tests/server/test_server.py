@@ -15,11 +15,13 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from fastapi.testclient import TestClient
 from helpers import ROOT, free_port, refusal
 from server_process import QUESTION, message, question, running, wait_until, wav
 
 import tinymu_jax
 from tinymu_jax.inference.continuous import Answer
+from tinymu_jax.server.app import make_app
 from tinymu_jax.server.config import ServerConfig
 from tinymu_jax.server.run import bind, model_id
 
@@ -313,10 +315,28 @@ def test_embeddings_that_cannot_be_computed(http, given, text):
 
 def test_addresses_and_methods_that_are_not_there(http):
     assert http.post("/v1/completions", json={}).status_code == 404
-    assert http.get("/v1/chat/completions").status_code == 405
+    refused = http.get("/v1/chat/completions")
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "POST")
+    assert refused.json()["error"]["message"] == "another method is needed"
+    assert http.delete("/health").status_code == 405
+    assert http.head("/health").status_code == 200
     assert http.get("/../../etc/passwd").json()["error"]["type"] == "invalid_request_error"
     response = http.post("/v1/chat/completions", content=json.dumps(question(TONE)))
     assert response.status_code == 415
+
+
+def test_the_page_leaves_addresses_of_the_api_alone(assistant):
+    pytest.importorskip("gradio", reason="the page needs the extra serve")
+    http = TestClient(make_app(assistant, "tiny"))
+    assert "text/html" in http.get("/").headers["content-type"]
+    for method, path, status in (
+        ("GET", "/v1/chat/completions", 405),
+        ("DELETE", "/health", 405),
+        ("POST", "/v1/completions", 404),
+        ("GET", "/v1/files", 404),
+    ):
+        response = http.request(method, path)
+        assert (response.status_code, list(response.json())) == (status, ["error"])
 
 
 def test_errors_reach_openais_client_as_its_own(client):

@@ -65,7 +65,12 @@ class CaptionCommand:
         """Describe the recordings; return the exit code, 2 if a recording was skipped."""
         from tinymu_jax.library.caption_run import SidecarWriter, describe_library, list_recordings
         from tinymu_jax.library.formats.options import FormatOptions
-        from tinymu_jax.library.formats.outputs import check_outputs, existing_outputs, write_table
+        from tinymu_jax.library.formats.outputs import (
+            check_outputs,
+            conflicting_recordings,
+            existing_outputs,
+            write_table,
+        )
         from tinymu_jax.library.run_log import ANY, RunLog
 
         if not self.recordings:
@@ -81,15 +86,20 @@ class CaptionCommand:
         table, log_path = self._table(), self._log()
         self._check_paths(recordings, table, log_path)
         check_outputs(self.format, [one.path for one in recordings], table, formats)
+        conflicts = conflicting_recordings(self.format, [one.path for one in recordings])
         log, writer = RunLog(log_path), SidecarWriter(self.format, formats, self.overwrite)
         self._check_table(log, table)
         model = self.model.load_assistant()
         model.tokenizer  # noqa: B018 - a missing tokenizer is reported before anything is computed
         with log.writing():
             with show_progress("describing") as progress:
+                usable = [one for one in recordings if one.path not in conflicts]
                 result = describe_library(
-                    model, recordings, options, log, writer, self.batch_size, progress
+                    model, usable, options, log, writer, self.batch_size, progress
                 )
+            result.errors.update(
+                (one.name, conflicts[one.path]) for one in recordings if one.path in conflicts
+            )
             described = [
                 (one.path, result.descriptions[one.name])
                 for one in recordings

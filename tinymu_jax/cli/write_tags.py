@@ -279,8 +279,8 @@ class FileTags:
                     note(f"{path}: {sentence}")
                 outcomes["left" if left else "exact" if is_exact else "restored"] += 1
         print(
-            f"{outcomes['exact'] + outcomes['restored']} restored ({outcomes['exact']} to the same "
-            f"bytes), {outcomes['left']} with tags changed since, {outcomes['failed']} failed",
+            f"{outcomes['exact'] + outcomes['restored']} as before the run ({outcomes['exact']} to "
+            f"the byte), {outcomes['left']} with tags changed since, {outcomes['failed']} failed",
             file=sys.stderr if as_json else sys.stdout,
         )
         return 2 if outcomes["failed"] or outcomes["left"] else 0

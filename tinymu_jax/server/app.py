@@ -34,6 +34,7 @@ from tinymu_jax.server.worker import Job, Progress, Worker
 LOG = logging.getLogger("tinymu.server")
 READERS = 2
 """Number of threads that decode recordings."""
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
 CLIENT_CLOSED = 499
 """Status of requests whose client went away; seen in the metrics only."""
 
@@ -72,7 +73,13 @@ def make_app(
         ("/v1/chat/completions", "POST", server.chat),
         ("/v1/embeddings", "POST", server.embeddings),
     ):
-        app.add_api_route(path, handler, methods=[method], response_model=None)
+        allowed = [method, "HEAD"] if method == "GET" else [method]
+        app.add_api_route(path, handler, methods=allowed, response_model=None)
+        others = sorted(METHODS.difference(allowed))
+        refuse = _raise(405, {"Allow": ", ".join(allowed)})
+        app.add_api_route(path, refuse, methods=others, response_model=None)
+    # Else the page, which takes all other addresses, would answer.
+    app.add_api_route("/v1/{path:path}", _raise(404), methods=sorted(METHODS), response_model=None)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _client_gone)
@@ -413,6 +420,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
     message = {404: f"there is nothing at this address: {paths}", 405: "another method is needed"}
     text = message.get(error.status_code, str(error.detail))
     return ApiError(error.status_code, text, headers=error.headers).response()
+
+
+def _raise(status: int, headers: dict[str, str] | None = None) -> Callable[[], Awaitable[Response]]:
+    """Return a handler that raises an HTTP error."""
+
+    async def handle() -> Response:
+        raise HTTPException(status, headers=headers)
+
+    return handle
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:

@@ -33,9 +33,9 @@ def check_outputs(
     """Raise `InputError` if recordings cannot be described in a format.
 
     `table` is where `write_table` will write; None for a format without a table. It is an error if
-    two recordings would be described in the same file, such as x.mp3 and x.flac in x.txt; if two
-    columns would have the same name; or if `table` is a folder where it should be a file, or the
-    reverse. A note tells of equal names by which ACE-Step would take recordings for each other.
+    two columns would have the same name, or if `table` is a folder where it should be a file, or
+    the reverse. Notes tell of names that ACE-Step would take for others. See also
+    `conflicting_recordings`.
     """
     if format in _TABLE_WRITERS:
         table_columns(options.fields)
@@ -45,18 +45,6 @@ def check_outputs(
         check_folder(table.parent)
         if table.is_dir():
             raise InputError(f"{table}: is a folder; name a file")
-    groups = defaultdict(set)
-    for recording in recordings:
-        groups[sidecar_path(format, recording)].add(recording)
-    groups.pop(None, None)
-    shared = [(path, sorted(group)) for path, group in groups.items() if len(group) > 1]
-    if shared:
-        path, group = shared[0]
-        others = f" ({len(shared) - 1:,} more such names)" if len(shared) > 1 else ""
-        raise InputError(
-            f"{group[0]} and {group[1].name}: both would be described in {path.name}{others}; "
-            "rename one of them, or write a table (--format jsonl)"
-        )
     if format == "acestep":
         _note_equal_names(recordings)
     others = {"acestep": "txt", "txt": "acestep"}.get(format)
@@ -64,6 +52,24 @@ def check_outputs(
         note(
             "ACE-Step takes an x.txt beside a recording for lyrics; keep captions for it elsewhere"
         )
+
+
+def conflicting_recordings(format: Format, recordings: Iterable[Path]) -> dict[Path, InputError]:
+    """Return the recordings that a format has no place for, each with the error.
+
+    Of recordings that would be described in one file, such as x.mp3 and x.flac in x.txt, all but
+    the first in alphabetical order are returned.
+    """
+    first: dict[Path, Path] = {}
+    errors = {}
+    for recording in sorted(set(recordings)):
+        path = sidecar_path(format, recording)
+        if path is not None and first.setdefault(path, recording) != recording:
+            errors[recording] = InputError(
+                f"{recording}: {path.name} beside it describes {first[path].name}; rename one of "
+                "them, or write a table (--format jsonl)"
+            )
+    return errors
 
 
 def _note_equal_names(recordings: Iterable[Path]) -> None:
