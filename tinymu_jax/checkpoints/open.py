@@ -18,6 +18,7 @@ from tinymu_jax.checkpoints.checkpoint import (
     read_checkpoint,
     read_config,
 )
+from tinymu_jax.checkpoints.gguf import from_gguf, is_gguf, tokenizer_from_gguf
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import (
     NANO,
@@ -65,8 +66,8 @@ def tokenizer_loader(
 def read_tokenizer(name: str | Path) -> str:
     """Return the text of a tokenizer.json.
 
-    `name` is the path of the file, or of a checkpoint or run that contains it; or a hub name; or
-    `nano`, the small checkpoint in this package.
+    `name` is the path of the file, or of a checkpoint, run or GGUF file that contains it; or a hub
+    name; or `nano`, the small checkpoint in this package.
 
     Raises:
         InputError: the file does not exist, or cannot be downloaded.
@@ -77,7 +78,7 @@ def read_tokenizer(name: str | Path) -> str:
         folder = path / MODEL_FOLDER if exists(path / RUN_FILE) else path
         path = folder / TOKENIZER_FILE if path.is_dir() else path
         check_content(path)
-        return read_text(path)
+        return tokenizer_from_gguf(path) if is_gguf(path) else read_text(path)
     if hub.is_hub_name(str(name)):
         return hub.fetch_tokenizer(str(name))
     raise InputError(f"{path}: no such file; name a tokenizer.json, or a decoder on the hub")
@@ -89,8 +90,9 @@ def open_checkpoint(
     """Read a checkpoint of any supported format.
 
     Args:
-        name: path of a published `.pt` or `.safetensors` file, SmolLM2 folder, checkpoint folder or
-            finished run; or a hub name; or `nano`, the small checkpoint in this package.
+        name: path of a published `.pt` or `.safetensors` file, SmolLM2 folder or GGUF file,
+            checkpoint folder or finished run; or a hub name; or `nano`, the small checkpoint in
+            this package.
         revision: branch, tag or commit of a hub repository.
         probe: path of a `.pt` file with a probe (a linear classifier) to add to a MATPAC encoder.
 
@@ -151,10 +153,12 @@ def _open_folder(path: Path) -> Checkpoint:
 
 
 def _open_file(path: Path) -> Checkpoint:
-    """Read a published TinyMU, encoder or pre-training file; the file's keys tell which it is."""
+    """Read a GGUF file, or a published TinyMU, encoder or pre-training file, told by its keys."""
     from tinymu_jax.checkpoints.pytorch import matpac, matpac_ssl, tinymu
     from tinymu_jax.checkpoints.pytorch.published_files import read_published
 
+    if is_gguf(path):
+        return from_gguf(path)
     content = read_published(path)
     if tinymu.is_tinymu(content):
         return tinymu.from_published(path, content)

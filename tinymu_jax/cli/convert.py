@@ -36,12 +36,12 @@ class FromTorch:
     """Convert a PyTorch checkpoint to a checkpoint folder; PyTorch need not be installed.
 
     The source is a TinyMU .pt (with its yaml and, for unpublished sizes, a json in the same
-    folder), a MATPAC, MATPAC++ or pre-training .pt, or a SmolLM2 folder. The command also writes a
-    model card, and checks that converting back gives the same weights, bit for bit.
+    folder), a MATPAC, MATPAC++ or pre-training .pt, or a SmolLM2 folder or GGUF file. The command
+    also writes a model card, and checks that converting back gives the same weights, bit for bit.
     """
 
     source: tyro.conf.Positional[Path]
-    """A TinyMU or MATPAC .pt, or a SmolLM2 folder."""
+    """A TinyMU or MATPAC .pt, or a SmolLM2 folder or GGUF file."""
     output: tyro.conf.Positional[Path]
     """Checkpoint folder to write."""
     probe: Path | None = None

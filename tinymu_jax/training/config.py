@@ -66,7 +66,8 @@ class InitConfig:
     """Encoder checkpoint (MATPAC, pre-training run or TinyMU), if `checkpoint` is None. A
     non-default `model.encoder.num_frames` cuts or extends the positional embeddings."""
     decoder: str | None = None
-    """Checkpoint of the decoder, if `checkpoint` is None: name or folder of a SmolLM2 or TinyMU."""
+    """Checkpoint of the decoder, if `checkpoint` is None: name, folder or GGUF file of a SmolLM2,
+    or a TinyMU."""
     tokenizer: str | None = None
     """Path of a tokenizer.json, or hub name of a decoder; None: the tokenizer in the checkpoint."""
     seed: int = 0

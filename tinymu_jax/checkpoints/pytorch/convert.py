@@ -16,6 +16,7 @@ from tinymu_jax.checkpoints.checkpoint import (
     Checkpoint,
     read_config,
 )
+from tinymu_jax.checkpoints.gguf import from_gguf, is_gguf
 from tinymu_jax.checkpoints.pytorch import matpac, matpac_ssl, smollm2, tinymu
 from tinymu_jax.checkpoints.pytorch.key_map import to_state_dict
 from tinymu_jax.checkpoints.pytorch.pickle_reader import read_torch_file
@@ -170,7 +171,7 @@ def _is_checkpoint_folder(source: Path) -> bool:
 
 
 def _read_state(path: Path) -> State:
-    """Read a PyTorch file or folder as a flat state dict; for teachers, see `join_teachers`."""
+    """Read a PyTorch (or GGUF) file or folder as a flat state dict, teachers as `join_teachers`."""
     if path.is_dir() and exists(path / hub.PUBLISHED_WEIGHTS) and not exists(path / CONFIG_FILE):
         path = path / hub.PUBLISHED_WEIGHTS
     if path.is_dir():
@@ -178,6 +179,8 @@ def _read_state(path: Path) -> State:
         return {key: value for part in parts for key, value in part.items()}
     if path.suffix == ".safetensors":
         return map_safetensors(path)
+    if is_gguf(path):
+        return to_state_dict(from_gguf(path).params, smollm2.FOLDER_RULES)
     content: Any = read_torch_file(path)
     inner = content.get("model")
     state = inner if isinstance(inner, dict) else content

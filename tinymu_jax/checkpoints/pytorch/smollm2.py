@@ -67,6 +67,14 @@ _SIZE_NAMES = {
 }
 """Fields of `SmolLM2Config` by their names in transformers."""
 
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""Special tokens in `config.json`; those of a chat model differ from the base model's."""
+SETTINGS_FILES = (
+    *("generation_config.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "chat_template.jinja"),
+)
+"""Files with a folder's special tokens and chat template, which are written back as they are."""
+
 
 def _check_kind(sizes: Mapping[str, Any], where: str | Path) -> None:
     """Raise an `InputError` if a Llama's activation or rotary embedding differs from SmolLM2's."""
@@ -125,6 +133,9 @@ def sizes_from_config(config: SmolLM2Config) -> dict[str, Any]:
 def from_published(folder: str | Path) -> Checkpoint:
     """Read a SmolLM2 folder: `config.json`, `*.safetensors` and, if it exists, `tokenizer.json`.
 
+    The checkpoint's `source` has the folder's special tokens (`token_ids`) and the texts of its
+    `SETTINGS_FILES` (`files`).
+
     Raises:
         InputError: a file is missing or damaged, the model is not a Llama with tied embeddings, or
             keys or shapes are wrong.
@@ -156,8 +167,14 @@ def from_published(folder: str | Path) -> Checkpoint:
             state[key], file_of[key] = value, file
     ties = {"lm_head.weight": "model.embed_tokens.weight"} if "lm_head.weight" in state else {}
     params = from_state_dict(state, FOLDER_RULES, expected_shapes(config), folder, ties)
+    source = {
+        "token_ids": {name: sizes[name] for name in TOKEN_IDS if sizes.get(name) is not None},
+        "files": {
+            name: read_text(folder / name) for name in SETTINGS_FILES if exists(folder / name)
+        },
+    }
     tokenizer = folder / TOKENIZER_FILE
-    return Checkpoint(config, params, read_text(tokenizer) if exists(tokenizer) else None)
+    return Checkpoint(config, params, read_text(tokenizer) if exists(tokenizer) else None, source)
 
 
 def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:
@@ -177,13 +194,17 @@ def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:
         "tie_word_embeddings": True,
         "hidden_act": "silu",
         "max_position_embeddings": 8192,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
         # transformers 4 reads `rope_theta`, transformers 5 reads `rope_parameters`.
         "rope_theta": theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": theta},
         "torch_dtype": "float32",
     }
-    write_json(folder / CONFIG_FILE, description)
+    # Those of the base model, if nothing else is known.
+    token_ids = checkpoint.source.get("token_ids") or {"bos_token_id": 0, "eos_token_id": 0}
+    write_json(folder / CONFIG_FILE, description | token_ids)
     if checkpoint.tokenizer is not None:
         write_text(folder / TOKENIZER_FILE, checkpoint.tokenizer)
+    texts = checkpoint.source.get("files") or {}
+    for name in SETTINGS_FILES:
+        if name in texts:
+            write_text(folder / name, texts[name])
