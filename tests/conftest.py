@@ -19,6 +19,9 @@ os.environ.setdefault(
     "--xla_force_host_platform_device_count=8 "
     "--xla_cpu_collective_call_terminate_timeout_seconds=1200",
 )
+# XLA's pool of threads for virtual devices has one for each device: a thread that is not free when
+# devices wait for each other would be waited for without end.
+os.environ.setdefault("NPROC", "32")
 # The user's cache is left alone, and what an earlier run left there decides nothing.
 CACHE = tempfile.TemporaryDirectory(prefix="tinymu-tests-")
 os.environ["TINYMU_CACHE"] = CACHE.name

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from helpers import refusal
 from tokenizer_fixture import tokenizer_text
 from tokenizers import Tokenizer as Fast
 
@@ -122,6 +123,17 @@ def test_an_invalid_file_is_refused(text):
     assert message.startswith("my/tokenizer.json: is not a tokenizer")
     assert "use the decoder's tokenizer.json" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("vocab_size", [511, 640, 49_152])
+def test_a_tokenizer_of_another_decoder_is_refused(vocab_size):
+    message = refusal(Tokenizer, tokenizer_text(), 17, "x/tokenizer.json", vocab_size)
+    assert message == (
+        f"x/tokenizer.json: has 512 tokens, the decoder {vocab_size:,}; use the decoder's "
+        "tokenizer.json"
+    )
+    # Sizes may be rounded up.
+    assert Tokenizer(tokenizer_text(), vocab_size=576).encode("!") == [17]
 
 
 @pytest.mark.network

@@ -5,21 +5,30 @@ from collections.abc import Iterable, Sequence
 from tinymu_jax.errors import InputError
 
 END_TEXT = "<|endoftext|>"
+MAX_UNUSED = 128
+"""Number of embeddings without a token from which a tokenizer is taken for another decoder's: sizes
+are often rounded up to a multiple of 64 or 128."""
 
 
 class Tokenizer:
     """Converts text to token ids and back; "!", the pad token of TinyMU, is a special token."""
 
     def __init__(
-        self, text: str, pad_token: int | None = 17, source: str = "tokenizer.json"
+        self,
+        text: str,
+        pad_token: int | None = 17,
+        source: str = "tokenizer.json",
+        vocab_size: int | None = None,
     ) -> None:
         """Create a tokenizer from `text`, the content of a `tokenizer.json`.
 
         `pad_token` is the id that "!" must have, or None for any id (of a decoder that is not in a
-        TinyMU). `source` is the file's name in error messages.
+        TinyMU). `source` is the file's name in error messages. `vocab_size` is the decoder's, or
+        None if any number of tokens will do.
 
         Raises:
-            InputError: the content is not a tokenizer, or the token id of "!" is not `pad_token`.
+            InputError: the content is not a tokenizer, the token id of "!" is not `pad_token`, or
+                the number of tokens does not fit `vocab_size`.
         """
         from tokenizers import AddedToken
         from tokenizers import Tokenizer as Fast
@@ -41,6 +50,12 @@ class Tokenizer:
             raise InputError(
                 f'{source}: "!" is token {self._fast.token_to_id("!")}, this model pads with '
                 f"{pad_token}; use the decoder's tokenizer.json"
+            )
+        size = self._fast.get_vocab_size()
+        if vocab_size is not None and not 0 <= vocab_size - size < MAX_UNUSED:
+            raise InputError(
+                f"{source}: has {size:,} tokens, the decoder {vocab_size:,}; use the decoder's "
+                "tokenizer.json"
             )
 
     def encode(self, text: str) -> list[int]:

@@ -77,7 +77,7 @@ def make_models() -> tuple[Any, Any]:
     state = {key: value.cpu().numpy() for key, value in published.state_dict().items()}
     shapes = expected_shapes(config)
     params = from_state_dict(state, tinymu.rules(config), shapes, "random weights", tinymu.TIES)
-    return published, Checkpoint(config, params, _tokenizer())
+    return published, Checkpoint(config, params, _tokenizer(config.decoder.vocab_size))
 
 
 def _on_device(samples: np.ndarray) -> Any:
@@ -87,12 +87,13 @@ def _on_device(samples: np.ndarray) -> Any:
     return torch.from_numpy(samples)[None].to(torch.get_default_device())
 
 
-def _tokenizer() -> str:
-    """Returns a byte-level tokenizer with SmolLM2's special ids, for the way to text."""
+def _tokenizer(size: int) -> str:
+    """Returns a byte-level tokenizer with SmolLM2's special ids and `size` tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     words = ["<|endoftext|>", *(f"<{n}>" for n in range(1, 17))]
     words += sorted(pre_tokenizers.ByteLevel.alphabet())
+    words += [f"<unused {n}>" for n in range(len(words), size)]
     made = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, []))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()

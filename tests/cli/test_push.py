@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import noise, run_cli
 from hub_server import TOKEN, serving
+from tokenizers import Tokenizer as Fast
 
 import tinymu_jax
 from tinymu_jax.checkpoints.checkpoint import (
@@ -113,8 +114,9 @@ def test_an_encoder_is_pushed_and_loaded_without_a_tokenizer(fake_hub, tmp_path,
 
 
 def test_a_decoder_with_its_tokenizer_can_be_pushed(fake_hub, folder, tmp_path, push):
-    config = SmolLM2Config(vocab_size=2048, width=64, depth=1, num_heads=1, num_kv_heads=1)
     tokenizer = (folder / "tokenizer.json").read_text()
+    size = Fast.from_str(tokenizer).get_vocab_size()
+    config = SmolLM2Config(vocab_size=size, width=64, depth=1, num_heads=1, num_kv_heads=1)
     decoder = save_checkpoint(
         tmp_path / "lm", Checkpoint(config, init_params(config, 0), tokenizer)
     )

@@ -44,19 +44,19 @@ def tokenizer_loader(
     checkpoint's tokenizer; else the published decoder's, from the hub. It raises `InputError` if
     there is none. `name` names the checkpoint in messages.
     """
-    pad = checkpoint.config.pad_token
+    pad, size = checkpoint.config.pad_token, checkpoint.config.decoder.vocab_size
 
     def load_tokenizer() -> Tokenizer:
         if tokenizer is not None:
-            return Tokenizer(read_tokenizer(tokenizer), pad, str(tokenizer))
+            return Tokenizer(read_tokenizer(tokenizer), pad, str(tokenizer), size)
         if checkpoint.tokenizer is not None:
-            return Tokenizer(checkpoint.tokenizer, pad, name)
+            return Tokenizer(checkpoint.tokenizer, pad, name, size)
         decoder = published_decoder(checkpoint.source)
         advice = "put the decoder's tokenizer.json beside it, or name one (--tokenizer, tokenizer=)"
         if not hub.is_hub_name(decoder):
             raise InputError(f"{name}: has no tokenizer; {advice}")
         try:
-            return Tokenizer(hub.fetch_tokenizer(decoder), pad, decoder)
+            return Tokenizer(hub.fetch_tokenizer(decoder), pad, decoder, size)
         except InputError as error:
             raise InputError(f"{name}: has no tokenizer, and {error}; or {advice}") from error
 

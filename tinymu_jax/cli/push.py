@@ -167,8 +167,10 @@ def _check_tokenizer(folder: Path, checkpoint: Checkpoint) -> None:
     if not isinstance(config, TinyMUConfig | SmolLM2Config):
         return
     if checkpoint.tokenizer is not None:
-        pad = config.pad_token if isinstance(config, TinyMUConfig) else None
-        Tokenizer(checkpoint.tokenizer, pad, str(folder / TOKENIZER_FILE))
+        is_tinymu = isinstance(config, TinyMUConfig)
+        pad, decoder = (config.pad_token, config.decoder) if is_tinymu else (None, config)
+        path = str(folder / TOKENIZER_FILE)
+        Tokenizer(checkpoint.tokenizer, pad, path, decoder.vocab_size)
         return
     if smollm2_preset(published_decoder(checkpoint.source)) is None:
         raise InputError(

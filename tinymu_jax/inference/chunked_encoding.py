@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Float32, Int
 
 from tinymu_jax.audio import log_mel
@@ -158,6 +158,9 @@ def encode_clips(
                 num_chunks=1 if length <= config.columns else 2,
                 all_layers=all_layers,
             )
+            if mesh is not None:
+                # Once for the batch: else each slice below is a transfer between devices.
+                encoded = jax.device_put(encoded, NamedSharding(mesh, PartitionSpec()))
             for i, row in enumerate(batch):
                 vectors[row] = encoded[:, i, : row.stop - row.start]
     results = []

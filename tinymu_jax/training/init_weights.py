@@ -16,6 +16,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import MatpacConfig, SelfSupervisedConfig, SmolLM2Config, TinyMUConfig
 from tinymu_jax.models.matpac_ssl.teacher import ema_params
 from tinymu_jax.models.positions import resize_positions
+from tinymu_jax.tokenizer import Tokenizer
 from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig, TrainConfig
 from tinymu_jax.training.tasks.tagger import read_class_names, tagger_config
 from tinymu_jax.utils.tree import Tree, has_arrays
@@ -31,7 +32,8 @@ def open_init(config: RunConfig, weights: bool = True) -> Checkpoint:
     (`jax.ShapeDtypeStruct`) in place of arrays.
 
     Raises:
-        InputError: a checkpoint holds another kind of model, or a TinyMU has no tokenizer.
+        InputError: a checkpoint holds another kind of model, or a TinyMU has no tokenizer, or one
+            that does not fit its decoder.
     """
     if isinstance(config, PretrainConfig):
         return _init_pretraining(config, weights)
@@ -54,6 +56,9 @@ def open_init(config: RunConfig, weights: bool = True) -> Checkpoint:
             "no tokenizer: name the decoder's tokenizer.json, or the decoder on the hub, with "
             "--init.tokenizer"
         )
+    model = checkpoint.config
+    source = init.tokenizer or init.decoder or init.checkpoint
+    Tokenizer(text, model.pad_token, f"tokenizer of {source}", model.decoder.vocab_size)
     return checkpoint._replace(tokenizer=text)
 
 
