@@ -759,7 +759,7 @@ def test_to_torch_makes_an_encoder_file_and_a_decoder_folder(run, encoder, work)
     oracle.build_llama(**SMALL_DECODER).save_pretrained("theirs")
     assert run(from_torch.main, "theirs", "decoder")[0] == 0
     assert run(to_torch.main, "decoder", "back")[1].startswith("-> back/\nverified: ")
-    assert files(work / "back") == ["config.json", "model.safetensors"]
+    assert files(work / "back") == ["config.json", "generation_config.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize(

@@ -392,7 +392,7 @@ def test_two_runs_in_one_folder_are_an_error(config):
         ({"data__seed": -1}, "data.seed is -1"),
         ({"optim__max_grad_norm": 0.0}, "optim.max-grad-norm is 0.0"),
         ({"model__ignore_pad_labels": False}, "are set by step.*"),
-        ({"init__tokenizer": "nano"}, "its tokens come from another tokenizer"),
+        ({"init__tokenizer": "nano"}, "has 577 tokens, the decoder 512"),
         ({"optim__frozen_params": ".*"}, "freezes everything"),
         ({"optim__frozen_params": "("}, "is no regular expression"),
         ({"optim__muon_params": ".*/scale"}, "optim.muon-params"),
@@ -415,7 +415,7 @@ def test_bad_configs_are_errors_that_leave_nothing(config, fields, named, tmp_pa
     ("fields", "named"),
     [
         ({"steps": 10_000}, "the data gives"),
-        ({"init__tokenizer": "nano"}, "its tokens come from another tokenizer"),
+        ({"init__tokenizer": "nano"}, "has 577 tokens, the decoder 512"),
     ],
 )
 def test_a_run_is_refused_before_weights_are_read(
@@ -434,6 +434,17 @@ def test_a_run_is_refused_before_weights_are_read(
     assert named in refusal(train, changed(config, **fields))
     with pytest.raises(AssertionError, match="reads weights"):
         train(config)
+    assert not Path(config.output).exists()
+
+
+def test_data_of_another_tokenizer_of_the_same_size_are_refused(config, tmp_path):
+    content = json.loads(tokenizer_text())
+    vocabulary = content["model"]["vocab"]
+    first, second = sorted(vocabulary, key=vocabulary.get)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    other = changed(config, init__tokenizer=str(tmp_path / "tokenizer.json"))
+    assert "its tokens come from another tokenizer" in refusal(train, other)
     assert not Path(config.output).exists()
 
 

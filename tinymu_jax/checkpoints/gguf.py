@@ -47,9 +47,15 @@ _CONTROL, _USER_DEFINED = 3, 4
 
 
 def is_gguf(path: Path) -> bool:
-    """Return whether a file is GGUF, by its first bytes."""
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    """Return whether a file is GGUF, by its first bytes; no if it cannot be read."""
+    try:
+        # To open a pipe waits for who writes it.
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:  # who reads the whole file reports it
+        return False
 
 
 def from_gguf(path: str | Path) -> Checkpoint:

@@ -58,7 +58,9 @@ def open_init(config: RunConfig, weights: bool = True) -> Checkpoint:
         )
     model = checkpoint.config
     source = init.tokenizer or init.decoder or init.checkpoint
-    Tokenizer(text, model.pad_token, f"tokenizer of {source}", model.decoder.vocab_size)
+    # A new decoder may have embeddings to spare.
+    size = model.decoder.vocab_size if init.checkpoint or init.decoder else None
+    Tokenizer(text, model.pad_token, f"tokenizer of {source}", size)
     return checkpoint._replace(tokenizer=text)
 
 
