@@ -7,8 +7,11 @@ from helpers import refusal
 from tokenizer_fixture import tokenizer_text
 from tokenizers import Tokenizer as Fast
 
+from tinymu_jax.checkpoints.checkpoint import Checkpoint
+from tinymu_jax.checkpoints.open import NANO_FOLDER, tokenizer_loader
 from tinymu_jax.errors import InputError
-from tinymu_jax.tokenizer import Tokenizer
+from tinymu_jax.models.config import TinyMUConfig
+from tinymu_jax.tokenizer import MAX_UNUSED, Tokenizer
 
 TEXTS = [
     "!!",
@@ -127,13 +130,15 @@ def test_an_invalid_file_is_refused(text):
 
 @pytest.mark.parametrize("vocab_size", [511, 640, 49_152])
 def test_a_tokenizer_of_another_decoder_is_refused(vocab_size):
-    message = refusal(Tokenizer, tokenizer_text(), 17, "x/tokenizer.json", vocab_size)
+    message = refusal(Tokenizer, tokenizer_text(), 17, "x/tokenizer.json", vocab_size, MAX_UNUSED)
     assert message == (
         f"x/tokenizer.json: has 512 tokens, the decoder {vocab_size:,}; use the decoder's "
         "tokenizer.json"
     )
-    # Sizes may be rounded up.
-    assert Tokenizer(tokenizer_text(), vocab_size=576).encode("!") == [17]
+    # Sizes may be rounded up; a decoder that comes with its tokenizer may have any size above.
+    assert Tokenizer(tokenizer_text(), vocab_size=576, max_unused=MAX_UNUSED).encode("!") == [17]
+    assert Tokenizer(tokenizer_text(), vocab_size=49_152).encode("!") == [17]
+    assert "512 tokens" in refusal(Tokenizer, tokenizer_text(), 17, "x", 511)
 
 
 @pytest.mark.network
@@ -146,3 +151,10 @@ def test_the_published_tokenizer_gives_the_known_tokens(shared_dir):
     assert len(cases) == 6
     for case in cases:
         assert published.encode(case["text"]) == case["ids"], case["text"]
+
+
+def test_a_decoder_may_have_more_embeddings_than_the_tokenizer_it_comes_with():
+    checkpoint = Checkpoint(TinyMUConfig(), {}, tokenizer_text())
+    assert tokenizer_loader(checkpoint, None, "run")().encode("!") == [17]
+    named = tokenizer_loader(checkpoint, NANO_FOLDER / "tokenizer.json", "run")
+    assert "has 577 tokens, the decoder 49,152" in refusal(named)

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from tinymu_jax.errors import InputError
 
 END_TEXT = "<|endoftext|>"
-MAX_UNUSED = 128
-"""Number of embeddings without a token from which a tokenizer is taken for another decoder's: sizes
-are often rounded up to a multiple of 64 or 128."""
+MAX_UNUSED = 127
+"""Largest number of embeddings without a token of a decoder whose tokenizer is named apart from it:
+sizes are often rounded up to a multiple of 64 or 128. With more, it is taken for another's."""
 
 
 class Tokenizer:
@@ -19,12 +19,13 @@ class Tokenizer:
         pad_token: int | None = 17,
         source: str = "tokenizer.json",
         vocab_size: int | None = None,
+        max_unused: int | None = None,
     ) -> None:
         """Create a tokenizer from `text`, the content of a `tokenizer.json`.
 
         `pad_token` is the id that "!" must have, or None for any id (of a decoder that is not in a
-        TinyMU). `source` is the file's name in error messages. `vocab_size` is the decoder's, or
-        None if any number of tokens will do.
+        TinyMU). `source` is the file's name in error messages. `vocab_size` is the decoder's, and
+        `max_unused` how many of its embeddings may be without a token; None: any number.
 
         Raises:
             InputError: the content is not a tokenizer, the token id of "!" is not `pad_token`, or
@@ -52,7 +53,9 @@ class Tokenizer:
                 f"{pad_token}; use the decoder's tokenizer.json"
             )
         size = self._fast.get_vocab_size()
-        if vocab_size is not None and not 0 <= vocab_size - size < MAX_UNUSED:
+        if vocab_size is not None and not (
+            0 <= vocab_size - size <= (vocab_size if max_unused is None else max_unused)
+        ):
             raise InputError(
                 f"{source}: has {size:,} tokens, the decoder {vocab_size:,}; use the decoder's "
                 "tokenizer.json"

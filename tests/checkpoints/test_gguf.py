@@ -229,9 +229,18 @@ def test_a_file_is_converted_and_verified(tmp_path, llama, capsys, monkeypatch):
 def test_settings_in_a_checkpoint_name_no_other_files(tmp_path, llama):
     checkpoint = open_checkpoint(write_gguf(tmp_path / "x.gguf", llama))
     files = {"../outside.json": "{}", "tokenizer_config.json": "{}"}
-    smollm2.write_published(tmp_path / "out", checkpoint._replace(source={"files": files}))
+    token_ids = {"eos_token_id": [2, 0], "hidden_size": 3, "pad_token_id": "x"}
+    source = {"files": files, "token_ids": token_ids}
+    smollm2.write_published(tmp_path / "out", checkpoint._replace(source=source))
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (written["eos_token_id"], written["hidden_size"]) == ([2, 0], 64)
+    assert "pad_token_id" not in written
     assert (tmp_path / "out" / "tokenizer_config.json").read_text() == "{}"
     assert not (tmp_path / "outside.json").exists()
+    damaged = checkpoint._replace(source={"files": ["x"]})
+    assert "are damaged; convert it again" in refusal(
+        smollm2.write_published, tmp_path / "out", damaged
+    )
 
 
 def test_other_files_are_refused(tmp_path, llama):
@@ -251,6 +260,10 @@ def test_damaged_files_are_refused(tmp_path, llama):
     for length in (4, 5, 24, 100, 1_000, len(whole) // 2, len(whole) - 1_000):
         path.write_bytes(whole[:length])
         assert str(path) in refusal(open_checkpoint, path)
+    # An array of very many elements, most of which are not there.
+    place = whole.index(b"tokenizer.ggml.token_type") + len("tokenizer.ggml.token_type") + 8
+    path.write_bytes(whole[:place] + b"\xff" * 5 + whole[place + 5 :])
+    assert "cannot be read as GGUF" in refusal(open_checkpoint, path)
     rng = np.random.default_rng(5)
     for _ in range(40):
         changed = bytearray(whole)

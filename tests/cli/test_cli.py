@@ -760,6 +760,8 @@ def test_to_torch_makes_an_encoder_file_and_a_decoder_folder(run, encoder, work)
     assert run(from_torch.main, "theirs", "decoder")[0] == 0
     assert run(to_torch.main, "decoder", "back")[1].startswith("-> back/\nverified: ")
     assert files(work / "back") == ["config.json", "generation_config.json", "model.safetensors"]
+    # It can be written again.
+    assert run(to_torch.main, "decoder", "back")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,7 @@ def test_a_recording_without_a_place_is_skipped(library, tmp_path, capsys, monke
     basic = (str(folder), *ARGUMENTS, "--no-score-fields", "--no-tempo-and-key")
     code, printed, errors = run_cli(capsys, monkeypatch, "caption", *basic, "--format", "txt")
     assert (code, "3 recordings described (3 of them now); 1 skipped" in printed) == (2, True)
-    assert "000.wav: 000.txt beside it describes 000.m4a; rename one of them" in errors
+    assert "000.wav: would be described in 000.txt, as 000.m4a is; rename one of them" in errors
     listing = json.loads((folder / ".tinymu-captions.skipped.json").read_text())
     assert list(listing) == ["000.wav"]
     assert (folder / "000.txt").is_file()

@@ -462,7 +462,7 @@ def test_of_two_recordings_with_one_name_the_first_is_described(format, library)
     assert list(errors) == [folder / "a b.mp3"]
     name = sidecar_path(format, folder / "a b.mp3").name
     message = str(errors[folder / "a b.mp3"])
-    assert f"a b.mp3: {name} beside it describes a b.flac; rename one" in message
+    assert f"a b.mp3: would be described in {name}, as a b.flac is; rename" in message
     # Names in other folders are other files, and one recording may be listed twice.
     assert not conflicting_recordings(format, [folder / "a b.mp3", folder / "Live/a b.ogg"])
     assert not conflicting_recordings(format, [folder / "a b.mp3"] * 2)

@@ -334,6 +334,8 @@ def test_the_page_leaves_addresses_of_the_api_alone(assistant):
         ("DELETE", "/health", 405),
         ("POST", "/v1/completions", 404),
         ("GET", "/v1/files", 404),
+        ("GET", "/v1", 404),
+        ("OPTIONS", "/v1/chat/completions", 405),
     ):
         response = http.request(method, path)
         assert (response.status_code, list(response.json())) == (status, ["error"])

@@ -73,11 +73,16 @@ def from_gguf(path: str | Path) -> Checkpoint:
         raise InputError(
             f"{path}: its architecture is {fields.get('general.architecture')!r}; name a SmolLM2"
         )
-    if fields.get("llama.rope.scaling.type", "none") != "none":
+    scaling = {name: value for name, value in fields.items() if "rope.scal" in name}
+    if any(value not in ("none", 1.0) for value in scaling.values()):
         raise InputError(f"{path}: has scaled rotary embeddings; name a SmolLM2")
     with translate(f"{path}: its metadata are damaged ({{reason}}); download it again"):
         tokens = fields.get("tokenizer.ggml.tokens") or []
         sizes = {name: _shortest(fields[key]) for name, key in SIZES.items() if key in fields}
+        # llama.cpp's default (llama-model.cpp); it has none for the other sizes.
+        sizes.setdefault("rope_theta", 1e4)
+        if "rms_norm_eps" not in sizes:
+            raise ValueError(f"{SIZES['rms_norm_eps']} is missing")
         config = config_from_sizes({"vocab_size": len(tokens)} | sizes, path)
         state = _state_dict(reader, config, path)
         ties = {"output.weight": "embed_tokens.weight"} if "output.weight" in state else {}
@@ -104,8 +109,17 @@ def _open(path: str | Path) -> tuple[Any, dict[str, Any]]:
     except ImportError as error:
         raise InputError(f"{path}: needs gguf; pip install 'tinymu_jax[gguf]'") from error
 
+    class Reader(GGUFReader):
+        """A reader that does not take what is missing at the end of a file for empty arrays."""
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, *args: Any, **options: Any) -> Any:
+            array = super()._get(offset, dtype, count, *args, **options)
+            if len(array) < int(count):
+                raise ValueError(f"it ends before byte {int(offset) + int(count)}")
+            return array
+
     with translate(f"{path}: cannot be read as GGUF ({{reason}}); download it again"):
-        reader = GGUFReader(path)
+        reader = Reader(path)
         return reader, {name: field.contents() for name, field in reader.fields.items()}
 
 
@@ -172,11 +186,11 @@ def _rotary_halves(weight: np.ndarray, num_heads: int, where: str) -> np.ndarray
 
 def _tokenizer(fields: Mapping[str, Any], path: str | Path) -> str:
     """Return the text of `tokenizer.json`."""
-    kind = (fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre"))
-    if kind != ("gpt2", "smollm"):
+    family = (fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre"))
+    if family != ("gpt2", "smollm"):
         raise InputError(
-            f"{path}: its tokenizer is {' '.join(map(str, kind))}, SmolLM2's is gpt2 smollm; name "
-            "a SmolLM2"
+            f"{path}: its tokenizer is {' '.join(map(str, family))}, SmolLM2's is gpt2 smollm; "
+            "name a SmolLM2"
         )
     tokens, types = fields["tokenizer.ggml.tokens"], fields.get("tokenizer.ggml.token_type", [])
     added = [

@@ -27,7 +27,7 @@ from tinymu_jax.models.config import (
     SelfSupervisedConfig,
     smollm2_preset,
 )
-from tinymu_jax.tokenizer import Tokenizer
+from tinymu_jax.tokenizer import MAX_UNUSED, Tokenizer
 from tinymu_jax.utils.files import check_content, exists, read_json_object, read_text
 from tinymu_jax.utils.pipes import is_pipe
 
@@ -48,7 +48,7 @@ def tokenizer_loader(
 
     def load_tokenizer() -> Tokenizer:
         if tokenizer is not None:
-            return Tokenizer(read_tokenizer(tokenizer), pad, str(tokenizer), size)
+            return Tokenizer(read_tokenizer(tokenizer), pad, str(tokenizer), size, MAX_UNUSED)
         if checkpoint.tokenizer is not None:
             return Tokenizer(checkpoint.tokenizer, pad, name, size)
         decoder = published_decoder(checkpoint.source)
@@ -56,7 +56,7 @@ def tokenizer_loader(
         if not hub.is_hub_name(decoder):
             raise InputError(f"{name}: has no tokenizer; {advice}")
         try:
-            return Tokenizer(hub.fetch_tokenizer(decoder), pad, decoder, size)
+            return Tokenizer(hub.fetch_tokenizer(decoder), pad, decoder, size, MAX_UNUSED)
         except InputError as error:
             raise InputError(f"{name}: has no tokenizer, and {error}; or {advice}") from error
 
@@ -177,7 +177,9 @@ def _open_from_hub(name: str, revision: str | None) -> Checkpoint:
             f"as {PUBLISHED}"
         )
     if smollm2_preset(name):
-        return smollm2.from_published(hub.fetch_decoder(name, revision))
+        decoder = smollm2.from_published(hub.fetch_decoder(name, revision))
+        # Which settings the hub's cache holds depends on other programs.
+        return decoder._replace(source={})
     return read_checkpoint(hub.fetch(name, revision))
 
 

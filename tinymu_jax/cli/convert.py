@@ -37,7 +37,8 @@ class FromTorch:
 
     The source is a TinyMU .pt (with its yaml and, for unpublished sizes, a json in the same
     folder), a MATPAC, MATPAC++ or pre-training .pt, or a SmolLM2 folder or GGUF file. The command
-    also writes a model card, and checks that converting back gives the same weights, bit for bit.
+    also writes a model card, and checks that converting back gives the same weights, bit for bit
+    (of a GGUF file: the weights as read from it).
     """
 
     source: tyro.conf.Positional[Path]
@@ -137,7 +138,9 @@ class ToTorch:
             raise InputError(f"{self.output}: is a file; a decoder is written to a folder")
         if self.output.resolve() == Path(self.checkpoint).resolve():
             raise InputError(f"{self.output}: is the checkpoint itself; name another folder")
-        written = {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE}
+        from tinymu_jax.checkpoints.pytorch.smollm2 import SETTINGS_FILES
+
+        written = {CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, *SETTINGS_FILES}
         others = {path.name for path in self.output.glob("*")} - written
         if others:
             raise InputError(

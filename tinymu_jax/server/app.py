@@ -34,7 +34,7 @@ from tinymu_jax.server.worker import Job, Progress, Worker
 LOG = logging.getLogger("tinymu.server")
 READERS = 2
 """Number of threads that decode recordings."""
-METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 CLIENT_CLOSED = 499
 """Status of requests whose client went away; seen in the metrics only."""
 
@@ -73,13 +73,20 @@ def make_app(
         ("/v1/chat/completions", "POST", server.chat),
         ("/v1/embeddings", "POST", server.embeddings),
     ):
-        allowed = [method, "HEAD"] if method == "GET" else [method]
-        app.add_api_route(path, handler, methods=allowed, response_model=None)
+        app.add_api_route(path, handler, methods=[method], response_model=None)
+        allowed = [method]
+        if method == "GET":
+            allowed.append("HEAD")
+            app.add_api_route(
+                path, handler, methods=["HEAD"], include_in_schema=False, response_model=None
+            )
         others = sorted(METHODS.difference(allowed))
-        refuse = _raise(405, {"Allow": ", ".join(allowed)})
-        app.add_api_route(path, refuse, methods=others, response_model=None)
+        refuse = _refuse_with(405, {"Allow": ", ".join(allowed)})
+        app.add_api_route(path, refuse, methods=others, include_in_schema=False)
     # Else the page, which takes all other addresses, would answer.
-    app.add_api_route("/v1/{path:path}", _raise(404), methods=sorted(METHODS), response_model=None)
+    for path in ("/v1", "/v1/{path:path}"):
+        refuse = _refuse_with(404)
+        app.add_api_route(path, refuse, methods=sorted(METHODS), include_in_schema=False)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _client_gone)
@@ -422,7 +429,9 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return ApiError(error.status_code, text, headers=error.headers).response()
 
 
-def _raise(status: int, headers: dict[str, str] | None = None) -> Callable[[], Awaitable[Response]]:
+def _refuse_with(
+    status: int, headers: dict[str, str] | None = None
+) -> Callable[[], Awaitable[Response]]:
     """Return a handler that raises an HTTP error."""
 
     async def handle() -> Response:

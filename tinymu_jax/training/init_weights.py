@@ -16,7 +16,7 @@ from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import MatpacConfig, SelfSupervisedConfig, SmolLM2Config, TinyMUConfig
 from tinymu_jax.models.matpac_ssl.teacher import ema_params
 from tinymu_jax.models.positions import resize_positions
-from tinymu_jax.tokenizer import Tokenizer
+from tinymu_jax.tokenizer import MAX_UNUSED, Tokenizer
 from tinymu_jax.training.config import PretrainConfig, RunConfig, TagConfig, TrainConfig
 from tinymu_jax.training.tasks.tagger import read_class_names, tagger_config
 from tinymu_jax.utils.tree import Tree, has_arrays
@@ -58,9 +58,11 @@ def open_init(config: RunConfig, weights: bool = True) -> Checkpoint:
         )
     model = checkpoint.config
     source = init.tokenizer or init.decoder or init.checkpoint
-    # A new decoder may have embeddings to spare.
-    size = model.decoder.vocab_size if init.checkpoint or init.decoder else None
-    Tokenizer(text, model.pad_token, f"tokenizer of {source}", size)
+    # A new decoder may have embeddings to spare, and so may one with the tokenizer it came with.
+    is_new = init.checkpoint is None and init.decoder is None
+    max_unused = None if is_new or text == checkpoint.tokenizer else MAX_UNUSED
+    size = model.decoder.vocab_size
+    Tokenizer(text, model.pad_token, f"tokenizer of {source}", size, max_unused)
     return checkpoint._replace(tokenizer=text)
 
 

@@ -28,6 +28,7 @@ from tinymu_jax.utils.files import (
     make_folder,
     read_json_object,
     read_text,
+    remove,
     write_json,
     write_text,
 )
@@ -199,12 +200,32 @@ def write_published(folder: str | Path, checkpoint: Checkpoint) -> None:
         "rope_parameters": {"rope_type": "default", "rope_theta": theta},
         "torch_dtype": "float32",
     }
-    # Those of the base model, if nothing else is known.
-    token_ids = checkpoint.source.get("token_ids") or {"bos_token_id": 0, "eos_token_id": 0}
+    token_ids, texts = _settings(checkpoint.source, folder)
     write_json(folder / CONFIG_FILE, description | token_ids)
     if checkpoint.tokenizer is not None:
         write_text(folder / TOKENIZER_FILE, checkpoint.tokenizer)
-    texts = checkpoint.source.get("files") or {}
     for name in SETTINGS_FILES:
         if name in texts:
             write_text(folder / name, texts[name])
+        else:
+            remove(folder / name)
+
+
+def _settings(
+    source: Mapping[str, Any], folder: Path
+) -> tuple[dict[str, int | list[int]], dict[str, str]]:
+    """Return the special tokens and the texts of `SETTINGS_FILES` in a checkpoint's metadata.
+
+    Without any, the special tokens are those of the base model. Anything else is left out, since
+    the metadata may come from anywhere.
+    """
+    token_ids, texts = source.get("token_ids"), source.get("files")
+    if not all(part is None or isinstance(part, dict) for part in (token_ids, texts)):
+        raise InputError(f"{folder}: the checkpoint's special tokens are damaged; convert it again")
+    ids = {
+        name: value
+        for name, value in (token_ids or {"bos_token_id": 0, "eos_token_id": 0}).items()
+        if name in TOKEN_IDS
+        and all(isinstance(one, int) for one in (value if isinstance(value, list) else [value]))
+    }
+    return ids, {name: text for name, text in (texts or {}).items() if isinstance(text, str)}

@@ -34,7 +34,7 @@ def check_outputs(
 
     `table` is where `write_table` will write; None for a format without a table. It is an error if
     two columns would have the same name, or if `table` is a folder where it should be a file, or
-    the reverse. Notes tell of names that ACE-Step would take for others. See also
+    the reverse. Notes tell of files that ACE-Step would confuse. See also
     `conflicting_recordings`.
     """
     if format in _TABLE_WRITERS:
@@ -66,8 +66,8 @@ def conflicting_recordings(format: Format, recordings: Iterable[Path]) -> dict[P
         path = sidecar_path(format, recording)
         if path is not None and first.setdefault(path, recording) != recording:
             errors[recording] = InputError(
-                f"{recording}: {path.name} beside it describes {first[path].name}; rename one of "
-                "them, or write a table (--format jsonl)"
+                f"{recording}: would be described in {path.name}, as {first[path].name} is; rename "
+                "one of them, or write a table (--format jsonl)"
             )
     return errors
 
