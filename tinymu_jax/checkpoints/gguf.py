@@ -79,7 +79,7 @@ def from_gguf(path: str | Path) -> Checkpoint:
     with translate(f"{path}: its metadata are damaged ({{reason}}); download it again"):
         tokens = fields.get("tokenizer.ggml.tokens") or []
         sizes = {name: _shortest(fields[key]) for name, key in SIZES.items() if key in fields}
-        # llama.cpp's default (llama-model.cpp); it has none for the other sizes.
+        # llama.cpp's default (llama-model.cpp), not SmolLM2's; it has none for epsilon.
         sizes.setdefault("rope_theta", 1e4)
         if "rms_norm_eps" not in sizes:
             raise ValueError(f"{SIZES['rms_norm_eps']} is missing")

@@ -153,7 +153,10 @@ def _open_folder(path: Path) -> Checkpoint:
 
 
 def _open_file(path: Path) -> Checkpoint:
-    """Read a GGUF file, or a published TinyMU, encoder or pre-training file, told by its keys."""
+    """Read a GGUF file, or a published TinyMU, encoder or pre-training file.
+
+    The keys in a published file tell which of them it is.
+    """
     from tinymu_jax.checkpoints.pytorch import matpac, matpac_ssl, tinymu
     from tinymu_jax.checkpoints.pytorch.published_files import read_published
 
