@@ -1,7 +1,9 @@
 """`tinymu_jax.load()` takes every format, gives the original's numbers, and refuses the rest."""
 
+import gc
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,9 +16,10 @@ from tokenizer_fixture import tokenizer_text
 
 import tinymu_jax
 from tinymu_jax.checkpoints.checkpoint import save_checkpoint
-from tinymu_jax.checkpoints.open import NANO_FOLDER, read_tokenizer
+from tinymu_jax.checkpoints.open import NANO_FOLDER, open_checkpoint, read_tokenizer
 from tinymu_jax.checkpoints.pytorch import matpac, smollm2, tinymu
 from tinymu_jax.checkpoints.pytorch.convert import write_model
+from tinymu_jax.checkpoints.safetensors import map_safetensors, release_pages, write_safetensors
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.class_names import read_labels
 from tinymu_jax.inference.embedder import Embedder
@@ -122,6 +125,16 @@ def test_a_file_that_is_no_tokenizer_is_named(checkpoint_file, tmp_path, content
         assert "tokenizer.json" in message
 
 
+def test_a_model_does_not_change_with_its_folder(checkpoint_file, tmp_path, recording):
+    folder = save_checkpoint(tmp_path / "model", open_checkpoint(checkpoint_file))
+    model = tinymu_jax.load(folder)
+    before = model.embed(recording)
+    path = folder / "model.safetensors"
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    np.testing.assert_array_equal(model.embed(recording), before)
+
+
 def test_a_model_does_not_change_with_its_file(checkpoint_file, tmp_path, recording):
     """An answer must not depend on what is written over the file after it was loaded."""
     for suffix in (".pt", ".json"):
@@ -132,6 +145,26 @@ def test_a_model_does_not_change_with_its_file(checkpoint_file, tmp_path, record
     with path.open("r+b") as file:
         file.write(bytes(path.stat().st_size))
     np.testing.assert_array_equal(model.embed(recording), before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mappings")
+def test_a_model_does_not_hold_its_file(checkpoint_file, tmp_path, recording):
+    folder = save_checkpoint(tmp_path / "model", open_checkpoint(checkpoint_file))
+    model = tinymu_jax.load(folder)
+    gc.collect()
+    # The weights would be twice in memory.
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+    assert np.isfinite(model.embed(recording)).all()
+
+
+def test_released_pages_are_read_again(tmp_path):
+    numbers = np.arange(100_000, dtype=np.float32)
+    write_safetensors(tmp_path / "a.safetensors", {"numbers": numbers})
+    mapped = map_safetensors(tmp_path / "a.safetensors")["numbers"]
+    assert mapped.sum() == numbers.sum()
+    release_pages(mapped[10:].reshape(2, -1))
+    np.testing.assert_array_equal(mapped, numbers)
+    release_pages(numbers)  # is not mapped
 
 
 def test_a_tokenizer_with_more_words_than_the_model_is_refused(golden_dir, tmp_path, recording):

@@ -430,7 +430,7 @@ def test_a_run_is_refused_before_weights_are_read(
 
     for name in ("read_safetensors", "map_safetensors"):
         monkeypatch.setattr(f"tinymu_jax.checkpoints.safetensors.{name}", read)
-    monkeypatch.setattr("tinymu_jax.checkpoints.checkpoint.read_safetensors", read)
+    monkeypatch.setattr("tinymu_jax.checkpoints.checkpoint.map_safetensors", read)
     assert named in refusal(train, changed(config, **fields))
     with pytest.raises(AssertionError, match="reads weights"):
         train(config)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinymu_jax.checkpoints.safetensors import read_safetensors, write_safetensors
+from tinymu_jax.checkpoints.safetensors import map_safetensors, write_safetensors
 from tinymu_jax.errors import InputError
 from tinymu_jax.models.config import MatpacConfig, SelfSupervisedConfig, SmolLM2Config, TinyMUConfig
 from tinymu_jax.utils.files import (
@@ -164,6 +164,8 @@ def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
 def read_checkpoint(folder: str | Path) -> Checkpoint:
     """Read a checkpoint folder, widen float16 weights to float32 and check all shapes.
 
+    The weights are memory-mapped and read-only.
+
     Raises:
         InputError: a file is missing or damaged, or weights are missing, unexpected or of the wrong
             shape or dtype.
@@ -173,7 +175,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     tokenizer = folder / TOKENIZER_FILE
     check_content(tokenizer)
     text = read_text(tokenizer) if exists(tokenizer) else None
-    leaves = read_safetensors(folder / WEIGHTS_FILE)
+    leaves = map_safetensors(folder / WEIGHTS_FILE)
     expected = dict(flatten(expected_shapes(config)))
     check_keys(folder / WEIGHTS_FILE, leaves, {k: v.shape for k, v in expected.items()})
     for path, leaf in leaves.items():

@@ -45,13 +45,15 @@ def tokenizer_loader(
     there is none. `name` names the checkpoint in messages.
     """
     pad, size = checkpoint.config.pad_token, checkpoint.config.decoder.vocab_size
+    # The function must not hold the checkpoint, whose weights are a mapped file.
+    inside, source = checkpoint.tokenizer, checkpoint.source
 
     def load_tokenizer() -> Tokenizer:
         if tokenizer is not None:
             return Tokenizer(read_tokenizer(tokenizer), pad, str(tokenizer), size, MAX_UNUSED)
-        if checkpoint.tokenizer is not None:
-            return Tokenizer(checkpoint.tokenizer, pad, name, size)
-        decoder = published_decoder(checkpoint.source)
+        if inside is not None:
+            return Tokenizer(inside, pad, name, size)
+        decoder = published_decoder(source)
         advice = "put the decoder's tokenizer.json beside it, or name one (--tokenizer, tokenizer=)"
         if not hub.is_hub_name(decoder):
             raise InputError(f"{name}: has no tokenizer; {advice}")

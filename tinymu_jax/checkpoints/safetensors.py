@@ -1,5 +1,6 @@
 """Reads, memory-maps and writes safetensors files."""
 
+import mmap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,18 @@ def map_safetensors(path: str | Path) -> dict[str, np.ndarray]:
             name: np.ndarray(shape, dtype, data, int(start))
             for (name, (dtype, shape)), start in zip(specs.items(), starts, strict=False)
         }
+
+
+def release_pages(array: np.ndarray) -> None:
+    """Let the system reclaim the memory of a mapped file, given one of its arrays.
+
+    The arrays stay usable, since what is needed again is read again. Any other array is ignored.
+    """
+    base: object = array
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def write_safetensors(

@@ -11,6 +11,7 @@ import numpy as np
 from tinymu_jax.audio.load import check_max_seconds
 from tinymu_jax.checkpoints.checkpoint import Checkpoint, encoder_of
 from tinymu_jax.checkpoints.open import open_checkpoint, tokenizer_loader
+from tinymu_jax.checkpoints.safetensors import release_pages
 from tinymu_jax.errors import InputError
 from tinymu_jax.inference.assistant import Assistant
 from tinymu_jax.inference.class_names import read_labels
@@ -21,6 +22,7 @@ from tinymu_jax.models.config import PUBLISHED, MatpacConfig, SelfSupervisedConf
 from tinymu_jax.utils.backend import start_backend
 from tinymu_jax.utils.compilation_cache import enable_compilation_cache
 from tinymu_jax.utils.files import expand_user
+from tinymu_jax.utils.tree import flatten
 
 EncoderDtype = Literal["float32", "bfloat16"]
 
@@ -111,8 +113,13 @@ def make_assistant(
     config: TinyMUConfig = checkpoint.config
     _check_options(encoder_dtype, decoder_dtype, config.max_seconds)
     params = unstack(checkpoint.params, tinymu.param_axes(config))
-    dtypes = {"encoder": encoder_dtype, "projector": encoder_dtype, "decoder": decoder_dtype}
-    params = {part: by_rows(params[part], dtype) for part, dtype in dtypes.items()}
+    dtypes = {"decoder": decoder_dtype, "projector": encoder_dtype, "encoder": encoder_dtype}
+    # One part after the other, so that the weights are never twice in memory.
+    placed = {}
+    for part, dtype in dtypes.items():
+        placed[part] = _on_device(by_rows(params[part], dtype))
+        for _, leaf in flatten(params[part]):
+            release_pages(leaf)
     config = replace(
         config,
         encoder=replace(config.encoder, compute_dtype=encoder_dtype, attention="reference"),
@@ -123,7 +130,7 @@ def make_assistant(
         ),
     )
     find = tokenizer_loader(checkpoint, tokenizer, name)
-    return Assistant(config, _on_device(params), find, name, keep_damaged)
+    return Assistant(config, placed, find, name, keep_damaged)
 
 
 def _on_device(params: Any) -> Any:
@@ -131,8 +138,13 @@ def _on_device(params: Any) -> Any:
     # In threads, since transposing 229 M numbers takes seconds on one core.
     with ThreadPoolExecutor() as pool:
         leaves, structure = jax.tree.flatten(params)
-        placed = pool.map(lambda leaf: jax.device_put(np.asarray(leaf, order="C")), leaves)
+        placed = pool.map(_copy, leaves)
         return jax.tree.unflatten(structure, placed)
+
+
+def _copy(leaf: np.ndarray) -> jax.Array:
+    # An array that jax does not copy would hold the mapped file, and change with it.
+    return jax.device_put(np.asarray(leaf, order="C"), may_alias=False)
 
 
 def _make_embedder(
