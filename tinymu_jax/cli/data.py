@@ -14,6 +14,7 @@ from tinymu_jax.data.config import (
     FeatureConfig,
     FeatureKind,
     PrepareConfig,
+    RenderConfig,
     Resampling,
     SynthesisConfig,
 )
@@ -148,6 +149,32 @@ class Synthesize:
 
 
 @dataclass(frozen=True)
+class Render:
+    """Render labelled clips of music from free recordings and soundfonts.
+
+    After an interruption, run the command again to continue.
+    """
+
+    output: tyro.conf.Positional[Path]
+    """New or empty folder to write."""
+    render: Annotated[RenderConfig, tyro.conf.arg(name="")] = field(default_factory=RenderConfig)
+
+    def run(self) -> int:
+        """Write clips and labels, and print the next commands; return the exit code."""
+        from tinymu_jax.data.real_music.generate import CLIPS, LABELS_FILE, render_clips
+
+        with show_progress("rendering") as progress:
+            render_clips(self.output, self.render, progress)
+        labels = self.output / LABELS_FILE
+        print(
+            f"{self.render.clips} clips in {self.output / CLIPS}, their labels in {labels}; train "
+            f"an encoder with: tinymu data prepare --audio {self.output / CLIPS} --output DATA; "
+            f"tinymu train-tagger --config tag_music --data.train DATA --data.labels {labels}"
+        )
+        return 0
+
+
+@dataclass(frozen=True)
 class Stats:
     """Print the size of a prepared data set, and how well its questions fill training batches."""
 
@@ -189,10 +216,11 @@ class Stats:
 
 @dataclass(frozen=True)
 class Data:
-    """Build questions, synthesise clips, prepare data sets for training, and inspect data sets."""
+    """Build questions, synthesise or render clips, prepare data sets, and inspect data sets."""
 
     command: Annotated[
         Annotated[Synthesize, tyro.conf.subcommand("synthesize")]
+        | Annotated[Render, tyro.conf.subcommand("render")]
         | Annotated[Prepare, tyro.conf.subcommand("prepare")]
         | Annotated[BuildCommand, tyro.conf.subcommand("build")]
         | Annotated[CheckLeaksCommand, tyro.conf.subcommand("check-leaks")]

@@ -1,4 +1,4 @@
-"""Configs for preparing data sets, augmenting stored waveforms and synthesizing music."""
+"""Configs for preparing data sets, augmenting stored waveforms, and making music to learn from."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -127,3 +127,32 @@ class SynthesisConfig:
     """Additional timbres (accordion) for clips and answer options."""
     workers: int = 0
     """Number of processes that synthesize clips; 0 means one per core."""
+
+
+@dataclass(frozen=True)
+class RenderConfig(ConfigBase):
+    """Which clips are rendered from free recordings and soundfonts."""
+
+    material: str | None = None
+    """Folder with an index.csv of free recordings; None renders music on soundfonts alone."""
+    soundfonts: tuple[str, ...] = ()
+    """Paths of General MIDI soundfonts (sf2 or sf3)."""
+    clips: int = 1000
+    """Number of clips."""
+    seconds: float = 10.0
+    """Length of a clip in seconds."""
+    seed: int = 0
+    """Random seed of all clips."""
+    validation: bool = False
+    """Whether to use the recordings that are for validation, or all others."""
+    workers: int = 0
+    """Number of processes; 0 means one per core."""
+
+    def rules(self) -> list[tuple[bool, str]]:
+        """Return a (holds, description) pair for each constraint on the fields."""
+        return [
+            (self.clips >= 1, "clips must be 1 or more"),
+            (2 <= self.seconds <= 60, "seconds must be in 2 to 60"),
+            (min(self.seed, self.workers) >= 0, "seed and workers must not be negative"),
+            (bool(self.soundfonts), "soundfonts must name a soundfont (sf2 or sf3)"),
+        ]

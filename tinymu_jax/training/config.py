@@ -435,7 +435,8 @@ class TagDataConfig(ReadConfig):
     """Recordings and their tags."""
 
     labels: str = ""
-    """Csv with the columns `file` (or `file_name`) and `labels`; ";" or "|" separates tags."""
+    """Csv with the columns `file` (or `file_name`) and `labels`; ";" or "|" separates tags. Tags in
+    a column `unknown` may or may not hold, and are not trained."""
     classes: str | None = None
     """File of all classes in the order of the model's outputs: AudioSet's csv (ordered by `mid`), a
     json file, or a text file with one class per line. None: all tags in `labels`, sorted."""

@@ -15,7 +15,7 @@ from tinymu_jax.audio.files import composed
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.tables import FILE_COLUMNS, TableRow, read_rows
 
-LABEL_COLUMNS, SPLIT_COLUMN = ("label", "labels"), "split"
+LABEL_COLUMNS, SPLIT_COLUMN, UNKNOWN_COLUMN = ("label", "labels"), "split", "unknown"
 SPLITS = ("train", "valid", "test")
 SPLIT_ALIASES = {
     **dict.fromkeys(("training", "trn"), "train"),
@@ -168,6 +168,19 @@ def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
             raise InputError(f"{path}: names {file} twice; keep one line of each recording")
         labels_by_file[file] = labels
     return labels_by_file
+
+
+def read_unknown_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
+    """Read the labels of which a csv does not say whether they hold, by file name.
+
+    They are in the column `unknown`, separated by ";" or "|", which a csv may lack.
+    """
+    rows = read_rows(Path(path), (), "name a csv of file and labels", optional=(UNKNOWN_COLUMN,))
+    return {
+        row.name(next(name for name in FILE_COLUMNS if name in row.fields)): unknown
+        for row in rows
+        if (unknown := row.names(UNKNOWN_COLUMN))
+    }
 
 
 def read_label_rows(

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Float32
 
 from tinymu_jax.audio.files import canonical_name
-from tinymu_jax.data.annotations.labelled import read_labels_by_file
+from tinymu_jax.data.annotations.labelled import read_labels_by_file, read_unknown_by_file
 from tinymu_jax.data.config import NO_AUGMENT
 from tinymu_jax.data.dataset import Dataset
 from tinymu_jax.data.label_batches import HEAD, LabelBatch, LabelBatches, read_label_table
@@ -232,8 +232,8 @@ def tagger_config(encoder: MatpacConfig, num_classes: int) -> MatpacConfig:
     return replace(encoder, head=HeadConfig("audioset", num_classes, "sigmoid"))
 
 
-def read_targets(config: TagConfig) -> dict[str, Int[np.ndarray, "classes"]]:
-    """Return a multi-hot vector of classes for each recording, by file name.
+def read_targets(config: TagConfig) -> dict[str, Float32[np.ndarray, "classes"]]:
+    """Return a multi-hot vector of classes for each recording, by file name; NaN for unknown.
 
     Raises `InputError` if a label is not a class, or if two recordings have the same name.
     """
@@ -243,14 +243,16 @@ def read_targets(config: TagConfig) -> dict[str, Int[np.ndarray, "classes"]]:
         index = read_class_indices(config.data.classes)
     targets: dict[str, Any] = {}
     files: dict[str, str] = {}
+    unknown_by_file = read_unknown_by_file(config.data.labels)
     for file, labels in read_labels_by_file(config.data.labels).items():
-        unknown = [label for label in labels if label not in index]
-        if unknown:
+        strange = [label for label in labels if label not in index]
+        if strange:
             raise InputError(
-                f"{config.data.labels}: {file} is {unknown[0]!r}, which is no class of "
+                f"{config.data.labels}: {file} is {strange[0]!r}, which is no class of "
                 f"{config.data.classes}; name the list that belongs to it"
             )
-        row = np.zeros(num_classes, np.int32)
+        row = np.zeros(num_classes, np.float32)
+        row[[index[name] for name in unknown_by_file.get(file, ()) if name in index]] = np.nan
         row[[index[label] for label in labels]] = 1
         name = canonical_name(Path(file).name)
         if files.setdefault(name, file) != file:
@@ -315,13 +317,18 @@ class TagTask(LinearHeadTask):
         return heads.mean_of_rows(vectors, valid, self.encoder.rows)
 
     def head_loss(self, params: Tree, mean: Array, labels: Array, running: Any) -> LossSum:
-        """Return the binary cross-entropy, averaged over classes and summed over clips."""
+        """Return the binary cross-entropy, averaged over classes and summed over clips.
+
+        Labels that are NaN are unknown, and count as predicted.
+        """
         norm = NormStats(mean.mean(0), mean.var(0)) if running is None else running
         mean = (mean - norm.mean) * jax.lax.rsqrt(norm.variance + heads.BATCH_NORM_EPS)
         linear = params["head"]["linear"]
         logits = matmul(mean, linear["kernel"]) + linear["bias"]
         labels = labels.reshape(logits.shape)
-        loss = optax.sigmoid_binary_cross_entropy(logits, labels).mean(-1).sum()
+        known = ~jnp.isnan(labels)
+        losses = optax.sigmoid_binary_cross_entropy(logits, jnp.where(known, labels, 0))
+        loss = jnp.where(known, losses, 0).mean(-1).sum()
         return LossSum(loss, jnp.float32(len(mean)), jax.lax.stop_gradient(norm))
 
     def post_update(

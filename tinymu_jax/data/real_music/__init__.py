@@ -1,0 +1,1 @@
+"""Clips with known facts, rendered from recorded notes, soundfonts and free recordings."""

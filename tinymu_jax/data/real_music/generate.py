@@ -1,0 +1,163 @@
+"""Writes a folder of clips with known facts, from free recordings and soundfonts.
+
+clips/000000.flac     a clip: 16 kHz, mono, 16 bits
+labels.csv            file, kind, the labels that hold, and those that are unknown
+parts/000.jsonl       the rows of finished clips, by which an interrupted run goes on
+pitches.json          pitch of each recorded note
+
+A clip depends only on the settings, the seed and its number.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinymu_jax.audio.log_mel import SAMPLE_RATE
+from tinymu_jax.data.config import RenderConfig
+from tinymu_jax.data.real_music.clips import LABELS, draw_clip
+from tinymu_jax.data.real_music.material import (
+    Material,
+    estimate_pitch,
+    pitched,
+    read_index,
+    read_material,
+)
+from tinymu_jax.data.real_music.render import Renderer
+from tinymu_jax.errors import InputError
+from tinymu_jax.utils.files import (
+    LOCK_FILE,
+    exists,
+    folder_lock,
+    make_folder,
+    read_json_object,
+    read_text,
+    write_json,
+    write_text,
+)
+from tinymu_jax.utils.process_pool import worker_pool
+from tinymu_jax.utils.progress import Progress, no_progress
+
+CLIPS, PARTS = "clips", "parts"
+LABELS_FILE, PITCHES_FILE, SETTINGS_FILE = "labels.csv", "pitches.json", "real_music.json"
+PART_CLIPS = 100
+"""Number of clips of a part, which is rendered by one process."""
+SEPARATOR = ";"
+
+
+def render_clips(
+    output: str | Path, config: RenderConfig, progress: Progress = no_progress
+) -> Path:
+    """Write a folder of clips and their labels, or go on with one; return the folder.
+
+    Raises:
+        InputError: a setting is invalid, the material or a soundfont cannot be read, or the folder
+            holds other files or clips of other settings.
+    """
+    for holds, rule in config.rules():
+        if not holds:
+            raise InputError(rule)
+    output = make_folder(output)
+    with folder_lock(output):
+        _check_folder(output, config)
+        make_folder(output / CLIPS)
+        parts = make_folder(output / PARTS)
+        pitches = _read_pitches(output, config)
+        numbers = range(-(-config.clips // PART_CLIPS))
+        todo = [n for n in numbers if not exists(parts / f"{n:04d}.jsonl")]
+        done = len(numbers) - len(todo)
+        for finished, _ in enumerate(_render_parts(output, config, pitches, todo), done + 1):
+            progress(min(finished * PART_CLIPS, config.clips), config.clips)
+        _write_table(output, [parts / f"{n:04d}.jsonl" for n in numbers])
+    return output
+
+
+def _check_folder(output: Path, config: RenderConfig) -> None:
+    """Raise `InputError` if the folder holds other files, or clips of other settings."""
+    settings = {name: value for name, value in config.to_dict().items() if name != "workers"}
+    settings["soundfonts"] = list(config.soundfonts)
+    path = output / SETTINGS_FILE
+    if exists(path):
+        if read_json_object(path, "name another folder") != settings:
+            raise InputError(
+                f"{output}: holds clips of other settings; name another folder, or remove it"
+            )
+    elif others := sorted({entry.name for entry in output.iterdir()} - {LOCK_FILE}):
+        raise InputError(f"{output}: holds other files ({others[0]}); name a new or empty folder")
+    write_json(path, settings)
+
+
+def _read_pitches(output: Path, config: RenderConfig) -> Mapping[str, float | None]:
+    """Return the pitch of each recorded note by file name, estimated at the first run."""
+    if config.material is None:
+        return {}
+    path = output / PITCHES_FILE
+    if not exists(path):
+        notes = pitched(read_index(config.material))
+        with worker_pool(config.workers or os.cpu_count() or 1) as pool:
+            pitches = pool.map(estimate_pitch, notes, chunksize=16)
+            write_json(path, {n.path.name: p for n, p in zip(notes, pitches, strict=True)})
+    return read_json_object(path, "remove it, and run again")
+
+
+def _render_parts(
+    output: Path, config: RenderConfig, pitches: Mapping[str, Any], numbers: Sequence[int]
+) -> Iterator[None]:
+    work = [(output, config, number) for number in numbers]
+    workers = min(config.workers or os.cpu_count() or 1, max(1, len(work)))
+    if workers == 1:
+        yield from map(_render_part, work)
+        return
+    with worker_pool(workers) as pool:
+        yield from pool.map(_render_part, work)
+
+
+@lru_cache(maxsize=1)
+def _open(output: Path, config: RenderConfig) -> tuple[Renderer, Material | None]:
+    """Return a process's renderer and recordings, which take seconds to load."""
+    material = None
+    if config.material is not None:
+        pitches = read_json_object(output / PITCHES_FILE, "run again")
+        material = read_material(config.material, pitches, config.validation)
+    return Renderer(material, config.soundfonts), material
+
+
+def _render_part(work: tuple[Path, RenderConfig, int]) -> None:
+    """Render the clips of a part, and then write its rows, by which it counts as finished."""
+    import soundfile
+
+    output, config, number = work
+    renderer, material = _open(output, config)
+    rows = []
+    for clip_number in range(number * PART_CLIPS, min((number + 1) * PART_CLIPS, config.clips)):
+        rng = np.random.default_rng([config.seed, int(config.validation), clip_number])
+        clip = draw_clip(renderer, material, rng, config.seconds)
+        name = f"{clip_number:06d}.flac"
+        try:
+            soundfile.write(output / CLIPS / name, clip.samples, SAMPLE_RATE, "PCM_16")
+        except (OSError, soundfile.LibsndfileError) as error:
+            problem = f"cannot be written ({error}); make room, or name another place"
+            raise InputError(f"{output / CLIPS / name}: {problem}") from None
+        present, unknown = ([x for x in LABELS if x in of] for of in (clip.present, clip.unknown))
+        rows.append({"file": name, "kind": clip.kind, "labels": present, "unknown": unknown})
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    write_text(output / PARTS / f"{number:04d}.jsonl", lines)
+
+
+def _write_table(output: Path, parts: Sequence[Path]) -> None:
+    """Write the table of labels of all clips."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(("file", "kind", "labels", "unknown"))
+    for part in parts:
+        for line in read_text(part).splitlines():
+            row = json.loads(line)
+            lists = (SEPARATOR.join(row[name]) for name in ("labels", "unknown"))
+            writer.writerow((row["file"], row["kind"], *lists))
+    write_text(output / LABELS_FILE, lines.getvalue())

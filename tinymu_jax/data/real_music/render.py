@@ -1,0 +1,255 @@
+"""Renders scores: parts on recorded notes or soundfonts, drums, and the mix of all."""
+
+import ctypes
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from tinymu_jax.audio.log_mel import SAMPLE_RATE
+from tinymu_jax.data.real_music.instruments import DRUM_KITS, GM_DRUMS, INSTRUMENTS
+from tinymu_jax.data.real_music.material import Material, Note, read_samples
+from tinymu_jax.data.real_music.score import Event, Hit, Part, Score
+from tinymu_jax.errors import InputError
+
+Samples = Float32[np.ndarray, "n"]
+OVERSAMPLING = 2
+"""Soundfonts are played at twice the rate, so that what is above 8 kHz does not fold back."""
+DRUM_CHANNEL, DRUM_BANK = 9, 128
+BLOCK = 64
+"""Samples that FluidSynth computes at a time; a clip is a whole number of these."""
+_BUFFER = (("buffer", ctypes.c_void_p), ("offset", ctypes.c_int), ("step", ctypes.c_int))
+RELEASE = 0.12
+"""Seconds in which a recorded note fades after its end."""
+MIN_NOTES = 5
+"""Least notes of a source by which an instrument is played."""
+MAX_SHIFT = 4
+"""Semitones by which a recorded note is shifted at most, if the source has a nearer one or not."""
+
+
+class Renderer:
+    """Renders scores with some recordings and soundfonts.
+
+    Args:
+        material: recordings of notes and drums; None plays soundfonts alone.
+        soundfonts: paths of General MIDI soundfonts (sf2 or sf3).
+    """
+
+    def __init__(self, material: Material | None, soundfonts: Sequence[str | Path]) -> None:
+        self.material = material
+        self.soundfonts = [Soundfont(path) for path in soundfonts]
+        self._in_clip: list[Soundfont] = []
+
+    def sources(self, instrument: str) -> list[str]:
+        """Return the sources with enough recorded notes of an instrument."""
+        if self.material is None:
+            return []
+        notes = self.material.notes.get(instrument, {})
+        return [source for source, of in notes.items() if len(of) >= MIN_NOTES]
+
+    def render(self, score: Score, seconds: float, rng: np.random.Generator) -> Samples:
+        """Render a score to a mix of `seconds` seconds at 16 kHz; every part can be heard."""
+        count = round(seconds * SAMPLE_RATE)
+        self._in_clip.clear()
+        stems = [self._part(part, count, rng) for part in score.parts]
+        if score.hits:
+            stems.append(self._drums(score.hits, count, rng))
+        mix = np.zeros(count, np.float32)
+        for stem in stems:
+            loudness = np.sqrt((stem**2).mean()) or 1.0
+            gain = 10 ** (-8 * rng.random() / 20) if len(stems) > 1 else 1.0
+            mix += np.float32(gain / loudness) * stem
+        return mix / (np.abs(mix).max() or np.float32(1))
+
+    def _part(self, part: Part, count: int, rng: np.random.Generator) -> Samples:
+        sources = self.sources(part.instrument)
+        if sources and (not self.soundfonts or rng.random() < 0.5):
+            source = sources[int(rng.random() * len(sources))]
+            return play_notes(self.material.notes[part.instrument][source], part, count, rng)
+        soundfont = self._soundfont(rng)
+        programs = soundfont.presets(INSTRUMENTS[part.instrument].programs)
+        if not programs:
+            raise InputError(
+                f"{soundfont.path}: has no preset for {part.instrument}; name a General MIDI "
+                "soundfont"
+            )
+        program = programs[int(rng.random() * len(programs))]
+        return soundfont.play(part.events, program, count)
+
+    def _drums(self, hits: Sequence[Hit], count: int, rng: np.random.Generator) -> Samples:
+        kits = [] if self.material is None else list(self.material.drums.values())
+        if kits and (not self.soundfonts or rng.random() < 0.6):
+            kit = kits[int(rng.random() * len(kits))]
+            sounds = {drum: hit[int(rng.random() * len(hit))] for drum, hit in kit.items()}
+            return play_hits(sounds, hits, count)
+        soundfont = self._soundfont(rng)
+        kits = soundfont.presets(DRUM_KITS, drums=True)
+        if not kits:
+            raise InputError(f"{soundfont.path}: has no drums; name a General MIDI soundfont")
+        kit = kits[int(rng.random() * len(kits))]
+        pitches = {drum: of[int(rng.random() * len(of))] for drum, of in GM_DRUMS.items()}
+        events = [Event(hit.start, 0.1, pitches[hit.drum], hit.velocity) for hit in hits]
+        return soundfont.play(events, kit, count, drums=True)
+
+    def _soundfont(self, rng: np.random.Generator) -> "Soundfont":
+        if not self.soundfonts:
+            raise InputError("no soundfont given for an instrument without recorded notes")
+        soundfont = self.soundfonts[int(rng.random() * len(self.soundfonts))]
+        if soundfont not in self._in_clip:
+            soundfont.renew()
+            self._in_clip.append(soundfont)
+        return soundfont
+
+
+def play_notes(notes: Sequence[Note], part: Part, count: int, rng: np.random.Generator) -> Samples:
+    """Render a part from recorded notes, each of which is the nearest one or a neighbour."""
+    pitches = np.array([note.pitch for note in notes])
+    sustains = INSTRUMENTS[part.instrument].sustains
+    low, high = pitches[0] - MAX_SHIFT, pitches[-1] + MAX_SHIFT
+    mix = np.zeros(count, np.float32)
+    for event in part.events:
+        pitch = float(event.pitch)
+        while pitch < low:
+            pitch += 12
+        while pitch > high and pitch - 12 >= low:
+            pitch -= 12
+        distance = np.abs(pitches - pitch)
+        near = np.flatnonzero(distance <= max(distance.min() + 0.6, 1.2))
+        note = notes[int(near[int(rng.random() * len(near))])]
+        wave = shift(read_samples(note.path), pitch - note.pitch)
+        # A note that decays rings on for a moment, as under a pianist's finger.
+        release = RELEASE if sustains else 2 * RELEASE
+        wave = _release(wave, event.seconds, release)
+        _add(mix, wave * np.float32(event.velocity / 32768), event.start)
+    return mix
+
+
+def shift(samples: np.ndarray, semitones: float) -> Samples:
+    """Return a recorded note at another pitch, by playing it faster or slower."""
+    factor = 2 ** (semitones / 12)
+    at = np.arange(int((len(samples) - 1) / factor)) * factor
+    return np.interp(at, np.arange(len(samples)), samples).astype(np.float32)
+
+
+def _release(wave: Samples, seconds: float, release: float) -> Samples:
+    """End a note after `seconds`, and fade it out; the end of the recording is faded too."""
+    hold, fade = int(seconds * SAMPLE_RATE), int(release * SAMPLE_RATE)
+    wave = wave[: hold + fade].copy()
+    fade = min(fade, len(wave))
+    wave[len(wave) - fade :] *= np.linspace(1, 0, fade, dtype=np.float32) ** 2
+    return wave
+
+
+def play_hits(sounds: dict[str, Path], hits: Sequence[Hit], count: int) -> Samples:
+    """Render drums from one recording of each; a drum without one is silent."""
+    mix = np.zeros(count, np.float32)
+    for hit in hits:
+        if hit.drum in sounds:
+            wave = read_samples(sounds[hit.drum]).astype(np.float32) / 32768
+            _add(mix, wave * np.float32(hit.velocity), hit.start)
+    return mix
+
+
+def _add(mix: Samples, wave: Samples, seconds: float) -> None:
+    start = int(seconds * SAMPLE_RATE)
+    wave = wave[: max(0, len(mix) - start)]
+    mix[start : start + len(wave)] += wave
+
+
+class Soundfont:
+    """A General MIDI soundfont, played by FluidSynth.
+
+    Raises:
+        InputError: FluidSynth is not installed, or the file cannot be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        try:
+            import fluidsynth
+        except ImportError as error:
+            raise InputError(
+                "soundfonts need FluidSynth: apt install fluidsynth (or brew install fluid-synth), "
+                "and pip install 'tinymu_jax[render]'"
+            ) from error
+        self.path, self.rate = path, OVERSAMPLING * SAMPLE_RATE
+        # FluidSynth caches the samples for as long as one synthesizer uses them.
+        self._cached = self._load(fluidsynth)
+        self._write_float = fluidsynth.cfunc(
+            "fluid_synth_write_float",
+            ctypes.c_int,
+            ("synth", ctypes.c_void_p, 1),
+            ("frames", ctypes.c_int, 1),
+            *((f"{side}_{name}", kind, 1) for side in ("left", "right") for name, kind in _BUFFER),
+        )
+        self.renew()
+
+    def renew(self) -> None:
+        """Make a new synthesizer; the sound of another depends on what it has played before."""
+        import fluidsynth
+
+        if hasattr(self, "synth"):
+            self.synth.delete()
+        self.synth, self.id = self._load(fluidsynth)
+
+    def _load(self, fluidsynth: Any) -> tuple[Any, int]:
+        synth = fluidsynth.Synth(gain=0.5, samplerate=float(self.rate))
+        synth.setting("synth.reverb.active", 0)
+        synth.setting("synth.chorus.active", 0)
+        number = synth.sfload(os.fspath(self.path)) if Path(self.path).is_file() else -1
+        if number < 0:
+            raise InputError(f"{self.path}: is no soundfont; name an sf2 or sf3 file")
+        return synth, number
+
+    def presets(self, programs: Sequence[int], drums: bool = False) -> list[int]:
+        """Return those of `programs` that the soundfont has, of instruments or of drums."""
+        bank = DRUM_BANK if drums else 0
+        return [p for p in programs if self.synth.sfpreset_name(self.id, bank, p) is not None]
+
+    def play(
+        self, events: Sequence[Event], program: int, count: int, drums: bool = False
+    ) -> Samples:
+        """Render notes on a program to `count` samples at 16 kHz, without reverb and chorus."""
+        from scipy.signal import resample_poly
+
+        self._silence()
+        channel, bank = (DRUM_CHANNEL, DRUM_BANK) if drums else (0, 0)
+        self.synth.program_select(channel, self.id, bank, program)
+        total = -(-count * OVERSAMPLING // BLOCK) * BLOCK
+        stereo, at = np.zeros((2, total), np.float32), 0
+        for moment, pitch, velocity in _messages(events, self.rate):
+            if moment >= total:
+                break
+            self._write(stereo[:, at:moment])
+            at = moment
+            if velocity:
+                self.synth.noteon(channel, pitch, velocity)
+            else:
+                self.synth.noteoff(channel, pitch)
+        self._write(stereo[:, at:])
+        return resample_poly(stereo.mean(axis=0), 1, OVERSAMPLING).astype(np.float32)[:count]
+
+    def _silence(self) -> None:
+        """Reset the synthesizer, and let the notes of the part before die away."""
+        self.synth.system_reset()
+        rest = np.ones((2, 64 * BLOCK), np.float32)
+        while np.abs(rest).max() > 0:
+            self._write(rest)
+
+    def _write(self, stereo: Float32[np.ndarray, "2 n"]) -> None:
+        # As floats: 16-bit samples are dithered, by numbers that go on from clip to clip.
+        left, right = (row.ctypes.data_as(ctypes.c_void_p) for row in stereo)
+        self._write_float(self.synth.synth, stereo.shape[1], left, 0, 1, right, 0, 1)
+
+
+def _messages(events: Sequence[Event], rate: int) -> list[tuple[int, int, int]]:
+    """Return (sample, note, velocity) of all note-ons and note-offs (velocity 0), in order."""
+    messages = []
+    for event in events:
+        velocity = max(1, min(127, round(127 * event.velocity)))
+        messages.append((int(event.start * rate), event.pitch, velocity))
+        messages.append((int((event.start + event.seconds) * rate), event.pitch, 0))
+    # At one moment, notes end before others begin, so that a repeated note sounds again.
+    return sorted(messages, key=lambda message: (message[0], message[2] > 0))
