@@ -168,8 +168,9 @@ class Render:
         labels = self.output / LABELS_FILE
         print(
             f"{self.render.clips} clips in {self.output / CLIPS}, their labels in {labels}; train "
-            f"an encoder with: tinymu data prepare --audio {self.output / CLIPS} --output DATA; "
-            f"tinymu train-tagger --config tag_music --data.train DATA --data.labels {labels}"
+            f"an encoder with: tinymu data prepare --audio {self.output / CLIPS} "
+            f"--features waveform --output DATA; tinymu train-tagger "
+            f"--config tag_music --data.train DATA --data.labels {labels}"
         )
         return 0
 

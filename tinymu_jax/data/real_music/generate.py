@@ -2,6 +2,7 @@
 
 clips/000000.flac     a clip: 16 kHz, mono, 16 bits
 labels.csv            file, kind, the labels that hold, and those that are unknown
+annotations.csv       the labels as tags, from which `tinymu data build` makes questions
 parts/000.jsonl       the rows of finished clips, by which an interrupted run goes on
 pitches.json          pitch of each recorded note
 
@@ -21,7 +22,8 @@ import numpy as np
 
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.data.config import RenderConfig
-from tinymu_jax.data.real_music.clips import LABELS, draw_clip
+from tinymu_jax.data.real_music.clips import ATTRIBUTES, DRUMS, LABELS, VOICE, draw_clip
+from tinymu_jax.data.real_music.instruments import INSTRUMENTS
 from tinymu_jax.data.real_music.material import (
     Material,
     estimate_pitch,
@@ -45,7 +47,11 @@ from tinymu_jax.utils.process_pool import worker_pool
 from tinymu_jax.utils.progress import Progress, no_progress
 
 CLIPS, PARTS = "clips", "parts"
-LABELS_FILE, PITCHES_FILE, SETTINGS_FILE = "labels.csv", "pitches.json", "real_music.json"
+LABELS_FILE, ANNOTATIONS_FILE = "labels.csv", "annotations.csv"
+PITCHES_FILE, SETTINGS_FILE = "pitches.json", "real_music.json"
+TAG_COLUMNS = ("instrument", "tempo", "voice", "not", "exhaustive")
+RENDERED = ("solo", "ensemble", "drums")
+"""Kinds of clips of which all labels are known."""
 PART_CLIPS = 100
 """Number of clips of a part, which is rendered by one process."""
 SEPARATOR = ";"
@@ -74,7 +80,7 @@ def render_clips(
         done = len(numbers) - len(todo)
         for finished, _ in enumerate(_render_parts(output, config, pitches, todo), done + 1):
             progress(min(finished * PART_CLIPS, config.clips), config.clips)
-        _write_table(output, [parts / f"{n:04d}.jsonl" for n in numbers])
+        _write_tables(output, [parts / f"{n:04d}.jsonl" for n in numbers])
     return output
 
 
@@ -150,14 +156,37 @@ def _render_part(work: tuple[Path, RenderConfig, int]) -> None:
     write_text(output / PARTS / f"{number:04d}.jsonl", lines)
 
 
-def _write_table(output: Path, parts: Sequence[Path]) -> None:
-    """Write the table of labels of all clips."""
+def _write_tables(output: Path, parts: Sequence[Path]) -> None:
+    """Write the tables of labels and of tags of all clips."""
+    clips = [json.loads(line) for part in parts for line in read_text(part).splitlines()]
+    labels = [
+        (
+            clip["file"],
+            clip["kind"],
+            SEPARATOR.join(clip["labels"]),
+            SEPARATOR.join(clip["unknown"]),
+        )
+        for clip in clips
+    ]
+    _write_csv(output / LABELS_FILE, [("file", "kind", "labels", "unknown"), *labels])
+    # A clip of which nothing is known gives no questions.
+    tags = [(clip["file"], *tags_of(clip)) for clip in clips if clip["kind"] in RENDERED]
+    _write_csv(output / ANNOTATIONS_FILE, [("file", *TAG_COLUMNS), *tags])
+
+
+def tags_of(clip: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells of `TAG_COLUMNS` of a rendered clip, as `--user-table` takes them."""
+    labels = clip["labels"]
+    instruments = [name for name in labels if name in INSTRUMENTS and name != VOICE]
+    instruments += [DRUMS] if DRUMS in labels else []
+    tempo = [name for name in labels if name in ATTRIBUTES["tempo"]]
+    voice = ["choir"] if VOICE in labels else []
+    absent = [name for name, there in ((DRUMS, DRUMS in labels), ("vocals", voice)) if not there]
+    cells = (instruments, tempo, voice, absent, ["instrument", "voice"])
+    return tuple(SEPARATOR.join(cell) for cell in cells)
+
+
+def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
     lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(("file", "kind", "labels", "unknown"))
-    for part in parts:
-        for line in read_text(part).splitlines():
-            row = json.loads(line)
-            lists = (SEPARATOR.join(row[name]) for name in ("labels", "unknown"))
-            writer.writerow((row["file"], row["kind"], *lists))
-    write_text(output / LABELS_FILE, lines.getvalue())
+    csv.writer(lines, lineterminator="\n").writerows(rows)
+    write_text(path, lines.getvalue())
