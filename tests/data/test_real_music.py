@@ -30,6 +30,7 @@ from tinymu_jax.data.real_music.material import (
 )
 from tinymu_jax.data.real_music.render import Renderer, Soundfont, play_hits, play_notes
 from tinymu_jax.data.real_music.score import BEATS, SCALES, TEMPOS, Event, Hit, Part, compose
+from tinymu_jax.qa_builder.tags.vocabulary import read_vocabulary
 
 RATE = 16_000
 fluidsynth = [
@@ -356,7 +357,9 @@ class TestSoundfont:
         self, soundfont, material_folder, tmp_path, monkeypatch
     ):
         monkeypatch.setattr(generate, "PART_CLIPS", 4)
-        config = RenderConfig(str(material_folder), (str(soundfont),), 10, 2.0, workers=1)
+        config = RenderConfig(
+            str(material_folder), (str(soundfont),), clips=10, texts=3, seconds=2.0, workers=1
+        )
         config = replace(config, validation=not has_notes(material_folder))
         whole = generate.render_clips(tmp_path / "whole", config)
         calls = []
@@ -463,3 +466,40 @@ def test_a_track_says_only_what_its_index_says(drawn):
         frozenset({"music", "piano", "keyboard"}),
     }
     assert all(clip.present | clip.unknown == set(LABELS) for clip in tracks)
+
+
+# --- tables and texts --------------------------------------------------------------------------
+
+
+def test_tags_are_those_of_the_builders_vocabulary():
+    vocabulary = read_vocabulary()
+    tags = generate.tags_of(set(LABELS))
+    for column in ("instrument", "tempo", "voice"):
+        for name in tags[column]:
+            assert vocabulary.meaning(name, column) is not None, name
+    for name in generate.tags_of(set())["not"]:
+        assert vocabulary.meaning(name) is not None, name
+    assert set(tags["instrument"]) == {*INSTRUMENTS, "drums"} - {"voice"}
+    assert generate.tags_of({"piano", "music", "solo"}) == {
+        "instrument": ["piano"],
+        "tempo": [],
+        "voice": [],
+        "not": ["drums", "vocals"],
+        "exhaustive": ["instrument", "voice"],
+    }
+
+
+def test_texts_name_what_their_table_names(tmp_path):
+    config = RenderConfig(None, ("x.sf2",), texts=40)
+    generate._write_texts(tmp_path, config)
+    rows = list(csv.DictReader((tmp_path / generate.TEXTS_FILE).open()))
+    assert len(rows) == 40
+    for row in rows:
+        words = set((tmp_path / "texts" / row["file"]).read_text().split(", "))
+        cells = [name for c in ("instrument", "tempo", "voice") for name in row[c].split(";")]
+        absent = [f"no {name}" for name in row["not"].split(";")]
+        assert words == {*cells, *absent} - {"", "no "}
+    (tmp_path / "again").mkdir()
+    generate._write_texts(tmp_path / "again", config)
+    first, again = (folder / generate.TEXTS_FILE for folder in (tmp_path, tmp_path / "again"))
+    assert first.read_bytes() == again.read_bytes()

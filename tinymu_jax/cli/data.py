@@ -176,6 +176,32 @@ class Render:
 
 
 @dataclass(frozen=True)
+class TrainTokenizer:
+    """Train the tokenizer of a small decoder on the texts of question lists."""
+
+    lists: tyro.conf.Positional[tuple[Path, ...]]
+    """JSON or JSONL files of questions in MusicSkills' format."""
+    output: Path = Path("tokenizer.json")
+    """File to write."""
+    size: int = 1024
+    """Maximum number of tokens, at least 300: all bytes, special tokens and what was learnt."""
+
+    def run(self) -> int:
+        """Write the tokenizer; return the exit code."""
+        from tinymu_jax.data.musicskills import read_list
+        from tinymu_jax.tokenizer import train_tokenizer
+        from tinymu_jax.utils.files import write_text
+
+        if self.size < 300:
+            raise InputError(f"size is {self.size}: give 300 or more, since each byte is a token")
+        records = (record for path in self.lists for _, record in read_list(path))
+        texts = (record[name] for record in records for name in ("input_text", "target_text"))
+        write_text(self.output, train_tokenizer(texts, self.size))
+        print(f"{self.output}: name it with --tokenizer, or --init.tokenizer")
+        return 0
+
+
+@dataclass(frozen=True)
 class Stats:
     """Print the size of a prepared data set, and how well its questions fill training batches."""
 
@@ -225,6 +251,7 @@ class Data:
         | Annotated[Prepare, tyro.conf.subcommand("prepare")]
         | Annotated[BuildCommand, tyro.conf.subcommand("build")]
         | Annotated[CheckLeaksCommand, tyro.conf.subcommand("check-leaks")]
+        | Annotated[TrainTokenizer, tyro.conf.subcommand("train-tokenizer")]
         | Annotated[Stats, tyro.conf.subcommand("stats")],
         tyro.conf.arg(name=""),
     ]

@@ -139,6 +139,9 @@ class RenderConfig(ConfigBase):
     """Paths of General MIDI soundfonts (sf2 or sf3)."""
     clips: int = 1000
     """Number of clips."""
+    texts: int = 0
+    """Number of clips that are described in a text file instead of rendered, from which a decoder
+    learns to answer."""
     seconds: float = 10.0
     """Length of a clip in seconds."""
     seed: int = 0
@@ -153,6 +156,9 @@ class RenderConfig(ConfigBase):
         return [
             (self.clips >= 1, "clips must be 1 or more"),
             (2 <= self.seconds <= 60, "seconds must be in 2 to 60"),
-            (min(self.seed, self.workers) >= 0, "seed and workers must not be negative"),
+            (
+                min(self.texts, self.seed, self.workers) >= 0,
+                "texts, seed and workers must not be negative",
+            ),
             (bool(self.soundfonts), "soundfonts must name a soundfont (sf2 or sf3)"),
         ]

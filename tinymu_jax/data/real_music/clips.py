@@ -72,26 +72,36 @@ def draw_clip(
         return _draw_track(material, rng, seconds)
     if kind == "sound":
         return _draw_sound(material, rng, seconds)
+    return draw_music(renderer, rng, seconds, _draw_count(rng, kind))
+
+
+def _draw_count(rng: np.random.Generator, kind: str) -> int:
+    """Draw the number of instruments of a rendered clip."""
     count = {"solo": 1, "drums": 0}.get(kind)
-    if count is None:
-        count = 2 + int((MAX_PARTS - 1) * rng.random())
-    return draw_music(renderer, rng, seconds, count)
+    return 2 + int((MAX_PARTS - 1) * rng.random()) if count is None else count
 
 
-def draw_music(
-    renderer: Renderer, rng: np.random.Generator, seconds: float, count: int, effects: bool = True
-) -> Clip:
+def draw_labels(rng: np.random.Generator, seconds: float) -> frozenset[str]:
+    """Draw the labels of a clip of music that is not rendered."""
+    kinds = ("solo", "solo", "ensemble", "ensemble", "ensemble", "drums")
+    kind = kinds[int(rng.random() * len(kinds))]
+    return _labels(_draw_score(rng, seconds, _draw_count(rng, kind)))
+
+
+def draw_music(renderer: Renderer, rng: np.random.Generator, seconds: float, count: int) -> Clip:
     """Render a clip of `count` random instruments, or of drums alone if it is 0."""
+    score = _draw_score(rng, seconds, count)
+    samples = add_effects(renderer.render(score, seconds, rng), rng)
+    kind = {0: "drums", 1: "solo"}.get(count, "ensemble")
+    return Clip(kind, samples, _labels(score), _unknown(score))
+
+
+def _draw_score(rng: np.random.Generator, seconds: float, count: int) -> Score:
     names = list(INSTRUMENTS)
     # Every combination is as probable as any other, also those that nobody plays.
     instruments = [names[int(i)] for i in rng.permutation(len(names))[:count]]
     drums = count == 0 or rng.random() < (SOLO_DRUMS if count == 1 else ENSEMBLE_DRUMS)
-    score = compose(rng, instruments, drums, seconds)
-    samples = renderer.render(score, seconds, rng)
-    if effects:
-        samples = add_effects(samples, rng)
-    kind = {0: "drums", 1: "solo"}.get(count, "ensemble")
-    return Clip(kind, samples, _labels(score), _unknown(score))
+    return compose(rng, instruments, drums, seconds)
 
 
 def _labels(score: Score) -> frozenset[str]:

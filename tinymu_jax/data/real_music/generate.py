@@ -3,6 +3,8 @@
 clips/000000.flac     a clip: 16 kHz, mono, 16 bits
 labels.csv            file, kind, the labels that hold, and those that are unknown
 annotations.csv       the labels as tags, from which `tinymu data build` makes questions
+texts/000000.txt      description of a clip that is not rendered
+texts.csv             its tags, as in annotations.csv
 parts/000.jsonl       the rows of finished clips, by which an interrupted run goes on
 pitches.json          pitch of each recorded note
 
@@ -13,7 +15,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,14 @@ import numpy as np
 
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.data.config import RenderConfig
-from tinymu_jax.data.real_music.clips import ATTRIBUTES, DRUMS, LABELS, VOICE, draw_clip
+from tinymu_jax.data.real_music.clips import (
+    ATTRIBUTES,
+    DRUMS,
+    LABELS,
+    VOICE,
+    draw_clip,
+    draw_labels,
+)
 from tinymu_jax.data.real_music.instruments import INSTRUMENTS
 from tinymu_jax.data.real_music.material import (
     Material,
@@ -46,8 +55,8 @@ from tinymu_jax.utils.files import (
 from tinymu_jax.utils.process_pool import worker_pool
 from tinymu_jax.utils.progress import Progress, no_progress
 
-CLIPS, PARTS = "clips", "parts"
-LABELS_FILE, ANNOTATIONS_FILE = "labels.csv", "annotations.csv"
+CLIPS, PARTS, TEXTS = "clips", "parts", "texts"
+LABELS_FILE, ANNOTATIONS_FILE, TEXTS_FILE = "labels.csv", "annotations.csv", "texts.csv"
 PITCHES_FILE, SETTINGS_FILE = "pitches.json", "real_music.json"
 TAG_COLUMNS = ("instrument", "tempo", "voice", "not", "exhaustive")
 RENDERED = ("solo", "ensemble", "drums")
@@ -81,6 +90,8 @@ def render_clips(
         for finished, _ in enumerate(_render_parts(output, config, pitches, todo), done + 1):
             progress(min(finished * PART_CLIPS, config.clips), config.clips)
         _write_tables(output, [parts / f"{n:04d}.jsonl" for n in numbers])
+        if config.texts:
+            _write_texts(output, config)
     return output
 
 
@@ -170,20 +181,50 @@ def _write_tables(output: Path, parts: Sequence[Path]) -> None:
     ]
     _write_csv(output / LABELS_FILE, [("file", "kind", "labels", "unknown"), *labels])
     # A clip of which nothing is known gives no questions.
-    tags = [(clip["file"], *tags_of(clip)) for clip in clips if clip["kind"] in RENDERED]
+    rendered = [clip for clip in clips if clip["kind"] in RENDERED]
+    tags = [(clip["file"], *_to_cells(tags_of(clip["labels"]))) for clip in rendered]
     _write_csv(output / ANNOTATIONS_FILE, [("file", *TAG_COLUMNS), *tags])
 
 
-def tags_of(clip: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the cells of `TAG_COLUMNS` of a rendered clip, as `--user-table` takes them."""
-    labels = clip["labels"]
-    instruments = [name for name in labels if name in INSTRUMENTS and name != VOICE]
-    instruments += [DRUMS] if DRUMS in labels else []
-    tempo = [name for name in labels if name in ATTRIBUTES["tempo"]]
+def tags_of(labels: Collection[str]) -> dict[str, list[str]]:
+    """Return the tags of a rendered clip by column, as `tinymu data build --user-table` takes them.
+
+    The labels of `ATTRIBUTES` but tempo are not in the vocabulary of tags.
+    """
+    names = [name for name in LABELS if name in labels]
     voice = ["choir"] if VOICE in labels else []
-    absent = [name for name, there in ((DRUMS, DRUMS in labels), ("vocals", voice)) if not there]
-    cells = (instruments, tempo, voice, absent, ["instrument", "voice"])
-    return tuple(SEPARATOR.join(cell) for cell in cells)
+    absent = {DRUMS: DRUMS in labels, "vocals": bool(voice)}
+    return {
+        "instrument": [n for n in names if n in {*INSTRUMENTS, DRUMS} and n != VOICE],
+        "tempo": [name for name in names if name in ATTRIBUTES["tempo"]],
+        "voice": voice,
+        "not": [name for name, present in absent.items() if not present],
+        "exhaustive": ["instrument", "voice"],
+    }
+
+
+def _to_cells(tags: Mapping[str, Sequence[str]]) -> list[str]:
+    return [SEPARATOR.join(tags[column]) for column in TAG_COLUMNS]
+
+
+def describe(tags: Mapping[str, Sequence[str]], rng: np.random.Generator) -> str:
+    """Return a text that describes a clip by its tags, in random order."""
+    words = [*tags["instrument"], *tags["tempo"], *tags["voice"]]
+    words += [f"no {name}" for name in tags["not"]]
+    return ", ".join(words[int(i)] for i in rng.permutation(len(words)))
+
+
+def _write_texts(output: Path, config: RenderConfig) -> None:
+    """Write descriptions of clips that are not rendered, and the table of their tags."""
+    folder, rows = make_folder(output / TEXTS), []
+    for number in range(config.texts):
+        # Trailing zeros of a seed do not count, so that clips and texts must differ before them.
+        rng = np.random.default_rng([config.seed, 2 + int(config.validation), number])
+        tags = tags_of(draw_labels(rng, config.seconds))
+        name = f"{number:06d}.txt"
+        write_text(folder / name, describe(tags, rng))
+        rows.append((name, *_to_cells(tags)))
+    _write_csv(output / TEXTS_FILE, [("file", *TAG_COLUMNS), *rows])
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
