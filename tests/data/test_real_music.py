@@ -3,6 +3,7 @@
 import csv
 import ctypes.util
 import io
+import re
 import struct
 from collections import Counter
 from dataclasses import replace
@@ -14,8 +15,8 @@ import soundfile
 from helpers import refusal
 
 from tinymu_jax.data.config import RenderConfig
+from tinymu_jax.data.real_music import captions, effects, generate
 from tinymu_jax.data.real_music import clips as clips_module
-from tinymu_jax.data.real_music import effects, generate
 from tinymu_jax.data.real_music.clips import ATTRIBUTES, LABELS, draw_clip, draw_music
 from tinymu_jax.data.real_music.instruments import DRUMS, FAMILIES, INSTRUMENTS
 from tinymu_jax.data.real_music.material import (
@@ -473,14 +474,14 @@ def test_a_track_says_only_what_its_index_says(drawn):
 
 def test_tags_are_those_of_the_builders_vocabulary():
     vocabulary = read_vocabulary()
-    tags = generate.tags_of(set(LABELS))
+    tags = captions.tags_of(set(LABELS))
     for column in ("instrument", "tempo", "voice"):
         for name in tags[column]:
             assert vocabulary.meaning(name, column) is not None, name
-    for name in generate.tags_of(set())["not"]:
+    for name in captions.tags_of(set())["not"]:
         assert vocabulary.meaning(name) is not None, name
     assert set(tags["instrument"]) == {*INSTRUMENTS, "drums"} - {"voice"}
-    assert generate.tags_of({"piano", "music", "solo"}) == {
+    assert captions.tags_of({"piano", "music", "solo"}) == {
         "instrument": ["piano"],
         "tempo": [],
         "voice": [],
@@ -503,3 +504,23 @@ def test_texts_name_what_their_table_names(tmp_path):
     generate._write_texts(tmp_path / "again", config)
     first, again = (folder / generate.TEXTS_FILE for folder in (tmp_path, tmp_path / "again"))
     assert first.read_bytes() == again.read_bytes()
+
+
+def test_a_caption_says_what_the_labels_say():
+    names = {name: "choir" if name == "voice" else name for name in INSTRUMENTS}
+    for number in range(300):
+        rng = np.random.default_rng(number)
+        labels = clips_module.draw_labels(rng, 10.0)
+        caption = captions.write_caption(labels, rng)
+        assert caption[0] == "A"
+        assert caption.endswith(".")
+        said = caption.replace("electric piano", "epiano")
+        for name, noun in names.items():
+            noun = "epiano" if name == "electric piano" else noun
+            assert (name in labels) == bool(re.search(rf"\b{noun}\b", said)), caption
+        tempos = [name for name in TEMPOS if name in caption]
+        assert set(tempos) <= labels
+        others = {"major", "minor", "low", "high", "middle"}
+        assert {name for name in others if re.search(rf"\b{name}\b", caption)} <= labels
+        if "drums" in labels:
+            assert re.search(r"with drums|drum pattern", caption)

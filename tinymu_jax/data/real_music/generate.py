@@ -24,15 +24,8 @@ import numpy as np
 
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.data.config import RenderConfig
-from tinymu_jax.data.real_music.clips import (
-    ATTRIBUTES,
-    DRUMS,
-    LABELS,
-    VOICE,
-    draw_clip,
-    draw_labels,
-)
-from tinymu_jax.data.real_music.instruments import INSTRUMENTS
+from tinymu_jax.data.real_music.captions import TAG_COLUMNS, describe, tags_of, write_caption
+from tinymu_jax.data.real_music.clips import LABELS, draw_clip, draw_labels
 from tinymu_jax.data.real_music.material import (
     Material,
     estimate_pitch,
@@ -58,7 +51,8 @@ from tinymu_jax.utils.progress import Progress, no_progress
 CLIPS, PARTS, TEXTS = "clips", "parts", "texts"
 LABELS_FILE, ANNOTATIONS_FILE, TEXTS_FILE = "labels.csv", "annotations.csv", "texts.csv"
 PITCHES_FILE, SETTINGS_FILE = "pitches.json", "real_music.json"
-TAG_COLUMNS = ("instrument", "tempo", "voice", "not", "exhaustive")
+COLUMNS = ("file", "caption", *TAG_COLUMNS)
+"""Columns of annotations.csv and texts.csv."""
 RENDERED = ("solo", "ensemble", "drums")
 """Kinds of clips of which all labels are known."""
 PART_CLIPS = 100
@@ -181,37 +175,16 @@ def _write_tables(output: Path, parts: Sequence[Path]) -> None:
     ]
     _write_csv(output / LABELS_FILE, [("file", "kind", "labels", "unknown"), *labels])
     # A clip of which nothing is known gives no questions.
-    rendered = [clip for clip in clips if clip["kind"] in RENDERED]
-    tags = [(clip["file"], *_to_cells(tags_of(clip["labels"]))) for clip in rendered]
-    _write_csv(output / ANNOTATIONS_FILE, [("file", *TAG_COLUMNS), *tags])
+    rendered = [(n, clip) for n, clip in enumerate(clips) if clip["kind"] in RENDERED]
+    rows = [_annotate(c["file"], c["labels"], np.random.default_rng(n)) for n, c in rendered]
+    _write_csv(output / ANNOTATIONS_FILE, [COLUMNS, *rows])
 
 
-def tags_of(labels: Collection[str]) -> dict[str, list[str]]:
-    """Return the tags of a rendered clip by column, as `tinymu data build --user-table` takes them.
-
-    The labels of `ATTRIBUTES` but tempo are not in the vocabulary of tags.
-    """
-    names = [name for name in LABELS if name in labels]
-    voice = ["choir"] if VOICE in labels else []
-    absent = {DRUMS: DRUMS in labels, "vocals": bool(voice)}
-    return {
-        "instrument": [n for n in names if n in {*INSTRUMENTS, DRUMS} and n != VOICE],
-        "tempo": [name for name in names if name in ATTRIBUTES["tempo"]],
-        "voice": voice,
-        "not": [name for name, present in absent.items() if not present],
-        "exhaustive": ["instrument", "voice"],
-    }
-
-
-def _to_cells(tags: Mapping[str, Sequence[str]]) -> list[str]:
-    return [SEPARATOR.join(tags[column]) for column in TAG_COLUMNS]
-
-
-def describe(tags: Mapping[str, Sequence[str]], rng: np.random.Generator) -> str:
-    """Return a text that describes a clip by its tags, in random order."""
-    words = [*tags["instrument"], *tags["tempo"], *tags["voice"]]
-    words += [f"no {name}" for name in tags["not"]]
-    return ", ".join(words[int(i)] for i in rng.permutation(len(words)))
+def _annotate(file: str, labels: Collection[str], rng: np.random.Generator) -> list[str]:
+    """Return a row of `COLUMNS` for a clip."""
+    tags = tags_of(labels)
+    cells = [SEPARATOR.join(tags[column]) for column in TAG_COLUMNS]
+    return [file, write_caption(labels, rng), *cells]
 
 
 def _write_texts(output: Path, config: RenderConfig) -> None:
@@ -220,11 +193,11 @@ def _write_texts(output: Path, config: RenderConfig) -> None:
     for number in range(config.texts):
         # Trailing zeros of a seed do not count, so that clips and texts must differ before them.
         rng = np.random.default_rng([config.seed, 2 + int(config.validation), number])
-        tags = tags_of(draw_labels(rng, config.seconds))
+        labels = draw_labels(rng, config.seconds)
         name = f"{number:06d}.txt"
-        write_text(folder / name, describe(tags, rng))
-        rows.append((name, *_to_cells(tags)))
-    _write_csv(output / TEXTS_FILE, [("file", *TAG_COLUMNS), *rows])
+        write_text(folder / name, describe(tags_of(labels), rng))
+        rows.append(_annotate(name, labels, rng))
+    _write_csv(output / TEXTS_FILE, [COLUMNS, *rows])
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
