@@ -28,8 +28,11 @@ train() { # command, stage, options
     tinymu "$1" --resume --output "$out/$2" "${@:3}"
 }
 questions() { # name, table
-  [ -d "$out/questions/$1" ] ||
-    tinymu data build --user-table "$out/clips/$2.csv" --tokenizer none --output "$out/questions/$1"
+  [ -d "$out/questions/$1" ] && return
+  rm -rf "$out/questions/$1.part" # of a build that was killed
+  tinymu data build --user-table "$out/clips/$2.csv" --tokenizer none \
+    --output "$out/questions/$1.part"
+  mv "$out/questions/$1.part" "$out/questions/$1"
 }
 
 tinymu data render "$out/clips" --material "$material" --soundfonts "${soundfonts[@]}" \

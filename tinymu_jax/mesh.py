@@ -163,9 +163,12 @@ def local_block_ids(mesh: Mesh, blocks: int, accumulate: int = 1) -> list[int]:
 
 
 def device_put_tree(tree: Any, shardings: Any) -> Any:
-    """Put a tree, which every process holds in full, onto the devices with `shardings`."""
+    """Put a tree, which every process holds in full, onto the devices with `shardings`.
+
+    The arrays are copied: a CPU's device would else use those of a mapped file as they are.
+    """
     return jax.tree.map(
-        lambda x, to: jax.make_array_from_callback(x.shape, to, lambda part: np.asarray(x[part])),
+        lambda x, to: jax.make_array_from_callback(x.shape, to, lambda part: np.array(x[part])),
         tree,
         shardings,
     )

@@ -68,7 +68,9 @@ class Table:
             ece = calibration(question, np.array(confidence), np.array(right)).ece
             result[question] = {
                 "accuracy": round(metric.value, 3),
-                "interval": [round(metric.low, 3), round(metric.high, 3)] if metric.low else None,
+                "interval": [round(metric.low, 3), round(metric.high, 3)]
+                if metric.low is not None
+                else None,
                 "chance": round(max(counts.values()) / len(truths), 3),
                 "ece": round(ece, 3),
                 "clips": len(truths),

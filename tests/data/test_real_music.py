@@ -22,10 +22,9 @@ from tinymu_jax.data.real_music.instruments import DRUMS, FAMILIES, INSTRUMENTS
 from tinymu_jax.data.real_music.material import (
     Recording,
     drum_of,
-    estimate_pitch,
+    inspect,
     is_permissive,
     is_validation,
-    pitched,
     read_index,
     read_material,
 )
@@ -127,15 +126,38 @@ def test_dynamics_are_in_the_velocities(scores):
             assert (last / first > 1.5) == (score.dynamics == "swelling")
 
 
-def test_the_register_is_that_of_a_lone_melody(scores):
+def test_the_register_is_that_of_a_lone_line(scores):
     seen = Counter(score.register for score in scores)
     assert min(seen[name] for name in ATTRIBUTES["register"]) > 3
     for score in scores:
         if score.register is None:
             continue
         (part,) = score.parts
+        starts = [event.start for event in part.events]
+        assert len(set(starts)) == len(starts)  # no chords
         median = np.median([event.pitch for event in part.events])
         assert (median < 55, median > 71) == (score.register == "low", score.register == "high")
+
+
+def test_melodies_move_by_small_steps_through_their_range(scores):
+    steps, reach = [], []
+    for score in scores:
+        for part in score.parts[:1]:
+            pitches = [event.pitch for event in part.events]
+            if part.lone_line and INSTRUMENTS[part.instrument].family != "bass":
+                steps += np.abs(np.diff(pitches)).tolist()
+                reach.append(max(pitches) - min(pitches))
+    assert np.mean(np.array(steps) >= 9) < 0.05
+    assert np.median(reach) > 9
+
+
+def test_what_cannot_be_heard_is_unknown(scores):
+    for score in scores:
+        unknown = clips_module._unknown(score)
+        classes = {event.pitch % 12 for part in score.parts for event in part.events}
+        assert (set(SCALES) <= unknown) == (len(classes) < 5)
+        lone = score.parts[0].lone_line and not score.hits
+        assert (set(BEATS) <= unknown) == lone
 
 
 # --- material ----------------------------------------------------------------------------------
@@ -153,6 +175,17 @@ def test_the_register_is_that_of_a_lone_melody(scores):
         ("CC-BY-NC-4.0", False),
         ("CC0 (some); others: CC Sampling Plus 1.0", False),
         ("GPL-2", False),
+        ("CC BY 4.0", True),
+        ("Creative Commons Attribution 4.0", True),
+        ("Apache-2.0", True),
+        ("Limited licence, no redistribution permitted", False),
+        ("All rights reserved (Discogs)", False),
+        ("CC-BY-ShareAlike 3.0", False),
+        ("CC-BY-NoDerivatives 4.0", False),
+        ("CC-BY-NC4.0", False),
+        ("CC BY NC 4.0", False),
+        ("Free for non commercial use (public domain recordings)", False),
+        ("not public domain", False),
         ("", False),
     ],
 )
@@ -179,7 +212,9 @@ def material_folder(tmp_path_factory):
         add(f"oneshots/piano{pitch}.flac", tone(pitch), "piano", file=f"{note}.flac")
     add("oneshots/wrong.flac", tone(60), "piano", file="F4.flac")
     add("oneshots/noise.flac", rng.standard_normal(RATE).astype("f4") * 0.1, "piano", file="x.wav")
-    add("oneshots/free.flac", tone(61), "piano", licence="CC-BY-NC-4.0")
+    add("oneshots/broken.flac", tone(60), "piano")
+    (folder / "oneshots/broken.flac").write_bytes(b"fLaC, or not")
+    add("oneshots/restricted.flac", tone(61), "piano", licence="CC-BY-NC-4.0")
     for drum, (label, *_) in DRUMS.items():
         hit = rng.standard_normal(RATE // 4) * np.exp(-np.arange(RATE // 4) / 400)
         add(f"oneshots/{drum}.flac", hit.astype("f4") * 0.2, label, "makers/drums@2")
@@ -196,16 +231,17 @@ def material_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pitches(material_folder):
-    notes = pitched(read_index(material_folder))
-    return {note.path.name: estimate_pitch(note) for note in notes}
+    results = {one.file: inspect(one) for one in read_index(material_folder)}
+    return {file: pitch for file, (readable, pitch) in results.items() if readable}
 
 
 def test_pitches_are_those_of_the_notes(pitches):
     for pitch in range(40, 88, 4):
-        assert abs(pitches[f"piano{pitch}.flac"] - pitch) < 0.15
-    assert pitches["wrong.flac"] is None  # is a C, and called an F
-    assert pitches["noise.flac"] is None
-    assert "free.flac" not in pitches
+        assert abs(pitches[f"oneshots/piano{pitch}.flac"] - pitch) < 0.15
+    assert pitches["oneshots/wrong.flac"] is None  # is a C, and called an F
+    assert pitches["oneshots/noise.flac"] is None
+    assert "oneshots/restricted.flac" not in pitches
+    assert "oneshots/broken.flac" not in pitches
 
 
 def test_notes_and_drums_are_sorted_by_instrument_and_source(material_folder, pitches):
@@ -220,7 +256,7 @@ def test_notes_and_drums_are_sorted_by_instrument_and_source(material_folder, pi
 def test_a_source_is_in_one_split(material_folder):
     splits = {}
     for recording in read_index(material_folder):
-        if recording.path.parent.name == "oneshots":
+        if recording.kind == "oneshots":
             splits.setdefault(recording.source, set()).add(is_validation(recording))
     assert all(len(of) == 1 for of in splits.values())
 
@@ -237,7 +273,7 @@ def test_a_source_is_in_one_split(material_folder):
     ],
 )
 def test_drums_are_known_by_label_or_file_name(tmp_path, instrument, file, drum):
-    assert drum_of(Recording(tmp_path / "a.ogg", instrument, "s", file)) == drum
+    assert drum_of(Recording("oneshots/a.ogg", tmp_path / "a.ogg", instrument, "s", file)) == drum
 
 
 def test_a_folder_without_an_index_is_named(tmp_path):
@@ -263,11 +299,11 @@ def test_a_recorded_instrument_plays_the_note(material, pitch):
     assert abs(heard_pitch(samples[RATE // 2 : RATE]) - pitch) < 0.2
 
 
-def test_a_note_out_of_reach_is_played_in_another_octave(material):
-    notes = material.notes["piano"]["makers/tones"]
-    part = Part("piano", [Event(0.0, 0.8, 20, 0.9)])
-    samples = play_notes(notes, part, RATE, np.random.default_rng(0))
-    assert abs(heard_pitch(samples[: RATE // 2]) - 44) < 0.2
+def test_a_source_plays_what_is_in_its_range(material):
+    renderer = Renderer(material, ())
+    for pitches, sources in (([40, 88], ["makers/tones"]), ([30, 60], []), ([60, 92], [])):
+        part = Part("piano", [Event(0.0, 0.8, pitch, 0.9) for pitch in pitches])
+        assert renderer.sources(part) == sources
 
 
 def test_hits_are_where_the_score_has_them(material_folder):
@@ -348,6 +384,26 @@ class TestSoundfont:
         np.testing.assert_array_equal(first[0], again[1])
         np.testing.assert_array_equal(first[1], again[0])
 
+    def test_a_note_is_not_ended_by_the_end_of_an_earlier_one(self, soundfont):
+        events = [Event(0.0, 0.6, 69, 0.9), Event(0.5, 1.0, 69, 0.9)]
+        samples = Soundfont(soundfont).play(events, 0, 2 * RATE)
+        assert np.abs(samples[int(1.2 * RATE) : int(1.4 * RATE)]).max() > 0.01
+
+    def test_a_wrong_path_leaves_no_folder_behind(self, soundfont, material_folder, tmp_path):
+        good = RenderConfig(str(material_folder), (str(soundfont),), clips=2, seconds=2.0)
+        for wrong in (
+            replace(good, material=str(tmp_path / "none")),
+            replace(good, soundfonts=("none.sf2",)),
+        ):
+            refusal(generate.render_clips, tmp_path / "out", wrong)
+            assert not (tmp_path / "out").exists()
+
+    def test_a_folder_with_notes_alone_renders(self, soundfont, material):
+        bare = material._replace(tracks=[], not_music=[])
+        renderer = Renderer(bare, [soundfont])
+        kinds = {draw_clip(renderer, bare, np.random.default_rng(n), 2.0).kind for n in range(40)}
+        assert "track" not in kinds
+
     def test_a_file_that_is_no_soundfont_is_named(self, tmp_path):
         path = tmp_path / "x.sf2"
         assert f"{path}: is no soundfont" in refusal(Soundfont, path)
@@ -386,7 +442,7 @@ def has_notes(folder):
     return any(
         not is_validation(one) and one.instrument == "piano"
         for one in read_index(folder)
-        if one.path.parent.name == "oneshots"
+        if one.kind == "oneshots"
     )
 
 

@@ -236,6 +236,38 @@ def test_rows_of_one_recording_are_merged(second, tmp_path):
     np.testing.assert_array_equal(targets, [1, 1])
 
 
+def test_unknown_tags_are_neither_there_nor_absent(tmp_path):
+    table = tmp_path / "tags.csv"
+    rows = "a.wav,drums,fast\n./a.wav,,loud\nb.wav,loud;fast,\n"
+    table.write_text("file,labels,unknown\n" + rows)
+    targets = read_targets(TagConfig(data=TagDataConfig(labels=str(table))))
+    np.testing.assert_array_equal(targets["a.wav"], [1, np.nan, np.nan])
+    np.testing.assert_array_equal(targets["b.wav"], [0, 1, 1])
+    (tmp_path / "classes.txt").write_text("drums\nloud\n")
+    data = TagDataConfig(labels=str(table), classes=str(tmp_path / "classes.txt"))
+    assert "a.wav is 'fast', which is no class" in refusal(read_targets, TagConfig(data=data))
+
+
+def test_unknown_tags_do_not_train():
+    rng = np.random.default_rng(0)
+    means = rng.standard_normal((4, 8)).astype(np.float32)
+    kernel = rng.standard_normal((8, 3)).astype(np.float32)
+    labels = np.array([[1, 0, np.nan], [0, 1, np.nan], [1, 1, np.nan], [0, 0, np.nan]])
+
+    def loss(kernel, labels):
+        linear = {"kernel": jnp.asarray(kernel), "bias": jnp.zeros(kernel.shape[1])}
+        return TagTask.head_loss(
+            None, {"head": {"linear": linear}}, jnp.asarray(means), jnp.asarray(labels), None
+        ).loss_sum
+
+    value, gradient = jax.value_and_grad(loss)(kernel, labels)
+    expected, known = jax.value_and_grad(loss)(kernel[:, :2], labels[:, :2])
+    # The mean is over all classes, so that a clip of few known tags does not weigh more.
+    np.testing.assert_allclose(value, expected * 2 / 3, rtol=1e-6)
+    np.testing.assert_allclose(gradient[:, :2], known * 2 / 3, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(gradient[:, 2], 0)
+
+
 def test_it_tags_goes_to_pytorch_and_back(config, tmp_path):
     from tinymu_jax.cli.convert import FromTorch, ToTorch
 

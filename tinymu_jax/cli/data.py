@@ -190,8 +190,12 @@ class TrainTokenizer:
         """Write the tokenizer; return the exit code."""
         from tinymu_jax.data.musicskills import read_list
         from tinymu_jax.tokenizer import train_tokenizer
-        from tinymu_jax.utils.files import write_text
+        from tinymu_jax.utils.files import exists, write_text
 
+        if not self.lists:
+            raise InputError("no list: name one or more json files with questions")
+        if exists(self.output):
+            raise InputError(f"{self.output}: exists already; name another file, or remove it")
         if self.size < 300:
             raise InputError(f"size is {self.size}: give 300 or more, since each byte is a token")
         records = (record for path in self.lists for _, record in read_list(path))

@@ -154,7 +154,7 @@ def encode_shards(
     from tinymu_jax.models import matpac
 
     config, params, *_ = encoder_of(encoder)
-    layout = jax.device_put(by_rows(unstack(params, matpac.param_axes(config))))
+    layout = jax.device_put(by_rows(unstack(params, matpac.param_axes(config))), may_alias=False)
     num_done = 0
 
     def embeddings(shard: Shard, pool: ThreadPoolExecutor) -> Iterator[ClipFeatures]:

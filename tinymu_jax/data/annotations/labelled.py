@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from tinymu_jax.audio.files import composed
+from tinymu_jax.audio.files import canonical_name, composed
 from tinymu_jax.errors import InputError
 from tinymu_jax.utils.tables import FILE_COLUMNS, TableRow, read_rows
 
@@ -171,16 +171,17 @@ def read_labels_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
 
 
 def read_unknown_by_file(path: str | Path) -> dict[str, tuple[str, ...]]:
-    """Read the labels of which a csv does not say whether they hold, by file name.
+    """Read the labels of which a csv does not say whether they hold, by `canonical_name`.
 
     They are in the column `unknown`, separated by ";" or "|", which a csv may lack.
     """
     rows = read_rows(Path(path), (), "name a csv of file and labels", optional=(UNKNOWN_COLUMN,))
-    return {
-        row.name(next(name for name in FILE_COLUMNS if name in row.fields)): unknown
-        for row in rows
-        if (unknown := row.names(UNKNOWN_COLUMN))
-    }
+    unknown: dict[str, tuple[str, ...]] = {}
+    for row in rows:
+        file = next(row.name(name) for name in FILE_COLUMNS if name in row.fields)
+        key = canonical_name(Path(file).name)
+        unknown[key] = (*unknown.get(key, ()), *row.names(UNKNOWN_COLUMN))
+    return unknown
 
 
 def read_label_rows(

@@ -7,7 +7,7 @@ import numpy as np
 
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.data.real_music.effects import Samples, add_effects, colour, set_level
-from tinymu_jax.data.real_music.instruments import FAMILIES, INSTRUMENTS
+from tinymu_jax.data.real_music.instruments import BY_RECORDED_NAME, FAMILIES, INSTRUMENTS
 from tinymu_jax.data.real_music.material import Material, Recording, read_samples
 from tinymu_jax.data.real_music.render import Renderer
 from tinymu_jax.data.real_music.score import (
@@ -37,17 +37,15 @@ ATTRIBUTES: Mapping[str, Sequence[str]] = {
 PLAYED = (*INSTRUMENTS, *(family for family in FAMILIES if family not in INSTRUMENTS), DRUMS)
 LABELS = (MUSIC, SOLO, *PLAYED, *(value for values in ATTRIBUTES.values() for value in values))
 """All labels: music, solo, instruments, families, drums, and the values of attributes."""
-INDEXED = {
-    "synthesizer": (),
+TRACK_LABELS = {
     "drums": (DRUMS,),
-    "bass": ("bass",),
-    "guitar": ("plucked strings",),
-    "string section": ("string section", "bowed strings"),
     "kick drum": (DRUMS,),
     "snare drum": (DRUMS,),
     "hi-hat": (DRUMS,),
+    "guitar": ("plucked strings",),
 }
-"""Instrument of a track in the index -> its labels, if it has not that of an instrument."""
+"""Instrument of a track in the index -> its labels, if it is none of `BY_RECORDED_NAME`, or may be
+any of a family."""
 
 
 class Clip(NamedTuple):
@@ -65,7 +63,8 @@ def draw_clip(
     renderer: Renderer, material: Material | None, rng: np.random.Generator, seconds: float
 ) -> Clip:
     """Draw a clip of any kind; without `material`, of rendered music alone."""
-    kinds = [kind for kind in KINDS if material is not None or kind not in ("track", "sound")]
+    absent = {"track", "sound"} if material is None else set() if material.tracks else {"track"}
+    kinds = [kind for kind in KINDS if kind not in absent]
     shares = np.cumsum([KINDS[kind] for kind in kinds])
     kind = kinds[int(np.searchsorted(shares, rng.random() * shares[-1], side="right"))]
     if kind == "track":
@@ -115,9 +114,12 @@ def _labels(score: Score) -> frozenset[str]:
 
 def _unknown(score: Score) -> frozenset[str]:
     """Return the labels of attributes that cannot be heard from a score."""
-    attributes = {"register"} if score.register is None else set()
-    if not score.parts:
-        attributes |= {"mode", "register"}
+    known = {
+        "register": score.register is not None,
+        "mode": score.has_mode,
+        "metre": score.has_metre,
+    }
+    attributes = [name for name, is_known in known.items() if not is_known]
     return frozenset(value for name in attributes for value in ATTRIBUTES[name])
 
 
@@ -130,9 +132,11 @@ def _draw_track(material: Material, rng: np.random.Generator, seconds: float) ->
     samples = _fill(_read(track), seconds, rng)
     samples = add_effects(samples, rng) if rng.random() < 0.5 else set_level(samples, rng)
     present = {MUSIC}
-    for name in filter(None, track.instrument.split("|")):
-        labels = (name, INSTRUMENTS[name].family) if name in INSTRUMENTS else INDEXED.get(name, ())
-        present |= set(labels)
+    for recorded in filter(None, track.instrument.split("|")):
+        if recorded in TRACK_LABELS:
+            present |= set(TRACK_LABELS[recorded])
+        elif name := BY_RECORDED_NAME.get(recorded):
+            present |= {name, INSTRUMENTS[name].family}
     return Clip("track", samples, frozenset(present), frozenset(LABELS) - present)
 
 

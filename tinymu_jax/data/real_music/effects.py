@@ -15,7 +15,7 @@ Samples = Float32[np.ndarray, "n"]
 
 
 def add_effects(samples: Samples, rng: np.random.Generator) -> Samples:
-    """Return a clip of the same length with random effects; about a sixth get none."""
+    """Return a clip of the same length with random effects; a few clips get none."""
     if rng.random() < 0.4:
         samples = change_speed(samples, 2 ** ((rng.random() - 0.5) * 0.6 / 12))
     if rng.random() < 0.5:

@@ -5,20 +5,21 @@ labels.csv            file, kind, the labels that hold, and those that are unkno
 annotations.csv       the labels as tags, from which `tinymu data build` makes questions
 texts/000000.txt      description of a clip that is not rendered
 texts.csv             its tags, as in annotations.csv
-parts/000.jsonl       the rows of finished clips, by which an interrupted run goes on
-pitches.json          pitch of each recorded note
+parts/0000.jsonl      the rows of finished clips, by which an interrupted run goes on
+material.json         recordings that can be read, with the pitch of each note
+real_music.json       the settings
 
-A clip depends only on the settings, the seed and its number.
+A clip depends only on the settings, the material, the seed and its number.
 """
 
 import csv
 import io
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,14 +28,16 @@ from tinymu_jax.data.config import RenderConfig
 from tinymu_jax.data.real_music.captions import TAG_COLUMNS, describe, tags_of, write_caption
 from tinymu_jax.data.real_music.clips import LABELS, draw_clip, draw_labels
 from tinymu_jax.data.real_music.material import (
+    INDEX,
     Material,
-    estimate_pitch,
-    pitched,
+    Recording,
+    inspect,
     read_index,
     read_material,
 )
-from tinymu_jax.data.real_music.render import Renderer
+from tinymu_jax.data.real_music.render import Renderer, Soundfont
 from tinymu_jax.errors import InputError
+from tinymu_jax.utils import fingerprint
 from tinymu_jax.utils.files import (
     LOCK_FILE,
     exists,
@@ -50,7 +53,7 @@ from tinymu_jax.utils.progress import Progress, no_progress
 
 CLIPS, PARTS, TEXTS = "clips", "parts", "texts"
 LABELS_FILE, ANNOTATIONS_FILE, TEXTS_FILE = "labels.csv", "annotations.csv", "texts.csv"
-PITCHES_FILE, SETTINGS_FILE = "pitches.json", "real_music.json"
+MATERIAL_FILE, SETTINGS_FILE = "material.json", "real_music.json"
 COLUMNS = ("file", "caption", *TAG_COLUMNS)
 """Columns of annotations.csv and texts.csv."""
 RENDERED = ("solo", "ensemble", "drums")
@@ -72,16 +75,20 @@ def render_clips(
     for holds, rule in config.rules():
         if not holds:
             raise InputError(rule)
+    recordings = [] if config.material is None else read_index(config.material)
+    for path in config.soundfonts:
+        Soundfont(path)
     output = make_folder(output)
     with folder_lock(output):
         _check_folder(output, config)
+        if recordings:
+            _inspect_all(output / MATERIAL_FILE, recordings, config.workers)
         make_folder(output / CLIPS)
         parts = make_folder(output / PARTS)
-        pitches = _read_pitches(output, config)
         numbers = range(-(-config.clips // PART_CLIPS))
         todo = [n for n in numbers if not exists(parts / f"{n:04d}.jsonl")]
         done = len(numbers) - len(todo)
-        for finished, _ in enumerate(_render_parts(output, config, pitches, todo), done + 1):
+        for finished, _ in enumerate(_render_parts(output, config, todo), done + 1):
             progress(min(finished * PART_CLIPS, config.clips), config.clips)
         _write_tables(output, [parts / f"{n:04d}.jsonl" for n in numbers])
         if config.texts:
@@ -92,38 +99,50 @@ def render_clips(
 def _check_folder(output: Path, config: RenderConfig) -> None:
     """Raise `InputError` if the folder holds other files, or clips of other settings."""
     settings = {name: value for name, value in config.to_dict().items() if name != "workers"}
-    settings["soundfonts"] = list(config.soundfonts)
+    settings["soundfonts"] = [str(Path(path).resolve()) for path in config.soundfonts]
+    if config.material is not None:
+        settings["material"] = str(Path(config.material).resolve())
+        settings["index"] = fingerprint.of_file(Path(config.material) / INDEX)
     path = output / SETTINGS_FILE
-    if exists(path):
-        if read_json_object(path, "name another folder") != settings:
-            raise InputError(
-                f"{output}: holds clips of other settings; name another folder, or remove it"
-            )
-    elif others := sorted({entry.name for entry in output.iterdir()} - {LOCK_FILE}):
-        raise InputError(f"{output}: holds other files ({others[0]}); name a new or empty folder")
-    write_json(path, settings)
-
-
-def _read_pitches(output: Path, config: RenderConfig) -> Mapping[str, float | None]:
-    """Return the pitch of each recorded note by file name, estimated at the first run."""
-    if config.material is None:
-        return {}
-    path = output / PITCHES_FILE
     if not exists(path):
-        notes = pitched(read_index(config.material))
-        with worker_pool(config.workers or os.cpu_count() or 1) as pool:
-            pitches = pool.map(estimate_pitch, notes, chunksize=16)
-            write_json(path, {n.path.name: p for n, p in zip(notes, pitches, strict=True)})
-    return read_json_object(path, "remove it, and run again")
+        others = sorted({entry.name for entry in output.iterdir()} - {LOCK_FILE})
+        if others:
+            problem = f"holds other files ({others[0]}); name a new or empty folder"
+            raise InputError(f"{output}: {problem}")
+        write_json(path, settings)
+        return
+    before = read_json_object(path, "name another folder")
+    changed = [name for name in settings if settings[name] != before.get(name)]
+    if changed:
+        raise InputError(
+            f"{output}: holds clips of other settings ({', '.join(changed)}); name another folder, "
+            "or remove it"
+        )
 
 
-def _render_parts(
-    output: Path, config: RenderConfig, pitches: Mapping[str, Any], numbers: Sequence[int]
-) -> Iterator[None]:
+def _inspect_all(path: Path, recordings: Sequence[Recording], workers: int) -> None:
+    """Write the pitches of the recordings that can be read, once; name those that cannot."""
+    if exists(path):
+        return
+    with worker_pool(workers or os.cpu_count() or 1) as pool:
+        results = list(pool.map(inspect, recordings, chunksize=32))
+    rows = list(zip(recordings, results, strict=True))
+    unreadable = [one.file for one, (readable, _) in rows if not readable]
+    if unreadable:
+        print(
+            f"note: {len(unreadable)} of {len(rows)} recordings cannot be read, and are not used: "
+            f"{', '.join(unreadable[:3])}{', ...' if len(unreadable) > 3 else ''}",
+            file=sys.stderr,
+        )
+    write_json(path, {one.file: pitch for one, (readable, pitch) in rows if readable})
+
+
+def _render_parts(output: Path, config: RenderConfig, numbers: Sequence[int]) -> Iterator[None]:
     work = [(output, config, number) for number in numbers]
     workers = min(config.workers or os.cpu_count() or 1, max(1, len(work)))
     if workers == 1:
         yield from map(_render_part, work)
+        _open.cache_clear()
         return
     with worker_pool(workers) as pool:
         yield from pool.map(_render_part, work)
@@ -134,7 +153,7 @@ def _open(output: Path, config: RenderConfig) -> tuple[Renderer, Material | None
     """Return a process's renderer and recordings, which take seconds to load."""
     material = None
     if config.material is not None:
-        pitches = read_json_object(output / PITCHES_FILE, "run again")
+        pitches = read_json_object(output / MATERIAL_FILE, "run again")
         material = read_material(config.material, pitches, config.validation)
     return Renderer(material, config.soundfonts), material
 

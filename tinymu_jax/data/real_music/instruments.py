@@ -41,7 +41,7 @@ INSTRUMENTS: Mapping[str, Instrument] = {
     "clarinet": Instrument("woodwind", (71,), 50, 86, False, True),
     "saxophone": Instrument(
         "woodwind",
-        (64, 65, 66, 67),
+        (64, 65, 66),
         44,
         81,
         False,

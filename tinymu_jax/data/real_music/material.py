@@ -9,11 +9,11 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int16
+from jaxtyping import Int16
 
 from tinymu_jax.audio.load import load_audio
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
@@ -24,8 +24,18 @@ from tinymu_jax.utils.tables import read_rows
 
 INDEX = "index.csv"
 COLUMNS = ("file", "instrument", "source", "source_file", "licence")
-PERMISSIVE = re.compile(r"CC0|CC-BY|public domain|MIT|BSD|ISC|Unlicense", re.IGNORECASE)
-RESTRICTED = re.compile(r"\b(SA|NC|ND|GPL|Sampling|free kit|non-?commercial)\b", re.IGNORECASE)
+NOTES, TRACKS, NOT_MUSIC = "oneshots", "tracks", "not_music"
+"""Folders beside the index: single notes and hits, music, and sounds that are no music."""
+PERMISSIVE = re.compile(
+    r"\b(CC0|CC[- ]BY|Creative Commons (Zero|Attribution)|public domain|MIT|BSD|ISC|Apache"
+    r"|Unlicense)\b",
+    re.IGNORECASE,
+)
+RESTRICTED = re.compile(
+    r"\b(SA|NC|ND|A?GPL|LGPL|Sampling|free kit|all rights|not)\b|share[- ]?alike|no[- ]?deriv"
+    r"|non[- ]?commercial|reserved|personal|[- ](NC|ND|SA)\d",
+    re.IGNORECASE,
+)
 """A licence is used if it says something of the first, and nothing of the second."""
 VALIDATION_SHARE = 6
 """One in so many sources, or recordings, is for validation."""
@@ -35,6 +45,7 @@ NOISES = re.compile(
 """Sounds of an instrument that are no notes, by file name."""
 NOTE_NAME = re.compile(r"(?<![a-z])([a-g])([#b]?)(-?\d)(?!\d)", re.IGNORECASE)
 SEMITONES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
+MAX_NOTE_SECONDS = 6
 MAX_PITCH_SPREAD = 0.5
 """Largest distance, in semitones, between the quartiles of a note's pitch over time."""
 MAX_NAME_DISTANCE = 0.8
@@ -44,11 +55,18 @@ MAX_NAME_DISTANCE = 0.8
 class Recording(NamedTuple):
     """A free recording: a note, a hit of a drum, or a window of a longer recording."""
 
+    file: str
+    """Path below the folder of the index; its first part is the kind, such as `NOTES`."""
     path: Path
     instrument: str
     """As the index names it; "" if it is not known."""
     source: str
     source_file: str
+
+    @property
+    def kind(self) -> str:
+        """The folder beside the index that holds the recording."""
+        return PurePosixPath(self.file).parts[0]
 
 
 class Note(NamedTuple):
@@ -74,20 +92,30 @@ def read_index(folder: str | Path) -> list[Recording]:
     """Read the recordings with a permissive licence from a folder's index.
 
     Raises:
-        InputError: the index is missing or lacks a column.
+        InputError: the index is missing or lacks a column, or no recording can be used.
     """
     path = Path(folder) / INDEX
     remedy = f"name a folder with an {INDEX} of {', '.join(COLUMNS)}"
-    return [
+    rows = list(read_rows(path, COLUMNS, remedy))
+    permitted = [row for row in rows if is_permissive(row.text("licence"))]
+    recordings = [
         Recording(
+            row.name("file"),
             path.parent / row.name("file"),
             row.text("instrument"),
             row.text("source").split("@")[0],
             row.text("source_file"),
         )
-        for row in read_rows(path, COLUMNS, remedy)
-        if is_permissive(row.text("licence"))
+        for row in permitted
     ]
+    usable = [one for one in recordings if one.kind in (NOTES, TRACKS, NOT_MUSIC)]
+    if not usable:
+        raise InputError(
+            f"{path}: none of its {len(rows)} recordings can be used: {len(rows) - len(permitted)} "
+            f"have another licence than public domain, CC0, CC-BY or the like, and "
+            f"{len(permitted)} are not in {NOTES}/, {TRACKS}/ or {NOT_MUSIC}/"
+        )
+    return usable
 
 
 def is_permissive(licence: str) -> bool:
@@ -97,39 +125,50 @@ def is_permissive(licence: str) -> bool:
 
 def is_validation(recording: Recording) -> bool:
     """Return whether a recording is for validation, by a hash of its source."""
-    is_note = recording.path.parent.name == "oneshots"
+    is_note = recording.kind == NOTES
     name = recording.source if is_note else f"{recording.source}/{recording.source_file}"
     return zlib.crc32(name.encode()) % VALIDATION_SHARE == 0
+
+
+def inspect(recording: Recording) -> tuple[bool, float | None]:
+    """Return whether a recording can be read, and its pitch if it is a note of an instrument."""
+    try:
+        samples = read_samples(recording.path)
+    except InputError:
+        return False, None
+    return True, estimate_pitch(samples, recording.source_file) if is_note(recording) else None
 
 
 def read_material(
     folder: str | Path, pitches: Mapping[str, float | None], validation: bool
 ) -> Material:
-    """Read the recordings of one split; `pitches` are those of `estimate_pitches`.
+    """Read the recordings of one split.
+
+    `pitches` has the pitch of every recording that can be read, by `Recording.file`; see `inspect`.
 
     Raises:
-        InputError: the index is missing or malformed, or names nothing that can be used.
+        InputError: the index is missing or malformed.
     """
     recordings = [one for one in read_index(folder) if is_validation(one) == validation]
     notes: dict[str, dict[str, list[Note]]] = {}
     drums: dict[str, dict[str, list[Path]]] = {}
-    by_folder: dict[str, list[Recording]] = {}
+    longer: dict[str, list[Recording]] = {TRACKS: [], NOT_MUSIC: []}
     for one in recordings:
-        by_folder.setdefault(one.path.parent.name, []).append(one)
-    for one in by_folder.get("oneshots", ()):
-        pitch, drum = pitches.get(one.path.name), drum_of(one)
-        if drum is not None:
+        if one.file not in pitches:
+            continue
+        pitch, drum = pitches[one.file], drum_of(one)
+        if one.kind != NOTES:
+            longer[one.kind].append(one)
+        elif drum is not None:
             drums.setdefault(one.source, {}).setdefault(drum, []).append(one.path)
         elif pitch is not None:
             name = BY_RECORDED_NAME[one.instrument]
             notes.setdefault(name, {}).setdefault(one.source, []).append(Note(one.path, pitch))
-    if not recordings:
-        raise InputError(f"{folder}: its {INDEX} names no recording that can be used")
     return Material(
         {name: {s: sorted(v, key=_by_pitch) for s, v in of.items()} for name, of in notes.items()},
         {source: of for source, of in drums.items() if {"kick", "snare", "hat"} <= set(of)},
-        by_folder.get("tracks", []),
-        by_folder.get("not_music", []),
+        longer[TRACKS],
+        longer[NOT_MUSIC],
     )
 
 
@@ -149,26 +188,24 @@ def drum_of(recording: Recording) -> str | None:
     return None
 
 
-def pitched(recordings: Sequence[Recording]) -> list[Recording]:
-    """Return the recorded notes of the instruments in `INSTRUMENTS`."""
-    return [
-        one
-        for one in recordings
-        if one.path.parent.name == "oneshots"
-        and one.instrument in BY_RECORDED_NAME
-        and not NOISES.search(one.source_file)
-    ]
+def is_note(recording: Recording) -> bool:
+    """Return whether a recording is a note of an instrument of `INSTRUMENTS`."""
+    return (
+        recording.kind == NOTES
+        and recording.instrument in BY_RECORDED_NAME
+        and not NOISES.search(recording.source_file)
+    )
 
 
-def estimate_pitch(recording: Recording) -> float | None:
+def estimate_pitch(samples: Int16[np.ndarray, "n"], source_file: str) -> float | None:
     """Return the MIDI note, with a fraction, of a recorded note; None if it has no clear one.
 
     The estimate is by YIN. It must be steady and, if the file is named after a note, be that note
     in some octave, since sources count octaves differently.
     """
-    librosa, samples = import_librosa(), read_samples(recording.path) / np.float32(32768)
-    start = int(np.argmax(np.abs(samples)))
-    samples = samples[start : start + SAMPLE_RATE]
+    librosa = import_librosa()
+    start = int(np.argmax(np.abs(samples.astype(np.int32))))
+    samples = samples[start : start + SAMPLE_RATE] / np.float32(32768)
     if len(samples) < SAMPLE_RATE // 8:
         return None
     frequencies = librosa.yin(samples, fmin=30, fmax=4000, sr=SAMPLE_RATE, frame_length=2048)
@@ -176,7 +213,7 @@ def estimate_pitch(recording: Recording) -> float | None:
     low, pitch, high = np.percentile(track, (25, 50, 75))
     if high - low > MAX_PITCH_SPREAD:
         return None
-    name = NOTE_NAME.search(Path(recording.source_file).stem)
+    name = NOTE_NAME.search(Path(source_file).stem)
     if name is not None:
         letter, accidental, _ = name.groups()
         expected = SEMITONES[letter.lower()] + {"#": 1, "b": -1, "": 0}[accidental.lower()]
@@ -185,8 +222,13 @@ def estimate_pitch(recording: Recording) -> float | None:
     return round(float(pitch), 3)
 
 
-@lru_cache(maxsize=6000)
 def read_samples(path: Path) -> Int16[np.ndarray, "n"]:
-    """Read a recording at 16 kHz; the samples are kept, since notes are played many times."""
-    samples: Float32[np.ndarray, n] = load_audio(path)
+    """Read a recording at 16 kHz."""
+    samples = load_audio(path, max_seconds=None)
     return np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16)
+
+
+@lru_cache(maxsize=4000)
+def read_note(path: Path) -> Int16[np.ndarray, "n"]:
+    """Read the start of a note or hit, and keep it, since it is played many times."""
+    return read_samples(path)[: MAX_NOTE_SECONDS * SAMPLE_RATE]

@@ -1,6 +1,7 @@
 """Renders scores: parts on recorded notes or soundfonts, drums, and the mix of all."""
 
 import ctypes
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from jaxtyping import Float32
 
 from tinymu_jax.audio.log_mel import SAMPLE_RATE
 from tinymu_jax.data.real_music.instruments import DRUM_KITS, GM_DRUMS, INSTRUMENTS
-from tinymu_jax.data.real_music.material import Material, Note, read_samples
+from tinymu_jax.data.real_music.material import Material, Note, read_note
 from tinymu_jax.data.real_music.score import Event, Hit, Part, Score
 from tinymu_jax.errors import InputError
 
@@ -27,7 +28,9 @@ RELEASE = 0.12
 MIN_NOTES = 5
 """Least notes of a source by which an instrument is played."""
 MAX_SHIFT = 4
-"""Semitones by which a recorded note is shifted at most, if the source has a nearer one or not."""
+"""Semitones beyond a source's lowest and highest note that it plays."""
+SILENT = 1e-4
+"""Peak below which a part of a soundfont does not sound; some presets lack some notes."""
 
 
 class Renderer:
@@ -43,12 +46,18 @@ class Renderer:
         self.soundfonts = [Soundfont(path) for path in soundfonts]
         self._in_clip: list[Soundfont] = []
 
-    def sources(self, instrument: str) -> list[str]:
-        """Return the sources with enough recorded notes of an instrument."""
+    def sources(self, part: Part) -> list[str]:
+        """Return the sources with enough recorded notes, of the range of a part."""
         if self.material is None:
             return []
-        notes = self.material.notes.get(instrument, {})
-        return [source for source, of in notes.items() if len(of) >= MIN_NOTES]
+        pitches = [event.pitch for event in part.events]
+        return [
+            source
+            for source, notes in self.material.notes.get(part.instrument, {}).items()
+            if len(notes) >= MIN_NOTES
+            and notes[0].pitch - MAX_SHIFT <= min(pitches)
+            and max(pitches) <= notes[-1].pitch + MAX_SHIFT
+        ]
 
     def render(self, score: Score, seconds: float, rng: np.random.Generator) -> Samples:
         """Render a score to a mix of `seconds` seconds at 16 kHz; every part can be heard."""
@@ -65,23 +74,23 @@ class Renderer:
         return mix / (np.abs(mix).max() or np.float32(1))
 
     def _part(self, part: Part, count: int, rng: np.random.Generator) -> Samples:
-        sources = self.sources(part.instrument)
-        if sources and (not self.soundfonts or rng.random() < 0.5):
+        sources = self.sources(part)
+        if sources and rng.random() < 0.5:
             source = sources[int(rng.random() * len(sources))]
             return play_notes(self.material.notes[part.instrument][source], part, count, rng)
         soundfont = self._soundfont(rng)
         programs = soundfont.presets(INSTRUMENTS[part.instrument].programs)
-        if not programs:
-            raise InputError(
-                f"{soundfont.path}: has no preset for {part.instrument}; name a General MIDI "
-                "soundfont"
-            )
-        program = programs[int(rng.random() * len(programs))]
-        return soundfont.play(part.events, program, count)
+        for number in rng.permutation(len(programs)):
+            stem = soundfont.play(part.events, programs[int(number)], count)
+            if np.abs(stem).max() > SILENT:
+                return stem
+        raise InputError(
+            f"{soundfont.path}: does not play {part.instrument}; name a General MIDI soundfont"
+        )
 
     def _drums(self, hits: Sequence[Hit], count: int, rng: np.random.Generator) -> Samples:
         kits = [] if self.material is None else list(self.material.drums.values())
-        if kits and (not self.soundfonts or rng.random() < 0.6):
+        if kits and rng.random() < 0.6:
             kit = kits[int(rng.random() * len(kits))]
             sounds = {drum: hit[int(rng.random() * len(hit))] for drum, hit in kit.items()}
             return play_hits(sounds, hits, count)
@@ -95,8 +104,6 @@ class Renderer:
         return soundfont.play(events, kit, count, drums=True)
 
     def _soundfont(self, rng: np.random.Generator) -> "Soundfont":
-        if not self.soundfonts:
-            raise InputError("no soundfont given for an instrument without recorded notes")
         soundfont = self.soundfonts[int(rng.random() * len(self.soundfonts))]
         if soundfont not in self._in_clip:
             soundfont.renew()
@@ -108,18 +115,12 @@ def play_notes(notes: Sequence[Note], part: Part, count: int, rng: np.random.Gen
     """Render a part from recorded notes, each of which is the nearest one or a neighbour."""
     pitches = np.array([note.pitch for note in notes])
     sustains = INSTRUMENTS[part.instrument].sustains
-    low, high = pitches[0] - MAX_SHIFT, pitches[-1] + MAX_SHIFT
     mix = np.zeros(count, np.float32)
     for event in part.events:
-        pitch = float(event.pitch)
-        while pitch < low:
-            pitch += 12
-        while pitch > high and pitch - 12 >= low:
-            pitch -= 12
-        distance = np.abs(pitches - pitch)
+        distance = np.abs(pitches - event.pitch)
         near = np.flatnonzero(distance <= max(distance.min() + 0.6, 1.2))
         note = notes[int(near[int(rng.random() * len(near))])]
-        wave = shift(read_samples(note.path), pitch - note.pitch)
+        wave = shift(read_note(note.path), event.pitch - note.pitch)
         # A note that decays rings on for a moment, as under a pianist's finger.
         release = RELEASE if sustains else 2 * RELEASE
         wave = _release(wave, event.seconds, release)
@@ -148,7 +149,7 @@ def play_hits(sounds: dict[str, Path], hits: Sequence[Hit], count: int) -> Sampl
     mix = np.zeros(count, np.float32)
     for hit in hits:
         if hit.drum in sounds:
-            wave = read_samples(sounds[hit.drum]).astype(np.float32) / 32768
+            wave = read_note(sounds[hit.drum]).astype(np.float32) / 32768
             _add(mix, wave * np.float32(hit.velocity), hit.start)
     return mix
 
@@ -246,10 +247,15 @@ class Soundfont:
 
 def _messages(events: Sequence[Event], rate: int) -> list[tuple[int, int, int]]:
     """Return (sample, note, velocity) of all note-ons and note-offs (velocity 0), in order."""
-    messages = []
-    for event in events:
+    messages, next_starts = [], dict[int, float]()
+    for event in sorted(events, key=lambda event: -event.start):
         velocity = max(1, min(127, round(127 * event.velocity)))
+        # A note would else be ended by the end of an earlier note of its pitch.
+        end = min(event.start + event.seconds, next_starts.get(event.pitch, math.inf))
+        if end <= event.start:
+            continue
+        next_starts[event.pitch] = event.start
         messages.append((int(event.start * rate), event.pitch, velocity))
-        messages.append((int((event.start + event.seconds) * rate), event.pitch, 0))
+        messages.append((int(end * rate), event.pitch, 0))
     # At one moment, notes end before others begin, so that a repeated note sounds again.
     return sorted(messages, key=lambda message: (message[0], message[2] > 0))

@@ -22,6 +22,8 @@ PROGRESSIONS = {
 RHYTHMS = ((1.0,), (0.5, 0.5), (1.0,), (0.5, 0.5), (0.25, 0.25, 0.5), (0.75, 0.25), (1 / 3,) * 3)
 """Lengths of notes that fill a beat, in beats."""
 DYNAMICS = ("steady", "steady", "swelling", "fading")
+MIN_CLASSES = 5
+"""Number of different notes, without octaves, from which the mode of a scale is known."""
 REGISTERS = {"low": (0, 54), "middle": (55, 71), "high": (72, 127)}
 """Word for a register -> lowest and highest MIDI note of a melody's median."""
 
@@ -51,6 +53,8 @@ class Part(NamedTuple):
 
     instrument: str
     events: Sequence[Event]
+    lone_line: bool = False
+    """Whether the notes are one melody or bass line, without chords."""
 
 
 class Score(NamedTuple):
@@ -63,7 +67,18 @@ class Score(NamedTuple):
     mode: str
     dynamics: str
     register: str | None
-    """Register of the melody; None if there is none, or it is near the edge of two."""
+    """Register of a piece that is one lone line; None if it is not, or is near the edge of two."""
+
+    @property
+    def has_mode(self) -> bool:
+        """Whether enough notes of the scale are played to tell its mode."""
+        classes = {event.pitch % 12 for part in self.parts for event in part.events}
+        return len(classes) >= MIN_CLASSES
+
+    @property
+    def has_metre(self) -> bool:
+        """Whether drums, chords or a bass mark the bars."""
+        return bool(self.hits) or not all(part.lone_line for part in self.parts[:1])
 
 
 class _Frame(NamedTuple):
@@ -79,6 +94,10 @@ class _Frame(NamedTuple):
     """Root of each bar's chord, as a scale degree."""
     start: float
     seconds: float
+
+    def nearest_degree(self, pitch: int) -> int:
+        """Return the scale degree whose note is nearest to a MIDI note."""
+        return min(range(80), key=lambda degree: abs(self.pitch(degree) - pitch))
 
     def pitch(self, degree: int) -> int:
         """Return the MIDI note of a scale degree, from the tonic at or above note 0."""
@@ -105,11 +124,10 @@ def compose(
         seconds,
     )
     parts = [
-        Part(name, _play(rng, frame, name, place, len(instruments)))
-        for place, name in enumerate(instruments)
+        _play(rng, frame, name, place, len(instruments)) for place, name in enumerate(instruments)
     ]
     hits = _drum(rng, frame) if drums else []
-    parts = [Part(p.instrument, _shape(p.events, dynamics, seconds)) for p in parts]
+    parts = [p._replace(events=_shape(p.events, dynamics, seconds)) for p in parts]
     hits = _shape(hits, dynamics, seconds)
     return Score(parts, hits, tempo, metre, mode, dynamics, _register(parts))
 
@@ -131,35 +149,34 @@ def _shape(events: Sequence, dynamics: str, seconds: float) -> list:
 
 
 def _register(parts: Sequence[Part]) -> str | None:
-    """Return the register of a lone part; the melody of several is not the only thing heard."""
-    if len(parts) != 1 or not parts[0].events:
+    """Return the register of a lone line; that of several parts is open to dispute."""
+    if len(parts) != 1 or not parts[0].lone_line:
         return None
     median = float(np.median([event.pitch for event in parts[0].events]))
     for name, (low, high) in REGISTERS.items():
-        # Within two semitones of an edge, a register is open to dispute.
+        # Within two semitones of an edge, a register is open to dispute too.
         least, most = low + 2 * (low > 0), high - 2 * (high < 127)
         if least <= median <= most:
             return name
     return None
 
 
-def _play(
-    rng: np.random.Generator, frame: _Frame, name: str, place: int, count: int
-) -> list[Event]:
+def _play(rng: np.random.Generator, frame: _Frame, name: str, place: int, count: int) -> Part:
     """Compose the part of an instrument, by its place among `count` instruments."""
     instrument = INSTRUMENTS[name]
     if instrument.family == "bass" and (count > 1 or rng.random() < 0.5):
-        return _bass(rng, frame, name)
+        return Part(name, _bass(rng, frame, name), lone_line=True)
     if count == 1 and instrument.chords:
         kind = rng.random()
         if kind < 0.3:
-            return _chords(rng, frame, name)
+            return Part(name, _chords(rng, frame, name))
         if kind < 0.65:
-            return _melody(rng, frame, name) + _chords(rng, frame, name, below=True)
-        return _melody(rng, frame, name)
+            chords = _chords(rng, frame, name, below=True)
+            return Part(name, _melody(rng, frame, name) + chords)
+        return Part(name, _melody(rng, frame, name), lone_line=True)
     if place == 0 or not instrument.chords:
-        return _melody(rng, frame, name, slower=place > 0)
-    return _chords(rng, frame, name)
+        return Part(name, _melody(rng, frame, name, slower=place > 0), lone_line=True)
+    return Part(name, _chords(rng, frame, name))
 
 
 def _fit(pitch: int, low: int, high: int) -> int:
@@ -178,29 +195,32 @@ def _melody(
     instrument = INSTRUMENTS[name]
     span = max(14, min(22, instrument.high - instrument.low))
     low = instrument.low + int((instrument.high - instrument.low - span + 1) * rng.random())
-    degree = int(7 * rng.random())
-    events, beat_number, at = [], 0, frame.start
-    legato = 0.45 + 0.6 * rng.random()
+    degree = frame.nearest_degree(low + span // 2)
+    events, number, at = [], 0, frame.start
+    legato = 0.45 + 0.5 * rng.random()
     rest, hold = 0.05 + 0.15 * rng.random(), (0.5 if slower else 0.1) + 0.3 * rng.random()
     while at < frame.seconds:
-        root = frame.chords[(beat_number // frame.beats) % len(frame.chords)]
+        root = frame.chords[(number // frame.beats) % len(frame.chords)]
         lengths = _pick(rng, RHYTHMS)
         if rng.random() < hold:
             lengths = (_pick(rng, (1.0, 2.0)),)
-        for number, length in enumerate(lengths):
-            if number == 0:
+        for place, length in enumerate(lengths):
+            if place == 0:
                 target = root + _pick(rng, (0, 2, 4))
                 degree = target + 7 * round((degree - target) / 7)
             else:
                 degree += _pick(rng, (-1, 1))
-            seconds = length * frame.beat
-            if rng.random() > rest:
-                strength = 0.75 if number else 0.9
-                velocity = min(1.0, strength + 0.12 * (rng.random() - 0.5))
+            pitch = frame.pitch(degree)
+            if not low <= pitch <= low + span:
+                # The line turns back to the middle of its range.
+                degree += 7 if pitch < low else -7
                 pitch = _fit(frame.pitch(degree), low, low + span)
-                events.append(Event(at, legato * seconds, pitch, velocity))
-            at += seconds
-        beat_number += max(1, round(sum(lengths)))
+            if rng.random() > rest or not events:
+                strength = 0.7 if place else 0.95 if number % frame.beats == 0 else 0.8
+                velocity = min(1.0, strength + 0.1 * (rng.random() - 0.5))
+                events.append(Event(at, legato * length * frame.beat, pitch, velocity))
+            at += length * frame.beat
+        number += max(1, round(sum(lengths)))
     return [event for event in events if event.start < frame.seconds]
 
 

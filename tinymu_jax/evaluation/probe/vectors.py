@@ -76,7 +76,9 @@ def mean_vectors(
                 "folder, or remove it"
             )
         write_json(folder / INFO_FILE, info)
-        params = jax.device_put(by_rows(unstack(encoder.params, matpac.param_axes(encoder.config))))
+        params = jax.device_put(
+            by_rows(unstack(encoder.params, matpac.param_axes(encoder.config))), may_alias=False
+        )
         vectors = np.empty((len(paths), encoder.config.output_width), np.float32)
         for start in range(0, len(paths), FILE_SIZE):
             progress(start, len(paths))

@@ -245,14 +245,18 @@ def read_targets(config: TagConfig) -> dict[str, Float32[np.ndarray, "classes"]]
     files: dict[str, str] = {}
     unknown_by_file = read_unknown_by_file(config.data.labels)
     for file, labels in read_labels_by_file(config.data.labels).items():
-        strange = [label for label in labels if label not in index]
+        unknown = unknown_by_file.get(canonical_name(Path(file).name), ())
+        if config.data.classes is None:
+            # What holds nowhere is no class.
+            unknown = tuple(label for label in unknown if label in index)
+        strange = [label for label in (*labels, *unknown) if label not in index]
         if strange:
             raise InputError(
                 f"{config.data.labels}: {file} is {strange[0]!r}, which is no class of "
                 f"{config.data.classes}; name the list that belongs to it"
             )
         row = np.zeros(num_classes, np.float32)
-        row[[index[name] for name in unknown_by_file.get(file, ()) if name in index]] = np.nan
+        row[[index[name] for name in unknown]] = np.nan
         row[[index[label] for label in labels]] = 1
         name = canonical_name(Path(file).name)
         if files.setdefault(name, file) != file:
